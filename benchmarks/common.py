@@ -25,13 +25,30 @@ ROOT: Final = Path(__file__).parents[1]
 
 
 def report(about: str, title: str, lines: Iterable[str], args: argparse.Namespace) -> None:
-    """Print the lines below their command, date and machine, and write them to `args.out` if set."""
+    """Print the lines below their command, date and machine, and write them to `args.out` if
+    set.
+    """
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    software = f"Python {platform.python_version()}, NumPy {version('numpy')}, torch {version('torch')}"
-    machine = f"{len(os.sched_getaffinity(0))} cores ({platform.machine()}), {memory:.0f} GiB, {gpu_of(args)}"
+    software = (
+        f"Python {platform.python_version()}, NumPy {version('numpy')}, torch {version('torch')}"
+    )
+    machine = (
+        f"{len(os.sched_getaffinity(0))} cores ({platform.machine()}), {memory:.0f} GiB, "
+        f"{gpu_of(args)}"
+    )
     command = " ".join((f".venv/bin/python benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]))
-    text = [f"# {title}", "", f"{about} Made by `{command}`, whose docstring describes the comparison.", ""]
-    text += [f"{datetime.date.today()}, {machine}, {software}, a load of {os.getloadavg()[1]:.0f}.", "", *lines, ""]
+    text = [
+        f"# {title}",
+        "",
+        f"{about} Made by `{command}`, whose docstring describes the comparison.",
+        "",
+    ]
+    text += [
+        f"{datetime.date.today()}, {machine}, {software}, a load of {os.getloadavg()[1]:.0f}.",
+        "",
+        *lines,
+        "",
+    ]
     print("\n".join(text))
     if args.out:
         args.out.write_text("\n".join(text))
@@ -48,9 +65,13 @@ def gpu_of(args: argparse.Namespace) -> str:
 
 def parser(about: str | None, *, at: str) -> argparse.ArgumentParser:
     """A parser with the options of all benchmarks: --at, a folder for `at`, and --out."""
-    made = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made = argparse.ArgumentParser(
+        description=about, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     made.add_argument("--at", type=Path, help=f"folder for {at}; a temporary one by default")
-    made.add_argument("--out", type=Path, help="write the report here, for example benchmarks/<name>.md")
+    made.add_argument(
+        "--out", type=Path, help="write the report here, for example benchmarks/<name>.md"
+    )
     return made
 
 
@@ -86,13 +107,17 @@ def peak_mib() -> float:
     return int(re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[0]) / 1024
 
 
-def write_split(root: Path, name: str, columns: Sequence[str], tracks: Iterable[Mapping[str, NDArray[Any]]]) -> None:
+def write_split(
+    root: Path, name: str, columns: Sequence[str], tracks: Iterable[Mapping[str, NDArray[Any]]]
+) -> None:
     """Write a split with one track per video; of each track's arrays, these columns."""
     with cache.SplitWriter(root, name, columns=columns, plan="made up") as writer:
         writer.begin()
         for number, rows in enumerate(tracks):
             video, labels = f"{number:06d}", {column: rows[column] for column in columns}
-            track = cache.TrackRows(name=f"{video}/0", video=video, step=1, fps=25.0, crop_scale=1.3, columns=labels)
+            track = cache.TrackRows(
+                name=f"{video}/0", video=video, step=1, fps=25.0, crop_scale=1.3, columns=labels
+            )
             writer.append(cache.VideoEntry(name=video), [track])
         writer.commit({"stand_in": True})
 
@@ -106,7 +131,9 @@ def write_stream(
     flags: NDArray[np.bool_] | None = None,
     dtype: str = "float16",
 ) -> None:
-    """Write a stream. values: row numbers (n,) -> (n, dim); flags: of all rows, whether they are known."""
+    """Write a stream. values: row numbers (n,) -> (n, dim); flags: of all rows, whether they are
+    known.
+    """
     with cache.StreamWriter(root, split, stream, dim=dim, dtype=dtype, plan="made up") as writer:
         for shard in writer.pending:
             rows = np.asarray(writer.rows(shard))

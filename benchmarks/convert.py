@@ -2,10 +2,11 @@
 
     .venv/bin/python benchmarks/convert.py --out benchmarks/convert.md
 
-Demo data of each dataset in two sizes, N videos and 4 N. For each, in a fresh process and into a fresh cache on the
-same disk: `python -m pipeline convert` with one process and with two, and the same command again with nothing to do.
-For two datasets also a plain script that holds all rows in lists, as published code does; both must have the same
-number of rows. Of videos, all frames are decoded once.
+Demo data of each dataset in two sizes, N videos and 4 N. For each, in a fresh process and into a
+fresh cache on the same disk: `python -m pipeline convert` with one process and with two, and the
+same command again with nothing to do. For two datasets also a plain script that holds all rows in
+lists, as published code does; both must have the same number of rows. Of videos, all frames are
+decoded once.
 """
 
 from __future__ import annotations
@@ -66,9 +67,13 @@ def main() -> None:
     """Measure, print, write the report."""
     options = parser(__doc__, at="raw data and caches")
     options.add_argument("--datasets", nargs="*", choices=list(SIZES), default=list(SIZES))
-    options.add_argument("--scale", type=float, default=1.0, help="times the usual number of videos")
+    options.add_argument(
+        "--scale", type=float, default=1.0, help="times the usual number of videos"
+    )
     options.add_argument("--frames", type=int, help="of each video, instead of the usual number")
-    options.add_argument("--plain", nargs=3, metavar=("DATASET", "RAW", "OUT"), help=argparse.SUPPRESS)
+    options.add_argument(
+        "--plain", nargs=3, metavar=("DATASET", "RAW", "OUT"), help=argparse.SUPPRESS
+    )
     args = options.parse_args()
     if args.plain:
         name, raw, out = args.plain
@@ -77,7 +82,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=args.at) as folder:
         work = Path(folder)
         synthetic.write_body(work / "body")
-        pairs = [tuple(measure(work, name, share, args) for share in (1, 4)) for name in args.datasets]
+        pairs = [
+            tuple(measure(work, name, share, args) for share in (1, 4)) for name in args.datasets
+        ]
     about = "Demo data in the official layouts: no result about the datasets."
     report(about, "How fast is conversion, and does its memory stay flat?", tables(pairs), args)
 
@@ -88,7 +95,9 @@ def measure(work: Path, name: str, share: int, args: argparse.Namespace) -> Meas
     n_videos, runs = max(1, round(largest * args.scale / 4)) * share, dict[str, Measurement]()
     raw, root, plain = work / "raw" / name, work / "cache", work / "plain.npz"
     n_processes = os.cpu_count() or 1
-    synthetic.write_dataset(name, raw, n_videos=n_videos, n_frames=args.frames or n_frames, workers=n_processes)
+    synthetic.write_dataset(
+        name, raw, n_videos=n_videos, n_frames=args.frames or n_frames, workers=n_processes
+    )
     if name in PLAIN:
         runs[PLAINLY] = run([sys.executable, __file__, "--plain", name, str(raw), str(plain)])
     for way in WAYS:
@@ -98,7 +107,10 @@ def measure(work: Path, name: str, share: int, args: argparse.Namespace) -> Meas
         compare(plain, split)
     for folder in (root, raw):
         shutil.rmtree(folder)
-    print(f"{name} {n_videos} videos: " + ", ".join(f"{way} {result.seconds:.1f} s" for way, result in runs.items()))
+    print(
+        f"{name} {n_videos} videos: "
+        + ", ".join(f"{way} {result.seconds:.1f} s" for way, result in runs.items())
+    )
     return Measured(name, n_videos, split.manifest["rows"], runs)
 
 
@@ -106,7 +118,18 @@ def convert(name: str, raw: Path, root: Path, work: Path, way: str) -> Measureme
     """Run the command, into an empty cache unless `way` is to have nothing to do."""
     if way != "nothing to do":
         shutil.rmtree(root, ignore_errors=True)
-    words = [sys.executable, "-m", "pipeline", "convert", name, "train", "--raw", str(raw), "--cache", str(root)]
+    words = [
+        sys.executable,
+        "-m",
+        "pipeline",
+        "convert",
+        name,
+        "train",
+        "--raw",
+        str(raw),
+        "--cache",
+        str(root),
+    ]
     words += ["--workers", "2" if way == "two processes" else "1"]
     words += ["--body", str(work / "body")] if datasets.get(name).uses_body else []
     return run(words)
@@ -146,7 +169,8 @@ def proportional_set(pid: int) -> float:
     return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
 
 
-# --------------------------------------------------------------------------------------------------- plain scripts
+# --------------------------------------------------------------------------------------------------
+# plain scripts
 
 
 def plain_penn_action(raw: Path, out: Path) -> None:
@@ -176,39 +200,70 @@ def plain_amass(raw: Path, out: Path) -> None:
         poses.append(motion["poses"][chosen, :72].astype(np.float32))
         trans.append(motion["trans"][chosen].astype(np.float32))
     frames = [np.arange(len(pose)) for pose in poses]
-    np.savez(out, frame_index=np.concatenate(frames), pose=np.concatenate(poses), trans=np.concatenate(trans))
+    np.savez(
+        out,
+        frame_index=np.concatenate(frames),
+        pose=np.concatenate(poses),
+        trans=np.concatenate(trans),
+    )
 
 
 PLAIN: Final = {"penn_action": plain_penn_action, "amass": plain_amass}
 
 
 def compare(plain: Path, split: cache.Split) -> None:
-    """Raise SystemExit if the plain script has another number of rows; its resampling may differ by one per motion."""
+    """Raise SystemExit if the plain script has another number of rows; its resampling may differ by
+    one per motion.
+    """
     rows, theirs = split.manifest["rows"], len(np.load(plain)["frame_index"])
     if abs(rows - theirs) > (len(split.tracks) if "pose" in split.columns else 0):
         raise SystemExit(f"{split.name}: {theirs} rows by the plain script, {rows} by the pipeline")
 
 
-# --------------------------------------------------------------------------------------------------------- report
+# --------------------------------------------------------------------------------------------------
+# report
 
 
 def tables(pairs: Sequence[tuple[Measured, ...]]) -> Iterator[str]:
     """Speed and memory for N and 4 N videos of each dataset."""
-    yield "One run each: wall time of the whole command with its start; the files are in memory. Memory is the largest"
-    yield f"sum of proportional set sizes (PSS) of all its processes, sampled every {EVERY * 1000:.0f} ms."
+    yield (
+        "One run each: wall time of the whole command with its start; the files are in "
+        "memory. Memory is the largest"
+    )
+    yield (
+        "sum of proportional set sizes (PSS) of all its processes, sampled every "
+        f"{EVERY * 1000:.0f} ms."
+    )
     yield "\n## Speed at 4 N videos\n"
-    header = ("dataset", "videos", "person-frames", "one process/s", "two/s", "plain script/s", "nothing to do")
+    header = (
+        "dataset",
+        "videos",
+        "person-frames",
+        "one process/s",
+        "two/s",
+        "plain script/s",
+        "nothing to do",
+    )
     speeds = []
     for _, large in pairs:
         rates = {way: f"{large.rows / result.seconds:,.0f}" for way, result in large.runs.items()}
         cells = (rates.get(way, "-") for way in (*WAYS[:2], PLAINLY))
         speeds.append(
-            (large.name, f"{large.n_videos:,}", f"{large.rows:,}", *cells, f"{large.runs[WAYS[2]].seconds:.1f} s")
+            (
+                large.name,
+                f"{large.n_videos:,}",
+                f"{large.rows:,}",
+                *cells,
+                f"{large.runs[WAYS[2]].seconds:.1f} s",
+            )
         )
     yield from table(header, speeds)
     yield "\n## Memory from N to 4 N videos\n"
     memory = [
-        (large.name, *(f"{small.runs[way].peak:.0f} -> {large.runs[way].peak:.0f}" for way in WAYS[:2]))
+        (
+            large.name,
+            *(f"{small.runs[way].peak:.0f} -> {large.runs[way].peak:.0f}" for way in WAYS[:2]),
+        )
         for small, large in pairs
     ]
     yield from table(("dataset", "one process MiB", "two processes MiB"), memory)

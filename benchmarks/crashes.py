@@ -1,21 +1,24 @@
-"""A lab that works, is killed and repairs damage: does its cache hold what it must, after thousands of steps?
+"""A lab that works, is killed and repairs damage: does its cache hold what it must, after thousands
+of steps?
 
     .venv/bin/python benchmarks/crashes.py --steps 1000 --minutes 120 --out benchmarks/crashes.md
 
-A step edits raw videos of demo data (adds, removes, corrects, spoils, changes images, exchanges two videos) and
-converts, extracts, copies the split, imports another tool's numbers, or collects garbage; or it damages a file and
-repairs the cache. Its command (`python -m pipeline`) runs undisturbed, beside a reader, with another writer, after the
-parts of an array job of which one may be killed, or ends by SIGKILL or SIGTERM at a random moment. Then the cache must
-verify, all tracks must be as before or as after, and the command must succeed when repeated.
+A step edits raw videos of demo data (adds, removes, corrects, spoils, changes images, exchanges two
+videos) and converts, extracts, copies the split, imports another tool's numbers, or collects
+garbage; or it damages a file and repairs the cache. Its command (`python -m pipeline`) runs
+undisturbed, beside a reader, with another writer, after the parts of an array job of which one may
+be killed, or ends by SIGKILL or SIGTERM at a random moment. Then the cache must verify, all tracks
+must be as before or as after, and the command must succeed when repeated.
 
-After each step, all that readers get of each track is compared with a cache made from the raw folder at once. Without
---drop-removed, tracks of removed and spoiled videos must stay as they were. Imported numbers must belong to the pixels
-of their track, also when an old file is imported again after its videos were replaced. Shards have 16 rows, so that
-there are many. Tests of each single change of a file: tests/cache/test_histories.py; of killed training:
+After each step, all that readers get of each track is compared with a cache made from the raw
+folder at once. Without --drop-removed, tracks of removed and spoiled videos must stay as they were.
+Imported numbers must belong to the pixels of their track, also when an old file is imported again
+after its videos were replaced. Shards have 16 rows, so that there are many. Tests of each single
+change of a file: tests/cache/test_histories.py; of killed training:
 tests/vibe_model/training/test_training.py.
 
-Prints a line per step. A difference ends it with 1; it prints the seed, the step and the folder, which stays. `--seed S
---steps N` repeats the same steps, except for the moments of kills.
+Prints a line per step. A difference ends it with 1; it prints the seed, the step and the folder,
+which stays. `--seed S --steps N` repeats the same steps, except for the moments of kills.
 """
 
 from __future__ import annotations
@@ -60,11 +63,13 @@ from pipeline.__main__ import main as pipeline_main
 IMPORTED = "mine"
 LONGEST: Final = 300.0  # s that a command may take
 ENDED: Final = (0, 1, 2, 143, -signal.SIGTERM, -signal.SIGKILL)
-KINDS: Final = {"convert": 10, "extract": 7, "import": 3, "copy": 1, "gc": 1, "damage": 3}  # and their frequencies
+# and their frequencies
+KINDS: Final = {"convert": 10, "extract": 7, "import": 3, "copy": 1, "gc": 1, "damage": 3}
 WAYS: Final = ("calm", "killed", "killed", "ended", "two", "reader", "parts")
 DROP: Final = "--drop-removed"
 
-FRESH: Final = multiprocessing.get_context("forkserver")  # forks a process that has imported these modules
+# forks a process that has imported these modules
+FRESH: Final = multiprocessing.get_context("forkserver")
 FRESH.set_forkserver_preload(["__main__", "pipeline.__main__"])
 
 
@@ -73,7 +78,9 @@ class Difference(Exception):
 
 
 def shrink() -> None:
-    """Let this process write small shards, and take a part for killed after a second without a sign of life."""
+    """Let this process write small shards, and take a part for killed after a second without a sign
+    of life.
+    """
     for module, name, value in (
         (split_writer, "ROWS_PER_SHARD", 16),
         (split_writer, "ROWS_PER_CHUNK", 4),
@@ -86,13 +93,19 @@ def shrink() -> None:
 def run_command(words: Sequence[str], log: str) -> None:
     """Run a command in this process, whose output goes to a file."""
     shrink()
-    with Path(log).open("w") as out, contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+    with (
+        Path(log).open("w") as out,
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(out),
+    ):
         sys.exit(pipeline_main(list(words)))
 
 
 @contextlib.contextmanager
 def reader_beside(root: Path) -> Iterator[Callable[[], set[str]]]:
-    """A process that reads a cache again and again. Yields a function that ends it and returns all states it saw."""
+    """A process that reads a cache again and again. Yields a function that ends it and returns all
+    states it saw.
+    """
     here, there = FRESH.Pipe()
     process = FRESH.Process(target=keep_reading, args=(str(root), there), daemon=True)
     process.start()
@@ -208,17 +221,23 @@ class Steps:
         self._note_pixels(lost)
 
     def _lost(self, computed: Contents) -> Contents:
-        """Entries of the cache whose videos are missing or spoiled now. computed: what the raw folder gives."""
+        """Entries of the cache whose videos are missing or spoiled now. computed: what the raw
+        folder gives.
+        """
         usable = set[str]()
         for name, entry in computed.items():
             if name.startswith("video ") and not entry.labels[1]["set_aside"]:
                 usable.add(entry.video)
-        committed = {entry.video for name, entry in self.current.items() if not name.startswith("video ")}
+        committed = {
+            entry.video for name, entry in self.current.items() if not name.startswith("video ")
+        }
         lost = committed - usable
         return {name: entry for name, entry in self.current.items() if entry.video in lost}
 
     def _note_pixels(self, lost: Contents) -> None:
-        """Record the pixels of the videos whose rows are of now; rows of lost ones are of earlier pixels."""
+        """Record the pixels of the videos whose rows are of now; rows of lost ones are of earlier
+        pixels.
+        """
         kept = {entry.video for entry in lost.values()}
         for video, pixels in self.lab.pixels().items():
             if video not in kept:
@@ -247,7 +266,9 @@ class Steps:
         self.current = self.require([expected], complete=command == "extract")
 
     def fresh_stream(self) -> Contents:
-        """The current entries with the stream as a cache has it that is made at once; lost ones with what they have."""
+        """The current entries with the stream as a cache has it that is made at once; lost ones
+        with what they have.
+        """
         computed = self.fresh()
         entries = dict(self.current)
         for name, entry in self.current.items():
@@ -313,10 +334,13 @@ class Steps:
             process.log.unlink()
 
     def _import(self) -> None:
-        """Import another tool's numbers of all tracks, or the stream's file again, after one that may be killed."""
+        """Import another tool's numbers of all tracks, or the stream's file again, after one that
+        may be killed.
+        """
         is_old = self.file is not None and self.rng.random() < 0.5
         if not is_old:
-            cache.delete_stream(self.root, SPLIT, IMPORTED)  # an old file may have left tracks without numbers
+            # an old file may have left tracks without numbers
+            cache.delete_stream(self.root, SPLIT, IMPORTED)
             self.file = self._write_array()
         self.notes.append("an old file" if is_old else "a new file")
         words = ["import", str(self.file), *SPLIT.split("/"), "--cache", str(self.root)]
@@ -349,7 +373,9 @@ class Steps:
         return file
 
     def require_own_pixels(self) -> int:
-        """The number of rows without imported numbers. Raises Difference if a row has numbers of other pixels."""
+        """The number of rows without imported numbers. Raises Difference if a row has numbers of
+        other pixels.
+        """
         if SPLIT not in cache.open(self.root):
             return 0
         split = cache.open(self.root)[SPLIT]
@@ -361,7 +387,9 @@ class Steps:
                 continue
             is_ok = np.array(stored[0]) == 1
             numbers = np.frombuffer(stored[1], np.float32).reshape(len(is_ok), -1)
-            expected = measured(self.pixels[track.video], split.rows("frame_index", track.start, track.stop))
+            expected = measured(
+                self.pixels[track.video], split.rows("frame_index", track.start, track.stop)
+            )
             if not np.array_equal(numbers[is_ok], expected[is_ok]):
                 raise Difference(f"{track.name}: imported numbers of other pixels")
             n_missing += int((~is_ok).sum())
@@ -376,11 +404,17 @@ class Steps:
         shutil.rmtree(other)
 
     def _damage(self) -> None:
-        """Damage a file. Verification names it, readers get no other data, and it is repaired or restored."""
+        """Damage a file. Verification names it, readers get no other data, and it is repaired or
+        restored.
+        """
         self._update(self.root)
         self._note_pixels({})
         self.current = contents(self.root)
-        files = [file for file in sorted((self.root / SPLIT).rglob("*")) if file.is_file() and "c" in file.parts]
+        files = [
+            file
+            for file in sorted((self.root / SPLIT).rglob("*"))
+            if file.is_file() and "c" in file.parts
+        ]
         file = self.rng.choice(files)
         data = file.read_bytes()
         key = file.relative_to(self.root).as_posix()
@@ -405,7 +439,9 @@ class Steps:
         self.end(["verify", "--cache", str(self.root)], (0,))
         self.current = self.require([self.fresh()], complete=True)
 
-    def require(self, states: Collection[Contents], root: Path | None = None, *, complete: bool = False) -> Contents:
+    def require(
+        self, states: Collection[Contents], root: Path | None = None, *, complete: bool = False
+    ) -> Contents:
         """The contents of a cache. Raises Difference unless they are one of `states`.
 
         complete: no row of the stream may be missing.
@@ -427,11 +463,15 @@ class Steps:
         return process
 
     def end(self, words: Sequence[str], codes: Sequence[int]) -> str:
-        """Run a command in this process, which must end with one of these codes. Return its output."""
+        """Run a command in this process, which must end with one of these codes. Return its
+        output.
+        """
         with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(out):
             code = pipeline_main(list(words))
         if code not in codes or "defect" in out.getvalue():
-            raise Difference(f"{' '.join(words)} ended with {code}, expected {codes}: {out.getvalue()}")
+            raise Difference(
+                f"{' '.join(words)} ended with {code}, expected {codes}: {out.getvalue()}"
+            )
         return out.getvalue()
 
 
@@ -450,7 +490,10 @@ def main() -> int:
         try:
             print(steps.do(), flush=True)
         except Exception as error:
-            wrong = f"seed {args.seed}, step {steps.step}: {', '.join(steps.notes)}\n{type(error).__name__}: {error}"
+            wrong = (
+                f"seed {args.seed}, step {steps.step}: "
+                f"{', '.join(steps.notes)}\n{type(error).__name__}: {error}"
+            )
             if not isinstance(error, Difference):
                 traceback.print_exc()
 
@@ -459,7 +502,8 @@ def main() -> int:
     lines = [
         f"Seed {args.seed}, {minutes:.0f} minutes.",
         "",
-        f"**{steps.step:,} steps, {steps.n_killed:,} of their commands killed: {n_differences} difference.**",
+        f"**{steps.step:,} steps, {steps.n_killed:,} of their commands killed: {n_differences} "
+        "difference.**",
         "",
     ]
     if wrong:

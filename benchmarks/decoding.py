@@ -2,18 +2,20 @@
 
     .venv/bin/python benchmarks/decoding.py --before 19a16d33 --out benchmarks/decoding.md
 
-Commands of this tree and of an earlier one (`--before`, of which `git archive` makes a copy) run in turn: before, now,
-now, before, and so on. Each is a whole process with its start, in its own tree, with the same packages. Measured is the
-CPU time, user and system, of the process and all its descendants. 19a16d33 is the last commit with OpenCV as decoder.
+Commands of this tree and of an earlier one (`--before`, of which `git archive` makes a copy) run in
+turn: before, now, now, before, and so on. Each is a whole process with its start, in its own tree,
+with the same packages. Measured is the CPU time, user and system, of the process and all its
+descendants. 19a16d33 is the last commit with OpenCV as decoder.
 
-The clips are a camera that moves over noise on all scales, encoded by PyAV and repeated. Keypoints of one person in
-every frame are written by hand. A stream that costs almost nothing is extracted into a copy of a converted cache, and
-a detector that costs nothing finds nobody. So nearly all of the time is decoding, crops and start, and in `detect` the
-camera's motion. The last row of the first table has the start alone: an extraction with nothing to do.
+The clips are a camera that moves over noise on all scales, encoded by PyAV and repeated. Keypoints
+of one person in every frame are written by hand. A stream that costs almost nothing is extracted
+into a copy of a converted cache, and a detector that costs nothing finds nobody. So nearly all of
+the time is decoding, crops and start, and in `detect` the camera's motion. The last row of the
+first table has the start alone: an extraction with nothing to do.
 
-Memory is measured for a clip of one minute and for a long one, both with small frames: the largest resident set of a
-process that reads all frames, and the largest sum of proportional set sizes of all processes of an extraction, whose
-main process also has the rows of a shard.
+Memory is measured for a clip of one minute and for a long one, both with small frames: the largest
+resident set of a process that reads all frames, and the largest sum of proportional set sizes of
+all processes of an extraction, whose main process also has the rows of a shard.
 """
 
 from __future__ import annotations
@@ -91,7 +93,9 @@ class Nobody(Detector):
     name = "nobody"
 
     def load(self, device):
-        nobody = People(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros((0, 17, 3), np.float32))
+        no_boxes = np.zeros((0, 4), np.float32)
+        no_joints = np.zeros((0, 17, 3), np.float32)
+        nobody = People(no_boxes, np.zeros(0, np.float32), no_joints)
         return lambda images: [nobody] * len(images)
 """
 ENTRY_POINTS: Final = {
@@ -164,7 +168,8 @@ CASES: Final = (
 )
 
 
-# ----------------------------------------------------------------------------------------------------------- clips
+# --------------------------------------------------------------------------------------------------
+# clips
 
 
 def write_clip(file: Path, clip: Clip, n_frames: int) -> None:
@@ -181,7 +186,11 @@ def encode(file: Path, clip: Clip) -> None:
     width, height = clip.size
     codec, pix_fmt, options = "libx264", "yuv420p", {"preset": "fast"}
     if clip.is_hlg:
-        codec, pix_fmt, options = "libx265", "yuv420p10le", {"preset": "superfast", "x265-params": X265}
+        codec, pix_fmt, options = (
+            "libx265",
+            "yuv420p10le",
+            {"preset": "superfast", "x265-params": X265},
+        )
     scene = textured((width + 4 * LOOP, height), 0)
     with av.open(str(file), "w") as container:
         stream: Any = container.add_stream(codec, rate=FPS, options=options)
@@ -216,10 +225,16 @@ def write_keypoints(file: Path, size: tuple[int, int], n_frames: int) -> None:
     """One person in all frames: 17 joints on a grid in the middle of the image."""
     width, height = size
     places = np.linspace(0.1, 0.9, 17)
-    joints = np.column_stack([width * (0.4 + 0.2 * (np.arange(17) % 2)), height * places, np.full(17, 0.9)])
+    joints = np.column_stack(
+        [width * (0.4 + 0.2 * (np.arange(17) % 2)), height * places, np.full(17, 0.9)]
+    )
     flat = joints.round(1).ravel().tolist()
     file.parent.mkdir()
-    file.write_text(json.dumps([{"image_id": f"{t}.jpg", "keypoints": flat, "score": 2.5} for t in range(n_frames)]))
+    file.write_text(
+        json.dumps(
+            [{"image_id": f"{t}.jpg", "keypoints": flat, "score": 2.5} for t in range(n_frames)]
+        )
+    )
 
 
 def write_raw(raw: Path, clip: Clip, n_frames: int) -> None:
@@ -230,7 +245,8 @@ def write_raw(raw: Path, clip: Clip, n_frames: int) -> None:
     write_keypoints(raw / "keypoints/clip.mp4.json", clip.size, n_frames)
 
 
-# ----------------------------------------------------------------------------------------------------------- trees
+# --------------------------------------------------------------------------------------------------
+# trees
 
 
 class Tree:
@@ -249,25 +265,36 @@ class Tree:
 
     def _require_own_code(self) -> None:
         words = [sys.executable, "-c", "import pipeline; print(pipeline.__file__)"]
-        file = subprocess.check_output(words, cwd=self.code, env=self.environment, text=True).strip()
+        file = subprocess.check_output(
+            words, cwd=self.code, env=self.environment, text=True
+        ).strip()
         if not Path(file).is_relative_to(self.code):
             raise SystemExit(f"{self.code}: its commands would run the code of {file}")
 
     def cpu_seconds(self, *words: str) -> float:
-        """CPU time of `python -m pipeline` and all its descendants. Raises SystemExit if it fails."""
+        """CPU time of `python -m pipeline` and all its descendants. Raises SystemExit if it
+        fails.
+        """
         command = [sys.executable, "-m", "pipeline", *words]
         done = subprocess.run(
-            [sys.executable, "-c", WRAPPER, *command], cwd=self.code, env=self.environment, stdout=subprocess.PIPE
+            [sys.executable, "-c", WRAPPER, *command],
+            cwd=self.code,
+            env=self.environment,
+            stdout=subprocess.PIPE,
         )
         if done.returncode:
             raise SystemExit(f"{self.code}: `{' '.join(command)}` ended with {done.returncode}")
         return float(done.stdout)
 
     def peak_mib(self, *words: str) -> float:
-        """Largest sum of proportional set sizes of `python -m pipeline`. Raises SystemExit if it fails."""
+        """Largest sum of proportional set sizes of `python -m pipeline`. Raises SystemExit if it
+        fails.
+        """
         command = [sys.executable, "-m", "pipeline", *words]
         peak = 0.0
-        process = subprocess.Popen(command, cwd=self.code, env=self.environment, stdout=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            command, cwd=self.code, env=self.environment, stdout=subprocess.DEVNULL
+        )
         while process.poll() is None:
             peak = max(peak, sum(map(proportional_set, family(process.pid))))
             time.sleep(EVERY)
@@ -276,7 +303,9 @@ class Tree:
         return peak
 
     def reading_mib(self, raw: Path, n_frames: int) -> float:
-        """Largest resident set of a process that reads all frames of a clip, and does nothing else."""
+        """Largest resident set of a process that reads all frames of a clip, and does nothing
+        else.
+        """
         words = [sys.executable, "-c", READER, str(raw), str(n_frames)]
         return int(subprocess.check_output(words, cwd=self.code, env=self.environment)) / 1024
 
@@ -305,7 +334,16 @@ class Tree:
 
     def extract_nothing(self, raw: Path) -> float:
         """The same extraction again, which has nothing to do. Returns CPU seconds."""
-        words = ["extract", SPLIT, "--stream", STREAM, "--raw", str(raw), "--cache", str(self.work / "extracted")]
+        words = [
+            "extract",
+            SPLIT,
+            "--stream",
+            STREAM,
+            "--raw",
+            str(raw),
+            "--cache",
+            str(self.work / "extracted"),
+        ]
         return self.cpu_seconds(*words)
 
     def features(self) -> NDArray[Any]:
@@ -317,7 +355,9 @@ class Tree:
         """Detect nobody in the clip. Returns CPU seconds."""
         out = self.work / "detected"
         shutil.rmtree(out, ignore_errors=True)
-        return self.cpu_seconds("detect", str(raw / "clip.mp4"), "--detector", "nobody", "--out", str(out))
+        return self.cpu_seconds(
+            "detect", str(raw / "clip.mp4"), "--detector", "nobody", "--out", str(out)
+        )
 
 
 def install(site: Path, name: str, groups: Mapping[str, Mapping[str, str]]) -> None:
@@ -342,7 +382,8 @@ def copy_of(before: str, folder: Path) -> Path:
     return folder
 
 
-# --------------------------------------------------------------------------------------------------------- report
+# --------------------------------------------------------------------------------------------------
+# report
 
 
 def compare(case: Case, raw: Path, trees: Sequence[Tree], rounds: int) -> tuple[str, ...]:
@@ -421,9 +462,15 @@ def tables(args: argparse.Namespace) -> Iterator[str]:
 def main() -> None:
     """Make the clips, measure, print, write the report."""
     options = parser(__doc__, at="clips and caches, 1 GB")
-    options.add_argument("--before", default="", help="a commit, or a folder with a checkout; none: this tree alone")
-    options.add_argument("--commands", nargs="*", default=["extract", "detect", "convert"], help="all by default")
-    options.add_argument("--scale", type=float, default=1.0, help="times the usual number of frames")
+    options.add_argument(
+        "--before", default="", help="a commit, or a folder with a checkout; none: this tree alone"
+    )
+    options.add_argument(
+        "--commands", nargs="*", default=["extract", "detect", "convert"], help="all by default"
+    )
+    options.add_argument(
+        "--scale", type=float, default=1.0, help="times the usual number of frames"
+    )
     options.add_argument("--rounds", type=int, default=4)
     options.add_argument("--minutes", type=int, default=120, help="of the long clip")
     args = options.parse_args()

@@ -2,18 +2,21 @@
 
     .venv/bin/python benchmarks/features.py --out benchmarks/features.md
 
-Images and videos of noise on all scales, whose files are as large as photographs', and a split of persons in them. For
-each case, round after round, each in its own process:
+Images and videos of noise on all scales, whose files are as large as photographs', and a split of
+persons in them. For each case, round after round, each in its own process:
 
-- usual: person by person cv2.imread (of a video: the video once more), crop, normalisation in NumPy in one thread, and
-  torchvision's ResNet-50 in fp32 in batches of 200. Its first `--usual` crops are timed, without start-up.
-- ours (`pipeline.features.extract`, precision fast): `--frames` crops. Its rate is that of the rows from 20% to
-  80%, where nothing starts or ends.
-- decode: the same extraction of a stream that costs nothing to compute; model: only the network, on noise.
+- usual: person by person cv2.imread (of a video: the video once more), crop, normalisation in NumPy
+  in one thread, and torchvision's ResNet-50 in fp32 in batches of 200. Its first `--usual` crops
+  are timed, without start-up.
+- ours (`pipeline.features.extract`, precision fast): `--frames` crops. Its rate is that of the rows
+  from 20% to 80%, where nothing starts or ends.
+- decode: the same extraction of a stream that costs nothing to compute; model: only the network, on
+noise.
 
-Decoding and model together allow 1 / (1/decode + 1/model) crops a second on a CPU, whose cores they share, and the
-smaller of both on a GPU. Memory is measured over two lengths, with the stream that costs nothing. All images are in the
-page cache. The weights are random unless `--weights` names others.
+Decoding and model together allow 1 / (1/decode + 1/model) crops a second on a CPU, whose cores they
+share, and the smaller of both on a GPU. Memory is measured over two lengths, with the stream that
+costs nothing. All images are in the page cache. The weights are random unless `--weights` names
+others.
 """
 
 from __future__ import annotations
@@ -58,7 +61,8 @@ MIDDLE: Final = (0.2, 0.8)  # the part of the rows in which nothing starts or en
 USUAL_BATCH: Final = 200
 
 FRAMES: Final = 100  # of a video, and files of a size: each video of the split shows them once more
-STRENGTHS: Final = (3.0, 5.0, 8.0, 10.0, 12.0, 14.0, 16.0)  # of noise at 1, 2, 4, ... px, in grey levels of 255
+# of noise at 1, 2, 4, ... px, in grey levels of 255
+STRENGTHS: Final = (3.0, 5.0, 8.0, 10.0, 12.0, 14.0, 16.0)
 
 Clock = Callable[[], float]
 Figures = dict[str, Any]
@@ -113,7 +117,9 @@ class _Means:
     def release(self) -> None: ...
 
     def __call__(self, crops: Bytes) -> Floats:
-        means: Floats = crops[:, ::16, ::16].reshape(len(crops), -1, 3).mean(axis=1, dtype=np.float32)
+        means: Floats = (
+            crops[:, ::16, ::16].reshape(len(crops), -1, 3).mean(axis=1, dtype=np.float32)
+        )
         return means
 
 
@@ -136,7 +142,8 @@ class _Zeros(_Means):
         return self.numbers
 
 
-# ---------------------------------------------------------------------------------------------------------- pixels
+# --------------------------------------------------------------------------------------------------
+# pixels
 
 
 def make(work: Path, key: str, case: Case, n_crops: int) -> None:
@@ -148,7 +155,9 @@ def make(work: Path, key: str, case: Case, n_crops: int) -> None:
         write(source.place, case.size)
     n_frames, pixels, (width, height) = max(1, n_crops // case.persons), source.digest(), case.size
     provenance, columns = {"raw": str(work / "raw")}, ("frame_index", "bbox")
-    split = cache.SplitWriter(work / "cache", f"{key}/train", columns=columns, plan="made up", provenance=provenance)
+    split = cache.SplitWriter(
+        work / "cache", f"{key}/train", columns=columns, plan="made up", provenance=provenance
+    )
     with split as writer:
         writer.begin()
         for number, start in enumerate(range(0, n_frames, FRAMES)):
@@ -159,7 +168,9 @@ def make(work: Path, key: str, case: Case, n_crops: int) -> None:
                 bbox = boxes(len(frames), case.size, number * case.persons + person)
                 rows: Any = {"frame_index": frames, "bbox": bbox}
                 tracks.append(cache.TrackRows(name=f"{name}/{person}", columns=rows, **facts))
-            entry = cache.VideoEntry(name=name, source=case.spec, pixels=pixels, width=width, height=height)
+            entry = cache.VideoEntry(
+                name=name, source=case.spec, pixels=pixels, width=width, height=height
+            )
             writer.append(entry, tracks)
         writer.commit({"stand_in": True})
 
@@ -176,7 +187,11 @@ def write_images(folder: Path, size: tuple[int, int]) -> None:
     """JPEG files, about as many bytes each as photographs have."""
     folder.mkdir(parents=True)
     for number in range(FRAMES):
-        cv2.imwrite(str(folder / f"{number:06d}.jpg"), textured(size, number), [cv2.IMWRITE_JPEG_QUALITY, 90])
+        cv2.imwrite(
+            str(folder / f"{number:06d}.jpg"),
+            textured(size, number),
+            [cv2.IMWRITE_JPEG_QUALITY, 90],
+        )
 
 
 def write_video(file: Path, size: tuple[int, int], n_frames: int = FRAMES) -> None:
@@ -185,7 +200,9 @@ def write_video(file: Path, size: tuple[int, int], n_frames: int = FRAMES) -> No
     scene = textured((width + 4 * n_frames, height), 0)
     writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*"mp4v"), 30.0, size)
     for number in range(n_frames):
-        frame = scene[:, 4 * number : 4 * number + width] + rng.integers(-4, 5, (height, width, 3), np.int16)
+        frame = scene[:, 4 * number : 4 * number + width] + rng.integers(
+            -4, 5, (height, width, 3), np.int16
+        )
         writer.write(np.clip(frame, 0, 255).astype(np.uint8))
     writer.release()
 
@@ -202,7 +219,8 @@ def textured(size: tuple[int, int], seed: int) -> Bytes:
     return np.clip(image, 0, 255).astype(np.uint8)
 
 
-# ----------------------------------------------------------------------------------------------------------- ways
+# --------------------------------------------------------------------------------------------------
+# ways
 
 
 def usual(args: argparse.Namespace, case: str, turn: int) -> Figures:
@@ -232,8 +250,12 @@ def usual_crops(split: cache.Split, raw: Path) -> Iterator[Floats]:
         images = read_as_usual(source, frames)
         for bgr, box in zip(images, split.rows("bbox", track.start, track.stop), strict=True):
             affine = crops.crop_affine(box, track.crop_scale)
-            cropped = cv2.warpAffine(bgr, affine, (crops.CROP_SIZE, crops.CROP_SIZE), flags=cv2.INTER_LINEAR)
-            yield ((cropped[..., ::-1].astype(np.float32) / np.float32(255) - mean) / std).transpose(2, 0, 1)
+            cropped = cv2.warpAffine(
+                bgr, affine, (crops.CROP_SIZE, crops.CROP_SIZE), flags=cv2.INTER_LINEAR
+            )
+            yield (
+                (cropped[..., ::-1].astype(np.float32) / np.float32(255) - mean) / std
+            ).transpose(2, 0, 1)
 
 
 def read_as_usual(source: Any, frames: list[int]) -> Iterator[Any]:
@@ -250,19 +272,33 @@ def read_as_usual(source: Any, frames: list[int]) -> Iterator[Any]:
 
 
 def ours(
-    args: argparse.Namespace, case: str, turn: int, stream: NumberStream | None = None, clock: Clock = time.perf_counter
+    args: argparse.Namespace,
+    case: str,
+    turn: int,
+    stream: NumberStream | None = None,
+    clock: Clock = time.perf_counter,
 ) -> Figures:
     """Extract as `python -m pipeline extract` does."""
     stream = stream or ResNet50(weights=WeightsSpec.parse(args.weights), precision="fast")
     progress: list[tuple[float, int]] = []
     spec, resources = StreamSpec(f"{stream.kind}-{turn}", stream), Resources(device=args.device)
-    result = extract(args.at, case, resources, spec, progress=lambda n, *_: progress.append((clock(), n)))
+    result = extract(
+        args.at, case, resources, spec, progress=lambda n, *_: progress.append((clock(), n))
+    )
     (began, first), (ended, last) = middle(progress, result.computed)
-    return {"rate": (last - first) / (ended - began), "busy": result.meter.busy(), "peak_mib": peak_mib()}
+    return {
+        "rate": (last - first) / (ended - began),
+        "busy": result.meter.busy(),
+        "peak_mib": peak_mib(),
+    }
 
 
-def extract(root: Path, case: str, resources: Resources, *specs: StreamSpec, progress: Any = lambda *_: None) -> Any:
-    """Extract streams of a case. Ends the benchmark with its problems, if any; else returns the first's result."""
+def extract(
+    root: Path, case: str, resources: Resources, *specs: StreamSpec, progress: Any = lambda *_: None
+) -> Any:
+    """Extract streams of a case. Ends the benchmark with its problems, if any; else returns the
+    first's result.
+    """
     plans = [plan_extraction(root / "cache", f"{case}/train", spec) for spec in specs]
     result = extract_together(plans, resources, progress=progress)[0]
     if result.problems:
@@ -270,8 +306,11 @@ def extract(root: Path, case: str, resources: Resources, *specs: StreamSpec, pro
     return result
 
 
-def middle(progress: Sequence[tuple[float, int]], total: int) -> tuple[tuple[float, int], tuple[float, int]]:
-    """The first and the last (time, rows) in the middle of an extraction, or of all of it if it was short.
+def middle(
+    progress: Sequence[tuple[float, int]], total: int
+) -> tuple[tuple[float, int], tuple[float, int]]:
+    """The first and the last (time, rows) in the middle of an extraction, or of all of it if it was
+    short.
 
     >>> middle([(0, 0), (1, 15), (2, 30), (3, 60), (4, 100)], 100)
     ((2, 30), (3, 60))
@@ -297,7 +336,10 @@ def model(args: argparse.Namespace, case: str, turn: int) -> Figures:
     del case, turn
     stream = ResNet50(weights=WeightsSpec.parse(args.weights), precision="fast")
     computer = stream.load(Machine(args.device), None)
-    return {"rate": rate_of(computer, SECONDS), "shares_cores": computer.provenance["device"] == "cpu"}
+    return {
+        "rate": rate_of(computer, SECONDS),
+        "shares_cores": computer.provenance["device"] == "cpu",
+    }
 
 
 def rate_of(computer: networks.Network, seconds: float) -> float:
@@ -320,18 +362,24 @@ def rate_of(computer: networks.Network, seconds: float) -> float:
     return sum(rates)
 
 
-# --------------------------------------------------------------------------------------------------------- report
+# --------------------------------------------------------------------------------------------------
+# report
 
 
 def measured(args: argparse.Namespace, key: str) -> tuple[str, ...]:
     """A row of the table: one case, all ways in turn in every round."""
     make(args.at, key, CASES[key], args.frames)
     ways = (usual, ours, decode, model)
-    rounds = [{way.__name__: in_a_process(way, args, key, turn) for way in ways} for turn in range(args.rounds)]
+    rounds = [
+        {way.__name__: in_a_process(way, args, key, turn) for way in ways}
+        for turn in range(args.rounds)
+    ]
     rates = {way.__name__: [turn[way.__name__]["rate"] for turn in rounds] for way in ways}
     shared = rounds[0]["model"]["shares_cores"]
     both = zip(rates["decode"], rates["model"], strict=True)
-    rates["limit"] = [1 / (1 / fed + 1 / computed) if shared else min(fed, computed) for fed, computed in both]
+    rates["limit"] = [
+        1 / (1 / fed + 1 / computed) if shared else min(fed, computed) for fed, computed in both
+    ]
     for name, other in (("share", "limit"), ("ratio", "usual")):
         rates[name] = [a / b for a, b in zip(rates["ours"], rates[other], strict=True)]
     busy = ", ".join(f"{stage} {share:.0%}" for stage, share in rounds[-1]["ours"]["busy"].items())
@@ -346,17 +394,40 @@ def tables(args: argparse.Namespace) -> Iterator[str]:
         torch.save(resnet50(weights=None).state_dict(), args.at / "random.pt")
         args.weights = f"file:{args.at / 'random.pt'}"
     yield f"{args.rounds} rounds of {args.frames:,} crops, the usual way {args.usual:,}."
-    yield "Crops a second: the median of the rounds (lowest - highest). Goals: 4 times usual, 0.9 of the limit.\n"
-    header = ("pixels", "ours : usual", "usual", "ours", "decode", "model", "limit", "ours : limit", "busy")
+    yield (
+        "Crops a second: the median of the rounds (lowest - highest). Goals: 4 times usual, "
+        "0.9 of the limit.\n"
+    )
+    header = (
+        "pixels",
+        "ours : usual",
+        "usual",
+        "ours",
+        "decode",
+        "model",
+        "limit",
+        "ours : limit",
+        "busy",
+    )
     yield from table(header, (measured(args, key) for key in args.cases))
     yield ""
     for n in args.memory:
         make(args.at, f"memory-{n}", TINY, n)
-    peaks = ((f"{n:,}", f"{in_a_process(decode, args, f'memory-{n}', 0)['peak_mib']:.0f}") for n in args.memory)
-    yield from table(("frames of a stream that costs nothing", "peak memory of the extraction, MiB"), peaks)
+    peaks = (
+        (f"{n:,}", f"{in_a_process(decode, args, f'memory-{n}', 0)['peak_mib']:.0f}")
+        for n in args.memory
+    )
+    yield from table(
+        ("frames of a stream that costs nothing", "peak memory of the extraction, MiB"), peaks
+    )
     for n in args.memory[-1:]:
-        rates = [in_a_process(loop, args, f"memory-{n}", turn)["rate"] for turn in range(args.rounds)]
-        yield f"\nRows per second of CPU time of the main thread, a network that does nothing: {spread(rates, ',.0f')}."
+        rates = [
+            in_a_process(loop, args, f"memory-{n}", turn)["rate"] for turn in range(args.rounds)
+        ]
+        yield (
+            "\nRows per second of CPU time of the main thread, a network that does nothing: "
+            f"{spread(rates, ',.0f')}."
+        )
 
 
 def main() -> None:
@@ -364,9 +435,13 @@ def main() -> None:
     options = parser(__doc__, at="the files, 1 GB")
     options.add_argument("--cases", nargs="*", choices=CASES, default=list(CASES))
     options.add_argument("--frames", type=int, default=1600, help="crops a case; on a GPU 40000")
-    options.add_argument("--usual", type=int, default=400, help="crops that the usual way computes of them")
+    options.add_argument(
+        "--usual", type=int, default=400, help="crops that the usual way computes of them"
+    )
     options.add_argument("--rounds", type=int, default=3)
-    options.add_argument("--memory", nargs="*", type=int, default=[1_000, 40_000], help="frames; none: not measured")
+    options.add_argument(
+        "--memory", nargs="*", type=int, default=[1_000, 40_000], help="frames; none: not measured"
+    )
     options.add_argument("--weights", default="", help="as of `extract`; random by default")
     options.add_argument("--device", default="auto")
     args = options.parse_args()

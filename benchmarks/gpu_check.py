@@ -2,11 +2,12 @@
 
     .venv/bin/python benchmarks/gpu_check.py --out benchmarks/gpu_check.md
 
-In order: the GPU; the tests that need one; the network without decoding, in several sizes of a batch and compiled;
-extraction of images, videos and several streams; extraction by two processes; a training step of every model at its
-published sizes; a step shared by two processes, over NCCL if there are two GPUs. It goes on after a failure, and says
-what to do at the end. With 8 cores or more it takes about 10 minutes. `--device cpu` measures the same on a CPU;
-`--tiny` makes all sizes small, for a trial run.
+In order: the GPU; the tests that need one; the network without decoding, in several sizes of a
+batch and compiled; extraction of images, videos and several streams; extraction by two processes; a
+training step of every model at its published sizes; a step shared by two processes, over NCCL if
+there are two GPUs. It goes on after a failure, and says what to do at the end. With 8 cores or more
+it takes about 10 minutes. `--device cpu` measures the same on a CPU; `--tiny` makes all sizes
+small, for a trial run.
 """
 
 from __future__ import annotations
@@ -62,8 +63,10 @@ NETWORKS: Final = (
 )
 COMPARED: Final = 8192  # rows of fast and exact features
 LEAST_COSINE: Final = 0.999  # of fast and exact features, both rounded to float16
-AGREE: Final = {"fp32": 0.01, "bf16": 0.05}  # relative: a step's losses with the CPU's; on a GPU, GRUs round to TF32
-BESIDE: Final = {"pr_vipe": 64, "homography": 9}  # streams that models read beside their features: numbers a row
+# relative: a step's losses with the CPU's; on a GPU, GRUs round to TF32
+AGREE: Final = {"fp32": 0.01, "bf16": 0.05}
+# streams that models read beside their features: numbers a row
+BESIDE: Final = {"pr_vipe": 64, "homography": 9}
 SMALL: Final[dict[str, Any]] = {  # of `--tiny`, where a model has such a setting
     "batch_size": 4,
     "seqlen": 8,
@@ -82,7 +85,8 @@ def main() -> None:
     options.add_argument("--tiny", action="store_true", help="small sizes, for a trial run")
     options.add_argument("--rows", type=int, default=40_000, help="crops of each extraction")
     options.add_argument("--steps", type=int, default=30, help="of each training")
-    options.add_argument("--share", type=Path, help=argparse.SUPPRESS)  # of the processes that share a step
+    # of the processes that share a step
+    options.add_argument("--share", type=Path, help=argparse.SUPPRESS)
     args = options.parse_args()
     if args.tiny:
         args.rows, args.steps = 16, 2
@@ -90,7 +94,10 @@ def main() -> None:
         shared_step(args)
         return
     if args.device != "cpu" and not torch.cuda.is_available():
-        raise SystemExit("gpu-check: torch finds no CUDA GPU here (`nvidia-smi`?). A trial run: --tiny --device cpu")
+        raise SystemExit(
+            "gpu-check: torch finds no CUDA GPU here (`nvidia-smi`?). A trial run: --tiny "
+            "--device cpu"
+        )
     lines, failed, began = list[str](), list[str](), time.monotonic()
     if args.tiny:
         lines += ["**A trial run at small sizes: its figures mean nothing.**", ""]
@@ -106,13 +113,17 @@ def main() -> None:
                 lines += ["", f"**Failed.** {failed[-1]}"]
             lines.append("")
     lines.append(f"All of it took {time.monotonic() - began:.0f} s.")
-    about = f"Machine: {socket.gethostname()}. Random weights, labels and images: no result about any model."
+    about = (
+        f"Machine: {socket.gethostname()}. Random weights, labels and images: no result "
+        "about any model."
+    )
     report(about, "What a GPU does with this code", lines, args)
     if failed:
         raise SystemExit("\n".join(failed))
 
 
-# ----------------------------------------------------------------------------------------------------------- the GPU
+# --------------------------------------------------------------------------------------------------
+# the GPU
 
 
 def gpu(root: Path, args: argparse.Namespace) -> Iterator[str]:
@@ -124,7 +135,10 @@ def gpu(root: Path, args: argparse.Namespace) -> Iterator[str]:
     device = networks.chosen_device(args.device)
     card, n = torch.cuda.get_device_properties(device), torch.cuda.device_count()
     cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
-    yield f"{n} x {card.name}, {card.total_memory / 2**30:.0f} GiB, compute capability {card.major}.{card.minor}; "
+    yield (
+        f"{n} x {card.name}, {card.total_memory / 2**30:.0f} GiB, compute capability "
+        f"{card.major}.{card.minor}; "
+    )
     bf16 = "yes" if networks.has_bf16(device) else "no, fast is fp32"
     yield f"CUDA {torch.version.cuda}, cuDNN {cudnn}; bf16: {bf16}."
     x = torch.ones(512, 512, device=device)
@@ -146,39 +160,60 @@ def tests(root: Path, args: argparse.Namespace) -> Iterator[str]:
     yield f"{last}."
 
 
-# -------------------------------------------------------------------------------------------------------- extraction
+# --------------------------------------------------------------------------------------------------
+# extraction
 
 
 def network(root: Path, args: argparse.Namespace) -> Iterator[str]:
     """The network on noise."""
     torch.manual_seed(0)
     torch.save(resnet50(weights=None).state_dict(), root / "random.pt")
-    yield "Only ResNet-50, on noise in memory that it may pin. Memory: the most that torch had allocated.\n"
+    yield (
+        "Only ResNet-50, on noise in memory that it may pin. Memory: the most that torch had "
+        "allocated.\n"
+    )
     rows, failed = [], []
     for precision, size, compiled in NETWORKS if on_gpu(args) else NETWORKS[:2]:
         forget_peak(args)
         try:
-            computer = weights(root, precision).load(Machine(device_of(args), size, compile=compiled), None)
+            computer = weights(root, precision).load(
+                Machine(device_of(args), size, compile=compiled), None
+            )
             rate = features.rate_of(computer, 0.1 if args.tiny else features.SECONDS)
         except Exception as error:
             traceback.print_exc()
-            failed.append(f"{precision}, {size} at once, compile {compiled}: {type(error).__name__}: {error}")
+            failed.append(
+                f"{precision}, {size} at once, compile {compiled}: {type(error).__name__}: {error}"
+            )
             continue
-        rows.append((precision, computer.arithmetic, computer.batch_size, f"{rate:,.0f}", peak(args)))
-    yield from table(("precision", "arithmetic", "crops at once", "crops a second", "memory, GiB"), rows)
+        rows.append(
+            (precision, computer.arithmetic, computer.batch_size, f"{rate:,.0f}", peak(args))
+        )
+    yield from table(
+        ("precision", "arithmetic", "crops at once", "crops a second", "memory, GiB"), rows
+    )
     if failed:
         raise RuntimeError("; ".join(failed))
 
 
 def extraction(root: Path, args: argparse.Namespace) -> Iterator[str]:
-    """Each kind of pixels, by a stream that costs nothing, and by the network in either precision."""
-    yield f"{args.rows:,} crops each, rates of the middle. Decode: a stream that costs nothing. Least cosine of"
+    """Each kind of pixels, by a stream that costs nothing, and by the network in either
+    precision.
+    """
+    yield (
+        f"{args.rows:,} crops each, rates of the middle. Decode: a stream that costs nothing. "
+        "Least cosine of"
+    )
     yield "fast and exact features. Busy: of the fast extraction as a whole.\n"
     on, rows = Resources(device=device_of(args)), []
     for key, case in cases(args).items():
         features.make(root, key, case, args.rows)
         forget_peak(args)
-        made = {"decode": features.MeanColours(), "fast": weights(root, "fast"), "exact": weights(root, "exact")}
+        made = {
+            "decode": features.MeanColours(),
+            "fast": weights(root, "fast"),
+            "exact": weights(root, "exact"),
+        }
         specs = {name: StreamSpec(name, stream) for name, stream in made.items()}
         rates = {name: middle_rate(root, key, on, spec) for name, spec in specs.items()}
         split = cache.open(root / "cache")[f"{key}/train"]
@@ -187,21 +222,39 @@ def extraction(root: Path, args: argparse.Namespace) -> Iterator[str]:
         lengths = np.linalg.norm(fast, axis=1) * np.linalg.norm(exact, axis=1)
         least = float(((fast * exact).sum(axis=1) / lengths).min())
         if not least >= LEAST_COSINE:
-            raise RuntimeError(f"{case.name}: fast features differ from exact ones: the least cosine is {least:.5f}")
+            raise RuntimeError(
+                f"{case.name}: fast features differ from exact ones: the least cosine is "
+                f"{least:.5f}"
+            )
         busy = ", ".join(f"{stage} {share:.0%}" for stage, share in rates["fast"][1].busy().items())
         shown = (f"{rates[name][0]:,.0f}" for name in specs)
         rows.append((case.name, *shown, busy, f"{least:.6f}", peak(args)))
-    header = ("pixels", "decode, rows/s", "fast, rows/s", "exact, rows/s", "busy", "least cosine", "memory, GiB")
+    header = (
+        "pixels",
+        "decode, rows/s",
+        "fast, rows/s",
+        "exact, rows/s",
+        "busy",
+        "least cosine",
+        "memory, GiB",
+    )
     yield from table(header, rows)
-    key, both = next(iter(cases(args))), (StreamSpec("one", weights(root, "fast")), StreamSpec("pairs", Homography()))
+    key, both = (
+        next(iter(cases(args))),
+        (StreamSpec("one", weights(root, "fast")), StreamSpec("pairs", Homography())),
+    )
     meter = features.extract(root, key, on, *both).meter
     yield f"\n`resnet50` and `homography` of {cases(args)[key].name} in one pass: {meter}."
 
 
 def middle_rate(root: Path, key: str, on: Resources, spec: StreamSpec) -> tuple[float, Meter]:
-    """Rows a second in the middle of an extraction, where nothing starts or ends, and the meter of all of it."""
+    """Rows a second in the middle of an extraction, where nothing starts or ends, and the meter of
+    all of it.
+    """
     steps: list[tuple[float, int]] = []
-    done = features.extract(root, key, on, spec, progress=lambda n, *_: steps.append((time.perf_counter(), n)))
+    done = features.extract(
+        root, key, on, spec, progress=lambda n, *_: steps.append((time.perf_counter(), n))
+    )
     (began, first), (ended, last) = features.middle(steps, done.computed)
     return (last - first) / (ended - began), done.meter
 
@@ -215,7 +268,10 @@ def two_processes(root: Path, args: argparse.Namespace) -> Iterator[str]:
     one, shared = (np.asarray(split.column(f"features/{name}")) for name in ("exact", "two"))
     if one.tobytes() != shared.tobytes():
         raise RuntimeError("two devices gave other exact features than one: are they of one kind?")
-    yield f"{cases(args)[key].name}, exact, devices {two.devices}, the same bytes as by one, with its start: {meter}."
+    yield (
+        f"{cases(args)[key].name}, exact, devices {two.devices}, the same bytes as by one, "
+        f"with its start: {meter}."
+    )
 
 
 def cases(args: argparse.Namespace) -> Mapping[str, features.Case]:
@@ -250,13 +306,17 @@ def peak(args: argparse.Namespace) -> str:
     return f"{torch.cuda.max_memory_allocated(args.device) / 2**30:.2f}"
 
 
-# ---------------------------------------------------------------------------------------------------------- training
+# --------------------------------------------------------------------------------------------------
+# training
 
 
 def training(root: Path, args: argparse.Namespace) -> Iterator[str]:
     """A step of each model: speed, memory, and its losses compared with the CPU's."""
     make_training_data(root / "windows", 4 if args.tiny else 128)
-    yield "Difference: the largest of a loss in the second step, dropout off, from the CPU's in fp32, relative.\n"
+    yield (
+        "Difference: the largest of a loss in the second step, dropout off, from the CPU's in "
+        "fp32, relative.\n"
+    )
     rows = []
     for model in models.every():
         expected = second_losses(config_of(model, root, args, device="cpu"))
@@ -264,13 +324,31 @@ def training(root: Path, args: argparse.Namespace) -> Iterator[str]:
             config = config_of(model, root, args, precision=precision)
             worst = difference(second_losses(config), expected)
             if not worst <= AGREE[precision]:
-                raise RuntimeError(f"{model.title}, {precision}: losses differ from the CPU's by {worst:.1e}, relative")
+                raise RuntimeError(
+                    f"{model.title}, {precision}: losses differ from the CPU's by {worst:.1e}, "
+                    "relative"
+                )
             forget_peak(args)
             rate, waits = steps_a_second(config, args)
             sizes = f"{config.batch_size} of {config.seqlen} frames"
-            figures = (f"{rate:.2f}", f"{rate * config.batch_size:,.0f}", f"{waits:.0%}", f"{worst:.0e}", peak(args))
+            figures = (
+                f"{rate:.2f}",
+                f"{rate * config.batch_size:,.0f}",
+                f"{waits:.0%}",
+                f"{worst:.0e}",
+                peak(args),
+            )
             rows.append((model.title, sizes, precision, *figures))
-    header = ("model", "windows", "precision", "steps/s", "windows/s", "waits for data", "difference", "memory, GiB")
+    header = (
+        "model",
+        "windows",
+        "precision",
+        "steps/s",
+        "windows/s",
+        "waits for data",
+        "difference",
+        "memory, GiB",
+    )
     yield from table(header, rows)
 
 
@@ -285,20 +363,37 @@ def make_training_data(root: Path, n_tracks: int) -> None:
 
 
 def config_of(model: Model, root: Path, args: argparse.Namespace, **changes: Any) -> VideoConfig:
-    """A model's default settings, on the made-up data, without losses that need a second network."""
+    """A model's default settings, on the made-up data, without losses that need a second
+    network.
+    """
     config = model.presets[model.preset]()
     names = {field.name for field in fields(config)}
     ours: dict[str, Any] = {part: (name,) for part, name in SPLITS.items()}
-    ours |= {"validation": ("body/train",), "evaluation": (), "leave_out": (), "strides": {}, "tracks": {}}
-    ours |= {"cache": root / "windows", "runs": root / "runs", "iterations": 10**6, "uncertainty_weight": 0.0}
+    ours |= {
+        "validation": ("body/train",),
+        "evaluation": (),
+        "leave_out": (),
+        "strides": {},
+        "tracks": {},
+    }
+    ours |= {
+        "cache": root / "windows",
+        "runs": root / "runs",
+        "iterations": 10**6,
+        "uncertainty_weight": 0.0,
+    }
     ours |= {"device": device_of(args)} | (SMALL if args.tiny else {})
-    return replace(config, **{name: value for name, value in (ours | changes).items() if name in names})
+    return replace(
+        config, **{name: value for name, value in (ours | changes).items() if name in names}
+    )
 
 
 def prepare(config: VideoConfig, group: ProcessGroup | None = None) -> VideoRun:
     """A training run, ready for its first step."""
     splits, model = cache.open(config.cache), models.model_of(config)
-    trainer = model.load_trainer()(config, Body.stand_in(), group or ProcessGroup(device=torch.device(config.device)))
+    trainer = model.load_trainer()(
+        config, Body.stand_in(), group or ProcessGroup(device=torch.device(config.device))
+    )
     read = {name: splits[name] for name in config.splits}
     return VideoRun(config, trainer, read, stand_in=True, report=None)
 
@@ -316,9 +411,13 @@ def second_losses(config: VideoConfig, group: ProcessGroup | None = None) -> dic
 
 
 def difference(losses: Mapping[str, float], expected: Mapping[str, float]) -> float:
-    """The largest relative difference of a loss; losses below 1% of the largest one are compared with that 1%."""
+    """The largest relative difference of a loss; losses below 1% of the largest one are compared
+    with that 1%.
+    """
     least = 0.01 * max(map(abs, expected.values()))
-    return max(abs(losses[name] - value) / max(abs(value), least) for name, value in expected.items())
+    return max(
+        abs(losses[name] - value) / max(abs(value), least) for name, value in expected.items()
+    )
 
 
 def steps_a_second(
@@ -353,7 +452,14 @@ def shared(root: Path, args: argparse.Namespace) -> Iterator[str]:
         return
     device, tiny = "cuda" if on_gpu(args) else "cpu", ["--tiny"] if args.tiny else []
     words = ["--device", device, "--steps", str(args.steps), *tiny]
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    launcher = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+    ]
     command = [*launcher, __file__, "--share", str(root), *words]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     ran = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
@@ -362,9 +468,14 @@ def shared(root: Path, args: argparse.Namespace) -> Iterator[str]:
     result = json.loads((root / "shared.json").read_text())
     worst = difference(result["losses"], second_losses(config_of(shareable(), root, args)))
     if not worst <= AGREE["fp32"]:
-        raise RuntimeError(f"losses of two processes differ from those of one by {worst:.1e}, relative")
+        raise RuntimeError(
+            f"losses of two processes differ from those of one by {worst:.1e}, relative"
+        )
     title, backend = shareable().title, "NCCL" if on_gpu(args) else "gloo"
-    yield f"{title}, two processes over {backend}: {result['rate']:.1f} steps/s; losses differ by {worst:.0e}."
+    yield (
+        f"{title}, two processes over {backend}: {result['rate']:.1f} steps/s; losses differ "
+        f"by {worst:.0e}."
+    )
 
 
 def shareable() -> Model:
@@ -385,13 +496,25 @@ def shared_step(args: argparse.Namespace) -> None:
 Part = Callable[[Path, argparse.Namespace], Iterator[str]]
 MEMORY: Final = "see with nvidia-smi whether other programs fill the GPU; the traceback is above."
 PARTS: Final[Sequence[tuple[str, Part, str]]] = (
-    ("The GPU", gpu, "`nvidia-smi` must show it, and torch must be built for CUDA (docs/installing.md)."),
+    (
+        "The GPU",
+        gpu,
+        "`nvidia-smi` must show it, and torch must be built for CUDA (docs/installing.md).",
+    ),
     ("Tests that need a GPU", tests, "run them: .venv/bin/python -m pytest -m gpu tests"),
     ("The network without decoding", network, MEMORY),
     ("Extraction", extraction, f"{MEMORY} `--rows 1000` is quicker."),
     ("Extraction by two processes", two_processes, f"{MEMORY} `[features] device` uses one."),
-    ("Training", training, f"{MEMORY} The CPU gives the reference: `--tiny --device cpu` must pass."),
-    ("Training by two processes", shared, "NCCL_DEBUG=INFO shows NCCL's messages; train with one process."),
+    (
+        "Training",
+        training,
+        f"{MEMORY} The CPU gives the reference: `--tiny --device cpu` must pass.",
+    ),
+    (
+        "Training by two processes",
+        shared,
+        "NCCL_DEBUG=INFO shows NCCL's messages; train with one process.",
+    ),
 )
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
-"""A raw folder of Penn Action that is edited at random, numbers that another tool would compute from it, and all that
-readers get of its cache.
+"""A raw folder of Penn Action that is edited at random, numbers that another tool would compute
+from it, and all that readers get of its cache.
 """
 
 from __future__ import annotations
@@ -84,7 +84,9 @@ class Lab:
         return self.raw / f"labels/{name}.mat"
 
     def _exchange(self, rng: random.Random) -> str:
-        """Give each of two videos the other one's name: both names now have other pixels and labels."""
+        """Give each of two videos the other one's name: both names now have other pixels and
+        labels.
+        """
         first, second = rng.sample(self.names, 2)
         aside = self.spare / "aside"
         for kind in KINDS:
@@ -98,7 +100,9 @@ class Lab:
     def _correct_label(self, name: str, rng: random.Random) -> None:
         with contextlib.suppress(ValueError, TypeError, OSError):  # a spoiled one stays so
             label = self._label(name)
-            variables = {key: value for key, value in loadmat(label).items() if not key.startswith("__")}
+            variables = {
+                key: value for key, value in loadmat(label).items() if not key.startswith("__")
+            }
             variables["x"][rng.randrange(len(variables["x"]))] += 1
             write_mat(label, variables)
 
@@ -141,7 +145,9 @@ def measured(pixels: str, frame_index: NDArray[np.int64]) -> NDArray[np.float32]
 
 
 def write_array(file: Path, tracks: Mapping[str, tuple[str, NDArray[np.int64]]]) -> None:
-    """Write `measured` numbers as a file for `import --format arrays`. tracks: name -> pixels, frames (n,)."""
+    """Write `measured` numbers as a file for `import --format arrays`. tracks: name -> pixels,
+    frames (n,).
+    """
     names: list[str] = []
     frames: list[NDArray[np.int64]] = []
     numbers: list[NDArray[np.float32]] = []
@@ -176,16 +182,22 @@ def contents(root: Path) -> Contents:
     entries: dict[str, Entry] = {}
 
     for track in split.tracks:
-        columns = {name: split.rows(name, track.start, track.stop).tobytes() for name in split.columns}
+        columns = {
+            name: split.rows(name, track.start, track.stop).tobytes() for name in split.columns
+        }
         labels = (repr(track[4:]), columns)
-        entries[track.name] = Entry(track.video, labels, stored_rows(split, STREAM, track.start, track.stop))
+        entries[track.name] = Entry(
+            track.video, labels, stored_rows(split, STREAM, track.start, track.stop)
+        )
 
     for video in split.videos:
         entries[f"video {video.name}"] = Entry(video.name, (video.fingerprint, video.account))
     return entries
 
 
-def stored_rows(split: cache.Split, stream: str, start: int, stop: int) -> tuple[list[int], bytes] | None:
+def stored_rows(
+    split: cache.Split, stream: str, start: int, stop: int
+) -> tuple[list[int], bytes] | None:
     """Flags and bytes of a track's rows in a stream; None unless all of its shards are computed."""
     if stream not in split.streams:
         return None
@@ -205,7 +217,9 @@ def state_of(root: Path) -> str:
 
 
 def differences(actual: Contents, state: Contents, *, complete: bool) -> list[str]:
-    """Names of tracks and videos that differ. complete: a missing row of the stream is a difference."""
+    """Names of tracks and videos that differ. complete: a missing row of the stream is a
+    difference.
+    """
     names = list(actual.keys() ^ state.keys())
     for name in actual.keys() & state.keys():
         ours = actual[name]

@@ -1,22 +1,26 @@
-"""Do temporal models learn what their papers claim: are they better than one that sees single frames?
+"""Do temporal models learn what their papers claim: are they better than one that sees single
+frames?
 
     .venv/bin/python benchmarks/learning.py --out benchmarks/learning.md
     make data && .venv/bin/python benchmarks/learning.py --mixture
 
-The features are planted: a fixed random network of the true pose and shape, with independent noise in each frame, so
-that only neighbouring frames help. Motions are those of the demo data, not rendered; validation and test have other
-motions than training. Networks are small; losses and trainers are the usual ones. "And clips" also trains on motions
-with only noisy 2D keypoints, as a detector finds them in unlabelled videos (with few labels: `--motions 100`). DEMO
-DATA, no result about any model.
+The features are planted: a fixed random network of the true pose and shape, with independent noise
+in each frame, so that only neighbouring frames help. Motions are those of the demo data, not
+rendered; validation and test have other motions than training. Networks are small; losses and
+trainers are the usual ones. "And clips" also trains on motions with only noisy 2D keypoints, as a
+detector finds them in unlabelled videos (with few labels: `--motions 100`). DEMO DATA, no result
+about any model.
 
-The streams of part dynamics are planted, too. Embeddings are those of the true 2D keypoints with noise, by a network
-with random weights and fitted statistics of its batch norms: a fixed random function, which knows neither views nor
-uncertainty. "Homographies" are a fixed random linear function of the change of all rotations since the previous frame,
-with noise: eight numbers and a 0, unknown in a motion's first frame. "Of other rows": the same stream with its rows in
-random order, from which nothing can be learned.
+The streams of part dynamics are planted, too. Embeddings are those of the true 2D keypoints with
+noise, by a network with random weights and fitted statistics of its batch norms: a fixed random
+function, which knows neither views nor uncertainty. "Homographies" are a fixed random linear
+function of the change of all rotations since the previous frame, with noise: eight numbers and a 0,
+unknown in a motion's first frame. "Of other rows": the same stream with its rows in random order,
+from which nothing can be learned.
 
---mixture: all datasets together and each alone, with each seed, on the data of `make data`, by the `embedded` preset:
-errors on motions and cameras that training never saw, compared with the mean body's.
+--mixture: all datasets together and each alone, with each seed, on the data of `make data`, by the
+`embedded` preset: errors on motions and cameras that training never saw, compared with the mean
+body's.
 
 Trained runs stay in the folder `--at`: a repeated command continues.
 """
@@ -115,7 +119,12 @@ PARTS: Final[Mapping[str, Any]] = {
 }
 DISCRIMINATOR: Final = "HMMR, pose discriminator, no past and future"
 PER_FRAME, SINGLE_VIEW = "per frame", "HMMR, single view"
-ERRORS: Final = {"pa_mpjpe": "PA-MPJPE", "mpjpe": "MPJPE", "accel_error": "acceleration error", "accel": "acceleration"}
+ERRORS: Final = {
+    "pa_mpjpe": "PA-MPJPE",
+    "mpjpe": "MPJPE",
+    "accel_error": "acceleration error",
+    "accel": "acceleration",
+}
 EVALUATED: Final = ("3dpw/validation", "3dpw/test", "h36m/val", "mpi_inf_3dhp/test")  # of --mixture
 PAPER: Final = TrainConfig.paper()
 Results = dict[str, list[Mapping[str, Any]]]  # by model, the metrics of each seed's run
@@ -147,14 +156,22 @@ def main() -> None:
     options = parser(__doc__, at="trained runs, which are not repeated")
     options.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     options.add_argument("--epochs", type=int, default=8)
-    options.add_argument("--steps", type=int, default=125, help="of an epoch, after which it is validated")
-    options.add_argument("--motions", type=int, default=MOTIONS[TRAIN], help="to train on")
-    options.add_argument("--only", nargs="+", metavar="MODEL", help="the names of the table; all by default")
     options.add_argument(
-        "--mixture", action="store_true", help="all datasets and each alone, on the data of `make data`"
+        "--steps", type=int, default=125, help="of an epoch, after which it is validated"
+    )
+    options.add_argument("--motions", type=int, default=MOTIONS[TRAIN], help="to train on")
+    options.add_argument(
+        "--only", nargs="+", metavar="MODEL", help="the names of the table; all by default"
+    )
+    options.add_argument(
+        "--mixture",
+        action="store_true",
+        help="all datasets and each alone, on the data of `make data`",
     )
     options.add_argument("--cache", type=Path, default=ROOT / "data/cache", help="of --mixture")
-    options.add_argument("--body", type=Path, default=ROOT / "data/embedded/body", help="of --mixture")
+    options.add_argument(
+        "--body", type=Path, default=ROOT / "data/embedded/body", help="of --mixture"
+    )
     args = options.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.at or Path(temporary)
@@ -166,27 +183,41 @@ def main() -> None:
         if not root.exists():
             plant(unfinished := folder / f"{root.name}-{os.getpid()}", args.motions)
             unfinished.rename(root)
-        epochs: Any = {"epochs": args.epochs, "iterations": args.steps, "checkpoint_every": args.steps}
+        epochs: Any = {
+            "epochs": args.epochs,
+            "iterations": args.steps,
+            "checkpoint_every": args.steps,
+        }
         results: Results = {}
-        for seed, (name, config) in itertools.product(args.seeds, models(root, folder, **epochs).items()):
+        for seed, (name, config) in itertools.product(
+            args.seeds, models(root, folder, **epochs).items()
+        ):
             if not args.only or name in args.only:
                 results.setdefault(name, []).append(train(name, replace(config, seed=seed)))
     facts = (
-        f"At most {args.epochs} epochs of {args.steps} steps of {COMMON['batch_size']} windows of {COMMON['seqlen']} "
-        f"frames; features of {FEATURE} numbers, noise {NOISE:g} beside a signal of 1; {args.motions} motions of "
-        f"{FRAMES} frames to train on. Means over {len(args.seeds)} seeds, ± their standard deviation, on "
-        f"{MOTIONS[TEST]} other motions; mm, accelerations mm a frame²."
+        f"At most {args.epochs} epochs of {args.steps} steps of {COMMON['batch_size']} windows "
+        f"of {COMMON['seqlen']} frames; features of {FEATURE} numbers, noise {NOISE:g} beside "
+        f"a signal of 1; {args.motions} motions of {FRAMES} frames to train on. Means over "
+        f"{len(args.seeds)} seeds, ± their standard deviation, on {MOTIONS[TEST]} other "
+        "motions; mm, accelerations mm a frame²."
     )
-    about = "DEMO DATA: made-up motions, planted features, the procedural body; no result about the models."
+    about = (
+        "DEMO DATA: made-up motions, planted features, the procedural body; no result about "
+        "the models."
+    )
     lines = [facts, "", *errors(results), "", *past_and_future(results)]
     report(about, "Is a temporal model better than one of single frames?", lines, args)
 
 
 def errors(results: Results) -> Iterator[str]:
-    """Errors of each model on the test split, and of per-frame ones smoothed as is best in validation."""
+    """Errors of each model on the test split, and of per-frame ones smoothed as is best in
+    validation.
+    """
     rows = dict(results)
     rows |= {
-        f"{n}, smoothed": [run["smoothed"] for run in results[n]] for n in (PER_FRAME, SINGLE_VIEW) if n in results
+        f"{n}, smoothed": [run["smoothed"] for run in results[n]]
+        for n in (PER_FRAME, SINGLE_VIEW)
+        if n in results
     }
     bases = {name: SINGLE_VIEW if name.startswith("HMMR") else PER_FRAME for name in rows}
     rows["mean body"] = [next(iter(results.values()))[0]["baseline"]]
@@ -198,11 +229,15 @@ def errors(results: Results) -> Iterator[str]:
             mean, usual = (statistics.mean(run[error] for run in runs) for runs in (seeds, base))
             cells.append("" if base is seeds else f"{100 * (mean / usual - 1):+.0f} %")
         lines.append((name, *cells))
-    yield from table(("", *ERRORS.values(), "PA-MPJPE beside one frame", "acceleration error"), lines)
+    yield from table(
+        ("", *ERRORS.values(), "PA-MPJPE beside one frame", "acceleration error"), lines
+    )
 
 
 def past_and_future(results: Results) -> Iterator[str]:
-    """PA-MPJPE 5 frames before and after, from one frame, compared with models that know no motion."""
+    """PA-MPJPE 5 frames before and after, from one frame, compared with models that know no
+    motion.
+    """
     lines = [
         (f"{name}: {model}", *(f"{by_step[step]:.1f}" for step in ("-5", "0", "5")))
         for name, (run, *_) in results.items()
@@ -217,7 +252,8 @@ def train(name: str, config: VideoConfig) -> Mapping[str, Any]:
     """The metrics on the test split of one training."""
     if isinstance(config, TrainConfig) and config.missing_checkpoints:
         shared: Any = {
-            key: getattr(config, key) for key in ("cache", "runs", "motion", "validation", "seed", "threads")
+            key: getattr(config, key)
+            for key in ("cache", "runs", "motion", "validation", "seed", "threads")
         }
         config = replace(config, mposer=mposer.run(MPoserConfig.embedded(**shared)) / runs.BEST)
     metrics: Mapping[str, Any] = json.loads((training.run(config) / runs.METRICS).read_text())[TEST]
@@ -241,7 +277,8 @@ def plant(root: Path, n_to_train_on: int) -> None:
         write_split(root, name, columns(name), (rows for rows, _ in motions))
         if name == MOCAP:
             continue
-        signal = np.maximum(np.stack([hidden for _, hidden in motions]) @ first, 0) @ second  # (n, FRAMES, FEATURE)
+        # (n, FRAMES, FEATURE)
+        signal = np.maximum(np.stack([hidden for _, hidden in motions]) @ first, 0) @ second
         if name == TRAIN:
             mean, scale = signal.mean(axis=(0, 1)), signal.std(axis=(0, 1))
         features = (signal - mean) / scale + NOISE * rng.normal(size=signal.shape)
@@ -259,15 +296,26 @@ def columns(name: str) -> tuple[str, ...]:
 
 
 def random_motion(rng: np.random.Generator, body: Body) -> tuple[dict[str, NDArray[Any]], Floats]:
-    """A motion's columns in camera axes, and its rotations and shape, (FRAMES, 226), from which features are made."""
+    """A motion's columns in camera axes, and its rotations and shape, (FRAMES, 226), from which
+    features are made.
+    """
     betas = random_betas(rng)
-    pose = perform(rng, betas, float(rng.uniform(-FACING, FACING)), FRAMES, 25.0).pose.copy()  # in a world with y up
+    # in a world with y up
+    pose = perform(rng, betas, float(rng.uniform(-FACING, FACING)), FRAMES, 25.0).pose.copy()
     pose[:, :3] = (Y_DOWN * Rotation.from_rotvec(pose[:, :3])).as_rotvec()
     rotmat = Rotation.from_rotvec(pose.reshape(-1, 3)).as_matrix().reshape(FRAMES, 24, 3, 3)
-    posed: Any = {"betas": torch.tensor(betas).float().expand(FRAMES, -1), "rotmat": torch.tensor(rotmat).float()}
+    posed: Any = {
+        "betas": torch.tensor(betas).float().expand(FRAMES, -1),
+        "rotmat": torch.tensor(rotmat).float(),
+    }
     with torch.no_grad():
-        spin49, common14 = (body.joints(**posed, order=order).numpy() for order in ("spin49", "common14"))
-    ones, shape = np.ones((FRAMES, 49, 1), np.float32), np.tile(betas.astype(np.float32), (FRAMES, 1))
+        spin49, common14 = (
+            body.joints(**posed, order=order).numpy() for order in ("spin49", "common14")
+        )
+    ones, shape = (
+        np.ones((FRAMES, 49, 1), np.float32),
+        np.tile(betas.astype(np.float32), (FRAMES, 1)),
+    )
     rows: dict[str, NDArray[Any]] = {
         "frame_index": np.arange(FRAMES),
         "bbox": np.tile(np.array([250, 250, 200, 200], np.float32), (FRAMES, 1)),
@@ -281,13 +329,17 @@ def random_motion(rng: np.random.Generator, body: Body) -> tuple[dict[str, NDArr
     return rows, np.concatenate([rotmat.reshape(FRAMES, 216), shape], axis=1)
 
 
-# ------------------------------------------------------------------------------------------ streams of part dynamics
+# ------------------------------------------------------------------------------------------ streams
+# of part dynamics
 
 
 def part_dynamics(facts: Mapping[str, Any]) -> dict[str, VideoConfig]:
     """Part dynamics, its variants without one thing, and with streams of other rows."""
     whole = part_dynamics_config.PRESETS["embedded"](**{**facts, **PARTS})
-    without = {f"{WHOLE}, {name}": variant_of(whole, name) for name in ("no-u", "no-d", "no-dt", "no-unc", "no-u+no-d")}
+    without = {
+        f"{WHOLE}, {name}": variant_of(whole, name)
+        for name in ("no-u", "no-d", "no-dt", "no-unc", "no-u+no-d")
+    }
     return {
         WHOLE: whole,
         **without,
@@ -319,12 +371,20 @@ def plant_beside(root: Path) -> Path:
         if name == TRAIN:
             scale = signal[moved].std(axis=0)[:8]
             fit_norms(embedding, normalised)
-        signal[:, 1:, :8] = signal[:, 1:, :8] / scale + rng.normal(0, NOISE_MOTION, signal[:, 1:, :8].shape)
+        signal[:, 1:, :8] = signal[:, 1:, :8] / scale + rng.normal(
+            0, NOISE_MOTION, signal[:, 1:, :8].shape
+        )
         with torch.no_grad():
             embedded = torch.cat(embedding.eval()(normalised), dim=1).numpy()
         order = rng.permutation(n)
-        streams = {EMBEDDED: (embedded, complete.numpy()), MOVED: (signal.reshape(n, 9), moved.ravel())}
-        streams |= {stream + SHUFFLED: (values[order], flags[order]) for stream, (values, flags) in streams.items()}
+        streams = {
+            EMBEDDED: (embedded, complete.numpy()),
+            MOVED: (signal.reshape(n, 9), moved.ravel()),
+        }
+        streams |= {
+            stream + SHUFFLED: (values[order], flags[order])
+            for stream, (values, flags) in streams.items()
+        }
         for stream in streams.keys() - set(splits[name].streams):
             values, flags = streams[stream]
             write_stream(root, name, stream, values.shape[1], values.__getitem__, flags, "float32")
@@ -342,18 +402,26 @@ def fit_norms(embedding: PrVIPE, normalised: torch.Tensor) -> None:
         embedding.train()(normalised)
 
 
-# ----------------------------------------------------------------------------------------- all datasets, and each alone
+# ----------------------------------------------------------------------------------------- all
+# datasets, and each alone
 
 
 def mixture(root: Path, args: argparse.Namespace) -> list[str]:
     """PA-MPJPE of all datasets together and of each alone, and the mean body's."""
     results: Results = {}
-    base = TrainConfig.embedded(cache=args.cache, body=args.body, runs=root, evaluation=EVALUATED, hold="ram")
+    base = TrainConfig.embedded(
+        cache=args.cache, body=args.body, runs=root, evaluation=EVALUATED, hold="ram"
+    )
     for seed in args.seeds:
         for name, config in configurations(replace(base, seed=seed)):
             metrics = json.loads((training.run(config) / runs.METRICS).read_text())
             results.setdefault(name, []).append(metrics)
-            print(name, seed, *(f"{metrics[split]['pa_mpjpe']:.1f}" for split in EVALUATED), flush=True)
+            print(
+                name,
+                seed,
+                *(f"{metrics[split]['pa_mpjpe']:.1f}" for split in EVALUATED),
+                flush=True,
+            )
     first = next(iter(results.values()))[0]
     results["(the mean body)"] = [{split: first[split]["baseline"] for split in EVALUATED}]
     rows = []
@@ -361,15 +429,25 @@ def mixture(root: Path, args: argparse.Namespace) -> list[str]:
         by_split = [[metrics[split]["pa_mpjpe"] for metrics in seeds] for split in EVALUATED]
         means = [statistics.mean(values) for values in zip(*by_split, strict=True)]
         rows.append((name, *map(mean_and_spread, (*by_split, means))))
-    about = "PA-MPJPE in mm on motions and cameras that training never saw: means over the seeds, ± their standard"
+    about = (
+        "PA-MPJPE in mm on motions and cameras that training never saw: means over the "
+        "seeds, ± their standard"
+    )
     return [about, "deviation.", "", *table(("trained on", *EVALUATED, "mean"), rows)]
 
 
 def configurations(base: TrainConfig) -> Iterator[tuple[str, TrainConfig]]:
     """All datasets together, then each alone."""
-    yield "all datasets", replace(base, datasets_2d=PAPER.datasets_2d, datasets_3d=PAPER.datasets_3d)
-    yield from ((name, replace(base, datasets_2d=(), datasets_3d=(name,))) for name in PAPER.datasets_3d)
-    yield from ((name, replace(base, datasets_2d=(name,), datasets_3d=())) for name in PAPER.datasets_2d)
+    yield (
+        "all datasets",
+        replace(base, datasets_2d=PAPER.datasets_2d, datasets_3d=PAPER.datasets_3d),
+    )
+    yield from (
+        (name, replace(base, datasets_2d=(), datasets_3d=(name,))) for name in PAPER.datasets_3d
+    )
+    yield from (
+        (name, replace(base, datasets_2d=(name,), datasets_3d=())) for name in PAPER.datasets_2d
+    )
 
 
 def mean_and_spread(values: Sequence[float]) -> str:

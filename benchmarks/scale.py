@@ -1,18 +1,20 @@
-"""How do times and memory grow, up to a million tracks? How long does it take from a clone to the report?
+"""How do times and memory grow, up to a million tracks? How long does it take from a clone to the
+report?
 
     .venv/bin/python benchmarks/scale.py --out benchmarks/scale.md
     .venv/bin/python benchmarks/scale.py clone
 
-tracks, the default: opening, windows, `plan`, a run with nothing to do, and `verify`. For 10^4, 10^5 and 10^6 tracks of
-128 rows, four per video (Kinetics-400 has 250,000 videos): a raw folder and a cache made from it. Commands also with
-keypoints of `detect` in a file for each class, not in a folder for each clip. Made up: all clips are one file under
-many names, and so are all shards of a column; so ten terabytes take seconds and no space. True: all names, sizes,
-digests, checksums and records in manifests, tables and shards, which verifying a small cache shows. Nothing is decoded
-or converted. Each figure is of a fresh process, with all files in memory. `verify` and `cat` read a cache of `--rows`
-rows: with the files in memory, and after dropping them from it (posix_fadvise).
+tracks, the default: opening, windows, `plan`, a run with nothing to do, and `verify`. For 10^4,
+10^5 and 10^6 tracks of 128 rows, four per video (Kinetics-400 has 250,000 videos): a raw folder and
+a cache made from it. Commands also with keypoints of `detect` in a file for each class, not in a
+folder for each clip. Made up: all clips are one file under many names, and so are all shards of a
+column; so ten terabytes take seconds and no space. True: all names, sizes, digests, checksums and
+records in manifests, tables and shards, which verifying a small cache shows. Nothing is decoded or
+converted. Each figure is of a fresh process, with all files in memory. `verify` and `cat` read a
+cache of `--rows` rows: with the files in memory, and after dropping them from it (posix_fadvise).
 
-clone: this repository's last commit in its own folder, and the README's commands there. The speed of pip depends on the
-network.
+clone: this repository's last commit in its own folder, and the README's commands there. The speed
+of pip depends on the network.
 """
 
 from __future__ import annotations
@@ -75,8 +77,12 @@ CALLS: Final[Mapping[str, Callable[[Path, Path], Callable[[], Any]]]] = {
     'split.windows(16, 16, stream="resnet50")': lambda root, _: partial(
         cache.open(root)[NAME].windows, 16, 16, stream="resnet50"
     ),
-    "plan_conversion(...)": lambda root, raw: partial(plan_conversion, KINETICS, "train", raw=raw, root=root),
-    "plan_extraction(...)": lambda root, _: partial(plan_extraction, root, NAME, StreamSpec(stream=RESNET50)),
+    "plan_conversion(...)": lambda root, raw: partial(
+        plan_conversion, KINETICS, "train", raw=raw, root=root
+    ),
+    "plan_extraction(...)": lambda root, _: partial(
+        plan_extraction, root, NAME, StreamSpec(stream=RESNET50)
+    ),
 }
 COMMANDS: Final = (".venv/bin/python -m pipeline plan", "luigi Data, nothing to do")
 
@@ -90,13 +96,20 @@ class Figure(NamedTuple):
 
 
 def measure(folder: Path, n_tracks: int) -> tuple[str, dict[str, Figure]]:
-    """Make a cache of one size. Return its size in words, and the figures of all calls and commands."""
+    """Make a cache of one size. Return its size in words, and the figures of all calls and
+    commands.
+    """
     for place, (split, share) in itertools.product(("folders", "packed"), SPLITS.items()):
         # in its own process: a command's peak begins with its parent's
-        in_a_process(make, folder / place, split, max(TRACKS, int(n_tracks * share)), place == "packed")
+        in_a_process(
+            make, folder / place, split, max(TRACKS, int(n_tracks * share)), place == "packed"
+        )
     root, raw = folder / "folders/cache", folder / "folders/raw/kinetics"
     counts = cache.open(root)[NAME].manifest
-    size = f"{counts['rows']:,} rows, {counts['videos']:,} videos, {len(counts['shards']['bbox']):,} shards"
+    size = (
+        f"{counts['rows']:,} rows, {counts['videos']:,} videos, "
+        f"{len(counts['shards']['bbox']):,} shards"
+    )
     figures = {call: in_a_process(call_figure, call, root, raw) for call in CALLS}
     plan = [sys.executable, "-m", "pipeline", "plan", NAME]
     luigi = [str(Path(sys.executable).with_name("luigi")), "--module", "tasks", "Data"]
@@ -104,7 +117,10 @@ def measure(folder: Path, n_tracks: int) -> tuple[str, dict[str, Figure]]:
         figures[name] = command_figure(command, "up to date", folder / "folders")
         figures[f"{name}, with {PACK}"] = command_figure(command, "up to date", folder / "packed")
     for call, figure in figures.items():
-        print(f"{n_tracks:>9,} tracks  {call:<41} {figure.seconds:8.2f} s {figure.peak:7.0f} MiB", flush=True)
+        print(
+            f"{n_tracks:>9,} tracks  {call:<41} {figure.seconds:8.2f} s {figure.peak:7.0f} MiB",
+            flush=True,
+        )
     return size, figures
 
 
@@ -120,41 +136,64 @@ def call_figure(call: str, root: Path, raw: Path) -> Figure:
 
 
 def command_figure(command: Sequence[str], expected: str, folder: Path) -> Figure:
-    """Time a whole command with its start. Ends the benchmark unless the command has nothing to do."""
-    environment = {**os.environ, "LUIGI_CONFIG_PATH": str(folder / "luigi.cfg"), "PYTHONPATH": str(ROOT)}
+    """Time a whole command with its start. Ends the benchmark unless the command has nothing to
+    do.
+    """
+    environment = {
+        **os.environ,
+        "LUIGI_CONFIG_PATH": str(folder / "luigi.cfg"),
+        "PYTHONPATH": str(ROOT),
+    }
     with tempfile.TemporaryFile("w+") as output:
         started = time.perf_counter()
-        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            command, cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT
+        )
         _, status, used = os.wait4(process.pid, 0)
-        seconds, process.returncode = time.perf_counter() - started, os.waitstatus_to_exitcode(status)
+        seconds, process.returncode = (
+            time.perf_counter() - started,
+            os.waitstatus_to_exitcode(status),
+        )
         output.seek(0)
         shown = output.read()
-    if process.returncode != 0 or expected not in shown or "convert " in shown.replace("· convert ", ""):
-        raise SystemExit(f"{' '.join(command)}: expected {expected!r}, found exit code {process.returncode}: {shown}")
+    if (
+        process.returncode != 0
+        or expected not in shown
+        or "convert " in shown.replace("· convert ", "")
+    ):
+        raise SystemExit(
+            f"{' '.join(command)}: expected {expected!r}, found exit code {process.returncode}: "
+            f"{shown}"
+        )
     return Figure(seconds, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
 
 
-# ------------------------------------------------------------------------------------------ raw folder and cache
+# ------------------------------------------------------------------------------------------ raw
+# folder and cache
 
 
 def make(folder: Path, split: str, n_tracks: int, packed: bool = False) -> None:
     """Write raw/kinetics with the clips of one split, and a cache made from it, with features.
 
-    packed: keypoints are in a file for each class, as `detect` writes them; else in AlphaPose's folder for each clip.
+    packed: keypoints are in a file for each class, as `detect` writes them; else in AlphaPose's
+    folder for each clip.
     """
     raw, root = folder / "raw/kinetics", folder / "cache"
     videos = list(make_raw(raw, split, n_tracks // TRACKS))
     if packed:
         shutil.rmtree(raw / "keypoints" / split)
-        for label, of_class in itertools.groupby(videos, key=lambda video: video.rpartition("/")[0]):
+        for label, of_class in itertools.groupby(
+            videos, key=lambda video: video.rpartition("/")[0]
+        ):
             (raw / "keypoints" / label).mkdir(parents=True)
             with ZipFile(raw / "keypoints" / label / PACK, "w") as pack:
                 for video in of_class:
                     pack.writestr(f"{PurePath(video).name}.mp4.json", "[]")
     make_cache(root, raw, split, videos)
     (folder / "luigi.cfg").write_text(
-        f"[paths]\nraw = {folder / 'raw'}\nbody = body\ncache = {root}\nruns = runs\n[data]\ndatasets = kinetics\n"
-        f"[core]\nlocal_scheduler = true\nautoload_range = false\nlock_pid_dir = {folder / 'locks'}\n"
+        f"[paths]\nraw = {folder / 'raw'}\nbody = body\ncache = {root}\nruns = "
+        "runs\n[data]\ndatasets = kinetics\n[core]\nlocal_scheduler = true\nautoload_range = "
+        f"false\nlock_pid_dir = {folder / 'locks'}\n"
     )
 
 
@@ -181,7 +220,9 @@ def make_raw(raw: Path, split: str, n_videos: int) -> Iterator[str]:
 
 
 def make_cache(root: Path, raw: Path, split: str, videos: Sequence[str]) -> None:
-    """A committed split with one stream: a full shard and the last one are written, the others linked to the first."""
+    """A committed split with one stream: a full shard and the last one are written, the others
+    linked to the first.
+    """
     name = f"kinetics/{split}"
     extent, geometry = len(videos) * TRACKS * ROWS, layout.Geometry()
     full, rest = divmod(extent, layout.ROWS_PER_SHARD)
@@ -197,7 +238,9 @@ def make_cache(root: Path, raw: Path, split: str, videos: Sequence[str]) -> None
             accounts[-1].keep_track(ROWS)
     described = [
         video_record(video, digest, account, number * TRACKS * ROWS)
-        for number, (video, digest, account) in enumerate(zip(videos, digests, accounts, strict=True))
+        for number, (video, digest, account) in enumerate(
+            zip(videos, digests, accounts, strict=True)
+        )
     ]
     own = {column: layout.COLUMNS[column] for column in KINETICS.columns(split, body=False)}
     sealed = publish(
@@ -208,14 +251,20 @@ def make_cache(root: Path, raw: Path, split: str, videos: Sequence[str]) -> None
             "videos": len(videos),
             "extent": extent,
             "commits": [[0, extent]],
-            "shards": {column: linked(root / name / column, full, rest, written, spec) for column, spec in own.items()},
+            "shards": {
+                column: linked(root / name / column, full, rest, written, spec)
+                for column, spec in own.items()
+            },
             "reader": reader_parts(KINETICS, split, raw, None),
             "stand_in": True,
             "accounting": Accounting(accounts).totals(),
         },
         {
             **Tables.from_records(described).to_files(),
-            **{f"{column}/zarr.json": spec.metadata(extent, geometry) for column, spec in own.items()},
+            **{
+                f"{column}/zarr.json": spec.metadata(extent, geometry)
+                for column, spec in own.items()
+            },
         },
     )
     arrays = layout.stream_columns("resnet50", DIM, "float16")
@@ -226,12 +275,20 @@ def make_cache(root: Path, raw: Path, split: str, videos: Sequence[str]) -> None
             "extent": extent,
             "commits": [[0, extent]],
             "split_digest": sealed["digest"],
-            "rows": {str(shard): rows_record(sealed, shard) for shard in range(geometry.shards(extent))},
-            "shards": {array: linked(below / array, full, rest, written, spec) for array, spec in arrays.items()},
+            "rows": {
+                str(shard): rows_record(sealed, shard) for shard in range(geometry.shards(extent))
+            },
+            "shards": {
+                array: linked(below / array, full, rest, written, spec)
+                for array, spec in arrays.items()
+            },
         },
         {f"{array}/zarr.json": spec.metadata(extent, geometry) for array, spec in arrays.items()},
     )
-    stamps = {video.name: (inputs.stamp(raw, video), digest, "") for video, digest in zip(listed, digests, strict=True)}
+    stamps = {
+        video.name: (inputs.stamp(raw, video), digest, "")
+        for video, digest in zip(listed, digests, strict=True)
+    }
     inputs.write_stamps(root, name, raw, listed, stamps)
 
 
@@ -240,12 +297,24 @@ def video_record(video: str, digest: str, account: VideoAccount, start: int) -> 
     track = {"step": 1, "fps": 25.0, "crop_scale": 1.3, "gender": "neutral", "intrinsics": None}
     starts = range(start, start + TRACKS * ROWS, ROWS)
     tracks = [
-        {**track, "name": f"{video}/{k}", "start": row, "stop": row + ROWS, "runs": [(row, row + ROWS)]}
+        {
+            **track,
+            "name": f"{video}/{k}",
+            "start": row,
+            "stop": row + ROWS,
+            "runs": [(row, row + ROWS)],
+        }
         for k, row in enumerate(starts)
     ]
     pixels = {"source": f"video:{video}.mp4", "pixels": digest[::-1], "width": 340, "height": 256}
     account_dict = json.loads(layout.canonical(account.as_dict()))
-    return {"name": video, "fingerprint": digest, "account": account_dict, "tracks": tracks, **pixels}
+    return {
+        "name": video,
+        "fingerprint": digest,
+        "account": account_dict,
+        "tracks": tracks,
+        **pixels,
+    }
 
 
 def write_template(root: Path, name: str, n_rows: int) -> dict[str, dict[str, str]]:
@@ -254,23 +323,35 @@ def write_template(root: Path, name: str, n_rows: int) -> dict[str, dict[str, st
     rows: dict[str, Any] = {}
     for column in columns:
         spec = layout.COLUMNS[column]
-        one_shard = np.arange(layout.ROWS_PER_SHARD, dtype=spec.dtype).reshape(-1, *[1] * len(spec.trailing))
+        one_shard = np.arange(layout.ROWS_PER_SHARD, dtype=spec.dtype).reshape(
+            -1, *[1] * len(spec.trailing)
+        )
         rows[column] = np.resize(one_shard, (n_rows, *spec.trailing))
     rows["frame_index"] = np.arange(n_rows)
     write_split(root, name, columns, [rows])
     with cache.StreamWriter(root, name, "resnet50", dim=DIM, plan="template") as stream:
         for shard in stream.pending:
             n = len(stream.rows(shard))
-            stream.write(shard, np.zeros((n, DIM), np.float16), np.ones(n), np.zeros((n, 2), np.uint64))
-        stream.commit({"identity": RESNET50.identity(), "backbone": {"stand_in": True}, "stand_in": True})
+            stream.write(
+                shard, np.zeros((n, DIM), np.float16), np.ones(n), np.zeros((n, 2), np.uint64)
+            )
+        stream.commit(
+            {"identity": RESNET50.identity(), "backbone": {"stand_in": True}, "stand_in": True}
+        )
     split = cache.open(root)[name]
     return {**split.manifest["shards"], **split.stream_manifest("resnet50")["shards"]}
 
 
 def linked(
-    array: Path, full: int, rest: int, written: Mapping[str, Mapping[str, str]], spec: layout.ColumnSpec
+    array: Path,
+    full: int,
+    rest: int,
+    written: Mapping[str, Mapping[str, str]],
+    spec: layout.ColumnSpec,
 ) -> dict[str, str]:
-    """Link an array's shards from 1 to `full` - 1 to the first one; the last moves behind. Return their records."""
+    """Link an array's shards from 1 to `full` - 1 to the first one; the last moves behind. Return
+    their records.
+    """
 
     def file(shard: int) -> Path:
         path = Path(layout.shard_key(str(array), shard, spec.trailing))
@@ -291,22 +372,33 @@ def publish(place: Place, entries: Mapping[str, Any], files: Mapping[str, bytes]
     before = Commit.load(place)
     assert before is not None
     unchanged = {key: value for key, value in before.manifest.items() if key != "digest"}
-    return base.publish(place, {**unchanged, **entries}, files, before=before, note={}, started=time.time())
+    return base.publish(
+        place, {**unchanged, **entries}, files, before=before, note={}, started=time.time()
+    )
 
 
-# ------------------------------------------------------------------------------------------------- verify and cat
+# -------------------------------------------------------------------------------------------------
+# verify and cat
 
 
 def verify_speeds(root: Path, times: int) -> dict[tuple[str, str], float]:
     """(way, "in memory" or "on the disk") -> MB/s, the best of several times."""
-    files = [file for file in sorted(root.rglob("*")) if file.is_file() and file.name != "provenance.json"]
+    files = [
+        file
+        for file in sorted(root.rglob("*"))
+        if file.is_file() and file.name != "provenance.json"
+    ]
     n_bytes = sum(file.stat().st_size for file in files)
     ways: dict[str, Callable[[], object]] = {
-        "cat": lambda: subprocess.run(["cat", *map(str, files)], check=True, stdout=subprocess.DEVNULL),
+        "cat": lambda: subprocess.run(
+            ["cat", *map(str, files)], check=True, stdout=subprocess.DEVNULL
+        ),
         "verify": lambda: cache.verify(root),
     }
     best: dict[tuple[str, str], float] = {}
-    for state, (what, way), _ in itertools.product(("in memory", "on the disk"), ways.items(), range(times)):
+    for state, (what, way), _ in itertools.product(
+        ("in memory", "on the disk"), ways.items(), range(times)
+    ):
         for file in files:
             with file.open("rb") as stream:
                 os.fsync(stream.fileno())
@@ -316,7 +408,9 @@ def verify_speeds(root: Path, times: int) -> dict[tuple[str, str], float]:
             ways["cat"]()
         started = time.perf_counter()
         way()
-        best[what, state] = max(best.get((what, state), 0.0), n_bytes / 1e6 / (time.perf_counter() - started))
+        best[what, state] = max(
+            best.get((what, state), 0.0), n_bytes / 1e6 / (time.perf_counter() - started)
+        )
     return best
 
 
@@ -326,28 +420,49 @@ def tracks(args: argparse.Namespace, work: Path) -> Iterator[str]:
     write_template(work / "verified", NAME, args.rows)
     speeds = verify_speeds(work / "verified", 3)
     slow = [call for call, figure in sizes[-1][1].items() if figure.cpu > GOAL]
-    yield "SIMULATED data: clips and shards are each one file under many names; names, sizes, digests, tables and"
-    yield "manifests are true. One run each, in a fresh process, with all files in memory. Seconds of a call are"
+    yield (
+        "SIMULATED data: clips and shards are each one file under many names; names, sizes, "
+        "digests, tables and"
+    )
+    yield (
+        "manifests are true. One run each, in a fresh process, with all files in memory. "
+        "Seconds of a call are"
+    )
     yield "without Python's start and imports, those of a command with them.\n"
-    yield f"The goal, at most {GOAL:.0f} s of CPU time at {args.tracks[-1]:,} tracks, is reached by "
+    yield (
+        f"The goal, at most {GOAL:.0f} s of CPU time at {args.tracks[-1]:,} tracks, is reached by "
+    )
     yield f"{'all but ' + ', '.join(slow) if slow else 'all of them'}.\n"
-    yield "Seconds by the clock; in brackets those of CPU time, without other programs; MiB of the largest resident"
+    yield (
+        "Seconds by the clock; in brackets those of CPU time, without other programs; MiB of "
+        "the largest resident"
+    )
     yield "set, mapped tables included.\n"
     rows: list[tuple[str, ...]] = [("", *(size for size, _ in sizes), "")]
     for call in sizes[0][1]:
         figures = [of_size[call] for _, of_size in sizes]
-        growth = ", ".join(f"{later.cpu / earlier.cpu:.1f}" for earlier, later in itertools.pairwise(figures))
-        cells = (f"{figure.seconds:.3g} ({figure.cpu:.3g}), {figure.peak:,.0f} MiB" for figure in figures)
+        growth = ", ".join(
+            f"{later.cpu / earlier.cpu:.1f}" for earlier, later in itertools.pairwise(figures)
+        )
+        cells = (
+            f"{figure.seconds:.3g} ({figure.cpu:.3g}), {figure.peak:,.0f} MiB" for figure in figures
+        )
         name, comma, layout = call.partition(", with ")
         rows.append((f"`{name}`{comma}{layout}", *cells, growth))
     yield from table(("", *(f"{n:,} tracks" for n in args.tracks), "CPU time, times as much"), rows)
     yield f"\n## Verify\n\n{args.rows:,} rows.\n"
-    both = [(state, speeds["cat", state], speeds["verify", state]) for state in ("in memory", "on the disk")]
-    ratios = ((state, f"{cat:,.0f}", f"{ours:,.0f}", f"**{ours / cat:.2f}**") for state, cat, ours in both)
+    both = [
+        (state, speeds["cat", state], speeds["verify", state])
+        for state in ("in memory", "on the disk")
+    ]
+    ratios = (
+        (state, f"{cat:,.0f}", f"{ours:,.0f}", f"**{ours / cat:.2f}**") for state, cat, ours in both
+    )
     yield from table(("files", "cat MB/s", "verify MB/s", "verify : cat"), ratios)
 
 
-# ---------------------------------------------------------------------------------------- from a clone to the report
+# ---------------------------------------------------------------------------------------- from a
+# clone to the report
 
 STEPS: Final = (  # a command, and its effect
     ("make setup", "packages"),
@@ -365,13 +480,17 @@ def clone(_: argparse.Namespace, work: Path) -> Iterator[str]:
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(work / "clone")], check=True)
     for command, effect in STEPS:
         began = time.monotonic()
-        subprocess.run(command.split(), cwd=work / "clone", check=True, stdout=sys.stderr)  # shows the progress
+        # shows the progress
+        subprocess.run(command.split(), cwd=work / "clone", check=True, stdout=sys.stderr)
         seconds = time.monotonic() - began
         rows.append((f"`{command}`", effect, f"{seconds:.0f}"))
         after += 0 if command == "make setup" or "again" in effect else seconds
     yield from table(("command", "what", "seconds"), rows)
     size = (work / "clone/runs/report.html").stat().st_size / 1e6
-    yield f"\nFrom data to report, with the packages installed: {after / 60:.1f} minutes. The report has {size:.1f} MB."
+    yield (
+        f"\nFrom data to report, with the packages installed: {after / 60:.1f} minutes. The "
+        f"report has {size:.1f} MB."
+    )
 
 
 PARTS: Final[Mapping[str, tuple[str, Callable[[argparse.Namespace, Path], Iterator[str]]]]] = {
@@ -389,7 +508,12 @@ def main() -> None:
     args = options.parse_args()
     title, part = PARTS[args.part]
     with tempfile.TemporaryDirectory(dir=args.at) as folder:
-        report("DEMO or simulated data: no result about a dataset.", title, list(part(args, Path(folder))), args)
+        report(
+            "DEMO or simulated data: no result about a dataset.",
+            title,
+            list(part(args, Path(folder))),
+            args,
+        )
 
 
 if __name__ == "__main__":

@@ -2,10 +2,11 @@
 
     .venv/bin/python benchmarks/windows.py --out benchmarks/windows.md
 
-Writes a split (2D labels, float16 features of 2048 numbers) and its features again as .npy and HDF5. Then reads random
-windows of 16 frames into a given buffer, a batch at a time, `--passes` times as many windows as rows / 16. All ways
-open their files again in each round, so that page faults and our checksums count; slow ways read fewer windows. Rounds
-are interleaved: A B C A B C. `--small` makes everything tiny, for a trial run.
+Writes a split (2D labels, float16 features of 2048 numbers) and its features again as .npy and
+HDF5. Then reads random windows of 16 frames into a given buffer, a batch at a time, `--passes`
+times as many windows as rows / 16. All ways open their files again in each round, so that page
+faults and our checksums count; slow ways read fewer windows. Rounds are interleaved: A B C A B C.
+`--small` makes everything tiny, for a trial run.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ SPLIT: Final = "flat/train"
 OURS = "cache, float16"
 SLICES, ROWS, TAKE = "memmap, a slice a window", "memmap, [rows]", "memmap, np.take into the buffer"
 H5 = "h5py, opened per window"
-ZARR, ZARR_ROWS = (f"zarr-python {version('zarr')}, {way}" for way in ("a window at a time", "oindex of a batch"))
+ZARR, ZARR_ROWS = (
+    f"zarr-python {version('zarr')}, {way}" for way in ("a window at a time", "oindex of a batch")
+)
 SLOW: Final = {H5: 400, ZARR: 300, ZARR_ROWS: 600}  # windows a round at most
 
 Starts = NDArray[np.int64]  # (B,) first rows
@@ -73,7 +76,9 @@ def make(folder: Path, *, rows: int, dim: int) -> Data:
     write_split(folder / "cache", SPLIT, ("frame_index", "bbox"), tracks)
 
     def random_floats(numbers: NDArray[np.int64]) -> NDArray[np.float16]:
-        """(n, dim): bit patterns below infinity's are the finite float16 numbers that are not negative."""
+        """(n, dim): bit patterns below infinity's are the finite float16 numbers that are not
+        negative.
+        """
         return rng.integers(0, 0x7C00, (len(numbers), dim), np.uint16).view(np.float16)
 
     write_stream(folder / "cache", SPLIT, STREAM, dim, random_floats)
@@ -97,14 +102,20 @@ def ways(data: Data) -> dict[str, Callable[[], Read]]:
 
         def read(starts: Starts, out: NDArray[Any]) -> None:
             windows = np.stack([starts, starts + SEQLEN], axis=1)
-            split.read(windows, STREAM, fields=("features",), dtype="float16", out={"features": out})
+            split.read(
+                windows, STREAM, fields=("features",), dtype="float16", out={"features": out}
+            )
 
         return read
 
-    def whole(source: Callable[[], Any], read: Callable[[Any, Starts, NDArray[Any]], object]) -> Callable[[], Read]:
+    def whole(
+        source: Callable[[], Any], read: Callable[[Any, Starts, NDArray[Any]], object]
+    ) -> Callable[[], Read]:
         return lambda: partial(read, source())
 
-    def each(source: Callable[[], Any], window: Callable[[Any, slice], NDArray[Any]]) -> Callable[[], Read]:
+    def each(
+        source: Callable[[], Any], window: Callable[[Any, slice], NDArray[Any]]
+    ) -> Callable[[], Read]:
         def read(rows: Any, starts: Starts, out: NDArray[Any]) -> None:
             for number, start in enumerate(starts.tolist()):
                 out[number] = window(rows, slice(start, start + SEQLEN))
@@ -132,7 +143,10 @@ def ways(data: Data) -> dict[str, Callable[[], Read]]:
         SLICES: each(mapped, lambda rows, window: rows[window]),
         ROWS: whole(mapped, gather),
         # With any other mode, NumPy first fills a buffer of its own.
-        TAKE: whole(mapped, lambda rows, starts, out: rows.take(starts[:, None] + frames, 0, out, mode="clip")),
+        TAKE: whole(
+            mapped,
+            lambda rows, starts, out: rows.take(starts[:, None] + frames, 0, out, mode="clip"),
+        ),
         H5: each(lambda: None, from_h5),
         ZARR: each(column, lambda rows, window: rows[window]),
         ZARR_ROWS: whole(column, gather_by_oindex),
@@ -163,7 +177,12 @@ def compare(data: Data, starts: Starts, batch: int) -> None:
 
 
 def windows(
-    data: Data, *, rounds: int, batch: int, passes: int, clock: Callable[[], float] = time.perf_counter
+    data: Data,
+    *,
+    rounds: int,
+    batch: int,
+    passes: int,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Iterator[str]:
     """Windows a second of each way: in all passes, and in the first one."""
 
@@ -188,14 +207,26 @@ def windows(
             first[way].append(early / (clock() - began))
             read_all(read, starts[early:count], out)
             whole[way].append(count / (clock() - began))
-    yield f"{data.rows:,} rows of {data.dim} float16, windows of {SEQLEN} frames, {batch} a batch, one thread, warm"
-    yield f"page cache, {one_pass * passes:,} a round ({passes} passes of {one_pass:,}; slow ways at most"
-    yield f"{', '.join(f'{n:,}' for n in SLOW.values())}), {rounds} rounds. All ways gave the same bytes. Opening, page"
+    yield (
+        f"{data.rows:,} rows of {data.dim} float16, windows of {SEQLEN} frames, {batch} a "
+        "batch, one thread, warm"
+    )
+    yield (
+        f"page cache, {one_pass * passes:,} a round ({passes} passes of {one_pass:,}; slow "
+        "ways at most"
+    )
+    yield (
+        f"{', '.join(f'{n:,}' for n in SLOW.values())}), {rounds} rounds. All ways gave the "
+        "same bytes. Opening, page"
+    )
     yield "faults and our checksums are counted; nearly all of these are in the first pass.\n"
     rows = [
         (
             *(way, spread(whole[way], ",.0f"), spread(first[way], ",.0f")),
-            *(f"**{paired(whole[OURS], whole[way]):.2f}**", f"{paired(first[OURS], first[way]):.2f}"),
+            *(
+                f"**{paired(whole[OURS], whole[way]):.2f}**",
+                f"{paired(first[OURS], first[way]):.2f}",
+            ),
         )
         for way in whole
     ]
@@ -205,11 +236,17 @@ def windows(
 def main() -> None:
     """Make the data, measure, print, write the report."""
     options = parser(__doc__, at="the files, 4 GB")
-    options.add_argument("--rows", type=int, default=409_600, help="of the split that windows are read from")
+    options.add_argument(
+        "--rows", type=int, default=409_600, help="of the split that windows are read from"
+    )
     options.add_argument("--batch", type=int, default=64, help="windows a batch")
-    options.add_argument("--passes", type=int, default=10, help="times as many windows as rows / 16")
+    options.add_argument(
+        "--passes", type=int, default=10, help="times as many windows as rows / 16"
+    )
     options.add_argument("--rounds", type=int, default=5)
-    options.add_argument("--cpu", action="store_true", help="CPU time of all threads, for a busy machine")
+    options.add_argument(
+        "--cpu", action="store_true", help="CPU time of all threads, for a busy machine"
+    )
     options.add_argument("--small", action="store_true", help="4,096 rows of 32 numbers, one round")
     args = options.parse_args()
     rows, dim, rounds = (4_096, 32, 1) if args.small else (args.rows, 2048, args.rounds)

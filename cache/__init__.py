@@ -38,14 +38,25 @@ if TYPE_CHECKING:
     from cache.read.torch_windows import TorchWindows
     from cache.windows import Tail
 
-__all__ = ["FeatureCache", "Root", "Split", "is_url", "open", "store_at", "torch_windows"]  # reading
+# reading
+__all__ = ["FeatureCache", "Root", "Split", "is_url", "open", "store_at", "torch_windows"]
 __all__ += ["CropPolicy", "Jitter", "TrackRecord", "TrackRows", "VideoEntry"]  # records
 __all__ += ["ExtraColumn", "Mirror", "find_mirrors_by"]  # a dataset's own columns
-__all__ += ["SplitWriter", "Staged", "StreamShards", "StreamWriter", "check_track", "fingerprint"]  # writing
+# writing
+__all__ += ["SplitWriter", "Staged", "StreamShards", "StreamWriter", "check_track", "fingerprint"]
 __all__ += ["Copied", "copy_split", "copy_tag", "tag_notes"]  # copies
 __all__ += ["Collected", "delete_stream", "finish_commits", "gc", "invalidate"]  # removal
 __all__ += ["Damage", "Repaired", "VerifyReport", "repair", "verify"]  # damage
-__all__ += ["COLUMNS", "COMPUTED", "GENDERS", "ROWS_PER_CHUNK", "ROWS_PER_SHARD", "UNDECODABLE", "UNDEFINED"]  # format
+# format
+__all__ += [
+    "COLUMNS",
+    "COMPUTED",
+    "GENDERS",
+    "ROWS_PER_CHUNK",
+    "ROWS_PER_SHARD",
+    "UNDECODABLE",
+    "UNDEFINED",
+]
 __all__ += ["AccessDenied", "Busy", "CacheChanged", "CacheError", "MissingSplit"]  # errors
 
 
@@ -61,16 +72,20 @@ def torch_windows(
     history: Mapping[str, int] | None = None,
     tail: Tail = "drop",
 ) -> TorchWindows:
-    """Windows of one or more splits, one after the other, as a map-style dataset for PyTorch's DataLoader.
+    """Windows of one or more splits, one after the other, as a map-style dataset for PyTorch's
+    DataLoader.
 
-    An item is a dict of tensors: `Split.read` of one window of `Split.windows`, as `features` (T, dim), `kp_2d`
-    (T, 49, 3). Each batch is read at once; use DataLoader's own `collate_fn` and any number of workers, which open the
-    splits again. For a cache in an object store, start workers by spawn or forkserver.
+    An item is a dict of tensors: `Split.read` of one window of `Split.windows`, as `features` (T,
+    dim), `kp_2d` (T, 49, 3). Each batch is read at once; use DataLoader's own `collate_fn` and any
+    number of workers, which open the splits again. For a cache in an object store, start workers by
+    spawn or forkserver.
 
-    Raises as `Split.windows` and `Split.read` do; CacheError for splits whose fields differ in names or shapes;
-    CacheChanged in a worker that starts after another commit.
+    Raises as `Split.windows` and `Split.read` do; CacheError for splits whose fields differ in
+    names or shapes; CacheChanged in a worker that starts after another commit.
     """
     from cache.read.torch_windows import Reading, TorchWindows
 
     several = [splits] if isinstance(splits, Split) else splits
-    return TorchWindows(several, seqlen, stride, tail, Reading(stream, fields, dtype, streams, history))
+    return TorchWindows(
+        several, seqlen, stride, tail, Reading(stream, fields, dtype, streams, history)
+    )

@@ -16,7 +16,8 @@ LARGEST: Final = 1024  # px
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Jitter:
-    """One of several randomly moved, scaled and mirrored copies of every crop (HMMR, CVPR 2019, data augmentation).
+    """One of several randomly moved, scaled and mirrored copies of every crop (HMMR, CVPR 2019,
+    data augmentation).
 
     Repeatable: a function of the seed, the copy, the track's name and the frame number.
     """
@@ -29,11 +30,13 @@ class Jitter:
 
     def __post_init__(self) -> None:
         if self.copy < 1 or self.seed < 0:
-            raise ValueError(f"jitter {self.copy}, seed {self.seed}: expected a copy from 1 and a seed from 0")
+            raise ValueError(
+                f"jitter {self.copy}, seed {self.seed}: expected a copy from 1 and a seed from 0"
+            )
         if not (0 <= self.trans_px <= SIZE and 0 <= self.scale_log2 <= 3 and 0 <= self.flip <= 1):
             raise ValueError(
-                f"jitter trans_px {self.trans_px}, scale_log2 {self.scale_log2}, flip {self.flip}: expected 0 to "
-                f"{SIZE} px, 0 to 3, and a probability"
+                f"jitter trans_px {self.trans_px}, scale_log2 {self.scale_log2}, flip "
+                f"{self.flip}: expected 0 to {SIZE} px, 0 to 3, and a probability"
             )
 
 
@@ -42,7 +45,8 @@ class CropPolicy:
     """How a box becomes a crop. Raises ValueError for values out of range."""
 
     size: int = SIZE  # side of the crop, px
-    region: tuple[int, int] | None = None  # height and width about the centre, px, as 256x192; none: all of it
+    # height and width about the centre, px, as 256x192; none: all of it
+    region: tuple[int, int] | None = None
     scale: float = 1.0  # factor on the track's crop scale
     jitter: Jitter | None = None
 
@@ -53,7 +57,10 @@ class CropPolicy:
             raise ValueError(f"crop scale factor {self.scale}: expected 0.1 to 10")
         if self.region is not None and not all(1 <= side <= self.size for side in self.region):
             height, width = self.region
-            raise ValueError(f"region {height}x{width}: expected height x width, each at most the size, {self.size} px")
+            raise ValueError(
+                f"region {height}x{width}: expected height x width, each at most the size, "
+                f"{self.size} px"
+            )
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -64,7 +71,8 @@ class CropPolicy:
     def slices(self) -> tuple[slice, slice]:
         """Rows and columns of a crop that are a network's input."""
         height, width = self.shape
-        top, left = (self.size - height) // 2, (self.size - width) // 2
+        top = (self.size - height) // 2
+        left = (self.size - width) // 2
         return slice(top, top + height), slice(left, left + width)
 
     @property
@@ -74,7 +82,8 @@ class CropPolicy:
 
     @classmethod
     def parse(cls, text: str) -> CropPolicy:
-        """Parse a policy as luigi.cfg has it, words separated by spaces or commas. Raises ValueError for unknown words.
+        """Parse a policy as luigi.cfg has it, words separated by spaces or commas. Raises
+        ValueError for unknown words.
 
         >>> CropPolicy.parse("size:256 region:256x192").region
         (256, 192)
@@ -84,7 +93,9 @@ class CropPolicy:
         words = [word.partition(":") for word in text.replace(",", " ").split()]
         values_by_word = {name: value for name, _, value in words}
         if len(values_by_word) < len(words) or values_by_word.keys() - _WORDS.keys():
-            raise ValueError(f"crop {text!r}: expected name:value, each once, of {', '.join(_WORDS)}")
+            raise ValueError(
+                f"crop {text!r}: expected name:value, each once, of {', '.join(_WORDS)}"
+            )
         values = {name: _WORDS[name](value) for name, value in values_by_word.items()}
         jitter = {name: values.pop(name) for name in _JITTER if name in values}
         if "jitter" in values:
@@ -100,7 +111,11 @@ class CropPolicy:
         if self.region is not None:
             words["region"] = f"{self.region[0]}x{self.region[1]}"
         usual = {f.name: f.default for f in fields(Jitter)}
-        return " ".join(f"{name}:{words[name]}" for name in _WORDS if words.get(name) not in (None, usual.get(name)))
+        return " ".join(
+            f"{name}:{words[name]}"
+            for name in _WORDS
+            if words.get(name) not in (None, usual.get(name))
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """JSON values that differ from the default."""
@@ -122,18 +137,26 @@ class CropPolicy:
         """Seeds of the tracks' jitter, (N,), from their names."""
         jitter = self.jitter or Jitter(copy=1)
         mark = f"{jitter.seed}\0{jitter.copy}\0"
-        digests = (hashlib.blake2b((mark + name).encode(), digest_size=8).digest() for name in names)
+        digests = (
+            hashlib.blake2b((mark + name).encode(), digest_size=8).digest() for name in names
+        )
         return np.frombuffer(b"".join(digests), "<u8").astype(np.uint64)
 
     @np.errstate(over="ignore")  # NumPy reports it for scalars
     def boxes(
-        self, bbox: NDArray[np.float32], crop_scale: NDArray[np.float64], keys: NDArray[np.uint64], frame: NDArray[Any]
+        self,
+        bbox: NDArray[np.float32],
+        crop_scale: NDArray[np.float64],
+        keys: NDArray[np.uint64],
+        frame: NDArray[Any],
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Crop boxes, (..., 4) cxcywh px before the crop scale, and whether each crop is mirrored, (...).
+        """Crop boxes, (..., 4) cxcywh px before the crop scale, and whether each crop is mirrored,
+        (...).
 
         `crop_scale`, `keys` (of each row's track) and `frame` broadcast to (...).
         """
-        box, mirrored = bbox.astype(np.float64), np.zeros(bbox.shape[:-1], bool)
+        box = bbox.astype(np.float64)
+        mirrored = np.zeros(bbox.shape[:-1], bool)
         box[..., 2:] *= self.scale
         if self.jitter is not None:
             per_frame = _mix_bits(keys + np.asarray(frame).astype(np.uint64) * _GOLDEN)
@@ -150,8 +173,19 @@ def _region(text: str) -> tuple[int, int]:
     return int(height), int(width)
 
 
-_JITTER: Final[Mapping[str, Any]] = {"trans_px": float, "scale_log2": float, "flip": float, "seed": int}
-_WORDS: Final[Mapping[str, Any]] = {"size": int, "region": _region, "scale": float, "jitter": int, **_JITTER}
+_JITTER: Final[Mapping[str, Any]] = {
+    "trans_px": float,
+    "scale_log2": float,
+    "flip": float,
+    "seed": int,
+}
+_WORDS: Final[Mapping[str, Any]] = {
+    "size": int,
+    "region": _region,
+    "scale": float,
+    "jitter": int,
+    **_JITTER,
+}
 _GOLDEN: Final = np.uint64(0x9E3779B97F4A7C15)
 
 

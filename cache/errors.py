@@ -15,11 +15,16 @@ class CacheError(Exception):
 
 
 class AccessDenied(CacheError):
-    """A file or folder that this user may not read, or that no command touches, such as a link or a pipe."""
+    """A file or folder that this user may not read, or that no command touches, such as a link or a
+    pipe.
+    """
 
     @classmethod
     def of(cls, error: PermissionError) -> Self:
-        ask = "Ask its owner for permission (chmod -R g+rwX), and see docs/operations.md, Several people."
+        ask = (
+            "Ask its owner for permission (chmod -R g+rwX), and see docs/operations.md, "
+            "Several people."
+        )
         return cls(f"{error.filename}: permission denied. {ask}")
 
 

@@ -1,7 +1,8 @@
 """Check every byte of every file that a cache's manifests name; remove damaged shards.  [cache]
 
-A repair changes the manifest first, then removes shards: those of a stream are pending again, rows of a split must be
-converted again (`Repaired.rows`). A damaged table or manifest takes a new conversion. Can be killed and repeated.
+A repair changes the manifest first, then removes shards: those of a stream are pending again, rows
+of a split must be converted again (`Repaired.rows`). A damaged table or manifest takes a new
+conversion. Can be killed and repeated.
 """
 
 from __future__ import annotations
@@ -19,8 +20,23 @@ from typing import Final
 from cache.errors import AccessDenied, CacheError
 from cache.format import shard as shards
 from cache.format.layout import BYTES, GROUP, STAGED, Geometry, json_file
-from cache.format.listing import ROOT, listed_splits, missing_text, parse_list, refuse_unmounted, root_group
-from cache.format.manifest import Commit, Place, committed_names, places_of, sha256, split_folders, tag_notes
+from cache.format.listing import (
+    ROOT,
+    listed_splits,
+    missing_text,
+    parse_list,
+    refuse_unmounted,
+    root_group,
+)
+from cache.format.manifest import (
+    Commit,
+    Place,
+    committed_names,
+    places_of,
+    sha256,
+    split_folders,
+    tag_notes,
+)
 from cache.format.shard import ShardFile
 from cache.format.tables import Tables
 from cache.read.split import FeatureCache, require_cache
@@ -28,9 +44,11 @@ from cache.storage.base import Root, Store
 from cache.write.base import invalidate
 from cache.write.gc import find_unreferenced
 
-Progress = Callable[[int, int, str], None]  # called with the shards checked, the shards in all, and the speed
+# called with the shards checked, the shards in all, and the speed
+Progress = Callable[[int, int, str], None]
 
-_THREADS: Final = max(2, min(4, len(os.sched_getaffinity(0))))  # a few keep a disk busy while others compute
+# a few keep a disk busy while others compute
+_THREADS: Final = max(2, min(4, len(os.sched_getaffinity(0))))
 _REQUESTS: Final = 8  # to an object store, at the same time
 _ATTEMPTS: Final = 3  # at a split that is written meanwhile
 
@@ -68,9 +86,14 @@ class VerifyReport:
 
 
 def verify(
-    root: Root, *, fast: bool = False, progress: Progress | None = None, splits: Collection[str] | None = None
+    root: Root,
+    *,
+    fast: bool = False,
+    progress: Progress | None = None,
+    splits: Collection[str] | None = None,
 ) -> VerifyReport:
-    """Check every file that the manifests of a cache name, byte by byte. Damage is reported, not raised.
+    """Check every file that the manifests of a cache name, byte by byte. Damage is reported, not
+    raised.
 
     Args:
         root: the cache.
@@ -78,19 +101,31 @@ def verify(
         progress: called after each shard.
         splits: only these, as "<dataset>/<split>".
 
-    Raises CacheError when there is no cache at `root`, or no such split, and when an object store does not answer.
+    Raises CacheError when there is no cache at `root`, or no such split, and when an object store
+    does not answer.
     """
     store = require_cache(root)
     folders = sorted({*split_folders(store), *FeatureCache(store.root).splits})
     if strange := sorted(set(splits or ()) - set(folders)):
-        raise CacheError(f"{store.location('')}: no split {strange[0]!r}; there are: {', '.join(folders) or 'none'}")
+        raise CacheError(
+            f"{store.location('')}: no split {strange[0]!r}; there are: "
+            f"{', '.join(folders) or 'none'}"
+        )
     names = [name for name in folders if splits is None or name in splits]
     places = {name: places_of(store, name) for name in names}
-    with ThreadPoolExecutor(_THREADS if store.exclusive else _REQUESTS, thread_name_prefix="verify") as threads:
-        verification = _Verification(store, fast, threads, progress, itertools.chain(*places.values()))
+    with ThreadPoolExecutor(
+        _THREADS if store.exclusive else _REQUESTS, thread_name_prefix="verify"
+    ) as threads:
+        verification = _Verification(
+            store, fast, threads, progress, itertools.chain(*places.values())
+        )
         try:
-            committed = [place for place in (places[name][0] for name in names) if _is_committed(place)]
-            verification.groups("", dict.fromkeys(["zarr.json", *(place.groups[1] for place in committed)]))
+            committed = [
+                place for place in (places[name][0] for name in names) if _is_committed(place)
+            ]
+            verification.groups(
+                "", dict.fromkeys(["zarr.json", *(place.groups[1] for place in committed)])
+            )
             for place in itertools.chain(*places.values()):
                 verification.place_if_readable(place)
         except BaseException:
@@ -111,20 +146,36 @@ class _Verification:
     """One pass over a cache, and its results."""
 
     def __init__(
-        self, store: Store, fast: bool, threads: ThreadPoolExecutor, progress: Progress | None, places: Iterable[Place]
+        self,
+        store: Store,
+        fast: bool,
+        threads: ThreadPoolExecutor,
+        progress: Progress | None,
+        places: Iterable[Place],
     ) -> None:
-        self._store, self._fast, self._threads, self._progress = store, fast, threads, progress
+        self._store = store
+        self._fast = fast
+        self._threads = threads
+        self._progress = progress
         self.damaged: list[Damage] = []
         self.notes: list[str] = []
         self.counts: Counter[str] = Counter()  # of splits, shards, bytes
         self._listed = listed_splits(store)
-        self._total, self._started = 0, time.monotonic()
+        self._total = 0
+        self._started = time.monotonic()
         for place in places if progress else ():
             with suppress(CacheError):
                 if current := place.read_manifest():
                     self._total += sum(map(len, current[0]["shards"].values()))
 
-    def _damage(self, place: Place, key: str, message: str, array: str | None = None, shard: int | None = None) -> None:
+    def _damage(
+        self,
+        place: Place,
+        key: str,
+        message: str,
+        array: str | None = None,
+        shard: int | None = None,
+    ) -> None:
         self.damaged.append(Damage(place.split, place.stream, array, shard, key, message))
 
     def groups(self, split: str, keys: Collection[str]) -> None:
@@ -145,10 +196,14 @@ class _Verification:
             self._damage(place, place.manifest, str(AccessDenied.of(error)))
 
     def place(self, place: Place) -> None:
-        """Check a split without its streams, or a stream; again when there has been a commit meanwhile."""
+        """Check a split without its streams, or a stream; again when there has been a commit
+        meanwhile.
+        """
         for left in reversed(range(_ATTEMPTS)):
             before = self._store.etag(place.manifest)
-            n_damaged, n_notes, counts = len(self.damaged), len(self.notes), self.counts.copy()
+            n_damaged = len(self.damaged)
+            n_notes = len(self.notes)
+            counts = self.counts.copy()
             if (commit := self._commit(place)) is not None:
                 self._arrays(commit)
             is_same = before is not None and self._store.etag(place.manifest) == before
@@ -165,10 +220,15 @@ class _Verification:
             self.groups(place.split, place.groups[2:])
         unknown = sorted(commit.manifest["shards"].keys() - commit.columns.keys())
         if unknown and commit.manifest.get("dtype") == BYTES:
-            self.notes.append(f"{self._store.location(place.home)}: holds bytes, which this version does not check")
+            self.notes.append(
+                f"{self._store.location(place.home)}: holds bytes, which this version does not "
+                "check"
+            )
         elif unknown:
             state = f"columns that this version does not know: {unknown}"
-            message = self._error(place.manifest, "known columns", state, "Use the version that wrote it.")
+            message = self._error(
+                place.manifest, "known columns", state, "Use the version that wrote it."
+            )
             self._damage(place, place.manifest, message)
         try:
             files = commit.shard_files()
@@ -181,7 +241,8 @@ class _Verification:
                 self._damage(place, file.key, problem, file.array, file.number)
             self.counts.update(shards=1, bytes=file.size)
             if self._progress is not None:
-                n_shards, seconds = self.counts["shards"], max(time.monotonic() - self._started, 1e-3)
+                n_shards = self.counts["shards"]
+                seconds = max(time.monotonic() - self._started, 1e-3)
                 rate = f"{self.counts['bytes'] / 1e6 / seconds:,.0f} MB/s"
                 self._progress(n_shards, max(self._total, n_shards), rate)
 
@@ -193,7 +254,8 @@ class _Verification:
 
     def _commit(self, place: Place) -> Commit | None:
         """The commit in force with its intact small files; None where there is none."""
-        store, n_damaged = self._store, len(self.damaged)
+        store = self._store
+        n_damaged = len(self.damaged)
         commit: Commit | None = None
         try:
             text, etag = store.read_with_etag(place.manifest)
@@ -201,7 +263,11 @@ class _Verification:
             commit = Commit(place, held, place.read_small_files(held), etag)
             if text != json_file(held):
                 expected = "the text that its content gives"
-                self._damage(place, place.manifest, self._error(place.manifest, expected, "another", shards.REPAIR))
+                self._damage(
+                    place,
+                    place.manifest,
+                    self._error(place.manifest, expected, "another", shards.REPAIR),
+                )
         except FileNotFoundError:
             if lost := place.lost_manifest():
                 self._damage(place, place.manifest, lost)
@@ -212,7 +278,9 @@ class _Verification:
         except CacheError as error:
             self._damage(place, place.manifest, str(error))
         if journals := place.journals():
-            self.notes.append(f"{store.location(place.writing)}: unfinished work; the same command continues it")
+            self.notes.append(
+                f"{store.location(place.writing)}: unfinished work; the same command continues it"
+            )
         staged = commit is not None and place.is_staged(held)
         if staged or (store.exclusive and store.list_names(f"{place.home}/{STAGED}")):
             location = store.location(f"{place.home}/{STAGED}")
@@ -220,22 +288,30 @@ class _Verification:
         if len(self.damaged) > n_damaged:
             return commit
         if unnamed := list(find_unreferenced(place, commit, unfinished=not journals)):
-            named = f"{len(unnamed)} files or folders that no manifest names, first {unnamed[0]}; `gc` removes them"
+            named = (
+                f"{len(unnamed)} files or folders that no manifest names, first "
+                f"{unnamed[0]}; `gc` removes them"
+            )
             self.notes.append(f"{store.location(place.home)}: {named}")
         if commit is None:
             return None
         names = {place.array(name): name for name in held["files"]}
         in_place = store.read_many(names)
         for key, name in names.items():
-            metadata, array = commit.column_metadata(name), name.partition("/")[0]
+            metadata = commit.column_metadata(name)
+            array = name.partition("/")[0]
             intact = key in in_place and sha256(in_place[key]) == held["files"][name]
-            if not intact and not (staged and name in commit.files):  # the next writer puts staged ones into place
+            # the next writer puts staged ones into place
+            if not intact and not (staged and name in commit.files):
                 state = "other bytes" if key in in_place else "no file"
                 do = shards.REPAIR if metadata is not None or name in commit.files else place.again
-                message = self._error(key, "the file that the manifest names by its digest", state, do)
+                message = self._error(
+                    key, "the file that the manifest names by its digest", state, do
+                )
                 self._damage(place, key, message, array)
             elif metadata is not None and bytes(commit.files[name]) != metadata:
-                expected, state = "its column's shape, type and layout", "others, with the digest in the manifest"
+                expected = "its column's shape, type and layout"
+                state = "others, with the digest in the manifest"
                 do = "Convert or extract it again, with this version."
                 self._damage(place, key, self._error(key, expected, state, do), array)
         return commit
@@ -250,8 +326,10 @@ class Repaired:
 
     restored: list[str] = field(default_factory=list)  # small files that were written again
     removed: list[str] = field(default_factory=list)  # files and folders of damaged shards
-    streams: dict[tuple[str, str], tuple[int, ...]] = field(default_factory=dict)  # shards to be extracted again
-    rows: dict[str, tuple[int, ...]] = field(default_factory=dict)  # split -> shards to be converted again
+    # shards to be extracted again
+    streams: dict[tuple[str, str], tuple[int, ...]] = field(default_factory=dict)
+    # split -> shards to be converted again
+    rows: dict[str, tuple[int, ...]] = field(default_factory=dict)
     refused: list[str] = field(default_factory=list)  # messages: remaining damage, and what to do
 
 
@@ -273,7 +351,8 @@ def repair(root: Root, report: VerifyReport) -> Repaired:
             repaired.restored.append(damage.key)
         else:
             small.add(home)
-    for split, stream in sorted({*small, *damaged_shards}):  # a split first: a stream is of its split
+    # a split first: a stream is of its split
+    for split, stream in sorted({*small, *damaged_shards}):
         place = Place(store, split, stream or None)
         try:
             refuse_unmounted(store, split)
@@ -288,7 +367,9 @@ def repair(root: Root, report: VerifyReport) -> Repaired:
 
 
 def _restore_group(store: Store, key: str) -> None:
-    """Write a group's zarr.json; the root's with the list that can still be read, or with the committed splits."""
+    """Write a group's zarr.json; the root's with the list that can still be read, or with the
+    committed splits.
+    """
     group = GROUP
     if key == ROOT:
         root = store.read_many([ROOT]).get(ROOT, b"")
@@ -298,7 +379,9 @@ def _restore_group(store: Store, key: str) -> None:
 
 
 def _restore_small_files(place: Place, repaired: Repaired) -> None:
-    """Write the manifest, and small files that are intact elsewhere or follow from it. Raises CacheError."""
+    """Write the manifest, and small files that are intact elsewhere or follow from it. Raises
+    CacheError.
+    """
     store = place.store
     with store.lock(place.writing):
         read = place.read_manifest()
@@ -323,7 +406,9 @@ def _restore_small_files(place: Place, repaired: Repaired) -> None:
 
 
 def _remove_shards(place: Place, reported: Collection[int], repaired: Repaired) -> None:
-    """Remove shards of a stream, and those of a split in which no track has a row; the others need the raw data."""
+    """Remove shards of a stream, and those of a split in which no track has a row; the others need
+    the raw data.
+    """
     commit = Commit.load(place)
     if commit is None:
         message = f"{place.store.location(place.home)}: nothing is committed there"
@@ -332,13 +417,22 @@ def _remove_shards(place: Place, reported: Collection[int], repaired: Repaired) 
     suspects = [file for file in commit.shard_files() if file.number in reported]
     numbers = {file.number for file in suspects if file.problem(place.store, fast=False)}
     if place.stream is None:
-        live = set(Tables.from_files(commit.files).live_shards(Geometry(**commit.manifest["geometry"])))
+        live = set(
+            Tables.from_files(commit.files).live_shards(Geometry(**commit.manifest["geometry"]))
+        )
         if needed := tuple(sorted(numbers & live)):
             repaired.rows[place.split] = needed
         numbers -= live
     if numbers:
-        folders = [f"{place.array(name)}/c/{number}" for name in named for number in sorted(numbers)]
-        files = [key for folder in folders for key in place.store.files(folder) or [folder] if place.store.exists(key)]
+        folders = [
+            f"{place.array(name)}/c/{number}" for name in named for number in sorted(numbers)
+        ]
+        files = [
+            key
+            for folder in folders
+            for key in place.store.files(folder) or [folder]
+            if place.store.exists(key)
+        ]
         invalidate(place.store.root, place.split, place.stream, numbers)
         repaired.removed += files
         if place.stream is not None:

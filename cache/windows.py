@@ -1,7 +1,7 @@
 """Cut runs of consecutive frames into windows.  tracks -> features -> [windows] -> training
 
-A run is a stretch of one track whose frames are one step apart; a stream cuts it further where it has no features.
-Ranges are (N, 2) int64 arrays of rows [start, stop), disjoint and ascending.
+A run is a stretch of one track whose frames are one step apart; a stream cuts it further where it
+has no features. Ranges are (N, 2) int64 arrays of rows [start, stop), disjoint and ascending.
 """
 
 from __future__ import annotations
@@ -30,15 +30,16 @@ def spread(counts: Ints) -> tuple[Ints, Ints]:
 def windows_of(runs: Ranges, *, seqlen: int, stride: int, tail: Tail = "drop") -> Ranges:
     """Every full window: `seqlen` rows, from each run's start on every `stride` rows.
 
-    `tail`: "drop" leaves out the rows after a run's last window, as published; "cover" adds a window that ends where
-    the run ends. A run shorter than `seqlen` has none.
+    `tail`: "drop" leaves out the rows after a run's last window, as published; "cover" adds a
+    window that ends where the run ends. A run shorter than `seqlen` has none.
 
     >>> windows_of(np.array([[0, 10], [20, 23]]), seqlen=4, stride=4).tolist()
     [[0, 4], [4, 8]]
     >>> windows_of(np.array([[0, 10], [20, 23]]), seqlen=4, stride=4, tail="cover").tolist()
     [[0, 4], [4, 8], [6, 10]]
 
-    Raises ValueError unless seqlen and stride are integers of at least 1 and tail is one of the two.
+    Raises ValueError unless seqlen and stride are integers of at least 1 and tail is one of the
+    two.
     """
     if not all(isinstance(number, int | np.integer) for number in (seqlen, stride)):
         raise ValueError(f"expected whole numbers, found seqlen={seqlen!r} and stride={stride!r}")
@@ -50,7 +51,8 @@ def windows_of(runs: Ranges, *, seqlen: int, stride: int, tail: Tail = "drop") -
     last = -(-room // stride) if tail == "cover" else room // stride
     counts = np.maximum(last + 1, 0) * (room >= 0)
     windows = np.empty((int(counts.sum()), 2), np.int64)
-    starts = windows[:, 0]  # in place: of millions of windows, clearing memory takes longer than all else
+    # in place: of millions of windows, clearing memory takes longer than all else
+    starts = windows[:, 0]
     starts[:] = np.arange(len(windows))
     starts *= stride
     starts += np.repeat(runs[:, 0] - (np.cumsum(counts) - counts) * stride, counts)
@@ -100,11 +102,14 @@ def join_adjacent(ranges: Ranges) -> Ranges:
 
 
 class StreamRows:
-    """A table with every row that the windows need, once. starts: first rows of windows, by split."""
+    """A table with every row that the windows need, once. starts: first rows of windows, by
+    split.
+    """
 
     def __init__(self, starts: Mapping[str, Ints], seqlen: int) -> None:
         self.seqlen = seqlen
-        self._segments: dict[str, tuple[Ints, Ints, Ints]] = {}  # first row, last row + 1, place of the first row
+        # first row, last row + 1, place of the first row
+        self._segments: dict[str, tuple[Ints, Ints, Ints]] = {}
         self.total = 0
         for name, first_rows in starts.items():
             begins = np.unique(first_rows)
@@ -123,7 +128,9 @@ class StreamRows:
         return place[segment] + starts - first[segment]
 
     def batches(self, n_windows: int = 512) -> Iterator[tuple[str, Ints]]:
-        """Windows that cover the table, to fill it: (split, first rows of at most `n_windows` windows)."""
+        """Windows that cover the table, to fill it: (split, first rows of at most `n_windows`
+        windows).
+        """
         for name, (first, stop, _) in self._segments.items():
             segment, within = spread(-(-(stop - first) // self.seqlen))
             # The last one of a segment ends where the segment does.

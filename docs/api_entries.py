@@ -1,4 +1,6 @@
-"""A Sphinx extension for records and signatures of the API reference, and for the keys of luigi.cfg."""
+"""A Sphinx extension for records and signatures of the API reference, and for the keys of
+luigi.cfg.
+"""
 
 import inspect
 from collections.abc import Iterator
@@ -22,24 +24,37 @@ def is_record(thing: Any) -> bool:
 
 def write(_app: Sphinx, what: str, _name: str, thing: Any, _options: Any, lines: list[str]) -> None:
     """Format sections as `Args:`, and append the list of fields to a record's docstring."""
-    if what not in ("attribute", "data", "property"):  # there, "The manifest: ..." would be read as a type
+    # there, "The manifest: ..." would be read as a type
+    if what not in ("attribute", "data", "property"):
         lines[:] = GoogleDocstring(list(lines), cast(Any, Config()), what=cast(Any, what)).lines()
     if what != "class" or not is_record(thing):
         return
-    # A class's fields follow those of its bases. Without the second empty line, the list would be part of the
-    # docstring's last paragraph.
+    # A class's fields follow those of its bases. Without the second empty line, the list would be
+    # part of the docstring's last paragraph.
     lines += ["", ""]
-    for field in (field for cls in reversed(thing.__mro__) if is_record(cls) for field in fields(cls)):
-        about, heading = (text.replace("*", r"\*").replace("|", r"\|") for text in (field.about, field.heading))
+    for field in (
+        field for cls in reversed(thing.__mro__) if is_record(cls) for field in fields(cls)
+    ):
+        about, heading = (
+            text.replace("*", r"\*").replace("|", r"\|") for text in (field.about, field.heading)
+        )
         if heading:
             lines += ["", f"*{heading}*", ""]
-        short = field.default and "\n" not in field.default and not field.default.startswith("field(")
+        short = (
+            field.default and "\n" not in field.default and not field.default.startswith("field(")
+        )
         given = f"{field.name}: {field.type}" + (f" = {field.default}" if short else "")
         lines += [f"- ``{given}``" + (f": {about}" if about else ""), ""]
 
 
 def sign(
-    _app: Sphinx, what: str, _name: str, thing: Any, _options: Any, signature: str | None, returns: str | None
+    _app: Sphinx,
+    what: str,
+    _name: str,
+    thing: Any,
+    _options: Any,
+    signature: str | None,
+    returns: str | None,
 ) -> tuple[str | None, str | None]:
     """Show types as the code names them, and no signature for records and tasks."""
     if what == "class" and (is_record(thing) or issubclass(thing, luigi.Task)):
@@ -48,7 +63,9 @@ def sign(
         return signature, returns
     written = inspect.signature(thing)
     parameters = [item for item in written.parameters.values() if item.name not in ("self", "cls")]
-    shown = stringify_signature(written.replace(parameters=parameters), show_return_annotation=False)
+    shown = stringify_signature(
+        written.replace(parameters=parameters), show_return_annotation=False
+    )
     return shown, None if what == "class" else returns and str(written.return_annotation)
 
 
@@ -72,16 +89,23 @@ class Settings(SphinxDirective):
     """The directive `settings`: all sections of luigi.cfg, with a table of their keys."""
 
     def run(self) -> list[nodes.Node]:
-        tables = {f"[{name}]": keys for name, keys in sections().items()} | {"Words of crop": crop_words()}
+        tables = {f"[{name}]": keys for name, keys in sections().items()} | {
+            "Words of crop": crop_words()
+        }
         return [self._section(title, [row(key) for key in keys]) for title, keys in tables.items()]
 
     def _section(self, title: str, rows: list[list[list[str]]]) -> nodes.Node:
-        section = nodes.section("", nodes.title(text=title), names=[nodes.fully_normalize_name(title)])
+        section = nodes.section(
+            "", nodes.title(text=title), names=[nodes.fully_normalize_name(title)]
+        )
         self.state.document.note_implicit_target(section, section)
         columns = [nodes.colspec(colwidth=width) for width in (20, 30, 50)]
         parts = [
             part("", *(nodes.row("", *map(self._cell, cells)) for cells in lines))
-            for part, lines in ((nodes.thead, [[["key"], ["default"], ["meaning"]]]), (nodes.tbody, rows))
+            for part, lines in (
+                (nodes.thead, [[["key"], ["default"], ["meaning"]]]),
+                (nodes.tbody, rows),
+            )
         ]
         section += nodes.table("", nodes.tgroup("", *columns, *parts, cols=3))
         return section

@@ -1,6 +1,7 @@
 """The documentation site, which `make docs` builds from the Markdown files of the whole repository.
 
-The source folder is the repository, so that links to README.md, benchmarks/ and code work on the site and on GitHub.
+The source folder is the repository, so that links to README.md, benchmarks/ and code work on the
+site and on GitHub.
 """
 
 import os
@@ -22,7 +23,8 @@ include_patterns = ["*.md", "docs/*.md", "docs/*/*.md", "benchmarks/*.md"]
 exclude_patterns = ["data", "runs", ".*", "build", "dist", "docs/_build"]
 default_role = "code"  # docstrings are plain prose with `code` in it
 nitpicky = True
-# Types in signatures are from other projects and private modules. Links to pages, files and headings are all checked.
+# Types in signatures are from other projects and private modules. Links to pages, files and
+# headings are all checked.
 nitpick_ignore_regex = [("py:.*", ".*")]
 suppress_warnings = ["ref.python"]  # packages may have classes of one name
 linkcheck_anchors = False  # pages that scripts render have no anchors
@@ -40,7 +42,8 @@ html_title = "vibe-pipeline"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 templates_path = ["_templates"]
-html_additional_pages = {"index": "to-the-first-page.html"}  # the first page itself is docs/index.html
+# the first page itself is docs/index.html
+html_additional_pages = {"index": "to-the-first-page.html"}
 html_copy_source = False
 html_show_copyright = False
 html_show_sphinx = False

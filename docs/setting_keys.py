@@ -54,7 +54,9 @@ def fields(cls: type[Any]) -> tuple[Field, ...]:
     return tuple(
         _field(source, lines, node)
         for node in body
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and not node.target.id.startswith("_")
+        if isinstance(node, ast.AnnAssign)
+        and isinstance(node.target, ast.Name)
+        and not node.target.id.startswith("_")
     )
 
 
@@ -82,25 +84,40 @@ def about(cls: type[Any], name: str) -> str:
     described = (getattr(item, "description", None) for item in getattr(hint, "__metadata__", ()))
     classes = (base for base in cls.__mro__ if base is not object)
     comments = (field.about for base in classes for field in fields(base) if field.name == name)
-    kinds = "; ".join(f"`{kind}`: {meaning}" for kind, meaning in getattr(hint, "kinds", {}).items())  # of weights
+    # of weights
+    kinds = "; ".join(
+        f"`{kind}`: {meaning}" for kind, meaning in getattr(hint, "kinds", {}).items()
+    )
     return ". ".join(filter(None, (next(filter(None, (*described, *comments)), ""), kinds)))
 
 
-def keys_of(cls: type[Any], names: Iterable[str] | None = None, defaults: Any = None) -> Iterator[Key]:
-    """The keys of a record, or those of `names`; a dataset's own. defaults: a record with the default values."""
-    hints, shared = get_type_hints(cls), dataclasses.fields(Dataset) if issubclass(cls, Dataset) else ()
+def keys_of(
+    cls: type[Any], names: Iterable[str] | None = None, defaults: Any = None
+) -> Iterator[Key]:
+    """The keys of a record, or those of `names`; a dataset's own. defaults: a record with the
+    default values.
+    """
+    hints, shared = (
+        get_type_hints(cls),
+        dataclasses.fields(Dataset) if issubclass(cls, Dataset) else (),
+    )
     for field in dataclasses.fields(cls):
         if field not in shared and (names is None or field.name in names):
             value = field.default if defaults is None else getattr(defaults, field.name)
             required = value is dataclasses.MISSING or value in ("", Path())
-            choices = get_args(hints[field.name]) if get_origin(hints[field.name]) is Literal else ()
+            choices = (
+                get_args(hints[field.name]) if get_origin(hints[field.name]) is Literal else ()
+            )
             default = "required" if required else text_of(value) or "(empty)"
             yield Key(field.name, default, about(cls, field.name), choices)
 
 
 def _trained(training: Training) -> Iterator[Key]:
     usual = WhichRuns(preset=training.preset, report=training is VIBE)
-    choices = {"preset": tuple(training.presets), "variant": tuple(getattr(training, "variants", ()))}
+    choices = {
+        "preset": tuple(training.presets),
+        "variant": tuple(getattr(training, "variants", ())),
+    }
     for key in keys_of(WhichRuns, None if isinstance(training, Model) else ("preset",), usual):
         yield key._replace(choices=choices.get(key.name, ()))
     configs = {name: preset() for name, preset in training.presets.items()}
@@ -128,4 +145,10 @@ def sections() -> dict[str, tuple[Key, ...]]:
 def crop_words() -> tuple[Key, ...]:
     """The words in a stream's `crop`."""
     policy, (copy, *jitter) = keys_of(CropPolicy), keys_of(Jitter)
-    return (*(key if key.name != "jitter" else copy._replace(name="jitter", default="none") for key in policy), *jitter)
+    return (
+        *(
+            key if key.name != "jitter" else copy._replace(name="jitter", default="none")
+            for key in policy
+        ),
+        *jitter,
+    )

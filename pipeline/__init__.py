@@ -8,7 +8,8 @@ from importlib.util import find_spec
 if sys.argv[:1] == ["-m"]:  # python3 -m pipeline, tasks
     if not all(map(find_spec, ("google_crc32c", "luigi", "rich"))):
         sys.stderr.write(
-            f"error: {sys.executable} has none of the required packages. Use .venv/bin/python (make setup).\n"
+            f"error: {sys.executable} has none of the required packages. Use .venv/bin/python "
+            "(make setup).\n"
         )
         raise SystemExit(2)
     here = sys.path[0]  # the working folder, where Python looks first
@@ -19,6 +20,7 @@ if sys.argv[:1] == ["-m"]:  # python3 -m pipeline, tasks
             sys.stderr.write(f"error: {what}. Rename it, or run the command in another folder.\n")
             raise SystemExit(2)
 
-# Undecodable files are reported here. OpenCV and its FFmpeg, which read these variables on loading, print no messages.
+# Undecodable files are reported here. OpenCV and its FFmpeg, which read these variables on loading,
+# print no messages.
 os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")

@@ -10,13 +10,18 @@ from typing import Final
 from pipeline.cli import command_line
 from pipeline.plug_ins import commands_of
 
-SEE: Final = "Training, evaluation, prediction: python -m tasks --help. The whole pipeline by luigi.cfg: make help."
+SEE: Final = (
+    "Training, evaluation, prediction: python -m tasks --help. The whole pipeline by "
+    "luigi.cfg: make help."
+)
 
 
 def parser() -> argparse.ArgumentParser:
     """Make the parser of all commands."""
     description = "Raw datasets -> tracks -> features in a Zarr cache."
-    return command_line.parser_of(commands_of("pipeline"), "python -m pipeline", description, SEE, complete=complete)
+    return command_line.parser_of(
+        commands_of("pipeline"), "python -m pipeline", description, SEE, complete=complete
+    )
 
 
 def complete(args: argparse.Namespace) -> None:

@@ -23,7 +23,11 @@ class Totals:
     about: int | None = None  # estimate for forecasts, where `frames` is unknown (docs/scale.md)
 
     def as_dict(self) -> dict[str, int]:
-        return {name: n for name, n in (("videos", self.videos), ("frames", self.frames)) if n is not None}
+        return {
+            name: n
+            for name, n in (("videos", self.videos), ("frames", self.frames))
+            if n is not None
+        }
 
 
 @dataclass(slots=True)
@@ -42,22 +46,30 @@ class VideoAccount:
     other_split: bool = False  # the video belongs to another split by its label
     set_aside: str = ""  # the reason why the whole video was rejected; "": it was not
     message: str = ""  # the full sentence for that
-    notes: list[str] = field(default_factory=list)  # differences that cost no frame, or explain a reason
-    subjects: list[str | None] = field(default_factory=list)  # people of its tracks, if labels name them; None: unnamed
-    clip: dict[str, Any] = field(default_factory=dict)  # what the video file is (`ClipRecord.as_dict`); {}: images
+    # differences that cost no frame, or explain a reason
+    notes: list[str] = field(default_factory=list)
+    # people of its tracks, if labels name them; None: unnamed
+    subjects: list[str | None] = field(default_factory=list)
+    # what the video file is (`ClipRecord.as_dict`); {}: images
+    clip: dict[str, Any] = field(default_factory=dict)
 
     def drop(self, reason: str, frames: int, *people: NDArray[Any]) -> None:  # noqa: ARG002
         """Count `frames` person-frames as dropped for `reason`, if there are any.
 
-        people: of detections, frame_index (frames,) and keypoints (frames, J, 3), for subclasses that draw them.
+        people: of detections, frame_index (frames,) and keypoints (frames, J, 3), for subclasses
+        that draw them.
         """
         if frames:
             self.dropped[reason] += int(frames)
 
-    def drop_rows(self, reasons: Mapping[str, ArrayLike], *people: NDArray[Any]) -> NDArray[np.bool_]:
-        """Count each row under the first reason that applies. Returns (N,) the rows without a reason.
+    def drop_rows(
+        self, reasons: Mapping[str, ArrayLike], *people: NDArray[Any]
+    ) -> NDArray[np.bool_]:
+        """Count each row under the first reason that applies. Returns (N,) the rows without a
+        reason.
 
-        reasons: name -> (N,) whether the reason applies to a row. people: as in `drop`, of all N rows.
+        reasons: name -> (N,) whether the reason applies to a row. people: as in `drop`, of all N
+        rows.
         """
         kept = np.array(True)
         for reason, applies in reasons.items():
@@ -67,7 +79,8 @@ class VideoAccount:
         return kept
 
     def keep_rows(self, reasons: Mapping[str, ArrayLike]) -> NDArray[np.int64]:
-        """`drop_rows` for the N rows of one track, which is counted as kept, or as dropped (`no_frame_left`).
+        """`drop_rows` for the N rows of one track, which is counted as kept, or as dropped
+        (`no_frame_left`).
 
         Returns the indices of the kept rows; empty for a dropped track.
         """
@@ -79,11 +92,14 @@ class VideoAccount:
         return rows
 
     def take_back(self, reasons: Mapping[str, ArrayLike]) -> NDArray[np.int64]:
-        """`keep_rows` for a track that is counted as kept: its rows with a reason are dropped after all.
+        """`keep_rows` for a track that is counted as kept: its rows with a reason are dropped after
+        all.
 
         >>> account = VideoAccount("clip", found=3, kept=3, tracks_kept=1)
-        >>> account.take_back({"too_tall": [True, False, True]}), account.kept, dict(account.dropped)
-        (array([1]), 1, {'too_tall': 2})
+        >>> account.take_back({"too_tall": [True, False, True]})
+        array([1])
+        >>> account.kept, dict(account.dropped)
+        (1, {'too_tall': 2})
         """
         self.kept -= len(np.asarray(next(iter(reasons.values()))))
         self.tracks_kept -= 1
@@ -101,8 +117,10 @@ class VideoAccount:
 
     def reject(self, reason: str, message: str) -> None:
         """Reject the video as a whole: everything found in it counts under `reason`."""
-        self.set_aside, self.message = reason, message
-        self.kept, self.tracks_kept = 0, 0
+        self.set_aside = reason
+        self.message = message
+        self.kept = 0
+        self.tracks_kept = 0
         self.dropped = Counter({reason: self.found} if self.found else {})
         self.tracks_dropped = Counter()
 
@@ -117,7 +135,8 @@ class VideoAccount:
         if self.found != accounted:
             reasons = dict(self.dropped)
             raise AssertionError(
-                f"{self.name}: found {self.found} person-frames, but kept {self.kept} + dropped {reasons} = {accounted}"
+                f"{self.name}: found {self.found} person-frames, but kept {self.kept} + dropped "
+                f"{reasons} = {accounted}"
             )
 
     def as_dict(self) -> dict[str, Any]:
@@ -126,7 +145,11 @@ class VideoAccount:
         for name in ("subjects", "clip"):  # accounts of other datasets keep their bytes
             if not values[name]:
                 del values[name]
-        return values | {key: dict(sorted(values[key].items())) for key in _COUNTED} | {"notes": list(self.notes)}
+        return (
+            values
+            | {key: dict(sorted(values[key].items())) for key in _COUNTED}
+            | {"notes": list(self.notes)}
+        )
 
     @classmethod
     def from_dict(cls, raw: dict[str, Any]) -> Self:
@@ -153,15 +176,17 @@ class Accounting:
         return len(self._accounts)
 
     def totals(self, known: Totals | None = None) -> dict[str, Any]:
-        """Counts over all videos of the split, for the manifest; `known`: totals of the full release.
+        """Counts over all videos of the split, for the manifest; `known`: totals of the full
+        release.
 
-        Frames, and tracks of usable videos: found = kept + dropped by reason. Videos: found = kept + rejected by reason
-        (`set_aside`) + without tracks. Videos of other splits are not counted.
+        Frames, and tracks of usable videos: found = kept + dropped by reason. Videos: found = kept
+        + rejected by reason (`set_aside`) + without tracks. Videos of other splits are not counted.
         """
         used = [a for a in self if a.tracks_kept and not a.set_aside]
         rejected = Counter(a.set_aside for a in self if a.set_aside)
         of_other_splits = sum(a.other_split and not (a.tracks_kept or a.set_aside) for a in self)
-        tracks_kept, tracks_dropped = sum(a.tracks_kept for a in self), _by_reason(a.tracks_dropped for a in self)
+        tracks_kept = sum(a.tracks_kept for a in self)
+        tracks_dropped = _by_reason(a.tracks_dropped for a in self)
         return {
             "frames": {
                 "found": sum(a.found for a in self),
@@ -194,10 +219,13 @@ class Reason(NamedTuple):
     """Why a video, a track or a person-frame was left out."""
 
     meaning: str
-    by_design: bool  # the reader's rules leave it out of sound data, too; otherwise something about the files is wrong
+    # the reader's rules leave it out of sound data, too; otherwise something about the files is
+    # wrong
+    by_design: bool
 
 
-NOT_NOW: Final = "not_readable_now"  # the reason of a video that is read again by every run until it works
+# the reason of a video that is read again by every run until it works
+NOT_NOW: Final = "not_readable_now"
 
 # Frames that sampling skips: no person is lost.
 SAMPLED: Final = frozenset({"not_sampled", "resampled"})
@@ -205,19 +233,29 @@ SAMPLED: Final = frozenset({"not_sampled", "resampled"})
 _WHOLE_TRACK: Final = "all frames of the track were left out for other reasons, which count them"
 
 REASONS: Final[dict[str, Reason]] = {
-    "after_last_detection": Reason("the frame is after the last one in which the person can be seen", True),
-    "bad_camera": Reason("a camera in the label file is not a rotation, or does not see the person", False),
+    "after_last_detection": Reason(
+        "the frame is after the last one in which the person can be seen", True
+    ),
+    "bad_camera": Reason(
+        "a camera in the label file is not a rotation, or does not see the person", False
+    ),
     "bad_label_file": Reason("a label file cannot be read, or has unexpected content", False),
-    "before_first_detection": Reason("the frame is before the first one in which the person can be seen", True),
+    "before_first_detection": Reason(
+        "the frame is before the first one in which the person can be seen", True
+    ),
     "degenerate_box": Reason("the person's box has no extent", False),
     "duplicate_person": Reason("the labels have one person twice in a frame", False),
     "face_only": Reason("too many frames show only the face and shoulders of the person", True),
-    "frame_count_mismatch": Reason("the numbers of frames and labels differ, so the match is unknown", False),
+    "frame_count_mismatch": Reason(
+        "the numbers of frames and labels differ, so the match is unknown", False
+    ),
     "frame_damaged": Reason("the video is damaged here: the frame cannot be decoded", False),
     "huge_box": Reason("the person's box reaches far out of the image", False),
     "joint_outside_picture": Reason("a joint is outside the image", True),
     "joints_shake": Reason("a joint of the person shakes more than the reader allows", True),
-    "keypoints_outside": Reason("most joints are outside the image: they are of another size or video", False),
+    "keypoints_outside": Reason(
+        "most joints are outside the image: they are of another size or video", False
+    ),
     "label_not_finite": Reason("NaN, infinity or a huge number in the labels", False),
     "limbs_vary": Reason("the length of an arm or leg varies more than the reader allows", True),
     "low_score": Reason("the score of the detection is too low", True),
@@ -226,26 +264,42 @@ REASONS: Final[dict[str, Reason]] = {
     "no_box": Reason("the person has no box in the frame, or not yet, or no more", True),
     "no_detection": Reason("the person is not seen well enough in any frame", True),
     "no_frame_left": Reason(_WHOLE_TRACK, True),
-    "no_keypoints": Reason("the video has no keypoint files: no detector was run; or the person has only a box", True),
+    "no_keypoints": Reason(
+        "the video has no keypoint files: no detector was run; or the person has only a box", True
+    ),
     "no_label": Reason("there are images, but no label, or only one of two", False),
     "no_picture": Reason("there is a label, but the image is missing or cannot be read", False),
     "no_tfrecord": Reason("the file is not a TFRecord, but empty, compressed or a web page", False),
     "no_visible_joint": Reason("no joint of the person is visible", True),
     "not_sampled": Reason("the frame is between those that the reader takes", True),
     "not_good": Reason("the release marks the frame's labels as not good", True),
-    "not_readable_now": Reason("permission denied, or the disk did not answer; the next run reads it again", False),
+    "not_readable_now": Reason(
+        "permission denied, or the disk did not answer; the next run reads it again", False
+    ),
     "other_file_name": Reason("the image has another name pattern than the sequence", False),
-    "other_picture_size": Reason("the images have another size than their labels or camera state", False),
-    "other_unit": Reason("the labels are in another unit: mm, degrees, per cent, shares of the image", False),
+    "other_picture_size": Reason(
+        "the images have another size than their labels or camera state", False
+    ),
+    "other_unit": Reason(
+        "the labels are in another unit: mm, degrees, per cent, shares of the image", False
+    ),
     "path_outside": Reason("the labels name an image outside the dataset's folder", False),
     "reader_crashed": Reason("the process that read the video crashed", False),
     "reader_memory": Reason("reading the video needs more memory than a process may take", False),
-    "reader_timeout": Reason("reading the video made no progress for longer than the time limit", False),
+    "reader_timeout": Reason(
+        "reading the video made no progress for longer than the time limit", False
+    ),
     "record_damaged": Reason("a record of the file is damaged, or the file ends early", False),
-    "resampled": Reason("the frame is not among those at 25 fps, to which the motion was resampled", True),
-    "too_few_visible_joints": Reason("fewer joints of the person are visible than the reader asks for", True),
+    "resampled": Reason(
+        "the frame is not among those at 25 fps, to which the motion was resampled", True
+    ),
+    "too_few_visible_joints": Reason(
+        "fewer joints of the person are visible than the reader asks for", True
+    ),
     "track_too_short": Reason("too few frames are left of the person for training", True),
-    "unexpected_error": Reason("the reader raised an unexpected exception, a bug of the reader", False),
+    "unexpected_error": Reason(
+        "the reader raised an unexpected exception, a bug of the reader", False
+    ),
     "unknown_joint_order": Reason("the joints are in no known joint order", False),
     "unsafe_pickle": Reason("reading the file could run code: it was not read", False),
     "video_missing": Reason("there are labels, but no video", False),

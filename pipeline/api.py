@@ -12,7 +12,15 @@ from pipeline.accounting import Totals, VideoAccount
 from pipeline.boxes import extents, smooth_boxes, tight_boxes
 from pipeline.clips.detectors import Detect, Detector, People
 from pipeline.datasets import Dataset, RawVideo
-from pipeline.datasets.base import EXTRINSICS, UP, Mistake, Origin, ReleasePart, finite_joints, smpl_labels
+from pipeline.datasets.base import (
+    EXTRINSICS,
+    UP,
+    Mistake,
+    Origin,
+    ReleasePart,
+    finite_joints,
+    smpl_labels,
+)
 from pipeline.datasets.pixels import frames_there, inputs, pictures_or_video
 from pipeline.errors import ConfigError, MissingAssets, PipelineError, RawDataError
 from pipeline.features.streams.base import (
@@ -50,11 +58,13 @@ __all__ += ["extents", "smooth_boxes", "tight_boxes"]  # boxes
 __all__ += ["JOINTS", "KEYPOINTS_13", "Body", "convert", "joint_names", "keypoints_13"]  # joints
 __all__ += ["FrameSource", "Image", "Pictures", "Video"]  # images
 __all__ += ["frames_there", "inputs", "picture_pattern", "pictures_or_video"]  # their files
-__all__ += ["load_hdf5", "load_json", "load_mat", "load_npz", "load_pickle", "numbers"]  # files of labels
+# files of labels
+__all__ += ["load_hdf5", "load_json", "load_mat", "load_npz", "load_pickle", "numbers"]
 __all__ += ["open_regular", "read_regular", "whole_file_digest"]  # other files
 __all__ += ["LabelStream", "NumberStream", "PairStream", "Stream"]  # streams
 __all__ += ["ROW_RATE", "CropPolicy", "Reads"]  # their inputs
-__all__ += ["Computer", "LabelComputer", "Machine", "Normalisation", "WeightsSpec", "chosen_device"]  # networks
+# networks
+__all__ += ["Computer", "LabelComputer", "Machine", "Normalisation", "WeightsSpec", "chosen_device"]
 __all__ += ["Detect", "Detector", "People"]  # detectors
 __all__ += ["ConfigError", "MissingAssets", "PipelineError", "RawDataError"]  # errors
 

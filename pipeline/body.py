@@ -1,7 +1,8 @@
-"""SMPL as a torch module: shape and rotations -> vertices and spin49 joints.  raw -> tracks; training; evaluation
+"""SMPL as a torch module: shape and rotations -> vertices and spin49 joints.  raw -> tracks;
+training; evaluation
 
-smplx poses the body from the arrays of `formats.smpl_files`, because smplx itself would unpickle. SMPL's licence
-forbids distribution, so the body's data is kept out of checkpoints.
+smplx poses the body from the arrays of `formats.smpl_files`, because smplx itself would unpickle.
+SMPL's licence forbids distribution, so the body's data is kept out of checkpoints.
 """
 
 from __future__ import annotations
@@ -31,18 +32,22 @@ AT_ONCE: Final = 64  # bodies that `posed_joints` poses at once: their vertices 
 class PosedJoints(nn.Module):
     """Joints of posed bodies without their vertices: shape and rotations -> joints.
 
-    A regressed joint is linear in the vertices, and each vertex in its bones' motions and the surface at rest. Summing
-    over the vertices in advance leaves one point of the joint on each bone: exact for any regressor, with a hundredth
-    of the work of skinning (Loper et al. 2015, equations 2-4 and 8-10).
+    A regressed joint is linear in the vertices, and each vertex in its bones' motions and the
+    surface at rest. Summing over the vertices in advance leaves one point of the joint on each
+    bone: exact for any regressor, with a hundredth of the work of skinning (Loper et al. 2015,
+    equations 2-4 and 8-10).
 
-    regressors: (K, V), from posed vertices to further joints. take: the joints to return, in order: 0 to 23 are SMPL's,
-    then the regressed ones. Buffers are float32 and not persistent.
+    regressors: (K, V), from posed vertices to further joints. take: the joints to return, in order:
+    0 to 23 are SMPL's, then the regressed ones. Buffers are float32 and not persistent.
     """
 
-    by_depth: Tensor  # (24,) SMPL's joints such that parents come first, level by level; below, bones are in this order
+    # (24,) SMPL's joints such that parents come first, level by level; below, bones are in this
+    # order
+    by_depth: Tensor
     parent: Tensor  # (24,) where in the level before it each bone's parent stands
     rest: Tensor  # (11, 24 * 3) joints at rest, of (1, betas), m
-    points: Tensor  # (11 + 207, 24 * 3 * K) each bone's point of each joint, from its own, of (1, betas, R - I), m
+    # (11 + 207, 24 * 3 * K) each bone's point of each joint, from its own, of (1, betas, R - I), m
+    points: Tensor
     share: Tensor  # (K, 24) how much of each joint moves with each bone
     take: Tensor  # (J,) into SMPL's joints by depth and the regressed ones
 
@@ -69,19 +74,29 @@ class PosedJoints(nn.Module):
         """betas (B, 10), rotmat (B, 24, 3, 3) relative to parents -> (B, J, 3) m."""
         n = len(betas)
         shape = torch.cat((torch.ones_like(betas[:, :1]), betas), dim=1)  # (B, 11)
-        correctives = (rotmat[:, 1:] - torch.eye(3, dtype=rotmat.dtype, device=rotmat.device)).flatten(1)  # (B, 207)
+        # (B, 207)
+        correctives = (
+            rotmat[:, 1:] - torch.eye(3, dtype=rotmat.dtype, device=rotmat.device)
+        ).flatten(1)
         points = torch.cat((shape, correctives), dim=1) @ self.points  # (B, 24 * 3 * K)
         turned, places = self._bones((shape @ self.rest).view(n, N_JOINTS, 3), rotmat)
         # All bones side by side: one product sums each joint over them.
         side_by_side = turned.transpose(1, 2).reshape(n, 3, N_JOINTS * 3)
-        regressed = (side_by_side @ points.view(n, N_JOINTS * 3, -1)).transpose(1, 2) + self.share @ places  # (B, K, 3)
+        # (B, K, 3)
+        regressed = (side_by_side @ points.view(n, N_JOINTS * 3, -1)).transpose(
+            1, 2
+        ) + self.share @ places
         return torch.cat((places, regressed), dim=1).index_select(1, self.take)
 
     def _bones(self, rest: Tensor, rotmat: Tensor) -> tuple[Tensor, Tensor]:
-        """Rotations (B, 24, 3, 3) and joints (B, 24, 3) m of all bones in the body's frame, by depth."""
+        """Rotations (B, 24, 3, 3) and joints (B, 24, 3) m of all bones in the body's frame, by
+        depth.
+        """
         local = torch.split(rotmat.index_select(1, self.by_depth), self._levels, dim=1)
-        rests, parents = torch.split(rest, self._levels, dim=1), torch.split(self.parent, self._levels)
-        turned, places = [local[0]], [rests[0]]
+        rests = torch.split(rest, self._levels, dim=1)
+        parents = torch.split(self.parent, self._levels)
+        turned = [local[0]]
+        places = [rests[0]]
         for level in range(1, len(self._levels)):
             turn = turned[-1].index_select(1, parents[level])  # the parents', (B, n, 3, 3)
             arm = rests[level] - rests[level - 1].index_select(1, parents[level])  # (B, n, 3)
@@ -93,7 +108,8 @@ class PosedJoints(nn.Module):
 
 def _levels(parents: Sequence[int]) -> tuple[list[list[int]], list[int]]:
     """Joints by their depth in the tree, and the index of each parent in the level above."""
-    levels, place = [[joint for joint, parent in enumerate(parents) if parent < 0]], [0]
+    levels = [[joint for joint, parent in enumerate(parents) if parent < 0]]
+    place = [0]
     while children := [joint for joint, parent in enumerate(parents) if parent in levels[-1]]:
         place += [levels[-1].index(parents[joint]) for joint in children]
         levels.append(children)
@@ -102,24 +118,34 @@ def _levels(parents: Sequence[int]) -> tuple[list[list[int]], list[int]]:
 
 def _rest_vertices(arrays: SmplArrays, vertices: slice | NDArray[np.intp]) -> Floats:
     """Vertices at rest as a function of (1, betas): (v, 3, 11)."""
-    return np.concatenate([arrays.v_template[vertices, :, None], arrays.shapedirs[vertices]], axis=2)
+    return np.concatenate(
+        [arrays.v_template[vertices, :, None], arrays.shapedirs[vertices]], axis=2
+    )
 
 
-def _points(arrays: SmplArrays, regressors: Floats, by_depth: Ints, rest: Floats) -> tuple[Floats, Floats]:
+def _points(
+    arrays: SmplArrays, regressors: Floats, by_depth: Ints, rest: Floats
+) -> tuple[Floats, Floats]:
     """`PosedJoints.points` (218, 24 * 3 * K) and `PosedJoints.share` (K, 24)."""
-    points, shares = [], []
+    points = []
+    shares = []
     for regressor in regressors:
         some = np.flatnonzero(regressor)
         weights = regressor[some, None] * arrays.weights[some][:, by_depth]  # (v, 24)
-        surface = np.concatenate([_rest_vertices(arrays, some), arrays.posedirs[some]], axis=2)  # (v, 3, 218)
+        # (v, 3, 218)
+        surface = np.concatenate([_rest_vertices(arrays, some), arrays.posedirs[some]], axis=2)
         point = np.tensordot(weights, surface, axes=(0, 0))  # (24, 3, 218)
         share = weights.sum(0)  # (24,)
-        point[..., : rest.shape[-1]] -= share[:, None, None] * rest  # a bone turns about its own joint
+        # a bone turns about its own joint
+        point[..., : rest.shape[-1]] -= share[:, None, None] * rest
         points.append(point)
         shares.append(share)
     n_numbers = arrays.posedirs.shape[-1] + rest.shape[-1]
-    stacked = np.stack(points, axis=-1) if points else np.zeros((N_JOINTS, 3, n_numbers, 0))  # (24, 3, 218, K)
-    return np.moveaxis(stacked, 2, 0).reshape(n_numbers, -1), np.reshape(shares, (len(points), N_JOINTS))
+    # (24, 3, 218, K)
+    stacked = np.stack(points, axis=-1) if points else np.zeros((N_JOINTS, 3, n_numbers, 0))
+    return np.moveaxis(stacked, 2, 0).reshape(n_numbers, -1), np.reshape(
+        shares, (len(points), N_JOINTS)
+    )
 
 
 class BodyOutput(NamedTuple):
@@ -135,7 +161,9 @@ class _Smpl(SMPL):  # type: ignore[misc]  # smplx is untyped
 
 
 class Body(nn.Module):
-    """One gender's body model, float32, on one device. Its state_dict is empty: checkpoints hold no body data."""
+    """One gender's body model, float32, on one device. Its state_dict is empty: checkpoints hold no
+    body data.
+    """
 
     faces: Tensor  # (13776, 3) int64, anticlockwise seen from outside
     mean_pose: Tensor  # (144,) 24 rotations in 6D: the first two columns of each matrix, as (3, 2)
@@ -151,15 +179,24 @@ class Body(nn.Module):
         super().__init__()
         self._of = of
         self.is_stand_in = arrays.stand_in  # the procedural body must not be used with real data
-        self.digest = arrays.digest  # sha256: part of the fingerprint of whatever is derived through this body
+        # sha256: part of the fingerprint of whatever is derived through this body
+        self.digest = arrays.digest
         self.smpl = _smpl(arrays)
         take = correspondence("smpl54", "spin49")[0]
         common14 = correspondence("h36m", "common14")[0]
         indices = {"faces": arrays.faces, "spin49_index": take, "common14_index": common14}
         _register(self, **{name: torch.tensor(values) for name, values in indices.items()})
-        for name in ("mean_pose", "mean_shape", "mean_cam", "J_regressor_extra", "J_regressor_h36m"):
+        for name in (
+            "mean_pose",
+            "mean_shape",
+            "mean_cam",
+            "J_regressor_extra",
+            "J_regressor_h36m",
+        ):
             _register(self, **{name: torch.tensor(getattr(arrays, name), dtype=torch.float32)})
-        picked = self.smpl.vertex_joint_selector.extra_joints_idxs.numpy()[:, None] == np.arange(smpl_files.N_VERTICES)
+        picked = self.smpl.vertex_joint_selector.extra_joints_idxs.numpy()[:, None] == np.arange(
+            smpl_files.N_VERTICES
+        )
         regressors = np.concatenate([picked, arrays.J_regressor_extra])
         self._spin49 = PosedJoints(arrays, *_select_regressors(regressors, take))
         h36m = [smpl_files.N_JOINTS + row for row in common14]
@@ -184,9 +221,13 @@ class Body(nn.Module):
         return cls(procedural(gender), functools.cache(cls.stand_in))
 
     def of(self, gender: str) -> Body:
-        """The body of another gender from the same folder, loaded once. Raises as `smpl_files.load` does."""
+        """The body of another gender from the same folder, loaded once. Raises as `smpl_files.load`
+        does.
+        """
         if self._of is None:
-            raise ValueError("gender: expected a body that was loaded from a folder, found one made from arrays")
+            raise ValueError(
+                "gender: expected a body that was loaded from a folder, found one made from arrays"
+            )
         return self._of(gender)
 
     def only(self, genders: Sequence[str], whose: str) -> Self:
@@ -199,7 +240,8 @@ class Body(nn.Module):
             if gender not in genders:
                 declared = ", ".join(genders)
                 raise PipelineError(
-                    f"body.of({gender!r}): the property `genders` of {whose} has only {declared}. Add {gender!r}."
+                    f"body.of({gender!r}): the property `genders` of {whose} has only "
+                    f"{declared}. Add {gender!r}."
                 )
             return self.of(gender)
 
@@ -213,31 +255,51 @@ class Body(nn.Module):
         The root turns about its own joint, which is not at the origin (SMPL paper, equations 2-4).
         """
         posed = self.smpl(
-            betas=betas, global_orient=rotmat[:, :1], body_pose=rotmat[:, 1:], transl=trans, pose2rot=False
+            betas=betas,
+            global_orient=rotmat[:, :1],
+            body_pose=rotmat[:, 1:],
+            transl=trans,
+            pose2rot=False,
         )
-        verts, joints45 = posed.vertices, posed.joints
+        verts = posed.vertices
+        joints45 = posed.joints
         joints54 = torch.cat([joints45, self._regress(self.J_regressor_extra, verts)], dim=1)
         return BodyOutput(verts, joints54[:, self.spin49_index])
 
     def joints(
-        self, *, betas: Tensor, rotmat: Tensor, order: Literal["spin49", "common14", "smpl"] = "spin49"
+        self,
+        *,
+        betas: Tensor,
+        rotmat: Tensor,
+        order: Literal["spin49", "common14", "smpl"] = "spin49",
     ) -> Tensor:
         """The joints of `forward`, or of `common14` of its vertices, for a hundredth of the work.
 
-        betas (B, 10), rotmat (B, 24, 3, 3) relative to parents -> (B, 49 or 14, 3) m; "smpl": (B, 24, 3).
+        betas (B, 10), rotmat (B, 24, 3, 3) relative to parents -> (B, 49 or 14, 3) m; "smpl": (B,
+        24, 3).
         """
-        joints: Tensor = {"spin49": self._spin49, "common14": self._common14, "smpl": self._smpl}[order](betas, rotmat)
+        joints: Tensor = {"spin49": self._spin49, "common14": self._common14, "smpl": self._smpl}[
+            order
+        ](betas, rotmat)
         return joints
 
     def posed_joints(self, pose: Floats, betas: Floats) -> tuple[Doubles, Doubles]:
-        """pose (N, 72) rad, betas (N, 10) -> spin49 (N, 49, 3) and common14 (N, 14, 3) m, without translation."""
-        rotmat = Rotation.from_rotvec(pose.reshape(-1, 3)).as_matrix().reshape(-1, smpl_files.N_JOINTS, 3, 3)
-        joints, common14 = np.empty((len(pose), 49, 3)), np.empty((len(pose), 14, 3))
+        """pose (N, 72) rad, betas (N, 10) -> spin49 (N, 49, 3) and common14 (N, 14, 3) m, without
+        translation.
+        """
+        rotmat = (
+            Rotation.from_rotvec(pose.reshape(-1, 3))
+            .as_matrix()
+            .reshape(-1, smpl_files.N_JOINTS, 3, 3)
+        )
+        joints = np.empty((len(pose), 49, 3))
+        common14 = np.empty((len(pose), 14, 3))
         with torch.no_grad():
             for start in range(0, len(rotmat), AT_ONCE):
                 part = slice(start, start + AT_ONCE)
                 shape, turned = (
-                    torch.from_numpy(array[part]).float().to(self.faces.device) for array in (betas, rotmat)
+                    torch.from_numpy(array[part]).float().to(self.faces.device)
+                    for array in (betas, rotmat)
                 )
                 out = self(betas=shape, rotmat=turned)
                 joints[part] = out.joints.double().cpu().numpy()
@@ -258,10 +320,14 @@ class Body(nn.Module):
 
 
 def _select_regressors(regressors: Floats, take: list[int]) -> tuple[Floats, list[int]]:
-    """The regressors of the joints in `take`, and `take` as indices into SMPL's joints and these."""
+    """The regressors of the joints in `take`, and `take` as indices into SMPL's joints and
+    these.
+    """
     used = sorted({joint for joint in take if joint >= smpl_files.N_JOINTS})
     new = {joint: smpl_files.N_JOINTS + place for place, joint in enumerate(used)}
-    return regressors[[joint - smpl_files.N_JOINTS for joint in used]], [new.get(joint, joint) for joint in take]
+    return regressors[[joint - smpl_files.N_JOINTS for joint in used]], [
+        new.get(joint, joint) for joint in take
+    ]
 
 
 def _smpl(arrays: SmplArrays) -> _Smpl:

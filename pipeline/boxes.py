@@ -18,9 +18,11 @@ REFERENCE_PX: Final = 150.0  # a person whose extent has this diagonal has scale
 
 
 def extents(kp_2d: Floats, threshold: float = 0.0) -> tuple[Doubles, Bools]:
-    """Corners (N, 2, 2) of the joints with confidence above `threshold`, and (N,) whether there is any such joint.
+    """Corners (N, 2, 2) of the joints with confidence above `threshold`, and (N,) whether there is
+    any such joint.
 
-    kp_2d is (N, J, 3) px px confidence. Rows without a joint have corners at 0. Non-finite joints count as unseen.
+    kp_2d is (N, J, 3) px px confidence. Rows without a joint have corners at 0. Non-finite joints
+    count as unseen.
     """
     points = np.asarray(kp_2d, np.float64)
     visible = (points[..., 2] > threshold) & np.isfinite(points).all(axis=-1)
@@ -35,8 +37,9 @@ def extents(kp_2d: Floats, threshold: float = 0.0) -> tuple[Doubles, Bools]:
 def tight_boxes(kp_2d: Floats, factor: float = 1.0) -> tuple[NDArray[np.float32], Bools, Bools]:
     """Extent of the visible joints, made square by its larger side, times `factor`.
 
-    kp_2d is (N, J, 3); a joint is visible if its confidence is above 0. Returns boxes (N, 4) cxcywh px, and two reasons
-    to drop a row: (N,) `empty` (no visible joint) and (N,) `degenerate` (the larger side is under a pixel).
+    kp_2d is (N, J, 3); a joint is visible if its confidence is above 0. Returns boxes (N, 4) cxcywh
+    px, and two reasons to drop a row: (N,) `empty` (no visible joint) and (N,) `degenerate` (the
+    larger side is under a pixel).
     """
     corners, any_seen = extents(kp_2d)
     centre = corners.mean(axis=1)
@@ -50,23 +53,28 @@ def smooth_boxes(
 ) -> tuple[NDArray[np.float32], int, int]:
     """Boxes of one person over time, robust against single bad detections.
 
-    kp_2d is (N, J, 3), one row per frame. Each frame's extent of the joints above `threshold` gives a centre and a
-    scale 150 / diagonal. Missing frames between detections are interpolated linearly; a median filter (zero-padded) and
-    a Gaussian (mirrored) follow. Returns (boxes, first, stop): cxcywh px for the frames [first, stop) from the first to
-    the last detection, side 150 / scale, no margin; (0, 4) boxes, 0 and 0 without any detection.
+    kp_2d is (N, J, 3), one row per frame. Each frame's extent of the joints above `threshold` gives
+    a centre and a scale 150 / diagonal. Missing frames between detections are interpolated
+    linearly; a median filter (zero-padded) and a Gaussian (mirrored) follow. Returns (boxes, first,
+    stop): cxcywh px for the frames [first, stop) from the first to the last detection, side 150 /
+    scale, no margin; (0, 4) boxes, 0 and 0 without any detection.
 
-    With fewer than (median + 1) / 2 frames, the zero padding would be the median and the side infinite. The filter is
-    then as wide as the number of frames (odd).
+    With fewer than (median + 1) / 2 frames, the zero padding would be the median and the side
+    infinite. The filter is then as wide as the number of frames (odd).
     """
     corners, any_seen = extents(kp_2d, threshold)
     diagonal = np.linalg.norm(corners[:, 1] - corners[:, 0], axis=-1)
     detected = np.flatnonzero(any_seen & (diagonal >= MIN_DIAGONAL_PX))
     if not len(detected):
         return np.zeros((0, 4), np.float32), 0, 0
-    first, stop = int(detected[0]), int(detected[-1]) + 1
-    values = np.column_stack([corners[detected].mean(axis=1), REFERENCE_PX / diagonal[detected]])  # cx, cy, scale
+    first = int(detected[0])
+    stop = int(detected[-1]) + 1
+    # cx, cy, scale
+    values = np.column_stack([corners[detected].mean(axis=1), REFERENCE_PX / diagonal[detected]])
     every = np.arange(first, stop)
-    smooth = np.column_stack([_smooth(np.interp(every, detected, column), median, sigma) for column in values.T])
+    smooth = np.column_stack(
+        [_smooth(np.interp(every, detected, column), median, sigma) for column in values.T]
+    )
     side = REFERENCE_PX / smooth[:, 2]
     return np.column_stack([smooth[:, :2], side, side]).astype(np.float32), first, stop
 
@@ -77,13 +85,16 @@ def _smooth(column: Doubles, median: int, sigma: float) -> Doubles:
 
     if 2 * len(column) <= median:
         median = len(column) - 1 + len(column) % 2
-    robust = median_filter(column, size=median, mode="constant", cval=0.0)  # scipy.signal.medfilt, at any length
-    smooth: Doubles = gaussian_filter1d(robust, sigma)  # its default mode mirrors: d c b a | a b c d
+    # scipy.signal.medfilt, at any length
+    robust = median_filter(column, size=median, mode="constant", cval=0.0)
+    # its default mode mirrors: d c b a | a b c d
+    smooth: Doubles = gaussian_filter1d(robust, sigma)
     return smooth
 
 
 def boxes_with_margin(joints: Doubles, margin: float) -> Doubles:
-    """Joints (N, J, 3) px px confidence -> (N, 4), x y of the upper left corner, w h, px; infinite without a joint.
+    """Joints (N, J, 3) px px confidence -> (N, 4), x y of the upper left corner, w h, px; infinite
+    without a joint.
 
     margin: added to the joints' extent on every side, as a share of it.
     """

@@ -1,8 +1,9 @@
 """Cameras in a world, bodies in their view, and rotations.  raw -> [tracks] -> features -> windows
 
-`extrinsics` are (..., 4, 4), world to camera, m, rows [R t; 0 0 0 1] with a rotation R: a world point p is R p + t in
-the camera, whose axes point right (x), down (y) and into the image (z). Computed in float64; leading shapes broadcast.
-`vibe_model.cameras` has the weak-perspective cameras that models predict.
+`extrinsics` are (..., 4, 4), world to camera, m, rows [R t; 0 0 0 1] with a rotation R: a world
+point p is R p + t in the camera, whose axes point right (x), down (y) and into the image (z).
+Computed in float64; leading shapes broadcast. `vibe_model.cameras` has the weak-perspective cameras
+that models predict.
 """
 
 from __future__ import annotations
@@ -20,32 +21,43 @@ _IDENTITY_6D: Final = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 _MIRROR: Final = np.array([-1.0, 1.0, 1.0, 1.0])
 
 
-def to_camera(root: ArrayLike, trans: ArrayLike, extrinsics: ArrayLike, pelvis: ArrayLike) -> tuple[Doubles, Doubles]:
+def to_camera(
+    root: ArrayLike, trans: ArrayLike, extrinsics: ArrayLike, pelvis: ArrayLike
+) -> tuple[Doubles, Doubles]:
     """SMPL's global orientation and translation in the world -> the same in the camera.
 
-    root: (..., 3) axis-angle, rad; trans: (..., 3) m, as SMPL adds it to its vertices; extrinsics: (..., 4, 4); pelvis:
-    (..., 3) m, joint 0 of the body of these betas in its rest pose -> root, trans (..., 3) each.
+    root: (..., 3) axis-angle, rad; trans: (..., 3) m, as SMPL adds it to its vertices; extrinsics:
+    (..., 4, 4); pelvis: (..., 3) m, joint 0 of the body of these betas in its rest pose -> root,
+    trans (..., 3) each.
 
-    SMPL turns about its pelvis, which is not its origin (Loper et al. 2015, equations 3 and 4; joint 0 of the posed
-    body is pelvis + trans): R_c = R R_w, t_c = R (t_w + pelvis) + t - pelvis.
+    SMPL turns about its pelvis, which is not its origin (Loper et al. 2015, equations 3 and 4;
+    joint 0 of the posed body is pelvis + trans): R_c = R R_w, t_c = R (t_w + pelvis) + t - pelvis.
     """
     rotation, shift = _parts(extrinsics)
     rest = np.asarray(pelvis, np.float64)
-    return compose(rotation, root), _apply(rotation, np.asarray(trans, np.float64) + rest) + shift - rest
+    return compose(rotation, root), _apply(
+        rotation, np.asarray(trans, np.float64) + rest
+    ) + shift - rest
 
 
-def to_world(root: ArrayLike, trans: ArrayLike, extrinsics: ArrayLike, pelvis: ArrayLike) -> tuple[Doubles, Doubles]:
-    """The inverse of `to_camera`: root and trans (..., 3) in the camera -> the same in the world, rad and m."""
+def to_world(
+    root: ArrayLike, trans: ArrayLike, extrinsics: ArrayLike, pelvis: ArrayLike
+) -> tuple[Doubles, Doubles]:
+    """The inverse of `to_camera`: root and trans (..., 3) in the camera -> the same in the world,
+    rad and m.
+    """
     rotation, shift = _parts(extrinsics)
-    back, rest = np.swapaxes(rotation, -1, -2), np.asarray(pelvis, np.float64)
+    back = np.swapaxes(rotation, -1, -2)
+    rest = np.asarray(pelvis, np.float64)
     return compose(back, root), _apply(back, np.asarray(trans, np.float64) + rest - shift) - rest
 
 
 def project(points: ArrayLike, intrinsics: ArrayLike) -> Doubles:
-    """Pinhole projection: points (..., 3) m in the camera, intrinsics (..., 3, 3) px -> (..., 2) px.
+    """Pinhole projection: points (..., 3) m in the camera, intrinsics (..., 3, 3) px -> (..., 2)
+    px.
 
-    Points at or behind the camera's plane are NaN. Intrinsics per frame need an axis for the joints: (F, J, 3) by (F,
-    1, 3, 3).
+    Points at or behind the camera's plane are NaN. Intrinsics per frame need an axis for the
+    joints: (F, J, 3) by (F, 1, 3, 3).
     """
     points = np.asarray(points, np.float64)
     depth = np.where(points[..., 2:] > 0, points[..., 2:], np.nan)
@@ -54,14 +66,18 @@ def project(points: ArrayLike, intrinsics: ArrayLike) -> Doubles:
 
 
 def angular_velocity(extrinsics: ArrayLike, convention: str = "gvhmr") -> Doubles:
-    """Camera rotation between rows: extrinsics (F, 4, 4) of successive rows -> (F, 6), two matrix rows end to end.
+    """Camera rotation between rows: extrinsics (F, 4, 4) of successive rows -> (F, 6), two matrix
+    rows end to end.
 
-    "gvhmr": the first two rows of R[i + 1] R[i]^T, per frame. The last row repeats the one before it (Shen et al. 2024,
-    hmr_global.py). "wham": the first two rows of R[i - 1] R[i]^T, minus the identity's, times 30: per second at 30 fps.
-    The first row is 0 (Shin et al. 2024, lib/data/datasets/bedlam.py). Raises ValueError for another convention.
+    "gvhmr": the first two rows of R[i + 1] R[i]^T, per frame. The last row repeats the one before
+    it (Shen et al. 2024, hmr_global.py). "wham": the first two rows of R[i - 1] R[i]^T, minus the
+    identity's, times 30: per second at 30 fps. The first row is 0 (Shin et al. 2024,
+    lib/data/datasets/bedlam.py). Raises ValueError for another convention.
     """
     if convention not in CONVENTIONS:
-        raise ValueError(f"convention: expected one of {', '.join(CONVENTIONS)}, found {convention!r}")
+        raise ValueError(
+            f"convention: expected one of {', '.join(CONVENTIONS)}, found {convention!r}"
+        )
     rotation = _parts(extrinsics)[0]
     steps = rotation[1:] @ np.swapaxes(rotation[:-1], -1, -2)  # (F - 1, 3, 3)
     six = np.tile(_IDENTITY_6D, (len(rotation), 1))
@@ -75,9 +91,11 @@ def angular_velocity(extrinsics: ArrayLike, convention: str = "gvhmr") -> Double
 
 
 def mirrored(extrinsics: Floats) -> Floats:
-    """The camera that sees the mirrored world as the mirrored image: (..., 4, 4) -> (..., 4, 4) of equal dtype.
+    """The camera that sees the mirrored world as the mirrored image: (..., 4, 4) -> (..., 4, 4) of
+    equal dtype.
 
-    The x axes of both world and camera change sign, so a rotation stays one: S E S, S = diag(-1, 1, 1, 1).
+    The x axes of both world and camera change sign, so a rotation stays one: S E S, S = diag(-1, 1,
+    1, 1).
     """
     extrinsics = np.asarray(extrinsics)
     sign = _MIRROR.astype(extrinsics.dtype)
@@ -92,7 +110,8 @@ def mirrored_axis(axes: Floats) -> Floats:
 
 def is_rigid(extrinsics: Floats) -> Bools:
     """(N, 4, 4) -> (N,): finite, a rotation to 1%, no mirror, and a last row of 0 0 0 1."""
-    finite = np.asarray((np.abs(extrinsics) < LARGEST).all(axis=(1, 2)))  # comparisons with NaN are false
+    # comparisons with NaN are false
+    finite = np.asarray((np.abs(extrinsics) < LARGEST).all(axis=(1, 2)))
     last = np.abs(np.where(finite[:, None], extrinsics[:, 3], 0) - (0, 0, 0, 1)).max(axis=1) < 1e-6
     return np.asarray(finite & last & is_rotation(extrinsics[:, :3, :3]))
 
@@ -105,9 +124,11 @@ def is_rotation(matrices: Floats) -> Bools:
 
 
 def pose_in_camera(pose: Floats, to_camera: Floats) -> Doubles:
-    """(N, 72) SMPL axis-angle in the world and (N, 3, 3) or (3, 3) world to camera -> (N, 72) in the camera, rad.
+    """(N, 72) SMPL axis-angle in the world and (N, 3, 3) or (3, 3) world to camera -> (N, 72) in
+    the camera, rad.
 
-    Changes only the global orientation, SMPL's joint 0: the other joints are relative to their parents.
+    Changes only the global orientation, SMPL's joint 0: the other joints are relative to their
+    parents.
     """
     in_view = np.array(pose, np.float64)
     in_view[:, :3] = compose(to_camera, in_view[:, :3])
@@ -115,7 +136,9 @@ def pose_in_camera(pose: Floats, to_camera: Floats) -> Doubles:
 
 
 def compose(rotation: Floats, vectors: ArrayLike) -> Doubles:
-    """`rotation` (..., 3, 3) after `vectors` (..., 3), axis-angle rad -> (..., 3) axis-angle rad."""
+    """`rotation` (..., 3, 3) after `vectors` (..., 3), axis-angle rad -> (..., 3) axis-angle
+    rad.
+    """
     from scipy.spatial.transform import Rotation  # takes 0.4 s
 
     first = np.asarray(vectors, np.float64)
@@ -126,13 +149,17 @@ def compose(rotation: Floats, vectors: ArrayLike) -> Doubles:
 
 
 def _slerp(start: Doubles, end: Doubles, part: Doubles) -> Doubles:
-    """Two (..., 3) axis-angle rotations -> (..., 3) the one at `part` (...,), 0 to 1, of the shortest arc between them.
+    """Two (..., 3) axis-angle rotations -> (..., 3) the one at `part` (...,), 0 to 1, of the
+    shortest arc between them.
 
     Closed forms over whole arrays: several times as fast as SciPy's Rotation.
     """
-    first, second = _quaternions(start), _quaternions(end)
+    first = _quaternions(start)
+    second = _quaternions(end)
     second = np.where(np.einsum("i...,i...->...", first, second) < 0, -second, second)
-    apart, together = (np.sqrt(np.einsum("i...,i...->...", q, q)) for q in (second - first, second + first))
+    apart, together = (
+        np.sqrt(np.einsum("i...,i...->...", q, q)) for q in (second - first, second + first)
+    )
     arc = 2 * np.arctan2(apart, together)  # exact for small arcs, where an arc cosine is not
     scale = np.sinc(arc / np.pi)
     of_first, of_second = ((k * np.sinc(k * arc / np.pi) / scale) for k in (1 - part, part))
@@ -151,11 +178,13 @@ def _quaternions(rotvec: Doubles) -> Doubles:
 
 
 def resample_rotations(rotvec: Doubles, position: Doubles) -> Doubles:
-    """(N, J, 3) axis-angle rad at fractional positions (M,) -> (M, J, 3): the shortest arc between neighbours.
+    """(N, J, 3) axis-angle rad at fractional positions (M,) -> (M, J, 3): the shortest arc between
+    neighbours.
 
     Whole positions give the stored vector itself, at any angle.
     """
-    before, part = np.floor(position).astype(np.int64), position % 1
+    before = np.floor(position).astype(np.int64)
+    part = position % 1
     out = rotvec[before]
     between = part > 0
     if between.any():
@@ -167,7 +196,8 @@ def resample_rotations(rotvec: Doubles, position: Doubles) -> Doubles:
 def resample_linear(values: Doubles, position: Doubles) -> Doubles:
     """(N, C) at fractional positions (M,) -> (M, C)."""
     before = np.floor(position).astype(np.int64)
-    after, part = np.minimum(before + 1, len(values) - 1), (position % 1)[:, None]
+    after = np.minimum(before + 1, len(values) - 1)
+    part = (position % 1)[:, None]
     return values[before] * (1 - part) + values[after] * part
 
 

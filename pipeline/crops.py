@@ -1,7 +1,8 @@
-"""Crops of one person, and keypoints in their pixels.  raw -> tracks -> [crops] -> features -> windows
+"""Crops of one person, and keypoints in their pixels.  raw -> tracks -> [crops] -> features ->
+windows
 
-Pixels and keypoints go through the same affine map (`crop_affine`). Pixel (i, j) of an image has its centre at x = j, y
-= i.
+Pixels and keypoints go through the same affine map (`crop_affine`). Pixel (i, j) of an image has
+its centre at x = j, y = i.
 """
 
 from __future__ import annotations
@@ -16,37 +17,49 @@ from pipeline.skeletons import Doubles, Floats
 from pipeline.track import CROP_SCALE
 
 CROP_SIZE: Final = 224  # px, the side of a crop
-LARGEST_PX: Final = 2.0**20  # a crop this wide shows an image as less than a pixel; OpenCV's integers end at 2^21
+# a crop this wide shows an image as less than a pixel; OpenCV's integers end at 2^21
+LARGEST_PX: Final = 2.0**20
 
 
 def crop_affine(bbox: Floats, scale: float = CROP_SCALE, size: int = CROP_SIZE) -> Doubles:
     """(..., 4) cxcywh px -> (..., 2, 3): the map from image pixels to crop pixels.
 
-    The centre of the box, scaled by `scale`, goes to (size / 2, size / 2), and its width and height become `size`.
-    Raises ValueError for a box that is not finite or has no area.
+    The centre of the box, scaled by `scale`, goes to (size / 2, size / 2), and its width and height
+    become `size`. Raises ValueError for a box that is not finite or has no area.
     """
     box = np.asarray(bbox, np.float64)
     if not (np.isfinite(box).all() and (box[..., 2:] > 0).all() and 0 < scale < np.inf):
         raise ValueError(
-            f"no crop has box {box.tolist()} and scale {scale}: centre, size and scale must be finite, size > 0"
+            f"no crop has box {box.tolist()} and scale {scale}: centre, size and scale must be "
+            "finite, size > 0"
         )
     zoom = size / (box[..., 2:] * scale)
     matrix = np.zeros((*box.shape[:-1], 2, 3))
-    matrix[..., 0, 0], matrix[..., 1, 1] = zoom[..., 0], zoom[..., 1]
+    matrix[..., 0, 0] = zoom[..., 0]
+    matrix[..., 1, 1] = zoom[..., 1]
     matrix[..., 2] = size / 2 - zoom * box[..., :2]
     return matrix
 
 
 def crop_person(
-    image: Image, bbox: Floats, scale: float = CROP_SCALE, size: int = CROP_SIZE, *, mirrored: bool = False
+    image: Image,
+    bbox: Floats,
+    scale: float = CROP_SCALE,
+    size: int = CROP_SIZE,
+    *,
+    mirrored: bool = False,
 ) -> Image:
-    """(H, W, 3) uint8 RGB and a (4,) box -> (size, size, 3) uint8 RGB: bilinear, black outside the image.
+    """(H, W, 3) uint8 RGB and a (4,) box -> (size, size, 3) uint8 RGB: bilinear, black outside the
+    image.
 
-    With `mirrored`, a keypoint's normalised x changes sign. Needs the memory of the crop only, however large the box
-    is. Raises ValueError for an image of another shape or type, and for a box as `crop_affine` does.
+    With `mirrored`, a keypoint's normalised x changes sign. Needs the memory of the crop only,
+    however large the box is. Raises ValueError for an image of another shape or type, and for a box
+    as `crop_affine` does.
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
-        raise ValueError(f"expected an (H, W, 3) uint8 RGB image, found {image.shape} {image.dtype}")
+        raise ValueError(
+            f"expected an (H, W, 3) uint8 RGB image, found {image.shape} {image.dtype}"
+        )
     matrix = crop_affine(bbox, scale, size)
     box = np.asarray(bbox, np.float64)
     half = box[2:] * scale / 2
@@ -60,10 +73,15 @@ def crop_person(
     return np.asarray(cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR), np.uint8)
 
 
-def normalise_keypoints(kp_2d: Floats, bbox: Floats, scale: float = CROP_SCALE, size: int = CROP_SIZE) -> Floats:
-    """(..., J, 3) image px and (..., 4) boxes -> [-1, 1] across the crop, 2 x / size - 1. Confidence is kept."""
+def normalise_keypoints(
+    kp_2d: Floats, bbox: Floats, scale: float = CROP_SCALE, size: int = CROP_SIZE
+) -> Floats:
+    """(..., J, 3) image px and (..., 4) boxes -> [-1, 1] across the crop, 2 x / size - 1.
+    Confidence is kept.
+    """
     matrix = crop_affine(bbox, scale, size)
-    zoom, shift = np.diagonal(matrix[..., :2], axis1=-2, axis2=-1), matrix[..., 2]
+    zoom = np.diagonal(matrix[..., :2], axis1=-2, axis2=-1)
+    shift = matrix[..., 2]
     points = np.asarray(kp_2d[..., :2], np.float64) * zoom[..., None, :] + shift[..., None, :]
     out = np.array(kp_2d)
     out[..., :2] = 2 * points / size - 1

@@ -12,7 +12,9 @@ from typing import Any, Final
 
 
 class PipelineError(Exception):
-    """Base of all errors that a user can correct. The command line prints them without a traceback."""
+    """Base of all errors that a user can correct. The command line prints them without a
+    traceback.
+    """
 
 
 FOLDER: Final = "folder"  # the key of an error about a folder as a whole
@@ -26,10 +28,18 @@ class RawDataError(PipelineError, ValueError):
     """
 
     def __init__(
-        self, file: Path, key: str, expected: str, found: str, do: str, reason: str = "bad_label_file"
+        self,
+        file: Path,
+        key: str,
+        expected: str,
+        found: str,
+        do: str,
+        reason: str = "bad_label_file",
     ) -> None:
         within = "" if key in WHOLE else f"{key!r}: "  # what is wrong is the file itself
-        super().__init__(f"{file}: {within}expected {expected}, found {_strip_name(file, found)}. {do}")
+        super().__init__(
+            f"{file}: {within}expected {expected}, found {_strip_name(file, found)}. {do}"
+        )
         self.file = file
         self.reason = reason
 
@@ -68,7 +78,9 @@ def reading_refused() -> Iterator[list[RawDataError]]:
 
 
 class MissingAssets(PipelineError, FileNotFoundError):
-    """Files of the body model are missing; the message names them, their source and the demo body."""
+    """Files of the body model are missing; the message names them, their source and the demo
+    body.
+    """
 
 
 class UnsafePickle(PipelineError, ValueError):
@@ -112,7 +124,9 @@ _OURS: Final = {  # pydantic's words for a type: ours
 
 
 def expected(error: Exception) -> str:
-    """Why a value is refused, in one line: "expected more than 0" for pydantic's errors, else the error's text."""
+    """Why a value is refused, in one line: "expected more than 0" for pydantic's errors, else the
+    error's text.
+    """
     details = getattr(error, "errors", None)
     if details is None:
         return str(error)

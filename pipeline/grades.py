@@ -1,7 +1,8 @@
-"""Grades of a track without a target: shaking joints, changing limbs, sliding feet.  raw -> [tracks] -> features
+"""Grades of a track without a target: shaking joints, changing limbs, sliding feet.  raw ->
+[tracks] -> features
 
-Third differences of noise are sqrt(20) times as large as the noise; those of smooth motion are small. The page
-docs/datasets/videos.md describes the numbers.
+Third differences of noise are sqrt(20) times as large as the noise; those of smooth motion are
+small. The page docs/datasets/videos.md describes the numbers.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from pipeline.files.pixels.clip_record import record_from
 from pipeline.files.pixels.frames import FrameSource, Video
 from pipeline.skeletons import JOINTS, LARGEST, Bools, Doubles, Ints, keypoints_13
 
-LIMBS: Final = ((0, 2), (1, 3), (2, 4), (3, 5), (6, 8), (7, 9), (8, 10), (9, 11))  # upper and lower arms and legs
+# upper and lower arms and legs
+LIMBS: Final = ((0, 2), (1, 3), (2, 4), (3, 5), (6, 8), (7, 9), (8, 10), (9, 11))
 COLUMNS: Final = ("frame_index", "bbox", "kp_2d", "kp_3d", "has_3d", "trans", "extrinsics", "up")
 ANKLES: Final = [10, 11]
 PELVIS: Final = JOINTS["spin49"].index("OP MidHip")  # where `trans` is
@@ -40,21 +42,30 @@ class Grade(NamedTuple):
     """Numbers of a track; nan where it has no such joints."""
 
     visible_percent: float = math.nan  # of the 12 joints from shoulders to ankles
-    jitter_2d_percent: float = math.nan  # standard deviation of the worst joint's noise, of the box's side
-    limb_spread_2d_percent: float = math.nan  # standard deviation of the worst limb's length, of its mean
-    skating_2d_percent_s: float = math.nan  # median speed of the foot on the ground, along x, of the box's side
+    # standard deviation of the worst joint's noise, of the box's side
+    jitter_2d_percent: float = math.nan
+    # standard deviation of the worst limb's length, of its mean
+    limb_spread_2d_percent: float = math.nan
+    # median speed of the foot on the ground, along x, of the box's side
+    skating_2d_percent_s: float = math.nan
     jitter_3d_mm: float = math.nan
     limb_spread_3d_percent: float = math.nan
     skating_3d_cm_s: float = math.nan
 
     def __str__(self) -> str:
         """
-        >>> str(Grade(91.4, limb_spread_2d_percent=12.3))
-        "91 % of 12 joints visible; 2D: the worst limb's length varies by 12 % (with foreshortening)"
+        >>> print(str(Grade(91.4, limb_spread_2d_percent=12.3)).partition("; ")[2])
+        2D: the worst limb's length varies by 12 % (with foreshortening)
         """
-        texts = [text.format(round(x, 3)) if not math.isnan(x) else "" for text, x in zip(_TEXTS, self, strict=True)]
+        texts = [
+            text.format(round(x, 3)) if not math.isnan(x) else ""
+            for text, x in zip(_TEXTS, self, strict=True)
+        ]
         parts = (("", texts[:1]), ("2D: ", texts[1:4]), ("3D: ", texts[4:]))
-        return "; ".join(name + ", ".join(filter(None, part)) for name, part in parts if any(part)) or "no joints"
+        return (
+            "; ".join(name + ", ".join(filter(None, part)) for name, part in parts if any(part))
+            or "no joints"
+        )
 
     def worse(self, other: Grade) -> Grade:
         """The worse of each number."""
@@ -85,13 +96,18 @@ class _Joints(NamedTuple):
         whole = (self.frames[3:] - self.frames[:-3] == 3)[:, None]
         rows = whole & self.seen[3:] & self.seen[2:-1] & self.seen[1:-2] & self.seen[:-3]
         enough = np.flatnonzero(rows.sum(axis=0) >= FEWEST)
-        return NOISE * float(max((np.median(third[rows[:, j], j]) for j in enough), default=math.nan))
+        return NOISE * float(
+            max((np.median(third[rows[:, j], j]) for j in enough), default=math.nan)
+        )
 
     def limb_spread(self) -> float:
         spreads = []
         for a, b in LIMBS:
             rows = self.seen[:, a] & self.seen[:, b]
-            length = np.linalg.norm(self.points[rows, a] - self.points[rows, b], axis=-1) / self.size[rows]
+            length = (
+                np.linalg.norm(self.points[rows, a] - self.points[rows, b], axis=-1)
+                / self.size[rows]
+            )
             if len(length) >= FEWEST and (mean := length.mean()) > 0:
                 spreads.append(float(length.std() / mean))
         return max(spreads, default=math.nan)
@@ -109,10 +125,17 @@ class _Joints(NamedTuple):
         height = np.where(self.seen[:, ANKLES], self.points[:, ANKLES] @ up, LARGEST)
         lower = np.nan_to_num(height, nan=LARGEST).min(axis=1, keepdims=True)
         ground = minimum_filter1d(lower, 2 * round(AROUND * rate) + 1, axis=0)
-        stands = (height == lower) & (lower < LARGEST) & (lower - ground <= contact * self.size[:, None])
+        stands = (
+            (height == lower) & (lower < LARGEST) & (lower - ground <= contact * self.size[:, None])
+        )
         still = (self.frames[k:] - self.frames[:-k] == k) & (shots[k:] == shots[:-k])
         way = self.points[k:, ANKLES] - self.points[:-k, ANKLES]
-        speed = np.linalg.norm(way - (way @ up)[..., None] * up, axis=-1) / self.size[k:, None] * rate / k
+        speed = (
+            np.linalg.norm(way - (way @ up)[..., None] * up, axis=-1)
+            / self.size[k:, None]
+            * rate
+            / k
+        )
         speed = speed[stands[k:] & stands[:-k] & still[:, None]]
         return float(np.median(speed)) if len(speed) >= FEWEST else math.nan
 
@@ -125,9 +148,9 @@ def grade(
 ) -> Grade:
     """Grade a track by its T rows.
 
-    columns: as in COLUMNS, (T, ...), and BLAZE_JOINTS. fps: of the video; nan: no speed. source: the images, whose file
-    of `detect` says where the camera moved if there are no `extrinsics`. clip: `ClipRecord.as_dict`, for speeds by time
-    where frames are uneven.
+    columns: as in COLUMNS, (T, ...), and BLAZE_JOINTS. fps: of the video; nan: no speed. source:
+    the images, whose file of `detect` says where the camera moved if there are no `extrinsics`.
+    clip: `ClipRecord.as_dict`, for speeds by time where frames are uneven.
     """
     index = columns["frame_index"].astype(np.int64)
     found = np.full(len(Grade._fields), math.nan)
@@ -138,9 +161,13 @@ def grade(
         fps *= record.usual_fps / record.fps
     steps, counts = np.unique(np.diff(ticks), return_counts=True)
     step = int(steps[counts.argmax()]) if len(steps) else 1
-    frames, rate, shots, up = (ticks - ticks[0]) / step, fps / step, None, None
+    frames = (ticks - ticks[0]) / step
+    rate = fps / step
+    shots = None
+    up = None
     if "bbox" not in columns:  # motion without a camera
-        shots, up = np.zeros(len(index), np.int64), np.array([0.0, 0.0, 1.0])
+        shots = np.zeros(len(index), np.int64)
+        up = np.array([0.0, 0.0, 1.0])
     elif "extrinsics" in columns:
         camera = columns["extrinsics"].astype(np.float64)
         same = np.abs(np.diff(camera, axis=0)).max(axis=(1, 2)) <= MOVED  # nan: unknown
@@ -150,13 +177,22 @@ def grade(
         shots = np.searchsorted(moved, index, side="right")
     if "kp_2d" in columns and columns["kp_2d"][..., 2].any():
         kp = keypoints_13(columns["kp_2d"].astype(np.float64))[:, 1:]
-        joints = _Joints(frames, kp[..., :2], kp[..., 2] > 0, np.maximum(columns["bbox"][:, 2].astype(np.float64), 1))
+        joints = _Joints(
+            frames,
+            kp[..., :2],
+            kp[..., 2] > 0,
+            np.maximum(columns["bbox"][:, 2].astype(np.float64), 1),
+        )
         speed = joints.skating(np.array([0.0, -1.0]), rate, shots, CONTACT[0])
-        found[:4] = 100 * np.array([joints.seen.mean(), joints.jitter(), joints.limb_spread(), speed])
+        found[:4] = 100 * np.array(
+            [joints.seen.mean(), joints.jitter(), joints.limb_spread(), speed]
+        )
     kp, root = _joints_3d(columns)
     if (kp[..., 3] > 0).any():
         joints = _Joints(frames, kp[..., :3], kp[..., 3] > 0, np.ones(len(kp)))
-        speed = joints._replace(points=joints.points + root[:, None]).skating(up, rate, shots, CONTACT[1])
+        speed = joints._replace(points=joints.points + root[:, None]).skating(
+            up, rate, shots, CONTACT[1]
+        )
         found[4:] = 1000 * joints.jitter(), 100 * joints.limb_spread(), 100 * speed
         found[0] = 100 * joints.seen.mean() if math.isnan(found[0]) else found[0]
     return Grade(*found.tolist())
@@ -170,7 +206,9 @@ def track_grade(
 ) -> Grade:
     """`grade` of a committed track. Raises CacheError if rows cannot be read."""
     names = (name for name in COLUMNS if name in {*split.columns, *split.extra})
-    columns: dict[str, NDArray[Any]] = {name: split.rows(name, track.start, track.stop) for name in names}
+    columns: dict[str, NDArray[Any]] = {
+        name: split.rows(name, track.start, track.stop) for name in names
+    }
     if BLAZE_JOINTS in split.streams:
         with contextlib.suppress(cache.CacheError):  # rows that are not extracted yet
             columns[BLAZE_JOINTS] = split.rows(f"features/{BLAZE_JOINTS}", track.start, track.stop)
@@ -178,12 +216,20 @@ def track_grade(
 
 
 def _joints_3d(columns: Mapping[str, NDArray[Any]]) -> tuple[Doubles, Doubles]:
-    """(T, 12, 4) m and confidence, which is 0 without 3D joints; (T, 3) m, what moves them in place, nan if unknown."""
+    """(T, 12, 4) m and confidence, which is 0 without 3D joints; (T, 3) m, what moves them in
+    place, nan if unknown.
+    """
     shape = (len(columns["frame_index"]), 33, 4)
     if "kp_3d" not in columns:
-        kp = columns.get(BLAZE_JOINTS, np.zeros(shape)).reshape(shape)[:, BLAZE_12].astype(np.float64)
+        kp = (
+            columns.get(BLAZE_JOINTS, np.zeros(shape))
+            .reshape(shape)[:, BLAZE_12]
+            .astype(np.float64)
+        )
         kp[..., 3] *= kp[..., 3] >= VISIBLE
         return kp, np.full((len(kp), 3), np.nan)
     every = columns["kp_3d"].astype(np.float64)
     every[..., 3] *= columns["has_3d"][:, None] == 1
-    return keypoints_13(every)[:, 1:], columns.get("trans", np.full((len(every), 3), np.nan)) - every[:, PELVIS, :3]
+    return keypoints_13(every)[:, 1:], columns.get(
+        "trans", np.full((len(every), 3), np.nan)
+    ) - every[:, PELVIS, :3]

@@ -1,21 +1,25 @@
-"""Linking of detections over time, selection of training frames.  raw -> [tracks] -> features -> windows
+"""Linking of detections over time, selection of training frames.  raw -> [tracks] -> features ->
+windows
 
-Each person moves at a constant velocity that changes at random (a Kalman filter on the joints' mean, as in SORT, Bewley
-et al. 2016), relative to the camera's motion if that is known. Each frame's detections are paired with the persons at
-the least total cost (Kuhn: The Hungarian method, 1955). The cost of a pair is
+Each person moves at a constant velocity that changes at random (a Kalman filter on the joints'
+mean, as in SORT, Bewley et al. 2016), relative to the camera's motion if that is known. Each
+frame's detections are paired with the persons at the least total cost (Kuhn: The Hungarian method,
+1955). The cost of a pair is
 
     |d|^2 / S + (r / SHAPE)^2 + SURENESS log(S / R) + NEWCOMER / n
 
-with d (px) the mean distance, as a vector, from the joints expected to those detected, over joints seen in both; S its
-expected variance, which grows with time, and R that of a detection; r the mean distance that remains without d, by the
-box diagonal; n how often the person was seen. Pairs up to SURE_COST are linked first; pairs above MAX_COST, or a
-diagonal apart, never. Nothing is linked across a scene cut. Lengths are in box diagonals of the last detection;
-benchmarks/linking.py has the scenes from which the constants are.
+with d (px) the mean distance, as a vector, from the joints expected to those detected, over joints
+seen in both; S its expected variance, which grows with time, and R that of a detection; r the mean
+distance that remains without d, by the box diagonal; n how often the person was seen. Pairs up to
+SURE_COST are linked first; pairs above MAX_COST, or a diagonal apart, never. Nothing is linked
+across a scene cut. Lengths are in box diagonals of the last detection; benchmarks/linking.py has
+the scenes from which the constants are.
 
-Frames are selected as HMMR's authors did for InstaVariety (Kanazawa et al. 2019, their TFRecord converter): a sequence
-begins where enough joints are visible and ends where too few are, after a median filter; short sequences, and those
-that mostly show a face, are dropped. Their converter keeps the first sequence of a clip and its first 500 frames; here
-every sequence counts, and a longer one is split.
+Frames are selected as HMMR's authors did for InstaVariety (Kanazawa et al. 2019, their TFRecord
+converter): a sequence begins where enough joints are visible and ends where too few are, after a
+median filter; short sequences, and those that mostly show a face, are dropped. Their converter
+keeps the first sequence of a clip and its first 500 frames; here every sequence counts, and a
+longer one is split.
 """
 
 from __future__ import annotations
@@ -33,19 +37,23 @@ from pipeline.skeletons import Bools, Doubles, Floats, Ints, without_non_finite
 
 SECOND: Final = 25  # frames, where the frame rate is not known
 MAX_COST: Final = 25.0  # 5 standard deviations
-SURE_COST: Final = 9.0  # 3: linked first, so that a lost person cannot take over another's detections
+# 3: linked first, so that a lost person cannot take over another's detections
+SURE_COST: Final = 9.0
 NOISE: Final = 0.05  # diagonals: standard deviation of a detection's joints on average
 START: Final = 0.1  # diagonals a frame: of a new person's velocity
 TURN: Final = 0.014  # diagonals a frame: of the velocity's change in a frame
 SHAPE: Final = 0.07  # diagonals: of joints around their mean, in another frame or of another person
 SURENESS: Final = 0.3  # prefers who was just seen
-NEWCOMER: Final = 4.0  # so that half a person, briefly detected as another, does not take over the track
+# so that half a person, briefly detected as another, does not take over the track
+NEWCOMER: Final = 4.0
 MARGIN_PX: Final = 1.0  # gives a box around two aligned joints an area
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _SeenDetections:
-    """All N detections with a seen joint, frame by frame, sorted within each frame (`_collect_detections`)."""
+    """All N detections with a seen joint, frame by frame, sorted within each frame
+    (`_collect_detections`).
+    """
 
     rows: Ints  # (N, 2) position of the frame, number in it
     keypoints: Doubles  # (N, J, 3)
@@ -63,23 +71,27 @@ def link(
 ) -> list[Ints]:
     """Link each frame's persons to those of the frames before.
 
-    `keypoints[t]` is (P, J, 3) px px confidence of the P persons in frame `frame_index[t]` (strictly increasing);
-    confidence 0 means not seen. `cuts` are the first frames of new scenes. `camera[frame]` maps the px of still
-    things in the frame before, (3, 3); without one, the camera is still. Returns one (n, 2) array per person: rows
-    (t, p) in time order; persons by their first frame, then left to right. The order of detections within a frame
-    changes only p. A person not seen for more than `max_gap` frames, or across a cut, is a new one. Joints that are not
-    finite count as not seen; detections without a seen joint are ignored.
+    `keypoints[t]` is (P, J, 3) px px confidence of the P persons in frame `frame_index[t]`
+    (strictly increasing); confidence 0 means not seen. `cuts` are the first frames of new scenes.
+    `camera[frame]` maps the px of still things in the frame before, (3, 3); without one, the camera
+    is still. Returns one (n, 2) array per person: rows (t, p) in time order; persons by their first
+    frame, then left to right. The order of detections within a frame changes only p. A person not
+    seen for more than `max_gap` frames, or across a cut, is a new one. Joints that are not finite
+    count as not seen; detections without a seen joint are ignored.
     """
     if not len(keypoints):
         return []
     seen = _collect_detections(keypoints)
-    frames, scene = np.asarray(frame_index, np.int64), scenes(frame_index, cuts)
+    frames = np.asarray(frame_index, np.int64)
+    scene = scenes(frame_index, cuts)
     persons: list[list[int]] = []  # numbers of detections
     tracks = _Filters(seen)
     for t, frame in enumerate(frames.tolist()):
         before = int(frames[t - 1])
         same_scene = t > 0 and scene[t] == scene[t - 1]
-        tracks.keep(frame - frames[seen.rows[tracks.last, 0]] - 1 <= (max_gap if same_scene else -1))
+        tracks.keep(
+            frame - frames[seen.rows[tracks.last, 0]] - 1 <= (max_gap if same_scene else -1)
+        )
         tracks.advance(frame - before)
         for moved in range(before + 1, frame + 1) if camera and len(tracks.last) else ():
             if (homography := camera.get(moved)) is not None:
@@ -97,11 +109,14 @@ def link(
 
 
 class _Filters:
-    """The A persons who may be seen again: filters of the vector from the joints last seen to those expected."""
+    """The A persons who may be seen again: filters of the vector from the joints last seen to those
+    expected.
+    """
 
     def __init__(self, seen: _SeenDetections) -> None:
         self._seen = seen
-        self.person = self.last = np.zeros(0, np.int64)  # (A,) number of the person, and of the last detection
+        # (A,) number of the person, and of the last detection
+        self.person = self.last = np.zeros(0, np.int64)
         self._n_seen = np.zeros(0, np.int64)  # (A,) detections
         self._state = np.zeros((0, 2, 2))  # (A, 2, 2) px and px a frame; x and y
         self._variance = np.zeros((0, 2, 2))  # (A, 2, 2) of both, equal for x and y
@@ -112,7 +127,8 @@ class _Filters:
 
     def add(self, detections: Ints, first: int) -> None:
         """Begin persons numbered from `first`."""
-        n, size = len(detections), self._size(detections)[:, None, None] ** 2
+        n = len(detections)
+        size = self._size(detections)[:, None, None] ** 2
         self.person = np.concatenate([self.person, np.arange(first, first + n)])
         self.last = np.concatenate([self.last, detections])
         self._n_seen = np.concatenate([self._n_seen, np.ones(n, np.int64)])
@@ -121,9 +137,12 @@ class _Filters:
 
     def advance(self, n: int) -> None:
         """Expect everybody n frames later."""
-        step, turn = np.array([[1, n], [0, 1]]), np.array([[n**3 / 3, n**2 / 2], [n**2 / 2, n]]) * TURN**2
+        step = np.array([[1, n], [0, 1]])
+        turn = np.array([[n**3 / 3, n**2 / 2], [n**2 / 2, n]]) * TURN**2
         self._state = step @ self._state
-        self._variance = step @ self._variance @ step.T + turn * self._size(self.last)[:, None, None] ** 2
+        self._variance = (
+            step @ self._variance @ step.T + turn * self._size(self.last)[:, None, None] ** 2
+        )
 
     def move_camera(self, homography: Doubles) -> None:
         """Expect everybody where still things have moved."""
@@ -132,17 +151,30 @@ class _Filters:
         self._state[:, 0] += mapped[:, :2] / mapped[:, 2:] - expected
 
     def costs(self, now: Ints) -> tuple[Doubles, Doubles]:
-        """(A, B) of each person and detection `now`, infinite where no joint is seen in both; (A, B, 2) px distance."""
-        old, new, size = self._seen.keypoints[self.last], self._seen.keypoints[now], self._size(self.last)[:, None]
+        """(A, B) of each person and detection `now`, infinite where no joint is seen in both; (A,
+        B, 2) px distance.
+        """
+        old = self._seen.keypoints[self.last]
+        new = self._seen.keypoints[now]
+        size = self._size(self.last)[:, None]
         shared = ((old[:, None, :, 2] > 0) & (new[None, :, :, 2] > 0))[..., None]
         n = np.maximum(shared.sum(axis=2), 1)
-        apart = (new[None, ..., :2] - (old[..., :2] + self._state[:, :1])[:, None]) * shared  # (A, B, J, 2)
+        # (A, B, J, 2)
+        apart = (new[None, ..., :2] - (old[..., :2] + self._state[:, :1])[:, None]) * shared
         distance = apart.sum(axis=2) / n
-        rest = np.linalg.norm((apart - distance[:, :, None]) * shared, axis=-1).sum(axis=2) / n[..., 0]
-        squared, noise = np.square(distance).sum(axis=-1), (NOISE * size) ** 2
+        rest = (
+            np.linalg.norm((apart - distance[:, :, None]) * shared, axis=-1).sum(axis=2) / n[..., 0]
+        )
+        squared = np.square(distance).sum(axis=-1)
+        noise = (NOISE * size) ** 2
         variance = self._variance[:, :1, 0] + noise
         shape = rest / np.maximum(size, self._size(now)) / SHAPE
-        cost = squared / variance + shape**2 + SURENESS * np.log(variance / noise) + NEWCOMER / self._n_seen[:, None]
+        cost = (
+            squared / variance
+            + shape**2
+            + SURENESS * np.log(variance / noise)
+            + NEWCOMER / self._n_seen[:, None]
+        )
         return np.where(shared.any(axis=(2, 3)) & (squared < size**2), cost, np.inf), distance
 
     def update(self, pairs: Ints, now: Ints, distance: Doubles) -> None:
@@ -152,7 +184,8 @@ class _Filters:
         noise = (NOISE * self._size(self.last[track])) ** 2
         self.last[track] = now[found]
         self._n_seen[track] += 1
-        gain = self._variance[track, :, 0] / (self._variance[track, 0, 0] + noise)[:, None]  # (n, 2)
+        # (n, 2)
+        gain = self._variance[track, :, 0] / (self._variance[track, 0, 0] + noise)[:, None]
         self._state[track, 0] = -away
         self._state[track] += gain[..., None] * away[:, None]
         self._variance[track] -= gain[..., None] * self._variance[track, :1]
@@ -163,10 +196,14 @@ class _Filters:
 
 
 def _assign(cost: Doubles) -> Ints:
-    """(n, 2) rows and columns of the pairs with the least total cost: of the sure ones, then of the rest."""
-    from scipy.optimize import linear_sum_assignment  # 0.2 s, which commands that link nothing need not wait for
+    """(n, 2) rows and columns of the pairs with the least total cost: of the sure ones, then of the
+    rest.
+    """
+    # 0.2 s, which commands that link nothing need not wait for
+    from scipy.optimize import linear_sum_assignment
 
-    found, cost = [np.zeros((0, 2), np.int64)], cost.copy()
+    found = [np.zeros((0, 2), np.int64)]
+    cost = cost.copy()
     for most in (SURE_COST, MAX_COST):
         rows, columns = linear_sum_assignment(np.minimum(cost, most))
         linked = cost[rows, columns] < most
@@ -185,9 +222,11 @@ def scenes(frame_index: Sequence[int] | Ints, cuts: Sequence[int]) -> Ints:
 
 
 def split_at_gaps(frame_index: Ints, max_gap: int, cuts: Sequence[int] = ()) -> list[Ints]:
-    """Split one person's frames (T,) at cuts and at gaps of more than `max_gap` frames, into positions 0..T-1.
+    """Split one person's frames (T,) at cuts and at gaps of more than `max_gap` frames, into
+    positions 0..T-1.
 
-    >>> [part.tolist() for part in split_at_gaps(np.array([0, 1, 4, 9, 10, 11]), max_gap=2, cuts=[11])]
+    >>> frames = np.array([0, 1, 4, 9, 10, 11])
+    >>> [part.tolist() for part in split_at_gaps(frames, max_gap=2, cuts=[11])]
     [[0, 1, 2], [3, 4], [5]]
     """
     apart = (np.diff(frame_index) > max_gap + 1) | (np.diff(scenes(frame_index, cuts)) > 0)
@@ -199,55 +238,92 @@ def _collect_detections(keypoints: Sequence[Floats]) -> _SeenDetections:
     counts = [len(persons) for persons in keypoints]
     frame = np.repeat(np.arange(len(counts)), counts)
     number = np.arange(len(frame)) - np.repeat(np.cumsum(counts) - counts, counts)
-    points, _ = without_non_finite(np.concatenate([np.asarray(persons, np.float64) for persons in keypoints]))
+    points, _ = without_non_finite(
+        np.concatenate([np.asarray(persons, np.float64) for persons in keypoints])
+    )
     corners, any_seen = extents(points)
-    corners, points, rows = corners[any_seen], points[any_seen], np.column_stack([frame, number])[any_seen]
+    corners = corners[any_seen]
+    points = points[any_seen]
+    rows = np.column_stack([frame, number])[any_seen]
     n = len(rows)
     keys = np.concatenate([rows[:, :1], corners.reshape(n, 4)], axis=1)
     order = np.lexsort(keys.T[::-1])
     if (keys[order[1:]] == keys[order[:-1]]).all(axis=1).any():
-        order = np.lexsort(np.concatenate([keys, points.reshape(n, points.shape[1] * 3)], axis=1).T[::-1])
+        order = np.lexsort(
+            np.concatenate([keys, points.reshape(n, points.shape[1] * 3)], axis=1).T[::-1]
+        )
     start = np.searchsorted(rows[:, 0], np.arange(len(counts) + 1))
     boxes = corners[order] + [[-MARGIN_PX], [MARGIN_PX]]
     return _SeenDetections(rows[order], points[order], boxes, start)
 
 
 # Joints of face and shoulders in all joint orders; all others are the body's.
-_ABOVE: Final = ("nose", "leye", "reye", "lear", "rear", "neck", "headtop", "thorax", "lshoulder", "rshoulder")
-_OPENPOSE: Final = ("OP Nose", "OP LEye", "OP REye", "OP LEar", "OP REar", "OP Neck", "OP LShoulder", "OP RShoulder")
+_ABOVE: Final = (
+    "nose",
+    "leye",
+    "reye",
+    "lear",
+    "rear",
+    "neck",
+    "headtop",
+    "thorax",
+    "lshoulder",
+    "rshoulder",
+)
+_OPENPOSE: Final = (
+    "OP Nose",
+    "OP LEye",
+    "OP REye",
+    "OP LEar",
+    "OP REar",
+    "OP Neck",
+    "OP LShoulder",
+    "OP RShoulder",
+)
 ABOVE: Final = frozenset((*_ABOVE, *_OPENPOSE, "Head (H36M)", "Jaw (H36M)"))
 
 
 @dataclass(frozen=True, slots=True)
 class Cleaning:
-    """Constants of the filter; the caller decides which joints are visible. Raises ConfigError for invalid values."""
+    """Constants of the filter; the caller decides which joints are visible. Raises ConfigError for
+    invalid values.
+    """
 
     start_above: int = 6  # visible joints
     end_at: int = 4  # visible joints, or fewer
     median: int = 5  # detections; odd
     min_frames: int = 40
-    face_only: float = 0.4  # share of frames with only face and shoulders from which a part is dropped
+    # share of frames with only face and shoulders from which a part is dropped
+    face_only: float = 0.4
     max_frames: int = 500  # a longer sequence is split into equal parts
 
     def __post_init__(self) -> None:
-        of_parts, of_filter = f"end_at {self.end_at}, start_above {self.start_above}", f"median {self.median}"
-        lengths, share = f"min_frames {self.min_frames}, max_frames {self.max_frames}", f"face_only {self.face_only}"
+        of_parts = f"end_at {self.end_at}, start_above {self.start_above}"
+        of_filter = f"median {self.median}"
+        lengths = f"min_frames {self.min_frames}, max_frames {self.max_frames}"
+        share = f"face_only {self.face_only}"
         for holds, values, expected in (
             (0 <= self.end_at <= self.start_above, of_parts, "0 <= end_at <= start_above"),
             (self.median > 0 and self.median % 2 == 1, of_filter, "an odd number above 0"),
-            (1 <= self.min_frames <= self.max_frames / 2, lengths, "min_frames from 1 to half of max_frames"),
+            (
+                1 <= self.min_frames <= self.max_frames / 2,
+                lengths,
+                "min_frames from 1 to half of max_frames",
+            ),
             (0 < self.face_only <= 1, share, "more than 0, at most 1"),
         ):
             if not holds:
                 raise ConfigError(f"{values}: expected {expected}")
 
 
-def clean(visible: Bools, joints: Sequence[str], rules: Cleaning | None = None) -> tuple[list[Ints], dict[str, Ints]]:
+def clean(
+    visible: Bools, joints: Sequence[str], rules: Cleaning | None = None
+) -> tuple[list[Ints], dict[str, Ints]]:
     """Select the parts of one person's T detections that are fit for training.
 
     Args:
-        visible: (T, J) seen joints of each detection, in time order, without rows for missing frames: bridged gaps end
-            nothing.
+        visible: (T, J) seen joints of each detection, in time order, without rows for missing
+            frames: bridged gaps end nothing.
         joints: the J joints' names, as in `skeletons.JOINTS`.
 
     Returns:
@@ -257,18 +333,23 @@ def clean(visible: Bools, joints: Sequence[str], rules: Cleaning | None = None) 
 
     rules = Cleaning() if rules is None else rules
     count = median_filter(visible.sum(axis=1), size=rules.median, mode="nearest")
-    inside, within = np.zeros(len(count), np.bool_), False
-    for t, n in enumerate(count.tolist()):  # begins at the first count above `start_above`, ends at the first `end_at`
+    inside = np.zeros(len(count), np.bool_)
+    within = False
+    # begins at the first count above `start_above`, ends at the first `end_at`
+    for t, n in enumerate(count.tolist()):
         inside[t] = within = n > rules.end_at if within else n > rules.start_above
     dropped = {"too_few_visible_joints": [np.flatnonzero(~inside)]}
     body = np.asarray(visible[:, [name not in ABOVE for name in joints]].any(axis=1), np.bool_)
     parts = []
-    for rows in np.split(np.flatnonzero(inside), np.flatnonzero(np.diff(np.flatnonzero(inside)) > 1) + 1):
+    for rows in np.split(
+        np.flatnonzero(inside), np.flatnonzero(np.diff(np.flatnonzero(inside)) > 1) + 1
+    ):
         if len(rows) < rules.min_frames:
             dropped.setdefault("track_too_short", []).append(rows)
         elif (~body[rows]).mean() >= rules.face_only:
             dropped.setdefault("face_only", []).append(rows)
         else:
-            parts += np.array_split(rows, -(-len(rows) // rules.max_frames))  # at least half of max_frames each
+            # at least half of max_frames each
+            parts += np.array_split(rows, -(-len(rows) // rules.max_frames))
     merged = {reason: np.concatenate(rows) for reason, rows in dropped.items()}
     return parts, {reason: rows for reason, rows in merged.items() if len(rows)}

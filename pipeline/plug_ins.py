@@ -1,7 +1,7 @@
 """Registries of datasets, streams, detectors and models: ours, and those of other packages.
 
-A package registers a class (a model: its record) by an entry point of that name; ours are in `pipeline.table`. Classes
-are imported when first used.
+A package registers a class (a model: its record) by an entry point of that name; ours are in
+`pipeline.table`. Classes are imported when first used.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ C = TypeVar("C")
 # Groups of entry points
 MODELS: Final = "vibe_pipeline.models"  # a model's section of luigi.cfg has its name
 COMMANDS: Final = "vibe_pipeline.commands"  # each leads to a CommandEntry
-SECTIONS: Final = "vibe_pipeline.sections"  # sections of luigi.cfg; each leads to its package's record
+# sections of luigi.cfg; each leads to its package's record
+SECTIONS: Final = "vibe_pipeline.sections"
 TASKS: Final = "vibe_pipeline.tasks"  # each leads to its class
 EXPORTS: Final = "vibe_pipeline.exports"
 DISTRIBUTION: Final = "vibe-pipeline"  # this one
@@ -61,8 +62,8 @@ def names_in(*groups: str) -> tuple[str, ...]:
 def load_records(group: str, record: type[T], taken: Container[str] = ()) -> dict[str, T]:
     """Load the records of a group by name, ours first.
 
-    One of another package is left out, with a warning, if it cannot be loaded, is of another class, or has the name of
-    another one or of `taken`.
+    One of another package is left out, with a warning, if it cannot be loaded, is of another class,
+    or has the name of another one or of `taken`.
     """
     records: dict[str, T] = {name: load(value) for name, value in table.OWN.get(group, {}).items()}
     for entry in sorted(entry_points(group), key=lambda entry: entry.name):
@@ -114,11 +115,14 @@ def import_on_use(module: str, homes: Mapping[str, str]) -> Callable[[str], Any]
     return attribute
 
 
-# ---------------------------------------------------------------------------------------------- records of extensions
+# ----------------------------------------------------------------------------------------------
+# records of extensions
 
 
 class CommandEntry(NamedTuple):
-    """A command; its module, which has a `cli.command_line.Command` as `COMMAND`, is imported on use."""
+    """A command; its module, which has a `cli.command_line.Command` as `COMMAND`, is imported on
+    use.
+    """
 
     module: str
     help: str
@@ -127,7 +131,10 @@ class CommandEntry(NamedTuple):
 
 def commands_of(program: str) -> dict[str, CommandEntry]:
     """The commands of `python -m pipeline` or `python -m tasks` by name, ours first."""
-    ours = {name: CommandEntry(module, text, program) for name, (module, text) in table.COMMANDS[program].items()}
+    ours = {
+        name: CommandEntry(module, text, program)
+        for name, (module, text) in table.COMMANDS[program].items()
+    }
     taken = {name for entries in table.COMMANDS.values() for name in entries}
     others = load_records(COMMANDS, CommandEntry, taken)
     return ours | {name: entry for name, entry in others.items() if entry.program == program}
@@ -152,18 +159,23 @@ class Records(Generic[T]):
         return (*self.ours, *sorted(self._plug_ins()))
 
     def find(self, name: str) -> T:
-        """The one of that name. Raises PipelineError for an unknown name, PlugInError for one that cannot be loaded."""
+        """The one of that name. Raises PipelineError for an unknown name, PlugInError for one that
+        cannot be loaded.
+        """
         if name in self.ours:
             ours: T = load(self.ours[name])
             return ours
         plug_ins = self._plug_ins()
         if name not in plug_ins:
             raise PipelineError(self.unknown(name))
-        entry, which = plug_ins[name], self.label(name)
+        entry = plug_ins[name]
+        which = self.label(name)
         try:
             loaded: T = entry.load()
         except Exception as error:
-            raise PlugInError(f"{which} cannot be loaded: {type(error).__name__}: {error}") from error
+            raise PlugInError(
+                f"{which} cannot be loaded: {type(error).__name__}: {error}"
+            ) from error
         if not self._is_one(loaded) or getattr(loaded, self.named_by) != name:
             expected = f"a {self.base.__name__}{self._kind} whose {self.named_by} is {name!r}"
             raise PlugInError(f"{which}: {entry.value} is not {expected}")
@@ -190,7 +202,9 @@ class Records(Generic[T]):
 
     def not_installed(self, name: str) -> str:
         """Description of stored data's origin whose package is missing; "" if it is installed."""
-        return "" if name in self.names() else f"{self.what} {name!r}, whose package is not installed"
+        return (
+            "" if name in self.names() else f"{self.what} {name!r}, whose package is not installed"
+        )
 
     def label(self, name: str) -> str:
         """Name for messages: "detector 'my_pose'", with the package's name if it is not ours."""
@@ -209,7 +223,9 @@ class Records(Generic[T]):
             if entry is None:
                 raise
             where = _own_line(error, entry.module.partition(".")[0])
-            message = f"{self.label(name)} failed in {function}: {type(error).__name__}: {error}{where}"
+            message = (
+                f"{self.label(name)} failed in {function}: {type(error).__name__}: {error}{where}"
+            )
             raise PlugInError(f"{message}. --debug shows the traceback.") from error
 
     def broken(self, names: Iterable[str]) -> dict[str, str]:
@@ -227,7 +243,9 @@ class Records(Generic[T]):
         for entry in entry_points(group=self.group):
             which = f"{self.what} {entry.name!r}"
             if entry.name in self.ours:
-                raise PipelineError(f"{which} of {_package(entry)}: this name is in use. Rename it.")
+                raise PipelineError(
+                    f"{which} of {_package(entry)}: this name is in use. Rename it."
+                )
             if entry.name in entries:
                 both = f"{_package(entries[entry.name])} and {_package(entry)}"
                 raise PipelineError(f"{which} comes from {both}. Uninstall one of them.")
@@ -244,21 +262,36 @@ class Registry(Records[type[C]], Generic[C]):
         return isinstance(loaded, type) and issubclass(loaded, self.base)
 
     def get(self, name: str, /, **options: Any) -> C:
-        """An instance with its options. Raises as `find`, and ConfigError for unknown options and invalid values."""
+        """An instance with its options. Raises as `find`, and ConfigError for unknown options and
+        invalid values.
+        """
         loaded: Any = self.find(name)
         options_of = [field.name for field in fields(loaded) if field.init]
         if unknown := sorted(options.keys() - set(options_of)):
-            raise ConfigError(f"{name} has no option {', '.join(unknown)}; it has {', '.join(options_of) or 'none'}")
+            raise ConfigError(
+                f"{name} has no option {', '.join(unknown)}; it has "
+                f"{', '.join(options_of) or 'none'}"
+            )
         made: C = loaded(**options)
         return made
 
 
 def _package(entry: EntryPoint) -> str:
-    return f"package {entry.dist.name}" if entry.dist is not None else f"{entry.value} (of no known package)"
+    return (
+        f"package {entry.dist.name}"
+        if entry.dist is not None
+        else f"{entry.value} (of no known package)"
+    )
 
 
 def _own_line(error: Exception, package: str) -> str:
-    """The last line of a package's code in an exception's traceback, for a message; "" without any."""
+    """The last line of a package's code in an exception's traceback, for a message; "" without
+    any.
+    """
     frames = traceback.walk_tb(error.__traceback__)
-    own = [(f, line) for f, line in frames if str(f.f_globals.get("__name__")).partition(".")[0] == package]
+    own = [
+        (f, line)
+        for f, line in frames
+        if str(f.f_globals.get("__name__")).partition(".")[0] == package
+    ]
     return f" (at {own[-1][0].f_code.co_filename}:{own[-1][1]})" if own else ""

@@ -1,6 +1,7 @@
 """Rotations: 6D, matrices, axis-angle.  features -> windows -> [training, evaluation]
 
-Functions of tensors have finite gradients at every rotation, also at the identity and at half a turn.
+Functions of tensors have finite gradients at every rotation, also at the identity and at half a
+turn.
 """
 
 from __future__ import annotations
@@ -13,14 +14,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-# Squared angle (or sine) below which a series replaces the closed form; its first omitted term is 1e-14 relative.
+# Squared angle (or sine) below which a series replaces the closed form; its first omitted term is
+# 1e-14 relative.
 _SMALL: Final = 1e-7
 
 
 def rotation_6d_to_matrix(rotation_6d: Tensor) -> Tensor:
     """Gram-Schmidt on two 3-vectors (Zhou et al., CVPR 2019, eq. 15).
 
-    rotation_6d: (..., 6), the rows of a (3, 2) matrix whose columns are the two vectors -> (..., 3, 3).
+    rotation_6d: (..., 6), the rows of a (3, 2) matrix whose columns are the two vectors -> (..., 3,
+    3).
     """
     columns = rotation_6d.reshape(*rotation_6d.shape[:-1], 3, 2)  # (..., 6) -> (..., 3, 2)
     first, second = columns.unbind(-1)  # (..., 3) each
@@ -30,14 +33,16 @@ def rotation_6d_to_matrix(rotation_6d: Tensor) -> Tensor:
 
 
 def matrix_to_axis_angle(matrix: Tensor) -> Tensor:
-    """(..., 3, 3) rotations -> (..., 3) axis times angle in rad, angle at most pi, through the unit quaternion.
+    """(..., 3, 3) rotations -> (..., 3) axis times angle in rad, angle at most pi, through the unit
+    quaternion.
 
     At exactly half a turn, the axis has one of its two signs.
     """
     quaternion = _matrix_to_quaternion(matrix)  # (..., 4), w first
     # q and -q are one rotation; w >= 0 is the one of at most half a turn.
     quaternion = torch.where(quaternion[..., :1] < 0, -quaternion, quaternion)
-    w, axis = quaternion[..., :1], quaternion[..., 1:]
+    w = quaternion[..., :1]
+    axis = quaternion[..., 1:]
     sine_squared = axis.square().sum(-1, keepdim=True)
     small = sine_squared < _SMALL
     # The other branch must be finite: where() multiplies its gradient by 0, and 0 * inf is nan.
@@ -55,12 +60,18 @@ def axis_angle_to_matrix(axis_angle: Tensor) -> Tensor:
     cross = torch.stack((zero, -z, y, z, zero, -x, -y, x, zero), dim=-1).reshape(*x.shape, 3, 3)
     identity = torch.eye(3, dtype=axis_angle.dtype, device=axis_angle.device)
     # (1 - cos t) / t^2 as 0.5 sinc(t / 2)^2: without the cancellation near 0.
-    matrix: Tensor = identity + _sinc(angle_squared) * cross + 0.5 * _sinc(angle_squared / 4).square() * (cross @ cross)
+    matrix: Tensor = (
+        identity
+        + _sinc(angle_squared) * cross
+        + 0.5 * _sinc(angle_squared / 4).square() * (cross @ cross)
+    )
     return matrix
 
 
 def nearest_rotations(matrix: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-    """The nearest rotation to each matrix in least squares, no reflection: (..., 3, 3) -> (..., 3, 3)."""
+    """The nearest rotation to each matrix in least squares, no reflection: (..., 3, 3) -> (..., 3,
+    3).
+    """
     u, _, vt = np.linalg.svd(matrix.astype(np.float64))
     sign = np.ones(u.shape[:-1])
     sign[..., -1] = np.where(np.linalg.det(u @ vt) < 0, -1.0, 1.0)
@@ -78,12 +89,18 @@ def _sinc(x_squared: Tensor) -> Tensor:
 def _matrix_to_quaternion(matrix: Tensor) -> Tensor:
     """(..., 3, 3) -> (..., 4) unit quaternions, w first, of either sign (Shepperd 1978).
 
-    Row i of the table is 4 q_i * q. The row of the largest component is never near zero: normalising it is well
-    conditioned, and needs no square root of a difference.
+    Row i of the table is 4 q_i * q. The row of the largest component is never near zero:
+    normalising it is well conditioned, and needs no square root of a difference.
     """
-    (r00, r01, r02), (r10, r11, r12), (r20, r21, r22) = (row.unbind(-1) for row in matrix.unbind(-2))
-    wx, wy, wz = r21 - r12, r02 - r20, r10 - r01
-    xy, xz, yz = r10 + r01, r02 + r20, r21 + r12
+    (r00, r01, r02), (r10, r11, r12), (r20, r21, r22) = (
+        row.unbind(-1) for row in matrix.unbind(-2)
+    )
+    wx = r21 - r12
+    wy = r02 - r20
+    wz = r10 - r01
+    xy = r10 + r01
+    xz = r02 + r20
+    yz = r21 + r12
     table = torch.stack(
         (
             *(1 + r00 + r11 + r22, wx, wy, wz),

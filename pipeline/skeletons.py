@@ -1,22 +1,20 @@
 """Joint orders, and conversion between them by joint name.  raw -> [tracks] -> features -> windows
 
-A name is one point of the body: "OP Neck" (OpenPose's, between the shoulders), "neck" (LSP's, the head's lower end) and
-"thorax" are three points and never replace each other.
+A name is one point of the body: "OP Neck" (OpenPose's, between the shoulders), "neck" (LSP's, the
+head's lower end) and "thorax" are three points and never replace each other.
 
-Sources. Orders of 2D joints were compared name by name with mmpose 1.3.2 (configs/_base_/datasets) and mmhuman3d 0.11.0
-(core/conventions/keypoints_mapping):
+Sources. Orders of 2D joints were compared name by name with mmpose 1.3.2 (configs/_base_/datasets)
+and mmhuman3d 0.11.0 (core/conventions/keypoints_mapping):
 
     coco, coco_feet             coco.py and coco_wholebody.py; also ultralytics 8.4 coco-pose.yaml
     body_25, body_25b           OpenPose's poseParameters.cpp: BODY_25, and the first 25 of BODY_135
-    openpose_coco               the same, COCO; coco_openpose.py
-    coco_neck                   DWPose before it reorders joints (controlnet_aux 0.0.10, dwpose/wholebody.py)
-    halpe_26                    halpe26.py; pose2sim 0.10.49 skeletons.py
-    posetrack, penn_action      posetrack18.py; penn_action.py
-    insta_variety, spin49       instavariety.py; smpl.py: SMPL_49, which is SPIN's
-    mpi_inf_3dhp, ..._test      mpi_inf_3dhp.py: 28 and 17
-    h36m                        h36m.py of mmhuman3d; SPIN's J_regressor_h36m
-    h36m_lifters                h36m.py of mmpose; VideoPose3D, MotionBERT
-    smpl, smpl54                smpl.py; smplx 0.1.28 joint_names.py
+    openpose_coco               the same, COCO; coco_openpose.py coco_neck                   DWPose
+    before it reorders joints (controlnet_aux 0.0.10, dwpose/wholebody.py) halpe_26
+    halpe26.py; pose2sim 0.10.49 skeletons.py posetrack, penn_action      posetrack18.py;
+    penn_action.py insta_variety, spin49       instavariety.py; smpl.py: SMPL_49, which is SPIN's
+    mpi_inf_3dhp, ..._test      mpi_inf_3dhp.py: 28 and 17 h36m                        h36m.py of
+    mmhuman3d; SPIN's J_regressor_h36m h36m_lifters                h36m.py of mmpose; VideoPose3D,
+    MotionBERT smpl, smpl54                smpl.py; smplx 0.1.28 joint_names.py
 """
 
 from __future__ import annotations
@@ -33,19 +31,22 @@ Doubles = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
-LARGEST: Final = 1e7  # px, m, rad, ...: larger values are no labels, and sums of their squares would overflow float32
+# px, m, rad, ...: larger values are no labels, and sums of their squares would overflow float32
+LARGEST: Final = 1e7
 
 Number = TypeVar("Number", bound=np.floating)
 Skeleton = str | Sequence[str]  # a key of JOINTS, or the joint names themselves, read from a file
 
 _BODY_25: Final = (
-    "OP Nose", "OP Neck", "OP RShoulder", "OP RElbow", "OP RWrist", "OP LShoulder", "OP LElbow", "OP LWrist",
+    "OP Nose", "OP Neck", "OP RShoulder", "OP RElbow", "OP RWrist", "OP LShoulder", "OP LElbow",
+    "OP LWrist",
     "OP MidHip", "OP RHip", "OP RKnee", "OP RAnkle", "OP LHip", "OP LKnee", "OP LAnkle",
     "OP REye", "OP LEye", "OP REar", "OP LEar",
     "OP LBigToe", "OP LSmallToe", "OP LHeel", "OP RBigToe", "OP RSmallToe", "OP RHeel",
 )  # fmt: skip
 _COCO: Final = (
-    "nose", "leye", "reye", "lear", "rear", "lshoulder", "rshoulder", "lelbow", "relbow", "lwrist", "rwrist",
+    "nose", "leye", "reye", "lear", "rear", "lshoulder", "rshoulder", "lelbow", "relbow", "lwrist",
+    "rwrist",
     "lhip", "rhip", "lknee", "rknee", "lankle", "rankle",
 )  # fmt: skip
 _HALPE_26: Final = (
@@ -57,13 +58,17 @@ _COMMON_14: Final = (
     "lshoulder", "lelbow", "lwrist", "neck", "headtop",
 )  # fmt: skip
 _H36M_AND_FACE: Final = (
-    "hip", "thorax", "Spine (H36M)", "Jaw (H36M)", "Head (H36M)", "nose", "leye", "reye", "lear", "rear",
+    "hip", "thorax", "Spine (H36M)", "Jaw (H36M)", "Head (H36M)", "nose", "leye", "reye", "lear",
+    "rear",
 )  # fmt: skip
 
 _SMPL: Final = (  # its 24 joints
-    "smpl_pelvis", "smpl_lhip", "smpl_rhip", "smpl_spine1", "smpl_lknee", "smpl_rknee", "smpl_spine2",
-    "smpl_lankle", "smpl_rankle", "smpl_spine3", "smpl_lfoot", "smpl_rfoot", "smpl_neck", "smpl_lcollar",
-    "smpl_rcollar", "smpl_head", "smpl_lshoulder", "smpl_rshoulder", "smpl_lelbow", "smpl_relbow", "smpl_lwrist",
+    "smpl_pelvis", "smpl_lhip", "smpl_rhip", "smpl_spine1", "smpl_lknee", "smpl_rknee",
+    "smpl_spine2",
+    "smpl_lankle", "smpl_rankle", "smpl_spine3", "smpl_lfoot", "smpl_rfoot", "smpl_neck",
+    "smpl_lcollar",
+    "smpl_rcollar", "smpl_head", "smpl_lshoulder", "smpl_rshoulder", "smpl_lelbow", "smpl_relbow",
+    "smpl_lwrist",
     "smpl_rwrist", "smpl_lhand", "smpl_rhand",
 )  # fmt: skip
 
@@ -71,7 +76,8 @@ JOINTS: Final[Mapping[str, tuple[str, ...]]] = {
     "spin49": _BODY_25 + _COMMON_14 + _H36M_AND_FACE,
     "common14": _COMMON_14,
     "body_25": _BODY_25,
-    "openpose_coco": tuple(name for name in _BODY_25[:19] if name != "OP MidHip"),  # 18, as OpenPose writes 54 numbers
+    # 18, as OpenPose writes 54 numbers
+    "openpose_coco": tuple(name for name in _BODY_25[:19] if name != "OP MidHip"),
     "penn_action": (
         "headtop", "lshoulder", "rshoulder", "lelbow", "relbow", "lwrist", "rwrist",
         "lhip", "rhip", "lknee", "rknee", "lankle", "rankle",
@@ -79,8 +85,10 @@ JOINTS: Final[Mapping[str, tuple[str, ...]]] = {
     "coco": _COCO,
     "coco_neck": (*_COCO, "OP Neck"),  # 18, as converters to OpenPose's order of COCO write it
     "body_25b": (
-        "OP Nose", "OP LEye", "OP REye", "OP LEar", "OP REar", "OP LShoulder", "OP RShoulder", "OP LElbow", "OP RElbow",
-        "OP LWrist", "OP RWrist", "OP LHip", "OP RHip", "OP LKnee", "OP RKnee", "OP LAnkle", "OP RAnkle",
+        "OP Nose", "OP LEye", "OP REye", "OP LEar", "OP REar", "OP LShoulder", "OP RShoulder",
+        "OP LElbow", "OP RElbow",
+        "OP LWrist", "OP RWrist", "OP LHip", "OP RHip", "OP LKnee", "OP RKnee", "OP LAnkle",
+        "OP RAnkle",
         "neck", "headtop",  # MPII's, the head's lower and upper end
         "OP LBigToe", "OP LSmallToe", "OP LHeel", "OP RBigToe", "OP RSmallToe", "OP RHeel",
     ),
@@ -89,30 +97,37 @@ JOINTS: Final[Mapping[str, tuple[str, ...]]] = {
         *_COCO, "OP LBigToe", "OP LSmallToe", "OP LHeel", "OP RBigToe", "OP RSmallToe", "OP RHeel",
     ),
     "posetrack": (  # the usual order; a file's own `categories` decide
-        "nose", "neck", "headtop", "lear", "rear", "lshoulder", "rshoulder", "lelbow", "relbow", "lwrist", "rwrist",
+        "nose", "neck", "headtop", "lear", "rear", "lshoulder", "rshoulder", "lelbow", "relbow",
+        "lwrist", "rwrist",
         "lhip", "rhip", "lknee", "rknee", "lankle", "rankle",
     ),
     "insta_variety": (
-        "OP RHeel", "OP RKnee", "OP RHip", "OP LHip", "OP LKnee", "OP LHeel", "OP RWrist", "OP RElbow", "OP RShoulder",
-        "OP LShoulder", "OP LElbow", "OP LWrist", "OP Neck", "headtop", "OP Nose", "OP LEye", "OP REye", "OP LEar",
-        "OP REar", "OP LBigToe", "OP RBigToe", "OP LSmallToe", "OP RSmallToe", "OP LAnkle", "OP RAnkle",
+        "OP RHeel", "OP RKnee", "OP RHip", "OP LHip", "OP LKnee", "OP LHeel", "OP RWrist",
+        "OP RElbow", "OP RShoulder",
+        "OP LShoulder", "OP LElbow", "OP LWrist", "OP Neck", "headtop", "OP Nose", "OP LEye",
+        "OP REye", "OP LEar",
+        "OP REar", "OP LBigToe", "OP RBigToe", "OP LSmallToe", "OP RSmallToe", "OP LAnkle",
+        "OP RAnkle",
     ),
     "mpi_inf_3dhp": (
         "spine3", "spine4", "spine2", "Spine (H36M)", "hip", "neck", "Head (H36M)", "headtop",
         "left_clavicle", "lshoulder", "lelbow", "lwrist", "left_hand",
         "right_clavicle", "rshoulder", "relbow", "rwrist", "right_hand",
-        "lhip", "lknee", "lankle", "left_foot", "left_toe", "rhip", "rknee", "rankle", "right_foot", "right_toe",
+        "lhip", "lknee", "lankle", "left_foot", "left_toe", "rhip", "rknee", "rankle",
+        "right_foot", "right_toe",
     ),
     "mpi_inf_3dhp_test": (
         "headtop", "neck", "rshoulder", "relbow", "rwrist", "lshoulder", "lelbow", "lwrist",
         "rhip", "rknee", "rankle", "lhip", "lknee", "lankle", "hip", "Spine (H36M)", "Head (H36M)",
     ),
     "h36m": (  # SPIN's: also the rows of J_regressor_h36m; the left leg first
-        "hip", "lhip", "lknee", "lankle", "rhip", "rknee", "rankle", "Spine (H36M)", "neck", "Head (H36M)", "headtop",
+        "hip", "lhip", "lknee", "lankle", "rhip", "rknee", "rankle", "Spine (H36M)", "neck",
+        "Head (H36M)", "headtop",
         "lshoulder", "lelbow", "lwrist", "rshoulder", "relbow", "rwrist",
     ),
     "h36m_lifters": (  # the release's own order, of the same 17 joints: the right leg first
-        "hip", "rhip", "rknee", "rankle", "lhip", "lknee", "lankle", "Spine (H36M)", "neck", "Head (H36M)", "headtop",
+        "hip", "rhip", "rknee", "rankle", "lhip", "lknee", "lankle", "Spine (H36M)", "neck",
+        "Head (H36M)", "headtop",
         "lshoulder", "lelbow", "lwrist", "rshoulder", "relbow", "rwrist",
     ),
     "3dpw": (  # the first 14 of 18
@@ -126,28 +141,33 @@ JOINTS: Final[Mapping[str, tuple[str, ...]]] = {
         "vertex_lsmalltoe", "vertex_lheel", "vertex_rbigtoe", "vertex_rsmalltoe", "vertex_rheel",
         "vertex_lthumb", "vertex_lindex", "vertex_lmiddle", "vertex_lring", "vertex_lpinky",
         "vertex_rthumb", "vertex_rindex", "vertex_rmiddle", "vertex_rring", "vertex_rpinky",
-        "extra_rhip", "extra_lhip", "extra_neck", "extra_headtop", "extra_pelvis", "extra_thorax", "extra_spine",
+        "extra_rhip", "extra_lhip", "extra_neck", "extra_headtop", "extra_pelvis", "extra_thorax",
+        "extra_spine",
         "extra_jaw", "extra_head",
     ),
 }  # fmt: skip
 
-# Which point of the body model stands for which joint. One model point may stand for two (ankles, knees, shoulders).
+# Which point of the body model stands for which joint. One model point may stand for two (ankles,
+# knees, shoulders).
 _SMPL_POINT: Final[Mapping[str, str]] = {
     "OP Nose": "vertex_nose", "OP Neck": "smpl_neck", "OP MidHip": "smpl_pelvis",
     "OP RShoulder": "smpl_rshoulder", "OP RElbow": "smpl_relbow", "OP RWrist": "smpl_rwrist",
     "OP LShoulder": "smpl_lshoulder", "OP LElbow": "smpl_lelbow", "OP LWrist": "smpl_lwrist",
     "OP RHip": "smpl_rhip", "OP RKnee": "smpl_rknee", "OP RAnkle": "smpl_rankle",
     "OP LHip": "smpl_lhip", "OP LKnee": "smpl_lknee", "OP LAnkle": "smpl_lankle",
-    "OP REye": "vertex_reye", "OP LEye": "vertex_leye", "OP REar": "vertex_rear", "OP LEar": "vertex_lear",
+    "OP REye": "vertex_reye", "OP LEye": "vertex_leye", "OP REar": "vertex_rear",
+    "OP LEar": "vertex_lear",
     "OP LBigToe": "vertex_lbigtoe", "OP LSmallToe": "vertex_lsmalltoe", "OP LHeel": "vertex_lheel",
     "OP RBigToe": "vertex_rbigtoe", "OP RSmallToe": "vertex_rsmalltoe", "OP RHeel": "vertex_rheel",
     "rankle": "smpl_rankle", "rknee": "smpl_rknee", "rhip": "extra_rhip",
     "lhip": "extra_lhip", "lknee": "smpl_lknee", "lankle": "smpl_lankle",
     "rwrist": "smpl_rwrist", "relbow": "smpl_relbow", "rshoulder": "smpl_rshoulder",
     "lshoulder": "smpl_lshoulder", "lelbow": "smpl_lelbow", "lwrist": "smpl_lwrist",
-    "neck": "extra_neck", "headtop": "extra_headtop", "hip": "extra_pelvis", "thorax": "extra_thorax",
+    "neck": "extra_neck", "headtop": "extra_headtop", "hip": "extra_pelvis",
+    "thorax": "extra_thorax",
     "Spine (H36M)": "extra_spine", "Jaw (H36M)": "extra_jaw", "Head (H36M)": "extra_head",
-    "nose": "vertex_nose", "leye": "vertex_leye", "reye": "vertex_reye", "lear": "vertex_lear", "rear": "vertex_rear",
+    "nose": "vertex_nose", "leye": "vertex_leye", "reye": "vertex_reye", "lear": "vertex_lear",
+    "rear": "vertex_rear",
 }  # fmt: skip
 
 KEYPOINTS_13: Final = (  # of a 2D pose, as Pr-VIPE reads it
@@ -155,7 +175,10 @@ KEYPOINTS_13: Final = (  # of a 2D pose, as Pr-VIPE reads it
     "lhip", "rhip", "lknee", "rknee", "lankle", "rankle",
 )  # fmt: skip
 # A dataset labels these, or OpenPose's points of the same name.
-_OPENPOSE_13: Final = ("OP Nose", *(f"OP {name[0].upper()}{name[1:].capitalize()}" for name in KEYPOINTS_13[1:]))
+_OPENPOSE_13: Final = (
+    "OP Nose",
+    *(f"OP {name[0].upper()}{name[1:].capitalize()}" for name in KEYPOINTS_13[1:]),
+)
 # Where spin49 has them: by their own names, and as OpenPose's points.
 KEYPOINTS_13_OF_SPIN49: Final = tuple(
     tuple(map(JOINTS["spin49"].index, names)) for names in (KEYPOINTS_13, _OPENPOSE_13)
@@ -164,13 +187,19 @@ KEYPOINTS_13_OF_SPIN49: Final = tuple(
 # Lines between joints, for drawing. A skeleton shows those whose two ends it has.
 BONES: Final = (
     ("OP Nose", "OP Neck"), ("OP Nose", "OP REye"), ("OP Nose", "OP LEye"), ("OP REye", "OP REar"),
-    ("OP LEye", "OP LEar"), ("OP Neck", "OP RShoulder"), ("OP RShoulder", "OP RElbow"), ("OP RElbow", "OP RWrist"),
-    ("OP Neck", "OP LShoulder"), ("OP LShoulder", "OP LElbow"), ("OP LElbow", "OP LWrist"), ("OP Neck", "OP MidHip"),
-    ("OP MidHip", "OP RHip"), ("OP RHip", "OP RKnee"), ("OP RKnee", "OP RAnkle"), ("OP RAnkle", "OP RHeel"),
-    ("OP RAnkle", "OP RBigToe"), ("OP RBigToe", "OP RSmallToe"), ("OP MidHip", "OP LHip"), ("OP LHip", "OP LKnee"),
-    ("OP LKnee", "OP LAnkle"), ("OP LAnkle", "OP LHeel"), ("OP LAnkle", "OP LBigToe"), ("OP LBigToe", "OP LSmallToe"),
+    ("OP LEye", "OP LEar"), ("OP Neck", "OP RShoulder"), ("OP RShoulder", "OP RElbow"),
+    ("OP RElbow", "OP RWrist"),
+    ("OP Neck", "OP LShoulder"), ("OP LShoulder", "OP LElbow"), ("OP LElbow", "OP LWrist"),
+    ("OP Neck", "OP MidHip"),
+    ("OP MidHip", "OP RHip"), ("OP RHip", "OP RKnee"), ("OP RKnee", "OP RAnkle"),
+    ("OP RAnkle", "OP RHeel"),
+    ("OP RAnkle", "OP RBigToe"), ("OP RBigToe", "OP RSmallToe"), ("OP MidHip", "OP LHip"),
+    ("OP LHip", "OP LKnee"),
+    ("OP LKnee", "OP LAnkle"), ("OP LAnkle", "OP LHeel"), ("OP LAnkle", "OP LBigToe"),
+    ("OP LBigToe", "OP LSmallToe"),
     ("OP RShoulder", "OP RHip"), ("OP LShoulder", "OP LHip"), ("OP RHip", "OP LHip"),
-    ("rankle", "rknee"), ("rknee", "rhip"), ("lankle", "lknee"), ("lknee", "lhip"), ("rhip", "lhip"),
+    ("rankle", "rknee"), ("rknee", "rhip"), ("lankle", "lknee"), ("lknee", "lhip"),
+    ("rhip", "lhip"),
     ("rwrist", "relbow"), ("relbow", "rshoulder"), ("lwrist", "lelbow"), ("lelbow", "lshoulder"),
     ("rshoulder", "lshoulder"), ("rshoulder", "rhip"), ("lshoulder", "lhip"), ("neck", "headtop"),
     ("hip", "rhip"), ("hip", "lhip"), ("hip", "Spine (H36M)"), ("Spine (H36M)", "neck"),
@@ -215,25 +244,32 @@ def _correspondence(source: Skeleton, target: Skeleton) -> tuple[tuple[int, ...]
 def convert(keypoints: NDArray[Number], *, source: Skeleton, target: Skeleton) -> NDArray[Number]:
     """(..., J source, C) -> (..., J target, C), a new array of the same dtype.
 
-    Joints that the source does not have are all zero: confidence 0. Raises ValueError if J is not the source's, or if
-    the two have no joint in common.
+    Joints that the source does not have are all zero: confidence 0. Raises ValueError if J is not
+    the source's, or if the two have no joint in common.
     """
     take, put = correspondence(source, target)
     names = joint_names(source)
     if keypoints.ndim < 2 or keypoints.shape[-2] != len(names):
         raise ValueError(
-            f"keypoints are {keypoints.shape}, expected (..., {len(names)}, C): the number of joints of {source}"
+            f"keypoints are {keypoints.shape}, expected (..., {len(names)}, C): the number of "
+            f"joints of {source}"
         )
     if not take:
         first = ", ".join(joint_names(target)[:3])
-        raise ValueError(f"no joint of {source} is one of {target}'s: expected names as {first}; found {names[:3]}")
-    out = np.zeros((*keypoints.shape[:-2], len(joint_names(target)), keypoints.shape[-1]), keypoints.dtype)
+        raise ValueError(
+            f"no joint of {source} is one of {target}'s: expected names as {first}; found "
+            f"{names[:3]}"
+        )
+    out = np.zeros(
+        (*keypoints.shape[:-2], len(joint_names(target)), keypoints.shape[-1]), keypoints.dtype
+    )
     out[..., put, :] = keypoints[..., take, :]
     return out
 
 
 def keypoints_13(kp: NDArray[Number]) -> NDArray[Number]:
-    """(..., 49, C) in spin49, the last number a confidence -> (..., 13, C), in the order of KEYPOINTS_13.
+    """(..., 49, C) in spin49, the last number a confidence -> (..., 13, C), in the order of
+    KEYPOINTS_13.
 
     The joint by its own name is preferred to OpenPose's.
     """
@@ -254,12 +290,24 @@ def mirrored(skeleton: Skeleton) -> list[int]:
     ['headtop', 'rshoulder', 'lshoulder']
     """
     names = joint_names(skeleton)
-    return [names.index(other) if (other := _other_side(name)) in names else i for i, name in enumerate(names)]
+    return [
+        names.index(other) if (other := _other_side(name)) in names else i
+        for i, name in enumerate(names)
+    ]
+
+
+_SIDE_PREFIXES: Final = (
+    ("OP L", "OP R"),
+    ("smpl_l", "smpl_r"),
+    ("vertex_l", "vertex_r"),
+    ("extra_l", "extra_r"),
+    ("left_", "right_"),
+    ("l", "r"),
+)
 
 
 def _other_side(name: str) -> str:
-    for left, right in (("OP L", "OP R"), ("smpl_l", "smpl_r"), ("vertex_l", "vertex_r"), ("extra_l", "extra_r"),
-                        ("left_", "right_"), ("l", "r")):  # fmt: skip
+    for left, right in _SIDE_PREFIXES:
         if name.startswith(left):
             return right + name.removeprefix(left)
         if name.startswith(right):
@@ -273,7 +321,8 @@ def with_ones(places: NDArray[np.floating]) -> NDArray[np.float64]:
 
 
 def without_non_finite(keypoints: NDArray[Number]) -> tuple[NDArray[Number], int]:
-    """(..., J, 3) px px confidence -> a copy in which invalid joints are (0, 0, 0), and their number.
+    """(..., J, 3) px px confidence -> a copy in which invalid joints are (0, 0, 0), and their
+    number.
 
     Invalid: NaN, infinity, or a number beyond LARGEST.
     """

@@ -1,7 +1,9 @@
-"""SMPL-X bodies beside SMPL's: extra columns of splits with such labels.  raw -> [tracks] -> features -> windows
+"""SMPL-X bodies beside SMPL's: extra columns of splits with such labels.  raw -> [tracks] ->
+features -> windows
 
-Pavlakos et al.: Expressive Body Capture, CVPR 2019. 55 joints: pelvis to wrists as in SMPL (22), jaw, left and right
-eye, 15 finger joints of the left hand and 15 of the right. The hands' angles are whole: flat_hand_mean is True.
+Pavlakos et al.: Expressive Body Capture, CVPR 2019. 55 joints: pelvis to wrists as in SMPL (22),
+jaw, left and right eye, 15 finger joints of the left hand and 15 of the right. The hands' angles
+are whole: flat_hand_mean is True.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import npz_shape
 from pipeline.skeletons import Doubles, Floats
 
-N_POSE, N_BETAS = 165, 16
+N_POSE = 165
+N_BETAS = 16
 NAMES: Final = ("smplx_pose", "smplx_betas", "smplx_n_betas", "smplx_trans")  # of the columns
 # Left-right permutation: those of SMPL's body, jaw, eyes, hands.
 MIRRORED: Final = (
@@ -29,34 +32,58 @@ MIRRORED: Final = (
 
 
 def is_smplx(file: Path, key: str) -> bool:
-    """Whether rows of an .npz have 165 numbers under `key`, by its header; False for a damaged file."""
+    """Whether rows of an .npz have 165 numbers under `key`, by its header; False for a damaged
+    file.
+    """
     with contextlib.suppress(RawDataError):
         return npz_shape(file, key)[-1:] == (N_POSE,)
     return False
 
 
 def mirrored_pose(pose: Floats) -> Floats:
-    """(N, 165) axis-angle, rad -> that of the mirrored body: a rotation R becomes S R S, S = diag(-1, 1, 1)."""
+    """(N, 165) axis-angle, rad -> that of the mirrored body: a rotation R becomes S R S, S =
+    diag(-1, 1, 1).
+    """
     joints = pose.reshape(len(pose), -1, 3)[:, MIRRORED].copy()
     joints[..., 1:] = 0 - joints[..., 1:]  # 0 stays 0, without a sign
     return joints.reshape(pose.shape)
 
 
 def labels(pose: Doubles, betas: Doubles) -> dict[str, NDArray[Any]]:
-    """`Track.extra` from pose (T, 165) or (T, 55, 3), and betas (n,) or (T, n); the first 16 are kept."""
-    padded, n = np.zeros((len(pose), N_BETAS), np.float32), min(betas.shape[-1], N_BETAS)
+    """`Track.extra` from pose (T, 165) or (T, 55, 3), and betas (n,) or (T, n); the first 16 are
+    kept.
+    """
+    padded = np.zeros((len(pose), N_BETAS), np.float32)
+    n = min(betas.shape[-1], N_BETAS)
     padded[:, :n] = betas[..., :n]
     flat = pose.reshape(-1, N_POSE).astype(np.float32)
     return {"smplx_pose": flat, "smplx_betas": padded, "smplx_n_betas": np.array(n, np.int32)}
 
 
 def columns(betas: str, *, trans: bool = False) -> tuple[cache.ExtraColumn, ...]:
-    """The extra columns. betas: how many exist, for the manifest. trans: also the translation in a camera."""
+    """The extra columns. betas: how many exist, for the manifest. trans: also the translation in a
+    camera.
+    """
     pose = "SMPL-X axis-angle of 55 joints, global orientation as in pose; flat_hand_mean"
     declared = (
-        cache.ExtraColumn(name="smplx_pose", about=pose, unit="rad", shape=(N_POSE,), mirror=mirrored_pose),
-        cache.ExtraColumn(name="smplx_betas", about=f"SMPL-X shape: {betas}, then zeros", shape=(N_BETAS,)),
-        cache.ExtraColumn(name="smplx_n_betas", about="existing numbers of smplx_betas", dtype="int32", per="track"),
-        cache.ExtraColumn(name="smplx_trans", about="of the SMPL-X body", unit="m", shape=(3,), mirror=mirrored_axis),
+        cache.ExtraColumn(
+            name="smplx_pose", about=pose, unit="rad", shape=(N_POSE,), mirror=mirrored_pose
+        ),
+        cache.ExtraColumn(
+            name="smplx_betas", about=f"SMPL-X shape: {betas}, then zeros", shape=(N_BETAS,)
+        ),
+        cache.ExtraColumn(
+            name="smplx_n_betas",
+            about="existing numbers of smplx_betas",
+            dtype="int32",
+            per="track",
+        ),
+        cache.ExtraColumn(
+            name="smplx_trans",
+            about="of the SMPL-X body",
+            unit="m",
+            shape=(3,),
+            mirror=mirrored_axis,
+        ),
     )
     return declared if trans else declared[:-1]

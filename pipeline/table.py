@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-OWN: Final[dict[str, dict[str, str]]] = {  # group of entry points -> name -> "module:object", in the order of lists
+# group of entry points -> name -> "module:object", in the order of lists
+OWN: Final[dict[str, dict[str, str]]] = {
     "vibe_pipeline.datasets": {
         "penn_action": "pipeline.datasets.penn_action:PennAction",
         "posetrack": "pipeline.datasets.posetrack:PoseTrack",
@@ -66,59 +67,86 @@ OWN: Final[dict[str, dict[str, str]]] = {  # group of entry points -> name -> "m
     },
 }
 
-COMMANDS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {  # program -> name -> module with COMMAND, summary
+# program -> name -> module with COMMAND, summary
+COMMANDS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
     "pipeline": {
-        "init": ("pipeline.commands.init", "Write a luigi.cfg for the demo data, or with --real for your downloads."),
-        "config": ("pipeline.commands.config", "Print the settings that differ from their defaults, or all."),
+        "init": (
+            "pipeline.commands.init",
+            "Write a luigi.cfg for the demo data, or with --real for your downloads.",
+        ),
+        "config": (
+            "pipeline.commands.config",
+            "Print the settings that differ from their defaults, or all.",
+        ),
         "doctor": (
             "pipeline.commands.doctor",
             "Check the raw folders: what is complete, what is missing, and how to get it.",
         ),
         "prepare": (
             "pipeline.commands.prepare",
-            "Prepare a dataset or your own clips: detect missing keypoints, convert all splits, extract features, draw "
+            "Prepare a dataset or your own clips: detect missing keypoints, convert all splits, "
+            "extract features, draw "
             "a page of tracks. Run it again to resume, or after adding videos.",
         ),
-        "plan": ("pipeline.commands.plan", "Show what `make data` would convert and extract, how much, and why."),
-        "convert": ("pipeline.commands.convert", "Convert one split of a raw dataset into the cache."),
+        "plan": (
+            "pipeline.commands.plan",
+            "Show what `make data` would convert and extract, how much, and why.",
+        ),
+        "convert": (
+            "pipeline.commands.convert",
+            "Convert one split of a raw dataset into the cache.",
+        ),
         "extract": ("pipeline.commands.extract", "Compute the missing rows of feature streams."),
-        "verify": ("pipeline.commands.verify", "Check every byte of a cache against its manifests."),
+        "verify": (
+            "pipeline.commands.verify",
+            "Check every byte of a cache against its manifests.",
+        ),
         "status": (
             "pipeline.commands.status",
             "Show the contents of a cache: videos, tracks, kept and dropped frames, streams.",
         ),
         "gc": (
             "pipeline.commands.gc",
-            "Delete files that no manifest references, such as those of killed runs and replaced data.",
+            "Delete files that no manifest references, such as those of killed runs and "
+            "replaced data.",
         ),
         "copy": (
             "pipeline.commands.copy",
-            "Copy splits and their streams into another cache, without rows of replaced and removed videos.",
+            "Copy splits and their streams into another cache, without rows of replaced and "
+            "removed videos.",
         ),
         "bodies": (
             "pipeline.bodies.commands.bodies",
-            "Fit a body without SMPL to a stream of joints in metres: one NPZ file per person, and a video.",
+            "Fit a body without SMPL to a stream of joints in metres: one NPZ file per person, "
+            "and a video.",
         ),
         "detect": (
             "pipeline.commands.detect",
             "Detect people and their keypoints in every frame of a folder of clips.",
         ),
-        "export": ("pipeline.exchange.commands.export", "Write a split as files for other programs."),
+        "export": (
+            "pipeline.exchange.commands.export",
+            "Write a split as files for other programs.",
+        ),
         "fits": (
             "pipeline.exchange.commands.fits",
-            "Read SMPL fits of 4D-Humans or CameraHMR into a dataset's raw folder, for its option `fits`.",
+            "Read SMPL fits of 4D-Humans or CameraHMR into a dataset's raw folder, for its "
+            "option `fits`.",
         ),
         "import": (
             "pipeline.exchange.commands.import_",
-            "Make a split with features from a database file of VIBE or TCMR, or a stream from any array.",
+            "Make a split with features from a database file of VIBE or TCMR, or a stream from "
+            "any array.",
         ),
         "leaks": (
             "pipeline.commands.leaks",
-            "List people, recordings and images that training splits (named train) share with other splits.",
+            "List people, recordings and images that training splits (named train) share with "
+            "other splits.",
         ),
         "show": (
             "pipeline.show.command",
-            "Draw boxes, crops and skeletons of some tracks on an HTML page, from the cache or from raw files.",
+            "Draw boxes, crops and skeletons of some tracks on an HTML page, from the cache or "
+            "from raw files.",
         ),
         "synthesize": (
             "pipeline.demo.command",
@@ -126,13 +154,15 @@ COMMANDS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {  # program -> n
         ),
         "try": (
             "pipeline.bodies.commands.try_clip",
-            "Try everything on a real clip that it downloads: people, joints, bodies, and a page about them.",
+            "Try everything on a real clip that it downloads: people, joints, bodies, and a "
+            "page about them.",
         ),
     },
     "tasks": {
         "evaluate": (
             "tasks.commands.evaluate",
-            "Evaluate a checkpoint on splits of the cache by all protocols, beside published figures.",
+            "Evaluate a checkpoint on splits of the cache by all protocols, beside published "
+            "figures.",
         ),
         "train": (
             "tasks.commands.train",
@@ -140,11 +170,13 @@ COMMANDS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {  # program -> n
         ),
         "predict": (
             "tasks.commands.predict",
-            "Predict bodies in a clip, a folder of clips or a split of a cache: one NPZ file per person, and a video.",
+            "Predict bodies in a clip, a folder of clips or a split of a cache: one NPZ file "
+            "per person, and a video.",
         ),
         "report": (
             "tasks.report.task",
-            "Write a page about the current data, training and results, without converting or training.",
+            "Write a page about the current data, training and results, without converting or "
+            "training.",
         ),
     },
 }

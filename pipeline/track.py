@@ -1,4 +1,6 @@
-"""One person in one video, the record that all later steps read.  raw -> [tracks] -> features -> windows -> training"""
+"""One person in one video, the record that all later steps read.  raw -> [tracks] -> features ->
+windows -> training
+"""
 
 from __future__ import annotations
 
@@ -27,19 +29,23 @@ PELVIS: Final = JOINTS["spin49"].index("hip")
 
 # Labels that exceed these bounds in most of a track's frames are in another unit: mm, degrees.
 MOST: Final = 0.5  # of the frames
-EXTENT_M: Final = (0.3, 3.0)  # longest side of the box around the 3D joints: rolled up 0.5, with raised arms 2.6
+# longest side of the box around the 3D joints: rolled up 0.5, with raised arms 2.6
+EXTENT_M: Final = (0.3, 3.0)
 WHOLE: Final = 12  # joints: fewer may be a hand or a face
-MAX_ANGLE: Final = 4 * math.pi  # rad: fits reach little more than one turn; in degrees, any pose exceeds 13
+# rad: fits reach little more than one turn; in degrees, any pose exceeds 13
+MAX_ANGLE: Final = 4 * math.pi
 NORMALISED_PX: Final = 2.0  # shares of an image or of a crop reach from 0 or -1 to 1
 ROUNDING: Final = 1e-3  # of a confidence of 1
-FARTHEST_M: Final = 1000.0  # camera or person to the origin: the longest walks are half of it, and 1 m is 1,000 mm
+# camera or person to the origin: the longest walks are half of it, and 1 m is 1,000 mm
+FARTHEST_M: Final = 1000.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)  # eq=False: == of arrays is ambiguous
 class Track:
     """One person in one video: T frames. None means "not annotated", never zeros.
 
-    Checked where it is read (`Dataset.tracks`) and where its rows are written (`cache.check_track`).
+    Checked where it is read (`Dataset.tracks`) and where its rows are written
+    (`cache.check_track`).
     """
 
     dataset: str  # a name in the registry, e.g. "penn_action"
@@ -47,12 +53,16 @@ class Track:
     name: str  # <video>/<person>, unique within the split
     video: str  # unique within the dataset
     fps: float  # of the video's own frames; nan where the release does not give it
-    frame_index: NDArray[np.integer]  # (T,) int64, strictly increasing, the video's own count from 0
-    bbox: Floats | None = None  # (T, 4) float32 cxcywh, px of the full image, square; None without images (AMASS)
+    # (T,) int64, strictly increasing, the video's own count from 0
+    frame_index: NDArray[np.integer]
+    # (T, 4) float32 cxcywh, px of the full image, square; None without images (AMASS)
+    bbox: Floats | None = None
     kp_2d: Floats | None = None  # (T, 49, 3) float32 x px, y px, confidence 0..1
-    kp_3d: Floats | None = None  # (T, 49, 4) float32 m m m confidence, camera axes, pelvis (joint 39) at 0
+    # (T, 49, 4) float32 m m m confidence, camera axes, pelvis (joint 39) at 0
+    kp_3d: Floats | None = None
     kp_3d_eval: Floats | None = None  # (T, 14, 3) float32 m, camera axes, in common14 order
-    pose: Floats | None = None  # (T, 72) float32 SMPL axis-angle, rad, global orientation in the camera
+    # (T, 72) float32 SMPL axis-angle, rad, global orientation in the camera
+    pose: Floats | None = None
     betas: Floats | None = None  # (T, 10) float32 SMPL shape
     trans: Floats | None = None  # (T, 3) float32 m
     has_3d: Bools | None = None  # (T,) kp_3d is known in this frame
@@ -62,7 +72,8 @@ class Track:
     crop_scale: float = CROP_SCALE
     intrinsics: Floats | None = None  # (3, 3) px, where known
     frames: FrameSource | None = None  # where the pixels are; None without images
-    extra: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # `Dataset.extra_columns`: (T, ...), or the track's
+    # `Dataset.extra_columns`: (T, ...), or the track's
+    extra: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     @property
     def columns(self) -> dict[str, NDArray[Any]]:
@@ -71,11 +82,14 @@ class Track:
 
     @property
     def step(self) -> int:
-        """The most common difference of frame indices, the smaller of two equally common; 1 for a single frame."""
+        """The most common difference of frame indices, the smaller of two equally common; 1 for a
+        single frame.
+        """
         if len(self.frame_index) < 2:
             return 1
         steps, counts = np.unique(np.diff(self.frame_index), return_counts=True)
-        return int(steps[counts.argmax()])  # np.unique sorts, argmax takes the first: ties go to the smaller
+        # np.unique sorts, argmax takes the first: ties go to the smaller
+        return int(steps[counts.argmax()])
 
     @property
     def rows(self) -> cache.TrackRows:
@@ -96,7 +110,11 @@ class Track:
 def _known_rows(columns: Mapping[str, NDArray[Any]], name: str) -> NDArray[Any]:
     """The rows of a column that the track's flags mark as known."""
     flag = columns.get(
-        "has_3d" if name.startswith("kp_3d") else "has_smpl" if name in ("pose", "betas", "trans") else ""
+        "has_3d"
+        if name.startswith("kp_3d")
+        else "has_smpl"
+        if name in ("pose", "betas", "trans")
+        else ""
     )
     return columns[name] if flag is None else columns[name][flag.astype(bool)]
 
@@ -104,13 +122,17 @@ def _known_rows(columns: Mapping[str, NDArray[Any]], name: str) -> NDArray[Any]:
 def other_units(columns: Mapping[str, NDArray[Any]]) -> Iterator[tuple[str, str, str]]:
     """Columns and extra columns whose values are in another unit: (column, expected, found).
 
-    Checks the size of 3D joints, angles, translations, the range of 2D joints, confidences outside [0, 1], boxes that
-    are corners, and cameras that are not rigid. NaN labels pass.
+    Checks the size of 3D joints, angles, translations, the range of 2D joints, confidences outside
+    [0, 1], boxes that are corners, and cameras that are not rigid. NaN labels pass.
     """
     if "bbox" in columns:
         side = columns["bbox"][:, 2:]
         if (wrong := (side <= 0).any(axis=1) | (side[:, 0] != side[:, 1])).any():
-            yield "bbox", "square boxes in px: cx, cy, side, side", str(columns["bbox"][wrong][0].tolist())
+            yield (
+                "bbox",
+                "square boxes in px: cx, cy, side, side",
+                str(columns["bbox"][wrong][0].tolist()),
+            )
     for name in ("kp_3d", "kp_3d_eval"):
         if name in columns and len(extent := _extents(_known_rows(columns, name))):
             low, high = EXTENT_M
@@ -124,7 +146,11 @@ def other_units(columns: Mapping[str, NDArray[Any]]) -> Iterator[tuple[str, str,
     if "trans" in columns and len(trans := _known_rows(columns, "trans")):
         distance = float(np.median(np.linalg.norm(trans.astype(np.float64), axis=1)))
         if distance > FARTHEST_M:
-            yield "trans", f"a person at most {FARTHEST_M:,.0f} m from the origin", f"{distance:,.0f} m"
+            yield (
+                "trans",
+                f"a person at most {FARTHEST_M:,.0f} m from the origin",
+                f"{distance:,.0f} m",
+            )
     for name in ("kp_2d", "kp_3d"):
         if name in columns:
             confidence = _known_rows(columns, name)[..., -1]
@@ -134,12 +160,20 @@ def other_units(columns: Mapping[str, NDArray[Any]]) -> Iterator[tuple[str, str,
         points = columns["kp_2d"][columns["kp_2d"][..., 2] > 0][:, :2]
         if len(points) >= WHOLE and (reach := float(np.abs(points).max())) <= NORMALISED_PX:
             yield "kp_2d", "pixels of the image", f"all joints within {reach:.3g} px of its corner"
-    if "extrinsics" in columns and len(camera := columns["extrinsics"]) and camera.shape[1:] == (4, 4):
+    if (
+        "extrinsics" in columns
+        and len(camera := columns["extrinsics"])
+        and camera.shape[1:] == (4, 4)
+    ):
         away = float(np.median(np.linalg.norm(camera[:, :3, 3].astype(np.float64), axis=1)))
         if (wrong := ~is_rigid(camera)).any():
             yield "extrinsics", "rows R t and 0 0 0 1, R a rotation", str(camera[wrong][0].tolist())
         elif away > FARTHEST_M:
-            yield "extrinsics", f"a camera at most {FARTHEST_M:,.0f} m from its world's origin", f"{away:,.0f} m"
+            yield (
+                "extrinsics",
+                f"a camera at most {FARTHEST_M:,.0f} m from its world's origin",
+                f"{away:,.0f} m",
+            )
 
 
 def column_problems(columns: Mapping[str, NDArray[Any]]) -> Iterator[str]:
@@ -164,9 +198,14 @@ def column_problems(columns: Mapping[str, NDArray[Any]]) -> Iterator[str]:
 
 
 def _extents(joints: NDArray[Any]) -> Doubles:
-    """Joints (T, J, 3), or with confidence (T, J, 4) -> (F,) the longest side of the box around each frame's joints."""
+    """Joints (T, J, 3), or with confidence (T, J, 4) -> (F,) the longest side of the box around
+    each frame's joints.
+    """
     shown = joints[..., 3] > 0 if joints.shape[-1] == 4 else np.ones(joints.shape[:2], np.bool_)
     whole = shown.sum(axis=1) >= WHOLE
-    points, shown = joints[whole, :, :3].astype(np.float64), shown[whole, :, None]
-    sides = np.where(shown, points, -np.inf).max(axis=1) - np.where(shown, points, np.inf).min(axis=1)
+    points = joints[whole, :, :3].astype(np.float64)
+    shown = shown[whole, :, None]
+    sides = np.where(shown, points, -np.inf).max(axis=1) - np.where(shown, points, np.inf).min(
+        axis=1
+    )
     return np.asarray(sides.max(axis=-1))

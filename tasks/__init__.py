@@ -1,4 +1,6 @@
-"""Luigi tasks: `luigi --module tasks Data|TrainVIBE|Report|...`. Importing them imports no torch."""
+"""Luigi tasks: `luigi --module tasks Data|TrainVIBE|Report|...`. Importing them imports no
+torch.
+"""
 
 from pipeline.plug_ins import TASKS, load_records
 from tasks import settings  # noqa: F401 - first: it refuses a luigi.cfg that Luigi could not read
@@ -15,6 +17,7 @@ __all__ = ["Convert", "Data", "Extract", "ExtractBeside", "Synthesize"]
 __all__ += ["Ablation", "Evaluate", "EvaluateVIBE", "Report", "Train", "TrainMPoser", "TrainVIBE"]
 __all__ += ["EvaluateHMMR", "EvaluatePartDynamics", "TrainHMMR", "TrainPartDynamics", "TrainPrVIPE"]
 
-globals().update(load_records(TASKS, type, taken=__all__))  # Luigi finds a task by its name once its class exists
+# Luigi finds a task by its name once its class exists
+globals().update(load_records(TASKS, type, taken=__all__))
 prepare()
 take_over_from_luigi()

@@ -1,4 +1,6 @@
-"""The command line: `python -m tasks COMMAND`. Luigi's tasks are run by `luigi --module tasks TASK`."""
+"""The command line: `python -m tasks COMMAND`. Luigi's tasks are run by `luigi --module tasks
+TASK`.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,12 @@ from tasks.settings import settings, tolerating
 
 def parser() -> argparse.ArgumentParser:
     """All commands and their options."""
-    description = "Use a trained VIBE. From raw data to a trained model: luigi --module tasks EvaluateVIBE."
-    return command_line.parser_of(commands_of("tasks"), "python -m tasks", description, complete=_check_settings)
+    description = (
+        "Use a trained VIBE. From raw data to a trained model: luigi --module tasks EvaluateVIBE."
+    )
+    return command_line.parser_of(
+        commands_of("tasks"), "python -m tasks", description, complete=_check_settings
+    )
 
 
 def _check_settings(args: argparse.Namespace) -> None:

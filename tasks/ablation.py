@@ -1,4 +1,6 @@
-"""The ablation of Kocabas et al., CVPR 2020, as a Luigi task: `luigi --module tasks Ablation --seeds 0,1,2`."""
+"""The ablation of Kocabas et al., CVPR 2020, as a Luigi task: `luigi --module tasks Ablation
+--seeds 0,1,2`.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,8 @@ from vibe_model.sections import VIBE, which_runs
 from vibe_model.vibe.config import PER_FRAME, VARIANTS, TrainConfig
 
 Metrics = Mapping[str, Any]  # a run's metrics.json
-Runs = Mapping[str, Mapping[str, Metrics]]  # by variant, and by the name of the run's folder: a seed each
+# by variant, and by the name of the run's folder: a seed each
+Runs = Mapping[str, Mapping[str, Metrics]]
 
 FILES: Final = ("ablation.csv", "ablation.json")  # in [paths] runs
 WITHOUT_3DPW: Final = "without-3dpw"
@@ -47,13 +50,16 @@ OF_PAPER: Final = ("pa_mpjpe", "mpjpe", "pve", "accel", "accel_error")
 
 
 class Ablation(PipelineTask):
-    """Train every variant of the paper's ablation once per seed; write ablation.csv and .json to [paths] runs.
+    """Train every variant of the paper's ablation once per seed; write ablation.csv and .json to
+    [paths] runs.
 
     Variants that do not fit the configured datasets are skipped unless they are named (`left_out`).
     """
 
     verb = "ablate"
-    variants = luigi.Parameter(default="", description="of vibe_model.vibe.config, or configured; empty: all that fit")
+    variants = luigi.Parameter(
+        default="", description="of vibe_model.vibe.config, or configured; empty: all that fit"
+    )
     seeds = luigi.Parameter(default="", description="such as 0,1,2; empty: the configuration's own")
 
     @property
@@ -66,7 +72,13 @@ class Ablation(PipelineTask):
             raise ConfigError(f"{line}: Ablation trains the variants itself; leave it out")
         for variant, seed in self._trainings():
             train_config(variant, seed)  # reports mistakes before anything runs
-        return [Data(), *(Train(model=VIBE.section, variant=variant, seed=seed) for variant, seed in self._trainings())]
+        return [
+            Data(),
+            *(
+                Train(model=VIBE.section, variant=variant, seed=seed)
+                for variant, seed in self._trainings()
+            ),
+        ]
 
     def up_to_date(self) -> bool:
         files = {settings().paths.runs / name: text for name, text in self._texts().items()}
@@ -79,8 +91,11 @@ class Ablation(PipelineTask):
         self.show()
 
     def show(self) -> None:
-        """Print the first protocol's rows, those beside published figures, and the files with the others."""
-        table, folder = self._table(), settings().paths.runs
+        """Print the first protocol's rows, those beside published figures, and the files with the
+        others.
+        """
+        table = self._table()
+        folder = settings().paths.runs
         rows = table.rows
         for split, protocol in dict.fromkeys((row.split, row.protocol) for row in rows):
             of_split = [row for row in rows if (row.split, row.protocol) == (split, protocol)]
@@ -112,7 +127,11 @@ class Ablation(PipelineTask):
 
     def _trainings(self) -> list[tuple[str, int]]:
         """Variant ("" for the configuration itself) and seed."""
-        return [("" if name == AS_CONFIGURED else name, seed) for name in self._variants() for seed in self._seeds()]
+        return [
+            ("" if name == AS_CONFIGURED else name, seed)
+            for name in self._variants()
+            for seed in self._seeds()
+        ]
 
     def _table(self) -> AblationTable:
         by_variant: dict[str, dict[str, Metrics]] = {}
@@ -126,7 +145,9 @@ class Ablation(PipelineTask):
             return default_variants()
         named = list(dict.fromkeys(word.strip() for word in str(self.variants).split(",")))
         if unknown := [name for name in named if name not in NAMES]:
-            raise ConfigError(f"--variants: unknown {', '.join(map(repr, unknown))}; known: {', '.join(NAMES)}")
+            raise ConfigError(
+                f"--variants: unknown {', '.join(map(repr, unknown))}; known: {', '.join(NAMES)}"
+            )
         return named if PER_FRAME in named else [*named, PER_FRAME]
 
     def _left_out(self) -> dict[str, str]:
@@ -135,16 +156,22 @@ class Ablation(PipelineTask):
     def _seeds(self) -> list[int]:
         words = [word.strip() for word in str(self.seeds).split(",")] if self.seeds else []
         if not all(word.isdecimal() for word in words):
-            raise ConfigError(f"--seeds {self.seeds}: expected whole numbers with commas between, such as 0,1,2")
+            raise ConfigError(
+                f"--seeds {self.seeds}: expected whole numbers with commas between, such as 0,1,2"
+            )
         return list(dict.fromkeys(map(int, words))) or [-1]
 
 
 def default_variants() -> list[str]:
-    """Variants that fit the configured datasets; with `without-3dpw`, also the configuration itself."""
+    """Variants that fit the configured datasets; with `without-3dpw`, also the configuration
+    itself.
+    """
     base = train_config()
     reasons = left_out(base)
     chosen = [name for name in VARIANTS if name not in reasons]
-    if WITHOUT_3DPW in chosen and not any(replace(train_config(n), name=base.name) == base for n in chosen):
+    if WITHOUT_3DPW in chosen and not any(
+        replace(train_config(n), name=base.name) == base for n in chosen
+    ):
         chosen.insert(chosen.index(WITHOUT_3DPW), AS_CONFIGURED)
     return chosen
 
@@ -153,7 +180,9 @@ def left_out(base: TrainConfig) -> dict[str, str]:
     """Variants that these datasets cannot train or distinguish, with reasons."""
     reasons = {}
     if not set(base.motion) - set(base.leave_out):
-        needs = [name for name, changes in VARIANTS.items() if changes.get("prior", base.prior) != "none"]
+        needs = [
+            name for name, changes in VARIANTS.items() if changes.get("prior", base.prior) != "none"
+        ]
         reasons = dict.fromkeys(needs, "[vibe] motion names no real motion")
     if _3DPW not in base.training_splits:
         reasons[WITHOUT_3DPW] = f"{_3DPW} is not trained on"
@@ -198,10 +227,15 @@ class AblationTable:
     def __init__(self, by_variant: Runs) -> None:
         self.by_variant = by_variant
         # Are any of the runs of demo data?
-        self.stand_in = any(metrics["stand_in"] for by_seed in by_variant.values() for metrics in by_seed.values())
+        self.stand_in = any(
+            metrics["stand_in"] for by_seed in by_variant.values() for metrics in by_seed.values()
+        )
         first = next(iter(next(iter(by_variant.values())).values()))
         self.rows = [
-            row for s in splits_of(first) for protocol in by_protocol(first[s]) for row in self._rows_of(s, protocol)
+            row
+            for s in splits_of(first)
+            for protocol in by_protocol(first[s])
+            for row in self._rows_of(s, protocol)
         ]
 
     def as_csv(self) -> str:
@@ -222,7 +256,8 @@ class AblationTable:
             "runs": {variant: list(by_folder) for variant, by_folder in self.by_variant.items()},
             "left_out": dict(left),
             "rows": [
-                {**asdict(row), "errors": {n: error._asdict() for n, error in row.errors.items()}} for row in self.rows
+                {**asdict(row), "errors": {n: error._asdict() for n, error in row.errors.items()}}
+                for row in self.rows
             ],
         }
         return json.dumps(content, indent=2, allow_nan=False) + "\n"
@@ -237,9 +272,16 @@ class AblationTable:
             return  # not evaluated by this protocol
 
         def row(model: str, by_seed: Sequence[Metrics]) -> AblationRow:
-            measured = (name for name in table_metrics(by_seed) if all(name in metrics for metrics in by_seed))
+            measured = (
+                name
+                for name in table_metrics(by_seed)
+                if all(name in metrics for metrics in by_seed)
+            )
             numbers = {name: [float(metrics[name]) for metrics in by_seed] for name in measured}
-            errors = {name: _MeanError(fmean(n), stdev(n) if len(n) > 1 else None) for name, n in numbers.items()}
+            errors = {
+                name: _MeanError(fmean(n), stdev(n) if len(n) > 1 else None)
+                for name, n in numbers.items()
+            }
             return AblationRow(split, protocol, model, len(by_seed), first["frames"], errors)
 
         yield row("constant mean body", [first["baseline"]])  # the same for every run
@@ -250,4 +292,6 @@ class AblationTable:
         if (split, protocol) == published.ABLATION_OF and not self.stand_in:
             for name, numbers in published.ABLATION.items():
                 errors = {metric: _MeanError(number, None) for metric, number in numbers.items()}
-                yield AblationRow(split, protocol, f"{NAMES.get(name, name)}, published", 0, 0, errors)
+                yield AblationRow(
+                    split, protocol, f"{NAMES.get(name, name)}, published", 0, 0, errors
+                )

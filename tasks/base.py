@@ -53,8 +53,9 @@ def fact(name: str, value: str) -> None:
 class PipelineTask(luigi.Task):
     """A task that is complete when its fingerprints match, not when a file exists.
 
-    Luigi does not visit tasks upstream of a complete one, so `complete` asks them first. "Complete" is cached until a
-    task runs in this process; "incomplete" is not, since tasks may run in forked processes.
+    Luigi does not visit tasks upstream of a complete one, so `complete` asks them first. "Complete"
+    is cached until a task runs in this process; "incomplete" is not, since tasks may run in forked
+    processes.
     """
 
     verb: ClassVar[str] = "task"
@@ -66,7 +67,9 @@ class PipelineTask(luigi.Task):
 
     @abstractmethod
     def up_to_date(self) -> bool:
-        """Whether nothing is left to do, assuming that all tasks upstream are complete. Imports no torch."""
+        """Whether nothing is left to do, assuming that all tasks upstream are complete. Imports no
+        torch.
+        """
 
     @abstractmethod
     def work(self) -> None:
@@ -85,7 +88,9 @@ class PipelineTask(luigi.Task):
         if self.task_id in _complete:
             return True
         try:
-            if not (all(task.complete() for task in flatten(self.requires())) and self.up_to_date()):
+            if not (
+                all(task.complete() for task in flatten(self.requires())) and self.up_to_date()
+            ):
                 return False
         except USER_ERRORS:
             return False  # `run` or `requires` raises it again, and Luigi reports it for this task
@@ -108,7 +113,8 @@ class PipelineTask(luigi.Task):
     @contextmanager
     def progress(self) -> Iterator[Progress]:
         """A bar on a terminal, lines in a log, and the same on Luigi's page."""
-        alone, page = multiprocessing.parent_process() is None, _luigi_page(self)
+        alone = multiprocessing.parent_process() is None
+        page = _luigi_page(self)
         label = f"  {console.line(self.verb, plain(self.what), '')}"
         with bar(label, console.out, unit=self.unit, alone=alone) as shown:
 
@@ -127,12 +133,17 @@ class PipelineTask(luigi.Task):
 
     def on_failure(self, exception: BaseException) -> Any:
         """Text of a failure on Luigi's page: the message of a user error, else a traceback."""
-        return self.message_of(exception) if isinstance(exception, USER_ERRORS) else super().on_failure(exception)
+        return (
+            self.message_of(exception)
+            if isinstance(exception, USER_ERRORS)
+            else super().on_failure(exception)
+        )
 
 
 def _luigi_page(task: luigi.Task) -> Progress:
     """Function that shows a task's progress on Luigi's web page, at most once per second."""
-    percent, status = task.set_progress_percentage, task.set_status_message  # None outside of Luigi
+    percent = task.set_progress_percentage
+    status = task.set_status_message  # None outside of Luigi
     began = due = time.monotonic()
 
     def show(done: int, total: int, message: str = "") -> None:
@@ -141,12 +152,19 @@ def _luigi_page(task: luigi.Task) -> Progress:
         if percent is None or status is None or (now < due and done < total):
             return
         due = now + PAGE_INTERVAL
-        remaining = f", {console.duration((now - began) * (total - done) / done)} left" if 0 < done < total else ""
+        remaining = (
+            f", {console.duration((now - began) * (total - done) / done)} left"
+            if 0 < done < total
+            else ""
+        )
         try:
             percent(round(100 * done / max(total, 1)))
             status(f"{done} of {total}{remaining}  {message}")
         except RPCError as error:  # a missing page must not end days of work
             percent = None
-            warn(f"Luigi's scheduler does not answer ({error}): its page shows no progress. The work continues.")
+            warn(
+                f"Luigi's scheduler does not answer ({error}): its page shows no progress. The "
+                "work continues."
+            )
 
     return show

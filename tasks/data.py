@@ -22,12 +22,15 @@ from pipeline.recipe.recipe import Recipe, StepResult
 from tasks.base import UP_TO_DATE, PipelineTask, warn
 from tasks.settings import settings
 
-# Tasks that use the GPU or all cores: one at a time, whatever Luigi's workers ([resources] network changes that).
+# Tasks that use the GPU or all cores: one at a time, whatever Luigi's workers ([resources] network
+# changes that).
 NETWORK: Final = {"network": 1}
 
 
 class Synthesize(PipelineTask):
-    """Make the embedded demo data and body, in their official layouts. Only if [embedded] is enabled."""
+    """Make the embedded demo data and body, in their official layouts. Only if [embedded] is
+    enabled.
+    """
 
     verb = "synthesize"
     what = "embedded data"
@@ -38,7 +41,9 @@ class Synthesize(PipelineTask):
 
         s = settings()
         options = s.embedded
-        return is_current(s.paths.raw, s.paths.body, s.embedded_datasets, seed=options.seed, size=options.size)
+        return is_current(
+            s.paths.raw, s.paths.body, s.embedded_datasets, seed=options.seed, size=options.size
+        )
 
     def work(self) -> None:
         from pipeline.demo.writing import synthesize
@@ -62,7 +67,8 @@ class Synthesize(PipelineTask):
 class Detect(PipelineTask):
     """Detect people in a dataset's clips, if [detect] names a detector."""
 
-    verb, unit = "detect", "frame"
+    verb = "detect"
+    unit = "frame"
     priority = 2
     resources = NETWORK
     dataset = luigi.Parameter()
@@ -76,11 +82,15 @@ class Detect(PipelineTask):
 
     def recipe(self) -> Recipe:
         s = settings()
-        raw, where = s.raw(self.dataset), s.source.where("detect", "detector")
+        raw = s.raw(self.dataset)
+        where = s.source.where("detect", "detector")
         if s.detector is None:
             raise ConfigError(f"{where}: names no detector")
         if s.detector.stand_in and raw.is_dir() and not is_stand_in(raw):
-            raise ConfigError(f"{where} = {s.detector.name}: finds people only in demo data. Use rtmpose, or none.")
+            raise ConfigError(
+                f"{where} = {s.detector.name}: finds people only in demo data. Use rtmpose, or "
+                "none."
+            )
         return Recipe.from_settings(s, self.dataset, "")
 
     def plan(self) -> DetectionPlan:
@@ -123,7 +133,8 @@ class SplitTask(PipelineTask):
 class Convert(SplitTask):
     """raw -> tracks, for one split. Complete if the commit matches the raw files."""
 
-    verb, unit = "convert", "video"
+    verb = "convert"
+    unit = "video"
     priority = 2  # before all extractions: a missing raw folder shows in minutes, not after days
 
     def requires(self) -> list[PipelineTask]:
@@ -133,11 +144,17 @@ class Convert(SplitTask):
         return [Synthesize()] if s.embedded.enabled else []
 
     def recipe(self) -> Recipe:
-        s, recipe = settings(), super().recipe()
-        if s.embedded.enabled and self.dataset not in s.embedded_datasets and not recipe.raw.is_dir():
+        s = settings()
+        recipe = super().recipe()
+        if (
+            s.embedded.enabled
+            and self.dataset not in s.embedded_datasets
+            and not recipe.raw.is_dir()
+        ):
             raise ConfigError(
-                f"{recipe.raw}: there is no such folder, and [embedded] makes no data for {self.dataset}, which comes "
-                f"from another package. Put its raw files there, or take it out of [data] datasets in {s.file}."
+                f"{recipe.raw}: there is no such folder, and [embedded] makes no data for "
+                f"{self.dataset}, which comes from another package. Put its raw files there, "
+                f"or take it out of [data] datasets in {s.file}."
             )
         return recipe
 
@@ -164,7 +181,9 @@ class Convert(SplitTask):
 
 
 class ConvertFirst(Convert):
-    """`Convert` before `Extract`, which computes the rows of intact videos, and then fails for the lost ones."""
+    """`Convert` before `Extract`, which computes the rows of intact videos, and then fails for the
+    lost ones.
+    """
 
     def report(self, result: StepResult) -> None:
         if cache.open(settings().paths.cache)[self.what].manifest["rows"]:
@@ -173,7 +192,9 @@ class ConvertFirst(Convert):
 
 
 class Extract(SplitTask):
-    """tracks -> feature streams, for one split. Fails after its work if videos could not be read."""
+    """tracks -> feature streams, for one split. Fails after its work if videos could not be
+    read.
+    """
 
     verb = "extract"
     priority = 1
@@ -197,7 +218,11 @@ class Extract(SplitTask):
     def _unconverted(self) -> list[str]:
         """Problems that the conversion has left."""
         plan = self.recipe().plan_conversion()
-        left = [] if plan.up_to_date else [f"{self.what}: not converted yet: {plan.why}. The next run tries it again."]
+        left = (
+            []
+            if plan.up_to_date
+            else [f"{self.what}: not converted yet: {plan.why}. The next run tries it again."]
+        )
         return [*plan.problems, *left]
 
 
@@ -243,14 +268,14 @@ class Data(PipelineTask):
 def _enabled_splits() -> Iterator[tuple[str, str, bool]]:
     """(dataset, split, has pixels) of the datasets in [data] datasets.
 
-    A dataset of a broken package has one split `*`, whose conversion fails with the reason. Raises ConfigError if
-    [paths] raw is not a folder.
+    A dataset of a broken package has one split `*`, whose conversion fails with the reason. Raises
+    ConfigError if [paths] raw is not a folder.
     """
     s = settings()
     if not s.embedded.enabled and s.data.datasets and not s.paths.raw.is_dir():
         raise ConfigError(
-            f"{s.source.where('paths', 'raw')} = {s.paths.raw}: there is no such folder. Name the one that holds "
-            "<dataset>/ folders, or mount its disk."
+            f"{s.source.where('paths', 'raw')} = {s.paths.raw}: there is no such folder. Name "
+            "the one that holds <dataset>/ folders, or mount its disk."
         )
     for name in s.data.datasets:
         try:

@@ -29,7 +29,8 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 class Evaluate(PipelineTask):
-    """Print and store a trained model's errors on every evaluation split, beside those of the baselines.
+    """Print and store a trained model's errors on every evaluation split, beside those of the
+    baselines.
 
     Per-frame baselines are trained, too, unless luigi.cfg sets `baseline = false`.
     """
@@ -47,7 +48,8 @@ class Evaluate(PipelineTask):
         return self.record.title
 
     def requires(self) -> list[luigi.Task]:
-        variants, baseline = [""], baseline_config(self.record)
+        variants = [""]
+        baseline = baseline_config(self.record)
         if baseline not in (None, model_config(self.record)):
             variants.append(_baseline_variant(self.record))
         return [Train(model=self.model, variant=variant) for variant in variants]
@@ -61,10 +63,13 @@ class Evaluate(PipelineTask):
         self.show()
 
     def show(self) -> None:
-        folder, rows = self._folder(), _all_rows(self.record)
+        folder = self._folder()
+        rows = _all_rows(self.record)
         for split, protocol in dict.fromkeys((row["split"], row["protocol"]) for row in rows):
             console.out.print()
-            of_protocol = [row for row in rows if (row["split"], row["protocol"]) == (split, protocol)]
+            of_protocol = [
+                row for row in rows if (row["split"], row["protocol"]) == (split, protocol)
+            ]
             console.show(table_of(f"{split}, {protocol}", of_protocol), least=WIDE)
         show_notes(read_metrics(folder))
         where = from_here(folder)
@@ -84,51 +89,80 @@ class EvaluateVIBE(Evaluate):
 
 def baseline_config(model: Model = VIBE) -> VideoConfig | None:
     """The per-frame baseline's configuration; None with `baseline = false`."""
-    return model_config(model, _baseline_variant(model)) if which_runs(settings(), model).baseline else None
+    return (
+        model_config(model, _baseline_variant(model))
+        if which_runs(settings(), model).baseline
+        else None
+    )
 
 
 def _baseline_variant(model: Model = VIBE) -> str:
     """Variant for the per-frame baseline of the configured run, trained on the same windows."""
     variants = (which_runs(settings(), model).variant or "").split("+")
-    return "+".join([*(name for name in variants if name and name != model.baseline), model.baseline])
+    return "+".join(
+        [*(name for name in variants if name and name != model.baseline), model.baseline]
+    )
 
 
 def _all_rows(model: Model) -> list[dict[str, Any]]:
-    of_run, baseline = read_metrics(runs.run_folder(model_config(model))), baseline_config(model)
+    of_run = read_metrics(runs.run_folder(model_config(model)))
+    baseline = baseline_config(model)
     per_frame = None if baseline is None else read_metrics(runs.run_folder(baseline))
     return result_rows(of_run, per_frame, title=model.title)
 
 
 def result_rows(
-    metrics: Mapping[str, Any], per_frame: Mapping[str, Any] | None = None, *, title: str = VIBE.title
+    metrics: Mapping[str, Any],
+    per_frame: Mapping[str, Any] | None = None,
+    *,
+    title: str = VIBE.title,
 ) -> list[dict[str, Any]]:
-    """metrics.json as rows: split, protocol (the dataset's own, such as emdb, first), model, and its errors.
+    """metrics.json as rows: split, protocol (the dataset's own, such as emdb, first), model, and
+    its errors.
 
-    Models: the trained one; the per-frame baseline (`per_frame`, its metrics.json), plain and smoothed; the mean body.
+    Models: the trained one; the per-frame baseline (`per_frame`, its metrics.json), plain and
+    smoothed; the mean body.
     """
     rows = []
     for split in splits_of(metrics):
         results = by_protocol(metrics[split])
-        for protocol, own in sorted(results.items(), key=lambda item: item[0] != split.partition("/")[0]):
+        for protocol, own in sorted(
+            results.items(), key=lambda item: item[0] != split.partition("/")[0]
+        ):
             keypoints = metrics[split].get(runs.KEYPOINTS)
             models = {f"{title}, keypoints {keypoints}" if keypoints else title: own}
             if per_frame is not None:
                 per_frame_result = by_protocol(per_frame[split]).get(protocol, {})
-                models |= {"per frame": per_frame_result, "per frame, smoothed": per_frame_result.get("smoothed", {})}
+                models |= {
+                    "per frame": per_frame_result,
+                    "per frame, smoothed": per_frame_result.get("smoothed", {}),
+                }
             models["mean body"] = own["baseline"]
             measured = table_metrics(models.values())
             for model, numbers in models.items():
                 errors = {name: numbers.get(name, "") for name in measured}
                 frames = own["frames"] or own.get("frames_2d", 0)
-                rows.append({"split": split, "protocol": protocol, "model": model, **errors, "frames": frames})
+                rows.append(
+                    {
+                        "split": split,
+                        "protocol": protocol,
+                        "model": model,
+                        **errors,
+                        "frames": frames,
+                    }
+                )
     return rows
 
 
 def as_csv(rows: Rows) -> str:
-    """`result_rows` to two digits, with a line of names; errors without labelled frames are empty."""
+    """`result_rows` to two digits, with a line of names; errors without labelled frames are
+    empty.
+    """
     columns = ("split", "protocol", "model", *table_metrics(rows), "frames")
     cells = ([row.get(name, "") for name in columns] for row in rows)
-    rounded = ([round(cell, 2) if isinstance(cell, float) else cell for cell in line] for line in cells)
+    rounded = (
+        [round(cell, 2) if isinstance(cell, float) else cell for cell in line] for line in cells
+    )
     return runs.csv_text([columns, *rounded])
 
 
@@ -136,7 +170,13 @@ def table_of(title: str, rows: Rows, *, protocols: bool = False) -> Table:
     """The main errors in `result_rows` of one split. protocols: with a column of protocols."""
     metrics = table_metrics(rows)
     measured = [name for name in metrics if any(row.get(name, "") != "" for row in rows)]
-    minor = {"pck", "auc", "pck_2d"} if "pve" in measured else {"pck_2d"} if "mpjpe" in measured else set()
+    minor = (
+        {"pck", "auc", "pck_2d"}
+        if "pve" in measured
+        else {"pck_2d"}
+        if "mpjpe" in measured
+        else set()
+    )
     shown = [name for name in measured if name not in minor]
     table = console.table(title, *(["protocol"] if protocols else []))
     for name in (*(metrics[name].title for name in shown), "frames"):
@@ -151,15 +191,20 @@ def table_of(title: str, rows: Rows, *, protocols: bool = False) -> Table:
 def show_notes(metrics: Mapping[str, Any], note: str = "") -> None:
     """Print explanations below the tables, and `note`.
 
-    By split: protocols that could not evaluate it, gendered bodies of its labels, and the published evaluation that a
-    protocol compares with.
+    By split: protocols that could not evaluate it, gendered bodies of its labels, and the published
+    evaluation that a protocol compares with.
     """
     for split in splits_of(metrics):
         for protocol, reason in metrics[split].get(LEFT_OUT, {}).items():
-            console.out.print(f"{console.DOUBT} {plain(split)}, without protocol {plain(protocol)}: {plain(reason)}")
+            console.out.print(
+                f"{console.DOUBT} {plain(split)}, without protocol {plain(protocol)}: "
+                f"{plain(reason)}"
+            )
         by_genders: dict[str, list[str]] = {}
         for protocol, numbers in by_protocol(metrics[split]).items():
-            by_genders.setdefault(numbers.get(runs.LABEL_BODY, runs.NEUTRAL_BODY), []).append(protocol)
+            by_genders.setdefault(numbers.get(runs.LABEL_BODY, runs.NEUTRAL_BODY), []).append(
+                protocol
+            )
             if text := numbers.get(runs.COMPARES_WITH):
                 console.out.print(f"[dim]{split}, protocol {protocol}: {text}[/dim]")
         for genders, names in by_genders.items():
@@ -179,7 +224,9 @@ def _show_dynamics(metrics: Mapping[str, Any]) -> None:
     """Print the errors of past and future bodies, beside published figures on real data."""
     for split in splits_of(metrics):
         by_name = by_protocol(metrics[split])
-        dynamics = next((numbers["dynamics"] for numbers in by_name.values() if "dynamics" in numbers), None)
+        dynamics = next(
+            (numbers["dynamics"] for numbers in by_name.values() if "dynamics" in numbers), None
+        )
         if not dynamics:
             continue
         published_rows = {} if metrics["stand_in"] else published.DYNAMICS.get(split, {})
@@ -187,21 +234,39 @@ def _show_dynamics(metrics: Mapping[str, Any]) -> None:
         table = console.table(f"{split}, past and future")
         steps = list(next(iter(rows.values())))
         for step in steps:
-            table.add_column("now" if step == "0" else f"{int(step):+d} frames", justify="right", no_wrap=True)
+            table.add_column(
+                "now" if step == "0" else f"{int(step):+d} frames", justify="right", no_wrap=True
+            )
         for model, errors in rows.items():
-            table.add_row(model, *(f"{errors[step]:.1f}" if step in errors else "-" for step in steps))
+            table.add_row(
+                model, *(f"{errors[step]:.1f}" if step in errors else "-" for step in steps)
+            )
         console.out.print()
         console.out.print(table)
-        console.out.print(f"[dim]PA-MPJPE from one frame, mean over {count(dynamics['tracks'], 'track')}[/dim]")
+        console.out.print(
+            f"[dim]PA-MPJPE from one frame, mean over {count(dynamics['tracks'], 'track')}[/dim]"
+        )
 
 
-def rows_beside_published(metrics: Mapping[str, Any], title: str = VIBE.title) -> dict[str, list[dict[str, Any]]]:
-    """Rows by split: the model and the mean body by protocol, then published figures, except on demo data."""
+def rows_beside_published(
+    metrics: Mapping[str, Any], title: str = VIBE.title
+) -> dict[str, list[dict[str, Any]]]:
+    """Rows by split: the model and the mean body by protocol, then published figures, except on
+    demo data.
+    """
     rows: dict[str, list[dict[str, Any]]] = {}
     for row in result_rows(metrics, title=title):
         rows.setdefault(row["split"], []).append(row)
     for split, shown in rows.items():
         for figures in () if metrics["stand_in"] else published.figures_of(split):
             errors = {name: figures.errors.get(name, "") for name in METRICS}
-            shown.append({"split": split, "protocol": figures.protocol, "model": figures.model, **errors, "frames": ""})
+            shown.append(
+                {
+                    "split": split,
+                    "protocol": figures.protocol,
+                    "model": figures.model,
+                    **errors,
+                    "frames": "",
+                }
+            )
     return rows

@@ -1,4 +1,6 @@
-"""`luigi --module tasks`: defaults, `--set`, lock and scheduler; then a line a task, failures, and Ctrl-C."""
+"""`luigi --module tasks`: defaults, `--set`, lock and scheduler; then a line a task, failures, and
+Ctrl-C.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,15 @@ from luigi.task_register import TaskClassException
 
 from cache.errors import Busy
 from pipeline.cli import console
-from pipeline.cli.command_line import INTERRUPTED, SET, Terminated, exit_code, listen, raise_file_limit, show_any_symbol
+from pipeline.cli.command_line import (
+    INTERRUPTED,
+    SET,
+    Terminated,
+    exit_code,
+    listen,
+    raise_file_limit,
+    show_any_symbol,
+)
 from pipeline.cli.text import error_text, from_here, python
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.files.raw import is_stand_in
@@ -45,9 +55,11 @@ EXIT_CODES: Final = {
 SCHEDULER_TIMEOUT: Final = 5.0  # s
 TYPED: Final = "TYPED_COMMAND"  # environment variable: what was typed where make started Luigi
 
-_busy: Final = RawValue("b")  # 1: a task met another process; shared with the processes of Luigi's workers
+# 1: a task met another process; shared with the processes of Luigi's workers
+_busy: Final = RawValue("b")
 _failed: Final = RawValue("b")  # 1: a task failed otherwise
-reported: Final[set[str]] = set()  # messages of printed failures: one missing folder fails all splits of a dataset
+# messages of printed failures: one missing folder fails all splits of a dataset
+reported: Final[set[str]] = set()
 
 
 class SettingsOver(luigi.Config):
@@ -56,24 +68,29 @@ class SettingsOver(luigi.Config):
     use_cmdline_section = False
     set = luigi.Parameter(
         default="",
-        description="override a luigi.cfg setting for this run: SECTION.KEY=VALUE, as vibe.epochs=5 (repeatable)",
+        description="override a luigi.cfg setting for this run: SECTION.KEY=VALUE, "
+        "as vibe.epochs=5 (repeatable)",
         always_in_help=True,
     )
 
 
 def luigi_defaults(file: Path) -> dict[tuple[str, str], str]:
     """Defaults by (section, key): with Luigi's own, it logs much and exits with 0."""
-    # Luigi finds running commands by their words only, which are the same in every clone. Its folder is one user's.
+    # Luigi finds running commands by their words only, which are the same in every clone. Its
+    # folder is one user's.
     name = f"luigi-{os.getuid()}-{hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:16]}"
     core = {"log_level": "WARNING", "lock_pid_dir": str(Path(tempfile.gettempdir()) / name)}
     codes = {("retcode", name): str(code) for name, code in EXIT_CODES.items()}
-    # A conversion that leaves a lost video for the next run is done, but not complete; the extraction follows it.
+    # A conversion that leaves a lost video for the next run is done, but not complete; the
+    # extraction follows it.
     runs_on = {("worker", "check_unfulfilled_deps"): "false"}
     return codes | runs_on | {("core", key): text for key, text in core.items()}
 
 
 def prepare() -> None:
-    """On import: apply defaults and `--set` before Luigi reads its settings; exit if it cannot run."""
+    """On import: apply defaults and `--set` before Luigi reads its settings; exit if it cannot
+    run.
+    """
     by_luigi = _is_luigi()
     options = _options(sys.argv[1:] if by_luigi else [])
     if by_luigi:
@@ -97,11 +114,18 @@ def prepare() -> None:
         if not (options.local_scheduler or config.getboolean("core", "local_scheduler", False)):
             address = {
                 key: getattr(options, f"scheduler_{key}")
-                or config.get("core", f"scheduler_{key}", config.get("core", f"default-scheduler-{key}", usual))
+                or config.get(
+                    "core",
+                    f"scheduler_{key}",
+                    config.get("core", f"default-scheduler-{key}", usual),
+                )
                 for key, usual in (("url", ""), ("host", "localhost"), ("port", "8082"))
             }
             _check_scheduler(address["url"] or "http://{host}:{port}".format_map(address))
-    except (PipelineError, ValueError) as error:  # ValueError: [core] local_scheduler is no truth value
+    except (
+        PipelineError,
+        ValueError,
+    ) as error:  # ValueError: [core] local_scheduler is no truth value
         end(error)
 
 
@@ -123,7 +147,9 @@ def _options(words: list[str]) -> argparse.Namespace:
 
 
 def _already_running(pids: str) -> str:
-    """Message about a process of the same command; "" without one. Raises ConfigError for an unusable folder `pids`."""
+    """Message about a process of the same command; "" without one. Raises ConfigError for an
+    unusable folder `pids`.
+    """
     _, words, file = lock.get_info(pids)
     try:
         Path(pids).mkdir(mode=0o700, exist_ok=True)
@@ -131,7 +157,9 @@ def _already_running(pids: str) -> str:
             raise PermissionError(errno.EACCES, "permission denied")
         running = Path(file).read_text().split() if Path(file).is_file() else []
     except OSError as error:
-        message = f"{error.strerror}. Delete it, or name another folder: --set core.lock_pid_dir=DIR"
+        message = (
+            f"{error.strerror}. Delete it, or name another folder: --set core.lock_pid_dir=DIR"
+        )
         raise ConfigError(f"[core] lock_pid_dir = {pids}: {message}") from error
     for pid in map(int, filter(str.isdecimal, running)):
         if pid != os.getpid() and lock.getpcmd(pid) == words:
@@ -141,7 +169,9 @@ def _already_running(pids: str) -> str:
 
 
 def _check_scheduler(url: str) -> None:
-    """Raise ConfigError if no scheduler answers: Luigi itself would retry for a minute, and end with a traceback."""
+    """Raise ConfigError if no scheduler answers: Luigi itself would retry for a minute, and end
+    with a traceback.
+    """
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https"):  # a Unix socket
         return
@@ -150,7 +180,8 @@ def _check_scheduler(url: str) -> None:
         socket.create_connection((parts.hostname or "localhost", port), SCHEDULER_TIMEOUT).close()
     except OSError as error:
         raise ConfigError(
-            f"[core] local_scheduler is false, and no luigid answers at {url} ({error.strerror or error}). Start one "
+            f"[core] local_scheduler is false, and no luigid answers at {url} "
+            f"({error.strerror or error}). Start one "
             "(luigid), name it ([core] scheduler_url), or run without: --local-scheduler"
         ) from None
 
@@ -166,7 +197,10 @@ def _up_to_date(task: luigi.Task) -> None:
     if isinstance(task, PipelineTask):
         introduce()
         flaw = task.flaw
-        task.say(f"up to date ({flaw})" if flaw else UP_TO_DATE, mark=console.DOUBT if flaw else console.IDLE)
+        task.say(
+            f"up to date ({flaw})" if flaw else UP_TO_DATE,
+            mark=console.DOUBT if flaw else console.IDLE,
+        )
         task.show()
 
 
@@ -176,7 +210,8 @@ def _report_failure(task: luigi.Task, error: BaseException) -> None:
         _busy.value = 1
     else:
         _failed.value = 1
-    if isinstance(task, PipelineTask) and isinstance(error, USER_ERRORS):  # Luigi itself logs others
+    # Luigi itself logs others
+    if isinstance(task, PipelineTask) and isinstance(error, USER_ERRORS):
         message = "the same error" if str(error) in reported else task.message_of(error)
         reported.add(str(error))
         _complain(console.line(task.verb, task.what, message))
@@ -196,7 +231,9 @@ def _note_lost_process(task: luigi.Task, message: str) -> None:  # noqa: ARG001 
 
 
 def _complain(text: str) -> None:
-    """✗ convert    penn_action/train         which file, what was expected, what was found, what to do"""
+    """✗ convert    penn_action/train         which file, what was expected, what was found, what to
+    do
+    """
     console.err.print(f"{console.WRONG} {plain(text)}")
 
 
@@ -210,7 +247,8 @@ def introduce() -> None:
 
 def whose_data(s: Settings) -> str:
     """`demo data (seed 0), in data/embedded/raw: penn_action, amass`"""
-    raw, demo = from_here(s.paths.raw), s.embedded_datasets
+    raw = from_here(s.paths.raw)
+    demo = s.embedded_datasets
     other_names = ", ".join(
         f"{name} ([yellow]demo data[/yellow])" if is_stand_in(s.raw(name)) else name
         for name in s.data.datasets
@@ -220,7 +258,10 @@ def whose_data(s: Settings) -> str:
         return f"in {raw}: {other_names}"
     size = "" if s.embedded.size == "default" else f", {s.embedded.size}"
     further = f"; beside them {other_names}" if other_names else ""
-    return f"[yellow]demo data[/yellow] (seed {s.embedded.seed}{size}), in {raw}: {', '.join(demo)}{further}"
+    return (
+        f"[yellow]demo data[/yellow] (seed {s.embedded.seed}{size}), in {raw}: "
+        f"{', '.join(demo)}{further}"
+    )
 
 
 def _not_printed_by_us(record: logging.LogRecord) -> bool:
@@ -232,7 +273,9 @@ def _not_printed_by_us(record: logging.LogRecord) -> bool:
     return not isinstance(error, USER_ERRORS)
 
 
-def _handle_interrupt(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+def _handle_interrupt(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
     if isinstance(error, TaskClassException):
         console.err.print(f"{console.ERROR} {plain(str(error))}")
         sys.exit(1)
@@ -246,20 +289,25 @@ def _handle_interrupt(kind: type[BaseException], error: BaseException, trace: Tr
     program = [from_here(Path(sys.argv[0]))] if by_name else [python(), "-m", "luigi"]
     typed = os.environ.get(TYPED) or shlex.join([*program, *sys.argv[1:]])
     name = INTERRUPTED[exit_code(error)]
-    console.err.print(f"\n{name}: {plain(kept_text)}; the same command continues from there:\n  {plain(typed)}")
+    console.err.print(
+        f"\n{name}: {plain(kept_text)}; the same command continues from there:\n  {plain(typed)}"
+    )
     if isinstance(error, Terminated):
         sys.exit(exit_code(error))  # after Ctrl-C, Python itself ends by the signal
 
 
 def _end_where_output_was_lost() -> None:
-    """Exit with 2 if output was lost: Luigi drops exceptions that are raised while it reports a task."""
+    """Exit with 2 if output was lost: Luigi drops exceptions that are raised while it reports a
+    task.
+    """
     if console.out.failure is not None:
         console.err.print(f"{console.ERROR} {plain(error_text(console.out.failure))}")
         os._exit(2)
 
 
 class _CodeOfFailures(luigi.IntParameter):
-    """Luigi's exit code for failed tasks: `already_running` if all of them met other processes that write.
+    """Luigi's exit code for failed tasks: `already_running` if all of them met other processes that
+    write.
 
     A data descriptor: Luigi reads it when all tasks have ended.
     """

@@ -19,12 +19,19 @@ from vibe_model.settings import VideoConfig
 
 def _embedding_in_settings() -> Path | None:
     """The embedding's file in a stream of [features], if there is one."""
-    weights = [spec.stream.weights for spec in settings().streams if isinstance(spec.stream, PrVipe)]
-    return next((Path(weights_spec.argument) for weights_spec in weights if weights_spec.kind == "file"), None)
+    weights = [
+        spec.stream.weights for spec in settings().streams if isinstance(spec.stream, PrVipe)
+    ]
+    return next(
+        (Path(weights_spec.argument) for weights_spec in weights if weights_spec.kind == "file"),
+        None,
+    )
 
 
 class TrainPrVIPE(CheckpointTask):
-    """Train the embedding of 2D poses on the cached 3D poses, for the stream `pr_vipe`. Needs no features."""
+    """Train the embedding of 2D poses on the cached 3D poses, for the stream `pr_vipe`. Needs no
+    features.
+    """
 
     title = "Pr-VIPE"
     trainer = "vibe_model.part_dynamics.pr_vipe.training:run"
@@ -50,11 +57,16 @@ class TrainPrVIPE(CheckpointTask):
         return config
 
     def requires(self) -> list[luigi.Task]:
-        return [Convert(dataset=name.split("/")[0], split=name.split("/")[1]) for name in self.config().splits]
+        return [
+            Convert(dataset=name.split("/")[0], split=name.split("/")[1])
+            for name in self.config().splits
+        ]
 
 
 class TrainPartDynamics(Train):
-    """Train part dynamics on the cached features, the embedding of 2D poses and the homographies."""
+    """Train part dynamics on the cached features, the embedding of 2D poses and the
+    homographies.
+    """
 
     model = "part_dynamics"
 

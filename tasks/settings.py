@@ -21,7 +21,9 @@ _TOLERANT: Final = ContextVar("tolerant", default=False)
 
 @functools.cache
 def settings() -> Settings:
-    """The effective settings. Raises ConfigError, for Luigi's tasks also for a cache that may not be there."""
+    """The effective settings. Raises ConfigError, for Luigi's tasks also for a cache that may not
+    be there.
+    """
     s = load(settings_file(), tolerant=_TOLERANT.get())
     if not _TOLERANT.get():
         is_new_cache(s, s.paths.cache)
@@ -32,7 +34,9 @@ def settings() -> Settings:
 
 @contextmanager
 def tolerating() -> Iterator[None]:
-    """Context in which `settings` is tolerant (`sections.load`), for commands that use a part of luigi.cfg."""
+    """Context in which `settings` is tolerant (`sections.load`), for commands that use a part of
+    luigi.cfg.
+    """
     token = _TOLERANT.set(True)
     try:
         yield
@@ -49,7 +53,9 @@ def load(file: Path, *, tolerant: bool = False) -> Settings:
 
 
 def _refuse_unreadable() -> None:
-    """Exit with 2 and a line if a luigi.cfg cannot be read: Luigi itself would end with a traceback."""
+    """Exit with 2 and a line if a luigi.cfg cannot be read: Luigi itself would end with a
+    traceback.
+    """
     try:
         for file in dict.fromkeys([Path("luigi.cfg"), settings_file()]):
             if file.is_file():

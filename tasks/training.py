@@ -32,7 +32,14 @@ from tasks.settings import settings
 from vibe_model import models, runs
 from vibe_model.metrics import score_text
 from vibe_model.models import Model
-from vibe_model.sections import VIBE, check_inputs, model_settings, mposer_settings, not_small, without_depth
+from vibe_model.sections import (
+    VIBE,
+    check_inputs,
+    model_settings,
+    mposer_settings,
+    not_small,
+    without_depth,
+)
 from vibe_model.settings import RunConfig, VideoConfig
 from vibe_model.vibe.config import MPoserConfig, TrainConfig
 
@@ -48,21 +55,27 @@ AS_SET: Final = "as luigi.cfg sets it"
 class TrainingTask(PipelineTask):
     """A training run of any model, into runs/<name>-<fingerprint>/."""
 
-    verb, unit = "train", "step"
+    verb = "train"
+    unit = "step"
     resources = NETWORK
     variant = luigi.Parameter(default="", description=f"of the model's VARIANTS; empty: {AS_SET}")
     seed = luigi.IntParameter(default=-1, description=f"-1: {AS_SET}")
 
     @abstractmethod
     def config(self) -> RunConfig:
-        """Its settings. Raises ConfigError; `requires` calls it to report mistakes before anything runs."""
+        """Its settings. Raises ConfigError; `requires` calls it to report mistakes before anything
+        runs.
+        """
 
     def up_to_date(self) -> bool:
         return runs.is_complete(self.config())
 
     def done(self, result: str) -> None:
         config = self.config()
-        self.say(f"{count(config.epochs, 'epoch')} of {count(config.iterations, 'step')}, {result}".removesuffix(", "))
+        line = f"{count(config.epochs, 'epoch')} of {count(config.iterations, 'step')}"
+        if result:
+            line += f", {result}"
+        self.say(line)
 
     @property
     def of_seed(self) -> str:
@@ -70,7 +83,9 @@ class TrainingTask(PipelineTask):
 
 
 class CheckpointTask(TrainingTask):
-    """A training whose checkpoint a model reads, named in `MADE_BY` of the model's configuration."""
+    """A training whose checkpoint a model reads, named in `MADE_BY` of the model's
+    configuration.
+    """
 
     title: ClassVar[str]  # of what it trains
     trainer: ClassVar[str]  # "module:function" that trains, given the configuration
@@ -85,20 +100,29 @@ class CheckpointTask(TrainingTask):
     def work(self) -> None:
         train = plug_ins.load(self.trainer)  # imports torch
         with self.progress() as progress:
-            folder = train(self.config(), progress=progress_callback(progress, self.what, self.score.format_map))
+            folder = train(
+                self.config(),
+                progress=progress_callback(progress, self.what, self.score.format_map),
+            )
         metrics = read_metrics(folder)
-        results = [f"{split} {self.result.format_map(metrics[split])}" for split in splits_of(metrics)]
+        results = [
+            f"{split} {self.result.format_map(metrics[split])}" for split in splits_of(metrics)
+        ]
         self.done(", ".join((*self.heading, *results) if results else ()))
 
     @classmethod
     @abstractmethod
     def checkpoint(cls, train: VideoConfig | None) -> Path:
-        """The checkpoint for a model's configuration; None: for a stream. See `best_of`. Raises ConfigError."""
+        """The checkpoint for a model's configuration; None: for a stream. See `best_of`. Raises
+        ConfigError.
+        """
 
     @classmethod
     @abstractmethod
     def required_tasks(cls, variant: str, seed: int) -> list[luigi.Task]:
-        """The tasks that make the checkpoint; empty if the settings name a file. Raises ConfigError."""
+        """The tasks that make the checkpoint; empty if the settings name a file. Raises
+        ConfigError.
+        """
 
 
 def _checkpoint_task(name: str) -> type[CheckpointTask]:
@@ -106,12 +130,16 @@ def _checkpoint_task(name: str) -> type[CheckpointTask]:
     try:
         task: type[CheckpointTask] = Register.get_task_cls(name)
     except TaskClassNotFoundException as error:
-        raise ConfigError(f"no Luigi task is called {name}: install the package that adds it") from error
+        raise ConfigError(
+            f"no Luigi task is called {name}: install the package that adds it"
+        ) from error
     return task
 
 
 def best_of(config: RunConfig) -> Path:
-    """best.pt of a run; while inputs are missing, a file that never exists, since the run's name is unknown."""
+    """best.pt of a run; while inputs are missing, a file that never exists, since the run's name is
+    unknown.
+    """
     try:
         return runs.run_folder(config) / runs.BEST
     except (ConfigError, DataError, cache.CacheError):
@@ -129,8 +157,12 @@ def splits_of(metrics: Mapping[str, Any]) -> list[str]:
     return [name for name in metrics if "/" in name]
 
 
-def progress_callback(progress: Progress, what: str, score_of: Callable[[Mapping[str, Any]], str] = score_text) -> Any:
-    """A callback that shows a training, as a bar or as lines without a terminal. score_of: a split's score as text."""
+def progress_callback(
+    progress: Progress, what: str, score_of: Callable[[Mapping[str, Any]], str] = score_text
+) -> Any:
+    """A callback that shows a training, as a bar or as lines without a terminal. score_of: a
+    split's score as text.
+    """
     from vibe_model.training.feature_table import TableProgress
 
     loss = validation = ""
@@ -165,13 +197,16 @@ def model_config(model: Model, variant: str = "", seed: int = -1) -> VideoConfig
     """A model's configuration (`_as_set`) with checkpoints of other trainings."""
     config = _as_set(model, variant, seed)
     checkpoints: dict[str, Any] = {
-        name: _checkpoint_task(config.MADE_BY[name][0]).checkpoint(config) for name in config.missing_checkpoints
+        name: _checkpoint_task(config.MADE_BY[name][0]).checkpoint(config)
+        for name in config.missing_checkpoints
     }
     return replace(config, **checkpoints)
 
 
 def _as_set(model: Model, variant: str = "", seed: int = -1) -> VideoConfig:
-    """A model's configuration by luigi.cfg. variant, seed: override luigi.cfg. Raises ConfigError."""
+    """A model's configuration by luigi.cfg. variant, seed: override luigi.cfg. Raises
+    ConfigError.
+    """
     config = model_settings(settings(), model, variant, None if seed < 0 else seed)
     check_inputs(settings(), config)
     return config
@@ -234,13 +269,18 @@ class Train(TrainingTask):
 
     def requires(self) -> list[luigi.Task]:
         self.config()
-        config, tasks = _as_set(self.record, self.variant, self.seed), list[luigi.Task]([Data()])
+        config = _as_set(self.record, self.variant, self.seed)
+        tasks = list[luigi.Task]([Data()])
         for name in config.missing_checkpoints:
-            tasks += _checkpoint_task(config.MADE_BY[name][0]).required_tasks(self.variant, self.seed)
+            tasks += _checkpoint_task(config.MADE_BY[name][0]).required_tasks(
+                self.variant, self.seed
+            )
         of_data = {spec.name for spec in settings().streams}
         extra = {extra_stream.stream for extra_stream in config.extra_streams.values()} - of_data
         for split, read in config.streams.items():
-            tasks += [ExtractBeside(split=split, stream=stream) for stream in read if stream in extra]
+            tasks += [
+                ExtractBeside(split=split, stream=stream) for stream in read if stream in extra
+            ]
         return tasks
 
     def work(self) -> None:
@@ -269,7 +309,9 @@ class TrainVIBE(Train):
 
 
 class ExtractBeside(PipelineTask):
-    """Extract an extra stream of a model, by its section of luigi.cfg or with weights that another task trains."""
+    """Extract an extra stream of a model, by its section of luigi.cfg or with weights that another
+    task trains.
+    """
 
     verb = "extract"
     priority = 1
@@ -283,15 +325,23 @@ class ExtractBeside(PipelineTask):
 
     def requires(self) -> list[luigi.Task]:
         dataset, split = str(self.split).split("/")
-        before = _checkpoint_task(task).required_tasks("", -1) if (task := self._spec().stream.trained_by) else []
+        before = (
+            _checkpoint_task(task).required_tasks("", -1)
+            if (task := self._spec().stream.trained_by)
+            else []
+        )
         return [Extract(dataset=dataset, split=split), *before]
 
     def plan(self) -> ExtractionPlan:
         s = settings()
-        spec, raw = self._spec(), s.raw(str(self.split).split("/")[0])
+        spec = self._spec()
+        raw = s.raw(str(self.split).split("/")[0])
         stream = spec.stream
         if stream.trained_by:
-            spec = replace(spec, stream=stream.with_weights(_checkpoint_task(stream.trained_by).checkpoint(None)))
+            spec = replace(
+                spec,
+                stream=stream.with_weights(_checkpoint_task(stream.trained_by).checkpoint(None)),
+            )
         # Recomputing a trained stream with other weights takes seconds, and no pixels.
         committed = cache.open(s.paths.cache)[self.split]
         replaces = stream.is_trained and bool(compare_stream(committed, spec).differs)
@@ -332,7 +382,14 @@ def _train(config: VideoConfig, variant: str, progress: Progress, what: str) -> 
     if n == 1:
         return training.run(config, progress=progress_callback(progress, what))
     progress(0, config.epochs * config.iterations, f"{n} processes")
-    command = ["-m", "tasks", "train", f"--model={config.MODEL}", f"--variant={variant}", f"--seed={config.seed}"]
+    command = [
+        "-m",
+        "tasks",
+        "train",
+        f"--model={config.MODEL}",
+        f"--variant={variant}",
+        f"--seed={config.seed}",
+    ]
     _launch("--standalone", "--nproc-per-node", str(n), *command)
     return runs.run_folder(config)
 
@@ -343,14 +400,17 @@ def _launch(*words: str) -> None:
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # the processes print their errors themselves
+    # the processes print their errors themselves
+    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # torchrun's own default, without its warning
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         run.main(list(words))
     except ChildFailedError as error:
         code = error.get_first_failure()[1].exitcode
-        raise ConfigError(f"training in several processes ended with exit code {code}, see above") from error
+        raise ConfigError(
+            f"training in several processes ended with exit code {code}, see above"
+        ) from error
     except SignalException as error:
         raise (Terminated() if error.sigval == signal.SIGTERM else KeyboardInterrupt()) from error
     finally:

@@ -1,4 +1,6 @@
-"""What the tests of several packages need: an S3 server of their own, and how they are shared out to processes."""
+"""What the tests of several packages need: an S3 server of their own, and how they are shared out
+to processes.
+"""
 
 import contextlib
 import itertools
@@ -16,15 +18,22 @@ from typing import Any
 import hypothesis
 import pytest
 
-# A shell starts what it puts into the background with SIGINT ignored, and every process from there on: tests of Ctrl-C
-# would wait for nothing.
+# A shell starts what it puts into the background with SIGINT ignored, and every process from there
+# on: tests of Ctrl-C would wait for nothing.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# `make test` has a process on every core; torch with as many threads in each would be slower. It reads this once.
+# `make test` has a process on every core; torch with as many threads in each would be slower. It
+# reads this once.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Where single tests take from 10 s to a minute, the longest first.
-LONG = ("tests/journeys/test_clips", "tests/journeys", "tests/tasks", "tests/test_gold", "tests/pipeline/cluster")
+LONG = (
+    "tests/journeys/test_clips",
+    "tests/journeys",
+    "tests/tasks",
+    "tests/test_gold",
+    "tests/pipeline/cluster",
+)
 SHM, NEEDED = Path("/dev/shm"), 8 << 30  # bytes
 
 
@@ -37,7 +46,8 @@ def keep_files_in_memory() -> None:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(SHM))
     for lock in SHM.glob("pytest-of-*/pytest-[0-9]*/.lock"):
         with contextlib.suppress(OSError):  # of a run that ends meanwhile, or of another user's
-            if not Path("/proc", lock.read_text()).exists():  # pytest itself keeps what killed runs left for days
+            # pytest itself keeps what killed runs left for days
+            if not Path("/proc", lock.read_text()).exists():
                 shutil.rmtree(lock.parent, ignore_errors=True)
 
 
@@ -52,12 +62,20 @@ hypothesis.settings.load_profile("repeatable")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--rewrite-golden", action="store_true", help="write tests/golden/*.txt from what is printed now")
+    parser.addoption(
+        "--rewrite-golden",
+        action="store_true",
+        help="write tests/golden/*.txt from what is printed now",
+    )
 
 
 @pytest.fixture
-def golden(request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., Any]:
-    """`with golden("plan", main, {raw: "RAW"}) as show`: what `show(title, *words)` prints is tests/golden/plan.txt."""
+def golden(
+    request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Callable[..., Any]:
+    """`with golden("plan", main, {raw: "RAW"}) as show`: what `show(title, *words)` prints is
+    tests/golden/plan.txt.
+    """
     from tests.golden import Transcript, recorded
 
     def opened(
@@ -74,12 +92,16 @@ def golden(request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str], t
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Files go to processes whole, for the sake of their fixtures; those of tests/tasks share one finished project."""
+    """Files go to processes whole, for the sake of their fixtures; those of tests/tasks share one
+    finished project.
+    """
     from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]
 
     class ByFile(LoadFileScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
-            is_of_project = nodeid.startswith("tests/tasks/") and not nodeid.startswith("tests/tasks/report/")
+            is_of_project = nodeid.startswith("tests/tasks/") and not nodeid.startswith(
+                "tests/tasks/report/"
+            )
             return "tests/tasks" if is_of_project else str(super()._split_scope(nodeid))
 
     config.option.loadscopereorder = (
@@ -89,8 +111,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files come first, so that no process ends with one while the others have nothing left to do."""
-    items.sort(key=lambda item: next((i for i, path in enumerate(LONG) if item.nodeid.startswith(path)), len(LONG)))
+    """The longest files come first, so that no process ends with one while the others have nothing
+    left to do.
+    """
+    items.sort(
+        key=lambda item: next(
+            (i for i, path in enumerate(LONG) if item.nodeid.startswith(path)), len(LONG)
+        )
+    )
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -105,7 +133,9 @@ def no_line_because_this_machine_is_slow() -> Iterator[None]:
 
 @pytest.fixture(autouse=True, scope="session")
 def no_waiting_for_the_disk() -> Iterator[None]:
-    """Nothing here survives a power cut, nor has to: where fsync is called matters, not what it does."""
+    """Nothing here survives a power cut, nor has to: where fsync is called matters, not what it
+    does.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda fd: None)
         yield
@@ -114,7 +144,9 @@ def no_waiting_for_the_disk() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def server() -> Iterator[Any]:
     """A real S3 server, and a client that is not ours."""
-    moto_server = pytest.importorskip("moto.server", reason="a real S3 server is needed: pip install -e '.[dev]'")
+    moto_server = pytest.importorskip(
+        "moto.server", reason="a real S3 server is needed: pip install -e '.[dev]'"
+    )
     boto3 = pytest.importorskip("boto3")
     logging.getLogger("werkzeug").disabled = True
     running = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
@@ -132,7 +164,9 @@ def server() -> Iterator[Any]:
 
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder for packages (tests/packages.py) that are installed for this process and this test alone."""
+    """A folder for packages (tests/packages.py) that are installed for this process and this test
+    alone.
+    """
     from pipeline import plug_ins
 
     before = set(sys.modules)

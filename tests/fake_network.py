@@ -8,14 +8,20 @@ from pipeline.features.streams.network import ResNet50
 
 
 class FakeNetwork:
-    """In place of ResNet-50: a row is 2048 means over parts of its crop. It keeps the sizes of its batches."""
+    """In place of ResNet-50: a row is 2048 means over parts of its crop. It keeps the sizes of its
+    batches.
+    """
 
     lanes = 1
     batches: list[int]
 
     def __init__(self, stream: ResNet50, machine: Machine) -> None:
         self.batch_size = machine.batch_size or 16
-        self.provenance = {"weights": stream.weights.identity(), "sha256": "0" * 64, "stand_in": stream.stand_in}
+        self.provenance = {
+            "weights": stream.weights.identity(),
+            "sha256": "0" * 64,
+            "stand_in": stream.stand_in,
+        }
 
     def adopt(self, memory: np.ndarray) -> None:
         self.memory = memory

@@ -50,7 +50,9 @@ SIZES = {  # videos a split, frames
 
 
 class Embedded:
-    """The embedded datasets, written once for all processes of a run; a test that changes one takes a copy."""
+    """The embedded datasets, written once for all processes of a run; a test that changes one takes
+    a copy.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -65,7 +67,9 @@ class Embedded:
 
         def write(folder: Path) -> None:
             n_videos, n_frames = SIZES[name]
-            takes = synthetic.write_dataset(name, folder / name, n_videos=n_videos, n_frames=n_frames)
+            takes = synthetic.write_dataset(
+                name, folder / name, n_videos=n_videos, n_frames=n_frames
+            )
             (folder / "takes").write_bytes(pickle.dumps(takes))
 
         return self._once(name, write) / name
@@ -77,7 +81,9 @@ class Embedded:
     @property
     def body(self) -> Path:
         """The stand-in body's folder. Only to be read."""
-        return self._once("of a body", lambda folder: synthetic.write_body(folder / "body")) / "body"
+        return (
+            self._once("of a body", lambda folder: synthetic.write_body(folder / "body")) / "body"
+        )
 
     def _once(self, name: str, write: Callable[[Path], None]) -> Path:
         folder = self._folder / name
@@ -90,7 +96,13 @@ class Embedded:
 
 
 def convert_into(
-    root: Path, raw: Path, name: str = "penn_action", split: str = "train", *, body: Path | None = None, **options: Any
+    root: Path,
+    raw: Path,
+    name: str = "penn_action",
+    split: str = "train",
+    *,
+    body: Path | None = None,
+    **options: Any,
 ) -> convert.Conversion:
     plan = convert.plan_conversion(datasets.get(name), split, raw=raw, root=root, body=body)
     return convert.convert(plan, **options)
@@ -104,7 +116,9 @@ def network(monkeypatch: pytest.MonkeyPatch) -> type[FakeNetwork]:
 
 @dataclass(frozen=True)
 class WatchedPenn(PennAction):
-    """Penn Action's reader; a folder knows what it has read, and where it is to fail. Videos are read elsewhere."""
+    """Penn Action's reader; a folder knows what it has read, and where it is to fail. Videos are
+    read elsewhere.
+    """
 
     watched: str = field(default_factory=lambda: os.environ["WATCHED_PENN"])
 
@@ -138,7 +152,9 @@ class Reads:
             file.unlink()
 
     def fail(self, name: str, error: BaseException | None = None) -> None:
-        (self._folder / f"fail-{name}").write_bytes(pickle.dumps(error or ZeroDivisionError("float division")))
+        (self._folder / f"fail-{name}").write_bytes(
+            pickle.dumps(error or ZeroDivisionError("float division"))
+        )
 
 
 @pytest.fixture
@@ -157,7 +173,9 @@ def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def empty_working_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def empty_working_folder(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Commands read luigi.cfg of the working folder, and that of the clone is for its demo data."""
     folder = tmp_path_factory.getbasetemp() / "empty"
     folder.mkdir(exist_ok=True)
@@ -189,9 +207,14 @@ class Into:
     def extract(
         cls, root: Path, split: str = "penn_action/train", *, replace: bool = False, **spec: Any
     ) -> features.Extraction:
-        resources = {key: spec.pop(key) for key in ("device", "batch_size", "workers", "timeout") if key in spec}
+        resources = {
+            key: spec.pop(key)
+            for key in ("device", "batch_size", "workers", "timeout")
+            if key in spec
+        }
         return features.extract_together(
-            [plan_extraction(root, split, cls.spec(**spec), replace=replace)], Resources(**resources)
+            [plan_extraction(root, split, cls.spec(**spec), replace=replace)],
+            Resources(**resources),
         )[0]
 
     @staticmethod
@@ -223,13 +246,17 @@ def into() -> type[Into]:
 
 
 class Converted:
-    """Caches with the embedded Penn Action's train split, converted once a session. Only to be copied."""
+    """Caches with the embedded Penn Action's train split, converted once a session. Only to be
+    copied.
+    """
 
     def __init__(self, embedded: Embedded, folder: Path) -> None:
         self._folder, self.raw = folder, embedded.raw("penn_action")
 
     def root(self, extracted: str) -> Path:
-        """In shards of the size that new splits have now; `extracted`: the precision of its stream, none for ""."""
+        """In shards of the size that new splits have now; `extracted`: the precision of its stream,
+        none for "".
+        """
         root = self._folder / f"{split_writer.ROWS_PER_SHARD}{extracted}"
         if not root.is_dir():
             convert_into(root, self.raw)
@@ -240,7 +267,9 @@ class Converted:
         return root
 
     def copy(self, raw: Path, root: Path, extracted: str = "") -> None:
-        """What converting (and extracting) `raw`, an untouched copy, into `root` writes: in a tenth of the time."""
+        """What converting (and extracting) `raw`, an untouched copy, into `root` writes: in a tenth
+        of the time.
+        """
         shutil.copytree(self.root(extracted), root)
         provenance = root / "penn_action/train/provenance.json"
         provenance.write_text(provenance.read_text().replace(str(self.raw), str(raw)))
@@ -252,7 +281,9 @@ def converted(embedded: Embedded, tmp_path_factory: pytest.TempPathFactory) -> C
 
 
 class Penn:
-    """A copy of the embedded Penn Action, and a cache for it. 0001, 0003 and 0005 are of train, with 8 frames each."""
+    """A copy of the embedded Penn Action, and a cache for it. 0001, 0003 and 0005 are of train,
+    with 8 frames each.
+    """
 
     name = "penn_action/train"
 
@@ -264,7 +295,12 @@ class Penn:
         return cache.open(self.root)[self.name]
 
     def plan(self, split: str = "train", **changed: Any) -> convert.ConversionPlan:
-        given = {"raw": self.raw, "root": self.root, "dataset": datasets.get("penn_action"), **changed}
+        given = {
+            "raw": self.raw,
+            "root": self.root,
+            "dataset": datasets.get("penn_action"),
+            **changed,
+        }
         return convert.plan_conversion(given.pop("dataset"), split, **given)
 
     def convert(self, split: str = "train", **options: Any) -> convert.Conversion:
@@ -277,7 +313,9 @@ class Penn:
     def recipe(self, stream: StreamSpec | None = None) -> Recipe:
         settings = load(Path("no luigi.cfg"), optional=True)
         at = () if stream is None else (replace(stream, raw=self.raw),)
-        return Recipe(datasets.get("penn_action"), "train", self.raw, self.root, settings, streams=at)
+        return Recipe(
+            datasets.get("penn_action"), "train", self.raw, self.root, settings, streams=at
+        )
 
     def rows(self, column: str) -> dict[str, np.ndarray]:
         return Into.rows(self.root, self.name, column)
@@ -291,10 +329,16 @@ class Penn:
     def frames(self, video: str) -> Path:
         return self.raw / f"frames/{video}"
 
-    def edit(self, video: str, change: Callable[[np.ndarray], Any] = lambda x: x + 1, key: str = "x") -> bytes:
+    def edit(
+        self, video: str, change: Callable[[np.ndarray], Any] = lambda x: x + 1, key: str = "x"
+    ) -> bytes:
         """Change a label; else all joints move by a pixel. Returns the bytes before."""
         before = self.label(video).read_bytes()
-        label = {name: value for name, value in loadmat(self.label(video)).items() if not name.startswith("__")}
+        label = {
+            name: value
+            for name, value in loadmat(self.label(video)).items()
+            if not name.startswith("__")
+        }
         savemat(self.label(video), label | {key: change(label[key])})
         return before
 
@@ -315,7 +359,9 @@ class Penn:
 
     def elsewhere(self, folder: Path) -> Penn:
         """A copy of the raw folder there, for the same cache."""
-        return Penn(Path(shutil.copytree(self.raw, folder / "penn_action")), self.root, self._converted)
+        return Penn(
+            Path(shutil.copytree(self.raw, folder / "penn_action")), self.root, self._converted
+        )
 
     def without_marker(self) -> None:
         """As if it were a download: real data."""
@@ -324,7 +370,9 @@ class Penn:
 
 @pytest.fixture
 def penn(embedded: Embedded, converted: Converted, tmp_path: Path) -> Penn:
-    return Penn(embedded.copy("penn_action", tmp_path / "raw/penn_action"), tmp_path / "cache", converted)
+    return Penn(
+        embedded.copy("penn_action", tmp_path / "raw/penn_action"), tmp_path / "cache", converted
+    )
 
 
 @pytest.fixture
@@ -342,7 +390,9 @@ def run() -> Callable[..., int]:
 
 @pytest.fixture
 def ran(run: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
-    """What a command of `python -m pipeline` printed: `.out` and `.err`; `code`: the exit code that it must have."""
+    """What a command of `python -m pipeline` printed: `.out` and `.err`; `code`: the exit code that
+    it must have.
+    """
 
     def ran(*arguments: object, code: int = 0) -> Any:
         capsys.readouterr()
@@ -356,7 +406,9 @@ def ran(run: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> Callable
 
 @pytest.fixture
 def luigi_cfg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
-    """Write a luigi.cfg, which commands read from then on: `luigi_cfg("amass", "[amass]\\nresampling = decimate")`."""
+    """Write a luigi.cfg, which commands read from then on: `luigi_cfg("amass",
+    "[amass]\\nresampling = decimate")`.
+    """
 
     def write(datasets: str = "penn_action", more: str = "") -> Path:
         file = tmp_path / "luigi.cfg"

@@ -1,4 +1,5 @@
-"""Printed output as files: tests/golden/COMMAND.txt holds what a command prints, case by case, with its exit codes.
+"""Printed output as files: tests/golden/COMMAND.txt holds what a command prints, case by case, with
+its exit codes.
 
 `pytest --rewrite-golden` writes the files; what has changed is reviewed in the diff.
 """
@@ -40,12 +41,19 @@ class Transcript:
         """places: paths and other texts of this run, and the words that stand for them."""
         self._main, self._capsys, self._varying = main, capsys, (*VARYING, *varying)
         # The interpreter may be below one of the places: it goes first.
-        known = {python(): "python", sys.executable: "python", tool("luigi"): "luigi", socket.gethostname(): "HOST"}
+        known = {
+            python(): "python",
+            sys.executable: "python",
+            tool("luigi"): "luigi",
+            socket.gethostname(): "HOST",
+        }
         self._places = known | {str(place): name for place, name in places.items()}
         self.text = ""
 
     def __call__(self, title: str, *words: object) -> None:
-        """Run a command; its words, standard output, standard error and exit code are the next part of the file."""
+        """Run a command; its words, standard output, standard error and exit code are the next part
+        of the file.
+        """
         arguments = [str(word) for word in words]
         self._capsys.readouterr()
         try:
@@ -79,4 +87,6 @@ def recorded(name: str, made: Transcript, *, rewrite: bool) -> Iterator[Transcri
         FOLDER.mkdir(exist_ok=True)
         file.write_text(made.text)
     expected = file.read_text() if file.is_file() else ""
-    assert made.text.splitlines() == expected.splitlines(), f"{file}: pytest --rewrite-golden, then look at the diff"
+    assert made.text.splitlines() == expected.splitlines(), (
+        f"{file}: pytest --rewrite-golden, then look at the diff"
+    )

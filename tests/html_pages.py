@@ -18,7 +18,9 @@ class Element:
 
     @property
     def text(self) -> str:
-        return " ".join("".join(c if isinstance(c, str) else f" {c.text} " for c in self.children).split())
+        return " ".join(
+            "".join(c if isinstance(c, str) else f" {c.text} " for c in self.children).split()
+        )
 
     def all(self, *tags: str) -> list[Element]:
         """Elements below this one, in the page's order; of these tags, when some are named."""
@@ -46,14 +48,18 @@ class Page(HTMLParser):
     @property
     def ids(self) -> list[str]:
         """All of them, each once."""
-        ids = [element.attributes["id"] for element in self.root.all() if "id" in element.attributes]
+        ids = [
+            element.attributes["id"] for element in self.root.all() if "id" in element.attributes
+        ]
         assert len(set(ids)) == len(ids)
         return ids
 
     @property
     def levels(self) -> list[int]:
         """Of the headings: one of the first level, and no level left out."""
-        levels = [int(heading.tag[1]) for heading in self.root.all("h1", "h2", "h3", "h4", "h5", "h6")]
+        levels = [
+            int(heading.tag[1]) for heading in self.root.all("h1", "h2", "h3", "h4", "h5", "h6")
+        ]
         assert levels.count(1) == levels[0] == 1
         assert all(below - above <= 1 for above, below in pairwise(levels))
         return levels

@@ -25,9 +25,15 @@ def write_split(
     drop: Sequence[str] = (),
     **options: Any,
 ) -> cache.Split:
-    """A commit of these videos without those before that are named; recorded: further entries of the manifest."""
+    """A commit of these videos without those before that are named; recorded: further entries of
+    the manifest.
+    """
     videos = list(videos)
-    columns = list(dict.fromkeys(column for _, tracks in videos for track in tracks for column in track.columns))
+    columns = list(
+        dict.fromkeys(
+            column for _, tracks in videos for track in tracks for column in track.columns
+        )
+    )
     with cache.SplitWriter(root, name, **{"columns": columns, "plan": "test", **options}) as writer:
         writer.begin(drop=drop)
         for entry, tracks in videos:
@@ -45,7 +51,9 @@ def write_stream(
     recorded: Mapping[str, Any] = DEMO,
     **form: Any,
 ) -> None:
-    """A commit of all shards: values (n, dim) and whether they are computed (n,), both functions of rows (n,)."""
+    """A commit of all shards: values (n, dim) and whether they are computed (n,), both functions of
+    rows (n,).
+    """
     with cache.StreamWriter(root, split, stream, **{"plan": "test", **form}) as writer:
         for shard in writer.pending:
             rows = np.asarray(writer.rows(shard))

@@ -1,7 +1,9 @@
-"""How many random mutants of the core do its tests kill?  nice .venv/bin/python tests/mutate.py | tee mutants.tsv
+"""How many random mutants of the core do its tests kill?  nice .venv/bin/python tests/mutate.py |
+tee mutants.tsv
 
-A mutant is one operator, comparison, number or truth value changed in a file of CORE, in a clone of HEAD. It is killed
-if a test beside it fails or takes too long. Mutants that change no result, or a message's number, survive rightly.
+A mutant is one operator, comparison, number or truth value changed in a file of CORE, in a clone of
+HEAD. It is killed if a test beside it fails or takes too long. Mutants that change no result, or a
+message's number, survive rightly.
 """
 
 import argparse
@@ -42,10 +44,18 @@ amass | pipeline/datasets/amass.py | test_amass
 formats | pipeline/files/formats/[ahp]*.py pipeline/datasets/pixels.py | test_matlab test_pickles test_pixels
 evaluation | vibe_model/evaluation/[ep]*.py vibe_model/prediction/[pw]*.py | test_evaluation test_prot* test_prediction
 """  # group | files | tests
-SWAPS = "Add-Sub Sub-Add Mult-Div Div-Mult FloorDiv-Mult Mod-Mult And-Or Or-And Lt-LtE LtE-Lt Gt-GtE GtE-Gt Eq-NotEq "
+SWAPS = (
+    "Add-Sub Sub-Add Mult-Div Div-Mult FloorDiv-Mult Mod-Mult And-Or Or-And Lt-LtE LtE-Lt "
+    "Gt-GtE GtE-Gt Eq-NotEq "
+)
 SWAPS += "NotEq-Eq Is-IsNot IsNot-Is In-NotIn NotIn-In"
-SWAP = {getattr(ast, old): getattr(ast, new) for old, new in (pair.split("-") for pair in SWAPS.split())}
-IMPORTED_ONCE = "pytest hypothesis torch torchvision zarr scipy.io scipy.signal scipy.stats h5py cv2 cdflib luigi"
+SWAP = {
+    getattr(ast, old): getattr(ast, new) for old, new in (pair.split("-") for pair in SWAPS.split())
+}
+IMPORTED_ONCE = (
+    "pytest hypothesis torch torchvision zarr scipy.io scipy.signal scipy.stats h5py cv2 "
+    "cdflib luigi"
+)
 LIMIT_S = 240  # for the tests of one mutant
 
 
@@ -53,10 +63,23 @@ def mutant(source: str, pick: random.Random) -> tuple[str, str]:
     """What is changed, and the source with it."""
     tree = ast.parse(source)
     nodes = list(ast.walk(tree))
-    kept = {part for node in nodes for top in getattr(node, "decorator_list", ()) for part in ast.walk(top)}
+    kept = {
+        part
+        for node in nodes
+        for top in getattr(node, "decorator_list", ())
+        for part in ast.walk(top)
+    }
     kept |= {node.value for node in nodes if isinstance(node, ast.keyword) and node.arg == "strict"}
-    operators = [node for node in nodes if type(getattr(node, "op", None) or getattr(node, "ops", [0])[0]) in SWAP]
-    constants = [node for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, int | float)]
+    operators = [
+        node
+        for node in nodes
+        if type(getattr(node, "op", None) or getattr(node, "ops", [0])[0]) in SWAP
+    ]
+    constants = [
+        node
+        for node in nodes
+        if isinstance(node, ast.Constant) and isinstance(node.value, int | float)
+    ]
     node = pick.choice([node for node in operators + constants if node not in kept])
     before = ast.unparse(node)
     if isinstance(node, ast.Constant):
@@ -69,7 +92,9 @@ def mutant(source: str, pick: random.Random) -> tuple[str, str]:
 
 
 def passes(clone: Path, tests: str, *, mutated: bool) -> bool:
-    """Run tests in a process that need not import again what takes long; of a mutant, it keeps no bytecode."""
+    """Run tests in a process that need not import again what takes long; of a mutant, it keeps no
+    bytecode.
+    """
     files = [str(file) for name in tests.split() for file in clone.glob(f"tests/**/{name}.py")]
     if not (child := os.fork()):
         os.setsid()
@@ -89,7 +114,12 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--n", type=int, default=168)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", type=int, nargs="+", help="numbers of mutants: to go on, or to run survivors again")
+    parser.add_argument(
+        "--only",
+        type=int,
+        nargs="+",
+        help="numbers of mutants: to go on, or to run survivors again",
+    )
     args = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"  # as tests/conftest.py has it, before torch is imported
     for name in IMPORTED_ONCE.split():
@@ -102,7 +132,9 @@ def main() -> None:
         subprocess.run(["git", "clone", "-q", ".", str(clone)], check=True)
         for number in range(args.n):
             name, files, tests = groups[number % len(groups)]
-            file = pick.choice(sorted(file for pattern in files.split() for file in clone.glob(pattern)))
+            file = pick.choice(
+                sorted(file for pattern in files.split() for file in clone.glob(pattern))
+            )
             source = file.read_text()
             change, changed = mutant(source, pick)
             if args.only and number not in args.only:

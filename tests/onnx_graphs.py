@@ -9,7 +9,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 
 class Graph:
-    """`graph("Add", "image", 0.5)` adds a node and names its output; numbers and arrays become constants."""
+    """`graph("Add", "image", 0.5)` adds a node and names its output; numbers and arrays become
+    constants.
+    """
 
     def __init__(self) -> None:
         self._nodes: list[Any] = []
@@ -34,8 +36,13 @@ class Graph:
         outputs: Mapping[str, str],
         kind: int = TensorProto.FLOAT,
     ) -> Path:
-        """A graph with these inputs (name -> shape) of one kind, and outputs (name -> value of the graph)."""
-        nodes = [*self._nodes, *(helper.make_node("Identity", [value], [name]) for name, value in outputs.items())]
+        """A graph with these inputs (name -> shape) of one kind, and outputs (name -> value of the
+        graph).
+        """
+        nodes = [
+            *self._nodes,
+            *(helper.make_node("Identity", [value], [name]) for name, value in outputs.items()),
+        ]
         given = [helper.make_tensor_value_info(name, kind, shape) for name, shape in inputs.items()]
         kinds = {name: TensorProto.INT64 if name == "labels" else kind for name in outputs}
         made = [helper.make_tensor_value_info(name, kinds[name], None) for name in outputs]

@@ -1,4 +1,6 @@
-"""A copy of the project's code in which one number differs, as after a change that raised no version."""
+"""A copy of the project's code in which one number differs, as after a change that raised no
+version.
+"""
 
 import os
 import shutil
@@ -15,9 +17,13 @@ CHANGES = {
 
 
 def copy_code(folder: Path) -> Path:
-    """Copy the packages into `folder`, with other boxes and homographies. Returns it, for PYTHONPATH."""
+    """Copy the packages into `folder`, with other boxes and homographies. Returns it, for
+    PYTHONPATH.
+    """
     for package in PACKAGES:
-        shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(
+            ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__")
+        )
     for name, (before, after) in CHANGES.items():
         text = (folder / name).read_text()
         assert text.count(before) == 1, name
@@ -29,6 +35,8 @@ def run_other(code: Path, *words: object) -> str:
     """Run `python -m pipeline` of a copy. Returns what it prints."""
     environment = {**os.environ, "PYTHONPATH": str(code)}
     command = [sys.executable, "-m", "pipeline", *map(str, words)]
-    done = subprocess.run(command, cwd=code, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        command, cwd=code, env=environment, capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout

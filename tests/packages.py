@@ -1,4 +1,6 @@
-"""Packages that add a dataset, a stream, a detector or a model, as pip leaves them; those of the pages among them."""
+"""Packages that add a dataset, a stream, a detector or a model, as pip leaves them; those of the
+pages among them.
+"""
 
 import shutil
 import tomllib
@@ -8,18 +10,25 @@ from pathlib import Path
 from typing import Any
 
 DOCS = Path(__file__).parents[1] / "docs"
-BROKEN = {"vibe_pipeline.datasets": {"dances": "dances_reader:Dances"}}  # of a package whose module does not load
+# of a package whose module does not load
+BROKEN = {"vibe_pipeline.datasets": {"dances": "dances_reader:Dances"}}
 
 
-def install(site: Path, name: str, entry_points: Mapping[str, Mapping[str, str]], **modules: str) -> Path:
-    """Write a package into `site`, which is to be on the path: its modules' text, and what pip records of it.
+def install(
+    site: Path, name: str, entry_points: Mapping[str, Mapping[str, str]], **modules: str
+) -> Path:
+    """Write a package into `site`, which is to be on the path: its modules' text, and what pip
+    records of it.
 
     Return the folder that makes it an installed one. entry_points: group -> name -> module:object.
     """
     about = site / f"{name.replace('-', '_')}-1.0.dist-info"
     about.mkdir(parents=True)
     (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-    lines = (f"[{group}]\n" + "\n".join(f"{k} = {v}" for k, v in of.items()) for group, of in entry_points.items())
+    lines = (
+        f"[{group}]\n" + "\n".join(f"{k} = {v}" for k, v in of.items())
+        for group, of in entry_points.items()
+    )
     (about / "entry_points.txt").write_text("\n".join(lines))
     for module, text in modules.items():
         (site / f"{module}.py").write_text(text)
@@ -29,7 +38,12 @@ def install(site: Path, name: str, entry_points: Mapping[str, Mapping[str, str]]
 def install_source(site: Path, source: Path) -> Path:
     """Install a package's source, without its tests."""
     project = tomllib.loads((source / "pyproject.toml").read_text())["project"]
-    shutil.copytree(source, site, ignore=shutil.ignore_patterns("__pycache__", "test_*", "*.toml"), dirs_exist_ok=True)
+    shutil.copytree(
+        source,
+        site,
+        ignore=shutil.ignore_patterns("__pycache__", "test_*", "*.toml"),
+        dirs_exist_ok=True,
+    )
     return install(site, project["name"], project["entry-points"])
 
 
@@ -40,7 +54,9 @@ def install_page(site: Path, kind: str) -> Path:
 
 @contextmanager
 def without(entries: Any, name: str) -> Iterator[None]:
-    """A registry or table lacks an entry for a while; all of it is there again afterwards, in the same order."""
+    """A registry or table lacks an entry for a while; all of it is there again afterwards, in the
+    same order.
+    """
     before = dict(entries)
     del entries[name]
     try:

@@ -21,8 +21,11 @@ from pipeline.features import streams
 from tools import ways
 
 ROOT = Path(__file__).parents[1]
-LEAVES = ("show", "demo", "exchange", "bodies", "testing")  # of pipeline, which are imported by name alone
-ORDER = {  # packages, and the folders and modules of each, from low to high: nothing imports what comes after it
+# of pipeline, which are imported by name alone
+LEAVES = ("show", "demo", "exchange", "bodies", "testing")
+# packages, and the folders and modules of each, from low to high: nothing imports what comes after
+# it
+ORDER = {
     "cache": "errors crop_policy windows storage format read write verification mixture __init__",
     "pipeline": f"""
         __init__ errors cli processes accounting skeletons rotations cameras boxes linking files
@@ -52,15 +55,30 @@ OF_PIPELINE = (  # all that models may know
     *("pipeline.errors", "pipeline.files.formats.checkpoints", "pipeline.plug_ins"),
     *("pipeline.settings.file", "pipeline.settings.sections"),
 )
-OF_CACHES = ("vibe_model.part_dynamics.streams", "vibe_model.prediction.", "vibe_model.testing.")  # not of models alone
+# not of models alone
+OF_CACHES = ("vibe_model.part_dynamics.streams", "vibe_model.prediction.", "vibe_model.testing.")
 MOST_FILES = 17  # in one folder, but for __init__ and __main__
 # Where the name is another than the package's.
-DISTRIBUTIONS = {"cv2": "opencv-python", "rerun": "rerun-sdk", "google": "protobuf", "google_crc32c": "google-crc32c"}
+DISTRIBUTIONS = {
+    "cv2": "opencv-python",
+    "rerun": "rerun-sdk",
+    "google": "protobuf",
+    "google_crc32c": "google-crc32c",
+}
 DISTRIBUTIONS |= {"ai_edge_litert": "ai-edge-litert"}
 NO_TORCH = (  # what imports it only where there is something to compute
-    *("cache", "pipeline.__main__", "pipeline.api", "pipeline.datasets", "pipeline.features.streams"),
+    *(
+        "cache",
+        "pipeline.__main__",
+        "pipeline.api",
+        "pipeline.datasets",
+        "pipeline.features.streams",
+    ),
     *("pipeline.recipe.overview", "pipeline.conversion.convert", "tasks", "vibe_model.api"),
-    *(f"pipeline.datasets.{file.stem}" for file in sorted((ROOT / "pipeline/datasets").glob("[a-z0-9]*.py"))),
+    *(
+        f"pipeline.datasets.{file.stem}"
+        for file in sorted((ROOT / "pipeline/datasets").glob("[a-z0-9]*.py"))
+    ),
     "pipeline.demo",
     "pipeline.demo.writing",  # the last one: it alone needs SciPy
 )
@@ -89,19 +107,25 @@ def modules() -> dict[str, Path]:
 def first_imports(name: str) -> set[str]:
     """The modules that importing a module imports, of ours or not."""
     body = ast.parse(modules()[name].read_text()).body
-    return set(_named_by(name, [node for node in body if isinstance(node, ast.Import | ast.ImportFrom)]))
+    return set(
+        _named_by(name, [node for node in body if isinstance(node, ast.Import | ast.ImportFrom)])
+    )
 
 
 @functools.cache
 def nodes(name: str) -> list[ast.AST]:
     """The imports and the constants of a module."""
     kinds = (ast.Import, ast.ImportFrom, ast.Constant)
-    return [node for node in ast.walk(ast.parse(modules()[name].read_text())) if isinstance(node, kinds)]
+    return [
+        node for node in ast.walk(ast.parse(modules()[name].read_text())) if isinstance(node, kinds)
+    ]
 
 
 @functools.cache
 def all_imports() -> dict[str, set[str]]:
-    """Module -> all that it imports, of ours or not, inside functions and for type checkers, too."""
+    """Module -> all that it imports, of ours or not, inside functions and for type checkers,
+    too.
+    """
     return {name: set(_named_by(name, nodes(name))) for name in modules()}
 
 
@@ -123,7 +147,9 @@ def imports() -> dict[str, set[str]]:
 
 
 def place(module: str) -> tuple[str, str]:
-    """(package, folder or module right below it): "pipeline.files.formats.cdf" -> ("pipeline", "formats")."""
+    """(package, folder or module right below it): "pipeline.files.formats.cdf" -> ("pipeline",
+    "formats").
+    """
     package, _, rest = module.partition(".")
     return package, rest.partition(".")[0] or "__init__"
 
@@ -144,12 +170,16 @@ def test_folders_are_imported_from_above_alone(package: str) -> None:
         position = order.index(place(module)[1])
         assert [name for name in inside if order.index(place(name)[1]) > position] == [], module
     for folder in {file.parent for file in (ROOT / package).rglob("*.py")}:
-        assert len([file for file in folder.glob("*.py") if not file.stem.startswith("__")]) <= MOST_FILES, folder
+        assert (
+            len([file for file in folder.glob("*.py") if not file.stem.startswith("__")])
+            <= MOST_FILES
+        ), folder
 
 
 def test_no_modules_import_one_another_in_a_circle() -> None:
     graph = {name: set(found) for name, found in imports().items()}
-    while free := [name for name, found in graph.items() if not found]:  # whoever imports nothing that is left
+    # whoever imports nothing that is left
+    while free := [name for name, found in graph.items() if not found]:
         for name in free:
             del graph[name]
         for found in graph.values():
@@ -160,7 +190,9 @@ def test_no_modules_import_one_another_in_a_circle() -> None:
 def test_the_models_know_only_the_body_and_the_skeletons_of_the_pipeline() -> None:
     for module, found in imports().items():
         if place(module)[0] == "vibe_model" and not module.startswith(OF_CACHES):
-            assert {name for name in found if name.startswith("pipeline")} <= set(OF_PIPELINE), module
+            assert {name for name in found if name.startswith("pipeline")} <= set(OF_PIPELINE), (
+                module
+            )
 
 
 def test_a_leaf_is_imported_inside_functions_or_by_a_folder_whose_first_line_says_so() -> None:
@@ -171,13 +203,17 @@ def test_a_leaf_is_imported_inside_functions_or_by_a_folder_whose_first_line_say
             leaves &= first_imports(module)
         home = ROOT / package / folder / "__init__.py"
         first_line = home.read_text().partition("\n")[0] if home.is_file() else ""
-        undeclared = {name for name in leaves if f"Uses pipeline.{place(name)[1]}." not in first_line}
+        undeclared = {
+            name for name in leaves if f"Uses pipeline.{place(name)[1]}." not in first_line
+        }
         assert undeclared == set(), module
 
 
 def test_luigi_is_known_to_tasks_alone() -> None:
     for module, found in all_imports().items():
-        assert place(module)[0] == "tasks" or not any(name.split(".")[0] == "luigi" for name in found), module
+        assert place(module)[0] == "tasks" or not any(
+            name.split(".")[0] == "luigi" for name in found
+        ), module
 
 
 def test_what_is_imported_is_what_pyproject_names() -> None:
@@ -196,17 +232,30 @@ def test_what_is_imported_is_what_pyproject_names() -> None:
 
 def test_importing_what_has_nothing_to_compute_imports_no_torch() -> None:
     """One after the other in one process: the first that does is printed."""
-    done = subprocess.run([sys.executable, "-c", ASKING, *NO_TORCH], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", ASKING, *NO_TORCH], cwd=ROOT, capture_output=True, text=True
+    )
     assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.slow
-def test_the_files_that_architecture_md_names_for_each_way_run_and_are_as_many(tmp_path: Path) -> None:
-    page = (ROOT / "docs/architecture.md").read_text().partition("\n## Ways\n")[2].partition("\n## ")[0]
+def test_the_files_that_architecture_md_names_for_each_way_run_and_are_as_many(
+    tmp_path: Path,
+) -> None:
+    page = (
+        (ROOT / "docs/architecture.md")
+        .read_text()
+        .partition("\n## Ways\n")[2]
+        .partition("\n## ")[0]
+    )
     found = ways.measure(tmp_path)
-    recorded = {name: int(n) for name, n in re.findall(r"^\| `(\w+)` .*?\| (\d+)", page, re.MULTILINE)}
+    recorded = {
+        name: int(n) for name, n in re.findall(r"^\| `(\w+)` .*?\| (\d+)", page, re.MULTILINE)
+    }
     assert recorded.keys() == found.keys()
-    assert {name: len(files) for name, files in found.items() if len(files) > recorded[name] + 3} == {}
+    assert {
+        name: len(files) for name, files in found.items() if len(files) > recorded[name] + 3
+    } == {}
     for part in page.split("\n### ")[1:]:
         heading, _, text = part.partition("\n")
         ran = {file for name in re.findall(r"`(\w+)`", heading) for file in found[name]}
@@ -216,7 +265,8 @@ def test_the_files_that_architecture_md_names_for_each_way_run_and_are_as_many(t
 
 
 def test_no_file_outside_features_knows_a_streams_kind() -> None:
-    """But for resnet50, the default, crops, which others may be computed from, and what reads certain streams.
+    """But for resnet50, the default, crops, which others may be computed from, and what reads
+    certain streams.
 
     (Three are libraries, too, and splits are imported as well as streams.)
     """

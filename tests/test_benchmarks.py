@@ -52,7 +52,8 @@ def test_the_cache_that_scale_measures_is_like_any_other(tmp_path: Path) -> None
     assert (len(split.tracks), len(split.videos), split.manifest["rows"]) == (240, 60, 240 * 128)
     assert len(split.windows(16, 16, stream="resnet50")) == 240 * 128 // 16
     for name in ("stamps.json", "seal.npz"):
-        (tmp_path / "cache/kinetics/train" / name).unlink()  # then contents decide: they are true too
+        # then contents decide: they are true too
+        (tmp_path / "cache/kinetics/train" / name).unlink()
     places = {"raw": tmp_path / "raw/kinetics", "root": tmp_path / "cache"}
     plan = convert.plan_conversion(datasets.get("kinetics"), "train", **places)
     assert (plan.why, plan.kept, len(plan.touched)) == ("", 60, 60)
@@ -73,7 +74,12 @@ def test_windows_that_differ_end_the_benchmark(tmp_path: Path) -> None:
 def ran(name: str, out: Path, *options: object) -> str:
     """The report of a benchmark's command, which deletes its other files."""
     command = [sys.executable, ROOT / f"benchmarks/{name}.py", *options, "--out", out / "report.md"]
-    subprocess.run([str(word) for word in command], cwd=ROOT, check=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    subprocess.run(
+        [str(word) for word in command],
+        cwd=ROOT,
+        check=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
     assert [path.name for path in out.iterdir()] == ["report.md"]
     return (out / "report.md").read_text()
 
@@ -86,8 +92,15 @@ def cells(text: str, row: str) -> list[str]:
 
 MEASURED = {  # words of the command -> first cells of rows whose second cell is a positive number
     "convert --datasets amass --scale 0.02 --frames 400": ("amass",),
-    "windows --small": ("cache, float16", "memmap, np.take into the buffer", "h5py, opened per window", "zarr-python"),
-    "features --cases hd1 --frames 40 --usual 2 --rounds 1 --memory 32 --device cpu": ("1920 x 1080 JPEG, 1 person",),
+    "windows --small": (
+        "cache, float16",
+        "memmap, np.take into the buffer",
+        "h5py, opened per window",
+        "zarr-python",
+    ),
+    "features --cases hd1 --frames 40 --usual 2 --rounds 1 --memory 32 --device cpu": (
+        "1920 x 1080 JPEG, 1 person",
+    ),
     "scale --tracks 8 240 --rows 1024": ("in memory", "on the disk"),
     "training --small": ("usual", "ours, fp32", "ours, bf16"),
 }
@@ -109,8 +122,21 @@ def test_one_command_measures_and_writes_the_report(words: str, tmp_path: Path) 
 
 
 @pytest.mark.slow
-def test_one_command_compares_decoding_with_another_checkout_and_writes_the_report(tmp_path: Path) -> None:
-    options = ["--before", ROOT, "--commands", "extract", "--scale", 0.01, "--rounds", 1, "--minutes", 2]
+def test_one_command_compares_decoding_with_another_checkout_and_writes_the_report(
+    tmp_path: Path,
+) -> None:
+    options = [
+        "--before",
+        ROOT,
+        "--commands",
+        "extract",
+        "--scale",
+        0.01,
+        "--rounds",
+        1,
+        "--minutes",
+        2,
+    ]
     text = ran("decoding", tmp_path, *options, "--at", tmp_path)
     rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| extract | H")]
     assert len(rows) == 4
@@ -135,10 +161,13 @@ def test_one_command_shows_what_models_learn_from_planted_features(tmp_path: Pat
     names = ["per frame", "part dynamics", "HMMR"]
     options = ["--motions", 60, "--seeds", 0, "--epochs", 1, "--steps", 30, "--only", *names]
     text = ran("learning", tmp_path, *options)
-    table, dynamics = (text[text.index(start) :] for start in ("| PA-MPJPE |", "| 5 frames before |"))
+    table, dynamics = (
+        text[text.index(start) :] for start in ("| PA-MPJPE |", "| 5 frames before |")
+    )
     table = table.partition("\n\n")[0]
     mean_body, per_frame, smoothed = (
-        [float(cell) for cell in cells(table, name)[:3]] for name in ("mean body", "per frame", "per frame, smoothed")
+        [float(cell) for cell in cells(table, name)[:3]]
+        for name in ("mean body", "per frame", "per frame, smoothed")
     )
     assert mean_body[0] > max(per_frame[0], float(cells(table, "part dynamics")[0]))
     assert smoothed[2] < 0.5 * per_frame[2]
@@ -155,7 +184,11 @@ def test_the_check_of_a_gpu_runs_on_a_cpu_at_small_sizes(tmp_path: Path) -> None
     for case in ("64 x 48 JPEG, 1 person", "64 x 48 MPEG-4, 1 person"):
         assert "model " in text[text.index(f"| {case} |") :].partition("\n")[0]
     for model in models.every():
-        steps = [line.split("|")[4] for line in text.splitlines() if line.startswith(f"| {model.title} |")]
+        steps = [
+            line.split("|")[4]
+            for line in text.splitlines()
+            if line.startswith(f"| {model.title} |")
+        ]
         assert len(steps) == 2
         assert all(float(rate) > 0 for rate in steps)
     assert "the same bytes as by one" in text
@@ -173,10 +206,15 @@ def test_the_check_of_a_gpu_goes_on_after_a_failure_and_says_what_to_do(tmp_path
     parts = [fails, ("Another", lambda *_: iter(["done"]), "")]
     monkeypatch.setattr(gpu_check, "PARTS", parts)
     monkeypatch.setattr(sys, "argv", ["gpu_check.py", "--device", "cpu", "--out", str(page)])
-    with pytest.raises(SystemExit, match=r"A sum: ZeroDivisionError: .* What to do: divide by another"):
+    with pytest.raises(
+        SystemExit, match=r"A sum: ZeroDivisionError: .* What to do: divide by another"
+    ):
         gpu_check.main()
     text = page.read_text()
-    assert "## A sum\n\n1\n\n**Failed.** A sum: ZeroDivisionError" in text and "## Another\n\ndone\n" in text
+    assert (
+        "## A sum\n\n1\n\n**Failed.** A sum: ZeroDivisionError" in text
+        and "## Another\n\ndone\n" in text
+    )
 
 
 @pytest.mark.slow
@@ -214,4 +252,6 @@ for changed in (None, moved, cut, lags):
 @pytest.mark.slow
 def test_what_a_lab_does_not_have_in_its_cache_is_noticed(tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    subprocess.run([sys.executable, "-c", NOTICED, str(tmp_path)], cwd=ROOT, check=True, env=environment)
+    subprocess.run(
+        [sys.executable, "-c", NOTICED, str(tmp_path)], cwd=ROOT, check=True, env=environment
+    )

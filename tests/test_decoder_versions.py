@@ -38,13 +38,20 @@ def ran(words: Sequence[str | Path], folder: Path) -> Any:
     own = ("PYTEST", "COVERAGE")
     environment = {key: value for key, value in os.environ.items() if not key.startswith(own)}
     environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "timeout": 1800}
+    pipes: Any = {
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.STDOUT,
+        "text": True,
+        "timeout": 1800,
+    }
     return subprocess.run([*map(str, words)], cwd=folder, env=environment, check=False, **pipes)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("end", ["lowest", "highest"])
-def test_clips_of_all_kinds_are_read_with_both_ends_of_the_allowed_versions(tmp_path: Path, end: str) -> None:
+def test_clips_of_all_kinds_are_read_with_both_ends_of_the_allowed_versions(
+    tmp_path: Path, end: str
+) -> None:
     choose = {"lowest": lowest, "highest": lambda name: str(required(name))}[end]
     packages = [choose("av"), choose("opencv-python")]
     home = tmp_path / "environment"

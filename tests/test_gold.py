@@ -1,9 +1,10 @@
-"""Digests of everything that the embedded data become: raw files, columns, tables, streams, a short training's losses.
+"""Digests of everything that the embedded data become: raw files, columns, tables, streams, a short
+training's losses.
 
-What the tests compare to the byte was recorded on one machine. On another one (another processor or another version of
-a library), floats may differ in their last digits: there, shapes, types and rounded sums are compared.
-`python -P tests/test_gold.py FOLDER` makes them in an empty folder and records them again: on purpose, in a commit that
-says why they changed.
+What the tests compare to the byte was recorded on one machine. On another one (another processor or
+another version of a library), floats may differ in their last digits: there, shapes, types and
+rounded sums are compared. `python -P tests/test_gold.py FOLDER` makes them in an empty folder and
+records them again: on purpose, in a commit that says why they changed.
 """
 
 import functools
@@ -36,8 +37,15 @@ EXTRACTED = ("penn_action/test", "mpi_inf_3dhp/train", "3dpw/validation")  # by 
 @functools.cache
 def machine() -> str:
     """All that may change the last digit of a float."""
-    cpu = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith(("model name", "flags"))]
-    versions = [f"{name} {metadata.version(name)}" for name in ("numpy", "scipy", "opencv-python", "torch", "h5py")]
+    cpu = [
+        line
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith(("model name", "flags"))
+    ]
+    versions = [
+        f"{name} {metadata.version(name)}"
+        for name in ("numpy", "scipy", "opencv-python", "torch", "h5py")
+    ]
     return sha256("\n".join([platform.python_version(), *sorted(set(cpu)), *versions]).encode())
 
 
@@ -46,21 +54,45 @@ def sha256(*parts: bytes) -> str:
 
 
 def make(folder: Path) -> dict[str, Any]:
-    """Synthesize, convert, extract and train below `folder`, through public doors; the digests of all of it."""
+    """Synthesize, convert, extract and train below `folder`, through public doors; the digests of
+    all of it.
+    """
     ok = main(["synthesize", "--out", str(folder), "--size", "tiny"])
     assert ok == 0
-    torch.manual_seed(0)  # in a file, since "untrained" weights would be standardised first: 12 s of a core
+    # in a file, since "untrained" weights would be standardised first: 12 s of a core
+    torch.manual_seed(0)
     torch.save(resnet50(weights=None).state_dict(), folder / "resnet50.pt")
     for name in SPLITS:
         dataset, split = name.split("/")
         place = [dataset, split, "--cache", str(folder / "cache")]
         uses_body = ["--body", str(folder / "body")] if datasets.get(dataset).uses_body else []
-        assert main(["convert", *place, "--raw", str(folder / "raw" / dataset), "--workers", "1", *uses_body]) == 0
+        assert (
+            main(
+                [
+                    "convert",
+                    *place,
+                    "--raw",
+                    str(folder / "raw" / dataset),
+                    "--workers",
+                    "1",
+                    *uses_body,
+                ]
+            )
+            == 0
+        )
         if name in EXTRACTED:
-            options = ["--weights", f"file:{folder / 'resnet50.pt'}", "--precision", "exact", "--device", "cpu"]
+            options = [
+                "--weights",
+                f"file:{folder / 'resnet50.pt'}",
+                "--precision",
+                "exact",
+                "--device",
+                "cpu",
+            ]
             assert main(["extract", *place, *options, "--workers", "1", "--batch-size", "16"]) == 0
     return {
-        "raw": {part: tree(folder / "raw" / part) for part in RELEASES} | {"body": tree(folder / "body")},
+        "raw": {part: tree(folder / "raw" / part) for part in RELEASES}
+        | {"body": tree(folder / "body")},
         "cache": {name: arrays(folder / "cache" / name) for name in SPLITS},
         "training": losses(folder),
     }
@@ -68,12 +100,27 @@ def make(folder: Path) -> dict[str, Any]:
 
 def tree(folder: Path, *patterns: str) -> str:
     """A digest of the names and the bytes of all files below a folder, or of those that match."""
-    files = sorted({path for pattern in patterns or ("**/*",) for path in folder.glob(pattern) if path.is_file()})
-    return sha256(*(part for file in files for part in (str(file.relative_to(folder)).encode(), file.read_bytes())))
+    files = sorted(
+        {
+            path
+            for pattern in patterns or ("**/*",)
+            for path in folder.glob(pattern)
+            if path.is_file()
+        }
+    )
+    return sha256(
+        *(
+            part
+            for file in files
+            for part in (str(file.relative_to(folder)).encode(), file.read_bytes())
+        )
+    )
 
 
 def arrays(split: Path) -> dict[str, Any]:
-    """Every array of a split: the digest of its files, its type and shape, and the sum of its numbers' sizes."""
+    """Every array of a split: the digest of its files, its type and shape, and the sum of its
+    numbers' sizes.
+    """
     found = {}
     for file in sorted(split.glob("*/zarr.json")) + sorted(split.glob("features/*/zarr.json")):
         array = zarr.open(file.parent, mode="r")
@@ -83,7 +130,12 @@ def arrays(split: Path) -> dict[str, Any]:
                 known = np.asarray(array).astype(np.float64)
                 size = float(np.abs(known[np.isfinite(known)]).sum())
             digest = tree(file.parent, "zarr.json", "c/**/*")
-            found[str(file.parent.relative_to(split))] = [digest, str(array.dtype), [*array.shape], size]
+            found[str(file.parent.relative_to(split))] = [
+                digest,
+                str(array.dtype),
+                [*array.shape],
+                size,
+            ]
     return found
 
 
@@ -91,7 +143,14 @@ def losses(folder: Path) -> dict[str, Any]:
     """Every curve of a training of 6 steps, but for those of the clock."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    small = {"hidden_size": 8, "regressor_size": 8, "disc_size": 8, "seqlen": 6, "stride": 4, "batch_size": 4}
+    small = {
+        "hidden_size": 8,
+        "regressor_size": 8,
+        "disc_size": 8,
+        "seqlen": 6,
+        "stride": 4,
+        "batch_size": 4,
+    }
     course = {"iterations": 3, "epochs": 2, "threads": 1, "strides": {}, "lr_generator": 1e-3}
     data = {
         "datasets_2d": ("penn_action/test",),
@@ -99,7 +158,9 @@ def losses(folder: Path) -> dict[str, Any]:
         "validation": ("3dpw/validation",),
     }
     places = {"cache": folder / "cache", "runs": folder / "runs", "body": folder / "body"}
-    config = TrainConfig.embedded(name="gold", evaluation=("3dpw/validation",), **small, **course, **data, **places)
+    config = TrainConfig.embedded(
+        name="gold", evaluation=("3dpw/validation",), **small, **course, **data, **places
+    )
     run = training.run(config)
     events = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload()
     tags = [tag for tag in events.Tags()["scalars"] if not tag.startswith("speed/")]

@@ -1,4 +1,6 @@
-"""What is installed is whole: the wheel, the commands that come with it in any folder, the extras, the image."""
+"""What is installed is whole: the wheel, the commands that come with it in any folder, the extras,
+the image.
+"""
 
 import ast
 import configparser
@@ -31,7 +33,12 @@ def ran(words: list[str | Path], folder: Path, code: int = 0) -> str:
     own = ("PYTHONPATH", "LUIGI_CONFIG_PATH", "COVERAGE_PROCESS_START")
     environment = {key: value for key, value in os.environ.items() if key not in own}
     environment |= {"COLUMNS": "200", "OMP_NUM_THREADS": "1"}
-    pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "timeout": 300}
+    pipes: Any = {
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.STDOUT,
+        "text": True,
+        "timeout": 300,
+    }
     done = subprocess.run([*map(str, words)], cwd=folder, env=environment, check=False, **pipes)
     assert done.returncode == code, done.stdout
     return done.stdout
@@ -42,7 +49,9 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of what a wheel is built from: building writes beside it."""
     folder = tmp_path_factory.mktemp("source")
     for package in PACKAGES:
-        shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(
+            ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__")
+        )
     for file in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / file, folder)
     return folder
@@ -51,17 +60,29 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     into = tmp_path_factory.mktemp("wheel")
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "--quiet", "--no-deps", "--no-index"]
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--disable-pip-version-check",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--no-index",
+    ]
     ran([*pip, "--no-build-isolation", "--wheel-dir", into, source], into)
     (made,) = into.glob("*.whl")
     return made
 
 
-# --------------------------------------------------------------------------------------------------- what is built
+# --------------------------------------------------------------------------------------------------
+# what is built
 
 
 @pytest.mark.slow
-def test_the_wheel_holds_the_licence_every_file_of_the_packages_and_nothing_else(wheel: Path) -> None:
+def test_the_wheel_holds_the_licence_every_file_of_the_packages_and_nothing_else(
+    wheel: Path,
+) -> None:
     every = [file for package in PACKAGES for file in (ROOT / package).rglob("*") if file.is_file()]
     every = [file for file in every if "__pycache__" not in file.parts]
     files = {str(file.relative_to(ROOT)) for file in every if file.name != "README.md"}
@@ -73,13 +94,16 @@ def test_the_wheel_holds_the_licence_every_file_of_the_packages_and_nothing_else
     assert inside.read(name) == (ROOT / "LICENSE").read_bytes()
 
 
-# ------------------------------------------------------------------------------------------------------------- init
+# --------------------------------------------------------------------------------------------------
+# init
 
 
 def values(text: str) -> dict[tuple[str, str], str]:
     cfg = configparser.ConfigParser(interpolation=None)
     cfg.read_string(text)
-    return {(section, key): text for section in cfg.sections() for key, text in cfg[section].items()}
+    return {
+        (section, key): text for section in cfg.sections() for key, text in cfg[section].items()
+    }
 
 
 def test_init_writes_the_luigi_cfg_of_the_repository(tmp_path: Path) -> None:
@@ -93,12 +117,16 @@ def test_init_writes_the_luigi_cfg_of_the_repository(tmp_path: Path) -> None:
     settings.load(tmp_path / "work" / "luigi.cfg")
 
 
-def test_init_for_real_data_changes_what_says_so_and_takes_folders_from_where_it_is_called(tmp_path, monkeypatch):
+def test_init_for_real_data_changes_what_says_so_and_takes_folders_from_where_it_is_called(
+    tmp_path, monkeypatch
+):
     assert main(["init", str(tmp_path), "--real"]) == 0
     before, after = values(init.TEMPLATE.read_text()), values((tmp_path / "luigi.cfg").read_text())
     of_demo = {("embedded", "seed"), ("embedded", "size")}
     assert before.keys() - after.keys() == of_demo
-    assert {key: after.get(key) for key in before.keys() - of_demo if before[key] != after.get(key)} == dict(init.REAL)
+    assert {
+        key: after.get(key) for key in before.keys() - of_demo if before[key] != after.get(key)
+    } == dict(init.REAL)
     assert settings.load(tmp_path / "luigi.cfg").embedded.enabled is False
     assert "demo data" not in (tmp_path / "luigi.cfg").read_text().partition("[paths]")[0]
     monkeypatch.chdir(tmp_path)
@@ -119,17 +147,30 @@ def test_init_replaces_nothing_and_takes_no_folder_of_real_data_for_demo_data(tm
     assert (tmp_path / "luigi.cfg").read_text() == "mine"
 
 
-# ------------------------------------------------------------------------------------------- away from the checkout
+# ------------------------------------------------------------------------------------------- away
+# from the checkout
 
 
 def environment(home: Path, *install: str | Path) -> Path:
-    """The folder of commands of a fresh environment with one installation. Other packages are the running one's."""
+    """The folder of commands of a fresh environment with one installation. Other packages are the
+    running one's.
+    """
     venv.create(home, with_pip=False, symlinks=True)
     (site,) = home.glob("lib/python*/site-packages")
-    # Folders named so have no .pth files run in them: this checkout's editable installation stays unknown.
+    # Folders named so have no .pth files run in them: this checkout's editable installation stays
+    # unknown.
     (site / "others.pth").write_text(f"{Path(pytest.__file__).parents[1]}\n")
     python = home / "bin" / "python"
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", python, "install", "--quiet"]
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--disable-pip-version-check",
+        "--python",
+        python,
+        "install",
+        "--quiet",
+    ]
     ran([*pip, "--no-deps", "--no-index", *install], home)
     return home / "bin"
 
@@ -140,7 +181,9 @@ def tools(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_an_editable_installation_comes_before_a_folder_of_a_packages_name(source: Path, tmp_path: Path) -> None:
+def test_an_editable_installation_comes_before_a_folder_of_a_packages_name(
+    source: Path, tmp_path: Path
+) -> None:
     for name in PACKAGES:
         (tmp_path / "work" / name).mkdir(parents=True)
     tools = environment(tmp_path, "--no-build-isolation", "--editable", source)
@@ -155,18 +198,28 @@ def test_an_installed_package_runs_from_an_empty_folder(tools: Path, tmp_path: P
     assert all(Path(file).is_relative_to(tools.parent) for file in found)
     for name in PROJECT["scripts"]:
         assert "usage:" in ran([tools / name, "--help"], tmp_path)
-    assert "file not found" in " ".join(ran([tools / "vibe-pipeline", "doctor"], tmp_path, code=2).split())
+    assert "file not found" in " ".join(
+        ran([tools / "vibe-pipeline", "doctor"], tmp_path, code=2).split()
+    )
 
     ran([tools / "vibe-pipeline", "init"], tmp_path)
     cfg = tmp_path / "luigi.cfg"
-    tiny = {("embedded", "size"): "tiny", ("data", "datasets"): "penn_action amass", ("convert", "workers"): "1"}
+    tiny = {
+        ("embedded", "size"): "tiny",
+        ("data", "datasets"): "penn_action amass",
+        ("convert", "workers"): "1",
+    }
     cfg.write_text(init.set_values(cfg.read_text(), tiny))
-    shown = ran([tools / "python", "-m", "luigi", "--module", "tasks", "Data", "--local-scheduler"], tmp_path)
+    shown = ran(
+        [tools / "python", "-m", "luigi", "--module", "tasks", "Data", "--local-scheduler"],
+        tmp_path,
+    )
     assert "2 datasets" in shown
     assert "demo data" in shown
 
 
-# -------------------------------------------------------------------------------------------------------- the image
+# --------------------------------------------------------------------------------------------------
+# the image
 
 
 def instructions() -> list[tuple[str, str]]:
@@ -176,14 +229,33 @@ def instructions() -> list[tuple[str, str]]:
     return [(line.split(None, 1)[0], line.split(None, 1)[1]) for line in lines]
 
 
-def test_the_image_is_built_from_files_that_are_there_with_a_supported_python_and_not_as_root() -> None:
-    let_in = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
-    copied = {name.removeprefix("./") for word, rest in instructions() if word == "COPY" for name in rest.split()[:-1]}
-    assert {*PACKAGES, "pyproject.toml", PROJECT["readme"], *PROJECT["license-files"]} == copied == let_in
+def test_the_image_is_built_from_files_that_are_there_with_a_supported_python_and_not_as_root() -> (
+    None
+):
+    let_in = {
+        line[1:]
+        for line in (ROOT / ".dockerignore").read_text().splitlines()
+        if line.startswith("!")
+    }
+    copied = {
+        name.removeprefix("./")
+        for word, rest in instructions()
+        if word == "COPY"
+        for name in rest.split()[:-1]
+    }
+    assert (
+        {*PACKAGES, "pyproject.toml", PROJECT["readme"], *PROJECT["license-files"]}
+        == copied
+        == let_in
+    )
     assert all((ROOT / name).exists() for name in copied)
-    versions = [text.split(" :: ")[-1] for text in PROJECT["classifiers"] if " :: Python :: 3." in text]
+    versions = [
+        text.split(" :: ")[-1] for text in PROJECT["classifiers"] if " :: Python :: 3." in text
+    ]
     assert all(version in SpecifierSet(PROJECT["requires-python"]) for version in versions)
-    tried = re.findall(r"^\| (3\.\d+)\.\d+ \|", (ROOT / "docs" / "installing.md").read_text(), re.MULTILINE)
+    tried = re.findall(
+        r"^\| (3\.\d+)\.\d+ \|", (ROOT / "docs" / "installing.md").read_text(), re.MULTILINE
+    )
     assert list(dict.fromkeys(tried)) == versions
     arguments = dict(rest.split("=", 1) for word, rest in instructions() if word == "ARG")
     assert f"Programming Language :: Python :: {arguments['PYTHON']}" in PROJECT["classifiers"]

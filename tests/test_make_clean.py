@@ -1,4 +1,6 @@
-"""`make clean` takes demo data away, and nothing that cost anybody a download or days of computing."""
+"""`make clean` takes demo data away, and nothing that cost anybody a download or days of
+computing.
+"""
 
 import json
 import os
@@ -21,7 +23,14 @@ RAW, BODY, CACHE, RUNS = (
     Path("runs"),
 )
 RUN = RUNS / "vibe-0123456789abcdef"
-OF_RUN = ("last.pt", "best.pt", "curves.jsonl", "metrics.json", "results.csv", "events.out.tfevents.1.host.1.0")
+OF_RUN = (
+    "last.pt",
+    "best.pt",
+    "curves.jsonl",
+    "metrics.json",
+    "results.csv",
+    "events.out.tfevents.1.host.1.0",
+)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +67,10 @@ def put(file: Path, text: str = "mine") -> None:
 
 def mark_as_own(folder: Path) -> None:
     """As docs/adding-a-dataset.md says of made-up data."""
-    put(folder / RAW / "STAND_IN.json", '{"stand_in": true, "what": "Random people, made up to try the reader."}')
+    put(
+        folder / RAW / "STAND_IN.json",
+        '{"stand_in": true, "what": "Random people, made up to try the reader."}',
+    )
 
 
 @pytest.mark.parametrize(
@@ -72,23 +84,44 @@ def mark_as_own(folder: Path) -> None:
         (lambda clone: (clone / RAW / "mine").symlink_to(clone), RAW, "mine"),
         (lambda clone: put(clone / BODY / "SMPL_NEUTRAL.npz"), BODY, "SMPL_NEUTRAL.npz"),
         (lambda clone: put(clone / CACHE / "toy/train/notes.txt"), CACHE, "notes.txt"),
-        (lambda clone: put(clone / CACHE / "3dpw/train/manifest.json", '{"stand_in": false}'), CACHE, "3dpw/train"),
-        (lambda clone: put(clone / CACHE / "3dpw/train/bbox/c/0/0"), CACHE, "3dpw/train/manifest.json"),
-        (lambda clone: (clone / CACHE / "toy/train/trans").symlink_to(clone), CACHE, "toy/train/trans"),
-        (lambda clone: put(clone / RUNS / "vibe-1/config.json", '{"stand_in": false}'), RUNS, "vibe-1"),
+        (
+            lambda clone: put(clone / CACHE / "3dpw/train/manifest.json", '{"stand_in": false}'),
+            CACHE,
+            "3dpw/train",
+        ),
+        (
+            lambda clone: put(clone / CACHE / "3dpw/train/bbox/c/0/0"),
+            CACHE,
+            "3dpw/train/manifest.json",
+        ),
+        (
+            lambda clone: (clone / CACHE / "toy/train/trans").symlink_to(clone),
+            CACHE,
+            "toy/train/trans",
+        ),
+        (
+            lambda clone: put(clone / RUNS / "vibe-1/config.json", '{"stand_in": false}'),
+            RUNS,
+            "vibe-1",
+        ),
         (lambda clone: put(clone / RUNS / "vibe-1/best.pt"), RUNS, "vibe-1"),
         (lambda clone: put(clone / RUN / "paper.tex"), RUNS, "paper.tex"),
         (lambda clone: put(clone / RUNS / "mine.csv"), RUNS, "mine.csv"),
     ],
 )
-def test_what_is_demo_data_goes_and_anything_else_stays(change, stays, named, made: Path, tmp_path: Path) -> None:
+def test_what_is_demo_data_goes_and_anything_else_stays(
+    change, stays, named, made: Path, tmp_path: Path
+) -> None:
     clone = shutil.copytree(made, tmp_path / "clone", symlinks=True)
     change(clone)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}  # of `make test`
+    # of `make test`
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
     environment |= {"PYTHONPATH": str(ROOT)}
     command = ["make", "clean", f"BIN={Path(sys.executable).parent}"]
     for _ in range(2):  # the second time, there is nothing else to do
-        done = subprocess.run(command, cwd=clone, env=environment, check=True, capture_output=True, text=True)
+        done = subprocess.run(
+            command, cwd=clone, env=environment, check=True, capture_output=True, text=True
+        )
         assert done.stdout.count("\n") == bool(stays)
         if stays:
             assert f"{stays} is left: not all of it is known to be demo data (" in done.stdout

@@ -1,4 +1,5 @@
-"""A new option or setting whose default changes nothing has nothing computed again: tests/golden/options.json.
+"""A new option or setting whose default changes nothing has nothing computed again:
+tests/golden/options.json.
 
 What was made before it existed does not record it, and counts as made with its default.
 """
@@ -34,27 +35,36 @@ def defaults_of(kind: type[Any]) -> dict[str, Any]:
     return values
 
 
-def record_of(version: object, defaults: Mapping[str, Any], added: Collection[str]) -> dict[str, Any]:
+def record_of(
+    version: object, defaults: Mapping[str, Any], added: Collection[str]
+) -> dict[str, Any]:
     later = {name: value for name, value in defaults.items() if name in added}
     return {"version": version, "always_recorded": sorted(defaults.keys() - added), "added": later}
 
 
 def every_record(before: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Our datasets, streams, detectors and trainings. before: their earlier records."""
-    kinds: dict[str, Any] = {f"dataset {name}": type(datasets.get(name)) for name in datasets.names()}
+    kinds: dict[str, Any] = {
+        f"dataset {name}": type(datasets.get(name)) for name in datasets.names()
+    }
     kinds |= {f"stream {name}": streams.find(name) for name in streams.names()}
     kinds |= {f"detector {name}": detectors.find(name) for name in detectors.names()}
     of_all_datasets = {option.name for option in fields(Dataset)}
     for name, kind in kinds.items():
         if kind.__module__.startswith(("pipeline.", "vibe_model.")):
             yield name, record_of(kind.version, defaults_of(kind), {*kind.added} | of_all_datasets)
-    for training in (*(models.find(name) for name in ("vibe", "hmmr", "part_dynamics")), MPOSER, PR_VIPE):
+    for training in (
+        *(models.find(name) for name in ("vibe", "hmmr", "part_dynamics")),
+        MPOSER,
+        PR_VIPE,
+    ):
         name = f"training {training.section}"
         version = dict(training.config.VERSION)
         defaults = defaults_of(training.config)
         earlier = before.get(name, {})
         is_same_version = earlier.get("version") == version
-        added = defaults.keys() - earlier["always_recorded"] if is_same_version else set()  # a run knows what it lacks
+        # a run knows what it lacks
+        added = defaults.keys() - earlier["always_recorded"] if is_same_version else set()
         yield name, record_of(version, defaults, added)
 
 
@@ -72,11 +82,15 @@ def test_an_option_that_older_data_do_not_record_is_listed_and_keeps_its_default
         for option in record["added"].keys() & earlier["added"].keys():
             was = earlier["added"][option]
             value = record["added"][option]
-            assert was == value, f"{name}: raise the version: older data without {option} would count as {value}"
+            assert was == value, (
+                f"{name}: raise the version: older data without {option} would count as {value}"
+            )
     if request.config.getoption("--rewrite-golden"):
         lines = [f"{json.dumps(name)}: {json.dumps(record)}" for name, record in now.items()]
         RECORDS.write_text("{\n" + ",\n".join(lines) + "\n}\n")
-    assert now == json.loads(RECORDS.read_text()), f"{RECORDS}: pytest --rewrite-golden, then look at the diff"
+    assert now == json.loads(RECORDS.read_text()), (
+        f"{RECORDS}: pytest --rewrite-golden, then look at the diff"
+    )
 
 
 class Clips(Dataset):

@@ -15,10 +15,17 @@ def contents(root: Path) -> dict[str, bytes]:
 def tree(root: Path) -> dict[str, bytes]:
     """Every file that the promise of equal bytes holds for."""
     found = ((Path(name), data) for name, data in contents(root).items())
-    kept = ((path, data) for path, data in found if path.name not in OUTSIDE and ".writing" not in path.parts)
+    kept = (
+        (path, data)
+        for path, data in found
+        if path.name not in OUTSIDE and ".writing" not in path.parts
+    )
     return {path.as_posix(): data for path, data in kept}
 
 
 def everything(root: Path) -> dict[str, tuple[int, int]]:
     """Inode and time of every file and folder: what shows that nothing at all was touched."""
-    return {p.relative_to(root).as_posix(): (p.stat().st_ino, p.stat().st_mtime_ns) for p in sorted(root.rglob("*"))}
+    return {
+        p.relative_to(root).as_posix(): (p.stat().st_ino, p.stat().st_mtime_ns)
+        for p in sorted(root.rglob("*"))
+    }

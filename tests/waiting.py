@@ -1,4 +1,6 @@
-"""Waiting for events, however slow the machine is: no test depends on how fast something happens."""
+"""Waiting for events, however slow the machine is: no test depends on how fast something
+happens.
+"""
 
 import time
 from collections.abc import Callable

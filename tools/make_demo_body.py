@@ -2,12 +2,14 @@
 
     .venv/bin/python -m tools.make_demo_body
 
-writes the files that `pipeline/demo/body.py` reads. The same code on the same machine gives the same bytes; on
-another one floats may differ in their last digits. Whoever commits other files raises `VERSION` there.
+writes the files that `pipeline/demo/body.py` reads. The same code on the same machine gives the
+same bytes; on another one floats may differ in their last digits. Whoever commits other files
+raises `VERSION` there.
 
-Everything is computed from the mirror-symmetric surface by rules that treat left and right alike, so the rig is
-mirror-symmetric too. A shape blend shape is a smooth displacement of the rest surface, in metres per unit of beta, of
-the size that SMPL's first ten have: with betas within +-2 the result is still a person.
+Everything is computed from the mirror-symmetric surface by rules that treat left and right alike,
+so the rig is mirror-symmetric too. A shape blend shape is a smooth displacement of the rest
+surface, in metres per unit of beta, of the size that SMPL's first ten have: with betas within +-2
+the result is still a person.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ from pipeline.files.formats.smpl_files import GENDERS
 from pipeline.skeletons import JOINTS as NAMES
 from tools.demo_body_surface import MIRROR, Points, Scalars, Surface, neighbour_mean, surface
 
-# SMPL's joints in its order: name, parent, rest position in metres. Right joints mirror the left ones.
+# SMPL's joints in its order: name, parent, rest position in metres. Right joints mirror the left
+# ones.
 _SKELETON: Final[tuple[tuple[str, int, tuple[float, float, float]], ...]] = (
     ("pelvis", -1, (0.0, -0.220, -0.005)),
     ("l_hip", 0, (0.085, -0.310, -0.008)),
@@ -59,9 +62,13 @@ PARENTS: Final = np.array([parent for _, parent, _ in _SKELETON])
 JOINTS: Final = np.array([position for _, _, position in _SKELETON])
 _AT: Final = dict(zip(JOINT_NAMES, JOINTS, strict=True))
 _PARTNER: Final = np.array(
-    [JOINT_NAMES.index({"l_": "r_", "r_": "l_"}.get(name[:2], name[:2]) + name[2:]) for name in JOINT_NAMES]
+    [
+        JOINT_NAMES.index({"l_": "r_", "r_": "l_"}.get(name[:2], name[:2]) + name[2:])
+        for name in JOINT_NAMES
+    ]
 )
-_LANDMARKS: Final = {  # of LSP and Human3.6M that are not joints of SMPL, m; those on the right mirror the left ones
+# of LSP and Human3.6M that are not joints of SMPL, m; those on the right mirror the left ones
+_LANDMARKS: Final = {
     "lhip": (0.092, -0.318, -0.004), "hip": (0.0, -0.262, -0.005), "pelvis": (0.0, -0.262, -0.005),
     "spine": (0.0, -0.010, -0.010), "thorax": (0.0, 0.225, -0.025), "neck": (0.0, 0.262, -0.030),
     "jaw": (0.0, 0.345, 0.030), "head": (0.0, 0.440, 0.010), "headtop": (0.0, 0.545, 0.005),
@@ -75,7 +82,8 @@ _RELAXED: Final = {  # degrees, of the left side and the middle
     "pelvis": (180, 0, 0), "l_hip": (-6, 0, 3), "l_knee": (10, 0, 0), "l_ankle": (-4, 0, 0),
     "l_collar": (0, 0, -6), "l_shoulder": (0, -8, -58), "l_elbow": (0, -18, 0), "head": (4, 0, 0),
 }  # fmt: skip
-_SHAPE: Final = {"v_template", "shapedirs", "digest"}  # the arrays of the first file; both stay below 1 MB
+# the arrays of the first file; both stay below 1 MB
+_SHAPE: Final = {"v_template", "shapedirs", "digest"}
 DIFFUSION_STEPS: Final = 18  # of skinning weights: blends over about 4 cm to each side of a joint
 MAX_BONES: Final = 4
 
@@ -120,27 +128,37 @@ def skinning_weights(surface: Surface) -> Points:
         weights = 0.5 * (weights + neighbours @ weights)
     weights = (weights + weights[surface.mirror][:, _PARTNER]) / 2
     smallest_kept = np.sort(weights, axis=1)[:, -MAX_BONES, None]
-    # A tie at the border would keep five: left and right bones of a middle vertex are equal by symmetry.
+    # A tie at the border would keep five: left and right bones of a middle vertex are equal by
+    # symmetry.
     tied = (weights >= smallest_kept).sum(axis=1, keepdims=True) > MAX_BONES
-    weights = np.where((weights > smallest_kept) | (~tied & (weights >= smallest_kept)), weights, 0.0)
+    weights = np.where(
+        (weights > smallest_kept) | (~tied & (weights >= smallest_kept)), weights, 0.0
+    )
     weights[weights < 1e-4] = 0.0
     return np.asarray(weights / weights.sum(axis=1, keepdims=True))
 
 
 def joint_regressor(surface: Surface, weights: Points) -> Points:
-    """(24, V) non-negative rows that sum to 1: each joint from the ring of skin where it meets its parent's bone."""
+    """(24, V) non-negative rows that sum to 1: each joint from the ring of skin where it meets its
+    parent's bone.
+    """
     rings = weights * weights[:, np.maximum(PARENTS, 0)]
     rings[:, 0] = weights[:, 0]
     rings[rings < 0.02] = 0.0
-    return np.stack([_weights_for(at, surface.vertices, ring) for at, ring in zip(JOINTS, rings.T, strict=True)])
+    return np.stack(
+        [_weights_for(at, surface.vertices, ring) for at, ring in zip(JOINTS, rings.T, strict=True)]
+    )
 
 
 def landmark_regressor(surface: Surface, names: Iterable[str]) -> Points:
-    """(names, V) like `joint_regressor`, for landmarks of LSP and Human3.6M: "rhip", "Spine (H36M)", ..."""
+    """(names, V) like `joint_regressor`, for landmarks of LSP and Human3.6M: "rhip", "Spine
+    (H36M)", ...
+    """
     rows = []
     for spot in (_landmark(name.removesuffix(" (H36M)").lower()) for name in names):
         distance = np.linalg.norm(surface.vertices - spot, axis=1)
-        reach = 1.6 * np.sort(distance)[24]  # the two dozen nearest vertices, and as much again around them
+        # the two dozen nearest vertices, and as much again around them
+        reach = 1.6 * np.sort(distance)[24]
         rows.append(_weights_for(spot, surface.vertices, np.where(distance < reach, 1.0, 0.0)))
     return np.stack(rows)
 
@@ -152,8 +170,11 @@ def _landmark(name: str) -> NDArray[np.float64]:
     return np.array(_LANDMARKS[name] if name in _LANDMARKS else _AT[f"l_{name[1:]}"])
 
 
-def _weights_for(target: NDArray[np.float64], vertices: Points, prior: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The weights nearest to `prior` (least relative entropy) whose weighted mean of vertices is `target`.
+def _weights_for(
+    target: NDArray[np.float64], vertices: Points, prior: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """The weights nearest to `prior` (least relative entropy) whose weighted mean of vertices is
+    `target`.
 
     They are prior * exp(slope . v), normalised: never negative. Newton's method on the convex dual.
     """
@@ -170,7 +191,9 @@ def _weights_for(target: NDArray[np.float64], vertices: Points, prior: NDArray[n
         step = np.linalg.solve(spread, mean)
         slope -= step * min(1.0, 1.0 / max(np.abs(offsets @ step).max(), 1e-12))
     else:
-        raise AssertionError(f"no ring of skin around {target}: the surface and the skeleton disagree")
+        raise AssertionError(
+            f"no ring of skin around {target}: the surface and the skeleton disagree"
+        )
     out = np.zeros(len(vertices))
     out[support] = tilted
     return out
@@ -179,15 +202,18 @@ def _weights_for(target: NDArray[np.float64], vertices: Points, prior: NDArray[n
 def pose_blend_shapes(surface: Surface, weights: Points) -> NDArray[np.float32]:
     """(V, 3, 207): small correctives, zero at rest and mirror-symmetric by construction.
 
-    For joint k turned by R, with E = R - I: near the joint the skin moves outwards by the volume that linear blending
-    loses, which grows as 1 - cos(angle) = -trace(E) / 2, and shears a little with E itself.
+    For joint k turned by R, with E = R - I: near the joint the skin moves outwards by the volume
+    that linear blending loses, which grows as 1 - cos(angle) = -trace(E) / 2, and shears a little
+    with E itself.
     """
     normals = vertex_normals(surface)
     out = np.zeros((len(normals), 3, len(_SKELETON) - 1, 3, 3))
     for k in range(1, len(_SKELETON)):
         blend = 4 * weights[:, k] * weights[:, PARENTS[k]]  # 1 half-way between the two bones
         radius = np.linalg.norm(surface.vertices - JOINTS[k], axis=1) @ blend / blend.sum()
-        lost, shear = (share * min(radius, 0.06) * blend[:, None] * normals for share in (0.18, 0.03))
+        lost, shear = (
+            share * min(radius, 0.06) * blend[:, None] * normals for share in (0.18, 0.03)
+        )
         for axis in range(3):
             out[:, :, k - 1, axis, axis] -= lost / 2
             out[:, axis, k - 1, axis, :] += shear
@@ -203,7 +229,8 @@ def vertex_normals(surface: Surface) -> Points:
     return np.asarray(total / np.linalg.norm(total, axis=1, keepdims=True))
 
 
-_LIMBS: Final = ("hip", "knee", "ankle", "shoulder", "elbow", "wrist")  # joints whose bones are arms and legs
+# joints whose bones are arms and legs
+_LIMBS: Final = ("hip", "knee", "ankle", "shoulder", "elbow", "wrist")
 
 
 def shape_blend_shapes(vertices: Points, weights: Points) -> dict[str, Points]:
@@ -211,7 +238,9 @@ def shape_blend_shapes(vertices: Points, weights: Points) -> dict[str, Points]:
     x, y, z = vertices.T
     side, across, zero = np.sign(x), np.abs(x), np.zeros_like(x)
     radial = _from_bones(vertices, weights)
-    limb = weights[:, [k for k, name in enumerate(JOINT_NAMES) if name[2:] in _LIMBS]].sum(axis=1)[:, None]
+    limb = weights[:, [k for k, name in enumerate(JOINT_NAMES) if name[2:] in _LIMBS]].sum(axis=1)[
+        :, None
+    ]
     central = [k for k, name in enumerate(JOINT_NAMES) if name[:2] not in ("l_", "r_", "he", "ne")]
     trunk = weights[:, central].sum(axis=1)
     head = weights[:, JOINT_NAMES.index("head")][:, None]
@@ -221,12 +250,22 @@ def shape_blend_shapes(vertices: Points, weights: Points) -> dict[str, Points]:
     return {
         "stature": 0.030 * (vertices - JOINTS[0]),
         "girth": 0.055 * radial * (1 - 0.7 * head),
-        "leg_length": np.stack([zero, -0.035 * np.clip(_AT["l_hip"][1] - y, 0, 0.75), zero], axis=-1),
-        "arm_length": np.stack([0.035 * side * np.clip(across - shoulder, 0, 0.6), zero, zero], axis=-1),
-        "shoulder_width": np.stack([0.012 * side * np.clip(across / shoulder, 0, 1) * upper, zero, zero], axis=-1),
-        "hip_width": np.stack([0.008 * side * np.clip(across / 0.10, 0, 1) * lower, zero, zero], axis=-1),
+        "leg_length": np.stack(
+            [zero, -0.035 * np.clip(_AT["l_hip"][1] - y, 0, 0.75), zero], axis=-1
+        ),
+        "arm_length": np.stack(
+            [0.035 * side * np.clip(across - shoulder, 0, 0.6), zero, zero], axis=-1
+        ),
+        "shoulder_width": np.stack(
+            [0.012 * side * np.clip(across / shoulder, 0, 1) * upper, zero, zero], axis=-1
+        ),
+        "hip_width": np.stack(
+            [0.008 * side * np.clip(across / 0.10, 0, 1) * lower, zero, zero], axis=-1
+        ),
         "belly": np.stack([zero, zero, 0.020 * front * _near(y, -0.09, 0.09) * trunk], axis=-1),
-        "chest_depth": np.stack([zero, zero, 0.010 * z / 0.10 * _near(y, 0.13, 0.10) * trunk], axis=-1),
+        "chest_depth": np.stack(
+            [zero, zero, 0.010 * z / 0.10 * _near(y, 0.13, 0.10) * trunk], axis=-1
+        ),
         "head_size": 0.025 * head * (vertices - _AT["head"]),
         "limb_girth": 0.050 * limb * radial,
     }
@@ -235,7 +274,12 @@ def shape_blend_shapes(vertices: Points, weights: Points) -> dict[str, Points]:
 def female_chest(surface: Surface) -> Points:
     """(V, 3) the displacement that the female template has and no beta gives."""
     (x, y, z), normals = surface.vertices.T, vertex_normals(surface)
-    bump = _near(np.abs(x), 0.072, 0.045) * _near(y, 0.110, 0.050) * np.clip(normals[:, 2], 0, 1) * (z > 0)
+    bump = (
+        _near(np.abs(x), 0.072, 0.045)
+        * _near(y, 0.110, 0.050)
+        * np.clip(normals[:, 2], 0, 1)
+        * (z > 0)
+    )
     return np.asarray(0.025 * bump[:, None] * np.array([0.0, -0.25, 1.0]))
 
 
@@ -249,7 +293,9 @@ def _rise(value: Scalars, low: float, high: float) -> Scalars:
 
 
 def _from_bones(vertices: Points, weights: Points) -> Points:
-    """(V, 3) from the nearest point of the blended bones to the vertex: outwards, as far as it is thick."""
+    """(V, 3) from the nearest point of the blended bones to the vertex: outwards, as far as it is
+    thick.
+    """
     along = _bone_ends() - JOINTS
     length = np.maximum((along**2).sum(axis=1), 1e-9)
     offset = vertices[:, None] - JOINTS  # (V, 24, 3)
@@ -259,20 +305,28 @@ def _from_bones(vertices: Points, weights: Points) -> Points:
 
 
 def _bone_ends() -> Points:
-    """(24, 3) where each joint's bone ends: at its child in the same chain; leaves go on past the joint."""
+    """(24, 3) where each joint's bone ends: at its child in the same chain; leaves go on past the
+    joint.
+    """
     ends = JOINTS.copy()
     for k, name in enumerate(JOINT_NAMES):
         children = np.flatnonzero(k == PARENTS)
         chain = [c for c in children if JOINT_NAMES[c][:2] == name[:2]] or children
         if name in ("pelvis", "spine3"):
             chain = [c for c in children if JOINTS[c, 0] == 0]
-        ends[k] = JOINTS[chain[0]] if len(chain) else JOINTS[k] + 0.6 * (JOINTS[k] - JOINTS[PARENTS[k]])
+        ends[k] = (
+            JOINTS[chain[0]] if len(chain) else JOINTS[k] + 0.6 * (JOINTS[k] - JOINTS[PARENTS[k]])
+        )
     return ends
 
 
 def relaxed_pose() -> Points:
-    """(24, 3, 3) standing at ease, seen by a camera whose y points down: the root is turned by pi about x."""
-    degrees = _RELAXED | {f"r_{name[2:]}": (x, -y, -z) for name, (x, y, z) in _RELAXED.items() if name[:2] == "l_"}
+    """(24, 3, 3) standing at ease, seen by a camera whose y points down: the root is turned by pi
+    about x.
+    """
+    degrees = _RELAXED | {
+        f"r_{name[2:]}": (x, -y, -z) for name, (x, y, z) in _RELAXED.items() if name[:2] == "l_"
+    }
     pose = np.tile(np.eye(3), (len(JOINT_NAMES), 1, 1))
     for name, angles in degrees.items():
         pose[JOINT_NAMES.index(name)] = Rotation.from_euler("xyz", angles, degrees=True).as_matrix()
@@ -280,7 +334,9 @@ def relaxed_pose() -> Points:
 
 
 def arrays() -> dict[str, NDArray[Any]]:
-    """The fields of SmplArrays; `v_template` (3, 6890, 3) and `digest` (3,), sha256, have a row for each gender."""
+    """The fields of SmplArrays; `v_template` (3, 6890, 3) and `digest` (3,), sha256, have a row for
+    each gender.
+    """
     skin = surface()
     weights = skinning_weights(skin)
     shapedirs = np.stack(list(shape_blend_shapes(skin.vertices, weights).values()), axis=-1)
@@ -294,7 +350,8 @@ def arrays() -> dict[str, NDArray[Any]]:
         "parents": PARENTS.astype(np.int64),
         "faces": skin.faces,
         "J_regressor_extra": landmark_regressor(
-            skin, [name.removeprefix("extra_") for name in NAMES["smpl54"] if name.startswith("extra_")]
+            skin,
+            [name.removeprefix("extra_") for name in NAMES["smpl54"] if name.startswith("extra_")],
         ),
         "J_regressor_h36m": landmark_regressor(skin, NAMES["h36m"]),
         "mean_pose": relaxed_pose()[..., :2].reshape(-1),
@@ -318,7 +375,10 @@ def main() -> None:
     """Write the files, below 1 MB each."""
     parser = argparse.ArgumentParser(description="Write the demo body's files.")
     parser.add_argument(
-        "--out", type=Path, default=Path(body.__file__).parent, help="the folder (default: the product)"
+        "--out",
+        type=Path,
+        default=Path(body.__file__).parent,
+        help="the folder (default: the product)",
     )
     folder = parser.parse_args().out
     made = arrays()

@@ -1,9 +1,11 @@
-"""List the product's files that run on each way of docs/architecture.md, by the coverage of all processes.
+"""List the product's files that run on each way of docs/architecture.md, by the coverage of all
+processes.
 
     .venv/bin/python tools/ways.py             number of files, by folder
     .venv/bin/python tools/ways.py --files     their names, from lower layers to higher ones
 
-A file counts if the body of one of its functions ran; an import does not count. Uses demo data in a temporary folder.
+A file counts if the body of one of its functions ran; an import does not count. Uses demo data in a
+temporary folder.
 """
 
 import argparse
@@ -27,14 +29,49 @@ BATCH: Final = """
 import cache
 from vibe_model import TrainConfig
 from vibe_model.training.data import TrainingBatches
-config = TrainConfig(datasets_2d=(), datasets_3d=("3dpw/train",), prior="none", motion=(), seqlen=4, batch_size=2)
+config = TrainConfig(
+    datasets_2d=(), datasets_3d=("3dpw/train",), prior="none", motion=(), seqlen=4, batch_size=2
+)
 TrainingBatches(config, {"3dpw/train": cache.open("cache")["3dpw/train"]})[0]
 """
-VIDEOS: Final = (*PIPELINE, "prepare", "videos", "--raw", "raw/videos", "--cache", "videos", "--weights", "untrained:0")
-SETTINGS: Final = "[paths]\nraw = raw\nbody = body\ncache = cache\nruns = runs\n[data]\ndatasets = 3dpw\n"
-WAYS: Final[dict[str, tuple[str, ...]]] = {  # in this order: they use what the earlier ones have written
-    "convert": (*PIPELINE, "convert", "3dpw", "train", "--raw", "raw/3dpw", "--cache", "cache", "--body", "body"),
-    "extract": (*PIPELINE, "extract", "3dpw", "train", "--cache", "cache", "--weights", "untrained:0"),
+VIDEOS: Final = (
+    *PIPELINE,
+    "prepare",
+    "videos",
+    "--raw",
+    "raw/videos",
+    "--cache",
+    "videos",
+    "--weights",
+    "untrained:0",
+)
+SETTINGS: Final = (
+    "[paths]\nraw = raw\nbody = body\ncache = cache\nruns = runs\n[data]\ndatasets = 3dpw\n"
+)
+# in this order: they use what the earlier ones have written
+WAYS: Final[dict[str, tuple[str, ...]]] = {
+    "convert": (
+        *PIPELINE,
+        "convert",
+        "3dpw",
+        "train",
+        "--raw",
+        "raw/3dpw",
+        "--cache",
+        "cache",
+        "--body",
+        "body",
+    ),
+    "extract": (
+        *PIPELINE,
+        "extract",
+        "3dpw",
+        "train",
+        "--cache",
+        "cache",
+        "--weights",
+        "untrained:0",
+    ),
     "batch": ("-c", BATCH),
     "prepare": VIDEOS,  # up to date
     "config": (*PIPELINE, "config", "features.workers"),
@@ -59,7 +96,9 @@ def function_bodies(text: str) -> Iterator[set[int]]:
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             body = node.body[1:] if ast.get_docstring(node) is not None else node.body
-            yield {line for part in body for line in range(part.lineno, (part.end_lineno or 0) + 1)} - {node.lineno}
+            yield {
+                line for part in body for line in range(part.lineno, (part.end_lineno or 0) + 1)
+            } - {node.lineno}
 
 
 def files_run(data: coverage.CoverageData) -> dict[str, int]:
@@ -69,12 +108,19 @@ def files_run(data: coverage.CoverageData) -> dict[str, int]:
         lines = set(data.lines(file) or ())
         if n := sum(bool(body & lines) for body in function_bodies(Path(file).read_text("utf-8"))):
             counts[Path(file).relative_to(ROOT).as_posix()] = n
-    return dict(sorted(counts.items(), key=lambda item: (PACKAGES.index(item[0].partition("/")[0]), item[0])))
+    return dict(
+        sorted(
+            counts.items(), key=lambda item: (PACKAGES.index(item[0].partition("/")[0]), item[0])
+        )
+    )
 
 
 def measure(folder: Path) -> dict[str, dict[str, int]]:
-    """Way -> files that ran, with their number of functions. Writes demo data and caches into an empty folder."""
-    site = folder / "site"  # not the working folder: a command refuses modules in it that hide others
+    """Way -> files that ran, with their number of functions. Writes demo data and caches into an
+    empty folder.
+    """
+    # not the working folder: a command refuses modules in it that hide others
+    site = folder / "site"
     site.mkdir()
     (site / "sitecustomize.py").write_text(GENTLE)
     (folder / "luigi.cfg").write_text(SETTINGS)
@@ -85,13 +131,25 @@ def measure(folder: Path) -> dict[str, dict[str, int]]:
     run(VIDEOS, folder, plain)
     for way, command in WAYS.items():
         settings, data = folder / f"{way}.ini", folder / f"{way}.coverage"
-        lists = {"patch": ("_exit", "fork", "subprocess"), "source": [ROOT / package for package in PACKAGES]}
-        options = "".join(f"{key} = {','.join(map(str, values))}\n" for key, values in lists.items())
-        settings.write_text(f"[run]\ndata_file = {data}\nparallel = true\nsigterm = true\n{options}")
-        measured = {**plain, "COVERAGE_PROCESS_START": str(settings), "PYTHONPATH": f"{site}{os.pathsep}{ROOT}"}
+        lists = {
+            "patch": ("_exit", "fork", "subprocess"),
+            "source": [ROOT / package for package in PACKAGES],
+        }
+        options = "".join(
+            f"{key} = {','.join(map(str, values))}\n" for key, values in lists.items()
+        )
+        settings.write_text(
+            f"[run]\ndata_file = {data}\nparallel = true\nsigterm = true\n{options}"
+        )
+        measured = {
+            **plain,
+            "COVERAGE_PROCESS_START": str(settings),
+            "PYTHONPATH": f"{site}{os.pathsep}{ROOT}",
+        }
         run(command, folder, measured)
         combined = coverage.Coverage(data_file=data, config_file=False)
-        with warnings.catch_warnings():  # of processes that ended while they wrote their data once more
+        # of processes that ended while they wrote their data once more
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             combined.combine()
         ways[way] = files_run(combined.get_data())
@@ -100,21 +158,29 @@ def measure(folder: Path) -> dict[str, dict[str, int]]:
 
 def run(command: tuple[str, ...], folder: Path, env: Mapping[str, str]) -> None:
     """Run Python with these arguments. Raises RuntimeError with its messages if it fails."""
-    done = subprocess.run([sys.executable, *command], cwd=folder, env=env, check=False, capture_output=True, text=True)  # noqa: S603
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, *command], cwd=folder, env=env, check=False, capture_output=True, text=True
+    )
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)}\n{done.stderr}")
 
 
 def main() -> None:
     """Print the ways."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--files", action="store_true", help="name every file, with its number of functions")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--files", action="store_true", help="name every file, with its number of functions"
+    )
     names = parser.parse_args().files
     with tempfile.TemporaryDirectory() as folder:
         ways = measure(Path(folder))
     for way, files in ways.items():
         print(f"{way}: {len(files)} files, {sum(files.values())} functions")  # noqa: T201
-        for name, n in (files if names else Counter("/".join(file.split("/")[:2]) for file in files)).items():
+        for name, n in (
+            files if names else Counter("/".join(file.split("/")[:2]) for file in files)
+        ).items():
             print(f"  {n:4} {name}")  # noqa: T201
 
 

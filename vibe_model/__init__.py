@@ -1,4 +1,6 @@
-"""Models of human motion: networks, losses, metrics. Names are imported when first used: without torch if possible."""
+"""Models of human motion: networks, losses, metrics. Names are imported when first used: without
+torch if possible.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Everything that a package with a model or an evaluation protocol imports from the models.
 
-Names that need torch are imported when first used: settings, and whether a run is complete, are known without it.
+Names that need torch are imported when first used: settings, and whether a run is complete, are
+known without it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,13 @@ from vibe_model.settings import EMBEDDED, Reading, VideoConfig
 
 if TYPE_CHECKING:
     from pipeline.body import Body
-    from vibe_model.losses import PUBLISHED_WEIGHTS, generator_losses, keypoints_2d, keypoints_3d, labels_of
+    from vibe_model.losses import (
+        PUBLISHED_WEIGHTS,
+        generator_losses,
+        keypoints_2d,
+        keypoints_3d,
+        labels_of,
+    )
     from vibe_model.networks.video_model import Estimate, VideoModel
     from vibe_model.training.data import TrainingBatch
     from vibe_model.training.trainer import ProcessGroup
@@ -30,7 +37,13 @@ __all__ += ["PUBLISHED_WEIGHTS", "generator_losses", "keypoints_2d", "keypoints_
 __all__ += ["METRICS", "Labels", "Metric", "Protocol"]  # protocols
 __all__ += ["ConfigError", "DataError"]
 
-_LOSSES: Final = ("PUBLISHED_WEIGHTS", "generator_losses", "keypoints_2d", "keypoints_3d", "labels_of")
+_LOSSES: Final = (
+    "PUBLISHED_WEIGHTS",
+    "generator_losses",
+    "keypoints_2d",
+    "keypoints_3d",
+    "labels_of",
+)
 _HOMES: Final = {
     "Body": "pipeline.body",
     "Estimate": "vibe_model.networks.video_model",

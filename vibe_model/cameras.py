@@ -20,24 +20,29 @@ CROP_PX: Final = 224
 METHODS: Final = ("least_squares", "trace")  # for the optimal camera's scale
 LIMITS: Final = (0.7, 10.0)  # of the optimal camera's scale
 _FEWEST_POINTS: Final = 2
-_LEAST_SPREAD: Final = 1e-8  # sum of squares about the mean, (half a crop)^2; below it, points coincide
+# sum of squares about the mean, (half a crop)^2; below it, points coincide
+_LEAST_SPREAD: Final = 1e-8
 _TRACE_RIDGE: Final = 1e-6
 
 
 def project(joints: Tensor, camera: Tensor, crop_px: int = CROP_PX) -> Tensor:
     """Perspective projection by a weak-perspective camera.
 
-    joints: (..., J, 3) m; camera: (..., 3) scale, tx, ty; crop_px: crop side for the focal length -> (..., J, 2),
-    [-1, 1] over the crop.
+    joints: (..., J, 3) m; camera: (..., 3) scale, tx, ty; crop_px: crop side for the focal length
+    -> (..., J, 2), [-1, 1] over the crop.
     """
-    scale, shift = camera[..., :1], camera[..., 1:]
-    depth = 2 * FOCAL_LENGTH_PX / (crop_px * scale + 1e-9)  # (..., 1) m, at which the focal length gives this scale
+    scale = camera[..., :1]
+    shift = camera[..., 1:]
+    # (..., 1) m, at which the focal length gives this scale
+    depth = 2 * FOCAL_LENGTH_PX / (crop_px * scale + 1e-9)
     points = joints + torch.cat((shift, depth), dim=-1).unsqueeze(-2)  # (..., J, 3)
     return FOCAL_LENGTH_PX * points[..., :2] / points[..., 2:] / (crop_px / 2)
 
 
 def project_orthographic(joints: Tensor, camera: Tensor) -> Tensor:
-    """Weak perspective: scale (xy + t). joints (..., J, 3) m, camera (..., 3) scale, tx, ty -> (..., J, 2), [-1, 1]."""
+    """Weak perspective: scale (xy + t). joints (..., J, 3) m, camera (..., 3) scale, tx, ty ->
+    (..., J, 2), [-1, 1].
+    """
     return camera[..., None, :1] * (joints[..., :2] + camera[..., None, 1:])
 
 
@@ -48,26 +53,37 @@ def optimal_camera(
     method: str = "least_squares",
     limits: tuple[float, float] = LIMITS,
 ) -> Tensor:
-    """The camera that fits 2D points to their targets best (Kanazawa et al., CVPR 2019). Without gradients.
+    """The camera that fits 2D points to their targets best (Kanazawa et al., CVPR 2019). Without
+    gradients.
 
-    points, targets: (..., J, 2), by the camera (1, 0, 0) and in the crop; visible: (..., J), points above 0 count ->
-    (..., 3) scale, tx, ty. method: "least_squares", or the authors' "trace": half the trace of the best 2 x 2 map.
-    limits: of the scale. Frames without `has_optimal_camera` get (1, 0, 0). Raises ConfigError for an unknown method.
+    points, targets: (..., J, 2), by the camera (1, 0, 0) and in the crop; visible: (..., J), points
+    above 0 count -> (..., 3) scale, tx, ty. method: "least_squares", or the authors' "trace": half
+    the trace of the best 2 x 2 map. limits: of the scale. Frames without `has_optimal_camera` get
+    (1, 0, 0). Raises ConfigError for an unknown method.
     """
     if method not in METHODS:
         raise ConfigError(f"method: expected one of {', '.join(METHODS)}, found {method!r}")
     with torch.no_grad():
         known = (visible > 0)[..., None]  # (..., J, 1)
-        (source, source_mean), (goal, goal_mean) = (_centre(array, known) for array in (points, targets))
+        (source, source_mean), (goal, goal_mean) = (
+            _centre(array, known) for array in (points, targets)
+        )
         is_defined = has_optimal_camera(points, visible)  # (...)
         if method == "least_squares":
-            scale = (source * goal).sum((-2, -1)) / torch.where(is_defined, source.square().sum((-2, -1)), 1.0)
+            scale = (source * goal).sum((-2, -1)) / torch.where(
+                is_defined, source.square().sum((-2, -1)), 1.0
+            )
         else:
             (xx, xy), (_, yy) = (row.unbind(-1) for row in (source.mT @ source).unbind(-2))
-            (to_xx, to_xy), (to_yx, to_yy) = (row.unbind(-1) for row in (source.mT @ goal).unbind(-2))
-            xx, yy = xx + _TRACE_RIDGE, yy + _TRACE_RIDGE
+            (to_xx, to_xy), (to_yx, to_yy) = (
+                row.unbind(-1) for row in (source.mT @ goal).unbind(-2)
+            )
+            xx = xx + _TRACE_RIDGE
+            yy = yy + _TRACE_RIDGE
             # Half the trace of inverse([[xx, xy], [xy, yy]]) @ [[to_xx, to_xy], [to_yx, to_yy]]
-            scale = (yy * to_xx - xy * to_yx - xy * to_xy + xx * to_yy) / (xx * yy - xy.square()) / 2
+            scale = (
+                (yy * to_xx - xy * to_yx - xy * to_xy + xx * to_yy) / (xx * yy - xy.square()) / 2
+            )
         scale = scale.clamp(*limits)[..., None]
         camera = torch.cat((scale, goal_mean / scale - source_mean), dim=-1)
         return torch.where(is_defined[..., None], camera, constant((1.0, 0.0, 0.0), camera))
@@ -86,16 +102,21 @@ def _centre(points: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(known, points - mean[..., None, :], 0.0), mean
 
 
-def camera_in_picture(camera: Floats, bbox: Floats, picture: tuple[int, int], *, crop_scale: float) -> Float32s:
+def camera_in_picture(
+    camera: Floats, bbox: Floats, picture: tuple[int, int], *, crop_scale: float
+) -> Float32s:
     """The weak-perspective camera of the whole image.
 
-    camera: (F, 3) scale, tx, ty in the crop; bbox: (F, 4) cxcywh px; picture: width, height px -> (F, 4) sx, sy, tx,
-    ty, which project (x, y) m to (sx (x + tx), sy (y + ty)), [-1, 1] over the image.
+    camera: (F, 3) scale, tx, ty in the crop; bbox: (F, 4) cxcywh px; picture: width, height px ->
+    (F, 4) sx, sy, tx, ty, which project (x, y) m to (sx (x + tx), sy (y + ty)), [-1, 1] over the
+    image.
     """
     size = np.asarray(picture, np.float64)  # (2,)
     scale = camera[:, :1].astype(np.float64) * bbox[:, 2:] * crop_scale / size  # (F, 2)
     centre = 2 * bbox[:, :2].astype(np.float64) / size - 1  # (F, 2) of the crop, in the image
-    shift = camera[:, 1:].astype(np.float64) + np.divide(centre, scale, out=np.zeros_like(centre), where=scale != 0)
+    shift = camera[:, 1:].astype(np.float64) + np.divide(
+        centre, scale, out=np.zeros_like(centre), where=scale != 0
+    )
     return np.concatenate([scale, shift], axis=1).astype(np.float32)
 
 

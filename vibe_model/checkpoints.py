@@ -1,4 +1,6 @@
-"""Read checkpoints safely, ours and published ones, with the trained models in them; write them atomically."""
+"""Read checkpoints safely, ours and published ones, with the trained models in them; write them
+atomically.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,8 @@ if TYPE_CHECKING:
     from pipeline.body import Body
 
 HMR2: Final = "hmr2.0"
-_KINDS: Final = {"gen_state_dict": "vibe", "model": "spin", "state_dict": HMR2}  # key of the tensors -> kind of file
+# key of the tensors -> kind of file
+_KINDS: Final = {"gen_state_dict": "vibe", "model": "spin", "state_dict": HMR2}
 _BODY: Final = ("regressor.smpl.", "smpl.")  # SMPL's data, which our body model has
 # Prefixes that no model here uses: SPIN's ResNet-50; HMR2.0's feature network and discriminator.
 _OTHER: Final[Mapping[str, tuple[str, ...]]] = {
@@ -35,7 +38,8 @@ HMR2_STREAM: Final = "hmr2"  # HMR2.0's features, the token of its decoder
 HMR2_TOKEN_SIZE: Final = 1024
 HMR2_CROP_PX: Final = 256  # crop of HMR2.0's camera; its network sees the middle 192 px
 POSE_SIZE: Final = 24 * 6
-LIGHTNING: Final = ".ckpt"  # suffix of PyTorch Lightning's files (HMR2.0); their settings are not read
+# suffix of PyTorch Lightning's files (HMR2.0); their settings are not read
+LIGHTNING: Final = ".ckpt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +48,10 @@ class LoadReport:
 
     kind: str  # "vibe", "spin" or "hmr2.0"
     used: tuple[str, ...]  # names in the model
-    ignored: tuple[str, ...]  # names in the file: body data, a backbone, other parts than the requested one
-    untouched: tuple[str, ...]  # names in the model that are not in the file, such as the encoder with SPIN's
+    # names in the file: body data, a backbone, other parts than the requested one
+    ignored: tuple[str, ...]
+    # names in the model that are not in the file, such as the encoder with SPIN's
+    untouched: tuple[str, ...]
 
 
 def load_published(model: nn.Module, path: Path | str, *, only: str = "") -> LoadReport:
@@ -53,29 +59,40 @@ def load_published(model: nn.Module, path: Path | str, *, only: str = "") -> Loa
 
     only: prefix of the part to read, such as "regressor."; the rest is ignored.
 
-    Raises CheckpointError, and leaves the model unchanged, for a missing, damaged or unsafe file, and for tensors that
-    are missing, extra (body data aside), misshapen or non-finite.
+    Raises CheckpointError, and leaves the model unchanged, for a missing, damaged or unsafe file,
+    and for tensors that are missing, extra (body data aside), misshapen or non-finite.
     """
     path = Path(path)
     content = read_checkpoint(path)
     kind = _kind_of(path, content)
     tensors = next(content[key] for key in _KINDS if key in content)
-    prefix, skip = "regressor." if kind == "spin" else "", _BODY + _OTHER[kind]
+    prefix = "regressor." if kind == "spin" else ""
+    skip = _BODY + _OTHER[kind]
     part = prefix or only
     ignored = tuple(
-        str(name) for name in tensors if str(name).startswith(skip) or not f"{prefix}{name}".startswith(part)
+        str(name)
+        for name in tensors
+        if str(name).startswith(skip) or not f"{prefix}{name}".startswith(part)
     )
-    chosen = {f"{prefix}{name}": tensor for name, tensor in tensors.items() if str(name) not in ignored}
+    chosen = {
+        f"{prefix}{name}": tensor for name, tensor in tensors.items() if str(name) not in ignored
+    }
     state = model.state_dict()
-    check_tensors(path, {name: tensor for name, tensor in state.items() if name.startswith(part)}, chosen)
+    check_tensors(
+        path, {name: tensor for name, tensor in state.items() if name.startswith(part)}, chosen
+    )
     with torch.no_grad():
         for name, tensor in chosen.items():
             state[name].copy_(tensor)  # state_dict() shares memory with the model
-    return LoadReport(kind, tuple(chosen), ignored, tuple(name for name in state if name not in chosen))
+    return LoadReport(
+        kind, tuple(chosen), ignored, tuple(name for name in state if name not in chosen)
+    )
 
 
 def _kind_of(path: Path, content: Mapping[str, Any]) -> str:
-    """Kind of a checkpoint: "vibe" (also ours), "spin" or "hmr2.0". Raises CheckpointError for others."""
+    """Kind of a checkpoint: "vibe" (also ours), "spin" or "hmr2.0". Raises CheckpointError for
+    others.
+    """
     present = [key for key in _KINDS if key in content]
     if len(present) != 1 or not isinstance(content[present[0]], Mapping):
         expected = f"expected one dict of tensors, {', '.join(map(repr, _KINDS))}"
@@ -89,7 +106,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"{path}: expected a checkpoint, found no such file")
     try:
-        return load_checkpoint(path, settings=path.suffix == LIGHTNING, mapped=path.suffix == LIGHTNING)
+        return load_checkpoint(
+            path, settings=path.suffix == LIGHTNING, mapped=path.suffix == LIGHTNING
+        )
     except RawDataError as error:
         raise CheckpointError(f"{error} Do not load it by other means.") from error
 
@@ -100,24 +119,37 @@ def save(path: Path, state: Mapping[str, Any]) -> None:
 
 
 def check_tensors(path: Path, expected: Mapping[str, Tensor], found: Mapping[Any, Any]) -> None:
-    """Raise CheckpointError unless `found` has exactly these tensors, finite and of these shapes."""
-    missing, extra = expected.keys() - found.keys(), found.keys() - expected.keys()
+    """Raise CheckpointError unless `found` has exactly these tensors, finite and of these
+    shapes.
+    """
+    missing = expected.keys() - found.keys()
+    extra = found.keys() - expected.keys()
     if missing or extra:
         raise CheckpointError(
             f"{path}: expected exactly the model's tensors; missing: {some(missing)}; extra: "
-            f"{some(map(str, extra))}. Build the model with the settings that the checkpoint was trained with."
+            f"{some(map(str, extra))}. Build the model with the settings that the checkpoint "
+            "was trained with."
         )
     for name, like in expected.items():
         tensor = found[name]
-        if not isinstance(tensor, Tensor) or tensor.layout is not torch.strided or tensor.device.type != "cpu":
-            raise CheckpointError(f"{path}: {name!r}: expected a plain tensor, found {type(tensor).__name__}")
+        if (
+            not isinstance(tensor, Tensor)
+            or tensor.layout is not torch.strided
+            or tensor.device.type != "cpu"
+        ):
+            raise CheckpointError(
+                f"{path}: {name!r}: expected a plain tensor, found {type(tensor).__name__}"
+            )
         if tensor.shape != like.shape or tensor.is_floating_point() != like.is_floating_point():
             kind = "floats" if like.is_floating_point() else str(like.dtype)
             raise CheckpointError(
-                f"{path}: {name!r}: expected {tuple(like.shape)} {kind}, found {tuple(tensor.shape)} {tensor.dtype}"
+                f"{path}: {name!r}: expected {tuple(like.shape)} {kind}, found "
+                f"{tuple(tensor.shape)} {tensor.dtype}"
             )
         if not bool(torch.isfinite(tensor).all()):
-            raise CheckpointError(f"{path}: {name!r}: expected finite numbers, found nan or infinity")
+            raise CheckpointError(
+                f"{path}: {name!r}: expected finite numbers, found nan or infinity"
+            )
 
 
 def some(names: Iterable[str]) -> str:
@@ -136,13 +168,19 @@ class Trained:
     kind: str  # ours, or published: vibe, and frame by frame spin and hmr2.0
     config: VideoConfig
     stand_in: bool  # trained on demo data
-    features: Mapping[str, Any] | None  # identity of the feature stream of its training, if recorded
-    extra_streams: Mapping[str, Any] = field(default_factory=dict)  # identities of its extra streams, by argument
+    # identity of the feature stream of its training, if recorded
+    features: Mapping[str, Any] | None
+    # identities of its extra streams, by argument
+    extra_streams: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def about(self) -> dict[str, Any]:
         """Facts about the checkpoint, for files made with it."""
-        return {"kind": self.kind, "file": self.checkpoint.name, "sha256": runs.file_digest(self.checkpoint)}
+        return {
+            "kind": self.kind,
+            "file": self.checkpoint.name,
+            "sha256": runs.file_digest(self.checkpoint),
+        }
 
     @property
     def title(self) -> str:
@@ -150,27 +188,42 @@ class Trained:
 
     @property
     def stream(self) -> str | None:
-        """Name of its feature stream; None for published models with SPIN's features, which may have any name."""
+        """Name of its feature stream; None for published models with SPIN's features, which may
+        have any name.
+        """
         return None if self.kind in ("vibe", "spin") else self.config.stream
 
     def check_split(self, split: Split, stream: str) -> bool:
-        """Whether one of the model's streams has random weights. Raises DataError as `check_features`."""
-        streams = {"features": stream, **{name: extra.stream for name, extra in self.config.extra_streams.items()}}
+        """Whether one of the model's streams has random weights. Raises DataError as
+        `check_features`.
+        """
+        streams = {
+            "features": stream,
+            **{name: extra.stream for name, extra in self.config.extra_streams.items()},
+        }
         if absent := [name for name in streams.values() if name not in split.streams]:
             has = ", ".join(split.streams) or "none"
             raise DataError(
-                f"{split.name}: expected the streams {', '.join(absent)}, which {self.checkpoint} reads; found {has}. "
+                f"{split.name}: expected the streams {', '.join(absent)}, which "
+                f"{self.checkpoint} reads; found {has}. "
                 "Extract them, or name another stream of features: --stream."
             )
         stand_in = False
         for argument, name in streams.items():
             manifest = split.stream_manifest(name)
-            self.check_features(f"{split.name}/{name}", manifest["dim"], manifest.get("identity"), of=argument)
+            self.check_features(
+                f"{split.name}/{name}", manifest["dim"], manifest.get("identity"), of=argument
+            )
             stand_in |= bool(manifest.get("stand_in"))
         return stand_in
 
     def check_features(
-        self, name: str, dim: int, identity: Mapping[str, Any] | None = None, *, of: str = "features"
+        self,
+        name: str,
+        dim: int,
+        identity: Mapping[str, Any] | None = None,
+        *,
+        of: str = "features",
     ) -> None:
         """Raise DataError for a stream of another size, or of another network if both are recorded.
 
@@ -179,20 +232,29 @@ class Trained:
         size = self.config.feature_size if of == "features" else self.config.extra_streams[of].size
         if dim != size:
             raise DataError(
-                f"{name}: expected {of} of {size} numbers, as {self.checkpoint} was trained on, found {dim}. Name the "
+                f"{name}: expected {of} of {size} numbers, as {self.checkpoint} was trained on, "
+                f"found {dim}. Name the "
                 "stream that it was trained on: --stream, or [features] of luigi.cfg."
             )
         expected = self.features if of == "features" else self.extra_streams.get(of)
-        if not expected or not identity or "imported" in (expected.get("kind"), identity.get("kind")):
+        if (
+            not expected
+            or not identity
+            or "imported" in (expected.get("kind"), identity.get("kind"))
+        ):
             return
         recorded = expected.keys() | (() if self.kind == HMR2 else identity.keys())
         if keys := sorted(key for key in recorded if expected.get(key) != identity.get(key)):
-            before, now = (", ".join(f"{key} {_text(side.get(key))}" for key in keys) for side in (expected, identity))
+            before, now = (
+                ", ".join(f"{key} {_text(side.get(key))}" for key in keys)
+                for side in (expected, identity)
+            )
             do = "Name the same network: --weights, --precision, or [features] of luigi.cfg."
             if self.kind == HMR2:
                 do = "Extract them by this file, as stream of another name, or predict clips."
             raise DataError(
-                f"{name}: expected {of} as those that {self.checkpoint} was trained on, {before}; found {now}. {do}"
+                f"{name}: expected {of} as those that {self.checkpoint} was trained on, "
+                f"{before}; found {now}. {do}"
             )
 
 
@@ -206,28 +268,41 @@ def _text(part: Any) -> str:
 def load_trained(checkpoint: Path, body: Path | None, device: str = "auto") -> Trained:
     """Load a trained generator.
 
-    Our checkpoints contain the settings; VIBE's files have the published sizes; SPIN's has no temporal encoder; heads
-    of HMR2.0 need features of the same file.
+    Our checkpoints contain the settings; VIBE's files have the published sizes; SPIN's has no
+    temporal encoder; heads of HMR2.0 need features of the same file.
 
     body: folder of SMPL's files; None: the procedural body. device: auto, cpu, cuda, cuda:1, ...
-    Raises CheckpointError for another file or other sizes, MissingAssets for missing body files, ConfigError for a
-    missing device, StandInMixed if only one of checkpoint and body is demo data.
+    Raises CheckpointError for another file or other sizes, MissingAssets for missing body files,
+    ConfigError for a missing device, StandInMixed if only one of checkpoint and body is demo data.
     """
     target = device_of(device)
     content = read_checkpoint(checkpoint)
-    for key, noun in (("training", "the state of a training"), ("mposer_state_dict", "a motion prior")):
+    for key, noun in (
+        ("training", "the state of a training"),
+        ("mposer_state_dict", "a motion prior"),
+    ):
         if key in content:
-            raise CheckpointError(f"{checkpoint}: expected a model, found {noun}. Name the best.pt of a run.")
-    config, stand_in = _config(checkpoint, content), bool(content.get("stand_in", False))
-    kind, features = "ours", content.get("features")
+            raise CheckpointError(
+                f"{checkpoint}: expected a model, found {noun}. Name the best.pt of a run."
+            )
+    config = _config(checkpoint, content)
+    stand_in = bool(content.get("stand_in", False))
+    kind = "ours"
+    features = content.get("features")
     if config is None:  # published: VIBE's, or frame by frame SPIN's (its regressor) and HMR2.0's
-        kind, vibe = _kind_of(checkpoint, content), models.find("vibe")
+        kind = _kind_of(checkpoint, content)
+        vibe = models.find("vibe")
         config = models.variant_of(vibe.config(), vibe.baseline if kind != "vibe" else "")
     model = load_body(body)  # after the checks of the checkpoint, which do not need it
-    runs.one_kind({f"the checkpoint {checkpoint}": stand_in, f"the body in {body}": model.is_stand_in})
+    runs.one_kind(
+        {f"the checkpoint {checkpoint}": stand_in, f"the body in {body}": model.is_stand_in}
+    )
     if kind == HMR2:  # its heads need tokens of this checkpoint
         config = replace(config, stream=HMR2_STREAM, feature_size=HMR2_TOKEN_SIZE)
-        features = {"kind": HMR2_STREAM, "weights": {"kind": "file", "file_sha256": runs.file_digest(checkpoint)}}
+        features = {
+            "kind": HMR2_STREAM,
+            "weights": {"kind": "file", "file_sha256": runs.file_digest(checkpoint)},
+        }
     generator = _Hmr2Head(model) if kind == HMR2 else models.model_of(config).build(config, model)
     load_published(generator, checkpoint)
     return Trained(
@@ -255,12 +330,15 @@ def _config(checkpoint: Path, content: Mapping[str, Any]) -> VideoConfig | None:
         raise CheckpointError(f"{checkpoint}: {error}") from error
     except (AttributeError, ConfigError, TypeError) as error:
         raise CheckpointError(
-            f"{checkpoint}: 'config': {error}. Another version of this project made it: use that one, or train again."
+            f"{checkpoint}: 'config': {error}. Another version of this project made it: use "
+            "that one, or train again."
         ) from error
 
 
 class _Hmr2Head(VideoModel):
-    """HMR2.0's heads (Goel et al., ICCV 2023, 3.1): a body from each frame's token, with the checkpoint's names."""
+    """HMR2.0's heads (Goel et al., ICCV 2023, 3.1): a body from each frame's token, with the
+    checkpoint's names.
+    """
 
     project = staticmethod(functools.partial(cameras.project, crop_px=HMR2_CROP_PX))
 
@@ -277,7 +355,9 @@ class _Hmr2Head(VideoModel):
 
 
 class _LinearHeads(nn.Module):
-    """(..., 1024) -> pose (..., 144) 6D, shape (..., 10), camera (..., 3): each the sum of a mean and a layer."""
+    """(..., 1024) -> pose (..., 144) 6D, shape (..., 10), camera (..., 3): each the sum of a mean
+    and a layer.
+    """
 
     init_body_pose: Tensor
     init_betas: Tensor
@@ -304,16 +384,28 @@ def load_body(folder: Path | None) -> Body:
 
 
 def device_of(name: str, local_rank: int | None = None) -> torch.device:
-    """Device of a setting: auto, cpu, cuda or cuda:1; with `local_rank`, a GPU per process. Raises ConfigError."""
+    """Device of a setting: auto, cpu, cuda or cuda:1; with `local_rank`, a GPU per process. Raises
+    ConfigError.
+    """
     try:
-        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+        device = torch.device(
+            ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+        )
     except RuntimeError as error:
         raise ConfigError(f"device: expected auto, cpu, cuda or cuda:1, found {name!r}") from error
     if device.type == "cuda" and local_rank is not None:
         if device.index is not None:
-            raise ConfigError(f"device: found {name!r}, but each of several processes has a GPU of its own. Use cuda.")
+            raise ConfigError(
+                f"device: found {name!r}, but each of several processes has a GPU of its own. "
+                "Use cuda."
+            )
         device = torch.device("cuda", local_rank)
     n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if device.type not in ("cpu", "cuda") or (device.type == "cuda" and (device.index or 0) >= n_gpus):
-        raise ConfigError(f"device: {name!r} needs {device}, but torch finds {n_gpus} GPUs here. Use cpu, or auto.")
+    if device.type not in ("cpu", "cuda") or (
+        device.type == "cuda" and (device.index or 0) >= n_gpus
+    ):
+        raise ConfigError(
+            f"device: {name!r} needs {device}, but torch finds {n_gpus} GPUs here. Use cpu, or "
+            "auto."
+        )
     return device

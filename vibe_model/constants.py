@@ -11,7 +11,9 @@ from torch import Tensor
 
 def constant(values: Sequence[float], like: Tensor) -> Tensor:
     """(n,) on the device of `like`: indices in int64, other numbers in its dtype."""
-    return _constant(tuple(values), torch.int64 if isinstance(values[0], int) else like.dtype, like.device)
+    return _constant(
+        tuple(values), torch.int64 if isinstance(values[0], int) else like.dtype, like.device
+    )
 
 
 @functools.cache

@@ -1,4 +1,6 @@
-"""Losses of VIBE (Kocabas et al., CVPR 2020, 3.1) and of other models.  features -> windows -> [training]"""
+"""Losses of VIBE (Kocabas et al., CVPR 2020, 3.1) and of other models.  features -> windows ->
+[training]
+"""
 
 from __future__ import annotations
 
@@ -27,11 +29,13 @@ PUBLISHED_WEIGHTS: Final[Mapping[str, float]] = {
 COMMON14: Final = correspondence("spin49", "common14")[0]  # joints that all 3D datasets have
 
 
-def generator_losses(pred: Mapping[str, Tensor], batch: Batch, weights: Mapping[str, float]) -> dict[str, Tensor]:
+def generator_losses(
+    pred: Mapping[str, Tensor], batch: Batch, weights: Mapping[str, float]
+) -> dict[str, Tensor]:
     """The supervised terms of a batch, weighted: scalars "kp_2d", "kp_3d", "pose", "shape".
 
-    pred: VIBE's output. batch: kp_2d (B, T, 49, 3), kp_3d (B, T, 49, 3) m, theta (B, T, 85), and w_3d, w_smpl (B, T),
-    0 for frames without such labels. weights: a factor for each term.
+    pred: VIBE's output. batch: kp_2d (B, T, 49, 3), kp_3d (B, T, 49, 3) m, theta (B, T, 85), and
+    w_3d, w_smpl (B, T), 0 for frames without such labels. weights: a factor for each term.
     """
     label = labels_of(batch, pred["theta"])
     terms = {
@@ -39,7 +43,9 @@ def generator_losses(pred: Mapping[str, Tensor], batch: Batch, weights: Mapping[
         "kp_3d": keypoints_3d(pred["kp_3d"], label["kp_3d"], label["w_3d"]),
         # The published code converts matrices to axis-angle and back.
         "pose": mean_where((pred["rotmat"] - label["rotmat"]).square(), label["w_smpl"]),
-        "shape": mean_where((pred["theta"][..., 75:] - label["theta"][..., 75:]).square(), label["w_smpl"]),
+        "shape": mean_where(
+            (pred["theta"][..., 75:] - label["theta"][..., 75:]).square(), label["w_smpl"]
+        ),
     }
     return {name: weights[name] * term for name, term in terms.items()}
 
@@ -47,18 +53,23 @@ def generator_losses(pred: Mapping[str, Tensor], batch: Batch, weights: Mapping[
 def labels_of(batch: Batch, like: Tensor) -> dict[str, Tensor]:
     """Labels of a batch as tensors like `like`, with theta's pose as rotmat (B, T, 24, 3, 3)."""
     names = ("kp_2d", "kp_3d", "theta", "w_3d", "w_smpl")
-    label = {name: torch.as_tensor(batch[name], dtype=like.dtype, device=like.device) for name in names}
+    label = {
+        name: torch.as_tensor(batch[name], dtype=like.dtype, device=like.device) for name in names
+    }
     pose = label["theta"][..., 3:75].reshape(*label["w_smpl"].shape, 24, 3)
     return {**label, "rotmat": axis_angle_to_matrix(pose)}
 
 
 def keypoints_2d(pred: Tensor, target: Tensor) -> Tensor:
-    """Mean of confidence times squared error. pred: (B, T, J, 2), target: (B, T, J, 3), in [-1, 1] over the crop."""
+    """Mean of confidence times squared error. pred: (B, T, J, 2), target: (B, T, J, 3), in [-1, 1]
+    over the crop.
+    """
     return (target[..., 2:] * (pred - target[..., :2]).square()).mean()
 
 
 def keypoints_3d(pred: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """Mean squared error of common14, each body centred on its hip midpoint, over frames of weight > 0.
+    """Mean squared error of common14, each body centred on its hip midpoint, over frames of weight
+    > 0.
 
     pred, target: (B, T, 49, 3) m; weight: (B, T).
     """
@@ -80,28 +91,36 @@ def pair_step(
     pred: indexed by the frame from which it was predicted. Pairs reach no frame outside the window.
     """
     n_frames = label["kp_2d"].shape[1]
-    first, stop = max(-step, 0), n_frames - max(step, 0)
+    first = max(-step, 0)
+    stop = n_frames - max(step, 0)
     moved = {name: values[:, first + step : stop + step] for name, values in label.items()}
     return {name: values[:, first:stop] for name, values in pred.items()}, moved
 
 
 def adversarial_generator(fake_scores: Tensor) -> Tensor:
-    """Least squares GAN, the generator's side (Mao et al., ICCV 2017). fake_scores: (B, 1) -> scalar."""
+    """Least squares GAN, the generator's side (Mao et al., ICCV 2017). fake_scores: (B, 1) ->
+    scalar.
+    """
     return _mean_square(fake_scores - 1)
 
 
 def adversarial_discriminator(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
-    """Least squares GAN, the discriminator's side. Scores: (B, 1) each, of batches of any size -> scalar."""
+    """Least squares GAN, the discriminator's side. Scores: (B, 1) each, of batches of any size ->
+    scalar.
+    """
     return _mean_square(real_scores - 1) + _mean_square(fake_scores)
 
 
 def adversarial_terms(
-    fake_scores: Tensor, real_scores: Tensor, detached_fake_scores: Tensor, weights: Mapping[str, float]
+    fake_scores: Tensor,
+    real_scores: Tensor,
+    detached_fake_scores: Tensor,
+    weights: Mapping[str, float],
 ) -> dict[str, Tensor]:
     """The weighted terms "adversarial", "discriminator_real", "discriminator_fake".
 
-    Scores: (B, 1) each, of the fakes for either side. weights: of "adversarial" and "discriminator" (default:
-    published), and of "discriminator_real" (default: that of "discriminator").
+    Scores: (B, 1) each, of the fakes for either side. weights: of "adversarial" and "discriminator"
+    (default: published), and of "discriminator_real" (default: that of "discriminator").
     """
     factors = {**PUBLISHED_WEIGHTS, **weights}
     of_real = factors.get("discriminator_real", factors["discriminator"])
@@ -118,7 +137,9 @@ def _mean_square(distances: Tensor) -> Tensor:
 
 
 def mean_where(error: Tensor, weight: Tensor) -> Tensor:
-    """Weighted mean over frames of each frame's mean: error (B, T, ...), weight (B, T); 0 if all weights are 0."""
+    """Weighted mean over frames of each frame's mean: error (B, T, ...), weight (B, T); 0 if all
+    weights are 0.
+    """
     per_frame = error.flatten(2).mean(-1)  # (B, T)
     total = weight.sum()
     return (weight * per_frame).sum() / torch.where(total > 0, total, torch.ones_like(total))

@@ -1,7 +1,7 @@
 """Metrics of predictions.  features -> windows -> training -> [evaluation]
 
-Joints are `common14` in m; MPJPE, PCK, AUC and accelerations centre both bodies on the hips. Arrays are NumPy; results
-are float64, in mm (accelerations: mm per frame^2) or %.
+Joints are `common14` in m; MPJPE, PCK, AUC and accelerations centre both bodies on the hips. Arrays
+are NumPy; results are float64, in mm (accelerations: mm per frame^2) or %.
 """
 
 from __future__ import annotations
@@ -18,19 +18,22 @@ from pipeline.skeletons import JOINTS, KEYPOINTS_13
 
 Floats = NDArray[np.floating[Any]]
 Float64s = NDArray[np.float64]
-Reads = Literal["joints", "placed joints", "vertices", "vertices at rest", "keypoints", "prediction"]
+Reads = Literal[
+    "joints", "placed joints", "vertices", "vertices at rest", "keypoints", "prediction"
+]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
     """How to compute and show one number of a protocol.
 
-    `of` gets predicted and true arrays of N counted frames, named by `reads`, in m. It returns (N - span + 1,) numbers
-    in `unit`; NaN: no number for this frame.
+    `of` gets predicted and true arrays of N counted frames, named by `reads`, in m. It returns (N -
+    span + 1,) numbers in `unit`; NaN: no number for this frame.
 
-    "joints": (N, J, 3) about the protocol's root; "placed joints": not centred. "vertices": (N, 6890, 3) float32, in
-    pieces of a track; "vertices at rest": unposed. "keypoints": (N, 49, 2) and, with confidence, (N, 49, 3) over the
-    crop, of frames with counted 2D labels. "prediction": (N, J, 3) predicted joints, twice, of all predicted frames.
+    "joints": (N, J, 3) about the protocol's root; "placed joints": not centred. "vertices": (N,
+    6890, 3) float32, in pieces of a track; "vertices at rest": unposed. "keypoints": (N, 49, 2)
+    and, with confidence, (N, 49, 3) over the crop, of frames with counted 2D labels. "prediction":
+    (N, J, 3) predicted joints, twice, of all predicted frames.
     """
 
     title: str
@@ -43,7 +46,9 @@ class Metric:
 
     def __post_init__(self) -> None:
         if self.span > 1 and self.reads.startswith("vertices"):
-            raise ConfigError(f"{self.title}: expected a span of 1 for {self.reads}, found {self.span}")
+            raise ConfigError(
+                f"{self.title}: expected a span of 1 for {self.reads}, found {self.span}"
+            )
 
 
 MM_PER_FRAME2: Final = "mm per frame²"
@@ -55,7 +60,8 @@ PCK_THRESHOLD_MM: Final = 150.0
 AUC_THRESHOLDS_MM: Final = np.arange(0.0, 151.0, 5.0)
 PCK_2D_SHARE: Final = 0.05  # of the larger side of the tight box
 FEWEST_VISIBLE: Final = 6  # keypoints per frame for the aligned PCK
-PCK_ALIGNED_SHARE: Final = 0.05 * 224 / 150  # of the person's diagonal, 150 px in the authors' crops
+# of the person's diagonal, 150 px in the authors' crops
+PCK_ALIGNED_SHARE: Final = 0.05 * 224 / 150
 _MM: Final = 1000.0
 
 
@@ -75,17 +81,21 @@ def pa_mpjpe(pred: Floats, target: Floats) -> Float64s:
 
 
 def np_mpjpe(pred: Floats, target: Floats) -> Float64s:
-    """Normalised Procrustes-aligned MPJPE (Sun et al., ECCV 2020): (N, 13, 3) in any unit -> (N,) in torso sizes.
+    """Normalised Procrustes-aligned MPJPE (Sun et al., ECCV 2020): (N, 13, 3) in any unit -> (N,)
+    in torso sizes.
 
-    Joints are KEYPOINTS_13. Both poses are normalised (`normalise_13`), then `pred` is aligned by the best similarity;
-    the error is not symmetric.
+    Joints are KEYPOINTS_13. Both poses are normalised (`normalise_13`), then `pred` is aligned by
+    the best similarity; the error is not symmetric.
     """
-    source, goal = normalise_13(pred), normalise_13(target)
+    source = normalise_13(pred)
+    goal = normalise_13(target)
     return _mean(np.linalg.norm(procrustes_align(source, goal) - goal, axis=-1))
 
 
 def normalise_13(pose: Floats) -> Float64s:
-    """Poses (..., 13, 3) about the middle of the hips, in torso sizes (hips' to shoulders' middle) if above 0."""
+    """Poses (..., 13, 3) about the middle of the hips, in torso sizes (hips' to shoulders' middle)
+    if above 0.
+    """
     pose = pose.astype(np.float64)
     shoulders, hips = (
         pose[..., [KEYPOINTS_13.index(side + joint) for side in "lr"], :].mean(-2, keepdims=True)
@@ -97,14 +107,19 @@ def normalise_13(pose: Floats) -> Float64s:
 
 
 def pve(pred: Floats, target: Floats) -> Float64s:
-    """Mean per-vertex error, not centred. (N, V, 3) m -> (N,) mm. Distances have the arrays' precision."""
+    """Mean per-vertex error, not centred. (N, V, 3) m -> (N,) mm. Distances have the arrays'
+    precision.
+    """
     apart = pred - target
-    errors: Float64s = _MM * np.sqrt(np.einsum("...c,...c->...", apart, apart)).mean(-1, dtype=np.float64)
+    errors: Float64s = _MM * np.sqrt(np.einsum("...c,...c->...", apart, apart)).mean(
+        -1, dtype=np.float64
+    )
     return errors
 
 
 def accel(pred: Floats, target: Floats | None = None) -> Float64s:
-    """Mean norm of the prediction's second differences, about the hips. (N, 14, 3) m -> (N - 2,) mm per frame^2.
+    """Mean norm of the prediction's second differences, about the hips. (N, 14, 3) m -> (N - 2,) mm
+    per frame^2.
 
     Frames must be neighbours. `target` is ignored: all metrics have the same arguments.
     """
@@ -112,12 +127,16 @@ def accel(pred: Floats, target: Floats | None = None) -> Float64s:
 
 
 def accel_error(pred: Floats, target: Floats) -> Float64s:
-    """Mean distance of predicted and true acceleration, about the hips. (N, 14, 3) m -> (N - 2,) mm per frame^2."""
+    """Mean distance of predicted and true acceleration, about the hips. (N, 14, 3) m -> (N - 2,) mm
+    per frame^2.
+    """
     return _acceleration_error(_centre_on_hips(pred), _centre_on_hips(target))
 
 
 def _accel_in_place(joints: Floats, target: Floats | None = None) -> Float64s:
-    """Mean norm of second differences, not centred, as HMMR is evaluated. (N, J, 3) m -> (N - 2,) mm per frame^2."""
+    """Mean norm of second differences, not centred, as HMMR is evaluated. (N, J, 3) m -> (N - 2,)
+    mm per frame^2.
+    """
     del target
     return _mean(_MM * np.linalg.norm(_second_difference(joints), axis=-1))
 
@@ -128,7 +147,9 @@ def _acceleration_error(pred: Floats, target: Floats) -> Float64s:
 
 
 def pck(pred: Floats, target: Floats, threshold_mm: float = PCK_THRESHOLD_MM) -> float:
-    """Share of joints with an error below the threshold, about the hips, in %. (N, 14, 3) m; nan for N = 0."""
+    """Share of joints with an error below the threshold, about the hips, in %. (N, 14, 3) m; nan
+    for N = 0.
+    """
     return _mean_or_nan(_pck_by_frame(_centre_on_hips(pred), _centre_on_hips(target), threshold_mm))
 
 
@@ -138,25 +159,32 @@ def auc(pred: Floats, target: Floats) -> float:
 
 
 def _pck_by_frame(pred: Floats, target: Floats, threshold_mm: float = PCK_THRESHOLD_MM) -> Float64s:
-    """Each frame's share of joints with an error below the threshold, not centred. (N, J, 3) m -> (N,) %."""
+    """Each frame's share of joints with an error below the threshold, not centred. (N, J, 3) m ->
+    (N,) %.
+    """
     return 100 * _mean(_joint_errors(pred, target) < threshold_mm)
 
 
 def _auc_by_frame(pred: Floats, target: Floats) -> Float64s:
-    """Each frame's mean PCK over thresholds of 0, 5, ..., 150 mm, not centred. (N, J, 3) m -> (N,) %."""
+    """Each frame's mean PCK over thresholds of 0, 5, ..., 150 mm, not centred. (N, J, 3) m -> (N,)
+    %.
+    """
     errors = _joint_errors(pred, target)
-    shares: Float64s = np.mean([100 * _mean(errors < threshold) for threshold in AUC_THRESHOLDS_MM], axis=0)
+    shares: Float64s = np.mean(
+        [100 * _mean(errors < threshold) for threshold in AUC_THRESHOLDS_MM], axis=0
+    )
     return shares
 
 
 def hits_2d(pred: Floats, target: Floats, share: float = PCK_2D_SHARE) -> tuple[Float64s, Float64s]:
     """Numbers of correct and of counted keypoints by frame: (N, J, 2), (N, J, 3) -> (N,), (N,).
 
-    pred, target: in the same unit. Labelled keypoints (confidence above 0) count. They are correct within `share` of
-    the larger side of the tight box about the frame's labelled keypoints, bound included. No keypoint counts in a frame
-    whose box has no extent.
+    pred, target: in the same unit. Labelled keypoints (confidence above 0) count. They are correct
+    within `share` of the larger side of the tight box about the frame's labelled keypoints, bound
+    included. No keypoint counts in a frame whose box has no extent.
     """
-    place, labelled = target[..., :2].astype(np.float64), target[..., 2] > 0
+    place = target[..., :2].astype(np.float64)
+    labelled = target[..., 2] > 0
     side = _extents(place, labelled).max(axis=-1)  # (N,)
     labelled &= (side > 0)[:, None]
     distance = np.linalg.norm(pred.astype(np.float64) - place, axis=-1)  # (N, J)
@@ -165,63 +193,95 @@ def hits_2d(pred: Floats, target: Floats, share: float = PCK_2D_SHARE) -> tuple[
 
 
 def _pck_2d_by_frame(pred: Floats, target: Floats) -> Float64s:
-    """Each frame's share of correct keypoints (`hits_2d`): (N, J, 2), (N, J, 3) -> (N,) %; nan for none."""
+    """Each frame's share of correct keypoints (`hits_2d`): (N, J, 2), (N, J, 3) -> (N,) %; nan for
+    none.
+    """
     hits, counted = hits_2d(pred, target)
-    share: Float64s = np.divide(100 * hits, counted, out=np.full(len(hits), np.nan), where=counted > 0)
+    share: Float64s = np.divide(
+        100 * hits, counted, out=np.full(len(hits), np.nan), where=counted > 0
+    )
     return share
 
 
 def _error_2d(pred: Floats, target: Floats) -> Float64s:
-    """Each frame's mean distance of labelled keypoints over the crop: (N, J, 2), (N, J, 3) -> (N,) % of its side."""
+    """Each frame's mean distance of labelled keypoints over the crop: (N, J, 2), (N, J, 3) -> (N,)
+    % of its side.
+    """
     labelled = target[..., 2] > 0
-    distance = 50 * np.linalg.norm(pred.astype(np.float64) - target[..., :2], axis=-1)  # the side is 2
-    total, counted = np.where(labelled, distance, 0).sum(-1), labelled.sum(-1)
+    # the side is 2
+    distance = 50 * np.linalg.norm(pred.astype(np.float64) - target[..., :2], axis=-1)
+    total = np.where(labelled, distance, 0).sum(-1)
+    counted = labelled.sum(-1)
     mean: Float64s = np.divide(total, counted, out=np.full(len(total), np.nan), where=counted > 0)
     return mean
 
 
 def pck_aligned(
-    pred_2d: Floats, target_2d: Floats, visible: NDArray[Any], alpha: float = 0.05, size: float = 224
+    pred_2d: Floats,
+    target_2d: Floats,
+    visible: NDArray[Any],
+    alpha: float = 0.05,
+    size: float = 224,
 ) -> float:
-    """Mean of `_pck_aligned_by_frame` over frames with at least 6 visible points, %; nan without any."""
+    """Mean of `_pck_aligned_by_frame` over frames with at least 6 visible points, %; nan without
+    any.
+    """
     share = _pck_aligned_by_frame(pred_2d, target_2d, visible, alpha, size)
     return _mean_or_nan(share[~np.isnan(share)])
 
 
 def _pck_aligned_by_frame(
-    pred_2d: Floats, target_2d: Floats, visible: NDArray[Any], alpha: float = 0.05, size: float | Floats = 224
+    pred_2d: Floats,
+    target_2d: Floats,
+    visible: NDArray[Any],
+    alpha: float = 0.05,
+    size: float | Floats = 224,
 ) -> Float64s:
-    """Each frame's share of correct keypoints, after a 2D scale and translation: (N,) %, nan for skipped frames.
+    """Each frame's share of correct keypoints, after a 2D scale and translation: (N,) %, nan for
+    skipped frames.
 
-    pred_2d, target_2d: (N, J, 2) px; visible: (N, J), points above 0 count. The scale is half the trace of the best
-    2 x 2 map. Correct: closer than alpha * size px (of all frames, or (N,) of each), as HMMR is evaluated (Kanazawa et
-    al., CVPR 2019, section 4.1, and eval_util.py of human_dynamics). Frames with fewer than 6 visible points: skipped.
+    pred_2d, target_2d: (N, J, 2) px; visible: (N, J), points above 0 count. The scale is half the
+    trace of the best 2 x 2 map. Correct: closer than alpha * size px (of all frames, or (N,) of
+    each), as HMMR is evaluated (Kanazawa et al., CVPR 2019, section 4.1, and eval_util.py of
+    human_dynamics). Frames with fewer than 6 visible points: skipped.
     """
     labelled = (visible > 0)[..., None]  # (N, J, 1)
     count = labelled.sum((-2, -1))  # (N,)
-    centred, at_least_1 = [], np.maximum(count, 1)[:, None]
+    centred = []
+    at_least_1 = np.maximum(count, 1)[:, None]
     for points in (pred_2d, target_2d):
         points = np.where(labelled, points.astype(np.float64), 0)
         centred.append(np.where(labelled, points - (points.sum(-2) / at_least_1)[:, None], 0))
     source, goal = centred
     # The pseudoinverse gives a single point the scale 0: it lands on the target's mean.
-    inverse = np.linalg.pinv(np.swapaxes(source, -1, -2) @ source, rcond=1e-10, hermitian=True)  # (N, 2, 2)
+    # (N, 2, 2)
+    inverse = np.linalg.pinv(np.swapaxes(source, -1, -2) @ source, rcond=1e-10, hermitian=True)
     scale = np.trace(inverse @ np.swapaxes(source, -1, -2) @ goal, axis1=-2, axis2=-1) / 2
     distance = np.linalg.norm(scale[:, None, None] * source - goal, axis=-1)  # (N, J)
     right = ((distance < alpha * np.reshape(size, (-1, 1))) & labelled[..., 0]).sum(-1)
-    share: Float64s = np.divide(100 * right, count, out=np.full(len(count), np.nan), where=count >= FEWEST_VISIBLE)
+    share: Float64s = np.divide(
+        100 * right, count, out=np.full(len(count), np.nan), where=count >= FEWEST_VISIBLE
+    )
     return share
 
 
 def _pck_aligned_to_person(pred: Floats, target: Floats) -> Float64s:
-    """`_pck_aligned_by_frame` within 7.5 % of each person's own diagonal: (N, J, 2), (N, J, 3) -> (N,) %."""
-    place, visible = target[..., :2], target[..., 2] > 0
-    sides = np.maximum(_extents(place.astype(np.float64), visible), 0.0)  # 0 without a visible point
-    return _pck_aligned_by_frame(pred, place, visible, PCK_ALIGNED_SHARE, np.linalg.norm(sides, axis=-1))
+    """`_pck_aligned_by_frame` within 7.5 % of each person's own diagonal: (N, J, 2), (N, J, 3) ->
+    (N,) %.
+    """
+    place = target[..., :2]
+    visible = target[..., 2] > 0
+    # 0 without a visible point
+    sides = np.maximum(_extents(place.astype(np.float64), visible), 0.0)
+    return _pck_aligned_by_frame(
+        pred, place, visible, PCK_ALIGNED_SHARE, np.linalg.norm(sides, axis=-1)
+    )
 
 
 def _centre_on_hips(joints: Floats) -> Float64s:
-    """(..., 14, 3) -> (..., 14, 3) about the midpoint of both hips. Raises ValueError for other joints."""
+    """(..., 14, 3) -> (..., 14, 3) about the midpoint of both hips. Raises ValueError for other
+    joints.
+    """
     if joints.shape[-2:] != (14, 3):
         raise ValueError(f"joints: expected common14, (..., 14, 3), found {joints.shape}")
     joints = joints.astype(np.float64)
@@ -229,22 +289,29 @@ def _centre_on_hips(joints: Floats) -> Float64s:
     return centred
 
 
-def procrustes_align(pred: Floats, target: Floats, *, n_fitted: int | None = None, rigid: bool = False) -> Float64s:
+def procrustes_align(
+    pred: Floats, target: Floats, *, n_fitted: int | None = None, rigid: bool = False
+) -> Float64s:
     """Align `pred` to `target` by a similarity transform, in least squares (Umeyama, PAMI 1991).
 
-    pred, target: (..., J, 3) -> (..., J, 3). Reflections are not allowed. A single point lands on the target's mean.
-    n_fitted: fit to the first points only. rigid: without a scale.
+    pred, target: (..., J, 3) -> (..., J, 3). Reflections are not allowed. A single point lands on
+    the target's mean. n_fitted: fit to the first points only. rigid: without a scale.
     """
-    pred, target = pred.astype(np.float64), target[..., :n_fitted, :].astype(np.float64)
-    pred_mean, target_mean = pred[..., :n_fitted, :].mean(-2, keepdims=True), target.mean(-2, keepdims=True)
+    pred = pred.astype(np.float64)
+    target = target[..., :n_fitted, :].astype(np.float64)
+    pred_mean = pred[..., :n_fitted, :].mean(-2, keepdims=True)
+    target_mean = target.mean(-2, keepdims=True)
     moved = pred - pred_mean
-    source, goal = moved[..., :n_fitted, :], target - target_mean
+    source = moved[..., :n_fitted, :]
+    goal = target - target_mean
     u, singular, vt = np.linalg.svd(np.swapaxes(goal, -1, -2) @ source)  # (..., 3, 3)
     sign = np.ones_like(singular)
     sign[..., -1] = np.where(np.linalg.det(u @ vt) < 0, -1.0, 1.0)
     rotation = (u * sign[..., None, :]) @ vt
     spread = np.square(source).sum((-2, -1))
-    scale = np.divide((singular * sign).sum(-1), spread, out=np.zeros_like(spread), where=spread > 0)
+    scale = np.divide(
+        (singular * sign).sum(-1), spread, out=np.zeros_like(spread), where=spread > 0
+    )
     if rigid:
         scale = np.ones_like(scale)
     aligned: Float64s = scale[..., None, None] * moved @ np.swapaxes(rotation, -1, -2) + target_mean
@@ -252,7 +319,9 @@ def procrustes_align(pred: Floats, target: Floats, *, n_fitted: int | None = Non
 
 
 def _extents(points: Float64s, known: NDArray[np.bool_]) -> Float64s:
-    """Sides of the tight box about each frame's known points: (N, J, 2), (N, J) -> (N, 2); -inf without any."""
+    """Sides of the tight box about each frame's known points: (N, J, 2), (N, J) -> (N, 2); -inf
+    without any.
+    """
     highest = np.where(known[..., None], points, -np.inf).max(axis=1, initial=-np.inf)
     lowest = np.where(known[..., None], points, np.inf).min(axis=1, initial=np.inf)
     extents: Float64s = highest - lowest
@@ -266,7 +335,9 @@ def _second_difference(joints: Floats) -> Float64s:
 
 def _joint_errors(pred: Floats, target: Floats) -> Float64s:
     """(N, J, 3) m -> (N, J) mm."""
-    errors: Float64s = _MM * np.linalg.norm(pred.astype(np.float64) - target.astype(np.float64), axis=-1)
+    errors: Float64s = _MM * np.linalg.norm(
+        pred.astype(np.float64) - target.astype(np.float64), axis=-1
+    )
     return errors
 
 
@@ -280,28 +351,53 @@ def _mean_or_nan(values: Float64s) -> float:
 
 
 METRICS: Final[Mapping[str, Metric]] = {  # by their names in metrics.json, in the order of tables
-    "pa_mpjpe": Metric(title="PA-MPJPE", unit="mm", lower_is_better=True, of=pa_mpjpe, reads="placed joints"),
+    "pa_mpjpe": Metric(
+        title="PA-MPJPE", unit="mm", lower_is_better=True, of=pa_mpjpe, reads="placed joints"
+    ),
     "mpjpe": Metric(title="MPJPE", unit="mm", lower_is_better=True, of=position_error),
     "pve": Metric(title="PVE", unit="mm", lower_is_better=True, of=pve, reads="vertices"),
-    "pve_unposed": Metric(title="PVE unposed", unit="mm", lower_is_better=True, of=pve, reads="vertices at rest"),
+    "pve_unposed": Metric(
+        title="PVE unposed", unit="mm", lower_is_better=True, of=pve, reads="vertices at rest"
+    ),
     # Should be near that of the labels.
-    "accel": Metric(title="accel", unit=MM_PER_FRAME2, lower_is_better=None, of=_accel_in_place, span=3),
+    "accel": Metric(
+        title="accel", unit=MM_PER_FRAME2, lower_is_better=None, of=_accel_in_place, span=3
+    ),
     "accel_error": Metric(
-        title="accel error", unit=MM_PER_FRAME2, lower_is_better=True, of=_acceleration_error, span=3
+        title="accel error",
+        unit=MM_PER_FRAME2,
+        lower_is_better=True,
+        of=_acceleration_error,
+        span=3,
     ),
     "pck": Metric(title="PCK", unit="%", lower_is_better=False, of=_pck_by_frame),
     "auc": Metric(title="AUC", unit="%", lower_is_better=False, of=_auc_by_frame),
     "pck_2d": Metric(
-        title="PCK 2D", unit="%", lower_is_better=False, of=_pck_2d_by_frame, reads="keypoints", by_keypoint=True
+        title="PCK 2D",
+        unit="%",
+        lower_is_better=False,
+        of=_pck_2d_by_frame,
+        reads="keypoints",
+        by_keypoint=True,
     ),
     "pck_aligned": Metric(
-        title="PCK aligned", unit="%", lower_is_better=False, of=_pck_aligned_to_person, reads="keypoints"
+        title="PCK aligned",
+        unit="%",
+        lower_is_better=False,
+        of=_pck_aligned_to_person,
+        reads="keypoints",
     ),
 }
-SCORES: Final[Mapping[str, Metric]] = {  # of epochs, by their names in metrics.json: on 3D labels; without any, on 2D
+# of epochs, by their names in metrics.json: on 3D labels; without any, on 2D
+SCORES: Final[Mapping[str, Metric]] = {
     "pa_mpjpe": METRICS["pa_mpjpe"],
     "error_2d": Metric(
-        title="2D error", unit="%", lower_is_better=True, of=_error_2d, reads="keypoints", by_keypoint=True
+        title="2D error",
+        unit="%",
+        lower_is_better=True,
+        of=_error_2d,
+        reads="keypoints",
+        by_keypoint=True,
     ),
 }
 
@@ -311,5 +407,9 @@ def score_text(numbers: Mapping[str, Any]) -> str:
     >>> score_text({"epoch": 3, "error_2d": 4.25})
     '2D error 4.2 %'
     """
-    scores = [f"{score.title} {numbers[name]:.1f} {score.unit}" for name, score in SCORES.items() if name in numbers]
+    scores = [
+        f"{score.title} {numbers[name]:.1f} {score.unit}"
+        for name, score in SCORES.items()
+        if name in numbers
+    ]
     return ", ".join(scores)

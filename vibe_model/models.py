@@ -1,7 +1,7 @@
 """The models, ours and those of packages.  [settings] -> training -> evaluation, prediction
 
-A model is one record `MODEL`, found below or by an entry point of "vibe_pipeline.models" (docs/adding-a-model.md). It
-imports no torch: trainer and networks are imported when first used.
+A model is one record `MODEL`, found below or by an entry point of "vibe_pipeline.models"
+(docs/adding-a-model.md). It imports no torch: trainer and networks are imported when first used.
 """
 
 from __future__ import annotations
@@ -37,12 +37,16 @@ class Training:
 
     def __post_init__(self) -> None:
         if self.preset not in self.presets:
-            raise ConfigError(f"preset: expected one of {', '.join(self.presets) or 'none'}, found {self.preset!r}")
+            raise ConfigError(
+                f"preset: expected one of {', '.join(self.presets) or 'none'}, found "
+                f"{self.preset!r}"
+            )
         for of_config in self.config.__mro__:
             if "__dataclass_fields__" in vars(of_config) and not is_pydantic_dataclass(of_config):
                 raise ConfigError(
-                    f"config: expected a pydantic dataclass, found {of_config.__name__} of the standard library, whose "
-                    "values would not be checked: write `from pydantic.dataclasses import dataclass`"
+                    f"config: expected a pydantic dataclass, found {of_config.__name__} of the "
+                    "standard library, whose values would not be checked: write `from "
+                    "pydantic.dataclasses import dataclass`"
                 )
 
     @property
@@ -61,8 +65,8 @@ class Model(Training):
     presets: Mapping[str, Callable[..., VideoConfig]]
     variants: Mapping[str, Mapping[str, Any]]  # changes of a configuration by name
     baseline: str  # variant that regresses each frame from its own feature
-    # "module:name", imported when first used: the VideoTrainer's class, and a class or function that builds a
-    # VideoModel with new parameters from (config, body).
+    # "module:name", imported when first used: the VideoTrainer's class, and a class or function
+    # that builds a VideoModel with new parameters from (config, body).
     trainer: str
     generator: str
     # Evaluation protocols, the tables' first one first; None: all for the split.
@@ -80,7 +84,10 @@ class Model(Training):
                 raise ConfigError(f"variant {variant!r}: {strange[0]}: no such setting{close}")
         object.__setattr__(self, "section", self.section or self.config.MODEL)
         if self.section != self.config.MODEL:
-            raise ConfigError(f"{self.config.__name__}.MODEL: expected {self.section!r}, found {self.config.MODEL!r}")
+            raise ConfigError(
+                f"{self.config.__name__}.MODEL: expected {self.section!r}, found "
+                f"{self.config.MODEL!r}"
+            )
 
     def load_trainer(self) -> Any:
         """The VideoTrainer's class. Raises PlugInError if another package's cannot be imported."""
@@ -96,8 +103,13 @@ class Model(Training):
 
 
 _REGISTRY: Final[Records[Model]] = Records("model", plug_ins.MODELS, Model, "section")
-names, find, every, broken = _REGISTRY.names, _REGISTRY.find, _REGISTRY.every, _REGISTRY.broken
-unknown, not_installed, calling = _REGISTRY.unknown, _REGISTRY.not_installed, _REGISTRY.calling
+names = _REGISTRY.names
+find = _REGISTRY.find
+every = _REGISTRY.every
+broken = _REGISTRY.broken
+unknown = _REGISTRY.unknown
+not_installed = _REGISTRY.not_installed
+calling = _REGISTRY.calling
 
 
 def model_of(config: VideoConfig) -> Model:
@@ -113,7 +125,10 @@ def variant_of(config: C, name: str) -> C:
     variants = model_of(config).variants
     for part in filter(None, name.split("+")):
         if part not in variants:
-            raise ConfigError(f"variant: expected one of {', '.join(variants)}, or some joined by +; found {part!r}")
+            raise ConfigError(
+                f"variant: expected one of {', '.join(variants)}, or some joined by +; found "
+                f"{part!r}"
+            )
         changes = dict(variants[part])
         if "leave_out" in changes:
             changes["leave_out"] = tuple(dict.fromkeys((*config.leave_out, *changes["leave_out"])))

@@ -1,4 +1,6 @@
-"""Names, folders and files of runs, without torch.  features -> windows -> [training, evaluation]"""
+"""Names, folders and files of runs, without torch.  features -> windows -> [training,
+evaluation]
+"""
 
 from __future__ import annotations
 
@@ -23,12 +25,14 @@ if TYPE_CHECKING:
 CONFIG: Final = "config.json"  # written first
 LAST: Final = "last.pt"  # the whole state
 BEST: Final = "best.pt"  # the network of the best epoch
-CURVES: Final = "curves.jsonl"  # a line for each logged step: [step, seconds of training, {tag: number}]
+# a line for each logged step: [step, seconds of training, {tag: number}]
+CURVES: Final = "curves.jsonl"
 METRICS: Final = "metrics.json"  # written last: the run is finished
 SEQUENCES: Final = "sequences"  # results by track: sequences.json and .csv
 WORST_WINDOWS: Final = "worst_windows"  # worst_windows.json and .csv
 KEYPOINTS: Final = "keypoints"  # in a split's manifest and metrics: labels or detected
-COMPARES_WITH: Final = "compares_with"  # in a split's metrics: published evaluation with the same numbers
+# in a split's metrics: published evaluation with the same numbers
+COMPARES_WITH: Final = "compares_with"
 LABEL_BODY: Final = "label_body"  # in a split's metrics: genders of the bodies of its 3D labels
 NEUTRAL_BODY: Final = "neutral"  # gender of every model's body
 
@@ -39,7 +43,8 @@ BODY_FILES: Final = (
     ("SMPL_NEUTRAL.pkl", "SMPL_NEUTRAL.npz"),
     ("smpl_mean_params.npz",),
 )
-_ABOUT_VIDEOS: Final = ("video_fingerprint/", "video_pixels/", "video_account")  # tables about the rows' sources
+# tables about the rows' sources
+_ABOUT_VIDEOS: Final = ("video_fingerprint/", "video_pixels/", "video_account")
 
 
 def missing(config: RunConfig) -> list[str]:
@@ -50,7 +55,9 @@ def missing(config: RunConfig) -> list[str]:
         return list(config.splits)
     opened = cache.open(config.cache)
     absent = [name for name in config.splits if name not in opened.splits]
-    streams = [(name, s) for name, read in config.streams.items() if name not in absent for s in read]
+    streams = [
+        (name, s) for name, read in config.streams.items() if name not in absent for s in read
+    ]
     return absent + [f"{name}/features/{s}" for name, s in streams if s not in opened[name].streams]
 
 
@@ -65,26 +72,39 @@ def open_splits(config: RunConfig) -> dict[str, Split]:
         lists = {key: value for key, value in config.as_dict().items() if isinstance(value, list)}
         naming = [key for key, value in lists.items() if splits & {*map(split_of, value)}]
         raise DataError(
-            f"{config.cache}: expected {', '.join(absent)}, found splits {present}. Convert and extract them, or name "
-            f"others in {', '.join(naming)}."
+            f"{config.cache}: expected {', '.join(absent)}, found splits {present}. Convert "
+            f"and extract them, or name others in {', '.join(naming)}."
         )
     return {name: opened[name] for name in config.splits}
 
 
 def require_one_kind(splits: Mapping[str, Split], **others: bool | None) -> bool:
-    """Whether all splits and others (such as `the_body`) are demo data. Raises as `one_kind` does."""
-    kinds = {f"split {name}": bool(split.manifest.get("stand_in", False)) for name, split in splits.items()}
+    """Whether all splits and others (such as `the_body`) are demo data. Raises as `one_kind`
+    does.
+    """
+    kinds = {
+        f"split {name}": bool(split.manifest.get("stand_in", False))
+        for name, split in splits.items()
+    }
     return one_kind({**kinds, **{name.replace("_", " "): kind for name, kind in others.items()}})
 
 
 def one_kind(kinds: Mapping[str, bool | None]) -> bool:
-    """Whether all sources are demo data; None: unknown, ignored. Raises StandInMixed if only some are."""
-    demo, real = (", ".join(source for source, kind in kinds.items() if kind is is_demo) for is_demo in (True, False))
+    """Whether all sources are demo data; None: unknown, ignored. Raises StandInMixed if only some
+    are.
+    """
+    demo, real = (
+        ", ".join(source for source, kind in kinds.items() if kind is is_demo)
+        for is_demo in (True, False)
+    )
     if demo and real:
         raise StandInMixed(
-            f"demo data ({demo}) cannot be used together with real data ({real}). For real data get SMPL's files "
-            "([paths] body), a checkpoint trained on real data, such as VIBE's published one, and the weights of its "
-            'features (spin:FILE): docs/getting-started.md, "The first real dataset". Demo data go with the demo body '
+            f"demo data ({demo}) cannot be used together with real data ({real}). For real data "
+            "get SMPL's files "
+            "([paths] body), a checkpoint trained on real data, such as VIBE's published one, "
+            "and the weights of its "
+            'features (spin:FILE): docs/getting-started.md, "The first real dataset". Demo data '
+            "go with the demo body "
             "and a model trained on them."
         )
     return bool(demo)
@@ -100,7 +120,9 @@ def inputs(config: RunConfig, splits: Mapping[str, Split]) -> dict[str, Any]:
     return {
         "splits": of_splits,
         "streams": {
-            name if s == config.stream else f"{name}/{s}": _content_digest(splits[name].stream_manifest(s))
+            name if s == config.stream else f"{name}/{s}": _content_digest(
+                splits[name].stream_manifest(s)
+            )
             for name, read in config.streams.items()
             for s in read
         },
@@ -113,8 +135,15 @@ def _content_digest(manifest: Mapping[str, Any]) -> str:
     """Digest of a split's or a stream's rows and tracks, not of their sources."""
     if "files" not in manifest:  # written by other software
         return str(manifest["digest"])
-    files = {name: digest for name, digest in manifest["files"].items() if not name.startswith(_ABOUT_VIDEOS)}
-    content = {"files": files, **{key: manifest[key] for key in ("extent", "commits", "geometry", "shards")}}
+    files = {
+        name: digest
+        for name, digest in manifest["files"].items()
+        if not name.startswith(_ABOUT_VIDEOS)
+    }
+    content = {
+        "files": files,
+        **{key: manifest[key] for key in ("extent", "commits", "geometry", "shards")},
+    }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -130,7 +159,8 @@ def _digest(config: RunConfig, settings: Mapping[str, Any], read: Mapping[str, A
 
 
 def run_folder(config: RunConfig, splits: Mapping[str, Split] | None = None) -> Path:
-    """`runs/<name>-<fingerprint>`. Opens the cache unless `splits` are given; raises as `open_splits` does.
+    """`runs/<name>-<fingerprint>`. Opens the cache unless `splits` are given; raises as
+    `open_splits` does.
 
     A run that began before a setting existed is the run in which this setting has its default.
     """
@@ -144,7 +174,9 @@ def run_folder(config: RunConfig, splits: Mapping[str, Split] | None = None) -> 
     for earlier, began in _begun_runs(config).items():
         later = config.at_defaults - began["config"].keys()
         known = {name: value for name, value in settings.items() if name not in later}
-        known_inputs = {name: digest for name, digest in read.items() if digest or name in began["inputs"]}
+        known_inputs = {
+            name: digest for name, digest in read.items() if digest or name in began["inputs"]
+        }
         if earlier.name == f"{config.name}-{_digest(config, known, known_inputs)}":
             return earlier
     return folder
@@ -157,7 +189,9 @@ def _begun_runs(config: RunConfig) -> dict[Path, dict[str, Any]]:
         if file.parent.name.rpartition("-")[0] == config.name:
             with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
                 content = json.loads(file.read_bytes())
-                begun[file.parent] = content | {name: dict(content[name]) for name in ("config", "inputs")}
+                begun[file.parent] = content | {
+                    name: dict(content[name]) for name in ("config", "inputs")
+                }
     return begun
 
 
@@ -188,7 +222,9 @@ def what_differs(config: VideoConfig) -> str:
     for kind, records in inputs(config, splits).items():
         recorded = before["inputs"].get(kind)
         if isinstance(records, Mapping) and isinstance(recorded, Mapping):
-            if names := [name for name in records if name in recorded and records[name] != recorded[name]]:
+            if names := [
+                name for name in records if name in recorded and records[name] != recorded[name]
+            ]:
                 differ.append(f"other {kind}: {', '.join(names)}")
         elif records != recorded:
             differ.append(f"another {kind}")
@@ -196,16 +232,22 @@ def what_differs(config: VideoConfig) -> str:
 
 
 def folder_digest(folder: Path) -> str:
-    """SHA-256 of names and contents of a body's existing files. Raises ConfigError for a missing folder."""
+    """SHA-256 of names and contents of a body's existing files. Raises ConfigError for a missing
+    folder.
+    """
     if not folder.is_dir():
         raise ConfigError(f"{folder}: expected a folder of body model files, found none")
-    present = ([folder / name for name in names if (folder / name).is_file()] for names in BODY_FILES)
+    present = (
+        [folder / name for name in names if (folder / name).is_file()] for names in BODY_FILES
+    )
     lines = [f"{files[0].name} {file_digest(files[0])}" for files in present if files]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def file_digest(file: Path) -> str:
-    """SHA-256 of a file's content, cached by size and time. Raises ConfigError for a missing file."""
+    """SHA-256 of a file's content, cached by size and time. Raises ConfigError for a missing
+    file.
+    """
     if not file.is_file():
         raise ConfigError(f"{file}: expected a file, found none")
     status = file.stat()
@@ -221,7 +263,8 @@ def _file_digest(file: Path, size: int, mtime_ns: int) -> str:  # noqa: ARG001 -
 def replace_file(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Replace a file atomically and durably: readers see the old content or the new one."""
     part = path.with_name(f".{path.name}.part")
-    part.unlink(missing_ok=True)  # left by a killed run, or a link: it is replaced, never written through
+    # left by a killed run, or a link: it is replaced, never written through
+    part.unlink(missing_ok=True)
     with part.open("xb") as stream:
         write(stream)
         stream.flush()

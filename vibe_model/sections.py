@@ -20,7 +20,8 @@ from vibe_model.vibe.config import MPOSER, OF_VIBE, UNLESS_SET, MPoserConfig
 C = TypeVar("C", bound=RunConfig)
 
 VIBE: Final = models.find("vibe")
-EMBEDDED: Final = "embedded"  # preset for demo data: if [vibe] has it, so has every model with such a preset
+# preset for demo data: if [vibe] has it, so has every model with such a preset
+EMBEDDED: Final = "embedded"
 # Keys that name splits.
 SPLITS: Final = ("datasets_2d", "datasets_3d", "poses_3d", "motion", "validation", "evaluation")
 
@@ -30,13 +31,18 @@ class WhichRuns:
     """Runs of a model by its section. Defaults for demo data differ: `which_runs`."""
 
     preset: str = "published"  # the other keys start from it; unless set, `embedded` for demo data
-    variant: str | None = None  # an ablation, which overrides the keys that it changes; join several by +
-    baseline: bool = True  # evaluation trains the per-frame baseline, too; unless set, for demo data only VIBE's does
-    report: bool = False  # `Report` trains and evaluates this model; unless set, it does so for demo data
+    # an ablation, which overrides the keys that it changes; join several by +
+    variant: str | None = None
+    # evaluation trains the per-frame baseline, too; unless set, for demo data only VIBE's does
+    baseline: bool = True
+    # `Report` trains and evaluates this model; unless set, it does so for demo data
+    report: bool = False
 
 
 def which_runs(s: Settings, model: Model = VIBE) -> WhichRuns:
-    """Runs of a model by its section; on demo data with its short preset, if any. Raises ConfigError."""
+    """Runs of a model by its section; on demo data with its short preset, if any. Raises
+    ConfigError.
+    """
     demo = s.embedded.enabled
     defaults = WhichRuns(
         preset=EMBEDDED if _small(s, model) and EMBEDDED in model.presets else model.preset,
@@ -53,41 +59,69 @@ def _small(s: Settings, model: Model) -> bool:
 
 def not_small(s: Settings, model: Model) -> str:
     """Note for a model that trains on demo data without a preset for them; "" for others."""
-    if not _small(s, model) or EMBEDDED in model.presets or "preset" in s.source.section(model.section):
+    if (
+        not _small(s, model)
+        or EMBEDDED in model.presets
+        or "preset" in s.source.section(model.section)
+    ):
         return ""
-    return f"{model.title} has no preset {EMBEDDED!r}, for demo data: it is trained by its preset {model.preset!r}"
+    return (
+        f"{model.title} has no preset {EMBEDDED!r}, for demo data: it is trained by its "
+        f"preset {model.preset!r}"
+    )
 
 
 def without_depth(config: object) -> str:
-    """Note for a training on 2D labels alone; "" for others, and for configurations without such labels."""
+    """Note for a training on 2D labels alone; "" for others, and for configurations without such
+    labels.
+    """
     if getattr(config, "datasets_3d", True):
         return ""
     return "datasets_3d is empty: without 3D labels, training learns 2D joints, and no depth"
 
 
-def model_settings(s: Settings, model: Model, given: str = "", seed: int | None = None) -> VideoConfig:
-    """A model's configuration. given: variant of an option, overrides luigi.cfg's. Raises ConfigError."""
-    runs, section = which_runs(s, model), s.source.section(model.section)
+def model_settings(
+    s: Settings, model: Model, given: str = "", seed: int | None = None
+) -> VideoConfig:
+    """A model's configuration. given: variant of an option, overrides luigi.cfg's. Raises
+    ConfigError.
+    """
+    runs = which_runs(s, model)
+    section = s.source.section(model.section)
     values = _own(section, model, runs.preset, besides=tuple(asdict(runs)))
     preset = model.presets[runs.preset]()
-    paths, variant = s.paths, given or runs.variant or ""
-    values |= {"cache": paths.cache, "runs": paths.runs, "body": paths.body, "stream": s.stream.name}
+    paths = s.paths
+    variant = given or runs.variant or ""
+    values |= {
+        "cache": paths.cache,
+        "runs": paths.runs,
+        "body": paths.body,
+        "stream": s.stream.name,
+    }
     values |= {} if seed is None else {"seed": seed}
     values["feature_size"] = s.stream.stream.dim
-    for name in ("datasets_2d", "evaluation") if runs.preset == EMBEDDED else ():  # of the enabled datasets
-        enabled = tuple(split for split in getattr(preset, name) if split.split("/")[0] in s.data.datasets)
+    # of the enabled datasets
+    for name in ("datasets_2d", "evaluation") if runs.preset == EMBEDDED else ():
+        enabled = tuple(
+            split for split in getattr(preset, name) if split.split("/")[0] in s.data.datasets
+        )
         if name not in values and (enabled or name == "datasets_2d"):
             values[name] = enabled
     with _name_section(section, variant_by_option=bool(given)):
         config = replace(preset, **values)
         # Settings of a variant override luigi.cfg.
-        return replace(models.variant_of(config, variant), name=f"{config.name}-{variant}" if variant else config.name)
+        return replace(
+            models.variant_of(config, variant),
+            name=f"{config.name}-{variant}" if variant else config.name,
+        )
 
 
 def mposer_settings(s: Settings, train: VideoConfig) -> MPoserConfig:
     """[mposer], with settings that a generator's decide. Raises ConfigError."""
     decided: dict[str, Any] = {name: getattr(train, name) for name in OF_VIBE}
-    motion = decided["motion"] = tuple(split for split in train.motion if split not in train.leave_out)
+    motion = decided["motion"] = tuple(
+        split for split in train.motion if split not in train.leave_out
+    )
     for name in ("strides", "window_weights"):  # other splits change nothing here
         decided[name] = {split: value for split, value in decided[name].items() if split in motion}
     with _name_section(s.source.section(VIBE.section)):
@@ -99,7 +133,9 @@ def other_settings(s: Settings, training: Training) -> RunConfig:
     section = s.source.section(training.section)
     preset = _preset_of(s, training)
     values = _own(section, training, preset, besides=("preset",))
-    of_vibe = {name: getattr(model_settings(s, VIBE), name) for name in UNLESS_SET if training is MPOSER}
+    of_vibe = {
+        name: getattr(model_settings(s, VIBE), name) for name in UNLESS_SET if training is MPOSER
+    }
     with _name_section(section):
         return replace(training.presets[preset](), **of_vibe | values)
 
@@ -110,9 +146,13 @@ def _preset_of(s: Settings, training: Training) -> str:
     return s.source.section(training.section).get("preset", usual)
 
 
-def _own(section: Section, training: Training, preset: str, *, besides: tuple[str, ...]) -> dict[str, Any]:
+def _own(
+    section: Section, training: Training, preset: str, *, besides: tuple[str, ...]
+) -> dict[str, Any]:
     if preset not in training.presets:
-        raise ConfigError(f"{section.where('preset')} = {preset}: expected one of {', '.join(training.presets)}")
+        raise ConfigError(
+            f"{section.where('preset')} = {preset}: expected one of {', '.join(training.presets)}"
+        )
     for key in section:
         if key in training.elsewhere:
             sections = "[vibe] or [paths]" if training is MPOSER else "[paths] or [features]"
@@ -123,7 +163,9 @@ def _own(section: Section, training: Training, preset: str, *, besides: tuple[st
 
 @contextmanager
 def _name_section(section: Section, *, variant_by_option: bool = False) -> Iterator[None]:
-    """Context in which errors of a configuration name the line of luigi.cfg, or the option `--variant`."""
+    """Context in which errors of a configuration name the line of luigi.cfg, or the option
+    `--variant`.
+    """
     try:
         yield
     except ConfigError as error:
@@ -147,19 +189,26 @@ def _check_model(s: Settings, model: Model, config: VideoConfig) -> None:
     for key in ("strides", "tracks"):  # training would ignore other splits
         for name in getattr(config, key) if key in s.source.section(model.section) else ():
             if name not in splits and name.split("/")[0] not in broken:
-                raise ConfigError(f"{where(key)}: there is no split {name}; known: {', '.join(splits)}")
+                raise ConfigError(
+                    f"{where(key)}: there is no split {name}; known: {', '.join(splits)}"
+                )
     # Torch would refuse these only when training begins.
     if config.hold == "device" and config.device == "cpu":
-        raise ConfigError(f"{where('hold')} = device: device is cpu, whose memory is called ram. Take ram, or auto.")
+        raise ConfigError(
+            f"{where('hold')} = device: device is cpu, whose memory is called ram. Take ram, or "
+            "auto."
+        )
     if config.processes > 1 and config.device.startswith("cuda:"):
         raise ConfigError(
-            f"{where('processes')} = {config.processes}: device is {config.device}, but each of several processes has "
-            "a GPU of its own. Take device = cuda."
+            f"{where('processes')} = {config.processes}: device is {config.device}, but each "
+            "of several processes has a GPU of its own. Take device = cuda."
         )
 
 
 def check_inputs(s: Settings, config: RunConfig, section_name: str = VIBE.section) -> None:
-    """Check splits, streams and checkpoint of a configuration, before hours of conversion. Raises ConfigError."""
+    """Check splits, streams and checkpoint of a configuration, before hours of conversion. Raises
+    ConfigError.
+    """
     splits, broken = s.known_splits(s.data.datasets)
     if isinstance(config, VideoConfig):
         section = s.source.section(config.MODEL)
@@ -176,11 +225,16 @@ def check_inputs(s: Settings, config: RunConfig, section_name: str = VIBE.sectio
                 raise ConfigError(f"{at}: {broken[dataset]}")
             if dataset not in s.data.datasets:
                 raise ConfigError(
-                    f"{at}: {name} is to be used, but [data] datasets does not enable it. Enable it, or set "
-                    f"{', '.join(SPLITS)} to enabled datasets."
+                    f"{at}: {name} is to be used, but [data] datasets does not enable it. "
+                    f"Enable it, or set {', '.join(SPLITS)} to enabled datasets."
                 )
-            suited = [n for n in splits if n.endswith("/train") or key in ("validation", "evaluation")] or splits
-            raise ConfigError(f"{at}: there is no split {name}{did_you_mean(name, suited)} known: {', '.join(splits)}")
+            suited = [
+                n for n in splits if n.endswith("/train") or key in ("validation", "evaluation")
+            ] or splits
+            raise ConfigError(
+                f"{at}: there is no split {name}{did_you_mean(name, suited)} known: "
+                f"{', '.join(splits)}"
+            )
     specs = {spec.name: spec.stream for spec in s.streams}
     streams = config.streams if isinstance(config, VideoConfig) else {}
     for split in (split for split in streams if split in splits):
@@ -190,21 +244,30 @@ def check_inputs(s: Settings, config: RunConfig, section_name: str = VIBE.sectio
         columns = {*reader.columns(part, body=True), *extra, *OF_TRACKS}
         for name in (name for name in streams[split] if name in specs):
             if missing := [column for column in specs[name].needs if column not in columns]:
-                keys = (key for key in SPLITS if split in map(split_of, getattr(config, key, ())) and key != "motion")
-                message = f"stream {name!r} is computed from {', '.join(missing)}, which {split} does not have."
+                keys = (
+                    key
+                    for key in SPLITS
+                    if split in map(split_of, getattr(config, key, ())) and key != "motion"
+                )
+                message = (
+                    f"stream {name!r} is computed from {', '.join(missing)}, which {split} "
+                    "does not have."
+                )
                 do = "Use other splits, or a variant without this stream."
                 raise ConfigError(f"{section.where(next(keys))}: {message} {do}")
     pretrained = getattr(config, "pretrained", None)
     if pretrained is not None and not pretrained.is_file():
         raise ConfigError(
-            f"{section.where('pretrained')} = {pretrained}: there is no such file. Name another, or none."
+            f"{section.where('pretrained')} = {pretrained}: there is no such file. Name "
+            "another, or none."
         )
 
 
 def _values(s: Settings) -> Iterator[SettingValue]:
     """Effective values and defaults of every section."""
     for model in models.every():
-        runs, config = which_runs(s, model), model_settings(s, model)
+        runs = which_runs(s, model)
+        config = model_settings(s, model)
         usual = asdict(WhichRuns(preset=model.preset, report=model is VIBE))
         yield from _values_of(model, config, runs.preset, asdict(runs), usual)
     yield from other_values(s, MPOSER)
@@ -212,14 +275,21 @@ def _values(s: Settings) -> Iterator[SettingValue]:
 
 def other_values(s: Settings, training: Training) -> Iterator[SettingValue]:
     """Values of the section of a training that belongs to no model."""
-    preset, config = _preset_of(s, training), other_settings(s, training)
+    preset = _preset_of(s, training)
+    config = other_settings(s, training)
     return _values_of(training, config, preset, {"preset": preset}, {"preset": training.preset})
 
 
 def _values_of(
-    training: Training, config: RunConfig, preset: str, values: Mapping[str, Any], usual: Mapping[str, Any]
+    training: Training,
+    config: RunConfig,
+    preset: str,
+    values: Mapping[str, Any],
+    usual: Mapping[str, Any],
 ) -> Iterator[SettingValue]:
-    yield from (SettingValue(training.section, key, value, usual[key]) for key, value in values.items())
+    yield from (
+        SettingValue(training.section, key, value, usual[key]) for key, value in values.items()
+    )
     unset = training.presets[preset]()
     for key in training.settable:
         yield SettingValue(training.section, key, getattr(config, key), getattr(unset, key))
@@ -228,7 +298,11 @@ def _values_of(
 def _check_all_inputs(s: Settings) -> None:
     for model in models.every():
         section = s.source.section(model.section)
-        if model is VIBE or section.keys() - {"report"} or (section and which_runs(s, model).report):
+        if (
+            model is VIBE
+            or section.keys() - {"report"}
+            or (section and which_runs(s, model).report)
+        ):
             check_inputs(s, model_settings(s, model))
 
 

@@ -1,4 +1,6 @@
-"""Settings of every training and of every model: typed, checked, to JSON and back. No torch.  [settings] -> training"""
+"""Settings of every training and of every model: typed, checked, to JSON and back. No torch.
+[settings] -> training
+"""
 
 from __future__ import annotations
 
@@ -24,9 +26,12 @@ import cache
 from pipeline.errors import ConfigError, expected
 
 Share = Annotated[float, Field(ge=0, lt=1)]
-Place = Annotated[cache.Root, BeforeValidator(lambda place: place if cache.is_url(str(place)) else Path(place))]
+Place = Annotated[
+    cache.Root, BeforeValidator(lambda place: place if cache.is_url(str(place)) else Path(place))
+]
 
-# Which tracks of a split are evaluated, as a pattern of their names: Human3.6M's protocol 2 has one camera.
+# Which tracks of a split are evaluated, as a pattern of their names: Human3.6M's protocol 2 has one
+# camera.
 PUBLISHED_TRACKS: Final[Mapping[str, str]] = {"h36m/val": "*60457274*"}
 
 EMBEDDED: Final[Mapping[str, Any]] = {
@@ -54,18 +59,26 @@ class Reading(NamedTuple):
     stream: str  # its name in the cache
     size: int  # numbers a row
     history: int = 0  # rows before the frame's own
-    of_keypoints: bool = False  # is it computed from the 2D keypoints, which may be projections of the truth?
+    # is it computed from the 2D keypoints, which may be projections of the truth?
+    of_keypoints: bool = False
 
 
-@dataclass(frozen=True, kw_only=True, config={"extra": "forbid", "allow_inf_nan": False, "defer_build": True})
+@dataclass(
+    frozen=True,
+    kw_only=True,
+    config={"extra": "forbid", "allow_inf_nan": False, "defer_build": True},
+)
 class RunConfig:
     """Settings of every training. Raises ConfigError for invalid values and contradictions."""
 
-    VERSION: ClassVar[Mapping[str, int]]  # raised by hand when equal inputs and settings would train to other numbers
-    NEUTRAL: ClassVar[frozenset[str]]  # settings that change no number: where things are, how often the state is saved
+    # raised by hand when equal inputs and settings would train to other numbers
+    VERSION: ClassVar[Mapping[str, int]]
+    # settings that change no number: where things are, how often the state is saved
+    NEUTRAL: ClassVar[frozenset[str]]
     # Fields that no luigi.cfg sets, since they follow from others.
     FIXED: ClassVar[frozenset[str]] = frozenset({"threads", "max_non_finite"})
-    # Columns that batches have beside the labels, as `Split.read` returns them: ("bbox", "intrinsics").
+    # Columns that batches have beside the labels, as `Split.read` returns them: ("bbox",
+    # "intrinsics").
     fields: ClassVar[tuple[str, ...]] = ()
 
     # Where things are. None of these paths decides a number; the content there does.
@@ -76,20 +89,25 @@ class RunConfig:
     # Windows.
     seqlen: PositiveInt = 16  # frames in a training window
     stride: PositiveInt = 16  # frames from one window's start to the next
-    strides: Mapping[str, PositiveInt] = field(default_factory=dict)  # by split, where it differs from `stride`
-    # By split: how often its windows are drawn, relative to other splits of the same part of a batch; 1 unless set.
+    # by split, where it differs from `stride`
+    strides: Mapping[str, PositiveInt] = field(default_factory=dict)
+    # By split: how often its windows are drawn, relative to other splits of the same part of a
+    # batch; 1 unless set.
     window_weights: Mapping[str, PositiveFloat] = field(default_factory=dict)
-    tail: Literal["drop", "cover"] = "drop"  # last frames of a track, short of a stride; cover: one more window
-    motion: tuple[str, ...] = ("amass/train",)  # splits of real motion, for a discriminator, a prior or an embedding
-    # Chooses the best epoch, by PA-MPJPE or, if no split has 3D labels, by the error in 2D: SPLIT, SPLIT:PATTERN of
-    # tracks, or SPLIT:1/10 of its videos. They are not trained on.
+    # last frames of a track, short of a stride; cover: one more window
+    tail: Literal["drop", "cover"] = "drop"
+    # splits of real motion, for a discriminator, a prior or an embedding
+    motion: tuple[str, ...] = ("amass/train",)
+    # Chooses the best epoch, by PA-MPJPE or, if no split has 3D labels, by the error in 2D: SPLIT,
+    # SPLIT:PATTERN of tracks, or SPLIT:1/10 of its videos. They are not trained on.
     validation: tuple[str, ...] = ("3dpw/validation",)
 
     # Training.
     batch_size: PositiveInt = 32  # windows per step
     iterations: PositiveInt = 500  # steps per epoch
     epochs: PositiveInt = 30  # each ends with a validation
-    plateau_factor: Share = 0.1  # multiplies the learning rates when the validation score no longer falls
+    # multiplies the learning rates when the validation score no longer falls
+    plateau_factor: Share = 0.1
     plateau_patience: NonNegativeInt = 5  # epochs without a better score that are tolerated
     max_non_finite: PositiveInt = 10  # steps in a row without a finite loss before training stops
     seed: NonNegativeInt = 0  # of initial weights, dropout and the order of windows
@@ -97,7 +115,8 @@ class RunConfig:
     # The machine.
     device: str = "auto"  # auto (cuda when there is one), cpu, cuda, cuda:1, ...
     threads: NonNegativeInt = 0  # of one operation on the CPU; 0: torch's own choice
-    checkpoint_every: PositiveInt = 100  # steps from one saved state to the next; each epoch's end is one, too
+    # steps from one saved state to the next; each epoch's end is one, too
+    checkpoint_every: PositiveInt = 100
 
     @model_validator(mode="wrap")
     @classmethod
@@ -124,7 +143,9 @@ class RunConfig:
         """Names of settings that have their defaults."""
         names = set()
         for setting in fields(self):
-            usual = setting.default if setting.default_factory is MISSING else setting.default_factory()
+            usual = (
+                setting.default if setting.default_factory is MISSING else setting.default_factory()
+            )
             if getattr(self, setting.name) == usual:
                 names.add(setting.name)
         return names
@@ -140,7 +161,9 @@ class RunConfig:
 
     def left_out(self, split: str) -> tuple[str, ...]:
         """Patterns of a training split's tracks that are not trained on."""
-        named = (name.partition(":") for name in (*getattr(self, "leave_out", ()), *self.validation))
+        named = (
+            name.partition(":") for name in (*getattr(self, "leave_out", ()), *self.validation)
+        )
         return tuple(tracks for of, colon, tracks in named if of == split and colon)
 
     def streams_of(self, part: str) -> tuple[str, ...]:
@@ -161,7 +184,8 @@ class RunConfig:
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Self:
         """Inverse of `as_dict`. Raises ConfigError for unknown names."""
-        return cls(**{name: value for name, value in raw.items() if name != "tag"})  # of an earlier version
+        # of an earlier version
+        return cls(**{name: value for name, value in raw.items() if name != "tag"})
 
     def as_dict(self) -> dict[str, Any]:
         """All settings as in JSON: paths as text, tuples as lists."""
@@ -175,24 +199,38 @@ class VideoConfig(RunConfig):
 
     MODEL: ClassVar[str]  # its name in `vibe_model.models`
     TERMS: ClassVar[tuple[str, ...]] = ()  # of the loss that have a setting `<term>_weight`
-    # Settings of checkpoints that other trainings make: the Luigi task that does, and the setting that needs none.
+    # Settings of checkpoints that other trainings make: the Luigi task that does, and the setting
+    # that needs none.
     MADE_BY: ClassVar[Mapping[str, tuple[str, str]]] = {}
     NEUTRAL: ClassVar[frozenset[str]] = frozenset(
-        {"name", "cache", "runs", "body", "pretrained", "processes", "checkpoint_every", "hold", "read_workers"}
+        {
+            "name",
+            "cache",
+            "runs",
+            "body",
+            "pretrained",
+            "processes",
+            "checkpoint_every",
+            "hold",
+            "read_workers",
+        }
     )
 
     FIXED: ClassVar[frozenset[str]] = RunConfig.FIXED | {"feature_size", "leave_out", "eval_batch"}
 
     # Where things are.
     body: Path | None = None  # folder of the SMPL files; None: the procedural body
-    pretrained: Path | None = None  # checkpoint to start from: of this model, or VIBE's or SPIN's regressor
+    # checkpoint to start from: of this model, or VIBE's or SPIN's regressor
+    pretrained: Path | None = None
 
     # Windows.
     stream: str = "resnet50"
     datasets_2d: tuple[str, ...] = ()  # splits for the 2D part of a batch
     datasets_3d: tuple[str, ...] = ()  # splits for the 3D part of a batch
-    share_2d: Share = 0.6  # 2D part of a batch, rounded down to windows, when there are both 2D and 3D datasets
-    leave_out: tuple[str, ...] = ()  # of these splits and `motion`: not to train on, as 3dpw/train, h36m/train:S5*
+    # 2D part of a batch, rounded down to windows, when there are both 2D and 3D datasets
+    share_2d: Share = 0.6
+    # of these splits and `motion`: not to train on, as 3dpw/train, h36m/train:S5*
+    leave_out: tuple[str, ...] = ()
     evaluation: tuple[str, ...] = ()  # splits that the trained model is evaluated on
     # By split: evaluate only tracks whose names match a pattern (`*`, `?`, `[...]`).
     tracks: Mapping[str, str] = field(default_factory=lambda: dict(PUBLISHED_TRACKS))
@@ -200,15 +238,20 @@ class VideoConfig(RunConfig):
 
     # Training.
     lr_generator: PositiveFloat = 5e-5  # Adam's learning rate
-    lr_discriminator: PositiveFloat = 1e-4  # Adam's learning rate for the discriminator, where there is one
+    # Adam's learning rate for the discriminator, where there is one
+    lr_discriminator: PositiveFloat = 1e-4
 
     # The machine.
-    processes: NonNegativeInt = 1  # share each batch, one GPU each; 0: one per GPU. A run resumes with the same number
-    precision: Literal["fp32", "bf16"] = "fp32"  # bf16: matrix products in bfloat16, everything else in float32
-    # Where features are during training. none: read with each batch; ram, device: read once, an error where they need
-    # more than 80% of the free memory; auto: the first of device, ram and none that they fit into.
+    # share each batch, one GPU each; 0: one per GPU. A run resumes with the same number
+    processes: NonNegativeInt = 1
+    # bf16: matrix products in bfloat16, everything else in float32
+    precision: Literal["fp32", "bf16"] = "fp32"
+    # Where features are during training. none: read with each batch; ram, device: read once, an
+    # error where they need more than 80% of the free memory; auto: the first of device, ram and
+    # none that they fit into.
     hold: Literal["none", "ram", "device", "auto"] = "auto"
-    read_workers: NonNegativeInt = 0  # processes that read batches ahead; 0: a thread, which suffices for a local disk
+    # processes that read batches ahead; 0: a thread, which suffices for a local disk
+    read_workers: NonNegativeInt = 0
     eval_batch: PositiveInt = 16  # windows
 
     def check_feature_size(self) -> None:
@@ -216,26 +259,43 @@ class VideoConfig(RunConfig):
 
     def check_consistency(self) -> None:
         if not self.training_splits:
-            raise ConfigError("datasets_2d, datasets_3d: expected at least one split to train on, found none")
+            raise ConfigError(
+                "datasets_2d, datasets_3d: expected at least one split to train on, found none"
+            )
         if not self.validation:
-            raise ConfigError("validation: expected at least one split, to choose the best epoch by; found none")
+            raise ConfigError(
+                "validation: expected at least one split, to choose the best epoch by; found none"
+            )
         if self.processes > self.batch_size:
             raise ConfigError(
-                f"processes: expected at most batch_size, {self.batch_size}: each has a window; found {self.processes}"
+                f"processes: expected at most batch_size, {self.batch_size}: each has a window; "
+                f"found {self.processes}"
             )
         if self.uses_motion and not self.part("motion"):
             raise ConfigError(
-                "motion: expected splits of real motion for the discriminator, found none. Or: prior = none."
+                "motion: expected splits of real motion for the discriminator, found none. Or: "
+                "prior = none."
             )
         splits = {*self.datasets_2d, *self.datasets_3d, *self.motion}
         for name, named in (("leave_out", self.leave_out), ("window_weights", self.window_weights)):
             if idle := sorted({*map(split_of, named)} - splits):
-                raise ConfigError(f"{name}: expected splits that are trained on, found {', '.join(idle)}")
-        if partly := [name for name in self.leave_out if ":" in name and split_of(name) in self.motion]:
-            raise ConfigError(f"leave_out: expected whole splits of motion, found {', '.join(partly)}")
-        if self.part("datasets_2d") and self.part("datasets_3d") and not 0 < self.windows_2d < self.batch_size:
+                raise ConfigError(
+                    f"{name}: expected splits that are trained on, found {', '.join(idle)}"
+                )
+        if partly := [
+            name for name in self.leave_out if ":" in name and split_of(name) in self.motion
+        ]:
             raise ConfigError(
-                f"share_2d: {self.share_2d} of a batch of {self.batch_size} leaves no window for one of 2D and 3D. "
+                f"leave_out: expected whole splits of motion, found {', '.join(partly)}"
+            )
+        if (
+            self.part("datasets_2d")
+            and self.part("datasets_3d")
+            and not 0 < self.windows_2d < self.batch_size
+        ):
+            raise ConfigError(
+                f"share_2d: {self.share_2d} of a batch of {self.batch_size} leaves no window "
+                "for one of 2D and 3D. "
                 "Use a larger batch, another share, or only one kind of dataset."
             )
 
@@ -277,7 +337,9 @@ class VideoConfig(RunConfig):
 
     def files(self) -> dict[str, Path | None]:
         """Further files that decide a run, by name. Raises ConfigError for a missing one."""
-        made = {name: getattr(self, name) if name in self.reads_made else None for name in self.MADE_BY}
+        made = {
+            name: getattr(self, name) if name in self.reads_made else None for name in self.MADE_BY
+        }
         for name, file in made.items():
             if file is not None and not file.is_file():
                 raise self.not_made(name)
@@ -317,7 +379,9 @@ class VideoConfig(RunConfig):
     def streams(self) -> dict[str, tuple[str, ...]]:
         by_split: dict[str, tuple[str, ...]] = {}
         read = [(split, self.streams_of(part)) for part in self.parts for split in self.part(part)]
-        read += [(split, (self.stream,)) for split in (*map(split_of, self.validation), *self.evaluation)]
+        read += [
+            (split, (self.stream,)) for split in (*map(split_of, self.validation), *self.evaluation)
+        ]
         extra = [reading.stream for reading in self.extra_streams.values()]
         for split, names in read:
             if names:

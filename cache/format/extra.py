@@ -1,4 +1,6 @@
-"""Extra columns, declared by a dataset's reader and stored in the split's manifest under `extra`.  [cache]"""
+"""Extra columns, declared by a dataset's reader and stored in the split's manifest under `extra`.
+[cache]
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,8 @@ from cache.format.layout import COLUMNS, FEATURES, TABLES, TEXTS, ColumnSpec, st
 Array = NDArray[Any]
 Mirror = Callable[[Array], Array]  # (N, *shape) -> (N, *shape), in the mirrored image
 Pairs = tuple[tuple[int, int], ...]  # entries along the first axis that mirroring swaps
-FindMirror = Callable[[str, str], Mirror | None]  # dataset, column -> its function; None if it is not installed
+# dataset, column -> its function; None if it is not installed
+FindMirror = Callable[[str, str], Mirror | None]
 
 EXTRA: Final = "extra"  # of a split's manifest
 FUNCTION: Final = "function"  # stands for a function in a manifest
@@ -34,16 +37,21 @@ _PREFIXES: Final = ("track_", "run_", "video_")  # of tables
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExtraColumn:
-    """A column of rows or tracks that a dataset's reader declares, as `foot_contact`. Raises ValueError if invalid."""
+    """A column of rows or tracks that a dataset's reader declares, as `foot_contact`. Raises
+    ValueError if invalid.
+    """
 
     name: str  # a lower-case letter, then lower-case letters, digits and _
     about: str  # its meaning, in one line
     unit: str = ""
     shape: tuple[int, ...] = ()  # of one row or track
-    dtype: str = "float32"  # a key of FILLS: float32, float64, int8, int16, int32, int64, or uint8 for flags, 0 or 1
-    fill: float | int | None = None  # a value that no datum has; None: NaN of floats, -1 of integers, 255 of flags
+    # a key of FILLS: float32, float64, int8, int16, int32, int64, or uint8 for flags, 0 or 1
+    dtype: str = "float32"
+    # a value that no datum has; None: NaN of floats, -1 of integers, 255 of flags
+    fill: float | int | None = None
     per: Literal["row", "track"] = "row"
-    mirror: Pairs | Mirror | Literal["function"] | None = None  # how mirroring changes it; None: not at all
+    # how mirroring changes it; None: not at all
+    mirror: Pairs | Mirror | Literal["function"] | None = None
 
     def __post_init__(self) -> None:
         if self.fill is None:
@@ -53,10 +61,14 @@ class ExtraColumn:
 
     def _problems(self) -> Iterator[str]:
         taken = self.name in _RESERVED or (self.array in _RESERVED and self.per == "track")
-        if not _NAME.fullmatch(self.name) or self.name.startswith(_PREFIXES) or stream_of(self.name) != self.name:
+        if (
+            not _NAME.fullmatch(self.name)
+            or self.name.startswith(_PREFIXES)
+            or stream_of(self.name) != self.name
+        ):
             yield (
-                f"expected lower-case letters, digits and _, not beginning with {', '.join(_PREFIXES)}, and not ending "
-                "in _ok, _key or _at"
+                "expected lower-case letters, digits and _, not beginning with "
+                f"{', '.join(_PREFIXES)}, and not ending in _ok, _key or _at"
             )
         if taken or (self.name == "intrinsics" and self.shape != (3, 3)):
             yield "the cache uses this name for something else: choose another"
@@ -65,7 +77,9 @@ class ExtraColumn:
         if self.dtype not in FILLS:
             yield f"dtype {self.dtype!r}, expected one of {', '.join(FILLS)}"
             return
-        if not isinstance(self.shape, tuple) or not all(isinstance(n, int) and n > 0 for n in self.shape):
+        if not isinstance(self.shape, tuple) or not all(
+            isinstance(n, int) and n > 0 for n in self.shape
+        ):
             yield f"shape {self.shape}, expected a tuple of whole numbers from 1, as (4,)"
         if self.per not in ("row", "track"):
             yield f"per {self.per!r}, expected row or track"
@@ -75,16 +89,26 @@ class ExtraColumn:
             entries = [entry for pair in self.mirror for entry in pair]
             length = self.shape[0] if self.shape else 0
             if len(set(entries)) < len(entries) or not set(entries) <= set(range(length)):
-                yield f"mirror {self.mirror}: expected pairs of the first axis' {length} entries, each in one pair"
+                yield (
+                    f"mirror {self.mirror}: expected pairs of the first axis' {length} "
+                    "entries, each in one pair"
+                )
         elif self.mirror not in (None, FUNCTION) and not callable(self.mirror):
             yield f"mirror {self.mirror!r}: expected pairs, a function or None"
 
     def _fill_is_representable(self) -> bool:
         if isinstance(self.fill, float) and self.dtype.startswith("float"):
-            exact = math.isfinite(self.fill) and float(np.dtype(self.dtype).type(self.fill)) == self.fill
+            exact = (
+                math.isfinite(self.fill)
+                and float(np.dtype(self.dtype).type(self.fill)) == self.fill
+            )
             return math.isnan(self.fill) or exact
         bounds = np.iinfo(self.dtype) if not self.dtype.startswith("float") else None
-        return bounds is not None and isinstance(self.fill, int) and bounds.min <= self.fill <= bounds.max
+        return (
+            bounds is not None
+            and isinstance(self.fill, int)
+            and bounds.min <= self.fill <= bounds.max
+        )
 
     @classmethod
     def from_manifest(cls, manifest: Mapping[str, Any]) -> dict[str, Self]:
@@ -93,12 +117,22 @@ class ExtraColumn:
         for name, entries in manifest.get(EXTRA, {}).items():
             try:
                 pairs = entries["mirror"]
-                mirror = tuple((int(a), int(b)) for a, b in pairs) if isinstance(pairs, list) else pairs
+                mirror = (
+                    tuple((int(a), int(b)) for a, b in pairs) if isinstance(pairs, list) else pairs
+                )
                 fill = math.nan if entries["fill"] == "NaN" else entries["fill"]
-                fields = {**entries, "shape": tuple(entries["shape"]), "fill": fill, "mirror": mirror}
+                fields = {
+                    **entries,
+                    "shape": tuple(entries["shape"]),
+                    "fill": fill,
+                    "mirror": mirror,
+                }
                 extras[name] = cls(name=name, **fields)
             except (TypeError, ValueError, KeyError, AttributeError) as error:
-                problem = f"the manifest's extra column {name!r} is invalid: {error}. Use the version that wrote it."
+                problem = (
+                    f"the manifest's extra column {name!r} is invalid: {error}. Use the "
+                    "version that wrote it."
+                )
                 raise CacheError(problem) from error
         return extras
 
@@ -115,8 +149,16 @@ class ExtraColumn:
     def as_json(self) -> dict[str, Any]:
         """The manifest's entry: all fields except the name."""
         no_number = isinstance(self.fill, float) and math.isnan(self.fill)
-        mirror = [list(pair) for pair in self.mirror] if isinstance(self.mirror, tuple) else self.mirror and FUNCTION
-        entries = {**asdict(self), "shape": list(self.shape), "fill": "NaN" if no_number else self.fill}
+        mirror = (
+            [list(pair) for pair in self.mirror]
+            if isinstance(self.mirror, tuple)
+            else self.mirror and FUNCTION
+        )
+        entries = {
+            **asdict(self),
+            "shape": list(self.shape),
+            "fill": "NaN" if no_number else self.fill,
+        }
         del entries["name"]
         return entries | {"mirror": mirror}
 
@@ -147,13 +189,15 @@ class ExtraColumn:
         function = self.mirror if callable(self.mirror) else next(filter(None, finders), None)
         if function is None:
             raise CacheError(
-                f"{split}: column {self.name!r} is mirrored by a function of the package that reads the dataset, which "
-                "is not loaded here. Install it and `import pipeline.datasets`, or read the column of a stream without "
-                "mirrored crops."
+                f"{split}: column {self.name!r} is mirrored by a function of the package that "
+                "reads the dataset, which is not loaded here. Install it and `import "
+                "pipeline.datasets`, or read the column of a stream without mirrored crops."
             )
         out = np.asarray(function(values))
         if out.shape != values.shape:
-            raise CacheError(f"{split}: column {self.name!r}: mirror gave {out.shape}, expected {values.shape}")
+            raise CacheError(
+                f"{split}: column {self.name!r}: mirror gave {out.shape}, expected {values.shape}"
+            )
         return out
 
 

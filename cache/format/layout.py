@@ -1,4 +1,6 @@
-"""Names, columns and Zarr metadata of the cache, as docs/cache-format.md describes them.  [cache]"""
+"""Names, columns and Zarr metadata of the cache, as docs/cache-format.md describes them.
+[cache]
+"""
 
 from __future__ import annotations
 
@@ -15,10 +17,13 @@ import numpy as np
 from cache.errors import CacheError
 
 FORMAT: Final = "vibe-cache 1"
-ROWS_PER_SHARD: Final = 8192  # one file, one unit of work, recovery and checking: 32 MiB of float16 features
+# one file, one unit of work, recovery and checking: 32 MiB of float16 features
+ROWS_PER_SHARD: Final = 8192
 ROWS_PER_CHUNK: Final = 64  # covered by one checksum
-NO_KEY: Final = 2**64 - 1  # both key words of a row without a track, or one that is still to be computed
-PENDING_ROWS: Final = "pending_rows"  # entry of a stream's manifest: [start, stop) of rows still to be computed, if any
+# both key words of a row without a track, or one that is still to be computed
+NO_KEY: Final = 2**64 - 1
+# entry of a stream's manifest: [start, stop) of rows still to be computed, if any
+PENDING_ROWS: Final = "pending_rows"
 BYTES: Final = "bytes"  # dtype of streams of an earlier version, which are not read
 # A row's `ok` flag in a stream.
 UNDECODABLE: Final = 0  # no value: the frame could not be decoded
@@ -26,7 +31,8 @@ COMPUTED: Final = 1
 UNDEFINED: Final = 2  # a value that the stream defines, such as zeros, for rows without an input
 HAS_VALUE: Final = (COMPUTED, UNDEFINED)
 GENDERS: Final = ("neutral", "male", "female")  # of a track; a batch has their numbers, from 0
-STREAM_ARRAYS: Final = ("", "_at", "_ok", "_key")  # suffixes of a stream's name: `_at` only for bytes
+# suffixes of a stream's name: `_at` only for bytes
+STREAM_ARRAYS: Final = ("", "_at", "_ok", "_key")
 
 MANIFEST: Final = "manifest.json"
 PROVENANCE: Final = "provenance.json"
@@ -42,7 +48,8 @@ STAGED_SHARD: Final = "staged-"  # prefix of shards in `.writing` that no writer
 CHECKPOINT: Final = "partial-"  # prefix of files in `.writing` with rows of unaccepted shards
 SPOOL: Final = "spool"  # in `.writing`: videos that parts have read
 RUNNING: Final = "running-"  # prefix of files in `.writing` that running parts renew
-WITHOUT_LOCK: Final = (STAGED_SHARD, CHECKPOINT, SPOOL, RUNNING)  # written in `.writing` by any process
+# written in `.writing` by any process
+WITHOUT_LOCK: Final = (STAGED_SHARD, CHECKPOINT, SPOOL, RUNNING)
 
 NAME: Final = r"[A-Za-z0-9_][A-Za-z0-9_.+-]*"
 
@@ -61,7 +68,9 @@ class ColumnSpec:
         return math.prod(self.trailing) * self.dtype.itemsize
 
     def metadata(self, extent: int, geometry: Geometry) -> bytes:
-        """zarr.json of a split's column with `extent` rows: uncompressed chunks, crc32c on each and on the index."""
+        """zarr.json of a split's column with `extent` rows: uncompressed chunks, crc32c on each and
+        on the index.
+        """
         configuration = {
             "chunk_shape": [geometry.rows_per_chunk, *self.trailing],
             "codecs": [_bytes_codec(self.dtype), _CRC32C],
@@ -70,7 +79,9 @@ class ColumnSpec:
         }
         codec = {"name": "sharding_indexed", "configuration": configuration}
         shard = (geometry.rows_per_shard, *self.trailing)
-        return _metadata((extent, *self.trailing), shard, self.dtype, self.fill, [codec], {"about": self.about})
+        return _metadata(
+            (extent, *self.trailing), shard, self.dtype, self.fill, [codec], {"about": self.about}
+        )
 
     def problem(self, array: Any, shape: tuple[int, ...]) -> str:
         """Why an array does not fit this column; "" if it does. Only floats may be rounded."""
@@ -81,7 +92,8 @@ class ColumnSpec:
         if self.dtype.kind == "u" and np.greater(array, 1).any():
             return f"holds {int(array.max())}, expected 0 or 1"
         if self.dtype.kind == "i" and array.dtype != self.dtype and array.size:
-            low, high = int(array.min()), int(array.max())
+            low = int(array.min())
+            high = int(array.max())
             if low < np.iinfo(self.dtype).min or high > np.iinfo(self.dtype).max:
                 return f"holds {low} to {high}, outside of the range of {self.dtype}"
         return ""
@@ -111,9 +123,17 @@ COLUMNS: Final[Mapping[str, ColumnSpec]] = {
 
 
 TEXTS: Final = frozenset(
-    {"track_name", "track_gender", "video_name", "video_source", "video_pixels", "video_fingerprint"}
+    {
+        "track_name",
+        "track_gender",
+        "video_name",
+        "video_source",
+        "video_pixels",
+        "video_fingerprint",
+    }
 )
-TABLES: Final[Mapping[str, tuple[str, tuple[int, ...]]]] = {  # all but texts: name -> dtype, what follows the rows
+# all but texts: name -> dtype, what follows the rows
+TABLES: Final[Mapping[str, tuple[str, tuple[int, ...]]]] = {
     "track_video": ("<i4", ()),  # number in the video table
     "track_start": ("<i8", ()),  # rows [start, stop) of the split
     "track_stop": ("<i8", ()),
@@ -131,12 +151,21 @@ TABLES: Final[Mapping[str, tuple[str, tuple[int, ...]]]] = {  # all but texts: n
 
 
 def stream_columns(stream: str, dim: int, dtype: str) -> dict[str, ColumnSpec]:
-    """Arrays of a feature stream by name below `features`; of an earlier version's bytes, those that are read."""
+    """Arrays of a feature stream by name below `features`; of an earlier version's bytes, those
+    that are read.
+    """
     features = {} if dtype == BYTES else {stream: np.dtype(dtype).newbyteorder("<")}
     return {
-        **{name: ColumnSpec((dim,), stored, math.nan, "features") for name, stored in features.items()},
-        f"{stream}_ok": ColumnSpec((), np.dtype("u1"), 255, "1: features are there; 0: the picture was not readable"),
-        f"{stream}_key": ColumnSpec((2,), np.dtype("<u8"), NO_KEY, "what the features were computed from, hashed"),
+        **{
+            name: ColumnSpec((dim,), stored, math.nan, "features")
+            for name, stored in features.items()
+        },
+        f"{stream}_ok": ColumnSpec(
+            (), np.dtype("u1"), 255, "1: features are there; 0: the picture was not readable"
+        ),
+        f"{stream}_key": ColumnSpec(
+            (2,), np.dtype("<u8"), NO_KEY, "what the features were computed from, hashed"
+        ),
     }
 
 
@@ -146,7 +175,9 @@ def stream_of(array: str) -> str:
     >>> stream_of("crops_at")
     'crops'
     """
-    return next((array.removesuffix(part) for part in STREAM_ARRAYS[1:] if array.endswith(part)), array)
+    return next(
+        (array.removesuffix(part) for part in STREAM_ARRAYS[1:] if array.endswith(part)), array
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,10 +188,14 @@ class Geometry:
     rows_per_chunk: int = ROWS_PER_CHUNK
 
     def __post_init__(self) -> None:
-        if self.rows_per_chunk < 1 or self.rows_per_shard < 1 or self.rows_per_shard % self.rows_per_chunk:
+        if (
+            self.rows_per_chunk < 1
+            or self.rows_per_shard < 1
+            or self.rows_per_shard % self.rows_per_chunk
+        ):
             raise CacheError(
-                f"a shard of {self.rows_per_shard} rows cannot be cut into chunks of {self.rows_per_chunk}: "
-                "choose a positive multiple"
+                f"a shard of {self.rows_per_shard} rows cannot be cut into chunks of "
+                f"{self.rows_per_chunk}: choose a positive multiple"
             )
 
     @property
@@ -182,7 +217,9 @@ def check_names(split: str, stream: str | None = None) -> None:
     if not is_split_name(split):
         raise CacheError(f"{split!r} is no split's name: expected <dataset>/<split> of {expected}")
     if stream is not None and (not is_name(stream) or stream_of(stream) != stream):
-        raise CacheError(f"{stream!r} is no stream's name: expected {expected}, not ending in _ok, _key or _at")
+        raise CacheError(
+            f"{stream!r} is no stream's name: expected {expected}, not ending in _ok, _key or _at"
+        )
 
 
 def is_name(name: str) -> bool:
@@ -209,13 +246,24 @@ _CRC32C: Final = {"name": "crc32c"}
 
 
 def _bytes_codec(dtype: np.dtype[Any]) -> dict[str, Any]:
-    return {"name": "bytes", "configuration": {"endian": "little"}} if dtype.itemsize > 1 else {"name": "bytes"}
+    return (
+        {"name": "bytes", "configuration": {"endian": "little"}}
+        if dtype.itemsize > 1
+        else {"name": "bytes"}
+    )
 
 
 def table_metadata(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
     """zarr.json of a table's array: one chunk holds it all."""
     chunk = tuple(max(1, n) for n in shape)
-    return _metadata(shape, chunk, dtype, math.nan if dtype.kind == "f" else 0, [_bytes_codec(dtype), _CRC32C], {})
+    return _metadata(
+        shape,
+        chunk,
+        dtype,
+        math.nan if dtype.kind == "f" else 0,
+        [_bytes_codec(dtype), _CRC32C],
+        {},
+    )
 
 
 def _metadata(
@@ -243,7 +291,9 @@ def _metadata(
 
 def json_file(value: Mapping[str, Any]) -> bytes:
     """Encode a JSON file of the cache: sorted, indented, newline at the end."""
-    return (json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    return (
+        json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    ).encode()
 
 
 # zarr.json of a group: the cache, a dataset, a split, its features
@@ -252,7 +302,9 @@ GROUP: Final = json_file({"zarr_format": 3, "node_type": "group", "attributes": 
 
 def canonical(value: Any) -> bytes:
     """Canonical JSON: sorted keys, no spaces, UTF-8. Raises ValueError for NaN and infinity."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    text = json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
     return text.encode()
 
 

@@ -1,8 +1,9 @@
 """The list of a cache's splits, in its root `zarr.json`.  [cache]
 
-A split is listed just after its first commit. A listed split that is missing is a problem: its disk may not be
-mounted, or somebody has deleted it. An unmounted disk leaves its mount point, an empty folder or a dead link; a deleted
-folder leaves nothing, and `gc` takes it off the list. Caches of an earlier version get their list by the next commit.
+A split is listed just after its first commit. A listed split that is missing is a problem: its disk
+may not be mounted, or somebody has deleted it. An unmounted disk leaves its mount point, an empty
+folder or a dead link; a deleted folder leaves nothing, and `gc` takes it off the list. Caches of an
+earlier version get their list by the next commit.
 """
 
 from __future__ import annotations
@@ -27,11 +28,15 @@ def root_group(splits: Collection[str] | None) -> bytes:
     """The root's `zarr.json` with this list; None: without a list."""
     if splits is None:
         return GROUP
-    return json_file({"zarr_format": 3, "node_type": "group", "attributes": {SPLITS: sorted(splits)}})
+    return json_file(
+        {"zarr_format": 3, "node_type": "group", "attributes": {SPLITS: sorted(splits)}}
+    )
 
 
 def parse_list(root: bytes) -> frozenset[str] | None:
-    """The list in a root `zarr.json`; None without one, or in a damaged file, which `verify` reports."""
+    """The list in a root `zarr.json`; None without one, or in a damaged file, which `verify`
+    reports.
+    """
     try:
         names = json.loads(root)["attributes"][SPLITS]
         is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
@@ -48,8 +53,11 @@ def listed_splits(store: Store) -> frozenset[str]:
         return frozenset()
 
 
-def update_list(store: Store, *, add: Iterable[str] = (), remove: Iterable[str] = (), there: Iterable[str]) -> None:
-    """Change the list, without losing changes of other processes. Does nothing if it is right already.
+def update_list(
+    store: Store, *, add: Iterable[str] = (), remove: Iterable[str] = (), there: Iterable[str]
+) -> None:
+    """Change the list, without losing changes of other processes. Does nothing if it is right
+    already.
 
     there: committed splits, which a cache of an earlier version does not list.
 
@@ -79,7 +87,9 @@ def _is_listed(store: Store, added: frozenset[str], removed: frozenset[str]) -> 
     return listed is not None and added <= listed and not (removed & listed)
 
 
-def _replace_list(store: Store, added: frozenset[str], removed: frozenset[str], there: Iterable[str]) -> None:
+def _replace_list(
+    store: Store, added: frozenset[str], removed: frozenset[str], there: Iterable[str]
+) -> None:
     etag = None
     listed = frozenset[str]()
     with suppress(FileNotFoundError):
@@ -90,7 +100,9 @@ def _replace_list(store: Store, added: frozenset[str], removed: frozenset[str], 
 
 
 def unmounted_folder(store: Store, split: str) -> str:
-    """Key of the split's or its dataset's folder if that seems to be the mount point of a missing disk; else ""."""
+    """Key of the split's or its dataset's folder if that seems to be the mount point of a missing
+    disk; else "".
+    """
     if not store.exclusive:
         return ""
     listed = listed_splits(store)
@@ -108,7 +120,9 @@ def unmounted_folder(store: Store, split: str) -> str:
 
 
 def refuse_unmounted(store: Store, split: str) -> None:
-    """Raise MissingSplit if the split, or its dataset, is listed and its disk does not seem to be mounted."""
+    """Raise MissingSplit if the split, or its dataset, is listed and its disk does not seem to be
+    mounted.
+    """
     if unmounted_folder(store, split):
         raise MissingSplit(missing_text(store, split))
 
@@ -125,9 +139,20 @@ def missing_text(store: Store, split: str) -> str:
     gc = f"python -m pipeline gc --cache {store.root}"
     if folder := unmounted_folder(store, split):
         do = f"Mount its disk. If the data may go, delete this folder, and run {gc}"
-        return str(CacheError.at(store.location(folder), expected=expected, found="nothing of it", do=do))
+        return str(
+            CacheError.at(store.location(folder), expected=expected, found="nothing of it", do=do)
+        )
     if store.list_names(split):
-        do = "Restore it from a backup, or convert the split again: its features are carried over by their keys."
-        return str(CacheError.at(store.location(f"{split}/{MANIFEST}"), expected=expected, found="no file", do=do))
+        do = (
+            "Restore it from a backup, or convert the split again: its features are carried "
+            "over by their keys."
+        )
+        return str(
+            CacheError.at(
+                store.location(f"{split}/{MANIFEST}"), expected=expected, found="no file", do=do
+            )
+        )
     do = f"Mount its disk, restore it, or convert it again. If it was deleted on purpose, run {gc}"
-    return str(CacheError.at(store.location(split), expected=expected, found="no such folder", do=do))
+    return str(
+        CacheError.at(store.location(split), expected=expected, found="no such folder", do=do)
+    )

@@ -1,8 +1,9 @@
 """The commit: a manifest that names every committed file, replaced atomically.  [cache]
 
-Shards are written once. The small files of a commit (tables, `zarr.json`) are staged, then the manifest with their
-digests is replaced, which is the commit, then they are copied into place. A reader that opens in between takes each
-file from where it matches the manifest. An object store keeps the staged files: a slower writer may copy older ones.
+Shards are written once. The small files of a commit (tables, `zarr.json`) are staged, then the
+manifest with their digests is replaced, which is the commit, then they are copied into place. A
+reader that opens in between takes each file from where it matches the manifest. An object store
+keeps the staged files: a slower writer may copy older ones.
 """
 
 from __future__ import annotations
@@ -30,8 +31,10 @@ _ENTRIES: Final = {  # that a manifest must have
     "split": (*_COMMIT, "tracks"),
     "stream": (*_COMMIT, "stream", "dim", "dtype"),
 }
-_FILE: Final = re.compile(rf"{layout.NAME}/(zarr\.json|c(/[0-9]+)+)")  # small files and shards, of one array
-_ATTEMPTS: Final = 5  # reads of an unchanged manifest whose files do not match it, before this is reported as damage
+# small files and shards, of one array
+_FILE: Final = re.compile(rf"{layout.NAME}/(zarr\.json|c(/[0-9]+)+)")
+# reads of an unchanged manifest whose files do not match it, before this is reported as damage
+_ATTEMPTS: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +94,8 @@ class Place:
         """What to do when the manifest or a table is damaged."""
         if self.stream is None:
             return (
-                f"Restore it from a backup; or remove {self.store.location(self.manifest)} and convert the split "
-                "again: its features are carried over by their keys."
+                f"Restore it from a backup; or remove {self.store.location(self.manifest)} and "
+                "convert the split again: its features are carried over by their keys."
             )
         return "Restore it from a backup; or extract the stream again, with --replace."
 
@@ -100,21 +103,32 @@ class Place:
     def groups(self) -> list[str]:
         """Keys of the zarr.json of all Zarr groups, from the cache down to a split's features."""
         dataset = self.split.partition("/")[0]
-        return ["zarr.json", *(f"{group}/zarr.json" for group in (dataset, self.split, f"{self.split}/{FEATURES}"))]
+        return [
+            "zarr.json",
+            *(f"{group}/zarr.json" for group in (dataset, self.split, f"{self.split}/{FEATURES}")),
+        ]
 
     def create_groups(self) -> None:
         """Write the Zarr groups that are missing."""
         update_list(self.store, there=committed_names(self.store))
         for key in self.groups[1:]:
             if not self.store.exists(key):
-                self.store.put(key, layout.GROUP, temporary=f"{self.writing}/.{secrets.token_hex(4)}")
+                self.store.put(
+                    key, layout.GROUP, temporary=f"{self.writing}/.{secrets.token_hex(4)}"
+                )
 
     def shards_on_disk(self, name: str) -> list[int]:
         """Numbers of an array's existing shards, committed or not."""
-        return sorted(int(shard) for shard in self.store.list_names(f"{self.array(name)}/c") if shard.isdigit())
+        return sorted(
+            int(shard)
+            for shard in self.store.list_names(f"{self.array(name)}/c")
+            if shard.isdigit()
+        )
 
     def read_manifest(self) -> tuple[dict[str, Any], Etag] | None:
-        """Read the manifest, check its own digest, and return it with its file's etag; None without a file."""
+        """Read the manifest, check its own digest, and return it with its file's etag; None without
+        a file.
+        """
         try:
             text, etag = self.store.read_with_etag(self.manifest)
         except FileNotFoundError:
@@ -124,8 +138,11 @@ class Place:
         return self.parse_manifest(text), etag
 
     def parse_manifest(self, text: bytes) -> dict[str, Any]:
-        """Parse its manifest. Raises CacheError for a damaged one, and for one of another place or format."""
-        file, do = self.store.location(self.manifest), self.again
+        """Parse its manifest. Raises CacheError for a damaged one, and for one of another place or
+        format.
+        """
+        file = self.store.location(self.manifest)
+        do = self.again
         try:
             manifest = json.loads(text)
             written_as = manifest["format"]
@@ -134,17 +151,27 @@ class Place:
         except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
             other = f"something else ({error})"
             raise CacheError.at(file, expected="a manifest in JSON", found=other, do=do) from error
-        if written_as != layout.FORMAT:  # before the digest, which another format may define otherwise
-            held_format, do = f"format {written_as!r}", "Use the version that wrote it."
-            raise CacheError.at(file, expected=f"format {layout.FORMAT!r}", found=held_format, do=do)
+        # before the digest, which another format may define otherwise
+        if written_as != layout.FORMAT:
+            held_format = f"format {written_as!r}"
+            do = "Use the version that wrote it."
+            raise CacheError.at(
+                file, expected=f"format {layout.FORMAT!r}", found=held_format, do=do
+            )
         if not intact:
-            raise CacheError.at(file, expected="its own digest to match", found="changed content", do=do)
+            raise CacheError.at(
+                file, expected="its own digest to match", found="changed content", do=do
+            )
         try:
             problem = _problem_of(manifest, self)
         except (ValueError, KeyError, AttributeError, TypeError) as error:
             problem = f"other entries ({error!r})"
         if problem:
-            of = f"stream {self.stream!r} of {self.split}" if self.stream is not None else f"{self.kind} {self.split}"
+            of = (
+                f"stream {self.stream!r} of {self.split}"
+                if self.stream is not None
+                else f"{self.kind} {self.split}"
+            )
             raise CacheError.at(file, expected=f"the manifest of {of}", found=problem, do=do)
         return dict(manifest)
 
@@ -160,7 +187,9 @@ class Place:
         return files
 
     def lost_manifest(self) -> str:
-        """The error message when committed arrays exist without their manifest; "" when nothing was committed."""
+        """The error message when committed arrays exist without their manifest; "" when nothing was
+        committed.
+        """
         array = self.array("frame_index") if self.stream is None else self.home
         if not self.store.exists(f"{array}/zarr.json") or self.store.exists(self.manifest):
             return ""
@@ -174,7 +203,9 @@ class Place:
         return bool(staged) and layout.IN_PLACE not in staged
 
     def has_unfinished_commit(self) -> bool:
-        """Whether a killed writer has left files that the next one finishes or removes, even without new rows."""
+        """Whether a killed writer has left files that the next one finishes or removes, even
+        without new rows.
+        """
         store = self.store
         if store.exclusive:
             writing = store.list_names(self.writing)
@@ -183,9 +214,13 @@ class Place:
         return current is not None and self.is_staged(current[0])
 
     def read_notes(self) -> dict[str, Any]:
-        """Read the notes of all commits, by their manifests' digests; {} when the file is missing or damaged."""
+        """Read the notes of all commits, by their manifests' digests; {} when the file is missing
+        or damaged.
+        """
         try:
-            notes: dict[str, Any] = json.loads(self.store.read(f"{self.home}/{layout.PROVENANCE}"))["commits"]
+            notes: dict[str, Any] = json.loads(self.store.read(f"{self.home}/{layout.PROVENANCE}"))[
+                "commits"
+            ]
             return notes if all(isinstance(entry, dict) for entry in notes.values()) else {}
         except (ValueError, OSError, TypeError, KeyError, AttributeError):
             return {}
@@ -193,7 +228,9 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """One committed state: its manifest, and the bytes of every small file that the manifest names."""
+    """One committed state: its manifest, and the bytes of every small file that the manifest
+    names.
+    """
 
     place: Place
     manifest: Mapping[str, Any]
@@ -206,7 +243,9 @@ class Commit:
 
     @classmethod
     def load(cls, place: Place) -> Commit | None:
-        """The current commit, never a mixture of two; None without one. Raises CacheError for damaged or lost files."""
+        """The current commit, never a mixture of two; None without one. Raises CacheError for
+        damaged or lost files.
+        """
         before: str | None = None
         failures = 0
         while True:
@@ -219,12 +258,14 @@ class Commit:
             files = place.read_small_files(manifest)
             if files.keys() == manifest["files"].keys():
                 return cls(place, manifest, files, etag)
-            # Another process may have committed after the manifest was read. Then it has changed: read it again.
+            # Another process may have committed after the manifest was read. Then it has changed:
+            # read it again.
             failures = failures + 1 if manifest["digest"] == before else 0
             before = manifest["digest"]
             if failures >= _ATTEMPTS:
                 wrong = sorted(manifest["files"].keys() - files.keys())[0]
-                is_table = wrong.partition("/")[0] not in manifest["shards"]  # else it follows from the manifest
+                # else it follows from the manifest
+                is_table = wrong.partition("/")[0] not in manifest["shards"]
                 raise CacheError.at(
                     place.store.location(place.array(wrong)),
                     expected="the file that the manifest names by its digest",
@@ -245,10 +286,15 @@ class Commit:
         held = self.manifest
         if "stream" in held:
             return layout.stream_columns(held["stream"], held["dim"], held["dtype"])
-        return {**COLUMNS, **{c.name: c.spec for c in ExtraColumn.from_manifest(held).values() if c.per == "row"}}
+        return {
+            **COLUMNS,
+            **{c.name: c.spec for c in ExtraColumn.from_manifest(held).values() if c.per == "row"},
+        }
 
     def column_metadata(self, name: str) -> bytes | None:
-        """The zarr.json, by its name in `files`, that a column must have; None for all other small files."""
+        """The zarr.json, by its name in `files`, that a column must have; None for all other small
+        files.
+        """
         array, _, file = name.partition("/")
         if file != "zarr.json" or (spec := self.columns.get(array)) is None:
             return None
@@ -256,19 +302,30 @@ class Commit:
 
     def shard_files(self) -> list[ShardFile]:
         """Its shards, by column and number. Raises CacheError for one that no commit has."""
-        geometry, shards_of = Geometry(**self.manifest["geometry"]), self.manifest["shards"]
+        geometry = Geometry(**self.manifest["geometry"])
+        shards_of = self.manifest["shards"]
         files = []
         for name, spec in self.columns.items():
-            for number, record in sorted((int(shard), record) for shard, record in shards_of.get(name, {}).items()):
+            for number, record in sorted(
+                (int(shard), record) for shard, record in shards_of.get(name, {}).items()
+            ):
                 key = layout.shard_key(self.place.array(name), number, spec.trailing)
                 n_rows = len(shard_rows(self.manifest, number))
-                files.append(ShardFile(name, key, number, record, n_rows, ShardLayout(spec, geometry)))
+                files.append(
+                    ShardFile(name, key, number, record, n_rows, ShardLayout(spec, geometry))
+                )
         return files
 
     def foreign_shards(self, split: Mapping[str, Any]) -> list[int]:
-        """Shards of a stream, computed for other rows than the split has now, as after a restored backup."""
+        """Shards of a stream, computed for other rows than the split has now, as after a restored
+        backup.
+        """
         records: Mapping[str, str] = self.manifest["rows"]
-        return [int(shard) for shard, record in records.items() if rows_record(split, int(shard)) not in (record, "")]
+        return [
+            int(shard)
+            for shard, record in records.items()
+            if rows_record(split, int(shard)) not in (record, "")
+        ]
 
 
 def sha256(data: bytes | Bytes) -> str:
@@ -278,7 +335,10 @@ def sha256(data: bytes | Bytes) -> str:
 
 def has_shards(held: Mapping[str, Any], shards: Mapping[str, Mapping[str, str]]) -> bool:
     """Whether a manifest names all these shards: array -> shard -> record."""
-    return all(records.items() <= held["shards"].get(array, {}).items() for array, records in shards.items())
+    return all(
+        records.items() <= held["shards"].get(array, {}).items()
+        for array, records in shards.items()
+    )
 
 
 def _problem_of(manifest: Mapping[str, Any], place: Place) -> str:
@@ -286,27 +346,41 @@ def _problem_of(manifest: Mapping[str, Any], place: Place) -> str:
     if missing := [name for name in _ENTRIES[place.kind] if name not in manifest]:
         return f"no {missing[0]!r}"
     if manifest.get("stream") != place.stream:
-        return f"that of stream {manifest['stream']!r}" if "stream" in manifest else "that of a split"
-    shards = [f"{name}/c/{shard}" for name, of in manifest.get("shards", {}).items() for shard in of]
+        return (
+            f"that of stream {manifest['stream']!r}" if "stream" in manifest else "that of a split"
+        )
+    shards = [
+        f"{name}/c/{shard}" for name, of in manifest.get("shards", {}).items() for shard in of
+    ]
     if strange := [name for name in (*manifest["files"], *shards) if not _FILE.fullmatch(name)]:
         return f"the name {strange[0]!r}"
     return ""
 
 
 def rows_record(split: Mapping[str, Any], shard: int) -> str:
-    """The identity of a shard's rows: 16 hex digits over the records of all its columns; "" without rows."""
-    records = {name: of_column[str(shard)] for name, of_column in split["shards"].items() if str(shard) in of_column}
+    """The identity of a shard's rows: 16 hex digits over the records of all its columns; "" without
+    rows.
+    """
+    records = {
+        name: of_column[str(shard)]
+        for name, of_column in split["shards"].items()
+        if str(shard) in of_column
+    }
     return sha256(layout.canonical(records))[:16] if records else ""
 
 
 def shard_rows(manifest: Mapping[str, Any], shard: int) -> range:
-    """The rows of a shard of a split or stream, without padding. Raises CacheError when no commit has the shard."""
+    """The rows of a shard of a split or stream, without padding. Raises CacheError when no commit
+    has the shard.
+    """
     size = manifest["geometry"]["rows_per_shard"]
     start = shard * size
     for first, end in manifest["commits"]:
         if first <= start < end:
             return range(start, min(end, start + size))
-    raise CacheError(f"no commit has a shard {shard}: commits are {manifest['commits']}, {size} rows a shard")
+    raise CacheError(
+        f"no commit has a shard {shard}: commits are {manifest['commits']}, {size} rows a shard"
+    )
 
 
 def committed_names(store: Store) -> Iterator[str]:
@@ -327,11 +401,17 @@ def split_folders(store: Store) -> list[str]:
 
 
 def possible_splits(store: Store) -> Iterator[str]:
-    """As `split_folders`, also empty ones. A dataset's folder that may not be read stands for its splits."""
+    """As `split_folders`, also empty ones. A dataset's folder that may not be read stands for its
+    splits.
+    """
     for dataset in store.list_names(""):
         if layout.is_name(dataset) and dataset != "lost+found":
             names = _names_in(store, dataset)
-            folders = [dataset] if names is None else [f"{dataset}/{name}" for name in names if layout.is_name(name)]
+            folders = (
+                [dataset]
+                if names is None
+                else [f"{dataset}/{name}" for name in names if layout.is_name(name)]
+            )
             yield from folders
 
 
@@ -345,9 +425,12 @@ def _names_in(store: Store, folder: str) -> list[str] | None:
 
 def tag_notes(store: Store) -> list[str]:
     """What to do about each tag of an earlier version that is not copied yet."""
-    names = [name for name in store.list_names(TAGS) if not store.exists(f"{TAGS}/{name}/{TAG_COPIED}")]
+    names = [
+        name for name in store.list_names(TAGS) if not store.exists(f"{TAGS}/{name}/{TAG_COPIED}")
+    ]
     return [
-        f"{store.location(f'{TAGS}/{name}')}: a tag of an earlier version. Copy its data into another cache: "
+        f"{store.location(f'{TAGS}/{name}')}: a tag of an earlier version. Copy its data into "
+        "another cache: "
         f"python -m pipeline copy --tag {name} --cache {store.root} --to DIR. Then `gc` removes it."
         for name in names
     ]
@@ -356,8 +439,13 @@ def tag_notes(store: Store) -> list[str]:
 def stream_folders(store: Store, split: str) -> list[str]:
     """All folders of a split that may be streams, committed or not."""
     home = f"{split}/{FEATURES}"
-    names = [name for name in store.list_names(home) if layout.is_name(name) and layout.stream_of(name) == name]
-    return [name for name in names if not store.exists(f"{home}/{name}")]  # a file is the user's, or the group's own
+    names = [
+        name
+        for name in store.list_names(home)
+        if layout.is_name(name) and layout.stream_of(name) == name
+    ]
+    # a file is the user's, or the group's own
+    return [name for name in names if not store.exists(f"{home}/{name}")]
 
 
 def places_of(store: Store, split: str) -> list[Place]:

@@ -1,8 +1,9 @@
 """One shard: encode, check.  [cache]
 
-A shard is one file of Zarr's `sharding_indexed` codec: chunks of rows, each followed by its crc32c, then an index of
-(offset, size) pairs for all chunks and the index's own crc32c. Chunks lie one after the other, so readers need no
-index. Chunks of padding rows are absent. The manifest's record of a shard is its size and a digest of its checksums.
+A shard is one file of Zarr's `sharding_indexed` codec: chunks of rows, each followed by its crc32c,
+then an index of (offset, size) pairs for all chunks and the index's own crc32c. Chunks lie one
+after the other, so readers need no index. Chunks of padding rows are absent. The manifest's record
+of a shard is its size and a digest of its checksums.
 """
 
 from __future__ import annotations
@@ -21,15 +22,21 @@ from cache.format.layout import ColumnSpec, Geometry
 from cache.storage.base import Store
 
 ABSENT: Final = 2**64 - 1  # offset and size of a chunk that the shard does not hold
-REPAIR: Final = "Drop damaged shards and fill their rows again: python -m pipeline verify --repair --cache DIR"
+REPAIR: Final = (
+    "Drop damaged shards and fill their rows again: python -m pipeline verify --repair --cache DIR"
+)
 _BLOCK: Final = 1 << 20
 _REQUEST: Final = 1 << 26  # largest request to an object store, bytes
-_RESIDUE: Final = int(google_crc32c.value(bytes(4)))  # CRC of any bytes followed by their own checksum
-_BROKEN: Final = (errno.EIO, errno.EBADMSG, errno.EUCLEAN, errno.ENODATA)  # errors of a disk that has lost bytes
+# CRC of any bytes followed by their own checksum
+_RESIDUE: Final = int(google_crc32c.value(bytes(4)))
+# errors of a disk that has lost bytes
+_BROKEN: Final = (errno.EIO, errno.EBADMSG, errno.EUCLEAN, errno.ENODATA)
 
 
 def crc32c(data: bytes) -> bytes:
-    """The checksum as Zarr stores it: CRC-32C, little endian. `data` is bytes or a read-only view of bytes."""
+    """The checksum as Zarr stores it: CRC-32C, little endian. `data` is bytes or a read-only view
+    of bytes.
+    """
     return int(google_crc32c.value(data)).to_bytes(4, "little")
 
 
@@ -51,16 +58,19 @@ class ShardLayout:
         return self.geometry.chunks * 16 + 4
 
     def encode(self, rows: NDArray[Any]) -> tuple[bytes, str]:
-        """`rows` (n, *trailing), n up to a shard's rows -> the bytes of the shard file, and its record.
+        """`rows` (n, *trailing), n up to a shard's rows -> the bytes of the shard file, and its
+        record.
 
         The last chunk is filled up with the fill value; chunks that hold only padding are absent.
         """
-        spec, size = self.spec, self.geometry.rows_per_chunk
+        spec = self.spec
+        size = self.geometry.rows_per_chunk
         is_shard = 0 < len(rows) <= self.geometry.rows_per_shard
         if rows.dtype != spec.dtype or rows.shape[1:] != spec.trailing or not is_shard:
             raise ValueError(f"{rows.dtype}{rows.shape} is no shard of {spec}")
         padding = np.full((-len(rows) % size, *spec.trailing), spec.fill, spec.dtype)
-        parts, checksums = list[bytes](), list[bytes]()
+        parts = list[bytes]()
+        checksums = list[bytes]()
         for start in range(0, len(rows), size):
             part = rows[start : start + size]
             chunk = (part if len(part) == size else np.concatenate([part, padding])).tobytes()
@@ -78,7 +88,9 @@ class ShardLayout:
         return packed + crc32c(packed)
 
     def count_chunks(self, file: str, size: int, record: str) -> int:
-        """The number of chunks in a shard file. Raises CacheError for a size not in its record, or impossible."""
+        """The number of chunks in a shard file. Raises CacheError for a size not in its record, or
+        impossible.
+        """
         n_chunks, surplus = divmod(size - self.index_bytes, self.chunk_bytes)
         if size != size_of(record) or surplus or not 0 <= n_chunks <= self.geometry.chunks:
             raise damage(file, f"a shard of {size_of(record)} bytes", f"{size} bytes")
@@ -105,7 +117,8 @@ class ShardFile:
 
         Raises OSError, and CacheError of the store.
         """
-        location, size = store.location(self.key), store.size(self.key)
+        location = store.location(self.key)
+        size = store.size(self.key)
         if size is None:
             return str(missing(location))
         try:
@@ -125,11 +138,14 @@ class ShardFile:
         except OSError as error:
             if error.errno not in _BROKEN:
                 raise
-            return str(damage(location, "a shard", f"a file that cannot be read ({error.strerror})"))
+            return str(
+                damage(location, "a shard", f"a file that cannot be read ({error.strerror})")
+            )
 
     def _problem_of_chunks(self, store: Store, n_chunks: int) -> str:
         """Compare chunks with their checksums, and all checksums with the record."""
-        location, size = store.location(self.key), self.layout.chunk_bytes
+        location = store.location(self.key)
+        size = self.layout.chunk_bytes
         at_once = max(1, (_BLOCK if store.exclusive else _REQUEST) // size)
         checksums = np.empty((n_chunks, 4), np.uint8)
         block = np.empty(min(at_once, n_chunks) * size, np.uint8)
@@ -143,7 +159,13 @@ class ShardFile:
                     return str(damage(location, expected, "other bytes"))
             checksums[first : first + n_here] = chunks[:, -4:]
         if (record := _record(self.size, checksums.tobytes())) != self.record:
-            return str(damage(location, f"the shard {self.record}", f"an intact shard of something else, {record}"))
+            return str(
+                damage(
+                    location,
+                    f"the shard {self.record}",
+                    f"an intact shard of something else, {record}",
+                )
+            )
         return ""
 
 

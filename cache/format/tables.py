@@ -1,7 +1,9 @@
-"""The tracks, runs and videos of a split, as arrays and as records.  raw -> [tracks] -> features -> windows
+"""The tracks, runs and videos of a split, as arrays and as records.  raw -> [tracks] -> features ->
+windows
 
-A table is a set of plain Zarr arrays of equal length. Texts are (N, L) uint8, UTF-8 padded with zeros: Zarr v3 has no
-settled string type. A run is a segment of one track whose frame indices are one step apart.
+A table is a set of plain Zarr arrays of equal length. Texts are (N, L) uint8, UTF-8 padded with
+zeros: Zarr v3 has no settled string type. A run is a segment of one track whose frame indices are
+one step apart.
 """
 
 from __future__ import annotations
@@ -29,22 +31,31 @@ _LONGEST_TEXT: Final = 4096  # bytes; one long name widens its whole table
 
 
 class Tables(dict[str, Array]):
-    """All tables of one commit by name: texts (N, L) uint8, the others as in TABLES, and extra ones of tracks."""
+    """All tables of one commit by name: texts (N, L) uint8, the others as in TABLES, and extra ones
+    of tracks.
+    """
 
     @classmethod
     def from_files(cls, files: Mapping[str, Bytes]) -> Tables:
         """Views into the files that a manifest names by their digests."""
         tables = cls()
-        extra = [key.partition("/")[0] for key in files if key.startswith("track_") and key.endswith("/zarr.json")]
+        extra = [
+            key.partition("/")[0]
+            for key in files
+            if key.startswith("track_") and key.endswith("/zarr.json")
+        ]
         for name in dict.fromkeys((*TABLES, *TEXTS, *extra)):
             meta = json.loads(bytes(files[f"{name}/zarr.json"]))
-            shape, dtype = tuple(meta["shape"]), np.dtype(meta["data_type"]).newbyteorder("<")
+            shape = tuple(meta["shape"])
+            dtype = np.dtype(meta["data_type"]).newbyteorder("<")
             data = files[shard_key(name, 0, shape[1:])]
             tables[name] = np.frombuffer(data, dtype, count=math.prod(shape)).reshape(shape)
         return tables
 
     @classmethod
-    def from_records(cls, videos: Sequence[Mapping[str, Any]], extra: Collection[ExtraColumn] = ()) -> Tables:
+    def from_records(
+        cls, videos: Sequence[Mapping[str, Any]], extra: Collection[ExtraColumn] = ()
+    ) -> Tables:
         """Build the tables from records of `video_record`, with extra track columns."""
         tracks = [track for video in videos for track in video["tracks"]]
         accounts = [canonical(video["account"]) for video in videos]
@@ -52,19 +63,30 @@ class Tables(dict[str, Array]):
         unknown = np.full((3, 3), math.nan)
         columns: dict[str, Any] = {
             "track_video": [number for number, video in enumerate(videos) for _ in video["tracks"]],
-            "track_intrinsics": [unknown if (k := track["intrinsics"]) is None else k for track in tracks],
+            "track_intrinsics": [
+                unknown if (k := track["intrinsics"]) is None else k for track in tracks
+            ],
             "run_start": [start for start, _ in runs],
             "run_stop": [stop for _, stop in runs],
             "video_account": np.frombuffer(b"".join(accounts), np.uint8),
             "video_account_stop": np.cumsum([len(account) for account in accounts]),
         }
         for kind, of_kind in (("track", tracks), ("video", videos)):
-            names = [name for name in (*TABLES, *TEXTS) if name.startswith(f"{kind}_") and name not in columns]
-            columns |= {name: [record[name.removeprefix(f"{kind}_")] for record in of_kind] for name in names}
+            names = [
+                name
+                for name in (*TABLES, *TEXTS)
+                if name.startswith(f"{kind}_") and name not in columns
+            ]
+            columns |= {
+                name: [record[name.removeprefix(f"{kind}_")] for record in of_kind]
+                for name in names
+            }
         tables = cls({name: _encode_texts(columns[name]) for name in TEXTS})
         for name, (dtype, trailing) in TABLES.items():
             tables[name] = np.asarray(columns[name]).astype(dtype).reshape(-1, *trailing)
-        for spec, array in ((column.spec, column.array) for column in extra if column.per == "track"):
+        for spec, array in (
+            (column.spec, column.array) for column in extra if column.per == "track"
+        ):
             tables[array] = np.full((len(tracks), *spec.trailing), spec.fill, spec.dtype)
             for number, track in enumerate(tracks):
                 tables[array][number] = track.get(array, spec.fill)
@@ -87,11 +109,15 @@ class Tables(dict[str, Array]):
         names = self.texts("video_name")
         keep_video = np.array([name not in gone for name in names], bool)
         keep_track = keep_video[self["track_video"]]
-        keep_run = keep_track[np.searchsorted(self["track_start"], self["run_start"], side="right") - 1]
+        keep_run = keep_track[
+            np.searchsorted(self["track_start"], self["run_start"], side="right") - 1
+        ]
         tables = Tables()
         for name, array in self.items():
             if not name.startswith("video_account"):
-                mask = {"video": keep_video, "track": keep_track, "run": keep_run}[name.split("_")[0]]
+                mask = {"video": keep_video, "track": keep_track, "run": keep_run}[
+                    name.split("_")[0]
+                ]
                 tables[name] = _narrow(array[mask]) if name in TEXTS else array[mask]
         tables["track_video"] = (np.cumsum(keep_video) - 1)[tables["track_video"]].astype("<i4")
         stops = self["video_account_stop"]
@@ -111,7 +137,9 @@ class Tables(dict[str, Array]):
                 appended = appended + np.int64(len(self["video_account"]))
             elif name in TEXTS:
                 width = max(array.shape[1], appended.shape[1])
-                array, appended = (np.pad(part, ((0, 0), (0, width - part.shape[1]))) for part in (array, appended))
+                array, appended = (
+                    np.pad(part, ((0, 0), (0, width - part.shape[1]))) for part in (array, appended)
+                )
             joined[name] = np.concatenate([array, appended])
         return joined
 
@@ -126,21 +154,27 @@ class Tables(dict[str, Array]):
 
     def track_of(self, rows: Array) -> NDArray[np.int64]:
         """Rows (any shape) -> the number of each row's track; -1 for rows of no committed track."""
-        starts, stops = self["track_start"], self["track_stop"]
+        starts = self["track_start"]
+        stops = self["track_stop"]
         if not len(starts):
             return np.full(rows.shape, -1, np.int64)
         track = np.searchsorted(starts, rows, side="right") - 1
         return np.where((track >= 0) & (rows < stops[track]), track, -1)
 
     def live_by_shard(self, geometry: Geometry, extent: int) -> NDArray[np.int64]:
-        """(shards,) number of rows of committed tracks in each shard of a split with `extent` rows."""
-        starts, stops = self["track_start"], self["track_stop"]
+        """(shards,) number of rows of committed tracks in each shard of a split with `extent`
+        rows.
+        """
+        starts = self["track_start"]
+        stops = self["track_stop"]
         n_shards = geometry.shards(extent)
         if not len(starts):
             return np.zeros(n_shards, np.int64)
-        before = np.concatenate([[0], np.cumsum(stops - starts)])  # rows of all tracks before each one
+        # rows of all tracks before each one
+        before = np.concatenate([[0], np.cumsum(stops - starts)])
         boundaries = np.arange(n_shards + 1) * geometry.rows_per_shard
-        track = np.searchsorted(starts, boundaries, side="right") - 1  # the last that starts at or before a boundary
+        # the last that starts at or before a boundary
+        track = np.searchsorted(starts, boundaries, side="right") - 1
         within = np.clip(boundaries - starts[track], 0, (stops - starts)[track])
         counted: NDArray[np.int64] = np.diff(np.where(track < 0, 0, before[track] + within))
         return counted
@@ -152,7 +186,9 @@ class Tables(dict[str, Array]):
 
 
 def _encode_texts(texts: Sequence[str]) -> Array:
-    """N texts -> (N, L) uint8, L the longest in bytes. Raises CacheError on a NUL or an absurd length."""
+    """N texts -> (N, L) uint8, L the longest in bytes. Raises CacheError on a NUL or an absurd
+    length.
+    """
     data = [text.encode() for text in texts]
     for raw in data:
         if b"\0" in raw or len(raw) > _LONGEST_TEXT:
@@ -184,8 +220,10 @@ class TrackRows:
     crop_scale: float  # crop side / box side
     gender: str = "neutral"
     intrinsics: NDArray[Any] | None = None  # (3, 3) px
-    columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # name in COLUMNS -> (T, *trailing)
-    extra: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # name -> (T, *shape), or of the track
+    # name in COLUMNS -> (T, *trailing)
+    columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    # name -> (T, *shape), or of the track
+    extra: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,11 +232,13 @@ class VideoEntry:
 
     name: str  # unique within the split
     source: str = ""  # the pixel source below the raw folder, in one line; "" without pixels
-    pixels: str = ""  # hex; changes when the pixels do, and not when only labels do; "" without pixels
+    # hex; changes when the pixels do, and not when only labels do; "" without pixels
+    pixels: str = ""
     width: int = 0  # px; 0 without pixels
     height: int = 0
     fingerprint: str = ""  # hex; of the raw files
-    account: Mapping[str, Any] = field(default_factory=dict)  # found, kept, dropped by reason, ...: anything JSON holds
+    # found, kept, dropped by reason, ...: anything JSON holds
+    account: Mapping[str, Any] = field(default_factory=dict)
 
 
 class _TrackFields(NamedTuple):
@@ -214,8 +254,8 @@ class _TrackFields(NamedTuple):
 class TrackRecord(_TrackFields):
     """One committed track: rows [start, stop) of its split.
 
-    As a tuple: (name, video, start, stop, fps, step, crop_scale). Beside it, not compared: `gender`, `intrinsics`
-    ((3, 3) float64 px or None) and `extra` (extra track columns by name).
+    As a tuple: (name, video, start, stop, fps, step, crop_scale). Beside it, not compared:
+    `gender`, `intrinsics` ((3, 3) float64 px or None) and `extra` (extra track columns by name).
     """
 
     gender: str
@@ -241,7 +281,9 @@ class _Table(Sequence[_R], ABC):
             chosen = range(len(self))[number]
         except TypeError:
             do = "By name: [names.index(NAME)]."
-            raise TypeError(f"expected a number or a slice of {len(self)} records, found {number!r}. {do}") from None
+            raise TypeError(
+                f"expected a number or a slice of {len(self)} records, found {number!r}. {do}"
+            ) from None
         return self._record(chosen) if isinstance(chosen, int) else list(map(self._record, chosen))
 
 
@@ -252,11 +294,16 @@ class TrackTable(_Table[TrackRecord]):
         super().__init__(tables)
         self.start: NDArray[np.int64] = tables["track_start"]  # (N,) first row
         self.stop: NDArray[np.int64] = tables["track_stop"]  # (N,) last row + 1
-        self.step: NDArray[np.int32] = tables["track_step"]  # (N,) frames of the video from one row to the next
-        self.fps: NDArray[np.float64] = tables["track_fps"]  # (N,) frames a second of the video, NaN where not known
-        self.crop_scale: NDArray[np.float64] = tables["track_crop_scale"]  # (N,) crop side / box side
+        # (N,) frames of the video from one row to the next
+        self.step: NDArray[np.int32] = tables["track_step"]
+        # (N,) frames a second of the video, NaN where not known
+        self.fps: NDArray[np.float64] = tables["track_fps"]
+        # (N,) crop side / box side
+        self.crop_scale: NDArray[np.float64] = tables["track_crop_scale"]
         self.video: NDArray[np.int32] = tables["track_video"]  # (N,) number in `Split.videos`
-        extra = [name for name in tables if name.startswith("track_") and name not in {*TABLES, *TEXTS}]
+        extra = [
+            name for name in tables if name.startswith("track_") and name not in {*TABLES, *TEXTS}
+        ]
         self.extra = {name.removeprefix("track_"): tables[name] for name in extra}
         """Extra track columns by name: (N, ...)."""
 
@@ -350,13 +397,17 @@ def _find_runs(frame_index: NDArray[Any], step: int, first_row: int) -> list[tup
 def video_record(
     entry: VideoEntry, tracks: Sequence[TrackRows], start: int, extra: Collection[ExtraColumn] = ()
 ) -> dict[str, Any]:
-    """The JSON record of a video, for journal and tables. Its tracks take the rows from `start` on."""
+    """The JSON record of a video, for journal and tables. Its tracks take the rows from `start`
+    on.
+    """
     of_tracks = [column.name for column in extra if column.per == "track"]
-    rows, stop = [], start
+    rows = []
+    stop = start
     for track in tracks:
         frame_index = np.asarray(track.columns["frame_index"])
         runs = _find_runs(frame_index, track.step, stop)
-        first, stop = stop, stop + len(frame_index)
+        first = stop
+        stop = stop + len(frame_index)
         rows.append(
             {
                 "name": track.name,
@@ -366,11 +417,23 @@ def video_record(
                 "fps": float(track.fps),
                 "crop_scale": float(track.crop_scale),
                 "gender": track.gender,
-                "intrinsics": None if track.intrinsics is None else np.asarray(track.intrinsics, np.float64).tolist(),
+                "intrinsics": None
+                if track.intrinsics is None
+                else np.asarray(track.intrinsics, np.float64).tolist(),
                 "runs": runs,
-                **{f"track_{name}": track.extra[name].tolist() for name in of_tracks if name in track.extra},
+                **{
+                    f"track_{name}": track.extra[name].tolist()
+                    for name in of_tracks
+                    if name in track.extra
+                },
             }
         )
     texts = {key: getattr(entry, key) for key in ("name", "source", "pixels", "fingerprint")}
     sizes = {"width": int(entry.width), "height": int(entry.height)}
-    return {**texts, **sizes, "account": json.loads(canonical(dict(entry.account))), "tracks": rows, "stop": stop}
+    return {
+        **texts,
+        **sizes,
+        "account": json.loads(canonical(dict(entry.account))),
+        "tracks": rows,
+        "stop": stop,
+    }

@@ -1,4 +1,6 @@
-"""Read a batch of windows: fields from columns and streams, with labels in crop coordinates.  features -> [windows]"""
+"""Read a batch of windows: fields from columns and streams, with labels in crop coordinates.
+features -> [windows]
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,8 @@ from cache.windows import Ints
 
 Array = NDArray[Any]
 
-# Fields of a window's track, repeated in each row. A dataset's own column of the same name replaces them.
+# Fields of a window's track, repeated in each row. A dataset's own column of the same name replaces
+# them.
 OF_TRACKS: Final = ("gender", "intrinsics", "image_size", "crop_scale")
 
 
@@ -47,36 +50,57 @@ class StreamFields(NamedTuple):
 
     @classmethod
     def parse(
-        cls, stream: str | None, streams: Sequence[str] | None = None, history: Mapping[str, int] | None = None
+        cls,
+        stream: str | None,
+        streams: Sequence[str] | None = None,
+        history: Mapping[str, int] | None = None,
     ) -> StreamFields:
-        """From the arguments of `Split.read`. Raises ValueError and TypeError when they do not fit together."""
+        """From the arguments of `Split.read`. Raises ValueError and TypeError when they do not fit
+        together.
+        """
         history = history or {}
-        if nameless := [name for name in (stream, *(streams or ())) if not isinstance(name, str | None)]:
+        if nameless := [
+            name for name in (stream, *(streams or ())) if not isinstance(name, str | None)
+        ]:
             raise TypeError(f"a stream is a name or None; found {nameless}")
         if streams is None and not history:
             return cls({} if stream is None else {"features": stream}, {}, {})
         if streams is None or isinstance(streams, str):
-            raise TypeError(f"streams must be a sequence of names, also for history; found {streams!r}")
+            raise TypeError(
+                f"streams must be a sequence of names, also for history; found {streams!r}"
+            )
         if not (stream is None or isinstance(stream, _DefaultName)):
             raise ValueError(f"expected stream or streams, found both: {stream!r}, {list(streams)}")
         if unclear := sorted({*streams} & {*labels.FIELDS, *COLUMNS}):
-            raise ValueError(f"streams: {unclear} are names of labels, too; read these streams by stream=NAME")
+            raise ValueError(
+                f"streams: {unclear} are names of labels, too; read these streams by stream=NAME"
+            )
         if strange := [
             f"{name}: {rows!r}"
             for name, rows in history.items()
             if name not in streams or not isinstance(rows, int | np.integer) or rows < 0
         ]:
-            raise ValueError(f"history: expected 0 or more rows of some of {list(streams)}, found {strange}")
-        return cls({name: name for name in streams}, {f"{name}_ok": name for name in streams}, history)
+            raise ValueError(
+                f"history: expected 0 or more rows of some of {list(streams)}, found {strange}"
+            )
+        return cls(
+            {name: name for name in streams}, {f"{name}_ok": name for name in streams}, history
+        )
 
     @property
     def sources(self) -> dict[str, str]:
         return {**self.numbers, **self.flags}
 
 
-def _dtypes(dtype: DTypeLike | Mapping[str, DTypeLike], streams: Sequence[str]) -> dict[str, np.dtype[Any]]:
-    """The dtype of each stream. Raises ValueError for dtypes that are no floats and for other streams."""
-    by_stream: Mapping[str, Any] = dtype if isinstance(dtype, Mapping) else dict.fromkeys(streams, dtype)
+def _dtypes(
+    dtype: DTypeLike | Mapping[str, DTypeLike], streams: Sequence[str]
+) -> dict[str, np.dtype[Any]]:
+    """The dtype of each stream. Raises ValueError for dtypes that are no floats and for other
+    streams.
+    """
+    by_stream: Mapping[str, Any] = (
+        dtype if isinstance(dtype, Mapping) else dict.fromkeys(streams, dtype)
+    )
     if strange := sorted(by_stream.keys() - set(streams)):
         raise ValueError(f"dtype of {strange}, which are not among the streams {list(streams)}")
     for given in by_stream.values() if isinstance(dtype, Mapping) else [dtype]:
@@ -107,11 +131,14 @@ class _Field:
     shape: tuple[int, ...]  # (B, T, ...)
     dtype: np.dtype[Any]
     fill: Callable[[Array], None]  # (B, T, ...)
-    mirror: Callable[[Array], Array] | None = None  # (N, ...) -> the same in mirrored crops; None: unchanged
+    # (N, ...) -> the same in mirrored crops; None: unchanged
+    mirror: Callable[[Array], Array] | None = None
 
 
 def _buffer(buffers: Mapping[str, Array], name: str, field: _Field) -> Array:
-    """The caller's buffer, or a new array. Raises ValueError for a buffer of another shape or type."""
+    """The caller's buffer, or a new array. Raises ValueError for a buffer of another shape or
+    type.
+    """
     batch = buffers[name] if name in buffers else np.empty(field.shape, field.dtype)
     if batch.shape != field.shape or batch.dtype != field.dtype or not batch.flags.writeable:
         expected = f"expected writable {field.dtype}{field.shape}"
@@ -123,7 +150,9 @@ class OpenSplit:
     """One commit's tables, columns and streams, opened on first use."""
 
     def __init__(self, commit: Commit) -> None:
-        self.store, self.name, self._commit = commit.place.store, commit.place.split, commit
+        self.store = commit.place.store
+        self.name = commit.place.split
+        self._commit = commit
         self.root = self.store.root
         self.manifest: Mapping[str, Any] = commit.manifest
         """The cache's own entries and those that were given to `commit`."""
@@ -143,7 +172,9 @@ class OpenSplit:
 
     @cached_property
     def known_columns(self) -> frozenset[str]:
-        """`columns`, and fields of tracks that every track has: `image_size` and `intrinsics` may be unknown."""
+        """`columns`, and fields of tracks that every track has: `image_size` and `intrinsics` may
+        be unknown.
+        """
         known = {name for name, values in self._track_fields.items() if np.isfinite(values).all()}
         if "image_size" not in self.extra and (self._track_fields["image_size"] == 0).any():
             known.remove("image_size")
@@ -156,15 +187,27 @@ class OpenSplit:
 
     @cached_property
     def _track_fields(self) -> dict[str, Array]:
-        """(N, ...) of each track, by field: of OF_TRACKS and the dataset's own, without columns of rows."""
-        tables, video = self._tables, self._tables["track_video"]
-        encoded, genders = tables.encoded("track_gender"), [name.encode() for name in GENDERS]
+        """(N, ...) of each track, by field: of OF_TRACKS and the dataset's own, without columns of
+        rows.
+        """
+        tables = self._tables
+        video = self._tables["track_video"]
+        encoded = tables.encoded("track_gender")
+        genders = [name.encode() for name in GENDERS]
         fields = {
-            "gender": np.select([encoded == name for name in genders], range(len(genders))).astype(np.uint8),
+            "gender": np.select([encoded == name for name in genders], range(len(genders))).astype(
+                np.uint8
+            ),
             "intrinsics": tables["track_intrinsics"],
-            "image_size": np.stack([tables["video_width"][video], tables["video_height"][video]], axis=1),
+            "image_size": np.stack(
+                [tables["video_width"][video], tables["video_height"][video]], axis=1
+            ),
             "crop_scale": tables["track_crop_scale"],
-            **{name: tables[column.array] for name, column in self.extra.items() if column.per == "track"},
+            **{
+                name: tables[column.array]
+                for name, column in self.extra.items()
+                if column.per == "track"
+            },
         }
         return {name: values for name, values in fields.items() if name not in self.columns}
 
@@ -173,14 +216,20 @@ class OpenSplit:
         """Names of the committed feature streams, sorted."""
         home = f"{self._commit.place.base}/{FEATURES}"
         names = (name for name in self.store.list_names(home) if layout.is_name(name))
-        return tuple(name for name in names if self.store.etag(f"{home}/{name}/{MANIFEST}") is not None)
+        return tuple(
+            name for name in names if self.store.etag(f"{home}/{name}/{MANIFEST}") is not None
+        )
 
     def place(self, stream: str | None = None) -> Place:
         """The place of its manifest, or of a stream's."""
         return replace(self._commit.place, stream=stream)
 
     def _read_if_stored(self, cut: _Windows, name: str) -> Array | None:
-        return self._read_rows(name, cut.starts, cut.seqlen) if name in self.manifest["shards"] else None
+        return (
+            self._read_rows(name, cut.starts, cut.seqlen)
+            if name in self.manifest["shards"]
+            else None
+        )
 
     def _read_rows(self, name: str, starts: NDArray[np.int64], seqlen: int) -> Array:
         reader = self._reader(name)
@@ -189,13 +238,17 @@ class OpenSplit:
         return out
 
     def _reader(self, name: str) -> Rows:
-        """The reader of a column, or of a stream's array. Raises CacheError when there is none of that name."""
+        """The reader of a column, or of a stream's array. Raises CacheError when there is none of
+        that name.
+        """
         if name not in self._rows:
             self._rows[name] = open_column(*self._array(name))
         return self._rows[name]
 
     def _array(self, name: str) -> tuple[Commit, str, StalenessCheck]:
-        """A column's or stream's array: the commit that has it, its name there, and the commit's staleness check."""
+        """A column's or stream's array: the commit that has it, its name there, and the commit's
+        staleness check.
+        """
         array = name.removeprefix(f"{FEATURES}/")
         if array != name:
             stream = self._stream(layout.stream_of(array))
@@ -203,7 +256,9 @@ class OpenSplit:
                 return stream.commit, array, stream.check_current
         elif name in self.columns:
             return self._commit, name, self._check_current
-        raise CacheError(f"{self.name}: no column {name!r} of rows; there are: {', '.join(self.columns)}")
+        raise CacheError(
+            f"{self.name}: no column {name!r} of rows; there are: {', '.join(self.columns)}"
+        )
 
     def _stream(self, stream: str) -> OpenStream:
         """A committed stream. Raises CacheError when there is none of that name."""
@@ -213,7 +268,9 @@ class OpenSplit:
             if commit is None:
                 names = ", ".join(self.streams) or "none"
                 do = "Extract it first, or read labels only (stream=None)."
-                raise CacheError(f"{self.name}: no feature stream {stream!r}; there are: {names}. {do}")
+                raise CacheError(
+                    f"{self.name}: no feature stream {stream!r}; there are: {names}. {do}"
+                )
             self._check_current()  # when the split was replaced, the stream belongs to its new rows
             self._streams[stream] = OpenStream(commit, self.manifest)
         return self._streams[stream]
@@ -235,7 +292,9 @@ class OpenSplit:
         of_streams = self._stream_fields(chosen, dtypes, names, cut)
         crop = None
         if any(map(self._mirror_of, names)):
-            crop = self._crop(next(iter(chosen.numbers.values()), None), cut.track, unused=not of_streams)
+            crop = self._crop(
+                next(iter(chosen.numbers.values()), None), cut.track, unused=not of_streams
+            )
         raw = functools.cache(functools.partial(self._read_if_stored, cut))
         of_labels = labels.LabelFields(raw, self._tables["track_crop_scale"][cut.track], crop)
         batch: dict[str, Array] = {}
@@ -251,10 +310,16 @@ class OpenSplit:
         return batch
 
     def _stream_fields(
-        self, chosen: StreamFields, dtypes: Mapping[str, np.dtype[Any]], names: Sequence[str], cut: _Windows
+        self,
+        chosen: StreamFields,
+        dtypes: Mapping[str, np.dtype[Any]],
+        names: Sequence[str],
+        cut: _Windows,
     ) -> dict[str, _Field]:
         """Fields of streams among these names."""
-        run_starts, opened, fields = cut.starts, dict[str, StreamWindows](), dict[str, _Field]()
+        run_starts = cut.starts
+        opened = dict[str, StreamWindows]()
+        fields = dict[str, _Field]()
         if chosen.history:  # the first row of each window's run
             first: Ints = self._tables["run_start"]
             run_starts = first[np.searchsorted(first, cut.starts, side="right") - 1]
@@ -262,10 +327,14 @@ class OpenSplit:
             stream = chosen.sources[name]
             n_before = chosen.history.get(stream, 0)
             if stream not in opened:
-                opened[stream] = StreamWindows(self._stream(stream), cut.starts, cut.seqlen, n_before, run_starts)
+                opened[stream] = StreamWindows(
+                    self._stream(stream), cut.starts, cut.seqlen, n_before, run_starts
+                )
             windows = opened[stream]
             if name in chosen.numbers:
-                fields[name] = _Field(cut.shape(windows.trailing, n_before), dtypes[stream], windows.fill)
+                fields[name] = _Field(
+                    cut.shape(windows.trailing, n_before), dtypes[stream], windows.fill
+                )
             else:
                 fields[name] = _Field(cut.shape((), n_before), _FLOAT32, windows.fill_flags)
         return fields
@@ -296,21 +365,33 @@ class OpenSplit:
     def _checked_windows(self, windows: Array) -> _Windows:
         """Check (B, 2) windows.
 
-        Raises ValueError for windows of a wrong form, CacheError for a window outside of the committed tracks.
+        Raises ValueError for windows of a wrong form, CacheError for a window outside of the
+        committed tracks.
         """
-        if windows.ndim != 2 or windows.shape[1] != 2 or (windows.dtype.kind not in "iu" and len(windows)):
-            raise ValueError(f"windows are {windows.dtype}{windows.shape}, expected integers (B, 2)")
+        if (
+            windows.ndim != 2
+            or windows.shape[1] != 2
+            or (windows.dtype.kind not in "iu" and len(windows))
+        ):
+            raise ValueError(
+                f"windows are {windows.dtype}{windows.shape}, expected integers (B, 2)"
+            )
         starts, stops = windows.astype(np.int64).T
         if not len(starts):
             return _Windows(starts, 0, starts)
         seqlen = int(stops[0] - starts[0])
         if seqlen < 1 or np.count_nonzero(stops - starts != seqlen):
-            raise ValueError("windows of one batch must all have the same length, of at least one row")
-        after = np.searchsorted(self._tables["track_start"], starts, side="right")  # 0: before all tracks
+            raise ValueError(
+                "windows of one batch must all have the same length, of at least one row"
+            )
+        # 0: before all tracks
+        after = np.searchsorted(self._tables["track_start"], starts, side="right")
         if np.count_nonzero(self._ends[after] < stops):
             bad = int(np.argmax(self._ends[after] < stops))
             window = [int(starts[bad]), int(stops[bad])]
-            raise CacheError(f"{self.name}: rows {window} are in no committed track: take windows from windows()")
+            raise CacheError(
+                f"{self.name}: rows {window} are in no committed track: take windows from windows()"
+            )
         return _Windows(starts, seqlen, after - 1)
 
     @cached_property
@@ -318,8 +399,12 @@ class OpenSplit:
         return np.concatenate([[np.iinfo(np.int64).min], self._tables["track_stop"]])
 
     def _crop(self, stream: str | None, track: Ints, *, unused: bool) -> labels.Crop | None:
-        """Crops of windows of (B,) tracks; None: the boxes. `unused`: the default stream may be missing."""
-        if stream is None or (unused and isinstance(stream, _DefaultName) and not self._has_usual_stream):
+        """Crops of windows of (B,) tracks; None: the boxes. `unused`: the default stream may be
+        missing.
+        """
+        if stream is None or (
+            unused and isinstance(stream, _DefaultName) and not self._has_usual_stream
+        ):
             return None
         policy = self._stream(stream).crop
         if policy.follows_box:
@@ -341,9 +426,14 @@ class OpenSplit:
             self._keys[policy] = policy.keys(tracks.names)
         return self._keys[policy]
 
-    def _checked_fields(self, fields: Sequence[str] | None, stream_fields: Sequence[str]) -> list[str]:
+    def _checked_fields(
+        self, fields: Sequence[str] | None, stream_fields: Sequence[str]
+    ) -> list[str]:
         if unclear := sorted(self.extra.keys() & {*stream_fields}):
-            raise ValueError(f"{self.name}: {unclear} are names of columns, too; read these streams by stream=NAME")
+            raise ValueError(
+                f"{self.name}: {unclear} are names of columns, too; read these streams by "
+                "stream=NAME"
+            )
         if fields is None:
             evaluation = [labels.EVAL_JOINTS] if labels.EVAL_JOINTS in self.columns else []
             return [*stream_fields, *labels.FIELDS, *evaluation]
@@ -351,11 +441,18 @@ class OpenSplit:
             raise TypeError(f"fields must be a sequence of names, not the text {fields!r}")
         for name in fields:
             if name == "features" and name not in stream_fields:
-                named = f"`streams` gives {', '.join(stream_fields)}" if stream_fields else f"there are: {self.streams}"
+                named = (
+                    f"`streams` gives {', '.join(stream_fields)}"
+                    if stream_fields
+                    else f"there are: {self.streams}"
+                )
                 raise ValueError(f"{self.name}: features need a stream; {named}")
             if name not in (*stream_fields, *labels.FIELDS, *self.columns, *self.extra, *OF_TRACKS):
                 if name in self.streams:
-                    do = f"Read it by stream={name!r}, as the field 'features', or by streams=[{name!r}]."
+                    do = (
+                        f"Read it by stream={name!r}, as the field 'features', or by "
+                        f"streams=[{name!r}]."
+                    )
                     raise CacheError(f"{self.name}: {name!r} is a stream, no field or column. {do}")
                 columns = ", ".join(dict.fromkeys((*self.columns, *self.extra)))
                 raise CacheError(f"{self.name}: no field or column {name!r}; columns: {columns}.")

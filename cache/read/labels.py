@@ -1,7 +1,8 @@
-"""Compute the label fields of a batch from the stored columns.  tracks -> features -> [windows] -> training
+"""Compute the label fields of a batch from the stored columns.  tracks -> features -> [windows] ->
+training
 
-Unknown labels are 0 with weight 0, never NaN. For speed, coordinates are computed one by one with joints as the last
-axis, and unknown values are cleared with a bit mask.
+Unknown labels are 0 with weight 0, never NaN. For speed, coordinates are computed one by one with
+joints as the last axis, and unknown values are cleared with a bit mask.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ Bools = NDArray[np.bool_]
 Floats = NDArray[np.float32]
 # column name -> (B, T, *trailing) as stored, None when the split has no such column
 Raw = Callable[[str], Array | None]
-# boxes (B, T, 4), frame numbers (B, T) -> the boxes (B, T, 4) that were cropped instead, whether mirrored (B, T)
+# boxes (B, T, 4), frame numbers (B, T) -> the boxes (B, T, 4) that were cropped instead, whether
+# mirrored (B, T)
 Crop = Callable[[Floats, Array], tuple[Floats, Bools]]
 
 N_JOINTS: Final = 49
@@ -28,17 +30,45 @@ N_THETA: Final = 85  # camera 3, pose 72, betas 10
 POSE: Final = slice(3, 75)  # in theta
 BETAS: Final = slice(75, 85)
 FIELDS: Final = ("kp_2d", "kp_3d", "theta", "w_3d", "w_smpl", "valid")
-EVAL_JOINTS: Final = "kp_3d_eval"  # a field, too, of splits that have the column: what `kp_3d` is there
-IN_CROP: Final = frozenset({"kp_2d", "kp_3d", EVAL_JOINTS, "theta", "pose", "trans"})  # depend on crop or mirroring
+# a field, too, of splits that have the column: what `kp_3d` is there
+EVAL_JOINTS: Final = "kp_3d_eval"
+# depend on crop or mirroring
+IN_CROP: Final = frozenset({"kp_2d", "kp_3d", EVAL_JOINTS, "theta", "pose", "trans"})
 
 # Left-right permutations: joint i of a mirrored image is joint MIRRORED[i] of the original.
 MIRRORED_14: Final = (5, 4, 3, 2, 1, 0, 11, 10, 9, 8, 7, 6, 12, 13)
 MIRRORED_49: Final = (
-    *(0, 1, 5, 6, 7, 2, 3, 4, 8, 12, 13, 14, 9, 10, 11, 16, 15, 18, 17, 22, 23, 24, 19, 20, 21),  # BODY_25
+    # BODY_25
+    *(0, 1, 5, 6, 7, 2, 3, 4, 8, 12, 13, 14, 9, 10, 11, 16, 15, 18, 17, 22, 23, 24, 19, 20, 21),
     *(25 + joint for joint in MIRRORED_14),
     *(39, 40, 41, 42, 43, 44, 46, 45, 48, 47),
 )
-MIRRORED_SMPL: Final = (0, 2, 1, 3, 5, 4, 6, 8, 7, 9, 11, 10, 12, 14, 13, 15, 17, 16, 19, 18, 21, 20, 23, 22)
+MIRRORED_SMPL: Final = (
+    0,
+    2,
+    1,
+    3,
+    5,
+    4,
+    6,
+    8,
+    7,
+    9,
+    11,
+    10,
+    12,
+    14,
+    13,
+    15,
+    17,
+    16,
+    19,
+    18,
+    21,
+    20,
+    23,
+    22,
+)
 
 
 class LabelFields:
@@ -51,7 +81,9 @@ class LabelFields:
     """
 
     def __init__(self, raw: Raw, crop_scale: NDArray[np.float64], crop: Crop | None = None) -> None:
-        self._raw, self._crop_scale, self._crop = raw, crop_scale, crop
+        self._raw = raw
+        self._crop_scale = crop_scale
+        self._crop = crop
 
     def trailing(self, name: str) -> tuple[int, ...]:
         """The shape of a field behind (B, T)."""
@@ -81,7 +113,8 @@ class LabelFields:
         return np.zeros((), bool) if self._crop is None else self._cut_out[1]
 
     def _kp_2d(self, out: Floats) -> None:
-        kp_2d, bbox = self._raw("kp_2d"), self._cut_out[0]
+        kp_2d = self._raw("kp_2d")
+        bbox = self._cut_out[0]
         if kp_2d is None or bbox is None:
             out.fill(0)
         else:
@@ -89,14 +122,18 @@ class LabelFields:
 
     @cached_property
     def _cut_out(self) -> tuple[Floats | None, Bools]:
-        """The (B, T, 4) boxes of the crops, None when the split has no boxes; (B, T) whether mirrored."""
-        bbox, frame = self._raw("bbox"), None if self._crop is None else self._raw("frame_index")
+        """The (B, T, 4) boxes of the crops, None when the split has no boxes; (B, T) whether
+        mirrored.
+        """
+        bbox = self._raw("bbox")
+        frame = None if self._crop is None else self._raw("frame_index")
         if self._crop is None or bbox is None or frame is None:
             return bbox, np.zeros((), bool)
         return self._crop(bbox, frame)
 
     def _kp_3d(self, out: Floats) -> None:
-        evaluation, kp_3d = self._raw(EVAL_JOINTS), self._raw("kp_3d")
+        evaluation = self._raw(EVAL_JOINTS)
+        kp_3d = self._raw("kp_3d")
         if evaluation is not None:
             out[...] = evaluation
             finite = np.isfinite(evaluation)
@@ -111,7 +148,8 @@ class LabelFields:
 
     def _theta(self, out: Floats) -> None:
         """Fill (B, T, 85): camera (1, 0, 0), then pose and betas; 0 unless both are known."""
-        pose, betas = self._raw("pose"), self._raw("betas")
+        pose = self._raw("pose")
+        betas = self._raw("betas")
         out[..., 0] = 1
         if pose is None or betas is None:
             out[..., 1:] = 0
@@ -124,7 +162,8 @@ class LabelFields:
     @cached_property
     def _known_joints(self) -> Bools | None:
         """(B, T, 49) where kp_3d is known; None when the split has none."""
-        kp_3d, flag = self._raw("kp_3d"), self._raw("has_3d")
+        kp_3d = self._raw("kp_3d")
+        flag = self._raw("has_3d")
         if kp_3d is None or flag is None:
             return None
         known: Bools = np.greater(kp_3d[..., 3], 0)
@@ -133,7 +172,8 @@ class LabelFields:
 
     def _known_3d(self) -> Bools | bool:
         """(B, T) where all 14 joints that a 3D loss compares are known."""
-        evaluation, flag = self._raw(EVAL_JOINTS), self._raw("has_3d")
+        evaluation = self._raw(EVAL_JOINTS)
+        flag = self._raw("has_3d")
         if evaluation is not None:
             complete = _finite_rows(evaluation.reshape(*evaluation.shape[:2], N_EVAL_JOINTS * 3))
             return complete if flag is None else complete & np.not_equal(flag, 0)
@@ -144,7 +184,9 @@ class LabelFields:
     @cached_property
     def _known_smpl(self) -> Bools | bool:
         """(B, T) where pose and betas are known."""
-        pose, betas, flag = self._raw("pose"), self._raw("betas"), self._raw("has_smpl")
+        pose = self._raw("pose")
+        betas = self._raw("betas")
+        flag = self._raw("has_smpl")
         if pose is None or betas is None or flag is None:
             return False
         return np.equal(flag, 1) & _finite_rows(pose) & _finite_rows(betas)
@@ -153,11 +195,13 @@ class LabelFields:
 def mirror(name: str, values: Floats) -> Floats:
     """Mirror one of IN_CROP, N rows: swap left and right joints, and reflect at x = 0.
 
-    Points and trans change the sign of x. A rotation R becomes S R S with S = diag(-1, 1, 1), so axis-angle (a, b, c)
-    becomes (a, -b, -c). Camera and betas do not change: a mirrored body has the same shape.
+    Points and trans change the sign of x. A rotation R becomes S R S with S = diag(-1, 1, 1), so
+    axis-angle (a, b, c) becomes (a, -b, -c). Camera and betas do not change: a mirrored body has
+    the same shape.
     """
     if name in ("theta", "pose"):
-        out, part = values.copy(), POSE if name == "theta" else slice(None)
+        out = values.copy()
+        part = POSE if name == "theta" else slice(None)
         pose = values[:, part].reshape(len(values), -1, 3)[:, MIRRORED_SMPL]
         pose[..., 1:] = 0 - pose[..., 1:]
         out[:, part] = pose.reshape(len(values), -1)
@@ -168,11 +212,14 @@ def mirror(name: str, values: Floats) -> Floats:
     return out
 
 
-def normalise_keypoints(kp_2d: Floats, bbox: Floats, crop_scale: NDArray[np.float64], out: Floats) -> None:
-    """Normalise keypoints from px to [-1, 1] across the crop; fill out (B, T, J, 3). Confidence is copied.
+def normalise_keypoints(
+    kp_2d: Floats, bbox: Floats, crop_scale: NDArray[np.float64], out: Floats
+) -> None:
+    """Normalise keypoints from px to [-1, 1] across the crop; fill out (B, T, J, 3). Confidence is
+    copied.
 
-    The crop is the box (B, T, 4) about its centre, `crop_scale` (B,) times as wide: 2 (x - c) / (side * crop_scale).
-    Keypoints without confidence, or without a finite position, are 0.
+    The crop is the box (B, T, 4) about its centre, `crop_scale` (B,) times as wide: 2 (x - c) /
+    (side * crop_scale). Keypoints without confidence, or without a finite position, are 0.
     """
     side = bbox[..., 2:] * crop_scale.astype(np.float32)[:, None, None]
     known: Bools = np.greater(kp_2d[..., 2], 0)

@@ -1,4 +1,6 @@
-"""Whole columns through zarr-python, lazily; missing and replaced shards are errors.  features -> [windows]"""
+"""Whole columns through zarr-python, lazily; missing and replaced shards are errors.  features ->
+[windows]
+"""
 
 from __future__ import annotations
 
@@ -22,30 +24,43 @@ if TYPE_CHECKING:
 def open_lazily(commit: Commit, array: str, check_current: Callable[[], None]) -> zarr.Array[Any]:
     """Open one array of a commit, read-only, with the zarr.json that the commit names.
 
-    Reading it raises CacheError when a shard of the commit is missing, CacheChanged when its shards were replaced.
+    Reading it raises CacheError when a shard of the commit is missing, CacheChanged when its shards
+    were replaced.
     """
     metadata = json.loads(bytes(commit.files[f"{array}/zarr.json"]))
     trailing = tuple(metadata["shape"][1:])
     named = [shard_key("", int(shard), trailing)[1:] for shard in commit.manifest["shards"][array]]
-    store, folder = commit.place.store, commit.place.array(array)
+    store = commit.place.store
+    folder = commit.place.array(array)
     strict = _StrictStore(store.zarr(folder), store.location(folder), named, check_current)
     return zarr.Array(zarr.AsyncArray(metadata=metadata, store_path=StorePath(strict)))
 
 
 class _StrictStore(WrapperStore[Any]):
-    """One array's folder, read-only. Raises for missing shards among `named`; `location` is for messages."""
+    """One array's folder, read-only. Raises for missing shards among `named`; `location` is for
+    messages.
+    """
 
     def __init__(
-        self, store: ZarrStore, location: str, named: Collection[str], check_current: Callable[[], None]
+        self,
+        store: ZarrStore,
+        location: str,
+        named: Collection[str],
+        check_current: Callable[[], None],
     ) -> None:
         super().__init__(store)
-        self._location, self._named, self._check_current = location, frozenset(named), check_current
+        self._location = location
+        self._named = frozenset(named)
+        self._check_current = check_current
 
-    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
+    async def get(
+        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
         if key not in self._named:  # the file belongs to an unfinished commit
             return None
         data = await super().get(key, prototype, byte_range)
-        self._check_current()  # first: a shard that is missing because its split was replaced is no damage
+        # first: a shard that is missing because its split was replaced is no damage
+        self._check_current()
         if data is None:
             raise shards.missing(f"{self._location}/{key}")
         return data

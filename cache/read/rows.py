@@ -1,8 +1,10 @@
-"""Read rows of one array: from memory-mapped shards, or by ranges where there is no folder.  features -> [windows]
+"""Read rows of one array: from memory-mapped shards, or by ranges where there is no folder.
+features -> [windows]
 
-The chunks of a shard lie one after the other: map the file, compare its index once, slice. That is a hundred times as
-fast as zarr-python for small windows. The loop over windows is plain Python, takes no lock, and makes
-one system call per batch and shard; threads would not help, since copying is bound by memory.
+The chunks of a shard lie one after the other: map the file, compare its index once, slice. That is
+a hundred times as fast as zarr-python for small windows. The loop over windows is plain Python,
+takes no lock, and makes one system call per batch and shard; threads would not help, since copying
+is bound by memory.
 """
 
 from __future__ import annotations
@@ -33,23 +35,28 @@ _CHECKED: Final = 1  # states of a chunk; 0: not checked yet
 _ALL: Final = 2  # checked, and all its flags are 0; _ALL + 1: all are 1
 _TOO_MANY: Final = (errno.EMFILE, errno.ENFILE)
 _MOST: Final = 16384  # shards: a quarter of the maps that Linux allows a process
-_SHARDS_AT_ONCE: Final = 64  # of an object store; a batch that touches more is read in parts: memory stays bounded
-_EXPONENT_SHIFT: Final = np.float32(2.0**112)  # float32's exponent counts from -127, float16's from -15
+# of an object store; a batch that touches more is read in parts: memory stays bounded
+_SHARDS_AT_ONCE: Final = 64
+# float32's exponent counts from -127, float16's from -15
+_EXPONENT_SHIFT: Final = np.float32(2.0**112)
 _MANTISSA_SHIFT: Final = 13  # float32 has 23 bits of it, float16 has 10
-_KEEP: Final = np.int32(~0x70000000)  # the sign, and the 28 bits below what the sign was extended into
+# the sign, and the 28 bits below what the sign was extended into
+_KEEP: Final = np.int32(~0x70000000)
 _BEYOND: Final = 65536.0  # what infinity becomes here; no finite float16 reaches it
 
 _ByteRange = tuple[memoryview, int, int]  # a shard's bytes; first, last + 1 of them
 
 
 class Rows(ABC):
-    """Rows of one array. Threads may read at the same time; forked processes, too, unless in an object store.
+    """Rows of one array. Threads may read at the same time; forked processes, too, unless in an
+    object store.
 
     Args:
         store, array: where its folder is.
         layout: where its rows are in its files.
         n_rows: how many it has.
-        records: the manifest's record of each shard, by its number as text: the file must have the record's size.
+        records: the manifest's record of each shard, by its number as text: the file must have the
+            record's size.
         check_current: called after opening a shard; raises when the array has been replaced.
     """
 
@@ -66,24 +73,38 @@ class Rows(ABC):
         records: Mapping[str, str],
         check_current: Callable[[], None],
     ) -> None:
-        self._store, self._array, self._layout, self._n_rows = store, array, layout, n_rows
-        self._records, self._check_current, self._location = records, check_current, store.location(array)
-        self.trailing, self.dtype, self._geometry = layout.spec.trailing, layout.spec.dtype, layout.geometry
+        self._store = store
+        self._array = array
+        self._layout = layout
+        self._n_rows = n_rows
+        self._records = records
+        self._check_current = check_current
+        self._location = store.location(array)
+        self.trailing = layout.spec.trailing
+        self.dtype = layout.spec.dtype
+        self._geometry = layout.geometry
         self._prepare()
 
     @abstractmethod
     def _prepare(self) -> None: ...
 
     def read(self, starts: Ints, seqlen: int, out: NDArray[Any]) -> None:
-        """Fill out (B, seqlen, *trailing) with rows [start, start + seqlen) for every one of (B,) starts.
+        """Fill out (B, seqlen, *trailing) with rows [start, start + seqlen) for every one of (B,)
+        starts.
 
-        Raises CacheError for rows beyond the array, and for shards that are missing, short or damaged.
+        Raises CacheError for rows beyond the array, and for shards that are missing, short or
+        damaged.
         """
         if not out.size:
             return
         if len(starts) and (starts.min() < 0 or starts.max() + seqlen > self._n_rows):
             requested = f"rows up to {int(starts.max()) + seqlen}"
-            raise CacheError.at(self._location, expected=f"{self._n_rows} rows", found=requested, do="Open it again.")
+            raise CacheError.at(
+                self._location,
+                expected=f"{self._n_rows} rows",
+                found=requested,
+                do="Open it again.",
+            )
         self._fill(starts, seqlen, out)
 
     @abstractmethod
@@ -118,11 +139,16 @@ class _MappedRows(Rows):
         rows = out.reshape(-1, *self.trailing)
         for data, first, stop in self._parts(starts, seqlen):
             n_rows = (stop - first) // self._row_bytes
-            _copy(np.ndarray((n_rows, *self.trailing), self.dtype, data, first), rows[filled : filled + n_rows])
+            _copy(
+                np.ndarray((n_rows, *self.trailing), self.dtype, data, first),
+                rows[filled : filled + n_rows],
+            )
             filled += n_rows
 
     def _same_flags(self, starts: Ints, seqlen: int, out: NDArray[Any]) -> bool:
-        """Fill `out` without reading, when all windows lie in chunks whose flags are known to be all 0 or all 1."""
+        """Fill `out` without reading, when all windows lie in chunks whose flags are known to be
+        all 0 or all 1.
+        """
         if self.dtype != np.uint8 or self.trailing or seqlen > self._geometry.rows_per_chunk:
             return False
         first = self._states[starts // self._geometry.rows_per_chunk]
@@ -133,9 +159,12 @@ class _MappedRows(Rows):
         return True
 
     def _parts(self, starts: Ints, seqlen: int) -> Iterator[_ByteRange]:
-        """Yield the byte ranges of the windows, in order, checked. A window that crosses chunks has several."""
+        """Yield the byte ranges of the windows, in order, checked. A window that crosses chunks has
+        several.
+        """
         begin = 0
-        n_windows = max(_shard_limit() // 8, 4)  # whose shards are open together: each touches two or three
+        # whose shards are open together: each touches two or three
+        n_windows = max(_shard_limit() // 8, 4)
         while begin < len(starts):
             try:
                 parts = self._locate(starts[begin : begin + n_windows], seqlen)
@@ -155,11 +184,17 @@ class _MappedRows(Rows):
         if not self._states[chunk].all():
             for part in np.flatnonzero(self._states[chunk] == 0).tolist():
                 number = int(shard[part])
-                self._check(opened[number], number, int(chunk[part]) - number * self._geometry.chunks)
-        first = (chunk - shard * self._geometry.chunks) * self._layout.chunk_bytes + low * self._row_bytes
+                self._check(
+                    opened[number], number, int(chunk[part]) - number * self._geometry.chunks
+                )
+        first = (
+            chunk - shard * self._geometry.chunks
+        ) * self._layout.chunk_bytes + low * self._row_bytes
         stop = first + n_rows * self._row_bytes
         data = {number: mapped.data for number, mapped in opened.items()}
-        return zip(map(data.__getitem__, shard.tolist()), first.tolist(), stop.tolist(), strict=True)
+        return zip(
+            map(data.__getitem__, shard.tolist()), first.tolist(), stop.tolist(), strict=True
+        )
 
     def _open_shard(self, shard: int) -> _MappedShard:
         """Return the open shard, or open it. A file whose size has changed is opened again."""
@@ -169,7 +204,8 @@ class _MappedRows(Rows):
             try:
                 opened = _open_within_limit(self._file(shard), self._layout, record)
             finally:
-                # Also after an error: a shard that is missing because the split was replaced is no damage.
+                # Also after an error: a shard that is missing because the split was replaced is no
+                # damage.
                 self._check_current()
             self._held[shard] = opened
             _OPENED.append((weakref.ref(self), shard))
@@ -180,9 +216,13 @@ class _MappedRows(Rows):
         self._held.pop(shard, None)
 
     def _check(self, opened: _MappedShard, shard: int, number: int) -> None:
-        """Check a chunk's checksum, and record its state. Raises CacheError when the chunk is missing or damaged."""
+        """Check a chunk's checksum, and record its state. Raises CacheError when the chunk is
+        missing or damaged.
+        """
         if number >= opened.n_chunks:
-            raise shards.damage(self._file(shard), f"chunk {number} of the shard", "a shard without it")
+            raise shards.damage(
+                self._file(shard), f"chunk {number} of the shard", "a shard without it"
+            )
         if not opened.intact(number):
             self._held.clear()  # the next read opens the repaired files
             raise _damaged_chunk(self._file(shard), number, self._layout)
@@ -206,7 +246,8 @@ class _MappedShard:
         if record is None:  # the file belongs to an unfinished commit
             raise shards.missing(file)
         try:
-            fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe has no bytes: as damaged
+            # a pipe has no bytes: as damaged
+            fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except (FileNotFoundError, NotADirectoryError):
             raise shards.missing(file) from None
         self._chunk_bytes = layout.chunk_bytes
@@ -216,7 +257,8 @@ class _MappedShard:
             self._map = mmap.mmap(fd, self.size, access=mmap.ACCESS_READ)
         finally:
             os.close(fd)
-        # Reading a map behind the end of its file kills the process (SIGBUS): compare both sizes before reading.
+        # Reading a map behind the end of its file kills the process (SIGBUS): compare both sizes
+        # before reading.
         self.file_size = self._map.size
         self.data = memoryview(self._map)  # read-only, as the map is
         if self._map[self.n_chunks * self._chunk_bytes :] != layout.index(self.n_chunks):
@@ -236,11 +278,14 @@ class _MappedShard:
         return checksum == self.data[stop : stop + 4]
 
 
-_OPENED: Final[deque[tuple[weakref.ref[_MappedRows], int]]] = deque()  # (reader, shard) of this process, oldest first
+# (reader, shard) of this process, oldest first
+_OPENED: Final[deque[tuple[weakref.ref[_MappedRows], int]]] = deque()
 
 
 def _open_within_limit(file: str, layout: ShardLayout, record: str | None) -> _MappedShard:
-    """Map a shard, with at most half of the process's open files. Without a free one, close every shard first."""
+    """Map a shard, with at most half of the process's open files. Without a free one, close every
+    shard first.
+    """
     _close_oldest(_shard_limit())
     try:
         return _MappedShard(file, layout, record)
@@ -273,7 +318,8 @@ class _RangedRows(Rows):
     def _fill(self, starts: Ints, seqlen: int, out: NDArray[Any]) -> None:
         size = self._geometry.rows_per_chunk
         chunk, first, n_rows = _chunk_parts(starts, seqlen, size)
-        window = (np.cumsum(n_rows) - n_rows) // seqlen  # parts come in the order of windows, of seqlen rows each
+        # parts come in the order of windows, of seqlen rows each
+        window = (np.cumsum(n_rows) - n_rows) // seqlen
         within = chunk * size + first - starts[window]  # the part's first row in its window
         touched = np.unique(chunk)
         by_shard = np.split(touched, np.flatnonzero(np.diff(touched // self._geometry.chunks)) + 1)
@@ -284,19 +330,23 @@ class _RangedRows(Rows):
                 _copy(rows, out[window[part], within[part] : within[part] + n_rows[part]])
 
     def _fetch_all(self, by_shard: Sequence[Ints]) -> dict[int, NDArray[Any]]:
-        """Rows by chunk number in the array, of one committed state. `by_shard`: chunks of each shard."""
+        """Rows by chunk number in the array, of one committed state. `by_shard`: chunks of each
+        shard.
+        """
         held: dict[int, NDArray[Any]] = {}
         try:
             for fetched in map_parallel(self._fetch, by_shard):
                 held.update(fetched)
         finally:
-            # Afterwards, and after an error: a shard that is missing because the split was replaced is no damage.
+            # Afterwards, and after an error: a shard that is missing because the split was replaced
+            # is no damage.
             self._check_current()
         return held
 
     def _fetch(self, chunks: Ints) -> dict[int, NDArray[Any]]:
         """Rows of chunks of one shard by chunk number in the array, with checksums compared."""
-        geometry, size = self._geometry, self._layout.chunk_bytes
+        geometry = self._geometry
+        size = self._layout.chunk_bytes
         shard = int(chunks[0]) // geometry.chunks
         key = shard_key(self._array, shard, self.trailing)
         location = self._store.location(key)
@@ -304,7 +354,9 @@ class _RangedRows(Rows):
         try:
             n_chunks = self._count_chunks(shard, key)
             if numbers[-1] >= n_chunks:
-                raise shards.damage(location, f"chunk {numbers[-1]} of the shard", "a shard without it")
+                raise shards.damage(
+                    location, f"chunk {numbers[-1]} of the shard", "a shard without it"
+                )
             begins = [number * size for number in numbers]
             parts = self._store.read_ranges(key, begins, [begin + size for begin in begins])
         except FileNotFoundError:
@@ -319,15 +371,20 @@ class _RangedRows(Rows):
     def _count_chunks(self, shard: int, key: str) -> int:
         """The number of chunks of a shard, whose size is checked the first time."""
         if shard not in self._n_chunks:
-            size, record = self._store.size(key), self._records.get(str(shard))
-            if size is None or record is None:  # without a record, the object belongs to an unfinished commit
+            size = self._store.size(key)
+            record = self._records.get(str(shard))
+            # without a record, the object belongs to an unfinished commit
+            if size is None or record is None:
                 raise FileNotFoundError(key)
-            self._n_chunks[shard] = self._layout.count_chunks(self._store.location(key), size, record)
+            self._n_chunks[shard] = self._layout.count_chunks(
+                self._store.location(key), size, record
+            )
         return self._n_chunks[shard]
 
 
 def _chunk_parts(starts: Ints, seqlen: int, rows_per_chunk: int) -> tuple[Ints, Ints, Ints]:
-    """(chunk, first row in it, rows) of every part of the windows, in order: one in each chunk that a window touches.
+    """(chunk, first row in it, rows) of every part of the windows, in order: one in each chunk that
+    a window touches.
 
     >>> [column.tolist() for column in _chunk_parts(np.array([6, 0]), 4, 8)]
     [[0, 1, 0], [6, 0, 0], [2, 2, 4]]
@@ -347,7 +404,9 @@ def _damaged_chunk(file: str, chunk: int, layout: ShardLayout) -> CacheError:
     """The error for a chunk whose bytes do not match their checksum."""
     first_row = chunk * layout.geometry.rows_per_chunk
     return shards.damage(
-        file, f"chunk {chunk} (rows from {first_row} of the shard) to match its checksum", "other bytes"
+        file,
+        f"chunk {chunk} (rows from {first_row} of the shard) to match its checksum",
+        "other bytes",
     )
 
 
@@ -360,9 +419,11 @@ def _copy(rows: NDArray[Any], out: NDArray[Any]) -> None:
 
 
 def widen(half: NDArray[np.float16], out: NDArray[np.float32]) -> None:
-    """Fill `out` with the same numbers, exactly, infinities and NaN included; several times as fast as NumPy.
+    """Fill `out` with the same numbers, exactly, infinities and NaN included; several times as fast
+    as NumPy.
 
-    The bits of a float16, moved to a float32's places, are the number times 2^-112, subnormal ones too.
+    The bits of a float16, moved to a float32's places, are the number times 2^-112, subnormal ones
+    too.
     """
     if not half.size:
         return

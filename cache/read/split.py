@@ -30,30 +30,39 @@ Array = NDArray[Any]
 
 
 def open(root: Root) -> FeatureCache:  # noqa: A001  it reads as cache.open
-    """Open a cache for reading: a folder, or a URL as s3://bucket/prefix. Raises CacheError if it is missing."""
+    """Open a cache for reading: a folder, or a URL as s3://bucket/prefix. Raises CacheError if it
+    is missing.
+    """
     return FeatureCache(require_cache(root).root)
 
 
 def require_cache(root: Root) -> Store:
-    """The store of a cache that exists. Raises CacheError when there is none, and for a folder within a cache."""
+    """The store of a cache that exists. Raises CacheError when there is none, and for a folder
+    within a cache.
+    """
     store = store_at(root)
     folder = store.folder()
-    if not (store.exists("zarr.json") or FeatureCache(root)):  # where it is lost, `verify --repair` writes it again
+    # where it is lost, `verify --repair` writes it again
+    if not (store.exists("zarr.json") or FeatureCache(root)):
         reason = "no zarr.json"
         if folder is not None and not folder.is_dir():
             reason = "a file" if folder.exists() else "no such folder"
         do = "Convert a dataset into it first, or mount its disk."
         raise CacheError.at(store.location(""), expected="a feature cache", found=reason, do=do)
-    is_inner, inner, do = store.exists(MANIFEST), "one split", "the folder or URL that holds <dataset>/<split>."
+    is_inner = store.exists(MANIFEST)
+    inner = "one split"
+    do = "the folder or URL that holds <dataset>/<split>."
     if folder is not None:  # looking around in an object store would cost requests
         folder = top = folder.resolve()
         while (top.parent / "zarr.json").exists():
             top = top.parent
         if top != folder:
             is_inner = is_inner or not FeatureCache(root)
-            inner, do = str(folder.relative_to(top)), f"cache.open({str(top)!r})."
+            inner = str(folder.relative_to(top))
+            do = f"cache.open({str(top)!r})."
     if is_inner:
-        found, do = f"{inner} of one", f"Open the whole: {do}"
+        found = f"{inner} of one"
+        do = f"Open the whole: {do}"
         raise CacheError.at(store.location(""), expected="a feature cache", found=found, do=do)
     return store
 
@@ -61,7 +70,8 @@ def require_cache(root: Root) -> Store:
 class FeatureCache(Mapping[str, "Split"]):
     """All splits of a cache, by "<dataset>/<split>". Each look-up opens the newest commit.
 
-    A listed split that is missing, as on a disk that is not mounted, is among them: opening it raises MissingSplit.
+    A listed split that is missing, as on a disk that is not mounted, is among them: opening it
+    raises MissingSplit.
     """
 
     def __init__(self, root: Root) -> None:
@@ -70,9 +80,13 @@ class FeatureCache(Mapping[str, "Split"]):
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """Names of committed and listed splits, sorted; of a dataset's folder that may not be read, its own."""
+        """Names of committed and listed splits, sorted; of a dataset's folder that may not be read,
+        its own.
+        """
         committed = {name for name in possible_splits(self.store) if self.is_committed(name)}
-        listed = {name for name in listed_splits(self.store) if name.partition("/")[0] not in committed}
+        listed = {
+            name for name in listed_splits(self.store) if name.partition("/")[0] not in committed
+        }
         return tuple(sorted(committed | listed))
 
     def __getitem__(self, name: str) -> Split:
@@ -85,7 +99,8 @@ class FeatureCache(Mapping[str, "Split"]):
             raise AccessDenied.of(error) from error
         if commit is None:
             refuse_missing(self.store, name)
-            names = ", ".join(split for split in self.splits if split != name) or "none"  # committed meanwhile
+            # committed meanwhile
+            names = ", ".join(split for split in self.splits if split != name) or "none"
             raise MissingSplit(f"{self.root}: no committed split {name!r}; there are: {names}")
         return Split(commit)
 
@@ -96,7 +111,9 @@ class FeatureCache(Mapping[str, "Split"]):
         return len(self.splits)
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and (self.is_committed(name) or name in listed_splits(self.store))
+        return isinstance(name, str) and (
+            self.is_committed(name) or name in listed_splits(self.store)
+        )
 
     def is_committed(self, name: str) -> bool:
         """Whether the split has a manifest, or may not be read, which opening it reports."""
@@ -108,7 +125,9 @@ class FeatureCache(Mapping[str, "Split"]):
             return True
 
     def refuse_unmounted(self, name: str) -> None:
-        """Raise MissingSplit if the split, or its dataset, is listed and its disk does not seem to be mounted."""
+        """Raise MissingSplit if the split, or its dataset, is listed and its disk does not seem to
+        be mounted.
+        """
         refuse_unmounted(self.store, name)
 
     def __repr__(self) -> str:
@@ -118,16 +137,20 @@ class FeatureCache(Mapping[str, "Split"]):
 class Split(OpenSplit):
     """One committed state of the tracks of <dataset>/<split>: rows, tables, windows.
 
-    Later commits show when it is opened again. Pickled into a worker, it is opened again there, and raises
-    CacheChanged if there has been a commit since.
+    Later commits show when it is opened again. Pickled into a worker, it is opened again there, and
+    raises CacheChanged if there has been a commit since.
     """
 
     def __reduce__(self) -> tuple[Any, ...]:
-        finders = tuple(extra.FINDERS) if any(c.mirror == FUNCTION for c in self.extra.values()) else ()
+        finders = (
+            tuple(extra.FINDERS) if any(c.mirror == FUNCTION for c in self.extra.values()) else ()
+        )
         return _reopen, (self.root, self.name, self._commit.digest, finders)
 
     def __repr__(self) -> str:
-        return f"<Split {self.name}: {self.manifest['rows']} rows, {self.manifest['tracks']} tracks>"
+        return (
+            f"<Split {self.name}: {self.manifest['rows']} rows, {self.manifest['tracks']} tracks>"
+        )
 
     @property
     def provenance(self) -> Mapping[str, Any]:
@@ -161,12 +184,16 @@ class Split(OpenSplit):
         return self._stream(stream).commit.note
 
     def track_of(self, rows: Array) -> NDArray[np.int64]:
-        """Rows (any shape) -> the number of each row's track in `tracks`; -1 for rows of no committed track."""
+        """Rows (any shape) -> the number of each row's track in `tracks`; -1 for rows of no
+        committed track.
+        """
         return self._tables.track_of(np.asarray(rows))
 
     def rows_by_shard(self) -> NDArray[np.int64]:
         """(shards,) how many rows of committed tracks each shard holds."""
-        return self._tables.live_by_shard(Geometry(**self.manifest["geometry"]), int(self.manifest["extent"]))
+        return self._tables.live_by_shard(
+            Geometry(**self.manifest["geometry"]), int(self.manifest["extent"])
+        )
 
     def windows(
         self,
@@ -179,13 +206,14 @@ class Split(OpenSplit):
     ) -> Ranges:
         """Windows of `seqlen` consecutive frames: (W, 2) int64 of [start, stop) rows.
 
-        Windows start at the start of each run of consecutive frames and every `stride` rows from there. With a stream,
-        only rows that it has count; with `streams`, rows that all of them have. `tail="cover"` adds the window that
-        ends where the run ends; "drop" leaves the last frames out. Runs shorter than `seqlen` have no window. Without
-        any window, a warning names the longest run, and the result is (0, 2).
+        Windows start at the start of each run of consecutive frames and every `stride` rows from
+        there. With a stream, only rows that it has count; with `streams`, rows that all of them
+        have. `tail="cover"` adds the window that ends where the run ends; "drop" leaves the last
+        frames out. Runs shorter than `seqlen` have no window. Without any window, a warning names
+        the longest run, and the result is (0, 2).
 
-        Raises ValueError unless seqlen and stride are integers of at least 1 and tail is "drop" or "cover", and for
-        both `stream` and `streams`.
+        Raises ValueError unless seqlen and stride are integers of at least 1 and tail is "drop" or
+        "cover", and for both `stream` and `streams`.
         """
         names = [*StreamFields.parse(stream, streams).numbers.values()]
         runs = self.runs_with(names)
@@ -194,62 +222,81 @@ class Split(OpenSplit):
             with_streams = f" with {', '.join(names)}" if names else ""
             longest = f"the longest run of consecutive frames{with_streams}"
             n_rows = np.diff(runs).max(initial=0)
-            warnings.warn(f"{self.name}: no windows of {seqlen} frames: {longest} has {n_rows}", stacklevel=2)
+            warnings.warn(
+                f"{self.name}: no windows of {seqlen} frames: {longest} has {n_rows}", stacklevel=2
+            )
         return windows
 
     def runs_with(self, streams: Sequence[str]) -> Ranges:
-        """The `runs`, cut where one of the streams has no numbers: (R, 2) int64 of [start, stop) rows."""
+        """The `runs`, cut where one of the streams has no numbers: (R, 2) int64 of [start, stop)
+        rows.
+        """
         runs = self.runs
         for name in streams:
             runs = intersect(runs, self._stream(name).rows_with_flag(*HAS_VALUE))
         return runs
 
     def pending_rows(self, stream: str) -> Ranges:
-        """Rows of tracks in the stream's shards that are still to be computed: (N, 2) of [start, stop) in one track."""
-        recorded = np.array(self.stream_manifest(stream).get(PENDING_ROWS, []), np.int64).reshape(-1, 2)
+        """Rows of tracks in the stream's shards that are still to be computed: (N, 2) of [start,
+        stop) in one track.
+        """
+        recorded = np.array(self.stream_manifest(stream).get(PENDING_ROWS, []), np.int64).reshape(
+            -1, 2
+        )
         if not len(recorded):
             return recorded
         shards = np.array(self.stream_shards(stream), np.int64)
-        spans = np.stack([shards, shards + 1], axis=1) * int(self.manifest["geometry"]["rows_per_shard"])
+        spans = np.stack([shards, shards + 1], axis=1) * int(
+            self.manifest["geometry"]["rows_per_shard"]
+        )
         of_tracks = np.stack([self.tracks.start, self.tracks.stop], axis=1)
         return intersect(intersect(of_tracks, recorded), spans)
 
     def undecodable(self, stream: str) -> int:
-        """Number of rows of committed tracks whose frames could not be decoded, without pending rows."""
+        """Number of rows of committed tracks whose frames could not be decoded, without pending
+        rows.
+        """
         without = intersect(self.runs, self._stream(stream).rows_with_flag(UNDECODABLE))
         pending = self.pending_rows(stream)
         return int((without[:, 1] - without[:, 0]).sum() - (pending[:, 1] - pending[:, 0]).sum())
 
     @property
     def runs(self) -> Ranges:
-        """Runs of consecutive frames, each in one track: (R, 2) int64 of [start, stop) rows, ascending."""
+        """Runs of consecutive frames, each in one track: (R, 2) int64 of [start, stop) rows,
+        ascending.
+        """
         return np.stack([self._tables["run_start"], self._tables["run_stop"]], axis=1)
 
     def has_unfinished_commit(self, stream: str | None = None) -> bool:
-        """Whether a killed writer has left an unfinished commit or finished shards, which the next writer continues."""
+        """Whether a killed writer has left an unfinished commit or finished shards, which the next
+        writer continues.
+        """
         return self.place(stream).has_unfinished_commit()
 
     def column(self, name: str) -> zarr.Array[Any]:
         """A whole column, lazily: `kp_2d`, or of a stream `features/resnet50` (`_ok`, `_key`).
 
-        Rows without a committed track have fill values or a replaced track's values. Reading raises CacheError for a
-        missing shard, and CacheChanged when the split has been replaced.
+        Rows without a committed track have fill values or a replaced track's values. Reading raises
+        CacheError for a missing shard, and CacheChanged when the split has been replaced.
         """
         from cache.read.lazy import open_lazily  # here: importing zarr is slow
 
         return open_lazily(*self._array(name))
 
     def rows(self, name: str, start: int, stop: int) -> Array:
-        """Rows [start, stop) of one column as stored, checked, of replaced tracks too: (stop - start, ...).
+        """Rows [start, stop) of one column as stored, checked, of replaced tracks too: (stop -
+        start, ...).
 
-        Of a stream: `features/resnet50`, with `_ok` or `_key` appended. Of tracks, repeated in each of their rows:
-        `image_size` (width, height) px, 0 without images; `intrinsics`, `crop_scale`, `gender`, `extra` columns. Raises
-        CacheError for missing rows.
+        Of a stream: `features/resnet50`, with `_ok` or `_key` appended. Of tracks, repeated in each
+        of their rows: `image_size` (width, height) px, 0 without images; `intrinsics`,
+        `crop_scale`, `gender`, `extra` columns. Raises CacheError for missing rows.
         """
         if name in (*OF_TRACKS, *self.extra) and name not in self.columns:
             track = self.track_of(np.arange(start, stop))
             if (track < 0).any():
-                raise CacheError(f"{self.name}: {name} of rows [{start}, {stop}): some are in no committed track")
+                raise CacheError(
+                    f"{self.name}: {name} of rows [{start}, {stop}): some are in no committed track"
+                )
             return self._track_fields[name][track]
         rows: Array = self._read_rows(name, np.array([start]), stop - start)[0]
         return rows
@@ -269,32 +316,40 @@ class Split(OpenSplit):
 
         Args:
             windows: (B, 2) of [start, stop) rows, all of one length T, each within one track.
-            stream: stream of `features`; None: labels only. A named stream must exist even if `fields` omits features.
-            fields: only these: `features`, `kp_2d`, `kp_3d`, `theta`, `w_3d`, `w_smpl`, `valid`, `kp_3d_eval`; any
-                other column as stored (`bbox`, `frame_index`, `extra` columns); `gender`, `intrinsics`, `image_size`,
-                `crop_scale`. None: the first seven, and `kp_3d_eval` if the split has it. With `streams`: their names,
-                also with `_ok`, instead of `features`.
-            dtype: of features, or by stream: float16, float32 (default) or float64. Labels and flags are float32.
+            stream: stream of `features`; None: labels only. A named stream must exist even if
+                `fields` omits features.
+            fields: only these: `features`, `kp_2d`, `kp_3d`, `theta`, `w_3d`, `w_smpl`, `valid`,
+                `kp_3d_eval`; any other column as stored (`bbox`, `frame_index`, `extra` columns);
+                `gender`, `intrinsics`, `image_size`, `crop_scale`. None: the first seven, and
+                `kp_3d_eval` if the split has it. With `streams`: their names, also with `_ok`,
+                instead of `features`.
+            dtype: of features, or by stream: float16, float32 (default) or float64. Labels and
+                flags are float32.
             out: buffers to fill and return, by field, of the right shape and type.
             streams: several streams instead of `stream`, each a field of its own name.
             history: rows to read before each window, by stream of `streams`.
 
-        Labels are in the crop that the network of `stream`, or of the first of `streams`, saw; without a stream, in
-        the default crop. Where that crop was mirrored, so are labels, `pose`, `trans` and `extra` columns.
+        Labels are in the crop that the network of `stream`, or of the first of `streams`, saw;
+        without a stream, in the default crop. Where that crop was mirrored, so are labels, `pose`,
+        `trans` and `extra` columns.
 
         Returns:
-            `features` (B, T, dim); `kp_2d` (B, T, 49, 3): x and y in [-1, 1] over the crop, confidence; `theta`
-            (B, T, 85): (1, 0, 0), pose, betas; `kp_3d` (B, T, 49, 3) m about the pelvis, in the order spin49. In
-            evaluation splits, `kp_3d` and `kp_3d_eval` are (B, T, 14, 3) m, not centred, in the order common14, and
-            share an array unless one has a buffer. `w_3d`, `w_smpl`, `valid` (B, T). Unknown labels are 0 with weight
-            0. With `streams`: (B, h + T, dim) for a history of h rows, and flags `<stream>_ok` (B, h + T): 1 if
-            computed. History before the window's run of consecutive frames, and rows of undecodable frames, are 0 with
-            flag 0. `gender` (B, T) uint8: index in `cache.GENDERS`; `intrinsics` (B, T, 3, 3) float64 px, NaN if
-            unknown, or the dataset's own column; `image_size` (B, T, 2) int32 width and height px, 0 without images;
-            `crop_scale` (B, T) float64: side of the crop / side of the box; `extra` columns of tracks (B, T, ...).
+            `features` (B, T, dim); `kp_2d` (B, T, 49, 3): x and y in [-1, 1] over the crop,
+            confidence; `theta` (B, T, 85): (1, 0, 0), pose, betas; `kp_3d` (B, T, 49, 3) m about
+            the pelvis, in the order spin49. In evaluation splits, `kp_3d` and `kp_3d_eval` are (B,
+            T, 14, 3) m, not centred, in the order common14, and share an array unless one has a
+            buffer. `w_3d`, `w_smpl`, `valid` (B, T). Unknown labels are 0 with weight
+            0. With `streams`: (B, h + T, dim) for a history of h rows, and flags `<stream>_ok` (B,
+            h + T): 1 if computed. History before the window's run of consecutive frames, and rows
+            of undecodable frames, are 0 with flag 0. `gender` (B, T) uint8: index in
+            `cache.GENDERS`; `intrinsics` (B, T, 3, 3) float64 px, NaN if unknown, or the dataset's
+            own column; `image_size` (B, T, 2) int32 width and height px, 0 without images;
+            `crop_scale` (B, T) float64: side of the crop / side of the box; `extra` columns of
+            tracks (B, T, ...).
 
-        Raises CacheError for rows outside a committed track, rows that a stream does not have, and shards that are
-        missing, short or damaged; ValueError for invalid windows, fields, streams, dtypes or buffers.
+        Raises CacheError for rows outside a committed track, rows that a stream does not have, and
+        shards that are missing, short or damaged; ValueError for invalid windows, fields, streams,
+        dtypes or buffers.
         """
         chosen = StreamFields.parse(stream, streams, history)
         return self._read(np.asarray(windows), chosen, fields, dtype, out)
@@ -305,5 +360,7 @@ def _reopen(root: Root, name: str, digest: str, finders: Sequence[FindMirror]) -
         find_mirrors_by(find)
     split = FeatureCache(root)[name]
     if split.manifest["digest"] != digest:
-        raise CacheChanged(f"{root}/{name}: there has been a commit since it was opened: open it again")
+        raise CacheChanged(
+            f"{root}/{name}: there has been a commit since it was opened: open it again"
+        )
     return split

@@ -1,4 +1,6 @@
-"""Readers of committed streams, and the check that a commit is still current.  tracks -> features -> [windows]"""
+"""Readers of committed streams, and the check that a commit is still current.  tracks -> features
+-> [windows]
+"""
 
 from __future__ import annotations
 
@@ -22,10 +24,14 @@ _DO: Final = "Take windows(stream=...), or extract what is missing."
 
 
 class StalenessCheck:
-    """Raises CacheChanged when shards of an open commit have been replaced. Call it after opening a shard."""
+    """Raises CacheChanged when shards of an open commit have been replaced. Call it after opening a
+    shard.
+    """
 
     def __init__(self, commit: Commit) -> None:
-        self._place, self._etag, self._shards = commit.place, commit.etag, commit.manifest["shards"]
+        self._place = commit.place
+        self._etag = commit.etag
+        self._shards = commit.manifest["shards"]
 
     def __call__(self) -> None:
         place = self._place
@@ -40,24 +46,33 @@ class StalenessCheck:
 
 
 def open_column(commit: Commit, array: str, check_current: Callable[[], None]) -> Rows:
-    """Open the reader of one array of a commit. Raises CacheError for an earlier version's bytes."""
-    held, place = commit.manifest, commit.place
+    """Open the reader of one array of a commit. Raises CacheError for an earlier version's
+    bytes.
+    """
+    held = commit.manifest
+    place = commit.place
     if (spec := commit.columns.get(array)) is None:
-        split, stream = place.split, str(place.stream)
+        split = place.split
+        stream = str(place.stream)
         raise CacheError(
-            f"{split}: stream {stream!r} holds bytes (stored crops), which this version does not read. Delete it: "
+            f"{split}: stream {stream!r} holds bytes (stored crops), which this version does "
+            "not read. Delete it: "
             f"cache.delete_stream(root, {split!r}, {stream!r}), or use an earlier version."
         )
-    layout, records = ShardLayout(spec, Geometry(**held["geometry"])), held["shards"][array]
+    layout = ShardLayout(spec, Geometry(**held["geometry"]))
+    records = held["shards"][array]
     kind = Rows.kind(place.store)
-    return kind(place.store, place.array(array), layout, int(held["extent"]), records, check_current)
+    return kind(
+        place.store, place.array(array), layout, int(held["extent"]), records, check_current
+    )
 
 
 class OpenStream:
     """One committed state of a feature stream. `rows`: the manifest of its split."""
 
     def __init__(self, commit: Commit, rows: Mapping[str, Any]) -> None:
-        self.commit, self._name = commit, str(commit.place.stream)
+        self.commit = commit
+        self._name = str(commit.place.stream)
         self._title = f"{commit.place.split}: stream {self._name!r}"
         self.check_current = StalenessCheck(commit)
         self._readers: dict[str, Rows] = {}
@@ -69,7 +84,9 @@ class OpenStream:
 
     @cached_property
     def crop(self) -> CropPolicy:
-        """The crop policy of its network. Raises CacheError for one that this version does not know."""
+        """The crop policy of its network. Raises CacheError for one that this version does not
+        know.
+        """
         identity = self.commit.manifest.get("identity")
         policy = identity.get("crop", {}) if isinstance(identity, Mapping) else {}
         try:
@@ -77,7 +94,9 @@ class OpenStream:
         except (TypeError, ValueError) as error:
             location = self.commit.place.store.location(self.commit.place.manifest)
             do = "Use a version that knows it, or read labels only (stream=None)."
-            raise CacheError.at(location, expected="a crop policy", found=f"{policy} ({error})", do=do) from None
+            raise CacheError.at(
+                location, expected="a crop policy", found=f"{policy} ({error})", do=do
+            ) from None
 
     @property
     def shards(self) -> list[int]:
@@ -86,7 +105,9 @@ class OpenStream:
     def reader(self, part: str = "") -> Rows:
         """The reader of the features, or with `part` ("_ok", "_key") of that array."""
         if part not in self._readers:
-            self._readers[part] = open_column(self.commit, f"{self._name}{part}", self.check_current)
+            self._readers[part] = open_column(
+                self.commit, f"{self._name}{part}", self.check_current
+            )
         return self._readers[part]
 
     def read(self, part: str, starts: Ints, seqlen: int = 1) -> NDArray[Any]:
@@ -118,9 +139,11 @@ class OpenStream:
         if not len(starts):
             return
         size = self._geometry.rows_per_shard
-        first, last = starts // size, (starts + (seqlen - 1)) // size
+        first = starts // size
+        last = (starts + (seqlen - 1)) // size
         if last.max() < len(self._complete):
-            before = np.concatenate([[0], np.cumsum(~self._complete)])  # how many shards before each may be incomplete
+            # how many shards before each may be incomplete
+            before = np.concatenate([[0], np.cumsum(~self._complete)])
             if np.array_equal(before[first], before[last + 1]):
                 return
         reached = set(zip(first.tolist(), last.tolist(), strict=True))
@@ -130,32 +153,50 @@ class OpenStream:
                 raise CacheError(f"{self._title} does not have shard {shard} yet. {_DO}")
         if (bad := np.argwhere(~np.isin(self.read("_ok", starts, seqlen), HAS_VALUE))).size:
             row = int(starts[bad[0, 0]] + bad[0, 1])
-            raise CacheError(f"{self._title} has no features for row {row}: its frame could not be decoded. {_DO}")
+            raise CacheError(
+                f"{self._title} has no features for row {row}: its frame could not be decoded. "
+                f"{_DO}"
+            )
         for shard in touched:
-            self._complete[shard] = self._complete[shard] or np.isin(self._flags(shard), HAS_VALUE).all()
+            self._complete[shard] = (
+                self._complete[shard] or np.isin(self._flags(shard), HAS_VALUE).all()
+            )
 
     def require_shards(self, starts: Ints, stops: Ints) -> None:
-        """Raise CacheError unless the stream has the shards of all rows [start, stop), which may be empty ranges."""
+        """Raise CacheError unless the stream has the shards of all rows [start, stop), which may be
+        empty ranges.
+        """
         size = self._geometry.rows_per_shard
-        missing = np.concatenate([[0], np.cumsum(~self._has)])  # how many shards before each are missing
+        # how many shards before each are missing
+        missing = np.concatenate([[0], np.cumsum(~self._has)])
         if (bad := np.flatnonzero(missing[-(-stops // size)] > missing[starts // size])).size:
-            first, stop = int(starts[bad[0]]), int(stops[bad[0]])
-            raise CacheError(f"{self._title} does not have all rows {first} to {stop} before a window. {_DO}")
+            first = int(starts[bad[0]])
+            stop = int(stops[bad[0]])
+            raise CacheError(
+                f"{self._title} does not have all rows {first} to {stop} before a window. {_DO}"
+            )
 
 
 class StreamWindows:
-    """B windows of `seqlen` rows of a stream, each with `history` rows before it: zeros before the start of its run.
+    """B windows of `seqlen` rows of a stream, each with `history` rows before it: zeros before the
+    start of its run.
 
     Args:
         stream: the stream to read.
         starts: (B,) first rows of the windows.
         run_starts: (B,) first rows of the windows' runs; not used without history.
 
-    Raises CacheError when the stream has no numbers for a window's rows, or misses a shard of its history.
+    Raises CacheError when the stream has no numbers for a window's rows, or misses a shard of its
+    history.
     """
 
-    def __init__(self, stream: OpenStream, starts: Ints, seqlen: int, history: int, run_starts: Ints) -> None:
-        self._stream, self._starts, self._seqlen, self._history = stream, starts, seqlen, history
+    def __init__(
+        self, stream: OpenStream, starts: Ints, seqlen: int, history: int, run_starts: Ints
+    ) -> None:
+        self._stream = stream
+        self._starts = starts
+        self._seqlen = seqlen
+        self._history = history
         stream.require(starts, seqlen)
         if history:
             self._before = np.minimum(starts - run_starts, history)
@@ -166,7 +207,9 @@ class StreamWindows:
         return self._stream.reader().trailing
 
     def fill(self, out: NDArray[Any]) -> None:
-        """Fill (B, history + T, ...) with the numbers; 0 before the run, and in rows of the history without a value."""
+        """Fill (B, history + T, ...) with the numbers; 0 before the run, and in rows of the history
+        without a value.
+        """
         self._read(self._stream.reader(), out)
         if self._history:
             out[self._flags == UNDECODABLE] = 0
@@ -187,11 +230,16 @@ class StreamWindows:
         if not self._history:
             rows.read(self._starts, self._seqlen, out)
             return
-        for n_before in np.unique(self._before).tolist():  # mostly one: windows are seldom at the start of a run
+        # mostly one: windows are seldom at the start of a run
+        for n_before in np.unique(self._before).tolist():
             windows = np.flatnonzero(self._before == n_before)
             n_missing = self._history - n_before
             whole = not n_missing and len(windows) == len(out)
-            part = out if whole else np.empty((len(windows), n_before + self._seqlen, *rows.trailing), out.dtype)
+            part = (
+                out
+                if whole
+                else np.empty((len(windows), n_before + self._seqlen, *rows.trailing), out.dtype)
+            )
             rows.read(self._starts[windows] - n_before, n_before + self._seqlen, part)
             if not whole:
                 out[windows, :n_missing] = 0
@@ -200,6 +248,8 @@ class StreamWindows:
 
 @functools.lru_cache(1024)
 def _all_ok(n_rows: int, geometry: Geometry) -> str:
-    """The manifest's record of a shard whose flags are all 1, to compare without reading the shard."""
+    """The manifest's record of a shard whose flags are all 1, to compare without reading the
+    shard.
+    """
     spec = stream_columns("any", 1, "float16")["any_ok"]
     return ShardLayout(spec, geometry).encode(np.ones(n_rows, np.uint8))[1]

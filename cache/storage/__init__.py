@@ -22,16 +22,23 @@ def is_url(text: str) -> bool:
 
 
 def store_at(root: Root | Store) -> Store:
-    """The store of a cache at a path, or at a URL of an object store. Raises CacheError for a URL of another kind."""
+    """The store of a cache at a path, or at a URL of an object store. Raises CacheError for a URL
+    of another kind.
+    """
     if isinstance(root, Store):
         return root
     scheme, separator, path = str(root).partition("://")
     if _ONE_SLASH.match(str(root)):  # also what pathlib makes of a URL
-        raise CacheError(f"{root}: expected a folder, or a URL as text, with two slashes, such as s3://bucket/prefix")
+        raise CacheError(
+            f"{root}: expected a folder, or a URL as text, with two slashes, such as "
+            "s3://bucket/prefix"
+        )
     if not separator:
         return LocalStore(Path(root))
     if scheme == "file":
         return LocalStore(Path(path))
     if scheme not in SCHEMES:
-        raise CacheError(f"{root}: expected a folder, or a URL that starts with one of {', '.join(SCHEMES)}")
+        raise CacheError(
+            f"{root}: expected a folder, or a URL that starts with one of {', '.join(SCHEMES)}"
+        )
     return ObjectStore(str(root))

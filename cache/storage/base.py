@@ -1,7 +1,8 @@
 """The interface of storage: a local folder or an object store.  [cache]
 
-Every file has a key below one root, as `penn_action/train/kp_2d/c/0/0/0`. Writers need whole files that appear at once,
-one small file that is replaced only if it is unchanged, and, if there is one, a lock.
+Every file has a key below one root, as `penn_action/train/kp_2d/c/0/0/0`. Writers need whole files
+that appear at once, one small file that is replaced only if it is unchanged, and, if there is one,
+a lock.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ Root = Path | str  # a folder, or a URL as s3://bucket/prefix
 
 
 class Lock:
-    """A writer's lock, held until `release` or the end of `with`. This base class excludes nobody."""
+    """A writer's lock, held until `release` or the end of `with`. This base class excludes
+    nobody.
+    """
 
     def require(self) -> None:
         """Raise CacheError when the lock has been lost: another process may be writing by now."""
@@ -41,10 +44,13 @@ class Lock:
 
 
 class Store(ABC):
-    """Files by key below one root. Keys are relative, with "/" between their parts; "" is the root itself."""
+    """Files by key below one root. Keys are relative, with "/" between their parts; "" is the root
+    itself.
+    """
 
     root: Root
-    exclusive: bool  # whether `lock` keeps others out: then unreferenced files can only be a dead writer's
+    # whether `lock` keeps others out: then unreferenced files can only be a dead writer's
+    exclusive: bool
 
     @abstractmethod
     def location(self, key: str) -> str:
@@ -56,7 +62,9 @@ class Store(ABC):
 
     @abstractmethod
     def read_with_etag(self, key: str) -> tuple[bytes, Etag]:
-        """A whole file and its etag, which is never newer than the bytes. Raises FileNotFoundError."""
+        """A whole file and its etag, which is never newer than the bytes. Raises
+        FileNotFoundError.
+        """
 
     @abstractmethod
     def read_many(self, keys: Iterable[str]) -> dict[str, Bytes]:
@@ -85,7 +93,9 @@ class Store(ABC):
 
     @abstractmethod
     def list_names(self, folder: str) -> list[str]:
-        """The names of files and folders directly below a folder, sorted; none when it does not exist."""
+        """The names of files and folders directly below a folder, sorted; none when it does not
+        exist.
+        """
 
     @abstractmethod
     def files(self, folder: str) -> dict[str, int]:
@@ -104,30 +114,39 @@ class Store(ABC):
 
     @abstractmethod
     def rename(self, key: str, to: str) -> None:
-        """Rename a file, atomically and durably. Raises FileNotFoundError, and CacheError as `put` does."""
+        """Rename a file, atomically and durably. Raises FileNotFoundError, and CacheError as `put`
+        does.
+        """
 
     @abstractmethod
     def put_small(self, files: Mapping[str, bytes], home: str, *, shared: bool = False) -> None:
-        """Write small files below `home`, each replaced atomically; all of them are durable when this returns.
+        """Write small files below `home`, each replaced atomically; all of them are durable when
+        this returns.
 
         shared: other processes may write the same files at the same time.
         """
 
     @abstractmethod
     def replace(self, key: str, data: bytes, *, expected: Etag | None) -> None:
-        """Replace a file, atomically and durably. Raises CacheError for another etag; None: no file."""
+        """Replace a file, atomically and durably. Raises CacheError for another etag; None: no
+        file.
+        """
 
     @abstractmethod
     def remove(self, keys: Collection[str]) -> None:
         """Remove files, and folders with their contents. Those that do not exist are skipped."""
 
     def remove_empty(self, folder: str) -> bool:  # noqa: ARG002  an object store has no folders
-        """Remove a folder if it is empty, whatever others do at the time. Returns whether it did."""
+        """Remove a folder if it is empty, whatever others do at the time. Returns whether it
+        did.
+        """
         return False
 
     @abstractmethod
     def lock(self, folder: str) -> Lock:
-        """Keep other writers out; CacheError when there is one. `folder` is for the lock's own files."""
+        """Keep other writers out; CacheError when there is one. `folder` is for the lock's own
+        files.
+        """
 
     @abstractmethod
     def zarr(self, folder: str = "") -> ZarrStore:

@@ -46,9 +46,11 @@ def make_folder(folder: Path) -> None:
 
 
 def write_synced(file: Path, data: bytes | Iterable[bytes]) -> None:
-    """Write a new file and sync its bytes, given at once or in parts. Not atomic: for names that no reader looks at.
+    """Write a new file and sync its bytes, given at once or in parts. Not atomic: for names that no
+    reader looks at.
 
-    A file that a killed writer has left is replaced, never changed: a snapshot by hard links may share it.
+    A file that a killed writer has left is replaced, never changed: a snapshot by hard links may
+    share it.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     try:
@@ -79,7 +81,9 @@ def publish(temporary: Path, file: Path) -> None:
 
 
 def temporary_file(file: Path, *, shared: bool) -> Path:
-    """The file to write before it is renamed to `file`. shared: other processes may do so at the same time."""
+    """The file to write before it is renamed to `file`. shared: other processes may do so at the
+    same time.
+    """
     return file.with_name(f".{file.name}{f'.{secrets.token_hex(4)}' if shared else ''}.tmp")
 
 
@@ -92,7 +96,17 @@ def write_atomic(file: Path, data: bytes, *, shared: bool = False) -> None:
 
 
 def refuse_link(folder: Path) -> None:
-    """Raise AccessDenied for a link: a command would act on files that are not the cache's, but its user's own."""
+    """Raise AccessDenied for a link: a command would act on files that are not the cache's, but its
+    user's own.
+    """
     if folder.is_symlink():
-        do = "Nothing is written or deleted behind it. Replace it by the folder itself, or mount the folder there."
-        raise AccessDenied.at(folder, expected="a folder", found=f"a link to {os.readlink(folder)}", do=do)  # noqa: PTH115
+        do = (
+            "Nothing is written or deleted behind it. Replace it by the folder itself, or "
+            "mount the folder there."
+        )
+        raise AccessDenied.at(
+            folder,
+            expected="a folder",
+            found=f"a link to {os.readlink(folder)}",  # noqa: PTH115
+            do=do,
+        )

@@ -1,7 +1,7 @@
 """A cache in a folder of this machine; the lock against a second writer.  [cache]
 
-Several people may write into one cache: below its root, nothing is written or deleted behind a link, and nothing but
-regular files is read.
+Several people may write into one cache: below its root, nothing is written or deleted behind a
+link, and nothing but regular files is read.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ if TYPE_CHECKING:
 
 _MAP_FROM: Final = 1 << 20  # bytes from which a small file is mapped, not read
 _LOCKS: Final = (".writing", "lock")  # a writer's folder, and the file in it
-_OWN_FOLDERS: Final = 3  # above a lock's file: of writers, of the split or stream, and of the dataset or all streams
-_NO_LOCKS: Final = (  # errors of `flock` on a file system without locks; 524: of the kernel's NFS, without a name
-    *(errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, 524),
-)
+# above a lock's file: of writers, of the split or stream, and of the dataset or all streams
+_OWN_FOLDERS: Final = 3
+# errors of `flock` on a file system without locks; 524: of the kernel's NFS, without a name
+_NO_LOCKS: Final = (*(errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, 524),)
 _HELD: weakref.WeakSet[WriterLock] = weakref.WeakSet()
 
 
@@ -67,7 +67,9 @@ class LocalStore(Store):
             return file.read(), _etag_of(os.fstat(file.fileno()))
 
     def _open(self, key: str) -> int:
-        """A descriptor of a regular file. Raises AccessDenied for anything else: reading a pipe may never end."""
+        """A descriptor of a regular file. Raises AccessDenied for anything else: reading a pipe may
+        never end.
+        """
         path = self.path(key)
         try:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -89,10 +91,18 @@ class LocalStore(Store):
                 continue
             try:
                 large = size >= _MAP_FROM
-                files[key] = np.memmap(self.path(key), np.uint8, "r") if large else np.frombuffer(self.read(key), "u1")
+                files[key] = (
+                    np.memmap(self.path(key), np.uint8, "r")
+                    if large
+                    else np.frombuffer(self.read(key), "u1")
+                )
             except PermissionError:
                 raise
-            except (OSError, ValueError, AccessDenied):  # removed or emptied since, or unreadable: it counts as missing
+            except (
+                OSError,
+                ValueError,
+                AccessDenied,
+            ):  # removed or emptied since, or unreadable: it counts as missing
                 continue
         return files
 
@@ -126,7 +136,9 @@ class LocalStore(Store):
             return path.lstat() if path.is_symlink() else None
 
     def _own(self, key: str) -> Path:
-        """The path of a key to write or delete. Raises AccessDenied for a link in place of a folder above it."""
+        """The path of a key to write or delete. Raises AccessDenied for a link in place of a folder
+        above it.
+        """
         folder = self.root
         for name in key.split("/")[:-1]:
             folder = folder / name
@@ -217,14 +229,17 @@ class LocalStore(Store):
         class RegularFiles(ZarrLocalStore):
             async def get(self, key: str, *args: Any, **options: Any) -> Any:
                 is_file = os.path.isfile(self.root / key)  # noqa: PTH113
-                return await super().get(key, *args, **options) if is_file else None  # it would wait for a pipe
+                # it would wait for a pipe
+                return await super().get(key, *args, **options) if is_file else None
 
         return RegularFiles(self.path(folder), read_only=True)
 
 
 def _no_regular_file(path: Path) -> AccessDenied:
     found = "a link to nothing" if path.is_symlink() else "a folder, pipe or device"
-    return AccessDenied.at(path, expected="a regular file", found=found, do="It is not read. Remove it.")
+    return AccessDenied.at(
+        path, expected="a regular file", found=found, do="It is not read. Remove it."
+    )
 
 
 def _etag_of(status: os.stat_result) -> Etag:
@@ -232,7 +247,9 @@ def _etag_of(status: os.stat_result) -> Etag:
 
 
 def _remove_folder(folder: Path) -> None:
-    """Remove a folder with its contents, the writer's lock last. A folder in which another process writes stays."""
+    """Remove a folder with its contents, the writer's lock last. A folder in which another process
+    writes stays.
+    """
     try:
         with os.scandir(folder) as listing:
             entries = sorted(listing, key=lambda entry: entry.name in _LOCKS)
@@ -251,12 +268,14 @@ def _remove_folder(folder: Path) -> None:
 
 
 class WriterLock(Lock):
-    """One writer at a time. The kernel releases the lock when its process dies, so no stale lock stops a writer.
+    """One writer at a time. The kernel releases the lock when its process dies, so no stale lock
+    stops a writer.
 
-    Any user who may write into the folder can take the lock that a killed writer of another user has left.
+    Any user who may write into the folder can take the lock that a killed writer of another user
+    has left.
 
-    Raises CacheError naming the other writer's process when the lock is taken, and on a file system without locks;
-    AccessDenied for a link in place of the file or its folder.
+    Raises CacheError naming the other writer's process when the lock is taken, and on a file system
+    without locks; AccessDenied for a link in place of the file or its folder.
     """
 
     def __init__(self, file: Path) -> None:
@@ -276,27 +295,37 @@ class WriterLock(Lock):
         _HELD.add(self)
 
     def require(self) -> None:
-        """Raise CacheError unless the locked file is still the one of that name: else there may be another writer."""
+        """Raise CacheError unless the locked file is still the one of that name: else there may be
+        another writer.
+        """
         if not self._is_current(self._fd):
             holder = "another file, or none: the lock has been removed"
             do = "Nothing was committed. Make sure that there is no other writer, and run it again."
-            raise CacheError.at(self.file, expected="the lock that this writer took", found=holder, do=do)
+            raise CacheError.at(
+                self.file, expected="the lock that this writer took", found=holder, do=do
+            )
 
     def release(self) -> None:
-        """Let the next writer in, and leave no trace: nor a folder that was made for the lock alone."""
+        """Let the next writer in, and leave no trace: nor a folder that was made for the lock
+        alone.
+        """
         if self._fd < 0:
             return
         try:
             if self._is_current(self._fd):  # a lock that was lost may be another writer's by now
-                self.file.unlink(missing_ok=True)  # before the release: after it, the lock may be another's, too
+                # before the release: after it, the lock may be another's, too
+                self.file.unlink(missing_ok=True)
         finally:
             self.close()
-        with contextlib.suppress(OSError):  # the first one that has other files, or the next writer's lock
+        # the first one that has other files, or the next writer's lock
+        with contextlib.suppress(OSError):
             for folder in self._made:
                 folder.rmdir()
 
     def close(self) -> None:
-        """Close the lock's file in this process: in a forked child, the parent still holds the lock."""
+        """Close the lock's file in this process: in a forked child, the parent still holds the
+        lock.
+        """
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -308,7 +337,9 @@ class WriterLock(Lock):
             return False
 
     def _take(self) -> int:
-        """The locked file's descriptor, or -1 when the file has been removed, by its writer or here."""
+        """The locked file's descriptor, or -1 when the file has been removed, by its writer or
+        here.
+        """
         refuse_link(self.file.parent)
         try:
             make_folder(self.file.parent)
@@ -334,13 +365,17 @@ class WriterLock(Lock):
         return fd
 
     def _open(self) -> tuple[int, bool]:
-        """A descriptor of the lock's file, and whether it may be written: not the file of a user with umask 022."""
+        """A descriptor of the lock's file, and whether it may be written: not the file of a user
+        with umask 022.
+        """
         safe = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         try:
             try:
-                fd, is_writable = os.open(self.file, os.O_RDWR | os.O_CREAT | safe, 0o666), True
+                fd = os.open(self.file, os.O_RDWR | os.O_CREAT | safe, 0o666)
+                is_writable = True
             except PermissionError:
-                fd, is_writable = os.open(self.file, os.O_RDONLY | safe), False
+                fd = os.open(self.file, os.O_RDONLY | safe)
+                is_writable = False
         except PermissionError as error:
             raise AccessDenied.of(error) from error
         except OSError as error:
@@ -358,8 +393,11 @@ class WriterLock(Lock):
         except BlockingIOError:
             holder = os.pread(fd, 64, 0).decode(errors="replace").strip() or "unknown"
             where = "" if _is_running(holder) else ", on another machine or in a container"
-            do = f"Wait until it is done, or end it; finished work is kept. Its lock is {self.file}."
-            place, found = self.file.parent.parent, f"process {holder} writing{where}"
+            do = (
+                f"Wait until it is done, or end it; finished work is kept. Its lock is {self.file}."
+            )
+            place = self.file.parent.parent
+            found = f"process {holder} writing{where}"
             raise Busy.at(place, expected="no other writer", found=found, do=do) from None
         except OSError as error:
             if error.errno == errno.EBADF:  # NFS locks only what may be written
@@ -368,11 +406,13 @@ class WriterLock(Lock):
             if error.errno not in _NO_LOCKS:
                 raise
             do = (
-                "Without locks, two writers could mix their data. Mount it with locks (NFS: without nolock; Lustre: "
-                "with flock), or use a local disk or an object store."
+                "Without locks, two writers could mix their data. Mount it with locks (NFS: "
+                "without nolock; Lustre: with flock), or use a local disk or an object store."
             )
             found = f"none ({error.strerror})"
-            raise CacheError.at(self.file, expected="a file system with locks", found=found, do=do) from error
+            raise CacheError.at(
+                self.file, expected="a file system with locks", found=found, do=do
+            ) from error
 
 
 def _is_running(process: str) -> bool:
@@ -381,7 +421,8 @@ def _is_running(process: str) -> bool:
 
 
 def _close_in_child() -> None:
-    # A forked worker shares the lock's file description, and would hold the lock on after its parent's death.
+    # A forked worker shares the lock's file description, and would hold the lock on after its
+    # parent's death.
     for lock in list(_HELD):
         lock.close()
 

@@ -1,7 +1,8 @@
 """A cache in an object store: S3 and compatible ones, Google's, Azure's.  [cache]
 
-Without rename and lock, shards are put only where nothing is, and the manifest only if it is unchanged: of two writers,
-one is refused. obstore takes credentials, region, endpoint and timeouts from the environment (AWS_ACCESS_KEY_ID, ...).
+Without rename and lock, shards are put only where nothing is, and the manifest only if it is
+unchanged: of two writers, one is refused. obstore takes credentials, region, endpoint and timeouts
+from the environment (AWS_ACCESS_KEY_ID, ...).
 """
 
 from __future__ import annotations
@@ -28,11 +29,14 @@ _IN_FLIGHT: Final = 16  # requests at the same time: each waits for the network,
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
-_threads_of = 0  # the process in which obstore has started its threads: one that is forked from it can have none
+# the process in which obstore has started its threads: one that is forked from it can have none
+_threads_of = 0
 
 
 class ObjectStore(Store):
-    """Objects below a URL as s3://bucket/prefix. Any number of writers may begin; one of them commits."""
+    """Objects below a URL as s3://bucket/prefix. Any number of writers may begin; one of them
+    commits.
+    """
 
     exclusive = False
 
@@ -72,7 +76,10 @@ class ObjectStore(Store):
 
     def read_ranges(self, key: str, starts: list[int], ends: list[int]) -> list[bytes]:
         with self._errors(key):  # one request
-            return [bytes(part) for part in self._api.get_ranges(self._objects, key, starts=starts, ends=ends)]
+            return [
+                bytes(part)
+                for part in self._api.get_ranges(self._objects, key, starts=starts, ends=ends)
+            ]
 
     def read_into(self, key: str, start: int, out: Bytes) -> None:
         out[:] = np.frombuffer(self.read_ranges(key, [start], [start + len(out)])[0], np.uint8)
@@ -125,7 +132,8 @@ class ObjectStore(Store):
             with self._errors(key):
                 self._api.put(self._objects, key, data, mode=mode, use_multipart=False)
         except (AlreadyExistsError, PreconditionError, FileNotFoundError):
-            # The answer to a put may be lost, and the same put sent again: then what is there is our own.
+            # The answer to a put may be lost, and the same put sent again: then what is there is
+            # our own.
             if not self._holds(key, data):
                 raise self._concurrent_commit(key) from None
 
@@ -147,7 +155,8 @@ class ObjectStore(Store):
     def _connect(self, folder: str) -> Any:
         from obstore import store
 
-        retries: Any = {"retry_timeout": timedelta(seconds=RETRY_SECONDS), "max_retries": 1000}  # the time decides
+        # the time decides
+        retries: Any = {"retry_timeout": timedelta(seconds=RETRY_SECONDS), "max_retries": 1000}
         # S3 copies where nothing is only in parts; who has set the variable knows of another way.
         s3 = self.root.startswith("s3") and "AWS_COPY_IF_NOT_EXISTS" not in os.environ
         config: Any = {"copy_if_not_exists": "multipart"} if s3 else {}
@@ -182,20 +191,23 @@ class ObjectStore(Store):
                     self.location(key),
                     expected="no object yet",
                     found="other content: of another writer, or of one that was killed",
-                    do="If there is no other writer, remove unreferenced files, and run the command again: "
-                    f"python -m pipeline gc --older-than 0 --cache {self.root}",
+                    do="If there is no other writer, remove unreferenced files, and run the "
+                    f"command again: python -m pipeline gc --older-than 0 --cache {self.root}",
                 ) from None
 
     @contextmanager
     def _errors(self, key: str, *, writing: bool = False) -> Iterator[None]:
-        """Turn errors of the store into CacheError. writing: a missing object means a missing bucket."""
+        """Turn errors of the store into CacheError. writing: a missing object means a missing
+        bucket.
+        """
         from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 
         global _threads_of
         if _threads_of not in (0, os.getpid()):
             raise CacheError(
-                f"{self.root}: this process was forked from one with an open cache in an object store: its requests "
-                "would wait for ever. Start workers by spawn (multiprocessing_context='spawn' of a DataLoader)."
+                f"{self.root}: this process was forked from one with an open cache in an "
+                "object store: its requests would wait for ever. Start workers by spawn "
+                "(multiprocessing_context='spawn' of a DataLoader)."
             )
         _threads_of = os.getpid()
         try:
@@ -203,33 +215,43 @@ class ObjectStore(Store):
         except (AlreadyExistsError, PreconditionError):
             raise
         except (BaseError, OSError, ValueError) as error:
-            if isinstance(error, FileNotFoundError) and not writing and "NoSuchBucket" not in str(error):
+            if (
+                isinstance(error, FileNotFoundError)
+                and not writing
+                and "NoSuchBucket" not in str(error)
+            ):
                 raise
-            if "/latest/" in str(error):  # a cloud machine's service, which obstore asks where it finds no credentials
+            # a cloud machine's service, which obstore asks where it finds no credentials
+            if "/latest/" in str(error):
                 raise CacheError.at(
                     self.location(key),
                     expected="credentials in the environment, or a role of this machine",
                     found="neither",
                     do="Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY. ~/.aws is not read: "
-                    'eval "$(aws configure export-credentials --format env)" exports its credentials.',
+                    'eval "$(aws configure export-credentials --format env)" exports its '
+                    "credentials.",
                 ) from error
             raise CacheError.at(
                 self.location(key),
                 expected="an answer from the object store",
                 found=_message(error),
-                do="Check the URL, the network, and the credentials in the environment (AWS_ACCESS_KEY_ID, "
-                "AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT_URL; for http://, AWS_ALLOW_HTTP=true). "
-                "Finished work is kept.",
+                do="Check the URL, the network, and the credentials in the environment "
+                "(AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT_URL; for "
+                "http://, AWS_ALLOW_HTTP=true). Finished work is kept.",
             ) from error
 
 
 def _etag_of(meta: Any) -> Etag:
     """The ETag (S3, Azure) or version (Google) for a conditional put, by obstore's names."""
-    return tuple((name, str(meta[name])) for name in ("e_tag", "version") if meta.get(name) is not None)
+    return tuple(
+        (name, str(meta[name])) for name in ("e_tag", "version") if meta.get(name) is not None
+    )
 
 
 def _message(error: Exception) -> str:
-    """The server's own message where there is one; else obstore's, without its debugging information."""
+    """The server's own message where there is one; else obstore's, without its debugging
+    information.
+    """
     text = str(error).partition("\n\nDebug source")[0]
     if answer := re.search(r"<Code>(.*?)</Code>\s*<Message>(.*?)</Message>", text, re.DOTALL):
         return f"{answer[1]}: {answer[2].strip().rstrip('.')}"
@@ -239,7 +261,9 @@ def _message(error: Exception) -> str:
 
 
 def map_parallel(job: Callable[[_T], _R], items: Collection[_T]) -> list[_R]:
-    """Run the job on all items, several at a time. Returns results in order, and raises the first error."""
+    """Run the job on all items, several at a time. Returns results in order, and raises the first
+    error.
+    """
     if len(items) < 2:
         return [job(item) for item in items]
     with ThreadPoolExecutor(min(_IN_FLIGHT, len(items))) as threads:

@@ -20,7 +20,15 @@ from cache.errors import CacheError
 from cache.format import layout
 from cache.format.layout import IN_PLACE, PROVENANCE, STAGED, json_file
 from cache.format.listing import refuse_unmounted, update_list
-from cache.format.manifest import Commit, Place, committed_names, has_shards, places_of, sha256, tag_notes
+from cache.format.manifest import (
+    Commit,
+    Place,
+    committed_names,
+    has_shards,
+    places_of,
+    sha256,
+    tag_notes,
+)
 from cache.format.shard import size_of
 from cache.storage import store_at
 from cache.storage.base import Lock, Root, Store
@@ -31,11 +39,15 @@ _SOFTWARE: Final = ("vibe-pipeline", "numpy", "zarr", "google-crc32c")
 
 
 class Journal:
-    """Finished, uncommitted work for the next writer to continue: records, each in a small file with a checksum."""
+    """Finished, uncommitted work for the next writer to continue: records, each in a small file
+    with a checksum.
+    """
 
     def __init__(self, store: Store, folder: str) -> None:
-        self._store, self._folder = store, folder
-        self._home, self._next = "", 0
+        self._store = store
+        self._folder = folder
+        self._home = ""
+        self._next = 0
         self._plan: Any = None
 
     def start(self, head: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -83,7 +95,9 @@ class Writer(ABC):
     _started: float
 
     def __init__(self, place: Place, provenance: Mapping[str, Any] | None) -> None:
-        self.place, self._store, self._provenance = place, place.store, dict(provenance or {})
+        self.place = place
+        self._store = place.store
+        self._provenance = dict(provenance or {})
         self._journal = Journal(self._store, place.journal)
 
     def __enter__(self) -> Self:
@@ -107,22 +121,30 @@ class Writer(ABC):
     def _refuse(self, entries: Mapping[str, Any]) -> None:
         """Raise CacheError when a key of the caller's entries is one of the cache's own."""
         if reserved := sorted(entries.keys() & self.own_entries):
-            raise CacheError(f"{self.place.home}: {reserved} in the manifest are the cache's own; choose other keys")
+            raise CacheError(
+                f"{self.place.home}: {reserved} in the manifest are the cache's own; choose "
+                "other keys"
+            )
 
     def note_again(self) -> None:
         """Update the current commit's notes in `provenance.json`, as after raw files have moved."""
         assert self._commit is not None, "nothing is committed yet"
-        notes, digest = self.place.read_notes(), self._commit.digest
+        notes = self.place.read_notes()
+        digest = self._commit.digest
         self._lock.require()
         _write_notes(self.place, {**notes, digest: {**notes.get(digest, {}), **self._provenance}})
 
     def _remove_unfinished(self, *prefixes: str) -> None:
-        """Remove the journal, temporary files, and files of parts with these prefixes, after a commit."""
+        """Remove the journal, temporary files, and files of parts with these prefixes, after a
+        commit.
+        """
         self._journal.remove()
         self._remove_from_writing(".", layout.RUNNING, *prefixes)
 
     def _remove_from_writing(self, *prefixes: str) -> None:
-        names = [name for name in self._store.list_names(self.place.writing) if name.startswith(prefixes)]
+        names = [
+            name for name in self._store.list_names(self.place.writing) if name.startswith(prefixes)
+        ]
         self._store.remove([f"{self.place.writing}/{name}" for name in names])
 
     def _has_size(self, key: str, record: str) -> bool:
@@ -130,12 +152,17 @@ class Writer(ABC):
         return self._store.size(key) == size_of(record)
 
     def _remove_shards(self, name: str, keep: Collection[int]) -> None:
-        """Remove an array's shards that are not in `keep`, unless they may belong to a running writer."""
+        """Remove an array's shards that are not in `keep`, unless they may belong to a running
+        writer.
+        """
         if self._store.exclusive:
-            array, numbers = self.place.array(name), self.place.shards_on_disk(name)
+            array = self.place.array(name)
+            numbers = self.place.shards_on_disk(name)
             self._store.remove([f"{array}/c/{number}" for number in numbers if number not in keep])
 
-    def _publish(self, entries: Mapping[str, Any], files: Mapping[str, bytes], note: Mapping[str, Any] | None) -> None:
+    def _publish(
+        self, entries: Mapping[str, Any], files: Mapping[str, bytes], note: Mapping[str, Any] | None
+    ) -> None:
         """Commit, with a note on how it came about. Raises CacheError when the lock was lost."""
         self._lock.require()
         noted = {**self._provenance, **(note or {})}
@@ -157,9 +184,11 @@ def publish(
     started: float,
     keep_journal: bool = False,
 ) -> dict[str, Any]:
-    """Commit: stage the small files, replace the manifest, copy the files into place. Does nothing without a change.
+    """Commit: stage the small files, replace the manifest, copy the files into place. Does nothing
+    without a change.
 
-    A kill before the manifest is replaced changes nothing. After a later kill, the next writer copies the files.
+    A kill before the manifest is replaced changes nothing. After a later kill, the next writer
+    copies the files.
 
     Args:
         entries: the manifest without its format and digests.
@@ -168,26 +197,37 @@ def publish(
         note: goes to `provenance.json`, with the time since `started`.
         keep_journal: do not delete the journal, which belongs to another writer.
 
-    Returns the manifest. Raises CacheError when another process has committed since `before`, and where shards go that
-    a tag may need.
+    Returns the manifest. Raises CacheError when another process has committed since `before`, and
+    where shards go that a tag may need.
     """
     if before is not None and not has_shards(entries, before.manifest["shards"]):
         _refuse_for_tags(place)
-    body = {"format": layout.FORMAT, **entries, "files": {name: sha256(data) for name, data in files.items()}}
+    body = {
+        "format": layout.FORMAT,
+        **entries,
+        "files": {name: sha256(data) for name, data in files.items()},
+    }
     manifest = {**body, "digest": sha256(layout.canonical(body))}
     if before is None or manifest["digest"] != before.digest:
         _add_note(place, manifest["digest"], note, started)
         staging = place.staging(manifest["digest"])
-        place.store.put_small({f"{staging}/{name}": data for name, data in files.items()}, place.home)
-        place.store.replace(place.manifest, json_file(manifest), expected=None if before is None else before.etag)
-        # Not before: a reader would miss the manifest of a listed split. After a kill here, the next commit lists it.
+        place.store.put_small(
+            {f"{staging}/{name}": data for name, data in files.items()}, place.home
+        )
+        place.store.replace(
+            place.manifest, json_file(manifest), expected=None if before is None else before.etag
+        )
+        # Not before: a reader would miss the manifest of a listed split. After a kill here, the
+        # next commit lists it.
         update_list(place.store, add=[place.split], there=committed_names(place.store))
         _put_in_place(place, manifest, keep_journal=keep_journal)
     return manifest
 
 
 def recover(place: Place) -> None:
-    """Finish the current commit, and remove files staged by killed writers. The caller holds the writer's lock."""
+    """Finish the current commit, and remove files staged by killed writers. The caller holds the
+    writer's lock.
+    """
     current = place.read_manifest()
     _put_in_place(place, None if current is None else current[0], keep_journal=False)
 
@@ -195,14 +235,19 @@ def recover(place: Place) -> None:
 def _put_in_place(place: Place, manifest: Mapping[str, Any] | None, *, keep_journal: bool) -> None:
     store = place.store
     while manifest is not None and place.is_staged(manifest):
-        files = place.read_small_files(manifest)  # those whose digests match: a staged file may be damaged
-        store.put_small({place.array(name): bytes(data) for name, data in files.items()}, place.base)
+        # those whose digests match: a staged file may be damaged
+        files = place.read_small_files(manifest)
+        store.put_small(
+            {place.array(name): bytes(data) for name, data in files.items()}, place.base
+        )
         if store.exclusive:
             if not keep_journal:
-                store.remove([place.journal])  # left by the writer of this commit when it was killed
+                # left by the writer of this commit when it was killed
+                store.remove([place.journal])
             store.remove([place.staging(manifest["digest"])])
             break
-        # Another writer may have committed meanwhile, and these files have overwritten its own: check again.
+        # Another writer may have committed meanwhile, and these files have overwritten its own:
+        # check again.
         store.put_small({f"{place.staging(manifest['digest'])}/{IN_PLACE}": b""}, place.home)
         current = place.read_manifest()
         if current is None or current[0]["digest"] == manifest["digest"]:
@@ -239,7 +284,9 @@ def _write_notes(place: Place, notes: Mapping[str, Any]) -> None:
 
 
 def finish_commits(root: Root, split: str) -> None:
-    """Finish the commits of killed writers of a split and its streams. Raises CacheError when one has a writer."""
+    """Finish the commits of killed writers of a split and its streams. Raises CacheError when one
+    has a writer.
+    """
     for place in places_of(store_at(root), split):
         if place.has_unfinished_commit():
             with place.store.lock(place.writing):
@@ -256,14 +303,17 @@ def delete_stream(root: Root, split: str, stream: str) -> None:
     with store.lock(place.writing):
         _refuse_for_tags(place)
         refuse_running_parts(store, place.writing)
-        # Without its manifest, no reader finds the stream; without zarr.json, its manifest is not lost.
+        # Without its manifest, no reader finds the stream; without zarr.json, its manifest is not
+        # lost.
         store.remove([place.manifest, f"{place.home}/zarr.json"])
-        # The array whose folder has the lock goes last: else another writer could begin while arrays are removed.
+        # The array whose folder has the lock goes last: else another writer could begin while
+        # arrays are removed.
         store.remove([place.array(f"{stream}{part}") for part in reversed(layout.STREAM_ARRAYS)])
 
 
 def invalidate(root: Root, split: str, stream: str | None, numbers: Collection[int]) -> None:
-    """Remove shards from a committed stream, which makes them pending again; of a split, shards without tracks' rows.
+    """Remove shards from a committed stream, which makes them pending again; of a split, shards
+    without tracks' rows.
 
     Raises CacheError when the stream or split is missing or has a writer.
     """
@@ -278,7 +328,9 @@ def invalidate(root: Root, split: str, stream: str | None, numbers: Collection[i
 
 
 def invalidate_shards(place: Place, commit: Commit, numbers: Collection[int]) -> None:
-    """Remove shards as `invalidate` does. The caller holds the writer's lock, and the commit's files are in place."""
+    """Remove shards as `invalidate` does. The caller holds the writer's lock, and the commit's
+    files are in place.
+    """
     removed = {str(shard) for shard in numbers}
 
     def remaining(records: Mapping[str, str]) -> dict[str, str]:
@@ -292,4 +344,6 @@ def invalidate_shards(place: Place, commit: Commit, numbers: Collection[int]) ->
     files = {name: bytes(data) for name, data in commit.files.items()}
     note = {**commit.note, "invalidated": sorted(numbers)}
     publish(place, body, files, before=commit, note=note, started=time.time(), keep_journal=True)
-    place.store.remove([f"{place.array(array)}/c/{shard}" for array in held["shards"] for shard in sorted(removed)])
+    place.store.remove(
+        [f"{place.array(array)}/c/{shard}" for array in held["shards"] for shard in sorted(removed)]
+    )

@@ -1,6 +1,7 @@
 """Copy the live rows of a split and its streams into another cache.  [cache]
 
-Rows are read with their checksums and written by the usual writers, so a killed copy continues. Nothing is overwritten.
+Rows are read with their checksums and written by the usual writers, so a killed copy continues.
+Nothing is overwritten.
 """
 
 from __future__ import annotations
@@ -16,7 +17,16 @@ from numpy.typing import NDArray
 
 from cache.errors import CacheError
 from cache.format import layout
-from cache.format.layout import BYTES, COLUMNS, MANIFEST, NO_KEY, TAG_COPIED, TAGS, UNDECODABLE, Geometry
+from cache.format.layout import (
+    BYTES,
+    COLUMNS,
+    MANIFEST,
+    NO_KEY,
+    TAG_COPIED,
+    TAGS,
+    UNDECODABLE,
+    Geometry,
+)
 from cache.format.manifest import Commit, Place, shard_rows
 from cache.format.tables import TrackRecord, TrackRows
 from cache.read.split import FeatureCache, Split, require_cache
@@ -52,18 +62,22 @@ def copy_split(
     streams: Collection[str] | None = None,
     progress: Progress = lambda *_: None,
 ) -> Copied:
-    """Copy the live rows of a split into another cache, videos by name, in one commit, then its streams.
+    """Copy the live rows of a split into another cache, videos by name, in one commit, then its
+    streams.
 
-    Killed and called again, it continues. Rows that a stream does not have yet stay pending in the copy.
+    Killed and called again, it continues. Rows that a stream does not have yet stay pending in the
+    copy.
 
     Args:
         streams: only these streams.
 
-    Raises MissingSplit when the split is missing; CacheError when the other cache has another split or stream of that
-    name, or a writer of it, for a stream that is missing or holds bytes, and for damaged rows.
+    Raises MissingSplit when the split is missing; CacheError when the other cache has another split
+    or stream of that name, or a writer of it, for a stream that is missing or holds bytes, and for
+    damaged rows.
     """
     layout.check_names(split)
-    source, store = FeatureCache(root)[split], store_at(to)
+    source = FeatureCache(root)[split]
+    store = store_at(to)
     names = source.streams if streams is None else tuple(dict.fromkeys(streams))
     if unknown := [name for name in names if name not in source.streams]:
         there_are = ", ".join(source.streams) or "none"
@@ -79,7 +93,9 @@ def copy_split(
     copied = FeatureCache(store.root)[split]
     start = {track.name: track.start for track in source.tracks}
     shift = np.array([start[name] for name in copied.tracks.names], np.int64) - copied.tracks.start
-    written = [name for name in names if _write_stream(copied, source, opened[name], shift, progress)]
+    written = [
+        name for name in names if _write_stream(copied, source, opened[name], shift, progress)
+    ]
     copied = FeatureCache(store.root)[split]
     live = copied.rows_by_shard()
     n_rows = int(live.sum())
@@ -87,7 +103,9 @@ def copy_split(
     for name in names:
         if name in copied.streams:
             pending = copied.pending_rows(name)
-            has[name] = int(live[copied.stream_shards(name)].sum() - (pending[:, 1] - pending[:, 0]).sum())
+            has[name] = int(
+                live[copied.stream_shards(name)].sum() - (pending[:, 1] - pending[:, 0]).sum()
+            )
     missing = {name: n_rows - n for name, n in has.items() if n < n_rows}
     return Copied(split, n_rows, not is_there, tuple(written), missing)
 
@@ -108,8 +126,11 @@ def _states(split: Split) -> set[str]:
 
 
 def _is_copy(source: Split, store: Store) -> bool:
-    """Whether the other cache has the same state of the split. Raises CacheError where it has another one."""
-    split, place = source.name, Place(store, source.name)
+    """Whether the other cache has the same state of the split. Raises CacheError where it has
+    another one.
+    """
+    split = source.name
+    place = Place(store, source.name)
     if not store.exists(place.manifest):
         if lost := place.lost_manifest():
             raise CacheError(lost)
@@ -138,17 +159,22 @@ def _refuse_other_stream(source: Split, store: Store, name: str) -> None:
             store.location(Place(store, source.name, name).home),
             expected=f"no stream, or {name!r} of the same kind and weights as in {source.root}",
             found="one that was made differently",
-            do="Nothing is overwritten: remove that folder if it may go, or leave the stream out (--streams).",
+            do="Nothing is overwritten: remove that folder if it may go, or leave the stream "
+            "out (--streams).",
         )
 
 
 def _order(source: Split, streams: Iterable[OpenStream]) -> NDArray[np.intp]:
-    """Numbers of the videos by name; last those with missing rows of a stream, so that the others fill whole shards."""
+    """Numbers of the videos by name; last those with missing rows of a stream, so that the others
+    fill whole shards.
+    """
     order = np.argsort(np.array(source.videos.names, dtype=object), kind="stable")
-    tracks, size = source.tracks, int(source.manifest["geometry"]["rows_per_shard"])
+    tracks = source.tracks
+    size = int(source.manifest["geometry"]["rows_per_shard"])
     for stream in streams:
         missing = ~np.isin(np.arange(len(source.rows_by_shard())), stream.shards)
-        before = np.concatenate([[0], np.cumsum(missing)])  # shards that it does not have before each one
+        # shards that it does not have before each one
+        before = np.concatenate([[0], np.cumsum(missing)])
         of_track = before[-(-tracks.stop // size)] > before[tracks.start // size]
         of_video = np.bincount(tracks.video[of_track], minlength=len(order)) > 0
         order = order[np.argsort(of_video[order], kind="stable")]
@@ -156,7 +182,8 @@ def _order(source: Split, streams: Iterable[OpenStream]) -> NDArray[np.intp]:
 
 
 def _write_tracks(store: Store, source: Split, order: NDArray[np.intp], progress: Progress) -> None:
-    held, n_rows = source.manifest, 0
+    held = source.manifest
+    n_rows = 0
     digest = str(held["digest"])
     geometry = Geometry(**held["geometry"])
     with SplitWriter(
@@ -190,11 +217,17 @@ def _tracks_of(source: Split, videos: NDArray[np.intp]) -> Iterator[list[TrackRe
 
 def _as_appended(source: Split, track: TrackRecord) -> TrackRows:
     """A track as it was appended: columns of fill values, which it does not have, are left out."""
-    arrays = {name: source.rows(name, track.start, track.stop) for name in source.columns} | dict(track.extra)
+    arrays = {name: source.rows(name, track.start, track.stop) for name in source.columns} | dict(
+        track.extra
+    )
     specs = {**COLUMNS, **{name: column.spec for name, column in source.extra.items()}}
     for name, values in list(arrays.items()):
         fill = specs[name].fill
-        if np.isnan(values).all() if isinstance(fill, float) and np.isnan(fill) else (values == fill).all():
+        if (
+            np.isnan(values).all()
+            if isinstance(fill, float) and np.isnan(fill)
+            else (values == fill).all()
+        ):
             del arrays[name]
     for label, flag in NEEDS_FLAG.items():
         if flag not in arrays:
@@ -215,26 +248,43 @@ def _as_appended(source: Split, track: TrackRecord) -> TrackRows:
 def _write_stream(
     copied: Split, source: Split, stream: OpenStream, shift: NDArray[np.int64], progress: Progress
 ) -> bool:
-    """Write the rows that the source has and the copy does not. shift: from a track's rows to the source's."""
+    """Write the rows that the source has and the copy does not. shift: from a track's rows to the
+    source's.
+    """
     held = stream.commit.manifest
-    name, dim, dtype = str(held["stream"]), int(held["dim"]), str(held["dtype"])
+    name = str(held["stream"])
+    dim = int(held["dim"])
+    dtype = str(held["dtype"])
     rows_of = _RowsOf(copied, source, stream, shift)
-    target = [shard for shard in np.flatnonzero(copied.rows_by_shard()).tolist() if len(rows_of.find(shard)[0])]
-    if not target and (name in copied.streams or len(copied.tracks)):  # of a split without rows, a stream without any
+    target = [
+        shard
+        for shard in np.flatnonzero(copied.rows_by_shard()).tolist()
+        if len(rows_of.find(shard)[0])
+    ]
+    # of a split without rows, a stream without any
+    if not target and (name in copied.streams or len(copied.tracks)):
         return False
-    note = _note(source.store, f"{source.name}/{name}", str(held["digest"]), source.stream_provenance(name))
+    note = _note(
+        source.store, f"{source.name}/{name}", str(held["digest"]), source.stream_provenance(name)
+    )
     plan = f"copy {held['digest']}"
-    with StreamWriter(copied.root, copied.name, name, dim=dim, dtype=dtype, plan=plan, provenance=note) as writer:
+    with StreamWriter(
+        copied.root, copied.name, name, dim=dim, dtype=dtype, plan=plan, provenance=note
+    ) as writer:
         own_keys = {shard: rows_of.own_keys(shard) for shard in target if shard in writer.committed}
         writer.reopen(own_keys)
         for shard in sorted({*target} & {*writer.pending}):
             keys = own_keys.get(shard, np.full((len(writer.rows(shard)), 2), NO_KEY, np.uint64))
             _, data, ok = writer.kept(shard, keys)
             at, rows = rows_of.find(shard)
-            data[at], ok[at], keys[at] = (stream.read(part, rows)[:, 0] for part in ("", "_ok", "_key"))
+            data[at], ok[at], keys[at] = (
+                stream.read(part, rows)[:, 0] for part in ("", "_ok", "_key")
+            )
             data[ok == UNDECODABLE] = 0
             writer.write(shard, data, ok, keys)
-            progress(writer.rows(shard).stop, int(copied.manifest["extent"]), f"{copied.name}: {name}")
+            progress(
+                writer.rows(shard).stop, int(copied.manifest["extent"]), f"{copied.name}: {name}"
+            )
         writer.commit(_callers_entries(held, StreamWriter.own_entries))
     return True
 
@@ -242,13 +292,19 @@ def _write_stream(
 class _RowsOf:
     """Rows of a stream that the source has and the copy does not."""
 
-    def __init__(self, copied: Split, source: Split, stream: OpenStream, shift: NDArray[np.int64]) -> None:
-        self._copied, self._stream, self._shift = copied, stream, shift
+    def __init__(
+        self, copied: Split, source: Split, stream: OpenStream, shift: NDArray[np.int64]
+    ) -> None:
+        self._copied = copied
+        self._stream = stream
+        self._shift = shift
         self._name = str(stream.commit.manifest["stream"])
         self._shards = copied.stream_shards(self._name) if self._name in copied.streams else []
         self._size = int(source.manifest["geometry"]["rows_per_shard"])
         self._pending = source.pending_rows(self._name)
-        self._own_pending = copied.pending_rows(self._name) if self._shards else np.zeros((0, 2), np.int64)
+        self._own_pending = (
+            copied.pending_rows(self._name) if self._shards else np.zeros((0, 2), np.int64)
+        )
 
     def own_keys(self, shard: int) -> NDArray[np.uint64]:
         """Keys of a shard that the copy has."""
@@ -256,7 +312,9 @@ class _RowsOf:
         return np.array(self._copied.rows(f"features/{self._name}_key", rows.start, rows.stop))
 
     def find(self, shard: int) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
-        """Rows of the shard, counted from its first, that only the source has; and the source's rows of them."""
+        """Rows of the shard, counted from its first, that only the source has; and the source's
+        rows of them.
+        """
         rows = np.asarray(shard_rows(self._copied.manifest, shard))
         track = self._copied.track_of(rows)
         source_rows = rows + self._shift[track]
@@ -284,33 +342,50 @@ def _callers_entries(manifest: Mapping[str, Any], own: Collection[str]) -> dict[
 
 def _note(store: Store, home: str, digest: str, note: Mapping[str, Any]) -> dict[str, Any]:
     entries = {key: value for key, value in note.items() if key != "invalidated"}
-    return {**entries, COPIED: {"from": store.location(home), "digest": digest, "finished": note.get("finished")}}
+    return {
+        **entries,
+        COPIED: {"from": store.location(home), "digest": digest, "finished": note.get("finished")},
+    }
 
 
 def _copy_stamps(source: Store, store: Store, home: str) -> None:
     """Copy missing files that commands keep beside a manifest, as a conversion's stamps."""
     own = (layout.MANIFEST, layout.PROVENANCE, "zarr.json")
-    names = (name for name in source.list_names(home) if name.endswith((".json", ".npz")) and name not in own)
+    names = (
+        name
+        for name in source.list_names(home)
+        if name.endswith((".json", ".npz")) and name not in own
+    )
     keys = [f"{home}/{name}" for name in names]
     store.put_small({key: source.read(key) for key in keys if not store.exists(key)}, home)
 
 
 def copy_tag(root: Root, name: str, to: Root) -> tuple[str, ...]:
-    """Copy the data of an earlier version's tag into another cache, as it was committed. Then `gc` removes the tag.
+    """Copy the data of an earlier version's tag into another cache, as it was committed. Then `gc`
+    removes the tag.
 
-    Killed and called again, it continues. Returns the splits' names. Raises CacheError for a missing or damaged tag,
-    damaged or missing shards, and when the other cache has another state of a split or stream.
+    Killed and called again, it continues. Returns the splits' names. Raises CacheError for a
+    missing or damaged tag, damaged or missing shards, and when the other cache has another state of
+    a split or stream.
     """
-    store, target, home = require_cache(root), store_at(to), f"{TAGS}/{name}"
+    store = require_cache(root)
+    target = store_at(to)
+    home = f"{TAGS}/{name}"
     if name not in (names := store.list_names(TAGS)):
-        raise CacheError(f"{store.location('')}: no tag {name!r}; there are: {', '.join(names) or 'none'}")
+        raise CacheError(
+            f"{store.location('')}: no tag {name!r}; there are: {', '.join(names) or 'none'}"
+        )
     try:
         states = json.loads(store.read(f"{home}/{MANIFEST}"))["splits"]
         streams = {split: (None, *states[split]["streams"]) for split in states}
     except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
-        at, do = store.location(f"{home}/{MANIFEST}"), f"Restore it from a backup, or delete {store.location(home)}."
-        raise CacheError.at(at, expected="the manifest of a tag", found=repr(error), do=do) from error
-    tagged = store_at(store.location(f"{home}/{layout.fingerprint(states)[:16]}"))  # laid out as a cache
+        at = store.location(f"{home}/{MANIFEST}")
+        do = f"Restore it from a backup, or delete {store.location(home)}."
+        raise CacheError.at(
+            at, expected="the manifest of a tag", found=repr(error), do=do
+        ) from error
+    # laid out as a cache
+    tagged = store_at(store.location(f"{home}/{layout.fingerprint(states)[:16]}"))
     for split, of_split in streams.items():
         for stream in of_split:
             layout.check_names(split, stream)
@@ -320,7 +395,9 @@ def copy_tag(root: Root, name: str, to: Root) -> tuple[str, ...]:
 
 
 def _copy_tagged(store: Store, tagged: Place, place: Place) -> None:
-    """Copy one commit. Its shards are the tag's own if the cache, `store`, has removed or replaced them."""
+    """Copy one commit. Its shards are the tag's own if the cache, `store`, has removed or replaced
+    them.
+    """
     location = tagged.store.location(tagged.home)
     if (commit := Commit.load(tagged)) is None:
         raise CacheError(f"{location}: the tag has lost its manifest. Restore it from a backup.")
@@ -334,14 +411,20 @@ def _copy_tagged(store: Store, tagged: Place, place: Place) -> None:
         if there is not None or place.lost_manifest():
             do = "Nothing is overwritten: copy into a new folder."
             at = place.store.location(place.home)
-            raise CacheError.at(at, expected="nothing, or the tag's state", found="another state", do=do)
+            raise CacheError.at(
+                at, expected="nothing, or the tag's state", found="another state", do=do
+            )
         place.create_groups()
         for file in commit.shard_files():
-            homes = [of for of in (tagged.store, store) if not (problem := file.problem(of, fast=False))]
+            homes = [
+                of for of in (tagged.store, store) if not (problem := file.problem(of, fast=False))
+            ]
             if not homes:
                 raise CacheError(f"{location}: {problem}")
             place.store.put(file.key, homes[0].read(file.key), temporary=place.temporary)
-        entries = {key: value for key, value in held.items() if key not in ("format", "files", "digest")}
+        entries = {
+            key: value for key, value in held.items() if key not in ("format", "files", "digest")
+        }
         files = {name: bytes(data) for name, data in commit.files.items()}
         note = _note(tagged.store, tagged.home, commit.digest, commit.note)
         publish(place, entries, files, before=None, note=note, started=time.time())

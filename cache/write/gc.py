@@ -10,7 +10,15 @@ from typing import Final
 
 from cache.errors import AccessDenied, CacheError
 from cache.format import layout
-from cache.format.layout import FEATURES, PROVENANCE, STAGED, TAG_COPIED, TAGS, TEMPORARY_SHARD, stream_of
+from cache.format.layout import (
+    FEATURES,
+    PROVENANCE,
+    STAGED,
+    TAG_COPIED,
+    TAGS,
+    TEMPORARY_SHARD,
+    stream_of,
+)
 from cache.format.listing import missing_text, unmounted_folder, update_list
 from cache.format.manifest import Commit, Place, places_of, split_folders, tag_notes
 from cache.read.split import FeatureCache, require_cache
@@ -25,25 +33,34 @@ _IN_SPLIT: Final = 2  # slashes in a key below <dataset>/<split>/
 
 @dataclass(slots=True)
 class Collected:
-    """What `gc` removed, or would remove: keys below the cache, files or folders; and what it left."""
+    """What `gc` removed, or would remove: keys below the cache, files or folders; and what it
+    left.
+    """
 
     removed: list[str] = field(default_factory=list)
     bytes: int = 0
     skipped: list[str] = field(default_factory=list)  # messages: why something was left
     problems: list[str] = field(default_factory=list)  # of the disk, or of permissions
-    forgotten: list[str] = field(default_factory=list)  # splits that were listed, and whose folders are gone
+    # splits that were listed, and whose folders are gone
+    forgotten: list[str] = field(default_factory=list)
 
 
-def gc(root: Root, *, dry_run: bool = False, unfinished: bool = False, older_than: float | None = None) -> Collected:
-    """Remove files of the cache that no manifest names. Readers and committed rows are not affected.
+def gc(
+    root: Root, *, dry_run: bool = False, unfinished: bool = False, older_than: float | None = None
+) -> Collected:
+    """Remove files of the cache that no manifest names. Readers and committed rows are not
+    affected.
 
     Args:
         root: the cache.
         dry_run: only report, also finished work of running writers.
-        unfinished: also remove finished work of killed writers and its journal; always so in an object store.
-        older_than: minimum age in seconds (default: 0, in an object store a day, since it has no locks).
+        unfinished: also remove finished work of killed writers and its journal; always so in an
+            object store.
+        older_than: minimum age in seconds (default: 0, in an object store a day, since it has no
+            locks).
 
-    Raises CacheError when there is no cache. Splits and streams with a writer are skipped and reported.
+    Raises CacheError when there is no cache. Splits and streams with a writer are skipped and
+    reported.
     """
     store = require_cache(root)
     least = older_than if older_than is not None else 0.0 if store.exclusive else GRACE
@@ -68,8 +85,10 @@ class _Sweep:
     def __init__(self, store: Store, dry_run: bool, unfinished: bool, older_than: float) -> None:
         self.found = Collected()
         self.unfinished: list[Place] = []  # places whose last commit was cut off
-        self._store, self._dry_run = store, dry_run
-        self._unfinished, self._older_than = unfinished, older_than
+        self._store = store
+        self._dry_run = dry_run
+        self._unfinished = unfinished
+        self._older_than = older_than
 
     def run_locked(self, place: Place, sweep: Callable[[], object]) -> None:
         """Sweep under the writer's lock; report a running writer or a damaged manifest instead."""
@@ -87,7 +106,9 @@ class _Sweep:
             self.found.problems.append(f"{error.filename or place.home}: {error.strerror}")
 
     def forget_deleted(self) -> None:
-        """Take splits off the list whose folders are gone; report those whose disk does not seem to be mounted."""
+        """Take splits off the list whose folders are gone; report those whose disk does not seem to
+        be mounted.
+        """
         store = self._store
         features = FeatureCache(store.root)
         for name in features.splits:
@@ -106,9 +127,11 @@ class _Sweep:
         if commit is None and (lost := place.lost_manifest()):
             raise CacheError(lost)
         staged = self._store.list_names(f"{place.home}/{STAGED}")
-        if cut_off := commit is not None and commit.digest[:16] in staged:  # even if its folder is empty
+        # even if its folder is empty
+        if cut_off := commit is not None and commit.digest[:16] in staged:
             self.unfinished += [] if self._dry_run else [place]
-        # Unreferenced files may belong to the writer of a journal; in an object store it may even be running.
+        # Unreferenced files may belong to the writer of a journal; in an object store it may even
+        # be running.
         journals = [f"{place.writing}/{name}" for name in place.journals()]
         running = not self._store.exclusive and self._is_young(journals)
         goes_on = bool(journals) and (running or not (self._unfinished or cut_off))
@@ -122,11 +145,14 @@ class _Sweep:
         for key in keys:
             files = self._files(key)
             folder, _, name = key.rpartition("/")
-            if not files and name not in self._store.list_names(folder):  # an empty folder goes, too
+            # an empty folder goes, too
+            if not files and name not in self._store.list_names(folder):
                 continue
             if self._is_young([key]):
                 location = self._store.location(key)
-                self.found.skipped.append(f"{location}: younger than {self._older_than:g} s (--older-than)")
+                self.found.skipped.append(
+                    f"{location}: younger than {self._older_than:g} s (--older-than)"
+                )
                 continue
             self.found.removed.append(key)
             self.found.bytes += sum(files.values())
@@ -136,7 +162,11 @@ class _Sweep:
 
     def prune(self, folder: str) -> None:
         """Remove a folder that is empty, and those above it within the split."""
-        while not self._dry_run and folder.count("/") >= _IN_SPLIT and self._store.remove_empty(folder):
+        while (
+            not self._dry_run
+            and folder.count("/") >= _IN_SPLIT
+            and self._store.remove_empty(folder)
+        ):
             folder = folder.rpartition("/")[0]
 
     def _is_young(self, keys: Iterable[str]) -> bool:
@@ -150,14 +180,23 @@ class _Sweep:
 
 
 def find_unreferenced(place: Place, commit: Commit | None, *, unfinished: bool) -> Iterator[str]:
-    """Keys of the cache's files that no manifest names; `unfinished`: also uncommitted work with its journal."""
-    store, is_split = place.store, place.stream is None
-    names, writing = store.list_names(place.home), store.list_names(place.writing)
-    yield from (f"{place.writing}/{name}" for name in writing if name.startswith("."))  # of a killed write
+    """Keys of the cache's files that no manifest names; `unfinished`: also uncommitted work with
+    its journal.
+    """
+    store = place.store
+    is_split = place.stream is None
+    names = store.list_names(place.home)
+    writing = store.list_names(place.writing)
+    # of a killed write
+    yield from (f"{place.writing}/{name}" for name in writing if name.startswith("."))
     if unfinished:
         if commit is None and PROVENANCE in names:  # of a commit that was never made
             yield f"{place.home}/{PROVENANCE}"
-        yield from (f"{place.writing}/{name}" for name in (*place.journals(), TEMPORARY_SHARD) if name in writing)
+        yield from (
+            f"{place.writing}/{name}"
+            for name in (*place.journals(), TEMPORARY_SHARD)
+            if name in writing
+        )
         named = {} if commit is None else commit.manifest["shards"]
         of_stream = [f"{place.stream}{part}" for part in layout.STREAM_ARRAYS]
         present = store.list_names(place.base)
@@ -165,26 +204,38 @@ def find_unreferenced(place: Place, commit: Commit | None, *, unfinished: bool) 
             array = place.array(name)
             if name in named:
                 shards = place.shards_on_disk(name)
-                yield from (f"{array}/c/{shard}" for shard in shards if str(shard) not in named[name])
+                yield from (
+                    f"{array}/c/{shard}" for shard in shards if str(shard) not in named[name]
+                )
             elif name in present:
                 files = store.list_names(array)
                 yield from (f"{array}/{file}" for file in files if file in ("c", "zarr.json"))
                 if not files:  # of a write that ended before its first file
                     yield array
     if is_split:
-        tables = {name.partition("/")[0] for name in (() if commit is None else commit.manifest["files"])}
+        tables = {
+            name.partition("/")[0] for name in (() if commit is None else commit.manifest["files"])
+        }
         yield from (place.array(name) for name in names if name in _TABLES and name not in tables)
-        streams = store.list_names(place.array(FEATURES))  # `_ok`, `_key` and `_at` of those whose folder is gone:
-        yield from (place.array(f"{FEATURES}/{name}") for name in streams if stream_of(name) not in streams)
+        # `_ok`, `_key` and `_at` of those whose folder is gone:
+        streams = store.list_names(place.array(FEATURES))
+        yield from (
+            place.array(f"{FEATURES}/{name}") for name in streams if stream_of(name) not in streams
+        )
     committed = "" if commit is None else commit.digest[:16]
     digests = store.list_names(f"{place.home}/{STAGED}")
     yield from (f"{place.home}/{STAGED}/{digest}" for digest in digests if digest != committed)
-    yield from (f"{place.home}/{name}" for name in names if name.startswith(".") and name.endswith(".tmp"))
+    yield from (
+        f"{place.home}/{name}" for name in names if name.startswith(".") and name.endswith(".tmp")
+    )
 
 
 def _columns_on_disk(place: Place, commit: Commit | None) -> list[str]:
-    """The columns that a split may have, and folders that hold only shards: extra columns of a killed writer."""
-    store, known = place.store, {*layout.COLUMNS, *_TABLES, *({} if commit is None else commit.columns)}
+    """The columns that a split may have, and folders that hold only shards: extra columns of a
+    killed writer.
+    """
+    store = place.store
+    known = {*layout.COLUMNS, *_TABLES, *({} if commit is None else commit.columns)}
     strange = [name for name in store.list_names(place.home) if name not in known]
     shards_alone = [name for name in strange if store.list_names(place.array(name)) == ["c"]]
     return [name for name in known if name not in _TABLES] + shards_alone

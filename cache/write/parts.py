@@ -1,6 +1,8 @@
-"""Parts of an array job: shares of a step's work, done by processes without the writer's lock.  [cache]
+"""Parts of an array job: shares of a step's work, done by processes without the writer's lock.
+[cache]
 
-A running part renews a small file beside its results. While such a file is fresh, no command commits or removes them.
+A running part renews a small file beside its results. While such a file is fresh, no command
+commits or removes them.
 """
 
 from __future__ import annotations
@@ -29,10 +31,13 @@ RENEW: Final = 20.0  # s between two writes of a running part's file
 FRESH: Final = 180.0  # s: an older file is one of a killed part
 POLLS: Final = 10  # looks at the files of parts within RENEW
 # Names in `.writing` of uncommitted work, up to where all pieces of one plan have the same name.
-_OF_PLAN: Final = re.compile(rf"{JOURNAL}/\w+|{SPOOL}/\w+(?=-)|{STAGED_SHARD}\w+(?=-\d+-\w+$)|{CHECKPOINT}\d+$")
+_OF_PLAN: Final = re.compile(
+    rf"{JOURNAL}/\w+|{SPOOL}/\w+(?=-)|{STAGED_SHARD}\w+(?=-\d+-\w+$)|{CHECKPOINT}\d+$"
+)
 
 T = TypeVar("T")
-Plan = str | Mapping[str, Any]  # JSON that names all that decides the numbers, besides what each writer compares itself
+# JSON that names all that decides the numbers, besides what each writer compares itself
+Plan = str | Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,18 +53,22 @@ class Part:
         >>> [Part(number, 3).share("abcde") for number in (1, 2, 3)]
         ['a', 'bc', 'de']
         """
-        return items[len(items) * (self.number - 1) // self.of : len(items) * self.number // self.of]
+        return items[
+            len(items) * (self.number - 1) // self.of : len(items) * self.number // self.of
+        ]
 
     @contextmanager
     def running(self, root: Root | Store, folder: str) -> Iterator[None]:
         """Within the block, show in `folder` that this part is running."""
-        store, file = store_at(root), {f"{folder}/{RUNNING}{self.number}-of-{self.of}": b""}
+        store = store_at(root)
+        file = {f"{folder}/{RUNNING}{self.number}-of-{self.of}": b""}
         store.put_small(file, folder, shared=True)
         ended = threading.Event()
 
         def renew() -> None:
             while not ended.wait(RENEW):
-                with suppress(OSError, CacheError):  # such as a short fault of the network: the next one may succeed
+                # such as a short fault of the network: the next one may succeed
+                with suppress(OSError, CacheError):
                     store.put_small(file, folder, shared=True)
 
         thread = threading.Thread(target=renew, daemon=True)
@@ -86,8 +95,8 @@ def refuse_running_parts(root: Root | Store, folder: str) -> None:
 def wait_for_parts(root: Root | Store, folder: str, tell: Callable[[str], None]) -> None:
     """Wait until the files of killed parts in `folder` are old, and remove them.
 
-    A running part renews its file: then another process works here, and this raises Busy. tell: called once, if it
-    waits. The clocks of the machines may differ.
+    A running part renews its file: then another process works here, and this raises Busy. tell:
+    called once, if it waits. The clocks of the machines may differ.
     """
     store = store_at(root)
     began = time.monotonic()
@@ -95,7 +104,10 @@ def wait_for_parts(root: Root | Store, folder: str, tell: Callable[[str], None])
     if before:
         longest = max(FRESH - max(age, 0.0) for age in before.values())
         first = store.location(f"{folder}/{min(before)}")
-        tell(f"{first}: a part was running until {_ago(min(before.values()))}: waiting up to {longest:.0f} s for it")
+        tell(
+            f"{first}: a part was running until {_ago(min(before.values()))}: waiting up to "
+            f"{longest:.0f} s for it"
+        )
     ages = before
     while ages and time.monotonic() - began < FRESH:
         time.sleep(RENEW / POLLS)
@@ -108,7 +120,9 @@ def wait_for_parts(root: Root | Store, folder: str, tell: Callable[[str], None])
 
 
 def _fresh_signs(store: Store, folder: str) -> dict[str, float]:
-    """Files of parts that may be running -> seconds since they were written, below 0 by other clocks."""
+    """Files of parts that may be running -> seconds since they were written, below 0 by other
+    clocks.
+    """
     ages = dict[str, float]()
     for name in store.list_names(folder):
         if name.startswith(RUNNING):
@@ -121,7 +135,9 @@ def _busy(store: Store, folder: str, name: str, age: float, do: str) -> Busy:
     location = store.location(f"{folder}/{name}")
     expected = "no running part"
     found = f"a sign of life {_ago(age)}"
-    return Busy.at(location, expected=expected, found=found, do=f"Wait until all parts have ended; {do}")
+    return Busy.at(
+        location, expected=expected, found=found, do=f"Wait until all parts have ended; {do}"
+    )
 
 
 def _ago(age: float) -> str:
@@ -138,7 +154,9 @@ class OtherWork(NamedTuple):
     host: str  # that made it
 
 
-def find_other_work(root: Root | Store, split: str, stream: str | None, plan: Plan) -> OtherWork | None:
+def find_other_work(
+    root: Root | Store, split: str, stream: str | None, plan: Plan
+) -> OtherWork | None:
     """Find uncommitted work of a split or stream whose plan is not `plan`; None without any."""
     place = Place(store_at(root), split, stream)
     by_plan: dict[str, list[str]] = {}
@@ -156,7 +174,9 @@ def find_other_work(root: Root | Store, split: str, stream: str | None, plan: Pl
 
 
 def _read_head(store: Store, key: str) -> dict[str, Any]:
-    """Plan and host of a file of uncommitted work; {} for a damaged one, and one of an earlier version."""
+    """Plan and host of a file of uncommitted work; {} for a damaged one, and one of an earlier
+    version.
+    """
     try:
         data = store.read(key)
         return json.loads(data.partition(b" ")[2]) if key.endswith(".json") else unpack(data)[0]
@@ -166,15 +186,24 @@ def _read_head(store: Store, key: str) -> dict[str, Any]:
 
 def staged_by_parts(root: Root | Store, split: str) -> list[str]:
     """A line about the staged work of parts for a split and its streams; empty without any."""
-    store, texts = store_at(root), []
+    store = store_at(root)
+    texts = []
     for place in places_of(store, split):
         with suppress(PermissionError):
             names = store.list_names(place.writing)
             shards = {name.split("-")[2] for name in names if name.startswith(STAGED_SHARD)}
             texts += [f"shards of {place.stream}: {len(shards):,}"] if shards else []
-            videos = [name for name in store.list_names(f"{place.writing}/{SPOOL}") if not name.startswith(".")]
+            videos = [
+                name
+                for name in store.list_names(f"{place.writing}/{SPOOL}")
+                if not name.startswith(".")
+            ]
             texts += [f"videos: {len(videos):,}"] if videos else []
-            texts += [f"not ended: {name.removeprefix(RUNNING)}" for name in names if name.startswith(RUNNING)]
+            texts += [
+                f"not ended: {name.removeprefix(RUNNING)}"
+                for name in names
+                if name.startswith(RUNNING)
+            ]
     return [f"staged by parts: {'; '.join(texts)}"] if texts else []
 
 

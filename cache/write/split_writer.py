@@ -1,8 +1,9 @@
 """Write rows of a split, one atomic commit at a time.  raw -> [tracks] -> features -> windows
 
-Rows are buffered one shard at a time; a full shard is written, synced and journalled. After a kill, the next writer
-resumes behind the last video whose rows are all in journalled shards, with the filled part of the last shard. Rows of
-journalled videos that have changed since stay there, without a track.
+Rows are buffered one shard at a time; a full shard is written, synced and journalled. After a kill,
+the next writer resumes behind the last video whose rows are all in journalled shards, with the
+filled part of the last shard. Rows of journalled videos that have changed since stay there, without
+a track.
 """
 
 from __future__ import annotations
@@ -29,30 +30,47 @@ from cache.storage.base import Root
 from cache.write.base import Writer, recover
 from cache.write.parts import Plan
 
-# Label -> the flag that marks its known rows. Without its flag, a label would be read as unknown everywhere.
+# Label -> the flag that marks its known rows. Without its flag, a label would be read as unknown
+# everywhere.
 NEEDS_FLAG: Final = {"kp_3d": "has_3d", "pose": "has_smpl", "betas": "has_smpl"}
 
 
 class SplitWriter(Writer):
-    """The one writer of a split. Use as a context manager: begin, append every new or changed video, commit.
+    """The one writer of a split. Use as a context manager: begin, append every new or changed
+    video, commit.
 
-    Leaving without `commit` changes nothing for readers. The next writer with the same `plan` continues with the
-    finished shards; another one removes them.
+    Leaving without `commit` changes nothing for readers. The next writer with the same `plan`
+    continues with the finished shards; another one removes them.
 
     Args:
         root: the cache, created if missing: a folder, or a URL as s3://bucket/prefix.
         split: "<dataset>/<split>".
-        columns: names in `COLUMNS` and of `extra`, the same in all commits; `frame_index` is always included.
-        plan: names everything that decides the rows of this commit, and their order, but for `keys` of `begin`.
+        columns: names in `COLUMNS` and of `extra`, the same in all commits; `frame_index` is always
+            included.
+        plan: names everything that decides the rows of this commit, and their order, but for `keys`
+            of `begin`.
         provenance: goes to `provenance.json`, with time, host and versions.
         rows_per_shard, rows_per_chunk: for a new split; an existing one keeps its own.
-        extra: extra columns. To change them, a commit must drop all videos; features are carried over by their keys.
+        extra: extra columns. To change them, a commit must drop all videos; features are carried
+            over by their keys.
 
     Raises CacheError when there is another writer, or when committed columns are not among these.
     """
 
     own_entries = frozenset(
-        {"format", "digest", "rows", "tracks", "videos", "extent", "commits", "geometry", "shards", "files", EXTRA}
+        {
+            "format",
+            "digest",
+            "rows",
+            "tracks",
+            "videos",
+            "extent",
+            "commits",
+            "geometry",
+            "shards",
+            "files",
+            EXTRA,
+        }
     )
 
     def __init__(
@@ -69,17 +87,26 @@ class SplitWriter(Writer):
     ) -> None:
         layout.check_names(split)
         super().__init__(Place(store_at(root), split), provenance)
-        self._split, self._extra = split, _by_name(extra)
+        self._split = split
+        self._extra = _by_name(extra)
         if unknown := sorted(set(columns) - COLUMNS.keys() - self._extra.keys()):
-            raise CacheError(f"{split}: no such columns: {unknown}. Known: {sorted({*COLUMNS, *self._extra})}")
-        self._columns = {name: COLUMNS[name] for name in COLUMNS if name in columns or name == "frame_index"}
-        self._columns |= {column.name: column.spec for column in self._extra.values() if column.per == "row"}
+            raise CacheError(
+                f"{split}: no such columns: {unknown}. Known: {sorted({*COLUMNS, *self._extra})}"
+            )
+        self._columns = {
+            name: COLUMNS[name] for name in COLUMNS if name in columns or name == "frame_index"
+        }
+        self._columns |= {
+            column.name: column.spec for column in self._extra.values() if column.per == "row"
+        }
         self._plan = plan
-        self._new_geometry = Geometry(rows_per_shard or ROWS_PER_SHARD, rows_per_chunk or ROWS_PER_CHUNK)
+        self._new_geometry = Geometry(
+            rows_per_shard or ROWS_PER_SHARD, rows_per_chunk or ROWS_PER_CHUNK
+        )
         self._began = False
         self.journalled: dict[str, str] = {}
-        """Videos that a killed writer with the same plan has finished, in order -> their fingerprints. Do not append
-        them again."""
+        """Videos that a killed writer with the same plan has finished, in order -> their
+        fingerprints. Do not append them again."""
         self.committed_videos: Mapping[str, VideoEntry] = {}
         """The videos of the current commit, by name; empty when there is none."""
 
@@ -89,7 +116,9 @@ class SplitWriter(Writer):
         return "" if self._commit is None else self._commit.digest
 
     def accounts(self) -> Iterator[Mapping[str, Any]]:
-        """Yield the account of every video of the next commit: of the videos that are kept, then of the new ones."""
+        """Yield the account of every video of the next commit: of the videos that are kept, then of
+        the new ones.
+        """
         videos = VideoTable(self._kept)
         yield from (videos.account(number) for number in range(len(videos)))
         yield from (video["account"] for video in self._new)
@@ -106,24 +135,37 @@ class SplitWriter(Writer):
         self._tables = none if self._commit is None else Tables.from_files(self._commit.files)
         self.committed_videos = VideoTable(self._tables).by_name()
         earlier = self._longest_stream() if self._commit is None else self._commit.manifest
-        self._geometry = Geometry(**earlier["geometry"]) if "geometry" in earlier else self._new_geometry
-        self._other_columns = self._commit is not None and self._has_other_columns(self._commit.manifest)
+        self._geometry = (
+            Geometry(**earlier["geometry"]) if "geometry" in earlier else self._new_geometry
+        )
+        self._other_columns = self._commit is not None and self._has_other_columns(
+            self._commit.manifest
+        )
         self._commits: list[list[int]] = list(earlier.get("commits", []))
         self._extent = int(earlier.get("extent", 0))
         self._first = self._geometry.shards(self._extent) * self._geometry.rows_per_shard
 
     def _has_other_columns(self, committed: Mapping[str, Any]) -> bool:
-        """Whether columns are new, or declared otherwise. Raises CacheError when some of the cache's own are gone."""
+        """Whether columns are new, or declared otherwise. Raises CacheError when some of the
+        cache's own are gone.
+        """
         if gone := sorted(committed["shards"].keys() & COLUMNS.keys() - self._columns.keys()):
             location = self._store.location(self.place.manifest)
-            do = "A split keeps its columns over all commits: bring them, or remove the split and convert it again."
-            raise CacheError.at(location, expected=f"columns {gone}", found="a commit without them", do=do)
+            do = (
+                "A split keeps its columns over all commits: bring them, or remove the split "
+                "and convert it again."
+            )
+            raise CacheError.at(
+                location, expected=f"columns {gone}", found="a commit without them", do=do
+            )
         declared = ExtraColumn.from_manifest(committed), self._extra
         stored, target = ({c.name: c.stored_as for c in of.values()} for of in declared)
         return stored != target or bool(self._columns.keys() - committed["shards"].keys())
 
     def _longest_stream(self) -> Mapping[str, Any]:
-        """The manifest of the stream with the largest extent; {} without one. For a split that lost its manifest."""
+        """The manifest of the stream with the largest extent; {} without one. For a split that lost
+        its manifest.
+        """
         manifests: list[Mapping[str, Any]] = []
         for stream in stream_folders(self._store, self._split):
             with suppress(CacheError):  # a stream with a damaged manifest has nothing to carry over
@@ -142,9 +184,10 @@ class SplitWriter(Writer):
 
         Args:
             drop: names of committed videos to remove or replace.
-            invalidate: numbers of shards to remove from all columns, without rows of tracks that stay.
-            keys: videos to append -> what decides their rows besides the plan. Journalled videos with other keys are
-                appended again. None: the plan decides all.
+            invalidate: numbers of shards to remove from all columns, without rows of tracks that
+                stay.
+            keys: videos to append -> what decides their rows besides the plan. Journalled videos
+                with other keys are appended again. None: the plan decides all.
 
         Raises CacheError for unknown videos, and for a shard with rows of a track that stays.
         """
@@ -152,16 +195,24 @@ class SplitWriter(Writer):
             raise CacheError(f"{self._split}: begin was called before: commit first")
         if strange := sorted({*drop} - self.committed_videos.keys()):
             raise CacheError(f"{self._split}: {strange[:5]}: not among the committed videos")
-        self._drop, self._invalid, self._keys = frozenset(drop), frozenset(invalidate), keys
+        self._drop = frozenset(drop)
+        self._invalid = frozenset(invalidate)
+        self._keys = keys
         if self._other_columns:
             assert self._commit is not None
             if self.committed_videos.keys() - self._drop:
                 raise CacheError(f"{self._split}: its columns have changed: drop all of its videos")
-            self._invalid = frozenset(int(shard) for of in self._commit.manifest["shards"].values() for shard in of)
+            self._invalid = frozenset(
+                int(shard) for of in self._commit.manifest["shards"].values() for shard in of
+            )
         self._kept = self._tables.drop_videos(self._drop)
         if needed := sorted(self._invalid & set(self._kept.live_shards(self._geometry))):
-            raise CacheError(f"{self._split}: shards {needed[:5]} have rows of kept tracks: drop their videos, too")
-        self._began, self.journalled = True, {}
+            raise CacheError(
+                f"{self._split}: shards {needed[:5]} have rows of kept tracks: drop their "
+                "videos, too"
+            )
+        self._began = True
+        self.journalled = {}
         self._new: list[Mapping[str, Any]] = []  # videos of this commit
         self._videos = set(self.committed_videos) - self._drop
         self._track_names = set(self._kept.texts("track_name"))
@@ -175,9 +226,13 @@ class SplitWriter(Writer):
         self._resume()
 
     def keep(self, name: str) -> None:
-        """Keep a committed video that `begin` was to drop. Do not append it. Raises CacheError with other columns."""
+        """Keep a committed video that `begin` was to drop. Do not append it. Raises CacheError with
+        other columns.
+        """
         if self._other_columns:
-            raise CacheError(f"{self._split}: its columns have changed: video {name!r} cannot be kept")
+            raise CacheError(
+                f"{self._split}: its columns have changed: video {name!r} cannot be kept"
+            )
         self._drop -= {name}
         self._kept = self._tables.drop_videos(self._drop)
         self._videos.add(name)
@@ -190,7 +245,11 @@ class SplitWriter(Writer):
         if not self._began:
             raise CacheError(f"{self._split}: append before begin")
         if entry.name in self._videos:
-            do = "drop it in begin to replace it" if entry.name in self.committed_videos else "append each video once"
+            do = (
+                "drop it in begin to replace it"
+                if entry.name in self.committed_videos
+                else "append each video once"
+            )
             raise CacheError(f"{self._split}: video {entry.name!r} exists already: {do}")
         for track in tracks:
             check_track(track, entry.name, self._columns, self._extra.values())
@@ -198,7 +257,9 @@ class SplitWriter(Writer):
         video |= {} if self._keys is None else {"key": self._keys[entry.name]}
         names = [track.name for track in tracks]
         if len(set(names)) < len(names) or not self._track_names.isdisjoint(names):
-            raise CacheError(f"{self._split}: video {entry.name!r}: a track of that name exists already: {names}")
+            raise CacheError(
+                f"{self._split}: video {entry.name!r}: a track of that name exists already: {names}"
+            )
         self._remember(video)
         for track in tracks:
             self._add_rows({**track.columns, **track.extra})
@@ -219,7 +280,8 @@ class SplitWriter(Writer):
         if filled := self._next % self._geometry.rows_per_shard:
             self._write_shard(filled)
         if self._next > self._first:
-            self._commits, self._extent = [*self._commits, [self._first, self._next]], self._next
+            self._commits = [*self._commits, [self._first, self._next]]
+            self._extent = self._next
         new_tables = Tables.from_records(self._new, self._extra.values())
         tables = new_tables if self._other_columns else self._kept.plus(new_tables)
         files = tables.to_files()
@@ -227,10 +289,14 @@ class SplitWriter(Writer):
             files[f"{name}/zarr.json"] = spec.metadata(self._extent, self._geometry)
         files_before = () if self._commit is None else self._commit.files
         self._publish({**entries, **self._own_entries(tables)}, files, note)
-        gone = {name.partition("/")[0] for name in files_before} - {name.partition("/")[0] for name in files}
+        gone = {name.partition("/")[0] for name in files_before} - {
+            name.partition("/")[0] for name in files
+        }
         self._store.remove([self.place.array(name) for name in sorted(gone)])
         arrays = [self.place.array(name) for name in self._columns]
-        self._store.remove([f"{array}/c/{shard}" for array in arrays for shard in sorted(self._invalid)])
+        self._store.remove(
+            [f"{array}/c/{shard}" for array in arrays for shard in sorted(self._invalid)]
+        )
         self._remove_unfinished(layout.SPOOL)
         self._began = False
         self._open()
@@ -239,7 +305,11 @@ class SplitWriter(Writer):
         earlier: Mapping[str, Any] = {} if self._commit is None else self._commit.manifest["shards"]
         records = {
             name: {
-                **{shard: text for shard, text in earlier.get(name, {}).items() if int(shard) not in self._invalid},
+                **{
+                    shard: text
+                    for shard, text in earlier.get(name, {}).items()
+                    if int(shard) not in self._invalid
+                },
                 **{str(shard): text for shard, text in sorted(new.items())},
             }
             for name, new in self._records.items()
@@ -252,7 +322,11 @@ class SplitWriter(Writer):
             "commits": self._commits,
             "geometry": asdict(self._geometry),
             "shards": records,
-            **({EXTRA: {name: column.as_json() for name, column in self._extra.items()}} if self._extra else {}),
+            **(
+                {EXTRA: {name: column.as_json() for name, column in self._extra.items()}}
+                if self._extra
+                else {}
+            ),
         }
 
     def _remember(self, video: Mapping[str, Any]) -> None:
@@ -261,7 +335,9 @@ class SplitWriter(Writer):
         self._track_names.update(track["name"] for track in video["tracks"])
 
     def _add_rows(self, rows: Mapping[str, NDArray[Any]]) -> None:
-        size, n_rows, n_added = self._geometry.rows_per_shard, len(rows["frame_index"]), 0
+        size = self._geometry.rows_per_shard
+        n_rows = len(rows["frame_index"])
+        n_added = 0
         while n_added < n_rows:
             offset = self._next % size
             take = min(size - offset, n_rows - n_added)
@@ -274,18 +350,24 @@ class SplitWriter(Writer):
                 self._write_shard(size)
 
     def _write_shard(self, filled: int) -> None:
-        """Write the buffer's first `filled` rows as the shard that ends at the next row, and journal it."""
+        """Write the buffer's first `filled` rows as the shard that ends at the next row, and
+        journal it.
+        """
         shard = (self._next - 1) // self._geometry.rows_per_shard
         self._lock.require()  # without it, this may be a shard that another writer has committed
         for name, spec in self._columns.items():
-            data, self._records[name][shard] = ShardLayout(spec, self._geometry).encode(self._buffers[name][:filled])
+            data, self._records[name][shard] = ShardLayout(spec, self._geometry).encode(
+                self._buffers[name][:filled]
+            )
             self._store.put(self._shard_key(name, shard), data, temporary=self.place.temporary)
         written = {name: records[shard] for name, records in self._records.items()}
         self._journal.add({"shard": shard, "files": written, "videos": self._unwritten})
         self._unwritten = []
 
     def _resume(self) -> None:
-        """Continue from the journal of a killed writer with the same plan; remove what any other writer has left."""
+        """Continue from the journal of a killed writer with the same plan; remove what any other
+        writer has left.
+        """
         head = {
             "plan": self._plan,
             "base": None if self._commit is None else self._commit.digest,
@@ -293,13 +375,19 @@ class SplitWriter(Writer):
             "invalidate": sorted(self._invalid),
             "columns": sorted(self._columns),
             "geometry": [self._geometry.rows_per_shard, self._geometry.rows_per_chunk],
-            **({EXTRA: [column.stored_as for column in self._extra.values()]} if self._extra else {}),
+            **(
+                {EXTRA: [column.stored_as for column in self._extra.values()]}
+                if self._extra
+                else {}
+            ),
         }
         files: dict[int, Mapping[str, str]] = {}
         videos: dict[str, dict[str, Any]] = {}  # the last one of each name
         for record in self._journal.start(head):
             if "end" in record:
-                videos = {name: video for name, video in videos.items() if video["stop"] <= record["end"]}
+                videos = {
+                    name: video for name, video in videos.items() if video["stop"] <= record["end"]
+                }
                 continue
             files[record["shard"]] = record["files"]
             for video in record["videos"]:
@@ -320,21 +408,30 @@ class SplitWriter(Writer):
         ):
             end += 1
         size = self._geometry.rows_per_shard
-        while True:  # continue behind the last video that ends within these shards, with the buffer as it was then
-            self._next = max((v["stop"] for v in videos.values() if v["stop"] <= end * size), default=self._first)
+        # continue behind the last video that ends within these shards, with the buffer as it was
+        # then
+        while True:
+            self._next = max(
+                (v["stop"] for v in videos.values() if v["stop"] <= end * size), default=self._first
+            )
             shard, filled = divmod(self._next, size)
             try:
                 for name, spec in self._columns.items() if filled else ():
-                    rows_of, records = ShardLayout(spec, self._geometry), {str(shard): files[shard][name]}
-                    array, n_rows = self.place.array(name), (shard + 1) * size
-                    rows = Rows.kind(self._store)(self._store, array, rows_of, n_rows, records, lambda: None)
+                    rows_of = ShardLayout(spec, self._geometry)
+                    records = {str(shard): files[shard][name]}
+                    array = self.place.array(name)
+                    n_rows = (shard + 1) * size
+                    rows = Rows.kind(self._store)(
+                        self._store, array, rows_of, n_rows, records, lambda: None
+                    )
                     rows.read(np.array([shard * size]), filled, self._buffers[name][None, :filled])
                 break
             except CacheError:  # damaged: only the shards before it count as finished
                 end -= 1
         for name in self._columns:
             self._records[name] = {number: files[number][name] for number in range(first, shard)}
-        if any(video["stop"] > self._next for video in videos.values()):  # their rows are written over
+        # their rows are written over
+        if any(video["stop"] > self._next for video in videos.values()):
             self._journal.add({"end": self._next})
         for video in usable:
             if video["stop"] <= self._next:
@@ -346,14 +443,19 @@ class SplitWriter(Writer):
         if self._keys is None:
             return True
         tracks = (track["name"] for track in video["tracks"])
-        return video["key"] == self._keys.get(video["name"]) and self._track_names.isdisjoint(tracks)
+        return video["key"] == self._keys.get(video["name"]) and self._track_names.isdisjoint(
+            tracks
+        )
 
     def _shard_key(self, name: str, shard: int) -> str:
         return layout.shard_key(self.place.array(name), shard, self._columns[name].trailing)
 
 
-def check_track(track: TrackRows, video: str, columns: Collection[str], extra: Iterable[ExtraColumn] = ()) -> None:
-    """Raise CacheError unless a track fits a split with these columns: names, shapes, types and values.
+def check_track(
+    track: TrackRows, video: str, columns: Collection[str], extra: Iterable[ExtraColumn] = ()
+) -> None:
+    """Raise CacheError unless a track fits a split with these columns: names, shapes, types and
+    values.
 
     Only floats may be rounded. Fill values of `extra` columns are not allowed.
     """
@@ -392,5 +494,7 @@ def _by_name(columns: Iterable[ExtraColumn]) -> dict[str, ExtraColumn]:
     declared = list(columns)
     names = {column.name: column for column in declared}
     if len(names) < len(declared):
-        raise ValueError(f"extra columns {[column.name for column in declared]}: expected each name once")
+        raise ValueError(
+            f"extra columns {[column.name for column in declared]}: expected each name once"
+        )
     return names

@@ -1,7 +1,8 @@
 """Shards of a stream, staged by any process on any machine.  raw -> tracks -> [features] -> windows
 
-`StreamShards` takes no lock and changes nothing that is committed; the one `StreamWriter` of the stream accepts staged
-shards. Rows whose keys did not change, as after a corrected label, keep their features: they are copied.
+`StreamShards` takes no lock and changes nothing that is committed; the one `StreamWriter` of the
+stream accepts staged shards. Rows whose keys did not change, as after a corrected label, keep their
+features: they are copied.
 """
 
 from __future__ import annotations
@@ -33,10 +34,12 @@ from cache.write.parts import Plan, pack, unpack
 Arrays = Mapping[str, NDArray[Any]]  # of one shard, by name
 Keys = NDArray[np.uint64]  # (n, 2)
 Flags = NDArray[np.uint8]  # (n,)
-Carried = tuple[NDArray[np.bool_], Any, NDArray[np.uint8]]  # mask, features, ok: see `StreamShards.carried`
+# mask, features, ok: see `StreamShards.carried`
+Carried = tuple[NDArray[np.bool_], Any, NDArray[np.uint8]]
 
 
-_MIX: Final = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F], np.uint64)  # odd: each word is mapped one to one
+# odd: each word is mapped one to one
+_MIX: Final = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F], np.uint64)
 _SORTED_ROWS: Final = 1 << 22  # rows that are sorted in memory at once: 64 MiB
 
 
@@ -70,31 +73,47 @@ class StreamShards:
     rows_per_shard: int
     """Rows in a shard, of the split and the stream."""
     made: Mapping[str, Any] = MappingProxyType({})
-    """How features are computed, for the caller: recorded with each shard until the commit. `sha256`: weights."""
+    """How features are computed, for the caller: recorded with each shard until the commit.
+    `sha256`: weights."""
 
     def __init__(
-        self, root: Root, split: str, stream: str, *, dim: int = 2048, dtype: str = "float16", plan: Plan = ""
+        self,
+        root: Root,
+        split: str,
+        stream: str,
+        *,
+        dim: int = 2048,
+        dtype: str = "float16",
+        plan: Plan = "",
     ) -> None:
         layout.check_names(split, stream)
-        self._store, self._stream = store_at(root), stream
-        self._dim, self._dtype, self.plan = dim, dtype, plan
+        self._store = store_at(root)
+        self._stream = stream
+        self._dim = dim
+        self._dtype = dtype
+        self.plan = plan
         self.form = _form_of(dim, dtype)
         if dtype not in ("float16", "float32") or dim < 1:
-            raise CacheError(f"stream {stream}: {self.form}: expected 1 or more of float16 or float32")
+            raise CacheError(
+                f"stream {stream}: {self.form}: expected 1 or more of float16 or float32"
+            )
         self.columns = stream_columns(stream, dim, dtype)
         self.place = Place(self._store, split, stream)
         self.head = {"plan": plan, "dim": dim, "dtype": dtype}
-        self._staged = f"{layout.STAGED_SHARD}{layout.fingerprint(self.head)[:16]}-"  # names in `.writing`
+        # names in `.writing`
+        self._staged = f"{layout.STAGED_SHARD}{layout.fingerprint(self.head)[:16]}-"
         self._read_state()
 
     def _read_state(self) -> None:
         self._commit = Commit.load(self.place)
-        split = Commit.load(Place(self._store, self.place.split))  # after the stream's: never older than it
+        # after the stream's: never older than it
+        split = Commit.load(Place(self._store, self.place.split))
         if split is None:
             refuse_missing(self._store, self.place.split)
             where = f"{self._store.root}: no committed split {self.place.split!r}"
             raise MissingSplit(f"{where}: convert it before its features")
-        self.split, self.split_digest = split, split.digest
+        self.split = split
+        self.split_digest = split.digest
         self.geometry = Geometry(**split.manifest["geometry"])
         self.rows_per_shard = self.geometry.rows_per_shard
         self._tables = Tables.from_files(split.files)
@@ -109,9 +128,12 @@ class StreamShards:
                 location = self._store.location(self.place.manifest)
                 do = "Choose another name for the stream, or replace it."
                 raise CacheError.at(location, expected=committed_form, found=self.form, do=do)
-            self.foreign, by_array = self._commit.foreign_shards(split.manifest), stream["shards"]
+            self.foreign = self._commit.foreign_shards(split.manifest)
+            by_array = stream["shards"]
             numbers = {int(shard) for shard in by_array[self._stream]} - set(self.foreign)
-            self.committed = {k: {name: by_array[name][str(k)] for name in by_array} for k in sorted(numbers)}
+            self.committed = {
+                k: {name: by_array[name][str(k)] for name in by_array} for k in sorted(numbers)
+            }
         # Only rows of replaced or removed tracks can be carried over.
         self._has_replaced_rows = any(
             shard >= len(live) or not self.rows_record(shard) or live[shard] < len(self.rows(shard))
@@ -121,11 +143,15 @@ class StreamShards:
         self._index_lock = threading.Lock()
 
     def rows(self, shard: int) -> range:
-        """The rows of a shard, all of which `stage` expects: without padding, with rows of replaced tracks."""
+        """The rows of a shard, all of which `stage` expects: without padding, with rows of replaced
+        tracks.
+        """
         return shard_rows(self.split.manifest, shard)
 
     def live(self, shard: int) -> NDArray[np.bool_]:
-        """(n,) whether each of the shard's `rows` belongs to a committed track. Other rows need no features."""
+        """(n,) whether each of the shard's `rows` belongs to a committed track. Other rows need no
+        features.
+        """
         rows = self.rows(shard)
         return np.asarray(self._tables.track_of(np.arange(rows.start, rows.stop)) >= 0)
 
@@ -133,7 +159,8 @@ class StreamShards:
         return manifest.rows_record(self.split.manifest, shard)
 
     def carried(self, keys: NDArray[np.uint64]) -> Carried:
-        """Find features that the stream already has for rows with these keys, (n, 2) uint64, of replaced tracks.
+        """Find features that the stream already has for rows with these keys, (n, 2) uint64, of
+        replaced tracks.
 
         Returns mask (n,), features (n, dim) and ok (n,), which are 0 where the mask is False.
         """
@@ -141,41 +168,56 @@ class StreamShards:
             if self._index is None and self._has_replaced_rows and self._commit is not None:
                 stream = OpenStream(self._commit, self.split.manifest)
                 self._index = _KeyIndex(stream, self.committed)
-        spec, n = self.columns[self._stream], len(keys)
+        spec = self.columns[self._stream]
+        n = len(keys)
         data = np.zeros((n, *spec.trailing), spec.dtype)
         ok = np.zeros(n, np.uint8)
         if self._index is None:
             return np.zeros(n, bool), data, ok
-        rows, stream = self._index.find(keys), self._index.stream
+        rows = self._index.find(keys)
+        stream = self._index.stream
         mask = rows >= 0
         ok[mask] = stream.read("_ok", rows[mask])[:, 0]
         good = ok != UNDECODABLE
         data[good] = stream.read("", rows[good])[:, 0]
         return mask, data, ok
 
-    def checkpoint(self, shard: int, rows: NDArray[np.int64], data: NDArray[Any], ok: Flags, keys: Keys) -> None:
+    def checkpoint(
+        self, shard: int, rows: NDArray[np.int64], data: NDArray[Any], ok: Flags, keys: Keys
+    ) -> None:
         """Store some rows of an incomplete shard durably, replacing its last checkpoint.
 
         rows: (n,) indices within the shard. data, ok, keys: as for `StreamWriter.write`.
         """
-        self._put_record(self.place.checkpoint(shard), {"rows": rows, "ok": ok, "keys": keys, "data": data})
+        self._put_record(
+            self.place.checkpoint(shard), {"rows": rows, "ok": ok, "keys": keys, "data": data}
+        )
 
     def kept(self, shard: int, keys: Keys) -> Carried:
-        """Read a shard's rows from its checkpoint, where plan and keys are equal. Returns as `carried`."""
-        spec, n = self.columns[self._stream], len(keys)
+        """Read a shard's rows from its checkpoint, where plan and keys are equal. Returns as
+        `carried`.
+        """
+        spec = self.columns[self._stream]
+        n = len(keys)
         data = np.zeros((n, *spec.trailing), spec.dtype)
-        mask, ok = np.zeros(n, bool), np.zeros(n, np.uint8)
+        mask = np.zeros(n, bool)
+        ok = np.zeros(n, np.uint8)
         _, saved = next(self._read_records([self.place.checkpoint(shard)]), ({}, {}))
         if "rows" in saved:
-            rows, values = saved["rows"], saved["data"]
+            rows = saved["rows"]
+            values = saved["data"]
             same = (rows < n) & (saved["keys"] == keys[np.minimum(rows, n - 1)]).all(axis=1)
-            same &= np.isfinite(values).all(axis=1)  # a shard accepts finite values only: compute the others again
+            # a shard accepts finite values only: compute the others again
+            same &= np.isfinite(values).all(axis=1)
             mask[rows[same]] = True
-            data[rows[same]], ok[rows[same]] = values[same], saved["ok"][same]
+            data[rows[same]] = values[same]
+            ok[rows[same]] = saved["ok"][same]
         return mask, data, ok
 
     def _put_record(self, key: str, arrays: Arrays, **head: Any) -> None:
-        data = pack({"plan": self.plan, "host": socket.gethostname(), "form": self.form, **head}, arrays)
+        data = pack(
+            {"plan": self.plan, "host": socket.gethostname(), "form": self.form, **head}, arrays
+        )
         self._store.put_small({key: data}, self.place.writing, shared=True)
 
     def _read_records(self, keys: Iterable[str]) -> Iterator[tuple[dict[str, Any], Arrays]]:
@@ -188,16 +230,27 @@ class StreamShards:
     def list_staged(self) -> dict[int, Staged]:
         """Shards that any process has staged by this plan, for the rows that the split has now."""
         found = {}
-        names = (name for name in self._store.list_names(self.place.writing) if name.startswith(self._staged))
-        keys = [f"{self.place.writing}/{name}" for name in names if name.count("-") == self._staged.count("-") + 1]
+        names = (
+            name
+            for name in self._store.list_names(self.place.writing)
+            if name.startswith(self._staged)
+        )
+        keys = [
+            f"{self.place.writing}/{name}"
+            for name in names
+            if name.count("-") == self._staged.count("-") + 1
+        ]
         for head, _ in self._read_records(keys):
             one = Staged(**head["staged"])
             if one.rows == self.rows_record(one.shard):
                 found[one.shard] = one
         return found
 
-    def stage(self, shard: int, data: NDArray[Any], ok: NDArray[Any], keys: NDArray[np.uint64]) -> Staged:
-        """Write one shard durably, under temporary names, for a `StreamWriter` to accept. Arguments as for its `write`.
+    def stage(
+        self, shard: int, data: NDArray[Any], ok: NDArray[Any], keys: NDArray[np.uint64]
+    ) -> Staged:
+        """Write one shard durably, under temporary names, for a `StreamWriter` to accept. Arguments
+        as for its `write`.
 
         The next writer with the same plan accepts it, too.
 
@@ -210,7 +263,9 @@ class StreamShards:
         files = {name: f"{record}-{name}" for name in self.columns}
         try:
             records = self.put(arrays, files.__getitem__, lambda name: f"{files[name]}.tmp")
-            staged = Staged(shard, self.rows_record(shard), self.form, files, records, dict(self.made))
+            staged = Staged(
+                shard, self.rows_record(shard), self.form, files, records, dict(self.made)
+            )
             if self.plan:
                 self._put_record(record, {}, staged=asdict(staged))
                 self._store.remove([self.place.checkpoint(shard)])
@@ -219,15 +274,21 @@ class StreamShards:
             raise
         return staged
 
-    def check_arrays(self, shard: int, data: NDArray[Any], ok: NDArray[Any], keys: NDArray[np.uint64]) -> Arrays:
-        """Check a shard's data, and convert them to the stored arrays. Raises CacheError as `stage` does."""
-        n_rows, title = len(self.rows(shard)), self.title(shard)
+    def check_arrays(
+        self, shard: int, data: NDArray[Any], ok: NDArray[Any], keys: NDArray[np.uint64]
+    ) -> Arrays:
+        """Check a shard's data, and convert them to the stored arrays. Raises CacheError as `stage`
+        does.
+        """
+        n_rows = len(self.rows(shard))
+        title = self.title(shard)
         shapes = (np.shape(data), ok.shape, keys.shape, keys.dtype)
         if shapes != ((n_rows, self._dim), (n_rows,), (n_rows, 2), np.dtype(np.uint64)):
             expected = f"features {(n_rows, self._dim)}, ok {(n_rows,)}, keys {(n_rows, 2)} uint64"
             raise CacheError(f"{title}: expected {expected}, found {shapes}")
         allowed = (UNDECODABLE, *HAS_VALUE)
-        live, allowed_flags = self.live(shard), np.isin(ok, allowed)
+        live = self.live(shard)
+        allowed_flags = np.isin(ok, allowed)
         if not allowed_flags[live].all():
             found_flags = np.unique(ok[live & ~allowed_flags]).tolist()
             raise CacheError(f"{title}: expected ok flags of {allowed}, found {found_flags}")
@@ -243,12 +304,23 @@ class StreamShards:
             features = fill_rows("", good, data)
         if bad := np.flatnonzero(~np.isfinite(features).all(axis=1) & good).tolist():
             dtype = features.dtype
-            raise CacheError(f"{title}: features of {len(bad)} rows are not finite in {dtype}, first row {bad[0]}")
+            raise CacheError(
+                f"{title}: features of {len(bad)} rows are not finite in {dtype}, first row "
+                f"{bad[0]}"
+            )
         name = self._stream
-        return {name: features, f"{name}_ok": fill_rows("_ok", live, ok), f"{name}_key": fill_rows("_key", live, keys)}
+        return {
+            name: features,
+            f"{name}_ok": fill_rows("_ok", live, ok),
+            f"{name}_key": fill_rows("_key", live, keys),
+        }
 
-    def put(self, arrays: Arrays, key: Callable[[str], str], temporary: Callable[[str], str]) -> dict[str, str]:
-        """Write a shard's arrays, each to the key `key(name)`. Returns the manifest's record of each file."""
+    def put(
+        self, arrays: Arrays, key: Callable[[str], str], temporary: Callable[[str], str]
+    ) -> dict[str, str]:
+        """Write a shard's arrays, each to the key `key(name)`. Returns the manifest's record of
+        each file.
+        """
         records = {}
         for name, spec in self.columns.items():
             data, records[name] = ShardLayout(spec, self.geometry).encode(arrays[name])
@@ -268,7 +340,9 @@ def _form_of(dim: int, dtype: str) -> str:
 
 
 class _KeyIndex:
-    """Finds rows of a stream by 64-bit hashes of their keys, in sorted parts mapped from temporary files."""
+    """Finds rows of a stream by 64-bit hashes of their keys, in sorted parts mapped from temporary
+    files.
+    """
 
     def __init__(self, stream: OpenStream, shards: Iterable[int]) -> None:
         self.stream = stream
@@ -287,21 +361,29 @@ class _KeyIndex:
 
     def find(self, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
         """(n, 2) keys -> (n,) rows; -1 for keys that the stream does not have."""
-        rows, hashes = np.full(len(keys), -1, np.int64), _hash_keys(keys)
+        rows = np.full(len(keys), -1, np.int64)
+        hashes = _hash_keys(keys)
         for sorted_hashes, sorted_rows in self._sorted:
             if len(sorted_hashes):
-                position = np.minimum(np.searchsorted(sorted_hashes, hashes), len(sorted_hashes) - 1)
+                position = np.minimum(
+                    np.searchsorted(sorted_hashes, hashes), len(sorted_hashes) - 1
+                )
                 hits = (sorted_hashes[position] == hashes) & (rows < 0)
                 rows[hits] = sorted_rows[position[hits]]
         candidates = np.flatnonzero(rows >= 0)
-        differs = (self.stream.read("_key", rows[candidates]) != keys[candidates, None]).any(axis=(1, 2))
+        differs = (self.stream.read("_key", rows[candidates]) != keys[candidates, None]).any(
+            axis=(1, 2)
+        )
         rows[candidates[differs]] = -1
         return rows
 
     def _map_file(self, entries: NDArray[np.uint64]) -> NDArray[np.uint64]:
-        """Copy the entries into a mapped, unnamed temporary file, which is deleted with the map or the process."""
+        """Copy the entries into a mapped, unnamed temporary file, which is deleted with the map or
+        the process.
+        """
         place = self.stream.commit.place
-        with tempfile.TemporaryFile(dir=place.store.folder(place.home)) as file:  # None: the system's folder
+        # None: the system's folder
+        with tempfile.TemporaryFile(dir=place.store.folder(place.home)) as file:
             entries.tofile(file)
             return np.memmap(file, np.uint64, "r", shape=entries.shape)
 
@@ -313,6 +395,8 @@ def _hash_keys(keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def _sort_by_hash(parts: Sequence[NDArray[np.uint64]]) -> NDArray[np.uint64]:
-    """Join (2, n) entries, sorted by hash. The sort is stable: of equal keys, `find` returns the earliest row."""
+    """Join (2, n) entries, sorted by hash. The sort is stable: of equal keys, `find` returns the
+    earliest row.
+    """
     entries = np.concatenate(parts, axis=1)
     return entries[:, np.argsort(entries[0], kind="stable")]

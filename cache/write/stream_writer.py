@@ -1,7 +1,8 @@
 """Write features of a split's rows.  raw -> tracks -> [features] -> windows
 
-A stream has arrays (features, `_ok`, `_key`) and a manifest with the shards that it covers. Rows of a shard never
-change: after a new commit of the split, the stream stays valid and only misses the new shards.
+A stream has arrays (features, `_ok`, `_key`) and a manifest with the shards that it covers. Rows of
+a shard never change: after a new commit of the split, the stream stays valid and only misses the
+new shards.
 """
 
 from __future__ import annotations
@@ -27,10 +28,12 @@ from cache.write.stream_shards import Staged, StreamShards
 
 
 class StreamWriter(StreamShards, Writer):
-    """The one writer of a stream. Use as a context manager: write every pending shard, in any order, commit.
+    """The one writer of a stream. Use as a context manager: write every pending shard, in any
+    order, commit.
 
-    Leaving without `commit` changes nothing for readers. The next writer with the same `plan` continues with the
-    written shards; another one removes them. As a `StreamShards`, it shows the state at entry or last commit.
+    Leaving without `commit` changes nothing for readers. The next writer with the same `plan`
+    continues with the written shards; another one removes them. As a `StreamShards`, it shows the
+    state at entry or last commit.
 
     Args:
         root, split, stream, dim, dtype: as for `StreamShards`.
@@ -42,7 +45,17 @@ class StreamWriter(StreamShards, Writer):
 
     own_entries = frozenset(
         {
-            *("format", "digest", "stream", "dim", "dtype", "extent", "split_digest", "commits", "geometry"),
+            *(
+                "format",
+                "digest",
+                "stream",
+                "dim",
+                "dtype",
+                "extent",
+                "split_digest",
+                "commits",
+                "geometry",
+            ),
             *("shards", "rows", "files", PENDING_ROWS),
         }
     )
@@ -67,50 +80,67 @@ class StreamWriter(StreamShards, Writer):
 
     @property
     def pending(self) -> list[int]:
-        """Shards with committed rows that are not written yet, by this writer or a killed one with the same plan."""
+        """Shards with committed rows that are not written yet, by this writer or a killed one with
+        the same plan.
+        """
         return [shard for shard in self.live_shards if shard not in self._records]
 
-    def write(self, shard: int, data: NDArray[Any], ok: NDArray[Any], keys: NDArray[np.uint64]) -> None:
+    def write(
+        self, shard: int, data: NDArray[Any], ok: NDArray[Any], keys: NDArray[np.uint64]
+    ) -> None:
         """Write and journal the features of one pending shard with n `rows`.
 
         Args:
-            data: (n, dim), rounded to the stream's dtype; not stored for rows without a track or UNDECODABLE rows.
-            ok: (n,) COMPUTED (1 or True), UNDECODABLE (0), or UNDEFINED (2): there was nothing to compute from.
-            keys: (n, 2) uint64, a hash of all that the row's features depend on; NO_KEY for an UNDECODABLE row that
-                could not be computed now: the manifest lists it in `pending_rows`, until `reopen`.
+            data: (n, dim), rounded to the stream's dtype; not stored for rows without a track or
+                UNDECODABLE rows.
+            ok: (n,) COMPUTED (1 or True), UNDECODABLE (0), or UNDEFINED (2): there was nothing to
+                compute from.
+            keys: (n, 2) uint64, a hash of all that the row's features depend on; NO_KEY for an
+                UNDECODABLE row that could not be computed now: the manifest lists it in
+                `pending_rows`, until `reopen`.
 
-        Raises CacheError for a shard that is not pending, for wrong shapes, types or flags, and for features that are
-        not finite or exceed the dtype's range.
+        Raises CacheError for a shard that is not pending, for wrong shapes, types or flags, and for
+        features that are not finite or exceed the dtype's range.
         """
         self._require_pending(shard)
         arrays = self.check_arrays(shard, data, ok, keys)
         self._lock.require()  # without it, this may be a shard that another writer has committed
         temporary = self.place.temporary
-        self._add_to_journal(shard, self.put(arrays, lambda name: self._key(name, shard), lambda _: temporary))
+        self._add_to_journal(
+            shard, self.put(arrays, lambda name: self._key(name, shard), lambda _: temporary)
+        )
 
     def accept(self, staged: Staged) -> None:
         """Accept a shard that `StreamShards.stage` has written in any process.
 
-        Raises CacheError when the shard is not pending, its rows or row format differ by now, a file is missing, or it
-        was computed with other weights than the shards before.
+        Raises CacheError when the shard is not pending, its rows or row format differ by now, a
+        file is missing, or it was computed with other weights than the shards before.
         """
         self._require_pending(staged.shard)
         do = "Compute it again, with StreamShards opened again."
-        weights, own_weights = staged.made.get("sha256"), self.made.get("sha256")
+        weights = staged.made.get("sha256")
+        own_weights = self.made.get("sha256")
         if self.made and staged.made and weights != own_weights:
             what = f"expected weights {own_weights}, as of other shards, found {weights}"
             raise CacheError(f"{self.title(staged.shard)}: {what}. {do}")
-        staged_form, own_form = (staged.rows, staged.form), (self.rows_record(staged.shard), self.form)
+        staged_form = (staged.rows, staged.form)
+        own_form = (self.rows_record(staged.shard), self.form)
         if staged_form != own_form or staged.keys.keys() != self.columns.keys():
             title = self.title(staged.shard)
-            raise CacheError(f"{title}: expected what is staged to be of {own_form}, found {staged_form}. {do}")
+            raise CacheError(
+                f"{title}: expected what is staged to be of {own_form}, found {staged_form}. {do}"
+            )
         for name, key in staged.keys.items():
-            encoding, n_rows = ShardLayout(self.columns[name], self.geometry), len(self.rows(staged.shard))
+            encoding = ShardLayout(self.columns[name], self.geometry)
+            n_rows = len(self.rows(staged.shard))
             file = ShardFile(name, key, staged.shard, staged.records[name], n_rows, encoding)
             is_staged = key.startswith(f"{self.place.writing}/{layout.STAGED_SHARD}")
             if not is_staged or file.problem(self._store, fast=True):
-                expected, found = f"{file.size} bytes that were staged", "no such file, or a damaged one"
-                raise CacheError.at(self._store.location(key), expected=expected, found=found, do=do)
+                expected = f"{file.size} bytes that were staged"
+                found = "no such file, or a damaged one"
+                raise CacheError.at(
+                    self._store.location(key), expected=expected, found=found, do=do
+                )
         self._lock.require()
         for name, key in staged.keys.items():
             self._store.rename(key, self._key(name, staged.shard))
@@ -119,7 +149,9 @@ class StreamWriter(StreamShards, Writer):
         self._store.remove([staged.keys[self._stream].removesuffix(f"-{self._stream}")])
 
     def reopen(self, shards: Collection[int]) -> None:
-        """Make those of the shards that are committed pending again. `kept` returns their computed rows."""
+        """Make those of the shards that are committed pending again. `kept` returns their computed
+        rows.
+        """
         shards = [shard for shard in shards if shard in self.committed]
         if self._commit is None or not shards:
             return
@@ -146,8 +178,12 @@ class StreamWriter(StreamShards, Writer):
         self._refuse(entries)
         self.place.create_groups()  # the folder of all features may have been deleted by hand
         extent = int(self.split.manifest["extent"])
-        files = {f"{name}/zarr.json": spec.metadata(extent, self.geometry) for name, spec in self.columns.items()}
-        # The identity of each shard's rows, also of shards that the split dropped: their features may be carried over.
+        files = {
+            f"{name}/zarr.json": spec.metadata(extent, self.geometry)
+            for name, spec in self.columns.items()
+        }
+        # The identity of each shard's rows, also of shards that the split dropped: their features
+        # may be carried over.
         rows = {} if self._commit is None else dict(self._commit.manifest["rows"])
         new_shards = sorted(self._records.keys() - self.committed.keys())
         rows |= {str(shard): self.rows_record(shard) for shard in new_shards}
@@ -162,7 +198,9 @@ class StreamWriter(StreamShards, Writer):
             "commits": self.split.manifest["commits"],
             "geometry": self.split.manifest["geometry"],
             "shards": {
-                name: {str(shard): records[name] for shard, records in sorted(self._records.items())}
+                name: {
+                    str(shard): records[name] for shard, records in sorted(self._records.items())
+                }
                 for name in self.columns
             },
             "rows": rows,
@@ -172,18 +210,26 @@ class StreamWriter(StreamShards, Writer):
             body[PENDING_ROWS] = pending_rows.tolist()
         self._publish(body, files, note)
         # Without a lock, shards of other plans may be those of a running writer.
-        self._remove_unfinished(layout.CHECKPOINT, layout.STAGED_SHARD if self._store.exclusive else self._staged)
+        self._remove_unfinished(
+            layout.CHECKPOINT, layout.STAGED_SHARD if self._store.exclusive else self._staged
+        )
         self._open()
 
     def _find_pending_rows(self, body: Mapping[str, Any], new_shards: Collection[int]) -> Ranges:
-        """Rows without a key: in earlier shards as recorded, in new ones as written. body: of the next manifest."""
+        """Rows without a key: in earlier shards as recorded, in new ones as written. body: of the
+        next manifest.
+        """
         recorded = [] if self._commit is None else self._commit.manifest.get(PENDING_ROWS, [])
         shards = np.array(sorted(self.committed), np.int64)[:, None]
         spans = np.concatenate([shards, shards + 1], axis=1) * self.rows_per_shard
         found = [intersect(np.reshape(np.array(recorded, np.int64), (-1, 2)), spans)]
-        written = {name: {str(k): self._records[k][name] for k in new_shards} for name in self.columns}
+        written = {
+            name: {str(k): self._records[k][name] for k in new_shards} for name in self.columns
+        }
         etag = None if self._commit is None else self._commit.etag
-        stream = OpenStream(Commit(self.place, {**body, "shards": written}, {}, etag), self.split.manifest)
+        stream = OpenStream(
+            Commit(self.place, {**body, "shards": written}, {}, etag), self.split.manifest
+        )
         for start, stop in stream.rows_with_flag(UNDECODABLE).tolist():
             keys = stream.read("_key", np.array([start]), stop - start)[0]
             found.append(ranges_where((keys == NO_KEY).all(axis=1), start))
@@ -202,8 +248,10 @@ class StreamWriter(StreamShards, Writer):
         if not journal:
             for name in self.columns:
                 self._remove_shards(name, keep=self.committed)
-        for record in journal:  # valid after any later commit of the split: a shard's rows never change
-            shard, files = record["shard"], record["files"]
+        # valid after any later commit of the split: a shard's rows never change
+        for record in journal:
+            shard = record["shard"]
+            files = record["files"]
             if shard not in self.committed and record["rows"] == self.rows_record(shard):
                 keys = {self._key(name, shard): text for name, text in files.items()}
                 if all(self._has_size(key, text) for key, text in keys.items()):
@@ -216,7 +264,10 @@ class StreamWriter(StreamShards, Writer):
                 continue
             try:
                 self.accept(staged)
-            except (CacheError, FileNotFoundError) as error:  # the shard stays pending, and is computed again
+            except (
+                CacheError,
+                FileNotFoundError,
+            ) as error:  # the shard stays pending, and is computed again
                 self.refused.append(str(error))
         if self._store.exclusive:
             self._remove_from_writing(layout.TEMPORARY_SHARD, ".")
@@ -229,11 +280,16 @@ class StreamWriter(StreamShards, Writer):
 
     def _require_pending(self, shard: int) -> None:
         if shard in self._records or shard not in self.live_shards:
-            raise CacheError(f"{self.title(shard)}: is not pending; pending are {self.pending[:5]}...")
+            raise CacheError(
+                f"{self.title(shard)}: is not pending; pending are {self.pending[:5]}..."
+            )
 
     def _add_to_journal(self, shard: int, records: Mapping[str, str]) -> None:
-        """Journal the records of a shard whose files have their final names, and delete its checkpoint."""
-        rows, made = self.rows_record(shard), dict(self.made)
+        """Journal the records of a shard whose files have their final names, and delete its
+        checkpoint.
+        """
+        rows = self.rows_record(shard)
+        made = dict(self.made)
         self._journal.add({"shard": shard, "rows": rows, "files": dict(records), "made": made})
         self._records[shard] = dict(records)
         self._store.remove([self.place.checkpoint(shard)])

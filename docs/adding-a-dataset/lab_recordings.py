@@ -1,7 +1,8 @@
-"""A lab's recordings: videos, with tables of 2D joints from a tracker.  [raw -> tracks] -> features -> windows
+"""A lab's recordings: videos, with tables of 2D joints from a tracker.  [raw -> tracks] -> features
+-> windows
 
-<split>/<recording>.mp4
-<split>/<recording>.csv    frame,person,<joint>_x,<joint>_y,<joint>_score,...,lheel,ltoes,rheel,rtoes
+<split>/<recording>.mp4 <split>/<recording>.csv
+frame,person,<joint>_x,<joint>_y,<joint>_score,...,lheel,ltoes,rheel,rtoes
 """
 
 from __future__ import annotations
@@ -41,13 +42,19 @@ MAX_BYTES: Final = 1 << 26  # per table; an hour of one person takes about half
 EXPORT: Final = "Export the recording from the tracker again."
 FEET: Final = ("lheel", "ltoes", "rheel", "rtoes")  # 1: the sensor touches the floor
 CONTACT: Final = ExtraColumn(
-    name="foot_contact", about=f"on the floor: {', '.join(FEET)}", shape=(4,), dtype="uint8", mirror=((0, 2), (1, 3))
+    name="foot_contact",
+    about=f"on the floor: {', '.join(FEET)}",
+    shape=(4,),
+    dtype="uint8",
+    mirror=((0, 2), (1, 3)),
 )
 
 
 @dataclass(frozen=True)
 class LabRecordings(Dataset):
-    """One track per person, named by the tracker's number. `min_score`: lowest tracker score of a joint that counts."""
+    """One track per person, named by the tracker's number. `min_score`: lowest tracker score of a
+    joint that counts.
+    """
 
     min_score: float = 0.3
 
@@ -61,7 +68,9 @@ class LabRecordings(Dataset):
         for what, suffix in (("videos", ".mp4"), ("tables of joints", ".csv"))
     )
     mistakes: ClassVar[tuple[Mistake, ...]] = (
-        Mistake("{train,val}/*.xlsx", "is an Excel file, which is not read", "Export the tables as CSV."),
+        Mistake(
+            "{train,val}/*.xlsx", "is an Excel file, which is not read", "Export the tables as CSV."
+        ),
     )
     totals: ClassVar[Mapping[str, Totals]] = {"train": Totals(videos=4), "val": Totals(videos=1)}
 
@@ -69,19 +78,28 @@ class LabRecordings(Dataset):
         return (CONTACT,)
 
     def origin(self, video: str) -> Origin:
-        return Origin(recording=video.partition("/")[2])  # train/<recording>; the name does not tell the person
+        # train/<recording>; the name does not tell the person
+        return Origin(recording=video.partition("/")[2])
 
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
         if not (folder := raw / split).is_dir():
             do = f"Unpack {split}.zip there."
-            raise RawDataError(folder, "folder", expected="<recording>.mp4 and .csv", found="no such folder", do=do)
+            raise RawDataError(
+                folder, "folder", expected="<recording>.mp4 and .csv", found="no such folder", do=do
+            )
         stems = {file.stem for file in folder.iterdir() if file.suffix in (".mp4", ".csv")}
-        files = {stem: (Path(split, f"{stem}.csv"), Path(split, f"{stem}.mp4")) for stem in sorted(stems)}
+        files = {
+            stem: (Path(split, f"{stem}.csv"), Path(split, f"{stem}.mp4")) for stem in sorted(stems)
+        }
         return [RawVideo(f"{split}/{stem}", files=both) for stem, both in files.items()]
 
-    def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Any) -> Sequence[Track]:
+    def read(
+        self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Any
+    ) -> Sequence[Track]:
         joints, table = read_table(raw / video.files[0])
-        frame, person, contact = (table[:, columns].astype(np.int64) for columns in (0, 1, slice(-4, None)))
+        frame, person, contact = (
+            table[:, columns].astype(np.int64) for columns in (0, 1, slice(-4, None))
+        )
         account.found = len(table)
         source = Video(raw, video.files[1].as_posix())
         header = source.header()
@@ -95,16 +113,28 @@ class LabRecordings(Dataset):
             rows = np.flatnonzero(person == who)
             rows = rows[np.argsort(frame[rows], kind="stable")]
             twice = np.diff(frame[rows], prepend=-1) == 0  # of duplicate rows, the first counts
-            reasons = {"duplicate_person": twice, "no_visible_joint": unseen[rows], "degenerate_box": degenerate[rows]}
+            reasons = {
+                "duplicate_person": twice,
+                "no_visible_joint": unseen[rows],
+                "degenerate_box": degenerate[rows],
+            }
             if len(kept := rows[account.keep_rows(reasons)]):
-                labels: dict[str, Any] = {"frame_index": frame[kept], "bbox": bbox[kept], "kp_2d": kp_2d[kept]}
+                labels: dict[str, Any] = {
+                    "frame_index": frame[kept],
+                    "bbox": bbox[kept],
+                    "kp_2d": kp_2d[kept],
+                }
                 labels["extra"] = {"foot_contact": contact[kept].astype(np.uint8)}
-                tracks.append(self.track(split, video, who, fps=header.fps, frames=source, **labels))
+                tracks.append(
+                    self.track(split, video, who, fps=header.fps, frames=source, **labels)
+                )
         return tracks
 
 
 def read_table(file: Path) -> tuple[tuple[str, ...], NDArray[np.float64]]:
-    """Read the names of J joints and (N, 2 + 3 J + 4) frame, person, px px score, 4 contacts. Raises RawDataError."""
+    """Read the names of J joints and (N, 2 + 3 J + 4) frame, person, px px score, 4 contacts.
+    Raises RawDataError.
+    """
     try:
         with open_regular(file) as stream:
             data = stream.read(MAX_BYTES + 1)
@@ -112,17 +142,37 @@ def read_table(file: Path) -> tuple[tuple[str, ...], NDArray[np.float64]]:
         table = np.array(lines, np.float64).reshape(len(lines), len(header))
     except FileNotFoundError as error:
         expected, found = "a table of joints", "only a video"
-        raise RawDataError(file, "file", expected=expected, found=found, do=EXPORT, reason="no_table") from error
+        raise RawDataError(
+            file, "file", expected=expected, found=found, do=EXPORT, reason="no_table"
+        ) from error
     except (OSError, ValueError, csv.Error) as error:
         found = f"{type(error).__name__}: {error}"
-        raise RawDataError(file, "file", expected="CSV, all numbers below a header", found=found, do=EXPORT) from error
+        raise RawDataError(
+            file, "file", expected="CSV, all numbers below a header", found=found, do=EXPORT
+        ) from error
     joints = tuple(name.removesuffix("_x") for name in header[2:-4:3])
-    columns = ["frame", "person", *(f"{joint}_{part}" for joint in joints for part in ("x", "y", "score")), *FEET]
-    if header != columns or not joints or set(joints) - set(JOINTS["coco"]) or len(set(joints)) < len(joints):
-        expected = "frame,person, then x, y and score of COCO's joints, each once, then the four contacts"
-        raise RawDataError(file, "header", expected=expected, found=",".join(header)[:200], do=EXPORT)
+    columns = [
+        "frame",
+        "person",
+        *(f"{joint}_{part}" for joint in joints for part in ("x", "y", "score")),
+        *FEET,
+    ]
+    if (
+        header != columns
+        or not joints
+        or set(joints) - set(JOINTS["coco"])
+        or len(set(joints)) < len(joints)
+    ):
+        expected = (
+            "frame,person, then x, y and score of COCO's joints, each once, then the four contacts"
+        )
+        raise RawDataError(
+            file, "header", expected=expected, found=",".join(header)[:200], do=EXPORT
+        )
     numbers, top = table[:, [0, 1, -4, -3, -2, -1]], [2**31, 2**31, 1, 1, 1, 1]
     if len(data) > MAX_BYTES or not ((numbers >= 0) & (numbers <= top) & (numbers % 1 == 0)).all():
         expected = f"up to {MAX_BYTES} bytes of whole numbers from 0, contacts of 0 or 1"
-        raise RawDataError(file, "frame,person,contacts", expected=expected, found="others", do=EXPORT)
+        raise RawDataError(
+            file, "frame,person,contacts", expected=expected, found="others", do=EXPORT
+        )
     return joints, table

@@ -20,7 +20,12 @@ from pipeline.demo.writing import new_folder
 RECORDINGS: Final = {"train": ("alone", "broken", "pair", "turned"), "val": ("alone",)}
 N_FRAMES: Final = 12
 FPS: Final = 25.0
-FEET: Final = {"lheel": "OP LHeel", "ltoes": "OP LBigToe", "rheel": "OP RHeel", "rtoes": "OP RBigToe"}
+FEET: Final = {
+    "lheel": "OP LHeel",
+    "ltoes": "OP LBigToe",
+    "rheel": "OP RHeel",
+    "rtoes": "OP RBigToe",
+}
 ON_FLOOR_M: Final = 0.08  # height of a joint inside a foot on the ground
 HEADER: Final = [
     *("frame", "person"),
@@ -31,12 +36,16 @@ HEADER: Final = [
 
 def main(folder: Path) -> None:
     """Write `folder`, complete or not at all, and mark it as demo data."""
-    with new_folder(folder, {"stand_in": True, "what": "Rendered people in the layout of a lab."}) as partial:
+    with new_folder(
+        folder, {"stand_in": True, "what": "Rendered people in the layout of a lab."}
+    ) as partial:
         for split, names in RECORDINGS.items():
             (partial / split).mkdir()
             for number, name in enumerate(names):
                 n_people = 2 if name == "pair" else 1
-                shot = Shot("lab_recordings", split, name, number, 0, N_FRAMES, FPS, n_people=n_people)
+                shot = Shot(
+                    "lab_recordings", split, name, number, 0, N_FRAMES, FPS, n_people=n_people
+                )
                 record(shot, partial / split / name)
         broken = partial / "train" / "broken.mp4"  # a truncated upload
         broken.write_bytes(broken.read_bytes()[:1000])
@@ -56,7 +65,9 @@ def record(shot: Shot, file: Path) -> None:
             for person, (actor, seen) in enumerate(zip(take.actors, filmed.visible, strict=True)):
                 joints = np.column_stack([actor.kp_2d[frame], np.where(seen, 0.9, 0.1)])
                 coco = convert(joints, source="spin49", target="coco")
-                feet = actor.spin49[frame, [JOINTS["spin49"].index(name) for name in FEET.values()], 1]
+                feet = actor.spin49[
+                    frame, [JOINTS["spin49"].index(name) for name in FEET.values()], 1
+                ]
                 contacts = (feet < ON_FLOOR_M).astype(int).tolist()
                 table.writerow([frame, person, *coco.ravel().round(3).tolist(), *contacts])
 

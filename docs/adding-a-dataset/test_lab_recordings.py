@@ -1,4 +1,6 @@
-"""The contract of all readers, small tables written by hand, and damaged files.  python -m pytest"""
+"""The contract of all readers, small tables written by hand, and damaged files.  python -m
+pytest
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ from lab_recordings_example import RECORDINGS, main
 from pipeline.api import JOINTS, RawDataError
 from pipeline.testing import DatasetContract
 
-HEADER = "frame,person,lwrist_x,lwrist_y,lwrist_score,nose_x,nose_y,nose_score,lheel,ltoes,rheel,rtoes\n"
+HEADER = (
+    "frame,person,lwrist_x,lwrist_y,lwrist_score,nose_x,nose_y,nose_score,lheel,ltoes,rheel,rtoes\n"
+)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +61,9 @@ def test_joints_follow_the_names_in_the_header(alone: Path) -> None:
 
 
 def test_a_mirrored_image_exchanges_the_feet() -> None:
-    assert CONTACT.mirrored(np.array([[1, 0, 0, 1]], np.uint8), "lab_recordings/train").tolist() == [[0, 1, 1, 0]]
+    assert CONTACT.mirrored(
+        np.array([[1, 0, 0, 1]], np.uint8), "lab_recordings/train"
+    ).tolist() == [[0, 1, 1, 0]]
 
 
 @pytest.mark.parametrize("contacts", ["1,0,0,2", "1,0,0,0.5", "1,0,0,nan"])
@@ -71,5 +77,6 @@ def test_the_left_hand_is_on_the_persons_left(recordings: Path) -> None:
     (track,) = LabRecordings().tracks(recordings, "val")
     assert track.kp_2d is not None
     joints = dict(zip(JOINTS["spin49"], track.kp_2d[0, :, :2].tolist(), strict=True))
-    assert joints["rwrist"] == pytest.approx([126, 72], abs=10)  # read off the first image of val/alone.mp4:
+    # read off the first image of val/alone.mp4:
+    assert joints["rwrist"] == pytest.approx([126, 72], abs=10)
     assert joints["lwrist"] == pytest.approx([182, 90], abs=10)  # that person faces the camera

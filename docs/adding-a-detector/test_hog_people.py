@@ -31,7 +31,9 @@ class TestHogPeople(DetectorContract):
             cv2.line(image, start, end, (40, 40, 40), width)
         return [image, np.zeros((50, 40, 3), np.uint8)]
 
-    def test_a_person_is_in_the_box_and_has_no_joints(self, detector: HogPeople, images: list[Image]) -> None:
+    def test_a_person_is_in_the_box_and_has_no_joints(
+        self, detector: HogPeople, images: list[Image]
+    ) -> None:
         people, nobody = detector.load("cpu")(images)
         ((left, top, right, bottom),) = people.boxes
         assert left < 84 and top < 52 and right > 156 and bottom > 270 and bottom - top < 320

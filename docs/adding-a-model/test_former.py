@@ -14,4 +14,6 @@ from vibe_model.testing import ModelContract
 class TestContract(ModelContract):
     @pytest.fixture
     def config(self) -> FormerConfig:
-        return replace(FormerConfig.embedded(), cache=Path("data/cache"), body=Path("data/embedded/body"))
+        return replace(
+            FormerConfig.embedded(), cache=Path("data/cache"), body=Path("data/embedded/body")
+        )

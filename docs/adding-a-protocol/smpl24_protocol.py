@@ -14,7 +14,9 @@ def jerk_error(pred: NDArray[Any], target: NDArray[Any]) -> NDArray[Any]:
     return np.asarray(distances.mean(axis=-1))
 
 
-JERK_ERROR = Metric(title="jerk error", unit="mm per frame³", lower_is_better=True, of=jerk_error, span=4)
+JERK_ERROR = Metric(
+    title="jerk error", unit="mm per frame³", lower_is_better=True, of=jerk_error, span=4
+)
 SMPL24 = Protocol(
     name="smpl24",
     meaning="SMPL's 24 joints, relative to the pelvis. Labels are bodies of each person's gender.",
@@ -23,5 +25,6 @@ SMPL24 = Protocol(
     body="own",
     root=("smpl_pelvis",),
     root_vertices=True,
-    metrics={name: METRICS[name] for name in ("pa_mpjpe", "mpjpe", "pve")} | {"jerk_error": JERK_ERROR},
+    metrics={name: METRICS[name] for name in ("pa_mpjpe", "mpjpe", "pve")}
+    | {"jerk_error": JERK_ERROR},
 )

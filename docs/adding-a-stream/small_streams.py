@@ -31,7 +31,9 @@ WEIGHTS: Final = ("IMAGENET1K_V1", "untrained")
 
 @dataclass(frozen=True, kw_only=True)
 class ResNet18(NumberStream):
-    """512 numbers per crop. `weights`: a name of torchvision's, or untrained: random ones, for trial runs."""
+    """512 numbers per crop. `weights`: a name of torchvision's, or untrained: random ones, for
+    trial runs.
+    """
 
     weights: str = "IMAGENET1K_V1"
 
@@ -64,11 +66,19 @@ class Network:
 
         self.batch_size = machine.batch_size or 32
         network_name = "torchvision ResNet-18, global average pool"
-        self.provenance = {"weights": weights, "stand_in": weights == "untrained", "network": network_name}
+        self.provenance = {
+            "weights": weights,
+            "stand_in": weights == "untrained",
+            "network": network_name,
+        }
         self._device = chosen_device(machine.device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # the seed of random weights
-            network = resnet18(weights=None if weights == "untrained" else get_weight(f"ResNet18_Weights.{weights}"))
+            network = resnet18(
+                weights=None
+                if weights == "untrained"
+                else get_weight(f"ResNet18_Weights.{weights}")
+            )
         network.add_module("fc", torch.nn.Identity())  # the feature is the input of the classifier
         self._network = torch.nn.Sequential(Normalisation(), network).eval().to(self._device)
 
@@ -83,7 +93,9 @@ class Network:
         import torch
 
         with torch.inference_mode():
-            features: NDArray[np.float32] = self._network(torch.from_numpy(crops).to(self._device)).cpu().numpy()
+            features: NDArray[np.float32] = (
+                self._network(torch.from_numpy(crops).to(self._device)).cpu().numpy()
+            )
         return features
 
 
@@ -99,14 +111,20 @@ class Sharpness(Stream):
     def reads(self) -> Reads:
         return Reads(crops=1)
 
-    def computed(self, crops: Sequence[Image], labels: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:  # noqa: ARG002
+    def computed(
+        self,
+        crops: Sequence[Image],
+        labels: Mapping[str, NDArray[Any]],  # noqa: ARG002
+    ) -> NDArray[np.float32]:
         edges = cv2.Laplacian(cv2.cvtColor(crops[0], cv2.COLOR_RGB2GRAY), cv2.CV_32F)
         return np.array([edges.var()], np.float32)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Change(PairStream):
-    """Mean change in grey levels of each of 4 x 4 parts of the crop; unknown if the crop is outside the image."""
+    """Mean change in grey levels of each of 4 x 4 parts of the crop; unknown if the crop is outside
+    the image.
+    """
 
     kind: ClassVar[str] = "change"
     dim: ClassVar[int] = 16
@@ -115,24 +133,34 @@ class Change(PairStream):
         if not current.any():
             return None
         changes = np.abs(current.astype(np.float32) - previous).mean(axis=2)
-        return np.asarray(cv2.resize(changes, (4, 4), interpolation=cv2.INTER_AREA), np.float32).ravel()
+        return np.asarray(
+            cv2.resize(changes, (4, 4), interpolation=cv2.INTER_AREA), np.float32
+        ).ravel()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pose2D(LabelStream):
-    """x and y of 13 keypoints relative to the middle of the hips; the torso has size 0.5. 0 if missing."""
+    """x and y of 13 keypoints relative to the middle of the hips; the torso has size 0.5. 0 if
+    missing.
+    """
 
     kind: ClassVar[str] = "pose_2d"
     dim: ClassVar[int] = 26
     columns: ClassVar[tuple[str, ...]] = ("kp_2d",)
 
-    def __call__(self, labels: Mapping[str, NDArray[Any]]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """(n, 49, 3) px -> (n, 26), (n,): (x - centre) / size / 2, size: the largest distance in the torso."""
+    def __call__(
+        self, labels: Mapping[str, NDArray[Any]]
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """(n, 49, 3) px -> (n, 26), (n,): (x - centre) / size / 2, size: the largest distance in
+        the torso.
+        """
         points = keypoints_13(labels["kp_2d"].astype(np.float64))  # (n, 13, 3)
         xy, visible = points[..., :2], points[..., 2] > 0
         torso = [KEYPOINTS_13.index(name) for name in ("lshoulder", "rshoulder", "lhip", "rhip")]
         centre = xy[:, torso[2:]].mean(axis=1, keepdims=True)
-        size = np.max([np.linalg.norm(xy[:, a] - xy[:, b], axis=1) for a in torso for b in torso], axis=0)
+        size = np.max(
+            [np.linalg.norm(xy[:, a] - xy[:, b], axis=1) for a in torso for b in torso], axis=0
+        )
         known = visible[:, torso].all(axis=1) & (size > 0)
         scaled = (xy - centre) / np.where(known, 2 * size, 1)[:, None, None]
         shown = np.where((known[:, None] & visible)[..., None], scaled, 0)
@@ -148,8 +176,12 @@ class BoxSpeed(LabelStream):
     columns: ClassVar[tuple[str, ...]] = ("bbox",)
     history: ClassVar[int] = 1
 
-    def __call__(self, labels: Mapping[str, NDArray[Any]]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """bbox (n, 2, 4) cxcywh px, previous row first; in_run (n, 2) -> (n, 2), (n,) whether it is known."""
+    def __call__(
+        self, labels: Mapping[str, NDArray[Any]]
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """bbox (n, 2, 4) cxcywh px, previous row first; in_run (n, 2) -> (n, 2), (n,) whether it is
+        known.
+        """
         before, box = labels["bbox"][:, 0], labels["bbox"][:, 1]
         known: NDArray[np.bool_] = np.all(labels["in_run"], axis=1)
         moved = (box[:, :2] - before[:, :2]) / box[:, 3:]

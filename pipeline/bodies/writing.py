@@ -39,13 +39,15 @@ from pipeline.show.video_file import SUFFIX, video_writer
 from pipeline.skeletons import KEYPOINTS_13, KEYPOINTS_13_OF_SPIN49
 
 Array = NDArray[Any]
-_FittedPerson = tuple[Mapping[int, int], FittedBodies, Array]  # frame -> row, the bodies, their cameras
+# frame -> row, the bodies, their cameras
+_FittedPerson = tuple[Mapping[int, int], FittedBodies, Array]
 
 VERSION: Final = 1  # raised whenever the same joints would give other bodies
 SUMMARY: Final = "bodies.json"
 SHAPE: Final = (len(BLAZE), 4)  # of a row of the stream
 ABOUT: Final = {
-    "estimated": "all numbers, height and camera included: BlazePose's depth is a network's estimate. No SMPL.",
+    "estimated": "all numbers, height and camera included: BlazePose's depth is a network's "
+    "estimate. No SMPL.",
     "body": "Anny 0.6.2 (NAVER): code Apache-2.0, body data of MakeHuman and MPFB2 CC0",
 }
 
@@ -73,21 +75,26 @@ class _JointRows(NamedTuple):
 
     def inputs(self, age: float) -> dict[str, Any]:
         """Everything that a track's bodies depend on."""
-        digest = hashlib.sha256(b"".join(np.ascontiguousarray(array).tobytes() for array in self if array is not None))
+        digest = hashlib.sha256(
+            b"".join(np.ascontiguousarray(array).tobytes() for array in self if array is not None)
+        )
         return {"version": VERSION, "body": FILE, "age": age, "rows": digest.hexdigest()}
 
 
 def write_bodies(job: BodiesJob, progress: Progress) -> dict[str, Any]:
-    """Write the files that are missing or out of date. Returns the content of bodies.json; if nothing was to do, with
-    `up_to_date`.
+    """Write the files that are missing or out of date. Returns the content of bodies.json; if
+    nothing was to do, with `up_to_date`.
 
-    A file stays if its track's joints and frames are the same, so a killed run continues, and a new video costs only
-    itself. Raises PipelineError if the stream has no joints, or the frames of the overlays are missing; MissingAssets
-    without the body; CacheError for a missing split or stream.
+    A file stays if its track's joints and frames are the same, so a killed run continues, and a new
+    video costs only itself. Raises PipelineError if the stream has no joints, or the frames of the
+    overlays are missing; MissingAssets without the body; CacheError for a missing split or stream.
     """
     split = cache.open(job.root)[job.name]
-    inputs, before = _inputs(job, split), _read_summary(job.out)
-    if before.get("inputs") == inputs and all((job.out / file).is_file() for file in _files_of(before)):
+    inputs = _inputs(job, split)
+    before = _read_summary(job.out)
+    if before.get("inputs") == inputs and all(
+        (job.out / file).is_file() for file in _files_of(before)
+    ):
         return before | {"up_to_date": True}
     raw = raw_folder(split, job.raw) if job.overlay and "kp_2d" in split.columns else None
     fitter = Fitter(read_body(body_file()), age=job.age, device=job.device)
@@ -95,48 +102,78 @@ def write_bodies(job: BodiesJob, progress: Progress) -> dict[str, Any]:
     about: dict[str, Any] = {**ABOUT, "split": job.name, "stream": job.stream}
     about["stand_in"] = bool(split.manifest.get("stand_in"))
     summary = {"inputs": inputs, **about, "left_out": 0, "tracks": [], "overlays": []}
-    n_done, total = 0, sum(track.stop - track.start for track in split.tracks)
+    n_done = 0
+    total = sum(track.stop - track.start for track in split.tracks)
     runs_of_stream = split.runs_with([job.stream])
-    for video, tracks in itertools.groupby(range(len(split.tracks)), key=split.tracks.video.tolist().__getitem__):
+    for video, tracks in itertools.groupby(
+        range(len(split.tracks)), key=split.tracks.video.tolist().__getitem__
+    ):
         people: list[_FittedPerson] = []
-        entry, digest = split.videos[video], hashlib.sha256(f"{VERSION} {split.videos[video].pixels}".encode())
+        entry = split.videos[video]
+        digest = hashlib.sha256(f"{VERSION} {split.videos[video].pixels}".encode())
         for track in map(split.tracks.__getitem__, tracks):
             rows = _read_rows(split, track, job.stream, runs_of_stream)
             if len(rows.joints):
                 file = f"bodies/{file_name(track.name)}"
-                text = json.dumps(about | {"track": track.name, "inputs": rows.inputs(job.age)}, sort_keys=True)
+                text = json.dumps(
+                    about | {"track": track.name, "inputs": rows.inputs(job.age)}, sort_keys=True
+                )
                 digest.update(text.encode())
                 if (stored := _read_bodies(job.out / file, text)) is None:
                     fitted = fitter.fit(rows.joints, rows.follows, progress, n_done, total)
-                    stored = fitted, estimate_camera(fitted.keypoints, fitter.body.keypoint_names, rows.kp_2d)
+                    stored = (
+                        fitted,
+                        estimate_camera(fitted.keypoints, fitter.body.keypoint_names, rows.kp_2d),
+                    )
                     _write_track(job.out / file, rows, *stored, fitter.body.keypoint_names, text)
                 fitted, camera = stored
-                people.append(({int(frame): i for i, frame in enumerate(rows.frame_index)}, fitted, camera))
+                people.append(
+                    ({int(frame): i for i, frame in enumerate(rows.frame_index)}, fitted, camera)
+                )
                 shape = dict(zip(PARAMETERS, fitted.parameters.round(3).tolist(), strict=True))
-                measures = {"rows": len(fitted.distance), "height_m": round(float(fitted.height), 3)}
+                measures = {
+                    "rows": len(fitted.distance),
+                    "height_m": round(float(fitted.height), 3),
+                }
                 measures["mean_distance_mm"] = round(1000 * float(fitted.distance.mean()), 2)
-                summary["tracks"].append({"name": track.name, "file": file, **measures, "parameters": shape})
+                summary["tracks"].append(
+                    {"name": track.name, "file": file, **measures, "parameters": shape}
+                )
             summary["left_out"] += track.stop - track.start - len(rows.joints)
             n_done += track.stop - track.start
         if raw is not None and people:
             file = f"overlays/{Path(file_name(entry.name)).stem}-{digest.hexdigest()[:8]}{SUFFIX}"
             shown = f"{f'{DEMO_MARK}  ' if about['stand_in'] else ''}Anny's body, estimated"
             if not (job.out / file).is_file():
-                _write_overlay(job.out / file, sources.parse(raw, entry.source), people, fitter, shown)
+                _write_overlay(
+                    job.out / file, sources.parse(raw, entry.source), people, fitter, shown
+                )
             summary["overlays"].append(file)
     if not summary["tracks"]:
-        raise PipelineError(f"{job.name}: no row has joints in stream {job.stream!r}, so there is no body to fit")
+        raise PipelineError(
+            f"{job.name}: no row has joints in stream {job.stream!r}, so there is no body to fit"
+        )
     text = json.dumps(summary, indent=2, sort_keys=True, allow_nan=False)
     write_atomic(job.out / SUMMARY, f"{text}\n".encode())
-    for file in {*_files_of(before)} - {*_files_of(summary)}:  # of tracks that are gone, and former overlays
+    # of tracks that are gone, and former overlays
+    for file in {*_files_of(before)} - {*_files_of(summary)}:
         (job.out / file).unlink(missing_ok=True)
     return summary
 
 
 def _write_track(
-    file: Path, rows: _JointRows, fitted: FittedBodies, camera: Array, keypoint_names: list[str], about: str
+    file: Path,
+    rows: _JointRows,
+    fitted: FittedBodies,
+    camera: Array,
+    keypoint_names: list[str],
+    about: str,
 ) -> None:
-    named = {"bones": np.array(BONES), "keypoint_names": np.array(keypoint_names), "about": np.array(about)}
+    named = {
+        "bones": np.array(BONES),
+        "keypoint_names": np.array(keypoint_names),
+        "about": np.array(about),
+    }
     arrays = {"frame_index": rows.frame_index, **fitted._asdict(), "camera": camera, **named}
     content = io.BytesIO()
     np.savez(content, allow_pickle=False, **arrays)
@@ -144,7 +181,9 @@ def _write_track(
 
 
 def _read_bodies(file: Path, about: str) -> tuple[FittedBodies, Array] | None:
-    """The bodies and cameras of a track's file; None if it is missing, damaged, or made from other inputs."""
+    """The bodies and cameras of a track's file; None if it is missing, damaged, or made from other
+    inputs.
+    """
     with contextlib.suppress(RawDataError):
         stored = load_npz(file, ("about", "camera", *FittedBodies._fields))
         if str(stored["about"]) == about:
@@ -153,15 +192,26 @@ def _read_bodies(file: Path, about: str) -> tuple[FittedBodies, Array] | None:
 
 
 def _inputs(job: BodiesJob, split: cache.Split) -> dict[str, Any]:
-    """Everything that the files depend on. Raises PipelineError for a stream without joints in BlazePose's form."""
+    """Everything that the files depend on. Raises PipelineError for a stream without joints in
+    BlazePose's form.
+    """
     if job.stream not in split.streams:
         has = ", ".join(split.streams) or "none"
-        raise PipelineError(f"{job.name}: no stream {job.stream!r}; it has {has}. Extract or import joints first.")
+        raise PipelineError(
+            f"{job.name}: no stream {job.stream!r}; it has {has}. Extract or import joints first."
+        )
     width = split.column(f"features/{job.stream}").shape[1]
     if width != SHAPE[0] * SHAPE[1]:
-        expected = f"{SHAPE[0]} joints of x, y, z in m and visibility, {SHAPE[0] * SHAPE[1]} numbers"
-        raise PipelineError(f"{job.name}: stream {job.stream!r}: expected {expected} a row, found {width}")
-    digests = {"split": split.manifest["digest"], "stream": split.stream_manifest(job.stream)["digest"]}
+        expected = (
+            f"{SHAPE[0]} joints of x, y, z in m and visibility, {SHAPE[0] * SHAPE[1]} numbers"
+        )
+        raise PipelineError(
+            f"{job.name}: stream {job.stream!r}: expected {expected} a row, found {width}"
+        )
+    digests = {
+        "split": split.manifest["digest"],
+        "stream": split.stream_manifest(job.stream)["digest"],
+    }
     return {"version": VERSION, "body": FILE, "age": job.age, "overlay": job.overlay, **digests}
 
 
@@ -182,46 +232,66 @@ def _files_of(summary: Mapping[str, Any]) -> list[str]:
 
 
 def _read_rows(split: cache.Split, track: Any, stream: str, runs_of_stream: Array) -> _JointRows:
-    """The rows of a track that have finite joints. runs_of_stream: (R, 2) of all tracks, ascending."""
+    """The rows of a track that have finite joints. runs_of_stream: (R, 2) of all tracks,
+    ascending.
+    """
     first, last = np.searchsorted(runs_of_stream[:, 0], [track.start, track.stop])
     runs_of_track = [np.arange(*run) for run in runs_of_stream[first:last]]
     empty: list[Array] = [np.zeros((0, SHAPE[0] * SHAPE[1]), np.float32)]
-    joints = np.concatenate(empty + [split.rows(f"features/{stream}", part[0], part[-1] + 1) for part in runs_of_track])
+    joints = np.concatenate(
+        empty + [split.rows(f"features/{stream}", part[0], part[-1] + 1) for part in runs_of_track]
+    )
     joints = joints.reshape(-1, *SHAPE).astype(np.float64)
     finite = np.isfinite(joints).all(axis=(1, 2))
     chosen = np.concatenate([np.zeros(0, np.int64), *runs_of_track])[finite]
     frames = split.rows("frame_index", track.start, track.stop)[chosen - track.start]
     follows = np.diff(frames, prepend=frames[:1]) == track.step
-    kp_2d = split.rows("kp_2d", track.start, track.stop)[chosen - track.start] if "kp_2d" in split.columns else None
+    kp_2d = (
+        split.rows("kp_2d", track.start, track.stop)[chosen - track.start]
+        if "kp_2d" in split.columns
+        else None
+    )
     return _JointRows(frames, joints[finite], follows, kp_2d)
 
 
 def estimate_camera(keypoints: Array, names: list[str], kp_2d: Array | None) -> Array:
-    """Weak perspective cameras (N, 3), px per m, x px, y px, that bring keypoints (N, J, 3) m closest to kp_2d.
+    """Weak perspective cameras (N, 3), px per m, x px, y px, that bring keypoints (N, J, 3) m
+    closest to kp_2d.
 
     kp_2d: (N, 49, 3) px and confidence. NaN for rows with too few visible joints.
     """
     if kp_2d is None:
         return np.full((len(keypoints), 3), np.nan)
     sides = {"l": "left_", "r": "right_"}
-    own = [names.index(name if name == "nose" else sides[name[0]] + name[1:]) for name in KEYPOINTS_13]
-    first, second = (kp_2d[:, list(columns)].astype(np.float64) for columns in KEYPOINTS_13_OF_SPIN49)
+    own = [
+        names.index(name if name == "nose" else sides[name[0]] + name[1:]) for name in KEYPOINTS_13
+    ]
+    first, second = (
+        kp_2d[:, list(columns)].astype(np.float64) for columns in KEYPOINTS_13_OF_SPIN49
+    )
     observed = np.where(first[..., 2:] >= second[..., 2:], first, second)
     weights = np.maximum(observed[..., 2:], 0)
     with np.errstate(invalid="ignore", divide="ignore"):
         weights = weights / weights.sum(axis=1, keepdims=True)
         points = keypoints[:, own, :2]
-        middle, centre = ((weights * array).sum(axis=1, keepdims=True) for array in (points, observed[..., :2]))
+        middle, centre = (
+            (weights * array).sum(axis=1, keepdims=True) for array in (points, observed[..., :2])
+        )
         spread = points - middle
-        scale = (weights * spread * (observed[..., :2] - centre)).sum((1, 2)) / (weights * spread**2).sum((1, 2))
+        scale = (weights * spread * (observed[..., :2] - centre)).sum((1, 2)) / (
+            weights * spread**2
+        ).sum((1, 2))
         camera = np.column_stack([scale, centre[:, 0] - scale[:, None] * middle[:, 0]])
     camera[((observed[..., 2] > 0).sum(axis=1) < FEWEST) | ~(scale > 0)] = np.nan
     return camera
 
 
-def _write_overlay(file: Path, source: Any, people: list[_FittedPerson], fitter: Fitter, text: str) -> None:
+def _write_overlay(
+    file: Path, source: Any, people: list[_FittedPerson], fitter: Fitter, text: str
+) -> None:
     """Write all frames of a video with the bodies over them. Raises PipelineError."""
-    painter, stop = Painter(fitter.body.faces), max(max(rows) for rows, _, _ in people) + 1
+    painter = Painter(fitter.body.faces)
+    stop = max(max(rows) for rows, _, _ in people) + 1
     file.parent.mkdir(parents=True, exist_ok=True)
     with video_writer(file, rate_of(source), source.size()) as write:
         for frame, image in frames_of(source, stop=stop):
@@ -232,7 +302,8 @@ def _write_overlay(file: Path, source: Any, people: list[_FittedPerson], fitter:
                     continue
                 verts = fitter.vertices(fitted, row)
                 scale, *centre = camera[row].tolist()
-                pixels, depth = scale * verts[:, :2] + centre, verts[:, 2] + image.shape[1] / scale
+                pixels = scale * verts[:, :2] + centre
+                depth = verts[:, 2] + image.shape[1] / scale
                 bodies.append(SeenBody(verts, pixels, depth, PEOPLE[number % len(PEOPLE)]))
             drawn = painter.paint(image, sorted(bodies, key=lambda body: -float(body.depth.mean())))
             caption(drawn, text)

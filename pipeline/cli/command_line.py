@@ -1,4 +1,6 @@
-"""Parser, shared options, exit codes, errors and Ctrl-C of `python -m pipeline` and `python -m tasks`."""
+"""Parser, shared options, exit codes, errors and Ctrl-C of `python -m pipeline` and `python -m
+tasks`.
+"""
 
 from __future__ import annotations
 
@@ -24,22 +26,33 @@ from pipeline.cli.console import ERROR, BrokenPipe, err, plain
 from pipeline.errors import ConfigError, PipelineError, did_you_mean
 
 EXIT_CODES: Final = (
-    "exit codes: 0 done; 1 problems found; 2 error; 130 interrupted; 141 broken pipe; 143 terminated (docs/terminal.md)"
+    "exit codes: 0 done; 1 problems found; 2 error; 130 interrupted; 141 broken pipe; 143 "
+    "terminated (docs/terminal.md)"
 )
 NOTHING_HALF: Final = "no output is incomplete; the same command starts from the beginning"
 GPU_FULL: Final = (
-    "Set a smaller batch_size in [features] (of precision = fast) or in the training's section, or end other programs "
-    "on this GPU (nvidia-smi)."
+    "Set a smaller batch_size in [features] (of precision = fast) or in the training's "
+    "section, or end other programs on this GPU (nvidia-smi)."
 )
 OPEN_FILES: Final = 65_536
-DASHES: Final = ("\N{EN DASH}", "\N{EM DASH}", "\N{MINUS SIGN}", "\N{HORIZONTAL BAR}", "\N{NON-BREAKING HYPHEN}")
+DASHES: Final = (
+    "\N{EN DASH}",
+    "\N{EM DASH}",
+    "\N{MINUS SIGN}",
+    "\N{HORIZONTAL BAR}",
+    "\N{NON-BREAKING HYPHEN}",
+)
 SETTING: Final = "SECTION.KEY=VALUE"
-SET: Final = "PIPELINE_SET"  # environment variable for child processes: a line SECTION.KEY=VALUE for each --set
+# environment variable for child processes: a line SECTION.KEY=VALUE for each --set
+SET: Final = "PIPELINE_SET"
 OURS: Final = ("pipeline", "tasks")  # packages of our commands
-SHARDS_KEPT: Final = "finished shards (8,192 rows each) are kept; the same command continues from there"
+SHARDS_KEPT: Final = (
+    "finished shards (8,192 rows each) are kept; the same command continues from there"
+)
 
 
-AT_ONCE: Final = 1.0  # s within which several signals are one: `timeout` sends two, to a process and to its group
+# s within which several signals are one: `timeout` sends two, to a process and to its group
+AT_ONCE: Final = 1.0
 INTERRUPTED: Final = {130: "interrupted", 143: "terminated"}  # by `exit_code`
 
 
@@ -49,7 +62,8 @@ class Command:
 
     options: Callable[[argparse.ArgumentParser], None]  # adds its arguments to its parser
     run: Callable[[argparse.Namespace], int]  # prints the results, and returns the exit code
-    # Sections and SECTION.KEY of luigi.cfg that it reads besides those of its options; of None: all but training's.
+    # Sections and SECTION.KEY of luigi.cfg that it reads besides those of its options; of None: all
+    # but training's.
     reads: Callable[[argparse.Namespace], Sequence[str] | None] | None = None
     kept: str = NOTHING_HALF  # what an interrupted run keeps
 
@@ -58,7 +72,10 @@ class _Parser(argparse.ArgumentParser):
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         names = [*map(str, action.choices or ())]
         if names and str(value) not in names:
-            message = f"invalid choice: {value!r}{did_you_mean(str(value), names)} known: {', '.join(names)}"
+            message = (
+                f"invalid choice: {value!r}{did_you_mean(str(value), names)} known: "
+                f"{', '.join(names)}"
+            )
             raise argparse.ArgumentError(action, message)
 
     def error(self, message: str) -> NoReturn:
@@ -68,16 +85,21 @@ class _Parser(argparse.ArgumentParser):
 class _CommandParser(_Parser):
     """Parser of one command. It imports the command's module to parse arguments or print help."""
 
-    def __init__(self, *, module: str, complete: Callable[[argparse.Namespace], None], **options: Any) -> None:
+    def __init__(
+        self, *, module: str, complete: Callable[[argparse.Namespace], None], **options: Any
+    ) -> None:
         super().__init__(**options)
-        self._module, self._complete = module, complete
+        self._module = module
+        self._complete = complete
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         self._load()
         options = [*self._option_string_actions]
         for word in args or ():  # before argparse says that another one is required
             if word.startswith(DASHES):
-                self.error(f"{word}: it begins with a long dash, as word processors write it. Type - or --")
+                self.error(
+                    f"{word}: it begins with a long dash, as word processors write it. Type - or --"
+                )
             name = word.partition("=")[0]
             is_known = any(option.startswith(name) for option in options)
             similar = did_you_mean(name, options)
@@ -85,7 +107,11 @@ class _CommandParser(_Parser):
                 self.error(f"unrecognized arguments: {word}{similar}")
         namespace, unknown = super().parse_known_args(args, namespace)
         if unknown:
-            quotes = "" if all(word.startswith("-") for word in unknown) else ". Quote names that have spaces"
+            quotes = (
+                ""
+                if all(word.startswith("-") for word in unknown)
+                else ". Quote names that have spaces"
+            )
             self.error(f"unrecognized arguments: {' '.join(unknown)}{quotes}")
         return namespace, unknown
 
@@ -94,7 +120,8 @@ class _CommandParser(_Parser):
         return super().format_help()
 
     def _load(self) -> None:
-        module, self._module = self._module, ""
+        module = self._module
+        self._module = ""
         if not module:
             return
         try:
@@ -103,13 +130,22 @@ class _CommandParser(_Parser):
             if module.partition(".")[0] in OURS:
                 raise
             message = f"{self.prog}: {module} cannot be loaded: {type(error).__name__}: {error}"
-            raise PipelineError(f"{message}. Update or uninstall its package; --debug shows the traceback.") from error
-        self.set_defaults(run=command.run, complete=self._complete, kept=command.kept, reads=command.reads)
-        self.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+            raise PipelineError(
+                f"{message}. Update or uninstall its package; --debug shows the traceback."
+            ) from error
+        self.set_defaults(
+            run=command.run, complete=self._complete, kept=command.kept, reads=command.reads
+        )
+        self.add_argument(
+            "--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS
+        )
         command.options(self)
-        if "--set" not in self._option_string_actions:  # else the command's own option takes both forms
+        # else the command's own option takes both forms
+        if "--set" not in self._option_string_actions:
             help_ = "Override a luigi.cfg setting for this run (repeatable)"
-            self.add_argument("--set", action="append", default=[], type=_setting, metavar=SETTING, help=help_)
+            self.add_argument(
+                "--set", action="append", default=[], type=_setting, metavar=SETTING, help=help_
+            )
 
 
 def parser_of(
@@ -125,18 +161,25 @@ def parser_of(
     Args:
         commands: name -> its module, summary and program (`plug_ins.CommandEntry`).
         see: the end of --help, before the exit codes.
-        complete: called before `run`; fills in settings of luigi.cfg and refuses a `--set` that the command ignores.
+        complete: called before `run`; fills in settings of luigi.cfg and refuses a `--set` that the
+            command ignores.
     """
-    top = _Parser(prog=prog, description=description, epilog=" ".join(filter(None, [see, EXIT_CODES])))
+    top = _Parser(
+        prog=prog, description=description, epilog=" ".join(filter(None, [see, EXIT_CODES]))
+    )
     top.add_argument("--debug", action="store_true", help="Show the traceback of an error")
-    top.add_argument("--version", action="version", version=f"vibe-pipeline {metadata.version('vibe-pipeline')}")
+    top.add_argument(
+        "--version", action="version", version=f"vibe-pipeline {metadata.version('vibe-pipeline')}"
+    )
     subparsers = top.add_subparsers(dest="command", required=True, parser_class=_CommandParser)
     for name, (module, help_, _) in commands.items():
         subparsers.add_parser(name, help=help_, description=help_, module=module, complete=complete)
     return top
 
 
-def run(parser: Callable[[], argparse.ArgumentParser], argv: Sequence[str] | None, module: str) -> int:
+def run(
+    parser: Callable[[], argparse.ArgumentParser], argv: Sequence[str] | None, module: str
+) -> int:
     """Run one command of `python -m MODULE` and return its exit code (EXIT_CODES)."""
     show_any_symbol()
     raise_file_limit()
@@ -161,11 +204,19 @@ def run(parser: Callable[[], argparse.ArgumentParser], argv: Sequence[str] | Non
 
             if "--debug" in arguments:
                 traceback.print_exc()
-            message = f"{type(error).__name__}: {error}. This is a bug in this program: --debug shows where."
+            message = (
+                f"{type(error).__name__}: {error}. This is a bug in this program: --debug "
+                "shows where."
+            )
             if isinstance(error, MemoryError) or "failed to map segment" in str(error):
-                message = f"too little memory ({error}). Allow this process more: ulimit -v, or the job's limit."
+                message = (
+                    f"too little memory ({error}). Allow this process more: ulimit -v, or "
+                    "the job's limit."
+                )
             if type(error).__name__ == "OutOfMemoryError":  # torch's; torch is not imported here
-                message = f"the GPU's memory is full ({str(error).partition('. GPU')[0]}). {GPU_FULL}"
+                message = (
+                    f"the GPU's memory is full ({str(error).partition('. GPU')[0]}). {GPU_FULL}"
+                )
             if isinstance(error, PipelineError | CacheError | OSError):
                 places = (getattr(args, key, None) for key in ("cache", "out"))
                 message = text.error_text(error, [place for place in places if place is not None])
@@ -175,7 +226,9 @@ def run(parser: Callable[[], argparse.ArgumentParser], argv: Sequence[str] | Non
 
 
 def _print_interruption(error: KeyboardInterrupt, args: argparse.Namespace, again: str) -> None:
-    """Print what is kept, and the command to continue; under torch's launcher, in the first process only."""
+    """Print what is kept, and the command to continue; under torch's launcher, in the first process
+    only.
+    """
     rank = os.environ.get("RANK")
     if rank not in (None, "0"):
         return
@@ -184,7 +237,9 @@ def _print_interruption(error: KeyboardInterrupt, args: argparse.Namespace, agai
 
 
 def raise_file_limit() -> None:
-    """Let this process open many files, as far as the system allows: a batch reads from many shards."""
+    """Let this process open many files, as far as the system allows: a batch reads from many
+    shards.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < most:
@@ -198,7 +253,8 @@ def show_any_symbol() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-# ---------------------------------------------------------------------------------------------------------- signals
+# --------------------------------------------------------------------------------------------------
+# signals
 
 
 class Terminated(KeyboardInterrupt):
@@ -213,13 +269,16 @@ def exit_code(error: KeyboardInterrupt) -> int:
 
 
 def listen() -> contextlib.ExitStack:
-    """Raise KeyboardInterrupt at the first SIGINT, Terminated at the first SIGTERM; exit at once at a later one.
+    """Raise KeyboardInterrupt at the first SIGINT, Terminated at the first SIGTERM; exit at once at
+    a later one.
 
-    Ignored signals stay ignored. A fork of this process exits at once at either signal, without a message, since its
-    parent waits for it. A process of torch's launcher keeps the system's action for SIGTERM, since it may be waiting
-    for the others in C. Does nothing outside the main thread. Closing the result restores the handlers.
+    Ignored signals stay ignored. A fork of this process exits at once at either signal, without a
+    message, since its parent waits for it. A process of torch's launcher keeps the system's action
+    for SIGTERM, since it may be waiting for the others in C. Does nothing outside the main thread.
+    Closing the result restores the handlers.
     """
-    owner, received = os.getpid(), 0.0
+    owner = os.getpid()
+    received = 0.0
 
     def receive(number: int, _frame: FrameType | None) -> None:
         nonlocal received
@@ -227,9 +286,12 @@ def listen() -> contextlib.ExitStack:
             os._exit(128 + number)
         if received and time.monotonic() - received < AT_ONCE:
             return
-        if received:  # exit like kill -9: our other processes notice that their parent is gone, and exit
+        # exit like kill -9: our other processes notice that their parent is gone, and exit
+        if received:
             show_cursor = "\x1b[?25h" if sys.stderr.isatty() else ""  # a bar hides it
-            os.write(2, f"{show_cursor}\n{INTERRUPTED[128 + number]} again: ended at once\n".encode())
+            os.write(
+                2, f"{show_cursor}\n{INTERRUPTED[128 + number]} again: ended at once\n".encode()
+            )
             os._exit(128 + number)
         received = time.monotonic()
         raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
@@ -243,7 +305,8 @@ def listen() -> contextlib.ExitStack:
     return before
 
 
-# ---------------------------------------------------------------------------------------------------------- options
+# --------------------------------------------------------------------------------------------------
+# options
 
 
 def whole(least: int) -> Callable[[str], int]:
@@ -251,7 +314,9 @@ def whole(least: int) -> Callable[[str], int]:
 
     def parse(text: str) -> int:
         if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"expected a whole number of at least {least}, found {text!r}")
+            raise argparse.ArgumentTypeError(
+                f"expected a whole number of at least {least}, found {text!r}"
+            )
         return int(text)
 
     return parse
@@ -259,17 +324,24 @@ def whole(least: int) -> Callable[[str], int]:
 
 def json_option(sub: argparse.ArgumentParser, more: str = "") -> None:
     """Add `--json`."""
-    sub.add_argument("--json", action="store_true", help=f"Print one JSON document, for scripts{more}")
+    sub.add_argument(
+        "--json", action="store_true", help=f"Print one JSON document, for scripts{more}"
+    )
 
 
 def workers_option(sub: argparse.ArgumentParser, what: str = "processes") -> None:
     """Add `--workers`."""
-    sub.add_argument("--workers", type=whole(0), default=0, help=f"Number of {what} (default: one per core)")
+    sub.add_argument(
+        "--workers", type=whole(0), default=0, help=f"Number of {what} (default: one per core)"
+    )
 
 
 def every_option(sub: argparse.ArgumentParser) -> None:
     """Add --every."""
-    help_ = "Find people in every N-th frame, and follow them in between (rtmpose, blaze_pose; default: 1)"
+    help_ = (
+        "Find people in every N-th frame, and follow them in between (rtmpose, blaze_pose; "
+        "default: 1)"
+    )
     sub.add_argument("--every", type=whole(1), metavar="N", help=help_)
 
 
@@ -288,7 +360,9 @@ def named_values(option: str, words: Iterable[str], example: str) -> dict[str, s
 
 def _setting(text: str) -> str:
     if not _is_setting(text):
-        raise argparse.ArgumentTypeError(f"expected {SETTING}, such as vibe.epochs=5, found {text!r}")
+        raise argparse.ArgumentTypeError(
+            f"expected {SETTING}, such as vibe.epochs=5, found {text!r}"
+        )
     return text
 
 
@@ -299,12 +373,14 @@ def _is_setting(text: str) -> bool:
 
 @contextlib.contextmanager
 def _override_settings(args: argparse.Namespace) -> Iterator[None]:
-    """Within the block, let `--set SECTION.KEY=VALUE` (`args.settings`) override luigi.cfg, in child processes, too.
+    """Within the block, let `--set SECTION.KEY=VALUE` (`args.settings`) override luigi.cfg, in
+    child processes, too.
 
     `args.set` keeps the command's own NAME=VALUE.
     """
     given: list[str] = getattr(args, "set", [])
-    args.settings, args.set = list(filter(_is_setting, given)), [text for text in given if not _is_setting(text)]
+    args.settings = list(filter(_is_setting, given))
+    args.set = [text for text in given if not _is_setting(text)]
     before = os.environ.get(SET, "")
     os.environ[SET] = "\n".join([*filter(None, [before]), *args.settings])
     try:

@@ -26,7 +26,8 @@ ERROR: Final = "[red]error:[/red]"
 STAND_IN: Final = "[yellow]DEMO DATA[/yellow]"
 UNTRAINED: Final = "[yellow]UNTRAINED[/yellow]"  # features of a network with random weights
 
-VERB, WHAT = 10, 24  # columns of a task's line
+VERB = 10
+WHAT = 24  # columns of a task's line
 
 
 class BrokenPipe(KeyboardInterrupt):
@@ -42,10 +43,13 @@ class _Console(Console):
         try:
             super()._write_buffer()
         except OSError as error:
-            error.filename = error.filename or ("standard error" if self.stderr else "standard output")
+            error.filename = error.filename or (
+                "standard error" if self.stderr else "standard output"
+            )
             if not isinstance(error, BrokenPipeError):
                 self.failure = error
-                if not self.stderr and self.file is sys.stdout:  # else Python fails again when it ends
+                # else Python fails again when it ends
+                if not self.stderr and self.file is sys.stdout:
                     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise
 
@@ -55,18 +59,25 @@ class _Console(Console):
         raise BrokenPipe
 
     def check_pipe(self) -> None:
-        """Raise BrokenPipe if the reader has ended: Luigi drops errors that are raised while it reports a task."""
+        """Raise BrokenPipe if the reader has ended: Luigi drops errors that are raised while it
+        reports a task.
+        """
         if self.quiet:
             raise BrokenPipe
 
     def fits(self, shown: Table) -> bool:
         """Whether a table is no wider than the terminal; always true in a pipe."""
-        return Measurement.get(self, self.options.update(max_width=WIDE), shown).maximum <= self.width
+        return (
+            Measurement.get(self, self.options.update(max_width=WIDE), shown).maximum <= self.width
+        )
 
 
-out: Final = _Console(highlight=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDE)
+out: Final = _Console(
+    highlight=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDE
+)
 err: Final = _Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
-_machine: Final = _Console(highlight=False, emoji=False, soft_wrap=True, width=WIDE)  # not affected by `aside`
+# not affected by `aside`
+_machine: Final = _Console(highlight=False, emoji=False, soft_wrap=True, width=WIDE)
 
 
 def line(verb: str, what: str, detail: str) -> str:
@@ -84,7 +95,9 @@ def plain(text: str, keep: str = "") -> str:
 
 def printable(text: str, keep: str = "") -> str:
     """Escape control codes, for text that is not printed by rich."""
-    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
+    return "".join(
+        c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text
+    )
 
 
 def table(*names: str) -> Table:
@@ -96,7 +109,9 @@ def table(*names: str) -> Table:
 
 
 def show(shown: Table, *, least: int = 0) -> None:
-    """Print a table at the terminal's width, at least `least` columns; in a pipe, one line per row without padding."""
+    """Print a table at the terminal's width, at least `least` columns; in a pipe, one line per row
+    without padding.
+    """
     if out.is_terminal:
         out.print(shown, soft_wrap=False, crop=False, width=max(out.width, least))
         return
@@ -108,13 +123,18 @@ def show(shown: Table, *, least: int = 0) -> None:
 
 def show_json(value: Any) -> None:
     """Print the document of `--json`. Records are objects; NaN and infinity are null."""
-    _machine.out(json.dumps(_as_json(value), indent=2, allow_nan=False, default=str), highlight=False)
+    _machine.out(
+        json.dumps(_as_json(value), indent=2, allow_nan=False, default=str), highlight=False
+    )
 
 
 @contextmanager
 def aside(wanted: bool) -> Iterator[None]:
-    """If `wanted`, let `out` print to standard error: with `--json`, standard output has only the document."""
-    before, out.stderr = out.stderr, wanted or out.stderr
+    """If `wanted`, let `out` print to standard error: with `--json`, standard output has only the
+    document.
+    """
+    before = out.stderr
+    out.stderr = wanted or out.stderr
     try:
         yield
     finally:
@@ -139,7 +159,8 @@ class CommandResult:
 
     rows: Any  # the document: records (dicts, named tuples, dataclasses), or one of them
     text: list[str | Table] = field(default_factory=list)  # in rich's markup, line by line
-    problems: list[str] = field(default_factory=list)  # printed last; with a document, on standard error
+    # printed last; with a document, on standard error
+    problems: list[str] = field(default_factory=list)
     exit_code: int = 0
 
     def line(self, text: str, mark: str = "", indent: int = 0) -> None:

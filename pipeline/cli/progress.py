@@ -32,7 +32,9 @@ def silent(done: int, total: int, message: str = "") -> None:
 
 
 @contextmanager
-def bar(what: str, console: Console, *, unit: str = "", quiet: bool = False, alone: bool = True) -> Iterator[Progress]:
+def bar(
+    what: str, console: Console, *, unit: str = "", quiet: bool = False, alone: bool = True
+) -> Iterator[Progress]:
     """Show a bar until the work is done; without a terminal, a line on standard error every minute.
 
     Args:
@@ -64,7 +66,9 @@ def tell(text: str) -> None:
 
 @contextmanager
 def line_if_slow(text: str) -> Iterator[None]:
-    """Print a line on standard error if a block, or the decorated function, takes longer than `SLOW` s."""
+    """Print a line on standard error if a block, or the decorated function, takes longer than
+    `SLOW` s.
+    """
     from pipeline.cli import console as terminal
 
     timer = threading.Timer(SLOW, lambda: terminal.err.print(terminal.plain(text)))
@@ -87,7 +91,8 @@ def _bars(console: Console, unit: str) -> RichProgress:
         def render(self, task: bars.Task) -> Text:
             return Text(terminal.rate(task.speed, unit) if unit and task.speed else "")
 
-    fixed, rest = Column(no_wrap=True), Column(no_wrap=True, ratio=1, overflow="ellipsis")
+    fixed = Column(no_wrap=True)
+    rest = Column(no_wrap=True, ratio=1, overflow="ellipsis")
     return bars.Progress(
         bars.TextColumn("{task.description}", table_column=fixed),
         bars.BarColumn(bar_width=30 if console.width >= NARROW else 10),
@@ -103,15 +108,19 @@ def _bars(console: Console, unit: str) -> RichProgress:
 
 
 def _lines(what: str, unit: str) -> Progress:
-    began, first, last = math.inf, -1, 0.0
+    began = math.inf
+    first = -1
+    last = 0.0
 
     def report(done: int, total: int, message: str = "") -> None:
         nonlocal began, first, last
         now = time.monotonic()
         if first < 0:
-            first, last = done, now
+            first = done
+            last = now
         elif done > first and began == math.inf:  # the start of processes is in no rate
-            began, first = now, done
+            began = now
+            first = done
         if now < last + EVERY or done >= total:
             return
         last = now
@@ -122,6 +131,8 @@ def _lines(what: str, unit: str) -> Progress:
         if a_second > 0:
             parts += [terminal.rate(a_second, unit)] if unit else []
             parts += [f"{terminal.duration((total - done) / a_second)} left"]
-        terminal.err.print(f"{what}: {', '.join(parts)}{'  ' if message else ''}{terminal.plain(message)}")
+        terminal.err.print(
+            f"{what}: {', '.join(parts)}{'  ' if message else ''}{terminal.plain(message)}"
+        )
 
     return report

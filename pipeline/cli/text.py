@@ -18,7 +18,10 @@ SYSTEM_ERRORS: Final = {  # what is wrong, and what to do
     errno.ENOSPC: ("no space left on its disk", f"Make room, {AGAIN}"),
     errno.EDQUOT: ("disk quota exceeded", f"Make room, {AGAIN}"),
     errno.EIO: ("input/output error of its disk", f"Check the disk, {AGAIN}"),
-    errno.EACCES: ("permission denied", "Change its permissions (ls -ld shows them), or name another path."),
+    errno.EACCES: (
+        "permission denied",
+        "Change its permissions (ls -ld shows them), or name another path.",
+    ),
     errno.EPERM: ("operation not permitted", OTHER),
     errno.EROFS: ("its disk is read-only", OTHER),
     errno.EEXIST: ("this is a file, where a folder is needed", OTHER),
@@ -72,12 +75,14 @@ def few(lines: Sequence[str], most: int, where: str) -> list[str]:
 def error_text(error: BaseException, places: Sequence[Path | str] = ()) -> str:
     """An error's message; for a system error, the path, what is wrong there, and what to do.
 
-    places: folders, files and URLs that the user named for output. They replace temporary files below them, and a file
-    that the system does not name.
+    places: folders, files and URLs that the user named for output. They replace temporary files
+    below them, and a file that the system does not name.
     """
     if not isinstance(error, OSError) or error.errno is None:
         return str(error)
-    what, do = SYSTEM_ERRORS.get(error.errno, (error.strerror or type(error).__name__, f"Correct this, {AGAIN}"))
+    what, do = SYSTEM_ERRORS.get(
+        error.errno, (error.strerror or type(error).__name__, f"Correct this, {AGAIN}")
+    )
     return f"{_place(error, places)}: {what}. {do}"
 
 
@@ -90,10 +95,13 @@ def _place(error: OSError, places: Sequence[Path | str]) -> str:
         if isinstance(place, Path) and file == place.with_name(f".{place.name}.part"):
             file = place
         elif isinstance(place, Path) and file.is_relative_to(place):
-            shown = itertools.takewhile(lambda part: not part.startswith("."), file.relative_to(place).parts)
+            shown = itertools.takewhile(
+                lambda part: not part.startswith("."), file.relative_to(place).parts
+            )
             file = place.joinpath(*shown)
             break
-    above = tuple(path if path.name else path.absolute() for path in (file, *file.parents))  # "." has no name
+    # "." has no name
+    above = tuple(path if path.name else path.absolute() for path in (file, *file.parents))
     if error.errno in (errno.EEXIST, errno.ENOTDIR):
         return str(next((folder for folder in reversed(above) if folder.is_file()), file))
     if error.errno == errno.EACCES:  # a missing file needs the permissions of its folder

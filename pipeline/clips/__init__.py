@@ -1,1 +1,3 @@
-"""People in clips: detectors, and files of keypoints beside the clips.  [pixels] -> raw keypoints -> tracks"""
+"""People in clips: detectors, and files of keypoints beside the clips.  [pixels] -> raw keypoints
+-> tracks
+"""

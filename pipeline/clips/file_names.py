@@ -18,7 +18,17 @@ _ADDED: Final = re.compile(  # to a clip's name, by programs and browsers
     rf"({'|'.join(map(re.escape, _SUFFIXES))}|_keypoints|[ _]?\(\d+\)| - copy)+$"
 )
 NAMES_OF_ALL: Final = frozenset(  # of files that hold the people of all clips
-    ("all", "annotations", "detections", "keypoints", "labels", "output", "poses", "predictions", "results")
+    (
+        "all",
+        "annotations",
+        "detections",
+        "keypoints",
+        "labels",
+        "output",
+        "poses",
+        "predictions",
+        "results",
+    )
 )
 
 
@@ -32,7 +42,9 @@ def plain(name: str) -> str:
 
 
 def require_own_name(keypoints: Path, video: RawVideo, labels: Path, clip: str) -> None:
-    """Raise RawDataError for labels of `ClipLabels.find_similar`. keypoints: the folder. clip: the file's name."""
+    """Raise RawDataError for labels of `ClipLabels.find_similar`. keypoints: the folder. clip: the
+    file's name.
+    """
     names = (clip, clip.rpartition(".")[0] or clip)
     is_a_folder = labels.is_dir()
     own = list(names)
@@ -45,7 +57,10 @@ def require_own_name(keypoints: Path, video: RawVideo, labels: Path, clip: str) 
     if labels.name in own and is_in_place:
         return
     place = PurePath(keypoints.name, video.name).parent
-    expected = f"{clip}.json or {names[1]}.json (.txt, .csv; or a folder {clip}/ or {names[1]}/) in {place}/"
+    expected = (
+        f"{clip}.json or {names[1]}.json (.txt, .csv; or a folder {clip}/ or {names[1]}/) "
+        f"in {place}/"
+    )
     do = "Rename it."
     if plain(labels.name) != plain(names[1]):
         found = "a name of no clip"

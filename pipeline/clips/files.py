@@ -1,26 +1,28 @@
-"""Clips in a folder, their label files, and the clips that need detection.  [pixels] -> raw keypoints -> tracks
+"""Clips in a folder, their label files, and the clips that need detection.  [pixels] -> raw
+keypoints -> tracks
 
 Labels of `<folders>/<clip>.mp4`, in any format of `pipeline.files.formats.detections`:
 
     keypoints/<folders>/<clip>.mp4.json     `python -m pipeline detect`; also .txt and .csv
     keypoints/<folders>/detected.zip        those of many clips of a folder, each as <clip>.mp4.json
-    keypoints/<folders>/<clip>.mp4/         a file for each frame
-    keypoints/<folders>/<clip>.json         also .txt and .csv; unless another clip there has the name <clip>
-    keypoints/<folders>/<clip>/
+    keypoints/<folders>/<clip>.mp4/         a file for each frame keypoints/<folders>/<clip>.json
+    also .txt and .csv; unless another clip there has the name <clip> keypoints/<folders>/<clip>/
 
 A file of `detect` is in COCO's JSON format:
 
-    {"info": {...},                 on a line of its own: a fingerprint, the detector, the clip, its cuts, frame counts
-     "images": [{"id", "frame_index", "file_name", "width", "height"}, ...],     every decoded frame, from 0; where the
+    {"info": {...},                 on a line of its own: a fingerprint, the detector, the clip, its
+    cuts, frame counts
+     "images": [{"id", "frame_index", "file_name", "width", "height"}, ...],     every decoded
+     frame, from 0; where the
                 camera moves, "camera": 8 numbers of the `pipeline.homography` from the frame before
-     "annotations": [{"id", "image_id", "category_id", "bbox" x y w h px, "keypoints" 17 x (x, y, v), "num_keypoints",
+     "annotations": [{"id", "image_id", "category_id", "bbox" x y w h px, "keypoints" 17 x (x, y,
+     v), "num_keypoints",
                       "score", "keypoint_scores" 17 x 0..1, "area", "iscrowd"}, ...],
      "categories": [...]}           COCO's person
 
 v is 2 for a joint of confidence 0.3 or more, else 1. pycocotools reads these files, and here
-`pipeline.files.formats.detections`.
-`.detect/<fingerprint>` has the reason why a clip has no file. In a PACK, a file's comment is its fingerprint; a file
-beside it counts more.
+`pipeline.files.formats.detections`. `.detect/<fingerprint>` has the reason why a clip has no file.
+In a PACK, a file's comment is its fingerprint; a file beside it counts more.
 """
 
 from __future__ import annotations
@@ -46,31 +48,45 @@ from pipeline.files.formats.arrays import state_of
 from pipeline.files.formats.detections import ALPHAPOSE, SUFFIXES, UNREAD
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import RawVideo, VideoTexts
-from pipeline.files.raw.files import PACK, VIDEOS, is_folder, is_packed, open_regular, packed_entry, packed_names
+from pipeline.files.raw.files import (
+    PACK,
+    VIDEOS,
+    is_folder,
+    is_packed,
+    open_regular,
+    packed_entry,
+    packed_names,
+)
 
 MADE_BY: Final = "python -m pipeline detect"
-KEYPOINTS: Final = "keypoints"  # the folder beside clips in which the dataset `videos` looks for them
+# the folder beside clips in which the dataset `videos` looks for them
+KEYPOINTS: Final = "keypoints"
 RECORDS: Final = ".detect"  # the lock, and why clips have no file
 LONGEST_NAME: Final = 255  # bytes, of Linux's file systems
 VERSION: Final = 2  # raised by hand whenever the same clip and detector would give another file
 END: Final = b"}]}\n"  # only a complete file ends like this
 EXTENSIONS: Final = VIDEOS
 ENDINGS: Final = ", ".join(EXTENSIONS)
-_DAMAGED: Final = f"{PACK}/"  # listed for a PACK that cannot be read: reading the keypoints of a clip tells
+# listed for a PACK that cannot be read: reading the keypoints of a clip tells
+_DAMAGED: Final = f"{PACK}/"
 KINDS: Final = f"files that end in {ENDINGS}"
 _OF_ALL: Final = "*"  # no clip's plain name
-BESIDE_CLIPS: Final = (".json", ".txt", ".md", ".csv", ".xml", ".yaml", ".yml", ".cfg", ".log")  # not named as skipped
+# not named as skipped
+BESIDE_CLIPS: Final = (".json", ".txt", ".md", ".csv", ".xml", ".yaml", ".yml", ".cfg", ".log")
 PICTURES: Final = (".jpg", ".jpeg", ".png", ".heic", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
 
 def list_clips(raw: Path, suffix: str = "") -> list[str]:
-    """Sorted paths of video files anywhere below `raw`, without hidden ones; empty without such a folder.
+    """Sorted paths of video files anywhere below `raw`, without hidden ones; empty without such a
+    folder.
 
-    suffix: what follows their names; ".json" lists the files of `detect`. Links to folders are followed, without
-    cycles.
+    suffix: what follows their names; ".json" lists the files of `detect`. Links to folders are
+    followed, without cycles.
     """
     files = (file for file in list_files(raw) if file.endswith(suffix))
-    return [file for file in files if PurePath(file.removesuffix(suffix)).suffix.lower() in EXTENSIONS]
+    return [
+        file for file in files if PurePath(file.removesuffix(suffix)).suffix.lower() in EXTENSIONS
+    ]
 
 
 def list_images(raw: Path) -> list[str]:
@@ -80,7 +96,9 @@ def list_images(raw: Path) -> list[str]:
 
 
 def describe_others(raw: Path) -> str:
-    """ "skipped 2 files of other kinds: a.heic, b.jpg"; "" if there are only clips, labels, tables and texts."""
+    """ "skipped 2 files of other kinds: a.heic, b.jpg"; "" if there are only clips, labels, tables
+    and texts.
+    """
     others = []
     for file in list_files(raw):
         is_known = PurePath(file).suffix.lower() in (*EXTENSIONS, *BESIDE_CLIPS)
@@ -99,7 +117,11 @@ def images_hint(raw: Path) -> str:
         return f" ({packed[0]}: unpack it)"
     images = list_images(raw)
     numbered = "clip.gif" if images and images[0].casefold().endswith(".gif") else "%06d.jpg"
-    return f" ({len(images):,} images; make a clip of them: ffmpeg -i {numbered} clip.mp4)" if images else ""
+    return (
+        f" ({len(images):,} images; make a clip of them: ffmpeg -i {numbered} clip.mp4)"
+        if images
+        else ""
+    )
 
 
 def list_files(raw: Path) -> list[str]:
@@ -108,13 +130,23 @@ def list_files(raw: Path) -> list[str]:
     for folder, folders, names in os.walk(raw, followlinks=True):
         resolved = Path(folder).resolve()
         shown = (name for name in folders if not name.startswith("."))
-        folders[:] = sorted(name for name in shown if not resolved.is_relative_to(os.path.realpath(f"{folder}/{name}")))
-        files += [(Path(folder) / name).relative_to(raw).as_posix() for name in names if not name.startswith(".")]
+        folders[:] = sorted(
+            name
+            for name in shown
+            if not resolved.is_relative_to(os.path.realpath(f"{folder}/{name}"))
+        )
+        files += [
+            (Path(folder) / name).relative_to(raw).as_posix()
+            for name in names
+            if not name.startswith(".")
+        ]
     return sorted(files)
 
 
 def entries(folder: Path) -> list[os.DirEntry[str]]:
-    """Entries of a folder, unsorted, without hidden ones (a Mac's ._<clip>.mp4); empty for a missing folder."""
+    """Entries of a folder, unsorted, without hidden ones (a Mac's ._<clip>.mp4); empty for a
+    missing folder.
+    """
     if not folder.is_dir():
         return []
     with os.scandir(folder) as found:
@@ -147,7 +179,10 @@ class ClipLabels:
                 (folders if is_folder(entry) else files).add(entry.name)
             if PACK in files:
                 try:
-                    files.update(f"{PACK}/{name}" for name in packed_names(self._raw / KEYPOINTS / folder / PACK))
+                    files.update(
+                        f"{PACK}/{name}"
+                        for name in packed_names(self._raw / KEYPOINTS / folder / PACK)
+                    )
                 except OSError:
                     files.add(_DAMAGED)
             self._listed[folder] = listed = (files, folders)
@@ -161,11 +196,16 @@ class ClipLabels:
             files, folders = self.find_similar(name, folder)
         stems = (_stem(name), *(_stem(name) + suffix for suffix in (*SUFFIXES, *UNREAD)))
         by_stem = any(path.rpartition("/")[2] in stems for path in (*files, *folders))
-        others = (other for other in self._called.get(_stem(clip), ()) if other != clip) if by_stem else ()
+        others = (
+            (other for other in self._called.get(_stem(clip), ()) if other != clip)
+            if by_stem
+            else ()
+        )
         return VideoTexts(clip, files=(clip, *others, *files), label_folders=folders)
 
     def find(self, clip: str, folder: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """A clip's labels in `keypoints/<folder>`: one file or one folder; both empty if it has none.
+        """A clip's labels in `keypoints/<folder>`: one file or one folder; both empty if it has
+        none.
 
         If there is only a file of an unsupported kind, that file: reading it raises the error.
         """
@@ -186,7 +226,8 @@ class ClipLabels:
         return (), ()
 
     def find_similar(self, clip: str, folder: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """As `find`: labels that seem to be the clip's, but have another name or lie in another folder.
+        """As `find`: labels that seem to be the clip's, but have another name or lie in another
+        folder.
 
         `file_names.require_own_name` raises the error.
         """
@@ -204,7 +245,9 @@ class ClipLabels:
         return (), ()
 
     def _list_similar(self, folder: str) -> dict[str, str]:
-        """Labels that are of no clip, also those a folder deeper, by plain name; _OF_ALL: a file as of all clips."""
+        """Labels that are of no clip, also those a folder deeper, by plain name; _OF_ALL: a file as
+        of all clips.
+        """
         if folder in self._similar:
             return self._similar[folder]
         found = self._similar[folder] = {}
@@ -217,12 +260,16 @@ class ClipLabels:
                 key = _OF_ALL
             found[key] = name
             if name in folders:
-                for inner in sorted(entry.name for entry in entries(self._raw / KEYPOINTS / folder / name)):
+                for inner in sorted(
+                    entry.name for entry in entries(self._raw / KEYPOINTS / folder / name)
+                ):
                     found.setdefault(plain(inner), f"{name}/{inner}")
         return found
 
     def _is_of_a_clip(self, folder: str, name: str) -> bool:
-        """Whether `find` takes a name in `keypoints/<folder>` for a clip's labels, or it is a folder of clips."""
+        """Whether `find` takes a name in `keypoints/<folder>` for a clip's labels, or it is a
+        folder of clips.
+        """
         path = f"{folder}/{name}" if folder else name
         if name in self._stems or _stem(name) in self._stems or _stem(_stem(name)) in self._stems:
             return True
@@ -232,11 +279,16 @@ class ClipLabels:
 
 
 def _require_folder_name(raw: Path) -> None:
-    """Raise RawDataError for `Keypoints`, `keypoint` or `keypoints.zip` without a folder `keypoints`."""
+    """Raise RawDataError for `Keypoints`, `keypoint` or `keypoints.zip` without a folder
+    `keypoints`.
+    """
     if (raw / KEYPOINTS).is_dir():
         return
     for entry in entries(raw):
-        if plain(entry.name) not in (KEYPOINTS, "keypoint") or PurePath(entry.name).suffix.lower() in VIDEOS:
+        if (
+            plain(entry.name) not in (KEYPOINTS, "keypoint")
+            or PurePath(entry.name).suffix.lower() in VIDEOS
+        ):
             continue
         found = "a file"
         do = f"Write a file for each clip, named as the clip, into {KEYPOINTS}/."
@@ -246,7 +298,9 @@ def _require_folder_name(raw: Path) -> None:
         elif entry.name.casefold().endswith(PACKED):
             found = "a packed file"
             do = f"Unpack it into {KEYPOINTS}/."
-        raise RawDataError(raw / entry.name, FOLDER, f"keypoint files in a folder {KEYPOINTS}/", found, do)
+        raise RawDataError(
+            raw / entry.name, FOLDER, f"keypoint files in a folder {KEYPOINTS}/", found, do
+        )
 
 
 def _stem(clip: str) -> str:
@@ -260,12 +314,17 @@ def labels_of(raw: Path, video: RawVideo) -> Path | None:
 
 
 def require_own_labels(video: RawVideo, labels: Path) -> None:
-    """Raise RawDataError if the labels of a clip (`ClipLabels.video`) may belong to another clip."""
+    """Raise RawDataError if the labels of a clip (`ClipLabels.video`) may belong to another
+    clip.
+    """
     clips = [file for file in video.files if file.parts[0] != KEYPOINTS]
     if len(clips) > 1:
         own = PurePath(KEYPOINTS, video.name)
         actual = f"{', '.join(sorted(map(str, clips)))}, which share this name"
-        do = f"Name each clip's labels by its whole file name: {own}.json (.txt, .csv), or the folder {own}/."
+        do = (
+            f"Name each clip's labels by its whole file name: {own}.json (.txt, .csv), or the "
+            f"folder {own}/."
+        )
         raise RawDataError(labels, "name", "labels of one clip", actual, do)
 
 
@@ -293,15 +352,20 @@ class ClipFiles:
         Raises RawDataError for a file that `detect` did not write: it is never replaced.
         """
         if len(os.fsencode(self.file.name)) > LONGEST_NAME:
-            raise OSError(errno.ENAMETOOLONG, "File name too long. Rename the clip.", str(self.file))
+            raise OSError(
+                errno.ENAMETOOLONG, "File name too long. Rename the clip.", str(self.file)
+            )
         if (file := detected_file(self.out, self.clip)) is None:
             return False
         if file != self.file:
             return packed_entry(file).comment == self.fingerprint.encode()
         info = read_info(self.file)
         if info.get("description") != MADE_BY:
-            actual, do = "another one, which is left as it is", "Move it, or name another folder."
-            raise RawDataError(self.file, "description", f"a file that `{MADE_BY}` has written", actual, do)
+            actual = "another one, which is left as it is"
+            do = "Move it, or name another folder."
+            raise RawDataError(
+                self.file, "description", f"a file that `{MADE_BY}` has written", actual, do
+            )
         return info.get("fingerprint") == self.fingerprint and is_whole(self.file)
 
 
@@ -333,7 +397,9 @@ def read_info(file: Path | None) -> dict[str, Any]:
 
 
 def moved_frames(clip: Video) -> NDArray[np.int64] | None:
-    """Frames, ascending, before which the camera moved, by the clip's file of `detect`; None without one."""
+    """Frames, ascending, before which the camera moved, by the clip's file of `detect`; None
+    without one.
+    """
     if (file := detected_file(clip.root / KEYPOINTS, clip.path)) is None:
         return None
     return _read_moved_frames(file, state_of(file.parent if file.parent.name == PACK else file))
@@ -345,5 +411,7 @@ def _read_moved_frames(file: Path, _state: tuple[int, int]) -> NDArray[np.int64]
         return None
     with open_regular(file) as stream:  # a line for each image; people follow
         images = itertools.takewhile(lambda line: not line.startswith(b"],"), stream)
-        moved = [re.search(rb'"frame_index": (\d+)', line) for line in images if b'"camera": ' in line]
+        moved = [
+            re.search(rb'"frame_index": (\d+)', line) for line in images if b'"camera": ' in line
+        ]
     return np.array([int(match[1]) for match in moved if match], np.int64)

@@ -62,7 +62,9 @@ class DetectionPlan:
         return dict(self.refused) | {files.clip: why for files, why in self.failed.items()}
 
     def is_unchanged(self, files: ClipFiles) -> bool:
-        """Whether a clip still has the pixels for which its file is planned, as seen by this machine."""
+        """Whether a clip still has the pixels for which its file is planned, as seen by this
+        machine.
+        """
         kind = {
             "version": VERSION,
             "detector": self.about["detector"],
@@ -70,25 +72,32 @@ class DetectionPlan:
             "options": self.about["options"],
         }
         try:
-            return _files(self.out, Video(self.raw, files.clip), kind).fingerprint == files.fingerprint
+            return (
+                _files(self.out, Video(self.raw, files.clip), kind).fingerprint == files.fingerprint
+            )
         except (RawDataError, OSError):
             return False
 
     @property
     def again(self) -> str:
         """The command that retries clips that were given up."""
-        options = [f"{field.name}={getattr(self.detector, field.name)}" for field in fields(self.detector)]
+        options = [
+            f"{field.name}={getattr(self.detector, field.name)}" for field in fields(self.detector)
+        ]
         words = [word for option in options for word in ("--set", option)]
-        raw, to = from_here(self.raw), from_here(self.out)
+        raw = from_here(self.raw)
+        to = from_here(self.out)
         return command("detect", raw, "--out", to, "--detector", self.detector.name, *words)
 
 
 def detected_otherwise(
     out: Path, clips: Iterable[str], detector: Detector, options: Mapping[str, Any] | None = None
 ) -> list[str]:
-    """Clips with keypoints of another detector or other options: "2 clips by rtmpose with another every".
+    """Clips with keypoints of another detector or other options: "2 clips by rtmpose with another
+    every".
 
-    options: its `identity`. None: its weights are not downloaded, so only N of `--every N` is compared.
+    options: its `identity`. None: its weights are not downloaded, so only N of `--every N` is
+    compared.
     """
     now: dict[str, Any] = {"every": detector.every} if detector.every > 1 else {}
     if options is not None:
@@ -110,14 +119,17 @@ def detected_otherwise(
 
 
 def usual_detector(raw: Path) -> str:
-    """The default detector: `demo` for demo data, else `rtmpose`. raw: a folder of clips, or a clip."""
+    """The default detector: `demo` for demo data, else `rtmpose`. raw: a folder of clips, or a
+    clip.
+    """
     return "demo" if is_stand_in(raw.parent if raw.is_file() else raw) else "rtmpose"
 
 
 def unlabelled_clips(raw: Path, *, by_any_detector: bool = False) -> list[str]:
     """Clips below `raw` without another tool's labels: `detect` may write theirs.
 
-    by_any_detector: also without labels of `detect`, whatever the detector. Raises ConfigError as `_clips_of`.
+    by_any_detector: also without labels of `detect`, whatever the detector. Raises ConfigError as
+    `_clips_of`.
     """
     raw, clips = _clips_of(raw)
     labels = ClipLabels(raw, clips)
@@ -136,28 +148,42 @@ def _is_labelled(raw: Path, labels: ClipLabels, clip: str, by_any_detector: bool
 
 
 def plan_detection(
-    raw: Path, out: Path, detector: Detector, only: Sequence[str] | None = None, part: Part | None = None
+    raw: Path,
+    out: Path,
+    detector: Detector,
+    only: Sequence[str] | None = None,
+    part: Part | None = None,
 ) -> DetectionPlan:
-    """Compare the clips below `raw`, or the clip `raw`, with the files in `out`. `only`, `part`: plan these clips only.
+    """Compare the clips below `raw`, or the clip `raw`, with the files in `out`. `only`, `part`:
+    plan these clips only.
 
-    Writes nothing. Raises ConfigError without any clip and for a stand-in detector on real data, MissingAssets for
-    missing weights, PlugInError if another package's detector fails.
+    Writes nothing. Raises ConfigError without any clip and for a stand-in detector on real data,
+    MissingAssets for missing weights, PlugInError if another package's detector fails.
     """
     one_clip = raw.is_file()  # the other files in `out` are of other clips
     raw, clips = _clips_of(raw)
     demo = is_stand_in(raw)
     if detector.stand_in and not demo:
         raise ConfigError(
-            f"{detector.name} finds people only in demo data, but {raw} is real data. Use another detector, or the "
-            "output of another tool (docs/datasets/videos.md)."
+            f"{detector.name} finds people only in demo data, but {raw} is real data. Use "
+            "another detector, or the output of another tool (docs/datasets/videos.md)."
         )
     options = identity(detector)
-    kind = {"version": VERSION, "detector": detector.name, "detector_version": detector.version, "options": options}
+    kind = {
+        "version": VERSION,
+        "detector": detector.name,
+        "detector_version": detector.version,
+        "options": options,
+    }
     lost = {} if one_clip else _find_lost_clips(raw, out, clips)
     clips = clips if only is None else list(only)
     clips = clips if part is None else list(part.share(clips))
-    before = {files.fingerprint: files for files in lost.values()}  # of the same pixels, by the same detector
-    missing, renamed, failed, done = [], dict[ClipFiles, ClipFiles](), {}, 0
+    # of the same pixels, by the same detector
+    before = {files.fingerprint: files for files in lost.values()}
+    missing = []
+    renamed = dict[ClipFiles, ClipFiles]()
+    failed = {}
+    done = 0
     refused: dict[str, str] = {}
     for clip in clips:
         try:
@@ -177,21 +203,38 @@ def plan_detection(
             renamed[files] = before.pop(files.fingerprint)
         else:
             missing.append(files)
-    about = {"detector": detector.name, "version": detector.version, "options": options, "stand_in": demo}
-    gone = (detected_file(out, clip) for clip, files in lost.items() if files not in renamed.values())
+    about = {
+        "detector": detector.name,
+        "version": detector.version,
+        "options": options,
+        "stand_in": demo,
+    }
+    gone = (
+        detected_file(out, clip) for clip, files in lost.items() if files not in renamed.values()
+    )
     orphans = [file.relative_to(out).as_posix() for file in gone if file is not None]
     weights = terms(detector) if missing or failed else []
-    return DetectionPlan(raw, out, detector, about, missing, renamed, failed, done, refused, orphans, weights)
+    return DetectionPlan(
+        raw, out, detector, about, missing, renamed, failed, done, refused, orphans, weights
+    )
 
 
 def _clips_of(raw: Path) -> tuple[Path, list[str]]:
-    """A folder and its clips; for a clip, its folder and itself. Raises ConfigError if there is none."""
+    """A folder and its clips; for a clip, its folder and itself. Raises ConfigError if there is
+    none.
+    """
     if raw.is_file():
         if raw.suffix.lower() not in EXTENSIONS:
-            raise ConfigError(f"{raw}: expected a clip or a folder of clips, {KINDS}; found another file")
+            raise ConfigError(
+                f"{raw}: expected a clip or a folder of clips, {KINDS}; found another file"
+            )
         return raw.parent, [raw.name]
     if not (clips := list_clips(raw)):
-        reason = f"no clips in this folder{images_hint(raw)}" if raw.is_dir() else "no such file or folder"
+        reason = (
+            f"no clips in this folder{images_hint(raw)}"
+            if raw.is_dir()
+            else "no such file or folder"
+        )
         raise ConfigError(f"{raw}: {reason}. Name a folder with {KINDS}.")
     return raw, clips
 
@@ -208,7 +251,8 @@ def _files(out: Path, video: Video, kind: Mapping[str, Any]) -> ClipFiles:
 
 
 def _was_misread(out: Path, raw: Path, clip: str) -> bool:
-    """Whether an earlier version, whose files have no record, decoded other images, or ended at a damaged frame.
+    """Whether an earlier version, whose files have no record, decoded other images, or ended at a
+    damaged frame.
 
     By the first frame and the header: conversion decodes all frames, and refuses such a file.
     """
@@ -223,7 +267,8 @@ def _was_misread(out: Path, raw: Path, clip: str) -> bool:
 
 def _find_lost_clips(raw: Path, out: Path, clips: Sequence[str]) -> dict[str, ClipFiles]:
     """Files of `detect` whose clips are gone from `raw` (deleted or renamed), by clip."""
-    lost, files = {}, list_clips(out, ".json")
+    lost = {}
+    files = list_clips(out, ".json")
     for pack in (path for path in list_files(out) if PurePath(path).name == PACK):
         with contextlib.suppress(OSError):  # its clips have their errors
             files += [f"{pack.removesuffix(PACK)}{name}" for name in pack_index(out / pack)]

@@ -1,1 +1,3 @@
-"""Commands of `python -m pipeline`: one file each, with `options(parser)` and `run(args) -> exit code`."""
+"""Commands of `python -m pipeline`: one file each, with `options(parser)` and `run(args) -> exit
+code`.
+"""

@@ -28,22 +28,36 @@ def _options(sub: argparse.ArgumentParser) -> None:
     add("names", nargs="*", metavar="SECTION[.KEY]", help="Sections or keys to print")
     add("--all", action="store_true", help="Also print settings that have their default")
     json_option(sub)
-    add("--check", action="store_true", help="Only check the file. Exits with 1 if training would be refused")
-    add("--config", type=PATH, metavar="FILE", help="Settings file (default: LUIGI_CONFIG_PATH, else ./luigi.cfg)")
+    add(
+        "--check",
+        action="store_true",
+        help="Only check the file. Exits with 1 if training would be refused",
+    )
+    add(
+        "--config",
+        type=PATH,
+        metavar="FILE",
+        help="Settings file (default: LUIGI_CONFIG_PATH, else ./luigi.cfg)",
+    )
     sub.set_defaults(complete=lambda _: None)  # `run` reads and checks every `--set`
 
 
 def _run(args: argparse.Namespace) -> int:
-    """Read, check and show luigi.cfg. Problems that concern only training are warnings; with --check, exit 1."""
+    """Read, check and show luigi.cfg. Problems that concern only training are warnings; with
+    --check, exit 1.
+    """
     file = args.config or settings_file()
-    s, packages = sections.load(file), sections.Declared.load()
+    s = sections.load(file)
+    packages = sections.Declared.load()
     for package in packages:
         package.check(s)
     chosen = _choose(list(effective(s)), args.names)
     if not (args.all or args.names):
         chosen = [setting for setting in chosen if setting.value != setting.default]
     if args.json:
-        console.show_json({"file": str(file.resolve()), "settings": [setting._asdict() for setting in chosen]})
+        console.show_json(
+            {"file": str(file.resolve()), "settings": [setting._asdict() for setting in chosen]}
+        )
     elif not args.check:
         _show(file, chosen)
     try:
@@ -51,7 +65,9 @@ def _run(args: argparse.Namespace) -> int:
             package.check_inputs(s)
     except ConfigError as error:
         message = str(error).removesuffix(".")
-        err.print(f"{console.DOUBT} {plain(f'{message}. This is needed for training, not for `Data`.')}")
+        err.print(
+            f"{console.DOUBT} {plain(f'{message}. This is needed for training, not for `Data`.')}"
+        )
         return 1 if args.check else 0
     if args.check and (missing := missing_files(Recipe.by_settings(s))):
         for text in missing:
@@ -69,24 +85,33 @@ def _show(file: Path, settings: Sequence[SettingValue]) -> None:
     for style in ("bold", "", "dim"):
         table.add_column(overflow="fold", style=style)
     for setting in settings:
-        value, default = text_of(setting.value), text_of(setting.default)
+        value = text_of(setting.value)
+        default = text_of(setting.default)
         about = "required" if default == REQUIRED else f"default: {default}"
         table.add_row(setting.name, plain(value), plain("" if value == default else about))
     console.show(table)
 
 
 def _choose(settings: Sequence[SettingValue], names: Sequence[str]) -> list[SettingValue]:
-    """Settings that SECTION or SECTION.KEY names, in their order. Raises ConfigError for an unknown name."""
+    """Settings that SECTION or SECTION.KEY names, in their order. Raises ConfigError for an unknown
+    name.
+    """
     sections = list(dict.fromkeys(setting.section for setting in settings))
     for name in names:
-        section, _, key = (name, "", "") if name in sections or "." not in name else name.rpartition(".")
+        section, _, key = (
+            (name, "", "") if name in sections or "." not in name else name.rpartition(".")
+        )
         if section not in sections:
             close = did_you_mean(section, sections)
             raise ConfigError(f"no section {section!r}{close} known: {', '.join(sections)}")
         keys = [setting.key for setting in settings if setting.section == section]
         if key and key not in keys:
-            raise ConfigError(f"[{section}] has no key {key!r}{did_you_mean(key, keys)} known: {', '.join(keys)}")
-    return [setting for setting in settings if not names or {setting.section, setting.name} & set(names)]
+            raise ConfigError(
+                f"[{section}] has no key {key!r}{did_you_mean(key, keys)} known: {', '.join(keys)}"
+            )
+    return [
+        setting for setting in settings if not names or {setting.section, setting.name} & set(names)
+    ]
 
 
 def text_of(value: Any) -> str:
@@ -110,16 +135,23 @@ def effective(s: Settings) -> Iterator[SettingValue]:
             yield from (value for spec in s.streams for value in _values_of(spec.name, spec.stream))
         if section == "detect" and s.detector is not None:
             yield from _values_of(s.detector.name, s.detector)
-    shown = [name for name in datasets.names() if name in s.data.datasets or name in s.source.sections]
+    shown = [
+        name for name in datasets.names() if name in s.data.datasets or name in s.source.sections
+    ]
     for name in (name for name in shown if name not in datasets.broken(shown)):
         yield from _values_of(name, s.dataset(name), shared=fields(Dataset))
     for package in sections.Declared.load():
         yield from package.values(s)
     for name in sorted(LUIGI & s.source.sections.keys()):  # Luigi has more keys, and their defaults
-        yield from (SettingValue(name, key, text, "Luigi's own") for key, text in s.source.section(name).items())
+        yield from (
+            SettingValue(name, key, text, "Luigi's own")
+            for key, text in s.source.section(name).items()
+        )
 
 
-def _values_of(section: str, record: Any, shared: Sequence[Field[Any]] = ()) -> Iterator[SettingValue]:
+def _values_of(
+    section: str, record: Any, shared: Sequence[Field[Any]] = ()
+) -> Iterator[SettingValue]:
     for field in (field for field in fields(record) if field not in shared):
         default = REQUIRED if field.default is MISSING else field.default
         yield SettingValue(section, field.name, getattr(record, field.name), default)

@@ -36,7 +36,9 @@ from pipeline.settings.file import PATH
 def _options(sub: argparse.ArgumentParser) -> None:
     split_arguments(sub)
     cache_option(sub, required=True)
-    sub.add_argument("--raw", type=PATH, help="The dataset's raw folder (with --retry: as recorded)")
+    sub.add_argument(
+        "--raw", type=PATH, help="The dataset's raw folder (with --retry: as recorded)"
+    )
     help_ = "Folder of SMPL's files, for datasets that need them (default: [paths] body)"
     sub.add_argument("--body", type=PATH, help=help_)
     setting_options(sub, "convert", "workers")
@@ -45,12 +47,16 @@ def _options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(DROP, action="store_true", help=help_)
     mode = sub.add_mutually_exclusive_group()
     setting_options(sub, "convert", "strict", group=mode)
-    mode.add_argument("--retry", action="store_true", help="Retry failed videos even if they have not changed")
+    mode.add_argument(
+        "--retry", action="store_true", help="Retry failed videos even if they have not changed"
+    )
     part_option(mode, "new and changed videos")
 
 
 def _run(args: argparse.Namespace) -> int:
-    """Convert one split and print its accounting. Returns 1 for problems, and if --retry failed again."""
+    """Convert one split and print its accounting. Returns 1 for problems, and if --retry failed
+    again.
+    """
     plan = _plan(args)
     if args.part is not None:
         return _run_part(args, plan)
@@ -72,9 +78,17 @@ def _run(args: argparse.Namespace) -> int:
     result.line(f"{plan.name}: {conversion.did or 'converted'} (why: {plan.why})")
     result.lines(accounting_lines(conversion.totals, conversion.not_counted), indent=2)
     every = command("status", "--all", "--cache", str(args.cache))
-    result.lines(few([f"rejected {account.rejection}" for account in conversion.rejected], FEW, every), DOUBT, 2)
+    result.lines(
+        few([f"rejected {account.rejection}" for account in conversion.rejected], FEW, every),
+        DOUBT,
+        2,
+    )
     _add_without_rows(result, plan, conversion.totals)
-    result.lines(few([f"note {note}" for note in (*conversion.doubts, *conversion.notes)], FEW, every), DOUBT, 2)
+    result.lines(
+        few([f"note {note}" for note in (*conversion.doubts, *conversion.notes)], FEW, every),
+        DOUBT,
+        2,
+    )
     result.lines(plan.renamed_lines, indent=2)
     result.exit_code = int(args.retry and bool(conversion.rejected))
     return _end(result, plan, [*conversion.problems, *few(conversion.damaged, FEW, every)])
@@ -83,7 +97,9 @@ def _run(args: argparse.Namespace) -> int:
 def _run_part(args: argparse.Namespace, plan: convert.ConversionPlan) -> int:
     """Read a part's share of the videos. Returns 1 if some cannot be read now."""
     if args.drop_removed:
-        raise PipelineError(f"--part: not allowed with {DROP}, which belongs to the command that commits")
+        raise PipelineError(
+            f"--part: not allowed with {DROP}, which belongs to the command that commits"
+        )
     result = CommandResult(None)
     with bar(f"convert {plan.name}", err, unit="video") as progress:
         read = functools.partial(read_videos, plan, workers=args.cfg.workers, dask=args.cfg.dask)
@@ -105,7 +121,9 @@ def _plan(args: argparse.Namespace) -> convert.ConversionPlan:
     check_own_folder(args.raw, dataset)
     body = body_of(args, dataset, demo=is_stand_in(args.raw))
     drop = args.drop_removed or args.cfg.convert.removed == "drop"
-    return convert.plan_conversion(dataset, args.split, raw=args.raw, root=args.cache, body=body, drop_removed=drop)
+    return convert.plan_conversion(
+        dataset, args.split, raw=args.raw, root=args.cache, body=body, drop_removed=drop
+    )
 
 
 def accounting_lines(totals: Any, not_counted: str = "") -> Iterator[str]:
@@ -123,7 +141,9 @@ def _add_without_rows(result: CommandResult, plan: convert.ConversionPlan, total
     """Add the numbers of videos without rows for a harmless reason, and of rejected videos."""
     rejected = totals["videos"]["set_aside"]
     for why in sorted(plan.dataset.harmless & rejected.keys()):
-        result.line(f"{count(rejected[why], 'video')} without rows: {why}, {reason(why).meaning}", IDLE, 2)
+        result.line(
+            f"{count(rejected[why], 'video')} without rows: {why}, {reason(why).meaning}", IDLE, 2
+        )
     automatic = {NOT_NOW, *plan.dataset.harmless}
     if failed := sum(n for why, n in rejected.items() if why not in automatic):
         again = command("convert", plan.name, "--retry", "--cache", str(plan.root))
@@ -136,8 +156,13 @@ def _end(result: CommandResult, plan: convert.ConversionPlan, problems: Sequence
     result.problems += problems
     if plan.dataset.uses_body and plan.body is None:
         folder = f"{plan.root}/{plan.name}"
-        again = command("convert", plan.name, "--raw", str(plan.raw), "--cache", str(plan.root), "--body", "DIR")
-        what = f"{plan.name}: converted without a body model: no 3D joints. To add them, before extracting features,"
+        again = command(
+            "convert", plan.name, "--raw", str(plan.raw), "--cache", str(plan.root), "--body", "DIR"
+        )
+        what = (
+            f"{plan.name}: converted without a body model: no 3D joints. To add them, before "
+            "extracting features,"
+        )
         result.line(f"{what} delete {folder}, then: {again}", DOUBT)
     return result.print()
 
@@ -145,6 +170,7 @@ def _end(result: CommandResult, plan: convert.ConversionPlan, problems: Sequence
 COMMAND: Final = Command(
     _options,
     _run,
-    reads=lambda args: () if args.retry else (args.dataset, "convert", *BODY),  # --retry: the recorded options
+    # --retry: the recorded options
+    reads=lambda args: () if args.retry else (args.dataset, "convert", *BODY),
     kept=SHARDS_KEPT,
 )

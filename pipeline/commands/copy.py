@@ -1,4 +1,6 @@
-"""`python -m pipeline copy`: copy splits and their streams into another cache, without rows of replaced videos."""
+"""`python -m pipeline copy`: copy splits and their streams into another cache, without rows of
+replaced videos.
+"""
 
 from __future__ import annotations
 
@@ -24,18 +26,28 @@ def _options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--to", type=ROOT, required=True, help="Folder or URL of the new cache")
     help_ = "Comma-separated streams to copy; '' for none (default: all)"
     sub.add_argument("--streams", metavar="NAMES", help=help_)
-    sub.add_argument("--tag", metavar="NAME", help="Copy all that a tag of an earlier version names, and only that")
+    sub.add_argument(
+        "--tag",
+        metavar="NAME",
+        help="Copy all that a tag of an earlier version names, and only that",
+    )
 
 
 def _run(args: argparse.Namespace) -> int:
-    """Copy and check splits; print a line for each, and for each incomplete stream. Returns 1 for damage."""
+    """Copy and check splits; print a line for each, and for each incomplete stream. Returns 1 for
+    damage.
+    """
     problems = list[str]()
     if os.path.realpath(args.cache) == os.path.realpath(args.to):
         raise PipelineError(f"--to {args.to}: this is the cache itself. Name a new folder.")
     _refuse_other_files(args.to)
     names = _copy_tag(args) if args.tag else _copy_splits(args, problems)
     with bar("verify", err) as progress:
-        problems += cache.verify(args.to, fast=True, progress=progress, splits=names).problems if names else ()
+        problems += (
+            cache.verify(args.to, fast=True, progress=progress, splits=names).problems
+            if names
+            else ()
+        )
     for problem in problems:
         out.print(f"{WRONG} {plain(problem)}")
     return 1 if problems else 0
@@ -43,22 +55,37 @@ def _run(args: argparse.Namespace) -> int:
 
 def _refuse_other_files(to: cache.Root) -> None:
     """Raise PipelineError for a folder with files that is no cache."""
-    if isinstance(to, Path) and to.is_dir() and not (to / "zarr.json").exists() and not cache.FeatureCache(to):
-        names = [file.name for file in to.iterdir() if file.name != "lost+found" and not file.name.startswith(".")]
+    if (
+        isinstance(to, Path)
+        and to.is_dir()
+        and not (to / "zarr.json").exists()
+        and not cache.FeatureCache(to)
+    ):
+        names = [
+            file.name
+            for file in to.iterdir()
+            if file.name != "lost+found" and not file.name.startswith(".")
+        ]
         if names:
-            raise PipelineError(f"--to {to}: holds other files, such as {min(names)}. Name a new folder, or a cache.")
+            raise PipelineError(
+                f"--to {to}: holds other files, such as {min(names)}. Name a new folder, or a "
+                "cache."
+            )
 
 
 def _copy_tag(args: argparse.Namespace) -> Sequence[str]:
     if args.splits or args.streams is not None:
-        raise PipelineError("--tag copies all that the tag names: leave out the splits and --streams")
+        raise PipelineError(
+            "--tag copies all that the tag names: leave out the splits and --streams"
+        )
     names = cache.copy_tag(args.cache, args.tag, args.to)
     out.print(plain(f"tag {args.tag}: copied {', '.join(names)}"))
     return names
 
 
 def _copy_splits(args: argparse.Namespace, problems: list[str]) -> Sequence[str]:
-    cached, opened = cache.open(args.cache), dict[str, cache.Split]()
+    cached = cache.open(args.cache)
+    opened = dict[str, cache.Split]()
     for name in choose_splits(args.splits, cached.splits):
         try:
             opened[name] = cached[name]
@@ -68,18 +95,27 @@ def _copy_splits(args: argparse.Namespace, problems: list[str]) -> Sequence[str]
     streams = None if args.streams is None else [name for name in args.streams.split(",") if name]
     stored = sorted({stream for name in names for stream in opened[name].streams})
     if unknown := [name for name in streams or () if name not in stored]:
-        raise PipelineError(f"--streams {unknown[0]}: these splits have {', '.join(stored) or 'no streams'}")
+        raise PipelineError(
+            f"--streams {unknown[0]}: these splits have {', '.join(stored) or 'no streams'}"
+        )
     for name in names:
-        own = None if streams is None else [stream for stream in streams if stream in opened[name].streams]
+        own = (
+            None
+            if streams is None
+            else [stream for stream in streams if stream in opened[name].streams]
+        )
         with bar(f"copy {name}", err, unit="row") as progress:
             copied = cache.copy_split(args.cache, name, args.to, streams=own, progress=progress)
         wrote = [count(copied.rows, "row")] if copied.wrote_rows else []
         wrote += [", ".join(copied.streams)] if copied.streams else []
-        out.print(plain(f"{name}: copied {' with '.join(wrote)}" if wrote else f"{name}: up to date"))
+        out.print(
+            plain(f"{name}: copied {' with '.join(wrote)}" if wrote else f"{name}: up to date")
+        )
         for stream, rows in copied.missing.items():
             extract = command("extract", name, "--cache", str(args.cache), "--stream", stream)
             missing = (
-                f"{stream} of {name} is incomplete: {copied.rows - rows:,} of {count(copied.rows, 'row')} copied, "
+                f"{stream} of {name} is incomplete: {copied.rows - rows:,} of "
+                f"{count(copied.rows, 'row')} copied, "
             )
             missing += f"{rows:,} missing in {args.cache}, too"
             out.print(f"{DOUBT} {plain(f'{missing}. To add them: {extract}')}, then copy again")

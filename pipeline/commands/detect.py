@@ -32,7 +32,11 @@ def _options(sub: argparse.ArgumentParser) -> None:
     )
     known = ", ".join(detectors.names())
     add("--detector", help=f"{known} (default: from [detect], else rtmpose, or demo for demo data)")
-    add("--weights", metavar="FILE|pretrained", help="the network's weights (pretrained: downloaded once)")
+    add(
+        "--weights",
+        metavar="FILE|pretrained",
+        help="the network's weights (pretrained: downloaded once)",
+    )
     help_ = "option of the detector, such as min_score=0.5 (repeatable)"
     add("--set", action="append", default=[], metavar="NAME=VALUE", help=help_)
     every_option(sub)
@@ -55,7 +59,9 @@ def _run(args: argparse.Namespace) -> int:
     for made in detected_otherwise(plan.out, missing, detector, plan.about["options"]):
         err.print(f"  {DOUBT} replaces keypoints of {plain(made)}")
     with bar(f"detect {args.raw.name}", err, unit="frame") as progress:
-        report = detect_planned(plan, args.cfg.detect, dask=args.cfg.dask, part=args.part, progress=progress)
+        report = detect_planned(
+            plan, args.cfg.detect, dask=args.cfg.dask, part=args.part, progress=progress
+        )
     if args.json:
         show_json(report.as_dict() | {"stand_in": detector.stand_in})
         return 1 if report.problems or report.damaged else 0
@@ -64,7 +70,10 @@ def _run(args: argparse.Namespace) -> int:
     elif report.packed:
         out.print(report.packed_text)
     if args.part is not None:
-        out.print(f"part {args.part} of the clips has ended. The same command without --part detects missing ones")
+        out.print(
+            f"part {args.part} of the clips has ended. The same command without --part detects "
+            "missing ones"
+        )
     for clip, before in report.renamed.items():
         out.print(plain(f"renamed {before} -> {clip}, with its keypoints"))
     if report.up_to_date:
@@ -80,4 +89,6 @@ def _run(args: argparse.Namespace) -> int:
 
 
 KEPT: Final = "finished clips are kept; the same command continues with the others"
-COMMAND: Final = Command(_options, _run, reads=lambda args: [args.detector or usual_detector(args.raw)], kept=KEPT)
+COMMAND: Final = Command(
+    _options, _run, reads=lambda args: [args.detector or usual_detector(args.raw)], kept=KEPT
+)

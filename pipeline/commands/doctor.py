@@ -1,7 +1,9 @@
-"""`python -m pipeline doctor`: which parts of each download are complete or missing, and what to do.  [raw] -> tracks
+"""`python -m pipeline doctor`: which parts of each download are complete or missing, and what to
+do.  [raw] -> tracks
 
-Only names of files and folders are compared, with the parts and the known mistakes that each dataset declares
-(`pipeline.datasets.base`): seconds for a full download. Of detected keypoints, those of the first clips are read.
+Only names of files and folders are compared, with the parts and the known mistakes that each
+dataset declares (`pipeline.datasets.base`): seconds for a full download. Of detected keypoints,
+those of the first clips are read.
 """
 
 from __future__ import annotations
@@ -24,7 +26,13 @@ from pipeline.cli.text import count as count_of
 from pipeline.clips.files import EXTENSIONS, KEYPOINTS, labels_of, list_clips
 from pipeline.commands.init import tool
 from pipeline.datasets.base import Dataset, Mistake, ReleasePart, describe_error, globs
-from pipeline.datasets.downloads import OTHER_NAMES, find_archives, folders_in_part, misplaced_parts, packed_parts
+from pipeline.datasets.downloads import (
+    OTHER_NAMES,
+    find_archives,
+    folders_in_part,
+    misplaced_parts,
+    packed_parts,
+)
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.formats import smpl_files
 from pipeline.files.formats.detections import read_detections
@@ -33,10 +41,14 @@ from pipeline.files.raw import MARKER, RawVideo, files
 from pipeline.settings.file import PATH, settings_file
 from pipeline.settings.sections import SHARED, Settings, load
 
-NO_SETTINGS: Final = "Run from the project's folder, set LUIGI_CONFIG_PATH, or name the folder of the data: --raw DIR."
+NO_SETTINGS: Final = (
+    "Run from the project's folder, set LUIGI_CONFIG_PATH, or name the folder of the data: "
+    "--raw DIR."
+)
 SAMPLED: Final = 3  # clips whose keypoints are read
 OPENED: Final = 100  # clips of a split whose first frame is decoded
-TO_BE_MADE, NOT_NEEDED = "will be made", "not needed yet"  # states of missing parts that the user need not get
+TO_BE_MADE = "will be made"
+NOT_NEEDED = "not needed yet"  # states of missing parts that the user need not get
 MARKS: Final = {
     "there": DONE,
     "incomplete": "[yellow]incomplete[/yellow]",
@@ -45,7 +57,9 @@ MARKS: Final = {
     "left out": "[dim]left out[/dim]",
 }
 SPIN: Final = "data of SPIN, by fetch_data.sh of github.com/nkolot/SPIN"
-ARCHIVE: Final = "SMPL_python_v.1.1.0.zip: smpl/models/basicmodel_{}_lbs_10_207_0_v1.1.0.pkl, renamed to {}.pkl"
+ARCHIVE: Final = (
+    "SMPL_python_v.1.1.0.zip: smpl/models/basicmodel_{}_lbs_10_207_0_v1.1.0.pkl, renamed to {}.pkl"
+)
 
 
 class _BodyFiles:
@@ -55,7 +69,9 @@ class _BodyFiles:
     page = "https://smpl.is.tue.mpg.de"
     splits: tuple[str, ...] = ()
     parts = (
-        ReleasePart("SMPL, neutral", ("SMPL_NEUTRAL.{pkl,npz}",), ARCHIVE.format("neutral", "SMPL_NEUTRAL")),
+        ReleasePart(
+            "SMPL, neutral", ("SMPL_NEUTRAL.{pkl,npz}",), ARCHIVE.format("neutral", "SMPL_NEUTRAL")
+        ),
         ReleasePart("joints for spin49", (smpl_files.REGRESSOR_EXTRA,), SPIN),
         ReleasePart("Human3.6M's joints", (smpl_files.REGRESSOR_H36M,), SPIN),
         ReleasePart("mean parameters", (smpl_files.MEAN_PARAMS,), SPIN),
@@ -70,7 +86,11 @@ class _BodyFiles:
         ),
     )
     mistakes = tuple(
-        Mistake(f"{folder}basicmodel_<gender>_<version>.pkl", "has its name in SMPL's archive", "Rename it: see below.")
+        Mistake(
+            f"{folder}basicmodel_<gender>_<version>.pkl",
+            "has its name in SMPL's archive",
+            "Rename it: see below.",
+        )
         for folder in ("", "*/")
     )
 
@@ -81,7 +101,9 @@ BODY: Final = _BodyFiles()
 def _options(sub: argparse.ArgumentParser) -> None:
     help_ = "Datasets to check (default: [data] datasets; with --raw: all)"
     sub.add_argument("datasets", nargs="*", metavar="DATASET", help=help_)
-    sub.add_argument("--raw", type=PATH, help="Folder that contains <dataset>/ (default: [paths] raw)")
+    sub.add_argument(
+        "--raw", type=PATH, help="Folder that contains <dataset>/ (default: [paths] raw)"
+    )
     help_ = "Folder of SMPL's files (default: [paths] body; with --raw: none)"
     sub.add_argument("--body", type=PATH, help=help_)
     json_option(sub)
@@ -92,29 +114,40 @@ def _run(args: argparse.Namespace) -> int:
 
     Returns 1 if a part is missing, or an image folder was unpacked in part.
 
-    Raises ConfigError, PipelineError for an unknown dataset, PlugInError for a named one that cannot be loaded.
+    Raises ConfigError, PipelineError for an unknown dataset, PlugInError for a named one that
+    cannot be loaded.
     """
     if unknown := next(filter(None, map(datasets.unknown, args.datasets)), ""):
         raise PipelineError(unknown)
     settings = load(settings_file(), NO_SETTINGS) if args.raw is None else None
     enabled = _all_of(args.raw) if settings is None else settings.data.datasets
-    raw, body_folder = args.raw, args.body
+    raw = args.raw
+    body_folder = args.body
     if settings is not None:
-        raw, body_folder = settings.paths.raw, body_folder or settings.paths.body
+        raw = settings.paths.raw
+        body_folder = body_folder or settings.paths.body
     demo = settings is not None and settings.embedded.enabled
     if not demo and not files.is_folder_there(raw):
         option = "--raw" if settings is None else f"{settings.file}, [paths] raw"
         what = "is a file" if files.is_there(raw) else "folder not found"
         raise PipelineError(
-            f"{option} {raw}: {what}. Name the folder that contains <dataset>/, or make it: mkdir -p {raw}"
+            f"{option} {raw}: {what}. Name the folder that contains <dataset>/, or make it: "
+            f"mkdir -p {raw}"
         )
     broken = datasets.broken(enabled)
     for text in broken.values():
         err.print(f"{DOUBT} {plain(text)}: skipped")
-    readers = [args.cfg.dataset(name) for name in args.datasets or enabled if name not in broken or args.datasets]
+    readers = [
+        args.cfg.dataset(name)
+        for name in args.datasets or enabled
+        if name not in broken or args.datasets
+    ]
     examined = [examine(reader, _own_folder(raw, reader.name)) for reader in readers]
     if demo:
-        examined = [e.replace_missing(TO_BE_MADE) if e.dataset in datasets.WITH_DEMO_DATA else e for e in examined]
+        examined = [
+            e.replace_missing(TO_BE_MADE) if e.dataset in datasets.WITH_DEMO_DATA else e
+            for e in examined
+        ]
     if body_folder is not None:
         body = examine(BODY, body_folder)
         if demo:
@@ -124,7 +157,9 @@ def _run(args: argparse.Namespace) -> int:
         examined.append(body)
     missing = any(e.missing or e.is_in_part for e in examined)
     body_option = [] if args.body is None else ["--body", str(args.body)]
-    result = CommandResult({"examined": examined}, [_table(examined)], exit_code=int(missing or bool(broken)))
+    result = CommandResult(
+        {"examined": examined}, [_table(examined)], exit_code=int(missing or bool(broken))
+    )
     for e in examined:
         result.text += _problems(e)
     again = [*args.datasets, *(["--raw", str(raw)] if settings is None else []), *body_option]
@@ -137,18 +172,28 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _own_folder(raw: Path, dataset: str) -> Path:
-    """A dataset's raw folder; for clips also `raw` itself, as in `prepare`, if there is no folder `videos`."""
+    """A dataset's raw folder; for clips also `raw` itself, as in `prepare`, if there is no folder
+    `videos`.
+    """
     own = raw / dataset
-    return raw if dataset in datasets.OWN_CLIPS and not files.is_folder_there(own) and list_clips(raw) else own
+    return (
+        raw
+        if dataset in datasets.OWN_CLIPS and not files.is_folder_there(own) and list_clips(raw)
+        else own
+    )
 
 
 def _all_of(raw: Path) -> list[str]:
     """All datasets; own clips, and datasets without demo data, only if their folder exists."""
     official = datasets.RELEASES
-    return [name for name in datasets.names() if name in official or files.is_folder_there(raw / name)]
+    return [
+        name for name in datasets.names() if name in official or files.is_folder_there(raw / name)
+    ]
 
 
-def _next(settings: Settings | None, examined: Sequence[Examination], body_option: list[str]) -> Iterator[str]:
+def _next(
+    settings: Settings | None, examined: Sequence[Examination], body_option: list[str]
+) -> Iterator[str]:
     if settings is not None:
         yield from ("", f"Next: {tool('luigi')} --module tasks Data")
         return
@@ -156,7 +201,8 @@ def _next(settings: Settings | None, examined: Sequence[Examination], body_optio
     for e in examined:
         if e.usable:
             body = body_option if datasets.get(e.dataset).uses_body else []
-            root = "data/cache" if e.stand_in else "cache-real"  # a clone's data/cache holds demo data
+            # a clone's data/cache holds demo data
+            root = "data/cache" if e.stand_in else "cache-real"
             yield "  " + command("prepare", e.dataset, "--raw", str(e.raw), *body, "--cache", root)
 
 
@@ -179,7 +225,11 @@ def _mark(part: _PartCount) -> str:
     mark = MARKS.get(part.state, f"[dim]{part.state}[/dim]")
     if part.state == "left out":
         return f"{mark} [dim](needed for {plain(part.without)})[/dim]"
-    return f"{mark} [dim]more than the release has[/dim]" if part.known and part.found > part.known else mark
+    return (
+        f"{mark} [dim]more than the release has[/dim]"
+        if part.known and part.found > part.known
+        else mark
+    )
 
 
 def _problems(e: Examination) -> Iterator[str]:
@@ -201,7 +251,11 @@ def _problems(e: Examination) -> Iterator[str]:
         yield f"  layout  {plain(f'{e.raw}/')}"
         width = max(len(pattern) for pattern, _ in rows)
         for pattern, part in rows:
-            what = ("" if pattern == part.where[0] else "or ") + part.what + (" (not needed)" if part.without else "")
+            what = (
+                ("" if pattern == part.where[0] else "or ")
+                + part.what
+                + (" (not needed)" if part.without else "")
+            )
             yield f"          {plain(f'{pattern:<{width}}  {what}')}"
 
 
@@ -211,14 +265,17 @@ def _summary(e: Examination) -> str:
     if e.is_in_part and not e.missing:
         return "unpacked in part"
     if e.missing:
-        return f"{min(part.state for part in e.missing)}: {', '.join(part.what for part in e.missing)}"
+        return (
+            f"{min(part.state for part in e.missing)}: {', '.join(part.what for part in e.missing)}"
+        )
     if e.incomplete:
         counts = [f"{part.found:,} of {part.known:,} {part.what}" for part in e.incomplete]
         return f"{', '.join(counts)}: they can be converted"
     return "complete, with warnings"
 
 
-# ----------------------------------------------------------------------------------------------------- examination
+# --------------------------------------------------------------------------------------------------
+# examination
 
 
 class _PartCount(NamedTuple):
@@ -231,14 +288,26 @@ class _PartCount(NamedTuple):
     splits: tuple[str, ...]
     found: int
     known: int | None  # number in the release; None: unknown, or demo data
-    state: str  # there, incomplete, missing, invalid, left out (missing and optional), TO_BE_MADE or NOT_NEEDED
+    # there, incomplete, missing, invalid, left out (missing and optional), TO_BE_MADE or NOT_NEEDED
+    state: str
 
     @classmethod
-    def from_part(cls, part: ReleasePart, splits: tuple[str, ...], found: int, known: int | None) -> _PartCount:
+    def from_part(
+        cls, part: ReleasePart, splits: tuple[str, ...], found: int, known: int | None
+    ) -> _PartCount:
         state = "incomplete" if known is not None and found < known else "there"
         if not found:
             state = "left out" if part.without else "missing"
-        return cls(part.what, part.patterns, part.source, part.without, part.splits or splits, found, known, state)
+        return cls(
+            part.what,
+            part.patterns,
+            part.source,
+            part.without,
+            part.splits or splits,
+            found,
+            known,
+            state,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,33 +336,55 @@ class Examination:
 
     def replace_missing(self, excuse: str) -> Examination:
         """Replace the state of missing parts, which the user need not get."""
-        parts = [part._replace(state=excuse) if part.state == "missing" else part for part in self.parts]
+        parts = [
+            part._replace(state=excuse) if part.state == "missing" else part for part in self.parts
+        ]
         return replace(self, parts=tuple(parts))
 
 
 @line_if_slow("listing the raw files ...")
 def examine(dataset: Dataset | _BodyFiles, raw: Path) -> Examination:
     """Examine the raw folder of a dataset, or the body model's folder."""
-    splits, parts, unreadable = dataset.splits, _choose_layout(raw, dataset.parts), files.Unreadable()
-    stand_in, counts, refused = files.is_there(raw / MARKER), list[_PartCount](), list[str]()
+    splits = dataset.splits
+    parts = _choose_layout(raw, dataset.parts)
+    unreadable = files.Unreadable()
+    stand_in = files.is_there(raw / MARKER)
+    counts = list[_PartCount]()
+    refused = list[str]()
     for part in parts:
         if isinstance(dataset, Dataset) and part.patterns[0].startswith(KEYPOINTS):
             counts.append(_count_keypoints(dataset, raw, part, refused))
             continue
-        found = {p: sum(1 for glob in globs([p]) for _ in files.find(raw, glob, unreadable)) for p in part.patterns}
+        found = {
+            p: sum(1 for glob in globs([p]) for _ in files.find(raw, glob, unreadable))
+            for p in part.patterns
+        }
         part = replace(part, patterns=tuple(sorted(found, key=lambda p: -found[p])))
-        counts.append(_PartCount.from_part(part, splits, sum(found.values()), None if stand_in else part.known))
+        counts.append(
+            _PartCount.from_part(
+                part, splits, sum(found.values()), None if stand_in else part.known
+            )
+        )
     packed = find_archives(raw, parts)
-    problems = [f"{place} cannot be read: {why}. Change its permissions." for place, why in sorted(unreadable.items())]
+    problems = [
+        f"{place} cannot be read: {why}. Change its permissions."
+        for place, why in sorted(unreadable.items())
+    ]
     absent = [part for part, count in zip(parts, counts, strict=True) if count.state == "missing"]
     misplaced = [*misplaced_parts(raw, absent, OTHER_NAMES.get(dataset.name, ()))]
     if not misplaced and any(not count.without and count.state != "there" for count in counts):
         misplaced = [*packed_parts(raw, packed)]
     problems += [*refused, *misplaced]
     for mistake in dataset.mistakes:
-        if paths := [path for glob in globs([mistake.pattern]) for path in files.find(raw, glob, {})]:
+        if paths := [
+            path for glob in globs([mistake.pattern]) for path in files.find(raw, glob, {})
+        ]:
             problems.append(f"{min(paths)} {mistake.what}. {mistake.do}")
-    unused = {split: dataset.unused_labels(raw, split) for split in splits} if isinstance(dataset, Dataset) else {}
+    unused = (
+        {split: dataset.unused_labels(raw, split) for split in splits}
+        if isinstance(dataset, Dataset)
+        else {}
+    )
     problems += [f"{split}: {text}" for split, text in unused.items() if text]
     if isinstance(dataset, Dataset) and not parts:
         counts, unlistable = _listed_videos(dataset, raw, stand_in=stand_in)
@@ -301,28 +392,42 @@ def examine(dataset: Dataset | _BodyFiles, raw: Path) -> Examination:
         if not dataset.page:  # own clips need not be in every split
             counts = [part for part in counts if part.found] or counts
             splits = tuple(split for part in counts for split in part.splits)
-    without = {split for part in counts if part.state in ("missing", "invalid") for split in part.splits}
+    without = {
+        split for part in counts if part.state in ("missing", "invalid") for split in part.splits
+    }
     usable = tuple(split for split in splits if split not in without)
     in_part = folders_in_part(dataset, raw) if isinstance(dataset, Dataset) else []
-    examined = Examination(dataset.name, dataset.page, raw, stand_in, splits, tuple(counts), (*in_part, *problems))
+    examined = Examination(
+        dataset.name, dataset.page, raw, stand_in, splits, tuple(counts), (*in_part, *problems)
+    )
     return replace(examined, packed=packed, usable=usable, is_in_part=bool(in_part))
 
 
 def _choose_layout(raw: Path, parts: Sequence[ReleasePart]) -> Sequence[ReleasePart]:
-    """The parts; where another layout's first part of a split exists, those of it that replace missing ones."""
+    """The parts; where another layout's first part of a split exists, those of it that replace
+    missing ones.
+    """
     first: dict[tuple[str, ...], bool] = {}
     for part in parts:
         if part.instead and part.splits not in first:
             first[part.splits] = files.any_fits(raw, globs(part.instead.patterns))
-    missing = {part.what for part in parts if first.get(part.splits) and not files.any_fits(raw, globs(part.patterns))}
+    missing = {
+        part.what
+        for part in parts
+        if first.get(part.splits) and not files.any_fits(raw, globs(part.patterns))
+    }
     return [part.instead if part.instead and part.what in missing else part for part in parts]
 
 
-def _listed_videos(dataset: Dataset, raw: Path, *, stand_in: bool) -> tuple[list[_PartCount], list[str]]:
+def _listed_videos(
+    dataset: Dataset, raw: Path, *, stand_in: bool
+) -> tuple[list[_PartCount], list[str]]:
     """Videos that the reader lists, for a dataset without declared parts."""
-    counts, problems = list[_PartCount](), dict[str, None]()
+    counts = list[_PartCount]()
+    problems = dict[str, None]()
     for split in dataset.splits:
-        n, total = 0, dataset.totals.get(split)
+        n = 0
+        total = dataset.totals.get(split)
         try:
             videos = dataset.videos(raw, split)
             n = len(videos)
@@ -335,7 +440,11 @@ def _listed_videos(dataset: Dataset, raw: Path, *, stand_in: bool) -> tuple[list
             problems[f"{dataset.name} cannot be examined: {describe_error(error)}. {do}"] = None
         source = "the download" if dataset.page else "your own clips"
         part = ReleasePart(f"videos of {split}", (), source, (split,))
-        counts.append(_PartCount.from_part(part, dataset.splits, n, total.videos if total and not stand_in else None))
+        counts.append(
+            _PartCount.from_part(
+                part, dataset.splits, n, total.videos if total and not stand_in else None
+            )
+        )
         refused: list[str] = []
         part = ReleasePart(f"videos of {split} with keypoints", (), source, (split,))
         has_detections = n and dataset.keypoints_from == "detected"
@@ -346,7 +455,9 @@ def _listed_videos(dataset: Dataset, raw: Path, *, stand_in: bool) -> tuple[list
 
 
 def _unusual_clips(raw: Path, videos: Sequence[RawVideo]) -> Iterator[str]:
-    """What is unusual about clips by their headers and first frames, with an example: conversion decodes all."""
+    """What is unusual about clips by their headers and first frames, with an example: conversion
+    decodes all.
+    """
     clips_of = dict[str, list[str]]()
     for video in videos:
         clip = str(video.files[0]) if video.files else video.name
@@ -365,16 +476,21 @@ def _unusual_clips(raw: Path, videos: Sequence[RawVideo]) -> Iterator[str]:
         yield f"{shown}: {remark}"
 
 
-def _count_keypoints(dataset: Dataset, raw: Path, part: ReleasePart, refused: list[str]) -> _PartCount:
+def _count_keypoints(
+    dataset: Dataset, raw: Path, part: ReleasePart, refused: list[str]
+) -> _PartCount:
     """Number of clips with keypoint files; "invalid" if those of the first SAMPLED clips all are.
 
     Messages about invalid ones are added to `refused`.
     """
     try:
-        videos = dataset.videos(raw, part.splits[0]) if files.is_folder_there(raw / KEYPOINTS) else []
+        videos = (
+            dataset.videos(raw, part.splits[0]) if files.is_folder_there(raw / KEYPOINTS) else []
+        )
     except RawDataError:  # there is no clip either
         videos = []
-    labelled, errors = [(video, labels) for video in videos if (labels := labels_of(raw, video))], list[str]()
+    labelled = [(video, labels) for video in videos if (labels := labels_of(raw, video))]
+    errors = list[str]()
     n = min(SAMPLED, len(labelled))
     for video, labels in labelled[:n]:
         clip = PurePath(video.files[0] if video.files else video.name)
@@ -387,4 +503,6 @@ def _count_keypoints(dataset: Dataset, raw: Path, part: ReleasePart, refused: li
     return counted._replace(state="invalid") if labelled and len(errors) == n else counted
 
 
-COMMAND: Final = Command(_options, _run, reads=lambda a: a.raw and (*SHARED, *(a.datasets or datasets.names())))
+COMMAND: Final = Command(
+    _options, _run, reads=lambda a: a.raw and (*SHARED, *(a.datasets or datasets.names()))
+)

@@ -24,12 +24,22 @@ def _options(sub: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     """Print deleted files, and others that were left, with the reason."""
-    collected = cache.gc(args.cache, dry_run=args.dry_run, unfinished=args.unfinished, older_than=args.older_than)
-    rows = {"dry_run": args.dry_run, "removed": collected.removed, "bytes": collected.bytes, "left": collected.skipped}
+    collected = cache.gc(
+        args.cache, dry_run=args.dry_run, unfinished=args.unfinished, older_than=args.older_than
+    )
+    rows = {
+        "dry_run": args.dry_run,
+        "removed": collected.removed,
+        "bytes": collected.bytes,
+        "left": collected.skipped,
+    }
     rows |= {"problems": collected.problems, "forgotten": collected.forgotten}
-    result, verb = CommandResult(rows), "would be removed" if args.dry_run else "removed"
+    result = CommandResult(rows)
+    verb = "would be removed" if args.dry_run else "removed"
     result.lines(collected.removed, f"[dim]{verb}[/dim]")
-    result.lines((f"{name}: its folder was deleted: forgotten" for name in collected.forgotten), IDLE)
+    result.lines(
+        (f"{name}: its folder was deleted: forgotten" for name in collected.forgotten), IDLE
+    )
     result.lines((f"left: {text}" for text in collected.skipped), DOUBT)
     result.line(f"{count(len(collected.removed), 'path')} {verb}, {size(collected.bytes)}")
     result.problems = collected.problems

@@ -1,4 +1,6 @@
-"""`python -m pipeline init`: write a luigi.cfg into a working folder outside a clone of the project."""
+"""`python -m pipeline init`: write a luigi.cfg into a working folder outside a clone of the
+project.
+"""
 
 from __future__ import annotations
 
@@ -35,18 +37,39 @@ REAL: Final[Mapping[tuple[str, str], str]] = {  # differences from the settings 
 
 def _options(sub: argparse.ArgumentParser) -> None:
     add = sub.add_argument
-    add("folder", type=PATH, nargs="?", default=Path(), help="Working folder (default: the current one)")
+    add(
+        "folder",
+        type=PATH,
+        nargs="?",
+        default=Path(),
+        help="Working folder (default: the current one)",
+    )
     add("--real", action="store_true", help="Write settings for real data, not for the demo data")
-    add("--raw", type=PATH, metavar="DIR", help="Folder of the downloads, with --real (default: data/raw)")
-    add("--body", type=PATH, metavar="DIR", help="Folder of SMPL's files, with --real (default: data/body)")
+    add(
+        "--raw",
+        type=PATH,
+        metavar="DIR",
+        help="Folder of the downloads, with --real (default: data/raw)",
+    )
+    add(
+        "--body",
+        type=PATH,
+        metavar="DIR",
+        help="Folder of SMPL's files, with --real (default: data/body)",
+    )
     help_ = "Weights of the network, with --real (default: spin:data/model_checkpoint.pt)"
     add("--weights", metavar="SPEC", help=help_)
 
 
 def _run(args: argparse.Namespace) -> int:
     """Write FOLDER/luigi.cfg, and print what to do next."""
-    text, file = TEMPLATE.read_text(encoding="utf-8"), args.folder / "luigi.cfg"
-    named = {("paths", "raw"): args.raw, ("paths", "body"): args.body, ("resnet50", "weights"): args.weights}
+    text = TEMPLATE.read_text(encoding="utf-8")
+    file = args.folder / "luigi.cfg"
+    named = {
+        ("paths", "raw"): args.raw,
+        ("paths", "body"): args.body,
+        ("resnet50", "weights"): args.weights,
+    }
     given = {key: _from_here(value) for key, value in named.items() if value is not None}
     if given and not args.real:
         raise PipelineError("--raw, --body and --weights are for real data: add --real")
@@ -76,7 +99,9 @@ def set_values(text: str, values: Mapping[tuple[str, str], str]) -> str:
     >>> set_values("[paths]\\nraw = a  # here\\n", {("paths", "raw"): "b"})
     '[paths]\\nraw = b\\n'
     """
-    section, left, lines = "", dict(values), []
+    section = ""
+    left = dict(values)
+    lines = []
     for line in text.splitlines():
         if heading := re.fullmatch(r"\[(\w+)\]\s*", line):
             section = heading[1]
@@ -84,12 +109,16 @@ def set_values(text: str, values: Mapping[tuple[str, str], str]) -> str:
         value = left.pop((section, key), None)
         lines.append(line if value is None else f"{key} = {value}")
     if left:
-        raise KeyError(f"the template has no {', '.join(f'[{section}] {key}' for section, key in left)}")
+        raise KeyError(
+            f"the template has no {', '.join(f'[{section}] {key}' for section, key in left)}"
+        )
     return "\n".join(lines) + "\n"
 
 
 def _from_here(value: Path | str) -> str:
-    """Make a path absolute: on the command line it is relative to this folder, in luigi.cfg to luigi.cfg's."""
+    """Make a path absolute: on the command line it is relative to this folder, in luigi.cfg to
+    luigi.cfg's.
+    """
     if isinstance(value, Path):
         path = value.expanduser()
         return str(path.resolve() if ".." in path.parts else path.absolute())

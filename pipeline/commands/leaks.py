@@ -1,8 +1,10 @@
-"""`python -m pipeline leaks`: overlaps of training and test splits.  [raw -> tracks] -> features -> training
+"""`python -m pipeline leaks`: overlaps of training and test splits.  [raw -> tracks] -> features ->
+training
 
-Names are those of `Dataset.origin`, and of people in a video's labels (`VideoAccount.subjects`). Images are compared by
-perceptual hashes, independently of size and compression: signs of the lowest frequencies of the cosine transform
-relative to their median (Zauner, Implementation and Benchmarking of Perceptual Image Hash Functions, 2010).
+Names are those of `Dataset.origin`, and of people in a video's labels (`VideoAccount.subjects`).
+Images are compared by perceptual hashes, independently of size and compression: signs of the lowest
+frequencies of the cosine transform relative to their median (Zauner, Implementation and
+Benchmarking of Perceptual Image Hash Functions, 2010).
 """
 
 from __future__ import annotations
@@ -39,7 +41,8 @@ NOT_COMPARABLE: Final = "names of two releases cannot be compared"
 
 SIDE: Final = 32  # px, to which an image is reduced before its transform
 LOW: Final = 8  # frequencies a side, 63 without the mean
-ALIKE: Final = 8  # most bits in which hashes of the same image differ; of two scenes, about 31 differ
+# most bits in which hashes of the same image differ; of two scenes, about 31 differ
+ALIKE: Final = 8
 FLAT: Final = 4.0  # standard deviation of grey levels, 0 to 255, below which a hash is noise
 AT_ONCE: Final = 4096  # hashes that are compared with as many others at once
 
@@ -49,15 +52,24 @@ Hashes = NDArray[np.uint64]
 def _options(sub: argparse.ArgumentParser) -> None:
     cache_option(sub)
     add = sub.add_argument
-    add("--pictures", type=whole(1), metavar="N", help="Also decode and compare N images of each video")
-    add("--raw", type=PATH, help="Folder that contains <dataset>/, with --pictures, if it has moved")
+    add(
+        "--pictures",
+        type=whole(1),
+        metavar="N",
+        help="Also decode and compare N images of each video",
+    )
+    add(
+        "--raw", type=PATH, help="Folder that contains <dataset>/, with --pictures, if it has moved"
+    )
     add("--all", action="store_true", help="List everything that is shared or unknown")
     workers_option(sub, "decoding processes")
     json_option(sub, ", with everything")
 
 
 def _run(args: argparse.Namespace) -> int:
-    """Print what pairs of splits share, and what is unknown. Returns 1 if training and test splits share anything."""
+    """Print what pairs of splits share, and what is unknown. Returns 1 if training and test splits
+    share anything.
+    """
     if args.raw is not None and args.pictures is None:
         raise PipelineError("--raw needs --pictures")
     opened = cache.open(args.cache)
@@ -68,7 +80,9 @@ def _run(args: argparse.Namespace) -> int:
         for split in splits:
             raw = None if args.raw is None else args.raw / split.name.partition("/")[0]
             with bar(f"images     {split.name}", err, unit="video") as progress:
-                pictures[split.name] = _sample_pictures(split, raw, args.pictures, cores(args.workers), progress)
+                pictures[split.name] = _sample_pictures(
+                    split, raw, args.pictures, cores(args.workers), progress
+                )
         compared += _compare_pictures(pictures)
     result = CommandResult(compared, exit_code=int(any(pair.leaks for pair in compared)))
     _add_text(result, compared, every=args.all)
@@ -81,25 +95,36 @@ def _add_text(result: CommandResult, compared: Sequence[Comparison], *, every: b
     """Add what is shared, then the rest. every: name everything, and why things are unknown."""
     if not any(pair.is_of_training for pair in compared):
         result.line("nothing to compare: this needs a split named train, and another one")
-    clean, unknown = defaultdict[str, list[str]](list), defaultdict[tuple[str, str], list[str]](list)
+    clean = defaultdict[str, list[str]](list)
+    unknown = defaultdict[tuple[str, str], list[str]](list)
     for pair in compared:
         both = f"{pair.first} and {pair.second}"
         if pair.common:
             pair_text = f"{pair.first} has twice" if pair.first == pair.second else f"{both} share"
-            result.line(f"{pair_text} {count(len(pair.common), pair.what)}:", WRONG if pair.leaks else DOUBT)
+            result.line(
+                f"{pair_text} {count(len(pair.common), pair.what)}:", WRONG if pair.leaks else DOUBT
+            )
             named = [f"{c.name}: {', '.join(c.first)} | {', '.join(c.second)}" for c in pair.common]
             result.lines(few(named, len(named) if every else FEW, "leaks --all"), indent=4)
         if pair.unknown:
             unknown[pair.what, pair.unknown].append(both)
         elif not pair.common:
             clean[both].append(pair.what)
-    result.lines((f"{both} share no {' and no '.join(whats)}" for both, whats in clean.items()), DONE)
+    result.lines(
+        (f"{both} share no {' and no '.join(whats)}" for both, whats in clean.items()), DONE
+    )
     if not every:
         if unknown:
-            result.line(f"unknown: {_summarize_unknown(unknown)} (leaks --all prints the reasons)", DOUBT)
+            result.line(
+                f"unknown: {_summarize_unknown(unknown)} (leaks --all prints the reasons)", DOUBT
+            )
         return
     for (what, why), pairs in unknown.items():
-        where = count(len(pairs), "pair") + " of splits of two datasets" if why == NOT_COMPARABLE else ", ".join(pairs)
+        where = (
+            count(len(pairs), "pair") + " of splits of two datasets"
+            if why == NOT_COMPARABLE
+            else ", ".join(pairs)
+        )
         result.line(f"{what}s of {where}: unknown: {why}", DOUBT)
 
 
@@ -109,12 +134,14 @@ def _summarize_unknown(unknown: Mapping[tuple[str, str], Sequence[str]]) -> str:
     for (what, _), pairs in unknown.items():
         by_what[what] += pairs
     places = {
-        what: pairs[0] if len(pairs) == 1 else f"{len(pairs):,} pairs of splits" for what, pairs in by_what.items()
+        what: pairs[0] if len(pairs) == 1 else f"{len(pairs):,} pairs of splits"
+        for what, pairs in by_what.items()
     }
     return ", ".join(f"{what}s of {place}" for what, place in places.items())
 
 
-# ----------------------------------------------------------------------------------------------------------- names
+# --------------------------------------------------------------------------------------------------
+# names
 
 
 class _Common(NamedTuple):
@@ -126,7 +153,9 @@ class _Common(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """One kind of thing in two splits: training and test, two of training, or one twice to find duplicates."""
+    """One kind of thing in two splits: training and test, two of training, or one twice to find
+    duplicates.
+    """
 
     first: str
     second: str
@@ -152,12 +181,14 @@ class _Origins(NamedTuple):
     recording: str  # the dataset's word for a recording
     people: str  # the datasets that share the subjects' names
     videos: tuple[str, ...]
-    by_field: Mapping[str, Sequence[tuple[str, str | None]]]  # subject, recording -> (video, its name or None)
+    # subject, recording -> (video, its name or None)
+    by_field: Mapping[str, Sequence[tuple[str, str | None]]]
 
     @classmethod
     def from_split(cls, split: cache.Split) -> _Origins:
         """Ask the dataset's reader; without one, all names are unknown."""
-        dataset, names = split.name.partition("/")[0], split.videos.names
+        dataset = split.name.partition("/")[0]
+        names = split.videos.names
         reader = find_installed(dataset)
         numbers = {names[number]: number for number in np.unique(split.tracks.video).tolist()}
         videos = tuple(numbers)
@@ -170,8 +201,12 @@ class _Origins(NamedTuple):
             tracks = (name.rpartition("/")[::2] for name in split.tracks.names)
             subjects = [*dict.fromkeys((video, subject) for video, subject in tracks)]
         recordings = [(video, origin.recording) for video, origin in origins.items()]
-        people, recording = (reader.people or dataset, reader.recording) if reader else (dataset, "recording")
-        return cls(split.name, recording, people, videos, {"subject": subjects, "recording": recordings})
+        people, recording = (
+            (reader.people or dataset, reader.recording) if reader else (dataset, "recording")
+        )
+        return cls(
+            split.name, recording, people, videos, {"subject": subjects, "recording": recordings}
+        )
 
     def videos_by_name(self, field: str) -> dict[str, list[str]]:
         """Subject or recording -> its videos."""
@@ -189,21 +224,34 @@ class _Origins(NamedTuple):
 
 
 def compare_names(splits: Sequence[cache.Split]) -> list[Comparison]:
-    """What training and test splits share by name, what a split has twice, and people of two training splits."""
+    """What training and test splits share by name, what a split has twice, and people of two
+    training splits.
+    """
     by_split = {split.name: _Origins.from_split(split) for split in splits}
     pairs = ((by_split[train], by_split[test]) for train, test in _pairs([*by_split]))
     compared = [result for pair in pairs for result in _compare_origins(*pair)]
     for first, second in itertools.combinations(by_split.values(), 2):
         dataset = first.split.partition("/")[0]
-        if second.split.partition("/")[0] == dataset and f"{dataset}/{TRAIN}" not in by_split:  # none to train on
-            compared += [c for c in _compare_origins(first, second) if c.what != "subject" and c.common]
-        elif first.people == second.people and _is_training(first.split) and _is_training(second.split):
-            compared += [comparison for comparison in _compare_origins(first, second) if comparison.common]
+        # none to train on
+        if second.split.partition("/")[0] == dataset and f"{dataset}/{TRAIN}" not in by_split:
+            compared += [
+                c for c in _compare_origins(first, second) if c.what != "subject" and c.common
+            ]
+        elif (
+            first.people == second.people
+            and _is_training(first.split)
+            and _is_training(second.split)
+        ):
+            compared += [
+                comparison for comparison in _compare_origins(first, second) if comparison.common
+            ]
     for name, origins in by_split.items():
         if origins.recording in ("motion", PUBLISHED):  # a sequence may have several cameras
             recordings = sorted(origins.videos_by_name("recording").items())
             twice = tuple(
-                _Common(key, tuple(videos[:1]), tuple(videos[1:])) for key, videos in recordings if videos[1:]
+                _Common(key, tuple(videos[:1]), tuple(videos[1:]))
+                for key, videos in recordings
+                if videos[1:]
             )
             compared += [Comparison(name, name, origins.recording, twice, "")] if twice else []
     return compared
@@ -223,13 +271,22 @@ def _compare_origins(first: _Origins, second: _Origins) -> Iterator[Comparison]:
     """Compare subjects and recordings of two splits."""
     same = first.split.partition("/")[0] == second.split.partition("/")[0]
     published = first.recording == second.recording == PUBLISHED
-    for field, comparable in (("subject", first.people == second.people), ("recording", same or published)):
-        what = field if field == "subject" or first.recording != second.recording else first.recording
+    for field, comparable in (
+        ("subject", first.people == second.people),
+        ("recording", same or published),
+    ):
+        what = (
+            field if field == "subject" or first.recording != second.recording else first.recording
+        )
         if not comparable:
             yield Comparison(first.split, second.split, what, (), NOT_COMPARABLE)
             continue
-        ours, theirs = first.videos_by_name(field), second.videos_by_name(field)
-        common = (_Common(name, tuple(ours[name]), tuple(theirs[name])) for name in sorted(ours.keys() & theirs.keys()))
+        ours = first.videos_by_name(field)
+        theirs = second.videos_by_name(field)
+        common = (
+            _Common(name, tuple(ours[name]), tuple(theirs[name]))
+            for name in sorted(ours.keys() & theirs.keys())
+        )
         nameless = " and ".join(filter(None, (first.nameless(field), second.nameless(field))))
         unknown = f"not in the names of {nameless}" if nameless else ""
         yield Comparison(first.split, second.split, what, tuple(common), unknown)
@@ -240,13 +297,18 @@ def summary(compared: Sequence[Comparison]) -> str:
     pairs = [pair for pair in compared if pair.is_of_training]
     if not pairs:
         return ""
-    shared = [f"{p.first} and {p.second} share {count(len(p.common), p.what)}" for p in pairs if p.leaks]
+    shared = [
+        f"{p.first} and {p.second} share {count(len(p.common), p.what)}" for p in pairs if p.leaks
+    ]
     unknown = sum(bool(pair.unknown) for pair in pairs)
     line = "; ".join(shared) or "training and test splits share no name of a person or recording"
-    return line + (f" ({unknown} of {len(pairs)} comparisons by name are impossible)" if unknown else "")
+    return line + (
+        f" ({unknown} of {len(pairs)} comparisons by name are impossible)" if unknown else ""
+    )
 
 
-# ---------------------------------------------------------------------------------------------------------- images
+# --------------------------------------------------------------------------------------------------
+# images
 
 
 class _SampledPictures(NamedTuple):
@@ -269,7 +331,8 @@ def _sample_pictures(
     videos, first = np.unique(split.tracks.video, return_index=True)
     samples: list[tuple[str, str, list[int]]] = []
     for number, track in zip(videos.tolist(), first.tolist(), strict=True):
-        start, stop = int(split.tracks.start[track]), int(split.tracks.stop[track])
+        start = int(split.tracks.start[track])
+        stop = int(split.tracks.stop[track])
         rows = np.unique(np.linspace(start, stop - 1, n + 2)[1:-1].astype(np.int64)).tolist()
         video = split.videos[number]
         frames = [int(split.rows("frame_index", row, row + 1)[0]) for row in rows]
@@ -277,8 +340,12 @@ def _sample_pictures(
     if not samples:
         return _SampledPictures(np.empty(0, np.uint64), (), "there are no images")
     if folder is None or not folder.is_dir():
-        return _SampledPictures(np.empty(0, np.uint64), (), f"raw folder {folder or ''} not found: name it with --raw")
-    hashes, shown, unread = list[int](), list[str](), 0
+        return _SampledPictures(
+            np.empty(0, np.uint64), (), f"raw folder {folder or ''} not found: name it with --raw"
+        )
+    hashes = list[int]()
+    shown = list[str]()
+    unread = 0
     jobs = [(source, frames) for _, source, frames in samples]
     for n_done, result in enumerate(ordered_map(functools.partial(_hashes, folder), jobs, workers)):
         by_frame = {} if isinstance(result, Failed) else result
@@ -304,10 +371,13 @@ def _hashes(raw: Path, job: tuple[str, list[int]]) -> dict[int, int]:
 
 
 def _compare_pictures(pictures: dict[str, _SampledPictures]) -> list[Comparison]:
-    """Find images of test splits that look like one of a training split: equal, or of the same place."""
+    """Find images of test splits that look like one of a training split: equal, or of the same
+    place.
+    """
     compared = []
     for first, second in _pairs([*pictures]):
-        ours, theirs = pictures[first], pictures[second]
+        ours = pictures[first]
+        theirs = pictures[second]
         rows, bits = nearest(theirs.hashes, ours.hashes)
         common = tuple(
             _Common(f"{bits[i]} of 63 bits differ", (ours.shown[rows[i]],), (theirs.shown[i],))
@@ -319,8 +389,12 @@ def _compare_pictures(pictures: dict[str, _SampledPictures]) -> list[Comparison]
 
 
 def picture_hash(image: NDArray[Any]) -> int | None:
-    """The 63 bits of an image (H, W, 3) uint8, in any order of colours; None for a nearly blank one."""
-    grey = cv2.resize(image.mean(axis=2, dtype=np.float32), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    """The 63 bits of an image (H, W, 3) uint8, in any order of colours; None for a nearly blank
+    one.
+    """
+    grey = cv2.resize(
+        image.mean(axis=2, dtype=np.float32), (SIDE, SIDE), interpolation=cv2.INTER_AREA
+    )
     if grey.std() < FLAT:
         return None
     low = cv2.dct(grey)[:LOW, :LOW].reshape(-1)[1:]
@@ -328,9 +402,14 @@ def picture_hash(image: NDArray[Any]) -> int | None:
 
 
 def nearest(hashes: Hashes, others: Hashes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """hashes (N,), others (M,) -> (N,) index of the nearest other, and (N,) number of different bits (none: 64)."""
-    rows, bits = np.zeros(len(hashes), np.int64), np.full(len(hashes), 64)
-    for start, first in itertools.product(range(0, len(hashes), AT_ONCE), range(0, len(others), AT_ONCE)):
+    """hashes (N,), others (M,) -> (N,) index of the nearest other, and (N,) number of different
+    bits (none: 64).
+    """
+    rows = np.zeros(len(hashes), np.int64)
+    bits = np.full(len(hashes), 64)
+    for start, first in itertools.product(
+        range(0, len(hashes), AT_ONCE), range(0, len(others), AT_ONCE)
+    ):
         part = slice(start, start + AT_ONCE)
         differ = np.bitwise_count(hashes[part, None] ^ others[first : first + AT_ONCE])
         best = differ.argmin(axis=1)

@@ -24,7 +24,12 @@ from pipeline.settings.sections import load
 
 def _options(sub: argparse.ArgumentParser) -> None:
     add = sub.add_argument
-    add("names", nargs="*", metavar="DATASET[/SPLIT]", help="Datasets or splits (default: [data] datasets)")
+    add(
+        "names",
+        nargs="*",
+        metavar="DATASET[/SPLIT]",
+        help="Datasets or splits (default: [data] datasets)",
+    )
     add("--all", action="store_true", help="Name every video instead of the first few")
     add("--config", type=PATH, help="Settings file (default: LUIGI_CONFIG_PATH, else ./luigi.cfg)")
     add("--cache", type=ROOT, help=f"{CACHE} (default: [paths] cache)")
@@ -35,7 +40,8 @@ def _run(args: argparse.Namespace) -> int:
     """Print what would run, split by split. Returns 2 if a split has an error."""
     settings = load(args.config or settings_file(), NO_SETTINGS)
     recipes = Recipe.by_settings(settings, join_split_name(args.names), args.cache)
-    plans, missing = plan_splits(recipes), missing_files(recipes)
+    plans = plan_splits(recipes)
+    missing = missing_files(recipes)
     broken = [] if args.names else [*datasets.broken(settings.data.datasets).values()]
     for text in broken:
         err.print(f"{DOUBT} {plain(text)}: skipped")
@@ -47,11 +53,17 @@ def _run(args: argparse.Namespace) -> int:
         result.text += lines(plan, None if args.all else FEW, missing)
     result.text += forecast_lines([*forecasts.values()])
     result.problems = missing
-    if plans and all(plan.up_to_date and not (plan.conversion and plan.conversion.problems) for plan in plans):
+    if plans and all(
+        plan.up_to_date and not (plan.conversion and plan.conversion.problems) for plan in plans
+    ):
         bare = sum(plan.recipe.dataset.has_pixels and not plan.extractions for plan in plans)
         did = "converted" if bare == len(plans) else "converted and extracted"
-        without = f", {bare:,} without features: no stream is named here or in the cache" if bare else ""
-        result.line(f"up to date: {count(len(plans), 'split')} {did} (training is not included){without}")
+        without = (
+            f", {bare:,} without features: no stream is named here or in the cache" if bare else ""
+        )
+        result.line(
+            f"up to date: {count(len(plans), 'split')} {did} (training is not included){without}"
+        )
     return result.print(as_json=args.json)
 
 
@@ -60,7 +72,8 @@ def lines(plan: SplitPlan, most: int | None, shown: Collection[str] = ()) -> Ite
 
     most: number of videos to name; None: all. shown: problems that are printed once for all splits.
     """
-    todo, because = plan.conversion, ""
+    todo = plan.conversion
+    because = ""
     if plan.up_to_date and todo is not None:
         has = "".join(f", {plain(stream.stream)}" for stream in plan.extractions)
         mark = DOUBT if todo.problems else DONE
@@ -77,24 +90,34 @@ def lines(plan: SplitPlan, most: int | None, shown: Collection[str] = ()) -> Ite
     yield from (f"  {line}" for line in (*_notes(plan), *map(plain, plan.parts)))
     for stream in () if plan.up_to_date else plan.extractions:
         if stream.why and plan.committed is not None:
-            missing, n_rows = stream.missing, count(plan.committed.manifest["rows"], "row")
+            missing = stream.missing
+            n_rows = count(plan.committed.manifest["rows"], "row")
             n_shards = len(missing.shards) + len(missing.incomplete)
-            rows = f"{missing.rows:,} of {n_rows} in {count(n_shards, 'shard')}, {size(stream.n_bytes)}"
+            rows = (
+                f"{missing.rows:,} of {n_rows} in {count(n_shards, 'shard')}, "
+                f"{size(stream.n_bytes)}"
+            )
             yield f"  extract  {plain(stream.stream)}: {rows}{because}"
             yield f"    why    {plain(stream.why)}"
             unusual = unusual_clips(plan.committed, missing.shards)
             if unusual and missing.replaced:
                 n_shown = len(unusual) if most is None else most
                 yield f"    {count(len(unusual), 'clip')} that earlier versions decoded otherwise:"
-                yield from (f"      {plain(line)}" for line in few(unusual, n_shown, "--all names them"))
+                yield from (
+                    f"      {plain(line)}" for line in few(unusual, n_shown, "--all names them")
+                )
         elif because and not stream.differs and (todo is None or todo.append):
-            yield f"  {_verb(plan, stream.stream)}  {plain(stream.stream)}: new rows of the conversion"
+            yield (
+                f"  {_verb(plan, stream.stream)}  {plain(stream.stream)}: new rows of the "
+                "conversion"
+            )
         if stream.other_keys:
             yield "    no feature can be carried over: the stored keys are from another version"
     for spec in plan.recipe.streams if plan.committed is None and not plan.problems else ():
         yield f"  {_verb(plan, spec.name)}  {plain(spec.name)}: all rows of the conversion"
     for problem in (*plan.problems, *plan.refusals):
-        yield f"  {WRONG} {plain(problem) if problem not in shown else 'not planned: see the last lines'}"
+        reason = "not planned: see the last lines" if problem in shown else plain(problem)
+        yield f"  {WRONG} {reason}"
 
 
 def _verb(plan: SplitPlan, stream: str) -> str:
@@ -104,8 +127,13 @@ def _verb(plan: SplitPlan, stream: str) -> str:
 
 def _detection(plan: SplitPlan, most: int | None) -> Iterator[str]:
     stamps = {} if plan.conversion is None or plan.up_to_date else plan.conversion.stamps
-    if refused := [clip for clip in (plan.detection.refused if plan.detection else ()) if clip in stamps]:
-        yield f"{DOUBT} {count(len(refused), 'clip')} cannot be read: {plain(', '.join(refused[:FEW]))}"
+    if refused := [
+        clip for clip in (plan.detection.refused if plan.detection else ()) if clip in stamps
+    ]:
+        yield (
+            f"{DOUBT} {count(len(refused), 'clip')} cannot be read: "
+            f"{plain(', '.join(refused[:FEW]))}"
+        )
     if plan.undetected and plan.recipe.detector is not None:
         clips = count(len(plan.undetected), "clip")
         yield f"detect   {clips}, by {plain(plan.recipe.detector.name)}"
@@ -120,7 +148,10 @@ def _conversion(plan: SplitPlan, todo: ConversionPlan, most: int | None) -> Iter
     if todo.differs or plan.committed is None:
         return
     videos = [f"new      {name}" for name in todo.new]
-    videos += [f"changed  {name}: {'; '.join(differences)}" for name, differences in _changed_videos(todo).items()]
+    videos += [
+        f"changed  {name}: {'; '.join(differences)}"
+        for name, differences in _changed_videos(todo).items()
+    ]
     videos += [f"renamed  {old} -> {name}" for name, old in todo.renamed.items()]
     videos += [f"removed  {name}" for name in todo.removed]
     for line in few(videos, len(videos) if most is None else most, "--all names them"):
@@ -140,16 +171,21 @@ def _notes(plan: SplitPlan) -> Iterator[str]:
     for text in () if todo is None else todo.problems if todo.up_to_date else todo.kept_lines:
         yield f"{WRONG} {plain(text)}"
     for stream in plan.behind:
-        split = command("extract", plan.recipe.dataset.name, plan.recipe.split, "--cache", str(plan.recipe.root))
+        split = command(
+            "extract", plan.recipe.dataset.name, plan.recipe.split, "--cache", str(plan.recipe.root)
+        )
         yield f"{DOUBT} " + plain(
-            f"stream {stream.stream}: {count(stream.missing.rows, 'row')} missing, and not in [features] streams: "
-            f"{split} --stream {stream.stream}"
+            f"stream {stream.stream}: {count(stream.missing.rows, 'row')} missing, and not in "
+            f"[features] streams: {split} --stream {stream.stream}"
         )
 
 
-def _as_dict(plan: SplitPlan, more_problems: Sequence[str] = (), forecast: Forecast | None = None) -> dict[str, Any]:
+def _as_dict(
+    plan: SplitPlan, more_problems: Sequence[str] = (), forecast: Forecast | None = None
+) -> dict[str, Any]:
     """For --json."""
-    todo, conversion = plan.conversion, None
+    todo = plan.conversion
+    conversion = None
     if todo is not None:
         by_video = not todo.differs and plan.committed is not None
         n_videos = {
@@ -191,7 +227,9 @@ def _as_dict(plan: SplitPlan, more_problems: Sequence[str] = (), forecast: Forec
             for stream in plan.extractions
         ],
         "problems": list(dict.fromkeys([*plan.problems, *plan.refusals, *more_problems])),
-        "behind": [{"stream": stream.stream, "rows": stream.missing.rows} for stream in plan.behind],
+        "behind": [
+            {"stream": stream.stream, "rows": stream.missing.rows} for stream in plan.behind
+        ],
         "forecast": forecast and forecast.as_dict(),
     }
 

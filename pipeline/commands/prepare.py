@@ -1,4 +1,6 @@
-"""`python -m pipeline prepare`: raw files -> tracks, features and a page, for all splits of a dataset."""
+"""`python -m pipeline prepare`: raw files -> tracks, features and a page, for all splits of a
+dataset.
+"""
 
 from __future__ import annotations
 
@@ -38,37 +40,66 @@ from pipeline.processes import DeviceName
 from pipeline.recipe.forecast import forecast_lines, forecasts_of
 from pipeline.recipe.overview import SplitPlan, plan_splits
 from pipeline.recipe.recipe import LAYOUT, Recipe, StepResult, missing_files
-from pipeline.settings.arguments import BODY, body_of, cache_option, check_own_folder, from_settings, refuse_one_folder
+from pipeline.settings.arguments import (
+    BODY,
+    body_of,
+    cache_option,
+    check_own_folder,
+    from_settings,
+    refuse_one_folder,
+)
 from pipeline.settings.file import PATH, option_type
 from pipeline.settings.sections import Settings, detector_of
 
 NO_DETECTOR: Final = "none"
 DEFAULTS: Final = {  # of the options, for other commands that prepare data
-    **dict.fromkeys(("pages", "weights", "stream", "body", "detector", "every", "device", "kind", "precision")),
+    **dict.fromkeys(
+        ("pages", "weights", "stream", "body", "detector", "every", "device", "kind", "precision")
+    ),
     **dict.fromkeys(("plan", "all", "replace"), False),
     "set": (),
 }
 ERRORS: Final = (PipelineError, cache.CacheError, OSError)  # of a split; other splits continue
 WITHOUT_WEIGHTS: Final = (
-    "no features: no weights are named. To add features, repeat the command with --weights spin:FILE, "
-    "torchvision:IMAGENET1K_V2 (downloaded once), or untrained:0 for a trial run with random weights"
+    "no features: no weights are named. To add features, repeat the command with --weights "
+    "spin:FILE, torchvision:IMAGENET1K_V2 (downloaded once), or untrained:0 for a trial run "
+    "with random weights"
 )
 NO_DOWNLOAD: Final = (
-    "Or leave --weights out (tracks without features), or use untrained:0 (random weights, a trial run)."
+    "Or leave --weights out (tracks without features), or use untrained:0 (random weights, "
+    "a trial run)."
 )
 
 
 def _options(sub: argparse.ArgumentParser) -> None:
     add = sub.add_argument
-    add("dataset", metavar="DATASET", help=f"{', '.join(datasets.names())} (videos: your own clips)")
-    add("--raw", type=PATH, required=True, help="The dataset's raw folder; for videos, the folder of the clips")
+    add(
+        "dataset", metavar="DATASET", help=f"{', '.join(datasets.names())} (videos: your own clips)"
+    )
+    add(
+        "--raw",
+        type=PATH,
+        required=True,
+        help="The dataset's raw folder; for videos, the folder of the clips",
+    )
     cache_option(sub, required=True)
-    add("--pages", type=PATH, metavar="DIR", help="Folder for CACHE-DATASET-SPLIT.html (default: next to the cache)")
+    add(
+        "--pages",
+        type=PATH,
+        metavar="DIR",
+        help="Folder for CACHE-DATASET-SPLIT.html (default: next to the cache)",
+    )
     add("--plan", action="store_true", help="Print what would be done, and stop")
     add("--all", action="store_true", help="Name every video in the plan instead of the first few")
-    add("--weights", help="Weights of the network, as for extract (default: from luigi.cfg, if any)")
+    add(
+        "--weights", help="Weights of the network, as for extract (default: from luigi.cfg, if any)"
+    )
     add("--stream", help="Name of the stream, as for extract (default: [features] streams)")
-    add("--body", type=PATH, help="Folder of SMPL's files, for datasets that need them (default: [paths] body)")
+    add(
+        "--body",
+        type=PATH,
+        help="Folder of SMPL's files, for datasets that need them (default: [paths] body)",
+    )
     known = ", ".join([*detectors.names(), NO_DETECTOR])
     add("--detector", help=f"Detector for clips without keypoints: {known}")
     every_option(sub)
@@ -80,8 +111,20 @@ def _options(sub: argparse.ArgumentParser) -> None:
 
 def _reads(args: argparse.Namespace) -> list[str]:
     """Sections of the dataset, detector, streams and resources."""
-    detector = [args.detector or usual_detector(args.raw)] if args.dataset in args.cfg.detect.datasets else []
-    return [args.dataset, *BODY, "detect", *detector, "convert", "dask", *extract_command.reads(args)]
+    detector = (
+        [args.detector or usual_detector(args.raw)]
+        if args.dataset in args.cfg.detect.datasets
+        else []
+    )
+    return [
+        args.dataset,
+        *BODY,
+        "detect",
+        *detector,
+        "convert",
+        "dask",
+        *extract_command.reads(args),
+    ]
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -107,23 +150,36 @@ class Preparation:
         dataset = args.cfg.dataset(args.dataset)
         refuse_one_folder(args.raw, args.cache)
         check_own_folder(args.raw, dataset)
-        demo, settings = is_stand_in(args.raw), args.cfg
+        demo = is_stand_in(args.raw)
+        settings = args.cfg
         if args.device is not None:
-            settings = settings.override({"detect.device": args.device, "features.device": args.device})
+            settings = settings.override(
+                {"detect.device": args.device, "features.device": args.device}
+            )
         body = body_of(args, dataset, demo=demo)
         if dataset.uses_body and body is None:
             raise PipelineError(
-                f"{dataset.name}: its 3D joints need SMPL's files: --body DIR. They cannot be added after features. "
-                "(`convert` and `extract` work without.)"
+                f"{dataset.name}: its 3D joints need SMPL's files: --body DIR. They cannot be "
+                "added after features. (`convert` and `extract` work without.)"
             )
-        streams_of, without_weights = dict[str, tuple[StreamSpec, ...]](), False
-        committed = {split: committed_split(args.cache, f"{dataset.name}/{split}") for split in dataset.splits}
-        first = next((split for split in committed.values() if split is not None and split.streams), None)
+        streams_of = dict[str, tuple[StreamSpec, ...]]()
+        without_weights = False
+        committed = {
+            split: committed_split(args.cache, f"{dataset.name}/{split}")
+            for split in dataset.splits
+        }
+        first = next(
+            (split for split in committed.values() if split is not None and split.streams), None
+        )
         for split in dataset.splits:
             try:  # a new split takes the recorded weights of another one
                 recorded = first if committed[split] is None else committed[split]
-                named = streams or extract_command.specs_of(args, f"{dataset.name}/{split}", recorded, stand_in=demo)
-                streams_of[split] = tuple(spec for spec in named if dataset.has_pixels or not spec.stream.reads.crops)
+                named = streams or extract_command.specs_of(
+                    args, f"{dataset.name}/{split}", recorded, stand_in=demo
+                )
+                streams_of[split] = tuple(
+                    spec for spec in named if dataset.has_pixels or not spec.stream.reads.crops
+                )
             except extract_command.NoWeights:
                 if args.stream is not None:
                     raise
@@ -141,20 +197,25 @@ class Preparation:
                 streams=streams_of.get(split, ()),
                 drop_removed=settings.convert.removed == "drop",
                 detector=detector,
-                by_any_detector=detector is not None and _keeps_other_keypoints(args, detector.name),
+                by_any_detector=detector is not None
+                and _keeps_other_keypoints(args, detector.name),
             )
             for split in dataset.splits
         ]
         return cls(args, dataset, recipes, without_weights)
 
     def run(self) -> int:
-        """Plan, run every step of every split, and print a summary. Returns 1 if a video or split was skipped."""
+        """Plan, run every step of every split, and print a summary. Returns 1 if a video or split
+        was skipped.
+        """
         args = self.args
         plans = self.plans()
         if not plans or all(plan.problems for plan in plans):
             problems = [problem for plan in plans for problem in plan.problems]
             do = "Name its raw folder: --raw DIR"
-            raise PipelineError(problems[0] if problems else f"{args.raw}: found no videos of {args.dataset}. {do}")
+            raise PipelineError(
+                problems[0] if problems else f"{args.raw}: found no videos of {args.dataset}. {do}"
+            )
         _print_plan(self, plans)
         if args.plan:
             missing = missing_files(self.recipes)
@@ -162,11 +223,15 @@ class Preparation:
                 out.print(f"{DOUBT} {plain(text)}")
             return 2 if missing else 0
         self.check(plans)
-        detection = next((plan.recipe for plan in plans if plan.undetected or plan.detection is not None), None)
+        detection = next(
+            (plan.recipe for plan in plans if plan.undetected or plan.detection is not None), None
+        )
         detected = StepResult(details=[]) if detection is None else _detect(self, detection)
         runnable = [plan for plan in plans if not plan.problems]
         failures = [problem for plan in plans for problem in plan.problems]
-        printed = [text for plan in runnable if plan.conversion for text in plan.conversion.kept_lines]
+        printed = [
+            text for plan in runnable if plan.conversion for text in plan.conversion.kept_lines
+        ]
         n_flaws = detected.flaws
         for step in (_convert, _extract, _show):
             for plan in runnable:
@@ -182,18 +247,25 @@ class Preparation:
 
     def plans(self) -> list[SplitPlan]:
         every = plan_splits(self.recipes)
-        return [plan for plan in every if not plan.conversion or plan.conversion.listed or plan.committed is not None]
+        return [
+            plan
+            for plan in every
+            if not plan.conversion or plan.conversion.listed or plan.committed is not None
+        ]
 
     def bar(self, verb: str, what: str, unit: str = "") -> AbstractContextManager[Progress]:
         return bar(f"  {line(verb, what, '')}", err, unit=unit)
 
     def page(self, recipe: Recipe) -> Path:
         folder = self.args.cache.parent if isinstance(self.args.cache, Path) else Path()
-        root = Path(self.args.cache).absolute().name  # two caches in one folder have different pages
+        # two caches in one folder have different pages
+        root = Path(self.args.cache).absolute().name
         return (self.args.pages or folder) / f"{root}-{recipe.dataset.name}-{recipe.split}.html"
 
     def check(self, plans: Sequence[SplitPlan]) -> None:
-        """Raise errors of later steps before hours of work: weights, packages, device, folders for pages."""
+        """Raise errors of later steps before hours of work: weights, packages, device, folders for
+        pages.
+        """
         from pipeline.show.page import split_of
 
         if missing := missing_files(self.recipes):
@@ -201,7 +273,8 @@ class Preparation:
         for plan in plans:
             if plan.undetected and not os.access(plan.recipe.raw, os.W_OK):
                 raise PipelineError(
-                    f"{plan.recipe.raw}: read-only, but keypoints are written into its folder {KEYPOINTS}. Make a "
+                    f"{plan.recipe.raw}: read-only, but keypoints are written into its folder "
+                    f"{KEYPOINTS}. Make a "
                     "folder of links to the clips (ln -s), and name it: --raw DIR"
                 )
         upcoming = [plan.recipe for plan in plans if not (plan.up_to_date or plan.problems)]
@@ -211,17 +284,22 @@ class Preparation:
         for page in map(self.page, (plan.recipe for plan in plans)):
             if page.exists() and not split_of(page):
                 raise PipelineError(
-                    f"{page}: expected no file, or an earlier page of tracks; found another file, which is not "
+                    f"{page}: expected no file, or an earlier page of tracks; found another "
+                    "file, which is not "
                     "replaced. Move it, or name another folder for pages: --pages DIR"
                 )
         for folder in {self.page(plan.recipe).absolute().parent for plan in plans}:
             above = next(path for path in (folder, *folder.parents) if path.exists())
             if not (above.is_dir() and os.access(above, os.W_OK)):
-                raise PipelineError(f"{folder}: cannot write pages there. Name another folder: --pages DIR")
+                raise PipelineError(
+                    f"{folder}: cannot write pages there. Name another folder: --pages DIR"
+                )
 
 
 def _load(args: argparse.Namespace, settings: Settings, specs: Iterable[StreamSpec]) -> list[str]:
-    """Load networks that run in this process, and download their weights. Returns messages about missing ones."""
+    """Load networks that run in this process, and download their weights. Returns messages about
+    missing ones.
+    """
     messages = []
     for spec in () if settings.dask.scheduler or settings.features.processes else specs:
         try:
@@ -231,8 +309,12 @@ def _load(args: argparse.Namespace, settings: Settings, specs: Iterable[StreamSp
     return messages
 
 
-def _detector(args: argparse.Namespace, settings: Settings, specs: Iterable[StreamSpec]) -> Detector | None:
-    """The detector for clips without keypoints; None if no clip needs one. specs: to name all missing downloads."""
+def _detector(
+    args: argparse.Namespace, settings: Settings, specs: Iterable[StreamSpec]
+) -> Detector | None:
+    """The detector for clips without keypoints; None if no clip needs one. specs: to name all
+    missing downloads.
+    """
     if args.dataset not in args.cfg.detect.datasets or args.detector == NO_DETECTOR:
         if args.every is not None:
             raise ConfigError(f"--every {args.every}: no detector runs here. Leave the option out.")
@@ -249,9 +331,15 @@ def _detector(args: argparse.Namespace, settings: Settings, specs: Iterable[Stre
         if not detector.downloads or not args.plan:
             detectors.identity(detector)  # downloads its weights
     except (ConfigError, MissingAssets) as error:
-        message = re.sub(rf"--set (?!\[|{re.escape(name)}\.)", f"--set {name}.", str(error)).rstrip(".")  # as here
+        # as here
+        message = re.sub(rf"--set (?!\[|{re.escape(name)}\.)", f"--set {name}.", str(error)).rstrip(
+            "."
+        )
         message = message.replace("--weights ", f"--detector {name} --set {name}.weights=")
-        do = f"Or name another --detector, or put keypoints of another tool into {args.raw}/{KEYPOINTS}."
+        do = (
+            "Or name another --detector, or put keypoints of another tool into "
+            f"{args.raw}/{KEYPOINTS}."
+        )
         others = [] if args.plan or isinstance(error, ConfigError) else _load(args, settings, specs)
         raise type(error)(" ".join([f"{message}. {do}", *others])) from error
     return detector
@@ -270,7 +358,8 @@ def _keeps_other_keypoints(args: argparse.Namespace, detector: str) -> bool:
     return not (args.detector or args.every is not None or args.cfg.source.section(detector))
 
 
-# ------------------------------------------------------------------------------------------------------------ steps
+# --------------------------------------------------------------------------------------------------
+# steps
 
 
 def _detect(prepared: Preparation, recipe: Recipe) -> StepResult:
@@ -292,11 +381,14 @@ def _detect(prepared: Preparation, recipe: Recipe) -> StepResult:
 def _convert(prepared: Preparation, plan: SplitPlan) -> int:
     """Returns the number of flaws, as all steps do."""
     recipe = plan.recipe
-    conversion = plan.conversion if plan.up_to_date and plan.conversion else recipe.plan_conversion()
+    conversion = (
+        plan.conversion if plan.up_to_date and plan.conversion else recipe.plan_conversion()
+    )
     with prepared.bar("convert", recipe.name, "video") as progress:
         result = recipe.convert(conversion, progress)
     details = () if conversion.up_to_date else result.details
-    replace(result, details=details, warnings=()).report("convert", recipe.name)  # the summary has the warnings
+    # the summary has the warnings
+    replace(result, details=details, warnings=()).report("convert", recipe.name)
     return result.flaws
 
 
@@ -306,8 +398,10 @@ def _split_now(plan: SplitPlan) -> cache.Split | None:
 
 
 def _extract(prepared: Preparation, plan: SplitPlan) -> int:
-    recipe, split = plan.recipe, _split_now(plan)
-    if plan.up_to_date or split is None or not split.manifest["rows"]:  # conversion has reported the latter
+    recipe = plan.recipe
+    split = _split_now(plan)
+    # conversion has reported the latter
+    if plan.up_to_date or split is None or not split.manifest["rows"]:
         return 0
     upcoming = recipe.plan_extraction()
     if not upcoming:
@@ -321,19 +415,23 @@ def _extract(prepared: Preparation, plan: SplitPlan) -> int:
 def _show(prepared: Preparation, plan: SplitPlan) -> int:
     from pipeline.show.page import split_of, write_split_page
 
-    recipe, split = plan.recipe, _split_now(plan)
+    recipe = plan.recipe
+    split = _split_now(plan)
     page = prepared.page(recipe)
     if split is None or not len(split.tracks) or split_of(page) == split.manifest["digest"]:
         return 0
     page.parent.mkdir(parents=True, exist_ok=True)
     with prepared.bar("show", recipe.name, "track") as progress:
-        n = write_split_page(recipe.root, recipe.name, page, raw=recipe.raw, body=recipe.body, progress=progress)
+        n = write_split_page(
+            recipe.root, recipe.name, page, raw=recipe.raw, body=recipe.body, progress=progress
+        )
     details = [f"{count(n, 'track')} in {plain(from_here(page))} ({size(page.stat().st_size)})"]
     StepResult(details=details).report("show", recipe.name)
     return 0
 
 
-# ----------------------------------------------------------------------------------------------------------- output
+# --------------------------------------------------------------------------------------------------
+# output
 
 
 def _print_plan(prepared: Preparation, plans: Sequence[SplitPlan]) -> None:
@@ -359,24 +457,34 @@ def _other_keypoints(raw: Path, plans: Sequence[SplitPlan]) -> list[str]:
         options = detection.about["options"]
         missing = {files.clip for files in detection.missing}
     kept = {*list_clips(raw)} - missing  # none, if a detector is named
-    by_others = functools.partial(detected_otherwise, raw / KEYPOINTS, detector=detector, options=options)
+    by_others = functools.partial(
+        detected_otherwise, raw / KEYPOINTS, detector=detector, options=options
+    )
     texts = [f"  {DOUBT} replaces keypoints of {plain(by)}" for by in by_others(missing)]
     new = f"other clips get {detector.name}, --every {detector.every}"
-    texts += [f"  {DOUBT} keeps, as no --detector is named, keypoints of {plain(by)}; {new}" for by in by_others(kept)]
+    texts += [
+        f"  {DOUBT} keeps, as no --detector is named, keypoints of {plain(by)}; {new}"
+        for by in by_others(kept)
+    ]
     return texts
 
 
-def _print_summary(prepared: Preparation, plans: Sequence[SplitPlan], printed: Sequence[str]) -> int:
+def _print_summary(
+    prepared: Preparation, plans: Sequence[SplitPlan], printed: Sequence[str]
+) -> int:
     """Print the cache's contents and the next commands. Returns the number of rejected videos.
 
     printed: messages about clips, which are not repeated.
     """
     from pipeline.show.page import split_of
 
-    n_flaws, with_features, n_rows = 0, "", 0
+    n_flaws = 0
+    with_features = ""
+    n_rows = 0
     at = ["--cache", str(prepared.args.cache)]
     for plan in plans:
-        recipe, split = plan.recipe, _split_now(plan)
+        recipe = plan.recipe
+        split = _split_now(plan)
         if split is None:
             continue
         missing = {stream: missing_rows(split, stream).rows for stream in split.streams}
@@ -391,16 +499,27 @@ def _print_summary(prepared: Preparation, plans: Sequence[SplitPlan], printed: S
         if split_of(page) == split.manifest["digest"]:
             out.print(f"  page {plain(from_here(page))}")
         n_rejected, messages = rejected_videos(split)
-        for text in few([_once(text, recipe.raw, printed) for text in messages], FEW, command("status", "--all", *at)):
+        for text in few(
+            [_once(text, recipe.raw, printed) for text in messages],
+            FEW,
+            command("status", "--all", *at),
+        ):
             out.print(f"  {DOUBT} {plain(text)}")
-        n_flaws, n_rows = n_flaws + n_rejected, n_rows + split.manifest["rows"]
-        inputs = [spec.name for spec in recipe.streams if spec.stream.is_model_input and spec.name in split.streams]
+        n_flaws = n_flaws + n_rejected
+        n_rows = n_rows + split.manifest["rows"]
+        inputs = [
+            spec.name
+            for spec in recipe.streams
+            if spec.stream.is_model_input and spec.name in split.streams
+        ]
         if not with_features and inputs and split.manifest["rows"]:
             with_features = recipe.name
     predict = ["predict", with_features, *at, "--checkpoint", "FILE", "--body", "DIR"]
     upcoming = {
         "videos": command("status", "--all", *at),
-        "features": "the same command with --weights" if prepared.without_weights and n_rows else "",
+        "features": "the same command with --weights"
+        if prepared.without_weights and n_rows
+        else "",
         "bodies": command(*predict, module="tasks") if with_features else "",
         "more": "the same command, after adding or changing videos",
     }
@@ -411,10 +530,14 @@ def _print_summary(prepared: Preparation, plans: Sequence[SplitPlan], printed: S
 
 
 def _once(rejection: str, raw: Path, printed: Sequence[str]) -> str:
-    """A line about a rejected video; without the message if one about the same clip is `printed`."""
+    """A line about a rejected video; without the message if one about the same clip is
+    `printed`.
+    """
     name, reason, *_ = rejection.split(": ")
     is_printed = any(text.startswith(f"{raw / name}: ") for text in printed)
     return f"rejected {name}: {reason} (see above)" if is_printed else f"rejected {rejection}"
 
 
-COMMAND: Final = Command(_options, _run, reads=_reads, kept="finished work is kept; the same command continues")
+COMMAND: Final = Command(
+    _options, _run, reads=_reads, kept="finished work is kept; the same command continues"
+)

@@ -38,8 +38,14 @@ COLUMNS: Final = ("split", "videos", "tracks", "frames kept / found", "dropped",
 def _options(sub: argparse.ArgumentParser) -> None:
     splits_argument(sub)
     cache_option(sub)
-    sub.add_argument("--all", action="store_true", help="List every video that was rejected, lost frames, or has notes")
-    sub.add_argument("--sizes", action="store_true", help="Show bytes and commit times by split and stream")
+    sub.add_argument(
+        "--all",
+        action="store_true",
+        help="List every video that was rejected, lost frames, or has notes",
+    )
+    sub.add_argument(
+        "--sizes", action="store_true", help="Show bytes and commit times by split and stream"
+    )
     help_ = "Exit with 1 if more of a split's videos are rejected, for example 2%%"
     sub.add_argument("--max-rejected", type=_percent, default=100.0, metavar="N%", help=help_)
     help_ = "Print CSV with one line per video: its state, frames and grades"
@@ -67,7 +73,8 @@ def _run(args: argparse.Namespace) -> int:
     if args.csv and (args.json or args.sizes):
         raise PipelineError("--csv excludes --json and --sizes")
     opened = cache.open(args.cache)
-    all_datasets, names = datasets.names(), dict.fromkeys(name.partition("/")[0] for name in opened.splits)
+    all_datasets = datasets.names()
+    names = dict.fromkeys(name.partition("/")[0] for name in opened.splits)
     for text in datasets.broken(name for name in names if name in all_datasets).values():
         err.print(f"{DOUBT} {plain(text)}")
     chosen = choose_splits(args.splits, opened.splits)
@@ -91,8 +98,12 @@ def _run(args: argparse.Namespace) -> int:
         result.lines(_left_out(args, opened), IDLE)
         result.lines(dict.fromkeys(text for row in rows for text in _weights_lines(row)), IDLE)
         result.lines((*_incomplete_downloads(rows), *_lost_lines(rows, args.cache)), DOUBT)
-        folders = chosen if args.splits else split_folders(opened.store)  # also those that are not committed
-        result.lines((f"{name}: {text}" for name in folders for text in staged_by_parts(opened.store, name)), IDLE)
+        # also those that are not committed
+        folders = chosen if args.splits else split_folders(opened.store)
+        result.lines(
+            (f"{name}: {text}" for name in folders for text in staged_by_parts(opened.store, name)),
+            IDLE,
+        )
         for row in rows:
             for mark, texts in _video_lists(row, every=args.all):
                 command_line = command("status", "--all", "--cache", str(args.cache))
@@ -116,21 +127,40 @@ def _rejected_beyond(most: float, rows: Sequence[Mapping[str, Any]]) -> Iterator
     for row in rows:
         n_videos = row["accounting"].get("videos", {}).get("found", 0)
         if (n := sum(video["failed"] for video in row["videos"])) > most / 100 * n_videos:
-            yield f"{row['split']}: {count(n, 'video')} of {n_videos:,} rejected, more than {most:g}%"
+            yield (
+                f"{row['split']}: {count(n, 'video')} of {n_videos:,} rejected, more than {most:g}%"
+            )
 
 
 def _video_lists(row: Mapping[str, Any], *, every: bool) -> Iterator[tuple[str, list[str]]]:
-    """(mark, videos) of a split: rejected, without rows, without a track, missing, unusable; if `every`, also those
-    with dropped frames or notes."""
+    """(mark, videos) of a split: rejected, without rows, without a track, missing, unusable; if
+    `every`, also those with dropped frames or notes.
+    """
     failed = [video for video in row["videos"] if video["failed"]]
-    yield (DOUBT, [VideoAccount(v["name"], set_aside=v["set_aside"], message=v["message"]).rejection for v in failed])
-    without = Counter(video["set_aside"] for video in row["videos"] if video["set_aside"] and not video["failed"])
-    yield IDLE, [f"{count(n, 'video')} without rows: {why}, {reason(why).meaning}" for why, n in without.items()]
+    yield (
+        DOUBT,
+        [
+            VideoAccount(v["name"], set_aside=v["set_aside"], message=v["message"]).rejection
+            for v in failed
+        ],
+    )
+    without = Counter(
+        video["set_aside"] for video in row["videos"] if video["set_aside"] and not video["failed"]
+    )
+    yield (
+        IDLE,
+        [
+            f"{count(n, 'video')} without rows: {why}, {reason(why).meaning}"
+            for why, n in without.items()
+        ],
+    )
     yield IDLE, [f"without a track: {name}: {why}" for name, why in row["without_track"].items()]
     noted = []
     for video in row["videos"] if every else ():
         dropped = {} if video["failed"] else video["dropped"]
-        if video["name"] not in row["without_track"] and (notes := [*_by_reason(dropped), *video["notes"]]):
+        if video["name"] not in row["without_track"] and (
+            notes := [*_by_reason(dropped), *video["notes"]]
+        ):
             noted.append(f"{video['name']}: {'; '.join(notes)}")
     yield IDLE, noted
     yield IDLE, [f"missing: {name}" for name in committed.missing_names(row["missing"])]
@@ -146,7 +176,11 @@ def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[int]) -> Table:
     shown = table(*(COLUMNS[i] for i in columns))
     for row in rows:
         dropped = _by_reason(row["accounting"].get("frames", {}).get("dropped", {}))
-        dropped += [f"{count(row['uncounted'], 'unreadable video')} not counted"] if row["uncounted"] else []
+        dropped += (
+            [f"{count(row['uncounted'], 'unreadable video')} not counted"]
+            if row["uncounted"]
+            else []
+        )
         cells = (
             plain(row["split"]) + (" [yellow](demo data)[/yellow]" if row["stand_in"] else ""),
             *(_counts(row["accounting"], unit) for unit in ("videos", "tracks", "frames")),
@@ -161,14 +195,16 @@ def _counts(accounting: Mapping[str, Any], what: str) -> str:
     """kept / found, and the number in the release."""
     if not accounting:
         return committed.NOT_RECORDED
-    counts, in_release = accounting[what], accounting.get("known", {}).get(what)
+    counts = accounting[what]
+    in_release = accounting.get("known", {}).get(what)
     release = "" if in_release is None else f" of {in_release:,} in the release"
     return f"{counts['kept']:,} / {counts['found']:,}{release}"
 
 
 def _sizes_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """One line for each split's columns, streams and tables; then their sum."""
-    shown, total = table("split", "what", "bytes", "committed"), 0
+    shown = table("split", "what", "bytes", "committed")
+    total = 0
     for row in rows:
         stored = row["sizes"]
         for part, n_bytes in {"columns": stored["columns"], **stored["streams"]}.items():
@@ -191,13 +227,18 @@ def _status_of(opened: cache.FeatureCache, name: str, *, sizes: bool) -> dict[st
 
 def _split_status(split: cache.Split) -> dict[str, Any]:
     """The document of one split."""
-    streams, undecodable = dict[str, str](), dict[str, int | None]()  # None: the stream's flags cannot be read
+    streams = dict[str, str]()
+    undecodable = dict[str, int | None]()  # None: the stream's flags cannot be read
     without = dict[str, dict[str, int]]()  # stream -> reason -> rows
-    weights, problems = dict[str, dict[str, Any]](), []
+    weights = dict[str, dict[str, Any]]()
+    problems = []
     for name in split.streams:
-        streams[name], undecodable[name] = f"{name} (damaged)", None
+        streams[name] = f"{name} (damaged)"
+        undecodable[name] = None
         try:
-            streams[name] = stream_label(split, name, "" if is_current(split, name) else "rows missing")
+            streams[name] = stream_label(
+                split, name, "" if is_current(split, name) else "rows missing"
+            )
             if made := weights_of(split, name):
                 weights[name] = made | {"untrained": is_untrained(split, name)}
             undecodable[name] = split.undecodable(name)
@@ -207,19 +248,25 @@ def _split_status(split: cache.Split) -> dict[str, Any]:
         except (cache.CacheError, OSError) as error:
             problems.append(f"{split.name}: {name} is damaged: {error_text(error)}")
     # committed video -> its missing file ("": all), or its rejection; why they are unknown
-    missing, unusable, unlisted = dict[str, str](), dict[str, str](), ""
+    missing = dict[str, str]()
+    unusable = dict[str, str]()
+    unlisted = ""
     try:
         missing, unusable = committed.missing_now(split)
     except (PipelineError, OSError) as error:
         unlisted = error_text(error)
     if missing:
         n = count(len(missing), "video")
-        problems.append(f"{split.name}: {n} missing from {committed.recorded_raw(split)}; the rows are kept")
+        problems.append(
+            f"{split.name}: {n} missing from {committed.recorded_raw(split)}; the rows are kept"
+        )
     if unusable:
         problems.append(f"{split.name}: {count(len(unusable), 'video')} {committed.UNUSABLE}")
     problems += [f"{split.name}: {unlisted}"] if unlisted else committed.why_empty(split)
-    harmless, keys = committed.harmless_of(split), ("name", "found", "kept", "dropped", "set_aside", "message", "notes")
-    videos, without_track = [], {}
+    harmless = committed.harmless_of(split)
+    keys = ("name", "found", "kept", "dropped", "set_aside", "message", "notes")
+    videos = []
+    without_track = {}
     for account in (video.account for video in split.videos if "tracks_kept" in video.account):
         if why := committed.why_without_track(account):
             without_track[account["name"]] = why
@@ -240,7 +287,9 @@ def _split_status(split: cache.Split) -> dict[str, Any]:
         "weights": weights,
         "undecodable": undecodable,
         "without_features": without,
-        "set_aside": [f"{video['set_aside']}: {video['message']}" for video in videos if video["failed"]],
+        "set_aside": [
+            f"{video['set_aside']}: {video['message']}" for video in videos if video["failed"]
+        ],
         "uncounted": sum(video["failed"] and not video["found"] for video in videos),
         "without_track": without_track,
         "videos": videos,
@@ -249,30 +298,51 @@ def _split_status(split: cache.Split) -> dict[str, Any]:
 
 
 def _csv(splits: Sequence[cache.Split], problems: list[str]) -> str:
-    """A header, and a line for each video: found = kept + dropped by reason, in person-frames; its worst grades."""
+    """A header, and a line for each video: found = kept + dropped by reason, in person-frames; its
+    worst grades.
+    """
     totals = [split.manifest.get("accounting", {}).get("frames", {}) for split in splits]
     reasons = sorted({name for frames in totals for name in frames.get("dropped", {})})
-    header = ["split", "video", "state", "reason", "tracks", "found", "kept", *reasons, *Grade._fields, "message"]
+    header = [
+        "split",
+        "video",
+        "state",
+        "reason",
+        "tracks",
+        "found",
+        "kept",
+        *reasons,
+        *Grade._fields,
+        "message",
+    ]
     lines: list[list[object]] = [[*header]]
     for split in splits:
-        harmless, grades = committed.harmless_of(split), _worst_grades(split, problems)
+        harmless = committed.harmless_of(split)
+        grades = _worst_grades(split, problems)
         for number, video in enumerate(split.videos):
             account = video.account
             state, because, message = committed.video_state(account, harmless)
             if state == committed.OTHER_SPLIT:
                 continue
             counts = [account.get(key, "") for key in ("tracks_kept", "found", "kept")]
-            counts += [account["dropped"].get(name, 0) if "dropped" in account else "" for name in reasons]
-            worst = ["" if math.isnan(x) else f"{round(x, 3):g}" for x in grades.get(number, Grade())]
+            counts += [
+                account["dropped"].get(name, 0) if "dropped" in account else "" for name in reasons
+            ]
+            worst = [
+                "" if math.isnan(x) else f"{round(x, 3):g}" for x in grades.get(number, Grade())
+            ]
             lines.append([split.name, video.name, state, because, *counts, *worst, message])
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([printable(str(cell)) for cell in line] for line in lines)
+    csv.writer(text, lineterminator="\n").writerows(
+        [printable(str(cell)) for cell in line] for line in lines
+    )
     return text.getvalue()
 
 
 def _worst_grades(split: cache.Split, problems: list[str]) -> dict[int, Grade]:
     """Each video's worst grades, by its number. Adds a problem for rows that cannot be read."""
-    worst, raw = dict[int, Grade](), committed.recorded_raw(split)
+    worst = dict[int, Grade]()
+    raw = committed.recorded_raw(split)
     try:
         for track, number in zip(split.tracks, split.tracks.video.tolist(), strict=True):
             video = split.videos[number]
@@ -291,18 +361,29 @@ def _incomplete_downloads(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             continue
         for unit, in_release in row["accounting"].get("known", {}).items():
             if (n := row["accounting"][unit]["found"]) < in_release:
-                text = f"{row['split']}: {n:,} {unit} found of {in_release:,} in the release: incomplete download"
-                name, raw = row["split"].partition("/")[0], Path(row["raw"] or "")
+                text = (
+                    f"{row['split']}: {n:,} {unit} found of {in_release:,} in the release: "
+                    "incomplete download"
+                )
+                name = row["split"].partition("/")[0]
+                raw = Path(row["raw"] or "")
                 if raw.name == name:  # doctor needs <raw>/<dataset>
-                    text += f". To list missing files: {command('doctor', name, '--raw', str(raw.parent))}"
+                    text += (
+                        ". To list missing files: "
+                        f"{command('doctor', name, '--raw', str(raw.parent))}"
+                    )
                 yield text
 
 
 def _weights_lines(row: Mapping[str, Any]) -> Iterator[str]:
-    """Licence and source of the streams' networks; equal lines of several splits are printed once."""
+    """Licence and source of the streams' networks; equal lines of several splits are printed
+    once.
+    """
     for stream, made in row["weights"].items():
         if not made["untrained"]:
-            terms = f"licence {made['licence']}, source {made['source']}, sha256 {made['sha256'][:12]}"
+            terms = (
+                f"licence {made['licence']}, source {made['source']}, sha256 {made['sha256'][:12]}"
+            )
             yield f"weights of {stream}: {made['network']}, {terms}"
 
 
@@ -312,12 +393,22 @@ def _lost_lines(rows: Sequence[Mapping[str, Any]], root: cache.Root) -> Iterator
         imported = {label.partition(" ")[0] for label in row["streams"] if "(imported" in label}
         for stream, lost in row["undecodable"].items():
             reasons = row["without_features"].get(stream, {})
-            exact = sum(reasons.values()) == lost  # else rows have been replaced since, or a killed run found some
+            # else rows have been replaced since, or a killed run found some
+            exact = sum(reasons.values()) == lost
             why = _by_reason(reasons) if exact else [", ".join(reasons) or "reason not recorded"]
-            again = command("extract", row["split"], "--stream", stream, "--cache", str(root), "--replace")
-            why = ["not in its file, or not finite"] if stream in imported else [*why, f"to try again: {again}"]
+            again = command(
+                "extract", row["split"], "--stream", stream, "--cache", str(root), "--replace"
+            )
+            why = (
+                ["not in its file, or not finite"]
+                if stream in imported
+                else [*why, f"to try again: {again}"]
+            )
             if lost:
-                yield f"{row['split']}: {count(lost, 'row')} without features in {stream}: {'; '.join(why)}"
+                yield (
+                    f"{row['split']}: {count(lost, 'row')} without features in {stream}: "
+                    f"{'; '.join(why)}"
+                )
 
 
 COMMAND: Final = Command(_options, _run)

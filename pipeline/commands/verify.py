@@ -1,7 +1,8 @@
 """`python -m pipeline verify`: check a cache, and drop damaged shards.  [raw -> tracks -> features]
 
-`cache.repair` removes a stream's damaged shards from its manifest. Videos with rows in a split's damaged shard are
-dropped in one commit; their features stay, and are carried over by their keys after the next conversion.
+`cache.repair` removes a stream's damaged shards from its manifest. Videos with rows in a split's
+damaged shard are dropped in one commit; their features stay, and are carried over by their keys
+after the next conversion.
 """
 
 from __future__ import annotations
@@ -35,21 +36,36 @@ from pipeline.track import other_units
 
 def _options(sub: argparse.ArgumentParser) -> None:
     add = sub.add_argument
-    add("splits", nargs="*", metavar="SPLIT", help="DATASET/SPLIT, or all of DATASET (default: all)")
+    add(
+        "splits", nargs="*", metavar="SPLIT", help="DATASET/SPLIT, or all of DATASET (default: all)"
+    )
     cache_option(sub)
     add("--fast", action="store_true", help="Check sizes, indexes and small files only (seconds)")
-    add("--repair", action="store_true", help="Drop damaged shards, and print the commands that fill them again")
+    add(
+        "--repair",
+        action="store_true",
+        help="Drop damaged shards, and print the commands that fill them again",
+    )
     add(
         "--recompute",
         type=whole(1),
         nargs="?",
         const=100,
         metavar="N",
-        help="Recompute N random rows (default: 100) of each stream anew and compare. Exits with 1 if "
-        "a row does not match its own frame, or cannot be compared",
+        help="Recompute N random rows (default: 100) of each stream anew and compare. Exits "
+        "with 1 if a row does not match its own frame, or cannot be compared",
     )
-    add("--seed", type=whole(0), default=0, help="Seed of the drawn rows, with --recompute (default: 0)")
-    add("--weights", metavar="KIND:FILE", help="Weights of streams that were computed with a file, with --recompute")
+    add(
+        "--seed",
+        type=whole(0),
+        default=0,
+        help="Seed of the drawn rows, with --recompute (default: 0)",
+    )
+    add(
+        "--weights",
+        metavar="KIND:FILE",
+        help="Weights of streams that were computed with a file, with --recompute",
+    )
     add("--raw", type=PATH, help="The dataset's raw folder, with --recompute, if it has moved")
     workers_option(sub, "processes, with --recompute")
     json_option(sub)
@@ -60,12 +76,20 @@ def _run(args: argparse.Namespace) -> int:
     if alone := [name for name in ("raw", "weights") if getattr(args, name) and not args.recompute]:
         raise PipelineError(f"--{alone[0]} needs --recompute")
     weights = WeightsSpec.parse(args.weights) if args.weights else None
-    result, splits = CommandResult({}), _splits(args)
-    report, repaired, again = _verify(args, splits, result), None, None
+    result = CommandResult({})
+    splits = _splits(args)
+    report = _verify(args, splits, result)
+    repaired = None
+    again = None
     if args.repair:
         repaired = _repair(args.cache, report)
         _add_repair(result, repaired)
-        if repaired.cache.restored or repaired.cache.removed or repaired.dropped or repaired.refused:
+        if (
+            repaired.cache.restored
+            or repaired.cache.removed
+            or repaired.dropped
+            or repaired.refused
+        ):
             report = _verify(args, splits, result)
     if args.recompute:
         from pipeline.features.recompute import recompute
@@ -85,15 +109,26 @@ def _run(args: argparse.Namespace) -> int:
     result.lines(cameras, WRONG)
     for refused in (*(repaired.refused if repaired else ()), *(again.refused if again else ())):
         err.print(f"{ERROR} {plain(refused)}")
-    ok = report.ok and not cameras and not (repaired and repaired.refused) and (again is None or again.ok)
-    keys = ("fast", "splits", "shards", "bytes", "problems", "notes", "damaged")  # after a repair: what remains
+    ok = (
+        report.ok
+        and not cameras
+        and not (repaired and repaired.refused)
+        and (again is None or again.ok)
+    )
+    # after a repair: what remains
+    keys = ("fast", "splits", "shards", "bytes", "problems", "notes", "damaged")
     result.rows = {
         "ok": ok,
         **{key: getattr(report, key) for key in keys},
         "problems": [*report.problems, *cameras],
         "repair": repaired and _as_dict(repaired),
         "recompute": again
-        and {"ok": again.ok, "compared": again.compared, "skipped": again.skipped, "refused": again.refused},
+        and {
+            "ok": again.ok,
+            "compared": again.compared,
+            "skipped": again.skipped,
+            "refused": again.refused,
+        },
     }
     result.exit_code = 0 if ok else 1
     return result.print(as_json=args.json)
@@ -106,28 +141,39 @@ def _splits(args: argparse.Namespace) -> list[str] | None:
     return names or None
 
 
-def _camera_problems(root: cache.Root, splits: Sequence[str] | None, damaged: Sequence[str]) -> Iterator[str]:
+def _camera_problems(
+    root: cache.Root, splits: Sequence[str] | None, damaged: Sequence[str]
+) -> Iterator[str]:
     """Cameras that conversion refuses now, written by an earlier version or another program."""
     opened = cache.open(root)
     for split in [] if damaged else [opened[name] for name in splits or opened.splits]:
-        if EXTRINSICS.name not in split.extra or split.extra[EXTRINSICS.name].shape != EXTRINSICS.shape:
+        if (
+            EXTRINSICS.name not in split.extra
+            or split.extra[EXTRINSICS.name].shape != EXTRINSICS.shape
+        ):
             continue
         wrong = []
         for track in split.tracks:
             camera = split.rows(EXTRINSICS.name, track.start, track.stop)
-            known = camera[~np.isnan(camera).all(axis=(1, 2))]  # a track without the column has its fill value
+            # a track without the column has its fill value
+            known = camera[~np.isnan(camera).all(axis=(1, 2))]
             wrong += [(track.name, *problem) for problem in other_units({EXTRINSICS.name: known})]
         for name, column, expected, found in wrong[:1]:
-            tracks, do = f"{count(len(wrong), 'track')}, the first is {name}", "Correct the reader, and convert again."
+            tracks = f"{count(len(wrong), 'track')}, the first is {name}"
+            do = "Correct the reader, and convert again."
             yield f"{split.name}: '{column}': expected {expected}, found {found} ({tracks}). {do}"
 
 
-def _verify(args: argparse.Namespace, splits: Sequence[str] | None, result: CommandResult) -> cache.VerifyReport:
+def _verify(
+    args: argparse.Namespace, splits: Sequence[str] | None, result: CommandResult
+) -> cache.VerifyReport:
     """Verify the cache, and add the report to the result."""
     with bar("verify", err) as progress:
         report = cache.verify(args.cache, fast=args.fast, progress=progress, splits=splits)
     at = f"--cache {shlex.quote(str(args.cache))}"
-    damaged = tuple(replace(damage, what=damage.what.replace("--cache DIR", at)) for damage in report.damaged)
+    damaged = tuple(
+        replace(damage, what=damage.what.replace("--cache DIR", at)) for damage in report.damaged
+    )
     report = replace(report, damaged=damaged)
     result.lines(report.problems, WRONG)
     result.lines(report.notes, IDLE)
@@ -143,12 +189,22 @@ def _verify(args: argparse.Namespace, splits: Sequence[str] | None, result: Comm
 
 def _as_dict(done: _Repair) -> dict[str, Any]:
     dropped = [{"split": split, "videos": videos} for split, videos in done.dropped.items()]
-    restored, removed = done.cache.restored, done.cache.removed
-    return {"restored": restored, "removed": removed, "dropped": dropped, "fill": done.fill, "refused": done.refused}
+    restored = done.cache.restored
+    removed = done.cache.removed
+    return {
+        "restored": restored,
+        "removed": removed,
+        "dropped": dropped,
+        "fill": done.fill,
+        "refused": done.refused,
+    }
 
 
 def _add_repair(result: CommandResult, done: _Repair) -> None:
-    for verb, keys in (("restored", done.cache.restored), ("of damaged shards removed", done.cache.removed)):
+    for verb, keys in (
+        ("restored", done.cache.restored),
+        ("of damaged shards removed", done.cache.removed),
+    ):
         if keys:
             result.line(f"{count(len(keys), 'file')} {verb}:")
             result.lines(few(keys, FEW, "all below the cache"), indent=2)
@@ -161,7 +217,8 @@ def _add_repair(result: CommandResult, done: _Repair) -> None:
         result.line("nothing to repair")
 
 
-# ---------------------------------------------------------------------------------------------------------- repair
+# --------------------------------------------------------------------------------------------------
+# repair
 
 
 @dataclass(slots=True)
@@ -169,13 +226,15 @@ class _Repair:
     """Data dropped from a damaged cache, and the commands that fill it again."""
 
     cache: cache.Repaired = field(default_factory=cache.Repaired)
-    dropped: dict[str, tuple[str, ...]] = field(default_factory=dict)  # split -> videos to convert again
+    # split -> videos to convert again
+    dropped: dict[str, tuple[str, ...]] = field(default_factory=dict)
     fill: list[str] = field(default_factory=list)  # commands, in order
     refused: list[str] = field(default_factory=list)  # messages about failed repairs
 
 
 def _repair(root: cache.Root, report: cache.VerifyReport) -> _Repair:
-    """Drop data that `cache.verify` found damaged, unless its raw files are missing. Can be run again after a kill.
+    """Drop data that `cache.verify` found damaged, unless its raw files are missing. Can be run
+    again after a kill.
 
     Raises CacheError if there is no cache.
     """
@@ -195,7 +254,15 @@ def _repair(root: cache.Root, report: cache.VerifyReport) -> _Repair:
         split = cache.open(root)[name]
         reader = split.manifest.get("reader", {})
         if imported := split.stream_manifest(stream).get("imported") or reader.get("imported"):
-            words = ["import", imported["file"], *name.split("/"), "--format", imported["format"], "--as", stream]
+            words = [
+                "import",
+                imported["file"],
+                *name.split("/"),
+                "--format",
+                imported["format"],
+                "--as",
+                stream,
+            ]
         else:
             words = ["extract", name, "--stream", stream]
         rows = count(missing_rows(split, stream).rows, "row")
@@ -206,7 +273,9 @@ def _repair(root: cache.Root, report: cache.VerifyReport) -> _Repair:
 def _streams_without_images(
     root: cache.Root, damaged: Sequence[cache.Damage], done: _Repair
 ) -> set[tuple[str, str | None]]:
-    """(split, stream) of damaged streams whose images are missing: dropping a shard also loses its intact rows."""
+    """(split, stream) of damaged streams whose images are missing: dropping a shard also loses its
+    intact rows.
+    """
     shards: dict[tuple[str, str], set[int]] = {}
     for damage in damaged:
         if damage.stream is not None and damage.shard is not None:
@@ -218,10 +287,13 @@ def _streams_without_images(
             if split.stream_manifest(stream).get("identity", {}).get("kind") != "imported":
                 require_videos(split, None, sorted(numbers))
         except cache.CacheError:
-            continue  # a small file is damaged, too: it is restored first, and the next repair finds the rest
+            # a small file is damaged, too: it is restored first, and the next repair finds the rest
+            continue
         except PipelineError as error:
             lost.add((name, stream))
-            done.refused.append(f"{error} Stream {stream!r} was not changed: its other rows are readable.")
+            done.refused.append(
+                f"{error} Stream {stream!r} was not changed: its other rows are readable."
+            )
     return lost
 
 
@@ -232,25 +304,35 @@ def _drop_videos(split: cache.Split, shards: Collection[int], done: _Repair) -> 
     """
     size = int(split.manifest["geometry"]["rows_per_shard"])
     tracks = split.tracks
-    hit = np.any([(tracks.start < (shard + 1) * size) & (tracks.stop > shard * size) for shard in shards], axis=0)
+    hit = np.any(
+        [(tracks.start < (shard + 1) * size) & (tracks.stop > shard * size) for shard in shards],
+        axis=0,
+    )
     names = {split.videos[number].name for number in np.unique(tracks.video[hit]).tolist()}
     if imported := split.manifest.get("reader", {}).get("imported"):
         raise PipelineError(
-            f"{split.name}: rows of {count(len(names), 'video')} are damaged. They were imported from "
-            f"{imported['file']}. Nothing was changed. Delete the split with its features, and import it again."
+            f"{split.name}: rows of {count(len(names), 'video')} are damaged. They were "
+            f"imported from {imported['file']}. Nothing was changed. Delete the split with its "
+            "features, and import it again."
         )
     plan = recorded_plan(split).read_again(names)
     with_body = ["--body", str(plan.body)] if plan.body else []
-    fill = command("convert", split.name, "--raw", str(plan.raw), "--cache", str(split.root), *with_body)
+    fill = command(
+        "convert", split.name, "--raw", str(plan.raw), "--cache", str(split.root), *with_body
+    )
     if gone := sorted(names - set(plan.drop)):
         raise PipelineError(
-            f"{split.name}: {count(len(gone), 'video')} with damaged rows missing from {plan.raw}, first {gone[0]}. "
+            f"{split.name}: {count(len(gone), 'video')} with damaged rows missing from "
+            f"{plan.raw}, first {gone[0]}. "
             f"Nothing was changed. Restore the files, or delete the rows: {fill} --drop-removed"
         )
     stamps = {name: stamp for name, stamp in plan.stamps.items() if name not in names}
     convert(replace(plan, append=(), stamps=stamps, invalidate=tuple(sorted(shards))))
     done.fill.append(f"{fill}  # {count(len(names), 'video')}")
-    done.fill += [command("extract", split.name, "--stream", s, "--cache", str(split.root)) for s in split.streams]
+    done.fill += [
+        command("extract", split.name, "--stream", s, "--cache", str(split.root))
+        for s in split.streams
+    ]
     return plan.drop
 
 

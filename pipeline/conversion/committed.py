@@ -1,7 +1,8 @@
 """A committed split and its raw folder: reader, folders, missing videos.  [raw] -> rows
 
-Rows whose raw files are gone stay committed until the user drops them, because a partially mounted drive looks the same
-as deleted videos. A video is missing if the raw folder does not list it, or one of its files is gone.
+Rows whose raw files are gone stay committed until the user drops them, because a partially mounted
+drive looks the same as deleted videos. A video is missing if the raw folder does not list it, or
+one of its files is gone.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ def names_with_rows(committed: cache.Split) -> frozenset[str]:
 
 
 def _pair_renamed(gone: Mapping[str, str], coming: Mapping[str, str]) -> dict[str, str]:
-    """New name -> old name of videos with equal content. `gone`, `coming`: name -> content. Sorted by name.
+    """New name -> old name of videos with equal content. `gone`, `coming`: name -> content. Sorted
+    by name.
 
     >>> _pair_renamed({"b": "0", "a": "0"}, {"c": "0", "d": "1"})
     {'c': 'a'}
@@ -49,21 +51,34 @@ def _pair_renamed(gone: Mapping[str, str], coming: Mapping[str, str]) -> dict[st
     by_content: dict[str, list[str]] = {}
     for name in sorted(gone, reverse=True):
         by_content.setdefault(gone[name], []).append(name)
-    return {name: by_content[content].pop() for name, content in sorted(coming.items()) if by_content.get(content)}
+    return {
+        name: by_content[content].pop()
+        for name, content in sorted(coming.items())
+        if by_content.get(content)
+    }
 
 
 def renamed_videos(
-    committed: cache.Split, raw: Path, gone: Mapping[str, str], coming: Mapping[str, tuple[RawVideo, str]]
+    committed: cache.Split,
+    raw: Path,
+    gone: Mapping[str, str],
+    coming: Mapping[str, tuple[RawVideo, str]],
 ) -> dict[str, str]:
     """New name -> old name of videos with equal content, else of clips with equal images.
 
-    The second rule is for clips whose keypoint files differ, since those name the clip. gone: name -> digest. coming:
-    name -> video, digest.
+    The second rule is for clips whose keypoint files differ, since those name the clip. gone: name
+    -> digest. coming: name -> video, digest.
     """
     old = {name: digest[: changes.CONTENTS] for name, digest in gone.items()}
-    renamed = _pair_renamed(old, {name: digest[: changes.CONTENTS] for name, (_, digest) in coming.items()})
+    renamed = _pair_renamed(
+        old, {name: digest[: changes.CONTENTS] for name, (_, digest) in coming.items()}
+    )
     lost = gone.keys() - renamed.values()
-    numbers = [number for number, name in enumerate(committed.videos.names) if name in lost] if lost else []
+    numbers = (
+        [number for number, name in enumerate(committed.videos.names) if name in lost]
+        if lost
+        else []
+    )
     entries = map(committed.videos.__getitem__, numbers)
     pixels = {entry.name: file_part(entry.pixels) for entry in entries if entry.pixels}
     clips = {}
@@ -96,7 +111,9 @@ def refuse_missing_folder(raw: Path, committed: cache.Split | None) -> None:
         return
     similar = similar_path(raw)
     if committed is not None:
-        raise PipelineError(f"{raw}: no such folder{similar} {_origin(committed, raw)} {MOUNT}, or: {NAME_RAW}")
+        raise PipelineError(
+            f"{raw}: no such folder{similar} {_origin(committed, raw)} {MOUNT}, or: {NAME_RAW}"
+        )
     if similar != ";":
         raise PipelineError(f"{raw}: no such folder{similar} To use another folder, {NAME_RAW}")
 
@@ -112,18 +129,24 @@ def no_videos(raw: Path, committed: cache.Split) -> PipelineError:
 def _origin(committed: cache.Split, raw: Path) -> str:
     before = recorded_raw(committed)
     is_same = before == str(raw.resolve())
-    return f"{committed.name} was converted from {'this folder' if is_same else before or 'an unknown folder'}."
+    return (
+        f"{committed.name} was converted from "
+        f"{'this folder' if is_same else before or 'an unknown folder'}."
+    )
 
 
 def refuse_other_kind(committed: cache.Split, raw: Path, reader: Mapping[str, Any]) -> None:
-    """Raise StandInMixed if demo data would replace real data, or the reverse. reader: identity of the new reader."""
+    """Raise StandInMixed if demo data would replace real data, or the reverse. reader: identity of
+    the new reader.
+    """
     before = committed.manifest["reader"]
     if before["stand_in"] == reader["stand_in"]:
         return
     root = committed.root
     other = "demo" if reader["stand_in"] else "real"
     raise StandInMixed(
-        f"{root}/{committed.name}: was made from {kind_of(before)}, and {raw} is {kind_of(reader)}, which would "
+        f"{root}/{committed.name}: was made from {kind_of(before)}, and {raw} is "
+        f"{kind_of(reader)}, which would "
         f"replace it. Use another cache: --cache {root}-{other}, or [paths] cache in luigi.cfg."
     )
 
@@ -133,62 +156,83 @@ def refuse_other_folder(
 ) -> None:
     """Raise PipelineError if the folder has other videos than the committed ones.
 
-    n_same: unchanged committed videos. missing: committed videos that it does not have. n_new: its other videos.
+    n_same: unchanged committed videos. missing: committed videos that it does not have. n_new: its
+    other videos.
     """
     if not committed.manifest["rows"] or (n_same and not (missing and n_new)):
         return
     n_videos = count(len(committed.videos), "video")
     raise PipelineError(
-        f"{committed.root}/{committed.name}: was converted from {recorded_raw(committed)}, but {raw} has {n_same:,} of "
-        f"its {n_videos} and {n_new:,} others: this would replace one folder by another. To keep both, put them into "
-        "one folder, or use another cache (--cache, or [paths] cache in luigi.cfg). To replace the old videos: "
-        f"{LET_GO}"
+        f"{committed.root}/{committed.name}: was converted from {recorded_raw(committed)}, but "
+        f"{raw} has {n_same:,} of its {n_videos} and {n_new:,} others: this would replace one "
+        "folder by another. To keep both, put them into one folder, or use another cache "
+        f"(--cache, or [paths] cache in luigi.cfg). To replace the old videos: {LET_GO}"
     )
 
 
-def refuse_without_raw(committed: cache.Split, raw: Path, missing: Collection[str], why: str) -> None:
-    """Raise PipelineError if all videos must be read again because of `why`, and some are `missing`."""
+def refuse_without_raw(
+    committed: cache.Split, raw: Path, missing: Collection[str], why: str
+) -> None:
+    """Raise PipelineError if all videos must be read again because of `why`, and some are
+    `missing`.
+    """
     if missing:
         first = "; ".join(few(sorted(missing), FEW, "plan --all"))
         raise PipelineError(
-            f"{committed.name}: all videos must be converted again ({why}), but {count(len(missing), 'video')} missing "
+            f"{committed.name}: all videos must be converted again ({why}), but "
+            f"{count(len(missing), 'video')} missing "
             f"from {raw}: {first}. Restore them, or delete their rows: {LET_GO}"
         )
 
 
 def missing_names(missing: Mapping[str, str]) -> list[str]:
     """Missing videos, each with its missing file if others are present."""
-    return [video + (f" (without {path})" if path else "") for video, path in sorted(missing.items())]
+    return [
+        video + (f" (without {path})" if path else "") for video, path in sorted(missing.items())
+    ]
 
 
 def why_empty(committed: cache.Split) -> list[str]:
-    """Message that none of a split's videos could be used, with the commonest reason; empty if some could."""
+    """Message that none of a split's videos could be used, with the commonest reason; empty if some
+    could.
+    """
     if committed.manifest["rows"] or "videos" not in committed.manifest.get("accounting", {}):
         return []
     accounts = (VideoAccount.from_dict(dict(video.account)) for video in committed.videos)
     return empty_lines(committed.name, committed.manifest["accounting"], accounts)
 
 
-def empty_lines(name: str, totals: Mapping[str, Any], accounts: Iterable[VideoAccount]) -> list[str]:
+def empty_lines(
+    name: str, totals: Mapping[str, Any], accounts: Iterable[VideoAccount]
+) -> list[str]:
     """`why_empty` from a split's totals and accounts."""
     if totals["videos"]["kept"]:
         return []
     if not totals["videos"]["found"]:
         dataset = datasets.find_installed(name.partition("/")[0])
         is_optional = dataset is not None and name.partition("/")[2] in dataset.optional_splits
-        return [] if is_optional else [f"{name}: no rows: the raw folder has no video of this split."]
+        return (
+            [] if is_optional else [f"{name}: no rows: the raw folder has no video of this split."]
+        )
     by_reason: dict[str, list[VideoAccount]] = {}
     for account in accounts:
         # A track without a frame left was dropped for the reasons of its frames.
-        dropped = {why: n for why, n in account.tracks_dropped.items() if why != "no_frame_left"} or account.dropped
+        dropped = {
+            why: n for why, n in account.tracks_dropped.items() if why != "no_frame_left"
+        } or account.dropped
         why = account.set_aside or max(sorted(dropped), key=dropped.__getitem__, default="")
         if why:
             by_reason.setdefault(why, []).append(account)
     text = f"{name}: no rows: none of {count(totals['videos']['found'], 'video')} could be used."
     if by_reason:
         why, first = max(by_reason.items(), key=lambda item: len(item[1]))
-        text += f" The most common reason is {why} ({count(len(first), 'video')}): {reason(why).meaning}."
-        text += f" The first, {first[0].name}" + (f": {first[0].message}" if first[0].message else ".")
+        text += (
+            f" The most common reason is {why} ({count(len(first), 'video')}): "
+            f"{reason(why).meaning}."
+        )
+        text += f" The first, {first[0].name}" + (
+            f": {first[0].message}" if first[0].message else "."
+        )
     return [text]
 
 
@@ -203,29 +247,42 @@ def why_without_track(account: Mapping[str, Any]) -> str:
     if account["tracks_kept"] or account["set_aside"] or account["other_split"]:
         return ""
     dropped = ", ".join(f"{n:,} {reason}" for reason, n in account["dropped"].items())
-    return "; ".join(filter(None, [dropped, *account["notes"]])) if account["found"] else "no person"
+    return (
+        "; ".join(filter(None, [dropped, *account["notes"]])) if account["found"] else "no person"
+    )
 
 
 def video_state(account: Mapping[str, Any], harmless: Collection[str]) -> tuple[str, str, str]:
-    """State of a committed video, its reason, and a message. `harmless`: reasons that are no failure."""
+    """State of a committed video, its reason, and a message. `harmless`: reasons that are no
+    failure.
+    """
     if "tracks_kept" not in account:
         return NOT_RECORDED, "", ""
     message = "; ".join(filter(None, [account["message"], *account["notes"]]))
     if why := why_without_track(account):
-        return "without a track", max(account["dropped"], key=account["dropped"].get, default="no_person"), why
+        return (
+            "without a track",
+            max(account["dropped"], key=account["dropped"].get, default="no_person"),
+            why,
+        )
     if because := account["set_aside"]:
         return "not labelled" if because in harmless else "rejected", because, message
     return "kept" if account["tracks_kept"] else OTHER_SPLIT, "", message
 
 
-def recorded_reader(split: cache.Split, raw: Path | None, body: Path | None) -> tuple[Dataset, Path, Path | None]:
-    """The reader with its options, the raw folder and the body folder of a committed split's conversion.
+def recorded_reader(
+    split: cache.Split, raw: Path | None, body: Path | None
+) -> tuple[Dataset, Path, Path | None]:
+    """The reader with its options, the raw folder and the body folder of a committed split's
+    conversion.
 
-    `raw`, `body`: their new places, if they moved. Raises PipelineError if one is unknown or missing, and for a split
-    that was not converted here.
+    `raw`, `body`: their new places, if they moved. Raises PipelineError if one is unknown or
+    missing, and for a split that was not converted here.
     """
     if "parameters" not in split.manifest.get("reader", {}):
-        raise PipelineError(f"{split.name}: was not converted from raw data here: it cannot be converted again")
+        raise PipelineError(
+            f"{split.name}: was not converted from raw data here: it cannot be converted again"
+        )
     raw = raw_folder(split, raw)
     return _recorded_dataset(split, raw), raw, _body_folder(split, body)
 
@@ -233,41 +290,58 @@ def recorded_reader(split: cache.Split, raw: Path | None, body: Path | None) -> 
 def _recorded_dataset(split: cache.Split, raw: Path) -> Dataset:
     parameters: Mapping[str, Any] = split.manifest["reader"]["parameters"]
     # JSON has no tuples.
-    options = {name: tuple(value) if isinstance(value, list) else value for name, value in parameters.items()}
+    options = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in parameters.items()
+    }
     if not_installed := datasets.not_installed(name := split.name.partition("/")[0]):
         raise PipelineError(f"split of {not_installed}")
     return datasets.get(name, **options).detect_layout(raw, split.name.partition("/")[2])
 
 
 def missing_now(split: cache.Split) -> tuple[dict[str, str], dict[str, str]]:
-    """Committed videos with rows that are gone from the recorded raw folder -> the missing file; "": all.
+    """Committed videos with rows that are gone from the recorded raw folder -> the missing file;
+    "": all.
 
-    Also those that the last conversion could not use -> their rejection. Lists folders only. Empty if none is recorded.
-    Raises PipelineError if it is missing, or another dataset's.
+    Also those that the last conversion could not use -> their rejection. Lists folders only. Empty
+    if none is recorded. Raises PipelineError if it is missing, or another dataset's.
     """
     raw = Path(recorded_raw(split))
     if "parameters" not in split.manifest.get("reader", {}) or not recorded_raw(split):
         return {}, {}
     if not raw.is_dir():
         again = command("convert", split.name, "--raw", "DIR", "--cache", str(split.root))
-        raise PipelineError(f"its raw folder {raw} is missing. Mount its disk. If it has moved: {again}")
+        raise PipelineError(
+            f"its raw folder {raw} is missing. Mount its disk. If it has moved: {again}"
+        )
     if not files.list_names(raw):
         raise no_videos(raw, split)
-    listed = {changes.utf8(v.name): v for v in _recorded_dataset(split, raw).videos(raw, split.name.partition("/")[2])}
-    stamps, missing = changes.read_stamps(split.root, split.name), {}
+    listed = {
+        changes.utf8(v.name): v
+        for v in _recorded_dataset(split, raw).videos(raw, split.name.partition("/")[2])
+    }
+    stamps = changes.read_stamps(split.root, split.name)
+    missing = {}
     for name in sorted(names_with_rows(split)):
         before = stamps[name][0] if name in stamps else None
-        lost = changes.lost_input(before, changes.stamp(raw, listed[name])) if name in listed else ""
+        lost = (
+            changes.lost_input(before, changes.stamp(raw, listed[name])) if name in listed else ""
+        )
         if lost or name not in listed:
             missing[name] = lost
-    return missing, {name: why for name, (_, _, why) in stamps.items() if why and name not in missing}
+    return missing, {
+        name: why for name, (_, _, why) in stamps.items() if why and name not in missing
+    }
 
 
 def raw_folder(split: cache.Split, given: Path | None) -> Path:
     """The given folder, or the recorded one. Raises PipelineError if it is unknown or missing."""
-    recorded, do = split.provenance.get("raw"), "Name the dataset's own raw folder: --raw DIR."
+    recorded = split.provenance.get("raw")
+    do = "Name the dataset's own raw folder: --raw DIR."
     if given is None and recorded is None:
-        raise PipelineError(f"{split.name}: its raw folder is unknown, because provenance.json is missing. {do}")
+        raise PipelineError(
+            f"{split.name}: its raw folder is unknown, because provenance.json is missing. {do}"
+        )
     raw = given or Path(str(recorded))
     if not raw.is_dir():
         problem = f"its raw folder was {recorded}" if given is None else f"--raw is {raw}"
@@ -279,7 +353,9 @@ def _body_folder(split: cache.Split, given: Path | None) -> Path | None:
     if given is not None or split.manifest["reader"]["body"] is None:
         return given
     if (recorded := split.provenance.get("body")) is None:
-        raise PipelineError(f"{split.name}: its body model's folder is not recorded. Use --body DIR.")
+        raise PipelineError(
+            f"{split.name}: its body model's folder is not recorded. Use --body DIR."
+        )
     return Path(str(recorded))
 
 

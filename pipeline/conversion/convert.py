@@ -1,7 +1,8 @@
-"""Raw dataset -> committed rows, in parallel, resumable.  [raw -> tracks -> rows] -> features -> windows
+"""Raw dataset -> committed rows, in parallel, resumable.  [raw -> tracks -> rows] -> features ->
+windows
 
-Worker processes read videos; one process writes the rows in the order of the videos, so any number of workers gives the
-same bytes. `pipeline.conversion.plan` makes the plan.
+Worker processes read videos; one process writes the rows in the order of the videos, so any number
+of workers gives the same bytes. `pipeline.conversion.plan` makes the plan.
 """
 
 from __future__ import annotations
@@ -30,7 +31,13 @@ from pipeline.files.pixels.clip_record import record_from
 from pipeline.files.raw import RawVideo, changes
 from pipeline.processes import MEMORY, NO_CLUSTER, TIMEOUT, Dask
 
-__all__ = ["Conversion", "ConversionPlan", "convert", "plan_conversion", "refuse_committed_failures"]
+__all__ = [
+    "Conversion",
+    "ConversionPlan",
+    "convert",
+    "plan_conversion",
+    "refuse_committed_failures",
+]
 
 FEWEST: Final = 5  # videos; fewer prove nothing about the size of all images
 SAMPLED: Final = 64  # about so many frames of a track
@@ -42,7 +49,9 @@ BEYOND: Final = 0.1  # of the videos
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
-    """Result of a conversion. `totals` cover all videos of the split, also those that were not read."""
+    """Result of a conversion. `totals` cover all videos of the split, also those that were not
+    read.
+    """
 
     plan: ConversionPlan
     totals: Mapping[str, Any]
@@ -61,12 +70,18 @@ class Conversion:
         if not self.plan.kept:
             return ""
         removed = [f"{len(self.plan.removed):,} removed"] if self.plan.removed else []
-        return ", ".join([f"{count(self.read, 'video')} read", *removed, f"{self.unchanged:,} unchanged"])
+        return ", ".join(
+            [f"{count(self.read, 'video')} read", *removed, f"{self.unchanged:,} unchanged"]
+        )
 
     @property
     def not_counted(self) -> str:
         """Note for the sum of frames: `; frames of 2 unreadable videos are not counted`, or ""."""
-        return f"; frames of {count(self.uncounted, 'unreadable video')} are not counted" if self.uncounted else ""
+        return (
+            f"; frames of {count(self.uncounted, 'unreadable video')} are not counted"
+            if self.uncounted
+            else ""
+        )
 
 
 def convert(
@@ -79,16 +94,19 @@ def convert(
     memory: int = MEMORY,
     progress: Progress = silent,
 ) -> Conversion:
-    """Read the plan's videos and commit their rows. Killed and started again, it ends with the same bytes.
+    """Read the plan's videos and commit their rows. Killed and started again, it ends with the same
+    bytes.
 
     If raw files have changed since a kill, only new and changed videos are read.
 
-    Workers are `workers` local processes, or those of a Dask cluster. A video that cannot be used is rejected with its
-    reason, as is one at which a process crashes, makes no progress for `timeout` s, or needs more than `memory` bytes.
-    `strict` raises PipelineError instead and commits nothing, also for an earlier rejection that
-    stays; harmless reasons are allowed. A committed video that cannot be read or used any more keeps its rows.
+    Workers are `workers` local processes, or those of a Dask cluster. A video that cannot be used
+    is rejected with its reason, as is one at which a process crashes, makes no progress for
+    `timeout` s, or needs more than `memory` bytes. `strict` raises PipelineError instead and
+    commits nothing, also for an earlier rejection that stays; harmless reasons are allowed. A
+    committed video that cannot be read or used any more keeps its rows.
 
-    Raises cache.CacheError if another process writes the split, PipelineError if such a video needs another reader.
+    Raises cache.CacheError if another process writes the split, PipelineError if such a video needs
+    another reader.
     """
     if strict:
         refuse_committed_failures(plan)
@@ -97,7 +115,9 @@ def convert(
     extra = plan.dataset.extra_columns(plan.split, body=has_body)
     doubts = _Doubts(plan, strict=strict)
 
-    read_raw = functools.partial(read_videos, plan, workers=workers, dask=dask, timeout=timeout, memory=memory)
+    read_raw = functools.partial(
+        read_videos, plan, workers=workers, dask=dask, timeout=timeout, memory=memory
+    )
 
     def read(videos: Sequence[RawVideo]) -> Iterator[ReadVideo]:
         return doubts.watch(Spool(plan).read(videos, read_raw))
@@ -106,17 +126,29 @@ def convert(
     report_other_work(plan.root, plan.name, None, plan.staging)
     with _open_writer(plan, columns, extra) as writer:
         if writer.digest != ("" if plan.committed is None else plan.committed.manifest["digest"]):
-            raise cache.CacheChanged(f"{plan.name}: another run has committed since the plan was made. Run it again.")
+            raise cache.CacheChanged(
+                f"{plan.name}: another run has committed since the plan was made. Run it again."
+            )
         keys = {video.name: plan.stamps[video.name] for video in plan.append}
         writer.begin(drop=plan.drop, invalidate=plan.invalidate, keys=keys)
         digests, stay = _append_videos(plan, writer, read, strict=strict, progress=progress)
         bare = _keep_renamed(plan, writer)
         accounts = _accounts(writer)
-        totals = Accounting(accounts).totals(None if plan.reader["stand_in"] else plan.dataset.totals.get(plan.split))
-        unusable = {name: a.rejection for name, a in stay.items() if _loses_rows(writer.committed_videos[name], a)}
+        totals = Accounting(accounts).totals(
+            None if plan.reader["stand_in"] else plan.dataset.totals.get(plan.split)
+        )
+        unusable = {
+            name: a.rejection
+            for name, a in stay.items()
+            if _loses_rows(writer.committed_videos[name], a)
+        }
         unsettled = {a.name for a in (*accounts, *stay.values()) if a.set_aside in UNSETTLED}
         _record_stamps(plan, digests, unsettled, unusable)
-        entries = {"reader": dict(plan.reader), "stand_in": plan.reader["stand_in"], "accounting": totals}
+        entries = {
+            "reader": dict(plan.reader),
+            "stand_in": plan.reader["stand_in"],
+            "accounting": totals,
+        }
         entries["keypoints"] = plan.dataset.keypoints_from
         writer.commit(entries)
     plan = replace(plan, unusable={**plan.unusable, **unusable}, missing={**plan.missing, **bare})
@@ -130,13 +162,19 @@ def _summarize(
     stay: Mapping[str, VideoAccount],
     doubts: _Doubts,
 ) -> Conversion:
-    """Result of a commit with these accounts. `stay`: accounts of committed videos that stay as they were."""
+    """Result of a commit with these accounts. `stay`: accounts of committed videos that stay as
+    they were.
+    """
     appended = {video.name for video in plan.append}
     failed = [account for account in accounts if is_failure(plan.dataset, account)]
     rejected = [account for account in failed if account.name in appended - stay.keys()]
     rejected += [account for name, account in stay.items() if name not in plan.unusable]
     n_unreadable = sum(account.set_aside == NOT_NOW for account in rejected)
-    unreadable = [f"{plan.name}: {count(n_unreadable, 'video')} could not be read now. {LATER}"] if n_unreadable else []
+    unreadable = (
+        [f"{plan.name}: {count(n_unreadable, 'video')} could not be read now. {LATER}"]
+        if n_unreadable
+        else []
+    )
     doubtful, notes = doubts.notes(a for a in accounts if a.name in appended)
     return Conversion(
         plan,
@@ -147,7 +185,9 @@ def _summarize(
         damaged=tuple(_damaged(account for account in accounts if account.name in appended)),
         problems=(*plan.kept_lines, *unreadable, *empty_lines(plan.name, totals, accounts)),
         read=sum(account.name in appended and not account.other_split for account in accounts),
-        unchanged=sum(account.name not in appended and not account.other_split for account in accounts),
+        unchanged=sum(
+            account.name not in appended and not account.other_split for account in accounts
+        ),
         uncounted=sum(not account.found for account in failed),
     )
 
@@ -170,7 +210,12 @@ def _open_writer(
     plan: ConversionPlan, columns: Collection[str], extra: Iterable[cache.ExtraColumn]
 ) -> cache.SplitWriter:
     return cache.SplitWriter(
-        plan.root, plan.name, columns=columns, extra=extra, plan=plan.staging, provenance=plan.provenance
+        plan.root,
+        plan.name,
+        columns=columns,
+        extra=extra,
+        plan=plan.staging,
+        provenance=plan.provenance,
     )
 
 
@@ -191,12 +236,21 @@ def record_times(plan: ConversionPlan) -> str:
 
 
 def _record_stamps(
-    plan: ConversionPlan, digests: Mapping[str, str], unsettled: Collection[str], unusable: Mapping[str, str]
+    plan: ConversionPlan,
+    digests: Mapping[str, str],
+    unsettled: Collection[str],
+    unusable: Mapping[str, str],
 ) -> None:
-    """Record the files that were read for each video, except `unsettled` ones; `unusable`: name -> rejection."""
+    """Record the files that were read for each video, except `unsettled` ones; `unusable`: name ->
+    rejection.
+    """
     if plan.sealed:
         return
-    seen = {name: (stamp, digests[name], "") for name, stamp in plan.stamps.items() if name not in unsettled}
+    seen = {
+        name: (stamp, digests[name], "")
+        for name, stamp in plan.stamps.items()
+        if name not in unsettled
+    }
     seen |= {name: plan.seen[name] for name in plan.unusable}
     seen |= {name: (seen.get(name, ("",))[0], digests[name], why) for name, why in unusable.items()}
     changes.write_stamps(plan.root, plan.name, plan.raw, plan.listed, seen)
@@ -212,19 +266,28 @@ def _append_videos(
 ) -> tuple[dict[str, str], dict[str, VideoAccount]]:
     """Read and write the videos that a killed run has not written already.
 
-    Returns the digest of every video of the split, and the accounts of committed videos that temporarily cannot be read
-    and stay as they were.
+    Returns the digest of every video of the split, and the accounts of committed videos that
+    temporarily cannot be read and stay as they were.
     """
     stay: dict[str, VideoAccount] = {}
     digests = plan.digests() | writer.journalled
     if strict:
-        _refuse_rejected(plan, (account for account in _accounts(writer) if account.name in writer.journalled))
+        _refuse_rejected(
+            plan, (account for account in _accounts(writer) if account.name in writer.journalled)
+        )
     progress(len(writer.journalled), len(plan.append), "")
     todo = [video for video in plan.append if video.name not in writer.journalled]
-    for n_done, (raw_video, video) in enumerate(zip(todo, read(todo), strict=True), len(writer.journalled) + 1):
+    for n_done, (raw_video, video) in enumerate(
+        zip(todo, read(todo), strict=True), len(writer.journalled) + 1
+    ):
         name = video.account.name
-        if is_failure(plan.dataset, video.account) and changes.stamp(plan.raw, raw_video) != plan.stamps[name]:
-            video.account.reject(NOT_NOW, f"{plan.raw}: files of {name} changed while they were read. {LATER}")
+        if (
+            is_failure(plan.dataset, video.account)
+            and changes.stamp(plan.raw, raw_video) != plan.stamps[name]
+        ):
+            video.account.reject(
+                NOT_NOW, f"{plan.raw}: files of {name} changed while they were read. {LATER}"
+            )
             video = ReadVideo(video.fingerprint, video.account)
         if strict:
             _refuse_rejected(plan, [video.account])
@@ -240,7 +303,8 @@ def _append_videos(
 
 
 def _stays(plan: ConversionPlan, video: ReadVideo, committed: cache.VideoEntry | None) -> bool:
-    """Whether a committed video stays as it is: it cannot be read now, fails as before, or would lose its rows.
+    """Whether a committed video stays as it is: it cannot be read now, fails as before, or would
+    lose its rows.
 
     Raises PipelineError if it cannot stay, since all videos are read again.
     """
@@ -251,14 +315,21 @@ def _stays(plan: ConversionPlan, video: ReadVideo, committed: cache.VideoEntry |
     if account.set_aside and same and VideoAccount.from_dict(dict(committed.account)) == account:
         return not plan.differs
     stays = account.set_aside == NOT_NOW
-    if is_failure(plan.dataset, account) and not plan.drop_removed and _loses_rows(committed, account):
+    if (
+        is_failure(plan.dataset, account)
+        and not plan.drop_removed
+        and _loses_rows(committed, account)
+    ):
         stays |= (
             not (plan.differs and same) or account.set_aside in UNSETTLED
         )  # else the new reader refuses its content
     if (stays and plan.differs) or (plan.invalidate and not video.tracks):
         message = account.message or f"{account.name}: none of its rows is left."
         do = f" Restore it, or delete its rows: {LET_GO}" if plan.differs else ""
-        raise PipelineError(f"{plan.name}: {message} Nothing was committed: its rows would be lost ({plan.why}).{do}")
+        raise PipelineError(
+            f"{plan.name}: {message} Nothing was committed: its rows would be lost "
+            f"({plan.why}).{do}"
+        )
     return stays
 
 
@@ -268,15 +339,19 @@ def _loses_rows(committed: cache.VideoEntry, account: VideoAccount) -> bool:
 
 
 def _keep_renamed(plan: ConversionPlan, writer: cache.SplitWriter) -> dict[str, str]:
-    """Keep renamed videos with rows that have none under their new names, such as clips without their keypoint file.
+    """Keep renamed videos with rows that have none under their new names, such as clips without
+    their keypoint file.
 
     Returns their names -> their new names and why, as `ConversionPlan.missing`.
     """
     now = {account.name: account for account in _accounts(writer)} if plan.renamed else {}
     bare = {
-        old: f"rows under its new name {name}{f': {now[name].set_aside}' if now[name].set_aside else ''}"
+        old: "rows under its new name "
+        f"{name}{f': {now[name].set_aside}' if now[name].set_aside else ''}"
         for name, old in plan.renamed.items()
-        if not plan.drop_removed and not now[name].tracks_kept and writer.committed_videos[old].account["tracks_kept"]
+        if not plan.drop_removed
+        and not now[name].tracks_kept
+        and writer.committed_videos[old].account["tracks_kept"]
     }
     for old in bare:
         writer.keep(old)
@@ -293,7 +368,9 @@ def is_failure(dataset: Dataset, account: VideoAccount) -> bool:
 
 
 def refuse_committed_failures(plan: ConversionPlan) -> None:
-    """Raise PipelineError for a committed video that was rejected because of an error and stays: `strict`."""
+    """Raise PipelineError for a committed video that was rejected because of an error and stays:
+    `strict`.
+    """
     if plan.committed is None:
         return
     for why in plan.unusable.values():
@@ -307,8 +384,8 @@ def refuse_committed_failures(plan: ConversionPlan) -> None:
         more_text = f", and {len(failed) - 1:,} more" if len(failed) > 1 else ""
         again = command("convert", plan.name, "--retry", "--cache", str(plan.root))
         raise PipelineError(
-            f"{plan.name}: {failed[0].message} (--strict: an earlier conversion rejected this video{more_text}) "
-            f"Correct it, then: {again}"
+            f"{plan.name}: {failed[0].message} (--strict: an earlier conversion rejected this "
+            f"video{more_text}) Correct it, then: {again}"
         )
 
 
@@ -319,23 +396,33 @@ def _refuse_rejected(plan: ConversionPlan, accounts: Iterable[VideoAccount]) -> 
 
 
 class _Doubts:
-    """Labels that may not belong to their images: keypoints of an earlier clip, images of another size."""
+    """Labels that may not belong to their images: keypoints of an earlier clip, images of another
+    size.
+    """
 
     def __init__(self, plan: ConversionPlan, *, strict: bool) -> None:
         """Raise PipelineError for `strict` if a clip has changed and its keypoints have not."""
-        self._stale, self._reaches = dict[str, str](), list[float]()
+        self._stale = dict[str, str]()
+        self._reaches = list[float]()
         recorded = plan.recorded_stamps()
         changed = recorded.keys() & {*plan.changed}
         for video in plan.append:
             if video.name in changed and (labels := labels_of(plan.raw, video)) is not None:
                 same = changes.same_inputs(recorded[video.name], plan.stamps[video.name])
-                path, clip = (changes.utf8(str(file)) for file in (labels.relative_to(plan.raw), video.files[0]))
+                path, clip = (
+                    changes.utf8(str(file))
+                    for file in (labels.relative_to(plan.raw), video.files[0])
+                )
                 if path in same and clip not in same:
-                    self._stale[video.name] = f"the clip has changed, and {path} has not: are these its keypoints?"
+                    self._stale[video.name] = (
+                        f"the clip has changed, and {path} has not: are these its keypoints?"
+                    )
         if strict and self._stale:
             name, text = next(iter(self._stale.items()))
             do = "Replace them, or, if they belong to this clip, touch the file."
-            raise PipelineError(f"{plan.name}: {name}: {text} {do} (--strict: nothing was committed)")
+            raise PipelineError(
+                f"{plan.name}: {name}: {text} {do} (--strict: nothing was committed)"
+            )
 
     def watch(self, videos: Iterable[ReadVideo]) -> Iterator[ReadVideo]:
         """The videos, with doubts about each in its account."""
@@ -343,32 +430,46 @@ class _Doubts:
             account = video.account
             if account.name in self._stale and not account.set_aside:
                 account.notes.insert(0, self._stale[account.name])
-            keypoints = [kp_2d for track in video.tracks if (kp_2d := track.columns.get("kp_2d")) is not None]
+            keypoints = [
+                kp_2d for track in video.tracks if (kp_2d := track.columns.get("kp_2d")) is not None
+            ]
             joints = [kp_2d[:: len(kp_2d) // SAMPLED + 1] for kp_2d in keypoints]
             points = [frames[frames[..., 2] > 0][:, :2] for frames in joints]
             if video.pixels.source and (n := sum(map(len, points))):
                 reach = np.sort(np.concatenate(points), axis=0)[int(REACH * n)]
-                self._reaches.append(float((reach / (video.pixels.width, video.pixels.height)).max()))
+                self._reaches.append(
+                    float((reach / (video.pixels.width, video.pixels.height)).max())
+                )
             yield video
 
     def notes(self, accounts: Iterable[VideoAccount]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Notes of these videos, `<video>: <note>`: doubts, which every command shows, and other notes."""
-        doubts, others = self._size_note(), list[str]()
+        """Notes of these videos, `<video>: <note>`: doubts, which every command shows, and other
+        notes.
+        """
+        doubts = self._size_note()
+        others = list[str]()
         for account in accounts:
             lines = doubts if account.name in self._stale else others
             lines += [f"{account.name}: {note}" for note in account.notes]
         return tuple(doubts), tuple(others)
 
     def _size_note(self) -> list[str]:
-        reaches, of = np.array(self._reaches), f"of {len(self._reaches)} videos"
+        reaches = np.array(self._reaches)
+        of = f"of {len(self._reaches)} videos"
         if len(reaches) < FEWEST:
             return []
-        beyond, side = reaches > MOST_REACH, "of an image's width or height"
+        beyond = reaches > MOST_REACH
+        side = "of an image's width or height"
         if reaches.max() < LEAST_REACH:
-            what = f"joints {of} reach at most {reaches.max():.0%} {side}: were the images enlarged?"
+            what = (
+                f"joints {of} reach at most {reaches.max():.0%} {side}: were the images enlarged?"
+            )
         elif beyond.mean() > BEYOND:
             reach = np.median(reaches[beyond])
-            what = f"joints of {beyond.sum()} {of} reach {reach:.0%} {side}: were the images made smaller?"
+            what = (
+                f"joints of {beyond.sum()} {of} reach {reach:.0%} {side}: were the images "
+                "made smaller?"
+            )
         else:
             return []
         return [f"all videos: {what} Compare them with `python -m pipeline show`."]

@@ -28,27 +28,37 @@ def reader_parts(dataset: Dataset, split: str, raw: Path, body: Path | None) -> 
 
     Raises StandInMixed if demo and real data are mixed, MissingAssets without the body's files.
     """
-    usual = {o.name: o.default for o in fields(dataset) if o in fields(Dataset) or o.name in dataset.added}
+    usual = {
+        o.name: o.default
+        for o in fields(dataset)
+        if o in fields(Dataset) or o.name in dataset.added
+    }
     parameters = dataset.parameters() | {name: getattr(dataset, name) for name in usual}
     parts: dict[str, Any] = {
         "dataset": dataset.name,
         "split": split,
         "version": dataset.version,
-        "parameters": {name: value for name, value in parameters.items() if (name, value) not in usual.items()},
+        "parameters": {
+            name: value for name, value in parameters.items() if (name, value) not in usual.items()
+        },
         "stand_in": is_stand_in(raw),
         "body": None,
     }
     if (dataset.uses_body or dataset.checks_fits) and body is not None:
         digests = {gender: smpl_files.digest(body, gender) for gender in dataset.genders}
-        refuse_mixture(raw, parts["stand_in"], body, any(stand_in for _, stand_in in digests.values()))
+        refuse_mixture(
+            raw, parts["stand_in"], body, any(stand_in for _, stand_in in digests.values())
+        )
         parts["body"] = " ".join(digest for digest, _ in digests.values())
-        if dataset.genders != ("neutral",):  # evaluation compares vertices with those of the same bodies
+        # evaluation compares vertices with those of the same bodies
+        if dataset.genders != ("neutral",):
             parts["genders"] = list(dataset.genders)
     if extra := dataset.extra_columns(split, body=parts["body"] is not None):
         parts["extra"] = {column.name: column.stored_as for column in extra}
     if shared := dataset.shared(raw):
         parts["shared"] = shared
-    plain: dict[str, Any] = json.loads(json.dumps(parts))  # as the manifest returns it: a tuple becomes a list
+    # as the manifest returns it: a tuple becomes a list
+    plain: dict[str, Any] = json.loads(json.dumps(parts))
     return plain
 
 
@@ -75,15 +85,19 @@ class Difference(NamedTuple):
         return {"part": self.part, "was": self.was, "is": self.now}
 
 
-def differing(before: Mapping[str, Any], now: Mapping[str, Any], within: str = "") -> list[Difference]:
+def differing(
+    before: Mapping[str, Any], now: Mapping[str, Any], within: str = ""
+) -> list[Difference]:
     """The differing parts of two identities, by name; `within`: prefix of the names.
 
-    >>> differing({"version": 1, "parameters": {"fps": 25}}, {"version": 1, "parameters": {"fps": 30}})
+    >>> at_25 = {"version": 1, "parameters": {"fps": 25}}
+    >>> differing(at_25, {"version": 1, "parameters": {"fps": 30}})
     [Difference(part='parameters.fps', was=25, now=30)]
     """
     differences = []
     for key in sorted(before.keys() | now.keys()):
-        before_value, value = before.get(key), now.get(key)
+        before_value = before.get(key)
+        value = now.get(key)
         if isinstance(before_value, Mapping) and isinstance(value, Mapping):
             differences += differing(before_value, value, f"{within}{key}.")
         elif before_value != value:
@@ -95,15 +109,20 @@ def describe(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """Differences as text, with weights as in `--weights`; "" without any.
 
     >>> untrained = {"kind": "untrained", "argument": "0"}
-    >>> describe({"weights": untrained}, {"weights": {**untrained, "argument": "1"}, "precision": "fast"})
+    >>> other = {**untrained, "argument": "1"}
+    >>> describe({"weights": untrained}, {"weights": other, "precision": "fast"})
     'precision was not set, is fast; weights was untrained:0, is untrained:1'
     """
     before, now = ({**parts, "weights": short(parts.get("weights"))} for parts in (before, now))
     return "; ".join(map(str, differing(before, now)))
 
 
-def report_other_work(root: cache.Root, split: str, stream: str | None, plan: Mapping[str, Any]) -> None:
-    """Print a line about uncommitted work of another `staging_plan`: it is not used, since a commit is of one code."""
+def report_other_work(
+    root: cache.Root, split: str, stream: str | None, plan: Mapping[str, Any]
+) -> None:
+    """Print a line about uncommitted work of another `staging_plan`: it is not used, since a commit
+    is of one code.
+    """
     other = find_other_work(root, split, stream, plan)
     if other is None:
         return
@@ -111,7 +130,10 @@ def report_other_work(root: cache.Root, split: str, stream: str | None, plan: Ma
     software = differing(before.get("software", {}), plan["software"])
     why = "; ".join(map(str, software)) or "other options or another reader"
     pieces = count(other.pieces, "piece")
-    what = f"unfinished work of {other.host or 'an earlier version'} is computed again ({pieces}: {why})"
+    what = (
+        f"unfinished work of {other.host or 'an earlier version'} is computed again "
+        f"({pieces}: {why})"
+    )
     name = split if stream is None else f"{split}, {stream}"
     err.print(f"{DOUBT} {plain(f'{name}: {what}')}")
 
@@ -119,15 +141,18 @@ def report_other_work(root: cache.Root, split: str, stream: str | None, plan: Ma
 def short(value: Any) -> str:
     """A value as text; twelve digits of a digest.
 
-    >>> [short(value) for value in ("0123456789abcdef0123456789abcdef", None, {"kind": "untrained", "argument": "0"})]
+    >>> untrained = {"kind": "untrained", "argument": "0"}
+    >>> [short(value) for value in ("0123456789abcdef0123456789abcdef", None, untrained)]
     ['0123456789ab...', 'not set', 'untrained:0']
     """
     if value is None:
         return "not set"
     if isinstance(value, bool):
         return str(value).lower()  # as luigi.cfg has it
-    if isinstance(value, Mapping) and len(value) == 2 and "kind" in value:  # of weights, as --weights has them
-        kind, argument = value["kind"], next(value[key] for key in value if key != "kind")
+    # of weights, as --weights has them
+    if isinstance(value, Mapping) and len(value) == 2 and "kind" in value:
+        kind = value["kind"]
+        argument = next(value[key] for key in value if key != "kind")
         return f"{kind}:{short(argument)}"
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {short(part)}" for key, part in value.items()) or "nothing"

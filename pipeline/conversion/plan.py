@@ -1,7 +1,7 @@
 """Plan of a conversion: what to read and drop, and why.  [raw -> tracks] -> features -> windows
 
-Names, sizes and times of the raw files are compared with the cache's records; contents are read only where sizes or
-times differ.
+Names, sizes and times of the raw files are compared with the cache's records; contents are read
+only where sizes or times differ.
 """
 
 from __future__ import annotations
@@ -58,13 +58,16 @@ class ConversionPlan:
     stamps: Mapping[str, changes.Stamp]  # by video of the updated split; empty if `sealed`
     why: str  # "" if the split is up to date
     kept: int = 0  # number of unchanged videos, including missing ones
-    missing: Mapping[str, str] = field(default_factory=dict)  # missing video -> its missing file; "": all files
-    unusable: Mapping[str, str] = field(default_factory=dict)  # committed video with rows -> its rejection now
+    # missing video -> its missing file; "": all files
+    missing: Mapping[str, str] = field(default_factory=dict)
+    # committed video with rows -> its rejection now
+    unusable: Mapping[str, str] = field(default_factory=dict)
     drop_removed: bool = False  # delete rows of missing and unusable videos
     renamed: Mapping[str, str] = field(default_factory=dict)  # new name -> old name
     moved: bool = False  # the raw folder has moved
     listed: Sequence[RawVideo] = ()  # all videos of the raw folder
-    differs: tuple[Difference, ...] = ()  # differing parts of `reader`; if any, all videos are read again
+    # differing parts of `reader`; if any, all videos are read again
+    differs: tuple[Difference, ...] = ()
     seen: Mapping[str, changes.Seen] = field(default_factory=dict)  # recorded stamps
     sealed: bool = False  # no raw file has changed; without stamps
     touched: tuple[str, ...] = ()  # videos with other sizes or times, but the same content
@@ -96,13 +99,18 @@ class ConversionPlan:
 
     @property
     def kept_lines(self) -> list[str]:
-        """Messages about missing and unusable videos whose rows stay, with what to do; empty without any."""
+        """Messages about missing and unusable videos whose rows stay, with what to do; empty
+        without any.
+        """
         status = command("status", "--all", "--cache", str(self.root))
         drop = "" if self.committed is None else drop_command(self.committed, self.raw)
         texts = []
         if missing := missing_names(self.missing):
             shown = ", ".join(few(missing, FEW, status))
-            texts.append(f"missing from {self.raw}; the rows are kept: {shown}. Restore them (is the disk mounted?)")
+            texts.append(
+                f"missing from {self.raw}; the rows are kept: {shown}. Restore them (is the "
+                "disk mounted?)"
+            )
         if rejections := [*self.unusable.values()]:
             shown = " ".join(few(rejections, FEW, status))
             texts.append(f"{UNUSABLE}: {shown} Restore them")
@@ -126,17 +134,25 @@ class ConversionPlan:
     @property
     def n_videos(self) -> int:
         """Number of committed videos, without those of other splits."""
-        return 0 if self.committed is None else int(self.committed.manifest["accounting"]["videos"]["found"])
+        return (
+            0
+            if self.committed is None
+            else int(self.committed.manifest["accounting"]["videos"]["found"])
+        )
 
     @property
     def provenance(self) -> dict[str, str]:
         """Absolute raw folder and, if tracks depend on it, body folder."""
         folders = {"raw": self.raw, "body": self.body if self.reader["body"] else None}
-        return {name: str(folder.resolve()) for name, folder in folders.items() if folder is not None}
+        return {
+            name: str(folder.resolve()) for name, folder in folders.items() if folder is not None
+        }
 
     @property
     def staging(self) -> dict[str, Any]:
-        """Plan of uncommitted work: a killed run is continued if it is equal, with its unchanged videos."""
+        """Plan of uncommitted work: a killed run is continued if it is equal, with its unchanged
+        videos.
+        """
         return staging_plan(fingerprint({"reader": dict(self.reader)}), self.dataset)
 
     def digests(self) -> dict[str, str]:
@@ -154,15 +170,23 @@ class ConversionPlan:
         }
 
     def read_again(self, names: Collection[str]) -> ConversionPlan:
-        """The plan to read only these committed videos again, even if their raw files have not changed.
+        """The plan to read only these committed videos again, even if their raw files have not
+        changed.
 
-        Missing videos stay as they are. Raises PipelineError if the split is not committed, or its reader differs.
+        Missing videos stay as they are. Raises PipelineError if the split is not committed, or its
+        reader differs.
         """
         if self.committed is None:
             raise PipelineError(f"{self.root}: {self.name} is not converted yet. Convert it first.")
         if self.differs:
-            raise PipelineError(f"{self.name}: all videos must be converted again ({self.why}). Do that first.")
-        videos = tuple(video for video in self.listed if video.name in set(names) and video.name not in self.missing)
+            raise PipelineError(
+                f"{self.name}: all videos must be converted again ({self.why}). Do that first."
+            )
+        videos = tuple(
+            video
+            for video in self.listed
+            if video.name in set(names) and video.name not in self.missing
+        )
         # The other videos keep their recorded stamps: new ones would hide changes.
         stamps = self.recorded_stamps() | {video.name: self.stamps[video.name] for video in videos}
         return replace(
@@ -177,11 +201,19 @@ class ConversionPlan:
 
 
 def plan_conversion(
-    dataset: Dataset, split: str, *, raw: Path, root: cache.Root, body: Path | None = None, drop_removed: bool = False
+    dataset: Dataset,
+    split: str,
+    *,
+    raw: Path,
+    root: cache.Root,
+    body: Path | None = None,
+    drop_removed: bool = False,
 ) -> ConversionPlan:
     """Compare the raw folder with the cache. Arguments and errors as `compare`."""
     committed = committed_split(root, f"{dataset.name}/{split}")
-    return compare(committed, dataset, split, raw=raw, root=root, body=body, drop_removed=drop_removed)
+    return compare(
+        committed, dataset, split, raw=raw, root=root, body=body, drop_removed=drop_removed
+    )
 
 
 def recorded_plan(
@@ -196,7 +228,15 @@ def recorded_plan(
     reader, raw, body = recorded_reader(split, raw, body)
     name = split.name.partition("/")[2]
     return compare(
-        split, reader, name, raw=raw, root=split.root, body=body, drop_removed=drop_removed, retry=retry, stamped=True
+        split,
+        reader,
+        name,
+        raw=raw,
+        root=split.root,
+        body=body,
+        drop_removed=drop_removed,
+        retry=retry,
+        stamped=True,
     )
 
 
@@ -215,17 +255,19 @@ def compare(
 ) -> ConversionPlan:
     """The plan for an opened split; None: it is not in the cache yet.
 
-    drop_removed: drop rows of missing and unusable videos. retry: read rejected and unusable videos again. stamped:
-    make stamps even if nothing has changed.
-    Raises RawDataError if the raw folder is missing or another dataset's; PipelineError for an unknown split, other
-    columns, another raw folder, and if all videos must be read again but some are missing; StandInMixed if demo data
+    drop_removed: drop rows of missing and unusable videos. retry: read rejected and unusable videos
+    again. stamped: make stamps even if nothing has changed. Raises RawDataError if the raw folder
+    is missing or another dataset's; PipelineError for an unknown split, other columns, another raw
+    folder, and if all videos must be read again but some are missing; StandInMixed if demo data
     would replace real data, or the reverse.
     """
     dataset = dataset.detect_layout(raw, split)
     with _no_collection():
         listed = _list_videos(committed, dataset, split, raw)
         reader = reader_parts(dataset, split, raw, body)
-    plan = ConversionPlan(dataset, split, raw, root, body, reader, committed, (), (), {}, "", listed=listed)
+    plan = ConversionPlan(
+        dataset, split, raw, root, body, reader, committed, (), (), {}, "", listed=listed
+    )
     if committed is not None:
         _refuse_loss(plan, committed)
         refuse_other_kind(committed, raw, reader)
@@ -239,33 +281,53 @@ def compare(
         return plan
     with _no_collection():
         seen = changes.read_stamps(root, plan.name)
-    unusable = {name: why for name, (stamp, _, why) in seen.items() if why and stamp == stamps.get(name)}
-    plan = replace(plan, seen=seen, unusable={} if drop_removed or retry else unusable, drop_removed=drop_removed)
+    unusable = {
+        name: why for name, (stamp, _, why) in seen.items() if why and stamp == stamps.get(name)
+    }
+    plan = replace(
+        plan,
+        seen=seen,
+        unusable={} if drop_removed or retry else unusable,
+        drop_removed=drop_removed,
+    )
     before = committed.manifest["reader"]
     differs = tuple(differing(before, reader))
     moved = recorded_raw(committed) not in ("", str(raw.resolve()))
     contents = moved or not differs
     rejected = set(committed.manifest["accounting"]["videos"]["set_aside"]) - dataset.harmless
     again = rejected if retry else rejected & {NOT_NOW}
-    unread = {video.name for video in committed.videos if video.account["set_aside"] in again} if again else set()
+    unread = (
+        {video.name for video in committed.videos if video.account["set_aside"] in again}
+        if again
+        else set()
+    )
     update = _plan_update(plan, committed, unread, contents=contents)
     if moved and not drop_removed:
         n_same = update.kept + len(update.renamed) - len(update.missing)
-        refuse_other_folder(committed, raw, n_same=n_same, missing=update.missing, n_new=len(update.new))
+        refuse_other_folder(
+            committed, raw, n_same=n_same, missing=update.missing, n_new=len(update.new)
+        )
     if differs:
         why = describe(before, reader)
         refuse_without_raw(committed, raw, update.missing, why)
-        return replace(plan, drop=tuple(committed.videos.names), why=why, differs=differs, unusable={})
+        return replace(
+            plan, drop=tuple(committed.videos.names), why=why, differs=differs, unusable={}
+        )
     why = update.why or (UNFINISHED if committed.has_unfinished_commit() else "")
     return replace(update, why=why, moved=moved and not update.missing)
 
 
 def _is_unchanged(plan: ConversionPlan, committed: cache.Split) -> bool:
     """Whether the seal of the commit shows that nothing has changed."""
-    if committed.has_unfinished_commit() or recorded_raw(committed) not in ("", str(plan.raw.resolve())):
+    if committed.has_unfinished_commit() or recorded_raw(committed) not in (
+        "",
+        str(plan.raw.resolve()),
+    ):
         return False
     same_reader = committed.manifest["reader"] == plan.reader
-    return same_reader and changes.is_sealed(plan.root, plan.name, plan.raw, plan.listed, plan.digests())
+    return same_reader and changes.is_sealed(
+        plan.root, plan.name, plan.raw, plan.listed, plan.digests()
+    )
 
 
 def _plan_update(
@@ -273,10 +335,13 @@ def _plan_update(
 ) -> ConversionPlan:
     """Compare all videos of `plan` with committed ones, by stamp, then by digest.
 
-    `unread`: committed videos to read again. `contents`: compute digests of videos with new stamps, else these count as
-    unchanged.
+    `unread`: committed videos to read again. `contents`: compute digests of videos with new stamps,
+    else these count as unchanged.
     """
-    raw, videos, stamps, digests = plan.raw, plan.listed, plan.stamps, plan.digests()
+    raw = plan.raw
+    videos = plan.listed
+    stamps = plan.stamps
+    digests = plan.digests()
     recorded = plan.recorded_stamps()
     new = [v for v in videos if v.name not in digests]
     looked_at = [v for v in videos if v.name in digests and v.name not in plan.unusable]
@@ -291,7 +356,8 @@ def _plan_update(
     missing = {name: "" for name in gone if name not in renamed.values()}
     removed: list[str] = []
     if plan.drop_removed:
-        removed, missing = sorted(missing), {}
+        removed = sorted(missing)
+        missing = {}
     elif missing or suspects:
         with_rows = names_with_rows(committed)
         removed = sorted(missing.keys() - with_rows)
@@ -346,7 +412,9 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _list_videos(committed: cache.Split | None, dataset: Dataset, split: str, raw: Path) -> RawVideos:
+def _list_videos(
+    committed: cache.Split | None, dataset: Dataset, split: str, raw: Path
+) -> RawVideos:
     """The split's raw videos, with names that tables can hold, each once.
 
     Raises PipelineError if all committed videos are gone.
@@ -359,7 +427,9 @@ def _list_videos(committed: cache.Split | None, dataset: Dataset, split: str, ra
         texts += texts_of(dataset.videos(raw, split))
     except RawDataError as error:
         if raw.name == dataset.name:  # doctor needs the folder that holds <dataset>/
-            error.args = (f"{error} More: {command('doctor', dataset.name, '--raw', str(raw.parent))}",)
+            error.args = (
+                f"{error} More: {command('doctor', dataset.name, '--raw', str(raw.parent))}",
+            )
         if not had_videos:
             raise
     if committed is not None and had_videos and not texts:
@@ -376,20 +446,27 @@ def _list_videos(committed: cache.Split | None, dataset: Dataset, split: str, ra
 
 def _refuse_loss(plan: ConversionPlan, committed: cache.Split) -> None:
     """Raise PipelineError if a conversion would destroy committed data instead of updating it."""
-    folder, before, reader = f"{plan.root}/{plan.name}", committed.manifest["reader"], plan.reader
+    folder = f"{plan.root}/{plan.name}"
+    before = committed.manifest["reader"]
+    reader = plan.reader
     if "imported" in before:
         raise PipelineError(
-            f"{folder}: was imported from {before['imported']['file']}: a conversion would replace the rows of its "
+            f"{folder}: was imported from {before['imported']['file']}: a conversion would "
+            "replace the rows of its "
             "features. Convert into another cache, or delete that split and its features."
         )
     columns = plan.dataset.columns(plan.split, body=reader["body"] is not None)
     stored = set(committed.columns) - committed.extra.keys()
     added = set(columns) - stored if (before["body"] is None) != (reader["body"] is None) else set()
     if other_columns := sorted((stored - set(columns)) | added):
-        was, now = (f"{kind_of(of)} with{'out' if of['body'] is None else ''} a body model" for of in (before, reader))
+        was, now = (
+            f"{kind_of(of)} with{'out' if of['body'] is None else ''} a body model"
+            for of in (before, reader)
+        )
         do = f"Restore the label files that {plan.raw} had for them. " if was == now else ""
         raise PipelineError(
-            f"{folder}: was converted from {was}, and now from {now}: other columns, {', '.join(other_columns)}. The "
-            f"columns of a split cannot change. {do}Convert into another cache (--cache, or [paths] cache in "
-            "luigi.cfg), or delete that folder with its features and convert the split again."
+            f"{folder}: was converted from {was}, and now from {now}: other columns, "
+            f"{', '.join(other_columns)}. The columns of a split cannot change. {do}Convert "
+            "into another cache (--cache, or [paths] cache in luigi.cfg), or delete that "
+            "folder with its features and convert the split again."
         )

@@ -1,4 +1,6 @@
-"""Reading of videos, by local processes or a Dask cluster.  [raw -> tracks] -> features -> windows"""
+"""Reading of videos, by local processes or a Dask cluster.  [raw -> tracks] -> features ->
+windows
+"""
 
 from __future__ import annotations
 
@@ -43,11 +45,13 @@ WHAT_TO_DO: Final = {
     "reader_crashed": "Download its files again; if it crashes all the same, please report it.",
     "reader_timeout": "Check its files and the storage that they are on.",
     "reader_memory": "Check its files.",
-    "machine_memory": "Use fewer processes (--workers), or free memory; the next run reads it again.",
+    "machine_memory": "Use fewer processes (--workers), or free memory; "
+    "the next run reads it again.",
 }
 LATER: Final = "The next run reads it again."
 UNEXPECTED: Final = "unexpected_error"  # reason for a video at which the reader has a bug
-UNSETTLED: Final = frozenset({UNEXPECTED, NOT_NOW, *WHAT_TO_DO})  # perhaps of the disk: the next plan reads the content
+# perhaps of the disk: the next plan reads the content
+UNSETTLED: Final = frozenset({UNEXPECTED, NOT_NOW, *WHAT_TO_DO})
 
 
 NO_PIXELS: Final = cache.VideoEntry(name="")
@@ -67,7 +71,9 @@ class ReadVideo:
     @property
     def entry(self) -> cache.VideoEntry:
         account = self.account.as_dict()
-        return replace(self.pixels, name=self.account.name, fingerprint=self.fingerprint, account=account)
+        return replace(
+            self.pixels, name=self.account.name, fingerprint=self.fingerprint, account=account
+        )
 
 
 Read = Callable[[Sequence[RawVideo]], Generator[ReadVideo]]
@@ -82,7 +88,8 @@ def read_videos(
     timeout: float = TIMEOUT,
     memory: int = MEMORY,
 ) -> Generator[ReadVideo]:
-    """Read every video, in order, a bounded number ahead of the writer, by local processes or on a Dask cluster.
+    """Read every video, in order, a bounded number ahead of the writer, by local processes or on a
+    Dask cluster.
 
     Raises PipelineError if the cluster's workers do not see the raw folder.
     """
@@ -94,13 +101,21 @@ def read_videos(
     with ExitStack() as stack:
         if dask.scheduler is not None and videos:
             reader = json.dumps(dict(plan.reader))
-            on_worker = functools.partial(_read_on_worker, reader, plan.dataset, plan.split, plan.raw, body)
+            on_worker = functools.partial(
+                _read_on_worker, reader, plan.dataset, plan.split, plan.raw, body
+            )
             cluster = stack.enter_context(connect_cluster(dask, plan.raw, [plan.dataset]))
             results = cluster.map(on_worker, videos, _share_label_file)
         else:
             load = functools.partial(_body, body, plan.dataset.genders[0])
             results = ordered_map(
-                job, videos, workers, timeout=timeout, memory=memory, same_group=_share_label_file, preload=load
+                job,
+                videos,
+                workers,
+                timeout=timeout,
+                memory=memory,
+                same_group=_share_label_file,
+                preload=load,
             )
         for video, read in zip(videos, results, strict=True):
             if isinstance(read, Failed):
@@ -110,7 +125,9 @@ def read_videos(
 
 
 class _WithClips(Sequence[RawVideo]):
-    """Raw videos with the records of clips that a split has of them, looked up on access: there may be 400,000."""
+    """Raw videos with the records of clips that a split has of them, looked up on access: there may
+    be 400,000.
+    """
 
     def __init__(self, videos: Sequence[RawVideo], committed: cache.Split) -> None:
         self._videos = videos
@@ -143,20 +160,26 @@ def _refuse_other_files(plan: ConversionPlan, video: RawVideo, read: ReadVideo) 
     message = f"{plan.raw}: files of {video.name} changed while they were read."
     if read.worker:
         difference = changes.describe_difference(read.stamp, changes.stamp(plan.raw, video))
-        message = f"{read.worker} read other files than there are here: {difference}. Mount the same raw folder there."
+        message = (
+            f"{read.worker} read other files than there are here: {difference}. Mount the "
+            "same raw folder there."
+        )
     account = VideoAccount(video.name)
     account.reject(NOT_NOW, f"{message} {LATER}")
     return ReadVideo(digest, account)
 
 
 class Spool:
-    """Videos that parts of an array job have read: in `<split>/.writing/spool/`, a file of `pack` for each.
+    """Videos that parts of an array job have read: in `<split>/.writing/spool/`, a file of `pack`
+    for each.
 
-    A file's name has hashes of the plan's `staging`, of the video's name and of its stamp; then the video's digest.
+    A file's name has hashes of the plan's `staging`, of the video's name and of its stamp; then the
+    video's digest.
     """
 
     def __init__(self, plan: ConversionPlan) -> None:
-        self._plan, self._place = plan, Place(cache.store_at(plan.root), plan.name)
+        self._plan = plan
+        self._place = Place(cache.store_at(plan.root), plan.name)
         self._folder = f"{self._place.writing}/{SPOOL}"
         self._names: dict[str, list[str]] = {}  # by hashes of plan and video
         for name in self._place.store.list_names(self._folder):
@@ -168,7 +191,9 @@ class Spool:
 
     def read(self, videos: Sequence[RawVideo], read: Read) -> Generator[ReadVideo]:
         """Every video, in order: of the spool if the raw files are the same, else by `read`."""
-        names = {video.name: name for video in videos if self._names and (name := self._find(video))}
+        names = {
+            video.name: name for video in videos if self._names and (name := self._find(video))
+        }
         todo = [video for video in videos if video.name not in names]
         self._report_changed(todo)
         with closing(read(todo)) as others:
@@ -176,23 +201,35 @@ class Spool:
                 yield self._load(names[video.name]) if video.name in names else next(others)
 
     def read_part(self, part: Part, read: Read, progress: Progress) -> list[VideoAccount]:
-        """Read a share of the plan's videos into the spool. Returns accounts of those that cannot be read now."""
-        store, share = self._place.store, part.share(self._plan.append)
-        todo, unreadable = [video for video in share if not self._find(video)], []
+        """Read a share of the plan's videos into the spool. Returns accounts of those that cannot
+        be read now.
+        """
+        store = self._place.store
+        share = part.share(self._plan.append)
+        todo = [video for video in share if not self._find(video)]
+        unreadable = []
         if not todo:
             return []
         report_other_work(self._plan.root, self._plan.name, None, self._plan.staging)
         self._report_changed(todo)
         with part.running(store, self._place.writing):
             self._place.create_groups()
-            for n_done, (video, of_video) in enumerate(zip(todo, read(todo), strict=True), len(share) - len(todo) + 1):
+            for n_done, (video, of_video) in enumerate(
+                zip(todo, read(todo), strict=True), len(share) - len(todo) + 1
+            ):
                 if changes.stamp(self._plan.raw, video) != self._plan.stamps[video.name]:
-                    of_video.account.reject(NOT_NOW, f"{video.name}: its files changed while they were read. {LATER}")
+                    of_video.account.reject(
+                        NOT_NOW, f"{video.name}: its files changed while they were read. {LATER}"
+                    )
                 if of_video.account.set_aside == NOT_NOW:
                     unreadable.append(of_video.account)
                 else:
                     key = f"{self._key(video)}-{self._hash_stamp(video)}-{of_video.fingerprint}"
-                    store.put_small({f"{self._folder}/{key}": self._pack(of_video)}, self._place.writing, shared=True)
+                    store.put_small(
+                        {f"{self._folder}/{key}": self._pack(of_video)},
+                        self._place.writing,
+                        shared=True,
+                    )
                 progress(n_done, len(share), video.name)
         return unreadable
 
@@ -208,7 +245,9 @@ class Spool:
         stamp = self._hash_stamp(video)
         same = [name for name in names if name.split("-")[2] == stamp]
         if names and not same:
-            same = [name for name in names if name.endswith(changes.video_digest(self._plan.raw, video))]
+            same = [
+                name for name in names if name.endswith(changes.video_digest(self._plan.raw, video))
+            ]
         return same[0] if same else ""
 
     def _report_changed(self, todo: Sequence[RawVideo]) -> None:
@@ -219,17 +258,25 @@ class Spool:
             err.print(f"{DOUBT} {plain(text)}")
 
     def _load(self, name: str) -> ReadVideo:
-        key, store = f"{self._folder}/{name}", self._place.store
+        key = f"{self._folder}/{name}"
+        store = self._place.store
         head, arrays = unpack(store.read(key))
         if not head:
             store.remove([key])
-            raise PipelineError(f"{store.location(key)}: was damaged, and is removed now. Run the command again.")
-        entry, tracks = cache.VideoEntry(**head["entry"]), head["tracks"]
+            raise PipelineError(
+                f"{store.location(key)}: was damaged, and is removed now. Run the command again."
+            )
+        entry = cache.VideoEntry(**head["entry"])
+        tracks = head["tracks"]
         for path, values in arrays.items():
             number, kind, column = path.split("/", 2)
-            tracks[int(number)] |= {kind: tracks[int(number)].get(kind, {}) | {column: values} if column else values}
+            tracks[int(number)] |= {
+                kind: tracks[int(number)].get(kind, {}) | {column: values} if column else values
+            }
         account = VideoAccount.from_dict(dict(entry.account))
-        return ReadVideo(entry.fingerprint, account, [cache.TrackRows(**track) for track in tracks], entry)
+        return ReadVideo(
+            entry.fingerprint, account, [cache.TrackRows(**track) for track in tracks], entry
+        )
 
     def _pack(self, video: ReadVideo) -> bytes:
         arrays: dict[str, Any] = {}
@@ -252,7 +299,8 @@ class Spool:
 def _read_on_worker(
     reader: str, dataset: Dataset, split: str, raw: Path, body: Path | None, video: RawVideo
 ) -> ReadVideo | Failed:
-    """Read a video on a worker of a cluster. reader: `reader_parts` of the process that commits, as JSON.
+    """Read a video on a worker of a cluster. reader: `reader_parts` of the process that commits, as
+    JSON.
 
     Raises PipelineError if this worker would read otherwise.
     """
@@ -265,31 +313,47 @@ def _read_on_worker(
 
 
 @functools.cache  # successes only
-def _require_reader(reader: str, dataset: Dataset, split: str, raw: Path, body: Path | None) -> None:
-    """Raise PipelineError if files that all videos share, such as those of the body, are others here."""
+def _require_reader(
+    reader: str, dataset: Dataset, split: str, raw: Path, body: Path | None
+) -> None:
+    """Raise PipelineError if files that all videos share, such as those of the body, are others
+    here.
+    """
     expected = json.loads(reader)
-    others = differing(expected, reader_parts(dataset, split, raw, body if expected["body"] else None))
+    others = differing(
+        expected, reader_parts(dataset, split, raw, body if expected["body"] else None)
+    )
     if others:
         what = "; ".join(map(str, others))
-        raise PipelineError(f"this worker would read otherwise ({what}). Mount the same raw and body folders there.")
+        raise PipelineError(
+            f"this worker would read otherwise ({what}). Mount the same raw and body folders there."
+        )
 
 
 def _reject_video(raw: Path, video: RawVideo, failed: Failed) -> ReadVideo:
     """A video whose reading process ended."""
     account = VideoAccount(video.name)
-    message = f"{_place(raw, video)}: the process that read it {failed.message}. {WHAT_TO_DO[failed.reason]}"
+    message = (
+        f"{_place(raw, video)}: the process that read it {failed.message}. "
+        f"{WHAT_TO_DO[failed.reason]}"
+    )
     account.reject(NOT_NOW if failed.reason == "machine_memory" else failed.reason, message)
     return ReadVideo(changes.video_digest(raw, video), account)
 
 
 def _share_label_file(one: RawVideo, other: RawVideo) -> bool:
-    """Whether two videos share their label file, which readers keep: eight of MPI-INF-3DHP's share 100 MB."""
+    """Whether two videos share their label file, which readers keep: eight of MPI-INF-3DHP's share
+    100 MB.
+    """
     return one.span is None and one.files[:1] == other.files[:1] != ()
 
 
 @caching()
-def _read_one(dataset: Dataset, split: str, raw: Path, body: Path | None, video: RawVideo) -> ReadVideo:
-    model = _body(body, dataset.genders[0])  # not in the try: a body that cannot be loaded is no video's fault
+def _read_one(
+    dataset: Dataset, split: str, raw: Path, body: Path | None, video: RawVideo
+) -> ReadVideo:
+    # not in the try: a body that cannot be loaded is no video's fault
+    model = _body(body, dataset.genders[0])
     stamp = changes.stamp(raw, video)
     digest = changes.video_digest(raw, video)
     tracks: Sequence[Track] = ()
@@ -307,12 +371,14 @@ def _read_one(dataset: Dataset, split: str, raw: Path, body: Path | None, video:
         except Exception as error:  # a bug of the reader must not cost the other videos
             tracks = ()
             note_fault(error)
-            if isinstance(error, RawDataError):  # of the pixels; the account has errors of the labels already
+            # of the pixels; the account has errors of the labels already
+            if isinstance(error, RawDataError):
                 account.reject(error.reason, str(error))
             else:
                 account.reject(UNEXPECTED, f"{video.name}: {describe_error(error)}")
     if passing:
-        tracks, pixels = (), NO_PIXELS
+        tracks = ()
+        pixels = NO_PIXELS
         account.reject(NOT_NOW, _not_now(raw, video, passing[0]))
     return ReadVideo(digest, account, [track.rows for track in tracks], pixels, stamp=stamp)
 
@@ -322,7 +388,11 @@ def _not_now(raw: Path, video: RawVideo, error: OSError) -> str:
     named = error.filename is not None and not isinstance(error.filename, int)
     where = os.fsdecode(error.filename) if named else _place(raw, video)
     problem = error.strerror or type(error).__name__
-    do = "Change its permissions" if error.errno in (errno.EACCES, errno.EPERM) else "Check its disk or mount"
+    do = (
+        "Change its permissions"
+        if error.errno in (errno.EACCES, errno.EPERM)
+        else "Check its disk or mount"
+    )
     return f"{where}: {problem[:1].lower()}{problem[1:]}. {do}. {LATER}"
 
 
@@ -336,7 +406,9 @@ def _refuse_other_encodings(raw: Path, video: RawVideo) -> None:
         if changes.utf8(str(path)) != str(path):
             do = "Rename it, for example with convmv."
             shown = Path(changes.utf8(str(raw / path)))
-            raise RawDataError(shown, "name", expected="UTF-8", found="other bytes", do=do, reason="name_not_utf8")
+            raise RawDataError(
+                shown, "name", expected="UTF-8", found="other bytes", do=do, reason="name_not_utf8"
+            )
 
 
 def _remember_clip(video: RawVideo) -> None:

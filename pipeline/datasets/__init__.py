@@ -1,6 +1,8 @@
-"""The registry of datasets: ours, and those of other packages.  [raw -> tracks] -> features -> windows
+"""The registry of datasets: ours, and those of other packages.  [raw -> tracks] -> features ->
+windows
 
-Packages add one by an entry point of the group "vibe_pipeline.datasets": the dataset's name -> a `Dataset` subclass.
+Packages add one by an entry point of the group "vibe_pipeline.datasets": the dataset's name -> a
+`Dataset` subclass.
 """
 
 from __future__ import annotations
@@ -13,7 +15,17 @@ from pipeline.datasets.base import Dataset
 from pipeline.files.raw import RawVideo
 from pipeline.plug_ins import Registry
 
-__all__ = ["ENTRY_POINTS", "OWN_CLIPS", "RELEASES", "WITH_DEMO_DATA", "Dataset", "RawVideo", "broken", "get", "names"]
+__all__ = [
+    "ENTRY_POINTS",
+    "OWN_CLIPS",
+    "RELEASES",
+    "WITH_DEMO_DATA",
+    "Dataset",
+    "RawVideo",
+    "broken",
+    "get",
+    "names",
+]
 
 ENTRY_POINTS: Final = "vibe_pipeline.datasets"
 
@@ -25,14 +37,23 @@ OWN_CLIPS: Final = ("videos",)  # which no release is
 WITH_DEMO_DATA: Final = (*RELEASES, *OWN_CLIPS)
 
 _REGISTRY: Final[Registry[Dataset]] = Registry("dataset", ENTRY_POINTS, Dataset, "name")
-names, get, broken = _REGISTRY.names, _REGISTRY.get, _REGISTRY.broken
-unknown, not_installed = _REGISTRY.unknown, _REGISTRY.not_installed
+names = _REGISTRY.names
+get = _REGISTRY.get
+broken = _REGISTRY.broken
+unknown = _REGISTRY.unknown
+not_installed = _REGISTRY.not_installed
 
 
 def mirror_of(name: str, column: str) -> cache.Mirror | None:
-    """The mirror function of a dataset's extra column; None if the dataset is not installed or declares none."""
+    """The mirror function of a dataset's extra column; None if the dataset is not installed or
+    declares none.
+    """
     reader = find_installed(name)
-    declared = [c for s in reader.splits for c in reader.extra_columns(s, body=True)] if reader is not None else []
+    declared = (
+        [c for s in reader.splits for c in reader.extra_columns(s, body=True)]
+        if reader is not None
+        else []
+    )
     declared += smplx.columns("", trans=True)  # which readers have for some raw folders
     mirrors = (c.mirror for c in declared if c.name == column)
     return next((mirror for mirror in mirrors if callable(mirror)), None)

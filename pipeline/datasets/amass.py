@@ -1,4 +1,5 @@
-"""AMASS: motion capture as SMPL-H or SMPL-X parameters, no images.  [raw -> tracks] -> windows -> discriminator
+"""AMASS: motion capture as SMPL-H or SMPL-X parameters, no images.  [raw -> tracks] -> windows ->
+discriminator
 
 Mahmood et al.: AMASS, ICCV 2019.
 
@@ -47,7 +48,8 @@ LAYOUT: Final = "<subset>/<subject>/<motion>_poses.npz"
 UNPACK: Final = "Unpack at least one subset into it."
 AGAIN: Final = "Unpack this subset again."
 OTHER_BODY: Final = "Take the SMPL-H or SMPL-X files of the release: other bodies are not read."
-# A subset's folder as archives of SMPL-H unpack it -> the subset's name on the page and in newer releases.
+# A subset's folder as archives of SMPL-H unpack it -> the subset's name on the page and in newer
+# releases.
 SUBSETS: Final[Mapping[str, str]] = {
     "BioMotionLab_NTroje": "BMLrub",
     "DFaust_67": "DFaust",
@@ -59,9 +61,15 @@ SUBSETS: Final[Mapping[str, str]] = {
     "TCD_handMocap": "TCDHands",
     "Transitions_mocap": "Transitions",
 }
-SCANNED: Final = frozenset({"DFaust", "MoSh", "SSM"})  # of people whom the MPI scanned, by the MPI's own numbers
-# Folders whose files state 120 Hz -> their rate, as HuMoR sets it (Rempe et al., ICCV 2021); AMASS's issue 68.
-RATES: Final[Mapping[str, float]] = {"20160930_50032": 59.0, "20161014_50033": 59.0, "BMLhandball": 240.0}
+# of people whom the MPI scanned, by the MPI's own numbers
+SCANNED: Final = frozenset({"DFaust", "MoSh", "SSM"})
+# Folders whose files state 120 Hz -> their rate, as HuMoR sets it (Rempe et al., ICCV 2021);
+# AMASS's issue 68.
+RATES: Final[Mapping[str, float]] = {
+    "20160930_50032": 59.0,
+    "20161014_50033": 59.0,
+    "BMLhandball": 240.0,
+}
 STATED_RATE: Final = 120.0
 
 # Bounds of the median frame: files beyond them are in another unit.
@@ -71,9 +79,12 @@ HIGHEST_M: Final = 100.0  # above or below the ground
 
 # A world with y up, by the median frame.
 UPRIGHT: Final = 0.8  # least share of y in the direction of the torso
-LYING_M, STANDING_M, HIGH_M = 0.02, 0.6, 1.5  # heights of a pelvis
+LYING_M = 0.02
+STANDING_M = 0.6
+HIGH_M = 1.5  # heights of a pelvis
 Z_UP: Final = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])  # from y up
-# By number of joints: the pelvis at rest in m, of SMPL and of SMPL-X. It varies with the shape by some cm.
+# By number of joints: the pelvis at rest in m, of SMPL and of SMPL-X. It varies with the shape by
+# some cm.
 PELVIS_M: Final = {24: (0.0, -0.23, 0.03), 55: (0.0, -0.35, 0.01)}
 
 
@@ -81,11 +92,13 @@ PELVIS_M: Final = {24: (0.0, -0.23, 0.03), 55: (0.0, -0.35, 0.01)}
 class Amass(Dataset):
     """One track per motion, at 25 fps.
 
-    `resampling`: "slerp" samples at k / 25 s, exactly where the rate is a multiple of 25, else by spherical
-    interpolation; "decimate" takes every (rate // 25)-th frame, as VIBE's scripts do: 120 Hz becomes 30.
+    `resampling`: "slerp" samples at k / 25 s, exactly where the rate is a multiple of 25, else by
+    spherical interpolation; "decimate" takes every (rate // 25)-th frame, as VIBE's scripts do: 120
+    Hz becomes 30.
     """
 
-    resampling: str = "slerp"  # to 25 fps. slerp: by spherical interpolation; decimate: every (rate // 25)-th frame
+    # to 25 fps. slerp: by spherical interpolation; decimate: every (rate // 25)-th frame
+    resampling: str = "slerp"
 
     name: ClassVar[str] = "amass"
     splits: ClassVar[tuple[str, ...]] = ("train",)
@@ -102,16 +115,28 @@ class Amass(Dataset):
     )
     totals: ClassVar[Mapping[str, Totals]] = {"train": Totals(about=3_600_000)}
     mistakes: ClassVar[tuple[Mistake, ...]] = (
-        Mistake("{amass,AMASS}/*/*/*_poses.npz", "is one folder too deep", "Move the subsets one folder up."),
-        Mistake("<subset>/{,<subject>/}<motion>.pkl", "is a pickle, which is not read", "Download this subset's .npz."),
+        Mistake(
+            "{amass,AMASS}/*/*/*_poses.npz",
+            "is one folder too deep",
+            "Move the subsets one folder up.",
+        ),
+        Mistake(
+            "<subset>/{,<subject>/}<motion>.pkl",
+            "is a pickle, which is not read",
+            "Download this subset's .npz.",
+        ),
     )
 
     def __post_init__(self) -> None:
         if self.resampling not in ("slerp", "decimate"):
-            raise ConfigError(f"amass: resampling is {self.resampling!r}; it can be slerp or decimate")
+            raise ConfigError(
+                f"amass: resampling is {self.resampling!r}; it can be slerp or decimate"
+            )
 
     def detect_layout(self, raw: Path, split: str) -> Amass:
-        """With SMPL-X columns if one file of a subset, of each ending of names, is SMPL-X by its header."""
+        """With SMPL-X columns if one file of a subset, of each ending of names, is SMPL-X by its
+        header.
+        """
         one_of_each = {}
         for file in filter(_is_motion, _files(raw)):
             ending = re.search(r"_(poses|stageii)$", file.stem)
@@ -132,7 +157,8 @@ class Amass(Dataset):
         """
         *folders, name = video.replace(" ", "_").split("/")
         named = [SUBSETS.get(folder, folder) for folder in folders if not folder.startswith("SMPL")]
-        while len(named) > 1 and named[1] == named[0]:  # an archive's own folder within that of its subset
+        # an archive's own folder within that of its subset
+        while len(named) > 1 and named[1] == named[0]:
             del named[1]
         if not named:
             return Origin()
@@ -149,9 +175,12 @@ class Amass(Dataset):
         listed = [RawVideo(file.with_suffix("").as_posix(), files=(file,)) for file in files]
         if not listed:
             raise RawDataError(raw, "folder", LAYOUT, "no motion below it", UNPACK)
-        return sorted(listed, key=lambda video: video.name)  # paths sort otherwise: blanks come before slashes
+        # paths sort otherwise: blanks come before slashes
+        return sorted(listed, key=lambda video: video.name)
 
-    def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None) -> Sequence[Track]:
+    def read(
+        self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None
+    ) -> Sequence[Track]:
         file = raw / video.files[0]
         motion = _correct_rate(load_motion(file), video, account)
         account.found = len(motion.pose)
@@ -163,11 +192,15 @@ class Amass(Dataset):
         if not gender:
             account.notes.append(f"gender is {motion.gender!r}: taken for neutral")
         if motion.n_betas > MOST_BETAS:
-            account.notes.append(f"betas has {motion.n_betas} numbers: the first {len(motion.betas)} are used")
+            account.notes.append(
+                f"betas has {motion.n_betas} numbers: the first {len(motion.betas)} are used"
+            )
         fps, source = sample_positions(len(motion.pose), motion.rate, self.resampling)
         n_frames = len(source)
         if n_frames > account.found:  # under 25 Hz: interpolated frames are no annotated ones
-            account.notes.append(f"{account.found} frames at {motion.rate:g} Hz give {n_frames} at {fps:g}")
+            account.notes.append(
+                f"{account.found} frames at {motion.rate:g} Hz give {n_frames} at {fps:g}"
+            )
             account.found = n_frames
         account.drop("resampled", account.found - n_frames)
         if n_frames < MIN_FRAMES:
@@ -180,7 +213,9 @@ class Amass(Dataset):
             if self.extra_columns(split, body=False):
                 extra = smplx.labels(pose, motion.betas)
             else:
-                account.notes.append("SMPL-X without smplx_pose: another file of its subset and ending is SMPL-H")
+                account.notes.append(
+                    "SMPL-X without smplx_pose: another file of its subset and ending is SMPL-H"
+                )
             pose = pose[:, SMPL_JOINTS[smplx.N_POSE]]
         track = self.track(
             split,
@@ -207,8 +242,11 @@ class _WithSmplx(Amass):
         return smplx.columns("up to 16 numbers of the release, for the track's gender")
 
 
-def sample_positions(n_frames: int, rate: float, resampling: str = "slerp") -> tuple[float, Doubles]:
-    """(frames per second, positions of the new frames in units of old ones, all within [0, n_frames - 1]).
+def sample_positions(
+    n_frames: int, rate: float, resampling: str = "slerp"
+) -> tuple[float, Doubles]:
+    """(frames per second, positions of the new frames in units of old ones, all within [0, n_frames
+    - 1]).
 
     >>> sample_positions(11, 120.00000763)[1].tolist()
     [0.0, 4.8, 9.6]
@@ -225,7 +263,9 @@ def sample_positions(n_frames: int, rate: float, resampling: str = "slerp") -> t
 
 
 def _files(raw: Path) -> Iterator[Path]:
-    """All files below `raw` except hidden ones, relative to it. Linked folders are followed once each."""
+    """All files below `raw` except hidden ones, relative to it. Linked folders are followed once
+    each.
+    """
     visited: set[tuple[int, int]] = set()
     for folder, subfolders, files in os.walk(raw, followlinks=True):
         current = Path(folder)
@@ -256,10 +296,18 @@ class _Motion:
 
 def load_motion(file: Path) -> _Motion:
     """Read one .npz file. Raises RawDataError, also for non-finite numbers."""
-    data = load_npz(file, ("poses", "betas", "trans"), ("gender", "mocap_framerate", "mocap_frame_rate"))
+    data = load_npz(
+        file, ("poses", "betas", "trans"), ("gender", "mocap_framerate", "mocap_frame_rate")
+    )
     width = data["poses"].shape[-1] if data["poses"].ndim else 0
     if width not in SMPL_JOINTS:
-        raise RawDataError(file, "poses", "(N, 156) SMPL-H or (N, 165) SMPL-X", str(data["poses"].shape), OTHER_BODY)
+        raise RawDataError(
+            file,
+            "poses",
+            "(N, 156) SMPL-H or (N, 165) SMPL-X",
+            str(data["poses"].shape),
+            OTHER_BODY,
+        )
     poses = numbers(file, "poses", data["poses"], (None, width)).reshape(-1, width // 3, 3)
     is_smplx = width == smplx.N_POSE
     poses = poses if is_smplx else poses[:, SMPL_JOINTS[width]]
@@ -271,7 +319,9 @@ def load_motion(file: Path) -> _Motion:
     betas = betas[: smplx.N_BETAS if is_smplx else N_BETAS]
     for key, values in (("poses", poses), ("trans", trans), ("betas", betas)):
         if not (np.abs(values) < LARGEST).all():  # comparisons with NaN are false
-            raise RawDataError(file, key, "finite numbers", f"NaN, infinity or numbers over {LARGEST:.0e}", AGAIN)
+            raise RawDataError(
+                file, key, "finite numbers", f"NaN, infinity or numbers over {LARGEST:.0e}", AGAIN
+            )
     stored = data.get("gender", np.empty(0)).reshape(-1)
     gender = stored[0] if stored.size == 1 else ""
     gender = gender.decode("latin1") if isinstance(gender, bytes) else str(gender)
@@ -293,31 +343,47 @@ def _correct_rate(motion: _Motion, video: RawVideo, account: VideoAccount) -> _M
     known = [RATES[name] for name in video.files[0].parts if name in RATES]
     if not known or round(motion.rate) != STATED_RATE:
         return motion
-    account.notes.append(f"the file states {motion.rate:g} Hz; {known[0]:g} Hz is known to be right, and used")
+    account.notes.append(
+        f"the file states {motion.rate:g} Hz; {known[0]:g} Hz is known to be right, and used"
+    )
     return replace(motion, rate=known[0])
 
 
 def _require_units(file: Path, motion: _Motion) -> None:
-    """Raise RawDataError (`other_unit`) for degrees, and for positions in mm or cm, by medians over frames."""
+    """Raise RawDataError (`other_unit`) for degrees, and for positions in mm or cm, by medians over
+    frames.
+    """
     angle = float(np.median(np.linalg.norm(motion.pose[:, 1:], axis=-1).max(axis=1, initial=0)))
     if angle > MAX_ANGLE:
         expected = "rotations in rad, of a turn at most in the median frame"
-        raise RawDataError(file, "poses", expected, f"{angle:.3g}, as in degrees", CONVERT_UNITS, reason="other_unit")
+        raise RawDataError(
+            file,
+            "poses",
+            expected,
+            f"{angle:.3g}, as in degrees",
+            CONVERT_UNITS,
+            reason="other_unit",
+        )
     away = float(np.median(np.linalg.norm(motion.trans, axis=1)))
-    height = float(np.abs(np.median(motion.trans[:, 1:], axis=0)).min())  # y or z is up, the other one may be far
+    # y or z is up, the other one may be far
+    height = float(np.abs(np.median(motion.trans[:, 1:], axis=0)).min())
     steps = np.linalg.norm(np.diff(motion.trans, axis=0), axis=1)
     speed = motion.rate * float(np.median(steps)) if len(steps) else 0.0
     too_far = away > FARTHEST_M or height > HIGHEST_M
     if too_far or speed > MAX_SPEED:
         expected = f"positions in m, of a person at most at {MAX_SPEED:g} m/s"
-        found = f"the median frame {away:.4g} from the origin and at {speed:.3g} a second, as in mm or cm"
+        found = (
+            f"the median frame {away:.4g} from the origin and at {speed:.3g} a second, as "
+            "in mm or cm"
+        )
         raise RawDataError(file, "trans", expected, found, CONVERT_UNITS, reason="other_unit")
 
 
 def _is_y_up(motion: _Motion) -> bool:
     """Whether the torso points along y, and the pelvis is as high above y = 0 as one who stands.
 
-    A pelvis that is elsewhere must not be above z = 0 either: a person may lie on that ground, or crawl over it.
+    A pelvis that is elsewhere must not be above z = 0 either: a person may lie on that ground, or
+    crawl over it.
     """
     from scipy.spatial.transform import Rotation  # takes 0.4 s
 
@@ -329,7 +395,9 @@ def _is_y_up(motion: _Motion) -> bool:
 
 
 def _turn_up(motion: _Motion) -> _Motion:
-    """The motion in a world with z up, from one with y up. `trans` is exact to a constant shift of some cm."""
+    """The motion in a world with z up, from one with y up. `trans` is exact to a constant shift of
+    some cm.
+    """
     pose = motion.pose.copy()
     pose[:, 0] = compose(Z_UP, pose[:, 0])
     pelvis = np.array(PELVIS_M[pose.shape[1]])

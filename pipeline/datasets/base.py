@@ -1,4 +1,6 @@
-"""Base class of datasets: a cheap list of raw videos, and a function that reads one of them into tracks."""
+"""Base class of datasets: a cheap list of raw videos, and a function that reads one of them into
+tracks.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,8 @@ if TYPE_CHECKING:
     from pipeline.body import Body
 
 PELVIS: Final = JOINTS["spin49"].index("OP MidHip")  # SMPL's joint 0, about which it rotates
-HIP: Final = JOINTS["spin49"].index("hip")  # regressed from the surface: where 3D joints are centred
+# regressed from the surface: where 3D joints are centred
+HIP: Final = JOINTS["spin49"].index("hip")
 EXTRINSICS: Final = cache.ExtraColumn(  # if the camera's position in a world is known
     name="extrinsics",
     about="world to camera, rows R t and 0 0 0 1, R a rotation",
@@ -46,17 +49,20 @@ UP: Final = cache.ExtraColumn(  # if the world's vertical is known
     per="track",
     mirror=cameras.mirrored_axis,
 )
-CONVERT_UNITS: Final = "Take the release's own files; a reader of your own converts to m, rad, px and shares of 1."
-FEWEST_TINY: Final = 8  # person-frames with boxes under a pixel, without another one, are in another unit
+CONVERT_UNITS: Final = (
+    "Take the release's own files; a reader of your own converts to m, rad, px and shares of 1."
+)
+# person-frames with boxes under a pixel, without another one, are in another unit
+FEWEST_TINY: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
 class ReleasePart:
     """A part of the download that is checked by file names.
 
-    `patterns` are alternative paths below the raw folder: `labels/<0001>.mat`; `<...>` and `*` stand for any part of a
-    name, `{train,val}` for one of the two; a slash at the end matches folders only. Matches of all patterns are added
-    up.
+    `patterns` are alternative paths below the raw folder: `labels/<0001>.mat`; `<...>` and `*`
+    stand for any part of a name, `{train,val}` for one of the two; a slash at the end matches
+    folders only. Matches of all patterns are added up.
     """
 
     what: str  # "label files"
@@ -69,7 +75,9 @@ class ReleasePart:
 
 
 class Mistake(NamedTuple):
-    """A known mistake with this download, recognised by a path below the raw folder that matches `pattern`."""
+    """A known mistake with this download, recognised by a path below the raw folder that matches
+    `pattern`.
+    """
 
     pattern: str  # as in `ReleasePart`
     what: str  # follows the first path that matches: "is of PoseTrack 2017"
@@ -84,16 +92,19 @@ def globs(patterns: Iterable[str]) -> list[str]:
     """
     matches = []
     for pattern in patterns:
-        pieces = re.split(r"\{([^{}]*)\}", re.sub("<[^<>]*>", "*", pattern))  # every second one lists alternatives
+        # every second one lists alternatives
+        pieces = re.split(r"\{([^{}]*)\}", re.sub("<[^<>]*>", "*", pattern))
         choices = [piece.split(",") if i % 2 else [piece] for i, piece in enumerate(pieces)]
         matches += ["".join(choice) for choice in itertools.product(*choices)]
     return matches
 
 
 class Origin(NamedTuple):
-    """Person and recording of a video, as far as its name in the release determines them; None if unknown.
+    """Person and recording of a video, as far as its name in the release determines them; None if
+    unknown.
 
-    Equal names mean the same person or recording within a dataset; for published videos, in any dataset.
+    Equal names mean the same person or recording within a dataset; for published videos, in any
+    dataset.
     """
 
     subject: str | None = None
@@ -107,7 +118,9 @@ class ReaderOptions:
 
 @dataclass(frozen=True)
 class Dataset(ReaderOptions, ABC):
-    """Reader of one official layout. Subclasses are frozen dataclasses whose fields are the reader's options."""
+    """Reader of one official layout. Subclasses are frozen dataclasses whose fields are the
+    reader's options.
+    """
 
     name: ClassVar[str]
     splits: ClassVar[tuple[str, ...]]
@@ -115,29 +128,40 @@ class Dataset(ReaderOptions, ABC):
     version: ClassVar[int]  # raised by hand whenever the same raw files would give other tracks
     page: ClassVar[str]  # where the official download is available
     uses_body: ClassVar[bool] = False  # labels are derived through the body model
-    checks_fits: ClassVar[bool] = False  # others' bodies are compared with the joints, if there is a body model
+    # others' bodies are compared with the joints, if there is a body model
+    checks_fits: ClassVar[bool] = False
     has_pixels: ClassVar[bool] = True
-    keypoints_from: ClassVar[str] = "labels"  # what kp_2d is: labels, or what a detector found, "detected"
+    # what kp_2d is: labels, or what a detector found, "detected"
+    keypoints_from: ClassVar[str] = "labels"
     checks_joints: ClassVar[bool] = False  # `read` itself refuses joints that are not in the image
-    harmless: ClassVar[frozenset[str]] = frozenset()  # reasons to reject a video though nothing is wrong with it
-    parts: ClassVar[tuple[ReleasePart, ...]] = ()  # which parts of the official download are expected where
+    # reasons to reject a video though nothing is wrong with it
+    harmless: ClassVar[frozenset[str]] = frozenset()
+    # which parts of the official download are expected where
+    parts: ClassVar[tuple[ReleasePart, ...]] = ()
     mistakes: ClassVar[tuple[Mistake, ...]] = ()  # known mistakes with this download
     has_image_folders: ClassVar[bool] = False  # of every image of a sequence, or every n-th
-    films_by_cameras: ClassVar[bool] = False  # the same, and all cameras of a recording have equally many
-    short_in_release: ClassVar[frozenset[str]] = frozenset()  # videos that lack images in the release itself
+    # the same, and all cameras of a recording have equally many
+    films_by_cameras: ClassVar[bool] = False
+    # videos that lack images in the release itself
+    short_in_release: ClassVar[frozenset[str]] = frozenset()
     totals: ClassVar[Mapping[str, Totals]] = {}  # by split, or under "all" over all splits
-    optional_extra: ClassVar[tuple[str, ...]] = ()  # of `extra_columns`, what a track may be without: its fill value
+    # of `extra_columns`, what a track may be without: its fill value
+    optional_extra: ClassVar[tuple[str, ...]] = ()
     every: ClassVar[int] = 1  # one of this many annotated frames is kept
-    recording: ClassVar[str] = "recording"  # the word for a recording: sequence, motion, or (published) video
-    added: ClassVar[tuple[str, ...]] = ()  # later options: they are part of the identity if they are not the default
-    people: ClassVar[str] = ""  # datasets that share subject names, if tracks are named <video>/<subject>
+    # the word for a recording: sequence, motion, or (published) video
+    recording: ClassVar[str] = "recording"
+    # later options: they are part of the identity if they are not the default
+    added: ClassVar[tuple[str, ...]] = ()
+    # datasets that share subject names, if tracks are named <video>/<subject>
+    people: ClassVar[str] = ""
 
     @property
     def genders(self) -> tuple[str, ...]:
-        """Genders of the body models, if `uses_body` or `checks_fits`; `body.of(gender)` gives each.
+        """Genders of the body models, if `uses_body` or `checks_fits`; `body.of(gender)` gives
+        each.
 
-        `read` gets the first body. A track's labels use the body of its own gender if that is listed, else the first
-        one.
+        `read` gets the first body. A track's labels use the body of its own gender if that is
+        listed, else the first one.
         """
         return ("neutral",)
 
@@ -149,28 +173,33 @@ class Dataset(ReaderOptions, ABC):
         """
 
     def detect_layout(self, raw: Path, split: str) -> Dataset:
-        """The reader with the columns of this raw folder: itself, or a subclass for optional label files.
+        """The reader with the columns of this raw folder: itself, or a subclass for optional label
+        files.
 
         Lists files. A split whose columns change is read again, and features are kept.
         """
         return self
 
     def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
-        """Names of the cache's columns that the split's tracks fill; by default those of 2D keypoints.
+        """Names of the cache's columns that the split's tracks fill; by default those of 2D
+        keypoints.
 
         `body`: whether there is a body model.
         """
         return ("frame_index", "bbox", "kp_2d")
 
     def extra_columns(self, split: str, *, body: bool) -> tuple[cache.ExtraColumn, ...]:
-        """The dataset's own columns, such as `foot_contact`, which every track of the split has in `extra`.
+        """The dataset's own columns, such as `foot_contact`, which every track of the split has in
+        `extra`.
 
         If a declaration changes in more than its description, the split is read again.
         """
         return ()
 
     @abstractmethod
-    def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None) -> Sequence[Track]:
+    def read(
+        self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None
+    ) -> Sequence[Track]:
         """The tracks of one video; everything found, kept and dropped is counted in `account`.
 
         Raises RawDataError if the video as a whole cannot be used.
@@ -181,7 +210,8 @@ class Dataset(ReaderOptions, ABC):
         return Origin()
 
     def unused_labels(self, raw: Path, split: str) -> str:
-        """Which labels do not count, in one line, if the raw folder has a video's labels in two layouts; else "".
+        """Which labels do not count, in one line, if the raw folder has a video's labels in two
+        layouts; else "".
 
         Lists folders; reads no label.
         """
@@ -192,7 +222,9 @@ class Dataset(ReaderOptions, ABC):
         return 0
 
     def track(self, split: str, video: RawVideo, person: object = 0, **fields: Any) -> Track:
-        """A track of this dataset, named <video>/<person>. `fields` are the other fields of Track."""
+        """A track of this dataset, named <video>/<person>. `fields` are the other fields of
+        Track.
+        """
         name = f"{video.name}/{person}"
         return Track(dataset=self.name, split=split, video=video.name, name=name, **fields)
 
@@ -209,16 +241,23 @@ class Dataset(ReaderOptions, ABC):
         return {name: value for name, value in asdict(self).items() if name in own}
 
     def reasons_to_drop(self, track: Track) -> dict[str, NDArray[np.bool_]]:
-        """Rules for rows of all datasets, by reason: (T,) whether it applies. Tracks of AMASS have no `bbox`."""
+        """Rules for rows of all datasets, by reason: (T,) whether it applies. Tracks of AMASS have
+        no `bbox`.
+        """
         return {}
 
-    def _drop_rows(self, track: Track, account: VideoAccount, extra: Sequence[cache.ExtraColumn]) -> Iterator[Track]:
+    def _drop_rows(
+        self, track: Track, account: VideoAccount, extra: Sequence[cache.ExtraColumn]
+    ) -> Iterator[Track]:
         """The track without its rows that have a reason; none if no row is left."""
         if not (reasons := self.reasons_to_drop(track)):
             yield track
         elif len(rows := account.take_back(reasons)):
             by_row = {column.name for column in extra if column.per == "row"}
-            own = {name: array[rows] if name in by_row else array for name, array in track.extra.items()}
+            own = {
+                name: array[rows] if name in by_row else array
+                for name, array in track.extra.items()
+            }
             columns: dict[str, Any] = {name: array[rows] for name, array in track.columns.items()}
             yield replace(track, extra=own, **columns)
 
@@ -229,7 +268,9 @@ class Dataset(ReaderOptions, ABC):
         limited = None if body is None else body.only(self.genders, type(self).__name__)
         tracks = self.read(raw, split, video, account, limited)
         if not (isinstance(tracks, Sequence) and all(isinstance(track, Track) for track in tracks)):
-            raise TypeError(f"{type(self).__name__}.read: expected a list of Track, found {str(tracks)[:80]}")
+            raise TypeError(
+                f"{type(self).__name__}.read: expected a list of Track, found {str(tracks)[:80]}"
+            )
         columns = self.columns(split, body=body is not None)
         extra = self.extra_columns(split, body=body is not None)
         tracks = [kept for track in tracks for kept in self._drop_rows(track, account, extra)]
@@ -237,32 +278,49 @@ class Dataset(ReaderOptions, ABC):
         n_tiny = account.dropped["degenerate_box"]
         if not tracks and n_tiny >= FEWEST_TINY and n_tiny >= account.found / 2:
             found = f"{n_tiny} of {account.found} boxes smaller than a pixel"
-            refuse(RawDataError(labels, "joints", "joints in pixels", found, CONVERT_UNITS, reason="other_unit"))
+            refuse(
+                RawDataError(
+                    labels, "joints", "joints in pixels", found, CONVERT_UNITS, reason="other_unit"
+                )
+            )
         names = Counter(track.name for track in tracks)
         if twice := next((name for name, times in names.items() if times > 1), ""):
-            raise cache.CacheError(f"{twice}: {names[twice]} tracks have this name; its reader must tell them apart")
+            raise cache.CacheError(
+                f"{twice}: {names[twice]} tracks have this name; its reader must tell them apart"
+            )
         for track in tracks:
             cache.check_track(track.rows, video.name, columns, extra)
             declared = {*columns, *(c.name for c in extra)} - {*self.optional_extra}
             if missing := sorted(declared - track.columns.keys() - track.extra.keys()):
-                raise cache.CacheError(f"{track.name}: has no {', '.join(missing)}, which its reader declares")
+                raise cache.CacheError(
+                    f"{track.name}: has no {', '.join(missing)}, which its reader declares"
+                )
         source = next((track.frames for track in tracks if track.frames is not None), None)
         keypoints = [track.kp_2d for track in tracks if track.kp_2d is not None]
         for track in tracks:
             for column, expected, actual in other_units(track.columns | dict(track.extra)):
-                found, do = f"{actual} in {track.name}", CONVERT_UNITS
+                found = f"{actual} in {track.name}"
+                do = CONVERT_UNITS
                 refuse(RawDataError(labels, column, expected, found, do, reason="other_unit"))
         if isinstance(source, Video):
             last = max(int(track.frame_index[-1]) for track in tracks)
             require_frames(labels, source, [0, last], VideoAccount(video.name))
-        if keypoints and isinstance(source, Pictures | Video) and not self.checks_joints:  # others' images vary in size
+        # others' images vary in size
+        if keypoints and isinstance(source, Pictures | Video) and not self.checks_joints:
             require_in_pictures(labels, np.concatenate(keypoints), source)
         return tracks
 
     def read_accounted(
-        self, raw: Path, split: str, video: RawVideo, body: Body | None = None, account: VideoAccount | None = None
+        self,
+        raw: Path,
+        split: str,
+        video: RawVideo,
+        body: Body | None = None,
+        account: VideoAccount | None = None,
     ) -> tuple[Sequence[Track], VideoAccount]:
-        """`read`, and its account (`account` or a new one), in which an unusable video is rejected."""
+        """`read`, and its account (`account` or a new one), in which an unusable video is
+        rejected.
+        """
         account = VideoAccount(video.name) if account is None else account
         tracks: Sequence[Track] = ()
         try:
@@ -274,19 +332,25 @@ class Dataset(ReaderOptions, ABC):
         return tracks, account
 
     def tracks(
-        self, raw_dir: Path | str, split: str, body: Body | None = None, report: Accounting | None = None
+        self,
+        raw_dir: Path | str,
+        split: str,
+        body: Body | None = None,
+        report: Accounting | None = None,
     ) -> Iterator[Track]:
         """Stream the split's tracks in a fixed order.
 
-        `report` counts what cannot be used; without it, RawDataError is raised. Raises CacheError for tracks that do
-        not fit the split's columns, a bug of the reader.
+        `report` counts what cannot be used; without it, RawDataError is raised. Raises CacheError
+        for tracks that do not fit the split's columns, a bug of the reader.
         """
         raw = Path(raw_dir)
         self.check_split(split)
         reader = self.detect_layout(raw, split)
         for video in reader.videos(raw, split):
             if report is not None:
-                yield from reader.read_accounted(raw, split, video, body, report.video(video.name))[0]
+                yield from reader.read_accounted(raw, split, video, body, report.video(video.name))[
+                    0
+                ]
                 continue
             account = VideoAccount(video.name)
             with caching():
@@ -297,7 +361,9 @@ class Dataset(ReaderOptions, ABC):
     def check_split(self, split: str) -> None:
         """Raise PipelineError for a split that the dataset does not have."""
         if split not in self.splits:
-            raise PipelineError(f"{self.name} has no split {split!r}; it has {', '.join(self.splits)}")
+            raise PipelineError(
+                f"{self.name} has no split {split!r}; it has {', '.join(self.splits)}"
+            )
 
 
 def smpl_labels(
@@ -311,12 +377,13 @@ def smpl_labels(
 ) -> dict[str, Any]:
     """`Track` fields from SMPL parameters in a world, for a camera that may move.
 
-    pose: (T, 72) axis-angle in rad, the first three the global orientation in the world. betas: (10,) or (T, 10).
-    trans: (T, 3) m in the world, as SMPL adds it to its vertices. to_camera: (T, 4, 4) or (4, 4), world to camera, m;
-    `np.eye(4)` for parameters in the camera.
+    pose: (T, 72) axis-angle in rad, the first three the global orientation in the world. betas:
+    (10,) or (T, 10). trans: (T, 3) m in the world, as SMPL adds it to its vertices. to_camera: (T,
+    4, 4) or (4, 4), world to camera, m; `np.eye(4)` for parameters in the camera.
 
-    Returns `pose`, `betas` and `has_smpl`; with a body also `trans`, `has_3d`, and `kp_3d_eval` for `evaluation`,
-    else `kp_3d`. Joints and `trans` depend on the body: choose its gender with `body.of(...)`.
+    Returns `pose`, `betas` and `has_smpl`; with a body also `trans`, `has_3d`, and `kp_3d_eval` for
+    `evaluation`, else `kp_3d`. Joints and `trans` depend on the body: choose its gender with
+    `body.of(...)`.
     """
     n_frames = len(pose)
     camera = np.broadcast_to(np.asarray(to_camera, np.float64), (n_frames, 4, 4))
@@ -337,7 +404,9 @@ def smpl_labels(
     return labels | {"kp_3d": with_ones(joints - joints[:, HIP : HIP + 1]).astype(np.float32)}
 
 
-def finite_joints(keypoints: NDArray[Number], account: VideoAccount, where: str = "") -> NDArray[Number]:
+def finite_joints(
+    keypoints: NDArray[Number], account: VideoAccount, where: str = ""
+) -> NDArray[Number]:
     """`without_non_finite`, with a note of the number of unused joints."""
     joints, n_bad = without_non_finite(keypoints)
     if n_bad:

@@ -1,7 +1,9 @@
-"""What is wrong with a download, by names of files and folders alone.  [raw] -> tracks -> features -> windows
+"""What is wrong with a download, by names of files and folders alone.  [raw] -> tracks -> features
+-> windows
 
-Folders under other names or one level off, links that lead nowhere, names in other capitals, archives, and image
-folders that were unpacked in part. `python -m pipeline doctor` shows the messages.
+Folders under other names or one level off, links that lead nowhere, names in other capitals,
+archives, and image folders that were unpacked in part. `python -m pipeline doctor` shows the
+messages.
 """
 
 from __future__ import annotations
@@ -19,28 +21,41 @@ from pipeline.errors import RawDataError
 from pipeline.files.pixels.sources import match_numbered
 from pipeline.files.raw import files
 
-OTHER_NAMES: Final[Mapping[str, tuple[str, ...]]] = {  # dataset -> what its downloads call its folder
+# dataset -> what its downloads call its folder
+OTHER_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
     "h36m": ("Human36M", "human3.6m", "h3.6m"),
     "kinetics": ("k400",),
     "mpi_inf_3dhp": ("3dhp", "mpii3d"),
 }
 LEAST_IMAGES: Final = 0.9  # of a sequence: counts of the releases themselves differ by some frames
 SHOWN: Final = 5  # folders
-_ARCHIVE: Final = re.compile(r"\.(zip|7z|rar|tgz|tbz2?|txz|tar(\.[a-z0-9]+)?)(\.\d{3})?$", re.IGNORECASE)
+_ARCHIVE: Final = re.compile(
+    r"\.(zip|7z|rar|tgz|tbz2?|txz|tar(\.[a-z0-9]+)?)(\.\d{3})?$", re.IGNORECASE
+)
 _PIECE: Final = re.compile(r"(.+\.tar\.?(?:gz|bz2)?)(?!gz$|xz$)[a-z]{2}")  # x.tar.aa, x.tar.gzaa
 
 
-# ------------------------------------------------------------------------------------------------ places and names
+# ------------------------------------------------------------------------------------------------
+# places and names
 
 
-def misplaced_parts(raw: Path, absent: Sequence[ReleasePart], names: Sequence[str] = ()) -> Iterator[str]:
+def misplaced_parts(
+    raw: Path, absent: Sequence[ReleasePart], names: Sequence[str] = ()
+) -> Iterator[str]:
     """Messages about required parts that are missing from `raw`, if they are near it.
 
     names: other names of the dataset's folder.
     """
-    broken = [path for path in _first_places(raw, absent) if path.is_symlink() and not files.is_there(path)]
+    broken = [
+        path
+        for path in _first_places(raw, absent)
+        if path.is_symlink() and not files.is_there(path)
+    ]
     for path in broken:
-        yield f"{path} is a link to {path.readlink()}, which does not exist. Mount its disk, or correct the link."
+        yield (
+            f"{path} is a link to {path.readlink()}, which does not exist. Mount its disk, or "
+            "correct the link."
+        )
     if files.is_there(raw) and not files.is_folder_there(raw):
         yield f"{raw} is a file. Unpack it into a folder of this name."
     if broken or not absent:
@@ -52,10 +67,17 @@ def misplaced_parts(raw: Path, absent: Sequence[ReleasePart], names: Sequence[st
         yield f"{what}: not in {raw} but in {elsewhere}. {_advise_move(raw, elsewhere)}"
         return
     for part in absent:
-        others = [path for glob in globs(part.patterns) for path in files.find(raw, glob, {}, any_case=True)]
+        others = [
+            path
+            for glob in globs(part.patterns)
+            for path in files.find(raw, glob, {}, any_case=True)
+        ]
         if others:
             pattern = part.patterns[0]
-            yield f"{part.what}: {min(others)} differs in capitals from {pattern}. Rename it and its like."
+            yield (
+                f"{part.what}: {min(others)} differs in capitals from {pattern}. Rename it "
+                "and its like."
+            )
 
 
 def _patterns(parts: Iterable[ReleasePart]) -> list[str]:
@@ -75,7 +97,9 @@ def _first_places(raw: Path, parts: Iterable[ReleasePart]) -> list[Path]:
 
 
 def _find_elsewhere(raw: Path, patterns: Sequence[str], names: Sequence[str]) -> Path | None:
-    """The folder with matches instead of `raw`: below it, beside it under a similar name, or above it."""
+    """The folder with matches instead of `raw`: below it, beside it under a similar name, or above
+    it.
+    """
     if files.is_folder_there(raw):
         below = files.deeper(raw, patterns)
         if below is not None:
@@ -92,7 +116,8 @@ def _is_alike(folder: Path, raw: Path, names: Sequence[str]) -> bool:
     """Whether a folder has another name of the dataset, or this one with a version: posetrack18."""
     alike = {_letters(name) for name in names}
     letters = _letters(folder.name)
-    is_version = re.fullmatch(rf"{re.escape(_letters(raw.name))}([0-9]{{2,4}})?", letters)  # bedlam2 is no bedlam
+    # bedlam2 is no bedlam
+    is_version = re.fullmatch(rf"{re.escape(_letters(raw.name))}([0-9]{{2,4}})?", letters)
     return folder != raw and (is_version is not None or letters in alike)
 
 
@@ -117,17 +142,25 @@ def _advise_move(raw: Path, elsewhere: Path) -> str:
 
 
 def packed_parts(raw: Path, archives: Sequence[Path]) -> Iterator[str]:
-    """A message for each folder with archives; of an archive in pieces, also how they are joined."""
+    """A message for each folder with archives; of an archive in pieces, also how they are
+    joined.
+    """
     for folder in dict.fromkeys(archive.parent for archive in archives):
         first, *more = [archive for archive in archives if archive.parent == folder]
         which = f"{first} and {len(more)} more are" if more else f"{first} is"
         piece = _PIECE.fullmatch(first.name)
-        join = "" if piece is None else f" Join its pieces first: cat {folder / piece[1]}* > {folder / 'joined.tar'}"
+        join = (
+            ""
+            if piece is None
+            else f" Join its pieces first: cat {folder / piece[1]}* > {folder / 'joined.tar'}"
+        )
         yield f"{which} still packed. Unpack in {raw}.{join}"
 
 
 def find_archives(raw: Path, parts: Sequence[ReleasePart]) -> tuple[Path, ...]:
-    """Archives in the raw folder and its subfolders; if it does not exist, archives next to it that the parts name."""
+    """Archives in the raw folder and its subfolders; if it does not exist, archives next to it that
+    the parts name.
+    """
     if files.is_folder_there(raw):
         return tuple(_list_archives(raw))
     named = [part.source.lower() for part in parts]
@@ -138,16 +171,23 @@ def find_archives(raw: Path, parts: Sequence[ReleasePart]) -> tuple[Path, ...]:
 def _list_archives(folder: Path) -> list[Path]:
     found: list[Path] = []
     for place in (folder, *files.list_folders(folder)):
-        names = [entry.name for entry in files.scan_folder(place, {}) if _ARCHIVE.search(entry.name)]
+        names = [
+            entry.name for entry in files.scan_folder(place, {}) if _ARCHIVE.search(entry.name)
+        ]
         found += [place / name for name in names if name != files.PACK]
-    return sorted(path for path in found if files.is_there(path) and not files.is_folder_there(path))
+    return sorted(
+        path for path in found if files.is_there(path) and not files.is_folder_there(path)
+    )
 
 
-# --------------------------------------------------------------------------------------------- image folders in part
+# ---------------------------------------------------------------------------------------------
+# image folders in part
 
 
 def folders_in_part(dataset: Dataset, raw: Path) -> list[str]:
-    """Messages about image folders with far fewer images than their sequence has, the first few by name."""
+    """Messages about image folders with far fewer images than their sequence has, the first few by
+    name.
+    """
     if not (dataset.has_image_folders or dataset.films_by_cameras):
         return []
     counts = dict[Path, tuple[int, int]]()
@@ -159,14 +199,19 @@ def folders_in_part(dataset: Dataset, raw: Path) -> list[str]:
         if n < LEAST_IMAGES * expected
     ]
     n_more = len(messages) - SHOWN
-    return messages[:SHOWN] + ([f"{n_more:,} more folders have too few images."] if n_more > 0 else [])
+    return messages[:SHOWN] + (
+        [f"{n_more:,} more folders have too few images."] if n_more > 0 else []
+    )
 
 
-def _count_images(dataset: Dataset, raw: Path, split: str, counts: dict[Path, tuple[int, int]]) -> None:
-    """Add image folders of a split to `counts`: the number of their images, and of their sequence's.
+def _count_images(
+    dataset: Dataset, raw: Path, split: str, counts: dict[Path, tuple[int, int]]
+) -> None:
+    """Add image folders of a split to `counts`: the number of their images, and of their
+    sequence's.
 
-    A sequence has as many images as its labels state (`Dataset.stated_images`), as its other cameras have, and as there
-    would be without a gap; at least one.
+    A sequence has as many images as its labels state (`Dataset.stated_images`), as its other
+    cameras have, and as there would be without a gap; at least one.
     """
     try:
         videos = dataset.videos(raw, split)
@@ -199,7 +244,9 @@ def _image_numbers(folder: Path) -> list[int]:
 
 
 def _count_without_gaps(numbers: Sequence[int]) -> int:
-    """How many images there would be, one in each of the most common steps from the first to the last."""
+    """How many images there would be, one in each of the most common steps from the first to the
+    last.
+    """
     if len(numbers) < 2:
         return len(numbers)
     steps, times = np.unique(np.diff(numbers), return_counts=True)

@@ -1,9 +1,11 @@
-"""EMDB: people filmed with a moving camera, with SMPL bodies in a world.  [raw -> tracks] -> features -> windows
+"""EMDB: people filmed with a moving camera, with SMPL bodies in a world.  [raw -> tracks] ->
+features -> windows
 
-Kaufmann et al.: EMDB: The Electromagnetic Database of Global 3D Human Pose and Shape in the Wild, ICCV 2023.
+Kaufmann et al.: EMDB: The Electromagnetic Database of Global 3D Human Pose and Shape in the Wild,
+ICCV 2023.
 
-    P<0..9>/<sequence>/P<0..9>_<sequence>_data.pkl     a pickle: cameras, SMPL in the world (y up), boxes, 2D joints
-    P<0..9>/<sequence>/images/<5 digits>.jpg           from 00000
+    P<0..9>/<sequence>/P<0..9>_<sequence>_data.pkl     a pickle: cameras, SMPL in the world (y up),
+    boxes, 2D joints P<0..9>/<sequence>/images/<5 digits>.jpg           from 00000
 """
 
 from __future__ import annotations
@@ -20,7 +22,15 @@ from numpy.typing import NDArray
 import cache
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.cameras import is_rigid
-from pipeline.datasets.base import EXTRINSICS, UP, Dataset, Origin, ReleasePart, finite_joints, smpl_labels
+from pipeline.datasets.base import (
+    EXTRINSICS,
+    UP,
+    Dataset,
+    Origin,
+    ReleasePart,
+    finite_joints,
+    smpl_labels,
+)
 from pipeline.datasets.pixels import frames_there, other_frames, require_size
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import AGAIN, numbers
@@ -49,7 +59,9 @@ SEQUENCE: Final = "P<0..9>/<sequence>"
 
 @dataclass(frozen=True)
 class Emdb(Dataset):
-    """One track per sequence, with the frames that the release marks as good. Three sequences are in both splits."""
+    """One track per sequence, with the frames that the release marks as good. Three sequences are
+    in both splits.
+    """
 
     name: ClassVar[str] = "emdb"
     splits: ClassVar[tuple[str, ...]] = ("emdb1", "emdb2")
@@ -85,19 +97,27 @@ class Emdb(Dataset):
         return Origin() if match is None else Origin(match[1], video)
 
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:  # only the label has the split
-        names = sorted(f.relative_to(raw).as_posix() for f in raw.glob("P[0-9]*/[!.]*") if is_folder_there(f))
+        names = sorted(
+            f.relative_to(raw).as_posix() for f in raw.glob("P[0-9]*/[!.]*") if is_folder_there(f)
+        )
         if not names:
             do = "Set the raw folder to the folder with the unpacked P0, P1, ..."
             raise RawDataError(raw, "folder", expected=f"{SEQUENCE}/", found="none", do=do)
         return [
-            RawVideo(name, (Path(name, f"{name.replace('/', '_')}_data.pkl"),), (Path(name, "images"),))
+            RawVideo(
+                name, (Path(name, f"{name.replace('/', '_')}_data.pkl"),), (Path(name, "images"),)
+            )
             for name in names
         ]
 
-    def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None) -> Sequence[Track]:
+    def read(
+        self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None
+    ) -> Sequence[Track]:
         file = raw / video.files[0]
         if not file.is_file():
-            raise RawDataError(file, "file", expected="labels", found="images only", do=UNPACK, reason="no_label")
+            raise RawDataError(
+                file, "file", expected="labels", found="images only", do=UNPACK, reason="no_label"
+            )
         stored = load_labels(file)
         if not numbers(file, split, _entry(file, stored, split), (), do=UNPACK):
             account.other_split = True
@@ -108,14 +128,17 @@ class Emdb(Dataset):
         pictures = Pictures(raw, f"{video.name}/images/{{:05d}}.jpg")
         has_picture = frames_there(pictures, len(kp_2d), account, extracted=False)
         _require_matching_images(file, labels, pictures)
-        stated = np.concatenate([labels.pose, labels.trans, labels.extrinsics.reshape(-1, 16)], axis=1)
+        stated = np.concatenate(
+            [labels.pose, labels.trans, labels.extrinsics.reshape(-1, 16)], axis=1
+        )
         rows = account.keep_rows(
             {
                 "not_good": ~labels.good,
                 "no_picture": ~has_picture,
                 "no_box": labels.no_box,
                 "no_visible_joint": ~(kp_2d[..., 2] > 0).any(axis=1),
-                "label_not_finite": ~(np.abs(stated) < LARGEST).all(axis=1),  # comparisons with NaN are false
+                # comparisons with NaN are false
+                "label_not_finite": ~(np.abs(stated) < LARGEST).all(axis=1),
                 "bad_camera": ~is_rigid(labels.extrinsics),
             }
         )
@@ -136,7 +159,9 @@ class Emdb(Dataset):
                 intrinsics=labels.intrinsics.astype(np.float32),
                 frames=pictures,
                 extra={"extrinsics": labels.extrinsics[rows].astype(np.float32), "up": WORLD_UP},
-                **smpl_labels(*world, None if body is None else body.of(labels.gender), evaluation=True),
+                **smpl_labels(
+                    *world, None if body is None else body.of(labels.gender), evaluation=True
+                ),
             )
         ]
 
@@ -162,22 +187,32 @@ class _SequenceLabels:
 def _labels(file: Path, stored: Mapping[str, Any]) -> _SequenceLabels:
     """Check and convert the content of a file. Raises RawDataError."""
 
-    def array(*keys: str, shape: tuple[int | None, ...], whole: bool = False, finite: bool = False) -> Doubles:
+    def array(
+        *keys: str, shape: tuple[int | None, ...], whole: bool = False, finite: bool = False
+    ) -> Doubles:
         values = numbers(file, "/".join(keys), _entry(file, stored, *keys), shape, do=UNPACK)
         wrong = whole and not ((values >= 0) & (values % 1 == 0)).all()
         if wrong or (finite and not (np.abs(values) < LARGEST).all()):
             expected = "whole numbers from 0" if whole else "finite numbers"
-            raise RawDataError(file, "/".join(keys), expected=expected, found=str(values)[:80], do=UNPACK)
+            raise RawDataError(
+                file, "/".join(keys), expected=expected, found=str(values)[:80], do=UNPACK
+            )
         return values
 
     n = int(array("n_frames", shape=(), whole=True))
     gender = gender_of(_entry(file, stored, "gender"))
     if gender not in GENDERS:
         found = repr(str(stored["gender"]))
-        raise RawDataError(file, "gender", expected=" or ".join(GENDERS), found=found, do=OTHER_GENDER)
+        raise RawDataError(
+            file, "gender", expected=" or ".join(GENDERS), found=found, do=OTHER_GENDER
+        )
     corners = array("bboxes", "bboxes", shape=(n, 4)).reshape(n, 2, 2)
-    low, high = corners[:, 0], corners[:, 1]
-    poses = (array("smpl", key, shape=(n, width)) for key, width in (("poses_root", 3), ("poses_body", 69)))
+    low = corners[:, 0]
+    high = corners[:, 1]
+    poses = (
+        array("smpl", key, shape=(n, width))
+        for key, width in (("poses_root", 3), ("poses_body", 69))
+    )
     return _SequenceLabels(
         gender=gender,
         good=array("good_frames_mask", shape=(n,)) > 0,
@@ -191,13 +226,18 @@ def _labels(file: Path, stored: Mapping[str, Any]) -> _SequenceLabels:
         kp_2d=array("kp2d", shape=(n, len(JOINTS["smpl"]), 2)),
         boxes=np.column_stack([(low + high) / 2, *[(high - low).max(axis=1)] * 2]),
         no_box=np.isin(np.arange(n), array("bboxes", "invalid_idxs", shape=(None,), whole=True))
-        | ~((high - low >= 1) & (np.abs(corners) < LARGEST).all(axis=1)).all(axis=1),  # comparisons with NaN are false
+        # comparisons with NaN are false
+        | ~((high - low >= 1) & (np.abs(corners) < LARGEST).all(axis=1)).all(axis=1),
     )
 
 
 def _require_matching_images(file: Path, labels: _SequenceLabels, pictures: Pictures) -> None:
-    """Raise RawDataError for images numbered from 1, and for a size that differs from the camera's."""
-    indices, n, do = pictures.indices(), len(labels.pose), "Unpack the images without changing names or sizes."
+    """Raise RawDataError for images numbered from 1, and for a size that differs from the
+    camera's.
+    """
+    indices = pictures.indices()
+    n = len(labels.pose)
+    do = "Unpack the images without changing names or sizes."
     if len(indices) >= n and indices[0] > 0:
         found = f"images from {pictures.path(int(indices[0])).name} on"
         raise other_frames(pictures.place, f"{n} images from 00000 on", found, do)
@@ -208,7 +248,11 @@ def _entry(file: Path, stored: Any, *keys: str) -> Any:
     """The value under nested keys. Raises RawDataError with the missing key."""
     for n, key in enumerate(keys, start=1):
         if not isinstance(stored, dict) or key not in stored:
-            found = f"only {sorted(map(str, stored))}" if isinstance(stored, dict) else type(stored).__name__
+            found = (
+                f"only {sorted(map(str, stored))}"
+                if isinstance(stored, dict)
+                else type(stored).__name__
+            )
             raise RawDataError(file, "/".join(keys[:n]), "this key", found, AGAIN)
         stored = stored[key]
     return stored

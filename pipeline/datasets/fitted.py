@@ -1,8 +1,8 @@
 """Which of others' SMPL fits are good enough to train on.  [raw -> tracks] -> features -> windows
 
-I2L-MeshNet and Pose2Mesh do not use fits to Human3.6M whose joints are more than 25 mm off the motion capture's, and
-replace shapes with a beta beyond 3 by the mean shape (Moon and Lee, ECCV 2020; Choi, Moon and Lee, ECCV 2020). Here,
-neither counts as labelled.
+I2L-MeshNet and Pose2Mesh do not use fits to Human3.6M whose joints are more than 25 mm off the
+motion capture's, and replace shapes with a beta beyond 3 by the mean shape (Moon and Lee, ECCV
+2020; Choi, Moon and Lee, ECCV 2020). Here, neither counts as labelled.
 """
 
 from __future__ import annotations
@@ -23,22 +23,38 @@ N_POSE: Final = 72
 
 
 def usable_fits(fits: Floats, account: VideoAccount) -> Bools:
-    """(N, 82) pose and betas -> (N,): finite, and with betas up to `MOST_BETA`; others are noted."""
+    """(N, 82) pose and betas -> (N,): finite, and with betas up to `MOST_BETA`; others are
+    noted.
+    """
     is_finite = (np.abs(fits) < LARGEST).all(axis=1)  # comparisons with NaN are false
     is_extreme = is_finite & (np.abs(fits[:, N_POSE:]) > MOST_BETA).any(axis=1)
     if is_extreme.any():
-        account.notes.append(f"{int(is_extreme.sum())} SMPL fits have a beta beyond {MOST_BETA:g}: not used")
+        account.notes.append(
+            f"{int(is_extreme.sum())} SMPL fits have a beta beyond {MOST_BETA:g}: not used"
+        )
     return np.asarray(is_finite & ~is_extreme)
 
 
 def distances_to_joints(body: Body, fits: Floats, joints: Floats) -> Doubles:
-    """Mean distance (N,) in m of fits (N, 82) from joints (N, 14, 3) m, common14, both about their mean."""
+    """Mean distance (N,) in m of fits (N, 82) from joints (N, 14, 3) m, common14, both about their
+    mean.
+    """
     import torch
     from scipy.spatial.transform import Rotation  # takes 0.4 s
 
-    turns = Rotation.from_rotvec(fits[:, :N_POSE].reshape(-1, 3)).as_matrix().reshape(len(fits), -1, 3, 3)
+    turns = (
+        Rotation.from_rotvec(fits[:, :N_POSE].reshape(-1, 3))
+        .as_matrix()
+        .reshape(len(fits), -1, 3, 3)
+    )
     betas = torch.from_numpy(fits[:, N_POSE:]).float()
     with torch.no_grad():
-        posed = body.joints(betas=betas, rotmat=torch.from_numpy(turns).float(), order="common14").double().numpy()
-    apart = (posed - posed.mean(axis=1, keepdims=True)) - (joints - joints.mean(axis=1, keepdims=True))
+        posed = (
+            body.joints(betas=betas, rotmat=torch.from_numpy(turns).float(), order="common14")
+            .double()
+            .numpy()
+        )
+    apart = (posed - posed.mean(axis=1, keepdims=True)) - (
+        joints - joints.mean(axis=1, keepdims=True)
+    )
     return np.asarray(np.linalg.norm(apart, axis=-1).mean(axis=1))

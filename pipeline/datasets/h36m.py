@@ -1,17 +1,22 @@
-"""Human3.6M: actors in a studio, four cameras, motion capture.  [raw -> tracks] -> features -> windows
+"""Human3.6M: actors in a studio, four cameras, motion capture.  [raw -> tracks] -> features ->
+windows
 
-Ionescu, Papava, Olaru, Sminchisescu: Human3.6M: Large Scale Datasets and Predictive Methods for 3D Human Sensing in
-Natural Environments, PAMI 2014.
+Ionescu, Papava, Olaru, Sminchisescu: Human3.6M: Large Scale Datasets and Predictive Methods for 3D
+Human Sensing in Natural Environments, PAMI 2014.
 
-    S<k>/Videos/<sequence>.mp4          or images in S<k>/images/<sequence>/; "Walking 1.54138969" is a sequence:
+    S<k>/Videos/<sequence>.mp4          or images in S<k>/images/<sequence>/; "Walking 1.54138969"
+    is a sequence:
                                         <action>[ <n>].<camera>
-    S<k>/MyPoseFeatures/{D2_Positions,D3_Positions_mono}/<sequence>.cdf
-    metadata.xml                        cameras, and each subject's sequence names of an action
-    smpl_param/Human36M_subject<k>_smpl_param.json      optional SMPL fits in the world by other authors:
+    S<k>/MyPoseFeatures/{D2_Positions,D3_Positions_mono}/<sequence>.cdf metadata.xml
+    cameras, and each subject's sequence names of an action
+    smpl_param/Human36M_subject<k>_smpl_param.json      optional SMPL fits in the world by other
+    authors:
                                         action id -> subaction id -> frame -> pose 72, shape 10
-    smpl_param/Human36M_subject<k>_camera.json          camera "1" to "4" -> R (3, 3); both also in annotations/
+    smpl_param/Human36M_subject<k>_camera.json          camera "1" to "4" -> R (3, 3); both also in
+    annotations/
 
-`h36m_json` reads another layout, of images and JSON files; it counts for sequences that are incomplete here.
+`h36m_json` reads another layout, of images and JSON files; it counts for sequences that are
+incomplete here.
 """
 
 from __future__ import annotations
@@ -31,10 +36,34 @@ from pipeline.boxes import tight_boxes
 from pipeline.cameras import is_rotation, pose_in_camera
 from pipeline.cli.text import count
 from pipeline.datasets import h36m_json
-from pipeline.datasets.base import EXTRINSICS, UP, Dataset, Mistake, Origin, ReleasePart, finite_joints
+from pipeline.datasets.base import (
+    EXTRINSICS,
+    UP,
+    Dataset,
+    Mistake,
+    Origin,
+    ReleasePart,
+    finite_joints,
+)
 from pipeline.datasets.fitted import MOST_OFF_M, distances_to_joints, usable_fits
-from pipeline.datasets.h36m_json import CAMERA, FILE, FITS, JOINTS_3D, METRES, PELVIS, STEP, LabelledFrames
-from pipeline.datasets.pixels import LEAST_SHARE, frames_there, inputs, lost_frames, other_frames, pictures_or_video
+from pipeline.datasets.h36m_json import (
+    CAMERA,
+    FILE,
+    FITS,
+    JOINTS_3D,
+    METRES,
+    PELVIS,
+    STEP,
+    LabelledFrames,
+)
+from pipeline.datasets.pixels import (
+    LEAST_SHARE,
+    frames_there,
+    inputs,
+    lost_frames,
+    other_frames,
+    pictures_or_video,
+)
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import numbers
 from pipeline.files.formats.h36m import load_cameras, load_cdf, load_fits, load_metadata
@@ -50,38 +79,62 @@ if TYPE_CHECKING:
 
 FPS: Final = 50.0
 BOX_FACTOR: Final = 1.1
-SUBJECTS: Final[Mapping[str, tuple[str, ...]]] = {"train": ("S1", "S5", "S6", "S7", "S8"), "val": ("S9", "S11")}
+SUBJECTS: Final[Mapping[str, tuple[str, ...]]] = {
+    "train": ("S1", "S5", "S6", "S7", "S8"),
+    "val": ("S9", "S11"),
+}
 VIDEOS: Final = "Videos"
 POSES: Final = ("MyPoseFeatures/D2_Positions", "MyPoseFeatures/D3_Positions_mono")
 PICTURES: Final = ("images", "Images", "imageSequence")
 METADATA: Final = Path("metadata.xml")
-UNPACK: Final = "Unpack the subject's Poses_D2_Positions, Poses_D3_Positions_mono and Videos archives again."
-_SEQUENCE: Final = re.compile(r"[^_.][^.]*\.[0-9]+")  # _ALL files are no sequences, ._ files are of a Macintosh
+UNPACK: Final = (
+    "Unpack the subject's Poses_D2_Positions, Poses_D3_Positions_mono and Videos archives again."
+)
+# _ALL files are no sequences, ._ files are of a Macintosh
+_SEQUENCE: Final = re.compile(r"[^_.][^.]*\.[0-9]+")
 
 # The 32 stored joints: by the names of JOINTS["h36m"], others by the motion capture's.
 STORED: Final = (
     "Hips", "rhip", "rknee", "rankle", "RightToeBase", "right toe's end",
     "lhip", "lknee", "lankle", "LeftToeBase", "left toe's end",
     "hip", "Spine (H36M)", "Neck", "Head (H36M)", "headtop",
-    "LeftShoulder", "lshoulder", "lelbow", "lwrist", "LeftHandThumb", "left thumb's end", "L_Wrist_End", "left hand's",
-    "neck", "rshoulder", "relbow", "rwrist", "RightHandThumb", "right thumb's end", "R_Wrist_End", "right hand's",
+    "LeftShoulder", "lshoulder", "lelbow", "lwrist", "LeftHandThumb", "left thumb's end",
+    "L_Wrist_End", "left hand's",
+    "neck", "rshoulder", "relbow", "rwrist", "RightHandThumb", "right thumb's end", "R_Wrist_End",
+    "right hand's",
 )  # fmt: skip
 WORLD_UP: Final = np.array([0, 0, 1], np.float32)  # of metadata.xml's cameras
-DAMAGED: Final = dict.fromkeys(("S9/Greeting", "S9/SittingDown 1", "S9/Waiting 1"), "its labels lie off the images") | {
-    "S11/Directions": "the video of camera 54138969 is damaged in the release"
-}
+DAMAGED: Final = dict.fromkeys(
+    ("S9/Greeting", "S9/SittingDown 1", "S9/Waiting 1"), "its labels lie off the images"
+) | {"S11/Directions": "the video of camera 54138969 is damaged in the release"}
 
 
 def _parts(split: str, known: int) -> Iterator[ReleasePart]:
-    """15 actions, each twice, by four cameras: 120 sequences a subject; instead of each, a part of `h36m_json`."""
-    sequence, numbers = "[!_]<action>.<camera>", [int(subject[1:]) for subject in SUBJECTS[split]]
+    """15 actions, each twice, by four cameras: 120 sequences a subject; instead of each, a part of
+    `h36m_json`.
+    """
+    sequence = "[!_]<action>.<camera>"
+    numbers = [int(subject[1:]) for subject in SUBJECTS[split]]
     pixels = (f"{VIDEOS}/{sequence}.mp4", *(f"{folder}/{sequence}/" for folder in PICTURES))
-    images = f"images/s_{{{','.join(f'{n:02d}' for n in numbers)}}}_act_<action>_subact_<n>_ca_<camera>/"
-    file, n = f"annotations/{FILE}{{{','.join(map(str, numbers))}}}", len(numbers)
+    images = (
+        f"images/s_{{{','.join(f'{n:02d}' for n in numbers)}}}_act_<action>_subact_<n>_ca_<camera>/"
+    )
+    file = f"annotations/{FILE}{{{','.join(map(str, numbers))}}}"
+    n = len(numbers)
     for content, archive, places, (other, pattern, n_other) in (
         ("videos or pictures", "Videos", pixels, ("images", images, known)),
-        ("2D poses", "Poses_D2_Positions", (f"{POSES[0]}/{sequence}.cdf",), ("cameras", file + CAMERA, n)),
-        ("3D poses", "Poses_D3_Positions_mono", (f"{POSES[1]}/{sequence}.cdf",), ("joints", file + JOINTS_3D, n)),
+        (
+            "2D poses",
+            "Poses_D2_Positions",
+            (f"{POSES[0]}/{sequence}.cdf",),
+            ("cameras", file + CAMERA, n),
+        ),
+        (
+            "3D poses",
+            "Poses_D3_Positions_mono",
+            (f"{POSES[1]}/{sequence}.cdf",),
+            ("joints", file + JOINTS_3D, n),
+        ),
     ):
         patterns = tuple(f"{{{','.join(SUBJECTS[split])}}}/{pattern}" for pattern in places)
         archives = ", ".join(f"{archive}_{subject}.tgz" for subject in SUBJECTS[split])
@@ -92,11 +145,14 @@ def _parts(split: str, known: int) -> Iterator[ReleasePart]:
 
 @dataclass(frozen=True)
 class Human36M(Dataset):
-    """One track per (action, camera). Every second frame; SMPL labels if public fits are present."""
+    """One track per (action, camera). Every second frame; SMPL labels if public fits are
+    present.
+    """
 
     name: ClassVar[str] = "h36m"
     splits: ClassVar[tuple[str, ...]] = tuple(SUBJECTS)
-    version: ClassVar[int] = 5  # 5: videos decoded by PyAV; 4: fits off the joints, images at another rate
+    # 5: videos decoded by PyAV; 4: fits off the joints, images at another rate
+    version: ClassVar[int] = 5
     checks_fits: ClassVar[bool] = True
     page: ClassVar[str] = "http://vision.imar.ro/human3.6m"
     parts: ClassVar[tuple[ReleasePart, ...]] = (
@@ -111,8 +167,11 @@ class Human36M(Dataset):
         ),
         ReleasePart(
             "SMPL fits",
-            tuple(f"{folder}/Human36M_subject<k>{fit}" for folder in h36m_json.FOLDERS for fit in FITS),
-            "SMPL parameters of Human3.6M and the cameras that go with them, of github.com/mks0601/I2L-MeshNet_RELEASE",
+            tuple(
+                f"{folder}/Human36M_subject<k>{fit}" for folder in h36m_json.FOLDERS for fit in FITS
+            ),
+            "SMPL parameters of Human3.6M and the cameras that go with them, of "
+            "github.com/mks0601/I2L-MeshNet_RELEASE",
             known=7,
             without="pose and betas: has_smpl is 0 everywhere",
         ),
@@ -128,10 +187,14 @@ class Human36M(Dataset):
     optional_extra: ClassVar[tuple[str, ...]] = (EXTRINSICS.name, UP.name)
     every: ClassVar[int] = STEP
     recording: ClassVar[str] = "sequence"
-    # Poses at 50 fps as others count them (weigq/3d_pose_baseline_pytorch's issue 1), the corrupt video's included.
+    # Poses at 50 fps as others count them (weigq/3d_pose_baseline_pytorch's issue 1), the corrupt
+    # video's included.
     films_by_cameras: ClassVar[bool] = True
     short_in_release: ClassVar[frozenset[str]] = frozenset({"S11/Directions.54138969"})
-    totals: ClassVar[Mapping[str, Totals]] = {"train": Totals(600, 1_559_752), "val": Totals(240, 550_644)}
+    totals: ClassVar[Mapping[str, Totals]] = {
+        "train": Totals(600, 1_559_752),
+        "val": Totals(240, 550_644),
+    }
 
     def detect_layout(self, raw: Path, split: str) -> Human36M:
         has_fits = any(h36m_json.label_files(raw, subject, FITS) for subject in SUBJECTS[split])
@@ -156,7 +219,9 @@ class Human36M(Dataset):
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
         """The release's sequences; those of `h36m_json` if they are incomplete in the release."""
         subjects = SUBJECTS[split]
-        released = [v for subject in subjects if (raw / subject).is_dir() for v in _sequences(raw, subject)]
+        released = [
+            v for subject in subjects if (raw / subject).is_dir() for v in _sequences(raw, subject)
+        ]
         listed = {video.name: video for video in released}
         of_folder = {h36m_json.image_folder(video.name): video for video in released}
         for video in h36m_json.list_videos(raw, subjects):
@@ -165,7 +230,9 @@ class Human36M(Dataset):
                 listed.pop("" if other is None else other.name, None)
                 listed[video.name] = video
         if not (listed or any((raw / subject).is_dir() for subject in subjects)):
-            expected = f"{' '.join(subjects)}, or some of them, or images/s_XX_act_XX_subact_XX_ca_XX"
+            expected = (
+                f"{' '.join(subjects)}, or some of them, or images/s_XX_act_XX_subact_XX_ca_XX"
+            )
             do = "Point the raw folder at the one that holds the subjects' folders."
             raise RawDataError(raw, "folders", expected, "none of them", do)
         return sorted(listed.values(), key=lambda video: video.name)
@@ -174,28 +241,40 @@ class Human36M(Dataset):
         folders = {video.folders[0] for video in h36m_json.list_videos(raw, SUBJECTS[split])}
         videos = self.videos(raw, split) if folders else []
         videos = [v for v in videos if (raw / v.name.partition("/")[0]).is_dir()]
-        released = sum(not _is_json(v) and h36m_json.image_folder(v.name) in folders for v in videos)
+        released = sum(
+            not _is_json(v) and h36m_json.image_folder(v.name) in folders for v in videos
+        )
         n_other = sum(map(_is_json, videos))
-        text = f"subjects with S<k>/ and images/: S<k>/ counts for {count(released, 'sequence')}, images/ for {n_other}"
+        text = (
+            "subjects with S<k>/ and images/: S<k>/ counts for "
+            f"{count(released, 'sequence')}, images/ for {n_other}"
+        )
         return text if released or n_other else ""
 
-    def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None) -> Sequence[Track]:
+    def read(
+        self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None
+    ) -> Sequence[Track]:
         if damage := DAMAGED.get(video.name.rpartition(".")[0]):
             account.notes.append(damage)
         read = h36m_json.read_labels if _is_json(video) else _read_release
         labels = read(raw, video, account)
         bbox, empty, degenerate = tight_boxes(labels.kp_2d, BOX_FACTOR)
-        rows = account.keep_rows({**labels.reasons, "no_visible_joint": empty, "degenerate_box": degenerate})
+        rows = account.keep_rows(
+            {**labels.reasons, "no_visible_joint": empty, "degenerate_box": degenerate}
+        )
         if not len(rows):
             return []
         joints = labels.joints[rows]
         has_3d = np.isfinite(joints).all(axis=(1, 2))
         if not has_3d.all():
-            account.notes.append(f"{int((~has_3d).sum())} of the kept frames are not finite in 3D: without kp_3d")
+            account.notes.append(
+                f"{int((~has_3d).sum())} of the kept frames are not finite in 3D: without kp_3d"
+            )
         kp_3d = convert(with_ones(joints), source="h36m", target="spin49")
         kp_3d[~has_3d] = np.nan
         common14 = convert(joints, source="h36m", target="common14").astype(np.float32)
-        extra, intrinsics = {}, None
+        extra = {}
+        intrinsics = None
         if labels.camera is not None:
             extrinsics, intrinsics = labels.camera
             extra = {"extrinsics": np.tile(extrinsics, (len(rows), 1, 1)), "up": WORLD_UP}
@@ -212,7 +291,9 @@ class Human36M(Dataset):
             intrinsics=intrinsics,
             frames=labels.source,
             extra=extra,
-            **_smpl_labels(raw, video, labels.frame_index[rows], labels.action, common14, body, account),
+            **_smpl_labels(
+                raw, video, labels.frame_index[rows], labels.action, common14, body, account
+            ),
         )
         return [track]
 
@@ -243,7 +324,11 @@ def _read_release(raw: Path, video: RawVideo, account: VideoAccount) -> Labelled
     source = _source(raw, video, account.found, account)
     has_picture = frames_there(source, account.found, account)
     row = np.arange(account.found)
-    reasons = {"not_sampled": row % STEP != 0, "no_label": row >= n_labelled, "no_picture": ~has_picture}
+    reasons = {
+        "not_sampled": row % STEP != 0,
+        "no_label": row >= n_labelled,
+        "no_picture": ~has_picture,
+    }
     reasons["frame_damaged"] = lost_frames(source, account.found)
     subject, _, stem = video.name.partition("/")
     name, _, number = stem.rpartition(".")
@@ -253,7 +338,8 @@ def _read_release(raw: Path, video: RawVideo, account: VideoAccount) -> Labelled
     else:
         try:
             metadata = load_metadata(raw / METADATA)
-            camera, action = metadata.cameras.get((subject, number)), metadata.action.get((subject, name))
+            camera = metadata.cameras.get((subject, number))
+            action = metadata.action.get((subject, name))
         except RawDataError as error:  # joints do not depend on it
             account.notes.append(f"not used: {error}")
     return LabelledFrames(row, kp_2d, joints, source, reasons, camera, action)
@@ -268,17 +354,24 @@ def _sequences(raw: Path, subject: str) -> Iterator[RawVideo]:
     folders_of_subject = _names(raw / subject)  # as written: a disk may not tell images from Images
     for parent in (Path(subject, name) for name in PICTURES if name in folders_of_subject):
         for name in sorted(_names(raw / parent)):
-            bare = name.removeprefix(f"{subject}_")  # of images' folders, a blank may be written as _
+            # of images' folders, a blank may be written as _
+            bare = name.removeprefix(f"{subject}_")
             if _SEQUENCE.fullmatch(bare) and (raw / parent / name).is_dir():
                 pictures.setdefault(bare.replace("_", " "), []).append(parent / name)
     stems = set(pictures)
     for folder, suffix in ((VIDEOS, ".mp4"), *((poses, ".cdf") for poses in POSES)):
-        stems |= {name.removesuffix(suffix) for name in _names(raw / subject / folder) if name.endswith(suffix)}
+        stems |= {
+            name.removesuffix(suffix)
+            for name in _names(raw / subject / folder)
+            if name.endswith(suffix)
+        }
     about_all = [METADATA] if (raw / METADATA).is_file() else []
     about_all += h36m_json.label_files(raw, subject, FITS, (CAMERA,))
     for stem in filter(_SEQUENCE.fullmatch, stems):
         poses = [Path(subject, folder, f"{stem}.cdf") for folder in POSES]
-        videos, folders = inputs(raw, pictures.get(stem, []), [Path(subject, VIDEOS, f"{stem}.mp4")])
+        videos, folders = inputs(
+            raw, pictures.get(stem, []), [Path(subject, VIDEOS, f"{stem}.mp4")]
+        )
         yield RawVideo(f"{subject}/{stem}", (*poses, *videos, *about_all), folders)
 
 
@@ -287,29 +380,38 @@ def _names(folder: Path) -> list[str]:
 
 
 def _source(raw: Path, video: RawVideo, n_labels: int, account: VideoAccount) -> Pictures | Video:
-    """The source of the frames. Raises RawDataError if frames were left out when it was extracted or encoded."""
+    """The source of the frames. Raises RawDataError if frames were left out when it was extracted
+    or encoded.
+    """
     videos = [file for file in video.files if file.suffix == ".mp4"]
     if not videos and not video.folders:
-        expected, do = f"{video.name}.mp4, or a folder of images", "Unpack the subject's Videos archive again."
-        raise RawDataError(raw / video.name, "video", expected, "only poses", do, reason="video_missing")
+        expected = f"{video.name}.mp4, or a folder of images"
+        do = "Unpack the subject's Videos archive again."
+        raise RawDataError(
+            raw / video.name, "video", expected, "only poses", do, reason="video_missing"
+        )
     source = pictures_or_video(raw, video.folders, videos, account)
     fps = FPS
     if isinstance(source, Video):
         source.require_decodable()
         fps = source.record().fps
     n_there = source.count_frames()
-    if n_there < LEAST_SHARE * n_labels or fps < LEAST_SHARE * FPS:  # comparisons with NaN are false
+    # comparisons with NaN are false
+    if n_there < LEAST_SHARE * n_labels or fps < LEAST_SHARE * FPS:
         expected = f"about {n_labels} at {FPS:.0f} fps, as there are labels"
         actual = f"{n_there}" + (f" at {fps:.4g} fps" if fps != FPS else "")
-        raise other_frames(source.place, expected, actual, "Extract every frame, or use the official videos.")
+        raise other_frames(
+            source.place, expected, actual, "Extract every frame, or use the official videos."
+        )
     return source
 
 
 def _poses(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[Doubles, Doubles, int]:
-    """The poses of F frames at 50 fps, in the order of JOINTS["h36m"], and how many first frames are in both files.
+    """The poses of F frames at 50 fps, in the order of JOINTS["h36m"], and how many first frames
+    are in both files.
 
-    Returns (F, 17, 3) px px, 1, or 0 0 0 where it is not finite; (F, 17, 3) m, camera axes, the pelvis at 0, or NaN in
-    frames in which one is not finite.
+    Returns (F, 17, 3) px px, 1, or 0 0 0 where it is not finite; (F, 17, 3) m, camera axes, the
+    pelvis at 0, or NaN in frames in which one is not finite.
     """
     files = [raw / file for file in video.files[:2]]
     present = [file.is_file() for file in files]
@@ -320,19 +422,24 @@ def _poses(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[Doubles, 
         stored.append(convert(pose.reshape(-1, len(STORED), n), source=STORED, target="h36m"))
         account.found = max(account.found, len(stored[-1]))
     if not all(present):
-        absent, expected = files[present.index(False)], "poses in 2D and in 3D"
+        absent = files[present.index(False)]
+        expected = "poses in 2D and in 3D"
         actual = "3D alone" if present[1] else "2D alone" if present[0] else "neither"
         raise RawDataError(absent, "file", expected, actual, UNPACK, reason="no_label")
     lengths = [len(pose) for pose in stored]
     if min(lengths) < LEAST_SHARE * max(lengths):
-        expected, actual = f"about {lengths[0]} frames, as in 2D", f"{lengths[1]}"
-        raise RawDataError(files[1], "Pose", expected, actual, UNPACK, reason="frame_count_mismatch")
+        expected = f"about {lengths[0]} frames, as in 2D"
+        actual = f"{lengths[1]}"
+        raise RawDataError(
+            files[1], "Pose", expected, actual, UNPACK, reason="frame_count_mismatch"
+        )
     if lengths[0] != lengths[1]:
         account.notes.append(f"poses of {lengths[0]} frames in 2D, of {lengths[1]} in 3D")
     missing_2d, missing_3d = (((0, max(lengths) - n), (0, 0), (0, 0)) for n in lengths)
     kp_2d = np.pad(finite_joints(with_ones(stored[0]), account, " in 2D"), missing_2d)
     millimetres = np.pad(stored[1], missing_3d, constant_values=np.nan)
-    millimetres[~(np.abs(millimetres) < LARGEST).all(axis=(1, 2))] = np.nan  # comparisons with NaN are false
+    # comparisons with NaN are false
+    millimetres[~(np.abs(millimetres) < LARGEST).all(axis=(1, 2))] = np.nan
     return kp_2d, (millimetres - millimetres[:, PELVIS : PELVIS + 1]) * METRES, min(lengths)
 
 
@@ -372,16 +479,22 @@ def _smpl_labels(
 def _fits_in_camera(
     raw: Path, video: RawVideo, fits: Path, kept: Ints, action: tuple[int, int] | None
 ) -> NDArray[np.float32]:
-    """(N, 82) pose and betas of the frames `kept`, global orientation in the camera; not finite without a fit."""
+    """(N, 82) pose and betas of the frames `kept`, global orientation in the camera; not finite
+    without a fit.
+    """
     cameras = next((raw / file for file in video.files if file.name.endswith(CAMERA)), None)
     if action is None or cameras is None:
-        key, expected = ("mapping", METADATA) if action is None else ("camera", f"Human36M_subject*{CAMERA}")
+        key, expected = (
+            ("mapping", METADATA) if action is None else ("camera", f"Human36M_subject*{CAMERA}")
+        )
         do = "See docs/datasets/h36m.md for its place."
         raise RawDataError(fits, key, f"{expected} to go with it", "nothing that fits", do)
     camera = video.name.rpartition(".")[2]
     rotation = load_cameras(cameras, "R").get(camera, {}).get("R", np.zeros((3, 3)))
     if not is_rotation(rotation[None])[0]:
-        raise RawDataError(cameras, camera, "a rotation", str(rotation.tolist()), "Download the fits again.")
+        raise RawDataError(
+            cameras, camera, "a rotation", str(rotation.tolist()), "Download the fits again."
+        )
     values = load_fits(fits, action, kept)
     known = np.isfinite(values).all(axis=1)
     values[known, :72] = pose_in_camera(values[known, :72], rotation)

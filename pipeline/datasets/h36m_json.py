@@ -1,11 +1,13 @@
-"""Human3.6M as images and JSON files of 3DMPPE, I2L-MeshNet, Pose2Pose and HybrIK.  [raw -> tracks] -> features
+"""Human3.6M as images and JSON files of 3DMPPE, I2L-MeshNet, Pose2Pose and HybrIK.  [raw -> tracks]
+-> features
 
-    images/s_01_act_02_subact_01_ca_01/s_01_act_02_subact_01_ca_01_000001.jpg   number 1 is frame 0, at 50 fps
-    annotations/Human36M_subject<k>_joint_3d.json     joints in the world, of every frame
+    images/s_01_act_02_subact_01_ca_01/s_01_act_02_subact_01_ca_01_000001.jpg   number 1 is frame 0,
+    at 50 fps annotations/Human36M_subject<k>_joint_3d.json     joints in the world, of every frame
     annotations/Human36M_subject<k>_camera.json       cameras without distortion
 
-Moon, Chang, Lee: Camera Distance-Aware Top-Down Approach for 3D Multi-Person Pose Estimation, ICCV 2019. Their files
-Human36M_subject<k>_data.json (image sizes, boxes) are not read: images have their size, and boxes follow from joints.
+Moon, Chang, Lee: Camera Distance-Aware Top-Down Approach for 3D Multi-Person Pose Estimation, ICCV
+2019. Their files Human36M_subject<k>_data.json (image sizes, boxes) are not read: images have their
+size, and boxes follow from joints.
 """
 
 from __future__ import annotations
@@ -31,24 +33,32 @@ from pipeline.skeletons import JOINTS, LARGEST, Bools, Doubles, Ints, convert, w
 METRES: Final = 1e-3  # in a millimetre
 STEP: Final = 2  # frames: every second one is used
 PELVIS: Final = JOINTS["h36m"].index("hip")
-FILE, JOINTS_3D, CAMERA = "Human36M_subject", "_joint_3d.json", "_camera.json"  # start and ends of names
+FILE = "Human36M_subject"
+JOINTS_3D = "_joint_3d.json"
+CAMERA = "_camera.json"  # start and ends of names
 FITS: Final = ("_smpl_param.json", "_SMPL_NeuralAnnot.json")  # the preferred first
 FOLDERS: Final = ("smpl_param", "annotations")
 FARTHEST: Final = 15.0  # m from a camera; 8 in the studio
 OUTSIDE: Final = 1.2  # half image sizes from the principal point
 LEAST_SEEN: Final = 0.5  # of the joints, by each camera
-SOURCE: Final = "images.tar.gzaa to .gzag and annotations.zip, of github.com/mks0601/3DMPPE_POSENET_RELEASE"
+SOURCE: Final = (
+    "images.tar.gzaa to .gzag and annotations.zip, of github.com/mks0601/3DMPPE_POSENET_RELEASE"
+)
 UNPACK: Final = f"Unpack {SOURCE} again."
 STORED: Final = (  # right before left
-    "hip", "rhip", "rknee", "rankle", "lhip", "lknee", "lankle", "Spine (H36M)", "neck", "Head (H36M)", "headtop",
+    "hip", "rhip", "rknee", "rankle", "lhip", "lknee", "lankle", "Spine (H36M)", "neck",
+    "Head (H36M)", "headtop",
     "lshoulder", "lelbow", "lwrist", "rshoulder", "relbow", "rwrist",
 )  # fmt: skip
 ACTIONS: Final = (  # 2 to 16
-    "Directions", "Discussion", "Eating", "Greeting", "Phoning", "Posing", "Purchases", "Sitting", "SittingDown",
+    "Directions", "Discussion", "Eating", "Greeting", "Phoning", "Posing", "Purchases", "Sitting",
+    "SittingDown",
     "Smoking", "Photo", "Waiting", "Walking", "WalkDog", "WalkTogether",
 )  # fmt: skip
-S1_ACTIONS: Final = {"Photo": "TakingPhoto", "WalkDog": "WalkingDog"}  # some downloads have the others' names
-NUMBERS: Final = {  # action/subaction:number in the release's file name, by default 1 of subaction 1 and none of 2
+# some downloads have the others' names
+S1_ACTIONS: Final = {"Photo": "TakingPhoto", "WalkDog": "WalkingDog"}
+# action/subaction:number in the release's file name, by default 1 of subaction 1 and none of 2
+NUMBERS: Final = {
     "S1": "4/1:2 9/2:2 10/1:2",
     "S5": "2/2:2 3/1:2 3/2:3 5/2:2 10/1: 10/2:1 12/1: 12/2:2 13/2:2",
     "S6": "4/2:2 7/1:2 9/2:2 12/1: 12/2:1 13/1:3",
@@ -64,8 +74,10 @@ class LabelledFrames(NamedTuple):
     """The F labelled frames of a sequence, seen by one camera."""
 
     frame_index: Ints  # (F,) strictly increasing
-    kp_2d: Doubles  # (F, 17, 3) px px, 1, or 0 0 0 where it is not finite, in the order of JOINTS["h36m"]
-    joints: Doubles  # (F, 17, 3) m, camera axes, the pelvis at 0; NaN in frames with one that is not finite
+    # (F, 17, 3) px px, 1, or 0 0 0 where it is not finite, in the order of JOINTS["h36m"]
+    kp_2d: Doubles
+    # (F, 17, 3) m, camera axes, the pelvis at 0; NaN in frames with one that is not finite
+    joints: Doubles
     source: Pictures | Video
     reasons: Mapping[str, Bools]  # to drop rows
     camera: Camera | None
@@ -73,35 +85,48 @@ class LabelledFrames(NamedTuple):
 
 
 def _name_takes() -> Iterator[tuple[tuple[str, str], tuple[int, int]]]:
-    """(subject, the release's file name before the camera), (action, subaction); those of S1_ACTIONS by both names."""
+    """(subject, the release's file name before the camera), (action, subaction); those of
+    S1_ACTIONS by both names.
+    """
     for subject, listed in NUMBERS.items():
         numbers = {"1": "1", "2": ""} | dict(text.split(":") for text in listed.split())
         for action, usual in enumerate(ACTIONS, start=2):
-            for name in dict.fromkeys((usual, S1_ACTIONS.get(usual, usual) if subject == "S1" else usual)):
+            for name in dict.fromkeys(
+                (usual, S1_ACTIONS.get(usual, usual) if subject == "S1" else usual)
+            ):
                 for subaction in "12":
                     number = numbers.get(f"{action}/{subaction}", numbers[subaction])
                     yield (subject, f"{name} {number}".rstrip()), (action, int(subaction))
 
 
 TAKES: Final = dict(_name_takes())
-NAMES: Final = {(subject, take): name for (subject, name), take in TAKES.items()}  # the later of two
+# the later of two
+NAMES: Final = {(subject, take): name for (subject, name), take in TAKES.items()}
 
 
 def image_folder(video: str) -> Path | None:
-    """The folder that this layout has for a video of the release's name; None for an unknown name."""
+    """The folder that this layout has for a video of the release's name; None for an unknown
+    name.
+    """
     subject, _, stem = video.partition("/")
     name, _, camera = stem.rpartition(".")
     if (take := TAKES.get((subject, name))) is None or camera not in CAMERAS:
         return None
     number = CAMERAS.index(camera) + 1
-    return Path("images", f"s_{int(subject[1:]):02d}_act_{take[0]:02d}_subact_{take[1]:02d}_ca_{number:02d}")
+    return Path(
+        "images", f"s_{int(subject[1:]):02d}_act_{take[0]:02d}_subact_{take[1]:02d}_ca_{number:02d}"
+    )
 
 
 def list_videos(raw: Path, subjects: Sequence[str]) -> Iterator[RawVideo]:
-    """The image folders of these subjects. The first two files are the joints and the cameras, present or not."""
+    """The image folders of these subjects. The first two files are the joints and the cameras,
+    present or not.
+    """
     files = {}
     for subject in subjects:
-        label_paths = [Path("annotations", f"{FILE}{subject[1:]}{end}") for end in (JOINTS_3D, CAMERA)]
+        label_paths = [
+            Path("annotations", f"{FILE}{subject[1:]}{end}") for end in (JOINTS_3D, CAMERA)
+        ]
         files[subject] = (*label_paths, *label_files(raw, subject, FITS))
     for entry in scan_folder(raw / "images", {}):
         if (match := _FOLDER.fullmatch(entry.name)) and is_folder(entry):
@@ -114,10 +139,14 @@ def list_videos(raw: Path, subjects: Sequence[str]) -> Iterator[RawVideo]:
 
 
 def label_files(raw: Path, subject: str, *kinds: tuple[str, ...]) -> list[Path]:
-    """A subject's first file of each kind, by name endings in order of preference; none of a kind without files."""
+    """A subject's first file of each kind, by name endings in order of preference; none of a kind
+    without files.
+    """
     files = list[Path]()
     for endings in kinds:
-        candidates = [Path(folder, f"{FILE}{subject[1:]}{end}") for end in endings for folder in FOLDERS]
+        candidates = [
+            Path(folder, f"{FILE}{subject[1:]}{end}") for end in endings for folder in FOLDERS
+        ]
         files += [file for file in candidates if (raw / file).is_file()][:1]
     return files
 
@@ -125,20 +154,26 @@ def label_files(raw: Path, subject: str, *kinds: tuple[str, ...]) -> list[Path]:
 def read_labels(raw: Path, video: RawVideo, account: VideoAccount) -> LabelledFrames:
     """Labels of one image folder.
 
-    Raises RawDataError without a label file, joints or images (`no_label`, `no_picture`), if no reading of the cameras
-    fits the joints (`bad_camera`), and for images of another size or frame rate.
+    Raises RawDataError without a label file, joints or images (`no_label`, `no_picture`), if no
+    reading of the cameras fits the joints (`bad_camera`), and for images of another size or frame
+    rate.
     """
     joints_file, camera_file = (raw / file for file in video.files[:2])
     (folder,), (subject, _, stem) = video.folders, video.name.partition("/")
     name, _, number = stem.rpartition(".")
     if (raw / subject).is_dir():
-        account.notes.append(f"images/ and annotations/ count: {subject}/ lacks poses, frames or metadata.xml")
+        account.notes.append(
+            f"images/ and annotations/ count: {subject}/ lacks poses, frames or metadata.xml"
+        )
     for file in (joints_file, camera_file):
         if not file.is_file():
-            raise RawDataError(file, "file", "joints and cameras to the images", "none", UNPACK, reason="no_label")
+            raise RawDataError(
+                file, "file", "joints and cameras to the images", "none", UNPACK, reason="no_label"
+            )
     frames, millimetres = load_joints(joints_file, TAKES[subject, name])
     account.found = len(frames)
-    usable = (np.abs(millimetres) < LARGEST).all(axis=-1, keepdims=True)  # comparisons with NaN are false
+    # comparisons with NaN are false
+    usable = (np.abs(millimetres) < LARGEST).all(axis=-1, keepdims=True)
     world = convert(np.where(usable, millimetres * METRES, np.nan), source=STORED, target="h36m")
     extrinsics, intrinsics = _camera(camera_file, CAMERAS.index(number), world)
     source = Pictures(raw, f"{folder.as_posix()}/{folder.name}_{{:06d}}.jpg", 1)
@@ -159,9 +194,12 @@ def read_labels(raw: Path, video: RawVideo, account: VideoAccount) -> LabelledFr
 
 
 def _is_sampled(frames: Ints, there: Ints) -> Bools:
-    """Which frames are used: every second one, or all of those with images if these are of every s-th frame only."""
+    """Which frames are used: every second one, or all of those with images if these are of every
+    s-th frame only.
+    """
     steps, times = np.unique(np.diff(there), return_counts=True)
-    step = int(steps[times.argmax()]) if 2 * times.max(initial=0) > times.sum() else 1  # a few others do not decide
+    # a few others do not decide
+    step = int(steps[times.argmax()]) if 2 * times.max(initial=0) > times.sum() else 1
     if step == 1:
         return np.asarray(frames % STEP == 0)
     phases, times = np.unique(there % step, return_counts=True)
@@ -169,27 +207,39 @@ def _is_sampled(frames: Ints, there: Ints) -> Bools:
 
 
 def _camera(file: Path, camera: int, world: Doubles) -> tuple[Doubles, Doubles]:
-    """World to camera (4, 4) in m, and intrinsics (3, 3) px, of a camera of the file. world: (F, 17, 3) m.
+    """World to camera (4, 4) in m, and intrinsics (3, 3) px, of a camera of the file. world: (F,
+    17, 3) m.
 
-    Files have t of R X + t, or t of R (X - t): the one with which all four cameras see the joints is used.
+    Files have t of R X + t, or t of R (X - t): the one with which all four cameras see the joints
+    is used.
     """
     stored = load_cameras(file).values()
     turns, t, focal, centre = (np.array([values[key] for values in stored]) for key in "Rtfc")
     intrinsics = np.tile(np.eye(3), (len(CAMERAS), 1, 1))
-    intrinsics[:, [0, 1], [0, 1]], intrinsics[:, :2, 2] = focal, centre
+    intrinsics[:, [0, 1], [0, 1]] = focal
+    intrinsics[:, :2, 2] = centre
     points = world[np.isfinite(world).all(axis=-1)]
     with np.errstate(all="ignore"):  # numbers that are not finite see nothing
-        shifts = METRES * np.stack([t, -np.einsum("cij,cj->ci", turns, t)])  # (2 readings, cameras, 3)
+        # (2 readings, cameras, 3)
+        shifts = METRES * np.stack([t, -np.einsum("cij,cj->ci", turns, t)])
         in_view = points @ turns.swapaxes(1, 2) + shifts[:, :, None]
         off = np.abs(project(in_view, intrinsics[:, None]) / centre[:, None] - 1).max(axis=-1)
-        visible = ((off < OUTSIDE) & (in_view[..., 2] < FARTHEST)).sum(axis=-1) / max(len(points), 1)
+        visible = ((off < OUTSIDE) & (in_view[..., 2] < FARTHEST)).sum(axis=-1) / max(
+            len(points), 1
+        )
     visible[:, ~is_rotation(turns)] = 0
     best = visible.min(axis=1).argmax()
     worst = visible[best].argmin()
     if visible[best, worst] < LEAST_SEEN:
-        expected = "a rotation R, and a t in mm with which R X + t or R (X - t) puts the joints X into its image"
+        expected = (
+            "a rotation R, and a t in mm with which R X + t or R (X - t) puts the joints X "
+            "into its image"
+        )
         found = f"{visible[best, worst]:.0%} of them there"
-        raise RawDataError(file, f"camera {worst + 1}", expected, found, UNPACK, reason="bad_camera")
+        raise RawDataError(
+            file, f"camera {worst + 1}", expected, found, UNPACK, reason="bad_camera"
+        )
     extrinsics = np.eye(4)
-    extrinsics[:3, :3], extrinsics[:3, 3] = turns[camera], shifts[best, camera]
+    extrinsics[:3, :3] = turns[camera]
+    extrinsics[:3, 3] = shifts[best, camera]
     return extrinsics, intrinsics[camera]

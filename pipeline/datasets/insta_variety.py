@@ -1,10 +1,11 @@
-"""InstaVariety: clips from Instagram, 25 joints found by a detector.  [raw -> tracks] -> features -> windows
+"""InstaVariety: clips from Instagram, 25 joints found by a detector.  [raw -> tracks] -> features
+-> windows
 
 Kanazawa, Zhang, Felsen, Malik: Learning 3D Human Dynamics from Video, CVPR 2019.
 
-    <split>/<shard>.tfrecord      tf.train.Example records, one per clip of one person; images are crops of the person
-    <split>/<tag>/<video>.mp4     or videos of the release's list, with keypoints as for the dataset `videos`
-    keypoints/<split>/<tag>/<video>.mp4.json
+    <split>/<shard>.tfrecord      tf.train.Example records, one per clip of one person; images are
+    crops of the person <split>/<tag>/<video>.mp4     or videos of the release's list, with
+    keypoints as for the dataset `videos` keypoints/<split>/<tag>/<video>.mp4.json
 """
 
 from __future__ import annotations
@@ -37,8 +38,11 @@ if TYPE_CHECKING:
     from pipeline.body import Body
 
 
-N_BODY, N_FACE, N_TOES = 14, 5, 6  # joints: together, in this order, the skeleton "insta_variety"
-PHIS: Final = "image/phis"  # features by the authors' own network, there where images were preprocessed for it
+N_BODY = 14
+N_FACE = 5
+N_TOES = 6  # joints: together, in this order, the skeleton "insta_variety"
+# features by the authors' own network, there where images were preprocessed for it
+PHIS: Final = "image/phis"
 CROP_SCALE: Final = 1.0  # images are crops already
 ARCHIVE: Final = "the preprocessed tfrecords (doc/insta_variety.md of the project's page)"
 
@@ -47,7 +51,8 @@ ARCHIVE: Final = "the preprocessed tfrecords (doc/insta_variety.md of the projec
 class InstaVariety(ClipDataset):
     """One track per record, without a frame rate; for videos, one per person and stretch."""
 
-    fits: bool = False  # read bodies that 4D-Humans or CameraHMR fitted, from `fits.sqlite` in the raw folder
+    # read bodies that 4D-Humans or CameraHMR fitted, from `fits.sqlite` in the raw folder
+    fits: bool = False
 
     name: ClassVar[str] = "insta_variety"
     splits: ClassVar[tuple[str, ...]] = ("train", "test")
@@ -59,14 +64,26 @@ class InstaVariety(ClipDataset):
         ReleasePart("test shards", ("test/<shard>.tfrecord",), ARCHIVE, ("test",)),
     )
     mistakes: ClassVar[tuple[Mistake, ...]] = (
-        Mistake("*/*.h5", "is one of VIBE's converted parts, which lack the pictures", f"Download {ARCHIVE}."),
-        Mistake("InstaVariety[._]*", "belongs to the list of videos: labels without pictures", f"Download {ARCHIVE}."),
+        Mistake(
+            "*/*.h5",
+            "is one of VIBE's converted parts, which lack the pictures",
+            f"Download {ARCHIVE}.",
+        ),
+        Mistake(
+            "InstaVariety[._]*",
+            "belongs to the list of videos: labels without pictures",
+            f"Download {ARCHIVE}.",
+        ),
     )
-    # Counted by a user in the 273 files (issue 67 of the page). It fits the authors' script: 50 a file.
+    # Counted by a user in the 273 files (issue 67 of the page). It fits the authors' script: 50 a
+    # file.
     totals: ClassVar[Mapping[str, Totals]] = {"train": Totals(videos=13_601, about=2_100_000)}
 
     def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
-        return (*super().columns(split, body=body), *(("pose", "betas", "has_smpl") if self.fits else ()))
+        return (
+            *super().columns(split, body=body),
+            *(("pose", "betas", "has_smpl") if self.fits else ()),
+        )
 
     def shared(self, raw: Path) -> dict[str, str]:
         if not self.fits:
@@ -95,7 +112,9 @@ class InstaVariety(ClipDataset):
         ]
         return sorted([*records, *clips], key=lambda video: video.name)
 
-    def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None) -> Sequence[Track]:
+    def read(
+        self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None
+    ) -> Sequence[Track]:
         if video.span is None:
             tracks = clip_tracks(self, raw, split, video, account, ANY_CLIP)
             return [_drop_fit(track) for track in tracks] if self.fits else tracks
@@ -107,11 +126,15 @@ class InstaVariety(ClipDataset):
         sizes = _picture_sizes(label, source.pictures(), n_frames, account)
         kp_2d = _keypoints(label, n_frames, sizes, account)
         rows = account.keep_rows(
-            {"no_picture": np.isnan(sizes[:, 0]), "no_visible_joint": ~(kp_2d[..., 2] > 0).any(axis=1)}
+            {
+                "no_picture": np.isnan(sizes[:, 0]),
+                "no_visible_joint": ~(kp_2d[..., 2] > 0).any(axis=1),
+            }
         )
         if not len(rows):
             return []
-        # A box is the whole image, made square by its larger side: an image of 224 x 224 is its own crop.
+        # A box is the whole image, made square by its larger side: an image of 224 x 224 is its own
+        # crop.
         side = sizes[rows].max(axis=1, keepdims=True)
         spin49 = convert(kp_2d[rows], source=self.name, target="spin49").astype(np.float32)
         bodies: dict[str, NDArray[Any]] = {}
@@ -119,7 +142,9 @@ class InstaVariety(ClipDataset):
             names = label.picture_names(n_frames)
             with FitStore.open(raw / FILE) as store:
                 bodies, counts = store.match([names[row] for row in rows.tolist()], spin49)
-            account.notes.append(f"fits: {', '.join(f'{n} {what}' for what, n in sorted(counts.items()))}")
+            account.notes.append(
+                f"fits: {', '.join(f'{n} {what}' for what, n in sorted(counts.items()))}"
+            )
         track = self.track(
             split,
             video,
@@ -178,13 +203,18 @@ class _Label:
     def key(self, name: str) -> str:
         return f"{name} of record {self.record}"
 
-    def error(self, key: str, expected: str, found: str, reason: str = "bad_label_file") -> RawDataError:
+    def error(
+        self, key: str, expected: str, found: str, reason: str = "bad_label_file"
+    ) -> RawDataError:
         return RawDataError(self.file, self.key(key), expected, found, AGAIN, reason=reason)
 
 
-def _picture_sizes(label: _Label, pictures: Sequence[bytes], n_frames: int, account: VideoAccount) -> Doubles:
+def _picture_sizes(
+    label: _Label, pictures: Sequence[bytes], n_frames: int, account: VideoAccount
+) -> Doubles:
     """(n_frames, 2) width and height px of each frame's image, NaN for a missing or damaged one."""
-    sizes, problems = np.full((n_frames, 2), np.nan), []
+    sizes = np.full((n_frames, 2), np.nan)
+    problems = []
     for i, picture in enumerate(pictures[:n_frames]):
         try:
             sizes[i] = picture_size(picture)
@@ -197,12 +227,16 @@ def _picture_sizes(label: _Label, pictures: Sequence[bytes], n_frames: int, acco
         account.notes.append(f"{len(problems)} pictures cannot be read, the first: {problems[0]}")
     if len(pictures) != n_frames:
         n_used = min(n_frames, len(pictures))
-        account.notes.append(f"{n_frames} frames are labelled, {len(pictures)} pictures are there: {n_used} used")
+        account.notes.append(
+            f"{n_frames} frames are labelled, {len(pictures)} pictures are there: {n_used} used"
+        )
     return sizes
 
 
 def _keypoints(label: _Label, n_frames: int, sizes: Doubles, account: VideoAccount) -> Doubles:
-    """(n_frames, 25, 3) x px, y px, confidence; zero where not seen. `sizes` (n_frames, 2) are the images'."""
+    """(n_frames, 25, 3) x px, y px, confidence; zero where not seen. `sizes` (n_frames, 2) are the
+    images'.
+    """
 
     def optional(key: str, shape: tuple[int, ...]) -> Doubles:
         """Joints that some examples do not have: zeros, so not seen."""

@@ -1,10 +1,11 @@
-"""Kinetics-400: clips from YouTube, with keypoints of a detector.  [raw -> tracks] -> features -> windows
+"""Kinetics-400: clips from YouTube, with keypoints of a detector.  [raw -> tracks] -> features ->
+windows
 
 Kay et al.: The Kinetics Human Action Video Dataset, 2017.
 
-    <split>/<class>/<clip>.mp4, or <split>/<clip>.mp4
-    keypoints/<split>/<clip>/                 folder of OpenPose's --write_json or of AlphaPose; or
-    keypoints/<split>/<class>/<clip>.mp4.json `python -m pipeline detect`; other names: `pipeline.clips.files`
+    <split>/<class>/<clip>.mp4, or <split>/<clip>.mp4 keypoints/<split>/<clip>/
+    folder of OpenPose's --write_json or of AlphaPose; or keypoints/<split>/<class>/<clip>.mp4.json
+    `python -m pipeline detect`; other names: `pipeline.clips.files`
 """
 
 from __future__ import annotations
@@ -28,13 +29,16 @@ from pipeline.track import Track
 if TYPE_CHECKING:
     from pipeline.body import Body
 
-EXTENSIONS: Final = (".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v")  # where a clip has several, the first counts
+# where a clip has several, the first counts
+EXTENSIONS: Final = (".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v")
 MIN_FRAMES: Final = 25
 DETECTOR: Final = "detect, OpenPose (--write_json) or AlphaPose"
 
 
 def _parts(split: str, n_clips: int | None) -> tuple[ReleasePart, ...]:
-    clips = tuple(f"{split}/{folder}<clip>{{{','.join(EXTENSIONS)}}}" for folder in ("<class>/", ""))
+    clips = tuple(
+        f"{split}/{folder}<clip>{{{','.join(EXTENSIONS)}}}" for folder in ("<class>/", "")
+    )
     archives = f"the {split} archives of the CVDF mirror (k400_downloader.sh, k400_extractor.sh)"
     return (
         ReleasePart(f"clips of {split}", clips, archives, (split,), n_clips),
@@ -69,15 +73,20 @@ class Kinetics(ClipDataset):
     }
 
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
-        clips, detected = raw / split, raw / "keypoints" / split
+        clips = raw / split
+        detected = raw / "keypoints" / split
         if not clips.is_dir() and not detected.is_dir():
             expected = f"{split}/<class>/<clip>.mp4 and keypoints/{split}/<clip>/"
-            do = "Point the raw folder at the downloaded clips. For your own clips, use the dataset videos."
+            do = (
+                "Point the raw folder at the downloaded clips. For your own clips, use the "
+                "dataset videos."
+            )
             raise RawDataError(clips, "folder", expected, "no such folder", do)
         files: dict[str, list[str]] = {}
         for file in _clips(clips, split):
             files.setdefault(file.rpartition(".")[0], []).append(file)
-        with_video = set(itertools.chain.from_iterable(name.split("/") for name in files))  # classes' folders, too
+        # classes' folders, too
+        with_video = set(itertools.chain.from_iterable(name.split("/") for name in files))
         labels = ClipLabels(raw, stems=with_video)
         # Keypoints without a video are a video too, so that they are counted.
         for clip in labels.below(split)[1] - with_video:
@@ -85,13 +94,19 @@ class Kinetics(ClipDataset):
                 files[f"{split}/{clip}"] = []
         return RawVideos([_raw_video(labels, split, name, files[name]) for name in sorted(files)])
 
-    def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None) -> Sequence[Track]:
+    def read(
+        self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None
+    ) -> Sequence[Track]:
         rules = Rules(MIN_FRAMES)
-        return clip_tracks(self, raw, split, video, account, rules, lambda: _source(raw, video, account))
+        return clip_tracks(
+            self, raw, split, video, account, rules, lambda: _source(raw, video, account)
+        )
 
 
 def _clips(folder: Path, below: str) -> Iterator[str]:
-    """Video files in a split's folder and in its class folders. As text: a Path costs as much as all else of a clip."""
+    """Video files in a split's folder and in its class folders. As text: a Path costs as much as
+    all else of a clip.
+    """
     for entry in entries(folder):
         if is_folder(entry):
             inner = (f"{below}/{entry.name}/{file.name}" for file in entries(folder / entry.name))
@@ -103,7 +118,9 @@ def _clips(folder: Path, below: str) -> Iterator[str]:
 def _raw_video(labels: ClipLabels, split: str, name: str, clips: list[str]) -> VideoTexts:
     """A clip with its labels, which are in its class folder or in the split's folder."""
     if len(files := clips) > 1:
-        files = sorted(clips, key=lambda file: (EXTENSIONS.index(f".{file.rpartition('.')[2].lower()}"), file))
+        files = sorted(
+            clips, key=lambda file: (EXTENSIONS.index(f".{file.rpartition('.')[2].lower()}"), file)
+        )
     folder, _, stem = name.rpartition("/")
     clip = files[0].rpartition("/")[2] if files else f"{stem}{EXTENSIONS[0]}"
     detected, folders = labels.find(clip, folder)
@@ -119,7 +136,11 @@ def _source(raw: Path, video: RawVideo, account: VideoAccount) -> Video:
     if not clips:
         expected = f"{video.name} with one of {', '.join(EXTENSIONS)}"
         do = "Convert it to MP4, or download it again, if YouTube still has it."
-        raise RawDataError(raw / video.name, "video", expected, "only keypoints", do, reason="video_missing")
+        raise RawDataError(
+            raw / video.name, "video", expected, "only keypoints", do, reason="video_missing"
+        )
     first, *unused = clips
-    account.notes.extend(f"{clip_file.name} is not used: {first.name} is the same clip" for clip_file in unused)
+    account.notes.extend(
+        f"{clip_file.name} is not used: {first.name} is the same clip" for clip_file in unused
+    )
     return Video(raw, first.as_posix())

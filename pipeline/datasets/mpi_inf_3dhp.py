@@ -1,13 +1,15 @@
-"""MPI-INF-3DHP: 8 subjects, 8 cameras, 6 test videos, 3D joints without markers.  [raw -> tracks] -> features
+"""MPI-INF-3DHP: 8 subjects, 8 cameras, 6 test videos, 3D joints without markers.  [raw -> tracks]
+-> features
 
-Mehta et al.: Monocular 3D Human Pose Estimation In The Wild Using Improved CNN Supervision, 3DV 2017.
+Mehta et al.: Monocular 3D Human Pose Estimation In The Wild Using Improved CNN Supervision, 3DV
+2017.
 
-    S<1..8>/Seq<1,2>/annot.mat                MATLAB v5: annot2 (px) and annot3 (mm), a cell of 14 cameras each
-    S<1..8>/Seq<1,2>/camera.calibration       a header line, then 7 lines per camera: a name and its numbers
-    S<1..8>/Seq<1,2>/imageFrames/video_<camera>/frame_<6 digits>.jpg, or video_<camera>/*.jpg, or
-    S<1..8>/Seq<1,2>/imageSequence/video_<camera>.avi
-    MPI-INF-3DHP_{SMPL_NeuralAnnot,joint_3d,camera_1k}.json      SMPL bodies by other authors, optional
-    mpi_inf_3dhp_test_set/TS<1..6>/annot_data.mat      MATLAB 7.3
+    S<1..8>/Seq<1,2>/annot.mat                MATLAB v5: annot2 (px) and annot3 (mm), a cell of 14
+    cameras each S<1..8>/Seq<1,2>/camera.calibration       a header line, then 7 lines per camera: a
+    name and its numbers S<1..8>/Seq<1,2>/imageFrames/video_<camera>/frame_<6 digits>.jpg, or
+    video_<camera>/*.jpg, or S<1..8>/Seq<1,2>/imageSequence/video_<camera>.avi
+    MPI-INF-3DHP_{SMPL_NeuralAnnot,joint_3d,camera_1k}.json      SMPL bodies by other authors,
+    optional mpi_inf_3dhp_test_set/TS<1..6>/annot_data.mat      MATLAB 7.3
     mpi_inf_3dhp_test_set/TS<1..6>/imageSequence/img_<6 digits from 1>.jpg
 """
 
@@ -29,7 +31,13 @@ from pipeline.accounting import Totals, VideoAccount
 from pipeline.boxes import tight_boxes
 from pipeline.datasets.base import EXTRINSICS, Dataset, Mistake, Origin, ReleasePart
 from pipeline.datasets.fitted import usable_fits
-from pipeline.datasets.pixels import frames_there, inputs, lost_frames, pictures_or_video, require_size
+from pipeline.datasets.pixels import (
+    frames_there,
+    inputs,
+    lost_frames,
+    pictures_or_video,
+    require_size,
+)
 from pipeline.errors import RawDataError
 from pipeline.files.formats import neural_annot
 from pipeline.files.formats.arrays import load_mat, numbers, state_of
@@ -38,7 +46,16 @@ from pipeline.files.formats.hdf5 import load_hdf5
 from pipeline.files.pixels.frames import Pictures, Video
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import is_folder_there
-from pipeline.skeletons import JOINTS, LARGEST, Bools, Doubles, Ints, convert, correspondence, with_ones
+from pipeline.skeletons import (
+    JOINTS,
+    LARGEST,
+    Bools,
+    Doubles,
+    Ints,
+    convert,
+    correspondence,
+    with_ones,
+)
 from pipeline.track import Track
 
 if TYPE_CHECKING:
@@ -47,11 +64,17 @@ if TYPE_CHECKING:
 
 BOX_FACTOR: Final = 1.1
 N_CAMERAS: Final = 14  # in every annot.mat
-CAMERAS: Final = (0, 1, 2, 4, 5, 6, 7, 8)  # those that are usually used: the release's vnect_cameras.zip
-TRAIN, TEST = "mpi_inf_3dhp", "mpi_inf_3dhp_test"  # the skeletons of annot.mat and of annot_data.mat
-AGAIN: Final = "Download it again, with the release's get_dataset.sh (train) or get_testset.sh (test)."
-TEST_SETS: Final = ("mpi_inf_3dhp_test_set", "mpi_inf_3dhp_test_set/mpi_inf_3dhp_test_set")  # as get_testset.sh unpacks
-SEQUENCES: Final[Mapping[str, tuple[int, int]]] = {  # fps, frames: the release's util/mpii_get_sequence_info.m
+# those that are usually used: the release's vnect_cameras.zip
+CAMERAS: Final = (0, 1, 2, 4, 5, 6, 7, 8)
+TRAIN = "mpi_inf_3dhp"
+TEST = "mpi_inf_3dhp_test"  # the skeletons of annot.mat and of annot_data.mat
+AGAIN: Final = (
+    "Download it again, with the release's get_dataset.sh (train) or get_testset.sh (test)."
+)
+# as get_testset.sh unpacks
+TEST_SETS: Final = ("mpi_inf_3dhp_test_set", "mpi_inf_3dhp_test_set/mpi_inf_3dhp_test_set")
+# fps, frames: the release's util/mpii_get_sequence_info.m
+SEQUENCES: Final[Mapping[str, tuple[int, int]]] = {
     "S1/Seq1": (25, 6416), "S1/Seq2": (50, 12430), "S2/Seq1": (25, 6502), "S2/Seq2": (25, 6081),
     "S3/Seq1": (50, 12488), "S3/Seq2": (50, 12283), "S4/Seq1": (25, 6171), "S4/Seq2": (25, 6675),
     "S5/Seq1": (50, 12820), "S5/Seq2": (50, 12312), "S6/Seq1": (25, 6188), "S6/Seq2": (25, 6145),
@@ -72,7 +95,9 @@ class MpiInf3dhp(Dataset):
     version: ClassVar[int] = 5  # 5: videos decoded by PyAV; 4: fits of extreme shape are not used
     page: ClassVar[str] = "https://vcai.mpi-inf.mpg.de/3dhp-dataset"
     parts: ClassVar[tuple[ReleasePart, ...]] = (
-        ReleasePart("label files", (f"{SEQUENCE}/annot.mat",), "get_dataset.sh", ("train",), len(SEQUENCES)),
+        ReleasePart(
+            "label files", (f"{SEQUENCE}/annot.mat",), "get_dataset.sh", ("train",), len(SEQUENCES)
+        ),
         ReleasePart(
             "pictures or videos",
             (
@@ -102,13 +127,21 @@ class MpiInf3dhp(Dataset):
         ),
         *(
             ReleasePart(
-                f"test {what}", tuple(f"{test}/TS<1..6>/{name}" for test in TEST_SETS), "get_testset.sh", ("test",), 6
+                f"test {what}",
+                tuple(f"{test}/TS<1..6>/{name}" for test in TEST_SETS),
+                "get_testset.sh",
+                ("test",),
+                6,
             )
             for what, name in (("labels", "annot_data.mat"), ("pictures", "imageSequence/"))
         ),
     )
     mistakes: ClassVar[tuple[Mistake, ...]] = (
-        Mistake("TS*/", "is a test sequence outside the test set's folder", f"Move it into {TEST_SETS[0]}/."),
+        Mistake(
+            "TS*/",
+            "is a test sequence outside the test set's folder",
+            f"Move it into {TEST_SETS[0]}/.",
+        ),
         Mistake("S*/Seq*/imageSequence/*.zip", "is still packed", "Unpack it in its own folder."),
     )
     optional_extra: ClassVar[tuple[str, ...]] = (EXTRINSICS.name,)
@@ -116,12 +149,18 @@ class MpiInf3dhp(Dataset):
     films_by_cameras: ClassVar[bool] = True
     short_in_release: ClassVar[frozenset[str]] = frozenset({"S6/Seq2/video_2"})
     totals: ClassVar[Mapping[str, Totals]] = {
-        "train": Totals(len(SEQUENCES) * len(CAMERAS), len(CAMERAS) * sum(n for _, n in SEQUENCES.values())),
+        "train": Totals(
+            len(SEQUENCES) * len(CAMERAS), len(CAMERAS) * sum(n for _, n in SEQUENCES.values())
+        ),
         "test": Totals(6, TEST_FRAMES),
     }
 
     def detect_layout(self, raw: Path, split: str) -> MpiInf3dhp:
-        return _Fitted(**asdict(self)) if split == "train" and (raw / neural_annot.FITS).is_file() else self
+        return (
+            _Fitted(**asdict(self))
+            if split == "train" and (raw / neural_annot.FITS).is_file()
+            else self
+        )
 
     def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
         labels = ("frame_index", "bbox", "kp_2d", "kp_3d", "has_3d")
@@ -136,25 +175,42 @@ class MpiInf3dhp(Dataset):
         >>> MpiInf3dhp().origin("S1/Seq2/video_0"), MpiInf3dhp().origin("TS3")
         (Origin(subject='S1', recording='S1/Seq2'), Origin(subject=None, recording='TS3'))
         """
-        train, test = re.fullmatch(r"(S[0-9]+)/Seq[0-9]+/video_[0-9]+", video), re.fullmatch(r"TS[0-9]+", video)
-        return Origin(train[1], video.rpartition("/")[0]) if train else Origin(recording=video if test else None)
+        train = re.fullmatch(r"(S[0-9]+)/Seq[0-9]+/video_[0-9]+", video)
+        test = re.fullmatch(r"TS[0-9]+", video)
+        return (
+            Origin(train[1], video.rpartition("/")[0])
+            if train
+            else Origin(recording=video if test else None)
+        )
 
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
         listed = list(_train_videos(raw) if split == "train" else _test_videos(raw))
         if not listed:
             expected = f"{SEQUENCE}/" if split == "train" else f"{TEST_SETS[0]}/TS<1..6>/"
-            raise RawDataError(raw, "folder", expected, "none", "Point the raw folder at the unpacked download.")
+            raise RawDataError(
+                raw, "folder", expected, "none", "Point the raw folder at the unpacked download."
+            )
         return sorted(listed, key=lambda video: video.name)
 
-    def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None) -> Sequence[Track]:
-        labels, filmed = _train(raw, video, account) if split == "train" else _test(raw, video, account)
+    def read(
+        self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None
+    ) -> Sequence[Track]:
+        labels, filmed = (
+            _train(raw, video, account) if split == "train" else _test(raw, video, account)
+        )
         used = correspondence(labels.skeleton, "spin49")[0]  # 17 joints: no hands and toes
-        kp_2d, kp_3d = labels.kp_2d[:, used], labels.kp_3d[:, used]
+        kp_2d = labels.kp_2d[:, used]
+        kp_3d = labels.kp_3d[:, used]
         size = filmed.source.size()
-        # Comparisons with NaN are false. An image reaches from 0 to its width here, as usual with this dataset.
-        finite = np.asarray((np.abs(kp_2d) < LARGEST).all(axis=(1, 2)) & (np.abs(kp_3d) < LARGEST).all(axis=(1, 2)))
+        # Comparisons with NaN are false. An image reaches from 0 to its width here, as usual with
+        # this dataset.
+        finite = np.asarray(
+            (np.abs(kp_2d) < LARGEST).all(axis=(1, 2)) & (np.abs(kp_3d) < LARGEST).all(axis=(1, 2))
+        )
         inside = np.asarray(((kp_2d >= 0) & (kp_2d < size)).all(axis=(1, 2)))
-        bbox, _, degenerate = tight_boxes(with_ones(np.where(inside[:, None, None], kp_2d, 0)), BOX_FACTOR)
+        bbox, _, degenerate = tight_boxes(
+            with_ones(np.where(inside[:, None, None], kp_2d, 0)), BOX_FACTOR
+        )
         reasons = {
             "no_picture": ~frames_there(filmed.source, len(finite), account),
             "frame_damaged": lost_frames(filmed.source, len(finite)),
@@ -168,7 +224,11 @@ class MpiInf3dhp(Dataset):
         pelvis = JOINTS[labels.skeleton].index("hip")
         centred = labels.kp_3d[rows] - labels.kp_3d[rows, pelvis : pelvis + 1]
         in_spin49 = _to_spin49(centred, labels.skeleton)
-        extra = {} if filmed.extrinsics is None else {"extrinsics": np.tile(filmed.extrinsics, (len(rows), 1, 1))}
+        extra = (
+            {}
+            if filmed.extrinsics is None
+            else {"extrinsics": np.tile(filmed.extrinsics, (len(rows), 1, 1))}
+        )
         track = self.track(
             split,
             video,
@@ -177,13 +237,19 @@ class MpiInf3dhp(Dataset):
             bbox=bbox[rows],
             kp_2d=_to_spin49(labels.kp_2d[rows], labels.skeleton),
             kp_3d=in_spin49,
-            kp_3d_eval=convert(in_spin49[..., :3], source="spin49", target="common14") if split == "test" else None,
+            kp_3d_eval=convert(in_spin49[..., :3], source="spin49", target="common14")
+            if split == "test"
+            else None,
             has_3d=np.ones(len(rows), np.bool_),
             valid=None if labels.valid is None else labels.valid[rows],
             intrinsics=filmed.intrinsics,
             frames=filmed.source,
             extra=extra,
-            **(_bodies(raw, video, labels, filmed, rows, account) if isinstance(self, _Fitted) else {}),
+            **(
+                _bodies(raw, video, labels, filmed, rows, account)
+                if isinstance(self, _Fitted)
+                else {}
+            ),
         )
         return [track]
 
@@ -196,17 +262,27 @@ class _Fitted(MpiInf3dhp):
         return (*super().columns(split, body=body), "pose", "betas", "has_smpl")
 
     def shared(self, raw: Path) -> dict[str, str]:
-        return {"fits": "NeuralAnnot"}  # as other columns; their content is compared as that of the videos
+        # as other columns; their content is compared as that of the videos
+        return {"fits": "NeuralAnnot"}
 
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
-        return [replace(video, files=(*video.files, *map(Path, FITS))) for video in super().videos(raw, split)]
+        return [
+            replace(video, files=(*video.files, *map(Path, FITS)))
+            for video in super().videos(raw, split)
+        ]
 
 
 def _bodies(
-    raw: Path, video: RawVideo, labels: _LabelledPerson, filmed: _Filmed, rows: Ints, account: VideoAccount
+    raw: Path,
+    video: RawVideo,
+    labels: _LabelledPerson,
+    filmed: _Filmed,
+    rows: Ints,
+    account: VideoAccount,
 ) -> dict[str, Any]:
     """`Track` fields of the fits, in the camera; NaN and false without a fit."""
-    bodies, joints = np.full((len(rows), 82), np.nan), convert(labels.kp_3d, source=TRAIN, target=TEST)
+    bodies = np.full((len(rows), 82), np.nan)
+    joints = convert(labels.kp_3d, source=TRAIN, target=TEST)
     try:
         bodies = neural_annot.load_fits(raw, video.name, joints, filmed.extrinsics, rows)
     except RawDataError as error:  # the other labels are good without fits
@@ -247,14 +323,18 @@ def _test_videos(raw: Path) -> Iterator[RawVideo]:
         names = _folders(raw / test, "TS[0-9]*", r"TS[0-9]+")
         for name in names:
             folder = Path(test, name)
-            yield RawVideo(name, files=(folder / "annot_data.mat",), folders=(folder / "imageSequence",))
+            yield RawVideo(
+                name, files=(folder / "annot_data.mat",), folders=(folder / "imageSequence",)
+            )
         if names:
             return
 
 
 def _folders(raw: Path, glob: str, pattern: str) -> list[str]:
     """Sorted paths below `raw` of the folders that match both patterns."""
-    paths = (folder.relative_to(raw).as_posix() for folder in raw.glob(glob) if is_folder_there(folder))
+    paths = (
+        folder.relative_to(raw).as_posix() for folder in raw.glob(glob) if is_folder_there(folder)
+    )
     return sorted(name for name in paths if re.fullmatch(pattern, name))
 
 
@@ -262,7 +342,9 @@ def _places(sequence: str, camera: int) -> tuple[tuple[Path, ...], tuple[Path, .
     """Possible image folders and video files, the usual ones first."""
     name = f"video_{camera}"
     folders = (Path(sequence, "imageFrames", name), Path(sequence, name))
-    return folders, tuple(Path(sequence, "imageSequence", f"{name}{extension}") for extension in (".avi", ".mp4"))
+    return folders, tuple(
+        Path(sequence, "imageSequence", f"{name}{extension}") for extension in (".avi", ".mp4")
+    )
 
 
 def _train(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[_LabelledPerson, _Filmed]:
@@ -291,7 +373,9 @@ def _train(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[_Labelled
 def _test(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[_LabelledPerson, _Filmed]:
     labels = _load_annot_data(raw / video.files[0])
     account.found = len(labels.kp_2d)
-    return labels, _Filmed(Pictures(raw, f"{video.folders[0].as_posix()}/img_{{:06d}}.jpg", first=1))
+    return labels, _Filmed(
+        Pictures(raw, f"{video.folders[0].as_posix()}/img_{{:06d}}.jpg", first=1)
+    )
 
 
 def _to_spin49(places: Doubles, skeleton: str) -> NDArray[np.float32]:
@@ -314,8 +398,12 @@ def _load_annot(file: Path, camera: int) -> _LabelledPerson:
     _require_file(file)
     cells = _cells(file, state_of(file))
     shape_2d, shape_3d = ((len(JOINTS[TRAIN]), n) for n in (2, 3))
-    kp_2d = numbers(file, f"annot2{{{camera + 1}}}", cells["annot2"][camera], (None, math.prod(shape_2d)))
-    kp_3d = numbers(file, f"annot3{{{camera + 1}}}", cells["annot3"][camera], (len(kp_2d), math.prod(shape_3d)))
+    kp_2d = numbers(
+        file, f"annot2{{{camera + 1}}}", cells["annot2"][camera], (None, math.prod(shape_2d))
+    )
+    kp_3d = numbers(
+        file, f"annot3{{{camera + 1}}}", cells["annot3"][camera], (len(kp_2d), math.prod(shape_3d))
+    )
     return _LabelledPerson(TRAIN, kp_2d.reshape(-1, *shape_2d), kp_3d.reshape(-1, *shape_3d) / 1000)
 
 
@@ -331,14 +419,17 @@ def _load_annot_data(file: Path) -> _LabelledPerson:
             "valid_frame": [(None, 1), (1, None), (None,)],
         },
     )
-    counts = {key: array.size if key == "valid_frame" else len(array) for key, array in stored.items()}
+    counts = {
+        key: array.size if key == "valid_frame" else len(array) for key, array in stored.items()
+    }
     if len(set(counts.values())) != 1:
         raise RawDataError(file, "annot2", "one row a frame everywhere", f"{counts} rows", AGAIN)
     valid = stored["valid_frame"].reshape(-1) > 0
     return _LabelledPerson(TEST, stored["annot2"][:, 0], stored["univ_annot3"][:, 0] / 1000, valid)
 
 
-# Eight videos share a file of 100 MB. Each process keeps the last one, as float32 of eight cameras: at most 60 MB.
+# Eight videos share a file of 100 MB. Each process keeps the last one, as float32 of eight cameras:
+# at most 60 MB.
 @functools.lru_cache(maxsize=1)
 def _cells(file: Path, state: tuple[int, int]) -> Mapping[str, Mapping[int, NDArray[Any]]]:  # noqa: ARG001
     """Variable -> camera -> its cell: float32 if it holds numbers, else as stored."""
@@ -347,21 +438,30 @@ def _cells(file: Path, state: tuple[int, int]) -> Mapping[str, Mapping[int, NDAr
         variables = load_mat(file, (key,), optional=("cameras",))
         stored = variables[key]
         if stored.dtype != object or stored.size != N_CAMERAS:
-            raise RawDataError(file, key, f"a cell of {N_CAMERAS} cameras", f"{stored.shape} {stored.dtype}", AGAIN)
+            raise RawDataError(
+                file, key, f"a cell of {N_CAMERAS} cameras", f"{stored.shape} {stored.dtype}", AGAIN
+            )
         _require_order(file, variables.get("cameras"))
-        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is dropped as not finite
+        # what float32 cannot hold becomes infinite, and is dropped as not finite
+        with np.errstate(over="ignore"):
             arrays = {camera: np.asarray(stored.reshape(-1)[camera]) for camera in CAMERAS}
-            cells[key] = {k: a.astype(np.float32) if a.dtype.kind in "biuf" else a for k, a in arrays.items()}
+            cells[key] = {
+                k: a.astype(np.float32) if a.dtype.kind in "biuf" else a for k, a in arrays.items()
+            }
     return cells
 
 
 def _require_order(file: Path, cameras: NDArray[Any] | None) -> None:
-    """Raise RawDataError unless `cameras`, if present, counts from 0 or 1: row k of a cell is camera k."""
+    """Raise RawDataError unless `cameras`, if present, counts from 0 or 1: row k of a cell is
+    camera k.
+    """
     if cameras is None or cameras.dtype.kind not in "biuf" or cameras.size != N_CAMERAS:
         return
     order = cameras.reshape(-1).astype(np.float64)
     if order[0] not in (0, 1) or (np.diff(order) != 1).any():
-        raise RawDataError(file, "cameras", f"cameras 0 to {N_CAMERAS - 1} in order", str(order.tolist()), AGAIN)
+        raise RawDataError(
+            file, "cameras", f"cameras 0 to {N_CAMERAS - 1} in order", str(order.tolist()), AGAIN
+        )
 
 
 def _require_file(file: Path) -> None:

@@ -1,9 +1,10 @@
-"""Penn Action: 2,326 videos of one person each, 13 joints labelled by hand.  [raw -> tracks] -> features -> windows
+"""Penn Action: 2,326 videos of one person each, 13 joints labelled by hand.  [raw -> tracks] ->
+features -> windows
 
 Zhang, Zhu, Derpanis: From Actemes to Action, ICCV 2013.
 
-    labels/<0001..2326>.mat            x, y, visibility (frames, 13); train 1 or -1; dimensions: height, width, frames
-    frames/<0001..2326>/<000001..>.jpg
+    labels/<0001..2326>.mat            x, y, visibility (frames, 13); train 1 or -1; dimensions:
+    height, width, frames frames/<0001..2326>/<000001..>.jpg
 """
 
 from __future__ import annotations
@@ -46,7 +47,9 @@ UNPACK: Final = f"Unpack {ARCHIVE} again."
 
 @dataclass(frozen=True)
 class PennAction(Dataset):
-    """One track per video. Coordinates are MATLAB's, 1-based, kept as stored; the release has no frame rate."""
+    """One track per video. Coordinates are MATLAB's, 1-based, kept as stored; the release has no
+    frame rate.
+    """
 
     name: ClassVar[str] = "penn_action"
     splits: ClassVar[tuple[str, ...]] = ("train", "test")
@@ -65,13 +68,19 @@ class PennAction(Dataset):
     }
 
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:  # only the label has the split
-        labels, frames = raw / "labels", raw / "frames"
-        for folder, content in ((labels, "<0001>.mat label files"), (frames, "<0001>/<000001>.jpg pictures")):
+        labels = raw / "labels"
+        frames = raw / "frames"
+        for folder, content in (
+            (labels, "<0001>.mat label files"),
+            (frames, "<0001>/<000001>.jpg pictures"),
+        ):
             if not folder.is_dir():
                 do = f"Point the raw folder at the unpacked {ARCHIVE}."
                 place, found = (folder, "none") if raw.is_dir() else (raw, "no such folder")
                 raise RawDataError(place, "folder", f"a folder with {content}", found, do)
-        names = {file.stem for file in labels.glob("*.mat")} | {entry.name for entry in frames.iterdir()}
+        names = {file.stem for file in labels.glob("*.mat")} | {
+            entry.name for entry in frames.iterdir()
+        }
         return [
             RawVideo(name, files=(Path(f"labels/{name}.mat"),), folders=(Path(f"frames/{name}"),))
             for name in sorted(names)
@@ -85,11 +94,15 @@ class PennAction(Dataset):
             return 0
         return int(stated.flat[0]) if stated.size == 1 and stated.dtype.kind in "iuf" else 0
 
-    def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None) -> Sequence[Track]:
+    def read(
+        self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None
+    ) -> Sequence[Track]:
         file = raw / video.files[0]
         if not file.is_file():
             raise RawDataError(file, "file", "labels", "only images", UNPACK, reason="no_label")
-        label = load_mat(file, ("x", "y", "visibility", "train"), optional=("nframes", "dimensions"))
+        label = load_mat(
+            file, ("x", "y", "visibility", "train"), optional=("nframes", "dimensions")
+        )
         train = numbers(file, "train", label["train"].reshape(-1), (1,))[0]
         if train not in SPLIT_OF:
             raise RawDataError(file, "train", "1 or -1", str(train), UNPACK)
@@ -104,8 +117,11 @@ class PennAction(Dataset):
             # If the images have the size that the label states, joints outside are the release's.
             require_in_pictures(file, kp_2d, pictures, size)
         else:
-            require_in_picture(file, kp_2d, (round(size[0]), round(size[1])), do=SAME_SIZE)  # joints in metres
-            require_size(pictures, size, file, f"{UNPACK[:-1]}, without resizing images.", tolerance=RESIZED)
+            # joints in metres
+            require_in_picture(file, kp_2d, (round(size[0]), round(size[1])), do=SAME_SIZE)
+            require_size(
+                pictures, size, file, f"{UNPACK[:-1]}, without resizing images.", tolerance=RESIZED
+            )
         boxes, empty, degenerate = tight_boxes(kp_2d)
         reasons = {
             "no_picture": ~frames_there(pictures, len(kp_2d), account, extracted=False),
@@ -128,7 +144,9 @@ class PennAction(Dataset):
 
 
 def _keypoints(file: Path, label: dict[str, NDArray[np.generic]]) -> Doubles:
-    """(frames, 13, 3) x px, y px, 1 where visible. Invisible joints mostly have coordinates, too."""
+    """(frames, 13, 3) x px, y px, 1 where visible. Invisible joints mostly have coordinates,
+    too.
+    """
     x = numbers(file, "x", label["x"], (None, N_JOINTS))
     y = numbers(file, "y", label["y"], (len(x), N_JOINTS))
     visible = numbers(file, "visibility", label["visibility"], (len(x), N_JOINTS)) > 0
@@ -146,7 +164,9 @@ def _note_contradictions(
     def read_values(key: str, n: int) -> list[float]:
         """The `n` numbers under a key; none, and a note, for other content."""
         try:
-            values = numbers(file, key, label[key].reshape(-1), (n,)) if key in label else np.empty(0)
+            values = (
+                numbers(file, key, label[key].reshape(-1), (n,)) if key in label else np.empty(0)
+            )
         except RawDataError as error:
             account.notes.append(f"not used: {error}")
             return []
@@ -160,8 +180,12 @@ def _note_contradictions(
             account.notes.append(f"nframes is {n_frames:.10g}, {len(kp_2d)} frames are labelled")
     if size := read_values("dimensions", 3):  # four videos have coordinates at another scale
         height, width, _ = size
-        x, y, visible = kp_2d[..., 0], kp_2d[..., 1], kp_2d[..., 2] > 0
+        x = kp_2d[..., 0]
+        y = kp_2d[..., 1]
+        visible = kp_2d[..., 2] > 0
         if n := int((visible & ((x < 0) | (y < 0) | (x > width + 1) | (y > height + 1))).sum()):
-            account.notes.append(f"{n} visible joints are outside the {width:.0f} x {height:.0f} picture")
+            account.notes.append(
+                f"{n} visible joints are outside the {width:.0f} x {height:.0f} picture"
+            )
         return (width, height), n
     return None, 0

@@ -1,7 +1,9 @@
-"""The frames of a video, and checks that labels belong to them.  [raw pixels] -> tracks -> features -> windows
+"""The frames of a video, and checks that labels belong to them.  [raw pixels] -> tracks -> features
+-> windows
 
-MPI-INF-3DHP and Human3.6M are videos, from which people extract images under their own names. Only the names decide
-which images there are and how they are numbered. For videos, frames that decode count, not the header.
+MPI-INF-3DHP and Human3.6M are videos, from which people extract images under their own names. Only
+the names decide which images there are and how they are numbered. For videos, frames that decode
+count, not the header.
 """
 
 from __future__ import annotations
@@ -33,20 +35,31 @@ SHOWN: Final = 6  # joints of a person whose height counts
 MOST_PERSONS_OUTSIDE: Final = 0.1  # of the persons: all their joints outside
 SOME: Final = 0.02  # of the joints: no more than wild ones
 SMALLEST: Final = 4.0  # px, height or width of the median person
-SAME_VIDEO: Final = "Run the detector on this very file, on every frame of it, into an empty folder, and write pixels."
-IN_PIXELS: Final = "Write the joints of a 2D detector, in pixels of the clip, not those of a pose lifter."
+SAME_VIDEO: Final = (
+    "Run the detector on this very file, on every frame of it, into an empty folder, and "
+    "write pixels."
+)
+IN_PIXELS: Final = (
+    "Write the joints of a 2D detector, in pixels of the clip, not those of a pose lifter."
+)
 SAME_SIZE: Final = "Use the release's own frames for its labels, without resizing them."
 FROM_0: Final = "Count frames from 0: the first frame is 0."
 CUT_AGAIN: Final = "Encode the video again (ffmpeg without -c copy), and make labels of the result."
 
 
-def inputs(raw: Path, folders: Sequence[Path], videos: Sequence[Path]) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
-    """(files, folders) below `raw` that decide where the pixels are, for a `RawVideo`. Opens nothing.
+def inputs(
+    raw: Path, folders: Sequence[Path], videos: Sequence[Path]
+) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+    """(files, folders) below `raw` that decide where the pixels are, for a `RawVideo`. Opens
+    nothing.
 
-    `folders` and `videos` are the candidates, the preferred one first. Video files are ignored if a folder has images.
+    `folders` and `videos` are the candidates, the preferred one first. Video files are ignored if a
+    folder has images.
     """
     present = tuple(folder for folder in folders if (raw / folder).is_dir())
-    if any(match_numbered(entry.name) for folder in present for entry in scan_folder(raw / folder, {})):
+    if any(
+        match_numbered(entry.name) for folder in present for entry in scan_folder(raw / folder, {})
+    ):
         return (), present
     return tuple(video for video in videos if (raw / video).is_file()), present
 
@@ -54,34 +67,42 @@ def inputs(raw: Path, folders: Sequence[Path], videos: Sequence[Path]) -> tuple[
 def pictures_or_video(
     raw: Path, folders: Sequence[Path], videos: Sequence[Path], account: VideoAccount
 ) -> Pictures | Video:
-    """The frames of a video: the first of `folders` with images, else the first of `videos` that exists.
+    """The frames of a video: the first of `folders` with images, else the first of `videos` that
+    exists.
 
-    All paths are below `raw`. Other candidates are noted as unused. Opens nothing. Raises RawDataError (`no_picture`)
-    if there is neither.
+    All paths are below `raw`. Other candidates are noted as unused. Opens nothing. Raises
+    RawDataError (`no_picture`) if there is neither.
     """
     pictures = [found for folder in folders if (found := picture_pattern(raw, folder)) is not None]
     files = [video for video in videos if (raw / video).is_file()]
     if not pictures and not files:
         places = " or ".join(path.as_posix() for path in (*folders, *videos))
-        expected, do = f"numbered jpg or png files, or a video: {places}", "Extract the images, or unpack the videos."
+        expected = f"numbered jpg or png files, or a video: {places}"
+        do = "Extract the images, or unpack the videos."
         place = raw / folders[0] if folders else raw
         raise RawDataError(place, "pictures", expected, "neither", do, reason="no_picture")
     used, *unused = [found.place.relative_to(raw) for found in pictures] + files
-    account.notes.extend(f"{other.as_posix()} is not used: {used.as_posix()} is" for other in unused)
+    account.notes.extend(
+        f"{other.as_posix()} is not used: {used.as_posix()} is" for other in unused
+    )
     return pictures[0] if pictures else Video(raw, files[0].as_posix())
 
 
-def frames_there(source: Pictures | Video, n_labels: int, account: VideoAccount, *, extracted: bool = True) -> Bools:
-    """(n_labels,) labelled frames with an image; for a video, those up to its end, of which `lost_frames` has none.
+def frames_there(
+    source: Pictures | Video, n_labels: int, account: VideoAccount, *, extracted: bool = True
+) -> Bools:
+    """(n_labels,) labelled frames with an image; for a video, those up to its end, of which
+    `lost_frames` has none.
 
-    Differences are noted; counting them is up to the reader. Raises RawDataError: `no_picture` without any image;
-    `frame_count_mismatch` if the numbers of frames and labels are multiples of each other (another frame rate; not
-    checked for images of the release, `extracted` False), or if labelled frames that the video's header states do not
-    decode.
+    Differences are noted; counting them is up to the reader. Raises RawDataError: `no_picture`
+    without any image; `frame_count_mismatch` if the numbers of frames and labels are multiples of
+    each other (another frame rate; not checked for images of the release, `extracted` False), or if
+    labelled frames that the video's header states do not decode.
     """
     if isinstance(source, Pictures):
         indices = source.indices()
-        n_there, n_beyond = len(indices), int((indices >= n_labels).sum())
+        n_there = len(indices)
+        n_beyond = int((indices >= n_labels).sum())
         has_picture = np.isin(np.arange(n_labels), indices)
     else:
         n_there = source.count_frames()
@@ -97,11 +118,15 @@ def frames_there(source: Pictures | Video, n_labels: int, account: VideoAccount,
     if extracted:
         require_rate(source, n_labels)
     if n_beyond:
-        account.notes.append(f"{n_labels} frames are labelled, {n_there} are there: the last {n_beyond} not used")
+        account.notes.append(
+            f"{n_labels} frames are labelled, {n_there} are there: the last {n_beyond} not used"
+        )
     if absent := int((~has_picture).sum()):
         first = int(np.argmin(has_picture))
         name = source.path(first).name if isinstance(source, Pictures) else f"frame {first}"
-        account.notes.append(f"{absent} of {n_labels} labelled frames have no picture, the first is {name}")
+        account.notes.append(
+            f"{absent} of {n_labels} labelled frames have no picture, the first is {name}"
+        )
     return has_picture
 
 
@@ -113,13 +138,18 @@ def lost_frames(source: Pictures | Video, n_labels: int) -> Bools:
 
 def no_pictures(folder: Path, expected: str, do: str) -> RawDataError:
     """The error for a folder without the expected images; it names a file of another name."""
-    others = sorted(entry.name for entry in scan_folder(folder, {}) if not entry.name.startswith("."))
-    found = f"none, but {len(others):,} files of other names, such as {others[0]}" if others else "none"
+    others = sorted(
+        entry.name for entry in scan_folder(folder, {}) if not entry.name.startswith(".")
+    )
+    found = (
+        f"none, but {len(others):,} files of other names, such as {others[0]}" if others else "none"
+    )
     return RawDataError(folder, "pictures", expected, found, do, reason="no_picture")
 
 
 def require_rate(source: Pictures | Video, n_labels: int, *, whole: bool = False) -> None:
-    """Refuse frames at another rate than their labels: numbered from 1 on, each would get a label of another time.
+    """Refuse frames at another rate than their labels: numbered from 1 on, each would get a label
+    of another time.
 
     Args:
         source: its frames count up to the last one.
@@ -131,13 +161,22 @@ def require_rate(source: Pictures | Video, n_labels: int, *, whole: bool = False
     """
     n_reached = source.count_frames()
     is_multiple = _other_rate(n_reached, n_labels)
-    has_gaps = isinstance(source, Pictures) and len(source.indices()) < n_reached  # images keep their own numbers
+    # images keep their own numbers
+    has_gaps = isinstance(source, Pictures) and len(source.indices()) < n_reached
     ends_early = whole and not has_gaps and n_reached < LEAST_SHARE * n_labels
     if is_multiple or ends_early:
-        what = "frames at another rate" if is_multiple else "frames at another rate, or not all of them"
+        what = (
+            "frames at another rate"
+            if is_multiple
+            else "frames at another rate, or not all of them"
+        )
         do = "Extract every frame of the video, without a frame rate"
         do += "." if is_multiple else "; or unpack the rest."
-        refuse(other_frames(source.place, f"one for each of {n_labels} labels", f"{n_reached}: {what}", do))
+        refuse(
+            other_frames(
+                source.place, f"one for each of {n_labels} labels", f"{n_reached}: {what}", do
+            )
+        )
 
 
 def require_size(
@@ -148,12 +187,14 @@ def require_size(
     intrinsics: Floats | None = None,
     tolerance: float = 0,
 ) -> None:
-    """Refuse frames of another (width, height) in px than their labels state (`other_picture_size`).
+    """Refuse frames of another (width, height) in px than their labels state
+    (`other_picture_size`).
 
-    size: None if the labels do not state it. intrinsics: (3, 3) px, refused if their principal point is far from the
-    image's centre. tolerance: accepted share of `size`.
+    size: None if the labels do not state it. intrinsics: (3, 3) px, refused if their principal
+    point is far from the image's centre. tolerance: accepted share of `size`.
     """
-    there, reason = _size(source), "other_picture_size"
+    there = _size(source)
+    reason = "other_picture_size"
     if there is None:
         return
     found = f"{there[0]} x {there[1]}"
@@ -163,7 +204,11 @@ def require_size(
     elif intrinsics is not None and (np.abs(intrinsics[:2, 2] / there - 0.5) > OFF_CENTRE).any():
         expected = f"a principal point near the centre of images of {found} px"
         point = ", ".join(f"{value:.10g}" for value in intrinsics[:2, 2])
-        refuse(RawDataError(labels, "intrinsics", expected, f"a camera with one at ({point})", do, reason=reason))
+        refuse(
+            RawDataError(
+                labels, "intrinsics", expected, f"a camera with one at ({point})", do, reason=reason
+            )
+        )
 
 
 def _size(source: Pictures | Video) -> tuple[int, int] | None:
@@ -174,7 +219,12 @@ def _size(source: Pictures | Video) -> tuple[int, int] | None:
 
 
 def require_frames(
-    labels: Path, source: Pictures | Video, frames: Sequence[int], account: VideoAccount, *, every: bool = False
+    labels: Path,
+    source: Pictures | Video,
+    frames: Sequence[int],
+    account: VideoAccount,
+    *,
+    every: bool = False,
 ) -> None:
     """Refuse labels of other frames than those that decode, whatever the video's header states.
 
@@ -189,20 +239,34 @@ def require_frames(
     """
     if not len(frames):
         return
-    n_decoded, first, last = source.count_frames(), int(frames[0]), int(frames[-1])
+    n_decoded = source.count_frames()
+    first = int(frames[0])
+    last = int(frames[-1])
     steps, times = np.unique(np.diff(frames), return_counts=True)
     if len(frames) >= FEWEST and steps[0] > 1 and times[0] > len(frames) / 2:
         account.notes.append(f"labels of one frame in {steps[0]}, from {first} to {last}")
     elif len(frames) == last + 1 - first and 4 * (last + 1) <= 3 * n_decoded:
         rate = round(n_decoded / len(frames))
-        hint = f", one in {rate}: are they of another frame rate?" if abs(n_decoded / rate - len(frames)) <= 1 else ""
+        hint = (
+            f", one in {rate}: are they of another frame rate?"
+            if abs(n_decoded / rate - len(frames)) <= 1
+            else ""
+        )
         account.notes.append(f"labels of the frames {first} to {last} alone, of {n_decoded}{hint}")
     elif 2 * len(frames) <= last + 1 - first:
-        account.notes.append(f"labels of {len(frames)} of the frames {first} to {last}: the others have none")
+        account.notes.append(
+            f"labels of {len(frames)} of the frames {first} to {last}: the others have none"
+        )
     if last == n_decoded and first > 0:
         actual = f"frames {first} to {last}, counted from 1"
-        refuse(other_frames(labels, f"frames 0 to {n_decoded - 1}, which {source.place} has", actual, FROM_0))
-    elif last >= n_decoded and isinstance(source, Video) and n_decoded + _n_not_shown(source) > last:
+        refuse(
+            other_frames(
+                labels, f"frames 0 to {n_decoded - 1}, which {source.place} has", actual, FROM_0
+            )
+        )
+    elif (
+        last >= n_decoded and isinstance(source, Video) and n_decoded + _n_not_shown(source) > last
+    ):
         refuse(_hidden(labels, source, n_decoded, f"labels up to frame {last}"))
     elif last >= n_decoded or (every and last + 1 < n_decoded - MOST_LOST):
         expected = f"labels of the {n_decoded} frames of {source.place}"
@@ -210,14 +274,17 @@ def require_frames(
         refuse(other_frames(labels, expected, f"labels up to frame {last}", do))
     elif first == 1 and len(frames) == last:
         account.notes.append(
-            f"labels of the frames 1 to {last}, of {n_decoded}: if they are counted from 1, correct that"
+            f"labels of the frames 1 to {last}, of {n_decoded}: if they are counted from 1, "
+            "correct that"
         )
     if isinstance(source, Video):
         _note_hidden(source, account)
 
 
 def _n_not_shown(video: Video) -> int:
-    """Number of frames that the header states and that are not shown; 0 for one or two at the end of a video."""
+    """Number of frames that the header states and that are not shown; 0 for one or two at the end
+    of a video.
+    """
     if not video.count_frames():
         return 0
     record = video.record()
@@ -233,7 +300,8 @@ def _note_hidden(video: Video, account: VideoAccount) -> None:
     if record.n_hidden:
         stored = record.n_frames + record.n_hidden
         account.notes.append(
-            f"the edit list hides {record.n_hidden} of {stored} frames: labels count those that are shown"
+            f"the edit list hides {record.n_hidden} of {stored} frames: labels count those that "
+            "are shown"
         )
 
 
@@ -272,8 +340,8 @@ def require_in_picture(
         do: advice, unless the cause tells it.
 
     Raises:
-        RawDataError: `keypoints_outside`: all are within 2 px of the corner, most joints or every tenth person are
-            outside the image, or persons are under `SMALLEST` px.
+        RawDataError: `keypoints_outside`: all are within 2 px of the corner, most joints or every
+            tenth person are outside the image, or persons are under `SMALLEST` px.
     """
     shown = (keypoints[..., 2] > 0) & np.isfinite(keypoints).all(axis=-1)
     points = keypoints[shown][:, :2]
@@ -287,7 +355,8 @@ def require_in_picture(
     side = float(np.median((high - low).max(axis=1))) if len(low) else np.inf
     normalised = reach.max() <= 2 and min(size) > 4 and len(points) >= FEWEST // 3
     if not normalised and (
-        len(points) < FEWEST or (outside <= most and gone <= MOST_PERSONS_OUTSIDE and side >= SMALLEST)
+        len(points) < FEWEST
+        or (outside <= most and gone <= MOST_PERSONS_OUTSIDE and side >= SMALLEST)
     ):
         return
     kind = "boxes" if boxes else "joints"
@@ -304,7 +373,16 @@ def require_in_picture(
         advice = do
     expected = f"{kind} in pixels of the {size[0]} x {size[1]} image"
     actual = f"{kind} up to ({reach[0]:.4g}, {reach[1]:.4g}), {cause}"
-    refuse(RawDataError(labels, kind if boxes else "keypoints", expected, actual, advice, reason="keypoints_outside"))
+    refuse(
+        RawDataError(
+            labels,
+            kind if boxes else "keypoints",
+            expected,
+            actual,
+            advice,
+            reason="keypoints_outside",
+        )
+    )
 
 
 def _share_or_metres(points: Floats, size: tuple[int, int], *, boxes: bool) -> tuple[str, str]:
@@ -326,16 +404,23 @@ def _far_outside(points: Floats, size: tuple[int, int]) -> Bools:
 
 
 def require_in_pictures(
-    labels: Path, keypoints: Floats, source: Pictures | Video, stated: tuple[float, float] | None = None
+    labels: Path,
+    keypoints: Floats,
+    source: Pictures | Video,
+    stated: tuple[float, float] | None = None,
 ) -> None:
-    """`require_in_picture` for the images' width and height, unless the labels have `stated` them."""
+    """`require_in_picture` for the images' width and height, unless the labels have `stated`
+    them.
+    """
     size = _size(source)
     if size is not None and size != stated:
         require_in_picture(labels, keypoints, size, do=SAME_SIZE)
 
 
 def _other_rate(n_there: int, n_labels: int) -> bool:
-    """Whether one count of frames is a multiple of the other, to one frame; False for short videos."""
+    """Whether one count of frames is a multiple of the other, to one frame; False for short
+    videos.
+    """
     few, many = sorted((n_there, n_labels))
     if few == 0 or many < MIN_COMPARED:
         return False

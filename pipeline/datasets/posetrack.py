@@ -1,10 +1,12 @@
-"""PoseTrack 2018 and PoseTrack21: videos of many people, joints and identities labelled.  [raw -> tracks] -> features
+"""PoseTrack 2018 and PoseTrack21: videos of many people, joints and identities labelled.  [raw ->
+tracks] -> features
 
-Andriluka et al.: PoseTrack: A Benchmark for Human Pose Estimation and Tracking, CVPR 2018. Doering et al.: PoseTrack21:
-A Dataset for Person Search, Multi-Object Tracking and Multi-Person Pose Tracking, CVPR 2022.
+Andriluka et al.: PoseTrack: A Benchmark for Human Pose Estimation and Tracking, CVPR 2018. Doering
+et al.: PoseTrack21: A Dataset for Person Search, Multi-Object Tracking and Multi-Person Pose
+Tracking, CVPR 2022.
 
-    posetrack_data/annotations/<split>/<seq>.json     of 2018, or annotations/<split>/<seq>.json: COCO's form, more keys
-    posetrack_data/<split>/<seq>.json                 of PoseTrack21
+    posetrack_data/annotations/<split>/<seq>.json     of 2018, or annotations/<split>/<seq>.json:
+    COCO's form, more keys posetrack_data/<split>/<seq>.json                 of PoseTrack21
     images/<split>/<seq>/<000000>.jpg                 of both
 """
 
@@ -43,7 +45,8 @@ ANNOTATIONS: Final = (*OFFICIAL, POSETRACK21)  # the first that has a sequence i
 LABELS: Final = "posetrack21_annotations.zip (or 2018's posetrack18_v0.45_public_labels.tar.gz)"
 PICTURES: Final = "posetrack18_images.tar.aa to .ar"
 TODAY: Final = (
-    "posetrack.net has been offline since 2022: sign the agreement of github.com/anDoer/PoseTrack21. Its "
+    "posetrack.net has been offline since 2022: sign the agreement of "
+    "github.com/anDoer/PoseTrack21. Its "
     "download_dataset.py then fetches its labels and 2018's images, unchanged."
 )
 UNPACK: Final = f"Unpack {LABELS} and {PICTURES} again. {TODAY}"
@@ -53,7 +56,8 @@ BOX_FACTOR: Final = 0.8  # of that box, so 0.8 * 1.3 = 1.04 of the joints' exten
 MIN_SIDE_PX: Final = 1.0
 MAX_PX: Final = 1e5  # ten times any picture: some of the release's boxes begin at minus a million
 MAX_NAME: Final = 4096  # characters: as long as a path can be
-# The last number of a name counts the frames. Braces would be taken for a number in an image pattern.
+# The last number of a name counts the frames. Braces would be taken for a number in an image
+# pattern.
 _NUMBERED: Final = re.compile(r"(?P<before>[^{}]*?)(?P<digits>[0-9]{1,12})(?P<after>\.[A-Za-z]+)")
 MISSING: Final[tuple[object, ...]] = (None, [])  # how the release writes an unknown value
 OURS: Final[Mapping[str, str]] = {  # the release's names of joints -> spin49's
@@ -72,7 +76,9 @@ def _parts(split: str, what: str, annotated: int, filmed: int) -> tuple[ReleaseP
     annotations = tuple(f"{folder}/{split}/<sequence>.json" for folder in ANNOTATIONS)
     return (
         ReleasePart(f"{what} annotations", annotations, f"{LABELS}. {TODAY}", (split,), annotated),
-        ReleasePart(f"{what} pictures", (f"images/{split}/<sequence>/",), PICTURES, (split,), filmed),
+        ReleasePart(
+            f"{what} pictures", (f"images/{split}/<sequence>/",), PICTURES, (split,), filmed
+        ),
     )
 
 
@@ -80,17 +86,19 @@ def _parts(split: str, what: str, annotated: int, filmed: int) -> tuple[ReleaseP
 class PoseTrack(Dataset):
     """One track per person (`track_id`) of a sequence. The releases have no frame rate.
 
-    Boxes are squares of 1.04 times the longer side of the annotated joints' extent: 0.8 of 2018's `bbox`, which adds
-    15 % of the extent on every side (measured on a file of 2018). `bbox` of PoseTrack21 is drawn by hand, and not used.
+    Boxes are squares of 1.04 times the longer side of the annotated joints' extent: 0.8 of 2018's
+    `bbox`, which adds 15 % of the extent on every side (measured on a file of 2018). `bbox` of
+    PoseTrack21 is drawn by hand, and not used.
     """
 
     name: ClassVar[str] = "posetrack"
     splits: ClassVar[tuple[str, ...]] = ("train", "val")
     version: ClassVar[int] = 2  # 2: PoseTrack21's labels are known in any folder
     page: ClassVar[str] = "https://github.com/anDoer/PoseTrack21"
-    harmless: ClassVar[frozenset[str]] = frozenset({"no_annotations"})  # more was filmed than annotated
-    # Annotated sequences of the labels v0.45; v0.2 had 74 for val (lighttrack's issue 16). Users counted 792 and 170
-    # folders of images (poseval's issue 32): 199 of train have no annotations.
+    # more was filmed than annotated
+    harmless: ClassVar[frozenset[str]] = frozenset({"no_annotations"})
+    # Annotated sequences of the labels v0.45; v0.2 had 74 for val (lighttrack's issue 16). Users
+    # counted 792 and 170 folders of images (poseval's issue 32): 199 of train have no annotations.
     parts: ClassVar[tuple[ReleasePart, ...]] = (
         *_parts("train", "training", 593, 792),
         *_parts("val", "validation", 170, 170),
@@ -100,10 +108,14 @@ class PoseTrack(Dataset):
     )
     has_image_folders: ClassVar[bool] = True
     recording: ClassVar[str] = "sequence"
-    totals: ClassVar[Mapping[str, Totals]] = {"train": Totals(about=166_000), "val": Totals(170, about=47_000)}
+    totals: ClassVar[Mapping[str, Totals]] = {
+        "train": Totals(about=166_000),
+        "val": Totals(170, about=47_000),
+    }
 
     def origin(self, video: str) -> Origin:
-        """A sequence by its number and source, in any split. The name does not tell the video it was cut from.
+        """A sequence by its number and source, in any split. The name does not tell the video it
+        was cut from.
 
         >>> PoseTrack().origin("000342_mpii_test")
         Origin(subject=None, recording='000342_mpii')
@@ -115,14 +127,19 @@ class PoseTrack(Dataset):
         if not pictures.is_dir():
             expected = "a folder with <seq>/<000000>.jpg pictures"
             raise RawDataError(pictures, "folder", expected, "none", f"Unpack {PICTURES}. {TODAY}")
-        files: dict[str, list[Path]] = {entry.name: [] for entry in pictures.iterdir() if entry.is_dir()}
+        files: dict[str, list[Path]] = {
+            entry.name: [] for entry in pictures.iterdir() if entry.is_dir()
+        }
         folders = [Path(folder, split) for folder in ANNOTATIONS]
-        annotated = [f / file.name for f in folders for file in sorted((raw / f).glob("[!.]*.json"))]
+        annotated = [
+            f / file.name for f in folders for file in sorted((raw / f).glob("[!.]*.json"))
+        ]
         if not annotated:
             expected = " or ".join(f"{folder}/{split}/<seq>.json" for folder in ANNOTATIONS)
             raise RawDataError(raw, "annotations", expected, "none", f"Unpack {LABELS}. {TODAY}")
         for file in annotated:
-            if not _unpacks_of_21(file) or not files.get(file.stem):  # PoseTrack21's beside 2018's change nothing
+            # PoseTrack21's beside 2018's change nothing
+            if not _unpacks_of_21(file) or not files.get(file.stem):
                 files.setdefault(file.stem, []).append(file)
         return [
             RawVideo(name, files=tuple(files[name]), folders=(Path("images", split, name),))
@@ -133,21 +150,38 @@ class PoseTrack(Dataset):
     def unused_labels(self, raw: Path, split: str) -> str:
         unused = raw / POSETRACK21 / split
         names = {file.name for file in unused.glob("[!.]*.json")}
-        both = names.intersection(file.name for folder in OFFICIAL for file in (raw / folder / split).glob("*.json"))
-        sequences = f"{count(len(both), 'sequence')} with labels of PoseTrack 2018 and of PoseTrack21"
+        both = names.intersection(
+            file.name for folder in OFFICIAL for file in (raw / folder / split).glob("*.json")
+        )
+        sequences = (
+            f"{count(len(both), 'sequence')} with labels of PoseTrack 2018 and of PoseTrack21"
+        )
         return f"{sequences}: those of 2018 count, those in {unused} do not" if both else ""
 
     def stated_images(self, raw: Path, video: RawVideo) -> int:
-        """The number of images that the labels list, by their bytes: JSON takes ten times as long."""
+        """The number of images that the labels list, by their bytes: JSON takes ten times as
+        long.
+        """
         return sum(read_regular(raw / file).count(b'"file_name"') for file in video.files[:1])
 
-    def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None) -> Sequence[Track]:
+    def read(
+        self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None
+    ) -> Sequence[Track]:
         if not video.files:
-            account.reject("no_annotations", f"{raw / video.folders[0]}: there are pictures, but no annotations")
+            account.reject(
+                "no_annotations",
+                f"{raw / video.folders[0]}: there are pictures, but no annotations",
+            )
             return []
         file = video.files[0]
-        others = (path for folder in ANNOTATIONS if (path := Path(folder, split, file.name)) != file)
-        account.notes.extend(f"{p.as_posix()} is not used: {file.as_posix()} is" for p in others if (raw / p).is_file())
+        others = (
+            path for folder in ANNOTATIONS if (path := Path(folder, split, file.name)) != file
+        )
+        account.notes.extend(
+            f"{p.as_posix()} is not used: {file.as_posix()} is"
+            for p in others
+            if (raw / p).is_file()
+        )
         coco = _load_coco(raw / file, in_folder_of_21=_unpacks_of_21(file))
         account.found = len(coco.annotations)
         account.notes.extend(coco.notes)
@@ -155,7 +189,8 @@ class PoseTrack(Dataset):
             account.reject("no_annotations", f"{raw / file}: no annotation in it has keypoints")
             return []
         skeleton, kp_2d = _joints(coco, account)
-        track_id, person_id = coco.track_ids(), coco.person_ids()
+        track_id = coco.track_ids()
+        person_id = coco.person_ids()
         box = boxes_with_margin(kp_2d, BOX_MARGIN) if coco.of_21 else coco.boxes()
         pictures, frame_of_picture, problems = _pictures(raw, raw / file, coco.file_names, account)
         if pictures.place != raw / video.folders[0]:
@@ -163,19 +198,25 @@ class PoseTrack(Dataset):
             account.notes.append(f"its pictures are in {where}: changes there are not noticed")
         do = f"Unpack {LABELS} and {PICTURES} again, without resizing images. {TODAY}"
         require_size(pictures, coco.size, raw / file, do, tolerance=RESIZED)
-        frame_index, side = frame_of_picture[coco.picture], box[:, 2:]
+        frame_index = frame_of_picture[coco.picture]
+        side = box[:, 2:]
         n_seen = (kp_2d[..., 2] > 0).sum(axis=1)
         reasons = {
             **{reason: applies[coco.picture] for reason, applies in problems.items()},
             "no_keypoints" if coco.of_21 else "no_visible_joint": n_seen == 0,
-            "degenerate_box": np.isnan(box).any(axis=1) | (side <= 0).any(axis=1) | (side.max(axis=1) < MIN_SIDE_PX),
+            "degenerate_box": np.isnan(box).any(axis=1)
+            | (side <= 0).any(axis=1)
+            | (side.max(axis=1) < MIN_SIDE_PX),
             "huge_box": (np.abs(box) > MAX_PX).any(axis=1),
         }
         kept = account.drop_rows(reasons)
-        # Of one person's annotations in one image, the one with most joints is kept, of equal ones the file's first.
+        # Of one person's annotations in one image, the one with most joints is kept, of equal ones
+        # the file's first.
         rows = np.flatnonzero(kept)
         rows = rows[np.lexsort((-n_seen[rows], frame_index[rows], track_id[rows]))]
-        again = (np.diff(track_id[rows], prepend=-1) == 0) & (np.diff(frame_index[rows], prepend=-1) == 0)
+        again = (np.diff(track_id[rows], prepend=-1) == 0) & (
+            np.diff(frame_index[rows], prepend=-1) == 0
+        )
         account.drop("duplicate_person", int(again.sum()))
         rows = rows[~again]
         tracks = []
@@ -187,10 +228,19 @@ class PoseTrack(Dataset):
             account.keep_track(len(of_person))
             kp_49 = convert(kp_2d[of_person], source=skeleton, target="spin49").astype(np.float32)
             side = box[of_person, 2:].max(axis=1, keepdims=True) * BOX_FACTOR  # the larger one
-            bbox = np.concatenate([box[of_person, :2] + box[of_person, 2:] / 2, side, side], axis=1).astype(np.float32)
+            bbox = np.concatenate(
+                [box[of_person, :2] + box[of_person, 2:] / 2, side, side], axis=1
+            ).astype(np.float32)
             index = frame_index[of_person]
             track = self.track(
-                split, video, person, fps=math.nan, frame_index=index, bbox=bbox, kp_2d=kp_49, frames=pictures
+                split,
+                video,
+                person,
+                fps=math.nan,
+                frame_index=index,
+                bbox=bbox,
+                kp_2d=kp_49,
+                frames=pictures,
             )
             tracks.append(track)
             if coco.of_21:
@@ -204,7 +254,9 @@ def _unpacks_of_21(file: Path) -> bool:
 
 
 def _joints(coco: _Coco, account: VideoAccount) -> tuple[tuple[str, ...], Doubles]:
-    """The J joints in spin49's names, and (N, J, 3) px px confidence: 1, or 0 at (0, 0), where there is no joint."""
+    """The J joints in spin49's names, and (N, J, 3) px px confidence: 1, or 0 at (0, 0), where
+    there is no joint.
+    """
     names = coco.joint_names()
     if unknown := [name for name in names if name not in OURS]:
         expected = f"none but {', '.join(OURS)}"
@@ -217,14 +269,16 @@ def _joints(coco: _Coco, account: VideoAccount) -> tuple[tuple[str, ...], Double
 def _pictures(
     raw: Path, file: Path, file_names: Sequence[str], account: VideoAccount
 ) -> tuple[Pictures, Ints, dict[str, Bools]]:
-    """The labelled images, each one's frame index (F,), the number in its name, and reasons against it.
+    """The labelled images, each one's frame index (F,), the number in its name, and reasons against
+    it.
 
     The most common pattern of names is used; of equally common ones, the first.
     """
     numbered = [_parse_name(raw, file, name) for name in file_names]
     patterns = Counter(pattern for pattern, _ in numbered if pattern)
     if not patterns:
-        expected, actual = "names with a number at the end, such as 000000.jpg", kind(file_names[0])
+        expected = "names with a number at the end, such as 000000.jpg"
+        actual = kind(file_names[0])
         raise RawDataError(file, "file_name", expected, actual, UNPACK)
     pattern, n_alike = patterns.most_common(1)[0]
     pictures = Pictures(raw, pattern)
@@ -232,24 +286,32 @@ def _pictures(
     try:
         indices = pictures.indices()
     except OSError as error:  # no permission, or a name that no file system takes
-        expected, actual = "a folder that can be read", str(error.strerror)
-        raise RawDataError(pictures.place, "pictures", expected, actual, UNPACK, reason="no_picture") from error
+        expected = "a folder that can be read"
+        actual = str(error.strerror)
+        raise RawDataError(
+            pictures.place, "pictures", expected, actual, UNPACK, reason="no_picture"
+        ) from error
     misnamed = np.array([p != pattern for p, _ in numbered])
     absent = ~misnamed & ~np.isin(frame_index, indices)
     if absent.sum() == n_alike:
-        expected = f"{len(file_names)} labelled images such as {pictures.path(int(frame_index[~misnamed][0])).name}"
+        expected = (
+            f"{len(file_names)} labelled images such as "
+            f"{pictures.path(int(frame_index[~misnamed][0])).name}"
+        )
         raise no_pictures(pictures.place, expected, UNPACK)
     for applies, problem in ((misnamed, f"are not called {pattern}"), (absent, "are not there")):
         if applies.any():
             first = kind(file_names[int(applies.argmax())])
             account.notes.append(
-                f"{int(applies.sum())} of {len(file_names)} labelled pictures {problem}: the first has {first}"
+                f"{int(applies.sum())} of {len(file_names)} labelled pictures {problem}: the "
+                f"first has {first}"
             )
     return pictures, frame_index, {"other_file_name": misnamed, "no_picture": absent}
 
 
 def _parse_name(raw: Path, file: Path, name: str) -> tuple[str, int]:
-    """`images/val/x/000012.jpg` -> (`images/val/x/{:06d}.jpg`, 12), or ("", 0) for a name without a number.
+    """`images/val/x/000012.jpg` -> (`images/val/x/{:06d}.jpg`, 12), or ("", 0) for a name without a
+    number.
 
     Raises RawDataError (`path_outside`) for a path outside the raw folder.
     """
@@ -260,7 +322,9 @@ def _parse_name(raw: Path, file: Path, name: str) -> tuple[str, int]:
     except RawDataError as error:
         expected = f"a path below {raw}, without '..' or '\\'"
         do = f"Trust nothing in this file: download the annotations again. {TODAY}"
-        raise RawDataError(file, "file_name", expected, kind(name), do, reason="path_outside") from error
+        raise RawDataError(
+            file, "file_name", expected, kind(name), do, reason="path_outside"
+        ) from error
     match = _NUMBERED.fullmatch(str(PurePosixPath(name))) if name.isprintable() else None
     if match is None:
         return "", 0
@@ -280,13 +344,16 @@ class _Coco:
     annotations: Mapping[str, Mapping[str, Any]]  # N: key in the file -> annotation
     categories: object
     notes: list[str]  # what is not used
-    size: tuple[float, float] | None  # width and height px of the first labelled image that states them
+    # width and height px of the first labelled image that states them
+    size: tuple[float, float] | None
     of_21: bool  # of PoseTrack21, which also has people with a box alone
 
     @property
     def has_keypoints(self) -> bool:
         """Whether any annotation has keypoints; those of a test set have none."""
-        return not all(annotation.get("keypoints") in MISSING for annotation in self.annotations.values())
+        return not all(
+            annotation.get("keypoints") in MISSING for annotation in self.annotations.values()
+        )
 
     def joint_names(self) -> list[str]:
         """The file's J joint names in order, each once."""
@@ -303,12 +370,17 @@ class _Coco:
     def track_ids(self) -> Ints:
         """(N,) identities."""
         stored = {key: annotation.get("track_id") for key, annotation in self.annotations.items()}
-        return np.array([_id(self.file, f"{key}.track_id", value) for key, value in stored.items()], np.int64)
+        return np.array(
+            [_id(self.file, f"{key}.track_id", value) for key, value in stored.items()], np.int64
+        )
 
     def person_ids(self) -> list[str | None]:
         """N people, by one name in all of PoseTrack21's sequences; None in 2018's."""
         stored = {key: annotation.get("person_id") for key, annotation in self.annotations.items()}
-        return [None if v is None else str(_id(self.file, f"{key}.person_id", v)) for key, v in stored.items()]
+        return [
+            None if v is None else str(_id(self.file, f"{key}.person_id", v))
+            for key, v in stored.items()
+        ]
 
     def keypoints(self, n_joints: int) -> Doubles:
         """(N, J, 3) as stored; all 0 for an annotation without keypoints."""
@@ -321,7 +393,9 @@ class _Coco:
     def _numbers(self, name: str, absent: list[Any]) -> Doubles:
         stored = [annotation.get(name) for annotation in self.annotations.values()]
         rows = [absent if row in MISSING else row for row in stored]
-        return table(self.file, [f"{key}.{name}" for key in self.annotations], rows, len(absent), do=UNPACK)
+        return table(
+            self.file, [f"{key}.{name}" for key in self.annotations], rows, len(absent), do=UNPACK
+        )
 
 
 def _id(file: Path, key: str, value: object) -> int:
@@ -331,23 +405,29 @@ def _id(file: Path, key: str, value: object) -> int:
 
 
 def _load_coco(file: Path, *, in_folder_of_21: bool) -> _Coco:
-    """Read a video's labels. In any folder, PoseTrack21's name the people (`person_id`); 2018's do not.
+    """Read a video's labels. In any folder, PoseTrack21's name the people (`person_id`); 2018's do
+    not.
 
-    Raises RawDataError for a file that is not COCO's JSON, and for an annotation of PoseTrack21 on an image that is not
-    listed; 2018's are noted.
+    Raises RawDataError for a file that is not COCO's JSON, and for an annotation of PoseTrack21 on
+    an image that is not listed; 2018's are noted.
     """
     content = load_json(file, do=UNPACK)
     if not isinstance(content, dict):
         raise RawDataError(file, "file", "an object", kind(content), UNPACK)
     file_names: list[str] = []
     size: tuple[float, float] | None = None
-    place_of: dict[int, int | None] = {}  # image's id -> place among the labelled ones, None for any other
+    # image's id -> place among the labelled ones, None for any other
+    place_of: dict[int, int | None] = {}
     n_twice = 0
     for i, image in enumerate(records(file, "images", content.get("images"), do=UNPACK)):
-        image_id = _id(file, f"images[{i}].id", image.get("id"))  # `image_id`, in 2018 `frame_id`, is the same number
-        labelled, name = image.get("is_labeled"), image.get("file_name")
+        # `image_id`, in 2018 `frame_id`, is the same number
+        image_id = _id(file, f"images[{i}].id", image.get("id"))
+        labelled = image.get("is_labeled")
+        name = image.get("file_name")
         if not isinstance(labelled, bool) and labelled not in (0, 1):
-            raise RawDataError(file, f"images[{i}].is_labeled", "true or false", kind(labelled), UNPACK)
+            raise RawDataError(
+                file, f"images[{i}].is_labeled", "true or false", kind(labelled), UNPACK
+            )
         if image_id in place_of:
             n_twice += 1
         elif not labelled:
@@ -361,15 +441,22 @@ def _load_coco(file: Path, *, in_folder_of_21: bool) -> _Coco:
 
     listed = records(file, "annotations", content.get("annotations", []), do=UNPACK)
     of_21 = in_folder_of_21 or any("person_id" in annotation for annotation in listed)
-    ids = [_id(file, f"annotations[{i}].image_id", entry.get("image_id")) for i, entry in enumerate(listed)]
+    ids = [
+        _id(file, f"annotations[{i}].image_id", entry.get("image_id"))
+        for i, entry in enumerate(listed)
+    ]
     for i, image_id in enumerate(ids if of_21 else ()):
         if image_id not in place_of:
             expected = f"the id of one of its {len(place_of)} images"
             raise RawDataError(file, f"annotations[{i}].image_id", expected, str(image_id), UNPACK)
-    on_labelled = {i: place for i, image_id in enumerate(ids) if (place := place_of.get(image_id)) is not None}
+    on_labelled = {
+        i: place for i, image_id in enumerate(ids) if (place := place_of.get(image_id)) is not None
+    }
     notes = [f"{n_twice} pictures have the id of an earlier one: not used"] if n_twice else []
     if others := len(listed) - len(on_labelled):
-        notes.append(f"{others} annotations are on pictures that are not labelled, or not listed: not used")
+        notes.append(
+            f"{others} annotations are on pictures that are not labelled, or not listed: not used"
+        )
     return _Coco(
         file=file,
         file_names=file_names,
@@ -383,7 +470,13 @@ def _load_coco(file: Path, *, in_folder_of_21: bool) -> _Coco:
 
 
 def _stated_size(image: Mapping[str, Any]) -> tuple[float, float] | None:
-    width, height = image.get("width"), image.get("height")
-    if isinstance(width, int | float) and isinstance(height, int | float) and width > 0 and height > 0:
+    width = image.get("width")
+    height = image.get("height")
+    if (
+        isinstance(width, int | float)
+        and isinstance(height, int | float)
+        and width > 0
+        and height > 0
+    ):
         return width, height
     return None

@@ -1,6 +1,8 @@
-"""3DPW: people outdoors, filmed by a moving phone, with SMPL bodies from IMUs.  [raw -> tracks] -> features -> windows
+"""3DPW: people outdoors, filmed by a moving phone, with SMPL bodies from IMUs.  [raw -> tracks] ->
+features -> windows
 
-von Marcard et al.: Recovering Accurate 3D Human Pose in The Wild Using IMUs and a Moving Camera, ECCV 2018.
+von Marcard et al.: Recovering Accurate 3D Human Pose in The Wild Using IMUs and a Moving Camera,
+ECCV 2018.
 
     sequenceFiles/{train,validation,test}/<seq>.pkl     Python 2 pickle, one entry an actor
     imageFiles/<seq>/image_<5 digits>.jpg
@@ -44,20 +46,23 @@ MIN_LIMB_JOINTS: Final = 7  # of 12
 N_NAMED: Final = len(JOINTS["3dpw"])
 N_BETAS: Final = 10
 PER_ACTOR: Final = ("poses", "betas", "trans", "poses2d", "campose_valid", "genders")
-LABELS, PICTURES = "sequenceFiles.zip", "imageFiles.zip"
+LABELS = "sequenceFiles.zip"
+PICTURES = "imageFiles.zip"
 UNPACK: Final = f"Unpack {LABELS} and {PICTURES} again."
-SEQUENCES: Final = {"train": 24, "validation": 12, "test": 24}  # von Marcard et al., and the release's readme
+# von Marcard et al., and the release's readme
+SEQUENCES: Final = {"train": 24, "validation": 12, "test": 24}
 
 
 @dataclass(frozen=True)
 class ThreeDPW(Dataset):
     """One track per actor.
 
-    With a body model: `kp_3d` in train, `kp_3d_eval` in validation and test, and `trans`. The release's parameters were
-    fitted with gendered models.
+    With a body model: `kp_3d` in train, `kp_3d_eval` in validation and test, and `trans`. The
+    release's parameters were fitted with gendered models.
     """
 
-    model: str = "neutral"  # body of the 3D joints: neutral, as in published results, or gendered, the actor's own
+    # body of the 3D joints: neutral, as in published results, or gendered, the actor's own
+    model: str = "neutral"
 
     name: ClassVar[str] = "3dpw"
     splits: ClassVar[tuple[str, ...]] = ("train", "validation", "test")
@@ -67,17 +72,30 @@ class ThreeDPW(Dataset):
     keypoints_from: ClassVar[str] = "detected"
     parts: ClassVar[tuple[ReleasePart, ...]] = (
         *(
-            ReleasePart(f"sequences of {split}", (f"sequenceFiles/{split}/<sequence>.pkl",), LABELS, (split,), known)
+            ReleasePart(
+                f"sequences of {split}",
+                (f"sequenceFiles/{split}/<sequence>.pkl",),
+                LABELS,
+                (split,),
+                known,
+            )
             for split, known in SEQUENCES.items()
         ),
         ReleasePart(
-            "sequences' pictures", ("imageFiles/<sequence>/image_00000.jpg",), PICTURES, known=sum(SEQUENCES.values())
+            "sequences' pictures",
+            ("imageFiles/<sequence>/image_00000.jpg",),
+            PICTURES,
+            known=sum(SEQUENCES.values()),
         ),
     )
     mistakes: ClassVar[tuple[Mistake, ...]] = (
-        Mistake("sequenceFiles/*.pkl", "is in no split", "Keep the folders train, validation and test."),
         Mistake(
-            "sequenceFiles?*/", "is not read", "The release's own sequenceFiles/ is: no copy for Python 3 is needed."
+            "sequenceFiles/*.pkl", "is in no split", "Keep the folders train, validation and test."
+        ),
+        Mistake(
+            "sequenceFiles?*/",
+            "is not read",
+            "The release's own sequenceFiles/ is: no copy for Python 3 is needed.",
         ),
     )
     recording: ClassVar[str] = "sequence"
@@ -114,20 +132,30 @@ class ThreeDPW(Dataset):
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
         folder = raw / "sequenceFiles" / split
         if not folder.is_dir():
-            raise RawDataError(folder, "folder", "<seq>.pkl files", "no folder", f"Unpack {LABELS}.")
-        names = sorted(file.stem for file in folder.glob("[!.]*.pkl"))  # a Macintosh leaves ._ files
+            raise RawDataError(
+                folder, "folder", "<seq>.pkl files", "no folder", f"Unpack {LABELS}."
+            )
+        # a Macintosh leaves ._ files
+        names = sorted(file.stem for file in folder.glob("[!.]*.pkl"))
         return [
-            RawVideo(name, files=(Path(f"sequenceFiles/{split}/{name}.pkl"),), folders=(Path(f"imageFiles/{name}"),))
+            RawVideo(
+                name,
+                files=(Path(f"sequenceFiles/{split}/{name}.pkl"),),
+                folders=(Path(f"imageFiles/{name}"),),
+            )
             for name in names
         ]
 
-    def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None) -> Sequence[Track]:
+    def read(
+        self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None
+    ) -> Sequence[Track]:
         actors, notes = _load_sequence(raw / video.files[0])
         account.notes.extend(notes)
         account.found = sum(len(actor.pose) for actor in actors)
         pictures = Pictures(raw, f"imageFiles/{video.name}/image_{{:05d}}.jpg")
         has_picture = frames_there(pictures, len(actors[0].pose), account, extracted=False)
-        labels, do = raw / video.files[0], f"{UNPACK[:-1]}, without resizing images."
+        labels = raw / video.files[0]
+        do = f"{UNPACK[:-1]}, without resizing images."
         require_size(pictures, None, labels, do, actors[0].intrinsics)
         if body is None:
             account.notes.append("no body model: kp_3d, kp_3d_eval and trans are absent")
@@ -135,7 +163,9 @@ class ThreeDPW(Dataset):
         for p, actor in enumerate(actors):
             rows, bbox = _rows(actor, has_picture, account)
             if len(rows):
-                actor_body = body if body is None or self.model == "neutral" else body.of(actor.gender)
+                actor_body = (
+                    body if body is None or self.model == "neutral" else body.of(actor.gender)
+                )
                 world = actor.pose[rows], actor.betas, actor.trans[rows], actor.to_camera[rows]
                 tracks.append(
                     self.track(
@@ -145,11 +175,15 @@ class ThreeDPW(Dataset):
                         fps=FPS,
                         frame_index=rows,
                         bbox=bbox,
-                        kp_2d=convert(_limbs(actor.kp_18[rows]), source="common14", target="spin49").astype(np.float32),
+                        kp_2d=convert(
+                            _limbs(actor.kp_18[rows]), source="common14", target="spin49"
+                        ).astype(np.float32),
                         valid=actor.valid[rows],
                         gender=actor.gender,
                         crop_scale=CROP_SCALE,
-                        intrinsics=None if actor.intrinsics is None else actor.intrinsics.astype(np.float32),
+                        intrinsics=None
+                        if actor.intrinsics is None
+                        else actor.intrinsics.astype(np.float32),
                         frames=pictures,
                         extra={"extrinsics": actor.to_camera[rows].astype(np.float32)},
                         **smpl_labels(*world, actor_body, evaluation=split != "train"),
@@ -158,20 +192,25 @@ class ThreeDPW(Dataset):
         return tracks
 
 
-def _rows(actor: _Actor, has_picture: Bools, account: VideoAccount) -> tuple[Ints, NDArray[np.float32]]:
+def _rows(
+    actor: _Actor, has_picture: Bools, account: VideoAccount
+) -> tuple[Ints, NDArray[np.float32]]:
     n_frames = len(actor.pose)
     boxes, first, stop = smooth_boxes(actor.kp_18, MIN_CONFIDENCE)
     if not len(boxes):
         account.drop_track("no_detection", n_frames)
         return np.empty(0, np.int64), boxes
     row = np.arange(n_frames)
-    stored = np.concatenate([actor.pose, actor.trans, actor.to_camera.reshape(n_frames, 16)], axis=1)
+    stored = np.concatenate(
+        [actor.pose, actor.trans, actor.to_camera.reshape(n_frames, 16)], axis=1
+    )
     reasons = {
         "no_picture": ~has_picture,
         "before_first_detection": row < first,
         "after_last_detection": row >= stop,
         "too_few_visible_joints": (_limbs(actor.kp_18)[..., 2] > 0).sum(axis=1) < MIN_LIMB_JOINTS,
-        "label_not_finite": ~(np.abs(stored) < LARGEST).all(axis=1),  # comparisons with NaN are false
+        # comparisons with NaN are false
+        "label_not_finite": ~(np.abs(stored) < LARGEST).all(axis=1),
         "bad_camera": ~is_rigid(actor.to_camera),
     }
     kept = account.keep_rows(reasons)
@@ -179,7 +218,9 @@ def _rows(actor: _Actor, has_picture: Bools, account: VideoAccount) -> tuple[Int
 
 
 def _limbs(kp_18: Doubles) -> Doubles:
-    """(N, 18, 3) -> (N, 14, 3) in common14, confidence 1 above 0.3. Only the 12 limb joints are in both."""
+    """(N, 18, 3) -> (N, 14, 3) in common14, confidence 1 above 0.3. Only the 12 limb joints are in
+    both.
+    """
     named = kp_18[:, :N_NAMED].copy()
     named[..., 2] = named[..., 2] > MIN_CONFIDENCE
     return convert(named, source="3dpw", target="common14")
@@ -204,17 +245,21 @@ def _load_sequence(file: Path) -> tuple[list[_Actor], list[str]]:
 
     Raises RawDataError; `unsafe_pickle` for a file that would run code.
     """
-    sequence, notes = load_labels(file), list[str]()
+    sequence = load_labels(file)
+    notes = list[str]()
     for key in (*PER_ACTOR, "cam_poses", "cam_intrinsics"):
         if key not in sequence:
             raise RawDataError(file, key, "this key", f"only {sorted(sequence)}", UNPACK)
-    counts = {key: len(sequence[key]) if isinstance(sequence[key], list) else -1 for key in PER_ACTOR}
+    counts = {
+        key: len(sequence[key]) if isinstance(sequence[key], list) else -1 for key in PER_ACTOR
+    }
     n_actors = counts["poses"]
     if n_actors < 1 or set(counts.values()) != {n_actors}:
         raise RawDataError(file, "poses", "lists with one entry an actor", str(counts), UNPACK)
     to_camera = numbers(file, "cam_poses", sequence["cam_poses"], (None, 4, 4))
     stored = numbers(file, "cam_intrinsics", sequence["cam_intrinsics"], (3, 3))
-    intrinsics = stored if (np.abs(stored) < LARGEST).all() else None  # no other label depends on them
+    # no other label depends on them
+    intrinsics = stored if (np.abs(stored) < LARGEST).all() else None
     if intrinsics is None:
         notes.append("cam_intrinsics are not finite: not used")
     n_frames = len(to_camera)
@@ -226,10 +271,18 @@ def _load_sequence(file: Path) -> tuple[list[_Actor], list[str]]:
     for p in range(n_actors):
         gender = gender_of(sequence["genders"][p])
         if gender not in ("male", "female"):
-            raise RawDataError(file, f"genders[{p}]", "m or f", repr(str(sequence["genders"][p])), UNPACK)
+            raise RawDataError(
+                file, f"genders[{p}]", "m or f", repr(str(sequence["genders"][p])), UNPACK
+            )
         betas = array("betas", p, None)
         if len(betas) < N_BETAS or not (np.abs(betas[:N_BETAS]) < LARGEST).all():
-            raise RawDataError(file, f"betas[{p}]", f"at least {N_BETAS} finite numbers", str(betas[:N_BETAS]), UNPACK)
+            raise RawDataError(
+                file,
+                f"betas[{p}]",
+                f"at least {N_BETAS} finite numbers",
+                str(betas[:N_BETAS]),
+                UNPACK,
+            )
         kp_18, n_bad = without_non_finite(array("poses2d", p, n_frames, 3, 18).transpose(0, 2, 1))
         if n_bad:
             notes.append(f"poses2d[{p}]: {n_bad} joints are not finite: not used")

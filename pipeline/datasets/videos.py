@@ -3,9 +3,9 @@
     <any folders>/<clip>.mp4                    mp4, mov, mkv, avi, webm, m4v, mpg, mpeg or flv
     keypoints/<any folders>/<clip>.mp4.json     `python -m pipeline detect`, or another detector
 
-Names and formats of label files: `pipeline.clips.files`, `pipeline.files.formats.detections`. People are linked
-over time unless the detector tracked, never across a scene cut, and cleaned as HMMR's authors cleaned InstaVariety and
-VLOG-people (`pipeline.linking`).
+Names and formats of label files: `pipeline.clips.files`, `pipeline.files.formats.detections`.
+People are linked over time unless the detector tracked, never across a scene cut, and cleaned as
+HMMR's authors cleaned InstaVariety and VLOG-people (`pipeline.linking`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ from pipeline.track import Track
 if TYPE_CHECKING:
     from pipeline.body import Body
 
-FOLDERS: Final = {"train": "train", "val": "val", "validation": "val", "test": "test"}  # name of a top folder -> split
+# name of a top folder -> split
+FOLDERS: Final = {"train": "train", "val": "val", "validation": "val", "test": "test"}
 LIKE_A_SPLIT: Final = {  # names of folders that are not read as a split's -> what is meant
     **dict.fromkeys(("training", "trainset", "train_set"), "train"),
     **dict.fromkeys(("valid", "validate", "valset", "val_set", "dev", "eval", "evaluation"), "val"),
@@ -57,42 +58,58 @@ Percent = Annotated[int, BeforeValidator(_refuse_fraction)]
 class OwnVideos(ClipDataset):
     """One track per person and uninterrupted stretch of visibility.
 
-    Clips are drawn for `val` and `test` by a hash of `seed` and their path. `bridge` is for prediction.
+    Clips are drawn for `val` and `test` by a hash of `seed` and their path. `bridge` is for
+    prediction.
     """
 
-    val: Percent = 0  # per cent of the clips drawn for val; clips in a folder with a split's name belong to that split
+    # per cent of the clips drawn for val; clips in a folder with a split's name belong to that
+    # split
+    val: Percent = 0
     test: Percent = 0  # per cent of the clips drawn for test
     seed: int = 0  # another seed draws other clips
-    max_gap: int | None = None  # frames that a person may be missing and still be the same person; a second of them
+    # frames that a person may be missing and still be the same person; a second of them
+    max_gap: int | None = None
     min_frames: int = 40  # shorter stretches of a person are left out; at most half of `max_frames`
     max_frames: int = 500  # longer stretches are split
-    face_only: float = 0.4  # stretches with this share of frames that show only face and shoulders are left out
-    bridge: bool = False  # add frames in which a person was missed, up to `max_gap` in a row, with boxes in between
+    # stretches with this share of frames that show only face and shoulders are left out
+    face_only: float = 0.4
+    # add frames in which a person was missed, up to `max_gap` in a row, with boxes in between
+    bridge: bool = False
     cuts: bool = True  # end all tracks at scene cuts; false: where a sharp key frame passes for one
-    max_jitter: float | None = None  # drop people with a joint that shakes more, in % of their box; unset: none
-    max_limb_spread: float | None = None  # drop people with a limb whose length varies more, in %; unset: none
-    fps: str | None = None  # rates of the camera, as 240 or "slow/*=240, a.mp4=120"; unset: those of the files
+    # drop people with a joint that shakes more, in % of their box; unset: none
+    max_jitter: float | None = None
+    # drop people with a limb whose length varies more, in %; unset: none
+    max_limb_spread: float | None = None
+    # rates of the camera, as 240 or "slow/*=240, a.mp4=120"; unset: those of the files
+    fps: str | None = None
 
     name: ClassVar[str] = "videos"
     splits: ClassVar[tuple[str, ...]] = ("train", "val", "test")
-    optional_splits: ClassVar[frozenset[str]] = frozenset({"val", "test"})  # used if a folder or a setting says so
+    # used if a folder or a setting says so
+    optional_splits: ClassVar[frozenset[str]] = frozenset({"val", "test"})
     version: ClassVar[int] = 6  # 6: clips decoded by PyAV; 5: joint orders, identities, scores
     page: ClassVar[str] = ""
     added: ClassVar[tuple[str, ...]] = ("cuts", "max_jitter", "max_limb_spread", "fps")
 
     def __post_init__(self) -> None:
         if not (self.val >= 0 and self.test >= 0 and self.val + self.test <= 100):
-            raise ConfigError(f"videos: val {self.val}, test {self.test}: expected percentages, 100 together at most")
+            raise ConfigError(
+                f"videos: val {self.val}, test {self.test}: expected percentages, 100 together "
+                "at most"
+            )
         if self.max_gap is not None and self.max_gap < 0:
             raise ConfigError(f"videos: max_gap is {self.max_gap}; expected 0 or more")
         for limit in (self.max_jitter, self.max_limb_spread):
             if limit is not None and not limit > 0:
-                raise ConfigError(f"videos: max_jitter or max_limb_spread is {limit:g}; expected more than 0 %")
+                raise ConfigError(
+                    f"videos: max_jitter or max_limb_spread is {limit:g}; expected more than 0 %"
+                )
         self.cleaning()
         self.filmed_fps("")
 
     def filmed_fps(self, clip: str) -> float:
-        """The stated rate of a clip, by its path below the raw folder; nan without one. Raises ConfigError.
+        """The stated rate of a clip, by its path below the raw folder; nan without one. Raises
+        ConfigError.
 
         >>> OwnVideos(fps="slow/*=240, 60").filmed_fps("slow/a.mp4")
         240.0
@@ -106,7 +123,9 @@ class OwnVideos(ClipDataset):
                 rate = math.nan
             if not 0 < rate <= MAX_FPS:
                 expected = 'a number above 0, or "slow/*=240, a.mp4=120" by clips'
-                raise ConfigError(f"videos: fps is {self.fps!r}, in it {entry!r}; expected {expected}")
+                raise ConfigError(
+                    f"videos: fps is {self.fps!r}, in it {entry!r}; expected {expected}"
+                )
             is_first = math.isnan(stated)
             if is_first and fnmatch.fnmatchcase(clip, pattern.strip() or "*"):
                 stated = rate
@@ -114,12 +133,20 @@ class OwnVideos(ClipDataset):
 
     def cleaning(self) -> Cleaning:
         """The filter. Raises ConfigError."""
-        return Cleaning(min_frames=self.min_frames, max_frames=self.max_frames, face_only=self.face_only)
+        return Cleaning(
+            min_frames=self.min_frames, max_frames=self.max_frames, face_only=self.face_only
+        )
 
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
         clips = [clip for clip in list_clips(raw) if not clip.startswith(f"{KEYPOINTS}/")]
         if not clips:
-            actual = f"none{images_hint(raw)}" if raw.is_dir() else "a file" if raw.is_file() else "no such folder"
+            actual = (
+                f"none{images_hint(raw)}"
+                if raw.is_dir()
+                else "a file"
+                if raw.is_file()
+                else "no such folder"
+            )
             expected = f"files that end in {ENDINGS}"
             raise RawDataError(raw, "folder", expected, actual, "Name the folder of the clips.")
         labels = ClipLabels(raw, clips)
@@ -134,11 +161,15 @@ class OwnVideos(ClipDataset):
         drawn = int.from_bytes(digest[:8]) % 100
         return "test" if drawn < self.test else "val" if drawn < self.test + self.val else "train"
 
-    def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None) -> Sequence[Track]:
+    def read(
+        self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None
+    ) -> Sequence[Track]:
         top, slash, _ = video.name.partition("/")
         meant = LIKE_A_SPLIT.get(top.lower(), split) if slash else split
         if meant != split:
-            account.notes.append(f"{top}/ names no split, so its clips belong to {split}: rename it to {meant}/")
+            account.notes.append(
+                f"{top}/ names no split, so its clips belong to {split}: rename it to {meant}/"
+            )
         rules = Rules(
             self.min_frames,
             self.max_gap,

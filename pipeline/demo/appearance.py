@@ -1,9 +1,9 @@
 """Clothes, backdrops and light, and bodies rendered in them.  motion -> [pixels] -> raw
 
-Features of random networks average over the whole image, so the body must dominate it. Everyone wears a kit with
-distinct parts: left arm blue, right arm orange, left leg green, right leg purple, lighter towards hand and foot; front
-and back of the shirt differ. Shades vary between people, hues hardly. Backdrops have low contrast and are fixed in the
-world.
+Features of random networks average over the whole image, so the body must dominate it. Everyone
+wears a kit with distinct parts: left arm blue, right arm orange, left leg green, right leg purple,
+lighter towards hand and foot; front and back of the shirt differ. Shades vary between people, hues
+hardly. Backdrops have low contrast and are fixed in the world.
 """
 
 from __future__ import annotations
@@ -73,12 +73,14 @@ def dress(body: SmplArrays, rng: np.random.Generator) -> Colours:
     part = np.asarray(body.weights)[body.faces].sum(axis=1).argmax(axis=1)
     template = np.asarray(body.v_template)
     centre = template[body.faces].mean(axis=1)
-    y, z = centre[:, 1], centre[:, 2]
+    y = centre[:, 1]
+    z = centre[:, 2]
     colours = np.zeros((len(body.faces), 3), np.float32)
     for hsv, joints in KIT.values():
         colours[np.isin(part, joints)] = shade(hsv)
     # A dark back and a coloured band across the chest show front, back and the trunk's twist.
-    shirt, spine = np.isin(part, KIT["shirt"][1]), np.asarray(body.J_regressor @ body.v_template)
+    shirt = np.isin(part, KIT["shirt"][1])
+    spine = np.asarray(body.J_regressor @ body.v_template)
     colours[shirt & (z < spine[3, 2])] = shade(SHIRT_BACK)
     band = (z > spine[3, 2] + 0.02) & (y > spine[6, 1]) & (y < spine[9, 1] + 0.06)
     colours[shirt & band] = shade(CHEST_BAND)
@@ -100,10 +102,17 @@ class Backdrop:
     def __init__(self, rng: np.random.Generator) -> None:
         hue = rng.uniform(0, 1)
         self._ground = _floor(rng, _tone(hue, rng.uniform(0.01, 0.05), rng.uniform(0.51, 0.54)))
-        self._around = _surroundings(rng, _tone(hue, rng.uniform(0.01, 0.05), rng.uniform(0.55, 0.58)))
-        azimuth, elevation = rng.uniform(-np.pi, np.pi), np.radians(rng.uniform(60, 80))
+        self._around = _surroundings(
+            rng, _tone(hue, rng.uniform(0.01, 0.05), rng.uniform(0.55, 0.58))
+        )
+        azimuth = rng.uniform(-np.pi, np.pi)
+        elevation = np.radians(rng.uniform(60, 80))
         self.to_light = np.array(
-            [np.cos(elevation) * np.sin(azimuth), np.sin(elevation), np.cos(elevation) * np.cos(azimuth)]
+            [
+                np.cos(elevation) * np.sin(azimuth),
+                np.sin(elevation),
+                np.cos(elevation) * np.cos(azimuth),
+            ]
         )
         self._last: tuple[bytes, Picture] | None = None
 
@@ -117,21 +126,28 @@ class Backdrop:
     def shade(self, picture: Picture, camera: Camera, frame: int, verts: Floats) -> Picture:
         """A copy of the image with shadows of bodies (N, 3) m on the ground."""
         fallen = verts - self.to_light * (verts[:, 1:2] / self.to_light[1])
-        coarse = np.floor((camera.frame(frame).project(fallen[None])[0] + 0.5) / SHADOW_COARSE).astype(np.int64)
+        coarse = np.floor(
+            (camera.frame(frame).project(fallen[None])[0] + 0.5) / SHADOW_COARSE
+        ).astype(np.int64)
         height, width = (n // SHADOW_COARSE + 1 for n in picture.shape[:2])
         inside = coarse[((coarse >= 0) & (coarse < (width, height))).all(axis=1)]
         mask = np.zeros((height, width), np.float32)
         mask[inside[:, 1], inside[:, 0]] = 1
         mask = cv2.GaussianBlur(mask, (0, 0), 1.1)
-        mask = cv2.resize(mask, (width * SHADOW_COARSE, height * SHADOW_COARSE), interpolation=cv2.INTER_LINEAR)
+        mask = cv2.resize(
+            mask, (width * SHADOW_COARSE, height * SHADOW_COARSE), interpolation=cv2.INTER_LINEAR
+        )
         light = 1 - SHADOW * mask[: picture.shape[0], : picture.shape[1], None]
         return np.asarray(picture * light, np.float32)
 
     def _paint(self, camera: Camera, frame: int) -> Picture:
-        width, height = -(-camera.width // COARSE), -(-camera.height // COARSE)
+        width = -(-camera.width // COARSE)
+        height = -(-camera.height // COARSE)
         x, y = (np.arange(n, dtype=np.float32) * COARSE + (COARSE - 1) / 2 for n in (width, height))
         inverse = np.linalg.inv(camera.intrinsics).astype(np.float32)
-        points = np.stack(np.broadcast_arrays(x[None], y[:, None], np.float32(1)), axis=-1) @ inverse.T
+        points = (
+            np.stack(np.broadcast_arrays(x[None], y[:, None], np.float32(1)), axis=-1) @ inverse.T
+        )
         extrinsics = camera.extrinsics[frame].astype(np.float32)
         rays = points @ extrinsics[:3, :3]  # into the world: R^T
         eye = -extrinsics[:3, :3].T @ extrinsics[:3, 3]
@@ -141,15 +157,20 @@ class Backdrop:
         around = _look_up(self._around, turns * TEXTURE_PX, (1 - up) * (TEXTURE_PX - 1))
         along = -eye[1] / np.minimum(rays[..., 1], -1e-4)
         per_m = TEXTURE_PX / TILE_M
-        ground = _look_up(self._ground, *((eye[i] + along * rays[..., i]) * per_m % TEXTURE_PX for i in (0, 2)))
+        ground = _look_up(
+            self._ground, *((eye[i] + along * rays[..., i]) * per_m % TEXTURE_PX for i in (0, 2))
+        )
         haze = expit((HAZE_M - along * far) / 2.5)
         share = np.where(rays[..., 1] < 0, haze, 0)[..., None].astype(np.float32)
         picture = ground * share + around * (1 - share)
-        return np.asarray(cv2.resize(picture, (camera.width, camera.height), interpolation=cv2.INTER_LINEAR))
+        return np.asarray(
+            cv2.resize(picture, (camera.width, camera.height), interpolation=cv2.INTER_LINEAR)
+        )
 
 
 def _look_up(texture: Picture, u: Floats, v: Floats) -> Picture:
-    u, v = u.astype(np.float32), v.astype(np.float32)
+    u = u.astype(np.float32)
+    v = v.astype(np.float32)
     return np.asarray(cv2.remap(texture, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP))
 
 
@@ -157,7 +178,9 @@ def _floor(rng: np.random.Generator, tone: Floats) -> Picture:
     """A seamless texture of boards or tiles in slightly different shades, with grain."""
     n = int(rng.choice([4, 6, 8, 12]))
     shades = rng.uniform(0.98, 1.02, (n, n) if rng.random() < 0.5 else (1, n))
-    floor = cv2.resize(shades.astype(np.float32), (TEXTURE_PX, TEXTURE_PX), interpolation=cv2.INTER_NEAREST)
+    floor = cv2.resize(
+        shades.astype(np.float32), (TEXTURE_PX, TEXTURE_PX), interpolation=cv2.INTER_NEAREST
+    )
     joint = np.where(np.arange(TEXTURE_PX) % (TEXTURE_PX // n) < 3, np.float32(0.94), np.float32(1))
     floor *= joint
     if len(shades) > 1:  # tiles; boards have no joints across
@@ -170,7 +193,9 @@ def _surroundings(rng: np.random.Generator, tone: Floats) -> Picture:
     rows = np.linspace(1.04, 0.96, TEXTURE_PX, dtype=np.float32)[:, None]
     shades = rng.uniform(0.98, 1.02, (1, 24)).astype(np.float32)
     columns = cv2.resize(shades, (TEXTURE_PX, 1), interpolation=cv2.INTER_CUBIC)
-    return np.asarray(np.clip((rows * columns * _grain(rng, 0.02))[..., None] * tone, 0, 1), np.float32)
+    return np.asarray(
+        np.clip((rows * columns * _grain(rng, 0.02))[..., None] * tone, 0, 1), np.float32
+    )
 
 
 def _grain(rng: np.random.Generator, contrast: float) -> NDArray[np.float32]:
@@ -178,8 +203,11 @@ def _grain(rng: np.random.Generator, contrast: float) -> NDArray[np.float32]:
     total = np.zeros((TEXTURE_PX, TEXTURE_PX), np.float32)
     for cells in (8, 32, 128):
         noise = rng.normal(0, 1, (cells, cells)).astype(np.float32)
-        pad, scale = 2, TEXTURE_PX // cells
-        big = cv2.resize(np.pad(noise, pad, mode="wrap"), None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+        pad = 2
+        scale = TEXTURE_PX // cells
+        big = cv2.resize(
+            np.pad(noise, pad, mode="wrap"), None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC
+        )
         total += big[pad * scale : -pad * scale, pad * scale : -pad * scale] * (8 / cells) ** 0.4
     return np.asarray(1 + contrast * total / total.std(), np.float32)
 
@@ -196,9 +224,14 @@ class Renderer:
         self.faces = self.normals.faces
 
     def view(
-        self, camera: Camera, frame: int, bodies: Sequence[tuple[Floats, Colours]], backdrop: Backdrop
+        self,
+        camera: Camera,
+        frame: int,
+        bodies: Sequence[tuple[Floats, Colours]],
+        backdrop: Backdrop,
     ) -> tuple[Image, Floats32]:
-        """Draw one frame: bodies as (vertices (V, 3) m in the world, colours (F, 3)), before the backdrop.
+        """Draw one frame: bodies as (vertices (V, 3) m in the world, colours (F, 3)), before the
+        backdrop.
 
         Returns the image, and the depth (H, W) m of the nearest body in each pixel, inf for none.
         """
@@ -213,7 +246,9 @@ class Renderer:
             face = samples.face[hit]
             brightness = np.einsum("nc,nc->n", samples.barycentric[hit], light[face])
             rgba = np.zeros((*samples.face.shape, 4), np.float32)  # RGB and coverage of each sample
-            rgba[hit] = np.column_stack([colours[face] * brightness[:, None], np.ones(len(face), np.float32)])
+            rgba[hit] = np.column_stack(
+                [colours[face] * brightness[:, None], np.ones(len(face), np.float32)]
+            )
             mean = _reduce_samples(rgba, np.add) / np.float32(SUPERSAMPLING**2)
             part = (slice(top, top + mean.shape[0]), slice(x0, x0 + mean.shape[1]))
             canvas[part] = canvas[part] * (1 - mean[..., 3:]) + mean[..., :3]
@@ -221,21 +256,36 @@ class Renderer:
                 depth[part] = 1 / _reduce_samples(samples.inverse_depth, np.maximum)
         return np.round(np.clip(canvas, 0, 1) * 255).astype(np.uint8), depth
 
-    def _sample(self, camera: Camera, frame: int, bodies: Sequence[Floats]) -> tuple[Samples, tuple[int, int]]:
-        """Rasterise the bodies within their bounding rectangle of whole pixels; also return its left and top."""
-        points = np.concatenate(bodies) @ camera.extrinsics[frame, :3, :3].T + camera.extrinsics[frame, :3, 3]
+    def _sample(
+        self, camera: Camera, frame: int, bodies: Sequence[Floats]
+    ) -> tuple[Samples, tuple[int, int]]:
+        """Rasterise the bodies within their bounding rectangle of whole pixels; also return its
+        left and top.
+        """
+        points = (
+            np.concatenate(bodies) @ camera.extrinsics[frame, :3, :3].T
+            + camera.extrinsics[frame, :3, 3]
+        )
         near = points[:, 2] < NEAR_M
         points[near, 2] = NEAR_M / 2  # not drawn: only keeps the division defined
         pixels = points @ camera.intrinsics.T
         pixels = pixels[:, :2] / pixels[:, 2:]
         low = np.maximum(np.floor(pixels[~near].min(axis=0, initial=np.inf)), 0)
-        high = np.minimum(np.ceil(pixels[~near].max(axis=0, initial=-np.inf)), (camera.width - 1, camera.height - 1))
+        high = np.minimum(
+            np.ceil(pixels[~near].max(axis=0, initial=-np.inf)),
+            (camera.width - 1, camera.height - 1),
+        )
         if (low > high).any():
             return rasterise(np.zeros((0, 3, 2)), np.zeros((0, 3)), 0, 0), (0, 0)
         width, height = (int(n) * SUPERSAMPLING for n in high - low + 1)
-        faces = np.concatenate([self.faces + i * self.normals.n_vertices for i in range(len(bodies))])
+        faces = np.concatenate(
+            [self.faces + i * self.normals.n_vertices for i in range(len(bodies))]
+        )
         corners = ((pixels - low + 0.5) * SUPERSAMPLING - 0.5)[faces]
-        return rasterise(corners, (1 / points[:, 2])[faces], width, height), (int(low[0]), int(low[1]))
+        return rasterise(corners, (1 / points[:, 2])[faces], width, height), (
+            int(low[0]),
+            int(low[1]),
+        )
 
     def _light(self, verts: Floats, to_light: Floats) -> Floats32:
         """Brightness (F, 3) of a body at its faces' corners, from smooth normals."""
@@ -246,7 +296,9 @@ class Renderer:
 
 
 def _reduce_samples(samples: Floats32, combine: np.ufunc) -> Floats32:
-    """Samples (s H, s W, ...) -> pixels (H, W, ...). Strided views are faster than `reduce` over short axes."""
+    """Samples (s H, s W, ...) -> pixels (H, W, ...). Strided views are faster than `reduce` over
+    short axes.
+    """
     s = SUPERSAMPLING
     views = [samples[row::s, column::s] for row in range(s) for column in range(s)]
     return np.asarray(functools.reduce(combine, views), np.float32)

@@ -1,11 +1,12 @@
 """The procedural body in SMPL's format, posed in NumPy.  [body files] -> motion -> raw
 
-SMPL may not be redistributed; this body replaces it in everything that runs without a licence. It has 6890 vertices, 24
-joints, SMPL's keys, and the vertices that other code selects by number (nose, toes, heels, finger tips) in SMPL's
-places. It is not measured: results with it are functional tests only, as a marker file and a key record.
+SMPL may not be redistributed; this body replaces it in everything that runs without a licence. It
+has 6890 vertices, 24 joints, SMPL's keys, and the vertices that other code selects by number (nose,
+toes, heels, finger tips) in SMPL's places. It is not measured: results with it are functional tests
+only, as a marker file and a key record.
 
-Posing follows equations 2-10 of Loper et al., "SMPL: A Skinned Multi-Person Linear Model", 2015, in NumPy: labels are
-an independent check of the pipeline's torch body.
+Posing follows equations 2-10 of Loper et al., "SMPL: A Skinned Multi-Person Linear Model", 2015, in
+NumPy: labels are an independent check of the pipeline's torch body.
 """
 
 from __future__ import annotations
@@ -20,7 +21,13 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.spatial.transform import Rotation
 
-from pipeline.files.formats.smpl_files import GENDERS, MEAN_PARAMS, REGRESSOR_EXTRA, REGRESSOR_H36M, SmplArrays
+from pipeline.files.formats.smpl_files import (
+    GENDERS,
+    MEAN_PARAMS,
+    REGRESSOR_EXTRA,
+    REGRESSOR_H36M,
+    SmplArrays,
+)
 from pipeline.skeletons import JOINTS, convert
 
 Array = NDArray[np.float64]
@@ -31,25 +38,32 @@ FILES: Final = ("body_shape.npz", "body_rig.npz")
 
 VERTEX_IDS: Final = {  # smplx's extra joints (its table "smplh")
     "nose": 332, "leye": 2800, "reye": 6260, "lear": 583, "rear": 4071,
-    "lbigtoe": 3216, "rbigtoe": 6617, "lsmalltoe": 3226, "rsmalltoe": 6624, "lheel": 3387, "rheel": 6787,
-    "lthumb": 2746, "rthumb": 6191, "lindex": 2319, "rindex": 5782, "lmiddle": 2445, "rmiddle": 5905,
+    "lbigtoe": 3216, "rbigtoe": 6617, "lsmalltoe": 3226, "rsmalltoe": 6624, "lheel": 3387,
+    "rheel": 6787,
+    "lthumb": 2746, "rthumb": 6191, "lindex": 2319, "rindex": 5782, "lmiddle": 2445,
+    "rmiddle": 5905,
     "lring": 2556, "rring": 6016, "lpinky": 2673, "rpinky": 6133,
 }  # fmt: skip
-_SURFACE_POINTS: Final = [VERTEX_IDS[n.removeprefix("vertex_")] for n in JOINTS["smpl54"] if n.startswith("vertex_")]
+_SURFACE_POINTS: Final = [
+    VERTEX_IDS[n.removeprefix("vertex_")] for n in JOINTS["smpl54"] if n.startswith("vertex_")
+]
 CHUNK: Final = 64  # frames skinned at a time: 64 x 6890 x 12 numbers are 42 MB
 
 
 @cache
 def procedural(gender: str = "neutral") -> SmplArrays:
     """The body, with read-only arrays, since it is cached."""
-    arrays, row = _load_arrays(), GENDERS.index(gender)
+    arrays = _load_arrays()
+    row = GENDERS.index(gender)
     gendered = {"v_template": arrays["v_template"][row], "digest": str(arrays["digest"][row])}
     return SmplArrays(**(arrays | gendered), stand_in=True)
 
 
 @cache
 def _load_arrays() -> dict[str, Any]:
-    """Load the arrays written by `tools/make_demo_body.py`; `v_template` and `digest` have a row for each gender."""
+    """Load the arrays written by `tools/make_demo_body.py`; `v_template` and `digest` have a row
+    for each gender.
+    """
     arrays: dict[str, Any] = {}
     for file in FILES:
         with np.load(Path(__file__).with_name(file)) as stored:
@@ -71,7 +85,8 @@ def write_files(folder: Path) -> None:
             "J_regressor": sparse.csc_matrix(arrays.J_regressor),
             "J": arrays.J_regressor @ arrays.v_template,
             "weights": arrays.weights,
-            "kintree_table": (kintree % 2**32).astype(np.uint32),  # the root's parent, -1, is 4294967295
+            # the root's parent, -1, is 4294967295
+            "kintree_table": (kintree % 2**32).astype(np.uint32),
             "f": arrays.faces.astype(np.uint32),
             "bs_type": "lrotmin",
             "bs_style": "lbs",
@@ -81,7 +96,9 @@ def write_files(folder: Path) -> None:
     neutral = procedural()
     np.save(folder / REGRESSOR_EXTRA, neutral.J_regressor_extra)
     np.save(folder / REGRESSOR_H36M, neutral.J_regressor_h36m)
-    np.savez(folder / MEAN_PARAMS, pose=neutral.mean_pose, shape=neutral.mean_shape, cam=neutral.mean_cam)
+    np.savez(
+        folder / MEAN_PARAMS, pose=neutral.mean_pose, shape=neutral.mean_shape, cam=neutral.mean_cam
+    )
 
 
 class Skinned(NamedTuple):
@@ -97,19 +114,29 @@ def rest_joints(body: SmplArrays, betas: Floats) -> Array:
 
 
 def skin(
-    body: SmplArrays, betas: Floats, pose: Floats, trans: Floats, vertices: NDArray[np.intp] | None = None
+    body: SmplArrays,
+    betas: Floats,
+    pose: Floats,
+    trans: Floats,
+    vertices: NDArray[np.intp] | None = None,
 ) -> Skinned:
     """Pose a body of one shape.
 
-    betas (10,), pose (T, 72) axis-angle in rad, trans (T, 3) m; `vertices`: indices of the V vertices to compute.
-    The root rotates about its joint, not about the origin, as in SMPL.
+    betas (10,), pose (T, 72) axis-angle in rad, trans (T, 3) m; `vertices`: indices of the V
+    vertices to compute. The root rotates about its joint, not about the origin, as in SMPL.
     """
     chosen = slice(None) if vertices is None else vertices
-    shaped, rest_pose = _shape_vertices(body, betas)[chosen], rest_joints(body, betas)
+    shaped = _shape_vertices(body, betas)[chosen]
+    rest_pose = rest_joints(body, betas)
     weights = np.asarray(body.weights[chosen], np.float64)
     posedirs = _posedirs(body)[chosen].reshape(-1, 207)
-    rotations = Rotation.from_rotvec(np.asarray(pose, np.float64).reshape(-1, 3)).as_matrix().reshape(-1, 24, 3, 3)
-    turns, joints = rotations.copy(), np.empty((len(rotations), 24, 3))  # global, eq. 3-4
+    rotations = (
+        Rotation.from_rotvec(np.asarray(pose, np.float64).reshape(-1, 3))
+        .as_matrix()
+        .reshape(-1, 24, 3, 3)
+    )
+    turns = rotations.copy()
+    joints = np.empty((len(rotations), 24, 3))  # global, eq. 3-4
     joints[:, 0] = rest_pose[0]
     for j in range(1, 24):
         parent = int(body.parents[j])
@@ -119,7 +146,8 @@ def skin(
     verts = np.empty((len(joints), len(shaped), 3))
     for start in range(0, len(joints), CHUNK):
         part = slice(start, start + CHUNK)
-        corrective = (rotations[part, 1:] - np.eye(3)).reshape(-1, 207) @ posedirs.T  # (t, 3 V), eq. 9
+        # (t, 3 V), eq. 9
+        corrective = (rotations[part, 1:] - np.eye(3)).reshape(-1, 207) @ posedirs.T
         posed_rest = shaped + corrective.reshape(-1, len(shaped), 3)
         offsets = joints[part] - np.einsum("tjab,jb->tja", turns[part], rest_pose)
         transforms = np.concatenate([turns[part], offsets[..., None]], axis=-1).reshape(-1, 24, 12)

@@ -1,7 +1,7 @@
 """A pinhole camera, and its placement to keep people in view.  motion -> [pixels and labels]
 
-No distortion; OpenCV's axes: x right, y down, z forward. Pixel (i, j) has its centre at x = i, y = j, so an image
-extends from -0.5 to width - 0.5.
+No distortion; OpenCV's axes: x right, y down, z forward. Pixel (i, j) has its centre at x = i, y =
+j, so an image extends from -0.5 to width - 0.5.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ class Camera:
 
     def to_camera(self, points: Floats) -> Array:
         """(T, N, 3) m in the world -> (T, N, 3) m in the camera."""
-        return np.asarray(points @ self.extrinsics[:, :3, :3].transpose(0, 2, 1) + self.extrinsics[:, None, :3, 3])
+        return np.asarray(
+            points @ self.extrinsics[:, :3, :3].transpose(0, 2, 1) + self.extrinsics[:, None, :3, 3]
+        )
 
     def project(self, points: Floats) -> Array:
         """(T, N, 3) m in the world -> (T, N, 2) px."""
@@ -47,7 +49,9 @@ class Camera:
 
     def frame(self, number: int) -> Camera:
         """The camera of a single frame."""
-        return Camera(self.width, self.height, self.intrinsics, self.extrinsics[number : number + 1])
+        return Camera(
+            self.width, self.height, self.intrinsics, self.extrinsics[number : number + 1]
+        )
 
     def cut(self, centre: Floats, zoom: float, side: int) -> Camera:
         """The camera of a square crop of `side` px around `centre` (2,) px, magnified by `zoom`."""
@@ -57,11 +61,14 @@ class Camera:
 
 
 def look_at(position: Floats, target: Floats, roll: Floats) -> Array:
-    """Extrinsics (T, 4, 4) of cameras at `position` (T, 3) m that look at `target` (T, 3) m; roll (T,) rad."""
+    """Extrinsics (T, 4, 4) of cameras at `position` (T, 3) m that look at `target` (T, 3) m; roll
+    (T,) rad.
+    """
     forward = _unit(np.asarray(target) - position)
     level = _unit(np.cross(forward, [0.0, 1.0, 0.0]))  # to the right: forward x up
     down = np.cross(forward, level)
-    c, s = np.cos(roll)[:, None], np.sin(roll)[:, None]
+    c = np.cos(roll)[:, None]
+    s = np.sin(roll)[:, None]
     rotation = np.stack([c * level + s * down, c * down - s * level, forward], axis=1)
     extrinsics = np.zeros((len(rotation), 4, 4))
     extrinsics[:, :3, :3] = rotation
@@ -81,15 +88,21 @@ def frame_people(
 ) -> Camera:
     """A camera that keeps all `points` (T, N, 3) m in view; `heading` (rad) is where people face.
 
-    It is up to `turn` degrees off the frontal view, 1 to 1.6 m high. A hand-held camera follows and orbits people, and
-    sways; others are static unless people go far.
+    It is up to `turn` degrees off the frontal view, 1 to 1.6 m high. A hand-held camera follows and
+    orbits people, and sways; others are static unless people go far.
     """
     n_frames, (width, height) = len(points), size
     centre = (points.min(axis=1) + points.max(axis=1)) / 2
     travelled = np.linalg.norm(np.ptp(centre[:, [0, 2]], axis=0))
-    followed = gaussian_filter1d(centre, FOLLOW_FRAMES if hand_held else n_frames / 4, axis=0, mode="nearest")
+    followed = gaussian_filter1d(
+        centre, FOLLOW_FRAMES if hand_held else n_frames / 4, axis=0, mode="nearest"
+    )
     middle = (centre.min(axis=0) + centre.max(axis=0)) / 2
-    target = followed if hand_held or travelled > GOES_FAR_M else np.repeat(middle[None], n_frames, axis=0)
+    target = (
+        followed
+        if hand_held or travelled > GOES_FAR_M
+        else np.repeat(middle[None], n_frames, axis=0)
+    )
     target = np.column_stack([target[:, 0], np.full(n_frames, middle[1]), target[:, 2]])
     noise = gaussian_filter1d(rng.normal(size=(n_frames, 6)), 10, axis=0, mode="wrap")
     sway = hand_held * noise * np.sqrt(10 * 2 * np.sqrt(np.pi))  # (T, 6) of about unit size
@@ -103,7 +116,8 @@ def frame_people(
     aim = target + 0.03 * sway[:, 2:5]
     roll = np.radians(rng.uniform(-2, 2)) + 0.01 * sway[:, 5]
     direction = np.column_stack([np.sin(azimuth), np.zeros(n_frames), np.cos(azimuth)])
-    inset, distance = MARGIN * np.array(size), 1.6
+    inset = MARGIN * np.array(size)
+    distance = 1.6
     while True:
         position = target + distance * direction
         position[:, 1] = eye_height

@@ -1,4 +1,5 @@
-"""`make clean`: delete the demo data, and what was made of it, in the working folder.  [raw, cache, runs]
+"""`make clean`: delete the demo data, and what was made of it, in the working folder.  [raw, cache,
+runs]
 
 Each folder goes whole, or stays whole when it has a file that is not known to be made of demo data.
 """
@@ -46,7 +47,9 @@ def clean() -> None:
 
 
 def find_foreign_in_cache(folder: Path) -> str:
-    """What a cache has that was not made of demo data, or that no cache has; "" without such a file."""
+    """What a cache has that was not made of demo data, or that no cache has; "" without such a
+    file.
+    """
     splits = set()
     for path in _paths(folder):
         if (folder / path).is_symlink():
@@ -62,7 +65,9 @@ def find_foreign_in_cache(folder: Path) -> str:
 
 
 def find_foreign_in_runs(folder: Path) -> str:
-    """What a folder of runs has that no training on demo data has written; "" without such a file."""
+    """What a folder of runs has that no training on demo data has written; "" without such a
+    file.
+    """
     trained = set()
     for path in _paths(folder):
         run, _, inner = path.partition("/")
@@ -103,7 +108,10 @@ def _remove(folder: Path, find: Callable[[Path], str]) -> None:
     if not folder.is_symlink():
         foreign = find(folder)
     if foreign:
-        text = f"{folder} is left: not all of it is known to be demo data ({foreign}). To delete it: rm -r {folder}"
+        text = (
+            f"{folder} is left: not all of it is known to be demo data ({foreign}). To "
+            f"delete it: rm -r {folder}"
+        )
         out.print(plain(text), soft_wrap=True)
     else:
         shutil.rmtree(folder)

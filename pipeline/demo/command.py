@@ -13,7 +13,9 @@ from pipeline.settings.file import PATH
 
 
 def _options(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--out", type=PATH, required=True, help="output folder, for raw/<dataset>/ and body/")
+    sub.add_argument(
+        "--out", type=PATH, required=True, help="output folder, for raw/<dataset>/ and body/"
+    )
     sub.add_argument("--seed", type=whole(0), default=0, help="random seed (default: 0)")
     sub.add_argument("--size", default="default", help="amount of data: tiny, default or large")
     workers_option(sub)
@@ -26,7 +28,12 @@ def _run(args: argparse.Namespace) -> int:
     with bar("synthesize", err, unit="video") as progress:
         workers = cores(args.workers)
         synthetic.synthesize(
-            args.out / "raw", args.out / "body", seed=args.seed, size=args.size, workers=workers, progress=progress
+            args.out / "raw",
+            args.out / "body",
+            seed=args.seed,
+            size=args.size,
+            workers=workers,
+            progress=progress,
         )
     out.print(plain(f"demo data in {args.out / 'raw'}, demo body in {args.out / 'body'}"))
     return 0

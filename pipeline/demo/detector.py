@@ -1,8 +1,9 @@
-"""A detector for demo data only, based on the colours of the procedural bodies' clothes.  [pixels -> keypoints]
+"""A detector for demo data only, based on the colours of the procedural bodies' clothes.  [pixels
+-> keypoints]
 
-Limb parts in demo data have distinct colours (`appearance.py`) on dull ground. A person is a patch of these colours; a
-joint is where two parts meet. It finds no eyes and ears, and merges people who occlude each other. Its results on real
-images are meaningless.
+Limb parts in demo data have distinct colours (`appearance.py`) on dull ground. A person is a patch
+of these colours; a joint is where two parts meet. It finds no eyes and ears, and merges people who
+occlude each other. Its results on real images are meaningless.
 """
 
 from __future__ import annotations
@@ -81,12 +82,15 @@ def _joints(hsv: Image, body: Mask) -> NDArray[np.float32]:
     grown = {name: np.asarray(cv2.dilate(mask, reach), np.uint8) for name, mask in part.items()}
     centres = {joint: _centre(grown[a] & grown[b]) for joint, (a, b) in MEETING.items()}
     for side in ("left", "right"):  # the end of the sleeve that is farthest from the elbow
-        elbow, sleeve = centres[f"{side[0]}elbow"], np.argwhere(part[f"{side} sleeve"])[:, ::-1]
+        elbow = centres[f"{side[0]}elbow"]
+        sleeve = np.argwhere(part[f"{side} sleeve"])[:, ::-1]
         if elbow is not None and len(sleeve):
             away = np.linalg.norm(sleeve - elbow, axis=1)
             centres[f"{side[0]}shoulder"] = sleeve[away >= np.quantile(away, 0.85)].mean(axis=0)
     centres["nose"] = _centre(part["head"])
-    rows = [(0, 0, 0) if (xy := centres.get(name)) is None else (*xy, 1) for name in joint_names("coco")]
+    rows = [
+        (0, 0, 0) if (xy := centres.get(name)) is None else (*xy, 1) for name in joint_names("coco")
+    ]
     return np.array(rows, np.float32)
 
 
@@ -114,16 +118,24 @@ def _kit() -> tuple[list[str], NDArray[np.float32]]:
 
 
 def _to_color_space(hsv: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Hue, saturation, value in 0..1 (..., 3) -> a space (..., 3) in which similar colours are close."""
+    """Hue, saturation, value in 0..1 (..., 3) -> a space (..., 3) in which similar colours are
+    close.
+    """
     hue, saturation, value = np.moveaxis(hsv, -1, 0)
     turn = 2 * np.pi * hue
-    return np.stack([saturation * np.cos(turn), saturation * np.sin(turn), VALUE_WEIGHT * value], -1).astype(np.float32)
+    return np.stack(
+        [saturation * np.cos(turn), saturation * np.sin(turn), VALUE_WEIGHT * value], -1
+    ).astype(np.float32)
 
 
 def _largest(mask: Mask) -> Mask:
     """The largest connected patch, without specks from compression."""
     n, labels, stats, _ = cv2.connectedComponentsWithStats(mask)
-    return (labels == 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())).astype(np.uint8) if n > 1 else mask
+    return (
+        (labels == 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())).astype(np.uint8)
+        if n > 1
+        else mask
+    )
 
 
 def _centre(mask: Mask) -> NDArray[np.float64] | None:

@@ -1,6 +1,7 @@
 """Reproducible files in the official releases' formats.  pixels and labels -> [raw]
 
-Shares no code with the readers in `pipeline.files.formats`, so that their mistakes cannot cancel out.
+Shares no code with the readers in `pipeline.files.formats`, so that their mistakes cannot cancel
+out.
 """
 
 from __future__ import annotations
@@ -32,9 +33,13 @@ Feature = Sequence[bytes] | NDArray[np.floating[Any]] | NDArray[np.integer[Any]]
 
 def jpeg(image: Image) -> bytes:
     """Encode an RGB image (H, W, 3)."""
-    encodable, encoded = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    encodable, encoded = cv2.imencode(
+        ".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+    )
     if not encodable:
-        raise PipelineError("OpenCV cannot encode JPEG. Install opencv-python with its image codecs.")
+        raise PipelineError(
+            "OpenCV cannot encode JPEG. Install opencv-python with its image codecs."
+        )
     return encoded.tobytes()
 
 
@@ -44,7 +49,9 @@ def mp4_writer(file: Path, fps: float, width: int, height: int) -> Iterator[cv2.
     writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*"mp4v"), fps, (width, height))
     try:
         if not writer.isOpened():
-            raise PipelineError(f"{file}: OpenCV cannot write MPEG-4. Install opencv-python with its video codecs.")
+            raise PipelineError(
+                f"{file}: OpenCV cannot write MPEG-4. Install opencv-python with its video codecs."
+            )
         yield writer
     finally:
         writer.release()
@@ -61,18 +68,30 @@ def write_mat73(file: Path, variables: Mapping[str, NDArray[Any]]) -> None:
     """Write a MATLAB 7.3 file: MATLAB's header, then compressed HDF5 with reversed axes."""
     with h5py.File(file, "w", userblock_size=MAT73_USER_BLOCK, libver="earliest") as stored:
         for name, values in variables.items():
-            written = stored.create_dataset(name, data=values, chunks=values.shape, compression="gzip")
-            written.attrs["MATLAB_class"] = np.bytes_("double" if values.dtype == np.float64 else values.dtype.name)
+            written = stored.create_dataset(
+                name, data=values, chunks=values.shape, compression="gzip"
+            )
+            written.attrs["MATLAB_class"] = np.bytes_(
+                "double" if values.dtype == np.float64 else values.dtype.name
+            )
     with file.open("r+b") as stream:
         stream.write((MAT_HEADER % b"7.3" + b" HDF5 schema 1.00 .").ljust(MAT_TEXT) + MAT73_VERSION)
 
 
 def write_cdf(file: Path, pose: NDArray[np.floating[Any]]) -> None:
-    """Write `Pose` as MATLAB does: one record of (F, C) float32, column-major, uncompressed (gzip stores the time)."""
+    """Write `Pose` as MATLAB does: one record of (F, C) float32, column-major, uncompressed (gzip
+    stores the time).
+    """
     from cdflib.cdfwrite import CDF  # slow to import
 
     columns_first = np.ascontiguousarray(pose.T.astype(np.float32)).reshape(1, *pose.shape)
-    variable = {"Variable": "Pose", "Data_Type": CDF.CDF_FLOAT, "Num_Elements": 1, "Rec_Vary": True, "Compress": 0}
+    variable = {
+        "Variable": "Pose",
+        "Data_Type": CDF.CDF_FLOAT,
+        "Num_Elements": 1,
+        "Rec_Vary": True,
+        "Compress": 0,
+    }
     cdf = CDF(file, {"Majority": CDF.COLUMN_MAJOR, "Encoding": CDF.IBMPC_ENCODING, "Compressed": 0})
     cdf.write_var({**variable, "Dim_Sizes": list(pose.shape)}, var_data=columns_first)
     cdf.close()
@@ -83,13 +102,19 @@ def tfrecord(data: bytes) -> bytes:
     framed = b""
     for part in (len(data).to_bytes(8, "little"), data):
         crc = int(google_crc32c.value(part))
-        framed += part + struct.pack("<I", (((crc >> 15) | (crc << 17 & 0xFFFFFFFF)) + 0xA282EAD8) % 2**32)
+        framed += part + struct.pack(
+            "<I", (((crc >> 15) | (crc << 17 & 0xFFFFFFFF)) + 0xA282EAD8) % 2**32
+        )
     return framed
 
 
 def tf_example(features: Mapping[str, Feature]) -> bytes:
-    """Encode a tf.train.Example in key order; arrays are flattened in C order, floats are float32."""
-    entries = [_field(1, key.encode()) + _field(2, _feature(features[key])) for key in sorted(features)]
+    """Encode a tf.train.Example in key order; arrays are flattened in C order, floats are
+    float32.
+    """
+    entries = [
+        _field(1, key.encode()) + _field(2, _feature(features[key])) for key in sorted(features)
+    ]
     return _field(1, b"".join(_field(1, entry) for entry in entries))
 
 
@@ -97,9 +122,11 @@ def _feature(values: Feature) -> bytes:
     if not isinstance(values, np.ndarray):
         return _field(1, b"".join(_field(1, value) for value in values))
     if values.dtype.kind == "f":
-        number, packed = 2, values.astype("<f4").tobytes()
+        number = 2
+        packed = values.astype("<f4").tobytes()
     else:
-        number, packed = 3, b"".join(_varint(int(value) % 2**64) for value in values.ravel())
+        number = 3
+        packed = b"".join(_varint(int(value) % 2**64) for value in values.ravel())
     return _field(number, _field(1, packed) if packed else b"")
 
 
@@ -117,12 +144,14 @@ def _varint(value: int) -> bytes:
 
 
 def python2_pickle(value: Any) -> bytes:
-    """Pickle dicts, lists, tuples, str, bool, int, float, None and numeric arrays as Python 2 and NumPy 1 did.
+    """Pickle dicts, lists, tuples, str, bool, int, float, None and numeric arrays as Python 2 and
+    NumPy 1 did.
 
-    3DPW's files have this format; Python 3's pickler writes Unicode and other module names. Raises TypeError for other
-    types.
+    3DPW's files have this format; Python 3's pickler writes Unicode and other module names. Raises
+    TypeError for other types.
     """
-    return b"\x80\x02" + _pickle_value(value) + b"."  # protocol 2; for the opcodes see Python's pickletools
+    # protocol 2; for the opcodes see Python's pickletools
+    return b"\x80\x02" + _pickle_value(value) + b"."
 
 
 def _pickle_value(value: Any) -> bytes:
@@ -140,7 +169,11 @@ def _pickle_value(value: Any) -> bytes:
         case np.ndarray():
             return _pickle_array(value)
         case Mapping():
-            return b"}(" + b"".join(_pickle_value(k) + _pickle_value(v) for k, v in value.items()) + b"u"
+            return (
+                b"}("
+                + b"".join(_pickle_value(k) + _pickle_value(v) for k, v in value.items())
+                + b"u"
+            )
         case tuple():
             return b"(" + b"".join(map(_pickle_value, value)) + b"t"
         case Sequence():
@@ -154,13 +187,24 @@ def _pickle_array(array: NDArray[Any]) -> bytes:
         raise TypeError(f"a 3DPW file holds no array of {array.dtype}")
     start = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n"
     empty = start + _pickle_value((0,)) + _pickle_value("b") + b"tR"
-    order, kind = "|" if array.dtype.itemsize == 1 else "<", f"{array.dtype.kind}{array.dtype.itemsize}"
+    order = "|" if array.dtype.itemsize == 1 else "<"
+    kind = f"{array.dtype.kind}{array.dtype.itemsize}"
     state_of_dtype = _pickle_value((3, order, None, None, None, -1, -1, 0))
     dtype = b"cnumpy\ndtype\n" + _pickle_value((kind, 0, 1)) + b"R" + state_of_dtype + b"b"
     content = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
-    state = _pickle_value(1) + _pickle_value(tuple(array.shape)) + dtype + _pickle_value(False) + _python2_str(content)
+    state = (
+        _pickle_value(1)
+        + _pickle_value(tuple(array.shape))
+        + dtype
+        + _pickle_value(False)
+        + _python2_str(content)
+    )
     return empty + b"(" + state + b"tb"
 
 
 def _python2_str(content: bytes) -> bytes:
-    return (b"U" + bytes([len(content)]) if len(content) < 256 else b"T" + struct.pack("<i", len(content))) + content
+    return (
+        b"U" + bytes([len(content)])
+        if len(content) < 256
+        else b"T" + struct.pack("<i", len(content))
+    ) + content

@@ -1,7 +1,7 @@
 """Sequences of actions as plausible SMPL motion on the ground.  [motion] -> pixels and labels
 
-The world is y-up in metres, with the ground at y = 0. SMPL's rest pose is a T-pose: y up, facing +z, the person's left
-is +x.
+The world is y-up in metres, with the ground at y = 0. SMPL's rest pose is a T-pose: y up, facing
++z, the person's left is +x.
 """
 
 from __future__ import annotations
@@ -24,9 +24,18 @@ Floats = NDArray[np.floating[Any]]
 
 INDEX: Final = {name: i for i, name in enumerate(DOFS)}
 LOW, HIGH, RELAXED = np.array([*DOFS.values()], np.float64).T
-_CHANGE_SIGN: Final = ("pelvis_roll", "pelvis_yaw", "spine_side", "spine_turn", "head_tilt", "head_turn")  # mirrored
+# mirrored
+_CHANGE_SIGN: Final = (
+    "pelvis_roll",
+    "pelvis_yaw",
+    "spine_side",
+    "spine_turn",
+    "head_tilt",
+    "head_turn",
+)
 
-SOFTNESS: Final = np.minimum(6.0, (HIGH - LOW) / 4)  # degrees before a limit in which an angle is compressed
+# degrees before a limit in which an angle is compressed
+SOFTNESS: Final = np.minimum(6.0, (HIGH - LOW) / 4)
 SMOOTHING_S: Final = 0.05  # sigma over time
 BLEND_S: Final = 0.6  # from one action to the next
 ACTION_S: Final = (1.6, 3.2)  # shortest and longest duration of an action
@@ -53,12 +62,18 @@ def random_betas(rng: np.random.Generator) -> Array:
 
 
 def perform(
-    rng: np.random.Generator, betas: Array, facing: float, n_frames: int, fps: float, actions: Sequence[str] = ()
+    rng: np.random.Generator,
+    betas: Array,
+    facing: float,
+    n_frames: int,
+    fps: float,
+    actions: Sequence[str] = (),
 ) -> Motion:
-    """Make a new motion: actions drawn from `actions` (all when empty), each with its own tempo and amplitude.
+    """Make a new motion: actions drawn from `actions` (all when empty), each with its own tempo and
+    amplitude.
 
-    It begins at the origin of the ground, facing about `facing` (rad; 0 is +z, pi / 2 is +x). Feet that bear weight do
-    not slide: the body moves over them.
+    It begins at the origin of the ground, facing about `facing` (rad; 0 is +z, pi / 2 is +x). Feet
+    that bear weight do not slide: the body moves over them.
     """
     t = np.arange(n_frames) / fps
     chosen, angles, hop = _choreograph(t, rng, actions or tuple(ACTIONS))
@@ -81,7 +96,8 @@ def _mirror(angles: Floats) -> Array:
 def _within_limits(angles: Floats) -> Array:
     """Angles (T, D) degrees, smoothly limited to their ranges.
 
-    The identity except near a limit, which an angle approaches exponentially: `clip` would make its velocity jump.
+    The identity except near a limit, which an angle approaches exponentially: `clip` would make its
+    velocity jump.
     """
     over = np.maximum(angles - (HIGH - SOFTNESS), 0)
     under = np.maximum((LOW + SOFTNESS) - angles, 0)
@@ -90,14 +106,27 @@ def _within_limits(angles: Floats) -> Array:
 
 
 def _to_smpl(angles: Floats, heading: Floats) -> Array:
-    """Angles (T, D) in degrees and heading (T,) in rad about the vertical -> SMPL pose (T, 72) axis-angle in rad.
+    """Angles (T, D) in degrees and heading (T,) in rad about the vertical -> SMPL pose (T, 72)
+    axis-angle in rad.
 
     Heading 0 faces +z, a positive one is turned towards +x. The body stays y-up.
     """
     a = {name: np.radians(angles[:, i]) for name, i in INDEX.items()}
-    joints = {0: _turn("y", heading + a["pelvis_yaw"]) * _turn("x", a["pelvis_pitch"]) * _turn("z", a["pelvis_roll"])}
-    spine = _turn("y", a["spine_turn"] / 3) * _turn("x", a["spine_bend"] / 3) * _turn("z", a["spine_side"] / 3)
-    head = _turn("y", a["head_turn"] / 2) * _turn("x", a["head_nod"] / 2) * _turn("z", a["head_tilt"] / 2)
+    joints = {
+        0: _turn("y", heading + a["pelvis_yaw"])
+        * _turn("x", a["pelvis_pitch"])
+        * _turn("z", a["pelvis_roll"])
+    }
+    spine = (
+        _turn("y", a["spine_turn"] / 3)
+        * _turn("x", a["spine_bend"] / 3)
+        * _turn("z", a["spine_side"] / 3)
+    )
+    head = (
+        _turn("y", a["head_turn"] / 2)
+        * _turn("x", a["head_nod"] / 2)
+        * _turn("z", a["head_tilt"] / 2)
+    )
     joints |= {3: spine, 6: spine, 9: spine, 12: head, 15: head}
     joints |= _limbs(a, "l", mirrored=1) | _limbs(a, "r", mirrored=-1)
     pose = np.zeros((len(angles), 24, 3))
@@ -107,8 +136,11 @@ def _to_smpl(angles: Floats, heading: Floats) -> Array:
 
 
 def sole_vertices() -> NDArray[np.intp]:
-    """Vertices of both soles: within 1.5 cm of the lowest of each foot (ankle and foot joints 7, 10 and 8, 11)."""
-    soles, body = [], procedural()
+    """Vertices of both soles: within 1.5 cm of the lowest of each foot (ankle and foot joints 7, 10
+    and 8, 11).
+    """
+    soles = []
+    body = procedural()
     for joints in ((7, 10), (8, 11)):
         foot = np.flatnonzero(body.weights[:, joints].sum(axis=1) > 0.9)
         height = body.v_template[foot, 1]
@@ -116,15 +148,19 @@ def sole_vertices() -> NDArray[np.intp]:
     return np.concatenate(soles)
 
 
-def _choreograph(t: Array, rng: np.random.Generator, repertoire: Sequence[str]) -> tuple[tuple[str, ...], Array, Array]:
+def _choreograph(
+    t: Array, rng: np.random.Generator, repertoire: Sequence[str]
+) -> tuple[tuple[str, ...], Array, Array]:
     """Names, angles (T, D) and height above the ground (T,) of a blended sequence of actions."""
     duration = float(t[-1] - t[0])
     n_actions = max(1, round(duration / rng.uniform(*ACTION_S)))
     starts = np.concatenate([[-np.inf], t[0] + duration * np.arange(1, n_actions) / n_actions])
     ramps = [np.clip((t - start) / BLEND_S + 0.5, 0, 1) for start in starts]
-    begun = np.stack([x * x * (3 - 2 * x) for x in ramps] + [np.zeros_like(t)])  # from 0 to 1 with level ends
+    # from 0 to 1 with level ends
+    begun = np.stack([x * x * (3 - 2 * x) for x in ramps] + [np.zeros_like(t)])
     names: list[str] = []
-    angles, hop = np.zeros((len(t), len(DOFS))), np.zeros_like(t)
+    angles = np.zeros((len(t), len(DOFS)))
+    hop = np.zeros_like(t)
     for share in begun[:-1] - begun[1:]:  # of each action; they sum to 1
         options = [name for name in repertoire if names[-1:] != [name]] or list(repertoire)
         names.append(str(rng.choice(options)))
@@ -151,7 +187,9 @@ def _keep_footing(angles: Array) -> Array:
 
 
 def _stand(betas: Array, pose: Array, hop: Array, sigma: float) -> Array:
-    """Translation (T, 3) that puts the lowest point of the soles on the ground (plus `hop`) without foot sliding."""
+    """Translation (T, 3) that puts the lowest point of the soles on the ground (plus `hop`) without
+    foot sliding.
+    """
     soles = skin(procedural(), betas, pose, np.zeros((len(pose), 3)), sole_vertices()).verts
     lowest = soles[..., 1].min(axis=1)
     weight = softmax(-(soles[..., 1] - lowest[:, None]) / GRIP_M, axis=1)
@@ -165,16 +203,21 @@ def _stand(betas: Array, pose: Array, hop: Array, sigma: float) -> Array:
 
 
 def _limbs(a: dict[str, Array], side: str, mirrored: int) -> dict[int, Rotation]:
-    """Rotations of one side's arm and leg; SMPL numbers the right joints one above the left ones."""
+    """Rotations of one side's arm and leg; SMPL numbers the right joints one above the left
+    ones.
+    """
     right = int(mirrored < 0)
-    raised, plane = a[f"{side}_raise"], a[f"{side}_plane"]
-    shrug = 0.3 * np.maximum(raised - np.pi / 3, 0)  # the shoulder blade takes a part of a high raise
+    raised = a[f"{side}_raise"]
+    plane = a[f"{side}_plane"]
+    # the shoulder blade takes a part of a high raise
+    shrug = 0.3 * np.maximum(raised - np.pi / 3, 0)
     axis = np.stack([-np.sin(plane), np.zeros_like(plane), mirrored * np.cos(plane)], axis=-1)
     swing = Rotation.from_rotvec(axis * (raised - shrug)[:, None])  # from hanging into the plane
     hang = _turn("z", np.full_like(raised, -mirrored * np.pi / 2))  # from the T-pose
     hip = _turn("x", -a[f"{side}_flex"]) * _turn("z", mirrored * a[f"{side}_abduct"])
     return {
-        13 + right: _turn("z", mirrored * shrug * np.cos(plane)) * _turn("y", -mirrored * 0.5 * shrug * np.sin(plane)),
+        13 + right: _turn("z", mirrored * shrug * np.cos(plane))
+        * _turn("y", -mirrored * 0.5 * shrug * np.sin(plane)),
         16 + right: swing * hang * _turn("x", -a[f"{side}_twist"]),
         18 + right: _turn("y", -mirrored * a[f"{side}_elbow"]),
         20 + right: _turn("z", mirrored * a[f"{side}_wrist"]),

@@ -1,6 +1,8 @@
-"""Takes: moving people, a camera, a backdrop; their labels and frames.  motion -> [pixels and labels]
+"""Takes: moving people, a camera, a backdrop; their labels and frames.  motion -> [pixels and
+labels]
 
-Labels and pixels come from the same numbers. Bodies are drawn with the neutral template; gender is only a label.
+Labels and pixels come from the same numbers. Bodies are drawn with the neutral template; gender is
+only a label.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ from pipeline.track import CROP_SCALE
 
 Array = NDArray[np.float64]
 
-OCCLUDED_M: Final = 0.16  # a joint is hidden if it is this far behind the visible surface (joints are inside bodies)
+# a joint is hidden if it is this far behind the visible surface (joints are inside bodies)
+OCCLUDED_M: Final = 0.16
 SKINNED_AT_ONCE: Final = 16  # frames
 GENDERS: Final = ("male", "female")
 ELBOW_ROOM_M: Final = 0.75  # minimum distance between people
@@ -101,20 +104,36 @@ class SceneFrame(NamedTuple):
 
 def stage(shot: Shot) -> Take:
     """Perform a shot: everyone's motion and position, and a camera that keeps them in view."""
-    body, rng = procedural(), shot.rng("motion")
+    body = procedural()
+    rng = shot.rng("motion")
     facing = float(rng.uniform(-np.pi, np.pi))
     motions = []
     for person in range(shot.n_people):
         faces = facing + (rng.uniform(-0.6, 0.6) if person else 0.0)
-        motions.append(perform(rng, random_betas(rng), faces, shot.n_frames, shot.fps, shot.actions))
+        motions.append(
+            perform(rng, random_betas(rng), faces, shot.n_frames, shot.fps, shot.actions)
+        )
     places = _spaced_out([m.trans for m in motions], facing, rng)
     bodies = [skin(body, m.betas, m.pose, trans) for m, trans in zip(motions, places, strict=True)]
     keypoints = [spin49(body, skinned) for skinned in bodies]
-    points = np.concatenate([*keypoints, *(skinned.verts[:, list(VERTEX_IDS.values())] for skinned in bodies)], axis=1)
+    points = np.concatenate(
+        [*keypoints, *(skinned.verts[:, list(VERTEX_IDS.values())] for skinned in bodies)], axis=1
+    )
     size = (shot.width, shot.height)
-    camera = frame_people(shot.rng("camera"), points, size, heading=facing, hand_held=shot.hand_held)
+    camera = frame_people(
+        shot.rng("camera"), points, size, heading=facing, hand_held=shot.hand_held
+    )
     actors = [
-        Actor(m, str(rng.choice(GENDERS)), m.pose, m.betas, trans, skinned.joints, joints, camera.project(joints))
+        Actor(
+            m,
+            str(rng.choice(GENDERS)),
+            m.pose,
+            m.betas,
+            trans,
+            skinned.joints,
+            joints,
+            camera.project(joints),
+        )
         for m, trans, skinned, joints in zip(motions, places, bodies, keypoints, strict=True)
     ]
     return Take(shot, camera, tuple(actors))
@@ -122,32 +141,45 @@ def stage(shot: Shot) -> Take:
 
 def film(take: Take) -> Iterator[SceneFrame]:
     """Render the frames of a take in order."""
-    body, camera, rng = procedural(), take.view, take.shot.rng("looks")
-    backdrop, renderer = Backdrop(rng), Renderer(body.faces)
+    body = procedural()
+    camera = take.view
+    rng = take.shot.rng("looks")
+    backdrop = Backdrop(rng)
+    renderer = Renderer(body.faces)
     outfits = [dress(body, rng) for _ in take.actors]
     for start in range(0, take.shot.n_frames, SKINNED_AT_ONCE):
         part = slice(start, start + SKINNED_AT_ONCE)
         skinned = [skin(body, a.betas, a.pose[part], a.trans[part]).verts for a in take.actors]
         for frame, verts in enumerate(zip(*skinned, strict=True), start):
-            image, depth = renderer.view(camera, frame, list(zip(verts, outfits, strict=True)), backdrop)
+            image, depth = renderer.view(
+                camera, frame, list(zip(verts, outfits, strict=True)), backdrop
+            )
             yield SceneFrame(image, tuple(_visible(camera, frame, a, depth) for a in take.actors))
 
 
 def calibration_crops(n: int) -> NDArray[np.uint8]:
-    """Crops (n, 224, 224, 3) RGB of people with random shapes and poses, to calibrate networks with random weights.
+    """Crops (n, 224, 224, 3) RGB of people with random shapes and poses, to calibrate networks with
+    random weights.
 
     Deterministic: the crops for a smaller n are the first ones for a larger n.
     """
-    crops, body = np.empty((n, CROP_PX, CROP_PX, 3), np.uint8), procedural()
+    crops = np.empty((n, CROP_PX, CROP_PX, 3), np.uint8)
+    body = procedural()
     for first in range(0, n, POSES_A_PERSON):
         number = first // POSES_A_PERSON
-        shot = Shot("calibration", "", f"{number:05d}", number, 0, POSES_A_PERSON, 1 / SECONDS_BETWEEN)
-        take, rng = stage(shot), shot.rng("looks")
+        shot = Shot(
+            "calibration", "", f"{number:05d}", number, 0, POSES_A_PERSON, 1 / SECONDS_BETWEEN
+        )
+        take = stage(shot)
+        rng = shot.rng("looks")
         actor = take.actors[0]
-        backdrop, renderer, outfit = Backdrop(rng), Renderer(body.faces), dress(body, rng)
+        backdrop = Backdrop(rng)
+        renderer = Renderer(body.faces)
+        outfit = dress(body, rng)
         verts = skin(body, actor.betas, actor.pose, actor.trans).verts
         for frame in range(min(POSES_A_PERSON, n - first)):
-            low, high = actor.kp_2d[frame].min(axis=0), actor.kp_2d[frame].max(axis=0)
+            low = actor.kp_2d[frame].min(axis=0)
+            high = actor.kp_2d[frame].max(axis=0)
             zoom = CROP_PX / ((high - low).max() * BOX_FACTOR * CROP_SCALE)
             camera = take.view.frame(frame).cut((low + high) / 2, zoom, CROP_PX)
             crops[first + frame], _ = renderer.view(camera, 0, [(verts[frame], outfit)], backdrop)
@@ -160,10 +192,15 @@ def _spaced_out(paths: list[Array], facing: float, rng: np.random.Generator) -> 
     forward = np.array([np.sin(facing), 0, np.cos(facing)])
     placed = paths[:1]
     for path in paths[1:]:
-        side, back, gap = rng.choice([-1.0, 1.0]), rng.uniform(-0.5, 0.5), rng.uniform(0.8, 1.1)
+        side = rng.choice([-1.0, 1.0])
+        back = rng.uniform(-0.5, 0.5)
+        gap = rng.uniform(0.8, 1.1)
         while True:
             moved = path + side * gap * sideways + back * forward
-            if min(np.linalg.norm((moved - p)[:, [0, 2]], axis=1).min() for p in placed) >= ELBOW_ROOM_M:
+            if (
+                min(np.linalg.norm((moved - p)[:, [0, 2]], axis=1).min() for p in placed)
+                >= ELBOW_ROOM_M
+            ):
                 break
             gap += 0.1
         placed.append(moved)
@@ -174,5 +211,7 @@ def _visible(camera: Camera, frame: int, actor: Actor, depth: NDArray[Any]) -> N
     """(49,) whether a joint is in the image and not occluded."""
     visible = camera.sees(actor.kp_2d[frame])
     x, y = np.round(np.where(visible[:, None], actor.kp_2d[frame], 0)).astype(np.int64).T
-    distance = actor.spin49[frame] @ camera.extrinsics[frame, 2, :3] + camera.extrinsics[frame, 2, 3]
+    distance = (
+        actor.spin49[frame] @ camera.extrinsics[frame, 2, :3] + camera.extrinsics[frame, 2, 3]
+    )
     return np.asarray(visible & (distance < depth[y, x] + OCCLUDED_M))

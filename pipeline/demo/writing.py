@@ -1,10 +1,11 @@
 """Writes the demo data: small datasets in their official layouts, from rendered bodies.
 
-    motion -> pixels and labels -> raw, and then like any download: raw -> tracks -> features -> windows
+    motion -> pixels and labels -> raw, and then like any download: raw -> tracks -> features ->
+    windows
 
-`body` is a procedural body in SMPL's format, `motion` moves it, `scene` renders it with labels, `layouts` writes each
-dataset's files. The marker file STAND_IN.json identifies demo data, and lists what was written, with SHA-256: only a
-folder of nothing else is ever replaced or deleted.
+`body` is a procedural body in SMPL's format, `motion` moves it, `scene` renders it with labels,
+`layouts` writes each dataset's files. The marker file STAND_IN.json identifies demo data, and lists
+what was written, with SHA-256: only a folder of nothing else is ever replaced or deleted.
 """
 
 from __future__ import annotations
@@ -39,7 +40,10 @@ _LOADED: Final = [load(f"pipeline.demo.layouts.{module}:LAYOUT") for module in M
 LAYOUTS: Final[Mapping[str, ReleaseLayout]] = {layout.name: layout for layout in _LOADED}
 FILES: Final = "files"  # in the marker: SHA-256 of each written file, by its path
 VERSION: Final = 2  # raised whenever the same seed would give different files
-BODY_WHAT: Final = "A procedural body in SMPL's file format, with no measured person in it: for the embedded data only."
+BODY_WHAT: Final = (
+    "A procedural body in SMPL's file format, with no measured person in it: for the "
+    "embedded data only."
+)
 
 
 def synthesize(
@@ -54,13 +58,18 @@ def synthesize(
 ) -> None:
     """Write `raw/<dataset>/` for each dataset, and the procedural body's files into `body/`.
 
-    The same seed and size give the same bytes for any number of `workers` (processes; default: all cores). Replaces
-    demo data of another seed, size or version; each folder appears when it is complete. Progress counts videos. Raises
-    PipelineError, before writing, if a folder to replace contains other files.
+    The same seed and size give the same bytes for any number of `workers` (processes; default: all
+    cores). Replaces demo data of another seed, size or version; each folder appears when it is
+    complete. Progress counts videos. Raises PipelineError, before writing, if a folder to replace
+    contains other files.
     """
     request = Request(seed, size)
     layouts = {name: _layout(name) for name in datasets}
-    missing = [layout for name, layout in layouts.items() if not _is_marked(raw / name, _marker(layout, request))]
+    missing = [
+        layout
+        for name, layout in layouts.items()
+        if not _is_marked(raw / name, _marker(layout, request))
+    ]
     has_body = _is_marked(body, _marker())
     for layout in missing:
         refuse_foreign(raw / layout.name)
@@ -69,14 +78,17 @@ def synthesize(
     total = sum(len(list(layout.plan(request))) for layout in missing)
     if not has_body:
         write_body(body)
-    n_written, cores = 0, workers or len(os.sched_getaffinity(0))
+    n_written = 0
+    cores = workers or len(os.sched_getaffinity(0))
     for layout in missing:
         for take in _record(layout, raw / layout.name, request, cores):
             n_written += 1
             progress(n_written, total, f"{layout.name} {take.shot.name}")
 
 
-def is_current(raw: Path, body: Path, datasets: Iterable[str], *, seed: int = 0, size: str = "default") -> bool:
+def is_current(
+    raw: Path, body: Path, datasets: Iterable[str], *, seed: int = 0, size: str = "default"
+) -> bool:
     """Whether `synthesize` would have nothing to do. Reads the marker files only."""
     request = Request(seed, size)
     has_all = all(_is_marked(raw / name, _marker(_layout(name), request)) for name in datasets)
@@ -93,10 +105,12 @@ def write_dataset(
     n_frames: int | None = None,
     workers: int = 1,
 ) -> list[Take]:
-    """Write one dataset into `folder` (such as `raw/penn_action`), and return the ground truth of every video.
+    """Write one dataset into `folder` (such as `raw/penn_action`), and return the ground truth of
+    every video.
 
-    Always writes. A `Take` has the shot (split, name, fps, image size), the camera, and for every person pose, betas,
-    trans in the world (AMASS: its own, z up) and the 49 projected joints, with pixel centres at integers from 0.
+    Always writes. A `Take` has the shot (split, name, fps, image size), the camera, and for every
+    person pose, betas, trans in the world (AMASS: its own, z up) and the 49 projected joints, with
+    pixel centres at integers from 0.
 
     Args:
         n_videos: Videos per split.
@@ -109,17 +123,21 @@ def write_dataset(
 
 
 def write_body(folder: Path) -> None:
-    """Write the procedural body's folder, which does not depend on the seed. Raises as `write_dataset`."""
+    """Write the procedural body's folder, which does not depend on the seed. Raises as
+    `write_dataset`.
+    """
     with new_folder(folder, _marker()) as partial:
         procedural_body.write_files(partial)
 
 
 @contextmanager
 def new_folder(folder: Path, marker: dict[str, Any]) -> Iterator[Path]:
-    """Yield a temporary folder to fill; then mark it as demo data, with a list of its files, and replace `folder`.
+    """Yield a temporary folder to fill; then mark it as demo data, with a list of its files, and
+    replace `folder`.
 
-    A kill leaves the old folder, the new one or none; an error leaves the old one. Raises PipelineError if `folder`
-    contains files that this function did not write, CacheError while another process writes it.
+    A kill leaves the old folder, the new one or none; an error leaves the old one. Raises
+    PipelineError if `folder` contains files that this function did not write, CacheError while
+    another process writes it.
     """
     folder = folder.absolute()
     refuse_foreign(folder)
@@ -148,7 +166,8 @@ def new_folder(folder: Path, marker: dict[str, Any]) -> Iterator[Path]:
 
 
 def find_foreign(folder: Path) -> str:
-    """What a folder has that `new_folder`, or `detect` in demo clips, did not write; "" without such a file.
+    """What a folder has that `new_folder`, or `detect` in demo clips, did not write; "" without
+    such a file.
 
     A mark alone proves nothing: people mark their own made-up data, too.
     """
@@ -162,24 +181,33 @@ def find_foreign(folder: Path) -> str:
         return f"{MARKER} without a list of files" if MARKER in paths else paths[0]
     for path in paths:
         file = folder / path
-        is_written = not file.is_symlink() and file.is_file() and whole_file_digest(file) == written.get(path)
+        is_written = (
+            not file.is_symlink()
+            and file.is_file()
+            and whole_file_digest(file) == written.get(path)
+        )
         if path != MARKER and not is_written and not _is_of_detect(folder, path):
             return path
     return ""
 
 
 def refuse_foreign(folder: Path) -> None:
-    """Raise PipelineError unless the folder is missing, empty, or has only files as `new_folder` wrote them."""
+    """Raise PipelineError unless the folder is missing, empty, or has only files as `new_folder`
+    wrote them.
+    """
     if foreign := find_foreign(folder):
         raise PipelineError(
-            f"{folder}: expected no folder, or demo data as this program wrote them; found other files, which are not "
-            f"changed: {foreign}. If you need nothing in it, delete the folder. Otherwise move it, choose another "
-            "--out, or disable demo data ([embedded] enabled = false)."
+            f"{folder}: expected no folder, or demo data as this program wrote them; found "
+            f"other files, which are not changed: {foreign}. If you need nothing in it, delete "
+            "the folder. Otherwise move it, choose another --out, or disable demo data "
+            "([embedded] enabled = false)."
         )
 
 
 def _list_files(folder: Path) -> list[str]:
-    """Paths of all files and links below a folder, sorted; none if it does not exist. Raises OSError."""
+    """Paths of all files and links below a folder, sorted; none if it does not exist. Raises
+    OSError.
+    """
 
     def fail(error: OSError) -> None:
         if not isinstance(error, FileNotFoundError):
@@ -202,7 +230,8 @@ def _is_of_detect(folder: Path, path: str) -> bool:
             return all(entry.comment for entry in pack_index(file).values())
         except OSError:
             return False
-    is_record = clips.RECORDS in PurePath(path).parts or file.name == ".provenance"  # of an earlier version
+    # of an earlier version
+    is_record = clips.RECORDS in PurePath(path).parts or file.name == ".provenance"
     return is_record or clips.read_info(file).get("description") == clips.MADE_BY
 
 
@@ -233,14 +262,18 @@ def _record(layout: ReleaseLayout, folder: Path, request: Request, workers: int)
             takes = ordered_map(record, shots, workers, preload=procedural_body.procedural)
         for shot, take in zip(shots, takes, strict=True):
             if isinstance(take, Failed):
-                raise PipelineError(f"{layout.name}: the process that wrote {shot.name} {take.message}")
+                raise PipelineError(
+                    f"{layout.name}: the process that wrote {shot.name} {take.message}"
+                )
             yield take
         if layout.finish is not None:
             layout.finish(partial, shots)
 
 
 def _marker(layout: ReleaseLayout | None = None, request: Request | None = None) -> dict[str, Any]:
-    """Content of a dataset's marker file, which identifies its files; without arguments, of the body's."""
+    """Content of a dataset's marker file, which identifies its files; without arguments, of the
+    body's.
+    """
     versions = {"version": VERSION, "body_version": procedural_body.VERSION}
     if layout is None or request is None:
         return {"stand_in": True, "what": BODY_WHAT, "seed": None, **versions}
@@ -251,7 +284,8 @@ def _marker(layout: ReleaseLayout | None = None, request: Request | None = None)
 def _layout(name: str) -> ReleaseLayout:
     if name not in LAYOUTS:
         raise ConfigError(
-            f"no demo data for {name!r}; supported: {', '.join(LAYOUTS)}. Remove it from the list of datasets, or use "
+            f"no demo data for {name!r}; supported: {', '.join(LAYOUTS)}. Remove it from the "
+            "list of datasets, or use "
             "the official download and disable demo data ([embedded] enabled = false)."
         )
     return LAYOUTS[name]

@@ -1,1 +1,3 @@
-"""Uses pipeline.show. Files of other programs: VIBE's databases, arrays, Parquet, Rerun, WHAM, GVHMR, fits of SMPL."""
+"""Uses pipeline.show. Files of other programs: VIBE's databases, arrays, Parquet, Rerun, WHAM,
+GVHMR, fits of SMPL.
+"""

@@ -1,7 +1,7 @@
 """Arrays in untrusted files: npy, npz, safetensors, Parquet.  [files] -> features
 
-Arrays of npy and safetensors files are memory-mapped, others are read a block of rows at a time. Pickled objects are
-refused unread.
+Arrays of npy and safetensors files are memory-mapped, others are read a block of rows at a time.
+Pickled objects are refused unread.
 """
 
 from __future__ import annotations
@@ -31,11 +31,20 @@ AGAIN: Final = "Copy the file again, or write it again, as plain numbers without
 ROWS: Final = 4096  # per block at most
 BLOCK: Final = 64 << 20  # bytes of a block at most
 LARGEST_HEADER: Final = 100_000_000  # bytes, as in the library safetensors
-HEADERS: Final = {(1, 0): npy_format.read_array_header_1_0, (2, 0): npy_format.read_array_header_2_0}
-BFLOAT16: Final = "BF16"
-DTYPES: Final = {BFLOAT16: "<u2", "F16": "<f2", "F32": "<f4", "F64": "<f8", "BOOL": "?", "U8": "u1", "I8": "i1"} | {
-    f"{kind.upper()}{8 * size}": f"<{kind}{size}" for kind in "iu" for size in (2, 4, 8)
+HEADERS: Final = {
+    (1, 0): npy_format.read_array_header_1_0,
+    (2, 0): npy_format.read_array_header_2_0,
 }
+BFLOAT16: Final = "BF16"
+DTYPES: Final = {
+    BFLOAT16: "<u2",
+    "F16": "<f2",
+    "F32": "<f4",
+    "F64": "<f8",
+    "BOOL": "?",
+    "U8": "u1",
+    "I8": "i1",
+} | {f"{kind.upper()}{8 * size}": f"<{kind}{size}" for kind in "iu" for size in (2, 4, 8)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +76,9 @@ class ArrayFile:
                 yield from (array[start : start + rows] for start in range(0, len(array), rows))
 
     def mapped(self, name: str, folder: Path | None) -> Array:
-        """The memory-mapped array; of an npz or Parquet file, as copied to an unnamed temporary file in `folder`."""
+        """The memory-mapped array; of an npz or Parquet file, as copied to an unnamed temporary
+        file in `folder`.
+        """
         array = self.open(name)
         if not isinstance(array, Blocks):
             return array
@@ -79,12 +90,16 @@ class ArrayFile:
 
 
 def open_arrays(file: Path) -> ArrayFile:
-    """Open a file. Raises RawDataError for another format; PipelineError if Parquet's library is missing."""
+    """Open a file. Raises RawDataError for another format; PipelineError if Parquet's library is
+    missing.
+    """
     with reading(file, EXPECTED, do=AGAIN):
         with open_regular(file) as stream:
             head = stream.read(6)
         if head == npy_format.MAGIC_PREFIX:
-            return ArrayFile(file, "npy", ("array",), lambda _: np.load(file, mmap_mode="r", allow_pickle=False))
+            return ArrayFile(
+                file, "npy", ("array",), lambda _: np.load(file, mmap_mode="r", allow_pickle=False)
+            )
         if head.startswith(ZIP):
             return _npz(file)
         if head.startswith(b"PAR1"):
@@ -97,7 +112,9 @@ def open_arrays(file: Path) -> ArrayFile:
 
 def _npz(file: Path) -> ArrayFile:
     with zipfile.ZipFile(file) as archive:
-        names = tuple(name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy"))
+        names = tuple(
+            name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")
+        )
 
     def opened(name: str) -> Blocks:
         with zipfile.ZipFile(file) as archive, archive.open(f"{name}.npy") as member:
@@ -109,7 +126,9 @@ def _npz(file: Path) -> ArrayFile:
                 _header(member)
                 for start in range(0, shape[0], rows):
                     block = (min(rows, shape[0] - start), *shape[1:])
-                    yield np.frombuffer(member.read(math.prod(block) * dtype.itemsize), dtype).reshape(block)
+                    yield np.frombuffer(
+                        member.read(math.prod(block) * dtype.itemsize), dtype
+                    ).reshape(block)
                 if member.read(1):  # at the end, the archive's checksum is compared
                     refuse("more bytes than its shape")
 
@@ -125,7 +144,9 @@ def _rows_per_block(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
 
 def _header(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
     version = npy_format.read_magic(member)
-    shape, fortran, dtype = HEADERS[version](member) if version in HEADERS else refuse(f"npy version {version}")
+    shape, fortran, dtype = (
+        HEADERS[version](member) if version in HEADERS else refuse(f"npy version {version}")
+    )
     if dtype.hasobject:
         refuse("Python objects, whose pickles can run code")
     if fortran and len(shape) > 1:
@@ -150,9 +171,14 @@ def _safetensors(file: Path) -> ArrayFile:
         stored = np.memmap(file, dtype, "r", 8 + n_header + start, shape)
         if kind != BFLOAT16:
             return stored
-        wide, rows = np.dtype("<f4"), _rows_per_block(shape, np.dtype("<f4"))
+        wide = np.dtype("<f4")
+        rows = _rows_per_block(shape, np.dtype("<f4"))
         starts = range(0, len(stored), rows)
-        return Blocks(shape, wide, lambda: ((stored[i : i + rows].astype("<u4") << 16).view(wide) for i in starts))
+        return Blocks(
+            shape,
+            wide,
+            lambda: ((stored[i : i + rows].astype("<u4") << 16).view(wide) for i in starts),
+        )
 
     return ArrayFile(file, "safetensors", tuple(tensors), opened)
 
@@ -161,7 +187,8 @@ def _parquet(file: Path) -> ArrayFile:
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(file) as parquet:
-        schema, n_rows = parquet.schema_arrow, parquet.metadata.num_rows
+        schema = parquet.schema_arrow
+        n_rows = parquet.metadata.num_rows
 
     def opened(name: str) -> Blocks:
         def blocks(rows: int) -> Iterator[Array]:
@@ -180,14 +207,19 @@ def _parquet(file: Path) -> ArrayFile:
 
 
 def _values(column: Any, first_row: int) -> Array:
-    """An Arrow array of numbers, texts, or lists of equal length as NumPy's; null is allowed in floats only."""
+    """An Arrow array of numbers, texts, or lists of equal length as NumPy's; null is allowed in
+    floats only.
+    """
     import pyarrow.types as kinds
 
     column = column.dictionary_decode() if kinds.is_dictionary(column.type) else column
     shape = [len(column)]
     while True:
         if column.null_count and not kinds.is_floating(column.type):
-            refuse(f"null in row {first_row + column.is_null().to_pylist().index(True) // math.prod(shape[1:])}")
+            refuse(
+                "null in row "
+                f"{first_row + column.is_null().to_pylist().index(True) // math.prod(shape[1:])}"
+            )
         if kinds.is_fixed_size_list(column.type):
             lengths = np.array([column.type.list_size])
         elif kinds.is_list(column.type) or kinds.is_large_list(column.type):
@@ -196,7 +228,9 @@ def _values(column: Any, first_row: int) -> Array:
             break
         if (other := np.flatnonzero(lengths != lengths[0])).size:
             row = first_row + other[0] // math.prod(shape[1:])
-            refuse(f"a list of {lengths[other[0]]} values in row {row}, after lists of {lengths[0]}")
+            refuse(
+                f"a list of {lengths[other[0]]} values in row {row}, after lists of {lengths[0]}"
+            )
         shape.append(int(lengths[0]))
         column = column.flatten()
     values = column.to_numpy(zero_copy_only=False)

@@ -1,8 +1,10 @@
-"""SMPL fits of 4D-Humans or CameraHMR, collected in an SQLite file that readers join by image names.
+"""SMPL fits of 4D-Humans or CameraHMR, collected in an SQLite file that readers join by image
+names.
 
-`hmr2_training_data/dataset_tars/<dataset>/000000.tar` has for each image `<key>.jpg` and `<key>.data.pyd`, a pickle
-with a list of dicts, one per person (Goel et al., ICCV 2023). CameraHMR's `insta1-release.npz` and
-`insta2-release.npz` have fits to the same images (Patel and Black, 3DV 2025). Pickles may only name arrays.
+`hmr2_training_data/dataset_tars/<dataset>/000000.tar` has for each image `<key>.jpg` and
+`<key>.data.pyd`, a pickle with a list of dicts, one per person (Goel et al., ICCV 2023).
+CameraHMR's `insta1-release.npz` and `insta2-release.npz` have fits to the same images (Patel and
+Black, 3DV 2025). Pickles may only name arrays.
 """
 
 from __future__ import annotations
@@ -53,9 +55,12 @@ class FitsRead(NamedTuple):
 def read(file: Path, key: re.Pattern[str] | None = None) -> FitsRead:
     """Read all fits of a file: CameraHMR's .npz, or else 4D-Humans' tar.
 
-    Raises RawDataError for an invalid or truncated file, UnsafePickle for a pickle that names anything but arrays.
+    Raises RawDataError for an invalid or truncated file, UnsafePickle for a pickle that names
+    anything but arrays.
     """
-    fits, skipped, digest = [], Counter[str](), hashlib.sha256()
+    fits = []
+    skipped = Counter[str]()
+    digest = hashlib.sha256()
     for path, person in _read_npz(file) if file.suffix == ".npz" else _read_tar(file):
         stored = _encode_person(person) if (name := picture_name(path, key)) else "no name by --key"
         if isinstance(stored, str):
@@ -93,7 +98,8 @@ def _load_people(path: Path, data: bytes) -> list[Any]:
 def _read_npz(file: Path) -> Iterator[tuple[str, Any]]:
     """Yield name and person of CameraHMR's file, whose bodies are all known."""
     arrays = load_npz(file, ("imgname", "pose_cam", "shape", "gtkps"))
-    n, known = len(arrays["imgname"]), np.ones(1)
+    n = len(arrays["imgname"])
+    known = np.ones(1)
     pose = numbers(file, "pose_cam", arrays["pose_cam"].reshape(n, -1), (n, N_POSE), do=AGAIN)
     betas = numbers(file, "shape", arrays["shape"], (n, None), do=AGAIN)[:, :N_BETAS]
     keypoints = numbers(file, "gtkps", arrays["gtkps"], (n, None, 3), do=AGAIN)[:, :N_STORED]
@@ -116,7 +122,10 @@ def _encode_person(person: Any) -> bytes | str:
         arrays[key] = array.astype(np.float64).reshape(shape)
         if not (np.abs(arrays[key]) < LARGEST).all():  # comparisons with NaN are false
             return f"{key} is not finite"
-    if not all(np.asarray(person[key]).size == 1 and bool(np.asarray(person[key]).item()) for key in KEYS[-2:]):
+    if not all(
+        np.asarray(person[key]).size == 1 and bool(np.asarray(person[key]).item())
+        for key in KEYS[-2:]
+    ):
         return "has no body"
     arrays["keypoints_2d"] = arrays["keypoints_2d"][:N_JOINTS]
     return b"".join(array.astype("<f4").tobytes() for array in arrays.values())
@@ -126,37 +135,51 @@ def _open(file: Path, key: str) -> sqlite3.Connection:
     """Open or create a store. Raises PipelineError if it was created with another `key`."""
     database = sqlite3.connect(file)
     with database:
-        database.execute("CREATE TABLE IF NOT EXISTS tars (name TEXT PRIMARY KEY, size INT, digest TEXT)")
+        database.execute(
+            "CREATE TABLE IF NOT EXISTS tars (name TEXT PRIMARY KEY, size INT, digest TEXT)"
+        )
         database.execute("CREATE TABLE IF NOT EXISTS fits (tar TEXT, name TEXT, fit BLOB)")
         database.execute("CREATE TABLE IF NOT EXISTS options (key TEXT)")
         database.execute("CREATE INDEX IF NOT EXISTS by_name ON fits (name)")
         if not (before := database.execute("SELECT key FROM options").fetchone()):
             database.execute("INSERT INTO options VALUES (?)", (key,))
         elif before[0] != key:
-            raise PipelineError(f"{file}: was made with --key {before[0]!r}, not {key!r}. Delete it to restart.")
+            raise PipelineError(
+                f"{file}: was made with --key {before[0]!r}, not {key!r}. Delete it to restart."
+            )
     return database
 
 
-def _read_into(database: sqlite3.Connection, tar: Path, key: re.Pattern[str] | None) -> FitsRead | None:
-    """Replace the fits of a tar in one transaction; None if a tar with this name and size has been read."""
-    name = PurePosixPath(*tar.absolute().parts[-2:]).as_posix()  # with its folder: datasets' tars have equal numbers
+def _read_into(
+    database: sqlite3.Connection, tar: Path, key: re.Pattern[str] | None
+) -> FitsRead | None:
+    """Replace the fits of a tar in one transaction; None if a tar with this name and size has been
+    read.
+    """
+    # with its folder: datasets' tars have equal numbers
+    name = PurePosixPath(*tar.absolute().parts[-2:]).as_posix()
     before = database.execute("SELECT size FROM tars WHERE name = ?", (name,)).fetchone()
     if before is not None and before[0] == tar.stat().st_size:
         return None
     content = read(tar, key)
     with database:
         database.execute("DELETE FROM fits WHERE tar = ?", (name,))
-        database.executemany("INSERT INTO fits VALUES (?, ?, ?)", ((name, *fit) for fit in content.fits))
+        database.executemany(
+            "INSERT INTO fits VALUES (?, ?, ?)", ((name, *fit) for fit in content.fits)
+        )
         record = (name, tar.stat().st_size, content.digest)
         database.execute("INSERT OR REPLACE INTO tars VALUES (?, ?, ?)", record)
     return content
 
 
-def read_all(tars: Iterable[Path], file: Path, key: str = "") -> Iterator[FitsRead | RawDataError | None]:
-    """Read files into the store `file`. Yields of each its fits, None if it was read before, or its error.
+def read_all(
+    tars: Iterable[Path], file: Path, key: str = ""
+) -> Iterator[FitsRead | RawDataError | None]:
+    """Read files into the store `file`. Yields of each its fits, None if it was read before, or its
+    error.
 
-    Each file is committed separately, so an interrupted run can be continued. Raises UnsafePickle, and PipelineError
-    for an invalid `key`, or one that differs from the store's.
+    Each file is committed separately, so an interrupted run can be continued. Raises UnsafePickle,
+    and PipelineError for an invalid `key`, or one that differs from the store's.
     """
     try:
         pattern = re.compile(key) if key else None
@@ -170,5 +193,8 @@ def read_all(tars: Iterable[Path], file: Path, key: str = "") -> Iterator[FitsRe
                 except RawDataError as error:
                     yield error
     except sqlite3.Error as error:
-        do = "Check that its folder exists and is writable, the disk is not full, and no other `fits` is running."
+        do = (
+            "Check that its folder exists and is writable, the disk is not full, and no other "
+            "`fits` is running."
+        )
         raise PipelineError(f"{file}: cannot be written: {error}. {do}") from error

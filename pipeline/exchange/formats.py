@@ -1,4 +1,6 @@
-"""Formats of `export`, imported on use; an export appears when it is complete.  tracks, features -> [other files]"""
+"""Formats of `export`, imported on use; an export appears when it is complete.  tracks, features ->
+[other files]
+"""
 
 from __future__ import annotations
 
@@ -47,14 +49,21 @@ class ExportFormat:
     # "module:function": (root, name, out, *, stream, replace, progress[, options]) -> Exported
     export: str
     about: str
-    options: str = ""  # "module:class": a frozen pydantic dataclass, whose fields are set by --set NAME=VALUE
-    packages: Mapping[str, str] = field(default_factory=dict)  # required package -> the extra that installs it
+    # "module:class": a frozen pydantic dataclass, whose fields are set by --set NAME=VALUE
+    options: str = ""
+    # required package -> the extra that installs it
+    packages: Mapping[str, str] = field(default_factory=dict)
 
     def function(self) -> Callable[..., Exported]:
-        """Load the exporting function. Raises PipelineError for a missing package, with the command to install it."""
+        """Load the exporting function. Raises PipelineError for a missing package, with the command
+        to install it.
+        """
         for package, extra in self.packages.items():
             if find_spec(package) is None:
-                do = f"pip install 'vibe-pipeline[{extra}]', in a clone .venv/bin/pip install -e '.[{extra}]'"
+                do = (
+                    f"pip install 'vibe-pipeline[{extra}]', in a clone .venv/bin/pip install "
+                    f"-e '.[{extra}]'"
+                )
                 raise PipelineError(f"this format needs the package {package}: {do}")
         function: Callable[..., Exported] = load(self.export)
         return function
@@ -64,7 +73,9 @@ class ExportFormat:
         return load(self.options) if self.options else None
 
 
-VIBE: Final = ExportFormat("pipeline.exchange.vibe_db.export:export", "the database file of VIBE's and TCMR's code")
+VIBE: Final = ExportFormat(
+    "pipeline.exchange.vibe_db.export:export", "the database file of VIBE's and TCMR's code"
+)
 PARQUET: Final = ExportFormat(
     "pipeline.exchange.tables:export",
     "a folder of tables for DuckDB, pandas, polars",
@@ -100,14 +111,20 @@ def provenance_path(file: Path) -> Path:
 
 
 def require_new_file(file: Path, *, replace: bool) -> None:
-    """Raise PipelineError if the folder of `file` is missing, or if `file` exists and `replace` is False."""
+    """Raise PipelineError if the folder of `file` is missing, or if `file` exists and `replace` is
+    False.
+    """
     _require_parent(file)
     if not replace and (file.exists() or file.is_symlink()):  # also a dangling link
         raise PipelineError(f"--out {file}: already exists. Choose another file, or add --replace.")
 
 
-def publish_with_provenance(file: Path, write: Callable[[Path], None], provenance: Mapping[str, Any]) -> None:
-    """Write a file by `write(path)`, and its provenance; the file gets its name when it is complete."""
+def publish_with_provenance(
+    file: Path, write: Callable[[Path], None], provenance: Mapping[str, Any]
+) -> None:
+    """Write a file by `write(path)`, and its provenance; the file gets its name when it is
+    complete.
+    """
     temporary = file.with_name(f".{file.name}.part")
     temporary.unlink(missing_ok=True)
     try:
@@ -124,17 +141,22 @@ def publish_with_provenance(file: Path, write: Callable[[Path], None], provenanc
 def new_folder(out: Path, *, replace: bool) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Yield a temporary folder and a dict for its PROVENANCE; the folder becomes `out` at the end.
 
-    PROVENANCE also gets the time (`written`) and each file's SHA-256 (`files`). An error or a kill leaves `out`
-    unchanged. Raises PipelineError unless `out` is new or empty, or with `replace` contains only an export.
+    PROVENANCE also gets the time (`written`) and each file's SHA-256 (`files`). An error or a kill
+    leaves `out` unchanged. Raises PipelineError unless `out` is new or empty, or with `replace`
+    contains only an export.
     """
     out = out.resolve()
     _require_parent(out)
     if out.exists() and not out.is_dir():
-        raise PipelineError(f"--out {out}: is a file, but this format is a folder. Choose another name.")
+        raise PipelineError(
+            f"--out {out}: is a file, but this format is a folder. Choose another name."
+        )
     exists = out.exists() and any(out.iterdir())
     _refuse_foreign(out)
     if exists and not replace:
-        raise PipelineError(f"--out {out}: already exists. Choose another folder, or add --replace.")
+        raise PipelineError(
+            f"--out {out}: already exists. Choose another folder, or add --replace."
+        )
     temporary = out.with_name(f".{out.name}.part")
     old = out.with_name(f".{out.name}.old")
     _refuse_foreign(old)
@@ -160,7 +182,9 @@ def new_folder(out: Path, *, replace: bool) -> Iterator[tuple[Path, dict[str, An
 
 def _require_parent(out: Path) -> None:
     if not out.parent.is_dir():
-        raise PipelineError(f"--out {out}: the folder {out.parent} does not exist. Create it, or choose another.")
+        raise PipelineError(
+            f"--out {out}: the folder {out.parent} does not exist. Create it, or choose another."
+        )
 
 
 def _sync(file: Path) -> str:
@@ -178,9 +202,15 @@ def _write_provenance(file: Path, content: Mapping[str, Any]) -> None:
 
 def _refuse_foreign(folder: Path) -> None:
     """Raise PipelineError for a file that its PROVENANCE does not list."""
-    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink() or path.is_file()}
+    files = {
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.is_symlink() or path.is_file()
+    }
     if foreign := sorted(files - _export_files(folder)):
-        raise PipelineError(f"--out {folder}: contains {foreign[0]}, which no export wrote. Choose a new folder.")
+        raise PipelineError(
+            f"--out {folder}: contains {foreign[0]}, which no export wrote. Choose a new folder."
+        )
 
 
 def _export_files(folder: Path) -> set[str]:

@@ -1,7 +1,9 @@
-"""A split as GVHMR's `inputs/<DATASET>/hmr4d_support`.  tracks, features -> [files of other programs]
+"""A split as GVHMR's `inputs/<DATASET>/hmr4d_support`.  tracks, features -> [files of other
+programs]
 
-Shen et al.: World-Grounded Human Motion Recovery via Gravity-View Coordinates, SIGGRAPH Asia 2024. Its classes for
-AMASS and BEDLAM load these files by torch.load: a motion is a run of consecutive frames at 30 per second.
+Shen et al.: World-Grounded Human Motion Recovery via Gravity-View Coordinates, SIGGRAPH Asia 2024.
+Its classes for AMASS and BEDLAM load these files by torch.load: a motion is a run of consecutive
+frames at 30 per second.
 """
 
 from __future__ import annotations
@@ -31,12 +33,17 @@ from pipeline.features.streams.world import Hmr2
 from pipeline.files.formats.arrays import load_npz, numbers
 
 Array = NDArray[Any]
-N_BODY, N_BETAS, N_JOINTS = 66, 10, 55  # numbers of pelvis to wrists; of a shape; joints
+N_BODY = 66
+N_BETAS = 10
+N_JOINTS = 55  # numbers of pelvis to wrists; of a shape; joints
 MIN_ROWS: Final = 30  # of a motion with images
 TOO_SHORT: Final = f"a run of fewer than {MIN_ROWS} frames"
-NO_SMPLX, GENDERED = "no smplx_pose", "a gendered body (AMASS's SMPL-X N has neutral ones)"
-MOTIONS, LABELS = "smplxpose_v2.pth", "smplpose_v2.pth"
-RANGES, NO_RANGES = "mid_to_valid_range_all60.pt", "mid_to_valid_range_maxspan60.pt"
+NO_SMPLX = "no smplx_pose"
+GENDERED = "a gendered body (AMASS's SMPL-X N has neutral ones)"
+MOTIONS = "smplxpose_v2.pth"
+LABELS = "smplpose_v2.pth"
+RANGES = "mid_to_valid_range_all60.pt"
+NO_RANGES = "mid_to_valid_range_maxspan60.pt"
 FOLDER: Final = "imgfeats/bedlam_all60"
 Y_UP: Final = np.diag([1.0, -1, -1, 1])  # BEDLAM's world, y down -> y up, or back
 
@@ -58,25 +65,35 @@ def export(
     progress: Progress = silent,
     options: GvhmrOptions | None = None,
 ) -> Exported:
-    """Write the split `name` in the cache `root` into the folder `out`. Memory does not grow with the split.
+    """Write the split `name` in the cache `root` into the folder `out`. Memory does not grow with
+    the split.
 
     stream: of kind hmr2, for BEDLAM.
 
     Raises:
         cache.CacheError: the split is missing.
-        PipelineError: the split has no SMPL-X labels, or GVHMR no file for it; the stream or the body is missing; no
-            motion can be exported; the folder has other content, or exists and `replace` is False.
+        PipelineError: the split has no SMPL-X labels, or GVHMR no file for it; the stream or the
+            body is missing; no motion can be exported; the folder has other content, or exists and
+            `replace` is False.
         RawDataError: `smplx` is another file.
     """
     split = cache.open(root)[name]
     dataset = name.partition("/")[0]
     if "smplx_pose" not in split.columns:
         do = "Convert AMASS's SMPL-X files, or BEDLAM's all_npz_12_training"
-        raise PipelineError(f"{name}: has no SMPL-X labels, and SMPL's parameters do not fit GVHMR's body. {do}.")
+        raise PipelineError(
+            f"{name}: has no SMPL-X labels, and SMPL's parameters do not fit GVHMR's body. {do}."
+        )
     if dataset not in ("amass", "bedlam", "bedlam2"):
-        raise PipelineError(f"{name}: GVHMR has no class for this dataset here. Choose amass, bedlam or bedlam2.")
+        raise PipelineError(
+            f"{name}: GVHMR has no class for this dataset here. Choose amass, bedlam or bedlam2."
+        )
     with new_folder(out, replace=replace) as (folder, provenance):
-        bedlam = None if dataset == "amass" else _BedlamRuns(split, stream, (options or GvhmrOptions()).smplx)
+        bedlam = (
+            None
+            if dataset == "amass"
+            else _BedlamRuns(split, stream, (options or GvhmrOptions()).smplx)
+        )
         motions = bedlam or _AmassRuns(split)
         motions.segments.require_rows(split)
         ranges = _write_motions(folder / (LABELS if bedlam else MOTIONS), motions, progress)
@@ -86,12 +103,19 @@ def export(
             bedlam.write_features(folder)
         origin = origin_of(split, *([stream] if bedlam else []))
         n_rows = sum(stop for _, stop in ranges.values())
-        provenance |= {**origin, "format": "gvhmr", "rows": n_rows, "left_out": dict(motions.segments.left_out)}
+        provenance |= {
+            **origin,
+            "format": "gvhmr",
+            "rows": n_rows,
+            "left_out": dict(motions.segments.left_out),
+        }
     summary = f"{count(n_rows, 'row')} in {count(len(ranges), 'motion')}"
     return Exported(out, n_rows, summary, {}, motions.segments.left_out, origin["stand_in"])
 
 
-def _write_motions(file: Path, motions: _AmassRuns | _BedlamRuns, progress: Progress) -> dict[str, tuple[int, int]]:
+def _write_motions(
+    file: Path, motions: _AmassRuns | _BedlamRuns, progress: Progress
+) -> dict[str, tuple[int, int]]:
     """Write {name: arrays}. Returns the rows [0, F) of each motion.
 
     torch.save takes the whole dictionary: its tensors are parts of a temporary file, not memory.
@@ -109,7 +133,10 @@ def _write_motions(file: Path, motions: _AmassRuns | _BedlamRuns, progress: Prog
         flat = torch.from_numpy(np.memmap(stream, "<f4", "r+", shape=(n_done,)))
         torch.save(
             {
-                name: {key: flat[start : start + int(np.prod(shape))].view(shape) for key, (start, shape) in of.items()}
+                name: {
+                    key: flat[start : start + int(np.prod(shape))].view(shape)
+                    for key, (start, shape) in of.items()
+                }
                 for name, of in shapes.items()
             },
             file,
@@ -132,11 +159,14 @@ class _AmassRuns:
             GENDERED: lambda start, stop: rows.genders_of(start, stop) == "neutral",
         }
         self._motions = Motions(split, segments_of(split, checks), None)
-        self.segments, self.names = self._motions.segments, self._motions.names
+        self.segments = self._motions.segments
+        self.names = self._motions.names
 
     def arrays(self, number: int) -> dict[str, Array]:
         positions = self._motions.positions(number)
-        pose, trans, betas = (self._motions.read_column(c, number) for c in ("smplx_pose", "trans", "smplx_betas"))
+        pose, trans, betas = (
+            self._motions.read_column(c, number) for c in ("smplx_pose", "trans", "smplx_betas")
+        )
         body = resample_rotations(pose[:, :N_BODY].reshape(len(pose), -1, 3), positions)
         return {
             "pose": body.reshape(-1, N_BODY),
@@ -150,12 +180,19 @@ class _BedlamRuns:
 
     def __init__(self, split: cache.Split, stream: str, smplx: Path | None) -> None:
         if smplx is None:
-            raise PipelineError(f"{split.name}: rest joints need SMPL-X's body. Name it: --set smplx=SMPLX_NEUTRAL.npz")
+            raise PipelineError(
+                f"{split.name}: rest joints need SMPL-X's body. Name it: --set "
+                "smplx=SMPLX_NEUTRAL.npz"
+            )
         require_stream(split, stream)
         identity = split.stream_manifest(stream).get("identity") or {}
         if identity.get("kind") != Hmr2.kind:
-            raise PipelineError(f"{split.name}: GVHMR reads tokens: {stream!r} is not of kind {Hmr2.kind}")
-        self._split, self._stream, self._rows = split, stream, RowFields(split, stream, "")
+            raise PipelineError(
+                f"{split.name}: GVHMR reads tokens: {stream!r} is not of kind {Hmr2.kind}"
+            )
+        self._split = split
+        self._stream = stream
+        self._rows = RowFields(split, stream, "")
         self._crop = cache.CropPolicy.from_dict(identity.get("crop") or {})
         self._rest, self._by_beta = _load_rest(smplx)
         needs = (NO_SMPLX, NO_RATE, NO_EXTRINSICS, NO_INTRINSICS, NO_SIZE)
@@ -163,13 +200,19 @@ class _BedlamRuns:
         checks |= {FEATURES: checks_of(split, "kp_3d", stream)[FEATURES]}
         segments = segments_of(split, checks)
         self.segments = segments.only(segments.stop - segments.start >= MIN_ROWS, TOO_SHORT)
-        self.names = self.segments.names(split, [_mid(track.video, track.name) for track in split.tracks])
+        self.names = self.segments.names(
+            split, [_mid(track.video, track.name) for track in split.tracks]
+        )
 
     def arrays(self, number: int) -> dict[str, Array]:
-        """Labels in the camera and in a world whose y is up: both roots state the camera, as GVHMR computes it."""
+        """Labels in the camera and in a world whose y is up: both roots state the camera, as GVHMR
+        computes it.
+        """
         start, stop = (int(column[number]) for column in (self.segments.start, self.segments.stop))
         columns = ("smplx_pose", "smplx_betas", "smplx_trans", "extrinsics")
-        pose, betas, trans, camera = (self._split.rows(c, start, stop).astype(np.float64) for c in columns)
+        pose, betas, trans, camera = (
+            self._split.rows(c, start, stop).astype(np.float64) for c in columns
+        )
         skeleton = self._rest + self._by_beta @ betas[0, :N_BETAS]
         root, world_trans = cameras.to_world(pose[:, :3], trans, camera @ Y_UP, skeleton[0])
         return {
@@ -194,9 +237,13 @@ class _BedlamRuns:
             file = folder / FOLDER / scene / f"{last}.pt"
             file.parent.mkdir(parents=True, exist_ok=True)
             content = {
-                "features": torch.from_numpy(self._split.rows(f"features/{self._stream}", start, stop)),
+                "features": torch.from_numpy(
+                    self._split.rows(f"features/{self._stream}", start, stop)
+                ),
                 "bbx_xys": torch.from_numpy(bbox.astype(np.float32)),
-                "img_wh": torch.from_numpy(self._rows.resolutions(start, start + 1)[0].astype(np.int64)),
+                "img_wh": torch.from_numpy(
+                    self._rows.resolutions(start, start + 1)[0].astype(np.int64)
+                ),
                 "start_end": (0, stop - start),
             }
             torch.save(content, file)
@@ -205,7 +252,8 @@ class _BedlamRuns:
 def _mid(video: str, track: str) -> str:
     """GVHMR's name of a person's motion.
 
-    >>> _mid("20221010_3_1000_batch01hand_30fps/seq_000000", "20221010_3_1000_batch01hand_30fps/seq_000000/rp_a_1")
+    >>> video = "20221010_3_1000_batch01hand_30fps/seq_000000"
+    >>> _mid(video, video + "/rp_a_1")
     'inputs/bedlam/bedlam_download/20221010_3_1000_batch01hand/mp4/seq_000000.mp4-rp_a_1'
     """
     scene, _, sequence = (Bedlam().origin(video).recording or video).partition("/")
@@ -213,9 +261,13 @@ def _mid(video: str, track: str) -> str:
 
 
 def _load_rest(file: Path) -> tuple[Array, Array]:
-    """Rest joints (55, 3) m of SMPL-X, and their change (55, 3, 10) with the shape. Raises RawDataError."""
+    """Rest joints (55, 3) m of SMPL-X, and their change (55, 3, 10) with the shape. Raises
+    RawDataError.
+    """
     stored = load_npz(file, ("v_template", "shapedirs", "J_regressor"))
     vertices = numbers(file, "v_template", stored["v_template"], (None, 3))
     regressor = numbers(file, "J_regressor", stored["J_regressor"], (N_JOINTS, len(vertices)))
-    directions = numbers(file, "shapedirs", stored["shapedirs"][..., :N_BETAS], (len(vertices), 3, N_BETAS))
+    directions = numbers(
+        file, "shapedirs", stored["shapedirs"][..., :N_BETAS], (len(vertices), 3, N_BETAS)
+    )
     return regressor @ vertices, np.einsum("jv,vcb->jcb", regressor, directions)

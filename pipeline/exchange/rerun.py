@@ -2,12 +2,12 @@
 
     <video>/camera                           the camera's pose in the world, if known
     <video>/camera/image                     the camera's intrinsics, and each frame as JPEG
-    <video>/camera/image/<person>/box, joints
-    <video>/camera/<person>/body             the labelled body in camera axes, if it has a translation
-    <video>/pelvis/<person>/joints           3D joints relative to the pelvis
-    <video>/crops/<person>                   input of the networks
+    <video>/camera/image/<person>/box, joints <video>/camera/<person>/body             the labelled
+    body in camera axes, if it has a translation <video>/pelvis/<person>/joints           3D joints
+    relative to the pelvis <video>/crops/<person>                   input of the networks
 
-Motion without images has its body at <video>/<person>/body, in the motion's axes. See docs/exports.md.
+Motion without images has its body at <video>/<person>/body, in the motion's axes. See
+docs/exports.md.
 """
 
 from __future__ import annotations
@@ -72,17 +72,23 @@ def export(
     progress: Progress = silent,
     options: RecordingOptions = RecordingOptions(),  # noqa: B008  it is frozen
 ) -> Exported:
-    """Write some tracks of the split `name` in the cache `root` to the file `out`. Ignores `stream`.
+    """Write some tracks of the split `name` in the cache `root` to the file `out`. Ignores
+    `stream`.
 
-    Raises what `show.from_cache` raises, and PipelineError if `out` is a folder, or exists and `replace` is False.
+    Raises what `show.from_cache` raises, and PipelineError if `out` is a folder, or exists and
+    `replace` is False.
     """
     if out.is_dir():
-        raise PipelineError(f"--out {out}: is a folder. Name a file in it, such as {name.replace('/', '_')}.rrd.")
+        raise PipelineError(
+            f"--out {out}: is a folder. Name a file in it, such as {name.replace('/', '_')}.rrd."
+        )
     require_new_file(out, replace=replace)
     choice = Choice(options.tracks, video=options.video, frames=sys.maxsize)
     raw, body = (Path(text) if text else None for text in (options.raw, options.body))
     shown = from_cache(root, name, choice, raw=raw, body=body)
-    part, done, missing = out.with_name(f".{out.name}.part"), 0, 0
+    part = out.with_name(f".{out.name}.part")
+    done = 0
+    missing = 0
     total = sum(len(track.rows["frame_index"][:: options.every]) for track in shown.tracks)
     part.unlink(missing_ok=True)
     recording = rr.RecordingStream("vibe-pipeline")
@@ -93,7 +99,8 @@ def export(
         for video in sorted({track.record.video for track in shown.tracks}):
             tracks = [track for track in shown.tracks if track.record.video == video]
             for n_rows, n_missing in _video_frames(recording, video, tracks, bodies, options):
-                done, missing = done + n_rows, missing + n_missing
+                done = done + n_rows
+                missing = missing + n_missing
                 progress(done, total, video)
         recording.flush()
         recording.disconnect()
@@ -102,7 +109,11 @@ def export(
         recording.disconnect()
         part.unlink(missing_ok=True)
     summary = f"{count(done, 'row')} of {count(len(shown.tracks), 'track')}"
-    absent = {"images": f"{count(missing, 'frame')} cannot be read from the raw folder {shown.raw}"} if missing else {}
+    absent = (
+        {"images": f"{count(missing, 'frame')} cannot be read from the raw folder {shown.raw}"}
+        if missing
+        else {}
+    )
     if body is None and any("pose" in track.rows for track in shown.tracks):
         absent["bodies"] = "name the folder of SMPL's files: --body DIR"
     return Exported(out, done, summary, absent, {}, shown.stand_in)
@@ -116,8 +127,12 @@ def _video_frames(
     options: RecordingOptions,
 ) -> Iterator[tuple[int, int]]:
     """Log one video. Yields for each frame its number of rows, and 1 if its image is missing."""
-    log, fps = _logger(recording, video), tracks[0].record.fps
-    rows = [{int(t.rows["frame_index"][row]): row for row in range(0, t.n_frames, options.every)} for t in tracks]
+    log = _logger(recording, video)
+    fps = tracks[0].record.fps
+    rows = [
+        {int(t.rows["frame_index"][row]): row for row in range(0, t.n_frames, options.every)}
+        for t in tracks
+    ]
     _log_static(log, tracks, bodies)
     indices = sorted({index for track_rows in rows for index in track_rows})
     source = tracks[0].source if options.pictures else None
@@ -150,7 +165,11 @@ def _logger(recording: rr.RecordingStream, video: str) -> Any:
     parts = [part for part in video.split("/") if part]
 
     def log(path: str, *content: Any, static: bool = False) -> None:
-        recording.log(rr.new_entity_path([*parts, *path.split("/")] if path else parts), *content, static=static)
+        recording.log(
+            rr.new_entity_path([*parts, *path.split("/")] if path else parts),
+            *content,
+            static=static,
+        )
 
     return log
 
@@ -162,9 +181,12 @@ def _log_static(log: Any, tracks: list[ShownTrack], bodies: LabelledBodies | Non
         for joint, (name, side) in enumerate(zip(NAMES, SIDES, strict=True))
     ]
     person = rr.AnnotationInfo(id=PERSON, label="person")
-    description = rr.ClassDescription(info=person, keypoint_annotations=joints, keypoint_connections=bones("spin49"))
+    description = rr.ClassDescription(
+        info=person, keypoint_annotations=joints, keypoint_connections=bones("spin49")
+    )
     log("", rr.AnnotationContext([description]), static=True)
-    has_images, up = "bbox" in tracks[0].rows, tracks[0].record.extra.get("up")
+    has_images = "bbox" in tracks[0].rows
+    up = tracks[0].record.extra.get("up")
     world = rr.ViewCoordinates.RDF if has_images else rr.ViewCoordinates.RIGHT_HAND_Z_UP
     if up is not None and np.isfinite(up).all():
         axis = int(np.abs(up).argmax())
@@ -177,20 +199,30 @@ def _log_static(log: Any, tracks: list[ShownTrack], bodies: LabelledBodies | Non
 
 def _log_camera(log: Any, track: ShownTrack, row: int) -> None:
     """Log the camera's intrinsics, and its pose as the inverse of `extrinsics`."""
-    intrinsics, extrinsics = intrinsics_of(track, row), track.rows.get("extrinsics")
+    intrinsics = intrinsics_of(track, row)
+    extrinsics = track.rows.get("extrinsics")
     if extrinsics is not None and np.isfinite(extrinsics[row]).all():
-        rotation, shift = extrinsics[row][:3, :3].T, extrinsics[row][:3, 3]
+        rotation = extrinsics[row][:3, :3].T
+        shift = extrinsics[row][:3, 3]
         log("camera", rr.Transform3D(mat3x3=rotation, translation=-rotation @ shift))
     if intrinsics is not None and track.source is not None and track.source.place.exists():
-        log("camera/image", rr.Pinhole(image_from_camera=intrinsics, resolution=track.source.size()))
+        log(
+            "camera/image", rr.Pinhole(image_from_camera=intrinsics, resolution=track.source.size())
+        )
 
 
-def _log_person(log: Any, track: ShownTrack, row: int, image: Image | None, bodies: LabelledBodies | None) -> None:
+def _log_person(
+    log: Any, track: ShownTrack, row: int, image: Image | None, bodies: LabelledBodies | None
+) -> None:
     """Log one person in one frame."""
-    rows, person = track.rows, _person(track)
+    rows = track.rows
+    person = _person(track)
     if "bbox" in rows:
         box = rows["bbox"][row]
-        log(f"camera/image/{person}/box", rr.Boxes2D(centers=[box[:2]], sizes=[box[2:]], labels=[person]))
+        log(
+            f"camera/image/{person}/box",
+            rr.Boxes2D(centers=[box[:2]], sizes=[box[2:]], labels=[person]),
+        )
         if image is not None:
             with suppress(ValueError):  # a box without a valid crop
                 log(f"crops/{person}", _jpeg(crop_person(image, box, track.record.crop_scale)))
@@ -200,16 +232,27 @@ def _log_person(log: Any, track: ShownTrack, row: int, image: Image | None, bodi
         log(f"camera/image/{person}/joints", joints)
     if "kp_3d" in rows and ("has_3d" not in rows or rows["has_3d"][row] == 1):
         known = np.flatnonzero(rows["kp_3d"][row, :, 3] > 0)
-        log(f"pelvis/{person}/joints", rr.Points3D(rows["kp_3d"][row, known, :3], class_ids=PERSON, keypoint_ids=known))
+        log(
+            f"pelvis/{person}/joints",
+            rr.Points3D(rows["kp_3d"][row, known, :3], class_ids=PERSON, keypoint_ids=known),
+        )
     posed = None if bodies is None else bodies.pose(track, row)
     if posed is not None and "trans" in rows and np.isfinite(rows["trans"][row]).all():
-        log(_body_path(track), rr.Mesh3D.from_fields(vertex_positions=posed.verts + rows["trans"][row]))
+        log(
+            _body_path(track),
+            rr.Mesh3D.from_fields(vertex_positions=posed.verts + rows["trans"][row]),
+        )
 
 
 def _clear(log: Any, track: ShownTrack) -> None:
     """Stop showing a person from this frame on."""
     person = _person(track)
-    for path in (f"camera/image/{person}", f"crops/{person}", f"pelvis/{person}", _body_path(track)):
+    for path in (
+        f"camera/image/{person}",
+        f"crops/{person}",
+        f"pelvis/{person}",
+        _body_path(track),
+    ):
         log(path, rr.Clear(recursive=True))
 
 

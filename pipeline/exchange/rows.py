@@ -1,7 +1,7 @@
 """Rows of a split to export, and their arrays.  tracks, features -> [files]
 
-Existing code cuts windows from all rows with one name and ignores frame numbers. Rows are therefore exported in
-segments of consecutive frames.
+Existing code cuts windows from all rows with one name and ignores frame numbers. Rows are therefore
+exported in segments of consecutive frames.
 """
 
 from __future__ import annotations
@@ -42,12 +42,18 @@ class FileField(NamedTuple):
 
 
 def require_stream(split: cache.Split, stream: str) -> None:
-    """Raise PipelineError for a stream that is missing or out of date. Rows of lost videos may be missing."""
+    """Raise PipelineError for a stream that is missing or out of date. Rows of lost videos may be
+    missing.
+    """
     if stream not in split.streams:
         streams = ", ".join(split.streams) or "none"
-        raise PipelineError(f"{split.name}: stream {stream!r} is missing (existing streams: {streams}). Extract it.")
+        raise PipelineError(
+            f"{split.name}: stream {stream!r} is missing (existing streams: {streams}). Extract it."
+        )
     if missing_rows(split, stream).shards:
-        raise PipelineError(f"{split.name}: stream {stream!r} is older than the tracks. Extract it again.")
+        raise PipelineError(
+            f"{split.name}: stream {stream!r} is older than the tracks. Extract it again."
+        )
 
 
 def recorded_stream(split: cache.Split, stream: str) -> dict[str, Any]:
@@ -66,7 +72,12 @@ def origin_of(split: cache.Split, *streams: str) -> dict[str, Any]:
     stand_in = any(manifest.get("stand_in") for manifest in manifests)
     demo = bool(split.manifest.get("stand_in"))
     weights = {stream: weights_of(split, stream) for stream in streams}
-    origin = {"split": split.name, "split_digest": split.manifest["digest"], "demo": demo, "stand_in": stand_in}
+    origin = {
+        "split": split.name,
+        "split_digest": split.manifest["digest"],
+        "demo": demo,
+        "stand_in": stand_in,
+    }
     return origin | {"weights": weights}
 
 
@@ -107,7 +118,9 @@ def counting(progress: Progress, total: int) -> Callable[[str, int], None]:
     return add
 
 
-def absent_fields(split: cache.Split, fields: Mapping[str, FileField], checks: Mapping[str, Has]) -> dict[str, str]:
+def absent_fields(
+    split: cache.Split, fields: Mapping[str, FileField], checks: Mapping[str, Has]
+) -> dict[str, str]:
     """Fields that cannot be written -> why: a column is missing, or no row passes a check."""
 
     @functools.cache
@@ -119,19 +132,26 @@ def absent_fields(split: cache.Split, fields: Mapping[str, FileField], checks: M
     for name, field in fields.items():
         if missing := [column for column in field.columns if column not in split.columns]:
             absent[name] = f"the split has no {' and no '.join(missing)}"
-        elif need := next((need for need in field.rows_with if need in checks and is_never(need)), ""):
+        elif need := next(
+            (need for need in field.rows_with if need in checks and is_never(need)), ""
+        ):
             absent[name] = f"every row has {need}"
     return absent
 
 
 def checks_of(split: cache.Split, column_3d: str, stream: str) -> dict[str, Has]:
-    """Checks for rows that have features, 3D joints (`column_3d`: kp_3d or kp_3d_eval) and SMPL parameters.
+    """Checks for rows that have features, 3D joints (`column_3d`: kp_3d or kp_3d_eval) and SMPL
+    parameters.
 
     Existing code expects all of them in every row.
     """
 
     def flag(name: str, start: int, stop: int) -> NDArray[np.bool_]:
-        return np.asarray(split.rows(name, start, stop) == 1) if name in split.columns else np.ones(stop - start, bool)
+        return (
+            np.asarray(split.rows(name, start, stop) == 1)
+            if name in split.columns
+            else np.ones(stop - start, bool)
+        )
 
     def joints_3d(start: int, stop: int) -> NDArray[np.bool_]:
         joints = split.rows(column_3d, start, stop)
@@ -141,7 +161,9 @@ def checks_of(split: cache.Split, column_3d: str, stream: str) -> dict[str, Has]
         return has
 
     def smpl(start: int, stop: int) -> NDArray[np.bool_]:
-        finite = [np.isfinite(split.rows(name, start, stop)).all(axis=1) for name in ("pose", "betas")]
+        finite = [
+            np.isfinite(split.rows(name, start, stop)).all(axis=1) for name in ("pose", "betas")
+        ]
         return np.asarray(flag("has_smpl", start, stop) & finite[0] & finite[1])
 
     def features(start: int, stop: int) -> NDArray[np.bool_]:
@@ -172,16 +194,26 @@ class Segments:
         """The chosen segments, of (n,) flags; the rows of the others are left out for `need`."""
         n = int((self.stop - self.start)[~chosen].sum())
         left_out = {**self.left_out, **({need: n} if n else {})}
-        return Segments(self.start[chosen], self.stop[chosen], self.track[chosen], self.last_frame[chosen], left_out)
+        return Segments(
+            self.start[chosen],
+            self.stop[chosen],
+            self.track[chosen],
+            self.last_frame[chosen],
+            left_out,
+        )
 
     def require_rows(self, split: cache.Split) -> None:
         """Raise PipelineError, with the failed checks, if no rows are left."""
         if not self.rows:
-            why = ", ".join(f"{n:,} rows have {need}" for need, n in self.left_out.items()) or "it has no tracks"
+            why = (
+                ", ".join(f"{n:,} rows have {need}" for need, n in self.left_out.items())
+                or "it has no tracks"
+            )
             raise PipelineError(f"{split.name}: nothing to export: {why}")
 
     def names(self, split: cache.Split, of: Sequence[str]) -> list[str]:
-        """Segment names: the track's name in `of`, with `_seg0`, `_seg1`, ... if the track has several segments.
+        """Segment names: the track's name in `of`, with `_seg0`, `_seg1`, ... if the track has
+        several segments.
 
         Raises PipelineError for a duplicate.
         """
@@ -190,7 +222,10 @@ class Segments:
         pairs = zip(self.track.tolist(), within.tolist(), strict=True)
         names = [f"{of[t]}_seg{k}" if several[t] else of[t] for t, k in pairs]
         if len(set(names)) < len(names):
-            raise PipelineError(f"{split.name}: two tracks have the same name. Rename the videos, and convert again.")
+            raise PipelineError(
+                f"{split.name}: two tracks have the same name. Rename the videos, and convert "
+                "again."
+            )
         return names
 
 
@@ -200,8 +235,14 @@ def spans(start: Rows, stop: Rows) -> Iterator[tuple[int, int]]:
     >>> list(spans(np.array([0, 5, 9]), np.array([5, 7, 10])))
     [(0, 7), (9, 10)]
     """
-    first = np.flatnonzero(np.r_[True, start[1:] != stop[:-1]]) if len(start) else np.zeros(0, np.int64)
-    for a, b in zip(start[first], stop[np.r_[first[1:] - 1, len(stop) - 1]], strict=True) if len(first) else ():
+    first = (
+        np.flatnonzero(np.r_[True, start[1:] != stop[:-1]]) if len(start) else np.zeros(0, np.int64)
+    )
+    for a, b in (
+        zip(start[first], stop[np.r_[first[1:] - 1, len(stop) - 1]], strict=True)
+        if len(first)
+        else ()
+    ):
         for first_row in range(int(a), int(b), BATCH):
             yield first_row, min(first_row + BATCH, int(b))
 
@@ -209,7 +250,8 @@ def spans(start: Rows, stop: Rows) -> Iterator[tuple[int, int]]:
 def segments_of(split: cache.Split, checks: Mapping[str, Has]) -> Segments:
     """The rows of committed tracks that pass all checks, in segments of consecutive frames."""
     left_out = dict.fromkeys(checks, 0)
-    rows, frames = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    rows = [np.zeros(0, np.int64)]
+    frames = [np.zeros(0, np.int64)]
     for start, stop in spans(split.tracks.start, split.tracks.stop):
         keep = np.ones(stop - start, bool)
         for need, has in checks.items():
@@ -218,12 +260,17 @@ def segments_of(split: cache.Split, checks: Mapping[str, Has]) -> Segments:
             keep &= ~fails
         rows.append(start + np.flatnonzero(keep))
         frames.append(split.rows("frame_index", start, stop)[keep])
-    row, frame = np.concatenate(rows), np.concatenate(frames)
+    row = np.concatenate(rows)
+    frame = np.concatenate(frames)
     track = split.track_of(row)
     step = split.tracks.step.astype(np.int64)[track]
     follows = (np.diff(row) == 1) & (np.diff(track) == 0) & (np.diff(frame) == step[1:])
     first = np.flatnonzero(np.r_[True, ~follows]) if len(row) else np.zeros(0, np.int64)
     last = np.r_[first[1:] - 1, len(row) - 1][: len(first)]
     return Segments(
-        row[first], row[last] + 1, track[first], frame[last], {need: n for need, n in left_out.items() if n}
+        row[first],
+        row[last] + 1,
+        track[first],
+        frame[last],
+        {need: n for need, n in left_out.items() if n},
     )

@@ -35,7 +35,12 @@ Group = Mapping[str, Any]  # column -> its values in a group of rows
 
 ROWS: Final = 8192  # per group
 NAME: Final = pa.dictionary(pa.int32(), pa.string())
-OF_TRACK: Final = {"track_number": pa.int32(), "track_name": NAME, "video_number": pa.int32(), "video_name": NAME}
+OF_TRACK: Final = {
+    "track_number": pa.int32(),
+    "track_name": NAME,
+    "video_number": pa.int32(),
+    "video_name": NAME,
+}
 TYPES: Final[Mapping[str, Mapping[str, Any]]] = {  # table -> its columns besides those of the cache
     "videos": {
         "video_number": pa.int32(),
@@ -59,7 +64,13 @@ TYPES: Final[Mapping[str, Mapping[str, Any]]] = {  # table -> its columns beside
         "reason": NAME,
         "person_frames": pa.int64(),
     },
-    "tracks": {**OF_TRACK, "start": pa.int64(), "stop": pa.int64(), "step": pa.int32(), "gender": NAME},
+    "tracks": {
+        **OF_TRACK,
+        "start": pa.int64(),
+        "stop": pa.int64(),
+        "step": pa.int32(),
+        "gender": NAME,
+    },
     "rows": {"row": pa.int64(), **OF_TRACK, "run_number": pa.int64()},
 }
 
@@ -81,12 +92,13 @@ def export(
     progress: Progress = silent,
     options: TableOptions = TableOptions(),  # noqa: B008  it is frozen
 ) -> Exported:
-    """Write the split `name` in the cache `root` into the folder `out`: four Parquet files, and provenance.json.
+    """Write the split `name` in the cache `root` into the folder `out`: four Parquet files, and
+    provenance.json.
 
     Raises:
         cache.CacheError: the split is missing.
-        PipelineError: `out` is not new or empty and `replace` is False; the stream (default resnet50) is missing or out
-            of date; `stream` is given without the option `features`.
+        PipelineError: `out` is not new or empty and `replace` is False; the stream (default
+            resnet50) is missing or out of date; `stream` is given without the option `features`.
     """
     split = cache.open(root)[name]
     if stream and not options.features:
@@ -97,48 +109,77 @@ def export(
     origin = origin_of(split, *([features] if features else []))
     origin |= {"stream": features, "joints": list(joint_names("spin49"))}
     row_specs = _row_specs(split, features)
-    n_rows, n_tracks = int((split.tracks.stop - split.tracks.start).sum()), len(split.tracks)
+    n_rows = int((split.tracks.stop - split.tracks.start).sum())
+    n_tracks = len(split.tracks)
     with new_folder(out, replace=replace) as (folder, provenance):
         provenance |= {"format": "parquet", **origin, "rows": n_rows, "tracks": n_tracks}
         _write(folder, "videos", origin, {}, _groups("videos", _videos(split)))
         _write(folder, "accounting", origin, {}, _groups("accounting", _accounting(split)))
         _write(folder, "tracks", origin, _track_specs(split), _tracks(split))
         _write(folder, "rows", origin, row_specs, _rows(split, row_specs, features, progress))
-    summary = f"{count(n_rows, 'row')} of {count(n_tracks, 'track')} and {count(len(split.videos), 'video')}"
+    summary = (
+        f"{count(n_rows, 'row')} of {count(n_tracks, 'track')} and "
+        f"{count(len(split.videos), 'video')}"
+    )
     return Exported(out, n_rows, summary, {}, {}, origin["stand_in"])
 
 
 def _write(
-    folder: Path, table: str, origin: Mapping[str, Any], specs: Mapping[str, ColumnSpec], groups: Iterable[Group]
+    folder: Path,
+    table: str,
+    origin: Mapping[str, Any],
+    specs: Mapping[str, ColumnSpec],
+    groups: Iterable[Group],
 ) -> None:
     """Write a table: the columns of TYPES, then those of `specs` as stored in the cache."""
     fields = [pa.field(name, kind) for name, kind in TYPES[table].items()]
-    fields += [pa.field(name, _type(spec), metadata={"about": spec.about}) for name, spec in specs.items()]
-    schema = pa.schema(fields, {key: v if isinstance(v, str) else json.dumps(v) for key, v in origin.items()})
+    fields += [
+        pa.field(name, _type(spec), metadata={"about": spec.about}) for name, spec in specs.items()
+    ]
+    schema = pa.schema(
+        fields, {key: v if isinstance(v, str) else json.dumps(v) for key, v in origin.items()}
+    )
     names = [name for name, kind in TYPES[table].items() if kind == NAME]
-    with pq.ParquetWriter(folder / f"{table}.parquet", schema, compression="zstd", use_dictionary=names) as writer:
+    with pq.ParquetWriter(
+        folder / f"{table}.parquet", schema, compression="zstd", use_dictionary=names
+    ) as writer:
         for group in groups:
-            arrays = {name: _array(values, specs[name]) if name in specs else values for name, values in group.items()}
+            arrays = {
+                name: _array(values, specs[name]) if name in specs else values
+                for name, values in group.items()
+            }
             writer.write_table(pa.Table.from_pydict(arrays, schema=schema))
 
 
-# ------------------------------------------------------------------------------------------------- rows and tracks
+# -------------------------------------------------------------------------------------------------
+# rows and tracks
 
 
 def _row_specs(split: cache.Split, stream: str) -> dict[str, ColumnSpec]:
-    """The split's columns, and `features` if there is a stream. Raises PipelineError for a duplicate name."""
-    specs = {name: split.extra[name].spec if name in split.extra else COLUMNS[name] for name in split.columns}
+    """The split's columns, and `features` if there is a stream. Raises PipelineError for a
+    duplicate name.
+    """
+    specs = {
+        name: split.extra[name].spec if name in split.extra else COLUMNS[name]
+        for name in split.columns
+    }
     if taken := sorted(TYPES["rows"].keys() & specs.keys()):
-        raise PipelineError(f"{split.name}: its dataset's extra column {taken[0]!r} has the name of an exported column")
+        raise PipelineError(
+            f"{split.name}: its dataset's extra column {taken[0]!r} has the name of an exported "
+            "column"
+        )
     if stream:
         dim = split.rows(f"features/{stream}", 0, 0).shape[1]
         specs["features"] = ColumnSpec((dim,), np.dtype("<f4"), np.nan, f"of the stream {stream}")
     return specs
 
 
-def _rows(split: cache.Split, names: Collection[str], stream: str, progress: Progress) -> Iterator[Group]:
+def _rows(
+    split: cache.Split, names: Collection[str], stream: str, progress: Progress
+) -> Iterator[Group]:
     """Yield groups of ROWS live rows, across the gaps between tracks."""
-    tracks, runs = split.tracks, split.runs[:, 0]
+    tracks = split.tracks
+    runs = split.runs[:, 0]
     end = np.cumsum(tracks.stop - tracks.start)  # of each track, in live rows
     n_rows = int(end[-1]) if len(end) else 0
     for first in range(0, n_rows, ROWS):
@@ -167,7 +208,9 @@ def _track_specs(split: cache.Split) -> dict[str, ColumnSpec]:
 def _tracks(split: cache.Split) -> Iterator[Group]:
     """Yield groups of the track table."""
     tracks = split.tracks
-    columns = {name: getattr(tracks, name) for name in ("start", "stop", "step", "fps", "crop_scale")}
+    columns = {
+        name: getattr(tracks, name) for name in ("start", "stop", "step", "fps", "crop_scale")
+    }
     columns |= {"intrinsics": tracks.tables["track_intrinsics"], **tracks.extra}
     for first in range(0, len(tracks), ROWS):
         part = slice(first, first + ROWS)
@@ -183,7 +226,9 @@ def _track_columns(split: cache.Split, track: Array) -> Group:
         different, codes = np.unique(numbers, return_inverse=True)
         names = split.tracks.tables.texts(f"{kind}_name", different)
         values[f"{kind}_number"] = pa.array(numbers, pa.int32())
-        values[f"{kind}_name"] = pa.DictionaryArray.from_arrays(pa.array(codes, pa.int32()), pa.array(names))
+        values[f"{kind}_name"] = pa.DictionaryArray.from_arrays(
+            pa.array(codes, pa.int32()), pa.array(names)
+        )
     return values
 
 
@@ -206,13 +251,16 @@ def _array(values: Array, spec: ColumnSpec) -> Any:
     """
     unknown = np.isnan(values) if np.isnan(spec.fill) else values == spec.fill
     flat = (values == 1 if _is_flag(spec) else values).reshape(-1)
-    array = pa.array(flat, mask=None if spec.trailing and spec.dtype.kind == "f" else unknown.reshape(-1))
+    array = pa.array(
+        flat, mask=None if spec.trailing and spec.dtype.kind == "f" else unknown.reshape(-1)
+    )
     for size in reversed(spec.trailing):
         array = pa.FixedSizeListArray.from_arrays(array, size)
     return array
 
 
-# -------------------------------------------------------------------------------------------------------- videos
+# --------------------------------------------------------------------------------------------------
+# videos
 
 
 def _accounts(split: cache.Split) -> Iterator[tuple[int, cache.VideoEntry, Mapping[str, Any]]]:
@@ -226,14 +274,26 @@ def _videos(split: cache.Split) -> Iterator[tuple[Any, ...]]:
     for number, video, account in _accounts(split):
         counts = (account["tracks_kept"], account["found"], account["kept"])
         source = (video.source, video.width, video.height, video.pixels)
-        yield (number, video.name, *video_state(account, harmless), *counts, *source, video.fingerprint)
+        yield (
+            number,
+            video.name,
+            *video_state(account, harmless),
+            *counts,
+            *source,
+            video.fingerprint,
+        )
 
 
 def _accounting(split: cache.Split) -> Iterator[tuple[Any, ...]]:
-    """Yield for each video a line of kept person-frames, and a line for each reason to drop some."""
+    """Yield for each video a line of kept person-frames, and a line for each reason to drop
+    some.
+    """
     harmless = harmless_of(split)
     for number, video, account in _accounts(split):
-        counts = [("kept", "", account["kept"]), *(("dropped", *item) for item in account["dropped"].items())]
+        counts = [
+            ("kept", "", account["kept"]),
+            *(("dropped", *item) for item in account["dropped"].items()),
+        ]
         lines = [line for line in counts if line[-1]] or [(*video_state(account, harmless)[:2], 0)]
         yield from ((number, video.name, *line) for line in lines)
 

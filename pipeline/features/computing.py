@@ -14,11 +14,15 @@ from pipeline.features.streams.base import LabelComputer, Labels, Machine, Strea
 from pipeline.files.pixels.frames import Image
 
 REPEATED: Final = 16  # rows of a batch that are computed twice
-RELATIVE: Final = 1e-3  # largest difference of a row between two batches, relative to the largest number
+# largest difference of a row between two batches, relative to the largest number
+RELATIVE: Final = 1e-3
 
 
-def load(stream: Stream, machine: Machine, recorded: Mapping[str, Any] | None) -> tuple[Any, Mapping[str, Any]]:
-    """Load the computer of a stream's batches (None if decoding processes compute it) and its provenance.
+def load(
+    stream: Stream, machine: Machine, recorded: Mapping[str, Any] | None
+) -> tuple[Any, Mapping[str, Any]]:
+    """Load the computer of a stream's batches (None if decoding processes compute it) and its
+    provenance.
 
     Raises what loading raises, and PlugInError if another package's code fails.
     """
@@ -27,20 +31,30 @@ def load(stream: Stream, machine: Machine, recorded: Mapping[str, Any] | None) -
         if computer is not None and (stream.reads.crops > 1 or stream.reads.is_whole):
             what = "rows of several crops, or of whole frames, need `computed`, not `load`"
             raise PipelineError(f"{streams.label(stream.kind)}: {what}")
-        if computer is not None and stream.reads.crops and stream.reads.labels and stream.policy.jitter:
+        if (
+            computer is not None
+            and stream.reads.crops
+            and stream.reads.labels
+            and stream.policy.jitter
+        ):
             raise ConfigError(
-                f"crop {stream.policy}: {streams.label(stream.kind)} reads {', '.join(stream.reads.labels)}, which do "
+                f"crop {stream.policy}: {streams.label(stream.kind)} reads "
+                f"{', '.join(stream.reads.labels)}, which do "
                 "not follow a crop with jitter. Delete jitter."
             )
         return computer, stream.provenance if computer is None else computer.provenance
 
 
 def numbers_of(
-    stream: Stream, computer: Callable[..., NDArray[np.float32]], crops: NDArray[np.uint8], labels: Labels
+    stream: Stream,
+    computer: Callable[..., NDArray[np.float32]],
+    crops: NDArray[np.uint8],
+    labels: Labels,
 ) -> NDArray[np.float32]:
     """Compute a batch of crops. labels: of their rows, if the stream reads columns.
 
-    Raises PlugInError if another package's code fails, PipelineError for a shape that the stream does not declare.
+    Raises PlugInError if another package's code fails, PipelineError for a shape that the stream
+    does not declare.
     """
     with streams.calling(stream.kind, "the function that load returned"):
         computed = computer(crops, labels) if stream.reads.labels else computer(crops)
@@ -51,7 +65,8 @@ def numbers_of(
 def compute_labels(
     stream: Stream, computer: LabelComputer, labels: Labels, n: int
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Compute n rows from labels: (n, dim) numbers, and (n,) whether they are known. Raises as `numbers_of`.
+    """Compute n rows from labels: (n, dim) numbers, and (n,) whether they are known. Raises as
+    `numbers_of`.
 
     Some rows are computed again without their neighbours: PipelineError if their numbers differ.
     """
@@ -68,7 +83,8 @@ def compute_labels(
     repeated, known_again = compute(again)
     if not np.array_equal(known[again], known_again) or different(computed[again], repeated):
         raise PipelineError(
-            f"{streams.label(stream.kind)}: a row's numbers depend on other rows of its batch, which are arbitrary. "
+            f"{streams.label(stream.kind)}: a row's numbers depend on other rows of its batch, "
+            "which are arbitrary. "
             "Declare the rows before and after it that it needs: `history`, `future`."
         )
     return computed, known
@@ -76,12 +92,17 @@ def compute_labels(
 
 def different(numbers: NDArray[Any], others: NDArray[Any]) -> bool:
     """Whether numbers of the same rows differ by more than rounding in another batch."""
-    near = RELATIVE * max(np.abs(values[np.isfinite(values)]).max(initial=0) for values in (numbers, others))
+    near = RELATIVE * max(
+        np.abs(values[np.isfinite(values)]).max(initial=0) for values in (numbers, others)
+    )
     return not np.allclose(numbers, others, rtol=RELATIVE, atol=near, equal_nan=True)
 
 
-def row_of(stream: Stream, crops: Sequence[Image], labels: Labels, where: str) -> NDArray[np.float32] | None:
-    """Compute one row of a stream without a computer; None: its value is unknown. where: for messages.
+def row_of(
+    stream: Stream, crops: Sequence[Image], labels: Labels, where: str
+) -> NDArray[np.float32] | None:
+    """Compute one row of a stream without a computer; None: its value is unknown. where: for
+    messages.
 
     Raises PipelineError if the stream's code fails or does not return `dim` numbers.
     """
@@ -89,16 +110,22 @@ def row_of(stream: Stream, crops: Sequence[Image], labels: Labels, where: str) -
         row = stream.computed(crops, labels)
     except Exception as error:
         why = f"{type(error).__name__}: {error}. --debug shows where."
-        raise PipelineError(f"{streams.label(stream.kind)} cannot compute {where}: {why}") from error
+        raise PipelineError(
+            f"{streams.label(stream.kind)} cannot compute {where}: {why}"
+        ) from error
     if row is None:
         return None
     numbers = np.asarray(row, np.float32)
     if numbers.shape != (stream.dim,):
-        raise _undeclared_error(stream, f"{stream.dim} numbers of {where}", f"the shape {numbers.shape}")
+        raise _undeclared_error(
+            stream, f"{stream.dim} numbers of {where}", f"the shape {numbers.shape}"
+        )
     return np.ascontiguousarray(numbers)
 
 
-def _require_shape(stream: Stream, computed: Any, expected: tuple[int, ...], what: str = "numbers") -> None:
+def _require_shape(
+    stream: Stream, computed: Any, expected: tuple[int, ...], what: str = "numbers"
+) -> None:
     shape = tuple(computed.shape) if hasattr(computed, "shape") else f"a {type(computed).__name__}"
     if shape != expected:  # broadcasting would hide it
         raise _undeclared_error(stream, f"{expected} {what} of a batch", f"{shape}")
@@ -106,4 +133,6 @@ def _require_shape(stream: Stream, computed: Any, expected: tuple[int, ...], wha
 
 def _undeclared_error(stream: Stream, expected: str, found: str) -> PipelineError:
     label = streams.label(stream.kind)
-    return PipelineError(f"{label} does not compute what it declares: expected {expected}, found {found}")
+    return PipelineError(
+        f"{label} does not compute what it declares: expected {expected}, found {found}"
+    )

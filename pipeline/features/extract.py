@@ -1,8 +1,9 @@
-"""Extract feature streams on GPU or CPU, on this machine or a cluster.  tracks -> [features] -> windows
+"""Extract feature streams on GPU or CPU, on this machine or a cluster.  tracks -> [features] ->
+windows
 
-A task of a cluster or of a device is a few neighbouring shards, so that a video in two of them is decoded once. A
-worker computes it as `pipeline.features.engine.Run`, with its own network and decoding processes, puts the shards into
-the cache, and returns a small record for each.
+A task of a cluster or of a device is a few neighbouring shards, so that a video in two of them is
+decoded once. A worker computes it as `pipeline.features.engine.Run`, with its own network and
+decoding processes, puts the shards into the cache, and returns a small record for each.
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ from pipeline.processes.software import staging_plan
 
 HERE: Final = Resources()  # the whole machine
 MOST_SHARDS: Final = 4  # in a task of a cluster: a lost worker costs 32,768 rows
-MOST_OF_DEVICE: Final = 16  # in a task of a device: a GPU computes four in a few seconds, and starts with empty buffers
+# in a task of a device: a GPU computes four in a few seconds, and starts with empty buffers
+MOST_OF_DEVICE: Final = 16
 
 
 @dataclass(slots=True, kw_only=True)
@@ -75,21 +77,25 @@ def extract_together(
     part: Part | None = None,
     progress: Progress = silent,
 ) -> list[Extraction]:
-    """Compute the missing rows of streams of one split, and commit. After a kill, at most half a minute is repeated.
+    """Compute the missing rows of streams of one split, and commit. After a kill, at most half a
+    minute is repeated.
 
     part: compute this share of the missing shards, and commit nothing.
 
     Streams of the same pixels are computed in one pass: every frame is decoded once.
 
-    dask: a cluster; without one, compute on this machine, in one process for each of the `devices` of `resources`, or
-    in this process.
+    dask: a cluster; without one, compute on this machine, in one process for each of the `devices`
+    of `resources`, or in this process.
 
-    Rows of undecodable frames are marked (`ok` 0), counted, and kept out of windows. Rows of videos that are missing,
-    changed or unreadable wait for the next extraction (`Extraction.problem`). Raises PipelineError if the raw folder is
-    missing, and if videos are missing whose features would be replaced; ConfigError for both a scheduler and devices.
+    Rows of undecodable frames are marked (`ok` 0), counted, and kept out of windows. Rows of videos
+    that are missing, changed or unreadable wait for the next extraction (`Extraction.problem`).
+    Raises PipelineError if the raw folder is missing, and if videos are missing whose features
+    would be replaced; ConfigError for both a scheduler and devices.
     """
     if (devices := resources.processes) and dask.scheduler is not None:
-        raise ConfigError(f"devices {','.join(devices)}: workers of a cluster have their own. Delete one of both.")
+        raise ConfigError(
+            f"devices {','.join(devices)}: workers of a cluster have their own. Delete one of both."
+        )
     together: dict[Hashable, list[int]] = {}
     for i, plan in enumerate(plans):
         spec = plan.spec
@@ -102,14 +108,20 @@ def extract_together(
 
 
 def _extract(
-    plans: Sequence[ExtractionPlan], resources: Resources, dask: Dask, part: Part | None, progress: Progress
+    plans: Sequence[ExtractionPlan],
+    resources: Resources,
+    dask: Dask,
+    part: Part | None,
+    progress: Progress,
 ) -> list[Extraction]:
     """Extract streams that share their pixels, or one stream of labels."""
     first = plans[0]
     split = cache.open(first.root)[first.split]
     with ExitStack() as stack:
         streams = [_StreamExtraction(plan, split, resources, dask) for plan in plans]
-        missing: Sequence[int] = sorted({shard for stream in streams for shard in stream.missing.shards})
+        missing: Sequence[int] = sorted(
+            {shard for stream in streams for shard in stream.missing.shards}
+        )
         pixels_of = None
         if first.spec.stream.reads.crops:
             if any(plan.replace for plan in plans):
@@ -126,16 +138,23 @@ def _extract(
             run = Run(split=split, outputs=outputs, pixels_of=pixels_of, resources=resources)
         else:
             run = _ParallelRun(dask, split, streams, resources)
-        for output, (counts, _) in run.results(lambda done, meter: progress(done, total, str(meter))):
+        for output, (counts, _) in run.results(
+            lambda done, meter: progress(done, total, str(meter))
+        ):
             streams[output].counts.add(counts)
         finished = zip(streams, run.provenance, strict=True)
         return [stream.finish(provenance, run.meter) for stream, provenance in finished]
 
 
 def _leave_lost(
-    split: Split, pixels_of: Callable[[int], Pixels], streams: Sequence[_StreamExtraction], missing: Sequence[int]
+    split: Split,
+    pixels_of: Callable[[int], Pixels],
+    streams: Sequence[_StreamExtraction],
+    missing: Sequence[int],
 ) -> list[int]:
-    """Find lost videos, and incomplete shards that can be continued. Returns the missing shards with other videos."""
+    """Find lost videos, and incomplete shards that can be continued. Returns the missing shards
+    with other videos.
+    """
     lost = find_lost(pixels_of, videos_of(split, missing))
     for stream in streams:
         pending = set(stream.missing.videos(split))
@@ -148,20 +167,28 @@ def _leave_lost(
 class _StreamExtraction:
     staging: Mapping[str, Any]  # plan of the shards
     reopened: Sequence[int] = ()  # committed shards with pending rows that can be computed now
-    lost: Mapping[str, str] = MappingProxyType({})  # videos that cannot be read, found before the run, and why
+    # videos that cannot be read, found before the run, and why
+    lost: Mapping[str, str] = MappingProxyType({})
     _writer: cache.StreamWriter | None = None  # None: a part, which commits nothing
 
-    def __init__(self, plan: ExtractionPlan, split: Split, resources: Resources, dask: Dask) -> None:
-        self.plan, self._split, self._resources, self._dask = plan, split, resources, dask
+    def __init__(
+        self, plan: ExtractionPlan, split: Split, resources: Resources, dask: Dask
+    ) -> None:
+        self.plan = plan
+        self._split = split
+        self._resources = resources
+        self._dask = dask
         extends = plan.spec.name in split.streams and not plan.replace
         self.missing = missing_rows(split, plan.spec.name if extends else None)
         self.recorded = split.stream_manifest(plan.spec.name)["backbone"] if extends else None
         self._noted = split.stream_provenance(plan.spec.name) if extends else {}
-        self.counts, self.target = Counts(), list[int]()
+        self.counts = Counts()
+        self.target = list[int]()
 
     def _provenance(self) -> Mapping[str, Any]:
         """The stream's provenance, from a worker if there are any: this machine may have no GPU."""
-        spec, resources = self.plan.spec, self._resources
+        spec = self.plan.spec
+        resources = self._resources
         if self._dask.scheduler is None and not resources.processes:
             return _provenance(spec, resources, None)
         shared = _shared_folder(self._split, spec)
@@ -169,8 +196,11 @@ class _StreamExtraction:
             return workers.run_one(functools.partial(_provenance, spec, resources, None))
 
     def open(self, stack: ExitStack, part: Part | None, share: frozenset[int]) -> Output:
-        """Raises cache.CacheChanged after a commit since the split was opened. share: missing shards to compute."""
-        plan, stream = self.plan, self.plan.spec.stream
+        """Raises cache.CacheChanged after a commit since the split was opened. share: missing
+        shards to compute.
+        """
+        plan = self.plan
+        stream = self.plan.spec.stream
         if part is None:
             wait_for_parts(plan.root, self._split.place(plan.spec.name).writing, tell)
         if plan.replace or (self.reopened and part is None):
@@ -195,13 +225,17 @@ class _StreamExtraction:
             shards = cache.StreamShards(*names, **form)
             stack.enter_context(part.running(plan.root, shards.place.writing))
             share = share.intersection(self.missing.shards)
-            pending, put = sorted(share - shards.list_staged().keys()), shards.stage
+            pending = sorted(share - shards.list_staged().keys())
+            put = shards.stage
         if shards.split_digest != self._split.manifest["digest"]:
-            raise cache.CacheChanged(f"{plan.split}: another process has committed meanwhile. Run it again.")
+            raise cache.CacheChanged(
+                f"{plan.split}: another process has committed meanwhile. Run it again."
+            )
 
         finished = sorted(share.intersection(self.missing.shards) - set(pending))
         self.counts.kept += int(self._split.rows_by_shard()[finished].sum())
-        self.target, self._n_missing = pending, len(finished) + len(pending)
+        self.target = pending
+        self._n_missing = len(finished) + len(pending)
         return Output(self._split, stream, shards, pending, put, self.recorded)
 
     def _report_refused(self, refused: Sequence[str]) -> None:
@@ -215,7 +249,9 @@ class _StreamExtraction:
             self._writer.accept(staged)
 
     def finish(self, provenance: Mapping[str, Any] | None, meter: Meter) -> Extraction:
-        """Commit, unless this is a part. provenance: of the network; None: no network was loaded."""
+        """Commit, unless this is a part. provenance: of the network; None: no network was
+        loaded.
+        """
         extraction = Extraction(plan=self.plan, meter=meter, shards=self._n_missing)
         extraction.add(self.counts)
         if self._writer is not None:
@@ -227,7 +263,8 @@ class _StreamExtraction:
 
     def _describe_missing(self) -> str:
         """Message about rows that wait for lost videos; "" without any."""
-        plan, stream = self.plan, self.plan.spec.name
+        plan = self.plan
+        stream = self.plan.spec.name
         split = cache.open(plan.root)[plan.split]
         missing = missing_rows(split, stream if stream in split.streams else None)
         if not missing.rows:
@@ -237,9 +274,12 @@ class _StreamExtraction:
         names = [split.videos[number].name for number in sorted(numbers)]
         told = [f"{name} ({lost[name]})" if name in lost else name for name in names]
         shown = "; ".join(few(told, FEW, command("status", "--all", "--cache", str(plan.root))))
-        waiting = f"{count(missing.rows, 'row')} of {count(len(names), 'video')} wait for images: {shown}"
+        waiting = (
+            f"{count(missing.rows, 'row')} of {count(len(names), 'video')} wait for images: {shown}"
+        )
         return (
-            f"{plan.split}: {stream}: {waiting}. Restore them (is the disk mounted?), and run the same command again; "
+            f"{plan.split}: {stream}: {waiting}. Restore them (is the disk mounted?), and run "
+            "the same command again; "
             f"or delete their rows: {drop_command(split, plan.spec.raw)}"
         )
 
@@ -254,23 +294,30 @@ class _StreamExtraction:
             note["weights_file"] = str(file.resolve())
         if varying := sorted(writer.varying):
             note["varying"] = varying
-            what = f"shards were computed with different {', '.join(varying)}: they agree to rounding only"
+            what = (
+                f"shards were computed with different {', '.join(varying)}: they agree to "
+                "rounding only"
+            )
             err.print(f"{DOUBT} {plain(f'{self.plan.split}, {self.plan.spec.name}: {what}')}")
-        note["without_features"] = self.counts.problems + Counter(self._noted.get("without_features"))
+        note["without_features"] = self.counts.problems + Counter(
+            self._noted.get("without_features")
+        )
         identity = dict(self.plan.identity)
         writer.commit({"identity": identity, "backbone": backbone, "stand_in": stand_in}, note=note)
 
 
 @dataclass
 class _ParallelRun:
-    """Extraction of a split's shards by a Dask cluster, or by one process per device of `resources`.
+    """Extraction of a split's shards by a Dask cluster, or by one process per device of
+    `resources`.
 
     As `engine.run.Run` in one process.
     """
 
     dask: Dask
     split: Split
-    streams: Sequence[_StreamExtraction]  # opened before workers start; their writers accept staged shards
+    # opened before workers start; their writers accept staged shards
+    streams: Sequence[_StreamExtraction]
     resources: Resources
 
     def __post_init__(self) -> None:
@@ -278,7 +325,9 @@ class _ParallelRun:
         self.provenance: list[Mapping[str, Any] | None] = [None] * len(self.streams)
 
     def results(self, progress: Callable[[int, Meter], None]) -> Iterator[tuple[int, Written]]:
-        """As `Run.results`; progress is called after each task. Raises also errors of the workers' `as_completed`."""
+        """As `Run.results`; progress is called after each task. Raises also errors of the workers'
+        `as_completed`.
+        """
         targets = [frozenset(stream.target) for stream in self.streams]
         target = sorted(frozenset().union(*targets))
         if not target:
@@ -292,7 +341,8 @@ class _ParallelRun:
             plans=tuple(stream.staging for stream in self.streams),
             recorded=tuple(stream.recorded for stream in self.streams),
         )
-        rows, n_done = self.split.rows_by_shard(), 0
+        rows = self.split.rows_by_shard()
+        n_done = 0
         shared = _shared_folder(self.split, share.specs[0])
         plug_ins = [spec.stream for spec in share.specs]
         with connect_workers(self.dask, self.resources.processes, shared, plug_ins) as workers:
@@ -304,7 +354,9 @@ class _ParallelRun:
             tasks = [[sorted(shards.intersection(group)) for shards in targets] for group in groups]
             self.meter = Meter(decoders=0, lanes=0)
             self.meter.note_device(agreed, n)
-            for extracted, meter in workers.as_completed(functools.partial(share.extract, agreed), tasks):
+            for extracted, meter in workers.as_completed(
+                functools.partial(share.extract, agreed), tasks
+            ):
                 for output, (counts, staged) in extracted:
                     assert staged is not None, "a worker commits nothing"
                     self.streams[output].accept(staged)
@@ -312,7 +364,8 @@ class _ParallelRun:
                     yield output, (counts, staged)
                 if meter is not None:
                     self.provenance = list(agreed)
-                    self.meter.decoders, self.meter.lanes = n * meter.decoders, n * meter.lanes
+                    self.meter.decoders = n * meter.decoders
+                    self.meter.lanes = n * meter.lanes
                     self.meter.include(meter)
                 progress(n_done, self.meter)
         self.meter.stop()
@@ -343,7 +396,9 @@ class _Share:
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)  # of this extraction
 
     def provenance(self, device: str = "") -> list[Mapping[str, Any]]:
-        """Provenance by stream, with the standardisation of random weights: equal for all workers."""
+        """Provenance by stream, with the standardisation of random weights: equal for all
+        workers.
+        """
         streams = zip(self.specs, self.recorded, strict=True)
         return [_provenance(spec, self.resources, recorded, device) for spec, recorded in streams]
 
@@ -356,7 +411,8 @@ class _Share:
     ) -> tuple[list[tuple[int, Written]], Meter | None]:
         """Put shards, by output, into the cache. None instead of the meter: nothing was computed.
 
-        agreed: the provenance of all workers. Raises PipelineError if this one would compute differently.
+        agreed: the provenance of all workers. Raises PipelineError if this one would compute
+        differently.
         """
         for spec, expected in zip(self.specs, agreed, strict=True):
             found = _provenance(spec, self.resources, expected, device)
@@ -374,13 +430,18 @@ class _Share:
         return extracted, run.meter if run.meter.seconds else None
 
     def _open(self, agreed: Sequence[Mapping[str, Any]], device: str) -> Run:
-        split, outputs = cache.open(self.root)[self.split], list[Output]()
+        split = cache.open(self.root)[self.split]
+        outputs = list[Output]()
         for spec, plan, expected in zip(self.specs, self.plans, agreed, strict=True):
             stream = spec.stream
-            shards = cache.StreamShards(self.root, self.split, spec.name, dim=stream.dim, dtype=stream.dtype, plan=plan)
+            shards = cache.StreamShards(
+                self.root, self.split, spec.name, dim=stream.dim, dtype=stream.dtype, plan=plan
+            )
             outputs.append(Output(split, stream, shards, (), shards.stage, expected, expected))
             if {str(split.manifest["digest"]), shards.split_digest} != {self.digest}:
-                raise cache.CacheChanged(f"{self.split}: another process has committed meanwhile. Run it again.")
+                raise cache.CacheChanged(
+                    f"{self.split}: another process has committed meanwhile. Run it again."
+                )
         first = self.specs[0]
         pixels_of = pixels(split, first.raw) if first.stream.reads.crops else None
         return Run(

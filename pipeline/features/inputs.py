@@ -1,4 +1,6 @@
-"""Inputs of a stream's rows: boxes, labels, their keys, and pixels.  [pixels] -> crops -> features"""
+"""Inputs of a stream's rows: boxes, labels, their keys, and pixels.  [pixels] -> crops ->
+features
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,8 @@ from pipeline.files.pixels.frames import Frame, FrameSource, Image
 from pipeline.files.raw.files import MIB, is_there, list_names, open_regular, passes
 from pipeline.processes import alive
 
-RowsOf = Callable[[str, int, int], NDArray[Any]]  # name of a column, first row, last row + 1 -> stored values
+# name of a column, first row, last row + 1 -> stored values
+RowsOf = Callable[[str, int, int], NDArray[Any]]
 
 # A crop's box in an image: cxcywh px, its scale, and whether the crop is mirrored
 CUT: Final = np.dtype([("bbox", np.float32, 4), ("scale", np.float64), ("mirrored", np.bool_)])
@@ -43,7 +46,9 @@ def crop_labels(labels: Labels, cut: np.void) -> Labels:
 
 
 def column(rows_of: RowsOf, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
-    """Stored values (n, ...) of a column at any rows. rows_of: `Split.rows`, or `OpenShards.rows`."""
+    """Stored values (n, ...) of a column at any rows. rows_of: `Split.rows`, or
+    `OpenShards.rows`.
+    """
     if not len(rows):
         return rows_of(name, 0, 0)
     if (np.diff(rows.ravel()) == 1).all():
@@ -71,7 +76,9 @@ def _fill_value(dtype: np.dtype[Any]) -> Any:
 def _windows_in_run(
     runs: NDArray[np.int64], rows: NDArray[np.int64], reads: Reads
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """(n, window) rows around each of (n,), and whether they are in its run. runs (R, 2): [start, stop)."""
+    """(n, window) rows around each of (n,), and whether they are in its run. runs (R, 2): [start,
+    stop).
+    """
     around = rows[:, None] + np.arange(-reads.history, reads.future + 1)
     start, stop = runs[np.searchsorted(runs[:, 0], rows, side="right") - 1].T
     return around, (around >= start[:, None]) & (around < stop[:, None])
@@ -85,12 +92,16 @@ def label_batch(split: Split, rows: NDArray[np.int64], reads: Reads) -> Labels:
     labels: dict[str, NDArray[Any]] = {}
     for name in reads.labels:
         values = label(split, name, around[in_run])
-        labels[name] = np.full((*around.shape, *values.shape[1:]), _fill_value(values.dtype), values.dtype)
+        labels[name] = np.full(
+            (*around.shape, *values.shape[1:]), _fill_value(values.dtype), values.dtype
+        )
         labels[name][in_run] = values
     return {**labels, "in_run": in_run}
 
 
-def cuts(split: Split, policy: CropPolicy, rows: NDArray[np.int64], rows_of: RowsOf | None = None) -> NDArray[np.void]:
+def cuts(
+    split: Split, policy: CropPolicy, rows: NDArray[np.int64], rows_of: RowsOf | None = None
+) -> NDArray[np.void]:
     """Boxes of the crops of (n,) rows, of `CUT`. rows_of: as for `column`."""
     frame, bbox = (column(rows_of or split.rows, name, rows) for name in ("frame_index", "bbox"))
     boxes = np.empty(len(rows), CUT)
@@ -99,9 +110,15 @@ def cuts(split: Split, policy: CropPolicy, rows: NDArray[np.int64], rows_of: Row
 
 
 def _crop_boxes(
-    split: Split, policy: CropPolicy, rows: NDArray[np.int64], frame: NDArray[np.int64], bbox: NDArray[np.float32]
+    split: Split,
+    policy: CropPolicy,
+    rows: NDArray[np.int64],
+    frame: NDArray[np.int64],
+    bbox: NDArray[np.float32],
 ) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.bool_]]:
-    """Boxes (n, 4) of the crop policy, crop scales (n,) of their tracks, and which are mirrored (n,)."""
+    """Boxes (n, 4) of the crop policy, crop scales (n,) of their tracks, and which are mirrored
+    (n,).
+    """
     track, which = np.unique(split.track_of(rows), return_inverse=True)
     scale = np.asarray(split.tracks.crop_scale[track], np.float64)[which]
     if policy.follows_box:
@@ -112,7 +129,9 @@ def _crop_boxes(
 
 
 def has_previous(split: Split, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """(n,) rows of tracks -> whether the row before is in the same run: one step before in the same track."""
+    """(n,) rows of tracks -> whether the row before is in the same run: one step before in the same
+    track.
+    """
     return _windows_in_run(split.runs, rows, Reads(history=1))[1][:, 0]
 
 
@@ -124,14 +143,18 @@ def row_keys(split: Split, stream: Stream, rows: NDArray[np.int64]) -> NDArray[n
     reads = stream.reads
     if not reads.crops:
         return _label_keys(split, rows, reads)
-    frame, bbox, *labels = (label(split, name, rows) for name in ("frame_index", "bbox", *reads.labels))
+    frame, bbox, *labels = (
+        label(split, name, rows) for name in ("frame_index", "bbox", *reads.labels)
+    )
     boxes, scale, mirrored = _crop_boxes(split, stream.policy, rows, frame, bbox)
     parts = [frame, boxes, scale, *([] if stream.policy.follows_box else [mirrored])]
     if reads.crops > 1:
-        previous, compared = np.full(len(rows), -1), has_previous(split, rows)
+        previous = np.full(len(rows), -1)
+        compared = has_previous(split, rows)
         previous[compared] = column(split.rows, "frame_index", rows[compared] - 1)
         parts.append(previous)
-    digests, begun = list[bytes](), dict[int, Any]()
+    digests = list[bytes]()
+    begun = dict[int, Any]()
     videos = split.tracks.video[split.track_of(rows)].tolist()
     for number, described in zip(videos, _bytes([*parts, *labels]), strict=True):
         if number not in begun:
@@ -144,9 +167,12 @@ def row_keys(split: Split, stream: Stream, rows: NDArray[np.int64]) -> NDArray[n
 
 def has_current_keys(split: Split, name: str, stream: Stream) -> bool:
     """Whether a stream's stored keys equal `row_keys`, for the first rows of a few tracks."""
-    start, size = split.tracks.start, int(split.manifest["geometry"]["rows_per_shard"])
+    start = split.tracks.start
+    size = int(split.manifest["geometry"]["rows_per_shard"])
     rows = start[np.isin(start // size, split.stream_shards(name))][:COMPARED]
-    return np.array_equal(column(split.rows, f"features/{name}_key", rows), row_keys(split, stream, rows))
+    return np.array_equal(
+        column(split.rows, f"features/{name}_key", rows), row_keys(split, stream, rows)
+    )
 
 
 def _label_keys(split: Split, rows: NDArray[np.int64], reads: Reads) -> NDArray[np.uint64]:
@@ -155,7 +181,8 @@ def _label_keys(split: Split, rows: NDArray[np.int64], reads: Reads) -> NDArray[
         return _digests([label(split, name, rows) for name in reads.labels])
     around, in_run = _windows_in_run(split.runs, rows, reads)
     read, of_window = np.unique(around[in_run], return_inverse=True)
-    windows = np.zeros((*around.shape, 2), np.uint64)  # of digests, which need less memory than labels
+    # of digests, which need less memory than labels
+    windows = np.zeros((*around.shape, 2), np.uint64)
     windows[in_run] = _digests([label(split, name, read) for name in reads.labels])[of_window]
     return _digests([windows])
 
@@ -191,9 +218,9 @@ class Pixels(NamedTuple):
         if self.digest and self.source.digest() != sources.file_part(self.digest):
             self._require_readable()
             raise VideoLost(
-                f"{self.source.place} has other images than those that were converted. If they have moved, name their "
-                f"folder: --raw DIR, or [paths] raw in luigi.cfg. If they have changed, run `touch "
-                f"'{self.source.place}'`, and convert again"
+                f"{self.source.place} has other images than those that were converted. If they "
+                "have moved, name their folder: --raw DIR, or [paths] raw in luigi.cfg. If "
+                f"they have changed, run `touch '{self.source.place}'`, and convert again"
             )
 
     def decode(self, frames: Iterator[int]) -> Iterator[Frame]:
@@ -203,7 +230,8 @@ class Pixels(NamedTuple):
             if frame.image is None:
                 if frame.kind == NOT_NOW:
                     raise VideoLost(f"frame {frame.index}: {frame.problem}")
-                if not compared:  # rows stay without features, so make sure that the file is damaged, not its disk
+                # rows stay without features, so make sure that the file is damaged, not its disk
+                if not compared:
                     self.check()
                     self._require_readable()
                     compared = True
@@ -216,7 +244,9 @@ class Pixels(NamedTuple):
         assert frame.image is not None
         if is_whole:
             return frame.image
-        return crops.crop_person(frame.image, cut["bbox"], cut["scale"], size, mirrored=cut["mirrored"])
+        return crops.crop_person(
+            frame.image, cut["bbox"], cut["scale"], size, mirrored=cut["mirrored"]
+        )
 
     def require_place(self) -> None:
         """Raise VideoLost if the video's file or folder is missing."""
@@ -224,7 +254,9 @@ class Pixels(NamedTuple):
             raise VideoLost(f"no {self.source.place}")
 
     def _require_readable(self) -> None:
-        """Raise VideoLost for an image that cannot be opened, or a video that cannot be read to its end."""
+        """Raise VideoLost for an image that cannot be opened, or a video that cannot be read to its
+        end.
+        """
         place = self.source.place
         try:
             for file in [place / name for name in list_names(place)] if place.is_dir() else [place]:
@@ -234,15 +266,21 @@ class Pixels(NamedTuple):
                         alive()
         except OSError as error:
             if passes(error) or not is_there(place):
-                raise VideoLost(f"{error.filename or place} cannot be read: {error.strerror}") from error
+                raise VideoLost(
+                    f"{error.filename or place} cannot be read: {error.strerror}"
+                ) from error
 
 
 class VideoLost(PipelineError):
-    """A committed video is missing, changed, or cannot be read now: its rows are computed once it is back."""
+    """A committed video is missing, changed, or cannot be read now: its rows are computed once it
+    is back.
+    """
 
 
 def pixels(split: Split, raw: Path | None) -> Callable[[int], Pixels]:
-    """Number of a video -> its pixels below the raw folder. Raises PipelineError if that is missing."""
+    """Number of a video -> its pixels below the raw folder. Raises PipelineError if that is
+    missing.
+    """
     folder = raw_folder(split, raw)
 
     def pixels_of(number: int) -> Pixels:
@@ -255,7 +293,9 @@ def pixels(split: Split, raw: Path | None) -> Callable[[int], Pixels]:
 def raw_folder(split: Split, given: Path | None) -> Path:
     """As `committed.raw_folder`; for an imported split, the given one. Raises PipelineError."""
     if imported := split.manifest.get("reader", {}).get("imported"):
-        if not all(split.videos[number].source for number in np.unique(split.tracks.video).tolist()):
+        if not all(
+            split.videos[number].source for number in np.unique(split.tracks.video).tolist()
+        ):
             raise PipelineError(
                 f"{split.name}: imported from {imported['file']}, which does not name its images. "
                 "To extract features, convert the dataset into another cache."
@@ -269,13 +309,18 @@ def videos_of(split: Split, shards: Sequence[int]) -> list[int]:
     """Numbers of the videos with rows in these shards."""
     target = np.append(np.sort(np.asarray(shards, np.int64)), np.iinfo(np.int64).max)
     size = int(split.manifest["geometry"]["rows_per_shard"])
-    reached = target[np.searchsorted(target, split.tracks.start // size)] <= (split.tracks.stop - 1) // size
+    reached = (
+        target[np.searchsorted(target, split.tracks.start // size)]
+        <= (split.tracks.stop - 1) // size
+    )
     numbers: list[int] = np.unique(split.tracks.video[reached]).tolist()
     return numbers
 
 
 def unusual_clips(split: Split, shards: Sequence[int]) -> list[str]:
-    """Videos with rows in these shards whose images earlier versions decoded otherwise: "a.mp4 (interlaced)"."""
+    """Videos with rows in these shards whose images earlier versions decoded otherwise: "a.mp4
+    (interlaced)".
+    """
     described = []
     for number in videos_of(split, shards):
         entry = split.videos[number]
@@ -286,9 +331,13 @@ def unusual_clips(split: Split, shards: Sequence[int]) -> list[str]:
 
 
 def find_lost(
-    pixels_of: Callable[[int], Pixels], videos: Iterable[int], check: Callable[[Pixels], None] = Pixels.require_place
+    pixels_of: Callable[[int], Pixels],
+    videos: Iterable[int],
+    check: Callable[[Pixels], None] = Pixels.require_place,
 ) -> dict[int, str]:
-    """Videos that are missing -> why. check: `Pixels.check` finds changed and unreadable ones, too."""
+    """Videos that are missing -> why. check: `Pixels.check` finds changed and unreadable ones,
+    too.
+    """
     lost = {}
     for video in videos:
         try:
@@ -310,14 +359,17 @@ def shards_without(split: Split, lost: Collection[int], shards: Sequence[int]) -
 
 
 def require_videos(split: Split, raw: Path | None, shards: Sequence[int]) -> None:
-    """Raise PipelineError unless the files of all videos of these shards exist: their features would be lost."""
-    pixels_of, videos = pixels(split, raw), videos_of(split, shards)
+    """Raise PipelineError unless the files of all videos of these shards exist: their features
+    would be lost.
+    """
+    pixels_of = pixels(split, raw)
+    videos = videos_of(split, shards)
     lost = find_lost(pixels_of, videos)
     if lost:
         number, why = next(iter(lost.items()))
         folder = raw_folder(split, raw)
         raise PipelineError(
-            f"{split.name}: {len(lost)} of {len(videos)} videos are missing from {folder}, first "
-            f"{split.videos[number].name}: {why}. Restore them (is the disk mounted?), or delete their rows: "
-            f"{committed.drop_command(split, folder)}"
+            f"{split.name}: {len(lost)} of {len(videos)} videos are missing from {folder}, "
+            f"first {split.videos[number].name}: {why}. Restore them (is the disk mounted?), "
+            f"or delete their rows: {committed.drop_command(split, folder)}"
         )

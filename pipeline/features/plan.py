@@ -1,7 +1,7 @@
 """Plan an extraction: the missing rows of a stream.  tracks -> [features] -> windows
 
-A committed shard never changes and gets no tracks. So rows are missing exactly if a shard with tracks is missing.
-Nothing here imports torch.
+A committed shard never changes and gets no tracks. So rows are missing exactly if a shard with
+tracks is missing. Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -27,8 +27,12 @@ from pipeline.features.spec import StreamSpec
 NOT_RECORDED: Final = "not recorded"  # by an earlier version
 CHANGED: Final = "the split has changed"  # why an existing stream is extended
 WAITING: Final = "some videos could not be read before"  # why rows of its shards are computed
-OTHER_NAME: Final = "Use another stream name (--stream NAME, [features] streams), or recompute it: extract --replace."
-IMPORTED: Final = "imported"  # kind of streams that come from a file, and its entry in their manifests
+OTHER_NAME: Final = (
+    "Use another stream name (--stream NAME, [features] streams), or recompute it: extract "
+    "--replace."
+)
+# kind of streams that come from a file, and its entry in their manifests
+IMPORTED: Final = "imported"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +40,8 @@ class MissingRows:
     """Missing rows of a stream."""
 
     shards: tuple[int, ...]  # missing shards, ascending
-    pending: Ranges  # (N, 2) rows [start, stop) in other shards, each of one track, whose video could not be read
+    # (N, 2) rows [start, stop) in other shards, each of one track, whose video could not be read
+    pending: Ranges
     rows: int  # of tracks: in the missing shards, and pending
     rows_per_shard: int
     replaced: int  # rows of removed and replaced videos in the stream, which may be carried over
@@ -58,7 +63,9 @@ class MissingRows:
     def _shards_of(self, ranges: Ranges) -> list[int]:
         shards = set[int]()
         for start, stop in ranges.tolist():
-            shards.update(range(start // self.rows_per_shard, (stop - 1) // self.rows_per_shard + 1))
+            shards.update(
+                range(start // self.rows_per_shard, (stop - 1) // self.rows_per_shard + 1)
+            )
         return sorted(shards)
 
     def videos(self, split: Split) -> list[int]:
@@ -79,11 +86,15 @@ def missing_rows(split: Split, stream: str | None) -> MissingRows:
         shards = np.array(split.stream_shards(stream), np.int64)
         has[shards[shards < len(has)]] = True
     missing = np.flatnonzero((live > 0) & ~has)
-    n_written = sum(len(shard_rows(split.manifest, shard)) for shard in np.flatnonzero(has).tolist())
+    n_written = sum(
+        len(shard_rows(split.manifest, shard)) for shard in np.flatnonzero(has).tolist()
+    )
     pending = np.zeros((0, 2), np.int64) if stream is None else split.pending_rows(stream)
     n_rows = int(live[missing].sum()) + int((pending[:, 1] - pending[:, 0]).sum())
     size = int(split.manifest["geometry"]["rows_per_shard"])
-    return MissingRows(tuple(missing.tolist()), pending, n_rows, size, n_written - int(live[has].sum()))
+    return MissingRows(
+        tuple(missing.tolist()), pending, n_rows, size, n_written - int(live[has].sum())
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +108,8 @@ class ExtractionPlan:
     replace: bool = False
     why: str = ""
     missing: MissingRows | None = None  # None: motion only, without pixels
-    differs: tuple[Difference, ...] = ()  # from the recorded identity; if any, the extraction is refused
+    # from the recorded identity; if any, the extraction is refused
+    differs: tuple[Difference, ...] = ()
     otherwise: str = ""  # `differs` as text
 
     @property
@@ -106,7 +118,9 @@ class ExtractionPlan:
 
     @property
     def refusal(self) -> str:
-        """Message that the stream differs from the recorded one, or that missing rows must be imported; else ""."""
+        """Message that the stream differs from the recorded one, or that missing rows must be
+        imported; else "".
+        """
         stream = f"{self.split}: stream {self.spec.name!r}"
         if self.differs:
             return f"{stream} was extracted differently: {self.otherwise}. {OTHER_NAME}"
@@ -116,12 +130,14 @@ class ExtractionPlan:
         return f"{stream} is imported and cannot be extracted ({self.why}). {do}"
 
 
-def plan_extraction(root: cache.Root, split: str, spec: StreamSpec, *, replace: bool = False) -> ExtractionPlan:
+def plan_extraction(
+    root: cache.Root, split: str, spec: StreamSpec, *, replace: bool = False
+) -> ExtractionPlan:
     """Compare the committed rows with those of the stream.
 
-    replace: recompute an existing stream, which repairs lost shards and retries undecodable frames. Raises CacheError
-    if the split does not exist, PipelineError if the stream has other weights, precision or options, or is of crops and
-    needs a column that the split does not have.
+    replace: recompute an existing stream, which repairs lost shards and retries undecodable frames.
+    Raises CacheError if the split does not exist, PipelineError if the stream has other weights,
+    precision or options, or is of crops and needs a column that the split does not have.
     """
     committed = cache.open(root)[split]
     if spec.stream.reads.crops and (refusal := spec.missing_columns(committed)):
@@ -162,7 +178,9 @@ def _why_extended(committed: Split, stream: str, missing: MissingRows) -> str:
 
 
 def recorded_identity(committed: Split, stream: str) -> Mapping[str, Any]:
-    """The identity in a stream's manifest. Raises PipelineError if there is none: another program wrote it."""
+    """The identity in a stream's manifest. Raises PipelineError if there is none: another program
+    wrote it.
+    """
     identity: Mapping[str, Any] | None = committed.stream_manifest(stream).get("identity")
     if identity is None:
         why = "has no recorded identity: another program wrote it"
@@ -176,18 +194,25 @@ def is_untrained(committed: Split, stream: str) -> bool:
 
 
 def weights_of(committed: Split, stream: str) -> dict[str, str]:
-    """Network, licence, source and SHA-256 (of the file, else of the tensors) of a stream; {} without a network."""
+    """Network, licence, source and SHA-256 (of the file, else of the tensors) of a stream; {}
+    without a network.
+    """
     made = committed.stream_manifest(stream).get("backbone") or {}
     weights = made.get("weights")
     if not weights:
         return {}
     digest = weights.get("file_sha256") if isinstance(weights, Mapping) else None
-    facts = {"network": str(made.get("network", stream)), "sha256": str(digest or made.get("sha256") or NOT_RECORDED)}
+    facts = {
+        "network": str(made.get("network", stream)),
+        "sha256": str(digest or made.get("sha256") or NOT_RECORDED),
+    }
     return facts | {key: str(made.get(key, NOT_RECORDED)) for key in ("licence", "source")}
 
 
 def stream_label(committed: Split, stream: str, missing: str) -> str:
-    """A stream's name with warnings: "resnet50 (untrained, rows missing)". missing: text about missing rows, or ""."""
+    """A stream's name with warnings: "resnet50 (untrained, rows missing)". missing: text about
+    missing rows, or "".
+    """
     kind = str((committed.stream_manifest(stream).get("identity") or {}).get("kind", ""))
     marks = [IMPORTED] * (kind == IMPORTED) + ["untrained"] * is_untrained(committed, stream)
     if missing:

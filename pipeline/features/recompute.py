@@ -1,7 +1,9 @@
-"""Recompute random rows of streams, to find rows with the numbers of another frame.  tracks -> [features]
+"""Recompute random rows of streams, to find rows with the numbers of another frame.  tracks ->
+[features]
 
-No checksum finds a row that was computed from the frame before or after. So rows are recomputed independently of the
-extraction (`pipeline.features.single_rows`), and if the numbers differ, both neighbours are computed, too.
+No checksum finds a row that was computed from the frame before or after. So rows are recomputed
+independently of the extraction (`pipeline.features.single_rows`), and if the numbers differ, both
+neighbours are computed, too.
 """
 
 from __future__ import annotations
@@ -30,20 +32,24 @@ from pipeline.features.single_rows import Numbers, Requests, Rows, SingleRows
 from pipeline.features.spec import StreamSpec
 from pipeline.features.weights import WeightsSpec
 
-# Relative difference from which a row's neighbours are computed. Measured with the fast ResNet-50 (random weights) on
-# demo data and two clips of Kinetics: correct rows differ by up to 0.0004 (float16), successive frames of demo data by
-# at least 0.05, of the slower clip by 0.014 (median). Noise of one grey level makes 0.02.
+# Relative difference from which a row's neighbours are computed. Measured with the fast ResNet-50
+# (random weights) on demo data and two clips of Kinetics: correct rows differ by up to 0.0004
+# (float16), successive frames of demo data by at least 0.05, of the slower clip by 0.014 (median).
+# Noise of one grey level makes 0.02.
 SUSPICIOUS: Final = 0.002
 NOISE: Final = 0.05  # relative difference that rounding cannot explain
-CLEARLY: Final = 0.5  # a neighbour fits better if its difference is less than this share of the row's own
+# a neighbour fits better if its difference is less than this share of the row's own
+CLEARLY: Final = 0.5
 OTHERWISE: Final = (
-    "this machine computes other numbers from their frames. Other code, libraries or another kind of processor has "
+    "this machine computes other numbers from their frames. Other code, libraries or another "
+    "kind of processor has "
     "computed them. If the numbers of this machine are right, run extract --replace"
 )
 MOST_ROWS: Final = 20  # rows that are named on the terminal
 IMPORTED: Final = "it was imported"  # a stream is skipped, which is not a problem
 MOST: Final = 2.0  # largest relative difference, also of a row that cannot be computed now
-LEAST_PART: Final = 0.01  # of the row's root mean square: smaller parts, such as zeros, would be all noise
+# of the row's root mean square: smaller parts, such as zeros, would be all noise
+LEAST_PART: Final = 0.01
 
 
 class Misaligned(NamedTuple):
@@ -68,7 +74,8 @@ class _ComparedStream:
     not_computed: int = 0  # rows whose frames could not be decoded
     problem: str = ""  # of the first of them
     misaligned: list[Misaligned] = field(default_factory=list)
-    unmatched: int = 0  # rows that match no frame: all zeros, or no closer to their own frame than to a neighbour's
+    # rows that match no frame: all zeros, or no closer to their own frame than to a neighbour's
+    unmatched: int = 0
     beyond: int = 0  # other rows whose difference is at least NOISE
 
     @property
@@ -90,7 +97,8 @@ class Recomputed:
 
     compared: list[_ComparedStream] = field(default_factory=list)
     skipped: list[_Skipped] = field(default_factory=list)
-    refused: list[str] = field(default_factory=list)  # messages: what could not be compared, and what to do
+    # messages: what could not be compared, and what to do
+    refused: list[str] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
@@ -99,32 +107,57 @@ class Recomputed:
         return sound and not self.refused and all(stream.why == IMPORTED for stream in self.skipped)
 
     def add_lines(self, result: CommandResult) -> None:
-        """Add a line for each stream; then rows that match another frame or none, and what could not be compared."""
+        """Add a line for each stream; then rows that match another frame or none, and what could
+        not be compared.
+        """
         for stream in self.compared:
             name = f"{stream.split}, {stream.stream}"
             if not stream.rows:
                 result.line(f"{name}: no rows to compare", IDLE)
                 continue
-            summary = f"{count(stream.rows, 'row')} recomputed, largest difference {stream.largest:.2%}"
+            summary = (
+                f"{count(stream.rows, 'row')} recomputed, largest difference {stream.largest:.2%}"
+            )
             result.line(f"{name}: {summary}", DONE if stream.ok else WRONG)
             if stream.misaligned:
-                result.line(f"{count(len(stream.misaligned), 'row')} with the numbers of another frame:", indent=2)
+                result.line(
+                    f"{count(len(stream.misaligned), 'row')} with the numbers of another frame:",
+                    indent=2,
+                )
             misaligned = [
-                f"{row.track}, frame {row.frame}: differs by {row.differs:.2%}, and from frame {row.neighbour} by "
-                f"{row.neighbour_differs:.2%}"
+                f"{row.track}, frame {row.frame}: differs by {row.differs:.2%}, and from frame "
+                f"{row.neighbour} by {row.neighbour_differs:.2%}"
                 for row in stream.misaligned
             ]
             result.lines(few(misaligned, MOST_ROWS, "verify --recompute --json"), indent=4)
             if stream.unmatched:
-                summary = f"{count(stream.unmatched, 'row')} that match no frame: all zeros, or as far from their own"
-                result.line(f"{summary} frame as from a neighbouring one, or computed with other columns", indent=2)
+                summary = (
+                    f"{count(stream.unmatched, 'row')} that match no frame: all zeros, or "
+                    "as far from their own"
+                )
+                result.line(
+                    f"{summary} frame as from a neighbouring one, or computed with other columns",
+                    indent=2,
+                )
             if stream.beyond:
-                result.line(f"{count(stream.beyond, 'row')} of {NOISE:.0%} difference or more: {OTHERWISE}", indent=2)
-            if differing := stream.differing - len(stream.misaligned) - stream.unmatched - stream.beyond:
+                result.line(
+                    f"{count(stream.beyond, 'row')} of {NOISE:.0%} difference or more: {OTHERWISE}",
+                    indent=2,
+                )
+            if (
+                differing := stream.differing
+                - len(stream.misaligned)
+                - stream.unmatched
+                - stream.beyond
+            ):
                 summary = f"{count(differing, 'row')} of {SUSPICIOUS:.1%} difference or more"
-                result.line(f"{summary}, which match no neighbouring frame clearly better", DOUBT, indent=2)
+                result.line(
+                    f"{summary}, which match no neighbouring frame clearly better", DOUBT, indent=2
+                )
             if stream.not_computed:
-                summary = f"{count(stream.not_computed, 'row')} not compared, the first: {stream.problem}"
+                summary = (
+                    f"{count(stream.not_computed, 'row')} not compared, the first: {stream.problem}"
+                )
                 result.line(summary, indent=2)
         for skipped in self.skipped:
             mark = IDLE if skipped.why == IMPORTED else WRONG
@@ -142,18 +175,23 @@ def recompute(
     workers: int = 1,
     bars: Bars = lambda _: nullcontext(silent),
 ) -> Recomputed:
-    """Recompute and compare `n` random computed rows (`cache.COMPUTED`) of every stream of these splits, or of all.
+    """Recompute and compare `n` random computed rows (`cache.COMPUTED`) of every stream of these
+    splits, or of all.
 
     Args:
         raw: the dataset's raw folder now; None: as recorded.
         weights: of streams whose manifest has only the digest of theirs.
 
-    Raises CacheError for a split that does not exist, PipelineError if `raw` would be used for several datasets.
+    Raises CacheError for a split that does not exist, PipelineError if `raw` would be used for
+    several datasets.
     """
-    opened, recomputed = cache.open(root), Recomputed()
+    opened = cache.open(root)
+    recomputed = Recomputed()
     names = opened.splits if splits is None else tuple(splits)
     if raw is not None and len(datasets := {name.partition("/")[0] for name in names}) > 1:
-        raise PipelineError(f"--raw goes with the splits of one dataset, found {', '.join(sorted(datasets))}")
+        raise PipelineError(
+            f"--raw goes with the splits of one dataset, found {', '.join(sorted(datasets))}"
+        )
     for name in names:
         split = opened[name]
         for stream in split.streams:
@@ -171,7 +209,9 @@ def recompute(
 
 
 def draw_rows(split: Split, stream: str, n: int, seed: int) -> Rows:
-    """Draw (n,) ascending rows of a stream from its computed rows, uniformly; all if there are fewer."""
+    """Draw (n,) ascending rows of a stream from its computed rows, uniformly; all if there are
+    fewer.
+    """
     shards = split.stream_shards(stream)
     numbers = [len(_computed_rows(split, stream, shard)) for shard in shards]
     ends = np.cumsum([0, *numbers])
@@ -187,9 +227,12 @@ def draw_rows(split: Split, stream: str, n: int, seed: int) -> Rows:
 
 
 def _computed_rows(split: Split, stream: str, shard: int) -> Rows:
-    of_commit = shard_rows(split.stream_manifest(stream), shard)  # without padding, which no shard holds
+    # without padding, which no shard holds
+    of_commit = shard_rows(split.stream_manifest(stream), shard)
     rows = np.arange(of_commit.start, of_commit.stop)
-    is_computed = split.rows(f"features/{stream}_ok", of_commit.start, of_commit.stop) == cache.COMPUTED
+    is_computed = (
+        split.rows(f"features/{stream}_ok", of_commit.start, of_commit.stop) == cache.COMPUTED
+    )
     computed: Rows = rows[is_computed & (split.track_of(rows) >= 0)]
     return computed
 
@@ -206,13 +249,19 @@ def _why_not(split: Split, stream: str, spec: StreamSpec | None) -> str:
         file = f" (sha256 {digest})" if digest else ""
         return f"its weights are missing: {kind}{file}. Name them: --weights KIND:FILE"
     identity = spec.stream.identity()
-    return "" if identity == before else f"it was extracted differently: {describe(before, identity)}"
+    return (
+        "" if identity == before else f"it was extracted differently: {describe(before, identity)}"
+    )
 
 
-def _compare(split: Split, spec: StreamSpec, n: int, seed: int, workers: int, progress: Progress) -> _ComparedStream:
+def _compare(
+    split: Split, spec: StreamSpec, n: int, seed: int, workers: int, progress: Progress
+) -> _ComparedStream:
     rows = draw_rows(split, spec.name, n, seed)
-    single, parts = SingleRows(split, spec, workers), _parts(split, spec)
-    compared, suspicious = _ComparedStream(split.name, spec.name), dict[int, _Suspicious]()
+    single = SingleRows(split, spec, workers)
+    parts = _parts(split, spec)
+    compared = _ComparedStream(split.name, spec.name)
+    suspicious = dict[int, _Suspicious]()
     for n_done, result in enumerate(single.numbers(Requests(rows, rows, rows, rows)), 1):
         progress(n_done, len(rows))
         if result.problem:
@@ -241,39 +290,66 @@ class _Suspicious(NamedTuple):
 
 
 def _compare_neighbours(
-    split: Split, spec: StreamSpec, single: SingleRows, suspicious: Mapping[int, _Suspicious], compared: _ComparedStream
+    split: Split,
+    spec: StreamSpec,
+    single: SingleRows,
+    suspicious: Mapping[int, _Suspicious],
+    compared: _ComparedStream,
 ) -> None:
-    """Find rows that a neighbour fits clearly better, ascending, and count rows that match no frame."""
-    requests, parts = _neighbour_requests(split, spec, sorted(suspicious)), _parts(split, spec)
+    """Find rows that a neighbour fits clearly better, ascending, and count rows that match no
+    frame.
+    """
+    requests = _neighbour_requests(split, spec, sorted(suspicious))
+    parts = _parts(split, spec)
     stored = {row: _stored_numbers(split, spec, row) for row in suspicious}
-    unmatched = {row for row, suspect in suspicious.items() if suspect.computed is None or not stored[row].any()}
-    if spec.stream.reads.crops == 1 and spec.stream.reads.labels:  # other columns fit no neighbour's
+    unmatched = {
+        row
+        for row, suspect in suspicious.items()
+        if suspect.computed is None or not stored[row].any()
+    }
+    # other columns fit no neighbour's
+    if spec.stream.reads.crops == 1 and spec.stream.reads.labels:
         unmatched |= {row for row, suspect in suspicious.items() if suspect.difference >= NOISE}
     beyond = {row for row, suspect in suspicious.items() if suspect.difference >= NOISE}
     best: dict[int, tuple[float, int]] = {}
     for result in single.numbers(requests):
         row = int(requests.row[result.number])
-        suspect, difference = suspicious[row], _relative_difference(result.numbers, stored[row], parts)
-        best[row] = min(best.get(row, (MOST, row)), (difference, int(requests.labels[result.number])))
-        moves = suspect.computed is not None and _relative_difference(result.numbers, suspect.computed) >= SUSPICIOUS
+        suspect = suspicious[row]
+        difference = _relative_difference(result.numbers, stored[row], parts)
+        best[row] = min(
+            best.get(row, (MOST, row)), (difference, int(requests.labels[result.number]))
+        )
+        moves = (
+            suspect.computed is not None
+            and _relative_difference(result.numbers, suspect.computed) >= SUSPICIOUS
+        )
         if moves and suspect.difference >= max(NOISE, difference):
             unmatched.add(row)
     for row, (difference, neighbour) in sorted(best.items()):
         if difference < CLEARLY * suspicious[row].difference:
-            frame, next_frame = column(split.rows, "frame_index", np.array([row, neighbour])).tolist()
+            frame, next_frame = column(
+                split.rows, "frame_index", np.array([row, neighbour])
+            ).tolist()
             track = split.tracks[int(split.track_of(np.array([row]))[0])].name
-            compared.misaligned.append(Misaligned(track, frame, suspicious[row].difference, next_frame, difference))
+            compared.misaligned.append(
+                Misaligned(track, frame, suspicious[row].difference, next_frame, difference)
+            )
             unmatched.discard(row)
             beyond.discard(row)
-    if spec.stream.reads.crops <= 1:  # without motion, a pair gives numbers near zero, which are noise
+    # without motion, a pair gives numbers near zero, which are noise
+    if spec.stream.reads.crops <= 1:
         compared.unmatched = len(unmatched)
         beyond -= unmatched
     compared.beyond = len(beyond)
 
 
 def _neighbour_requests(split: Split, spec: StreamSpec, rows: Sequence[int]) -> Requests:
-    """Request the rows one step before and after, with this row's box and with theirs; this row with their labels."""
-    crops, runs, requests = spec.stream.reads.crops, split.runs, []
+    """Request the rows one step before and after, with this row's box and with theirs; this row
+    with their labels.
+    """
+    crops = spec.stream.reads.crops
+    runs = split.runs
+    requests = []
     for row in rows:
         start, stop = runs[np.searchsorted(runs[:, 0], row, side="right") - 1].tolist()
         for neighbour in (row - 1, row + 1):
@@ -290,7 +366,9 @@ def _stored_numbers(split: Split, spec: StreamSpec, row: int) -> Numbers:
     return numbers
 
 
-def _relative_difference(computed: Numbers | None, stored: Numbers, parts: Sequence[slice] = (slice(None),)) -> float:
+def _relative_difference(
+    computed: Numbers | None, stored: Numbers, parts: Sequence[slice] = (slice(None),)
+) -> float:
     """The largest |computed - stored| / max(|computed|, |stored|) of parts of two rows, 0 to 2.
 
     Missing numbers count as 0; a part counts as at least LEAST_PART of the row in size.
@@ -301,8 +379,10 @@ def _relative_difference(computed: Numbers | None, stored: Numbers, parts: Seque
     if computed is None:
         return MOST
     padded = np.zeros((2, max(len(computed), len(stored))))
-    padded[0, : len(computed)], padded[1, : len(stored)] = computed, stored
-    least, differences = LEAST_PART * np.sqrt(np.mean(padded**2)), []
+    padded[0, : len(computed)] = computed
+    padded[1, : len(stored)] = stored
+    least = LEAST_PART * np.sqrt(np.mean(padded**2))
+    differences = []
     for values in (padded[:, part] for part in parts):
         size = max(*np.linalg.norm(values, axis=1), least * values.shape[1] ** 0.5)
         differences.append(float(np.linalg.norm(values[0] - values[1]) / size) if size else 0.0)
@@ -310,7 +390,9 @@ def _relative_difference(computed: Numbers | None, stored: Numbers, parts: Seque
 
 
 def _parts(split: Split, spec: StreamSpec) -> list[slice]:
-    """Parts of a row that are compared separately: those in the stream's provenance, else the whole row."""
+    """Parts of a row that are compared separately: those in the stream's provenance, else the whole
+    row.
+    """
     parts = (split.stream_manifest(spec.name)["backbone"] or {}).get("parts") or [{"offset": 0}]
     starts = [int(part["offset"]) for part in parts]
     return [slice(start, stop) for start, stop in zip(starts, [*starts[1:], None], strict=True)]

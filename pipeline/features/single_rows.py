@@ -1,7 +1,8 @@
 """Compute single rows of a stream, independently of the engine, to compare stored rows with.
 
-This module has its own code for which rows, frames and crops belong together, and decodes each video anew. So it finds
-a row that the engine put in the wrong place. Loading a stream, its computation, and reading labels are shared.
+This module has its own code for which rows, frames and crops belong together, and decodes each
+video anew. So it finds a row that the engine put in the wrong place. Loading a stream, its
+computation, and reading labels are shared.
 """
 
 from __future__ import annotations
@@ -17,7 +18,16 @@ from numpy.typing import NDArray
 
 from cache import Split
 from pipeline.features.computing import compute_labels, load, numbers_of, row_of
-from pipeline.features.inputs import Pixels, VideoLost, column, crop_labels, cuts, label, label_batch, pixels
+from pipeline.features.inputs import (
+    Pixels,
+    VideoLost,
+    column,
+    crop_labels,
+    cuts,
+    label,
+    label_batch,
+    pixels,
+)
 from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.base import Labels, Machine, Stream
 from pipeline.files.pixels.frames import Frame
@@ -31,7 +41,9 @@ Numbers = NDArray[Any]
 
 
 class Requests(NamedTuple):
-    """n computations, each with the frame of one row, and the box and labels of others, all of one track."""
+    """n computations, each with the frame of one row, and the box and labels of others, all of one
+    track.
+    """
 
     row: Rows  # (n,) rows to compare the results with
     source: Rows  # (n,) rows whose frame (for pairs, also the previous one) is used
@@ -58,11 +70,18 @@ class _Chunk(NamedTuple):
 
 
 class SingleRows:
-    """Recomputes single rows of a committed stream. Raises as loading it does, and PipelineError for missing pixels."""
+    """Recomputes single rows of a committed stream. Raises as loading it does, and PipelineError
+    for missing pixels.
+    """
 
     def __init__(self, split: Split, spec: StreamSpec, workers: int) -> None:
-        self._split, self._spec, self._stream, self._workers = split, spec, spec.stream, workers
-        self._computer = load(spec.stream, Machine(), split.stream_manifest(spec.name)["backbone"])[0]
+        self._split = split
+        self._spec = spec
+        self._stream = spec.stream
+        self._workers = workers
+        self._computer = load(spec.stream, Machine(), split.stream_manifest(spec.name)["backbone"])[
+            0
+        ]
         if spec.stream.reads.crops:
             self._pixels = pixels(split, spec.raw)
 
@@ -84,10 +103,15 @@ class SingleRows:
                 yield _RowResult(start + i, computed[i] if known[i] else None)
 
     def _run_network(self, crops: Iterator[_RowResult], labels_of: Rows) -> Iterator[_RowResult]:
-        """Compute features of crops, in batches of the network's size. labels_of: row of each request's labels."""
-        size, lanes, policy = self._computer.batch_size, self._computer.lanes, self._stream.policy
+        """Compute features of crops, in batches of the network's size. labels_of: row of each
+        request's labels.
+        """
+        size = self._computer.batch_size
+        lanes = self._computer.lanes
+        policy = self._stream.policy
         memory = np.zeros((size * lanes, policy.size, policy.size, 3), np.uint8)
-        region, compute = policy.slices, functools.partial(numbers_of, self._stream, self._computer)
+        region = policy.slices
+        compute = functools.partial(numbers_of, self._stream, self._computer)
         self._computer.adopt(memory)
         try:
             with ThreadPoolExecutor(lanes) as threads:
@@ -99,10 +123,14 @@ class SingleRows:
                     firsts = range(0, len(cropped), size)
                     batches = [memory[first : first + size][:, *region] for first in firsts]
                     rows = labels_of[[result.number for result in cropped]]
-                    labels = [self._labels(np.resize(rows[first : first + size], size)) for first in firsts]
+                    labels = [
+                        self._labels(np.resize(rows[first : first + size], size))
+                        for first in firsts
+                    ]
                     computed = itertools.chain.from_iterable(threads.map(compute, batches, labels))
                     yield from (
-                        result._replace(numbers=numbers) for result, numbers in zip(cropped, computed, strict=False)
+                        result._replace(numbers=numbers)
+                        for result, numbers in zip(cropped, computed, strict=False)
                     )
         finally:
             self._computer.release()
@@ -140,7 +168,9 @@ class SingleRows:
 
 
 def _rows_of(stream: Stream | None, size: int, chunk: _Chunk) -> list[Numbers | str | None]:
-    """Results of a chunk's rows: the stream's (without a stream, the crop), None if unknown, or a problem's text."""
+    """Results of a chunk's rows: the stream's (without a stream, the crop), None if unknown, or a
+    problem's text.
+    """
     rows: list[Numbers | str | None] = []
     try:
         chunk.pixels.check()
@@ -151,8 +181,11 @@ def _rows_of(stream: Stream | None, size: int, chunk: _Chunk) -> list[Numbers | 
     return rows
 
 
-def _decoded_rows(stream: Stream | None, size: int, chunk: _Chunk) -> Iterator[Numbers | str | None]:
-    own, first = chunk.frames[:, -1], np.minimum.accumulate(chunk.frames[::-1, 0])[::-1].tolist()
+def _decoded_rows(
+    stream: Stream | None, size: int, chunk: _Chunk
+) -> Iterator[Numbers | str | None]:
+    own = chunk.frames[:, -1]
+    first = np.minimum.accumulate(chunk.frames[::-1, 0])[::-1].tolist()
     frames = np.unique(chunk.frames).tolist()
     n_rows = 0
     kept: dict[int, Frame] = {}  # frames for the remaining rows
@@ -161,10 +194,14 @@ def _decoded_rows(stream: Stream | None, size: int, chunk: _Chunk) -> Iterator[N
         while n_rows < len(own) and own[n_rows] == frame:
             yield _row_of(stream, size, chunk, n_rows, kept)
             n_rows += 1
-        kept = {number: kept[number] for number in kept if n_rows < len(own) and number >= first[n_rows]}
+        kept = {
+            number: kept[number] for number in kept if n_rows < len(own) and number >= first[n_rows]
+        }
 
 
-def _row_of(stream: Stream | None, size: int, chunk: _Chunk, i: int, kept: Mapping[int, Frame]) -> Numbers | str | None:
+def _row_of(
+    stream: Stream | None, size: int, chunk: _Chunk, i: int, kept: Mapping[int, Frame]
+) -> Numbers | str | None:
     crops = []
     cut = chunk.cuts[i]
     is_whole = stream is not None and stream.reads.is_whole

@@ -22,14 +22,22 @@ from pipeline.processes import DeviceName, DeviceNames, cores, device_names
 
 @validated(frozen=True, config={"extra": "forbid", "defer_build": True})
 class Resources:
-    """Resources of an extraction on this machine: keys of [features], whose class inherits from this one."""
+    """Resources of an extraction on this machine: keys of [features], whose class inherits from
+    this one.
+    """
 
     device: DeviceName = "auto"
     devices: DeviceNames = None  # Replaces device
-    batch_size: Annotated[int, Field(ge=0, le=MOST_CROPS, description="Crops in a batch; 0: chosen by device")] = 0
+    batch_size: Annotated[
+        int, Field(ge=0, le=MOST_CROPS, description="Crops in a batch; 0: chosen by device")
+    ] = 0
     compile: Annotated[bool, Field(description="Use torch.compile (CUDA only)")] = False
-    workers: Annotated[NonNegativeInt, Field(description="Number of decoding processes; 0: one per core")] = 0
-    timeout: Annotated[PositiveFloat, Field(description="Seconds without progress until a decoder is ended")] = 60
+    workers: Annotated[
+        NonNegativeInt, Field(description="Number of decoding processes; 0: one per core")
+    ] = 0
+    timeout: Annotated[
+        PositiveFloat, Field(description="Seconds without progress until a decoder is ended")
+    ] = 60
 
     @property
     def processes(self) -> tuple[str, ...]:
@@ -37,13 +45,17 @@ class Resources:
         return device_names(self.devices or "", self.device)
 
     def machine(self, process: str = "") -> Machine:
-        """The device and its options. process: a process's device, which has a share of the cores."""
+        """The device and its options. process: a process's device, which has a share of the
+        cores.
+        """
         threads = max(1, cores(0) // len(self.processes)) if process == "cpu" else 0
         return Machine(process or self.device, self.batch_size, threads, self.compile)
 
     def decoders(self, process: str = "") -> int:
         """Number of decoding processes. process: as for `machine`."""
-        return max(1, cores(self.workers) // len(self.processes)) if process else cores(self.workers)
+        return (
+            max(1, cores(self.workers) // len(self.processes)) if process else cores(self.workers)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +68,21 @@ class StreamSpec:
 
     @classmethod
     def from_manifest(
-        cls, committed: Split, stream: str, *, raw: Path | None = None, weights: WeightsSpec | None = None
+        cls,
+        committed: Split,
+        stream: str,
+        *,
+        raw: Path | None = None,
+        weights: WeightsSpec | None = None,
     ) -> StreamSpec | None:
         """A stream as recorded in its manifest; None if its weights are missing.
 
-        The manifest has only the digest of a weights file: `weights`, else the file in provenance.json, is tried.
+        The manifest has only the digest of a weights file: `weights`, else the file in
+        provenance.json, is tried.
         """
         own = dict(committed.stream_manifest(stream).get("identity", {}))
-        if "crops" in own or own.get("kind") not in streams.names():  # crops: stored ones, of an earlier version
+        # crops: stored ones, of an earlier version
+        if "crops" in own or own.get("kind") not in streams.names():
             return None
         found = streams.of_identity(own)
         weights = weights or _weights_file(committed, stream)
@@ -72,22 +91,26 @@ class StreamSpec:
         return None if found is None else cls(stream, found, raw=raw)
 
     def missing_columns(self, committed: Split) -> str:
-        """Message that a split with boxes does not have a column of the stream; "" if it has all, or no boxes."""
+        """Message that a split with boxes does not have a column of the stream; "" if it has all,
+        or no boxes.
+        """
         missing = sorted(set(self.stream.needs) - committed.known_columns)
         if not missing or "bbox" not in committed.columns:
             return ""
         return (
-            f"{committed.name}: stream {self.name!r} reads {', '.join(missing)}, which this split does not have for "
-            "every track. Use another stream or other splits."
+            f"{committed.name}: stream {self.name!r} reads {', '.join(missing)}, which this "
+            "split does not have for every track. Use another stream or other splits."
         )
 
     def refuse_untrained(self, raw: Path, setting: str) -> None:
-        """Raise ConfigError for random weights on real data. setting: the line that names the weights."""
+        """Raise ConfigError for random weights on real data. setting: the line that names the
+        weights.
+        """
         if self.stream.stand_in and not is_stand_in(raw):
             weights = getattr(self.stream, "weights", self.stream)
             raise ConfigError(
-                f"{setting} = {weights}: random weights are for demo data, and {raw} is real data. Name trained "
-                f"weights: {getattr(weights, 'forms', FORMS)}."
+                f"{setting} = {weights}: random weights are for demo data, and {raw} is real "
+                f"data. Name trained weights: {getattr(weights, 'forms', FORMS)}."
             )
 
 
@@ -95,7 +118,11 @@ def _weights_file(committed: Split, stream: str) -> WeightsSpec | None:
     """The weights file of a stream; None if it is not recorded, or has changed."""
     recorded = committed.stream_provenance(stream).get("weights_file")
     own = committed.stream_manifest(stream).get("identity", {}).get("weights")
-    if not isinstance(recorded, str) or not isinstance(own, Mapping) or not Path(recorded).is_file():
+    if (
+        not isinstance(recorded, str)
+        or not isinstance(own, Mapping)
+        or not Path(recorded).is_file()
+    ):
         return None
     weights = WeightsSpec(str(own.get("kind")), recorded)
     return weights if weights.kind in FILES and weights.identity() == own else None

@@ -48,7 +48,9 @@ class WeightsSpec:
         if kind not in cls.kinds or (not argument and kind != "pretrained"):
             raise ConfigError(f"weights {text!r}: expected {'; '.join(cls.kinds.values())}")
         if kind == "untrained" and not argument.isdecimal():
-            raise ConfigError(f"weights {text!r}: expected a whole number as seed, such as untrained:0")
+            raise ConfigError(
+                f"weights {text!r}: expected a whole number as seed, such as untrained:0"
+            )
         return cls(kind, argument)
 
     def __str__(self) -> str:
@@ -65,10 +67,16 @@ class WeightsSpec:
         return self.kind == "untrained"
 
     def file(self) -> Path:
-        """The checkpoint of `spin` and `file` weights. Raises MissingAssets if it does not exist."""
+        """The checkpoint of `spin` and `file` weights. Raises MissingAssets if it does not
+        exist.
+        """
         path = Path(self.argument)
         if not path.is_file():
-            where = " SPIN's checkpoint: github.com/nkolot/SPIN (fetch_data.sh)." if self.kind == "spin" else ""
+            where = (
+                " SPIN's checkpoint: github.com/nkolot/SPIN (fetch_data.sh)."
+                if self.kind == "spin"
+                else ""
+            )
             raise MissingAssets(f"weights {self}: file not found.{where}")
         return path
 
@@ -77,11 +85,16 @@ class WeightsSpec:
         if self.kind in FILES:
             path = self.file()
             status = path.stat()
-            return {"kind": self.kind, "file_sha256": _digest(path, status.st_size, status.st_mtime_ns)}
+            return {
+                "kind": self.kind,
+                "file_sha256": _digest(path, status.st_size, status.st_mtime_ns),
+            }
         return {"kind": self.kind, "argument": self.argument}
 
     def terms(self) -> dict[str, str]:
-        """Licence and source, for provenance only. Nothing may be compared by them: texts change."""
+        """Licence and source, for provenance only. Nothing may be compared by them: texts
+        change.
+        """
         licence, source = TERMS.get(self.kind, (NOT_KNOWN, self.kind))
         return {"licence": licence, "source": source}
 

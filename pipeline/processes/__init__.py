@@ -1,14 +1,16 @@
 """Supervised processes, which read and decode untrusted files.  raw -> [tracks, crops] -> features
 
-`pool.Pool` gives tasks to processes, and replaces those that end or hang; `pool.ordered_map` is a `map` on it.
-`cluster` has a process for each GPU, or the workers of a cluster. Code in a process shows progress by `alive`.
+`pool.Pool` gives tasks to processes, and replaces those that end or hang; `pool.ordered_map` is a
+`map` on it. `cluster` has a process for each GPU, or the workers of a cluster. Code in a process
+shows progress by `alive`.
 
-Processes are forked by a server: a fresh interpreter with one thread that has imported their modules. So only the first
-process waits for imports, and no thread of the parent is forked. The server ends with its parent, and the kernel ends
-the processes with the server (PR_SET_PDEATHSIG), also those that hang in C.
+Processes are forked by a server: a fresh interpreter with one thread that has imported their
+modules. So only the first process waits for imports, and no thread of the parent is forked. The
+server ends with its parent, and the kernel ends the processes with the server (PR_SET_PDEATHSIG),
+also those that hang in C.
 
-RLIMIT_DATA limits private writable memory beyond that of the libraries; an allocation beyond it fails at once. Unlike
-RLIMIT_AS, it does not count mapped files and reserved address space.
+RLIMIT_DATA limits private writable memory beyond that of the libraries; an allocation beyond it
+fails at once. Unlike RLIMIT_AS, it does not count mapped files and reserved address space.
 """
 
 from __future__ import annotations
@@ -40,7 +42,8 @@ def cores(workers: int) -> int:
 def alive(place: int | None = None) -> None:
     """Show that this process makes progress, and where. Has no effect without a pool.
 
-    place: a number within the task, such as a frame; below 0 during preparation, which may take longer.
+    place: a number within the task, such as a frame; below 0 during preparation, which may take
+    longer.
     """
     pulse[0] += 1
     if place is not None:
@@ -61,24 +64,33 @@ def _device(text: str) -> str:
 
 
 DeviceName = Annotated[
-    str, AfterValidator(_device), Field(description="Device: auto (a GPU if there is one), cpu, cuda, cuda:1, ...")
+    str,
+    AfterValidator(_device),
+    Field(description="Device: auto (a GPU if there is one), cpu, cuda, cuda:1, ..."),
 ]
-DeviceNames = Annotated[str | None, Field(description="GPUs (0,1,2,3), one process each; 0,0: two; none: device")]
+DeviceNames = Annotated[
+    str | None, Field(description="GPUs (0,1,2,3), one process each; 0,0: two; none: device")
+]
 
 
 @validated(frozen=True, config={"extra": "forbid", "defer_build": True})
 class Dask:
     """[dask]: detection, conversion and extraction on a cluster."""
 
-    scheduler: Annotated[str | None, Field(description="Dask cluster (tcp://node:8786); none: this machine")] = None
-    patience: Annotated[PositiveFloat, Field(description="Seconds to wait while there is no Dask worker")] = 3600
+    scheduler: Annotated[
+        str | None, Field(description="Dask cluster (tcp://node:8786); none: this machine")
+    ] = None
+    patience: Annotated[
+        PositiveFloat, Field(description="Seconds to wait while there is no Dask worker")
+    ] = 3600
 
 
 NO_CLUSTER: Final = Dask()
 
 
 def device_names(text: str, device: str = "auto") -> tuple[str, ...]:
-    """Parse `devices`: GPUs by number, or names of devices. Raises ConfigError, also if `device` is set, too.
+    """Parse `devices`: GPUs by number, or names of devices. Raises ConfigError, also if `device` is
+    set, too.
 
     >>> device_names("0,1")
     ('cuda:0', 'cuda:1')
@@ -89,5 +101,7 @@ def device_names(text: str, device: str = "auto") -> tuple[str, ...]:
     names = tuple(f"cuda:{word}" if word.isdecimal() else word for word in words)
     for name in names:
         if not re.fullmatch(r"cpu|cuda:\d+", name):
-            raise ConfigError(f"devices {text}: expected numbers of GPUs such as 0,1,2,3, found {name!r}")
+            raise ConfigError(
+                f"devices {text}: expected numbers of GPUs such as 0,1,2,3, found {name!r}"
+            )
     return names

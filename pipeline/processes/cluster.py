@@ -1,8 +1,8 @@
 """Jobs on the workers of a Dask cluster, or on one process per device.  raw -> tracks -> features
 
-Tasks of a lost worker run again on another one; a task that was running at three losses ends the work. Results stay on
-the workers until they are taken. Dask is imported when a scheduler is named. A job on a device is called with its
-process's `device`.
+Tasks of a lost worker run again on another one; a task that was running at three losses ends the
+work. Results stay on the workers until they are taken. Dask is imported when a scheduler is named.
+A job on a device is called with its process's `device`.
 """
 
 from __future__ import annotations
@@ -40,9 +40,13 @@ ANSWER: Final = 60.0  # s that a scheduler may take to answer, and a result to a
 LOOK_EVERY: Final = 0.5  # s between polls of the workers
 LOSSES: Final = 3  # of workers that were running a task, which end the work
 TOGETHER: Final = 8  # most items in a task: submitting one costs as much as reading a short video
-PER_WORKER: Final = 2  # tasks: one runs, one waits, so that the worker has work and Dask's `adapt` starts more workers
+# tasks: one runs, one waits, so that the worker has work and Dask's `adapt` starts more workers
+PER_WORKER: Final = 2
 WINDOW: Final = 4  # most tasks per worker whose results are not taken
-START: Final = "Start one (docs/operations.md), name another address, or leave it out to use only this machine."
+START: Final = (
+    "Start one (docs/operations.md), name another address, or leave it out to use only this "
+    "machine."
+)
 AGAIN: Final = "Finished shards are kept: run the same command again."
 
 
@@ -52,25 +56,31 @@ def connect_workers(
     shared: Path | None = None,
     plug_ins: Sequence[object] = (),
 ) -> AbstractContextManager[_Workers | _Devices]:
-    """Connect to the workers of a cluster (a str: its address); without one, start a process for each of the `devices`.
+    """Connect to the workers of a cluster (a str: its address); without one, start a process for
+    each of the `devices`.
 
-    shared: a file or folder that all workers of a cluster must see. plug_ins: datasets, streams and detectors that they
-    use. Raises ConfigError for an invalid address; PipelineError if no scheduler answers or there is no worker for the
-    time of `patience`, if a worker has other code or libraries or does not see the file, if three were lost while they
-    ran the same task, and if the scheduler goes away.
-    Of devices: a job's error, with the device in its message, and PipelineError if two processes end at one task.
+    shared: a file or folder that all workers of a cluster must see. plug_ins: datasets, streams and
+    detectors that they use. Raises ConfigError for an invalid address; PipelineError if no
+    scheduler answers or there is no worker for the time of `patience`, if a worker has other code
+    or libraries or does not see the file, if three were lost while they ran the same task, and if
+    the scheduler goes away. Of devices: a job's error, with the device in its message, and
+    PipelineError if two processes end at one task.
     """
     dask = Dask(dask) if isinstance(dask, str) else dask
     return _Devices(devices) if dask.scheduler is None else connect_cluster(dask, shared, plug_ins)
 
 
 @contextlib.contextmanager
-def connect_cluster(dask: Dask, shared: Path | None = None, plug_ins: Sequence[object] = ()) -> Iterator[_Workers]:
+def connect_cluster(
+    dask: Dask, shared: Path | None = None, plug_ins: Sequence[object] = ()
+) -> Iterator[_Workers]:
     """Connect to the workers of a cluster: see `connect_workers`."""
     import distributed
 
     scheduler = str(dask.scheduler)
-    levels = {log: log.level for log in map(logging.getLogger, ("distributed", "distributed.client"))}
+    levels = {
+        log: log.level for log in map(logging.getLogger, ("distributed", "distributed.client"))
+    }
     for log in levels:
         log.setLevel(logging.CRITICAL)  # this module reports lost workers and schedulers
     address, file = _address(scheduler)
@@ -83,7 +93,10 @@ def connect_cluster(dask: Dask, shared: Path | None = None, plug_ins: Sequence[o
             direct_to_workers=True,  # results come straight from workers
         )
     except ValueError as error:
-        expected = "expected tcp://HOST:PORT, as `dask scheduler` prints it, or its scheduler file, FILE.json"
+        expected = (
+            "expected tcp://HOST:PORT, as `dask scheduler` prints it, or its scheduler "
+            "file, FILE.json"
+        )
         raise ConfigError(f"{scheduler}: {expected}: {error}") from error
     except OSError as error:
         silent = f"no Dask scheduler answers there after {ANSWER:.0f} s ({error})."
@@ -109,7 +122,9 @@ def _address(scheduler: str) -> tuple[str | None, str | None]:
     while not Path(scheduler).exists():
         if time.monotonic() > latest:
             written = "the file that `dask scheduler --scheduler-file` writes"
-            raise PipelineError(f"{scheduler}: expected {written}, found none after {ANSWER:.0f} s. {START}")
+            raise PipelineError(
+                f"{scheduler}: expected {written}, found none after {ANSWER:.0f} s. {START}"
+            )
         time.sleep(LOOK_EVERY / 2)
     return None, scheduler
 
@@ -121,7 +136,8 @@ class _WorkerTask:
     worker: str = ""  # its address; "" for none
     since: float = 0.0  # s; a worker runs the earliest first
     future: Future[Any] | None = None  # of the worker
-    was_done: bool = False  # the worker ended it; a result that is lost with the worker makes it pending again
+    # the worker ended it; a result that is lost with the worker makes it pending again
+    was_done: bool = False
 
     @property
     def has_ended(self) -> bool:
@@ -129,37 +145,50 @@ class _WorkerTask:
 
 
 class _Workers:
-    """The workers of one cluster, each running one task at a time. A job that raises is retried once.
+    """The workers of one cluster, each running one task at a time. A job that raises is retried
+    once.
 
-    Each task is bound to one worker: Dask would count the loss of a worker against tasks that only wait there, too.
+    Each task is bound to one worker: Dask would count the loss of a worker against tasks that only
+    wait there, too.
     """
 
     def __init__(self, client: Client, submitter: Submitter, patience: float) -> None:
-        self._client, self._submitter, self._patience = client, submitter, patience
+        self._client = client
+        self._submitter = submitter
+        self._patience = patience
         self._address = str(client.scheduler.address)  # type: ignore[union-attr]  # it is connected
         self._there: list[str] = []  # addresses of workers
         self._needs_gpu = False  # since a worker offered one
         self._news = threading.Event()  # a task has ended
 
     def number(self) -> int:
-        """Number of workers now, without those that `as_completed` does not use. Waits for the first one."""
+        """Number of workers now, without those that `as_completed` does not use. Waits for the
+        first one.
+        """
         self._await_workers()
         return len(self._there)
 
     def run_one(self, job: Callable[[], R]) -> R:
-        """Run a job on one worker, with a GPU if any has one, and return its result. Raises what it raises."""
+        """Run a job on one worker, with a GPU if any has one, and return its result. Raises what it
+        raises.
+        """
         return next(self._results([job]))
 
-    def as_completed(self, job: Callable[[T, Callable[[], None]], R], items: Sequence[T]) -> Iterator[R]:
+    def as_completed(
+        self, job: Callable[[T, Callable[[], None]], R], items: Sequence[T]
+    ) -> Iterator[R]:
         """Results of `job(item, alive)` in any order.
 
-        The job should call `alive` often: it ends a task whose result is no longer needed. If workers offer the
-        resource GPU, only those are used.
+        The job should call `alive` often: it ends a task whose result is no longer needed. If
+        workers offer the resource GPU, only those are used.
         """
         return self._results(functools.partial(run_interruptible, job, item) for item in items)
 
-    def map(self, job: Callable[[T], R], items: Sequence[T], same_group: Callable[[T, T], bool]) -> Iterator[R]:
-        """Results of `job(item)` in order; a bounded number waits to be taken. Closing it cancels tasks.
+    def map(
+        self, job: Callable[[T], R], items: Sequence[T], same_group: Callable[[T, T], bool]
+    ) -> Iterator[R]:
+        """Results of `job(item)` in order; a bounded number waits to be taken. Closing it cancels
+        tasks.
 
         same_group: whether one worker should run both of two neighbouring items.
         """
@@ -167,7 +196,9 @@ class _Workers:
         def calls() -> Iterator[Callable[[], list[R]]]:
             start = 0
             while start < len(items):
-                stop = start + max(1, min(TOGETHER, (len(items) - start) // (WINDOW * len(self._there))))
+                stop = start + max(
+                    1, min(TOGETHER, (len(items) - start) // (WINDOW * len(self._there)))
+                )
                 while stop < len(items) and same_group(items[stop - 1], items[stop]):
                     stop += 1
                 yield functools.partial(run_each, job, items[start:stop])
@@ -178,7 +209,8 @@ class _Workers:
 
     def _results(self, calls: Iterable[Callable[[], R]], *, in_order: bool = False) -> Iterator[R]:
         """Results of calls, in order or as they end. Raises the error of a call."""
-        todo, window = iter(calls), list[_WorkerTask]()
+        todo = iter(calls)
+        window = list[_WorkerTask]()
         while True:
             self._await_workers(every=in_order)
             self._take_back_lost(window)
@@ -200,14 +232,20 @@ class _Workers:
                 self._news.clear()
 
     def _await_workers(self, *, every: bool = False) -> None:
-        """Update the list of workers, or of those with a GPU if there was one and not `every`; wait for the first one.
+        """Update the list of workers, or of those with a GPU if there was one and not `every`; wait
+        for the first one.
 
-        Raises PipelineError after `patience` seconds without any, CancelledError if the scheduler has gone.
+        Raises PipelineError after `patience` seconds without any, CancelledError if the scheduler
+        has gone.
         """
-        began, latest, demand = time.monotonic(), SLOW - EVERY, _WorkerTask(int)
+        began = time.monotonic()
+        latest = SLOW - EVERY
+        demand = _WorkerTask(int)
         while self._client.status == "running":
             workers = self._client.scheduler_info(n_workers=-1)["workers"]
-            gpus = [address for address, worker in workers.items() if worker["resources"].get("GPU")]
+            gpus = [
+                address for address, worker in workers.items() if worker["resources"].get("GPU")
+            ]
             self._needs_gpu |= bool(gpus)
             self._there = list(workers) if every or not self._needs_gpu else gpus
             if self._there:
@@ -217,33 +255,48 @@ class _Workers:
             what = "worker with a GPU" if workers else "worker"
             if (waited := time.monotonic() - began) > self._patience:
                 raise PipelineError(
-                    f"{self._address}: this Dask scheduler has had no {what} for {self._patience:g} s. Start some "
-                    f"(docs/operations.md), or wait longer for queued ones: [dask] patience. {AGAIN}"
+                    f"{self._address}: this Dask scheduler has had no {what} for "
+                    f"{self._patience:g} s. Start some (docs/operations.md), or wait longer "
+                    f"for queued ones: [dask] patience. {AGAIN}"
                 )
             if waited > latest + EVERY:
-                latest, most = waited, duration(self._patience)
-                err.print(plain(f"{self._address}: waiting for a Dask {what}, {duration(waited)} of at most {most}"))
+                latest = waited
+                most = duration(self._patience)
+                err.print(
+                    plain(
+                        f"{self._address}: waiting for a Dask {what}, {duration(waited)} of at "
+                        f"most {most}"
+                    )
+                )
             time.sleep(LOOK_EVERY / 2)
         raise CancelledError
 
     def _take_back_lost(self, window: Sequence[_WorkerTask]) -> None:
-        """Unbind tasks of lost workers. Each of these was running its earliest that had not ended."""
+        """Unbind tasks of lost workers. Each of these was running its earliest that had not
+        ended.
+        """
         lost = [task for task in window if task.worker and task.worker not in self._there]
-        ran = {task.worker: task for task in sorted(lost, key=lambda task: -task.since) if not task.was_done}
+        ran = {
+            task.worker: task
+            for task in sorted(lost, key=lambda task: -task.since)
+            if not task.was_done
+        }
         for worker, task in ran.items():
             task.losses += 1
             if task.losses == LOSSES:
                 raise PipelineError(
-                    f"{self._address}: {LOSSES} workers were lost while they ran the same task, the last one {worker}. "
+                    f"{self._address}: {LOSSES} workers were lost while they ran the same task, "
+                    f"the last one {worker}. "
                     f"If memory ran out (see its log), start fewer workers per machine. {AGAIN}"
                 )
         self._take_back(lost)
 
     def _hand_out(self, todo: Iterator[Callable[[], Any]], window: list[_WorkerTask]) -> None:
-        """Give each worker PER_WORKER tasks: those of lost workers, else new ones, else one that waits elsewhere.
+        """Give each worker PER_WORKER tasks: those of lost workers, else new ones, else one that
+        waits elsewhere.
 
-        A task that was running when its worker was lost gets a worker without a task: behind another, which may have
-        ended unnoticed, the next loss would count against that one.
+        A task that was running when its worker was lost gets a worker without a task: behind
+        another, which may have ended unnoticed, the next loss would count against that one.
         """
         lanes: dict[str, list[_WorkerTask]] = {address: [] for address in self._there}
         for task in sorted(window, key=lambda task: task.since):
@@ -254,8 +307,14 @@ class _Workers:
             address, lane = min(lanes.items(), key=lambda item: len(item[1]))
             if len(lane) == PER_WORKER or (first and lane):
                 return
-            chosen = first.pop(0) if first else next((task for task in window if not task.worker), None)
-            if chosen is None and len(window) < WINDOW * len(lanes) and (call := next(todo, None)) is not None:
+            chosen = (
+                first.pop(0) if first else next((task for task in window if not task.worker), None)
+            )
+            if (
+                chosen is None
+                and len(window) < WINDOW * len(lanes)
+                and (call := next(todo, None)) is not None
+            ):
                 chosen = _WorkerTask(call)
                 window.append(chosen)
             if chosen is None and not lane and len(longest := max(lanes.values(), key=len)) > 1:
@@ -263,7 +322,9 @@ class _Workers:
                 self._take_back([chosen])
             if chosen is None:
                 return
-            chosen.worker, chosen.since, chosen.was_done = address, time.monotonic(), False
+            chosen.worker = address
+            chosen.since = time.monotonic()
+            chosen.was_done = False
             chosen.future = self._client.submit(
                 run_task, self._submitter, chosen.call, pure=False, retries=1, workers=[address]
             )
@@ -280,21 +341,25 @@ class _Workers:
             with contextlib.suppress(OSError):
                 self._client.cancel(futures, force=True)
         for task in tasks:
-            task.worker, task.future = "", None
+            task.worker = ""
+            task.future = None
 
 
 class _Devices:
     """Processes that start on demand and end with the `with` block.
 
-    A job gets `device=`, one of `names`. Raises a job's error, with the device in its message. The task of a
-    process that has ended is repeated; PipelineError if two processes end at the same task.
+    A job gets `device=`, one of `names`. Raises a job's error, with the device in its message. The
+    task of a process that has ended is repeated; PipelineError if two processes end at the same
+    task.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
         self._names = names
         self._calls: deque[Callable[..., Any]] = deque()
         works = [functools.partial(operator.call, device=name) for name in names]
-        self._pool = Pool[Callable[..., Any], Any](works, self._jobs(), ahead=1, timeout=math.inf, memory=None)
+        self._pool = Pool[Callable[..., Any], Any](
+            works, self._jobs(), ahead=1, timeout=math.inf, memory=None
+        )
 
     def __enter__(self) -> _Devices:
         return self
@@ -329,7 +394,8 @@ class _Devices:
                     raise
                 if isinstance(outcome, Failed):
                     raise PipelineError(
-                        f"{device}: {TRIALS} processes ended at the same task, the last one {outcome.message}. See "
-                        "their output above. Finished work is kept: run it again, without a failing device."
+                        f"{device}: {TRIALS} processes ended at the same task, the last one "
+                        f"{outcome.message}. See their output above. Finished work is kept: "
+                        "run it again, without a failing device."
                     )
                 yield outcome

@@ -17,7 +17,8 @@ from pipeline.processes.software import version
 T = TypeVar("T")
 R = TypeVar("R")
 
-_one_task: Final = threading.Lock()  # a worker's threads share its folder, and readers are not thread-safe
+# a worker's threads share its folder, and readers are not thread-safe
+_one_task: Final = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,15 @@ class Submitter:
 
 
 def run_task(submitter: Submitter, task: Callable[[], R]) -> R:
-    """Run a task in the submitter's folder. Raises PipelineError for other software, and what the task raises."""
-    with _one_task, contextlib.chdir(submitter.folder) if submitter.folder.is_dir() else contextlib.nullcontext():
+    """Run a task in the submitter's folder. Raises PipelineError for other software, and what the
+    task raises.
+    """
+    with (
+        _one_task,
+        contextlib.chdir(submitter.folder)
+        if submitter.folder.is_dir()
+        else contextlib.nullcontext(),
+    ):
         _require(submitter)
         try:
             return task()
@@ -43,7 +51,9 @@ def run_task(submitter: Submitter, task: Callable[[], R]) -> R:
 
 @functools.cache  # successes only
 def _require(submitter: Submitter) -> None:
-    """Raise PipelineError if this worker has other code or libraries, or does not see the shared file."""
+    """Raise PipelineError if this worker has other code or libraries, or does not see the shared
+    file.
+    """
     at = describe_worker()
     for name, expected in submitter.versions:
         found = version(name)

@@ -1,7 +1,8 @@
 """A pool of supervised processes, and `map` on it.  raw -> [tracks, crops] -> features
 
-A job is an iterator of tasks. One process runs all tasks of a job, in order, so that it can keep an open video, a file
-of labels or a network. A few tasks are taken ahead. The caller's loop receives results by `Pool.poll`.
+A job is an iterator of tasks. One process runs all tasks of a job, in order, so that it can keep an
+open video, a file of labels or a network. A few tasks are taken ahead. The caller's loop receives
+results by `Pool.poll`.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ R = TypeVar("R")
 
 START: Final = 300.0  # s: limit for the start of a process, or the preparation of a task
 ROOM: Final = 1 << 16  # bytes: a pipe's buffer, which fills while its reader is busy
-TRIALS: Final = 2  # failures at one place of a task before it is given up, the last one in a fresh process
+# failures at one place of a task before it is given up, the last one in a fresh process
+TRIALS: Final = 2
 FRUITLESS: Final = 4  # processes in a row that end before they start a task: then the pool gives up
 VIDEO_THREADS: Final = "VIDEO_THREADS"  # environment: threads of one video's decoder
 
@@ -43,12 +45,15 @@ class _Result(NamedTuple, Generic[T, R]):
     """The result of a task."""
 
     task: T
-    outcome: bytes | Failed  # the pickled return value or exception, or why processes ended at the task
+    # the pickled return value or exception, or why processes ended at the task
+    outcome: bytes | Failed
     seconds: float = 0.0  # run time
     worker: int = 0  # index in the pool's `works`
 
     def get(self) -> R | Failed:
-        """Return what the task returned. Raise what it raised, with the process's traceback as a note."""
+        """Return what the task returned. Raise what it raised, with the process's traceback as a
+        note.
+        """
         if isinstance(self.outcome, Failed):
             return self.outcome
         value, error = pickle.loads(self.outcome)  # noqa: S301 - of our own process
@@ -62,7 +67,8 @@ class _OpenJob(Generic[T]):
     """A job with tasks to run or without all results."""
 
     tasks: Iterator[T | None]
-    skipped: dict[int, Failed] = field(default_factory=dict)  # places at which TRIALS processes ended
+    # places at which TRIALS processes ended
+    skipped: dict[int, Failed] = field(default_factory=dict)
 
 
 @dataclass(slots=True, eq=False)
@@ -71,14 +77,16 @@ class _Submitted(Generic[T]):
 
     job: _OpenJob[T]
     task: T
-    ended: Counter[int] = field(default_factory=Counter)  # place -> number of processes that ended there
+    # place -> number of processes that ended there
+    ended: Counter[int] = field(default_factory=Counter)
 
 
 class _Worker(Generic[T]):
     """One seat of the pool: a process, its job and its tasks. A process that ends is replaced."""
 
     def __init__(self, number: int, work: Callable[..., Any]) -> None:
-        self.number, self.work = number, work
+        self.number = number
+        self.work = work
         self.process: Process | None = None  # started with its first task
         self.job: _OpenJob[T] | None = None  # None: take the next job
         self.pending: deque[_Submitted[T]] = deque()  # to be sent: their process ended, or was busy
@@ -90,21 +98,23 @@ class Pool(Generic[T, R]):
     """Supervised processes, one for each of `works`, which end with the `with` block.
 
     Args:
-        works: functions, called as `work(task)` in a process each, which may keep a state. Tasks and results are
-            pickled.
-        jobs: iterators of tasks. None, from a job or from `jobs`, means: nothing now, try again later.
+        works: functions, called as `work(task)` in a process each, which may keep a state. Tasks
+            and results are pickled.
+        jobs: iterators of tasks. None, from a job or from `jobs`, means: nothing now, try again
+            later.
         ahead: most tasks that are sent to a process and have no result.
         timeout: s without progress after which a process is ended.
         memory: limit in bytes beyond what a process starts with; None: no limit.
-        skips: call `work(task, skipped)`. A task is repeated without the places (`alive`) at which processes ended.
-        shared: sizes in bytes of memory that all processes map, this one as `Pool.shared`. `work.share(*memory)` is
-            called before the first task.
+        skips: call `work(task, skipped)`. A task is repeated without the places (`alive`) at which
+            processes ended.
+        shared: sizes in bytes of memory that all processes map, this one as `Pool.shared`.
+            `work.share(*memory)` is called before the first task.
         env: environment variables of the processes.
         preload: see `Process`.
 
-    When a process ends, a fresh one repeats its unfinished tasks. A task becomes `Failed` after TRIALS processes ended
-    at the same place, or, without `skips`, once it hangs. Processes start one after the other, while there are more
-    tasks than they can take.
+    When a process ends, a fresh one repeats its unfinished tasks. A task becomes `Failed` after
+    TRIALS processes ended at the same place, or, without `skips`, once it hangs. Processes start
+    one after the other, while there are more tasks than they can take.
     """
 
     def __init__(
@@ -120,10 +130,18 @@ class Pool(Generic[T, R]):
         env: Mapping[str, str] | None = None,
         preload: Callable[[], object] | None = None,
     ) -> None:
-        self.ahead, self._jobs, self._timeout, self._skips = ahead, jobs, timeout, skips
-        self._memory, self._env, self._preload = memory, env, preload
-        self._workers: list[_Worker[T]] = [_Worker(number, work) for number, work in enumerate(works)]
-        self._has_more_jobs, self._fruitless = True, 0
+        self.ahead = ahead
+        self._jobs = jobs
+        self._timeout = timeout
+        self._skips = skips
+        self._memory = memory
+        self._env = env
+        self._preload = preload
+        self._workers: list[_Worker[T]] = [
+            _Worker(number, work) for number, work in enumerate(works)
+        ]
+        self._has_more_jobs = True
+        self._fruitless = 0
         self._fds = [os.memfd_create("shared") for _ in shared]
         for fd, size in zip(self._fds, shared, strict=True):
             os.ftruncate(fd, size)
@@ -131,7 +149,8 @@ class Pool(Generic[T, R]):
 
     def begin(self, jobs: Iterator[Iterable[T | None] | None]) -> None:
         """Take other jobs, after the last result of those before."""
-        self._jobs, self._has_more_jobs = jobs, True
+        self._jobs = jobs
+        self._has_more_jobs = True
 
     def __enter__(self) -> Self:
         return self
@@ -170,30 +189,50 @@ class Pool(Generic[T, R]):
         Raises PipelineError if FRUITLESS processes in a row end before they start a task.
         """
         self.submit()
-        busy = [(worker, worker.process) for worker in self._workers if worker.process is not None and worker.running]
-        is_starting = len(busy) < len(self._workers) and not all(process.has_begun for _, process in busy)
-        ready = wait([process.pipe for _, process in busy], min(patience, 0.01) if is_starting else patience)
-        results = [result for worker, process in busy for result in self._receive(worker, process, ready)]
+        busy = [
+            (worker, worker.process)
+            for worker in self._workers
+            if worker.process is not None and worker.running
+        ]
+        is_starting = len(busy) < len(self._workers) and not all(
+            process.has_begun for _, process in busy
+        )
+        ready = wait(
+            [process.pipe for _, process in busy], min(patience, 0.01) if is_starting else patience
+        )
+        results = [
+            result for worker, process in busy for result in self._receive(worker, process, ready)
+        ]
         self.submit()
         return results
 
     def _submit(self, worker: _Worker[T]) -> bool:
-        """Send one more task to a worker's process. Returns False if it has no room, or there is no task."""
+        """Send one more task to a worker's process. Returns False if it has no room, or there is no
+        task.
+        """
         if len(worker.running) >= self.ahead:
             return False
-        if worker.process is None and not all(w.process.has_begun for w in self._workers if w.process is not None):
+        if worker.process is None and not all(
+            w.process.has_begun for w in self._workers if w.process is not None
+        ):
             return False
         submitted = worker.pending.popleft() if worker.pending else self._next(worker)
         if submitted is None:
             return False
         arguments = (submitted.task, submitted.job.skipped) if self._skips else (submitted.task,)
         message = pickle.dumps(arguments, pickle.HIGHEST_PROTOCOL)
-        if worker.running and worker.n_sent + len(message) > ROOM:  # it may be sending, too: a deadlock
+        # it may be sending, too: a deadlock
+        if worker.running and worker.n_sent + len(message) > ROOM:
             worker.pending.appendleft(submitted)
             return False
         if worker.process is None:
             worker.process = Process(
-                _serve, worker.work, preload=self._preload, fds=self._fds, env=self._env, memory=self._memory
+                _serve,
+                worker.work,
+                preload=self._preload,
+                fds=self._fds,
+                env=self._env,
+                memory=self._memory,
             )
         if not worker.running:
             worker.process.reset_silence()
@@ -229,7 +268,9 @@ class Pool(Generic[T, R]):
             return None
         return None if tasks is None else _OpenJob(iter(tasks))
 
-    def _receive(self, worker: _Worker[T], process: Process, ready: Sequence[object]) -> Iterator[_Result[T, R]]:
+    def _receive(
+        self, worker: _Worker[T], process: Process, ready: Sequence[object]
+    ) -> Iterator[_Result[T, R]]:
         """Yield the results that a process has sent. Replaces it if it has ended or hangs."""
         if process.pipe not in ready:
             patience = self._timeout if process.place >= 0 else max(self._timeout, START)
@@ -247,8 +288,12 @@ class Pool(Generic[T, R]):
         except (EOFError, OSError):  # also in the middle of a result
             yield from self._replace_process(worker, process, process.kill())
 
-    def _replace_process(self, worker: _Worker[T], process: Process, failed: Failed) -> Iterator[_Result[T, R]]:
-        """Keep the tasks of an ended process for the next one. Give up where TRIALS processes ended."""
+    def _replace_process(
+        self, worker: _Worker[T], process: Process, failed: Failed
+    ) -> Iterator[_Result[T, R]]:
+        """Keep the tasks of an ended process for the next one. Give up where TRIALS processes
+        ended.
+        """
         worker.pending.extendleft(reversed(worker.running))
         worker.running.clear()
         worker.process = None
@@ -257,14 +302,16 @@ class Pool(Generic[T, R]):
             self._fruitless += 1
             if self._fruitless == FRUITLESS:
                 raise PipelineError(
-                    f"processes that read files cannot start: the last one {failed.message}. See its output above. "
+                    f"processes that read files cannot start: the last one {failed.message}. "
+                    "See its output above. "
                     "Finished work is kept: fix the cause, and run it again."
                 )
             return
         current = worker.pending[0]
         where = place if self._skips else 0
         current.ended[where] += 1
-        hangs = failed.reason == "reader_timeout" and not self._skips  # a second trial would take the limit again
+        # a second trial would take the limit again
+        hangs = failed.reason == "reader_timeout" and not self._skips
         if hangs or current.ended[where] == TRIALS:
             if self._skips and place >= 0:
                 current.job.skipped[place] = failed
@@ -292,7 +339,9 @@ def _serve(pipe: Connection[Any, Any], fds: Sequence[int], work: Callable[..., A
 
 
 def _sendable(error: Exception) -> Exception:
-    """The error with its traceback as a note; if it cannot be pickled, a PipelineError with the traceback."""
+    """The error with its traceback as a note; if it cannot be pickled, a PipelineError with the
+    traceback.
+    """
     text = "".join(traceback.format_exception(error)).rstrip()
     try:
         pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
@@ -312,19 +361,23 @@ def ordered_map(
     same_group: Callable[[T, T], bool] = lambda one, other: False,  # noqa: ARG005
     preload: Callable[[], object] | None = None,
 ) -> Iterator[R | Failed]:
-    """`map` by up to `workers` supervised processes, never by this one. `job`, items and results must be picklable.
+    """`map` by up to `workers` supervised processes, never by this one. `job`, items and results
+    must be picklable.
 
-    Results come in the order of the items. No item starts while more than `WAITING` bytes per process wait for an
-    earlier result. An item becomes `Failed` if a process makes no progress at it for `timeout` s, or if two processes,
-    the second one fresh, crash at it or need more than `memory` bytes. An exception of the job is raised here, in
-    order, with the process's traceback as a note.
+    Results come in the order of the items. No item starts while more than `WAITING` bytes per
+    process wait for an earlier result. An item becomes `Failed` if a process makes no progress at
+    it for `timeout` s, or if two processes, the second one fresh, crash at it or need more than
+    `memory` bytes. An exception of the job is raised here, in order, with the process's traceback
+    as a note.
 
     Args:
-        same_group: whether one process should run both of two neighbouring items, which share a file, for example.
+        same_group: whether one process should run both of two neighbouring items, which share a
+            file, for example.
         preload: see `Process`.
 
-    Processes start one after the other, while there are more items than they can take. All have ended after the last
-    result, an error, Ctrl-C, or `close`. Raises PipelineError if processes cannot start.
+    Processes start one after the other, while there are more items than they can take. All have
+    ended after the last result, an error, Ctrl-C, or `close`. Raises PipelineError if processes
+    cannot start.
     """
     ordered: _Ordered[T, R] = _Ordered(items, same_group, WAITING * workers)
     works = [functools.partial(_run_item, job)] * workers
@@ -344,8 +397,12 @@ def _run_item(job: Callable[[T], R], task: tuple[int, T]) -> R:
 
 
 class _Ordered(Generic[T, R]):
-    def __init__(self, items: Sequence[T], same_group: Callable[[T, T], bool], most_waiting: int) -> None:
-        self._items, self._same_group, self._most_waiting = items, same_group, most_waiting
+    def __init__(
+        self, items: Sequence[T], same_group: Callable[[T, T], bool], most_waiting: int
+    ) -> None:
+        self._items = items
+        self._same_group = same_group
+        self._most_waiting = most_waiting
         self._results: dict[int, _Result[tuple[int, T], R]] = {}
         self._waiting = 0  # bytes of `_results`
         self._awaited = 0  # the item whose result is returned next
@@ -358,7 +415,9 @@ class _Ordered(Generic[T, R]):
         while self.next < len(items):
             start = self.next
             self.next += 1
-            while self.next < len(items) and self._same_group(items[self.next - 1], items[self.next]):
+            while self.next < len(items) and self._same_group(
+                items[self.next - 1], items[self.next]
+            ):
                 self.next += 1
             yield self._group(start, self.next)
 

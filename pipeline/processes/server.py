@@ -1,7 +1,7 @@
 """A server that forks supervised processes.  raw -> [tracks, crops]
 
-The server is a fresh interpreter with one thread. On its standard input, the parent requests to run a function in a new
-process, or to end a process.
+The server is a fresh interpreter with one thread. On its standard input, the parent requests to run
+a function in a new process, or to end a process.
 """
 
 from __future__ import annotations
@@ -35,17 +35,20 @@ END_TIME: Final = 5.0  # s to wait for the end of a killed process
 ONE_THREAD: Final = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"), "1"
 )
-# Freed images stay for the next ones, up to 32 MiB. By default glibc returns them to the system, and each page of each
-# image is a page fault: a third of the time of decoding.
-KEEP_FREED: Final = dict.fromkeys(("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"), str(32 << 20))
+# Freed images stay for the next ones, up to 32 MiB. By default glibc returns them to the system,
+# and each page of each image is a page fault: a third of the time of decoding.
+KEEP_FREED: Final = dict.fromkeys(
+    ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"), str(32 << 20)
+)
 
 
 class Process:
-    """A process that runs `main(pipe, fds, *args)`, and ends with it, by `kill`, or with the parent.
+    """A process that runs `main(pipe, fds, *args)`, and ends with it, by `kill`, or with the
+    parent.
 
     Args:
-        main, args, preload: must be picklable. The server calls `preload` once before it forks, to import or load what
-            all processes share.
+        main, args, preload: must be picklable. The server calls `preload` once before it forks, to
+            import or load what all processes share.
         fds: file descriptors, passed on under other numbers.
         env: environment variables.
         memory: limit in bytes beyond what the process starts with.
@@ -85,17 +88,27 @@ class Process:
 
     def reset_silence(self) -> None:
         """Count `silence` from now on."""
-        self._seen, self._polled, self._silence = self._pulse[0], time.monotonic(), 0.0
+        self._seen = self._pulse[0]
+        self._polled = time.monotonic()
+        self._silence = 0.0
 
     def silence(self) -> float:
-        """Seconds without a sign of life; between two calls at most `LOOK`, since the parent may have been busy."""
-        now, signs = time.monotonic(), self._pulse[0]
-        self._silence = 0.0 if signs != self._seen else self._silence + min(LOOK, now - self._polled)
-        self._seen, self._polled = signs, now
+        """Seconds without a sign of life; between two calls at most `LOOK`, since the parent may
+        have been busy.
+        """
+        now = time.monotonic()
+        signs = self._pulse[0]
+        self._silence = (
+            0.0 if signs != self._seen else self._silence + min(LOOK, now - self._polled)
+        )
+        self._seen = signs
+        self._polled = now
         return self._silence
 
     def kill(self, *, timeout: float | None = None) -> Failed:
-        """End the process and wait. Returns why it ended; timeout: the limit in s that it exceeded."""
+        """End the process and wait. Returns why it ended; timeout: the limit in s that it
+        exceeded.
+        """
         self.pipe.close()
         return _how_it_ended(self._server.end(self._number), timeout)
 
@@ -111,7 +124,10 @@ def _how_it_ended(code: int | None, timeout: float | None = None) -> Failed:
     if code == OUT_OF_MEMORY:
         return Failed("reader_memory", "needed more memory than a process may take")
     if code == -signal.SIGKILL:
-        return Failed("machine_memory", "was killed by SIGKILL, most likely because the machine's memory ran out")
+        return Failed(
+            "machine_memory",
+            "was killed by SIGKILL, most likely because the machine's memory ran out",
+        )
     if code is not None and code < 0:
         return Failed("reader_crashed", f"crashed with {signal.Signals(-code).name}")
     return Failed("reader_crashed", f"ended with exit code {code}")
@@ -122,9 +138,16 @@ class _Server:
         self.owner = os.getpid()
         self._socket, remote = socket.socketpair()
         self._pipe: Connection[Any, Any] = Connection(os.dup(self._socket.fileno()))
-        self._lock, self._n = threading.Lock(), 0
+        self._lock = threading.Lock()
+        self._n = 0
         self._process = subprocess.Popen(  # noqa: S603 - this very Python
-            [sys.executable, "-P", "-c", "from pipeline.processes import server; server.serve()", str(self.owner)],
+            [
+                sys.executable,
+                "-P",
+                "-c",
+                "from pipeline.processes import server; server.serve()",
+                str(self.owner),
+            ],
             process_group=0,
             stdin=remote.fileno(),
             env={**os.environ, **ONE_THREAD, **KEEP_FREED, "PYTHONPATH": os.pathsep.join(sys.path)},
@@ -132,7 +155,9 @@ class _Server:
         remote.close()
 
     def start(self, request: tuple[object, ...], fds: list[int]) -> int:
-        """Request a process and return its number without waiting. Raises OSError if the server has ended."""
+        """Request a process and return its number without waiting. Raises OSError if the server has
+        ended.
+        """
         with self._lock:
             self._n += 1
             self._pipe.send((self._n, len(fds), request))
@@ -181,16 +206,20 @@ def _close() -> None:
         _servers.pop().close()
 
 
-# ------------------------------------------------------------------------------------- in the server and its processes
+# ------------------------------------------------------------------------------------- in the
+# server and its processes
 
 
 def serve() -> None:
-    """Start and end processes by the parent's requests. Returns when the parent has ended, or is idle."""
+    """Start and end processes by the parent's requests. Returns when the parent has ended, or is
+    idle.
+    """
     control = socket.socket(fileno=os.dup(0))
     pipe: Connection[Any, Any] = Connection(os.dup(0))
     with Path(os.devnull).open() as null:
         os.dup2(null.fileno(), 0)
-    parent, idle = int(sys.argv[1]), 0.0
+    parent = int(sys.argv[1])
+    idle = 0.0
     preloaded: set[bytes] = set()
     children: dict[int, int] = {}  # number -> process
     while os.getppid() == parent and (children or idle < SERVER_IDLE):
@@ -224,8 +253,11 @@ def serve() -> None:
             os.close(fd)
 
 
-def _run(call: bytes, fds: list[int], server: int, folder: str, env: dict[str, str], memory: int | None) -> None:
-    code, pipe = 1, Connection(fds[0])  # open to the very end: once it is closed, the parent kills
+def _run(
+    call: bytes, fds: list[int], server: int, folder: str, env: dict[str, str], memory: int | None
+) -> None:
+    code = 1
+    pipe = Connection(fds[0])  # open to the very end: once it is closed, the parent kills
     try:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != server:
@@ -236,7 +268,9 @@ def _run(call: bytes, fds: list[int], server: int, folder: str, env: dict[str, s
         main, args = pickle.loads(call)  # noqa: S301 - the parent's
         if memory is not None:
             hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
-            now = int(Path("/proc/self/statm").read_text("ascii").split()[5]) * resource.getpagesize()
+            now = (
+                int(Path("/proc/self/statm").read_text("ascii").split()[5]) * resource.getpagesize()
+            )
             most = now + memory if hard == resource.RLIM_INFINITY else min(now + memory, hard)
             resource.setrlimit(resource.RLIMIT_DATA, (most, hard))
         main(pipe, fds[2:], *args)
@@ -252,8 +286,11 @@ def _run(call: bytes, fds: list[int], server: int, folder: str, env: dict[str, s
 
 
 def _end(child: int) -> int | None:
-    """Kill a process and return its exit code; None if it does not end, for example in a read that hangs."""
-    os.kill(child, signal.SIGKILL)  # never another process: its number is in use until it has been waited for
+    """Kill a process and return its exit code; None if it does not end, for example in a read that
+    hangs.
+    """
+    # never another process: its number is in use until it has been waited for
+    os.kill(child, signal.SIGKILL)
     latest = time.monotonic() + END_TIME / 2
     while time.monotonic() < latest:
         ended, status = os.waitpid(child, os.WNOHANG)

@@ -1,6 +1,8 @@
-"""Versions of all that decides numbers besides the data: the code, Python and libraries.  [raw -> tracks -> features]
+"""Versions of all that decides numbers besides the data: the code, Python and libraries.  [raw ->
+tracks -> features]
 
-Uncommitted work and the workers of a cluster are compared by them, so that one commit has the numbers of one code.
+Uncommitted work and the workers of a cluster are compared by them, so that one commit has the
+numbers of one code.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ _BEGAN: Final = time.time()
 
 
 def versions(*plug_ins: object) -> dict[str, str]:
-    """Version by name; of code the digest of its files. plug_ins: datasets, streams and detectors that are used."""
+    """Version by name; of code the digest of its files. plug_ins: datasets, streams and detectors
+    that are used.
+    """
     packages = {_package_of(type(plug_in).__module__) for plug_in in plug_ins}
     others = sorted(packages.difference(OWN, ["__main__"]))
     names = [CODE, *(f"{CODE_OF}{package}" for package in others), PYTHON, *LIBRARIES]
@@ -58,7 +62,9 @@ def staging_plan(identity: str, *plug_ins: object) -> dict[str, Any]:
 
 
 def _package_of(module: str) -> str:
-    """The top-level package of a module; of a folder without `__init__.py`, which others may share, the module."""
+    """The top-level package of a module; of a folder without `__init__.py`, which others may share,
+    the module.
+    """
     package = module.partition(".")[0]
     has_file = getattr(importlib.import_module(package), "__file__", None) is not None
     return package if has_file else module

@@ -1,7 +1,7 @@
 """Forecast of rows and bytes of a plan.  [raw -> tracks -> features] -> windows
 
-Rows follow from committed videos, the release's numbers or estimates, or (clips without keypoints) the frames in
-headers; bytes from rows.
+Rows follow from committed videos, the release's numbers or estimates, or (clips without keypoints)
+the frames in headers; bytes from rows.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ from pipeline.errors import MissingAssets, PipelineError
 from pipeline.files.pixels.frames import Video
 from pipeline.recipe.overview import SplitPlan, columns_bytes, stream_bytes
 
-DETECT, CONVERT, EXTRACT = "detect", "convert", "extract"
+DETECT = "detect"
+CONVERT = "convert"
+EXTRACT = "extract"
 UNKNOWN: Final = "number of rows unknown before the first conversion"
 HEADERS: Final = 64  # clips whose headers are read
 
@@ -48,17 +50,28 @@ class Forecast:
     source: str  # how the rows are known
     bytes: dict[str, float] = field(default_factory=dict)  # of "columns" and by stream
     works: list[Work] = field(default_factory=list)
-    carried: float = 0.0  # rows of streams that are carried over if their images and boxes are unchanged
+    # rows of streams that are carried over if their images and boxes are unchanged
+    carried: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
         steps = [work._asdict() for work in self.works]
-        return {"rows": self.rows, "source": self.source, "carried": self.carried, "bytes": self.bytes, "steps": steps}
+        return {
+            "rows": self.rows,
+            "source": self.source,
+            "carried": self.carried,
+            "bytes": self.bytes,
+            "steps": steps,
+        }
 
 
 def forecasts_of(plans: Sequence[SplitPlan]) -> dict[str, Forecast]:
     """Forecasts of the splits that are not up to date and have raw files, by split."""
     upcoming = [plan for plan in plans if not (plan.up_to_date or plan.problems)]
-    return {plan.name: _forecast_of(plan, plan.conversion) for plan in upcoming if plan.conversion is not None}
+    return {
+        plan.name: _forecast_of(plan, plan.conversion)
+        for plan in upcoming
+        if plan.conversion is not None
+    }
 
 
 def _forecast_of(plan: SplitPlan, todo: ConversionPlan) -> Forecast:
@@ -67,8 +80,11 @@ def _forecast_of(plan: SplitPlan, todo: ConversionPlan) -> Forecast:
     rows, source = _expected_rows(plan, todo)
     if plan.undetected:
         rows = (rows or 0) + frames
-        source = f"with one person per frame of {count(len(plan.undetected), 'clip')} without keypoints"
-    new, columns = rows or 0, todo.dataset.columns(recipe.split, body=todo.reader["body"] is not None)
+        source = (
+            f"with one person per frame of {count(len(plan.undetected), 'clip')} without keypoints"
+        )
+    new = rows or 0
+    columns = todo.dataset.columns(recipe.split, body=todo.reader["body"] is not None)
     extra = todo.dataset.extra_columns(recipe.split, body=todo.reader["body"] is not None)
     result = Forecast(plan.name, rows, source, {"columns": columns_bytes(new, columns, extra)})
     there = {*columns, *(column.name for column in extra), *OF_TRACKS}
@@ -91,44 +107,63 @@ def _forecast_of(plan: SplitPlan, todo: ConversionPlan) -> Forecast:
 def _frames_stated(raw: Path, clips: Sequence[str]) -> float:
     """Number of frames of clips, by the headers of some of them."""
     lengths = []
-    for i in np.unique(np.linspace(0, len(clips) - 1, min(HEADERS, len(clips))).round().astype(int)).tolist():
+    for i in np.unique(
+        np.linspace(0, len(clips) - 1, min(HEADERS, len(clips))).round().astype(int)
+    ).tolist():
         with contextlib.suppress(PipelineError):
             lengths.append(Video(raw, clips[i]).header().n_frames or 0)
     return float(np.mean(lengths)) * len(clips) if lengths else 0.0
 
 
 def _expected_rows(plan: SplitPlan, todo: ConversionPlan) -> tuple[float | None, str]:
-    """Rows that a conversion will write, without clips without keypoints; and how they are known."""
+    """Rows that a conversion will write, without clips without keypoints; and how they are
+    known.
+    """
     clips = frozenset(plan.undetected)
     new = [video for video in todo.append if not clips & {str(file) for file in video.files}]
     if not new:
         return 0, "no new rows"
     if todo.committed is not None and (n_committed := len(todo.committed.videos)):
-        mean, n_new = todo.committed.manifest["rows"] / n_committed, max(0, len(new) - len(todo.changed))
+        mean = todo.committed.manifest["rows"] / n_committed
+        n_new = max(0, len(new) - len(todo.changed))
         reasons = [f"{plan.rows_again:,} in changed videos"] if todo.changed else []
         reasons += [f"{mean:,.3g} per new video, as in committed ones"] if n_new else []
         return plan.rows_again + mean * n_new, ", ".join(reasons)
-    dataset, stand_in = todo.dataset, todo.reader["stand_in"]
+    dataset = todo.dataset
+    stand_in = todo.reader["stand_in"]
     for other in _readable(todo.root):
-        of_this = other.name.startswith(f"{dataset.name}/") and other.manifest["reader"].get("stand_in") == stand_in
+        of_this = (
+            other.name.startswith(f"{dataset.name}/")
+            and other.manifest["reader"].get("stand_in") == stand_in
+        )
         if of_this and other.manifest["rows"]:
             mean = other.manifest["rows"] / len(other.videos)
             return mean * len(new), f"{mean:,.3g} per video, as in {other.name}"
-    known, every = dataset.totals.get(todo.split, Totals()), dataset.totals.get("all", Totals())
-    share = known.videos / every.videos if known.videos and every.videos else 1.0  # then a split lists all videos
-    sizes = [(of.frames or of.about or 0, of.videos) for of in (known, every, *dataset.totals.values())]
+    known = dataset.totals.get(todo.split, Totals())
+    every = dataset.totals.get("all", Totals())
+    # then a split lists all videos
+    share = known.videos / every.videos if known.videos and every.videos else 1.0
+    sizes = [
+        (of.frames or of.about or 0, of.videos) for of in (known, every, *dataset.totals.values())
+    ]
     rows = share * len(new) * next((n / videos for n, videos in sizes if n and videos), math.inf)
     rows = min(rows, known.frames or known.about or math.inf) / dataset.every
     if stand_in or rows == math.inf:
         return None, UNKNOWN
-    return rows, "from the release's numbers" if known.frames or every.frames else "from an estimate of the release"
+    return (
+        rows,
+        "from the release's numbers"
+        if known.frames or every.frames
+        else "from an estimate of the release",
+    )
 
 
 def _readable(root: cache.Root) -> Iterator[cache.Split]:
     with contextlib.suppress(cache.CacheError):
         opened = cache.open(root)
         for name in opened.splits:
-            with contextlib.suppress(cache.CacheError):  # a damaged one is among its plan's problems
+            # a damaged one is among its plan's problems
+            with contextlib.suppress(cache.CacheError):
                 yield opened[name]
 
 
@@ -142,7 +177,10 @@ def forecast_lines(forecasts: Sequence[Forecast]) -> Iterator[str]:
     yield "[bold]forecast[/bold]"
     for result in known:
         if result.rows:
-            yield f"  {plain(result.split):<24}  {plain(f'about {_about(result.rows)} rows: {result.source}')}"
+            yield (
+                f"  {plain(result.split):<24}  "
+                f"{plain(f'about {_about(result.rows)} rows: {result.source}')}"
+            )
     if unknown:
         yield f"  {'no forecast':<24}  {plain(', '.join(unknown))}: {UNKNOWN}"
     if not works:
@@ -155,7 +193,9 @@ def forecast_lines(forecasts: Sequence[Forecast]) -> Iterator[str]:
         unit = "frames" if step == DETECT else "rows"
         yield f"  {plain(f'{step} {name}'):<24}  {_about(sum(work.rows for work in same))} {unit}"
     if carried := sum(result.carried for result in known):
-        yield f"  {'carried over':<24}  up to {_about(carried)} rows with unchanged images and boxes"
+        yield (
+            f"  {'carried over':<24}  up to {_about(carried)} rows with unchanged images and boxes"
+        )
 
 
 def _about(n: float) -> str:

@@ -1,6 +1,8 @@
-"""Plans of a split's detection, conversion and extraction, and bytes by split and stream.  [raw -> tracks -> features]
+"""Plans of a split's detection, conversion and extraction, and bytes by split and stream.  [raw ->
+tracks -> features]
 
-Nothing is written or computed: names, sizes and times of raw files are compared, manifests and tables are read.
+Nothing is written or computed: names, sizes and times of raw files are compared, manifests and
+tables are read.
 """
 
 from __future__ import annotations
@@ -15,7 +17,14 @@ from typing import Any, Final
 import numpy as np
 
 import cache
-from cache.format.layout import COLUMNS, FEATURES, MANIFEST, ROWS_PER_CHUNK, ROWS_PER_SHARD, stream_of
+from cache.format.layout import (
+    COLUMNS,
+    FEATURES,
+    MANIFEST,
+    ROWS_PER_CHUNK,
+    ROWS_PER_SHARD,
+    stream_of,
+)
 from cache.write.parts import staged_by_parts
 from pipeline.clips.detectors import Detector
 from pipeline.clips.files import EXTENSIONS, KEYPOINTS, detected_file, read_info
@@ -58,13 +67,17 @@ class SplitPlan:
 
     recipe: Recipe
     conversion: ConversionPlan | None = None
-    extractions: list[_StreamPlan] = field(default_factory=list)  # without rows that the conversion adds
+    # without rows that the conversion adds
+    extractions: list[_StreamPlan] = field(default_factory=list)
     committed: cache.Split | None = None
     problems: list[str] = field(default_factory=list)  # errors that a run will meet
-    refusals: list[str] = field(default_factory=list)  # messages: streams to import, missing columns
-    behind: list[_StreamPlan] = field(default_factory=list)  # incomplete streams that no setting or option names
+    # messages: streams to import, missing columns
+    refusals: list[str] = field(default_factory=list)
+    # incomplete streams that no setting or option names
+    behind: list[_StreamPlan] = field(default_factory=list)
     undetected: tuple[str, ...] = ()  # clips without keypoints, for the detector
-    detection: DetectionPlan | None = None  # of the whole raw folder; None also until its weights are downloaded
+    # of the whole raw folder; None also until its weights are downloaded
+    detection: DetectionPlan | None = None
     parts: list[str] = field(default_factory=list)  # a line about the staged work of parts, if any
 
     @property
@@ -84,32 +97,47 @@ class SplitPlan:
     def carried_at_most(self, stream: str, rows: float) -> float:
         """Number of missing `rows` after the conversion that the stream may have already.
 
-        It has rows of removed and changed videos, and carries over those whose images and boxes are unchanged.
+        It has rows of removed and changed videos, and carries over those whose images and boxes are
+        unchanged.
         """
         if self.conversion is None:
             return 0
         if self.committed is None:  # if a split's manifest is lost, its streams are still there
-            left = cache.FeatureCache(self.recipe.root).store.exists(f"{self.name}/{FEATURES}/{stream}/{MANIFEST}")
+            left = cache.FeatureCache(self.recipe.root).store.exists(
+                f"{self.name}/{FEATURES}/{stream}/{MANIFEST}"
+            )
             return rows if left else 0
-        if stream not in self.committed.streams or any(s.stream == stream and s.other_keys for s in self.extractions):
+        if stream not in self.committed.streams or any(
+            s.stream == stream and s.other_keys for s in self.extractions
+        ):
             return 0
-        return min(rows, missing_rows(self.committed, stream).replaced + self._rows_of(self.conversion.drop))
+        return min(
+            rows,
+            missing_rows(self.committed, stream).replaced + self._rows_of(self.conversion.drop),
+        )
 
     def _rows_of(self, videos: Collection[str]) -> int:
         if self.committed is None:
             return 0
-        names, tracks = frozenset(videos), self.committed.tracks
+        names = frozenset(videos)
+        tracks = self.committed.tracks
         of_video = np.array([name in names for name in self.committed.videos.names], bool)
         return int((tracks.stop - tracks.start)[of_video[tracks.video]].sum())
 
     @property
     def bytes_of_labels(self) -> int:
         todo = self.conversion
-        return 0 if todo is None else changes.bytes_of_labels(todo.stamps[video.name] for video in todo.append)
+        return (
+            0
+            if todo is None
+            else changes.bytes_of_labels(todo.stamps[video.name] for video in todo.append)
+        )
 
 
 def plan_splits(recipes: Sequence[Recipe]) -> list[SplitPlan]:
-    """Plan splits; those of one raw folder share the plan of its detection. Errors become `SplitPlan.problems`."""
+    """Plan splits; those of one raw folder share the plan of its detection. Errors become
+    `SplitPlan.problems`.
+    """
     detections: dict[Path, DetectionPlan] = {}
     return [_plan_split(recipe, detections) for recipe in recipes]
 
@@ -141,16 +169,26 @@ def _plan_split(recipe: Recipe, detections: dict[Path, DetectionPlan]) -> SplitP
     return plan
 
 
-def _plan_detection(plan: SplitPlan, todo: ConversionPlan, detections: dict[Path, DetectionPlan]) -> None:
+def _plan_detection(
+    plan: SplitPlan, todo: ConversionPlan, detections: dict[Path, DetectionPlan]
+) -> None:
     """Find the split's clips without keypoints of [detect]."""
-    detector, raw = plan.recipe.detector, plan.recipe.raw
+    detector = plan.recipe.detector
+    raw = plan.recipe.raw
     if detector is None:
         return
-    clips = {str(file) for video in todo.listed for file in video.files if file.suffix.lower() in EXTENSIONS}
+    clips = {
+        str(file)
+        for video in todo.listed
+        for file in video.files
+        if file.suffix.lower() in EXTENSIONS
+    }
     if raw not in detections or detector.downloads:
         only = unlabelled_clips(raw, by_any_detector=plan.recipe.by_any_detector)
         if detector.downloads or not only:
-            plan.undetected = tuple(clip for clip in only if clip in clips and not _is_detected(raw, clip, detector))
+            plan.undetected = tuple(
+                clip for clip in only if clip in clips and not _is_detected(raw, clip, detector)
+            )
             return
         detections[raw] = plan.recipe.plan_detection()
     plan.detection = detections[raw]
@@ -158,7 +196,9 @@ def _plan_detection(plan: SplitPlan, todo: ConversionPlan, detections: dict[Path
 
 
 def _is_detected(raw: Path, clip: str, detector: Detector) -> bool:
-    """Whether a clip has keypoints of this detector and N. Its weights, which are not downloaded, may be others."""
+    """Whether a clip has keypoints of this detector and N. Its weights, which are not downloaded,
+    may be others.
+    """
     info = read_info(detected_file(raw / KEYPOINTS, clip))
     is_same_clip = bool(info) and info.get("clip_digest") == file_digest(raw / clip)
     return is_same_clip and not detected_otherwise(raw / KEYPOINTS, [clip], detector)
@@ -172,20 +212,35 @@ def _plan_streams(plan: SplitPlan, recipe: Recipe) -> None:
         of_crops = [spec for spec in specs if spec.stream.reads.crops]
         plan.refusals += filter(None, (spec.missing_columns(committed) for spec in of_crops))
         specs = [spec for spec in specs if committed.known_columns.issuperset(spec.stream.needs)]
-        others = [_as_extracted(committed, name) for name in committed.streams if name not in [s.name for s in specs]]
+        others = [
+            _as_extracted(committed, name)
+            for name in committed.streams
+            if name not in [s.name for s in specs]
+        ]
         plan.behind = [stream for stream in others if specs and stream.why]
-        plan.extractions = [_plan_stream(plan, committed, spec, recipe.raw) for spec in specs] or others
+        plan.extractions = [
+            _plan_stream(plan, committed, spec, recipe.raw) for spec in specs
+        ] or others
         for stream, spec in itertools.zip_longest(plan.extractions, specs):
             stream.other_keys = _has_other_keys(plan.conversion, committed, stream.stream, spec)
     will_extract = committed is None or any(stream.why for stream in plan.extractions)
     will_extract |= plan.conversion is not None and bool(plan.conversion.append or plan.undetected)
-    if will_extract and not (plan.problems and committed) and recipe.weights and recipe.raw.is_dir():
+    if (
+        will_extract
+        and not (plan.problems and committed)
+        and recipe.weights
+        and recipe.raw.is_dir()
+    ):
         for spec in recipe.streams:
             spec.refuse_untrained(recipe.raw, recipe.settings.source.where(spec.name, "weights"))
 
 
-def _has_other_keys(todo: ConversionPlan | None, committed: cache.Split, name: str, spec: StreamSpec | None) -> bool:
-    """Compare a few keys, and the digests of pixels that are part of them, of rows that will be written again."""
+def _has_other_keys(
+    todo: ConversionPlan | None, committed: cache.Split, name: str, spec: StreamSpec | None
+) -> bool:
+    """Compare a few keys, and the digests of pixels that are part of them, of rows that will be
+    written again.
+    """
     if todo is None or not todo.changed or name not in committed.streams:
         return False
     try:
@@ -198,18 +253,29 @@ def _has_other_keys(todo: ConversionPlan | None, committed: cache.Split, name: s
         return False
     if not todo.differs or not spec.stream.reads.crops:
         return False
-    videos = (committed.videos[number] for number in np.unique(committed.tracks.video)[:COMPARED].tolist())
-    files = [(video.pixels, sources.parse(todo.raw, video.source)) for video in videos if video.pixels]
+    videos = (
+        committed.videos[number] for number in np.unique(committed.tracks.video)[:COMPARED].tolist()
+    )
+    files = [
+        (video.pixels, sources.parse(todo.raw, video.source)) for video in videos if video.pixels
+    ]
     found = [(digest, source) for digest, source in files if source.place.exists()]
-    return bool(found) and all(sources.file_part(digest) != source.digest() for digest, source in found)
+    return bool(found) and all(
+        sources.file_part(digest) != source.digest() for digest, source in found
+    )
 
 
 def _as_extracted(committed: cache.Split, name: str) -> _StreamPlan:
-    has, missing = committed.stream_manifest(name), missing_rows(committed, name)
-    return _StreamPlan(name, CHANGED if missing.rows else "", missing, (int(has["dim"]), str(has["dtype"])))
+    has = committed.stream_manifest(name)
+    missing = missing_rows(committed, name)
+    return _StreamPlan(
+        name, CHANGED if missing.rows else "", missing, (int(has["dim"]), str(has["dtype"]))
+    )
 
 
-def _plan_stream(plan: SplitPlan, committed: cache.Split, spec: StreamSpec, raw: Path) -> _StreamPlan:
+def _plan_stream(
+    plan: SplitPlan, committed: cache.Split, spec: StreamSpec, raw: Path
+) -> _StreamPlan:
     form = (spec.stream.dim, spec.stream.dtype)
     compared = compare_stream(committed, replace(spec, raw=raw))
     assert compared.missing is not None, "a split with boxes has pixels"
@@ -223,15 +289,22 @@ def _plan_stream(plan: SplitPlan, committed: cache.Split, spec: StreamSpec, raw:
 
 
 def _array_bytes(rows: float, row_bytes: int) -> float:
-    """Bytes of rows in shards and chunks of the default size, with checksums and indexes (docs/cache-format.md)."""
+    """Bytes of rows in shards and chunks of the default size, with checksums and indexes
+    (docs/cache-format.md).
+    """
     chunks = math.ceil(rows / ROWS_PER_CHUNK)
     index = math.ceil(rows / ROWS_PER_SHARD) * (ROWS_PER_SHARD // ROWS_PER_CHUNK * ENTRY + CHECKSUM)
     return chunks * (ROWS_PER_CHUNK * row_bytes + CHECKSUM) + index
 
 
-def columns_bytes(rows: float, columns: tuple[str, ...], extra: Iterable[cache.ExtraColumn]) -> float:
+def columns_bytes(
+    rows: float, columns: tuple[str, ...], extra: Iterable[cache.ExtraColumn]
+) -> float:
     """Bytes of a split's columns."""
-    specs = [*(COLUMNS[name] for name in columns), *(column.spec for column in extra if column.per == "row")]
+    specs = [
+        *(COLUMNS[name] for name in columns),
+        *(column.spec for column in extra if column.per == "row"),
+    ]
     return sum(_array_bytes(rows, math.prod(spec.trailing) * spec.dtype.itemsize) for spec in specs)
 
 
@@ -255,5 +328,7 @@ def stored_bytes(split: cache.Split) -> dict[str, Any]:
             stored["streams"][stream_of(rest[0])] += n_bytes
         else:
             stored["tables"] += n_bytes
-    times = {"columns": split.provenance} | {name: split.stream_provenance(name) for name in split.streams}
+    times = {"columns": split.provenance} | {
+        name: split.stream_provenance(name) for name in split.streams
+    }
     return stored | {"commits": {what: note.get("finished") for what, note in times.items()}}

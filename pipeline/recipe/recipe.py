@@ -1,6 +1,7 @@
 """Recipe: inputs, settings and steps of one split.  [raw -> tracks -> features] -> windows
 
-`plan`, `prepare` and Luigi's tasks resolve recipes by luigi.cfg or options, plan them and run their steps.
+`plan`, `prepare` and Luigi's tasks resolve recipes by luigi.cfg or options, plan them and run their
+steps.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ if TYPE_CHECKING:
 
 FIRST_TIME: Final = ("not converted before", "not extracted before")  # reasons that are not printed
 LAYOUT: Final = "\n\t"  # control codes of messages with several lines
-NO_SETTINGS: Final = "Run from the project's folder, set LUIGI_CONFIG_PATH, or name the file: --config FILE."
+NO_SETTINGS: Final = (
+    "Run from the project's folder, set LUIGI_CONFIG_PATH, or name the file: --config FILE."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,10 +50,13 @@ class StepResult:
     warnings: Sequence[str] = ()  # untrusted text
     notes: Sequence[str] = ()  # the same, that no summary repeats
     problems: Sequence[str] = ()  # why the step failed, after committing the rest
-    flaws: int = 0  # clips that were given up or are damaged, and rows that a crash cost: the command ends with 1
+    # clips that were given up or are damaged, and rows that a crash cost: the command ends with 1
+    flaws: int = 0
 
     def report(self, verb: str, what: str) -> None:
-        """Print `✓ convert    3dpw/train    28 videos, ...` and warnings. Raises PipelineError with the problems."""
+        """Print `✓ convert    3dpw/train    28 videos, ...` and warnings. Raises PipelineError with
+        the problems.
+        """
         for detail in self.details:
             out.print(f"{self.mark} {line(verb, what, detail)}")
         for text in (*self.warnings, *self.notes):
@@ -74,21 +80,29 @@ class Recipe:
     not_made: bool = False  # demo data or body that `synthesize` has not made yet
     detector: Detector | None = None
     by_any_detector: bool = False  # keep keypoints of other detectors
-    weights: str = ""  # line of luigi.cfg that names weights, which must be trained for real data; "": an option does
+    # line of luigi.cfg that names weights, which must be trained for real data; "": an option does
+    weights: str = ""
 
     @property
     def name(self) -> str:
         return f"{self.dataset.name}/{self.split}"
 
     def plan_detection(self) -> DetectionPlan:
-        """Plan the detection in the raw folder, which all splits share. Raises as `plan_detection`."""
+        """Plan the detection in the raw folder, which all splits share. Raises as
+        `plan_detection`.
+        """
         assert self.detector is not None
         only = unlabelled_clips(self.raw, by_any_detector=self.by_any_detector)
         return plan_detection(self.raw, self.raw / KEYPOINTS, self.detector, only)
 
     def plan_conversion(self) -> convert.ConversionPlan:
         return convert.plan_conversion(
-            self.dataset, self.split, raw=self.raw, root=self.root, body=self.body, drop_removed=self.drop_removed
+            self.dataset,
+            self.split,
+            raw=self.raw,
+            root=self.root,
+            body=self.body,
+            drop_removed=self.drop_removed,
         )
 
     def plan_extraction(self, streams: Sequence[StreamSpec] | None = None) -> list[ExtractionPlan]:
@@ -97,10 +111,14 @@ class Recipe:
         Raises as `plan_extraction`, and ConfigError for random weights on real data.
         """
         specs = self.streams if streams is None else streams
-        plans = [plan_extraction(self.root, self.name, replace(spec, raw=self.raw)) for spec in specs]
+        plans = [
+            plan_extraction(self.root, self.name, replace(spec, raw=self.raw)) for spec in specs
+        ]
         upcoming = [plan for plan in plans if not plan.up_to_date]
         for plan in upcoming if self.weights else ():
-            plan.spec.refuse_untrained(self.raw, self.settings.source.where(plan.spec.name, "weights"))
+            plan.spec.refuse_untrained(
+                self.raw, self.settings.source.where(plan.spec.name, "weights")
+            )
         return upcoming
 
     def detect(self, plan: DetectionPlan, progress: Progress) -> StepResult:
@@ -141,11 +159,14 @@ class Recipe:
         return extract(plans, self.settings, progress, named=len(self.streams) > 1)
 
     @classmethod
-    def by_settings(cls, s: Settings, names: Sequence[str] = (), root: cache.Root | None = None) -> list[Recipe]:
+    def by_settings(
+        cls, s: Settings, names: Sequence[str] = (), root: cache.Root | None = None
+    ) -> list[Recipe]:
         """Recipes of all enabled splits, or of those that DATASET or DATASET/SPLIT name.
 
-        root: overrides the cache of luigi.cfg. Datasets that cannot be loaded are skipped, unless `names` has them.
-        Raises PipelineError for a name that is not enabled, PlugInError for one that cannot be loaded.
+        root: overrides the cache of luigi.cfg. Datasets that cannot be loaded are skipped, unless
+        `names` has them. Raises PipelineError for a name that is not enabled, PlugInError for one
+        that cannot be loaded.
         """
         broken = datasets.broken(s.data.datasets)
         enabled = {name: s.dataset(name) for name in s.data.datasets if name not in broken}
@@ -156,17 +177,30 @@ class Recipe:
             if dataset not in enabled:
                 if unknown := datasets.unknown(dataset):
                     raise PipelineError(unknown)
-                raise PipelineError(f"{s.file} [data] datasets: {dataset!r} is not among {', '.join(enabled)}. Add it.")
+                raise PipelineError(
+                    f"{s.file} [data] datasets: {dataset!r} is not among {', '.join(enabled)}. "
+                    "Add it."
+                )
             if split:
                 enabled[dataset].check_split(split)
         recipes = [
-            cls.from_settings(s, name, split, root) for name, dataset in enabled.items() for split in dataset.splits
+            cls.from_settings(s, name, split, root)
+            for name, dataset in enabled.items()
+            for split in dataset.splits
         ]
-        return [recipe for recipe in recipes if not names or recipe.dataset.name in names or recipe.name in names]
+        return [
+            recipe
+            for recipe in recipes
+            if not names or recipe.dataset.name in names or recipe.name in names
+        ]
 
     @classmethod
-    def from_settings(cls, s: Settings, name: str, split: str, root: cache.Root | None = None) -> Recipe:
-        """A split's recipe by luigi.cfg. Raises ConfigError, and PlugInError for a dataset that cannot be loaded."""
+    def from_settings(
+        cls, s: Settings, name: str, split: str, root: cache.Root | None = None
+    ) -> Recipe:
+        """A split's recipe by luigi.cfg. Raises ConfigError, and PlugInError for a dataset that
+        cannot be loaded.
+        """
         dataset = s.dataset(name)
         without_raw = name in datasets.WITH_DEMO_DATA and not s.raw(name).is_dir()
         without_body = dataset.uses_body and not s.paths.body.is_dir()
@@ -196,7 +230,10 @@ def missing_files(recipes: Iterable[Recipe]) -> list[str]:
         if recipe.detector is not None and not recipe.detector.downloads:
             needed.append(recipe.detector.identity)
         if recipe.dataset.uses_body and recipe.body is not None and not recipe.not_made:
-            needed += [functools.partial(smpl_files.digest, recipe.body, gender) for gender in recipe.dataset.genders]
+            needed += [
+                functools.partial(smpl_files.digest, recipe.body, gender)
+                for gender in recipe.dataset.genders
+            ]
         for digest in needed:
             try:
                 digest()
@@ -205,23 +242,35 @@ def missing_files(recipes: Iterable[Recipe]) -> list[str]:
     return list(dict.fromkeys(messages))
 
 
-def convert_tracks(plan: convert.ConversionPlan, s: Settings, progress: Progress) -> convert.Conversion:
+def convert_tracks(
+    plan: convert.ConversionPlan, s: Settings, progress: Progress
+) -> convert.Conversion:
     """Convert one split. Raises as `is_new_cache` and `convert`."""
     is_new = is_new_cache(s, plan.root)
-    done = convert.convert(plan, workers=s.workers, strict=s.convert.strict, dask=s.dask, progress=progress)
+    done = convert.convert(
+        plan, workers=s.workers, strict=s.convert.strict, dask=s.dask, progress=progress
+    )
     if is_new:
         out.print(f"{IDLE} new cache {plain(from_here(plan.root))}")
     forbid_new_cache(s, plan.root)
     return done
 
 
-def extract(plans: Sequence[ExtractionPlan], s: Settings, progress: Progress, *, named: bool = False) -> StepResult:
+def extract(
+    plans: Sequence[ExtractionPlan], s: Settings, progress: Progress, *, named: bool = False
+) -> StepResult:
     """Extract streams of one split. named: print their names. Raises as `extract_together`."""
-    from pipeline.features.extract import extract_together  # here: the engine takes its time to import
+    # here: the engine takes its time to import
+    from pipeline.features.extract import extract_together
 
     every = extract_together(plans, s.features, dask=s.dask, progress=progress)
-    names = [f"[bold]{plain(extraction.plan.spec.name)}[/bold] " if named else "" for extraction in every]
-    details = [name + _summarize_extraction(extraction) for name, extraction in zip(names, every, strict=True)]
+    names = [
+        f"[bold]{plain(extraction.plan.spec.name)}[/bold] " if named else "" for extraction in every
+    ]
+    details = [
+        name + _summarize_extraction(extraction)
+        for name, extraction in zip(names, every, strict=True)
+    ]
     warnings = [text for extraction in every for text in extraction.examples]
     problems = [extraction.problem for extraction in every if extraction.problem]
     n_crashed = sum(extraction.n_crashed for extraction in every)
@@ -229,8 +278,12 @@ def extract(plans: Sequence[ExtractionPlan], s: Settings, progress: Progress, *,
 
 
 def _summarize_conversion(done: convert.Conversion) -> str:
-    """1 video read, 9 unchanged: 10 videos (1 rejected), 12 tracks, 380 of 400 frames kept (20 no_visible_joint)"""
-    videos, frames, harmless = done.totals["videos"], done.totals["frames"], done.plan.dataset.harmless
+    """1 video read, 9 unchanged: 10 videos (1 rejected), 12 tracks, 380 of 400 frames kept (20
+    no_visible_joint)
+    """
+    videos = done.totals["videos"]
+    frames = done.totals["frames"]
+    harmless = done.plan.dataset.harmless
     without = [f"{n:,} {reason}" for reason, n in videos["set_aside"].items() if reason in harmless]
     if rejected := sum(n for reason, n in videos["set_aside"].items() if reason not in harmless):
         without.append(f"[yellow]{rejected:,} rejected[/yellow]")
@@ -240,7 +293,8 @@ def _summarize_conversion(done: convert.Conversion) -> str:
         (f"{done.did}: " if done.did else "")
         + count(videos["kept"], "video")
         + (f" ({', '.join(without)})" if without else "")
-        + f", {count(done.totals['tracks']['kept'], 'track')}, {frames['kept']:,} of {frames['found']:,} frames kept"
+        + f", {count(done.totals['tracks']['kept'], 'track')}, {frames['kept']:,} of "
+        f"{frames['found']:,} frames kept"
         + (f" ({dropped})" if dropped else "")
         + _why(done.plan.why)
     )
@@ -249,7 +303,11 @@ def _summarize_conversion(done: convert.Conversion) -> str:
 def _summarize_extraction(done: Extraction) -> str:
     """380 rows in 12 s (31 rows/s on cpu, bottleneck: model), 20 carried over"""
     rate = f"{done.meter.rate}, bottleneck: {done.meter.bottleneck}"
-    parts = [f"{count(done.computed, 'row')} in {done.meter.elapsed:.0f} s ({rate})"] if done.computed else []
+    parts = (
+        [f"{count(done.computed, 'row')} in {done.meter.elapsed:.0f} s ({rate})"]
+        if done.computed
+        else []
+    )
     parts += [f"{count(done.carried, 'row')} carried over"] if done.carried else []
     parts += [f"[yellow]{n:,} {kind}[/yellow]" for kind, n in done.problems.items()]
     return (", ".join(parts) or "no rows") + _why(done.plan.why)

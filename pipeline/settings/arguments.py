@@ -1,7 +1,7 @@
 """Arguments of commands: names of splits, cache and folders; settings.  [raw -> tracks] -> features
 
-A setting is an option, else `--set`, else luigi.cfg, else the default. luigi.cfg is LUIGI_CONFIG_PATH, `--config` or
-./luigi.cfg, which is optional.
+A setting is an option, else `--set`, else luigi.cfg, else the default. luigi.cfg is
+LUIGI_CONFIG_PATH, `--config` or ./luigi.cfg, which is optional.
 """
 
 from __future__ import annotations
@@ -37,12 +37,18 @@ class _SplitName(argparse.Action):
     """Parse DATASET SPLIT, or DATASET/SPLIT without the second argument."""
 
     def __call__(
-        self, parser: argparse.ArgumentParser, args: argparse.Namespace, value: Any, _option: str | None = None
+        self,
+        parser: argparse.ArgumentParser,
+        args: argparse.Namespace,
+        value: Any,
+        _option: str | None = None,
     ) -> None:
         if self.dest == "split":
             if args.split is not None:
                 named = f"{args.dataset}/{args.split}"
-                raise argparse.ArgumentError(self, f"{named} already names the split, found {value!r}")
+                raise argparse.ArgumentError(
+                    self, f"{named} already names the split, found {value!r}"
+                )
             args.split = value
             return
         args.dataset, slash, split = value.partition("/")
@@ -61,7 +67,9 @@ def split_arguments(sub: argparse.ArgumentParser) -> None:
 
 
 def cache_option(sub: argparse.ArgumentParser, *, required: bool = False) -> None:
-    """Add `--cache`; required to add rows, since [paths] cache, else the default, is for the datasets of luigi.cfg."""
+    """Add `--cache`; required to add rows, since [paths] cache, else the default, is for the
+    datasets of luigi.cfg.
+    """
     sub.add_argument("--cache", type=ROOT, required=required, help=CACHE)
     sub.set_defaults(adds_rows=required)
     if not required:
@@ -75,7 +83,12 @@ def join_split_name(names: Sequence[str]) -> list[str]:
     (['3dpw/train'], ['3dpw', 'amass'])
     """
     dataset_names = datasets.names()
-    two = len(names) == 2 and names[0] in dataset_names and names[1] not in dataset_names and "/" not in names[1]
+    two = (
+        len(names) == 2
+        and names[0] in dataset_names
+        and names[1] not in dataset_names
+        and "/" not in names[1]
+    )
     return ["/".join(names)] if two else list(names)
 
 
@@ -86,41 +99,60 @@ def splits_argument(sub: argparse.ArgumentParser) -> None:
 
 
 def choose_splits(names: Sequence[str], splits: Sequence[str]) -> list[str]:
-    """The splits that `names` name, in the cache's order; without names, all. Raises PipelineError for an unknown name.
+    """The splits that `names` name, in the cache's order; without names, all. Raises PipelineError
+    for an unknown name.
 
     >>> choose_splits(["3dpw"], ["3dpw/test", "amass/train"])
     ['3dpw/test']
     """
     words = ["/".join(names)] if len(names) == 2 and "/".join(names) in splits else names
-    if unknown := [word for word in words if not any(name == word or name.startswith(f"{word}/") for name in splits)]:
+    if unknown := [
+        word
+        for word in words
+        if not any(name == word or name.startswith(f"{word}/") for name in splits)
+    ]:
         other = f". For that cache: --cache {unknown[0]}" if Path(unknown[0]).is_dir() else ""
         similar = did_you_mean(unknown[0], [*splits, *(name.partition("/")[0] for name in splits)])
         there_are = ", ".join(splits) or "none"
-        raise PipelineError(f"no split {unknown[0]!r} in the cache{similar} there are: {there_are}{other}")
-    return [name for name in splits if not words or name in words or name.partition("/")[0] in words]
+        raise PipelineError(
+            f"no split {unknown[0]!r} in the cache{similar} there are: {there_are}{other}"
+        )
+    return [
+        name for name in splits if not words or name in words or name.partition("/")[0] in words
+    ]
 
 
 def check_own_folder(raw: Path, dataset: Dataset) -> None:
-    """Raise PipelineError if --raw is one level off: the folder above the dataset's, or one in it; or no folder."""
+    """Raise PipelineError if --raw is one level off: the folder above the dataset's, or one in it;
+    or no folder.
+    """
     if raw.is_symlink() and not files.is_there(raw):
-        raise PipelineError(f"--raw {raw}: is a link to {raw.readlink()}, which does not exist. Is its disk mounted?")
+        raise PipelineError(
+            f"--raw {raw}: is a link to {raw.readlink()}, which does not exist. Is its disk "
+            "mounted?"
+        )
     is_file = files.is_there(raw) and not files.is_folder_there(raw)
     if is_file and dataset.parts:  # others tell what their folder is
-        raise PipelineError(f"--raw {raw}: is a file. Unpack it, and name the folder that holds its content.")
+        raise PipelineError(
+            f"--raw {raw}: is a file. Unpack it, and name the folder that holds its content."
+        )
     patterns = globs([pattern for part in dataset.parts for pattern in part.patterns])
     if not files.is_folder_there(raw) or files.any_fits(raw, patterns):
         return
     for near in (raw / dataset.name, raw.absolute().parent):
         if files.is_folder_there(near) and files.any_fits(near, patterns):
             first = dataset.parts[0]
-            what = f"--raw {raw}: found no files of {dataset.name} ({first.what}: {first.patterns[0]})"
+            what = (
+                f"--raw {raw}: found no files of {dataset.name} ({first.what}: {first.patterns[0]})"
+            )
             raise PipelineError(f"{what}. Did you mean --raw {from_here(near)}?")
 
 
 def refuse_one_folder(raw: Path, root: cache.Root) -> None:
     """Raise ConfigError if raw folder and cache are one folder, or one is in the other.
 
-    Readers would list the cache's files, and `gc` the raw ones. An existing cache in a raw folder is still used.
+    Readers would list the cache's files, and `gc` the raw ones. An existing cache in a raw folder
+    is still used.
     """
     if not isinstance(root, Path):
         return
@@ -135,11 +167,15 @@ def refuse_one_folder(raw: Path, root: cache.Root) -> None:
     else:
         return
     expected = f"expected two separate folders, but {how}"
-    raise ConfigError(f"cache {root}, raw folder {raw}: {expected}. Name a cache beside the raw folder.")
+    raise ConfigError(
+        f"cache {root}, raw folder {raw}: {expected}. Name a cache beside the raw folder."
+    )
 
 
 def from_settings(sub: argparse.ArgumentParser, **options: str) -> None:
-    """Let options default to settings, such as workers="convert.workers", and add that to --help without a default."""
+    """Let options default to settings, such as workers="convert.workers", and add that to --help
+    without a default.
+    """
     before = sub.get_default("from_settings") or {}
     sub.set_defaults(from_settings=before | options, **dict.fromkeys(options))
     for action in sub._actions:
@@ -153,11 +189,14 @@ def setting_options(
 ) -> None:
     """Add `--KEY` for keys of a section of TYPES, with the type and description of the setting.
 
-    group: add them to this group of mutually exclusive options. set_only: a key that is read, without an option.
+    group: add them to this group of mutually exclusive options. set_only: a key that is read,
+    without an option.
     """
     hints = get_type_hints(TYPES[section], include_extras=True)
     for key in keys:
-        about: dict[str, Any] = {"help": TYPES[section].__pydantic_fields__[key].description.replace("%", "%%")}
+        about: dict[str, Any] = {
+            "help": TYPES[section].__pydantic_fields__[key].description.replace("%", "%%")
+        }
         if hints[key] is bool or bool in get_args(hints[key]):
             about["action"] = "store_true"
         else:
@@ -168,7 +207,9 @@ def setting_options(
 
 def part_option(sub: Any, items: str) -> None:
     """Add --part to a parser or to a group of mutually exclusive options."""
-    help_ = f"Process share K of N of the {items} without committing, as one process of an array job"
+    help_ = (
+        f"Process share K of N of the {items} without committing, as one process of an array job"
+    )
     sub.add_argument("--part", type=_part, metavar="K/N", help=help_)
 
 
@@ -181,16 +222,23 @@ def _part(text: str) -> Part:
 
 
 def complete(args: argparse.Namespace) -> None:
-    """Load the settings as `args.cfg`: options of `from_settings` override it, and it fills in those not given.
+    """Load the settings as `args.cfg`: options of `from_settings` override it, and it fills in
+    those not given.
 
-    Raises ConfigError as `sections.load`, for a `--set` that the command does not read, and if no cache is named.
+    Raises ConfigError as `sections.load`, for a `--set` that the command does not read, and if no
+    cache is named.
     """
     options: dict[str, str] = getattr(args, "from_settings", {})
     given = {options[name]: value for name in options if (value := getattr(args, name)) is not None}
     adds_rows = getattr(args, "adds_rows", False)
     if "paths.cache" in given and not adds_rows:
         _refuse_misspelt_cache(args.cache)
-    if given.keys() == set(options.values()) and not args.settings and not args.reads and not adds_rows:
+    if (
+        given.keys() == set(options.values())
+        and not args.settings
+        and not args.reads
+        and not adds_rows
+    ):
         return
     file = getattr(args, "config", None) or settings_file()
     args.cfg = sections.load(file, tolerant=True, optional=file == sections.FILE).override(given)
@@ -200,7 +248,10 @@ def complete(args: argparse.Namespace) -> None:
     reads = args.reads(args) if args.reads else ()
     if adds_rows:
         is_new_cache(args.cfg, args.cache)
-    _refuse_unread(args, None if reads is None else [*options.values(), *reads, *["paths.new_cache"] * adds_rows])
+    _refuse_unread(
+        args,
+        None if reads is None else [*options.values(), *reads, *["paths.new_cache"] * adds_rows],
+    )
     if "cache" in options and options["cache"] not in given:
         if args.cache is None:
             do = "Run from the project's folder, or name the cache: --cache DIR."
@@ -214,11 +265,15 @@ def _refuse_misspelt_cache(root: cache.Root) -> None:
     if isinstance(root, Path) and not root.exists():
         similar = similar_path(root)
         if similar != ";":
-            raise PipelineError(f"{root}: no such folder{similar} To use another cache: --cache DIR")
+            raise PipelineError(
+                f"{root}: no such folder{similar} To use another cache: --cache DIR"
+            )
 
 
 def is_new_cache(s: Settings, root: cache.Root) -> bool:
-    """Whether there is no cache yet. Raises ConfigError if it is that of [paths], and `new_cache` forbids one."""
+    """Whether there is no cache yet. Raises ConfigError if it is that of [paths], and `new_cache`
+    forbids one.
+    """
     if isinstance(root, Path) and root.is_file():
         raise NotADirectoryError(errno.ENOTDIR, "", str(root))
     if cache.store_at(root).exists("zarr.json") or cache.FeatureCache(root):
@@ -229,7 +284,9 @@ def is_new_cache(s: Settings, root: cache.Root) -> bool:
     if may_be_created == "no":
         raise ConfigError(f"{where} = no: {root} has no cache. Is its disk mounted? {do}")
     if may_be_created == "once" and not _is_writable(s.file):
-        problem = f"{root} has no cache, and {s.file} cannot be changed to new_cache = no afterwards"
+        problem = (
+            f"{root} has no cache, and {s.file} cannot be changed to new_cache = no afterwards"
+        )
         raise ConfigError(f"{where} = once: {problem}. Is the cache's disk mounted? {do}")
     return True
 
@@ -243,7 +300,9 @@ def _is_writable(file: Path) -> bool:
 
 
 def forbid_new_cache(s: Settings, root: cache.Root) -> None:
-    """After a commit, change `new_cache = once` in the file to no, if this is the cache of [paths]."""
+    """After a commit, change `new_cache = once` in the file to no, if this is the cache of
+    [paths].
+    """
     if _may_be_created(s, root) != "once" or not s.file.is_file():
         return
     try:
@@ -263,26 +322,40 @@ def _warn_once(text: str) -> None:
 
 def _may_be_created(s: Settings, root: cache.Root) -> str:
     paths = s.named_paths
-    own = paths is not None and os.path.realpath(root) == os.path.realpath(paths.cache)  # a URL stays what it is
+    # a URL stays what it is
+    own = paths is not None and os.path.realpath(root) == os.path.realpath(paths.cache)
     return paths.new_cache if paths is not None and own else "yes"
 
 
 def _refuse_unread(args: argparse.Namespace, reads: Collection[str] | None) -> None:
-    """Raise ConfigError for a `--set` that this command does not read. reads: None: all but those of training."""
+    """Raise ConfigError for a `--set` that this command does not read. reads: None: all but those
+    of training.
+    """
     for section, key, _ in parse_overrides(args.settings):
         if reads is None and section not in (*LUIGI, *declared_names()):
             continue
         if reads is None or not {section, f"{section}.{key}"} & set(reads):
-            every = "all settings but those of training and Luigi" if reads is None else ", ".join(dict.fromkeys(reads))
-            problem = f"`{args.command}` does not read it with these arguments. It reads {every or 'no settings'}"
+            every = (
+                "all settings but those of training and Luigi"
+                if reads is None
+                else ", ".join(dict.fromkeys(reads))
+            )
+            problem = (
+                f"`{args.command}` does not read it with these arguments. It reads "
+                f"{every or 'no settings'}"
+            )
             raise ConfigError(f"--set {section}.{key}: {problem}")
 
 
-def body_of(args: argparse.Namespace, dataset: Dataset, *, demo: bool, needed: bool | None = None) -> Path | None:
-    """`--body`; else, if needed, [paths] body if both it and the raw data are real, or both are demo data.
+def body_of(
+    args: argparse.Namespace, dataset: Dataset, *, demo: bool, needed: bool | None = None
+) -> Path | None:
+    """`--body`; else, if needed, [paths] body if both it and the raw data are real, or both are
+    demo data.
 
     Args:
-        demo: the raw data are demo data. If the body is of the other kind, print a warning and return None.
+        demo: the raw data are demo data. If the body is of the other kind, print a warning and
+            return None.
         needed: None: if conversion needs a body, or can check fits with it.
     """
     named: Path | None = args.body
@@ -297,12 +370,19 @@ def body_of(args: argparse.Namespace, dataset: Dataset, *, demo: bool, needed: b
     if is_stand_in(body) == demo and not not_made:
         return body
     kinds = {True: "demo", False: "real"}
-    why = f"it is a {kinds[not demo]} body, and these are {kinds[demo]} data" if body.is_dir() else "folder not found"
-    err.print(f"{DOUBT} {plain(f'[paths] body = {from_here(body)} is not used for {dataset.name}: {why}')}")
+    why = (
+        f"it is a {kinds[not demo]} body, and these are {kinds[demo]} data"
+        if body.is_dir()
+        else "folder not found"
+    )
+    remark = f"[paths] body = {from_here(body)} is not used for {dataset.name}: {why}"
+    err.print(f"{DOUBT} {plain(remark)}")
     return None
 
 
 def body_for_fits(body: Path, *, demo: bool) -> Path | None:
-    """The body folder to check fits with; None if files are missing, or it is not of the raw data's kind."""
+    """The body folder to check fits with; None if files are missing, or it is not of the raw data's
+    kind.
+    """
     is_same_kind = is_stand_in(body) == demo
     return body if is_same_kind and not smpl_files.missing(body) else None

@@ -1,15 +1,15 @@
 """luigi.cfg: section -> key -> text, and texts as typed values.  [raw] -> tracks -> features
 
-`--set` overrides the file. Types are those of the dataclass fields that keys fill, and pydantic checks them:
+`--set` overrides the file. Types are those of the dataclass fields that keys fill, and pydantic
+checks them:
 
-strict = true                                   bool; int, float, str, Literal likewise
-raw = data/raw                                  Path, below the folder of luigi.cfg
-cache = s3://bucket/cache                       cache.Root: a URL, or a path as above
-pretrained = none                               X | None
-motion = amass/train bmlmovi/train              tuple: words; empty: none
-strides = 3dpw/train:4 penn_action/train:4      Mapping: name:value; empty: none
-weights = file:vit_b_16.pt                      a class with `parse`, as WeightsSpec: a kind and its argument
-crop = size:256 region:256x192                  CropPolicy: name:value; empty: the usual crop
+strict = true                                   bool; int, float, str, Literal likewise raw =
+data/raw                                  Path, below the folder of luigi.cfg cache =
+s3://bucket/cache                       cache.Root: a URL, or a path as above pretrained = none
+X | None motion = amass/train bmlmovi/train              tuple: words; empty: none strides =
+3dpw/train:4 penn_action/train:4      Mapping: name:value; empty: none weights = file:vit_b_16.pt
+a class with `parse`, as WeightsSpec: a kind and its argument crop = size:256 region:256x192
+CropPolicy: name:value; empty: the usual crop
 """
 
 from __future__ import annotations
@@ -36,7 +36,18 @@ from pipeline.files.places import folder_of
 
 # Sections that Luigi reads itself.
 LUIGI: Final = frozenset(
-    {"core", "scheduler", "worker", "retcode", "logging", "email", "smtp", "resources", "task_history", "task"}
+    {
+        "core",
+        "scheduler",
+        "worker",
+        "retcode",
+        "logging",
+        "email",
+        "smtp",
+        "resources",
+        "task_history",
+        "task",
+    }
 )
 _adapter: Final[Callable[[Any], TypeAdapter[Any]]] = functools.cache(TypeAdapter)
 BY_SET: Final = Path("--set")  # the "file" of settings on the command line
@@ -49,14 +60,22 @@ class Section(dict[str, str]):
     options: Collection[str] = ()  # keys that a command's options set, such as --weights
 
     def __init__(
-        self, file: Path, name: str, values: Mapping[str, str] | None = None, by_set: Iterable[str] = ()
+        self,
+        file: Path,
+        name: str,
+        values: Mapping[str, str] | None = None,
+        by_set: Iterable[str] = (),
     ) -> None:
         """by_set: keys that `--set` sets."""
         super().__init__(values or {})
-        self.file, self.name, self.by_set = file, name, frozenset(by_set)
+        self.file = file
+        self.name = name
+        self.by_set = frozenset(by_set)
 
     def where(self, key: str = "") -> str:
-        """`luigi.cfg, line 23 [features] precision`: the key's line, or the section's if it has no such key."""
+        """`luigi.cfg, line 23 [features] precision`: the key's line, or the section's if it has no
+        such key.
+        """
         if key in self.options:
             return f"--{key}"
         line = 0 if key in self.by_set else self.line(key if key in self else "")
@@ -82,7 +101,8 @@ class Section(dict[str, str]):
     def prefix_line(self, message: str) -> str:
         """Prefix an error message with the line of the first key that it mentions.
 
-        >>> Section(Path("luigi.cfg"), "vibe", {"epochs": "0"}, by_set=["epochs"]).prefix_line("epochs: expected 1")
+        >>> section = Section(Path("luigi.cfg"), "vibe", {"epochs": "0"}, by_set=["epochs"])
+        >>> section.prefix_line("epochs: expected 1")
         '--set [vibe] epochs: expected 1'
         """
         key = next((word for word in re.findall(r"\w+", message) if word in self), "")
@@ -94,21 +114,28 @@ class Section(dict[str, str]):
         for key in self:
             if key not in names:
                 close = did_you_mean(key, names)
-                known_keys = f" known: {', '.join(names)}" if names else f" [{self.name}] has no settings"
-                raise ConfigError(f"{self.where(key)}: unknown key{close}{known_keys if close == ';' else ''}")
+                known_keys = (
+                    f" known: {', '.join(names)}" if names else f" [{self.name}] has no settings"
+                )
+                raise ConfigError(
+                    f"{self.where(key)}: unknown key{close}{known_keys if close == ';' else ''}"
+                )
 
     def parse(self, spec: type[Any]) -> dict[str, Any]:
         """Parse the keys that are fields of `spec`. Paths are relative to the file's folder.
 
         Raises ConfigError, with the line, for an invalid value.
         """
-        hints, values = get_type_hints(spec, include_extras=True), {}
+        hints = get_type_hints(spec, include_extras=True)
+        values = {}
         for key in (field.name for field in fields(spec) if field.name in self):
             text = self[key]
             try:
                 values[key] = _value_of(hints[key], text, self.file.resolve().parent)
             except (ValueError, ConfigError) as error:
-                raise ConfigError(f"{self.where(key)} = {' '.join(text.split())}: {expected(error)}") from error
+                raise ConfigError(
+                    f"{self.where(key)} = {' '.join(text.split())}: {expected(error)}"
+                ) from error
         return values
 
 
@@ -129,21 +156,30 @@ class SettingsFile:
     def read(file: Path, do: str = NO_FILE) -> SettingsFile:
         """Read the file's sections.
 
-        Raises ConfigError, with the line, for a file in another format, and with `do` for a missing file.
+        Raises ConfigError, with the line, for a file in another format, and with `do` for a missing
+        file.
         """
         if not file.exists():
             raise ConfigError(f"{file.resolve()}: file not found. {do}")
         lines = _lines(file)
-        parser = ConfigParser(interpolation=None, default_section="")  # no [DEFAULT]: its keys would be in all sections
+        # no [DEFAULT]: its keys would be in all sections
+        parser = ConfigParser(interpolation=None, default_section="")
         parser.optionxform = str  # type: ignore[assignment, method-assign]  # letters keep their case, as in Luigi
         try:
             parser.read_file(lines, source=str(file))
         except (ParsingError, DuplicateSectionError, DuplicateOptionError) as error:
             number: int = getattr(error, "lineno", 0) or getattr(error, "errors", [(0, "")])[0][0]
             twice = isinstance(error, DuplicateSectionError | DuplicateOptionError)
-            what = "duplicate line, delete one" if twice else "expected key = value, below a [section]"
-            raise ConfigError(f"{file}, line {number}: {what}; found {lines[number - 1].strip()[:60]!r}") from error
-        return SettingsFile(file, {name: Section(file, name, dict(parser.items(name))) for name in parser.sections()})
+            what = (
+                "duplicate line, delete one" if twice else "expected key = value, below a [section]"
+            )
+            raise ConfigError(
+                f"{file}, line {number}: {what}; found {lines[number - 1].strip()[:60]!r}"
+            ) from error
+        return SettingsFile(
+            file,
+            {name: Section(file, name, dict(parser.items(name))) for name in parser.sections()},
+        )
 
     def apply_overrides(self) -> SettingsFile:
         """Override sections with `--set`. Raises ConfigError for an invalid one."""
@@ -157,10 +193,12 @@ class SettingsFile:
 def _value_of(hint: Any, text: str, base: Path) -> Any:
     """Parse a text as this type. Paths are relative to `base`. Raises ValueError for invalid texts.
 
-    >>> _value_of(tuple[str, ...], "amass/train 3dpw/train", Path()), _value_of(int | None, "none", Path())
+    >>> splits = _value_of(tuple[str, ...], "amass/train 3dpw/train", Path())
+    >>> splits, _value_of(int | None, "none", Path())
     (('amass/train', '3dpw/train'), None)
     """
-    origin, arguments = get_origin(hint), get_args(hint)
+    origin = get_origin(hint)
+    arguments = get_args(hint)
     if hasattr(hint, "parse"):
         parsed = hint.parse(text)
         return parsed.below(base) if hasattr(parsed, "below") else parsed
@@ -168,7 +206,9 @@ def _value_of(hint: Any, text: str, base: Path) -> Any:
         return tuple(_value_of(arguments[0], word, base) for word in text.split())
     if origin is Mapping:
         pairs = [word.partition(":") for word in text.split()]
-        values = {name: _value_of(arguments[1], value, base) for name, _, value in pairs if name and value}
+        values = {
+            name: _value_of(arguments[1], value, base) for name, _, value in pairs if name and value
+        }
         if len(values) < len(pairs):
             raise ValueError("expected name:value pairs with spaces between, each name once")
         return values
@@ -208,8 +248,12 @@ def settings_file() -> Path:
 
 
 def parse_overrides(lines: Sequence[str] | None = None) -> Iterator[tuple[str, str, str]]:
-    """(section, key, value) of each `--set`; lines: None: those of the environment. Raises ConfigError."""
-    given, lines = (f"{SET}=", os.environ.get(SET, "").splitlines()) if lines is None else ("--set ", lines)
+    """(section, key, value) of each `--set`; lines: None: those of the environment. Raises
+    ConfigError.
+    """
+    given, lines = (
+        (f"{SET}=", os.environ.get(SET, "").splitlines()) if lines is None else ("--set ", lines)
+    )
     for line in lines:
         name, value = line.partition("=")[::2]
         section, _, key = name.strip().rpartition(".")
@@ -221,8 +265,13 @@ def parse_overrides(lines: Sequence[str] | None = None) -> Iterator[tuple[str, s
 def _lines(file: Path) -> list[str]:
     data = file.read_bytes()
     if data.startswith(codecs.BOM_UTF8):  # which Luigi does not read either
-        do = "Save it as UTF-8 without BOM, or delete it with: sed -i '1s/^\\xEF\\xBB\\xBF//' " + str(file)
-        raise ConfigError(f"{file}, line 1: expected text in UTF-8, found a byte order mark (BOM) before it. {do}")
+        do = (
+            "Save it as UTF-8 without BOM, or delete it with: sed -i '1s/^\\xEF\\xBB\\xBF//' "
+            + str(file)
+        )
+        raise ConfigError(
+            f"{file}, line 1: expected text in UTF-8, found a byte order mark (BOM) before it. {do}"
+        )
     try:
         return list(io.StringIO(data.decode(), newline=None))
     except UnicodeDecodeError as error:

@@ -1,6 +1,7 @@
 """Keys of luigi.cfg except those of training and plug-ins.  [raw -> tracks] -> features
 
-Descriptions and comments of the fields are the settings page; descriptions are also the --help of options.
+Descriptions and comments of the fields are the settings page; descriptions are also the --help of
+options.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from pipeline.datasets.base import ReaderOptions
 from pipeline.features.spec import Resources
 from pipeline.processes import Dask
 
-FROZEN: Final[Any] = {"extra": "forbid", "defer_build": True}  # built on first use: that takes a ms each
+# built on first use: that takes a ms each
+FROZEN: Final[Any] = {"extra": "forbid", "defer_build": True}
 
 
 @dataclass(frozen=True, config=FROZEN)
@@ -25,13 +27,13 @@ class Paths:
     """[paths]: folders. Relative paths are relative to the folder of luigi.cfg."""
 
     raw: Path  # Folder of the downloads, with <dataset>/ for each dataset
-    # Folder with SMPL_NEUTRAL.pkl or .npz (also _MALE, _FEMALE), J_regressor_extra.npy, J_regressor_h36m.npy and
-    # smpl_mean_params.npz; or with the demo body.
+    # Folder with SMPL_NEUTRAL.pkl or .npz (also _MALE, _FEMALE), J_regressor_extra.npy,
+    # J_regressor_h36m.npy and smpl_mean_params.npz; or with the demo body.
     body: Path
     cache: Root  # Folder or URL (s3://bucket/prefix) of the feature cache
     runs: Path  # Folder of training runs, each in <runs>/<name>-<fingerprint>/
-    # Whether a missing cache is created. no: never, since its disk may not be mounted; once: yes, and the first commit
-    # changes this line to no.
+    # Whether a missing cache is created. no: never, since its disk may not be mounted; once: yes,
+    # and the first commit changes this line to no.
     new_cache: Literal["yes", "no", "once"] = "yes"
 
 
@@ -46,33 +48,44 @@ class DataSettings:
 class Embedded:
     """[embedded]: demo data, for trial runs without downloads."""
 
-    enabled: bool = False  # Write demo data into <raw>/<dataset> and body of [paths], which must have no real data
+    # Write demo data into <raw>/<dataset> and body of [paths], which must have no real data
+    enabled: bool = False
     seed: NonNegativeInt = 0  # Seed of the demo data
     size: Literal["tiny", "default", "large"] = "default"  # Amount of demo data
 
 
 @dataclass(frozen=True, config=FROZEN)
 class DetectSettings(DetectionResources):
-    """[detect]: detection of people in clips without keypoints. The detector's options are in a section of its name."""
+    """[detect]: detection of people in clips without keypoints. The detector's options are in a
+    section of its name.
+    """
 
     detector: str | None = None  # Detector; none: no detection; unset: `demo` if [embedded] enabled
-    datasets: tuple[str, ...] = ("videos",)  # Datasets of clips; keypoints are written to <raw>/<dataset>/keypoints/
+    # Datasets of clips; keypoints are written to <raw>/<dataset>/keypoints/
+    datasets: tuple[str, ...] = ("videos",)
 
 
 @dataclass(frozen=True, config=FROZEN)
 class ConvertSettings(ReaderOptions):
     """[convert]: raw -> tracks."""
 
-    workers: Annotated[NonNegativeInt, Field(description="Number of worker processes; 0: one per core")] = 0
-    # Rows of videos that are missing from the raw folder, or rejected after a change. keep: keep them, and fail until
-    # the videos are back; drop: delete them. Rows of missing demo videos are always deleted.
+    workers: Annotated[
+        NonNegativeInt, Field(description="Number of worker processes; 0: one per core")
+    ] = 0
+    # Rows of videos that are missing from the raw folder, or rejected after a change. keep: keep
+    # them, and fail until the videos are back; drop: delete them. Rows of missing demo videos are
+    # always deleted.
     removed: Literal["keep", "drop"] = "keep"
-    strict: Annotated[bool, Field(description="Fail if a video cannot be used, instead of rejecting it")] = False
+    strict: Annotated[
+        bool, Field(description="Fail if a video cannot be used, instead of rejecting it")
+    ] = False
 
 
 @dataclass(frozen=True, config=FROZEN)
 class Features(Resources):
-    """[features]: streams to extract, and resources for it. Options of a stream are in a section of its name."""
+    """[features]: streams to extract, and resources for it. Options of a stream are in a section of
+    its name.
+    """
 
     streams: tuple[str, ...] = (
         "resnet50",

@@ -1,4 +1,5 @@
-"""Typed settings of luigi.cfg for detection, conversion and extraction.  [raw] -> tracks -> features
+"""Typed settings of luigi.cfg for detection, conversion and extraction.  [raw] -> tracks ->
+features
 
 Other packages declare sections by entry points: see `Declared`.
 """
@@ -27,19 +28,30 @@ from pipeline.features import streams
 from pipeline.features.spec import StreamSpec
 from pipeline.processes import Dask, cores
 from pipeline.settings.file import BY_SET, LUIGI, NO_FILE, Section, SettingsFile
-from pipeline.settings.schema import TYPES, ConvertSettings, DataSettings, DetectSettings, Embedded, Features, Paths
+from pipeline.settings.schema import (
+    TYPES,
+    ConvertSettings,
+    DataSettings,
+    DetectSettings,
+    Embedded,
+    Features,
+    Paths,
+)
 
 T = TypeVar("T")
 
 KIND: Final = "kind"  # key of a stream's section; default: the section's name
 DEMO: Final = "demo"  # detector for demo data only
 FILE: Final = Path("luigi.cfg")  # optional
-SHARED: Final = tuple(f"convert.{option.name}" for option in fields(Dataset))  # settings of all datasets
+# settings of all datasets
+SHARED: Final = tuple(f"convert.{option.name}" for option in fields(Dataset))
 
 
 @dataclass(frozen=True)
 class Settings:
-    """luigi.cfg, or the defaults without one. Training sections stay text, since they build on presets."""
+    """luigi.cfg, or the defaults without one. Training sections stay text, since they build on
+    presets.
+    """
 
     source: SettingsFile
     named_paths: Paths | None  # None: no luigi.cfg
@@ -60,15 +72,22 @@ class Settings:
     def paths(self) -> Paths:
         """[paths]. Raises ConfigError without a luigi.cfg."""
         if self.named_paths is None:
-            raise ConfigError(f"{self.file.resolve()}: file not found. Run from the project's folder.")
+            raise ConfigError(
+                f"{self.file.resolve()}: file not found. Run from the project's folder."
+            )
         return self.named_paths
 
     @functools.cached_property
     def streams(self) -> tuple[StreamSpec, ...]:
-        """The streams of [features] streams, with the options of their sections. Raises ConfigError, with the line."""
-        where, names = self.source.where("features", "streams"), self.features.streams
+        """The streams of [features] streams, with the options of their sections. Raises
+        ConfigError, with the line.
+        """
+        where = self.source.where("features", "streams")
+        names = self.features.streams
         if not names or len(set(names)) < len(names):
-            raise ConfigError(f"{where}: expected different names of streams, found {' '.join(names) or 'none'}")
+            raise ConfigError(
+                f"{where}: expected different names of streams, found {' '.join(names) or 'none'}"
+            )
         for name in names:
             try:
                 check_names("dataset/split", name)
@@ -84,21 +103,29 @@ class Settings:
     def value(self, name: str) -> Any:
         """A setting by SECTION.KEY; None for a path without luigi.cfg."""
         section, _, key = name.partition(".")
-        return getattr(self.named_paths if section == "paths" else getattr(self, section), key, None)
+        return getattr(
+            self.named_paths if section == "paths" else getattr(self, section), key, None
+        )
 
     def override(self, values: Mapping[str, Any]) -> Settings:
-        """Replace settings by SECTION.KEY, except those of [paths]. One of `device` and `devices` overrides both."""
+        """Replace settings by SECTION.KEY, except those of [paths]. One of `device` and `devices`
+        overrides both.
+        """
         changed: dict[str, dict[str, Any]] = {}
         for name, value in values.items():
             section, _, key = name.partition(".")
             usual = {"device": "auto", "devices": None} if key in ("device", "devices") else {}
             changed[section] = usual | changed.get(section, {}) | {key: value}
         changed.pop("paths", None)
-        records = {section: replace(getattr(self, section), **keys) for section, keys in changed.items()}
+        records = {
+            section: replace(getattr(self, section), **keys) for section, keys in changed.items()
+        }
         return replace(self, **records) if records else self
 
     def dataset(self, name: str) -> Dataset:
-        """A dataset with the options of its section and of [convert]. Raises what `datasets.get` raises."""
+        """A dataset with the options of its section and of [convert]. Raises what `datasets.get`
+        raises.
+        """
         reader = self.readers.get(name) or datasets.get(name)
         shared = [option.name for option in fields(reader) if option in fields(Dataset)]
         return replace(reader, **{name: getattr(self.convert, name) for name in shared})
@@ -108,7 +135,11 @@ class Settings:
 
     @property
     def embedded_datasets(self) -> tuple[str, ...]:
-        return tuple(name for name in self.data.datasets if self.embedded.enabled and name in datasets.WITH_DEMO_DATA)
+        return tuple(
+            name
+            for name in self.data.datasets
+            if self.embedded.enabled and name in datasets.WITH_DEMO_DATA
+        )
 
     @property
     def workers(self) -> int:
@@ -118,18 +149,28 @@ class Settings:
         """Splits of these datasets (none: of all), and dataset -> error of a broken package."""
         names = names or datasets.names()
         broken = datasets.broken(names)
-        return [f"{n}/{split}" for n in names if n not in broken for split in datasets.get(n).splits], broken
+        return [
+            f"{n}/{split}" for n in names if n not in broken for split in datasets.get(n).splits
+        ], broken
 
     def left_out(self, splits: Iterable[str]) -> str:
-        """A message about datasets of these splits of the cache that [data] datasets does not name; "" without any."""
+        """A message about datasets of these splits of the cache that [data] datasets does not name;
+        "" without any.
+        """
         names = dict.fromkeys(split.partition("/")[0] for split in splits)
         others = [name for name in names if name not in self.data.datasets]
         where = self.source.where("data", "datasets")
-        return f"{', '.join(others)}: in the cache, but not in {where}: `Data` does not update it" if others else ""
+        return (
+            f"{', '.join(others)}: in the cache, but not in {where}: `Data` does not update it"
+            if others
+            else ""
+        )
 
     def drops_removed(self, name: str) -> bool:
         """Whether rows of missing videos are deleted: always for demo data."""
-        return self.convert.removed == "drop" or (self.embedded.enabled and name in datasets.WITH_DEMO_DATA)
+        return self.convert.removed == "drop" or (
+            self.embedded.enabled and name in datasets.WITH_DEMO_DATA
+        )
 
 
 class SettingValue(NamedTuple):
@@ -146,11 +187,14 @@ class SettingValue(NamedTuple):
 
 
 class Declared(NamedTuple):
-    """Functions for sections that a package declares by entry points of the group `plug_ins.SECTIONS`."""
+    """Functions for sections that a package declares by entry points of the group
+    `plug_ins.SECTIONS`.
+    """
 
     check: Callable[[Settings], None]  # raises ConfigError
     values: Callable[[Settings], Iterator[SettingValue]]
-    check_inputs: Callable[[Settings], None]  # raises ConfigError for settings that only training refuses
+    # raises ConfigError for settings that only training refuses
+    check_inputs: Callable[[Settings], None]
 
     @staticmethod
     def load() -> tuple[Declared, ...]:
@@ -164,12 +208,16 @@ def declared_names() -> tuple[str, ...]:
     return plug_ins.names_in(plug_ins.SECTIONS, plug_ins.MODELS)
 
 
-def load(file: Path, do: str = NO_FILE, *, tolerant: bool = False, optional: bool = False) -> Settings:
-    """Read and check luigi.cfg and `--set`, except sections that other packages declare and Luigi's own.
+def load(
+    file: Path, do: str = NO_FILE, *, tolerant: bool = False, optional: bool = False
+) -> Settings:
+    """Read and check luigi.cfg and `--set`, except sections that other packages declare and Luigi's
+    own.
 
     Args:
         do: end of the message for a missing file.
-        tolerant: skip unknown sections and datasets, which a missing package may add, with a warning.
+        tolerant: skip unknown sections and datasets, which a missing package may add, with a
+            warning.
         optional: use the defaults if the file is missing.
 
     Raises ConfigError, with the line, for unknown, missing, invalid and contradictory settings.
@@ -178,21 +226,30 @@ def load(file: Path, do: str = NO_FILE, *, tolerant: bool = False, optional: boo
     source = (SettingsFile(file, {}) if absent else SettingsFile.read(file, do)).apply_overrides()
     _check_sections(source, tolerant=tolerant)
     required = ("paths", "data") if absent else ()  # that have no defaults
-    values = {name: _dataclass_of(source.section(name), spec) for name, spec in TYPES.items() if name not in required}
+    values = {
+        name: _dataclass_of(source.section(name), spec)
+        for name, spec in TYPES.items()
+        if name not in required
+    }
     for name in required:
         source.section(name).check_keys(field.name for field in fields(TYPES[name]))
         source.section(name).parse(TYPES[name])
-    implied = DEMO if values["embedded"].enabled and "detector" not in source.section("detect") else None
+    implied = (
+        DEMO if values["embedded"].enabled and "detector" not in source.section("detect") else None
+    )
     data = values.pop("data", DataSettings(()))
     s = Settings(
         source=source,
         named_paths=values.pop("paths", None),
-        data=data if absent else replace(data, datasets=_check_datasets(source, data.datasets, tolerant)),
+        data=data
+        if absent
+        else replace(data, datasets=_check_datasets(source, data.datasets, tolerant)),
         **values,
         readers=_readers_of(source),
         detector=_detector_named(source, values["detect"], implied),
     )
-    if source.sections.keys() & {"features", *streams.names()}:  # else there is no setting of a stream to check
+    # else there is no setting of a stream to check
+    if source.sections.keys() & {"features", *streams.names()}:
         _ = s.streams
     if s.named_paths is not None:
         _check_folders(s.paths, source)
@@ -201,11 +258,15 @@ def load(file: Path, do: str = NO_FILE, *, tolerant: bool = False, optional: boo
 
 
 def _readers_of(source: SettingsFile) -> dict[str, Dataset]:
-    """Datasets that have a section, with its options; one that cannot be loaded fails on use. Raises ConfigError."""
+    """Datasets that have a section, with its options; one that cannot be loaded fails on use.
+    Raises ConfigError.
+    """
     names = [name for name in datasets.names() if name in source.sections]
     broken = datasets.broken(names)
     makers = {name: functools.partial(datasets.get, name) for name in names if name not in broken}
-    return {name: configure([source.section(name)], type(make()), make) for name, make in makers.items()}
+    return {
+        name: configure([source.section(name)], type(make()), make) for name, make in makers.items()
+    }
 
 
 def _dataclass_of(section: Section, spec: type[Any]) -> Any:
@@ -222,7 +283,8 @@ def configure(layers: Sequence[Section], kind: type[Any], make: Callable[..., T]
 
     Raises ConfigError, with the line or the option, for unknown options and invalid values.
     """
-    values, shared = dict[str, Any](), fields(Dataset) if issubclass(kind, Dataset) else ()
+    values = dict[str, Any]()
+    shared = fields(Dataset) if issubclass(kind, Dataset) else ()
     for layer in reversed(layers):
         layer.check_keys(field.name for field in fields(kind) if field not in shared)
         values |= layer.parse(kind)
@@ -234,10 +296,13 @@ def configure(layers: Sequence[Section], kind: type[Any], make: Callable[..., T]
         raise ConfigError(of_layer.prefix_line(str(error))) from error
 
 
-# ------------------------------------------------------------------------------------------------------- streams
+# --------------------------------------------------------------------------------------------------
+# streams
 
 
-def stream_of(source: SettingsFile, name: str, kind: str = "", options: Section | None = None) -> StreamSpec:
+def stream_of(
+    source: SettingsFile, name: str, kind: str = "", options: Section | None = None
+) -> StreamSpec:
     """A stream with the options of its section, else of its kind's section. Raises ConfigError.
 
     Args:
@@ -249,7 +314,9 @@ def stream_of(source: SettingsFile, name: str, kind: str = "", options: Section 
     try:
         found = streams.find(kind)
     except PipelineError as error:
-        do = f" Name its kind in a section [{name}]: kind = resnet50." if KIND not in section else ""
+        do = (
+            f" Name its kind in a section [{name}]: kind = resnet50." if KIND not in section else ""
+        )
         where = section.where(KIND) if section else source.where("features", "streams")
         raise ConfigError(f"{where}: {error}{do}") from error
     layers = [section.drop_keys(KIND), *([source.section(kind)] if kind != name else [])]
@@ -257,7 +324,9 @@ def stream_of(source: SettingsFile, name: str, kind: str = "", options: Section 
     return StreamSpec(name, configure(layers, found, functools.partial(streams.get, kind)))
 
 
-def detector_of(source: SettingsFile, name: str, options: Section | None = None, every: int | None = None) -> Detector:
+def detector_of(
+    source: SettingsFile, name: str, options: Section | None = None, every: int | None = None
+) -> Detector:
     """A detector with the options of its section, overridden by those of a command.
 
     Raises ConfigError for `every` (of --every) above 1 if the detector does not have this option.
@@ -267,15 +336,23 @@ def detector_of(source: SettingsFile, name: str, options: Section | None = None,
         options = Section(BY_SET, name, {**(options or {}), "every": str(every)})
     elif every is not None and every > 1:
         do = "Leave --every out, or use a detector with two networks, such as rtmpose."
-        raise ConfigError(f"--every {every}: the detector {name} finds people and joints in one step. {do}")
+        raise ConfigError(
+            f"--every {every}: the detector {name} finds people and joints in one step. {do}"
+        )
     layers = [section] if options is None else [options, section]
     detector = configure(layers, detectors.find(name), functools.partial(detectors.get, name))
     below = detector.below(source.path.resolve().parent)  # paths of luigi.cfg only
-    return replace(detector, **{key: getattr(below, key) for key in section.keys() - (options or {}).keys()})
+    return replace(
+        detector, **{key: getattr(below, key) for key in section.keys() - (options or {}).keys()}
+    )
 
 
-def _detector_named(source: SettingsFile, settings: DetectSettings, implied: str | None) -> Detector | None:
-    """[detect] detector, else the implied one, with the options of its section. Raises ConfigError."""
+def _detector_named(
+    source: SettingsFile, settings: DetectSettings, implied: str | None
+) -> Detector | None:
+    """[detect] detector, else the implied one, with the options of its section. Raises
+    ConfigError.
+    """
     where = source.section("detect").where
     for name in settings.datasets:
         if unknown := datasets.unknown(name):
@@ -290,22 +367,32 @@ def _detector_named(source: SettingsFile, settings: DetectSettings, implied: str
     return detector_of(source, detector)
 
 
-# -------------------------------------------------------------------------------------------------------- checks
+# --------------------------------------------------------------------------------------------------
+# checks
 
 
 def _check_sections(source: SettingsFile, *, tolerant: bool) -> None:
-    """Raise ConfigError for an unknown section, unless `tolerant`, and for names that two packages claim."""
+    """Raise ConfigError for an unknown section, unless `tolerant`, and for names that two packages
+    claim.
+    """
     names = [*TYPES, *datasets.names(), *streams.names(), *detectors.names(), *declared_names()]
     if twice := sorted(name for name in {*names} if names.count(name) > 1):
-        raise ConfigError(f"{source.path} [{twice[0]}]: a stream, detector or model has this name, too. Rename it.")
+        raise ConfigError(
+            f"{source.path} [{twice[0]}]: a stream, detector or model has this name, too. "
+            "Rename it."
+        )
     section_names = sorted({*names, *source.section("features").get("streams", "").split()})
     for name, section in source.sections.items():
         if name not in section_names and name not in LUIGI:
             close = did_you_mean(name, [*section_names, *LUIGI]).rstrip(";")
-            do = "If a package adds it, install the package. docs/settings.md lists the other sections."
+            do = (
+                "If a package adds it, install the package. docs/settings.md lists the other "
+                "sections."
+            )
             message = f"{section.where()}: unknown section{close or '.'} {do}"
             _refuse(message, warn=tolerant and not (close or section.by_set))
-    for key, text in (exit_codes := source.section("retcode")).items():  # Luigi itself would end with a traceback
+    # Luigi itself would end with a traceback
+    for key, text in (exit_codes := source.section("retcode")).items():
         if not text.isdecimal():
             raise ConfigError(f"{exit_codes.where(key)} = {text}: expected a whole number")
 
@@ -316,24 +403,33 @@ def _refuse(message: str, *, warn: bool) -> None:
     err.print(f"{DOUBT} {plain(message)}")
 
 
-def _check_datasets(source: SettingsFile, enabled: tuple[str, ...], tolerant: bool) -> tuple[str, ...]:
-    line, names = source.where("data", "datasets"), datasets.names()
+def _check_datasets(
+    source: SettingsFile, enabled: tuple[str, ...], tolerant: bool
+) -> tuple[str, ...]:
+    line = source.where("data", "datasets")
+    names = datasets.names()
     for name in (name for name in enabled if name not in names):
-        _refuse(f"{line}: {datasets.unknown(name)}", warn=tolerant and did_you_mean(name, names) == ";")
+        _refuse(
+            f"{line}: {datasets.unknown(name)}", warn=tolerant and did_you_mean(name, names) == ";"
+        )
     if not enabled or len(set(enabled)) < len(enabled):
         found = " ".join(enabled) or "none"
-        raise ConfigError(f"{line}: expected one or more of {', '.join(names)}, each once, found {found}")
+        raise ConfigError(
+            f"{line}: expected one or more of {', '.join(names)}, each once, found {found}"
+        )
     return tuple(name for name in enabled if name in names)
 
 
 def _check_folders(paths: Paths, source: SettingsFile) -> None:
-    """Raise ConfigError for folders in the cache, where `gc` deletes other files, and for one folder used twice."""
+    """Raise ConfigError for folders in the cache, where `gc` deletes other files, and for one
+    folder used twice.
+    """
     folders = {key: getattr(paths, key).resolve() for key in ("raw", "body", "runs")}
     for key, folder in folders.items():
         if isinstance(paths.cache, Path) and folder.is_relative_to(paths.cache.resolve()):
             raise ConfigError(
-                f"{source.where('paths', key)}: {getattr(paths, key)} is in the cache {paths.cache}, which must hold "
-                "nothing else. Name another folder."
+                f"{source.where('paths', key)}: {getattr(paths, key)} is in the cache "
+                f"{paths.cache}, which must hold nothing else. Name another folder."
             )
     for key, sibling in itertools.combinations(folders, 2):
         if folders[key] == folders[sibling]:
@@ -348,8 +444,12 @@ def _check_devices(s: Settings) -> None:
         except ConfigError as error:
             raise ConfigError(f"{s.source.where(name, 'devices')}: {error}") from error
         line = f"{s.source.where(name, key)} = {getattr(settings, key)}"
-        if s.dask.scheduler is not None and (key == "devices" or settings.device.startswith("cuda:")):
-            raise ConfigError(f"{line}: with [dask] scheduler, each worker has its own GPU. Set cuda or auto.")
+        if s.dask.scheduler is not None and (
+            key == "devices" or settings.device.startswith("cuda:")
+        ):
+            raise ConfigError(
+                f"{line}: with [dask] scheduler, each worker has its own GPU. Set cuda or auto."
+            )
     if s.features.compile and s.features.device == "cpu":
         line = s.source.where("features", "compile")
         raise ConfigError(f"{line} = true: this needs CUDA, and device is cpu. Delete one of both.")

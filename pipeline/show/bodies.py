@@ -1,6 +1,7 @@
 """Shaded, transparent bodies over images, and the bodies of labels.  tracks -> [images]
 
-A body is sampled within its bounding rectangle, at most RASTER_PX samples wide and high, and then resized.
+A body is sampled within its bounding rectangle, at most RASTER_PX samples wide and high, and then
+resized.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ DISTANCE_M: Final = 10.0  # arbitrary for a weak perspective camera
 RASTER_PX: Final = 360  # most samples across a body
 FINEST: Final = 2.0  # most samples per pixel, for smooth edges of small bodies
 AMBIENT: Final = 0.35  # share of ambient light
-TO_LIGHT: Final = np.array([-0.45, -0.6, -0.66], np.float32)  # unit vector to a light behind the viewer's left shoulder
+# unit vector to a light behind the viewer's left shoulder
+TO_LIGHT: Final = np.array([-0.45, -0.6, -0.66], np.float32)
 OPACITY: Final = 0.75
 COLOURS: Final = (  # RGB, distinguishable (Okabe and Ito's, lightened)
     (0.45, 0.75, 0.95),
@@ -85,7 +87,9 @@ class Painter:
         hit = np.nonzero(visible.face >= 0)
         facing = self._normals(body.verts) @ TO_LIGHT  # (V,)
         light = AMBIENT + (1 - AMBIENT) * np.maximum(facing, 0)
-        brightness = np.einsum("nc,nc->n", visible.barycentric[hit], light[faces[visible.face[hit]]])
+        brightness = np.einsum(
+            "nc,nc->n", visible.barycentric[hit], light[faces[visible.face[hit]]]
+        )
         layer[hit] = np.column_stack([np.outer(brightness, body.colour), np.ones(len(brightness))])
         how = cv2.INTER_AREA if samples[0] > size[0] else cv2.INTER_LINEAR
         layer = np.asarray(cv2.resize(layer, size.tolist(), interpolation=how), np.float32)
@@ -121,54 +125,81 @@ class LabelledBodies:
         import torch
         from scipy.spatial.transform import Rotation
 
-        rotmat = torch.from_numpy(Rotation.from_rotvec(pose.reshape(-1, 3)).as_matrix()).float().view(-1, 24, 3, 3)
+        rotmat = (
+            torch.from_numpy(Rotation.from_rotvec(pose.reshape(-1, 3)).as_matrix())
+            .float()
+            .view(-1, 24, 3, 3)
+        )
         with torch.no_grad():
-            output: BodyOutput = self._neutral.of(gender)(betas=torch.from_numpy(betas).float(), rotmat=rotmat)
+            output: BodyOutput = self._neutral.of(gender)(
+                betas=torch.from_numpy(betas).float(), rotmat=rotmat
+            )
         return output
 
     def pose(self, track: ShownTrack, row: int) -> PosedBody | None:
         """The body of the track's gender in a row; None if the row has no pose or betas."""
         rows = track.rows
-        if "pose" not in rows or "betas" not in rows or ("has_smpl" in rows and rows["has_smpl"][row] != 1):
+        if (
+            "pose" not in rows
+            or "betas" not in rows
+            or ("has_smpl" in rows and rows["has_smpl"][row] != 1)
+        ):
             return None
-        pose, betas = rows["pose"][row], rows["betas"][row]
+        pose = rows["pose"][row]
+        betas = rows["betas"][row]
         if not (np.isfinite(pose).all() and np.isfinite(betas).all()):
             return None
         out = self.skin(pose, betas[None], track.record.gender)
         return PosedBody(out.verts[0].double().numpy(), out.joints[0].double().numpy())
 
     def project(self, track: ShownTrack, row: int, colour: Colour) -> list[SeenBody]:
-        """Project the body of a row with its camera, else with the weak perspective that fits its 2D joints best.
+        """Project the body of a row with its camera, else with the weak perspective that fits its
+        2D joints best.
 
         Empty if the row has no body, or its position is unknown.
         """
-        body, intrinsics = self.pose(track, row), intrinsics_of(track, row)
+        body = self.pose(track, row)
+        intrinsics = intrinsics_of(track, row)
         if body is None:
             return []
         trans = track.rows["trans"][row] if "trans" in track.rows else np.full(3, np.nan)
         if intrinsics is not None and np.isfinite(trans).all():
             verts = body.verts + trans
             return [SeenBody(body.verts, project(verts, intrinsics), verts[:, 2], colour)]
-        pixels = None if "kp_2d" not in track.rows else weak_perspective(body, track.rows["kp_2d"][row])
-        return [] if pixels is None else [SeenBody(body.verts, pixels, body.verts[:, 2] + DISTANCE_M, colour)]
+        pixels = (
+            None if "kp_2d" not in track.rows else weak_perspective(body, track.rows["kp_2d"][row])
+        )
+        return (
+            []
+            if pixels is None
+            else [SeenBody(body.verts, pixels, body.verts[:, 2] + DISTANCE_M, colour)]
+        )
 
 
 def intrinsics_of(track: ShownTrack, row: int) -> Array | None:
     """Intrinsics (3, 3) px of a row (if the camera zooms), else of the track; None if unknown."""
-    cameras = (track.rows["intrinsics"][row] if "intrinsics" in track.rows else None, track.record.intrinsics)
-    return next((camera for camera in cameras if camera is not None and np.isfinite(camera).all()), None)
+    cameras = (
+        track.rows["intrinsics"][row] if "intrinsics" in track.rows else None,
+        track.record.intrinsics,
+    )
+    return next(
+        (camera for camera in cameras if camera is not None and np.isfinite(camera).all()), None
+    )
 
 
 def weak_perspective(body: PosedBody, kp_2d: Array) -> Array | None:
-    """Pixels (6890, 2) of the vertices by the weak perspective that fits the visible joints best; None for too few.
+    """Pixels (6890, 2) of the vertices by the weak perspective that fits the visible joints best;
+    None for too few.
 
     kp_2d: (49, 3) px and confidence.
     """
     visible = kp_2d[:, 2] > 0
     if visible.sum() < FEWEST:
         return None
-    joints, points = body.joints[visible, :2], kp_2d[visible, :2].astype(np.float64)
-    spread, centre = joints - joints.mean(axis=0), points.mean(axis=0)
+    joints = body.joints[visible, :2]
+    points = kp_2d[visible, :2].astype(np.float64)
+    spread = joints - joints.mean(axis=0)
+    centre = points.mean(axis=0)
     scale = (spread * (points - centre)).sum() / max((spread**2).sum(), 1e-9)
     pixels: Array = scale * (body.verts[:, :2] - joints.mean(axis=0)) + centre
     return pixels if scale > 0 else None

@@ -1,6 +1,8 @@
-"""A clip of a video's people: boxes, joints, names, bodies, and frames without rows.  tracks -> [clip]
+"""A clip of a video's people: boxes, joints, names, bodies, and frames without rows.  tracks ->
+[clip]
 
-The clip has every frame of the video, to show dropped frames, too. One frame is in memory at a time.
+The clip has every frame of the video, to show dropped frames, too. One frame is in memory at a
+time.
 """
 
 from __future__ import annotations
@@ -34,17 +36,22 @@ from pipeline.show.video_file import DEFAULT_FPS, video_writer
 
 DEMO_MARK: Final = "DEMO DATA"  # in the corner of images made with demo data
 OVER: Final = frozenset({"video_ended", "video_unreadable"})  # problems that end a video
-PEOPLE: Final = (*COLOURS[2:], *COLOURS[:2])  # colours of tracks; those similar to the sides' come last
+# colours of tracks; those similar to the sides' come last
+PEOPLE: Final = (*COLOURS[2:], *COLOURS[:2])
 DIMMED: Final = 0.5  # brightness of the grey frames without rows
 FURTHEST: Final = 2.0**15  # px, largest coordinate that OpenCV draws
 SUBPIXELS: Final = 3  # fractional bits of OpenCV's points
 
 
-def frames_of(source: FrameSource, first: int = 0, step: int = 1, stop: int = 0) -> Iterator[tuple[Frame, Image]]:
-    """Yield a source's frames from `first` on, `step` apart, each with an image of the source's size.
+def frames_of(
+    source: FrameSource, first: int = 0, step: int = 1, stop: int = 0
+) -> Iterator[tuple[Frame, Image]]:
+    """Yield a source's frames from `first` on, `step` apart, each with an image of the source's
+    size.
 
-    A frame that cannot be decoded gets the image before it. Images of another size are cropped, or padded with black.
-    stop: End of a source that is neither a video nor numbered images. Raises RawDataError if no image can be read.
+    A frame that cannot be decoded gets the image before it. Images of another size are cropped, or
+    padded with black. stop: End of a source that is neither a video nor numbered images. Raises
+    RawDataError if no image can be read.
     """
     width, height = source.size()
     shown = np.zeros((height, width, 3), np.uint8)
@@ -57,7 +64,9 @@ def frames_of(source: FrameSource, first: int = 0, step: int = 1, stop: int = 0)
 
 
 def rate_of(source: FrameSource, fps: float = math.nan) -> float:
-    """Frames per second at which the source is played; of images `fps`, or DEFAULT_FPS. Decodes a video."""
+    """Frames per second at which the source is played; of images `fps`, or DEFAULT_FPS. Decodes a
+    video.
+    """
     if isinstance(source, Video):
         fps = source.record().played_fps
     return fps if math.isfinite(fps) else DEFAULT_FPS
@@ -73,18 +82,25 @@ def caption(image: Image, text: str, *, top: bool = False) -> None:
 
 
 def _draw_legend(image: Image, size: float) -> None:
-    """Draw a legend of the sides' colours in the lower right corner, in place, if the image is wide enough."""
+    """Draw a legend of the sides' colours in the lower right corner, in place, if the image is wide
+    enough.
+    """
     left = image.shape[1] - round(80 * size)
     if left < round(220 * size):
         return
     for side in ("right", "left"):
-        draw_text(image, side, left, image.shape[0] - round(5 * size), size, rgb(SIDE_COLOURS[side]))
+        draw_text(
+            image, side, left, image.shape[0] - round(5 * size), size, rgb(SIDE_COLOURS[side])
+        )
         left += round(42 * size)
 
 
 def _draw_skeleton(image: Image, skeleton: Skeleton, size: float) -> None:
-    """Draw bones and joints in their sides' colours, in place; right joints are squares, left ones circles."""
-    thick, radius = max(1, round(size)), max(1, round(1.5 * size))
+    """Draw bones and joints in their sides' colours, in place; right joints are squares, left ones
+    circles.
+    """
+    thick = max(1, round(size))
+    radius = max(1, round(1.5 * size))
     for line in skeleton.lines:
         ends = (_point(line.x1, line.y1), _point(line.x2, line.y2))
         cv2.line(image, *ends, rgb(SIDE_COLOURS[line.side]), thick, cv2.LINE_AA, SUBPIXELS)
@@ -92,7 +108,15 @@ def _draw_skeleton(image: Image, skeleton: Skeleton, size: float) -> None:
         colour, (x, y) = rgb(SIDE_COLOURS[dot.side]), _point(dot.x, dot.y)
         if dot.side == "right":
             half = radius << SUBPIXELS
-            cv2.rectangle(image, (x - half, y - half), (x + half, y + half), colour, -1, cv2.LINE_AA, SUBPIXELS)
+            cv2.rectangle(
+                image,
+                (x - half, y - half),
+                (x + half, y + half),
+                colour,
+                -1,
+                cv2.LINE_AA,
+                SUBPIXELS,
+            )
         else:
             cv2.circle(image, (x, y), radius << SUBPIXELS, colour, -1, cv2.LINE_AA, SUBPIXELS)
 
@@ -101,18 +125,25 @@ class _Person:
     """Draws one track."""
 
     def __init__(self, track: ShownTrack, number: int) -> None:
-        self.track, self.colour = track, PEOPLE[number % len(PEOPLE)]
+        self.track = track
+        self.colour = PEOPLE[number % len(PEOPLE)]
         self.name = track.record.name.removeprefix(f"{track.record.video}/")
         self.rows = {int(frame): row for row, frame in enumerate(track.rows["frame_index"])}
 
     def draw(self, image: Image, row: int, size: float, taken: list[Array]) -> None:
         """Draw box, joints and name in the track's colour, in place. taken: see `draw_label`."""
-        rows, colour = self.track.rows, [round(255 * share) for share in self.colour]
-        (x, y), (half_width, half_height) = rows["bbox"][row][:2].tolist(), (rows["bbox"][row][2:] / 2).tolist()
+        rows = self.track.rows
+        colour = [round(255 * share) for share in self.colour]
+        (x, y), (half_width, half_height) = (
+            rows["bbox"][row][:2].tolist(),
+            (rows["bbox"][row][2:] / 2).tolist(),
+        )
         corner = _point(x - half_width, y - half_height)
         opposite = _point(x + half_width, y + half_height)
         cv2.rectangle(image, corner, opposite, colour, max(1, round(size)), cv2.LINE_AA, SUBPIXELS)
-        draw_label(image, self.name, x - half_width, y - half_height - 3 * size, size, colour, taken)
+        draw_label(
+            image, self.name, x - half_width, y - half_height - 3 * size, size, colour, taken
+        )
         if "kp_2d" in rows:
             _draw_skeleton(image, flat(rows["kp_2d"][row]), size)
 
@@ -120,13 +151,15 @@ class _Person:
 def write_clip(shown: Shown, out: Path, *, progress: Progress = silent) -> tuple[int, int]:
     """Write all frames of the tracks' video with the tracks drawn over them.
 
-    `out` appears when it is complete. If rows are several frames apart, so are the clip's frames; the duration stays.
+    `out` appears when it is complete. If rows are several frames apart, so are the clip's frames;
+    the duration stays.
 
     Returns:
         Number of frames, and number of frames with a row.
 
     Raises:
-        PipelineError: no tracks; tracks of several videos or without images; H.264 cannot be written.
+        PipelineError: no tracks; tracks of several videos or without images; H.264 cannot be
+            written.
     """
     untracked = shown.untracked
     if not shown.tracks and untracked is None:
@@ -134,14 +167,20 @@ def write_clip(shown: Shown, out: Path, *, progress: Progress = silent) -> tuple
     videos = {track.record.video: track.source for track in shown.tracks}
     videos |= {} if untracked is None else {untracked.video: untracked.source}
     if len(videos) != 1:
-        raise PipelineError(f"{out}: a clip shows one video, found {len(videos)}. Name one: --video NAME")
+        raise PipelineError(
+            f"{out}: a clip shows one video, found {len(videos)}. Name one: --video NAME"
+        )
     ((video, source),) = videos.items()
     if source is None or any("bbox" not in track.rows for track in shown.tracks):
-        raise PipelineError(f"{shown.name}: {video} has no images for a clip. Draw a page instead: --out PAGE.html")
+        raise PipelineError(
+            f"{shown.name}: {video} has no images for a clip. Draw a page instead: --out PAGE.html"
+        )
     people = [_Person(track, number) for number, track in enumerate(shown.tracks)]
     bodies = LabelledBodies(shown.body) if shown.body is not None else None
     indexed = [track.rows["frame_index"] for track in shown.tracks]
-    indices = np.unique(np.concatenate(indexed + ([] if untracked is None else [untracked.frame_index])))
+    indices = np.unique(
+        np.concatenate(indexed + ([] if untracked is None else [untracked.frame_index]))
+    )
     step = int(np.gcd.reduce(np.diff(indices))) or 1  # the largest that includes every row's frame
     fps = shown.tracks[0].record.fps if shown.tracks else math.nan
     total = (source.header().n_frames or 0) if isinstance(source, Video) else int(indices[-1]) + 1
@@ -149,7 +188,8 @@ def write_clip(shown: Shown, out: Path, *, progress: Progress = silent) -> tuple
     with video_writer(out, rate_of(source, fps) / step, source.size()) as write:
         for frame, image in frames_of(source, int(indices[0]) % step, step, int(indices[-1]) + 1):
             write(_draw_frame(frame, image, people, bodies, shown))
-            n_written, with_rows = n_written + 1, with_rows + any(frame.index in person.rows for person in people)
+            n_written = n_written + 1
+            with_rows = with_rows + any(frame.index in person.rows for person in people)
             progress(frame.index, max(total, frame.index), video)
     return n_written, with_rows
 
@@ -157,16 +197,22 @@ def write_clip(shown: Shown, out: Path, *, progress: Progress = silent) -> tuple
 def _draw_frame(
     frame: Frame, image: Image, people: list[_Person], bodies: LabelledBodies | None, shown: Shown
 ) -> Image:
-    """Draw the people with a row in this frame, and detections without a track, over a copy of its image."""
+    """Draw the people with a row in this frame, and detections without a track, over a copy of its
+    image.
+    """
     image, size = image.copy(), max(1.0, min(image.shape[:2]) / CAPTION_FOR)
-    present = [(person, person.rows[frame.index]) for person in people if frame.index in person.rows]
+    present = [
+        (person, person.rows[frame.index]) for person in people if frame.index in person.rows
+    ]
     if not present:
         image[...] = (image.mean(axis=2, keepdims=True) * DIMMED).astype(np.uint8)
     if bodies is not None:
         seen: list[SeenBody] = []
         for person, row in present:
             seen += bodies.project(person.track, row, person.colour)
-        image = bodies.painter.paint(image, sorted(seen, key=lambda body: -float(body.depth.mean())))
+        image = bodies.painter.paint(
+            image, sorted(seen, key=lambda body: -float(body.depth.mean()))
+        )
     taken: list[Array] = []
     for person, row in present:
         person.draw(image, row, size, taken)

@@ -1,4 +1,6 @@
-"""`python -m pipeline show`: a page or a clip of some tracks, to spot wrong joint orders and boxes."""
+"""`python -m pipeline show`: a page or a clip of some tracks, to spot wrong joint orders and
+boxes.
+"""
 
 from __future__ import annotations
 
@@ -35,10 +37,22 @@ def _options(sub: argparse.ArgumentParser) -> None:
     add("--raw", type=PATH, help=f"{read}; with --cache, the current folder of the images")
     help_ = f"output page, one HTML file; with the suffix {CLIP}, a clip of one video"
     add("--out", type=PATH, required=True, help=help_)
-    add("--body", type=PATH, help="folder of SMPL's files, to draw SMPL poses (default: [paths] body)")
-    add("--tracks", type=whole(1), default=6, help="number of tracks, spread over the split (default: 6)")
+    add(
+        "--body",
+        type=PATH,
+        help="folder of SMPL's files, to draw SMPL poses (default: [paths] body)",
+    )
+    add(
+        "--tracks",
+        type=whole(1),
+        default=6,
+        help="number of tracks, spread over the split (default: 6)",
+    )
     add("--track", action="append", default=[], metavar="NAME", help="show this track (repeatable)")
-    help_ = "show all tracks of this video, and detections without a track (default for a clip: the first video)"
+    help_ = (
+        "show all tracks of this video, and detections without a track (default for a clip: "
+        "the first video)"
+    )
     add("--video", metavar="NAME", default="", help=help_)
     help_ = "show videos that conversion rejects because labels do not match the frames"
     add("--rejected", action="store_true", help=help_)
@@ -51,8 +65,12 @@ def _run(args: argparse.Namespace) -> int:
     clip = args.out.suffix.lower() == CLIP
     check_page(args.out, (*PAGE, CLIP))
     if clip and args.frames is not None:
-        raise PipelineError("--frames: a clip has all frames of its video. Omit --frames, or write a page.")
-    choice = Choice(args.tracks, tuple(args.track), args.video, args.frames or PAGE_FRAMES, args.rejected)
+        raise PipelineError(
+            "--frames: a clip has all frames of its video. Omit --frames, or write a page."
+        )
+    choice = Choice(
+        args.tracks, tuple(args.track), args.video, args.frames or PAGE_FRAMES, args.rejected
+    )
     if clip and not (choice.names or choice.video):
         first = _read_tracks(args, replace(choice, tracks=1, frames=1)).tracks
         choice = replace(choice, video=first[0].record.video if first else "")
@@ -66,13 +84,18 @@ def _run(args: argparse.Namespace) -> int:
             from pipeline.show.clip import write_clip  # imports SciPy
 
             n, with_rows = write_clip(shown, args.out, progress=progress)
-            of = f" of {choice.video or shown.tracks[0].record.video}, {count(n, 'frame')}, {with_rows:,} with rows,"
+            of = (
+                f" of {choice.video or shown.tracks[0].record.video}, {count(n, 'frame')}, "
+                f"{with_rows:,} with rows,"
+            )
         else:
             write_page(shown, args.out, progress=progress)
     tracks = count(len(shown.tracks), "track")
     if shown.untracked is not None:
         reasons = ", ".join(shown.untracked.dropped)
-        tracks += f" and {count(len(shown.untracked.reasons), 'detection')} without a track ({reasons})"
+        tracks += (
+            f" and {count(len(shown.untracked.reasons), 'detection')} without a track ({reasons})"
+        )
     out.print(plain(f"{name}: {tracks}{of} in {args.out} ({size(args.out.stat().st_size)})"))
     graded = [f"  {track.record.name}: {track.grade}" for track in shown.tracks]
     for line in few(graded, FEW, str(args.out)):
@@ -94,12 +117,16 @@ def _read_tracks(args: argparse.Namespace, choice: Choice) -> Shown:
         check_own_folder(args.raw, dataset)
         body = _body(args, dataset, demo=is_stand_in(args.raw))
         return from_raw(dataset, args.split, args.raw, choice, body=body)
-    raise PipelineError("Nothing to show: add --cache DIR for converted tracks, or --raw DIR for raw files.")
+    raise PipelineError(
+        "Nothing to show: add --cache DIR for converted tracks, or --raw DIR for raw files."
+    )
 
 
 def _body(args: argparse.Namespace, dataset: Dataset, *, demo: bool) -> Path | None:
     """As `body_of`, but None if the folder in luigi.cfg is missing: a page does not need a body."""
-    body = body_of(args, dataset, demo=demo, needed="pose" in dataset.columns(args.split, body=False))
+    body = body_of(
+        args, dataset, demo=demo, needed="pose" in dataset.columns(args.split, body=False)
+    )
     return body if body is None or body == args.body or body.is_dir() else None
 
 
@@ -108,10 +135,14 @@ def check_page(page: Path, suffixes: tuple[str, ...] = PAGE) -> None:
     if page.is_dir():
         raise PipelineError(f"--out {page}: is a folder. Name a file: --out {page / 'page.html'}")
     if not page.parent.is_dir():
-        raise PipelineError(f"--out {page}: the folder {page.parent} does not exist. Create it, or choose another.")
+        raise PipelineError(
+            f"--out {page}: the folder {page.parent} does not exist. Create it, or choose another."
+        )
     if page.suffix.lower() not in suffixes:
         or_clip = f", or {CLIP} for a clip" if CLIP in suffixes else ""
         raise PipelineError(f"--out {page}: expected a file name with the suffix .html{or_clip}")
 
 
-COMMAND: Final = Command(_options, _run, reads=lambda args: BODY if args.cache else (args.dataset, *SHARED, *BODY))
+COMMAND: Final = Command(
+    _options, _run, reads=lambda args: BODY if args.cache else (args.dataset, *SHARED, *BODY)
+)

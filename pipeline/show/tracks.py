@@ -39,14 +39,17 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 
 MOST_LISTED: Final = 20  # rejected videos to list; the others are counted
-REFUSED: Final = ("frame_count_mismatch", "keypoints_outside", "unknown_joint_order")  # reasons of drawable videos
+# reasons of drawable videos
+REFUSED: Final = ("frame_count_mismatch", "keypoints_outside", "unknown_joint_order")
 PAGE_FRAMES: Final = 5
 MOST_READ: Final = 50  # videos to read for one track, since most videos of some splits have none
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Tracks to show: those with `names`, or all of `video`, or else `tracks` spread over the split."""
+    """Tracks to show: those with `names`, or all of `video`, or else `tracks` spread over the
+    split.
+    """
 
     tracks: int = 6
     names: tuple[str, ...] = ()
@@ -78,7 +81,8 @@ class Shown:
     name: str  # <dataset>/<split>
     origin: str  # source of the tracks, for the page
     raw: Path | None  # the raw folder; None if not recorded
-    body: Path | None  # folder of a body model, for tracks with SMPL parameters but without 3D joints
+    # folder of a body model, for tracks with SMPL parameters but without 3D joints
+    body: Path | None
     stand_in: bool
     reader: Mapping[str, Any]  # dataset, version, parameters, body; empty if not recorded
     totals: Mapping[str, Any]  # as Accounting.totals(); empty if not recorded
@@ -94,41 +98,56 @@ class Shown:
 
 
 def from_cache(
-    root: cache.Root, name: str, choice: Choice, *, raw: Path | None = None, body: Path | None = None
+    root: cache.Root,
+    name: str,
+    choice: Choice,
+    *,
+    raw: Path | None = None,
+    body: Path | None = None,
 ) -> Shown:
-    """The chosen tracks of <dataset>/<split>. `raw`: the raw folder; None: as recorded at conversion.
+    """The chosen tracks of <dataset>/<split>. `raw`: the raw folder; None: as recorded at
+    conversion.
 
     Rejected videos are read by the conversion's reader with its options.
 
     Raises:
         cache.CacheError: the split is missing.
-        PipelineError: a track is missing; the raw folder is not recorded, or missing for rejected videos.
+        PipelineError: a track is missing; the raw folder is not recorded, or missing for rejected
+            videos.
         StandInMixed: body and split are not both real or both demo data.
         MissingAssets: the body's files are missing.
     """
     split = cache.open(root)[name]
     if choice.rejected:
         reader, raw_folder, model = recorded_reader(split, raw, body)
-        names = {video.name for video in split.videos if video.account.get("set_aside", "") in REFUSED}
+        names = {
+            video.name for video in split.videos if video.account.get("set_aside", "") in REFUSED
+        }
         return from_raw(reader, name.partition("/")[2], raw_folder, choice, body=model, of=names)
-    recorded, stand_in = split.provenance.get("raw"), bool(split.manifest.get("stand_in", False))
+    recorded = split.provenance.get("raw")
+    stand_in = bool(split.manifest.get("stand_in", False))
     if raw is None and recorded is None and "bbox" in split.columns:
         raise PipelineError(
-            f"{name}: its raw folder is not recorded, since provenance.json is missing. Name the dataset's raw folder: "
-            "--raw DIR"
+            f"{name}: its raw folder is not recorded, since provenance.json is missing. Name "
+            "the dataset's raw folder: --raw DIR"
         )
     folder = raw or (None if recorded is None else Path(str(recorded)))
     _refuse_other_body(folder or Path(name), stand_in, body)
     n_rejected, messages = rejected_videos(split)
     warnings = []
     if folder is not None and not folder.is_dir():
-        warnings.append(f"The raw folder {folder} does not exist, so no frame can be shown. Name it: --raw DIR")
-    numbers, untracked = spread(len(split.tracks), choice.tracks), None
+        warnings.append(
+            f"The raw folder {folder} does not exist, so no frame can be shown. Name it: --raw DIR"
+        )
+    numbers = spread(len(split.tracks), choice.tracks)
+    untracked = None
     if choice.names:
         number = {track: i for i, track in enumerate(split.tracks.names)}
         if unknown := [track for track in choice.names if track not in number]:
             examples = ", ".join(islice(number, 3)) or "none"
-            raise PipelineError(f"{name} has no track {unknown[0]!r}; it has {len(number)}: {examples}, ...")
+            raise PipelineError(
+                f"{name} has no track {unknown[0]!r}; it has {len(number)}: {examples}, ..."
+            )
         numbers = [number[track] for track in choice.names]
     elif choice.video:
         numbers, untracked = _video_tracks(split, choice.video, raw, warnings)
@@ -163,7 +182,8 @@ def from_raw(
 ) -> Shown:
     """The chosen tracks of a raw folder; reads only their videos.
 
-    A video on which the reader fails is rejected, with a warning unless the error is a RawDataError.
+    A video on which the reader fails is rejected, with a warning unless the error is a
+    RawDataError.
 
     Args:
         of: Names of the videos to choose from; None: all.
@@ -176,16 +196,21 @@ def from_raw(
     dataset.check_split(split)
     parts = reader_parts(dataset, split, raw, body)
     _refuse_other_body(raw, parts["stand_in"], body)
-    read = _RawTracks(dataset, split, raw, choice, load_body(body) if dataset.uses_body and body else None, of)
+    read = _RawTracks(
+        dataset, split, raw, choice, load_body(body) if dataset.uses_body and body else None, of
+    )
     if choice.names:
         tracks = [read.find_track(name) for name in choice.names]
     else:
         tracks = read.read_video(choice.video) if choice.video else read.spread_out()
     failed = [account for account in read.accounts.values() if is_failure(dataset, account)]
-    defects, warnings = [account for account in failed if account.set_aside == UNEXPECTED], []
+    defects = [account for account in failed if account.set_aside == UNEXPECTED]
+    warnings = []
     if defects:
         further = f", and {len(defects) - 1:,} more" if len(defects) > 1 else ""
-        warnings.append(f"The reader failed on video {defects[0].name}{further}: {defects[0].message}")
+        warnings.append(
+            f"The reader failed on video {defects[0].name}{further}: {defects[0].message}"
+        )
     return Shown(
         name=f"{dataset.name}/{split}",
         origin=f"the raw folder {raw}, not from a cache",
@@ -194,7 +219,8 @@ def from_raw(
         stand_in=parts["stand_in"],
         reader=parts,
         totals=Accounting(read.accounts.values()).totals(),
-        totals_of=f"the videos that were read for this page: {len(read.accounts):,} of {len(read.videos):,}",
+        totals_of=f"the videos that were read for this page: {len(read.accounts):,} of "
+        f"{len(read.videos):,}",
         n_rejected=len(failed),
         rejected=tuple(account.rejection for account in failed[:MOST_LISTED]),
         n_tracks=None,
@@ -208,11 +234,22 @@ class _RawTracks:
     """Tracks of a raw folder, read video by video; `accounts`: of the videos read so far."""
 
     def __init__(
-        self, dataset: Dataset, split: str, raw: Path, choice: Choice, body: Body | None, of: Container[str] | None
+        self,
+        dataset: Dataset,
+        split: str,
+        raw: Path,
+        choice: Choice,
+        body: Body | None,
+        of: Container[str] | None,
     ) -> None:
-        self._dataset, self._split, self._raw = dataset.detect_layout(raw, split), split, raw
-        self._choice, self._body = choice, body
-        self.videos = [video for video in self._dataset.videos(raw, split) if of is None or video.name in of]
+        self._dataset = dataset.detect_layout(raw, split)
+        self._split = split
+        self._raw = raw
+        self._choice = choice
+        self._body = body
+        self.videos = [
+            video for video in self._dataset.videos(raw, split) if of is None or video.name in of
+        ]
         self.accounts: dict[str, VideoAccount] = {}
         self.untracked: Untracked | None = None  # detections of the chosen video
 
@@ -221,8 +258,12 @@ class _RawTracks:
         with ExitStack() as stack, caching():
             refusals = stack.enter_context(reading_refused()) if self._choice.rejected else []
             try:
-                account = DrawnAccount(video.name) if self._choice.video else VideoAccount(video.name)
-                tracks, _ = self._dataset.read_accounted(self._raw, self._split, video, self._body, account)
+                account = (
+                    DrawnAccount(video.name) if self._choice.video else VideoAccount(video.name)
+                )
+                tracks, _ = self._dataset.read_accounted(
+                    self._raw, self._split, video, self._body, account
+                )
             except Exception as error:  # keep the other videos
                 account = VideoAccount(video.name)
                 account.reject(UNEXPECTED, describe_error(error))
@@ -235,7 +276,9 @@ class _RawTracks:
         self.untracked = Untracked.from_account(account, self._raw, video, "")
         declared = self._dataset.extra_columns(self._split, body=self._body is not None)
         extra = [column.name for column in declared if column.per == "row"]
-        columns = [t.columns | {name: t.extra[name] for name in extra if name in t.extra} for t in tracks]
+        columns = [
+            t.columns | {name: t.extra[name] for name in extra if name in t.extra} for t in tracks
+        ]
         return [
             shown_track(
                 t,
@@ -253,7 +296,9 @@ class _RawTracks:
         candidates = [video for video in self.videos if name.startswith(f"{video.name}/")]
         tracks = {track.record.name: track for video in candidates for track in self._read(video)}
         if name not in tracks:
-            failed = [a.rejection for video in candidates if (a := self.accounts[video.name]).set_aside]
+            failed = [
+                a.rejection for video in candidates if (a := self.accounts[video.name]).set_aside
+            ]
             has = f"its video has {', '.join(tracks) or '; '.join(failed) or 'none'}"
             raise PipelineError(
                 f"{self._dataset.name}/{self._split} has no track {name!r}: "
@@ -263,23 +308,41 @@ class _RawTracks:
 
     def read_video(self, name: str) -> list[ShownTrack]:
         """All tracks of the video with this name. Raises PipelineError if there is none."""
-        tracks = [track for video in self.videos if video.name == name for track in self._read(video)]
+        tracks = [
+            track for video in self.videos if video.name == name for track in self._read(video)
+        ]
         if not tracks and self.untracked is None:
-            has = self.accounts[name].rejection if name in self.accounts else "there is no such video"
-            raise _no_video(f"{self._dataset.name}/{self._split}", name, has, (video.name for video in self.videos))
+            has = (
+                self.accounts[name].rejection if name in self.accounts else "there is no such video"
+            )
+            raise _no_video(
+                f"{self._dataset.name}/{self._split}",
+                name,
+                has,
+                (video.name for video in self.videos),
+            )
         return tracks
 
     def spread_out(self) -> list[ShownTrack]:
-        """Tracks of videos spread evenly over the split (the first video with tracks of each part)."""
+        """Tracks of videos spread evenly over the split (the first video with tracks of each
+        part).
+        """
         videos = self.videos
         if self._choice.rejected:
             some = (videos[i] for i in spread(len(videos), MOST_READ * self._choice.tracks))
-            return [*islice(chain.from_iterable(self._read(video)[:1] for video in some), self._choice.tracks)]
+            return [
+                *islice(
+                    chain.from_iterable(self._read(video)[:1] for video in some),
+                    self._choice.tracks,
+                )
+            ]
         parts = min(self._choice.tracks, len(videos))
         starts = [i * len(videos) // parts for i in range(parts)]
         chosen: list[ShownTrack] = []
         for start, stop in pairwise([*starts, len(videos)]):
-            tracks = next(filter(None, map(self._read, videos[start : min(stop, start + MOST_READ)])), [])
+            tracks = next(
+                filter(None, map(self._read, videos[start : min(stop, start + MOST_READ)])), []
+            )
             chosen += [tracks[i] for i in spread(len(tracks), -(-self._choice.tracks // parts))]
         return [chosen[i] for i in spread(len(chosen), self._choice.tracks)]
 
@@ -287,8 +350,11 @@ class _RawTracks:
 def _video_tracks(
     split: Split, video: str, raw: Path | None, warnings: list[str]
 ) -> tuple[list[int], Untracked | None]:
-    """Numbers of a video's tracks, and its other detections. Raises PipelineError if it is missing or has neither."""
-    names, untracked = split.videos.names, None
+    """Numbers of a video's tracks, and its other detections. Raises PipelineError if it is missing
+    or has neither.
+    """
+    names = split.videos.names
+    untracked = None
     number = names.index(video) if video in names else -1
     numbers = np.flatnonzero(split.tracks.video == number).tolist()
     try:
@@ -296,9 +362,15 @@ def _video_tracks(
     except (PipelineError, OSError) as error:
         warnings.append(str(error))
     if not numbers and untracked is None:
-        known = video_state(split.videos[number].account, ()) if number >= 0 else ("there is no such video",)
+        known = (
+            video_state(split.videos[number].account, ())
+            if number >= 0
+            else ("there is no such video",)
+        )
         reason = ": ".join(filter(None, known))
-        raise _no_video(split.name, video, reason, (names[i] for i in np.unique(split.tracks.video).tolist()))
+        raise _no_video(
+            split.name, video, reason, (names[i] for i in np.unique(split.tracks.video).tolist())
+        )
     return numbers, untracked
 
 
@@ -332,9 +404,15 @@ def shown_track(
     frames: int,
     grade: grades.Grade | None = None,
 ) -> ShownTrack:
-    """A track to show, from the cache's columns for all its frames. `grade`: None: by these columns."""
+    """A track to show, from the cache's columns for all its frames. `grade`: None: by these
+    columns.
+    """
     frame_index = columns["frame_index"]
-    marked = columns["kp_2d"][..., 2] > 0 if "kp_2d" in columns else np.zeros((len(frame_index), 0), np.bool_)
+    marked = (
+        columns["kp_2d"][..., 2] > 0
+        if "kp_2d" in columns
+        else np.zeros((len(frame_index), 0), np.bool_)
+    )
     visible = marked.sum(axis=1)
     after = np.flatnonzero(np.diff(frame_index) != track.step) + 1
     chosen = spread(len(frame_index), frames)
@@ -353,7 +431,8 @@ def shown_track(
 
 
 def _cached_track(split: Split, number: int, raw: Path | None, frames: int) -> ShownTrack:
-    record, entry = split.tracks[number], split.videos[int(split.tracks.video[number])]
+    record = split.tracks[number]
+    entry = split.videos[int(split.tracks.video[number])]
     columns = {name: split.rows(name, record.start, record.stop) for name in split.columns}
     source = sources.parse(raw, entry.source) if raw is not None and entry.source else None
     notes = [str(note) for note in entry.account.get("notes", ())]

@@ -28,15 +28,19 @@ def h264_encoder() -> str:
     for encoder in ENCODERS:
         if encoder in av.codecs_available:
             return encoder
-    raise PipelineError("PyAV has no H.264 encoder: install the package of PyPI, pip install --force-reinstall av")
+    raise PipelineError(
+        "PyAV has no H.264 encoder: install the package of PyPI, pip install --force-reinstall av"
+    )
 
 
 @contextmanager
-def video_writer(file: Path, fps: float, size: tuple[int, int]) -> Iterator[Callable[[Image], None]]:
+def video_writer(
+    file: Path, fps: float, size: tuple[int, int]
+) -> Iterator[Callable[[Image], None]]:
     """Yield a function that appends RGB images to the file, which gets the suffix .mp4.
 
-    size: width and height of all images; odd ones are padded, as the codec requires. The file appears when it is
-    complete. Raises PipelineError if it cannot be written.
+    size: width and height of all images; odd ones are padded, as the codec requires. The file
+    appears when it is complete. Raises PipelineError if it cannot be written.
     """
     encoder = h264_encoder()
     if file.suffix.lower() != SUFFIX:
@@ -62,6 +66,8 @@ def video_writer(file: Path, fps: float, size: tuple[int, int]) -> Iterator[Call
             container.mux(stream.encode(None))
         part.replace(file)
     except av.FFmpegError as error:
-        raise PipelineError(f"{file}: cannot be written: {error}. Check the free disk space.") from error
+        raise PipelineError(
+            f"{file}: cannot be written: {error}. Check the free disk space."
+        ) from error
     finally:
         part.unlink(missing_ok=True)

@@ -1,7 +1,8 @@
-"""Uses pipeline.demo. What packages test themselves with: pytest classes for datasets, streams and detectors.
+"""Uses pipeline.demo. What packages test themselves with: pytest classes for datasets, streams and
+detectors.
 
-Derive a test class and override its fixtures. The functions behind them return a list of problems, empty if none was
-found.
+Derive a test class and override its fixtures. The functions behind them return a list of problems,
+empty if none was found.
 """
 
 from __future__ import annotations

@@ -1,12 +1,14 @@
-"""Contracts: pytest classes in the modules beside this one. Subclass one in a test file and override its fixtures:
+"""Contracts: pytest classes in the modules beside this one. Subclass one in a test file and
+override its fixtures:
 
     class TestMine(StreamContract):
         @pytest.fixture
         def stream(self) -> Stream:
             return MyStream()
 
-A test fails with the list of broken promises. The functions behind them return this list: `reader_problems`, ...
-Fixtures that a docstring names must be defined; others have a default. This module has the shared code.
+A test fails with the list of broken promises. The functions behind them return this list:
+`reader_problems`, ... Fixtures that a docstring names must be defined; others have a default. This
+module has the shared code.
 """
 
 from __future__ import annotations
@@ -48,7 +50,10 @@ def declaration_problems(plug_in: Any, named_by: str, but: str = "") -> Iterator
         yield f"identity() is not JSON: {error}"
         return
     if not same:
-        yield "identity() changes when it is written as JSON and read back: use no tuples and no numbers as keys"
+        yield (
+            "identity() changes when it is written as JSON and read back: use no tuples and "
+            "no numbers as keys"
+        )
     if identity != plug_in.identity():
         yield "identity() returns different values when called again"
     for name in (option.name for option in fields(plug_in) if option.name != but):
@@ -76,7 +81,9 @@ def _texts(values: Any) -> Iterator[str]:
 
 
 def run_in_new_process(function: Callable[..., T], *arguments: Any) -> T:
-    """Return the function's result in a freshly spawned process. A script needs a `__main__` guard."""
+    """Return the function's result in a freshly spawned process. A script needs a `__main__`
+    guard.
+    """
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor
 

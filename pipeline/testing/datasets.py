@@ -35,11 +35,15 @@ _RECORDED: Final[list[set[str]]] = []  # paths that were opened, for each listen
 
 
 class DatasetContract:
-    """Tests of a dataset's reader (`reader_problems`): fixtures `dataset` and `raw`, its raw folder."""
+    """Tests of a dataset's reader (`reader_problems`): fixtures `dataset` and `raw`, its raw
+    folder.
+    """
 
     @pytest.fixture
     def split(self, dataset: Dataset) -> str:
-        """Name of the split to read; parametrize the class by `split` to read several (default: the first)."""
+        """Name of the split to read; parametrize the class by `split` to read several (default: the
+        first).
+        """
         return dataset.splits[0]
 
     @pytest.fixture
@@ -47,15 +51,17 @@ class DatasetContract:
         """Body model to check `pose`; required for datasets with `uses_body` (default: none)."""
         return None
 
-    def test_reader_keeps_its_promises(self, dataset: Dataset, raw: Path, split: str, body: Body | None) -> None:
+    def test_reader_keeps_its_promises(
+        self, dataset: Dataset, raw: Path, split: str, body: Body | None
+    ) -> None:
         fail_if_any(reader_problems(dataset, raw, split, body))
 
 
 def reader_problems(dataset: Dataset, raw: Path, split: str, body: Body | None = None) -> list[str]:
     """Read a whole split twice and list the promises that its reader breaks; empty if none.
 
-    Rejecting a video with RawDataError is allowed; failing with another error is a problem. Decodes the first frame of
-    each track. Raises what `videos` raises.
+    Rejecting a video with RawDataError is allowed; failing with another error is a problem. Decodes
+    the first frame of each track. Raises what `videos` raises.
     """
     if problems := [*number_problems(dataset, "version"), *_splits_problems(dataset)]:
         return problems
@@ -63,13 +69,16 @@ def reader_problems(dataset: Dataset, raw: Path, split: str, body: Body | None =
     listed, again = (list(dataset.videos(raw, split)) for _ in range(2))
     problems = list(_listing_problems(listed, again))
     names: set[str] = set()
-    mistakes, rejected = LabelMistakes(), ""
+    mistakes = LabelMistakes()
+    rejected = ""
     with _files_opened(raw) as shared:
         dataset.shared(raw)
     for video in listed:
         try:
             with reading_refused(), _files_opened(raw) as opened:
-                (tracks, account), second = (dataset.read_accounted(raw, split, video, body) for _ in range(2))
+                (tracks, account), second = (
+                    dataset.read_accounted(raw, split, video, body) for _ in range(2)
+                )
             problems += _origin_problems(dataset, video)
         except Exception as error:  # conversion rejects the video for any error
             problems.append(f"{video.name}: {describe_error(error)}")
@@ -81,14 +90,22 @@ def reader_problems(dataset: Dataset, raw: Path, split: str, body: Body | None =
             problems += _name_problems(dataset, split, video, track, names)
             problems += track_problems(track)
             problems += _extra_problems(track, dataset.extra_columns(split, body=body is not None))
-            problems += [f"{track.name}: {name} differs when read again" for name in _differences(track, repeated)]
+            problems += [
+                f"{track.name}: {name} differs when read again"
+                for name in _differences(track, repeated)
+            ]
             if track.frames is not None:
                 problems += [
-                    f"{track.name}: {problem}" for problem in _source_problems(raw, video, track, track.frames)
+                    f"{track.name}: {problem}"
+                    for problem in _source_problems(raw, video, track, track.frames)
                 ]
             mistakes.check(track, dataset, body)
     problems += mistakes.problems(split)
-    return problems if problems or names else [f"{split}: no track was read, so nothing was checked{rejected}"]
+    return (
+        problems
+        if problems or names
+        else [f"{split}: no track was read, so nothing was checked{rejected}"]
+    )
 
 
 def _listing_problems(listed: Sequence[RawVideo], again: Sequence[RawVideo]) -> Iterator[str]:
@@ -115,7 +132,9 @@ def _opened_problems(video: RawVideo, opened: Iterable[Path]) -> Iterator[str]:
 
 @contextmanager
 def _files_opened(raw: Path) -> Iterator[set[Path]]:
-    """Set that gets, on exit, the files below `raw` that Python code of this process opened, as paths below it."""
+    """Set that gets, on exit, the files below `raw` that Python code of this process opened, as
+    paths below it.
+    """
     _listen()
     paths: set[str] = set()
     opened: set[Path] = set()
@@ -126,7 +145,11 @@ def _files_opened(raw: Path) -> Iterator[set[Path]]:
         _RECORDED.remove(paths)
         root = raw.absolute()
         absolute = (Path(os.path.normpath(Path(path).absolute())) for path in paths)
-        opened |= {path.relative_to(root) for path in absolute if path.is_relative_to(root) and path.is_file()}
+        opened |= {
+            path.relative_to(root)
+            for path in absolute
+            if path.is_relative_to(root) and path.is_file()
+        }
 
 
 @functools.cache
@@ -144,7 +167,8 @@ def _record(event: str, arguments: tuple[Any, ...]) -> None:
 def _extra_problems(track: Track, declared: Iterable[cache.ExtraColumn]) -> Iterator[str]:
     """Problems of a track's extra columns that reading does not reject: dtypes and mirroring."""
     for column in (column for column in declared if column.name in track.extra):
-        values, about = track.extra[column.name], f"{track.name}: {column.name}"
+        values = track.extra[column.name]
+        about = f"{track.name}: {column.name}"
         flags = column.dtype == "uint8" and values.dtype == np.bool_
         if not flags and values.dtype != column.dtype:
             yield f"{about} is {values.dtype}, not {column.dtype}"
@@ -155,18 +179,26 @@ def _extra_problems(track: Track, declared: Iterable[cache.ExtraColumn]) -> Iter
         except Exception as error:  # third-party code can raise anything
             yield f"{about} cannot be mirrored: {describe_error(error)}"
             continue
-        if once.dtype != rows.dtype or column.problem(once if column.per == "row" else once[0], len(rows)):
+        if once.dtype != rows.dtype or column.problem(
+            once if column.per == "row" else once[0], len(rows)
+        ):
             yield f"{about} is invalid after mirroring"
-        elif not np.allclose(again, rows, rtol=1e-4, atol=1e-4 * float(np.abs(rows).max(initial=1))):
+        elif not np.allclose(
+            again, rows, rtol=1e-4, atol=1e-4 * float(np.abs(rows).max(initial=1))
+        ):
             yield f"{about} differs after mirroring it twice"
 
 
 def _splits_problems(dataset: Dataset) -> Iterator[str]:
-    if not isinstance(dataset.splits, tuple) or not all(isinstance(split, str) for split in dataset.splits):
+    if not isinstance(dataset.splits, tuple) or not all(
+        isinstance(split, str) for split in dataset.splits
+    ):
         yield f"splits is {dataset.splits!r}: expected a tuple of names, such as ('train',)"
 
 
-def _name_problems(dataset: Dataset, split: str, video: RawVideo, track: Track, names: set[str]) -> Iterator[str]:
+def _name_problems(
+    dataset: Dataset, split: str, video: RawVideo, track: Track, names: set[str]
+) -> Iterator[str]:
     if (track.dataset, track.split, track.video) != (dataset.name, split, video.name):
         yield f"{track.name}: its labels name {track.dataset}/{track.split}, video {track.video}"
     if not track.name.startswith(f"{video.name}/") or track.name in names:
@@ -177,7 +209,10 @@ def _name_problems(dataset: Dataset, split: str, video: RawVideo, track: Track, 
 def _origin_problems(dataset: Dataset, video: RawVideo) -> Iterator[str]:
     origin = dataset.origin(video.name)
     if "" in origin or origin != dataset.origin(video.name):
-        yield f"{video.name}: origin() returns an empty name, or changes between calls; return None if it is unknown"
+        yield (
+            f"{video.name}: origin() returns an empty name, or changes between calls; return "
+            "None if it is unknown"
+        )
 
 
 def _account_problems(
@@ -188,7 +223,9 @@ def _account_problems(
     n_frames = sum(len(track.frame_index) for track in tracks)
     if (account.kept, account.tracks_kept) != (n_frames, len(tracks)):
         counted = f"{account.kept} frames in {account.tracks_kept} tracks"
-        yield f"{account.name}: its account has {counted}; {n_frames} in {len(tracks)} were returned"
+        yield (
+            f"{account.name}: its account has {counted}; {n_frames} in {len(tracks)} were returned"
+        )
     if account.other_split and account.found:
         yield f"{account.name}: belongs to another split, but has frames in this one"
 
@@ -196,13 +233,19 @@ def _account_problems(
 def _differences(track: Track, again: Track) -> Iterator[str]:
     first, second = ({**columns.columns, **columns.extra} for columns in (track, again))
     for name in {**first, **second}:
-        if name not in first or name not in second or not np.array_equal(first[name], second[name], equal_nan=True):
+        if (
+            name not in first
+            or name not in second
+            or not np.array_equal(first[name], second[name], equal_nan=True)
+        ):
             yield name
     if track.name != again.name or track.frames != again.frames:
         yield "name or frames"
 
 
-def _source_problems(raw: Path, video: RawVideo, track: Track, source: FrameSource) -> Iterator[str]:
+def _source_problems(
+    raw: Path, video: RawVideo, track: Track, source: FrameSource
+) -> Iterator[str]:
     path = os.path.relpath(source.place, raw)
     if path not in map(os.path.normpath, (*video.files, *video.folders, *video.label_folders)):
         yield f"reads its pixels from {path}, which videos() does not name"
@@ -211,15 +254,21 @@ def _source_problems(raw: Path, video: RawVideo, track: Track, source: FrameSour
     if isinstance(source, Pictures):
         absent = track.frame_index[~np.isin(track.frame_index, source.indices())]
         if len(absent):
-            yield f"{len(absent)} of its frames have no image, the first would be {source.path(int(absent[0])).name}"
+            yield (
+                f"{len(absent)} of its frames have no image, the first would be "
+                f"{source.path(int(absent[0])).name}"
+            )
     try:
-        size, first = source.size(), int(track.frame_index[0])
+        size = source.size()
+        first = int(track.frame_index[0])
     except RawDataError as error:
         yield f"its pixel source cannot be used: {error}"
         return
     frames = list(source.read([first]))
     if [frame.index for frame in frames] != [first]:
-        yield f"its pixel source returns frames {[frame.index for frame in frames]} for frame {first}"
+        yield (
+            f"its pixel source returns frames {[frame.index for frame in frames]} for frame {first}"
+        )
     for frame in frames:
         if frame.image is not None and frame.image.shape != (size[1], size[0], 3):
             yield f"frame {frame.index} is {frame.image.shape}, but the source's size is {size}"

@@ -20,38 +20,56 @@ if TYPE_CHECKING:
     from pipeline.body import Body
 
 Array = NDArray[Any]
-Mistakes = dict[str, tuple[Array, Array]]  # mistake -> (T,) whether a frame shows it, (T,) whether it was checked
+# mistake -> (T,) whether a frame shows it, (T,) whether it was checked
+Mistakes = dict[str, tuple[Array, Array]]
 
 MAX_CROP_SCALE: Final = 10.0
 
-# Implausible labels. Every release has some such frames; if most frames of a split are affected, the reader is wrong:
-# it uses another unit or order of coordinates, box corners as centres, or missing joints as visible ones.
+# Implausible labels. Every release has some such frames; if most frames of a split are affected,
+# the reader is wrong: it uses another unit or order of coordinates, box corners as centres, or
+# missing joints as visible ones.
 ONE_PLACE: Final = "all visible joints are within a pixel of each other"
 OUTSIDE_IMAGE: Final = "most visible joints are outside the image"
 OUTSIDE_BOX: Final = "most visible joints are outside the box"
-ONE_QUARTER: Final = "the visible joints are in one direction from the box's centre, as if that were a corner"
-ORIGIN: Final = "a joint at exactly (0, 0) is visible: give missing joints confidence 0"
-MISPROJECTED: Final = "3D joints project far from the 2D joints with the same names, with any translation"
-TURNED: Final = "`pose` is rotated relative to the 3D joints: is its global orientation in camera axes in every frame?"
-INVERTED: Final = (
-    "people stand upright along the world's `up` only if `extrinsics` are inverted: are they world to camera?"
+ONE_QUARTER: Final = (
+    "the visible joints are in one direction from the box's centre, as if that were a corner"
 )
-MISPOSED: Final = "the joints of `pose` and `betas` differ from the 3D joints, even after the best rotation"
-MISPLACED: Final = "the body of `pose` and `betas`, moved by `trans`, projects far from the 2D joints"
+ORIGIN: Final = "a joint at exactly (0, 0) is visible: give missing joints confidence 0"
+MISPROJECTED: Final = (
+    "3D joints project far from the 2D joints with the same names, with any translation"
+)
+TURNED: Final = (
+    "`pose` is rotated relative to the 3D joints: is its global orientation in camera axes "
+    "in every frame?"
+)
+INVERTED: Final = (
+    "people stand upright along the world's `up` only if `extrinsics` are inverted: are "
+    "they world to camera?"
+)
+MISPOSED: Final = (
+    "the joints of `pose` and `betas` differ from the 3D joints, even after the best rotation"
+)
+MISPLACED: Final = (
+    "the body of `pose` and `betas`, moved by `trans`, projects far from the 2D joints"
+)
 FEW: Final = 0.01  # of the frames: labels clipped at the image's edges can put a joint at (0, 0)
 NEARLY_ALL: Final = 0.9  # of a frame's joints: a box from another source may cut off a hand
 ENOUGH: Final = 6  # joints of spin49, which has most joints of a release twice
-FAR: Final = 0.15  # of the box's side, median over a frame's joints; correct readers of demo data stay below 0.005
+# of the box's side, median over a frame's joints; correct readers of demo data stay below 0.005
+FAR: Final = 0.15
 ROUNDING_PX: Final = 1.0  # tight boxes end at a joint, and releases round
 POSED: Final = 32  # frames per track to pose, which takes ms each
 TURNED_DEG: Final = 25.0  # tolerance for skeletons with different joint positions; demo data has 0
-MISPOSED_M: Final = 0.1  # the same tolerance, mean over a frame's joints; another pose of the person is >= 0.2 away
+# the same tolerance, mean over a frame's joints; another pose of the person is >= 0.2 away
+MISPOSED_M: Final = 0.1
 
 UPRIGHT, ASLANT = np.cos(np.radians((30.0, 60.0)))  # cosine between spine and `up`
 
 
 class LabelMistakes:
-    """For each mistake in labels, the number of frames of a split that show it, and the first of them."""
+    """For each mistake in labels, the number of frames of a split that show it, and the first of
+    them.
+    """
 
     def __init__(self) -> None:
         self._wrong: Counter[str] = Counter()
@@ -78,7 +96,10 @@ class LabelMistakes:
     def problems(self, split: str) -> Iterator[str]:
         for mistake, n in self._wrong.items():
             if n > self._checked[mistake] * (FEW if mistake == ORIGIN else MOST):
-                frames = f"in {n:,} of {self._checked[mistake]:,} frames, the first is {self._first[mistake]}"
+                frames = (
+                    f"in {n:,} of {self._checked[mistake]:,} frames, the first is "
+                    f"{self._first[mistake]}"
+                )
                 yield f"{split}: {mistake}: {frames}"
 
 
@@ -119,7 +140,10 @@ def check_keypoints(kp_2d: Array, bbox: Array | None, size: tuple[int, int] | No
     n_seen = visible.sum(axis=1)
     enough = n_seen >= ENOUGH
     one_place = (corners[:, 1] - corners[:, 0]).max(axis=1) < MIN_SIDE_PX
-    mistakes = {ONE_PLACE: (one_place, enough), ORIGIN: ((visible & (points == 0).all(axis=-1)).any(axis=1), any_seen)}
+    mistakes = {
+        ONE_PLACE: (one_place, enough),
+        ORIGIN: ((visible & (points == 0).all(axis=-1)).any(axis=1), any_seen),
+    }
     if size is not None:
         outside = visible & ((points < -0.5) | (points > np.array(size) - 0.5)).any(axis=-1)
         mistakes[OUTSIDE_IMAGE] = (outside.sum(axis=1) > MOST * n_seen, any_seen)
@@ -134,17 +158,26 @@ def check_keypoints(kp_2d: Array, bbox: Array | None, size: tuple[int, int] | No
 
 
 def _camera_problem(intrinsics: Array) -> bool:
-    return intrinsics.shape != (3, 3) or not np.isfinite(intrinsics).all() or np.linalg.matrix_rank(intrinsics) < 3
+    return (
+        intrinsics.shape != (3, 3)
+        or not np.isfinite(intrinsics).all()
+        or np.linalg.matrix_rank(intrinsics) < 3
+    )
 
 
 def _check_projection(
-    track: Track, joints: Array | None = None, trans: Array | None = None, mistake: str = MISPROJECTED
+    track: Track,
+    joints: Array | None = None,
+    trans: Array | None = None,
+    mistake: str = MISPROJECTED,
 ) -> Mistakes:
-    """Check whether 3D joints project near the 2D joints. Finds mixed-up or mirrored joints, wrong axes or intrinsics.
+    """Check whether 3D joints project near the 2D joints. Finds mixed-up or mirrored joints, wrong
+    axes or intrinsics.
 
     Args:
         joints: (T, 49, 4) m and confidence. None: the track's 3D joints.
-        trans: (T, 3) m. None: the best translation of each frame, by least squares on the camera rays.
+        trans: (T, 3) m. None: the best translation of each frame, by least squares on the camera
+            rays.
         mistake: Key of the result.
 
     Empty without intrinsics or 3D joints.
@@ -154,19 +187,36 @@ def _check_projection(
     if joints is None and track.kp_3d_eval is not None:
         joints = convert(with_ones(track.kp_3d_eval), source="common14", target="spin49")
     camera = track.intrinsics
-    if track.kp_2d is None or track.bbox is None or joints is None or camera is None or _camera_problem(camera):
+    if (
+        track.kp_2d is None
+        or track.bbox is None
+        or joints is None
+        or camera is None
+        or _camera_problem(camera)
+    ):
         return {}
-    points, keypoints = joints[..., :3].astype(np.float64), track.kp_2d.astype(np.float64)
-    used = (joints[..., 3] > 0) & (keypoints[..., 2] > 0) & np.isfinite(points).all(-1) & np.isfinite(keypoints).all(-1)
+    points = joints[..., :3].astype(np.float64)
+    keypoints = track.kp_2d.astype(np.float64)
+    used = (
+        (joints[..., 3] > 0)
+        & (keypoints[..., 2] > 0)
+        & np.isfinite(points).all(-1)
+        & np.isfinite(keypoints).all(-1)
+    )
     could = (used.sum(axis=1) >= ENOUGH) & (True if track.has_3d is None else track.has_3d)
-    points, keypoints, used = points[could], keypoints[could], used[could]
-    points[~used], keypoints[~used] = 0, 0
+    points = points[could]
+    keypoints = keypoints[could]
+    used = used[could]
+    points[~used] = 0
+    keypoints[~used] = 0
     keypoints[..., 2] = 1
     rays = keypoints @ np.linalg.inv(camera).T
     translation = _fit_translation(points, rays, used) if trans is None else trans[could, None]
     projected = (points + translation) @ camera.T.astype(np.float64)
     depth = np.where(projected[..., 2:] > 0, projected[..., 2:], np.nan)  # NaN behind the camera
-    away = np.nan_to_num(np.linalg.norm(projected[..., :2] / depth - keypoints[..., :2], axis=-1), nan=np.inf)
+    away = np.nan_to_num(
+        np.linalg.norm(projected[..., :2] / depth - keypoints[..., :2], axis=-1), nan=np.inf
+    )
     median = np.nanmedian(np.where(used, away, np.nan), axis=1)
     shows = np.zeros(len(could), np.bool_)
     shows[could] = median > FAR * track.bbox[could, 2]
@@ -174,26 +224,40 @@ def _check_projection(
 
 
 def _fit_translation(points: Array, rays: Array, used: Array) -> Array:
-    """Translation (n, 1, 3) m that moves points (n, 49, 3) m nearest to camera rays (n, 49, 3), by least squares."""
+    """Translation (n, 1, 3) m that moves points (n, 49, 3) m nearest to camera rays (n, 49, 3), by
+    least squares.
+    """
     x, y, _ = np.moveaxis(rays, -1, 0)
-    ones, zero = np.ones_like(x), np.zeros_like(x)
-    across = np.concatenate([np.stack([ones, zero, -x], -1), np.stack([zero, ones, -y], -1)], axis=1)  # (n, 2 * 49, 3)
-    residual = np.concatenate([x * points[..., 2] - points[..., 0], y * points[..., 2] - points[..., 1]], axis=1)
+    ones = np.ones_like(x)
+    zero = np.zeros_like(x)
+    # (n, 2 * 49, 3)
+    across = np.concatenate(
+        [np.stack([ones, zero, -x], -1), np.stack([zero, ones, -y], -1)], axis=1
+    )
+    residual = np.concatenate(
+        [x * points[..., 2] - points[..., 0], y * points[..., 2] - points[..., 1]], axis=1
+    )
     weight = np.tile(used, 2)[..., None]
-    return np.asarray((np.linalg.pinv(across * weight) @ (residual[..., None] * weight)).transpose(0, 2, 1))
+    return np.asarray(
+        (np.linalg.pinv(across * weight) @ (residual[..., None] * weight)).transpose(0, 2, 1)
+    )
 
 
 def _check_pose(track: Track, body: Body) -> Mistakes:
     """Check the posed body of a track whose `pose` and `betas` are known in every frame.
 
-    Compares its joints with the 3D joints after the best rotation about their mean. Compares its projection, moved by
-    `trans` (or the best translation if the track has no 3D joints), with the 2D joints.
+    Compares its joints with the 3D joints after the best rotation about their mean. Compares its
+    projection, moved by `trans` (or the best translation if the track has no 3D joints), with the
+    2D joints.
     """
     if track.pose is None or track.betas is None:
         return {}
     spin49, common14 = body.posed_joints(track.pose, track.betas)
-    posed, known = with_ones(spin49), replace(track, has_3d=None)
-    mistakes = {} if track.trans is None else _check_projection(known, posed, track.trans, MISPLACED)
+    posed = with_ones(spin49)
+    known = replace(track, has_3d=None)
+    mistakes = (
+        {} if track.trans is None else _check_projection(known, posed, track.trans, MISPLACED)
+    )
     joints = track.kp_3d
     if joints is None and track.kp_3d_eval is not None:
         joints = with_ones(track.kp_3d_eval)
@@ -211,24 +275,34 @@ def check_extrinsics(track: Track) -> Mistakes:
 
     Finds nothing if the camera looks straight ahead in a world whose y axis points up.
     """
-    extra, pose = track.extra, track.pose
+    extra = track.extra
+    pose = track.pose
     if pose is None or not {EXTRINSICS.name, UP.name} <= extra.keys():
         return {}
     from scipy.spatial.transform import Rotation  # takes 0.4 s
 
     camera = extra[EXTRINSICS.name][:, :3, :3].astype(np.float64)
-    could = np.asarray(np.isfinite(pose).all(axis=1) & (True if track.has_smpl is None else track.has_smpl))
+    could = np.asarray(
+        np.isfinite(pose).all(axis=1) & (True if track.has_smpl is None else track.has_smpl)
+    )
     spine = Rotation.from_rotvec(np.where(could[:, None], pose[:, :3], 0)).apply([0.0, 1.0, 0.0])
-    given, inverse = (np.einsum("tij,j,ti->t", axes, extra[UP.name], spine) for axes in (camera, camera.swapaxes(1, 2)))
+    given, inverse = (
+        np.einsum("tij,j,ti->t", axes, extra[UP.name], spine)
+        for axes in (camera, camera.swapaxes(1, 2))
+    )
     return {INVERTED: ((given < ASLANT) & (inverse > UPRIGHT), could)}
 
 
 def _sample_posed_frames(track: Track) -> Track | None:
-    """At most `POSED` evenly spaced frames of a track whose pose and betas are known; None if there are none."""
+    """At most `POSED` evenly spaced frames of a track whose pose and betas are known; None if there
+    are none.
+    """
     if track.pose is None or track.betas is None:
         return None
     finite = np.isfinite(track.pose).all(axis=1) & np.isfinite(track.betas).all(axis=1)
-    rows = np.flatnonzero(finite if track.has_smpl is None else finite & track.has_smpl.astype(np.bool_))
+    rows = np.flatnonzero(
+        finite if track.has_smpl is None else finite & track.has_smpl.astype(np.bool_)
+    )
     if not len(rows):
         return None
     rows = rows[np.unique(np.linspace(0, len(rows) - 1, POSED).astype(np.int64))]
@@ -243,7 +317,9 @@ def _label_body(dataset: Dataset, track: Track, body: Body) -> Body:
 
 
 def _fit_rotation(joints: Array, target: Array, used: Array) -> tuple[Array, Array]:
-    """Joints and target (T, J, 3) m, used (T, J) -> angle of the best rotation (T,) deg, mean residual (T,) m."""
+    """Joints and target (T, J, 3) m, used (T, J) -> angle of the best rotation (T,) deg, mean
+    residual (T,) m.
+    """
     weight = used[..., None] / np.maximum(used.sum(axis=1), 1)[:, None, None]
     target = np.where(used[..., None], target, 0).astype(np.float64)
     a, b = (points - (points * weight).sum(axis=1, keepdims=True) for points in (joints, target))
@@ -251,7 +327,9 @@ def _fit_rotation(joints: Array, target: Array, used: Array) -> tuple[Array, Arr
     vt[:, 2] *= np.linalg.det(u @ vt)[:, None]  # no mirror
     turn = u @ vt
     residual = (np.linalg.norm(a @ turn - b, axis=-1, keepdims=True) * weight).sum(axis=(1, 2))
-    return np.degrees(np.arccos(np.clip((np.trace(turn, axis1=1, axis2=2) - 1) / 2, -1, 1))), residual
+    return np.degrees(
+        np.arccos(np.clip((np.trace(turn, axis1=1, axis2=2) - 1) / 2, -1, 1))
+    ), residual
 
 
 def _image_size(track: Track) -> tuple[int, int] | None:

@@ -1,4 +1,6 @@
-"""Contract of streams, checked on random rows (docs/adding-a-stream.md).  [crops, labels -> features]"""
+"""Contract of streams, checked on random rows (docs/adding-a-stream.md).  [crops, labels ->
+features]
+"""
 
 from __future__ import annotations
 
@@ -37,20 +39,27 @@ class StreamContract:
 
     @pytest.fixture
     def another_process(self) -> bool:
-        """Whether to repeat the test in a second process, which must be able to import the module (default: yes)."""
+        """Whether to repeat the test in a second process, which must be able to import the module
+        (default: yes).
+        """
         return True
 
-    def test_stream_keeps_its_promises(self, stream: Stream, labels: Labels | None, another_process: bool) -> None:
+    def test_stream_keeps_its_promises(
+        self, stream: Stream, labels: Labels | None, another_process: bool
+    ) -> None:
         fail_if_any(stream_problems(stream, labels, another_process=another_process))
 
 
-def stream_problems(stream: Stream, labels: Labels | None = None, *, another_process: bool = True) -> list[str]:
+def stream_problems(
+    stream: Stream, labels: Labels | None = None, *, another_process: bool = True
+) -> list[str]:
     """List the promises that a stream breaks; empty if none. Computes it on the CPU.
 
     Args:
-        labels: Columns that the stream reads, each (9, ...) as stored: rows 0 to 3 of one track, 4 to 8 of another.
-            None: random values. Required for a dataset's extra columns.
-        another_process: Whether to repeat the computation in a second process, which imports the stream's module.
+        labels: Columns that the stream reads, each (9, ...) as stored: rows 0 to 3 of one track, 4
+            to 8 of another. None: random values. Required for a dataset's extra columns.
+        another_process: Whether to repeat the computation in a second process, which imports the
+            stream's module.
     """
     problems = list(_stream_declaration_problems(stream))
     if problems:
@@ -59,9 +68,15 @@ def stream_problems(stream: Stream, labels: Labels | None = None, *, another_pro
         sample = _Sample.build(stream, labels)
         compute = _load(stream, sample, 4)
         rows = compute(range(N))
-        problems = list(dict.fromkeys(problem for row in rows for problem in _row_problems(stream, row)))
+        problems = list(
+            dict.fromkeys(problem for row in rows for problem in _row_problems(stream, row))
+        )
         problems = problems or [*_repeat_problems(stream, sample, compute, rows)]
-        if another_process and not problems and not _same(rows, run_in_new_process(_load_and_compute, stream, sample)):
+        if (
+            another_process
+            and not problems
+            and not _same(rows, run_in_new_process(_load_and_compute, stream, sample))
+        ):
             problems.append("computes different numbers in another process")
     except Exception as error:  # third-party code can raise anything
         problems.append(f"fails: {type(error).__name__}: {error}")
@@ -96,7 +111,10 @@ def _crop_problems(stream: Stream, identity: dict[str, Any]) -> Iterator[str]:
     with_crop: Any = stream
     mirrored = replace(with_crop, crop=policy)
     if mirrored.policy != policy:
-        yield f"policy is {mirrored.policy} although the option crop is {policy}: copies would not be mirrored"
+        yield (
+            f"policy is {mirrored.policy} although the option crop is {policy}: copies would "
+            "not be mirrored"
+        )
     if mirrored.identity() == identity:
         yield "identity() is the same for another crop, such as a mirrored one"
 
@@ -105,19 +123,28 @@ def _crop_problems(stream: Stream, identity: dict[str, Any]) -> Iterator[str]:
 class _Sample:
     """Rows to compute, with the attributes of a split that `label_batch` reads."""
 
-    crops: NDArray[np.uint8]  # (N + 1, size, size, 3); row i has crop i + 1, and the row before it has crop i
+    # (N + 1, size, size, 3); row i has crop i + 1, and the row before it has crop i
+    crops: NDArray[np.uint8]
     labels: Labels
     runs: ClassVar[NDArray[np.int64]] = np.array([[0, 4], [4, N]])  # of consecutive frames
-    tracks: ClassVar[SimpleNamespace] = SimpleNamespace(fps=np.array([30.0, 25.0]), step=np.array([1, 1]))
+    tracks: ClassVar[SimpleNamespace] = SimpleNamespace(
+        fps=np.array([30.0, 25.0]), step=np.array([1, 1])
+    )
 
     @classmethod
     def build(cls, stream: Stream, labels: Labels | None) -> _Sample:
-        rng, policy = np.random.default_rng(0), stream.policy
+        rng = np.random.default_rng(0)
+        policy = stream.policy
         side = policy.size if stream.reads.crops else 1
-        scene = np.kron(rng.integers(0, 256, (side // 8 + 4, side // 8 + 4, 3), np.uint8), np.ones((8, 8, 1), np.uint8))
+        scene = np.kron(
+            rng.integers(0, 256, (side // 8 + 4, side // 8 + 4, 3), np.uint8),
+            np.ones((8, 8, 1), np.uint8),
+        )
         crops = np.stack([scene[i : i + side, 2 * i : 2 * i + side] for i in range(N + 1)])
         columns = [name for name in stream.reads.labels if name != ROW_RATE]
-        random_labels = {name: _random_column(name, rng) for name in columns if not labels or name not in labels}
+        random_labels = {
+            name: _random_column(name, rng) for name in columns if not labels or name not in labels
+        }
         return cls(crops, {**random_labels, **(labels or {})})
 
     def track_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -137,7 +164,9 @@ def _random_column(name: str, rng: np.random.Generator) -> NDArray[Any]:
     if name == "crop_scale":
         return np.full(N, 1.3)
     if name not in COLUMNS:
-        raise ValueError(f"column {name} is not part of every cache: pass its rows, labels={{{name!r}: ...}}")
+        raise ValueError(
+            f"column {name} is not part of every cache: pass its rows, labels={{{name!r}: ...}}"
+        )
     column = COLUMNS[name]
     if name == "frame_index":
         return np.arange(N)
@@ -154,9 +183,11 @@ def _random_column(name: str, rng: np.random.Generator) -> NDArray[Any]:
 
 
 def _load(stream: Stream, sample: Any, batch_size: int, fill: float | None = None) -> Compute:
-    """Return a function that computes rows of the sample in batches. `fill` replaces labels of rows that do not exist.
+    """Return a function that computes rows of the sample in batches. `fill` replaces labels of rows
+    that do not exist.
 
-    Raises TypeError for a result of the wrong type and ValueError for changed inputs, as the returned function does.
+    Raises TypeError for a result of the wrong type and ValueError for changed inputs, as the
+    returned function does.
     """
     machine = Machine("cpu", batch_size, 1)
     computer: Any = stream.load(machine, None)
@@ -165,7 +196,10 @@ def _load(stream: Stream, sample: Any, batch_size: int, fill: float | None = Non
         raise TypeError("its provenance has no stand_in, true or false")
 
     def require_unchanged(before: Labels, labels: Labels) -> None:
-        _require(all(np.array_equal(before[name], labels[name], equal_nan=True) for name in before), "its labels")
+        _require(
+            all(np.array_equal(before[name], labels[name], equal_nan=True) for name in before),
+            "its labels",
+        )
 
     def compute_from_labels(rows: Sequence[int]) -> Rows:
         labels = dict(label_batch(sample, np.array(rows), stream.reads))
@@ -176,7 +210,10 @@ def _load(stream: Stream, sample: Any, batch_size: int, fill: float | None = Non
         computed, known = computer(labels)
         require_unchanged(before, labels)
         if np.shape(known) != (len(rows),) or np.asarray(known).dtype != np.bool_:
-            raise TypeError(f"flags are {np.shape(known)} {np.asarray(known).dtype}: expected {(len(rows),)} bool")
+            raise TypeError(
+                f"flags are {np.shape(known)} {np.asarray(known).dtype}: expected "
+                f"{(len(rows),)} bool"
+            )
         return [computed] if np.shape(computed) != (len(rows), stream.dim) else list(computed)
 
     def compute_from_crops(rows: Sequence[int]) -> Rows:
@@ -191,14 +228,19 @@ def _load(stream: Stream, sample: Any, batch_size: int, fill: float | None = Non
         computer.release()
         require_unchanged(labels_before, labels)
         _require(np.array_equal(before, memory), "its crops")
-        return [computed] if np.shape(computed) != (size, stream.dim) else list(computed)[: len(rows)]
+        return (
+            [computed] if np.shape(computed) != (size, stream.dim) else list(computed)[: len(rows)]
+        )
 
     def compute_each(rows: Sequence[int]) -> Rows:
-        n, results = stream.reads.crops, []
+        n = stream.reads.crops
+        results = []
         labels = label_batch(sample, np.array(rows), stream.reads)
         for i, row in enumerate(rows):
             crops = [crop.copy() for crop in sample.crops[row + 2 - n : row + 2]]
-            results.append(stream.computed(crops, {name: values[i].copy() for name, values in labels.items()}))
+            results.append(
+                stream.computed(crops, {name: values[i].copy() for name, values in labels.items()})
+            )
             _require(np.array_equal(crops, sample.crops[row + 2 - n : row + 2]), "its crops")
         return results
 
@@ -206,7 +248,9 @@ def _load(stream: Stream, sample: Any, batch_size: int, fill: float | None = Non
         return compute_each
     compute = compute_from_crops if stream.reads.crops else compute_from_labels
     size = computer.batch_size if stream.reads.crops else batch_size
-    return lambda rows: [row for start in range(0, len(rows), size) for row in compute(rows[start : start + size])]
+    return lambda rows: [
+        row for start in range(0, len(rows), size) for row in compute(rows[start : start + size])
+    ]
 
 
 def _require(unchanged: bool, what: str) -> None:
@@ -219,16 +263,26 @@ def _row_problems(stream: Stream, row: Any) -> Iterator[str]:
     if row is None:
         return
     if np.shape(row) != (stream.dim,):
-        yield f"returns the shape {np.shape(row)} for a row: expected {(stream.dim,)}, as dim declares"
+        yield (
+            f"returns the shape {np.shape(row)} for a row: expected {(stream.dim,)}, as dim "
+            "declares"
+        )
     elif np.asarray(row).dtype.kind != "f":
-        yield f"returns {np.asarray(row).dtype}: expected floats, which are rounded to {stream.dtype}"
+        yield (
+            f"returns {np.asarray(row).dtype}: expected floats, which are rounded to {stream.dtype}"
+        )
     elif not np.isfinite(row).all():
-        yield "returns numbers that are not finite: for unknown rows, return None or clear the row's flag"
+        yield (
+            "returns numbers that are not finite: for unknown rows, return None or clear the "
+            "row's flag"
+        )
     elif np.abs(row).max(initial=0) > np.finfo(stream.dtype).max:
         yield f"returns numbers that are too large for {stream.dtype}"
 
 
-def _repeat_problems(stream: Stream, sample: _Sample, compute: Compute, rows: Rows) -> Iterator[str]:
+def _repeat_problems(
+    stream: Stream, sample: _Sample, compute: Compute, rows: Rows
+) -> Iterator[str]:
     """Check that a row's result depends only on its crops and labels."""
     if not _same(rows, compute(range(N))):
         yield "computes different numbers the second time"

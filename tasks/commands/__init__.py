@@ -1,1 +1,3 @@
-"""The commands of `python -m tasks`: a file each, with `options(parser)` and `run(args) -> exit code`."""
+"""The commands of `python -m tasks`: a file each, with `options(parser)` and `run(args) -> exit
+code`.
+"""

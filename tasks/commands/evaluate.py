@@ -30,18 +30,36 @@ NOTE: Final = "published figures are beside their protocol; hmmr averages over v
 def _options(sub: argparse.ArgumentParser) -> None:
     model_options(sub)
     splits = sub.add_argument_group("data")
-    splits.add_argument("--cache", type=ROOT, help="Folder or URL of the cache (default: [paths] cache)")
-    names = "Split, such as 3dpw/test (repeatable; default: the evaluation splits of the model's settings)"
+    splits.add_argument(
+        "--cache", type=ROOT, help="Folder or URL of the cache (default: [paths] cache)"
+    )
+    names = (
+        "Split, such as 3dpw/test (repeatable; default: the evaluation splits of the "
+        "model's settings)"
+    )
     splits.add_argument("--split", action="append", default=[], metavar="NAME", help=names)
-    splits.add_argument("--stream", help="Feature stream (default: the model's, else the first of [features] streams)")
+    splits.add_argument(
+        "--stream",
+        help="Feature stream (default: the model's, else the first of [features] streams)",
+    )
     names = "Protocol, such as default, published or hmmr (repeatable; default: all for the split)"
     splits.add_argument("--protocol", action="append", metavar="NAME", help=names)
     length = "Frames per window; 0: whole tracks (default: the model's)"
     splits.add_argument("--seqlen", type=whole(0), metavar="N", help=length)
     splits.add_argument(
-        "--smooth", type=positive, default=0.0, metavar="SIGMA", help="Smooth over time (default: 0 frames)"
+        "--smooth",
+        type=positive,
+        default=0.0,
+        metavar="SIGMA",
+        help="Smooth over time (default: 0 frames)",
     )
-    splits.add_argument("--batch-size", type=whole(1), default=16, metavar="N", help="Windows per batch (default: 16)")
+    splits.add_argument(
+        "--batch-size",
+        type=whole(1),
+        default=16,
+        metavar="N",
+        help="Windows per batch (default: 16)",
+    )
     files = "Folder for metrics.json, results.csv, results by track and worst windows"
     sub.add_argument("--out", type=PATH, metavar="DIR", help=files)
     json_option(sub, ": the content of metrics.json")
@@ -52,8 +70,14 @@ def model_options(sub: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     model = sub.add_argument_group("model")
     file = "best.pt of a run, or a published file of VIBE, SPIN or HMR2.0"
     model.add_argument("--checkpoint", type=PATH, required=True, metavar="FILE", help=file)
-    model.add_argument("--body", type=PATH, metavar="DIR", help="Folder of SMPL's files (default: [paths] body)")
-    model.add_argument("--device", default="auto", help="Device: auto (a GPU if there is one), cpu, cuda, cuda:1, ...")
+    model.add_argument(
+        "--body", type=PATH, metavar="DIR", help="Folder of SMPL's files (default: [paths] body)"
+    )
+    model.add_argument(
+        "--device",
+        default="auto",
+        help="Device: auto (a GPU if there is one), cpu, cuda, cuda:1, ...",
+    )
     return model
 
 
@@ -83,9 +107,13 @@ def _run(args: argparse.Namespace) -> int:
         if records:
             splits[name] = split
         else:
-            console.err.print(f"{console.DOUBT} {plain(name)} is skipped: {plain('; '.join(reasons.values()))}")
+            console.err.print(
+                f"{console.DOUBT} {plain(name)} is skipped: {plain('; '.join(reasons.values()))}"
+            )
     if not splits:
-        raise PipelineError(f"expected a split that {', '.join(named or ())} can evaluate, found none. Name others.")
+        raise PipelineError(
+            f"expected a split that {', '.join(named or ())} can evaluate, found none. Name others."
+        )
     out: Path | None = args.out
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
@@ -99,7 +127,11 @@ def _run(args: argparse.Namespace) -> int:
             seqlen=model.config.seqlen if args.seqlen is None else args.seqlen,
             tracks=model.config.tracks,
             batch_size=args.batch_size,
-            training={name: opened[name] for name in model.config.part("datasets_3d") if name in opened.splits},
+            training={
+                name: opened[name]
+                for name in model.config.part("datasets_3d")
+                if name in opened.splits
+            },
             smooth=args.smooth,
             folder=out,
             stand_in=any(model.check_split(split, stream) for split in splits.values()),
@@ -107,13 +139,18 @@ def _run(args: argparse.Namespace) -> int:
         )
     for name, split in splits.items():
         if not {"kp_3d", "kp_3d_eval"} & {*split.columns}:
-            without = "has no 3D joints (converted without a body?): errors of joints in mm are missing"
+            without = (
+                "has no 3D joints (converted without a body?): errors of joints in mm are missing"
+            )
             console.err.print(f"{console.DOUBT} {plain(name)} {without}")
     stand_in = any(metrics["stand_in"] for metrics in by_split.values())
     metrics = {"stand_in": stand_in, "checkpoint": model.about, **by_split}
     if out is not None:
         runs.write_json(out / runs.METRICS, metrics)
-        runs.write_text(out / evaluation.RESULTS, evaluation.as_csv(evaluation.result_rows(metrics, title=model.title)))
+        runs.write_text(
+            out / evaluation.RESULTS,
+            evaluation.as_csv(evaluation.result_rows(metrics, title=model.title)),
+        )
     if args.json:
         console.show_json(metrics)
         return 0
@@ -131,23 +168,30 @@ def _body_setting() -> Path | None:
     """[paths] body. Raises ConfigError, which names the option without a luigi.cfg."""
     if not settings_file().exists():
         file = settings_file().resolve()
-        raise ConfigError(f"{file}: there is no such file. Name --body DIR, or run from the project's folder.")
+        raise ConfigError(
+            f"{file}: there is no such file. Name --body DIR, or run from the project's folder."
+        )
     return settings().paths.body
 
 
-def chosen_splits(trained: Trained, opened: cache.FeatureCache, named: Sequence[str], stream: str) -> dict[str, Split]:
+def chosen_splits(
+    trained: Trained, opened: cache.FeatureCache, named: Sequence[str], stream: str
+) -> dict[str, Split]:
     """The named splits, else the evaluation splits of the model's settings.
 
-    Raises PipelineError for missing splits or streams, DataError for features of another size or network, StandInMixed
-    if model and splits are partly demo data.
+    Raises PipelineError for missing splits or streams, DataError for features of another size or
+    network, StandInMixed if model and splits are partly demo data.
     """
     names = tuple(named) or trained.config.evaluation
     chosen = names if named else tuple(name for name in names if name in opened.splits)
-    absent = [name for name in chosen if name not in opened.splits or stream not in opened[name].streams]
+    absent = [
+        name for name in chosen if name not in opened.splits or stream not in opened[name].streams
+    ]
     if absent or not chosen:
         raise PipelineError(
-            f"{opened.root}: expected {', '.join(absent or names)} with the stream {stream!r}, found splits "
-            f"{', '.join(opened.splits) or 'none'}. Convert and extract them, or use --split and --stream."
+            f"{opened.root}: expected {', '.join(absent or names)} with the stream {stream!r}, "
+            f"found splits {', '.join(opened.splits) or 'none'}. Convert and extract them, or "
+            "use --split and --stream."
         )
     splits = {name: opened[name] for name in chosen}
     runs.require_one_kind(splits, the_checkpoint=trained.stand_in)

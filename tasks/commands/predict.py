@@ -32,40 +32,73 @@ if TYPE_CHECKING:
 
 def _options(sub: argparse.ArgumentParser) -> None:
     """Add the options."""
-    sub.add_argument("named", metavar="CLIPS", help="A clip, a folder of clips, or DATASET/SPLIT of the cache")
-    sub.add_argument("--cache", type=ROOT, required=True, metavar="DIR", help="Cache of tracks and features")
     sub.add_argument(
-        "--detector", help=f"Detector for clips without keypoints: {', '.join(detectors.names())}, or none"
+        "named", metavar="CLIPS", help="A clip, a folder of clips, or DATASET/SPLIT of the cache"
+    )
+    sub.add_argument(
+        "--cache", type=ROOT, required=True, metavar="DIR", help="Cache of tracks and features"
+    )
+    sub.add_argument(
+        "--detector",
+        help=f"Detector for clips without keypoints: {', '.join(detectors.names())}, or none",
     )
     every_option(sub)
-    sub.add_argument("--tracks", default="*", metavar="PATTERN", help="Names of tracks to predict (default: all)")
+    sub.add_argument(
+        "--tracks", default="*", metavar="PATTERN", help="Names of tracks to predict (default: all)"
+    )
     model = model_options(sub)
-    model.add_argument("--weights", help="Weights of the feature network, such as spin:FILE (default: from luigi.cfg)")
-    model.add_argument("--pose-embedding", type=PATH, metavar="FILE", help="best.pt of TrainPrVIPE, if it has moved")
-    model.add_argument("--stream", help="Feature stream of a split (default: the model's)")
-    model.add_argument("--refine", action="store_true", help="Fit the bodies to the tracks' 2D joints (L-BFGS)")
     model.add_argument(
-        "--smooth", type=positive, default=0.0, metavar="SIGMA", help="Smooth bodies over time (default: 0 frames)"
+        "--weights",
+        help="Weights of the feature network, such as spin:FILE (default: from luigi.cfg)",
+    )
+    model.add_argument(
+        "--pose-embedding",
+        type=PATH,
+        metavar="FILE",
+        help="best.pt of TrainPrVIPE, if it has moved",
+    )
+    model.add_argument("--stream", help="Feature stream of a split (default: the model's)")
+    model.add_argument(
+        "--refine", action="store_true", help="Fit the bodies to the tracks' 2D joints (L-BFGS)"
+    )
+    model.add_argument(
+        "--smooth",
+        type=positive,
+        default=0.0,
+        metavar="SIGMA",
+        help="Smooth bodies over time (default: 0 frames)",
     )
     outputs = sub.add_argument_group("output")
-    outputs.add_argument("--out", type=PATH, metavar="DIR", help="Output folder (default: NAME-bodies)")
+    outputs.add_argument(
+        "--out", type=PATH, metavar="DIR", help="Output folder (default: NAME-bodies)"
+    )
     outputs.add_argument(
         "--overlay",
         action=argparse.BooleanOptionalAction,
         help="Draw videos of the bodies over the frames (default: for clips only)",
     )
-    outputs.add_argument("--export", action="store_true", help="Also write motion files for SMPL's Blender add-ons")
+    outputs.add_argument(
+        "--export", action="store_true", help="Also write motion files for SMPL's Blender add-ons"
+    )
     json_option(sub, ": predictions.json, and the folder")
 
 
 def _run(args: argparse.Namespace) -> int:
-    """Prepare clips, then predict their bodies; with --json, print predictions.json. Returns 1 if a video failed."""
-    name = Path(args.named).resolve().stem if Path(args.named).exists() else args.named.replace("/", "-")
+    """Prepare clips, then predict their bodies; with --json, print predictions.json. Returns 1 if a
+    video failed.
+    """
+    name = (
+        Path(args.named).resolve().stem
+        if Path(args.named).exists()
+        else args.named.replace("/", "-")
+    )
     out = args.out or Path(f"{name}-bodies")
     with console.aside(args.json):
         summaries, problems = _predict(args, out)
     if args.json:
-        console.show_json({"out": str(out), **(summaries[0] if len(summaries) == 1 else {"splits": summaries})})
+        console.show_json(
+            {"out": str(out), **(summaries[0] if len(summaries) == 1 else {"splits": summaries})}
+        )
     return 1 if problems else 0
 
 
@@ -80,7 +113,9 @@ def _predict(args: argparse.Namespace, out: Path) -> tuple[list[dict[str, Any]],
 
     loaded = sections.load(settings_file(), tolerant=True, optional=True)
     if (body := args.body or loaded.value("paths.body")) is None:
-        raise ConfigError(f"{settings_file().resolve()}: file not found. Name the body model's folder: --body DIR")
+        raise ConfigError(
+            f"{settings_file().resolve()}: file not found. Name the body model's folder: --body DIR"
+        )
     raw = jobs.folder_of(named, args.cache, out) if named.exists() else None
     model = load_trained(args.checkpoint, body, args.device)
     if raw is None:
@@ -91,10 +126,17 @@ def _predict(args: argparse.Namespace, out: Path) -> tuple[list[dict[str, Any]],
     streams = jobs.streams_of(model, loaded, raw, args.weights, args.pose_embedding)
     n_left_out = prepare.Preparation.resolve(_preparing(args, raw, loaded), streams).run()
     found = [f"{OwnVideos.name}/{split}" for split in OwnVideos.splits]
-    splits = [name for name in found if (split := committed_split(args.cache, name)) is not None and len(split.tracks)]
+    splits = [
+        name
+        for name in found
+        if (split := committed_split(args.cache, name)) is not None and len(split.tracks)
+    ]
     if not splits:
         fewest = loaded.dataset(OwnVideos.name).parameters()["min_frames"]
-        do = f"Tracks of fewer than {fewest} frames are dropped; --set videos.min_frames=5 keeps more."
+        do = (
+            f"Tracks of fewer than {fewest} frames are dropped; --set videos.min_frames=5 "
+            "keeps more."
+        )
         raise PipelineError(f"{args.named}: no clip has a track to predict (see above). {do}")
     if named.is_file() and args.tracks == "*":
         args.tracks = f"{glob.escape(named.name)}/*"
@@ -115,7 +157,9 @@ def _predict(args: argparse.Namespace, out: Path) -> tuple[list[dict[str, Any]],
     return summaries, n_left_out
 
 
-def _preparing(args: argparse.Namespace, raw: Path, loaded: sections.Settings) -> argparse.Namespace:
+def _preparing(
+    args: argparse.Namespace, raw: Path, loaded: sections.Settings
+) -> argparse.Namespace:
     """Arguments of `python -m pipeline prepare videos` for these clips."""
     given = {
         "dataset": OwnVideos.name,
@@ -130,8 +174,12 @@ def _preparing(args: argparse.Namespace, raw: Path, loaded: sections.Settings) -
     return argparse.Namespace(**prepare.DEFAULTS | given)
 
 
-def _write(args: argparse.Namespace, job: PredictionJob, *, overlay: bool) -> tuple[dict[str, Any], int]:
-    """Predict a split. Returns the content of predictions.json, and the number of videos that could not be drawn."""
+def _write(
+    args: argparse.Namespace, job: PredictionJob, *, overlay: bool
+) -> tuple[dict[str, Any], int]:
+    """Predict a split. Returns the content of predictions.json, and the number of videos that could
+    not be drawn.
+    """
     from vibe_model.prediction import videos
 
     job.out.mkdir(parents=True, exist_ok=True)
@@ -139,7 +187,11 @@ def _write(args: argparse.Namespace, job: PredictionJob, *, overlay: bool) -> tu
     job = replace(job, overlay=overlay, **options)
     with bar(f"  {console.line('predict', job.name, '')}", console.out, unit="frame") as progress:
         predicted = videos.predict_videos(job, progress)
-    say("predict", job.name, f"{count(predicted.tracks, 'track')}, {count(predicted.bodies, 'body-frame')}")
+    say(
+        "predict",
+        job.name,
+        f"{count(predicted.tracks, 'track')}, {count(predicted.bodies, 'body-frame')}",
+    )
     if args.refine:
         say("refine", job.name, _refined(predicted.errors))
     if overlay and predicted.frames:
@@ -152,7 +204,9 @@ def _write(args: argparse.Namespace, job: PredictionJob, *, overlay: bool) -> tu
 
 
 def _refined(errors: Sequence[tuple[float, float]]) -> str:
-    """Line about the refinement. errors: px of each track before and after; NaN without 2D joints."""
+    """Line about the refinement. errors: px of each track before and after; NaN without 2D
+    joints.
+    """
     better = [pair for pair in errors if pair[1] < pair[0]]
     text = f"{len(better)} of {count(len(errors), 'track')}"
     if better:

@@ -1,4 +1,6 @@
-"""`python -m tasks train`: the Luigi task `Train` by itself, or in several processes of torch's launcher."""
+"""`python -m tasks train`: the Luigi task `Train` by itself, or in several processes of torch's
+launcher.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +24,14 @@ from vibe_model.sections import model_settings, not_small, without_depth
 
 
 def _options(sub: argparse.ArgumentParser) -> None:
-    names, first = ", ".join(models.names()), models.names()[0]
-    sub.add_argument("--model", type=_model, default=first, metavar="NAME", help=f"{names} (default: {first})")
-    variants = "; ".join(f"{model.section}: {', '.join(model.variants)}" for model in models.every())
+    names = ", ".join(models.names())
+    first = models.names()[0]
+    sub.add_argument(
+        "--model", type=_model, default=first, metavar="NAME", help=f"{names} (default: {first})"
+    )
+    variants = "; ".join(
+        f"{model.section}: {', '.join(model.variants)}" for model in models.every()
+    )
     help_ = f"Variant of the model, or several joined by + (default: luigi.cfg's). {variants}"
     sub.add_argument("--variant", default="", metavar="NAME", help=help_)
     sub.add_argument("--seed", type=int, default=-1, help="Seed (default: luigi.cfg's)")
@@ -39,7 +46,8 @@ def _model(name: str) -> str:
 def _run(args: argparse.Namespace) -> int:
     from vibe_model import training
 
-    model, leads = models.find(args.model), os.environ.get("RANK", "0") == "0"
+    model = models.find(args.model)
+    leads = os.environ.get("RANK", "0") == "0"
     config = model_config(model, args.variant, args.seed)
     if leads and (note := not_small(settings(), model)):
         warn(note)
@@ -49,13 +57,18 @@ def _run(args: argparse.Namespace) -> int:
         for stream in config.streams.get(name, ()):
             if rows := missing_rows(split, stream).rows:
                 do = text.command("extract", name, "--stream", stream, "--cache", str(config.cache))
-                warn(f"{name}: {text.count(rows, 'row')} not extracted yet, and so not trained on: {do}")
+                warn(
+                    f"{name}: {text.count(rows, 'row')} not extracted yet, and so not trained "
+                    f"on: {do}"
+                )
     if "RANK" in os.environ:
         end_with_parent()  # else processes survive a killed launcher
     other_seed = config.seed != model_settings(settings(), model, args.variant).seed
     title = f"{model.title}, {config.name}" + (f", seed {config.seed}" if other_seed else "")
     with bar("train", console.err, unit="step", quiet=not leads) as progress:
-        folder = training.run(config, progress=progress_callback(progress, title) if leads else None)
+        folder = training.run(
+            config, progress=progress_callback(progress, title) if leads else None
+        )
     if leads:
         fact("run", text.from_here(folder))
     return 0

@@ -1,4 +1,6 @@
-"""Uses pipeline.show. The page about data, training and results.  raw -> ... -> evaluation -> [report]
+"""Uses pipeline.show. The page about data, training and results.  raw -> ... -> evaluation ->
+[report]
 
-`assembly` reads everything and writes one HTML file with `page`; the other modules make its sections.
+`assembly` reads everything and writes one HTML file with `page`; the other modules make its
+sections.
 """

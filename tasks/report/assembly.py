@@ -58,11 +58,16 @@ class ReportContent:
     training: bool = True
 
     def fingerprint(self) -> str:
-        """16 hex digits over the page's sources: commits of the cache, sizes and times of the runs' files."""
+        """16 hex digits over the page's sources: commits of the cache, sizes and times of the runs'
+        files.
+        """
         raw = self.raw.iterdir() if self.raw is not None and self.raw.is_dir() else ()
         state: dict[str, Any] = {"version": VERSION, "software": _software(), "notes": self.notes}
         state |= {"stream": self.stream, "training": self.training}
-        state |= {"raw": sorted(path.name for path in raw), "other runs": sorted(p.name for p in self.other_runs())}
+        state |= {
+            "raw": sorted(path.name for path in raw),
+            "other runs": sorted(p.name for p in self.other_runs()),
+        }
         try:
             opened = cache.open(self.root)
             state["splits"] = {name: _commits(opened, name) for name in opened.splits}
@@ -84,24 +89,31 @@ class ReportContent:
 
 
 def write_report(content: ReportContent, out: Path, progress: Progress = silent) -> tuple[str, str]:
-    """Write the page, and its table of results as a .csv file beside it. The page reports unreadable sources.
+    """Write the page, and its table of results as a .csv file beside it. The page reports
+    unreadable sources.
 
-    Returns the page's size, such as "8 sections, 4.1 MB", and `OpenedCache.mark`. Raises PipelineError if another file
-    has the table's name.
+    Returns the page's size, such as "8 sections, 4.1 MB", and `OpenedCache.mark`. Raises
+    PipelineError if another file has the table's name.
     """
     table = out.with_suffix(".csv")
     if content.training and table.exists() and not recorded_fingerprint(out):
         raise PipelineError(
-            f"{table}: expected no file, or an earlier report's table of results; found another one, which is not "
-            "replaced. Move it, or name another page: --out FILE"
+            f"{table}: expected no file, or an earlier report's table of results; found "
+            "another one, which is not replaced. Move it, or name another page: --out FILE"
         )
     fingerprint = content.fingerprint()  # first, so that later changes make the page out of date
     progress(0, 3, "training")
     opened = open_splits(content.root)
     shown = [read_run(folder, name) for name, folder in content.runs]
-    of_ablation, sections = list[TrainingRun](), list[PageSection]()
+    of_ablation = list[TrainingRun]()
+    sections = list[PageSection]()
     made = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
-    facts = {"Made": made, "Software": _software(), "Cache": str(content.root), "Runs": str(content.runs_folder)}
+    facts = {
+        "Made": made,
+        "Software": _software(),
+        "Cache": str(content.root),
+        "Runs": str(content.runs_folder),
+    }
     if content.training:
         ablation, problems = _read_ablation(content.runs_folder) if content.ablation else ({}, [])
         of_ablation = [read_run(folder, name) for name, folder in _ablation_runs(ablation, content)]
@@ -126,12 +138,16 @@ def write_report(content: ReportContent, out: Path, progress: Progress = silent)
     mark = opened.mark or (DEMO if any(run.stand_in for run in shown) else "")
     first = summary(opened, shown, stream=content.stream, trains=content.training)
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_page(out, sections, title=TITLE, mark=mark, facts=facts, summary=first, fingerprint=fingerprint)
+    write_page(
+        out, sections, title=TITLE, mark=mark, facts=facts, summary=first, fingerprint=fingerprint
+    )
     progress(3, 3, "")
     return f"{count(len(sections), 'section')}, {out.stat().st_size / 1e6:.1f} MB", mark
 
 
-def summary(opened: OpenedCache, shown: Sequence[TrainingRun], *, stream: str, trains: bool = True) -> dict[str, Any]:
+def summary(
+    opened: OpenedCache, shown: Sequence[TrainingRun], *, stream: str, trains: bool = True
+) -> dict[str, Any]:
     """Data of the page's first lines: demo parts, problems, and a line about the content.
 
     stream: The feature stream. trains: Whether the page covers training.
@@ -142,19 +158,27 @@ def summary(opened: OpenedCache, shown: Sequence[TrainingRun], *, stream: str, t
     problems = [
         *opened.problems,
         *([f"{count(n_rejected, 'video')} rejected (Dropped data)"] if n_rejected else []),
-        *([f"{count(wrong, 'person-frame')} dropped because of errors (Dropped data)"] if wrong else []),
+        *(
+            [f"{count(wrong, 'person-frame')} dropped because of errors (Dropped data)"]
+            if wrong
+            else []
+        ),
         *(f"{run.name}: {text}" for run in shown for text in run.problems),
     ]
     texts = [
         f"{count(len(opened.splits), 'split')} of {count(len(opened.datasets), 'dataset')}",
         f"{count(opened.n_rows, 'row')} (one person in one frame each)",
         *([] if wrong or n_rejected else ["no row dropped because of errors"]),
-        f"features {stream} " + (f"with {count(missing, 'row')} missing" if missing else "complete"),
+        f"features {stream} "
+        + (f"with {count(missing, 'row')} missing" if missing else "complete"),
     ]
     if trains:
         for run in shown:
             best = run.metrics.get("best") or {}
-            texts.append(f"{run.name}: {run.state}" + (f", best epoch {best['epoch'] + 1}" if "epoch" in best else ""))
+            texts.append(
+                f"{run.name}: {run.state}"
+                + (f", best epoch {best['epoch'] + 1}" if "epoch" in best else "")
+            )
         texts += [] if shown else ["no training run to show"]
     line = f"{'' if problems else '✓ '}{'; '.join(texts)}."
     return {"line": line, "problems": problems, "demo_parts": _demo_parts(opened, shown)}
@@ -163,19 +187,29 @@ def summary(opened: OpenedCache, shown: Sequence[TrainingRun], *, stream: str, t
 def _demo_parts(opened: OpenedCache, shown: Sequence[TrainingRun]) -> str:
     """A sentence about which of data, body and network are not real."""
     demo = [split for split in opened.splits if is_demo(split)]
-    untrained = {name for split in opened.splits for name in split.streams if is_untrained(split, name)}
+    untrained = {
+        name for split in opened.splits for name in split.streams if is_untrained(split, name)
+    }
     parts = []
     if demo:
-        which = "all splits" if len(demo) == len(opened.splits) else f"{len(demo)} of {len(opened.splits)} splits"
+        which = (
+            "all splits"
+            if len(demo) == len(opened.splits)
+            else f"{len(demo)} of {len(opened.splits)} splits"
+        )
         parts.append(f"The data of {which} are synthetic, in the datasets' layouts")
         body = any((split.manifest.get("reader") or {}).get("body") for split in demo)
         if body:
             parts.append("the body model is procedural, not SMPL")
     if untrained:
         streams = ", ".join(sorted(untrained))
-        parts.append(f"{'the' if demo else 'The'} network of the features {streams} has random weights")
+        parts.append(
+            f"{'the' if demo else 'The'} network of the features {streams} has random weights"
+        )
     if not parts and any(run.stand_in for run in shown):
-        parts.append(f"Trained on demo data: {', '.join(run.name for run in shown if run.stand_in)}")
+        parts.append(
+            f"Trained on demo data: {', '.join(run.name for run in shown if run.stand_in)}"
+        )
     return f"{'; '.join(parts)}." if parts else ""
 
 
@@ -186,7 +220,11 @@ def _software() -> str:
 
 def recorded_fingerprint(page: Path) -> str:
     """The fingerprint that a page records; "" if there is no such page."""
-    marks = _RECORDED.findall(page.read_text(encoding="utf-8", errors="replace")) if page.is_file() else []
+    marks = (
+        _RECORDED.findall(page.read_text(encoding="utf-8", errors="replace"))
+        if page.is_file()
+        else []
+    )
     return str(marks[-1]) if marks else ""
 
 
@@ -205,7 +243,8 @@ def _ablation_runs(ablation: dict[str, Any], content: ReportContent) -> list[tup
     return [
         (f"{variant}, {folder.name}" if len(names) > 1 else variant, folder)
         for variant, names in ablation.get("runs", {}).items()
-        for folder in (content.runs_folder / Path(name).name for name in names)  # .name: stay in the runs' folder
+        # .name: stay in the runs' folder
+        for folder in (content.runs_folder / Path(name).name for name in names)
         if folder.is_dir() and folder not in shown
     ]
 
@@ -216,11 +255,17 @@ def _not_shown(content: ReportContent, shown: set[Path]) -> list[str]:
     if not hidden:
         return []
     names = ", ".join(folder.name for folder in hidden[:5]) + (", ..." if len(hidden) > 5 else "")
-    of_models = {str(read_json(folder / runs.CONFIG, [], "").get("of_model", "vibe")) for folder in hidden}
+    of_models = {
+        str(read_json(folder / runs.CONFIG, [], "").get("of_model", "vibe")) for folder in hidden
+    }
     return [
-        f"{count(len(hidden), 'run')} with other settings not shown: {names}. To show one: python -m tasks report "
-        f"--run {from_here(hidden[0])} (repeatable).",
-        *(f"Among them are some of {text}." for name in sorted(of_models) if (text := models.not_installed(name))),
+        f"{count(len(hidden), 'run')} with other settings not shown: {names}. To show one: "
+        f"python -m tasks report --run {from_here(hidden[0])} (repeatable).",
+        *(
+            f"Among them are some of {text}."
+            for name in sorted(of_models)
+            if (text := models.not_installed(name))
+        ),
     ]
 
 

@@ -1,7 +1,8 @@
-"""The models' bodies in the same frames, one below the other.  evaluation -> report: [bodies] -> page
+"""The models' bodies in the same frames, one below the other.  evaluation -> report: [bodies] ->
+page
 
-Drawn from the predictions that evaluation wrote, without running a network. Shows the worst window of each run, and one
-window of the first run's median track.
+Drawn from the predictions that evaluation wrote, without running a network. Shows the worst window
+of each run, and one window of the first run's median track.
 """
 
 from __future__ import annotations
@@ -62,7 +63,9 @@ class _PredictedTrack:
 
     @classmethod
     def read(cls, run: TrainingRun, window: _TrackWindow) -> _PredictedTrack | None:
-        """Read the run's predictions for this track; None if there are none. Raises OSError, ValueError, KeyError."""
+        """Read the run's predictions for this track; None if there are none. Raises OSError,
+        ValueError, KeyError.
+        """
         rows = (row for row in run.tracks_of(window.split) if row.get("track") == window.track)
         name = next((str(row["predictions"]) for row in rows if "predictions" in row), "")
         file = (run.folder / name).resolve()
@@ -72,7 +75,9 @@ class _PredictedTrack:
             pose = {0: arrays["pose"]}
             for match in filter(None, map(_MOVED.fullmatch, arrays.files)):
                 pose[int(match[2]) * (-1 if match[1] == "minus" else 1)] = arrays[match[0]]
-            index, bbox, camera, betas = (arrays[name] for name in ("frame_index", "bbox", "camera", "betas"))
+            index, bbox, camera, betas = (
+                arrays[name] for name in ("frame_index", "bbox", "camera", "betas")
+            )
             scale = float(re.findall(r'"crop_scale": ([\d.]+)', str(arrays["about"]))[0])
             return cls(index, bbox, scale, camera, betas, dict(sorted(pose.items())))
 
@@ -88,7 +93,8 @@ def bodies_section(
 ) -> PageSection:
     """The section of bodies.
 
-    raw: The folder of the datasets' raw folders; None: as recorded at conversion. body: Folder of a body model.
+    raw: The folder of the datasets' raw folders; None: as recorded at conversion. body: Folder of a
+    body model.
     """
     predicted = [run for run in runs if any("predictions" in row for row in run.sequences)]
     problems: list[str] = []
@@ -102,18 +108,31 @@ def bodies_section(
     for window in _choose_windows(predicted) if bodies is not None else ():
         assert bodies is not None
         try:
-            drawn.append((window, _draw(window, splits[window.split], predicted, bodies, raw, problems)))
+            drawn.append(
+                (window, _draw(window, splits[window.split], predicted, bodies, raw, problems))
+            )
         except BROKEN as error:
             problems.append(f"{window.split}, {window.track}: {error_text(error)}")
     without = [run.name for run in runs if run not in predicted]
-    return PageSection("bodies", "Bodies", "bodies.html", {"drawn": drawn, "without": without, "problems": problems})
+    return PageSection(
+        "bodies",
+        "Bodies",
+        "bodies.html",
+        {"drawn": drawn, "without": without, "problems": problems},
+    )
 
 
 def _choose_windows(runs: Sequence[TrainingRun]) -> Iterator[_TrackWindow]:
     """For each split: a window of the first run's median track, then the worst one of each run."""
 
     def window(row: Mapping[str, Any], why: str) -> _TrackWindow:
-        return _TrackWindow(str(row["split"]), str(row["track"]), int(row["first_frame"]), int(row["last_frame"]), why)
+        return _TrackWindow(
+            str(row["split"]),
+            str(row["track"]),
+            int(row["first_frame"]),
+            int(row["last_frame"]),
+            why,
+        )
 
     for split in dict.fromkeys(str(row.get("split")) for run in runs for row in run.sequences):
         first = next(run for run in runs if run.tracks_of(split))
@@ -136,12 +155,16 @@ def _paint(
     colour: Colour,
     step: int = 0,
 ) -> list[Image]:
-    """Draw the bodies of `step` frames later over the crops of rows, with their weak perspective cameras."""
+    """Draw the bodies of `step` frames later over the crops of rows, with their weak perspective
+    cameras.
+    """
     painted = []
     skinned = bodies.skin(predicted.pose[step][rows], predicted.betas[rows]).verts.numpy()
     for tile, verts, camera in zip(tiles, skinned, predicted.camera[rows], strict=True):
         pixels = (camera[0] * (verts[:, :2] + camera[1:]) + 1) * (TILE_PX / 2)
-        painted.append(bodies.painter.paint(tile, [SeenBody(verts, pixels, verts[:, 2] + DISTANCE_M, colour)]))
+        painted.append(
+            bodies.painter.paint(tile, [SeenBody(verts, pixels, verts[:, 2] + DISTANCE_M, colour)])
+        )
     return painted
 
 
@@ -153,22 +176,32 @@ def _draw(
     raw: Path | None,
     problems: list[str],
 ) -> list[tuple[str, Image]]:
-    """Label and image of each strip: the window's frames side by side, as they are and with each run's bodies."""
-    predicted = {run.name: track for run in runs if (track := _PredictedTrack.read(run, window)) is not None}
+    """Label and image of each strip: the window's frames side by side, as they are and with each
+    run's bodies.
+    """
+    predicted = {
+        run.name: track for run in runs if (track := _PredictedTrack.read(run, window)) is not None
+    }
     window_frames = np.arange(window.first, window.last + 1)
-    common = functools.reduce(np.intersect1d, (track.frame_index for track in predicted.values()), window_frames)
+    common = functools.reduce(
+        np.intersect1d, (track.frame_index for track in predicted.values()), window_frames
+    )
     if not predicted or not len(common):
         raise ValueError("no frame was predicted by all runs: evaluate them again")
     chosen = common[np.unique(np.linspace(0, len(common) - 1, N_FRAMES).round().astype(int))]
     number = split.tracks.names.index(window.track)
-    step, middle = int(split.tracks.step[number]), int(chosen[len(chosen) // 2])
+    step = int(split.tracks.step[number])
+    middle = int(chosen[len(chosen) // 2])
     around = [middle + step * later for track in predicted.values() for later in track.pose]
     images = _images(split, number, sorted({*chosen.tolist(), *around}), raw, problems)
 
     def crops(track: _PredictedTrack, colour: Colour | None = None) -> list[Image]:
         """A run's crops of the chosen frames, with bodies if a colour is given."""
         rows = np.searchsorted(track.frame_index, chosen)
-        tiles = [track.tile(row, images.get(frame)) for row, frame in zip(rows, chosen.tolist(), strict=True)]
+        tiles = [
+            track.tile(row, images.get(frame))
+            for row, frame in zip(rows, chosen.tolist(), strict=True)
+        ]
         return tiles if colour is None else _paint(bodies, track, rows, tiles, colour)
 
     first = next(iter(predicted.values()))
@@ -177,9 +210,17 @@ def _draw(
         strips.append((name, crops(track, colour)))
         if len(track.pose) > 1:  # past and future at one frame, drawn over past and future frames
             rows = np.searchsorted(track.frame_index, [middle])
-            tiles = {later: track.tile(rows[0], images.get(middle + step * later)) for later in track.pose}
-            painted = [_paint(bodies, track, rows, [tile], colour, later)[0] for later, tile in tiles.items()]
-            strips.append((f"{name} at frame {middle}: {', '.join(map(_time_label, track.pose))}", painted))
+            tiles = {
+                later: track.tile(rows[0], images.get(middle + step * later))
+                for later in track.pose
+            }
+            painted = [
+                _paint(bodies, track, rows, [tile], colour, later)[0]
+                for later, tile in tiles.items()
+            ]
+            strips.append(
+                (f"{name} at frame {middle}: {', '.join(map(_time_label, track.pose))}", painted)
+            )
     return [(label, np.concatenate(tiles, axis=1)) for label, tiles in strips]
 
 
@@ -193,7 +234,9 @@ def _images(
     try:
         where = raw_folder(split, folder if folder is not None and folder.is_dir() else None)
         source = sources.parse(where, entry.source)
-        return {index: frame.image for index, frame in zip(indices, source.read(indices), strict=False)}
+        return {
+            index: frame.image for index, frame in zip(indices, source.read(indices), strict=False)
+        }
     except (PipelineError, OSError) as error:
         problems.append(f"Bodies of {split.name} are drawn on grey: {error}")
         return {}

@@ -1,4 +1,6 @@
-"""The cache's content: splits, dropped data, example tracks.  raw -> tracks -> features -> [report]"""
+"""The cache's content: splits, dropped data, example tracks.  raw -> tracks -> features ->
+[report]
+"""
 
 from __future__ import annotations
 
@@ -27,10 +29,12 @@ from pipeline.show.page import Portrait, portrait
 from pipeline.show.tracks import Choice, Shown, from_cache, spread
 from tasks.report.page import Cell, PageSection
 
-ClipTracks = tuple[cache.VideoEntry, list[tuple[str, int, int]]]  # a clip; name, first and last frame of its tracks
+# a clip; name, first and last frame of its tracks
+ClipTracks = tuple[cache.VideoEntry, list[tuple[str, int, int]]]
 
 UNREADABLE: Final = (cache.CacheError, OSError)  # errors that remove only a split from a section
-COUNTED: Final = {"videos": "videos", "tracks": "tracks", "frames": "person-frames"}  # in manifests -> on the page
+# in manifests -> on the page
+COUNTED: Final = {"videos": "videos", "tracks": "tracks", "frames": "person-frames"}
 MOST_REJECTED: Final = 5  # rejected videos to list per split; the others are counted
 
 DEMO: Final = "demo data"  # marks of a page
@@ -40,7 +44,8 @@ FRAMES: Final = 3  # per track
 MOST_CLIPS: Final = 30  # of the user's own clips, to list; and their tracks
 DRAWN_CLIPS: Final = 6  # of them, to draw a track of
 
-# Terms of the datasets, by default after registration, and the work to cite (in full: docs/licences.md).
+# Terms of the datasets, by default after registration, and the work to cite (in full:
+# docs/licences.md).
 REGISTERED: Final = "for research, after registration"
 YOUTUBE: Final = "the videos are their owners'"
 TERMS: Final[Mapping[str, str]] = {
@@ -53,19 +58,22 @@ TERMS: Final[Mapping[str, str]] = {
 }
 CITED: Final[Mapping[str, str]] = {
     "penn_action": "Zhang, Zhu, Derpanis: From Actemes to Action, ICCV 2013",
-    "posetrack": "Andriluka et al.: PoseTrack: A Benchmark for Human Pose Estimation and Tracking, CVPR 2018",
-    "insta_variety": "Kanazawa, Zhang, Felsen, Malik: Learning 3D Human Dynamics from Video, CVPR 2019",
+    "posetrack": "Andriluka et al.: PoseTrack: A Benchmark for Human Pose Estimation and Tracking, "
+    "CVPR 2018",
+    "insta_variety": "Kanazawa, Zhang, Felsen, Malik: Learning 3D Human Dynamics from Video, "
+    "CVPR 2019",
     "kinetics": "Kay et al.: The Kinetics Human Action Video Dataset, arXiv:1705.06950, 2017",
-    "mpi_inf_3dhp": "Mehta et al.: Monocular 3D Human Pose Estimation in the Wild Using Improved CNN Supervision, "
-    "3DV 2017",
+    "mpi_inf_3dhp": "Mehta et al.: Monocular 3D Human Pose Estimation in the Wild Using "
+    "Improved CNN Supervision, 3DV 2017",
     "h36m": "Ionescu, Papava, Olaru, Sminchisescu: Human3.6M, TPAMI 36(7), 2014",
-    "3dpw": "von Marcard et al.: Recovering Accurate 3D Human Pose in the Wild Using IMUs and a Moving Camera, "
-    "ECCV 2018",
-    "emdb": "Kaufmann et al.: EMDB: The Electromagnetic Database of Global 3D Human Pose and Shape in the Wild, "
-    "ICCV 2023",
-    "bedlam": "Black et al.: BEDLAM: A Synthetic Dataset of Bodies Exhibiting Detailed Lifelike Animated Motion, "
-    "CVPR 2023",
-    "amass": "Mahmood et al.: AMASS: Archive of Motion Capture as Surface Shapes, ICCV 2019, and its subsets",
+    "3dpw": "von Marcard et al.: Recovering Accurate 3D Human Pose in the Wild Using IMUs and "
+    "a Moving Camera, ECCV 2018",
+    "emdb": "Kaufmann et al.: EMDB: The Electromagnetic Database of Global 3D Human Pose and "
+    "Shape in the Wild, ICCV 2023",
+    "bedlam": "Black et al.: BEDLAM: A Synthetic Dataset of Bodies Exhibiting Detailed "
+    "Lifelike Animated Motion, CVPR 2023",
+    "amass": "Mahmood et al.: AMASS: Archive of Motion Capture as Surface Shapes, ICCV 2019, and "
+    "its subsets",
     "videos": "the detector that found the people in them",
 }
 
@@ -76,7 +84,8 @@ class OpenedCache:
 
     root: cache.Root
     splits: list[cache.Split] = field(default_factory=list)
-    missing: dict[tuple[str, str], int] = field(default_factory=dict)  # (split, its stream) -> rows without features
+    # (split, its stream) -> rows without features
+    missing: dict[tuple[str, str], int] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -89,12 +98,15 @@ class OpenedCache:
 
     @property
     def mark(self) -> str:
-        """DEMO if a split is demo data, UNTRAINED if only features come from random weights; else ""."""
+        """DEMO if a split is demo data, UNTRAINED if only features come from random weights; else
+        "".
+        """
         if any(map(is_demo, self.splits)):
             return DEMO
         streams = ((split, name) for split in self.splits for name in split.streams)
         untrained = (
-            split.stream_manifest(name).get("stand_in") or is_untrained(split, name) for split, name in streams
+            split.stream_manifest(name).get("stand_in") or is_untrained(split, name)
+            for split, name in streams
         )
         return UNTRAINED if any(untrained) else ""
 
@@ -104,9 +116,15 @@ class OpenedCache:
         return sum(map(_n_rows, self.splits))
 
     def frames_left_out(self) -> tuple[int, int]:
-        """Number of person-frames dropped by design, and because of errors. Frames skipped by sampling do not count."""
+        """Number of person-frames dropped by design, and because of errors. Frames skipped by
+        sampling do not count.
+        """
         left_out = _left_out(split for split in self.splits if "accounting" in split.manifest)
-        frames = {name: n for (what, name), n in left_out.items() if what == COUNTED["frames"] and name not in SAMPLED}
+        frames = {
+            name: n
+            for (what, name), n in left_out.items()
+            if what == COUNTED["frames"] and name not in SAMPLED
+        }
         by_design = sum(n for name, n in frames.items() if reason(name).by_design)
         return by_design, sum(frames.values()) - by_design
 
@@ -121,12 +139,16 @@ def open_splits(root: cache.Root) -> OpenedCache:
         opened.problems.append(str(error))
         return opened
     if not names:
-        opened.problems.append(f"{root}: the cache has no split yet. `luigi --module tasks Data` fills it.")
+        opened.problems.append(
+            f"{root}: the cache has no split yet. `luigi --module tasks Data` fills it."
+        )
     for name in names:
         try:
             split = features[name]
             _n_rows(split)  # reads the tables
-            opened.missing |= {(name, stream): missing_rows(split, stream).rows for stream in split.streams}
+            opened.missing |= {
+                (name, stream): missing_rows(split, stream).rows for stream in split.streams
+            }
             opened.splits.append(split)
             if "reader" in split.manifest and "imported" not in split.manifest["reader"]:
                 not_installed = datasets.not_installed(name.partition("/")[0])
@@ -145,31 +167,57 @@ def is_demo(split: cache.Split) -> bool:
     return bool(split.manifest.get("stand_in", False))
 
 
-# ----------------------------------------------------------------------------------------------- datasets and splits
+# -----------------------------------------------------------------------------------------------
+# datasets and splits
 
 
 def overview_section(opened: OpenedCache, used: Mapping[str, str] | None = None) -> PageSection:
-    """The section of datasets and splits: size, dropped data, streams. used: the runs' use of each split."""
+    """The section of datasets and splits: size, dropped data, streams. used: the runs' use of each
+    split.
+    """
     rows: list[tuple[Cell, ...]] = []
-    sizes = [(len(np.unique(split.tracks.video)), len(split.tracks), _n_rows(split)) for split in opened.splits]
+    sizes = [
+        (len(np.unique(split.tracks.video)), len(split.tracks), _n_rows(split))
+        for split in opened.splits
+    ]
     for split, size in zip(opened.splits, sizes, strict=True):
         missing = {name: opened.missing[split.name, name] for name in split.streams}
         notes = {name: f"{count(n, 'row')} missing" if n else "" for name, n in missing.items()}
         streams = ", ".join(stream_label(split, name, note) for name, note in notes.items())
         use = () if used is None else (used.get(split.name, "nothing"),)
         kind = "demo" if is_demo(split) else "real"
-        rows.append((split.name, kind, *size, _person_time([split]), streams or "none", *use, _left_out_of(split)))
+        rows.append(
+            (
+                split.name,
+                kind,
+                *size,
+                _person_time([split]),
+                streams or "none",
+                *use,
+                _left_out_of(split),
+            )
+        )
     if len(rows) > 1:
         blank = ("",) * (len(rows[0]) - 6)
-        rows.append(("all", "", *map(sum, zip(*sizes, strict=True)), _person_time(opened.splits), *blank))
+        rows.append(
+            ("all", "", *map(sum, zip(*sizes, strict=True)), _person_time(opened.splits), *blank)
+        )
     comparisons = leaks.compare_names(opened.splits)
     header = ("split", "data", "videos", "tracks", "rows", "person-time", "streams")
     data = {
         "header": (*header, *(() if used is None else ("used for",)), "dropped, by reason"),
         "rows": rows,
         "problems": opened.problems,
-        "gone": [(name, use) for name, use in (used or {}).items() if name not in {s.name for s in opened.splits}],
-        "releases": [(name, TERMS.get(name, REGISTERED), CITED[name]) for name in opened.datasets if name in CITED],
+        "gone": [
+            (name, use)
+            for name, use in (used or {}).items()
+            if name not in {s.name for s in opened.splits}
+        ],
+        "releases": [
+            (name, TERMS.get(name, REGISTERED), CITED[name])
+            for name in opened.datasets
+            if name in CITED
+        ],
         "demo": any(map(is_demo, opened.splits)),
         "weights": _weights(opened.splits),
         "shared": leaks.summary(comparisons),
@@ -178,31 +226,50 @@ def overview_section(opened: OpenedCache, used: Mapping[str, str] | None = None)
     }
     line = f"{count(len(opened.splits), 'split')} of {count(len(opened.datasets), 'dataset')}, "
     line += count(opened.n_rows, "row")
-    return PageSection("datasets", "Datasets and splits", "overview.html", data, line, bool(opened.problems))
+    return PageSection(
+        "datasets", "Datasets and splits", "overview.html", data, line, bool(opened.problems)
+    )
 
 
 def _weights(splits: Iterable[cache.Split]) -> list[tuple[str, ...]]:
     """Stream, network, licence, source and digest of the features' weights, each once."""
     every = ((name, weights_of(split, name)) for split in splits for name in split.streams)
     keys = ("network", "licence", "source")
-    return sorted({(name, *(about[key] for key in keys), about["sha256"][:12]) for name, about in every if about})
+    return sorted(
+        {
+            (name, *(about[key] for key in keys), about["sha256"][:12])
+            for name, about in every
+            if about
+        }
+    )
 
 
 def _person_time(splits: Sequence[cache.Split]) -> str:
-    """Total duration of the tracks with a known frame rate; a row lasts `step` frames of the video."""
-    seconds, n_known, n_tracks = 0.0, 0, 0
+    """Total duration of the tracks with a known frame rate; a row lasts `step` frames of the
+    video.
+    """
+    seconds = 0.0
+    n_known = 0
+    n_tracks = 0
     for tracks in (split.tracks for split in splits):
         has_rate = np.isfinite(tracks.fps) & (tracks.fps > 0)
-        seconds += float((((tracks.stop - tracks.start) * tracks.step)[has_rate] / tracks.fps[has_rate]).sum())
+        seconds += float(
+            (((tracks.stop - tracks.start) * tracks.step)[has_rate] / tracks.fps[has_rate]).sum()
+        )
         n_known += int(has_rate.sum())
         n_tracks += len(tracks)
     if not n_known:
         return "unknown rate"
-    of_tracks = "" if n_known == n_tracks else f" (of {count(n_known, 'track')}; unknown rate for the others)"
+    of_tracks = (
+        ""
+        if n_known == n_tracks
+        else f" (of {count(n_known, 'track')}; unknown rate for the others)"
+    )
     return f"{duration(seconds)}{of_tracks}"
 
 
-# --------------------------------------------------------------------------------------------------------- left out
+# --------------------------------------------------------------------------------------------------
+# left out
 
 
 def accounting_section(opened: OpenedCache) -> PageSection:
@@ -210,12 +277,18 @@ def accounting_section(opened: OpenedCache) -> PageSection:
     recorded = [split for split in opened.splits if "accounting" in split.manifest]
     left_out = _left_out(recorded)
     reasons = []
-    for name in sorted({name for _, name in left_out}, key=lambda name: (reason(name).by_design, name)):
+    for name in sorted(
+        {name for _, name in left_out}, key=lambda name: (reason(name).by_design, name)
+    ):
         kind = "sampling" if name in SAMPLED else "by design" if reason(name).by_design else "error"
         dropped = ", ".join(count(n, what[:-1]) for (what, of), n in left_out.items() if of == name)
         reasons.append((name, kind, dropped, reason(name).meaning))
     rejected = ((split.name, *rejected_videos(split)) for split in recorded)
-    faulty = [{"split": s, "n": n, "first": [*islice(texts, MOST_REJECTED)]} for s, n, texts in rejected if n]
+    faulty = [
+        {"split": s, "n": n, "first": [*islice(texts, MOST_REJECTED)]}
+        for s, n, texts in rejected
+        if n
+    ]
     coverage = list(_coverage(recorded))
     data = {
         "reasons": reasons,
@@ -232,7 +305,9 @@ def accounting_section(opened: OpenedCache) -> PageSection:
     }
     by_design, wrong = opened.frames_left_out()
     line = f"{count(by_design, 'person-frame')} dropped by design, {wrong:,} because of errors"
-    return PageSection("accounting", "Dropped data", "accounting.html", data, line, bool(wrong or faulty))
+    return PageSection(
+        "accounting", "Dropped data", "accounting.html", data, line, bool(wrong or faulty)
+    )
 
 
 def _left_out(recorded: Iterable[cache.Split]) -> Counter[tuple[str, str]]:
@@ -258,21 +333,29 @@ def _left_out_of(split: cache.Split) -> str:
     for of, what in COUNTED.items():
         trackless = split.manifest["accounting"][of].get("without_tracks")
         reasons = {**_reasons(split, of), "without a track": trackless}
-        if counts := ", ".join(f"{n:,} {name}" for name, n in reasons.items() if n and name not in SAMPLED):
+        if counts := ", ".join(
+            f"{n:,} {name}" for name, n in reasons.items() if n and name not in SAMPLED
+        ):
             texts.append(f"{what}: {counts}")
     return "; ".join(texts) or "nothing"
 
 
 def _coverage(recorded: Sequence[cache.Split]) -> Iterator[tuple[str, str, int, int, float]]:
-    """Coverage of the releases by real data: by split, and over all splits of a dataset if all are in the cache."""
+    """Coverage of the releases by real data: by split, and over all splits of a dataset if all are
+    in the cache.
+    """
     real: dict[str, list[cache.Split]] = {}
     for split in recorded:
         if not (is_demo(split) or split.manifest.get("reader", {}).get("imported")):
             real.setdefault(split.name.partition("/")[0], []).append(split)
     totals: list[tuple[str, Sequence[cache.Split], Mapping[str, int]]] = []
     for name, splits in real.items():
-        totals += [(split.name, [split], split.manifest["accounting"].get("known", {})) for split in splits]
-        dataset = datasets.get(name) if name in datasets.names() and not datasets.broken([name]) else None
+        totals += [
+            (split.name, [split], split.manifest["accounting"].get("known", {})) for split in splits
+        ]
+        dataset = (
+            datasets.get(name) if name in datasets.names() and not datasets.broken([name]) else None
+        )
         if dataset is not None and "all" in dataset.totals and len(splits) == len(dataset.splits):
             totals.append((f"{name}, all splits", splits, dataset.totals["all"].as_dict()))
     for label, counted, release in totals:
@@ -281,16 +364,25 @@ def _coverage(recorded: Sequence[cache.Split]) -> Iterator[tuple[str, str, int, 
             yield label, COUNTED[what], n, published, 100 * n / published
 
 
-# -------------------------------------------------------------------------------------------------- example tracks
+# --------------------------------------------------------------------------------------------------
+# example tracks
 
 
 def _list_clips(split: cache.Split) -> list[ClipTracks]:
     """At most MOST_CLIPS clips, evenly spaced over the split, each with at most so many tracks."""
     clips = []
     for number in spread(len(split.videos), MOST_CLIPS):
-        tracks = [split.tracks[i] for i in np.flatnonzero(split.tracks.video == number)[:MOST_CLIPS].tolist()]
-        ends = [[int(split.rows("frame_index", row, row + 1)[0]) for row in (t.start, t.stop - 1)] for t in tracks]
-        clips.append((split.videos[number], [(t.name, *span) for t, span in zip(tracks, ends, strict=True)]))
+        tracks = [
+            split.tracks[i]
+            for i in np.flatnonzero(split.tracks.video == number)[:MOST_CLIPS].tolist()
+        ]
+        ends = [
+            [int(split.rows("frame_index", row, row + 1)[0]) for row in (t.start, t.stop - 1)]
+            for t in tracks
+        ]
+        clips.append(
+            (split.videos[number], [(t.name, *span) for t, span in zip(tracks, ends, strict=True)])
+        )
     return clips
 
 
@@ -306,12 +398,14 @@ def examples_section(opened: OpenedCache, *, raw: Path | None, body: Path | None
     """The section of example tracks, drawn as by `python -m pipeline show`.
 
     Args:
-        raw: The folder of the datasets' raw folders. The recorded folder is used for a dataset that is missing there,
-            or is demo data instead of real data.
+        raw: The folder of the datasets' raw folders. The recorded folder is used for a dataset that
+            is missing there, or is demo data instead of real data.
         body: Folder of a body model, for tracks with SMPL parameters but without 3D joints.
     """
     problems: list[str] = []
-    needs_body = [split for split in opened.splits if "pose" in split.columns and "kp_3d" not in split.columns]
+    needs_body = [
+        split for split in opened.splits if "pose" in split.columns and "kp_3d" not in split.columns
+    ]
     try:
         if body is not None and needs_body:
             smpl_files.digest(body)
@@ -320,17 +414,23 @@ def examples_section(opened: OpenedCache, *, raw: Path | None, body: Path | None
         needs_body = []
     drawn: dict[str, list[_DrawnSplit]] = {}
     for dataset, splits in opened.datasets.items():
-        chosen = sorted((s for s in splits if len(s.tracks)), key=lambda s: not s.name.endswith("/train"))[:TRACKS]
+        chosen = sorted(
+            (s for s in splits if len(s.tracks)), key=lambda s: not s.name.endswith("/train")
+        )[:TRACKS]
         choice = Choice(TRACKS // max(len(chosen), 1), frames=FRAMES)
         for split in chosen:
             folder = None if raw is None else raw / dataset
-            if folder is not None and not (folder.is_dir() and is_stand_in(folder) == is_demo(split)):
+            if folder is not None and not (
+                folder.is_dir() and is_stand_in(folder) == is_demo(split)
+            ):
                 folder = None  # use the recorded folder
             posed_by = body if split in needs_body else None
             try:
                 clips = _list_clips(split) if dataset == OwnVideos.name else []
                 names = [max(tracks, key=lambda t: t[2] - t[1])[0] for _, tracks in clips if tracks]
-                choice = replace(choice, names=tuple(names[i] for i in spread(len(names), DRAWN_CLIPS)))
+                choice = replace(
+                    choice, names=tuple(names[i] for i in spread(len(names), DRAWN_CLIPS))
+                )
                 shown = from_cache(opened.root, split.name, choice, raw=folder, body=posed_by)
             except (*UNREADABLE, PipelineError) as error:
                 problems.append(f"{split.name}: {error_text(error)}")
@@ -339,4 +439,6 @@ def examples_section(opened: OpenedCache, *, raw: Path | None, body: Path | None
             drawn.setdefault(dataset, []).append(_DrawnSplit(shown, portraits, clips))
     line = "a few tracks of each dataset from the cache: boxes, crops, joints"
     data = {"datasets": drawn, "problems": problems}
-    return PageSection("tracks", "Example tracks", "examples.html", data, line, list(drawn) == [OwnVideos.name])
+    return PageSection(
+        "tracks", "Example tracks", "examples.html", data, line, list(drawn) == [OwnVideos.name]
+    )

@@ -1,8 +1,8 @@
 """The report's page: one self-contained HTML file without scripts.  evaluation -> [page]
 
-Track drawings, styles and the content security policy are those of `pipeline.show`. Plots are Matplotlib's
-SVG as images, each with a table of its numbers; dark mode inverts their lightness. The same numbers give the same
-bytes.
+Track drawings, styles and the content security policy are those of `pipeline.show`. Plots are
+Matplotlib's SVG as images, each with a table of its numbers; dark mode inverts their lightness. The
+same numbers give the same bytes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,16 @@ Cell = str | int | float | None  # of a table; None and NaN: unknown
 INK: Final = "#16181d"
 FAINT: Final = "#565d69"
 RULE: Final = "#c9ced6"
-SERIES: Final = ("#1a6fe8", "#c2410c", "#15803d", "#a21caf", "#6b7280", "#b45309", "#0e7490", "#be123c")
+SERIES: Final = (
+    "#1a6fe8",
+    "#c2410c",
+    "#15803d",
+    "#a21caf",
+    "#6b7280",
+    "#b45309",
+    "#0e7490",
+    "#be123c",
+)
 DASHES: Final = ("-", "--", ":", "-.")
 NO_DATES: Final = dict.fromkeys(("Date", "Creator", "Format", "Type"))
 
@@ -111,7 +120,14 @@ def write_page(
     environment.filters["cell_text"] = _cell_text
     page = environment.get_template("report.html")
     write(
-        page.stream(sections=sections, title=title, mark=mark, facts=facts, summary=summary, fingerprint=fingerprint),
+        page.stream(
+            sections=sections,
+            title=title,
+            mark=mark,
+            facts=facts,
+            summary=summary,
+            fingerprint=fingerprint,
+        ),
         out,
     )
 
@@ -119,8 +135,8 @@ def write_page(
 def _cell_text(value: Cell) -> str:
     """Text of a table cell: integers in full, floats with four digits, a dash for unknown values.
 
-    >>> _cell_text(12000), _cell_text(0.123456), _cell_text(54321.0), _cell_text(None), _cell_text("a")
-    ('12,000', '0.1235', '54,321', '–', 'a')
+    >>> [_cell_text(value) for value in (12000, 0.123456, 54321.0, None, "a")]
+    ['12,000', '0.1235', '54,321', '–', 'a']
     """
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "–"
@@ -143,11 +159,13 @@ def lines(
 ) -> Plot:
     """Curves in different colours and dashes, with a table of at most `MOST_ROWS` rows.
 
-    name: Seed of the SVG's ids.
-    series: Name -> (x (N,), y (N,)); values that are not finite are gaps. log_y: Logarithmic scale if any y is above 0;
-    other values are gaps.
+    name: Seed of the SVG's ids. series: Name -> (x (N,), y (N,)); values that are not finite are
+    gaps. log_y: Logarithmic scale if any y is above 0; other values are gaps.
     """
-    points = {name: (np.asarray(x, np.float64), np.asarray(y, np.float64)) for name, (x, y) in series.items()}
+    points = {
+        name: (np.asarray(x, np.float64), np.asarray(y, np.float64))
+        for name, (x, y) in series.items()
+    }
     if log_y := log_y and any((y > 0).any() for _, y in points.values()):
         points = {name: (x, np.where(y > 0, y, np.nan)) for name, (x, y) in points.items()}
     with mpl.rc_context():
@@ -155,13 +173,18 @@ def lines(
         mpl.rcParams.update(_STYLE | {"svg.hashsalt": name})
         figure = Figure((WIDTH, 2.6 + 0.2 * math.ceil(len(points) / 2)), layout="constrained")
         axes = figure.add_subplot()
-        for (label, (x, y)), color, dash in zip(points.items(), cycle(SERIES), cycle(DASHES), strict=False):
-            marker = "o" if np.count_nonzero(np.isfinite(y)) == 1 else ""  # a single point has no line
+        for (label, (x, y)), color, dash in zip(
+            points.items(), cycle(SERIES), cycle(DASHES), strict=False
+        ):
+            # a single point has no line
+            marker = "o" if np.count_nonzero(np.isfinite(y)) == 1 else ""
             axes.plot(x, y, color=color, linestyle=dash, marker=marker, markersize=4, label=label)
         axes.set(xlabel=x_label, ylabel=y_label, yscale="log" if log_y else "linear")
         if log_y:
-            axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")  # 0.01, not a power of ten
-            axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.5)))  # between few powers, too
+            # 0.01, not a power of ten
+            axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+            # between few powers, too
+            axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.5)))
         if all(float(x).is_integer() for xs, _ in points.values() for x in xs):
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(visible=True, axis="y", linewidth=0.5)
@@ -175,5 +198,9 @@ def lines(
 def _rows_by_x(points: Mapping[str, tuple[Array, Array]]) -> list[tuple[Cell, ...]]:
     columns = [dict(zip(x.tolist(), y.tolist(), strict=True)) for x, y in points.values()]
     every = sorted({x for column in columns for x in column})
-    few = np.unique(np.linspace(0, len(every) - 1, min(len(every), MOST_ROWS)).round().astype(int)) if every else ()
+    few = (
+        np.unique(np.linspace(0, len(every) - 1, min(len(every), MOST_ROWS)).round().astype(int))
+        if every
+        else ()
+    )
     return [(_cell_text(every[i]), *(column.get(every[i]) for column in columns)) for i in few]

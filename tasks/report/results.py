@@ -1,4 +1,6 @@
-"""Results of the models, baselines and published figures.  evaluation -> report: [results] -> page"""
+"""Results of the models, baselines and published figures.  evaluation -> report: [results] ->
+page
+"""
 
 from __future__ import annotations
 
@@ -50,13 +52,20 @@ class _ResultsTable(NamedTuple):
         return any(row.frames is not None for row in self.rows)
 
 
-def results_section(runs: Sequence[TrainingRun], ablation: Mapping[str, Any], *, cache: str) -> PageSection:
+def results_section(
+    runs: Sequence[TrainingRun], ablation: Mapping[str, Any], *, cache: str
+) -> PageSection:
     """The section of results. ablation: the content of ablation.json, empty if there is none."""
     evaluated = [run for run in runs if run.splits]
     splits = dict.fromkeys(split for run in evaluated for split in run.splits)
     tables = {split: tables_of(split, evaluated) for split in splits}
     ablated = list(_ablation(ablation))
-    every = (row for split_tables in (*tables.values(), ablated) for table in split_tables for row in table.rows)
+    every = (
+        row
+        for split_tables in (*tables.values(), ablated)
+        for table in split_tables
+        for row in table.rows
+    )
     data = {
         "metrics": table_metrics(row.errors for row in every),
         "units": UNITS,
@@ -76,16 +85,29 @@ def tables_of(split: str, runs: Sequence[TrainingRun]) -> list[_ResultsTable]:
     """A table for each protocol. For demo data, published figures are in a separate table."""
     runs = [run for run in runs if split in run.splits]
     stand_in = any(run.stand_in for run in runs)
-    figures, tables = _published_figures(split, runs), list[_ResultsTable]()
+    figures = _published_figures(split, runs)
+    tables = list[_ResultsTable]()
     for protocol in dict.fromkeys(name for run in runs for name in by_protocol(run.splits[split])):
         rows = list(_rows(split, protocol, runs))
-        rows += [row for figure_protocol, row in figures if figure_protocol == protocol and not stand_in]
-        about = (meaning(protocol), _labels(split, protocol, runs), "" if tables else _left_out(split, runs))
-        tables.append(_ResultsTable(protocol, f"Protocol “{protocol}”", split, rows, " ".join(filter(None, about))))
+        rows += [
+            row for figure_protocol, row in figures if figure_protocol == protocol and not stand_in
+        ]
+        about = (
+            meaning(protocol),
+            _labels(split, protocol, runs),
+            "" if tables else _left_out(split, runs),
+        )
+        tables.append(
+            _ResultsTable(
+                protocol, f"Protocol “{protocol}”", split, rows, " ".join(filter(None, about))
+            )
+        )
     if stand_in and figures:
         note = "These figures are for real data, the tables above for demo data."
         rows = [row for _, row in figures]
-        tables.append(_ResultsTable("published", "Published figures", f"{split}, real data", rows, note=note))
+        tables.append(
+            _ResultsTable("published", "Published figures", f"{split}, real data", rows, note=note)
+        )
     return tables
 
 
@@ -99,24 +121,41 @@ def _labels(split: str, protocol: str, runs: Sequence[TrainingRun]) -> str:
     """A sentence about the labels' body, unless it is the neutral one."""
     numbers = (by_protocol(run.splits[split]).get(protocol) for run in runs)
     genders = next(filter(None, numbers), {}).get(LABEL_BODY, NEUTRAL_BODY)
-    return "" if genders == NEUTRAL_BODY else f"Labels use gendered bodies ({genders}), predictions the neutral one."
+    return (
+        ""
+        if genders == NEUTRAL_BODY
+        else f"Labels use gendered bodies ({genders}), predictions the neutral one."
+    )
 
 
 def _dynamics(run: TrainingRun) -> Iterator[dict[str, Any]]:
-    """PA-MPJPE of past, present and future bodies predicted from one frame (`vibe_model.hmmr.dynamics`)."""
+    """PA-MPJPE of past, present and future bodies predicted from one frame
+    (`vibe_model.hmmr.dynamics`).
+    """
     for split, errors in run.splits.items():
-        tables = [numbers["dynamics"] for numbers in by_protocol(errors).values() if "dynamics" in numbers]
+        tables = [
+            numbers["dynamics"] for numbers in by_protocol(errors).values() if "dynamics" in numbers
+        ]
         for table in tables[:1]:
             by_model = table["pa_mpjpe"]
             steps = [int(step) for step in next(iter(by_model.values()))]
-            rows = {model: [by_step[str(step)] for step in steps] for model, by_step in by_model.items()}
-            frames, tracks = count(table["frames"], "frame"), count(table["tracks"], "track")
+            rows = {
+                model: [by_step[str(step)] for step in steps] for model, by_step in by_model.items()
+            }
+            frames = count(table["frames"], "frame")
+            tracks = count(table["tracks"], "track")
             header = [f"{step:+d} frames" if step else "now" for step in steps]
-            yield {"caption": f"{run.name}, {split}: {frames} of {tracks}", "header": header, "rows": rows}
+            yield {
+                "caption": f"{run.name}, {split}: {frames} of {tracks}",
+                "header": header,
+                "rows": rows,
+            }
 
 
 def _rows(split: str, protocol: str, runs: Sequence[TrainingRun]) -> Iterator[_ModelErrors]:
-    """Rows of each run, of its smoothed predictions, and of the mean body, which is the same for all runs."""
+    """Rows of each run, of its smoothed predictions, and of the mean body, which is the same for
+    all runs.
+    """
     errors: Mapping[str, Any] = {}
     for run in runs:
         run_errors = by_protocol(run.splits[split])
@@ -128,15 +167,22 @@ def _rows(split: str, protocol: str, runs: Sequence[TrainingRun]) -> Iterator[_M
         if isinstance(smoothed := errors.get("smoothed"), Mapping):
             sigma = smoothed.get("sigma")
             about = f"Gaussian of {sigma:g} frames" if isinstance(sigma, int | float) else ""
-            yield _ModelErrors(f"{run.name}, smoothed", _select_metrics(smoothed), _frames(errors), about)
+            yield _ModelErrors(
+                f"{run.name}, smoothed", _select_metrics(smoothed), _frames(errors), about
+            )
     if errors:
         yield _ModelErrors(MEAN_BODY, _select_metrics(errors["baseline"]), _frames(errors))
 
 
 def _about(run: TrainingRun, split: str) -> str:
     """Model size, training speed and inputs, as far as they are recorded."""
-    reads, keypoints = run.metrics.get("reads", []), run.splits[split].get(KEYPOINTS)
-    parts = [f"{run.metrics['parameters'] / 1e6:,.1f} M parameters"] if "parameters" in run.metrics else []
+    reads = run.metrics.get("reads", [])
+    keypoints = run.splits[split].get(KEYPOINTS)
+    parts = (
+        [f"{run.metrics['parameters'] / 1e6:,.1f} M parameters"]
+        if "parameters" in run.metrics
+        else []
+    )
     speed = run.logged.curves.get("speed/windows_per_second")
     if run.config is not None and speed is not None and speed.values:
         parts.append(f"{median(speed.values) / run.config.batch_size:.2g} steps/s")
@@ -149,7 +195,11 @@ def _published_figures(split: str, runs: Sequence[TrainingRun]) -> list[tuple[st
     """(protocol, published figures) of a split, with a note on those trained like the first run."""
     config = runs[0].config if runs else None
     with_3dpw = None if config is None else "3dpw/train" in config.training_splits
-    same = f"; trained {'with' if with_3dpw else 'without'} 3DPW, as {runs[0].name} here" if runs else ""
+    same = (
+        f"; trained {'with' if with_3dpw else 'without'} 3DPW, as {runs[0].name} here"
+        if runs
+        else ""
+    )
     return [
         (paper.protocol, _ModelErrors(paper.model, _select_metrics(paper.errors), None, source))
         for paper in published.figures_of(split)
@@ -171,7 +221,9 @@ def _ablation(content: Mapping[str, Any]) -> Iterator[_ResultsTable]:
     for row in content.get("rows", []):
         means = {name: value["mean"] for name, value in row["errors"].items()}
         name = row["model"] + (f" (mean of {row['seeds']} seeds)" if row["seeds"] > 1 else "")
-        tables.setdefault((row["split"], row["protocol"]), []).append(_ModelErrors(name, means, row["frames"] or None))
+        tables.setdefault((row["split"], row["protocol"]), []).append(
+            _ModelErrors(name, means, row["frames"] or None)
+        )
     for (split, protocol), rows in tables.items():
         yield _ResultsTable(protocol, f"{split}, protocol “{protocol}”", split, rows)
 
@@ -181,26 +233,56 @@ def _listings(run: TrainingRun, cache: str) -> Iterator[dict[str, Any]]:
 
     `look`: the command that shows the first row.
     """
-    for split in dict.fromkeys(str(row.get("split")) for row in (*run.sequences, *run.worst_windows)):
-        tracks, windows = run.tracks_of(split), run.windows_of(split, MOST_WINDOWS)
+    for split in dict.fromkeys(
+        str(row.get("split")) for row in (*run.sequences, *run.worst_windows)
+    ):
+        tracks = run.tracks_of(split)
+        windows = run.windows_of(split, MOST_WINDOWS)
         shown = "all" if len(tracks) <= MOST_SEQUENCES else f"the worst {MOST_SEQUENCES} of"
-        by_track = f"{run.name} on {split}: {shown} {count(len(tracks), 'track')} (see the run's sequences.csv)"
-        worst = f"{run.name} on {split}: worst {count(len(windows), 'window')} (more in the run's worst_windows.csv)"
+        by_track = (
+            f"{run.name} on {split}: {shown} {count(len(tracks), 'track')} (see the run's "
+            "sequences.csv)"
+        )
+        worst = (
+            f"{run.name} on {split}: worst {count(len(windows), 'window')} (more in the "
+            "run's worst_windows.csv)"
+        )
         for caption, rows in ((by_track, tracks[:MOST_SEQUENCES]), (worst, windows)):
             if rows:
                 track = str(rows[0].get("track"))
-                look = command("show", *split.split("/", 1), "--cache", cache, "--track", track, "--out", "track.html")
-                yield {"caption": caption, "split": split, "columns": _columns(rows), "rows": rows, "look": look}
+                look = command(
+                    "show",
+                    *split.split("/", 1),
+                    "--cache",
+                    cache,
+                    "--track",
+                    track,
+                    "--out",
+                    "track.html",
+                )
+                yield {
+                    "caption": caption,
+                    "split": split,
+                    "columns": _columns(rows),
+                    "rows": rows,
+                    "look": look,
+                }
 
 
 def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Metrics that any row has -> their titles."""
-    return {name: metric.title for name, metric in table_metrics(rows).items() if any(name in row for row in rows)}
+    return {
+        name: metric.title
+        for name, metric in table_metrics(rows).items()
+        if any(name in row for row in rows)
+    }
 
 
 def as_csv(splits: Mapping[str, Sequence[_ResultsTable]]) -> str:
     """All rows of all tables as CSV with a header; unknown errors are empty."""
-    measured = table_metrics(row.errors for tables in splits.values() for table in tables for row in table.rows)
+    measured = table_metrics(
+        row.errors for tables in splits.values() for table in tables for row in table.rows
+    )
     lines: list[tuple[Any, ...]] = [("split", "protocol", "model", *measured, "frames")]
     for split, tables in splits.items():
         for key, row in ((table.key, row) for table in tables for row in table.rows):

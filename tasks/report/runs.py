@@ -24,7 +24,10 @@ from vibe_model.settings import VideoConfig, split_of
 
 Metrics = Mapping[str, Any]
 
-AGAIN: Final = "Delete it and run the training command again: it resumes from the saved state and rewrites the file."
+AGAIN: Final = (
+    "Delete it and run the training command again: it resumes from the saved state and "
+    "rewrites the file."
+)
 VALIDATION: Final = "validation/"
 
 MOST_POINTS: Final = 200  # per plotted curve
@@ -51,7 +54,11 @@ class _LoggedCurves:
     @property
     def scores(self) -> dict[str, _Curve]:
         """Validation split -> its score, in the order of logging."""
-        tags = {tag: tag.removeprefix(VALIDATION).rpartition("/") for tag in self.curves if tag.startswith(VALIDATION)}
+        tags = {
+            tag: tag.removeprefix(VALIDATION).rpartition("/")
+            for tag in self.curves
+            if tag.startswith(VALIDATION)
+        }
         return {split: self.curves[tag] for tag, (split, _, name) in tags.items() if name in SCORES}
 
 
@@ -62,7 +69,9 @@ def read_curves(folder: Path) -> _LoggedCurves:
     if not file.exists():
         if any(folder.glob("events.out.tfevents.*")):
             again = command("--logdir", str(folder), module="tensorboard.main")
-            logged.problems.append(f"{folder}: trained by an earlier version, without {runs.CURVES}. Curves: {again}")
+            logged.problems.append(
+                f"{folder}: trained by an earlier version, without {runs.CURVES}. Curves: {again}"
+            )
         return logged
     number = 1
     try:
@@ -78,7 +87,8 @@ def read_curves(folder: Path) -> _LoggedCurves:
                 number += 1
     except (OSError, ValueError, TypeError, AttributeError, OverflowError) as error:
         logged.problems.append(
-            f"{file}, line {number}: {error}. The file is damaged or being written. The curves end there."
+            f"{file}, line {number}: {error}. The file is damaged or being written. The curves "
+            "end there."
         )
     return logged
 
@@ -102,9 +112,17 @@ class TrainingRun:
         if not self.folder.is_dir():
             return "folder not found"
         if self.metrics:
-            return "finished" if (self.folder / runs.BEST).is_file() else f"evaluated, but {runs.BEST} is missing"
-        total = "" if self.config is None else f" of {self.config.epochs * self.config.iterations:,}"
-        last_step = max((curve.steps[-1] for curve in self.logged.curves.values() if curve.steps), default=0)
+            return (
+                "finished"
+                if (self.folder / runs.BEST).is_file()
+                else f"evaluated, but {runs.BEST} is missing"
+            )
+        total = (
+            "" if self.config is None else f" of {self.config.epochs * self.config.iterations:,}"
+        )
+        last_step = max(
+            (curve.steps[-1] for curve in self.logged.curves.values() if curve.steps), default=0
+        )
         return f"not finished: step {last_step:,}{total}, no results yet"
 
     @property
@@ -116,7 +134,9 @@ class TrainingRun:
     def config(self) -> VideoConfig | None:
         """The run's settings; None if they are missing or from an incompatible version."""
         try:
-            return models.find(self.about.get("of_model", "vibe")).config.from_dict(self.about["config"])
+            return models.find(self.about.get("of_model", "vibe")).config.from_dict(
+                self.about["config"]
+            )
         except (KeyError, TypeError, AttributeError, PipelineError):
             return None
 
@@ -126,10 +146,14 @@ class TrainingRun:
         return {split: errors for split, errors in self.metrics.items() if "/" in split}
 
     def tracks_of(self, split: str) -> list[Mapping[str, Any]]:
-        """Results of a split's tracks, the worst first: the largest PA-MPJPE; without 3D labels, the smallest PCK."""
+        """Results of a split's tracks, the worst first: the largest PA-MPJPE; without 3D labels,
+        the smallest PCK.
+        """
 
         def badness(row: Mapping[str, Any]) -> tuple[float, str]:
-            worst = -float(row["pa_mpjpe"]) if "pa_mpjpe" in row else float(row.get("pck_2d", 100.0))
+            worst = (
+                -float(row["pa_mpjpe"]) if "pa_mpjpe" in row else float(row.get("pck_2d", 100.0))
+            )
             return worst, str(row.get("track"))
 
         return sorted((row for row in self.sequences if row.get("split") == split), key=badness)
@@ -145,7 +169,9 @@ def read_run(folder: Path, name: str = "") -> TrainingRun:
     metrics = read_json(folder / runs.METRICS, problems, AGAIN)
     for split, errors in metrics.items():
         if "/" in split and not (isinstance(errors, Mapping) and "baseline" in errors):
-            problems.append(f"{folder / runs.METRICS}: {split}: expected metrics with a baseline. {AGAIN}")
+            problems.append(
+                f"{folder / runs.METRICS}: {split}: expected metrics with a baseline. {AGAIN}"
+            )
             metrics = {}
             break
     about = read_json(folder / runs.CONFIG, problems, "The run's settings cannot be shown.")
@@ -153,7 +179,8 @@ def read_run(folder: Path, name: str = "") -> TrainingRun:
         problems.append(f"{folder}: run of {not_installed}: its settings cannot be shown.")
     again = AGAIN.replace("it and", f"it and {runs.METRICS} and", 1)
     sequences, worst_windows = (
-        read_json(folder / f"{table}.json", problems, again).get(table, []) for table in (SEQUENCES, WORST_WINDOWS)
+        read_json(folder / f"{table}.json", problems, again).get(table, [])
+        for table in (SEQUENCES, WORST_WINDOWS)
     )
     logged = read_curves(folder)
     problems += logged.problems
@@ -170,7 +197,9 @@ def read_run(folder: Path, name: str = "") -> TrainingRun:
 
 
 def read_json(file: Path, problems: list[str], remedy: str) -> dict[str, Any]:
-    """Read the object in a JSON file; empty for a missing file, or an invalid one, which is added to `problems`."""
+    """Read the object in a JSON file; empty for a missing file, or an invalid one, which is added
+    to `problems`.
+    """
     if not file.exists():
         return {}
     try:
@@ -184,7 +213,8 @@ def read_json(file: Path, problems: list[str], remedy: str) -> dict[str, Any]:
     return {}
 
 
-# --------------------------------------------------------------------------------------------------------------- curves
+# --------------------------------------------------------------------------------------------------
+# curves
 
 
 class _CurveGroup(NamedTuple):
@@ -204,12 +234,15 @@ WAITING: Final = "Share of the time in which training waited for the next batch.
 GROUPS: Final = (
     _CurveGroup("loss", "Loss", "Weighted sum of all terms.", "loss", "train/total", log=True),
     _CurveGroup("terms", "Loss by term", "Each with its weight.", "loss", "train/", log=True),
-    _CurveGroup("gradient", "Gradient", "Norm over all weights of a network.", "norm", "gradient/", log=True),
+    _CurveGroup(
+        "gradient", "Gradient", "Norm over all weights of a network.", "norm", "gradient/", log=True
+    ),
     _CurveGroup("speed", "Speed", SPEED, "windows per second", "speed/windows_per_second"),
     _CurveGroup("waiting", "Waiting for data", WAITING, "%", "speed/waiting_for_data", scale=100.0),
 )
 NO_TERMS: Final = ("train/total", "train/skipped_steps")
-MEASURES: Final = {"joints": "mm", "accel": MM_PER_FRAME2, "percent": "%"}  # of validation: one plot per unit
+# of validation: one plot per unit
+MEASURES: Final = {"joints": "mm", "accel": MM_PER_FRAME2, "percent": "%"}
 NAMES: Final = {  # names of curves instead of their tags
     "gen_optimizer": "generator",
     "disc_motion_optimizer": "discriminator",
@@ -228,7 +261,9 @@ PARTS: Final = {  # part of the settings -> name on the page
 def curves_section(
     runs: Sequence[TrainingRun], ablation: Sequence[TrainingRun] = (), *, notes: Sequence[str] = ()
 ) -> PageSection:
-    """The section of curves: validation of all runs in one plot, then each run's curves (not those of `ablation`)."""
+    """The section of curves: validation of all runs in one plot, then each run's curves (not those
+    of `ablation`).
+    """
     together = list(dict.fromkeys([*runs, *ablation]))
     data = {
         "together": list(_together(together[:MOST_TOGETHER])) if len(together) > 1 else [],
@@ -241,16 +276,29 @@ def curves_section(
 
 def plots_of(run: TrainingRun, number: int) -> Iterator[Plot]:
     """Yield all plots of a run. number: the run's number on the page."""
-    name, epoch = f"curves-{number}", "epoch" if run.config is not None else "step"
-    logged, measured = run.logged.curves, {**SCORES, **METRICS}.items()
+    name = f"curves-{number}"
+    epoch = "epoch" if run.config is not None else "step"
+    logged = run.logged.curves
+    measured = {**SCORES, **METRICS}.items()
     for i, split in enumerate(run.logged.scores):
         about = f"{ABOUT_VALIDATION.format(split)}."
         for key, unit in MEASURES.items():
-            tags = {m.title: f"{VALIDATION}{split}/{metric}" for metric, m in measured if m.unit == unit}
-            series = {title: _by_epoch(run, logged[tag]) for title, tag in tags.items() if tag in logged}
+            tags = {
+                m.title: f"{VALIDATION}{split}/{metric}" for metric, m in measured if m.unit == unit
+            }
+            series = {
+                title: _by_epoch(run, logged[tag]) for title, tag in tags.items() if tag in logged
+            }
             if series:
                 title = f"{run.name}: {' and '.join(series)} on {split}"
-                yield lines(f"{name}-validation-{i}-{key}", title, about, series, x_label=epoch, y_label=unit)
+                yield lines(
+                    f"{name}-validation-{i}-{key}",
+                    title,
+                    about,
+                    series,
+                    x_label=epoch,
+                    y_label=unit,
+                )
     for group in GROUPS:
         curves = {
             tag: curve
@@ -262,13 +310,25 @@ def plots_of(run: TrainingRun, number: int) -> Iterator[Plot]:
             zero = ", ".join(_short(tag) for tag in curves if tag not in varying)
             each = math.ceil(max(len(curve.steps) for curve in varying.values()) / MOST_POINTS)
             thinned = f"Each point is the mean of {each} logged ones." if each > 1 else ""
-            about = " ".join(filter(None, [group.caption, thinned, f"Zero throughout: {zero}." if zero else ""]))
-            key, title = f"{name}-{group.key}", f"{run.name}: {group.title}"
-            yield lines(key, title, about, series, x_label="step", y_label=group.unit, log_y=group.log)
-    if rates := {tag: curve for tag, curve in logged.items() if tag.startswith("learning_rate/") and curve.steps}:
+            about = " ".join(
+                filter(None, [group.caption, thinned, f"Zero throughout: {zero}." if zero else ""])
+            )
+            key = f"{name}-{group.key}"
+            title = f"{run.name}: {group.title}"
+            yield lines(
+                key, title, about, series, x_label="step", y_label=group.unit, log_y=group.log
+            )
+    if rates := {
+        tag: curve
+        for tag, curve in logged.items()
+        if tag.startswith("learning_rate/") and curve.steps
+    }:
         series = {_short(tag): _by_epoch(run, curve) for tag, curve in rates.items()}
-        about, title = "After each epoch; decreases when validation stops improving.", f"{run.name}: Learning rate"
-        yield lines(f"{name}-rate", title, about, series, x_label=epoch, y_label="learning rate", log_y=True)
+        about = "After each epoch; decreases when validation stops improving."
+        title = f"{run.name}: Learning rate"
+        yield lines(
+            f"{name}-rate", title, about, series, x_label=epoch, y_label="learning rate", log_y=True
+        )
 
 
 def _together(runs: Sequence[TrainingRun]) -> Iterator[Plot]:
@@ -276,13 +336,20 @@ def _together(runs: Sequence[TrainingRun]) -> Iterator[Plot]:
     for i, split in enumerate(dict.fromkeys(split for run in runs for split in run.logged.scores)):
         validated = [run for run in runs if split in run.logged.scores]
         names = _brief([run.name for run in validated])
-        series = {name: _by_epoch(run, run.logged.scores[split]) for name, run in zip(names, validated, strict=True)}
+        series = {
+            name: _by_epoch(run, run.logged.scores[split])
+            for name, run in zip(names, validated, strict=True)
+        }
         shown = names if len(names) <= 4 else [*names[:3], f"{len(names) - 3} more"]
         logged = validated[0].logged.curves
-        score = next(score for name, score in SCORES.items() if f"{VALIDATION}{split}/{name}" in logged)
+        score = next(
+            score for name, score in SCORES.items() if f"{VALIDATION}{split}/{name}" in logged
+        )
         title = f"{score.title} on {split}: {_join_names(shown)}"
         about = f"{ABOUT_VALIDATION.format(split)}; lower is better."
-        yield lines(f"curves-together-{i}", title, about, series, x_label="epoch", y_label=score.unit)
+        yield lines(
+            f"curves-together-{i}", title, about, series, x_label="epoch", y_label=score.unit
+        )
 
 
 def _brief(names: Sequence[str], most: int = 28) -> list[str]:
@@ -307,7 +374,9 @@ def _join_names(names: Sequence[str]) -> str:
 
 
 def _thin(curve: _Curve, scale: float) -> tuple[list[float], list[float]]:
-    """Reduce a curve to at most MOST_POINTS, each the mean of consecutive points, at the last one's step."""
+    """Reduce a curve to at most MOST_POINTS, each the mean of consecutive points, at the last one's
+    step.
+    """
     each = math.ceil(len(curve.steps) / MOST_POINTS)
     starts = range(0, len(curve.steps), each)
     ends = [float(curve.steps[min(start + each, len(curve.steps)) - 1]) for start in starts]
@@ -315,7 +384,8 @@ def _thin(curve: _Curve, scale: float) -> tuple[list[float], list[float]]:
 
 
 def _by_epoch(run: TrainingRun, curve: _Curve) -> tuple[list[float], list[float]]:
-    iterations = run.config.iterations if run.config is not None else 1  # without settings, the steps themselves
+    # without settings, the steps themselves
+    iterations = run.config.iterations if run.config is not None else 1
     return [step / iterations for step in curve.steps], list(curve.values)
 
 
@@ -341,10 +411,15 @@ def split_uses(runs: Sequence[TrainingRun]) -> dict[str, str]:
     configs = {run.name: run.config for run in runs if run.config is not None}
     for name, config in configs.items():
         for part, words in PARTS.items():
-            splits = getattr(config, part) if part in ("validation", "evaluation") else config.part(part)
+            splits = (
+                getattr(config, part) if part in ("validation", "evaluation") else config.part(part)
+            )
             for split in dict.fromkeys(map(split_of, splits)):
                 names.setdefault(split, {}).setdefault(words, []).append(name)
     return {
-        split: ", ".join(w if len(used) == len(configs) else f"{w} ({_join_names(used)})" for w, used in uses.items())
+        split: ", ".join(
+            w if len(used) == len(configs) else f"{w} ({_join_names(used)})"
+            for w, used in uses.items()
+        )
         for split, uses in names.items()
     }

@@ -1,4 +1,6 @@
-"""The report as a Luigi task, and as `python -m tasks report`.  training -> evaluation -> [report]"""
+"""The report as a Luigi task, and as `python -m tasks report`.  training -> evaluation ->
+[report]
+"""
 
 from __future__ import annotations
 
@@ -31,16 +33,20 @@ PAGE: Final = "report.html"  # in [paths] runs
 
 
 class Report(PipelineTask):
-    """Write a page about data, training and results to [paths] runs; out of date when any of them changes.
+    """Write a page about data, training and results to [paths] runs; out of date when any of them
+    changes.
 
-    The page opens from disk without a network. `python -m tasks report` writes one from the current state.
+    The page opens from disk without a network. `python -m tasks report` writes one from the current
+    state.
     """
 
     verb = "report"
     what = "page"
 
     def requires(self) -> list[luigi.Task]:
-        return [Evaluate(model=m.section) for m in models.every() if which_runs(settings(), m).report]
+        return [
+            Evaluate(model=m.section) for m in models.every() if which_runs(settings(), m).report
+        ]
 
     def up_to_date(self) -> bool:
         from tasks.report.assembly import recorded_fingerprint  # slow to import
@@ -79,37 +85,62 @@ def _require_own(file: Path) -> Path:
     from tasks.report.assembly import recorded_fingerprint
 
     if file.exists() and not recorded_fingerprint(file):
-        expected = "expected no file, or an earlier report; found another one, which is not replaced"
-        raise PipelineError(f"{file}: {expected}. Move it, or name another page: tasks report --out FILE")
+        expected = (
+            "expected no file, or an earlier report; found another one, which is not replaced"
+        )
+        raise PipelineError(
+            f"{file}: {expected}. Move it, or name another page: tasks report --out FILE"
+        )
     return file
 
 
 def as_configured(*, training: bool = True) -> ReportContent:
-    """The cache, every model's configured run and baseline, and the ablation, as far as they exist."""
+    """The cache, every model's configured run and baseline, and the ablation, as far as they
+    exist.
+    """
     from tasks.report.assembly import ReportContent
 
-    s, notes = settings(), list[str]()
+    s = settings()
+    notes = list[str]()
     folders: dict[str, Path] = {}
     for model in models.every() if training else ():
         try:
-            config, baseline = model_config(model), baseline_config(model)
+            config = model_config(model)
+            baseline = baseline_config(model)
             per_frame = f"{model.title}, per frame" if "per frame" in folders else "per frame"
-            configs = {model.title: config} | ({} if baseline in (None, config) else {per_frame: baseline})
-            begun = {name: folder for name, of in configs.items() if (folder := runs.run_folder(of)).is_dir()}
+            configs = {model.title: config} | (
+                {} if baseline in (None, config) else {per_frame: baseline}
+            )
+            begun = {
+                name: folder
+                for name, of in configs.items()
+                if (folder := runs.run_folder(of)).is_dir()
+            }
             folders |= begun
             if which_runs(s, model).report:
                 missing = f"no run with the settings of {s.file} has started on the current cache."
                 notes += [f"{name}: {missing}" for name in configs if name not in begun]
-        except USER_ERRORS as error:  # such as a model that luigi.cfg does not name and whose streams are missing
-            if model is VIBE or ("report" in s.source.section(model.section) and which_runs(s, model).report):
+        except (
+            USER_ERRORS
+        ) as error:  # such as a model that luigi.cfg does not name and whose streams are missing
+            if model is VIBE or (
+                "report" in s.source.section(model.section) and which_runs(s, model).report
+            ):
                 notes.append(f"The runs of {model.title} in {s.file} are unknown: {error}")
     where = (s.paths.cache, s.paths.raw, s.paths.body, s.stream.name, s.paths.runs)
-    return ReportContent(*where, tuple(folders.items()), tuple(notes), ablation=training, training=training)
+    return ReportContent(
+        *where, tuple(folders.items()), tuple(notes), ablation=training, training=training
+    )
 
 
 def _options(sub: argparse.ArgumentParser) -> None:
     """Add the options."""
-    sub.add_argument("--out", type=PATH, metavar="FILE", help="output page (default: report.html in [paths] runs)")
+    sub.add_argument(
+        "--out",
+        type=PATH,
+        metavar="FILE",
+        help="output page (default: report.html in [paths] runs)",
+    )
     sub.add_argument(
         "--run",
         type=PATH,
@@ -117,9 +148,13 @@ def _options(sub: argparse.ArgumentParser) -> None:
         default=[],
         dest="folders",
         metavar="FOLDER",
-        help="folder of a training run, finished or not (repeatable; default: the runs that luigi.cfg names)",
+        help="folder of a training run, finished or not (repeatable; default: the runs that "
+        "luigi.cfg names)",
     )
-    help_ = "Another cache: report on its data, and on the runs that --run names (default: [paths] cache)"
+    help_ = (
+        "Another cache: report on its data, and on the runs that --run names (default: "
+        "[paths] cache)"
+    )
     sub.add_argument("--cache", type=ROOT, metavar="DIR", help=help_)
     sub.add_argument("--no-training", action="store_true", help="report on the data only")
 
@@ -153,7 +188,11 @@ def _run(args: argparse.Namespace) -> int:
     else:
         out = _require_own(pages.runs_folder / PAGE)
     if args.folders:
-        pages = replace(pages, runs=tuple((folder.resolve().name, folder) for folder in args.folders), training=True)
+        pages = replace(
+            pages,
+            runs=tuple((folder.resolve().name, folder) for folder in args.folders),
+            training=True,
+        )
     with bar("  report", console.out) as progress:
         size, mark = write_report(pages, out, progress)
     say("report", "page", size)

@@ -17,10 +17,14 @@ def toy() -> Any:
 
 @pytest.fixture(scope="module")
 def memory() -> Iterator[None]:
-    """Every URL leads to a store of obstore's in this process, which does in seconds what takes a server minutes."""
+    """Every URL leads to a store of obstore's in this process, which does in seconds what takes a
+    server minutes.
+    """
     store, stores = pytest.importorskip("obstore.store"), dict[str, Any]()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(store, "from_url", lambda url, **_: stores.setdefault(url, store.MemoryStore()))
+        patch.setattr(
+            store, "from_url", lambda url, **_: stores.setdefault(url, store.MemoryStore())
+        )
         yield
 
 

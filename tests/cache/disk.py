@@ -1,13 +1,15 @@
-"""A disk that records every call that changes a folder, ends or fails at one of them, and may lose its power.
+"""A disk that records every call that changes a folder, ends or fails at one of them, and may lose
+its power.
 
-A killed process loses nothing that the system has, so a kill shows nothing of a power cut. The model of what one leaves
-is a harsh file system:
+A killed process loses nothing that the system has, so a kill shows nothing of a power cut. The
+model of what one leaves is a harsh file system:
 
-- Bytes survive when the file was synced after they were written. Otherwise they may be there, be missing, be zeros up
-  to the file's new length, or be torn.
-- A name that was made, changed or removed survives when its folder was synced afterwards. Otherwise each may have
-  happened or not, whatever became of those before it.
-- No file is lost by being renamed. From one folder to another, the old name may be there still beside the new one.
+- Bytes survive when the file was synced after they were written. Otherwise they may be there, be
+  missing, be zeros up to the file's new length, or be torn.
+- A name that was made, changed or removed survives when its folder was synced afterwards. Otherwise
+  each may have happened or not, whatever became of those before it.
+- No file is lost by being renamed. From one folder to another, the old name may be there still
+beside the new one.
 
 Ext4, XFS and Btrfs promise more than this.
 """
@@ -27,9 +29,20 @@ from typing import Any, Final, NamedTuple
 Disk = dict[str, bytes | None]  # every file below the top with its bytes; every folder, with None
 Contents = Callable[["File"], bytes]  # what a file holds after the cut
 
-# The functions of module os that change files or folders, or make changes durable. Nothing in cache/ writes otherwise.
+# The functions of module os that change files or folders, or make changes durable. Nothing in
+# cache/ writes otherwise.
 CALLS: Final = (
-    *("open", "write", "pwrite", "writev", "pwritev", "truncate", "ftruncate", "fsync", "fdatasync"),
+    *(
+        "open",
+        "write",
+        "pwrite",
+        "writev",
+        "pwritev",
+        "truncate",
+        "ftruncate",
+        "fsync",
+        "fdatasync",
+    ),
     *("rename", "replace", "link", "symlink", "mkdir", "rmdir", "unlink", "remove"),
 )
 
@@ -56,7 +69,10 @@ class File:
     def torn(self) -> bytes:
         """Half of what is new has survived."""
         pairs = enumerate(zip(self.live, self.synced, strict=False))
-        same = next((at for at, (one, other) in pairs if one != other), min(len(self.live), len(self.synced)))
+        same = next(
+            (at for at, (one, other) in pairs if one != other),
+            min(len(self.live), len(self.synced)),
+        )
         end = same + (len(self.live) - same) // 2
         return self.live[:end] + self.synced[end:]
 
@@ -71,7 +87,9 @@ class Folder:
 
 @dataclass(eq=False)
 class Change:
-    """Names in one folder that are not synced yet: what they stand for from now on, None for nothing."""
+    """Names in one folder that are not synced yet: what they stand for from now on, None for
+    nothing.
+    """
 
     folder: Folder
     names: Mapping[str, File | Folder | None]
@@ -79,7 +97,9 @@ class Change:
 
 
 class Model:
-    """A folder as the disk may have it: `do` one recorded call after the other, then ask for the `disks`."""
+    """A folder as the disk may have it: `do` one recorded call after the other, then ask for the
+    `disks`.
+    """
 
     def __init__(self, disk: Disk | None = None) -> None:
         self.top = Folder()
@@ -92,7 +112,9 @@ class Model:
         getattr(self, f"_{name}")(path, *rest)
 
     def after_cut(self, rng: random.Random) -> Disk:
-        """What may be there after a power cut at this moment: nothing that was not synced, all of it, or a part."""
+        """What may be there after a power cut at this moment: nothing that was not synced, all of
+        it, or a part.
+        """
         every, none = set(self.pending), set[Change]()
         kept = {change for change in self.pending if rng.random() < 0.5}
         fates = [rng.choice((File.old, File.zeros, File.torn, File.new)) for _ in range(8)]
@@ -109,8 +131,12 @@ class Model:
         return self.cut(set(), File.old)
 
     def cut(self, changes: set[Change], contents: Contents) -> Disk:
-        """The disk when of all that was not synced just these names have survived, and these contents."""
-        happened = [change for change in self.pending if change in changes or self._implied(change, changes)]
+        """The disk when of all that was not synced just these names have survived, and these
+        contents.
+        """
+        happened = [
+            change for change in self.pending if change in changes or self._implied(change, changes)
+        ]
 
         def names(folder: Folder) -> Mapping[str, File | Folder]:
             found = dict(folder.synced)
@@ -124,14 +150,24 @@ class Model:
     def _implied(self, change: Change, changes: set[Change]) -> bool:
         return any(other.after is change for other in changes)
 
-    def _disk(self, folder: Folder, names: Callable[[Folder], Mapping[str, File | Folder]], contents: Contents) -> Disk:
+    def _disk(
+        self,
+        folder: Folder,
+        names: Callable[[Folder], Mapping[str, File | Folder]],
+        contents: Contents,
+    ) -> Disk:
         found: Disk = {}
         for name, node in names(folder).items():
             if isinstance(node, File):
                 found[name] = contents(node)
             else:
                 found[name] = None
-                found.update({f"{name}/{key}": data for key, data in self._disk(node, names, contents).items()})
+                found.update(
+                    {
+                        f"{name}/{key}": data
+                        for key, data in self._disk(node, names, contents).items()
+                    }
+                )
         return found
 
     def _at(self, path: str) -> tuple[Folder, str]:
@@ -148,7 +184,9 @@ class Model:
         folder, name = self._at(path)
         return folder.live[name] if name else folder
 
-    def _change(self, folder: Folder, names: Mapping[str, File | Folder | None], after: Change | None = None) -> Change:
+    def _change(
+        self, folder: Folder, names: Mapping[str, File | Folder | None], after: Change | None = None
+    ) -> Change:
         change = Change(folder, names, after)
         _set(folder.live, names)
         self.pending.append(change)
@@ -215,8 +253,8 @@ class Killed(BaseException):
 class Interruption(NamedTuple):
     """What happens at the n-th change, from 1: the end of the process, or an error of the disk.
 
-    EIO comes once, ENOSPC from then on but for what frees room, EROFS at every change from then on. Where it is a
-    write, half of its bytes get to the file before an end, EIO or ENOSPC.
+    EIO comes once, ENOSPC from then on but for what frees room, EROFS at every change from then on.
+    Where it is a write, half of its bytes get to the file before an end, EIO or ENOSPC.
     """
 
     at: int
@@ -230,7 +268,8 @@ NOTHING: Final = Interruption(0)
 class Watched:
     """Every call of `CALLS` below `top`: made, recorded in the model, and interrupted.
 
-    `before_change`: called with the number of each change before it is made, as a reader beside the writer.
+    `before_change`: called with the number of each change before it is made, as a reader beside the
+    writer.
     """
 
     top: Path
@@ -239,10 +278,13 @@ class Watched:
     before_change: Callable[[int], None] = lambda _: None
     changes: int = 0  # calls so far that change something
     failed: bool = False
-    beside: bool = False  # are the calls those of another process, which are neither counted nor interrupted?
+    # are the calls those of another process, which are neither counted nor interrupted?
+    beside: bool = False
 
     def call(self, name: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        if not self._is_below(self._path(args[0], kwargs.get("dir_fd"))) or not _changes(name, args, kwargs):
+        if not self._is_below(self._path(args[0], kwargs.get("dir_fd"))) or not _changes(
+            name, args, kwargs
+        ):
             return function(*args, **kwargs)
         note = getattr(self, f"_{name}", None)
         if note is None:
@@ -254,11 +296,15 @@ class Watched:
         self._interrupt(name, note, function, args)
         return note(function, args, kwargs)
 
-    def _interrupt(self, name: str, note: Callable[..., Any], function: Callable[..., Any], args: Any) -> None:
+    def _interrupt(
+        self, name: str, note: Callable[..., Any], function: Callable[..., Any], args: Any
+    ) -> None:
         at, code = self.interruption
         if not at or self.changes < at:
             return
-        lasting = code in (0, errno.EROFS) or (code == errno.ENOSPC and name not in ("unlink", "rmdir", "fsync"))
+        lasting = code in (0, errno.EROFS) or (
+            code == errno.ENOSPC and name not in ("unlink", "rmdir", "fsync")
+        )
         if self.changes > at and not lasting:
             return
         if name == "write" and not self.failed and code != errno.EROFS:
@@ -266,7 +312,9 @@ class Watched:
         self.failed = True
         if not code:
             raise Killed
-        raise OSError(code, os.strerror(code), *([] if isinstance(args[0], int) else [os.fspath(args[0])]))
+        raise OSError(
+            code, os.strerror(code), *([] if isinstance(args[0], int) else [os.fspath(args[0])])
+        )
 
     def _is_below(self, path: str) -> bool:
         return path == str(self.top) or path.startswith(f"{self.top}/")
@@ -281,8 +329,13 @@ class Watched:
         base = Path() if folder is None else Path(f"/proc/self/fd/{folder}").readlink()
         return os.path.normpath(base.absolute() / os.fsdecode(path))
 
-    def _open(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        path, flags = self._path(args[0], kwargs.get("dir_fd")), int(kwargs.get("flags", (*args, 0)[1]))
+    def _open(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        path, flags = (
+            self._path(args[0], kwargs.get("dir_fd")),
+            int(kwargs.get("flags", (*args, 0)[1])),
+        )
         there = os.path.lexists(path)
         fd = function(*args, **kwargs)
         if flags & os.O_TMPFILE == os.O_TMPFILE:  # it never has a name
@@ -293,22 +346,31 @@ class Watched:
             self._note("truncate", path, 0)
         return fd
 
-    def _write(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _write(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
         fd, data = args
         written = function(fd, data)
         end = os.lseek(fd, 0, os.SEEK_CUR)
         self._note("write", self._path(fd), end - written, bytes(data)[:written])
         return written
 
-    def _pwrite(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _pwrite(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
         fd, data, offset = args
         written = function(fd, data, offset)
         self._note("write", self._path(fd), offset, bytes(data)[:written])
         return written
 
-    def _changed(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], does: str) -> None:
+    def _changed(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], does: str
+    ) -> None:
         """A call of one path or descriptor, or of two paths."""
-        paths = [self._path(path, kwargs.get("dir_fd")) for path in (args if does in ("rename", "link") else args[:1])]
+        paths = [
+            self._path(path, kwargs.get("dir_fd"))
+            for path in (args if does in ("rename", "link") else args[:1])
+        ]
         function(*args, **kwargs)
         to = [path[len(str(self.top)) + 1 :] for path in paths[1:]]
         self._note(does, paths[0], *(args[1:] if does == "truncate" else to))
@@ -340,7 +402,9 @@ def watching(watched: Watched) -> Iterator[Watched]:
 
 def _changes(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
     """Whether a call changes anything: opening a file to read it does not."""
-    return name != "open" or bool(kwargs.get("flags", args[1] if len(args) > 1 else 0) & (os.O_CREAT | os.O_TRUNC))
+    return name != "open" or bool(
+        kwargs.get("flags", args[1] if len(args) > 1 else 0) & (os.O_CREAT | os.O_TRUNC)
+    )
 
 
 def on_disk(top: Path) -> Disk:

@@ -1,7 +1,8 @@
-"""What a cache must have after any history of conversions and extractions, in plain arrays; and how it is written.
+"""What a cache must have after any history of conversions and extractions, in plain arrays; and how
+it is written.
 
-Videos, boxes and features follow from a name, lengths and a seed by arithmetic; rows are laid out here by the rule of
-docs/cache-format.md (each commit begins a shard), independently of the writers.
+Videos, boxes and features follow from a name, lengths and a seed by arithmetic; rows are laid out
+here by the rule of docs/cache-format.md (each commit begins a shard), independently of the writers.
 """
 
 from __future__ import annotations
@@ -21,11 +22,15 @@ from cache import SplitWriter, StreamShards, StreamWriter, TrackRows, VideoEntry
 SPLIT: Final = "toy/train"
 COLUMNS: Final = ("frame_index", "bbox", "kp_2d", "valid")
 SHARD, CHUNK = 8, 4  # rows
-FORMS: Final[Mapping[str, Any]] = {"resnet50": {"dim": 4, "dtype": "float16"}, "crops": {"dim": 4, "dtype": "float32"}}
+FORMS: Final[Mapping[str, Any]] = {
+    "resnet50": {"dim": 4, "dtype": "float16"},
+    "crops": {"dim": 4, "dtype": "float32"},
+}
 UNREADABLE: Final = 7  # every so many-th picture cannot be decoded
 
 Array = NDArray[Any]
-Video = tuple[str, tuple[int, ...], int, int]  # name, rows of each track, seeds of its boxes and of its other labels
+# name, rows of each track, seeds of its boxes and of its other labels
+Video = tuple[str, tuple[int, ...], int, int]
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,8 @@ class State:
     shards: frozenset[int] = frozenset()  # that a column has
     streams: Mapping[str, frozenset[int]] = field(default_factory=dict)  # -> shards that it has
     there: bool = False
-    pending: Mapping[str, Collection[tuple[str, int]]] = field(default_factory=dict)  # stream -> (track, n-th row)
+    # stream -> (track, n-th row)
+    pending: Mapping[str, Collection[tuple[str, int]]] = field(default_factory=dict)
 
     @property
     def live(self) -> frozenset[int]:
@@ -53,10 +59,22 @@ class State:
         name, _, person = track.partition("/")
         return self.videos[name][1][int(person)]
 
-    def converted(self, target: Mapping[str, Video], again: Collection[str] = (), without: Any = ()) -> State:
-        """After a commit of these videos, of which `again` are appended though they stay; without some shards."""
-        videos = {name: video for name, video in self.videos.items() if target.get(name) == video and name not in again}
-        starts = {track: start for track, start in self.starts.items() if track.partition("/")[0] in videos}
+    def converted(
+        self, target: Mapping[str, Video], again: Collection[str] = (), without: Any = ()
+    ) -> State:
+        """After a commit of these videos, of which `again` are appended though they stay; without
+        some shards.
+        """
+        videos = {
+            name: video
+            for name, video in self.videos.items()
+            if target.get(name) == video and name not in again
+        }
+        starts = {
+            track: start
+            for track, start in self.starts.items()
+            if track.partition("/")[0] in videos
+        }
         row = first = -(-self.extent // SHARD) * SHARD
         for name, video in target.items():
             if name not in videos:
@@ -70,16 +88,23 @@ class State:
         return replace(self, videos=videos, starts=starts, extent=extent, shards=shards, there=True)
 
     def extracted(self, stream: str, shards: Collection[int]) -> State:
-        return replace(self, streams={**self.streams, stream: self.streams.get(stream, frozenset()) | {*shards}})
+        return replace(
+            self,
+            streams={**self.streams, stream: self.streams.get(stream, frozenset()) | {*shards}},
+        )
 
     def without(self, stream: str) -> State:
-        return replace(self, streams={name: shards for name, shards in self.streams.items() if name != stream})
+        return replace(
+            self, streams={name: shards for name, shards in self.streams.items() if name != stream}
+        )
 
 
 def columns_of(video: Video, person: int) -> dict[str, Array]:
     """All that was labelled of one track."""
     n_rows = video[1][person]
-    boxes, others = (np.random.default_rng([int(_mark(of), 16), person]) for of in (video[:3], video))
+    boxes, others = (
+        np.random.default_rng([int(_mark(of), 16), person]) for of in (video[:3], video)
+    )
     return {
         "frame_index": np.arange(n_rows),
         "bbox": boxes.uniform(50, 100, (n_rows, 4)).astype(np.float32),
@@ -111,15 +136,21 @@ def numbers_of(keys: NDArray[np.uint64]) -> Array:
     return ((keys[:, :1] >> np.arange(4, dtype=np.uint64)) % 1000).astype(np.float16)
 
 
-# ------------------------------------------------------------------------------------------------------------- commands
+# --------------------------------------------------------------------------------------------------
+# commands
 
 
 def convert(
-    root: Path, target: Mapping[str, Video], again: Collection[str] = (), without: Collection[int] = ()
+    root: Path,
+    target: Mapping[str, Video],
+    again: Collection[str] = (),
+    without: Collection[int] = (),
 ) -> None:
     """Bring the split to exactly these videos, in one commit."""
     sizes: Any = {"rows_per_shard": SHARD, "rows_per_chunk": CHUNK}
-    with SplitWriter(root, SPLIT, columns=COLUMNS, plan=repr(sorted(target.items())), **sizes) as writer:
+    with SplitWriter(
+        root, SPLIT, columns=COLUMNS, plan=repr(sorted(target.items())), **sizes
+    ) as writer:
         held = {name: entry.fingerprint for name, entry in writer.committed_videos.items()}
         marks = {name: _mark(video) for name, video in target.items()}
         drop = {name for name, mark in held.items() if marks.get(name) != mark or name in again}
@@ -128,7 +159,12 @@ def convert(
             if (name not in held or name in drop) and name not in writer.journalled:
                 tracks = [
                     TrackRows(
-                        name=f"{name}/{n}", video=name, step=1, fps=25.0, crop_scale=1.3, columns=columns_of(video, n)
+                        name=f"{name}/{n}",
+                        video=name,
+                        step=1,
+                        fps=25.0,
+                        crop_scale=1.3,
+                        columns=columns_of(video, n),
                     )
                     for n in range(len(video[1]))
                 ]
@@ -158,7 +194,8 @@ def extract(root: Path, stream: str, *, at_most: int, staged: bool, written: lis
         writer.commit({"weights": "known"})
 
 
-# ----------------------------------------------------------------------------------------------------------- comparison
+# --------------------------------------------------------------------------------------------------
+# comparison
 
 
 def differences(root: Path, state: State) -> list[str]:
@@ -170,9 +207,15 @@ def differences(root: Path, state: State) -> list[str]:
 
 
 def differences_of(split: cache.Split, state: State, *, listed: bool = True) -> list[str]:
-    """The same of an open split. `listed`: also which streams there are, which is not of what was opened."""
-    expected = sorted((start, start + state.length(name), name) for name, start in state.starts.items())
-    found: list[Any] = [("tracks", [(track.start, track.stop, track.name) for track in split.tracks], expected)]
+    """The same of an open split. `listed`: also which streams there are, which is not of what was
+    opened.
+    """
+    expected = sorted(
+        (start, start + state.length(name), name) for name, start in state.starts.items()
+    )
+    found: list[Any] = [
+        ("tracks", [(track.start, track.stop, track.name) for track in split.tracks], expected)
+    ]
     found += [("videos", list(split.videos), [entry_of(video) for video in state.videos.values()])]
     found += [("rows", split.manifest["rows"], sum(stop - start for start, stop, _ in expected))]
     found += [("streams", split.streams, tuple(sorted(state.streams)))] if listed else []
@@ -192,8 +235,12 @@ def _unequal(compared: Iterable[tuple[str, Any, Any]]) -> list[str]:
     ]
 
 
-def _rows(split: cache.Split, tracks: list[tuple[int, int, str]], state: State) -> Iterator[tuple[str, Any, Any]]:
-    """(what, found, expected) of every track's columns, of its rows in streams, and of every window of two rows."""
+def _rows(
+    split: cache.Split, tracks: list[tuple[int, int, str]], state: State
+) -> Iterator[tuple[str, Any, Any]]:
+    """(what, found, expected) of every track's columns, of its rows in streams, and of every window
+    of two rows.
+    """
     for start, stop, name in tracks:
         video, _, person = name.partition("/")
         columns = columns_of(state.videos[video], int(person))
@@ -207,7 +254,9 @@ def _rows(split: cache.Split, tracks: list[tuple[int, int, str]], state: State) 
             has = decodable(keys) & np.isin(np.arange(start, stop) // SHARD, [*shards])
             for track, n in state.pending.get(stream, ()):
                 has[n] &= track != name
-            windows += [[start + n, start + n + 2] for n in range(stop - start - 1) if has[n] and has[n + 1]]
+            windows += [
+                [start + n, start + n + 2] for n in range(stop - start - 1) if has[n] and has[n + 1]
+            ]
             expected += [keys[n : n + 2] for n in range(stop - start - 1) if has[n] and has[n + 1]]
         ranges = np.array(windows, np.int64).reshape(-1, 2)
         yield f"windows of {stream}", split.windows(2, 1, stream), ranges

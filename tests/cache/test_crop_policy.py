@@ -12,11 +12,16 @@ BOX = np.float32([100, 200, 50, 60])
 
 
 def boxes(policy: CropPolicy, name: str = "a/0", n: int = N) -> tuple[np.ndarray, np.ndarray]:
-    return policy.boxes(np.tile(BOX, (n, 1)), np.full(n, 1.3), policy.keys([name]).repeat(n), np.arange(n))
+    return policy.boxes(
+        np.tile(BOX, (n, 1)), np.full(n, 1.3), policy.keys([name]).repeat(n), np.arange(n)
+    )
 
 
 def test_the_usual_policy_and_one_of_zero_ranges_give_the_box_itself() -> None:
-    for policy in (CropPolicy(), CropPolicy(jitter=Jitter(copy=1, trans_px=0, scale_log2=0, flip=0))):
+    for policy in (
+        CropPolicy(),
+        CropPolicy(jitter=Jitter(copy=1, trans_px=0, scale_log2=0, flip=0)),
+    ):
         found, mirrored = boxes(policy, n=3)
         np.testing.assert_array_equal(found, np.tile(BOX, (3, 1)))
         assert found.dtype == np.float32
@@ -39,7 +44,9 @@ def test_jitter_is_uniform_in_its_ranges_and_independent() -> None:
 def test_a_whole_track_is_mirrored_or_not_and_half_of_them_are() -> None:
     policy = CropPolicy(jitter=Jitter(copy=2))
     keys = policy.keys(f"video/{i}" for i in range(4000))
-    mirrored = policy.boxes(np.tile(BOX, (4000, 5, 1)), np.ones((4000, 1)), keys[:, None], np.arange(5)[None])[1]
+    mirrored = policy.boxes(
+        np.tile(BOX, (4000, 5, 1)), np.ones((4000, 1)), keys[:, None], np.arange(5)[None]
+    )[1]
     assert (mirrored == mirrored[:, :1]).all()
     assert abs(mirrored[:, 0].mean() - 0.5) < 0.04
 
@@ -48,7 +55,9 @@ def test_a_whole_track_is_mirrored_or_not_and_half_of_them_are() -> None:
 def test_copy_seed_and_track_each_give_other_boxes(other: Jitter) -> None:
     first = boxes(CropPolicy(jitter=Jitter(copy=1)), n=50)[0]
     assert (first != boxes(CropPolicy(jitter=other), n=50)[0])[:, :3].any(axis=1).all()
-    assert (first != boxes(CropPolicy(jitter=Jitter(copy=1)), "a/1", n=50)[0])[:, :3].any(axis=1).all()
+    assert (
+        (first != boxes(CropPolicy(jitter=Jitter(copy=1)), "a/1", n=50)[0])[:, :3].any(axis=1).all()
+    )
 
 
 def test_the_numbers_stay_what_they_are() -> None:
@@ -63,7 +72,9 @@ EXPECTED = [[100.27781, 199.79883, 63.971294, 76.76555], [104.13599, 194.01866, 
 
 def test_policies_survive_json_and_text() -> None:
     policy = CropPolicy.parse("size:256 region:256x192 scale:1.2 jitter:4 seed:9 flip:0.25")
-    assert policy == CropPolicy(size=256, region=(256, 192), scale=1.2, jitter=Jitter(copy=4, seed=9, flip=0.25))
+    assert policy == CropPolicy(
+        size=256, region=(256, 192), scale=1.2, jitter=Jitter(copy=4, seed=9, flip=0.25)
+    )
     assert CropPolicy.from_dict(json.loads(json.dumps(policy.as_dict()))) == policy
     assert CropPolicy.parse(str(policy)) == policy
     assert str(policy) == "size:256 region:256x192 scale:1.2 jitter:4 flip:0.25 seed:9"

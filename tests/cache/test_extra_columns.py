@@ -1,4 +1,6 @@
-"""Columns that a dataset's reader brings: written, committed twice, copied, verified, read, mirrored."""
+"""Columns that a dataset's reader brings: written, committed twice, copied, verified, read,
+mirrored.
+"""
 
 import json
 import math
@@ -20,8 +22,12 @@ from cache.mixture import Mixture, MixturePart
 from tests.cache import toy
 from tests.cache.format.documented import open_manifest, read_column, read_table
 
-CONTACT = ExtraColumn(name="contact", about="feet on the ground", shape=(4,), dtype="uint8", mirror=((0, 2), (1, 3)))
-UP = ExtraColumn(name="up", about="up in the camera", unit="m", shape=(3,), per="track", mirror=((0, 1),))
+CONTACT = ExtraColumn(
+    name="contact", about="feet on the ground", shape=(4,), dtype="uint8", mirror=((0, 2), (1, 3))
+)
+UP = ExtraColumn(
+    name="up", about="up in the camera", unit="m", shape=(3,), per="track", mirror=((0, 1),)
+)
 CLASS = ExtraColumn(name="action", about="what is done", dtype="int16", per="track", fill=-9)
 DECLARED = (CONTACT, UP, CLASS)
 FLIPPED = CropPolicy(jitter=Jitter(copy=1, trans_px=0, scale_log2=0, flip=1))
@@ -40,12 +46,17 @@ def values(column: ExtraColumn, name: str, n_rows: int) -> np.ndarray[Any, Any]:
 def video(name: str, lengths: list[int], columns: tuple[ExtraColumn, ...] = DECLARED) -> toy.Video:
     entry, tracks = toy.video(name, lengths)
     return entry, [
-        replace(track, extra={c.name: values(c, track.name, len(track.columns["bbox"])) for c in columns})
+        replace(
+            track,
+            extra={c.name: values(c, track.name, len(track.columns["bbox"])) for c in columns},
+        )
         for track in tracks
     ]
 
 
-def write(root: Path, videos: list[toy.Video], columns: tuple[ExtraColumn, ...] = DECLARED, **drop: Any) -> None:
+def write(
+    root: Path, videos: list[toy.Video], columns: tuple[ExtraColumn, ...] = DECLARED, **drop: Any
+) -> None:
     with toy.writer(root, "plan", extra=columns) as writer:
         writer.begin(**drop)
         for entry, tracks in videos:
@@ -65,8 +76,12 @@ def require(root: Path, columns: tuple[ExtraColumn, ...] = DECLARED) -> cache.Sp
             expected = values(column, track.name, track.stop - track.start)
             assert batch[column.name].dtype == column.dtype
             if column.per == "row":
-                np.testing.assert_array_equal(split.rows(column.name, track.start, track.stop), expected)
-                np.testing.assert_array_equal(split.column(column.name)[track.start : track.stop], expected)
+                np.testing.assert_array_equal(
+                    split.rows(column.name, track.start, track.stop), expected
+                )
+                np.testing.assert_array_equal(
+                    split.column(column.name)[track.start : track.stop], expected
+                )
                 np.testing.assert_array_equal(batch[column.name][0], expected)
             else:
                 np.testing.assert_array_equal(track.extra[column.name], expected)
@@ -123,7 +138,9 @@ def test_a_killed_writer_goes_on_and_gc_removes_what_it_left(tmp_path: Path) -> 
     assert not (tmp_path / "left" / SPLIT / "contact").exists()
 
 
-def test_readers_that_know_no_extra_columns_read_the_rest_as_ever(root: Path, tmp_path: Path) -> None:
+def test_readers_that_know_no_extra_columns_read_the_rest_as_ever(
+    root: Path, tmp_path: Path
+) -> None:
     write(tmp_path / "plain", [toy.video("a", [10, 40]), toy.video("b", [7])], ())
     plain, own = (toy.tree(folder) for folder in (tmp_path / "plain", root))
     more = {key.split("/")[2] for key in own.keys() - plain.keys()}
@@ -133,7 +150,8 @@ def test_readers_that_know_no_extra_columns_read_the_rest_as_ever(root: Path, tm
     home = root / SPLIT
     manifest, files = open_manifest(home, home)  # what cache-format.md says
     assert manifest["extra"]["contact"] == {
-        "about": "feet on the ground", "unit": "", "shape": [4], "dtype": "uint8", "fill": 255, "per": "row",
+        "about": "feet on the ground", "unit": "", "shape": [4], "dtype": "uint8", "fill": 255,
+        "per": "row",
         "mirror": [[0, 2], [1, 3]],
     }  # fmt: skip
     assert read_column(home, "contact", manifest, files)[3] == tuple(values(CONTACT, "a/0", 10)[3])
@@ -141,7 +159,9 @@ def test_readers_that_know_no_extra_columns_read_the_rest_as_ever(root: Path, tm
 
 
 @pytest.mark.parametrize("n_without", [0, 1])
-def test_what_a_track_has_once_is_read_in_each_row_and_other_splits_columns_are_missed_by_name(root, n_without):
+def test_what_a_track_has_once_is_read_in_each_row_and_other_splits_columns_are_missed_by_name(
+    root, n_without
+):
     with cache.SplitWriter(root, "toy/val", columns=(), plan="p") as writer:
         writer.begin()
         rows = {"frame_index": np.arange(9)}
@@ -154,7 +174,10 @@ def test_what_a_track_has_once_is_read_in_each_row_and_other_splits_columns_are_
                 cache.TrackRows(name="a/1", **about),
             ],
         )
-        writer.append(cache.VideoEntry(name="b"), [cache.TrackRows(name="b/0", **about | {"video": "b"})][:n_without])
+        writer.append(
+            cache.VideoEntry(name="b"),
+            [cache.TrackRows(name="b/0", **about | {"video": "b"})][:n_without],
+        )
         writer.commit({})
     split = cache.open(root)["toy/val"]
     for name in ("contact", "up"):
@@ -163,9 +186,12 @@ def test_what_a_track_has_once_is_read_in_each_row_and_other_splits_columns_are_
     fields = ["gender", "intrinsics", "frame_index", "image_size", "crop_scale"]
     batch = split.read([[2, 6], [9, 13]], None, fields=fields)
     assert (batch["image_size"] == [640, 480]).all() and batch["image_size"].dtype == np.int32
-    assert (batch["crop_scale"] == 1.3).all() and split.rows("image_size", 7, 11).tolist() == [[640, 480]] * 4
+    assert (batch["crop_scale"] == 1.3).all() and split.rows("image_size", 7, 11).tolist() == [
+        [640, 480]
+    ] * 4
     known = {"frame_index", "gender", "crop_scale"}
-    assert split.known_columns == known | ({"image_size"} if not n_without else set())  # b has no images, a/1 no camera
+    # b has no images, a/1 no camera
+    assert split.known_columns == known | ({"image_size"} if not n_without else set())
     with pytest.raises(CacheError, match=r"image_size.*no committed track"):
         split.rows("image_size", 20, 30)
     assert [cache.GENDERS[number] for number in batch["gender"][:, 0]] == ["female", "neutral"]
@@ -173,7 +199,11 @@ def test_what_a_track_has_once_is_read_in_each_row_and_other_splits_columns_are_
     assert np.isnan(batch["intrinsics"][1]).all()
     assert batch["intrinsics"].shape == (2, 4, 3, 3)
     assert batch["frame_index"].tolist() == [[2, 3, 4, 5], [0, 1, 2, 3]]
-    assert (split.tracks[0].gender, split.tracks[1].intrinsics, split.tracks[0].extra) == ("female", None, {})
+    assert (split.tracks[0].gender, split.tracks[1].intrinsics, split.tracks[0].extra) == (
+        "female",
+        None,
+        {},
+    )
 
 
 def test_mixtures_read_them_and_streams_may_not_have_their_names(root: Path) -> None:
@@ -185,7 +215,9 @@ def test_mixtures_read_them_and_streams_may_not_have_their_names(root: Path) -> 
     batch = mixture.read(mixture.draw(0))["p"]
     for start, contact, up in zip(pick.starts.tolist(), batch["contact"], batch["up"], strict=True):
         np.testing.assert_array_equal(contact, split.rows("contact", start, start + 4))
-        np.testing.assert_array_equal(up[2], split.tracks[int(split.track_of(np.array(start)))].extra["up"])
+        np.testing.assert_array_equal(
+            up[2], split.tracks[int(split.track_of(np.array(start)))].extra["up"]
+        )
     toy.write_stream(root, stream="contact", dim=4)
     with pytest.raises(ValueError, match=r"contact.*columns, too"):
         split.read([[0, 4]], streams=["contact"])
@@ -199,7 +231,9 @@ def find_negated(dataset: str, column: str) -> Any:
     return {("toy", "up"): negated}.get((dataset, column))
 
 
-def test_mirrored_rows_are_read_mirrored_and_a_function_that_is_not_here_is_missed(tmp_path, monkeypatch):
+def test_mirrored_rows_are_read_mirrored_and_a_function_that_is_not_here_is_missed(
+    tmp_path, monkeypatch
+):
     monkeypatch.setattr(extra, "FINDERS", [])
     declared = (CONTACT, replace(UP, mirror=negated))
     write(tmp_path, [video("a", [10, 40], declared)], declared)
@@ -229,7 +263,8 @@ def test_other_declarations_begin_the_split_anew_and_keep_its_streams(root: Path
     split = require(root, wider)
     assert cache.verify(root).problems == () == cache.verify(root).notes
     assert not (root / SPLIT / "track_action").exists()
-    assert split.stream_shards("resnet50") == [0, 1]  # by whose keys new rows take their features over
+    # by whose keys new rows take their features over
+    assert split.stream_shards("resnet50") == [0, 1]
     live = cache.StreamShards(root, SPLIT, "resnet50", dim=4, dtype="float16")
     assert live.live_shards == [2, 3]
     assert live.carried(toy.keys(np.arange(57)))[0].all()
@@ -243,7 +278,9 @@ def test_columns_of_the_caches_own_come_with_all_rows_and_never_go(tmp_path: Pat
             writer.begin(drop=drop)
             arrays = {"frame_index": np.arange(3), "valid": np.ones(3, np.bool_)}
             rows: Any = {name: arrays[name] for name in ("frame_index", *columns)}
-            track = cache.TrackRows(name="a/0", video="a", step=1, fps=25, crop_scale=1.3, columns=rows)
+            track = cache.TrackRows(
+                name="a/0", video="a", step=1, fps=25, crop_scale=1.3, columns=rows
+            )
             writer.append(cache.VideoEntry(name="a"), [track])
             writer.commit({})
 
@@ -309,7 +346,9 @@ def test_a_track_that_does_not_fit_is_refused(name: str, array: Any, match: str)
     _, (track,) = video("a", [10])
     cache.check_track(track, "a", toy.columns, DECLARED)
     with pytest.raises(CacheError, match=rf"{name}.*{match}"):
-        cache.check_track(replace(track, extra={**track.extra, name: array}), "a", toy.columns, DECLARED)
+        cache.check_track(
+            replace(track, extra={**track.extra, name: array}), "a", toy.columns, DECLARED
+        )
 
 
 def test_a_manifest_whose_declaration_is_none_is_refused(root: Path) -> None:

@@ -1,10 +1,13 @@
-"""Any history of a cache, interrupted anywhere: readers get the old or the new state, and what goes on ends alike.
+"""Any history of a cache, interrupted anywhere: readers get the old or the new state, and what goes
+on ends alike.
 
-Conversions, extractions, deletions, collections and copies, each of which may be killed before or in the middle of any
-change of a file, lose its power there, or meet a failing, full or read-only disk; files that are damaged, found and
-repaired; readers that stay open. After each step all that a reader gets is compared with arrays in memory (made_up.py).
+Conversions, extractions, deletions, collections and copies, each of which may be killed before or
+in the middle of any change of a file, lose its power there, or meet a failing, full or read-only
+disk; files that are damaged, found and repaired; readers that stay open. After each step all that a
+reader gets is compared with arrays in memory (made_up.py).
 
-The same histories each time. `--hypothesis-profile=soak` draws others, longer ones, for as long as one lets it.
+The same histories each time. `--hypothesis-profile=soak` draws others, longer ones, for as long as
+one lets it.
 """
 
 import contextlib
@@ -38,8 +41,15 @@ from tests.cache.made_up import SHARD, SPLIT, State, Video, differences, differe
 from tests.cache.toy import flipped
 from tests.trees import contents
 
-ENDS: Final = {"killed": 0, "power cut": 0, "error": errno.EIO, "full": errno.ENOSPC, "read-only": errno.EROFS}
-SCRATCH: Final = (".writing/lock", ".writing/shard.tmp")  # removed without fsync: may be back after a power cut
+ENDS: Final = {
+    "killed": 0,
+    "power cut": 0,
+    "error": errno.EIO,
+    "full": errno.ENOSPC,
+    "read-only": errno.EROFS,
+}
+# removed without fsync: may be back after a power cut
+SCRATCH: Final = (".writing/lock", ".writing/shard.tmp")
 STAGED: Final = "/.writing/staged-"  # so are these; `gc` removes them
 TABLES: Final = ("track_", "video_", "run_")
 SOAK: Final = hypothesis.settings.get_current_profile_name() == "soak"
@@ -59,7 +69,9 @@ Edit = tuple[str, Video | str]  # a video's name, and what becomes of it
 names = st.sampled_from("abcdef")
 lengths = st.sampled_from([(5,), (3, 9), (), (14,), (2, 4), (20,), (8,)])
 videos = st.tuples(names, lengths, st.integers(0, 2), st.just(0))
-edits = st.lists(st.tuples(names, videos | st.sampled_from(["gone", "corrected"])), min_size=1, max_size=3)
+edits = st.lists(
+    st.tuples(names, videos | st.sampled_from(["gone", "corrected"])), min_size=1, max_size=3
+)
 shares = st.floats(0, 1, exclude_max=True)
 troubles = st.builds(
     Trouble,
@@ -74,7 +86,9 @@ streams = st.sampled_from([*made_up.FORMS])
 def files_of(root: Path) -> dict[str, bytes]:
     """Every file but provenance, and what a writer removes without waiting for the disk."""
     files = {key: data for key, data in contents(root).items() if STAGED not in key}
-    return {key: data for key, data in files.items() if not key.endswith(("provenance.json", *SCRATCH))}
+    return {
+        key: data for key, data in files.items() if not key.endswith(("provenance.json", *SCRATCH))
+    }
 
 
 class Histories(RuleBasedStateMachine):
@@ -82,7 +96,9 @@ class Histories(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.top = Path(tempfile.mkdtemp(prefix="history-", dir=os.environ.get("PYTEST_DEBUG_TEMPROOT")))
+        self.top = Path(
+            tempfile.mkdtemp(prefix="history-", dir=os.environ.get("PYTEST_DEBUG_TEMPROOT"))
+        )
         self.root, self.other = (self.top / "disk" / name for name in ("cache", "other"))
         self.disk = self.top / "disk"
         self.disk.mkdir()
@@ -93,15 +109,18 @@ class Histories(RuleBasedStateMachine):
         self.written: list[int] = []  # shards, by the extraction that is running
         self.opened: list[tuple[cache.Split, State]] = []
         self.snapshot: dict[str, bytes] = {}  # what it has to keep
-        self.beside: float | None = None  # before which share of the changes another process collects garbage
+        # before which share of the changes another process collects garbage
+        self.beside: float | None = None
 
     def teardown(self) -> None:
         shutil.rmtree(self.top)
 
-    # ------------------------------------------------------------------------------------------------------- commands
+    # ----------------------------------------------------------------------------------------------
+    # commands
 
     @initialize(
-        first=st.lists(videos, min_size=2, max_size=4, unique_by=lambda video: video[0]), extracted=st.sets(streams)
+        first=st.lists(videos, min_size=2, max_size=4, unique_by=lambda video: video[0]),
+        extracted=st.sets(streams),
     )
     def begin(self, first: list[Video], extracted: set[str]) -> None:
         """Most histories are of a cache that has something in it."""
@@ -122,14 +141,22 @@ class Histories(RuleBasedStateMachine):
         self._run(lambda root: made_up.convert(root, target), self.state.converted(target), trouble)
 
     @precondition(lambda self: self.state.there)
-    @rule(stream=streams, at_most=st.sampled_from([1, 2, 99, 99, 99]), staged=st.booleans(), trouble=troubles)
+    @rule(
+        stream=streams,
+        at_most=st.sampled_from([1, 2, 99, 99, 99]),
+        staged=st.booleans(),
+        trouble=troubles,
+    )
     def extract(self, stream: str, at_most: int, staged: bool, trouble: Trouble) -> None:
-        trouble = trouble._replace(again=trouble.again and at_most == 99)  # else it would take the shards after these
+        # else it would take the shards after these
+        trouble = trouble._replace(again=trouble.again and at_most == 99)
         has = self.state.streams.get(stream, frozenset())
         pending = self.state.live - has
 
         def new(root: Path) -> State:
-            """What a killed extraction has finished is journalled, and comes with the next commit."""
+            """What a killed extraction has finished is journalled, and comes with the next
+            commit.
+            """
             shards = frozenset(cache.open(root)[SPLIT].stream_shards(stream)) - has
             assert shards <= pending
             assert len(shards) >= min(at_most, len(pending))
@@ -144,7 +171,12 @@ class Histories(RuleBasedStateMachine):
         stream = data.draw(st.sampled_from(sorted(self.state.streams)))
         trouble = trouble._replace(again=True)  # no writer goes on with what is left
         deleted = self.state.without(stream)
-        self._run(lambda root: cache.delete_stream(root, SPLIT, stream), deleted, trouble, problem="with --replace")
+        self._run(
+            lambda root: cache.delete_stream(root, SPLIT, stream),
+            deleted,
+            trouble,
+            problem="with --replace",
+        )
 
     @precondition(lambda self: self.state.there)
     @rule(trouble=troubles)
@@ -172,14 +204,18 @@ class Histories(RuleBasedStateMachine):
         has = {name: frozenset(copied.stream_shards(name)) for name in copied.streams}
         shards = frozenset(map(int, copied.manifest["shards"]["bbox"]))
         pending = {stream: self._rows_without(held) for stream, held in self.state.streams.items()}
-        as_copied = State(order, starts, int(copied.manifest["extent"]), shards, has, there=True, pending=pending)
+        as_copied = State(
+            order, starts, int(copied.manifest["extent"]), shards, has, there=True, pending=pending
+        )
         lengths = {track.name: track.stop - track.start for track in copied.tracks}
         assert lengths == {name: self.state.length(name) for name in self.state.starts}
         assert differences_of(copied, as_copied) == []
         for stream, rows in pending.items():  # each shard of which it has a row
             expected_shards = set()
             for name, start in starts.items():
-                held_rows = [row for row in range(as_copied.length(name)) if (name, row) not in rows]
+                held_rows = [
+                    row for row in range(as_copied.length(name)) if (name, row) not in rows
+                ]
                 expected_shards |= {(start + row) // SHARD for row in held_rows}
             assert has.get(stream, frozenset()) == expected_shards
         shutil.rmtree(self.other)
@@ -198,7 +234,9 @@ class Histories(RuleBasedStateMachine):
     @precondition(lambda self: self.root.exists())
     @rule(swapped=st.booleans())
     def take_snapshot(self, swapped: bool) -> None:
-        """As `cp -al` does, also in the middle of what was killed; the history goes on in either of the two."""
+        """As `cp -al` does, also in the middle of what was killed; the history goes on in either of
+        the two.
+        """
         self.snapshot_is_kept()
         shutil.rmtree(self.top / "snapshot", ignore_errors=True)
         shutil.copytree(self.root, self.top / "snapshot", copy_function=os.link)
@@ -218,7 +256,8 @@ class Histories(RuleBasedStateMachine):
         """Collects garbage in the middle of the next command."""
         self.beside = share
 
-    # --------------------------------------------------------------------------------------------------------- damage
+    # ----------------------------------------------------------------------------------------------
+    # damage
 
     @precondition(lambda self: self.state.there)
     @rule(
@@ -229,12 +268,24 @@ class Histories(RuleBasedStateMachine):
         trouble=troubles,
     )
     def damage(self, of: str, share: float, where: float, how: str, trouble: Trouble) -> None:
-        """Of any file: it is found and named, never read, and repaired where it can be, also after a killed one."""
+        """Of any file: it is found and named, never read, and repaired where it can be, also after
+        a killed one.
+        """
         self._finished()
         self.opened = []  # what a process has checked once is not checked again
-        files = [file for file in sorted(self.root.rglob("*")) if file.is_file() and file.name != "provenance.json"]
-        shards = [file for file in files if "c" in file.parts and not file.parts[-3].startswith(TABLES)]
-        files = [file for file in shards if ("features" in file.parts) == (of == "stream")] if of else files
+        files = [
+            file
+            for file in sorted(self.root.rglob("*"))
+            if file.is_file() and file.name != "provenance.json"
+        ]
+        shards = [
+            file for file in files if "c" in file.parts and not file.parts[-3].startswith(TABLES)
+        ]
+        files = (
+            [file for file in shards if ("features" in file.parts) == (of == "stream")]
+            if of
+            else files
+        )
         if not files:
             return
         file = files[int(share * len(files))]
@@ -245,7 +296,11 @@ class Histories(RuleBasedStateMachine):
             file.write_bytes(flipped(whole, bit) if how == "flipped" else whole[: len(whole) // 2])
         report = cache.verify(self.root)
         assert not report.ok
-        assert [damage.key for damage in report.damaged] in ([key], []) if key == "zarr.json" else [key]
+        assert (
+            [damage.key for damage in report.damaged] in ([key], [])
+            if key == "zarr.json"
+            else [key]
+        )
         if key != "zarr.json" and not (how == "gone" and key.endswith("manifest.json")):
             with contextlib.suppress(CacheError):
                 assert differences(self.root, self.state) == []
@@ -282,26 +337,37 @@ class Histories(RuleBasedStateMachine):
             self.state = replace(self.state, shards=self.state.shards - {shard})
 
     def _again(self, shards: Collection[int]) -> None:
-        """Videos with rows in damaged shards are written again, in a commit without these shards."""
-        hit = {name.partition("/")[0] for name in self.state.starts if self.state.shards_of(name) & {*shards}}
+        """Videos with rows in damaged shards are written again, in a commit without these
+        shards.
+        """
+        hit = {
+            name.partition("/")[0]
+            for name in self.state.starts
+            if self.state.shards_of(name) & {*shards}
+        }
         made_up.convert(self.root, self.state.videos, hit, shards)
         self.state = self.state.converted(self.state.videos, hit, shards)
 
-    # -------------------------------------------------------------------------------------------------------- readers
+    # ----------------------------------------------------------------------------------------------
+    # readers
 
     @precondition(lambda self: self.state.there)
     @rule()
     def open(self) -> None:
-        """A reader that stays open reads what it was opened with, or raises that it has been replaced."""
+        """A reader that stays open reads what it was opened with, or raises that it has been
+        replaced.
+        """
         self.opened = [*self.opened[-1:], (cache.open(self.root)[SPLIT], self.state)]
         self._held_are_true()  # a stream is opened when it is first read
 
     def _held_are_true(self) -> None:
         for split, state in self.opened:
-            with contextlib.suppress(CacheError):  # replaced: rows of a repaired shard, a stream that was deleted
+            # replaced: rows of a repaired shard, a stream that was deleted
+            with contextlib.suppress(CacheError):
                 assert differences_of(split, state, listed=False) == []
 
-    # ------------------------------------------------------------------------------------------------------- machinery
+    # ----------------------------------------------------------------------------------------------
+    # machinery
 
     def _run(
         self,
@@ -323,14 +389,17 @@ class Histories(RuleBasedStateMachine):
         assert differences(self.calm, state) == []
         self.written.clear()
         collected = self.beside is not None
-        if not self._interrupted(lambda: command(self.root), trouble, counted.changes, [old, state], problem):
+        if not self._interrupted(
+            lambda: command(self.root), trouble, counted.changes, [old, state], problem
+        ):
             self.state = state
         elif trouble.again:
             before = {*self.written}
             self.written.clear()
             command(self.root)
             assert before.isdisjoint(self.written), "a finished shard was written again"
-            for root in (self.root, self.calm):  # an earlier commit may be unfinished in one of them
+            # an earlier commit may be unfinished in one of them
+            for root in (self.root, self.calm):
                 cache.finish_commits(root, SPLIT)
                 if collected:
                     cache.gc(root)
@@ -350,7 +419,9 @@ class Histories(RuleBasedStateMachine):
         states: Collection[State] = (),
         problem: str = "nothing",
     ) -> bool:
-        """Whether the command, run with this trouble, met it. What it leaves is one of the states, and verifies."""
+        """Whether the command, run with this trouble, met it. What it leaves is one of the states,
+        and verifies.
+        """
         at = 1 + int(trouble.share * n_changes) if trouble.how else 0
         rng = random.Random(trouble.seed)
         moments = {rng.randint(1, n_changes + 1), at + 1} if states else ()
@@ -363,7 +434,9 @@ class Histories(RuleBasedStateMachine):
                     cache.gc(self.root)
                 watched.beside = False
             if number in moments:
-                assert any(differences(self.root, state) == [] for state in states), f"a reader before change {number}"
+                assert any(differences(self.root, state) == [] for state in states), (
+                    f"a reader before change {number}"
+                )
 
         watched = Watched(self.disk, self.model, Interruption(at, ENDS.get(trouble.how, 0)), read)
         try:
@@ -377,7 +450,9 @@ class Histories(RuleBasedStateMachine):
         if not watched.failed:
             if states:  # what had returned survives a cut
                 put_back(self.model.lost(), self.top / "after")
-                assert differences(self.top / "after/cache", [*states][-1]) == [], "a commit that had returned was lost"
+                assert differences(self.top / "after/cache", [*states][-1]) == [], (
+                    "a commit that had returned was lost"
+                )
             return False
         if trouble.how == "power cut":
             put_back(self.model.after_cut(rng), self.disk)
@@ -389,7 +464,9 @@ class Histories(RuleBasedStateMachine):
         return True
 
     def _finished(self) -> None:
-        """What killed commits have staged and not put into place is no damage, but no file to choose either."""
+        """What killed commits have staged and not put into place is no damage, but no file to
+        choose either.
+        """
         made_up.convert(self.root, self.state.videos)
         cache.gc(self.root, unfinished=True)
 

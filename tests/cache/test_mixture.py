@@ -16,7 +16,8 @@ from cache.mixture import Draws, Mixture, MixturePart, _Permutation
 UNHURRIED = settings(deadline=None, max_examples=30)
 
 
-# -------------------------------------------------------------------------------------------------- Permutation
+# --------------------------------------------------------------------------------------------------
+# Permutation
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 5, 12, 99, 100, 101, 700])
@@ -58,8 +59,11 @@ def test_all_orders_of_four_come_equally_often():
     n_keys = 1200
     found = Counter(tuple(_Permutation(4, key)(np.arange(4)).tolist()) for key in range(n_keys))
     each = n_keys / 24
-    chi_square = sum((found[order] - each) ** 2 / each for order in itertools.permutations(range(4)))
-    assert chi_square < 49.7  # 23 degrees of freedom: once in a thousand by chance; the keys are fixed
+    chi_square = sum(
+        (found[order] - each) ** 2 / each for order in itertools.permutations(range(4))
+    )
+    # 23 degrees of freedom: once in a thousand by chance; the keys are fixed
+    assert chi_square < 49.7
 
 
 def test_there_is_no_order_of_nothing():
@@ -67,7 +71,8 @@ def test_there_is_no_order_of_nothing():
         _Permutation(0)
 
 
-# -------------------------------------------------------------------------------------------------------- Draws
+# --------------------------------------------------------------------------------------------------
+# Draws
 
 
 def pairs(drawn):
@@ -82,7 +87,11 @@ def pairs(drawn):
 )
 def test_how_often_each_split_comes_is_exact_after_every_round(sizes, weights, n_rounds):
     names = [f"split {i}" for i in range(len(sizes))]
-    draws = Draws(dict(zip(names, sizes, strict=True)), {n: w / 100 for n, w in zip(names, weights, strict=False)}, 1)
+    draws = Draws(
+        dict(zip(names, sizes, strict=True)),
+        {n: w / 100 for n, w in zip(names, weights, strict=False)},
+        1,
+    )
     heaviest = max(w for w, size in zip(weights, sizes, strict=False) if size)
     expected = [n_rounds * w * size // heaviest for w, size in zip(weights, sizes, strict=False)]
     split, window = draws.take(0, sum(expected))
@@ -127,7 +136,9 @@ def test_ten_million_windows_need_no_order_laid_out():
 
 
 def test_the_order_is_the_same_everywhere_and_for_ever():
-    """Changing these numbers changes every training run: TRAINING_VERSION in vibe_model/runs.py must be raised."""
+    """Changing these numbers changes every training run: TRAINING_VERSION in vibe_model/runs.py
+    must be raised.
+    """
     split, window = Draws({"a": 5, "b": 4}, {"b": 0.5}, 0, "2d").take(0, 14)
     assert (split.tolist(), window.tolist()) == (
         [0, 0, 0, 0, 0, 1, 1, 0, 0, 0, 0, 1, 0, 1],
@@ -146,7 +157,8 @@ def test_no_window_at_all_is_refused():
         Draws({"a": 0, "b": 0}, {})
 
 
-# ------------------------------------------------------------------------------------------------------ Mixture
+# --------------------------------------------------------------------------------------------------
+# Mixture
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +176,9 @@ def splits(tmp_path_factory, toy):
 def parts_of(splits, **changes):
     two = {"splits": splits, "stream": "resnet50", "stride": 2}
     return [
-        MixturePart(name="2d", count=5, fields=("features", "kp_2d"), strides={"b": 3}, **two | changes),
+        MixturePart(
+            name="2d", count=5, fields=("features", "kp_2d"), strides={"b": 3}, **two | changes
+        ),
         MixturePart(name="3d", count=3, fields=("features", "kp_3d", "w_3d"), **two | changes),
         MixturePart(name="motion", count=8, fields=("theta",), splits={"a": splits["a"]}, stride=1),
     ]
@@ -175,7 +189,9 @@ def test_a_batch_is_what_the_splits_say_of_its_windows(splits):
     for step in range(12):
         picks = mixture.draw(step)
         batch = mixture.read(picks)
-        assert {part: len(next(iter(fields.values()))) for part, fields in batch.items()} == mixture.sizes
+        assert {
+            part: len(next(iter(fields.values()))) for part, fields in batch.items()
+        } == mixture.sizes
         for name, part in mixture.parts.items():
             ends = [0]
             for pick in picks[name]:
@@ -183,7 +199,9 @@ def test_a_batch_is_what_the_splits_say_of_its_windows(splits):
                 stride = 1 if name == "motion" else 3 if (name, pick.split) == ("2d", "b") else 2
                 known = splits[pick.split].windows(4, stride, part.stream)
                 assert set(map(tuple, windows.tolist())) <= set(map(tuple, known.tolist()))
-                expected = splits[pick.split].read(windows, stream=part.stream, fields=part.fields, dtype="float16")
+                expected = splits[pick.split].read(
+                    windows, stream=part.stream, fields=part.fields, dtype="float16"
+                )
                 for field, values in expected.items():
                     np.testing.assert_array_equal(batch[name][field][pick.here], values)
                 assert pick.here.start == ends[-1]
@@ -198,7 +216,9 @@ def test_parts_and_seeds_have_orders_of_their_own(splits):
     both = Mixture([MixturePart(name="x", **part), MixturePart(name="y", **part)], seqlen=4)
     drawn = both.draw(0)
     assert windows_in(drawn["x"]) != windows_in(drawn["y"])
-    assert windows_in(drawn["x"]) != windows_in(Mixture([MixturePart(name="x", **part)], seqlen=4, seed=1).draw(0)["x"])
+    assert windows_in(drawn["x"]) != windows_in(
+        Mixture([MixturePart(name="x", **part)], seqlen=4, seed=1).draw(0)["x"]
+    )
 
 
 def test_given_buffers_are_filled_and_others_are_not_read(splits):
@@ -208,15 +228,21 @@ def test_given_buffers_are_filled_and_others_are_not_read(splits):
     buffers = {"2d": {"features": np.full((5, 4, 4), np.nan, np.float32)}, "3d": {}, "motion": {}}
     answer = mixture.read(picks, buffers)
     assert answer["2d"]["features"] is buffers["2d"]["features"]
-    assert {part: list(fields) for part, fields in answer.items()} == {"2d": ["features"], "3d": [], "motion": []}
-    np.testing.assert_array_equal(buffers["2d"]["features"], everything["2d"]["features"])  # float16, widened exactly
+    assert {part: list(fields) for part, fields in answer.items()} == {
+        "2d": ["features"],
+        "3d": [],
+        "motion": [],
+    }
+    # float16, widened exactly
+    np.testing.assert_array_equal(buffers["2d"]["features"], everything["2d"]["features"])
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 8, 20])
 def test_ranks_share_every_batch_evenly_and_leave_nothing_out(splits, world_size):
     whole = Mixture(parts_of(splits), seqlen=4, seed=1)
     ranks = [
-        Mixture(parts_of(splits), seqlen=4, seed=1, rank=rank, world_size=world_size) for rank in range(world_size)
+        Mixture(parts_of(splits), seqlen=4, seed=1, rank=rank, world_size=world_size)
+        for rank in range(world_size)
     ]
     for step in range(5):
         for part in whole.parts:
@@ -246,7 +272,10 @@ def test_a_pickled_mixture_goes_on_the_same(splits):
 
 def test_a_part_without_a_window_is_refused_by_name(splits):
     expected = r"2d: expected windows of 90 frames, found none in a, b \(stream resnet50\)"
-    with pytest.warns(UserWarning, match="no windows of 90"), pytest.raises(CacheError, match=expected):
+    with (
+        pytest.warns(UserWarning, match="no windows of 90"),
+        pytest.raises(CacheError, match=expected),
+    ):
         Mixture(parts_of(splits), seqlen=90)
 
 
@@ -266,7 +295,8 @@ def test_a_rank_that_is_none_and_a_part_of_no_windows_are_refused(splits, rank, 
         Mixture([MixturePart(name="2d", splits=splits, count=0, fields=("kp_2d",))])
 
 
-# ----------------------------------------------------------------------------- several streams, and copies of one
+# ----------------------------------------------------------------------------- several streams, and
+# copies of one
 
 COPIES = ("resnet50", "resnet50.j1", "resnet50.j2")
 
@@ -294,7 +324,9 @@ def test_a_part_of_several_streams_has_each_by_its_name_as_it_is_stored(copied):
         picks = mixture.draw(step)
         (pick,) = picks["x"]
         windows = np.stack([pick.starts, pick.starts + 4], axis=1)
-        expected = copied.read(windows, streams=("resnet50", "pairs"), history={"pairs": 5}, fields=names)
+        expected = copied.read(
+            windows, streams=("resnet50", "pairs"), history={"pairs": 5}, fields=names
+        )
         batch = mixture.read(picks)["x"]
         assert batch["pairs"].shape == (6, 9, 3)
         for name, values in expected.items():
@@ -307,7 +339,13 @@ def test_every_window_takes_all_its_frames_and_labels_from_one_copy_by_chance(co
     name = "resnet50" if several else "features"
     chosen = {"streams": ("resnet50", "pairs")} if several else {"stream": "resnet50"}
     part = MixturePart(
-        name="x", splits={"a": copied}, count=7, fields=(name, "kp_2d"), stride=1, copies={"resnet50": COPIES}, **chosen
+        name="x",
+        splits={"a": copied},
+        count=7,
+        fields=(name, "kp_2d"),
+        stride=1,
+        copies={"resnet50": COPIES},
+        **chosen,
     )
     mixture = Mixture([part], seqlen=3, seed=4)
     seen = Counter()
@@ -322,15 +360,20 @@ def test_every_window_takes_all_its_frames_and_labels_from_one_copy_by_chance(co
                 np.testing.assert_array_equal(batch["kp_2d"][pick.here], expected["kp_2d"])
         seen.update({pick.copy: len(pick.starts) for pick in picks["x"]})
     assert all(abs(n - 1400 / 3) < 4 * math.sqrt(1400 * 2 / 9) for n in seen.values())
-    assert mixture.counts["x"]["a"] == len(copied.windows(3, 1, streams=COPIES))  # what all copies have
+    # what all copies have
+    assert mixture.counts["x"]["a"] == len(copied.windows(3, 1, streams=COPIES))
     # Windows come as they do without copies, and ranks share them with their copies.
     ranks = [Mixture([part], seqlen=3, seed=4, rank=rank, world_size=2) for rank in range(2)]
     shares = [windows_in(rank.draw(3)["x"]) for rank in ranks]
     assert sum(shares, Counter()) == windows_in(mixture.draw(3)["x"])
     drawn = Counter((pick.copy, int(row)) for pick in mixture.draw(3)["x"] for row in pick.starts)
-    assert drawn == Counter((p.copy, int(row)) for rank in ranks for p in rank.draw(3)["x"] for row in p.starts)
+    assert drawn == Counter(
+        (p.copy, int(row)) for rank in ranks for p in rank.draw(3)["x"] for row in p.starts
+    )
     other = Mixture([part], seqlen=3, seed=5)
-    first, second = ([pick.copy for k in range(9) for pick in one.draw(k)["x"]] for one in (other, mixture))
+    first, second = (
+        [pick.copy for k in range(9) for pick in one.draw(k)["x"]] for one in (other, mixture)
+    )
     assert first != second
 
 
@@ -355,4 +398,7 @@ def test_every_window_of_a_split_comes_as_often_as_its_weight_says(splits):
     seen = Counter()
     for step in range(2 * (n["a"] + 2 * n["b"])):  # five windows each, in all 10 (a + 2 b)
         seen += windows_in(mixture.draw(step)["2d"])
-    assert Counter((split, times) for (split, _), times in seen.items()) == {("a", 10): n["a"], ("b", 20): n["b"]}
+    assert Counter((split, times) for (split, _), times in seen.items()) == {
+        ("a", 10): n["a"],
+        ("b", 20): n["b"],
+    }

@@ -14,9 +14,15 @@ from cache.windows import StreamRows, intersect, join_adjacent, ranges_where, wi
 
 
 def plain_windows(
-    tracks: list[list[int]], step: int, seqlen: int, stride: int, there: set[int], tail: str = "drop"
+    tracks: list[list[int]],
+    step: int,
+    seqlen: int,
+    stride: int,
+    there: set[int],
+    tail: str = "drop",
 ) -> list[list[int]]:
-    """Row by row: a run ends at a gap and at a row that is not there; windows start at its start and every stride.
+    """Row by row: a run ends at a gap and at a row that is not there; windows start at its start
+    and every stride.
 
     With tail="cover" the window at the run's end is added where its last row is in none of them.
     """
@@ -38,13 +44,22 @@ def plain_windows(
     return found
 
 
-frame_lists = st.lists(st.integers(1, 3), min_size=1, max_size=30).map(lambda gaps: np.cumsum(gaps).tolist())
+frame_lists = st.lists(st.integers(1, 3), min_size=1, max_size=30).map(
+    lambda gaps: np.cumsum(gaps).tolist()
+)
 
 
 TAILS = st.sampled_from(["drop", "cover"])
 
 
-@given(st.lists(frame_lists, max_size=5), st.integers(1, 3), st.integers(1, 6), st.integers(1, 6), TAILS, st.data())
+@given(
+    st.lists(frame_lists, max_size=5),
+    st.integers(1, 3),
+    st.integers(1, 6),
+    st.integers(1, 6),
+    TAILS,
+    st.data(),
+)
 def test_windows_are_what_their_definition_says(tracks, step, seqlen, stride, tail, data):
     n_rows = sum(map(len, tracks))
     missing = data.draw(st.sets(st.integers(0, max(n_rows - 1, 0))))
@@ -55,7 +70,9 @@ def test_windows_are_what_their_definition_says(tracks, step, seqlen, stride, ta
     there = np.isin(np.arange(n_rows), list(missing), invert=True)
     cut = intersect(np.array(runs, np.int64).reshape(-1, 2), ranges_where(there))
     found = windows_of(cut, seqlen=seqlen, stride=stride, tail=tail)
-    expected = plain_windows(tracks, step, seqlen, stride, set(np.flatnonzero(there).tolist()), tail)
+    expected = plain_windows(
+        tracks, step, seqlen, stride, set(np.flatnonzero(there).tolist()), tail
+    )
     assert found.dtype == np.int64
     assert found.tolist() == expected
 
@@ -70,18 +87,28 @@ def test_ranges_found_shard_by_shard_are_those_found_at_once(flags: list[bool], 
 
 @pytest.mark.filterwarnings("ignore:.*no windows of")
 @settings(max_examples=5, deadline=None)
-@given(st.lists(frame_lists, min_size=1, max_size=4), st.sets(st.integers(0, 100), max_size=5), st.booleans())
+@given(
+    st.lists(frame_lists, min_size=1, max_size=4),
+    st.sets(st.integers(0, 100), max_size=5),
+    st.booleans(),
+)
 def test_a_split_gives_the_same_windows(tmp_path_factory, toy, tracks, bad, half):
     root: Path = tmp_path_factory.mktemp("windows")
     entry, _ = toy.video("a", [])
-    toy.write(root, [(entry, [toy.track(f"a/{k}", 0, frame_index=frames) for k, frames in enumerate(tracks)])])
+    toy.write(
+        root,
+        [(entry, [toy.track(f"a/{k}", 0, frame_index=frames) for k, frames in enumerate(tracks)])],
+    )
     toy.write_stream(root, bad_rows=sorted(bad), shards=[0] if half else None)
     split = cache.open(root)["toy/train"]
     rows = set(range(sum(map(len, tracks))))
     assert split.windows(4, 3).tolist() == plain_windows(tracks, 1, 4, 3, rows)
     held = {row for row in rows - bad if row < 32 or not half}
-    assert split.windows(4, 3, tail="cover").tolist() == plain_windows(tracks, 1, 4, 3, rows, "cover")
-    covering = split.windows(4, 3, "resnet50", tail="cover")  # runs are cut by the stream before they are covered
+    assert split.windows(4, 3, tail="cover").tolist() == plain_windows(
+        tracks, 1, 4, 3, rows, "cover"
+    )
+    # runs are cut by the stream before they are covered
+    covering = split.windows(4, 3, "resnet50", tail="cover")
     assert covering.tolist() == plain_windows(tracks, 1, 4, 3, held, "cover")
     windows = split.windows(4, 3, "resnet50")
     assert windows.dtype == np.int64
@@ -91,7 +118,9 @@ def test_a_split_gives_the_same_windows(tmp_path_factory, toy, tracks, bad, half
         np.testing.assert_array_equal(features[:, :, 0], windows[:, :1] + np.arange(4))
 
 
-def test_windows_are_16_frames_side_by_side_unless_others_are_asked_for(tmp_path: Path, toy: Any) -> None:
+def test_windows_are_16_frames_side_by_side_unless_others_are_asked_for(
+    tmp_path: Path, toy: Any
+) -> None:
     toy.write(tmp_path, [toy.video("a", [33])])
     assert cache.open(tmp_path)["toy/train"].windows().tolist() == [[0, 16], [16, 32]]
 
@@ -114,20 +143,25 @@ def test_windows_of_nothing_and_other_tails_are_refused(options: Any) -> None:
         windows_of(np.array([[0, 5]]), **{"seqlen": 2, "stride": 1, **options})
 
 
-def test_windows_longer_than_all_tracks_are_none_and_the_longest_run_is_named(tmp_path: Path, toy: Any) -> None:
+def test_windows_longer_than_all_tracks_are_none_and_the_longest_run_is_named(
+    tmp_path: Path, toy: Any
+) -> None:
     toy.write(tmp_path, [toy.video("a", [9, 12])])
     toy.write_stream(tmp_path, bad_rows=[16])
     split = cache.open(tmp_path)["toy/train"]
     with pytest.warns(UserWarning, match=r"toy/train: no windows of 13 frames: .* has 12"):
         assert split.windows(13).shape == (0, 2)
-    with pytest.warns(UserWarning, match=r"no windows of 10 frames: .* has 9"):  # the stream cuts the longer one
+    # the stream cuts the longer one
+    with pytest.warns(UserWarning, match=r"no windows of 10 frames: .* has 9"):
         assert split.windows(10, stream="resnet50").shape == (0, 2)
 
 
 def test_a_hundred_thousand_runs_give_as_many_windows_as_their_lengths_say() -> None:
     lengths = np.arange(100_000) % 100 + 1
     stops = np.cumsum(lengths)
-    windows = windows_of(np.stack([stops - lengths, stops], axis=1), seqlen=16, stride=16, tail="cover")
+    windows = windows_of(
+        np.stack([stops - lengths, stops], axis=1), seqlen=16, stride=16, tail="cover"
+    )
     # ceil((n - 16) / 16) + 1 = ceil(n / 16) windows of a run of n >= 16 rows
     assert len(windows) == 1_000 * sum(-(-n // 16) for n in range(16, 101))
     assert (windows[1:, 0] > windows[:-1, 0]).all()
@@ -135,15 +169,24 @@ def test_a_hundred_thousand_runs_give_as_many_windows_as_their_lengths_say() -> 
 
 @given(
     seqlen=st.integers(1, 6),
-    begins=st.dictionaries(st.sampled_from("abc"), st.lists(st.integers(0, 60), max_size=15), min_size=1),
+    begins=st.dictionaries(
+        st.sampled_from("abc"), st.lists(st.integers(0, 60), max_size=15), min_size=1
+    ),
 )
 def test_the_table_has_every_row_of_the_windows_once_and_windows_in_one_piece(seqlen, begins):
     rows = StreamRows({name: np.array(found, np.int64) for name, found in begins.items()}, seqlen)
-    needed = {(name, start + i) for name, found in begins.items() for start in found for i in range(seqlen)}
+    needed = {
+        (name, start + i)
+        for name, found in begins.items()
+        for start in found
+        for i in range(seqlen)
+    }
     assert rows.total == len(needed)
     held = {}
     for name, found in begins.items():
-        for start, place in zip(found, rows.place(name, np.array(found, np.int64)).tolist(), strict=True):
+        for start, place in zip(
+            found, rows.place(name, np.array(found, np.int64)).tolist(), strict=True
+        ):
             for i in range(seqlen):
                 assert held.setdefault(place + i, (name, start + i)) == (name, start + i)
     assert set(held) == set(range(rows.total))

@@ -1,4 +1,6 @@
-"""Small splits with known numbers: the same seed gives the same rows. Tests have it as the fixture `toy`."""
+"""Small splits with known numbers: the same seed gives the same rows. Tests have it as the fixture
+`toy`.
+"""
 
 import json
 import shutil
@@ -36,7 +38,9 @@ def track(name: str, n_rows: int, *, seed: int = 0, frame_index: Any = None) -> 
         "betas": rng.normal(size=(n_rows, 10)).astype(np.float32),
         **{name: np.ones(n_rows, bool) for name in ("has_3d", "has_smpl", "valid")},
     }
-    return TrackRows(name=name, video=name.split("/")[0], step=1, fps=25.0, crop_scale=1.3, columns=rows)
+    return TrackRows(
+        name=name, video=name.split("/")[0], step=1, fps=25.0, crop_scale=1.3, columns=rows
+    )
 
 
 def video(name: str, lengths: Sequence[int], *, seed: int = 0) -> Video:
@@ -47,7 +51,9 @@ def video(name: str, lengths: Sequence[int], *, seed: int = 0) -> Video:
 
 
 def videos(seed: int = 0) -> list[Video]:
-    """Six videos, 143 rows: shards of 32 are crossed, one track takes more than two of them, one video has none."""
+    """Six videos, 143 rows: shards of 32 are crossed, one track takes more than two of them, one
+    video has none.
+    """
     lengths = {"a": [10], "b": [7, 20], "c": [], "d": [70], "e": [3, 5], "f": [28]}
     return [video(name, rows, seed=seed) for name, rows in lengths.items()]
 
@@ -66,7 +72,9 @@ def unfinished(root: Path, appended: Sequence[Video], plan: str = "next") -> Pat
     return root / SPLIT / ".writing/journal"
 
 
-def write(root: Path, target: Sequence[Video], *, drop: Sequence[str] = (), plan: str = "plan") -> None:
+def write(
+    root: Path, target: Sequence[Video], *, drop: Sequence[str] = (), plan: str = "plan"
+) -> None:
     with writer(root, plan) as split:
         split.begin(drop)
         for entry, tracks in target:
@@ -102,7 +110,9 @@ def write_stream(
         for shard in into.pending if shards is None else shards:
             rows = np.asarray(into.rows(shard))
             ok = np.where(np.isin(rows, undefined_rows), UNDEFINED, ~np.isin(rows, bad_rows))
-            into.write(shard, np.where(ok[:, None] == UNDEFINED, 0, features(rows, dim)), ok, keys(rows))
+            into.write(
+                shard, np.where(ok[:, None] == UNDEFINED, 0, features(rows, dim)), ok, keys(rows)
+            )
         into.commit({"weights": "known", **entries})
 
 
@@ -113,7 +123,9 @@ def given(shards: StreamShards, shard: int) -> tuple[int, Any, np.ndarray, np.nd
     return shard, features(rows, dim), np.ones(len(rows), np.uint8), keys(rows)
 
 
-def split_of(root: Path, rows: dict[str, Any], crop_scale: float = 1.3, **sizes: int) -> cache.Split:
+def split_of(
+    root: Path, rows: dict[str, Any], crop_scale: float = 1.3, **sizes: int
+) -> cache.Split:
     """A split of one track, by its columns."""
     rows = {"frame_index": np.arange(len(next(iter(rows.values())))), **rows}
     one = TrackRows(name="a/0", video="a", step=1, fps=25, crop_scale=crop_scale, columns=rows)
@@ -139,7 +151,8 @@ def write_bytes_stream(root: Path) -> None:
     """A stream of bytes, as an earlier version wrote them. Row 1 could not be decoded."""
     home = root / SPLIT / "features"
     write_stream(root, stream="crops", dim=1, bad_rows=[1])
-    shutil.copytree(home / "crops/c", home / "crops_at/c")  # an array more than a stream of numbers has
+    # an array more than a stream of numbers has
+    shutil.copytree(home / "crops/c", home / "crops_at/c")
     shutil.copy(home / "crops/zarr.json", home / "crops_at")
     held = json.loads((home / "crops/manifest.json").read_text())
     names = (("shards", "crops", "crops_at"), ("files", "crops/zarr.json", "crops_at/zarr.json"))

@@ -34,10 +34,14 @@ def merged(*texts: str) -> str:
 
 
 def tables(text: str, first: str) -> Iterator[dict[str, str]]:
-    """The rows, by column, of each table whose first column is called `first`; without back-quotes."""
+    """The rows, by column, of each table whose first column is called `first`; without
+    back-quotes.
+    """
     header: list[str] = []
     for line in text.splitlines():
-        cells = [cell.strip() for cell in line.strip("|").split("|")] if line.startswith("|") else []
+        cells = (
+            [cell.strip() for cell in line.strip("|").split("|")] if line.startswith("|") else []
+        )
         if not cells:
             header = []
         elif not header:

@@ -30,7 +30,8 @@ STARTS = re.compile(r"(?:[A-Z_]+=\S+ )*(make |\.venv/bin/|luigi --|python -m |vi
 BESIDE = re.compile(r"\s{3,}\S.*$")  # an explanation beside a command
 CODE = re.compile(r"`([^`\n]+)`")  # within a line
 PARSERS = {"pipeline": pipeline.__main__.parser, "tasks": tasks.__main__.parser}
-PROGRAMS = {"dask", "dask cuda", "luigid", "pip", "sphinx-build", "torchrun", "tensorboard"}  # of other projects
+# of other projects
+PROGRAMS = {"dask", "dask cuda", "luigid", "pip", "sphinx-build", "torchrun", "tensorboard"}
 
 # Commands in the pages below that the test at the end does not run, and why.
 NOT_RUN = {
@@ -43,7 +44,8 @@ NOT_RUN = {
 }
 RUN = {"README.md": 1, "docs/getting-started.md": 10}  # page -> commands that it has at least
 EXAMPLES = {"lab_recordings": "penn_action"}  # a dataset that a page adds -> one that is there
-EMPTY = ("doctor", "--raw")  # `doctor` on a folder without data: it ends with 1, something is missing
+# `doctor` on a folder without data: it ends with 1, something is missing
+EMPTY = ("doctor", "--raw")
 
 
 @dataclass(frozen=True)
@@ -75,13 +77,18 @@ def commands(page: Path) -> Iterator[Command]:
             if STARTS.match(text):
                 yield Command(page, first, text, whole=True)
         elif not fence:
-            yield from (Command(page, first, code, False) for code in CODE.findall(line) if STARTS.match(code + " "))
+            yield from (
+                Command(page, first, code, False)
+                for code in CODE.findall(line)
+                if STARTS.match(code + " ")
+            )
 
 
 SHOWN = {page: shown for page in PAGES if (shown := list(commands(page)))}
 
 
-# --------------------------------------------------------------------------------------------------- do they exist
+# --------------------------------------------------------------------------------------------------
+# do they exist
 
 
 def words_of(command: Command) -> list[str]:
@@ -89,7 +96,9 @@ def words_of(command: Command) -> list[str]:
     text = BESIDE.sub("", command.text).replace("<run>", "RUN")
     words = [EXAMPLES.get(word, word) for word in shlex.split(text, comments=True)]
     words = list(itertools.dropwhile(re.compile(r"[A-Z_]+=").match, words))
-    return list(itertools.takewhile(lambda word: word not in ("&", "&&", "|", ">", ";", "...", "…"), words))
+    return list(
+        itertools.takewhile(lambda word: word not in ("&", "&&", "|", ">", ";", "...", "…"), words)
+    )
 
 
 def problem(command: Command) -> str:
@@ -108,7 +117,11 @@ def problem(command: Command) -> str:
         module, *rest = words[words.index("-m") + 1 :] or [""]
         if module in PARSERS:
             return of_parser(module, rest, whole=command.whole)
-        return "" if module in ("", "venv") or importlib.util.find_spec(module) else f"there is no module {module}"
+        return (
+            ""
+            if module in ("", "venv") or importlib.util.find_spec(module)
+            else f"there is no module {module}"
+        )
     if program == "python":
         return of_script(words)
     return "" if program in PROGRAMS else f"this test does not know {program}"
@@ -123,14 +136,18 @@ def of_script(words: list[str]) -> str:
     options = [word.partition("=")[0] for word in words[1:] if word.startswith("--")]
     # Benchmarks share options through a module of their own.
     sources = "".join(file.read_text() for file in script.parent.glob("*.py"))
-    return ", ".join(f"{words[0]} has no {option}" for option in options if f'"{option}"' not in sources)
+    return ", ".join(
+        f"{words[0]} has no {option}" for option in options if f'"{option}"' not in sources
+    )
 
 
 @functools.cache
 def choices(module: str) -> Mapping[str, argparse.ArgumentParser]:
     """The commands of `python -m` a module."""
     parser: Any = PARSERS[module]()
-    known: Mapping[str, argparse.ArgumentParser] = next(action.choices for action in parser._actions if action.choices)
+    known: Mapping[str, argparse.ArgumentParser] = next(
+        action.choices for action in parser._actions if action.choices
+    )
     for command in known.values():
         command.format_help()  # which imports it
     return known
@@ -157,7 +174,9 @@ def of_parser(module: str, words: list[str], *, whole: bool) -> str:
 
 
 def of_luigi(words: list[str], *, whole: bool) -> str:
-    if not whole and (len(words) < 3 or any(re.fullmatch(r"[A-Z]+|.*\|.*", word) for word in words)):
+    if not whole and (
+        len(words) < 3 or any(re.fullmatch(r"[A-Z]+|.*\|.*", word) for word in words)
+    ):
         return ""
     printed = io.StringIO()
     try:
@@ -171,21 +190,40 @@ def of_luigi(words: list[str], *, whole: bool) -> str:
 
 
 @pytest.mark.parametrize("page", SHOWN, ids=name_of)
-def test_commands_exist_and_take_their_arguments(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_exist_and_take_their_arguments(
+    page: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("LUIGI_CONFIG_PATH", str(ROOT / "luigi.cfg"))
     assert {str(command): wrong for command in SHOWN[page] if (wrong := problem(command))} == {}
 
 
 def test_commands_run_as_they_are_typed_in_a_clone() -> None:
-    """Without `activate`: PATH has no luigi, and its python has no packages. OF_INSTALLED is about any installation."""
-    typed = [command for page, shown in SHOWN.items() if name_of(page) not in OF_INSTALLED for command in shown]
+    """Without `activate`: PATH has no luigi, and its python has no packages. OF_INSTALLED is about
+    any installation.
+    """
+    typed = [
+        command
+        for page, shown in SHOWN.items()
+        if name_of(page) not in OF_INSTALLED
+        for command in shown
+    ]
     bare = re.compile(r"(?:[A-Z_]+=\S+ )*(?:luigi --module|python -m (?:pipeline|tasks)) [a-zA-Z]")
     assert [str(command) for command in typed if bare.match(command.text)] == []
 
 
-OF_INSTALLED = {f"docs/{page}.md" for page in ("installing", "settings", "terminal", "api/index")} | {"CHANGELOG.md"}
+OF_INSTALLED = {
+    f"docs/{page}.md" for page in ("installing", "settings", "terminal", "api/index")
+} | {"CHANGELOG.md"}
 OF_OTHERS = {
-    *("--build-arg", "--ignore-existing", "--immutable", "--ipc", "--partition", "--dist", "--gpus"),
+    *(
+        "--build-arg",
+        "--ignore-existing",
+        "--immutable",
+        "--ipc",
+        "--partition",
+        "--dist",
+        "--gpus",
+    ),
     *("--pred-out-dir", "--save-predictions"),
 }
 NAMED = re.compile(r"`(--[a-z][a-z-]*[a-z])\b[^`\n]*`")
@@ -198,7 +236,11 @@ def test_every_option_that_a_sentence_names_exists() -> None:
     pages = [page for page in PAGES if page.name != "vibe-databases.md"]  # mostly of others
     named = {(page.name, option) for page in pages for option in NAMED.findall(page.read_text())}
     assert len(named) > 50
-    assert {(page, option) for page, option in named if option not in known and f'"{option}"' not in scripts} == set()
+    assert {
+        (page, option)
+        for page, option in named
+        if option not in known and f'"{option}"' not in scripts
+    } == set()
 
 
 @pytest.mark.parametrize(
@@ -218,7 +260,8 @@ def test_a_command_that_is_wrong_is_found(text: str, printed: str) -> None:
     assert printed in problem(Command(ROOT / "README.md", 1, text, whole=True))
 
 
-# ------------------------------------------------------------------------------------------------------- do they run
+# --------------------------------------------------------------------------------------------------
+# do they run
 
 TINY = """
 [data]
@@ -262,7 +305,9 @@ epochs = 1
 def checkout(tmp_path: Path) -> Path:
     """A copy of this checkout, with this environment in its .venv and a luigi.cfg for tiny data."""
     listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
-    names = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
+    names = subprocess.run(
+        listed, cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split("\0")
     for name in filter(lambda name: name and (ROOT / name).is_file(), names):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / name, tmp_path / name)
@@ -279,7 +324,10 @@ def to_run(page: Path) -> Iterator[Command]:
     """The commands in a page's blocks, in order, and the `mkdir` lines before them."""
     text = page.read_text()
     folders = re.finditer(r"^ {4,}(mkdir .*)$", text, re.MULTILINE)
-    made = [Command(page, text[: found.start()].count("\n") + 1, found[1], whole=True) for found in folders]
+    made = [
+        Command(page, text[: found.start()].count("\n") + 1, found[1], whole=True)
+        for found in folders
+    ]
     shown = [command for command in commands(page) if command.whole]
     for command in sorted(made + shown, key=lambda command: command.line):
         if not any(left_out in command.text for left_out in NOT_RUN):
@@ -287,7 +335,9 @@ def to_run(page: Path) -> Iterator[Command]:
 
 
 @pytest.mark.slow
-def test_the_commands_of_the_readme_and_of_getting_started_run_in_their_order(checkout: Path) -> None:
+def test_the_commands_of_the_readme_and_of_getting_started_run_in_their_order(
+    checkout: Path,
+) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "LUIGI_CONFIG_PATH"}
     environment |= {"PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
     for page, least in RUN.items():
@@ -306,9 +356,15 @@ def test_the_commands_of_the_readme_and_of_getting_started_run_in_their_order(ch
 
 
 def assert_python_runs(text: str, folder: Path, environment: dict[str, str]) -> None:
-    """Run a page's Python that begins with `import cache`, on the cache that its commands have made."""
+    """Run a page's Python that begins with `import cache`, on the cache that its commands have
+    made.
+    """
     found = re.search(r"^( *)import cache\n(?:\1.*\n|\n)+", text, re.MULTILINE)
     assert found is not None
     # Tiny data has no 16 frames in a row.
-    code = found[0].replace("seqlen=16", "seqlen=6").replace("(16, 8,", "(6, 3,").partition("```")[0]
-    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], cwd=folder, env=environment, check=True)
+    code = (
+        found[0].replace("seqlen=16", "seqlen=6").replace("(16, 8,", "(6, 3,").partition("```")[0]
+    )
+    subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], cwd=folder, env=environment, check=True
+    )

@@ -1,4 +1,6 @@
-"""The packages of docs/adding-a-*.md: the pages show their code and settings, and their tests pass."""
+"""The packages of docs/adding-a-*.md: the pages show their code and settings, and their tests
+pass.
+"""
 
 import os
 import re
@@ -18,7 +20,8 @@ from tests.pipeline.datasets.by_hand import read_one, standing, write_video
 from tests.tasks.conftest import GOOD, load
 from vibe_model import sections
 
-ELSEWHERE = {"dataset": (), "stream": (-1,), "detector": (-1,), "model": (-4,), "protocol": ()}  # not in the package
+# not in the package
+ELSEWHERE = {"dataset": (), "stream": (-1,), "detector": (-1,), "model": (-4,), "protocol": ()}
 
 
 def page(kind: str) -> str:
@@ -32,7 +35,9 @@ def in_a_line(text: str) -> str:
 @pytest.mark.parametrize("kind", ELSEWHERE)
 def test_every_piece_of_code_on_a_page_is_in_its_package(kind: str) -> None:
     for suffix, language in ((".py", "python not run"), (".toml", "toml")):
-        package = " ".join(in_a_line(file.read_text()) for file in (DOCS / f"adding-a-{kind}").rglob(f"*{suffix}"))
+        package = " ".join(
+            in_a_line(file.read_text()) for file in (DOCS / f"adding-a-{kind}").rglob(f"*{suffix}")
+        )
         shown = blocks(language, page(kind))
         assert shown
         skipped = {len(shown) + number for number in ELSEWHERE[kind]} if suffix == ".py" else set()
@@ -45,7 +50,11 @@ def test_every_piece_of_code_on_a_page_is_in_its_package(kind: str) -> None:
 def test_a_package_imports_only_the_api_modules_and_the_contracts(kind: str) -> None:
     allowed = re.compile(r"(pipeline|vibe_model)\.(api|testing(\.\w+)?)")
     for file in (DOCS / f"adding-a-{kind}").rglob("*.py"):
-        modules = re.findall(r"^\s*(?:from|import) ((?:cache|pipeline|vibe_\w+|tasks)\b[\w.]*)", file.read_text(), re.M)
+        modules = re.findall(
+            r"^\s*(?:from|import) ((?:cache|pipeline|vibe_\w+|tasks)\b[\w.]*)",
+            file.read_text(),
+            re.M,
+        )
         demo = file.name == "lab_recordings_example.py"  # renders raw files with the extension demo
         inside = [name for name in modules if not (demo and name.startswith("pipeline.demo"))]
         assert [name for name in inside if not allowed.fullmatch(name)] == [], file
@@ -56,7 +65,17 @@ def test_a_package_imports_only_the_api_modules_and_the_contracts(kind: str) -> 
 def test_a_packages_own_tests_pass_where_it_is_installed(kind: str, tmp_path: Path) -> None:
     install_page(tmp_path, kind)
     tests = map(str, (DOCS / f"adding-a-{kind}").glob("test_*.py"))
-    words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), *tests]
+    words = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--rootdir",
+        str(tmp_path),
+        *tests,
+    ]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
     ran = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stdout
@@ -64,9 +83,15 @@ def test_a_packages_own_tests_pass_where_it_is_installed(kind: str, tmp_path: Pa
 
 @pytest.mark.parametrize(
     ("kind", "block", "expected"),
-    [("dataset", 0, "min_score=0.4"), ("dataset", 1, "lab_recordings/train"), ("stream", 0, "weights='untrained')")],
+    [
+        ("dataset", 0, "min_score=0.4"),
+        ("dataset", 1, "lab_recordings/train"),
+        ("stream", 0, "weights='untrained')"),
+    ],
 )
-def test_luigi_cfg_names_it_as_the_page_does(kind: str, block: int, expected: str, tmp_path: Path, site: Path) -> None:
+def test_luigi_cfg_names_it_as_the_page_does(
+    kind: str, block: int, expected: str, tmp_path: Path, site: Path
+) -> None:
     install_page(site, kind)
     loaded = load(tmp_path, merged(GOOD, blocks("ini", page(kind))[block]))
     trained = sections.model_settings(loaded, sections.VIBE)
@@ -83,7 +108,9 @@ def test_the_mark_of_demo_data_on_the_page_is_one(tmp_path: Path) -> None:
     assert raw.is_stand_in(tmp_path)
 
 
-def test_what_a_detector_of_another_environment_writes_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_detector_of_another_environment_writes_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_video(tmp_path / "clips/dance.mp4", 45, step=1)
     (tmp_path / "clips/keypoints").mkdir()
     monkeypatch.chdir(tmp_path)

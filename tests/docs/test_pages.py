@@ -48,15 +48,27 @@ def sections(text: str) -> dict[str, str]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a small cache in data/cache, which the examples read."""
     folder, n = tmp_path_factory.mktemp("examples"), 40
-    columns: Any = {"frame_index": np.arange(n), "bbox": np.full((n, 4), 100, np.float32), "kp_2d": np.ones((n, 49, 3))}
+    columns: Any = {
+        "frame_index": np.arange(n),
+        "bbox": np.full((n, 4), 100, np.float32),
+        "kp_2d": np.ones((n, 49, 3)),
+    }
     videos = [(cache.VideoEntry(name="0001"), [track_of("0001/0", columns)])]
     write_split(folder / "data/cache", "penn_action/train", videos, {})
-    write_stream(folder / "data/cache", "penn_action/train", "resnet50", lambda rows: np.zeros((n, 2048)), recorded={})
+    write_stream(
+        folder / "data/cache",
+        "penn_action/train",
+        "resnet50",
+        lambda rows: np.zeros((n, 2048)),
+        recorded={},
+    )
     return folder
 
 
 @pytest.mark.parametrize("file", DOCS, ids=name_of)
-def test_every_example_runs_or_says_that_it_does_not(file: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_example_runs_or_says_that_it_does_not(
+    file: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(folder)
     run_examples(file)
 
@@ -66,17 +78,23 @@ def run_examples(file: Path) -> None:
     text = file.read_text()
     for block in re.finditer(r"^```(py.*)\n((?:.*\n)*?)```$", text, re.MULTILINE):
         line = text[: block.start(2)].count("\n")
-        assert block[1] in ("python", NOT_RUN), f"{file.name}, line {line}: say ```python, or ```{NOT_RUN}"
+        assert block[1] in ("python", NOT_RUN), (
+            f"{file.name}, line {line}: say ```python, or ```{NOT_RUN}"
+        )
         if block[1] == "python":
             exec(compile("\n" * line + block[2], file, "exec"), names)
 
 
-def test_the_shards_of_the_page_hold_what_training_reads(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_shards_of_the_page_hold_what_training_reads(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(folder)
     run_examples(ROOT / "docs/exports.md")
     split = cache.open("data/cache")["penn_action/train"]
     with tarfile.open("train-000000.tar") as shard:
-        arrays = {name: np.load(io.BytesIO(shard.extractfile(name).read())) for name in shard.getnames()}  # type: ignore[union-attr]
+        arrays = {
+            name: np.load(io.BytesIO(shard.extractfile(name).read())) for name in shard.getnames()
+        }  # type: ignore[union-attr]
     samples = {int(name.partition(".")[0]) for name in arrays}
     assert samples == set(split.windows(16, 16, "resnet50")[:, 0].tolist()) == {0, 16}
     for name, values in split.read(split.windows(16, 16)).items():
@@ -99,14 +117,24 @@ def links(page: Path) -> Iterator[tuple[str, str]]:
 
 @memo
 def anchors(page: Path) -> set[str]:
-    """GitHub's anchors of headings: lower case, no punctuation, "-" for spaces, "-1" for a second one of the name."""
+    """GitHub's anchors of headings: lower case, no punctuation, "-" for spaces, "-1" for a second
+    one of the name.
+    """
     found: set[str] = set()
     blocks = tokens(page)
     for before, block in itertools.pairwise(blocks):
         if before.type == "heading_open":
-            text = "".join(child.content for child in block.children or () if child.type in ("text", "code_inline"))
+            text = "".join(
+                child.content
+                for child in block.children or ()
+                if child.type in ("text", "code_inline")
+            )
             slug = re.sub(r"[^\w\- ]", "", text.strip().lower()).replace(" ", "-")
-            taken = next(number for number in range(1000) if (f"{slug}-{number}" if number else slug) not in found)
+            taken = next(
+                number
+                for number in range(1000)
+                if (f"{slug}-{number}" if number else slug) not in found
+            )
             found.add(f"{slug}-{taken}" if taken else slug)
     return found
 
@@ -128,15 +156,22 @@ def test_every_file_that_a_page_about_the_code_names_exists(page: str) -> None:
     assert [file for file in named if not (ROOT / file).exists()] == []
 
 
-OPTIONS = {name: [*setting_keys.keys_of(type(datasets.get(name)))] for name in (*RELEASES, *datasets.OWN_CLIPS)}
+OPTIONS = {
+    name: [*setting_keys.keys_of(type(datasets.get(name)))]
+    for name in (*RELEASES, *datasets.OWN_CLIPS)
+}
 OPTIONS = {name: keys for name, keys in OPTIONS.items() if keys}
 
 
 def test_every_section_is_in_the_table_of_sections_and_among_the_generated_ones() -> None:
     known = {*TYPES, *OPTIONS, *streams.names(), *detectors.names(), *declared_names()}
-    without_keys = {name for name in detectors.names() if not dataclasses.fields(detectors.find(name))}
+    without_keys = {
+        name for name in detectors.names() if not dataclasses.fields(detectors.find(name))
+    }
     rows = tables(sections(document("settings.md"))["Sections"], "section")
-    assert sorted(row["section"] for row in rows) == sorted(f"[{name}]" for name in known - without_keys)
+    assert sorted(row["section"] for row in rows) == sorted(
+        f"[{name}]" for name in known - without_keys
+    )
     assert set(setting_keys.sections()) == known - without_keys
     assert "```{settings}" in document("settings.md")
 
@@ -148,7 +183,9 @@ def test_every_key_has_a_meaning_and_its_default_where_settings_are_generated(se
     assert all(key.default and not set("`") & set(key.default) for key in keys)
 
 
-@pytest.mark.parametrize("training", [*models.every(), MPOSER, PR_VIPE], ids=lambda training: training.section)
+@pytest.mark.parametrize(
+    "training", [*models.every(), MPOSER, PR_VIPE], ids=lambda training: training.section
+)
 def test_every_key_of_a_training_has_the_values_of_its_presets(training: Training) -> None:
     keys = {key.name: key for key in setting_keys.sections()[training.section]}
     assert keys["preset"].choices == tuple(training.presets)
@@ -161,13 +198,24 @@ def test_every_key_of_a_training_has_the_values_of_its_presets(training: Trainin
 
 
 def test_every_setting_that_a_page_names_exists(tmp_path: Path) -> None:
-    paths = "[paths]\nraw = raw\nbody = body\ncache = cache\nruns = runs\n[data]\ndatasets = videos\n"
+    paths = (
+        "[paths]\nraw = raw\nbody = body\ncache = cache\nruns = runs\n[data]\ndatasets = videos\n"
+    )
     (tmp_path / "luigi.cfg").write_text(paths)
     known = {(one.section, one.key) for one in effective(settings.load(tmp_path / "luigi.cfg"))}
     known |= {(name, key.name) for name, keys in OPTIONS.items() for key in keys}
-    known |= {(kind, field.name) for kind in streams.names() for field in dataclasses.fields(streams.find(kind))}
+    known |= {
+        (kind, field.name)
+        for kind in streams.names()
+        for field in dataclasses.fields(streams.find(kind))
+    }
     named = re.compile(r"`\[(\w+)\](?:` `| )(\w+)(?: = [^`]*)?`")
-    used = {(page.name, *found) for page in PAGES for found in named.findall(page.read_text()) if found[0] not in LUIGI}
+    used = {
+        (page.name, *found)
+        for page in PAGES
+        for found in named.findall(page.read_text())
+        if found[0] not in LUIGI
+    }
     assert len(used) > 40
     assert sorted(one for one in used if one[1:] not in known) == []
 
@@ -175,13 +223,25 @@ def test_every_setting_that_a_page_names_exists(tmp_path: Path) -> None:
 def test_what_luigi_cfg_sets_of_luigi_itself_is_there() -> None:
     shipped = configparser.ConfigParser(interpolation=None)
     shipped.read(ROOT / "luigi.cfg")
-    ours = [(f"[{name}]", *item) for name in shipped.sections() if name in LUIGI for item in shipped[name].items()]
+    ours = [
+        (f"[{name}]", *item)
+        for name in shipped.sections()
+        if name in LUIGI
+        for item in shipped[name].items()
+    ]
     section = sections(document("settings.md"))["Luigi's own sections"]
-    assert [(row["section"], row["key"], row["set to"]) for row in tables(section, "section")] == ours
-    assert set(re.findall(r"`\[(\w+)\]`", section.partition("\n\n")[0] + section.partition("\n\n")[2])) >= LUIGI
+    assert [
+        (row["section"], row["key"], row["set to"]) for row in tables(section, "section")
+    ] == ours
+    assert (
+        set(re.findall(r"`\[(\w+)\]`", section.partition("\n\n")[0] + section.partition("\n\n")[2]))
+        >= LUIGI
+    )
 
 
-def test_the_luigi_cfg_of_getting_started_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_luigi_cfg_of_getting_started_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shown, *_ = blocks("ini", document("getting-started.md"))
     (tmp_path / "luigi.cfg").write_text(merged((ROOT / "luigi.cfg").read_text(), shown))
     (tmp_path / "model_checkpoint.pt").touch()

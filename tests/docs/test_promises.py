@@ -1,4 +1,6 @@
-"""Each promise and each problem of a page has a test or a benchmark, and each figure is in a report."""
+"""Each promise and each problem of a page has a test or a benchmark, and each figure is in a
+report.
+"""
 
 import ast
 import itertools
@@ -22,7 +24,11 @@ NUMBER = r"(?:\d{1,3}(?:,\d{3})+|\d+(?:\.\d+)?)"
 
 @cache
 def functions(file: Path) -> set[str]:
-    return {node.name for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.FunctionDef)}
+    return {
+        node.name
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.FunctionDef)
+    }
 
 
 def test_every_promise_is_held_by_tests_and_benchmarks_that_exist() -> None:
@@ -39,13 +45,17 @@ def test_every_promise_is_held_by_tests_and_benchmarks_that_exist() -> None:
     problems = list(tables(PROBLEMS, "problem"))
     assert len(problems) >= 50
     for row in problems:
-        assert "tests/" in row["held by"] or (row["held by"] == "not tested" and row["problem"].startswith("**")), row
+        assert "tests/" in row["held by"] or (
+            row["held by"] == "not tested" and row["problem"].startswith("**")
+        ), row
 
 
 FIGURES = [tuple(row.values()) for text in (PROMISES, README) for row in tables(text, "what")]
 
 
-@pytest.mark.parametrize(("what", "figure", "source"), FIGURES, ids=[what[:40] for what, *_ in FIGURES])
+@pytest.mark.parametrize(
+    ("what", "figure", "source"), FIGURES, ids=[what[:40] for what, *_ in FIGURES]
+)
 def test_a_figure_is_in_the_report_of_its_benchmark(what: str, figure: str, source: str) -> None:
     name = re.search(r"benchmarks/\w+\.md", source)
     assert name is not None
@@ -56,7 +66,11 @@ def test_a_figure_is_in_the_report_of_its_benchmark(what: str, figure: str, sour
     values = [float(number.replace(",", "")) for number in re.findall(NUMBER, report)]
     values += [1 / value for value in values if value]  # of ratios: slower by as much
     decimals = {number: len(number.partition(".")[2]) for number in measured}
-    assert [number for number, n in decimals.items() if number not in {f"{value:,.{n}f}" for value in values}] == []
+    assert [
+        number
+        for number, n in decimals.items()
+        if number not in {f"{value:,.{n}f}" for value in values}
+    ] == []
 
 
 def test_a_row_takes_as_much_space_as_the_readme_says() -> None:
@@ -64,10 +78,20 @@ def test_a_row_takes_as_much_space_as_the_readme_says() -> None:
     labels_3d = (*labels_2d, "kp_3d", "pose", "betas", "trans", "has_3d", "has_smpl")
     features = 2048 * np.dtype("float16").itemsize + 1 + 16  # flag, key
     of_2d, of_3d = (
-        (sum(int(np.prod(COLUMNS[name].trailing)) * COLUMNS[name].dtype.itemsize for name in labels) + features) / 1000
+        (
+            sum(
+                int(np.prod(COLUMNS[name].trailing)) * COLUMNS[name].dtype.itemsize
+                for name in labels
+            )
+            + features
+        )
+        / 1000
         for labels in (labels_2d, labels_3d)
     )
-    expected = f"With its features it takes {of_2d:.1f} KB with 2D labels, {of_3d:.1f} KB with 3D joints and SMPL"
+    expected = (
+        f"With its features it takes {of_2d:.1f} KB with 2D labels, {of_3d:.1f} KB with 3D "
+        "joints and SMPL"
+    )
     assert expected in " ".join(README.split())
 
 
@@ -76,8 +100,13 @@ def test_the_sizes_of_the_releases_are_those_that_doctor_and_status_know() -> No
     for (link, text), name in zip(itertools.islice(sizes, len(RELEASES)), RELEASES, strict=True):
         assert f"datasets/{name}.md" in link
         totals = datasets.get(name).totals
-        known = {n for total in totals.values() for n in (total.videos, total.frames) if n is not None}
-        known |= {sum(of.videos or 0 for of in totals.values()), sum(of.frames or 0 for of in totals.values())}
+        known = {
+            n for total in totals.values() for n in (total.videos, total.frames) if n is not None
+        }
+        known |= {
+            sum(of.videos or 0 for of in totals.values()),
+            sum(of.frames or 0 for of in totals.values()),
+        }
         if name == "mpi_inf_3dhp":
             known |= {len(mpi_inf_3dhp.SEQUENCES), len(mpi_inf_3dhp.CAMERAS)}
         for number in re.findall(rf"{NUMBER}(?! fps)(?=\s)", text):

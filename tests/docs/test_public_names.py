@@ -19,14 +19,17 @@ NAME = re.compile(r"(?:auto(?:class|function|data|exception)|py:data):: ([\w.]+)
 PROMISED = """
 cache.open cache.FeatureCache cache.Split cache.verify cache.mixture.Mixture
 pipeline.datasets.names pipeline.datasets.get pipeline.datasets.base.Dataset pipeline.track.Track
-pipeline.skeletons.convert pipeline.crops.crop_person pipeline.crops.normalise_keypoints pipeline.boxes.smooth_boxes
+pipeline.skeletons.convert pipeline.crops.crop_person pipeline.crops.normalise_keypoints
+pipeline.boxes.smooth_boxes
 pipeline.body.Body vibe_model.VIBE vibe_model.MotionDiscriminator
 vibe_model.load_published vibe_model.losses.generator_losses vibe_model.losses.adversarial_generator
-vibe_model.losses.adversarial_discriminator vibe_model.vibe.training.step_losses vibe_model.training.run
+vibe_model.losses.adversarial_discriminator vibe_model.vibe.training.step_losses
+vibe_model.training.run
 vibe_model.metrics.mpjpe vibe_model.metrics.pa_mpjpe vibe_model.metrics.pve vibe_model.metrics.accel
 vibe_model.metrics.accel_error vibe_model.metrics.pck vibe_model.metrics.auc
 tasks.Data tasks.TrainVIBE tasks.EvaluateVIBE tasks.Report
-vibe_model.networks.video_model.VideoModel vibe_model.networks.video_model.Estimate vibe_model.vibe.networks.Regressor
+vibe_model.networks.video_model.VideoModel vibe_model.networks.video_model.Estimate
+vibe_model.vibe.networks.Regressor
 vibe_model.training.video.VideoTrainer vibe_model.training.data.TrainingBatch
 vibe_model.settings.VideoConfig
 vibe_model.models.Model vibe_model.models.Training pipeline.features.weights.WeightsSpec
@@ -42,7 +45,11 @@ def resolved(path: str) -> Any:
     """A module or an attribute of one. Raises AttributeError if it does not exist."""
     module, _, name = path.rpartition(".")
     try:
-        return getattr(importlib.import_module(module), name) if module else importlib.import_module(path)
+        return (
+            getattr(importlib.import_module(module), name)
+            if module
+            else importlib.import_module(path)
+        )
     except AttributeError:
         return importlib.import_module(path)
 
@@ -87,15 +94,21 @@ def is_listed(path: str, listed: tuple[set[str], list[Any]]) -> bool:
     return path in paths or any(thing is other for other in things)
 
 
-def test_every_name_that_a_page_or_the_design_names_is_in_the_reference(listed: tuple[set[str], list[Any]]) -> None:
+def test_every_name_that_a_page_or_the_design_names_is_in_the_reference(
+    listed: tuple[set[str], list[Any]],
+) -> None:
     names = {*imported(), *PROMISED.split()}
     assert len(names) > 50
     assert sorted(name for name in names if not is_listed(name, listed)) == []
-    assert not is_listed("cache.read.split.require_cache", listed), "a name that the reference does not have"
+    assert not is_listed("cache.read.split.require_cache", listed), (
+        "a name that the reference does not have"
+    )
 
 
 @pytest.mark.parametrize("package", ["pipeline", "vibe_model"])
-def test_the_names_for_packages_are_those_of_the_api_module(package: str, listed: tuple[set[str], list[Any]]) -> None:
+def test_the_names_for_packages_are_those_of_the_api_module(
+    package: str, listed: tuple[set[str], list[Any]]
+) -> None:
     page = document(f"api/{package}.md")
     section = page.partition("## For packages\n")[2].partition("\n## ")[0]
     module = importlib.import_module(f"{package}.api")

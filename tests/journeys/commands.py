@@ -1,9 +1,10 @@
 """Runs commands as a shell does, each in a fresh process, without importing torch for each of them.
 
-python commands.py: a line of JSON for each command comes in (argv, folder, site, env, out), and its exit code goes out.
-The process imports what the commands import, runs nothing of it, and forks for each command; and once more for the
-server of the command's supervised processes, which would import it again. Not among the imports are Luigi and `tasks`,
-which read luigi.cfg when they are imported, and `vibe_model.sections`, which looks for models of packages.
+python commands.py: a line of JSON for each command comes in (argv, folder, site, env, out), and its
+exit code goes out. The process imports what the commands import, runs nothing of it, and forks for
+each command; and once more for the server of the command's supervised processes, which would import
+it again. Not among the imports are Luigi and `tasks`, which read luigi.cfg when they are imported,
+and `vibe_model.sections`, which looks for models of packages.
 """
 
 import gc
@@ -62,7 +63,9 @@ def run(argv: list[str]) -> int:
 class ForkedServer:
     """What subprocess.Popen would start: the server of this process's supervised ones."""
 
-    def __init__(self, args: Sequence[str], *, process_group: int, stdin: int, env: Mapping[str, str]) -> None:
+    def __init__(
+        self, args: Sequence[str], *, process_group: int, stdin: int, env: Mapping[str, str]
+    ) -> None:
         self.returncode: int | None = None
         self._number = os.fork()
         if not self._number:
@@ -91,7 +94,8 @@ def child(argv: list[str], folder: str, site: str, env: dict[str, str], out: str
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     if argv[1] not in WITHOUT_POOL:
         with mock.patch("subprocess.Popen", ForkedServer):
-            server._servers.append(server._Server())  # now: later, this process may have several threads
+            # now: later, this process may have several threads
+            server._servers.append(server._Server())
     try:
         return run(argv)
     except SystemExit as end:

@@ -22,7 +22,9 @@ KIT = HERE / "kit"
 
 
 class Terminal:
-    """Every command runs in a process of its own, in `folder`, with the packages of `site` installed."""
+    """Every command runs in a process of its own, in `folder`, with the packages of `site`
+    installed.
+    """
 
     def __init__(self, folder: Path, server: subprocess.Popen[str]) -> None:
         self.folder, self.site, self._server = folder / "work", folder / "site", server
@@ -30,7 +32,12 @@ class Terminal:
         self.site.mkdir()
         self._out = folder / "out"
         path = os.pathsep.join([str(self.site), str(ROOT)])
-        self.env = {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "COLUMNS": "250", "PYTHONDONTWRITEBYTECODE": "1"}
+        self.env = {
+            "PYTHONPATH": path,
+            "OMP_NUM_THREADS": "1",
+            "COLUMNS": "250",
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
 
     def install(self, package: Path) -> None:
         """Install a package as pip leaves it."""
@@ -38,7 +45,15 @@ class Terminal:
 
     def install_by_pip(self, package: Path) -> None:
         """Install a package by pip, which builds it in its folder."""
-        pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-deps"]
+        pip = [
+            sys.executable,
+            "-m",
+            "pip",
+            "--disable-pip-version-check",
+            "install",
+            "--quiet",
+            "--no-deps",
+        ]
         offline = ["--no-index", "--no-build-isolation"]
         subprocess.run([*pip, *offline, "--target", str(self.site), str(package)], check=True)
 
@@ -76,7 +91,9 @@ class Terminal:
         return kept
 
     def is_intact(self, cache: str) -> None:
-        """Every byte is as it was written, features belong to their frames, and the counts add up."""
+        """Every byte is as it was written, features belong to their frames, and the counts add
+        up.
+        """
         found = self.types_json(f"pipeline verify --recompute 20 --json --cache {cache}")
         assert found["ok"], found
         assert not found["notes"], found

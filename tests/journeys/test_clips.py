@@ -1,4 +1,6 @@
-"""A folder of clips, from the first one to a model tuned on them: what people do who have a phone and no datasets."""
+"""A folder of clips, from the first one to a model tuned on them: what people do who have a phone
+and no datasets.
+"""
 
 import json
 import shutil
@@ -83,7 +85,8 @@ def first_clips(terminal: Terminal) -> None:
     write_clip(clips / "more/b.mp4", 46, seed=2)
     write_clip(clips / "short.mp4", 33, seed=3)
     write_clip(clips / "nobody.mp4", 12, seed=4, person=False)
-    (clips / "STAND_IN.json").write_text('{"stand_in": true}')  # so that the demo body and model may be used with them
+    # so that the demo body and model may be used with them
+    (clips / "STAND_IN.json").write_text('{"stand_in": true}')
     (folder / "luigi.cfg").write_text(SETTINGS)
 
     types(DETECT, r"4 clips: 124 persons in 136 frames")
@@ -97,9 +100,14 @@ def first_clips(terminal: Terminal) -> None:
 def another_option(terminal: Terminal) -> None:
     """An option that is not the default; then back again."""
     types = terminal.types
-    types(f"{CONVERT} --set videos.min_frames=40", r"min_frames was 30, is 40", r"33 track_too_short")
+    types(
+        f"{CONVERT} --set videos.min_frames=40", r"min_frames was 30, is 40", r"33 track_too_short"
+    )
     types(EXTRACT, r"0 rows computed.*91 carried over")
-    types("pipeline status videos/train --cache mine --all", r"short\.mp4.*longest .* 33 frames < min_frames 40")
+    types(
+        "pipeline status videos/train --cache mine --all",
+        r"short\.mp4.*longest .* 33 frames < min_frames 40",
+    )
     types(f"{CONVERT} --set videos.min_frame=40", r"min_frame: unknown key; did you mean", code=2)
     types(f"{CONVERT} --set vibe.epochs=4", r"--set vibe\.epochs", code=2)
     types(CONVERT, r"frames 124 kept of 124")
@@ -160,7 +168,12 @@ def broken_clips(terminal: Terminal) -> None:
     (clips / "c.mp4").write_bytes(whole[:900])
     (clips / "empty.mp4").write_bytes(b"")
     types(DETECT, r"c\.mp4", r"empty\.mp4", code=1)
-    types(CONVERT, r"the rows are kept: c\.mp4: video_unreadable", r"rejected empty\.mp4: video_unreadable", code=1)
+    types(
+        CONVERT,
+        r"the rows are kept: c\.mp4: video_unreadable",
+        r"rejected empty\.mp4: video_unreadable",
+        code=1,
+    )
     types(EXTRACT, r"up to date")
     assert rows_of(terminal, code=1) == 174
     (clips / "c.mp4").write_bytes(whole)
@@ -199,12 +212,25 @@ def bodies(terminal: Terminal) -> None:
         types(f"pipeline extract 3dpw {split} --cache mine")
     types("tasks train", r"run +runs/first-")
     (first,) = (folder / "runs").glob("first-*")
-    single = f"--cache single --detector red --set red.min_pixels=60 --checkpoint {first}/best.pt --out"
+    single = (
+        f"--cache single --detector red --set red.min_pixels=60 --checkpoint {first}/best.pt --out"
+    )
     moved = sorted(folder.glob("moved/**/*"))
     types(f"tasks predict moved/c.mp4 {single} moved", r"1 track, 50 body-frames")
-    types(f"tasks predict other/d.mp4 {single} bodies", r"up to date|1 video read, 1 unchanged", r"1 track, 40 body")
-    assert set(moved) <= set(folder.glob("moved/**/*")), "only files that an earlier prediction listed may go"
-    assert terminal.types_json("pipeline status --json --cache single")[0]["accounting"]["frames"]["kept"] == 90
+    types(
+        f"tasks predict other/d.mp4 {single} bodies",
+        r"up to date|1 video read, 1 unchanged",
+        r"1 track, 40 body",
+    )
+    assert set(moved) <= set(folder.glob("moved/**/*")), (
+        "only files that an earlier prediction listed may go"
+    )
+    assert (
+        terminal.types_json("pipeline status --json --cache single")[0]["accounting"]["frames"][
+            "kept"
+        ]
+        == 90
+    )
     terminal.is_intact("single")
     settings = SETTINGS
     for old, new in TUNED.items():
@@ -212,9 +238,12 @@ def bodies(terminal: Terminal) -> None:
     (folder / "luigi.cfg").write_text(settings)
     types("tasks train", r"run +runs/tuned-")
     (tuned,) = (folder / "runs").glob("tuned-*")
-    assert json.loads((tuned / "config.json").read_text())["config"]["datasets_2d"] == ["videos/train"]
+    assert json.loads((tuned / "config.json").read_text())["config"]["datasets_2d"] == [
+        "videos/train"
+    ]
     types(
-        f"tasks predict videos/train --cache mine --checkpoint {tuned}/best.pt --no-overlay --out tuned",
+        f"tasks predict videos/train --cache mine --checkpoint {tuned}/best.pt --no-overlay "
+        "--out tuned",
         r"4 tracks, 174 body-frames",
     )
     terminal.is_intact("mine")
@@ -223,19 +252,31 @@ def bodies(terminal: Terminal) -> None:
 def write_graph(file: Path) -> None:
     """Outputs: a crop's mean colour (3), and the conditioning (3) as the graph got it."""
     graph = Graph()
-    outputs = {"colour": graph("ReduceMean", "image", axes=[2, 3], keepdims=0), "place": "cliff_cond"}
+    outputs = {
+        "colour": graph("ReduceMean", "image", axes=[2, 3], keepdims=0),
+        "place": "cliff_cond",
+    }
     graph.write(file, {"image": ("n", 3, 224, 224), "cliff_cond": ("n", 3)}, outputs)
 
 
 def boxes_a_graph_and_an_array(terminal: Terminal) -> None:
-    """People without joints, a network that needs their place in the image, and numbers of another program."""
+    """People without joints, a network that needs their place in the image, and numbers of another
+    program.
+    """
     types, folder, split = terminal.types, terminal.folder, "videos/train"
     write_clip(folder / "street/e.mp4", 42, seed=8)
-    types("pipeline detect street --out street/keypoints --detector red_boxes", r"1 clip: 42 persons")
+    types(
+        "pipeline detect street --out street/keypoints --detector red_boxes", r"1 clip: 42 persons"
+    )
     types("pipeline convert videos train --raw street --cache new", r"frames 42 kept of 42")
     write_graph(folder / "hmr.onnx")
-    of_graph = "--set features.streams=hmr --set hmr.kind=onnx --set hmr.weights=hmr.onnx --set hmr.inputs=cliff_cond"
-    types(f"pipeline extract {split} --cache new {of_graph}=intrinsics", r"reads intrinsics", code=1)
+    of_graph = (
+        "--set features.streams=hmr --set hmr.kind=onnx --set hmr.weights=hmr.onnx --set "
+        "hmr.inputs=cliff_cond"
+    )
+    types(
+        f"pipeline extract {split} --cache new {of_graph}=intrinsics", r"reads intrinsics", code=1
+    )
     types(f"pipeline extract {split} --cache new {of_graph}=cliff", r"42 rows computed")
     np.savez(folder / "other.npz", mine=np.arange(42 * 5, dtype=np.float32).reshape(42, 5))
     np.save(folder / "short.npy", np.zeros((41, 5), np.float32))
@@ -246,7 +287,11 @@ def boxes_a_graph_and_an_array(terminal: Terminal) -> None:
     opened = cache.open(folder / "new")[split]
     (track,) = opened.tracks
     bbox = opened.rows("bbox", track.start, track.stop)
-    expected = [2 * bbox[:, 0] / 96 - 1, 2 * bbox[:, 1] / 72 - 1, bbox[:, 2] * track.crop_scale / 96]
+    expected = [
+        2 * bbox[:, 0] / 96 - 1,
+        2 * bbox[:, 1] / 72 - 1,
+        bbox[:, 2] * track.crop_scale / 96,
+    ]
     place = read_part(opened, [[track.start, track.stop]], "hmr", "place")
     np.testing.assert_allclose(place[0], np.stack(expected, axis=1), atol=1e-5)
     assert (opened.rows("features/mine", 0, 42).ravel() == np.arange(42 * 5)).all()
@@ -262,7 +307,11 @@ def boxes_a_graph_and_an_array(terminal: Terminal) -> None:
 
 def every_fourth_frame(terminal: Terminal) -> None:
     """Much the same tracks from a fourth of the work; another N detects anew."""
-    shutil.copytree(terminal.folder / "street", terminal.folder / "slow", ignore=shutil.ignore_patterns("keypoints"))
+    shutil.copytree(
+        terminal.folder / "street",
+        terminal.folder / "slow",
+        ignore=shutil.ignore_patterns("keypoints"),
+    )
     prepare = "pipeline prepare videos --raw slow --cache fast --detector red_parts --every"
     for every, shows in ((4, r"83 persons"), (4, r"up to date"), (1, r"83 persons")):
         terminal.types(f"{prepare} {every}", shows)

@@ -1,4 +1,6 @@
-"""Datasets as people get them today, and the official files that arrive later in the same folder."""
+"""Datasets as people get them today, and the official files that arrive later in the same
+folder.
+"""
 
 import re
 import shutil
@@ -15,7 +17,9 @@ SPLITS = ("h36m/train", "h36m/val", "posetrack/train", "posetrack/val")
 
 
 def write_downloads(embedded: Any, folder: Path) -> Path:
-    """PoseTrack21 and 3DMPPE's Human3.6M in `raw`; the official labels and videos of the same scenes are returned."""
+    """PoseTrack21 and 3DMPPE's Human3.6M in `raw`; the official labels and videos of the same
+    scenes are returned.
+    """
     raw, later = folder / "raw", folder / "later"
     posetrack = embedded.copy("posetrack", raw / "posetrack")
     add_21(posetrack, later / "posetrack_data")
@@ -36,25 +40,46 @@ def tracks_of(terminal: Terminal) -> dict[str, list[int]]:
     for name in SPLITS:
         split = cache.open(terminal.folder / "cache")[name]
         frames = split.column("frame_index")[:]
-        found |= {f"{name}/{track.name}": frames[track.start : track.stop].tolist() for track in split.tracks}
+        found |= {
+            f"{name}/{track.name}": frames[track.start : track.stop].tolist()
+            for track in split.tracks
+        }
     return found
 
 
-def test_what_people_get_today_is_prepared_and_official_files_that_arrive_cost_themselves(terminal, embedded):
+def test_what_people_get_today_is_prepared_and_official_files_that_arrive_cost_themselves(
+    terminal, embedded
+):
     types, raw = terminal.types, terminal.folder / "raw"
-    prepare = {name: f"pipeline prepare {name} --raw raw/{name} --cache cache" for name in ("posetrack", "h36m")}
+    prepare = {
+        name: f"pipeline prepare {name} --raw raw/{name} --cache cache"
+        for name in ("posetrack", "h36m")
+    }
     terminal.install(KIT)
     later = write_downloads(embedded, terminal.folder)
     types("pipeline init")
-    settings = re.sub(r"datasets = .*", "datasets = posetrack h36m", (terminal.folder / "luigi.cfg").read_text())
+    settings = re.sub(
+        r"datasets = .*", "datasets = posetrack h36m", (terminal.folder / "luigi.cfg").read_text()
+    )
     for old, new in CHANGES.items():
         settings = settings.replace(old, new)
     (terminal.folder / "luigi.cfg").write_text(settings)
 
-    labels, images = r"posetrack_data/train/<sequence>\.json, \.\.\. +2 +593", r"images/train/<sequence>/ +2 +792"
+    labels, images = (
+        r"posetrack_data/train/<sequence>\.json, \.\.\. +2 +593",
+        r"images/train/<sequence>/ +2 +792",
+    )
     assert "missing" not in types("pipeline doctor", labels, images, r"h36m +train joints .* 1 +5")
-    types(prepare["posetrack"], r"27 of 63 frames kept \(36 no_keypoints\)", r"extract +posetrack/train +27 rows in")
-    types(prepare["h36m"], r"16 of 32 frames kept \(16 not_sampled\)", r"extract +h36m/val +16 rows in")
+    types(
+        prepare["posetrack"],
+        r"27 of 63 frames kept \(36 no_keypoints\)",
+        r"extract +posetrack/train +27 rows in",
+    )
+    types(
+        prepare["h36m"],
+        r"16 of 32 frames kept \(16 not_sampled\)",
+        r"extract +h36m/val +16 rows in",
+    )
     types("pipeline plan", r"up to date: 4 splits")
     terminal.is_intact("cache")
     before = tracks_of(terminal)
@@ -64,16 +89,25 @@ def test_what_people_get_today_is_prepared_and_official_files_that_arrive_cost_t
     for name in ("S1", "metadata.xml"):  # one subject of two splits
         shutil.move(later / "h36m" / name, raw / "h36m")
     counts = (
-        r"2 sequences with labels of PoseTrack 2018 and of PoseTrack21: those of 2018 count, those in \S+/train do not",
+        r"2 sequences with labels of PoseTrack 2018 and of PoseTrack21: those of 2018 count, "
+        r"those in \S+/train do not",
         r"subjects with S<k>/ and images/: S<k>/ counts for 2 sequences, images/ for 0",
     )
     types("pipeline doctor", *counts)
-    types("pipeline plan", r"posetrack/train\n +convert +2 videos to read", r"h36m/train\n +convert +2 videos to read")
-    shown = types(prepare["posetrack"], counts[0], r"extract +posetrack/train +27 rows carried over")
+    types(
+        "pipeline plan",
+        r"posetrack/train\n +convert +2 videos to read",
+        r"h36m/train\n +convert +2 videos to read",
+    )
+    shown = types(
+        prepare["posetrack"], counts[0], r"extract +posetrack/train +27 rows carried over"
+    )
     assert "rows in" not in shown, "no feature is computed again"
     types(prepare["h36m"], counts[1], r"✓ h36m/val: up to date", r"extract +h36m/train +16 rows in")
     assert tracks_of(terminal) == before
     types("pipeline plan", r"up to date: 4 splits")
     for again in prepare.values():
-        assert "convert" not in types(again, r"train: up to date \(2 videos, means\)", r"val: up to date")
+        assert "convert" not in types(
+            again, r"train: up to date \(2 videos, means\)", r"val: up to date"
+        )
     terminal.is_intact("cache")

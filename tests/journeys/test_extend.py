@@ -1,4 +1,6 @@
-"""One package of one's own - a dataset, streams, a detector, a protocol, a model - installed by pip, and used."""
+"""One package of one's own - a dataset, streams, a detector, a protocol, a model - installed by
+pip, and used.
+"""
 
 import html
 import re
@@ -63,7 +65,9 @@ report = false
 
 
 def one_package(source: Path) -> Path:
-    """What the pages show, as the source of one package; its detector and its cheap features are the kit's."""
+    """What the pages show, as the source of one package; its detector and its cheap features are
+    the kit's.
+    """
     docs = ROOT / "docs"
     shutil.copytree(docs / "adding-a-model/former", source / "former")
     shutil.copy(HERE / "one_package.toml", source / "pyproject.toml")
@@ -75,7 +79,9 @@ def one_package(source: Path) -> Path:
 
 
 def first_settings(terminal: Terminal) -> str:
-    """Install the package and write luigi.cfg, which is returned as it was before the package's settings."""
+    """Install the package and write luigi.cfg, which is returned as it was before the package's
+    settings.
+    """
     types, folder = terminal.types, terminal.folder
     terminal.install_by_pip(one_package(folder.with_name("source")))
     types("pipeline init")
@@ -94,14 +100,21 @@ def a_dataset_and_streams(terminal: Terminal) -> None:
     raw = folder / "data/embedded/raw"
     raw.mkdir(parents=True)
     types(f"python {terminal.site}/lab_recordings_example.py {raw}/lab_recordings")
-    types("luigi --module tasks Data", r"convert +lab_recordings/train", r"rejected train/broken\S*: video_unreadable")
+    types(
+        "luigi --module tasks Data",
+        r"convert +lab_recordings/train",
+        r"rejected train/broken\S*: video_unreadable",
+    )
     terminal.is_intact("data/cache")
     kept = terminal.frames_kept("data/cache")
     types("pipeline status lab_recordings/train", r"means", r"change", r"box_speed")
     types("pipeline doctor lab_recordings", r"tables of joints")
     header, *lines = (raw / "lab_recordings/train/alone.csv").read_text().splitlines()
     contacts = [f"{frame % 2},0,1,{frame % 3 // 2}" for frame in range(len(lines))]
-    lines = [",".join((line.rsplit(",", 4)[0], contact)) for line, contact in zip(lines, contacts, strict=True)]
+    lines = [
+        ",".join((line.rsplit(",", 4)[0], contact))
+        for line, contact in zip(lines, contacts, strict=True)
+    ]
     (raw / "lab_recordings/train/again.csv").write_text("\n".join([header, *lines]))
     shutil.copy(raw / "lab_recordings/train/alone.mp4", raw / "lab_recordings/train/again.mp4")
     types("luigi --module tasks Data", r"convert +lab_recordings/train +1 video read")
@@ -115,11 +128,15 @@ def read_what_was_written(terminal: Terminal, contacts: Sequence[str]) -> None:
     split = cache.open(terminal.folder / "data/cache")["lab_recordings/train"]
     (track,) = (track for track in split.tracks if track.name.startswith("train/again/"))
     rows = slice(track.start, track.stop)
-    (contact,) = split.read([[rows.start, rows.stop]], stream=None, fields=("foot_contact",))["foot_contact"]
+    (contact,) = split.read([[rows.start, rows.stop]], stream=None, fields=("foot_contact",))[
+        "foot_contact"
+    ]
     np.testing.assert_array_equal(contact, [list(map(int, line.split(","))) for line in contacts])
     speed, box = split.column("features/box_speed")[rows], split.column("bbox")[rows]
     known = split.column("features/box_speed_ok")[rows] == cache.COMPUTED
-    assert list(known) == [False] + (len(box) - 1) * [True], "there is nothing before the first frame"
+    assert list(known) == [False] + (len(box) - 1) * [True], (
+        "there is nothing before the first frame"
+    )
     np.testing.assert_allclose(speed[1:], np.diff(box[:, :2], axis=0) / box[1:, 3:], atol=1e-3)
 
 
@@ -130,7 +147,11 @@ def a_detector(terminal: Terminal) -> None:
     shutil.copy(raw / "3dpw/STAND_IN.json", folder / "clips")
     types("pipeline detect clips --out clips/keypoints", r"30 persons in 30 frames")
     types("pipeline convert videos train --raw clips --cache data/cache", r"30 kept of 30")
-    types("pipeline extract videos train --cache data/cache", r"means extracted, 30 rows", r"box_speed extracted, 30")
+    types(
+        "pipeline extract videos train --cache data/cache",
+        r"means extracted, 30 rows",
+        r"box_speed extracted, 30",
+    )
     terminal.is_intact("data/cache")
 
 
@@ -144,10 +165,14 @@ def a_model_and_a_protocol(terminal: Terminal) -> None:
     types("tasks train --model former", r"run +runs/former-")
     (best,) = (folder / "runs").glob("former-*/best.pt")
     types(f"tasks evaluate --checkpoint {best} --split 3dpw/test", r"Former.*smpl24")
-    bodies = f"tasks predict videos/train --cache data/cache --checkpoint {best} --no-overlay --out bodies"
+    bodies = (
+        f"tasks predict videos/train --cache data/cache --checkpoint {best} --no-overlay "
+        "--out bodies"
+    )
     types(bodies, r"30 body-frames")
     types(
-        "pipeline export lab_recordings train --cache data/cache --format vibe --stream means --out lab.pt",
+        "pipeline export lab_recordings train --cache data/cache --format vibe --stream means "
+        "--out lab.pt",
         r"60 rows of 5 segments \(vid_name\)",
     )
 
@@ -158,15 +183,25 @@ def without_the_package(terminal: Terminal, plain: str) -> None:
     (best,) = (folder / "runs").glob("former-*/best.pt")
     for about in terminal.site.glob("*.dist-info"):
         shutil.rmtree(about)
-    types("pipeline config --check", r"\[lab_recordings\]: unknown section.*install the package", code=2)
+    types(
+        "pipeline config --check",
+        r"\[lab_recordings\]: unknown section.*install the package",
+        code=2,
+    )
     settings = (folder / "luigi.cfg").read_text().removesuffix(ADDED)
-    (folder / "luigi.cfg").write_text(settings.replace("datasets = 3dpw lab_recordings", "datasets = lab_recordings"))
+    (folder / "luigi.cfg").write_text(
+        settings.replace("datasets = 3dpw lab_recordings", "datasets = lab_recordings")
+    )
     types("pipeline plan", r"no dataset is called 'lab_recordings'.*install the package", code=2)
     (folder / "luigi.cfg").write_text(plain)
     missing = "whose package is not installed"
     of_dataset = rf"lab_recordings/train: split of dataset 'lab_recordings', {missing}"
     types("pipeline status", of_dataset, r"means \(package not installed\)", code=1)
-    types(f"tasks evaluate --checkpoint {best} --split 3dpw/test", rf"checkpoint of model 'former', {missing}", code=2)
+    types(
+        f"tasks evaluate --checkpoint {best} --split 3dpw/test",
+        rf"checkpoint of model 'former', {missing}",
+        code=2,
+    )
     types("tasks report --out without.html")
     page = html.unescape((folder / "without.html").read_text())
     for pattern in (of_dataset, r"means \(package not installed\)", rf"model 'former', {missing}"):

@@ -27,9 +27,15 @@ DATA = "luigi --module tasks Data"
 
 
 def nightly(terminal: Terminal) -> dict[str, int]:
-    """The exit codes that the script of docs/operations.md logs; its commands run as they stand there."""
+    """The exit codes that the script of docs/operations.md logs; its commands run as they stand
+    there.
+    """
     page = (ROOT / "docs/operations.md").read_text()
-    (script,) = (block for block in re.findall(r"```bash\n(.*?)```", page, re.DOTALL) if "exit codes" in block)
+    (script,) = (
+        block
+        for block in re.findall(r"```bash\n(.*?)```", page, re.DOTALL)
+        if "exit codes" in block
+    )
     script = re.sub(r"^cd .*$", "", script, flags=re.MULTILINE).replace("data/cache", "cache")
     script = script.replace(".venv/bin", str(Path(sys.executable).parent))
     ran = subprocess.run(
@@ -85,11 +91,20 @@ def second_commit(terminal: Terminal) -> None:
 
 def half_mounted(terminal: Terminal, kept: Mapping[str, int]) -> None:
     """Half of the raw folder is not there; then it is."""
-    types, lab, held_back = terminal.types, terminal.folder / "raw/lab", terminal.folder / "held-back"
+    types, lab, held_back = (
+        terminal.types,
+        terminal.folder / "raw/lab",
+        terminal.folder / "held-back",
+    )
     move(lab, held_back, "0002", "0003")
     types(DATA, r"000[23]", code=30)
     types("pipeline plan", r"000[23]")
-    types("pipeline status --cache cache", r"lab/test: 1 video missing", r"lab/train: 1 video missing", code=1)
+    types(
+        "pipeline status --cache cache",
+        r"lab/test: 1 video missing",
+        r"lab/train: 1 video missing",
+        code=1,
+    )
     assert nightly(terminal) == {"Data": 30, "status": 1, "verify": 0}
     assert terminal.frames_kept("cache", code=1) == kept
     move(held_back, lab, "0002", "0003")
@@ -105,7 +120,9 @@ def raw_folder_changes(terminal: Terminal, kept: Mapping[str, int]) -> None:
         os.utime(file)
     assert not re.search(r"✓ (convert|extract)", types(DATA))
     module = terminal.site / "journey_lab.py"
-    module.write_text(module.read_text().replace("version: ClassVar[int] = 1", "version: ClassVar[int] = 2"))
+    module.write_text(
+        module.read_text().replace("version: ClassVar[int] = 1", "version: ClassVar[int] = 2")
+    )
     types("pipeline plan", r"version was 1, is 2")
     types(DATA, r"convert +lab/train")
     terminal.is_intact("cache")
@@ -119,10 +136,14 @@ def raw_folder_changes(terminal: Terminal, kept: Mapping[str, int]) -> None:
 def damage(terminal: Terminal, kept: Mapping[str, int]) -> None:
     """A damaged shard, a damaged manifest."""
     types, folder = terminal.types, terminal.folder
-    shard = next(file for file in (folder / "cache/lab/train/features/means/c").rglob("*") if file.is_file())
+    shard = next(
+        file for file in (folder / "cache/lab/train/features/means/c").rglob("*") if file.is_file()
+    )
     flip(shard)
     types("pipeline verify --cache cache", r"lab/train.*means", code=1)
-    types("pipeline verify --repair --cache cache", r"extract lab/train --stream means --cache cache")
+    types(
+        "pipeline verify --repair --cache cache", r"extract lab/train --stream means --cache cache"
+    )
     types(DATA, r"extract +lab/train")
     terminal.is_intact("cache")
     assert terminal.frames_kept("cache") == kept
@@ -160,14 +181,21 @@ def test_a_cache_whose_disk_is_not_mounted_is_not_created_again(terminal: Termin
     types("python demo.py")
     types("pipeline init --real")
     file, cache = folder / "luigi.cfg", folder / "data/cache"
-    settings = re.sub("datasets = .*", "datasets = lab", file.read_text()).replace("resnet50\n", "means\n")
+    settings = re.sub("datasets = .*", "datasets = lab", file.read_text()).replace(
+        "resnet50\n", "means\n"
+    )
     file.write_text(settings)
     assert types(DATA, r"extract +lab/train").count("· new cache data/cache\n") == 1
-    assert file.read_text().split() == settings.replace("new_cache = once", "new_cache = no").split()
+    assert (
+        file.read_text().split() == settings.replace("new_cache = once", "new_cache = no").split()
+    )
 
     cache.rename(folder / "unmounted")
     cache.mkdir()
-    refused = r"luigi\.cfg, line \d+ \[paths\] new_cache = no: .*data/cache has no cache\. Is its disk mounted"
+    refused = (
+        r"luigi\.cfg, line \d+ \[paths\] new_cache = no: .*data/cache has no cache\. Is its "
+        r"disk mounted"
+    )
     assert len(re.findall(refused, types(DATA, code=2))) == 1
     types("pipeline convert lab train --raw data/raw/lab --cache data/cache", refused, code=2)
     types("pipeline prepare lab --raw data/raw/lab --cache data/cache", refused, code=2)
@@ -176,7 +204,9 @@ def test_a_cache_whose_disk_is_not_mounted_is_not_created_again(terminal: Termin
     terminal.folder.mkdir()
     terminal.env["LUIGI_CONFIG_PATH"] = str(file)
     types(DATA, refused, code=2)
-    types(f"pipeline convert lab train --raw {folder}/data/raw/lab --cache {cache}", refused, code=2)
+    types(
+        f"pipeline convert lab train --raw {folder}/data/raw/lab --cache {cache}", refused, code=2
+    )
     assert not [*cache.iterdir()]
     cache.rmdir()
     (folder / "unmounted").rename(cache)

@@ -1,4 +1,6 @@
-"""One command from raw files to features and pages: the first time, again, and after whatever happens to the files."""
+"""One command from raw files to features and pages: the first time, again, and after whatever
+happens to the files.
+"""
 
 import hashlib
 import json
@@ -11,7 +13,10 @@ import cache
 from tests.journeys.conftest import KIT, Terminal
 from tests.journeys.test_clips import write_clip
 
-PREPARE = "prepare videos --raw clips --cache out/cache --detector red --stream means --set videos.min_frames=30"
+PREPARE = (
+    "prepare videos --raw clips --cache out/cache --detector red --stream means --set "
+    "videos.min_frames=30"
+)
 KILLED = """
 import os, signal, sys
 from pipeline.__main__ import main
@@ -40,9 +45,14 @@ synthetic.write_dataset("amass", Path("amass"), n_videos=1, n_frames=300)
 def files_of(folder: Path) -> dict[str, tuple[int, str]]:
     """Time and content of every file that is no lock and holds no times, by its path."""
     notes = ("provenance.json", "stamps.json", "seal.npz", "lock")
-    files = [file for file in sorted(folder.rglob("*")) if file.is_file() and file.name not in notes]
+    files = [
+        file for file in sorted(folder.rglob("*")) if file.is_file() and file.name not in notes
+    ]
     return {
-        str(file.relative_to(folder)): (file.stat().st_mtime_ns, hashlib.sha256(file.read_bytes()).hexdigest())
+        str(file.relative_to(folder)): (
+            file.stat().st_mtime_ns,
+            hashlib.sha256(file.read_bytes()).hexdigest(),
+        )
         for file in files
     }
 
@@ -66,12 +76,20 @@ def features(terminal: Terminal, stream: str = "means") -> int:
     return len(split.windows(seqlen=1, stride=1, stream=stream))
 
 
-def test_a_folder_of_clips_in_one_command_and_what_happens_to_it(terminal: Terminal, clips: Path) -> None:
+def test_a_folder_of_clips_in_one_command_and_what_happens_to_it(
+    terminal: Terminal, clips: Path
+) -> None:
     types, prepare = terminal.types, f"pipeline {PREPARE}"
     types(f"{prepare} --plan", r"detect +2 clips", r"about 81 rows", r"extract +means")
     assert not (terminal.folder / "out").exists()
     assert not (clips / "keypoints").exists()
-    types(prepare, r"81 persons in 81 frames", r"81 of 81 frames kept", r"81 rows in", r"page out/cache-videos-train")
+    types(
+        prepare,
+        r"81 persons in 81 frames",
+        r"81 of 81 frames kept",
+        r"81 rows in",
+        r"page out/cache-videos-train",
+    )
     assert features(terminal) == 81
     before = files_of(terminal.folder)
     types(prepare, r"up to date \(2 videos, means\)", r"frames 81 kept of 81")
@@ -96,13 +114,26 @@ def test_a_folder_of_clips_in_one_command_and_what_happens_to_it(terminal: Termi
     (clips / "broken.mp4").write_bytes(whole[:900])
     (clips / "photo.mp4").write_bytes(b"\xff\xd8\xff\xe0")
     write_clip(clips / "d.mp4", 30, seed=4)
-    types(f"{prepare} --plan", r"2 clips cannot be read: broken\.mp4, photo\.mp4", r"detect +1 clip")
+    types(
+        f"{prepare} --plan", r"2 clips cannot be read: broken\.mp4, photo\.mp4", r"detect +1 clip"
+    )
     above = r"broken\.mp4: video_unreadable \(see above\)"
     for _ in range(2):  # an error is no reason to be silent the second time
-        types(prepare, r"broken\.mp4: expected", rf"rejected {above}", r"frames 153 kept of 153", code=1)
+        types(
+            prepare,
+            r"broken\.mp4: expected",
+            rf"rejected {above}",
+            r"frames 153 kept of 153",
+            code=1,
+        )
     assert features(terminal) == 153
     without = prepare.replace("--detector red ", "")  # nothing is left that its detector could read
-    types(without, r"rejected photo\.mp4: video_unreadable: .*it is a JPEG image", r"rejected broken\.mp4", code=1)
+    types(
+        without,
+        r"rejected photo\.mp4: video_unreadable: .*it is a JPEG image",
+        r"rejected broken\.mp4",
+        code=1,
+    )
     (clips / "broken.mp4").unlink()
     (clips / "photo.mp4").unlink()
     (clips / "more/b.mp4").rename(terminal.folder / "b.mp4")
@@ -112,7 +143,11 @@ def test_a_folder_of_clips_in_one_command_and_what_happens_to_it(terminal: Termi
     another = prepare.replace("--stream means", "--stream homography")
     waits = r"homography: 41 rows of 1 video wait for images: more/b\.mp4 \(no "
     types(another, r"112 rows in", waits, r"homography \(41 rows missing\)", code=1)
-    types(another, r"✗ extract +videos/train +.*homography: 41 rows of 1 video wait for images", code=1)
+    types(
+        another,
+        r"✗ extract +videos/train +.*homography: 41 rows of 1 video wait for images",
+        code=1,
+    )
     (terminal.folder / "b.mp4").rename(clips / "more/b.mp4")
     types(prepare, r"videos 4 kept of 4")
     types(another, r"41 rows in", r"features homography, means")
@@ -132,45 +167,69 @@ def test_mistakes_are_known_before_anything_is_done(terminal: Terminal, clips: P
         ("--set vibe.epochs=3", r"--set vibe\.epochs"),
     ):
         types(f"pipeline {PREPARE} {words}", rf"error: .*{message}", code=2)
-    types("pipeline prepare videos --raw clips --cache out/cache --detector none --plan", r"no features: .*--weights")
+    types(
+        "pipeline prepare videos --raw clips --cache out/cache --detector none --plan",
+        r"no features: .*--weights",
+    )
     assert files_of(terminal.folder) == before
 
 
-def test_clips_with_the_keypoints_of_another_tool_are_left_to_it(terminal: Terminal, clips: Path) -> None:
+def test_clips_with_the_keypoints_of_another_tool_are_left_to_it(
+    terminal: Terminal, clips: Path
+) -> None:
     lines = [f"{frame},1,{20 + frame / 3},10,20,40,0.9" for frame in range(1, 41)]
     (clips / "keypoints").mkdir()
     (clips / "keypoints/a.mp4.txt").write_text("\n".join(lines))
-    terminal.types(f"pipeline {PREPARE}", r"1 clip: 41 persons in 41 frames", r"frames 81 kept of 81")
+    terminal.types(
+        f"pipeline {PREPARE}", r"1 clip: 41 persons in 41 frames", r"frames 81 kept of 81"
+    )
     assert not (clips / "keypoints/a.mp4.json").exists()
 
 
-def test_a_new_clip_with_the_keypoints_of_the_old_one_is_named(terminal: Terminal, clips: Path) -> None:
+def test_a_new_clip_with_the_keypoints_of_the_old_one_is_named(
+    terminal: Terminal, clips: Path
+) -> None:
     write_clip(clips / "c.mp4", 42, seed=3)
     for clip, n in (("a.mp4", 40), ("more/b.mp4", 41), ("c.mp4", 42)):
         coco = {
-            "images": [{"id": t, "file_name": f"{t:06d}.jpg", "width": 96, "height": 72} for t in range(n)],
-            "annotations": [{"image_id": t, "category_id": 1, "bbox": [20, 10, 20, 40]} for t in range(n)],
+            "images": [
+                {"id": t, "file_name": f"{t:06d}.jpg", "width": 96, "height": 72} for t in range(n)
+            ],
+            "annotations": [
+                {"image_id": t, "category_id": 1, "bbox": [20, 10, 20, 40]} for t in range(n)
+            ],
             "categories": [{"id": 1, "name": "person"}],
         }
         keypoints = clips / f"keypoints/{clip}.json"
         keypoints.parent.mkdir(parents=True, exist_ok=True)
         keypoints.write_text(json.dumps(coco))
-    types, strict = terminal.types, "pipeline convert videos train --raw clips --cache out/cache --strict"
+    types, strict = (
+        terminal.types,
+        "pipeline convert videos train --raw clips --cache out/cache --strict",
+    )
     assert " note " not in types(f"pipeline {PREPARE}", r"frames 123 kept of 123")
     write_clip(clips / "c.mp4", 48, seed=4)
     stale = r"c\.mp4: the clip has changed, and keypoints/c\.mp4\.json has not"
     for option in ("", " --set videos.min_frames=30"):  # whether or not all is read again
         types(strict + option, rf"error: .*{stale}.* nothing was committed", code=2)
-    types(f"pipeline {PREPARE}", rf"note {stale}", r"note .*keypoints/c\.mp4\.json has no entry for 6 frames of 48")
+    types(
+        f"pipeline {PREPARE}",
+        rf"note {stale}",
+        r"note .*keypoints/c\.mp4\.json has no entry for 6 frames of 48",
+    )
     types("pipeline status --cache out/cache --all", stale)
     types(strict + option, r"up to date")
-    keypoints.write_text(json.dumps(coco | {"images": [image | {"id": t} for t, image in enumerate(coco["images"])]}))
+    keypoints.write_text(
+        json.dumps(coco | {"images": [image | {"id": t} for t, image in enumerate(coco["images"])]})
+    )
     write_clip(clips / "c.mp4", 42, seed=5)
     keypoints.touch()
     assert " note " not in types(strict + option, r"1 video read, 2 unchanged")
 
 
-def test_killed_at_any_file_the_same_command_ends_with_the_same_bytes(terminal: Terminal, clips: Path) -> None:
+def test_killed_at_any_file_the_same_command_ends_with_the_same_bytes(
+    terminal: Terminal, clips: Path
+) -> None:
     terminal.types(f"pipeline {PREPARE}")
     whole = contents_of(terminal.folder)
     shutil.rmtree(terminal.folder / "out")
@@ -197,9 +256,17 @@ def test_a_labelled_dataset_needs_its_body_and_no_detector(terminal: Terminal) -
         r"page cache-3dpw-test\.html",
     )
     assert "detect " not in printed
-    assert "plan --" not in printed.replace("--plan", ""), "prepare tells only what can be done with prepare"
-    printed = types("pipeline prepare amass --raw amass --cache cache --body body", r"features none", r"amass/train")
+    assert "plan --" not in printed.replace("--plan", ""), (
+        "prepare tells only what can be done with prepare"
+    )
+    printed = types(
+        "pipeline prepare amass --raw amass --cache cache --body body",
+        r"features none",
+        r"amass/train",
+    )
     assert "--weights" not in printed
-    rows = {row["split"]: row for row in terminal.types_json("pipeline status --json --cache cache")}
+    rows = {
+        row["split"]: row for row in terminal.types_json("pipeline status --json --cache cache")
+    }
     assert rows["3dpw/test"]["streams"] == ["means"]
     assert rows["amass/train"]["streams"] == []

@@ -44,7 +44,9 @@ def lab(terminal: Terminal) -> Terminal:
     return terminal
 
 
-def test_a_dataset_on_a_disk_that_is_not_mounted_is_a_problem_of_every_command(lab: Terminal) -> None:
+def test_a_dataset_on_a_disk_that_is_not_mounted_is_a_problem_of_every_command(
+    lab: Terminal,
+) -> None:
     types, root = lab.types, lab.folder / "cache"
     root.joinpath("amass").rename(lab.folder / "disk")
     (root / "amass").mkdir()

@@ -1,4 +1,6 @@
-"""The state that was trained on: trained on again, from a snapshot, after everything has changed."""
+"""The state that was trained on: trained on again, from a snapshot, after everything has
+changed.
+"""
 
 import json
 import pickle

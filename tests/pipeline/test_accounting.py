@@ -24,7 +24,11 @@ def test_a_video_put_aside_half_way_accounts_for_all_that_was_found() -> None:
     account.drop("degenerate_box", 2)
     account.reject("video_unreadable", "clip.mp4 does not decode")
     account.check()
-    assert (account.kept, account.tracks_kept, account.dropped) == (0, 0, Counter({"video_unreadable": 30}))
+    assert (account.kept, account.tracks_kept, account.dropped) == (
+        0,
+        0,
+        Counter({"video_unreadable": 30}),
+    )
 
 
 def test_an_account_survives_the_way_through_json() -> None:
@@ -44,18 +48,29 @@ def test_totals_add_up_over_videos() -> None:
     second.drop("no_picture", 4)
     third.reject("bad_label_file", "c.mat is cut off")
     assert accounting.totals(Totals(videos=1258)) == {
-        "frames": {"found": 39, "kept": 5, "dropped": {"no_detection": 10, "no_picture": 4, "track_too_short": 20}},
+        "frames": {
+            "found": 39,
+            "kept": 5,
+            "dropped": {"no_detection": 10, "no_picture": 4, "track_too_short": 20},
+        },
         "tracks": {"found": 3, "kept": 1, "dropped": {"no_detection": 1, "track_too_short": 1}},
         "videos": {"found": 3, "kept": 1, "set_aside": {"bad_label_file": 1}, "without_tracks": 1},
         "known": {"videos": 1258},
     }
 
 
-def test_a_video_of_another_split_is_not_found_in_this_one_unless_it_failed_before_that_was_known() -> None:
+def test_a_video_of_another_split_is_not_found_in_this_one_unless_it_failed_before_that_was_known() -> (
+    None
+):
     accounting = Accounting()
     accounting.video("a").keep_track(0)
     for name in "bc":
         accounting.video(name).other_split = True
     accounting.video("c").reject("bad_label_file", "c.mat is cut off")
     videos = accounting.totals()["videos"]
-    assert videos == {"found": 2, "kept": 1, "set_aside": {"bad_label_file": 1}, "without_tracks": 0}
+    assert videos == {
+        "found": 2,
+        "kept": 1,
+        "set_aside": {"bad_label_file": 1},
+        "without_tracks": 0,
+    }

@@ -14,12 +14,65 @@ from pipeline.files.formats.smpl_files import SmplArrays
 from pipeline.skeletons import JOINTS
 
 # "SMPL to spin49" of the data sheet: 45 joints of smplx, then 9 of J_regressor_extra.
-SPIN49 = [24, 12, 17, 19, 21, 16, 18, 20, 0, 2, 5, 8, 1, 4, 7, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34]
-SPIN49 += [8, 5, 45, 46, 4, 7, 21, 19, 17, 16, 18, 20, 47, 48, 49, 50, 51, 52, 53, 24, 26, 25, 28, 27]
+SPIN49 = [
+    24,
+    12,
+    17,
+    19,
+    21,
+    16,
+    18,
+    20,
+    0,
+    2,
+    5,
+    8,
+    1,
+    4,
+    7,
+    25,
+    26,
+    27,
+    28,
+    29,
+    30,
+    31,
+    32,
+    33,
+    34,
+]
+SPIN49 += [
+    8,
+    5,
+    45,
+    46,
+    4,
+    7,
+    21,
+    19,
+    17,
+    16,
+    18,
+    20,
+    47,
+    48,
+    49,
+    50,
+    51,
+    52,
+    53,
+    24,
+    26,
+    25,
+    28,
+    27,
+]
 COMMON14_OF_H36M = [6, 5, 4, 1, 2, 3, 16, 15, 14, 11, 12, 13, 8, 10]
 VERTEX_JOINTS = ["nose", "reye", "leye", "rear", "lear", "lbigtoe", "lsmalltoe", "lheel"]
 VERTEX_JOINTS += ["rbigtoe", "rsmalltoe", "rheel"]
-VERTEX_JOINTS += [side + finger for side in "lr" for finger in ("thumb", "index", "middle", "ring", "pinky")]
+VERTEX_JOINTS += [
+    side + finger for side in "lr" for finger in ("thumb", "index", "middle", "ring", "pinky")
+]
 
 
 @pytest.fixture(scope="module")
@@ -28,10 +81,15 @@ def body() -> Body:
 
 
 def smpl_paper(arrays: SmplArrays, betas: Any, rotations: Any) -> tuple[Any, Any]:
-    """Loper et al. 2015, equations 2-4 and 8-10, one body, float64, with 4 x 4 matrices: (verts, 24 joints)."""
+    """Loper et al. 2015, equations 2-4 and 8-10, one body, float64, with 4 x 4 matrices: (verts, 24
+    joints).
+    """
     shaped = arrays.v_template + np.einsum("vci,i->vc", arrays.shapedirs, betas)  # T + B_S
     rest = arrays.J_regressor @ shaped  # J(beta)
-    corrective = np.einsum("vci,i->vc", arrays.posedirs.astype(float), (rotations[1:] - np.eye(3)).ravel())  # B_P
+    # B_P
+    corrective = np.einsum(
+        "vci,i->vc", arrays.posedirs.astype(float), (rotations[1:] - np.eye(3)).ravel()
+    )
     world: list[Any] = []
     for joint, parent in enumerate(arrays.parents):
         local = np.eye(4)
@@ -45,12 +103,16 @@ def smpl_paper(arrays: SmplArrays, betas: Any, rotations: Any) -> tuple[Any, Any
         relative.append(matrix @ away)  # G'
     blended = np.einsum("vj,jab->vab", arrays.weights, np.stack(relative))
     points = np.concatenate([shaped + corrective, np.ones((len(shaped), 1))], axis=1)
-    return np.einsum("vab,vb->va", blended, points)[:, :3], np.stack([matrix[:3, 3] for matrix in world])
+    return np.einsum("vab,vb->va", blended, points)[:, :3], np.stack(
+        [matrix[:3, 3] for matrix in world]
+    )
 
 
 def random_inputs(n: int, seed: int = 0) -> tuple[Any, Any, Any]:
     rng = np.random.default_rng(seed)
-    rotations = Rotation.from_rotvec(rng.normal(0, 0.5, (n * 24, 3))).as_matrix().reshape(n, 24, 3, 3)
+    rotations = (
+        Rotation.from_rotvec(rng.normal(0, 0.5, (n * 24, 3))).as_matrix().reshape(n, 24, 3, 3)
+    )
     return rng.normal(0, 1, (n, 10)), rotations, rng.normal(0, 2, (n, 3))
 
 
@@ -80,7 +142,9 @@ def test_joints_for_evaluation_come_from_the_vertices_in_lsp_order(body: Body) -
     verts = body(betas=tensors(betas)[0], rotmat=tensors(rotations)[0]).verts
     expected = np.einsum("jv,bvc->bjc", procedural().J_regressor_h36m, verts.numpy().astype(float))
     np.testing.assert_allclose(body.h36m17(verts).numpy(), expected, atol=1e-5)
-    np.testing.assert_allclose(body.common14(verts).numpy(), expected[:, COMMON14_OF_H36M], atol=1e-5)
+    np.testing.assert_allclose(
+        body.common14(verts).numpy(), expected[:, COMMON14_OF_H36M], atol=1e-5
+    )
 
 
 def test_a_person_at_rest_has_left_on_the_left_and_the_head_up(body: Body) -> None:
@@ -125,7 +189,9 @@ def test_a_body_from_files_is_the_one_that_was_written(body: Body, embedded: Any
     assert loaded.is_stand_in is True
     assert loaded.digest != ""
     male = Body.load(embedded.body, gender="male")
-    assert not torch.equal(male(betas=betas, rotmat=rotations).verts, loaded(betas=betas, rotmat=rotations).verts)
+    assert not torch.equal(
+        male(betas=betas, rotmat=rotations).verts, loaded(betas=betas, rotmat=rotations).verts
+    )
 
 
 @pytest.mark.parametrize("dense", [False, True])
@@ -133,8 +199,13 @@ def test_joints_alone_and_their_gradients_are_those_of_the_vertices(dense: bool)
     arrays = procedural()
     if dense:  # regressors of real files may be
         rng = np.random.default_rng(0)
-        noise = {name: rng.random((n, 6890)) / 6890 for name, n in (("J_regressor_extra", 9), ("J_regressor_h36m", 17))}
-        arrays = replace(arrays, **{name: 0.5 * (getattr(arrays, name) + extra) for name, extra in noise.items()})
+        noise = {
+            name: rng.random((n, 6890)) / 6890
+            for name, n in (("J_regressor_extra", 9), ("J_regressor_h36m", 17))
+        }
+        arrays = replace(
+            arrays, **{name: 0.5 * (getattr(arrays, name) + extra) for name, extra in noise.items()}
+        )
     body = Body(arrays)
     torch.manual_seed(0)
     betas, rotations, _ = tensors(*random_inputs(3))
@@ -145,5 +216,7 @@ def test_joints_alone_and_their_gradients_are_those_of_the_vertices(dense: bool)
         torch.testing.assert_close(found, expected, atol=3e-6, rtol=0)
         toward = torch.randn_like(expected)
         sums = ((joints * toward).sum() for joints in (found, expected))
-        for ours, theirs in zip(*(torch.autograd.grad(s, inputs, retain_graph=True) for s in sums), strict=True):
+        for ours, theirs in zip(
+            *(torch.autograd.grad(s, inputs, retain_graph=True) for s in sums), strict=True
+        ):
             torch.testing.assert_close(ours, theirs, atol=1e-5 * theirs.abs().max().item(), rtol=0)

@@ -20,7 +20,9 @@ def test_a_tight_box_is_the_extent_made_square_by_its_larger_side() -> None:
     assert boxes.dtype == np.float32
     assert not empty.any()
     assert not degenerate.any()
-    np.testing.assert_allclose(tight_boxes(person(50, 80, 20, 60)[None], factor=1.1)[0], [[50, 80, 66, 66]])
+    np.testing.assert_allclose(
+        tight_boxes(person(50, 80, 20, 60)[None], factor=1.1)[0], [[50, 80, 66, 66]]
+    )
 
 
 def test_only_visible_joints_count() -> None:
@@ -85,7 +87,10 @@ def test_an_extent_under_half_a_pixel_is_no_detection() -> None:
 
 
 @given(st.integers(1, 40))
-def test_a_person_at_rest_keeps_a_box_of_side_diagonal_however_short_the_track(n_frames: int) -> None:
+def test_a_person_at_rest_keeps_a_box_of_side_diagonal_however_short_the_track(
+    n_frames: int,
+) -> None:
     boxes, first, stop = smooth_boxes(np.repeat(person(100, 200, 30, 40)[None], n_frames, axis=0))
     assert (first, stop) == (0, n_frames)
-    np.testing.assert_allclose(boxes, np.tile([100, 200, 50, 50], (n_frames, 1)), rtol=1e-5)  # 3-4-5 triangle
+    # 3-4-5 triangle
+    np.testing.assert_allclose(boxes, np.tile([100, 200, 50, 50], (n_frames, 1)), rtol=1e-5)

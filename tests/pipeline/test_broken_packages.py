@@ -1,4 +1,6 @@
-"""Broken packages cost themselves and a line. Installed metadata of an older state of ours cost nothing."""
+"""Broken packages cost themselves and a line. Installed metadata of an older state of ours cost
+nothing.
+"""
 
 import os
 import subprocess
@@ -12,13 +14,28 @@ from pipeline.plug_ins import load
 from tests import packages
 
 ROOT = Path(__file__).parents[2]
-GROUPS = ("commands", "datasets", "detectors", "exports", "models", "protocols", "sections", "streams", "tasks")
+GROUPS = (
+    "commands",
+    "datasets",
+    "detectors",
+    "exports",
+    "models",
+    "protocols",
+    "sections",
+    "streams",
+    "tasks",
+)
 BROKEN = "raise ImportError('there is no torch3d')"
 
 
-def run(folder: Path, *words: object, module: str = "pipeline", code: int = 0) -> subprocess.CompletedProcess[str]:
+def run(
+    folder: Path, *words: object, module: str = "pipeline", code: int = 0
+) -> subprocess.CompletedProcess[str]:
     """Run a command in a folder whose `site` has packages, as an installed environment has them."""
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join((str(folder / "site"), str(ROOT))), "COLUMNS": "400"}
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join((str(folder / "site"), str(ROOT))),
+        "COLUMNS": "400",
+    }
     command = [sys.executable, "-m", module, *map(str, words)]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == code, done.stdout + done.stderr
@@ -47,7 +64,11 @@ def test_a_broken_package_costs_itself_and_a_line_in_every_command(broken: Path)
     done = run(broken, "config", "--check")
     assert "correct, training can start" in done.stdout
     model = "! model 'odd_models' of package odd cannot be loaded: ImportError: there is no torch3d"
-    assert warnings(done) == [named("commands", "odd_commands"), named("sections", "odd_sections"), model]
+    assert warnings(done) == [
+        named("commands", "odd_commands"),
+        named("sections", "odd_sections"),
+        model,
+    ]
     done = run(broken, "export", "--help")
     assert "rerun" in done.stdout
     assert named("exports", "odd_exports") in warnings(done)
@@ -65,7 +86,9 @@ def test_a_broken_package_costs_itself_and_a_line_in_every_command(broken: Path)
         ("prepare", "videos", "--raw", ".", "--cache", "cache", "--detector", "odd_detectors"),
     ],
 )
-def test_a_broken_thing_that_is_named_is_refused_with_its_error(broken: Path, words: tuple[str, ...]) -> None:
+def test_a_broken_thing_that_is_named_is_refused_with_its_error(
+    broken: Path, words: tuple[str, ...]
+) -> None:
     shown = run(broken, *words, code=2).stderr
     assert "of package odd" in shown
     assert "ImportError: there is no torch3d" in shown
@@ -74,7 +97,10 @@ def test_a_broken_thing_that_is_named_is_refused_with_its_error(broken: Path, wo
 
 def test_a_command_whose_module_is_broken_is_refused_with_its_error(tmp_path: Path) -> None:
     entries = {"vibe_pipeline.commands": {"dance": "dance_entry:DANCE"}}
-    entry = "from pipeline.plug_ins import CommandEntry\nDANCE = CommandEntry('dance_command', 'Dance.')"
+    entry = (
+        "from pipeline.plug_ins import CommandEntry\nDANCE = CommandEntry('dance_command', "
+        "'Dance.')"
+    )
     packages.install(tmp_path / "site", "dance", entries, dance_entry=entry, dance_command=BROKEN)
     assert "Dance." in run(tmp_path, "--help").stdout
     shown = run(tmp_path, "dance", code=2).stderr
@@ -83,22 +109,44 @@ def test_a_command_whose_module_is_broken_is_refused_with_its_error(tmp_path: Pa
 
 
 def test_what_takes_one_of_our_names_or_is_of_another_kind_is_left_out(tmp_path: Path) -> None:
-    entry = "from pipeline.plug_ins import CommandEntry\nDANCE = CommandEntry('dance_command', 'Dance.')\nTEXT = 'x'"
-    commands = {"status": "dance_entry:DANCE", "show": "dance_entry:DANCE", "text": "dance_entry:TEXT"}
+    entry = (
+        "from pipeline.plug_ins import CommandEntry\nDANCE = CommandEntry('dance_command', "
+        "'Dance.')\nTEXT = 'x'"
+    )
+    commands = {
+        "status": "dance_entry:DANCE",
+        "show": "dance_entry:DANCE",
+        "text": "dance_entry:TEXT",
+    }
     tasks = {"vibe_pipeline.tasks": {"Convert": "dance_entry:CommandEntry"}}
-    packages.install(tmp_path / "site", "dance", {"vibe_pipeline.commands": commands} | tasks, dance_entry=entry)
+    packages.install(
+        tmp_path / "site", "dance", {"vibe_pipeline.commands": commands} | tasks, dance_entry=entry
+    )
     done = run(tmp_path, "--help")
     assert "Dance." not in done.stdout
     reasons = {"show": "this name is in use", "status": "this name is in use"}
     reasons |= {"text": "dance_entry:TEXT is not a CommandEntry"}
-    expected = [f"! commands: {name!r} of package dance is left out: {why}." for name, why in reasons.items()]
+    expected = [
+        f"! commands: {name!r} of package dance is left out: {why}."
+        for name, why in reasons.items()
+    ]
     assert [line.partition(" Update")[0] for line in warnings(done)] == expected
     shown = run(tmp_path, "evaluate", "--help", module="tasks")
-    assert any("tasks: 'Convert' of package dance is left out: this name is in use" in line for line in warnings(shown))
+    assert any(
+        "tasks: 'Convert' of package dance is left out: this name is in use" in line
+        for line in warnings(shown)
+    )
 
 
-def test_installed_metadata_of_an_earlier_state_neither_hide_nor_break_what_the_clone_has(tmp_path: Path) -> None:
-    entries = {"vibe_pipeline.commands": {"export": "vibe_extensions.gone:EXPORT", "old": "vibe_extensions.gone:OLD"}}
+def test_installed_metadata_of_an_earlier_state_neither_hide_nor_break_what_the_clone_has(
+    tmp_path: Path,
+) -> None:
+    entries = {
+        "vibe_pipeline.commands": {
+            "export": "vibe_extensions.gone:EXPORT",
+            "old": "vibe_extensions.gone:OLD",
+        }
+    }
     entries |= {"vibe_pipeline.datasets": {"bedlam": "vibe_extensions.bedlam:Bedlam"}}
     entries |= {"vibe_pipeline.tasks": {"OldTask": "vibe_extensions.gone:OldTask"}}
     packages.install(tmp_path / "site", "vibe-pipeline", entries)  # found before the real ones

@@ -33,7 +33,9 @@ def test_the_way_into_the_camera_and_back_is_none(seed, shape):
     extrinsics = moving_cameras(int(np.prod(shape)), seed).reshape(*shape, 4, 4)
     back = cameras.to_world(*cameras.to_camera(root, trans, extrinsics, pelvis), extrinsics, pelvis)
     same = Rotation.from_rotvec(root.reshape(-1, 3)).as_matrix()
-    np.testing.assert_allclose(Rotation.from_rotvec(back[0].reshape(-1, 3)).as_matrix(), same, atol=1e-12)
+    np.testing.assert_allclose(
+        Rotation.from_rotvec(back[0].reshape(-1, 3)).as_matrix(), same, atol=1e-12
+    )
     np.testing.assert_allclose(back[1], trans, atol=1e-12)
 
 
@@ -47,9 +49,15 @@ def test_one_camera_and_one_shape_serve_all_frames():
 
 
 def test_a_still_persons_joints_in_the_world_do_not_move_while_the_camera_does():
-    """Through the body: its joints in the camera, brought into the world by the extrinsics, are where they were."""
+    """Through the body: its joints in the camera, brought into the world by the extrinsics, are
+    where they were.
+    """
     random, body, extrinsics = np.random.default_rng(1), procedural(), moving_cameras(7)
-    betas, pose, trans = random.normal(size=10), random.normal(size=72) * 0.3, np.array([0.4, 1.1, -0.3])
+    betas, pose, trans = (
+        random.normal(size=10),
+        random.normal(size=72) * 0.3,
+        np.array([0.4, 1.1, -0.3]),
+    )
     in_world = skin(body, betas, pose[None], trans[None]).joints[0]
     pelvis = rest_joints(body, betas)[0]
     assert np.linalg.norm(pelvis) > 0.1  # else nobody would notice a forgotten one
@@ -71,18 +79,25 @@ def test_a_projection_by_hand_and_nothing_behind_the_camera():
 
 @given(st.integers(0, 10_000))
 def test_a_mirrored_camera_sees_the_mirrored_world_as_the_mirrored_picture(seed):
-    extrinsics, points = moving_cameras(4, seed), np.random.default_rng(seed).normal(size=(4, 3)) * 0.5
+    extrinsics, points = (
+        moving_cameras(4, seed),
+        np.random.default_rng(seed).normal(size=(4, 3)) * 0.5,
+    )
 
     def seen(camera, world):
         return np.einsum("fij,fj->fi", camera[:, :3, :3], world) + camera[:, :3, 3]
 
     flipped = cameras.mirrored(extrinsics)
     assert cameras.is_rigid(flipped).all()
-    np.testing.assert_allclose(seen(flipped, points * (-1, 1, 1)), seen(extrinsics, points) * (-1, 1, 1), atol=1e-12)
+    np.testing.assert_allclose(
+        seen(flipped, points * (-1, 1, 1)), seen(extrinsics, points) * (-1, 1, 1), atol=1e-12
+    )
     centred = K.copy()
     centred[0, 2] = 0  # the picture is mirrored about its principal point
     there, mirror = cameras.project(seen(extrinsics, points), centred), np.array([-1, 1])
-    np.testing.assert_allclose(cameras.project(seen(flipped, points * (-1, 1, 1)), centred), there * mirror, atol=1e-9)
+    np.testing.assert_allclose(
+        cameras.project(seen(flipped, points * (-1, 1, 1)), centred), there * mirror, atol=1e-9
+    )
     np.testing.assert_array_equal(cameras.mirrored(flipped), extrinsics)
     assert cameras.mirrored(extrinsics.astype(np.float32)).dtype == np.float32
     up = np.array([0.6, 0.0, -0.8], np.float32)
@@ -104,7 +119,9 @@ def test_whams_turn_is_the_inverse_one_row_later_and_0_in_the_first_row():
 
 
 def test_the_step_is_after_the_camera_of_before_and_the_last_row_is_repeated():
-    """In the camera's axes: R[i + 1] R[i]^T is the same whatever the world is turned by; the other order is not."""
+    """In the camera's axes: R[i + 1] R[i]^T is the same whatever the world is turned by; the other
+    order is not.
+    """
     world = Rotation.from_rotvec((0.3, -0.8, 0.4)).as_matrix()
     extrinsics = turning(4, (0.1, 0.2, 0))
     extrinsics[3] = extrinsics[2]
@@ -114,13 +131,18 @@ def test_the_step_is_after_the_camera_of_before_and_the_last_row_is_repeated():
     np.testing.assert_allclose(cameras.angular_velocity(other), six, atol=1e-12)
     np.testing.assert_allclose(six[2:], [[1, 0, 0, 0, 1, 0]] * 2, atol=1e-12)
     step = Rotation.from_rotvec((0.1, 0.2, 0)).as_matrix()
-    np.testing.assert_allclose(six[:2], [step[:2].ravel()] * 2, atol=1e-12)  # rows, not columns: sines differ in sign
+    # rows, not columns: sines differ in sign
+    np.testing.assert_allclose(six[:2], [step[:2].ravel()] * 2, atol=1e-12)
 
 
 @pytest.mark.parametrize("n", [0, 1])
 def test_what_has_no_successor_does_not_turn(n):
-    np.testing.assert_array_equal(cameras.angular_velocity(turning(n, (0, 1, 0))), np.tile([1, 0, 0, 0, 1, 0], (n, 1)))
-    np.testing.assert_array_equal(cameras.angular_velocity(turning(n, (0, 1, 0)), "wham"), np.zeros((n, 6)))
+    np.testing.assert_array_equal(
+        cameras.angular_velocity(turning(n, (0, 1, 0))), np.tile([1, 0, 0, 0, 1, 0], (n, 1))
+    )
+    np.testing.assert_array_equal(
+        cameras.angular_velocity(turning(n, (0, 1, 0)), "wham"), np.zeros((n, 6))
+    )
 
 
 def test_a_convention_that_nobody_has_is_refused():
@@ -130,7 +152,12 @@ def test_a_convention_that_nobody_has_is_refused():
 
 @pytest.mark.parametrize(
     "spoil",
-    [lambda e: e * 1.5, lambda e: e * np.array([-1, 1, 1, 1]), lambda e: e * np.nan, lambda e: e + np.eye(4)[3]],
+    [
+        lambda e: e * 1.5,
+        lambda e: e * np.array([-1, 1, 1, 1]),
+        lambda e: e * np.nan,
+        lambda e: e + np.eye(4)[3],
+    ],
     ids=["scaled", "a mirror", "not finite", "last row"],
 )
 def test_matrices_that_are_no_camera(spoil):

@@ -8,7 +8,8 @@ from pipeline.linking import ABOVE, Cleaning, clean
 from pipeline.skeletons import JOINTS, joint_names
 
 COCO = joint_names("coco")
-LEGS_FIRST = np.argsort([name in ABOVE for name in COCO], kind="stable")  # a body's joints come before a face's
+# a body's joints come before a face's
+LEGS_FIRST = np.argsort([name in ABOVE for name in COCO], kind="stable")
 
 
 def seen(counts: list[int]) -> np.ndarray:
@@ -39,7 +40,8 @@ def test_one_or_two_bad_detections_end_nothing(bad: int, expected: list[tuple[in
 
 
 @pytest.mark.parametrize(
-    ("n", "faces", "reason"), [(39, 0, "track_too_short"), (40, 0, None), (100, 39, None), (100, 40, "face_only")]
+    ("n", "faces", "reason"),
+    [(39, 0, "track_too_short"), (40, 0, None), (100, 39, None), (100, 40, "face_only")],
 )
 def test_forty_frames_are_enough_and_two_fifths_of_faces_alone_are_no_body(n, faces, reason):
     visible = seen([12] * n)
@@ -49,13 +51,17 @@ def test_forty_frames_are_enough_and_two_fifths_of_faces_alone_are_no_body(n, fa
     assert {name: len(rows) for name, rows in dropped.items()} == ({reason: n} if reason else {})
 
 
-@pytest.mark.parametrize(("n", "expected"), [(500, [500]), (501, [251, 250]), (1200, [400, 400, 400])])
+@pytest.mark.parametrize(
+    ("n", "expected"), [(500, [500]), (501, [251, 250]), (1200, [400, 400, 400])]
+)
 def test_long_sequences_are_split_evenly(n: int, expected: list[int]) -> None:
     assert [len(part) for part in clean(seen([15] * n), COCO)[0]] == expected
 
 
 @given(st.lists(st.integers(0, 17), max_size=120), st.integers(1, 10), st.integers(20, 40))
-def test_every_detection_is_kept_or_has_one_reason(counts: list[int], fewest: int, most: int) -> None:
+def test_every_detection_is_kept_or_has_one_reason(
+    counts: list[int], fewest: int, most: int
+) -> None:
     parts, dropped = clean(seen(counts), COCO, Cleaning(min_frames=fewest, max_frames=most))
     everywhere = np.concatenate([*parts, *dropped.values(), np.empty(0, int)])
     assert sorted(everywhere.tolist()) == list(range(len(counts)))
@@ -63,15 +69,34 @@ def test_every_detection_is_kept_or_has_one_reason(counts: list[int], fewest: in
 
 
 def test_every_order_of_detectors_has_a_body_below_the_shoulders() -> None:
-    for name in ("coco", "body_25", "openpose_coco", "coco_neck", "body_25b", "halpe_26", "coco_feet"):
+    for name in (
+        "coco",
+        "body_25",
+        "openpose_coco",
+        "coco_neck",
+        "body_25b",
+        "halpe_26",
+        "coco_feet",
+    ):
         rest = set(JOINTS[name]) - ABOVE
         assert {joint.removeprefix("OP ").lower() for joint in rest} >= {"lelbow", "rhip", "lankle"}
-        assert not any(part in joint.lower() for joint in rest for part in ("eye", "ear", "nose", "shoulder", "neck"))
+        assert not any(
+            part in joint.lower()
+            for joint in rest
+            for part in ("eye", "ear", "nose", "shoulder", "neck")
+        )
 
 
 @pytest.mark.parametrize(
     "options",
-    [{"median": 4}, {"end_at": 7}, {"min_frames": 0}, {"min_frames": 300}, {"face_only": 0.0}, {"face_only": 1.5}],
+    [
+        {"median": 4},
+        {"end_at": 7},
+        {"min_frames": 0},
+        {"min_frames": 300},
+        {"face_only": 0.0},
+        {"face_only": 1.5},
+    ],
 )
 def test_senseless_constants_are_refused(options: dict[str, float]) -> None:
     (name,) = options

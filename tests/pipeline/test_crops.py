@@ -6,8 +6,12 @@ from hypothesis import strategies as st
 from pipeline.crops import crop_affine, crop_person, normalise_keypoints
 
 
-def smooth_dot(x: float, y: float, height: int = 240, width: int = 320, sigma: float = 3) -> np.ndarray:
-    """A picture with a Gaussian blob whose centre is exactly (x, y), pixel (i, j) having its centre at x = j, y = i."""
+def smooth_dot(
+    x: float, y: float, height: int = 240, width: int = 320, sigma: float = 3
+) -> np.ndarray:
+    """A picture with a Gaussian blob whose centre is exactly (x, y), pixel (i, j) having its centre
+    at x = j, y = i.
+    """
     v, u = np.mgrid[:height, :width]
     blob = 255 * np.exp(-((u - x) ** 2 + (v - y) ** 2) / (2 * sigma**2))
     return np.repeat(blob[..., None], 3, axis=2).astype(np.uint8)
@@ -21,7 +25,9 @@ def centroid(picture: np.ndarray) -> tuple[float, float]:
 
 @pytest.mark.parametrize(("x", "y"), [(150.0, 110.0), (160.25, 130.5), (140.75, 100.0)])
 @pytest.mark.parametrize("side", [90, 130, 172.3])
-def test_a_dot_in_the_picture_is_found_where_its_keypoint_goes(x: float, y: float, side: float) -> None:
+def test_a_dot_in_the_picture_is_found_where_its_keypoint_goes(
+    x: float, y: float, side: float
+) -> None:
     bbox = np.array([152.0, 117.5, side, side])
     crop = crop_person(smooth_dot(x, y), bbox)
     kp_2d = normalise_keypoints(np.array([[x, y, 1.0]]), bbox)
@@ -48,7 +54,8 @@ def test_doubling_resamples_bilinearly() -> None:
     picture = np.zeros((112, 112, 3), np.uint8)
     picture[:, 1::2] = 100  # columns alternate 0, 100
     crop = crop_person(picture, np.array([56, 56, 112, 112]), scale=1)
-    np.testing.assert_array_equal(crop[100, :4, 0], [0, 50, 100, 50])  # between two columns their mean
+    # between two columns their mean
+    np.testing.assert_array_equal(crop[100, :4, 0], [0, 50, 100, 50])
 
 
 def test_keypoints_keep_their_confidence_and_the_input_is_left_alone() -> None:
@@ -69,35 +76,46 @@ def test_normalising_is_the_crops_map_rescaled(cx, cy, side, scale, x, y):
     mapped = crop_affine(bbox, scale) @ [x, y, 1]
     out = normalise_keypoints(np.array([[x, y, 1.0]]), bbox, scale)
     np.testing.assert_allclose(out[0, :2], 2 * mapped / 224 - 1, rtol=1e-9, atol=1e-9)
-    np.testing.assert_allclose(out[0, :2], 2 * (np.array([x, y]) - [cx, cy]) / (side * scale), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(
+        out[0, :2], 2 * (np.array([x, y]) - [cx, cy]) / (side * scale), rtol=1e-6, atol=1e-6
+    )
 
 
-@pytest.mark.parametrize("bbox", [(1e9, 1e9, 100, 100), (-5e6, 50, 100, 100), (50, 50, 1e9, 1e9), (400, 50, 100, 100)])
+@pytest.mark.parametrize(
+    "bbox", [(1e9, 1e9, 100, 100), (-5e6, 50, 100, 100), (50, 50, 1e9, 1e9), (400, 50, 100, 100)]
+)
 def test_a_huge_or_distant_box_gives_a_black_crop(bbox: tuple[float, ...]) -> None:
     assert not crop_person(np.full((100, 100, 3), 200, np.uint8), np.array(bbox)).any()
 
 
 def test_a_picture_that_only_the_margin_reaches_is_shown() -> None:
-    # The box begins at x = 102, the crop of 1.3 times its side at 96; the last pixel is 99: (99 - 96) / 52 of 224 px.
+    # The box begins at x = 102, the crop of 1.3 times its side at 96; the last pixel is 99: (99 -
+    # 96) / 52 of 224 px.
     crop = crop_person(np.full((100, 100, 3), 200, np.uint8), np.array([122.0, 50, 40, 40]))
     assert (crop[112, :13, 0] == 200).all()
     assert not crop[112, 18:].any()
 
 
 def test_a_very_large_box_still_shows_the_picture_small_and_in_place() -> None:
-    crop = crop_person(np.full((2000, 2000, 3), 200, np.uint8), np.array([1000.0, 1000, 22400, 22400]), scale=1)
+    crop = crop_person(
+        np.full((2000, 2000, 3), 200, np.uint8), np.array([1000.0, 1000, 22400, 22400]), scale=1
+    )
     lit = np.argwhere(crop[..., 0])
     np.testing.assert_allclose(lit.mean(axis=0), [112, 112], atol=0.6)
     assert len(lit) == 20 * 20
 
 
-@pytest.mark.parametrize("bbox", [(0, 0, 0, 0), (0, 0, -1, -1), (np.nan, 0, 5, 5), (0, 0, np.inf, np.inf)])
+@pytest.mark.parametrize(
+    "bbox", [(0, 0, 0, 0), (0, 0, -1, -1), (np.nan, 0, 5, 5), (0, 0, np.inf, np.inf)]
+)
 def test_a_box_without_area_is_refused(bbox: tuple[float, ...]) -> None:
     with pytest.raises(ValueError, match="no crop has box"):
         crop_person(np.zeros((5, 5, 3), np.uint8), np.array(bbox))
 
 
-@pytest.mark.parametrize("picture", [np.zeros((5, 5), np.uint8), np.zeros((5, 5, 3)), np.zeros((0, 5, 3), np.uint8)])
+@pytest.mark.parametrize(
+    "picture", [np.zeros((5, 5), np.uint8), np.zeros((5, 5, 3)), np.zeros((0, 5, 3), np.uint8)]
+)
 def test_what_is_no_colour_picture_is_refused(picture: np.ndarray) -> None:
     with pytest.raises(ValueError, match="uint8 RGB image"):
         crop_person(picture, np.array([2, 2, 4, 4]))

@@ -18,7 +18,8 @@ T = 400
 BODY = {"nose": (0, 1.6), "lshoulder": (0.2, 1.4), "lelbow": (0.25, 1.1), "lwrist": (0.25, 0.85), "lhip": (0.1, 0.95),
         "lknee": (0.1, 0.5), "lankle": (0.1, 0.1)}  # fmt: skip
 BODY |= {f"r{name[1:]}": (-x, y) for name, (x, y) in BODY.items() if name != "nose"}
-FRONT = np.array([(*BODY[name], 0) for name in KEYPOINTS_13])  # (13, 3) m, y up, z towards the camera
+# (13, 3) m, y up, z towards the camera
+FRONT = np.array([(*BODY[name], 0) for name in KEYPOINTS_13])
 AT = {name: i for i, name in enumerate(KEYPOINTS_13)}
 Array = np.ndarray[Any, Any]
 
@@ -30,7 +31,9 @@ def person(extra: Array | float = 0) -> Array:
 
 def flat(joints: Array, side: float = 400, step: int = 1) -> dict[str, Array]:
     """Columns of these joints in px, in a box of this side, which is 2 m."""
-    kp = np.concatenate([joints[..., :2] * [1, -1] * side / 2 + 500, np.ones((len(joints), 13, 1))], axis=-1)
+    kp = np.concatenate(
+        [joints[..., :2] * [1, -1] * side / 2 + 500, np.ones((len(joints), 13, 1))], axis=-1
+    )
     box = np.tile(np.array([500, 500, side, side]), (len(joints), 1))
     return {"frame_index": np.arange(7, 7 + step * T, step), "bbox": box, "kp_2d": _spin49(kp)}
 
@@ -38,10 +41,21 @@ def flat(joints: Array, side: float = 400, step: int = 1) -> dict[str, Array]:
 def solid(joints: Array, **more: Array) -> dict[str, Array]:
     """Columns of these joints in the axes of a camera that stands, about the hips."""
     hips = joints[:, [AT["lhip"], AT["rhip"]]].mean(axis=1)
-    kp = _spin49(np.concatenate([(joints - hips[:, None]) * [1, -1, 1], np.ones((T, 13, 1))], axis=-1))
+    kp = _spin49(
+        np.concatenate([(joints - hips[:, None]) * [1, -1, 1], np.ones((T, 13, 1))], axis=-1)
+    )
     still = np.tile(np.eye(4), (T, 1, 1))
-    columns = {"frame_index": np.arange(T), "bbox": np.full((T, 4), 400.0), "kp_3d": kp, "has_3d": np.ones(T, bool)}
-    return columns | {"trans": hips * [1, -1, 1], "extrinsics": still, "up": np.array([0, -1, 0])} | more
+    columns = {
+        "frame_index": np.arange(T),
+        "bbox": np.full((T, 4), 400.0),
+        "kp_3d": kp,
+        "has_3d": np.ones(T, bool),
+    }
+    return (
+        columns
+        | {"trans": hips * [1, -1, 1], "extrinsics": still, "up": np.array([0, -1, 0])}
+        | more
+    )
 
 
 def _spin49(kp: Array) -> Array:
@@ -53,7 +67,9 @@ def shaken(size: float) -> Array:
 
 
 @pytest.mark.parametrize(("side", "step", "fps"), [(400, 1, 25), (400, 2, 60), (90, 1, math.nan)])
-def test_a_planted_shake_is_found_with_its_size_in_any_resolution_and_rate(side: float, step: int, fps: float) -> None:
+def test_a_planted_shake_is_found_with_its_size_in_any_resolution_and_rate(
+    side: float, step: int, fps: float
+) -> None:
     walk = np.linspace([0, 0, 0], [9, 0, 0], T)[:, None]
     found = grade(flat(person(shaken(0.02) + walk), side, step), fps)  # 2 cm of a box of 2 m
     assert found.jitter_2d_percent == pytest.approx(1, rel=0.15)
@@ -73,7 +89,8 @@ def test_one_shaking_joint_is_enough_in_3d_and_in_a_stream_of_joints() -> None:
 
 def test_fast_smooth_motion_and_gaps_are_no_shake() -> None:
     wave = np.zeros((T, 13, 3))
-    wave[:, AT["lwrist"], 1] = 0.3 * np.sin(2 * np.pi * 1.5 * np.arange(T) / 30)  # 0.6 m, 1.5 times a second
+    # 0.6 m, 1.5 times a second
+    wave[:, AT["lwrist"], 1] = 0.3 * np.sin(2 * np.pi * 1.5 * np.arange(T) / 30)
     columns = flat(person(wave))
     assert grade(columns, 30).jitter_2d_percent < 0.2
     columns["frame_index"] = columns["frame_index"] + 50 * (np.arange(T) // 20)
@@ -88,24 +105,33 @@ def test_a_limb_that_is_longer_in_half_of_the_frames_is_found_with_its_size(fact
     expected = pytest.approx(100 * (factor - 1) / (factor + 1), rel=1e-3)  # of two lengths 1 and f
     found = grade(flat(person(longer)) | solid(person(longer)))
     assert (found.limb_spread_2d_percent, found.limb_spread_3d_percent) == (expected, expected)
-    assert grade(flat(person()) | solid(person())).limb_spread_3d_percent == pytest.approx(0, abs=1e-3)
+    assert grade(flat(person()) | solid(person())).limb_spread_3d_percent == pytest.approx(
+        0, abs=1e-3
+    )
 
 
 def walk(slide: float) -> Array:
-    """(T, 13, 3): steps of 0.5 s at 30 frames a second, the standing foot sliding at so many m/s."""
+    """(T, 13, 3): steps of 0.5 s at 30 frames a second, the standing foot sliding at so many
+    m/s.
+    """
     t = np.arange(T) / 30
     joints = np.array(person())
     for foot, phase in (("lankle", 0), ("rankle", 0.5)):
         cycles, swing = np.floor(t + phase), np.clip((t + phase) % 1 * 2 - 1, 0, 1)
         joints[:, AT[foot], 0] += cycles + swing - phase + slide * t
         joints[:, AT[foot], 1] += 0.25 * np.sin(np.pi * swing)
-    joints[:, [i for i in AT.values() if i not in (AT["lankle"], AT["rankle"])], 0] += (1 + slide) * t[:, None]
+    joints[:, [i for i in AT.values() if i not in (AT["lankle"], AT["rankle"])], 0] += (
+        1 + slide
+    ) * t[:, None]
     return joints
 
 
 def clip(raw: Path, moved: tuple[int, ...] = ()) -> Video:
     """A clip's name, with a file of `detect` by which the camera moved in these frames."""
-    images = [{"id": t + 1, "frame_index": t} | ({"camera": [1.0] * 8} if t in moved else {}) for t in range(T + 7)]
+    images = [
+        {"id": t + 1, "frame_index": t} | ({"camera": [1.0] * 8} if t in moved else {})
+        for t in range(T + 7)
+    ]
     (raw / "keypoints").mkdir(exist_ok=True)
     lines = ",\n".join(map(json.dumps, images))
     first = '{"info": {"description": "python -m pipeline detect"},\n"images": [\n'
@@ -126,12 +152,18 @@ def test_a_planted_slide_is_found_with_its_speed(speed: float, tmp_path: Path) -
 def test_feet_are_graded_only_while_the_camera_stands(tmp_path: Path) -> None:
     columns = flat(walk(0.4))
     columns["kp_2d"][200:, :, 0] += 30 * np.arange(200)[:, None]  # the camera turns
-    turns, n_read = clip(tmp_path, tuple(range(207, 407))), clips._read_moved_frames.cache_info().misses
+    turns, n_read = (
+        clip(tmp_path, tuple(range(207, 407))),
+        clips._read_moved_frames.cache_info().misses,
+    )
     for _track in range(3):  # of one clip, whose file is read once
         assert grade(columns, 30, turns).skating_2d_percent_s == pytest.approx(20, rel=0.03)
     assert clips._read_moved_frames.cache_info().misses == n_read + 1
-    assert math.isnan(grade(columns, 30, clip(tmp_path, tuple(range(0, 407, 3)))).skating_2d_percent_s)
-    assert math.isnan(grade(columns, 30, Video(tmp_path, "b.mp4")).skating_2d_percent_s)  # by another detector
+    assert math.isnan(
+        grade(columns, 30, clip(tmp_path, tuple(range(0, 407, 3)))).skating_2d_percent_s
+    )
+    # by another detector
+    assert math.isnan(grade(columns, 30, Video(tmp_path, "b.mp4")).skating_2d_percent_s)
     assert math.isnan(grade(columns, math.nan, turns).skating_2d_percent_s)
     moving = np.tile(np.eye(4), (T, 1, 1)) + np.arange(T)[:, None, None] * 0.01
     unknown = np.full((T, 4, 4), np.nan)
@@ -141,7 +173,8 @@ def test_feet_are_graded_only_while_the_camera_stands(tmp_path: Path) -> None:
 
 def test_a_track_without_joints_has_no_grade_and_a_hidden_joint_counts() -> None:
     columns = flat(person())
-    columns["kp_2d"][::2, :, 2] *= (np.arange(49) != 7).astype(np.float32)  # OpenPose's; another has the wrist
+    # OpenPose's; another has the wrist
+    columns["kp_2d"][::2, :, 2] *= (np.arange(49) != 7).astype(np.float32)
     assert grade(columns).visible_percent == 100
     columns["kp_2d"][:, :, 2] = 0
     assert grade(columns) == pytest.approx(Grade(), nan_ok=True)
@@ -149,7 +182,8 @@ def test_a_track_without_joints_has_no_grade_and_a_hidden_joint_counts() -> None
 
 
 def test_where_frames_are_uneven_speeds_are_by_time(tmp_path: Path) -> None:
-    shown = np.sort(np.random.default_rng(3).choice(np.arange(T), 320, replace=False))  # of 30 a second
+    # of 30 a second
+    shown = np.sort(np.random.default_rng(3).choice(np.arange(T), 320, replace=False))
     record = ClipRecord(
         stored=(800, 600),
         aspect=(1, 1),
@@ -173,4 +207,6 @@ def test_where_frames_are_uneven_speeds_are_by_time(tmp_path: Path) -> None:
     assert not record.is_even
     found = grade(columns, record.fps, clip(tmp_path), record.as_dict())
     assert found.skating_2d_percent_s == pytest.approx(20, rel=0.03)
-    assert grade(columns, record.fps, clip(tmp_path)).skating_2d_percent_s != pytest.approx(20, rel=0.05)
+    assert grade(columns, record.fps, clip(tmp_path)).skating_2d_percent_s != pytest.approx(
+        20, rel=0.05
+    )

@@ -1,4 +1,6 @@
-"""Homographies from points and from pixels: planted ones are found, and what cannot be known says so."""
+"""Homographies from points and from pixels: planted ones are found, and what cannot be known says
+so.
+"""
 
 import itertools
 from collections.abc import Iterator
@@ -27,7 +29,9 @@ def textured(seed: int, side: int = SIDE) -> np.ndarray:
     """(side, side, 3) uint8 of noise on all scales, the coarser the stronger, as in photographs."""
     rng, picture = np.random.default_rng(seed), np.full((side, side, 3), 128, np.float32)
     for octave in range(6):
-        noise = rng.standard_normal((-(-side // 2**octave), -(-side // 2**octave), 3)).astype(np.float32)
+        noise = rng.standard_normal((-(-side // 2**octave), -(-side // 2**octave), 3)).astype(
+            np.float32
+        )
         picture += (4 + 2 * octave) * cv2.resize(noise, (side, side), interpolation=cv2.INTER_CUBIC)
     return np.clip(picture, 0, 255).astype(np.uint8)
 
@@ -35,7 +39,9 @@ def textured(seed: int, side: int = SIDE) -> np.ndarray:
 def warped(picture: np.ndarray, planted: np.ndarray) -> np.ndarray:
     """The picture, moved by a homography of [-1, 1]; mirrored beyond its borders."""
     height, width = picture.shape[:2]
-    normalised = np.array([[2 / width, 0, 1 / width - 1], [0, 2 / height, 1 / height - 1], [0, 0, 1]])
+    normalised = np.array(
+        [[2 / width, 0, 1 / width - 1], [0, 2 / height, 1 / height - 1], [0, 0, 1]]
+    )
     in_pixels = np.linalg.inv(normalised) @ planted @ normalised
     options = {"flags": cv2.INTER_CUBIC, "borderMode": cv2.BORDER_REFLECT}
     return np.asarray(cv2.warpPerspective(picture, in_pixels, (width, height), **options))
@@ -43,19 +49,30 @@ def warped(picture: np.ndarray, planted: np.ndarray) -> np.ndarray:
 
 def errors_px(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
     """(289,) distances of where both map the grid's points, in pixels of a 224 px crop."""
-    return np.linalg.norm(homography.transfer(found, POINTS) - homography.transfer(expected, POINTS), axis=1) * SIDE / 2
+    return (
+        np.linalg.norm(
+            homography.transfer(found, POINTS) - homography.transfer(expected, POINTS), axis=1
+        )
+        * SIDE
+        / 2
+    )
 
 
 def planted(seed: int) -> np.ndarray:
     """Up to 3 degrees, 3% and 4% of the crop."""
     rng = np.random.default_rng(seed)
-    return similarity(rng.uniform(-3, 3), 1 + rng.uniform(-0.03, 0.03), *rng.uniform(-0.08, 0.08, 2))
+    return similarity(
+        rng.uniform(-3, 3), 1 + rng.uniform(-0.03, 0.03), *rng.uniform(-0.08, 0.08, 2)
+    )
 
 
 @pytest.fixture(scope="module")
 def pairs() -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """(earlier picture, later one, the homography between them)."""
-    return [(picture := textured(seed), warped(picture, planted(seed)), planted(seed)) for seed in range(6)]
+    return [
+        (picture := textured(seed), warped(picture, planted(seed)), planted(seed))
+        for seed in range(6)
+    ]
 
 
 @pytest.fixture
@@ -83,24 +100,33 @@ def test_points_that_moved_at_random_do_not_count(seed: int) -> None:
 
 
 def test_points_that_are_not_finite_do_not_count() -> None:
-    target = homography.transfer(NEAR_IDENTITY, POINTS) + np.random.default_rng(1).normal(0, 0.003, POINTS.shape)
+    target = homography.transfer(NEAR_IDENTITY, POINTS) + np.random.default_rng(1).normal(
+        0, 0.003, POINTS.shape
+    )
     expected, _ = homography.fit(POINTS[150:], target[150:])
     target[:150] = np.nan
     np.testing.assert_array_equal(homography.fit(POINTS, target)[0], expected)
 
 
 def test_each_round_weighs_the_points_by_the_solution_before() -> None:
-    """Against a plain oracle: an SVD of the weighted rows, in the normalised coordinates of both point sets."""
+    """Against a plain oracle: an SVD of the weighted rows, in the normalised coordinates of both
+    point sets.
+    """
     rng = np.random.default_rng(2)
     target = homography.transfer(NEAR_IDENTITY, POINTS) + rng.standard_t(2, POINTS.shape) * 0.01
     a, b = (normaliser(points) for points in (POINTS, target))
-    weights, (p, q) = np.ones(len(POINTS)), (homography.transfer(m, x) for m, x in ((a, POINTS), (b, target)))
+    weights, (p, q) = (
+        np.ones(len(POINTS)),
+        (homography.transfer(m, x) for m, x in ((a, POINTS), (b, target))),
+    )
     one, zero = np.ones((len(p), 1)), np.zeros((len(p), 3))
     for _ in range(homography.ROUNDS + 1):
         upper = np.concatenate([-p, -one, zero, q[:, :1] * p, q[:, :1]], axis=1)
         lower = np.concatenate([zero, -p, -one, q[:, 1:] * p, q[:, 1:]], axis=1)
         system = np.concatenate([upper, lower]) * np.sqrt(np.tile(weights, 2))[:, None]
-        expected = np.linalg.inv(b) @ np.linalg.svd(system, full_matrices=False)[2][-1].reshape(3, 3) @ a
+        expected = (
+            np.linalg.inv(b) @ np.linalg.svd(system, full_matrices=False)[2][-1].reshape(3, 3) @ a
+        )
         residual = np.linalg.norm(target - homography.transfer(expected, POINTS), axis=1)
         weights = 1 / (1 + (residual / 0.01) ** 2)
     found = homography.fit(POINTS, target)[0]
@@ -118,7 +144,9 @@ def test_the_picture_ends_at_the_edges_of_its_pixels_not_at_their_centres() -> N
     found = homography.normalise(np.array([[-0.5, 99.5], [0, 49.5]]), 100, 200)
     np.testing.assert_allclose(found, [[-1, 1], [-0.995, 0]])
     shares = (homography.grid(100, 200) + 0.5) / (200, 100)
-    np.testing.assert_allclose(shares[[0, 16, -1]], [[0.1, 0.1], [0.9, 0.1], [0.9, 0.9]], atol=0.005)
+    np.testing.assert_allclose(
+        shares[[0, 16, -1]], [[0.1, 0.1], [0.9, 0.1], [0.9, 0.9]], atol=0.005
+    )
 
 
 LINE = np.stack([np.linspace(-0.8, 0.8, 100)] * 2, axis=1)
@@ -127,7 +155,10 @@ DEGENERATE = {  # what no homography can be concluded from -> source, target
     "points on a line": (LINE, LINE * 1.01),
     "one point": (np.zeros((80, 2)), np.full((80, 2), 0.1)),
     "a corner that moves by half the crop": (POINTS, POINTS + np.array([1.01, 0])),
-    "the middle goes to infinity": (POINTS, 1 / np.stack([POINTS[:, 0], POINTS[:, 0] / (POINTS[:, 1] + 2)], axis=1)),
+    "the middle goes to infinity": (
+        POINTS,
+        1 / np.stack([POINTS[:, 0], POINTS[:, 0] / (POINTS[:, 1] + 2)], axis=1),
+    ),
 }
 
 
@@ -157,9 +188,15 @@ def test_a_patch_that_moves_by_itself_hardly_counts() -> None:
     side, moved = round(SIDE * 0.2**0.5), 0.0
     for seed in range(6):
         rng, earlier = np.random.default_rng(seed), textured(seed)
-        later, (x, y), angle = earlier.copy(), rng.integers(0, SIDE - side, 2), rng.uniform(0, 2 * np.pi)
+        later, (x, y), angle = (
+            earlier.copy(),
+            rng.integers(0, SIDE - side, 2),
+            rng.uniform(0, 2 * np.pi),
+        )
         shift = np.rint([12 * np.sin(angle), 12 * np.cos(angle)]).astype(int)
-        later[y : y + side, x : x + side] = np.roll(earlier, shift, (0, 1))[y : y + side, x : x + side]
+        later[y : y + side, x : x + side] = np.roll(earlier, shift, (0, 1))[
+            y : y + side, x : x + side
+        ]
         moved += errors_px(homography.between(earlier, later)[0], np.eye(3)).mean() / 6
     assert moved < 0.3
 
@@ -175,7 +212,11 @@ def test_a_picture_and_itself_give_exactly_the_identity(pairs: Any) -> None:
 def test_pictures_of_different_things_and_small_ones_are_not_known() -> None:
     one, other = textured(0), textured(1)
     least = homography.LEAST_SIDE
-    for earlier, later in ((one, other), (one[: least - 1], one[: least - 1]), (one[:9, :9], one[:9, :9])):
+    for earlier, later in (
+        (one, other),
+        (one[: least - 1], one[: least - 1]),
+        (one[:9, :9], one[:9, :9]),
+    ):
         found, known = homography.between(earlier, later)
         assert not known
         np.testing.assert_array_equal(found, np.eye(3))
@@ -186,7 +227,9 @@ def test_grey_is_the_usual_mean_of_the_colours() -> None:
     picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     exact = picture @ np.array([0.299, 0.587, 0.114])
     assert np.abs(homography.grey(picture) - exact).max() < 0.51
-    np.testing.assert_array_equal(homography.grey(homography.grey(picture)), homography.grey(picture))
+    np.testing.assert_array_equal(
+        homography.grey(homography.grey(picture)), homography.grey(picture)
+    )
 
 
 def test_a_result_depends_on_its_two_pictures_alone(pairs: Any, threads: Any) -> None:
@@ -216,7 +259,9 @@ def test_what_is_no_pair_of_pictures_is_refused() -> None:
         homography.fit(POINTS, POINTS[1:])
 
 
-def test_one_box_for_both_crops_shows_the_scene_at_rest_where_boxes_of_their_own_would_show_motion() -> None:
+def test_one_box_for_both_crops_shows_the_scene_at_rest_where_boxes_of_their_own_would_show_motion() -> (
+    None
+):
     scene, rng = textured(3, 400), np.random.default_rng(3)
     boxes = np.array([200, 200, 180, 180]) + rng.uniform(-18, 18, (4, 4)) * [1, 1, 1, 0]
     boxes[:, 3] = boxes[:, 2]

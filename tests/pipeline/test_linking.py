@@ -5,7 +5,9 @@ from hypothesis import strategies as st
 
 from pipeline.linking import link, split_at_gaps
 
-SHAPE = np.array([[-10, -40], [10, -40], [0, -20], [-8, 0], [8, 0], [-9, 40], [9, 40], [0, -50]], float)
+SHAPE = np.array(
+    [[-10, -40], [10, -40], [0, -20], [-8, 0], [8, 0], [-9, 40], [9, 40], [0, -50]], float
+)
 
 
 def person(x: float, y: float = 100, size: float = 1, lean: float = 0) -> np.ndarray:
@@ -16,7 +18,9 @@ def person(x: float, y: float = 100, size: float = 1, lean: float = 0) -> np.nda
 
 
 def chains(tracks: list[np.ndarray], detections: list[np.ndarray]) -> list[list[tuple[int, float]]]:
-    """(frame position, x of the first joint) of every track: who it is, whatever its number in the frame."""
+    """(frame position, x of the first joint) of every track: who it is, whatever its number in the
+    frame.
+    """
     return sorted([(int(t), float(detections[t][p][0, 0])) for t, p in track] for track in tracks)
 
 
@@ -37,11 +41,17 @@ def test_joints_that_are_not_finite_are_not_seen() -> None:
 
 def test_people_who_cross_do_not_change_places() -> None:
     # A adult walks right, a child of 60% walks left; their boxes overlap wholly half-way.
-    detections = [np.stack([person(100 + 5 * t, lean=0.2), person(300 - 5 * t, 115, 0.6, -0.2)]) for t in range(41)]
-    detections = [frame[:: (-1) ** t] for t, frame in enumerate(detections)]  # and are listed in turns
+    detections = [
+        np.stack([person(100 + 5 * t, lean=0.2), person(300 - 5 * t, 115, 0.6, -0.2)])
+        for t in range(41)
+    ]
+    # and are listed in turns
+    detections = [frame[:: (-1) ** t] for t, frame in enumerate(detections)]
     tracks = link(detections, range(41))
     assert len(tracks) == 2
-    heights = [{float(np.ptp(detections[t][p][:, 1]).round(6)) for t, p in track} for track in tracks]
+    heights = [
+        {float(np.ptp(detections[t][p][:, 1]).round(6)) for t, p in track} for track in tracks
+    ]
     assert heights == [{90.0}, {54.0}]
 
 
@@ -52,7 +62,9 @@ def test_the_pairing_is_the_best_in_sum_and_not_first_come_first_served() -> Non
 
 
 @pytest.mark.parametrize(("missing", "n_tracks"), [(0, 1), (1, 1), (25, 1), (26, 2), (60, 2)])
-def test_a_track_bridges_up_to_a_second_of_frames_that_are_missing_or_without_people(missing, n_tracks):
+def test_a_track_bridges_up_to_a_second_of_frames_that_are_missing_or_without_people(
+    missing, n_tracks
+):
     frame_index = [0, 1, 2, 3 + missing, 4 + missing]
     tracks = link([person(100)[None]] * 5, frame_index)
     assert len(tracks) == n_tracks
@@ -64,7 +76,10 @@ def test_a_track_bridges_up_to_a_second_of_frames_that_are_missing_or_without_pe
 def test_people_who_come_at_the_same_time_are_in_order_from_left_to_right() -> None:
     both, left = np.stack([person(400), person(100)]), person(100)[None]
     tracks = link([both, both, *[left] * 8], range(10))
-    assert [track.tolist() for track in tracks] == [[[0, 1], [1, 1], *([t, 0] for t in range(2, 10))], [[0, 0], [1, 0]]]
+    assert [track.tolist() for track in tracks] == [
+        [[0, 1], [1, 1], *([t, 0] for t in range(2, 10))],
+        [[0, 0], [1, 0]],
+    ]
 
 
 def test_people_in_equal_boxes_are_in_order_of_their_joints() -> None:
@@ -78,7 +93,10 @@ def test_people_in_equal_boxes_are_in_order_of_their_joints() -> None:
 def test_a_newcomer_gets_a_new_track() -> None:
     detections = [person(100)[None]] + [np.stack([person(40), person(101)])] * 3
     tracks = link(detections, range(4))
-    assert [track.tolist() for track in tracks] == [[[0, 0], [1, 1], [2, 1], [3, 1]], [[1, 0], [2, 0], [3, 0]]]
+    assert [track.tolist() for track in tracks] == [
+        [[0, 0], [1, 1], [2, 1], [3, 1]],
+        [[1, 0], [2, 0], [3, 0]],
+    ]
 
 
 def test_a_detection_without_a_joint_belongs_to_no_person() -> None:
@@ -102,14 +120,21 @@ def test_joints_seen_in_only_one_of_two_frames_do_not_part_them() -> None:
 def test_the_order_of_detections_within_a_frame_changes_nothing(shuffler, seed: int) -> None:
     rng = np.random.default_rng(seed)
     detections = [
-        np.stack([person(60 * k + 3 * t + rng.normal(0, 2), 100 + rng.normal(0, 2)) for k in range(rng.integers(1, 6))])
+        np.stack(
+            [
+                person(60 * k + 3 * t + rng.normal(0, 2), 100 + rng.normal(0, 2))
+                for k in range(rng.integers(1, 6))
+            ]
+        )
         for t in range(12)
     ]
     orders = [shuffler.sample(range(len(frame)), len(frame)) for frame in detections]
     shuffled = [frame[order] for frame, order in zip(detections, orders, strict=True)]
     tracks, others = link(detections, range(12)), link(shuffled, range(12))
     assert chains(tracks, detections) == chains(others, shuffled)
-    assert [orders[t][p] for t, p in (track[0].tolist() for track in others)] == [track[0][1] for track in tracks]
+    assert [orders[t][p] for t, p in (track[0].tolist() for track in others)] == [
+        track[0][1] for track in tracks
+    ]
 
 
 @settings(max_examples=25)
@@ -117,7 +142,9 @@ def test_the_order_of_detections_within_a_frame_changes_nothing(shuffler, seed: 
 def test_every_detection_belongs_to_exactly_one_track(seed: int) -> None:
     rng = np.random.default_rng(seed)
     detections = [
-        np.stack([person(rng.uniform(0, 500), rng.uniform(0, 300)) for _ in range(n)]) if n else np.zeros((0, 8, 3))
+        np.stack([person(rng.uniform(0, 500), rng.uniform(0, 300)) for _ in range(n)])
+        if n
+        else np.zeros((0, 8, 3))
         for n in rng.integers(0, 5, 15)
     ]
     frame_index = np.cumsum(rng.integers(1, 5, 15))
@@ -147,7 +174,8 @@ def test_who_walks_on_unseen_is_found_again(missing: int) -> None:
     # 8 px a frame: after 12 missing frames, 104 px from where last seen, five times a body's width.
     frames = [*range(10), *range(10 + missing, 20 + missing)]
     assert len(link([person(8 * t)[None] for t in frames], frames, 12)) == 1
-    # Who stands where the first one was last seen has stopped; more than a body's length away it is another person.
+    # Who stands where the first one was last seen has stopped; more than a body's length away it is
+    # another person.
     stands = [person(8 * min(t, 9))[None] for t in frames]
     assert len(link(stands, frames, 12)) == (1 if missing == 3 else 2)
 
@@ -155,7 +183,11 @@ def test_who_walks_on_unseen_is_found_again(missing: int) -> None:
 def test_one_person_is_split_at_gaps_and_cuts() -> None:
     frames = np.array([0, 1, 4, 9, 10, 11])
     assert [part.tolist() for part in split_at_gaps(frames, 2)] == [[0, 1, 2], [3, 4, 5]]
-    assert [part.tolist() for part in split_at_gaps(frames, 99, cuts=[1, 10])] == [[0], [1, 2, 3], [4, 5]]
+    assert [part.tolist() for part in split_at_gaps(frames, 99, cuts=[1, 10])] == [
+        [0],
+        [1, 2, 3],
+        [4, 5],
+    ]
 
 
 @settings(max_examples=25, deadline=None)
@@ -173,11 +205,20 @@ def test_whoever_is_alone_keeps_one_track_over_less_than_a_second(start, speed, 
 
 
 @settings(max_examples=25, deadline=None)
-@given(speed=st.floats(2, 9), apart=st.floats(0, 6), hidden=st.integers(0, 16), taller=st.booleans())
-def test_two_who_cross_keep_to_their_straight_lines_while_one_hides_the_other(speed, apart, hidden, taller):
+@given(
+    speed=st.floats(2, 9), apart=st.floats(0, 6), hidden=st.integers(0, 16), taller=st.booleans()
+)
+def test_two_who_cross_keep_to_their_straight_lines_while_one_hides_the_other(
+    speed, apart, hidden, taller
+):
     # They meet at frame 20.5; the second is missed around it.
     detections = [
-        np.stack([person(100 + speed * (t - 20.5)), person(100 - speed * (t - 20.5), 100 + apart, 0.9 + 0.1 * taller)])
+        np.stack(
+            [
+                person(100 + speed * (t - 20.5)),
+                person(100 - speed * (t - 20.5), 100 + apart, 0.9 + 0.1 * taller),
+            ]
+        )
         for t in range(42)
     ]
     detections = [f[:1] if abs(t - 20.5) < hidden / 2 else f for t, f in enumerate(detections)]
@@ -200,7 +241,10 @@ def test_the_cameras_motion_is_not_taken_for_the_persons() -> None:
 
 @pytest.mark.parametrize("n_halves", [1, 4, 7])
 def test_a_person_who_is_found_as_two_halves_for_a_while_stays_the_same(n_halves: int) -> None:
-    rng, places = np.random.default_rng(0), np.column_stack([np.linspace(-20, 20, 17) % 15, np.linspace(0, 120, 17)])
+    rng, places = (
+        np.random.default_rng(0),
+        np.column_stack([np.linspace(-20, 20, 17) % 15, np.linspace(0, 120, 17)]),
+    )
     frames = []
     for t in range(60):
         swing = np.where(np.arange(17) < 9, 8 * np.sin(t / 3), 2 * np.sin(t / 5))

@@ -1,4 +1,6 @@
-"""Work that other code, other libraries or another processor has left: no commit mixes it with work of this code."""
+"""Work that other code, other libraries or another processor has left: no commit mixes it with work
+of this code.
+"""
 
 import importlib
 import shutil
@@ -32,7 +34,9 @@ def says_why(printed: str, pieces: str) -> bool:
     return start in text and f", is {software.version('code')}" in text
 
 
-def test_videos_that_a_part_of_other_code_has_read_are_read_again(penn, other, tmp_path, into, ran, reads):
+def test_videos_that_a_part_of_other_code_has_read_are_read_again(
+    penn, other, tmp_path, into, ran, reads
+):
     calm = tmp_path / "calm"
     words = ["convert", penn.name, "--raw", penn.raw, "--workers", 1, "--cache"]
     ran(*words, calm)
@@ -58,18 +62,17 @@ def test_shards_that_parts_of_other_code_have_staged_are_computed_again(other, t
     assert into.tree(root) == into.tree(calm)
 
 
-def test_a_run_that_was_killed_with_other_code_starts_again_with_a_line(penn, other, tmp_path, into, ran, small_shards):
+def test_a_run_that_was_killed_with_other_code_starts_again_with_a_line(
+    penn, other, tmp_path, into, ran, small_shards
+):
     calm = tmp_path / "calm"
     words = ["convert", penn.name, "--raw", penn.raw, "--workers", 1, "--cache"]
     ran(*words, calm)
     begun = (
-        "import sys\n"
-        "import cache.write.split_writer as writer\n"
-        "writer.ROWS_PER_SHARD, writer.ROWS_PER_CHUNK = 16, 8\n"
-        "from cache.write.split_writer import SplitWriter\n"
-        "SplitWriter.commit = lambda *args, **options: sys.exit(9)\n"
-        "from pipeline.__main__ import main\n"
-        "main(sys.argv[1:])\n"
+        "import sys\nimport cache.write.split_writer as writer\nwriter.ROWS_PER_SHARD, "
+        "writer.ROWS_PER_CHUNK = 16, 8\nfrom cache.write.split_writer import SplitWriter\n"
+        "SplitWriter.commit = lambda *args, **options: sys.exit(9)\nfrom pipeline.__main__ "
+        "import main\nmain(sys.argv[1:])\n"
     )
     command = [sys.executable, "-c", begun, *map(str, words), str(penn.root)]
     assert subprocess.run(command, cwd=other, capture_output=True, check=False).returncode == 9
@@ -82,7 +85,9 @@ def test_the_id_follows_the_files_of_the_code_and_of_a_plug_in(other: Path, site
     assert here.keys() == {"code", "python", "av", "numpy", "opencv-python", "torch"}
     asked = "from pipeline.processes.software import version; print(version('code'))"
     answers = [
-        subprocess.run([sys.executable, "-c", asked], cwd=folder, capture_output=True, text=True, check=True).stdout
+        subprocess.run(
+            [sys.executable, "-c", asked], cwd=folder, capture_output=True, text=True, check=True
+        ).stdout
         for folder in (ROOT, ROOT, other)
     ]
     assert answers[0] == answers[1] == f"{here['code']}\n"
@@ -97,22 +102,27 @@ def test_the_id_follows_the_files_of_the_code_and_of_a_plug_in(other: Path, site
 def test_code_that_changes_while_a_process_runs_has_an_id_of_its_own(tmp_path: Path) -> None:
     code = copy_code(tmp_path / "code")
     asked = (
-        "import os, time\n"
-        "from pipeline.processes import software\n"
+        "import os, time\nfrom pipeline.processes import software\n"
         "os.utime('pipeline/boxes.py', (time.time() + 9,) * 2)\n"
         "print(software.version('code'))\n"
     )
-    answer = subprocess.run([sys.executable, "-c", asked], cwd=code, capture_output=True, text=True, check=True).stdout
+    answer = subprocess.run(
+        [sys.executable, "-c", asked], cwd=code, capture_output=True, text=True, check=True
+    ).stdout
     assert f"of {socket.gethostname()} ran" in answer
 
 
-def test_staged_shards_of_other_weights_are_computed_again(other, tmp_path, into, made_up, monkeypatch, capsys):
+def test_staged_shards_of_other_weights_are_computed_again(
+    other, tmp_path, into, made_up, monkeypatch, capsys
+):
     """Random weights differ between kinds of processors."""
     root = convert_noise(tmp_path, 8)
     calm = Path(shutil.copytree(root, tmp_path / "calm"))
 
     def extract(at: Path, part: Part | None, sha256: str) -> Extraction:
-        monkeypatch.setattr(made_up._Mean, "provenance", {"stand_in": True, "sha256": sha256, "device": "cpu"})
+        monkeypatch.setattr(
+            made_up._Mean, "provenance", {"stand_in": True, "sha256": sha256, "device": "cpu"}
+        )
         plan = plan_extraction(at, SPLIT, StreamSpec("colour", made_up.Colour()))
         return extract_together([plan], Resources(workers=1), part=part)[0]
 
@@ -122,6 +132,8 @@ def test_staged_shards_of_other_weights_are_computed_again(other, tmp_path, into
     done = extract(root, None, "aa")
     assert done.computed > 0
     shown = " ".join(capsys.readouterr().err.split())
-    assert "10 staged shards computed again, first: penn_action/train: stream colour, shard" in shown
+    assert (
+        "10 staged shards computed again, first: penn_action/train: stream colour, shard" in shown
+    )
     assert "expected weights aa, as of other shards, found bb" in shown
     assert into.tree(root) == into.tree(calm)

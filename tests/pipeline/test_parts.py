@@ -1,4 +1,6 @@
-"""Array jobs: parts that are killed and run again, one twice at once, others of other numbers; then the commit."""
+"""Array jobs: parts that are killed and run again, one twice at once, others of other numbers; then
+the commit.
+"""
 
 import functools
 import os
@@ -92,7 +94,9 @@ def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @ROUNDS
-def test_killed_parts_of_an_extraction_end_with_the_bytes_of_one_run(noise, tmp_path, into, ran, rounds):
+def test_killed_parts_of_an_extraction_end_with_the_bytes_of_one_run(
+    noise, tmp_path, into, ran, rounds
+):
     calm, root = (Path(shutil.copytree(noise, tmp_path / name)) for name in ("calm", "parts"))
     words = ["extract", SPLIT, "--kind", "homography", "--workers", 1, "--cache"]
     ran(*words, calm)
@@ -122,14 +126,18 @@ def test_parts_of_an_extraction_stage_in_an_object_store_too(url, noise, tmp_pat
 
 
 @ROUNDS
-def test_killed_parts_of_a_conversion_end_with_the_bytes_of_one_run(tmp_path, into, ran, reads, rounds):
+def test_killed_parts_of_a_conversion_end_with_the_bytes_of_one_run(
+    tmp_path, into, ran, reads, rounds
+):
     raw, calm, root = (tmp_path / name for name in ("penn_action", "calm", "parts"))
     synthetic.write_dataset("penn_action", raw, n_videos=4, n_frames=3)
     words = ["convert", SPLIT, "--raw", raw, "--workers", 1, "--cache"]
     ran(*words, calm)
     kill_and_run_again(ran, [*words, root], rounds)
     n_videos = len(cache.open(calm)[SPLIT].videos)
-    assert f"\n· {SPLIT}: staged by parts: videos: {n_videos}\n" in ran("status", "--cache", root).out
+    assert (
+        f"\n· {SPLIT}: staged by parts: videos: {n_videos}\n" in ran("status", "--cache", root).out
+    )
     given_up = Path(shutil.copytree(root, tmp_path / "given_up"))
     cache.gc(given_up, unfinished=True)
     assert not list(given_up.rglob(".writing"))
@@ -153,11 +161,17 @@ def test_killed_parts_of_a_detection_end_with_the_files_of_one_run(tmp_path, ran
     assert contents(out) == contents(calm)
 
 
-@pytest.mark.parametrize(("dataset", "split"), [("3dpw", "train"), ("emdb", "emdb1"), ("kinetics", "train")])
-def test_tracks_of_every_kind_wait_in_the_spool_unchanged(dataset, split, embedded, tmp_path, into, monkeypatch):
+@pytest.mark.parametrize(
+    ("dataset", "split"), [("3dpw", "train"), ("emdb", "emdb1"), ("kinetics", "train")]
+)
+def test_tracks_of_every_kind_wait_in_the_spool_unchanged(
+    dataset, split, embedded, tmp_path, into, monkeypatch
+):
     raw, body = embedded.raw(dataset), embedded.body
     calm, root = (
-        convert.plan_conversion(datasets.get(dataset), split, raw=raw, root=tmp_path / name, body=body)
+        convert.plan_conversion(
+            datasets.get(dataset), split, raw=raw, root=tmp_path / name, body=body
+        )
         for name in ("calm", "parts")
     )
     convert.convert(calm)
@@ -170,14 +184,20 @@ def test_tracks_of_every_kind_wait_in_the_spool_unchanged(dataset, split, embedd
 
 def test_a_video_waits_in_the_spool_only_while_its_content_is_the_same(penn, reads, into, ran):
     words = ["convert", penn.name, "--raw", penn.raw, "--workers", 1, "--cache"]
-    assert f"{penn.name}: 6 videos staged, not committed" in ran(*words, penn.root, "--part", "1/1").out
+    assert (
+        f"{penn.name}: 6 videos staged, not committed"
+        in ran(*words, penn.root, "--part", "1/1").out
+    )
     assert "staged by parts: videos: 6" in "\n".join(lines(*plan_splits([penn.recipe()]), None))
     os.utime(penn.label("0001"), ns=(1, 1))
     penn.edit("0003", lambda x: x + 1)
     ran(*words, penn.root, "--part", "1/3")  # it is there, by its content
     reads.clear()
     shown = ran(*words, penn.root).err
-    assert "1 staged video read again: their files differ from those that parts have read, first 0003" in shown
+    assert (
+        "1 staged video read again: their files differ from those that parts have read, first 0003"
+        in shown
+    )
     assert reads.names == ["0003"]
     ran(*words, penn.root.parent / "calm")
     assert into.tree(penn.root) == into.tree(penn.root.parent / "calm")
@@ -188,7 +208,10 @@ def test_a_damaged_file_of_the_spool_is_named_and_read_again(penn, reads, ran):
     ran(*words, "--part", "1/1")
     file = min((penn.root / penn.name / ".writing/spool").iterdir())
     file.write_bytes(file.read_bytes()[:-9])
-    assert f"{file}: was damaged, and is removed now. Run the command again." in ran(*words, code=2).err
+    assert (
+        f"{file}: was damaged, and is removed now. Run the command again."
+        in ran(*words, code=2).err
+    )
     reads.clear()
     ran(*words)
     assert len(reads.names) == 1
@@ -206,7 +229,9 @@ def test_a_video_that_cannot_be_read_now_is_named_by_its_part_and_read_again(pen
     assert len(penn.split.tracks) == 3
 
 
-def test_rows_of_parts_keep_the_record_of_how_they_were_made(noise, tmp_path, made_up, into, monkeypatch):
+def test_rows_of_parts_keep_the_record_of_how_they_were_made(
+    noise, tmp_path, made_up, into, monkeypatch
+):
     """Also if the command that commits runs elsewhere: with another device, without the weights."""
 
     def extract(name: str, part: Part | None = None, **resources: Any) -> Any:
@@ -224,7 +249,10 @@ def test_rows_of_parts_keep_the_record_of_how_they_were_made(noise, tmp_path, ma
     monkeypatch.setattr(made_up._Mean, "provenance", {"stand_in": True, "device": "another"})
     done = extract("parts")
     assert (done.computed, done.shards) == (0, 20)
-    assert cache.open(tmp_path / "parts")[SPLIT].stream_manifest("colour")["backbone"]["device"] == "cpu"
+    assert (
+        cache.open(tmp_path / "parts")[SPLIT].stream_manifest("colour")["backbone"]["device"]
+        == "cpu"
+    )
     assert into.rows(tmp_path / "parts", SPLIT, "features/colour").keys()
 
 
@@ -244,7 +272,9 @@ def test_options_of_a_commit_are_refused_for_a_part(words: str, penn: Any, ran: 
     assert re.search(r"--part: not allowed with|not allowed with argument --part", error)
 
 
-def test_a_running_part_renews_its_file_until_it_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_running_part_renews_its_file_until_it_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(parts, "RENEW", 0.01)
     file = tmp_path / "folder/running-2-of-3"
     with Part(2, 3).running(tmp_path, "folder"):
@@ -255,7 +285,10 @@ def test_a_running_part_renews_its_file_until_it_ends(tmp_path: Path, monkeypatc
     assert not file.exists()
     file.touch()
     os.utime(file, (time.time() + 999_999,) * 2)
-    wrong_clock = r"running-2-of-3: .* life now \(the clocks of the machines differ by 99\d{4} s\).* delete this file"
+    wrong_clock = (
+        r"running-2-of-3: .* life now \(the clocks of the machines differ by 99\d{4} s\).* "
+        r"delete this file"
+    )
     with pytest.raises(Busy, match=wrong_clock):
         parts.refuse_running_parts(tmp_path, "folder")
     os.utime(file, (time.time() - 200,) * 2)

@@ -1,4 +1,6 @@
-"""Supervised processes: what ends one costs its own item, results keep their order, and no process is left."""
+"""Supervised processes: what ends one costs its own item, results keep their order, and no process
+is left.
+"""
 
 import itertools
 import mmap
@@ -41,7 +43,9 @@ def late_ones_first(item: int) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_results_come_in_the_order_of_the_items_and_none_is_made_by_this_process(workers: int) -> None:
+def test_results_come_in_the_order_of_the_items_and_none_is_made_by_this_process(
+    workers: int,
+) -> None:
     results = [*ordered_map(late_ones_first, range(60), workers)]
     assert [item for item, _ in results] == [*range(60)]
     processes = {process for _, process in results}
@@ -77,7 +81,15 @@ def end_as_named(item: int | str) -> int | str:
 
 @pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_an_item_that_ends_its_process_costs_itself_alone(workers: int) -> None:
-    items: list[int | str] = [0, 1, 2, *(one for name in ENDS for one in (name, 10, 11)), "crash", "crash", 12]
+    items: list[int | str] = [
+        0,
+        1,
+        2,
+        *(one for name in ENDS for one in (name, 10, 11)),
+        "crash",
+        "crash",
+        12,
+    ]
 
     def judge(limit: float) -> None:
         results = [*ordered_map(end_as_named, items, workers, timeout=limit, memory=256 * MIB)]
@@ -138,7 +150,8 @@ def test_results_that_wait_for_an_earlier_one_take_bounded_memory(tmp_path, monk
     log = tmp_path / "log"
     results = ordered_map(log_and_return_a_mebibyte, [(log, index) for index in range(200)], 3)
     next(results)
-    assert 2 < log.stat().st_size < 100  # 6 MiB here, and two batches of 16 in each of two processes
+    # 6 MiB here, and two batches of 16 in each of two processes
+    assert 2 < log.stat().st_size < 100
     assert [len(one) for one in results if isinstance(one, bytes)] == [MIB] * 199
 
 
@@ -236,7 +249,9 @@ def test_who_takes_no_more_results_leaves_no_process() -> None:
 
 
 class Notes:
-    """A work with a state, memory that is shared, and places: each task is what is done at its places, one by one."""
+    """A work with a state, memory that is shared, and places: each task is what is done at its
+    places, one by one.
+    """
 
     def __init__(self) -> None:
         self.tasks: list[str] = []
@@ -256,7 +271,9 @@ class Notes:
         return self.tasks, os.environ["GREETING"]
 
 
-def test_tasks_of_a_job_go_to_one_process_in_order_and_a_place_at_which_two_end_is_skipped() -> None:
+def test_tasks_of_a_job_go_to_one_process_in_order_and_a_place_at_which_two_end_is_skipped() -> (
+    None
+):
     works, jobs = [Notes(), Notes()], iter([["ab", "aoc", None, "axb", "c"], None, ["d"]])
     options: dict[str, Any] = {"skips": True, "shared": [128], "env": {"GREETING": "hello"}}
     results = {}
@@ -288,9 +305,15 @@ def hang_at_three(item: int) -> int:
 
 
 @pytest.mark.parametrize(
-    "ends_by", [signal.SIGKILL, *(pytest.param(one, marks=pytest.mark.slow) for one in (signal.SIGTERM, signal.SIGINT))]
+    "ends_by",
+    [
+        signal.SIGKILL,
+        *(pytest.param(one, marks=pytest.mark.slow) for one in (signal.SIGTERM, signal.SIGINT)),
+    ],
 )
-def test_no_process_is_left_when_the_parent_is_ended(ends_by: signal.Signals, tmp_path: Path) -> None:
+def test_no_process_is_left_when_the_parent_is_ended(
+    ends_by: signal.Signals, tmp_path: Path
+) -> None:
     log = tmp_path / "log"
     with log.open("w") as stream:  # a pipe would be held open by what is left
         parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=stream, stderr=stream)

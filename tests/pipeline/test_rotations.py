@@ -7,7 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from pipeline.rotations import axis_angle_to_matrix, matrix_to_axis_angle, nearest_rotations, rotation_6d_to_matrix
+from pipeline.rotations import (
+    axis_angle_to_matrix,
+    matrix_to_axis_angle,
+    nearest_rotations,
+    rotation_6d_to_matrix,
+)
 
 ANGLES = [0.0, 1e-9, 1e-6, 1e-4, 3e-4, 1e-3, 0.1, 1.0, 3.0, math.pi - 1e-3, math.pi - 1e-6, math.pi]
 AXES = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [-1, 2, 3], [0.1, -5, 0.2]], float)
@@ -33,7 +38,8 @@ def test_float32_rotations_survive_the_way_there_and_back(vector):
     axis_angle = matrix_to_axis_angle(matrix)
     assert axis_angle.norm() <= math.pi + 1e-5
     torch.testing.assert_close(axis_angle_to_matrix(axis_angle), matrix, atol=2e-6, rtol=0)
-    torch.testing.assert_close(rotation_6d_to_matrix(matrix[:, :2].reshape(6)), matrix)  # of two of its columns
+    # of two of its columns
+    torch.testing.assert_close(rotation_6d_to_matrix(matrix[:, :2].reshape(6)), matrix)
 
 
 @pytest.mark.parametrize("angle", ANGLES)
@@ -51,13 +57,17 @@ def test_gradients_are_finite_everywhere(angle):
 @pytest.mark.parametrize("angle", [0.0, 1e-5, 3.16e-4, 0.5, 2.5, math.pi - 1e-2])
 def test_the_jacobian_of_the_way_there_and_back_is_the_identity(angle):
     vector = torch.tensor(AXES[4] * angle)
-    jacobian = torch.autograd.functional.jacobian(lambda v: matrix_to_axis_angle(axis_angle_to_matrix(v)), vector)
+    jacobian = torch.autograd.functional.jacobian(
+        lambda v: matrix_to_axis_angle(axis_angle_to_matrix(v)), vector
+    )
     np.testing.assert_allclose(jacobian, np.eye(3), atol=1e-6)
 
 
 def test_6d_interleaves_two_columns_of_the_matrix():
     # Rows of a (3, 2) matrix: the columns are (2, 0, 0) and (1, 3, 0), orthonormal x and y.
-    torch.testing.assert_close(rotation_6d_to_matrix(torch.tensor([2.0, 1, 0, 3, 0, 0])), torch.eye(3))
+    torch.testing.assert_close(
+        rotation_6d_to_matrix(torch.tensor([2.0, 1, 0, 3, 0, 0])), torch.eye(3)
+    )
     # Columns (0, 0, 5) and (0, -1, 1): x = e3, y = -e2, z = x cross y = e1.
     expected = torch.tensor([[0.0, 0, 1], [0, -1, 0], [1, 0, 0]])
     torch.testing.assert_close(rotation_6d_to_matrix(torch.tensor([0.0, 0, 0, -1, 5, 1])), expected)

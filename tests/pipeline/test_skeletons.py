@@ -1,4 +1,6 @@
-"""Expected indices are those that DATASETS.md and SMPL's own joint list state, typed here once more by hand."""
+"""Expected indices are those that DATASETS.md and SMPL's own joint list state, typed here once more
+by hand.
+"""
 
 import numpy as np
 import pytest
@@ -18,8 +20,10 @@ from pipeline.skeletons import (
 )
 
 SIZES = {
-    "spin49": 49, "common14": 14, "body_25": 25, "openpose_coco": 18, "penn_action": 13, "coco": 17, "posetrack": 17,
-    "insta_variety": 25, "mpi_inf_3dhp": 28, "mpi_inf_3dhp_test": 17, "h36m": 17, "3dpw": 14, "smpl": 24, "smpl54": 54,
+    "spin49": 49, "common14": 14, "body_25": 25, "openpose_coco": 18, "penn_action": 13,
+    "coco": 17, "posetrack": 17,
+    "insta_variety": 25, "mpi_inf_3dhp": 28, "mpi_inf_3dhp_test": 17, "h36m": 17, "3dpw": 14,
+    "smpl": 24, "smpl54": 54,
     "coco_neck": 18, "body_25b": 25, "halpe_26": 26, "coco_feet": 23, "h36m_lifters": 17,
 }  # fmt: skip
 WITHOUT_PLACE = ("smpl", "smpl54", "mpi_inf_3dhp")  # in spin49, of some of their joints
@@ -28,10 +32,13 @@ SMPL_TO_SPIN49 = [
     *[8, 5, 45, 46, 4, 7, 21, 19, 17, 16, 18, 20, 47, 48, 49, 50, 51, 52, 53, 24, 26, 25, 28, 27],
 ]
 
-# (right ankle, left wrist, left knee, right shoulder) in each tool's order, counted by hand in its own file.
+# (right ankle, left wrist, left knee, right shoulder) in each tool's order, counted by hand in its
+# own file.
 PLACES = {
-    "body_25": (11, 7, 13, 2), "body_25b": (16, 9, 13, 6), "openpose_coco": (10, 7, 12, 2), "coco": (16, 9, 13, 6),
-    "coco_neck": (16, 9, 13, 6), "coco_feet": (16, 9, 13, 6), "halpe_26": (16, 9, 13, 6), "posetrack": (16, 9, 13, 6),
+    "body_25": (11, 7, 13, 2), "body_25b": (16, 9, 13, 6), "openpose_coco": (10, 7, 12, 2),
+    "coco": (16, 9, 13, 6),
+    "coco_neck": (16, 9, 13, 6), "coco_feet": (16, 9, 13, 6), "halpe_26": (16, 9, 13, 6),
+    "posetrack": (16, 9, 13, 6),
     "penn_action": (12, 5, 9, 2), "insta_variety": (24, 11, 4, 8), "mpi_inf_3dhp": (25, 11, 19, 14),
     "mpi_inf_3dhp_test": (10, 7, 12, 2), "h36m": (6, 13, 2, 14), "h36m_lifters": (3, 13, 5, 14),
     "3dpw": (10, 7, 12, 2), "common14": (0, 11, 4, 8), "smpl": (8, 20, 4, 17),
@@ -45,14 +52,17 @@ def labelled(skeleton: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", JOINTS)
-def test_every_skeleton_has_its_size_names_no_joint_twice_and_is_itself_mirrored_twice(name: str) -> None:
+def test_every_skeleton_has_its_size_names_no_joint_twice_and_is_itself_mirrored_twice(
+    name: str,
+) -> None:
     assert len(JOINTS[name]) == len(set(JOINTS[name])) == SIZES[name]
     other = mirrored(name)
     assert [other[i] for i in other] == list(range(len(other)))
 
 
 def test_every_order_has_its_sides_where_its_tool_has_them() -> None:
-    assert PLACES.keys() == JOINTS.keys() - {"spin49", "smpl54"}  # which have some joints twice, and are below
+    # which have some joints twice, and are below
+    assert PLACES.keys() == JOINTS.keys() - {"spin49", "smpl54"}
     for name, places in PLACES.items():
         plain = [joint.lower().removeprefix("op ").removeprefix("smpl_") for joint in JOINTS[name]]
         found = tuple(map(plain.index, ("rankle", "lwrist", "lknee", "rshoulder")))
@@ -98,14 +108,18 @@ def test_conversion_to_spin49_and_back_loses_nothing(name: str) -> None:
 
 def test_a_source_may_be_the_names_that_a_file_lists() -> None:
     shuffled = ("rankle", "nose", "something else")
-    out = convert(np.array([[1, 2, 1], [3, 4, 1], [5, 6, 1]], np.float32), source=shuffled, target="spin49")
+    out = convert(
+        np.array([[1, 2, 1], [3, 4, 1], [5, 6, 1]], np.float32), source=shuffled, target="spin49"
+    )
     np.testing.assert_array_equal(out[25], [1, 2, 1])
     np.testing.assert_array_equal(out[44], [3, 4, 1])
     assert out[..., 2].sum() == 2
 
 
 @given(st.sampled_from(sorted(JOINTS)), st.lists(st.integers(0, 3), max_size=3), st.integers(1, 4))
-def test_conversion_keeps_leading_axes_channels_and_type(name: str, leading: list[int], channels: int) -> None:
+def test_conversion_keeps_leading_axes_channels_and_type(
+    name: str, leading: list[int], channels: int
+) -> None:
     keypoints = np.ones((*leading, SIZES[name], channels), np.float32)
     out = convert(keypoints, source=name, target="spin49")
     assert out.shape == (*leading, 49, channels)
@@ -118,7 +132,9 @@ def test_conversion_leaves_its_input_alone() -> None:
     np.testing.assert_array_equal(keypoints, labelled("coco"))
 
 
-def test_wrong_numbers_of_joints_unknown_skeletons_doubled_names_and_nothing_in_common_are_refused() -> None:
+def test_wrong_numbers_of_joints_unknown_skeletons_doubled_names_and_nothing_in_common_are_refused() -> (
+    None
+):
     with pytest.raises(ValueError, match=r"\(4, 17, 3\), expected \(..., 13, C\)"):
         convert(np.zeros((4, 17, 3)), source="penn_action", target="spin49")
     with pytest.raises(ValueError, match="no joint"):
@@ -149,7 +165,9 @@ def test_bones_join_joints_of_the_skeleton_and_mirror_onto_bones(name: str) -> N
 
 
 def test_a_joint_that_is_not_finite_becomes_zero_and_is_counted() -> None:
-    keypoints = np.array([[[1, 2, 1], [np.nan, 2, 1], [3, np.inf, 1], [4, 5, np.nan], [1e30, 5, 1]]])
+    keypoints = np.array(
+        [[[1, 2, 1], [np.nan, 2, 1], [3, np.inf, 1], [4, 5, np.nan], [1e30, 5, 1]]]
+    )
     clean, n_bad = without_non_finite(keypoints)
     np.testing.assert_array_equal(clean, [[[1, 2, 1], *[[0, 0, 0]] * 4]])
     assert n_bad == 4

@@ -42,11 +42,18 @@ def neutral(written: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def change(written: Path, folder: Path) -> Callable[..., None]:
-    """change(key=value, ...): write the neutral model again with other values; None removes a key."""
+    """change(key=value, ...): write the neutral model again with other values; None removes a
+    key.
+    """
 
     def change(**changes: Any) -> None:
-        model = {key: value for key, value in {**neutral(written), **changes}.items() if value is not None}
-        (folder / "SMPL_NEUTRAL.pkl").write_bytes(pickle.dumps(model, 4))  # bytes as they are, which is quick
+        model = {
+            key: value
+            for key, value in {**neutral(written), **changes}.items()
+            if value is not None
+        }
+        # bytes as they are, which is quick
+        (folder / "SMPL_NEUTRAL.pkl").write_bytes(pickle.dumps(model, 4))
 
     return change
 
@@ -54,16 +61,28 @@ def change(written: Path, folder: Path) -> Callable[..., None]:
 def test_the_procedural_bodys_files_are_read_by_the_loader_for_real_ones(written: Path) -> None:
     for gender in smpl_files.GENDERS:
         made, read = procedural(gender), smpl_files.load(written, gender)
-        for field in ("v_template", "shapedirs", "posedirs", "J_regressor", "weights", "parents", "faces"):
+        for field in (
+            "v_template",
+            "shapedirs",
+            "posedirs",
+            "J_regressor",
+            "weights",
+            "parents",
+            "faces",
+        ):
             np.testing.assert_array_equal(getattr(read, field), getattr(made, field), err_msg=field)
             assert getattr(read, field).dtype == getattr(made, field).dtype
     for field in ("J_regressor_extra", "J_regressor_h36m", "mean_pose", "mean_shape", "mean_cam"):
-        np.testing.assert_array_equal(getattr(read, field), getattr(procedural(), field), err_msg=field)
+        np.testing.assert_array_equal(
+            getattr(read, field), getattr(procedural(), field), err_msg=field
+        )
     assert read.posedirs.dtype == np.float32
     assert read.parents[:5].tolist() == [-1, 0, 0, 0, 1]
 
 
-def test_only_ten_of_three_hundred_shape_directions_are_used(folder: Path, change: Callable[..., None]) -> None:
+def test_only_ten_of_three_hundred_shape_directions_are_used(
+    folder: Path, change: Callable[..., None]
+) -> None:
     shapedirs = np.tile(np.arange(300, dtype=np.float32), (6890, 3, 1))
     change(shapedirs=shapedirs)
     np.testing.assert_array_equal(smpl_files.load(folder).shapedirs, shapedirs[..., :10])
@@ -86,7 +105,13 @@ def test_all_that_is_missing_is_named_with_where_to_get_it(folder: Path) -> None
     for what in (smpl_files.load, smpl_files.digest):
         with pytest.raises(MissingAssets) as error:
             what(folder)
-        for word in (str(folder), "SMPL_NEUTRAL.pkl", "J_regressor_h36m.npy", "smpl.is.tue.mpg.de", "nkolot/SPIN"):
+        for word in (
+            str(folder),
+            "SMPL_NEUTRAL.pkl",
+            "J_regressor_h36m.npy",
+            "smpl.is.tue.mpg.de",
+            "nkolot/SPIN",
+        ):
             assert word in str(error.value)
         assert "python -m pipeline synthesize" in str(error.value)
 
@@ -116,15 +141,27 @@ def test_a_gender_that_is_not_there_is_missing_and_an_unknown_one_a_mistake(fold
 )
 def test_a_key_of_the_wrong_kind_is_named_with_what_was_expected(folder, change, key, value):
     change(**{key: value})
-    with pytest.raises(RawDataError, match=rf"SMPL_NEUTRAL\.pkl: '{key}': expected .*, found .*\. Take the file"):
+    with pytest.raises(
+        RawDataError, match=rf"SMPL_NEUTRAL\.pkl: '{key}': expected .*, found .*\. Take the file"
+    ):
         smpl_files.load(folder)
 
 
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        *((name, None) for name in (smpl_files.REGRESSOR_EXTRA, smpl_files.REGRESSOR_H36M, smpl_files.MEAN_PARAMS)),
-        *((smpl_files.MEAN_PARAMS, content) for content in (b"", b"<html>", b"PK\x03\x04 not an archive")),
+        *(
+            (name, None)
+            for name in (
+                smpl_files.REGRESSOR_EXTRA,
+                smpl_files.REGRESSOR_H36M,
+                smpl_files.MEAN_PARAMS,
+            )
+        ),
+        *(
+            (smpl_files.MEAN_PARAMS, content)
+            for content in (b"", b"<html>", b"PK\x03\x04 not an archive")
+        ),
         (smpl_files.REGRESSOR_EXTRA, b"\x93NUMPY\x01\x00"),
     ],
 )
@@ -139,7 +176,9 @@ def test_a_file_that_is_no_array_is_named(folder: Path, name: str, content: byte
         smpl_files.load(folder)
 
 
-def test_an_archive_instead_of_an_array_and_a_model_that_runs_code_are_refused(folder: Path) -> None:
+def test_an_archive_instead_of_an_array_and_a_model_that_runs_code_are_refused(
+    folder: Path,
+) -> None:
     shutil.copy(folder / smpl_files.MEAN_PARAMS, folder / smpl_files.REGRESSOR_EXTRA)
     with pytest.raises(RawDataError, match=rf"{smpl_files.REGRESSOR_EXTRA}.*found nothing"):
         smpl_files.load(folder)
@@ -150,11 +189,16 @@ def test_an_archive_instead_of_an_array_and_a_model_that_runs_code_are_refused(f
 
 def test_mean_parameters_may_have_a_leading_axis(folder: Path) -> None:
     mean = np.load(folder / smpl_files.MEAN_PARAMS)
-    np.savez(folder / smpl_files.MEAN_PARAMS, **{key: value[None].astype(np.float32) for key, value in mean.items()})
+    np.savez(
+        folder / smpl_files.MEAN_PARAMS,
+        **{key: value[None].astype(np.float32) for key, value in mean.items()},
+    )
     np.testing.assert_allclose(smpl_files.load(folder).mean_pose, mean["pose"], atol=1e-6)
 
 
-def test_either_mark_makes_a_procedural_body_and_neither_a_real_one(folder: Path, change: Callable[..., None]) -> None:
+def test_either_mark_makes_a_procedural_body_and_neither_a_real_one(
+    folder: Path, change: Callable[..., None]
+) -> None:
     assert smpl_files.load(folder).stand_in
     (folder / MARKER).unlink()
     assert smpl_files.load(folder).stand_in, "the key in the model file"
@@ -165,7 +209,9 @@ def test_either_mark_makes_a_procedural_body_and_neither_a_real_one(folder: Path
     assert smpl_files.digest(folder)[1]
 
 
-def test_the_digest_follows_the_content_and_not_the_place_or_the_time(folder: Path, tmp_path_factory: Any) -> None:
+def test_the_digest_follows_the_content_and_not_the_place_or_the_time(
+    folder: Path, tmp_path_factory: Any
+) -> None:
     first, stand_in = smpl_files.digest(folder)
     assert stand_in
     assert smpl_files.load(folder).digest == first
@@ -174,7 +220,12 @@ def test_the_digest_follows_the_content_and_not_the_place_or_the_time(folder: Pa
     os.utime(elsewhere / "SMPL_NEUTRAL.pkl", ns=(1, 1))
     assert smpl_files.digest(elsewhere)[0] == first
     cam = np.load(folder / smpl_files.MEAN_PARAMS)
-    np.savez(folder / smpl_files.MEAN_PARAMS, pose=cam["pose"], shape=cam["shape"], cam=np.array([1.0, 0.0, 0.0]))
+    np.savez(
+        folder / smpl_files.MEAN_PARAMS,
+        pose=cam["pose"],
+        shape=cam["shape"],
+        cam=np.array([1.0, 0.0, 0.0]),
+    )
     assert smpl_files.digest(folder)[0] != first
 
 
@@ -196,12 +247,15 @@ def test_the_digest_is_of_the_files_that_the_gender_needs(folder: Path) -> None:
     [
         # legs, as in J_regressor_h36m_correct
         (smpl_files.REGRESSOR_H36M, [1, 2, 3], [4, 5, 6], "lhip at x = -0.092 m"),
-        (smpl_files.REGRESSOR_H36M, [1, 2, 3], [11, 12, 13], "at y ="),  # a leg and an arm of one side
+        # a leg and an arm of one side
+        (smpl_files.REGRESSOR_H36M, [1, 2, 3], [11, 12, 13], "at y ="),
         (smpl_files.REGRESSOR_EXTRA, [0], [1], "lhip at x = -0.092 m"),
         ("SMPL_NEUTRAL.pkl", [1, 4, 7], [2, 5, 8], "lhip at x = -0.085 m"),
     ],
 )
-def test_a_regressor_of_another_joint_order_is_refused_by_geometry(folder, change, file, ours, theirs, found):
+def test_a_regressor_of_another_joint_order_is_refused_by_geometry(
+    folder, change, file, ours, theirs, found
+):
     model = file.endswith(".pkl")
     regressor = smpl_files.load(folder).J_regressor if model else np.load(folder / file)
     regressor[ours + theirs] = regressor[theirs + ours]  # exchanged

@@ -1,4 +1,6 @@
-"""A whole project, tiny: its own luigi.cfg, embedded data, cache and runs, made once by the `luigi` command itself."""
+"""A whole project, tiny: its own luigi.cfg, embedded data, cache and runs, made once by the `luigi`
+command itself.
+"""
 
 from __future__ import annotations
 
@@ -148,12 +150,18 @@ class Project:
     def start(
         self, *words: str, command: tuple[str, ...] = (str(LUIGI),), packages: Path | str = ""
     ) -> subprocess.Popen[str]:
-        """`luigi --module tasks WORDS`, in the project's folder, with everything that it prints in one stream.
+        """`luigi --module tasks WORDS`, in the project's folder, with everything that it prints in
+        one stream.
 
         `packages`: a folder in which other packages are installed.
         """
         found = os.pathsep.join(map(str, filter(None, (ROOT, packages))))
-        environment = {**os.environ, "LUIGI_CONFIG_PATH": str(self.cfg), "COLUMNS": "100", "PYTHONPATH": found}
+        environment = {
+            **os.environ,
+            "LUIGI_CONFIG_PATH": str(self.cfg),
+            "COLUMNS": "100",
+            "PYTHONPATH": found,
+        }
         return subprocess.Popen(
             [*command, "--module", "tasks", *words],
             cwd=self.folder,
@@ -165,7 +173,9 @@ class Project:
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
 
-    def luigi(self, *words: str, scheduler: tuple[str, ...] = ("--local-scheduler",), **options: Any) -> Ran:
+    def luigi(
+        self, *words: str, scheduler: tuple[str, ...] = ("--local-scheduler",), **options: Any
+    ) -> Ran:
         process = self.start(*words, *scheduler, **options)
         shown, _ = process.communicate(timeout=300)
         return Ran(process.returncode, shown)
@@ -185,7 +195,9 @@ class Project:
         shutil.copytree(self.folder, to, ignore=shutil.ignore_patterns("body", "locks"))
         (to / "body").symlink_to(self.folder / "body")
         for notes in to.glob("cache/*/*/provenance.json"):  # of splits: they were converted there
-            notes.write_text(notes.read_text().replace(str(self.folder.resolve()), str(to.resolve())))
+            notes.write_text(
+                notes.read_text().replace(str(self.folder.resolve()), str(to.resolve()))
+            )
         return Project(to)
 
 
@@ -197,11 +209,15 @@ class Made:
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    """A finished project and what the terminal showed while it was made: the one whole run. Read-only."""
+    """A finished project and what the terminal showed while it was made: the one whole run.
+    Read-only.
+    """
     project = Project(tmp_path_factory.mktemp("project"))
     project.configure(CONFIG)
     raw, body = project.folder / "raw", project.folder / "body"
-    synthetic.synthesize(raw, body, ("penn_action", "3dpw", "amass"), seed=0, size="tiny", workers=1)
+    synthetic.synthesize(
+        raw, body, ("penn_action", "3dpw", "amass"), seed=0, size="tiny", workers=1
+    )
     spare = project.folder / "spare"  # videos are few, so that the real network has little to do
     spare.mkdir()
     for labels in sorted((raw / "3dpw/sequenceFiles/train").iterdir())[1:]:
@@ -287,7 +303,9 @@ def tasks_command(
 def build(
     within: Callable[[Project], None], no_network: None, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., Ran]:
-    """`luigi --module tasks NAME` in this process, with a network that costs nothing: `build(project, "Data")`."""
+    """`luigi --module tasks NAME` in this process, with a network that costs nothing:
+    `build(project, "Data")`.
+    """
 
     def run(project: Project, name: str, **parameters: str) -> Ran:
         within(project)

@@ -1,4 +1,6 @@
-"""The ablation's table from numbers written by hand; its variants; and a small one from training to the files."""
+"""The ablation's table from numbers written by hand; its variants; and a small one from training to
+the files.
+"""
 
 import csv
 import io
@@ -15,7 +17,13 @@ from tasks.training import mposer_config, train_config
 from vibe_model import runs
 from vibe_model.vibe.config import MPoserConfig, TrainConfig
 
-MPOSER = {"hidden_size": "8", "latent_size": "4", "iterations": "5", "epochs": "2", "batch_size": "4"}
+MPOSER = {
+    "hidden_size": "8",
+    "latent_size": "4",
+    "iterations": "5",
+    "epochs": "2",
+    "batch_size": "4",
+}
 
 
 def run_of(
@@ -26,7 +34,11 @@ def run_of(
     if smoothed is not None:
         result["smoothed"] = {"sigma": 2.0, "pa_mpjpe": smoothed}
     published = {**result, "pa_mpjpe": pa_mpjpe + 1}
-    return {"stand_in": stand_in, "best": {"epoch": 1}, "3dpw/test": {**result, "published": published}}
+    return {
+        "stand_in": stand_in,
+        "best": {"epoch": 1},
+        "3dpw/test": {**result, "published": published},
+    }
 
 
 THREE_SEEDS: ablation.Runs = {
@@ -37,32 +49,48 @@ THREE_SEEDS: ablation.Runs = {
 
 def test_the_table_holds_mean_and_spread_over_seeds_beside_the_baselines() -> None:
     rows = {row.model: row for row in AblationTable(THREE_SEEDS).rows if row.protocol == "default"}
-    baselines = ["constant mean body", "per frame, no temporal encoder", "per frame, smoothed in time"]
+    baselines = [
+        "constant mean body",
+        "per frame, no temporal encoder",
+        "per frame, smoothed in time",
+    ]
     assert list(rows) == [*baselines, "G + MPoser prior"]
     errors = [row.errors["pa_mpjpe"] for row in rows.values()]
     # Of two numbers the sample's standard deviation is their distance over the root of 2.
     assert [error.mean for error in errors] == pytest.approx([135.4, 82.0, 79.5, 51.5])
     assert errors[0].spread is None, "the mean body has no seed"
-    assert [error.spread for error in errors[1:]] == pytest.approx([4 / 2**0.5, 1 / 2**0.5, 3 / 2**0.5])
+    assert [error.spread for error in errors[1:]] == pytest.approx(
+        [4 / 2**0.5, 1 / 2**0.5, 3 / 2**0.5]
+    )
     assert [row.seeds for row in rows.values()] == [1, 2, 2, 2]
     assert all(row.frames == 1119 for row in rows.values())
-    published = [row for row in AblationTable(THREE_SEEDS).rows if row.protocol == "published" and row.seeds]
-    assert [row.errors["pa_mpjpe"].mean for row in published] == pytest.approx([135.4, 83.0, 79.5, 52.5])
+    published = [
+        row for row in AblationTable(THREE_SEEDS).rows if row.protocol == "published" and row.seeds
+    ]
+    assert [row.errors["pa_mpjpe"].mean for row in published] == pytest.approx(
+        [135.4, 83.0, 79.5, 52.5]
+    )
     odd = {"mposer": {"m-0": run_of(50.0, accel=20.0), "m-1": run_of(53.0)}}
     rows = [row for row in AblationTable(odd).rows if row.seeds]
-    assert all("accel" not in row.errors for row in rows), "an error that one seed lacks has no mean"
+    assert all("accel" not in row.errors for row in rows), (
+        "an error that one seed lacks has no mean"
+    )
 
 
 def test_the_papers_figures_are_below_ones_own_on_real_data_by_their_protocol() -> None:
     published = {row.model: row for row in AblationTable(THREE_SEEDS).rows if not row.seeds}
     assert {row.protocol for row in published.values()} == {"published"}
-    by_name = {name: [error.mean for error in row.errors.values()] for name, row in published.items()}
+    by_name = {
+        name: [error.mean for error in row.errors.values()] for name, row in published.items()
+    }
     assert by_name["G + MPoser prior, published"] == [54.1, 87.0, 103.9, 28.2]
     assert by_name["G + D_M, attention [2, 1024], published"][:2] == [51.9, 82.9]
     assert by_name["per frame, no temporal encoder, published"] == [60.1, 102.4, 129.2, 29.2]
     assert by_name["only G, published"] == [56.9, 90.2, 109.5, 28.0]
     of_hmr = {"per frame": 73.6, "only G": 75.8, "G + D_M": 72.4}
-    assert {name: by_name[f"{name}, features of Kanazawa et al., published"][0] for name in of_hmr} == of_hmr
+    assert {
+        name: by_name[f"{name}, features of Kanazawa et al., published"][0] for name in of_hmr
+    } == of_hmr
     others = ("concat", "attention [2, 512]", "attention [3, 512]", "attention [3, 1024]")
     expected = [[53.7, 85.9], [54.2, 86.6], [53.6, 85.3], [52.4, 82.7]]
     assert [by_name[f"G + D_M, {name}, published"] for name in others] == expected
@@ -70,7 +98,9 @@ def test_the_papers_figures_are_below_ones_own_on_real_data_by_their_protocol() 
     assert all(row.seeds for row in AblationTable(demo).rows)
 
 
-def test_the_terminal_shows_the_first_protocol_and_the_one_with_published_figures(asking, monkeypatch, capsys) -> None:
+def test_the_terminal_shows_the_first_protocol_and_the_one_with_published_figures(
+    asking, monkeypatch, capsys
+) -> None:
     for stand_in, protocols in ((False, ["", ", protocol published"]), (True, [""])):
         by_variant = {"mposer": {"m-0": run_of(50.0, stand_in=stand_in)}}
         monkeypatch.setattr(Ablation, "_table", lambda self, shown=by_variant: AblationTable(shown))
@@ -82,10 +112,18 @@ def test_the_terminal_shows_the_first_protocol_and_the_one_with_published_figure
 
 def test_csv_has_two_columns_an_error_and_empty_cells() -> None:
     lines = list(csv.DictReader(io.StringIO(AblationTable(THREE_SEEDS).as_csv())))
-    per_frame, mposer = (next(line for line in lines if line["model"].startswith(n)) for n in ("per frame,", "G + MP"))
+    per_frame, mposer = (
+        next(line for line in lines if line["model"].startswith(n))
+        for n in ("per frame,", "G + MP")
+    )
     assert (per_frame["pa_mpjpe"], per_frame["pa_mpjpe_spread"]) == ("82.0", "2.83")
     assert (per_frame["accel"], per_frame["accel_spread"]) == ("30.0", "0.0")
-    assert (mposer["accel"], mposer["accel_spread"], mposer["seeds"], mposer["frames"]) == ("", "", "2", "1119")
+    assert (mposer["accel"], mposer["accel_spread"], mposer["seeds"], mposer["frames"]) == (
+        "",
+        "",
+        "2",
+        "1119",
+    )
 
 
 def test_json_has_all_digits_and_the_runs() -> None:
@@ -102,7 +140,9 @@ def test_json_has_all_digits_and_the_runs() -> None:
 def test_variants_that_the_data_cannot_train_are_left_out() -> None:
     config = TrainConfig(datasets_3d=("3dpw/train",))
     assert left_out(config) == {"without-3dpw": "3dpw/train is the only 3D data"}
-    assert left_out(TrainConfig(datasets_3d=("h36m/train",))) == {"without-3dpw": "3dpw/train is not trained on"}
+    assert left_out(TrainConfig(datasets_3d=("h36m/train",))) == {
+        "without-3dpw": "3dpw/train is not trained on"
+    }
     assert left_out(TrainConfig()) == {}
     attention = {f"attention-{n}x{size}" for n in (2, 3) for size in (512, 1024)}
     assert left_out(TrainConfig(motion=(), prior="none")).keys() == {"mposer", "concat"} | attention
@@ -124,7 +164,9 @@ def test_without_3dpw_comes_after_what_it_is_to_be_compared_with(asking) -> None
     asking({"datasets_3d": "h36m/train 3dpw/train"})
     assert default_variants()[-2:] == ["configured", "without-3dpw"]
     asking({"disc_size": "1024"})
-    assert default_variants()[-2:] == ["attention-3x1024", "without-3dpw"], "the configuration is one of them"
+    assert default_variants()[-2:] == ["attention-3x1024", "without-3dpw"], (
+        "the configuration is one of them"
+    )
 
 
 def test_it_requires_a_training_for_each_variant_and_seed(asking) -> None:
@@ -137,9 +179,15 @@ def test_it_requires_a_training_for_each_variant_and_seed(asking) -> None:
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"variants": "mposer,dropout"}, "--variants: unknown 'dropout'; known: configured, per-frame, "),
+        (
+            {"variants": "mposer,dropout"},
+            "--variants: unknown 'dropout'; known: configured, per-frame, ",
+        ),
         ({"seeds": "0,-1"}, "--seeds 0,-1: expected whole numbers with commas between"),
-        ({"variants": "without-3dpw"}, "leave_out: expected splits that are trained on, found 3dpw/train"),
+        (
+            {"variants": "without-3dpw"},
+            "leave_out: expected splits that are trained on, found 3dpw/train",
+        ),
     ],
 )
 def test_a_mistake_is_reported_before_anything_runs(asking, parameters, message) -> None:
@@ -150,14 +198,23 @@ def test_a_mistake_is_reported_before_anything_runs(asking, parameters, message)
 def test_a_priors_windows_are_those_that_the_generator_is_trained_on(asking) -> None:
     asking({"seqlen": "7", "strides": "amass/train:3", "motion": "amass/train"})
     config = mposer_config(train_config("mposer", 4))
-    assert (config.seqlen, config.seed, config.motion, config.strides) == (7, 4, ("amass/train",), {"amass/train": 3})
+    assert (config.seqlen, config.seed, config.motion, config.strides) == (
+        7,
+        4,
+        ("amass/train",),
+        {"amass/train": 3},
+    )
     assert config.hidden_size == MPoserConfig.embedded().hidden_size, "[vibe] preset is embedded"
 
 
 def test_a_prior_without_its_data_is_a_file_that_does_not_exist(asking) -> None:
     task = asking({}, variants="mposer", seeds="0")
     config = train_config("mposer", 0)
-    assert config.mposer == TrainMPoser.checkpoint(config) == config.runs / "mposer-unknown" / "best.pt"
+    assert (
+        config.mposer
+        == TrainMPoser.checkpoint(config)
+        == config.runs / "mposer-unknown" / "best.pt"
+    )
     assert not task.complete()
     assert not TrainMPoser().complete()
 
@@ -176,11 +233,25 @@ def test_from_a_project_to_the_table(project, build) -> None:
         prior = runs.run_folder(mposer_config(config))
         assert config.mposer == prior / "best.pt"
         about = json.loads((runs.run_folder(config) / "config.json").read_text())["config"]
-        assert (about["seed"], about["prior"], about["mposer"]) == (seed, "mposer", str(prior / "best.pt"))
-        by_hand.append(json.loads((runs.run_folder(config) / "metrics.json").read_text())["3dpw/test"]["pa_mpjpe"])
-    line = next(line for line in lines if (line["model"], line["protocol"]) == ("G + MPoser prior", "default"))
+        assert (about["seed"], about["prior"], about["mposer"]) == (
+            seed,
+            "mposer",
+            str(prior / "best.pt"),
+        )
+        by_hand.append(
+            json.loads((runs.run_folder(config) / "metrics.json").read_text())["3dpw/test"][
+                "pa_mpjpe"
+            ]
+        )
+    line = next(
+        line
+        for line in lines
+        if (line["model"], line["protocol"]) == ("G + MPoser prior", "default")
+    )
     assert float(line["pa_mpjpe"]) == pytest.approx(fmean(by_hand), abs=0.006)
-    assert float(line["pa_mpjpe_spread"]) == pytest.approx(abs(by_hand[0] - by_hand[1]) / 2**0.5, abs=0.006)
+    assert float(line["pa_mpjpe_spread"]) == pytest.approx(
+        abs(by_hand[0] - by_hand[1]) / 2**0.5, abs=0.006
+    )
     assert "DEMO DATA" in ran.shown
     assert torch.load(prior / "best.pt", weights_only=True)["stand_in"] is True
 

@@ -1,4 +1,6 @@
-"""The model of docs/adding-a-model.md in a package of its own. As a user would: tests/journeys/test_extend.py."""
+"""The model of docs/adding-a-model.md in a package of its own. As a user would:
+tests/journeys/test_extend.py.
+"""
 
 import sys
 from pathlib import Path
@@ -10,7 +12,13 @@ from pipeline import plug_ins
 from tasks import Report
 from tests.packages import install_page, without
 from tests.vibe_model.builders import TinyBody
-from tests.vibe_model.training.tiny_runs import assert_same_run, in_memory, killed_at, like_vibe, scalars
+from tests.vibe_model.training.tiny_runs import (
+    assert_same_run,
+    in_memory,
+    killed_at,
+    like_vibe,
+    scalars,
+)
 from vibe_model import losses, models, training
 from vibe_model.checkpoints import load_trained
 
@@ -31,15 +39,23 @@ def test_it_trains_is_killed_resumed_evaluated_and_loaded(package, tmp_path, mon
     folder = killed_at(training.run, killed, 3, tmp_path / "left")
     assert training.run(killed) == folder
     assert_same_run(folder, undisturbed)
-    assert {"train/kp_2d", "train/velocity", "gradient/generator", "validation/b/validation/pa_mpjpe"} < {
-        tag for tag, _ in scalars(folder)
-    }
+    assert {
+        "train/kp_2d",
+        "train/velocity",
+        "gradient/generator",
+        "validation/b/validation/pa_mpjpe",
+    } < {tag for tag, _ in scalars(folder)}
 
     monkeypatch.setattr("vibe_model.checkpoints.load_body", lambda folder: TinyBody())
     trained = load_trained(folder / "best.pt", None, "cpu")
     assert type(trained.generator).__name__ == "Former"
     assert models.variant_of(killed, "single-frame").per_frame
-    assert torch.load(folder / "last.pt", weights_only=True)["gen_state_dict"]["layers.0.linear1.bias"].abs().sum() > 0
+    assert (
+        torch.load(folder / "last.pt", weights_only=True)["gen_state_dict"]["layers.0.linear1.bias"]
+        .abs()
+        .sum()
+        > 0
+    )
 
 
 def test_its_own_loss_is_how_joints_move_where_two_frames_in_a_row_have_labels(package) -> None:
@@ -55,7 +71,9 @@ def test_its_own_loss_is_how_joints_move_where_two_frames_in_a_row_have_labels(p
     assert velocity(pred, target, weight).item() == pytest.approx(expected, rel=1e-3)
 
 
-def test_a_model_without_a_preset_for_demo_data_breaks_nothing(package, project, build, tasks_command, within):
+def test_a_model_without_a_preset_for_demo_data_breaks_nothing(
+    package, project, build, tasks_command, within
+):
     with without(models.find("former").presets, "embedded"):
         within(project)
         trained = [task.model for task in Report().requires()]
@@ -65,7 +83,10 @@ def test_a_model_without_a_preset_for_demo_data_breaks_nothing(package, project,
         assert [task.model for task in Report().requires()] == ["vibe", "former"]
         trained = build(project, "Train", model="former")
         assert trained.done == ["train Former, former"], trained.shown
-        assert "Former has no preset 'embedded', for demo data: it is trained by its preset 'usual'" in trained.words
+        assert (
+            "Former has no preset 'embedded', for demo data: it is trained by its preset 'usual'"
+            in trained.words
+        )
         project.configure({"former": {"preset": "embedded"}})
         code, shown = tasks_command(project, "train", "--model", "former")
         assert code == 2
@@ -85,7 +106,9 @@ MODULE = "__init__.py"
         (MODULE, '{"n_layers"', '{"n_layer"', "'single-frame': n_layer: no such setting; did you mean 'n_layers'"),
     ],
 )  # fmt: skip
-def test_a_package_that_does_not_load_is_named(package, bare, tasks_command, file, before, after, message) -> None:
+def test_a_package_that_does_not_load_is_named(
+    package, bare, tasks_command, file, before, after, message
+) -> None:
     changed = (package if file == "entry_points.txt" else package.parent / "former") / file
     assert before in changed.read_text()
     changed.write_text(changed.read_text().replace(before, after))
@@ -97,7 +120,9 @@ def test_a_package_that_does_not_load_is_named(package, bare, tasks_command, fil
     assert message in shown
 
 
-def test_a_package_that_does_not_load_leaves_the_other_models_alone(package, project, build, tasks_command) -> None:
+def test_a_package_that_does_not_load_leaves_the_other_models_alone(
+    package, project, build, tasks_command
+) -> None:
     (package / "entry_points.txt").write_text("[vibe_pipeline.models]\nformerly = former:MODEL\n")
     plug_ins.entry_points.cache_clear()
     assert build(project, "Report").code == 0
@@ -107,11 +132,15 @@ def test_a_package_that_does_not_load_leaves_the_other_models_alone(package, pro
     assert "[formerly]: model 'formerly' of package former" in shown
 
 
-def test_what_fails_in_its_modules_is_called_by_its_name_and_its_package(package, monkeypatch) -> None:
+def test_what_fails_in_its_modules_is_called_by_its_name_and_its_package(
+    package, monkeypatch
+) -> None:
     model = models.find("former")
     monkeypatch.setitem(sys.modules, "former.network", None)  # its import fails
     for use in (model.load_trainer, lambda: model.build(model.config(), None)):
-        with pytest.raises(plug_ins.PlugInError, match=r"model 'former' of package former failed in"):
+        with pytest.raises(
+            plug_ins.PlugInError, match=r"model 'former' of package former failed in"
+        ):
             use()
 
 
@@ -130,18 +159,24 @@ EVALUATED = "        state = self.embed"
         (EVALUATED, "        if not self.training: return None\n{}", "regress: TypeError: .*NoneType"),
     ],
 )  # fmt: skip
-def test_a_bug_of_a_model_is_told_with_its_package_and_line(package, tmp_path, monkeypatch, before, after, message):
+def test_a_bug_of_a_model_is_told_with_its_package_and_line(
+    package, tmp_path, monkeypatch, before, after, message
+):
     file = package.parent / "former" / "network.py"
     source = file.read_text()
     assert before in source
     file.write_text(source.replace(before, after.replace("{}", before)))
     in_memory(monkeypatch, "vibe")
-    with pytest.raises(plug_ins.PlugInError, match=rf"^model 'former' of package former failed in .*{message}"):
+    with pytest.raises(
+        plug_ins.PlugInError, match=rf"^model 'former' of package former failed in .*{message}"
+    ):
         training.run(like_vibe(models.find("former").config, tmp_path, hidden_size=8))
 
 
 @pytest.mark.parametrize("variant", ["sped", "single-view+sped"])
-def test_an_unknown_variant_of_the_command_line_is_not_blamed_on_luigi_cfg(bare, tasks_command, variant) -> None:
+def test_an_unknown_variant_of_the_command_line_is_not_blamed_on_luigi_cfg(
+    bare, tasks_command, variant
+) -> None:
     bare.configure({"hmmr": {"variant": "no-const"}})
     code, shown = tasks_command(bare, "train", "--model", "hmmr", "--variant", variant)
     assert code == 2

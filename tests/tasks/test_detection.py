@@ -44,7 +44,9 @@ def detected(project: Project) -> dict[str, int]:
     return {file.name: file.stat().st_mtime_ns for file in found}
 
 
-def test_a_folder_of_clips_becomes_tracks_with_features_by_one_task(own_clips: Project, build) -> None:
+def test_a_folder_of_clips_becomes_tracks_with_features_by_one_task(
+    own_clips: Project, build
+) -> None:
     ran = build(own_clips, "Data")
     assert ran.code == 0, ran.shown
     assert ran.done[0] == "detect videos"
@@ -72,14 +74,18 @@ def test_a_clip_in_one_of_three_splits_costs_that_split_alone(own_clips: Project
     assert ran.done == done, ran.shown
 
 
-def test_a_broken_clip_is_named_and_what_changes_is_done_again_alone(own_clips: Project, build) -> None:
+def test_a_broken_clip_is_named_and_what_changes_is_done_again_alone(
+    own_clips: Project, build
+) -> None:
     raw = own_clips.folder / "raw/videos"
     (raw / "broken.mp4").write_bytes(b"<html>not found</html>")
     ran = build(own_clips, "Detect", dataset="videos")
     assert ran.code == 0, ran.shown
     assert "broken.mp4" in ran.shown
     before = detected(own_clips)
-    assert build(own_clips, "Detect", dataset="videos").done == [], "it was given up with this content"
+    assert build(own_clips, "Detect", dataset="videos").done == [], (
+        "it was given up with this content"
+    )
     shutil.copy(raw / "0.mp4", raw / "broken.mp4")
     assert build(own_clips, "Detect", dataset="videos").done == ["detect videos"]
     after = detected(own_clips)
@@ -87,7 +93,9 @@ def test_a_broken_clip_is_named_and_what_changes_is_done_again_alone(own_clips: 
     assert {name: after[name] for name in before} == before
 
 
-def test_real_clips_are_not_given_to_the_detector_of_the_demo_data(own_clips: Project, build) -> None:
+def test_real_clips_are_not_given_to_the_detector_of_the_demo_data(
+    own_clips: Project, build
+) -> None:
     (own_clips.folder / "raw/videos" / MARKER).unlink()
     message = build(own_clips, "Detect", dataset="videos").only_failure(30)
     assert "[detect] detector = demo: finds people only in demo data" in message
@@ -97,4 +105,6 @@ def test_the_detectors_weights_are_below_the_folder_of_the_settings(own_clips):
     own = {"weights": "w.pth", "detector": "yolox-m", "max_overlap": "0.5"}
     own_clips.configure({"detect": {"detector": "rtmpose"}, "rtmpose": own})
     weights = str(own_clips.folder / "w.pth")
-    assert sections.load(own_clips.cfg).detector == RTMPose(weights=weights, detector="yolox-m", max_overlap=0.5)
+    assert sections.load(own_clips.cfg).detector == RTMPose(
+        weights=weights, detector="yolox-m", max_overlap=0.5
+    )

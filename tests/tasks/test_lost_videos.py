@@ -1,4 +1,6 @@
-"""A video that is missing, bad or unreadable does not keep Luigi from the features of all others."""
+"""A video that is missing, bad or unreadable does not keep Luigi from the features of all
+others.
+"""
 
 import shutil
 from pathlib import Path
@@ -55,7 +57,8 @@ def bad_label(lab: Project, aside: Path) -> None:
 def unreadable(lab: Project, aside: Path) -> None:
     shutil.copy(label(lab, "0003"), aside)
     label(lab, "0003").unlink()
-    label(lab, "0003").symlink_to("/proc/self/mem")  # a read of it is an input/output error, also for root
+    # a read of it is an input/output error, also for root
+    label(lab, "0003").symlink_to("/proc/self/mem")
 
 
 def failure(ran: Ran) -> str:
@@ -67,7 +70,10 @@ def failure(ran: Ran) -> str:
 
 
 def mend(lab: Project, aside: Path) -> None:
-    for kept, at in ((aside / "0003", frames(lab, "0003")), (aside / "0003.mat", label(lab, "0003"))):
+    for kept, at in (
+        (aside / "0003", frames(lab, "0003")),
+        (aside / "0003.mat", label(lab, "0003")),
+    ):
         if kept.exists():
             at.unlink(missing_ok=True)
             shutil.move(kept, at)
@@ -81,7 +87,9 @@ def mend(lab: Project, aside: Path) -> None:
         (unreadable, "not converted yet: 1 changed video. The next run tries it again."),
     ],
 )
-def test_other_videos_get_features_night_after_night_while_one_is_spoilt(spoil, says, lab, build, tmp_path):
+def test_other_videos_get_features_night_after_night_while_one_is_spoilt(
+    spoil, says, lab, build, tmp_path
+):
     assert build(lab, "Data").code == 0
     aside = tmp_path / "aside"
     aside.mkdir()

@@ -32,10 +32,15 @@ FAILED = 30
     ("changes", "message"),
     [
         ({"convert": {"wrokers": "2"}}, "[convert] wrokers: unknown key; did you mean 'workers'?"),
-        ({"vibe": {"datasets_2d": "kinetics/train"}}, "[vibe] datasets_2d: kinetics/train is to be used, but [data]"),
+        (
+            {"vibe": {"datasets_2d": "kinetics/train"}},
+            "[vibe] datasets_2d: kinetics/train is to be used, but [data]",
+        ),
     ],
 )
-def test_a_mistake_in_the_settings_is_one_line_before_anything_runs(bare, build, changes, message) -> None:
+def test_a_mistake_in_the_settings_is_one_line_before_anything_runs(
+    bare, build, changes, message
+) -> None:
     bare.configure(changes)
     ran = build(bare, "EvaluateVIBE")
     failure = ran.only_failure(SCHEDULING)
@@ -47,7 +52,9 @@ def test_a_mistake_in_the_settings_is_one_line_before_anything_runs(bare, build,
 def test_without_luigi_cfg_the_message_names_what_to_do(bare, build) -> None:
     bare.cfg.unlink()
     message = build(bare, "Data").only_failure(SCHEDULING)
-    assert message.endswith("file not found. Run from the project's folder, or set LUIGI_CONFIG_PATH.")
+    assert message.endswith(
+        "file not found. Run from the project's folder, or set LUIGI_CONFIG_PATH."
+    )
 
 
 @pytest.fixture
@@ -76,14 +83,19 @@ def test_what_set_sets_on_luigis_command_line_is_checked_as_the_file_is(bare, pr
         ("vibe.epochs=0", "--set [vibe] epochs = 0: expected more than 0"),
         ("epochs=5", "--set epochs=5: expected SECTION.KEY=VALUE, such as vibe.epochs=5"),
         ("vibe.epoch=3", "--set [vibe] epoch: unknown key; did you mean 'epochs'?"),
-        ("retcode.task_failed=failed", "--set [retcode] task_failed = failed: expected a whole number"),
+        (
+            "retcode.task_failed=failed",
+            "--set [retcode] task_failed = failed: expected a whole number",
+        ),
         ("core.local_scheduler=maybe", "Not a boolean: maybe"),
     ):
         assert prepared("TrainVIBE", "--set", wrong) == f"error: {message}\n"
     bare.cfg.write_text("")
     assert prepared("Data") == f"error: {bare.cfg} [paths]: 'raw' is missing (docs/settings.md)\n"
     bare.cfg.unlink()
-    assert prepared("Data").startswith(f"error: {bare.cfg}: file not found. Run from the project's folder")
+    assert prepared("Data").startswith(
+        f"error: {bare.cfg}: file not found. Run from the project's folder"
+    )
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can run commands as other users")
@@ -98,13 +110,19 @@ def test_a_second_user_of_a_machine_runs_luigi_in_the_same_folder() -> None:
             os.chown(path, 0, 60000)
             path.chmod(0o2775 if path.is_dir() else 0o664)
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": name}
-        reads = ("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")  # this Python may be root's alone
+        # this Python may be root's alone
+        reads = ("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")
         for user in (60001, 60002):
             person = ["setpriv", f"--reuid={user}", "--regid=60000", "--clear-groups", *reads, "--"]
-            if not shutil.which("setpriv") or subprocess.run([*person, "true"], check=False).returncode:
+            if (
+                not shutil.which("setpriv")
+                or subprocess.run([*person, "true"], check=False).returncode
+            ):
                 pytest.skip("setpriv cannot run a command as another user here")
             words = [*person, str(LUIGI), "--module", "tasks", "Data", "--local-scheduler"]
-            ended = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, umask=0o002)
+            ended = subprocess.run(
+                words, cwd=folder, env=environment, capture_output=True, text=True, umask=0o002
+            )
             assert (ended.returncode, ended.stderr) == (0, ""), ended.stdout
         assert len({path.stat().st_uid for path in folder.glob("luigi-*")}) == 2
 
@@ -119,13 +137,20 @@ def test_without_a_luigid_the_message_is_there_at_once(prepared) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
-    shown = prepared("Data", f"--scheduler-url={url}")  # Luigi itself asks for 60 s, and ends with a traceback
-    assert shown.startswith(f"error: [core] local_scheduler is false, and no luigid answers at {url} (")
+    # Luigi itself asks for 60 s, and ends with a traceback
+    shown = prepared("Data", f"--scheduler-url={url}")
+    assert shown.startswith(
+        f"error: [core] local_scheduler is false, and no luigid answers at {url} ("
+    )
 
 
-def test_the_same_command_that_runs_already_is_named_with_its_process_and_folder(prepared, monkeypatch) -> None:
+def test_the_same_command_that_runs_already_is_named_with_its_process_and_folder(
+    prepared, monkeypatch
+) -> None:
     words = ("Data", "--local-scheduler")
-    monkeypatch.setattr(lock, "getpcmd", lambda pid: "luigi Data" if pid == os.getpid() else running)
+    monkeypatch.setattr(
+        lock, "getpcmd", lambda pid: "luigi Data" if pid == os.getpid() else running
+    )
     running = "luigi TrainVIBE"
     assert prepared(*words) == ""
     _, _, file = lock.get_info(configuration.get_config().get("core", "lock_pid_dir"))
@@ -143,11 +168,15 @@ def test_the_same_command_that_runs_already_is_named_with_its_process_and_folder
 
 
 @pytest.mark.slow
-def test_a_pipe_that_ends_ends_luigi_without_a_traceback_and_a_full_output_with_a_line(project) -> None:
+def test_a_pipe_that_ends_ends_luigi_without_a_traceback_and_a_full_output_with_a_line(
+    project,
+) -> None:
     words = [LUIGI, "--module", "tasks", "Data", "--local-scheduler"]
     script = f"{shlex.join(map(str, words))} | true"
     environment = {**os.environ, "LUIGI_CONFIG_PATH": str(project.cfg), "PYTHONPATH": str(ROOT)}
-    ended = subprocess.run(["bash", "-c", script], cwd=project.folder, env=environment, capture_output=True, text=True)
+    ended = subprocess.run(
+        ["bash", "-c", script], cwd=project.folder, env=environment, capture_output=True, text=True
+    )
     assert (ended.stdout, ended.stderr) == ("", "")
     with Path("/dev/full").open("w") as full:
         pipes = {"stdout": full, "stderr": subprocess.PIPE}
@@ -163,7 +192,11 @@ def test_without_a_raw_folder_the_other_datasets_continue(project, build) -> Non
     ran = build(project, "EvaluateVIBE")
     assert ran.code == FAILED, ran.shown
     assert ran.done == ["convert amass/train"]
-    assert sorted(line.split()[2] for line in ran.failures) == ["3dpw/test", "3dpw/train", "3dpw/validation"]
+    assert sorted(line.split()[2] for line in ran.failures) == [
+        "3dpw/test",
+        "3dpw/train",
+        "3dpw/validation",
+    ]
     assert all(str(project.folder / "raw/3dpw") in line for line in ran.failures)
     assert "Traceback" not in ran.shown
     assert "ERROR" not in ran.shown
@@ -181,7 +214,9 @@ def test_without_a_body_the_message_is_printed_once(project, build) -> None:
     assert "Traceback" not in ran.shown
 
 
-def test_demo_data_and_real_data_are_introduced_as_what_they_are(project, within, monkeypatch) -> None:
+def test_demo_data_and_real_data_are_introduced_as_what_they_are(
+    project, within, monkeypatch
+) -> None:
     (project.folder / "raw/amass/STAND_IN.json").unlink()
     raw = project.folder / "raw"
     with monkeypatch.context() as patch:
@@ -194,7 +229,9 @@ def test_demo_data_and_real_data_are_introduced_as_what_they_are(project, within
     assert whose_data(settings()) == f"in {raw}: 3dpw ([yellow]demo data[/yellow]), amass"
 
 
-def test_rejected_videos_are_reported_by_this_run_the_next_one_and_with_strict_as_a_failure(project, build) -> None:
+def test_rejected_videos_are_reported_by_this_run_the_next_one_and_with_strict_as_a_failure(
+    project, build
+) -> None:
     motions = sorted((project.folder / "raw/amass").rglob("*_poses.npz"))
     for motion in motions:
         motion.write_bytes(b"broken")
@@ -202,7 +239,10 @@ def test_rejected_videos_are_reported_by_this_run_the_next_one_and_with_strict_a
     ran = build(project, "Convert", dataset="amass", split="train")
     n = f"{len(motions)} video{'s' * (len(motions) > 1)}"
     assert "amass/train: no rows" in ran.only_failure(FAILED)
-    assert f"0 of 0 frames kept (frames of {n.replace(' ', ' unreadable ')} are not counted)" in ran.words
+    assert (
+        f"0 of 0 frames kept (frames of {n.replace(' ', ' unreadable ')} are not counted)"
+        in ran.words
+    )
     again = build(project, "Convert", dataset="amass", split="train")
     assert "bad_label_file" in again.only_failure(FAILED)
     project.configure({"convert": {"strict": "true"}})
@@ -226,7 +266,9 @@ def test_a_video_that_is_gone_fails_its_split_alone_until_it_is_dropped(project,
     assert build(project, "Data").code == 0
 
 
-def test_a_broken_package_fails_its_own_dataset_and_the_others_continue(project, build, site) -> None:
+def test_a_broken_package_fails_its_own_dataset_and_the_others_continue(
+    project, build, site
+) -> None:
     install(site, "dances", BROKEN, dances_reader="def videos(:\n")
     shutil.rmtree(project.folder / "cache/amass")
     project.configure({"data": {"datasets": "dances 3dpw amass"}, "dances": {"fps": "25"}})
@@ -245,7 +287,10 @@ def test_without_its_raw_files_or_its_package_a_dataset_is_named(bare, build, si
     assert ran.code == FAILED
     assert "convert amass/train" in ran.done
     failure = next(line for line in ran.failures if "lab_recordings" in line)
-    assert "raw/lab_recordings: there is no such folder, and [embedded] makes no data for lab_recordings" in failure
+    assert (
+        "raw/lab_recordings: there is no such folder, and [embedded] makes no data for "
+        "lab_recordings" in failure
+    )
     assert "Traceback" not in ran.shown
 
 
@@ -254,12 +299,15 @@ def test_without_its_raw_files_or_its_package_a_dataset_is_named(bare, build, si
     [
         (
             OSError(errno.ENOSPC, "No space left on device", "cache/amass"),
-            "✗ convert amass/train cache/amass: no space left on its disk. Make room, then run the same command",
+            "✗ convert amass/train cache/amass: no space left on its disk. Make room, then run "
+            "the same command",
         ),
         (ZeroDivisionError("a bug"), "ZeroDivisionError: a bug"),
     ],
 )
-def test_a_system_s_error_is_one_line_and_a_bug_has_its_traceback(project, build, monkeypatch, caplog, error, expected):
+def test_a_system_s_error_is_one_line_and_a_bug_has_its_traceback(
+    project, build, monkeypatch, caplog, error, expected
+):
     def broken(*args: object, **kwargs: object) -> None:
         raise error
 
@@ -267,7 +315,8 @@ def test_a_system_s_error_is_one_line_and_a_bug_has_its_traceback(project, build
     monkeypatch.setattr("pipeline.conversion.convert.convert", broken)
     ran = build(project, "Data")
     assert ran.code == FAILED
-    shown = ran.shown + caplog.text  # Luigi's log is on the terminal, or pytest's, by which of them came first
+    # Luigi's log is on the terminal, or pytest's, by which of them came first
+    shown = ran.shown + caplog.text
     assert expected in " ".join(shown.split())
     assert ("Traceback" in shown) == isinstance(error, ZeroDivisionError)
 
@@ -291,7 +340,10 @@ def test_luigis_page_gets_the_first_and_the_last_step_errors_and_no_step_of_a_th
     assert (percent[0], percent[-1], messages[-1]) == (0, 100, "1000 of 1000  clip")
     assert len(percent) < 100
     assert task.on_failure(ConfigError("expected this, found that")) == "expected this, found that"
-    task.set_progress_percentage, task.set_status_message = Mock(side_effect=RPCError("refused")), Mock()
+    task.set_progress_percentage, task.set_status_message = (
+        Mock(side_effect=RPCError("refused")),
+        Mock(),
+    )
     with task.progress() as progress:
         for step in range(3):
             progress(step, 3, "")

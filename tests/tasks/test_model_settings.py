@@ -41,8 +41,12 @@ def test_the_training_settings_build_on_a_preset_and_other_sections(config_with,
         pretrained="spin.pt",
     )
     assert (config.epochs, config.lr_generator) == (7, 2e-4)
-    assert config.datasets_2d == ("penn_action/train", "kinetics/train"), "of the preset's, what is enabled"
-    assert (config.cache, config.runs, config.body) == tuple(bare.folder / name for name in ("cache", "runs", "body"))
+    assert config.datasets_2d == ("penn_action/train", "kinetics/train"), (
+        "of the preset's, what is enabled"
+    )
+    assert (config.cache, config.runs, config.body) == tuple(
+        bare.folder / name for name in ("cache", "runs", "body")
+    )
     assert config.stream == "other"
     assert config.strides == {"3dpw/train": 4, "penn_action/train": 2}
     assert config.tracks == {"3dpw/test": "*_01/0", "3dpw/validation": "a:b"}
@@ -52,7 +56,9 @@ def test_the_training_settings_build_on_a_preset_and_other_sections(config_with,
 
 
 def test_a_variant_wins_over_the_settings_and_several_are_joined(config_with, tmp_path) -> None:
-    config = config_with(variant="attention-2x512", disc_size="64", attention_layers="5", epochs="3")
+    config = config_with(
+        variant="attention-2x512", disc_size="64", attention_layers="5", epochs="3"
+    )
     assert (config.disc_size, config.attention_layers, config.epochs) == (512, 2, 3)
     assert config.name.endswith("-attention-2x512")
     lists = {"disc_size": None, "attention_layers": None}
@@ -62,7 +68,9 @@ def test_a_variant_wins_over_the_settings_and_several_are_joined(config_with, tm
     assert both.part("datasets_3d") == ("3dpw/validation",)
     assert (both.n_layers, both.disc_pool) == (0, "concat")
     for text in ("none", ""):
-        loaded = load(tmp_path, GOOD.replace("preset = embedded", f"preset = embedded\nvariant = {text}"))
+        loaded = load(
+            tmp_path, GOOD.replace("preset = embedded", f"preset = embedded\nvariant = {text}")
+        )
         assert model_settings(loaded, VIBE).name == "embedded"
 
 
@@ -71,16 +79,22 @@ def test_hmmr_has_a_section_of_its_own_and_trains_embedded_where_vibe_does(tmp_p
     found = model_settings(load(tmp_path, GOOD), hmmr)
     assert (found.name, found.cache, found.batch_size) == ("hmmr-embedded", tmp_path / "cache", 4)
     real = GOOD.replace("preset = embedded", "preset = published")
-    found = model_settings(load(tmp_path, real + "[hmmr]\nbatch_size = 4\npast = 3\n"), hmmr, "no-const", seed=7)
+    found = model_settings(
+        load(tmp_path, real + "[hmmr]\nbatch_size = 4\npast = 3\n"), hmmr, "no-const", seed=7
+    )
     assert isinstance(found, HMMRConfig)
     assert (found.regressor, found.batch_size, found.deltas, found.seed) == ("spin", 4, (-3, 5), 7)
     assert (found.name, found.weights["const"]) == ("hmmr-no-const", 0)
     assert model_settings(load(tmp_path, real + "[hmmr]\nbatch_size = 4\n"), VIBE).batch_size == 32
 
 
-def test_a_stream_that_hmmr_cannot_read_is_refused_when_hmmr_is_trained_and_not_before(tmp_path: Path) -> None:
+def test_a_stream_that_hmmr_cannot_read_is_refused_when_hmmr_is_trained_and_not_before(
+    tmp_path: Path,
+) -> None:
     loaded = load(tmp_path, GOOD + "[features]\nstreams = homography\n[hmmr]\npreset = hmmr\n")
-    with pytest.raises(ConfigError, match=r"\[hmmr\].* 9 numbers per row, which is no multiple of 32"):
+    with pytest.raises(
+        ConfigError, match=r"\[hmmr\].* 9 numbers per row, which is no multiple of 32"
+    ):
         check_inputs(loaded, model_settings(loaded, models.find("hmmr")))
 
 
@@ -92,11 +106,18 @@ def test_what_is_trained_follows_from_whether_the_data_are_demo_data(tmp_path: P
     assert real.detector is None
     kinds = [which_runs(s, model) for s in (demo, real) for model in (VIBE, hmmr)]
     assert [(k.preset, k.baseline, k.report) for k in kinds] == [
-        *[("embedded", True, True), ("embedded", False, True), ("published", True, True), ("hmmr", True, False)]
+        *[
+            ("embedded", True, True),
+            ("embedded", False, True),
+            ("published", True, True),
+            ("hmmr", True, False),
+        ]
     ]
     priors = [mposer_settings(s, model_settings(s, VIBE)) for s in (demo, real)]
     assert [prior.hidden_size for prior in priors] == [128, 512], "embedded where VIBE's is"
-    assert model_settings(real, VIBE) == TrainConfig(cache=real.paths.cache, runs=real.paths.runs, body=real.paths.body)
+    assert model_settings(real, VIBE) == TrainConfig(
+        cache=real.paths.cache, runs=real.paths.runs, body=real.paths.body
+    )
     assert "videos/train" in model_settings(demo, hmmr).datasets_2d
 
 
@@ -106,15 +127,23 @@ def test_the_size_of_features_is_the_streams(tmp_path: Path) -> None:
         assert model_settings(load(tmp_path, GOOD + own), model).feature_size == 768
 
 
-def test_what_is_set_on_the_command_line_wins_and_is_checked_as_in_the_file(tmp_path: Path, monkeypatch) -> None:
-    jittered = ("resnet50.j1.crop=jitter:1", "features.streams=resnet50 resnet50.j1", "resnet50.j1.kind=resnet50")
+def test_what_is_set_on_the_command_line_wins_and_is_checked_as_in_the_file(
+    tmp_path: Path, monkeypatch
+) -> None:
+    jittered = (
+        "resnet50.j1.crop=jitter:1",
+        "features.streams=resnet50 resnet50.j1",
+        "resnet50.j1.kind=resnet50",
+    )
     given = ("vibe.epochs=5", "convert.workers = 7", *jittered, "vibe.epochs=6")
     monkeypatch.setenv("PIPELINE_SET", "\n".join(given))
     loaded = load(tmp_path, GOOD)
     assert (model_settings(loaded, VIBE).epochs, loaded.convert.workers) == (6, 7)
     assert loaded.streams[1].stream == ResNet50(crop=CropPolicy(jitter=Jitter(copy=1)))
     monkeypatch.setenv("PIPELINE_SET", "vibe.epoch=5")
-    with pytest.raises(ConfigError, match=r"^--set \[vibe\] epoch: unknown key; did you mean 'epochs'"):
+    with pytest.raises(
+        ConfigError, match=r"^--set \[vibe\] epoch: unknown key; did you mean 'epochs'"
+    ):
         load(tmp_path, GOOD)
 
 
@@ -122,7 +151,9 @@ def test_a_stream_that_a_split_can_never_have_is_refused_before_training(tmp_pat
     own = "[features]\nstreams = resnet50 pr_vipe homography\n[pr_vipe]\nkind = cam_angvel\n"
     own += "[part_dynamics]\nreport = true\n"
     loaded = load(tmp_path, GOOD.replace("datasets = ", "datasets = kinetics 3dpw ") + own)
-    message = r"\[part_dynamics\] datasets_2d: stream 'pr_vipe' is computed from extrinsics, which penn"
+    message = (
+        r"\[part_dynamics\] datasets_2d: stream 'pr_vipe' is computed from extrinsics, which penn"
+    )
     with pytest.raises(ConfigError, match=message):
         check_inputs(loaded, model_settings(loaded, models.find("part_dynamics")))
 
@@ -130,14 +161,30 @@ def test_a_stream_that_a_split_can_never_have_is_refused_before_training(tmp_pat
 @pytest.mark.parametrize(
     ("own", "message"),
     [
-        ({"validation": "amass/train"}, "[vibe] validation: stream 'resnet50' is computed from bbox, which amass"),
-        ({"datasets_2d": "penn_action"}, "there is no split penn_action; did you mean 'penn_action/train'? known: "),
-        ({"validation": "penn_action"}, "there is no split penn_action; did you mean 'penn_action/test'? known: "),
+        (
+            {"validation": "amass/train"},
+            "[vibe] validation: stream 'resnet50' is computed from bbox, which amass",
+        ),
+        (
+            {"datasets_2d": "penn_action"},
+            "there is no split penn_action; did you mean 'penn_action/train'? known: ",
+        ),
+        (
+            {"validation": "penn_action"},
+            "there is no split penn_action; did you mean 'penn_action/test'? known: ",
+        ),
     ],
 )
-def test_a_check_names_the_key_of_a_split_that_training_cannot_use(tmp_path, capsys, own, message) -> None:
+def test_a_check_names_the_key_of_a_split_that_training_cannot_use(
+    tmp_path, capsys, own, message
+) -> None:
     file = tmp_path / "luigi.cfg"
-    given = {"datasets_2d": "penn_action/train", "datasets_3d": "", "evaluation": "", "validation": "penn_action/test"}
+    given = {
+        "datasets_2d": "penn_action/train",
+        "datasets_3d": "",
+        "evaluation": "",
+        "validation": "penn_action/test",
+    }
     lines = [f"{key} = {value}" for key, value in {**given, "prior": "none", **own}.items()]
     file.write_text(GOOD.replace("preset = embedded", "\n".join(lines)))
     assert pipeline(["config", "--check", "--config", str(file)]) == 1
@@ -160,19 +207,29 @@ def test_hmmr_is_evaluated_beside_its_single_view_baseline(config_with, bare) ->
     own, baseline = (task.config() for task in EvaluateHMMR().requires())
     assert isinstance(own, HMMRConfig)
     assert (own.name, own.past, own.temporal) == ("hmmr-embedded-no-const", 0, True)
-    assert (baseline.name, baseline.per_frame, baseline.weights["const"]) == (f"{own.name}+single-view", True, 0)
+    assert (baseline.name, baseline.per_frame, baseline.weights["const"]) == (
+        f"{own.name}+single-view",
+        True,
+        0,
+    )
     bare.configure({"hmmr": {"variant": "single-view"}})
     config_with()
     assert EvaluateHMMR().requires() == [Train(model="hmmr")]
 
 
 def test_the_pose_embedding_needs_converted_splits_alone(config_with, bare) -> None:
-    bare.configure({"pose_embedding": {"poses_3d": "3dpw/train", "validation": "3dpw/validation", "lr": "0.5"}})
+    bare.configure(
+        {"pose_embedding": {"poses_3d": "3dpw/train", "validation": "3dpw/validation", "lr": "0.5"}}
+    )
     config_with()
     found = TrainPrVIPE(seed=4).config()
     assert (found.seed, found.lr, found.batch_size, found.name) == (4, 0.5, 64, "pr-vipe")
     needed = [(type(one), one.what) for one in TrainPrVIPE().requires()]
-    assert needed == [(Convert, "amass/train"), (Convert, "3dpw/train"), (Convert, "3dpw/validation")]
+    assert needed == [
+        (Convert, "amass/train"),
+        (Convert, "3dpw/train"),
+        (Convert, "3dpw/validation"),
+    ]
     with pytest.raises(ConfigError, match="Pr-VIPE has no variants"):
         TrainPrVIPE(variant="small").config()
     bare.configure({"pose_embedding": {"poses_3d": "h36m/nowhere"}})
@@ -184,10 +241,18 @@ def test_the_pose_embedding_needs_converted_splits_alone(config_with, bare) -> N
 @pytest.mark.parametrize(
     ("train", "message"),
     [
-        ({"validation": "3dpw/val"}, r"\[vibe\] validation: there is no split 3dpw/val; .*known: .*3dpw/validation"),
-        ({"pretrained": "gone.pt"}, r"\[vibe\] pretrained = .*bare/gone\.pt: there is no such file\. Name another"),
+        (
+            {"validation": "3dpw/val"},
+            r"\[vibe\] validation: there is no split 3dpw/val; .*known: .*3dpw/validation",
+        ),
+        (
+            {"pretrained": "gone.pt"},
+            r"\[vibe\] pretrained = .*bare/gone\.pt: there is no such file\. Name another",
+        ),
     ],
 )
-def test_splits_and_files_that_are_absent_are_reported_before_anything_runs(config_with, train, message) -> None:
+def test_splits_and_files_that_are_absent_are_reported_before_anything_runs(
+    config_with, train, message
+) -> None:
     with pytest.raises(ConfigError, match=message):
         config_with(**train)

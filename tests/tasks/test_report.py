@@ -1,4 +1,6 @@
-"""`luigi --module tasks Report` and `python -m tasks report`: one page, of everything or of what there is."""
+"""`luigi --module tasks Report` and `python -m tasks report`: one page, of everything or of what
+there is.
+"""
 
 import json
 import shutil
@@ -29,7 +31,9 @@ def test_the_tasks_page_shows_data_training_and_results(made) -> None:
     assert f'<td class="number">{metrics["3dpw/test"]["pa_mpjpe"]:.1f}</td>' in html
 
 
-def test_the_command_writes_the_page_and_changes_nothing_else(project, tasks_command, tmp_path) -> None:
+def test_the_command_writes_the_page_and_changes_nothing_else(
+    project, tasks_command, tmp_path
+) -> None:
     before = project.files()
     out = tmp_path / "mine.html"
     code, shown = tasks_command(project, "report", "--out", str(out), "--no-training")
@@ -41,7 +45,9 @@ def test_the_command_writes_the_page_and_changes_nothing_else(project, tasks_com
     assert project.files() == before
 
 
-def test_a_page_or_a_table_that_no_report_wrote_is_not_replaced(project, build, tasks_command, tmp_path) -> None:
+def test_a_page_or_a_table_that_no_report_wrote_is_not_replaced(
+    project, build, tasks_command, tmp_path
+) -> None:
     page(project).write_text("<p>my notes</p>")
     assert build(project, "Report").code == 30
     code, shown = tasks_command(project, "report")
@@ -73,7 +79,9 @@ def test_where_nothing_has_been_made_the_page_shows_that(bare, tasks_command) ->
     assert (code, "suffix .html" in shown) == (2, True)
 
 
-def test_a_cache_without_runs_has_no_empty_heading_and_no_model_that_luigi_cfg_does_not_name(project, tasks_command):
+def test_a_cache_without_runs_has_no_empty_heading_and_no_model_that_luigi_cfg_does_not_name(
+    project, tasks_command
+):
     """As the cache of a fine-tuning, with the luigi.cfg of a clone."""
     shutil.rmtree(project.folder / "runs")
     project.configure({"part_dynamics": {"report": None}, "hmmr": {"report": None}})
@@ -88,7 +96,9 @@ def test_a_cache_without_runs_has_no_empty_heading_and_no_model_that_luigi_cfg_d
 
 
 @pytest.mark.slow
-def test_runs_of_other_settings_can_be_shown_and_damaged_results_cost_only_themselves(project, tasks_command) -> None:
+def test_runs_of_other_settings_can_be_shown_and_damaged_results_cost_only_themselves(
+    project, tasks_command
+) -> None:
     folder = run_of(project)
     project.configure({"vibe": {"epochs": "7"}})
     assert tasks_command(project, "report")[0] == 0
@@ -114,7 +124,9 @@ def test_runs_of_other_settings_can_be_shown_and_damaged_results_cost_only_thems
         (("--out", "no/such/folder/page.html"), "does not exist"),
     ],
 )
-def test_a_mistake_in_the_arguments_is_reported_and_nothing_is_written(bare, tasks_command, words, message) -> None:
+def test_a_mistake_in_the_arguments_is_reported_and_nothing_is_written(
+    bare, tasks_command, words, message
+) -> None:
     code, shown = tasks_command(bare, "report", *words)
     assert code == 2
     assert message in shown

@@ -1,4 +1,6 @@
-"""luigi.cfg as a whole: what arrives in the tasks, and that each mistake is reported with its line."""
+"""luigi.cfg as a whole: what arrives in the tasks, and that each mistake is reported with its
+line.
+"""
 
 from pathlib import Path
 
@@ -24,7 +26,11 @@ def test_the_shipped_luigi_cfg_is_valid() -> None:
 def test_values_arrive_in_their_types_and_paths_below_the_files_folder(tmp_path: Path) -> None:
     loaded = load(tmp_path, GOOD)
     assert (loaded.paths.cache, loaded.paths.body) == (tmp_path / "cache", Path("/somewhere/smpl"))
-    assert (loaded.convert.workers, loaded.convert.strict, loaded.dask.scheduler) == (3, False, None)
+    assert (loaded.convert.workers, loaded.convert.strict, loaded.dask.scheduler) == (
+        3,
+        False,
+        None,
+    )
     assert loaded.dataset("amass").parameters() == {"resampling": "decimate"}
     own = "[features]\ndevice = cuda\nbatch_size = 64\ncompile = true\nworkers = 5\ntimeout = 9\n"
     loaded = load(tmp_path, GOOD + own + "[dask]\nscheduler = tcp://node:8786\n")
@@ -35,15 +41,24 @@ def test_values_arrive_in_their_types_and_paths_below_the_files_folder(tmp_path:
     own += "[homography]\ncrop = size:256\n[j1]\nkind = resnet50\ncrop = jitter:1 seed:4\n"
     loaded = load(tmp_path, GOOD + own)
     _, pairs, jittered = loaded.streams
-    assert (pairs.name, pairs.stream) == ("homography", streams.get("homography", crop=CropPolicy(size=256)))
+    assert (pairs.name, pairs.stream) == (
+        "homography",
+        streams.get("homography", crop=CropPolicy(size=256)),
+    )
     crop = CropPolicy(jitter=Jitter(copy=1, seed=4))
-    assert (jittered.name, jittered.stream) == ("j1", ResNet50(weights=WeightsSpec("untrained", "2"), crop=crop))
+    assert (jittered.name, jittered.stream) == (
+        "j1",
+        ResNet50(weights=WeightsSpec("untrained", "2"), crop=crop),
+    )
     for text, expected in (
         ("file:w/r50.pt", f"file:{tmp_path}/w/r50.pt"),
         ("spin:/s.pt", "spin:/s.pt"),
         ("torchvision:IMAGENET1K_V2", "torchvision:IMAGENET1K_V2"),
     ):
-        assert str(load(tmp_path, GOOD + f"[resnet50]\nweights = {text}\n").stream.stream.weights) == expected
+        assert (
+            str(load(tmp_path, GOOD + f"[resnet50]\nweights = {text}\n").stream.stream.weights)
+            == expected
+        )
 
 
 VIBE = "preset = embedded"  # line 14 of GOOD
@@ -116,7 +131,9 @@ EACH_ITS_GPU = r"with \[dask\] scheduler, each worker has its own GPU"
         ("", "[detect]\ndevice = gpu\n", "line 18 .*cuda:1"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_reported_with_its_line_and_what_was_expected(tmp_path, before, after, message):
+def test_a_mistake_is_reported_with_its_line_and_what_was_expected(
+    tmp_path, before, after, message
+):
     with pytest.raises(ConfigError, match=rf"luigi\.cfg.*{message}"):
         load(tmp_path, GOOD.replace(before, after) if before else GOOD + after)
 
@@ -131,16 +148,23 @@ def test_settings_of_other_sections_are_not_proposed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("own", "warned"),
     [
-        ({"cliffy": {"hidden_size": "3"}}, "[cliffy]: unknown section. If a package adds it, install the package"),
+        (
+            {"cliffy": {"hidden_size": "3"}},
+            "[cliffy]: unknown section. If a package adds it, install the package",
+        ),
         ({"data": {"datasets": "3dpw rich"}}, "[data] datasets: no dataset is called 'rich'"),
     ],
 )
-def test_what_a_missing_package_adds_stops_only_commands_that_need_it(bare, tasks_command, build, capsys, own, warned):
+def test_what_a_missing_package_adds_stops_only_commands_that_need_it(
+    bare, tasks_command, build, capsys, own, warned
+):
     bare.configure(own)
     code, shown = tasks_command(bare, "report", "--out", "page.html", "--no-training")
     assert (code, warned in " ".join(shown.split())) == (0, True), shown
     pipeline(["status"])
     assert warned in " ".join(capsys.readouterr().err.split())
     assert pipeline(["config", "--check"]) == 2
-    assert tasks_command(bare, "report", "--set", "cliffy.hidden=3")[0] == 2, "what is typed is meant"
+    assert tasks_command(bare, "report", "--set", "cliffy.hidden=3")[0] == 2, (
+        "what is typed is meant"
+    )
     assert build(bare, "Report").code != 0

@@ -24,24 +24,47 @@ def test_of_a_new_dataset_alone_everything_runs(project, build) -> None:
     project.configure({"data": {"datasets": "3dpw amass penn_action"}})
     ran = build(project, "Data")
     assert ran.code == 0
-    stages = [f"{stage} penn_action/{split}" for stage in ("convert", "extract") for split in ("test", "train")]
+    stages = [
+        f"{stage} penn_action/{split}"
+        for stage in ("convert", "extract")
+        for split in ("test", "train")
+    ]
     assert sorted(ran.done[:-1]) == stages
     assert ran.done[-1] == "data 3 datasets"
     assert "· extract 3dpw/train up to date" in ran.words
 
 
-def test_labels_in_2d_alone_train_as_the_check_says(project, build, within, tasks_command, capsys) -> None:
-    splits = {"datasets_2d": "penn_action/train", "validation": "penn_action/test", "evaluation": "penn_action/test"}
-    of_vibe = {**splits, "datasets_3d": "", "prior": "none", "motion": "", "epochs": "1", "strides": ""}
+def test_labels_in_2d_alone_train_as_the_check_says(
+    project, build, within, tasks_command, capsys
+) -> None:
+    splits = {
+        "datasets_2d": "penn_action/train",
+        "validation": "penn_action/test",
+        "evaluation": "penn_action/test",
+    }
+    of_vibe = {
+        **splits,
+        "datasets_3d": "",
+        "prior": "none",
+        "motion": "",
+        "epochs": "1",
+        "strides": "",
+    }
     project.configure({"data": {"datasets": "penn_action"}, "vibe": of_vibe})
     within(project)
     assert main(["config", "--check"]) == 0
     assert "training can start" in capsys.readouterr().out
     ran = build(project, "TrainVIBE")
     assert ran.code == 0, ran.shown
-    score = re.search(r"1 epoch of 3 steps, validation (2D error [\d.]+ %), best of epoch 1", ran.words)
+    score = re.search(
+        r"1 epoch of 3 steps, validation (2D error [\d.]+ %), best of epoch 1", ran.words
+    )
     assert score, ran.shown
-    (best,) = (metrics["best"] for folder in project.runs if "penn_action/test" in (metrics := results(folder)))
+    (best,) = (
+        metrics["best"]
+        for folder in project.runs
+        if "penn_action/test" in (metrics := results(folder))
+    )
     assert score[1] == f"2D error {best.pop('error_2d'):.1f} %"
     assert best == {"epoch": 0}
     assert tasks_command(project, "report")[0] == 0
@@ -58,7 +81,11 @@ def test_splits_with_nothing_to_do_succeed_when_demo_data_is_made_again(project,
     before = project.files()
     shutil.rmtree(project.folder / "raw/amass")
     ran = build(project, "Data")
-    assert (ran.code, ran.failures, ran.done) == (0, [], ["synthesize embedded data", "data 2 datasets"]), ran.shown
+    assert (ran.code, ran.failures, ran.done) == (
+        0,
+        [],
+        ["synthesize embedded data", "data 2 datasets"],
+    ), ran.shown
     assert "convert 3dpw/train up to date" in ran.words
     assert {name for name, status in project.files().items() if before.get(name) != status} <= {
         name
@@ -88,12 +115,17 @@ def test_a_cache_in_a_raw_folder_is_refused(project, build) -> None:
     assert not (project.folder / "raw/3dpw/cache").exists()
 
 
-def test_a_training_by_hand_names_rows_that_are_not_extracted(project, build, tasks_command) -> None:
+def test_a_training_by_hand_names_rows_that_are_not_extracted(
+    project, build, tasks_command
+) -> None:
     assert "not extracted" not in tasks_command(project, "train")[1]
     add_video(project)
     assert build(project, "Convert", dataset="3dpw", split="train").code == 0
     code, shown = tasks_command(project, "train")
-    warning = r"! 3dpw/train: \d+ rows not extracted yet, and so not trained on: .* extract 3dpw/train --stream"
+    warning = (
+        r"! 3dpw/train: \d+ rows not extracted yet, and so not trained on: .* extract "
+        r"3dpw/train --stream"
+    )
     assert (code, bool(re.search(warning, shown))) == (0, True), shown
 
 
@@ -120,7 +152,10 @@ def test_plan_lists_what_runs_and_why(project, build, capsys) -> None:
     added = add_video(project)
     assert main(["plan", *file, "--json"]) == 0
     todo = {split["split"]: split for split in json.loads(capsys.readouterr().out)}
-    assert [name for name, split in todo.items() if not split["nothing_to_do"]] == ["3dpw/train", "amass/train"]
+    assert [name for name, split in todo.items() if not split["nothing_to_do"]] == [
+        "3dpw/train",
+        "amass/train",
+    ]
     assert todo["3dpw/train"]["convert"]["new"] == [added.stem]
     assert todo["amass/train"]["convert"]["why"] == "parameters.resampling was slerp, is decimate"
     done = ["convert 3dpw/train", "convert amass/train", "data 2 datasets", "extract 3dpw/train"]
@@ -139,16 +174,24 @@ def test_new_file_times_are_recorded_and_nothing_runs(project, build) -> None:
     assert project.files() == before
 
 
-def test_commands_by_hand_and_tasks_find_each_others_work_up_to_date(project, build, capsys, monkeypatch) -> None:
+def test_commands_by_hand_and_tasks_find_each_others_work_up_to_date(
+    project, build, capsys, monkeypatch
+) -> None:
     def by_hand(command: str, split: str, *more: str) -> str:
-        raw = ("--raw", str(project.folder / "raw" / split.partition("/")[0])) if command == "convert" else ()
+        raw = (
+            ("--raw", str(project.folder / "raw" / split.partition("/")[0]))
+            if command == "convert"
+            else ()
+        )
         assert main([command, split, "--cache", str(project.folder / "cache"), *raw, *more]) == 0
         return capsys.readouterr().out
 
     project.configure({"amass": {"resampling": "decimate"}})
     assert build(project, "Convert", dataset="amass", split="train").done == ["convert amass/train"]
     assert by_hand("convert", "amass/train").startswith("amass/train: up to date")
-    assert by_hand("convert", "3dpw/train").startswith("3dpw/train: up to date"), "with the body of luigi.cfg"
+    assert by_hand("convert", "3dpw/train").startswith("3dpw/train: up to date"), (
+        "with the body of luigi.cfg"
+    )
     assert by_hand("extract", "3dpw/train") == "3dpw/train: resnet50 is up to date\n"
     assert "converted" in by_hand("convert", "amass/train", "--set", "amass.resampling=slerp")
     monkeypatch.setenv("PIPELINE_SET", "amass.resampling=slerp")
@@ -156,7 +199,9 @@ def test_commands_by_hand_and_tasks_find_each_others_work_up_to_date(project, bu
     assert (ran.code, ran.done) == (0, [])
 
 
-def test_other_training_settings_make_a_run_beside_the_first_and_it_is_named_what_differs(project, build) -> None:
+def test_other_training_settings_make_a_run_beside_the_first_and_it_is_named_what_differs(
+    project, build
+) -> None:
     (first,) = project.runs
     kept = {path: path.read_bytes() for path in first.rglob("*") if path.is_file()}
     project.configure({"vibe": {"lr_generator": "1e-3", "strides": "3dpw/train:2", "epochs": "1"}})
@@ -168,7 +213,11 @@ def test_other_training_settings_make_a_run_beside_the_first_and_it_is_named_wha
     assert {path: path.read_bytes() for path in kept} == kept
     (new,) = (folder for folder in project.runs if folder not in {path.parent for path in kept})
     config = json.loads((new / "config.json").read_text())["config"]
-    assert (config["lr_generator"], config["strides"], config["epochs"]) == (1e-3, {"3dpw/train": 2}, 1)
+    assert (config["lr_generator"], config["strides"], config["epochs"]) == (
+        1e-3,
+        {"3dpw/train": 2},
+        1,
+    )
 
 
 def test_other_weights_are_refused_unless_their_stream_has_another_name(project, build) -> None:
@@ -177,12 +226,18 @@ def test_other_weights_are_refused_unless_their_stream_has_another_name(project,
     ran = build(project, "EvaluateVIBE")
     assert ran.code == 30
     assert len(ran.failures) == 3, "one line for each split that has pixels"
-    assert all("untrained" in line and "[features] streams" in line and "--replace" in line for line in ran.failures)
+    assert all(
+        "untrained" in line and "[features] streams" in line and "--replace" in line
+        for line in ran.failures
+    )
     assert "Traceback" not in ran.shown
     assert project.files() == before
     project.configure({"features": {"streams": "other"}, "other": {"kind": "resnet50"}})
     ran = build(project, "Data")
-    assert sorted(ran.done) == ["data 2 datasets", *(f"extract 3dpw/{s}" for s in ("test", "train", "validation"))]
+    assert sorted(ran.done) == [
+        "data 2 datasets",
+        *(f"extract 3dpw/{s}" for s in ("test", "train", "validation")),
+    ]
     for stream in ("resnet50", "other"):
         assert (project.folder / f"cache/3dpw/train/features/{stream}").is_dir()
 

@@ -1,4 +1,6 @@
-"""Raw to results through the `luigi` command; what a second run does: nothing; and what kills leave."""
+"""Raw to results through the `luigi` command; what a second run does: nothing; and what kills
+leave.
+"""
 
 import csv
 import json
@@ -41,7 +43,18 @@ def test_one_command_goes_from_raw_files_to_an_evaluated_model(made) -> None:
     assert re.fullmatch("curves     .* -m tensorboard.main --logdir runs", lines[end + 2])
     assert lines[end + 3].endswith(" -m pipeline status --cache cache")
     assert lines[-1] == "report     runs/report.html (open it in a browser)"
-    ours = ("data ", "cache ", "✓ ", "· ", "3dpw/test, ", "VIBE", "mean ", "Mean errors", "DEMO DATA", "  train ")
+    ours = (
+        "data ",
+        "cache ",
+        "✓ ",
+        "· ",
+        "3dpw/test, ",
+        "VIBE",
+        "mean ",
+        "Mean errors",
+        "DEMO DATA",
+        "  train ",
+    )
     facts = ("numbers", "curves", "features ", "status", "report ")
     assert [line for line in lines if line and not line.startswith((*ours, *facts))] == []
     epochs = [line for line in lines if "epoch" in line and "best of" not in line]
@@ -53,7 +66,9 @@ def test_one_command_goes_from_raw_files_to_an_evaluated_model(made) -> None:
 def test_the_printed_table_and_results_csv_agree_with_metrics_json(made) -> None:
     result = json.loads((made.project.runs[0] / "metrics.json").read_text())["3dpw/test"]
     with (made.project.runs[0] / "results.csv").open() as stream:
-        written = {(row["split"], row["protocol"], row["model"]): row for row in csv.DictReader(stream)}
+        written = {
+            (row["split"], row["protocol"], row["model"]): row for row in csv.DictReader(stream)
+        }
     truth = {
         ("default", "VIBE"): result,
         ("default", "mean body"): result["baseline"],
@@ -65,11 +80,15 @@ def test_the_printed_table_and_results_csv_agree_with_metrics_json(made) -> None
     assert written.keys() == {("3dpw/test", *key) for key in truth}
     for key, values in truth.items():
         row = written["3dpw/test", *key]
-        assert [float(row[name]) for name in ERRORS] == pytest.approx([values[name] for name in ERRORS], abs=0.005)
+        assert [float(row[name]) for name in ERRORS] == pytest.approx(
+            [values[name] for name in ERRORS], abs=0.005
+        )
     lines = made.reported.lines
     assert any(line.startswith("3dpw/test, hmmr ") for line in lines)
     for protocol in ("default", "published"):
-        first = next(i for i, line in enumerate(lines) if line.startswith(f"3dpw/test, {protocol} "))
+        first = next(
+            i for i, line in enumerate(lines) if line.startswith(f"3dpw/test, {protocol} ")
+        )
         assert lines[first].split()[2:7] == ["PA-MPJPE", "MPJPE", "PVE", "accel", "accel"]
         for line, model in ((first + 1, "VIBE"), (first + 2, "mean body")):
             shown = [*model.split(), *(f"{truth[protocol, model][name]:.1f}" for name in ERRORS)]
@@ -89,14 +108,23 @@ def test_a_second_run_runs_nothing_changes_nothing_and_imports_no_torch(made) ->
 
 
 @pytest.mark.slow
-def test_after_the_demo_trainings_every_model_is_clearly_better_than_the_mean_body(tmp_path: Path) -> None:
+def test_after_the_demo_trainings_every_model_is_clearly_better_than_the_mean_body(
+    tmp_path: Path,
+) -> None:
     """`make report` in a fresh clone: with luigi.cfg as it is shipped."""
     shutil.copy(ROOT / "luigi.cfg", tmp_path)
     shown, _ = (process := Project(tmp_path).start("Report")).communicate()
     assert process.returncode == 0, shown
     with (tmp_path / "runs/report.csv").open() as stream:
-        rows = [row for row in csv.DictReader(stream) if (row["split"], row["protocol"]) == ("3dpw/test", "default")]
-    errors = {row["model"]: {name: float(row[name]) for name in ("pa_mpjpe", "mpjpe", "pve")} for row in rows}
+        rows = [
+            row
+            for row in csv.DictReader(stream)
+            if (row["split"], row["protocol"]) == ("3dpw/test", "default")
+        ]
+    errors = {
+        row["model"]: {name: float(row[name]) for name in ("pa_mpjpe", "mpjpe", "pve")}
+        for row in rows
+    }
     mean_body = errors.pop("mean body")
     assert {"VIBE", "HMMR", "Part dynamics", "per frame"} <= errors.keys()
     for model, own in errors.items():
@@ -118,14 +146,21 @@ def test_rows_hold_the_model_its_baselines_and_empty_cells_for_errors_without_la
 
     own = {"stand_in": False, "h36m/val": of(41.3496, published=of(42.0))}
     columns = ("split", "protocol", "model", "pa_mpjpe", "mpjpe", "frames")
-    assert [[row[name] for name in columns] for row in csv.DictReader(as_csv(result_rows(own)).splitlines())] == [
+    assert [
+        [row[name] for name in columns]
+        for row in csv.DictReader(as_csv(result_rows(own)).splitlines())
+    ] == [
         ["h36m/val", "default", "VIBE", "41.35", "", "12"],
         ["h36m/val", "default", "mean body", "50.0", "", "12"],
         ["h36m/val", "published", "VIBE", "42.0", "", "12"],
         ["h36m/val", "published", "mean body", "50.0", "", "12"],
     ]
     smoothed = {"sigma": 2.0, "pa_mpjpe": 43.5}
-    per_frame = {"h36m/val": of(44.0, smoothed=smoothed, published=of(45.0, smoothed={"sigma": 2.0, "pa_mpjpe": 46.0}))}
+    per_frame = {
+        "h36m/val": of(
+            44.0, smoothed=smoothed, published=of(45.0, smoothed={"sigma": 2.0, "pa_mpjpe": 46.0})
+        )
+    }
     found = [(row["model"], row["pa_mpjpe"]) for row in result_rows(own, per_frame)]
     names = ("VIBE", "per frame", "per frame, smoothed", "mean body")
     expected = (41.3496, 44.0, 43.5, 50.0, 42.0, 45.0, 46.0, 50.0)
@@ -133,26 +168,40 @@ def test_rows_hold_the_model_its_baselines_and_empty_cells_for_errors_without_la
     assert next(table_of("", result_rows(own)).columns[1].cells) == "41.3", "rounded once"
 
 
-def test_an_epochs_line_has_the_runs_name_loss_and_validation(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_epochs_line_has_the_runs_name_loss_and_validation(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     shown: list[tuple[int, int, str]] = []
     tell = training.progress_callback(lambda *words: shown.append(words), "VIBE, embedded, seed 3")
     tell(TrainingProgress(0, 8, 1, 30, terms={"2d": 6.0, "3d": 2.07}))
     tell(TrainingProgress(0, 8, 30, 30, validation={"3dpw/validation": {"pa_mpjpe": 99.84}}))
     assert capsys.readouterr().out.splitlines() == [
-        "  train      VIBE, embedded, seed 3    epoch 1 of 8: loss 8.07, validation PA-MPJPE 99.8 mm"
+        "  train      VIBE, embedded, seed 3    epoch 1 of 8: loss 8.07, validation PA-MPJPE "
+        "99.8 mm"
     ]
-    assert shown == [(1, 240, "loss 8.07  epoch 1/8"), (30, 240, "loss 8.07  PA-MPJPE 99.8 mm  epoch 1/8")]
+    assert shown == [
+        (1, 240, "loss 8.07  epoch 1/8"),
+        (30, 240, "loss 8.07  PA-MPJPE 99.8 mm  epoch 1/8"),
+    ]
 
 
-def test_an_interruption_shows_what_is_kept_and_the_command_that_continues(capsys, monkeypatch) -> None:
+def test_an_interruption_shows_what_is_kept_and_the_command_that_continues(
+    capsys, monkeypatch
+) -> None:
     interrupted = KeyboardInterrupt()
     interrupted.add_note("of VIBE, tiny, step 3 of 6 (runs/tiny-1/last.pt)")
     monkeypatch.setattr("sys.argv", [".venv/bin/luigi", "--module", "tasks", "EvaluateVIBE"])
-    for typed, again in (("make train", "make train"), ("", ".venv/bin/luigi --module tasks EvaluateVIBE")):
+    for typed, again in (
+        ("make train", "make train"),
+        ("", ".venv/bin/luigi --module tasks EvaluateVIBE"),
+    ):
         monkeypatch.setenv("TYPED_COMMAND", typed)
         sys.excepthook(KeyboardInterrupt, interrupted, None)
         kept = "what is finished is kept; of VIBE, tiny, step 3 of 6 (runs/tiny-1/last.pt)"
-        assert capsys.readouterr().err == f"\ninterrupted: {kept}; the same command continues from there:\n  {again}\n"
+        assert (
+            capsys.readouterr().err
+            == f"\ninterrupted: {kept}; the same command continues from there:\n  {again}\n"
+        )
     monkeypatch.setattr("sys.argv", ["/lib/luigi/__main__.py", "--module", "tasks", "Data"])
     sys.excepthook(KeyboardInterrupt, interrupted, None)
     again = f"{python()} -m luigi --module tasks Data"
@@ -171,7 +220,16 @@ def test_make_hands_over_what_was_typed(target: str, tmp_path: Path) -> None:
     luigi.write_text("#!/bin/sh\necho typed $TYPED_COMMAND\n")
     luigi.chmod(0o755)
     (tmp_path / ".ready").touch()
-    words = ["make", "-s", "-f", str(ROOT / "Makefile"), f"BIN={tmp_path}", "-o", ".venv/.ready", target]
+    words = [
+        "make",
+        "-s",
+        "-f",
+        str(ROOT / "Makefile"),
+        f"BIN={tmp_path}",
+        "-o",
+        ".venv/.ready",
+        target,
+    ]
     ran = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert ran.stdout == f"typed make {target}\n"
 
@@ -193,10 +251,16 @@ pathlib.Path.replace = replace
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "code", "word"),
-    [(signal.SIGINT, -2, "interrupted"), (signal.SIGTERM, 143, "terminated"), (signal.SIGKILL, -9, "")],
+    [
+        (signal.SIGINT, -2, "interrupted"),
+        (signal.SIGTERM, 143, "terminated"),
+        (signal.SIGKILL, -9, ""),
+    ],
     ids=["Ctrl-C", "SIGTERM", "SIGKILL"],
 )
-def test_a_training_that_was_ended_continues_to_the_same_numbers(made, project, number, code, word) -> None:
+def test_a_training_that_was_ended_continues_to_the_same_numbers(
+    made, project, number, code, word
+) -> None:
     shutil.rmtree(project.folder / "runs")
     project.configure({"vibe": {"checkpoint_every": "1"}})
     site = project.folder / "site"
@@ -220,8 +284,13 @@ def test_a_training_that_was_ended_continues_to_the_same_numbers(made, project, 
     assert ran.done == ["train VIBE, tiny"]
     undisturbed = made.project.runs[0]
     assert folder.name == undisturbed.name, "how often it is saved does not make it another run"
-    assert json.loads((folder / "metrics.json").read_text()) == json.loads((undisturbed / "metrics.json").read_text())
+    assert json.loads((folder / "metrics.json").read_text()) == json.loads(
+        (undisturbed / "metrics.json").read_text()
+    )
     assert (folder / "results.csv").read_text() == (undisturbed / "results.csv").read_text()
-    one, other = (torch.load(f / "best.pt", weights_only=True)["gen_state_dict"] for f in (folder, undisturbed))
+    one, other = (
+        torch.load(f / "best.pt", weights_only=True)["gen_state_dict"]
+        for f in (folder, undisturbed)
+    )
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)

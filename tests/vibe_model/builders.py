@@ -1,4 +1,6 @@
-"""A body of 30 vertices, small networks, splits in memory or on disk: the model's code runs on them as on real ones."""
+"""A body of 30 vertices, small networks, splits in memory or on disk: the model's code runs on them
+as on real ones.
+"""
 
 from collections import namedtuple
 from types import SimpleNamespace
@@ -14,11 +16,15 @@ from vibe_model import VIBE
 
 FEATURE_SIZE = 6
 SMALL = {"hidden_size": 5, "feature_size": FEATURE_SIZE, "regressor_size": 7}
-Track = namedtuple("Track", "name video start stop fps step crop_scale gender", defaults=["neutral"])
+Track = namedtuple(
+    "Track", "name video start stop fps step crop_scale gender", defaults=["neutral"]
+)
 
 
 class TinyBody(nn.Module):
-    """Vertex v follows joint v % 24, on the pelvis's rotation: differentiable in all rotations and betas."""
+    """Vertex v follows joint v % 24, on the pelvis's rotation: differentiable in all rotations and
+    betas.
+    """
 
     def __init__(self, stand_in: bool = True) -> None:
         super().__init__()
@@ -66,11 +72,15 @@ class Tracks(list):
 
 
 class MemorySplit:
-    """As cache.Split. Arrays are by row; `lengths` of tracks, `gaps` rows before which frames are missing."""
+    """As cache.Split. Arrays are by row; `lengths` of tracks, `gaps` rows before which frames are
+    missing.
+    """
 
     name, columns = "memory/test", ("kp_2d", "pose", "betas", "has_smpl")
 
-    def __init__(self, seed, lengths, *, joints=49, with_3d=True, gaps=(), stand_in=True, lacking=()):
+    def __init__(
+        self, seed, lengths, *, joints=49, with_3d=True, gaps=(), stand_in=True, lacking=()
+    ):
         random = np.random.default_rng(seed)
         n = sum(lengths)
         stops = np.cumsum(lengths)
@@ -85,10 +95,14 @@ class MemorySplit:
         self.lacking = set(lacking)
         weight = np.full(n, float(with_3d), np.float32)
         self.columns = (*type(self).columns, *["kp_3d"] * with_3d)
-        theta = np.concatenate([np.tile([1.0, 0, 0], (n, 1)), random.normal(size=(n, 82)) * 0.3], axis=1)
+        theta = np.concatenate(
+            [np.tile([1.0, 0, 0], (n, 1)), random.normal(size=(n, 82)) * 0.3], axis=1
+        )
         self.rows = {
             "features": random.normal(size=(n, FEATURE_SIZE)).astype(np.float32),
-            "kp_2d": np.concatenate([random.uniform(-1, 1, (n, 49, 2)), np.ones((n, 49, 1))], 2).astype(np.float32),
+            "kp_2d": np.concatenate(
+                [random.uniform(-1, 1, (n, 49, 2)), np.ones((n, 49, 1))], 2
+            ).astype(np.float32),
             "kp_3d": random.normal(size=(n, joints, 3)).astype(np.float32) * weight[:, None, None],
             "theta": theta.astype(np.float32) * weight[:, None],
             "w_3d": weight,
@@ -100,7 +114,9 @@ class MemorySplit:
         return np.searchsorted([track.stop for track in self.tracks], rows, side="right")
 
     def add_streams(self, **sizes):
-        """Further streams of so many numbers; of `homography`, the first row of each track is not known: 0."""
+        """Further streams of so many numbers; of `homography`, the first row of each track is not
+        known: 0.
+        """
         random = np.random.default_rng(sum(self.bbox.shape))
         for name, size in sizes.items():
             known = np.ones(len(self.bbox), np.float32)
@@ -117,7 +133,9 @@ class MemorySplit:
     def runs_with(self, streams):
         rows = np.arange(len(self.frame_index))
         there = ~(np.isin(rows, list(self.lacking)) & bool(streams))
-        starts = np.isin(rows, [track.start for track in self.tracks]) | (np.diff(self.frame_index, prepend=0) != 1)
+        starts = np.isin(rows, [track.start for track in self.tracks]) | (
+            np.diff(self.frame_index, prepend=0) != 1
+        )
         edges = np.flatnonzero(starts | (np.diff(there, prepend=True) != 0))
         runs = zip(edges, [*edges[1:], len(rows)], strict=True)
         return np.array([run for run in runs if there[run[0]]], np.int64).reshape(-1, 2)
@@ -134,18 +152,35 @@ class MemorySplit:
 
     def windows(self, seqlen, stride, stream=None, tail="drop", streams=None):
         assert tail == "drop"
-        return windows_of(self.runs_with(streams or [name for name in [stream] if name]), seqlen=seqlen, stride=stride)
+        return windows_of(
+            self.runs_with(streams or [name for name in [stream] if name]),
+            seqlen=seqlen,
+            stride=stride,
+        )
 
-    def read(self, windows, stream="resnet50", fields=None, dtype="float32", out=None, streams=(), history=None):
+    def read(
+        self,
+        windows,
+        stream="resnet50",
+        fields=None,
+        dtype="float32",
+        out=None,
+        streams=(),
+        history=None,
+    ):
         """`stream` gives "features"; of `streams`, those that are no rows here have its numbers."""
         columns = self.rows | {"frame_index": self.frame_index, "bbox": self.bbox}
         columns |= {name: self.rows["features"] for name in streams if name not in self.rows}
-        firsts = np.array([track.start for track in self.tracks])[self.track_of(np.asarray(windows)[:, 0])]
+        firsts = np.array([track.start for track in self.tracks])[
+            self.track_of(np.asarray(windows)[:, 0])
+        ]
         found = {}
         for name in fields or self.rows:
             before = (history or {}).get(name.removesuffix("_ok"), 0)
             rows = np.array([np.arange(start - before, stop) for start, stop in windows])
-            if ((name == "features" and stream) or name in streams) and self.lacking & set(rows.ravel().tolist()):
+            if ((name == "features" and stream) or name in streams) and self.lacking & set(
+                rows.ravel().tolist()
+            ):
                 raise ValueError("rows without features")
             known = rows >= firsts[:, None]
             values = columns[name][np.maximum(rows, 0)]
@@ -155,8 +190,12 @@ class MemorySplit:
         return found | (out or {})
 
 
-def write_split(root, split, lengths, *, seed=0, stream="tiny", dtype="float16", undecodable=(), **sizes):
-    """A split on disk of random labels around a standing person; `undecodable` rows have no features."""
+def write_split(
+    root, split, lengths, *, seed=0, stream="tiny", dtype="float16", undecodable=(), **sizes
+):
+    """A split on disk of random labels around a standing person; `undecodable` rows have no
+    features.
+    """
     random = np.random.default_rng([seed, len(split)])
     videos = []
     for number, n in enumerate(lengths):
@@ -168,10 +207,14 @@ def write_split(root, split, lengths, *, seed=0, stream="tiny", dtype="float16",
             "betas": np.float32(random.normal(size=(n, 10)) * 0.2),
             "has_smpl": np.ones(n, np.uint8),
             "valid": np.ones(n, np.uint8),
-            "kp_3d": np.concatenate([random.normal(size=(n, 49, 3)), np.ones((n, 49, 1))], 2).astype(np.float32),
+            "kp_3d": np.concatenate(
+                [random.normal(size=(n, 49, 3)), np.ones((n, 49, 1))], 2
+            ).astype(np.float32),
             "has_3d": np.ones(n, np.uint8),
         }
-        videos.append((cache.VideoEntry(name=f"v{number}"), [made_splits.track_of(f"v{number}/0", columns)]))
+        videos.append(
+            (cache.VideoEntry(name=f"v{number}"), [made_splits.track_of(f"v{number}/0", columns)])
+        )
     made_splits.write_split(root, split, videos, **sizes)
     values = lambda rows: random.normal(size=(len(rows), FEATURE_SIZE))  # noqa: E731
     computed = lambda rows: ~np.isin(np.arange(len(rows)), undecodable)  # noqa: E731

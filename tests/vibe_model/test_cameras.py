@@ -4,7 +4,12 @@ import torch
 
 from pipeline.crops import normalise_keypoints
 from pipeline.errors import ConfigError
-from vibe_model.cameras import camera_in_picture, crop_to_image, optimal_camera, project_orthographic
+from vibe_model.cameras import (
+    camera_in_picture,
+    crop_to_image,
+    optimal_camera,
+    project_orthographic,
+)
 
 METHODS = pytest.mark.parametrize("method", ["least_squares", "trace"])
 
@@ -12,7 +17,9 @@ METHODS = pytest.mark.parametrize("method", ["least_squares", "trace"])
 def test_the_camera_of_the_picture_shows_a_point_where_the_crop_shows_it():
     random = np.random.default_rng(0)
     camera = random.uniform([0.5, -0.2, -0.2], [1.2, 0.2, 0.2], (5, 3))
-    box = np.concatenate([random.uniform(50, 400, (5, 2)), np.repeat(random.uniform(80, 200, (5, 1)), 2, 1)], 1)
+    box = np.concatenate(
+        [random.uniform(50, 400, (5, 2)), np.repeat(random.uniform(80, 200, (5, 1)), 2, 1)], 1
+    )
     points = random.normal(size=(5, 7, 2))
     in_crop = camera[:, None, :1] * (points + camera[:, None, 1:])
     expected = box[:, None, :2] + in_crop * 1.3 * box[:, None, 2:] / 2
@@ -22,7 +29,9 @@ def test_the_camera_of_the_picture_shows_a_point_where_the_crop_shows_it():
 
 
 def test_a_camera_that_sees_nothing_has_finite_numbers_too():
-    assert np.isfinite(camera_in_picture(np.zeros((1, 3)), np.ones((1, 4)), (640, 480), crop_scale=1.0)).all()
+    assert np.isfinite(
+        camera_in_picture(np.zeros((1, 3)), np.ones((1, 4)), (640, 480), crop_scale=1.0)
+    ).all()
 
 
 def test_keypoints_go_back_to_where_the_crop_took_them_from():
@@ -30,7 +39,9 @@ def test_keypoints_go_back_to_where_the_crop_took_them_from():
     kp_2d, side = random.uniform(0, 500, (4, 49, 3)), random.uniform(50, 300, (4, 1))
     box = np.concatenate([random.uniform(0, 500, (4, 2)), side, side], axis=1)
     in_crop = normalise_keypoints(kp_2d, box, scale=1.2)[..., :2]
-    np.testing.assert_allclose(crop_to_image(in_crop, box, crop_scale=1.2), kp_2d[..., :2], rtol=1e-5)
+    np.testing.assert_allclose(
+        crop_to_image(in_crop, box, crop_scale=1.2), kp_2d[..., :2], rtol=1e-5
+    )
 
 
 def planted(n=1000, scale=None, seed=0):
@@ -41,7 +52,10 @@ def planted(n=1000, scale=None, seed=0):
     camera = np.concatenate([random.uniform(0.75, 5, (n, 1)), random.uniform(-1, 1, (n, 2))], 1)
     if scale is not None:
         camera[:, 0] = scale
-    return [torch.as_tensor(a) for a in (points, camera[:, None, :1] * (points + camera[:, None, 1:]), visible, camera)]
+    return [
+        torch.as_tensor(a)
+        for a in (points, camera[:, None, :1] * (points + camera[:, None, 1:]), visible, camera)
+    ]
 
 
 def test_the_orthographic_camera_drops_depth_shifts_and_scales():
@@ -53,7 +67,9 @@ def test_the_orthographic_camera_drops_depth_shifts_and_scales():
 def test_a_planted_camera_is_found(method):
     points, targets, visible, camera = planted()
     found = optimal_camera(points, targets, visible, method)
-    exact = {"rtol": 0, "atol": 1e-12} if method == "least_squares" else {"rtol": 5e-5, "atol": 5e-5}
+    exact = (
+        {"rtol": 0, "atol": 1e-12} if method == "least_squares" else {"rtol": 5e-5, "atol": 5e-5}
+    )
     torch.testing.assert_close(found, camera, **exact)
     elsewhere = torch.where(visible[..., None], targets, 1e6)
     assert torch.equal(optimal_camera(points, elsewhere, visible.double() * 0.2, method), found)
@@ -82,7 +98,10 @@ def test_a_frame_without_two_points_gets_the_camera_that_changes_nothing(method)
 @METHODS
 def test_no_gradient_passes_through_the_optimal_camera(method):
     points, targets, visible, _ = planted(4)
-    targets = targets + 0.1 * torch.randn(targets.shape, generator=torch.Generator().manual_seed(0)).double()
+    targets = (
+        targets
+        + 0.1 * torch.randn(targets.shape, generator=torch.Generator().manual_seed(0)).double()
+    )
     points.requires_grad_()
     camera = optimal_camera(points, targets, visible, method)
     assert not camera.requires_grad

@@ -22,11 +22,16 @@ def model():
 
 def other_weights(model, seed=1):
     random = torch.Generator().manual_seed(seed)
-    return OrderedDict((name, torch.randn(value.shape, generator=random)) for name, value in model.state_dict().items())
+    return OrderedDict(
+        (name, torch.randn(value.shape, generator=random))
+        for name, value in model.state_dict().items()
+    )
 
 
 def published(model, **changes):
-    """What VIBE's authors saved: body data among the generator's tensors, a NumPy number beside them."""
+    """What VIBE's authors saved: body data among the generator's tensors, a NumPy number beside
+    them.
+    """
     weights = other_weights(model)
     weights["regressor.smpl.betas"] = torch.zeros(1, 10)
     weights["regressor.smpl.J_regressor_extra"] = torch.zeros(9, 30)
@@ -53,7 +58,9 @@ def spin(model):
 def write(path, content, legacy=True, numpy1=True):
     torch.save(content, path, _use_new_zipfile_serialization=not legacy)
     if legacy and numpy1:  # as NumPy 1 named it, when these files were written
-        path.write_bytes(path.read_bytes().replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n"))
+        path.write_bytes(
+            path.read_bytes().replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n")
+        )
     return path
 
 
@@ -67,7 +74,9 @@ def assert_equal(found, expected):
 
 
 @pytest.mark.parametrize(("legacy", "numpy1"), [(True, True), (True, False), (False, False)])
-def test_vibes_checkpoint_fills_the_model_and_reports_the_body_data(model, tmp_path, legacy, numpy1):
+def test_vibes_checkpoint_fills_the_model_and_reports_the_body_data(
+    model, tmp_path, legacy, numpy1
+):
     file = write(tmp_path / "vibe.pth.tar", published(model), legacy, numpy1)
     if legacy:
         assert not file.read_bytes().startswith(b"PK")
@@ -75,7 +84,9 @@ def test_vibes_checkpoint_fills_the_model_and_reports_the_body_data(model, tmp_p
     assert_equal(model.state_dict(), other_weights(model))
     assert report.kind == "vibe"
     assert set(report.used) == set(model.state_dict())
-    assert set(report.ignored) == {f"regressor.smpl.{name}" for name in ("betas", "J_regressor_extra", "faces_tensor")}
+    assert set(report.ignored) == {
+        f"regressor.smpl.{name}" for name in ("betas", "J_regressor_extra", "faces_tensor")
+    }
     assert report.untouched == ()
     performance = read_checkpoint(file)["performance"]
     assert (type(performance), performance) == (float, 56.56)
@@ -98,8 +109,15 @@ def test_only_the_regressor_of_a_whole_checkpoint_is_read_where_that_is_asked_fo
 def test_spins_checkpoint_fills_the_regressor_alone(model, tmp_path):
     before, weights = snapshot(model), other_weights(model)
     report = load_published(model, write(tmp_path / "spin.pt", spin(model)))
-    assert_equal(model.state_dict(), {n: weights[n] if n.startswith("regressor.") else before[n] for n in before})
-    assert set(report.ignored) == {"conv1.weight", "bn1.num_batches_tracked", "layer4.2.conv3.weight"}
+    assert_equal(
+        model.state_dict(),
+        {n: weights[n] if n.startswith("regressor.") else before[n] for n in before},
+    )
+    assert set(report.ignored) == {
+        "conv1.weight",
+        "bn1.num_batches_tracked",
+        "layer4.2.conv3.weight",
+    }
     assert set(report.untouched) == {name for name in before if name.startswith("encoder.")}
 
 
@@ -114,8 +132,12 @@ BAD = {
     "a backbone": lambda m: published(m, **{"conv1.weight": torch.zeros(2)}),
     "misshapen": lambda m: published(m, **{"regressor.fc2.bias": torch.zeros(8)}),
     "transposed": lambda m: published(m, **{"regressor.fc1.weight": torch.zeros(163, 7)}),
-    "whole numbers": lambda m: published(m, **{"regressor.fc2.bias": torch.zeros(7, dtype=torch.int32)}),
-    "complex": lambda m: published(m, **{"regressor.fc2.bias": torch.zeros(7, dtype=torch.complex64)}),
+    "whole numbers": lambda m: published(
+        m, **{"regressor.fc2.bias": torch.zeros(7, dtype=torch.int32)}
+    ),
+    "complex": lambda m: published(
+        m, **{"regressor.fc2.bias": torch.zeros(7, dtype=torch.complex64)}
+    ),
     "sparse": lambda m: published(m, **{"regressor.fc2.bias": torch.zeros(7).to_sparse()}),
     "meta": lambda m: published(m, **{"regressor.fc2.bias": torch.zeros(7, device="meta")}),
     "nan": lambda m: published(m, **{"regressor.fc2.bias": torch.full((7,), torch.nan)}),
@@ -126,16 +148,21 @@ BAD = {
     "no weights": lambda m: {"epoch": 3},
     "weights that are no dict": lambda m: {"gen_state_dict": torch.zeros(3)},
     "two sets of weights": lambda m: {**published(m), **spin(m)},
-    "a spin file with another tensor": lambda m: {"model": {**spin(m)["model"], "fc.weight": torch.zeros(2)}},
+    "a spin file with another tensor": lambda m: {
+        "model": {**spin(m)["model"], "fc.weight": torch.zeros(2)}
+    },
     "a number of objects": lambda m: {**published(m), "performance": np.array([None], object)},
 }
 
 
 # The old format has no way to write sparse and meta tensors.
 @pytest.mark.parametrize(
-    ("what", "legacy"), [*((w, False) for w in BAD), *((w, True) for w in BAD if w not in ("sparse", "meta"))]
+    ("what", "legacy"),
+    [*((w, False) for w in BAD), *((w, True) for w in BAD if w not in ("sparse", "meta"))],
 )
-def test_a_bad_file_is_refused_by_name_and_leaves_the_model_as_it_was(model, tmp_path, what, legacy):
+def test_a_bad_file_is_refused_by_name_and_leaves_the_model_as_it_was(
+    model, tmp_path, what, legacy
+):
     before = snapshot(model)
     with pytest.raises(CheckpointError, match=r"bad\.pt"):
         load_published(model, write(tmp_path / "bad.pt", BAD[what](model), legacy))
@@ -154,7 +181,9 @@ def test_a_malicious_file_runs_nothing(model, tmp_path, kind):
         load_published(model, file)
     message = str(refused.value)
     assert ("mkdir" in message) or kind == "pickle"
-    assert not [advice for advice in ("weights_only", "add_safe_globals", "\033", "\n") if advice in message]
+    assert not [
+        advice for advice in ("weights_only", "add_safe_globals", "\033", "\n") if advice in message
+    ]
     assert not (tmp_path / "pwned").exists()
     assert_equal(model.state_dict(), before)
 
@@ -168,7 +197,9 @@ def test_settings_of_a_library_in_a_checkpoint_are_named_and_not_taken_for_a_dam
     monkeypatch.setitem(sys.modules, "omegaconf", library)
     file = write(tmp_path / "hydra.pt", {**published(model), "cfg": library.DictConfig()}, legacy)
     monkeypatch.delitem(sys.modules, "omegaconf")
-    with pytest.raises(CheckpointError, match=r"found omegaconf objects\. .* save its state_dict alone") as refused:
+    with pytest.raises(
+        CheckpointError, match=r"found omegaconf objects\. .* save its state_dict alone"
+    ) as refused:
         load_published(model, file)
     assert "download" not in str(refused.value)
 
@@ -184,12 +215,15 @@ class ScalarOf:
 
 
 @pytest.mark.parametrize(
-    "number", [ScalarOf(np.dtype("O"), b""), ScalarOf(np.dtype(">f8"), bytes(8)), ScalarOf(np.dtype("f8"), bytes(4)),
+    "number",
+    [ScalarOf(np.dtype("O"), b""), ScalarOf(np.dtype(">f8"), bytes(8)), ScalarOf(np.dtype("f8"), bytes(4)),
                ScalarOf(np.dtype([("a", "f8")]), bytes(8)), ScalarOf("f8", bytes(8)), ScalarOf(np.dtype("f8"), "text")]
 )  # fmt: skip
 def test_a_numpy_number_of_anything_but_a_plain_number_is_refused(model, tmp_path, number):
     with pytest.raises(CheckpointError, match="odd"):
-        load_published(model, write(tmp_path / "odd.pt", {**published(model), "performance": number}))
+        load_published(
+            model, write(tmp_path / "odd.pt", {**published(model), "performance": number})
+        )
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "text", "tar", "folder", "pipe", "absent"])

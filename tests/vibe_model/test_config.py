@@ -19,10 +19,17 @@ def test_the_published_numbers():
     assert (config.lr_generator, config.lr_discriminator) == (5e-5, 1e-4)
     assert (config.weight_decay_generator, config.weight_decay_discriminator) == (0, 1e-4)
     assert config.weights == {
-        "kp_2d": 300, "kp_3d": 300, "pose": 60, "shape": 0.06, "adversarial": 0.5, "discriminator": 0.5,
+        "kp_2d": 300, "kp_3d": 300, "pose": 60, "shape": 0.06, "adversarial": 0.5,
+        "discriminator": 0.5,
         "mposer": 0.1,
     }  # fmt: skip
-    strides = ["penn_action/train", "posetrack/train", "3dpw/train", "mpi_inf_3dhp/train", "3dpw/test"]
+    strides = [
+        "penn_action/train",
+        "posetrack/train",
+        "3dpw/train",
+        "mpi_inf_3dhp/train",
+        "3dpw/test",
+    ]
     assert [config.strides.get(name, config.stride) for name in strides] == [4, 4, 4, 16, 16]
 
 
@@ -37,7 +44,8 @@ PRESETS = [*vibe.PRESETS.values(), *hmmr.PRESETS.values(), *part_dynamics.PRESET
     ],
 )
 def test_presets_survive_json(config):
-    earlier = {**json.loads(json.dumps(config.as_dict())), "tag": ""}  # as an earlier version wrote it
+    # as an earlier version wrote it
+    earlier = {**json.loads(json.dumps(config.as_dict())), "tag": ""}
     assert type(config).from_dict(earlier) == config
 
 
@@ -48,7 +56,9 @@ def test_a_cache_in_an_object_store_stays_a_url():
 def test_parts_splits_and_streams_follow_from_the_datasets():
     assert TrainConfig(datasets_3d=()).windows_2d == 32
     assert TrainConfig(datasets_2d=()).windows_2d == 0
-    config = TrainConfig(datasets_2d=("3dpw/train",), datasets_3d=("3dpw/train",), evaluation=("3dpw/validation",))
+    config = TrainConfig(
+        datasets_2d=("3dpw/train",), datasets_3d=("3dpw/train",), evaluation=("3dpw/validation",)
+    )
     assert config.splits == ("3dpw/train", "3dpw/validation", "amass/train")
     assert tuple(config.streams) == ("3dpw/train", "3dpw/validation")
 
@@ -57,9 +67,11 @@ WRONG = {
     TrainConfig: [
         {"batch_size": "many"}, {"batch_size": 2.5}, {"lr_generator": float("nan")}, {"epochs": 0},
         {"datasets_2d": "penn_action/train"}, {"strides": {"3dpw/train": 0}},
-        {"share_2d": 1.0}, {"name": "a/b"}, {"name": ""}, {"name": ".."}, {"validation": ()}, {"motion": ()},
+        {"share_2d": 1.0}, {"name": "a/b"}, {"name": ""}, {"name": ".."}, {"validation": ()},
+        {"motion": ()},
         {"plateau_factor": 1.0}, {"body": 3}, {"seed": -1}, {"kp_2d_weight": float("inf")},
-        {"window_weights": {"3dpw/train": 0.0}}, {"window_weights": {"x/train": 2.0}}, {"leave_out": ("x/train",)},
+        {"window_weights": {"3dpw/train": 0.0}}, {"window_weights": {"x/train": 2.0}},
+        {"leave_out": ("x/train",)},
         {"tail": "keep"}, {"hold": "gpu"}, {"read_workers": -1}, {"processes": 33},
         {"datasets_2d": (), "datasets_3d": ()},
     ],
@@ -73,14 +85,19 @@ WRONG = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("config", "wrong"), [(config, one) for config, every in WRONG.items() for one in every])
+@pytest.mark.parametrize(
+    ("config", "wrong"), [(config, one) for config, every in WRONG.items() for one in every]
+)
 def test_a_wrong_value_is_refused_by_name(config, wrong):
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         config(**wrong)
 
 
 def test_a_stream_that_the_norms_groups_do_not_divide_needs_a_width():
-    with pytest.raises(ConfigError, match=r"resnet50 has 100 numbers per row, which is no multiple of 32.*Set width"):
+    with pytest.raises(
+        ConfigError,
+        match=r"resnet50 has 100 numbers per row, which is no multiple of 32.*Set width",
+    ):
         hmmr.HMMRConfig(feature_size=100).check_feature_size()
     hmmr.HMMRConfig(feature_size=100, width=64).check_feature_size()
 

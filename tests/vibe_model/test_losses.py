@@ -18,16 +18,26 @@ def perfect(n_windows=2, n_frames=3):
     rotmat = axis_angle_to_matrix(theta[..., 3:75].reshape(n_windows, n_frames, 24, 3))
     pred = {"theta": theta, "kp_2d": kp_2d, "kp_3d": kp_3d, "rotmat": rotmat}
     ones = torch.ones(n_windows, n_frames)
-    batch = {"kp_2d": torch.cat([kp_2d, torch.ones_like(kp_2d[..., :1])], -1), "kp_3d": kp_3d.clone()}
+    batch = {
+        "kp_2d": torch.cat([kp_2d, torch.ones_like(kp_2d[..., :1])], -1),
+        "kp_3d": kp_3d.clone(),
+    }
     return pred, {**batch, "theta": theta.clone(), "w_3d": ones, "w_smpl": ones.clone()}
 
 
 def terms(pred, batch, weights=ONES):
-    return {name: term.item() for name, term in losses.generator_losses(pred, batch, weights).items()}
+    return {
+        name: term.item() for name, term in losses.generator_losses(pred, batch, weights).items()
+    }
 
 
 def test_a_perfect_prediction_costs_nothing():
-    assert terms(*perfect()) == {"kp_2d": 0, "kp_3d": 0, "pose": pytest.approx(0, abs=1e-12), "shape": 0}
+    assert terms(*perfect()) == {
+        "kp_2d": 0,
+        "kp_3d": 0,
+        "pose": pytest.approx(0, abs=1e-12),
+        "shape": 0,
+    }
 
 
 def test_2d_is_the_mean_over_all_coordinates_of_confidence_times_squared_error():
@@ -40,7 +50,8 @@ def test_2d_is_the_mean_over_all_coordinates_of_confidence_times_squared_error()
 
 def test_3d_looks_at_common14_about_the_hips_in_frames_that_have_labels():
     pred, batch = perfect()
-    pred["kp_3d"] = pred["kp_3d"] + torch.tensor([5.0, -3.0, 1.0])  # where the body stands is not looked at
+    # where the body stands is not looked at
+    pred["kp_3d"] = pred["kp_3d"] + torch.tensor([5.0, -3.0, 1.0])
     pred["kp_3d"][:, :, :25] += 100  # nor are joints outside common14
     pred["kp_3d"][:, :, 39:] += 100
     pred["kp_3d"][0, 0, 25] += torch.tensor([0.3, 0.0, 0.0])  # an ankle
@@ -51,7 +62,8 @@ def test_3d_looks_at_common14_about_the_hips_in_frames_that_have_labels():
 
 def test_moving_one_hip_moves_every_joint_the_other_way_by_half():
     pred, batch = perfect(1, 1)
-    pred["kp_3d"][0, 0, 27] += torch.tensor([0.2, 0.0, 0.0])  # the right hip: its own error is 0.1, so is the others'
+    # the right hip: its own error is 0.1, so is the others'
+    pred["kp_3d"][0, 0, 27] += torch.tensor([0.2, 0.0, 0.0])
     assert terms(pred, batch)["kp_3d"] == pytest.approx(14 * 0.01 / (14 * 3), rel=1e-4)
 
 
@@ -76,20 +88,33 @@ def test_shape_is_the_mean_squared_error_of_betas():
 
 def test_each_weight_multiplies_its_own_term():
     pred, batch = perfect()
-    batch = {name: value + 0.1 if name.startswith(("kp", "theta")) else value for name, value in batch.items()}
+    batch = {
+        name: value + 0.1 if name.startswith(("kp", "theta")) else value
+        for name, value in batch.items()
+    }
     batch["kp_3d"][..., 30, :] += 0.1
-    once, many = terms(pred, batch), terms(pred, batch, {"kp_2d": 2, "kp_3d": 3, "pose": 5, "shape": 7})
+    once, many = (
+        terms(pred, batch),
+        terms(pred, batch, {"kp_2d": 2, "kp_3d": 3, "pose": 5, "shape": 7}),
+    )
     for name, factor in {"kp_2d": 2, "kp_3d": 3, "pose": 5, "shape": 7}.items():
         assert many[name] == pytest.approx(factor * once[name], rel=1e-5) != 0
 
 
 def test_the_published_weights_are_those_of_the_published_config():
-    # configs/config.yaml of mkocabas/VIBE: KP_2D_W, KP_3D_W, POSE_W, SHAPE_W, D_MOTION_LOSS_W for both sides
+    # configs/config.yaml of mkocabas/VIBE: KP_2D_W, KP_3D_W, POSE_W, SHAPE_W, D_MOTION_LOSS_W for
+    # both sides
     supervised = {"kp_2d": 300, "kp_3d": 300, "pose": 60, "shape": 0.06}
-    assert dict(losses.PUBLISHED_WEIGHTS) == {**supervised, "adversarial": 0.5, "discriminator": 0.5}
+    assert dict(losses.PUBLISHED_WEIGHTS) == {
+        **supervised,
+        "adversarial": 0.5,
+        "discriminator": 0.5,
+    }
 
 
 def test_adversarial_terms_by_hand():
     fake, real = torch.tensor([[0.5], [2.0]]), torch.tensor([[1.0], [0.0], [3.0], [1.0]])
     assert losses.adversarial_generator(fake).item() == pytest.approx((0.25 + 1) / 2)
-    assert losses.adversarial_discriminator(real, fake).item() == pytest.approx((0.25 + 4) / 2 + (0 + 1 + 4 + 0) / 4)
+    assert losses.adversarial_discriminator(real, fake).item() == pytest.approx(
+        (0.25 + 4) / 2 + (0 + 1 + 4 + 0) / 4
+    )

@@ -29,7 +29,8 @@ def test_where_the_body_stands_does_not_matter_but_for_pve():
 def test_the_bodies_are_centred_on_the_midpoint_of_joints_2_and_3():
     target = body(1)
     pred = target.copy()
-    pred[0, 2] += (0.1, 0, 0)  # the midpoint moves by 50 mm: 50 mm for each joint, also for the hip itself
+    # the midpoint moves by 50 mm: 50 mm for each joint, also for the hip itself
+    pred[0, 2] += (0.1, 0, 0)
     np.testing.assert_allclose(metrics.mpjpe(pred, target), 50)
 
 
@@ -96,9 +97,11 @@ def test_pck_is_the_share_of_joints_closer_than_150_mm():
 
 def test_auc_is_the_mean_over_31_thresholds():
     target = body(1)
-    assert metrics.auc(target, target) == pytest.approx(100 * 30 / 31)  # nothing is closer than 0 mm
+    # nothing is closer than 0 mm
+    assert metrics.auc(target, target) == pytest.approx(100 * 30 / 31)
     pred = target.copy()
-    pred[0, [0, 1, 4, 5, 6, 7, 8]] += (0.0725, 0, 0)  # half the joints: below 75, 80, ..., 150 mm, 16 thresholds
+    # half the joints: below 75, 80, ..., 150 mm, 16 thresholds
+    pred[0, [0, 1, 4, 5, 6, 7, 8]] += (0.0725, 0, 0)
     assert metrics.auc(pred, target) == pytest.approx(100 * (0.5 * 30 / 31 + 0.5 * 16 / 31))
 
 
@@ -128,7 +131,8 @@ def pck_2d(pred, target, **share):
 
 
 def test_2d_pck_by_hand():
-    target = keypoints((0, 0), (1, 0), (1, 2), (0.5, 1))  # the tight box's larger side is 2: within 0.1 is right
+    # the tight box's larger side is 2: within 0.1 is right
+    target = keypoints((0, 0), (1, 0), (1, 2), (0.5, 1))
     pred = target[..., :2] + np.array([[(0, 0.05), (0.06, 0.09), (0, 0.11), (0.2, 0)]])
     hits, counted = metrics.hits_2d(pred, target)
     assert (hits.tolist(), counted.tolist()) == ([1], [4])  # the second one is 0.108 away
@@ -158,10 +162,14 @@ def test_a_frame_whose_box_has_no_extent_gives_no_2d_pck():
 @settings(max_examples=40, deadline=None)
 def test_2d_pck_knows_no_unit_and_no_origin(seed, scale, shift):
     random = np.random.default_rng(seed)
-    target = np.concatenate([random.normal(size=(4, 7, 2)), random.integers(0, 2, (4, 7, 1))], axis=2)
+    target = np.concatenate(
+        [random.normal(size=(4, 7, 2)), random.integers(0, 2, (4, 7, 1))], axis=2
+    )
     pred = target[..., :2] + random.normal(size=(4, 7, 2)) * 0.1
     other = np.concatenate([target[..., :2] * scale + shift, target[..., 2:]], axis=2)
-    for one, same in zip(metrics.hits_2d(pred, target), metrics.hits_2d(pred * scale + shift, other), strict=True):
+    for one, same in zip(
+        metrics.hits_2d(pred, target), metrics.hits_2d(pred * scale + shift, other), strict=True
+    ):
         np.testing.assert_array_equal(one, same)
 
 

@@ -1,8 +1,8 @@
 """Evaluate a model on splits, by protocols.  features -> windows -> training -> [evaluation]
 
-For each track: windows -> estimates (`predict_tracks`), then smoothing, bodies and errors (`frame_errors`). Predictions
-use the neutral body; each frame with features is predicted once. With a folder, results by track and the worst windows
-are written there.
+For each track: windows -> estimates (`predict_tracks`), then smoothing, bodies and errors
+(`frame_errors`). Predictions use the neutral body; each frame with features is predicted once. With
+a folder, results by track and the worst windows are written there.
 """
 
 from __future__ import annotations
@@ -67,14 +67,15 @@ def evaluate_split(
 ) -> Metrics:
     """Metrics of one split, those of the constant mean body ("baseline"), and counts of frames.
 
-    Metrics are means over the counted frames (some protocols: over tracks or videos); pck_2d is over the labelled
-    keypoints of valid frames. A metric without a labelled frame is missing. frames: counted, with 3D labels; frames_2d:
-    with 2D labels; frames_total: of the selected tracks; frames_not_predicted: without features, or in no window;
-    frames_not_counted: predicted, but invalid or without 3D labels. label_body: "neutral", or the genders of the
-    labels' bodies.
+    Metrics are means over the counted frames (some protocols: over tracks or videos); pck_2d is
+    over the labelled keypoints of valid frames. A metric without a labelled frame is missing.
+    frames: counted, with 3D labels; frames_2d: with 2D labels; frames_total: of the selected
+    tracks; frames_not_predicted: without features, or in no window; frames_not_counted: predicted,
+    but invalid or without 3D labels. label_body: "neutral", or the genders of the labels' bodies.
 
-    options: fields of `EvalOptions`. Raises PipelineError for an unknown protocol, ConfigError for an invalid sigma,
-    DataError for non-finite predictions and missing columns, MissingAssets if a gender's body is missing.
+    options: fields of `EvalOptions`. Raises PipelineError for an unknown protocol, ConfigError for
+    an invalid sigma, DataError for non-finite predictions and missing columns, MissingAssets if a
+    gender's body is missing.
     """
     record = protocols.find(protocol) if isinstance(protocol, str) else protocol
     if lacking := record.lacking(split):
@@ -95,20 +96,22 @@ def evaluate_all(
     named: Sequence[str] | None = None,
     **options: Any,
 ) -> dict[str, Metrics]:
-    """Metrics of every split by the first protocol, and nested in them those of the other protocols by name.
+    """Metrics of every split by the first protocol, and nested in them those of the other protocols
+    by name.
 
-    The network runs once. "left_out" has the protocols that cannot evaluate a split, with reasons. For a model that
-    reads streams of 2D keypoints, "keypoints" says whether the split's are labels or detected. For a model of past and
-    future, protocols such as "hmmr" add "dynamics" (`Protocol.dynamics`), with the nearest poses of the `training`
-    splits.
+    The network runs once. "left_out" has the protocols that cannot evaluate a split, with reasons.
+    For a model that reads streams of 2D keypoints, "keypoints" says whether the split's are labels
+    or detected. For a model of past and future, protocols such as "hmmr" add "dynamics"
+    (`Protocol.dynamics`), with the nearest poses of the `training` splits.
 
-    tracks: pattern of track names by split. folder: for results by track and worst windows by the first protocol
-    (sequences, worst_windows), and with `predictions` one npz per track in predictions/<split>/. about: facts for these
-    files, such as the run's fingerprint. stand_in: the features are from random weights. named: protocols in this
-    order; None: all for the split, "default" first. options: other fields of `EvalOptions`.
+    tracks: pattern of track names by split. folder: for results by track and worst windows by the
+    first protocol (sequences, worst_windows), and with `predictions` one npz per track in
+    predictions/<split>/. about: facts for these files, such as the run's fingerprint. stand_in: the
+    features are from random weights. named: protocols in this order; None: all for the split,
+    "default" first. options: other fields of `EvalOptions`.
 
-    Raises StandInMixed if splits and body are partly demo data, DataError for a split that no protocol can evaluate,
-    and as `evaluate_split` does.
+    Raises StandInMixed if splits and body are partly demo data, DataError for a split that no
+    protocol can evaluate, and as `evaluate_split` does.
     """
     stand_in = runs.require_one_kind(splits, the_body=generator.body.is_stand_in) | stand_in
     about = {**(about or {}), "smooth": EvalOptions(**options).smooth}
@@ -123,12 +126,18 @@ def evaluate_all(
             results.save = functools.partial(_save_predictions, folder, name, generator, recorded)
         records, left_out = protocols.choose(split, named)
         if not records:
-            raise DataError(f"{name}: {'; '.join(left_out.values()) or 'no protocol is for this split: name one'}")
-        by_protocol = _metrics(generator, split, chosen, records, results.add if folder else None, around=predictions)
+            reasons = "; ".join(left_out.values())
+            raise DataError(f"{name}: {reasons or 'no protocol is for this split: name one'}")
+        by_protocol = _metrics(
+            generator, split, chosen, records, results.add if folder else None, around=predictions
+        )
         for record in records if generator.steps else ():
             if record.dynamics and (
                 table := dynamics_of(record.dynamics)(
-                    split, stream=chosen.stream, extra_streams=chosen.extra_streams, tracks=chosen.tracks
+                    split,
+                    stream=chosen.stream,
+                    extra_streams=chosen.extra_streams,
+                    tracks=chosen.tracks,
                 )
             ):
                 by_protocol[record.name]["dynamics"] = table
@@ -153,17 +162,21 @@ def choose_sigma(
 ) -> tuple[float, dict[float, float]]:
     """The smoothing sigma with the best PA-MPJPE, and each sigma's mean over splits, mm.
 
-    Of equals the first candidate wins. tracks, options: as in `evaluate_all`. Splits without 3D labels do not count.
-    Raises DataError if none has any, ConfigError for an invalid candidate.
+    Of equals the first candidate wins. tracks, options: as in `evaluate_all`. Splits without 3D
+    labels do not count. Raises DataError if none has any, ConfigError for an invalid candidate.
     """
     scores: dict[float, list[float]] = {sigma: [] for sigma in candidates}
     for name, split in splits.items():
-        chosen = EvalOptions(tracks=(tracks or {}).get(name, "*"), vertices=False, keypoints=False, **options)
+        chosen = EvalOptions(
+            tracks=(tracks or {}).get(name, "*"), vertices=False, keypoints=False, **options
+        )
         of_protocols = _means(generator, split, chosen, [protocols.DEFAULT], candidates)
         for sigma, means in zip(candidates, of_protocols[protocols.DEFAULT.name], strict=True):
             scores[sigma] += [means.by_error()["pa_mpjpe"]] if means.counted else []
     if not all(scores.values()):
-        raise DataError(f"{', '.join(splits)}: expected frames with 3D labels to choose a sigma by, found none")
+        raise DataError(
+            f"{', '.join(splits)}: expected frames with 3D labels to choose a sigma by, found none"
+        )
     by_sigma = {sigma: float(np.mean(values)) for sigma, values in scores.items()}
     return min(by_sigma, key=lambda sigma: by_sigma[sigma]), by_sigma
 
@@ -177,7 +190,9 @@ def _metrics(
     *,
     around: bool = False,
 ) -> dict[str, Metrics]:
-    """Metrics by protocol. collect: gets every track by the first protocol; around: predict past and future bodies."""
+    """Metrics by protocol. collect: gets every track by the first protocol; around: predict past
+    and future bodies.
+    """
     sigmas = (options.smooth, options.smoothed_too) if options.smoothed_too else (options.smooth,)
     total = sum(track.stop - track.start for track in select_tracks(split, options.tracks))
     by_protocol = {}
@@ -213,13 +228,20 @@ def _means(
     *,
     around: bool = False,
 ) -> dict[str, list[Means]]:
-    """By protocol, the means of each sigma. Protocols with the same windows share the predictions."""
-    cuts = list(dict.fromkeys(record.drop_last for record in records))  # the first record's windows first
-    vertices, keypoints = options.vertices, options.keypoints
+    """By protocol, the means of each sigma. Protocols with the same windows share the
+    predictions.
+    """
+    # the first record's windows first
+    cuts = list(dict.fromkeys(record.drop_last for record in records))
+    vertices = options.vertices
+    keypoints = options.keypoints
     scorers = []
     for cut in cuts:
         same = [record for record in records if record.drop_last == cut]
-        of_cut = [Scorer(generator, split, same, sigma, vertices=vertices, keypoints=keypoints) for sigma in sigmas]
+        of_cut = [
+            Scorer(generator, split, same, sigma, vertices=vertices, keypoints=keypoints)
+            for sigma in sigmas
+        ]
         scorers.append(of_cut)
     for of_cuts in predict_tracks(
         generator,
@@ -232,7 +254,9 @@ def _means(
         drop_last=cuts,
         around=around,
     ):
-        scored = [[scorer.add(b) for scorer in of_cut] for of_cut, b in zip(scorers, of_cuts, strict=True)]
+        scored = [
+            [scorer.add(b) for scorer in of_cut] for of_cut, b in zip(scorers, of_cuts, strict=True)
+        ]
         if collect is not None:
             collect(*scored[0][0])
     return {
@@ -247,9 +271,11 @@ class SplitResults:
 
     name: str  # of the split
     seqlen: int  # frames per window; 0: whole stretches
-    save: Callable[[TrackBodies], str] | None = None  # saves a track's predictions; returns the file, for its row
+    # saves a track's predictions; returns the file, for its row
+    save: Callable[[TrackBodies], str] | None = None
     sequences: list[Row] = field(default_factory=list)
-    _worst: list[tuple[float, int, Row]] = field(default_factory=list)  # a heap, the least bad window first
+    # a heap, the least bad window first
+    _worst: list[tuple[float, int, Row]] = field(default_factory=list)
 
     def add(self, bodies: TrackBodies, errors: TrackErrors) -> None:
         """Add one track."""
@@ -269,11 +295,15 @@ class SplitResults:
                         heapq.heappop(self._worst)
 
     def worst(self) -> list[Row]:
-        """The worst windows first: largest PA-MPJPE (without 3D labels, smallest 2D PCK); of equals the earlier one."""
+        """The worst windows first: largest PA-MPJPE (without 3D labels, smallest 2D PCK); of equals
+        the earlier one.
+        """
         return [row for _, _, row in sorted(self._worst, key=lambda entry: entry[:2], reverse=True)]
 
     def _row(self, bodies: TrackBodies, errors: TrackErrors, part: slice) -> Row:
-        means, frames, rows = Means().add(errors, part), bodies.frame_index[part], bodies.rows[part]
+        means = Means().add(errors, part)
+        frames = bodies.frame_index[part]
+        rows = bodies.rows[part]
         return {
             "split": self.name,
             "track": bodies.track.name,
@@ -292,10 +322,16 @@ class SplitResults:
 def _save_predictions(
     folder: Path, split: str, generator: VideoModel, about: Mapping[str, Any], bodies: TrackBodies
 ) -> str:
-    return save_npz(folder / PREDICTIONS / split, bodies, generator, about=about).relative_to(folder).as_posix()
+    return (
+        save_npz(folder / PREDICTIONS / split, bodies, generator, about=about)
+        .relative_to(folder)
+        .as_posix()
+    )
 
 
-def _write_results(folder: Path, results: Sequence[SplitResults], *, stand_in: bool, about: Mapping[str, Any]) -> None:
+def _write_results(
+    folder: Path, results: Sequence[SplitResults], *, stand_in: bool, about: Mapping[str, Any]
+) -> None:
     """Write results by track and the worst windows, as JSON with the facts `about`, and as CSV."""
     folder.mkdir(parents=True, exist_ok=True)
     tables = {
@@ -308,7 +344,12 @@ def _write_results(folder: Path, results: Sequence[SplitResults], *, stand_in: b
         predictions = ("predictions",) if any("predictions" in row for row in rows) else ()
         columns = (*PLACE, *measured, *COUNTS, "stand_in", *predictions)
         units = {**{metric: measured[metric].unit for metric in measured}, **UNITS}
-        runs.write_json(folder / f"{name}.json", {**about, "stand_in": stand_in, "units": units, name: rows})
-        cells = ((row.get(column, "") for column in columns) for row in rows)  # errors with two decimals
-        lines = ([f"{cell:.2f}" if isinstance(cell, float) else cell for cell in row] for row in cells)
+        runs.write_json(
+            folder / f"{name}.json", {**about, "stand_in": stand_in, "units": units, name: rows}
+        )
+        # errors with two decimals
+        cells = ((row.get(column, "") for column in columns) for row in rows)
+        lines = (
+            [f"{cell:.2f}" if isinstance(cell, float) else cell for cell in row] for row in cells
+        )
         runs.write_text(folder / f"{name}.csv", runs.csv_text([columns, *lines]))

@@ -1,4 +1,6 @@
-"""Errors of predictions by frame and protocol, and their means.  features -> windows -> [evaluation]"""
+"""Errors of predictions by frame and protocol, and their means.  features -> windows ->
+[evaluation]
+"""
 
 from __future__ import annotations
 
@@ -48,12 +50,14 @@ OWN, BASELINE = MODELS = ("own", "baseline")  # the prediction, and the constant
 class TrackErrors:
     """Errors of F predicted frames of one track, in row order.
 
-    An acceleration belongs to the middle of its three frames; with `successive` "track", to the last one.
+    An acceleration belongs to the middle of its three frames; with `successive` "track", to the
+    last one.
     """
 
     counted: Bools  # (F,) frames with counted 3D labels
     keypoints: Float64s  # (F,) numbers of counted 2D keypoints
-    models: Mapping[str, ByFrame]  # of the prediction ("own") and the constant mean body ("baseline")
+    # of the prediction ("own") and the constant mean body ("baseline")
+    models: Mapping[str, ByFrame]
     by_keypoint: frozenset[str] = frozenset({"pck_2d"})  # errors with a mean over keypoints
 
 
@@ -76,7 +80,9 @@ class Means:
         for model, by_frame in errors.models.items():
             for name, values in by_frame.items():
                 known = ~np.isnan(values[part])
-                weight = keypoints[known] if name in errors.by_keypoint else np.ones(int(known.sum()))
+                weight = (
+                    keypoints[known] if name in errors.by_keypoint else np.ones(int(known.sum()))
+                )
                 groups = self.sums.setdefault((model, name), {})
                 total, weights = groups.get(group, (0.0, 0.0))
                 total += float((weight * values[part][known]).sum())
@@ -93,10 +99,12 @@ class Means:
 
 
 class Scorer:
-    """Compares tracks of one split with their labels, in row order: accelerations may cross track borders.
+    """Compares tracks of one split with their labels, in row order: accelerations may cross track
+    borders.
 
-    protocols: with equal windows. vertices, keypoints: compute metrics of them. smooth: sigma of a Gaussian in time,
-    frames; 0: none. Raises MissingAssets if vertices are compared and a gender's body is missing.
+    protocols: with equal windows. vertices, keypoints: compute metrics of them. smooth: sigma of a
+    Gaussian in time, frames; 0: none. Raises MissingAssets if vertices are compared and a gender's
+    body is missing.
     """
 
     @torch.no_grad()
@@ -110,14 +118,26 @@ class Scorer:
         vertices: bool = True,
         keypoints: bool = True,
     ) -> None:
-        self._generator, self._split, self._smooth, self._keypoints = generator, split, smooth, keypoints
+        self._generator = generator
+        self._split = split
+        self._smooth = smooth
+        self._keypoints = keypoints
         kept = {"vertices": vertices, "vertices at rest": vertices, "keypoints": keypoints}
         self._protocols = [
-            replace(p, metrics={name: m for name, m in p.metrics.items() if kept.get(m.reads, True)}) for p in protocols
+            replace(
+                p, metrics={name: m for name, m in p.metrics.items() if kept.get(m.reads, True)}
+            )
+            for p in protocols
         ]
         self.means = {p.name: Means() for p in protocols}  # over the tracks so far
-        self._genders = {p.name: p.genders(split) for p in self._protocols if p.truth == "body" or _reads_vertices(p)}
-        genders = dict.fromkeys(gender for of_protocol in self._genders.values() for gender in of_protocol)
+        self._genders = {
+            p.name: p.genders(split)
+            for p in self._protocols
+            if p.truth == "body" or _reads_vertices(p)
+        }
+        genders = dict.fromkeys(
+            gender for of_protocol in self._genders.values() for gender in of_protocol
+        )
         self._label_bodies = _label_bodies(generator, split, genders)
         self._unit_shapes = functools.cache(_unit_shapes)
         # The baseline: the body and camera with which VIBE's regressor starts
@@ -126,12 +146,15 @@ class Scorer:
         betas = body.mean_shape.reshape(1, -1)
         mean = body(betas=betas, rotmat=rotmat)
         self._mean = _Mesh(body, betas, rotmat, mean.verts)
-        self._mean_kp_2d = _numpy(project(mean.joints, body.mean_cam.reshape(1, 3)))  # (1, 49, 2) in the crop
+        # (1, 49, 2) in the crop
+        self._mean_kp_2d = _numpy(project(mean.joints, body.mean_cam.reshape(1, 3)))
         # Last frames of the previous track, for metrics across tracks
         self._before: dict[tuple[str, str, str], Pair] = {}
 
     def add(self, raw: TrackBodies) -> tuple[TrackBodies, TrackErrors]:
-        """Add the errors of one track. Returns it smoothed, and its errors by the first protocol."""
+        """Add the errors of one track. Returns it smoothed, and its errors by the first
+        protocol.
+        """
         bodies = raw.smooth_time(self._smooth)
         labels = self._labels(bodies)
         truths = [_Truth.from_labels(protocol, labels) for protocol in self._protocols]
@@ -141,16 +164,25 @@ class Scorer:
             for model in MODELS:
                 self._measure(model, truth, predicted, bodies.run)
             keypoints = metrics.hits_2d(truth.kp_2d[..., :2], truth.kp_2d)[1]
-            by_keypoint = frozenset(name for name, metric in truth.protocol.metrics.items() if metric.by_keypoint)
+            by_keypoint = frozenset(
+                name for name, metric in truth.protocol.metrics.items() if metric.by_keypoint
+            )
             by_protocol.append(TrackErrors(truth.counted, keypoints, truth.errors, by_keypoint))
-            group = {"tracks": raw.track.name, "videos": raw.track.video}.get(truth.protocol.mean, "")
+            group = {"tracks": raw.track.name, "videos": raw.track.video}.get(
+                truth.protocol.mean, ""
+            )
             self.means[truth.protocol.name].add(by_protocol[-1], group=group)
         return bodies, by_protocol[0]
 
     def _labels(self, bodies: TrackBodies) -> Labels:
-        track, fields = bodies.track, [name for name in _LABELS if self._keypoints or name != "kp_2d"]
-        whole = self._split.read(np.array([(track.start, track.stop)], np.int64), stream=None, fields=fields)
-        arrays: dict[str, Any] = {name: array[0, bodies.rows - track.start] for name, array in whole.items()}
+        track = bodies.track
+        fields = [name for name in _LABELS if self._keypoints or name != "kp_2d"]
+        whole = self._split.read(
+            np.array([(track.start, track.stop)], np.int64), stream=None, fields=fields
+        )
+        arrays: dict[str, Any] = {
+            name: array[0, bodies.rows - track.start] for name, array in whole.items()
+        }
         joints = arrays["kp_3d"]
         if joints.shape[-2] != len(COMMON14):  # spin49: not an evaluation split
             joints = joints[:, COMMON14]
@@ -167,19 +199,29 @@ class Scorer:
         orders: set[Order] = {truth.protocol.joints for truth in truths}
         shapes: dict[str, tuple[int, int]] = {order: (len(JOINTS[order]), 3) for order in orders}
         shapes["keypoints"] = (49, 2)
-        out: dict[str, Floats] = {name: np.zeros((len(predicted), *s), np.float32) for name, s in shapes.items()}
-        groups: dict[tuple[str, bool], list[_Truth]] = {}  # truths that need the labels' body, by gender and rounding
+        out: dict[str, Floats] = {
+            name: np.zeros((len(predicted), *s), np.float32) for name, s in shapes.items()
+        }
+        # truths that need the labels' body, by gender and rounding
+        groups: dict[tuple[str, bool], list[_Truth]] = {}
         for truth in truths:
             if genders := self._genders.get(truth.protocol.name):
                 of_track = predicted.track.gender
                 gender = of_track if of_track in genders else genders[0]
                 groups.setdefault((gender, truth.protocol.round_labels), []).append(truth)
-        with_mesh = {key: any(_reads_vertices(truth.protocol) for truth in of) for key, of in groups.items()}
-        needed = np.flatnonzero(np.any([truth.with_joints | truth.with_keypoints for truth in truths], axis=0))
+        with_mesh = {
+            key: any(_reads_vertices(truth.protocol) for truth in of) for key, of in groups.items()
+        }
+        needed = np.flatnonzero(
+            np.any([truth.with_joints | truth.with_keypoints for truth in truths], axis=0)
+        )
         for start in range(0, len(needed), POSED_AT_ONCE):
             part = needed[start : start + POSED_AT_ONCE]
             bodies = predicted.on_device(part, self._generator.device)
-            rows = {key: part[np.any([t.with_body[part] for t in group], axis=0)] for key, group in groups.items()}
+            rows = {
+                key: part[np.any([t.with_body[part] for t in group], axis=0)]
+                for key, group in groups.items()
+            }
             meshed = any(len(rows[key]) and with_mesh[key] for key in groups)
             posed: dict[str, Tensor] = {}
             if meshed or any(truth.with_keypoints[part].any() for truth in truths):
@@ -203,12 +245,15 @@ class Scorer:
             return self._generator.pose(bodies, eval_joints=True, vertices=False)["kp_3d"]
         return mesh.joints(order)
 
-    def _compare_bodies(self, truths: Sequence[_Truth], own: _Mesh, label: _Mesh, rows: Ints) -> None:
+    def _compare_bodies(
+        self, truths: Sequence[_Truth], own: _Mesh, label: _Mesh, rows: Ints
+    ) -> None:
         """Fill in joints of labels' bodies and metrics of vertices for some rows of a track."""
         vertices = functools.cache(self._vertices)
         errors: dict[tuple[str, int, Root], Floats] = {}  # by model, metric, root
         for truth in truths:
-            protocol, counted = truth.protocol, truth.counted[rows]
+            protocol = truth.protocol
+            counted = truth.counted[rows]
             if protocol.truth == "body":
                 truth.joints[rows] = _numpy(label.joints(protocol.joints))
             centred = protocol.root_vertices or label.body is not own.body
@@ -225,9 +270,15 @@ class Scorer:
 
     def _vertices(self, mesh: _Mesh, reads: str, root: Root) -> Floats:
         """(N, 6890, 3) m for metrics."""
-        return _numpy((mesh if reads == "vertices" else mesh.unpose(self._unit_shapes(mesh.body))).vertices(root))
+        return _numpy(
+            (mesh if reads == "vertices" else mesh.unpose(self._unit_shapes(mesh.body))).vertices(
+                root
+            )
+        )
 
-    def _measure(self, model: str, truth: _Truth, predicted: Mapping[str, Floats], run: Ints) -> None:
+    def _measure(
+        self, model: str, truth: _Truth, predicted: Mapping[str, Floats], run: Ints
+    ) -> None:
         """Fill in all errors of a track except those of vertices."""
         protocol = truth.protocol
         pairs = self._pairs(model, truth, predicted)
@@ -236,28 +287,40 @@ class Scorer:
                 continue
             pred, target = pairs[metric.reads]
             rows = np.flatnonzero(
-                {"keypoints": truth.with_keypoints, "prediction": truth.with_joints}.get(metric.reads, truth.counted)
+                {"keypoints": truth.with_keypoints, "prediction": truth.with_joints}.get(
+                    metric.reads, truth.counted
+                )
             )
             out = truth.errors[model][name]
             if metric.span > 1 and protocol.successive == "split":
                 before = self._before.get((protocol.name, model, name), (pred[:0], target[:0]))
-                pred, target = np.concatenate([before[0], pred[rows]]), np.concatenate([before[1], target[rows]])
+                pred = np.concatenate([before[0], pred[rows]])
+                target = np.concatenate([before[1], target[rows]])
                 values = protocol.measure(name, pred, target)
                 out[rows[len(rows) - len(values) :]] = values
-                self._before[protocol.name, model, name] = (pred[-metric.span + 1 :], target[-metric.span + 1 :])
+                self._before[protocol.name, model, name] = (
+                    pred[-metric.span + 1 :],
+                    target[-metric.span + 1 :],
+                )
                 continue
             for stretch in _stretches(rows, run, protocol, metric.span):
                 values = protocol.measure(name, pred[stretch], target[stretch])
                 # With "track", a value belongs to the last of its frames.
-                first = len(stretch) - len(values) if protocol.successive == "track" else metric.span // 2
+                first = (
+                    len(stretch) - len(values)
+                    if protocol.successive == "track"
+                    else metric.span // 2
+                )
                 out[stretch[first:][: len(values)]] = values
 
     def _pairs(self, model: str, truth: _Truth, predicted: Mapping[str, Floats]) -> dict[str, Pair]:
         protocol = truth.protocol
-        joints, kp_2d = predicted[protocol.joints], predicted["keypoints"]
+        joints = predicted[protocol.joints]
+        kp_2d = predicted["keypoints"]
         if model == BASELINE:
             mean = _numpy(self._mean.joints(protocol.joints))
-            joints, kp_2d = np.broadcast_to(mean, joints.shape), np.broadcast_to(self._mean_kp_2d, kp_2d.shape)
+            joints = np.broadcast_to(mean, joints.shape)
+            kp_2d = np.broadcast_to(self._mean_kp_2d, kp_2d.shape)
         return {
             "joints": (protocol.rooted(joints), protocol.rooted(truth.joints)),
             "placed joints": (joints, truth.joints),
@@ -275,7 +338,8 @@ class _Truth:
     joints: Floats  # (F, J, 3) m; those of labels' bodies are filled in later
     kp_2d: Floats  # (F, 49, 3) in the crop, confidence; 0 for keypoints that do not count
     counted: Bools  # (F,) frames with counted 3D labels
-    errors: Mapping[str, dict[str, Float64s]]  # (F,) by model and metric, filled in later; nan: none
+    # (F,) by model and metric, filled in later; nan: none
+    errors: Mapping[str, dict[str, Float64s]]
 
     @property
     def with_keypoints(self) -> Bools:
@@ -284,8 +348,12 @@ class _Truth:
 
     @property
     def with_joints(self) -> Bools:
-        """(F,) frames whose predicted joints are read: all, with a metric of the prediction alone."""
-        return self.counted | any(metric.reads == "prediction" for metric in self.protocol.metrics.values())
+        """(F,) frames whose predicted joints are read: all, with a metric of the prediction
+        alone.
+        """
+        return self.counted | any(
+            metric.reads == "prediction" for metric in self.protocol.metrics.values()
+        )
 
     @property
     def with_body(self) -> Bools:
@@ -296,12 +364,20 @@ class _Truth:
     def from_labels(cls, protocol: Protocol, labels: Labels) -> Self:
         """Raises PlugInError if another package's rules fail."""
         if protocol.round_labels:
-            rounded = {name: getattr(labels, name).astype(np.float16).astype(np.float32) for name in ROUNDED}
+            rounded = {
+                name: getattr(labels, name).astype(np.float16).astype(np.float32)
+                for name in ROUNDED
+            }
             labels = labels._replace(**rounded)
         with protocols.REGISTRY.calling(protocol.name, "rows, rows_2d"):
-            rows, rows_2d = (np.asarray(rule(labels), np.bool_) for rule in (protocol.rows, protocol.rows_2d))
+            rows, rows_2d = (
+                np.asarray(rule(labels), np.bool_) for rule in (protocol.rows, protocol.rows_2d)
+            )
             kp_2d = np.where(rows_2d[:, None, None], labels.kp_2d, np.float32(0))
-        errors = {model: {name: np.full(len(rows), np.nan) for name in protocol.metrics} for model in MODELS}
+        errors = {
+            model: {name: np.full(len(rows), np.nan) for name in protocol.metrics}
+            for model in MODELS
+        }
         if protocol.truth == "joints":
             return cls(protocol, labels, labels.joints, kp_2d, rows & labels.has_3d, errors)
         joints = np.zeros((len(rows), len(JOINTS[protocol.joints]), 3), np.float32)
@@ -348,11 +424,17 @@ class _Mesh(NamedTuple):
         """(N, 6890, 3) m about a root."""
         assert self.verts is not None
         order, places = root
-        return self.verts - self.joints(order)[:, places].mean(dim=1, keepdim=True) if places else self.verts
+        return (
+            self.verts - self.joints(order)[:, places].mean(dim=1, keepdim=True)
+            if places
+            else self.verts
+        )
 
 
 def _unit_shapes(body: Body) -> Tensor:
-    """(11, 6890, 3) m at rest, of the ten unit shapes and of shape 0: vertices are linear in the shape."""
+    """(11, 6890, 3) m at rest, of the ten unit shapes and of shape 0: vertices are linear in the
+    shape.
+    """
     device = body.mean_shape.device
     rest = torch.eye(3, device=device).expand(11, 24, 3, 3)
     verts: Tensor = body(betas=torch.eye(11, 10, device=device), rotmat=rest).verts
@@ -360,13 +442,19 @@ def _unit_shapes(body: Body) -> Tensor:
 
 
 def _label_bodies(generator: VideoModel, split: Split, genders: Iterable[str]) -> dict[str, Body]:
-    """Bodies by gender, on the generator's device. Raises MissingAssets if a gender's files are missing."""
+    """Bodies by gender, on the generator's device. Raises MissingAssets if a gender's files are
+    missing.
+    """
     try:
         of_genders = {
-            gender: generator.body.of(gender).to(generator.device) for gender in genders if gender != NEUTRAL_BODY
+            gender: generator.body.of(gender).to(generator.device)
+            for gender in genders
+            if gender != NEUTRAL_BODY
         }
     except MissingAssets as error:
-        raise MissingAssets(f"{split.name}: PVE compares with the gendered bodies of its labels: {error}") from None
+        raise MissingAssets(
+            f"{split.name}: PVE compares with the gendered bodies of its labels: {error}"
+        ) from None
     return {NEUTRAL_BODY: generator.body, **of_genders}
 
 
@@ -379,7 +467,9 @@ def _stretches(rows: Ints, run: Ints, protocol: Protocol, span: int) -> list[Int
     if span == 1 or protocol.successive == "track":
         stretches = [rows]
     else:
-        stretches = np.split(rows, np.flatnonzero((np.diff(rows) != 1) | (np.diff(run[rows]) != 0)) + 1)
+        stretches = np.split(
+            rows, np.flatnonzero((np.diff(rows) != 1) | (np.diff(run[rows]) != 0)) + 1
+        )
     return [stretch for stretch in stretches if len(stretch) >= span]
 
 

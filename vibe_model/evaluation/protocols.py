@@ -1,6 +1,7 @@
 """Protocols: the rules of comparing predictions with labels.  training -> [evaluation]
 
-A package adds one by an entry point of "vibe_pipeline.protocols": docs/adding-a-protocol.md. Imports no torch.
+A package adds one by an entry point of "vibe_pipeline.protocols": docs/adding-a-protocol.md.
+Imports no torch.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.floating[Any]]
 
-LEFT_OUT: Final = "left_out"  # in a split's metrics: protocols that cannot evaluate it, with reasons
+# in a split's metrics: protocols that cannot evaluate it, with reasons
+LEFT_OUT: Final = "left_out"
 
 
 class Labels(NamedTuple):
@@ -56,34 +58,44 @@ class Protocol:
     name: str
     meaning: str  # one sentence, for the report's tables
     metrics: Mapping[str, Metric]  # by their names in metrics.json
-    # Order of the compared joints (`Body.joints`): the split's 3D labels (common14 only), or the labels' bodies.
+    # Order of the compared joints (`Body.joints`): the split's 3D labels (common14 only), or the
+    # labels' bodies.
     joints: Literal["common14", "spin49", "smpl"] = "common14"
     truth: Literal["joints", "body"] = "joints"
-    # Gender of that body and of its vertices: declared by the split's reader, the track's own, or neutral.
+    # Gender of that body and of its vertices: declared by the split's reader, the track's own, or
+    # neutral.
     body: Literal["declared", "own", "neutral"] = "declared"
-    root: tuple[str, ...] = ("rhip", "lhip")  # joints whose middle moves to 0; none: compare positions
-    root_vertices: bool = False  # also move vertices; else only if the label's body has another gender (another origin)
+    # joints whose middle moves to 0; none: compare positions
+    root: tuple[str, ...] = ("rhip", "lhip")
+    # also move vertices; else only if the label's body has another gender (another origin)
+    root_vertices: bool = False
     rows: Callable[[Labels], Bools] = _valid  # frames whose 3D labels count
     rows_2d: Callable[[Labels], Bools] = _valid  # frames whose keypoints count
-    # Successive frames, for metrics with a span: neighbours in time, one step apart; all counted ones of a track, or of
-    # the split, across tracks.
+    # Successive frames, for metrics with a span: neighbours in time, one step apart; all counted
+    # ones of a track, or of the split, across tracks.
     successive: Literal["neighbours", "track", "split"] = "neighbours"
-    # tracks, videos: each has the same weight, whatever its number of frames; a video has the frames of all its people.
+    # tracks, videos: each has the same weight, whatever its number of frames; a video has the
+    # frames of all its people.
     mean: Literal["frames", "tracks", "videos"] = "frames"
     drop_last: bool = False  # drop frames at a track's end that do not fill a window
     round_labels: bool = False  # to float16
-    # "module:name" of a function that is called with (generator, training splits by name), and returns one of (split,
-    # *, stream, extra_streams, tracks) that measures predicted past and future.
+    # "module:name" of a function that is called with (generator, training splits by name), and
+    # returns one of (split, *, stream, extra_streams, tracks) that measures predicted past and
+    # future.
     dynamics: str = ""
-    compares_with: str = ""  # published evaluation with the same numbers, if there are several: printed beside them
+    # published evaluation with the same numbers, if there are several: printed beside them
+    compares_with: str = ""
     splits: str = "*"  # pattern of the splits that it is for, unless it is named
 
     def __post_init__(self) -> None:
         if absent := [name for name in self.root if name not in JOINTS[self.joints]]:
-            raise ConfigError(f"{self.name}: root: expected joints of {self.joints}, found {', '.join(absent)}")
+            raise ConfigError(
+                f"{self.name}: root: expected joints of {self.joints}, found {', '.join(absent)}"
+            )
         if self.truth == "joints" and self.joints != "common14":
             raise ConfigError(
-                f"{self.name}: joints: expected common14, which a split's 3D labels have, found {self.joints}. "
+                f"{self.name}: joints: expected common14, which a split's 3D labels have, found "
+                f"{self.joints}. "
                 'Of bodies: truth = "body".'
             )
 
@@ -94,46 +106,70 @@ class Protocol:
     def rooted(self, joints: Floats) -> Floats:
         """(N, J, 3) m -> the same in float64 about the root."""
         joints = joints.astype(np.float64)
-        return joints - joints[..., self.root_places, :].mean(axis=-2, keepdims=True) if self.root else joints
+        return (
+            joints - joints[..., self.root_places, :].mean(axis=-2, keepdims=True)
+            if self.root
+            else joints
+        )
 
     def measure(self, name: str, pred: Floats, target: Floats) -> Floats:
-        """One metric, (N - span + 1,). Raises PlugInError if a package's metric fails, DataError for wrong numbers."""
-        metric, shape = self.metrics[name], (max(len(pred) - self.metrics[name].span + 1, 0),)
+        """One metric, (N - span + 1,). Raises PlugInError if a package's metric fails, DataError
+        for wrong numbers.
+        """
+        metric = self.metrics[name]
+        shape = (max(len(pred) - self.metrics[name].span + 1, 0),)
         if not shape[0]:
             return np.zeros(0)
         with REGISTRY.calling(self.name, f"metric {name}"):
             values = np.asarray(metric.of(pred, target), np.float64)
         if values.shape != shape or np.isinf(values).any():
             found = "infinite ones" if values.shape == shape else f"an array of {values.shape}"
-            raise DataError(f"{REGISTRY.label(self.name)}: metric {name}: expected {shape[0]} numbers, found {found}")
+            raise DataError(
+                f"{REGISTRY.label(self.name)}: metric {name}: expected {shape[0]} numbers, "
+                f"found {found}"
+            )
         return values
 
     def genders(self, split: Split) -> tuple[str, ...]:
-        """Genders of the bodies that it compares with; "declared": those of the reader's 3D labels."""
+        """Genders of the bodies that it compares with; "declared": those of the reader's 3D
+        labels.
+        """
         if self.body == "own":
             return tuple(sorted({track.gender for track in split.tracks})) or (NEUTRAL_BODY,)
-        declared = split.manifest.get("reader", {}).get("genders") if self.body == "declared" else None
+        declared = (
+            split.manifest.get("reader", {}).get("genders") if self.body == "declared" else None
+        )
         return tuple(declared or (NEUTRAL_BODY,))
 
     def lacking(self, split: Split) -> str:
         """Why it cannot evaluate a split; "" if it can."""
         needed = ("pose", "betas", "has_smpl") if self.truth == "body" else ()
         absent = [name for name in needed if name not in split.columns]
-        return f"it has no {', '.join(absent)}, which protocol {self.name} makes its joints of" if absent else ""
+        return (
+            f"it has no {', '.join(absent)}, which protocol {self.name} makes its joints of"
+            if absent
+            else ""
+        )
 
 
 _OF_VIBE: Final = {
-    name: METRICS[name] for name in ("pa_mpjpe", "mpjpe", "pve", "accel", "accel_error", "pck", "auc", "pck_2d")
+    name: METRICS[name]
+    for name in ("pa_mpjpe", "mpjpe", "pve", "accel", "accel_error", "pck", "auc", "pck_2d")
 }
 DEFAULT: Final = Protocol(
-    name="default", meaning="Every frame that is valid, labelled and has features counts once.", metrics=_OF_VIBE
+    name="default",
+    meaning="Every frame that is valid, labelled and has features counts once.",
+    metrics=_OF_VIBE,
 )
 # Of epochs, for splits without 3D labels.
-VALIDATION_2D: Final = replace(DEFAULT, metrics={"error_2d": SCORES["error_2d"], "pck_2d": METRICS["pck_2d"]})
+VALIDATION_2D: Final = replace(
+    DEFAULT, metrics={"error_2d": SCORES["error_2d"], "pck_2d": METRICS["pck_2d"]}
+)
 PUBLISHED: Final = replace(
     DEFAULT,
     name="published",
-    meaning="As the published figures were made: each track's last frames are dropped, accelerations cross from one "
+    meaning="As the published figures were made: each track's last frames are dropped, "
+    "accelerations cross from one "
     "track into the next, frames that are not valid count too, labels are rounded to float16.",
     rows=_every,
     rows_2d=_every,
@@ -141,11 +177,16 @@ PUBLISHED: Final = replace(
     drop_last=True,
     round_labels=True,
 )
-REGISTRY: Final[Records[Protocol]] = Records("protocol", "vibe_pipeline.protocols", Protocol, "name")
-names, find = REGISTRY.names, REGISTRY.find
+REGISTRY: Final[Records[Protocol]] = Records(
+    "protocol", "vibe_pipeline.protocols", Protocol, "name"
+)
+names = REGISTRY.names
+find = REGISTRY.find
 
 
-def choose(split: Split, named: Sequence[str] | None = None) -> tuple[list[Protocol], dict[str, str]]:
+def choose(
+    split: Split, named: Sequence[str] | None = None
+) -> tuple[list[Protocol], dict[str, str]]:
     """The protocols that evaluate a split, and reasons of the others by name.
 
     named: these; None: all for this split. Raises as `find` does for those that are named.
@@ -163,16 +204,35 @@ def choose(split: Split, named: Sequence[str] | None = None) -> tuple[list[Proto
 
 def by_protocol(result: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """A split's numbers in metrics.json by protocol; the first one's contain the others'."""
-    nested = {name: value for name, value in result.items() if isinstance(value, Mapping) and "baseline" in value}
+    nested = {
+        name: value
+        for name, value in result.items()
+        if isinstance(value, Mapping) and "baseline" in value
+    }
     order = dict.fromkeys((*(name for name in names() if name in nested), *sorted(nested)))
-    return {str(result.get("protocol", DEFAULT.name)): result, **{name: nested[name] for name in order}}
+    return {
+        str(result.get("protocol", DEFAULT.name)): result,
+        **{name: nested[name] for name in order},
+    }
 
 
 def table_metrics(rows: Iterable[Mapping[str, Any]]) -> dict[str, Metric]:
-    """Metrics by name, in the order of tables: ours, then those of packages with a number in any row."""
-    numbers = {name for row in rows for name, value in row.items() if name not in METRICS and isinstance(value, float)}
+    """Metrics by name, in the order of tables: ours, then those of packages with a number in any
+    row.
+    """
+    numbers = {
+        name
+        for row in rows
+        for name, value in row.items()
+        if name not in METRICS and isinstance(value, float)
+    }
     records = REGISTRY.every() if numbers else []
-    of_packages = {name: metric for record in records for name, metric in record.metrics.items() if name in numbers}
+    of_packages = {
+        name: metric
+        for record in records
+        for name, metric in record.metrics.items()
+        if name in numbers
+    }
     return {**METRICS, **of_packages}
 
 

@@ -1,10 +1,12 @@
-"""Published figures of VIBE, HMMR and part dynamics on the real test sets.  training -> [evaluation]
+"""Published figures of VIBE, HMMR and part dynamics on the real test sets.  training ->
+[evaluation]
 
-Kocabas et al., "VIBE: Video Inference for Human Body Pose and Shape Estimation", CVPR 2020: the paper's results, and
-the scores of its published checkpoint, by `protocol = "published"`. Kanazawa et al., "Learning 3D Human Dynamics from
-Video", CVPR 2019: tables 2, 5, 6 and 7, and the scores of its released models (doc/eval.md of human_dynamics), by
-`protocol = "hmmr"`. Lee and Lee, "Uncertainty-Aware Human Mesh Recovery from Video by Learning Part-Based 3D Dynamics",
-ICCV 2021: its table, which quotes VIBE and TCMR.
+Kocabas et al., "VIBE: Video Inference for Human Body Pose and Shape Estimation", CVPR 2020: the
+paper's results, and the scores of its published checkpoint, by `protocol = "published"`. Kanazawa
+et al., "Learning 3D Human Dynamics from Video", CVPR 2019: tables 2, 5, 6 and 7, and the scores of
+its released models (doc/eval.md of human_dynamics), by `protocol = "hmmr"`. Lee and Lee,
+"Uncertainty-Aware Human Mesh Recovery from Video by Learning Part-Based 3D Dynamics", ICCV 2021:
+its table, which quotes VIBE and TCMR.
 """
 
 from __future__ import annotations
@@ -35,7 +37,13 @@ class PublishedFigures:
 _WITHOUT: Final = ("VIBE, paper, no 3DPW train", False, PAPER)
 _WITH: Final = ("VIBE, paper, with 3DPW train", True, PAPER)
 _CHECKPOINT: Final = ("VIBE, checkpoint, no 3DPW train", False, CHECKPOINT)
-_SCORES: Final = {"pa_mpjpe": 56.5608, "mpjpe": 93.5881, "pve": 113.4118, "accel": 27.1242, "accel_error": 27.9877}
+_SCORES: Final = {
+    "pa_mpjpe": 56.5608,
+    "mpjpe": 93.5881,
+    "pve": 113.4118,
+    "accel": 27.1242,
+    "accel_error": 27.9877,
+}
 _ROWS: Final = (
     (_WITHOUT, "3dpw/test", {"pa_mpjpe": 56.5, "mpjpe": 93.5, "pve": 113.4, "accel": 27.1}),
     (_WITHOUT, "mpi_inf_3dhp/test", {"pa_mpjpe": 63.4, "mpjpe": 97.7, "pck": 89.0}),
@@ -62,12 +70,28 @@ _PARTDYN: Final = {  # VIBE's acceleration on 3DPW is the prediction's own, as i
         "h36m/val": {"pa_mpjpe": 41.5, "mpjpe": 65.9, "accel_error": 18.3},
     },
 }
-# VIBE's ablation on 3DPW, by protocol "published": by variant, or by name for features other than ours
+# VIBE's ablation on 3DPW, by protocol "published": by variant, or by name for features other than
+# ours
 ABLATION_OF: Final = ("3dpw/test", "published")
 ABLATION: Final[Mapping[str, Mapping[str, float]]] = {
-    "per frame, features of Kanazawa et al.": {"pa_mpjpe": 73.6, "mpjpe": 120.1, "pve": 142.7, "accel": 34.3},
-    "only G, features of Kanazawa et al.": {"pa_mpjpe": 75.8, "mpjpe": 126.1, "pve": 147.5, "accel": 28.3},
-    "G + D_M, features of Kanazawa et al.": {"pa_mpjpe": 72.4, "mpjpe": 116.7, "pve": 132.4, "accel": 27.8},
+    "per frame, features of Kanazawa et al.": {
+        "pa_mpjpe": 73.6,
+        "mpjpe": 120.1,
+        "pve": 142.7,
+        "accel": 34.3,
+    },
+    "only G, features of Kanazawa et al.": {
+        "pa_mpjpe": 75.8,
+        "mpjpe": 126.1,
+        "pve": 147.5,
+        "accel": 28.3,
+    },
+    "G + D_M, features of Kanazawa et al.": {
+        "pa_mpjpe": 72.4,
+        "mpjpe": 116.7,
+        "pve": 132.4,
+        "accel": 27.8,
+    },
     "per-frame": {"pa_mpjpe": 60.1, "mpjpe": 102.4, "pve": 129.2, "accel": 29.2},
     "generator-only": {"pa_mpjpe": 56.9, "mpjpe": 90.2, "pve": 109.5, "accel": 28.0},
     "mposer": {"pa_mpjpe": 54.1, "mpjpe": 87.0, "pve": 103.9, "accel": 28.2},
@@ -78,23 +102,90 @@ ABLATION: Final[Mapping[str, Mapping[str, float]]] = {
     "attention-3x1024": {"pa_mpjpe": 52.4, "mpjpe": 82.7},
 }
 _COLUMNS: Final = (
-    *(("3dpw/test", name) for name in ("pck_aligned", "mpjpe", "pa_mpjpe", "accel_error", "pve", "pve_unposed")),
+    *(
+        ("3dpw/test", name)
+        for name in ("pck_aligned", "mpjpe", "pa_mpjpe", "accel_error", "pve", "pve_unposed")
+    ),
     *(("h36m/val", name) for name in ("mpjpe", "pa_mpjpe", "accel_error")),
     *(("penn_action/test", name) for name in ("pck_aligned", "accel")),
 )
-# On 3DPW and Human3.6M, the released models' column is the prediction's own acceleration, not an error.
+# On 3DPW and Human3.6M, the released models' column is the prediction's own acceleration, not an
+# error.
 _HMMR: Final[Mapping[tuple[str, str], tuple[float | None, ...]]] = {
     ("paper", HMMR_PAPER): (86.4, 127.1, 80.1, 16.4, 144.4, 25.8, 87.0, 58.1, 9.3, 77.9, 29.7),
-    ("paper, + VLOG", HMMR_PAPER): (91.7, 126.7, 77.7, 15.7, 147.4, 29.7, 85.9, 58.3, 9.3, 78.6, None),
-    ("paper, + InstaVariety", HMMR_PAPER): (92.9, 116.5, 72.6, 14.3, 138.6, 26.7, 83.7, 56.9, 9.3, 78.7, None),
-    ("paper, single-view", HMMR_PAPER): (84.1, 130.0, 76.7, 37.4, 144.9, 24.4, 94.0, 59.3, 23.9, 73.2, 79.9),
+    ("paper, + VLOG", HMMR_PAPER): (
+        91.7,
+        126.7,
+        77.7,
+        15.7,
+        147.4,
+        29.7,
+        85.9,
+        58.3,
+        9.3,
+        78.6,
+        None,
+    ),
+    ("paper, + InstaVariety", HMMR_PAPER): (
+        92.9,
+        116.5,
+        72.6,
+        14.3,
+        138.6,
+        26.7,
+        83.7,
+        56.9,
+        9.3,
+        78.7,
+        None,
+    ),
+    ("paper, single-view", HMMR_PAPER): (
+        84.1,
+        130.0,
+        76.7,
+        37.4,
+        144.9,
+        24.4,
+        94.0,
+        59.3,
+        23.9,
+        73.2,
+        79.9,
+    ),
     ("paper, single-view, + InstaVariety", HMMR_PAPER): (
         *(88.6, 126.5, 73.0, None, None, None),
         *(93.5, 59.5, None, 73.2, None),
     ),
-    ("paper, no dynamics", HMMR_PAPER): (82.6, 139.2, 78.4, 15.2, 155.2, 24.8, 88.6, 58.3, 9.1, 71.2, 29.3),
-    ("paper, no const", HMMR_PAPER): (86.5, 128.3, 78.2, 16.6, 145.9, 27.5, 83.5, 57.8, 9.3, 78.1, None),
-    ("released", HMMR_RELEASED): (*(92.961, 116.88, 72.66, 15.32, 139.34, 26.80), *(83.71, 56.92, 8.82, 79.553, 27.96)),
+    ("paper, no dynamics", HMMR_PAPER): (
+        82.6,
+        139.2,
+        78.4,
+        15.2,
+        155.2,
+        24.8,
+        88.6,
+        58.3,
+        9.1,
+        71.2,
+        29.3,
+    ),
+    ("paper, no const", HMMR_PAPER): (
+        86.5,
+        128.3,
+        78.2,
+        16.6,
+        145.9,
+        27.5,
+        83.5,
+        57.8,
+        9.3,
+        78.1,
+        None,
+    ),
+    ("released", HMMR_RELEASED): (
+        *(92.961, 116.88, 72.66, 15.32, 139.34, 26.80),
+        *(83.71, 56.92, 8.82, 79.553, 27.96),
+    ),
     ("released, no MoSh", HMMR_RELEASED): (
         *(91.890, 128.03, 77.31, 16.35, 148.52, 27.56),
         *(88.95, 59.39, 8.51, 78.622, 28.94),
@@ -115,10 +206,19 @@ def _hmmr_figures(split: str) -> list[PublishedFigures]:
 
 FIGURES: Final = (
     *(PublishedFigures(*model, split, errors) for model, split, errors in _ROWS),
-    *(PublishedFigures(m, False, PARTDYN_PAPER, split, e) for m, of in _PARTDYN.items() for split, e in of.items()),
-    *(figures for split in dict.fromkeys(split for split, _ in _COLUMNS) for figures in _hmmr_figures(split)),
+    *(
+        PublishedFigures(m, False, PARTDYN_PAPER, split, e)
+        for m, of in _PARTDYN.items()
+        for split, e in of.items()
+    ),
+    *(
+        figures
+        for split in dict.fromkeys(split for split, _ in _COLUMNS)
+        for figures in _hmmr_figures(split)
+    ),
 )
-# PA-MPJPE by step in frames, of table 5, on Human3.6M. The paper does not explain its two rows of HMMR.
+# PA-MPJPE by step in frames, of table 5, on Human3.6M. The paper does not explain its two rows of
+# HMMR.
 DYNAMICS: Final[Mapping[str, Mapping[str, Mapping[str, float]]]] = {
     "h36m/val": {
         "N.N., paper": {"-5": 71.6, "0": 50.9, "5": 70.7},
@@ -132,7 +232,8 @@ DYNAMICS: Final[Mapping[str, Mapping[str, Mapping[str, float]]]] = {
 def figures_of(split: str) -> list[PublishedFigures]:
     """Published figures of a split.
 
-    >>> [figures.errors["pa_mpjpe"] for figures in figures_of("h36m/val") if figures.protocol == "published"]
+    >>> published = [row for row in figures_of("h36m/val") if row.protocol == "published"]
+    >>> [row.errors["pa_mpjpe"] for row in published]
     [41.5, 41.4, 38.4, 41.1, 41.5]
     """
     return [figures for figures in FIGURES if figures.split == split]

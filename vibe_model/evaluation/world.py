@@ -1,4 +1,6 @@
-"""WHAM's world metrics and its protocol on EMDB (Shin et al., CVPR 2024).  training -> [evaluation]"""
+"""WHAM's world metrics and its protocol on EMDB (Shin et al., CVPR 2024).  training ->
+[evaluation]
+"""
 
 from __future__ import annotations
 
@@ -20,42 +22,58 @@ MM: Final = 1000.0  # per m
 
 
 def w_mpjpe(pred: Floats, target: Floats) -> Float64s:
-    """World MPJPE: in chunks of 100 frames, each aligned by the similarity of its first two frames' joints.
+    """World MPJPE: in chunks of 100 frames, each aligned by the similarity of its first two frames'
+    joints.
 
-    pred, target: (F, J, 3) m in two worlds, of successive frames -> (F,) mm (WHAM's lib/eval/eval_utils.py).
+    pred, target: (F, J, 3) m in two worlds, of successive frames -> (F,) mm (WHAM's
+    lib/eval/eval_utils.py).
     """
     return _align_chunks(pred, target, fitted=2)
 
 
 def wa_mpjpe(pred: Floats, target: Floats) -> Float64s:
-    """World-aligned MPJPE: as `w_mpjpe`, with each chunk aligned by all its frames. (F, J, 3) m -> (F,) mm."""
+    """World-aligned MPJPE: as `w_mpjpe`, with each chunk aligned by all its frames. (F, J, 3) m ->
+    (F,) mm.
+    """
     return _align_chunks(pred, target, fitted=CHUNK_FRAMES)
 
 
 def rte(pred_root: Floats, target_root: Floats) -> Float64s:
     """Root translation error: (F, 3) m in two worlds -> (F,) % of the length of the target's path.
 
-    Paths are aligned by rotation and translation, without scale (WHAM). NaN if the target does not move.
+    Paths are aligned by rotation and translation, without scale (WHAM). NaN if the target does not
+    move.
     """
     target_root = target_root.astype(np.float64)
-    errors = np.linalg.norm(procrustes_align(pred_root, target_root, rigid=True) - target_root, axis=-1)
+    errors = np.linalg.norm(
+        procrustes_align(pred_root, target_root, rigid=True) - target_root, axis=-1
+    )
     length = np.linalg.norm(np.diff(target_root, axis=0), axis=-1).sum()
-    share: Float64s = 100 * np.divide(errors, length, out=np.full(len(errors), np.nan), where=length > 0)
+    share: Float64s = 100 * np.divide(
+        errors, length, out=np.full(len(errors), np.nan), where=length > 0
+    )
     return share
 
 
 def jitter(joints: Floats, fps: float = 30.0) -> Float64s:
-    """Mean norm of the joints' third differences by time. (F, J, 3) m in the world -> (F - 3,) in 10 m/s^3 (WHAM)."""
-    third = np.diff(joints.astype(np.float64), n=3, axis=0) if len(joints) > 3 else np.zeros((0, *joints.shape[1:]))
+    """Mean norm of the joints' third differences by time. (F, J, 3) m in the world -> (F - 3,) in
+    10 m/s^3 (WHAM).
+    """
+    third = (
+        np.diff(joints.astype(np.float64), n=3, axis=0)
+        if len(joints) > 3
+        else np.zeros((0, *joints.shape[1:]))
+    )
     mean: Float64s = (np.linalg.norm(third, axis=-1) * fps**3 / 10).mean(-1)
     return mean
 
 
 def foot_sliding(pred_vertices: Floats, target_vertices: Floats) -> Float64s:
-    """Motion of predicted feet while the target's are at rest: (F, 6890, 3) m in the world -> (N,) mm per frame.
+    """Motion of predicted feet while the target's are at rest: (F, 6890, 3) m in the world -> (N,)
+    mm per frame.
 
-    N counts, over FOOT_VERTICES, pairs of successive frames between which the target's vertex moves by less than 1 cm
-    (WHAM).
+    N counts, over FOOT_VERTICES, pairs of successive frames between which the target's vertex moves
+    by less than 1 cm (WHAM).
     """
     moved = [
         np.linalg.norm(np.diff(verts[:, FOOT_VERTICES].astype(np.float64), axis=0), axis=-1)
@@ -69,8 +87,11 @@ def _align_chunks(pred: Floats, target: Floats, fitted: int) -> Float64s:
     """(F, J, 3) m -> (F,) mm: errors after each chunk's first frames were aligned."""
     errors = [np.zeros(0)]
     for start in range(0, len(pred), CHUNK_FRAMES):
-        chunk, goal = pred[start : start + CHUNK_FRAMES], target[start : start + CHUNK_FRAMES]
-        aligned = procrustes_align(chunk.reshape(-1, 3), goal.reshape(-1, 3), n_fitted=fitted * pred.shape[1])
+        chunk = pred[start : start + CHUNK_FRAMES]
+        goal = target[start : start + CHUNK_FRAMES]
+        aligned = procrustes_align(
+            chunk.reshape(-1, 3), goal.reshape(-1, 3), n_fitted=fitted * pred.shape[1]
+        )
         errors.append(position_error(aligned.reshape(chunk.shape), goal))
     return np.concatenate(errors)
 
@@ -79,19 +100,25 @@ _FPS: Final = 30.0
 
 
 def _inner_accel_error(pred: Floats, target: Floats) -> Floats:
-    """Acceleration error at 30 fps without the first and last (WHAM). (N, J, 3) m -> (N - 4,) m/s^2."""
+    """Acceleration error at 30 fps without the first and last (WHAM). (N, J, 3) m -> (N - 4,)
+    m/s^2.
+    """
     return METRICS["accel_error"].of(pred, target)[1:-1] * (_FPS**2 / 1000)
 
 
 EMDB: Final = Protocol(
     name="emdb",
-    meaning="WHAM's evaluation on EMDB: SMPL's 24 joints of the body of the actor's gender, relative to the middle of "
-    "the hips; accelerations at 30 frames per second over the evaluated frames of a sequence without gaps, except its "
-    "first and last.",
+    meaning="WHAM's evaluation on EMDB: SMPL's 24 joints of the body of the actor's gender, "
+    "relative to the middle of the hips; accelerations at 30 frames per second over the "
+    "evaluated frames of a sequence without gaps, except its first and last.",
     metrics={
         **{name: METRICS[name] for name in ("pa_mpjpe", "mpjpe", "pve")},
         "accel_error_m_s2": Metric(
-            title="accel error, m/s²", unit="m/s²", lower_is_better=True, of=_inner_accel_error, span=5
+            title="accel error, m/s²",
+            unit="m/s²",
+            lower_is_better=True,
+            of=_inner_accel_error,
+            span=5,
         ),
     },
     joints="smpl",
@@ -100,8 +127,8 @@ EMDB: Final = Protocol(
     root=("smpl_lhip", "smpl_rhip"),
     root_vertices=True,
     successive="track",
-    compares_with="WHAM's numbers (lib/eval/evaluate_emdb.py). GVHMR's differ: they use the neutral body's regressor "
-    "for all labels, and all accelerations. Both use every frame of good_frames_mask; here frames without a valid box "
-    "are not evaluated",
+    compares_with="WHAM's numbers (lib/eval/evaluate_emdb.py). GVHMR's differ: they use the "
+    "neutral body's regressor for all labels, and all accelerations. Both use every frame of "
+    "good_frames_mask; here frames without a valid box are not evaluated",
     splits="emdb/*",
 )

@@ -1,4 +1,6 @@
-"""HMMR: temporal convolutions, and past and future bodies of every frame (Kanazawa et al., CVPR 2019)."""
+"""HMMR: temporal convolutions, and past and future bodies of every frame (Kanazawa et al., CVPR
+2019).
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Settings, presets and variants of HMMR's training.  [settings] -> training
 
-Imports no torch. The defaults are those of the authors' implementation (Kanazawa et al., CVPR 2019).
+Imports no torch. The defaults are those of the authors' implementation (Kanazawa et al., CVPR
+2019).
 """
 
 from __future__ import annotations
@@ -21,7 +22,11 @@ class HMMRConfig(VideoConfig):
     """HMMR's settings, in addition to those of every model."""
 
     VERSION: ClassVar[Mapping[str, int]] = {"hmmr_version": 1}
-    FIXED: ClassVar[frozenset[str]] = VideoConfig.FIXED | {"discriminator_weight", "least_scale", "largest_scale"}
+    FIXED: ClassVar[frozenset[str]] = VideoConfig.FIXED | {
+        "discriminator_weight",
+        "least_scale",
+        "largest_scale",
+    }
     MODEL: ClassVar[str] = "hmmr"
     TERMS: ClassVar[tuple[str, ...]] = (
         *("kp", "joints", "smpl", "const", "hallucinate", "shape"),
@@ -38,8 +43,8 @@ class HMMRConfig(VideoConfig):
     share_2d: Share = 0.5
     validation: tuple[str, ...] = ("h36m/train:S5*", "penn_action/test:1/10")
     evaluation: tuple[str, ...] = ("3dpw/test", "h36m/val")
-    # Number of jittered copies `<stream>.j1`, `.j2`, ... to read windows of `datasets_2d` from, at random; 0: the
-    # stream itself. The authors use one for 2D data and five for 3D data.
+    # Number of jittered copies `<stream>.j1`, `.j2`, ... to read windows of `datasets_2d` from, at
+    # random; 0: the stream itself. The authors use one for 2D data and five for 3D data.
     copies_2d: NonNegativeInt = 0
     copies_3d: NonNegativeInt = 0  # the same for `datasets_3d`
     batch_size: PositiveInt = 8
@@ -57,7 +62,8 @@ class HMMRConfig(VideoConfig):
     joints_weight: NonNegativeFloat = 60.0  # 3D joints, in m
     smpl_weight: NonNegativeFloat = 60.0  # rotation matrices and betas
     const_weight: NonNegativeFloat = 1.0  # change of the betas between frames
-    hallucinate_weight: NonNegativeFloat = 1.0  # squared distance between hallucination and movie strip
+    # squared distance between hallucination and movie strip
+    hallucinate_weight: NonNegativeFloat = 1.0
     shape_weight: NonNegativeFloat = 1.0  # squared betas
     adversarial_weight: NonNegativeFloat = 1.0  # adversarial term of the generator
     discriminator_weight: NonNegativeFloat = 1.0
@@ -65,19 +71,24 @@ class HMMRConfig(VideoConfig):
     hallucinator_target: Literal["joint", "detached"] = "joint"
 
     # The camera of past and future frames.
-    optimal_camera: Literal["least_squares", "trace"] = "trace"  # least_squares: the paper's; trace: the authors' code
+    # least_squares: the paper's; trace: the authors' code
+    optimal_camera: Literal["least_squares", "trace"] = "trace"
     least_scale: PositiveFloat = 0.7
     largest_scale: PositiveFloat = 10.0
 
     # The model.
-    norm: Literal["window", "frame"] = "window"  # group norm; frame: a prediction depends on 13 frames
-    # hmr: axis-angle with ReLU; spin: VIBE's, which `pretrained` can initialise from SPIN's checkpoint.
+    # group norm; frame: a prediction depends on 13 frames
+    norm: Literal["window", "frame"] = "window"
+    # hmr: axis-angle with ReLU; spin: VIBE's, which `pretrained` can initialise from SPIN's
+    # checkpoint.
     regressor: Literal["hmr", "spin"] = "hmr"
     past: NonNegativeInt = 5  # frames before the current one at which to predict the past; 0: none
-    future: NonNegativeInt = 5  # frames after the current one at which to predict the future; 0: none
+    # frames after the current one at which to predict the future; 0: none
+    future: NonNegativeInt = 5
     hallucinator: bool = True  # also predict past, present and future from a single frame
     temporal: bool = True  # false: no temporal encoder
-    width: NonNegativeInt = 0  # of a bottleneck in encoder and hallucinator, a multiple of 32; 0: none
+    # of a bottleneck in encoder and hallucinator, a multiple of 32; 0: none
+    width: NonNegativeInt = 0
     regressor_size: PositiveInt = 1024  # of the regressors' hidden layers
     dropout: Share = 0.5  # in the regressors
 
@@ -85,18 +96,23 @@ class HMMRConfig(VideoConfig):
         super().check_consistency()
         if self.least_scale > self.largest_scale:
             raise ConfigError(
-                f"least_scale: expected at most largest_scale, {self.largest_scale}; found {self.least_scale}"
+                f"least_scale: expected at most largest_scale, {self.largest_scale}; found "
+                f"{self.least_scale}"
             )
         if self.temporal and self.width % 32:
-            raise ConfigError(f"width: expected a multiple of 32 (the group norm's groups), found {self.width}")
+            raise ConfigError(
+                f"width: expected a multiple of 32 (the group norm's groups), found {self.width}"
+            )
         if self.processes > 1:
-            raise ConfigError(f"processes: expected 1, since HMMR trains in one process; found {self.processes}")
+            raise ConfigError(
+                f"processes: expected 1, since HMMR trains in one process; found {self.processes}"
+            )
 
     def check_feature_size(self) -> None:
         if self.temporal and not self.width and self.feature_size % 32:
             raise ConfigError(
-                f"width: {self.stream} has {self.feature_size} numbers per row, which is no multiple of 32 (the group "
-                "norm's groups). Set width, for example to 256."
+                f"width: {self.stream} has {self.feature_size} numbers per row, which is no "
+                "multiple of 32 (the group norm's groups). Set width, for example to 256."
             )
 
     @property
@@ -121,7 +137,9 @@ class HMMRConfig(VideoConfig):
         return Poses(
             motion=self.part("motion"),
             batch_size=n_sets * self.batch_size * self.seqlen,
-            window_weights={n: w for n, w in self.window_weights.items() if n in self.part("motion")},
+            window_weights={
+                n: w for n, w in self.window_weights.items() if n in self.part("motion")
+            },
             iterations=self.iterations,
             epochs=self.epochs,
             seed=self.seed,
@@ -129,7 +147,9 @@ class HMMRConfig(VideoConfig):
 
     def streams_of(self, part: str) -> tuple[str, ...]:
         n_copies = {"datasets_2d": self.copies_2d, "datasets_3d": self.copies_3d}.get(part, 0)
-        return tuple(f"{self.stream}.j{k}" for k in range(1, n_copies + 1)) or super().streams_of(part)
+        return tuple(f"{self.stream}.j{k}" for k in range(1, n_copies + 1)) or super().streams_of(
+            part
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,9 +167,15 @@ _NO_DYNAMICS: Final = {"past": 0, "future": 0, "hallucinator": False}
 
 PRESETS: Final[Mapping[str, Callable[..., HMMRConfig]]] = {
     "hmmr-published": partial(HMMRConfig, copies_2d=1, copies_3d=5),  # the authors' settings
-    # Ours: group norm per frame, larger batches, VIBE's regressor for SPIN's weights (`pretrained`).
+    # Ours: group norm per frame, larger batches, VIBE's regressor for SPIN's weights
+    # (`pretrained`).
     "hmmr": partial(
-        HMMRConfig, regressor="spin", norm="frame", optimal_camera="least_squares", batch_size=32, lr_generator=5e-5
+        HMMRConfig,
+        regressor="spin",
+        norm="frame",
+        optimal_camera="least_squares",
+        batch_size=32,
+        lr_generator=5e-5,
     ),
     # A short functional test on the embedded demo data, minutes on two CPU cores.
     "embedded": partial(
@@ -177,7 +203,8 @@ VARIANTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "no-const": {"const_weight": 0.0},
     "no-hallucinator": {"hallucinator": False},
     "no-prior": {"prior": "none"},
-    # By data, as in the paper: its "Ours" also has NBA, which is not available; VLOG-people are clips of `videos`.
+    # By data, as in the paper: its "Ours" also has NBA, which is not available; VLOG-people are
+    # clips of `videos`.
     "ours": {"datasets_2d": ("penn_action/train",)},
     "vlog": {"datasets_2d": ("penn_action/train", "videos/train")},
     "insta-variety": {"datasets_2d": ("penn_action/train", "insta_variety/train")},

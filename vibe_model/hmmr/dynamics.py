@@ -1,7 +1,8 @@
-"""Evaluation of past and future bodies predicted from one frame.  features -> windows -> training -> [evaluation]
+"""Evaluation of past and future bodies predicted from one frame.  features -> windows -> training
+-> [evaluation]
 
-PA-MPJPE of the bodies before and after a still image, compared with baselines without motion (Kanazawa et al., CVPR
-2019, section 4.3).
+PA-MPJPE of the bodies before and after a still image, compared with baselines without motion
+(Kanazawa et al., CVPR 2019, section 4.3).
 """
 
 from __future__ import annotations
@@ -29,9 +30,14 @@ if TYPE_CHECKING:
 Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.int64]
 
-FROM_A_STILL, CONSTANT, NEAREST, STILL = MODELS = ("from a still", "constant", "nearest", "true pose, still")
-"""The model; its current body at all times; the training pose nearest to the true one with its past and future; the
-true pose at all times. The last two use the truth, for scale."""
+FROM_A_STILL, CONSTANT, NEAREST, STILL = MODELS = (
+    "from a still",
+    "constant",
+    "nearest",
+    "true pose, still",
+)
+"""The model; its current body at all times; the training pose nearest to the true one with its past
+and future; the true pose at all times. The last two use the truth, for scale."""
 _COMPARED_AT_ONCE: Final = 256  # true poses compared with all training poses
 
 
@@ -42,14 +48,19 @@ class KnownPoses:
     """
 
     def __init__(self, splits: Mapping[str, Split], generator: VideoModel) -> None:
-        tracks = [track for split in splits.values() for track in _labelled_frames(split, generator.steps)]
+        tracks = [
+            track for split in splits.values() for track in _labelled_frames(split, generator.steps)
+        ]
         joints = [np.zeros((0, 14, 3), np.float32), *(joints for joints, _, _ in tracks)]
         firsts = np.cumsum([0, *map(len, joints)])[1:]
         rows_now = [first + frames for first, (_, frames, _) in zip(firsts, tracks, strict=False)]
-        self._joints, self._now = np.concatenate(joints), np.concatenate([np.zeros(0, np.int64), *rows_now])
+        self._joints = np.concatenate(joints)
+        self._now = np.concatenate([np.zeros(0, np.int64), *rows_now])
         body = generator.body
         rotmat = rotation_6d_to_matrix(body.mean_pose.reshape(1, 24, 6))
-        template = body.joints(betas=body.mean_shape.reshape(1, -1), rotmat=rotmat, order="common14")
+        template = body.joints(
+            betas=body.mean_shape.reshape(1, -1), rotmat=rotmat, order="common14"
+        )
         self._template = template.detach().cpu().numpy()  # (1, 14, 3)
         self._like = self._align(self._joints[self._now])  # (N, 42)
 
@@ -57,11 +68,15 @@ class KnownPoses:
         return len(self._now)
 
     def nearest(self, joints: Floats, steps: Sequence[int]) -> list[Floats]:
-        """Joints (F, 14, 3) m -> for each step, the poses (F, 14, 3) m that many frames from the nearest ones."""
+        """Joints (F, 14, 3) m -> for each step, the poses (F, 14, 3) m that many frames from the
+        nearest ones.
+        """
         nearest_rows = []
         for start in range(0, len(joints), _COMPARED_AT_ONCE):
             like = self._align(joints[start : start + _COMPARED_AT_ONCE])
-            nearest_rows.append((np.square(self._like).sum(1) - 2 * like @ self._like.T).argmin(axis=1))
+            nearest_rows.append(
+                (np.square(self._like).sum(1) - 2 * like @ self._like.T).argmin(axis=1)
+            )
         rows = self._now[np.concatenate([np.zeros(0, np.int64), *nearest_rows])]
         return [self._joints[rows + step] for step in steps]
 
@@ -69,9 +84,13 @@ class KnownPoses:
         return metrics.procrustes_align(joints, self._template).reshape(-1, 42).astype(np.float32)
 
 
-def with_known_poses(generator: VideoModel, training: Mapping[str, Split]) -> Callable[..., dict[str, Any]]:
+def with_known_poses(
+    generator: VideoModel, training: Mapping[str, Split]
+) -> Callable[..., dict[str, Any]]:
     """`dynamics` of a model, compared with the training splits' poses, for `Protocol.dynamics`."""
-    return functools.partial(dynamics, generator, known=KnownPoses(training, generator) if training else None)
+    return functools.partial(
+        dynamics, generator, known=KnownPoses(training, generator) if training else None
+    )
 
 
 def dynamics(
@@ -85,8 +104,9 @@ def dynamics(
 ) -> dict[str, Any]:
     """PA-MPJPE in mm by model and step in frames ("0": now).
 
-    All models are evaluated on the frames with 3D labels now and at every step. Numbers are means over tracks of each
-    track's mean. The result is empty for a model without past and future, and for a split without such frames.
+    All models are evaluated on the frames with 3D labels now and at every step. Numbers are means
+    over tracks of each track's mean. The result is empty for a model without past and future, and
+    for a split without such frames.
 
     known: For the nearest training pose; None: omit this baseline.
     """
@@ -107,7 +127,9 @@ def dynamics(
             guesses[STILL] = [truth[0]] * len(steps)
             n_frames += len(frames)
             for model, of_steps in guesses.items():
-                errors = [metrics.pa_mpjpe(*pair).mean() for pair in zip(of_steps, truth, strict=True)]
+                errors = [
+                    metrics.pa_mpjpe(*pair).mean() for pair in zip(of_steps, truth, strict=True)
+                ]
                 by_track.setdefault(model, []).append([float(error) for error in errors])
     finally:
         generator.train(mode)
@@ -126,14 +148,18 @@ def _labelled_frames(
     stream: str | None = None,
     extra_streams: Mapping[str, Reading] = NOTHING,
 ) -> Iterator[tuple[Floats, Ints, Ints]]:
-    """Yield for each track its joints (T, 14, 3) m, its frames (n,) with labels now and at every step, and their rows.
+    """Yield for each track its joints (T, 14, 3) m, its frames (n,) with labels now and at every
+    step, and their rows.
 
     Frames between the steps must exist. With a stream, the frames have features.
     """
-    first, last = min(0, *steps), max(0, *steps)
+    first = min(0, *steps)
+    last = max(0, *steps)
     whole = windows_of(split.runs, seqlen=last - first + 1, stride=1)[:, 0] - first
     if stream is not None:
-        with_features = windows_of(split.runs_with(streams_of(stream, extra_streams)), seqlen=1, stride=1)[:, 0]
+        with_features = windows_of(
+            split.runs_with(streams_of(stream, extra_streams)), seqlen=1, stride=1
+        )[:, 0]
         whole = np.intersect1d(whole, with_features)
     for track in select_tracks(split, tracks):
         frames = whole[(whole >= track.start) & (whole < track.stop)] - track.start
@@ -144,20 +170,37 @@ def _labelled_frames(
             frames = frames[np.all([counted[frames + step] for step in (0, *steps)], axis=0)]
         if len(frames):
             joints = read["kp_3d"][0]
-            yield joints if joints.shape[1] == len(COMMON14) else joints[:, COMMON14], frames, frames + track.start
+            yield (
+                joints if joints.shape[1] == len(COMMON14) else joints[:, COMMON14],
+                frames,
+                frames + track.start,
+            )
 
 
 @torch.no_grad()
 def _from_stills(
-    generator: VideoModel, split: Split, rows: Ints, stream: str, extra_streams: Mapping[str, Reading]
+    generator: VideoModel,
+    split: Split,
+    rows: Ints,
+    stream: str,
+    extra_streams: Mapping[str, Reading],
 ) -> list[Floats]:
     """Joints (n, 14, 3) m predicted from single rows, now and at each of the model's steps."""
     joints = []
     for start in range(0, len(rows), POSED_AT_ONCE):
         windows = rows[start : start + POSED_AT_ONCE, None] + np.array([0, 1])
         read = read_inputs(split, windows, stream, extra_streams)  # (n, 1, F) each
-        inputs = {name: torch.as_tensor(array, device=generator.device) for name, array in read.items()}
+        inputs = {
+            name: torch.as_tensor(array, device=generator.device) for name, array in read.items()
+        }
         moments = generator.regress_stills(**inputs)
-        together = Estimate(*(torch.cat(parts, dim=1) for parts in zip(*moments.values(), strict=True)))
-        joints.append(generator.pose(together, eval_joints=True, vertices=False)["kp_3d"].float().cpu().numpy())
+        together = Estimate(
+            *(torch.cat(parts, dim=1) for parts in zip(*moments.values(), strict=True))
+        )
+        joints.append(
+            generator.pose(together, eval_joints=True, vertices=False)["kp_3d"]
+            .float()
+            .cpu()
+            .numpy()
+        )
     return list(np.concatenate(joints).swapaxes(0, 1))

@@ -1,8 +1,9 @@
-"""HMMR's generator: image features -> bodies now, before and after.  features -> windows -> [training] -> evaluation
+"""HMMR's generator: image features -> bodies now, before and after.  features -> windows ->
+[training] -> evaluation
 
-Kanazawa, Zhang, Felsen and Malik, "Learning 3D Human Dynamics from Video", CVPR 2019, section 3; sizes and
-initialisation are those of the authors' implementation. A "movie strip" is the temporal encoder's output for a window:
-one vector per frame, of the image feature's size.
+Kanazawa, Zhang, Felsen and Malik, "Learning 3D Human Dynamics from Video", CVPR 2019, section 3;
+sizes and initialisation are those of the authors' implementation. A "movie strip" is the temporal
+encoder's output for a window: one vector per frame, of the image feature's size.
 """
 
 from __future__ import annotations
@@ -21,7 +22,14 @@ from vibe_model.cameras import project_orthographic
 from vibe_model.constants import constant
 from vibe_model.networks import xavier
 from vibe_model.networks.cpu_kernels import Dropout
-from vibe_model.networks.video_model import CAMERA_SIZE, FEATURE_SIZE, SHAPE_SIZE, Estimate, VideoModel, step_name
+from vibe_model.networks.video_model import (
+    CAMERA_SIZE,
+    FEATURE_SIZE,
+    SHAPE_SIZE,
+    Estimate,
+    VideoModel,
+    step_name,
+)
 from vibe_model.vibe.networks import POSE_SIZE, REGRESSOR_ITERATIONS, Regressor
 
 if TYPE_CHECKING:
@@ -32,7 +40,8 @@ NORMS: Final = ("window", "frame")  # over which the group norm computes statist
 REGRESSORS: Final = ("hmr", "spin")  # axis-angle with ReLU, or 6D without
 N_GROUPS: Final = 32
 N_BLOCKS: Final = 3
-MARGIN: Final = 2 * N_BLOCKS  # receptive field on either side in frames: two convolutions of kernel 3 per block
+# receptive field on either side in frames: two convolutions of kernel 3 per block
+MARGIN: Final = 2 * N_BLOCKS
 MEAN_CAMERA: Final = (0.9, 0.0, 0.0)
 UPRIGHT: Final = (math.pi, 0.0, 0.0)  # images have y down
 NEAR_IDENTITY: Final = math.sqrt(0.001)  # initial Xavier gain of residuals of a feature
@@ -52,7 +61,8 @@ class Sets(NamedTuple):
 
 
 class _GroupNorm(nn.GroupNorm):
-    """Group norm of (B, T, C) with statistics over a group's channels and all T frames ("window") or each frame.
+    """Group norm of (B, T, C) with statistics over a group's channels and all T frames ("window")
+    or each frame.
 
     With "window", the authors' choice, every output depends on all frames of the window.
     """
@@ -107,7 +117,9 @@ class MovieStrip(nn.Module):
 
     def __init__(self, feature_size: int, norm: str, width: int | None) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(_TemporalBlock(width or feature_size, norm) for _ in range(N_BLOCKS))
+        self.blocks = nn.ModuleList(
+            _TemporalBlock(width or feature_size, norm) for _ in range(N_BLOCKS)
+        )
         self.narrow = None if width is None else xavier(feature_size, width)
         self.widen = None if width is None else xavier(width, feature_size, NEAR_IDENTITY)
 
@@ -136,9 +148,13 @@ class Hallucinator(nn.Module):
 
 
 class Corrections(nn.Module):
-    """An MLP that corrects a state three times, each time from the feature and the current state."""
+    """An MLP that corrects a state three times, each time from the feature and the current
+    state.
+    """
 
-    def __init__(self, feature_size: int, state_size: int, hidden_size: int, *, relu: bool, dropout: float) -> None:
+    def __init__(
+        self, feature_size: int, state_size: int, hidden_size: int, *, relu: bool, dropout: float
+    ) -> None:
         super().__init__()
         self.fc1 = xavier(feature_size + state_size, hidden_size)
         self.fc2 = xavier(hidden_size, hidden_size)
@@ -149,7 +165,9 @@ class Corrections(nn.Module):
     def forward(self, features: Tensor, state: Tensor) -> Tensor:
         """(N, feature_size), (N, state_size) -> (N, state_size)."""
         # The feature's part of fc1 is constant over iterations.
-        of_feature, of_state = torch.split(self.fc1.weight, [features.shape[1], state.shape[1]], dim=1)
+        of_feature, of_state = torch.split(
+            self.fc1.weight, [features.shape[1], state.shape[1]], dim=1
+        )
         from_feature = functional.linear(features, of_feature, self.fc1.bias)  # (N, hidden)
         for _ in range(REGRESSOR_ITERATIONS):
             hidden = self.dropout(self._active(from_feature + functional.linear(state, of_state)))
@@ -169,8 +187,12 @@ class HMRRegressor(Corrections):
         super().__init__(feature_size, size, hidden_size, relu=True, dropout=dropout)
         rotmat = rotation_6d_to_matrix(body.mean_pose.detach().float().reshape(24, 6))
         pose = matrix_to_axis_angle(rotmat)[1:].flatten()  # (69,)
-        camera, upright = (torch.tensor(start, device=pose.device) for start in (MEAN_CAMERA, UPRIGHT))
-        self.mean = nn.Parameter(torch.cat((camera, upright, pose, body.mean_shape.detach().float())))
+        camera, upright = (
+            torch.tensor(start, device=pose.device) for start in (MEAN_CAMERA, UPRIGHT)
+        )
+        self.mean = nn.Parameter(
+            torch.cat((camera, upright, pose, body.mean_shape.detach().float()))
+        )
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[override]
         """(N, feature_size) -> pose (N, 72) rad, shape (N, 10), camera (N, 3)."""
@@ -213,9 +235,13 @@ class HMMR(VideoModel):
             if found not in known:
                 raise ConfigError(f"{name}: expected one of {', '.join(known)}, found {found!r}")
         if temporal and (size := width or feature_size) % N_GROUPS:
-            raise ConfigError(f"width: expected a multiple of {N_GROUPS}, the group norm's groups; found {size}")
+            raise ConfigError(
+                f"width: expected a multiple of {N_GROUPS}, the group norm's groups; found {size}"
+            )
         if 0 in deltas or len(set(deltas)) != len(deltas):
-            raise ConfigError(f"deltas: expected different steps other than 0, in frames; found {deltas}")
+            raise ConfigError(
+                f"deltas: expected different steps other than 0, in frames; found {deltas}"
+            )
         self.norm = norm
         self.steps = tuple(deltas)
         self.temporal = MovieStrip(feature_size, norm, width) if temporal else None
@@ -223,12 +249,18 @@ class HMMR(VideoModel):
         if regressor == "hmr":
             self.regressor = HMRRegressor(body, feature_size, regressor_size, dropout)
         else:
-            self.regressor = Regressor(body, feature_size=feature_size, hidden_size=regressor_size, dropout=dropout)
+            self.regressor = Regressor(
+                body, feature_size=feature_size, hidden_size=regressor_size, dropout=dropout
+            )
         pose_size = AXIS_ANGLE_SIZE if regressor == "hmr" else POSE_SIZE
         self.deltas = nn.ModuleDict(
             {
                 step_name(dt): Corrections(
-                    feature_size, pose_size, regressor_size, relu=regressor == "hmr", dropout=dropout
+                    feature_size,
+                    pose_size,
+                    regressor_size,
+                    relu=regressor == "hmr",
+                    dropout=dropout,
                 )
                 for dt in deltas
             }
@@ -252,17 +284,24 @@ class HMMR(VideoModel):
         Raises ConfigError for a model without a hallucinator.
         """
         if self.hallucinator is None:
-            raise ConfigError("hallucinator: this model has none. Train one with hallucinator = true.")
+            raise ConfigError(
+                "hallucinator: this model has none. Train one with hallucinator = true."
+            )
         strip: Tensor = self.hallucinator(features)
         return strip
 
     def forward(
-        self, features: Tensor, eval_joints: bool = False, vertices: bool = True, hallucinated: bool = False
+        self,
+        features: Tensor,
+        eval_joints: bool = False,
+        vertices: bool = True,
+        hallucinated: bool = False,
     ) -> Prediction:
-        """(B, T, feature_size) -> the dict of `pose`, each (B, T, ...), and "deltas": the same dict by step in frames.
+        """(B, T, feature_size) -> the dict of `pose`, each (B, T, ...), and "deltas": the same dict
+        by step in frames.
 
-        Bodies of a step are indexed by the frame that predicts them, with the camera (1, 0, 0) and that frame's shape.
-        hallucinated: Predict from `hallucinate`, each frame separately.
+        Bodies of a step are indexed by the frame that predicts them, with the camera (1, 0, 0) and
+        that frame's shape. hallucinated: Predict from `hallucinate`, each frame separately.
         """
         strip = self.hallucinate(features) if hallucinated else self.movie_strip(features)
         return self._pose_all(*self._states(strip, self.steps), eval_joints, vertices)
@@ -270,21 +309,30 @@ class HMMR(VideoModel):
     def sets(self, features: Tensor, *, precision: str = "fp32") -> Sets:
         """`forward` with and without hallucination in one pass, without vertices.
 
-        precision: "bf16" computes matrix products in bfloat16; rotations, bodies and losses stay float32.
+        precision: "bf16" computes matrix products in bfloat16; rotations, bodies and losses stay
+        float32.
         """
         with torch.autocast(features.device.type, torch.bfloat16, enabled=precision == "bf16"):
             strip = self.movie_strip(features)
             if self.hallucinator is None:
-                hallucination, strips = None, strip
+                hallucination = None
+                strips = strip
             else:
                 hallucination = self.hallucinate(features)
                 strips = torch.cat((strip, hallucination))  # (2 B, T, feature_size)
-            poses, shape, camera = (state.to(features.dtype) for state in self._states(strips, self.steps))
+            poses, shape, camera = (
+                state.to(features.dtype) for state in self._states(strips, self.steps)
+            )
         out = self._pose_all(poses, shape, camera, vertices=False)
         strip, n = strip.to(features.dtype), len(strip)
         if hallucination is None:
             return Sets(strip, None, out, None)
-        return Sets(strip, hallucination.to(features.dtype), _part(out, slice(0, n)), _part(out, slice(n, None)))
+        return Sets(
+            strip,
+            hallucination.to(features.dtype),
+            _part(out, slice(0, n)),
+            _part(out, slice(n, None)),
+        )
 
     def regress(self, features: Tensor) -> Estimate:
         """(B, T, feature_size) -> bodies and cameras of the frames themselves, (B, T, ...)."""
@@ -297,27 +345,47 @@ class HMMR(VideoModel):
 
     def regress_stills(self, features: Tensor) -> dict[int, Estimate]:
         """`regress_around` from the hallucinated strip, if there is a hallucinator."""
-        return self.regress_around(features) if self.hallucinator is None else self._around(self.hallucinate(features))
+        return (
+            self.regress_around(features)
+            if self.hallucinator is None
+            else self._around(self.hallucinate(features))
+        )
 
     def _around(self, strip: Tensor) -> dict[int, Estimate]:
         poses, shape, camera = self._states(strip, self.steps)
         rotmats = self._rotmat(poses)
-        return {step: Estimate(rotmat, shape, camera) for step, rotmat in zip((0, *self.steps), rotmats, strict=True)}
+        return {
+            step: Estimate(rotmat, shape, camera)
+            for step, rotmat in zip((0, *self.steps), rotmats, strict=True)
+        }
 
     def _states(self, strip: Tensor, steps: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, T, feature_size) -> poses (D + 1, B, T, P), the current one first; shape (B, T, 10), camera (B, T, 3)."""
-        rows, frames = strip.flatten(0, 1), strip.shape[:2]
+        """(B, T, feature_size) -> poses (D + 1, B, T, P), the current one first; shape (B, T, 10),
+        camera (B, T, 3).
+        """
+        rows = strip.flatten(0, 1)
+        frames = strip.shape[:2]
         pose, shape, camera = self.regressor(rows)
         poses = torch.stack((pose, *(self.deltas[step_name(dt)](rows, pose) for dt in steps)))
-        return poses.view(len(poses), *frames, -1), shape.view(*frames, -1), camera.view(*frames, -1)
+        return (
+            poses.view(len(poses), *frames, -1),
+            shape.view(*frames, -1),
+            camera.view(*frames, -1),
+        )
 
     def _pose_all(
-        self, poses: Tensor, shape: Tensor, camera: Tensor, eval_joints: bool = False, vertices: bool = True
+        self,
+        poses: Tensor,
+        shape: Tensor,
+        camera: Tensor,
+        eval_joints: bool = False,
+        vertices: bool = True,
     ) -> Prediction:
         """Predictions of `_states`; poses the bodies of all steps together."""
         n_sets = len(poses)
         still = constant((1.0, 0.0, 0.0), camera).expand(n_sets - 1, *camera.shape)
-        cameras, shapes = torch.cat((camera[None], still)), shape.expand(n_sets, *shape.shape)
+        cameras = torch.cat((camera[None], still))
+        shapes = shape.expand(n_sets, *shape.shape)
         every = self.pose(Estimate(self._rotmat(poses), shapes, cameras), eval_joints, vertices)
         if isinstance(self.regressor, HMRRegressor):  # the sum of corrections: angles may exceed pi
             every["theta"] = torch.cat((cameras, poses, shapes), dim=-1)
@@ -334,10 +402,22 @@ class HMMR(VideoModel):
 
 def build_generator(config: HMMRConfig, body: Body) -> HMMR:
     """Build a generator with new parameters."""
-    names = ("norm", "regressor", "deltas", "dropout", "hallucinator", "temporal", "feature_size", "regressor_size")
+    names = (
+        "norm",
+        "regressor",
+        "deltas",
+        "dropout",
+        "hallucinator",
+        "temporal",
+        "feature_size",
+        "regressor_size",
+    )
     return HMMR(body, width=config.width or None, **{name: getattr(config, name) for name in names})
 
 
 def _part(prediction: Mapping[Any, Any], part: slice) -> dict[Any, Any]:
     """Select windows of a prediction."""
-    return {k: value[part] if isinstance(value, Tensor) else _part(value, part) for k, value in prediction.items()}
+    return {
+        k: value[part] if isinstance(value, Tensor) else _part(value, part)
+        for k, value in prediction.items()
+    }

@@ -1,7 +1,8 @@
 """HMMR's losses.  features -> windows -> [training] -> evaluation
 
-Kanazawa et al., CVPR 2019, equations 1 to 4, with the authors' weights. Six sets of bodies are compared with labels:
-now, 5 frames before and after, and the same three from the hallucinated strip. A term without labels is 0.
+Kanazawa et al., CVPR 2019, equations 1 to 4, with the authors' weights. Six sets of bodies are
+compared with labels: now, 5 frames before and after, and the same three from the hallucinated
+strip. A term without labels is 0.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ WEIGHTS: Final[Mapping[str, float]] = {
     "adversarial": 1.0,
 }
 Body = Mapping[str, Tensor]  # predictions or labels of frames, (B, n, ...)
-TARGETS: Final = ("joint", "detached")  # of the hallucinator: with "joint", its loss trains the movie strip, too
+# of the hallucinator: with "joint", its loss trains the movie strip, too
+TARGETS: Final = ("joint", "detached")
 
 
 def terms(
@@ -39,12 +41,13 @@ def terms(
     weights: Mapping[str, float] = WEIGHTS,
     **options: Any,
 ) -> dict[str, Tensor]:
-    """The weighted terms of one batch, scalars by name: kp, joints, smpl, const, hallucinate, shape, adversarial.
+    """The weighted terms of one batch, scalars by name: kp, joints, smpl, const, hallucinate,
+    shape, adversarial.
 
     Args:
         model: HMMR, or a function with its interface.
-        batch: features (B, T, F), kp_2d (B, T, 49, 3) in the crop with confidence, kp_3d (B, T, 49, 3) m, theta
-            (B, T, 85), and w_3d, w_smpl (B, T), 0 for frames without such labels.
+        batch: features (B, T, F), kp_2d (B, T, 49, 3) in the crop with confidence, kp_3d (B, T, 49,
+            3) m, theta (B, T, 85), and w_3d, w_smpl (B, T), 0 for frames without such labels.
         discriminator: None: adversarial is 0. It gets gradients unless the caller freezes it.
         options: Those of `supervised`.
 
@@ -80,13 +83,20 @@ def supervised(
     hallucinator_target: With "joint", the loss also trains the movie strip; not with "detached".
     """
     if hallucinator_target not in TARGETS:
-        raise ConfigError(f"hallucinator_target: expected one of {', '.join(TARGETS)}, found {hallucinator_target!r}")
+        raise ConfigError(
+            f"hallucinator_target: expected one of {', '.join(TARGETS)}, found "
+            f"{hallucinator_target!r}"
+        )
     label = labels_of(batch, sets.strip)
     zero = sets.strip.new_zeros(())
     sums = dict.fromkeys(("kp", "joints", "smpl"), zero)
     for pred, true, is_moved in _pair_sets(sets, label):
-        sums["kp"] = sums["kp"] + _keypoints(pred, true, (optimal_camera, limits) if is_moved else None)
-        sums["joints"] = sums["joints"] + 0.5 * keypoints_3d(pred["kp_3d"], true["kp_3d"], true["w_3d"])
+        sums["kp"] = sums["kp"] + _keypoints(
+            pred, true, (optimal_camera, limits) if is_moved else None
+        )
+        sums["joints"] = sums["joints"] + 0.5 * keypoints_3d(
+            pred["kp_3d"], true["kp_3d"], true["w_3d"]
+        )
         sums["smpl"] = sums["smpl"] + _smpl(pred, true)
     betas = sets.real["theta"][..., 75:]  # (B, T, 10)
     hallucinate = zero
@@ -95,9 +105,13 @@ def supervised(
         hallucinate = (target - sets.hallucination).square().mean()
     losses = {
         **sums,
-        "const": 0.5 * (betas[:, 1:] - betas[:, :-1]).square().mean() if betas.shape[1] > 1 else zero,
+        "const": 0.5 * (betas[:, 1:] - betas[:, :-1]).square().mean()
+        if betas.shape[1] > 1
+        else zero,
         "hallucinate": hallucinate,
-        "shape": torch.stack([pred["theta"][..., 75:].square().mean() for pred in bodies(sets)]).mean(),
+        "shape": torch.stack(
+            [pred["theta"][..., 75:].square().mean() for pred in bodies(sets)]
+        ).mean(),
     }
     return {name: weights[name] * term for name, term in losses.items()}
 
@@ -114,7 +128,9 @@ def bodies(sets: Sets) -> list[Body]:
 
 
 def adversarial(fake_scores: Tensor) -> Tensor:
-    """Generator's least squares GAN loss: (N, 24) -> scalar, the sum over outputs, the mean over bodies."""
+    """Generator's least squares GAN loss: (N, 24) -> scalar, the sum over outputs, the mean over
+    bodies.
+    """
     return (fake_scores - 1).square().sum(-1).mean()
 
 
@@ -124,7 +140,9 @@ def discriminator(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
 
 
 def _pair_sets(sets: Sets, label: Body) -> Iterator[tuple[Body, Body, bool]]:
-    """Yield each set, its labels, and whether it is of other frames: for a step dt, frame t has the label of t + dt."""
+    """Yield each set, its labels, and whether it is of other frames: for a step dt, frame t has the
+    label of t + dt.
+    """
     n_frames = sets.strip.shape[1]
     for pred in (sets.real, sets.hallucinated):
         if pred is None:
@@ -136,8 +154,12 @@ def _pair_sets(sets: Sets, label: Body) -> Iterator[tuple[Body, Body, bool]]:
 
 
 def _keypoints(pred: Body, true: Body, fit: tuple[str, tuple[float, float]] | None) -> Tensor:
-    """Mean absolute error of the visible keypoints. fit: method and limits of the optimal camera; None: as they are."""
-    points, target, visible = pred["kp_2d"], true["kp_2d"][..., :2], true["kp_2d"][..., 2] > 0
+    """Mean absolute error of the visible keypoints. fit: method and limits of the optimal camera;
+    None: as they are.
+    """
+    points = pred["kp_2d"]
+    target = true["kp_2d"][..., :2]
+    visible = true["kp_2d"][..., 2] > 0
     if fit is not None:
         camera = best_camera(points, target, visible, *fit)
         visible = visible & has_optimal_camera(points, visible)[..., None]

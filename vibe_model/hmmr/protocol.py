@@ -21,7 +21,9 @@ _OPENPOSE_14: Final = np.array(
 
 
 def _enough_seen(labels: Labels) -> Bools:
-    """(F,) whether more than 6 of the 14 joints are visible; always true for tracks without 2D labels."""
+    """(F,) whether more than 6 of the 14 joints are visible; always true for tracks without 2D
+    labels.
+    """
     visible = (labels.kp_2d[..., 2] > 0) & labels.valid[:, None]  # (F, 49)
     limbs = (visible[:, _COMMON_14] | (visible[:, _OPENPOSE_14] & (_OPENPOSE_14 >= 0))).sum(-1)
     counted: Bools = labels.valid & ((limbs > metrics.FEWEST_VISIBLE) | (not visible.any()))
@@ -34,14 +36,17 @@ def _enough_keypoints(labels: Labels) -> Bools:
     return counted
 
 
-_OF_HMMR: Final = {name: METRICS[name] for name in ("pa_mpjpe", "mpjpe", "pve", "pve_unposed", "accel_error")} | {
+_OF_HMMR: Final = {
+    name: METRICS[name] for name in ("pa_mpjpe", "mpjpe", "pve", "pve_unposed", "accel_error")
+} | {
     "accel": replace(METRICS["accel"], reads="prediction"),
     "pck_aligned": METRICS["pck_aligned"],
 }
 HMMR: Final = replace(
     DEFAULT,
     name="hmmr",
-    meaning="HMMR's evaluation: frames with enough visible joints, and the mean over videos of each video's mean.",
+    meaning="HMMR's evaluation: frames with enough visible joints, and the mean over videos of "
+    "each video's mean.",
     metrics=_OF_HMMR,
     rows=_enough_seen,
     rows_2d=_enough_keypoints,

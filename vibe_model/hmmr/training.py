@@ -1,4 +1,6 @@
-"""One step of HMMR's training, and its discriminator of poses.  features -> windows -> [training] -> evaluation"""
+"""One step of HMMR's training, and its discriminator of poses.  features -> windows -> [training]
+-> evaluation
+"""
 
 from __future__ import annotations
 
@@ -44,8 +46,8 @@ class _JointHeads(nn.Module):
 class PoseDiscriminator(nn.Module):
     """Scores rotations, 1 for real ones: each joint separately, and all together.
 
-    Kanazawa et al., "End-to-end Recovery of Human Shape and Pose", CVPR 2018, section 3.2, without the shape
-    discriminator, as in HMMR.
+    Kanazawa et al., "End-to-end Recovery of Human Shape and Pose", CVPR 2018, section 3.2, without
+    the shape discriminator, as in HMMR.
     """
 
     def __init__(self) -> None:
@@ -55,7 +57,9 @@ class PoseDiscriminator(nn.Module):
         self.whole = _layers(N_JOINTS * JOINT_SIZE, POSE_SIZE, POSE_SIZE, 1)
 
     def forward(self, rotmat: Tensor) -> Tensor:
-        """(N, 23, 3, 3), without the global rotation -> (N, 24): each joint's score, then that of all joints."""
+        """(N, 23, 3, 3), without the global rotation -> (N, 24): each joint's score, then that of
+        all joints.
+        """
         joints = rotmat.flatten(2)  # (N, 23, 9), by rows
         for layer in self.shared:
             joints = layer(joints).relu()
@@ -80,7 +84,9 @@ class HMMRTrainer(VideoTrainer):
         self.discriminator: PoseDiscriminator | None = None
         if config.prior == "discriminator":
             self.discriminator = PoseDiscriminator().to(self.group.device)
-            self.learners["discriminator"] = self.learner(self.discriminator, "disc_pose", lr=config.lr_discriminator)
+            self.learners["discriminator"] = self.learner(
+                self.discriminator, "disc_pose", lr=config.lr_discriminator
+            )
 
     def gradients(self, batch: TrainingBatch) -> dict[str, Tensor]:
         config = self.config
@@ -93,7 +99,8 @@ class HMMRTrainer(VideoTrainer):
             hallucinator_target=config.hallucinator_target,
             weights=config.weights,
         )
-        ends, starts = [torch.stack(list(terms.values())).sum()], [torch.ones((), device=sets.strip.device)]
+        ends = [torch.stack(list(terms.values())).sum()]
+        starts = [torch.ones((), device=sets.strip.device)]
         if self.discriminator is not None:
             fake = losses.rotations(sets)
             real = axis_angle_to_matrix(batch.real_theta[..., MOTION].reshape(-1, N_JOINTS, 3))
@@ -115,11 +122,13 @@ def judge(
         real: (M, 23, 3, 3).
 
     Returns:
-        The terms "adversarial" and "discriminator", and the adversarial term's gradient at `fake`, (N, 23, 3, 3).
+        The terms "adversarial" and "discriminator", and the adversarial term's gradient at `fake`,
+        (N, 23, 3, 3).
     """
     fake = fake.requires_grad_()
     scores = discriminator(torch.cat((fake, real)))  # (N + M, 24)
-    fake_scores, real_scores = scores[: len(fake)], scores[len(fake) :]
+    fake_scores = scores[: len(fake)]
+    real_scores = scores[len(fake) :]
     adversarial = weights["adversarial"] * losses.adversarial(fake_scores)
     discriminator_loss = weights["discriminator"] * losses.discriminator(real_scores, fake_scores)
     (fake_grad,) = torch.autograd.grad(adversarial, fake, retain_graph=True)

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 FEATURE_SIZE: Final = 2048  # ResNet-50 after its global average pool
 SHAPE_SIZE: Final = 10
 CAMERA_SIZE: Final = 3
-Project = Callable[[Tensor, Tensor], Tensor]  # joints (..., J, 3) m, camera (..., 3) -> (..., J, 2): of `cameras`
+# joints (..., J, 3) m, camera (..., 3) -> (..., J, 2): of `cameras`
+Project = Callable[[Tensor, Tensor], Tensor]
 
 
 class Estimate(NamedTuple):
@@ -44,7 +45,8 @@ class VideoModel(nn.Module, ABC):
     body: Body
     model_name: str = ""  # set by `Model.build`
     project: ClassVar[staticmethod[[Tensor, Tensor], Tensor]] = staticmethod(project)
-    steps: tuple[int, ...] = ()  # steps in frames to predicted past and future bodies, such as -5 and 5
+    # steps in frames to predicted past and future bodies, such as -5 and 5
+    steps: tuple[int, ...] = ()
     margin: int = 0  # frames on either side of a window that are context only
     repeats_ends: bool = False  # repeat the first and last frame of a track as context
 
@@ -57,17 +59,29 @@ class VideoModel(nn.Module, ABC):
     def regress(self, features: Tensor) -> Estimate:
         """(B, T, feature_size) -> bodies and cameras, (B, T, ...), for any T."""
 
-    def regress_around(self, features: Tensor, *args: Any, **extra_streams: Any) -> dict[int, Estimate]:
-        """`regress` under 0, and under each of `steps` the bodies that many frames later, with their cameras."""
+    def regress_around(
+        self, features: Tensor, *args: Any, **extra_streams: Any
+    ) -> dict[int, Estimate]:
+        """`regress` under 0, and under each of `steps` the bodies that many frames later, with
+        their cameras.
+        """
         return {0: self.regress(features, *args, **extra_streams)}
 
-    def regress_stills(self, features: Tensor, *args: Any, **extra_streams: Any) -> dict[int, Estimate]:
-        """`regress_around` of still images, (B, 1, feature_size), without frames before and after."""
+    def regress_stills(
+        self, features: Tensor, *args: Any, **extra_streams: Any
+    ) -> dict[int, Estimate]:
+        """`regress_around` of still images, (B, 1, feature_size), without frames before and
+        after.
+        """
         return self.regress_around(features, *args, **extra_streams)
 
-    def pose(self, estimate: Estimate, eval_joints: bool = False, vertices: bool = True) -> dict[str, Tensor]:
+    def pose(
+        self, estimate: Estimate, eval_joints: bool = False, vertices: bool = True
+    ) -> dict[str, Tensor]:
         """`pose_estimate` with the model's camera."""
-        return pose_estimate(self.body, estimate, self.project, eval_joints=eval_joints, vertices=vertices)
+        return pose_estimate(
+            self.body, estimate, self.project, eval_joints=eval_joints, vertices=vertices
+        )
 
 
 def step_name(step: int) -> str:
@@ -76,13 +90,19 @@ def step_name(step: int) -> str:
 
 
 def pose_estimate(
-    body: Body, estimate: Estimate, project: Project, *, eval_joints: bool = False, vertices: bool = True
+    body: Body,
+    estimate: Estimate,
+    project: Project,
+    *,
+    eval_joints: bool = False,
+    vertices: bool = True,
 ) -> dict[str, Tensor]:
     """Pose an estimate with any leading axes (here B, T).
 
-    theta (B, T, 85): camera 3, pose 72 axis-angle in rad, shape 10; verts (B, T, 6890, 3) m; kp_3d (B, T, 49, 3) m;
-    kp_2d (B, T, 49, 2) in [-1, 1] over the crop; rotmat (B, T, 24, 3, 3). With `eval_joints`, kp_3d and kp_2d are the
-    14 joints of `common14`, by the H36M regressor. Without `vertices`, verts is missing: several times less work.
+    theta (B, T, 85): camera 3, pose 72 axis-angle in rad, shape 10; verts (B, T, 6890, 3) m; kp_3d
+    (B, T, 49, 3) m; kp_2d (B, T, 49, 2) in [-1, 1] over the crop; rotmat (B, T, 24, 3, 3). With
+    `eval_joints`, kp_3d and kp_2d are the 14 joints of `common14`, by the H36M regressor. Without
+    `vertices`, verts is missing: several times less work.
     """
     rotmat, shape, camera = estimate
     frames = camera.shape[:-1]
@@ -97,4 +117,10 @@ def pose_estimate(
     joints = joints.reshape(*frames, *joints.shape[1:])
     axis_angle = matrix_to_axis_angle(rotmat).flatten(-2)  # (B, T, 24, 3) -> (B, T, 72)
     theta = torch.cat((camera, axis_angle, shape), dim=-1)
-    return {"theta": theta, **out, "kp_2d": project(joints, camera), "kp_3d": joints, "rotmat": rotmat}
+    return {
+        "theta": theta,
+        **out,
+        "kp_2d": project(joints, camera),
+        "kp_3d": joints,
+        "rotmat": rotmat,
+    }

@@ -1,4 +1,6 @@
-"""Part-based 3D dynamics with uncertainty (after Lee and Lee, ICCV 2021), with a decoder for body regions."""
+"""Part-based 3D dynamics with uncertainty (after Lee and Lee, ICCV 2021), with a decoder for body
+regions.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Settings, presets and variants of part dynamics' training.  [settings] -> training
 
-Imports no torch. After Lee and Lee, ICCV 2021. Their loss weights, schedule and sizes are unknown; these are VIBE's or
-ours.
+Imports no torch. After Lee and Lee, ICCV 2021. Their loss weights, schedule and sizes are unknown;
+these are VIBE's or ours.
 """
 
 from __future__ import annotations
@@ -29,11 +29,21 @@ class PartDynamicsConfig(VideoConfig):
     VERSION: ClassVar[Mapping[str, int]] = {"part_dynamics_version": 2}
     NEUTRAL: ClassVar[frozenset[str]] = VideoConfig.NEUTRAL | {"embedding"}
     MODEL: ClassVar[str] = "part_dynamics"
-    MADE_BY: ClassVar[Mapping[str, tuple[str, str]]] = {"embedding": ("TrainPrVIPE", "uncertainty_weight = 0")}
-    TERMS: ClassVar[tuple[str, ...]] = ("kp_2d", "kp_3d", "pose", "shape", "neighbours", "uncertainty")
+    MADE_BY: ClassVar[Mapping[str, tuple[str, str]]] = {
+        "embedding": ("TrainPrVIPE", "uncertainty_weight = 0")
+    }
+    TERMS: ClassVar[tuple[str, ...]] = (
+        "kp_2d",
+        "kp_3d",
+        "pose",
+        "shape",
+        "neighbours",
+        "uncertainty",
+    )
 
     name: str = "partdyn"
-    embedding: Path | None = None  # best.pt of TrainPrVIPE for the uncertainty loss; none: the stream's or the task's
+    # best.pt of TrainPrVIPE for the uncertainty loss; none: the stream's or the task's
+    embedding: Path | None = None
 
     # Windows. TCMR's in the same table, without 3DPW's training set.
     strides: Mapping[str, PositiveInt] = field(default_factory=PUBLISHED_STRIDES.copy)
@@ -42,15 +52,18 @@ class PartDynamicsConfig(VideoConfig):
     evaluation: tuple[str, ...] = ("3dpw/test", "mpi_inf_3dhp/test", "h36m/val")
     pr_vipe_stream: str = "pr_vipe"  # stream with embeddings of 2D poses
     homography_stream: str = "homography"  # stream with homographies
-    sigma_rows: PositiveInt = 10_000  # training rows from which to estimate the homographies' standard deviations
+    # training rows from which to estimate the homographies' standard deviations
+    sigma_rows: PositiveInt = 10_000
 
     # Weights of the loss terms.
     kp_2d_weight: NonNegativeFloat = 300.0  # 2D joints, in crop coordinates from -1 to 1
     kp_3d_weight: NonNegativeFloat = 300.0  # 3D joints, in m
     pose_weight: NonNegativeFloat = 60.0  # rotation matrices
     shape_weight: NonNegativeFloat = 0.06  # betas
-    neighbours_weight: NonNegativeFloat = 0.5  # these four terms for the frames `delta` before and after; provisional
-    # Distance between embeddings of projected prediction and labels; provisional. 0: no embedding is needed.
+    # these four terms for the frames `delta` before and after; provisional
+    neighbours_weight: NonNegativeFloat = 0.5
+    # Distance between embeddings of projected prediction and labels; provisional. 0: no embedding
+    # is needed.
     uncertainty_weight: NonNegativeFloat = 5.0
 
     # The model.
@@ -59,7 +72,8 @@ class PartDynamicsConfig(VideoConfig):
     uses_homography: bool = True  # the decoder reads the last 15 homographies
     regions: PositiveInt = 5  # 5: body regions; 1: a plain convolution with as many parameters
     recombine: Literal["multiply", "add", "none"] = "multiply"  # how a region reads the others
-    delta: NonNegativeInt = 5  # frames to the predicted neighbours before and after; 0: no neighbours
+    # frames to the predicted neighbours before and after; 0: no neighbours
+    delta: NonNegativeInt = 5
     width: NonNegativeInt = 0  # of a region's state; 0: 256, or 572 with one region
     hidden_size: PositiveInt = 1024  # of the GRU
     regressor_size: PositiveInt = 1024  # of the regressors' hidden layers

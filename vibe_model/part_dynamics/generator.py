@@ -1,7 +1,9 @@
-"""VIBE's encoder and regressor with a decoder for body regions in between.  features -> windows -> [training]
+"""VIBE's encoder and regressor with a decoder for body regions in between.  features -> windows ->
+[training]
 
-After Lee and Lee, "Uncertainty-Aware Human Mesh Recovery from Video by Learning Part-Based 3D Dynamics" (ICCV 2021).
-Details that the available slides and note do not give are ours (docs/part-dynamics.md).
+After Lee and Lee, "Uncertainty-Aware Human Mesh Recovery from Video by Learning Part-Based 3D
+Dynamics" (ICCV 2021). Details that the available slides and note do not give are ours
+(docs/part-dynamics.md).
 """
 
 from __future__ import annotations
@@ -32,34 +34,47 @@ DROPOUT: Final = 0.1
 
 
 class RegionConvolution(nn.Module):
-    """A temporal convolution of each region, recombined with the other regions: (B, T, R, W) -> (B, T, R, W).
+    """A temporal convolution of each region, recombined with the other regions: (B, T, R, W) -> (B,
+    T, R, W).
 
     The window's ends are repeated. No bias, since a batch norm follows.
     """
 
-    def __init__(self, regions: int, width: int, kernel: int, dilation: int, recombine: str) -> None:
+    def __init__(
+        self, regions: int, width: int, kernel: int, dilation: int, recombine: str
+    ) -> None:
         super().__init__()
-        self.kernel, self.dilation, self.recombine = kernel, dilation, recombine
-        self.weight = nn.Parameter(torch.empty(regions, kernel, width, width))  # (region, tap, in, out)
+        self.kernel = kernel
+        self.dilation = dilation
+        self.recombine = recombine
+        # (region, tap, in, out)
+        self.weight = nn.Parameter(torch.empty(regions, kernel, width, width))
         for one in self.weight.data:
             nn.init.xavier_uniform_(one.view(kernel * width, width))
         if recombine != "none":
-            # (region, its tap, other region, other's tap, channel). Initially 0, which makes each factor 0.5.
+            # (region, its tap, other region, other's tap, channel). Initially 0, which makes each
+            # factor 0.5.
             self.context = nn.Parameter(torch.zeros(regions, kernel, regions - 1, kernel, width))
             self.context_bias = nn.Parameter(torch.zeros(regions, kernel))
             self.context_norm = nn.BatchNorm1d(regions * kernel)
-            other_regions = [[one for one in range(regions) if one != region] for region in range(regions)]
+            other_regions = [
+                [one for one in range(regions) if one != region] for region in range(regions)
+            ]
             self.register_buffer("others", torch.tensor(other_regions), persistent=False)
 
     others: Tensor
 
     def forward(self, states: Tensor) -> Tensor:
         """(B, T, R, W) -> (B, T, R, W)."""
-        n_frames, margin = states.shape[1], (self.kernel - 1) // 2 * self.dilation
-        frames = torch.arange(-margin, n_frames + margin, device=states.device).clamp(0, n_frames - 1)
+        n_frames = states.shape[1]
+        margin = (self.kernel - 1) // 2 * self.dilation
+        frames = torch.arange(-margin, n_frames + margin, device=states.device).clamp(
+            0, n_frames - 1
+        )
         padded = states[:, frames]
         starts = (tap * self.dilation for tap in range(self.kernel))
-        taps = torch.stack([padded[:, start : start + n_frames] for start in starts], dim=3)  # (B, T, R, K, W)
+        # (B, T, R, K, W)
+        taps = torch.stack([padded[:, start : start + n_frames] for start in starts], dim=3)
         if self.recombine == "multiply":
             taps = taps * self._context(taps).sigmoid()[..., None]
         elif self.recombine == "add":
@@ -70,7 +85,8 @@ class RegionConvolution(nn.Module):
     def _context(self, taps: Tensor) -> Tensor:
         """Context of each region from the others, batch-normed: (B, T, R, K, W) -> (B, T, R, K)."""
         n_regions, kernel = self.context_bias.shape
-        whole = self.context.new_zeros(n_regions, n_regions, kernel, kernel, taps.shape[-1])  # 0 for the region itself
+        # 0 for the region itself
+        whole = self.context.new_zeros(n_regions, n_regions, kernel, kernel, taps.shape[-1])
         regions = torch.arange(n_regions, device=taps.device)[:, None]
         whole = whole.index_put((regions, self.others), self.context.transpose(1, 2))
         context = torch.einsum("btskw,rsjkw->btrj", taps, whole) + self.context_bias
@@ -103,8 +119,8 @@ class _Layer(nn.Module):
 class RegionDecoder(nn.Module):
     """Features of frames -> states of regions, (B, T, F) -> (B, T, R, W).
 
-    SRNet (Zeng et al., ECCV 2020), the decoder of Lee and Lee. With "multiply", a convolution of the other regions
-    yields one factor per frame and tap for the region's channels. Sizes are ours.
+    SRNet (Zeng et al., ECCV 2020), the decoder of Lee and Lee. With "multiply", a convolution of
+    the other regions yields one factor per frame and tap for the region's channels. Sizes are ours.
     """
 
     def __init__(self, n_features: int, regions: int, width: int, recombine: str) -> None:
@@ -114,11 +130,15 @@ class RegionDecoder(nn.Module):
         for one in self.split.weight.data.view(regions, width, n_features):
             nn.init.xavier_uniform_(one)
         nn.init.zeros_(self.split.bias)
-        self.layers = nn.ModuleList(_Layer(regions, width, dilation, recombine) for dilation in DILATIONS)
+        self.layers = nn.ModuleList(
+            _Layer(regions, width, dilation, recombine) for dilation in DILATIONS
+        )
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, T, F) -> (B, T, R, W)."""
-        states = functional.leaky_relu(self.split(features)).view(*features.shape[:2], self.regions, -1)
+        states = functional.leaky_relu(self.split(features)).view(
+            *features.shape[:2], self.regions, -1
+        )
         for layer in self.layers:
             states = layer(states)
         return states
@@ -154,7 +174,8 @@ class _Neighbour(nn.Module):
 
 
 class PartDynamics(VideoModel):
-    """Video features, 2D pose embeddings and image motion -> one body per frame, and its neighbours.
+    """Video features, 2D pose embeddings and image motion -> one body per frame, and its
+    neighbours.
 
     `sigma` holds the standard deviations of a homography's 9 numbers, which normalise them.
 
@@ -187,23 +208,33 @@ class PartDynamics(VideoModel):
         if regions not in WIDTHS:
             raise ConfigError(f"regions: expected 5 or 1, found {regions}")
         if recombine not in RECOMBINE:
-            raise ConfigError(f"recombine: expected one of {', '.join(RECOMBINE)}, found {recombine!r}")
+            raise ConfigError(
+                f"recombine: expected one of {', '.join(RECOMBINE)}, found {recombine!r}"
+            )
         if unknown := sorted(set(uses) - SIZES.keys()):
-            raise ConfigError(f"uses: expected some of {', '.join(SIZES)}, found {', '.join(unknown)}")
+            raise ConfigError(
+                f"uses: expected some of {', '.join(SIZES)}, found {', '.join(unknown)}"
+            )
         if delta < 0:
             raise ConfigError(f"delta: expected 0 or more frames, found {delta}")
-        self.uses, self.steps = tuple(uses), (-delta, delta) if delta else ()
+        self.uses = tuple(uses)
+        self.steps = (-delta, delta) if delta else ()
         self.joints = REGIONS if regions == len(REGIONS) else (tuple(range(24)),)
         width = width or WIDTHS[regions]
         self.encoder = TemporalEncoder(hidden_size=hidden_size, feature_size=feature_size)
         self.decoder = RegionDecoder(
-            feature_size + sum(SIZES[name] for name in uses), regions, width, recombine if regions > 1 else "none"
+            feature_size + sum(SIZES[name] for name in uses),
+            regions,
+            width,
+            recombine if regions > 1 else "none",
         )
         self.current = xavier(regions * width, feature_size, SMALL)
         self.regressor = Regressor(body, feature_size=feature_size, hidden_size=regressor_size)
         self.deltas = nn.ModuleDict(
             {
-                side: nn.ModuleList(_Neighbour(width, len(joints), WIDTHS[5]) for joints in self.joints)
+                side: nn.ModuleList(
+                    _Neighbour(width, len(joints), WIDTHS[5]) for joints in self.joints
+                )
                 for side in (("before", "after") if delta else ())
             }
         )
@@ -218,17 +249,23 @@ class PartDynamics(VideoModel):
         eval_joints: bool = False,
         vertices: bool = True,
     ) -> Prediction:
-        """(B, T, feature_size), (B, T, 64), (B, T, 135) -> VIBE's dict, each (B, T, ...), and "deltas".
+        """(B, T, feature_size), (B, T, 64), (B, T, 135) -> VIBE's dict, each (B, T, ...), and
+        "deltas".
 
-        homography: 15 successive rows of the stream as stored, oldest first. "deltas" has the same dict by step in
-        frames, -5 and 5, indexed by the frame that predicts them, with the camera (1, 0, 0) and that frame's shape.
-        Raises ValueError if a stream of `uses` is None.
+        homography: 15 successive rows of the stream as stored, oldest first. "deltas" has the same
+        dict by step in frames, -5 and 5, indexed by the frame that predicts them, with the camera
+        (1, 0, 0) and that frame's shape. Raises ValueError if a stream of `uses` is None.
         """
         every = self.regress_around(features, pr_vipe, homography)
         current = self.pose(every.pop(0), eval_joints, vertices)
-        return {**current, "deltas": pose_neighbours(self.body, every, eval_joints=eval_joints, vertices=vertices)}
+        return {
+            **current,
+            "deltas": pose_neighbours(self.body, every, eval_joints=eval_joints, vertices=vertices),
+        }
 
-    def regress(self, features: Tensor, pr_vipe: Tensor | None = None, homography: Tensor | None = None) -> Estimate:
+    def regress(
+        self, features: Tensor, pr_vipe: Tensor | None = None, homography: Tensor | None = None
+    ) -> Estimate:
         """Bodies and cameras of the frames; inputs as for `forward`."""
         pose, shape, camera, _ = self._regress_parts(features, pr_vipe, homography)
         return Estimate.of_6d(pose, shape, camera)
@@ -239,27 +276,37 @@ class PartDynamics(VideoModel):
         """Bodies by step (0: now), with the frame's shape and camera; inputs as for `forward`."""
         pose, shape, camera, states = self._regress_parts(features, pr_vipe, homography)
         moved = {
-            step: self._move(heads, states, pose) for step, heads in zip(self.steps, self.deltas.values(), strict=True)
+            step: self._move(heads, states, pose)
+            for step, heads in zip(self.steps, self.deltas.values(), strict=True)
         }
-        return {step: Estimate.of_6d(one, shape, camera) for step, one in ({0: pose} | moved).items()}
+        return {
+            step: Estimate.of_6d(one, shape, camera) for step, one in ({0: pose} | moved).items()
+        }
 
     def regress_stills(
         self, features: Tensor, pr_vipe: Tensor | None = None, homography: Tensor | None = None
     ) -> dict[int, Estimate]:
         """`regress_around` for still images: all homographies are the identity."""
-        return self.regress_around(features, pr_vipe, None if homography is None else torch.zeros_like(homography))
+        return self.regress_around(
+            features, pr_vipe, None if homography is None else torch.zeros_like(homography)
+        )
 
     def _regress_parts(
         self, features: Tensor, pr_vipe: Tensor | None, homography: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Pose (B, T, 144), shape (B, T, 10), camera (B, T, 3), and the regions' states (B, T, R, W)."""
+        """Pose (B, T, 144), shape (B, T, 10), camera (B, T, 3), and the regions' states (B, T, R,
+        W).
+        """
         encoded: Tensor = self.encoder(features)
-        read, frames = [encoded], features.shape[:2]
+        read = [encoded]
+        frames = features.shape[:2]
         for name, stream in (("pr_vipe", pr_vipe), ("homography", homography)):
             if name not in self.uses:
                 continue
             if stream is None:
-                raise ValueError(f"{name}: expected (B, T, {SIZES[name]}), which this model reads; found None")
+                raise ValueError(
+                    f"{name}: expected (B, T, {SIZES[name]}), which this model reads; found None"
+                )
             if name == "homography":  # in standard deviations
                 by_pair = stream.reshape(*frames, -1, 9) / self.sigma.clamp(min=1e-6)
                 stream = by_pair.clamp(-LARGEST_MOTION, LARGEST_MOTION).flatten(-2)
@@ -287,10 +334,14 @@ class PartDynamics(VideoModel):
 def pose_neighbours(
     body: Body, moved: Mapping[int, Estimate], *, eval_joints: bool = False, vertices: bool = True
 ) -> dict[int, dict[str, Tensor]]:
-    """Bodies of neighbouring frames by step, each (B, T, ...), with the orthographic camera (1, 0, 0)."""
+    """Bodies of neighbouring frames by step, each (B, T, ...), with the orthographic camera (1, 0,
+    0).
+    """
     neighbours = {}
     for step, estimate in moved.items():
-        still = estimate._replace(camera=constant((1.0, 0.0, 0.0), estimate.camera).expand_as(estimate.camera))
+        still = estimate._replace(
+            camera=constant((1.0, 0.0, 0.0), estimate.camera).expand_as(estimate.camera)
+        )
         options = {"eval_joints": eval_joints, "vertices": vertices}
         neighbours[step] = pose_estimate(body, still, project_orthographic, **options)
     return neighbours
@@ -298,7 +349,9 @@ def pose_neighbours(
 
 def build_generator(config: PartDynamicsConfig, body: Body) -> VideoModel:
     """Build a generator with new parameters; without `temporal`, only VIBE's regressor."""
-    sizes = {name: getattr(config, name) for name in ("hidden_size", "feature_size", "regressor_size")}
+    sizes = {
+        name: getattr(config, name) for name in ("hidden_size", "feature_size", "regressor_size")
+    }
     if not config.temporal:
         return VIBE(body, n_layers=0, **sizes)
     options = {name: getattr(config, name) for name in ("regions", "recombine", "delta", "width")}

@@ -1,7 +1,7 @@
 """Losses of part dynamics: neighbouring frames, and embeddings of 2D poses.  windows -> [training]
 
-After Lee and Lee, ICCV 2021: sum over frames of |w mu - w' mu'|, w = sigma^2 / sum sigma^2. The sum in w over the
-embedding's dimensions, and the mean over frames instead of the sum, are ours.
+After Lee and Lee, ICCV 2021: sum over frames of |w mu - w' mu'|, w = sigma^2 / sum sigma^2. The sum
+in w over the embedding's dimensions, and the mean over frames instead of the sum, are ours.
 """
 
 from __future__ import annotations
@@ -24,11 +24,14 @@ _EPSILON: Final = 1e-12  # below the root, whose gradient is undefined at 0
 
 
 def neighbours(
-    deltas: Mapping[int, Mapping[str, Tensor]], batch: Mapping[str, Tensor], weights: Mapping[str, float]
+    deltas: Mapping[int, Mapping[str, Tensor]],
+    batch: Mapping[str, Tensor],
+    weights: Mapping[str, float],
 ) -> Tensor:
     """Weighted sum over steps of VIBE's supervised terms for neighbouring frames, a scalar.
 
-    Only frames whose neighbour is in the window count. Keypoints are compared with the optimal camera, if it exists.
+    Only frames whose neighbour is in the window count. Keypoints are compared with the optimal
+    camera, if it exists.
 
     Args:
         deltas: Step in frames -> predictions of each frame with the camera (1, 0, 0).
@@ -39,7 +42,8 @@ def neighbours(
         if abs(step) >= batch["kp_2d"].shape[1]:
             continue
         pred, label = pair_step(predicted, batch, step)
-        label_xy, visible = label["kp_2d"][..., :2], label["kp_2d"][..., 2]
+        label_xy = label["kp_2d"][..., :2]
+        visible = label["kp_2d"][..., 2]
         camera = optimal_camera(pred["kp_2d"], label_xy, visible)[..., None, :]
         counted = visible * has_optimal_camera(pred["kp_2d"], visible)[..., None]
         pred["kp_2d"] = camera[..., :1] * (pred["kp_2d"] + camera[..., 1:])
@@ -49,7 +53,8 @@ def neighbours(
 
 
 def keypoints_13(points: Tensor, label: Tensor) -> Tensor:
-    """Select the points that `skeletons.keypoints_13` selects of the labels, with the labels' visibility.
+    """Select the points that `skeletons.keypoints_13` selects of the labels, with the labels'
+    visibility.
 
     points (..., 49, 2), label (..., 49, 3) -> (..., 13, 3).
     """
@@ -63,10 +68,12 @@ def keypoints_13(points: Tensor, label: Tensor) -> Tensor:
 def uncertainty(embedding: PrVIPE, kp: Tensor, pr_vipe: Tensor, ok: Tensor) -> Tensor:
     """Mean distance of weighted embeddings, a scalar, without its weight; 0 without valid frames.
 
-    The embedding is frozen and in evaluation mode. Frames whose prediction cannot be normalised are ignored.
+    The embedding is frozen and in evaluation mode. Frames whose prediction cannot be normalised are
+    ignored.
 
     Args:
-        kp: (B, T, 13, 3), predicted x and y in the order of KEYPOINTS_13, and the labels' visibility.
+        kp: (B, T, 13, 3), predicted x and y in the order of KEYPOINTS_13, and the labels'
+            visibility.
         pr_vipe: (B, T, 64), embedding of the labelled pose.
         ok: (B, T), 1 where it is known.
     """

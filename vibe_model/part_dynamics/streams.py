@@ -1,7 +1,8 @@
 """Embeddings of 2D poses by Pr-VIPE.  labels -> [pr_vipe] -> features
 
-The static feature of "Uncertainty-Aware Human Mesh Recovery from Video by Learning Part-Based 3D Dynamics" (Lee and
-Lee, ICCV 2021). `luigi --module tasks TrainPrVIPE` trains the embedding (docs/part-dynamics.md).
+The static feature of "Uncertainty-Aware Human Mesh Recovery from Video by Learning Part-Based 3D
+Dynamics" (Lee and Lee, ICCV 2021). `luigi --module tasks TrainPrVIPE` trains the embedding
+(docs/part-dynamics.md).
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 
 SIZE: Final = 32  # as in `pr_vipe.network`, without importing torch
 STATE: Final = "pr_vipe_state_dict"  # key in a checkpoint
-AT_ONCE: Final = 256  # rows per batch; constant, so that a row's result does not depend on the batch
+# rows per batch; constant, so that a row's result does not depend on the batch
+AT_ONCE: Final = 256
 
 
 class EmbeddingWeights(WeightsSpec):
@@ -44,10 +46,12 @@ class EmbeddingWeights(WeightsSpec):
 class PrVipe(LabelStream):
     """Mean (32) and standard deviation (32) of the embedding of a row's 2D keypoints.
 
-    If a hip or shoulder is missing, the row has flag 0 and the prior: means 0, standard deviations 1.
+    If a hip or shoulder is missing, the row has flag 0 and the prior: means 0, standard deviations
+    1.
     """
 
-    weights: EmbeddingWeights = EmbeddingWeights("untrained", "0")  # of the embedding  # noqa: RUF009 - it is frozen
+    # of the embedding
+    weights: EmbeddingWeights = EmbeddingWeights("untrained", "0")  # noqa: RUF009 - it is frozen
 
     kind: ClassVar[str] = "pr_vipe"
     version: ClassVar[int] = 1
@@ -72,20 +76,30 @@ class PrVipe(LabelStream):
     @property
     def stand_in(self) -> bool:
         """Whether the weights are random, or the embedding was trained on demo data."""
-        return self.weights.stand_in or bool(_checkpoint(self.weights, str(self.weights.identity())).get("stand_in"))
+        return self.weights.stand_in or bool(
+            _checkpoint(self.weights, str(self.weights.identity())).get("stand_in")
+        )
 
     def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> Embedding:  # noqa: ARG002
-        """Load the embedding on its device. Raises as `load_network`, and ConfigError for an unavailable device."""
+        """Load the embedding on its device. Raises as `load_network`, and ConfigError for an
+        unavailable device.
+        """
         from pipeline.features.networks import chosen_device
         from pipeline.features.networks.backbones import tensor_digest
 
         network = self.load_network()
-        about = {"weights": self.weights.identity(), "sha256": tensor_digest(network), "stand_in": self.stand_in}
+        about = {
+            "weights": self.weights.identity(),
+            "sha256": tensor_digest(network),
+            "stand_in": self.stand_in,
+        }
         about |= self.weights.terms()
         return Embedding(network.to(chosen_device(machine.device)), about)
 
     def load_network(self) -> PrVIPE:
-        """Load the frozen embedding. Raises MissingAssets for a missing checkpoint, RawDataError for an invalid one."""
+        """Load the frozen embedding. Raises MissingAssets for a missing checkpoint, RawDataError
+        for an invalid one.
+        """
         import torch
 
         from pipeline.features.networks.backbones import fill
@@ -97,7 +111,8 @@ class PrVipe(LabelStream):
                 torch.manual_seed(int(self.weights.argument))
                 network = PrVIPE(SIZE)
         else:
-            file, state = self.weights.file(), _checkpoint(self.weights, str(self.weights.identity())).get(STATE, {})
+            file = self.weights.file()
+            state = _checkpoint(self.weights, str(self.weights.identity())).get(STATE, {})
             hidden: tuple[int, ...] = getattr(state.get("stem.linear.bias"), "shape", ())
             if len(hidden) != 1:
                 names = ", ".join(sorted(state)[:3]) or "none"
@@ -114,13 +129,18 @@ class Embedding:
         self.provenance = provenance
         self._network = network
 
-    def __call__(self, labels: Mapping[str, NDArray[Any]]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """kp_2d (n, 49, 3) in any unit, with confidence -> (n, 64), and (n,) whether the torso is visible."""
+    def __call__(
+        self, labels: Mapping[str, NDArray[Any]]
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """kp_2d (n, 49, 3) in any unit, with confidence -> (n, 64), and (n,) whether the torso is
+        visible.
+        """
         import torch
 
         kp = torch.from_numpy(skeletons.keypoints_13(np.asarray(labels["kp_2d"], np.float64)))
         normalised, known = self._network.normalise(kp)
-        values = torch.cat((torch.zeros(len(kp), SIZE), torch.ones(len(kp), SIZE)), dim=1)  # the prior
+        # the prior
+        values = torch.cat((torch.zeros(len(kp), SIZE), torch.ones(len(kp), SIZE)), dim=1)
         device = self._network.b.device
         with torch.inference_mode():
             for start in range(0, len(kp), AT_ONCE):

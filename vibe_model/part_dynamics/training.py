@@ -35,50 +35,69 @@ class PartDynamicsTrainer(VideoTrainer):
 
     config: PartDynamicsConfig
 
-    def __init__(self, config: PartDynamicsConfig, body: Body, group: ProcessGroup | None = None) -> None:
-        """Raises RawDataError for an invalid embedding, StandInMixed if only one of embedding and body is demo data."""
+    def __init__(
+        self, config: PartDynamicsConfig, body: Body, group: ProcessGroup | None = None
+    ) -> None:
+        """Raises RawDataError for an invalid embedding, StandInMixed if only one of embedding and
+        body is demo data.
+        """
         super().__init__(config, body, group)
         self.learners = {"generator": self.learner(self.generator, "gen", lr=config.lr_generator)}
         self.embedding: PrVIPE | None = None
         if config.uncertainty_weight and config.embedding is not None:
             stream = PrVipe(weights=EmbeddingWeights("file", str(config.embedding)))
             self.embedding = stream.load_network().to(self.group.device)
-            runs.one_kind({f"the embedding {config.embedding}": stream.stand_in, "the body": body.is_stand_in})
+            runs.one_kind(
+                {f"the embedding {config.embedding}": stream.stand_in, "the body": body.is_stand_in}
+            )
 
     def prepare(self, splits: Mapping[str, Split]) -> None:
-        """Set the generator's sigma. Raises DataError if the splits' embeddings have other weights."""
-        config, extra_streams = self.config, self.config.extra_streams
+        """Set the generator's sigma. Raises DataError if the splits' embeddings have other
+        weights.
+        """
+        config = self.config
+        extra_streams = self.config.extra_streams
         if config.embedding is not None and "pr_vipe" in extra_streams:
             digest = runs.file_digest(config.embedding)
             for name in config.training_splits:
-                identity = splits[name].stream_manifest(extra_streams["pr_vipe"].stream).get("identity") or {}
+                identity = (
+                    splits[name].stream_manifest(extra_streams["pr_vipe"].stream).get("identity")
+                    or {}
+                )
                 weights = identity.get("weights") or {}
                 if weights.get("file_sha256", digest) != digest:
                     raise DataError(
-                        f"{name}: stream {extra_streams['pr_vipe'].stream} was computed by another embedding than "
-                        f"{config.embedding}. Extract it again with --set weights=file:FILE --replace, or set "
-                        "`embedding` to its file."
+                        f"{name}: stream {extra_streams['pr_vipe'].stream} was computed by "
+                        f"another embedding than {config.embedding}. Extract it again with "
+                        "--set weights=file:FILE --replace, or set `embedding` to its file."
                     )
         if isinstance(self.generator, PartDynamics) and "homography" in extra_streams:
             self.generator.sigma.copy_(motion_deviations(config, splits))
 
     def gradients(self, batch: TrainingBatch) -> dict[str, Tensor]:
-        config, labels = self.config, batch.labels
+        config = self.config
+        labels = batch.labels
         weights = config.weights
         inputs = {name: labels[name].float() for name in ("features", *config.extra_streams)}
-        with torch.autocast(inputs["features"].device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+        with torch.autocast(
+            inputs["features"].device.type, torch.bfloat16, enabled=config.precision == "bf16"
+        ):
             every = self.generator.regress_around(**inputs)
         current = self.generator.pose(every.pop(0), vertices=False)
         supervised = {name: weights[name] for name in SUPERVISED}
         terms = generator_losses(current, labels, supervised)
         if every:
             deltas = pose_neighbours(self.generator.body, every, vertices=False)
-            terms["neighbours"] = weights["neighbours"] * losses.neighbours(deltas, labels, supervised)
+            terms["neighbours"] = weights["neighbours"] * losses.neighbours(
+                deltas, labels, supervised
+            )
         if self.embedding is not None:
             kp_2d = labels["kp_2d"]
             with torch.no_grad():  # stored embeddings may be those of detected keypoints
                 normalised, known = PrVIPE.normalise(losses.keypoints_13(kp_2d[..., :2], kp_2d))
-                labelled = torch.cat(self.embedding(normalised.flatten(0, 1)), dim=-1).view(*known.shape, -1)
+                labelled = torch.cat(self.embedding(normalised.flatten(0, 1)), dim=-1).view(
+                    *known.shape, -1
+                )
             predicted = losses.keypoints_13(current["kp_2d"], kp_2d)
             uncertainty = losses.uncertainty(self.embedding, predicted, labelled, known)
             terms["uncertainty"] = weights["uncertainty"] * uncertainty
@@ -91,16 +110,24 @@ def motion_deviations(config: PartDynamicsConfig, splits: Mapping[str, Split]) -
 
     Raises DataError if no drawn row has a homography.
     """
-    stream, flags = config.homography_stream, f"{config.homography_stream}_ok"
+    stream = config.homography_stream
+    flags = f"{config.homography_stream}_ok"
     chosen = {name: splits[name] for name in config.training_splits}
     n_rows = sum(int((split.runs[:, 1] - split.runs[:, 0]).sum()) for split in chosen.values())
     every = max(n_rows // MOST_ROWS, 1)
     part = MixturePart(
-        name="sigma", splits=chosen, count=config.sigma_rows, fields=(stream, flags), streams=(stream,), stride=every
+        name="sigma",
+        splits=chosen,
+        count=config.sigma_rows,
+        fields=(stream, flags),
+        streams=(stream,),
+        stride=every,
     )
     mixture = Mixture([part], seqlen=1, seed=config.seed)
     drawn = mixture.read(mixture.draw(0))["sigma"]
     rows = drawn[stream][drawn[flags] > 0].astype(np.float64)  # (N, 9)
     if not len(rows):
-        raise DataError(f"{', '.join(chosen)}: stream {stream}: expected rows with a homography, found none")
+        raise DataError(
+            f"{', '.join(chosen)}: stream {stream}: expected rows with a homography, found none"
+        )
     return torch.from_numpy(rows.std(axis=0)).float()

@@ -1,1 +1,3 @@
-"""Uses pipeline.show. Bodies predicted in tracks, as files and videos.  windows -> [prediction] -> evaluation"""
+"""Uses pipeline.show. Bodies predicted in tracks, as files and videos.  windows -> [prediction] ->
+evaluation
+"""

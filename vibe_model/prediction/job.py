@@ -1,4 +1,6 @@
-"""What to predict: a split of a cache and the streams that the model reads.  [tracks, features] -> bodies"""
+"""What to predict: a split of a cache and the streams that the model reads.  [tracks, features] ->
+bodies
+"""
 
 from __future__ import annotations
 
@@ -71,29 +73,37 @@ def open_job(
 def folder_of(named: Path, root: cache.Root, out: Path) -> Path:
     """The raw folder of clips: `named`, or for a single clip the cache's folder of links.
 
-    Links the clip and its keypoints there beside those of earlier commands, so that one cache holds all of them. A clip
-    takes the place of an earlier one of its name, keypoints included.
-    Raises ConfigError for a file that is no clip, and for a file in the link's place; RawDataError for keypoints that
-    may belong to another clip.
+    Links the clip and its keypoints there beside those of earlier commands, so that one cache holds
+    all of them. A clip takes the place of an earlier one of its name, keypoints included. Raises
+    ConfigError for a file that is no clip, and for a file in the link's place; RawDataError for
+    keypoints that may belong to another clip.
     """
     if named.is_dir():
         return named
     if not named.is_file() or named.suffix.lower() not in EXTENSIONS:
         what = "another file" if named.is_file() else "no such file or folder"
-        raise ConfigError(f"{named}: expected a clip ({ENDINGS}) or a folder of clips, found {what}")
+        raise ConfigError(
+            f"{named}: expected a clip ({ENDINGS}) or a folder of clips, found {what}"
+        )
     raw = root.with_name(f"{root.name}-{CLIPS}") if isinstance(root, Path) else out / CLIPS
     clip = named.absolute()
     if clip.parent.resolve() == raw.resolve():
         return raw
     (raw / KEYPOINTS).mkdir(parents=True, exist_ok=True)
-    siblings = [entry.name for entry in entries(clip.parent) if entry.name.lower().endswith(EXTENSIONS)]
-    links, (video,) = {raw / clip.name: clip}, RawVideos([ClipLabels(clip.parent, siblings).video(clip.name)])
+    siblings = [
+        entry.name for entry in entries(clip.parent) if entry.name.lower().endswith(EXTENSIONS)
+    ]
+    links, (video,) = (
+        {raw / clip.name: clip},
+        RawVideos([ClipLabels(clip.parent, siblings).video(clip.name)]),
+    )
     if (labels := labels_of(clip.parent, video)) is not None:
         require_own_labels(video, labels)
         require_own_name(clip.parent / KEYPOINTS, video, labels, clip.name)
         suffix = "" if video.label_folders else labels.suffix
         if labels.parent.name == PACK:
-            content, labels = read_regular(labels), raw / KEYPOINTS / f".{labels.name}"
+            content = read_regular(labels)
+            labels = raw / KEYPOINTS / f".{labels.name}"
             write_atomic(labels, content)
         links[raw / KEYPOINTS / f"{clip.name}{suffix}"] = labels
     for entry in entries(raw / KEYPOINTS):
@@ -101,7 +111,9 @@ def folder_of(named: Path, root: cache.Root, out: Path) -> Path:
             Path(entry).unlink()  # it may belong to an earlier clip of this name
     for place, target in links.items():
         if place.exists() and not place.is_symlink():
-            raise ConfigError(f"{place}: expected a link to {target}, found a file. Move the file away.")
+            raise ConfigError(
+                f"{place}: expected a link to {target}, found a file. Move the file away."
+            )
         place.unlink(missing_ok=True)
         place.symlink_to(target)
     folder = next((folder for folder in clip.parents if is_stand_in(folder)), None)
@@ -139,7 +151,10 @@ def _features(trained: Trained, settings: Settings, weights: str | None) -> Stre
     """HMR2.0's own network; for other models the one in [features]."""
     if trained.kind == HMR2:
         if weights is not None:
-            raise ConfigError(f"--weights {weights}: {trained.checkpoint.name} has its own network. Omit --weights.")
+            raise ConfigError(
+                f"--weights {weights}: {trained.checkpoint.name} has its own network. Omit "
+                "--weights."
+            )
         options = Section(BY_SET, trained.config.stream, {"checkpoint": str(trained.checkpoint)})
         return stream_of(settings.source, trained.config.stream, options=options)
     if weights is not None:
@@ -155,14 +170,16 @@ def _extra_streams(trained: Trained, embedding: Path | None) -> Iterator[StreamS
         identity = trained.extra_streams.get(name)
         if identity is None:
             raise DataError(
-                f"{trained.checkpoint}: it does not record how its stream {reading.stream!r} was computed. "
-                "Predict a split that has this stream."
+                f"{trained.checkpoint}: it does not record how its stream {reading.stream!r} "
+                "was computed. Predict a split that has this stream."
             )
         stream = kinds.of_identity(identity)
         if stream is None:  # its weights are in a file
             file = embedding or trained.config.files().get("embedding")
             if file is None:
-                raise ConfigError(f"{trained.checkpoint}: name the 2D pose embedding: --pose-embedding FILE")
+                raise ConfigError(
+                    f"{trained.checkpoint}: name the 2D pose embedding: --pose-embedding FILE"
+                )
             stream = kinds.get(str(identity["kind"])).with_weights(file)
         trained.check_features(f"stream {reading.stream!r}", stream.dim, of=name)
         yield StreamSpec(reading.stream, stream)
@@ -170,11 +187,16 @@ def _extra_streams(trained: Trained, embedding: Path | None) -> Iterator[StreamS
 
 def warnings(job: PredictionJob, streams: Sequence[StreamSpec]) -> list[str]:
     """Reasons to doubt the bodies."""
-    reasons, last = [], streams[-1]
+    reasons = []
+    last = streams[-1]
     weights = last.stream.weights if isinstance(last.stream, ResNet50) else None
     published = job.trained.kind in ("vibe", "spin")
     if published and not job.stand_in and (weights is None or weights.kind != "spin"):
-        reasons.append(f"{job.trained.checkpoint.name} was trained on SPIN's features, but these are {last}")
+        reasons.append(
+            f"{job.trained.checkpoint.name} was trained on SPIN's features, but these are {last}"
+        )
     if job.trained.kind == "ours" and job.trained.features is None:
-        reasons.append(f"{job.trained.checkpoint.name} does not record which features it was trained on")
+        reasons.append(
+            f"{job.trained.checkpoint.name} does not record which features it was trained on"
+        )
     return reasons

@@ -1,9 +1,11 @@
-"""Predicted bodies as motion files in AMASS's layout, for Blender and humanoid robots.  bodies -> [motions]
+"""Predicted bodies as motion files in AMASS's layout, for Blender and humanoid robots.  bodies ->
+[motions]
 
-SMPL's Blender add-ons read `poses` (SMPL-X's 55 joints), `betas`, `trans`, `gender` and `mocap_framerate`. Retargeting
-to humanoid robots reads the same rotations as `root_orient` and `pose_body`, and `mocap_frame_rate` (GMR,
-general_motion_retargeting/utils/smpl.py). SMPL-X has SMPL's joints except the two hands, whose rotation goes to the
-first joints of four fingers. The world has z up, as in AMASS: a level camera looks along its y axis.
+SMPL's Blender add-ons read `poses` (SMPL-X's 55 joints), `betas`, `trans`, `gender` and
+`mocap_framerate`. Retargeting to humanoid robots reads the same rotations as `root_orient` and
+`pose_body`, and `mocap_frame_rate` (GMR, general_motion_retargeting/utils/smpl.py). SMPL-X has
+SMPL's joints except the two hands, whose rotation goes to the first joints of four fingers. The
+world has z up, as in AMASS: a level camera looks along its y axis.
 """
 
 from __future__ import annotations
@@ -30,23 +32,30 @@ from vibe_model.prediction.predict import TrackBodies
 
 Doubles = NDArray[np.float64]
 
-TO_WORLD: Final = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])  # x right, y down, z forward -> x right, z up
+# x right, y down, z forward -> x right, z up
+TO_WORLD: Final = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])
 N_JOINTS: Final = 55
 N_BETAS: Final = 16  # of AMASS's SMPL-X files; SMPL's ten come first, the others are 0
-HANDS: Final = {22: (25, 28, 31, 34), 23: (40, 43, 46, 49)}  # SMPL's hands: index, middle, little and ring fingers
+# SMPL's hands: index, middle, little and ring fingers
+HANDS: Final = {22: (25, 28, 31, 34), 23: (40, 43, 46, 49)}
 MIN_RATE: Final = 30.0  # frames per second: GMR plays slower files at 30
 RATE_NOISE: Final = 0.01  # treats 29.97 as 30
 ENDING: Final = "_stageii.npz"  # of AMASS's SMPL-X files
 
 
 def write_motion(
-    folder: Path, bodies: TrackBodies, body: Body, fps: float, clip: Mapping[str, Any] = MappingProxyType({})
+    folder: Path,
+    bodies: TrackBodies,
+    body: Body,
+    fps: float,
+    clip: Mapping[str, Any] = MappingProxyType({}),
 ) -> Path:
     """Write one person's motion, from the first frame to the last. Returns the file.
 
-    Interpolates missing frames, and below MIN_RATE as many frames between two as reach it. The shape is the mean over
-    frames. The translation assumes a focal length equal to the image's diagonal. Besides AMASS's keys, `about` is a
-    JSON text with the first frame's number and the number of frames written for each source frame.
+    Interpolates missing frames, and below MIN_RATE as many frames between two as reach it. The
+    shape is the mean over frames. The translation assumes a focal length equal to the image's
+    diagonal. Besides AMASS's keys, `about` is a JSON text with the first frame's number and the
+    number of frames written for each source frame.
 
     Args:
         fps: Rate of the source's frames.
@@ -61,14 +70,17 @@ def write_motion(
     if record is not None and not record.is_even:
         frames = record.clock()[frames]
         fps *= record.usual_fps / record.fps
-    parts = max(1, math.ceil(MIN_RATE * step / fps - RATE_NOISE))  # frames written for each source frame
+    # frames written for each source frame
+    parts = max(1, math.ceil(MIN_RATE * step / fps - RATE_NOISE))
     every = frames[0] + np.arange((frames[-1] - frames[0]) // step * parts + 1) * step / parts
     position = np.interp(every, frames, np.arange(len(frames)))
     betas = bodies.shape.mean(axis=0, dtype=np.float64)
     trans = resample_linear(translations(bodies), position) @ TO_WORLD.T
     pelvis = _pelvis(body, betas)  # SMPL rotates about the pelvis, which is not at the origin
     pose = Rotation.from_matrix(bodies.rotmat.reshape(-1, 3, 3)).as_rotvec().reshape(-1, 24, 3)
-    turned = pose_in_camera(resample_rotations(pose, position).reshape(-1, 72), TO_WORLD).reshape(-1, 24, 3)
+    turned = pose_in_camera(resample_rotations(pose, position).reshape(-1, 72), TO_WORLD).reshape(
+        -1, 24, 3
+    )
     poses = np.zeros((len(every), N_JOINTS, 3))
     poses[:, :22] = turned[:, :22]
     for hand, fingers in HANDS.items():
@@ -79,7 +91,8 @@ def write_motion(
         "interpolated": len(every) - len(frames),
     }
     about["frames_for_one"] = parts
-    flat, rate = poses.reshape(len(every), 3 * N_JOINTS), np.array(fps / step * parts)
+    flat = poses.reshape(len(every), 3 * N_JOINTS)
+    rate = np.array(fps / step * parts)
     arrays: dict[str, Any] = {
         "poses": flat,
         "root_orient": flat[:, :3],
@@ -104,10 +117,14 @@ def translations(bodies: TrackBodies) -> Doubles:
     The weak perspective scale gives the pixels per metre, which equal focal length / depth.
     """
     if bodies.picture is None:
-        raise PipelineError(f"{bodies.track.name}: its image size is not recorded, so its translation is unknown")
+        raise PipelineError(
+            f"{bodies.track.name}: its image size is not recorded, so its translation is unknown"
+        )
     size = np.array(bodies.picture, np.float64)
-    camera, box = bodies.camera.astype(np.float64), bodies.bbox.astype(np.float64)
-    px_per_m = np.maximum(camera[:, :1] * box[:, 2:3] * float(bodies.track.crop_scale) / 2, 1e-3)  # (F, 1)
+    camera = bodies.camera.astype(np.float64)
+    box = bodies.bbox.astype(np.float64)
+    # (F, 1)
+    px_per_m = np.maximum(camera[:, :1] * box[:, 2:3] * float(bodies.track.crop_scale) / 2, 1e-3)
     sideways = camera[:, 1:] + (box[:, :2] - size / 2) / px_per_m
     return np.concatenate([sideways, math.hypot(*size) / px_per_m], axis=1)
 
@@ -117,5 +134,7 @@ def _pelvis(body: Body, betas: Doubles) -> Doubles:
     shape = torch.as_tensor(betas[None], dtype=torch.float32, device=body.faces.device)
     at_rest = torch.eye(3, device=shape.device).expand(1, 24, 3, 3)
     with torch.no_grad():
-        posed = body.smpl(betas=shape, global_orient=at_rest[:, :1], body_pose=at_rest[:, 1:], pose2rot=False)
+        posed = body.smpl(
+            betas=shape, global_orient=at_rest[:, :1], body_pose=at_rest[:, 1:], pose2rot=False
+        )
     return np.asarray(posed.joints[0, 0].double().cpu().numpy())

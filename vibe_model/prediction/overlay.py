@@ -1,8 +1,9 @@
-"""Overlays: predicted bodies, by frame, drawn over the frames as a video.  windows -> [bodies] -> [images]
+"""Overlays: predicted bodies, by frame, drawn over the frames as a video.  windows -> [bodies] ->
+[images]
 
-VIBE's weak perspective camera (s, tx, ty) over the crop is drawn as the perspective camera that the model projects
-with: focal length 5000 px in a crop of 224 px, the body moved by (tx, ty, 2 * 5000 / (224 s)). HMR2.0's crops have
-256 px; its bodies are drawn within a pixel of its own projection.
+VIBE's weak perspective camera (s, tx, ty) over the crop is drawn as the perspective camera that the
+model projects with: focal length 5000 px in a crop of 224 px, the body moved by (tx, ty, 2 * 5000 /
+(224 s)). HMR2.0's crops have 256 px; its bodies are drawn within a pixel of its own projection.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ FRAMES_AT_ONCE: Final = 16  # read, posed and painted together
 
 
 def record_type(n_steps: int = 0) -> np.dtype[Any]:
-    """The dtype of a body in a frame. `moved`: its rotations at each step, for the same shape and camera."""
+    """The dtype of a body in a frame. `moved`: its rotations at each step, for the same shape and
+    camera.
+    """
     return np.dtype(
         [
             ("frame", "<i8"),
@@ -59,7 +62,9 @@ class PredictedBodies:
     """All bodies of a video by frame, on disk (an hour of a crowd takes gigabytes)."""
 
     def __init__(self, folder: Path, steps: tuple[int, ...] = ()) -> None:
-        """Create an unnamed file in `folder`, which is deleted with this object. `steps`: the model's."""
+        """Create an unnamed file in `folder`, which is deleted with this object. `steps`: the
+        model's.
+        """
         self.steps = steps
         self.fps = math.nan  # of the source's frames
         self.step = 1  # frames between two rows of a track
@@ -70,9 +75,11 @@ class PredictedBodies:
 
     def add(self, bodies: TrackBodies) -> None:
         """Append a track, before frames are read."""
-        self.fps, self.step = bodies.track.fps, bodies.track.step
+        self.fps = bodies.track.fps
+        self.step = bodies.track.step
         records = np.zeros(len(bodies), self._type)
-        records["track"], records["crop_scale"] = len(self._frames), bodies.track.crop_scale
+        records["track"] = len(self._frames)
+        records["crop_scale"] = bodies.track.crop_scale
         records["frame"] = bodies.frame_index
         for name in ("bbox", "camera", "shape", "rotmat"):
             records[name] = getattr(bodies, name)
@@ -105,25 +112,37 @@ class BodyDrawing:
     """Poses bodies and draws them into the source's images."""
 
     def __init__(self, generator: VideoModel, opacity: float = OPACITY) -> None:
-        self.generator, self.opacity = generator, opacity
+        self.generator = generator
+        self.opacity = opacity
         self.painter = Painter(generator.body.faces.cpu().numpy())
 
     def vertices(self, records: NDArray[Any], moved: int | None = None) -> NDArray[np.float32]:
-        """Records (N,) -> (N, V, 3) m in camera axes, without translation. `moved`: index of a step, None: now."""
+        """Records (N,) -> (N, V, 3) m in camera axes, without translation. `moved`: index of a
+        step, None: now.
+        """
         if not len(records):
             return np.zeros((0, 0, 3), np.float32)
         rotmat = records["rotmat"] if moved is None else records["moved"][:, moved]
-        (verts,) = posed_arrays(self.generator, (rotmat, records["shape"], records["camera"]), "verts")
+        (verts,) = posed_arrays(
+            self.generator, (rotmat, records["shape"], records["camera"]), "verts"
+        )
         return verts
 
     def paint(self, image: Image, records: NDArray[Any], verts: Floats) -> Image:
-        """Draw all bodies of a frame over its image, the farthest first. records (N,), verts (N, V, 3)."""
-        # Each body has its own camera. In a common camera, a body is nearer the more pixels a metre has.
+        """Draw all bodies of a frame over its image, the farthest first. records (N,), verts (N, V,
+        3).
+        """
+        # Each body has its own camera. In a common camera, a body is nearer the more pixels a metre
+        # has.
         nearness = records["camera"][:, 0] * records["bbox"][:, 2] * records["crop_scale"]
-        bodies = [project_body(records[i], verts[i]) for i in np.argsort(nearness, kind="stable").tolist()]
+        bodies = [
+            project_body(records[i], verts[i]) for i in np.argsort(nearness, kind="stable").tolist()
+        ]
         return self.painter.paint(image, bodies, self.opacity)
 
-    def views(self, image: Image, records: NDArray[Any], verts: Floats, moved: Mapping[str, Floats]) -> Image:
+    def views(
+        self, image: Image, records: NDArray[Any], verts: Floats, moved: Mapping[str, Floats]
+    ) -> Image:
         """Draw the bodies over the image, and beside it a column of views of `moved`.
 
         moved: caption -> (N, V, 3) m of the same bodies before or after.
@@ -132,21 +151,28 @@ class BodyDrawing:
         if not moved:
             return painted
         ground = np.full_like(image, GROUND)
-        small = np.concatenate([self._small(ground, records, xyz, text, len(moved)) for text, xyz in moved.items()])
+        small = np.concatenate(
+            [self._small(ground, records, xyz, text, len(moved)) for text, xyz in moved.items()]
+        )
         small = np.pad(small, ((0, image.shape[0] - len(small)), (0, 0), (0, 0)), mode="edge")
         return np.concatenate([painted, small], axis=1)
 
-    def _small(self, ground: Image, records: NDArray[Any], verts: Floats, text: str, n: int) -> Image:
+    def _small(
+        self, ground: Image, records: NDArray[Any], verts: Floats, text: str, n: int
+    ) -> Image:
         height, width = ground.shape[:2]
         painted = self.paint(ground, records, verts)
-        small = np.asarray(cv2.resize(painted, (width // n, height // n), interpolation=cv2.INTER_AREA), np.uint8)
+        small = np.asarray(
+            cv2.resize(painted, (width // n, height // n), interpolation=cv2.INTER_AREA), np.uint8
+        )
         caption(small, text)
         return small
 
 
 def project_body(record: Any, verts: Floats) -> SeenBody:
     """Project the vertices (V, 3) m of a record's body into the source's image."""
-    scale, shift = float(record["camera"][0]), record["camera"][1:].astype(np.float64)
+    scale = float(record["camera"][0])
+    shift = record["camera"][1:].astype(np.float64)
     side = float(record["bbox"][2]) * float(record["crop_scale"])  # of the crop, in image px
     translation = np.array([*shift, 2 * FOCAL_LENGTH_PX / (CROP_PX * scale + 1e-9)])  # m
     points = verts.astype(np.float64) + translation
@@ -157,12 +183,19 @@ def project_body(record: Any, verts: Floats) -> SeenBody:
 
 
 def write_overlay(
-    file: Path, source: FrameSource, bodies: PredictedBodies, generator: VideoModel, *, text: str = ""
+    file: Path,
+    source: FrameSource,
+    bodies: PredictedBodies,
+    generator: VideoModel,
+    *,
+    text: str = "",
 ) -> tuple[Path, int]:
-    """Write all the source's frames with bodies drawn over them. Returns the file and its number of frames.
+    """Write all the source's frames with bodies drawn over them. Returns the file and its number of
+    frames.
 
-    The file has the suffix of the best available video format, or `.png` for a single frame. Past and future bodies, if
-    the model predicts them, are beside each frame. A frame that cannot be decoded repeats the one before it.
+    The file has the suffix of the best available video format, or `.png` for a single frame. Past
+    and future bodies, if the model predicts them, are beside each frame. A frame that cannot be
+    decoded repeats the one before it.
 
     Args:
         text: Caption in the corner of every frame.
@@ -199,14 +232,17 @@ def _time_label(step: int, fps: float) -> str:
     return f"{abs(step) / fps:.2g} s {'before' if step < 0 else 'after'}"
 
 
-def _draw_frames(source: FrameSource, bodies: PredictedBodies, drawing: BodyDrawing, fps: float) -> Iterator[Image]:
+def _draw_frames(
+    source: FrameSource, bodies: PredictedBodies, drawing: BodyDrawing, fps: float
+) -> Iterator[Image]:
     """Yield every frame of the source with its bodies, and past and future ones beside it."""
     every = frames_of(source, stop=bodies.stop)  # includes damaged frames
     while frames := list(itertools.islice(every, FRAMES_AT_ONCE)):
         records = bodies.read_frames(frames[0][0].index, frames[-1][0].index + 1)
         verts = drawing.vertices(records)
         moved: dict[str, Any] = {
-            _time_label(step * bodies.step, fps): drawing.vertices(records, i) for i, step in enumerate(bodies.steps)
+            _time_label(step * bodies.step, fps): drawing.vertices(records, i)
+            for i, step in enumerate(bodies.steps)
         }
         for frame, image in frames:
             in_frame = records["frame"] == frame.index

@@ -1,4 +1,6 @@
-"""Predict the bodies of tracks, smooth them in time, write them as npz files.  windows -> [prediction] -> evaluation"""
+"""Predict the bodies of tracks, smooth them in time, write them as npz files.  windows ->
+[prediction] -> evaluation
+"""
 
 from __future__ import annotations
 
@@ -41,9 +43,12 @@ UNITS: Final[Mapping[str, str]] = {
     "rotmat": "(F, 24, 3, 3): rotations relative to parents, the first one in the camera's axes",
     "pose": "(F, 72): axis times angle, rad",
     "betas": "(F, 10)",
-    "camera": "(F, 3): scale, tx, ty of the weak perspective; [-1, 1] is the crop, the box times crop_scale",
-    "camera_in_picture": "(F, 4): sx, sy, tx, ty of the weak perspective; [-1, 1] is the whole picture",
-    "bbox": "(F, 4): centre x, centre y, width, height, px of the source's picture, without crop_scale",
+    "camera": "(F, 3): scale, tx, ty of the weak perspective; [-1, 1] is the crop, the box times "
+    "crop_scale",
+    "camera_in_picture": "(F, 4): sx, sy, tx, ty of the weak perspective; "
+    "[-1, 1] is the whole picture",
+    "bbox": "(F, 4): centre x, centre y, width, height, px of the source's picture, without "
+    "crop_scale",
     "frame_index": "(F,): the source's own frames, counted from 0",
     "run": "(F,): frames of equal number are neighbours, one step apart",
     "joints_3d": "(F, 49, 3): spin49, m, camera axes, without the camera's translation",
@@ -53,18 +58,22 @@ UNITS: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TrackBodies:
-    """The bodies in F frames of one track, in row order, and their places in the source's frames."""
+    """The bodies in F frames of one track, in row order, and their places in the source's
+    frames.
+    """
 
     track: Any  # cache.TrackRecord: name, video, start, stop, fps, step, crop_scale
     rows: Ints  # (F,) of the split
     run: Ints  # (F,) frames with equal numbers are neighbours, one step apart
     frame_index: Ints  # (F,) of the source, counted from 0
     bbox: Float32s  # (F, 4) cxcywh px of the source's frames
-    picture: tuple[int, int] | None = None  # width, height px of the source's frames, if the cache has them
+    # width, height px of the source's frames, if the cache has them
+    picture: tuple[int, int] | None = None
     rotmat: Float32s  # (F, 24, 3, 3) relative to parents, the first one in camera axes
     shape: Float32s  # (F, 10) betas
     camera: Float32s  # (F, 3) scale, tx, ty: weak perspective in the crop
-    moved: Mapping[int, Float32s] = field(default_factory=dict)  # rotmat by step in frames, of `VideoModel.steps`
+    # rotmat by step in frames, of `VideoModel.steps`
+    moved: Mapping[int, Float32s] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -74,13 +83,18 @@ class TrackBodies:
         return Estimate(*(torch.as_tensor(array, device=device) for array in arrays))
 
     def smooth_time(self, sigma: float) -> TrackBodies:
-        """Smooth by a Gaussian of `sigma` frames; 0: no change. Raises ConfigError as `smooth` does."""
+        """Smooth by a Gaussian of `sigma` frames; 0: no change. Raises ConfigError as `smooth`
+        does.
+        """
         return replace(
             self,
             rotmat=_smooth_rotations(self.rotmat, self.run, sigma),
             shape=smooth(self.shape, self.run, sigma),
             camera=smooth(self.camera, self.run, sigma),
-            moved={step: _smooth_rotations(rotmat, self.run, sigma) for step, rotmat in self.moved.items()},
+            moved={
+                step: _smooth_rotations(rotmat, self.run, sigma)
+                for step, rotmat in self.moved.items()
+            },
         )
 
 
@@ -97,38 +111,51 @@ def predict_tracks(
     around: bool = False,
     stills: bool = False,
 ) -> Iterator[tuple[TrackBodies, ...]]:
-    """Predict every selected track, in row order, once for each way of cutting it into windows (`Present.windows`).
+    """Predict every selected track, in row order, once for each way of cutting it into windows
+    (`Present.windows`).
 
-    seqlen: frames per window; batch_size: windows per batch; tracks: pattern of track names; around: also past and
-    future bodies; stills: treat frames without neighbours as still images. Frames without features are skipped. The
-    generator is in evaluation mode while it predicts. Raises DataError for non-finite predictions.
+    seqlen: frames per window; batch_size: windows per batch; tracks: pattern of track names;
+    around: also past and future bodies; stills: treat frames without neighbours as still images.
+    Frames without features are skipped. The generator is in evaluation mode while it predicts.
+    Raises DataError for non-finite predictions.
     """
     present = Present.from_split(split, stream, extra_streams)
     read = functools.partial(read_inputs, split, stream=stream, extra_streams=extra_streams)
-    margin, repeat_ends = generator.margin, generator.repeats_ends
+    margin = generator.margin
+    repeat_ends = generator.repeats_ends
     cut = functools.partial(present.windows, seqlen=seqlen, margin=margin, repeat_ends=repeat_ends)
-    plans = ((track, [cut(track, drop_last=drop) for drop in drop_last]) for track in select_tracks(split, tracks))
+    plans = (
+        (track, [cut(track, drop_last=drop) for drop in drop_last])
+        for track in select_tracks(split, tracks)
+    )
     for group in _groups(plans, batch_size):
         needed = {window.seen for _, cuts in group for cut in cuts for window in cut}
         mode = generator.training  # restored before each yield: the caller may train between tracks
         generator.eval()
         try:
-            estimates = _regress(generator, read, sorted(needed), batch_size, around=around, stills=stills)
+            estimates = _regress(
+                generator, read, sorted(needed), batch_size, around=around, stills=stills
+            )
         finally:
             generator.train(mode)
         for track, cuts in group:
             steps = generator.steps if around else ()
-            yield tuple(_assemble_track(split, track, cut, estimates, present, stream, steps) for cut in cuts)
+            yield tuple(
+                _assemble_track(split, track, cut, estimates, present, stream, steps)
+                for cut in cuts
+            )
 
 
 def smooth(values: Floats, run: Ints, sigma: float) -> Floats:
     """Weighted means in time: (F, ...) and (F,) run numbers -> (F, ...) of the same dtype.
 
-    Only adjacent frames with equal run numbers mix. sigma: in frames; 0: no change. Raises ConfigError for a negative
-    or non-finite sigma.
+    Only adjacent frames with equal run numbers mix. sigma: in frames; 0: no change. Raises
+    ConfigError for a negative or non-finite sigma.
     """
     if not (math.isfinite(sigma) and sigma >= 0):
-        raise ConfigError(f"smooth: expected a standard deviation in frames, 0 or more, found {sigma}")
+        raise ConfigError(
+            f"smooth: expected a standard deviation in frames, 0 or more, found {sigma}"
+        )
     if sigma == 0 or not len(values):
         return values.copy()
     out = np.empty_like(values)
@@ -138,15 +165,19 @@ def smooth(values: Floats, run: Ints, sigma: float) -> Floats:
         kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
         flat = values[start:stop].reshape(n, -1).astype(np.float64)
         # Frames beyond the ends have weight 0 in both.
-        sums, weights = (correlate1d(part, kernel, axis=0, mode="constant") for part in (flat, np.ones((n, 1))))
+        sums, weights = (
+            correlate1d(part, kernel, axis=0, mode="constant") for part in (flat, np.ones((n, 1)))
+        )
         out[start:stop] = (sums / weights).reshape(n, *values.shape[1:])
     return out
 
 
 def _smooth_rotations(rotmat: Floats, run: Ints, sigma: float) -> Floats:
-    """Weighted means of rotations: (F, ..., 3, 3) -> rotations of the same shape and dtype. Raises as `smooth` does.
+    """Weighted means of rotations: (F, ..., 3, 3) -> rotations of the same shape and dtype. Raises
+    as `smooth` does.
 
-    The chordal mean: the mean matrix projected onto rotations (Moakher, SIAM J. Matrix Anal. Appl. 2002, prop. 3.3).
+    The chordal mean: the mean matrix projected onto rotations (Moakher, SIAM J. Matrix Anal. Appl.
+    2002, prop. 3.3).
     """
     means = smooth(rotmat.astype(np.float64), run, sigma)
     return rotmat.copy() if sigma == 0 else nearest_rotations(means).astype(rotmat.dtype)
@@ -163,16 +194,24 @@ def segments(run: Ints) -> Iterator[tuple[int, int]]:
 
 
 def save_npz(
-    folder: Path, bodies: TrackBodies, generator: VideoModel, *, about: Mapping[str, Any] | None = None
+    folder: Path,
+    bodies: TrackBodies,
+    generator: VideoModel,
+    *,
+    about: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write one npz of a track: float32 and int64 arrays as in UNITS, and `about`, a JSON text.
 
-    about: facts beside name, units and whether it is demo data, such as the run's fingerprint. camera_in_picture is
-    missing if the image size is unknown. Returns the path `folder` / `file_name`.
+    about: facts beside name, units and whether it is demo data, such as the run's fingerprint.
+    camera_in_picture is missing if the image size is unknown. Returns the path `folder` /
+    `file_name`.
     """
     names = ("theta", "kp_3d", "kp_2d")
-    theta, joints_3d, kp_2d = posed_arrays(generator, (bodies.rotmat, bodies.shape, bodies.camera), *names)
-    box, scale = bodies.bbox, float(bodies.track.crop_scale)
+    theta, joints_3d, kp_2d = posed_arrays(
+        generator, (bodies.rotmat, bodies.shape, bodies.camera), *names
+    )
+    box = bodies.bbox
+    scale = float(bodies.track.crop_scale)
     arrays: dict[str, NDArray[Any]] = {
         "theta": theta,
         "rotmat": bodies.rotmat,
@@ -184,11 +223,18 @@ def save_npz(
         "joints_2d": crop_to_image(kp_2d, box, crop_scale=scale),
     }
     if bodies.picture is not None:
-        arrays["camera_in_picture"] = camera_in_picture(bodies.camera, box, bodies.picture, crop_scale=scale)
+        arrays["camera_in_picture"] = camera_in_picture(
+            bodies.camera, box, bodies.picture, crop_scale=scale
+        )
     units = dict(UNITS)
     for step, rotmat in bodies.moved.items():
-        when = f"{abs(step)} frames {'before' if step < 0 else 'after'} each frame, with its betas and camera"
-        theta, joints_3d = posed_arrays(generator, (rotmat, bodies.shape, bodies.camera), *names[:2])
+        when = (
+            f"{abs(step)} frames {'before' if step < 0 else 'after'} each frame, with its "
+            "betas and camera"
+        )
+        theta, joints_3d = posed_arrays(
+            generator, (rotmat, bodies.shape, bodies.camera), *names[:2]
+        )
         for name, array in (("theta", theta), ("pose", theta[:, 3:75]), ("joints_3d", joints_3d)):
             arrays[f"{name}_{step_name(step)}"] = array
             units[f"{name}_{step_name(step)}"] = f"{UNITS[name]}; the body {when}"
@@ -230,7 +276,8 @@ def _groups(plans: Iterator[Plan], batch_size: int) -> Iterator[list[Plan]]:
         n_windows += max(map(len, plan[1]), default=0)
         if n_windows >= batch_size:
             yield group
-            group, n_windows = [], 0
+            group = []
+            n_windows = 0
     if group:
         yield group
 
@@ -245,7 +292,9 @@ def _regress(
     around: bool,
     stills: bool,
 ) -> dict[Seen, list[Float32s]]:
-    """rotmat, shape, camera of each window's rows, (T, ...) each; with `around`, then the rotmat of each step."""
+    """rotmat, shape, camera of each window's rows, (T, ...) each; with `around`, then the rotmat of
+    each step.
+    """
     device = generator.device
     estimates: dict[Seen, list[Float32s]] = {}
     shapes = {window: (window[1] - window[0], *window[2:]) for window in windows}
@@ -257,7 +306,9 @@ def _regress(
             batch = same[first : first + batch_size]
             rows = np.array([window[:2] for window in batch], np.int64)
             inputs = {
-                name: torch.as_tensor(np.pad(array, ((0, 0), (n_before, right), (0, 0)), mode="edge"), device=device)
+                name: torch.as_tensor(
+                    np.pad(array, ((0, 0), (n_before, right), (0, 0)), mode="edge"), device=device
+                )
                 for name, array in read(rows).items()
             }
             function = ("regress_stills" if still else "regress_around") if around else "regress"
@@ -265,7 +316,9 @@ def _regress(
                 estimated = getattr(generator, function)(**inputs)
                 every = dict(estimated) if around else {0: estimated}
                 parts = (*every.pop(0), *(estimate.rotmat for estimate in every.values()))
-                arrays = [part[:, n_before : n_before + length].float().cpu().numpy() for part in parts]
+                arrays = [
+                    part[:, n_before : n_before + length].float().cpu().numpy() for part in parts
+                ]
             estimates |= {window: [array[i] for array in arrays] for i, window in enumerate(batch)}
     return estimates
 
@@ -281,20 +334,27 @@ def _assemble_track(
 ) -> TrackBodies:
     used = [(window.keep, window.stop - window.unused) for window in windows]
     rows = np.concatenate([np.zeros(0, np.int64), *(np.arange(*part) for part in used)])
-    empty = [np.zeros((0, *shape), np.float32) for shape in ((24, 3, 3), (10,), (3,), *[(24, 3, 3)] * len(steps))]
+    empty = [
+        np.zeros((0, *shape), np.float32)
+        for shape in ((24, 3, 3), (10,), (3,), *[(24, 3, 3)] * len(steps))
+    ]
     parts = [
         [array[first - window.start : stop - window.start] for array in estimates[window.seen]]
         for window, (first, stop) in zip(windows, used, strict=True)
     ]
-    rotmat, shape, camera, *moved = (np.concatenate(arrays) for arrays in zip(empty, *parts, strict=True))
+    rotmat, shape, camera, *moved = (
+        np.concatenate(arrays) for arrays in zip(empty, *parts, strict=True)
+    )
     if not all(np.isfinite(array).all() for array in (rotmat, shape, camera, *moved)):
         raise DataError(
-            f"{track.name}: expected finite predictions, found NaN or infinity. The checkpoint or the features are "
+            f"{track.name}: expected finite predictions, found NaN or infinity. The checkpoint "
+            "or the features are "
             "damaged, or training diverged: take an earlier checkpoint, and verify the cache."
         )
     whole = np.array([(track.start, track.stop)], np.int64)
     read = split.read(whole, stream=None, fields=("frame_index", "bbox"))
-    read["bbox"][..., 2:] *= split.crop_policy(stream).scale  # the network's crop, without the crop scale
+    # the network's crop, without the crop scale
+    read["bbox"][..., 2:] *= split.crop_policy(stream).scale
     video = split.videos[int(split.tracks.video[int(split.track_of(whole[0, :1])[0])])]
     return TrackBodies(
         track=track,

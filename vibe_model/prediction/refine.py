@@ -1,9 +1,10 @@
 """Fit predicted bodies to the 2D joints of their track.  windows -> bodies -> [bodies] -> images
 
-As the temporal refinement of VIBE's demo (`--run_smplify`; after Bogo et al., Keep it SMPL, ECCV 2016): L-BFGS with a
-strong Wolfe line search on the joints' distances in the image, under Geman-McClure's robust function and weighted by
-the squared confidence, with one shape for the track. VIBE holds the pose by a prior over all poses; here, pose, shape
-and camera stay near the prediction.
+As the temporal refinement of VIBE's demo (`--run_smplify`; after Bogo et al., Keep it SMPL, ECCV
+2016): L-BFGS with a strong Wolfe line search on the joints' distances in the image, under
+Geman-McClure's robust function and weighted by the squared confidence, with one shape for the
+track. VIBE holds the pose by a prior over all poses; here, pose, shape and camera stay near the
+prediction.
 
 Errors count in the standard deviations below, and the variables are errors in these units.
 """
@@ -32,7 +33,8 @@ Float32s = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
 KEYPOINT: Final = 0.02  # box sides, of a detected joint
-OUTLIER: Final = 0.1  # box sides, Geman-McClure's scale: joints further away are the detector's mistakes
+# box sides, Geman-McClure's scale: joints further away are the detector's mistakes
+OUTLIER: Final = 0.1
 POSE: Final = 0.2  # rad, of a predicted rotation
 SHAPE: Final = 1.0  # of a predicted beta
 CAMERA: Final = 0.1  # of the predicted scale, as a share of it, and of the predicted shift, m
@@ -67,24 +69,31 @@ def refine_bodies(
     rate: float = DEFAULT_FPS,
     project: Project = project,
 ) -> Refined:
-    """Fit a person's bodies to the keypoints. Without a keypoint, or if they fit no better, `theta` is returned.
+    """Fit a person's bodies to the keypoints. Without a keypoint, or if they fit no better, `theta`
+    is returned.
 
     Args:
-        theta: (T, 85) camera 3 (scale, tx, ty in the crop), pose 72 (axis times angle, rad), betas 10.
-        kp_2d: (T, 49, 3) spin49, px of the image and confidence; 0 is not seen, nor is a joint that is not finite.
-        bbox: (T, 4) centre and size, px of the image; the crop is `crop_scale` times as large. A frame whose box is
-            not finite, or without width, keeps its pose.
+        theta: (T, 85) camera 3 (scale, tx, ty in the crop), pose 72 (axis times angle, rad), betas
+            10.
+        kp_2d: (T, 49, 3) spin49, px of the image and confidence; 0 is not seen, nor is a joint that
+            is not finite.
+        bbox: (T, 4) centre and size, px of the image; the crop is `crop_scale` times as large. A
+            frame whose box is not finite, or without width, keeps its pose.
         body: On the device to compute on.
         run: (T,) frames of equal number are neighbours. None: all are.
         rate: Rows per second.
         project: Projection of the model that predicted `theta`.
     """
-    device, frames = body.faces.device, np.arange(len(theta))
+    device = body.faces.device
+    frames = np.arange(len(theta))
     bad = ~(np.isfinite(bbox).all(axis=1) & (bbox[:, 2] > 0))
-    run = (0 if run is None else run) + np.cumsum(bad) + np.cumsum(np.append(False, bad[:-1]))  # bad ones are alone
+    # bad ones are alone
+    run = (0 if run is None else run) + np.cumsum(bad) + np.cumsum(np.append(False, bad[:-1]))
     kp_2d = np.where(bad[:, None, None], 0, without_non_finite(kp_2d)[0])
     arrays = (theta, kp_2d, np.where(bad[:, None], 1, bbox), run)
-    track = _FittedTrack(*(torch.as_tensor(np.array(array, np.float32), device=device) for array in arrays))
+    track = _FittedTrack(
+        *(torch.as_tensor(np.array(array, np.float32), device=device) for array in arrays)
+    )
     fit = _Refinement(body, crop_scale, rate, project)
     before = fit.median_px(track)
     if math.isnan(before):
@@ -94,7 +103,9 @@ def refine_bodies(
     n_chunks = -(-len(theta) // CHUNK)
     if n_chunks > 1:  # one shape for all chunks, of single frames of the whole track
         some = frames[::n_chunks]
-        single = track.part(some)._replace(theta=fitted[some], run=torch.arange(len(some), device=device))
+        single = track.part(some)._replace(
+            theta=fitted[some], run=torch.arange(len(some), device=device)
+        )
         fitted[:, 75:] = fit.solve(single, fit_shape=True)[0, 75:]
     for start in range(0, len(theta), CHUNK):
         first = max(start - CONTEXT, 0)
@@ -107,8 +118,12 @@ def refine_bodies(
     return Refined(fitted.cpu().numpy(), before, after)
 
 
-def refine_track(bodies: TrackBodies, kp_2d: Floats, generator: VideoModel) -> tuple[TrackBodies, Refined]:
-    """`refine_bodies` of a prediction. kp_2d: (F, 49, 3). Past and future bodies keep their poses."""
+def refine_track(
+    bodies: TrackBodies, kp_2d: Floats, generator: VideoModel
+) -> tuple[TrackBodies, Refined]:
+    """`refine_bodies` of a prediction. kp_2d: (F, 49, 3). Past and future bodies keep their
+    poses.
+    """
     pose = matrix_to_axis_angle(torch.from_numpy(bodies.rotmat)).flatten(1).numpy()
     rate = bodies.track.fps / bodies.track.step
     refined = refine_bodies(
@@ -147,7 +162,9 @@ class _Refinement:
     rate: float
     project: Project
 
-    def pose(self, camera: Tensor, rotmat: Tensor, betas: Tensor, bbox: Tensor) -> tuple[Tensor, Tensor]:
+    def pose(
+        self, camera: Tensor, rotmat: Tensor, betas: Tensor, bbox: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Joints (n, 49, 3) m, and in the image (n, 49, 2) px."""
         joints = self.body.joints(betas=betas, rotmat=rotmat)
         half = bbox[:, None, 2:3] * self.crop_scale / 2
@@ -162,25 +179,37 @@ class _Refinement:
             few = slice(start, start + CHUNK)
             rotmat = axis_angle_to_matrix(pose[few].reshape(-1, 24, 3))
             pixels = self.pose(camera[few], rotmat, betas[few], track.bbox[few])[1]
-            distances.append((pixels - track.kp_2d[few, :, :2]).norm(dim=-1)[_weights(track.kp_2d[few]) > 0])
+            distances.append(
+                (pixels - track.kp_2d[few, :, :2]).norm(dim=-1)[_weights(track.kp_2d[few]) > 0]
+            )
         return float(torch.cat(distances).median()) if sum(map(len, distances)) else math.nan
 
     def solve(self, track: _FittedTrack, *, n_fixed: int = 0, fit_shape: bool) -> Tensor:
         """The theta (n, 85) of least loss. The first `n_fixed` frames stay."""
         camera, pose, betas = torch.split(track.theta, [3, 72, 10], dim=1)
         rotmat = axis_angle_to_matrix(pose.reshape(-1, 24, 3))
-        n, moving = len(pose), (torch.arange(len(pose), device=pose.device) >= n_fixed).float()[:, None]
-        turn, shift, growth = (torch.zeros_like(part, requires_grad=True) for part in (pose, camera, betas[0]))
+        n = len(pose)
+        moving = (torch.arange(len(pose), device=pose.device) >= n_fixed).float()[:, None]
+        turn, shift, growth = (
+            torch.zeros_like(part, requires_grad=True) for part in (pose, camera, betas[0])
+        )
 
         def moved() -> tuple[Tensor, Tensor, Tensor]:
             turned = rotmat @ axis_angle_to_matrix((POSE * moving * turn).reshape(-1, 24, 3))
             step = CAMERA * moving * shift
-            scaled = torch.cat((camera[:, :1] * step[:, :1].exp(), camera[:, 1:] + step[:, 1:]), dim=1)
+            scaled = torch.cat(
+                (camera[:, :1] * step[:, :1].exp(), camera[:, 1:] + step[:, 1:]), dim=1
+            )
             return scaled, turned, betas + SHAPE * growth
 
         def closure() -> Tensor:
             optimiser.zero_grad()
-            loss = self._loss(track, *moved()) + turn.square().sum() + shift.square().sum() + n * growth.square().sum()
+            loss = (
+                self._loss(track, *moved())
+                + turn.square().sum()
+                + shift.square().sum()
+                + n * growth.square().sum()
+            )
             (loss / n).backward()  # type: ignore[no-untyped-call]
             return loss.detach() / n
 
@@ -203,7 +232,9 @@ class _Refinement:
         squared = ((pixels - track.kp_2d[..., :2]) / track.bbox[:, None, 2:3]).square().sum(-1)
         robust = squared / (1 + squared / OUTLIER**2)
         # Metres in the image's plane, by the prediction's scale, and in depth from the body's root.
-        px_per_m = (track.theta[:, 0] * track.bbox[:, 2]).abs().median().clamp(min=1) * self.crop_scale / 2
+        px_per_m = (
+            (track.theta[:, 0] * track.bbox[:, 2]).abs().median().clamp(min=1) * self.crop_scale / 2
+        )
         places = torch.cat((pixels / px_per_m, joints[..., 2:]), dim=-1)
         acceleration = (places[2:] - 2 * places[1:-1] + places[:-2]) * self.rate**2
         adjacent = (track.run[2:] == track.run[:-2])[:, None, None]

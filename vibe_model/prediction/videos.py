@@ -53,7 +53,8 @@ class PredictedVideos:
     bodies: int = 0  # person-frames
     frames: int = 0  # of overlays
     drawing: float = 0.0  # s
-    errors: list[tuple[float, float]] = field(default_factory=list)  # px before and after `refine`; NaN without joints
+    # px before and after `refine`; NaN without joints
+    errors: list[tuple[float, float]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     summary: dict[str, Any] = field(default_factory=dict)  # the content of predictions.json
 
@@ -61,11 +62,12 @@ class PredictedVideos:
 def predict_videos(job: PredictionJob, progress: Progress) -> PredictedVideos:
     """Write all files that the job asks for, and predictions.json.
 
-    A video that cannot be drawn has no overlay. Raises PipelineError if nothing is predicted, and if the raw folder of
-    the overlays' images is missing.
+    A video that cannot be drawn has no overlay. Raises PipelineError if nothing is predicted, and
+    if the raw folder of the overlays' images is missing.
     """
     _remove_previous_files(job.out)
-    split, predicted = job.split(), PredictedVideos()
+    split = job.split()
+    predicted = PredictedVideos()
     about = _about(job, split)
     predicted.summary = about | {"videos": []}
     raw = raw_folder(split, job.raw) if job.overlay else None
@@ -74,8 +76,13 @@ def predict_videos(job: PredictionJob, progress: Progress) -> PredictedVideos:
     n_videos = len({track.video for track in chosen})
     for number, tracks in itertools.groupby(_bodies(job, split), key=lambda one: one[0]):
         entry = split.videos[number]
-        facts = {"video": entry.name, "picture": [entry.width, entry.height], "accounting": entry.account}
-        bodies, rows = PredictedBodies(job.out, job.trained.generator.steps), []
+        facts = {
+            "video": entry.name,
+            "picture": [entry.width, entry.height],
+            "accounting": entry.account,
+        }
+        bodies = PredictedBodies(job.out, job.trained.generator.steps)
+        rows = []
         for _, track, error_px in tracks:
             predicted.errors.append(error_px)
             better = [round(px, 2) for px in error_px] if error_px[1] < error_px[0] else None
@@ -91,13 +98,19 @@ def predict_videos(job: PredictionJob, progress: Progress) -> PredictedVideos:
             file = job.out / (OVERLAY if n_videos == 1 else f"{OVERLAYS}/{file_name(entry.name)}")
             _draw(job, predicted, file, sources.parse(raw, entry.source), bodies)
     if not predicted.tracks:
-        raise PipelineError(f"{job.name}: no frame with a person could be decoded, so nothing is predicted")
+        raise PipelineError(
+            f"{job.name}: no frame with a person could be decoded, so nothing is predicted"
+        )
     runs.write_json(job.out / SUMMARY, predicted.summary)
     return predicted
 
 
-def _bodies(job: PredictionJob, split: cache.Split) -> Iterator[tuple[int, TrackBodies, tuple[float, float]]]:
-    """Yield video number, bodies and errors before and after refinement (px, NaN without) of each person."""
+def _bodies(
+    job: PredictionJob, split: cache.Split
+) -> Iterator[tuple[int, TrackBodies, tuple[float, float]]]:
+    """Yield video number, bodies and errors before and after refinement (px, NaN without) of each
+    person.
+    """
     trained = job.trained
     predictions = predict_tracks(
         trained.generator,
@@ -114,7 +127,9 @@ def _bodies(job: PredictionJob, split: cache.Split) -> Iterator[tuple[int, Track
             track = int(split.track_of(np.array([bodies.track.start]))[0])
             before = after = math.nan
             if job.refine and "kp_2d" in split.columns:
-                kp_2d = split.rows("kp_2d", bodies.track.start, bodies.track.stop)[bodies.rows - bodies.track.start]
+                kp_2d = split.rows("kp_2d", bodies.track.start, bodies.track.stop)[
+                    bodies.rows - bodies.track.start
+                ]
                 bodies, (_, before, after) = refine_track(bodies, kp_2d, trained.generator)
             yield int(split.tracks.video[track]), bodies.smooth_time(job.smooth), (before, after)
 
@@ -122,11 +137,17 @@ def _bodies(job: PredictionJob, split: cache.Split) -> Iterator[tuple[int, Track
 def _write(
     job: PredictionJob, bodies: TrackBodies, about: Mapping[str, Any], clip: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Write the files of one person. Returns their entry in predictions.json. clip: `ClipRecord.as_dict`."""
+    """Write the files of one person. Returns their entry in predictions.json. clip:
+    `ClipRecord.as_dict`.
+    """
     generator = job.trained.generator
     file = save_npz(job.out / BODIES, bodies, generator, about=about)
     first, last = (int(bodies.frame_index[i]) for i in (0, -1))
-    facts = {"name": bodies.track.name, "file": f"{BODIES}/{file.name}", "refined": about["refined"]}
+    facts = {
+        "name": bodies.track.name,
+        "file": f"{BODIES}/{file.name}",
+        "refined": about["refined"],
+    }
     if job.export:
         fps = bodies.track.fps if math.isfinite(bodies.track.fps) else DEFAULT_FPS
         motion = write_motion(job.out / MOTIONS, bodies, generator.body, fps, clip)
@@ -135,10 +156,15 @@ def _write(
 
 
 def _draw(
-    job: PredictionJob, predicted: PredictedVideos, file: Path, source: FrameSource, bodies: PredictedBodies
+    job: PredictionJob,
+    predicted: PredictedVideos,
+    file: Path,
+    source: FrameSource,
+    bodies: PredictedBodies,
 ) -> None:
     """Write the overlay of the last video of `predicted`."""
-    began, text = time.monotonic(), DEMO_MARK if job.stand_in else ""
+    began = time.monotonic()
+    text = DEMO_MARK if job.stand_in else ""
     try:
         overlay, n_frames = write_overlay(file, source, bodies, job.trained.generator, text=text)
     except PipelineError as error:
@@ -169,7 +195,12 @@ def _remove_previous_files(out: Path) -> None:
     """Delete the files that an earlier predictions.json lists. Other files stay."""
     try:
         videos = json.loads((out / SUMMARY).read_bytes())["videos"]
-        listed = [row.get(key) for video in videos for row in video["tracks"] for key in ("file", "motion")]
+        listed = [
+            row.get(key)
+            for video in videos
+            for row in video["tracks"]
+            for key in ("file", "motion")
+        ]
         listed += [video["overlay"]["file"] for video in videos if video["overlay"]]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         listed = []

@@ -27,7 +27,9 @@ NOTHING: Final[Mapping[str, Reading]] = MappingProxyType({})  # no extra streams
 
 
 class EvalWindow(NamedTuple):
-    """The model reads rows [start, stop); its predictions of rows [keep, stop - unused) are used."""
+    """The model reads rows [start, stop); its predictions of rows [keep, stop - unused) are
+    used.
+    """
 
     start: int
     stop: int
@@ -43,7 +45,9 @@ class EvalWindow(NamedTuple):
 
 
 def select_tracks(split: Split, pattern: str = "*") -> list[Any]:
-    """Tracks with matching names, in row order, each with name, start, stop. 1/10: those of a tenth of the videos."""
+    """Tracks with matching names, in row order, each with name, start, stop. 1/10: those of a tenth
+    of the videos.
+    """
     if share := _SHARE.fullmatch(pattern):
         return [track for track in split.tracks if _is_drawn(track.video, int(share[1]))]
     return [track for track in split.tracks if fnmatchcase(track.name, pattern)]
@@ -51,12 +55,16 @@ def select_tracks(split: Split, pattern: str = "*") -> list[Any]:
 
 def _is_drawn(video: str, one_in: int) -> bool:
     """Depends on the video's name only: other videos change nothing."""
-    return int.from_bytes(hashlib.blake2b(video.encode(), digest_size=8).digest(), "big") % one_in == 0
+    return (
+        int.from_bytes(hashlib.blake2b(video.encode(), digest_size=8).digest(), "big") % one_in == 0
+    )
 
 
 def rows_of(split: Split, patterns: Sequence[str]) -> Ints:
     """(N, 2) [start, stop) rows, ascending, of tracks that match one of the patterns."""
-    rows = {(track.start, track.stop) for pattern in patterns for track in select_tracks(split, pattern)}
+    rows = {
+        (track.start, track.stop) for pattern in patterns for track in select_tracks(split, pattern)
+    }
     return np.array(sorted(rows), np.int64).reshape(-1, 2)
 
 
@@ -67,29 +75,42 @@ class Present(NamedTuple):
     stops: Ints  # (S,)
 
     @classmethod
-    def from_split(cls, split: Split, stream: str, extra_streams: Mapping[str, Reading] = NOTHING) -> Present:
+    def from_split(
+        cls, split: Split, stream: str, extra_streams: Mapping[str, Reading] = NOTHING
+    ) -> Present:
         """Stretches with all streams. Raises DataError for a stream of jittered crops."""
         if split.crop_policy(stream).jitter is not None:
             raise DataError(
-                f"the stream {stream!r} has randomly moved and mirrored crops, for training only. Name the stream of "
-                "plain crops."
+                f"the stream {stream!r} has randomly moved and mirrored crops, for training "
+                "only. Name the stream of plain crops."
             )
         # Contiguous: each search would copy a column of pairs.
         return cls(*np.ascontiguousarray(split.runs_with(streams_of(stream, extra_streams)).T))
 
     def windows(
-        self, track: Any, *, seqlen: int, drop_last: bool, margin: int = 0, repeat_ends: bool = False
+        self,
+        track: Any,
+        *,
+        seqlen: int,
+        drop_last: bool,
+        margin: int = 0,
+        repeat_ends: bool = False,
     ) -> list[EvalWindow]:
         """Windows over all frames of one track with features, in row order.
 
-        Each stretch gets windows of `seqlen` (0: one window) by `cover`, or with a margin by `_cover_with_margin`, if
-        they are long enough. With `drop_last` (the published protocol) the track is cut at every `seqlen` rows,
-        whatever its gaps, and the rest is dropped.
+        Each stretch gets windows of `seqlen` (0: one window) by `cover`, or with a margin by
+        `_cover_with_margin`, if they are long enough. With `drop_last` (the published protocol) the
+        track is cut at every `seqlen` rows, whatever its gaps, and the rest is dropped.
         """
         if drop_last and seqlen:
             there = self._stretch_of(np.arange(track.start, track.stop)) >= 0
-            firsts = (n for n in range(0, len(there) - seqlen + 1, seqlen) if there[n : n + seqlen].all())
-            return [EvalWindow(start, start + seqlen, start) for start in (track.start + first for first in firsts)]
+            firsts = (
+                n for n in range(0, len(there) - seqlen + 1, seqlen) if there[n : n + seqlen].all()
+            )
+            return [
+                EvalWindow(start, start + seqlen, start)
+                for start in (track.start + first for first in firsts)
+            ]
         windows: list[EvalWindow] = []
         part = slice(*np.searchsorted(self.starts, (track.start, track.stop)))
         for start, stop in zip(self.starts[part].tolist(), self.stops[part].tolist(), strict=True):
@@ -113,7 +134,8 @@ class Present(NamedTuple):
 
 
 def cover(start: int, stop: int, seqlen: int) -> Iterator[EvalWindow]:
-    """Windows of `seqlen` over [start, stop); the last one is moved back to end at stop, or is shorter.
+    """Windows of `seqlen` over [start, stop); the last one is moved back to end at stop, or is
+    shorter.
 
     >>> [window[:3] for window in cover(10, 17, 3)]
     [(10, 13, 10), (13, 16, 13), (14, 17, 16)]
@@ -125,29 +147,36 @@ def cover(start: int, stop: int, seqlen: int) -> Iterator[EvalWindow]:
         yield EvalWindow(max(end - seqlen, start), end, keep)
 
 
-def _cover_with_margin(start: int, stop: int, seqlen: int, margin: int, *, repeat_ends: bool) -> Iterator[EvalWindow]:
+def _cover_with_margin(
+    start: int, stop: int, seqlen: int, margin: int, *, repeat_ends: bool
+) -> Iterator[EvalWindow]:
     """Windows of `seqlen` over [start, stop) whose first and last `margin` frames are context only.
 
-    At the segment's ends, `repeat_ends` repeats the first or last feature; else the window is shorter.
+    At the segment's ends, `repeat_ends` repeats the first or last feature; else the window is
+    shorter.
 
     >>> [tuple(window) for window in _cover_with_margin(10, 15, 5, 1, repeat_ends=True)]
     [(10, 14, 10, 1, 1, 0), (12, 15, 13, 0, 0, 2)]
     """
     step = seqlen - 2 * margin
     for keep in range(start, stop, step):
-        first, last = keep - margin, keep - margin + seqlen
-        low, high = max(first, start), min(last, stop)
+        first = keep - margin
+        last = keep - margin + seqlen
+        low = max(first, start)
+        high = min(last, stop)
         repeats = (low - first, last - high) if repeat_ends else (0, 0)
         yield EvalWindow(low, high, keep, high - min(keep + step, stop), *repeats)
 
 
 def stack_history(rows: Array, history: int) -> Array:
-    """(B, history + T, size) -> (B, T, (history + 1) * size): each frame's row after the rows before it.
+    """(B, history + T, size) -> (B, T, (history + 1) * size): each frame's row after the rows
+    before it.
 
     >>> stack_history(np.array([[[1], [2], [3]]]), 1).tolist()
     [[[1, 2], [2, 3]]]
     """
-    every = np.lib.stride_tricks.sliding_window_view(rows, history + 1, axis=1)  # (B, T, size, history + 1)
+    # (B, T, size, history + 1)
+    every = np.lib.stride_tricks.sliding_window_view(rows, history + 1, axis=1)
     n_windows, n_frames, size, _ = every.shape
     return np.array(np.moveaxis(every, -1, 2)).reshape(n_windows, n_frames, (history + 1) * size)
 
@@ -157,12 +186,19 @@ def streams_of(stream: str, extra_streams: Mapping[str, Reading]) -> tuple[str, 
     return (stream, *(extra.stream for extra in extra_streams.values()))
 
 
-def read_inputs(split: Split, windows: Array, stream: str, extra_streams: Mapping[str, Reading]) -> dict[str, Array]:
-    """Arguments of `VideoModel.regress` for (B, 2) windows, (B, T, n) float32. Raises as `Split.read` does."""
+def read_inputs(
+    split: Split, windows: Array, stream: str, extra_streams: Mapping[str, Reading]
+) -> dict[str, Array]:
+    """Arguments of `VideoModel.regress` for (B, 2) windows, (B, T, n) float32. Raises as
+    `Split.read` does.
+    """
     names = streams_of(stream, extra_streams)
     history = {extra.stream: extra.history for extra in extra_streams.values() if extra.history}
     arrays = split.read(windows, streams=names, history=history, fields=names)
     return {
         "features": arrays[stream],
-        **{name: stack_history(arrays[extra.stream], extra.history) for name, extra in extra_streams.items()},
+        **{
+            name: stack_history(arrays[extra.stream], extra.history)
+            for name, extra in extra_streams.items()
+        },
     }

@@ -1,4 +1,6 @@
-"""Uses pipeline.testing. What packages test themselves with: pytest classes for models and protocols."""
+"""Uses pipeline.testing. What packages test themselves with: pytest classes for models and
+protocols.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Contract of models, checked by a few training steps (docs/adding-a-model.md).  windows -> [training, evaluation]"""
+"""Contract of models, checked by a few training steps (docs/adding-a-model.md).  windows ->
+[training, evaluation]
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,8 @@ TOLERANCE: Final = 1e-4  # of a network's outputs: rounding depends on the batch
 class ModelContract:
     """Tests of a model (`model_problems`): fixture `config`.
 
-    Its value is a small configuration whose `cache` holds its training splits, for example of demo data.
+    Its value is a small configuration whose `cache` holds its training splits, for example of demo
+    data.
     """
 
     def test_model_keeps_its_promises(self, config: VideoConfig) -> None:
@@ -38,7 +41,8 @@ class ModelContract:
 
 
 def model_problems(config: VideoConfig) -> list[str]:
-    """List the promises that a model breaks; empty if none. Trains it for two steps on the CPU and writes nothing.
+    """List the promises that a model breaks; empty if none. Trains it for two steps on the CPU and
+    writes nothing.
 
     Args:
         config: Its cache holds the training splits, for example of demo data.
@@ -68,7 +72,9 @@ def model_problems(config: VideoConfig) -> list[str]:
 def _step_problems(
     trainer: VideoTrainer, same: VideoTrainer, resumed: VideoTrainer, batches: list[TrainingBatch]
 ) -> Iterator[str]:
-    """Train three equal copies: two with different NumPy and Python random states, one from a saved state."""
+    """Train three equal copies: two with different NumPy and Python random states, one from a saved
+    state.
+    """
     before = _parameters(trainer)
     if differs := _difference(before, _parameters(same)):
         yield f"{differs}: two trainers of one configuration start with different parameters"
@@ -81,14 +87,24 @@ def _step_problems(
     _seed_others(1)
     again = same.train_step(batches[0])
     if step.terms != again.terms or _difference(_parameters(trainer), _parameters(same)):
-        yield "the same step gives different numbers when NumPy's or Python's random state differs: use torch's"
+        yield (
+            "the same step gives different numbers when NumPy's or Python's random state "
+            "differs: use torch's"
+        )
         return
     resumed.load_state_dict(copy.deepcopy(trainer.state_dict()))
-    after, continued = trainer.train_step(batches[1]), resumed.train_step(batches[1])
+    after = trainer.train_step(batches[1])
+    continued = resumed.train_step(batches[1])
     if list(after.terms) != list(step.terms):
-        yield f"the terms have different names in each step: {', '.join(step.terms)}; {', '.join(after.terms)}"
+        yield (
+            f"the terms have different names in each step: {', '.join(step.terms)}; "
+            f"{', '.join(after.terms)}"
+        )
     elif after.terms != continued.terms or _difference(_parameters(trainer), _parameters(resumed)):
-        yield "a step from a restored state differs: `learners` must hold every network and changing buffer"
+        yield (
+            "a step from a restored state differs: `learners` must hold every network and "
+            "changing buffer"
+        )
 
 
 def _term_problems(step: Step) -> Iterator[str]:
@@ -97,26 +113,38 @@ def _term_problems(step: Step) -> Iterator[str]:
             yield f"the term {name!r} is {value} in the first step"
 
 
-def _gradient_problems(trainer: VideoTrainer, step: Step, before: Mapping[str, Tensor]) -> Iterator[str]:
+def _gradient_problems(
+    trainer: VideoTrainer, step: Step, before: Mapping[str, Tensor]
+) -> Iterator[str]:
     if "gen" not in {learner.name for learner in trainer.learners.values()}:
         yield "no learner is named 'gen': saved states and best.pt need the generator's learner"
     for name, learner in trainer.learners.items():
         if not step.norms[name] > 0:
             yield f"{name} gets no gradient: does gradients() call backward on every term?"
-        elif not any(not torch.equal(before[key], value) for key, value in _parameters_of(learner.network, name)):
+        elif not any(
+            not torch.equal(before[key], value)
+            for key, value in _parameters_of(learner.network, name)
+        ):
             yield f"no parameter of {name} changes in a step"
 
 
 def _network_problems(model: VideoModel, config: VideoConfig) -> Iterator[str]:
     """Check the generator's estimates of windows of several lengths, alone and in a batch."""
     if keys := [key for key, value in model.state_dict().items() if N_VERTICES in value.shape]:
-        yield f"its state contains body model data ({', '.join(keys)}), which must not be distributed"
+        yield (
+            f"its state contains body model data ({', '.join(keys)}), which must not be distributed"
+        )
     generator = torch.Generator().manual_seed(0)
 
     def random_rows(n: int, length: int) -> dict[str, Tensor]:
-        sizes = {name: reading.size * (reading.history + 1) for name, reading in config.extra_streams.items()}
+        sizes = {
+            name: reading.size * (reading.history + 1)
+            for name, reading in config.extra_streams.items()
+        }
         sizes = {"features": config.feature_size, **sizes}
-        return {name: torch.randn(n, length, size, generator=generator) for name, size in sizes.items()}
+        return {
+            name: torch.randn(n, length, size, generator=generator) for name, size in sizes.items()
+        }
 
     with torch.inference_mode():
         for length in LENGTHS:
@@ -127,11 +155,18 @@ def _network_problems(model: VideoModel, config: VideoConfig) -> Iterator[str]:
                 return
             alone = model.regress(**{name: values[1:2] for name, values in rows.items()})
             pairs = zip(estimate, alone, strict=True)
-            if not all(torch.allclose(every[1:2], one, atol=TOLERANCE, rtol=TOLERANCE) for every, one in pairs):
-                yield f"regress: a window of {length} frames has different bodies alone than in a batch"
+            if not all(
+                torch.allclose(every[1:2], one, atol=TOLERANCE, rtol=TOLERANCE)
+                for every, one in pairs
+            ):
+                yield (
+                    f"regress: a window of {length} frames has different bodies alone than in "
+                    "a batch"
+                )
                 return
         for method in (model.regress_around, model.regress_stills):
-            expected, found = sorted({0, *model.steps}), sorted(method(**random_rows(2, 1)))
+            expected = sorted({0, *model.steps})
+            found = sorted(method(**random_rows(2, 1)))
             if found != expected:
                 yield f"{method.__name__}: expected bodies for the steps {expected}, found {found}"
 
@@ -152,7 +187,9 @@ def _estimate_problems(estimate: Estimate, n: int, length: int) -> Iterator[str]
 def _parameters(trainer: VideoTrainer) -> dict[str, Tensor]:
     """Copies of all networks' parameters."""
     return {
-        key: v.clone() for name, learner in trainer.learners.items() for key, v in _parameters_of(learner.network, name)
+        key: v.clone()
+        for name, learner in trainer.learners.items()
+        for key, v in _parameters_of(learner.network, name)
     }
 
 

@@ -1,4 +1,6 @@
-"""Contract of evaluation protocols, checked on random frames (docs/adding-a-protocol.md).  training -> [evaluation]"""
+"""Contract of evaluation protocols, checked on random frames (docs/adding-a-protocol.md).  training
+-> [evaluation]
+"""
 
 from __future__ import annotations
 
@@ -18,8 +20,8 @@ Floats = NDArray[np.floating[Any]]
 
 # Keys of a split in metrics.json besides errors and further protocols.
 RESERVED: Final = frozenset(
-    "protocol label_body baseline smoothed sigma stand_in keypoints dynamics frames frames_2d frames_total "
-    f"frames_predicted frames_not_predicted frames_not_counted {LEFT_OUT}".split()
+    "protocol label_body baseline smoothed sigma stand_in keypoints dynamics frames frames_2d "
+    f"frames_total frames_predicted frames_not_predicted frames_not_counted {LEFT_OUT}".split()
 )
 _FRAMES: Final = 12
 _SHAPES: Final = {"vertices": 50, "vertices at rest": 50, "keypoints": 49}
@@ -37,9 +39,10 @@ class ProtocolContract:
 def protocol_problems(protocol: Protocol) -> list[str]:
     """List the promises that a protocol breaks; empty if none.
 
-    Names must not clash with keys of metrics.json. A metric must return one finite number (or NaN) per frame: 0 or
-    about 100 % for a perfect prediction only, independent of neighbouring frames and of a shift that the root removes.
-    It must not change its arrays. Row rules must return one flag per frame, the same for the same labels.
+    Names must not clash with keys of metrics.json. A metric must return one finite number (or NaN)
+    per frame: 0 or about 100 % for a perfect prediction only, independent of neighbouring frames
+    and of a shift that the root removes. It must not change its arrays. Row rules must return one
+    flag per frame, the same for the same labels.
     """
     problems = []
     if protocol.name in {*RESERVED, *METRICS}:
@@ -48,14 +51,23 @@ def protocol_problems(protocol: Protocol) -> list[str]:
         problems.append("metrics: expected at least one, found none")
     for name, metric in protocol.metrics.items():
         if name in RESERVED:
-            problems.append(f"metric {name}: the name is reserved in metrics.json: use another name")
-        ours = METRICS.get(name, metric)
-        if (ours.title, ours.unit, ours.lower_is_better) != (metric.title, metric.unit, metric.lower_is_better):
             problems.append(
-                f"metric {name}: a built-in metric has this name ({ours.title}, {ours.unit}): use another name"
+                f"metric {name}: the name is reserved in metrics.json: use another name"
+            )
+        ours = METRICS.get(name, metric)
+        if (ours.title, ours.unit, ours.lower_is_better) != (
+            metric.title,
+            metric.unit,
+            metric.lower_is_better,
+        ):
+            problems.append(
+                f"metric {name}: a built-in metric has this name ({ours.title}, {ours.unit}): "
+                "use another name"
             )
         try:
-            problems += [f"metric {name}: {problem}" for problem in _metric_problems(protocol, name, metric)]
+            problems += [
+                f"metric {name}: {problem}" for problem in _metric_problems(protocol, name, metric)
+            ]
         except PipelineError as error:
             problems.append(str(error))
         except Exception as error:  # third-party code can raise anything
@@ -82,17 +94,26 @@ def _metric_problems(protocol: Protocol, name: str, metric: Metric) -> Iterator[
     if metric.lower_is_better is None:
         return
     right = protocol.measure(name, target[..., : pred.shape[-1]].copy(), target)
-    perfect = 0.0 if metric.lower_is_better else float(np.clip(np.nanmean(right), _LEAST_RIGHT, 100))
+    perfect = (
+        0.0 if metric.lower_is_better else float(np.clip(np.nanmean(right), _LEAST_RIGHT, 100))
+    )
     if np.nanmax(np.abs(right - perfect)) > _NEAR_ZERO:
         yield f"expected {perfect:g} for a perfect prediction, found {np.nanmean(right):.4g}"
     if np.nanmin(np.abs(values - perfect)) <= _NEAR_ZERO:
         yield f"is {perfect:g} for a wrong prediction, too"
     elif bool(np.nanmean(values) > perfect) is not metric.lower_is_better:
-        yield f"lower_is_better = {metric.lower_is_better}, but a wrong prediction has {np.nanmean(values):.4g}"
-    if protocol.root and metric.reads == "placed joints":  # "joints" are already relative to the root
+        yield (
+            f"lower_is_better = {metric.lower_is_better}, but a wrong prediction has "
+            f"{np.nanmean(values):.4g}"
+        )
+    # "joints" are already relative to the root
+    if protocol.root and metric.reads == "placed joints":
         shifted = protocol.measure(name, target + np.array([0.3, -2.0, 5.0]), target)
         if np.nanmax(np.abs(shifted - perfect)) > _NEAR_ZERO:
-            yield f"changes when the whole body is shifted, though the root is {', '.join(protocol.root)}"
+            yield (
+                "changes when the whole body is shifted, though the root is "
+                f"{', '.join(protocol.root)}"
+            )
 
 
 def _arrays(protocol: Protocol, metric: Metric) -> tuple[Floats, Floats]:
@@ -102,7 +123,9 @@ def _arrays(protocol: Protocol, metric: Metric) -> tuple[Floats, Floats]:
     target = random.normal(size=(_FRAMES, n_points, 3)) * 0.4
     pred = target + random.normal(size=target.shape) * 0.2
     if metric.reads == "keypoints":
-        return pred[..., :2], np.concatenate([target[..., :2], np.ones((_FRAMES, n_points, 1))], axis=-1)
+        return pred[..., :2], np.concatenate(
+            [target[..., :2], np.ones((_FRAMES, n_points, 1))], axis=-1
+        )
     if metric.reads == "joints":
         return protocol.rooted(pred), protocol.rooted(target)
     return pred, target
@@ -111,8 +134,12 @@ def _arrays(protocol: Protocol, metric: Metric) -> tuple[Floats, Floats]:
 def _row_problems(protocol: Protocol) -> Iterator[str]:
     random = np.random.default_rng(1)
     flags = (random.random(_FRAMES) < 0.7 for _ in range(3))
-    kp_2d = np.concatenate([random.uniform(-1, 1, (_FRAMES, 49, 2)), random.random((_FRAMES, 49, 1))], -1)
-    labels = Labels(random.normal(size=(_FRAMES, 14, 3)), kp_2d, random.normal(size=(_FRAMES, 85)), *flags)
+    kp_2d = np.concatenate(
+        [random.uniform(-1, 1, (_FRAMES, 49, 2)), random.random((_FRAMES, 49, 1))], -1
+    )
+    labels = Labels(
+        random.normal(size=(_FRAMES, 14, 3)), kp_2d, random.normal(size=(_FRAMES, 85)), *flags
+    )
     before = [array.copy() for array in labels]
     for name, rule in (("rows", protocol.rows), ("rows_2d", protocol.rows_2d)):
         try:

@@ -1,7 +1,8 @@
-"""Windows of several splits as batches on the device.  features -> [windows] -> training -> evaluation
+"""Windows of several splits as batches on the device.  features -> [windows] -> training ->
+evaluation
 
-The windows of step k depend on the seed and k only: a resumed run continues with the same batches. Features stay as
-stored (float16) until they are on the device.
+The windows of step k depend on the seed and k only: a resumed run continues with the same batches.
+Features stay as stored (float16) until they are on the device.
 """
 
 from __future__ import annotations
@@ -35,14 +36,16 @@ FIELDS: Final = {  # by part
     "motion": ("theta",),
 }
 OF_TRACKS: Final = ("kp_2d", "frame_index")
-ROWS: Final = "rows"  # instead of `features` in a table: (B,) int64, each window's first row in the table
+# instead of `features` in a table: (B,) int64, each window's first row in the table
+ROWS: Final = "rows"
 
 
 class TrainingBatch(NamedTuple):
     """One step's windows: the 2D part first, then the 3D part; and real motion."""
 
-    # Arrays or tensors as of `Split.read`, with the configuration's `fields`; w_3d = w_smpl = 0 in the 2D part. Extra
-    # streams: (B, T, (history + 1) * size) by the configuration's name, with flags `<name>_ok`, (B, T).
+    # Arrays or tensors as of `Split.read`, with the configuration's `fields`; w_3d = w_smpl = 0 in
+    # the 2D part. Extra streams: (B, T, (history + 1) * size) by the configuration's name, with
+    # flags `<name>_ok`, (B, T).
     labels: Mapping[str, Any]
     real_theta: Any  # (B, T, 85) float32; None without real motion
 
@@ -52,24 +55,32 @@ class TrainingBatches(Dataset[TrainingBatch]):
 
         DataLoader(batches, batch_size=None, sampler=range(step, len(batches)), num_workers=2)
 
-    Workers give the same batches, forked or spawned; spawned ones open the splits again, and raise CacheChanged after
-    a commit. Each of `world_size` ranks has its share of every batch (`cache.mixture.Mixture`).
+    Workers give the same batches, forked or spawned; spawned ones open the splits again, and raise
+    CacheChanged after a commit. Each of `world_size` ranks has its share of every batch
+    (`cache.mixture.Mixture`).
 
-    splits: all splits of the configuration. Raises CacheError for a part without a window, DataError for splits that
-    cannot be trained on.
+    splits: all splits of the configuration. Raises CacheError for a part without a window,
+    DataError for splits that cannot be trained on.
     """
 
-    def __init__(self, config: RunConfig, splits: Mapping[str, Split], *, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(
+        self, config: RunConfig, splits: Mapping[str, Split], *, rank: int = 0, world_size: int = 1
+    ) -> None:
         self._n_steps = config.epochs * config.iterations
         if config.batch_size < world_size:
             raise ConfigError(
-                f"batch_size: expected a window for each of {world_size} processes, found {config.batch_size}"
+                f"batch_size: expected a window for each of {world_size} processes, found "
+                f"{config.batch_size}"
             )
         parts = [_part(config, name, splits) for name in config.parts]
-        mixture = Mixture(parts, seqlen=config.seqlen, seed=config.seed, rank=rank, world_size=world_size)
+        mixture = Mixture(
+            parts, seqlen=config.seqlen, seed=config.seed, rank=rank, world_size=world_size
+        )
         self._beside = config.extra_streams
         self._names = {
-            reading.stream + end: name + end for name, reading in config.extra_streams.items() for end in ("", "_ok")
+            reading.stream + end: name + end
+            for name, reading in config.extra_streams.items()
+            for end in ("", "_ok")
         }
         self._names |= {part.streams[0]: "features" for part in parts if part.streams}
         self._mixture: Mixture | bytes = mixture
@@ -78,8 +89,9 @@ class TrainingBatches(Dataset[TrainingBatch]):
         for name, fields in mixture.fields.items():
             if "kp_3d" in fields and fields["kp_3d"][0] != (49, 3):
                 raise DataError(
-                    f"{name}: {', '.join(mixture.parts[name].splits)}: kp_3d: expected 49 joints to train on, found "
-                    f"{fields['kp_3d'][0][0]}. Evaluation splits cannot be trained on; remove them from {name}."
+                    f"{name}: {', '.join(mixture.parts[name].splits)}: kp_3d: expected 49 "
+                    f"joints to train on, found {fields['kp_3d'][0][0]}. Evaluation splits "
+                    f"cannot be trained on; remove them from {name}."
                 )
 
     @property
@@ -91,13 +103,15 @@ class TrainingBatches(Dataset[TrainingBatch]):
         return self._mixture
 
     def __getstate__(self) -> dict[str, Any]:
-        # As bytes: a worker that cannot open the splits raises with its first batch instead of dying silently.
+        # As bytes: a worker that cannot open the splits raises with its first batch instead of
+        # dying silently.
         return self.__dict__ | {"_mixture": pickle.dumps(self.mixture)}
 
     def load_features(
         self, hold: str, device: torch.device, report: Callable[[TableProgress], None] | None = None
     ) -> FeatureTable | None:
-        """Load all features into memory; batches then have `ROWS` instead. None if they stay in batches.
+        """Load all features into memory; batches then have `ROWS` instead. None if they stay in
+        batches.
 
         Raises ConfigError if they do not fit where `hold` puts them.
         """
@@ -113,19 +127,26 @@ class TrainingBatches(Dataset[TrainingBatch]):
             raise IndexError(f"step {step} of {self._n_steps}")
         mixture = self.mixture
         picks = mixture.draw(step)
-        sizes = {part: size for part, size in mixture.sizes.items() if part != "motion"}  # of windows of videos
+        # of windows of videos
+        sizes = {part: size for part, size in mixture.sizes.items() if part != "motion"}
         labels = self._empty(sum(sizes.values())) if sizes else {}
         out: dict[str, Arrays] = {}
         end = 0
         for part, size in sizes.items():
             rows_of_part = slice(end, end := end + size)
             names = {field: self._names.get(field, field) for field in mixture.parts[part].fields}
-            out[part] = {field: labels[name][rows_of_part] for field, name in names.items() if name in labels}
+            out[part] = {
+                field: labels[name][rows_of_part] for field, name in names.items() if name in labels
+            }
         if "motion" in picks:
-            out["motion"] = {"theta": np.empty((mixture.sizes["motion"], mixture.seqlen, 85), np.float32)}
+            out["motion"] = {
+                "theta": np.empty((mixture.sizes["motion"], mixture.seqlen, 85), np.float32)
+            }
         mixture.read(picks, out)
         if self._rows is not None:
-            rows = [self._rows.place(pick.split, pick.starts) for part in sizes for pick in picks[part]]
+            rows = [
+                self._rows.place(pick.split, pick.starts) for part in sizes for pick in picks[part]
+            ]
             labels[ROWS] = np.concatenate([*rows, np.empty(0, np.int64)])
         for name, reading in self._beside.items() if sizes else ():
             labels[name] = stack_history(labels[name], reading.history)
@@ -137,7 +158,8 @@ class TrainingBatches(Dataset[TrainingBatch]):
         labels: Arrays = {"kp_2d": np.empty((*shape, 49, 3), np.float32)}
         for name, rest in (("kp_3d", (49, 3)), ("theta", (85,)), ("w_3d", ()), ("w_smpl", ())):
             labels[name] = np.zeros((*shape, *rest), np.float32)
-        alike: dict[str, list[tuple[int, tuple[int, ...], np.dtype[Any]]]] = {}  # streams' fields: all parts have them
+        # streams' fields: all parts have them
+        alike: dict[str, list[tuple[int, tuple[int, ...], np.dtype[Any]]]] = {}
         for part in self.mixture.parts.values():
             for field, (size, dtype) in self.mixture.fields[part.name].items():
                 frames = part.history_rows(field) + self.mixture.seqlen
@@ -145,7 +167,9 @@ class TrainingBatches(Dataset[TrainingBatch]):
         for name, of_parts in alike.items():
             if name not in labels and (name != "features" or self._rows is None):
                 frames, size, _ = of_parts[0]
-                labels[name] = np.empty((n_windows, frames, *size), np.result_type(*(dtype for *_, dtype in of_parts)))
+                labels[name] = np.empty(
+                    (n_windows, frames, *size), np.result_type(*(dtype for *_, dtype in of_parts))
+                )
         return labels
 
 
@@ -156,15 +180,20 @@ def _part(config: RunConfig, name: str, splits: Mapping[str, Split]) -> MixtureP
     for split in config.part(name) if columns else ():
         if unknown := sorted({*columns} - splits[split].known_columns):
             raise DataError(
-                f"{split}: expected {', '.join(unknown)} for every track, since the model's configuration names it "
+                f"{split}: expected {', '.join(unknown)} for every track, since the model's "
+                "configuration names it "
                 f"(fields); found tracks without. Remove the split from {name}."
             )
-    extra_fields = [field for reading in extra for field in (reading.stream, f"{reading.stream}_ok")]
+    extra_fields = [
+        field for reading in extra for field in (reading.stream, f"{reading.stream}_ok")
+    ]
     return MixturePart(
         name=name,
         splits={split: splits[split] for split in config.part(name)},
         count=config.parts[name],
-        fields=[read[0] if field == "features" else field for field in FIELDS[name]] + extra_fields + columns,
+        fields=[read[0] if field == "features" else field for field in FIELDS[name]]
+        + extra_fields
+        + columns,
         streams=(*read[:1], *(reading.stream for reading in extra)),
         history={reading.stream: reading.history for reading in extra if reading.history},
         copies={read[0]: read} if len(read) > 1 else {},
@@ -172,19 +201,27 @@ def _part(config: RunConfig, name: str, splits: Mapping[str, Split]) -> MixtureP
         strides=config.strides,
         weights=config.window_weights,
         tail="cover" if config.tail == "cover" else "drop",
-        left_out={split: rows_of(splits[split], config.left_out(split)) for split in config.part(name)},
+        left_out={
+            split: rows_of(splits[split], config.left_out(split)) for split in config.part(name)
+        },
     )
 
 
 def stream(
-    batches: TrainingBatches, start: int, *, device: torch.device, table: FeatureTable | None = None, workers: int = 0
+    batches: TrainingBatches,
+    start: int,
+    *,
+    device: torch.device,
+    table: FeatureTable | None = None,
+    workers: int = 0,
 ) -> Generator[TrainingBatch, None, None]:
     """Batches from step `start` to the end of the run, on the device; features as stored.
 
-    A thread prepares the next batch. workers: processes that read several steps ahead; 0: the thread reads. table: the
-    features, if `batches` has rows instead.
+    A thread prepares the next batch. workers: processes that read several steps ahead; 0: the
+    thread reads. table: the features, if `batches` has rows instead.
     """
-    # Not forked: this process has threads, and maybe a GPU. Not spawned: such workers sometimes abort while they send.
+    # Not forked: this process has threads, and maybe a GPU. Not spawned: such workers sometimes
+    # abort while they send.
     context = "forkserver" if workers else None
     loader = DataLoader(
         batches,
@@ -207,13 +244,21 @@ def stream(
             yield batch
 
 
-def on_device(batch: TrainingBatch, device: torch.device, table: FeatureTable | None = None) -> TrainingBatch:
-    """A batch of tensors on the device, with features instead of rows of a table. Features stay as stored."""
+def on_device(
+    batch: TrainingBatch, device: torch.device, table: FeatureTable | None = None
+) -> TrainingBatch:
+    """A batch of tensors on the device, with features instead of rows of a table. Features stay as
+    stored.
+    """
     labels = {name: torch.as_tensor(value) for name, value in batch.labels.items()}
     if table is not None:
         labels["features"] = table.windows(labels.pop(ROWS))
-    motion = None if batch.real_theta is None else _to_device(torch.as_tensor(batch.real_theta), device)
-    return TrainingBatch({name: _to_device(value, device) for name, value in labels.items()}, motion)
+    motion = (
+        None if batch.real_theta is None else _to_device(torch.as_tensor(batch.real_theta), device)
+    )
+    return TrainingBatch(
+        {name: _to_device(value, device) for name, value in labels.items()}, motion
+    )
 
 
 def _to_device(tensor: Tensor, device: torch.device) -> Tensor:
@@ -224,17 +269,25 @@ def _to_device(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 class Tracks(Dataset[dict[str, Any]]):
-    """Whole tracks: an item is a track of F frames. F varies: batches need padding or packing (`collate_fn`).
+    """Whole tracks: an item is a track of F frames. F varies: batches need padding or packing
+    (`collate_fn`).
 
-    For each of `streams`: `<stream>` (F, dim) float32, and `<stream>_ok` (F,) bool: False for undecodable frames, with
-    features 0. The split's columns among `fields`, as of `Split.read`: `kp_2d` (F, 49, 3) in [-1, 1] over the crop of
-    the first stream, `frame_index` (F,) int64, strictly increasing, with gaps. `track` and `video`: names.
+    For each of `streams`: `<stream>` (F, dim) float32, and `<stream>_ok` (F,) bool: False for
+    undecodable frames, with features 0. The split's columns among `fields`, as of `Split.read`:
+    `kp_2d` (F, 49, 3) in [-1, 1] over the crop of the first stream, `frame_index` (F,) int64,
+    strictly increasing, with gaps. `track` and `video`: names.
 
     Workers of a `DataLoader` open the split again. Raises CacheError for a missing stream.
     """
 
-    def __init__(self, split: Split, streams: Sequence[str] = ("resnet50",), fields: Sequence[str] = OF_TRACKS) -> None:
-        self.split, self.streams = split, tuple(streams)
+    def __init__(
+        self,
+        split: Split,
+        streams: Sequence[str] = ("resnet50",),
+        fields: Sequence[str] = OF_TRACKS,
+    ) -> None:
+        self.split = split
+        self.streams = tuple(streams)
         for stream in self.streams:
             split.stream_manifest(stream)  # raises where there is none
         labels = {"kp_3d", "theta", "w_3d", "w_smpl", "valid"}
@@ -252,7 +305,9 @@ class Tracks(Dataset[dict[str, Any]]):
         item: dict[str, Any] = {name: torch.from_numpy(array[0]) for name, array in read.items()}
         for stream in self.streams:
             ok = self.split.rows(f"features/{stream}_ok", track.start, track.stop) == 1
-            features = self.split.rows(f"features/{stream}", track.start, track.stop).astype(np.float32)
+            features = self.split.rows(f"features/{stream}", track.start, track.stop).astype(
+                np.float32
+            )
             features[~ok] = 0
             item |= {stream: torch.from_numpy(features), f"{stream}_ok": torch.from_numpy(ok)}
         return item | {"track": track.name, "video": track.video}

@@ -32,24 +32,34 @@ class TableProgress:
 
 
 class FeatureTable:
-    """The features of all windows of a run, in memory: a table (R, dim) as stored, each row once."""
+    """The features of all windows of a run, in memory: a table (R, dim) as stored, each row
+    once.
+    """
 
     def __init__(self, table: Tensor, rows: StreamRows) -> None:
-        self.table, self.rows = table, rows
+        self.table = table
+        self.rows = rows
         self._frames = torch.arange(rows.seqlen)
-        self._every = None  # view of all windows: NumPy copies each in one piece, ten times faster than torch's rows
+        # view of all windows: NumPy copies each in one piece, ten times faster than torch's rows
+        self._every = None
         if table.device.type == "cpu":
             view = np.lib.stride_tricks.sliding_window_view(table.numpy(), rows.seqlen, axis=0)
             self._every = np.moveaxis(view, -1, 1)
 
     @classmethod
     def load(
-        cls, mixture: Mixture, hold: str, device: torch.device, report: Callable[[TableProgress], None] | None = None
+        cls,
+        mixture: Mixture,
+        hold: str,
+        device: torch.device,
+        report: Callable[[TableProgress], None] | None = None,
     ) -> tuple[Self | None, str]:
-        """Read all features into memory. Returns None if they are read with each batch, and where they are, as text.
+        """Read all features into memory. Returns None if they are read with each batch, and where
+        they are, as text.
 
-        hold: "none"; "ram"; "device"; "auto": the first of device, RAM and none with enough free memory. report: called
-        with the progress. Raises ConfigError if they do not fit where `hold` puts them.
+        hold: "none"; "ram"; "device"; "auto": the first of device, RAM and none with enough free
+        memory. report: called with the progress. Raises ConfigError if they do not fit where `hold`
+        puts them.
         """
         if hold == "none":
             return None, NOT_IN_MEMORY
@@ -57,8 +67,8 @@ class FeatureTable:
         if any(part.copies for part in mixture.parts.values()):
             if hold != "auto":
                 raise ConfigError(
-                    f"hold = {hold}: expected features without copies, found several of a window's, which are read "
-                    "with each batch. Use hold = auto or none."
+                    f"hold = {hold}: expected features without copies, found several of a "
+                    "window's, which are read with each batch. Use hold = auto or none."
                 )
             where = f"{NOT_IN_MEMORY}: there are several copies"
             report(TableProgress(where))
@@ -67,14 +77,21 @@ class FeatureTable:
         (size,), dtype = _field_type(mixture)
         needed = rows.total * size * dtype.itemsize
         cpu = torch.device("cpu")
-        sharing = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # each process of a machine has a table in its RAM
+        # each process of a machine has a table in its RAM
+        sharing = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         tight: list[str] = []
         for place in dict.fromkeys({"ram": [cpu], "device": [device], "auto": [device, cpu]}[hold]):
-            room = int(SHARE_OF_FREE * _free_memory(place) / (sharing if place.type == "cpu" else 1))
+            room = int(
+                SHARE_OF_FREE * _free_memory(place) / (sharing if place.type == "cpu" else 1)
+            )
             because = f" ({', '.join(tight)})" if tight else ""
             if room >= needed:
                 where = f"held in {_name(place)}: {_size(needed)}{because}"
-                empty = torch.empty((rows.total, size), dtype=torch.from_numpy(np.empty(0, dtype)).dtype, device=place)
+                empty = torch.empty(
+                    (rows.total, size),
+                    dtype=torch.from_numpy(np.empty(0, dtype)).dtype,
+                    device=place,
+                )
                 table = cls(empty, rows)
                 table._fill(mixture, where, report)
                 return table, where
@@ -84,8 +101,9 @@ class FeatureTable:
             report(TableProgress(where))
             return None, where
         raise ConfigError(
-            f"hold = {hold}: the features of this run need {_size(needed)} ({rows.total:,} rows of {size} {dtype}), "
-            f"{tight[0]} ({SHARE_OF_FREE:.0%} of its free memory). Use hold = auto or none, or fewer splits."
+            f"hold = {hold}: the features of this run need {_size(needed)} ({rows.total:,} "
+            f"rows of {size} {dtype}), {tight[0]} ({SHARE_OF_FREE:.0%} of its free memory). "
+            "Use hold = auto or none, or fewer splits."
         )
 
     def windows(self, rows: Tensor) -> Tensor:
@@ -97,14 +115,20 @@ class FeatureTable:
     def _fill(self, mixture: Mixture, where: str, report: Callable[[TableProgress], None]) -> None:
         """Read all rows, and report progress. where: place of the table, as text."""
         parts = _feature_parts(mixture)
-        sources = {name: (split, part.streams[0]) for part in parts for name, split in part.splits.items()}
+        sources = {
+            name: (split, part.streams[0]) for part in parts for name, split in part.splits.items()
+        }
         _, dtype = _field_type(mixture)
         for name, starts in self.rows.batches():
             split, stream = sources[name]
             windows = np.stack([starts, starts + self.rows.seqlen], axis=1)
-            features = split.read(windows, stream=stream, fields=("features",), dtype=dtype)["features"]
+            features = split.read(windows, stream=stream, fields=("features",), dtype=dtype)[
+                "features"
+            ]
             rows = torch.from_numpy(self.rows.place(name, starts))[:, None] + self._frames
-            self.table[rows.to(self.table.device)] = torch.from_numpy(features).to(self.table.device)
+            self.table[rows.to(self.table.device)] = torch.from_numpy(features).to(
+                self.table.device
+            )
             report(TableProgress(where, int(rows[-1, -1]) + 1, len(self.table)))
 
 
@@ -131,20 +155,27 @@ def _free_memory(device: torch.device) -> int:
     return min([free, *_free_in_cgroups()])
 
 
-def _free_in_cgroups(own: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> list[int]:
-    """Free bytes within each limit of this process's control groups (version 2); cached files count as free."""
+def _free_in_cgroups(
+    own: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")
+) -> list[int]:
+    """Free bytes within each limit of this process's control groups (version 2); cached files count
+    as free.
+    """
     try:
         name = next(line[3:] for line in own.read_text().splitlines() if line.startswith("0::"))
     except (OSError, StopIteration):
         return []
-    free, group = [], root / name.lstrip("/")
+    free = []
+    group = root / name.lstrip("/")
     for folder in (group, *group.parents):
         if not folder.is_relative_to(root) or not (folder / "memory.max").is_file():
             continue
         limit = (folder / "memory.max").read_text().strip()
         if limit != "max":
             lines = (line.split() for line in (folder / "memory.stat").read_text().splitlines())
-            files = sum(int(value) for name, value in lines if name in ("active_file", "inactive_file"))
+            files = sum(
+                int(value) for name, value in lines if name in ("active_file", "inactive_file")
+            )
             free.append(max(int(limit) - int((folder / "memory.current").read_text()) + files, 0))
     return free
 

@@ -1,8 +1,9 @@
-"""A training run of any model in its folder: epochs, saved states, curves, results.  windows -> [training]
+"""A training run of any model in its folder: epochs, saved states, curves, results.  windows ->
+[training]
 
-A run writes config.json, last.pt (the whole state), best.pt (the network of the best epoch), curves.jsonl and
-TensorBoard events, and metrics.json last. Killed and started again, it resumes from last.pt, and on a CPU ends with the
-same bits.
+A run writes config.json, last.pt (the whole state), best.pt (the network of the best epoch),
+curves.jsonl and TensorBoard events, and metrics.json last. Killed and started again, it resumes
+from last.pt, and on a CPU ends with the same bits.
 """
 
 from __future__ import annotations
@@ -51,15 +52,19 @@ class TrainingProgress:
     iterations: int
     # The step's weighted losses; None when it was skipped, or at an epoch's end.
     terms: Mapping[str, float] | None = None
-    validation: Mapping[str, Any] = field(default_factory=dict)  # metrics by split, at an epoch's end
+    # metrics by split, at an epoch's end
+    validation: Mapping[str, Any] = field(default_factory=dict)
 
 
-def run_once(config: RunConfig, joined: AbstractContextManager[ProcessGroup], prepare: Prepare) -> Path:
+def run_once(
+    config: RunConfig, joined: AbstractContextManager[ProcessGroup], prepare: Prepare
+) -> Path:
     """Train, or resume training, unless the run is finished. Returns the run's folder.
 
-    joined: this process among those that train together. prepare: checks the open splits before anything is written,
-    and returns a function that makes the run. Raises DataError for missing splits, CacheError if another process trains
-    in the same folder, and as `TrainingLoop.carry_out` does.
+    joined: this process among those that train together. prepare: checks the open splits before
+    anything is written, and returns a function that makes the run. Raises DataError for missing
+    splits, CacheError if another process trains in the same folder, and as `TrainingLoop.carry_out`
+    does.
     """
     splits = runs.open_splits(config)
     folder = runs.run_folder(config, splits)
@@ -74,7 +79,9 @@ def run_once(config: RunConfig, joined: AbstractContextManager[ProcessGroup], pr
 
 
 class TrainingLoop(ABC):
-    """A training run; a subclass adds batches, validation and results. report: called with every step and epoch."""
+    """A training run; a subclass adds batches, validation and results. report: called with every
+    step and epoch.
+    """
 
     advice: ClassVar[str]  # for losses that stay non-finite
     score: str  # name of the best epoch's score in metrics.json
@@ -88,16 +95,24 @@ class TrainingLoop(ABC):
         stand_in: bool,
         report: Callable[[TrainingProgress], None] | None,
     ) -> None:
-        self.config, self.trainer, self.splits = config, trainer, splits
+        self.config = config
+        self.trainer = trainer
+        self.splits = splits
         self.group = trainer.group
         self.folder = runs.run_folder(config, splits)
         self.fingerprint = self.folder.name.rpartition("-")[2]
-        self.identity: dict[str, Any] = {"fingerprint": self.fingerprint}  # a saved state needs it to be resumed
+        # a saved state needs it to be resumed
+        self.identity: dict[str, Any] = {"fingerprint": self.fingerprint}
         software = {name: version(name) for name in ("numpy", "smplx", "torch")}
         # Beginning of config.json and metrics.json.
-        self.facts: dict[str, Any] = {"fingerprint": self.fingerprint, "stand_in": stand_in, "software": software}
+        self.facts: dict[str, Any] = {
+            "fingerprint": self.fingerprint,
+            "stand_in": stand_in,
+            "software": software,
+        }
         if self.group.device.type == "cuda":
-            # Whether fp32 is rounded to its 10 bits. cuDNN's flag cannot be read once layers differ in it.
+            # Whether fp32 is rounded to its 10 bits. cuDNN's flag cannot be read once layers differ
+            # in it.
             self.facts["tf32"] = {"products": torch.get_float32_matmul_precision() != "highest"}
             with contextlib.suppress(RuntimeError):
                 self.facts["tf32"]["cudnn"] = torch.backends.cudnn.allow_tf32
@@ -113,7 +128,9 @@ class TrainingLoop(ABC):
 
     @abstractmethod
     def validate(self) -> tuple[dict[str, Any], float | None]:
-        """Metrics by split after an epoch, and their score, lower is better; None: the epoch has none."""
+        """Metrics by split after an epoch, and their score, lower is better; None: the epoch has
+        none.
+        """
 
     @abstractmethod
     def best(self) -> dict[str, Any]:
@@ -125,10 +142,13 @@ class TrainingLoop(ABC):
         return dict(self.trainer.state.history[self.trainer.state.best_epoch]["validation"])
 
     def carry_out(self) -> Path:
-        """Train, or resume, and evaluate. Returns the folder. Raises CheckpointError, TrainingDiverged."""
+        """Train, or resume, and evaluate. Returns the folder. Raises CheckpointError,
+        TrainingDiverged.
+        """
         config = self.config
         self._restore()  # first: a run that is not resumed gets no config.json
-        if self.group.leads and not (self.folder / runs.CONFIG).is_file():  # it tells what the fingerprint is made of
+        # it tells what the fingerprint is made of
+        if self.group.leads and not (self.folder / runs.CONFIG).is_file():
             content = {**self.facts, **self.inputs(), "config": config.as_dict()}
             runs.write_json(self.folder / runs.CONFIG, content)
         state = self.trainer.state
@@ -158,12 +178,14 @@ class TrainingLoop(ABC):
         step = self.trainer.state.step
         if step != (first := int(self.group.from_first(step) or 0)):
             raise CheckpointError(
-                f"{last}: process {self.group.rank} resumes at step {step}, the first one at {first}. All processes "
+                f"{last}: process {self.group.rank} resumes at step {step}, the first one at "
+                f"{first}. All processes "
                 "need the same [paths] runs: put it where every machine sees it."
             )
 
     def _train_epoch(self, epoch: int, ready: Iterator[TrainingBatch], curves: Curves) -> None:
-        config, state = self.config, self.trainer.state
+        config = self.config
+        state = self.trainer.state
         end = (epoch + 1) * config.iterations
         curves.start_clock()
         while state.step < end:
@@ -184,15 +206,21 @@ class TrainingLoop(ABC):
         score = self.group.from_first(score)
         if trainer.end_epoch(score, validation) and self.group.leads:
             about = {name: self.facts[name] for name in ("fingerprint", "stand_in")}
-            # Until last.pt names this epoch, best.pt keeps the old one: a killed run trains this epoch again.
-            save(self.folder / NEXT_BEST, {**about, "epoch": epoch, "performance": score, **self.best()})
+            # Until last.pt names this epoch, best.pt keeps the old one: a killed run trains this
+            # epoch again.
+            save(
+                self.folder / NEXT_BEST,
+                {**about, "epoch": epoch, "performance": score, **self.best()},
+            )
         curves.epoch(trainer.state.step, validation, trainer.learning_rates())
         self._save_last(curves)
         self._settle_best()
         self._notify(epoch, validation=validation)
 
     def _settle_best(self) -> None:
-        """Rename the new weights to best.pt if last.pt names their epoch as the best, else delete them."""
+        """Rename the new weights to best.pt if last.pt names their epoch as the best, else delete
+        them.
+        """
         candidate = self.folder / NEXT_BEST
         if not self.group.leads or not candidate.is_file():
             return
@@ -203,18 +231,30 @@ class TrainingLoop(ABC):
 
     def _finish(self) -> None:
         """Write the best epoch's results, which mark a finished run."""
-        state, best = self.trainer.state, self.folder / runs.BEST
+        state = self.trainer.state
+        best = self.folder / runs.BEST
         if state.best_epoch is None or state.skipped == state.step:
-            raise TrainingDiverged(f"{self.folder}: no step had a finite loss. Look at the labels of the motion.")
+            raise TrainingDiverged(
+                f"{self.folder}: no step had a finite loss. Look at the labels of the motion."
+            )
         if not best.is_file():
-            raise CheckpointError(f"{best}: the best epoch is missing. Remove {self.folder} to train again.")
-        checkpoint = read_checkpoint(best)
-        if (checkpoint.get("fingerprint"), checkpoint.get("epoch")) != (self.fingerprint, state.best_epoch):
             raise CheckpointError(
-                f"{best}: expected epoch {state.best_epoch} of this run, found epoch {checkpoint.get('epoch')} of run "
+                f"{best}: the best epoch is missing. Remove {self.folder} to train again."
+            )
+        checkpoint = read_checkpoint(best)
+        if (checkpoint.get("fingerprint"), checkpoint.get("epoch")) != (
+            self.fingerprint,
+            state.best_epoch,
+        ):
+            raise CheckpointError(
+                f"{best}: expected epoch {state.best_epoch} of this run, found epoch "
+                f"{checkpoint.get('epoch')} of run "
                 f"{checkpoint.get('fingerprint')}. Move {self.folder} away and train again."
             )
-        about = {"best": {"epoch": state.best_epoch, self.score: state.best}, "skipped_steps": state.skipped}
+        about = {
+            "best": {"epoch": state.best_epoch, self.score: state.best},
+            "skipped_steps": state.skipped,
+        }
         runs.write_json(self.folder / runs.METRICS, {**self.facts, **about, **self.results()})
 
     def _save_last(self, curves: Curves) -> None:
@@ -224,13 +264,15 @@ class TrainingLoop(ABC):
 
     def _give_up(self, curves: Curves) -> None:
         state = self.trainer.state
-        skipped, state.skipped_in_a_row = state.skipped_in_a_row, 0
+        skipped = state.skipped_in_a_row
+        state.skipped_in_a_row = 0
         self._save_last(curves)
-        self.group.from_first(0.0)  # a process that ends takes the others with it: wait until this is saved
+        # a process that ends takes the others with it: wait until this is saved
+        self.group.from_first(0.0)
         raise TrainingDiverged(
-            f"{self.folder}: losses were not finite in {skipped} steps in a row, up to step {state.step}. {runs.LAST} "
-            "holds the parameters before them. Run it again to continue after them; if it happens again, "
-            f"{self.advice}."
+            f"{self.folder}: losses were not finite in {skipped} steps in a row, up to step "
+            f"{state.step}. {runs.LAST} holds the parameters before them. Run it again to "
+            f"continue after them; if it happens again, {self.advice}."
         )
 
     def _notify(self, epoch: int, **news: Any) -> None:
@@ -243,12 +285,15 @@ class TrainingLoop(ABC):
 class Curves:
     """The curves of one training run: `runs.CURVES` for the report, and events for TensorBoard.
 
-    HPARAMS; train/*: weighted losses of each step and their sum; gradient/*: norms by network; learning_rate/*;
-    speed/windows_per_second; speed/waiting_for_data: share of time; validation/SPLIT/*: metrics of each epoch.
+    HPARAMS; train/*: weighted losses of each step and their sum; gradient/*: norms by network;
+    learning_rate/*; speed/windows_per_second; speed/waiting_for_data: share of time;
+    validation/SPLIT/*: metrics of each epoch.
     """
 
     def __init__(self, folder: Path | None, *, first_step: int, windows: int) -> None:
-        """folder: None writes nothing; first_step: log again from here; windows: number per step."""
+        """folder: None writes nothing; first_step: log again from here; windows: number per
+        step.
+        """
         self._writer: SummaryWriter | None = None
         self._lines: IO[str] | None = None
         self._began_s = time.perf_counter()
@@ -270,15 +315,22 @@ class Curves:
             self._lines.close()
 
     def settings(self, values: Mapping[str, Any], scores: Sequence[str]) -> None:
-        """Write a run's settings for the table that compares runs; scores: the curves to show beside them."""
+        """Write a run's settings for the table that compares runs; scores: the curves to show
+        beside them.
+        """
         if self._writer is not None:
-            plain = {key: value if isinstance(value, int | float) else str(value) for key, value in values.items()}
+            plain = {
+                key: value if isinstance(value, int | float) else str(value)
+                for key, value in values.items()
+            }
             for summary in hparams(plain, dict.fromkeys(scores, 0.0)):  # type: ignore[no-untyped-call]
                 self._writer.file_writer.add_summary(summary)  # type: ignore[attr-defined]
 
     def start_clock(self) -> None:
         """Measure speed from here on, without the validation or checkpoint before."""
-        self._steps, self._waited_s, self._since_s = 0, 0.0, time.perf_counter()
+        self._steps = 0
+        self._waited_s = 0.0
+        self._since_s = time.perf_counter()
 
     def next_batch(self, batches: Iterator[T]) -> T:
         """The next batch; counts the time until it comes."""
@@ -288,7 +340,9 @@ class Curves:
         return batch
 
     def flush(self) -> None:
-        """Write all to disk. Call it before the state is saved: a resumed run does not log these steps again."""
+        """Write all to disk. Call it before the state is saved: a resumed run does not log these
+        steps again.
+        """
         if self._writer is not None:
             self._writer.flush()
         if self._lines is not None:
@@ -305,16 +359,27 @@ class Curves:
         self._steps += 1
         if self._steps == SPEED_EVERY:
             elapsed = time.perf_counter() - self._since_s
-            rates = {"windows_per_second": self._steps * self._windows, "waiting_for_data": self._waited_s}
-            self._scalars(number, {f"speed/{name}": value / elapsed for name, value in rates.items()})
+            rates = {
+                "windows_per_second": self._steps * self._windows,
+                "waiting_for_data": self._waited_s,
+            }
+            self._scalars(
+                number, {f"speed/{name}": value / elapsed for name, value in rates.items()}
+            )
             self.start_clock()
 
-    def epoch(self, number: int, validation: Mapping[str, Any], learning_rates: Mapping[str, float]) -> None:
+    def epoch(
+        self, number: int, validation: Mapping[str, Any], learning_rates: Mapping[str, float]
+    ) -> None:
         """Log an epoch's validation by split, and the learning rates after it."""
         for split, metrics in validation.items():
             numbers = {name: value for name, value in metrics.items() if isinstance(value, float)}
-            self._scalars(number, {f"validation/{split}/{name}": value for name, value in numbers.items()})
-        self._scalars(number, {f"learning_rate/{name}": rate for name, rate in learning_rates.items()})
+            self._scalars(
+                number, {f"validation/{split}/{name}": value for name, value in numbers.items()}
+            )
+        self._scalars(
+            number, {f"learning_rate/{name}": rate for name, rate in learning_rates.items()}
+        )
 
     def _scalars(self, number: int, values: Mapping[str, float]) -> None:
         if self._writer is not None:
@@ -327,7 +392,9 @@ class Curves:
 
 
 def _cut_curves(file: Path, first_step: int) -> float:
-    """Delete the lines from a step on, and a broken last one. Returns the seconds of training before."""
+    """Delete the lines from a step on, and a broken last one. Returns the seconds of training
+    before.
+    """
     kept = 0
     seconds = 0.0
     with file.open("a+b") as lines:
@@ -350,19 +417,27 @@ def _saved_state(last: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
     try:
         saved = read_checkpoint(last)
     except CheckpointError as error:
-        raise CheckpointError(f"{last}: it is damaged. Remove it, and training starts from the beginning.") from error
-    differ = [f"{name} {want}, found {saved.get(name)!r}" for name, want in identity.items() if saved.get(name) != want]
+        raise CheckpointError(
+            f"{last}: it is damaged. Remove it, and training starts from the beginning."
+        ) from error
+    differ = [
+        f"{name} {want}, found {saved.get(name)!r}"
+        for name, want in identity.items()
+        if saved.get(name) != want
+    ]
     if differ:
         raise CheckpointError(
-            f"{last}: expected {'; '.join(differ)}. A run is resumed as it was started, for the same numbers: "
-            f"give it another name, or move {last.parent} away."
+            f"{last}: expected {'; '.join(differ)}. A run is resumed as it was started, for "
+            f"the same numbers: give it another name, or move {last.parent} away."
         )
     return saved
 
 
 @contextmanager
 def _exclusive(folder: Path, group: ProcessGroup, threads: int) -> Iterator[None]:
-    """Lock the folder (CacheError if it is locked), and restore seeds and thread counts afterwards."""
+    """Lock the folder (CacheError if it is locked), and restore seeds and thread counts
+    afterwards.
+    """
     lock = None
     if group.leads:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,6 @@
-"""One step of training, by one process or several, and the whole state between two steps.  windows -> [training]"""
+"""One step of training, by one process or several, and the whole state between two steps.  windows
+-> [training]
+"""
 
 from __future__ import annotations
 
@@ -23,16 +25,18 @@ from vibe_model.checkpoints import device_of
 from vibe_model.settings import RunConfig, VideoConfig
 from vibe_model.training.data import TrainingBatch
 
-# The others wait while the first process validates and saves: maybe longer than NCCL's default of ten minutes.
+# The others wait while the first process validates and saves: maybe longer than NCCL's default of
+# ten minutes.
 PATIENCE: Final = datetime.timedelta(hours=6)
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessGroup:
-    """The processes of a training run, each on its device, seen by one of them. Of one process, methods do nothing.
+    """The processes of a training run, each on its device, seen by one of them. Of one process,
+    methods do nothing.
 
-    Torch's launcher starts them; each has its share of every batch. Losses are means over the whole batch, so
-    gradients are summed: the same numbers as in one process, up to rounding.
+    Torch's launcher starts them; each has its share of every batch. Losses are means over the whole
+    batch, so gradients are summed: the same numbers as in one process, up to rounding.
     """
 
     rank: int = 0
@@ -42,7 +46,9 @@ class ProcessGroup:
     @staticmethod
     def launched_size() -> int:
         """Number of processes that torch's launcher started; 1 without it."""
-        return int(os.environ.get("WORLD_SIZE", "1")) if distributed.is_torchelastic_launched() else 1
+        return (
+            int(os.environ.get("WORLD_SIZE", "1")) if distributed.is_torchelastic_launched() else 1
+        )
 
     @staticmethod
     def planned_size(config: VideoConfig) -> int:
@@ -50,7 +56,8 @@ class ProcessGroup:
         if config.processes:
             return config.processes
         device = device_of(config.device)
-        return torch.cuda.device_count() if device == torch.device("cuda") else 1  # cuda:1 is that GPU only
+        # cuda:1 is that GPU only
+        return torch.cuda.device_count() if device == torch.device("cuda") else 1
 
     @property
     def leads(self) -> bool:
@@ -70,7 +77,9 @@ class ProcessGroup:
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         flat = torch.cat([gradient.flatten() for gradient in gradients])
         distributed.all_reduce(flat)
-        for gradient, summed in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
+        for gradient, summed in zip(
+            gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True
+        ):
             gradient.copy_(summed.view_as(gradient))
 
     def from_first(self, number: float | None) -> float | None:
@@ -84,7 +93,9 @@ class ProcessGroup:
     @classmethod
     @contextmanager
     def join(cls, device: str, processes: int) -> Iterator[Self]:
-        """Join the launcher's group; without a launcher, a group of one. Raises ConfigError for another size."""
+        """Join the launcher's group; without a launcher, a group of one. Raises ConfigError for
+        another size.
+        """
         size = cls.launched_size()
         if processes > 1 and processes != size:
             raise ConfigError(
@@ -97,8 +108,8 @@ class ProcessGroup:
         device_of_rank = device_of(device, int(os.environ["LOCAL_RANK"]))
         if device_of_rank.type == "cuda":
             torch.cuda.set_device(device_of_rank)
-        # The optimisers import it anyway. Imported later, it keeps the group alive, whose threads then end the finished
-        # process with an error.
+        # The optimisers import it anyway. Imported later, it keeps the group alive, whose threads
+        # then end the finished process with an error.
         importlib.import_module("torch._dynamo")
         backend, gpu = ("nccl", device_of_rank) if device_of_rank.type == "cuda" else ("gloo", None)
         # With a GPU named, NCCL starts, or fails, here.
@@ -126,7 +137,8 @@ class TrainingState:
     step: int = 0  # steps done, skipped ones included
     skipped: int = 0  # steps with a non-finite loss or gradient, without an update
     skipped_in_a_row: int = 0
-    sums: dict[str, float] = field(default_factory=dict)  # of each term over this epoch's good steps
+    # of each term over this epoch's good steps
+    sums: dict[str, float] = field(default_factory=dict)
     good_steps: int = 0  # of this epoch
     best: float | None = None  # the lowest score of an epoch
     best_epoch: int | None = None
@@ -144,19 +156,30 @@ class TrainingState:
 
     def means(self) -> dict[str, float]:
         """Mean of each term over this epoch's good steps; empty without any."""
-        return {name: total / self.good_steps for name, total in self.sums.items()} if self.good_steps else {}
+        return (
+            {name: total / self.good_steps for name, total in self.sums.items()}
+            if self.good_steps
+            else {}
+        )
 
     def end_epoch(
-        self, score: float | None, validation: Mapping[str, Any], learning_rates: Mapping[str, float]
+        self,
+        score: float | None,
+        validation: Mapping[str, Any],
+        learning_rates: Mapping[str, float],
     ) -> bool:
         """Add an epoch to the history. True when its score, lower is better, is the best so far."""
         epoch = len(self.history)
         entry = {"epoch": epoch, "step": self.step, "score": score, "losses": self.means()}
-        self.history.append({**entry, "validation": dict(validation), "learning_rates": dict(learning_rates)})
-        self.sums, self.good_steps = {}, 0
+        self.history.append(
+            {**entry, "validation": dict(validation), "learning_rates": dict(learning_rates)}
+        )
+        self.sums = {}
+        self.good_steps = 0
         improved = score is not None and (self.best is None or score < self.best)
         if improved:
-            self.best, self.best_epoch = score, epoch
+            self.best = score
+            self.best_epoch = epoch
         return improved
 
 
@@ -174,44 +197,62 @@ class Learner:
         fused: bool = False,
     ) -> None:
         """fused: Adam passes parameters and moments through memory once per step."""
-        self.network, self.name = network, name
+        self.network = network
+        self.name = name
         self.optimiser: torch.optim.Optimizer = torch.optim.Adam(
             network.parameters(), lr=lr, weight_decay=weight_decay, fused=fused or None
         )
         self.schedule = ReduceLROnPlateau(
-            self.optimiser, mode="min", factor=config.plateau_factor, patience=config.plateau_patience
+            self.optimiser,
+            mode="min",
+            factor=config.plateau_factor,
+            patience=config.plateau_patience,
         )
 
 
 class Trainer(ABC):
-    """Everything that training changes. Step k's random numbers depend on the seed, k and the rank only."""
+    """Everything that training changes. Step k's random numbers depend on the seed, k and the rank
+    only.
+    """
 
     learners: Mapping[str, Learner]  # by the network's name
 
     def __init__(self, config: RunConfig, group: ProcessGroup | None = None) -> None:
         torch.manual_seed(config.seed)  # the same parameters in every process
-        self.config, self.group = config, group or ProcessGroup()
+        self.config = config
+        self.group = group or ProcessGroup()
         self.state = TrainingState()
 
     @abstractmethod
     def gradients(self, batch: TrainingBatch) -> dict[str, Tensor]:
-        """Add the gradients of this process's share of a batch; return its part of every weighted term."""
+        """Add the gradients of this process's share of a batch; return its part of every weighted
+        term.
+        """
 
     def train_step(self, batch: TrainingBatch) -> Step:
-        """Update all networks once, or none for a non-finite loss or gradient. batch: this process's share."""
+        """Update all networks once, or none for a non-finite loss or gradient. batch: this
+        process's share.
+        """
         torch.manual_seed(_step_seed(self.config.seed, self.state.step, self.group.rank))
         learners = self.learners.values()
         for learner in learners:
             learner.network.train()
             learner.optimiser.zero_grad(set_to_none=True)
-        statistics = [statistic for learner in learners for statistic in _statistics(learner.network)]
+        statistics = [
+            statistic for learner in learners for statistic in _statistics(learner.network)
+        ]
         before = [statistic.clone() for statistic in statistics]
         terms = self.gradients(batch)
         self.group.sum_gradients([p for learner in learners for p in learner.network.parameters()])
         # All numbers of a step together: a GPU is waited for once.
         losses = self.group.sum(torch.stack([term.detach().double() for term in terms.values()]))
-        gradients = ([p.grad for p in learner.network.parameters() if p.grad is not None] for learner in learners)
-        norms = torch.stack([nn.utils.get_total_norm(of_network) for of_network in gradients]).double()
+        gradients = (
+            [p.grad for p in learner.network.parameters() if p.grad is not None]
+            for learner in learners
+        )
+        norms = torch.stack(
+            [nn.utils.get_total_norm(of_network) for of_network in gradients]
+        ).double()
         numbers = torch.cat((losses, norms)).tolist()
         step = Step(  # a term and a network may share a name
             dict(zip(terms, numbers[: len(terms)], strict=True)),
@@ -236,7 +277,10 @@ class Trainer(ABC):
 
     def learning_rates(self) -> dict[str, float]:
         learners = self.learners.values()
-        return {f"{learner.name}_optimizer": float(learner.optimiser.param_groups[0]["lr"]) for learner in learners}
+        return {
+            f"{learner.name}_optimizer": float(learner.optimiser.param_groups[0]["lr"])
+            for learner in learners
+        }
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors, numbers and text only, which are read without running code; no body data."""
@@ -248,7 +292,9 @@ class Trainer(ABC):
         return saved
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        """Inverse of `state_dict`: training continues as if it had not stopped. Raises CheckpointError."""
+        """Inverse of `state_dict`: training continues as if it had not stopped. Raises
+        CheckpointError.
+        """
         try:
             for learner in self.learners.values():
                 learner.network.load_state_dict(saved[f"{learner.name}_state_dict"])
@@ -256,7 +302,9 @@ class Trainer(ABC):
                 learner.schedule.load_state_dict(saved[f"{learner.name}_optimizer_schedule"])
             self.state = TrainingState(**saved["training"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise CheckpointError(f"expected the state of a run of this configuration: {error}") from error
+            raise CheckpointError(
+                f"expected the state of a run of this configuration: {error}"
+            ) from error
 
 
 def weights_of(network: nn.Module) -> dict[str, Tensor]:
@@ -265,8 +313,14 @@ def weights_of(network: nn.Module) -> dict[str, Tensor]:
 
 
 def _statistics(network: nn.Module) -> list[Tensor]:
-    """Running statistics of batch norms, which a step in training mode changes beside parameters."""
-    norms = (module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm))
+    """Running statistics of batch norms, which a step in training mode changes beside
+    parameters.
+    """
+    norms = (
+        module
+        for module in network.modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm)
+    )
     return [buffer for norm in norms for buffer in norm.buffers()]
 
 

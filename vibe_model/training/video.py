@@ -1,4 +1,6 @@
-"""Train any model of video features; resumable.  features -> windows -> [training] -> [evaluation]"""
+"""Train any model of video features; resumable.  features -> windows -> [training] ->
+[evaluation]
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,8 @@ if TYPE_CHECKING:
     from cache import Split
     from pipeline.body import Body
 
-ShowProgress = Callable[[TrainingProgress | TableProgress], None]  # TableProgress: before the first step, with `hold`
+# TableProgress: before the first step, with `hold`
+ShowProgress = Callable[[TrainingProgress | TableProgress], None]
 
 
 class VideoTrainer(Trainer):
@@ -36,10 +39,13 @@ class VideoTrainer(Trainer):
 
     config: VideoConfig
     generator: VideoModel
-    several_processes: ClassVar[bool] = False  # `gradients` weights terms by this process's share of the batch
+    # `gradients` weights terms by this process's share of the batch
+    several_processes: ClassVar[bool] = False
 
     def __init__(self, config: VideoConfig, body: Body, group: ProcessGroup | None = None) -> None:
-        """Build the generator; a subclass adds `learners`. Raises ConfigError for missing checkpoints."""
+        """Build the generator; a subclass adds `learners`. Raises ConfigError for missing
+        checkpoints.
+        """
         super().__init__(config, group)
         if self.group.size > 1 and not self.several_processes:
             title = models.model_of(config).title
@@ -53,7 +59,9 @@ class VideoTrainer(Trainer):
         with models.calling(self.config.MODEL, "gradients, or by its learners"):
             return super().train_step(batch)
 
-    def learner(self, network: nn.Module, name: str, *, lr: float, weight_decay: float = 0.0) -> Learner:
+    def learner(
+        self, network: nn.Module, name: str, *, lr: float, weight_decay: float = 0.0
+    ) -> Learner:
         """A learner whose network has this name in saved states: "gen" for the generator."""
         return Learner(self.config, network, name, lr=lr, weight_decay=weight_decay, fused=True)
 
@@ -61,9 +69,12 @@ class VideoTrainer(Trainer):
         """Hook with the open splits, called before the first step. May raise DataError."""
 
     def start_from(self, checkpoint: Path) -> LoadReport:
-        """Fill the generator from a checkpoint of its model, else its regressor. Raises CheckpointError."""
+        """Fill the generator from a checkpoint of its model, else its regressor. Raises
+        CheckpointError.
+        """
         same_model = (
-            read_checkpoint(checkpoint).get("of_model", "vibe") == self.config.MODEL and not self.config.per_frame
+            read_checkpoint(checkpoint).get("of_model", "vibe") == self.config.MODEL
+            and not self.config.per_frame
         )
         return load_published(self.generator, checkpoint, only="" if same_model else "regressor.")
 
@@ -71,15 +82,19 @@ class VideoTrainer(Trainer):
 def run(config: VideoConfig, progress: ShowProgress | None = None) -> Path:
     """Train and evaluate, or resume that, unless the run is finished. Returns the run's folder.
 
-    Processes of torch's launcher train as one; the first of them writes and reports.
-    progress: called with every step and epoch, and before them with the features in memory.
-    Raises ConfigError, DataError, StandInMixed or CheckpointError before training, CacheError if a part has no window
-    or another process trains in the same folder; TrainingDiverged if losses stay non-finite.
+    Processes of torch's launcher train as one; the first of them writes and reports. progress:
+    called with every step and epoch, and before them with the features in memory. Raises
+    ConfigError, DataError, StandInMixed or CheckpointError before training, CacheError if a part
+    has no window or another process trains in the same folder; TrainingDiverged if losses stay
+    non-finite.
     """
 
     def prepare(splits: Mapping[str, Split]) -> Callable[[ProcessGroup], VideoRun]:
-        body, trainer = load_body(config.body), models.model_of(config).load_trainer()
-        stand_in = runs.require_one_kind(splits, the_body=body.is_stand_in) | _check_streams(config, splits)
+        body = load_body(config.body)
+        trainer = models.model_of(config).load_trainer()
+        stand_in = runs.require_one_kind(splits, the_body=body.is_stand_in) | _check_streams(
+            config, splits
+        )
 
         def make(group: ProcessGroup) -> VideoRun:
             with models.calling(config.MODEL, "its trainer's constructor"):
@@ -92,7 +107,9 @@ def run(config: VideoConfig, progress: ShowProgress | None = None) -> Path:
 
 
 class VideoRun(TrainingLoop):
-    """A run on labelled windows and real motion, validated on held-out videos, evaluated by all protocols."""
+    """A run on labelled windows and real motion, validated on held-out videos, evaluated by all
+    protocols.
+    """
 
     advice = "lower lr_generator and lr_discriminator, or look at the labels"
     config: VideoConfig
@@ -100,15 +117,27 @@ class VideoRun(TrainingLoop):
 
     def __init__(self, *args: Any, report: ShowProgress | None, **options: Any) -> None:
         super().__init__(*args, report=report, **options)
-        config, trainer, splits, group = self.config, self.trainer, self.splits, self.group
+        config = self.config
+        trainer = self.trainer
+        splits = self.splits
+        group = self.group
         for name in models.model_of(config).protocols or ():
             protocols.find(name)  # reports an unknown one before training
-        if empty := [n for n in config.validation if not select_tracks(splits[split_of(n)], config.tracks_of(n))]:
+        if empty := [
+            n
+            for n in config.validation
+            if not select_tracks(splits[split_of(n)], config.tracks_of(n))
+        ]:
             raise DataError(f"validation: {', '.join(empty)}: no track matches. Name others.")
         self.score = "pa_mpjpe" if any(map(self._is_3d, config.validation)) else "error_2d"
         self.facts["processes"] = group.size
-        self.facts["parameters"] = sum(parameter.numel() for parameter in trainer.generator.parameters())
-        self.facts["reads"] = [config.stream, *(reading.stream for reading in config.extra_streams.values())]
+        self.facts["parameters"] = sum(
+            parameter.numel() for parameter in trainer.generator.parameters()
+        )
+        self.facts["reads"] = [
+            config.stream,
+            *(reading.stream for reading in config.extra_streams.values()),
+        ]
         # The same settings give other numbers with other processes and devices.
         self.identity |= {"processes": group.size, "device": group.device.type}
         with models.calling(config.MODEL, "prepare"):
@@ -121,7 +150,9 @@ class VideoRun(TrainingLoop):
             "batch_size": config.eval_batch,
         }
         self._batches = TrainingBatches(config, splits, rank=group.rank, world_size=group.size)
-        self._table = self._batches.load_features(config.hold, group.device, report if group.leads else None)
+        self._table = self._batches.load_features(
+            config.hold, group.device, report if group.leads else None
+        )
 
     def inputs(self) -> dict[str, Any]:
         read = {
@@ -132,19 +163,27 @@ class VideoRun(TrainingLoop):
         return {**super().inputs(), **read, "of_model": self.config.MODEL}
 
     def batches(self, start: int) -> Generator[TrainingBatch, None, None]:
-        device, workers = self.group.device, self.config.read_workers
+        device = self.group.device
+        workers = self.config.read_workers
         windows = stream(self._batches, start, device=device, table=self._table, workers=workers)
         poses = self.config.poses()
         if poses is None:
             yield from windows
             return
-        drawn = TrainingBatches(poses, self.splits, rank=self.group.rank, world_size=self.group.size)
-        with closing(windows), closing(stream(drawn, start, device=device, workers=workers)) as real:
+        drawn = TrainingBatches(
+            poses, self.splits, rank=self.group.rank, world_size=self.group.size
+        )
+        with (
+            closing(windows),
+            closing(stream(drawn, start, device=device, workers=workers)) as real,
+        ):
             for batch, poses_batch in zip(windows, real, strict=True):
                 yield TrainingBatch(batch.labels, poses_batch.real_theta)
 
     def validate(self) -> tuple[dict[str, Any], float]:
-        """Errors by split, and their mean score (`SCORES`). Raises DataError for a split without its labels."""
+        """Errors by split, and their mean score (`SCORES`). Raises DataError for a split without
+        its labels.
+        """
         config = self.config
         by_split = {
             name: evaluate_split(
@@ -158,26 +197,43 @@ class VideoRun(TrainingLoop):
             )
             for name in config.validation
         }
-        scores = {name: metrics[self.score] for name, metrics in by_split.items() if self.score in metrics}
+        scores = {
+            name: metrics[self.score] for name, metrics in by_split.items() if self.score in metrics
+        }
         needed = [name for name in by_split if self._is_3d(name) or self.score == "error_2d"]
         if unlabelled := [name for name in needed if name not in scores]:
-            labels = f"frames with {'3D' if self.score == 'pa_mpjpe' else '2D'} labels to choose the best epoch by"
-            raise DataError(f"validation: {', '.join(unlabelled)}: expected {labels}, found none. Name other tracks.")
+            labels = (
+                f"frames with {'3D' if self.score == 'pa_mpjpe' else '2D'} labels to choose "
+                "the best epoch by"
+            )
+            raise DataError(
+                f"validation: {', '.join(unlabelled)}: expected {labels}, found none. Name "
+                "other tracks."
+            )
         return by_split, float(np.mean([*scores.values()]))
 
     def _is_3d(self, named: str) -> bool:
         return not {"kp_3d", "kp_3d_eval"}.isdisjoint(self.splits[split_of(named)].columns)
 
     def best(self) -> dict[str, Any]:
-        weights, settings = weights_of(self.trainer.generator), self.config.as_dict()
+        weights = weights_of(self.trainer.generator)
+        settings = self.config.as_dict()
         features = self._identity(self.config.stream)
-        content = {"gen_state_dict": weights, "of_model": self.config.MODEL, "config": settings, "features": features}
-        identities = {name: self._identity(extra.stream) for name, extra in self.config.extra_streams.items()}
+        content = {
+            "gen_state_dict": weights,
+            "of_model": self.config.MODEL,
+            "config": settings,
+            "features": features,
+        }
+        identities = {
+            name: self._identity(extra.stream) for name, extra in self.config.extra_streams.items()
+        }
         return {**content, **({"extra_streams": identities} if identities else {})}
 
     def results(self) -> dict[str, Any]:
         """The best epoch's metrics on the evaluation splits, by all protocols of the model."""
-        config, generator = self.config, self.trainer.generator
+        config = self.config
+        generator = self.trainer.generator
         load_published(generator, self.folder / runs.BEST)
         sigma = 0.0
         if config.per_frame and self.score == "pa_mpjpe":
@@ -206,10 +262,14 @@ class VideoRun(TrainingLoop):
         """Identity of a stream's network, if recorded."""
         splits = (self.splits[name] for name, read in self.config.streams.items() if stream in read)
         manifests = (split.stream_manifest(stream) for split in splits)
-        return next((manifest["identity"] for manifest in manifests if "identity" in manifest), None)
+        return next(
+            (manifest["identity"] for manifest in manifests if "identity" in manifest), None
+        )
 
     def _start_from_checkpoint(self) -> dict[str, Any] | None:
-        """Fill the generator from the configured checkpoint. Returns numbers of used and ignored tensors."""
+        """Fill the generator from the configured checkpoint. Returns numbers of used and ignored
+        tensors.
+        """
         pretrained = self.config.pretrained
         if pretrained is None:
             return None
@@ -223,29 +283,45 @@ class VideoRun(TrainingLoop):
 def _check_streams(config: VideoConfig, splits: Mapping[str, Split]) -> bool:
     """Whether any stream that is read has features of random weights.
 
-    Raises DataError for features of a wrong size, or of different networks according to the streams' `identity`.
+    Raises DataError for features of a wrong size, or of different networks according to the
+    streams' `identity`.
     """
     sizes = {reading.stream: reading.size for reading in config.extra_streams.values()}
-    firsts: dict[str, tuple[str, dict[str, Any]]] = {}  # first identity of the features (""), and of each extra stream
+    # first identity of the features (""), and of each extra stream
+    firsts: dict[str, tuple[str, dict[str, Any]]] = {}
     stand_in = False
     for name, key in ((name, key) for name, read in config.streams.items() for key in read):
-        manifest, size = splits[name].stream_manifest(key), sizes.get(key, config.feature_size)
+        manifest = splits[name].stream_manifest(key)
+        size = sizes.get(key, config.feature_size)
         stand_in |= bool(manifest.get("stand_in", False))
         if manifest["dim"] != size:
-            do = "Extract it with other options." if key in sizes else f"Name another one, or set dim in [{key}]."
+            do = (
+                "Extract it with other options."
+                if key in sizes
+                else f"Name another one, or set dim in [{key}]."
+            )
             message = f"stream {key}: expected features of {size} numbers, found {manifest['dim']}"
             raise DataError(f"{name}: {message}. {do}")
         if manifest.get("identity") is None:
             continue
-        # Jittered copies may differ in their crops, and imported streams in the file that each comes from.
-        identity = {**manifest["identity"], "crop": replace(splits[name].crop_policy(key), jitter=None)}
+        # Jittered copies may differ in their crops, and imported streams in the file that each
+        # comes from.
+        identity = {
+            **manifest["identity"],
+            "crop": replace(splits[name].crop_policy(key), jitter=None),
+        }
         if identity.get("kind") == "imported":
             identity.pop("file_sha256", None)
-        first, expected = firsts.setdefault(key if key in sizes else "", (f"{name}/{key}", identity))
-        if differing := sorted(n for n in expected.keys() | identity.keys() if expected.get(n) != identity.get(n)):
+        first, expected = firsts.setdefault(
+            key if key in sizes else "", (f"{name}/{key}", identity)
+        )
+        if differing := sorted(
+            n for n in expected.keys() | identity.keys() if expected.get(n) != identity.get(n)
+        ):
             differ = "; ".join(f"{n} {expected.get(n)} and {identity.get(n)}" for n in differing)
             raise DataError(
-                f"expected features of one network, found different ones in {first} and {name}/{key}: {differ}. "
-                "Extract one of them again with the other's settings (--replace), or name another stream."
+                f"expected features of one network, found different ones in {first} and "
+                f"{name}/{key}: {differ}. Extract one of them again with the other's settings "
+                "(--replace), or name another stream."
             )
     return stand_in

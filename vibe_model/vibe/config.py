@@ -1,4 +1,6 @@
-"""Settings and presets of VIBE and its motion prior, and VIBE's ablations. No torch.  [settings] -> training"""
+"""Settings and presets of VIBE and its motion prior, and VIBE's ablations. No torch.  [settings] ->
+training
+"""
 
 from __future__ import annotations
 
@@ -26,11 +28,22 @@ class TrainConfig(VideoConfig):
     NEUTRAL: ClassVar[frozenset[str]] = VideoConfig.NEUTRAL | {"mposer"}
     FIXED: ClassVar[frozenset[str]] = VideoConfig.FIXED | {"discriminator_weight"}
     MODEL: ClassVar[str] = "vibe"
-    MADE_BY: ClassVar[Mapping[str, tuple[str, str]]] = {"mposer": ("TrainMPoser", "prior = discriminator")}
-    TERMS: ClassVar[tuple[str, ...]] = ("kp_2d", "kp_3d", "pose", "shape", "adversarial", "discriminator", "mposer")
+    MADE_BY: ClassVar[Mapping[str, tuple[str, str]]] = {
+        "mposer": ("TrainMPoser", "prior = discriminator")
+    }
+    TERMS: ClassVar[tuple[str, ...]] = (
+        "kp_2d",
+        "kp_3d",
+        "pose",
+        "shape",
+        "adversarial",
+        "discriminator",
+        "mposer",
+    )
 
     name: str = "vibe"
-    mposer: Path | None = None  # best.pt of a motion prior, for prior = mposer; none: the one of TrainMPoser
+    # best.pt of a motion prior, for prior = mposer; none: the one of TrainMPoser
+    mposer: Path | None = None
 
     # Windows.
     strides: Mapping[str, PositiveInt] = field(default_factory=PUBLISHED_STRIDES.copy)
@@ -42,7 +55,8 @@ class TrainConfig(VideoConfig):
     weight_decay_generator: NonNegativeFloat = 0.0  # Adam's weight decay
     weight_decay_discriminator: NonNegativeFloat = 1e-4  # Adam's weight decay for the discriminator
 
-    prior: Literal["discriminator", "mposer", "none"] = "discriminator"  # prior of human motion; mposer: TrainMPoser's
+    # prior of human motion; mposer: TrainMPoser's
+    prior: Literal["discriminator", "mposer", "none"] = "discriminator"
 
     # Weights of the loss terms.
     kp_2d_weight: NonNegativeFloat = 300.0  # 2D joints, in crop coordinates from -1 to 1
@@ -51,7 +65,8 @@ class TrainConfig(VideoConfig):
     shape_weight: NonNegativeFloat = 0.06  # betas
     adversarial_weight: NonNegativeFloat = 0.5  # adversarial term of the generator
     discriminator_weight: NonNegativeFloat = 0.5
-    mposer_weight: NonNegativeFloat = 0.1  # mean squared norm of the motion code; ours, the paper gives none
+    # mean squared norm of the motion code; ours, the paper gives none
+    mposer_weight: NonNegativeFloat = 0.1
 
     # Generator.
     n_layers: NonNegativeInt = 2  # of the GRU; 0: no temporal encoder, each frame by itself
@@ -62,18 +77,27 @@ class TrainConfig(VideoConfig):
     regressor_size: PositiveInt = 1024  # of the regressor's hidden layers
 
     # Motion discriminator.
-    disc_size: PositiveInt = 1024  # of the GRU's state and, as in the paper's ablation, of the attention's layers
+    # of the GRU's state and, as in the paper's ablation, of the attention's layers
+    disc_size: PositiveInt = 1024
     disc_layers: PositiveInt = 2  # of the GRU
     disc_pool: Literal["attention", "concat", "last"] = "attention"  # pooling over time
-    attention_layers: PositiveInt = 3  # with the last one, of one output: 3 are two of disc_size and that one
+    # with the last one, of one output: 3 are two of disc_size and that one
+    attention_layers: PositiveInt = 3
     attention_dropout: Share = 0.2  # in the attention's layers
 
     @classmethod
     def paper(cls) -> Self:
-        """The paper's mixture of datasets and dropout, which the published configuration changes."""
+        """The paper's mixture of datasets and dropout, which the published configuration
+        changes.
+        """
         return cls(
             attention_dropout=0.1,
-            datasets_2d=("penn_action/train", "posetrack/train", "insta_variety/train", "kinetics/train"),
+            datasets_2d=(
+                "penn_action/train",
+                "posetrack/train",
+                "insta_variety/train",
+                "kinetics/train",
+            ),
             datasets_3d=("mpi_inf_3dhp/train", "h36m/train", "3dpw/train"),
         )
 
@@ -113,7 +137,12 @@ class TrainConfig(VideoConfig):
 
 
 def _attention(layers: int, size: int) -> dict[str, Any]:
-    return {"prior": "discriminator", "disc_pool": "attention", "attention_layers": layers, "disc_size": size}
+    return {
+        "prior": "discriminator",
+        "disc_pool": "attention",
+        "attention_layers": layers,
+        "disc_size": size,
+    }
 
 
 PER_FRAME: Final = "per-frame"
@@ -132,7 +161,11 @@ VARIANTS: Final[Mapping[str, Mapping[str, Any]]] = {
 }
 """Changes of the configuration by name."""
 
-PRESETS: Final = {"published": TrainConfig, "paper": TrainConfig.paper, "embedded": TrainConfig.embedded}
+PRESETS: Final = {
+    "published": TrainConfig,
+    "paper": TrainConfig.paper,
+    "embedded": TrainConfig.embedded,
+}
 
 MODEL: Final = Model(
     title="VIBE",
@@ -148,7 +181,9 @@ MODEL: Final = Model(
 
 @dataclass(frozen=True, kw_only=True)
 class MPoserConfig(RunConfig):
-    """Settings of the motion prior's training. The defaults are ours, for AMASS; the paper gives none."""
+    """Settings of the motion prior's training. The defaults are ours, for AMASS; the paper gives
+    none.
+    """
 
     VERSION: ClassVar[Mapping[str, int]] = {"mposer_version": 1}
     NEUTRAL: ClassVar[frozenset[str]] = frozenset({"name", "cache", "runs", "checkpoint_every"})
@@ -160,20 +195,25 @@ class MPoserConfig(RunConfig):
     latent_size: PositiveInt = 64  # of the latent code
     n_layers: PositiveInt = 1  # of the encoder, and of the decoder
 
-    # Training. Of the validation splits, the frames with SMPL labels count; without any, the training loss does.
+    # Training. Of the validation splits, the frames with SMPL labels count; without any, the
+    # training loss does.
     batch_size: PositiveInt = 64
     epochs: PositiveInt = 100
     lr: PositiveFloat = 1e-4  # Adam's learning rate
     weight_decay: NonNegativeFloat = 0.0  # Adam's weight decay
-    # Of the KL divergence in nats; the other term is the mean squared error of all numbers of a window's rotation
-    # matrices. As a likelihood: 2 s^2 / (16 * 23 * 9) for numbers that are off by s.
+    # Of the KL divergence in nats; the other term is the mean squared error of all numbers of a
+    # window's rotation matrices. As a likelihood: 2 s^2 / (16 * 23 * 9) for numbers that are off by
+    # s.
     kl_weight: NonNegativeFloat = 1e-5
     plateau_patience: NonNegativeInt = 10
     checkpoint_every: PositiveInt = 500
 
     def check_consistency(self) -> None:
         if not self.motion:
-            raise ConfigError("motion: expected splits of real motion for the motion prior to learn from, found none")
+            raise ConfigError(
+                "motion: expected splits of real motion for the motion prior to learn from, "
+                "found none"
+            )
 
     @classmethod
     def embedded(cls, **changes: Any) -> Self:
@@ -192,7 +232,17 @@ class MPoserConfig(RunConfig):
 
 
 # A prior is for the windows that a generator is trained on: these settings of it are [vibe]'s.
-OF_VIBE: Final = ("cache", "runs", "validation", "seqlen", "stride", "strides", "window_weights", "tail", "seed")
+OF_VIBE: Final = (
+    "cache",
+    "runs",
+    "validation",
+    "seqlen",
+    "stride",
+    "strides",
+    "window_weights",
+    "tail",
+    "seed",
+)
 UNLESS_SET: Final = ("device",)  # this too, where [mposer] does not set it
 
 MPOSER: Final = Training(

@@ -1,8 +1,10 @@
-"""A prior of human motion with a latent code per window, and its training.  features -> windows -> [training]
+"""A prior of human motion with a latent code per window, and its training.  features -> windows ->
+[training]
 
-MPoser is an ablation of Kocabas et al., CVPR 2020: instead of the discriminator, a variational autoencoder of motion
-like VPoser (Pavlakos et al., CVPR 2019), trained on AMASS. The penalty is the norm of the predicted motion's code.
-The GRUs, axis-angle input, 6D output, sizes, weights, and the squared norm of the mean code are our choices.
+MPoser is an ablation of Kocabas et al., CVPR 2020: instead of the discriminator, a variational
+autoencoder of motion like VPoser (Pavlakos et al., CVPR 2019), trained on AMASS. The penalty is the
+norm of the predicted motion's code. The GRUs, axis-angle input, 6D output, sizes, weights, and the
+squared norm of the mean code are our choices.
 """
 
 from __future__ import annotations
@@ -49,8 +51,13 @@ class Code(NamedTuple):
     log_variance: Tensor  # (B, L)
 
     def kl_divergence(self) -> Tensor:
-        """From the standard normal distribution, in nats, mean over windows (Kingma and Welling, 2014, appendix B)."""
-        return 0.5 * (self.mean.square() + self.log_variance.exp() - 1 - self.log_variance).sum(-1).mean()
+        """From the standard normal distribution, in nats, mean over windows (Kingma and Welling,
+        2014, appendix B).
+        """
+        return (
+            0.5
+            * (self.mean.square() + self.log_variance.exp() - 1 - self.log_variance).sum(-1).mean()
+        )
 
 
 class MPoser(nn.Module):
@@ -77,18 +84,24 @@ class MPoser(nn.Module):
         tensors = content.get("mposer_state_dict")
         if not isinstance(tensors, Mapping):
             raise CheckpointError(
-                f"{path}: expected the best.pt of a motion prior, with 'mposer_state_dict'; found keys: "
+                f"{path}: expected the best.pt of a motion prior, with 'mposer_state_dict'; "
+                "found keys: "
                 f"{some(map(str, content))}. Train one: luigi --module tasks TrainMPoser"
             )
         # Sizes from tensors, not from numbers: the network needs no more memory than the file.
         shapes = {
-            name: tuple(getattr(tensors.get(name), "shape", ())) for name in ("encoder.weight_hh_l0", "mean.weight")
+            name: tuple(getattr(tensors.get(name), "shape", ()))
+            for name in ("encoder.weight_hh_l0", "mean.weight")
         }
         if any(len(shape) != 2 or 0 in shape for shape in shapes.values()):
             sizes = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
-            raise CheckpointError(f"{path}: expected matrices that have an MPoser's sizes, found {sizes}")
+            raise CheckpointError(
+                f"{path}: expected matrices that have an MPoser's sizes, found {sizes}"
+            )
         (_, hidden_size), (latent_size, _) = shapes.values()
-        n_layers = sum(re.fullmatch(r"encoder\.weight_hh_l\d+", str(name)) is not None for name in tensors)
+        n_layers = sum(
+            re.fullmatch(r"encoder\.weight_hh_l\d+", str(name)) is not None for name in tensors
+        )
         prior = cls(hidden_size, latent_size, n_layers)
         check_tensors(path, prior.state_dict(), tensors)
         prior.load_state_dict(dict(tensors))
@@ -96,7 +109,9 @@ class MPoser(nn.Module):
         return prior.requires_grad_(False).eval()
 
     def encode(self, motion: Tensor) -> Code:
-        """(B, T, 69) axis-angle in rad, `theta[..., 6:75]` -> the distribution of each window's code."""
+        """(B, T, 69) axis-angle in rad, `theta[..., 6:75]` -> the distribution of each window's
+        code.
+        """
         last = self.encoder(motion)[0][:, -1]  # (B, T, hidden) -> (B, hidden)
         return Code(self.mean(last), self.log_variance(last))
 
@@ -116,7 +131,8 @@ class MPoser(nn.Module):
         return self.decode(drawn, motion.shape[1]), code
 
     def energy(self, motion: Tensor) -> Tensor:
-        """(B, T, 69) -> mean over windows of the squared norm of the mean code, a scalar: high for implausible poses.
+        """(B, T, 69) -> mean over windows of the squared norm of the mean code, a scalar: high for
+        implausible poses.
 
         Gradients reach the motion, never the parameters.
         """
@@ -127,15 +143,19 @@ class MPoser(nn.Module):
 
 
 def run(config: MPoserConfig, progress: Callable[[TrainingProgress], None] | None = None) -> Path:
-    """Train or resume, unless the run is finished. Returns its folder. progress: called with every step and epoch.
+    """Train or resume, unless the run is finished. Returns its folder. progress: called with every
+    step and epoch.
 
-    Raises DataError, StandInMixed, ConfigError or CheckpointError before training, CacheError if the motion has no
-    window or another process trains in the same folder; TrainingDiverged if losses stay non-finite.
+    Raises DataError, StandInMixed, ConfigError or CheckpointError before training, CacheError if
+    the motion has no window or another process trains in the same folder; TrainingDiverged if
+    losses stay non-finite.
     """
 
     def prepare(splits: Mapping[str, Split]) -> Callable[[ProcessGroup], MPoserRun]:
         stand_in = runs.require_one_kind(splits)
-        return lambda group: MPoserRun(config, MPoserTrainer(config, group), splits, stand_in=stand_in, report=progress)
+        return lambda group: MPoserRun(
+            config, MPoserTrainer(config, group), splits, stand_in=stand_in, report=progress
+        )
 
     return run_once(config, nullcontext(ProcessGroup(device=device_of(config.device))), prepare)
 
@@ -147,13 +167,19 @@ class MPoserTrainer(Trainer):
 
     def __init__(self, config: MPoserConfig, group: ProcessGroup | None = None) -> None:
         super().__init__(config, group)
-        self.prior = MPoser(config.hidden_size, config.latent_size, config.n_layers).to(self.group.device)
-        learner = Learner(config, self.prior, "mposer", lr=config.lr, weight_decay=config.weight_decay)
+        self.prior = MPoser(config.hidden_size, config.latent_size, config.n_layers).to(
+            self.group.device
+        )
+        learner = Learner(
+            config, self.prior, "mposer", lr=config.lr, weight_decay=config.weight_decay
+        )
         self.learners = {"mposer": learner}
 
     def gradients(self, batch: TrainingBatch) -> dict[str, Tensor]:
         theta = batch.real_theta  # (B, T, 85)
-        noise = _noise(len(theta), self.prior.latent_size, self.config.seed, self.state.step).to(theta.device)
+        noise = _noise(len(theta), self.prior.latent_size, self.config.seed, self.state.step).to(
+            theta.device
+        )
         rotmat, code = self.prior(theta[..., MOTION], noise)
         terms = {
             "reconstruction": (rotmat - _matrices(theta)).square().mean(),
@@ -164,7 +190,9 @@ class MPoserTrainer(Trainer):
 
 
 class MPoserRun(TrainingLoop):
-    """A run on real motion, validated by angles on held-out motion, beside those of the mean pose."""
+    """A run on real motion, validated by angles on held-out motion, beside those of the mean
+    pose.
+    """
 
     advice = "lower lr, or look at the labels"
     score = "score"
@@ -177,11 +205,15 @@ class MPoserRun(TrainingLoop):
         return stream(batches, start, device=self.group.device)
 
     def validate(self) -> tuple[dict[str, Any], float | None]:
-        """Errors by split, and their mean angle; without labelled motion, the mean training loss."""
+        """Errors by split, and their mean angle; without labelled motion, the mean training
+        loss.
+        """
         by_split = _held_out_errors(self.trainer.prior, self.mean_pose, self.config, self.splits)
         losses = self.trainer.state.means()
         if by_split:
-            return by_split, float(np.mean([metrics[RECONSTRUCTION] for metrics in by_split.values()]))
+            return by_split, float(
+                np.mean([metrics[RECONSTRUCTION] for metrics in by_split.values()])
+            )
         return by_split, sum(losses.values()) if losses else None
 
     def best(self) -> dict[str, Any]:
@@ -201,13 +233,19 @@ def _mean_rotations(batches: TrainingBatches, n_steps: int) -> Tensor:
 def _held_out_errors(
     prior: MPoser, mean_pose: Tensor, config: MPoserConfig, splits: Mapping[str, Split]
 ) -> dict[str, dict[str, Any]]:
-    """Mean angles of the prior and the mean pose, and number of windows, by split with labelled motion."""
+    """Mean angles of the prior and the mean pose, and number of windows, by split with labelled
+    motion.
+    """
     device = next(prior.parameters()).device
     prior.eval()
     by_split = {}
     for name in config.validation:
-        n_windows, own_error, mean = 0, 0.0, 0.0
-        for theta in _read_labelled(splits[split_of(name)], config.seqlen, name.partition(":")[2] or "*"):
+        n_windows = 0
+        own_error = 0.0
+        mean = 0.0
+        for theta in _read_labelled(
+            splits[split_of(name)], config.seqlen, name.partition(":")[2] or "*"
+        ):
             target = _matrices(theta)
             with torch.no_grad():
                 rotmat, _ = prior(theta[..., MOTION].to(device))
@@ -215,16 +253,24 @@ def _held_out_errors(
             mean += float(_geodesic_degrees(mean_pose, target).double().mean()) * len(theta)
             n_windows += len(theta)
         if n_windows:
-            by_split[name] = {RECONSTRUCTION: own_error / n_windows, MEAN_POSE: mean / n_windows, "windows": n_windows}
+            by_split[name] = {
+                RECONSTRUCTION: own_error / n_windows,
+                MEAN_POSE: mean / n_windows,
+                "windows": n_windows,
+            }
     return by_split
 
 
 def _read_labelled(split: Split, seqlen: int, tracks: str) -> Iterator[Tensor]:
     """theta (B, T, 85) of the windows with SMPL labels in every frame, in batches."""
     windows = split.windows(seqlen, seqlen)
-    windows = windows[np.isin(split.track_of(windows[:, 0]), split.track_of(rows_of(split, [tracks])[:, 0]))]
+    windows = windows[
+        np.isin(split.track_of(windows[:, 0]), split.track_of(rows_of(split, [tracks])[:, 0]))
+    ]
     for first in range(0, len(windows), VALIDATION_BATCH):
-        arrays = split.read(windows[first : first + VALIDATION_BATCH], stream=None, fields=("theta", "w_smpl"))
+        arrays = split.read(
+            windows[first : first + VALIDATION_BATCH], stream=None, fields=("theta", "w_smpl")
+        )
         theta = torch.as_tensor(arrays["theta"][(arrays["w_smpl"] > 0).all(axis=1)])
         if len(theta):
             yield theta
@@ -243,6 +289,8 @@ def _matrices(theta: Tensor) -> Tensor:
 
 
 def _geodesic_degrees(rotmat: Tensor, target: Tensor) -> Tensor:
-    """Angle between rotations, (..., 3, 3) each -> (...) degrees; from the distance, exact near 0."""
+    """Angle between rotations, (..., 3, 3) each -> (...) degrees; from the distance, exact near
+    0.
+    """
     sine = (rotmat - target).flatten(-2).norm(dim=-1) / 8**0.5
     return torch.rad2deg(2 * torch.asin(sine.clamp(max=1.0)))

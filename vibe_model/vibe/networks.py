@@ -1,4 +1,5 @@
-"""VIBE's generator, and its discriminator of motion.  features -> windows -> [training] -> evaluation
+"""VIBE's generator, and its discriminator of motion.  features -> windows -> [training] ->
+evaluation
 
 Kocabas et al., CVPR 2020, 3.1 and 3.2, with the parameter names of the published checkpoints.
 """
@@ -15,7 +16,13 @@ from torch import Tensor, nn
 
 from pipeline.errors import ConfigError
 from vibe_model.networks.cpu_kernels import GRU, Dropout, Linear, linear
-from vibe_model.networks.video_model import CAMERA_SIZE, FEATURE_SIZE, SHAPE_SIZE, Estimate, VideoModel
+from vibe_model.networks.video_model import (
+    CAMERA_SIZE,
+    FEATURE_SIZE,
+    SHAPE_SIZE,
+    Estimate,
+    VideoModel,
+)
 
 if TYPE_CHECKING:
     from pipeline.body import Body
@@ -42,15 +49,18 @@ class TemporalEncoder(nn.Module):
         feature_size: int = FEATURE_SIZE,
     ) -> None:
         super().__init__()
-        self.gru = GRU(feature_size, hidden_size, n_layers, bidirectional=bidirectional, batch_first=True)
-        # Two directions need the linear layer even without `add_linear`: their states have another size.
+        self.gru = GRU(
+            feature_size, hidden_size, n_layers, bidirectional=bidirectional, batch_first=True
+        )
+        # Two directions need the linear layer even without `add_linear`: their states have another
+        # size.
         self.linear: nn.Linear | None = None
         if bidirectional or add_linear:
             self.linear = Linear(hidden_size * (2 if bidirectional else 1), feature_size)
         elif hidden_size != feature_size:
             raise ConfigError(
-                f"hidden_size: expected {feature_size}, the feature's size, without a linear layer; found "
-                f"{hidden_size}. Set add_linear, or hidden_size = {feature_size}."
+                f"hidden_size: expected {feature_size}, the feature's size, without a linear "
+                f"layer; found {hidden_size}. Set add_linear, or hidden_size = {feature_size}."
             )
         self.use_residual = use_residual
 
@@ -73,7 +83,12 @@ class Regressor(nn.Module):
     init_cam: Tensor
 
     def __init__(
-        self, body: Body, *, feature_size: int = FEATURE_SIZE, hidden_size: int = 1024, dropout: float = 0.5
+        self,
+        body: Body,
+        *,
+        feature_size: int = FEATURE_SIZE,
+        hidden_size: int = 1024,
+        dropout: float = 0.5,
     ) -> None:
         super().__init__()
         self.fc1 = Linear(feature_size + POSE_SIZE + SHAPE_SIZE + CAMERA_SIZE, hidden_size)
@@ -85,7 +100,11 @@ class Regressor(nn.Module):
         self.deccam = Linear(hidden_size, CAMERA_SIZE)
         for layer in (self.decpose, self.decshape, self.deccam):
             nn.init.xavier_uniform_(layer.weight, gain=0.01)  # start near the mean
-        for name, mean in (("pose", body.mean_pose), ("shape", body.mean_shape), ("cam", body.mean_cam)):
+        for name, mean in (
+            ("pose", body.mean_pose),
+            ("shape", body.mean_shape),
+            ("cam", body.mean_cam),
+        ):
             start = torch.as_tensor(mean, dtype=torch.float32).detach().clone().reshape(1, -1)
             self.register_buffer(f"init_{name}", start)
 
@@ -93,11 +112,17 @@ class Regressor(nn.Module):
         """(N, feature_size) -> pose (N, 144) 6D, shape (N, 10), camera (N, 3)."""
         sizes = [POSE_SIZE, SHAPE_SIZE, CAMERA_SIZE]
         # The feature's part of fc1 is the same in every iteration.
-        of_feature, of_estimate = torch.split(self.fc1.weight, [features.shape[1], sum(sizes)], dim=1)
+        of_feature, of_estimate = torch.split(
+            self.fc1.weight, [features.shape[1], sum(sizes)], dim=1
+        )
         from_feature = linear(features, of_feature, self.fc1.bias)  # (N, hidden)
         decoders = (self.decpose, self.decshape, self.deccam)
-        weight, bias = (torch.cat([getattr(layer, name) for layer in decoders]) for name in ("weight", "bias"))
-        estimate = torch.cat((self.init_pose, self.init_shape, self.init_cam), dim=1).expand(len(features), -1)
+        weight, bias = (
+            torch.cat([getattr(layer, name) for layer in decoders]) for name in ("weight", "bias")
+        )
+        estimate = torch.cat((self.init_pose, self.init_shape, self.init_cam), dim=1).expand(
+            len(features), -1
+        )
         for _ in range(REGRESSOR_ITERATIONS):
             # The published regressor has no non-linearity between these layers.
             state = self.drop1(from_feature + linear(estimate, of_estimate))
@@ -110,7 +135,8 @@ class Regressor(nn.Module):
 class VIBE(VideoModel):
     """Video features -> one body per frame.
 
-    seqlen: window length of training; any length is accepted. n_layers: 0: no temporal encoder, the baseline.
+    seqlen: window length of training; any length is accepted. n_layers: 0: no temporal encoder, the
+    baseline.
     """
 
     def __init__(
@@ -141,8 +167,12 @@ class VIBE(VideoModel):
         self.regressor = Regressor(body, feature_size=feature_size, hidden_size=regressor_size)
         self.body = body
 
-    def forward(self, features: Tensor, eval_joints: bool = False, vertices: bool = True) -> dict[str, Tensor]:
-        """(B, T, feature_size) -> theta, verts, kp_2d, kp_3d, rotmat of `pose`, (B, T, ...) each."""
+    def forward(
+        self, features: Tensor, eval_joints: bool = False, vertices: bool = True
+    ) -> dict[str, Tensor]:
+        """(B, T, feature_size) -> theta, verts, kp_2d, kp_3d, rotmat of `pose`, (B, T, ...)
+        each.
+        """
         return self.pose(self.regress(features), eval_joints, vertices)
 
     def regress(self, features: Tensor) -> Estimate:
@@ -154,7 +184,14 @@ class VIBE(VideoModel):
 
 def build_generator(config: TrainConfig, body: Body) -> VIBE:
     """A generator with new parameters, by the configuration."""
-    of_encoder = ("n_layers", "hidden_size", "bidirectional", "add_linear", "use_residual", "feature_size")
+    of_encoder = (
+        "n_layers",
+        "hidden_size",
+        "bidirectional",
+        "add_linear",
+        "use_residual",
+        "feature_size",
+    )
     names = ("seqlen", *of_encoder, "regressor_size")
     return VIBE(body, **{name: getattr(config, name) for name in names})
 
@@ -182,7 +219,8 @@ class _SelfAttention(nn.Module):
 class MotionDiscriminator(nn.Module):
     """Scores windows of poses by a GRU pooled over time: 1 for real motion, 0 for generated motion.
 
-    feature_pool: "attention", "concat" (mean and maximum over time side by side) or "last" (the last state).
+    feature_pool: "attention", "concat" (mean and maximum over time side by side) or "last" (the
+    last state).
     """
 
     def __init__(
@@ -196,14 +234,19 @@ class MotionDiscriminator(nn.Module):
     ) -> None:
         super().__init__()
         if feature_pool not in POOLS:
-            raise ConfigError(f"feature_pool: expected one of {', '.join(POOLS)}, found {feature_pool!r}")
+            raise ConfigError(
+                f"feature_pool: expected one of {', '.join(POOLS)}, found {feature_pool!r}"
+            )
         if attention_layers < 1:
             raise ConfigError(f"attention_layers: expected at least 1, found {attention_layers}")
         self.feature_pool = feature_pool
         self.gru = GRU(MOTION_SIZE, rnn_size, num_layers, batch_first=True)
         if feature_pool == "attention":
             self.attention = _SelfAttention(
-                rnn_size, n_layers=attention_layers, hidden_size=attention_size, dropout=attention_dropout
+                rnn_size,
+                n_layers=attention_layers,
+                hidden_size=attention_size,
+                dropout=attention_dropout,
             )
         self.fc = Linear(rnn_size * (2 if feature_pool == "concat" else 1), 1)
 

@@ -1,4 +1,6 @@
-"""A small transformer over the features of a window: its settings and its record. Imports no torch."""
+"""A small transformer over the features of a window: its settings and its record. Imports no
+torch.
+"""
 
 from collections.abc import Mapping
 from typing import ClassVar, Self
@@ -31,7 +33,10 @@ class FormerConfig(VideoConfig):
     def check_consistency(self) -> None:
         super().check_consistency()
         if self.hidden_size % self.n_heads:
-            raise ConfigError(f"hidden_size: expected a multiple of n_heads, {self.n_heads}; found {self.hidden_size}")
+            raise ConfigError(
+                f"hidden_size: expected a multiple of n_heads, {self.n_heads}; found "
+                f"{self.hidden_size}"
+            )
 
     @classmethod
     def embedded(cls) -> Self:

@@ -29,7 +29,9 @@ class Former(VideoModel):
         self.body = body
         size = config.hidden_size
         self.embed = nn.Linear(config.feature_size, size)
-        block = partial(nn.TransformerEncoderLayer, size, config.n_heads, 2 * size, batch_first=True)
+        block = partial(
+            nn.TransformerEncoderLayer, size, config.n_heads, 2 * size, batch_first=True
+        )
         self.layers = nn.Sequential(*(block() for _ in range(config.n_layers)))
         self.regressor = Regressor(body, feature_size=size, hidden_size=size)
 
@@ -37,11 +39,15 @@ class Former(VideoModel):
         """(B, T, feature_size) -> bodies and cameras, (B, T, ...)."""
         state = self.embed(features)  # (B, T, hidden)
         state = self.layers(state + _positions(state)) if len(self.layers) else state
-        return Estimate.of_6d(*(part.unflatten(0, features.shape[:2]) for part in self.regressor(state.flatten(0, 1))))
+        return Estimate.of_6d(
+            *(part.unflatten(0, features.shape[:2]) for part in self.regressor(state.flatten(0, 1)))
+        )
 
 
 def _positions(state: Tensor) -> Tensor:
-    """Position encoding by sines and cosines: (B, T, hidden) -> (T, hidden), for windows of any length."""
+    """Position encoding by sines and cosines: (B, T, hidden) -> (T, hidden), for windows of any
+    length.
+    """
     frames, size = state.shape[1:]
     places = torch.arange(size, device=state.device)
     angles = torch.arange(frames, device=state.device)[:, None] / 1e4 ** (places // 2 * 2 / size)
@@ -49,7 +55,9 @@ def _positions(state: Tensor) -> Tensor:
 
 
 def velocity(pred: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """Mean squared error of joint steps relative to the hips: twice (B, T, 49, 3) m, (B, T) -> scalar, m^2."""
+    """Mean squared error of joint steps relative to the hips: twice (B, T, 49, 3) m, (B, T) ->
+    scalar, m^2.
+    """
     both = torch.minimum(weight[:, 1:], weight[:, :-1])
     return keypoints_3d(pred.diff(dim=1), target.diff(dim=1), both)
 
@@ -63,10 +71,16 @@ class FormerTrainer(VideoTrainer):
         self.learners = {"generator": self.learner(self.generator, "gen", lr=config.lr_generator)}
 
     def gradients(self, batch: TrainingBatch) -> dict[str, Tensor]:
-        """Add the gradients of all terms to the parameters' `.grad`; return the terms by the names of their curves."""
-        pred = self.generator.pose(self.generator.regress(batch.labels["features"].float()), vertices=False)
+        """Add the gradients of all terms to the parameters' `.grad`; return the terms by the names
+        of their curves.
+        """
+        pred = self.generator.pose(
+            self.generator.regress(batch.labels["features"].float()), vertices=False
+        )
         terms = generator_losses(pred, batch.labels, PUBLISHED_WEIGHTS)
         label = labels_of(batch.labels, pred["theta"])
-        terms["velocity"] = self.velocity_weight * velocity(pred["kp_3d"], label["kp_3d"], label["w_3d"])
+        terms["velocity"] = self.velocity_weight * velocity(
+            pred["kp_3d"], label["kp_3d"], label["w_3d"]
+        )
         torch.autograd.backward(torch.stack(list(terms.values())).sum())
         return {name: term.detach() for name, term in terms.items()}

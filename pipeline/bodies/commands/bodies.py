@@ -20,17 +20,30 @@ ADULT: Final = 0.67
 def _options(sub: argparse.ArgumentParser) -> None:
     split_arguments(sub)
     cache_option(sub)
-    sub.add_argument("--stream", default="blaze_joints", help="Stream of BlazePose's 33 joints (default: blaze_joints)")
-    sub.add_argument("--out", type=PATH, metavar="DIR", help="Output folder (default: DATASET-SPLIT-anny)")
-    sub.add_argument("--raw", type=PATH, metavar="DIR", help="The dataset's raw folder, if it has moved")
+    sub.add_argument(
+        "--stream",
+        default="blaze_joints",
+        help="Stream of BlazePose's 33 joints (default: blaze_joints)",
+    )
+    sub.add_argument(
+        "--out", type=PATH, metavar="DIR", help="Output folder (default: DATASET-SPLIT-anny)"
+    )
+    sub.add_argument(
+        "--raw", type=PATH, metavar="DIR", help="The dataset's raw folder, if it has moved"
+    )
     help_ = f"Age of all people: 0 a baby, 0.33 a child, {ADULT} an adult, 1 old (default: {ADULT})"
     sub.add_argument("--age", type=_age, default=ADULT, help=help_)
-    sub.add_argument("--device", default="auto", help="Device: auto (a GPU if there is one), cpu, cuda, cuda:1, ...")
+    sub.add_argument(
+        "--device",
+        default="auto",
+        help="Device: auto (a GPU if there is one), cpu, cuda, cuda:1, ...",
+    )
     sub.add_argument(
         "--overlay",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="Draw videos of the bodies over the frames (default: if there are 2D joints to place them by)",
+        help="Draw videos of the bodies over the frames (default: if there are 2D joints to "
+        "place them by)",
     )
 
 
@@ -42,7 +55,9 @@ def _age(text: str) -> float:
         age = math.nan
     if not 0 <= age <= 1:
         scale = f"0 a baby, 0.33 a child, {ADULT} an adult, 1 old"
-        raise argparse.ArgumentTypeError(f"expected Anny's age from 0 to 1 ({scale}), found {text!r}")
+        raise argparse.ArgumentTypeError(
+            f"expected Anny's age from 0 to 1 ({scale}), found {text!r}"
+        )
     return age
 
 
@@ -53,7 +68,8 @@ def _run(args: argparse.Namespace) -> int:
     from pipeline.bodies.writing import SUMMARY, BodiesJob, write_bodies
     from pipeline.features.networks.base import chosen_device
 
-    torch.set_num_threads(1)  # many small operations take longer on several, and much longer on busy cores
+    # many small operations take longer on several, and much longer on busy cores
+    torch.set_num_threads(1)
     name = f"{args.dataset}/{args.split}"
     folder = args.out or Path(f"{args.dataset}-{args.split}-anny")
     device = str(chosen_device(args.device))
@@ -63,7 +79,12 @@ def _run(args: argparse.Namespace) -> int:
     tracks = summary["tracks"]
     rows = sum(track["rows"] for track in tracks)
     distance = sum(track["rows"] * track["mean_distance_mm"] for track in tracks) / rows
-    out.print(plain(f"{name}: {count(len(tracks), 'track')}, {count(rows, 'row')}, {distance:.1f} mm from the joints"))
+    out.print(
+        plain(
+            f"{name}: {count(len(tracks), 'track')}, {count(rows, 'row')}, {distance:.1f} mm "
+            "from the joints"
+        )
+    )
     if summary["left_out"]:
         out.print(f"  {DOUBT} {count(summary['left_out'], 'row')} without joints left out")
     heights = [f"{track['name']}: {track['height_m']:.2f} m tall (estimated)" for track in tracks]

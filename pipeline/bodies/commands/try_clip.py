@@ -1,4 +1,6 @@
-"""`python -m pipeline try`: the usual commands on a clip of two people, and a page of their results."""
+"""`python -m pipeline try`: the usual commands on a clip of two people, and a page of their
+results.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,12 @@ SPLIT: Final = "videos/train"
 PAGE: Final = "try.html"
 DOUBTFUL: Final = 20.0  # %, of a limb's length in 3D
 CREDITS: Final = (  # what, whose, licence, where it is from
-    ("Clip", "Copyright (c) 2022, perfanalytics", "BSD-3-Clause", f"{CLIP.package} {CLIP.version}, {CLIP.path}"),
+    (
+        "Clip",
+        "Copyright (c) 2022, perfanalytics",
+        "BSD-3-Clause",
+        f"{CLIP.package} {CLIP.version}, {CLIP.path}",
+    ),
     ("Body", "NAVER; data: MakeHuman and MPFB2", "Apache-2.0; data: CC0", " ".join(PACKAGE)),
 )
 TEXTS: Final = (
@@ -67,24 +74,38 @@ class _DrawnPerson(NamedTuple):
 
 
 def _options(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--out", type=PATH, metavar="DIR", default=Path("data/try"), help="Folder (default: data/try)")
+    sub.add_argument(
+        "--out",
+        type=PATH,
+        metavar="DIR",
+        default=Path("data/try"),
+        help="Folder (default: data/try)",
+    )
 
 
 def _run(args: argparse.Namespace) -> int:
-    """Fetch the files, run the commands, and write the page. Returns the code of a command that fails."""
-    folder, raw = args.out, args.out / "clips"
+    """Fetch the files, run the commands, and write the page. Returns the code of a command that
+    fails.
+    """
+    folder = args.out
+    raw = args.out / "clips"
     if missing := _fetch(raw / NAME):
         for text in missing:
             err.print(f"{ERROR} {plain(text)}")
         return 2
-    joints, bodies, page = folder / "joints.mp4", folder / "bodies", folder / PAGE
+    joints = folder / "joints.mp4"
+    bodies = folder / "bodies"
+    page = folder / PAGE
     *steps, show = _commands(str(raw), str(folder / "cache"), str(bodies), NAME, str(joints))
     for words in steps:
         if code := _run_step(words):
             return code
     digest = whole_file_digest(bodies / SUMMARY)  # it has those of the split and of the joints
     current = joints.is_file() and split_of(page) == digest
-    own = [command(*words) for words in _commands("CLIPS", "data/mine", "bodies", "CLIP.mp4", "joints.mp4")]
+    own = [
+        command(*words)
+        for words in _commands("CLIPS", "data/mine", "bodies", "CLIP.mp4", "joints.mp4")
+    ]
     if not current:
         if code := _run_step(show):
             return code
@@ -92,12 +113,20 @@ def _run(args: argparse.Namespace) -> int:
         clips = (joints, bodies / summary["overlays"][0])
         detected = json.loads((raw / KEYPOINTS / f"{NAME}.json").read_bytes())["info"]["weights"]
         weights = [("Weights", OF_WEIGHTS, file["licence"], file["source"]) for file in detected]
-        posters, people = _people(cache.open(folder / "cache")[SPLIT], summary["tracks"], raw, clips)
+        posters, people = _people(
+            cache.open(folder / "cache")[SPLIT], summary["tracks"], raw, clips
+        )
         content = {"digest": digest, "commands": own, "people": people, "doubtful": DOUBTFUL}
         content["clips"] = [*zip(map(_data_uri, clips), posters, TEXTS, strict=True)]
         content["credits"] = [CREDITS[0], *weights, CREDITS[1]]
-        write(templates(Path(__file__).parents[1] / "templates").get_template(PAGE).stream(content), page)
-    out.print(f"\n{IDLE if current else DONE} {line('page', plain(from_here(page)), size(page.stat().st_size))}")
+        write(
+            templates(Path(__file__).parents[1] / "templates").get_template(PAGE).stream(content),
+            page,
+        )
+    out.print(
+        f"\n{IDLE if current else DONE} "
+        f"{line('page', plain(from_here(page)), size(page.stat().st_size))}"
+    )
     out.print("The same with your own clips, in a folder CLIPS:")
     for text in own:
         out.print(plain(f"  {text}"), soft_wrap=True)
@@ -105,8 +134,14 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _fetch(clip: Path) -> list[str]:
-    """Fetch the clip, weights and body if missing. Returns messages about files that cannot be fetched."""
-    steps: tuple[Callable[[], object], ...] = (partial(fetch_files, CLIP), detectors.get(DETECTOR).identity, body_file)
+    """Fetch the clip, weights and body if missing. Returns messages about files that cannot be
+    fetched.
+    """
+    steps: tuple[Callable[[], object], ...] = (
+        partial(fetch_files, CLIP),
+        detectors.get(DETECTOR).identity,
+        body_file,
+    )
     missing = []
     with bar(f"fetch files into {cache_folder()}", err, unit="package") as progress:
         for number, fetch in enumerate(steps):
@@ -121,7 +156,9 @@ def _fetch(clip: Path) -> list[str]:
 
 
 def _commands(clips: str, root: str, bodies: str, clip: str, drawn: str) -> list[list[str]]:
-    """From a folder of clips to tracks with joints in metres, to bodies, to joints drawn over a clip."""
+    """From a folder of clips to tracks with joints in metres, to bodies, to joints drawn over a
+    clip.
+    """
     networks = ["--detector", DETECTOR, "--every", "5", "--stream", "blaze_joints"]
     return [
         ["prepare", "videos", "--raw", clips, "--cache", root, *networks],
@@ -143,14 +180,19 @@ def _people(
     frames = [split.rows("frame_index", record.start, record.stop) for record in records]
     middle_of_all = int(np.median(np.concatenate(frames)))
     middles = [len(indices) // 2 for indices in frames]
-    shown = {middle_of_all, *(int(indices[middle]) for indices, middle in zip(frames, middles, strict=True))}
+    shown = {
+        middle_of_all,
+        *(int(indices[middle]) for indices, middle in zip(frames, middles, strict=True)),
+    }
     drawn = [_read(clip, shown) for clip in clips]
     people: list[_DrawnPerson] = []
     for one, record, indices, middle in zip(fitted, records, frames, middles, strict=True):
         grade = grades.track_grade(split, record, Video(raw.resolve(), NAME))
         bbox = split.rows("bbox", record.start + middle, record.start + middle + 1)[0]
         images = [crop_person(images[int(indices[middle])], bbox, 1.1) for images in drawn]
-        colour = "#" + bytes(round(255 * share) for share in PEOPLE[len(people) % len(PEOPLE)]).hex()
+        colour = (
+            "#" + bytes(round(255 * share) for share in PEOPLE[len(people) % len(PEOPLE)]).hex()
+        )
         seconds = indices[0] / record.fps, indices[-1] / record.fps
         doubtful = grade.limb_spread_3d_percent > DOUBTFUL
         people.append(_DrawnPerson(colour, one, seconds, str(grade).split("; "), doubtful, images))

@@ -1,8 +1,8 @@
 """Frames of many clips, decoded by supervised processes.  [pixels] -> raw keypoints
 
-As in `pipeline.features.engine.run`, a job is decoded in order by one process, here a clip, and a task is sent to
-it at once, here up to `size` frames. Processes are two tasks ahead. Frames of the earliest open clip come
-first, so that few clips are unfinished at any time.
+As in `pipeline.features.engine.run`, a job is decoded in order by one process, here a clip, and a
+task is sent to it at once, here up to `size` frames. Processes are two tasks ahead. Frames of the
+earliest open clip come first, so that few clips are unfinished at any time.
 """
 
 from __future__ import annotations
@@ -51,11 +51,16 @@ Task = tuple[str, int]  # a clip, and the task's first frame
 
 
 class ClipDecoding:
-    """Decodes tasks of up to `size` frames in one process, and continues where it stopped in a clip."""
+    """Decodes tasks of up to `size` frames in one process, and continues where it stopped in a
+    clip.
+    """
 
     def __init__(self, raw: Path, size: int) -> None:
-        self._raw, self._size = raw, size
-        self._clip, self._position, self._over = "", -1, False
+        self._raw = raw
+        self._size = size
+        self._clip = ""
+        self._position = -1
+        self._over = False
         self._frames: Iterator[Frame]
         self._before: homography.Bytes | None = None  # the frame before, grey and small
 
@@ -64,17 +69,23 @@ class ClipDecoding:
         if self._clip != task[0] or (self._position != task[1] and not self._over):
             (self._clip, self._position), self._over = task, False
             before = max(self._position - 1, 0)
-            self._frames, self._before = Video(self._raw, self._clip).read(itertools.count(before), Survey()), None
+            self._frames = Video(self._raw, self._clip).read(itertools.count(before), Survey())
+            self._before = None
             if before < self._position:
                 self._before = _small(next(self._frames).image)
         frames: list[_ClipFrame] = []
         problem = None
         record = None
-        for frame in itertools.islice(self._frames, 0 if self._over else self._size):  # a task beyond the end is empty
+        # a task beyond the end is empty
+        for frame in itertools.islice(self._frames, 0 if self._over else self._size):
             if frame.kind in ("video_ended", "video_unreadable"):
                 self._over = True
                 record = frame.record
-                problem = None if frame.index else Video(self._raw, self._clip).unreadable(str(frame.problem))
+                problem = (
+                    None
+                    if frame.index
+                    else Video(self._raw, self._clip).unreadable(str(frame.problem))
+                )
                 break
             colours = None if frame.image is None else histogram(frame.image)
             small = _small(frame.image)
@@ -86,11 +97,19 @@ class ClipDecoding:
 
 
 def _small(image: Image | None) -> homography.Bytes | None:
-    return None if image is None else homography.grey(cv2.resize(image, SMALL, interpolation=cv2.INTER_AREA))
+    return (
+        None
+        if image is None
+        else homography.grey(cv2.resize(image, SMALL, interpolation=cv2.INTER_AREA))
+    )
 
 
-def _camera_motion(before: homography.Bytes | None, now: homography.Bytes | None) -> list[float] | None:
-    """Two small images -> 8 elements of `homography.between`; None if it is unknown, or the camera is still."""
+def _camera_motion(
+    before: homography.Bytes | None, now: homography.Bytes | None
+) -> list[float] | None:
+    """Two small images -> 8 elements of `homography.between`; None if it is unknown, or the camera
+    is still.
+    """
     if before is None or now is None:
         return None
     matrix, known = homography.between(before, now)
@@ -99,15 +118,22 @@ def _camera_motion(before: homography.Bytes | None, now: homography.Bytes | None
 
 
 class Decoders:
-    """`n` decoding processes, started when first needed. `size`: frames per task; `threads`: threads per decoder."""
+    """`n` decoding processes, started when first needed. `size`: frames per task; `threads`:
+    threads per decoder.
+    """
 
     def __init__(self, raw: Path, n: int, size: int, *, threads: int, timeout: float) -> None:
-        self._raw, self._n, self._size, self._timeout = raw, n, size, timeout
+        self._raw = raw
+        self._n = n
+        self._size = size
+        self._timeout = timeout
         self._env = {VIDEO_THREADS: str(threads)}
         self._waiting: dict[str, list[DecodedTask]] = {}  # open clip -> decoded tasks, in order
 
     def decode(self, clips: Iterator[str]) -> Generator[DecodedTask]:
-        """Yield all frames, in order within each clip. Clips are decoded side by side, the earliest first."""
+        """Yield all frames, in order within each clip. Clips are decoded side by side, the earliest
+        first.
+        """
         jobs = map(self._tasks, clips)
         works = [ClipDecoding(self._raw, self._size)] * self._n
         with Pool[Task, DecodedTask](works, jobs, timeout=self._timeout, env=self._env) as pool:
@@ -117,8 +143,12 @@ class Decoders:
                     clip, start = result.task
                     decoded = result.get()
                     if isinstance(decoded, Failed):
-                        failure = f"after frame {start}: the process that decodes it {decoded.message}"
-                        decoded = DecodedTask(clip, [], True, Video(self._raw, clip).unreadable(failure))
+                        failure = (
+                            f"after frame {start}: the process that decodes it {decoded.message}"
+                        )
+                        decoded = DecodedTask(
+                            clip, [], True, Video(self._raw, clip).unreadable(failure)
+                        )
                     if clip in self._waiting:  # else beyond the end of the clip
                         self._waiting[clip].append(decoded)
                 if ready:
@@ -129,8 +159,11 @@ class Decoders:
 
     def _tasks(self, clip: str) -> Iterator[Task | None]:
         """Yield the tasks of one clip; None while a decoded one waits."""
-        start, self._waiting[clip] = 0, []
-        while (tasks := self._waiting.get(clip)) is not None and not any(decoded.ended for decoded in tasks):
+        start = 0
+        self._waiting[clip] = []
+        while (tasks := self._waiting.get(clip)) is not None and not any(
+            decoded.ended for decoded in tasks
+        ):
             if tasks:
                 yield None
             else:

@@ -22,7 +22,8 @@ class DetectionReport:
     problems: dict[str, str] = field(default_factory=dict)  # clip -> why it has no file
     frames: int = 0  # computed in this run
     persons: int = 0
-    damaged: dict[str, str] = field(default_factory=dict)  # clip with lost frames -> its first remark
+    # clip with lost frames -> its first remark
+    damaged: dict[str, str] = field(default_factory=dict)
     decoding: float = 0.0  # s the network waited for frames
     seconds: float = 0.0
 
@@ -55,13 +56,22 @@ class DetectionReport:
 
     def __str__(self) -> str:
         """4 clips: 812 persons in 400 frames (31 frames/s, bottleneck: model)"""
-        speed = f"{rate(self.frames / max(self.seconds, 1e-3), 'frame')}, bottleneck: {self.bottleneck}"
+        speed = (
+            f"{rate(self.frames / max(self.seconds, 1e-3), 'frame')}, bottleneck: {self.bottleneck}"
+        )
         people = f"{count(self.persons, 'person')} in {count(self.frames, 'frame')}"
         renamed = f", {len(self.renamed):,} renamed" if self.renamed else ""
         packed = f"; {self.packed_text}" if self.packed else ""
-        return f"{count(self.done, 'clip')}{renamed}: {people}" + (f" ({speed})" if self.frames else "") + packed
+        return (
+            f"{count(self.done, 'clip')}{renamed}: {people}"
+            + (f" ({speed})" if self.frames else "")
+            + packed
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """The report for --json."""
         rate = round(self.frames / max(self.seconds, 1e-3), 2) if self.frames else 0.0
-        return asdict(self) | {"frames_a_second": rate, "bottleneck": self.bottleneck if self.frames else ""}
+        return asdict(self) | {
+            "frames_a_second": rate,
+            "bottleneck": self.bottleneck if self.frames else "",
+        }

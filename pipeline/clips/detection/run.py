@@ -1,9 +1,10 @@
-"""People in every frame of a folder of clips: a file per clip, or one for many.  [pixels -> raw keypoints] -> tracks
+"""People in every frame of a folder of clips: a file per clip, or one for many.  [pixels -> raw
+keypoints] -> tracks
 
-Runs in this process, on a Dask cluster, or in one process per device. A worker's task is one clip or a few: it decodes,
-detects and writes into the shared folder. Frames of equal size go to the detector together, from several clips if
-needed. Results are written as they come, so memory does not grow with a clip's length. A killed run repeats only the
-clips that were open.
+Runs in this process, on a Dask cluster, or in one process per device. A worker's task is one clip
+or a few: it decodes, detects and writes into the shared folder. Frames of equal size go to the
+detector together, from several clips if needed. Results are written as they come, so memory does
+not grow with a clip's length. A killed run repeats only the clips that were open.
 """
 
 from __future__ import annotations
@@ -57,13 +58,21 @@ def _n_frames_stated(raw: Path, todo: Iterable[ClipFiles]) -> int:
 
 
 def detect_clips(
-    raw: Path, out: Path, detector: Detector, machine: DetectionResources | None = None, *, progress: Progress = silent
+    raw: Path,
+    out: Path,
+    detector: Detector,
+    machine: DetectionResources | None = None,
+    *,
+    progress: Progress = silent,
 ) -> DetectionReport:
-    """Write `out/<clip>.json` for every clip in `raw` whose file is missing or has other pixels, weights or settings.
+    """Write `out/<clip>.json` for every clip in `raw` whose file is missing or has other pixels,
+    weights or settings.
 
     `progress` counts frames by the clips' headers. Raises what `plan_detection` and `detect` raise.
     """
-    return detect_planned(plan_detection(raw, out, detector), machine or DetectionResources(), progress=progress)
+    return detect_planned(
+        plan_detection(raw, out, detector), machine or DetectionResources(), progress=progress
+    )
 
 
 def detect_planned(
@@ -78,22 +87,28 @@ def detect_planned(
 
     Args:
         dask: Cluster whose workers detect.
-        part: The plan has this share of the clips. Needs no lock; renamed clips wait for the command without it.
+        part: The plan has this share of the clips. Needs no lock; renamed clips wait for the
+            command without it.
 
     Raises:
         CacheError: another process, or a part, writes into the same folder.
         Exception: what loading the detector and the cluster raise.
     """
     began = time.monotonic()
-    report = DetectionReport(up_to_date=plan.done, orphans=[*plan.orphans], problems=dict(plan.refused))
-    todo, renamed = [*plan.missing, *plan.failed], plan.renamed if part is None else {}
+    report = DetectionReport(
+        up_to_date=plan.done, orphans=[*plan.orphans], problems=dict(plan.refused)
+    )
+    todo = [*plan.missing, *plan.failed]
+    renamed = plan.renamed if part is None else {}
     if todo or renamed:
         with _lock(plan.out) if part is None else part.running(plan.out, RECORDS):
             for files, before in renamed.items():
                 rename_clip(files, before)
                 report.renamed[files.clip] = before.clip
             if todo and dask.scheduler is None and not machine.processes:
-                _DetectionRun(plan, machine, todo, report, load(plan.detector, machine.device), progress).run()
+                _DetectionRun(
+                    plan, machine, todo, report, load(plan.detector, machine.device), progress
+                ).run()
             elif todo:
                 _run_parallel(dask, plan, machine, todo, report, progress)
     report.seconds = time.monotonic() - began
@@ -101,7 +116,9 @@ def detect_planned(
         gone = [before.file for before in renamed.values()]
         if folders := folders_to_pack(plan.out, gone):
             with _lock(plan.out):
-                report.packed = sum(pack_folder(folder, files, gone) for folder, files in folders.items())
+                report.packed = sum(
+                    pack_folder(folder, files, gone) for folder, files in folders.items()
+                )
     return report
 
 
@@ -127,7 +144,8 @@ def _run_parallel(
 
     Raises what `connect_workers` raises.
     """
-    total, done = _n_frames_stated(plan.raw, todo), 0
+    total = _n_frames_stated(plan.raw, todo)
+    done = 0
     with connect_workers(dask, machine.processes, plan.raw, [plan.detector]) as workers:
         size = max(1, min(MOST_CLIPS, len(todo) // (4 * workers.number())))
         tasks = [todo[start : start + size] for start in range(0, len(todo), size)]
@@ -144,9 +162,17 @@ def _on_worker(
     alive: Callable[[], None],
     device: str = "",
 ) -> DetectionReport:
-    report, machine = DetectionReport(), machine.share(device)
+    report = DetectionReport()
+    machine = machine.share(device)
     detect = _load_cached(plan.detector, machine.device)
-    _DetectionRun(plan, machine, todo, report, detect, lambda done, total, message="": alive()).run()  # noqa: ARG005
+    _DetectionRun(
+        plan,
+        machine,
+        todo,
+        report,
+        detect,
+        lambda done, total, message="": alive(),  # noqa: ARG005
+    ).run()
     return report
 
 
@@ -160,9 +186,13 @@ class _OpenClip:
 
     def __init__(self, files: ClipFiles, every: int, digest: str) -> None:
         self.digest = digest  # of the file, before its first frame was decoded
-        self._every, self._shape = every, tuple[int, ...]()  # of the last decoded frame
-        self.files, self.has_ended, self.n_persons = files, False, 0
-        self.differences: list[float] = []  # of each frame to the one before (pipeline.files.pixels.cuts)
+        self._every = every
+        self._shape = tuple[int, ...]()  # of the last decoded frame
+        self.files = files
+        self.has_ended = False
+        self.n_persons = 0
+        # of each frame to the one before (pipeline.files.pixels.cuts)
+        self.differences: list[float] = []
         self.record: ClipRecord | None = None  # once it has ended
         self.undecoded: list[int] = []  # frame numbers
         self.decoded: list[int] = []
@@ -181,7 +211,8 @@ class _OpenClip:
     def add_task(self, task: DecodedTask) -> Iterator[_WaitingFrame]:
         """Record decoded frames, and yield those to pass to the detector."""
         for frame in task.frames:
-            before, colours = self._before, frame.colours
+            before = self._before
+            colours = frame.colours
             changed = 0.0 if colours is None or before is None else difference(before, colours)
             self.differences.append(changed)
             self._before = before if colours is None else colours
@@ -190,8 +221,12 @@ class _OpenClip:
             if frame.image is None:
                 self.undecoded.append(frame.number)
             else:
-                self.size = self.size if self.decoded else (frame.image.shape[1], frame.image.shape[0])
-                follows = self.decoded and self.decoded[-1] // self._every == frame.number // self._every
+                self.size = (
+                    self.size if self.decoded else (frame.image.shape[1], frame.image.shape[0])
+                )
+                follows = (
+                    self.decoded and self.decoded[-1] // self._every == frame.number // self._every
+                )
                 same_scene = changed < LEAST and frame.image.shape == self._shape
                 self.decoded.append(frame.number)
                 self._shape = frame.image.shape
@@ -202,7 +237,10 @@ class _OpenClip:
     def add_people(self, frame: int, people: People) -> None:
         """Store a frame's people. They are written in frame order."""
         self._found[frame] = people
-        while self._n_written < len(self.decoded) and (number := self.decoded[self._n_written]) in self._found:
+        while (
+            self._n_written < len(self.decoded)
+            and (number := self.decoded[self._n_written]) in self._found
+        ):
             results = self._found.pop(number)
             self.text.write(people_text(number, results, self.n_persons))
             self.n_persons += len(results.boxes)
@@ -231,15 +269,24 @@ class _DetectionRun:
         detect: Callable[..., list[People]],
         progress: Progress,
     ) -> None:
-        self.plan, self.todo, self.report, self.detect, self.progress = plan, todo, report, detect, progress
+        self.plan = plan
+        self.todo = todo
+        self.report = report
+        self.detect = detect
+        self.progress = progress
         self.every = plan.detector.every
         size = machine.batch_size or plan.detector.batch_size * max(1, self.every // 2)
-        self.size = -(-size // self.every) * self.every  # key frames and those that follow them share a batch
+        # key frames and those that follow them share a batch
+        self.size = -(-size // self.every) * self.every
         n = max(1, min(cores(machine.workers), len(todo)))
-        self.decoders = Decoders(plan.raw, n, self.size, threads=max(1, cores(0) // n), timeout=machine.timeout)
+        self.decoders = Decoders(
+            plan.raw, n, self.size, threads=max(1, cores(0) // n), timeout=machine.timeout
+        )
         self.open: dict[str, _OpenClip] = {}
         self.waiting: dict[tuple[int, ...], list[_WaitingFrame]] = {}  # by the image's shape
-        self.total, self.frames, self.began = _n_frames_stated(plan.raw, todo), 0, time.monotonic()
+        self.total = _n_frames_stated(plan.raw, todo)
+        self.frames = 0
+        self.began = time.monotonic()
 
     def run(self) -> None:
         """Detect people in all clips. Raises what `detect` raises."""
@@ -253,7 +300,8 @@ class _DetectionRun:
     def _detect_all(self, tasks: Iterator[DecodedTask]) -> None:
         while (task := self._next(tasks)) is not None:
             clip = self.open[task.clip]
-            for frame in clip.add_task(task):  # wait for a full batch of one size, unless too many wait
+            # wait for a full batch of one size, unless too many wait
+            for frame in clip.add_task(task):
                 same = self.waiting.setdefault(frame.image.shape, [])
                 same.append(frame)
                 if (frame.number + 1) % self.every:
@@ -292,7 +340,8 @@ class _DetectionRun:
         for frame, people in zip(frames, results, strict=True):
             frame.clip.add_people(frame.number, people)
             self.report.persons += len(people.boxes)
-        self.frames, self.report.frames = self.frames + len(frames), self.report.frames + len(frames)
+        self.frames = self.frames + len(frames)
+        self.report.frames = self.report.frames + len(frames)
         message = f"{frames[-1].clip.files.clip}, bottleneck: {self.report.bottleneck}"
         self.progress(self.frames, max(self.total, self.frames), message)
         for clip in dict.fromkeys(frame.clip for frame in frames):
@@ -317,8 +366,8 @@ class _DetectionRun:
             expected = "the clip for which detection began, until its last frame"
             found = f"another file, or none, on {platform.node()}"
             do = (
-                "Run the same command again, and replace no clip meanwhile. On a cluster, mount the same raw folder on "
-                "all machines."
+                "Run the same command again, and replace no clip meanwhile. On a cluster, "
+                "mount the same raw folder on all machines."
             )
             self._give_up(clip, RawDataError(place, "video", expected, found, do))
             return

@@ -1,4 +1,6 @@
-"""Writing of the files that `pipeline.clips.files` describes.  pixels -> [raw keypoints] -> tracks"""
+"""Writing of the files that `pipeline.clips.files` describes.  pixels -> [raw keypoints] ->
+tracks
+"""
 
 from __future__ import annotations
 
@@ -25,11 +27,19 @@ from pipeline.clips.files import (
     list_clips,
     read_info,
 )
-from pipeline.files.raw.files import LARGEST, PACK, is_packed, open_regular, pack_index, read_regular
+from pipeline.files.raw.files import (
+    LARGEST,
+    PACK,
+    is_packed,
+    open_regular,
+    pack_index,
+    read_regular,
+)
 from pipeline.skeletons import bones, joint_names
 
 SEEN: Final = 0.3
-MANY: Final = 200  # files in a folder that are packed; a class of Kinetics-400 has 250 to 1,000 clips
+# files in a folder that are packed; a class of Kinetics-400 has 250 to 1,000 clips
+MANY: Final = 200
 PLACES: Final = 2  # decimals of px
 
 
@@ -46,13 +56,17 @@ def write_clip(
     camera: Mapping[int, Sequence[float]],
     people: IO[bytes],
 ) -> None:
-    """Write a clip's file from its decoded frames, the camera's motion in them, and the text of its people."""
+    """Write a clip's file from its decoded frames, the camera's motion in them, and the text of its
+    people.
+    """
     _write(files, _clip_text(files, info, frames, camera, people))
     files.failed.unlink(missing_ok=True)
 
 
 def rename_clip(files: ClipFiles, before: ClipFiles) -> None:
-    """Move the file that a clip had under its earlier name: the same bytes as computing it again."""
+    """Move the file that a clip had under its earlier name: the same bytes as computing it
+    again.
+    """
     earlier = detected_file(before.out, before.clip)
     assert earlier is not None
     info = read_info(earlier) | {"fingerprint": files.fingerprint, "clip": files.clip}
@@ -61,20 +75,28 @@ def rename_clip(files: ClipFiles, before: ClipFiles) -> None:
 
 
 def folders_to_pack(out: Path, renamed: Collection[Path]) -> dict[Path, list[Path]]:
-    """Files of clips in each folder below `out` that has MANY of them, or a PACK with one of the files `renamed`."""
+    """Files of clips in each folder below `out` that has MANY of them, or a PACK with one of the
+    files `renamed`.
+    """
     folders: dict[Path, list[Path]] = {}
     for path in list_clips(out, ".json"):
         folders.setdefault((out / path).parent, []).append(out / path)
-    full = {folder: files for folder, files in folders.items() if len(files) >= MANY and os.access(folder, os.W_OK)}
+    full = {
+        folder: files
+        for folder, files in folders.items()
+        if len(files) >= MANY and os.access(folder, os.W_OK)
+    }
     others = {file.parent for file in renamed if is_packed(file.parent / PACK / file.name)}
     return full | {folder: folders.get(folder, []) for folder in others}
 
 
 def pack_folder(folder: Path, files: Iterable[Path], renamed: Collection[Path]) -> int:
-    """Move the whole files of `detect` into the folder's PACK, without those `renamed`; returns their number.
+    """Move the whole files of `detect` into the folder's PACK, without those `renamed`; returns
+    their number.
 
-    A file takes the place of an earlier one of its name. After a kill, a file may be in both places: that beside the
-    PACK counts. Another program's PACK stays as it is. Raises OSError for a damaged one.
+    A file takes the place of an earlier one of its name. After a kill, a file may be in both
+    places: that beside the PACK counts. Another program's PACK stays as it is. Raises OSError for a
+    damaged one.
     """
     added = {file.name: comment for file in files if (comment := _fingerprint_of(file))}
     names = {name: entry.comment for name, entry in pack_index(folder / PACK).items()}
@@ -85,7 +107,8 @@ def pack_folder(folder: Path, files: Iterable[Path], renamed: Collection[Path]) 
         with zipfile.ZipFile(stream, "w") as pack:
             for name in sorted(kept | added.keys()):
                 entry = zipfile.ZipInfo(name)  # without times: the same files give the same bytes
-                entry.comment, entry.compress_type = added.get(name) or names[name], zipfile.ZIP_DEFLATED
+                entry.comment = added.get(name) or names[name]
+                entry.compress_type = zipfile.ZIP_DEFLATED
                 content = read_regular(folder / name if name in added else folder / PACK / name)
                 pack.writestr(entry, content, compresslevel=1)
         stream.seek(0)
@@ -110,7 +133,8 @@ def people_text(frame: int, people: People, n_before: int) -> bytes:
     """JSON of a frame's people, each after a comma; ids continue after `n_before`."""
     text = b""
     for number, (box, score, joints) in enumerate(zip(*people, strict=True), n_before + 1):
-        corner, side = box[:2].astype(np.float64), (box[2:] - box[:2]).astype(np.float64)
+        corner = box[:2].astype(np.float64)
+        side = (box[2:] - box[:2]).astype(np.float64)
         visible = np.where(joints[:, 2] >= SEEN, 2, np.where(joints[:, 2] > 0, 1, 0))
         xy = np.where(visible[:, None] > 0, np.round(joints[:, :2].astype(np.float64), PLACES), 0)
         triples = zip(*xy.T.tolist(), visible.tolist(), strict=True)
@@ -149,7 +173,8 @@ def _clip_text(
     yield b'"images": ['
     comma = b""
     for t in frames:
-        image = {"id": t + 1, "frame_index": t, "file_name": f"{files.clip}/{t:09d}.jpg"}  # COCO's ids begin with 1
+        # COCO's ids begin with 1
+        image = {"id": t + 1, "frame_index": t, "file_name": f"{files.clip}/{t:09d}.jpg"}
         size = {"width": info["width"], "height": info["height"]}
         moved = {"camera": camera[t]} if t in camera else {}
         yield comma + b"\n" + json.dumps(image | size | moved).encode()
@@ -162,7 +187,9 @@ def _clip_text(
     yield b"\n],\n"
     skeleton = [[a + 1, b + 1] for a, b in bones("coco")]
     side = {"l": "left", "r": "right"}  # as COCO itself calls the joints: left_eye
-    names = [name if name == "nose" else f"{side[name[0]]}_{name[1:]}" for name in joint_names("coco")]
+    names = [
+        name if name == "nose" else f"{side[name[0]]}_{name[1:]}" for name in joint_names("coco")
+    ]
     person = {"id": 1, "name": "person", "keypoints": names, "skeleton": skeleton}
     yield f'"categories": [{json.dumps(person)}'.encode() + END[1:]
 

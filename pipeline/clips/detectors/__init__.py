@@ -1,6 +1,7 @@
 """Detectors of people and their 17 keypoints.  [pixels] -> raw keypoints -> tracks
 
-Packages add one by an entry point of the group "vibe_pipeline.detectors": the detector's name -> a `Detector` subclass.
+Packages add one by an entry point of the group "vibe_pipeline.detectors": the detector's name -> a
+`Detector` subclass.
 """
 
 from __future__ import annotations
@@ -21,7 +22,19 @@ from pipeline.files.pixels.frames import Image
 from pipeline.plug_ins import Registry
 from pipeline.processes import TIMEOUT, DeviceName, DeviceNames, cores, device_names
 
-__all__ = ["Detect", "Detector", "Image", "People", "find", "flaw", "get", "identity", "load", "names", "terms"]
+__all__ = [
+    "Detect",
+    "Detector",
+    "Image",
+    "People",
+    "find",
+    "flaw",
+    "get",
+    "identity",
+    "load",
+    "names",
+    "terms",
+]
 
 
 class People(NamedTuple):
@@ -29,19 +42,24 @@ class People(NamedTuple):
 
     boxes: NDArray[np.float32]  # (P, 4) x y of the upper left and of the lower right corner, px
     scores: NDArray[np.float32]  # (P,) 0..1
-    keypoints: NDArray[np.float32]  # (P, 17, 3) px, px, confidence 0..1; COCO's joints in COCO's order; or (P, 0, 3)
+    # (P, 17, 3) px, px, confidence 0..1; COCO's joints in COCO's order; or (P, 0, 3)
+    keypoints: NDArray[np.float32]
 
 
-Detect = Callable[[Sequence[Image]], list[People]]  # (H, W, 3) uint8 RGB, of one size in a call; one `People` each
+# (H, W, 3) uint8 RGB, of one size in a call; one `People` each
+Detect = Callable[[Sequence[Image]], list[People]]
 
 
 @dataclass(frozen=True)
 class Detector(ABC):
-    """A detector that is not loaded yet. Subclasses are frozen dataclasses whose fields are its options."""
+    """A detector that is not loaded yet. Subclasses are frozen dataclasses whose fields are its
+    options.
+    """
 
     name: ClassVar[str]
     version: ClassVar[int] = 1  # raised by hand whenever the same images would give other people
-    added: ClassVar[tuple[str, ...]] = ()  # later options: part of `identity` if they are not the default
+    # later options: part of `identity` if they are not the default
+    added: ClassVar[tuple[str, ...]] = ()
     stand_in: ClassVar[bool] = False  # it is for demo data alone, and finds no one in real images
 
     @property
@@ -51,8 +69,10 @@ class Detector(ABC):
 
     @property
     def every(self) -> int:
-        """Above 1, for a detector with an option of this name: the loaded function finds people in key frames only, and
-        follows them in the frames between; its second argument says of each image whether it is one."""
+        """Above 1, for a detector with an option of this name: the loaded function finds people in
+        key frames only, and follows them in the frames between; its second argument says of each
+        image whether it is one.
+        """
         return 1
 
     @property
@@ -61,24 +81,38 @@ class Detector(ABC):
         return False
 
     def identity(self) -> dict[str, Any]:
-        """What the detector's numbers depend on, besides `version`: part of the fingerprint of its files.
+        """What the detector's numbers depend on, besides `version`: part of the fingerprint of its
+        files.
 
-        Override it if an option names a file: weights by digest, never by path. Raises MissingAssets for missing files.
+        Override it if an option names a file: weights by digest, never by path. Raises
+        MissingAssets for missing files.
         """
-        usual = {option.name: option.default for option in fields(self) if option.name in self.added}
-        return {name: value for name, value in asdict(self).items() if (name, value) not in usual.items()}
+        usual = {
+            option.name: option.default for option in fields(self) if option.name in self.added
+        }
+        return {
+            name: value
+            for name, value in asdict(self).items()
+            if (name, value) not in usual.items()
+        }
 
     def terms(self) -> list[dict[str, str]]:
-        """`sha256`, `licence` and `source` of its weights, for the record in its files. Nothing is compared by them."""
+        """`sha256`, `licence` and `source` of its weights, for the record in its files. Nothing is
+        compared by them.
+        """
         return []
 
     def below(self, folder: Path) -> Self:  # noqa: ARG002
-        """The same detector, with relative paths in its options taken from `folder` (of luigi.cfg)."""
+        """The same detector, with relative paths in its options taken from `folder` (of
+        luigi.cfg).
+        """
         return self
 
     @abstractmethod
     def load(self, device: str) -> Detect:
-        """Load the detection function. `device`: "auto", "cpu", "cuda", "cuda:1", ... Raises what loading raises."""
+        """Load the detection function. `device`: "auto", "cpu", "cuda", "cuda:1", ... Raises what
+        loading raises.
+        """
 
 
 @validated(frozen=True, config={"extra": "forbid", "defer_build": True})
@@ -87,9 +121,15 @@ class DetectionResources:
 
     device: DeviceName = "auto"
     devices: DeviceNames = None  # in the place of `device`
-    batch_size: Annotated[NonNegativeInt, Field(description="Images in a batch; 0: chosen by the detector")] = 0
-    workers: Annotated[NonNegativeInt, Field(description="Number of decoding processes; 0: one per core")] = 0
-    timeout: Annotated[PositiveFloat, Field(description="Seconds without progress until a clip is given up")] = TIMEOUT
+    batch_size: Annotated[
+        NonNegativeInt, Field(description="Images in a batch; 0: chosen by the detector")
+    ] = 0
+    workers: Annotated[
+        NonNegativeInt, Field(description="Number of decoding processes; 0: one per core")
+    ] = 0
+    timeout: Annotated[
+        PositiveFloat, Field(description="Seconds without progress until a clip is given up")
+    ] = TIMEOUT
 
     @property
     def processes(self) -> tuple[str, ...]:
@@ -107,7 +147,9 @@ class DetectionResources:
 ENTRY_POINTS: Final = "vibe_pipeline.detectors"
 
 _REGISTRY: Final[Registry[Detector]] = Registry("detector", ENTRY_POINTS, Detector, "name")
-names, find, get = _REGISTRY.names, _REGISTRY.find, _REGISTRY.get
+names = _REGISTRY.names
+find = _REGISTRY.find
+get = _REGISTRY.get
 
 
 def identity(detector: Detector) -> dict[str, Any]:
@@ -137,10 +179,14 @@ def load(detector: Detector, device: str) -> Callable[..., list[People]]:
         problem = next(filter(None, map(flaw, people)), "") if of_each else _describe(people)
         if problem:
             raise PipelineError(
-                f"{_REGISTRY.label(detector.name)}: expected a list of {len(images)} People: boxes (P, 4), scores (P,) "
-                f"and keypoints (P, 17, 3) of an image, all finite, scores and confidences 0 to 1; found {problem}"
+                f"{_REGISTRY.label(detector.name)}: expected a list of {len(images)} People: "
+                "boxes (P, 4), scores (P,) and keypoints (P, 17, 3) of an image, all finite, "
+                f"scores and confidences 0 to 1; found {problem}"
             )
-        return [one if one.keypoints.shape[1] else one._replace(keypoints=_no_joints(one)) for one in people]
+        return [
+            one if one.keypoints.shape[1] else one._replace(keypoints=_no_joints(one))
+            for one in people
+        ]
 
     return detect
 
@@ -151,12 +197,20 @@ def flaw(people: object) -> str:
         return f"{_describe(people)} in it"
     n = len(people.scores)
     joints = np.shape(people.keypoints) != (n, 0, 3)  # else a detector of boxes alone
-    for name, array, form in zip(people._fields, people, ((n, 4), (n,), (n, 17 * joints, 3)), strict=True):
+    for name, array, form in zip(
+        people._fields, people, ((n, 4), (n,), (n, 17 * joints, 3)), strict=True
+    ):
         if not isinstance(array, np.ndarray) or array.shape != form:
-            return f"{name} {array.shape if isinstance(array, np.ndarray) else type(array).__name__} of {n} people"
+            return (
+                f"{name} {array.shape if isinstance(array, np.ndarray) else type(array).__name__} "
+                f"of {n} people"
+            )
         if not np.isfinite(array).all():
             return f"{name} that are not finite"
-    for name, shares in (("scores", people.scores), ("confidences of keypoints", people.keypoints[..., 2])):
+    for name, shares in (
+        ("scores", people.scores),
+        ("confidences of keypoints", people.keypoints[..., 2]),
+    ):
         if ((shares < 0) | (shares > 1)).any():
             return f"{name} of {shares.min():.4g} to {shares.max():.4g}"
     return ""

@@ -1,12 +1,15 @@
-"""BlazePose, for several people, in LiteRT on the CPU.  [pixels -> raw keypoints, features] -> tracks
+"""BlazePose, for several people, in LiteRT on the CPU.  [pixels -> raw keypoints, features] ->
+tracks
 
-Bazarevsky et al. 2020 (arXiv 2006.10204). The numbers are those of MediaPipe's graphs pose_detection and pose_landmark.
-A first network finds circles in a square: the middle of a person's hips, and a point straight above it if the person
-stands, as far away as the body reaches. A second one finds 39 points in a square around a circle, turned upright: 33 of
-the body, the circle's, and four unused ones. MediaPipe follows one person. This detector searches overlapping
-squares of three sizes: the whole image, its shorter side, half of it. A person is where the second network returns the
-circle that it has seen: trees and parts of people move it on. As in MediaPipe, the first network sees black outside the
-image, the second one its repeated edge. Coordinates are OpenCV's: (0, 0) is a pixel's centre.
+Bazarevsky et al. 2020 (arXiv 2006.10204). The numbers are those of MediaPipe's graphs
+pose_detection and pose_landmark. A first network finds circles in a square: the middle of a
+person's hips, and a point straight above it if the person stands, as far away as the body reaches.
+A second one finds 39 points in a square around a circle, turned upright: 33 of the body, the
+circle's, and four unused ones. MediaPipe follows one person. This detector searches overlapping
+squares of three sizes: the whole image, its shorter side, half of it. A person is where the second
+network returns the circle that it has seen: trees and parts of people move it on. As in MediaPipe,
+the first network sees black outside the image, the second one its repeated edge. Coordinates are
+OpenCV's: (0, 0) is a pixel's centre.
 """
 
 from __future__ import annotations
@@ -37,12 +40,16 @@ LICENCE: Final = "Apache-2.0"  # of both packages; the files themselves state no
 _WHEEL: Final = partial(PackageFile, "mediapipe", "0.10.21")
 _NPM: Final = partial(PackageFile, "@mediapipe/pose", "0.5.1675469404")
 _NPM_FINDER: Final = _NPM(
-    "package/pose_solution_packed_assets.data", "a63c614bef30d35947f13be361820b1e4e3bec9cfeebf4d11216a18373108e85"
+    "package/pose_solution_packed_assets.data",
+    "a63c614bef30d35947f13be361820b1e4e3bec9cfeebf4d11216a18373108e85",
 )
 FILES: Final[dict[str, tuple[PackageFile, PackageFile]]] = {  # of both networks
     "lite": (
         _NPM_FINDER,
-        _NPM("package/pose_landmark_lite.tflite", "f17bfbecadb61c3be1baa8b8d851cc6619c870a87167b32848ad20db306b9d61"),
+        _NPM(
+            "package/pose_landmark_lite.tflite",
+            "f17bfbecadb61c3be1baa8b8d851cc6619c870a87167b32848ad20db306b9d61",
+        ),
     ),
     "full": (
         _WHEEL(
@@ -56,7 +63,10 @@ FILES: Final[dict[str, tuple[PackageFile, PackageFile]]] = {  # of both networks
     ),
     "heavy": (
         _NPM_FINDER,
-        _NPM("package/pose_landmark_heavy.tflite", "59e42d71bcd44cbdbabc419f0ff76686595fd265419566bd4009ef703ea8e1fe"),
+        _NPM(
+            "package/pose_landmark_heavy.tflite",
+            "59e42d71bcd44cbdbabc419f0ff76686595fd265419566bd4009ef703ea8e1fe",
+        ),
     ),
 }
 SIDES: Final = 224, 256  # px, of the networks' squares
@@ -78,7 +88,8 @@ class Pose(NamedTuple):
 
     presence: float  # of a person, 0..1
     points: Doubles  # (33, 3) px, px, confidence 0..1: the lower of visible and inside the square
-    joints: Doubles  # (33, 4) x right, y down, z away from the camera, m about the middle of the hips; visible, 0..1
+    # (33, 4) x right, y down, z away from the camera, m about the middle of the hips; visible, 0..1
+    joints: Doubles
     circle: Doubles  # (2, 2) px, of the same person, for the next frame
 
 
@@ -118,7 +129,10 @@ class BlazePose(FollowingDetector):
         run_all = ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="blaze").map
 
         def detect(images: Sequence[Image], keys: Sequence[bool] = ()) -> list[People]:
-            search, follow = (lambda *args, do=do: list(run_all(do, *args)) for do in (finder.search, finder.follow))
+            search, follow = (
+                lambda *args, do=do: list(run_all(do, *args))
+                for do in (finder.search, finder.follow)
+            )
             return [people for people, _ in run_chains(search, follow, images, keys)]
 
         return detect
@@ -131,12 +145,17 @@ class LiteNetwork:
         try:
             from ai_edge_litert.interpreter import Interpreter
         except ImportError as error:
-            how = "pip install 'vibe-pipeline[clips]', in a clone .venv/bin/pip install -e '.[clips]'"
+            how = (
+                "pip install 'vibe-pipeline[clips]', in a clone .venv/bin/pip install -e '.[clips]'"
+            )
             raise ConfigError(f"BlazePose needs the package ai-edge-litert: {how}") from error
-        self._load, self._own = partial(Interpreter, model_content=file.read_bytes(), num_threads=1), threading.local()
+        self._load = partial(Interpreter, model_content=file.read_bytes(), num_threads=1)
+        self._own = threading.local()
 
     def __call__(self, pixels: NDArray[Any]) -> list[NDArray[np.float32]]:
-        """(H, W, 3) -> outputs in the order of their names (Identity, Identity_1, ...), without their first axis."""
+        """(H, W, 3) -> outputs in the order of their names (Identity, Identity_1, ...), without
+        their first axis.
+        """
         if not hasattr(self._own, "network"):
             self._own.network = self._load()
             self._own.network.allocate_tensors()
@@ -156,25 +175,36 @@ def load_networks(weights: str) -> tuple[LiteNetwork, LiteNetwork]:
 def terms(weights: str) -> list[dict[str, str]]:
     """SHA-256, licence and source of both networks' files, for the record."""
     return [
-        {"sha256": file.sha256, "licence": LICENCE, "source": f"{file.package} {file.version}, {file.path}"}
+        {
+            "sha256": file.sha256,
+            "licence": LICENCE,
+            "source": f"{file.package} {file.version}, {file.path}",
+        }
         for file in FILES[weights]
     ]
 
 
-def find(network: LiteNetwork, square: Image, min_score: float = SURE) -> list[tuple[float, Doubles]]:
+def find(
+    network: LiteNetwork, square: Image, min_score: float = SURE
+) -> list[tuple[float, Doubles]]:
     """Score and circle (2, 2) px of each person in a square (224, 224, 3), best first.
 
-    The network's boxes are of faces. Those that overlap are one person: their mean, weighted by their scores.
+    The network's boxes are of faces. Those that overlap are one person: their mean, weighted by
+    their scores.
     """
     values, logits = network(square / np.float32(127.5) - 1)
     scores = _sigmoid(logits[:, 0])
     order = np.argsort(-scores, kind="stable")[: (scores >= min_score).sum()]
-    pairs = values.reshape(-1, 6, 2).astype(np.float64)  # of each cell: middle, size, circle, two points
+    # of each cell: middle, size, circle, two points
+    pairs = values.reshape(-1, 6, 2).astype(np.float64)
     pairs[:, [0, 2, 3]] += _cells()[:, None]
-    low, high = pairs[:, 0] - pairs[:, 1] / 2, pairs[:, 0] + pairs[:, 1] / 2
+    low = pairs[:, 0] - pairs[:, 1] / 2
+    high = pairs[:, 0] + pairs[:, 1] / 2
     people = []
     while len(order):
-        shared = np.clip(np.minimum(high[order], high[order[0]]) - np.maximum(low[order], low[order[0]]), 0, None)
+        shared = np.clip(
+            np.minimum(high[order], high[order[0]]) - np.maximum(low[order], low[order[0]]), 0, None
+        )
         union = pairs[order, 1].prod(axis=1) + pairs[order[0], 1].prod() - shared.prod(axis=1)
         same = shared.prod(axis=1) > SAME_FACE * union
         same[0] = True
@@ -186,17 +216,22 @@ def find(network: LiteNetwork, square: Image, min_score: float = SURE) -> list[t
 
 def look(network: LiteNetwork, image: Image, circle: Doubles) -> Pose:
     """The pose of the person in a circle (2, 2) px of an image, whose edge is repeated outside."""
-    side, up = SIDES[1], circle[1] - circle[0]
+    side = SIDES[1]
+    up = circle[1] - circle[0]
     up = up if np.linalg.norm(up) >= 1 else np.array([0, -1])
     length = float(np.linalg.norm(up))
-    sin, cos = up[0] / length, -up[1] / length  # of the square's turn, clockwise on the screen
+    sin = up[0] / length
+    cos = -up[1] / length  # of the square's turn, clockwise on the screen
     turn = side / (2 * MARGIN * length) * np.array([[cos, sin], [-sin, cos]])
     shift = side / 2 - turn @ circle[0]
     affine = np.column_stack([turn, shift])
     size = (side, side)
-    pixels = cv2.warpAffine(image, affine, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    pixels = cv2.warpAffine(
+        image, affine, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
     points, presence, _, heat, metres = network(pixels / np.float32(255))
-    rows = points.reshape(-1, 5).astype(np.float64)  # x, y, depth, and two logits: visible, inside the square
+    # x, y, depth, and two logits: visible, inside the square
+    rows = points.reshape(-1, 5).astype(np.float64)
     xy = (_refine(rows[:, :2], heat) - shift) @ np.linalg.inv(turn).T
     joints = metres.reshape(-1, 3)[:BODY] @ np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]])
     visible, inside = _sigmoid(rows[:BODY, 3:]).T
@@ -213,7 +248,9 @@ class _Finder:
     """Finds the people in an image, and their circles."""
 
     def __init__(self, min_score: float, finder: LiteNetwork, landmarks: LiteNetwork) -> None:
-        self._min_score, self._finder, self._landmarks = min_score, finder, landmarks
+        self._min_score = min_score
+        self._finder = finder
+        self._landmarks = landmarks
 
     def search(self, image: Image) -> tuple[People, Doubles]:
         found = [
@@ -230,7 +267,9 @@ class _Finder:
         return self._people(image, [look(self._landmarks, image, circle) for circle in before[1]])
 
     def _settle(self, image: Image, circle: Doubles, others: Sequence[Pose]) -> Pose | None:
-        """The pose whose circle holds still; None if no circle does, or if it is one of the others."""
+        """The pose whose circle holds still; None if no circle does, or if it is one of the
+        others.
+        """
         for _ in range(LOOKS):
             if any(_moves(pose.circle, circle)[0] < NEAR for pose in others):
                 return None
@@ -243,55 +282,88 @@ class _Finder:
         return None
 
     def _people(self, image: Image, poses: Sequence[Pose]) -> tuple[People, Doubles]:
-        """One person for each present pose, without copies; joints outside the image are not seen."""
+        """One person for each present pose, without copies; joints outside the image are not
+        seen.
+        """
         size = np.array(image.shape[1::-1])
         poses = [pose for pose in poses if pose.presence >= self._min_score]
-        poses = [pose for pose in poses if (np.ptp(np.clip(pose.points[:, :2], 0, size), axis=0) >= 1).all()]
+        poses = [
+            pose
+            for pose in poses
+            if (np.ptp(np.clip(pose.points[:, :2], 0, size), axis=0) >= 1).all()
+        ]
         points = np.array([pose.points for pose in poses], np.float32).reshape(-1, BODY, 3)
         points[..., 2] *= ((points[..., :2] >= 0) & (points[..., :2] < size)).all(axis=-1)
         body = np.clip(points[..., :2], 0, size).astype(np.float32)
         boxes = np.hstack([body.min(axis=1), body.max(axis=1)])
-        people = People(boxes, np.array([pose.presence for pose in poses], np.float32), points[:, COCO])
+        people = People(
+            boxes, np.array([pose.presence for pose in poses], np.float32), points[:, COCO]
+        )
         chosen = distinct(people)
         circles = np.array([pose.circle for pose in poses]).reshape(-1, 2, 2)
         return People(*(part[chosen] for part in people)), circles[chosen]
 
 
 def _moves(circle: Doubles, other: Doubles) -> tuple[float, float]:
-    """Distance of the circles' middles, and difference of their radii, in radii of the smaller one."""
-    a, b = np.linalg.norm(circle[1] - circle[0]), np.linalg.norm(other[1] - other[0])
+    """Distance of the circles' middles, and difference of their radii, in radii of the smaller
+    one.
+    """
+    a = np.linalg.norm(circle[1] - circle[0])
+    b = np.linalg.norm(other[1] - other[0])
     radius = np.clip(min(float(a), float(b)), 1, None)
     return float(np.linalg.norm(circle[0] - other[0]) / radius), float(abs(a - b) / radius)
 
 
 def _squares(image: Image) -> Iterator[tuple[Image, Doubles, NDArray[Any]]]:
-    """Squares (224, 224, 3) of scaled images, the scale (x, y), and the corner in the scaled image (x, y)."""
-    size, n = np.array(image.shape[1::-1]), SIDES[0]
+    """Squares (224, 224, 3) of scaled images, the scale (x, y), and the corner in the scaled image
+    (x, y).
+    """
+    size = np.array(image.shape[1::-1])
+    n = SIDES[0]
     for side in dict.fromkeys((int(size.max()), int(size.min()), int(size.min()) / 2)):
         width, height = np.maximum(np.rint(size * n / side), 1).astype(int).tolist()
         scaled = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-        left, top = max(0, n - width) // 2, max(0, n - height) // 2
+        left = max(0, n - width) // 2
+        top = max(0, n - height) // 2
         padding = (top, max(0, n - height - top), left, max(0, n - width - left))
         padded: Any = cv2.copyMakeBorder(scaled, *padding, cv2.BORDER_CONSTANT)
-        rows, columns = (np.linspace(0, d - n, 1 - (-2 * (d - n) // n), dtype=int).tolist() for d in padded.shape[:2])
+        rows, columns = (
+            np.linspace(0, d - n, 1 - (-2 * (d - n) // n), dtype=int).tolist()
+            for d in padded.shape[:2]
+        )
         for y, x in ((y, x) for y in rows for x in columns):
-            yield padded[y : y + n, x : x + n], np.array([width, height]) / size, np.array([x - left, y - top])
+            yield (
+                padded[y : y + n, x : x + n],
+                np.array([width, height]) / size,
+                np.array([x - left, y - top]),
+            )
 
 
 def _cells() -> Doubles:
     """(2254, 2) px, the middle of each output's cell."""
-    grids = [np.repeat(np.indices((n, n))[::-1].reshape(2, -1).T + 0.5, times, axis=0) / n for n, times in CELLS]
+    grids = [
+        np.repeat(np.indices((n, n))[::-1].reshape(2, -1).T + 0.5, times, axis=0) / n
+        for n, times in CELLS
+    ]
     return np.concatenate(grids) * SIDES[0]
 
 
 def _refine(xy: Doubles, heat: NDArray[np.float32]) -> Doubles:
-    """Points (39, 2) px, moved to the middle of their heat maps (64, 64, 39) nearby where these are sure."""
+    """Points (39, 2) px, moved to the middle of their heat maps (64, 64, 39) nearby where these are
+    sure.
+    """
     cell = np.floor(xy * (HEAT_SIDE / SIDES[1])).astype(np.int64)
     near = cell[:, None] + np.arange(-REACH, REACH + 1)[:, None]  # (39, 9, 2) columns and rows
-    inside, (columns, rows) = (near >= 0) & (near < HEAT_SIDE), np.moveaxis(np.clip(near, 0, HEAT_SIDE - 1), 2, 0)
+    inside, (columns, rows) = (
+        (near >= 0) & (near < HEAT_SIDE),
+        np.moveaxis(np.clip(near, 0, HEAT_SIDE - 1), 2, 0),
+    )
     weights = _sigmoid(heat[rows[:, :, None], columns[:, None], np.arange(len(xy))[:, None, None]])
     weights *= inside[:, :, None, 1] & inside[:, None, :, 0]
-    sums = np.stack([(weights * cells).sum(axis=(1, 2)) for cells in (columns[:, None], rows[:, :, None])], axis=1)
+    sums = np.stack(
+        [(weights * cells).sum(axis=(1, 2)) for cells in (columns[:, None], rows[:, :, None])],
+        axis=1,
+    )
     sure = (weights.max(axis=(1, 2)) >= SURE) & inside[:, REACH].all(axis=1)
     refined = sums / np.maximum(weights.sum(axis=(1, 2)), SURE)[:, None] * (SIDES[1] / HEAT_SIDE)
     return np.where(sure[:, None], refined, xy)

@@ -1,4 +1,5 @@
-"""ONNX graphs from untrusted files, run by ONNX Runtime on CPU or GPU.  [pixels -> raw keypoints, features]
+"""ONNX graphs from untrusted files, run by ONNX Runtime on CPU or GPU.  [pixels -> raw keypoints,
+features]
 
 Imports ONNX Runtime only to load a graph.
 """
@@ -48,7 +49,14 @@ class Graph(NamedTuple):
 
     def error(self, key: str, expected: str, found: str, do: str = "") -> RawDataError:
         """An error that this graph is unsuitable."""
-        return RawDataError(self.file, key, expected=expected, found=found, do=do or self.do, reason="bad_checkpoint")
+        return RawDataError(
+            self.file,
+            key,
+            expected=expected,
+            found=found,
+            do=do or self.do,
+            reason="bad_checkpoint",
+        )
 
 
 def read(file: Path, do: str = DO) -> Graph:
@@ -63,7 +71,12 @@ def read(file: Path, do: str = DO) -> Graph:
                 most = min(LARGEST, max(SMALL, DENSEST * os.fstat(stream.fileno()).st_size))
                 if len(inside) == 1 and inside[0].file_size < most:
                     return Graph(file, inside[0].filename, archive.read(inside[0]), do)
-                found = ", ".join(f"{entry.filename} ({entry.file_size:,} bytes)" for entry in inside[:3]) or "none"
+                found = (
+                    ", ".join(
+                        f"{entry.filename} ({entry.file_size:,} bytes)" for entry in inside[:3]
+                    )
+                    or "none"
+                )
         except (zipfile.BadZipFile, OSError, RuntimeError, EOFError, ValueError) as error:
             found = f"a damaged zip: {error}"
     expected = f"one ONNX graph of less than 2 GiB, at most {DENSEST} times as large as the zip"
@@ -82,7 +95,9 @@ class Session:
         try:
             import onnxruntime
         except ImportError as error:
-            how = "pip install 'vibe-pipeline[clips]', in a clone .venv/bin/pip install -e '.[clips]'"
+            how = (
+                "pip install 'vibe-pipeline[clips]', in a clone .venv/bin/pip install -e '.[clips]'"
+            )
             raise ConfigError(f"{user} needs the package onnxruntime: {how}") from error
         self.graph = graph
         _load_cuda(onnxruntime)
@@ -92,28 +107,40 @@ class Session:
         options.intra_op_num_threads = 1
         if b"\x08location" in graph.content:  # the key of tensors with external data
             raise graph.error("weights", "weights within the graph", "names of other files")
-        with tempfile.TemporaryDirectory() as empty:  # where ONNX Runtime looks for them if this key is not seen
-            options.add_session_config_entry("session.model_external_initializers_file_folder_path", empty)
+        # where ONNX Runtime looks for them if this key is not seen
+        with tempfile.TemporaryDirectory() as empty:
+            options.add_session_config_entry(
+                "session.model_external_initializers_file_folder_path", empty
+            )
             try:
                 self._session: Any = onnxruntime.InferenceSession(graph.content, options, providers)
             except Exception as error:  # ONNX Runtime's errors have no common class
-                raise graph.error("graph", "one that ONNX Runtime loads", _first_line(error)) from error
+                raise graph.error(
+                    "graph", "one that ONNX Runtime loads", _first_line(error)
+                ) from error
         self.on_gpu = self._session.get_providers()[0] != CPU
         if device.startswith("cuda") and not self.on_gpu:
             raise ConfigError(
-                f"device {device}: onnxruntime-gpu cannot use it (CUDA or cuDNN is missing). Use --device cpu."
+                f"device {device}: onnxruntime-gpu cannot use it (CUDA or cuDNN is missing). "
+                "Use --device cpu."
             )
         if device == "auto" and not self.on_gpu and any(GPUS.glob("*")):
             _warn_of_cpu()
-        self.inputs = {entry.name: (list(entry.shape), str(entry.type)) for entry in self._session.get_inputs()}
+        self.inputs = {
+            entry.name: (list(entry.shape), str(entry.type)) for entry in self._session.get_inputs()
+        }
         self.outputs = [str(entry.name) for entry in self._session.get_outputs()]
 
-    def run(self, outputs: Sequence[str] | None, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+    def run(
+        self, outputs: Sequence[str] | None, inputs: Mapping[str, NDArray[Any]]
+    ) -> list[NDArray[Any]]:
         """Return these outputs; None: all. Raises RawDataError if ONNX Runtime fails."""
         try:
             computed: list[NDArray[Any]] = self._session.run(outputs, inputs)
         except Exception as error:
-            raise self.graph.error("graph", "one that ONNX Runtime computes", _first_line(error)) from error
+            raise self.graph.error(
+                "graph", "one that ONNX Runtime computes", _first_line(error)
+            ) from error
         return computed
 
     @property
@@ -123,13 +150,19 @@ class Session:
 
 
 class GraphNetwork(Session):
-    """A detector's graph for images (N, 3, H, W) float32. Raises as `Session`, and RawDataError for other inputs."""
+    """A detector's graph for images (N, 3, H, W) float32. Raises as `Session`, and RawDataError for
+    other inputs.
+    """
 
     def __init__(self, graph: Graph, device: str) -> None:
         super().__init__(graph, device, "The detector rtmpose")
         match [(name, *form) for name, form in self.inputs.items()]:
-            case [(name, [n, 3, int(height), int(width)], "tensor(float)")] if n == 1 or not isinstance(n, int):
-                self._input, self.size, self._single = name, (width, height), n == 1
+            case [(name, [n, 3, int(height), int(width)], "tensor(float)")] if (
+                n == 1 or not isinstance(n, int)
+            ):
+                self._input = name
+                self.size = (width, height)
+                self._single = n == 1
             case _:
                 expected = "one input for images, (1 or any, 3, H, W) float32"
                 raise graph.error("inputs", expected, self.inputs_shown)
@@ -138,12 +171,18 @@ class GraphNetwork(Session):
         """Return the outputs, each for N images."""
         n = 1 if self._single else AT_ONCE
         parts = [self.run(None, {self._input: pixels[i : i + n]}) for i in range(0, len(pixels), n)]
-        return parts[0] if len(parts) == 1 else [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
+        return (
+            parts[0]
+            if len(parts) == 1
+            else [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
+        )
 
 
 @functools.cache
 def _load_cuda(onnxruntime: Any) -> None:
-    """Load the libraries of NVIDIA's packages, which ONNX Runtime does not find by itself; prints missing ones."""
+    """Load the libraries of NVIDIA's packages, which ONNX Runtime does not find by itself; prints
+    missing ones.
+    """
     if CUDA in onnxruntime.get_available_providers() and hasattr(onnxruntime, "preload_dlls"):
         with contextlib.redirect_stdout(sys.stderr):
             onnxruntime.preload_dlls()
@@ -152,8 +191,9 @@ def _load_cuda(onnxruntime: Any) -> None:
 @functools.cache
 def _warn_of_cpu() -> None:
     err.print(
-        "onnxruntime computes on the CPU, although this machine has a GPU. For the GPU: pip uninstall onnxruntime, "
-        "then pip install 'onnxruntime-gpu[cuda,cudnn]' (docs/detecting.md). --device cpu hides this line.",
+        "onnxruntime computes on the CPU, although this machine has a GPU. For the GPU: pip "
+        "uninstall onnxruntime, then pip install 'onnxruntime-gpu[cuda,cudnn]' "
+        "(docs/detecting.md). --device cpu hides this line.",
         markup=False,
     )
 
@@ -164,8 +204,8 @@ def _providers(device: str, available: Sequence[str]) -> list[Any]:
         return [CPU]
     if CUDA not in available:
         raise ConfigError(
-            f"device {device}: the installed onnxruntime supports CPUs only. Replace it with onnxruntime-gpu, or use "
-            "--device cpu."
+            f"device {device}: the installed onnxruntime supports CPUs only. Replace it with "
+            "onnxruntime-gpu, or use --device cpu."
         )
     return [(CUDA, {"device_id": int(device.partition(":")[2] or 0)}), CPU]
 

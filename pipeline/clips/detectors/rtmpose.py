@@ -1,12 +1,14 @@
-"""RTMPose (17 COCO joints) on people found by YOLOX or RTMDet, in ONNX Runtime.  [pixels -> keypoints] -> tracks
+"""RTMPose (17 COCO joints) on people found by YOLOX or RTMDet, in ONNX Runtime.  [pixels ->
+keypoints] -> tracks
 
-Jiang et al.: RTMPose, 2023 (arXiv 2303.07399); Ge et al.: YOLOX, 2021 (arXiv 2107.08430); Lyu et al.: RTMDet, 2022
-(arXiv 2212.07784). OpenMMLab publishes them as ONNX graphs, which are downloaded once into torch's cache folder.
+Jiang et al.: RTMPose, 2023 (arXiv 2303.07399); Ge et al.: YOLOX, 2021 (arXiv 2107.08430); Lyu et
+al.: RTMDet, 2022 (arXiv 2212.07784). OpenMMLab publishes them as ONNX graphs, which are downloaded
+once into torch's cache folder.
 
-The person detector sees the whole image, scaled and padded to its input size. RTMPose sees each person's crop, and
-returns for each joint a score for every half pixel of the crop's width and height (SimCC; Li et al., ECCV 2022). Sizes
-are (width, height) px. As in OpenMMLab's training, (0, 0) is the image's corner for boxes and the first pixel's centre
-for joints.
+The person detector sees the whole image, scaled and padded to its input size. RTMPose sees each
+person's crop, and returns for each joint a score for every half pixel of the crop's width and
+height (SimCC; Li et al., ECCV 2022). Sizes are (width, height) px. As in OpenMMLab's training, (0,
+0) is the image's corner for boxes and the first pixel's centre for joints.
 """
 
 from __future__ import annotations
@@ -52,7 +54,9 @@ class Published(NamedTuple):
     @property
     def local(self) -> Path:
         """Path of the download in torch's cache folder."""
-        home = os.environ.get("TORCH_HOME") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "torch")
+        home = os.environ.get("TORCH_HOME") or Path(
+            os.environ.get("XDG_CACHE_HOME", "~/.cache"), "torch"
+        )
         return Path(home).expanduser() / "hub/checkpoints" / self.file
 
 
@@ -82,7 +86,8 @@ LICENCE: Final = f"Apache-2.0, {DATA_TERMS}"  # of all of these
 FAMILIES: Final = ("yolox", "rtmdet")
 JOINTS: Final = 17
 GREY: Final = 114  # of the padding
-MEAN: Final = np.array([123.675, 116.28, 103.53], np.float32)  # of ImageNet's pixels: red, green, blue
+# of ImageNet's pixels: red, green, blue
+MEAN: Final = np.array([123.675, 116.28, 103.53], np.float32)
 STD: Final = np.array([58.395, 57.12, 57.375], np.float32)
 STRIDES: Final = (8, 16, 32)  # px, of YOLOX's grids
 CROP_SCALE: Final = 1.25  # of RTMPose's training: crop side / box side
@@ -91,10 +96,14 @@ BINS: Final = 2  # per px of the crop
 
 @dataclass(frozen=True)
 class RTMPose(TwoPartDetector):
-    """`weights` of RTMPose and a `detector` of persons: ONNX files, zips with one, or names of published ones."""
+    """`weights` of RTMPose and a `detector` of persons: ONNX files, zips with one, or names of
+    published ones.
+    """
 
-    weights: str = PRETRAINED  # of RTMPose: an ONNX file, a zip with one, rtmpose-s, or pretrained (rtmpose-m)
-    detector: str = PRETRAINED  # of persons: an ONNX file, a zip with one, yolox-m, or pretrained (yolox-tiny)
+    # of RTMPose: an ONNX file, a zip with one, rtmpose-s, or pretrained (rtmpose-m)
+    weights: str = PRETRAINED
+    # of persons: an ONNX file, a zip with one, yolox-m, or pretrained (yolox-tiny)
+    detector: str = PRETRAINED
     family: Literal["auto", "yolox", "rtmdet"] = "auto"  # of `detector`; auto: from its file name
     min_score: float = 0.3  # minimum score of a person
     max_overlap: float = 0.45  # maximum intersection over union of two persons' boxes
@@ -106,8 +115,8 @@ class RTMPose(TwoPartDetector):
         shares = (self.min_score, self.max_overlap)
         if not all(0 <= share <= 1 for share in shares) or self.family not in ("auto", *FAMILIES):
             raise ConfigError(
-                f"min_score {self.min_score}, max_overlap {self.max_overlap}, family {self.family}: expected numbers "
-                "from 0 to 1, and auto, yolox or rtmdet"
+                f"min_score {self.min_score}, max_overlap {self.max_overlap}, family "
+                f"{self.family}: expected numbers from 0 to 1, and auto, yolox or rtmdet"
             )
 
     @property
@@ -116,11 +125,18 @@ class RTMPose(TwoPartDetector):
 
     @property
     def downloads(self) -> bool:
-        return any(release is not None and not release.local.is_file() for _, _, release in self._parts())
+        return any(
+            release is not None and not release.local.is_file() for _, _, release in self._parts()
+        )
 
     def _parts(self) -> list[tuple[str, str, Published | None]]:
-        """Option, name and published weights (None: the name is a file) of the detector and of RTMPose."""
-        names = {"detector": _full(self.detector, "yolox-tiny"), "weights": _full(self.weights, "rtmpose-m")}
+        """Option, name and published weights (None: the name is a file) of the detector and of
+        RTMPose.
+        """
+        names = {
+            "detector": _full(self.detector, "yolox-tiny"),
+            "weights": _full(self.weights, "rtmpose-m"),
+        }
         return [(key, name, PUBLISHED[key].get(name)) for key, name in names.items()]
 
     def identity(self) -> dict[str, Any]:
@@ -153,23 +169,33 @@ class RTMPose(TwoPartDetector):
             if release is None and not Path(name).is_file():
                 names = ", ".join((PRETRAINED, *PUBLISHED[key]))
                 option = "--weights " if key == "weights" else f"--set {key}="
-                raise MissingAssets(f"{key} {name!r}: file not found. Set {option}FILE, or one of {names}.")
-        absent = [(release, name) for _, name, release in parts if release and not release.local.is_file()]
+                raise MissingAssets(
+                    f"{key} {name!r}: file not found. Set {option}FILE, or one of {names}."
+                )
+        absent = [
+            (release, name) for _, name, release in parts if release and not release.local.is_file()
+        ]
         if failures := list(filter(None, itertools.starmap(_download, absent))):
             raise MissingAssets(
-                f"{' '.join(failures)} Or name your files: --weights FILE --set detector=FILE. Without them: the same "
-                "command with --detector blaze_pose."
+                f"{' '.join(failures)} Or name your files: --weights FILE --set detector=FILE. "
+                "Without them: the same command with --detector blaze_pose."
             )
         detector, pose = (_graph(name, release) for _, name, release in parts)
         return detector, pose
 
     def family_of(self, detector: Graph) -> str:
-        """The detector's family. Raises ConfigError if neither the option nor a file name states it."""
-        named = [family for family in FAMILIES if family in f"{detector.file.name}/{detector.name}".lower()]
+        """The detector's family. Raises ConfigError if neither the option nor a file name states
+        it.
+        """
+        named = [
+            family
+            for family in FAMILIES
+            if family in f"{detector.file.name}/{detector.name}".lower()
+        ]
         if self.family == "auto" and len(named) != 1:
             raise ConfigError(
-                f"family: the name of {detector.file} does not contain yolox or rtmdet, whose inputs differ. "
-                "Set --set family=yolox or --set family=rtmdet."
+                f"family: the name of {detector.file} does not contain yolox or rtmdet, whose "
+                "inputs differ. Set --set family=yolox or --set family=rtmdet."
             )
         return named[0] if self.family == "auto" else self.family
 
@@ -198,17 +224,20 @@ def _graph(name: str, release: Published | None) -> Graph:
     graph = graphs.read(release.local)
     if graph.digest != release.sha256:
         raise MissingAssets(
-            f"{release.local}: it does not contain {name}: expected SHA-256 {release.sha256}, found {graph.digest}. "
-            "Delete the file to download it again."
+            f"{release.local}: it does not contain {name}: expected SHA-256 {release.sha256}, "
+            f"found {graph.digest}. Delete the file to download it again."
         )
     return graph
 
 
 def _download(release: Published, name: str) -> str:
-    """Print size and licence of published weights, and download them. Returns why this failed, or ""."""
+    """Print size and licence of published weights, and download them. Returns why this failed, or
+    "".
+    """
     import torch
 
-    url, file = release.url, release.local
+    url = release.url
+    file = release.local
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT) as answer:  # noqa: S310 - an address of OpenMMLab's
             length = answer.headers.get("Content-Length")
@@ -218,15 +247,23 @@ def _download(release: Published, name: str) -> str:
         torch.hub.download_url_to_file(url, str(file), progress=False)
     except OSError as error:  # urllib's errors are OSErrors, too
         why = getattr(error, "reason", error)
-        return f"{name}: {url} cannot be downloaded ({why}). Download it elsewhere, and copy it to {file}."
+        return (
+            f"{name}: {url} cannot be downloaded ({why}). Download it elsewhere, and copy it "
+            f"to {file}."
+        )
     return ""
 
 
 class _PersonFinder:
     """Finds the people in an image, and the joints of each."""
 
-    def __init__(self, options: RTMPose, detector: GraphNetwork, pose: GraphNetwork, *, normalised: bool) -> None:
-        self._options, self._detector, self._pose, self._normalised = options, detector, pose, normalised
+    def __init__(
+        self, options: RTMPose, detector: GraphNetwork, pose: GraphNetwork, *, normalised: bool
+    ) -> None:
+        self._options = options
+        self._detector = detector
+        self._pose = pose
+        self._normalised = normalised
 
     def check(self) -> None:
         """Run both networks on a blank image. Raises RawDataError for unexpected outputs."""
@@ -239,29 +276,37 @@ class _PersonFinder:
         padded, scale = letterbox(image, size)
         outputs = self._detector(detector_input(padded, normalised=self._normalised))
         if (persons := read_persons(outputs, size)) is None:
-            expected = f"boxes (1, N, 5) and labels (1, N), or YOLOX's (1, {len(_cells(size))}, 6 or more)"
+            expected = (
+                f"boxes (1, N, 5) and labels (1, N), or YOLOX's (1, {len(_cells(size))}, 6 or more)"
+            )
             raise self._detector.graph.error("outputs", expected, graphs.shapes(outputs))
         height, width = image.shape[:2]
         boxes = np.clip(persons[0] / np.tile(scale, 2), 0, [width, height, width, height])
         scores = np.where((boxes[:, 2:] - boxes[:, :2] >= 1).all(axis=1), persons[1], -1)  # px
-        min_score, max_overlap = self._options.min_score, self._options.max_overlap
+        min_score = self._options.min_score
+        max_overlap = self._options.max_overlap
         best = suppress_overlaps(boxes, scores, min_score=min_score, max_overlap=max_overlap)
         return Boxes(boxes[best].astype(np.float32), np.clip(scores[best], 0, 1).astype(np.float32))
 
     def joints(self, image: Image, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
         if not len(boxes):
             return np.zeros((0, JOINTS, 3), np.float32)
-        size, n = self._pose.size, len(boxes)
+        size = self._pose.size
+        n = len(boxes)
         affines = crop_affines(boxes, size)
         outputs = self._pose(pose_input(image, affines, size))
         expected = [(n, JOINTS, BINS * side) for side in size]
         if [output.shape for output in outputs] != expected:
-            raise self._pose.graph.error("outputs", " and ".join(map(str, expected)), graphs.shapes(outputs))
+            raise self._pose.graph.error(
+                "outputs", " and ".join(map(str, expected)), graphs.shapes(outputs)
+            )
         return read_joints(outputs[0], outputs[1], affines)
 
 
 def letterbox(image: Image, size: tuple[int, int]) -> tuple[Image, Floats]:
-    """Scale an image (H, W, 3) to fit `size`, and pad it on the right and below; also return the (x, y) scale, (2,)."""
+    """Scale an image (H, W, 3) to fit `size`, and pad it on the right and below; also return the
+    (x, y) scale, (2,).
+    """
     height, width = image.shape[:2]
     ratio = min(size[0] / width, size[1] / height)
     scaled = max(1, int(width * ratio + 0.5)), max(1, int(height * ratio + 0.5))
@@ -278,11 +323,14 @@ def detector_input(padded: Image, *, normalised: bool) -> NDArray[np.float32]:
     return np.ascontiguousarray(pixels.transpose(2, 0, 1)[None])
 
 
-def read_persons(outputs: Sequence[NDArray[Any]], size: tuple[int, int]) -> tuple[Floats, Floats] | None:
-    """Persons (class 0): corners (N, 4) in px of the padded image, and scores (N,). None for an unknown output format.
+def read_persons(
+    outputs: Sequence[NDArray[Any]], size: tuple[int, int]
+) -> tuple[Floats, Floats] | None:
+    """Persons (class 0): corners (N, 4) in px of the padded image, and scores (N,). None for an
+    unknown output format.
 
-    Formats: boxes with scores (1, N, 5) and labels (1, N), as exported by OpenMMLab; or YOLOX's own rows
-    (1, R, 5 + classes): centre and log size in grid cells, objectness score, class scores.
+    Formats: boxes with scores (1, N, 5) and labels (1, N), as exported by OpenMMLab; or YOLOX's own
+    rows (1, R, 5 + classes): centre and log size in grid cells, objectness score, class scores.
     """
     shapes = [output.shape for output in outputs]
     match shapes:
@@ -307,8 +355,12 @@ def _cells(size: tuple[int, int]) -> NDArray[np.float32]:
     return np.concatenate(grids).astype(np.float32)
 
 
-def suppress_overlaps(boxes: Floats, scores: Floats, *, min_score: float, max_overlap: float) -> NDArray[np.int64]:
-    """Indices of the persons to keep, best first (greedy non-maximum suppression by intersection over union)."""
+def suppress_overlaps(
+    boxes: Floats, scores: Floats, *, min_score: float, max_overlap: float
+) -> NDArray[np.int64]:
+    """Indices of the persons to keep, best first (greedy non-maximum suppression by intersection
+    over union).
+    """
     sure = np.nonzero(scores >= min_score)[0]
     sides = np.hstack([boxes[sure, :2], boxes[sure, 2:] - boxes[sure, :2]]).astype(float)
     best = cv2.dnn.NMSBoxes(sides.tolist(), scores[sure].astype(float).tolist(), 0.0, max_overlap)
@@ -316,7 +368,9 @@ def suppress_overlaps(boxes: Floats, scores: Floats, *, min_score: float, max_ov
 
 
 def crop_affines(boxes: Floats, size: tuple[int, int]) -> NDArray[np.float64]:
-    """Transforms (P, 2, 3) from image px to px of a crop of `size` around each box, (P, 4) corners."""
+    """Transforms (P, 2, 3) from image px to px of a crop of `size` around each box, (P, 4)
+    corners.
+    """
     corners = boxes.astype(np.float64)
     sides = (corners[:, 2:] - corners[:, :2]) * CROP_SCALE
     scale = np.minimum(size[0] / sides[:, 0], size[1] / sides[:, 1])
@@ -328,12 +382,15 @@ def crop_affines(boxes: Floats, size: tuple[int, int]) -> NDArray[np.float64]:
 
 def pose_input(image: Image, affines: Floats, size: tuple[int, int]) -> NDArray[np.float32]:
     """(P, 3, height, width) normalised RGB crops, black outside the image."""
-    crops = np.stack([cv2.warpAffine(image, affine, size, flags=cv2.INTER_LINEAR) for affine in affines])
+    crops = np.stack(
+        [cv2.warpAffine(image, affine, size, flags=cv2.INTER_LINEAR) for affine in affines]
+    )
     return np.ascontiguousarray(((crops - MEAN) / STD).transpose(0, 3, 1, 2), np.float32)
 
 
 def read_joints(across: Floats, down: Floats, affines: Floats) -> NDArray[np.float32]:
-    """Scores (P, J, 2 width) and (P, J, 2 height) of P crops -> (P, J, 3) image px and confidence 0..1.
+    """Scores (P, J, 2 width) and (P, J, 2 height) of P crops -> (P, J, 3) image px and confidence
+    0..1.
 
     A joint is at its highest scores; its confidence is the lower of the two maxima.
     """

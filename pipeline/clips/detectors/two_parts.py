@@ -1,9 +1,11 @@
-"""Detectors of two networks: boxes of people in an image, then joints in each box.  [pixels -> keypoints] -> tracks
+"""Detectors of two networks: boxes of people in an image, then joints in each box.  [pixels ->
+keypoints] -> tracks
 
-With `every` = N, the first network runs on key frames only: each N-th frame, and frames that begin a scene. In between,
-the box in which joints are looked for is that of the frame before, and each of its sides then moves with the outermost
-joint on that side. A person is given up until the next key frame if fewer than LEAST_SHARED joints are seen in both
-frames, or if the joints coincide with those of a person with a higher score. The score is the key frame's.
+With `every` = N, the first network runs on key frames only: each N-th frame, and frames that begin
+a scene. In between, the box in which joints are looked for is that of the frame before, and each of
+its sides then moves with the outermost joint on that side. A person is given up until the next key
+frame if fewer than LEAST_SHARED joints are seen in both frames, or if the joints coincide with
+those of a person with a higher score. The score is the key frame's.
 """
 
 from __future__ import annotations
@@ -44,7 +46,8 @@ class Networks(NamedTuple):
     """The two loaded networks; images of a call are of one size."""
 
     find: Callable[[Sequence[Image]], list[Boxes]]
-    look: Callable[[Sequence[Image], Sequence[Floats]], list[Floats]]  # images, boxes (P, 4) -> joints (P, 17, 3)
+    # images, boxes (P, 4) -> joints (P, 17, 3)
+    look: Callable[[Sequence[Image], Sequence[Floats]], list[Floats]]
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,9 @@ class TwoPartDetector(FollowingDetector):
         return functools.partial(find_and_follow, self.load_networks(device))
 
 
-def find_and_follow(networks: Networks, images: Sequence[Image], keys: Sequence[bool] = ()) -> list[People]:
+def find_and_follow(
+    networks: Networks, images: Sequence[Image], keys: Sequence[bool] = ()
+) -> list[People]:
     """People in each image; `keys` as in `run_chains`."""
 
     def start(images: Sequence[Image]) -> list[People]:
@@ -99,7 +104,8 @@ def run_chains(
     images: Sequence[Image],
     keys: Sequence[bool] = (),
 ) -> list[Found]:
-    """Results in each image: of `start` in key frames, else of `step`, from the results in the frame before.
+    """Results in each image: of `start` in key frames, else of `step`, from the results in the
+    frame before.
 
     The images after a key frame, up to the next one, follow it in its clip.
 
@@ -111,28 +117,45 @@ def run_chains(
     results = dict(zip(starts, start([images[i] for i in starts]), strict=True))
     for n in range(1, max(map(len, chains), default=0)):  # the chains side by side
         frames = [chain[n] for chain in chains if n < len(chain)]
-        results |= zip(frames, step([images[i] for i in frames], [results[i - 1] for i in frames]), strict=True)
+        results |= zip(
+            frames, step([images[i] for i in frames], [results[i - 1] for i in frames]), strict=True
+        )
     return [results[i] for i in range(len(images))]
 
 
 def follow(before: People, joints: Floats, image: Image) -> People:
-    """The people of the frame before, whose joints are now (P, 17, 3): boxes as in the module docstring."""
+    """The people of the frame before, whose joints are now (P, 17, 3): boxes as in the module
+    docstring.
+    """
     visible = (before.keypoints[..., 2] >= SEEN) & (joints[..., 2] >= SEEN)
-    old, new = (extents(np.dstack([points[..., :2], visible]))[0] for points in (before.keypoints, joints))
+    old, new = (
+        extents(np.dstack([points[..., :2], visible]))[0] for points in (before.keypoints, joints)
+    )
     height, width = image.shape[:2]
-    boxes = np.clip(before.boxes + (new - old).reshape(-1, 4), 0, [width, height, width, height]).astype(np.float32)
-    followed = (visible.sum(axis=1) >= LEAST_SHARED) & (boxes[:, 2:] - boxes[:, :2] >= LEAST_SIDE).all(axis=1)
+    boxes = np.clip(
+        before.boxes + (new - old).reshape(-1, 4), 0, [width, height, width, height]
+    ).astype(np.float32)
+    followed = (visible.sum(axis=1) >= LEAST_SHARED) & (
+        boxes[:, 2:] - boxes[:, :2] >= LEAST_SIDE
+    ).all(axis=1)
     people = People(boxes[followed], before.scores[followed], joints[followed])
     return People(*(values[distinct(people)] for values in people))
 
 
 def distinct(people: People) -> list[int]:
-    """Indices of the people, without those whose joints are those of a person with a higher score."""
-    xy, visible = people.keypoints[..., :2], people.keypoints[..., 2] >= SEEN
+    """Indices of the people, without those whose joints are those of a person with a higher
+    score.
+    """
+    xy = people.keypoints[..., :2]
+    visible = people.keypoints[..., 2] >= SEEN
     diagonal = np.linalg.norm(people.boxes[:, 2:] - people.boxes[:, :2], axis=1)
     shared = visible[:, None] & visible  # (P, P, 17)
-    apart = (np.linalg.norm(xy[:, None] - xy, axis=-1) * shared).sum(axis=2) / np.maximum(shared.sum(axis=2), 1)
-    same = (shared.sum(axis=2) >= LEAST_SHARED) & (apart < SAME * np.minimum(diagonal[:, None], diagonal))
+    apart = (np.linalg.norm(xy[:, None] - xy, axis=-1) * shared).sum(axis=2) / np.maximum(
+        shared.sum(axis=2), 1
+    )
+    same = (shared.sum(axis=2) >= LEAST_SHARED) & (
+        apart < SAME * np.minimum(diagonal[:, None], diagonal)
+    )
     chosen: list[int] = []
     for i in np.argsort(-people.scores, kind="stable").tolist():
         chosen += [] if same[i, chosen].any() else [i]

@@ -1,6 +1,7 @@
 """Writers of the datasets' official layouts.  pixels and labels -> [raw]
 
-To add a dataset, add a file with a `LAYOUT` to this folder, and its name to `MODULES` in `demo/writing.py`.
+To add a dataset, add a file with a `LAYOUT` to this folder, and its name to `MODULES` in
+`demo/writing.py`.
 """
 
 from __future__ import annotations
@@ -21,12 +22,15 @@ from pipeline.errors import ConfigError
 T = TypeVar("T")
 
 
-SIZES: Final = {"tiny": (0.2, 0.7), "default": (1.0, 1.0), "large": (4.0, 1.5)}  # videos and frames, of the default
+# videos and frames, of the default
+SIZES: Final = {"tiny": (0.2, 0.7), "default": (1.0, 1.0), "large": (4.0, 1.5)}
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Seed and amount. `n_videos` (per split) and `n_frames` (per video) override `size`. Raises ConfigError."""
+    """Seed and amount. `n_videos` (per split) and `n_frames` (per video) override `size`. Raises
+    ConfigError.
+    """
 
     seed: int = 0
     size: str = "default"
@@ -35,23 +39,39 @@ class Request:
 
     def __post_init__(self) -> None:
         if self.size not in SIZES:
-            raise ConfigError(f"size of the demo data: expected one of {', '.join(SIZES)}, found {self.size!r}")
+            raise ConfigError(
+                f"size of the demo data: expected one of {', '.join(SIZES)}, found {self.size!r}"
+            )
 
     def videos(self, usual: int) -> int:
         """Number of videos in a split with `usual` videos by default."""
-        return self.n_videos if self.n_videos is not None else max(1, round(usual * SIZES[self.size][0]))
+        return (
+            self.n_videos
+            if self.n_videos is not None
+            else max(1, round(usual * SIZES[self.size][0]))
+        )
 
     def frames(self, rng: np.random.Generator, low: int, high: int, *, least: int) -> int:
-        """Number of frames in a video with `low` to `high` by default; below `least` only if `n_frames` is set."""
+        """Number of frames in a video with `low` to `high` by default; below `least` only if
+        `n_frames` is set.
+        """
         drawn = int(rng.integers(low, high + 1))
-        return self.n_frames if self.n_frames is not None else max(least, round(drawn * SIZES[self.size][1]))
+        return (
+            self.n_frames
+            if self.n_frames is not None
+            else max(least, round(drawn * SIZES[self.size][1]))
+        )
 
     def rng(self, *key: int) -> np.random.Generator:
         """An independent generator for each key, such as (dataset's number, video's number)."""
         return np.random.default_rng([self.seed, *key])
 
-    def enumerate_videos(self, key: int, **usual: int) -> Iterator[tuple[int, str, np.random.Generator]]:
-        """Yield (number, split, generator) of every video; `usual`: default number of videos by split."""
+    def enumerate_videos(
+        self, key: int, **usual: int
+    ) -> Iterator[tuple[int, str, np.random.Generator]]:
+        """Yield (number, split, generator) of every video; `usual`: default number of videos by
+        split.
+        """
         splits = [split for split, n in usual.items() for _ in range(self.videos(n))]
         for number, split in enumerate(splits):
             yield number, split, self.rng(key, number)
@@ -64,7 +84,8 @@ class ReleaseLayout:
     name: str
     what: str  # one sentence for the marker file
     plan: Callable[[Request], Iterator[Shot]]  # all videos
-    record: Callable[..., Take]  # (shot, folder): writes one video into the dataset's folder, returns its ground truth
+    # (shot, folder): writes one video into the dataset's folder, returns its ground truth
+    record: Callable[..., Take]
     finish: Callable[[Path, Sequence[Shot]], None] | None = None  # writes files about all videos
 
 
@@ -74,7 +95,9 @@ def pick_cyclic(options: Sequence[T], number: int) -> T:
 
 
 def write_pictures(take: Take, folder: Path, name: str, *, first: int = 0) -> NDArray[np.bool_]:
-    """Render a take into a new folder of JPEGs, `name.format(frame + first)`. Returns visible (T, actors, 49)."""
+    """Render a take into a new folder of JPEGs, `name.format(frame + first)`. Returns visible (T,
+    actors, 49).
+    """
     folder.mkdir(parents=True)
     visible = []
     for number, filmed in enumerate(film(take), start=first):
@@ -86,7 +109,8 @@ def write_pictures(take: Take, folder: Path, name: str, *, first: int = 0) -> ND
 def write_video(take: Take, file: Path) -> NDArray[np.bool_]:
     """Render a take into a video file. Returns visible (T, actors, 49)."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    visible, camera = [], take.view
+    visible = []
+    camera = take.view
     with mp4_writer(file, take.shot.fps, camera.width, camera.height) as writer:
         for filmed in film(take):
             writer.write(np.ascontiguousarray(filmed.image[..., ::-1]))
@@ -97,7 +121,9 @@ def write_video(take: Take, file: Path) -> NDArray[np.bool_]:
 def write_json(file: Path, content: Any, *, compact: bool = False) -> None:
     """Write a JSON file, and create its folder."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(content, separators=(",", ":") if compact else None), encoding="utf-8")
+    file.write_text(
+        json.dumps(content, separators=(",", ":") if compact else None), encoding="utf-8"
+    )
 
 
 def append_confidence(kp_2d: NDArray[Any], confidence: NDArray[Any]) -> NDArray[np.float64]:

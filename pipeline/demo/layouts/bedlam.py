@@ -1,7 +1,8 @@
 """BEDLAM's layout: one npz per scene, one row per person and image.  pixels and labels -> [raw]
 
-Each person has a world whose origin is at the body and whose vertical rotation follows the camera: y points down, z
-into the image. Bodies are neutral; `gender` is only a label. `proj_verts` are omitted.
+Each person has a world whose origin is at the body and whose vertical rotation follows the camera:
+y points down, z into the image. Bodies are neutral; `gender` is only a label. `proj_verts` are
+omitted.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ SCENES: Final = (
     ("20221014_1_1_batch01hand_orbit_archviz_30fps", 1, 320, 180, ("wave", "arm_raise")),
     ("20221018_1_1_batch01hand_30fps", 1, 320, 180, ("arm_raise", "side_bend")),
 )
-TURNED, MOVING, SPARSE = "closeup", "orbit", "6fps"  # in names: rotated images; a moving camera; 6 fps
+TURNED = "closeup"
+MOVING = "orbit"
+SPARSE = "6fps"  # in names: rotated images; a moving camera; 6 fps
 HOLE: Final = slice(4, 6)  # images of the first scene in which its second person is not labelled
 TRAINING: Final = "all_npz_12_smpl_training"
 SEQUENCE: Final = "seq_000000"
@@ -36,18 +39,25 @@ BY_FRAME: Final = ("pose", "trans", "joints", "spin49", "kp_2d")  # of an actor
 
 
 def _plan(request: Request) -> Iterator[Shot]:
-    """3 scenes of one sequence by default, of 24 to 30 images: two people; a moving camera; a static one."""
+    """3 scenes of one sequence by default, of 24 to 30 images: two people; a moving camera; a
+    static one.
+    """
     for number in range(request.videos(len(SCENES))):
         scene, n_people, width, height, actions = pick_cyclic(SCENES, number)
         name = scene if number < len(SCENES) else f"{number:03d}_{scene}"
-        n_pictures, step = request.frames(request.rng(110, number), 24, 30, least=20), _step(name)
+        n_pictures = request.frames(request.rng(110, number), 24, 30, least=20)
+        step = _step(name)
         n_frames = step * (n_pictures - 1) + 1
         looks = (width, height, n_people, actions, MOVING in name)
-        yield Shot("bedlam", "train", f"{name}/{SEQUENCE}", number, request.seed, n_frames, FPS, *looks)
+        yield Shot(
+            "bedlam", "train", f"{name}/{SEQUENCE}", number, request.seed, n_frames, FPS, *looks
+        )
 
 
 def _record(shot: Shot, folder: Path) -> Take:
-    """`<scene>/png/<sequence>/<sequence>_<4 digits>.png` and `all_npz_12_smpl_training/<scene>.npz`."""
+    """`<scene>/png/<sequence>/<sequence>_<4 digits>.png` and
+    `all_npz_12_smpl_training/<scene>.npz`.
+    """
     take, (scene, sequence) = stage(shot), shot.name.split("/")
     pictures = folder / scene / "png" / sequence
     pictures.mkdir(parents=True)
@@ -55,7 +65,9 @@ def _record(shot: Shot, folder: Path) -> Take:
     for number, filmed in zip(numbers, film(_every(take, _step(scene))), strict=True):
         stored = np.rot90(filmed.image) if TURNED in scene else filmed.image
         if not cv2.imwrite(str(pictures / f"{sequence}_{number:04d}.png"), stored[..., ::-1]):
-            raise PipelineError("OpenCV cannot encode PNG. Install opencv-python with its image codecs.")
+            raise PipelineError(
+                "OpenCV cannot encode PNG. Install opencv-python with its image codecs."
+            )
     labels = folder / TRAINING / f"{scene}.npz"
     labels.parent.mkdir(exist_ok=True)
     np.savez(labels, **_labels_of(take))
@@ -69,17 +81,22 @@ def _labels_of(take: Take) -> dict[str, Any]:
 
 
 def _rows(take: Take, person: int, actor: Actor) -> dict[str, NDArray[Any]]:
-    shot, camera = take.shot, take.view.extrinsics
-    turn, pelvis = _level(camera[:, :3, :3]), rest_joints(procedural(), actor.betas)[0]
+    shot = take.shot
+    camera = take.view.extrinsics
+    turn = _level(camera[:, :3, :3])
+    pelvis = rest_joints(procedural(), actor.betas)[0]
     begin = actor.trans[0] * (1, 0, 1)  # of the person's world: below the body
     extrinsics = camera.copy()
     extrinsics[:, :3, :3] = camera[:, :3, :3] @ turn.transpose(0, 2, 1)  # without the camera's yaw
     extrinsics[:, :3, 3] += camera[:, :3, :3] @ begin
     root = Rotation.from_rotvec(actor.pose[:, :3])
-    in_camera, in_world = ((Rotation.from_matrix(r) * root).as_rotvec() for r in (camera[:, :3, :3], turn))
+    in_camera, in_world = (
+        (Rotation.from_matrix(r) * root).as_rotvec() for r in (camera[:, :3, :3], turn)
+    )
     offset = actor.trans + pelvis - begin
     kp_2d = take.view.project(actor.joints)  # (T, 24, 2)
-    low, high = kp_2d[:, :22].min(axis=1), kp_2d[:, :22].max(axis=1)
+    low = kp_2d[:, :22].min(axis=1)
+    high = kp_2d[:, :22].max(axis=1)
     scene, sequence = shot.name.split("/")
     same = {
         "shape": actor.betas,
@@ -89,7 +106,9 @@ def _rows(take: Take, person: int, actor: Actor) -> dict[str, NDArray[Any]]:
         "sub": f"demo_{shot.number:03d}_posed_{person:03d}",
     }
     rows = {
-        "imgname": np.array([f"{sequence}/{sequence}_{number:04d}.png" for number in range(shot.n_frames)]),
+        "imgname": np.array(
+            [f"{sequence}/{sequence}_{number:04d}.png" for number in range(shot.n_frames)]
+        ),
         "center": (low + high) / 2,
         "scale": (high - low).max(axis=1) / 200 * 1.2,
         "pose_cam": np.concatenate([in_camera, actor.pose[:, 3:]], axis=1),
@@ -106,7 +125,9 @@ def _rows(take: Take, person: int, actor: Actor) -> dict[str, NDArray[Any]]:
 
 
 def _level(rotation: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Rotations (T, 3, 3) to the camera -> to the camera's level axes (right, down, ahead); the world is y-up."""
+    """Rotations (T, 3, 3) to the camera -> to the camera's level axes (right, down, ahead); the
+    world is y-up.
+    """
     ahead = rotation[:, 2] * (1, 0, 1)
     ahead /= np.linalg.norm(ahead, axis=1, keepdims=True)
     down = np.broadcast_to(np.array([0.0, -1, 0]), ahead.shape)
@@ -115,8 +136,11 @@ def _level(rotation: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _every(take: Take, step: int) -> Take:
     """A take with every step-th frame."""
-    camera, part = take.view, slice(None, None, step)
-    actors = tuple(replace(a, **{key: getattr(a, key)[part] for key in BY_FRAME}) for a in take.actors)
+    camera = take.view
+    part = slice(None, None, step)
+    actors = tuple(
+        replace(a, **{key: getattr(a, key)[part] for key in BY_FRAME}) for a in take.actors
+    )
     n_frames = len(camera.extrinsics[part])
     seen = replace(camera, extrinsics=camera.extrinsics[part])
     return Take(replace(take.shot, n_frames=n_frames), seen, actors)

@@ -1,6 +1,8 @@
-"""EMDB's layout: image folders and a pickle per sequence, with a moving camera.  pixels and labels -> [raw]
+"""EMDB's layout: image folders and a pickle per sequence, with a moving camera.  pixels and labels
+-> [raw]
 
-The world is that of `scene`, y up, as in the release. Labels use the gendered body, pixels the neutral one.
+The world is that of `scene`, y up, as in the release. Labels use the gendered body, pixels the
+neutral one.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ SEQUENCES: Final = (
     ("emdb1", "indoor_warmup", ("jumping_jacks", "arm_raise")),
     ("emdb2", "outdoor_stroll", ("walk", "march")),
 )
-PICTURES: Final = ((300, 400), (240, 320), (300, 400))  # width, height px; sizes differ as in the release
+# width, height px; sizes differ as in the release
+PICTURES: Final = ((300, 400), (240, 320), (300, 400))
 NOT_GOOD: Final = slice(8, 11)  # frames of the first sequence whose labels are marked as bad
 NO_BOX: Final = 3  # frame
 
@@ -35,7 +38,16 @@ def _plan(request: Request) -> Iterator[Shot]:
         split, title, actions = pick_cyclic(SEQUENCES, number)
         n_frames = request.frames(request.rng(109, number), 24, 30, least=20)
         looks = (*pick_cyclic(PICTURES, number), 1, actions, True)
-        yield Shot("emdb", split, f"P{number % 10}/{number:02d}_{title}", number, request.seed, n_frames, FPS, *looks)
+        yield Shot(
+            "emdb",
+            split,
+            f"P{number % 10}/{number:02d}_{title}",
+            number,
+            request.seed,
+            n_frames,
+            FPS,
+            *looks,
+        )
 
 
 def _record(shot: Shot, folder: Path) -> Take:
@@ -64,7 +76,8 @@ def _labels_of(take: Take) -> dict[str, Any]:
     if shot.number == 0:
         good[NOT_GOOD] = False
     margin = 0.05 * np.ptp(kp_2d, axis=1)
-    boxes = np.concatenate([kp_2d.min(axis=1) - margin, kp_2d.max(axis=1) + margin], axis=1)  # x1 y1 x2 y2
+    # x1 y1 x2 y2
+    boxes = np.concatenate([kp_2d.min(axis=1) - margin, kp_2d.max(axis=1) + margin], axis=1)
     boxes[NO_BOX] = 0
     return {
         "gender": actor.gender,

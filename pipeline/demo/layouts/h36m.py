@@ -1,8 +1,9 @@
-"""Human3.6M's layout: videos, CDF files of poses, metadata.xml and SMPL fits.  pixels and labels -> [raw]
+"""Human3.6M's layout: videos, CDF files of poses, metadata.xml and SMPL fits.  pixels and labels ->
+[raw]
 
-The same four cameras film every subject, so that a take is seen by up to four of them. Lengths in files are in
-millimetres. The world of metadata.xml has z up, as in the release; fits and their cameras use the axes of `scene` (y
-up).
+The same four cameras film every subject, so that a take is seen by up to four of them. Lengths in
+files are in millimetres. The world of metadata.xml has z up, as in the release; fits and their
+cameras use the axes of `scene` (y up).
 """
 
 from __future__ import annotations
@@ -25,18 +26,23 @@ from pipeline.demo.scene import Shot, Take, stage
 from pipeline.skeletons import JOINTS
 
 CAMERAS: Final = ("54138969", "55011271", "58860488", "60457274")
-SIZES: Final = ((300, 302), (300, 300), (300, 300), (300, 302))  # px; the release has 1000 x 1002 and 1000 x 1000
+# px; the release has 1000 x 1002 and 1000 x 1000
+SIZES: Final = ((300, 302), (300, 300), (300, 300), (300, 302))
 AZIMUTHS: Final = (40.0, 145.0, 320.0, 220.0)  # degrees about the place, 0 in front of it
-DISTANCE_M, HEIGHT_M, AIM_M = 4.0, 1.4, 0.9
+DISTANCE_M = 4.0
+HEIGHT_M = 1.4
+AIM_M = 0.9
 FOCAL: Final = 1.45  # times the width
 DISTORTION: Final = (0.0, 0.0, 0.0, 0.0, 0.0)  # the release has some: k1 k2 k3 p1 p2
 FPS: Final = 50.0
 SUBJECTS: Final = tuple(f"S{k}" for k in range(1, 12))
 ACTIONS: Final = (  # ids 1 to 16, each with subactions 1 and 2
-    "_ALL", "Directions", "Discussion", "Eating", "Greeting", "Phoning", "Posing", "Purchases", "Sitting",
+    "_ALL", "Directions", "Discussion", "Eating", "Greeting", "Phoning", "Posing", "Purchases",
+    "Sitting",
     "SittingDown", "Smoking", "TakingPhoto", "Waiting", "Walking", "WalkingDog", "WalkTogether",
 )  # fmt: skip
-TAKES: Final = {  # split -> (subject, action, actions of `actions.py`); on the spot, for static cameras
+# split -> (subject, action, actions of `actions.py`); on the spot, for static cameras
+TAKES: Final = {
     "train": (
         ("S1", "Walking", ("march",)),
         ("S5", "Greeting", ("wave", "arm_raise")),
@@ -44,7 +50,10 @@ TAKES: Final = {  # split -> (subject, action, actions of `actions.py`); on the 
         ("S7", "Posing", ("side_bend", "arm_raise")),
         ("S8", "Sitting", ("squat", "bow")),
     ),
-    "val": (("S9", "Posing", ("arm_raise", "side_bend")), ("S11", "Waiting", ("look_around", "reach"))),
+    "val": (
+        ("S9", "Posing", ("arm_raise", "side_bend")),
+        ("S11", "Waiting", ("look_around", "reach")),
+    ),
 }
 Z_UP: Final = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])  # from the scene's world, y up
 FITTED: Final = "S1"  # the subject with SMPL fits
@@ -53,34 +62,52 @@ UNLABELLED_FRAMES: Final = 2  # last frames of the second subject's videos, with
 
 # The 32 stored joints; the release repeats some of them.
 STORED: Final = (
-    "hip", "rhip", "rknee", "rankle", "OP RBigToe", "OP RBigToe", "lhip", "lknee", "lankle", "OP LBigToe", "OP LBigToe",
-    "hip", "Spine (H36M)", "thorax", "Head (H36M)", "headtop", "neck", "lshoulder", "lelbow", "lwrist", "lwrist",
-    "lwrist", "lwrist", "lwrist", "neck", "rshoulder", "relbow", "rwrist", "rwrist", "rwrist", "rwrist", "rwrist",
+    "hip", "rhip", "rknee", "rankle", "OP RBigToe", "OP RBigToe", "lhip", "lknee", "lankle",
+    "OP LBigToe", "OP LBigToe",
+    "hip", "Spine (H36M)", "thorax", "Head (H36M)", "headtop", "neck", "lshoulder", "lelbow",
+    "lwrist", "lwrist",
+    "lwrist", "lwrist", "lwrist", "neck", "rshoulder", "relbow", "rwrist", "rwrist", "rwrist",
+    "rwrist", "rwrist",
 )  # fmt: skip
 
 
 def _plan(request: Request) -> Iterator[Shot]:
-    """By default 6 training videos, four views of one take and two of another, and 3 validation videos."""
+    """By default 6 training videos, four views of one take and two of another, and 3 validation
+    videos.
+    """
     number = itertools.count()
     for split, usual, low, high in (("train", 6, 40, 46), ("val", 3, 54, 58)):
         for view in range(request.videos(usual)):
             turn, camera = divmod(view, len(CAMERAS))
             if split == "val":
-                camera = len(CAMERAS) - 1 - camera  # the frontal one first: protocol 2 evaluates on it alone
+                # the frontal one first: protocol 2 evaluates on it alone
+                camera = len(CAMERAS) - 1 - camera
             subject, action, actions = pick_cyclic(TAKES[split], turn)
             # A subject's takes: the first of this action, its second, the first of the next, ...
             again = turn // len(TAKES[split])
             played = ACTIONS[1 + (ACTIONS.index(action) - 1 + again // 2) % (len(ACTIONS) - 1)]
             name = f"{subject}/{_file_name(played, 1 + again % 2, subject)}.{CAMERAS[camera]}"
-            n_frames, size = request.frames(request.rng(106, len(split), turn), low, high, least=40), SIZES[camera]
-            yield Shot("h36m", split, name, next(number), request.seed, n_frames, FPS, *size, actions=actions)
+            n_frames = request.frames(request.rng(106, len(split), turn), low, high, least=40)
+            size = SIZES[camera]
+            yield Shot(
+                "h36m",
+                split,
+                name,
+                next(number),
+                request.seed,
+                n_frames,
+                FPS,
+                *size,
+                actions=actions,
+            )
 
 
 def _record(shot: Shot, folder: Path) -> Take:
     """`S<k>/Videos/<name>.mp4` and the two pose files."""
     subject, _, stem = shot.name.partition("/")
     played = _stage_take(shot).film_with(_camera_of(shot.name.rpartition(".")[2], shot.n_frames))
-    write_video(played, folder / subject / "Videos" / f"{stem}.mp4")  # the same looks for all cameras
+    # the same looks for all cameras
+    write_video(played, folder / subject / "Videos" / f"{stem}.mp4")
     take = replace(played, shot=shot)
     for kind, pose in _poses_of(take).items():
         file = folder / subject / "MyPoseFeatures" / kind / f"{stem}.cdf"
@@ -92,14 +119,21 @@ def _record(shot: Shot, folder: Path) -> Take:
 def _finish(folder: Path, shots: Sequence[Shot]) -> None:
     """metadata.xml, and the fits of one subject with their cameras."""
     (folder / "metadata.xml").write_bytes(_metadata())
-    ids = {f"{FITTED}/{_file_name(a, s, FITTED)}": (i, s) for i, a in enumerate(ACTIONS, start=1) for s in (1, 2)}
+    ids = {
+        f"{FITTED}/{_file_name(a, s, FITTED)}": (i, s)
+        for i, a in enumerate(ACTIONS, start=1)
+        for s in (1, 2)
+    }
     fits: dict[str, dict[str, Any]] = {}
     for name, shot in {shot.name.rpartition(".")[0]: shot for shot in shots}.items():
         if name in ids:
             action, subaction = ids[name]
             fits.setdefault(str(action), {})[str(subaction)] = _fits_of(_stage_take(shot))
     for kind, content in (("smpl_param", fits), ("camera", _cameras())):
-        write_json(folder / "smpl_param" / f"Human36M_subject{FITTED.removeprefix('S')}_{kind}.json", content)
+        write_json(
+            folder / "smpl_param" / f"Human36M_subject{FITTED.removeprefix('S')}_{kind}.json",
+            content,
+        )
 
 
 def _camera_of(name: str, n_frames: int) -> Camera:
@@ -110,7 +144,9 @@ def _camera_of(name: str, n_frames: int) -> Camera:
     position = np.array([[DISTANCE_M * np.sin(azimuth), HEIGHT_M, DISTANCE_M * np.cos(azimuth)]])
     extrinsics = look_at(position, np.array([[0.0, AIM_M, 0.0]]), np.zeros(1))
     focal = FOCAL * width + number
-    intrinsics = np.array([[focal, 0, (width - 1) / 2 + number], [0, focal + 1, (height - 1) / 2 - number], [0, 0, 1]])
+    intrinsics = np.array(
+        [[focal, 0, (width - 1) / 2 + number], [0, focal + 1, (height - 1) / 2 - number], [0, 0, 1]]
+    )
     return Camera(width, height, intrinsics, np.repeat(extrinsics, n_frames, axis=0))
 
 
@@ -134,37 +170,62 @@ def _poses_of(take: Take) -> dict[str, NDArray[np.float64]]:
 def _fits_of(take: Take) -> dict[str, Any]:
     """Frame -> fit, of every second frame, in the world's axes."""
     (actor,) = take.actors
-    shape, frames = actor.betas.tolist(), range(0, take.shot.n_frames - UNFITTED_FRAMES, 2)
-    return {str(t): {"pose": actor.pose[t].tolist(), "shape": shape, "trans": actor.trans[t].tolist()} for t in frames}
+    shape = actor.betas.tolist()
+    frames = range(0, take.shot.n_frames - UNFITTED_FRAMES, 2)
+    return {
+        str(t): {"pose": actor.pose[t].tolist(), "shape": shape, "trans": actor.trans[t].tolist()}
+        for t in frames
+    }
 
 
 def _cameras() -> dict[str, Any]:
-    """Camera "1" to "4" -> rotation and translation (mm) from the world, focal lengths and principal point (px)."""
+    """Camera "1" to "4" -> rotation and translation (mm) from the world, focal lengths and
+    principal point (px).
+    """
     described = {}
     for number, name in enumerate(CAMERAS, start=1):
         turn, shift, focal, centre = _numbers_of(name)
-        described[str(number)] = {"R": turn.tolist(), "t": (1000 * shift).tolist(), "f": focal, "c": centre}
+        described[str(number)] = {
+            "R": turn.tolist(),
+            "t": (1000 * shift).tolist(),
+            "f": focal,
+            "c": centre,
+        }
     return described
 
 
-def _numbers_of(name: str) -> tuple[NDArray[np.float64], NDArray[np.float64], list[float], list[float]]:
+def _numbers_of(
+    name: str,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], list[float], list[float]]:
     """A camera's rotation (3, 3), translation (3,) m, focal lengths and principal point in px."""
     camera = _camera_of(name, 1)
-    extrinsics, intrinsics = camera.extrinsics[0], camera.intrinsics
-    return extrinsics[:3, :3], extrinsics[:3, 3], intrinsics[[0, 1], [0, 1]].tolist(), intrinsics[:2, 2].tolist()
+    extrinsics = camera.extrinsics[0]
+    intrinsics = camera.intrinsics
+    return (
+        extrinsics[:3, :3],
+        extrinsics[:3, 3],
+        intrinsics[[0, 1], [0, 1]].tolist(),
+        intrinsics[:2, 2].tolist(),
+    )
 
 
 def _metadata() -> bytes:
     """metadata.xml: the action of each file, the cameras' ids and parameters (`w0`).
 
-    w0 has three angles and the position (mm) for every camera and subject, then the intrinsics of every camera.
+    w0 has three angles and the position (mm) for every camera and subject, then the intrinsics of
+    every camera.
     """
     rows = [
-        [str(number), str(subaction), *(_file_name(action, subaction, subject) for subject in SUBJECTS)]
+        [
+            str(number),
+            str(subaction),
+            *(_file_name(action, subaction, subject) for subject in SUBJECTS),
+        ]
         for number, action in enumerate(ACTIONS, start=1)
         for subaction in (1, 2)
     ]
-    extrinsic, intrinsic = list[float](), list[float]()
+    extrinsic = list[float]()
+    intrinsic = list[float]()
     for from_scene, shift, focal, centre in map(_numbers_of, CAMERAS):
         turn = from_scene @ Z_UP.T
         angles = Rotation.from_matrix(turn).as_euler("XYZ")
@@ -178,7 +239,9 @@ def _metadata() -> bytes:
     for parent, texts in tables:
         for text in texts:
             SubElement(parent, "td").text = text
-    SubElement(root, "w0").text = "[" + " ".join(repr(float(number)) for number in (*extrinsic, *intrinsic)) + "]"
+    SubElement(root, "w0").text = (
+        "[" + " ".join(repr(float(number)) for number in (*extrinsic, *intrinsic)) + "]"
+    )
     indent(root)
     return bytes(tostring(root, encoding="utf-8", xml_declaration=True)) + b"\n"
 
@@ -190,5 +253,8 @@ def _file_name(action: str, subaction: int, subject: str) -> str:
     return f"{action} {subaction}"
 
 
-WHAT: Final = "Rendered people in Human3.6M's layout: videos and labels made by this program, nothing of Human3.6M."
+WHAT: Final = (
+    "Rendered people in Human3.6M's layout: videos and labels made by this program, nothing "
+    "of Human3.6M."
+)
 LAYOUT: Final = ReleaseLayout("h36m", WHAT, _plan, _record, _finish)

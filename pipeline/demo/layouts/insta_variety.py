@@ -1,7 +1,8 @@
 """InstaVariety's layout: TFRecord shards of examples with images.  pixels and labels -> [raw]
 
-As in the release, training shards have images preprocessed for a network, with coordinates in [-1, 1], or the larger
-images that these are cut from, in pixels; test shards have small images, in pixels.
+As in the release, training shards have images preprocessed for a network, with coordinates in [-1,
+1], or the larger images that these are cut from, in pixels; test shards have small images, in
+pixels.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ TAGS: Final = {  # tag of Instagram -> actions
     "boxingtraining": ("box", "squat"),
 }
 A_SHARD: Final = 3  # examples per shard; 50 in the release
-CROP_PX, LARGE_PX = 224, 300  # sides of images with and without preprocessing for a network
+CROP_PX = 224
+LARGE_PX = 300  # sides of images with and without preprocessing for a network
 FILLED: Final = 0.72  # share of an image's side that the person's joints in all frames span
 PHI: Final = 2048  # numbers per frame
 TOELESS: Final = 1  # example of each test shard without toe labels
@@ -40,10 +42,13 @@ def _plan(request: Request) -> Iterator[Shot]:
     for number, split, rng in request.enumerate_videos(105, train=6, test=2):
         i = number if split == "train" else number - request.videos(6)
         shard, position = divmod(i, A_SHARD)
-        stem = f"{split}/insta_variety_{shard:02d}_copy00"  # as in the release, the same in both splits
+        # as in the release, the same in both splits
+        stem = f"{split}/insta_variety_{shard:02d}_copy00"
         side = LARGE_PX if split == "train" and shard % 2 else CROP_PX
-        n_frames, actions = request.frames(rng, 24, 24, least=20), pick_cyclic(tuple(TAGS.values()), number)
-        name, looks = f"{stem}/{position:05d}", (30.0, side, side, 1, actions, True, f"{stem}.tfrecord")
+        n_frames = request.frames(rng, 24, 24, least=20)
+        actions = pick_cyclic(tuple(TAGS.values()), number)
+        name = f"{stem}/{position:05d}"
+        looks = (30.0, side, side, 1, actions, True, f"{stem}.tfrecord")
         yield Shot("insta_variety", split, name, number, request.seed, n_frames, *looks)
 
 
@@ -51,10 +56,15 @@ def _record(shot: Shot, folder: Path) -> Take:
     """Write one record into a separate file, which `_finish` appends to a shard."""
     staged = stage(shot)
     points = staged.actors[0].kp_2d.reshape(-1, 2)
-    low, high = points.min(axis=0), points.max(axis=0)
+    low = points.min(axis=0)
+    high = points.max(axis=0)
     # As if the images were cropped around the person.
-    take = staged.film_with(staged.view.cut((low + high) / 2, FILLED * shot.width / (high - low).max(), shot.width))
-    pictures, visible = zip(*((jpeg(filmed.image), filmed.visible[0]) for filmed in film(take)), strict=True)
+    take = staged.film_with(
+        staged.view.cut((low + high) / 2, FILLED * shot.width / (high - low).max(), shot.width)
+    )
+    pictures, visible = zip(
+        *((jpeg(filmed.image), filmed.visible[0]) for filmed in film(take)), strict=True
+    )
     file = _record_file(folder, shot)
     file.parent.mkdir(exist_ok=True)
     file.write_bytes(tfrecord(tf_example(_features_of(take, pictures, np.array(visible)))))
@@ -70,24 +80,33 @@ def _finish(folder: Path, shots: Sequence[Shot]) -> None:
         record.unlink()
 
 
-def _features_of(take: Take, pictures: Sequence[bytes], visible: NDArray[np.bool_]) -> dict[str, Feature]:
-    """The features of an example; visible (T, 49). Labels are (T, 3, J) as stored: rows x, y, seen."""
+def _features_of(
+    take: Take, pictures: Sequence[bytes], visible: NDArray[np.bool_]
+) -> dict[str, Feature]:
+    """The features of an example; visible (T, 49). Labels are (T, 3, J) as stored: rows x, y,
+    seen.
+    """
     shot = take.shot
-    n_frames, testing = shot.n_frames, shot.split == "test"
+    n_frames = shot.n_frames
+    testing = shot.split == "test"
     joints = append_confidence(take.actors[0].kp_2d, visible)
     labels = convert(joints, source="spin49", target="insta_variety").transpose(0, 2, 1)
     preprocessed = not testing and shot.width == CROP_PX
     if preprocessed:
         labels[:, :2] = 2 * labels[:, :2] / CROP_PX - 1
         labels *= labels[:, 2:]  # an invisible joint is (0, 0, 0)
-    xys, face, toes = labels[:, :2, :14], labels[..., 14:19], labels[..., 19:]
+    xys = labels[:, :2, :14]
+    face = labels[..., 14:19]
+    toes = labels[..., 19:]
     tag = pick_cyclic(tuple(TAGS), shot.number)
     features: dict[str, Feature] = {
         "meta/N": np.array([n_frames]),
         "meta/has_3d": np.array([0]),
         "meta/has_3d_joints": np.array([0]),
         "image/encoded": pictures,
-        "image/filenames": [f"{tag}/{shot.number:08d}/frame{i + 1:06d}.png".encode() for i in range(n_frames)],
+        "image/filenames": [
+            f"{tag}/{shot.number:08d}/frame{i + 1:06d}.png".encode() for i in range(n_frames)
+        ],
         "image/heightwidths": np.full((n_frames, 2), shot.width),
         "image/centers": np.full((n_frames, 2), shot.width // 2),
         "image/scale_factors": np.ones((n_frames,) if testing else (n_frames, 2)),
@@ -115,6 +134,7 @@ def _record_file(folder: Path, shot: Shot) -> Path:
 
 
 WHAT: Final = (
-    "Rendered people in InstaVariety's layout: pictures and labels made by this program, nothing of InstaVariety."
+    "Rendered people in InstaVariety's layout: pictures and labels made by this program, "
+    "nothing of InstaVariety."
 )
 LAYOUT: Final = ReleaseLayout("insta_variety", WHAT, _plan, _record, _finish)

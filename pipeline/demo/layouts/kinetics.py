@@ -1,6 +1,8 @@
-"""Kinetics-400's layout: clips by class, lists of clips, and a detector's keypoints.  pixels and labels -> [raw]
+"""Kinetics-400's layout: clips by class, lists of clips, and a detector's keypoints.  pixels and
+labels -> [raw]
 
-The detector is simulated: its keypoints are the projected joints with noise, with misses, without identities.
+The detector is simulated: its keypoints are the projected joints with noise, with misses, without
+identities.
 """
 
 from __future__ import annotations
@@ -13,7 +15,14 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.demo.layouts import ReleaseLayout, Request, append_confidence, pick_cyclic, write_json, write_video
+from pipeline.demo.layouts import (
+    ReleaseLayout,
+    Request,
+    append_confidence,
+    pick_cyclic,
+    write_json,
+    write_video,
+)
 from pipeline.demo.scene import Shot, Take, stage
 from pipeline.skeletons import convert
 
@@ -30,28 +39,43 @@ CLASSES: Final = {  # class of Kinetics-400 -> actions
     "tai chi": ("reach", "bow", "lunge"),
 }
 ALPHABET: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
-WIDTH, HEIGHT = 340, 256  # px, as Kinetics is commonly resized to
+WIDTH = 340
+HEIGHT = 256  # px, as Kinetics is commonly resized to
 
 NOISE_PX: Final = 0.3  # sigma of the detector's noise in x and in y
 MISS_RATE: Final = 0.02  # share of person-frames that the detector misses
 BLIND_FRAMES: Final = (12, 14)  # frames without detections in every fourth clip
-ALPHAPOSE_EVERY: Final = 5  # every fifth clip has keypoints in AlphaPose's format, the others in OpenPose's
+# every fifth clip has keypoints in AlphaPose's format, the others in OpenPose's
+ALPHAPOSE_EVERY: Final = 5
 
 
 def _plan(request: Request) -> Iterator[Shot]:
-    """6 clips for training and 2 for validation by default, of 60 to 75 frames; every third shows two people."""
+    """6 clips for training and 2 for validation by default, of 60 to 75 frames; every third shows
+    two people.
+    """
     for number, split, rng in request.enumerate_videos(102, train=6, val=2):
         label, actions = pick_cyclic(tuple(CLASSES.items()), number)
         start = int(rng.integers(0, 200))
         name = f"{''.join(rng.choice(list(ALPHABET), 11))}_{start:06d}_{start + 10:06d}"
-        n_frames, fps = request.frames(rng, 60, 75, least=45), 25.0 if number % 2 else 30.0
+        n_frames = request.frames(rng, 60, 75, least=45)
+        fps = 25.0 if number % 2 else 30.0
         looks = (fps, WIDTH, HEIGHT, 2 if number % 3 == 1 else 1, actions, number % 4 == 2)
-        yield Shot("kinetics", split, name, number, request.seed, n_frames, *looks, f"{split}/{label}/{name}.mp4")
+        yield Shot(
+            "kinetics",
+            split,
+            name,
+            number,
+            request.seed,
+            n_frames,
+            *looks,
+            f"{split}/{label}/{name}.mp4",
+        )
 
 
 def _record(shot: Shot, folder: Path) -> Take:
     """`<split>/<class>/<name>.mp4` and `keypoints/<split>/<name>/`."""
-    take, rng = stage(shot), shot.rng("detector")
+    take = stage(shot)
+    rng = shot.rng("detector")
     visible = write_video(take, folder / shot.file)
     detections = [_detect(take, frame, visible[frame], rng) for frame in range(shot.n_frames)]
     keypoints = folder / "keypoints" / shot.split / shot.name
@@ -59,7 +83,11 @@ def _record(shot: Shot, folder: Path) -> Take:
         write_json(keypoints / f"{shot.name}.json", _alphapose(detections, rng))
     else:
         for frame, people in enumerate(detections):
-            write_json(keypoints / f"{shot.name}_{frame:012d}_keypoints.json", _openpose(people), compact=True)
+            write_json(
+                keypoints / f"{shot.name}_{frame:012d}_keypoints.json",
+                _openpose(people),
+                compact=True,
+            )
     return take
 
 
@@ -67,7 +95,9 @@ def _finish(folder: Path, shots: Sequence[Shot]) -> None:
     """`annotations/{train,val}.csv`, the release's lists of clips."""
     (folder / "annotations").mkdir()
     for split in sorted({shot.split for shot in shots}):
-        with (folder / "annotations" / f"{split}.csv").open("w", newline="", encoding="utf-8") as stream:
+        with (folder / "annotations" / f"{split}.csv").open(
+            "w", newline="", encoding="utf-8"
+        ) as stream:
             table = csv.writer(stream, lineterminator="\n")
             table.writerow(["label", "youtube_id", "time_start", "time_end", "split"])
             for shot in (shot for shot in shots if shot.split == split):
@@ -75,13 +105,19 @@ def _finish(folder: Path, shots: Sequence[Shot]) -> None:
                 table.writerow([Path(shot.file).parent.name, video_id, int(start), int(end), split])
 
 
-def _detect(take: Take, frame: int, visible: NDArray[np.bool_], rng: np.random.Generator) -> Detections:
-    """Detections in a frame: (person, (49, 3) x, y, confidence) in random order; 0, 0, 0 for missing joints."""
+def _detect(
+    take: Take, frame: int, visible: NDArray[np.bool_], rng: np.random.Generator
+) -> Detections:
+    """Detections in a frame: (person, (49, 3) x, y, confidence) in random order; 0, 0, 0 for
+    missing joints.
+    """
     people = []
     for person, (actor, is_visible) in enumerate(zip(take.actors, visible, strict=True)):
         missed = rng.random() < MISS_RATE or (take.shot.number % 4 == 0 and frame in BLIND_FRAMES)
         xy = actor.kp_2d[frame] + rng.normal(0, NOISE_PX, (49, 2))
-        joints = append_confidence(xy, np.where(is_visible, rng.uniform(0.6, 1.0, 49), rng.uniform(0.05, 0.55, 49)))
+        joints = append_confidence(
+            xy, np.where(is_visible, rng.uniform(0.6, 1.0, 49), rng.uniform(0.05, 0.55, 49))
+        )
         joints[~is_visible & (rng.random(49) < 0.5)] = 0
         if not missed:
             people.append((person, joints))
@@ -101,7 +137,9 @@ def _openpose(people: Detections) -> dict[str, Any]:
 
 
 def _alphapose(detections: Sequence[Detections], rng: np.random.Generator) -> list[dict[str, Any]]:
-    """AlphaPose's result format with tracking: one list of people, COCO's 17 joints, `idx` from 1."""
+    """AlphaPose's result format with tracking: one list of people, COCO's 17 joints, `idx` from
+    1.
+    """
     entries = []
     for frame, people in enumerate(detections):
         for person, joints in people:
@@ -111,7 +149,8 @@ def _alphapose(detections: Sequence[Detections], rng: np.random.Generator) -> li
                 "image_id": f"{frame}.jpg",
                 "category_id": 1,
                 "keypoints": _round(coco, 4),
-                "score": round(float(rng.uniform(2.2, 3.1)), 4),  # AlphaPose adds box and joint scores: above 1
+                # AlphaPose adds box and joint scores: above 1
+                "score": round(float(rng.uniform(2.2, 3.1)), 4),
                 "box": _round(np.concatenate([low, high - low]), 2),
                 "idx": person + 1,
             }
@@ -123,5 +162,7 @@ def _round(values: NDArray[np.float64], digits: int) -> list[float]:
     return [round(value, digits) for value in values.ravel().tolist()]
 
 
-WHAT: Final = "Rendered people in Kinetics-400's layout, with a played detector: nothing of Kinetics."
+WHAT: Final = (
+    "Rendered people in Kinetics-400's layout, with a played detector: nothing of Kinetics."
+)
 LAYOUT: Final = ReleaseLayout("kinetics", WHAT, _plan, _record, _finish)

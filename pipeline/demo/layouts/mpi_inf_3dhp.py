@@ -1,4 +1,6 @@
-"""MPI-INF-3DHP's layout: sequences of 14 cameras, test videos with HDF5 labels.  pixels and labels -> [raw]"""
+"""MPI-INF-3DHP's layout: sequences of 14 cameras, test videos with HDF5 labels.  pixels and labels
+-> [raw]
+"""
 
 from __future__ import annotations
 
@@ -29,39 +31,60 @@ FPS: Final = 25.0
 SIDE_PX: Final = 320  # 2048 in the release
 TEST_FOLDER: Final = "mpi_inf_3dhp_test_set"
 TESTS: Final = ("TS1", "TS5", "TS2", "TS6", "TS3", "TS4")
-TEST_PICTURES: Final = {"TS5": (384, 216), "TS6": (384, 216)}  # width, height px; 300 x 300 for the others
+# width, height px; 300 x 300 for the others
+TEST_PICTURES: Final = {"TS5": (384, 216), "TS6": (384, 216)}
 INVALID_FRAMES: Final = 5  # first frames of every test video, whose labels evaluation may not use
 UNIVERSAL_LEG_M: Final = 0.83  # hip to ankle of the skeleton that `univ_annot3` is scaled to
-ON_THE_SPOT: Final = ("squat", "arm_raise", "wave", "side_bend", "bow", "reach")  # for static cameras
+# for static cameras
+ON_THE_SPOT: Final = ("squat", "arm_raise", "wave", "side_bend", "bow", "reach")
 # Native joints that spin49 lacks -> the nearest SMPL joint.
 OTHERS: Final = {
     "spine2": "smpl_spine1", "spine3": "smpl_spine2", "spine4": "smpl_spine3",
     "left_clavicle": "smpl_lcollar", "right_clavicle": "smpl_rcollar",
-    "left_hand": "smpl_lhand", "right_hand": "smpl_rhand", "left_foot": "smpl_lfoot", "right_foot": "smpl_rfoot",
+    "left_hand": "smpl_lhand", "right_hand": "smpl_rhand", "left_foot": "smpl_lfoot",
+    "right_foot": "smpl_rfoot",
 }  # fmt: skip
 TOES: Final = {"left_toe": "OP LBigToe", "right_toe": "OP RBigToe"}
 
 
 def _plan(request: Request) -> Iterator[Shot]:
-    """By default 4 training videos of 28 frames (two views of two sequences), and 2 test videos of 32 frames."""
+    """By default 4 training videos of 28 frames (two views of two sequences), and 2 test videos of
+    32 frames.
+    """
     n_training = request.videos(4)
     for number in range(n_training):
         pair, view = divmod(number, 2)
-        sequence, camera = pick_cyclic(SEQUENCES, pair), pick_cyclic(PAIRS, pair // len(SEQUENCES))[view]
+        sequence = pick_cyclic(SEQUENCES, pair)
+        camera = pick_cyclic(PAIRS, pair // len(SEQUENCES))[view]
         n_frames = request.frames(request.rng(105, pair), 28, 28, least=20)
         # Every fourth video is a file, as in the download; the others are extracted images.
-        file = f"imageSequence/video_{camera}.avi" if number % 4 == 3 else f"imageFrames/video_{camera}"
+        file = (
+            f"imageSequence/video_{camera}.avi"
+            if number % 4 == 3
+            else f"imageFrames/video_{camera}"
+        )
         looks = (FPS, SIDE_PX, SIDE_PX, 1, ON_THE_SPOT, False, f"{sequence}/{file}")
-        yield Shot("mpi_inf_3dhp", "train", f"{sequence}/video_{camera}", number, request.seed, n_frames, *looks)
+        yield Shot(
+            "mpi_inf_3dhp",
+            "train",
+            f"{sequence}/video_{camera}",
+            number,
+            request.seed,
+            n_frames,
+            *looks,
+        )
     for number, name in enumerate(TESTS[: request.videos(2)], start=n_training):
         n_frames = request.frames(request.rng(106, number), 32, 32, least=24)
-        size, file = TEST_PICTURES.get(name, (300, 300)), f"{TEST_FOLDER}/{name}/imageSequence"
+        size = TEST_PICTURES.get(name, (300, 300))
+        file = f"{TEST_FOLDER}/{name}/imageSequence"
         looks = (FPS, *size, 1, ON_THE_SPOT, False, file)
         yield Shot("mpi_inf_3dhp", "test", name, number, request.seed, n_frames, *looks)
 
 
 def _record(shot: Shot, folder: Path) -> Take:
-    """A test video, or a training video; the first of a sequence also writes `annot.mat` and `camera.calibration`."""
+    """A test video, or a training video; the first of a sequence also writes `annot.mat` and
+    `camera.calibration`.
+    """
     path = folder / shot.file
     if shot.split == "test":
         take = stage(shot)
@@ -78,7 +101,9 @@ def _record(shot: Shot, folder: Path) -> Take:
         write_pictures(take, path, "frame_{:06d}.jpg")
     if shot.number % 2 == 0:
         write_mat(folder / sequence / "annot.mat", _labels_of(take, cameras), compressed=True)
-        (folder / sequence / "camera.calibration").write_text(_calibration(cameras), encoding="ascii")
+        (folder / sequence / "camera.calibration").write_text(
+            _calibration(cameras), encoding="ascii"
+        )
     return replace(take, shot=shot)
 
 
@@ -92,7 +117,9 @@ def _labels_of(take: Take, cameras: list[Camera]) -> dict[str, Any]:
         "cameras": np.arange(N_CAMERAS, dtype=np.uint8)[None],
         "annot2": _cell([camera.project(points).reshape(n_frames, -1) for camera in cameras]),
         "annot3": _cell([mm.reshape(n_frames, -1) for mm in in_cameras]),
-        "univ_annot3": _cell([_universal_scale(take) * mm.reshape(n_frames, -1) for mm in in_cameras]),
+        "univ_annot3": _cell(
+            [_universal_scale(take) * mm.reshape(n_frames, -1) for mm in in_cameras]
+        ),
     }
 
 
@@ -100,19 +127,32 @@ def _calibration(cameras: list[Camera]) -> str:
     """The text of camera.calibration: static cameras, extrinsics in mm."""
     lines = ["Skeletool Camera Calibration File V1.0"]
     for number, camera in enumerate(cameras):
-        intrinsics, extrinsics = np.eye(4), camera.extrinsics[0].copy()
+        intrinsics = np.eye(4)
+        extrinsics = camera.extrinsics[0].copy()
         intrinsics[:3, :3] = camera.intrinsics
         extrinsics[:3, 3] *= 1000
-        intrinsic, extrinsic = (" ".join(f"{v:.10g}" for v in m.ravel()) for m in (intrinsics, extrinsics))
-        lines += [f"name          {number}", "  sensor      10 10", f"  size        {camera.width} {camera.height}"]
-        lines += ["  animated    0", f"  intrinsic   {intrinsic}", f"  extrinsic   {extrinsic}", "  radial      0"]
+        intrinsic, extrinsic = (
+            " ".join(f"{v:.10g}" for v in m.ravel()) for m in (intrinsics, extrinsics)
+        )
+        lines += [
+            f"name          {number}",
+            "  sensor      10 10",
+            f"  size        {camera.width} {camera.height}",
+        ]
+        lines += [
+            "  animated    0",
+            f"  intrinsic   {intrinsic}",
+            f"  extrinsic   {extrinsic}",
+            "  radial      0",
+        ]
     return "\n".join(lines) + "\n"
 
 
 def _labels_of_test(take: Take) -> dict[str, NDArray[Any]]:
     """The variables of annot_data.mat, with HDF5's order of axes."""
     points = convert(take.actors[0].spin49, source="spin49", target="mpi_inf_3dhp_test")
-    pixels, mm = take.view.project(points), take.view.to_camera(points) * 1000
+    pixels = take.view.project(points)
+    mm = take.view.to_camera(points) * 1000
     n_frames = len(points)
     valid = np.ones((n_frames, 1))
     valid[:INVALID_FRAMES] = 0
@@ -122,13 +162,18 @@ def _labels_of_test(take: Take) -> dict[str, NDArray[Any]]:
         "univ_annot3": _universal_scale(take) * mm[:, None],
         "valid_frame": valid,
         "activity_annotation": np.full((n_frames, 1), 1 + take.shot.number % 7, np.float64),
-        "bb_crop": np.concatenate([pixels.min(axis=1), pixels.max(axis=1), np.zeros((n_frames, 30))], axis=1),
+        "bb_crop": np.concatenate(
+            [pixels.min(axis=1), pixels.max(axis=1), np.zeros((n_frames, 30))], axis=1
+        ),
     }
 
 
 def _universal_scale(take: Take) -> float:
     """Scale of the universal skeleton relative to the actor."""
-    hip, knee, ankle = (take.actors[0].spin49[0, JOINTS["spin49"].index(name)] for name in ("lhip", "lknee", "lankle"))
+    hip, knee, ankle = (
+        take.actors[0].spin49[0, JOINTS["spin49"].index(name)]
+        for name in ("lhip", "lknee", "lankle")
+    )
     return float(UNIVERSAL_LEG_M / (np.linalg.norm(hip - knee) + np.linalg.norm(knee - ankle)))
 
 
@@ -142,14 +187,22 @@ def _native_joints(actor: Actor) -> Array:
 
 
 def _cameras(take: Take) -> list[Camera]:
-    """14 cameras around the actor: the eight of PAIRS at the front and the sides, the others behind."""
-    shot, actor = take.shot, take.actors[0]
+    """14 cameras around the actor: the eight of PAIRS at the front and the sides, the others
+    behind.
+    """
+    shot = take.shot
+    actor = take.actors[0]
     facing = float(actor.motion.heading[0])
-    order = [*(camera for pair in zip(*PAIRS, strict=True) for camera in pair), 3, *range(9, N_CAMERAS)]
+    order = [
+        *(camera for pair in zip(*PAIRS, strict=True) for camera in pair),
+        3,
+        *range(9, N_CAMERAS),
+    ]
     cameras = {}
     for row, number in enumerate(order):
         angle = np.radians((row - 3.5) * 180 / 8 if row < 8 else 90 + (row - 7) * 180 / 7)
-        rng, size = shot.rng(f"camera {number}"), (shot.width, shot.height)
+        rng = shot.rng(f"camera {number}")
+        size = (shot.width, shot.height)
         cameras[number] = frame_people(rng, actor.spin49, size, heading=facing + angle, turn=8)
     return [cameras[number] for number in range(N_CAMERAS)]
 
@@ -162,5 +215,7 @@ def _cell(arrays: list[Array]) -> NDArray[np.object_]:
     return cell
 
 
-WHAT: Final = "Rendered people in MPI-INF-3DHP's layout, projected without error: nothing of MPI-INF-3DHP."
+WHAT: Final = (
+    "Rendered people in MPI-INF-3DHP's layout, projected without error: nothing of MPI-INF-3DHP."
+)
 LAYOUT: Final = ReleaseLayout("mpi_inf_3dhp", WHAT, _plan, _record)

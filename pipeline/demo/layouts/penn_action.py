@@ -1,4 +1,6 @@
-"""Penn Action's layout: numbered images and a MATLAB file of labels per video.  pixels and labels -> [raw]"""
+"""Penn Action's layout: numbered images and a MATLAB file of labels per video.  pixels and labels
+-> [raw]
+"""
 
 from __future__ import annotations
 
@@ -35,12 +37,16 @@ BOX_MARGIN_PX: Final = 6.0
 def _plan(request: Request) -> Iterator[Shot]:
     """By default 10 training videos and 4 test videos among them, of 28 to 52 frames."""
     counts = {"train": request.videos(10), "test": request.videos(4)}
-    through = [((i + 0.5) / n, split) for split, n in counts.items() for i in range(n)]  # spread over the numbers
+    # spread over the numbers
+    through = [((i + 0.5) / n, split) for split, n in counts.items() for i in range(n)]
     for number, (_, split) in enumerate(sorted(through, key=lambda at: at[0])):
         n_frames = request.frames(request.rng(101, number), 28, 52, least=20)
-        size, actions = pick_cyclic(PICTURES, number), pick_cyclic(tuple(ACTIONS.values()), number)
+        size = pick_cyclic(PICTURES, number)
+        actions = pick_cyclic(tuple(ACTIONS.values()), number)
         name = f"{number + 1:04d}"
-        yield Shot("penn_action", split, name, number, request.seed, n_frames, 30.0, *size, actions=actions)
+        yield Shot(
+            "penn_action", split, name, number, request.seed, n_frames, 30.0, *size, actions=actions
+        )
 
 
 def _record(shot: Shot, folder: Path) -> Take:
@@ -54,10 +60,14 @@ def _record(shot: Shot, folder: Path) -> Take:
 
 def _labels_of(take: Take, visible: NDArray[np.bool_]) -> dict[str, Any]:
     """The variables of a label file; visible (T, 49). Coordinates count from 1, as MATLAB does."""
-    shot, actor = take.shot, take.actors[0]
+    shot = take.shot
+    actor = take.actors[0]
     joints = convert(actor.kp_2d + 1, source="spin49", target="penn_action")
-    visible_joints = convert(visible[..., None].astype(np.float64), source="spin49", target="penn_action")[..., 0]
-    unmarked = shot.rng("labels").random(visible_joints.shape) < 0.36  # of the release's invisible joints
+    visible_joints = convert(
+        visible[..., None].astype(np.float64), source="spin49", target="penn_action"
+    )[..., 0]
+    # of the release's invisible joints
+    unmarked = shot.rng("labels").random(visible_joints.shape) < 0.36
     joints[(visible_joints == 0) & unmarked] = NOT_LABELLED
     return {
         "action": pick_cyclic(tuple(ACTIONS), shot.number),
@@ -73,7 +83,9 @@ def _labels_of(take: Take, visible: NDArray[np.bool_]) -> dict[str, Any]:
 
 
 def _boxes(kp_2d: NDArray[Any], shot: Shot) -> NDArray[Any]:
-    """Boxes (T, 4) x1 y1 x2 y2, from 1; rounded to the smallest type in every other video, as in the release."""
+    """Boxes (T, 4) x1 y1 x2 y2, from 1; rounded to the smallest type in every other video, as in
+    the release.
+    """
     low = np.maximum(kp_2d.min(axis=1) - BOX_MARGIN_PX, 0) + 1
     high = np.minimum(kp_2d.max(axis=1) + BOX_MARGIN_PX, (shot.width - 1, shot.height - 1)) + 1
     boxes = np.concatenate([low, high], axis=1)
@@ -86,13 +98,16 @@ def _view_side(take: Take) -> str:
     """The release's name of the camera's view."""
     middle = take.shot.n_frames // 2
     heading = take.actors[0].motion.heading[middle]
-    across, _, away = take.view.extrinsics[middle, :3, :3] @ np.array([np.sin(heading), 0, np.cos(heading)])
+    across, _, away = take.view.extrinsics[middle, :3, :3] @ np.array(
+        [np.sin(heading), 0, np.cos(heading)]
+    )
     if abs(across) > abs(away):
         return "right" if across > 0 else "left"
     return "front" if away < 0 else "back"
 
 
 WHAT: Final = (
-    "Rendered people in Penn Action's layout: pictures and labels made by this program, nothing of Penn Action."
+    "Rendered people in Penn Action's layout: pictures and labels made by this program, "
+    "nothing of Penn Action."
 )
 LAYOUT: Final = ReleaseLayout("penn_action", WHAT, _plan, _record)

@@ -1,4 +1,6 @@
-"""PoseTrack 2018's layout: numbered images and a JSON file of labels per sequence.  pixels and labels -> [raw]"""
+"""PoseTrack 2018's layout: numbered images and a JSON file of labels per sequence.  pixels and
+labels -> [raw]
+"""
 
 from __future__ import annotations
 
@@ -21,16 +23,26 @@ from pipeline.demo.scene import Shot, Take, stage
 from pipeline.skeletons import JOINTS, convert
 
 NAMES: Final = (  # the release's joints, in the order of `JOINTS["posetrack"]`
-    "nose", "head_bottom", "head_top", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow",
-    "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle",
+    "nose", "head_bottom", "head_top", "left_ear", "right_ear", "left_shoulder", "right_shoulder",
+    "left_elbow",
+    "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee",
+    "left_ankle",
     "right_ankle",
 )  # fmt: skip
 BONES: Final = (  # pairs of joints, counted from 1
-    (16, 14), (14, 12), (17, 15), (15, 13), (12, 13), (6, 12), (7, 13), (6, 7), (6, 8), (7, 9), (8, 10), (9, 11),
+    (16, 14), (14, 12), (17, 15), (15, 13), (12, 13), (6, 12), (7, 13), (6, 7), (6, 8), (7, 9),
+    (8, 10), (9, 11),
     (2, 3), (1, 2), (1, 3), (2, 4), (3, 5), (4, 6), (5, 7),
 )  # fmt: skip
-CATEGORY: Final = {"supercategory": "person", "id": 1, "name": "person", "keypoints": NAMES, "skeleton": BONES}
-NEVER_LABELLED: Final = [JOINTS["posetrack"].index(name) for name in ("lear", "rear")]  # (0, 0, 0) in the release
+CATEGORY: Final = {
+    "supercategory": "person",
+    "id": 1,
+    "name": "person",
+    "keypoints": NAMES,
+    "skeleton": BONES,
+}
+# (0, 0, 0) in the release
+NEVER_LABELLED: Final = [JOINTS["posetrack"].index(name) for name in ("lear", "rear")]
 HEAD: Final = [JOINTS["posetrack"].index(name) for name in ("nose", "neck", "headtop")]
 BOX_MARGIN: Final = 0.15  # of the joints' extent, on each of the four sides
 PICTURES: Final = ((320, 320), (400, 300), (300, 300), (384, 288))  # width, height px
@@ -49,20 +61,30 @@ def _stride_of(number: int) -> int:
 
 
 def _plan(request: Request) -> Iterator[Shot]:
-    """By default 4 training and 2 validation sequences, of 24 to 28 frames; every second one shows two people.
+    """By default 4 training and 2 validation sequences, of 24 to 28 frames; every second one shows
+    two people.
 
     One training sequence has 80 to 92 frames, of which every 4th is labelled.
     """
     for number, split, rng in request.enumerate_videos(105, train=4, val=2):
         low, high, shortest = (80, 92, 68) if _stride_of(number) > 1 else (24, 28, 20)
         n_frames = request.frames(rng, low, high, least=shortest)
-        name = f"{number + 1:06d}_{'bonn' if number % 2 else 'mpii'}_{'train' if split == 'train' else 'test'}"
-        looks = (*pick_cyclic(PICTURES, number), 1 + number % 2, pick_cyclic(ACTIONS, number), number % 3 == 2)
+        origin = "bonn" if number % 2 else "mpii"
+        purpose = "train" if split == "train" else "test"
+        name = f"{number + 1:06d}_{origin}_{purpose}"
+        looks = (
+            *pick_cyclic(PICTURES, number),
+            1 + number % 2,
+            pick_cyclic(ACTIONS, number),
+            number % 3 == 2,
+        )
         yield Shot("posetrack", split, name, number, request.seed, n_frames, 25.0, *looks)
 
 
 def _record(shot: Shot, folder: Path) -> Take:
-    """`images/<split>/<name>/<000000..>.jpg` and `posetrack_data/annotations/<split>/<name>.json`."""
+    """`images/<split>/<name>/<000000..>.jpg` and
+    `posetrack_data/annotations/<split>/<name>.json`.
+    """
     take = stage(shot)
     visible = write_pictures(take, folder / "images" / shot.split / shot.name, "{:06d}.jpg")
     labels = folder / "posetrack_data" / "annotations" / shot.split / f"{shot.name}.json"
@@ -72,7 +94,9 @@ def _record(shot: Shot, folder: Path) -> Take:
 
 def _labels_of(take: Take, visible: NDArray[np.bool_]) -> dict[str, Any]:
     """The content of a sequence's file; visible (T, people, 49)."""
-    shot, images, annotations = take.shot, [], []
+    shot = take.shot
+    images = []
+    annotations = []
     labelled = range(0, shot.n_frames, _stride_of(shot.number))
     labels = [_labels(actor.kp_2d, visible[:, i]) for i, actor in enumerate(take.actors)]
     for frame in range(shot.n_frames):
@@ -117,12 +141,14 @@ def _box(joints: NDArray[np.float64]) -> list[float]:
     points = joints[joints[:, 2] > 0, :2]
     if not len(points):
         return []
-    low, high = points.min(axis=0), points.max(axis=0)
+    low = points.min(axis=0)
+    high = points.max(axis=0)
     margin = BOX_MARGIN * (high - low)
     return [*(low - margin).tolist(), *(high - low + 2 * margin).tolist()]
 
 
 WHAT: Final = (
-    "Rendered people in PoseTrack 2018's layout: pictures and labels made by this program, nothing of PoseTrack."
+    "Rendered people in PoseTrack 2018's layout: pictures and labels made by this program, "
+    "nothing of PoseTrack."
 )
 LAYOUT: Final = ReleaseLayout("posetrack", WHAT, _plan, _record)

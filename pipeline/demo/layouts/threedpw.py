@@ -12,7 +12,13 @@ from scipy.spatial.transform import Rotation, Slerp
 
 from pipeline.demo.body import procedural
 from pipeline.demo.files import python2_pickle
-from pipeline.demo.layouts import ReleaseLayout, Request, append_confidence, pick_cyclic, write_pictures
+from pipeline.demo.layouts import (
+    ReleaseLayout,
+    Request,
+    append_confidence,
+    pick_cyclic,
+    write_pictures,
+)
 from pipeline.demo.scene import Actor, Shot, Take, stage
 from pipeline.skeletons import JOINTS, convert
 
@@ -26,20 +32,29 @@ TITLES: Final = {  # title in a sequence's name -> its actions
 }
 PICTURES: Final = ((400, 300), (360, 300), (300, 300))  # width, height px
 FPS: Final = 30.0
-POSES_2D: Final = (*JOINTS["3dpw"], "reye", "leye", "rear", "lear")  # 18, in the order of OpenPose's COCO model
-UNSEEN_FRAMES: Final = 5  # first frames of every third sequence without a detection, as in the release
+# 18, in the order of OpenPose's COCO model
+POSES_2D: Final = (*JOINTS["3dpw"], "reye", "leye", "rear", "lear")
+# first frames of every third sequence without a detection, as in the release
+UNSEEN_FRAMES: Final = 5
 INVALID_FRAMES: Final = 6  # last frames of every fourth sequence with an invalid camera pose
 
 
 def _plan(request: Request) -> Iterator[Shot]:
-    """28, 5 and 5 sequences by default, of 24 to 30 frames; a few training sequences show two actors.
+    """28, 5 and 5 sequences by default, of 24 to 30 frames; a few training sequences show two
+    actors.
 
     Many short sequences, because a small network learns more from more people and poses.
     """
     for number, split, rng in request.enumerate_videos(104, train=28, validation=5, test=5):
         title, actions = pick_cyclic(tuple(TITLES.items()), number)
-        name, n_frames = f"{pick_cyclic(PLACES, number)}_{title}_{number:02d}", request.frames(rng, 24, 30, least=24)
-        looks = (*pick_cyclic(PICTURES, number), 2 if split == "train" and number % 14 == 2 else 1, actions, True)
+        name = f"{pick_cyclic(PLACES, number)}_{title}_{number:02d}"
+        n_frames = request.frames(rng, 24, 30, least=24)
+        looks = (
+            *pick_cyclic(PICTURES, number),
+            2 if split == "train" and number % 14 == 2 else 1,
+            actions,
+            True,
+        )
         yield Shot("3dpw", split, name, number, request.seed, n_frames, FPS, *looks)
 
 
@@ -55,7 +70,10 @@ def _record(shot: Shot, folder: Path) -> Take:
 
 def _labels_of(take: Take, visible: NDArray[np.bool_]) -> dict[str, Any]:
     """The content of a sequence file; visible (T, actors, 49). Lists have one entry per actor."""
-    shot, actors, n_frames, body = take.shot, take.actors, take.shot.n_frames, procedural()
+    shot = take.shot
+    actors = take.actors
+    n_frames = take.shot.n_frames
+    body = procedural()
     valid = np.ones(n_frames, np.bool_)
     if shot.number % 4 == 3:
         valid[-INVALID_FRAMES:] = False
@@ -70,24 +88,37 @@ def _labels_of(take: Take, visible: NDArray[np.bool_]) -> dict[str, Any]:
         "poses": [actor.pose for actor in actors],
         "trans": [actor.trans for actor in actors],
         "poses_60Hz": [_interpolate_poses(actor.pose, fine) for actor in actors],
-        "trans_60Hz": [np.stack([np.interp(fine, np.arange(n_frames), c) for c in a.trans.T], axis=1) for a in actors],
+        "trans_60Hz": [
+            np.stack([np.interp(fine, np.arange(n_frames), c) for c in a.trans.T], axis=1)
+            for a in actors
+        ],
         "jointPositions": [actor.joints.reshape(n_frames, 72) for actor in actors],
         "poses2d": [_poses2d(actor, visible[:, i], shot, rng) for i, actor in enumerate(actors)],
         "img_frame_ids": np.arange(n_frames) * 2,
         "cam_poses": take.view.extrinsics,
         "cam_intrinsics": take.view.intrinsics,
         "campose_valid": [valid for _ in actors],
-        "v_template_clothed": [np.asarray(body.v_template + body.shapedirs @ a.betas, np.float64) for a in actors],
+        "v_template_clothed": [
+            np.asarray(body.v_template + body.shapedirs @ a.betas, np.float64) for a in actors
+        ],
         "texture_maps": [np.full((1, 1, 3), 128, np.uint8) for _ in actors],
     }
 
 
-def _poses2d(actor: Actor, visible: NDArray[np.bool_], shot: Shot, rng: np.random.Generator) -> NDArray[Any]:
-    """(T, 3, 18) x, y, confidence: exact projections, with confidence for visible joints; 0 in undetected frames."""
+def _poses2d(
+    actor: Actor, visible: NDArray[np.bool_], shot: Shot, rng: np.random.Generator
+) -> NDArray[Any]:
+    """(T, 3, 18) x, y, confidence: exact projections, with confidence for visible joints; 0 in
+    undetected frames.
+    """
     joints = convert(actor.kp_2d, source="spin49", target=POSES_2D)
-    visible_joints = convert(visible[..., None].astype(np.float64), source="spin49", target=POSES_2D)[..., 0] > 0
+    visible_joints = (
+        convert(visible[..., None].astype(np.float64), source="spin49", target=POSES_2D)[..., 0] > 0
+    )
     confidence = np.where(
-        visible_joints, rng.uniform(0.55, 0.98, visible_joints.shape), rng.uniform(0.05, 0.5, visible_joints.shape)
+        visible_joints,
+        rng.uniform(0.55, 0.98, visible_joints.shape),
+        rng.uniform(0.05, 0.5, visible_joints.shape),
     )
     poses2d = append_confidence(joints, confidence).transpose(0, 2, 1)
     if shot.number % 3 == 1:
@@ -96,15 +127,21 @@ def _poses2d(actor: Actor, visible: NDArray[np.bool_], shot: Shot, rng: np.rando
 
 
 def _interpolate_poses(pose: NDArray[Any], frames: NDArray[Any]) -> NDArray[Any]:
-    """Interpolate poses (T, 72) axis-angle at fractional frames, along each joint's shortest rotation."""
+    """Interpolate poses (T, 72) axis-angle at fractional frames, along each joint's shortest
+    rotation.
+    """
     if len(pose) == 1:
         return pose
     joints = pose.reshape(len(pose), 24, 3)
-    turns = [Slerp(np.arange(len(pose)), Rotation.from_rotvec(joints[:, j]))(frames).as_rotvec() for j in range(24)]
+    turns = [
+        Slerp(np.arange(len(pose)), Rotation.from_rotvec(joints[:, j]))(frames).as_rotvec()
+        for j in range(24)
+    ]
     return np.stack(turns, axis=1).reshape(-1, 72)
 
 
 WHAT: Final = (
-    "Rendered people in 3DPW's layout, all with the neutral template (genders are labels only): nothing of 3DPW."
+    "Rendered people in 3DPW's layout, all with the neutral template (genders are labels "
+    "only): nothing of 3DPW."
 )
 LAYOUT: Final = ReleaseLayout("3dpw", WHAT, _plan, _record)

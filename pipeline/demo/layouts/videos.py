@@ -1,4 +1,6 @@
-"""A folder of clips without labels, for the dataset `videos` and the demo detector.  pixels -> [raw]"""
+"""A folder of clips without labels, for the dataset `videos` and the demo detector.  pixels ->
+[raw]
+"""
 
 from __future__ import annotations
 
@@ -9,13 +11,22 @@ from typing import Final
 from pipeline.demo.layouts import ReleaseLayout, Request, pick_cyclic, write_video
 from pipeline.demo.scene import Shot, Take, stage
 
-ACTIONS: Final = (("walk", "wave"), ("dance", "march"), ("squat", "reach"), ("box", "kick"), ("throw", "bow"))
+ACTIONS: Final = (
+    ("walk", "wave"),
+    ("dance", "march"),
+    ("squat", "reach"),
+    ("box", "kick"),
+    ("throw", "bow"),
+)
 
 
 def _plan(request: Request) -> Iterator[Shot]:
-    """3 clips for training, 1 each for validation and test by default, of 48 frames, filmed by hand."""
+    """3 clips for training, 1 each for validation and test by default, of 48 frames, filmed by
+    hand.
+    """
     for number, split, _ in request.enumerate_videos(106, train=3, val=1, test=1):
-        n_frames, name = request.n_frames or 48, f"clip_{number:02d}"  # cleaning drops shorter tracks
+        n_frames = request.n_frames or 48
+        name = f"clip_{number:02d}"  # cleaning drops shorter tracks
         looks = (25.0, 320, 240, 1, pick_cyclic(ACTIONS, number), True, f"{split}/{name}.mp4")
         yield Shot("videos", split, name, number, request.seed, n_frames, *looks)
 

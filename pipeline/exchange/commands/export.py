@@ -26,11 +26,30 @@ def _options(sub: argparse.ArgumentParser) -> None:
     formats = export_formats()
     about = "; ".join(f"{name}: {form.about}" for name, form in formats.items())
     add("--format", required=True, choices=formats, help=about)
-    add("--out", type=PATH, required=True, help="output file, or a folder for a file with its usual name")
+    add(
+        "--out",
+        type=PATH,
+        required=True,
+        help="output file, or a folder for a file with its usual name",
+    )
     add("--stream", help="feature stream (default: resnet50)")
-    add("--set", action="append", default=[], metavar="NAME=VALUE", help="option of the format (repeatable)")
-    add("--raw", type=PATH, help="the dataset's raw folder, if it has moved; for formats with images")
-    add("--body", type=PATH, help="folder of SMPL's files, for formats with bodies (default: [paths] body)")
+    add(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="option of the format (repeatable)",
+    )
+    add(
+        "--raw",
+        type=PATH,
+        help="the dataset's raw folder, if it has moved; for formats with images",
+    )
+    add(
+        "--body",
+        type=PATH,
+        help="folder of SMPL's files, for formats with bodies (default: [paths] body)",
+    )
     add("--replace", action="store_true", help="overwrite existing output")
 
 
@@ -42,20 +61,34 @@ def _run(args: argparse.Namespace) -> int:
     if isinstance(args.cache, Path) and args.out.resolve().is_relative_to(args.cache.resolve()):
         do = "Choose a folder outside: `gc` deletes foreign files from a cache."
         raise ConfigError(f"--out {args.out}: is inside the cache {args.cache}. {do}")
-    options_class, dataset = export_format.options_class(), find_installed(args.dataset)
-    folders = {key: str(getattr(args, key)) for key in ("raw", "body") if getattr(args, key) is not None}
+    options_class = export_format.options_class()
+    dataset = find_installed(args.dataset)
+    folders = {
+        key: str(getattr(args, key)) for key in ("raw", "body") if getattr(args, key) is not None
+    }
     if unread := sorted(folders.keys() - _names(options_class)):
-        raise ConfigError(f"--{unread[0]}: the format {args.format} does not read this folder. Leave the option out.")
+        raise ConfigError(
+            f"--{unread[0]}: the format {args.format} does not read this folder. Leave the "
+            "option out."
+        )
     texts = named_values("--set", args.set, "NAME=VALUE") | folders
     if "body" not in texts and dataset is not None and "body" in _names(options_class):
         split = cache.open(args.cache)[name]
-        body = body_of(args, dataset, demo=bool(split.manifest.get("stand_in")), needed="pose" in split.columns)
+        body = body_of(
+            args, dataset, demo=bool(split.manifest.get("stand_in")), needed="pose" in split.columns
+        )
         texts |= {"body": str(body)} if body is not None and body.is_dir() else {}
     format_options = _format_options(args.format, texts, options_class)
     stream = {} if args.stream is None else {"stream": args.stream}
     with bar(f"export {name}", err, unit="row") as progress:
         exported = export(
-            args.cache, name, args.out, replace=args.replace, progress=progress, **stream, **format_options
+            args.cache,
+            name,
+            args.out,
+            replace=args.replace,
+            progress=progress,
+            **stream,
+            **format_options,
         )
     out.print(plain(f"{name}: {exported.summary} in {exported.file} ({size(exported.n_bytes)})"))
     for field, why in exported.absent.items():
@@ -73,11 +106,17 @@ def _names(options_class: type[Any] | None) -> list[str]:
     return [] if options_class is None else [field.name for field in fields(options_class)]
 
 
-def _format_options(name: str, texts: dict[str, str], options_class: type[Any] | None) -> dict[str, Any]:
-    """The argument `options` of the format's function, if it has one. Raises ConfigError for an unknown option."""
+def _format_options(
+    name: str, texts: dict[str, str], options_class: type[Any] | None
+) -> dict[str, Any]:
+    """The argument `options` of the format's function, if it has one. Raises ConfigError for an
+    unknown option.
+    """
     section = Section(BY_SET, name, texts, texts)
     section.check_keys(_names(options_class))
-    return {} if options_class is None else {"options": options_class(**section.parse(options_class))}
+    return (
+        {} if options_class is None else {"options": options_class(**section.parse(options_class))}
+    )
 
 
 COMMAND: Final = Command(_options, _run, reads=lambda _: BODY)

@@ -1,4 +1,6 @@
-"""`python -m pipeline fits`: SMPL fits of 4D-Humans or CameraHMR -> one file in a raw folder, for conversion."""
+"""`python -m pipeline fits`: SMPL fits of 4D-Humans or CameraHMR -> one file in a raw folder, for
+conversion.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +17,15 @@ from pipeline.settings.file import PATH
 
 def _options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
-        "files", type=PATH, nargs="+", metavar="FILE", help="4D-Humans' 000000.tar, ..., or CameraHMR's .npz files"
+        "files",
+        type=PATH,
+        nargs="+",
+        metavar="FILE",
+        help="4D-Humans' 000000.tar, ..., or CameraHMR's .npz files",
     )
-    sub.add_argument("--raw", type=PATH, required=True, help="the dataset's raw folder, for fits.sqlite")
+    sub.add_argument(
+        "--raw", type=PATH, required=True, help="the dataset's raw folder, for fits.sqlite"
+    )
     what = "regular expression whose first group extracts the image's name from its key"
     sub.add_argument("--key", default="", metavar="REGEX", help=f"{what} (default: the whole key)")
 
@@ -27,9 +35,13 @@ def _run(args: argparse.Namespace) -> int:
     from pipeline.exchange import fits
     from pipeline.files.formats.fits import FILE
 
-    n_fits, unread, skipped = 0, [], Counter[str]()
+    n_fits = 0
+    unread = []
+    skipped = Counter[str]()
     with bar(f"fits {args.raw.name}", err, unit="file") as progress:
-        for i, content in enumerate(fits.read_all(sorted(args.files), args.raw / FILE, args.key), 1):
+        for i, content in enumerate(
+            fits.read_all(sorted(args.files), args.raw / FILE, args.key), 1
+        ):
             progress(i, len(args.files))
             if isinstance(content, fits.FitsRead):
                 n_fits += len(content.fits)

@@ -1,4 +1,6 @@
-"""`python -m pipeline import`: a database file -> tracks and features; an array -> a stream of an existing split."""
+"""`python -m pipeline import`: a database file -> tracks and features; an array -> a stream of an
+existing split.
+"""
 
 from __future__ import annotations
 
@@ -21,28 +23,57 @@ def _options(sub: argparse.ArgumentParser) -> None:
     add(
         "file",
         type=PATH,
-        help="database file, joblib (.pt) or HDF5 (.h5); with --format arrays npy, npz, safetensors "
-        "or Parquet; no code in it is run",
+        help="database file, joblib (.pt) or HDF5 (.h5); with --format arrays npy, npz, "
+        "safetensors or Parquet; no code in it is run",
     )
     split_arguments(sub)
     cache_option(sub, required=True)
-    formats = "vibe: a database file becomes a split; arrays: an array becomes a stream of an existing split"
+    formats = (
+        "vibe: a database file becomes a split; arrays: an array becomes a stream of an "
+        "existing split"
+    )
     add("--format", choices=("vibe", "arrays"), default="vibe", help=f"{formats} (default: vibe)")
-    add("--as", "--stream", dest="stream", metavar="NAME", help="stream name of its features (default: resnet50)")
+    add(
+        "--as",
+        "--stream",
+        dest="stream",
+        metavar="NAME",
+        help="stream name of its features (default: resnet50)",
+    )
     add("--weights-of", metavar="TEXT", help="network that computed the features, for the manifest")
     orders = sorted({*JOINTS, "common13"} - {"smpl54"})
-    add("--joints-2d", choices=orders, metavar="ORDER", help=f"joint order of joints2D: {', '.join(orders)}")
-    add("--crop-scale", type=float, help="crop side / box side of the features (default: the dataset's)")
+    add(
+        "--joints-2d",
+        choices=orders,
+        metavar="ORDER",
+        help=f"joint order of joints2D: {', '.join(orders)}",
+    )
+    add(
+        "--crop-scale",
+        type=float,
+        help="crop side / box side of the features (default: the dataset's)",
+    )
     add("--array", metavar="NAME", help="array of the file (default: the only one, or features)")
     how = "by track and frame, leaving out tracks that only one of both has; rows: by position"
-    add("--match", choices=("tracks", "rows"), help=f"tracks: {how} (default: by track if the file has tracks)")
+    add(
+        "--match",
+        choices=("tracks", "rows"),
+        help=f"tracks: {how} (default: by track if the file has tracks)",
+    )
 
 
 def _run(args: argparse.Namespace) -> int:
     """Import the file."""
-    of_vibe, of_arrays = ("joints_2d", "crop_scale"), ("array", "match")
-    if given := [key for key in (of_vibe if args.format == "arrays" else of_arrays) if getattr(args, key) is not None]:
-        raise ConfigError(f"--{given[0].replace('_', '-')}: --format {args.format} has no such option")
+    of_vibe = ("joints_2d", "crop_scale")
+    of_arrays = ("array", "match")
+    if given := [
+        key
+        for key in (of_vibe if args.format == "arrays" else of_arrays)
+        if getattr(args, key) is not None
+    ]:
+        raise ConfigError(
+            f"--{given[0].replace('_', '-')}: --format {args.format} has no such option"
+        )
     return _import_array(args) if args.format == "arrays" else _import_database(args)
 
 
@@ -61,8 +92,13 @@ def _import_array(args: argparse.Namespace) -> int:
         return 0
     if done.replaced:
         videos = ", ".join(done.replaced[:FEW]) + (", ..." if len(done.replaced) > FEW else "")
-        rows = f"{name}: {count(done.waiting, 'row')} not imported, with other rows of the same shards"
-        why = f"Replaced since the first import of {args.file.name}, whose numbers are of the old images: {videos}"
+        rows = (
+            f"{name}: {count(done.waiting, 'row')} not imported, with other rows of the same shards"
+        )
+        why = (
+            f"Replaced since the first import of {args.file.name}, whose numbers are of the "
+            f"old images: {videos}"
+        )
         do = "Import another file, with numbers of the new images and all earlier rows."
         err.print(f"  {DOUBT} {plain(f'{rows}. {why}. {do}')}")
     if done.why == "refused":
@@ -71,9 +107,15 @@ def _import_array(args: argparse.Namespace) -> int:
     out.print(plain(f"{name}: imported {args.stream} from {args.file.name}: {rows}"))
     if done.without_features:
         lost = count(done.without_features, "row")
-        out.print(f"  {DOUBT} {lost} without features (missing in the file, or not finite): windows leave them out")
+        out.print(
+            f"  {DOUBT} {lost} without features (missing in the file, or not finite): windows "
+            "leave them out"
+        )
     if done.left_out:
-        out.print(f"  {DOUBT} {count(done.left_out, 'row')} not imported: the split does not have their tracks")
+        out.print(
+            f"  {DOUBT} {count(done.left_out, 'row')} not imported: the split does not have "
+            "their tracks"
+        )
     if done.stand_in:
         out.print(f"  {UNTRAINED} features of random weights: use only to try the pipeline")
     return 1 if done.replaced else 0
@@ -90,8 +132,17 @@ def _import_database(args: argparse.Namespace) -> int:
     if not imported.why:
         out.print(plain(f"{name}: up to date, imported from {args.file.name}"))
         return 0
-    streams = f"with the stream {imported.stream}" if imported.stream else "without features (the file has none)"
-    out.print(plain(f"{name}: imported {count(imported.rows, 'row')} in {count(imported.tracks, 'track')}, {streams}"))
+    streams = (
+        f"with the stream {imported.stream}"
+        if imported.stream
+        else "without features (the file has none)"
+    )
+    out.print(
+        plain(
+            f"{name}: imported {count(imported.rows, 'row')} in "
+            f"{count(imported.tracks, 'track')}, {streams}"
+        )
+    )
     for text in accounting_lines(imported.totals):
         out.print(f"  {text}")
     if imported.ignored:
@@ -100,7 +151,11 @@ def _import_database(args: argparse.Namespace) -> int:
         rows = count(imported.without_features, "row")
         out.print(f"  {DOUBT} {rows} without features (not finite in float16)")
     if imported.mark:
-        what = f"{UNTRAINED} features of random weights" if imported.mark == "untrained" else f"{STAND_IN} demo data"
+        what = (
+            f"{UNTRAINED} features of random weights"
+            if imported.mark == "untrained"
+            else f"{STAND_IN} demo data"
+        )
         out.print(f"  {what}: use only to try the pipeline")
     return 0
 

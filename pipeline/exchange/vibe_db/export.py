@@ -1,7 +1,7 @@
 """A split as a database file that existing code reads.  tracks, features -> [database files]
 
-Each segment of consecutive frames gets its own `vid_name`, by which existing code cuts windows. Arrays are written a
-block of rows at a time into a part file, which is renamed when it is complete.
+Each segment of consecutive frames gets its own `vid_name`, by which existing code cuts windows.
+Arrays are written a block of rows at a time into a part file, which is renamed when it is complete.
 """
 
 from __future__ import annotations
@@ -36,7 +36,15 @@ from pipeline.exchange.rows import (
     spans,
 )
 from pipeline.exchange.vibe_db.joblib_files import Blocks, write_joblib
-from pipeline.exchange.vibe_db.layouts import FIELDS, NAMED, PICTURE, Layout, layout_of, names_of, usual_name
+from pipeline.exchange.vibe_db.layouts import (
+    FIELDS,
+    NAMED,
+    PICTURE,
+    Layout,
+    layout_of,
+    names_of,
+    usual_name,
+)
 from pipeline.skeletons import convert, joint_names
 
 Array = NDArray[Any]
@@ -51,14 +59,15 @@ def export(
     replace: bool = False,
     progress: Progress = silent,
 ) -> Exported:
-    """Write the split `name` in the cache `root` to the file `out`, or into the folder `out` under its usual name.
+    """Write the split `name` in the cache `root` to the file `out`, or into the folder `out` under
+    its usual name.
 
     Also writes `<file>.provenance.json`.
 
     Raises:
         cache.CacheError: the split is missing.
-        PipelineError: the stream is missing or out of date; no row can be exported; the file exists and `replace` is
-            False.
+        PipelineError: the stream is missing or out of date; no row can be exported; the file exists
+            and `replace` is False.
     """
     split = cache.open(root)[name]
     dataset, _, part = name.partition("/")
@@ -70,7 +79,9 @@ def export(
     checks = checks_of(split, layout.column_3d, stream)
     absent = _absent_fields(split, layout, checks)
     if missing := [field for field in ("joints2D", "bbox", "theta") if field in absent]:
-        raise PipelineError(f"{name}: cannot be exported without {missing[0]}: {absent[missing[0]]}")
+        raise PipelineError(
+            f"{name}: cannot be exported without {missing[0]}: {absent[missing[0]]}"
+        )
     fields = tuple(field for field in layout.fields if field not in absent)
     needed = {need for field in fields for need in FIELDS[field].rows_with}
     segments = segments_of(split, {need: has for need, has in checks.items() if need in needed})
@@ -95,10 +106,17 @@ def _absent_fields(split: cache.Split, layout: Layout, checks: Mapping[str, Has]
     fields = {name: FIELDS[name] for name in layout.fields}
     if "joints3D" in fields:
         fields["joints3D"] = fields["joints3D"]._replace(columns=(layout.column_3d,))
-    absent = absent_fields(split, fields, {need: has for need, has in checks.items() if need != FEATURES})
-    sources = {split.videos[video].source.partition(":")[0] for video in np.unique(split.tracks.video).tolist()}
+    absent = absent_fields(
+        split, fields, {need: has for need, has in checks.items() if need != FEATURES}
+    )
+    sources = {
+        split.videos[video].source.partition(":")[0]
+        for video in np.unique(split.tracks.video).tolist()
+    }
     if "img_name" in fields and not sources <= {*NAMED}:
-        absent["img_name"] = "some frames have no image file, or their image is rotated after reading"
+        absent["img_name"] = (
+            "some frames have no image file, or their image is rotated after reading"
+        )
     return absent
 
 
@@ -106,12 +124,16 @@ class _Fields:
     """The arrays of one file, computed on reading in blocks of at most BATCH rows."""
 
     def __init__(self, split: cache.Split, layout: Layout, segments: Segments, stream: str) -> None:
-        self.split, self.layout, self.segments, self.stream = split, layout, segments, stream
+        self.split = split
+        self.layout = layout
+        self.segments = segments
+        self.stream = stream
         self.names = segments.names(split, split.tracks.names)
 
     def arrays(self, fields: Sequence[str], progress: Progress) -> dict[str, Blocks]:
         """Lazy arrays of all fields."""
-        rows, n_rows = self.split.rows, self.segments.rows
+        rows = self.split.rows
+        n_rows = self.segments.rows
         computed: dict[str, Callable[[int, int], Any]] = {
             "vid_name": self._vid_names,
             "img_name": self._img_names,
@@ -121,21 +143,30 @@ class _Fields:
             "bbox": functools.partial(rows, "bbox"),
             "pose": functools.partial(rows, "pose"),
             "shape": functools.partial(rows, "betas"),
-            "theta": lambda start, stop: np.concatenate([rows(n, start, stop) for n in ("pose", "betas")], axis=1),
+            "theta": lambda start, stop: np.concatenate(
+                [rows(n, start, stop) for n in ("pose", "betas")], axis=1
+            ),
             "valid": self._valid,
             "valid_i": lambda start, stop: self._valid(start, stop)[:, None],
             "features": functools.partial(rows, f"features/{self.stream}"),
         }
-        arrays, pieces = {}, [*spans(self.segments.start, self.segments.stop)]
+        arrays = {}
+        pieces = [*spans(self.segments.start, self.segments.stop)]
         add = counting(progress, len(fields) * n_rows)
         for field in fields:
             dtype = self._text_type(field) if FIELDS[field].dtype == "U" else FIELDS[field].dtype
-            arrays[field] = array_of(computed[field], pieces, n_rows, dtype, functools.partial(add, field))
+            arrays[field] = array_of(
+                computed[field], pieces, n_rows, dtype, functools.partial(add, field)
+            )
         return arrays
 
     def _text_type(self, field: str) -> str:
         """dtype of texts; bytes in HDF5. A segment's last frame has its longest image name."""
-        last = self.names if field == "vid_name" else self._image_names(self.segments.track, self.segments.last_frame)
+        last = (
+            self.names
+            if field == "vid_name"
+            else self._image_names(self.segments.track, self.segments.last_frame)
+        )
         return f"{'S' if self.layout.container == 'hdf5' else '<U'}{max(map(len, last))}"
 
     def _joints_2d(self, start: int, stop: int) -> Array:
@@ -151,8 +182,12 @@ class _Fields:
 
     def _vid_names(self, start: int, stop: int) -> Array:
         names = [self.names[i] for i in self.segments.numbers(start, stop).tolist()]
-        if self.layout.container == "hdf5" and (bad := [name for name in names if not name.isascii()]):
-            raise PipelineError(f"vid_name {bad[0]!r}: VIBE's code reads these names as ASCII. Rename the video.")
+        if self.layout.container == "hdf5" and (
+            bad := [name for name in names if not name.isascii()]
+        ):
+            raise PipelineError(
+                f"vid_name {bad[0]!r}: VIBE's code reads these names as ASCII. Rename the video."
+            )
         return np.array(names)
 
     def _img_names(self, start: int, stop: int) -> list[str]:
@@ -161,17 +196,24 @@ class _Fields:
 
     def _image_names(self, track: Rows, frame: Array) -> Iterator[str]:
         """Name of the image of each frame of a track."""
-        last, name_of = -1, None
-        for video, index in zip(self.split.tracks.video[track].tolist(), frame.tolist(), strict=True):
+        last = -1
+        name_of = None
+        for video, index in zip(
+            self.split.tracks.video[track].tolist(), frame.tolist(), strict=True
+        ):
             if video != last:
-                last, name_of = video, names_of(self.split.videos[video].source)
+                last = video
+                name_of = names_of(self.split.videos[video].source)
             assert name_of is not None  # otherwise img_name is absent
             yield name_of(index)
 
 
 def to_crop_pixels(kp_2d: Array, bbox: Array) -> Array:
-    """Keypoints (n, 49, 3) px, boxes (n, 4) -> keypoints in pixels of the box scaled to 224 x 224."""
-    side, annotated = bbox[:, None, 2:], kp_2d.any(axis=-1, keepdims=True)
+    """Keypoints (n, 49, 3) px, boxes (n, 4) -> keypoints in pixels of the box scaled to 224 x
+    224.
+    """
+    side = bbox[:, None, 2:]
+    annotated = kp_2d.any(axis=-1, keepdims=True)
     inside = (kp_2d[..., :2] - (bbox[:, None, :2] - side / 2)) * (PICTURE / side)
     return np.where(annotated, np.concatenate([inside, kp_2d[..., 2:]], axis=-1), 0)
 
@@ -180,16 +222,23 @@ def _write_hdf5(file: Path, arrays: Mapping[str, Blocks]) -> None:
     try:
         with h5py.File(file, "w") as stored:
             for name, array in arrays.items():
-                dataset, row = stored.create_dataset(name, array.shape, array.dtype), 0
+                dataset = stored.create_dataset(name, array.shape, array.dtype)
+                row = 0
                 for block in array.blocks():
                     dataset[row : row + len(block)] = block
                     row += len(block)
     except RuntimeError as error:  # h5py's error for a full disk
-        raise PipelineError(f"{file}: HDF5 cannot write it ({error}). Fix this, and retry.") from error
+        raise PipelineError(
+            f"{file}: HDF5 cannot write it ({error}). Fix this, and retry."
+        ) from error
 
 
 def _provenance(
-    split: cache.Split, layout: Layout, segments: Segments, arrays: Mapping[str, Blocks], stream: str
+    split: cache.Split,
+    layout: Layout,
+    segments: Segments,
+    arrays: Mapping[str, Blocks],
+    stream: str,
 ) -> dict[str, Any]:
     scales = np.unique(split.tracks.crop_scale[segments.track]).tolist()
     skeletons = {"joints2D": layout.joints_2d, "joints3D": layout.joints_3d}
@@ -202,5 +251,7 @@ def _provenance(
         "fields": {name: [array.dtype.str, list(array.shape)] for name, array in arrays.items()},
         "left_out": dict(segments.left_out),
         "crop_scale": scales[0] if len(scales) == 1 else None,
-        "joints": {field: list(joint_names(skeletons[field])) for field in skeletons if field in arrays},
+        "joints": {
+            field: list(joint_names(skeletons[field])) for field in skeletons if field in arrays
+        },
     }

@@ -1,7 +1,8 @@
-"""Import of VIBE's or TCMR's database files as splits with features.  [database files -> tracks, features]
+"""Import of VIBE's or TCMR's database files as splits with features.  [database files -> tracks,
+features]
 
-Commits the tracks, then the features. A killed import continues with the next shard. The split's manifest records the
-file, so that no command mistakes it for a conversion.
+Commits the tracks, then the features. A killed import continues with the next shard. The split's
+manifest records the file, so that no command mistakes it for a conversion.
 """
 
 from __future__ import annotations
@@ -67,9 +68,15 @@ class Options:
 
 
 def import_database(
-    file: Path, root: cache.Root, name: str, options: Options | None = None, *, progress: Progress = silent
+    file: Path,
+    root: cache.Root,
+    name: str,
+    options: Options | None = None,
+    *,
+    progress: Progress = silent,
 ) -> ImportedSplit:
-    """Make the split `name` in the cache `root` from a database file, with its features as a stream.
+    """Make the split `name` in the cache `root` from a database file, with its features as a
+    stream.
 
     Raises:
         RawDataError: the file is invalid.
@@ -89,8 +96,8 @@ def import_database(
     provenance = read_provenance(file, digest)
     if str(provenance.get("split", name)).partition("/")[0] != dataset:
         raise PipelineError(
-            f"{file}: was exported from {provenance['split']} ({provenance_path(file).name}), so it cannot become "
-            f"{name}. Import it as a split of its own dataset."
+            f"{file}: was exported from {provenance['split']} ({provenance_path(file).name}), "
+            f"so it cannot become {name}. Import it as a split of its own dataset."
         )
     with open_database(file, layout) as database:
         layout = _resolve_layout(layout, database, provenance, options)
@@ -112,12 +119,18 @@ def import_database(
             stream=stream,
             without_features=0 if stream is None else split.undecodable(stream),
             ignored=database.ignored,
-            mark="demo data" if origin["stand_in"] else "untrained" if provenance.get("stand_in") else "",
+            mark="demo data"
+            if origin["stand_in"]
+            else "untrained"
+            if provenance.get("stand_in")
+            else "",
             why=why,
         )
 
 
-def _resolve_layout(layout: Layout, database: Database, provenance: Mapping[str, Any], options: Options) -> Layout:
+def _resolve_layout(
+    layout: Layout, database: Database, provenance: Mapping[str, Any], options: Options
+) -> Layout:
     """Set the layout's joint orders and crop scale to those of this file."""
     scale = options.crop_scale or provenance.get("crop_scale") or layout.crop_scale
     if not isinstance(scale, int | float) or not 0 < scale < 10:
@@ -128,41 +141,62 @@ def _resolve_layout(layout: Layout, database: Database, provenance: Mapping[str,
     if "joints3D" in database.fields:
         n_joints = database.fields["joints3D"].shape[1]
         if n_joints != len(joint_names(layout.joints_3d)) and layout.joints_3d == "spin49":
-            raise database.error("joints3D", "49 joints", f"{n_joints}", "Only test and validation files have 14.")
-        layout = replace(layout, joints_3d="spin49" if n_joints == len(JOINTS["spin49"]) else "common14")
+            raise database.error(
+                "joints3D", "49 joints", f"{n_joints}", "Only test and validation files have 14."
+            )
+        layout = replace(
+            layout, joints_3d="spin49" if n_joints == len(JOINTS["spin49"]) else "common14"
+        )
     return layout
 
 
-def _joints_2d(layout: Layout, database: Database, provenance: Mapping[str, Any], options: Options) -> Skeleton:
+def _joints_2d(
+    layout: Layout, database: Database, provenance: Mapping[str, Any], options: Options
+) -> Skeleton:
     """Joint order of joints2D: from the option, the file's provenance, or the number of joints."""
     n_joints = database.fields["joints2D"].shape[1]
     recorded = provenance.get("joints", {}).get("joints2D")
     if options.joints_2d is not None:
         order: Skeleton = ORDERS[options.joints_2d]
     elif isinstance(recorded, list) and all(isinstance(joint, str) for joint in recorded):
-        order = next((name for name, joints in JOINTS.items() if list(joints) == recorded), tuple(recorded))
+        order = next(
+            (name for name, joints in JOINTS.items() if list(joints) == recorded), tuple(recorded)
+        )
     elif n_joints == len(JOINTS["penn_action"]) and layout.joints_2d == "penn_action":
         # y points down and most people stand: the head's joint is above the feet's.
         joints = database.read("joints2D", 0, min(database.rows, _SAMPLE))
         visible = joints[(joints[:, 0, 2] > 0) & (joints[:, -1, 2] > 0)]
-        share = f"{float((visible[:, 0, 1] < visible[:, -1, 1]).mean()):.0%}" if len(visible) else "none"
+        share = (
+            f"{float((visible[:, 0, 1] < visible[:, -1, 1]).mean()):.0%}"
+            if len(visible)
+            else "none"
+        )
         raise database.error(
             "joints2D",
             "13 joints in a known order",
-            f"13 joints, the first above the last in {share} of {len(visible):,} frames (penn_action: most, "
-            f"{WITHOUT_NECK}: few)",
-            "VIBE's scripts write 13 joints in LSP's order without the neck, but read them as Penn Action's. Set "
+            f"13 joints, the first above the last in {share} of {len(visible):,} frames "
+            f"(penn_action: most, {WITHOUT_NECK}: few)",
+            "VIBE's scripts write 13 joints in LSP's order without the neck, but read them as "
+            "Penn Action's. Set "
             f"--joints-2d {WITHOUT_NECK} (VIBE's) or --joints-2d penn_action.",
         )
     else:
-        order = layout.joints_2d if n_joints == len(joint_names(layout.joints_2d)) else _BY_NUMBER.get(n_joints, ())
+        order = (
+            layout.joints_2d
+            if n_joints == len(joint_names(layout.joints_2d))
+            else _BY_NUMBER.get(n_joints, ())
+        )
     if len(joint_names(order)) != n_joints:
         expected = f"{len(joint_names(order or layout.joints_2d))} joints"
-        raise database.error("joints2D", expected, f"{n_joints}", "Set their order: --joints-2d NAME.")
+        raise database.error(
+            "joints2D", expected, f"{n_joints}", "Set their order: --joints-2d NAME."
+        )
     return order
 
 
-def _origin(dataset: Dataset, split: str, tracks: FileReader, provenance: Mapping[str, Any]) -> dict[str, Any]:
+def _origin(
+    dataset: Dataset, split: str, tracks: FileReader, provenance: Mapping[str, Any]
+) -> dict[str, Any]:
     """The manifest's `reader` entry."""
     layout = tracks.layout
     return {
@@ -184,18 +218,26 @@ def _origin(dataset: Dataset, split: str, tracks: FileReader, provenance: Mappin
 
 
 def _why(root: cache.Root, name: str, origin: Mapping[str, Any]) -> str:
-    """Why the tracks must be written; "" if they are up to date. Raises PipelineError for another origin."""
+    """Why the tracks must be written; "" if they are up to date. Raises PipelineError for another
+    origin.
+    """
     committed = committed_split(root, name)
     if committed is None:
         return "not imported before"
     before = committed.manifest.get("reader", {})
     if before == origin:
         return ""
-    earlier = f"imported from {before['imported']['file']}" if "imported" in before else "converted from raw data"
-    changed = describe(before.get("imported", {}), origin["imported"]) if "imported" in before else ""
+    earlier = (
+        f"imported from {before['imported']['file']}"
+        if "imported" in before
+        else "converted from raw data"
+    )
+    changed = (
+        describe(before.get("imported", {}), origin["imported"]) if "imported" in before else ""
+    )
     raise PipelineError(
-        f"{root}/{name}: was {earlier}{f' ({changed})' if changed else ''}. An import cannot extend it: name another "
-        "cache (--cache), or delete that folder with its features."
+        f"{root}/{name}: was {earlier}{f' ({changed})' if changed else ''}. An import cannot "
+        "extend it: name another cache (--cache), or delete that folder with its features."
     )
 
 
@@ -205,9 +247,12 @@ def _write_tracks(
     plan = staging_plan(cache.fingerprint(origin))
     report_other_work(root, name, None, plan)
     provenance = {"imported": str(tracks.database.file.resolve())}
-    with cache.SplitWriter(root, name, columns=tracks.columns, plan=plan, provenance=provenance) as writer:
+    with cache.SplitWriter(
+        root, name, columns=tracks.columns, plan=plan, provenance=provenance
+    ) as writer:
         writer.begin()
-        journalled, n_rows = set(writer.journalled), 0
+        journalled = set(writer.journalled)
+        n_rows = 0
         for video in tracks.videos():
             n_rows += video.account.found
             if video.entry.name not in journalled:
@@ -216,11 +261,18 @@ def _write_tracks(
         accounts = [VideoAccount.from_dict(dict(account)) for account in writer.accounts()]
         totals = Accounting(accounts).totals()
         require_unchanged(tracks.database.file, tracks.state)
-        writer.commit({"reader": dict(origin), "stand_in": origin["stand_in"], "accounting": totals})
+        writer.commit(
+            {"reader": dict(origin), "stand_in": origin["stand_in"], "accounting": totals}
+        )
 
 
 def _write_stream(
-    root: cache.Root, name: str, stream: str, tracks: FileReader, provenance: Mapping[str, Any], options: Options
+    root: cache.Root,
+    name: str,
+    stream: str,
+    tracks: FileReader,
+    provenance: Mapping[str, Any],
+    options: Options,
 ) -> bool:
     """Write the features of the committed rows. Returns False if they are up to date."""
     exported = recorded if isinstance(recorded := provenance.get("stream"), dict) else {}
@@ -229,13 +281,17 @@ def _write_stream(
     identity = {**origin, "weights": weights, "precision": None}
     entries = {
         "identity": identity,
-        "backbone": exported.get("backbone") or {"weights": weights, "sha256": None, "stand_in": False},
+        "backbone": exported.get("backbone")
+        or {"weights": weights, "sha256": None, "stand_in": False},
         "stand_in": bool(provenance.get("stand_in", False)),
     }
     split = cache.open(root)[name]
     if stream in split.streams:
         if why := describe(split.stream_manifest(stream).get("identity", {}), identity):
-            raise PipelineError(f"{name}: stream {stream!r} has another origin ({why}). Use another name (--stream).")
+            raise PipelineError(
+                f"{name}: stream {stream!r} has another origin ({why}). Use another name "
+                "(--stream)."
+            )
         if is_current(split, stream):
             return False
     plan = staging_plan(cache.fingerprint(identity))
@@ -244,22 +300,33 @@ def _write_stream(
     with cache.StreamWriter(root, name, stream, dim=dim, plan=plan) as writer:
         if stream in split.streams:
             writer.reopen(missing_rows(split, stream).incomplete)
-        in_file = np.concatenate([video.rows for video in tracks.videos()])  # each row's number in the file
+        # each row's number in the file
+        in_file = np.concatenate([video.rows for video in tracks.videos()])
         for shard in writer.pending:
             rows = in_file[np.asarray(writer.rows(shard))]
             features, ok = _features(tracks.database, rows)
             # A row's key: the file's digest and the row number.
-            keys = np.stack([np.full(len(rows), int(tracks.digest[:16], 16), np.uint64), rows.astype(np.uint64)], 1)
+            keys = np.stack(
+                [
+                    np.full(len(rows), int(tracks.digest[:16], 16), np.uint64),
+                    rows.astype(np.uint64),
+                ],
+                1,
+            )
             writer.write(shard, features, ok, keys)
         require_unchanged(tracks.database.file, tracks.state)
         writer.commit(entries)
     return True
 
 
-def _features(database: Database, rows: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+def _features(
+    database: Database, rows: NDArray[np.int64]
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """Features (n, dim) of rows of the file in float16, and whether they are finite."""
     runs = np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1)
-    read = np.concatenate([database.read("features", int(run[0]), int(run[-1]) + 1) for run in runs])
+    read = np.concatenate(
+        [database.read("features", int(run[0]), int(run[-1]) + 1) for run in runs]
+    )
     with np.errstate(over="ignore", invalid="ignore"):
         half = read.astype(np.float16)
     ok = np.asarray(np.isfinite(half).all(axis=1))

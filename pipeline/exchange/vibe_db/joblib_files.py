@@ -1,8 +1,9 @@
-"""joblib files, written block by block and read without running code.  tracks, features <-> [database files]
+"""joblib files, written block by block and read without running code.  tracks, features <->
+[database files]
 
-A joblib file is a pickle in which each array is a small object (type, shape, order) followed by the array's bytes.
-Untrusted files are read as by `pipeline.files.formats.pickles`: nothing that they name is imported or called. Arrays
-are memory-mapped.
+A joblib file is a pickle in which each array is a small object (type, shape, order) followed by the
+array's bytes. Untrusted files are read as by `pipeline.files.formats.pickles`: nothing that they
+name is imported or called. Arrays are memory-mapped.
 
 Files are written in the format of joblib before 1.2, which all versions read; TCMR requires 0.14.
 """
@@ -28,7 +29,9 @@ from pipeline.files.formats.pickles import ARRAYS, NDARRAY, ArrayUnpickler, Obje
 from pipeline.files.raw.files import open_unbuffered
 
 EXPECTED: Final = "a joblib file: a dict of NumPy arrays, not compressed"
-AGAIN: Final = "Copy the file again, or write it again: joblib.dump(arrays, FILE), without compress."
+AGAIN: Final = (
+    "Copy the file again, or write it again: joblib.dump(arrays, FILE), without compress."
+)
 MAX_DIMENSIONS: Final = 4
 MAX_ALIGNMENT: Final = 16
 MAX_TEXT: Final = 4096  # characters
@@ -47,7 +50,10 @@ def stored_arrays(file: Path) -> tuple[dict[str, NDArray[Any]], tuple[str, ...]]
         RawDataError: the file is unreadable, compressed, or no dict of arrays.
     """
     with reading(file, EXPECTED, do=AGAIN):
-        with open_unbuffered(file) as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        with (
+            open_unbuffered(file) as stream,
+            mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content,
+        ):
             if content[:1] != pickle.PROTO:
                 refuse(other_format(content[:12]) or f"a file that begins with {content[:12]!r}")
             loaded = _Unpickler(file, content).load()
@@ -98,15 +104,19 @@ class _Unpickler(ArrayUnpickler):
             refuse(f"an array of shape {reprlib.repr(shape)[:80]}")
         is_array = state.get("subclass") is NDARRAY and order in ("C", "F")
         if not (is_array and isinstance(dtype, np.dtype) and dtype.kind in KINDS):
-            refuse(f"an array of {dtype if isinstance(dtype, np.dtype) else reprlib.repr(dtype)[:80]}")
+            refuse(
+                f"an array of {dtype if isinstance(dtype, np.dtype) else reprlib.repr(dtype)[:80]}"
+            )
         if dtype.kind == "O":
             return self.texts(sizes)
-        if (alignment := state.get("numpy_array_alignment_bytes")) is not None:  # padding of joblib >= 1.2
+        # padding of joblib >= 1.2
+        if (alignment := state.get("numpy_array_alignment_bytes")) is not None:
             padding = self.content.read_byte()
             if not isinstance(alignment, int) or padding > MAX_ALIGNMENT:
                 refuse(f"padding of {padding} bytes")
             self.content.seek(padding, 1)
-        offset, n_bytes = self.content.tell(), math.prod(sizes) * dtype.itemsize
+        offset = self.content.tell()
+        n_bytes = math.prod(sizes) * dtype.itemsize
         if n_bytes > len(self.content) - offset:
             refuse(f"it ends inside an array of {n_bytes:,} bytes at byte {offset:,}")
         self.content.seek(n_bytes, 1)
@@ -118,7 +128,9 @@ class _Unpickler(ArrayUnpickler):
         if not isinstance(objects, np.ndarray) or objects.shape != shape or len(shape) != 1:
             refuse("an array of objects without its values")
         if not _are_texts(objects):
-            refuse("an array of Python objects other than texts; store numbers as an array of numbers")
+            refuse(
+                "an array of Python objects other than texts; store numbers as an array of numbers"
+            )
         return _text_array(objects)
 
 
@@ -158,8 +170,8 @@ Entry = Blocks | Sequence[Blocks | str]
 def write_joblib(file: Path, entries: Mapping[str, Entry], *, tensors: bool = False) -> None:
     """Write a file that `joblib.load` reads as {name: array} or {name: [array or text, ...]}.
 
-    tensors: arrays are loaded as PyTorch tensors, by `torch.from_numpy`. Raises ValueError if the blocks of an array
-    have a different size than its shape and type.
+    tensors: arrays are loaded as PyTorch tensors, by `torch.from_numpy`. Raises ValueError if the
+    blocks of an array have a different size than its shape and type.
     """
     with file.open("wb") as stream:
         _BlockPickler(stream, tensors=tensors).dump(dict(entries))
@@ -170,20 +182,26 @@ class _BlockPickler(joblib_format.NumpyPickler):  # type: ignore[misc]  # joblib
 
     def __init__(self, stream: BinaryIO, *, tensors: bool) -> None:
         super().__init__(stream, protocol=PROTOCOL)
-        self._stream, self._tensors = stream, tensors
+        self._stream = stream
+        self._tensors = tensors
 
     def save(self, value: Any) -> None:
         if not isinstance(value, Blocks):
             super().save(value)
             return
-        wrapper = joblib_format.NumpyArrayWrapper(np.ndarray, value.shape, "C", value.dtype, allow_mmap=True)
+        wrapper = joblib_format.NumpyArrayWrapper(
+            np.ndarray, value.shape, "C", value.dtype, allow_mmap=True
+        )
         # Without this entry, no version expects padding, which versions before 1.2 cannot read.
         wrapper.__dict__.pop("numpy_array_alignment_bytes", None)
-        described = pickletools.optimize(pickle.dumps(wrapper, PROTOCOL))[2:-1]  # without start, end and memos
+        # without start, end and memos
+        described = pickletools.optimize(pickle.dumps(wrapper, PROTOCOL))[2:-1]
         function = pickle.GLOBAL + b"torch\nfrom_numpy\n" if self._tensors else b""
         # Bytes that are pushed and popped, to align the array for mapping.
         fill = -(self._stream.tell() + len(function) + len(described) + 3) % ALIGNED
-        self.write(pickle.SHORT_BINBYTES + bytes([fill, *bytes(fill)]) + pickle.POP + function + described)
+        self.write(
+            pickle.SHORT_BINBYTES + bytes([fill, *bytes(fill)]) + pickle.POP + function + described
+        )
         missing = math.prod(value.shape) * value.dtype.itemsize
         for block in value.blocks():
             missing -= block.nbytes

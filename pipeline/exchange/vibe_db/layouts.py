@@ -1,7 +1,8 @@
-"""Layouts of database files by dataset, their image names and provenance.  tracks <-> [database files]
+"""Layouts of database files by dataset, their image names and provenance.  tracks <-> [database
+files]
 
-A database file contains the full name of every image; the cache stores a pattern with one number. A frame of a video
-file is written as `<path of the video>#<frame>`.
+A database file contains the full name of every image; the cache stores a pattern with one number. A
+frame of a video file is written as `<path of the video>#<frame>`.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ FIELDS: Final[Mapping[str, FileField]] = {
     "img_name": FileField("U", shapes=((),)),
     "frame_id": FileField("<i8", shapes=((),)),
     "joints2D": FileField("<f4", ("kp_2d",), (), ((None, 3),)),
-    "joints3D": FileField("<f4", (), (JOINTS_3D,), ((49, 3), (14, 3))),  # the column depends on the layout
+    # the column depends on the layout
+    "joints3D": FileField("<f4", (), (JOINTS_3D,), ((49, 3), (14, 3))),
     "bbox": FileField("<f4", ("bbox",), (), ((4,),)),
     "pose": FileField("<f4", ("pose",), (SMPL,), ((72,),)),
     "shape": FileField("<f4", ("betas",), (SMPL,), ((10,),)),
@@ -60,7 +62,9 @@ class Layout:
 
     @property
     def in_crops(self) -> bool:
-        """Whether the images are crops: joints are in pixels of 224 x 224, and there are no boxes."""
+        """Whether the images are crops: joints are in pixels of 224 x 224, and there are no
+        boxes.
+        """
         return "joints2D" in self.fields and "bbox" not in self.fields
 
     @property
@@ -90,11 +94,13 @@ _LAYOUTS: Final[Mapping[str, Layout]] = {
     "amass": Layout("amass", _MOTION),
 }
 _VALIDATION: Final = {("3dpw", "validation"): "val", ("mpi_inf_3dhp", "test"): "val"}
-REQUIRED: Final = ("vid_name", "joints2D", "bbox", "theta")  # a file must have those of them that its layout has
+# a file must have those of them that its layout has
+REQUIRED: Final = ("vid_name", "joints2D", "bbox", "theta")
 
 
 def layout_of(dataset: str, split: str, columns: Collection[str]) -> Layout:
-    """The layout of a split's file; for datasets that VIBE's code does not know, a general one with 49 joints.
+    """The layout of a split's file; for datasets that VIBE's code does not know, a general one with
+    49 joints.
 
     columns: The cache's columns of the split, or those that its dataset's reader would fill.
     """
@@ -124,7 +130,9 @@ def _general(dataset: str, columns: Collection[str]) -> Layout:
     if "kp_2d" not in columns:
         return Layout(dataset, _MOTION)
     needs = {"joints3D": "kp_3d", "shape": "betas", "pose": "pose", "valid": "valid"}
-    return Layout(dataset, tuple(name for name in _SMPL if name not in needs or needs[name] in columns))
+    return Layout(
+        dataset, tuple(name for name in _SMPL if name not in needs or needs[name] in columns)
+    )
 
 
 NAMED: Final = ("pictures", "video")  # kinds of source whose frames have names
@@ -148,7 +156,9 @@ def names_of(source: str) -> Callable[[int], str] | None:
 
 
 def parse_numbers(texts: Sequence[str]) -> NDArray[np.int64] | None:
-    """The last number in each text, such as 12 in "frames/0001/000012.jpg"; None if a text has no number."""
+    """The last number in each text, such as 12 in "frames/0001/000012.jpg"; None if a text has no
+    number.
+    """
     matches = [_LAST_NUMBER.search(text) for text in texts]
     if not all(matches):
         return None
@@ -168,7 +178,8 @@ def source_of(names: Sequence[str], frame_index: NDArray[np.int64]) -> str:
     if numbers is None or match is None or len(set((numbers - frame_index).tolist())) > 1:
         return ""
     first = int(numbers[0] - frame_index[0])
-    before, after = names[0][: match.start()], match[2]
+    before = names[0][: match.start()]
+    after = match[2]
     if before.endswith("#") and not after and first == 0:
         candidate = f"video:{before[:-1]}"
     else:
@@ -179,7 +190,9 @@ def source_of(names: Sequence[str], frame_index: NDArray[np.int64]) -> str:
         name_of = names_of(candidate)
     except (PipelineError, ValueError):  # an absolute path, or one with '..'
         return ""
-    same = name_of is not None and all(name_of(int(i)) == name for i, name in zip(frame_index, names, strict=True))
+    same = name_of is not None and all(
+        name_of(int(i)) == name for i, name in zip(frame_index, names, strict=True)
+    )
     return candidate if same else ""
 
 
@@ -196,6 +209,15 @@ def read_provenance(file: Path, sha256: str) -> dict[str, Any]:
     recorded = content if isinstance(content, dict) else {}
     if recorded.get("sha256") != sha256 or not isinstance(recorded.get("stand_in"), bool):
         sha256_found = recorded.get("sha256", type(content).__name__)
-        do = f"It belongs to another file: copy the one that was written with {file.name}, or delete it."
-        raise RawDataError(source, "sha256", expected=f"{sha256}, that of {file.name}", found=str(sha256_found), do=do)
+        do = (
+            f"It belongs to another file: copy the one that was written with {file.name}, or "
+            "delete it."
+        )
+        raise RawDataError(
+            source,
+            "sha256",
+            expected=f"{sha256}, that of {file.name}",
+            found=str(sha256_found),
+            do=do,
+        )
     return recorded

@@ -1,8 +1,10 @@
-"""An untrusted database file, opened and checked; its rows as videos and tracks.  [database files -> tracks], features
+"""An untrusted database file, opened and checked; its rows as videos and tracks.  [database files
+-> tracks], features
 
-All rows with one name are one video; names written by our export contain video and person. A name that appears again
-later, or a frame number that does not increase, starts a new track. Joints that the dataset does not annotate have
-confidence 0; bodies and 3D joints that are all zeros or not finite are unknown (`has_smpl` 0, `has_3d` 0).
+All rows with one name are one video; names written by our export contain video and person. A name
+that appears again later, or a frame number that does not increase, starts a new track. Joints that
+the dataset does not annotate have confidence 0; bodies and 3D joints that are all zeros or not
+finite are unknown (`has_smpl` 0, `has_3d` 0).
 """
 
 from __future__ import annotations
@@ -24,7 +26,14 @@ from pipeline.accounting import VideoAccount
 from pipeline.errors import RawDataError
 from pipeline.exchange.rows import COMMON
 from pipeline.exchange.vibe_db.joblib_files import stored_arrays, text_of
-from pipeline.exchange.vibe_db.layouts import FIELDS, PICTURE, REQUIRED, Layout, parse_numbers, source_of
+from pipeline.exchange.vibe_db.layouts import (
+    FIELDS,
+    PICTURE,
+    REQUIRED,
+    Layout,
+    parse_numbers,
+    source_of,
+)
 from pipeline.files.formats.arrays import fits, reading, refuse
 from pipeline.files.formats.hdf5 import filters_of, own_object
 from pipeline.files.raw.files import open_unbuffered
@@ -37,16 +46,19 @@ Rows = NDArray[np.int64]
 
 PELVIS: Final = JOINTS["spin49"].index("hip")
 N_POSE: Final = 72
-FARTHEST_JOINT: Final = 10.0  # m from the origin, of the median joint: in mm, any body reaches farther
+# m from the origin, of the median joint: in mm, any body reaches farther
+FARTHEST_JOINT: Final = 10.0
 LARGEST_FRAME: Final = 2**40
-_OWN: Final = re.compile(r"(.+)/(\d+(?:_(?:seg|part)\d+)*)")  # <video>/<person>, perhaps with a segment
+# <video>/<person>, perhaps with a segment
+_OWN: Final = re.compile(r"(.+)/(\d+(?:_(?:seg|part)\d+)*)")
 
 HDF5: Final = b"\x89HDF\r\n\x1a\n"
 NAMES_AT_ONCE: Final = 65536
 MAX_NAME: Final = 4000  # bytes: the cache's tables hold 4096, with the person
 AGAIN: Final = "Write the file again."
 OTHER_UNIT: Final = "Take the file as VIBE's scripts write it, in m and rad."
-KINDS: Final = {"U": "US", "<i8": "biuUS"}  # allowed dtype kinds by the dtype of the layout; else numbers
+# allowed dtype kinds by the dtype of the layout; else numbers
+KINDS: Final = {"U": "US", "<i8": "biuUS"}
 
 
 class Segment(NamedTuple):
@@ -75,20 +87,30 @@ class Database:
         return [text_of(value) for value in self.read(field, start, stop).tolist()]
 
     def segments(self) -> Iterator[Segment]:
-        """Yield runs of rows with equal `vid_name`, in order. Raises RawDataError for an invalid name."""
-        name, start = "", 0
+        """Yield runs of rows with equal `vid_name`, in order. Raises RawDataError for an invalid
+        name.
+        """
+        name = ""
+        start = 0
         for first_row in range(0, self.rows, NAMES_AT_ONCE):
             values = self.read("vid_name", first_row, min(first_row + NAMES_AT_ONCE, self.rows))
             for change in np.flatnonzero(np.r_[True, values[1:] != values[:-1]]).tolist():
                 text = text_of(values[change])
                 encoded = text.encode("utf-8", "surrogatepass")
-                if not 0 < len(encoded) <= MAX_NAME or "\0" in text or encoded.decode("utf-8", "replace") != text:
+                if (
+                    not 0 < len(encoded) <= MAX_NAME
+                    or "\0" in text
+                    or encoded.decode("utf-8", "replace") != text
+                ):
                     row = first_row + change
-                    raise self.error("vid_name", f"UTF-8 of 1 to {MAX_NAME} bytes in row {row}", repr(text[:80]))
+                    raise self.error(
+                        "vid_name", f"UTF-8 of 1 to {MAX_NAME} bytes in row {row}", repr(text[:80])
+                    )
                 if text != name:
                     if name:
                         yield Segment(name, start, first_row + change)
-                    name, start = text, first_row + change
+                    name = text
+                    start = first_row + change
         if name:
             yield Segment(name, start, self.rows)
 
@@ -100,8 +122,8 @@ class Database:
 def open_database(file: Path, layout: Layout) -> Iterator[Database]:
     """Open a joblib or HDF5 file with the fields of `layout`.
 
-    Raises RawDataError if the file is unreadable, a required field is missing, or a type, shape or length is wrong;
-    UnsafePickle if it would run code; OSError.
+    Raises RawDataError if the file is unreadable, a required field is missing, or a type, shape or
+    length is wrong; UnsafePickle if it would run code; OSError.
     """
     with open_unbuffered(file) as stream:
         start = stream.read(len(HDF5))
@@ -116,45 +138,68 @@ def open_database(file: Path, layout: Layout) -> Iterator[Database]:
         yield _check_fields(file, layout, arrays, tuple(objects.keys() - arrays.keys()))
 
 
-def _check_fields(file: Path, layout: Layout, arrays: Mapping[str, Array], others: tuple[str, ...]) -> Database:
+def _check_fields(
+    file: Path, layout: Layout, arrays: Mapping[str, Array], others: tuple[str, ...]
+) -> Database:
     fields = {name: array for name, array in arrays.items() if name in layout.fields}
     ignored = tuple(sorted({*arrays, *others} - fields.keys()))
     names = fields.get("vid_name")
-    database = Database(file, fields, names.shape[0] if names is not None and names.shape else 0, ignored)
+    database = Database(
+        file, fields, names.shape[0] if names is not None and names.shape else 0, ignored
+    )
     for name in REQUIRED:
         if name in layout.fields and name not in fields:
             description = f"only {', '.join(sorted(arrays)) or 'no arrays'}"
             if name in others:
-                description = "another Python object of this name; store numbers as an array of numbers"
-            raise database.error(name, "an array of this name", description, "Check that this is the dataset's file.")
+                description = (
+                    "another Python object of this name; store numbers as an array of numbers"
+                )
+            raise database.error(
+                name, "an array of this name", description, "Check that this is the dataset's file."
+            )
     if not database.rows:
         raise database.error("vid_name", "rows", "none")
     for name, array in fields.items():
-        description, dtype, shapes = f"{array.dtype} {array.shape}", FIELDS[name].dtype, FIELDS[name].shapes
+        description = f"{array.dtype} {array.shape}"
+        dtype = FIELDS[name].dtype
+        shapes = FIELDS[name].shapes
         if array.shape[:1] != (database.rows,):
             raise database.error(name, f"{database.rows} rows, as in vid_name", description)
         fitting = 0 not in array.shape and any(fits(array.shape[1:], shape) for shape in shapes)
         if array.dtype.kind not in KINDS.get(dtype, "biuf") or not fitting:
-            expected = " or ".join(f"(rows, {', '.join(map(str, shape))})" for shape in shapes).replace("None", "any")
-            raise database.error(name, f"{'texts' if dtype == 'U' else 'numbers'} of shape {expected}", description)
+            expected = " or ".join(
+                f"(rows, {', '.join(map(str, shape))})" for shape in shapes
+            ).replace("None", "any")
+            raise database.error(
+                name, f"{'texts' if dtype == 'U' else 'numbers'} of shape {expected}", description
+            )
     return database
 
 
 def _plain_array(file: Path, stored: h5py.File, name: str) -> h5py.Dataset | None:
-    """The dataset; None for another object. Raises RawDataError for a dataset in another file, or with filters."""
+    """The dataset; None for another object. Raises RawDataError for a dataset in another file, or
+    with filters.
+    """
     with reading(file, "an array in this file", key=name, do=AGAIN):
         dataset = own_object(stored, name)
         if not isinstance(dataset, h5py.Dataset) or dataset.shape is None:
             return None
         if filters_of(dataset):
             do = f"Write it without them: h5repack -f NONE {file} PLAIN"
-            raise RawDataError(file, name, expected="an array without filters", found="filters (compression)", do=do)
+            raise RawDataError(
+                file,
+                name,
+                expected="an array without filters",
+                found="filters (compression)",
+                do=do,
+            )
         if dataset.id.get_storage_size() < dataset.nbytes:
             refuse(f"{dataset.id.get_storage_size():,} of its {dataset.nbytes:,} bytes")
     return dataset
 
 
-# ---------------------------------------------------------------------------------------------------- tracks
+# --------------------------------------------------------------------------------------------------
+# tracks
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -199,14 +244,17 @@ class FileReader:
     state: tuple[int, int]  # its size and time (ns) before it was read
 
     def videos(self) -> Iterator[_ImportedVideo]:
-        """Yield every video, in the order of their first rows. Holds one video's labels, and all names."""
+        """Yield every video, in the order of their first rows. Holds one video's labels, and all
+        names.
+        """
         for video, parts in _group_by_video(self.database.segments()).items():
             yield self._video(video, parts)
 
     def _video(self, video: str, parts: Sequence[tuple[str, Segment]]) -> _ImportedVideo:
         account = VideoAccount(video, found=sum(part.stop - part.start for _, part in parts))
         tracks: list[Track] = []
-        rows, frames = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+        rows = [np.zeros(0, np.int64)]
+        frames = [np.zeros(0, np.int64)]
         pictures: list[str] = []
         numbers: dict[str, int] = {}
         for person, part in parts:
@@ -230,19 +278,27 @@ class FileReader:
             for run in _increasing_runs(frame, np.flatnonzero(keep)):
                 number = numbers[person] = numbers.get(person, -1) + 1
                 name = f"{video}/{person}" + (f"_part{number}" if number else "")
-                tracks.append(self._track(name, video, frame[run], {key: v[run] for key, v in labels.items()}))
+                tracks.append(
+                    self._track(name, video, frame[run], {key: v[run] for key, v in labels.items()})
+                )
                 account.keep_track(len(run))
                 rows.append(run + part.start)
         account.check()
         source = source_of(pictures, np.concatenate(frames)) if pictures else ""
         if pictures and not source:
-            account.notes.append("img_name is not kept: its names are no numbered images in a raw folder")
+            account.notes.append(
+                "img_name is not kept: its names are no numbered images in a raw folder"
+            )
         fingerprint = hashlib.sha256(f"{self.digest} {video}".encode()).hexdigest()
-        entry = cache.VideoEntry(name=video, source=source, fingerprint=fingerprint, account=account.as_dict())
+        entry = cache.VideoEntry(
+            name=video, source=source, fingerprint=fingerprint, account=account.as_dict()
+        )
         return _ImportedVideo(entry, tuple(tracks), account, np.concatenate(rows))
 
     def _track(self, name: str, video: str, frame: Rows, labels: dict[str, Array]) -> Track:
-        flags: dict[str, Any] = {flag: labels[flag].astype(bool) for flag in FLAGS if flag in labels}
+        flags: dict[str, Any] = {
+            flag: labels[flag].astype(bool) for flag in FLAGS if flag in labels
+        }
         track = Track(
             dataset=self.dataset,
             split=self.split,
@@ -254,26 +310,39 @@ class FileReader:
             **(labels | flags),
         )
         if problem := next(column_problems(track.columns), None):
-            raise self.database.error("vid_name", "rows that comply with docs/cache-format.md", problem)
-        bodies: dict[str, Array] = {column: labels[column] for column in ("pose", "has_smpl") if column in labels}
+            raise self.database.error(
+                "vid_name", "rows that comply with docs/cache-format.md", problem
+            )
+        bodies: dict[str, Array] = {
+            column: labels[column] for column in ("pose", "has_smpl") if column in labels
+        }
         for column, expected, found in other_units(bodies):
             raise self.database.error(column, expected, f"{found} in {name}", OTHER_UNIT)
         return track
 
     def _frames(self, part: Segment, pictures: list[str] | None) -> Rows:
-        """Frame indices: the numbers in frame_id ("frame_000012" is 12), else in the image names, else 0, 1, 2, ..."""
-        frame, stored = None, self.database.fields.get("frame_id")
+        """Frame indices: the numbers in frame_id ("frame_000012" is 12), else in the image names,
+        else 0, 1, 2, ...
+        """
+        frame = None
+        stored = self.database.fields.get("frame_id")
         if stored is not None and stored.dtype.kind in "biu":
             frame = self.database.read("frame_id", part.start, part.stop).astype(np.int64)
         elif stored is not None:
             frame = parse_numbers(self.database.texts("frame_id", part.start, part.stop))
-        if frame is None and pictures is not None and (numbered := parse_numbers(pictures)) is not None:
+        if (
+            frame is None
+            and pictures is not None
+            and (numbered := parse_numbers(pictures)) is not None
+        ):
             first = self.layout.first_picture
             frame = numbered - (first if numbered.min() >= first else 0)
         if frame is None:
             return np.arange(part.stop - part.start)
         if (frame < 0).any() or (frame > LARGEST_FRAME).any():
-            raise self.database.error("frame_id", "frame numbers from 0 on", f"{frame.min()} in {part.name!r}")
+            raise self.database.error(
+                "frame_id", "frame numbers from 0 on", f"{frame.min()} in {part.name!r}"
+            )
         return frame
 
 
@@ -289,7 +358,8 @@ def _increasing_runs(frame: Rows, kept: Rows) -> list[Rows]:
 def _group_by_video(segments: Iterator[Segment]) -> dict[str, list[tuple[str, Segment]]]:
     """Video -> (person, segment) pairs in file order.
 
-    >>> _group_by_video(iter([Segment("0001/0_seg1", 0, 9), Segment("/data/labels/0002.mat", 9, 12)]))
+    >>> segments = [Segment("0001/0_seg1", 0, 9), Segment("/data/labels/0002.mat", 9, 12)]
+    >>> _group_by_video(iter(segments))
     {'0001': [('0_seg1', Segment(name='0001/0_seg1', start=0, stop=9))], \
 '/data/labels/0002.mat': [('0', Segment(name='/data/labels/0002.mat', start=9, stop=12))]}
     """
@@ -301,37 +371,52 @@ def _group_by_video(segments: Iterator[Segment]) -> dict[str, list[tuple[str, Se
     return videos
 
 
-def _labels(database: Database, layout: Layout, columns: Sequence[str], start: int, stop: int) -> dict[str, Array]:
-    """Rows [start, stop) as columns, without frame_index. Raises RawDataError for values that violate the layout."""
+def _labels(
+    database: Database, layout: Layout, columns: Sequence[str], start: int, stop: int
+) -> dict[str, Array]:
+    """Rows [start, stop) as columns, without frame_index. Raises RawDataError for values that
+    violate the layout.
+    """
     out: dict[str, Array] = {}
     if "kp_2d" in columns:
         joints = database.read("joints2D", start, stop).astype(np.float64)
         kp_2d, _ = without_non_finite(convert(joints, source=layout.joints_2d, target="spin49"))
         kp_2d[..., 2] = np.clip(kp_2d[..., 2], 0, 1)
-        out["kp_2d"], out["bbox"] = kp_2d.astype(np.float32), _boxes(database, layout, start, stop)
+        out["kp_2d"] = kp_2d.astype(np.float32)
+        out["bbox"] = _boxes(database, layout, start, stop)
     if "has_3d" in columns:
         joints_3d = database.read("joints3D", start, stop)
         known = np.abs(joints_3d[np.isfinite(joints_3d) & (joints_3d != 0)])
         if len(known) and np.median(known) > FARTHEST_JOINT:
             found = f"{np.median(known):.0f}, as in mm"
-            raise database.error("joints3D", "joints in m, relative to the pelvis", found, OTHER_UNIT)
+            raise database.error(
+                "joints3D", "joints in m, relative to the pelvis", found, OTHER_UNIT
+            )
         out |= _labels_3d(joints_3d, layout, columns)
     if "has_smpl" in columns:
         fields = ("theta",) if "theta" in database.fields else ("pose", "shape")
         theta = np.concatenate([database.read(field, start, stop) for field in fields], axis=1)
         labelled = (np.abs(theta) < LARGEST).all(axis=1) & theta.any(axis=1)
         theta = _where(labelled, theta)
-        out |= {"pose": theta[:, :N_POSE], "betas": theta[:, N_POSE:], "has_smpl": labelled.astype(np.uint8)}
+        out |= {
+            "pose": theta[:, :N_POSE],
+            "betas": theta[:, N_POSE:],
+            "has_smpl": labelled.astype(np.uint8),
+        }
     if "valid" in columns:
         field = "valid" if "valid" in database.fields else "valid_i"
         with np.errstate(invalid="ignore"):
-            out["valid"] = (database.read(field, start, stop).reshape(stop - start) > 0).astype(np.uint8)
+            out["valid"] = (database.read(field, start, stop).reshape(stop - start) > 0).astype(
+                np.uint8
+            )
     return out
 
 
 def _boxes(database: Database, layout: Layout, start: int, stop: int) -> NDArray[np.float32]:
     if layout.in_crops:
-        return np.tile(np.array([PICTURE / 2, PICTURE / 2, PICTURE, PICTURE], np.float32), (stop - start, 1))
+        return np.tile(
+            np.array([PICTURE / 2, PICTURE / 2, PICTURE, PICTURE], np.float32), (stop - start, 1)
+        )
     bbox = database.read("bbox", start, stop).astype(np.float32)
     if (bad := np.flatnonzero((bbox[:, 2] != bbox[:, 3]) & np.isfinite(bbox).all(axis=1))).size:
         box = f"{bbox[bad[0]].tolist()} in row {start + int(bad[0])}"
@@ -354,14 +439,18 @@ def _labels_3d(joints: Array, layout: Layout, columns: Sequence[str]) -> Mapping
     kp_3d = np.where((has & labelled[:, None])[..., None], kp_3d, 0).astype(np.float32)
     out: dict[str, Array] = {"kp_3d": kp_3d, "has_3d": labelled.astype(np.uint8)}
     if "kp_3d_eval" in columns:
-        out["kp_3d_eval"] = _where(labelled, convert(kp_3d[..., :3], source="spin49", target="common14"))
+        out["kp_3d_eval"] = _where(
+            labelled, convert(kp_3d[..., :3], source="spin49", target="common14")
+        )
     return out
 
 
 def _are_known(joints: Array) -> Bools:
     """Joints (n, J, 3) -> (n,) whether they are finite, in range, and not all at one point."""
     with np.errstate(invalid="ignore"):
-        labelled: Bools = (np.abs(joints) < LARGEST).all(axis=(1, 2)) & (joints != joints[:, :1]).any(axis=(1, 2))
+        labelled: Bools = (np.abs(joints) < LARGEST).all(axis=(1, 2)) & (
+            joints != joints[:, :1]
+        ).any(axis=(1, 2))
     return labelled
 
 

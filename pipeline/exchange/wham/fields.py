@@ -1,4 +1,6 @@
-"""Arrays of WHAM's files, computed from rows of a split.  tracks, features -> [files of other programs]"""
+"""Arrays of WHAM's files, computed from rows of a split.  tracks, features -> [files of other
+programs]
+"""
 
 from __future__ import annotations
 
@@ -41,19 +43,27 @@ Y_DOWN: Final = np.array([[1.0, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0,
 
 def coco(kp_2d: Array) -> Array:
     """(..., 49, 3) -> (..., 17, 3) in COCO's order: annotated joints, else OpenPose's."""
-    named, openpose = (convert(kp_2d, source="spin49", target=target) for target in ("coco", OPENPOSE))
+    named, openpose = (
+        convert(kp_2d, source="spin49", target=target) for target in ("coco", OPENPOSE)
+    )
     return np.where(named[..., 2:] > 0, named, openpose)
 
 
 class RowFields:
     """Arrays of a split's rows [start, stop), by their names in `layouts.FIELDS`."""
 
-    def __init__(self, split: cache.Split, stream: str, stationary: str, bodies: Bodies | None = None) -> None:
+    def __init__(
+        self, split: cache.Split, stream: str, stationary: str, bodies: Bodies | None = None
+    ) -> None:
         """stream, stationary: Streams for `features` and `stationaries`; "" for none."""
-        self.split, self.stationary, self.bodies = split, stationary, bodies
+        self.split = split
+        self.stationary = stationary
+        self.bodies = bodies
         self.dataset = split.name.partition("/")[0]
         tracks = split.tracks
-        self.sizes = np.stack([split.videos.tables[f"video_{side}"] for side in ("width", "height")], axis=1)
+        self.sizes = np.stack(
+            [split.videos.tables[f"video_{side}"] for side in ("width", "height")], axis=1
+        )
         self.genders = np.array([track.gender for track in tracks])
         self.rates = tracks.fps / tracks.step
         self.track_intrinsics: Doubles = tracks.tables["track_intrinsics"]  # NaN if unknown
@@ -69,7 +79,9 @@ class RowFields:
             "body_transl": lambda start, stop: self.place_bodies(start, stop)[0],
             "kp2d": self.keypoints,
             "joints3D": lambda start, stop: split.rows("kp_3d", start, stop)[..., :3],
-            "joints2D": self.keypoints if self.dataset == "insta_variety" else self._column("kp_2d"),
+            "joints2D": self.keypoints
+            if self.dataset == "insta_variety"
+            else self._column("kp_2d"),
             "body_joints3D": lambda start, stop: self.place_bodies(start, stop)[1],
             "body_joints2D": self.project_joints,
             "cam_poses": self._column("extrinsics"),
@@ -86,7 +98,9 @@ class RowFields:
         }
 
     def has(self, need: str, start: int, stop: int) -> NDArray[np.bool_]:
-        """(n,) whether rows have an image size, a gender, 30 frames per second, or finite numbers in a column."""
+        """(n,) whether rows have an image size, a gender, 30 frames per second, or finite numbers
+        in a column.
+        """
         if need == NO_SIZE:
             return np.asarray((self.resolutions(start, stop) > 0).all(axis=1))
         if need == NO_GENDER:
@@ -98,14 +112,18 @@ class RowFields:
         return np.asarray(np.isfinite(values.reshape(stop - start, -1)).all(axis=1))
 
     def boxes(self, start: int, stop: int) -> Array:
-        """(n, 4) centre, width, height px; for EMDB and BEDLAM (n, 3) centre, side; InstaVariety's in its crops."""
+        """(n, 4) centre, width, height px; for EMDB and BEDLAM (n, 3) centre, side; InstaVariety's
+        in its crops.
+        """
         bbox = self.split.rows("bbox", start, stop)
         if self.dataset == "insta_variety":
             return np.tile([PICTURE / 2, PICTURE / 2, PICTURE / 200], (stop - start, 1))
         if self.dataset == "emdb":
             return bbox[:, :3] / (1, 1, EMDB_FACTOR)
         if self.dataset == "bedlam":  # the release's scale includes the crop scale
-            return np.column_stack([bbox[:, :2], bbox[:, 2] * self.split.tracks.crop_scale[self._tracks(start, stop)]])
+            return np.column_stack(
+                [bbox[:, :2], bbox[:, 2] * self.split.tracks.crop_scale[self._tracks(start, stop)]]
+            )
         return bbox
 
     def resolutions(self, start: int, stop: int) -> Array:
@@ -124,23 +142,32 @@ class RowFields:
     def flipped_boxes(self, start: int, stop: int) -> Array:
         """(n, 3) centre and side in the mirrored image (of 3DPW's four numbers, the last)."""
         boxes = self.boxes(start, stop)
-        return np.column_stack([self.resolutions(start, stop)[:, 0] - boxes[:, 0], boxes[:, 1], boxes[:, -1]])
+        return np.column_stack(
+            [self.resolutions(start, stop)[:, 0] - boxes[:, 0], boxes[:, 1], boxes[:, -1]]
+        )
 
     def flipped_keypoints(self, start: int, stop: int) -> Array:
         """(n, 17, 3): left and right swapped, x mirrored except for joints without confidence."""
         kp2d = self.keypoints(start, stop)[:, mirrored("coco")]
         x = self.resolutions(start, stop)[:, :1] - kp2d[..., 0]
-        return np.concatenate([np.where(kp2d[..., 2] > 0, x, kp2d[..., 0])[..., None], kp2d[..., 1:]], axis=-1)
+        return np.concatenate(
+            [np.where(kp2d[..., 2] > 0, x, kp2d[..., 0])[..., None], kp2d[..., 1:]], axis=-1
+        )
 
     def place_bodies(self, start: int, stop: int) -> tuple[Doubles, Doubles]:
         """Translation (n, 3) of the gendered body and its joints (n, 31, 3), m, in camera axes.
 
-        The translation of a neutral body depends on its pelvis; the correction is (R - 1) (pelvis - neutral pelvis).
+        The translation of a neutral body depends on its pelvis; the correction is (R - 1) (pelvis -
+        neutral pelvis).
         """
         assert self.bodies is not None
-        pose, betas, trans = (self.split.rows(name, start, stop) for name in ("pose", "betas", "trans"))
+        pose, betas, trans = (
+            self.split.rows(name, start, stop) for name in ("pose", "betas", "trans")
+        )
         rotation = self.split.rows("extrinsics", start, stop)[:, :3, :3].astype(np.float64)
-        trans, joints, genders = trans.astype(np.float64), None, self.genders_of(start, stop)
+        trans = trans.astype(np.float64)
+        joints = None
+        genders = self.genders_of(start, stop)
         for gender in np.unique(genders):
             same = genders == gender
             pelvis, posed = self.bodies.joints(str(gender), pose[same], betas[same])
@@ -154,7 +181,9 @@ class RowFields:
 
     def project_joints(self, start: int, stop: int) -> Doubles:
         """Joints (n, 31, 2) px."""
-        return cameras.project(self.place_bodies(start, stop)[1], self.intrinsics(start, stop)[:, None])
+        return cameras.project(
+            self.place_bodies(start, stop)[1], self.intrinsics(start, stop)[:, None]
+        )
 
     def contacts(self, start: int, stop: int) -> Array:
         """Contacts (n, 4), 0 to 1, of left toe and heel, right toe and heel; -1 if unknown."""
@@ -164,7 +193,11 @@ class RowFields:
 
     def world_roots(self, start: int, stop: int) -> Doubles:
         """Global orientation (n, 3) rad in the world."""
-        back = self.split.rows("extrinsics", start, stop)[:, :3, :3].astype(np.float64).transpose(0, 2, 1)
+        back = (
+            self.split.rows("extrinsics", start, stop)[:, :3, :3]
+            .astype(np.float64)
+            .transpose(0, 2, 1)
+        )
         return compose(back, self.split.rows("pose", start, stop)[:, :3])
 
     def world_places(self, start: int, stop: int) -> Doubles:
@@ -194,15 +227,25 @@ class RowFields:
 
 
 class Motions:
-    """AMASS's segments in WHAM's format: 30 fps, y down, the first frame's lowest vertex on the ground."""
+    """AMASS's segments in WHAM's format: 30 fps, y down, the first frame's lowest vertex on the
+    ground.
+    """
 
     def __init__(self, split: cache.Split, segments: Segments, bodies: Bodies | None) -> None:
-        """Drop segments of fewer than 25 frames. bodies: for `transl`. Raises PipelineError for duplicate names."""
-        self.split, self.segments, self.bodies = split, segments, bodies
-        lengths = np.array([len(self.positions(number)) for number in range(len(segments.start))], np.int64)
+        """Drop segments of fewer than 25 frames. bodies: for `transl`. Raises PipelineError for
+        duplicate names.
+        """
+        self.split = split
+        self.segments = segments
+        self.bodies = bodies
+        lengths = np.array(
+            [len(self.positions(number)) for number in range(len(segments.start))], np.int64
+        )
         self.segments = segments.only(lengths >= MIN_FRAMES, TOO_SHORT)
         self.lengths: list[int] = lengths[lengths >= MIN_FRAMES].tolist()  # at 30 fps
-        self.names = self.segments.names(split, [track.video.replace("/", "_") for track in split.tracks])
+        self.names = self.segments.names(
+            split, [track.video.replace("/", "_") for track in split.tracks]
+        )
         names = np.array(self.names)
         self.computed: Mapping[str, Compute] = {  # of the segments [number, number + 1)
             "vid": lambda number, stop: np.repeat(names[number:stop], self.lengths[number]),
@@ -212,7 +255,9 @@ class Motions:
         }
 
     def positions(self, number: int) -> Doubles:
-        """Positions (m,) of the frames at 30 fps among a segment's rows; fractions are between two rows."""
+        """Positions (m,) of the frames at 30 fps among a segment's rows; fractions are between two
+        rows.
+        """
         track = int(self.segments.track[number])
         rate = float(self.split.tracks.fps[track] / self.split.tracks.step[track])
         n_rows = int(self.segments.stop[number] - self.segments.start[number])
@@ -223,7 +268,9 @@ class Motions:
     def pose(self, number: int) -> Doubles:
         """(m, 72) rad."""
         stored = self.read_column("pose", number).reshape(-1, 24, 3)
-        return pose_in_camera(resample_rotations(stored, self.positions(number)).reshape(-1, 72), Y_DOWN[:3, :3])
+        return pose_in_camera(
+            resample_rotations(stored, self.positions(number)).reshape(-1, 72), Y_DOWN[:3, :3]
+        )
 
     def betas(self, number: int) -> Doubles:
         """(m, 10)."""
@@ -233,7 +280,8 @@ class Motions:
         """(m, 3) m."""
         assert self.bodies is not None
         gender = self.split.tracks[int(self.segments.track[number])].gender
-        pose, betas = self.pose(number), self.betas(number)
+        pose = self.pose(number)
+        betas = self.betas(number)
         pelvis = self.bodies.joints(gender, pose[:1], betas[:1])[0]
         trans = resample_linear(self.read_column("trans", number), self.positions(number))
         trans = cameras.to_camera(np.zeros(3), trans, Y_DOWN, pelvis)[1]
@@ -241,7 +289,8 @@ class Motions:
         return trans
 
     def read_column(self, column: str, number: int) -> Doubles:
-        start, stop = int(self.segments.start[number]), int(self.segments.stop[number])
+        start = int(self.segments.start[number])
+        stop = int(self.segments.stop[number])
         return self.split.rows(column, start, stop).astype(np.float64)
 
 
@@ -260,32 +309,49 @@ class Bodies:
 
     @functools.cached_property
     def regressor(self) -> Doubles | None:
-        """Regressor (31, 6890) from posed vertices to WHAM's joints; None without a file. Raises RawDataError."""
+        """Regressor (31, 6890) from posed vertices to WHAM's joints; None without a file. Raises
+        RawDataError.
+        """
         file = self.folder / REGRESSOR_FILE
         if not file.is_file():
             return None
-        with reading(file, "an array, as numpy.save writes it", do="Copy it from WHAM's dataset/body_models again."):
+        with reading(
+            file,
+            "an array, as numpy.save writes it",
+            do="Copy it from WHAM's dataset/body_models again.",
+        ):
             stored = np.load(file, allow_pickle=False)
         return numbers(file, REGRESSOR_FILE, stored, (REGRESSED, smpl_files.N_VERTICES))
 
-    def joints(self, gender: str, pose: NDArray[Any], betas: NDArray[Any]) -> tuple[Doubles, Doubles]:
-        """pose (n, 72) rad, betas (n, 10) -> rest pelvis (n, 3) m, and WHAM's joints (n, 31, 3) m without translation.
+    def joints(
+        self, gender: str, pose: NDArray[Any], betas: NDArray[Any]
+    ) -> tuple[Doubles, Doubles]:
+        """pose (n, 72) rad, betas (n, 10) -> rest pelvis (n, 3) m, and WHAM's joints (n, 31, 3) m
+        without translation.
 
         Without a regressor there are no joints.
         """
         with torch.no_grad():
-            joints = self._posed(gender)(torch.tensor(betas).float(), _rotations(pose)).double().numpy()
+            joints = (
+                self._posed(gender)(torch.tensor(betas).float(), _rotations(pose)).double().numpy()
+            )
         return joints[:, 0], joints[:, 1:]  # SMPL rotates about its pelvis, which does not move
 
-    def lowest(self, gender: str, pose: NDArray[Any], betas: NDArray[Any], trans: NDArray[Any]) -> float:
-        """y in m of a body's lowest vertex (y points down), for pose (72,), betas (10,), trans (3,)."""
+    def lowest(
+        self, gender: str, pose: NDArray[Any], betas: NDArray[Any], trans: NDArray[Any]
+    ) -> float:
+        """y in m of a body's lowest vertex (y points down), for pose (72,), betas (10,), trans
+        (3,).
+        """
         shape = torch.tensor(betas[None]).float()
         with torch.no_grad():
             posed = self.load(gender)(betas=shape, rotmat=_rotations(pose[None]))
         return float(posed.verts[0, :, 1].max() + trans[1])
 
     def _posed_joints(self, gender: str) -> PosedJoints:
-        regressor = np.zeros((0, smpl_files.N_VERTICES)) if self.regressor is None else self.regressor
+        regressor = (
+            np.zeros((0, smpl_files.N_VERTICES)) if self.regressor is None else self.regressor
+        )
         take = [0, *range(smpl_files.N_JOINTS, smpl_files.N_JOINTS + len(regressor))]
         return PosedJoints(smpl_files.load(self.folder, gender), regressor, take)
 

@@ -1,7 +1,7 @@
 """Fields of WHAM's files by split.  tracks, features -> [files of other programs]
 
-Shin et al.: WHAM: Reconstructing World-Grounded Humans with Accurate 3D Motion, CVPR 2024. lib/data_utils/ writes these
-files, lib/data/datasets/ reads them.
+Shin et al.: WHAM: Reconstructing World-Grounded Humans with Accurate 3D Motion, CVPR 2024.
+lib/data_utils/ writes these files, lib/data/datasets/ reads them.
 """
 
 from __future__ import annotations
@@ -12,11 +12,14 @@ from typing import Final, Literal
 
 from pipeline.exchange.rows import FEATURES, JOINTS_3D, SMPL, FileField
 
-PELVIS, REGRESSOR = "SMPL's files", "SMPL's files with J_regressor_wham.npy (31, 6890)"
+PELVIS = "SMPL's files"
+REGRESSOR = "SMPL's files with J_regressor_wham.npy (31, 6890)"
 NO_SIZE: Final = "no image size"
 NO_GENDER: Final = "no gender (male or female)"
 NO_RATE: Final = "no rate of 30 frames per second"
-NO_TRANS, NO_EXTRINSICS, NO_INTRINSICS = "no trans", "no extrinsics", "no intrinsics"
+NO_TRANS = "no trans"
+NO_EXTRINSICS = "no extrinsics"
+NO_INTRINSICS = "no intrinsics"
 REGRESSED: Final = 31  # 17 of COCO's joints, 14 of LSP's
 FROM_MIRRORED: Final = "HMR2.0 on mirrored crops, which no stream contains"
 FROM_FIRST: Final = "bodies from HMR2.0's heads on the first crop, which no stream contains"
@@ -72,7 +75,8 @@ class FileLayout:
 
     def reason(self, field: str, why: str) -> str:
         """Why a field is absent, and whether WHAM's code reads it."""
-        return f"{why} ({'WHAM does not read it' if file_field(field) in self.not_read else 'WHAM reads it'})"
+        verb = "does not read" if file_field(field) in self.not_read else "reads"
+        return f"{why} (WHAM {verb} it)"
 
 
 def file_field(field: str) -> str:
@@ -82,11 +86,39 @@ def file_field(field: str) -> str:
 
 _LABELS: Final = ("vid", "frame_id", "bbox", "res", "pose", "betas", "kp2d")
 _REAL: Final = (*_LABELS, "joints3D", "joints2D", "cam_poses", "features", "stationaries")
-_PW3D: Final = (*_LABELS, "body_transl", "body_joints3D", "body_joints2D", "cam_poses", "gender", "features")
+_PW3D: Final = (
+    *_LABELS,
+    "body_transl",
+    "body_joints3D",
+    "body_joints2D",
+    "cam_poses",
+    "gender",
+    "features",
+)
 _INSTA: Final = (*_LABELS, "joints2D", "features")
-_BEDLAM: Final = ("vid", "pose", "betas", "root", "w_trans", "c_trans", "extrinsics", "intrinsics", "bbox", "features")
-_SEQUENCES: Final = (*_LABELS, "gender", "cam_poses", "features", "flipped_bbox", "flipped_kp2d", *NOT_DERIVED)
-_BY_FLIPPING: Final = tuple(field for field in _SEQUENCES if field.startswith("flipped_"))  # read with FLIP_EVAL only
+_BEDLAM: Final = (
+    "vid",
+    "pose",
+    "betas",
+    "root",
+    "w_trans",
+    "c_trans",
+    "extrinsics",
+    "intrinsics",
+    "bbox",
+    "features",
+)
+_SEQUENCES: Final = (
+    *_LABELS,
+    "gender",
+    "cam_poses",
+    "features",
+    "flipped_bbox",
+    "flipped_kp2d",
+    *NOT_DERIVED,
+)
+# read with FLIP_EVAL only
+_BY_FLIPPING: Final = tuple(field for field in _SEQUENCES if field.startswith("flipped_"))
 
 
 def _sequences(file: str) -> FileLayout:

@@ -18,7 +18,9 @@ _ADDING: Final = threading.Lock()
 
 @dataclass(slots=True)
 class Meter:
-    """Busy seconds of each stage, and its processes or threads. The busiest stage is the bottleneck."""
+    """Busy seconds of each stage, and its processes or threads. The busiest stage is the
+    bottleneck.
+    """
 
     decoders: int = 1
     lanes: int = 1  # threads of the network
@@ -34,13 +36,23 @@ class Meter:
             for stage, spent in seconds.items():
                 self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
 
-    def note_device(self, provenance: Sequence[Mapping[str, Any] | None], processes: int = 1) -> None:
+    def note_device(
+        self, provenance: Sequence[Mapping[str, Any] | None], processes: int = 1
+    ) -> None:
         """Note the device of several streams' networks, if any; processes: with one each."""
-        device = next((str(of_stream["device"]) for of_stream in provenance if of_stream and "device" in of_stream), "")
+        device = next(
+            (
+                str(of_stream["device"])
+                for of_stream in provenance
+                if of_stream and "device" in of_stream
+            ),
+            "",
+        )
         self.device = f"{processes} x {device}" if device and processes > 1 else device
 
     def include(self, other: Meter) -> None:
-        self.frames, self.rows = self.frames + other.frames, self.rows + other.rows
+        self.frames = self.frames + other.frames
+        self.rows = self.rows + other.rows
         self.add(**other.seconds)
 
     @contextlib.contextmanager
@@ -63,15 +75,20 @@ class Meter:
         """Stage -> share of the time, 0 to 1, that its processes or threads were busy."""
         many = dict.fromkeys(("decode", "crop", "row"), self.decoders) | {"model": self.lanes}
         spent = {stage: self.seconds[stage] for stage in STAGES if stage in self.seconds}
-        return {stage: min(1.0, s / self.elapsed / many.get(stage, 1)) for stage, s in spent.items()}
+        return {
+            stage: min(1.0, s / self.elapsed / many.get(stage, 1)) for stage, s in spent.items()
+        }
 
     @property
     def bottleneck(self) -> str:
         """The busiest stage; none if all are idle for most of the time.
 
-        The processes that decode also crop and compute rows. If they are the busiest, it is what they do most.
+        The processes that decode also crop and compute rows. If they are the busiest, it is what
+        they do most.
 
-        >>> [Meter(began=0, ended=10, seconds={"decode": s, "row": 4}).bottleneck for s in (0.7, 1.5, 5)]
+        >>> def bottleneck(decoding):
+        ...     return Meter(began=0, ended=10, seconds={"decode": decoding, "row": 4}).bottleneck
+        >>> [bottleneck(seconds) for seconds in (0.7, 1.5, 5)]
         ['none', 'row', 'decode']
         """
         busy = Counter(self.busy())
@@ -84,8 +101,12 @@ class Meter:
     def __str__(self) -> str:
         """96 rows/s on cpu, bottleneck: model (busy: decode 22%, crop 3%, model 98%, write 1%)"""
         shares = ", ".join(f"{stage} {share:.0%}" for stage, share in self.busy().items())
-        return f"{self.rate}, bottleneck: {self.bottleneck} (busy: {shares})" if shares else self.rate
+        return (
+            f"{self.rate}, bottleneck: {self.bottleneck} (busy: {shares})" if shares else self.rate
+        )
 
     @property
     def rate(self) -> str:
-        return f"{self.rows / self.elapsed:.0f} rows/s" + (f" on {self.device}" if self.device else "")
+        return f"{self.rows / self.elapsed:.0f} rows/s" + (
+            f" on {self.device}" if self.device else ""
+        )

@@ -1,22 +1,24 @@
-"""One extraction on this machine: decoding, computing and writing in parallel.  tracks -> [crops -> features]
+"""One extraction on this machine: decoding, computing and writing in parallel.  tracks -> [crops ->
+features]
 
-One loop sends tasks to decoding processes, full batches to the networks' threads, and finished shards to the writing
-thread. Memory is a fixed number of slots and a few open shards. Streams that are extracted together share the decoded
-frames. The words of the engine:
+One loop sends tasks to decoding processes, full batches to the networks' threads, and finished
+shards to the writing thread. Memory is a fixed number of slots and a few open shards. Streams that
+are extracted together share the decoded frames. The words of the engine:
 
     output   a stream while it is computed, with its own open shards, slots, batches and network
-    shard    rows of an output that are written together, when none is left to compute
-    job      rows of one video in the order of frames, for all outputs, that one process decodes
-    task     some whole frames of a job, 16 to 64 rows, sent to a process at once
-    crop     a frame's data for one row of an output: the box, and for pairs the frame before. Arrays of `CROP`
-    slot     memory of one crop, or of its numbers if the decoding process computes them, shared with the processes
+    shard    rows of an output that are written together, when none is left to compute job      rows
+    of one video in the order of frames, for all outputs, that one process decodes task     some
+    whole frames of a job, 16 to 64 rows, sent to a process at once crop     a frame's data for one
+    row of an output: the box, and for pairs the frame before. Arrays of `CROP` slot     memory of
+    one crop, or of its numbers if the decoding process computes them, shared with the processes
     batch    neighbouring slots of one output, which are computed together
 
-Example: `resnet50` and `homography` miss rows 100 to 139, two persons in frames 0 to 19 of one video. Output 0 is
-`resnet50`, 1 is `homography`; both open the shard of these rows. One job has all 40 rows by frame: 100, 120, 101, 121,
-... Its tasks are frames 0 to 7, 8 to 15 and 16 to 19, with a slot for each crop; frame 1 has four crops. A process
-decodes frame 1 once, fills its four slots, keeps the last `n_kept` frames for later rows, and answers each task with
-the problems of its slots, and a `Meter`.
+Example: `resnet50` and `homography` miss rows 100 to 139, two persons in frames 0 to 19 of one
+video. Output 0 is `resnet50`, 1 is `homography`; both open the shard of these rows. One job has all
+40 rows by frame: 100, 120, 101, 121,
+... Its tasks are frames 0 to 7, 8 to 15 and 16 to 19, with a slot for each crop; frame 1 has four
+crops. A process decodes frame 1 once, fills its four slots, keeps the last `n_kept` frames for
+later rows, and answers each task with the problems of its slots, and a `Meter`.
 """
 
 from __future__ import annotations
@@ -38,7 +40,15 @@ from pipeline.errors import ConfigError, PipelineError
 from pipeline.features.computing import compute_labels, load, numbers_of
 from pipeline.features.engine.meter import Meter
 from pipeline.features.engine.shards import Checked, Counts, OpenShards, PendingShard
-from pipeline.features.engine.tasks import FEWEST_ROWS, MOST_PERSONS, MOST_ROWS, Batch, Batches, Job, Tasks
+from pipeline.features.engine.tasks import (
+    FEWEST_ROWS,
+    MOST_PERSONS,
+    MOST_ROWS,
+    Batch,
+    Batches,
+    Job,
+    Tasks,
+)
 from pipeline.features.engine.worker import AHEAD, CropDecoding, Decoded, Slots, Task
 from pipeline.features.inputs import Pixels, label_batch
 from pipeline.features.spec import Resources
@@ -53,7 +63,8 @@ REPORT_EVERY: Final = 0.25  # s between progress reports
 AT_ONCE: Final = 1024  # rows of labels that a stream of labels is given
 WITHOUT_NETWORK: Final = 16  # rows in a batch that goes through no network
 
-Written = tuple[Counts, Staged | None]  # a shard's rows, and the shard if it waits for a `StreamWriter`
+# a shard's rows, and the shard if it waits for a `StreamWriter`
+Written = tuple[Counts, Staged | None]
 
 
 class Output:
@@ -76,8 +87,12 @@ class Output:
         recorded: Mapping[str, Any] | None = None,
         agreed: Mapping[str, Any] | None = None,
     ) -> None:
-        self.stream, self._split, self._shards, self._put = stream, split, shards, put
-        self._recorded, self._agreed = recorded, agreed
+        self.stream = stream
+        self._split = split
+        self._shards = shards
+        self._put = put
+        self._recorded = recorded
+        self._agreed = agreed
         self.begin(target)
         self.provenance: Mapping[str, Any] | None = None  # of the network; None: nothing was loaded
         self.threads = 1  # of the network
@@ -92,7 +107,8 @@ class Output:
 
     def begin(self, target: Sequence[int]) -> None:
         """Compute these shards, after all others."""
-        self.target, self.open = target, OpenShards(self._split, self._shards, self.stream, target)
+        self.target = target
+        self.open = OpenShards(self._split, self._shards, self.stream, target)
 
     def write(self, shard: PendingShard) -> Written:
         """Put a complete shard into the cache."""
@@ -106,14 +122,20 @@ class Output:
         return computer
 
     def load(self, machine: Machine, workers: int) -> Slots:
-        """Load the network, if any. Returns the slots that the decoding processes, `workers` of them, fill."""
-        stream, size = self.stream, WITHOUT_NETWORK
+        """Load the network, if any. Returns the slots that the decoding processes, `workers` of
+        them, fill.
+        """
+        stream = self.stream
+        size = WITHOUT_NETWORK
         self._computer = self.load_computer(machine)
         if self._computer is not None:
-            size, self.threads = self._computer.batch_size, self._computer.lanes
+            size = self._computer.batch_size
+            self.threads = self._computer.lanes
         self._most_open = workers + 2
         self.task_rows = min(max(FEWEST_ROWS, size // 4), MOST_ROWS)
-        n_batches = 3 * self.threads + 2 + -(-workers * AHEAD * (FEWEST_ROWS + self.task_rows) // size)
+        n_batches = (
+            3 * self.threads + 2 + -(-workers * AHEAD * (FEWEST_ROWS + self.task_rows) // size)
+        )
         n_slots = max(n_batches * size, 2 * MOST_PERSONS)
         self.batches = Batches(n_slots, size)
         by_worker = stream if self._computer is None else None
@@ -122,7 +144,8 @@ class Output:
 
     @contextlib.contextmanager
     def use_slots(self, slots: NDArray[np.uint8], sizes: NDArray[np.int64]) -> Iterator[None]:
-        self._slots, self._sizes = slots, sizes
+        self._slots = slots
+        self._sizes = sizes
         if self._computer is not None:
             self._computer.adopt(self._images(slots))
         try:
@@ -151,7 +174,8 @@ class Output:
 
     def compute(self, batch: Batch, labels: Labels, meter: Meter) -> Checked:
         """Numbers of a full batch, by the network or by the decoding processes."""
-        slots, sizes = self._slots[batch.span], self._sizes[batch.span]
+        slots = self._slots[batch.span]
+        sizes = self._sizes[batch.span]
         if self._computer is None:
             return self.open.check(slots.copy().view(np.float32), sizes != 0)
         with meter.measure("model"):
@@ -169,7 +193,8 @@ class Run:
     pixels_of: Callable[[int], Pixels] | None  # number of a video -> its pixels; None for labels
     resources: Resources
     process: str = ""  # its device, as in `Resources.machine`
-    stays: bool = False  # keep networks and decoding processes for the next targets, until this process ends
+    # keep networks and decoding processes for the next targets, until this process ends
+    stays: bool = False
 
     def __post_init__(self) -> None:
         self.meter = Meter()
@@ -191,10 +216,11 @@ class Run:
     def results(self, progress: Callable[[int, Meter], None]) -> Iterator[tuple[int, Written]]:
         """(output, result of `Output.write`) of each target shard, once it is written.
 
-        progress: called with rows done, of all streams, a few times a second. Raises what `write` and the streams
-        raise.
+        progress: called with rows done, of all streams, a few times a second. Raises what `write`
+        and the streams raise.
         """
-        self.meter, self._progress = Meter(), progress
+        self.meter = Meter()
+        self._progress = progress
         if self.pixels_of is None:
             (output,) = self.outputs
             yield from self._compute_labels(output)
@@ -237,7 +263,8 @@ class Run:
     def _compute_crops(self, pixels_of: Callable[[int], Pixels]) -> Iterator[tuple[int, Written]]:
         self._tasks = Tasks(self.split, [out.open for out in self.outputs], pixels_of)
         videos = self._tasks.videos()
-        for first in videos:  # if all rows are carried over, no process is started and no network loaded
+        # if all rows are carried over, no process is started and no network loaded
+        for first in videos:
             if first:
                 yield from self._compute(first, videos)
                 break
@@ -250,7 +277,9 @@ class Run:
                 yield output, out.write(shard)
                 self._report()
 
-    def _compute(self, first: list[Job], videos: Iterator[list[Job]]) -> Iterator[tuple[int, Written]]:
+    def _compute(
+        self, first: list[Job], videos: Iterator[list[Job]]
+    ) -> Iterator[tuple[int, Written]]:
         with contextlib.nullcontext() if self.stays else self._stack:
             workers = self.resources.decoders(self.process)
             if not hasattr(self, "_pool"):
@@ -266,7 +295,9 @@ class Run:
     def _start_pool(self, workers: int) -> None:
         most = MOST_WORKERS * cores(0)
         if workers > most:
-            raise ConfigError(f"workers {workers}: expected at most {most}, {MOST_WORKERS} for each core here")
+            raise ConfigError(
+                f"workers {workers}: expected at most {most}, {MOST_WORKERS} for each core here"
+            )
         slots = [out.load(self.resources.machine(self.process), workers) for out in self.outputs]
         self._pool = Pool(
             [CropDecoding(slots)] * workers,
@@ -282,7 +313,9 @@ class Run:
         for out, memory, of_output in zip(self.outputs, self._pool.shared, slots, strict=True):
             self._stack.enter_context(out.use_slots(*of_output.map(memory)))
 
-    def _upcoming(self, first: list[Job], videos: Iterator[list[Job]]) -> Iterator[Iterator[Task | None] | None]:
+    def _upcoming(
+        self, first: list[Job], videos: Iterator[list[Job]]
+    ) -> Iterator[Iterator[Task | None] | None]:
         """The tasks of each job; None while the next one would open too many shards."""
         for of_video in itertools.chain([first], videos):
             yield from map(self._tasks.split_job, of_video)
@@ -291,7 +324,9 @@ class Run:
 
     def _report(self) -> None:
         self._reported = time.monotonic()
-        self._progress(self.meter.rows + sum(out.open.not_computed for out in self.outputs), self.meter)
+        self._progress(
+            self.meter.rows + sum(out.open.not_computed for out in self.outputs), self.meter
+        )
 
     def _loop(self) -> Iterator[tuple[int, Written]]:
         with (
@@ -299,18 +334,26 @@ class Run:
             ThreadPoolExecutor(1, thread_name_prefix="write") as writer,
         ):
             try:
-                while self._pool.has_more or any(len(out.open) for out in self.outputs) or self._writing:
+                while (
+                    self._pool.has_more
+                    or any(len(out.open) for out in self.outputs)
+                    or self._writing
+                ):
                     self._submit()
                     for out in self.outputs:
                         while out.batches.full and out.computing < 2 * out.threads:
                             batch = out.batches.full.popleft()
                             out.computing += 1
-                            future = network.submit(out.compute, batch, out.labels(batch), self.meter)
+                            future = network.submit(
+                                out.compute, batch, out.labels(batch), self.meter
+                            )
                             self._computing[future] = out, batch
                     self._begin_to_write(writer)
                     self._begin_to_save(writer)
                     waits = not self._pool.is_idle or self._computing or self._writing or self._full
-                    assert waits or not any(len(out.open) for out in self.outputs), "open shards without work"
+                    assert waits or not any(len(out.open) for out in self.outputs), (
+                        "open shards without work"
+                    )
                     self._receive()
                     while self._writing and self._writing[0][1].done():
                         output, written = self._writing.popleft()
@@ -331,13 +374,17 @@ class Run:
                 out.writing += 1
 
     def _begin_to_save(self, writer: ThreadPoolExecutor, *, now: bool = False) -> None:
-        """Write checkpoints when due, or `now`, in the writing thread, so that complete shards come after."""
+        """Write checkpoints when due, or `now`, in the writing thread, so that complete shards come
+        after.
+        """
         while self._saving and self._saving[0].done() and not now:
             self._saving.popleft().result()
         if now or (not self._saving and time.monotonic() - self._saved > CHECKPOINT_EVERY):
             self._saved = time.monotonic()
             for out in self.outputs:
-                self._saving += [writer.submit(save) for save in out.open.save(but=self._tasks.uncompared_rows())]
+                self._saving += [
+                    writer.submit(save) for save in out.open.save(but=self._tasks.uncompared_rows())
+                ]
 
     def _write(self, out: Output, shard: PendingShard) -> Written:
         with self.meter.measure("write"):
@@ -356,9 +403,10 @@ class Run:
             done = result.get()
             if isinstance(done, Failed):
                 raise PipelineError(
-                    f"{TRIALS} decoding processes, one after the other, {done.message} while they compared the pixels "
-                    f"of {result.task.pixels.name}. See their output above, and check the storage of the videos. "
-                    "Finished shards are kept: run it again."
+                    f"{TRIALS} decoding processes, one after the other, {done.message} while "
+                    f"they compared the pixels of {result.task.pixels.name}. See their output "
+                    "above, and check the storage of the videos. Finished shards are kept: run "
+                    "it again."
                 )
             self.meter.include(done.meter)
             if done.lost:

@@ -83,7 +83,11 @@ class PendingShard:
     def todo(self, start: int, stop: int) -> NDArray[np.int64]:
         """Rows in [start, stop) of the split that are to be computed."""
         first = max(start - self.start, 0)
-        return np.flatnonzero(self.state[first : max(stop - self.start, 0)] == State.TODO) + first + self.start
+        return (
+            np.flatnonzero(self.state[first : max(stop - self.start, 0)] == State.TODO)
+            + first
+            + self.start
+        )
 
     def finish(self, rows: NDArray[np.int64], state: State) -> None:
         """Note that rows of the split are not to be computed any more."""
@@ -94,14 +98,21 @@ class PendingShard:
 class OpenShards:
     """The open shards of one stream's extraction. target: the missing shards, ascending."""
 
-    def __init__(self, split: Split, shards: cache.StreamShards, stream: Stream, target: Sequence[int]) -> None:
-        self._split, self._shards, self._stream, self.target = split, shards, stream, target
+    def __init__(
+        self, split: Split, shards: cache.StreamShards, stream: Stream, target: Sequence[int]
+    ) -> None:
+        self._split = split
+        self._shards = shards
+        self._stream = stream
+        self.target = target
         self._size = int(split.manifest["geometry"]["rows_per_shard"])
         self._missing = set(target)
         self._open: dict[int, PendingShard] = {}
-        self.pairs, self._columns = stream.reads.crops > 1, stream.reads.labels
+        self.pairs = stream.reads.crops > 1
+        self._columns = stream.reads.labels
         self.not_computed = 0  # rows, in all shards so far, that were carried over or given up
-        self._finite, self._not_finite = 0, 0  # computed rows
+        self._finite = 0
+        self._not_finite = 0  # computed rows
 
     def __len__(self) -> int:
         return len(self._open)
@@ -127,7 +138,11 @@ class OpenShards:
         if shard is None or name not in shard.columns:
             return self._split.rows(name, first, stop)
         here = shard.columns[name][first - shard.start : stop - shard.start]
-        return here if stop <= shard.stop else np.concatenate([here, self.rows(name, shard.stop, stop)])
+        return (
+            here
+            if stop <= shard.stop
+            else np.concatenate([here, self.rows(name, shard.stop, stop)])
+        )
 
     def cuts(self, rows: NDArray[np.int64]) -> NDArray[np.void]:
         return cuts(self._split, self._stream.policy, rows, self.rows)
@@ -137,21 +152,27 @@ class OpenShards:
         return {name: label(self._split, name, rows) for name in self._columns}
 
     def check(self, computed: NDArray[Any], known: NDArray[np.bool_]) -> Checked:
-        """Numbers (n, dim) as they are stored, and (n,) their `ok`: NO_VALUE if not finite. In any thread."""
+        """Numbers (n, dim) as they are stored, and (n,) their `ok`: NO_VALUE if not finite. In any
+        thread.
+        """
         with np.errstate(over="ignore"):
             computed = np.asarray(computed, self._stream.dtype)
         ok = np.where(known, cache.COMPUTED, cache.UNDEFINED)
         return computed, np.where(np.isfinite(computed).all(axis=1), ok, NO_VALUE)
 
     def store(self, rows: NDArray[np.int64], computed: NDArray[Any], ok: NDArray[Any]) -> int:
-        """Store what `check` returned of (n,) rows in open shards, and give up those that are not finite.
+        """Store what `check` returned of (n,) rows in open shards, and give up those that are not
+        finite.
 
-        Returns the number of the others. Raises PipelineError if the first `MOST_NOT_FINITE` rows are all given up.
+        Returns the number of the others. Raises PipelineError if the first `MOST_NOT_FINITE` rows
+        are all given up.
         """
         finite = ok != NO_VALUE
         if not finite.all():
             self._give_up_not_finite(rows[~finite], computed[~finite])
-            rows, computed, ok = rows[finite], computed[finite], ok[finite]
+            rows = rows[finite]
+            computed = computed[finite]
+            ok = ok[finite]
         self._finite += len(rows)
         for shard, at in self._by_shard(rows):
             here = rows[at] - shard.start
@@ -162,14 +183,20 @@ class OpenShards:
         return len(rows)
 
     def _give_up_not_finite(self, rows: NDArray[np.int64], numbers: NDArray[Any]) -> None:
-        tracks, frame = self._split.tracks, column(self.rows, "frame_index", rows)
+        tracks = self._split.tracks
+        frame = column(self.rows, "frame_index", rows)
         for i, track in enumerate(self._split.track_of(rows).tolist()):
             n_bad = np.count_nonzero(~np.isfinite(numbers[i]))
             what = f"{n_bad:,} of {numbers.shape[1]:,} numbers are not finite in {numbers.dtype}"
-            self.give_up(rows[i : i + 1], NOT_FINITE, f"track {tracks[track].name}, frame {frame[i]}: {what}")
+            self.give_up(
+                rows[i : i + 1], NOT_FINITE, f"track {tracks[track].name}, frame {frame[i]}: {what}"
+            )
         self._not_finite += len(rows)
         if self._not_finite >= MOST_NOT_FINITE and not self._finite:
-            what = f"no row of {self._not_finite:,} is finite in {numbers.dtype}. Check its weights and precision."
+            what = (
+                f"no row of {self._not_finite:,} is finite in {numbers.dtype}. Check its "
+                "weights and precision."
+            )
             raise PipelineError(f"{self._split.name}: {self._stream.kind}: {what}")
 
     def give_up(self, rows: NDArray[np.int64], kind: str, message: str) -> None:
@@ -180,7 +207,9 @@ class OpenShards:
             shard.counts.add(Counts(problems=Counter({kind: len(rows[at])}), examples=[message]))
 
     def is_todo(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """(n,) whether rows, -1 for none, are still to be computed: those of lost videos are not."""
+        """(n,) whether rows, -1 for none, are still to be computed: those of lost videos are
+        not.
+        """
         todo = np.zeros(len(rows), bool)
         number = rows // self._size
         for shard_number in np.unique(number).tolist():
@@ -191,7 +220,9 @@ class OpenShards:
         return todo
 
     def lose(self, rows: range, video: str, why: str, *, computed: bool = False) -> None:
-        """Leave a video's rows in open shards to a later extraction. computed: also those computed by now."""
+        """Leave a video's rows in open shards to a later extraction. computed: also those computed
+        by now.
+        """
         for shard in self._open.values():
             first = max(rows.start - shard.start, 0)
             state = shard.state[first : max(rows.stop - shard.start, 0)]
@@ -223,20 +254,31 @@ class OpenShards:
 
     def _save(self, shard: PendingShard, rows: NDArray[np.int64]) -> None:
         # Computed rows do not change.
-        self._shards.checkpoint(shard.number, rows, shard.values[rows], shard.ok[rows], shard.keys[rows])
+        self._shards.checkpoint(
+            shard.number, rows, shard.values[rows], shard.ok[rows], shard.keys[rows]
+        )
 
     def take_finished(self, but: Container[int] = ()) -> Iterator[PendingShard]:
         """Close and yield shards without rows to compute, except `but`."""
-        for number in [number for number, shard in self._open.items() if not shard.n_todo and number not in but]:
+        for number in [
+            number for number, shard in self._open.items() if not shard.n_todo and number not in but
+        ]:
             self._missing.discard(number)
             yield self._open.pop(number)
 
-    def _by_shard(self, rows: NDArray[np.int64]) -> Iterator[tuple[PendingShard, slice | NDArray[np.bool_]]]:
-        """Open shards with any of (n,) rows, and which: a slice, which copies nothing, if all are in one shard."""
+    def _by_shard(
+        self, rows: NDArray[np.int64]
+    ) -> Iterator[tuple[PendingShard, slice | NDArray[np.bool_]]]:
+        """Open shards with any of (n,) rows, and which: a slice, which copies nothing, if all are
+        in one shard.
+        """
         number = rows // self._size
         numbers = np.unique(number).tolist()
         for shard_number in numbers:
-            yield self._open[shard_number], number == shard_number if len(numbers) > 1 else slice(None)
+            yield (
+                self._open[shard_number],
+                number == shard_number if len(numbers) > 1 else slice(None),
+            )
 
     def _load(self, number: int) -> PendingShard:
         rows = self._shards.rows(number)
@@ -253,10 +295,14 @@ class OpenShards:
         is_carried, carried_values, carried_ok = self._shards.carried(keys)
         state[is_carried & is_live] = State.CARRIED
 
-        values, ok = np.asarray(carried_values, self._stream.dtype), carried_ok
-        kept, first = state == State.KEPT, state == State.FIRST
-        values[kept], ok[kept] = kept_values[kept], kept_ok[kept]
-        values[first], ok[first] = 0, cache.UNDEFINED
+        values = np.asarray(carried_values, self._stream.dtype)
+        ok = carried_ok
+        kept = state == State.KEPT
+        first = state == State.FIRST
+        values[kept] = kept_values[kept]
+        ok[kept] = kept_ok[kept]
+        values[first] = 0
+        ok[first] = cache.UNDEFINED
 
         n = np.bincount(state, minlength=len(State)).tolist()
         counts = Counts(computed=n[State.FIRST], carried=n[State.CARRIED], kept=n[State.KEPT])
@@ -264,5 +310,14 @@ class OpenShards:
         names = ("frame_index", "bbox") if self._stream.reads.crops else ()
         columns = {name: self._split.rows(name, rows.start, rows.stop) for name in names}
         return PendingShard(
-            number, rows.start, columns, keys, state, n[State.TODO], values, ok, counts, n_saved=n[State.KEPT]
+            number,
+            rows.start,
+            columns,
+            keys,
+            state,
+            n[State.TODO],
+            values,
+            ok,
+            counts,
+            n_saved=n[State.KEPT],
         )

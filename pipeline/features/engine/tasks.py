@@ -1,7 +1,8 @@
 """Plan the decoding: videos -> jobs -> tasks -> slots of batches.  tracks -> [crops] -> features
 
-A video's tracks are stored one after the other, often across the end of a shard. So jobs go by videos, each frame is
-decoded once for all persons and outputs, and shards are open from their first video to the last.
+A video's tracks are stored one after the other, often across the end of a shard. So jobs go by
+videos, each frame is decoded once for all persons and outputs, and shards are open from their first
+video to the last.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from pipeline.features.engine.worker import CROP, Crops, Problems, Task
 from pipeline.features.inputs import Pixels, VideoLost, column
 
 MOST_SHARDS: Final = 4  # open shards of one video; a video with more rows is decoded several times
-RUN_ROWS: Final = 256  # rows of a job with images in any order, so that several processes share a long video
+# rows of a job with images in any order, so that several processes share a long video
+RUN_ROWS: Final = 256
 FEWEST_ROWS: Final = 16  # of a task: small batches are full soon
 MOST_ROWS: Final = 64  # of a task: sending it costs little
 MOST_PERSONS: Final = 256  # of a frame that are cropped at once
@@ -42,39 +44,60 @@ class Job(NamedTuple):
     rows: Rows  # (n,) of the split
     frame: NDArray[np.int64]  # (n,) ascending
     crops: list[Crops]  # by output: of the rows to be computed, without slots
-    shards: Sequence[Sequence[int]]  # by output: those that wait for this job to compare the pixels; (): none
+    # by output: those that wait for this job to compare the pixels; (): none
+    shards: Sequence[Sequence[int]]
     video: range  # all rows of the video
     n_kept: int  # number of decoded frames to keep, which later rows need as previous ones
 
 
 class Tasks:
-    """Jobs for the target shards of all outputs, and their tasks, with slots in every output's batches.
+    """Jobs for the target shards of all outputs, and their tasks, with slots in every output's
+    batches.
 
     open_shards: by output. pixels_of: number of a video -> its pixels.
     """
 
-    def __init__(self, split: Split, open_shards: Sequence[OpenShards], pixels_of: Callable[[int], Pixels]) -> None:
-        self._split, self._open, self._pixels_of = split, open_shards, pixels_of
+    def __init__(
+        self, split: Split, open_shards: Sequence[OpenShards], pixels_of: Callable[[int], Pixels]
+    ) -> None:
+        self._split = split
+        self._open = open_shards
+        self._pixels_of = pixels_of
         self.batches: list[Batches] = []  # by output; needed by the first task
         self.task_rows = FEWEST_ROWS
-        self._comparing: dict[int, Job] = {}  # by number: their shards wait until the pixels have been compared
-        self._running: dict[int, tuple[Job, list[tuple[Rows, Places]]]] = {}  # by the task's number, and by output
+        # by number: their shards wait until the pixels have been compared
+        self._comparing: dict[int, Job] = {}
+        # by the task's number, and by output
+        self._running: dict[int, tuple[Job, list[tuple[Rows, Places]]]] = {}
         self._task_numbers = itertools.count()
 
     def videos(self) -> Iterator[list[Job]]:
         """Jobs for the next few shards of a video, which are opened."""
         size = int(self._split.manifest["geometry"]["rows_per_shard"])
-        missing = np.unique(np.concatenate([np.asarray(shards.target, np.int64) for shards in self._open]))
+        missing = np.unique(
+            np.concatenate([np.asarray(shards.target, np.int64) for shards in self._open])
+        )
         for video, start, stop in _videos(self._split, missing, size):
-            of_video = missing[slice(*np.searchsorted(missing, [start // size, -(-stop // size)]))].tolist()
-            touched = [number for number in of_video if any(shards.is_missing(number) for shards in self._open)]
+            of_video = missing[
+                slice(*np.searchsorted(missing, [start // size, -(-stop // size)]))
+            ].tolist()
+            touched = [
+                number
+                for number in of_video
+                if any(shards.is_missing(number) for shards in self._open)
+            ]
             for at in range(0, len(touched), MOST_SHARDS):
                 yield self._jobs(video, range(start, stop), touched[at : at + MOST_SHARDS])
 
     def _jobs(self, video: int, of_video: range, touched: Sequence[int]) -> list[Job]:
         """Jobs for these shards of a video. The first one compares the pixels."""
-        waiting = [[number for number in touched if shards.is_missing(number)] for shards in self._open]
-        todo = [shards.todo(numbers, of_video) for shards, numbers in zip(self._open, waiting, strict=True)]
+        waiting = [
+            [number for number in touched if shards.is_missing(number)] for shards in self._open
+        ]
+        todo = [
+            shards.todo(numbers, of_video)
+            for shards, numbers in zip(self._open, waiting, strict=True)
+        ]
         rows = np.unique(np.concatenate(todo))
         if not len(rows):
             return []
@@ -90,9 +113,16 @@ class Tasks:
         return [first, *(self._job(pixels, rows[part], todo, [], of_video) for part in parts[1:])]
 
     def _job(
-        self, pixels: Pixels, rows: Rows, todo: Sequence[Rows], shards: Sequence[Sequence[int]], of_video: range
+        self,
+        pixels: Pixels,
+        rows: Rows,
+        todo: Sequence[Rows],
+        shards: Sequence[Sequence[int]],
+        of_video: range,
     ) -> Job:
-        """Make a job of rows to be computed, and of the rows before them that streams of pairs need."""
+        """Make a job of rows to be computed, and of the rows before them that streams of pairs
+        need.
+        """
         todo = [np.intersect1d(rows, of_output) for of_output in todo]
         pairs = self._rows_of_pairs(rows, todo)
         rows, frame = self._by_frame(np.union1d(rows, pairs - 1))
@@ -100,13 +130,19 @@ class Tasks:
         is_pair = np.isin(rows, pairs)
         previous[is_pair] = self._frames(rows[is_pair] - 1)
         by_output = zip(self._open, todo, strict=True)
-        crops = [self._crops(shards, of_output, rows, frame, previous) for shards, of_output in by_output]
+        crops = [
+            self._crops(shards, of_output, rows, frame, previous) for shards, of_output in by_output
+        ]
         frames = np.unique(frame)
-        n_kept = int((np.searchsorted(frames, frame) - np.searchsorted(frames, previous)).max(initial=0))
+        n_kept = int(
+            (np.searchsorted(frames, frame) - np.searchsorted(frames, previous)).max(initial=0)
+        )
         return Job(next(_JOB_NUMBERS), pixels, rows, frame, crops, shards, of_video, n_kept)
 
     def _rows_of_pairs(self, rows: Rows, todo: Sequence[Rows]) -> Rows:
-        """Those of a job's rows that any stream of pairs computes. All of them have a row before: see State.FIRST."""
+        """Those of a job's rows that any stream of pairs computes. All of them have a row before:
+        see State.FIRST.
+        """
         is_pair = np.zeros(len(rows), bool)
         for shards, of_output in zip(self._open, todo, strict=True):
             if shards.pairs:
@@ -122,37 +158,72 @@ class Tasks:
         order = np.lexsort((rows, frame))
         return rows[order], frame[order]
 
-    def _crops(self, shards: OpenShards, todo: Rows, rows: Rows, *frames: NDArray[np.int64]) -> Crops:
-        """Crops, without slots, of those of a job's rows that an output computes. frames: of all rows, and previous."""
+    def _crops(
+        self, shards: OpenShards, todo: Rows, rows: Rows, *frames: NDArray[np.int64]
+    ) -> Crops:
+        """Crops, without slots, of those of a job's rows that an output computes. frames: of all
+        rows, and previous.
+        """
         at = np.isin(rows, todo)
         crops = np.zeros(np.count_nonzero(at), CROP)
-        crops["row"], crops["frame"], crops["previous"] = rows[at], *(numbers[at] for numbers in frames)
+        crops["row"], crops["frame"], crops["previous"] = (
+            rows[at],
+            *(numbers[at] for numbers in frames),
+        )
         crops["cut"] = shards.cuts(rows[at])
         return Crops(crops, shards.labels(rows[at]))
 
     def split_job(self, job: Job) -> Iterator[Task | None]:
-        """The tasks of a job; None while no slots are free. No task if its video has been lost meanwhile."""
+        """The tasks of a job; None while no slots are free. No task if its video has been lost
+        meanwhile.
+        """
         if not self._has_todo(job):
             return
         if job.shards:
             self._comparing[job.number] = job
-        n, frames = self.task_rows, np.unique(job.frame)
-        last = job.frame[np.append(np.arange(n - 1, len(job.frame) - 1, n), -1)]  # of every n-th row, and of the last
-        ends = np.unique(np.searchsorted(frames, last, side="right")).tolist()  # of tasks: of whole frames
+        n = self.task_rows
+        frames = np.unique(job.frame)
+        # of every n-th row, and of the last
+        last = job.frame[np.append(np.arange(n - 1, len(job.frame) - 1, n), -1)]
+        # of tasks: of whole frames
+        ends = np.unique(np.searchsorted(frames, last, side="right")).tolist()
         numbers = frames[np.array(ends) - 1]
-        stops = [np.searchsorted(of.rows["frame"], numbers, side="right").tolist() for of in job.crops]
+        stops = [
+            np.searchsorted(of.rows["frame"], numbers, side="right").tolist() for of in job.crops
+        ]
         starts = [0] * len(stops)
         for start, end, *to in zip([0, *ends[:-1]], ends, *stops, strict=True):
             crops = [of.part(*span) for of, *span in zip(job.crops, starts, to, strict=True)]
-            while any(len(of.rows) > batches.capacity for of, batches in zip(crops, self.batches, strict=True)):
+            while any(
+                len(of.rows) > batches.capacity
+                for of, batches in zip(crops, self.batches, strict=True)
+            ):
                 yield None
-            places = [batches.take(of.rows["slot"]) for of, batches in zip(crops, self.batches, strict=True)]
-            number, before = next(self._task_numbers), frames[max(0, start - job.n_kept) : start]
-            self._running[number] = job, [(of.rows["row"], where) for of, where in zip(crops, places, strict=True)]
+            places = [
+                batches.take(of.rows["slot"])
+                for of, batches in zip(crops, self.batches, strict=True)
+            ]
+            number = next(self._task_numbers)
+            before = frames[max(0, start - job.n_kept) : start]
+            self._running[number] = (
+                job,
+                [(of.rows["row"], where) for of, where in zip(crops, places, strict=True)],
+            )
             here = frames[start:end].tolist()
             first = start == 0 and bool(job.shards)
-            last = end == len(frames) and job.pixels.in_order  # images: folders of thousands would be listed often
-            yield Task(number, job.number, job.pixels, here, crops, job.n_kept, before.tolist(), first, last)
+            # images: folders of thousands would be listed often
+            last = end == len(frames) and job.pixels.in_order
+            yield Task(
+                number,
+                job.number,
+                job.pixels,
+                here,
+                crops,
+                job.n_kept,
+                before.tolist(),
+                first,
+                last,
+            )
             starts = to
 
     def fill(self, task: int, problems: Problems) -> Iterator[tuple[int, Rows, tuple[str, str]]]:
@@ -161,17 +232,24 @@ class Tasks:
         self._comparing.pop(job.number, None)
         for output, (rows, places) in enumerate(by_output):
             rows[~self._open[output].is_todo(rows)] = -1  # of a video that has been lost meanwhile
-            of_this = sorted((i, problem) for (of_output, i), problem in problems.items() if of_output == output)
+            of_this = sorted(
+                (i, problem) for (of_output, i), problem in problems.items() if of_output == output
+            )
             failed = {i: problem for i, problem in of_this if rows[i] >= 0}
             for problem in dict.fromkeys(failed.values()):
-                yield output, rows[[i for i, of_row in failed.items() if of_row == problem]], problem
+                yield (
+                    output,
+                    rows[[i for i, of_row in failed.items() if of_row == problem]],
+                    problem,
+                )
             rows[list(failed)] = -1
             self.batches[output].fill(places, rows)
 
     def lose(self, task: int, why: str) -> None:
         """Record that the video of a task cannot be read.
 
-        Rows computed before its pixels were compared are lost. A video file is compared again at its end.
+        Rows computed before its pixels were compared are lost. A video file is compared again at
+        its end.
         """
         job, by_output = self._running.pop(task)
         is_uncompared = self._comparing.pop(job.number, None) is not None
@@ -197,21 +275,29 @@ class Tasks:
 
 
 def _videos(split: Split, target: NDArray[np.int64], size: int) -> Iterator[tuple[int, int, int]]:
-    """(video, first row, last row + 1) of every range of tracks of one video with rows in a target shard."""
+    """(video, first row, last row + 1) of every range of tracks of one video with rows in a target
+    shard.
+    """
     tracks = split.tracks
     if not len(tracks) or not len(target):
         return
-    video, starts, stops = tracks.video, tracks.start, tracks.stop
+    video = tracks.video
+    starts = tracks.start
+    stops = tracks.stop
     first = np.concatenate([[0], np.flatnonzero(np.diff(video)) + 1])
     last = np.concatenate([first[1:], [len(video)]]) - 1
-    reached = np.searchsorted(target, starts[first] // size)  # the first target shard at or after its first row
+    # the first target shard at or after its first row
+    reached = np.searchsorted(target, starts[first] // size)
     after = np.append(target, np.iinfo(np.int64).max)[reached]
     for i in np.flatnonzero(after <= (stops[last] - 1) // size).tolist():
         yield int(video[first[i]]), int(starts[first[i]]), int(stops[last[i]])
 
 
-def _parts(frame: NDArray[np.int64], in_order: bool, most_rows: int = MOST_PERSONS) -> Iterator[slice]:
-    """Slices of rows, one for each job. `frame` is ascending; a frame is divided only if it has too many persons.
+def _parts(
+    frame: NDArray[np.int64], in_order: bool, most_rows: int = MOST_PERSONS
+) -> Iterator[slice]:
+    """Slices of rows, one for each job. `frame` is ascending; a frame is divided only if it has too
+    many persons.
 
     >>> [(part.start, part.stop) for part in _parts(np.array([3, 3, 3, 5]), True, 2)]
     [(0, 2), (2, 4)]
@@ -222,7 +308,8 @@ def _parts(frame: NDArray[np.int64], in_order: bool, most_rows: int = MOST_PERSO
         if stop < len(frame):
             stop = int(np.searchsorted(frame, frame[stop - 1], side="right"))
         counts = np.unique(frame[start:stop], return_counts=True)[1]
-        if counts.max() > most_rows:  # the other persons are another job, which decodes the frame again
+        # the other persons are another job, which decodes the frame again
+        if counts.max() > most_rows:
             crowded = int(np.argmax(counts > most_rows))
             stop = start + int(counts[:crowded].sum()) + most_rows
         yield slice(start, stop)
@@ -251,7 +338,9 @@ class Batches:
 
     def __init__(self, n_slots: int, size: int) -> None:
         self._size = size
-        self._free = deque(Batch(first, np.full(size, -1)) for first in range(0, n_slots - size + 1, size))
+        self._free = deque(
+            Batch(first, np.full(size, -1)) for first in range(0, n_slots - size + 1, size)
+        )
         self._filling: Batch | None = None
         self.full: deque[Batch] = deque()  # ready to be computed
 
@@ -261,7 +350,9 @@ class Batches:
         return partly + len(self._free) * self._size
 
     def take(self, slots: NDArray[np.int64]) -> Places:
-        """Assign (n,) slots, at most the capacity. Writes their numbers, and returns where they are."""
+        """Assign (n,) slots, at most the capacity. Writes their numbers, and returns where they
+        are.
+        """
         places: Places = []
         at = 0
         while at < len(slots):
@@ -281,13 +372,15 @@ class Batches:
         """Record slots of one task as filled with (n,) rows; -1: not filled."""
         for batch, place in places:
             n = place.stop - place.start
-            batch.rows[place], rows = rows[:n], rows[n:]
+            batch.rows[place] = rows[:n]
+            rows = rows[n:]
             batch.waits_for -= 1
             self._ready(batch)
 
     def close_batch(self) -> None:
         """Let the incomplete batch be computed."""
-        batch, self._filling = self._filling, None
+        batch = self._filling
+        self._filling = None
         if batch is not None:
             batch.taken = self._size
             self._ready(batch)

@@ -1,4 +1,6 @@
-"""Decode frames in a process, and write crops into slots of the shared memory.  pixels -> [crops] -> features"""
+"""Decode frames in a process, and write crops into slots of the shared memory.  pixels -> [crops]
+-> features
+"""
 
 from __future__ import annotations
 
@@ -42,11 +44,13 @@ AFTER: Final = "after_decoder_failure"  # kind of the problem of later frames
 class Slots(NamedTuple):
     """The slots of one output: memory that several processes map.
 
-    A slot has a crop, or float32 numbers of a decoding process, with size 0 if the row's value is unknown.
+    A slot has a crop, or float32 numbers of a decoding process, with size 0 if the row's value is
+    unknown.
     """
 
     crop_size: int  # px
-    stream: Stream | None  # computes a row from its crops in a decoding process; None: slots have crops
+    # computes a row from its crops in a decoding process; None: slots have crops
+    stream: Stream | None
     n_slots: int
     slot_bytes: int
 
@@ -57,7 +61,9 @@ class Slots(NamedTuple):
     def map(self, memory: mmap.mmap) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         """(n_slots, slot_bytes) contents, and their sizes (n_slots,)."""
         slots: NDArray[np.uint8] = np.frombuffer(memory, np.uint8, self.n_slots * self.slot_bytes)
-        sizes: NDArray[np.int64] = np.frombuffer(memory, np.int64, self.n_slots, self.n_bytes - self.n_slots * 8)
+        sizes: NDArray[np.int64] = np.frombuffer(
+            memory, np.int64, self.n_slots, self.n_bytes - self.n_slots * 8
+        )
         return slots.reshape(self.n_slots, self.slot_bytes), sizes
 
 
@@ -68,7 +74,10 @@ class Crops(NamedTuple):
     labels: Labels  # (n, ...) stored columns that the stream reads
 
     def part(self, start: int, stop: int) -> Crops:
-        return Crops(self.rows[start:stop], {name: values[start:stop] for name, values in self.labels.items()})
+        return Crops(
+            self.rows[start:stop],
+            {name: values[start:stop] for name, values in self.labels.items()},
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:  # NumPy would describe `CROP` each time
         return _crops, (self.rows.tobytes(), self.labels)
@@ -79,7 +88,9 @@ def _crops(rows: bytes, labels: Labels) -> Crops:
 
 
 class Task(NamedTuple):
-    """A few frames of one job. A process runs a job's tasks in order; another one can continue from any task."""
+    """A few frames of one job. A process runs a job's tasks in order; another one can continue from
+    any task.
+    """
 
     number: int
     job: int
@@ -92,7 +103,8 @@ class Task(NamedTuple):
     last: bool  # compare them again, after the last frame of a video
 
 
-Problems = dict[tuple[int, int], tuple[str, str]]  # (output, index in its crops) that failed -> (kind, message)
+# (output, index in its crops) that failed -> (kind, message)
+Problems = dict[tuple[int, int], tuple[str, str]]
 
 
 class Decoded(NamedTuple):
@@ -106,8 +118,8 @@ class Decoded(NamedTuple):
 class CropDecoding:
     """Function of a decoding process, which fills the slots of each `Task`. slots: by output.
 
-    A frame at which processes end is skipped. Its rows are lost, and those of all later frames if the video can only be
-    decoded in order.
+    A frame at which processes end is skipped. Its rows are lost, and those of all later frames if
+    the video can only be decoded in order.
     """
 
     def __init__(self, slots: Sequence[Slots]) -> None:
@@ -116,7 +128,8 @@ class CropDecoding:
         self._lost = (-1, "")  # the last job whose video cannot be read, and why
         self._kept: dict[int, Frame] = {}  # frame number -> one of the last few decoded frames
         self._upcoming = deque[int]()
-        self._mapped: list[tuple[NDArray[np.uint8], NDArray[np.int64]]]  # by output: contents and sizes
+        # by output: contents and sizes
+        self._mapped: list[tuple[NDArray[np.uint8], NDArray[np.int64]]]
         self._frames: Iterator[Frame]
         self._task: Task
         self._of_frame: dict[int, list[tuple[int, int]]]  # (output, index in its crops)
@@ -126,11 +139,16 @@ class CropDecoding:
     def share(self, *memories: mmap.mmap) -> None:
         """Map the memory of the slots, by output."""
         cv2.setNumThreads(1)  # processes already use all cores
-        self._mapped = [slots.map(memory) for slots, memory in zip(self._slots, memories, strict=True)]
+        self._mapped = [
+            slots.map(memory) for slots, memory in zip(self._slots, memories, strict=True)
+        ]
 
     def __call__(self, task: Task, skipped: Mapping[int, Failed]) -> Decoded:
         """Fill the slots. skipped: frames at which processes ended."""
-        self._task, self._problems, self._meter, self._of_frame = task, {}, Meter(), {}
+        self._task = task
+        self._problems = {}
+        self._meter = Meter()
+        self._of_frame = {}
         job, why = self._lost
         if task.job != job:
             try:
@@ -170,7 +188,8 @@ class CropDecoding:
         if task.first:
             alive(-1)
             task.pixels.check()
-        self._job, self._kept = task.job, {}
+        self._job = task.job
+        self._kept = {}
         self._upcoming.clear()
         self._frames = task.pixels.decode(iter(self._upcoming.popleft, None))
         return task.before + task.frames
@@ -178,7 +197,9 @@ class CropDecoding:
     def _is_skipped(self, number: int, task: Task, skipped: Mapping[int, Failed]) -> bool:
         """Whether a frame is given up; records the problem of its rows."""
         pixels = task.pixels
-        frame = min((f for f in skipped if f == number or (pixels.in_order and f < number)), default=None)
+        frame = min(
+            (f for f in skipped if f == number or (pixels.in_order and f < number)), default=None
+        )
         if frame is None:
             return False
         ended = f"{TRIALS} processes that decoded it ended, the last one {skipped[frame].message}"

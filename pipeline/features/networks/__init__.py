@@ -1,8 +1,9 @@
 """Run networks on CPU or GPU, in batches and threads.  crops -> [network] -> features
 
-A GPU computes one batch by torch's layers while it copies the next. A CPU computes a batch per core: a ResNet-50 by
-oneDNN's fused convolutions, in which bias, residual sum and ReLU take one pass over the memory (torch's compiler uses
-the same operators, but needs a C++ compiler and a minute), other networks crop by crop.
+A GPU computes one batch by torch's layers while it copies the next. A CPU computes a batch per
+core: a ResNet-50 by oneDNN's fused convolutions, in which bias, residual sum and ReLU take one pass
+over the memory (torch's compiler uses the same operators, but needs a C++ compiler and a minute),
+other networks crop by crop.
 
 Importing this imports torch, so streams import it when they compute.
 """
@@ -27,7 +28,14 @@ from pipeline.crops import CROP_SIZE
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features.networks import backbones
 from pipeline.features.networks.backbones import fold_batch_norms
-from pipeline.features.networks.base import Loaded, Network, Normalisation, PlainNetwork, chosen_device, compute
+from pipeline.features.networks.base import (
+    Loaded,
+    Network,
+    Normalisation,
+    PlainNetwork,
+    chosen_device,
+    compute,
+)
 from pipeline.features.streams.base import Machine
 from pipeline.features.weights import WeightsSpec
 from pipeline.processes import cores
@@ -39,7 +47,8 @@ COMPARED_CROPS: Final = 4  # rendered crops that compare fast features with exac
 LEAST_COSINE: Final = 0.9999  # of fast and exact features
 FAST_BATCH: Final = 256  # on a GPU
 EXACT_BATCH: Final = 64  # on a GPU
-BATCH_SIZE: Final = 16  # on a CPU: larger ones are not faster, and intermediate results still fit the caches
+# on a CPU: larger ones are not faster, and intermediate results still fit the caches
+BATCH_SIZE: Final = 16
 SMALL_BATCH: Final = 8  # of networks that compute a crop at a time, which may take seconds
 PORTABLE: Final = 1  # cudaHostRegisterPortable: pinned for every GPU of the process
 
@@ -54,18 +63,23 @@ def load(
     recorded: Mapping[str, Any] | None,
     region: tuple[int, int] = (CROP_SIZE, CROP_SIZE),
 ) -> Network:
-    """Load a ResNet-50 on its device, for crops of `region` (height, width) px. recorded: provenance of existing rows.
+    """Load a ResNet-50 on its device, for crops of `region` (height, width) px. recorded:
+    provenance of existing rows.
 
-    With random weights, features have a mean near 9 and vary by 0.25 over poses, so they are standardised by statistics
-    over rendered crops, or by the recorded ones. Real weights are never standardised.
+    With random weights, features have a mean near 9 and vary by 0.25 over poses, so they are
+    standardised by statistics over rendered crops, or by the recorded ones. Real weights are never
+    standardised.
 
     Raises ConfigError for a missing device, and what `backbones.load` raises.
     """
-    device, fast = chosen_device(machine.device), precision == "fast"
+    device = chosen_device(machine.device)
+    fast = precision == "fast"
     network, provenance = backbones.load(weights)
 
     def fold() -> Loaded:
-        return Loaded(fold_batch_norms(network), provenance, region, Normalisation(region[1]), dim=2048)
+        return Loaded(
+            fold_batch_norms(network), provenance, region, Normalisation(region[1]), dim=2048
+        )
 
     statistics: Mapping[str, list[float]] | None = None
     if weights.stand_in:  # before the network is loaded: one at a time in memory
@@ -77,30 +91,40 @@ def load(
     else:
         running = _FusedOnCpu(fold(), machine, fast=fast)
     if statistics is not None:
-        running.mean, running.std = (np.array(statistics[name], np.float32) for name in ("mean", "std"))
+        running.mean, running.std = (
+            np.array(statistics[name], np.float32) for name in ("mean", "std")
+        )
     return running
 
 
 def run(load: Callable[[], Loaded], precision: str, machine: Machine) -> Network:
-    """Load any other network on its device, in fp32, or in bf16 if `precision` is fast and the device has it.
+    """Load any other network on its device, in fp32, or in bf16 if `precision` is fast and the
+    device has it.
 
-    Raises what `load` raises, and ConfigError for a missing device, for fast with columns, and if the cosine of fast
-    and exact features is below 0.9999 for a rendered crop.
+    Raises what `load` raises, and ConfigError for a missing device, for fast with columns, and if
+    the cosine of fast and exact features is below 0.9999 for a rendered crop.
     """
     device = chosen_device(machine.device)
-    on_cuda, loaded = device.type == "cuda", load()
+    on_cuda = device.type == "cuda"
+    loaded = load()
     if precision == "fast" and loaded.columns:
         raise ConfigError(
-            f"precision fast: {loaded.provenance['network']} reads {', '.join(loaded.columns)}, which bf16 rounds to "
+            f"precision fast: {loaded.provenance['network']} reads {', '.join(loaded.columns)}, "
+            "which bf16 rounds to "
             "three digits. Set precision = exact."
         )
 
     def on_device(loaded: Loaded, *, fast: bool) -> Network:
-        return _CudaNetwork(loaded, device, machine, fast=fast) if on_cuda else _OneByOne(loaded, machine, fast=fast)
+        return (
+            _CudaNetwork(loaded, device, machine, fast=fast)
+            if on_cuda
+            else _OneByOne(loaded, machine, fast=fast)
+        )
 
     running = on_device(loaded, fast=False)
     if precision == "fast" and has_bf16(device):
-        exact, loaded = running, replace(loaded, network=copy.deepcopy(loaded.network).cpu())
+        exact = running
+        loaded = replace(loaded, network=copy.deepcopy(loaded.network).cpu())
         running = on_device(loaded, fast=True)
         _check_fast(exact, running, str(loaded.provenance["network"]))
     return running
@@ -109,12 +133,15 @@ def run(load: Callable[[], Loaded], precision: str, machine: Machine) -> Network
 def has_bf16(device: torch.device) -> bool:
     """Whether a device multiplies bf16.
 
-    GPUs do from Ampere on; older ones emulate it slowly, or refuse it. On other CPUs, oneDNN's emulation is slower than
-    fp32.
+    GPUs do from Ampere on; older ones emulate it slowly, or refuse it. On other CPUs, oneDNN's
+    emulation is slower than fp32.
     """
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    if not (hasattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported") and torch.ops.mkldnn._is_mkldnn_bf16_supported()):
+    if not (
+        hasattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported")
+        and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    ):
         return False
     if platform.machine() not in ("x86_64", "AMD64"):
         return True
@@ -123,7 +150,9 @@ def has_bf16(device: torch.device) -> bool:
 
 
 def _render_crops(n: int, region: tuple[int, int]) -> NDArray[np.uint8]:
-    """`calibration_crops` (n, height, width, 3), resized to the longer side and cut at the centre."""
+    """`calibration_crops` (n, height, width, 3), resized to the longer side and cut at the
+    centre.
+    """
     from pipeline.demo.scene import calibration_crops
 
     height, width = region
@@ -131,7 +160,8 @@ def _render_crops(n: int, region: tuple[int, int]) -> NDArray[np.uint8]:
     crops = calibration_crops(n)
     if side != crops.shape[1]:
         crops = np.stack([cv2.resize(crop, (side, side)) for crop in crops]).astype(np.uint8)
-    top, left = (side - height) // 2, (side - width) // 2
+    top = (side - height) // 2
+    left = (side - width) // 2
     return np.ascontiguousarray(crops[:, top : top + height, left : left + width])
 
 
@@ -142,22 +172,27 @@ def _check_fast(exact: Network, fast: Network, name: str) -> None:
     least = float(((a * b).sum(axis=1) / lengths).min())
     if not least >= LEAST_COSINE:
         raise ConfigError(
-            f"precision fast: {name} in bf16 differs too much from fp32: the smallest cosine over {COMPARED_CROPS} "
-            f"rendered crops is {least:.6f}, expected at least {LEAST_COSINE}. Set precision = exact."
+            f"precision fast: {name} in bf16 differs too much from fp32: the smallest cosine "
+            f"over {COMPARED_CROPS} rendered crops is {least:.6f}, expected at least "
+            f"{LEAST_COSINE}. Set precision = exact."
         )
 
 
 def _statistics(loaded: Loaded) -> dict[str, list[float]]:
-    """Mean and standard deviation of each feature over rendered crops, rounded so that JSON is exact."""
+    """Mean and standard deviation of each feature over rendered crops, rounded so that JSON is
+    exact.
+    """
     exact = _FusedOnCpu(loaded, Machine(), fast=False)
     features = compute(exact, _render_crops(CALIBRATION_CROPS, loaded.region)).astype(np.float64)
-    mean, std = features.mean(axis=0), features.std(axis=0, ddof=1).clip(min=1e-4)
+    mean = features.mean(axis=0)
+    std = features.std(axis=0, ddof=1).clip(min=1e-4)
     return {"mean": [float(f"{x:.6g}") for x in mean], "std": [float(f"{x:.6g}") for x in std]}
 
 
 @contextlib.contextmanager
 def _arithmetic(*, fast: bool) -> Iterator[None]:
-    """Not fast: compute fp32 without TF32's 10 bits, which are cuDNN's default, and of products an environment's.
+    """Not fast: compute fp32 without TF32's 10 bits, which are cuDNN's default, and of products an
+    environment's.
 
     Raises ConfigError if TF32 was set in torch's other way, which refuses this one.
     """
@@ -168,7 +203,8 @@ def _arithmetic(*, fast: bool) -> Iterator[None]:
             stack.enter_context(torch.backends.cudnn.flags(enabled=True, **flags))
         except RuntimeError as error:
             raise ConfigError(
-                "this process has set torch.backends.cudnn.conv.fp32_precision or .rnn.fp32_precision, perhaps in a "
+                "this process has set torch.backends.cudnn.conv.fp32_precision or "
+                ".rnn.fp32_precision, perhaps in a "
                 "plug-in. Delete that: precision = exact or fast decides about TF32."
             ) from error
         if not fast:
@@ -180,12 +216,16 @@ def _arithmetic(*, fast: bool) -> Iterator[None]:
 class _CudaNetwork(Network):
     """A network on a GPU; crops are copied as bytes and normalised there.
 
-    fast: bf16 by autocast, channels last, two threads with a stream each, optionally torch.compile. Otherwise fp32
-    without TF32, by deterministic algorithms, in batches of one size and one thread.
+    fast: bf16 by autocast, channels last, two threads with a stream each, optionally torch.compile.
+    Otherwise fp32 without TF32, by deterministic algorithms, in batches of one size and one thread.
     """
 
-    def __init__(self, loaded: Loaded, device: torch.device, machine: Machine, *, fast: bool) -> None:
-        super().__init__(loaded, (machine.batch_size or FAST_BATCH) if fast else EXACT_BATCH, 2 if fast else 1)
+    def __init__(
+        self, loaded: Loaded, device: torch.device, machine: Machine, *, fast: bool
+    ) -> None:
+        super().__init__(
+            loaded, (machine.batch_size or FAST_BATCH) if fast else EXACT_BATCH, 2 if fast else 1
+        )
         self.device = str(torch.cuda.get_device_name(device))
         compiled = machine.compile and fast
         self.arithmetic = "fp32 without TF32, deterministic"
@@ -193,9 +233,13 @@ class _CudaNetwork(Network):
             self.arithmetic = "bf16, compiled" if compiled else "bf16, autocast"
         self._device = device
         self._pinned: list[NDArray[np.uint8]] = []  # of each stream that this network computes
-        self._forward: Callable[[Tensor], Tensor] = PlainNetwork(loaded, fast=False, channels_last=fast).to(device)
+        self._forward: Callable[[Tensor], Tensor] = PlainNetwork(
+            loaded, fast=False, channels_last=fast
+        ).to(device)
         if compiled:
-            self._forward = torch.compile(self._forward, mode="max-autotune-no-cudagraphs", dynamic=False)
+            self._forward = torch.compile(
+                self._forward, mode="max-autotune-no-cudagraphs", dynamic=False
+            )
         self._of_thread = threading.local()
         self._fast = fast
         if not loaded.columns:  # compile here, not in two threads at the same time
@@ -204,11 +248,13 @@ class _CudaNetwork(Network):
     def adopt(self, memory: NDArray[np.uint8]) -> None:
         """Pin the memory, so that the GPU copies crops while it computes. Raises PipelineError."""
         with torch.cuda.device(self._device):
-            error = int(torch.cuda.cudart().cudaHostRegister(memory.ctypes.data, memory.nbytes, PORTABLE))  # type: ignore[no-untyped-call]
+            error = int(
+                torch.cuda.cudart().cudaHostRegister(memory.ctypes.data, memory.nbytes, PORTABLE)
+            )  # type: ignore[no-untyped-call]
         if error:
             raise PipelineError(
-                f"cannot pin {memory.nbytes >> 20} MB for copies to the GPU (cudaHostRegister: {error}). Free some "
-                "memory, or use a smaller batch size or the device cpu."
+                f"cannot pin {memory.nbytes >> 20} MB for copies to the GPU (cudaHostRegister: "
+                f"{error}). Free some memory, or use a smaller batch size or the device cpu."
             )
         self._pinned.append(memory)
 
@@ -219,7 +265,9 @@ class _CudaNetwork(Network):
                 torch.cuda.cudart().cudaHostUnregister(self._pinned.pop().ctypes.data)  # type: ignore[no-untyped-call]
 
     @torch.inference_mode()
-    def _compute(self, crops: NDArray[np.uint8], labels: Mapping[str, Tensor]) -> NDArray[np.float32]:
+    def _compute(
+        self, crops: NDArray[np.uint8], labels: Mapping[str, Tensor]
+    ) -> NDArray[np.float32]:
         with torch.cuda.stream(self._stream()):
             there = torch.from_numpy(crops).to(self._device, non_blocking=True)
             beside = {name: values.to(self._device) for name, values in labels.items()}
@@ -240,7 +288,8 @@ class _CudaNetwork(Network):
 
 
 class _FusedOnCpu(Network):
-    """ResNet-50 in `threads` threads (0: one per core), with a batch each. Bits do not depend on their number.
+    """ResNet-50 in `threads` threads (0: one per core), with a batch each. Bits do not depend on
+    their number.
 
     fast: bf16 if the CPU has it; else fp32, in batches of one size on all machines.
     """
@@ -248,7 +297,9 @@ class _FusedOnCpu(Network):
     device = "cpu"
 
     def __init__(self, loaded: Loaded, machine: Machine, *, fast: bool) -> None:
-        super().__init__(loaded, (machine.batch_size if fast else 0) or BATCH_SIZE, cores(machine.threads))
+        super().__init__(
+            loaded, (machine.batch_size if fast else 0) or BATCH_SIZE, cores(machine.threads)
+        )
         self._forward: _FusedNetwork | PlainNetwork
         if _has_fused():
             fast = fast and has_bf16(torch.device("cpu"))
@@ -259,13 +310,19 @@ class _FusedOnCpu(Network):
             self.arithmetic = "fp32, layer by layer"
 
     @torch.inference_mode()
-    def _compute(self, crops: NDArray[np.uint8], labels: Mapping[str, Tensor]) -> NDArray[np.float32]:  # noqa: ARG002
+    def _compute(
+        self,
+        crops: NDArray[np.uint8],
+        labels: Mapping[str, Tensor],  # noqa: ARG002
+    ) -> NDArray[np.float32]:
         features: NDArray[np.float32] = self._forward(torch.from_numpy(crops)).numpy()
         return features
 
 
 class _OneByOne(Network):
-    """Any network in `threads` threads (0: one per core), crop by crop: a row's bits depend only on its own input."""
+    """Any network in `threads` threads (0: one per core), crop by crop: a row's bits depend only on
+    its own input.
+    """
 
     device = "cpu"
 
@@ -275,13 +332,23 @@ class _OneByOne(Network):
         self._forward = PlainNetwork(loaded, fast=fast)
 
     @torch.inference_mode()
-    def _compute(self, crops: NDArray[np.uint8], labels: Mapping[str, Tensor]) -> NDArray[np.float32]:
-        rows = [{name: values[i : i + 1] for name, values in labels.items()} for i in range(len(crops))]
+    def _compute(
+        self, crops: NDArray[np.uint8], labels: Mapping[str, Tensor]
+    ) -> NDArray[np.float32]:
+        rows = [
+            {name: values[i : i + 1] for name, values in labels.items()} for i in range(len(crops))
+        ]
         pairs = zip(crops, rows, strict=True)
-        return np.concatenate([self._forward(torch.from_numpy(crop[None]), **row).numpy() for crop, row in pairs])
+        return np.concatenate(
+            [self._forward(torch.from_numpy(crop[None]), **row).numpy() for crop, row in pairs]
+        )
 
 
-_OPERATORS: Final = ("_reorder_convolution_weight", "_convolution_pointwise", "_convolution_pointwise_")
+_OPERATORS: Final = (
+    "_reorder_convolution_weight",
+    "_convolution_pointwise",
+    "_convolution_pointwise_",
+)
 
 Shape = tuple[int, int, int, int]
 
@@ -293,12 +360,15 @@ def _has_fused() -> bool:
 
 
 class _FusedNetwork:
-    """Folded ResNet: uint8 crops (batch_size, height, width, 3) RGB -> features (batch_size, 2048) float32."""
+    """Folded ResNet: uint8 crops (batch_size, height, width, 3) RGB -> features (batch_size, 2048)
+    float32.
+    """
 
     def __init__(self, loaded: Loaded, *, fast: bool, batch_size: int) -> None:
         self._dtype = torch.bfloat16 if fast else torch.float32
         network: Any = loaded.network.to(self._dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._normalisation, self._mean = loaded.normalisation, network.avgpool
+        self._normalisation = loaded.normalisation
+        self._mean = network.avgpool
         self._first = _FusedConvolution(network.conv1, (batch_size, 3, *loaded.region))
         self._pool = network.maxpool
         shape = _output_shape(network.maxpool, self._first.output)
@@ -321,19 +391,25 @@ class _FusedConvolution:
 
     def __init__(self, layer: nn.Conv2d, shape: Shape) -> None:
         where = [list(layer.padding), list(layer.stride), list(layer.dilation), layer.groups]
-        weight = torch.ops.mkldnn._reorder_convolution_weight(layer.weight.detach(), *where, list(shape))
+        weight = torch.ops.mkldnn._reorder_convolution_weight(
+            layer.weight.detach(), *where, list(shape)
+        )
         self._rest = [weight, layer.bias if layer.bias is None else layer.bias.detach(), *where]
         self.output = (shape[0], layer.out_channels, *_output_shape(layer, shape)[2:])
 
     def __call__(self, pixels: Tensor, activation: str) -> Tensor:
         """`activation`: "relu" or "none"."""
-        result: Tensor = torch.ops.mkldnn._convolution_pointwise(pixels, *self._rest, activation, [], "")
+        result: Tensor = torch.ops.mkldnn._convolution_pointwise(
+            pixels, *self._rest, activation, [], ""
+        )
         return result
 
     def onto(self, other: Tensor, pixels: Tensor) -> Tensor:
         """ReLU(other + convolution of pixels), in the memory of `other`."""
         how = ["add", 1.0, "relu", [], ""]
-        result: Tensor = torch.ops.mkldnn._convolution_pointwise_.binary(other, pixels, *self._rest, *how)
+        result: Tensor = torch.ops.mkldnn._convolution_pointwise_.binary(
+            other, pixels, *self._rest, *how
+        )
         return result
 
 
@@ -342,12 +418,16 @@ class _FusedBottleneck:
         self._first = _FusedConvolution(layers.conv1, shape)
         self._second = _FusedConvolution(layers.conv2, self._first.output)
         self._last = _FusedConvolution(layers.conv3, self._second.output)
-        self._shortcut = None if layers.downsample is None else _FusedConvolution(layers.downsample[0], shape)
+        self._shortcut = (
+            None if layers.downsample is None else _FusedConvolution(layers.downsample[0], shape)
+        )
         self.output = self._last.output
 
     def __call__(self, features: Tensor) -> Tensor:
         inner = self._second(self._first(features, "relu"), "relu")
-        return self._last.onto(features if self._shortcut is None else self._shortcut(features, "none"), inner)
+        return self._last.onto(
+            features if self._shortcut is None else self._shortcut(features, "none"), inner
+        )
 
 
 def _output_shape(layer: Any, shape: Shape) -> Shape:
@@ -356,5 +436,7 @@ def _output_shape(layer: Any, shape: Shape) -> Shape:
         value[0] if isinstance(value, tuple) else int(value)
         for value in (layer.kernel_size, layer.stride, layer.padding, layer.dilation)
     )
-    height, width = ((side + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1 for side in shape[2:])
+    height, width = (
+        (side + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1 for side in shape[2:]
+    )
     return (*shape[:2], height, width)

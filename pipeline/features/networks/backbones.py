@@ -1,4 +1,6 @@
-"""Networks up to the classifier: the ResNet-50, and those of torchvision and timm.  crops -> [network] -> features"""
+"""Networks up to the classifier: the ResNet-50, and those of torchvision and timm.  crops ->
+[network] -> features
+"""
 
 from __future__ import annotations
 
@@ -27,16 +29,27 @@ from pipeline.files.packages import DATA_TERMS
 N = TypeVar("N", bound=nn.Module)
 
 # Tensors of SPIN's regressor and body
-REGRESSOR: Final = ("fc1.", "fc2.", "decpose.", "decshape.", "deccam.", "init_pose", "init_shape", "init_cam", "smpl.")
-RESCALING: Final = ("googlenet", "inception_v3")  # of torchvision: a flag, missing in their weights, rescales pixels
+REGRESSOR: Final = (
+    "fc1.",
+    "fc2.",
+    "decpose.",
+    "decshape.",
+    "deccam.",
+    "init_pose",
+    "init_shape",
+    "init_cam",
+    "smpl.",
+)
+# of torchvision: a flag, missing in their weights, rescales pixels
+RESCALING: Final = ("googlenet", "inception_v3")
 HUB: Final = "https://huggingface.co"  # of timm's weights
 
 
 def load(spec: WeightsSpec) -> tuple[ResNet, dict[str, Any]]:
     """Load the ResNet-50 in fp32 without its classifier, and its provenance.
 
-    Raises MissingAssets for a missing file or download, RawDataError for other tensors than a ResNet-50's, ConfigError
-    for an unknown torchvision name.
+    Raises MissingAssets for a missing file or download, RawDataError for other tensors than a
+    ResNet-50's, ConfigError for an unknown torchvision name.
     """
     built = Named("torchvision", "resnet50", (CROP_SIZE, CROP_SIZE)).build(spec, of="ResNet-50")
     provenance = _provenance(built, spec, "torchvision ResNet-50, global average pool")
@@ -44,13 +57,16 @@ def load(spec: WeightsSpec) -> tuple[ResNet, dict[str, Any]]:
 
 
 def _library_terms(weights: Any) -> dict[str, str]:
-    """`WeightsSpec.terms` of torchvision's weights, which state a licence unless it is torchvision's own."""
+    """`WeightsSpec.terms` of torchvision's weights, which state a licence unless it is
+    torchvision's own.
+    """
     licence = weights.meta.get("license") or f"BSD-3-Clause, {DATA_TERMS}"
     return {"licence": licence, "source": weights.url}
 
 
 def _fetch(spec: WeightsSpec, weights: Any, build: Callable[[], N]) -> N:
-    """Call `build`, which downloads torchvision's `weights` once. Prints their size and licence before it.
+    """Call `build`, which downloads torchvision's `weights` once. Prints their size and licence
+    before it.
 
     Raises MissingAssets if the download fails.
     """
@@ -62,28 +78,43 @@ def _fetch(spec: WeightsSpec, weights: Any, build: Callable[[], N]) -> N:
         return build()
     except OSError as error:  # urllib's errors are too
         raise MissingAssets(
-            f"weights {spec}: {weights.url} cannot be downloaded ({getattr(error, 'reason', error)}). Download it "
+            f"weights {spec}: {weights.url} cannot be downloaded "
+            f"({getattr(error, 'reason', error)}). Download it "
             f"elsewhere to {file}, or name its path: file:FILE."
         ) from error
 
 
-def fill(network: nn.Module, file: Path, state: Mapping[str, Any], *, of: str, ignored: tuple[str, ...] = ()) -> None:
+def fill(
+    network: nn.Module,
+    file: Path,
+    state: Mapping[str, Any],
+    *,
+    of: str,
+    ignored: tuple[str, ...] = (),
+) -> None:
     """Put a checkpoint's tensors in fp32 into a network, which may be on the device `meta`.
 
-    ignored: prefixes of other names. Raises RawDataError, with the name, for missing, unknown and invalid tensors.
+    ignored: prefixes of other names. Raises RawDataError, with the name, for missing, unknown and
+    invalid tensors.
     """
     expected = network.state_dict()
     tensors = {name: value for name, value in state.items() if not str(name).startswith(ignored)}
     # num_batches_tracked: unused in evaluation, missing in older checkpoints
-    missing = sorted(n for n in expected.keys() - tensors.keys() if not n.endswith("num_batches_tracked"))
+    missing = sorted(
+        n for n in expected.keys() - tensors.keys() if not n.endswith("num_batches_tracked")
+    )
     extra = sorted(map(str, tensors.keys() - expected.keys()))
     if missing or extra:
         differing = (("without {} of them", missing), ("with {} others", extra))
-        found = " and ".join(f"{text.format(len(names))}, such as {names[0]!r}" for text, names in differing if names)
+        found = " and ".join(
+            f"{text.format(len(names))}, such as {names[0]!r}" for text, names in differing if names
+        )
         raise not_a_checkpoint(file, "file", f"{of}'s tensors", f"a file {found}")
     for name, tensor in tensors.items():
         if not isinstance(tensor, Tensor) or tensor.shape != expected[name].shape:
-            found = str(tuple(tensor.shape)) if isinstance(tensor, Tensor) else type(tensor).__name__
+            found = (
+                str(tuple(tensor.shape)) if isinstance(tensor, Tensor) else type(tensor).__name__
+            )
             raise not_a_checkpoint(file, name, str(tuple(expected[name].shape)), found)
         if not torch.isfinite(tensor.float()).all():
             raise not_a_checkpoint(file, name, "finite numbers", "nan or inf")
@@ -110,7 +141,8 @@ class _GlobalMean(nn.Module):
 def fold_batch_norms(network: ResNet) -> ResNet:
     """Copy a network with batch norms folded into convolutions, in float64 to stay exact."""
     network = copy.deepcopy(network).double()
-    network.conv1, network.bn1 = fuse_conv_bn_eval(network.conv1, network.bn1), nn.Identity()
+    network.conv1 = fuse_conv_bn_eval(network.conv1, network.bn1)
+    network.bn1 = nn.Identity()
     for block in network.modules():
         if isinstance(block, Bottleneck):
             for k in (1, 2, 3):
@@ -118,8 +150,11 @@ def fold_batch_norms(network: ResNet) -> ResNet:
                 setattr(block, f"conv{k}", fused)
                 setattr(block, f"bn{k}", nn.Identity())
             if block.downsample is not None:
-                block.downsample = nn.Sequential(fuse_conv_bn_eval(block.downsample[0], block.downsample[1]))
-    network.avgpool, network.fc = _GlobalMean(), nn.Identity()
+                block.downsample = nn.Sequential(
+                    fuse_conv_bn_eval(block.downsample[0], block.downsample[1])
+                )
+    network.avgpool = _GlobalMean()
+    network.fc = nn.Identity()
     return network.float()
 
 
@@ -139,7 +174,11 @@ class _Built:
 def _provenance(built: _Built, weights: WeightsSpec, network: str) -> dict[str, Any]:
     return {
         "weights": weights.identity(),
-        **({"pretrained": built.pretrained} if built.pretrained and weights.kind == "pretrained" else {}),
+        **(
+            {"pretrained": built.pretrained}
+            if built.pretrained and weights.kind == "pretrained"
+            else {}
+        ),
         **(built.terms or weights.terms()),
         "sha256": tensor_digest(built.network),
         "stand_in": weights.stand_in,
@@ -159,7 +198,9 @@ class Named:
         return f"{self.library} {self.name}"
 
     def dim(self) -> int:
-        """Numbers per crop, without weights or computation. Raises as `load`, except for the weights."""
+        """Numbers per crop, without weights or computation. Raises as `load`, except for the
+        weights.
+        """
         try:
             with torch.device("meta"):
                 network = self._built(None).network
@@ -172,16 +213,21 @@ class Named:
         except Exception as error:  # as each network puts it
             raise ConfigError(f"{self} takes no crops of {height} x {width} px: {error}") from error
         if len(shape) != 2:
-            raise ConfigError(f"{self} gives {tuple(shape[1:])} numbers per crop, not a vector. Name another network.")
+            raise ConfigError(
+                f"{self} gives {tuple(shape[1:])} numbers per crop, not a vector. Name another "
+                "network."
+            )
         return int(shape[1])
 
     def load(self, weights: NetworkWeights) -> Loaded:
         """Load the network in fp32.
 
-        Raises ConfigError for an unknown network or weights, for unsupported crops, and if timm is not installed;
-        MissingAssets for a missing file or download; RawDataError for a checkpoint of another network.
+        Raises ConfigError for an unknown network or weights, for unsupported crops, and if timm is
+        not installed; MissingAssets for a missing file or download; RawDataError for a checkpoint
+        of another network.
         """
-        dim, built = self.dim(), self.build(weights, of=str(self))
+        dim = self.dim()
+        built = self.build(weights, of=str(self))
         provenance = {
             **_provenance(built, weights, str(self)),
             "layer": built.layer,
@@ -192,25 +238,37 @@ class Named:
         return Loaded(built.network, provenance, self.region, normalisation, dim)
 
     def build(self, weights: WeightsSpec, *, of: str) -> _Built:
-        """The network with its weights, for evaluation. of: its name for a checkpoint's errors. Raises as `load`."""
+        """The network with its weights, for evaluation. of: its name for a checkpoint's errors.
+        Raises as `load`.
+        """
         file = weights.file() if weights.kind in FILES else None
         state = None if file is None else load_checkpoint(file)
         with torch.random.fork_rng(devices=[]):  # keep the caller's random state
             torch.manual_seed(int(weights.argument) if weights.stand_in else 0)
             built = self._built(weights if weights.kind in ("pretrained", "torchvision") else None)
         if file is not None and state is not None:
-            tensors = state.get("model") if weights.kind == "spin" else state.get("state_dict", state)
+            tensors = (
+                state.get("model") if weights.kind == "spin" else state.get("state_dict", state)
+            )
             if not isinstance(tensors, dict):
                 found = f"keys {sorted(state)[:5]}"
-                raise not_a_checkpoint(file, "model", "SPIN's checkpoint, a dict with `model`", found)
-            ignored = tuple(f"{module}." for module in built.classifier) + (REGRESSOR if weights.kind == "spin" else ())
+                raise not_a_checkpoint(
+                    file, "model", "SPIN's checkpoint, a dict with `model`", found
+                )
+            ignored = tuple(f"{module}." for module in built.classifier) + (
+                REGRESSOR if weights.kind == "spin" else ()
+            )
             fill(built.network, file, tensors, of=of, ignored=ignored)
         built.network.eval().requires_grad_(False)
         return built
 
     def _built(self, pretrained: WeightsSpec | None) -> _Built:
         try:
-            return _timm(self, pretrained) if self.library == "timm" else _torchvision(self, pretrained)
+            return (
+                _timm(self, pretrained)
+                if self.library == "timm"
+                else _torchvision(self, pretrained)
+            )
         except (PipelineError, NotImplementedError):
             raise
         except Exception as error:  # as each network puts it
@@ -224,14 +282,20 @@ def _torchvision(named: Named, pretrained: WeightsSpec | None) -> _Built:
     if named.name not in networks:
         close = did_you_mean(named.name, networks)
         listing = f" known: {', '.join(networks)}" if close == ";" else ""
-        raise ConfigError(f"torchvision has no network {named.name!r} that gives a vector of features{close}{listing}")
+        raise ConfigError(
+            f"torchvision has no network {named.name!r} that gives a vector of "
+            f"features{close}{listing}"
+        )
     size = {"image_size": named.region[0]} if named.name.startswith("vit_") else {}
     weights = None
     if pretrained is not None:
         of_network = models.get_model_weights(named.name)
         names = [*of_network.__members__, "DEFAULT"]
         if (pretrained.argument or "DEFAULT") not in names:
-            has = f"no weights {pretrained.argument!r}{did_you_mean(pretrained.argument, names)} it has"
+            has = (
+                f"no weights {pretrained.argument!r}{did_you_mean(pretrained.argument, names)} "
+                "it has"
+            )
             raise ConfigError(f"weights {pretrained}: {named} has {has} {', '.join(names)}")
         weights = of_network[pretrained.argument or "DEFAULT"]
 
@@ -239,15 +303,28 @@ def _torchvision(named: Named, pretrained: WeightsSpec | None) -> _Built:
         network: nn.Module = models.get_model(named.name, weights=weights, **size)
         return network
 
-    network = build() if pretrained is None or weights is None else _fetch(pretrained, weights, build)
+    network = (
+        build() if pretrained is None or weights is None else _fetch(pretrained, weights, build)
+    )
     linear = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
     if not linear:
-        raise ConfigError(f"{named} has no linear layer, whose input would be the features. Name another network.")
+        raise ConfigError(
+            f"{named} has no linear layer, whose input would be the features. Name another network."
+        )
     network.set_submodule(linear[-1], nn.Identity())
     about: Mapping[str, Any] = vars(weights.transforms()) if weights is not None else {}
-    mean, std = about.get("mean", IMAGENET_MEAN), about.get("std", IMAGENET_STD)
+    mean = about.get("mean", IMAGENET_MEAN)
+    std = about.get("std", IMAGENET_STD)
     terms = {} if weights is None else _library_terms(weights)
-    return _Built(network, f"input of {linear[-1]}", (linear[-1],), mean, std, weights.name if weights else "", terms)
+    return _Built(
+        network,
+        f"input of {linear[-1]}",
+        (linear[-1],),
+        mean,
+        std,
+        weights.name if weights else "",
+        terms,
+    )
 
 
 def _timm(named: Named, pretrained: WeightsSpec | None) -> _Built:
@@ -257,12 +334,15 @@ def _timm(named: Named, pretrained: WeightsSpec | None) -> _Built:
     except ImportError as error:
         how = "pip install 'vibe-pipeline[timm]', in a clone .venv/bin/pip install -e '.[timm]'"
         raise ConfigError(f"{named} needs the library timm: {how}") from error
-    name = f"{named.name}.{pretrained.argument}" if pretrained and pretrained.argument else named.name
+    name = (
+        f"{named.name}.{pretrained.argument}" if pretrained and pretrained.argument else named.name
+    )
     about = timm.get_pretrained_cfg(name)
     if about is None:
         close = did_you_mean(named.name, timm.list_models()).rstrip(";")
         raise ConfigError(f"timm {version('timm')} has no network {name!r}{close}")
-    size, source = dict[str, Any](), f"{HUB}/{about.hf_hub_id}"
+    size = dict[str, Any]()
+    source = f"{HUB}/{about.hf_hub_id}"
     if about.fixed_input_size and tuple(about.input_size[1:]) != named.region:
         size["img_size"] = named.region
     try:
@@ -270,10 +350,14 @@ def _timm(named: Named, pretrained: WeightsSpec | None) -> _Built:
     except OSError as error:  # the hub's errors are too
         url = f"{source}/resolve/main/{about.hf_hub_filename or 'model.safetensors'}"
         raise MissingAssets(
-            f"weights {pretrained} of {named}: {url} cannot be downloaded. Download it elsewhere, and name its path: "
-            "file:FILE."
+            f"weights {pretrained} of {named}: {url} cannot be downloaded. Download it "
+            "elsewhere, and name its path: file:FILE."
         ) from error
-    classifier = (about.classifier,) if isinstance(about.classifier, str) else tuple(about.classifier or ())
+    classifier = (
+        (about.classifier,) if isinstance(about.classifier, str) else tuple(about.classifier or ())
+    )
     model = f"{named.name.partition('.')[0]}.{about.tag}" if pretrained else ""
-    terms = {"licence": about.license or "not recorded by timm", "source": source} if pretrained else {}
+    terms = (
+        {"licence": about.license or "not recorded by timm", "source": source} if pretrained else {}
+    )
     return _Built(network, "pooled, num_classes=0", classifier, about.mean, about.std, model, terms)

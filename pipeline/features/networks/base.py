@@ -1,4 +1,6 @@
-"""Base of networks on any device: normalised pixels, fixed batches, threads.  crops -> [network] -> features"""
+"""Base of networks on any device: normalised pixels, fixed batches, threads.  crops -> [network] ->
+features
+"""
 
 from __future__ import annotations
 
@@ -40,8 +42,11 @@ class Network(ABC):
     std: NDArray[np.float32] | float = 1.0
 
     def __init__(self, loaded: Loaded, batch_size: int, lanes: int) -> None:
-        self.batch_size, self.lanes, self.region = batch_size, lanes, loaded.region
-        self._of_weights, self._threads = loaded.provenance, torch_threads(lanes)
+        self.batch_size = batch_size
+        self.lanes = lanes
+        self.region = loaded.region
+        self._of_weights = loaded.provenance
+        self._threads = torch_threads(lanes)
 
     @property
     def provenance(self) -> Mapping[str, Any]:
@@ -55,22 +60,30 @@ class Network(ABC):
         """Release that memory."""
 
     def __call__(self, crops: NDArray[np.uint8], labels: Labels = NOTHING) -> NDArray[np.float32]:
-        """(batch_size, height, width, 3) RGB, and the stream's columns (batch_size, ...) -> (batch_size, dim)."""
-        if (expected := (self.batch_size, *self.region, 3)) != crops.shape or crops.dtype != np.uint8:
+        """(batch_size, height, width, 3) RGB, and the stream's columns (batch_size, ...) ->
+        (batch_size, dim).
+        """
+        if (
+            expected := (self.batch_size, *self.region, 3)
+        ) != crops.shape or crops.dtype != np.uint8:
             raise ValueError(f"expected {expected} uint8, found {crops.shape} {crops.dtype}")
-        tensors = {name: torch.from_numpy(values.astype(np.float32)) for name, values in labels.items()}
+        tensors = {
+            name: torch.from_numpy(values.astype(np.float32)) for name, values in labels.items()
+        }
         return (self._threads.submit(self._compute, crops, tensors).result() - self.mean) / self.std
 
     @abstractmethod
-    def _compute(self, crops: NDArray[np.uint8], labels: Mapping[str, Tensor]) -> NDArray[np.float32]:
+    def _compute(
+        self, crops: NDArray[np.uint8], labels: Mapping[str, Tensor]
+    ) -> NDArray[np.float32]:
         """`__call__` without standardisation, in one thread. labels: in float32."""
 
 
 def torch_threads(number: int) -> ThreadPoolExecutor:
     """Threads in which torch computes, each on one core.
 
-    One thread per batch is as fast as several threads per batch. They live as long as their network, since cuDNN
-    remembers its trials by thread.
+    One thread per batch is as fast as several threads per batch. They live as long as their
+    network, since cuDNN remembers its trials by thread.
     """
     return ThreadPoolExecutor(number, thread_name_prefix="network", initializer=_one_thread_here)
 
@@ -78,8 +91,8 @@ def torch_threads(number: int) -> ThreadPoolExecutor:
 def _one_thread_here() -> None:
     """Let torch use one thread for this thread only.
 
-    `torch.set_num_threads` sets the number for the calling thread and for all new ones; a short-lived thread resets
-    the second.
+    `torch.set_num_threads` sets the number for the calling thread and for all new ones; a
+    short-lived thread resets the second.
     """
     with _SETTING:
         before = torch.get_num_threads()
@@ -99,7 +112,10 @@ class Normalisation(nn.Module):
     scale: Tensor
 
     def __init__(
-        self, width: int = CROP_SIZE, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
+        self,
+        width: int = CROP_SIZE,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
     ) -> None:
         super().__init__()
         # One number per byte of a line: broadcasting three is several times slower.
@@ -154,9 +170,14 @@ def chosen_device(text: str) -> torch.device:
     if not re.fullmatch(r"cpu|cuda(:\d+)?", text):
         raise ConfigError(f"device {text!r}: expected auto, cpu, cuda, or one GPU such as cuda:1")
     if kind == "cuda" and not has_cuda:
-        raise ConfigError(f"device {text!r}: torch {torch.__version__} finds no CUDA device here. Use cpu or auto.")
+        raise ConfigError(
+            f"device {text!r}: torch {torch.__version__} finds no CUDA device here. Use cpu or "
+            "auto."
+        )
     if number and int(number) >= torch.cuda.device_count():
-        raise ConfigError(f"device {text!r}: there are {torch.cuda.device_count()} CUDA devices here, from cuda:0")
+        raise ConfigError(
+            f"device {text!r}: there are {torch.cuda.device_count()} CUDA devices here, from cuda:0"
+        )
     return torch.device(text)
 
 

@@ -1,10 +1,12 @@
-"""HMR2.0's encoder, a ViT-H/16, and its transformer decoder's token.  crops -> [network] -> features
+"""HMR2.0's encoder, a ViT-H/16, and its transformer decoder's token.  crops -> [network] ->
+features
 
-Goel et al., "Humans in 4D: Reconstructing and Tracking Humans with Transformers", ICCV 2023, section 3.1. WHAM, GVHMR
-and TRAM use this token. Tensors of the published checkpoint:
+Goel et al., "Humans in 4D: Reconstructing and Tracking Humans with Transformers", ICCV 2023,
+section 3.1. WHAM, GVHMR and TRAM use this token. Tensors of the published checkpoint:
 
-    backbone.{patch_embed.proj, pos_embed, blocks.0-31.{norm1, attn.{qkv, proj}, norm2, mlp.{fc1, fc2}}, last_norm}
-    smpl_head.transformer.{to_token_embedding, pos_embedding, transformer.layers.0-5.{0, 1, 2}.{norm, fn}}
+    backbone.{patch_embed.proj, pos_embed, blocks.0-31.{norm1, attn.{qkv, proj}, norm2, mlp.{fc1,
+    fc2}}, last_norm} smpl_head.transformer.{to_token_embedding, pos_embedding,
+    transformer.layers.0-5.{0, 1, 2}.{norm, fn}}
 
 Other tensors read a body from the token, or are used in training: `IGNORED`.
 """
@@ -57,7 +59,8 @@ PUBLISHED: Final = Shape()
 def load(checkpoint: Path, shape: Shape = PUBLISHED) -> Loaded:
     """Load the network with the checkpoint's weights, in fp32.
 
-    Raises MissingAssets for a missing file, RawDataError for missing, unknown or wrongly shaped tensors.
+    Raises MissingAssets for a missing file, RawDataError for missing, unknown or wrongly shaped
+    tensors.
     """
     weights = NetworkWeights("file", str(checkpoint))
     file = weights.file()
@@ -76,11 +79,18 @@ def load(checkpoint: Path, shape: Shape = PUBLISHED) -> Loaded:
         "layer": "the decoder's token, before the heads that read pose, shape and camera",
         "library": f"torch {version('torch')}",
     }
-    return Loaded(network.eval().requires_grad_(False), provenance, REGION, Normalisation(REGION[1]), shape.dim)
+    return Loaded(
+        network.eval().requires_grad_(False),
+        provenance,
+        REGION,
+        Normalisation(REGION[1]),
+        shape.dim,
+    )
 
 
 class Hmr2Network(nn.Module):
-    """(B, 3, 256, 192) normalised pixels -> (B, dim) tokens, with the published checkpoint's parameter names.
+    """(B, 3, 256, 192) normalised pixels -> (B, dim) tokens, with the published checkpoint's
+    parameter names.
 
     Only matrix products use the weights' dtype; the rest is float32.
     """
@@ -100,16 +110,23 @@ class _Backbone(nn.Module):
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
-        self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(3, shape.width, PATCH, stride=PATCH, padding=PADDING)})
+        self.patch_embed = nn.ModuleDict(
+            {"proj": nn.Conv2d(3, shape.width, PATCH, stride=PATCH, padding=PADDING)}
+        )
         patches = (REGION[0] // PATCH) * (REGION[1] // PATCH)
-        # The first belongs to a class token, which the network does not have; it is added to all patches.
+        # The first belongs to a class token, which the network does not have; it is added to all
+        # patches.
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + patches, shape.width))
         self.blocks = nn.ModuleList(_TransformerBlock(shape) for _ in range(shape.depth))
         self.last_norm = nn.LayerNorm(shape.width, BACKBONE_EPS)
 
     def forward(self, pixels: Tensor) -> Tensor:
         position = self.pos_embed.float()
-        x = _times(self.patch_embed["proj"], pixels).flatten(2).mT + position[:, 1:] + position[:, :1]
+        x = (
+            _times(self.patch_embed["proj"], pixels).flatten(2).mT
+            + position[:, 1:]
+            + position[:, :1]
+        )
         for block in self.blocks:
             x = block(x)
         return _norm(self.last_norm, x)
@@ -123,8 +140,12 @@ class _TransformerBlock(nn.Module):
         width = shape.width
         self.heads = shape.heads
         self.norm1, self.norm2 = (nn.LayerNorm(width, BACKBONE_EPS) for _ in range(2))
-        self.attn = nn.ModuleDict({"qkv": nn.Linear(width, 3 * width), "proj": nn.Linear(width, width)})
-        self.mlp = nn.ModuleDict({"fc1": nn.Linear(width, shape.hidden), "fc2": nn.Linear(shape.hidden, width)})
+        self.attn = nn.ModuleDict(
+            {"qkv": nn.Linear(width, 3 * width), "proj": nn.Linear(width, width)}
+        )
+        self.mlp = nn.ModuleDict(
+            {"fc1": nn.Linear(width, shape.hidden), "fc2": nn.Linear(shape.hidden, width)}
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = _times(self.attn["qkv"], _norm(self.norm1, x)).chunk(3, dim=-1)
@@ -134,17 +155,22 @@ class _TransformerBlock(nn.Module):
 
 
 class _Decoder(nn.Module):
-    """(B, patches, width) float32 -> (B, dim) float32. One token, initially 0, attends to the patches."""
+    """(B, patches, width) float32 -> (B, dim) float32. One token, initially 0, attends to the
+    patches.
+    """
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.heads = shape.decoder_heads
         self.to_token_embedding = nn.Linear(1, shape.dim)
         self.pos_embedding = nn.Parameter(torch.zeros(1, 1, shape.dim))
-        self.transformer = nn.ModuleDict({"layers": nn.ModuleList(_layer(shape) for _ in range(shape.layers))})
+        self.transformer = nn.ModuleDict(
+            {"layers": nn.ModuleList(_layer(shape) for _ in range(shape.layers))}
+        )
 
     def forward(self, patches: Tensor) -> Tensor:
-        x = (self.to_token_embedding.bias + self.pos_embedding).float().expand(len(patches), 1, -1)  # of a token 0
+        # of a token 0
+        x = (self.to_token_embedding.bias + self.pos_embedding).float().expand(len(patches), 1, -1)
         layers: Any = self.transformer["layers"]
         for attention, cross, forward in layers:
             # A single token attends to itself with weight 1.
@@ -159,14 +185,27 @@ class _Decoder(nn.Module):
 
 
 def _layer(shape: Shape) -> nn.ModuleList:
-    """Self-attention, cross-attention and MLP, each with a norm before it, with the published names."""
-    dim, inner, hidden = shape.dim, shape.decoder_heads * shape.head_dim, shape.decoder_hidden
+    """Self-attention, cross-attention and MLP, each with a norm before it, with the published
+    names.
+    """
+    dim = shape.dim
+    inner = shape.decoder_heads * shape.head_dim
+    hidden = shape.decoder_hidden
     attention = {"to_qkv": nn.Linear(dim, 3 * inner, bias=False)}
-    cross = {"to_kv": nn.Linear(shape.width, 2 * inner, bias=False), "to_q": nn.Linear(dim, inner, bias=False)}
+    cross = {
+        "to_kv": nn.Linear(shape.width, 2 * inner, bias=False),
+        "to_q": nn.Linear(dim, inner, bias=False),
+    }
     out = [nn.ModuleDict({"0": nn.Linear(inner, dim)}) for _ in range(2)]
     net = nn.ModuleDict({"0": nn.Linear(dim, hidden), "3": nn.Linear(hidden, dim)})
-    parts: list[dict[str, nn.Module]] = [attention | {"to_out": out[0]}, cross | {"to_out": out[1]}, {"net": net}]
-    return nn.ModuleList(nn.ModuleDict({"norm": nn.LayerNorm(dim), "fn": nn.ModuleDict(part)}) for part in parts)
+    parts: list[dict[str, nn.Module]] = [
+        attention | {"to_out": out[0]},
+        cross | {"to_out": out[1]},
+        {"net": net},
+    ]
+    return nn.ModuleList(
+        nn.ModuleDict({"norm": nn.LayerNorm(dim), "fn": nn.ModuleDict(part)}) for part in parts
+    )
 
 
 def _times(layer: Any, x: Tensor) -> Tensor:
@@ -177,7 +216,9 @@ def _times(layer: Any, x: Tensor) -> Tensor:
 
 def _norm(layer: nn.LayerNorm, x: Tensor) -> Tensor:
     """Apply a layer norm in float32."""
-    return layer_norm(x, layer.normalized_shape, layer.weight.float(), layer.bias.float(), layer.eps)
+    return layer_norm(
+        x, layer.normalized_shape, layer.weight.float(), layer.bias.float(), layer.eps
+    )
 
 
 def _attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:

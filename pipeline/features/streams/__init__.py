@@ -1,7 +1,7 @@
 """The registry of feature streams.  crops -> [streams] -> features
 
-A package adds one by an entry point of the group "vibe_pipeline.streams" with the stream's kind and class. Classes are
-imported on use, torch when they compute.
+A package adds one by an entry point of the group "vibe_pipeline.streams" with the stream's kind and
+class. Classes are imported on use, torch when they compute.
 """
 
 from __future__ import annotations
@@ -15,14 +15,18 @@ from pipeline.plug_ins import Registry
 ENTRY_POINTS: Final = "vibe_pipeline.streams"
 
 _REGISTRY: Final[Registry[Stream]] = Registry("stream", ENTRY_POINTS, Stream, "kind")
-names, find, get = _REGISTRY.names, _REGISTRY.find, _REGISTRY.get
+names = _REGISTRY.names
+find = _REGISTRY.find
+get = _REGISTRY.get
 not_installed = _REGISTRY.not_installed
-label, calling = _REGISTRY.label, _REGISTRY.calling
+label = _REGISTRY.label
+calling = _REGISTRY.calling
 
 
 def of_identity(identity: Mapping[str, Any]) -> Stream | None:
     """The stream with the options in a manifest's identity; None if they are incomplete.
 
-    It has the current version. Raises PipelineError for a kind that is not installed, ConfigError for invalid options.
+    It has the current version. Raises PipelineError for a kind that is not installed, ConfigError
+    for invalid options.
     """
     return find(str(identity.get("kind"))).from_identity(identity)

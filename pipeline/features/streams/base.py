@@ -1,10 +1,11 @@
 """Base classes of feature streams.  crops -> [stream] -> features
 
-A stream is a frozen dataclass whose fields are its options and part of its identity. It declares its inputs (`reads`)
-and numbers (`dtype`), and either loads a computer for batches of rows or computes rows in decoding processes. Bases:
-`NumberStream` (a crop, in batches on a device), `PairStream` (a row's crop and the one before, in decoding processes),
-`LabelStream` (labels without pixels). A stream of one crop without a network derives from `Stream`: it reads
-`Reads(crops=1)`, and defines `computed`.
+A stream is a frozen dataclass whose fields are its options and part of its identity. It declares
+its inputs (`reads`) and numbers (`dtype`), and either loads a computer for batches of rows or
+computes rows in decoding processes. Bases: `NumberStream` (a crop, in batches on a device),
+`PairStream` (a row's crop and the one before, in decoding processes), `LabelStream` (labels without
+pixels). A stream of one crop without a network derives from `Stream`: it reads `Reads(crops=1)`,
+and defines `computed`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from pipeline.features.weights import FILES, WeightsSpec
 from pipeline.files.pixels.frames import Image
 
 MOST_CROPS: Final = 8192  # in a batch, 1.2 GB of pixels
-ROW_RATE: Final = "rows_per_second"  # label of every row besides columns: its track's fps / step, NaN if unknown
+# label of every row besides columns: its track's fps / step, NaN if unknown
+ROW_RATE: Final = "rows_per_second"
 WHOLE: Final = CropPolicy()  # the track's box times its crop scale, 224 x 224
 
 Labels = Mapping[str, NDArray[Any]]  # by column
@@ -37,7 +39,8 @@ class Reads(NamedTuple):
     labels: tuple[str, ...] = ()  # columns of the cache
     history: int = 0  # number of rows before it whose labels are read, without pixels
     future: int = 0  # number of rows after it, likewise
-    is_whole: bool = False  # `computed` gets whole frames instead of crops, and must not write into them
+    # `computed` gets whole frames instead of crops, and must not write into them
+    is_whole: bool = False
 
     @property
     def window(self) -> int:
@@ -60,7 +63,9 @@ class Computer(Protocol):
 
     @property
     def batch_size(self) -> int:
-        """Crops in every call: batches are padded, so that a row's numbers do not depend on other rows."""
+        """Crops in every call: batches are padded, so that a row's numbers do not depend on other
+        rows.
+        """
         ...
 
     @property
@@ -84,8 +89,9 @@ class Computer(Protocol):
     def __call__(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(batch_size, height, width, 3) RGB, part of the adopted memory -> (batch_size, dim).
 
-        Height and width are the crop policy's region, or its size, by default 224 x 224. If the stream has `columns`,
-        it is called with them as a second argument: name -> (batch_size, ...), as stored.
+        Height and width are the crop policy's region, or its size, by default 224 x 224. If the
+        stream has `columns`, it is called with them as a second argument: name -> (batch_size,
+        ...), as stored.
         """
         ...
 
@@ -98,14 +104,17 @@ class Stream(ABC):
     version: ClassVar[int] = 1  # increase it if the same crops give other numbers
     dtype: ClassVar[str] = "float32"  # or float16
     is_model_input: ClassVar[bool] = False  # models can predict bodies from it alone
-    is_trained: ClassVar[bool] = False  # its weights are trained here (`trained_by`): other weights replace its rows
-    added: ClassVar[tuple[str, ...]] = ()  # later options: part of the identity if they are not the default
+    # its weights are trained here (`trained_by`): other weights replace its rows
+    is_trained: ClassVar[bool] = False
+    # later options: part of the identity if they are not the default
+    added: ClassVar[tuple[str, ...]] = ()
     where: ClassVar[str] = ""  # for messages: where to get a file that is an option
 
     def __str__(self) -> str:
         """ResNet18(weights='untrained'), crop jitter:1"""
         options = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "crop"}
-        shown = f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in options.items())})"
+        arguments = ", ".join(f"{name}={value!r}" for name, value in options.items())
+        shown = f"{type(self).__name__}({arguments})"
         return shown + self._crop_shown
 
     @property
@@ -122,7 +131,9 @@ class Stream(ABC):
     def needs(self) -> tuple[str, ...]:
         """Columns that a split must have for this stream."""
         columns = (name for name in self.reads.labels if name != ROW_RATE)
-        return tuple(dict.fromkeys((*(("frame_index", "bbox") if self.reads.crops else ()), *columns)))
+        return tuple(
+            dict.fromkeys((*(("frame_index", "bbox") if self.reads.crops else ()), *columns))
+        )
 
     @property
     def policy(self) -> CropPolicy:
@@ -154,23 +165,31 @@ class Stream(ABC):
 
     @property
     def trained_by(self) -> str:
-        """The Luigi task (`CheckpointTask`) that trains its weights if its options name none; "": none."""
+        """The Luigi task (`CheckpointTask`) that trains its weights if its options name none; "":
+        none.
+        """
         return ""
 
     def with_weights(self, checkpoint: Path) -> Stream:
         """This stream with the weights of the task `trained_by`."""
-        raise NotImplementedError(f"{type(self).__name__}: trained_by names a task, but there is no with_weights")
+        raise NotImplementedError(
+            f"{type(self).__name__}: trained_by names a task, but there is no with_weights"
+        )
 
     @property
     def provenance(self) -> Mapping[str, Any]:
         """Provenance of a stream without a computer, for its manifest."""
         return {"stand_in": self.stand_in}
 
-    def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> Computer | LabelComputer | None:  # noqa: ARG002
+    def load(
+        self,
+        machine: Machine,  # noqa: ARG002
+        recorded: Mapping[str, Any] | None,  # noqa: ARG002
+    ) -> Computer | LabelComputer | None:
         """Load the computer of batches. None: decoding processes call `computed`.
 
-        recorded: provenance of existing rows, if any. Import torch here, not before. Raises ConfigError for a missing
-        device.
+        recorded: provenance of existing rows, if any. Import torch here, not before. Raises
+        ConfigError for a missing device.
         """
         return None
 
@@ -179,10 +198,11 @@ class Stream(ABC):
         raise NotImplementedError(f"{type(self).__name__}: neither load nor computed is defined")
 
     def identity(self) -> dict[str, Any]:
-        """JSON of everything that its rows depend on besides their pixels, frame, box and crop scale.
+        """JSON of everything that its rows depend on besides their pixels, frame, box and crop
+        scale.
 
-        Files are identified by their content, under "weights" unless that is another option. Raises MissingAssets for a
-        missing file.
+        Files are identified by their content, under "weights" unless that is another option. Raises
+        MissingAssets for a missing file.
         """
         names = {f.name for f in fields(self)}
         identity: dict[str, Any] = {"kind": self.kind, "version": self.version}
@@ -204,7 +224,9 @@ class Stream(ABC):
 
     @classmethod
     def from_identity(cls, identity: Mapping[str, Any]) -> Self | None:
-        """The stream with this identity; None if an option is missing in it, such as a checkpoint's path."""
+        """The stream with this identity; None if an option is missing in it, such as a checkpoint's
+        path.
+        """
         options = {key: value for key, value in identity.items() if key not in ("kind", "version")}
         if "crop" in options:
             options["crop"] = CropPolicy.from_dict(options["crop"])
@@ -216,7 +238,9 @@ class Stream(ABC):
             weights = options.pop("weights")
             if "argument" not in weights:
                 return None  # only the digest of the file is known
-            options[file or "weights"] = Path(weights["argument"]) if file else kinds["weights"](**weights)
+            options[file or "weights"] = (
+                Path(weights["argument"]) if file else kinds["weights"](**weights)
+            )
         return cls(**options) if options.keys() <= kinds.keys() else None
 
 
@@ -224,17 +248,19 @@ class Stream(ABC):
 class NumberStream(Stream):
     """`dim` numbers a crop."""
 
-    crop: CropPolicy = WHOLE  # part of the image that is seen, in the words below: size:256 region:256x192
+    # part of the image that is seen, in the words below: size:256 region:256x192
+    crop: CropPolicy = WHOLE
 
     dtype: ClassVar[str] = "float16"
     is_model_input: ClassVar[bool] = True
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Columns that the network gets with the crops, such as `bbox`, `image_size` and `intrinsics`.
+        """Columns that the network gets with the crops, such as `bbox`, `image_size` and
+        `intrinsics`.
 
-        A row is computed again when their values change. They describe the whole image, so that crops with jitter are
-        refused.
+        A row is computed again when their values change. They describe the whole image, so that
+        crops with jitter are refused.
         """
         return ()
 
@@ -248,13 +274,15 @@ class NumberStream(Stream):
 
 @dataclass(frozen=True, kw_only=True)
 class PairStream(Stream):
-    """`dim` numbers of a row's crop and the crop one step before. `pair` runs in decoding processes.
+    """`dim` numbers of a row's crop and the crop one step before. `pair` runs in decoding
+    processes.
 
-    Both crops have the later row's box, so that a moving box is not motion. The first row of a run of consecutive
-    frames is not computed: its numbers are 0, with a flag.
+    Both crops have the later row's box, so that a moving box is not motion. The first row of a run
+    of consecutive frames is not computed: its numbers are 0, with a flag.
     """
 
-    crop: CropPolicy = WHOLE  # part of the image that is seen, in the words below: size:256 region:256x192
+    # part of the image that is seen, in the words below: size:256 region:256x192
+    crop: CropPolicy = WHOLE
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -269,13 +297,16 @@ class PairStream(Stream):
         return self.pair(*crops, **labels)
 
     @abstractmethod
-    def pair(self, previous: Image, current: Image, *args: Any, **labels: Any) -> NDArray[np.float32] | None:
+    def pair(
+        self, previous: Image, current: Image, *args: Any, **labels: Any
+    ) -> NDArray[np.float32] | None:
         """Two (size, size, 3) uint8 RGB crops, the earlier first -> (dim,); None: unknown.
 
-        `columns` are keyword arguments: `pair(self, previous, current, kp_2d)`. They are as stored, but `kp_2d` is in
-        [-1, 1] across the crops and mirrored with them, as in `Split.read`.
+        `columns` are keyword arguments: `pair(self, previous, current, kp_2d)`. They are as stored,
+        but `kp_2d` is in [-1, 1] across the crops and mirrored with them, as in `Split.read`.
 
-        One process calls it for one pair after the other. The numbers must not depend on earlier pairs.
+        One process calls it for one pair after the other. The numbers must not depend on earlier
+        pairs.
         """
 
 
@@ -288,14 +319,16 @@ class LabelComputer(Protocol):
         ...
 
     def __call__(self, labels: Labels) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """The stream's `columns`, each (n, ...) as stored -> (n, dim), and (n,) whether a row's numbers are known.
+        """The stream's `columns`, each (n, ...) as stored -> (n, dim), and (n,) whether a row's
+        numbers are known.
 
-        With `history` or `future`, each is (n, history + 1 + future, ...) in order of time, and `labels["in_run"]`
-        (n, history + 1 + future) bool is true for existing rows: consecutive frames of the row's track. Other rows have
-        NaN, the least integer (unsigned: the greatest), or False.
+        With `history` or `future`, each is (n, history + 1 + future, ...) in order of time, and
+        `labels["in_run"]` (n, history + 1 + future) bool is true for existing rows: consecutive
+        frames of the row's track. Other rows have NaN, the least integer (unsigned: the greatest),
+        or False.
 
-        Unknown rows are stored with their numbers and a flag. A row's numbers must not depend on other rows: else the
-        extraction fails.
+        Unknown rows are stored with their numbers and a flag. A row's numbers must not depend on
+        other rows: else the extraction fails.
         """
         ...
 
@@ -304,8 +337,9 @@ class LabelComputer(Protocol):
 class LabelStream(Stream):
     """`dim` numbers from labels, without pixels. Splits without these columns have no rows.
 
-    Labels are those of the row, and of `history` rows before and `future` rows after it in its run of consecutive
-    frames. Override `reads` if an option decides their number. `ROW_RATE` (n,) is available besides columns.
+    Labels are those of the row, and of `history` rows before and `future` rows after it in its run
+    of consecutive frames. Override `reads` if an option decides their number. `ROW_RATE` (n,) is
+    available besides columns.
     """
 
     columns: ClassVar[tuple[str, ...]]  # as in the cache: ("kp_2d",)

@@ -11,7 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.clips.detectors import blaze_pose
-from pipeline.clips.detectors.blaze_pose import BODY, FILES, MARGIN, SIDES, SURE, Weights, find, look
+from pipeline.clips.detectors.blaze_pose import (
+    BODY,
+    FILES,
+    MARGIN,
+    SIDES,
+    SURE,
+    Weights,
+    find,
+    look,
+)
 from pipeline.crops import crop_affine, crop_person
 from pipeline.errors import ConfigError
 from pipeline.features.streams.base import Labels, Machine, Reads, Stream
@@ -25,10 +34,11 @@ _networks = functools.lru_cache(1)(blaze_pose.load_networks)
 
 @dataclass(frozen=True, kw_only=True)
 class BlazeJoints(Stream):
-    """33 joints, each x, y, z in m about the middle of the hips, and visible, 0 to 1; by rows of (33, 4).
+    """33 joints, each x, y, z in m about the middle of the hips, and visible, 0 to 1; by rows of
+    (33, 4).
 
-    The axes are the image's: x right, y down, z away from the camera. The network sees the person upright; its joints
-    are turned back. A row without a person has joints that are not visible: 0.
+    The axes are the image's: x right, y down, z away from the camera. The network sees the person
+    upright; its joints are turned back. A row without a person has joints that are not visible: 0.
     """
 
     weights: Weights = "full"  # lite, full or heavy, as of the detector
@@ -48,17 +58,24 @@ class BlazeJoints(Stream):
 
     @property
     def provenance(self) -> Mapping[str, Any]:
-        about = {"stand_in": False, "network": f"BlazePose {self.weights}", "library": "ai-edge-litert"}
+        about = {
+            "stand_in": False,
+            "network": f"BlazePose {self.weights}",
+            "library": "ai-edge-litert",
+        }
         return about | blaze_pose.terms(self.weights)[1] | {"device": "cpu"}
 
     def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> None:  # noqa: ARG002
-        """Check that decoding processes can load the networks. Raises MissingAssets, or ConfigError without LiteRT."""
+        """Check that decoding processes can load the networks. Raises MissingAssets, or ConfigError
+        without LiteRT.
+        """
         blaze_pose.load_networks(self.weights)
 
     def computed(self, crops: Sequence[Image], labels: Labels) -> NDArray[np.float32]:
         """(132,) numbers of the person in the middle of the row's box in the frame `crops[-1]`.
 
-        The second network looks at the frame twice: the second time in the circle that it returned the first time.
+        The second network looks at the frame twice: the second time in the circle that it returned
+        the first time.
         """
         finder, landmarks = _networks(self.weights)
         image = crops[-1]
@@ -67,7 +84,8 @@ class BlazeJoints(Stream):
         affine = crop_affine(bbox, scale, SIDE)
         crop = crop_person(image, bbox, scale, SIDE)
 
-        circle = np.array([[0, 0], [0, -SIDE / (2 * MARGIN)]]) + SIDE / 2  # of a person who fills the crop
+        # of a person who fills the crop
+        circle = np.array([[0, 0], [0, -SIDE / (2 * MARGIN)]]) + SIDE / 2
         least = FAR * SIDE
         for _, found in find(finder, crop):
             distance = float(np.linalg.norm(found[0] - SIDE / 2))

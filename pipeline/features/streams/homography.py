@@ -1,7 +1,7 @@
 """Homographies between successive crops.  crops -> [homography] -> features
 
-15 successive rows are the 135 numbers of the dynamic feature of "Uncertainty-Aware Human Mesh Recovery from Video by
-Learning Part-Based 3D Dynamics" (Lee and Lee, ICCV 2021).
+15 successive rows are the 135 numbers of the dynamic feature of "Uncertainty-Aware Human Mesh
+Recovery from Video by Learning Part-Based 3D Dynamics" (Lee and Lee, ICCV 2021).
 """
 
 from __future__ import annotations
@@ -20,12 +20,18 @@ from pipeline.features.streams.base import PairStream
 from pipeline.files.pixels.frames import Image
 
 # How flow is computed and fitted. Part of the identity, since these were once options.
-METHOD: Final = {"flow": "dis", "fit": "robust", "finest_scale": homography.FINEST_SCALE, "rounds": homography.ROUNDS}
+METHOD: Final = {
+    "flow": "dis",
+    "fit": "robust",
+    "finest_scale": homography.FINEST_SCALE,
+    "rounds": homography.ROUNDS,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Homography(PairStream):
-    """H - I row by row; H maps points of the earlier crop to the later one, in [-1, 1] over the crop, h33 = 1.
+    """H - I row by row; H maps points of the earlier crop to the later one, in [-1, 1] over the
+    crop, h33 = 1.
 
     Unknown (flag 0) if `pipeline.homography.between` is degenerate, or a crop has a single colour.
     """
@@ -36,10 +42,13 @@ class Homography(PairStream):
 
     def __post_init__(self) -> None:
         if self.crop.region is not None:
-            raise ConfigError("crop: a homography needs the whole crop. Set the size without a region.")
+            raise ConfigError(
+                "crop: a homography needs the whole crop. Set the size without a region."
+            )
         if self.crop.size < homography.LEAST_SIDE:
             raise ConfigError(
-                f"crop of {self.crop.size} px: too small to compute flow. Use at least {homography.LEAST_SIDE} px."
+                f"crop of {self.crop.size} px: too small to compute flow. Use at least "
+                f"{homography.LEAST_SIDE} px."
             )
 
     def identity(self) -> dict[str, Any]:
@@ -50,12 +59,20 @@ class Homography(PairStream):
         """The stream; None for rows computed by another method."""
         if any(identity.get(name) != value for name, value in METHOD.items()):
             return None
-        return super().from_identity({name: value for name, value in identity.items() if name not in METHOD})
+        return super().from_identity(
+            {name: value for name, value in identity.items() if name not in METHOD}
+        )
 
     @property
     def provenance(self) -> Mapping[str, Any]:
-        """OpenCV's version and CPU features, which can change the last digits but are not part of the identity."""
-        return {"stand_in": False, "opencv": cv2.__version__, "cpu_features": cv2.getCPUFeaturesLine()}
+        """OpenCV's version and CPU features, which can change the last digits but are not part of
+        the identity.
+        """
+        return {
+            "stand_in": False,
+            "opencv": cv2.__version__,
+            "cpu_features": cv2.getCPUFeaturesLine(),
+        }
 
     def pair(self, previous: Image, current: Image) -> NDArray[np.float32] | None:
         if any(crop.min() == crop.max() for crop in (previous, current)):

@@ -1,4 +1,6 @@
-"""Streams of networks, which a process loads once for all splits.  crops -> [torchvision, timm, ...] -> features"""
+"""Streams of networks, which a process loads once for all splits.  crops -> [torchvision, timm,
+...] -> features
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,8 @@ UNTRAINED: Final = WeightsSpec("untrained", "0")
 class NetworkStream(NumberStream):
     """Features of a network. `precision` as in `resnet50`, but fast is refused if it is inexact."""
 
-    precision: Precision  # exact: fp32; fast: bf16 if the device has it, cosine with exact at least 0.9999
+    # exact: fp32; fast: bf16 if the device has it, cosine with exact at least 0.9999
+    precision: Precision
 
     def __post_init__(self) -> None:
         if self.precision not in get_args(Precision):
@@ -49,14 +52,17 @@ class NetworkStream(NumberStream):
 
         def load_with_crop() -> Loaded:
             network = self.load_network()
-            return replace(network, provenance={**network.provenance, "crop": crop}, columns=self.columns)
+            return replace(
+                network, provenance={**network.provenance, "crop": crop}, columns=self.columns
+            )
 
         return networks.run(load_with_crop, self.precision, machine)
 
     def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> Network:
         """Load the network on its device; a changed checkpoint is another network.
 
-        Raises PipelineError if existing rows were computed with other weights, and what `running` raises.
+        Raises PipelineError if existing rows were computed with other weights, and what `running`
+        raises.
         """
         before = recorded or {}
         content = json.dumps([self.same_network.identity(), before.get("standardisation")])
@@ -64,9 +70,10 @@ class NetworkStream(NumberStream):
         now = network.provenance["sha256"]
         if before.get("sha256", now) != now:
             raise PipelineError(
-                f"{network.provenance['network']}: the stream was computed with different weights (sha256 "
-                f"{before['sha256'][:12]} of {before.get('library', 'torchvision')}, now {now[:12]}). Use another "
-                "stream name (--stream NAME), or recompute it with --replace."
+                f"{network.provenance['network']}: the stream was computed with different "
+                f"weights (sha256 {before['sha256'][:12]} of "
+                f"{before.get('library', 'torchvision')}, now {now[:12]}). Use another stream "
+                "name (--stream NAME), or recompute it with --replace."
             )
         return network
 
@@ -80,8 +87,9 @@ def _running(stream: NetworkStream, machine: Machine, content: str) -> Network:
 class ResNet50(NetworkStream):
     """2048 numbers per crop.
 
-    `precision`: exact is plain fp32, equal to torch's layers to 1e-5, with the same bits on one kind of device. fast is
-    bf16 if the device has it: cosine with exact at least 0.9999, before random weights are standardised.
+    `precision`: exact is plain fp32, equal to torch's layers to 1e-5, with the same bits on one
+    kind of device. fast is bf16 if the device has it: cosine with exact at least 0.9999, before
+    random weights are standardised.
     """
 
     weights: WeightsSpec = UNTRAINED  # Weights of the network; other weights need another stream
@@ -118,18 +126,23 @@ class _LibraryNetwork(NetworkStream):
     """
 
     network: str = ""  # Name in the library, for example vit_b_16 of torchvision
-    weights: NetworkWeights = NetworkWeights("pretrained", "")  # Weights of the network  # noqa: RUF009 - it is frozen
+    # Weights of the network
+    weights: NetworkWeights = NetworkWeights("pretrained", "")  # noqa: RUF009 - it is frozen
     precision: Precision = "exact"
     dim: int = 0  # type: ignore[misc]  # Numbers per crop; 0: ask the library, which takes seconds at each start
 
     def __post_init__(self) -> None:
         if not self.network:
-            raise ConfigError(f"{self.kind}: set network to a name of {self.kind} such as {self.example}")
+            raise ConfigError(
+                f"{self.kind}: set network to a name of {self.kind} such as {self.example}"
+            )
         if not isinstance(self.weights, NetworkWeights):
             raise ConfigError(f"weights {self.weights}: expected {NetworkWeights.forms}")
         super().__post_init__()
         if self.dim < 0:
-            raise ConfigError(f"dim {self.dim}: expected the numbers per crop of {self.network}, or 0")
+            raise ConfigError(
+                f"dim {self.dim}: expected the numbers per crop of {self.network}, or 0"
+            )
         if self.dim == 0:
             object.__setattr__(self, "dim", self._library_network().dim())  # frozen
 
@@ -146,7 +159,9 @@ class _LibraryNetwork(NetworkStream):
         """Raises ConfigError if `dim` is wrong, and what `networks.backbones.Named.load` raises."""
         network = self._library_network().load(self.weights)
         if network.dim != self.dim:
-            raise ConfigError(f"dim {self.dim}: {self.kind} {self.network} gives {network.dim} numbers per crop")
+            raise ConfigError(
+                f"dim {self.dim}: {self.kind} {self.network} gives {network.dim} numbers per crop"
+            )
         return network
 
     def _library_network(self) -> Named:

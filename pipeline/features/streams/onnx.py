@@ -33,7 +33,10 @@ if TYPE_CHECKING:
 CPU_BATCH: Final = 8
 GPU_BATCH: Final = 64
 MOST_SESSIONS: Final = 3  # that stay in memory
-DO: Final = "Name an ONNX graph and its inputs and outputs: weights, image, inputs, outputs (docs/features.md)."
+DO: Final = (
+    "Name an ONNX graph and its inputs and outputs: weights, image, inputs, outputs "
+    "(docs/features.md)."
+)
 DTYPES: Final = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 
 
@@ -46,7 +49,8 @@ class _Condition(NamedTuple):
 
 CONDITIONS: Final[Mapping[str, _Condition]] = {
     "bbox": _Condition((3,), ("bbox", "crop_scale")),  # centre x, centre y, side: px of the image
-    "cliff": _Condition((3,), ("bbox", "crop_scale", "image_size")),  # (2 cx / W - 1, 2 cy / H - 1, side / max(W, H))
+    # (2 cx / W - 1, 2 cy / H - 1, side / max(W, H))
+    "cliff": _Condition((3,), ("bbox", "crop_scale", "image_size")),
     "image_size": _Condition((2,), ("image_size",)),  # width, height px
     "intrinsics": _Condition((3, 3), ("intrinsics",)),  # px of the image
 }
@@ -54,10 +58,11 @@ CONDITIONS: Final[Mapping[str, _Condition]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Onnx(NumberStream):
-    """All outputs of an ONNX graph for a crop, one after the other; `read_part` returns one by its name.
+    """All outputs of an ONNX graph for a crop, one after the other; `read_part` returns one by its
+    name.
 
-    The graph's inputs have float32 or float16. `crop_per_box` says which box `bbox` and `cliff` are of: its side is the
-    crop's divided by this, as when the network was trained.
+    The graph's inputs have float32 or float16. `crop_per_box` says which box `bbox` and `cliff` are
+    of: its side is the crop's divided by this, as when the network was trained.
     """
 
     weights: Path = Path()  # ONNX file, or a zip with one
@@ -88,8 +93,14 @@ class Onnx(NumberStream):
                 numbers = _numbers(getattr(self, key))
             except ValueError:
                 numbers = np.zeros(0, np.float32)
-            if numbers.shape != (3,) or not np.isfinite(numbers).all() or (key == "std" and not (numbers > 0).all()):
-                raise ConfigError(f"{key} {getattr(self, key)!r}: expected three numbers, of red, green and blue")
+            if (
+                numbers.shape != (3,)
+                or not np.isfinite(numbers).all()
+                or (key == "std" and not (numbers > 0).all())
+            ):
+                raise ConfigError(
+                    f"{key} {getattr(self, key)!r}: expected three numbers, of red, green and blue"
+                )
         if not (self.crop_per_box > 0 and math.isfinite(self.crop_per_box)):
             raise ConfigError(f"crop_per_box {self.crop_per_box}: expected a number above 0")
 
@@ -99,11 +110,16 @@ class Onnx(NumberStream):
     @property
     def conditions(self) -> dict[str, str]:
         """Input of the graph -> name in CONDITIONS."""
-        return {name: condition for name, _, condition in (word.partition("=") for word in self.inputs.split())}
+        return {
+            name: condition
+            for name, _, condition in (word.partition("=") for word in self.inputs.split())
+        }
 
     @property
     def columns(self) -> tuple[str, ...]:
-        columns = (column for name in self.conditions.values() for column in CONDITIONS[name].columns)
+        columns = (
+            column for name in self.conditions.values() for column in CONDITIONS[name].columns
+        )
         return tuple(dict.fromkeys(columns))
 
     @property
@@ -115,8 +131,8 @@ class Onnx(NumberStream):
     def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> _GraphComputer:  # noqa: ARG002
         """Load the graph, check its inputs and outputs, and run it once.
 
-        Raises MissingAssets for a missing file, RawDataError for an unsuitable graph, ConfigError if ONNX Runtime is
-        missing or cannot use the device.
+        Raises MissingAssets for a missing file, RawDataError for an unsuitable graph, ConfigError
+        if ONNX Runtime is missing or cannot use the device.
         """
         return _running(self, machine, str(self.identity()))
 
@@ -138,9 +154,12 @@ class _GraphComputer:
 
     def __init__(self, stream: Onnx, machine: Machine) -> None:
         graph = graphs.read(stream.weights, DO)
-        self._stream, self._session = stream, Session(graph, machine.device, "The stream onnx")
+        self._stream = stream
+        self._session = Session(graph, machine.device, "The stream onnx")
         shapes: dict[str, tuple[int, ...]] = {stream.image: (3, *stream.crop.shape)}
-        shapes |= {name: CONDITIONS[condition].shape for name, condition in stream.conditions.items()}
+        shapes |= {
+            name: CONDITIONS[condition].shape for name, condition in stream.conditions.items()
+        }
         fixed = self._check(shapes)
         size = machine.batch_size or (GPU_BATCH if self._session.on_gpu else CPU_BATCH)
         self._at_once = fixed or size
@@ -168,23 +187,42 @@ class _GraphComputer:
     def release(self) -> None:
         """Nothing to release."""
 
-    def __call__(self, crops: NDArray[np.uint8], labels: Labels | None = None) -> NDArray[np.float32]:
-        """(batch_size, height, width, 3) RGB, and columns (batch_size, ...) -> (batch_size, dim)."""
-        stream, n = self._stream, self._at_once
-        pixels = ((crops / np.float32(255) - _numbers(stream.mean)) / _numbers(stream.std)).transpose(0, 3, 1, 2)
-        inputs = {name: stream.condition(of, labels or {}) for name, of in stream.conditions.items()}
+    def __call__(
+        self, crops: NDArray[np.uint8], labels: Labels | None = None
+    ) -> NDArray[np.float32]:
+        """(batch_size, height, width, 3) RGB, and columns (batch_size, ...) -> (batch_size,
+        dim).
+        """
+        stream = self._stream
+        n = self._at_once
+        pixels = (
+            (crops / np.float32(255) - _numbers(stream.mean)) / _numbers(stream.std)
+        ).transpose(0, 3, 1, 2)
+        inputs = {
+            name: stream.condition(of, labels or {}) for name, of in stream.conditions.items()
+        }
         inputs[stream.image] = np.ascontiguousarray(pixels)
-        typed = {name: values.astype(DTYPES[self._session.inputs[name][1]]) for name, values in inputs.items()}
+        typed = {
+            name: values.astype(DTYPES[self._session.inputs[name][1]])
+            for name, values in inputs.items()
+        }
         rows = []
         for first in range(0, len(crops), n):
             few = {name: values[first : first + n] for name, values in typed.items()}
             outputs = self._session.run(self._outputs, few)
-            rows.append(np.concatenate([output.reshape(n, -1).astype(np.float32) for output in outputs], axis=1))
+            rows.append(
+                np.concatenate(
+                    [output.reshape(n, -1).astype(np.float32) for output in outputs], axis=1
+                )
+            )
         return np.concatenate(rows)
 
     def _check(self, shapes: Mapping[str, Sequence[int]]) -> int:
-        """The graph's fixed number of rows; 0: any. shapes: of a row of each input. Raises RawDataError."""
-        session, fixed = self._session, set[int]()
+        """The graph's fixed number of rows; 0: any. shapes: of a row of each input. Raises
+        RawDataError.
+        """
+        session = self._session
+        fixed = set[int]()
         matches = session.inputs.keys() == shapes.keys()
         for name, shape in shapes.items() if matches else ():
             (n, *found), kind = session.inputs[name] if session.inputs[name][0] else ([None], "")
@@ -196,19 +234,32 @@ class _GraphComputer:
         if not matches or len(fixed) > 1:
             expected = ", ".join(f"{name} {['N', *shape]}" for name, shape in shapes.items())
             do = f"{DO} crop = size:256 region:256x192 sets the crop's height and width."
-            raise session.graph.error("inputs", f"{expected}, float32 or float16", session.inputs_shown, do)
+            raise session.graph.error(
+                "inputs", f"{expected}, float32 or float16", session.inputs_shown, do
+            )
         return max(fixed, default=0)
 
     def _find_parts(self, shapes: Mapping[str, Sequence[int]]) -> list[dict[str, Any]]:
-        """Name, offset and shape of each output in a row, by running the graph. Raises RawDataError."""
-        n, rng = self._at_once, np.random.default_rng(0)
+        """Name, offset and shape of each output in a row, by running the graph. Raises
+        RawDataError.
+        """
+        n = self._at_once
+        rng = np.random.default_rng(0)
         blank = {
             name: rng.uniform(0.5, 1, (n, *shape)).astype(DTYPES[self._session.inputs[name][1]])
             for name, shape in shapes.items()
         }
-        parts, offset = [], 0
-        for name, output in zip(self._outputs, self._session.run(self._outputs, blank), strict=True):
-            if not output.shape or output.shape[0] != n or output.dtype.kind not in "fiu" or not output.size:
+        parts = []
+        offset = 0
+        for name, output in zip(
+            self._outputs, self._session.run(self._outputs, blank), strict=True
+        ):
+            if (
+                not output.shape
+                or output.shape[0] != n
+                or output.dtype.kind not in "fiu"
+                or not output.size
+            ):
                 found = f"{name} {output.shape} {output.dtype} for {n} rows"
                 raise self._session.graph.error("outputs", "numbers (N, ...)", found)
             parts.append({"name": name, "offset": offset, "shape": list(output.shape[1:])})
@@ -226,15 +277,21 @@ def _numbers(text: str) -> NDArray[np.float32]:
 
 
 def read_part(split: Split, windows: ArrayLike, stream: str, name: str) -> NDArray[np.float32]:
-    """Read one output of an ONNX graph, by its name: (B, T, ...), its own shape behind windows and frames.
+    """Read one output of an ONNX graph, by its name: (B, T, ...), its own shape behind windows and
+    frames.
 
-    windows: (B, 2), as for `Split.read`. Raises PipelineError if the stream has no output of this name.
+    windows: (B, 2), as for `Split.read`. Raises PipelineError if the stream has no output of this
+    name.
     """
     parts = (split.stream_manifest(stream)["backbone"] or {}).get("parts", [])
     part = next((part for part in parts if part["name"] == name), None)
     if part is None:
         names = ", ".join(str(part["name"]) for part in parts) or "none"
-        raise PipelineError(f"{split.name}: stream {stream!r} has no part {name!r}; it has: {names}")
+        raise PipelineError(
+            f"{split.name}: stream {stream!r} has no part {name!r}; it has: {names}"
+        )
     rows = split.read(windows, stream=stream, fields=["features"])["features"]
-    within: NDArray[np.float32] = rows[..., part["offset"] : part["offset"] + math.prod(part["shape"])]
+    within: NDArray[np.float32] = rows[
+        ..., part["offset"] : part["offset"] + math.prod(part["shape"])
+    ]
     return within.reshape(*rows.shape[:2], *part["shape"])

@@ -1,4 +1,5 @@
-"""Camera rotation, contacts of the feet, and HMR2.0's token.  crops, labels -> [streams] -> features
+"""Camera rotation, contacts of the feet, and HMR2.0's token.  crops, labels -> [streams] ->
+features
 
 Inputs and targets of WHAM (Shin et al., CVPR 2024) and GVHMR (Shen et al., SIGGRAPH Asia 2024).
 """
@@ -31,14 +32,18 @@ Doubles = NDArray[np.float64]
 Known = tuple[NDArray[np.float32], NDArray[np.bool_]]
 
 # SMPL's vertices 3216, 3387, 6617, 6787, as in foot sliding.
-POINTS: Final = tuple(JOINTS["spin49"].index(f"OP {name}") for name in ("LBigToe", "LHeel", "RBigToe", "RHeel"))
+POINTS: Final = tuple(
+    JOINTS["spin49"].index(f"OP {name}") for name in ("LBigToe", "LHeel", "RBigToe", "RHeel")
+)
 OTHER_SIDE: Final = [2, 3, 0, 1]
-AT_REST_M: Final = 0.01  # motion per frame at 30 fps for a contact of 0.5 (WHAM's lib/data/datasets/amass.py)
+# motion per frame at 30 fps for a contact of 0.5 (WHAM's lib/data/datasets/amass.py)
+AT_REST_M: Final = 0.01
 STEEPNESS: Final = 5 / AT_REST_M
 RATE: Final = 30.0  # rows per second
 MIN_RATE: Final = 20.0  # at lower rates, a foot can leave the ground between two rows
 LARGEST_EXPONENT: Final = 700.0  # of a float64
-MIRRORED_6D: Final = np.array([1, -1, -1, -1, 1, 1])  # signs of the first two rows of S M S, S = diag(-1, 1, 1)
+# signs of the first two rows of S M S, S = diag(-1, 1, 1)
+MIRRORED_6D: Final = np.array([1, -1, -1, -1, 1, 1])
 GENDERS: Final = {f"SMPL_{gender.upper()}": gender for gender in smpl_files.GENDERS}
 WORLDS: Final = {  # option `world` -> columns to read
     "extrinsics": ("pose", "betas", "trans", "has_smpl", "extrinsics", ROW_RATE),
@@ -50,9 +55,10 @@ WORLDS: Final = {  # option `world` -> columns to read
 class CamAngvel(LabelStream):
     """`cameras.angular_velocity` of each row: the camera's rotation as six numbers.
 
-    With the convention "gvhmr", the rotation to the next row; a run's last row repeats the one before it. With "wham",
-    the inverse of the rotation from the previous row, minus the identity's and times 30. If the other row is missing,
-    or a camera is not a rigid motion, the row has the values of a static camera and flag 0.
+    With the convention "gvhmr", the rotation to the next row; a run's last row repeats the one
+    before it. With "wham", the inverse of the rotation from the previous row, minus the identity's
+    and times 30. If the other row is missing, or a camera is not a rigid motion, the row has the
+    values of a static camera and flag 0.
     """
 
     convention: str = "gvhmr"  # definition of the rotation, gvhmr or wham
@@ -73,11 +79,18 @@ class CamAngvel(LabelStream):
         return f"camera rotations, convention {self.convention}"
 
     def __call__(self, labels: Mapping[str, NDArray[Any]]) -> Known:
-        """extrinsics (n, 3, 4, 4), in_run (n, 3) -> rotations (n, 6), (n,) whether they are known."""
+        """extrinsics (n, 3, 4, 4), in_run (n, 3) -> rotations (n, 6), (n,) whether they are
+        known.
+        """
         wham = self.convention == "wham"
-        row, next_ = np.arange(len(labels["in_run"])), np.where(labels["in_run"][:, 2] & (not wham), 2, 1)
-        pairs = np.stack([labels["extrinsics"][row, next_ - 1], labels["extrinsics"][row, next_]], axis=1)
-        known = labels["in_run"][row, next_ - 1] & cameras.is_rigid(pairs.reshape(-1, 4, 4)).reshape(-1, 2).all(axis=1)
+        row = np.arange(len(labels["in_run"]))
+        next_ = np.where(labels["in_run"][:, 2] & (not wham), 2, 1)
+        pairs = np.stack(
+            [labels["extrinsics"][row, next_ - 1], labels["extrinsics"][row, next_]], axis=1
+        )
+        known = labels["in_run"][row, next_ - 1] & cameras.is_rigid(
+            pairs.reshape(-1, 4, 4)
+        ).reshape(-1, 2).all(axis=1)
         pairs = np.where(known[:, None, None, None], pairs, np.eye(4))
         turns = cameras.angular_velocity(pairs.reshape(-1, 4, 4), self.convention)[int(wham) :: 2]
         at_rest = cameras.angular_velocity(np.eye(4)[None], self.convention)[0]
@@ -90,19 +103,23 @@ class CamAngvel(LabelStream):
 
 @dataclass(frozen=True, kw_only=True)
 class Stationary(LabelStream):
-    """Contact probabilities (0 to 1) of four points of the feet: left toe and heel, right toe and heel.
+    """Contact probabilities (0 to 1) of four points of the feet: left toe and heel, right toe and
+    heel.
 
-    1 / (1 + exp(5 / 0.01 (v - 0.01))) with v = |p[i + 1] - p[i - 1]| / 2, the point's motion in m per 30th of a second;
-    the first and last row of a run have their neighbour's v (WHAM). At other rates than 30, v is scaled by the track's
-    rate. Points are vertices of the body in the file `body`, which must be that of the labels. `world`: "extrinsics"
-    transforms labels from camera to world by that column; "labels" is for labels in world coordinates (AMASS).
+    1 / (1 + exp(5 / 0.01 (v - 0.01))) with v = |p[i + 1] - p[i - 1]| / 2, the point's motion in m
+    per 30th of a second; the first and last row of a run have their neighbour's v (WHAM). At other
+    rates than 30, v is scaled by the track's rate. Points are vertices of the body in the file
+    `body`, which must be that of the labels. `world`: "extrinsics" transforms labels from camera to
+    world by that column; "labels" is for labels in world coordinates (AMASS).
 
-    A row is -1 with flag 0 if a body or camera that it needs is unknown, its run has fewer than three rows, or its rate
-    is below 20 per second.
+    A row is -1 with flag 0 if a body or camera that it needs is unknown, its run has fewer than
+    three rows, or its rate is below 20 per second.
     """
 
-    body: Path = Path()  # file of the labels' body: SMPL_NEUTRAL.pkl, SMPL_MALE.pkl or SMPL_FEMALE.pkl
-    world: str = "extrinsics"  # extrinsics: transform labels by that column; labels: labels are in world coordinates
+    # file of the labels' body: SMPL_NEUTRAL.pkl, SMPL_MALE.pkl or SMPL_FEMALE.pkl
+    body: Path = Path()
+    # extrinsics: transform labels by that column; labels: labels are in world coordinates
+    world: str = "extrinsics"
 
     kind: ClassVar[str] = "stationary"
     dim: ClassVar[int] = len(POINTS)
@@ -113,7 +130,9 @@ class Stationary(LabelStream):
     def __post_init__(self) -> None:
         if self.body.stem not in GENDERS:
             expected = ", ".join(f"{stem}.pkl" for stem in GENDERS)
-            raise ConfigError(f"body {str(self.body)!r}: expected one of SMPL's files: --set body=DIR/{expected}")
+            raise ConfigError(
+                f"body {str(self.body)!r}: expected one of SMPL's files: --set body=DIR/{expected}"
+            )
         if self.world not in WORLDS:
             raise ConfigError(f"world {self.world!r}: expected one of {', '.join(WORLDS)}")
 
@@ -130,12 +149,15 @@ class Stationary(LabelStream):
         return is_stand_in(self.body.parent)
 
     def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> _Contacts:  # noqa: ARG002 - on the CPU
-        """Load the body in float64. Raises what `Body.load` raises, and ConfigError for a file that it would ignore."""
+        """Load the body in float64. Raises what `Body.load` raises, and ConfigError for a file that
+        it would ignore.
+        """
         from pipeline.body import Body
 
         if self.body.suffix == ".npz" and self.body.with_suffix(".pkl").exists():
             raise ConfigError(
-                f"body {self.body}: {self.body.stem}.pkl in the same folder takes precedence. Name that file."
+                f"body {self.body}: {self.body.stem}.pkl in the same folder takes precedence. "
+                "Name that file."
             )
         return _Contacts(Body.load(self.body.parent, GENDERS[self.body.stem]).double())
 
@@ -152,13 +174,22 @@ class _Contacts:
 
     def __call__(self, labels: Mapping[str, NDArray[Any]]) -> Known:
         """Labels (n, 5, ...), in_run (n, 5) -> (n, 4), (n,)."""
-        in_run, row = labels["in_run"], np.arange(len(labels["in_run"]))
-        begins, ends = ~in_run[:, 1], ~in_run[:, 3]
-        first = np.where(begins, 2, np.where(ends, 0, 1))  # of the neighbouring row at a run's start or end
+        in_run = labels["in_run"]
+        row = np.arange(len(labels["in_run"]))
+        begins = ~in_run[:, 1]
+        ends = ~in_run[:, 3]
+        # of the neighbouring row at a run's start or end
+        first = np.where(begins, 2, np.where(ends, 0, 1))
         last = np.where(ends, 2, np.where(begins, 4, 3))
         rate = labels[ROW_RATE][:, 2]
         usable = in_run & (labels["has_smpl"] == 1)
-        known = (first < last) & usable[row, first] & usable[:, 2] & usable[row, last] & (rate >= MIN_RATE)
+        known = (
+            (first < last)
+            & usable[row, first]
+            & usable[:, 2]
+            & usable[row, last]
+            & (rate >= MIN_RATE)
+        )
         contacts = np.full((len(row), len(POINTS)), -1, np.float32)
         rows = np.flatnonzero(known)
         if len(rows):
@@ -166,7 +197,8 @@ class _Contacts:
                 self._points({name: values[rows, side[rows]] for name, values in labels.items()})
                 for side in (first, last)
             )
-            motion = np.linalg.norm(stop - start, axis=-1) / 2 * (rate[rows, None] / RATE)  # NaN if a label is NaN
+            # NaN if a label is NaN
+            motion = np.linalg.norm(stop - start, axis=-1) / 2 * (rate[rows, None] / RATE)
             soft = 1 / (1 + np.exp(np.minimum(STEEPNESS * (motion - AT_REST_M), LARGEST_EXPONENT)))
             known[rows] = np.isfinite(soft).all(axis=1)
             contacts[known] = soft[known[rows]]
@@ -181,7 +213,9 @@ class _Contacts:
         rotmat = Rotation.from_rotvec(pose).as_matrix().reshape(-1, smpl_files.N_JOINTS, 3, 3)
         with torch.inference_mode():
             betas = torch.from_numpy(labels["betas"].astype(np.float64))
-            joints = self._body.joints(betas=betas, rotmat=torch.from_numpy(rotmat))[:, list(POINTS)].numpy()
+            joints = self._body.joints(betas=betas, rotmat=torch.from_numpy(rotmat))[
+                :, list(POINTS)
+            ].numpy()
         finite = np.isfinite(labels["pose"]).all(axis=1)
         points: Doubles = np.where(finite[:, None, None], joints + labels["trans"][:, None], np.nan)
         if "extrinsics" not in labels:
@@ -191,14 +225,15 @@ class _Contacts:
         return (points - camera[:, None, :3, 3]) @ camera[:, :3, :3]  # R^T (p - t)
 
 
-# WHAM's crop is 1.2 times the joints' extent. In most datasets a track's crop is 1.43 times (box 1.1, crop scale 1.3),
-# of which 0.84 is 1.2; in others the crop differs by up to a tenth.
+# WHAM's crop is 1.2 times the joints' extent. In most datasets a track's crop is 1.43 times (box
+# 1.1, crop scale 1.3), of which 0.84 is 1.2; in others the crop differs by up to a tenth.
 CROP: Final = CropPolicy(size=256, region=(256, 192), scale=0.84)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hmr2(NetworkStream):
-    """1024 numbers per crop: the token of HMR2.0's decoder, from which its heads regress pose and shape.
+    """1024 numbers per crop: the token of HMR2.0's decoder, from which its heads regress pose and
+    shape.
 
     WHAM was trained with HMR2.0a; HMR2.0b gives other numbers. `precision` as in `resnet50`.
     """
@@ -209,14 +244,20 @@ class Hmr2(NetworkStream):
 
     kind: ClassVar[str] = "hmr2"
     dim: ClassVar[int] = 1024
-    where: ClassVar[str] = "HMR2.0's .ckpt: hmr2_data.tar.gz of github.com/shubham-goel/4D-Humans, or WHAM's hmr2a.ckpt"
+    where: ClassVar[str] = (
+        "HMR2.0's .ckpt: hmr2_data.tar.gz of github.com/shubham-goel/4D-Humans, or WHAM's "
+        "hmr2a.ckpt"
+    )
 
     def __post_init__(self) -> None:
         if self.checkpoint == Path():
             raise ConfigError(f"checkpoint is not set. Set --set checkpoint=FILE: {self.where}")
         super().__post_init__()
         if (self.crop.size, self.crop.region) != (CROP.size, CROP.region):
-            raise ConfigError("crop: HMR2.0 uses the centre of a 256 px crop. Set it to size:256 region:256x192 ...")
+            raise ConfigError(
+                "crop: HMR2.0 uses the centre of a 256 px crop. Set it to size:256 "
+                "region:256x192 ..."
+            )
 
     def __str__(self) -> str:
         return f"{self.checkpoint.name}, {self.precision}, crop {self.crop}"

@@ -1,7 +1,8 @@
-"""Untrusted label files, with file and key in errors: MATLAB v5 (by SciPy), NumPy archives, JSON.  [raw] -> tracks
+"""Untrusted label files, with file and key in errors: MATLAB v5 (by SciPy), NumPy archives, JSON.
+[raw] -> tracks
 
-A damaged file can make SciPy's compiled reader crash or allocate without limit. Conversion reads in the processes of
-`pipeline.processes`, so this costs one video.
+A damaged file can make SciPy's compiled reader crash or allocate without limit. Conversion reads in
+the processes of `pipeline.processes`, so this costs one video.
 """
 
 from __future__ import annotations
@@ -78,7 +79,9 @@ def reading(
     except Exception as error:
         own = type(error) in (ValueError, JSONDecodeError)
         missing = isinstance(error, FileNotFoundError)
-        problem = "no such file" if missing else str(error) if own else f"{type(error).__name__}: {error}"
+        problem = (
+            "no such file" if missing else str(error) if own else f"{type(error).__name__}: {error}"
+        )
         if isinstance(error, EOFError):
             problem = "a file that ends early: it is cut off"
         raise RawDataError(file, key, expected, problem[:300], do, reason=reason) from error
@@ -95,7 +98,13 @@ def require_unchanged(file: Path, state: tuple[int, int]) -> None:
     """Raise RawDataError if the file is not in this state, which it had before it was read."""
     if state_of(file) != state:
         found = "another one, or other content, at the end: it was replaced while it was read"
-        raise RawDataError(file, "content", "the same file until its last row", found, "Run the same command again.")
+        raise RawDataError(
+            file,
+            "content",
+            "the same file until its last row",
+            found,
+            "Run the same command again.",
+        )
 
 
 def refuse(found: str) -> NoReturn:
@@ -131,15 +140,20 @@ def begins_as(start: bytes, formats: Mapping[bytes, str]) -> str:
     return ""
 
 
-def load_mat(file: Path, keys: Collection[str], optional: Collection[str] = ()) -> dict[str, NDArray[Any]]:
-    """The named variables of a MATLAB v5 file, in their stored types; of `optional`, the existing ones.
+def load_mat(
+    file: Path, keys: Collection[str], optional: Collection[str] = ()
+) -> dict[str, NDArray[Any]]:
+    """The named variables of a MATLAB v5 file, in their stored types; of `optional`, the existing
+    ones.
 
     Raises RawDataError for another file and for a missing key.
     """
-    from scipy.io import loadmat, whosmat  # 0.3 s, which commands that read no such file need not wait for
+    # 0.3 s, which commands that read no such file need not wait for
+    from scipy.io import loadmat, whosmat
 
     with reading(file, "a whole MATLAB v5 file"), open_regular(file) as stream:
-        if (head := stream.read(128))[124:] not in (b"\x00\x01IM", b"\x01\x00MI"):  # else it may be v4 or v7.3
+        # else it may be v4 or v7.3
+        if (head := stream.read(128))[124:] not in (b"\x00\x01IM", b"\x01\x00MI"):
             refuse(other_format(head) or f"a file that begins with {head[:20]!r}")
         variables = loadmat(stream, variable_names=[*keys, *optional])
         content = {name: value for name, value in variables.items() if not name.startswith("__")}
@@ -152,7 +166,9 @@ def load_mat(file: Path, keys: Collection[str], optional: Collection[str] = ()) 
     return content
 
 
-def load_npz(file: Path, keys: Collection[str], optional: Collection[str] = ()) -> dict[str, NDArray[Any]]:
+def load_npz(
+    file: Path, keys: Collection[str], optional: Collection[str] = ()
+) -> dict[str, NDArray[Any]]:
     """The named arrays of an .npz; of `optional`, the existing ones. Pickled objects are refused.
 
     Raises RawDataError for another file, a missing key and an object array.
@@ -177,19 +193,29 @@ def load_npz(file: Path, keys: Collection[str], optional: Collection[str] = ()) 
 
 def npz_shape(file: Path, key: str) -> tuple[int, ...]:
     """Shape of an array in an .npz, from its header. Raises RawDataError."""
-    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    with reading(file, "a NumPy .npz archive", key=key), open_regular(file) as stream, ZipFile(stream) as archive:
+    readers = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
+    with (
+        reading(file, "a NumPy .npz archive", key=key),
+        open_regular(file) as stream,
+        ZipFile(stream) as archive,
+    ):
         array = archive.open(f"{key}.npy")
         return tuple(readers[np.lib.format.read_magic(array)](array)[0])
 
 
 def fits(found: tuple[int, ...], shape: Shape) -> bool:
     """Whether an array's shape `found` is the expected one."""
-    return len(found) == len(shape) and all(n in (None, m) for n, m in zip(shape, found, strict=True))
+    return len(found) == len(shape) and all(
+        n in (None, m) for n, m in zip(shape, found, strict=True)
+    )
 
 
 def numbers(file: Path, key: str, stored: Any, shape: Shape, *, do: str = AGAIN) -> Doubles:
-    """An array or lists as float64, if they hold real numbers in `shape` (None: any length). Raises RawDataError.
+    """An array or lists as float64, if they hold real numbers in `shape` (None: any length). Raises
+    RawDataError.
 
     Stored types vary between files, and unsigned arithmetic wraps: always convert.
     """
@@ -214,7 +240,9 @@ def _first_other(array: NDArray[Any]) -> object:
     return array.ravel().tolist()
 
 
-def table(file: Path, keys: Sequence[str], rows: Sequence[Any], n: int, *, do: str = AGAIN) -> Doubles:
+def table(
+    file: Path, keys: Sequence[str], rows: Sequence[Any], n: int, *, do: str = AGAIN
+) -> Doubles:
     """(N, n) of N lists, the i-th under the i-th key. Raises as `numbers`."""
     try:
         array = np.asarray(rows)  # all at once, which is faster
@@ -266,13 +294,15 @@ def _is_json(text: bytes) -> bool:
 
 
 def load_sequence(file: Path, keys: tuple[int, int], levels: str, *, do: str) -> dict[int, Any]:
-    """One sequence of {"<key>": {"<key>": {"<frame>": content}}}: frame -> content, in order; empty without it.
+    """One sequence of {"<key>": {"<key>": {"<frame>": content}}}: frame -> content, in order; empty
+    without it.
 
-    Such files have hundreds of MB. Only the bytes of the sequence are parsed; a process finds them once, for all
-    sequences of a file. levels: names of keys and frame, for messages. Raises RawDataError for other content, also for
-    texts with braces or escapes.
+    Such files have hundreds of MB. Only the bytes of the sequence are parsed; a process finds them
+    once, for all sequences of a file. levels: names of keys and frame, for messages. Raises
+    RawDataError for other content, also for texts with braces or escapes.
     """
-    spans, key = _find_sequences(file, state_of(file), levels, do), f"{keys[0]}/{keys[1]}"
+    spans = _find_sequences(file, state_of(file), levels, do)
+    key = f"{keys[0]}/{keys[1]}"
     if isinstance(spans, RawDataError):
         raise spans
     start, stop = spans.get(keys, (0, 0))
@@ -288,8 +318,13 @@ def load_sequence(file: Path, keys: tuple[int, int], levels: str, *, do: str) ->
 def _find_sequences(
     file: Path, _state: tuple[int, int], levels: str, do: str
 ) -> Mapping[tuple[int, int], tuple[int, int]] | RawDataError:
-    """Keys -> bytes [start, stop) of each sequence's map; or the error, which all videos of the file share."""
-    spans, opened, n_read, in_text = dict[tuple[int, int], tuple[int, int]](), list[int](), 0, False
+    """Keys -> bytes [start, stop) of each sequence's map; or the error, which all videos of the
+    file share.
+    """
+    spans = dict[tuple[int, int], tuple[int, int]]()
+    opened = list[int]()
+    n_read = 0
+    in_text = False
     try:
         with reading(file, f"JSON with {levels} as numbers", do=do), open_regular(file) as stream:
             while block := stream.read(BLOCK):
@@ -297,13 +332,18 @@ def _find_sequences(
                     at = n_read + mark.start()
                     if mark[0] == b'"':
                         in_text = not in_text
-                    elif in_text or mark[0] == b"\\":  # without escapes, every second quote ends a text
+                    elif (
+                        in_text or mark[0] == b"\\"
+                    ):  # without escapes, every second quote ends a text
                         refuse(f"a text with {mark[0].decode()} at byte {at}")
                     elif mark[0] == b"{":
                         opened.append(at)
                     else:
                         if len(opened) == N_LEVELS:
-                            spans[_find_key(stream, opened[1]), _find_key(stream, opened[2])] = opened[2], at + 1
+                            spans[_find_key(stream, opened[1]), _find_key(stream, opened[2])] = (
+                                opened[2],
+                                at + 1,
+                            )
                         opened.pop()
                     if len(opened) > N_LEVELS + 1:
                         refuse("other lists")
@@ -328,11 +368,14 @@ def is_number(text: str) -> bool:
 
 
 def whole(file: Path, key: str, value: object, *, do: str) -> int:
-    """A whole number, also written as 3.0. Raises RawDataError for other values, also for `true`."""
+    """A whole number, also written as 3.0. Raises RawDataError for other values, also for
+    `true`.
+    """
     match value:
         case bool():
             pass
-        case int() | float() if abs(value) <= LARGEST_WHOLE and value % 1 == 0:  # comparisons with NaN are false
+        # comparisons with NaN are false
+        case int() | float() if abs(value) <= LARGEST_WHOLE and value % 1 == 0:
             return int(value)
     raise RawDataError(file, key, "a whole number", kind(value), do)
 
@@ -350,8 +393,10 @@ def records(file: Path, key: str, value: object, *, do: str) -> list[dict[str, A
 def kind(value: object) -> str:
     """Short description of a value of any size and depth.
 
-    >>> kind([1, 2, 3]), kind({}), kind(None), kind(2.5), kind("x" * 100)
-    ('3 entries', 'an empty object', 'nothing', '2.5', "a text 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx'...")
+    >>> kind([1, 2, 3]), kind({}), kind(None), kind(2.5)
+    ('3 entries', 'an empty object', 'nothing', '2.5')
+    >>> kind("x" * 100)
+    "a text 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx'..."
     """
     match value:
         case None:

@@ -1,8 +1,10 @@
-"""Text lines with one person in one frame each: CSV and MOT in one file, YOLO in one file per frame.  [raw] -> tracks
+"""Text lines with one person in one frame each: CSV and MOT in one file, YOLO in one file per
+frame.  [raw] -> tracks
 
-CSV    a header with the columns track, frame, x, y, w, h; frames from 0, upper left corner and size in px
-MOT    frame,id,x,y,w,h,conf,... without a header; frames and pixels from 1 (motchallenge.net/instructions)
-YOLO   class cx cy w h [x y conf per joint] [conf] [id], in shares of the image (Ultralytics' save_txt)
+CSV    a header with the columns track, frame, x, y, w, h; frames from 0, upper left corner and size
+in px MOT    frame,id,x,y,w,h,conf,... without a header; frames and pixels from 1
+(motchallenge.net/instructions) YOLO   class cx cy w h [x y conf per joint] [conf] [id], in shares
+of the image (Ultralytics' save_txt)
 """
 
 from __future__ import annotations
@@ -15,13 +17,23 @@ from typing import Final
 import numpy as np
 
 from pipeline.files.formats.arrays import other_than_text, reading, refuse, whole
-from pipeline.files.formats.found import DAMAGED, FORMATS, FoundPerson, LabelContent, LabelFormat, label_error
+from pipeline.files.formats.found import (
+    DAMAGED,
+    FORMATS,
+    FoundPerson,
+    LabelContent,
+    LabelFormat,
+    label_error,
+)
 from pipeline.files.raw.files import read_regular
 from pipeline.skeletons import Doubles
 
 COLUMNS: Final = ("track", "frame", "x", "y", "w", "h")
-HEADER: Final = f"Write a first line {','.join(COLUMNS)} and one line for each person in each frame."
-MOT_PEOPLE: Final = (-1, 1, 2, 7)  # classes of MOT16's truth: no class, pedestrian, on a vehicle, standing
+HEADER: Final = (
+    f"Write a first line {','.join(COLUMNS)} and one line for each person in each frame."
+)
+# classes of MOT16's truth: no class, pedestrian, on a vehicle, standing
+MOT_PEOPLE: Final = (-1, 1, 2, 7)
 JOINTS: Final = 17  # COCO's, of YOLO's pose models
 KEYPOINT_NUMBERS: Final = (0, 2 * JOINTS, 3 * JOINTS)  # none, without and with confidence
 
@@ -40,7 +52,10 @@ def content_of(file: Path) -> LabelContent:
         return _mot(file, lines)
     if _begins_with_number(first.split()):
         found = f"numbers with spaces between them: {first[:40]!r}"
-        do = "Write YOLO's lines as a text file for each frame, numbered from 1; MOT's lines with commas."
+        do = (
+            "Write YOLO's lines as a text file for each frame, numbered from 1; MOT's lines "
+            "with commas."
+        )
         raise label_error(file, "line 1", f"{','.join(COLUMNS)}, or MOT's lines", found, do)
     return _csv(file, lines)
 
@@ -74,33 +89,53 @@ def _csv(file: Path, lines: Sequence[tuple[str, str]]) -> LabelContent:
         do = "Separate columns by commas."
         raise label_error(file, "line 1", ",".join(COLUMNS), "semicolons between columns", do)
     if missing:
-        raise label_error(file, "line 1", ",".join(COLUMNS), f"{names}, without {', '.join(missing)}", HEADER)
+        raise label_error(
+            file, "line 1", ",".join(COLUMNS), f"{names}, without {', '.join(missing)}", HEADER
+        )
     if len(rows) + 1 != len(lines):
         raise label_error(file, "file", "a line a person and frame", "one over several", HEADER)
-    places, people, seen = [names.index(name) for name in COLUMNS], [], set()
+    places = [names.index(name) for name in COLUMNS]
+    people = []
+    seen = set()
     for (key, _), row in zip(lines[1:], rows, strict=True):
         track, number, *box = (row[place].strip() if place < len(row) else "" for place in places)
-        if not (track.isprintable() and 0 < len(track) <= 200 and number.isdecimal() and len(number) <= 12):
-            found, do = f"track {track!r}, frame {number!r}", "Count frames from 0, and give every person a name."
+        if not (
+            track.isprintable()
+            and 0 < len(track) <= 200
+            and number.isdecimal()
+            and len(number) <= 12
+        ):
+            found = f"track {track!r}, frame {number!r}"
+            do = "Count frames from 0, and give every person a name."
             raise label_error(file, key, "a track and a whole number", found, do)
         frame = int(number)
         if (track, frame) in seen:
-            raise label_error(file, key, "one box a frame", f"track {track!r} a second time in frame {frame}", HEADER)
+            raise label_error(
+                file,
+                key,
+                "one box a frame",
+                f"track {track!r} a second time in frame {frame}",
+                HEADER,
+            )
         seen.add((track, frame))
         people.append(FoundPerson(frame, CSV.corners(file, key, _floats(file, key, box)), track))
     return LabelContent(people)
 
 
 def _mot(file: Path, lines: Sequence[tuple[str, str]]) -> LabelContent:
-    """Confidence 0 marks unused lines; with 9 columns, the eighth is a class, as in MOT16's ground truth."""
-    people, passed_over = [], 0
+    """Confidence 0 marks unused lines; with 9 columns, the eighth is a class, as in MOT16's ground
+    truth.
+    """
+    people = []
+    passed_over = 0
     for key, line in lines:
         values = _floats(file, key, line.split(","))
         if not 6 <= len(values) <= 10:
             found = f"{len(values)} numbers: {line[:60]!r}"
             do = "Write MOT's columns, or a first line that names yours."
             raise label_error(file, key, "frame,id,x,y,w,h,conf,x,y,z", found, do)
-        frame, who = MOT.frame(file, key, values[0]), whole(file, key, values[1], do=FORMATS)
+        frame = MOT.frame(file, key, values[0])
+        who = whole(file, key, values[1], do=FORMATS)
         score = values[6] if len(values) > 6 else 1.0
         box = MOT.corners(file, key, values[2:6], score if score > 0 else 1.0)
         if score == 0 or (len(values) == 9 and values[7] not in MOT_PEOPLE):
@@ -111,27 +146,33 @@ def _mot(file: Path, lines: Sequence[tuple[str, str]]) -> LabelContent:
 
 
 def yolo_content(files: Sequence[tuple[int, Path]], size: tuple[int, int]) -> LabelContent:
-    """YOLO's files, (number, file) each, without classes other than 0, COCO's person. Raises RawDataError.
+    """YOLO's files, (number, file) each, without classes other than 0, COCO's person. Raises
+    RawDataError.
 
-    Numbers after the box and joints: two are confidence and identity; one is an identity if it is a whole number above
-    0 in all lines, else a confidence.
+    Numbers after the box and joints: two are confidence and identity; one is an identity if it is a
+    whole number above 0 in all lines, else a confidence.
     """
     rows: list[tuple[int, Doubles, list[float]]] = []
-    passed_over, n_keypoints = 0, set[int]()
+    passed_over = 0
+    n_keypoints = set[int]()
     for number, file in files:
         frame = YOLO.frame(file, "name", number)
         for key, line in _lines(file):
             values = _floats(file, key, line.split())
             n = next((n for n in KEYPOINT_NUMBERS if 5 + n <= len(values) <= 7 + n), -1)
             if n < 0:
-                expected = f"{', '.join(str(5 + n) for n in KEYPOINT_NUMBERS)} numbers, then conf and id"
+                expected = (
+                    f"{', '.join(str(5 + n) for n in KEYPOINT_NUMBERS)} numbers, then conf and id"
+                )
                 raise label_error(file, key, expected, f"{len(values)} numbers")
             if values[0] != 0:
                 passed_over += 1
                 continue
             n_keypoints.add(n)
             if len(n_keypoints) > 1:
-                raise label_error(file, key, "keypoints in all lines", "lines with them and lines without")
+                raise label_error(
+                    file, key, "keypoints in all lines", "lines with them and lines without"
+                )
             if len(values) == 7 + n:
                 whole(file, key, values[-1], do=FORMATS)
             box = YOLO.corners(file, key, values[1:5], size=size)

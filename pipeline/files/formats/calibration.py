@@ -1,4 +1,6 @@
-"""MPI-INF-3DHP's camera.calibration: text, a block of 7 lines a camera.  [raw] -> tracks -> features -> windows"""
+"""MPI-INF-3DHP's camera.calibration: text, a block of 7 lines a camera.  [raw] -> tracks ->
+features -> windows
+"""
 
 from __future__ import annotations
 
@@ -20,9 +22,11 @@ AGAIN: Final = "Download it again, with the release's get_dataset.sh."
 def read_calibration(
     file: Path, camera: int
 ) -> tuple[tuple[int, int], NDArray[np.float32], NDArray[np.float32] | None]:
-    """Width and height (px) of the images that the labels fit, (3, 3) intrinsics (px), (4, 4) world to camera (m).
+    """Width and height (px) of the images that the labels fit, (3, 3) intrinsics (px), (4, 4) world
+    to camera (m).
 
-    The last is None if it is invalid. Raises RawDataError, and OSError if the file cannot be opened.
+    The last is None if it is invalid. Raises RawDataError, and OSError if the file cannot be
+    opened.
     """
     text = read_regular(file).decode("ascii", errors="replace")
     lines = [line.split() for line in text.splitlines()]
@@ -37,7 +41,8 @@ def read_calibration(
             values = [float(word) for word in words]
         except ValueError:
             values = []
-        if len(values) != n or not (np.abs(values) < LARGEST).all():  # comparisons with NaN are false
+        # comparisons with NaN are false
+        if len(values) != n or not (np.abs(values) < LARGEST).all():
             raise RawDataError(file, key, f"{n} numbers", " ".join(words)[:80] or "none", AGAIN)
         return values
 
@@ -46,4 +51,8 @@ def read_calibration(
     extrinsics = np.array(values_of("extrinsic", 16)).reshape(4, 4)
     extrinsics[:3, 3] /= 1000
     rigid = is_rigid(extrinsics[None])[0]
-    return (int(width), int(height)), matrix.astype(np.float32), extrinsics.astype(np.float32) if rigid else None
+    return (
+        (int(width), int(height)),
+        matrix.astype(np.float32),
+        extrinsics.astype(np.float32) if rigid else None,
+    )

@@ -1,7 +1,7 @@
 """Checkpoints of torch and safetensors, read without running code.  [weights]
 
-torch's restricted unpickler runs no program in the file. NumPy numbers are allowed, too, and rebuilt here without
-NumPy's own unpickling. Importing this imports torch.
+torch's restricted unpickler runs no program in the file. NumPy numbers are allowed, too, and
+rebuilt here without NumPy's own unpickling. Importing this imports torch.
 """
 
 from __future__ import annotations
@@ -20,25 +20,43 @@ from pipeline.errors import ConfigError, RawDataError
 from pipeline.files.formats.arrays import other_format
 
 DO: Final = "Check that the download is complete and is the checkpoint that was named."
-SAVE_AGAIN: Final = "Its settings are not read: have the program that wrote it save its state_dict alone."
+SAVE_AGAIN: Final = (
+    "Its settings are not read: have the program that wrote it save its state_dict alone."
+)
 # Libraries of settings, whose objects people save beside the tensors.
-SETTINGS: Final = ("addict", "argparse", "easydict", "lightning", "mmengine", "omegaconf", "pytorch_lightning", "yacs")
-_NUMBER_FORMATS: Final = {"f8": "d", "f4": "f", "f2": "e", "i8": "q", "i4": "i"}  # NumPy's names -> struct's
+SETTINGS: Final = (
+    "addict",
+    "argparse",
+    "easydict",
+    "lightning",
+    "mmengine",
+    "omegaconf",
+    "pytorch_lightning",
+    "yacs",
+)
+# NumPy's names -> struct's
+_NUMBER_FORMATS: Final = {"f8": "d", "f4": "f", "f2": "e", "i8": "q", "i4": "i"}
 
 
 def load_checkpoint(file: Path, *, settings: bool = False, mapped: bool = False) -> dict[str, Any]:
     """A checkpoint's content, on the CPU. `settings`: skip objects that are not tensors.
 
-    `mapped`: tensors are read from the disk on use; the file must stay until then. Raises RawDataError for a
-    file with other content. No class or function that the file names is imported or called.
+    `mapped`: tensors are read from the disk on use; the file must stay until then. Raises
+    RawDataError for a file with other content. No class or function that the file names is imported
+    or called.
     """
     try:
         if file.suffix == ".safetensors":
             return _safetensors(file)
         allowed: list[Any] = [*_NUMPY_NUMBERS]
-        if settings and zipfile.is_zipfile(file):  # as PyTorch Lightning keeps them: each name stands for an empty dict
+        # as PyTorch Lightning keeps them: each name stands for an empty dict
+        if settings and zipfile.is_zipfile(file):
             names = torch.serialization.get_unsafe_globals_in_checkpoint(file)
-            allowed += [(_StoredSettings, name) for name in names if name not in {name for _, name in _NUMPY_NUMBERS}]
+            allowed += [
+                (_StoredSettings, name)
+                for name in names
+                if name not in {name for _, name in _NUMPY_NUMBERS}
+            ]
         with torch.serialization.safe_globals(allowed):
             mmap = mapped and zipfile.is_zipfile(file)
             state = torch.load(file, map_location="cpu", weights_only=True, mmap=mmap)
@@ -66,7 +84,9 @@ def _safetensors(file: Path) -> dict[str, Any]:
     try:
         from safetensors.torch import load_file
     except ImportError as error:
-        raise ConfigError(f"{file}: this format needs the library safetensors: pip install safetensors") from error
+        raise ConfigError(
+            f"{file}: this format needs the library safetensors: pip install safetensors"
+        ) from error
     tensors: dict[str, Any] = load_file(file)
     return tensors
 
@@ -88,7 +108,8 @@ class _StoredSettings:
     """Stands for any object that is not a tensor; its content is not used."""
 
     def __new__(cls, *_parts: object) -> Any:
-        return OrderedDict()  # the only class of which torch's weights-only loader fills in both items and attributes
+        # the only class of which torch's weights-only loader fills in both items and attributes
+        return OrderedDict()
 
 
 class _NumberType:
@@ -96,11 +117,14 @@ class _NumberType:
 
     def __init__(self, name: str, *_flags: bool) -> None:
         if name not in _NUMBER_FORMATS:
-            raise ValueError(f"a NumPy number of type {name!r}: expected one of {', '.join(_NUMBER_FORMATS)}")
+            raise ValueError(
+                f"a NumPy number of type {name!r}: expected one of {', '.join(_NUMBER_FORMATS)}"
+            )
         self.format = f"<{_NUMBER_FORMATS[name]}"
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        # (version, byte order, subtype, names, fields, size, alignment, flags): only plain numbers have no fields.
+        # (version, byte order, subtype, names, fields, size, alignment, flags): only plain numbers
+        # have no fields.
         if tuple(state[1:5]) != ("<", None, None, None):
             raise ValueError("a NumPy number that is not a plain little-endian one")
 

@@ -1,11 +1,13 @@
-"""All people that a detector found in one video, from any format.  [raw] -> tracks -> features -> windows
+"""All people that a detector found in one video, from any format.  [raw] -> tracks -> features ->
+windows
 
-a file     detect's and COCO's JSON, lists of results (AlphaPose's, COCO's), MMPose's JSON, MOT's text, CSV
-a folder   a file for each frame: OpenPose's JSON, YOLO's text; or one file as above
+a file     detect's and COCO's JSON, lists of results (AlphaPose's, COCO's), MMPose's JSON, MOT's
+text, CSV a folder   a file for each frame: OpenPose's JSON, YOLO's text; or one file as above
 
-Several layouts have the same number of joints: 25 joints are OpenPose's BODY_25 or BODY_25B, 17 are COCO's or
-Human3.6M's. In a wrong order, bones are long for the body's size, and joints that a layout defines as midpoints are
-not. Both are medians over a whole sequence, robust against odd poses and bad detections.
+Several layouts have the same number of joints: 25 joints are OpenPose's BODY_25 or BODY_25B, 17 are
+COCO's or Human3.6M's. In a wrong order, bones are long for the body's size, and joints that a
+layout defines as midpoints are not. Both are medians over a whole sequence, robust against odd
+poses and bad detections.
 """
 
 from __future__ import annotations
@@ -38,22 +40,38 @@ from pipeline.files.formats.keypoints_json import ONE_VIDEO
 from pipeline.files.raw.files import list_names, open_regular
 from pipeline.skeletons import Doubles, Ints, Skeleton, bones, joint_names
 
-ALPHAPOSE: Final = "alphapose-results.json"  # its own name for results; or they are called as the video
+# its own name for results; or they are called as the video
+ALPHAPOSE: Final = "alphapose-results.json"
 SUFFIXES: Final = (".json", ".txt", ".csv")
 UNREAD: Final = (  # formats of other programs, known only to name them in errors
-    *(".npz", ".npy", ".pt", ".pth", ".pkl", ".pickle", ".joblib", ".mat", ".h5", ".hdf5", ".parquet", ".jsonl"),
+    *(
+        ".npz",
+        ".npy",
+        ".pt",
+        ".pth",
+        ".pkl",
+        ".pickle",
+        ".joblib",
+        ".mat",
+        ".h5",
+        ".hdf5",
+        ".parquet",
+        ".jsonl",
+    ),
     *(".xml", ".yaml", ".yml", ".msgpack", ".bvh", ".c3d", ".trc"),
 )
-CORNERS: Final = ("upper left corner", "lower right corner")  # the "joints" of people who are known by boxes alone
+# the "joints" of people who are known by boxes alone
+CORNERS: Final = ("upper left corner", "lower right corner")
 FEWEST: Final = 6  # joints that a file's own names must share with ours
 CONFIDENT: Final = 0.3  # a joint below it does not count
 SHOWN: Final = 0.83  # persons with a smaller share of visible joints are ignored for bones
-HIGHEST_SCORE: Final = 10.0  # OpenPose's and AlphaPose's exceed 1, and so do peaks that no tool normalises
+# OpenPose's and AlphaPose's exceed 1, and so do peaks that no tool normalises
+HIGHEST_SCORE: Final = 10.0
 MOST_SCORES: Final = 0.9  # a few wild ones do not decide
 MIN_PERSONS: Final = 8  # with fewer in a sequence, the usual order is taken
 CLEARLY: Final = 0.75  # bones must be this much shorter than in the usual order, if that fits too
-# In body diagonals: 0.01 in real BODY_25, 0.34 for BODY_25B read as BODY_25; 0.05 in the demo data, whose neck is the
-# body model's and not midway between the shoulders.
+# In body diagonals: 0.01 in real BODY_25, 0.34 for BODY_25B read as BODY_25; 0.05 in the demo data,
+# whose neck is the body model's and not midway between the shoulders.
 MIDPOINT: Final = 0.1
 # Mean bone in body diagonals: at most 0.26 in all poses of the tests, 0.15 in real BODY_25.
 LONGEST: Final = 0.28
@@ -101,7 +119,8 @@ class Detections:
     names: Sequence[str] = ()  # of the identities, where they are texts
     complete: bool = False  # the format lists frames without a person, too
     notes: Sequence[str] = ()  # what was changed, or not used
-    camera: Mapping[int, Doubles] = field(default_factory=dict)  # frame -> (3, 3) homography from the one before
+    # frame -> (3, 3) homography from the one before
+    camera: Mapping[int, Doubles] = field(default_factory=dict)
 
     @property
     def n_persons(self) -> int:
@@ -138,60 +157,80 @@ def read_detections(place: Path, video: str, sizes: Sizes) -> Detections | None:
         pages = ((number, file, load_json(file, do=DAMAGED)) for number, file in numbered)
         content = keypoints_json.openpose_content(pages, sizes)
     if single is not None and all(single != file for _, file in numbered):
-        content.notes.append(f"{single.name} is not used: {'YOLO' if by_yolo else 'OpenPose'}'s files are")
+        content.notes.append(
+            f"{single.name} is not used: {'YOLO' if by_yolo else 'OpenPose'}'s files are"
+        )
     return _assemble(place, content, {} if by_yolo else dict(numbered))
 
 
 def read_results(file: Path, sizes: Sizes | None = None) -> Detections:
     """A clip's people in one file: JSON by its first character, else text. Raises RawDataError.
 
-    `sizes` of the clip's images, to the first of which people in images of another scale are scaled, with a note.
+    `sizes` of the clip's images, to the first of which people in images of another scale are
+    scaled, with a note.
     """
     if file.suffix.lower() in UNREAD:
-        expected, actual = f"{', '.join(SUFFIXES)}, or a folder of them", f"a {file.suffix} file, which is not read"
+        expected = f"{', '.join(SUFFIXES)}, or a folder of them"
+        actual = f"a {file.suffix} file, which is not read"
         raise label_error(file, FOLDER, expected, actual)
     with reading(file, "a file", do=DAMAGED), open_regular(file) as stream:
         start = stream.read(64).lstrip()[:1]
     text = start not in (b"[", b"{") and file.suffix.lower() != ".json"
-    return _assemble(file, box_lines.content_of(file) if text else keypoints_json.content_of(file, sizes), {})
+    return _assemble(
+        file, box_lines.content_of(file) if text else keypoints_json.content_of(file, sizes), {}
+    )
 
 
 def _numbered_files(folder: Path, video: str) -> list[tuple[int, Path]]:
-    """Sorted (number, file) of `<video>_<number>_keypoints.json` (OpenPose) or `.txt` (YOLO); empty without any.
+    """Sorted (number, file) of `<video>_<number>_keypoints.json` (OpenPose) or `.txt` (YOLO); empty
+    without any.
 
-    Other names that end in a number are read, too, if all files share them: `000.json`, `cam01.0000.json`. Files of
-    results are skipped. Raises RawDataError if no file is of this video, or for files of several names.
+    Other names that end in a number are read, too, if all files share them: `000.json`,
+    `cam01.0000.json`. Files of results are skipped. Raises RawDataError if no file is of this
+    video, or for files of several names.
     """
     of_name: dict[tuple[str, str], list[tuple[int, Path]]] = {}
-    odd, results = [], False
+    odd = []
+    results = False
     for name in list_names(folder):
         if name == ALPHAPOSE or name in (f"{video}{suffix}" for suffix in SUFFIXES):
             results = True
         if name == ALPHAPOSE or name.startswith("."):
             continue
         if match := _NUMBERED.fullmatch(name):
-            of_name.setdefault((match["name"], match["end"][-4:]), []).append((int(match["number"]), folder / name))
+            of_name.setdefault((match["name"], match["end"][-4:]), []).append(
+                (int(match["number"]), folder / name)
+            )
         else:
             odd.append(name)
     # Results are called as the video, which may end in a number.
-    of_name = {name: own for name, own in of_name.items() if [file.stem for _, file in own] != [video]}
-    own_files = [files for (name, _), files in of_name.items() if name == f"{video}_"] or list(of_name.values())
+    of_name = {
+        name: own for name, own in of_name.items() if [file.stem for _, file in own] != [video]
+    }
+    own_files = [files for (name, _), files in of_name.items() if name == f"{video}_"] or list(
+        of_name.values()
+    )
     found = own_files[0] if len(own_files) == 1 else []
     if not found and (of_name or odd) and not results:
         names = sorted([files[0][1].name for files in of_name.values()] + odd)
-        expected = f"{video}_<12 digits>_keypoints.json, or any one name that ends in the frame's number"
+        expected = (
+            f"{video}_<12 digits>_keypoints.json, or any one name that ends in the frame's number"
+        )
         found_names = f"several: {', '.join(names[:3])}" if len(names) > 1 else names[0]
         do = FORMATS if all(Path(name).suffix.lower() in UNREAD for name in names) else ONE_VIDEO
         raise label_error(folder, "keypoints", expected, found_names, do)
     numbers = Counter(number for number, _ in found)
     if twice := sorted(number for number, times in numbers.items() if times > 1):
-        found_numbers, do = f"frame {twice[0]} twice", "Keep the files of one run."
+        found_numbers = f"frame {twice[0]} twice"
+        do = "Keep the files of one run."
         raise label_error(folder, "keypoints", "one file a frame", found_numbers, do)
     return sorted(found)
 
 
 def _assemble(place: Path, content: LabelContent, file_of: Mapping[int, Path]) -> Detections:
-    """People frame by frame, with joints in one order. `file_of`: a frame's own file, for messages."""
+    """People frame by frame, with joints in one order. `file_of`: a frame's own file, for
+    messages.
+    """
     by_frame: dict[int, list[FoundPerson]] = {}
     for one in content.found:
         by_frame.setdefault(one.frame, []).append(one)
@@ -200,9 +239,18 @@ def _assemble(place: Path, content: LabelContent, file_of: Mapping[int, Path]) -
     for frame, persons in by_frame.items():
         lengths |= {len(person.points) for person in persons}
         if len(lengths) > 1:
-            of = ", ".join(f"{3 * n} numbers" if n > len(CORNERS) else "a box alone" for n in sorted(lengths))
-            raise label_error(file_of.get(frame, place), "keypoints", "one joint order in all frames", f"{of} a person")
-    points: Sequence[Doubles] = [np.stack([one.points for one in by_frame[frame]]) for frame in frames]
+            of = ", ".join(
+                f"{3 * n} numbers" if n > len(CORNERS) else "a box alone" for n in sorted(lengths)
+            )
+            raise label_error(
+                file_of.get(frame, place),
+                "keypoints",
+                "one joint order in all frames",
+                f"{of} a person",
+            )
+    points: Sequence[Doubles] = [
+        np.stack([one.points for one in by_frame[frame]]) for frame in frames
+    ]
     skeleton: Skeleton = CORNERS
     if lengths != {len(CORNERS)} or len(content.joints or ()) == len(CORNERS):
         skeleton, points = _order_joints(place, points, content.joints)
@@ -229,7 +277,8 @@ def _order_joints(
 ) -> tuple[Skeleton, Sequence[Doubles]]:
     """The joint order, by the file's own names or by geometry; and the used joints."""
     if names is None:
-        points = [persons[:, : BODY.get(persons.shape[1])] for persons in points]  # without face and hands
+        # without face and hands
+        points = [persons[:, : BODY.get(persons.shape[1])] for persons in points]
         return (_order(place, points) if points else "coco"), points
     ours = [DECLARED.get(name.lower().replace(" ", "_")) for name in names]
     used = [j for j, name in enumerate(ours) if name is not None and name not in ours[:j]]
@@ -238,11 +287,15 @@ def _order_joints(
         actual = f"{len(used)} among {', '.join(names)[:200]}"
         raise RawDataError(place, "joints", expected, actual, EXPORT, reason="unknown_joint_order")
     skeleton = tuple(str(ours[j]) for j in used)
-    return "coco" if skeleton == joint_names("coco") else skeleton, [persons[:, used] for persons in points]
+    return "coco" if skeleton == joint_names("coco") else skeleton, [
+        persons[:, used] for persons in points
+    ]
 
 
 def _require_scores(place: Path, points: Sequence[Doubles]) -> None:
-    """Raise RawDataError for scores in per cent or of 0 to 255: nearly all would count as certain."""
+    """Raise RawDataError for scores in per cent or of 0 to 255: nearly all would count as
+    certain.
+    """
     scores = np.concatenate([np.empty(0), *(persons[..., 2].ravel() for persons in points)])
     scores = scores[np.isfinite(scores) & (scores > 0)]
     if len(scores) and np.quantile(scores, MOST_SCORES) > HIGHEST_SCORE:
@@ -256,20 +309,26 @@ def _identities(
 ) -> tuple[Sequence[Ints] | None, Sequence[str]]:
     """The detector's identities if everybody has one; texts are numbered in sorted order.
 
-    One identity for all is none, if a frame has several people. A note says that identities are not used.
+    One identity for all is none, if a frame has several people. A note says that identities are not
+    used.
     """
     everyone = {identity for of_frame in who for identity in of_frame}
     shared = len(everyone) == 1 and any(len(of_frame) > 1 for of_frame in who)
     if None in everyone and len(everyone) > 1:
         n_without = sum(of_frame.count(None) for of_frame in who)
-        notes.append(f"identities are not used: {count(n_without, 'detection')} have none. People are linked")
+        notes.append(
+            f"identities are not used: {count(n_without, 'detection')} have none. People are linked"
+        )
     elif shared and None not in everyone:
         notes.append(f"identities are not used: everybody is {everyone.pop()!r}. People are linked")
     if shared or None in everyone or not everyone:
         return None, ()
     names = sorted(identity for identity in everyone if isinstance(identity, str))
     number: dict[object, int] = {name: k for k, name in enumerate(names)}
-    return [np.array([number.get(identity, identity) for identity in of_frame], np.int64) for of_frame in who], names
+    return [
+        np.array([number.get(identity, identity) for identity in of_frame], np.int64)
+        for of_frame in who
+    ], names
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,7 +337,8 @@ class _OrderFit:
 
     order: str
     bone: float  # mean bone length, the median of persons; NaN where no person shows enough bones
-    midpoint: float  # the largest distance of a midpoint joint from its midpoint, a median; 0 where there is none
+    # the largest distance of a midpoint joint from its midpoint, a median; 0 where there is none
+    midpoint: float
 
     @property
     def fits(self) -> bool:
@@ -293,15 +353,21 @@ def _order(place: Path, keypoints: Sequence[Doubles]) -> str:
     n_joints = keypoints[0].shape[1]
     persons = np.concatenate(keypoints)
     usual, *others = fits = [_fit(order, persons) for order in ORDERS[n_joints]]
-    clear = [other for other in others if other.fits and (not usual.fits or other.bone < CLEARLY * usual.bone)]
+    clear = [
+        other
+        for other in others
+        if other.fits and (not usual.fits or other.bone < CLEARLY * usual.bone)
+    ]
     chosen = min(clear, key=lambda other: np.nan_to_num(other.bone, nan=1.0), default=usual)
     if not chosen.fits:
         tried = "; ".join(
-            f"as {fit.order}, bones are {fit.bone:.2f} of a person's size on average, midpoints {fit.midpoint:.2f} off"
+            f"as {fit.order}, bones are {fit.bone:.2f} of a person's size on average, midpoints "
+            f"{fit.midpoint:.2f} off"
             for fit in fits
         )
         expected = (
-            f"a joint order in which bones are at most {LONGEST} of a person's size, and midpoints {MIDPOINT} off"
+            f"a joint order in which bones are at most {LONGEST} of a person's size, and "
+            f"midpoints {MIDPOINT} off"
         )
         found = f"{n_joints} joints in an order that is not known: {tried}"
         refuse(RawDataError(place, "joints", expected, found, EXPORT, reason="unknown_joint_order"))
@@ -309,21 +375,28 @@ def _order(place: Path, keypoints: Sequence[Doubles]) -> str:
 
 
 def _fit(order: str, persons: Doubles) -> _OrderFit:
-    """How well (N, J, 3) persons fit one order. Bones of persons with most joints, midpoints of all."""
+    """How well (N, J, 3) persons fit one order. Bones of persons with most joints, midpoints of
+    all.
+    """
     names = joint_names(order)
     points = np.where(persons[..., 2:] >= CONFIDENT, persons[..., :2], np.nan)
     shown = (persons[..., 2] >= CONFIDENT).mean(axis=1) >= SHOWN
     with np.errstate(all="ignore"):
-        size = np.fmax.reduce(points, axis=1) - np.fmin.reduce(points, axis=1)  # NaN where a person shows no joint
+        # NaN where a person shows no joint
+        size = np.fmax.reduce(points, axis=1) - np.fmin.reduce(points, axis=1)
         diagonal = np.linalg.norm(size, axis=-1)
         lines = bones(order)
-        lengths = np.linalg.norm(points[:, [a for a, _ in lines]] - points[:, [b for _, b in lines]], axis=-1)
+        lengths = np.linalg.norm(
+            points[:, [a for a, _ in lines]] - points[:, [b for _, b in lines]], axis=-1
+        )
         mean = np.nansum(lengths, axis=1) / np.isfinite(lengths).sum(axis=1)
         bone = _median((mean / diagonal)[shown])
         apart = [0.0]
         for joint, (a, b) in MIDPOINTS.get(order, {}).items():
             middle = (points[:, names.index(a)] + points[:, names.index(b)]) / 2
-            apart.append(_median(np.linalg.norm(points[:, names.index(joint)] - middle, axis=-1) / diagonal))
+            apart.append(
+                _median(np.linalg.norm(points[:, names.index(joint)] - middle, axis=-1) / diagonal)
+            )
     return _OrderFit(order, bone, float(np.nanmax(apart)))
 
 

@@ -21,11 +21,16 @@ from pipeline.files.formats.arrays import reading
 from pipeline.skeletons import Doubles, Floats
 
 FILE: Final = "fits.sqlite"
-N_POSE, N_BETAS, N_JOINTS = 72, 10, 25  # joints: OpenPose's, the first of spin49; 19 more follow them in the files
+N_POSE = 72
+N_BETAS = 10
+N_JOINTS = 25  # joints: OpenPose's, the first of spin49; 19 more follow them in the files
 SIZE: Final = 4 * (N_POSE + N_BETAS + 3 * N_JOINTS)  # bytes of a stored fit
 LIMIT: Final = 0.1  # largest root mean square error of the joints, by the person's larger side
 FEWEST: Final = 8  # joints in both
-MATCHED, ABSENT, ELSEWHERE, AMBIGUOUS = "matched", "without a fit", "refused by reprojection", "ambiguous"
+MATCHED = "matched"
+ABSENT = "without a fit"
+ELSEWHERE = "refused by reprojection"
+AMBIGUOUS = "ambiguous"
 
 
 class Fit(NamedTuple):
@@ -58,12 +63,16 @@ class FitStore:
     """Fits by image name, in one SQLite file."""
 
     def __init__(self, database: sqlite3.Connection, file: Path) -> None:
-        self._database, self._file = database, file
+        self._database = database
+        self._file = file
 
     @classmethod
     def open(cls, file: Path) -> Self:
         """Open for reading. Raises RawDataError for a missing or invalid file."""
-        do = "Make it of 4D-Humans' tars or CameraHMR's npz: python -m pipeline fits FILE... --raw DIR"
+        do = (
+            "Make it of 4D-Humans' tars or CameraHMR's npz: python -m pipeline fits FILE... "
+            "--raw DIR"
+        )
         if not file.is_file():
             raise RawDataError(file, "file", "fits to images", "no such file", do)
         database = sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)
@@ -85,45 +94,64 @@ class FitStore:
 
     def find(self, name: str) -> list[Fit]:
         """The fits to an image, each once. Raises RawDataError for a stored fit of another size."""
-        rows = self._database.execute("SELECT DISTINCT fit FROM fits WHERE name = ? ORDER BY fit", (name,))
+        rows = self._database.execute(
+            "SELECT DISTINCT fit FROM fits WHERE name = ? ORDER BY fit", (name,)
+        )
         fits = []
         for (stored,) in rows:
             if len(stored) != SIZE:
-                raise RawDataError(self._file, name, f"{SIZE} bytes", str(len(stored)), "Make it again.")
+                raise RawDataError(
+                    self._file, name, f"{SIZE} bytes", str(len(stored)), "Make it again."
+                )
             values = np.frombuffer(stored, "<f4").astype(np.float64)
             pose, betas, kp_2d = np.split(values, [N_POSE, N_POSE + N_BETAS])
             fits.append(Fit(pose, betas, kp_2d.reshape(N_JOINTS, 3)))
         return fits
 
-    def match(self, names: Sequence[str], kp_2d: Floats) -> tuple[dict[str, NDArray[Any]], Counter[str]]:
-        """The fits of T rows: `pose` (T, 72), `betas` (T, 10), `has_smpl` (T,), fields of a Track; counts of outcomes.
+    def match(
+        self, names: Sequence[str], kp_2d: Floats
+    ) -> tuple[dict[str, NDArray[Any]], Counter[str]]:
+        """The fits of T rows: `pose` (T, 72), `betas` (T, 10), `has_smpl` (T,), fields of a Track;
+        counts of outcomes.
 
-        names: of the rows' images; a name without a folder has no fit. kp_2d: (T, 49, 3) spin49 px, confidence. Rows
-        are zero unless exactly one fit has the row's keypoints, up to shift and scale.
+        names: of the rows' images; a name without a folder has no fit. kp_2d: (T, 49, 3) spin49 px,
+        confidence. Rows are zero unless exactly one fit has the row's keypoints, up to shift and
+        scale.
         """
         pose, betas = (np.zeros((len(names), n), np.float32) for n in (N_POSE, N_BETAS))
-        has_smpl, counts = np.zeros(len(names), np.bool_), Counter[str]()
+        has_smpl = np.zeros(len(names), np.bool_)
+        counts = Counter[str]()
         for row, name in enumerate(names):
             fits = self.find(name) if "/" in name else []
-            near = [fit for fit in fits if _reprojection(fit.kp_2d, kp_2d[row, :N_JOINTS].astype(np.float64)) <= LIMIT]
-            what = MATCHED if len(near) == 1 else AMBIGUOUS if near else ELSEWHERE if fits else ABSENT
+            near = [
+                fit
+                for fit in fits
+                if _reprojection(fit.kp_2d, kp_2d[row, :N_JOINTS].astype(np.float64)) <= LIMIT
+            ]
+            what = (
+                MATCHED if len(near) == 1 else AMBIGUOUS if near else ELSEWHERE if fits else ABSENT
+            )
             counts[what] += 1
             if what == MATCHED:
-                pose[row], betas[row], has_smpl[row] = near[0].pose, near[0].betas, True
+                pose[row] = near[0].pose
+                betas[row] = near[0].betas
+                has_smpl[row] = True
         return {"pose": pose, "betas": betas, "has_smpl": has_smpl}, counts
 
 
 def _reprojection(points: Doubles, target: Doubles) -> float:
-    """Distance between joints (J, 3) px and others after the best shift and scale; infinity if too few are comparable.
+    """Distance between joints (J, 3) px and others after the best shift and scale; infinity if too
+    few are comparable.
 
-    Root mean square over joints with confidence in both, relative to the larger side of the target's box. Mirrored or
-    upside down persons do not fit.
+    Root mean square over joints with confidence in both, relative to the larger side of the
+    target's box. Mirrored or upside down persons do not fit.
     """
     both = (points[:, 2] > 0) & (target[:, 2] > 0)
     if both.sum() < FEWEST:
         return float("inf")
     moved, onto = (p[both, :2] - p[both, :2].mean(axis=0) for p in (points, target))
-    size, spread = float(np.ptp(onto, axis=0).max()), float((moved**2).sum())
+    size = float(np.ptp(onto, axis=0).max())
+    spread = float((moved**2).sum())
     scale = float((moved * onto).sum()) / spread if spread > 0 else 0.0
     if scale <= 0 or size <= 0:
         return float("inf")

@@ -17,8 +17,8 @@ from pipeline.files.formats import arrays
 from pipeline.files.formats.arrays import whole
 from pipeline.skeletons import LARGEST, Doubles
 
-# Widths and heights in px that the images may have, asked for where a format needs them. Keypoints that state another
-# one of them, or a multiple, are scaled to the first.
+# Widths and heights in px that the images may have, asked for where a format needs them. Keypoints
+# that state another one of them, or a multiple, are scaled to the first.
 Sizes = Callable[[], Sequence[tuple[int, int]]]
 
 # Number of joints -> the known orders, the usual one first.
@@ -29,15 +29,20 @@ ORDERS: Final = {
     23: ("coco_feet",),
     26: ("halpe_26",),
 }
-BODY: Final = {136: 26, 133: 23}  # joints of Halpe-136 and COCO-WholeBody -> those before face and hands
+# joints of Halpe-136 and COCO-WholeBody -> those before face and hands
+BODY: Final = {136: 26, 133: 23}
 DAMAGED: Final = "Have the detector write it again, or unpack or copy it again."
 FORMATS: Final = "docs/datasets/videos.md has the formats that are read: write it in one of these."
-EXPORT: Final = "Export one of the joint orders in docs/datasets/kinetics.md: x, y and score of each joint in pixels."
+EXPORT: Final = (
+    "Export one of the joint orders in docs/datasets/kinetics.md: x, y and score of each "
+    "joint in pixels."
+)
 BOXES: Final = {  # a box's two stored points -> its upper left and lower right corner
     "x y w h": lambda a, b: (a, a + b),
     "cx cy w h": lambda a, b: (a - b / 2, a + b / 2),
 }
-LARGEST_SHARE: Final = 1.5  # of the image: cut-off boxes reach out a little, boxes in pixels are far larger
+# of the image: cut-off boxes reach out a little, boxes in pixels are far larger
+LARGEST_SHARE: Final = 1.5
 
 
 def label_error(file: Path, key: str, expected: str, found: str, do: str = FORMATS) -> RawDataError:
@@ -49,7 +54,8 @@ class FoundPerson(NamedTuple):
     """One person in one image."""
 
     frame: int  # from 0; or an image's number, which may begin anywhere
-    points: Doubles  # (J, 3) px px score; of a box alone (2, 3), its upper left and lower right corner
+    # (J, 3) px px score; of a box alone (2, 3), its upper left and lower right corner
+    points: Doubles
     who: int | str | None = None
 
 
@@ -62,7 +68,8 @@ class LabelContent:
     joints: Sequence[str] | None = None  # names from the file
     passed_over: int = 0  # ignored detections: no people, or marked as unused
     notes: list[str] = field(default_factory=list)  # what was changed
-    camera: dict[int, Doubles] = field(default_factory=dict)  # frame -> (3, 3) homography from the one before
+    # frame -> (3, 3) homography from the one before
+    camera: dict[int, Doubles] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +91,29 @@ class LabelFormat:
         return number - self.first
 
     def corners(
-        self, file: Path, key: str, stored: object, score: float = 1.0, size: tuple[int, int] = (1, 1)
+        self,
+        file: Path,
+        key: str,
+        stored: object,
+        score: float = 1.0,
+        size: tuple[int, int] = (1, 1),
     ) -> Doubles:
-        """(2, 3) px px score of a box. Raises RawDataError unless it is 4 finite numbers with an extent."""
+        """(2, 3) px px score of a box. Raises RawDataError unless it is 4 finite numbers with an
+        extent.
+        """
         values = arrays.numbers(file, key, stored, (4,), do=FORMATS)
-        if not (np.abs(values) <= (LARGEST_SHARE if self.of_picture else LARGEST)).all():  # NaN, too
-            expected = f"{self.box} in " + ("shares of the image, 0 to 1" if self.of_picture else "px")
+        # NaN, too
+        if not (np.abs(values) <= (LARGEST_SHARE if self.of_picture else LARGEST)).all():
+            expected = f"{self.box} in " + (
+                "shares of the image, 0 to 1" if self.of_picture else "px"
+            )
             raise label_error(file, key, expected, str(values.tolist()))
         low, high = (corner - self.pixel for corner in BOXES[self.box](values[:2], values[2:]))
         if (high <= low).any():
-            raise label_error(file, key, f"a box {self.box} with a width and a height above 0", str(values.tolist()))
+            raise label_error(
+                file,
+                key,
+                f"a box {self.box} with a width and a height above 0",
+                str(values.tolist()),
+            )
         return np.column_stack([np.array([low, high]) * size, (score, score)])

@@ -2,21 +2,23 @@
 
 metadata.xml: cameras, and the file names of each action
 
-    <mapping><tr>   a header of two cells and the subjects S1 .. S11; then action id, subaction id, 11 file names
-    <dbcameras><index2id>   the cameras' ids in the order of the numbers below
-    <w0>[...]</w0>   300 numbers: for every camera and subject 3 angles and 3 coordinates, for every camera fx fy cx
+    <mapping><tr>   a header of two cells and the subjects S1 .. S11; then action id, subaction id,
+    11 file names <dbcameras><index2id>   the cameras' ids in the order of the numbers below
+    <w0>[...]</w0>   300 numbers: for every camera and subject 3 angles and 3 coordinates, for every
+    camera fx fy cx
                      cy and 5 coefficients of distortion
 
-    Human36M_subject<k>_joint_3d.json       action id -> subaction id -> frame -> 17 joints, x y z in mm, world
-    Human36M_subject<k>_smpl_param.json     action id -> subaction id -> frame -> pose 72, shape 10, trans 3
-    Human36M_subject<k>_camera.json         camera "1" to "4" -> R (3, 3), t (3,) mm, f and c (2,) px
+    Human36M_subject<k>_joint_3d.json       action id -> subaction id -> frame -> 17 joints, x y z
+    in mm, world Human36M_subject<k>_smpl_param.json     action id -> subaction id -> frame -> pose
+    72, shape 10, trans 3 Human36M_subject<k>_camera.json         camera "1" to "4" -> R (3, 3), t
+    (3,) mm, f and c (2,) px
 
     S<k>/MyPoseFeatures/*/<sequence>.cdf    one variable, "Pose"
 
-cdflib trusts the file: a flipped bit can make it loop for hours or ask for all memory, which costs one video, since
-conversion reads in the processes of `pipeline.processes`. A subject's JSON files have up to hundreds of MB, for 120
-videos: each process finds the bytes of every sequence once, in one pass over the file's braces, and a video parses
-only its own bytes.
+cdflib trusts the file: a flipped bit can make it loop for hours or ask for all memory, which costs
+one video, since conversion reads in the processes of `pipeline.processes`. A subject's JSON files
+have up to hundreds of MB, for 120 videos: each process finds the bytes of every sequence once, in
+one pass over the file's braces, and a video parses only its own bytes.
 """
 
 from __future__ import annotations
@@ -47,7 +49,8 @@ from pipeline.skeletons import Doubles, Floats, Ints
 
 CAMERAS: Final = ("54138969", "55011271", "58860488", "60457274")  # "1" to "4" in other files
 N_SUBJECTS: Final = 11
-N_EXTRINSIC, N_INTRINSIC = 6, 9
+N_EXTRINSIC = 6
+N_INTRINSIC = 9
 N_NUMBERS: Final = len(CAMERAS) * (N_SUBJECTS * N_EXTRINSIC + N_INTRINSIC)
 MAGIC: Final = (b"\xcd\xf3\x00\x01", b"\xcd\xf2\x60\x02")  # of CDF, versions 3 and 2.6
 XML_AGAIN: Final = "Take metadata.xml from the release's software again."
@@ -58,14 +61,17 @@ LEVELS: Final = "action, subaction and frame"
 JSON_AGAIN: Final = "Download the file again."
 
 
-Camera = tuple[NDArray[np.float32], NDArray[np.float32]]  # (4, 4) world to camera, m; (3, 3) px, without distortion
+# (4, 4) world to camera, m; (3, 3) px, without distortion
+Camera = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 
 class Metadata(NamedTuple):
     """The used part of metadata.xml."""
 
-    cameras: Mapping[tuple[str, str], Camera]  # (subject, camera) -> world to camera, and intrinsics
-    action: Mapping[tuple[str, str], tuple[int, int]]  # (subject, file name before the camera) -> (action, subaction)
+    # (subject, camera) -> world to camera, and intrinsics
+    cameras: Mapping[tuple[str, str], Camera]
+    # (subject, file name before the camera) -> (action, subaction)
+    action: Mapping[tuple[str, str], tuple[int, int]]
 
 
 def load_metadata(file: Path) -> Metadata:
@@ -99,18 +105,25 @@ def _load_metadata(file: Path, state: tuple[int, int]) -> Metadata:  # noqa: ARG
     actions: dict[tuple[str, str], tuple[int, int]] = {}
     for action, subaction, *names in (row for row in rows if len(row) == len(header)):
         if is_number(action) and is_number(subaction):
-            actions |= dict.fromkeys(zip(subjects, names, strict=True), (int(action), int(subaction)))
+            actions |= dict.fromkeys(
+                zip(subjects, names, strict=True), (int(action), int(subaction))
+            )
     return Metadata(_cameras(numbers), actions)
 
 
 def _cameras(numbers: Doubles) -> dict[tuple[str, str], Camera]:
-    """Cameras from w0's numbers: three angles in rad, R = Rx Ry Rz, and the place p0 in mm: R (p - p0)."""
+    """Cameras from w0's numbers: three angles in rad, R = Rx Ry Rz, and the place p0 in mm: R (p -
+    p0).
+    """
     from scipy.spatial.transform import Rotation  # takes 0.4 s
 
-    cameras, n = {}, len(CAMERAS)
+    cameras = {}
+    n = len(CAMERAS)
     places = numbers[: n * N_SUBJECTS * N_EXTRINSIC].reshape(n, N_SUBJECTS, N_EXTRINSIC)
     lenses = numbers[n * N_SUBJECTS * N_EXTRINSIC :].reshape(n, N_INTRINSIC)
-    for camera, of_subjects, (fx, fy, cx, cy, *_distortion) in zip(CAMERAS, places, lenses, strict=True):
+    for camera, of_subjects, (fx, fy, cx, cy, *_distortion) in zip(
+        CAMERAS, places, lenses, strict=True
+    ):
         intrinsics = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], np.float32)
         for subject, values in enumerate(of_subjects, start=1):
             matrix = np.eye(4)
@@ -125,18 +138,23 @@ def _text(cell: Element) -> str:
 
 
 def load_fits(file: Path, action: tuple[int, int], frames: Ints) -> NDArray[np.float32]:
-    """(N, 82) pose in rad, global orientation in the world, and betas, of N frames of a sequence; NaN without a fit.
+    """(N, 82) pose in rad, global orientation in the world, and betas, of N frames of a sequence;
+    NaN without a fit.
 
     Raises RawDataError for other content, and for a file without the sequence.
     """
-    key, rows = f"{action[0]}/{action[1]}", np.full((len(frames), sum(LENGTHS.values())), np.nan, np.float32)
+    key = f"{action[0]}/{action[1]}"
+    rows = np.full((len(frames), sum(LENGTHS.values())), np.nan, np.float32)
     if not (stored := load_sequence(file, action, LEVELS, do=JSON_AGAIN)):
         raise RawDataError(file, "action/subaction", key, "none", "Nothing, if it has no fits.")
     for row, frame in zip(rows, frames.tolist(), strict=True):
         first = 0
         for name, n in LENGTHS.items() if stored.get(frame) else ():
             place = f"{key}/{frame}/{name}"
-            with reading(file, f"{n} numbers", key=place, do=JSON_AGAIN), np.errstate(over="ignore"):
+            with (
+                reading(file, f"{n} numbers", key=place, do=JSON_AGAIN),
+                np.errstate(over="ignore"),
+            ):
                 values = np.asarray(stored[frame].get(name, ()), np.float64).ravel()
                 row[first : first + n] = values if len(values) == n else refuse(f"{len(values)}")
             first += n
@@ -148,26 +166,38 @@ def load_joints(file: Path, action: tuple[int, int]) -> tuple[Ints, Doubles]:
 
     Raises RawDataError for other content, and `no_label` if there is none.
     """
-    frames, key = load_sequence(file, action, LEVELS, do=JSON_AGAIN), f"{action[0]}/{action[1]}"
+    frames = load_sequence(file, action, LEVELS, do=JSON_AGAIN)
+    key = f"{action[0]}/{action[1]}"
     if not frames:
-        raise RawDataError(file, key, "joints of this action and subaction", "none", JSON_AGAIN, reason="no_label")
-    return np.array([*frames], np.int64), numbers(file, key, [*frames.values()], (None, 17, 3), do=JSON_AGAIN)
+        raise RawDataError(
+            file, key, "joints of this action and subaction", "none", JSON_AGAIN, reason="no_label"
+        )
+    return np.array([*frames], np.int64), numbers(
+        file, key, [*frames.values()], (None, 17, 3), do=JSON_AGAIN
+    )
 
 
 def load_cameras(file: Path, keys: str = "Rtfc") -> Mapping[str, Mapping[str, Doubles]]:
-    """Camera id -> its numbers by key, not checked to be a rotation. Raises RawDataError for another file."""
-    stored, cameras = load_json(file, do=JSON_AGAIN), {}
+    """Camera id -> its numbers by key, not checked to be a rotation. Raises RawDataError for
+    another file.
+    """
+    stored = load_json(file, do=JSON_AGAIN)
+    cameras = {}
     for number, camera in enumerate(CAMERAS, start=1):
         entry = stored.get(str(number)) if isinstance(stored, dict) else None
         values = entry if isinstance(entry, dict) else {}
-        cameras[camera] = {k: numbers(file, f"{number}/{k}", values.get(k), SHAPES[k], do=JSON_AGAIN) for k in keys}
+        cameras[camera] = {
+            k: numbers(file, f"{number}/{k}", values.get(k), SHAPES[k], do=JSON_AGAIN) for k in keys
+        }
     return cameras
 
 
 def load_cdf(file: Path, key: str) -> Floats:
-    """The variable `key` of a CDF file: (records, *dimensions) float32 or float64, in native byte order.
+    """The variable `key` of a CDF file: (records, *dimensions) float32 or float64, in native byte
+    order.
 
-    Raises RawDataError for another or a damaged file, a missing variable, and one without floating-point numbers.
+    Raises RawDataError for another or a damaged file, a missing variable, and one without
+    floating-point numbers.
     """
     import cdflib  # takes a quarter of a second, and only Human3.6M needs it
 

@@ -1,8 +1,8 @@
 """Numbers from HDF5 files, also MATLAB 7.3, by h5py.  [raw] -> tracks -> features -> windows
 
-HDF5 data can be in other files (external storage, links, virtual datasets) and need filters that are loaded as
-libraries. No release uses these, so they are refused before reading. Conversion reads in the processes of
-`pipeline.processes`, so a crash of the library costs one video.
+HDF5 data can be in other files (external storage, links, virtual datasets) and need filters that
+are loaded as libraries. No release uses these, so they are refused before reading. Conversion reads
+in the processes of `pipeline.processes`, so a crash of the library costs one video.
 """
 
 from __future__ import annotations
@@ -20,16 +20,19 @@ from pipeline.files.raw.files import open_regular
 from pipeline.skeletons import Doubles
 
 MAX_NUMBERS: Final = 1 << 24  # of one array: 128 MB. MPI-INF-3DHP's largest has 0.3 * 10^6
-FILTERS: Final = frozenset({h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32})
+FILTERS: Final = frozenset(
+    {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}
+)
 
 
 def load_hdf5(
     file: Path, shapes: Mapping[str, Collection[Shape]], optional: Collection[str] = ()
 ) -> dict[str, Doubles]:
-    """The named arrays of numbers, each in one of its allowed shapes; of `optional`, the existing ones.
+    """The named arrays of numbers, each in one of its allowed shapes; of `optional`, the existing
+    ones.
 
-    MATLAB stores axes in reverse: a 3 x 17 x 1 x N array is (N, 1, 17, 3) here. Raises RawDataError for another file, a
-    missing key, and anything except numbers in the file itself.
+    MATLAB stores axes in reverse: a 3 x 17 x 1 x N array is (N, 1, 17, 3) here. Raises RawDataError
+    for another file, a missing key, and anything except numbers in the file itself.
     """
     with reading(file, "a MATLAB 7.3 (HDF5) file"):
         if not file.is_file():  # a pipe would never end
@@ -44,12 +47,16 @@ def load_hdf5(
 
 
 def _read(file: Path, stored: h5py.File, key: str, shapes: Collection[Shape]) -> Doubles:
-    expected = f"numbers of shape {' or '.join(str(shape).replace('None', 'any') for shape in shapes)}"
+    expected = (
+        f"numbers of shape {' or '.join(str(shape).replace('None', 'any') for shape in shapes)}"
+    )
     with reading(file, expected, key=key):
         dataset = own_object(stored, key)
         if not isinstance(dataset, h5py.Dataset):
             refuse(f"a {type(dataset).__name__}")
-        if dataset.dtype.kind not in "biuf" or not any(fits(dataset.shape or (), shape) for shape in shapes):
+        if dataset.dtype.kind not in "biuf" or not any(
+            fits(dataset.shape or (), shape) for shape in shapes
+        ):
             refuse(f"{dataset.shape} {dataset.dtype}")
         if not FILTERS.issuperset(filters := filters_of(dataset)):
             refuse(f"the filters {filters}")
@@ -59,12 +66,16 @@ def _read(file: Path, stored: h5py.File, key: str, shapes: Collection[Shape]) ->
 
 
 def own_object(stored: h5py.File, key: str) -> Any:
-    """The dataset or group of a name. Ends `reading` if there is none, or if it is in another file."""
+    """The dataset or group of a name. Ends `reading` if there is none, or if it is in another
+    file.
+    """
     link = stored.get(key, getlink=True)
     if link is None:
         refuse(f"only {sorted(stored)[:20]}")
     actual: Any = stored[key] if isinstance(link, h5py.HardLink) else link
-    if actual is link or (isinstance(actual, h5py.Dataset) and (actual.is_virtual or actual.external)):
+    if actual is link or (
+        isinstance(actual, h5py.Dataset) and (actual.is_virtual or actual.external)
+    ):
         refuse(f"a {type(actual).__name__} whose numbers are not in this file itself")
     return actual
 

@@ -1,4 +1,5 @@
-"""JSON of keypoint detectors: OpenPose, AlphaPose, COCO and MMPose.  [raw] -> tracks -> features -> windows
+"""JSON of keypoint detectors: OpenPose, AlphaPose, COCO and MMPose.  [raw] -> tracks -> features ->
+windows
 
 The content tells the format (`content_of`), not the file's name.
 """
@@ -31,20 +32,29 @@ from pipeline.files.formats.found import (
 from pipeline.skeletons import Doubles
 
 ONE_VIDEO: Final = "Have the files of one video, and of one run of the detector, in a folder."
-NUMBERED: Final = "Rename the images in it, with the frame number (from 0) at the end: clip_000035.jpg is frame 35."
-ONE_FILE: Final = "Write another tool's results into one file for the clip (docs/datasets/videos.md has the formats)."
+NUMBERED: Final = (
+    "Rename the images in it, with the frame number (from 0) at the end: clip_000035.jpg is "
+    "frame 35."
+)
+ONE_FILE: Final = (
+    "Write another tool's results into one file for the clip (docs/datasets/videos.md has "
+    "the formats)."
+)
 IN_PICTURE: Final = "Use a 2D detector's output, x and y in pixels, not a pose lifter's 3D joints."
 OTHER_TOOL: Final = (
     "docs/datasets/videos.md has the formats that are read (AlphaPose's without --format). "
     "Ten lines in docs/adding-a-detector.md write those of another tool."
 )
-NUMBERS: Final = tuple(3 * n_joints for n_joints in (*ORDERS, *sorted(BODY)))  # a person whose joints have no names
+# a person whose joints have no names
+NUMBERS: Final = tuple(3 * n_joints for n_joints in (*ORDERS, *sorted(BODY)))
 X_FIRST: Final = "Write x, y and score of each joint, in this order."
 VISIBILITY: Final = (0, 1, 2)  # COCO's: not labelled, labelled and hidden, visible
 AROUND: Final = 0.1  # of a box's size: joints this far outside belong to it
 ANIMALS: Final = frozenset({  # COCO's, AP-10K's and others; and joints that people do not have
-    "animal", "bird", "cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe", "monkey",
-    "macaque", "ape", "tiger", "lion", "mouse", "mice", "rat", "pig", "fox", "wolf", "deer", "rabbit", "fish", "fly",
+    "animal", "bird", "cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra",
+    "giraffe", "monkey",
+    "macaque", "ape", "tiger", "lion", "mouse", "mice", "rat", "pig", "fox", "wolf", "deer",
+    "rabbit", "fish", "fly",
     "locust", "tail", "tailbase", "paw", "hoof", "withers", "snout", "beak", "wings",
 })  # fmt: skip
 _PICTURE: Final = re.compile(r"(?P<name>(?:.*\D)?)(?P<number>[0-9]{1,18})", re.DOTALL)
@@ -56,10 +66,14 @@ DEMO: Final = LabelFormat("MMPose's demo", first=1)  # counts a frame before it 
 
 
 def content_of(file: Path, sizes: Sizes | None = None) -> LabelContent:
-    """A clip's people in one file, in pixels of an image of `size`. Raises RawDataError for any other file."""
+    """A clip's people in one file, in pixels of an image of `size`. Raises RawDataError for any
+    other file.
+    """
     content = load_json(file, do=DAMAGED)
     if _has(content, "instance_info"):
-        return _mmpose(DEMO, file, "instance_info", content["instance_info"], content.get("meta_info"))
+        return _mmpose(
+            DEMO, file, "instance_info", content["instance_info"], content.get("meta_info")
+        )
     if _has(content, "images"):
         return _coco(file, content, sizes)
     entries = content if isinstance(content, list) else []
@@ -86,12 +100,17 @@ def _has(entry: object, key: str) -> bool:
     return isinstance(entry, dict) and key in entry
 
 
-def openpose_content(frames: Iterable[tuple[int, Path, object]], sizes: Sizes | None) -> LabelContent:
-    """(frame, file, content) of OpenPose's `--write_json` files, or of ComfyUI's list. Raises RawDataError.
+def openpose_content(
+    frames: Iterable[tuple[int, Path, object]], sizes: Sizes | None
+) -> LabelContent:
+    """(frame, file, content) of OpenPose's `--write_json` files, or of ComfyUI's list. Raises
+    RawDataError.
 
-    Joints on a canvas (`canvas_width`, `canvas_height`) of another scale are scaled to the clip's size.
+    Joints on a canvas (`canvas_width`, `canvas_height`) of another scale are scaled to the clip's
+    size.
     """
-    looked_at, scaled = list[int](), 0
+    looked_at = list[int]()
+    scaled = 0
     read = LabelContent(frames=looked_at)
     for frame, file, content in frames:
         page = content if isinstance(content, dict) else {}
@@ -101,19 +120,26 @@ def openpose_content(frames: Iterable[tuple[int, Path, object]], sizes: Sizes | 
             expected = "OpenPose's object with people, in a file for each frame"
             raise label_error(file, "people", expected, _kind(content), ONE_FILE)
         for person in records(file, "people", page["people"], do=FORMATS):
-            key = "pose_keypoints" if "pose_keypoints" in person else "pose_keypoints_2d"  # 1.0's first
+            # 1.0's first
+            key = "pose_keypoints" if "pose_keypoints" in person else "pose_keypoints_2d"
             read.found.append(FoundPerson(frame, _joints(file, key, person.get(key)) * [*scale, 1]))
         looked_at.append(frame)
     if scaled:
-        read.notes.append(f"keypoints of {scaled} frames are of a canvas of another size: scaled to the clip's size")
+        read.notes.append(
+            f"keypoints of {scaled} frames are of a canvas of another size: scaled to the "
+            "clip's size"
+        )
     return read
 
 
 def _results(file: Path, results: Sequence[Mapping[str, Any]]) -> LabelContent:
     """One list of people with image names, without COCO's other categories."""
     people = [result for result in results if result.get("category_id", 1) == 1]
-    others = Counter(str(result["category_id"])[:20] for result in results if result.get("category_id", 1) != 1)
-    found, before = [], ""
+    others = Counter(
+        str(result["category_id"])[:20] for result in results if result.get("category_id", 1) != 1
+    )
+    found = []
+    before = ""
     axes = _Axes()
     for i, result in enumerate(people):
         name, frame = _split_name(file, "image_id", result.get("image_id"))
@@ -121,7 +147,9 @@ def _results(file: Path, results: Sequence[Mapping[str, Any]]) -> LabelContent:
         if name != before:
             expected = "image names that differ only by the frame number at their end"
             do = f"Have the results of one video in a file. {NUMBERED}"
-            raise label_error(file, "image_id", expected, f"{before[:40]!r} and {name[:40]!r} before it", do)
+            raise label_error(
+                file, "image_id", expected, f"{before[:40]!r} and {name[:40]!r} before it", do
+            )
         if "keypoints" in result or "bbox" not in result:
             points = _joints(file, "keypoints", result.get("keypoints"))
             axes.compare(points, result.get("bbox", result.get("box")))
@@ -129,9 +157,13 @@ def _results(file: Path, results: Sequence[Mapping[str, Any]]) -> LabelContent:
             points = RESULTS.corners(file, "bbox", result["bbox"], _score(file, result))
         found.append(FoundPerson(frame, points, _identity(file, result)))
     axes.require_x_first(file)
-    if not any(person.who for person in found):  # where it did not track, all are 0; its trackers count from 1
+    # where it did not track, all are 0; its trackers count from 1
+    if not any(person.who for person in found):
         found = [person._replace(who=None) for person in found]
-    notes = [f"{count(n, 'result')} of category {name} left out: 1 is COCO's person" for name, n in others.items()]
+    notes = [
+        f"{count(n, 'result')} of category {name} left out: 1 is COCO's person"
+        for name, n in others.items()
+    ]
     return LabelContent(found, notes=notes)
 
 
@@ -147,7 +179,9 @@ def _split_name(file: Path, key: str, image: object) -> tuple[str, int]:
     match = _PICTURE.fullmatch(Path(str(image)).stem) if isinstance(image, str | int) else None
     if match is None:
         expected = "an image name that ends in the frame number, such as '35.jpg'"
-        raise label_error(file, key, expected, kind(image), OTHER_TOOL if image is None else NUMBERED)
+        raise label_error(
+            file, key, expected, kind(image), OTHER_TOOL if image is None else NUMBERED
+        )
     return match["name"], int(match["number"])
 
 
@@ -169,7 +203,12 @@ def _track_id(file: Path, key: str, entry: Mapping[str, Any]) -> int | None:
         entry = attributes if isinstance(attributes, dict) else {}
     if "track_id" not in entry:
         return None
-    who = whole(file, f"{key}.track_id", entry["track_id"], do="Number people by whole numbers, or leave track_id out.")
+    who = whole(
+        file,
+        f"{key}.track_id",
+        entry["track_id"],
+        do="Number people by whole numbers, or leave track_id out.",
+    )
     return None if who < 0 else who
 
 
@@ -182,8 +221,14 @@ class _Axes:
         self._inside_swapped = 0
 
     def compare(self, points: Doubles, box: object) -> None:
-        """Count the joints of a person, (J, 3) px px score, in a box x y w h; of other boxes, none."""
-        if not isinstance(box, list) or len(box) != 4 or not all(isinstance(value, int | float) for value in box):
+        """Count the joints of a person, (J, 3) px px score, in a box x y w h; of other boxes,
+        none.
+        """
+        if (
+            not isinstance(box, list)
+            or len(box) != 4
+            or not all(isinstance(value, int | float) for value in box)
+        ):
             return
         shown = points[points[:, 2] > 0, :2]
         low = np.array(box[:2], np.float64) - AROUND * np.array(box[2:])
@@ -194,10 +239,15 @@ class _Axes:
         self._inside_swapped += int(((swapped >= low) & (swapped <= high)).all(axis=1).sum())
 
     def require_x_first(self, file: Path) -> None:
-        """Raise RawDataError if most joints are outside of their boxes, and inside with x and y exchanged."""
+        """Raise RawDataError if most joints are outside of their boxes, and inside with x and y
+        exchanged.
+        """
         if self._n and self._inside < self._n / 2 and self._inside_swapped > 0.9 * self._n:
             share = self._inside_swapped / self._n
-            found = f"y before x: {share:.0%} of the joints lie in their boxes only if x and y are exchanged"
+            found = (
+                f"y before x: {share:.0%} of the joints lie in their boxes only if x and y "
+                "are exchanged"
+            )
             raise label_error(file, "keypoints", "x before y", found, X_FIRST)
 
 
@@ -210,7 +260,9 @@ class _Categories(NamedTuple):
 
 
 def _categories(file: Path, stored: object) -> _Categories:
-    """People are called person, else they are all with keypoints, else all, but for animals (AP-10K's, macaques)."""
+    """People are called person, else they are all with keypoints, else all, but for animals
+    (AP-10K's, macaques).
+    """
     listed = records(file, "categories", stored or [], do=FORMATS)
     called_person = [category for category in listed if category.get("name") == "person"]
     people = called_person or [category for category in listed if not _is_animal(category)]
@@ -223,7 +275,9 @@ def _categories(file: Path, stored: object) -> _Categories:
         if own != joints:
             found = f"others for {people[0].get('name')!r} and {category.get('name')!r}"
             do = "Export one skeleton for all categories of people."
-            raise label_error(file, "categories.keypoints", "the same joints for all people", found, do)
+            raise label_error(
+                file, "categories.keypoints", "the same joints for all people", found, do
+            )
     names = {str(category.get("id")): str(category.get("name"))[:40] for category in listed}
     return _Categories(frozenset(str(category.get("id")) for category in people), joints, names)
 
@@ -240,20 +294,27 @@ def _is_animal(category: Mapping[str, Any]) -> bool:
 def _coco(file: Path, content: Mapping[str, Any], sizes: Sizes | None) -> LabelContent:
     """`images`, `annotations`, and `categories`, of which that of people names the joints.
 
-    An image's frame is its `frame_index`, else the number at the end of its `file_name`. A joint's score is in
-    `keypoint_scores`, else 1 where it is labelled. Identities are `track_id`, if every annotation has one. Joints and
-    boxes on images of another scale (`width`, `height`) are scaled to the clip's. Without any joint in the whole file,
-    people are their boxes: a detector of boxes wrote it.
+    An image's frame is its `frame_index`, else the number at the end of its `file_name`. A joint's
+    score is in `keypoint_scores`, else 1 where it is labelled. Identities are `track_id`, if every
+    annotation has one. Joints and boxes on images of another scale (`width`, `height`) are scaled
+    to the clip's. Without any joint in the whole file, people are their boxes: a detector of boxes
+    wrote it.
     """
     images = records(file, "images", content.get("images"), do=FORMATS)
-    frame_of, scale_of, camera = dict[int, int](), dict[int, Doubles](), dict[int, Doubles]()
+    frame_of = dict[int, int]()
+    scale_of = dict[int, Doubles]()
+    camera = dict[int, Doubles]()
     for i, image in enumerate(images):
         image_id = whole(file, f"images[{i}].id", image.get("id"), do=FORMATS)
         if "frame_index" in image:
             frame_of[image_id] = COCO.frame(file, f"images[{i}].frame_index", image["frame_index"])
         else:
-            frame_of[image_id] = _split_name(file, f"images[{i}].file_name", image.get("file_name"))[1]
-        scale_of[image_id] = _scale(file, f"images[{i}]", (image.get("width"), image.get("height")), sizes)
+            frame_of[image_id] = _split_name(
+                file, f"images[{i}].file_name", image.get("file_name")
+            )[1]
+        scale_of[image_id] = _scale(
+            file, f"images[{i}]", (image.get("width"), image.get("height")), sizes
+        )
         if "camera" in image:
             moved = numbers(file, f"images[{i}].camera", image["camera"], (8,), do=FORMATS)
             camera[frame_of[image_id]] = np.append(moved, 1).reshape(3, 3)
@@ -284,22 +345,40 @@ def _coco(file: Path, content: Mapping[str, Any], sizes: Sizes | None) -> LabelC
             n_shown += int(np.count_nonzero(points[:, 2]))
         else:
             points = COCO.corners(file, f"{key}.bbox", entry["bbox"], _score(file, entry))
-        people.found.append(FoundPerson(frame_of[image_id], points * scale, _track_id(file, key, entry)))
+        people.found.append(
+            FoundPerson(frame_of[image_id], points * scale, _track_id(file, key, entry))
+        )
         boxes += [(f"{key}.bbox", entry, scale)] if "bbox" in entry else []
     axes.require_x_first(file)
     if len(boxes) == len(people.found) and not n_shown:
-        corners = [COCO.corners(file, where, entry["bbox"], _score(file, entry)) * s for where, entry, s in boxes]
-        people.found = [one._replace(points=box) for one, box in zip(people.found, corners, strict=True)]
-    people.notes += [f"{count(n, 'annotation')} of {name!r} left out: no people" for name, n in others.items()]
+        corners = [
+            COCO.corners(file, where, entry["bbox"], _score(file, entry)) * s
+            for where, entry, s in boxes
+        ]
+        people.found = [
+            one._replace(points=box) for one, box in zip(people.found, corners, strict=True)
+        ]
+    people.notes += [
+        f"{count(n, 'annotation')} of {name!r} left out: no people" for name, n in others.items()
+    ]
     if scaled := [image for image in images if (scale_of[int(image["id"])] != 1).any()]:
         shape = f"{scaled[0]['width']:.0f} x {scaled[0]['height']:.0f} px"
-        people.notes.append(f"keypoints of {len(scaled)} frames are of pictures of {shape}: scaled to the clip's size")
+        people.notes.append(
+            f"keypoints of {len(scaled)} frames are of pictures of {shape}: scaled to the "
+            "clip's size"
+        )
     return people
 
 
-def _coco_joints(file: Path, key: str, entry: Mapping[str, Any], names: Sequence[str] | None) -> Doubles:
-    """(J, 3) px px score: of `keypoint_scores`, else of visibility (0, 1, 2) or a score in its place."""
-    points = _joints(file, f"{key}.keypoints", entry.get("keypoints"), len(names) if names else None)
+def _coco_joints(
+    file: Path, key: str, entry: Mapping[str, Any], names: Sequence[str] | None
+) -> Doubles:
+    """(J, 3) px px score: of `keypoint_scores`, else of visibility (0, 1, 2) or a score in its
+    place.
+    """
+    points = _joints(
+        file, f"{key}.keypoints", entry.get("keypoints"), len(names) if names else None
+    )
     scores = entry.get("keypoint_scores")
     if scores is not None:
         stored = numbers(file, f"{key}.keypoint_scores", scores, (len(points),), do=FORMATS)
@@ -316,30 +395,42 @@ def _scale(file: Path, key: str, stated: tuple[object, object], sizes: Sizes | N
     """
     if sizes is None or not all(stated):
         return np.ones(2)
-    shape = np.array([whole(file, f"{key}.size", value, do=FORMATS) for value in stated], np.float64)
+    shape = np.array(
+        [whole(file, f"{key}.size", value, do=FORMATS) for value in stated], np.float64
+    )
     clip, *others = np.array(sizes(), np.float64)
     for possible in (clip, *others):
-        is_multiple = abs(np.subtract(*(shape / possible))) <= (1 / possible).sum()  # a pixel of rounding each
+        # a pixel of rounding each
+        is_multiple = abs(np.subtract(*(shape / possible))) <= (1 / possible).sum()
         if is_multiple and (shape > 0).all():
             return clip / shape if (shape != clip).any() else np.ones(2)
-    expected = f"the clip's width and height, {clip[0]:.0f} x {clip[1]:.0f}, or both times one number"
+    expected = (
+        f"the clip's width and height, {clip[0]:.0f} x {clip[1]:.0f}, or both times one number"
+    )
     actual = f"{shape[0]:.0f} x {shape[1]:.0f}"
-    do = "Run the detector on the clip as it is decoded (turned as its rotation flag says, nothing cut or padded)."
+    do = (
+        "Run the detector on the clip as it is decoded (turned as its rotation flag says, "
+        "nothing cut or padded)."
+    )
     raise RawDataError(file, key, expected, actual, do, reason="keypoints_outside")
 
 
 def _mmpose(form: LabelFormat, file: Path, key: str, frames: object, meta: object) -> LabelContent:
-    """Frames of `instances`: keypoints J x (x, y), keypoint_scores J, bbox; ViTPose in MMPose writes the same.
+    """Frames of `instances`: keypoints J x (x, y), keypoint_scores J, bbox; ViTPose in MMPose
+    writes the same.
 
-    Joint names are in `keypoint_id2name` of `meta`, if present. Older inferencers, and lists of Ultralytics' to_json()
-    per frame, have only the instances.
+    Joint names are in `keypoint_id2name` of `meta`, if present. Older inferencers, and lists of
+    Ultralytics' to_json() per frame, have only the instances.
     """
     if not isinstance(frames, list):
         raise label_error(file, key, "a list of frames", kind(frames))
     names = None
     if isinstance(meta, dict) and isinstance(by_id := meta.get("keypoint_id2name"), dict):
-        names = _names(file, "meta_info.keypoint_id2name", [by_id.get(str(j)) for j in range(len(by_id))])
-    found, looked_at = [], []
+        names = _names(
+            file, "meta_info.keypoint_id2name", [by_id.get(str(j)) for j in range(len(by_id))]
+        )
+    found = []
+    looked_at = []
     for i, entry in enumerate(frames):
         where = f"{key}[{i}]"
         alone = isinstance(entry, list)
@@ -348,9 +439,13 @@ def _mmpose(form: LabelFormat, file: Path, key: str, frames: object, meta: objec
             raise label_error(file, where, "a frame's instances", kind(entry), do)
         frame = i if alone else form.frame(file, f"{where}.frame_id", entry.get("frame_id"))
         looked_at.append(frame)
-        people = records(file, f"{where}.instances", entry if alone else entry["instances"], do=FORMATS)
+        people = records(
+            file, f"{where}.instances", entry if alone else entry["instances"], do=FORMATS
+        )
         for k, person in enumerate(people):
-            found.append(FoundPerson(frame, *_instance(file, f"{where}.instances[{k}]", person, names)))
+            found.append(
+                FoundPerson(frame, *_instance(file, f"{where}.instances[{k}]", person, names))
+            )
     if len(set(looked_at)) != len(looked_at):
         raise label_error(file, key, "each frame once", "one twice", ONE_VIDEO)
     return LabelContent(found, sorted(looked_at), names)
@@ -359,24 +454,34 @@ def _mmpose(form: LabelFormat, file: Path, key: str, frames: object, meta: objec
 def _instance(
     file: Path, key: str, person: Mapping[str, Any], names: Sequence[str] | None
 ) -> tuple[Doubles, int | None]:
-    scores, joints = person.get("keypoint_scores"), person.get("keypoints")
+    scores = person.get("keypoint_scores")
+    joints = person.get("keypoints")
     if isinstance(joints, dict):  # Ultralytics' to_json
         x = numbers(file, f"{key}.keypoints.x", joints.get("x"), (None,), do=FORMATS)
         y = numbers(file, f"{key}.keypoints.y", joints.get("y"), (len(x),), do=FORMATS)
-        scores, joints = joints.get("visible"), np.column_stack([x, y]).tolist()
+        scores = joints.get("visible")
+        joints = np.column_stack([x, y]).tolist()
     if not isinstance(scores, list):
-        raise label_error(file, f"{key}.keypoint_scores", "keypoints with a score each", kind(scores), OTHER_TOOL)
+        raise label_error(
+            file, f"{key}.keypoint_scores", "keypoints with a score each", kind(scores), OTHER_TOOL
+        )
     n_joints = len(names or scores)
     scores = numbers(file, f"{key}.keypoint_scores", scores, (n_joints,), do=FORMATS)
     points = numbers(file, f"{key}.keypoints", joints, (n_joints, 2), do=IN_PICTURE)
     if not names and 3 * n_joints not in NUMBERS:
-        expected = f"{', '.join(str(n // 3) for n in NUMBERS)} joints, or meta_info with their names"
+        expected = (
+            f"{', '.join(str(n // 3) for n in NUMBERS)} joints, or meta_info with their names"
+        )
         raise label_error(file, f"{key}.keypoints", expected, str(n_joints), EXPORT)
     return np.column_stack([points, scores]), _track_id(file, key, person)
 
 
 def _names(file: Path, key: str, names: object) -> list[str]:
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
+    if (
+        not isinstance(names, list)
+        or not all(isinstance(name, str) for name in names)
+        or len(set(names)) < len(names)
+    ):
         raise label_error(file, key, "the names of the joints, each once", kind(names))
     return names
 

@@ -1,11 +1,13 @@
-"""Pickles of 3DPW, EMDB and SMPL, by an unpickler with a list of names.  raw pickles -> plain dicts, lists and arrays
+"""Pickles of 3DPW, EMDB and SMPL, by an unpickler with a list of names.  raw pickles -> plain
+dicts, lists and arrays
 
-A pickle names functions and calls them. Here, names on the list stand for functions of this module, and any other name
-ends reading. NumPy fills arrays and types from checked states: no array is made without its bytes. So nothing that a
-file names is imported, called or changed.
+A pickle names functions and calls them. Here, names on the list stand for functions of this module,
+and any other name ends reading. NumPy fills arrays and types from checked states: no array is made
+without its bytes. So nothing that a file names is imported, called or changed.
 
-This is Python's unpickler, not the one in C, which allocates as many memos as a number in the file says (9 bytes take 4
-GiB), and passes states on unchecked: a type's state can make NumPy take numbers for addresses.
+This is Python's unpickler, not the one in C, which allocates as many memos as a number in the file
+says (9 bytes take 4 GiB), and passes states on unchecked: a type's state can make NumPy take
+numbers for addresses.
 """
 
 from __future__ import annotations
@@ -34,15 +36,16 @@ HOLDS: Final[Mapping[Kind, str]] = {
     "smpl": "an SMPL model: NumPy arrays, SciPy's csc_matrix, chumpy's Ch and Select",
     "sequence": "labels of a sequence: NumPy arrays in dicts and lists",
 }
-DTYPE: Final = re.compile(r"[<>=|]?[biufcSU][1-9]\d{0,5}|[<>=|]?O[48]?")  # numbers, text of fixed size, Python objects
+# numbers, text of fixed size, Python objects
+DTYPE: Final = re.compile(r"[<>=|]?[biufcSU][1-9]\d{0,5}|[<>=|]?O[48]?")
 
 
 def load_pickle(path: Path | str, *, kind: Kind) -> dict[str, Any]:
     """The dict in a pickle (any protocol, Python 2 or 3, strings as latin1); none of its code runs.
 
-    Values are None, bool, int, float, str, bytes, list, tuple, set, dict, NumPy arrays and scalars; with kind "smpl"
-    also scipy csc_matrix, and chumpy objects as their values. Raises UnsafePickle for a name that is not on the list of
-    `kind`, RawDataError if it cannot be read.
+    Values are None, bool, int, float, str, bytes, list, tuple, set, dict, NumPy arrays and scalars;
+    with kind "smpl" also scipy csc_matrix, and chumpy objects as their values. Raises UnsafePickle
+    for a name that is not on the list of `kind`, RawDataError if it cannot be read.
     """
     path = Path(path)
     with reading(path, HOLDS[kind], key="pickle", do="Download or unpack it again."):
@@ -58,11 +61,14 @@ def load_pickle(path: Path | str, *, kind: Kind) -> dict[str, Any]:
 
 
 def load_labels(file: Path) -> dict[str, Any]:
-    """`load_pickle` of a dataset's labels. Raises RawDataError, `unsafe_pickle` for a file that would run code."""
+    """`load_pickle` of a dataset's labels. Raises RawDataError, `unsafe_pickle` for a file that
+    would run code.
+    """
     try:
         return load_pickle(file, kind="sequence")
     except UnsafePickle as error:
-        expected, do = HOLDS["sequence"], "Do not open it; download it from the official page."
+        expected = HOLDS["sequence"]
+        do = "Do not open it; download it from the official page."
         problem = f"that it asks for {error.asks_for}: not read"
         raise RawDataError(file, "pickle", expected, problem, do, reason="unsafe_pickle") from error
 
@@ -83,7 +89,8 @@ class _Selection(Object):
     """chumpy.reordering.Select: elements of `a` by flat index, in preferred_shape."""
 
 
-NDARRAY, _OBJECT = "numpy.ndarray", "object"  # classes that a file names and never calls
+NDARRAY = "numpy.ndarray"
+_OBJECT = "object"  # classes that a file names and never calls
 
 
 def _dtype(code: Any, *_: object) -> np.dtype[Any]:
@@ -106,7 +113,11 @@ def _encode(text: str, encoding: str) -> bytes:
 
 def _new_object(of: Any, base: object, state: object) -> Object:
     """Objects of protocols 0 and 1."""
-    if not (isinstance(of, type) and issubclass(of, Object)) or base is not _OBJECT or state is not None:
+    if (
+        not (isinstance(of, type) and issubclass(of, Object))
+        or base is not _OBJECT
+        or state is not None
+    ):
         raise ValueError("an object of no known class")
     return of()
 
@@ -114,15 +125,23 @@ def _new_object(of: Any, base: object, state: object) -> Object:
 def _from_bytes(content: Any, dtype: Any, shape: Any = (), order: Any = "C") -> NDArray[Any]:
     if not isinstance(dtype, np.dtype):
         raise TypeError(f"array type {reprlib.repr(dtype)[:80]}")
-    data = content.encode("latin1") if isinstance(content, str) else content  # Python 2's bytes are texts
+    # Python 2's bytes are texts
+    data = content.encode("latin1") if isinstance(content, str) else content
     return np.frombuffer(data, dtype).reshape(shape, order=order)
 
 
 def _checked_state(target: Any, state: Any) -> Any:
-    """The state of an array, a type or an object. Raises ValueError and others for an invalid one."""
-    if isinstance(target, np.ndarray) and not target.size:  # once: others may look at its bytes already
+    """The state of an array, a type or an object. Raises ValueError and others for an invalid
+    one.
+    """
+    # once: others may look at its bytes already
+    if isinstance(target, np.ndarray) and not target.size:
         _, shape, dtype, fortran, content = state
-        if not isinstance(shape, tuple) or len(shape) > 32 or not all(type(n) is int and n >= 0 for n in shape):
+        if (
+            not isinstance(shape, tuple)
+            or len(shape) > 32
+            or not all(type(n) is int and n >= 0 for n in shape)
+        ):
             raise ValueError(f"an array of shape {reprlib.repr(shape)[:80]}")
         kinds, size = (list, 1) if dtype.hasobject else ((bytes, str), dtype.itemsize)
         if not isinstance(content, kinds) or len(content) != math.prod(shape) * size:
@@ -143,8 +162,14 @@ ARRAYS: Final[dict[tuple[str, str], Any]] = {
     ("numpy", "ndarray"): NDARRAY,
     ("numpy", "dtype"): _dtype,
     **{(module, "_reconstruct"): _reconstruct for module in _MULTIARRAY},
-    **{(module, "scalar"): lambda dtype, content: _from_bytes(content, dtype)[()] for module in _MULTIARRAY},
-    **{(module, "_frombuffer"): _from_bytes for module in ("numpy.core.numeric", "numpy._core.numeric")},
+    **{
+        (module, "scalar"): lambda dtype, content: _from_bytes(content, dtype)[()]
+        for module in _MULTIARRAY
+    },
+    **{
+        (module, "_frombuffer"): _from_bytes
+        for module in ("numpy.core.numeric", "numpy._core.numeric")
+    },
     ("_codecs", "encode"): _encode,  # how Python 3 writes bytes for Python 2
     **{(module, "bytes"): lambda: b"" for module in ("__builtin__", "builtins")},  # and empty bytes
 }
@@ -161,32 +186,47 @@ ALLOWED: Final[Mapping[Kind, Mapping[tuple[str, str], Any]]] = {
 
 SET_STATE: Final[Any] = pickle._Unpickler.dispatch[pickle.BUILD[0]]
 
-OTHER_PROGRAMS: Final = ("collections", "torch", "pandas")  # what results of WHAM, TRAM and others hold
+# what results of WHAM, TRAM and others hold
+OTHER_PROGRAMS: Final = ("collections", "torch", "pandas")
 
 
 class ArrayUnpickler(pickle._Unpickler):
-    """Python's unpickler with a list of names and checked states. Raises UnsafePickle and others."""
+    """Python's unpickler with a list of names and checked states. Raises UnsafePickle and
+    others.
+    """
 
     dispatch: ClassVar[dict[int, Any]] = pickle._Unpickler.dispatch.copy()
     stack: list[Any]
     read: Any  # set by load(): bytes of the stream
     append: Any  # set by load(): to the stack
 
-    def __init__(self, path: Path, stream: Any, allowed: Mapping[tuple[str, str], Any], holds: str) -> None:
-        """`stream`: a file or an mmap; `allowed`: (module, name) -> its substitute; `holds`: what such files hold."""
+    def __init__(
+        self, path: Path, stream: Any, allowed: Mapping[tuple[str, str], Any], holds: str
+    ) -> None:
+        """`stream`: a file or an mmap; `allowed`: (module, name) -> its substitute; `holds`: what
+        such files hold.
+        """
         super().__init__(stream, encoding="latin1")
-        self.path, self.allowed, self.holds = path, allowed, holds
+        self.path = path
+        self.allowed = allowed
+        self.holds = holds
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in self.allowed:
             return self.allowed[module, name]
         asks_for = f"{module}.{name}"[:200]
         needs = self.holds.split(":")[0]
-        advice = "Do not unpickle it by other means; download the file again from its official page."
+        advice = (
+            "Do not unpickle it by other means; download the file again from its official page."
+        )
         if module.partition(".")[0] in OTHER_PROGRAMS:
-            advice = "It is another program's file: have that program write plain dicts and NumPy arrays."
+            advice = (
+                "It is another program's file: have that program write plain dicts and "
+                "NumPy arrays."
+            )
         raise UnsafePickle(
-            f"{self.path}: not read, because it asks for {asks_for}, which {needs} does not need. {advice}",
+            f"{self.path}: not read, because it asks for {asks_for}, which {needs} does not "
+            f"need. {advice}",
             asks_for=asks_for,
         )
 
@@ -197,7 +237,9 @@ class ArrayUnpickler(pickle._Unpickler):
     dispatch[pickle.BUILD[0]] = load_build
 
     def load_bytearray(self) -> None:
-        """Read bytes, which end with the file: Python's own allocates any size that the file states."""
+        """Read bytes, which end with the file: Python's own allocates any size that the file
+        states.
+        """
         (size,) = struct.unpack("<Q", self.read(8))
         self.append(bytearray(self.read(size)))
 
@@ -210,7 +252,9 @@ def _value(value: Any, known: dict[int, Any] | None = None) -> Any:
         return value
     known = {} if known is None else known
     if id(value) not in known:
-        known[id(value)] = _object_value(value, {key: _value(part, known) for key, part in vars(value).items()})
+        known[id(value)] = _object_value(
+            value, {key: _value(part, known) for key, part in vars(value).items()}
+        )
     return known[id(value)]
 
 
@@ -224,5 +268,6 @@ def _object_value(value: Object, state: Mapping[str, Any]) -> Any:
         return matrix
     if isinstance(value, _Leaf):
         return state["x"]
-    picked, shape = state["a"].ravel()[state["idxs"]], state.get("preferred_shape")
+    picked = state["a"].ravel()[state["idxs"]]
+    shape = state.get("preferred_shape")
     return picked if shape is None else picked.reshape([int(n) for n in shape])

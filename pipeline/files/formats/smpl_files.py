@@ -1,7 +1,9 @@
-"""The body model's files as plain arrays.  raw -> tracks: labels derived through SMPL; training: the body itself
+"""The body model's files as plain arrays.  raw -> tracks: labels derived through SMPL; training:
+the body itself
 
-Imports no torch: planning a conversion hashes these files and must stay quick. The demo body's folder
-(`pipeline.demo.writing.write_body`) has the same files and keys, and is marked in two places.
+Imports no torch: planning a conversion hashes these files and must stay quick. The demo body's
+folder (`pipeline.demo.writing.write_body`) has the same files and keys, and is marked in two
+places.
 """
 
 from __future__ import annotations
@@ -32,16 +34,21 @@ REGRESSOR_EXTRA: Final = "J_regressor_extra.npy"
 REGRESSOR_H36M: Final = "J_regressor_h36m.npy"
 LIMBS: Final = ("hip", "knee", "ankle", "shoulder", "elbow", "wrist")
 MEAN_PARAMS: Final = "smpl_mean_params.npz"
-AS_DISTRIBUTED: Final = "Take the file as its authors distribute it (SMPL v1.0 or v1.1, 10 or 300 shape components)."
+AS_DISTRIBUTED: Final = (
+    "Take the file as its authors distribute it (SMPL v1.0 or v1.1, 10 or 300 shape components)."
+)
 
 
 @dataclass(frozen=True, eq=False)  # eq=False: == of arrays is ambiguous
 class SmplArrays:
-    """One SMPL body (Loper et al. 2015) and VIBE's files with it. Metres; y up, facing +z, left at +x; float64."""
+    """One SMPL body (Loper et al. 2015) and VIBE's files with it. Metres; y up, facing +z, left at
+    +x; float64.
+    """
 
     v_template: Floats  # (6890, 3)
     shapedirs: Floats  # (6890, 3, 10) m per unit of beta
-    posedirs: Floats  # (6890, 3, 207) m, over the 23 x 9 numbers of R - I; float32, since it is by far the largest
+    # (6890, 3, 207) m, over the 23 x 9 numbers of R - I; float32, since it is by far the largest
+    posedirs: Floats
     J_regressor: Floats  # (24, 6890) dense; rows sum to 1
     weights: Floats  # (6890, 24) skinning; rows sum to 1
     parents: Ints  # (24,) the root's is -1
@@ -58,22 +65,31 @@ class SmplArrays:
 def load(folder: Path | str, gender: str = "neutral") -> SmplArrays:
     """Read one gender's body from `folder`.
 
-    Raises MissingAssets for missing files, RawDataError for other content, and UnsafePickle for a model file that names
-    anything except arrays.
+    Raises MissingAssets for missing files, RawDataError for other content, and UnsafePickle for a
+    model file that names anything except arrays.
     """
     folder = Path(folder)
     if gender not in GENDERS:
         raise ValueError(f"gender: expected one of {', '.join(GENDERS)}, found {gender!r}")
     model_file = _require(folder, gender)
-    model = _read_arrays(model_file) if model_file.suffix == ".npz" else load_pickle(model_file, kind="smpl")
-    extra_file, h36m_file, mean_file = (folder / name for name in (REGRESSOR_EXTRA, REGRESSOR_H36M, MEAN_PARAMS))
-    extra, h36m = _read_arrays(extra_file), _read_arrays(h36m_file)
+    model = (
+        _read_arrays(model_file)
+        if model_file.suffix == ".npz"
+        else load_pickle(model_file, kind="smpl")
+    )
+    extra_file, h36m_file, mean_file = (
+        folder / name for name in (REGRESSOR_EXTRA, REGRESSOR_H36M, MEAN_PARAMS)
+    )
+    extra = _read_arrays(extra_file)
+    h36m = _read_arrays(h36m_file)
     mean = _read_arrays(mean_file)
     folder_digest, stand_in = digest(folder, gender)
     arrays = SmplArrays(
         v_template=_array(model_file, model, "v_template", (N_VERTICES, 3)),
         shapedirs=_shapedirs(model_file, model),
-        posedirs=_array(model_file, model, "posedirs", (N_VERTICES, 3, 9 * (N_JOINTS - 1)), np.float32),
+        posedirs=_array(
+            model_file, model, "posedirs", (N_VERTICES, 3, 9 * (N_JOINTS - 1)), np.float32
+        ),
         J_regressor=_array(model_file, model, "J_regressor", (N_JOINTS, N_VERTICES)),
         weights=_array(model_file, model, "weights", (N_VERTICES, N_JOINTS)),
         parents=_parents(model_file, model),
@@ -87,35 +103,61 @@ def load(folder: Path | str, gender: str = "neutral") -> SmplArrays:
         digest=folder_digest,
     )
     points = JOINTS["smpl54"]
-    _require_sides(model_file, "J_regressor", points[:N_JOINTS], arrays.J_regressor @ arrays.v_template)
-    _require_sides(extra_file, REGRESSOR_EXTRA, points[-9:], arrays.J_regressor_extra @ arrays.v_template)
-    _require_sides(h36m_file, REGRESSOR_H36M, JOINTS["h36m"], arrays.J_regressor_h36m @ arrays.v_template)
+    _require_sides(
+        model_file, "J_regressor", points[:N_JOINTS], arrays.J_regressor @ arrays.v_template
+    )
+    _require_sides(
+        extra_file, REGRESSOR_EXTRA, points[-9:], arrays.J_regressor_extra @ arrays.v_template
+    )
+    _require_sides(
+        h36m_file, REGRESSOR_H36M, JOINTS["h36m"], arrays.J_regressor_h36m @ arrays.v_template
+    )
     return arrays
 
 
 def _require_sides(file: Path, key: str, names: Sequence[str], joints: Floats) -> None:
-    """Raise RawDataError unless the template's joints (J, 3) m are on their sides, and ankles below knees below hips.
+    """Raise RawDataError unless the template's joints (J, 3) m are on their sides, and ankles below
+    knees below hips.
 
     Regressors of the same shape exist with another joint order, for example with legs exchanged.
     """
-    at = {name.removeprefix("smpl_").removeprefix("extra_"): joint for name, joint in zip(names, joints, strict=True)}
+    at = {
+        name.removeprefix("smpl_").removeprefix("extra_"): joint
+        for name, joint in zip(names, joints, strict=True)
+    }
     pairs = [("l" + part, "r" + part) for part in LIMBS if "l" + part in at]
-    wrong = [f"{left} at x = {at[left][0]:+.3f} m" for left, right in pairs if not at[left][0] > 0 > at[right][0]]
+    wrong = [
+        f"{left} at x = {at[left][0]:+.3f} m"
+        for left, right in pairs
+        if not at[left][0] > 0 > at[right][0]
+    ]
     for side in "lr":
         chain = [side + part for part in ("ankle", "knee", "hip") if side + part in at]
         chain += [name for name in ("neck", "headtop", "head") if name in at][:1]
         heights = [float(at[name][1]) for name in chain]
-        wrong += [f"{chain} at y = {np.round(heights, 3).tolist()} m"] if heights != sorted(heights) else []
+        wrong += (
+            [f"{chain} at y = {np.round(heights, 3).tolist()} m"]
+            if heights != sorted(heights)
+            else []
+        )
     if wrong:
-        expected = "left joints at x > 0, right ones at x < 0, and ankles below knees, hips and neck, on the template"
-        do = "Take the file of SPIN's fetch_data.sh or SMPL's own; files of the same name and shape have other orders."
+        expected = (
+            "left joints at x > 0, right ones at x < 0, and ankles below knees, hips and "
+            "neck, on the template"
+        )
+        do = (
+            "Take the file of SPIN's fetch_data.sh or SMPL's own; files of the same name and "
+            "shape have other orders."
+        )
         raise RawDataError(file, key, expected, "; ".join(wrong[:3]), do)
 
 
 def digest(folder: Path | str, gender: str = "neutral") -> tuple[str, bool]:
-    """(SHA-256 over the files in `folder` that `load` reads for `gender`, whether it is marked as the procedural body).
+    """(SHA-256 over the files in `folder` that `load` reads for `gender`, whether it is marked as
+    the procedural body).
 
-    Reads no pickle. A file is hashed once per process, size and time. Raises MissingAssets for missing files.
+    Reads no pickle. A file is hashed once per process, size and time. Raises MissingAssets for
+    missing files.
     """
     folder = Path(folder)
     names = (_require(folder, gender).name, REGRESSOR_EXTRA, REGRESSOR_H36M, MEAN_PARAMS)
@@ -130,7 +172,11 @@ def missing(folder: Path | str, gender: str = "neutral") -> list[str]:
     """Names of missing files for a body of this gender."""
     folder = Path(folder)
     names = [] if _model_file(folder, gender) else [f"SMPL_{gender.upper()}.pkl (or .npz)"]
-    return names + [name for name in (REGRESSOR_EXTRA, REGRESSOR_H36M, MEAN_PARAMS) if not (folder / name).is_file()]
+    return names + [
+        name
+        for name in (REGRESSOR_EXTRA, REGRESSOR_H36M, MEAN_PARAMS)
+        if not (folder / name).is_file()
+    ]
 
 
 def gender_of(stored: object) -> str:
@@ -140,7 +186,8 @@ def gender_of(stored: object) -> str:
     ['female', 'male', 'male', 'neutral', '']
     """
     text = stored.decode("latin1") if isinstance(stored, bytes) else str(stored)
-    text = text.removeprefix("b'").removesuffix("'").strip().lower()  # some files hold the text of a bytes object
+    # some files hold the text of a bytes object
+    text = text.removeprefix("b'").removesuffix("'").strip().lower()
     matching = [gender for gender in GENDERS if text in (gender, gender[0])]
     return matching[0] if matching else ""
 
@@ -154,9 +201,10 @@ def _require(folder: Path, gender: str) -> Path:
     model_file = _model_file(folder, gender)
     if model_file is None or missing(folder, gender):
         raise MissingAssets(
-            f"{folder}: missing {', '.join(missing(folder, gender))}. The SMPL model is at smpl.is.tue.mpg.de "
-            f"(registration; rename its file for {gender} to SMPL_{gender.upper()}.pkl); the regressors and mean "
-            "parameters come with fetch_data.sh of github.com/nkolot/SPIN. Put them into this folder, or use the "
+            f"{folder}: missing {', '.join(missing(folder, gender))}. The SMPL model is at "
+            f"smpl.is.tue.mpg.de (registration; rename its file for {gender} to "
+            f"SMPL_{gender.upper()}.pkl); the regressors and mean parameters come with "
+            "fetch_data.sh of github.com/nkolot/SPIN. Put them into this folder, or use the "
             "procedural body: `python -m pipeline synthesize --out DIR` writes it to DIR/body."
         )
     return model_file
@@ -174,7 +222,8 @@ def _read_arrays(file: Path) -> dict[str, Any]:
             content = np.load(stream, allow_pickle=False)
             return dict(content) if isinstance(content, NpzFile) else {file.name: content}
     except Exception as error:  # of a damaged file also MemoryError: its header may claim anything
-        arrays, do = f"{type(error).__name__}: {error}", "Download it again, or save it again without Python objects."
+        arrays = f"{type(error).__name__}: {error}"
+        do = "Download it again, or save it again without Python objects."
         raise RawDataError(file, file.suffix, "plain NumPy arrays", arrays, do) from error
 
 
@@ -213,7 +262,9 @@ def _parents(file: Path, model: Mapping[str, Any]) -> Ints:
     parents: Ints = _array(file, model, "kintree_table", (2, N_JOINTS))[0].astype(np.int64)
     parents[0] = -1
     if (parents[1:] < 0).any() or (parents[1:] >= np.arange(1, N_JOINTS)).any():
-        raise RawDataError(file, "kintree_table", "parents before children", f"{parents}", AS_DISTRIBUTED)
+        raise RawDataError(
+            file, "kintree_table", "parents before children", f"{parents}", AS_DISTRIBUTED
+        )
     return parents
 
 

@@ -1,13 +1,16 @@
-"""TFRecord files: positions of records, checked bytes, features.  [raw] -> tracks -> features -> windows
+"""TFRecord files: positions of records, checked bytes, features.  [raw] -> tracks -> features ->
+windows
 
 A file is a sequence of frames, all little-endian, with nothing else:
 
-    uint64 length | uint32 masked CRC-32C of these 8 bytes | `length` bytes of data | uint32 masked CRC-32C of the data
+    uint64 length | uint32 masked CRC-32C of these 8 bytes | `length` bytes of data | uint32 masked
+    CRC-32C of the data
 
 Damaged data costs one record, a damaged length all that follow.
 https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details
 
-The data is a tf.train.Example: names -> lists of bytes, floats or integers, read by protobuf without TensorFlow.
+The data is a tf.train.Example: names -> lists of bytes, floats or integers, read by protobuf
+without TensorFlow.
 """
 
 from __future__ import annotations
@@ -28,7 +31,8 @@ from pipeline.files.raw.files import open_regular, open_unbuffered
 
 HEADER: Final = 12  # bytes before the data
 FOOTER: Final = 4  # bytes behind it
-MAX_BYTES: Final = 1 << 27  # of data: a record is read as a whole. InstaVariety's longest clips take about 2^24
+# of data: a record is read as a whole. InstaVariety's longest clips take about 2^24
+MAX_BYTES: Final = 1 << 27
 MAX_RECORDS: Final = 100_000  # in a file: what five digits can name. InstaVariety has 50
 AGAIN: Final = "Unpack or download this file again."
 
@@ -36,20 +40,39 @@ Span = tuple[int, int]  # bytes [start, stop) of a file
 
 EXAMPLE: Final = """
 name: "pipeline_example.proto"  package: "pipeline"  syntax: "proto3"
-message_type { name: "Bytes"     field { name: "value" number: 1 type: TYPE_BYTES label: LABEL_REPEATED } }
-message_type { name: "Floats"    field { name: "value" number: 1 type: TYPE_FLOAT label: LABEL_REPEATED } }
-message_type { name: "Integers"  field { name: "value" number: 1 type: TYPE_INT64 label: LABEL_REPEATED } }
+message_type {
+  name: "Bytes"
+  field { name: "value" number: 1 type: TYPE_BYTES label: LABEL_REPEATED }
+}
+message_type {
+  name: "Floats"
+  field { name: "value" number: 1 type: TYPE_FLOAT label: LABEL_REPEATED }
+}
+message_type {
+  name: "Integers"
+  field { name: "value" number: 1 type: TYPE_INT64 label: LABEL_REPEATED }
+}
 message_type {
   name: "Feature"
   oneof_decl { name: "kind" }
-  field { name: "bytes_list" number: 1 type: TYPE_MESSAGE type_name: ".pipeline.Bytes" oneof_index: 0 }
-  field { name: "float_list" number: 2 type: TYPE_MESSAGE type_name: ".pipeline.Floats" oneof_index: 0 }
-  field { name: "int64_list" number: 3 type: TYPE_MESSAGE type_name: ".pipeline.Integers" oneof_index: 0 }
+  field {
+    name: "bytes_list" number: 1 oneof_index: 0
+    type: TYPE_MESSAGE type_name: ".pipeline.Bytes"
+  }
+  field {
+    name: "float_list" number: 2 oneof_index: 0
+    type: TYPE_MESSAGE type_name: ".pipeline.Floats"
+  }
+  field {
+    name: "int64_list" number: 3 oneof_index: 0
+    type: TYPE_MESSAGE type_name: ".pipeline.Integers"
+  }
 }
 message_type {
   name: "Features"
   field {
-    name: "feature" number: 1 label: LABEL_REPEATED type: TYPE_MESSAGE type_name: ".pipeline.Features.FeatureEntry"
+    name: "feature" number: 1 label: LABEL_REPEATED
+    type: TYPE_MESSAGE type_name: ".pipeline.Features.FeatureEntry"
   }
   nested_type {
     name: "FeatureEntry"
@@ -76,10 +99,11 @@ def _masked_crc(data: bytes) -> int:
 
 
 def spans(file: Path) -> list[Span]:
-    """Positions of the records, headers included, in order. Reads 12 bytes per record and checks the CRC of its length.
+    """Positions of the records, headers included, in order. Reads 12 bytes per record and checks
+    the CRC of its length.
 
-    After a damaged length, and for an unreadable file, the rest is the last span, and `read` reports what is wrong with
-    it. There is at least one span, (0, 0) for an empty file.
+    After a damaged length, and for an unreadable file, the rest is the last span, and `read`
+    reports what is wrong with it. There is at least one span, (0, 0) for an empty file.
     """
     records: list[Span] = []
     start = size = 0
@@ -96,15 +120,22 @@ def spans(file: Path) -> list[Span]:
 
 
 def read(file: Path, start: int, stop: int) -> bytes:
-    """The data of the record in [start, stop), both CRCs checked. The length is checked before memory is allocated.
+    """The data of the record in [start, stop), both CRCs checked. The length is checked before
+    memory is allocated.
 
     Raises RawDataError: `record_damaged`, or `no_tfrecord` for another file format.
     """
     key = f"bytes {start} to {stop}"
-    with reading(file, "an intact record", key=key, do=AGAIN, reason="record_damaged"), open_regular(file) as stream:
+    with (
+        reading(file, "an intact record", key=key, do=AGAIN, reason="record_damaged"),
+        open_regular(file) as stream,
+    ):
         actual = _stop(file, stream, start, os.fstat(stream.fileno()).st_size)
         if actual != stop:
-            refuse(f"one that ends at byte {actual}: the file was changed, or has over {MAX_RECORDS} records")
+            refuse(
+                f"one that ends at byte {actual}: the file was changed, or has over "
+                f"{MAX_RECORDS} records"
+            )
         data = stream.read(stop - start - HEADER - FOOTER)
         footer = stream.read(FOOTER)
         if len(footer) != FOOTER or _masked_crc(data) != struct.unpack("<I", footer)[0]:
@@ -115,13 +146,17 @@ def read(file: Path, start: int, stop: int) -> bytes:
 def _stop(file: Path, stream: BinaryIO, start: int, size: int) -> int:
     """The end of the record at `start`, from its header, in a file of `size` bytes.
 
-    Raises ValueError if the header is damaged or the length impossible, RawDataError for another file format.
+    Raises ValueError if the header is damaged or the length impossible, RawDataError for another
+    file format.
     """
     stream.seek(start)
     header = stream.read(HEADER)
     lost = f"everything from byte {start} on is lost"
-    intact = len(header) == HEADER and _masked_crc(header[:8]) == int.from_bytes(header[8:], "little")
-    if start == 0 and not intact and (other := other_format(header)):  # a length may begin like another format
+    intact = len(header) == HEADER and _masked_crc(header[:8]) == int.from_bytes(
+        header[8:], "little"
+    )
+    # a length may begin like another format
+    if start == 0 and not intact and (other := other_format(header)):
         do = f"{AGAIN} Shards must not be compressed."
         raise RawDataError(file, "file", "a TFRecord file", other, do, reason="no_tfrecord")
     if len(header) < HEADER:
@@ -146,8 +181,8 @@ def parse_example(data: bytes) -> Mapping[str, Any]:
 def feature_values(features: Mapping[str, Any], name: str, kind: str, most: int) -> Sequence[Any]:
     """A feature's values: bytes, float32 or int64 numbers; empty for a missing feature.
 
-    kind: bytes_list, float_list or int64_list. Raises ValueError for a feature of another kind, or with more than
-    `most` values.
+    kind: bytes_list, float_list or int64_list. Raises ValueError for a feature of another kind, or
+    with more than `most` values.
     """
     stored_kind = features[name].WhichOneof("kind") if name in features else None
     if stored_kind is None:
@@ -167,6 +202,7 @@ def _message() -> Any:
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 
     file = text_format.Parse(EXAMPLE, descriptor_pb2.FileDescriptorProto())
-    pool = descriptor_pool.DescriptorPool()  # its own: TensorFlow, where it is imported, has these messages too
+    # its own: TensorFlow, where it is imported, has these messages too
+    pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("pipeline.Example"))

@@ -15,7 +15,16 @@ from numpy.typing import NDArray
 
 from pipeline.cli.text import count
 from pipeline.files.pixels.decode import is_cut_off
-from pipeline.files.pixels.video import HLG, PQ, NumberedFrame, OpenVideo, Undecodable, VideoHeader, View, view_of
+from pipeline.files.pixels.video import (
+    HLG,
+    PQ,
+    NumberedFrame,
+    OpenVideo,
+    Undecodable,
+    VideoHeader,
+    View,
+    view_of,
+)
 from pipeline.skeletons import Doubles, Ints
 
 HDR: Final = {PQ: "PQ", HLG: "HLG"}
@@ -23,9 +32,12 @@ SAME_RATE: Final = 1e-3  # containers round times to ms
 OTHER_RATE: Final = 0.03  # of the header's rate
 MANY_REPEATED: Final = 0.2  # of the frames
 MOST_NAMED: Final = 5  # lost frames in a remark
-SAMPLED: Final = 8  # every so many pixels and rows are compared with the frame before; if they are equal, all are
-UNEVEN: Final = 0.5  # of the mean time of a frame: further from its place, a frame is at another time
-SLOW_MOTION: Final = 100.0  # frames a second; a camera states 30 or 60 also where it filmed fewer in the dark
+# every so many pixels and rows are compared with the frame before; if they are equal, all are
+SAMPLED: Final = 8
+# of the mean time of a frame: further from its place, a frame is at another time
+UNEVEN: Final = 0.5
+# frames a second; a camera states 30 or 60 also where it filmed fewer in the dark
+SLOW_MOTION: Final = 100.0
 PLACES: Final = 6  # decimals of times
 
 
@@ -67,7 +79,9 @@ class ClipRecord:
 
     @property
     def fps(self) -> float:
-        """Frames a second of what was filmed: in slow motion, more than are played. nan if unknown."""
+        """Frames a second of what was filmed: in slow motion, more than are played. nan if
+        unknown.
+        """
         return self.filmed_fps if math.isfinite(self.filmed_fps) else self.played_fps
 
     @property
@@ -82,7 +96,9 @@ class ClipRecord:
 
     @property
     def usual_fps(self) -> float:
-        """Frames a second where none is missing: `fps`, or more if the times are uneven, as by a pause."""
+        """Frames a second where none is missing: `fps`, or more if the times are uneven, as by a
+        pause.
+        """
         if self.is_even:
             return self.fps
         steps = np.diff(self.times[np.isfinite(self.times)])
@@ -90,7 +106,9 @@ class ClipRecord:
         return self.fps * max(1.0, usual / self.played_fps)
 
     def clock(self) -> Ints:
-        """(n,) the time of each frame in frames at `usual_fps`, strictly increasing; its number if times are even."""
+        """(n,) the time of each frame in frames at `usual_fps`, strictly increasing; its number if
+        times are even.
+        """
         numbers = np.arange(self.n_frames, dtype=np.int64)
         if self.is_even:
             return numbers
@@ -102,7 +120,9 @@ class ClipRecord:
 
     @property
     def otherwise(self) -> list[str]:
-        """Why its pixels are not those that OpenCV decodes, as earlier versions did; empty for most clips."""
+        """Why its pixels are not those that OpenCV decodes, as earlier versions did; empty for most
+        clips.
+        """
         kinds = {
             "interlaced": self.n_interlaced > 0,
             "HDR": self.transfer in HDR,
@@ -118,17 +138,28 @@ class ClipRecord:
         remarks = []
         if self.lost:
             shown = ", ".join(map(str, self.lost[:MOST_NAMED]))
-            remarks.append(f"{count(len(self.lost), 'frame')} cannot be decoded, such as {shown}: the file is damaged")
+            remarks.append(
+                f"{count(len(self.lost), 'frame')} cannot be decoded, such as {shown}: the file "
+                "is damaged"
+            )
         played = self.played_fps
         if abs(played / self.header_fps - 1) > OTHER_RATE:
-            remarks.append(f"{played:.5g} frames a second by their times, {self.header_fps:.5g} by the header")
+            remarks.append(
+                f"{played:.5g} frames a second by their times, {self.header_fps:.5g} by the header"
+            )
         if abs(self.fps / played - 1) > OTHER_RATE:
-            remarks.append(f"filmed at {self.fps:.5g} frames a second, played at {played:.5g}: slow motion")
+            remarks.append(
+                f"filmed at {self.fps:.5g} frames a second, played at {played:.5g}: slow motion"
+            )
         if not self.is_even:
             steps = 1000 * np.diff(self.times[np.isfinite(self.times)])
-            remarks.append(f"the frame rate varies: from {steps.min():.0f} to {steps.max():.0f} ms a frame")
+            remarks.append(
+                f"the frame rate varies: from {steps.min():.0f} to {steps.max():.0f} ms a frame"
+            )
         if self.n_restarts:
-            remarks.append(f"times begin anew {count(self.n_restarts, 'time')}: several recordings in one file")
+            remarks.append(
+                f"times begin anew {count(self.n_restarts, 'time')}: several recordings in one file"
+            )
         if self.n_interlaced:
             remarks.append(f"interlaced: {count(self.n_interlaced, 'frame')} of two fields")
         if self.transfer in HDR:
@@ -136,32 +167,47 @@ class ClipRecord:
         if self.view.aspect != 1:
             width, height = self.view.stored
             shown_width, shown_height = self.view.square
-            remarks.append(f"{width} x {height} pixels that are not square, shown as {shown_width} x {shown_height}")
+            remarks.append(
+                f"{width} x {height} pixels that are not square, shown as {shown_width} x "
+                f"{shown_height}"
+            )
         if self.view.is_mirrored:
             remarks.append("mirrored, as its header says")
         if self.n_resized:
-            remarks.append(f"{count(self.n_resized, 'frame')} of another size, scaled to the first frame's")
+            remarks.append(
+                f"{count(self.n_resized, 'frame')} of another size, scaled to the first frame's"
+            )
         if self.n_streams > 1:
             remarks.append(f"{self.n_streams} video streams: the one that players choose is read")
         if self.n_repeated > MANY_REPEATED * self.n_frames:
-            remarks.append(f"{self.n_repeated / self.n_frames:.0%} of the frames repeat the one before")
+            remarks.append(
+                f"{self.n_repeated / self.n_frames:.0%} of the frames repeat the one before"
+            )
         return remarks
 
     def as_dict(self) -> dict[str, Any]:
-        """The record as JSON values; `record_from` restores it. Even times are their number, first and last one."""
+        """The record as JSON values; `record_from` restores it. Even times are their number, first
+        and last one.
+        """
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         if self.is_even:
             values["times"] = {"n": self.n_frames, "known": _ends(self.times)}
         else:
-            values["times"] = [time if math.isfinite(time) else None for time in self.times.round(PLACES).tolist()]
+            values["times"] = [
+                time if math.isfinite(time) else None for time in self.times.round(PLACES).tolist()
+            ]
         for name in ("header_fps", "filmed_fps"):
             values[name] = values[name] if math.isfinite(values[name]) else None
         return values
 
 
 def record_from(values: object) -> ClipRecord | None:
-    """The record of `ClipRecord.as_dict`; None for anything else, such as an older form: it is made again."""
-    if not isinstance(values, Mapping) or values.keys() != {field.name for field in fields(ClipRecord)}:
+    """The record of `ClipRecord.as_dict`; None for anything else, such as an older form: it is made
+    again.
+    """
+    if not isinstance(values, Mapping) or values.keys() != {
+        field.name for field in fields(ClipRecord)
+    }:
         return None
     try:
         restored = dict(values)
@@ -224,7 +270,9 @@ class Survey:
         self._before = decoded
 
     def record(self, video: OpenVideo, path: Path) -> ClipRecord:
-        """The record, after the last frame. Raises Undecodable if no frame was decoded. path: for messages."""
+        """The record, after the last frame. Raises Undecodable if no frame was decoded. path: for
+        messages.
+        """
         if self._first is None:
             raise Undecodable(f"{path}: none of its frames can be decoded")
         header = video.header()
@@ -255,7 +303,9 @@ class Survey:
 
 
 def _filmed_fps(video: OpenVideo, header: VideoHeader) -> float:
-    """The rate that Android's camera states for slow motion, which its file plays more slowly; else nan."""
+    """The rate that Android's camera states for slow motion, which its file plays more slowly; else
+    nan.
+    """
     stated = video.metadata.get("com.android.capture.fps", "")
     try:
         rate = float(stated)
@@ -268,8 +318,8 @@ def _filmed_fps(video: OpenVideo, header: VideoHeader) -> float:
 def count_missing(video: OpenVideo, path: Path, n_packets: int | None = None) -> int:
     """Number of frames that the header lists beyond the file's end.
 
-    n_packets: packets that the file has, which other files than MP4 do not list. Without it, one of those that is cut
-    off has at least one frame less.
+    n_packets: packets that the file has, which other files than MP4 do not list. Without it, one of
+    those that is cut off has at least one frame less.
     """
     if video.index is not None:
         return sum(entry.pos + entry.size > video.n_bytes for entry in video.index)
@@ -284,7 +334,9 @@ def _is_copy(before: VideoFrame, frame: VideoFrame) -> bool:
     """Whether the first planes of two frames are equal."""
     one = _first_plane(before)
     other = _first_plane(frame)
-    if one.shape != other.shape or not np.array_equal(one[::SAMPLED, ::SAMPLED], other[::SAMPLED, ::SAMPLED]):
+    if one.shape != other.shape or not np.array_equal(
+        one[::SAMPLED, ::SAMPLED], other[::SAMPLED, ::SAMPLED]
+    ):
         return False
     return np.array_equal(one, other)
 
@@ -302,7 +354,9 @@ def _first_plane(frame: VideoFrame) -> NDArray[np.uint8]:
 
 
 def _join(times: Doubles) -> tuple[Doubles, int]:
-    """Times (n,) that never go back, and at how many places they did, as in recordings that were joined."""
+    """Times (n,) that never go back, and at how many places they did, as in recordings that were
+    joined.
+    """
     known = np.flatnonzero(np.isfinite(times))
     steps = np.diff(times[known])
     is_back = steps < 0
@@ -319,6 +373,7 @@ def mean_rate(times: Doubles) -> float:
     known = np.flatnonzero(np.isfinite(times))
     if len(known) < 2:
         return math.nan
-    first, last = known[0], known[-1]
+    first = known[0]
+    last = known[-1]
     seconds = times[last] - times[first]
     return float((last - first) / seconds) if seconds > 0 else math.nan

@@ -1,9 +1,10 @@
 """Scene cuts in a video.  [pixels] -> tracks -> features
 
-The difference of two neighbouring frames is the share of pixels that change their bin in a colour histogram (hue,
-saturation, value). A cut is a difference that stands out of its surroundings, since a fast pan gives many large ones in
-a row. Only the second largest around it counts, so two close cuts are both found. The constants are from joined and
-uncut pieces of real videos. `detect` stores cuts, not differences: see docs/architecture.md before you change them.
+The difference of two neighbouring frames is the share of pixels that change their bin in a colour
+histogram (hue, saturation, value). A cut is a difference that stands out of its surroundings, since
+a fast pan gives many large ones in a row. Only the second largest around it counts, so two close
+cuts are both found. The constants are from joined and uncut pieces of real videos. `detect` stores
+cuts, not differences: see docs/architecture.md before you change them.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ def difference(before: Histogram, now: Histogram) -> float:
 
 
 def cuts(differences: Sequence[float] | NDArray[np.floating]) -> list[int]:
-    """First frames of new scenes, ascending. differences[t] is of frame t from t - 1; the first is ignored.
+    """First frames of new scenes, ascending. differences[t] is of frame t from t - 1; the first is
+    ignored.
 
     >>> cuts([0, 0.02, 0.01, 0.8, 0.02, 0.01])
     [3]
@@ -53,8 +55,11 @@ def cuts(differences: Sequence[float] | NDArray[np.floating]) -> list[int]:
 
 
 def cuts_of(source: FrameSource, n_frames: int) -> list[int]:
-    """`cuts` of a video's first `n_frames` frames, which are all decoded. Damaged frames are skipped."""
-    differences, before = np.zeros(n_frames), None
+    """`cuts` of a video's first `n_frames` frames, which are all decoded. Damaged frames are
+    skipped.
+    """
+    differences = np.zeros(n_frames)
+    before = None
     for frame in source.read(range(n_frames)):
         if frame.image is not None:
             now = histogram(frame.image)

@@ -1,7 +1,8 @@
-"""Properties of images and videos from their bytes, before decoding; images -> pixels.  [pixels] -> crops
+"""Properties of images and videos from their bytes, before decoding; images -> pixels.  [pixels] ->
+crops
 
-OpenCV turns a truncated JPEG into a partly grey image, and allocates what a header claims. So kind, size and
-completeness are checked first.
+OpenCV turns a truncated JPEG into a partly grey image, and allocates what a header claims. So kind,
+size and completeness are checked first.
 """
 
 from __future__ import annotations
@@ -20,21 +21,30 @@ from numpy.typing import NDArray
 from pipeline.accounting import NOT_NOW
 from pipeline.files.raw.files import note_fault, open_regular, passes
 
-MAX_PIXELS: Final = 1 << 26  # 8192 x 8192: 200 MB decoded. The largest of the eight datasets are 2048 x 2048
+# 8192 x 8192: 200 MB decoded. The largest of the eight datasets are 2048 x 2048
+MAX_PIXELS: Final = 1 << 26
 MAX_BYTES: Final = 1 << 28
-MP4: Final = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot")  # one of these boxes is the first
-EBML, SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"  # of Matroska and WebM
+# one of these boxes is the first
+MP4: Final = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot")
+EBML = b"\x1a\x45\xdf\xa3"
+SEGMENT = b"\x18\x53\x80\x67"  # of Matroska and WebM
 
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
 _JPEG: Final = b"\xff\xd8"
-_STANDALONE: Final = frozenset((0x01, *range(0xD0, 0xD8)))  # JPEG markers without a length (TEM, RST0-7)
-_FRAME_HEADERS: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0-15 without DHT, JPG and DAC
-_START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
-_AFTER_SCAN: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # the first marker that is no stuffing and no restart
+# JPEG markers without a length (TEM, RST0-7)
+_STANDALONE: Final = frozenset((0x01, *range(0xD0, 0xD8)))
+# SOF0-15 without DHT, JPG and DAC
+_FRAME_HEADERS: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_START_OF_SCAN = 0xDA
+_END_OF_IMAGE = 0xD9
+# the first marker that is no stuffing and no restart
+_AFTER_SCAN: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
 
 class PictureError(ValueError):
-    """The bytes are not a complete image. `kind` is short and stable, for counting; the message is for people."""
+    """The bytes are not a complete image. `kind` is short and stable, for counting; the message is
+    for people.
+    """
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
@@ -45,14 +55,19 @@ class PictureError(ValueError):
 
 
 def decode(data: bytes) -> NDArray[np.uint8]:
-    """JPEG or PNG bytes -> (H, W, 3) uint8 RGB. Raises PictureError for damaged, truncated or too large data.
+    """JPEG or PNG bytes -> (H, W, 3) uint8 RGB. Raises PictureError for damaged, truncated or too
+    large data.
 
     EXIF rotation is not applied: labels count the stored pixels.
     """
     width, height = picture_size(data, whole=True)
-    rgb = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+    rgb = cv2.imdecode(
+        np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+    )
     if rgb is None or rgb.shape != (height, width, 3):
-        raise PictureError("picture_damaged", f"cannot be decoded, though its header claims {width} x {height}")
+        raise PictureError(
+            "picture_damaged", f"cannot be decoded, though its header claims {width} x {height}"
+        )
     return np.asarray(rgb, np.uint8)
 
 
@@ -73,15 +88,21 @@ def read_picture(path: Path) -> bytes:
 
 
 def picture_size(data: bytes, *, whole: bool = False) -> tuple[int, int]:
-    """(width, height) px from a JPEG's or PNG's header. `whole`: require a complete image. Raises PictureError."""
+    """(width, height) px from a JPEG's or PNG's header. `whole`: require a complete image. Raises
+    PictureError.
+    """
     if data.startswith(_JPEG):
         return _walk_jpeg(data, whole=whole)
     if not data:
         raise PictureError("picture_empty", "is empty (0 bytes)")
     if not data.startswith(_PNG):
-        raise PictureError("picture_format", f"is neither JPEG nor PNG: it begins with {data[:8]!r}")
+        raise PictureError(
+            "picture_format", f"is neither JPEG nor PNG: it begins with {data[:8]!r}"
+        )
     if len(data) < 24 or data[12:16] != b"IHDR":
-        raise PictureError("picture_truncated", f"the PNG is cut short: {len(data)} bytes, no header")
+        raise PictureError(
+            "picture_truncated", f"the PNG is cut short: {len(data)} bytes, no header"
+        )
     size = _check_size(*struct.unpack_from(">II", data, 16))
     if whole:
         _require_whole_png(data)
@@ -112,7 +133,9 @@ def _walk_jpeg(data: bytes, *, whole: bool) -> tuple[int, int]:
         if marker == _START_OF_SCAN:
             after = _AFTER_SCAN.search(data, position)
             position = after.start() if after else len(data)
-    raise PictureError("picture_truncated", f"the JPEG is cut short: {len(data)} bytes, and no end-of-image marker")
+    raise PictureError(
+        "picture_truncated", f"the JPEG is cut short: {len(data)} bytes, and no end-of-image marker"
+    )
 
 
 def _read_marker(data: bytes, position: int) -> tuple[int, int] | None:
@@ -130,12 +153,14 @@ def _require_whole_png(data: bytes) -> None:
     position = len(_PNG)
     while position + 12 <= len(data):
         (length,) = struct.unpack_from(">I", data, position)
-        kind, end = data[position + 4 : position + 8], position + 8 + length
+        kind = data[position + 4 : position + 8]
+        end = position + 8 + length
         if end + 4 > len(data):
             break
         if zlib.crc32(data[position + 4 : end]) != struct.unpack_from(">I", data, end)[0]:
             raise PictureError(
-                "picture_damaged", f"the PNG is damaged: wrong checksum of its {kind!r} at byte {position}"
+                "picture_damaged",
+                f"the PNG is damaged: wrong checksum of its {kind!r} at byte {position}",
             )
         if kind == b"IEND":
             return
@@ -145,7 +170,9 @@ def _require_whole_png(data: bytes) -> None:
 
 def _check_size(width: int, height: int) -> tuple[int, int]:
     if not 0 < width * height <= MAX_PIXELS:
-        raise PictureError("picture_size", f"its header claims {width} x {height} px, expected 1 to {MAX_PIXELS}")
+        raise PictureError(
+            "picture_size", f"its header claims {width} x {height} px, expected 1 to {MAX_PIXELS}"
+        )
     return width, height
 
 

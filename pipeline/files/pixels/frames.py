@@ -51,12 +51,15 @@ class Frame:
     index: int
     image: Image | None
     problem: str | None
-    kind: str = ""  # of the problem, short and stable, for counting: "picture_missing", "video_ended", ...
+    # of the problem, short and stable, for counting: "picture_missing", "video_ended", ...
+    kind: str = ""
     record: ClipRecord | None = None  # of a video that has ended, if it was asked for
 
 
 class FrameSource(Protocol):
-    """Small, picklable, hashable. `spec` describes it in one line of the cache, with paths below the raw folder."""
+    """Small, picklable, hashable. `spec` describes it in one line of the cache, with paths below
+    the raw folder.
+    """
 
     @property
     def root(self) -> Path:
@@ -73,25 +76,38 @@ class FrameSource(Protocol):
         """(width, height) px, from the first readable header. Raises RawDataError without any."""
 
     def digest(self) -> str:
-        """SHA-256, hex, of the pixels' files, independent of the name and place of their folder or file."""
+        """SHA-256, hex, of the pixels' files, independent of the name and place of their folder or
+        file.
+        """
 
     @property
     def random_access(self) -> bool:
         """Whether all frames cost the same; if not, continue a reader where it is."""
 
     def read(self, frame_index: Iterable[int]) -> Iterator[Frame]:
-        """Decode the given frames (strictly increasing), each once, in order. A bad frame is yielded with its problem.
+        """Decode the given frames (strictly increasing), each once, in order. A bad frame is
+        yielded with its problem.
 
-        The next index is taken after the previous frame was used. Shows progress (`processes.alive`) for every frame,
-        also for skipped ones. Raises ValueError if the indices do not increase from 0 on.
+        The next index is taken after the previous frame was used. Shows progress
+        (`processes.alive`) for every frame, also for skipped ones. Raises ValueError if the indices
+        do not increase from 0 on.
         """
 
 
 def below(root: Path, relative: str) -> Path:
-    """`root / relative` for a path from an untrusted file. Raises RawDataError if it would leave `root`."""
+    """`root / relative` for a path from an untrusted file. Raises RawDataError if it would leave
+    `root`.
+    """
     path = PurePosixPath(relative)
-    if not relative or path.is_absolute() or ".." in path.parts or "\0" in relative or "\\" in relative:
-        expected, do = f"a path: it must be below {root}, without '..' or '\\'", "Rename it."
+    if (
+        not relative
+        or path.is_absolute()
+        or ".." in path.parts
+        or "\0" in relative
+        or "\\" in relative
+    ):
+        expected = f"a path: it must be below {root}, without '..' or '\\'"
+        do = "Rename it."
         raise RawDataError(root, "name", expected, repr(relative), do)
     return root / path
 
@@ -100,7 +116,8 @@ def below(root: Path, relative: str) -> Path:
 class Pictures:
     """Numbered image files: frame i is the file with the number i + `first`.
 
-    `pattern` is a path below `root` with one number in its last part, such as "frames/0001/{:06d}.jpg".
+    `pattern` is a path below `root` with one number in its last part, such as
+    "frames/0001/{:06d}.jpg".
     """
 
     root: Path
@@ -127,7 +144,9 @@ class Pictures:
     def from_spec(cls, root: Path, rest: str) -> Pictures:
         pattern, plus, first = rest.rpartition("+")
         if not plus or not first.isdecimal():
-            raise PipelineError(f"pixel source 'pictures:{rest}' does not end in '+' and the first image's number")
+            raise PipelineError(
+                f"pixel source 'pictures:{rest}' does not end in '+' and the first image's number"
+            )
         return cls(root, pattern, int(first))
 
     def path(self, index: int) -> Path:
@@ -136,16 +155,25 @@ class Pictures:
 
     @cached
     def indices(self) -> Ints:
-        """Frame indices of the existing images, ascending, by file names; empty without the folder."""
+        """Frame indices of the existing images, ascending, by file names; empty without the
+        folder.
+        """
         folder = self.place
         before, width, after = _NUMBER.split(self.pattern.rpartition("/")[2])
-        numbered = re.compile(rf"(?:^|\0){re.escape(before)}([0-9]{{1,18}}){re.escape(after)}(?=\0|\Z)")
+        numbered = re.compile(
+            rf"(?:^|\0){re.escape(before)}([0-9]{{1,18}}){re.escape(after)}(?=\0|\Z)"
+        )
         try:
             names = list_names(folder)
         except (FileNotFoundError, NotADirectoryError):
             return np.empty(0, np.int64)
-        there, padded = numbered.findall("\0".join(names)), int(width)  # 7.jpg is not 000007.jpg
-        numbers = [int(text) for text in there if len(text) == padded or (len(text) > padded and text[0] != "0")]
+        there = numbered.findall("\0".join(names))
+        padded = int(width)  # 7.jpg is not 000007.jpg
+        numbers = [
+            int(text)
+            for text in there
+            if len(text) == padded or (len(text) > padded and text[0] != "0")
+        ]
         return np.array(sorted({n - self.first for n in numbers if n >= self.first}), np.int64)
 
     def count_frames(self) -> int:
@@ -160,12 +188,17 @@ class Pictures:
                 return picture_size(read_picture(self.path(int(index))))
             except PictureError as error:
                 problem = str(error)
-        file, expected, do = self.root / self.pattern, "a readable image", "Unpack the images again."
+        file = self.root / self.pattern
+        expected = "a readable image"
+        do = "Unpack the images again."
         raise RawDataError(file, "size", expected, problem, do, reason="no_picture")
 
     def digest(self) -> str:
-        """Digest of names and sizes, and of the content of three images: uncompressed images all have one size."""
-        there, name = self.indices().tolist(), self.pattern.rpartition("/")[2]
+        """Digest of names and sizes, and of the content of three images: uncompressed images all
+        have one size.
+        """
+        there = self.indices().tolist()
+        name = self.pattern.rpartition("/")[2]
         probed = [file_digest(self.path(there[i])) for i in (0, len(there) // 2, -1) if there]
         return _digest(f"pictures:{name}+{self.first}", folder_digest(self.place), *probed)
 
@@ -201,7 +234,9 @@ class Video:
         return self.view().size
 
     def sizes(self) -> list[tuple[int, int]]:
-        """Widths and heights px that keypoints may count in: of stored pixels, as other tools have them; as shown."""
+        """Widths and heights px that keypoints may count in: of stored pixels, as other tools have
+        them; as shown.
+        """
         view = self.view()
         return list(dict.fromkeys([view.unstretched, view.size]))
 
@@ -211,7 +246,9 @@ class Video:
 
     @cached
     def first_look(self) -> ClipRecord:
-        """`record` up to the first frame that can be decoded. Raises RawDataError if there is none."""
+        """`record` up to the first frame that can be decoded. Raises RawDataError if there is
+        none.
+        """
         return self._survey(whole=False)
 
     def digest(self) -> str:
@@ -225,7 +262,9 @@ class Video:
 
     @cached
     def record(self) -> ClipRecord:
-        """What the video is, by decoding all of it, unless it is known. Raises RawDataError if it cannot be decoded."""
+        """What the video is, by decoding all of it, unless it is known. Raises RawDataError if it
+        cannot be decoded.
+        """
         return self._survey(whole=True)
 
     def _survey(self, *, whole: bool) -> ClipRecord:
@@ -269,10 +308,14 @@ class Video:
             expected = f"the {record.header_frames} frames that its header states"
             found = f"{record.n_frames - len(record.lost)} that decode: it is cut off"
             do = "Copy or download it again, or encode the frames as a new file."
-            raise RawDataError(self.place, "video", expected, found, do, reason="frame_count_mismatch")
+            raise RawDataError(
+                self.place, "video", expected, found, do, reason="frame_count_mismatch"
+            )
 
     def read(self, frame_index: Iterable[int], survey: Survey | None = None) -> Iterator[Frame]:
-        """As `FrameSource.read`. survey: gets the frames; the last frame, `video_ended`, has its record."""
+        """As `FrameSource.read`. survey: gets the frames; the last frame, `video_ended`, has its
+        record.
+        """
         indices = increasing(frame_index)
         try:
             with self._open() as video:
@@ -316,11 +359,14 @@ class Video:
         return ""
 
     def unreadable(self, problem: str) -> RawDataError:
-        expected, do = "a video that can be decoded", "Download or encode it again, or delete it."
+        expected = "a video that can be decoded"
+        do = "Download or encode it again, or delete it."
         return RawDataError(self.place, "video", expected, problem, do, reason="video_unreadable")
 
 
-def _read(video: OpenVideo, indices: Iterator[int], place: Path, survey: Survey | None) -> Iterator[Frame]:
+def _read(
+    video: OpenVideo, indices: Iterator[int], place: Path, survey: Survey | None
+) -> Iterator[Frame]:
     """Frames of an open video. place: for messages."""
     frames = video.frames()
     painter: Painter | None = None
@@ -373,7 +419,9 @@ def _is_video(start: bytes) -> bool:
 
 
 def increasing(frame_index: Iterable[int]) -> Iterator[int]:
-    """The indices as int; shows progress for each. Raises ValueError if they do not increase from 0 on."""
+    """The indices as int; shows progress for each. Raises ValueError if they do not increase from 0
+    on.
+    """
     before = -1
     for index in frame_index:
         if index <= before:

@@ -1,4 +1,6 @@
-"""Pixel sources from a line of the cache, or from a folder's file names; images in TFRecords.  [pixels] -> crops"""
+"""Pixel sources from a line of the cache, or from a folder's file names; images in TFRecords.
+[pixels] -> crops
+"""
 
 from __future__ import annotations
 
@@ -22,11 +24,15 @@ from pipeline.files.raw.files import cached, scan_folder, span_digest
 PICTURES: Final = "image/encoded"
 MAX_PICTURES: Final = 1 << 16  # in an example. InstaVariety's longest has 500
 
-_PLACE: Final = re.compile(r"(?P<path>.+)@(?P<start>[0-9]{1,18})\+(?P<length>[0-9]{1,18})", re.DOTALL)
+_PLACE: Final = re.compile(
+    r"(?P<path>.+)@(?P<start>[0-9]{1,18})\+(?P<length>[0-9]{1,18})", re.DOTALL
+)
 
-# The last number before the extension counts the frames. Braces would be taken for a number in a pattern.
+# The last number before the extension counts the frames. Braces would be taken for a number in a
+# pattern.
 NUMBERED: Final = re.compile(
-    r"(?P<before>[^{}\\]*?)(?<![0-9])(?P<number>[0-9]{1,18})(?P<after>\.(?:jpe?g|png))", re.IGNORECASE
+    r"(?P<before>[^{}\\]*?)(?<![0-9])(?P<number>[0-9]{1,18})(?P<after>\.(?:jpe?g|png))",
+    re.IGNORECASE,
 )
 
 
@@ -56,7 +62,9 @@ class TurnedPictures(Pictures):
 
 @dataclass(frozen=True, slots=True)
 class RecordPictures:
-    """The images of the example in the bytes [start, start + length) of a TFRecord file, its header included."""
+    """The images of the example in the bytes [start, start + length) of a TFRecord file, its header
+    included.
+    """
 
     root: Path
     path: str  # below root
@@ -79,7 +87,10 @@ class RecordPictures:
     def from_spec(cls, root: Path, rest: str) -> RecordPictures:
         match = _PLACE.fullmatch(rest)
         if match is None:
-            raise PipelineError(f"pixel source 'record:{rest}' does not end in '@', the first byte, '+' and the length")
+            raise PipelineError(
+                f"pixel source 'record:{rest}' does not end in '@', the first byte, '+' and the "
+                "length"
+            )
         return cls(root, match["path"], int(match["start"]), int(match["length"]))
 
     def size(self) -> tuple[int, int]:
@@ -89,7 +100,9 @@ class RecordPictures:
                 return picture_size(picture)
             except PictureError as error:
                 problem = f"one that {error}"
-        raise RawDataError(self.place, PICTURES, "a readable image", problem, AGAIN, reason="no_picture")
+        raise RawDataError(
+            self.place, PICTURES, "a readable image", problem, AGAIN, reason="no_picture"
+        )
 
     def digest(self) -> str:
         content = span_digest(self.place, self.start, self.start + self.length)
@@ -106,7 +119,12 @@ class RecordPictures:
             if damage:
                 yield Frame(index, None, damage, "record_damaged")
             elif index >= len(pictures):
-                yield Frame(index, None, f"{self.place}: its example has {len(pictures)} pictures", "picture_missing")
+                yield Frame(
+                    index,
+                    None,
+                    f"{self.place}: its example has {len(pictures)} pictures",
+                    "picture_missing",
+                )
             else:
                 try:
                     yield Frame(index, decode(pictures[index]), None)
@@ -121,7 +139,9 @@ class RecordPictures:
         Raises RawDataError as `tfrecords.read`, and for a record that is no example.
         """
         stop = self.start + self.length
-        with reading(self.place, "a tf.train.Example", key=f"bytes {self.start} to {stop}", do=AGAIN):
+        with reading(
+            self.place, "a tf.train.Example", key=f"bytes {self.start} to {stop}", do=AGAIN
+        ):
             return parse_example(read(self.place, self.start, stop))
 
     @cached
@@ -140,21 +160,25 @@ SOURCES: Final[Mapping[str, Callable[[Path, str], FrameSource]]] = {
 
 
 def parse(root: Path, spec: str) -> FrameSource:
-    """The source that `spec` describes. Raises PipelineError for another kind and for a path that leaves `root`.
+    """The source that `spec` describes. Raises PipelineError for another kind and for a path that
+    leaves `root`.
 
     >>> parse(Path("raw"), "video:train/abseiling/x.mp4")
     Video(root=PosixPath('raw'), path='train/abseiling/x.mp4')
     """
     kind, _, rest = spec.partition(":")
     if kind not in SOURCES:
-        raise PipelineError(f"pixel source {spec!r}: expected one of {', '.join(SOURCES)}. Convert the video again.")
+        raise PipelineError(
+            f"pixel source {spec!r}: expected one of {', '.join(SOURCES)}. Convert the video again."
+        )
     return SOURCES[kind](root, rest)
 
 
 def pixels_digest(file: str, otherwise: Sequence[str]) -> str:
     """The digest of decoded pixels, on which features depend.
 
-    file: `FrameSource.digest`. otherwise: `ClipRecord.otherwise`, for which OpenCV decoded other pixels of that file.
+    file: `FrameSource.digest`. otherwise: `ClipRecord.otherwise`, for which OpenCV decoded other
+    pixels of that file.
 
     >>> pixels_digest("0f3c", ["HDR", "damaged"]), file_part("0f3c:HDR,damaged")
     ('0f3c:HDR,damaged', '0f3c')
@@ -170,8 +194,8 @@ def file_part(pixels: str) -> str:
 def picture_pattern(raw: Path, folder: Path) -> Pictures | None:
     """The numbered images in `raw / folder`, by any naming; None if there are none.
 
-    The most common naming is used, of equally common ones the first by name. The smallest number is frame 0, so missing
-    images shift nothing.
+    The most common naming is used, of equally common ones the first by name. The smallest number is
+    frame 0, so missing images shift nothing.
     """
     numbers_of: dict[tuple[str, str], list[str]] = {}
     for entry in scan_folder(raw / folder, {}):
@@ -182,13 +206,20 @@ def picture_pattern(raw: Path, folder: Path) -> Pictures | None:
     (before, after), numbers = min(numbers_of.items(), key=lambda item: (-len(item[1]), item[0]))
     # The digits to which most numbers are padded: {:06d} gives 000001 and 1000000.
     lengths = Counter(map(len, numbers))
-    padded = [length for length in lengths if any(len(n) == length and n[0] == "0" and length > 1 for n in numbers)]
+    padded = [
+        length
+        for length in lengths
+        if any(len(n) == length and n[0] == "0" and length > 1 for n in numbers)
+    ]
     digits = max(padded, key=lambda length: (lengths[length], -length)) if padded else min(lengths)
-    first = min(int(number) for number in numbers if len(str(int(number)).zfill(digits)) == len(number))
+    first = min(
+        int(number) for number in numbers if len(str(int(number)).zfill(digits)) == len(number)
+    )
     return Pictures(raw, f"{folder.as_posix()}/{before}{{:0{digits}d}}{after}", first)
 
 
 def match_numbered(name: str) -> re.Match[str] | None:
     """The parts of a numbered image's name; None for others and hidden files."""
-    # A name that is not printable (bytes that are no UTF-8 among it) could not be a line of the cache.
+    # A name that is not printable (bytes that are no UTF-8 among it) could not be a line of the
+    # cache.
     return NUMBERED.fullmatch(name) if name.isprintable() and not name.startswith(".") else None

@@ -1,7 +1,8 @@
 """Frames of a video file, decoded by PyAV, and their numbers and times.  [pixels] -> crops
 
-A frame's number is its position in presentation order among the frames that a player shows. A frame that damage loses
-keeps its number, so that labels of the later ones still fit. Frames that an edit list hides have none.
+A frame's number is its position in presentation order among the frames that a player shows. A frame
+that damage loses keeps its number, so that labels of the later ones still fit. Frames that an edit
+list hides have none.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ from pipeline.files.pixels.decode import MAX_PIXELS
 Image = NDArray[np.uint8]  # (H, W, 3) RGB
 
 THREADS: Final = "VIDEO_THREADS"  # environment: threads of one video's decoder
-FORMATS: Final = "mov,matroska,avi,mpegts,mpeg,mpegvideo,flv,asf,h264,hevc"  # FFmpeg's names of its readers
+# FFmpeg's names of its readers
+FORMATS: Final = "mov,matroska,avi,mpegts,mpeg,mpegvideo,flv,asf,h264,hevc"
 # FFmpeg follows links in play lists and in files. A clip is one local file.
 OPTIONS: Final = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
 # Decoders of packets that are the second field of a frame, or a reference that is not shown.
@@ -38,11 +40,14 @@ WITH_OTHER_PACKETS: Final = frozenset(("h264", "mpeg1video", "mpeg2video", "vc1"
 PQ: Final = 16  # transfer functions, ITU-T H.273, table 3
 HLG: Final = 18
 SAME_AS_BGR: Final = frozenset(("yuv420p", "yuvj420p"))  # FFmpeg converts them to equal RGB and BGR
-MAX_FPS: Final = 1000.0  # headers with a variable rate state their clock, 90000 a second or the like
+# headers with a variable rate state their clock, 90000 a second or the like
+MAX_FPS: Final = 1000.0
 
 
 class VideoHeader(NamedTuple):
-    """A video's header. Containers are often wrong about `n_frames` and `fps`: do not rely on them."""
+    """A video's header. Containers are often wrong about `n_frames` and `fps`: do not rely on
+    them.
+    """
 
     n_frames: int | None  # None: not in the header
     fps: float  # nan: not in the header
@@ -62,18 +67,22 @@ class NumberedFrame(NamedTuple):
 class _Numbering:
     """Numbers of frames by the times of their packets.
 
-    A decoder gives frames in presentation order. Where it skips the time of a packet after damage, a frame is lost. In
-    an intact file such packets hold no frame of their own: the second field of a frame, or a hidden reference.
+    A decoder gives frames in presentation order. Where it skips the time of a packet after damage,
+    a frame is lost. In an intact file such packets hold no frame of their own: the second field of
+    a frame, or a hidden reference.
     """
 
     may_have_others: bool  # packets without a frame of their own
     n_frames: int = 0
     is_damaged: bool = False
     has_others: bool = False
-    lost_key: float = -math.inf  # time of a key frame that is lost; later frames are drawn over it until the next one
+    # time of a key frame that is lost; later frames are drawn over it until the next one
+    lost_key: float = -math.inf
     needs_key: bool = True
-    waiting: list[int] = field(default_factory=list)  # times of packets whose frames have not come, ascending
-    keys: set[int] = field(default_factory=set)  # those of key frames; some decoders do not mark their frames
+    # times of packets whose frames have not come, ascending
+    waiting: list[int] = field(default_factory=list)
+    # those of key frames; some decoders do not mark their frames
+    keys: set[int] = field(default_factory=set)
 
     def expect(self, packet: Any) -> None:
         """A packet is passed to the decoder."""
@@ -141,7 +150,8 @@ class OpenVideo:
         self.stream: VideoStream = stream
         threads = int(os.environ.get(THREADS, "0"))
         self.stream.codec_context.thread_count = threads
-        # Not frame by frame: with such threads, damage would be reported late, and lose more frames.
+        # Not frame by frame: with such threads, damage would be reported late, and lose more
+        # frames.
         self.stream.codec_context.thread_type = "SLICE"
         self.n_bytes: int = container.size
         self.n_packets = 0
@@ -210,7 +220,9 @@ class OpenVideo:
             numbering.expect(packet)
 
     def _packets(self) -> Iterator[Any]:
-        """The packets up to the file's end, or to a place where it cannot be read on, and an empty one at the end."""
+        """The packets up to the file's end, or to a place where it cannot be read on, and an empty
+        one at the end.
+        """
         packets = self._container.demux(self.stream)
         while True:
             try:
@@ -247,7 +259,9 @@ def open_video(path: Path) -> Iterator[OpenVideo]:
         video = OpenVideo(container)
         header = video.header()
         if not 0 < header.width * header.height <= MAX_PIXELS:
-            raise Undecodable(f"{path} claims {header.width} x {header.height} px, expected 1 to {MAX_PIXELS}")
+            raise Undecodable(
+                f"{path} claims {header.width} x {header.height} px, expected 1 to {MAX_PIXELS}"
+            )
         yield video
 
 
@@ -258,8 +272,8 @@ UPRIGHT: Final = (1, 0, 0, 1)  # the matrix of frames that are shown as they are
 class View:
     """How a player shows stored frames: their size, turned or mirrored, with square pixels.
 
-    `matrix` (a, b, c, d) maps a step along stored rows to (a, b) in the shown image, and one along columns to (c, d): a
-    display matrix without its scale (ISO/IEC 14496-12, 8.2.2).
+    `matrix` (a, b, c, d) maps a step along stored rows to (a, b) in the shown image, and one along
+    columns to (c, d): a display matrix without its scale (ISO/IEC 14496-12, 8.2.2).
     """
 
     stored: tuple[int, int]  # width, height px
@@ -278,7 +292,9 @@ class View:
 
     @property
     def square(self) -> tuple[int, int]:
-        """Width and height px with square pixels, before turning. As players do, only the width changes."""
+        """Width and height px with square pixels, before turning. As players do, only the width
+        changes.
+        """
         width, height = self.stored
         return max(1, round(width * self.aspect)), height
 
@@ -297,15 +313,19 @@ class View:
         return (height, width) if self.is_turned else (width, height)
 
     def turn(self, image: Image) -> Image:
-        """Turn and mirror an image (H, W, 3). Without both, it is not copied, and its rows may be padded."""
+        """Turn and mirror an image (H, W, 3). Without both, it is not copied, and its rows may be
+        padded.
+        """
         a, b, c, d = self.matrix
         if self.matrix == UPRIGHT:
             return image
         if self.is_turned:
             image = image.transpose(1, 0, 2)
-            flip_x, flip_y = c < 0, b < 0
+            flip_x = c < 0
+            flip_y = b < 0
         else:
-            flip_x, flip_y = a < 0, d < 0
+            flip_x = a < 0
+            flip_y = d < 0
         if flip_x:
             image = image[:, ::-1]
         if flip_y:
@@ -349,7 +369,9 @@ class Painter:
         self._reformatter = VideoReformatter()
 
     def image(self, frame: VideoFrame) -> Image:
-        """The image of a frame. One of another size, in the middle of a clip, is scaled to the first one's."""
+        """The image of a frame. One of another size, in the middle of a clip, is scaled to the
+        first one's.
+        """
         image: Any
         if frame.color_trc == PQ:
             coded = self._reformatter.reformat(frame, format="rgb48le", threads=1).to_ndarray()
@@ -377,16 +399,20 @@ class Painter:
 def _pq_to_sdr() -> NDArray[np.uint8]:
     """SDR values (1024,) of 10-bit PQ values.
 
-    Luminance by SMPTE ST 2084, of which 203 cd/m^2 are white (ITU-R BT.2408), highlights above it are compressed, and
-    coded by a gamma of 2.2.
+    Luminance by SMPTE ST 2084, of which 203 cd/m^2 are white (ITU-R BT.2408), highlights above it
+    are compressed, and coded by a gamma of 2.2.
     """
-    m1, m2 = 2610 / 16384, 2523 / 32
-    c1, c2, c3 = 3424 / 4096, 2413 / 128, 2392 / 128
+    m1 = 2610 / 16384
+    m2 = 2523 / 32
+    c1 = 3424 / 4096
+    c2 = 2413 / 128
+    c3 = 2392 / 128
     coded = np.linspace(0, 1, 1024) ** (1 / m2)
     luminance = 10000 * (np.maximum(coded - c1, 0) / (c2 - c3 * coded)) ** (1 / m1)
     relative = luminance / 203
     white = 10000 / 203
-    compressed = relative * (1 + relative / white**2) / (1 + relative)  # Reinhard's curve, extended to `white`
+    # Reinhard's curve, extended to `white`
+    compressed = relative * (1 + relative / white**2) / (1 + relative)
     at_white = (1 + 1 / white**2) / 2
     shown = np.clip(compressed / at_white * 0.8, 0, 1) ** (1 / 2.2)
     return np.asarray(np.round(255 * shown), np.uint8)

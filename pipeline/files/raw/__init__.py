@@ -1,4 +1,6 @@
-"""Files in untrusted folders: videos, opening, changes, and the marker of demo data.  [raw] -> tracks -> features"""
+"""Files in untrusted folders: videos, opening, changes, and the marker of demo data.  [raw] ->
+tracks -> features
+"""
 
 from __future__ import annotations
 
@@ -15,14 +17,19 @@ BODY: Final = "[paths] body (or --body)"
 
 @dataclass(frozen=True, slots=True)
 class RawVideo:
-    """One unit of conversion, accounting and change detection. All paths are below the raw folder."""
+    """One unit of conversion, accounting and change detection. All paths are below the raw
+    folder.
+    """
 
     name: str  # unique within the dataset; without what is the same for all videos
     files: tuple[Path, ...]  # label files and videos: their content decides the tracks
     folders: tuple[Path, ...] = ()  # image folders: the names in them decide the tracks
-    label_folders: tuple[Path, ...] = ()  # folders of label files: names and content decide the tracks
-    span: tuple[int, int] | None = None  # bytes [start, stop) of the one file that are this video's; None: all of it
-    clip: Mapping[str, Any] | None = field(default=None, compare=False)  # `ClipRecord.as_dict` of an earlier conversion
+    # folders of label files: names and content decide the tracks
+    label_folders: tuple[Path, ...] = ()
+    # bytes [start, stop) of the one file that are this video's; None: all of it
+    span: tuple[int, int] | None = None
+    # `ClipRecord.as_dict` of an earlier conversion
+    clip: Mapping[str, Any] | None = field(default=None, compare=False)
     clip_digest: str = field(default="", compare=False)  # of the pixels of `clip`
 
     @property
@@ -62,8 +69,13 @@ def texts_of(videos: Sequence[RawVideo]) -> Sequence[VideoTexts]:
     """The videos as texts, without making objects of `RawVideos`."""
     if isinstance(videos, RawVideos):
         return videos.texts
-    paths = ([tuple(map(str, of_kind)) for of_kind in (v.files, v.folders, v.label_folders)] for v in videos)
-    return [VideoTexts(v.name, *of_kinds, v.span) for v, of_kinds in zip(videos, paths, strict=True)]  # type: ignore[call-arg,arg-type]
+    paths = (
+        [tuple(map(str, of_kind)) for of_kind in (v.files, v.folders, v.label_folders)]
+        for v in videos
+    )
+    return [
+        VideoTexts(v.name, *of_kinds, v.span) for v, of_kinds in zip(videos, paths, strict=True)
+    ]  # type: ignore[call-arg,arg-type]
 
 
 def is_stand_in(folder: Path) -> bool:
@@ -74,7 +86,8 @@ def is_stand_in(folder: Path) -> bool:
 def refuse_mixture(
     data: Path | str, data_stands_in: bool, body: Path, body_stands_in: bool, *, option: str = BODY
 ) -> None:
-    """Raise StandInMixed if exactly one of data (a raw folder, a split's name) and body is demo data.
+    """Raise StandInMixed if exactly one of data (a raw folder, a split's name) and body is demo
+    data.
 
     option: the setting of the body, for the message.
     """
@@ -82,6 +95,7 @@ def refuse_mixture(
         return
     kind = {True: "demo data", False: "real data"}
     raise StandInMixed(
-        f"{data} is {kind[data_stands_in]}, but the body in {body} is {kind[body_stands_in]}: labels made from both "
-        f"would mean nothing. Point {option} at the SMPL files for real data, at the synthesized body for demo data."
+        f"{data} is {kind[data_stands_in]}, but the body in {body} is {kind[body_stands_in]}: "
+        f"labels made from both would mean nothing. Point {option} at the SMPL files for real "
+        "data, at the synthesized body for demo data."
     )

@@ -1,15 +1,18 @@
-"""Detection of changes in raw files: sizes and times first, then content.  [raw] -> tracks -> features
+"""Detection of changes in raw files: sizes and times first, then content.  [raw] -> tracks ->
+features
 
-A video's *stamp* has the sizes, times and counts of its files. Its *digest* decides: the content of its label and video
-files, and the names and sizes of its images. Stamps differ between copies of the same data, so they are stored beside
-the commit (stamps.json), digests in it. A stamp counts only with the committed digest, so a crash between the two files
-does no harm.
+A video's *stamp* has the sizes, times and counts of its files. Its *digest* decides: the content of
+its label and video files, and the names and sizes of its images. Stamps differ between copies of
+the same data, so they are stored beside the commit (stamps.json), digests in it. A stamp counts
+only with the committed digest, so a crash between the two files does no harm.
 
-There are half a million videos: paths are texts here, a stamp is one text, and stamps.json is three lists.
+There are half a million videos: paths are texts here, a stamp is one text, and stamps.json is three
+lists.
 
-A *seal* (seal.npz) has the paths, sizes and times of all files that the committed rows were read from. If the same
-videos with the same digests have the same files, a plan has nothing to do, and needs neither stamps nor an object for
-each video. Losing it costs time only; one of a commit that never happened has other digests.
+A *seal* (seal.npz) has the paths, sizes and times of all files that the committed rows were read
+from. If the same videos with the same digests have the same files, a plan has nothing to do, and
+needs neither stamps nor an object for each video. Losing it costs time only; one of a commit that
+never happened has other digests.
 """
 
 from __future__ import annotations
@@ -40,12 +43,17 @@ from pipeline.files.raw.files import (
     span_digest,
 )
 
-Stamp = str  # a line for each input: its kind, as many numbers as NUMBERS says, and its path below the raw folder
-Seen = tuple[Stamp, str, str]  # a video's stamp and digest when it was last read, and why its rows are older; "": not
+# a line for each input: its kind, as many numbers as NUMBERS says, and its path below the raw
+# folder
+Stamp = str
+# a video's stamp and digest when it was last read, and why its rows are older; "": not
+Seen = tuple[Stamp, str, str]
 
-STAMPS, SEAL = "stamps.json", "seal.npz"
+STAMPS = "stamps.json"
+SEAL = "seal.npz"
 GONE: Final = -1  # every number of a missing file or folder
-UNREADABLE: Final = -2  # of one that cannot be read now: permission denied, a disk that does not answer
+# of one that cannot be read now: permission denied, a disk that does not answer
+UNREADABLE: Final = -2
 CONTENTS: Final = 32  # of a digest's 64 digits; the others are of names
 NUMBERS: Final = {  # of each kind of input; times in ns
     "file": ("size", "time"),
@@ -58,15 +66,19 @@ LATEST: Final = (1 << 63) - 1  # ns in a seal: in the year 2262
 
 
 def stamp(raw: Path, video: RawVideo) -> Stamp:
-    """Size and time of every file, count and time of every folder; for label folders also their files' total size.
+    """Size and time of every file, count and time of every folder; for label folders also their
+    files' total size.
 
     `GONE` and `UNREADABLE` replace missing numbers.
     """
-    root, span = str(raw), "" if video.span is None else f" {video.span[0]} {video.span[1]}"
+    root = str(raw)
+    span = "" if video.span is None else f" {video.span[0]} {video.span[1]}"
     kind = "span" if span else "file"
     lines = [_line(root, str(file), kind, _size_and_time, span) for file in video.files]
     lines += [_line(root, str(folder), "folder", _count_and_time) for folder in video.folders]
-    lines += [_line(root, str(folder), "labels", _count_size_and_times) for folder in video.label_folders]
+    lines += [
+        _line(root, str(folder), "labels", _count_size_and_times) for folder in video.label_folders
+    ]
     return "\n".join(lines)
 
 
@@ -100,7 +112,9 @@ def parse(text: Stamp) -> dict[str, _Input]:
 
 
 def bytes_of_labels(texts: Iterable[Stamp]) -> int:
-    """Size of the label and video files of some videos, shared ones counted once, without images and missing files."""
+    """Size of the label and video files of some videos, shared ones counted once, without images
+    and missing files.
+    """
     total = 0
     for file in {file for text in texts for file in parse(text).values()}:
         named = dict(zip(NUMBERS[file.kind], file.numbers, strict=True))
@@ -109,8 +123,12 @@ def bytes_of_labels(texts: Iterable[Stamp]) -> int:
     return total
 
 
-def write_stamps(root: cache.Root, name: str, raw: Path, videos: Sequence[RawVideo], seen: Mapping[str, Seen]) -> None:
-    """Write stamps and seal at a commit of the split `name`. Losing them is safe: contents are compared then."""
+def write_stamps(
+    root: cache.Root, name: str, raw: Path, videos: Sequence[RawVideo], seen: Mapping[str, Seen]
+) -> None:
+    """Write stamps and seal at a commit of the split `name`. Losing them is safe: contents are
+    compared then.
+    """
     columns = {
         "names": list(seen),
         "stamps": [text for text, _, _ in seen.values()],
@@ -127,19 +145,32 @@ def read_stamps(root: cache.Root, name: str) -> dict[str, Seen]:
         columns = json.loads(cache.store_at(root).read(f"{name}/{STAMPS}"))
         names, stamps, digests = (columns[key] for key in ("names", "stamps", "digests"))
         unusable = dict(columns.get("unusable", {}))
-        return dict(zip(names, zip(stamps, digests, (unusable.get(n, "") for n in names), strict=True), strict=True))
+        return dict(
+            zip(
+                names,
+                zip(stamps, digests, (unusable.get(n, "") for n in names), strict=True),
+                strict=True,
+            )
+        )
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return {}
 
 
-def _write_seal(root: cache.Root, name: str, raw: Path, videos: Sequence[RawVideo], seen: Mapping[str, Seen]) -> None:
+def _write_seal(
+    root: cache.Root, name: str, raw: Path, videos: Sequence[RawVideo], seen: Mapping[str, Seen]
+) -> None:
     """Write the seal; remove it if a video has no stamp or cannot be used."""
-    if not (key := _key(videos, {video: digest for video, (_, digest, why) in seen.items() if not why})):
-        cache.store_at(root).remove([f"{name}/{SEAL}"])  # an earlier commit may have had the same digests
+    if not (
+        key := _key(videos, {video: digest for video, (_, digest, why) in seen.items() if not why})
+    ):
+        # an earlier commit may have had the same digests
+        cache.store_at(root).remove([f"{name}/{SEAL}"])
         return
     of_videos = [_looks(raw, video, seen[video.name][0]) for video in texts_of(videos)]
-    others = [number for number, looks in enumerate(of_videos) if looks is None]  # compared by their stamps
-    looks = dict.fromkeys(look for of_video in of_videos for look in of_video or ())  # many clips share a PACK
+    # compared by their stamps
+    others = [number for number, looks in enumerate(of_videos) if looks is None]
+    # many clips share a PACK
+    looks = dict.fromkeys(look for of_video in of_videos for look in of_video or ())
     paths, sizes, times = zip(*looks, strict=True) if looks else ((), (), ())
     stamps = [seen[videos[number].name][0] for number in others]
     texts = {"key": key, "paths": "\0".join(paths), "stamps": "\0".join(stamps)}
@@ -150,12 +181,20 @@ def _write_seal(root: cache.Root, name: str, raw: Path, videos: Sequence[RawVide
     cache.store_at(root).put_small({f"{name}/{SEAL}": file.getvalue()}, name)
 
 
-def is_sealed(root: cache.Root, name: str, raw: Path, videos: Sequence[RawVideo], digests: Mapping[str, str]) -> bool:
-    """Whether nothing has changed since the seal was written; False without one. digests: of all committed videos."""
+def is_sealed(
+    root: cache.Root, name: str, raw: Path, videos: Sequence[RawVideo], digests: Mapping[str, str]
+) -> bool:
+    """Whether nothing has changed since the seal was written; False without one. digests: of all
+    committed videos.
+    """
     try:
         with np.load(io.BytesIO(cache.store_at(root).read(f"{name}/{SEAL}"))) as columns:
-            key, paths, stamps = (os.fsdecode(columns[text].item()).split("\0") for text in ("key", "paths", "stamps"))
-            sizes, times, others = (columns[numbers].tolist() for numbers in ("sizes", "times", "others"))
+            key, paths, stamps = (
+                os.fsdecode(columns[text].item()).split("\0") for text in ("key", "paths", "stamps")
+            )
+            sizes, times, others = (
+                columns[numbers].tolist() for numbers in ("sizes", "times", "others")
+            )
         if key != [_key(videos, digests)]:
             return False
         start = f"{raw}/"
@@ -165,7 +204,9 @@ def is_sealed(root: cache.Root, name: str, raw: Path, videos: Sequence[RawVideo]
                 return False
     except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile):
         return False
-    return all(stamp(raw, videos[number]) == text for number, text in zip(others, stamps, strict=False))
+    return all(
+        stamp(raw, videos[number]) == text for number, text in zip(others, stamps, strict=False)
+    )
 
 
 def _key(videos: Sequence[RawVideo], digests: Mapping[str, str]) -> str:
@@ -180,19 +221,34 @@ def _key(videos: Sequence[RawVideo], digests: Mapping[str, str]) -> str:
 
 
 def _looks(raw: Path, video: VideoTexts, text: Stamp) -> list[tuple[str, int, int]] | None:
-    """Path, size and time of all inputs; None if they are more than files and label folders of one file, or too new.
+    """Path, size and time of all inputs; None if they are more than files and label folders of one
+    file, or too new.
 
-    A label folder with one file is not listed: its own time shows other names, the file's size and time all else.
+    A label folder with one file is not listed: its own time shows other names, the file's size and
+    time all else.
     """
     looks = []
-    for path, line in zip((*video.files, *video.folders, *video.label_folders), text.split("\n"), strict=False):
+    for path, line in zip(
+        (*video.files, *video.folders, *video.label_folders), text.split("\n"), strict=False
+    ):
         kind, *numbers = line.split(" ")[:5]
         if kind == "file" and int(numbers[0]) >= 0:
             pack, packed, _ = path.rpartition(f"/{PACK}/")
-            look = (f"{pack}/{PACK}", _size_of(raw / pack / PACK)) if packed else (path, int(numbers[0]))
+            look = (
+                (f"{pack}/{PACK}", _size_of(raw / pack / PACK))
+                if packed
+                else (path, int(numbers[0]))
+            )
             looks.append((*look, int(numbers[1])))
-        elif kind == "labels" and numbers[0] == "1" and (file := next(scan_folder(raw / path, {}), None)):
-            looks += [(path, ANY, int(numbers[3])), (f"{path}/{file.name}", int(numbers[1]), int(numbers[2]))]
+        elif (
+            kind == "labels"
+            and numbers[0] == "1"
+            and (file := next(scan_folder(raw / path, {}), None))
+        ):
+            looks += [
+                (path, ANY, int(numbers[3])),
+                (f"{path}/{file.name}", int(numbers[1]), int(numbers[2])),
+            ]
         else:
             return None
     return looks if all(time <= LATEST for _, _, time in looks) else None
@@ -206,19 +262,25 @@ def _size_of(pack: Path) -> int:
 
 
 def video_digest(raw: Path, video: RawVideo) -> str:
-    """64 hex digits: 32 of contents (of images: names and sizes), 32 of the paths below the raw folder.
+    """64 hex digits: 32 of contents (of images: names and sizes), 32 of the paths below the raw
+    folder.
 
     A renamed video keeps the first half (CONTENTS).
     """
     root = str(raw)
-    contents, paths = hashlib.sha256(), hashlib.sha256()
+    contents = hashlib.sha256()
+    paths = hashlib.sha256()
 
     def add(path: Path, digest: str) -> None:
         contents.update(f"{digest}\n".encode())
-        paths.update(f"{_below(root, str(path)).replace(f'{PACK}/', '')}\n".encode())  # packed, it is the same file
+        # packed, it is the same file
+        paths.update(f"{_below(root, str(path)).replace(f'{PACK}/', '')}\n".encode())
 
     for file in video.files:
-        add(file, file_digest(raw / file) if video.span is None else span_digest(raw / file, *video.span))
+        add(
+            file,
+            file_digest(raw / file) if video.span is None else span_digest(raw / file, *video.span),
+        )
     for folder in video.folders:
         add(folder, folder_digest(raw / folder))
     for folder in video.label_folders:
@@ -231,14 +293,19 @@ def lost_input(was: Stamp | None, now: Stamp) -> str:
 
     If the previous state is unknown, one that is missing now.
     """
-    inputs, earlier = parse(now), _parse_stored(was)
+    inputs = parse(now)
+    earlier = _parse_stored(was)
     after = {path for path, file in inputs.items() if _there(file)}
-    before = {*inputs} if earlier is None else {path for path, file in earlier.items() if _there(file)}
+    before = (
+        {*inputs} if earlier is None else {path for path, file in earlier.items() if _there(file)}
+    )
     return "" if after - before else min(before - after, default="")
 
 
 def same_inputs(was: Stamp | None, now: Stamp) -> set[str]:
-    """Paths of a video's files and folders that have the same sizes, counts and times in both stamps."""
+    """Paths of a video's files and folders that have the same sizes, counts and times in both
+    stamps.
+    """
     before = _parse_stored(was) or {}
     return {path for path, file in parse(now).items() if before.get(path) == file}
 
@@ -253,7 +320,9 @@ def _parse_stored(text: object) -> dict[str, _Input] | None:
 
 def _there(given: _Input) -> bool:
     """Neither gone nor an empty folder; unreadable inputs exist."""
-    return GONE not in given.numbers and not (given.kind in ("folder", "labels") and given.numbers[0] == 0)
+    return GONE not in given.numbers and not (
+        given.kind in ("folder", "labels") and given.numbers[0] == 0
+    )
 
 
 def what_differs(was: Stamp | None, now: Stamp) -> list[str]:
@@ -271,8 +340,12 @@ def what_differs(was: Stamp | None, now: Stamp) -> list[str]:
         if path not in before:
             lines.append(f"{path} is one of its files now")
         elif file != before[path]:
-            gone, unreadable = GONE in file.numbers, UNREADABLE in file.numbers
-            lines.append(f"{path} {'is missing' if gone else 'cannot be read now' if unreadable else 'has changed'}")
+            state = "has changed"
+            if GONE in file.numbers:
+                state = "is missing"
+            elif UNREADABLE in file.numbers:
+                state = "cannot be read now"
+            lines.append(f"{path} {state}")
     return lines
 
 
@@ -322,16 +395,22 @@ def _count_size_and_times(folder: str) -> str:
     The newest time shows rewritten files, the folder's time shows renamed ones.
     """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    count, total, newest = 0, 0, -1
+    count = 0
+    total = 0
+    newest = -1
     try:
         with os.scandir(descriptor) as entries:
-            for entry in entries:  # from the folder's descriptor: the kernel has one name to find, not five
+            # from the folder's descriptor: the kernel has one name to find, not five
+            for entry in entries:
                 try:
                     status = entry.stat()
-                    size, time = status.st_size, status.st_mtime_ns
+                    size = status.st_size
+                    time = status.st_mtime_ns
                 except OSError as error:
                     size = time = _why_not(error)
-                count, total, newest = count + 1, total + size, max(newest, time)
+                count = count + 1
+                total = total + size
+                newest = max(newest, time)
         return f"{count} {total} {newest} {os.fstat(descriptor).st_mtime_ns}"
     finally:
         os.close(descriptor)

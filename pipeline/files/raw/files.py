@@ -1,7 +1,8 @@
-"""Untrusted files: safe opening, digests, and names in a folder.  [raw] -> tracks -> features -> windows
+"""Untrusted files: safe opening, digests, and names in a folder.  [raw] -> tracks -> features ->
+windows
 
-The digest of a video, its reader and the digest of its pixels need the same files. Inside `caching`, functions marked
-with `cached` read them once, so all three see the same state.
+The digest of a video, its reader and the digest of its pixels need the same files. Inside
+`caching`, functions marked with `cached` read them once, so all three see the same state.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ Unreadable = dict[str, str]  # folder or file that cannot be listed -> why not
 
 MIB: Final = 1 << 20
 SMALL: Final = 1 << 16  # bytes
-HASHED_WHOLE: Final = 16 * MIB  # larger videos are sampled: hashing Kinetics would take as long as decoding it
+# larger videos are sampled: hashing Kinetics would take as long as decoding it
+HASHED_WHOLE: Final = 16 * MIB
 VIDEOS: Final = (  # in any capitals
     ".mp4",
     ".mov",
@@ -50,11 +52,15 @@ VIDEOS: Final = (  # in any capitals
 )
 
 WILD: Final = re.compile(r"[*?\[]")
-PACK: Final = "detected.zip"  # keypoints of the clips of one folder; `detected.zip/<clip>.json` is a path here
+# keypoints of the clips of one folder; `detected.zip/<clip>.json` is a path here
+PACK: Final = "detected.zip"
 LARGEST: Final = 1 << 30  # bytes of a file in it
-END_OF_ZIP: Final = struct.Struct("<10xH2L2x")  # number of entries, bytes of the index, and where it starts
-ENTRY_LENGTHS: Final = struct.Struct("<28x3H12x")  # of name, extra field and comment, which follow in this order
-MOST_FOLDERS: Final = 100  # listed at one level, when something is searched where it does not belong
+# number of entries, bytes of the index, and where it starts
+END_OF_ZIP: Final = struct.Struct("<10xH2L2x")
+# of name, extra field and comment, which follow in this order
+ENTRY_LENGTHS: Final = struct.Struct("<28x3H12x")
+# listed at one level, when something is searched where it does not belong
+MOST_FOLDERS: Final = 100
 
 # Files that systems leave in folders, which no reader reads: .DS_Store, ._000001.jpg, .nfs0000, ...
 _LITTER: Final = re.compile(r"\.|(thumbs\.db|desktop\.ini|@eadir)$", re.IGNORECASE)
@@ -63,7 +69,14 @@ _LITTER: Final = re.compile(r"\.|(thumbs\.db|desktop\.ini|@eadir)$", re.IGNORECA
 _PASSING: Final = frozenset(
     {
         *(errno.EACCES, errno.EPERM, errno.EIO, errno.EAGAIN),
-        *(errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENODEV),
+        *(
+            errno.ESTALE,
+            errno.ENOTCONN,
+            errno.ETIMEDOUT,
+            errno.EHOSTDOWN,
+            errno.EHOSTUNREACH,
+            errno.ENODEV,
+        ),
         *(errno.ENOMEM, errno.EMFILE, errno.ENFILE),
     }
 )
@@ -82,7 +95,9 @@ def caching() -> Iterator[None]:
 
 
 def cached(function: Callable[P, R]) -> Callable[P, R]:
-    """Inside `caching`, call a function once per (hashable) arguments. Do not change its results."""
+    """Inside `caching`, call a function once per (hashable) arguments. Do not change its
+    results.
+    """
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -139,7 +154,11 @@ def open_regular(path: Path) -> BinaryIO:
 
     Raises OSError as `open` does, and for a pipe, socket or device: reading those may never end.
     """
-    return io.BytesIO(read_regular(path)) if path.parent.name == PACK else io.BufferedReader(open_unbuffered(path))
+    return (
+        io.BytesIO(read_regular(path))
+        if path.parent.name == PACK
+        else io.BufferedReader(open_unbuffered(path))
+    )
 
 
 def open_unbuffered(path: Path) -> io.FileIO:
@@ -161,14 +180,18 @@ def read_regular(path: Path) -> bytes:
         with open_unbuffered(path) as stream:
             return stream.readall()
     packed = packed_entry(path)
-    with _reading_pack(path.parent) as stream:  # not by ZipFile, which reads the whole index for each file
-        stream.seek(packed.header_offset + 26)  # lengths of its name and of its extra field, which follow
+    # not by ZipFile, which reads the whole index for each file
+    with _reading_pack(path.parent) as stream:
+        # lengths of its name and of its extra field, which follow
+        stream.seek(packed.header_offset + 26)
         stream.seek(sum(struct.unpack("<2H", stream.read(4))), os.SEEK_CUR)
         content = stream.read(packed.compress_size)
         if packed.compress_type == ZIP_DEFLATED:
             content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, LARGEST)
         if len(content) != packed.file_size or zlib.crc32(content) != packed.CRC:
-            raise BadZipFile(f"{path.name} is not what the index says, or has over {LARGEST:,} bytes")
+            raise BadZipFile(
+                f"{path.name} is not what the index says, or has over {LARGEST:,} bytes"
+            )
         return content
 
 
@@ -188,17 +211,24 @@ def packed_entry(path: Path) -> ZipInfo:
 
 
 def packed_names(pack: Path) -> Iterable[str]:
-    """Names of the files in a PACK, in a tenth of the time of `pack_index`; raises OSError as it does."""
+    """Names of the files in a PACK, in a tenth of the time of `pack_index`; raises OSError as it
+    does.
+    """
     with _reading_pack(pack) as stream:
         stream.seek(max(os.fstat(stream.fileno()).st_size - END_OF_ZIP.size, 0))
         n, size, start = END_OF_ZIP.unpack(stream.read())
         stream.seek(start)
-        index, names, at = stream.read(size), list[str](), 0
+        index = stream.read(size)
+        names = list[str]()
+        at = 0
         while index[at : at + 4] == b"PK\1\2":
             name, extra, comment = ENTRY_LENGTHS.unpack_from(index, at)
             at += ENTRY_LENGTHS.size + name + extra + comment
-            names.append(index[at - comment - extra - name : at - comment - extra].decode(errors="replace"))
-    return names if len(names) == n and at == size else pack_index(pack)  # as for another program's, with a comment
+            names.append(
+                index[at - comment - extra - name : at - comment - extra].decode(errors="replace")
+            )
+    # as for another program's, with a comment
+    return names if len(names) == n and at == size else pack_index(pack)
 
 
 def pack_index(pack: Path) -> Mapping[str, ZipInfo]:
@@ -221,13 +251,22 @@ def _reading_pack(pack: Path) -> Iterator[io.FileIO]:
     try:
         with open_unbuffered(pack) as stream:
             yield stream
-    except (BadZipFile, NotImplementedError, struct.error, zlib.error, EOFError, ValueError) as error:
+    except (
+        BadZipFile,
+        NotImplementedError,
+        struct.error,
+        zlib.error,
+        EOFError,
+        ValueError,
+    ) as error:
         do = "Restore it, or delete it and run `python -m pipeline detect` again."
         raise OSError(f"{pack}: a damaged file of keypoints ({error}). {do}") from error
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether it is a folder, or a link to one; False for circular links, where `DirEntry.is_dir` raises."""
+    """Whether it is a folder, or a link to one; False for circular links, where `DirEntry.is_dir`
+    raises.
+    """
     try:
         return entry.is_dir()
     except OSError:
@@ -242,7 +281,11 @@ def _or_why_not(digest: Callable[P, str]) -> Callable[P, str]:
         try:
             return digest(*args, **kwargs)
         except OSError as error:
-            return "missing" if isinstance(error, FileNotFoundError) else f"unreadable: {type(error).__name__}"
+            return (
+                "missing"
+                if isinstance(error, FileNotFoundError)
+                else f"unreadable: {type(error).__name__}"
+            )
 
     return call
 
@@ -250,7 +293,9 @@ def _or_why_not(digest: Callable[P, str]) -> Callable[P, str]:
 @cached
 @_or_why_not
 def file_digest(file: Path) -> str:
-    """SHA-256 of the file; for videos over 16 MiB, of the size and the first, middle and last MiB; else the problem."""
+    """SHA-256 of the file; for videos over 16 MiB, of the size and the first, middle and last MiB;
+    else the problem.
+    """
     if file.parent.name == PACK:
         return hashlib.sha256(read_regular(file)).hexdigest()
     with io.BufferedReader(open_unbuffered(file)) as stream:
@@ -271,7 +316,9 @@ def whole_file_digest(file: Path) -> str:
 
 
 def _sha256(stream: io.BufferedReader[io.FileIO], size: int) -> str:
-    """SHA-256 of all bytes, hex. `file_digest` makes a large buffer, which is slow for small files."""
+    """SHA-256 of all bytes, hex. `file_digest` makes a large buffer, which is slow for small
+    files.
+    """
     if size <= SMALL:
         return hashlib.sha256(stream.read()).hexdigest()
     return hashlib.file_digest(stream, "sha256").hexdigest()
@@ -310,16 +357,22 @@ def _names_and_sizes(folder: Path) -> list[tuple[str, int]]:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)  # faster than whole paths
     try:
         with os.scandir(descriptor) as entries:
-            return sorted([(entry.name, _size(entry)) for entry in entries if not _LITTER.match(entry.name)])
+            return sorted(
+                [(entry.name, _size(entry)) for entry in entries if not _LITTER.match(entry.name)]
+            )
     finally:
         os.close(descriptor)
 
 
 @_or_why_not
 def contents_digest(folder: Path) -> str:
-    """SHA-256 of the sorted file names in a folder and their content, without subfolders; else the problem."""
+    """SHA-256 of the sorted file names in a folder and their content, without subfolders; else the
+    problem.
+    """
     with os.scandir(folder) as entries:
-        return _listing_digest(sorted((e.name, _content(e)) for e in entries if not _LITTER.match(e.name)))
+        return _listing_digest(
+            sorted((e.name, _content(e)) for e in entries if not _LITTER.match(e.name))
+        )
 
 
 def _listing_digest(listing: object) -> str:
@@ -328,7 +381,8 @@ def _listing_digest(listing: object) -> str:
 
 @_or_why_not
 def _content(entry: os.DirEntry[str]) -> str:
-    return whole_file_digest(Path(entry.path)) if entry.is_file() else "no file"  # opening a pipe would not return
+    # opening a pipe would not return
+    return whole_file_digest(Path(entry.path)) if entry.is_file() else "no file"
 
 
 def _size(entry: os.DirEntry[str]) -> int:
@@ -338,18 +392,24 @@ def _size(entry: os.DirEntry[str]) -> int:
         return -1
 
 
-def find(raw: Path, pattern: str, unreadable: Unreadable, *, any_case: bool = False) -> Iterator[str]:
-    """Paths below `raw` that match a glob without "**", unsorted. Wildcards do not match hidden names.
+def find(
+    raw: Path, pattern: str, unreadable: Unreadable, *, any_case: bool = False
+) -> Iterator[str]:
+    """Paths below `raw` that match a glob without "**", unsorted. Wildcards do not match hidden
+    names.
 
     A slash at the end matches folders only. any_case: in any capitals.
     """
-    return _find(str(raw), pattern.rstrip("/").split("/"), pattern.endswith("/"), unreadable, any_case)
+    return _find(
+        str(raw), pattern.rstrip("/").split("/"), pattern.endswith("/"), unreadable, any_case
+    )
 
 
 def _find(
     folder: str, names: Sequence[str], only_folders: bool, unreadable: Unreadable, any_case: bool
 ) -> Iterator[str]:
-    name, deeper_names = names[0], names[1:]
+    name = names[0]
+    deeper_names = names[1:]
     if not (any_case or WILD.search(name)):
         path = os.path.join(folder, name)  # noqa: PTH118 - a quarter of a million of these
         if deeper_names:
@@ -407,7 +467,9 @@ def any_fits(folder: Path, patterns: Iterable[str]) -> bool:
 
 def list_folders(folder: Path) -> list[Path]:
     """The first folders in a folder by name, without hidden ones."""
-    names = sorted(e.name for e in scan_folder(folder, {}) if is_folder(e) and not e.name.startswith("."))
+    names = sorted(
+        e.name for e in scan_folder(folder, {}) if is_folder(e) and not e.name.startswith(".")
+    )
     return [folder / name for name in names[:MOST_FOLDERS]]
 
 

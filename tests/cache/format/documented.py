@@ -13,7 +13,15 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-LETTER = {"int32": "i", "int64": "q", "uint8": "B", "uint64": "Q", "float16": "e", "float32": "f", "float64": "d"}
+LETTER = {
+    "int32": "i",
+    "int64": "q",
+    "uint8": "B",
+    "uint64": "Q",
+    "float16": "e",
+    "float32": "f",
+    "float64": "d",
+}
 ABSENT = 2**64 - 1
 
 Manifest = dict[str, Any]  # any JSON object
@@ -32,9 +40,13 @@ def crc32c(data: bytes) -> bytes:
 
 
 def digest(text: str) -> str:
-    """Of a manifest, by its text alone: white space outside strings goes, then the member `digest`."""
+    """Of a manifest, by its text alone: white space outside strings goes, then the member
+    `digest`.
+    """
     tokens = re.findall(r'"(?:[^"\\]|\\.)*"|[^\s"]+', text)
-    return hashlib.sha256(re.sub(r'"digest":"[0-9a-f]*",', "", "".join(tokens)).encode()).hexdigest()
+    return hashlib.sha256(
+        re.sub(r'"digest":"[0-9a-f]*",', "", "".join(tokens)).encode()
+    ).hexdigest()
 
 
 def open_manifest(home: Path, base: Path) -> tuple[Manifest, Files]:
@@ -47,20 +59,29 @@ def open_manifest(home: Path, base: Path) -> tuple[Manifest, Files]:
     for name, expected in manifest["files"].items():
         places = (base / name, home / ".commit" / manifest["digest"][:16] / name)
         contents = [place.read_bytes() for place in places if place.is_file()]
-        files[name] = next(data for data in contents if hashlib.sha256(data).hexdigest() == expected)
+        files[name] = next(
+            data for data in contents if hashlib.sha256(data).hexdigest() == expected
+        )
     return manifest, files
 
 
 def shard_rows(manifest: Manifest, number: int) -> range:
     size = manifest["geometry"]["rows_per_shard"]
     start = number * size
-    return next(range(start, min(end, start + size)) for first, end in manifest["commits"] if first <= start < end)
+    return next(
+        range(start, min(end, start + size))
+        for first, end in manifest["commits"]
+        if first <= start < end
+    )
 
 
 def read_shard(file: Path, record: str, meta: Manifest, geometry: Manifest) -> dict[int, Numbers]:
     """{row within the shard: its numbers}, of all chunks that the shard holds."""
     data = file.read_bytes()
-    rows, chunks = geometry["rows_per_chunk"], geometry["rows_per_shard"] // geometry["rows_per_chunk"]
+    rows, chunks = (
+        geometry["rows_per_chunk"],
+        geometry["rows_per_shard"] // geometry["rows_per_chunk"],
+    )
     n_numbers = math.prod(meta["shape"][1:])
     packed = struct.Struct(f"<{rows * n_numbers}{LETTER[meta['data_type']]}")
     index, checksum = data[-16 * chunks - 4 : -4], data[-4:]
@@ -83,7 +104,9 @@ def read_shard(file: Path, record: str, meta: Manifest, geometry: Manifest) -> d
 
 
 def read_column(base: Path, name: str, manifest: Manifest, files: Files) -> dict[int, Numbers]:
-    """{row: its numbers} for every committed row of a column, in the order in which they are stored."""
+    """{row: its numbers} for every committed row of a column, in the order in which they are
+    stored.
+    """
     meta = json.loads(files[f"{name}/zarr.json"])
     assert meta["shape"][0] == manifest["extent"]
     column: dict[int, Numbers] = {}

@@ -1,4 +1,6 @@
-"""docs/cache-format.md: a reader that knows only it, beside ours; and its tables beside the code."""
+"""docs/cache-format.md: a reader that knows only it, beside ours; and its tables beside the
+code.
+"""
 
 import itertools
 import json
@@ -35,7 +37,9 @@ TRACKS = ("name", "video", "start", "stop", "step", "fps", "crop_scale", "gender
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory, toy: Any) -> Path:
-    """Two commits: in the second, a video was replaced. So there are padding, and rows of a replaced track."""
+    """Two commits: in the second, a video was replaced. So there are padding, and rows of a
+    replaced track.
+    """
     root = tmp_path_factory.mktemp("documented") / "cache"
     toy.write(root, toy.videos())
     toy.write(root, [toy.video("b", [9, 40], seed=1)], drop=["b"])
@@ -50,7 +54,11 @@ def split(root: Path) -> Opened:
 
 
 def same(ours: np.ndarray[Any, Any], theirs: list[Numbers]) -> bool:
-    return np.array_equal(ours.reshape(len(theirs), -1), np.array(theirs, ours.dtype), equal_nan=ours.dtype.kind == "f")
+    return np.array_equal(
+        ours.reshape(len(theirs), -1),
+        np.array(theirs, ours.dtype),
+        equal_nan=ours.dtype.kind == "f",
+    )
 
 
 def test_every_column_reads_as_documented(root: Path, split: Opened) -> None:
@@ -60,7 +68,9 @@ def test_every_column_reads_as_documented(root: Path, split: Opened) -> None:
     for name in ours.columns:
         theirs = read_column(home, name, manifest, files)
         for start, end in manifest["commits"]:
-            assert same(ours.rows(name, start, end), [theirs[row] for row in range(start, end)]), name
+            assert same(ours.rows(name, start, end), [theirs[row] for row in range(start, end)]), (
+                name
+            )
 
 
 def test_a_stream_reads_as_documented(root: Path) -> None:
@@ -105,7 +115,12 @@ def test_tables_accounts_and_windows_read_as_documented(root: Path, split: Opene
     parts = [json.loads(accounts[a:b]) for a, b in itertools.pairwise([0, *stops])]
     assert parts == [video.account for video in ours.videos]
 
-    runs = [(a, b) for (a,), (b,) in zip(read_table("run_start", files), read_table("run_stop", files), strict=True)]
+    runs = [
+        (a, b)
+        for (a,), (b,) in zip(
+            read_table("run_start", files), read_table("run_stop", files), strict=True
+        )
+    ]
     assert windows(runs, seqlen=8, stride=3) == ours.windows(8, 3).tolist()
 
 
@@ -113,12 +128,19 @@ def test_windows_of_a_stream_are_cut_as_documented(root: Path, split: Opened) ->
     _, _, files = split
     base = root / "toy/train/features"
     ok = read_column(base, "resnet50_ok", *open_manifest(base / "resnet50", base))
-    runs = [(a, b) for (a,), (b,) in zip(read_table("run_start", files), read_table("run_stop", files), strict=True)]
+    runs = [
+        (a, b)
+        for (a,), (b,) in zip(
+            read_table("run_start", files), read_table("run_stop", files), strict=True
+        )
+    ]
     theirs = windows(cut(runs, lambda row: ok.get(row) in {(1,), (2,)}), seqlen=5, stride=2)
     assert theirs == cache.open(root)["toy/train"].windows(5, 2, stream="resnet50").tolist() != []
 
 
-def test_a_commit_that_was_killed_before_its_small_files_moved_reads_as_documented(tmp_path, toy, monkeypatch):
+def test_a_commit_that_was_killed_before_its_small_files_moved_reads_as_documented(
+    tmp_path, toy, monkeypatch
+):
     class KilledError(Exception):
         pass
 
@@ -134,7 +156,9 @@ def test_a_commit_that_was_killed_before_its_small_files_moved_reads_as_document
     home = tmp_path / "toy/train"
     manifest, files = open_manifest(home, home)
     assert json.loads((home / "bbox/zarr.json").read_text())["shape"][0] < manifest["extent"]
-    assert len(read_column(home, "bbox", manifest, files)) == sum(b - a for a, b in manifest["commits"])
+    assert len(read_column(home, "bbox", manifest, files)) == sum(
+        b - a for a, b in manifest["commits"]
+    )
     split = cache.open(tmp_path)["toy/train"]
     assert [video.name for video in split.videos] == [video.name for video, _ in toy.videos()]
     assert split.column("bbox").shape[0] == manifest["extent"]
@@ -150,9 +174,13 @@ def test_the_checksum_is_the_documented_one() -> None:
 
 
 def test_the_example_in_the_document_is_what_is_written() -> None:
-    example = DOCUMENT.read_text().partition("An example: three flags")[2].partition("A column's")[0]
+    example = (
+        DOCUMENT.read_text().partition("An example: three flags")[2].partition("A column's")[0]
+    )
     lines = re.findall(r"^    ((?:[0-9a-f]{2} )+) ", example, re.MULTILINE)
-    data, record = shard.ShardLayout(layout.COLUMNS["has_3d"], layout.Geometry(4, 2)).encode(np.array([1, 0, 1], "u1"))
+    data, record = shard.ShardLayout(layout.COLUMNS["has_3d"], layout.Geometry(4, 2)).encode(
+        np.array([1, 0, 1], "u1")
+    )
     assert bytes.fromhex("".join(lines)) == data
     assert f"`{record}`" in DOCUMENT.read_text()
 
@@ -162,7 +190,9 @@ def rows_of_table(*header: str) -> list[list[str]]:
     found: list[list[str]] = []
     wanted = False
     for line in DOCUMENT.read_text().splitlines():
-        cells = [cell.strip() for cell in line.strip("|").split("|")] if line.startswith("|") else []
+        cells = (
+            [cell.strip() for cell in line.strip("|").split("|")] if line.startswith("|") else []
+        )
         wanted = cells[: len(header)] == list(header) or (wanted and bool(cells))
         if wanted and cells[: len(header)] != list(header) and not set(line) <= set("|-"):
             found.append(cells)
@@ -171,7 +201,9 @@ def rows_of_table(*header: str) -> list[list[str]]:
 
 def test_the_document_names_every_column_with_its_shape_type_and_fill() -> None:
     documented = {}
-    for name, trailing, dtype, fill, _ in rows_of_table("column", "after the rows", "dtype", "fill"):
+    for name, trailing, dtype, fill, _ in rows_of_table(
+        "column", "after the rows", "dtype", "fill"
+    ):
         documented[name.strip("`")] = (tuple(int(n) for n in trailing.split(",") if n), dtype, fill)
     ours = {
         name: (spec.trailing, spec.dtype.name, "NaN" if math.isnan(spec.fill) else str(spec.fill))
@@ -185,7 +217,10 @@ def test_the_document_names_every_table_with_its_shape_and_type() -> None:
     documented = {}
     for name, trailing, dtype, _ in rows_of_table("table", "after the first dimension", "dtype"):
         documented[name.strip("`")] = (trailing, dtype)
-    ours = {name: (", ".join(map(str, shape)), np.dtype(dtype).name) for name, (dtype, shape) in layout.TABLES.items()}
+    ours = {
+        name: (", ".join(map(str, shape)), np.dtype(dtype).name)
+        for name, (dtype, shape) in layout.TABLES.items()
+    }
     assert documented == ours | dict.fromkeys(layout.TEXTS, ("L", "uint8"))
 
 
@@ -195,5 +230,8 @@ def test_the_document_names_every_key_of_a_split_and_of_a_stream(root: Path) -> 
         section = text.partition(f"## The manifest of a {heading}")[2].partition("\n## ")[0]
         terms = re.findall(r"^- (`[^:]*): ", section, re.MULTILINE)
         documented = {key for term in terms for key in re.findall(r"`(\w+)`", term)}
-        callers = {"split": {"reader", "stand_in", "accounting"}, "stream": {"identity", "backbone", "stand_in"}}
+        callers = {
+            "split": {"reader", "stand_in", "accounting"},
+            "stream": {"identity", "backbone", "stand_in"},
+        }
         assert documented == own | callers[heading]

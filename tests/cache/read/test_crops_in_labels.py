@@ -31,7 +31,9 @@ def split(tmp_path_factory: pytest.TempPathFactory, toy: Any) -> cache.Split:
     root = tmp_path_factory.mktemp("crops") / "cache"
     toy.write(root, [toy.video("v", [LENGTH] * N_TRACKS)])
     for name, policy in POLICIES.items():
-        toy.write_stream(root, stream=name, dim=1, identity={"kind": "any", "crop": policy.as_dict()})
+        toy.write_stream(
+            root, stream=name, dim=1, identity={"kind": "any", "crop": policy.as_dict()}
+        )
     return cache.open(root)["toy/train"]
 
 
@@ -39,9 +41,14 @@ def cut_out(split: cache.Split, policy: CropPolicy) -> tuple[np.ndarray, np.ndar
     """Boxes and whether mirrored, of each row by itself."""
     found = []
     for track in split.tracks:
-        bbox, frame = (split.rows(name, track.start, track.stop) for name in ("bbox", "frame_index"))
+        bbox, frame = (
+            split.rows(name, track.start, track.stop) for name in ("bbox", "frame_index")
+        )
         keys = policy.keys([track.name])
-        found += [policy.boxes(b, np.float64(track.crop_scale), keys[0], f) for b, f in zip(bbox, frame, strict=True)]
+        found += [
+            policy.boxes(b, np.float64(track.crop_scale), keys[0], f)
+            for b, f in zip(bbox, frame, strict=True)
+        ]
     return np.stack([box for box, _ in found]), np.array([flipped for _, flipped in found])
 
 
@@ -58,7 +65,9 @@ def test_keypoints_are_those_of_the_policys_box(split: cache.Split, stream: str)
     assert stream != "resnet50.j1" or 0 < flipped.sum() < len(flipped)
     # And back to the picture.
     found[flipped] = labels.mirror("kp_2d", found[flipped])
-    back = boxes[:, None, :2] + found[..., :2] * (boxes[:, None, 2:].astype(np.float64) * CROP_SCALE / 2)
+    back = boxes[:, None, :2] + found[..., :2] * (
+        boxes[:, None, 2:].astype(np.float64) * CROP_SCALE / 2
+    )
     np.testing.assert_allclose(back, px[..., :2], atol=1e-4)
 
 
@@ -75,13 +84,21 @@ def test_the_mirrored_exchange_left_and_right_and_weights_stay(split: cache.Spli
     assert (flipped["theta"][..., labels.BETAS] == plain["theta"][..., labels.BETAS]).all()
     jittered = split.read(windows, "resnet50.j1", fields=["theta"])["theta"]
     mirrored = cut_out(split, POLICIES["resnet50.j1"])[1][windows[:, 0]]
-    np.testing.assert_array_equal(jittered, np.where(mirrored[:, None, None], flipped["theta"], plain["theta"]))
+    np.testing.assert_array_equal(
+        jittered, np.where(mirrored[:, None, None], flipped["theta"], plain["theta"])
+    )
 
 
-def test_the_first_of_several_streams_decides_and_none_leaves_labels_as_they_are(split: cache.Split) -> None:
+def test_the_first_of_several_streams_decides_and_none_leaves_labels_as_they_are(
+    split: cache.Split,
+) -> None:
     windows = split.windows(4, 2)
     usual = split.read(windows, None)["kp_2d"]
-    for streams, same_as in ((("usual", "resnet50.j1"), None), (("resnet50.j1", "usual"), "resnet50.j1"), ((), None)):
+    for streams, same_as in (
+        (("usual", "resnet50.j1"), None),
+        (("resnet50.j1", "usual"), "resnet50.j1"),
+        ((), None),
+    ):
         several = split.read(windows, streams=streams)["kp_2d"]
         np.testing.assert_array_equal(several, split.read(windows, same_as)["kp_2d"])
     np.testing.assert_array_equal(split.read(windows, "usual")["kp_2d"], usual)
@@ -106,26 +123,43 @@ def test_the_14_joints_of_evaluation_splits_are_mirrored_too(tmp_path: Path, toy
     assert batch["w_3d"][0].tolist() == [1, 1, 0, 1, 1, 1, 1, 1]
     alone = split.read([[0, 8]], "j1", fields=["kp_3d_eval"])["kp_3d_eval"]
     assert alone.tobytes() == batch["kp_3d"].tobytes()
-    assert not np.signbit(batch["kp_3d"][0, 2, names.index("lankle")] + batch["kp_3d"][0, 2, 0]).any()
+    assert not np.signbit(
+        batch["kp_3d"][0, 2, names.index("lankle")] + batch["kp_3d"][0, 2, 0]
+    ).any()
 
 
 @pytest.mark.parametrize("theta_first", [True, False])
-def test_columns_of_a_mirrored_stream_are_the_body_of_theta_and_where_it_is(tmp_path, toy, theta_first):
+def test_columns_of_a_mirrored_stream_are_the_body_of_theta_and_where_it_is(
+    tmp_path, toy, theta_first
+):
     rng = np.random.default_rng(0)
     sizes = {"pose": 72, "betas": 10, "trans": 3}
     columns = {name: rng.normal(size=(8, n)).astype(np.float32) for name, n in sizes.items()}
     columns["trans"][5] = np.nan
-    split_of(tmp_path, columns | {"bbox": np.ones((8, 4), np.float32), "has_smpl": np.ones(8, np.uint8)})
-    toy.write_stream(tmp_path, stream="j1", identity={"crop": CropPolicy(jitter=Jitter(copy=1, flip=1)).as_dict()})
+    split_of(
+        tmp_path, columns | {"bbox": np.ones((8, 4), np.float32), "has_smpl": np.ones(8, np.uint8)}
+    )
+    toy.write_stream(
+        tmp_path,
+        stream="j1",
+        identity={"crop": CropPolicy(jitter=Jitter(copy=1, flip=1)).as_dict()},
+    )
     split, names = cache.open(tmp_path)["toy/train"], [*columns]
     fields = ["theta", *names] if theta_first else [*names, "theta"]
-    batch, alone = split.read([[0, 8]], "j1", fields=fields), split.read([[0, 8]], "j1", fields=["trans"])
-    np.testing.assert_array_equal(batch["theta"][..., 3:], np.concatenate([batch["pose"], batch["betas"]], axis=-1))
+    batch, alone = (
+        split.read([[0, 8]], "j1", fields=fields),
+        split.read([[0, 8]], "j1", fields=["trans"]),
+    )
+    np.testing.assert_array_equal(
+        batch["theta"][..., 3:], np.concatenate([batch["pose"], batch["betas"]], axis=-1)
+    )
     assert np.abs(batch["pose"][0] - columns["pose"]).max() > 0.1
     for trans in (batch["trans"], alone["trans"]):
         np.testing.assert_array_equal(trans[0], columns["trans"] * np.float32([-1, 1, 1]))
     for name in names:
-        np.testing.assert_array_equal(split.read([[0, 8]], stream=None, fields=[name])[name][0], columns[name])
+        np.testing.assert_array_equal(
+            split.read([[0, 8]], stream=None, fields=[name])[name][0], columns[name]
+        )
 
 
 def test_a_policy_of_a_later_version_is_refused_by_name(tmp_path: Path, toy: Any) -> None:
@@ -139,7 +173,13 @@ def test_a_policy_of_a_later_version_is_refused_by_name(tmp_path: Path, toy: Any
 
 def partner(name: str) -> str:
     """The joint's name on the other side of the body, if it has one."""
-    head, tail = ("OP ", name[3:]) if name.startswith("OP ") else ("smpl_", name[5:]) if "smpl_" in name else ("", name)
+    head, tail = (
+        ("OP ", name[3:])
+        if name.startswith("OP ")
+        else ("smpl_", name[5:])
+        if "smpl_" in name
+        else ("", name)
+    )
     swapped = {"l": "r", "r": "l", "L": "R", "R": "L"}.get(tail[0], tail[0]) + tail[1:]
     return head + swapped
 
@@ -152,7 +192,9 @@ def partner(name: str) -> str:
         (JOINTS["smpl54"][:24], labels.MIRRORED_SMPL),
     ],
 )
-def test_left_and_right_are_exchanged_by_their_names(order: tuple[str, ...], permutation: tuple[int, ...]) -> None:
+def test_left_and_right_are_exchanged_by_their_names(
+    order: tuple[str, ...], permutation: tuple[int, ...]
+) -> None:
     expected = [partner(name) if partner(name) in order else name for name in order]
     assert [order[joint] for joint in permutation] == expected
     assert sum(a != b for a, b in zip(order, expected, strict=True)) >= len(order) // 2
@@ -166,13 +208,21 @@ def test_a_mirrored_pose_is_the_mirrored_body() -> None:
     flipped = labels.mirror("theta", theta)
     body, joints = Body.stand_in(), []
     for one in (theta, flipped):
-        rotmat = Rotation.from_rotvec(one[:, labels.POSE].reshape(-1, 3)).as_matrix().reshape(5, 24, 3, 3)
-        rotmat, betas = (torch.from_numpy(x.astype(np.float32)) for x in (rotmat, one[:, labels.BETAS]))
+        rotmat = (
+            Rotation.from_rotvec(one[:, labels.POSE].reshape(-1, 3))
+            .as_matrix()
+            .reshape(5, 24, 3, 3)
+        )
+        rotmat, betas = (
+            torch.from_numpy(x.astype(np.float32)) for x in (rotmat, one[:, labels.BETAS])
+        )
         with torch.no_grad():
             joints.append(body.joints(betas=betas, rotmat=rotmat).numpy())
     np.testing.assert_allclose(joints[1], labels.mirror("kp_3d", joints[0]), atol=1e-5)
     assert np.abs(joints[1] - joints[0]).max() > 0.1
     # R -> S R S, of each joint's partner.
-    one, other = (Rotation.from_rotvec(x[0, labels.POSE].reshape(24, 3)).as_matrix() for x in (theta, flipped))
+    one, other = (
+        Rotation.from_rotvec(x[0, labels.POSE].reshape(24, 3)).as_matrix() for x in (theta, flipped)
+    )
     mirror = np.diag([-1.0, 1, 1])
     np.testing.assert_allclose(other, mirror @ one[list(labels.MIRRORED_SMPL)] @ mirror, atol=1e-6)

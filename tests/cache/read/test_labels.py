@@ -14,10 +14,13 @@ from tests.cache.toy import split_of
 
 class TestLabels:
     def test_a_joint_on_the_crop_edge_lands_on_one(self, tmp_path: Path) -> None:
-        # box centre (100, 200), side 50, crop scale 1.2: the crop is 60 px wide, from 70 to 130 and from 170 to 230
+        # box centre (100, 200), side 50, crop scale 1.2: the crop is 60 px wide, from 70 to 130 and
+        # from 170 to 230
         kp_2d = np.zeros((1, 49, 3), np.float32)
         kp_2d[0, :4] = [130, 170, 0.5], [100, 200, 1], [115, 185, 0.25], [70, 200, 0]
-        split = split_of(tmp_path, {"kp_2d": kp_2d, "bbox": np.array([[100, 200, 50, 50]])}, crop_scale=1.2)
+        split = split_of(
+            tmp_path, {"kp_2d": kp_2d, "bbox": np.array([[100, 200, 50, 50]])}, crop_scale=1.2
+        )
         found = split.read([[0, 1]], stream=None)["kp_2d"][0, 0]
         expected = np.array([[1, -1, 0.5], [0, 0, 1], [0.5, -0.5, 0.25], [0, 0, 0]])
         np.testing.assert_allclose(found[:4], expected, atol=1e-6)
@@ -32,7 +35,9 @@ class TestLabels:
 
 
 def plainly(columns: dict[str, Any], name: str, scale: float) -> np.ndarray:
-    """One label field (n, ...) of n rows, written down as DESIGN.md defines it, without regard to speed."""
+    """One label field (n, ...) of n rows, written down as DESIGN.md defines it, without regard to
+    speed.
+    """
     n_rows = len(columns["frame_index"])
     zero = np.float32(0)
     with np.errstate(all="ignore"):
@@ -56,7 +61,10 @@ def plainly(columns: dict[str, Any], name: str, scale: float) -> np.ndarray:
             return (np.isfinite(columns["kp_3d_eval"]).all(axis=(1, 2)) & flag).astype("f4")
         if name == "w_3d":
             return known[:, 25:39].all(axis=-1).astype("f4")
-        pose, betas = (columns.get(key, np.full((n_rows, k), np.nan, "f4")) for key, k in (("pose", 72), ("betas", 10)))
+        pose, betas = (
+            columns.get(key, np.full((n_rows, k), np.nan, "f4"))
+            for key, k in (("pose", 72), ("betas", 10))
+        )
         smpl = np.concatenate([pose, betas], axis=1)
         known_smpl = np.isfinite(smpl).all(axis=1) & (has_smpl == 1)
         if name == "theta":
@@ -78,8 +86,11 @@ def hostile_columns(names: frozenset[str], rng: np.random.Generator, n_rows: int
         shape = (n_rows, *spec.trailing)
         if spec.dtype.kind == "f":
             usual = rng.normal(size=shape).astype("f4")
-            some = rng.random((n_rows, *(1 for _ in spec.trailing))) < 0.5  # rows that hold any at all
-            columns[name] = np.where(some & (rng.random(shape) < 0.1), rng.choice(HOSTILE, shape), usual)
+            # rows that hold any at all
+            some = rng.random((n_rows, *(1 for _ in spec.trailing))) < 0.5
+            columns[name] = np.where(
+                some & (rng.random(shape) < 0.1), rng.choice(HOSTILE, shape), usual
+            )
         else:
             columns[name] = (rng.random(n_rows) < 0.7).astype("u1")
     return columns
@@ -87,7 +98,9 @@ def hostile_columns(names: frozenset[str], rng: np.random.Generator, n_rows: int
 
 @settings(max_examples=7, deadline=None)
 @given(
-    names=st.frozensets(st.sampled_from(["kp_2d", "bbox", "kp_3d", "kp_3d_eval", "pose", "betas", "valid"])),
+    names=st.frozensets(
+        st.sampled_from(["kp_2d", "bbox", "kp_3d", "kp_3d_eval", "pose", "betas", "valid"])
+    ),
     seed=st.integers(0, 2**32 - 1),
     given_out=st.booleans(),
 )
@@ -98,8 +111,19 @@ def test_labels_are_to_the_bit_what_their_definition_says(tmp_path_factory, name
     split = split_of(tmp_path_factory.mktemp("labels"), columns, crop_scale=1.1)
     windows = [[0, 9], [31, 40], [5, 14], [5, 14]]  # shards of 32 rows and chunks of 8 are crossed
     n_3d = 14 if "kp_3d_eval" in names else 49
-    shapes = {"kp_2d": (49, 3), "kp_3d": (n_3d, 3), "theta": (85,), "w_3d": (), "w_smpl": (), "valid": ()}
-    out = {name: np.full((4, 9, *shape), np.nan, "f4") for name, shape in shapes.items()} if given_out else None
+    shapes = {
+        "kp_2d": (49, 3),
+        "kp_3d": (n_3d, 3),
+        "theta": (85,),
+        "w_3d": (),
+        "w_smpl": (),
+        "valid": (),
+    }
+    out = (
+        {name: np.full((4, 9, *shape), np.nan, "f4") for name, shape in shapes.items()}
+        if given_out
+        else None
+    )
     batch = split.read(windows, stream=None, out=out)
     for name in shapes:
         field = plainly(columns, name, 1.1)

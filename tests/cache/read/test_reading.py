@@ -18,7 +18,9 @@ from tests.cache.toy import flipped, split_of
 class TestBatches:
     @pytest.fixture(scope="class")
     @classmethod
-    def split(cls, made_tracks: Path, tmp_path_factory: pytest.TempPathFactory, toy: Any) -> cache.Split:
+    def split(
+        cls, made_tracks: Path, tmp_path_factory: pytest.TempPathFactory, toy: Any
+    ) -> cache.Split:
         root = shutil.copytree(made_tracks, tmp_path_factory.mktemp("batches") / "cache")
         toy.write_stream(root, bad_rows=[20], shards=[0, 1])
         return cache.open(root)["toy/train"]
@@ -29,10 +31,14 @@ class TestBatches:
             features = split.read(windows, "resnet50", fields=["features"], dtype=dtype)["features"]
             assert features.dtype == dtype
             rows = windows[:, :1] + np.arange(8)
-            np.testing.assert_array_equal(features, toy.features(rows.ravel(), 4).reshape(len(windows), 8, 4))
+            np.testing.assert_array_equal(
+                features, toy.features(rows.ravel(), 4).reshape(len(windows), 8, 4)
+            )
 
     @pytest.mark.parametrize("dtype", ["int8", "float33", np.uint16])
-    def test_a_dtype_that_does_not_hold_features_is_refused_by_name(self, split: cache.Split, dtype: Any) -> None:
+    def test_a_dtype_that_does_not_hold_features_is_refused_by_name(
+        self, split: cache.Split, dtype: Any
+    ) -> None:
         with pytest.raises(ValueError, match=r"dtype is .*, expected float16, float32 or float64"):
             split.read([(40, 48)], dtype=dtype)
         with pytest.raises(ValueError, match=r"dtype is .*, expected float16, float32 or float64"):
@@ -40,7 +46,10 @@ class TestBatches:
 
     def test_what_is_of_the_wrong_type_is_refused_by_name(self, split: cache.Split) -> None:
         tracks: Any = split.tracks
-        with pytest.raises(TypeError, match=r"number or a slice of 7 records, found 'a/0'\. By name: \[names\.index"):
+        with pytest.raises(
+            TypeError,
+            match=r"number or a slice of 7 records, found 'a/0'\. By name: \[names\.index",
+        ):
             tracks["a/0"]
         assert tracks[tracks.names.index("b/1")].name == tracks[np.int64(2)].name == "b/1"
         with pytest.raises(TypeError, match="stream is a name or None"):
@@ -69,7 +78,9 @@ class TestBatches:
             split.read([[60, 68]], "resnet50")
         assert split.read([[18, 26], [60, 68]], stream=None)["kp_2d"].shape == (2, 8, 49, 3)
 
-    def test_rows_outside_one_track_and_windows_of_the_wrong_form_are_refused(self, split: cache.Split) -> None:
+    def test_rows_outside_one_track_and_windows_of_the_wrong_form_are_refused(
+        self, split: cache.Split
+    ) -> None:
         for window in ([8, 12], [143, 147], [-1, 3], [500, 504]):
             with pytest.raises(CacheError, match="no committed track"):
                 split.read([window])
@@ -99,20 +110,31 @@ class TestBatches:
         assert np.isnan(split.column("features/resnet50")[64:]).all()
 
 
-def test_flags_are_the_same_whether_or_not_their_chunks_are_known_to_be_all_alike(tmp_path: Path) -> None:
-    flags = np.array([1] * 8 + [0] * 8 + [0, 1, 1, 1, 1, 1, 1, 1] + [1, 0, 0, 0, 0, 0, 0, 0] + [1] * 18, bool)
-    split = split_of(tmp_path, {"valid": flags})  # chunks of 8: all 1, all 0, two mixed ones, two of 1
+def test_flags_are_the_same_whether_or_not_their_chunks_are_known_to_be_all_alike(
+    tmp_path: Path,
+) -> None:
+    flags = np.array(
+        [1] * 8 + [0] * 8 + [0, 1, 1, 1, 1, 1, 1, 1] + [1, 0, 0, 0, 0, 0, 0, 0] + [1] * 18, bool
+    )
+    # chunks of 8: all 1, all 0, two mixed ones, two of 1
+    split = split_of(tmp_path, {"valid": flags})
     starts = np.arange(len(flags) - 4)
     windows = np.stack([starts, starts + 5], axis=1)
     expected = np.stack([flags[start : start + 5] for start in starts]).astype(np.uint8)
     for _ in range(2):  # first from the files; then what is known of the chunks is used
         for window, row in zip(windows, expected, strict=True):
-            assert split.read([window], stream=None, fields=["valid"])["valid"].tolist() == [row.tolist()]
+            assert split.read([window], stream=None, fields=["valid"])["valid"].tolist() == [
+                row.tolist()
+            ]
         for some in (slice(0, 4), slice(4, 12), slice(0, 12, 8), slice(None)):
-            assert (split.read(windows[some], stream=None, fields=["valid"])["valid"] == expected[some]).all()
+            assert (
+                split.read(windows[some], stream=None, fields=["valid"])["valid"] == expected[some]
+            ).all()
 
 
-def test_what_comes_out_of_a_split_is_the_readers_own_or_cannot_be_written_to(made: Path, toy: Any) -> None:
+def test_what_comes_out_of_a_split_is_the_readers_own_or_cannot_be_written_to(
+    made: Path, toy: Any
+) -> None:
     split, before = cache.open(made)["toy/train"], toy.tree(made)
     for name in ("start", "stop", "step", "fps", "crop_scale", "video"):
         table = getattr(split.tracks, name)
@@ -135,13 +157,19 @@ def test_what_comes_out_of_a_split_is_the_readers_own_or_cannot_be_written_to(ma
 
 
 class TestOpening:
-    @pytest.mark.parametrize(("folder", "found"), [("nowhere", "no such folder"), ("", r"no zarr\.json")])
+    @pytest.mark.parametrize(
+        ("folder", "found"), [("nowhere", "no such folder"), ("", r"no zarr\.json")]
+    )
     def test_no_cache_is_a_clear_error(self, tmp_path: Path, folder: str, found: str) -> None:
         with pytest.raises(CacheError, match=found):
             cache.open(tmp_path / folder)
 
-    @pytest.mark.parametrize("folder", ["toy", "toy/train", "toy/train/kp_2d", "toy/train/features"])
-    def test_a_folder_within_a_cache_is_refused_with_what_to_open(self, folder, tmp_path, toy, monkeypatch):
+    @pytest.mark.parametrize(
+        "folder", ["toy", "toy/train", "toy/train/kp_2d", "toy/train/features"]
+    )
+    def test_a_folder_within_a_cache_is_refused_with_what_to_open(
+        self, folder, tmp_path, toy, monkeypatch
+    ):
         toy.write(tmp_path / "cache", [toy.video("a", [3])])
         monkeypatch.chdir(tmp_path / "cache")  # what is above shows only in the whole path
         with pytest.raises(CacheError, match=f"found {folder} of one") as error:
@@ -153,7 +181,9 @@ class TestOpening:
         shutil.copy(tmp_path / "cache/zarr.json", tmp_path)
         assert cache.open(tmp_path / "cache").splits == ("toy/train",)
 
-    def test_an_unknown_split_is_named_with_those_that_there_are(self, tmp_path: Path, toy: Any) -> None:
+    def test_an_unknown_split_is_named_with_those_that_there_are(
+        self, tmp_path: Path, toy: Any
+    ) -> None:
         toy.write(tmp_path, [toy.video("a", [3])])
         opened = cache.open(tmp_path)
         assert opened.splits == ("toy/train",)
@@ -164,11 +194,18 @@ class TestOpening:
             assert opened.get(name) is None
 
 
-@pytest.mark.parametrize("name", ["bbox/c/1/0", "features/resnet50/c/1/0", "features/resnet50_ok/c/1"])
+@pytest.mark.parametrize(
+    "name", ["bbox/c/1/0", "features/resnet50/c/1/0", "features/resnet50_ok/c/1"]
+)
 def test_a_missing_short_or_flipped_shard_is_never_read_as_data(name: str, root: Path) -> None:
     shard = root / "toy/train" / name
     whole = shard.read_bytes()
-    wrong = ((None, "no file"), (whole[:-8], "bytes"), (flipped(whole, 0), "checksum"), (b"", "found 0 bytes"))
+    wrong = (
+        (None, "no file"),
+        (whole[:-8], "bytes"),
+        (flipped(whole, 0), "checksum"),
+        (b"", "found 0 bytes"),
+    )
     for damaged, match in wrong:
         shard.unlink(missing_ok=True)
         if damaged is not None:

@@ -1,4 +1,6 @@
-"""Many readers at once, and little to read with: threads, forked and spawned children, few files, little memory."""
+"""Many readers at once, and little to read with: threads, forked and spawned children, few files,
+little memory.
+"""
 
 import gc
 import multiprocessing
@@ -31,7 +33,9 @@ def features_of(rows: np.ndarray) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One track in 130 tiny shards a column, with a stream. Every number says of which row it is."""
+    """One track in 130 tiny shards a column, with a stream. Every number says of which row it
+    is.
+    """
     folder = tmp_path_factory.mktemp("tiny shards")
     rows = np.arange(N_ROWS)
     bbox = np.repeat(rows[:, None], 4, axis=1).astype(np.float32)
@@ -48,7 +52,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def is_right(split: cache.Split, windows: np.ndarray) -> bool:
     """Whether a batch holds exactly the rows that were asked for."""
-    batch = split.read(windows, fields=["features", "bbox", "valid", "frame_index"], dtype="float16")
+    batch = split.read(
+        windows, fields=["features", "bbox", "valid", "frame_index"], dtype="float16"
+    )
     rows = windows[:, :1] + np.arange(T)
     return bool(
         (batch["features"] == features_of(rows)).all()
@@ -84,15 +90,21 @@ def random_windows(seed: int, count: int = 20) -> np.ndarray:
 
 
 @pytest.mark.parametrize("limit", [3, 16])
-def test_threads_that_share_a_split_read_what_they_asked_for_with_few_open_shards(limit, root, monkeypatch):
+def test_threads_that_share_a_split_read_what_they_asked_for_with_few_open_shards(
+    limit, root, monkeypatch
+):
     """With three, nearly every window has to close a shard that another thread has just opened."""
     monkeypatch.setattr("cache.read.rows._shard_limit", lambda: limit)
     gc.collect()  # splits of other tests, whose shards would be closed while this one counts
     before = open_files()
-    split = cache.open(root)["toy/train"]  # nothing is open yet: the threads open shards at the same time
+    # nothing is open yet: the threads open shards at the same time
+    split = cache.open(root)["toy/train"]
     with ThreadPoolExecutor(8) as threads:
-        assert all(threads.map(lambda seed, split=split: is_right(split, random_windows(seed)), range(8)))
-    assert 1 <= open_files() - before <= limit + 8  # each thread may have looked for room before the others took it
+        assert all(
+            threads.map(lambda seed, split=split: is_right(split, random_windows(seed)), range(8))
+        )
+    # each thread may have looked for room before the others took it
+    assert 1 <= open_files() - before <= limit + 8
     del split
     assert open_files() <= before
 
@@ -103,7 +115,9 @@ def open_files() -> int:
 
 def in_child(function: Callable[[], bool]) -> bool:
     """Run a function in a forked child, which must come to an end."""
-    child = multiprocessing.get_context("fork").Process(target=lambda: os._exit(0 if function() else 1))
+    child = multiprocessing.get_context("fork").Process(
+        target=lambda: os._exit(0 if function() else 1)
+    )
     child.start()
     child.join(60)
     ended = child.exitcode == 0
@@ -124,7 +138,9 @@ def test_forked_children_and_threads_read_at_the_same_time(root: Path) -> None:
 
     with ThreadPoolExecutor(2) as threads:
         reading = threads.map(parent_reads, (100, 200))
-        assert all(in_child(lambda seed=seed: is_right(split, random_windows(seed))) for seed in range(3))
+        assert all(
+            in_child(lambda seed=seed: is_right(split, random_windows(seed))) for seed in range(3)
+        )
         assert all(reading)
 
 
@@ -146,7 +162,9 @@ for starts in np.array_split(np.random.default_rng(0).permutation(np.arange(0, 1
 
 
 def test_a_cache_of_many_shards_is_read_with_16_open_files(root: Path) -> None:
-    run = subprocess.run([sys.executable, "-c", READ_ALL, str(root)], cwd=ROOT, capture_output=True, text=True)
+    run = subprocess.run(
+        [sys.executable, "-c", READ_ALL, str(root)], cwd=ROOT, capture_output=True, text=True
+    )
     assert run.returncode == 0, run.stderr
 
 
@@ -184,14 +202,21 @@ print(status("RssAnon") - before)
 """
 
 
-def test_private_memory_stays_flat_over_a_cache_twenty_times_as_large_as_what_may_be_allocated(tmp_path: Path) -> None:
+def test_private_memory_stays_flat_over_a_cache_twenty_times_as_large_as_what_may_be_allocated(
+    tmp_path: Path,
+) -> None:
     n_rows, dim, allowed_mib = 30_720, 1024, 3  # 60 MiB of float16
     split_of(tmp_path, {"frame_index": np.arange(n_rows)}, rows_per_shard=1024, rows_per_chunk=64)
     with StreamWriter(tmp_path, "toy/train", "resnet50", dim=dim, plan="p") as stream:
         for shard in stream.pending:
             rows = np.asarray(stream.rows(shard))
             features = np.repeat(rows.astype(np.uint16).view(np.float16)[:, None], dim, axis=1)
-            stream.write(shard, features, np.ones(len(rows), bool), np.stack([rows, rows], axis=1).astype(np.uint64))
+            stream.write(
+                shard,
+                features,
+                np.ones(len(rows), bool),
+                np.stack([rows, rows], axis=1).astype(np.uint64),
+            )
         stream.commit({})
     command = [sys.executable, "-c", READ_IN_LITTLE_MEMORY, str(tmp_path), str(allowed_mib)]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

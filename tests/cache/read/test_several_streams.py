@@ -14,20 +14,30 @@ import cache
 from cache import CacheError, StreamWriter
 
 T = 4
-GAPS = [0, 1, 2, 3, 4, 5, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 30, 31, 32, 33, 34, 35, 36]  # runs [0, 6), [6, 17)
+# runs [0, 6), [6, 17)
+GAPS = [0, 1, 2, 3, 4, 5, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 30, 31, 32, 33, 34, 35, 36]
 NO_PICTURE, UNDEFINED = (9, 44, 45), (0, 6, 17, 24, 34, 60)
 
 
 @pytest.fixture(scope="module")
 def split(tmp_path_factory: pytest.TempPathFactory, toy: Any) -> cache.Split:
-    """Two streams; rows 0 to 59 in four runs of the first track and two tracks, 64 to 103 after padding."""
+    """Two streams; rows 0 to 59 in four runs of the first track and two tracks, 64 to 103 after
+    padding.
+    """
     root = tmp_path_factory.mktemp("several") / "cache"
     entry, _ = toy.video("a", [24])
     gaps = toy.track("a/0", 0, frame_index=GAPS)
     toy.write(root, [(entry, [gaps]), toy.video("b", [10, 26])])
     toy.write(root, [toy.video("c", [40])])
     toy.write_stream(root, dim=4, bad_rows=[40])
-    toy.write_stream(root, stream="pairs.j1", dim=3, dtype="float32", bad_rows=NO_PICTURE, undefined_rows=UNDEFINED)
+    toy.write_stream(
+        root,
+        stream="pairs.j1",
+        dim=3,
+        dtype="float32",
+        bad_rows=NO_PICTURE,
+        undefined_rows=UNDEFINED,
+    )
     return cache.open(root)["toy/train"]
 
 
@@ -44,14 +54,21 @@ def runs_of(split: cache.Split) -> list[tuple[int, int]]:
 @functools.cache
 def whole(split: cache.Split, stream: str) -> tuple[np.ndarray, np.ndarray]:
     """All rows of a stream and their flags, as Zarr reads them."""
-    return np.asarray(split.column(f"features/{stream}")[:]), np.asarray(split.column(f"features/{stream}_ok")[:])
+    return np.asarray(split.column(f"features/{stream}")[:]), np.asarray(
+        split.column(f"features/{stream}_ok")[:]
+    )
 
 
-def plainly(split: cache.Split, stream: str, start: int, history: int) -> tuple[np.ndarray, np.ndarray]:
+def plainly(
+    split: cache.Split, stream: str, start: int, history: int
+) -> tuple[np.ndarray, np.ndarray]:
     """(history + T, dim) and flags, by a loop over rows."""
     first = next(a for a, b in runs_of(split) if a <= start < b)
     values, flags = whole(split, stream)
-    found, ok = np.zeros((history + T, values.shape[1]), np.float32), np.zeros(history + T, np.float32)
+    found, ok = (
+        np.zeros((history + T, values.shape[1]), np.float32),
+        np.zeros(history + T, np.float32),
+    )
     for i, row in enumerate(range(start - history, start + T)):
         if row >= first and flags[row] != 0:
             found[i], ok[i] = values[row], flags[row] == 1
@@ -59,11 +76,16 @@ def plainly(split: cache.Split, stream: str, start: int, history: int) -> tuple[
 
 
 def test_windows_are_of_rows_that_all_streams_have(split: cache.Split) -> None:
-    one, other = ({*map(tuple, split.windows(1, 1, name).tolist())} for name in ("resnet50", "pairs.j1"))
+    one, other = (
+        {*map(tuple, split.windows(1, 1, name).tolist())} for name in ("resnet50", "pairs.j1")
+    )
     both = {*map(tuple, split.windows(1, 1, streams=("pairs.j1", "resnet50")).tolist())}
     assert both == one & other
     assert len(one) == len(other) + 2
-    assert split.windows(5, 2, streams=["resnet50"]).tolist() == split.windows(5, 2, "resnet50").tolist()
+    assert (
+        split.windows(5, 2, streams=["resnet50"]).tolist()
+        == split.windows(5, 2, "resnet50").tolist()
+    )
     assert split.windows(5, 2, streams=()).tolist() == split.windows(5, 2).tolist()
 
 
@@ -72,10 +94,20 @@ def test_windows_are_of_rows_that_all_streams_have(split: cache.Split) -> None:
 def test_history_is_of_the_rows_before_in_the_same_run(split, data, history, dtype):
     every = split.windows(T, 1, streams=("resnet50", "pairs.j1"))
     windows = every[data.draw(st.lists(st.integers(0, len(every) - 1), max_size=9))]
-    options: Any = {"streams": ("resnet50", "pairs.j1"), "history": {"pairs.j1": history}, "dtype": dtype}
+    options: Any = {
+        "streams": ("resnet50", "pairs.j1"),
+        "history": {"pairs.j1": history},
+        "dtype": dtype,
+    }
     batch = split.read(windows, **options)
     out = {name: np.full_like(array, 7) for name, array in batch.items()}
-    assert list(batch) == ["resnet50", "pairs.j1", "resnet50_ok", "pairs.j1_ok", *list(split.read(windows, None))]
+    assert list(batch) == [
+        "resnet50",
+        "pairs.j1",
+        "resnet50_ok",
+        "pairs.j1_ok",
+        *list(split.read(windows, None)),
+    ]
     again = split.read(windows, **options, out=out)
     for number, (start, _) in enumerate(windows.tolist()):
         for name, before in (("resnet50", 0), ("pairs.j1", history)):
@@ -97,8 +129,13 @@ def test_labels_and_the_single_stream_are_the_same_beside_it(split: cache.Split)
     for name, array in single.items():
         np.testing.assert_array_equal(several[name], array)
     dtypes = {"pairs.j1": "float64"}
-    some = split.read(windows, streams=("resnet50", "pairs.j1"), fields=["pairs.j1", "frame_index"], dtype=dtypes)
-    assert {name: array.dtype for name, array in some.items()} == {"pairs.j1": "float64", "frame_index": "int64"}
+    some = split.read(
+        windows, streams=("resnet50", "pairs.j1"), fields=["pairs.j1", "frame_index"], dtype=dtypes
+    )
+    assert {name: array.dtype for name, array in some.items()} == {
+        "pairs.j1": "float64",
+        "frame_index": "int64",
+    }
 
 
 def test_what_cannot_be_read_at_once_is_refused(split: cache.Split) -> None:
@@ -122,12 +159,16 @@ def test_what_cannot_be_read_at_once_is_refused(split: cache.Split) -> None:
         split.read(np.array([[8, 12]]), streams=("resnet50", "pairs.j1"))
 
 
-def test_rows_before_a_window_that_are_not_extracted_yet_are_not_taken_for_none(tmp_path: Path, toy: Any) -> None:
+def test_rows_before_a_window_that_are_not_extracted_yet_are_not_taken_for_none(
+    tmp_path: Path, toy: Any
+) -> None:
     toy.write(tmp_path, [toy.video("a", [70])])  # shards of 32 rows
     toy.write_stream(tmp_path, shards=[1])
     split = cache.open(tmp_path)["toy/train"]
     options: Any = {"streams": ["resnet50"], "fields": ["resnet50"]}
-    assert split.read(np.array([[40, 44]]), **options, history={"resnet50": 8})["resnet50"].shape == (1, 12, 4)
+    assert split.read(np.array([[40, 44]]), **options, history={"resnet50": 8})[
+        "resnet50"
+    ].shape == (1, 12, 4)
     with pytest.raises(CacheError, match="rows 31 to 40 before a window"):
         split.read(np.array([[40, 44]]), **options, history={"resnet50": 9})
     with StreamWriter(tmp_path, "toy/train", "resnet50", dim=4, plan="weights") as writer:

@@ -1,4 +1,6 @@
-"""A cache with a stream of bytes, which an earlier version wrote: all else is read as ever, and nothing is damaged."""
+"""A cache with a stream of bytes, which an earlier version wrote: all else is read as ever, and
+nothing is damaged.
+"""
 
 from pathlib import Path
 from typing import Any

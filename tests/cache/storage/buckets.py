@@ -1,4 +1,6 @@
-"""What tests of a cache in an object store have in common: commits to make, and what is in the bucket then."""
+"""What tests of a cache in an object store have in common: commits to make, and what is in the
+bucket then.
+"""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -25,7 +27,11 @@ def objects(url: str, *, every: bool = False) -> dict[str, bytes]:
     """Every object below the cache, those that are of writers only with `every`."""
     store = cache.store_at(url)
     keys = store.files("")
-    return {key: store.read(key) for key in keys if every or not any(part in LEFT for part in key.split("/"))}
+    return {
+        key: store.read(key)
+        for key in keys
+        if every or not any(part in LEFT for part in key.split("/"))
+    }
 
 
 def put(url: str, key: str, data: bytes) -> None:
@@ -52,10 +58,14 @@ def narrow(video: Video) -> Video:
     """The same video with two columns: a commit takes some 60 requests instead of 150."""
     entry, tracks = video
     columns = ("frame_index", "bbox")
-    return entry, [replace(track, columns={name: track.columns[name] for name in columns}) for track in tracks]
+    return entry, [
+        replace(track, columns={name: track.columns[name] for name in columns}) for track in tracks
+    ]
 
 
-def write_narrow(root: Any, *videos: Video, plan: str = "p", drop: Any = (), **entries: Any) -> None:
+def write_narrow(
+    root: Any, *videos: Video, plan: str = "p", drop: Any = (), **entries: Any
+) -> None:
     """A commit of these videos, where they are not there yet."""
     with SplitWriter(root, SPLIT, plan=plan, **NARROW) as writer:
         writer.begin(drop)
@@ -72,7 +82,9 @@ def two_commits(root: Any, toy: Any) -> None:
 
 
 def three_runs(root: Any, toy: Any) -> None:
-    """A split and its stream; a second commit with dropped, replaced and new videos, whose stream carries rows over."""
+    """A split and its stream; a second commit with dropped, replaced and new videos, whose stream
+    carries rows over.
+    """
     toy.write(root, toy.videos())
     toy.write_stream(root, bad_rows=[3, 40])
     again = [toy.video("b", [7, 20], seed=1), toy.video("g", [40])]
@@ -80,7 +92,8 @@ def three_runs(root: Any, toy: Any) -> None:
     with StreamWriter(root, SPLIT, STREAM, dim=4, plan="weights") as writer:
         for shard in writer.pending:
             rows = np.asarray(writer.rows(shard))
-            earlier = np.where(rows < 192, rows - 160 + 10, rows)  # what is appended has the keys of rows 10 to 42
+            # what is appended has the keys of rows 10 to 42
+            earlier = np.where(rows < 192, rows - 160 + 10, rows)
             keys = toy.keys(earlier)
             mask, features, ok = writer.carried(keys)
             assert mask.any() == (shard == 5)

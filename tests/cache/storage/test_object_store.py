@@ -1,4 +1,6 @@
-"""A cache in an object store: the same bytes and answers as in a folder, and as few requests as that takes."""
+"""A cache in an object store: the same bytes and answers as in a folder, and as few requests as
+that takes.
+"""
 
 import itertools
 import multiprocessing
@@ -14,10 +16,20 @@ import pytest
 
 import cache
 from cache import CacheError, StreamShards, StreamWriter
-from tests.cache.storage.buckets import SPLIT, STREAM, objects, put, requests_of, three_runs, write_narrow
+from tests.cache.storage.buckets import (
+    SPLIT,
+    STREAM,
+    objects,
+    put,
+    requests_of,
+    three_runs,
+    write_narrow,
+)
 from tests.cache.toy import flipped
 
-obstore = pytest.importorskip("obstore", reason="a cache in an object store needs obstore: pip install -e '.[s3]'")
+obstore = pytest.importorskip(
+    "obstore", reason="a cache in an object store needs obstore: pip install -e '.[s3]'"
+)
 
 CROPS = f"{SPLIT}/features/crops"
 FORM: dict[str, Any] = {"dim": 3, "dtype": "float32"}
@@ -40,7 +52,9 @@ def both(memory: None, tmp_path_factory: pytest.TempPathFactory, toy: Any) -> tu
     return url, folder
 
 
-def test_the_objects_are_the_files_that_the_same_run_writes_into_a_folder(both: tuple[str, Path], toy: Any) -> None:
+def test_the_objects_are_the_files_that_the_same_run_writes_into_a_folder(
+    both: tuple[str, Path], toy: Any
+) -> None:
     url, folder = both
     assert objects(url) == toy.tree(folder)
     assert cache.verify(url).ok
@@ -71,13 +85,17 @@ def test_everything_that_is_read_is_the_same(both: tuple[str, Path], toy: Any) -
     np.testing.assert_array_equal(ours.rows("kp_2d", 50, 70), theirs.rows("kp_2d", 50, 70))
 
 
-def test_a_batch_takes_few_requests(both: tuple[str, Path], toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_takes_few_requests(
+    both: tuple[str, Path], toy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     split = cache.open(both[0])[SPLIT]
     windows = split.windows(8, 2)
     split.read(windows, stream=None)
     requests = requests_of(monkeypatch, "get", "head", "get_ranges", "list")
     split.read(windows, stream=None, fields=["kp_2d"])
-    shards = {row // toy.rows_per_shard for start, stop in windows.tolist() for row in range(start, stop)}
+    shards = {
+        row // toy.rows_per_shard for start, stop in windows.tolist() for row in range(start, stop)
+    }
     columns = {name.split("/")[2] for name in requests if "/c/" in name}
     assert columns == {"kp_2d", "bbox"}
     # Of each column: a request a shard, whatever the number of windows, and a look at the manifest.
@@ -96,7 +114,9 @@ def test_a_missing_or_damaged_shard_raises_and_is_read_once_it_is_back(url: str,
         with pytest.raises(CacheError, match=rf"{url}/{key}: expected a shard.* found no file"):
             reader.read(windows, stream=None, fields=["bbox"])
         put(url, key, whole)
-        np.testing.assert_array_equal(reader.read(windows, stream=None, fields=["bbox"])["bbox"], expected)
+        np.testing.assert_array_equal(
+            reader.read(windows, stream=None, fields=["bbox"])["bbox"], expected
+        )
     for data in (flipped(whole, 40), flipped(whole, 4 * len(whole)), whole[:-1], whole[:100], b""):
         put(url, key, data)
         size = "" if len(data) == len(whole) else f" a shard of {len(whole)} bytes, found"
@@ -105,7 +125,9 @@ def test_a_missing_or_damaged_shard_raises_and_is_read_once_it_is_back(url: str,
 
 
 @pytest.mark.parametrize("what", ["held", "opened there"])
-def test_a_forked_worker_gets_an_error_and_does_not_wait_for_ever(url: str, toy: Any, what: str) -> None:
+def test_a_forked_worker_gets_an_error_and_does_not_wait_for_ever(
+    url: str, toy: Any, what: str
+) -> None:
     write_narrow(url, toy.video("a", [40]))
     split = cache.open(url)[SPLIT]
     here, there = multiprocessing.Pipe(duplex=False)
@@ -138,7 +160,9 @@ def test_a_staged_shard_takes_no_others_place(url: str, toy: Any) -> None:
         first.accept(shards.stage(*toy.given(shards, 1)))
         shard, features, ok, keys = toy.given(shards, 1)
         other = shards.stage(shard, features + 1, ok, keys)
-        with pytest.raises(CacheError, match=r"crops/c/1/0: expected no object yet, found other content"):
+        with pytest.raises(
+            CacheError, match=r"crops/c/1/0: expected no object yet, found other content"
+        ):
             second.accept(other)
         first.write(*toy.given(shards, 2))
         first.commit({})
@@ -156,7 +180,8 @@ def test_what_no_writer_has_accepted_stays_until_it_is_old(url: str, toy: Any) -
     shards = StreamShards(url, SPLIT, "crops", **FORM)
     late = shards.stage(*toy.given(shards, 1))
     with StreamWriter(url, SPLIT, "crops", plan="quality 95", **FORM) as writer:
-        assert len(staged()) == 3  # no lock shows whether they are of another writer that is running
+        # no lock shows whether they are of another writer that is running
+        assert len(staged()) == 3
         writer.accept(shards.stage(*toy.given(shards, 0)))
         writer.commit({})
     assert staged() == sorted(late.keys.values())
@@ -164,19 +189,27 @@ def test_what_no_writer_has_accepted_stays_until_it_is_old(url: str, toy: Any) -
     assert not done.removed
     assert any("unfinished work" in text for text in done.skipped)
     assert sorted(cache.gc(url, older_than=0).removed) == sorted(late.keys.values())
-    np.testing.assert_array_equal(cache.open(url)[SPLIT].rows("features/crops", 1, 2), toy.features(np.array([1]), 3))
+    np.testing.assert_array_equal(
+        cache.open(url)[SPLIT].rows("features/crops", 1, 2), toy.features(np.array([1]), 3)
+    )
 
 
-def test_without_credentials_the_error_names_the_variables_and_not_the_service_that_was_asked() -> None:
+def test_without_credentials_the_error_names_the_variables_and_not_the_service_that_was_asked() -> (
+    None
+):
     code = (
-        "import cache.storage.object_store as o; o.RETRY_SECONDS = 0.1; import cache; cache.open('s3://bucket/cache')"
+        "import cache.storage.object_store as o; o.RETRY_SECONDS = 0.1; import cache; "
+        "cache.open('s3://bucket/cache')"
     )
     clean = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     clean["AWS_METADATA_ENDPOINT"] = "http://127.0.0.1:1"  # in place of 169.254.169.254
     ended = subprocess.run([sys.executable, "-c", code], env=clean, capture_output=True, text=True)
     message = ended.stderr.splitlines()[-1]
     assert "CacheError: s3://bucket/cache" in message
-    assert "expected credentials in the environment, or a role of this machine, found neither." in message
+    assert (
+        "expected credentials in the environment, or a role of this machine, found neither."
+        in message
+    )
     assert "127.0.0.1" not in message
 
 
@@ -190,7 +223,9 @@ def test_another_scheme_is_refused(root: str, toy: Any) -> None:
 
 def test_without_obstore_the_error_is_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "obstore", None)
-    with pytest.raises(CacheError, match=r"s3://bucket/x: a cache in an object store needs obstore: pip install"):
+    with pytest.raises(
+        CacheError, match=r"s3://bucket/x: a cache in an object store needs obstore: pip install"
+    ):
         cache.open("s3://bucket/x")
 
 

@@ -1,4 +1,6 @@
-"""A cache on a real S3 server: its objects, read by another client than ours, and what it refuses."""
+"""A cache on a real S3 server: its objects, read by another client than ours, and what it
+refuses.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,9 @@ import cache
 from cache import CacheError
 from tests.cache.storage.buckets import LEFT, SPLIT, STREAM, two_commits
 
-obstore = pytest.importorskip("obstore", reason="a cache in an object store needs obstore: pip install -e '.[s3]'")
+obstore = pytest.importorskip(
+    "obstore", reason="a cache in an object store needs obstore: pip install -e '.[s3]'"
+)
 pytest.importorskip("moto.server", reason="a real S3 server is needed: pip install -e '.[dev]'")
 
 from cache.storage import object_store  # noqa: E402  not without obstore
@@ -28,7 +32,9 @@ def one_line(error: BaseException) -> str:
     return text
 
 
-def test_the_objects_are_the_files_and_are_read_as_they_are(url: str, server: Any, toy: Any, tmp_path: Path) -> None:
+def test_the_objects_are_the_files_and_are_read_as_they_are(
+    url: str, server: Any, toy: Any, tmp_path: Path
+) -> None:
     for root in (url, tmp_path):
         two_commits(root, toy)
     name, _, prefix = url.removeprefix("s3://").partition("/")
@@ -43,13 +49,21 @@ def test_the_objects_are_the_files_and_are_read_as_they_are(url: str, server: An
     for field, values in theirs.read(windows).items():
         np.testing.assert_array_equal(ours.read(windows)[field], values)
     for column in ("bbox", f"features/{STREAM}"):
-        np.testing.assert_array_equal(np.asarray(ours.column(column)[:]), np.asarray(theirs.column(column)[:]))
+        np.testing.assert_array_equal(
+            np.asarray(ours.column(column)[:]), np.asarray(theirs.column(column)[:])
+        )
 
 
-def test_wrong_credentials_are_an_error(url: str, toy: Any, soon: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_credentials_are_an_error(
+    url: str, toy: Any, soon: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cache.store_at(url).put_small({"zarr.json": b"{}"}, "")
     monkeypatch.setattr("moto.settings.INITIAL_NO_AUTH_ACTION_COUNT", 0.0)
-    for act in (lambda: cache.open(url), lambda: toy.write(url, [toy.video("b", [4])]), lambda: cache.verify(url)):
+    for act in (
+        lambda: cache.open(url),
+        lambda: toy.write(url, [toy.video("b", [4])]),
+        lambda: cache.verify(url),
+    ):
         with pytest.raises(CacheError, match="AWS_ACCESS_KEY_ID") as refused:
             act()
         assert url in one_line(refused.value)

@@ -1,4 +1,6 @@
-"""Writers in an object store: of two, one is refused; one that is killed at any request ends with the same objects."""
+"""Writers in an object store: of two, one is refused; one that is killed at any request ends with
+the same objects.
+"""
 
 import itertools
 import threading
@@ -11,9 +13,19 @@ import pytest
 
 import cache
 from cache import CacheError, SplitWriter
-from tests.cache.storage.buckets import NARROW, SPLIT, Killed, narrow, objects, two_commits, write_narrow
+from tests.cache.storage.buckets import (
+    NARROW,
+    SPLIT,
+    Killed,
+    narrow,
+    objects,
+    two_commits,
+    write_narrow,
+)
 
-obstore = pytest.importorskip("obstore", reason="a cache in an object store needs obstore: pip install -e '.[s3]'")
+obstore = pytest.importorskip(
+    "obstore", reason="a cache in an object store needs obstore: pip install -e '.[s3]'"
+)
 
 from cache.storage import object_store  # noqa: E402  not without obstore
 
@@ -26,7 +38,9 @@ def url(memory: None) -> str:
     return f"s3://memory/{next(_numbers)}"
 
 
-def test_a_writer_that_puts_its_files_into_place_too_late_costs_the_newer_commit_nothing(url: str, toy: Any) -> None:
+def test_a_writer_that_puts_its_files_into_place_too_late_costs_the_newer_commit_nothing(
+    url: str, toy: Any
+) -> None:
     write_narrow(url, *(toy.video(name, [5]) for name in "abe"))
     seen = []
     slow: Any = cache.store_at(url)
@@ -53,7 +67,9 @@ def test_a_writer_that_puts_its_files_into_place_too_late_costs_the_newer_commit
     assert cache.verify(url).problems == ()
 
 
-def test_a_put_whose_answer_was_lost_counts(url: str, toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_put_whose_answer_was_lost_counts(
+    url: str, toy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     real = obstore.put
 
     def twice(store: Any, key: str, data: bytes, **options: Any) -> Any:
@@ -69,12 +85,15 @@ def test_a_put_whose_answer_was_lost_counts(url: str, toy: Any, monkeypatch: pyt
 
 
 class Deaths:
-    """Ends the run at its n-th request that changes something, before or after the server has carried it out."""
+    """Ends the run at its n-th request that changes something, before or after the server has
+    carried it out.
+    """
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.left, self.after = -1, False
         self.seen = 0
-        for name in ("put", "copy", "delete"):  # a run that dies while it reads is as if it had died at the one before
+        # a run that dies while it reads is as if it had died at the one before
+        for name in ("put", "copy", "delete"):
             patch.setattr(obstore, name, self._counted(getattr(obstore, name)))
 
     def _counted(self, request: Callable[..., Any]) -> Callable[..., Any]:
@@ -93,9 +112,12 @@ class Deaths:
 
 @pytest.mark.parametrize("carried_out", [False, True], ids=["before it", "after it"])
 @pytest.mark.parametrize("every", [31, pytest.param(1, marks=pytest.mark.slow)])
-def test_a_writer_killed_at_any_request_ends_with_the_same_objects(carried_out, every, url, toy, monkeypatch):
+def test_a_writer_killed_at_any_request_ends_with_the_same_objects(
+    carried_out, every, url, toy, monkeypatch
+):
     """Every request of the run; and quickly, some of them."""
-    monkeypatch.setattr(object_store, "_IN_FLIGHT", 1)  # one request after the other: dead means dead
+    # one request after the other: dead means dead
+    monkeypatch.setattr(object_store, "_IN_FLIGHT", 1)
     deaths = Deaths(monkeypatch)
     two_commits(f"{url}/calm", toy)
     n_requests, expected = deaths.seen, objects(f"{url}/calm")
@@ -116,10 +138,15 @@ def test_a_writer_killed_at_any_request_ends_with_the_same_objects(carried_out, 
 
 @pytest.mark.parametrize("moment", ["opening", "first shard", "manifest"])
 @pytest.mark.parametrize("races", [2, pytest.param(25, marks=pytest.mark.slow)])
-def test_of_two_writers_that_race_exactly_one_commits(moment: str, races: int, url: str, toy: Any) -> None:
+def test_of_two_writers_that_race_exactly_one_commits(
+    moment: str, races: int, url: str, toy: Any
+) -> None:
     for root in (f"{url}/{attempt}" for attempt in range(races)):
         barrier, answers = threading.Barrier(2), dict[int, str]()
-        threads = [threading.Thread(target=race, args=(root, n, barrier, answers, toy, moment)) for n in (0, 1)]
+        threads = [
+            threading.Thread(target=race, args=(root, n, barrier, answers, toy, moment))
+            for n in (0, 1)
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -135,7 +162,14 @@ def test_of_two_writers_that_race_exactly_one_commits(moment: str, races: int, u
         np.testing.assert_array_equal(split.rows("bbox", 0, stop), alone.rows("bbox", 0, stop))
 
 
-def race(root: str, number: int, barrier: threading.Barrier, answers: dict[int, str], toy: Any, moment: str) -> None:
+def race(
+    root: str,
+    number: int,
+    barrier: threading.Barrier,
+    answers: dict[int, str],
+    toy: Any,
+    moment: str,
+) -> None:
     """One of two writers, in a thread; they meet at the barrier at the moment that is named."""
 
     def meet() -> None:
@@ -158,7 +192,8 @@ def race(root: str, number: int, barrier: threading.Barrier, answers: dict[int, 
         return replace_(key, data, expected=expected)
 
     store.put, store.replace = meeting_put, meeting_replace
-    seed = 0 if moment == "manifest" else number  # of other rows, the second one's shards are refused
+    # of other rows, the second one's shards are refused
+    seed = 0 if moment == "manifest" else number
     try:
         with SplitWriter(store, SPLIT, plan=f"plan-{number}", **NARROW) as writer:
             if moment == "opening":

@@ -99,7 +99,9 @@ PLACES = {  # in place of which there is a link -> commands that would write or 
     [(place, run) for place, commands in PLACES.items() for run in commands],
     ids=lambda value: value if isinstance(value, str) else value.__name__,
 )
-def test_nothing_is_written_or_deleted_behind_a_link(place: str, run: Callable[[Path], None], root, home) -> None:
+def test_nothing_is_written_or_deleted_behind_a_link(
+    place: str, run: Callable[[Path], None], root, home
+) -> None:
     link = root / place
     if link.is_dir():  # as a user would who moved it to another disk
         shutil.copytree(link, home, dirs_exist_ok=True)
@@ -132,14 +134,18 @@ def test_what_is_linked_is_still_read(root: Path, tmp_path: Path) -> None:
     (root / SPLIT).symlink_to(tmp_path / "disk")
     assert cache.verify(root).ok
     read = cache.open(root)[SPLIT].read([[0, 4]])
-    assert {name: array.tolist() for name, array in read.items()} == {n: a.tolist() for n, a in expected.items()}
+    assert {name: array.tolist() for name, array in read.items()} == {
+        n: a.tolist() for n, a in expected.items()
+    }
     cache.copy_split(root, SPLIT, tmp_path / "copy")
     append(tmp_path / "copy")
     assert cache.verify(tmp_path / "copy").ok
 
 
 @pytest.mark.parametrize("target", ["file", "nothing"])
-def test_a_lock_that_is_a_link_is_not_written_through(target: str, root: Path, tmp_path: Path) -> None:
+def test_a_lock_that_is_a_link_is_not_written_through(
+    target: str, root: Path, tmp_path: Path
+) -> None:
     (tmp_path / "file").write_text("mine")
     (root / SPLIT / ".writing").mkdir()
     (root / SPLIT / ".writing/lock").symlink_to(tmp_path / target)
@@ -192,7 +198,9 @@ def printed(capsys: Any, *words: str) -> tuple[int, str]:
 
 @pytest.mark.parametrize("make", KINDS, ids=lambda make: make.__name__)
 @pytest.mark.parametrize("place", [f"{SPLIT}/manifest.json", f"{FEATURES}/resnet50/manifest.json"])
-def test_a_manifest_that_is_no_file_is_a_problem_of_every_command(make, place: str, root: Path, capsys: Any) -> None:
+def test_a_manifest_that_is_no_file_is_a_problem_of_every_command(
+    make, place: str, root: Path, capsys: Any
+) -> None:
     make(root / place)
     for words in (["status"], ["verify"], ["verify", "--fast"], ["gc"]):
         code, shown = printed(capsys, *words, "--cache", str(root))
@@ -201,8 +209,12 @@ def test_a_manifest_that_is_no_file_is_a_problem_of_every_command(make, place: s
 
 
 @pytest.mark.parametrize("make", KINDS, ids=lambda make: make.__name__)
-@pytest.mark.parametrize("place", ["bbox/c/0/0", "bbox/zarr.json", "track_start/c/0", "features/resnet50/c/0/0"])
-def test_data_that_is_no_file_counts_as_damaged(make: Any, place: str, root: Path, capsys: Any) -> None:
+@pytest.mark.parametrize(
+    "place", ["bbox/c/0/0", "bbox/zarr.json", "track_start/c/0", "features/resnet50/c/0/0"]
+)
+def test_data_that_is_no_file_counts_as_damaged(
+    make: Any, place: str, root: Path, capsys: Any
+) -> None:
     make(root / SPLIT / place)
     for words in (["verify"], ["verify", "--fast"]):
         code, shown = printed(capsys, *words, "--cache", str(root))
@@ -215,6 +227,10 @@ def test_data_that_is_no_file_counts_as_damaged(make: Any, place: str, root: Pat
 def test_a_shard_that_is_no_file_is_never_read_as_data(make: Any, column: str, root: Path) -> None:
     make(root / SPLIT / column / "c/0/0")
     split = cache.open(root)[SPLIT]
-    for read in (lambda: split.rows(column, 0, 32), lambda: split.column(column)[:], lambda: split.read([[0, 4]])):
+    for read in (
+        lambda: split.rows(column, 0, 32),
+        lambda: split.column(column)[:],
+        lambda: split.read([[0, 4]]),
+    ):
         with within_a_minute(), pytest.raises(CacheError):
             read()

@@ -58,11 +58,16 @@ def test_every_bit_of_a_small_shard_counts(tmp_path: Path, toy: Any) -> None:
 
 def test_intact_chunks_in_the_wrong_place_are_found(root: Path) -> None:
     boxes, features = (root / SPLIT / name for name in ("bbox/c/0/0", f"features/{STREAM}/c/0/0"))
-    data, size = boxes.read_bytes(), 8 * 4 * 4 + 4  # of a chunk: 8 rows of 4 float32, and the checksum
+    # of a chunk: 8 rows of 4 float32, and the checksum
+    data, size = boxes.read_bytes(), 8 * 4 * 4 + 4
     first, *others = np.frombuffer(data[-68:-4], "<u8").reshape(4, 2)
     indexes = [
         np.array(index, "<u8").tobytes()
-        for index in ([*others, first], [first, *others[:2], [2**64 - 1] * 2], [first, first, *others[1:]])
+        for index in (
+            [*others, first],
+            [first, *others[:2], [2**64 - 1] * 2],
+            [first, first, *others[1:]],
+        )
     ]  # exchanged, absent, overlapping
     for file, wrong in (
         (boxes, (root / SPLIT / "bbox/c/1/0").read_bytes()),  # of other rows
@@ -75,17 +80,30 @@ def test_intact_chunks_in_the_wrong_place_are_found(root: Path) -> None:
             assert found(root, file), file
 
 
-def test_a_report_has_counts_progress_and_every_damage_by_split_stream_array_and_shard(root: Path) -> None:
+def test_a_report_has_counts_progress_and_every_damage_by_split_stream_array_and_shard(
+    root: Path,
+) -> None:
     calls: list[tuple[int, int]] = []
     report = cache.verify(root, progress=lambda done, total, rate: calls.append((done, total)))
     split = cache.open(root)[SPLIT]
     manifests = (split.manifest, split.stream_manifest(STREAM))
     named = [r for m in manifests for a in m["shards"].values() for r in a.values()]
     n_shards = len(named)
-    assert (report.ok, report.problems, report.notes, report.splits, report.shards) == (True, (), (), 1, n_shards)
+    assert (report.ok, report.problems, report.notes, report.splits, report.shards) == (
+        True,
+        (),
+        (),
+        1,
+        n_shards,
+    )
     assert report.bytes == sum(int(record.partition(":")[0]) for record in named)
     assert calls == [(number + 1, n_shards) for number in range(n_shards)]
-    names = ("kp_2d/c/2/0/0", f"features/{STREAM}_ok/c/3", f"features/{STREAM}/manifest.json", "track_start/c/0")
+    names = (
+        "kp_2d/c/2/0/0",
+        f"features/{STREAM}_ok/c/3",
+        f"features/{STREAM}/manifest.json",
+        "track_start/c/0",
+    )
     for file in [root / "toy/zarr.json", *(root / SPLIT / name for name in names)]:
         spoil(file)
     assert [(d.split, d.stream, d.array, d.shard, d.key) for d in cache.verify(root).damaged] == [
@@ -120,8 +138,12 @@ def test_only_the_splits_that_are_named_are_verified(tmp_path: Path, toy: Any) -
         cache.verify(tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize("code", [errno.EIO, errno.EACCES], ids=["bytes lost by the disk", "no permission"])
-def test_what_the_disk_has_lost_is_damage_and_what_may_not_be_read_is_shown_and_never_removed(code, root, monkeypatch):
+@pytest.mark.parametrize(
+    "code", [errno.EIO, errno.EACCES], ids=["bytes lost by the disk", "no permission"]
+)
+def test_what_the_disk_has_lost_is_damage_and_what_may_not_be_read_is_shown_and_never_removed(
+    code, root, monkeypatch
+):
     shard, real = root / SPLIT / "kp_2d/c/2/0/0", os.preadv
     bad = shard.stat().st_ino
 
@@ -148,7 +170,9 @@ def test_a_commit_during_a_verification_is_no_damage(tracks: Path, toy: Any) -> 
     assert next(later, None) is None
 
 
-def test_what_killed_writers_and_users_have_left_is_noted_and_no_damage(tmp_path: Path, toy: Any) -> None:
+def test_what_killed_writers_and_users_have_left_is_noted_and_no_damage(
+    tmp_path: Path, toy: Any
+) -> None:
     def notes() -> str:
         report = cache.verify(tmp_path)
         assert report.ok
@@ -162,7 +186,8 @@ def test_what_killed_writers_and_users_have_left_is_noted_and_no_damage(tmp_path
     assert {path: path.stat().st_mtime_ns for path in [tmp_path, *tmp_path.rglob("*")]} == before
     toy.unfinished(tmp_path, [toy.video("z", [40])])
     assert "the same command continues it" in notes()
-    (tmp_path / "other/train/.writing").mkdir(parents=True)  # a first conversion's first changes: no group is there
+    # a first conversion's first changes: no group is there
+    (tmp_path / "other/train/.writing").mkdir(parents=True)
     assert "other/train: nothing is committed" in notes()
     (tmp_path / SPLIT / "bbox/c/77").mkdir()
 
@@ -183,9 +208,13 @@ def read_while_it_shrinks(root: str, pipe: Any) -> None:
     pipe.send(np.array_equal(split.rows("kp_2d", 0, 5), before))
 
 
-def test_a_shard_that_shrinks_under_a_reader_is_an_error_and_not_the_end_of_the_process(root: Path) -> None:
+def test_a_shard_that_shrinks_under_a_reader_is_an_error_and_not_the_end_of_the_process(
+    root: Path,
+) -> None:
     here, there = multiprocessing.Pipe()
-    process = multiprocessing.get_context("forkserver").Process(target=read_while_it_shrinks, args=(root, there))
+    process = multiprocessing.get_context("forkserver").Process(
+        target=read_while_it_shrinks, args=(root, there)
+    )
     process.start()
     there.close()
     process.join(60)
@@ -206,9 +235,13 @@ def whole(tmp_path: Path, root: Path) -> Path:
     return copy
 
 
-@pytest.mark.parametrize("name", ["../../../out/a.txt", "../x/y", "/etc/x", "a/../b/zarr.json", "kp_2d/c/../0", ".x"])
+@pytest.mark.parametrize(
+    "name", ["../../../out/a.txt", "../x/y", "/etc/x", "a/../b/zarr.json", "kp_2d/c/../0", ".x"]
+)
 @pytest.mark.parametrize("place", [SPLIT, f"{SPLIT}/features/{STREAM}"])
-def test_names_in_a_manifest_from_elsewhere_stay_within_the_cache(whole: Path, name: str, place: str, toy: Any) -> None:
+def test_names_in_a_manifest_from_elsewhere_stay_within_the_cache(
+    whole: Path, name: str, place: str, toy: Any
+) -> None:
     shutil.rmtree(whole / SPLIT)
     shutil.copytree(whole / "toy/other", whole / SPLIT)
     outside = whole.parent / "out"
@@ -217,7 +250,9 @@ def test_names_in_a_manifest_from_elsewhere_stay_within_the_cache(whole: Path, n
         manifest = whole / place / "manifest.json"
         intact = manifest.read_bytes()
         held = json.loads(intact).get(entry, {})
-        toy.rewrite(manifest, **{entry: {**held, name: "0" * 64 if entry == "files" else {"0": "8:0"}}})
+        toy.rewrite(
+            manifest, **{entry: {**held, name: "0" * 64 if entry == "files" else {"0": "8:0"}}}
+        )
         assert not cache.verify(whole).ok
         cache.gc(whole, unfinished=True)
         cache.repair(whole, cache.verify(whole))
@@ -226,7 +261,9 @@ def test_names_in_a_manifest_from_elsewhere_stay_within_the_cache(whole: Path, n
     assert cache.verify(whole).ok
 
 
-def test_a_copied_stream_folder_and_exchanged_manifests_are_damage_of_their_place(whole: Path) -> None:
+def test_a_copied_stream_folder_and_exchanged_manifests_are_damage_of_their_place(
+    whole: Path,
+) -> None:
     streams = whole / "toy/other/features"
     shutil.copytree(streams / STREAM, streams / f"{STREAM}-old")
     report = cache.verify(whole)

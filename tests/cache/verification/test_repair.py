@@ -1,4 +1,6 @@
-"""A repair writes again what follows from the manifest, removes damaged shards, and leaves all else to commands."""
+"""A repair writes again what follows from the manifest, removes damaged shards, and leaves all else
+to commands.
+"""
 
 import json
 import shutil
@@ -24,20 +26,29 @@ def repaired(root: Path) -> cache.Repaired:
 def test_what_follows_from_the_manifest_is_written_again(root: Path, toy: Any) -> None:
     before = toy.tree(root)
 
-    columns = [k for k in before if k.endswith("/zarr.json") and k.split("/")[-2] not in {*TABLES, *TEXTS}]
+    columns = [
+        k for k in before if k.endswith("/zarr.json") and k.split("/")[-2] not in {*TABLES, *TEXTS}
+    ]
     assert len(columns) > 12
     for key in columns:
         spoil(root / key) if len(key) % 2 else (root / key).unlink()
-    (root / MANIFEST).write_text(json.dumps(json.loads(before[MANIFEST])))  # the same content in another form
+    # the same content in another form
+    (root / MANIFEST).write_text(json.dumps(json.loads(before[MANIFEST])))
     done = repaired(root)
     assert (set(done.restored), done.refused, done.removed) == ({*columns, MANIFEST}, [], [])
     assert toy.tree(root) == before
 
 
-def test_a_damaged_table_or_manifest_names_the_command_that_replaces_it_and_the_rest_is_repaired(root, toy):
+def test_a_damaged_table_or_manifest_names_the_command_that_replaces_it_and_the_rest_is_repaired(
+    root, toy
+):
     before = toy.tree(root)
     table = (f"{SPLIT}/track_start/c/0", "convert the split again")
-    for key, do in (table, (MANIFEST, "convert the split again"), (STREAM, "extract the stream again")):
+    for key, do in (
+        table,
+        (MANIFEST, "convert the split again"),
+        (STREAM, "extract the stream again"),
+    ):
         for gone in (False, True):
             (root / key).unlink() if gone else spoil(root / key)
             spoil(root / "toy/zarr.json")
@@ -50,7 +61,9 @@ def test_a_damaged_table_or_manifest_names_the_command_that_replaces_it_and_the_
             (root / key).write_bytes(before[key])
 
 
-def test_a_split_whose_manifest_is_damaged_is_converted_again_and_its_features_carried_over(root, toy):
+def test_a_split_whose_manifest_is_damaged_is_converted_again_and_its_features_carried_over(
+    root, toy
+):
     (root / MANIFEST).write_text("{}")
     with pytest.raises(CacheError, match="features are carried over by their keys"):
         toy.write(root, toy.videos())
@@ -60,7 +73,8 @@ def test_a_split_whose_manifest_is_damaged_is_converted_again_and_its_features_c
     with StreamWriter(root, SPLIT, "resnet50", dim=4, plan="weights") as writer:
         for shard in writer.pending:
             rows = np.asarray(writer.rows(shard))
-            mask, features, ok = writer.carried(toy.keys(rows - 160))  # behind the rows that the stream has
+            # behind the rows that the stream has
+            mask, features, ok = writer.carried(toy.keys(rows - 160))
             assert mask.all()
             writer.write(shard, features, ok, toy.keys(rows - 160))
         writer.commit({"weights": "known"})
@@ -82,7 +96,10 @@ def test_a_repair_beside_a_writer_is_refused_and_changes_nothing(root: Path, toy
     spoil(root / f"{SPLIT}/features/resnet50/c/1/0")
     spoil(root / f"{SPLIT}/bbox/zarr.json")
     report, before = cache.verify(root), toy.tree(root)
-    writers = (cache.store_at(root).lock(f"{home}/.writing") for home in (SPLIT, f"{SPLIT}/features/resnet50"))
+    writers = (
+        cache.store_at(root).lock(f"{home}/.writing")
+        for home in (SPLIT, f"{SPLIT}/features/resnet50")
+    )
     locks = list(writers)
     done = cache.repair(root, report)
     for lock in locks:
@@ -105,7 +122,11 @@ def test_a_cache_in_an_object_store_is_verified_and_repaired_too(objects: Any, t
     root: Any = "s3://memory/cache"
     assert cache.verify(root).ok
     assert cache.verify(root, fast=True).ok
-    for key in (f"{SPLIT}/bbox/zarr.json", f"{SPLIT}/features/resnet50/c/1/0", f"{SPLIT}/pose/c/0/0"):
+    for key in (
+        f"{SPLIT}/bbox/zarr.json",
+        f"{SPLIT}/features/resnet50/c/1/0",
+        f"{SPLIT}/pose/c/0/0",
+    ):
         objects.put(key, flipped(bytes(objects.get(key).bytes()), 80))
     objects.delete(f"{SPLIT}/features/resnet50_ok/c/3")
     fast, full = cache.verify(root, fast=True), cache.verify(root)
@@ -129,7 +150,9 @@ def test_an_object_store_that_does_not_answer_is_an_error_and_no_damage(objects,
 
     real = obstore.head
     monkeypatch.setattr(obstore, "head", refuse)
-    with pytest.raises(CacheError, match=r"kp_2d/c/0/0/0: expected an answer from the object store"):
+    with pytest.raises(
+        CacheError, match=r"kp_2d/c/0/0/0: expected an answer from the object store"
+    ):
         cache.verify("s3://memory/cache")
 
 
@@ -144,7 +167,10 @@ def test_a_damaged_shard_that_no_track_needs_any_more_is_not_missed(root: Path, 
 
 
 def test_what_the_report_names_stays_where_it_is_intact_by_now(root: Path) -> None:
-    names = [f"{SPLIT}/{name}" for name in ("kp_2d/c/1/0/0", "features/resnet50/c/1/0", "features/resnet50/c/3/0")]
+    names = [
+        f"{SPLIT}/{name}"
+        for name in ("kp_2d/c/1/0/0", "features/resnet50/c/1/0", "features/resnet50/c/3/0")
+    ]
     good = {name: spoil(root / name) for name in names}
     report = cache.verify(root)
     for name in names[:2]:

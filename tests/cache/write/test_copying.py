@@ -1,4 +1,6 @@
-"""`copy_split` writes what is live of a split and its streams into another cache, and goes on after a kill."""
+"""`copy_split` writes what is live of a split and its streams into another cache, and goes on after
+a kill.
+"""
 
 import dataclasses
 import os
@@ -17,7 +19,9 @@ TABLES = ("run_", "track_", "video_")
 
 @pytest.fixture(scope="module")
 def replaced(made: Path, toy: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six videos and features of them; then b and d got other lengths, f went, and features followed."""
+    """Six videos and features of them; then b and d got other lengths, f went, and features
+    followed.
+    """
     root = Path(shutil.copytree(made, tmp_path_factory.mktemp("replaced") / "cache"))
     with toy.writer(root, "second", provenance={"raw": "/raw"}) as writer:
         writer.begin(["b", "d", "f"])
@@ -48,12 +52,20 @@ def contents(root: Any, *streams: str) -> dict[str, Any]:
     for track in split.tracks:
         shards = {track.start // size, (track.stop - 1) // size}
         has = [name for name in streams if shards <= set(split.stream_shards(name))]
-        names = [*split.columns, *(f"features/{name}{part}" for name in has for part in ("", "_ok", "_key"))]
-        numbers[track.name] = track[4:], {name: split.rows(name, *track[2:4]).tobytes() for name in names}
+        names = [
+            *split.columns,
+            *(f"features/{name}{part}" for name in has for part in ("", "_ok", "_key")),
+        ]
+        numbers[track.name] = (
+            track[4:],
+            {name: split.rows(name, *track[2:4]).tobytes() for name in names},
+        )
     return numbers
 
 
-def test_it_keeps_every_number_of_every_track_and_none_of_what_was_replaced(replaced: Path, to: Path) -> None:
+def test_it_keeps_every_number_of_every_track_and_none_of_what_was_replaced(
+    replaced: Path, to: Path
+) -> None:
     old, done = cache.open(replaced)[SPLIT], cache.copy_split(replaced, SPLIT, to)
     split = cache.open(to)[SPLIT]
     assert contents(to, "resnet50") == contents(replaced, "resnet50")
@@ -65,14 +77,21 @@ def test_it_keeps_every_number_of_every_track_and_none_of_what_was_replaced(repl
     assert (split.manifest["plan"], split.manifest["stand_in"]) == ("second", True)
     assert split.stream_manifest("resnet50")["weights"] == "known"
     assert split.stream_manifest("resnet50")["split_digest"] == split.manifest["digest"]
-    assert (split.provenance["raw"], split.provenance["copied"]["digest"]) == ("/raw", old.manifest["digest"])
+    assert (split.provenance["raw"], split.provenance["copied"]["digest"]) == (
+        "/raw",
+        old.manifest["digest"],
+    )
     assert (to / SPLIT / "stamps.json").read_text() == "{}"
     assert (done.wrote_rows, done.streams, done.missing) == (True, ("resnet50",), {})
 
 
-def test_labels_that_one_track_does_not_have_stay_missing(tmp_path: Path, to: Path, toy: Any) -> None:
+def test_labels_that_one_track_does_not_have_stay_missing(
+    tmp_path: Path, to: Path, toy: Any
+) -> None:
     entry, (track,) = toy.video("b", [40])
-    columns = {column: rows for column, rows in track.columns.items() if column not in ("kp_3d", "has_3d")}
+    columns = {
+        column: rows for column, rows in track.columns.items() if column not in ("kp_3d", "has_3d")
+    }
     root = tmp_path / "cache"
     toy.write(root, [toy.video("a", [9]), (entry, [dataclasses.replace(track, columns=columns)])])
     toy.write(root, [toy.video("a", [9], seed=2)], drop=["a"], plan="again")
@@ -110,7 +129,8 @@ def test_a_split_or_stream_that_is_there_is_not_overwritten(root: Path, to: Path
 
 def test_two_machines_work_is_merged(root: Path, to: Path, toy: Any) -> None:
     cache.copy_split(root, SPLIT, to, streams=())
-    toy.write_stream(to, stream="c3d", dim=2)  # extracted there, and brought back into rows that are in other places
+    # extracted there, and brought back into rows that are in other places
+    toy.write_stream(to, stream="c3d", dim=2)
     done = cache.copy_split(to, SPLIT, root)
     assert (done.wrote_rows, done.streams) == (False, ("c3d",))
     assert contents(root, "c3d") == contents(to, "c3d")
@@ -129,7 +149,8 @@ def test_into_an_object_store_and_back(replaced: Path, to: Path, toy: Any) -> No
     assert toy.tree(to) == toy.tree(directly)
 
 
-# ------------------------------------------- copied file by file: docs/operations.md has the order, small files first
+# ------------------------------------------- copied file by file: docs/operations.md has the order,
+# small files first
 
 
 def back_up(root: Path, to: Path, *, shards: bool) -> None:
@@ -142,7 +163,9 @@ def back_up(root: Path, to: Path, *, shards: bool) -> None:
             shutil.copy2(file, to / place)
 
 
-def test_a_copy_has_the_commit_of_its_small_files_and_all_that_it_names(root: Path, toy: Any, tmp_path: Path) -> None:
+def test_a_copy_has_the_commit_of_its_small_files_and_all_that_it_names(
+    root: Path, toy: Any, tmp_path: Path
+) -> None:
     backup = tmp_path / "backup"
     for names, drop in (("x", ["b"]), ("yz", [])):  # the second one updates an earlier copy
         expected = contents(root, "resnet50")
@@ -161,9 +184,20 @@ def test_a_snapshot_by_hard_links_and_its_cache_keep_their_bytes_whatever_is_don
     changed: str, root: Path, toy: Any, tmp_path: Path
 ) -> None:
     toy.unfinished(root, [toy.video("k", [9])])  # leaves a journal
-    for home in (root / "toy/train", root / "toy/train/features/resnet50"):  # what killed writers leave
-        names = (".writing/lock", ".writing/shard.tmp", ".writing/.00000000.json.tmp", ".manifest.json.tmp")
-        for name in (*names, ".provenance.json.tmp", ".zarr.json.tmp", f".commit/{'0' * 16}/zarr.json"):
+    # what killed writers leave
+    for home in (root / "toy/train", root / "toy/train/features/resnet50"):
+        names = (
+            ".writing/lock",
+            ".writing/shard.tmp",
+            ".writing/.00000000.json.tmp",
+            ".manifest.json.tmp",
+        )
+        for name in (
+            *names,
+            ".provenance.json.tmp",
+            ".zarr.json.tmp",
+            f".commit/{'0' * 16}/zarr.json",
+        ):
             (home / name).parent.mkdir(parents=True, exist_ok=True)
             (home / name).write_text("left by a killed writer")
     snapshot = shutil.copytree(root, tmp_path / "snapshot", copy_function=os.link)
@@ -174,7 +208,10 @@ def test_a_snapshot_by_hard_links_and_its_cache_keep_their_bytes_whatever_is_don
     toy.write_stream(one)
     cache.delete_stream(one, "toy/train", "resnet50")
     toy.write_stream(one)
-    for damaged in (one / "toy/train/features/resnet50/c/0/0", one / "toy/train/features/resnet50/zarr.json"):
+    for damaged in (
+        one / "toy/train/features/resnet50/c/0/0",
+        one / "toy/train/features/resnet50/zarr.json",
+    ):
         data = damaged.read_bytes()
         damaged.unlink()
         damaged.write_bytes(data[:-1])

@@ -47,7 +47,9 @@ def test_what_no_manifest_names_goes_and_the_rest_stays(root: Path, toy: Any) ->
     assert cache.verify(root).notes == ()
 
 
-def test_on_a_full_disk_it_frees_first_and_then_finishes_commits_that_were_cut_off(root, toy, monkeypatch):
+def test_on_a_full_disk_it_frees_first_and_then_finishes_commits_that_were_cut_off(
+    root, toy, monkeypatch
+):
     full, put_small = OSError(errno.ENOSPC, "no space left"), LocalStore.put_small
     stray = root / HOME / "features/resnet50/c/77/0"
 
@@ -67,10 +69,14 @@ def test_on_a_full_disk_it_frees_first_and_then_finishes_commits_that_were_cut_o
         assert any("killed commit" in note for note in cache.verify(root).notes)
         found = cache.gc(root)
     assert [stray.relative_to(root).parent.as_posix()] == found.removed and found.skipped == []
-    assert cache.verify(root).notes == () and "new" in cache.open(root)[HOME.as_posix()].videos.names
+    assert (
+        cache.verify(root).notes == () and "new" in cache.open(root)[HOME.as_posix()].videos.names
+    )
 
 
-def test_the_users_own_files_stay_and_one_beside_the_streams_is_no_stream(root: Path, toy: Any) -> None:
+def test_the_users_own_files_stay_and_one_beside_the_streams_is_no_stream(
+    root: Path, toy: Any
+) -> None:
     own = ["README.txt", "toy/notes.md", ".git/config"]
     own += [f"{HOME}/{name}" for name in ("mine/file", "bbox/plot.png", "features/seen.csv")]
     for name in own:
@@ -104,14 +110,17 @@ def test_nothing_of_a_stream_that_is_given_up_stays(part: str, root: Path, toy: 
     expected = toy.tree(root)
     with StreamWriter(root, HOME.as_posix(), "late", dim=4, plan="w") as writer:
         writer.write(*toy.given(writer, 0))
-    shutil.rmtree(root / HOME / f"features/late{part}/c")  # as if it had ended before this array's first shard
+    # as if it had ended before this array's first shard
+    shutil.rmtree(root / HOME / f"features/late{part}/c")
     assert cache.gc(root, unfinished=True).removed
     assert toy.tree(root) == expected
     assert [path.name for path in (root / HOME / "features").glob("late*")] == []
     assert cache.gc(root, unfinished=True).removed == []
 
 
-def test_a_writer_that_begins_while_gc_ends_loses_nothing(root: Path, toy: Any, monkeypatch) -> None:
+def test_a_writer_that_begins_while_gc_ends_loses_nothing(
+    root: Path, toy: Any, monkeypatch
+) -> None:
     late, writers, removals = root / HOME / "features/late", list[StreamWriter](), list[Path]()
     with StreamWriter(root, HOME.as_posix(), "late", dim=4, plan="w") as writer:
         writer.write(*toy.given(writer, 0))
@@ -147,7 +156,9 @@ def test_a_writer_that_begins_while_gc_ends_loses_nothing(root: Path, toy: Any, 
     assert cache.open(root)[HOME.as_posix()].streams == ("late", "resnet50")
 
 
-def test_a_writer_whose_empty_folder_another_one_removed_makes_it_again(root: Path, toy: Any, monkeypatch) -> None:
+def test_a_writer_whose_empty_folder_another_one_removed_makes_it_again(
+    root: Path, toy: Any, monkeypatch
+) -> None:
     removed, replace = list[Path](), os.replace
 
     def replace_late(file: Any, to: Any) -> None:

@@ -1,4 +1,6 @@
-"""The cache lists its splits: one that is listed and missing is a problem for every reader and writer."""
+"""The cache lists its splits: one that is listed and missing is a problem for every reader and
+writer.
+"""
 
 import itertools
 import json
@@ -31,7 +33,9 @@ def convert(root: Any, split: str, toy: Any) -> None:
 
 def listed(root: Any) -> list[str]:
     """The list as any Zarr reader finds it."""
-    attributes: dict[str, list[str]] = json.loads(cache.store_at(root).read("zarr.json"))["attributes"]
+    attributes: dict[str, list[str]] = json.loads(cache.store_at(root).read("zarr.json"))[
+        "attributes"
+    ]
     return attributes["splits"]
 
 
@@ -46,7 +50,9 @@ def unmount_a_link(folder: Path) -> None:
     folder.symlink_to("/mnt/not-mounted")
 
 
-def test_no_reader_finds_a_listed_split_without_its_manifest(tmp_path: Path, toy: Any, monkeypatch: Any) -> None:
+def test_no_reader_finds_a_listed_split_without_its_manifest(
+    tmp_path: Path, toy: Any, monkeypatch: Any
+) -> None:
     seen: list[tuple[str, ...]] = []
     replace = LocalStore.replace
 
@@ -66,7 +72,9 @@ def url(memory: None) -> str:
     return f"s3://listed/{next(_numbers)}"
 
 
-def test_splits_that_are_committed_at_once_are_all_listed(tmp_path: Path, url: str, toy: Any) -> None:
+def test_splits_that_are_committed_at_once_are_all_listed(
+    tmp_path: Path, url: str, toy: Any
+) -> None:
     names = [f"set_{number}/train" for number in range(PARALLEL)]
     for root in (tmp_path / "cache", url):
         with ThreadPoolExecutor(PARALLEL) as threads:
@@ -89,22 +97,31 @@ def test_a_dataset_whose_disk_is_not_mounted_is_a_problem_and_is_not_written_aga
         lambda: convert(root, "toy/new", toy),
         lambda: toy.write_stream(root),
     ):
-        with pytest.raises(MissingSplit, match=r"cache/toy: expected .*found nothing of it\. Mount its disk"):
+        with pytest.raises(
+            MissingSplit, match=r"cache/toy: expected .*found nothing of it\. Mount its disk"
+        ):
             use()
     report = cache.verify(root)
-    assert [(damage.split, damage.key) for damage in report.damaged] == [(SPLIT, f"{SPLIT}/manifest.json")]
+    assert [(damage.split, damage.key) for damage in report.damaged] == [
+        (SPLIT, f"{SPLIT}/manifest.json")
+    ]
     assert "Mount its disk" in cache.repair(root, report).refused[0]
     assert "Mount its disk" in cache.gc(root).problems[0]
     assert contents(root) == before
 
 
-def test_a_deleted_split_is_a_problem_until_gc_forgets_it_or_it_is_written_again(root: Path, toy: Any) -> None:
+def test_a_deleted_split_is_a_problem_until_gc_forgets_it_or_it_is_written_again(
+    root: Path, toy: Any
+) -> None:
     convert(root, "other/train", toy)
     shutil.rmtree(root / "toy")
     with pytest.raises(MissingSplit, match="no such folder"):
         cache.open(root)[SPLIT]
     assert "no such folder" in cache.verify(root).problems[0]
-    assert cache.gc(root, dry_run=True).forgotten == [SPLIT] and listed(root) == ["other/train", SPLIT]
+    assert cache.gc(root, dry_run=True).forgotten == [SPLIT] and listed(root) == [
+        "other/train",
+        SPLIT,
+    ]
     toy.write(root, toy.videos())
     assert cache.verify(root).ok
 
@@ -132,7 +149,9 @@ def test_a_cache_of_an_earlier_version_is_listed_by_its_next_commit(root: Path, 
     assert cache.verify(root).ok
 
 
-def test_a_split_without_its_manifest_is_listed_and_can_be_written_again(root: Path, toy: Any) -> None:
+def test_a_split_without_its_manifest_is_listed_and_can_be_written_again(
+    root: Path, toy: Any
+) -> None:
     (root / SPLIT / "manifest.json").unlink()
     assert cache.open(root).splits == (SPLIT,)
     assert not cache.verify(root).ok

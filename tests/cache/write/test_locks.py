@@ -1,4 +1,6 @@
-"""Of many writers of a split or a stream, one writes; one that has lost its lock changes nothing."""
+"""Of many writers of a split or a stream, one writes; one that has lost its lock changes
+nothing.
+"""
 
 import errno
 import fcntl
@@ -50,13 +52,17 @@ def test_of_many_writers_at_once_one_writes_and_the_others_are_refused(made_trac
         answers.append(queue.get())
     for process in processes:
         process.join(60)
-    assert [text for text in answers if text and not ("no other writer" in text and "process" in text)] == []
+    assert [
+        text for text in answers if text and not ("no other writer" in text and "process" in text)
+    ] == []
     assert toy.tree(tmp_path) == toy.tree(made_tracks)
 
 
 @pytest.mark.parametrize("how", ["removed", "replaced"])
 @pytest.mark.parametrize("seed", [0, 7])
-def test_a_writer_that_lost_its_lock_changes_nothing_of_what_the_next_one_wrote(how, seed, tmp_path, toy):
+def test_a_writer_that_lost_its_lock_changes_nothing_of_what_the_next_one_wrote(
+    how, seed, tmp_path, toy
+):
     lock, videos = tmp_path / SPLIT / ".writing/lock", toy.videos()
     with pytest.raises(CacheError, match="lock"), toy.writer(tmp_path, "plan") as writer:
         writer.begin()
@@ -87,13 +93,21 @@ def test_a_stream_writer_that_lost_its_lock_changes_nothing(tracks: Path, toy: A
     assert toy.tree(tracks) == files
 
 
-def test_a_second_writer_gets_the_first_ones_process_and_other_streams_have_their_own(tracks: Path, toy: Any) -> None:
+def test_a_second_writer_gets_the_first_ones_process_and_other_streams_have_their_own(
+    tracks: Path, toy: Any
+) -> None:
     refused = pytest.raises(CacheError, match=f"process {os.getpid()} writing")
     with toy.writer(tracks, "p"), refused, toy.writer(tracks, "p"):
         pass
     toy.write(tracks, [toy.video("z", [3])])  # and the first has let go
-    with StreamWriter(tracks, SPLIT, "resnet50", dim=4, plan="p"), StreamWriter(tracks, SPLIT, "x", dim=2, plan="p"):
-        with pytest.raises(CacheError, match="process"), StreamWriter(tracks, SPLIT, "x", dim=2, plan="p"):
+    with (
+        StreamWriter(tracks, SPLIT, "resnet50", dim=4, plan="p"),
+        StreamWriter(tracks, SPLIT, "x", dim=2, plan="p"),
+    ):
+        with (
+            pytest.raises(CacheError, match="process"),
+            StreamWriter(tracks, SPLIT, "x", dim=2, plan="p"),
+        ):
             pass
         with pytest.raises(CacheError, match="process"):
             cache.delete_stream(tracks, SPLIT, "resnet50")
@@ -170,7 +184,9 @@ ENDED = 2**22 + 1  # no process has this number
 
 
 @pytest.mark.parametrize("mode", [0o444, 0o644])
-def test_the_lock_of_another_user_s_killed_run_stops_nobody(mode: int, shared: Path, toy: Any) -> None:
+def test_the_lock_of_another_user_s_killed_run_stops_nobody(
+    mode: int, shared: Path, toy: Any
+) -> None:
     root = shared / "cache"
     toy.write(root, toy.videos())
     toy.write_stream(root)
@@ -211,12 +227,16 @@ def test_a_lock_leaves_no_folder_but_those_that_were_there(tmp_path: Path) -> No
 def test_a_process_that_this_machine_does_not_have_is_said_to_be_elsewhere(tmp_path: Path) -> None:
     with WriterLock(tmp_path / "split/.writing/lock") as lock:
         lock.file.write_text(f"{ENDED}\n")
-        with pytest.raises(CacheError, match=f"process {ENDED} writing, on another machine or in a container"):
+        with pytest.raises(
+            CacheError, match=f"process {ENDED} writing, on another machine or in a container"
+        ):
             WriterLock(lock.file)
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o002, 0o664), (0o022, 0o644)])
-def test_a_lock_has_the_permissions_that_the_user_s_umask_gives(umask: int, mode: int, tmp_path: Path) -> None:
+def test_a_lock_has_the_permissions_that_the_user_s_umask_gives(
+    umask: int, mode: int, tmp_path: Path
+) -> None:
     before = os.umask(umask)
     try:
         with WriterLock(tmp_path / "lock"):
@@ -229,7 +249,9 @@ def test_a_lock_that_may_not_be_read_is_named(shared: Path) -> None:
     lock = shared / "split/.writing/lock"
     leave_lock(lock, ENDED, 0)
     open_to_all(shared)
-    assert as_another_user(lambda: WriterLock(lock)).startswith(f"AccessDenied: {lock}: permission denied")
+    assert as_another_user(lambda: WriterLock(lock)).startswith(
+        f"AccessDenied: {lock}: permission denied"
+    )
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, 524])
@@ -243,6 +265,8 @@ def test_a_file_system_without_locks_is_named_with_what_to_do(
     with pytest.raises(CacheError) as refused:
         toy.write(tmp_path / "cache", toy.videos())
     message = str(refused.value)
-    assert message.startswith(f"{tmp_path / 'cache' / SPLIT / '.writing/lock'}: expected a file system with locks")
+    assert message.startswith(
+        f"{tmp_path / 'cache' / SPLIT / '.writing/lock'}: expected a file system with locks"
+    )
     assert os.strerror(number) in message
     assert "Mount it with locks" in message

@@ -11,7 +11,10 @@ import pytest
 from cache import CacheError, StreamShards, StreamWriter
 
 SPLIT = "toy/train"
-FORMS: dict[str, Any] = {"resnet50": {"dim": 4, "dtype": "float16"}, "crops": {"dim": 3, "dtype": "float32"}}
+FORMS: dict[str, Any] = {
+    "resnet50": {"dim": 4, "dtype": "float16"},
+    "crops": {"dim": 3, "dtype": "float32"},
+}
 
 
 def writer_of(root: Path, stream: str = "resnet50", *, plan: str = "weights") -> StreamWriter:
@@ -38,7 +41,9 @@ def test_a_shard_of_another_state_of_the_split_is_refused(root: Path, toy: Any) 
         for key, data in kept.items():
             (root / key).write_bytes(data)
         for one in staged:
-            with pytest.raises(CacheError, match=r"expected what is staged to be of .*Compute it again"):
+            with pytest.raises(
+                CacheError, match=r"expected what is staged to be of .*Compute it again"
+            ):
                 writer.accept(one)
         assert writer.pending == [0, 1, 2, 3, 4]
 
@@ -61,14 +66,18 @@ def test_what_is_not_pending_not_there_or_of_another_form_is_refused(root: Path,
         (root / gone.keys["resnet50_ok"]).unlink()
         with pytest.raises(CacheError, match="found no such file"):
             writer.accept(gone)
-        outside = dataclasses.replace(gone, keys={**gone.keys, "resnet50_ok": "toy/train/manifest.json"})
+        outside = dataclasses.replace(
+            gone, keys={**gone.keys, "resnet50_ok": "toy/train/manifest.json"}
+        )
         with pytest.raises(CacheError, match="found no such file"):
             writer.accept(outside)
         assert writer.pending == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("stream", FORMS)
-def test_a_checkpoint_gives_back_its_rows_to_the_same_keys_and_plan_alone(root: Path, toy: Any, stream: str) -> None:
+def test_a_checkpoint_gives_back_its_rows_to_the_same_keys_and_plan_alone(
+    root: Path, toy: Any, stream: str
+) -> None:
     with writer_of(root, stream) as writer:
         shard, data, ok, keys = toy.given(writer, 1)
         data = data.astype(FORMS[stream]["dtype"])

@@ -1,4 +1,6 @@
-"""Features beside the tracks: written by shard, carried over by key, made for rows that never change."""
+"""Features beside the tracks: written by shard, carried over by key, made for rows that never
+change.
+"""
 
 import shutil
 from pathlib import Path
@@ -15,9 +17,12 @@ def writer_of(root: Path, **options: Any) -> StreamWriter:
     return StreamWriter(root, "toy/train", "resnet50", **{"dim": 4, "plan": "weights", **options})
 
 
-def test_rows_with_nothing_to_compute_from_have_a_value_wherever_rows_go(tmp_path: Path, toy: Any) -> None:
+def test_rows_with_nothing_to_compute_from_have_a_value_wherever_rows_go(
+    tmp_path: Path, toy: Any
+) -> None:
     toy.write(tmp_path, toy.videos())
-    toy.write_stream(tmp_path, bad_rows=[12], undefined_rows=[10, 17, 37, 64])  # in runs [10, 17), [17, 37), [37, 107)
+    # in runs [10, 17), [17, 37), [37, 107)
+    toy.write_stream(tmp_path, bad_rows=[12], undefined_rows=[10, 17, 37, 64])
     split = cache.open(tmp_path)["toy/train"]
     assert split.undecodable("resnet50") == 1
     assert split.windows(4, 4, "resnet50")[:8, 0].tolist() == [0, 4, 13, 17, 21, 25, 29, 33]
@@ -28,7 +33,8 @@ def test_rows_with_nothing_to_compute_from_have_a_value_wherever_rows_go(tmp_pat
         split.read([[10, 14]], "resnet50")
     assert cache.verify(tmp_path).ok
     # Carried over by their keys, and copied into another cache.
-    toy.write(tmp_path, [toy.video("b", [7, 20], seed=3)], drop=["b"])  # b was in rows 10-37, is appended from 160
+    # b was in rows 10-37, is appended from 160
+    toy.write(tmp_path, [toy.video("b", [7, 20], seed=3)], drop=["b"])
     with writer_of(tmp_path) as writer:
         assert writer.pending == [5]
         others = np.array([[99, 99], [5, 0], [1, 5]], np.uint64)
@@ -36,13 +42,18 @@ def test_rows_with_nothing_to_compute_from_have_a_value_wherever_rows_go(tmp_pat
         assert mask.tolist() == [True] * 27 + [False] * 3  # one word alone makes no key equal
         features, ok = features[:27], ok[:27]
         assert ok.tolist() == [2, 1, 0, 1, 1, 1, 1, 2, *[1] * 19]
-        np.testing.assert_array_equal(features, np.where(ok[:, None] == 1, toy.features(np.arange(10, 37), 4), 0))
+        np.testing.assert_array_equal(
+            features, np.where(ok[:, None] == 1, toy.features(np.arange(10, 37), 4), 0)
+        )
         writer.write(5, features, ok, toy.keys(np.arange(10, 37)))
         writer.commit({})
     copy = tmp_path / "copy"
     cache.copy_split(tmp_path, "toy/train", copy)
     split = cache.open(copy)["toy/train"]
-    flags = {track.name: split.rows("features/resnet50_ok", track.start, track.stop).tolist() for track in split.tracks}
+    flags = {
+        track.name: split.rows("features/resnet50_ok", track.start, track.stop).tolist()
+        for track in split.tracks
+    }
     assert flags["b/0"] == [2, 1, 0, 1, 1, 1, 1]
     assert [flags["b/1"][0], flags["d/0"][0], flags["d/0"][27]] == [2, 2, 2]
     assert sum(n == 2 for of_track in flags.values() for n in of_track) == 4
@@ -59,7 +70,9 @@ def test_a_shard_that_is_not_committed_is_not_read(tracks: Path, toy: Any) -> No
         assert np.isnan(split.column("features/resnet50")[40:44]).all()
 
 
-def test_keys_are_found_in_every_sorted_run(tmp_path: Path, toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keys_are_found_in_every_sorted_run(
+    tmp_path: Path, toy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("cache.write.stream_shards._SORTED_ROWS", 40)
     toy.write(tmp_path, toy.videos())
     toy.write_stream(tmp_path)
@@ -81,7 +94,10 @@ def test_what_does_not_fit_a_shard_the_form_or_a_split_is_refused(tmp_path: Path
         for given, match in (
             ((shard, features[:, :3], ok, keys), "expected features"),
             ((1, features, ok, keys), "not pending"),
-            ((shard, features, np.where(np.arange(10) == 4, 3, ok), keys), r"expected ok flags of .*found \[3\]"),
+            (
+                (shard, features, np.where(np.arange(10) == 4, 3, ok), keys),
+                r"expected ok flags of .*found \[3\]",
+            ),
         ):
             with pytest.raises(CacheError, match=match):
                 writer.write(*given)
@@ -97,18 +113,24 @@ def test_what_does_not_fit_a_shard_the_form_or_a_split_is_refused(tmp_path: Path
             pass
 
 
-def test_features_that_were_deleted_by_hand_are_extracted_into_a_whole_cache(tracks: Path, toy: Any) -> None:
+def test_features_that_were_deleted_by_hand_are_extracted_into_a_whole_cache(
+    tracks: Path, toy: Any
+) -> None:
     toy.write_stream(tracks)
     shutil.rmtree(tracks / "toy/train/features")
     toy.write_stream(tracks)
     assert cache.verify(tracks).problems == ()
 
 
-def test_features_of_other_rows_under_the_same_numbers_are_never_taken_for_these(tmp_path: Path, toy: Any) -> None:
+def test_features_of_other_rows_under_the_same_numbers_are_never_taken_for_these(
+    tmp_path: Path, toy: Any
+) -> None:
     root, backup = tmp_path / "cache", tmp_path / "backup"
     toy.write(root, toy.videos())
     toy.write_stream(root)
-    toy.write(backup, [toy.video(name, rows, seed=3) for name, rows in {"x": [40], "y": [50, 53]}.items()])
+    toy.write(
+        backup, [toy.video(name, rows, seed=3) for name, rows in {"x": [40], "y": [50, 53]}.items()]
+    )
     shutil.rmtree(backup / "toy/train/features")
     shutil.copytree(root / "toy/train/features", backup / "toy/train/features")
     split = cache.open(backup)["toy/train"]  # as one that was restored without its features
@@ -121,13 +143,16 @@ def test_features_of_other_rows_under_the_same_numbers_are_never_taken_for_these
         assert writer.pending == [0, 1, 2, 3, 4]
         assert not writer.carried(toy.keys(np.arange(10)))[0].any()
         writer.write(*toy.given(writer, 0))
-        assert cache.verify(backup).ok  # killed here, the manifest names no shard that was written over
+        # killed here, the manifest names no shard that was written over
+        assert cache.verify(backup).ok
         writer.commit({"weights": "known"})
     assert cache.verify(backup).ok
     assert cache.open(backup)["toy/train"].windows(4, 4, "resnet50")[:, 1].max() <= 32
 
 
-def test_a_lost_manifest_is_reported_and_nothing_is_written_over_what_it_named(root: Path, toy: Any) -> None:
+def test_a_lost_manifest_is_reported_and_nothing_is_written_over_what_it_named(
+    root: Path, toy: Any
+) -> None:
     before = toy.tree(root)
     for name, match in (
         ("manifest.json", "convert the split again"),

@@ -20,7 +20,9 @@ def column_of(videos: Any, name: str) -> np.ndarray:
     return np.concatenate([track.columns[name] for _, tracks in videos for track in tracks])
 
 
-def test_plain_zarr_reads_every_column_and_padding_without_a_warning(tmp_path: Path, toy: Any) -> None:
+def test_plain_zarr_reads_every_column_and_padding_without_a_warning(
+    tmp_path: Path, toy: Any
+) -> None:
     videos = toy.videos()
     toy.write(tmp_path, videos)
     toy.write(tmp_path, [toy.video("g", [5])])  # from row 160 on, in the next shard
@@ -33,14 +35,23 @@ def test_plain_zarr_reads_every_column_and_padding_without_a_warning(tmp_path: P
             padding = np.asarray(array[143:160])
             np.testing.assert_array_equal(padding, np.full_like(padding, cache.COLUMNS[name].fill))
             assert array.shape[0] == 165
-        for table in ("track_name", "track_start", "track_intrinsics", "video_account", "video_name", "run_stop"):
+        for table in (
+            "track_name",
+            "track_start",
+            "track_intrinsics",
+            "video_account",
+            "video_name",
+            "run_stop",
+        ):
             assert len(group[f"toy/train/{table}"][:])
 
 
 def test_the_tables_give_back_tracks_and_videos(tmp_path: Path, toy: Any) -> None:
     entry, tracks = toy.video("vidéo/ü", [4, 3])
     intrinsics = np.array([[1000.5, 0, 320], [0, 1000.25, 240], [0, 0, 1]])
-    tracks[0] = replace(tracks[0], fps=math.nan, step=2, gender="female", intrinsics=intrinsics, crop_scale=1.1)
+    tracks[0] = replace(
+        tracks[0], fps=math.nan, step=2, gender="female", intrinsics=intrinsics, crop_scale=1.1
+    )
     tracks = [replace(track, video=entry.name) for track in tracks]
     toy.write(tmp_path, [(entry, tracks), toy.video("empty", [])])
     split = cache.open(tmp_path)["toy/train"]
@@ -60,7 +71,9 @@ def test_the_tables_give_back_tracks_and_videos(tmp_path: Path, toy: Any) -> Non
         split.tracks[2]
 
 
-def test_a_second_commit_starts_on_a_shard_boundary_and_rewrites_no_shard(tmp_path: Path, toy: Any) -> None:
+def test_a_second_commit_starts_on_a_shard_boundary_and_rewrites_no_shard(
+    tmp_path: Path, toy: Any
+) -> None:
     toy.write(tmp_path, [toy.video("a", [10])])
     before = toy.tree(tmp_path / "toy/train/kp_2d/c")
     toy.write(tmp_path, [toy.video("b", [5])])
@@ -75,12 +88,18 @@ def test_a_commit_that_is_made_again_changes_no_file(tmp_path: Path, toy: Any) -
     toy.write(tmp_path, [])
     with toy.writer(tmp_path, "next") as writer:
         assert dict(writer.committed_videos) == {entry.name: entry for entry, _ in videos}
-    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()} == times
+    assert {
+        path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()
+    } == times
 
 
-def test_damaged_or_lost_notes_count_as_none_and_are_replaced_by_the_next_commit(root: Path, toy: Any) -> None:
+def test_damaged_or_lost_notes_count_as_none_and_are_replaced_by_the_next_commit(
+    root: Path, toy: Any
+) -> None:
     for notes in (b'{"commits": {', b"[1, 2]", b'{"commits": {"a": 7}}', b"\xff\xfe", None):
-        for file in (root / toy.SPLIT / home / "provenance.json" for home in ("", "features/resnet50")):
+        for file in (
+            root / toy.SPLIT / home / "provenance.json" for home in ("", "features/resnet50")
+        ):
             file.unlink() if notes is None else file.write_bytes(notes)
         split = cache.open(root)[toy.SPLIT]
         assert (split.provenance, split.stream_provenance("resnet50")) == ({}, {})
@@ -100,24 +119,43 @@ def test_damaged_or_lost_notes_count_as_none_and_are_replaced_by_the_next_commit
 def with_columns(toy: Any, **columns: Any) -> Any:
     """A video of 3 rows with other columns; None: without it."""
     entry, (track,) = toy.video("a", [3])
-    changed = {name: array for name, array in {**track.columns, **columns}.items() if array is not None}
+    changed = {
+        name: array for name, array in {**track.columns, **columns}.items() if array is not None
+    }
     return entry, [replace(track, columns=changed)]
 
 
 REFUSED: dict[str, tuple[str, Any]] = {
     "a wrong shape": (r"bbox is \(3, 5\)", lambda toy: with_columns(toy, bbox=np.zeros((3, 5)))),
-    "fractions": ("frame_index is float64", lambda toy: with_columns(toy, frame_index=np.array([0.0, 1.5, 2.0]))),
-    "frames that go back": ("strictly increasing", lambda toy: with_columns(toy, frame_index=np.array([0, 2, 1]))),
+    "fractions": (
+        "frame_index is float64",
+        lambda toy: with_columns(toy, frame_index=np.array([0.0, 1.5, 2.0])),
+    ),
+    "frames that go back": (
+        "strictly increasing",
+        lambda toy: with_columns(toy, frame_index=np.array([0, 2, 1])),
+    ),
     "no flag": ("kp_3d comes without has_3d", lambda toy: with_columns(toy, has_3d=None)),
-    "a flag of two": ("valid holds 2", lambda toy: with_columns(toy, valid=np.array([0, 1, 2], np.uint8))),
+    "a flag of two": (
+        "valid holds 2",
+        lambda toy: with_columns(toy, valid=np.array([0, 1, 2], np.uint8)),
+    ),
     "no column of the split": ("trans", lambda toy: with_columns(toy, trans=np.zeros((3, 3)))),
-    "two of one name": ("a track of that name", lambda toy: (toy.video("a", [3])[0], [*toy.video("a", [3])[1]] * 2)),
-    "another video's": ("belongs to video 'b'", lambda toy: (toy.video("a", [3])[0], [toy.track("b/0", 3)])),
+    "two of one name": (
+        "a track of that name",
+        lambda toy: (toy.video("a", [3])[0], [*toy.video("a", [3])[1]] * 2),
+    ),
+    "another video's": (
+        "belongs to video 'b'",
+        lambda toy: (toy.video("a", [3])[0], [toy.track("b/0", 3)]),
+    ),
     "committed": ("drop it in begin", lambda toy: toy.video("z", [4])),
 }
 
 
-def test_what_does_not_fit_is_refused_by_name_and_nothing_of_it_is_visible(tmp_path: Path, toy: Any) -> None:
+def test_what_does_not_fit_is_refused_by_name_and_nothing_of_it_is_visible(
+    tmp_path: Path, toy: Any
+) -> None:
     toy.write(tmp_path, [toy.video("z", [3])])
     before = toy.tree(tmp_path)
     with toy.writer(tmp_path, "p") as writer:
@@ -138,7 +176,9 @@ def test_a_writer_that_does_not_fit_the_split_is_refused(tmp_path: Path, toy: An
             writer.commit({"rows": 3})
 
 
-@pytest.mark.parametrize("name", ["toy", "toy/train/x", "../x/train", "toy/..", "/etc/x", "toy/.hidden", ""])
+@pytest.mark.parametrize(
+    "name", ["toy", "toy/train/x", "../x/train", "toy/..", "/etc/x", "toy/.hidden", ""]
+)
 def test_names_that_lead_elsewhere_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(CacheError, match="no split's name"):
         SplitWriter(tmp_path, name, columns=["bbox"], plan="p")
@@ -148,16 +188,22 @@ RECORDS = [f".writing/journal/*/0000000{number}.json" for number in range(3)]
 
 
 @pytest.mark.parametrize("name", ["bbox/c/0/0 lost", "bbox/c/1/0 lost", "bbox/c/1/0", *RECORDS])
-def test_what_is_lost_or_damaged_since_is_written_again(tmp_path: Path, toy: Any, name: str) -> None:
+def test_what_is_lost_or_damaged_since_is_written_again(
+    tmp_path: Path, toy: Any, name: str
+) -> None:
     toy.write(tmp_path / "calm", toy.videos())
     toy.unfinished(tmp_path / "killed", toy.videos()[:4], "plan")
     (file,) = (tmp_path / "killed" / toy.SPLIT).glob(name.removesuffix(" lost"))
-    file.unlink() if name.endswith("lost") else file.write_bytes(toy.flipped(file.read_bytes(), 320))
+    file.unlink() if name.endswith("lost") else file.write_bytes(
+        toy.flipped(file.read_bytes(), 320)
+    )
     toy.write(tmp_path / "killed", toy.videos())
     assert toy.tree(tmp_path / "killed") == toy.tree(tmp_path / "calm")
 
 
-def test_an_extraction_with_other_weights_does_not_take_over_journalled_shards(tracks: Path, toy: Any) -> None:
+def test_an_extraction_with_other_weights_does_not_take_over_journalled_shards(
+    tracks: Path, toy: Any
+) -> None:
     with StreamWriter(tracks, "toy/train", "resnet50", dim=4, plan="old") as writer:
         writer.write(*toy.given(writer, 1))
     with StreamWriter(tracks, "toy/train", "resnet50", dim=4, plan="old") as writer:
@@ -176,7 +222,9 @@ def test_records_behind_a_damaged_one_do_not_come_back(tmp_path: Path) -> None:
     (damaged,) = tmp_path.glob("journal/*/00000001.json")
     damaged.write_bytes(b"torn")
     begun()[0].add({"new": 1})
-    added = [{name: record[name] for name in ("old", "new") if name in record} for record in begun()[1]]
+    added = [
+        {name: record[name] for name in ("old", "new") if name in record} for record in begun()[1]
+    ]
     assert added == [{"old": 0}, {"new": 1}]
 
 
@@ -199,7 +247,9 @@ def test_journalled_videos_with_another_key_are_appended_again_and_rows_that_wer
 
     assert run(before) == []
     (tmp_path / toy.SPLIT / "bbox/c/2/0").unlink()  # rows 64 to 95; d has 37 to 106
-    without_d = {name: video for name, video in before.items() if name != "d"} | {"g": toy.video("g", [90])}
+    without_d = {name: video for name, video in before.items() if name != "d"} | {
+        "g": toy.video("g", [90])
+    }
     assert run(without_d) == ["a", "b", "c"]
     assert run(before) == ["a", "b", "c", "e", "f"], "d was written over"
     last = {**before, "b": changed["b"]}

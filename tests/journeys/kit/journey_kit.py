@@ -1,4 +1,6 @@
-"""What the journeys install: a detector and a stream that cost nothing.  clips -> [keypoints], crops -> [features]"""
+"""What the journeys install: a detector and a stream that cost nothing.  clips -> [keypoints],
+crops -> [features]
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,6 @@
-"""A dataset of a lab's own, whose reader gets better: Penn Action's layout under another name.  [raw -> tracks]"""
+"""A dataset of a lab's own, whose reader gets better: Penn Action's layout under another name.
+[raw -> tracks]
+"""
 
 from dataclasses import dataclass
 from typing import ClassVar

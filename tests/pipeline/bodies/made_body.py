@@ -45,11 +45,16 @@ def mirror(place: tuple[float, ...], side: str) -> np.ndarray:
 
 
 def make_body() -> BodyArrays:
-    """`height` makes it 40 % taller, `proportions` its legs 20 % longer; the other parameters change nothing."""
+    """`height` makes it 40 % taller, `proportions` its legs 20 % longer; the other parameters
+    change nothing.
+    """
     bones = dict(MIDDLE)
     for side in "LR":
         for name, (parent, head) in LEFT.items():
-            bones[f"{name}.{side}"] = (parent if parent in MIDDLE else f"{parent}.{side}", tuple(mirror(head, side)))
+            bones[f"{name}.{side}"] = (
+                parent if parent in MIDDLE else f"{parent}.{side}",
+                tuple(mirror(head, side)),
+            )
     numbers = {name: i for i, name in enumerate(bones)}
     heads = np.array([head for _, head in bones.values()], np.float32)
     vertices, weights, names = [], [], []

@@ -1,4 +1,6 @@
-"""Bodies fitted to joints: a planted body is found again, files say what they hold, and the cache stays as it is."""
+"""Bodies fitted to joints: a planted body is found again, files say what they hold, and the cache
+stays as it is.
+"""
 
 import json
 import re
@@ -33,7 +35,9 @@ def height_of(body: AnnyBody, rest: RestBody) -> float:
 
 
 def plant(arrays: BodyArrays, n: int, parameters: dict[str, float]) -> tuple[np.ndarray, float]:
-    """Joints (n, 33, 4) of a body that turns, walks and waves, about the middle of the hips; and its height in m."""
+    """Joints (n, 33, 4) of a body that turns, walks and waves, about the middle of the hips; and
+    its height in m.
+    """
     body = AnnyBody(arrays, BONES)
     rest = body.shape(torch.tensor([parameters.get(name, 0.5) for name in PARAMETERS]))
     angles, t = torch.zeros(n, len(BONES), 3), torch.arange(n) / 15
@@ -65,14 +69,22 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_turned_bone_carries_what_hangs_on_it(home: Path) -> None:
     body = AnnyBody(read_body(body_file()), ["root", "lowerarm01.L"], dtype=torch.float64)
-    rest = body.shape(torch.tensor([0.5, 0.67, 0.5, 0.5, 1.0, 0.0], dtype=torch.float64))  # 40 % taller
-    turns = axis_angle_to_matrix(torch.tensor([[[0, 0, np.pi / 2], [0, 0, np.pi]]], dtype=torch.float64))
+    # 40 % taller
+    rest = body.shape(torch.tensor([0.5, 0.67, 0.5, 0.5, 1.0, 0.0], dtype=torch.float64))
+    turns = axis_angle_to_matrix(
+        torch.tensor([[[0, 0, np.pi / 2], [0, 0, np.pi]]], dtype=torch.float64)
+    )
     posed = body.pose(rest, turns, torch.tensor([[1.0, 2, 3]], dtype=torch.float64))
     found = dict(zip(body.keypoint_names, body.vertices(rest, posed)[0].numpy(), strict=True))
     elbow, wrist = 1.4 * np.array([0.35, 0, 0.25]), 1.4 * np.array([0.5, -0.05, 0.1])
     half_turn = elbow + (wrist - elbow) * [-1, -1, 1]
-    for name, (x, y, z) in {"left_elbow": elbow, "left_wrist": half_turn, "right_wrist": wrist * [-1, 1, 1]}.items():
-        np.testing.assert_allclose(found[name], [1 - y, 2 + x, 3 + z], atol=1e-7)  # the root's quarter turn
+    for name, (x, y, z) in {
+        "left_elbow": elbow,
+        "left_wrist": half_turn,
+        "right_wrist": wrist * [-1, 1, 1],
+    }.items():
+        # the root's quarter turn
+        np.testing.assert_allclose(found[name], [1 - y, 2 + x, 3 + z], atol=1e-7)
     joints = body.keypoints(rest, posed)[0, : len(body.keypoint_names)].numpy()
     np.testing.assert_allclose(joints, list(found.values()), atol=1e-12)
 
@@ -84,7 +96,9 @@ def test_gradients_of_joints_are_those_of_finite_differences(home: Path) -> None
         rest = body.shape(parameters)
         return body.keypoints(rest, body.pose(rest, axis_angle_to_matrix(angles), angles[:, 0]))
 
-    parameters = torch.tensor([0.3, 0.62, 0.4, 0.55, 0.45, 0.7], dtype=torch.float64, requires_grad=True)
+    parameters = torch.tensor(
+        [0.3, 0.62, 0.4, 0.55, 0.45, 0.7], dtype=torch.float64, requires_grad=True
+    )
     angles = torch.tensor([[[0.1, 0.2, 0.3], [0.4, 0, 0]]], dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(joints, (parameters, angles))
 
@@ -97,8 +111,12 @@ def test_a_planted_body_is_found_in_chunks_and_its_unseen_joints_do_not_matter(h
     follows = np.arange(50) > 0
     fitted = Fitter(read_body(body_file()), age=0.67).fit(wrong, follows)
     names = [f"{side}_{limb}" for side in ("left", "right") for limb in LIMBS]
-    own = [Fitter(read_body(body_file()), age=0.67).body.keypoint_names.index(name) for name in names]
-    error = np.linalg.norm(fitted.keypoints[:, own] - joints[:, [BLAZE.index(name) for name in names], :3], axis=-1)
+    own = [
+        Fitter(read_body(body_file()), age=0.67).body.keypoint_names.index(name) for name in names
+    ]
+    error = np.linalg.norm(
+        fitted.keypoints[:, own] - joints[:, [BLAZE.index(name) for name in names], :3], axis=-1
+    )
     seen = np.ones(error.shape, bool)
     seen[20:30, names.index("left_wrist")] = False
     assert error[seen].mean() < 0.005
@@ -116,7 +134,8 @@ def test_a_camera_is_found_from_the_joints_that_are_seen() -> None:
         side = {"l": "left_", "r": "right_"}.get(name.removeprefix("OP ")[0].lower(), "")
         own = names.index("nose" if name == "nose" else side + name.removeprefix("OP ")[1:].lower())
         kp_2d[:, JOINTS["spin49"].index(name)] = [*(120 * keypoints[0, own, :2] + [300, 200]), 0.9]
-    kp_2d[1, JOINTS["spin49"].index("nose"), 2] = kp_2d[1, JOINTS["spin49"].index("lwrist"), 2] = 0  # 3 are seen
+    # 3 are seen
+    kp_2d[1, JOINTS["spin49"].index("nose"), 2] = kp_2d[1, JOINTS["spin49"].index("lwrist"), 2] = 0
     camera = writing.estimate_camera(keypoints[[0, 0, 0]], names, kp_2d)
     np.testing.assert_allclose(camera, np.array([[120.0, 300, 200], [np.nan] * 3, [120, 300, 200]]))
     assert np.isnan(writing.estimate_camera(keypoints, names, None)).all()
@@ -134,9 +153,24 @@ def test_bodies_of_a_split_are_files_of_their_own(home, penn, tmp_path, monkeypa
     for name in ("joints", "other"):
         import_array(tmp_path / f"{name}.npy", penn.root, split.name, name)
     before, out = everything(penn.root), tmp_path / "out"
-    command = ("bodies", split.name, "--cache", penn.root, "--stream", "joints", "--out", out, "--device", "cpu")
+    command = (
+        "bodies",
+        split.name,
+        "--cache",
+        penn.root,
+        "--stream",
+        "joints",
+        "--out",
+        out,
+        "--device",
+        "cpu",
+    )
     text = ran(*command).out
-    assert f"{n - 1:,} rows" in text and "1 row without joints left out" in text and "estimated" in text
+    assert (
+        f"{n - 1:,} rows" in text
+        and "1 row without joints left out" in text
+        and "estimated" in text
+    )
     summary = json.loads((out / "bodies.json").read_text())
     assert [track["name"] for track in summary["tracks"]] == split.tracks.names
     assert len(summary["overlays"]) == len({track.video for track in split.tracks})
@@ -146,27 +180,43 @@ def test_bodies_of_a_split_are_files_of_their_own(home, penn, tmp_path, monkeypa
         assert (stored["frame_index"] == np.delete(frames, 1)).all()
         page = (Path(__file__).parents[3] / "docs/bodies.md").read_text()
         documented = set(re.findall(r"^\| `(\w+)` \|", page.partition("## Files")[2], re.MULTILINE))
-        assert {*stored.files, "bones", "keypoint_names"} == documented | {"bones", "keypoint_names"}
+        assert {*stored.files, "bones", "keypoint_names"} == documented | {
+            "bones",
+            "keypoint_names",
+        }
         assert stored["rotations"].shape == (len(frames) - 1, len(BONES), 3)
         assert "estimated" in json.loads(str(stored["about"]))
     written = everything(out)
     assert "up to date" in ran(*command).out
     assert (everything(out), everything(penn.root)) == (written, before)
-    for stale in ("bodies.json", *(track["file"] for track in summary["tracks"][1:]), summary["overlays"][0]):
+    for stale in (
+        "bodies.json",
+        *(track["file"] for track in summary["tracks"][1:]),
+        summary["overlays"][0],
+    ):
         (out / stale).unlink()
     first, kept = summary["tracks"][0]["file"], summary["overlays"][1]
     ran(*command)
     again = everything(out)
     assert [*again] == [*written], "a killed run is completed"
-    assert [again[first], again[kept]] == [written[first], written[kept]], "and what it had finished stays"
+    assert [again[first], again[kept]] == [written[first], written[kept]], (
+        "and what it had finished stays"
+    )
     assert json.loads((out / "bodies.json").read_text()) == summary
     ran(*command, "--age", 0.9)
     assert everything(out)[first] != written[first]
-    assert {path for path in everything(out) if "overlays/" in path}.isdisjoint(written), "former overlays are gone"
-    refused = {"other": "expected 33 joints of x, y, z in m", "none": "'none'; it has joints, other"}
+    assert {path for path in everything(out) if "overlays/" in path}.isdisjoint(written), (
+        "former overlays are gone"
+    )
+    refused = {
+        "other": "expected 33 joints of x, y, z in m",
+        "none": "'none'; it has joints, other",
+    }
     for stream, message in refused.items():
         with pytest.raises(PipelineError, match=message):
-            writing.write_bodies(writing.BodiesJob(penn.root, split.name, stream, out, 0.67, "cpu"), silent)
+            writing.write_bodies(
+                writing.BodiesJob(penn.root, split.name, stream, out, 0.67, "cpu"), silent
+            )
     assert cache.verify(penn.root).ok
 
 
@@ -186,11 +236,15 @@ def test_the_real_body_has_the_measures_that_the_package_computes(real: BodyArra
     body = AnnyBody(real, dtype=torch.float64)
 
     def shape(**parameters: float) -> Any:
-        return body.shape(torch.tensor([parameters.get(name, 0.5) for name in PARAMETERS], dtype=torch.float64))
+        return body.shape(
+            torch.tensor([parameters.get(name, 0.5) for name in PARAMETERS], dtype=torch.float64)
+        )
 
     heights = {
-        (): 1.626, (("gender", 0),): 1.686, (("gender", 1),): 1.568, (("age", 0),): 0.664, (("age", 1 / 3),): 1.415,
-        (("age", 2 / 3),): 1.838, (("age", 1),): 1.816, (("height", 0),): 1.118, (("height", 1),): 2.135,
+        (): 1.626, (("gender", 0),): 1.686, (("gender", 1),): 1.568, (("age", 0),): 0.664,
+        (("age", 1 / 3),): 1.415,
+        (("age", 2 / 3),): 1.838, (("age", 1),): 1.816, (("height", 0),): 1.118,
+        (("height", 1),): 2.135,
     }  # fmt: skip
     assert {given: round(height_of(body, shape(**dict(given))), 3) for given in heights} == heights
     rest = shape(gender=0.3, age=0.62, muscle=0.4, weight=0.55, height=0.45, proportions=0.7)
@@ -213,7 +267,9 @@ def test_the_real_body_has_the_measures_that_the_package_computes(real: BodyArra
 
 @pytest.mark.slow
 def test_a_planted_real_body_is_found_in_a_tenth_of_a_second_a_row(real: BodyArrays) -> None:
-    joints, height = plant(real, 200, {"age": 0.67, "height": 0.4, "gender": 0.3, "proportions": 0.6})
+    joints, height = plant(
+        real, 200, {"age": 0.67, "height": 0.4, "gender": 0.3, "proportions": 0.6}
+    )
     began = time.process_time()
     fitted = Fitter(real, age=0.67).fit(joints, np.arange(200) > 0)
     assert (time.process_time() - began) / 200 < 0.1
@@ -230,7 +286,9 @@ def test_the_vertices_are_those_of_the_package(real: BodyArrays) -> None:
     body = AnnyBody(real, dtype=torch.float64)
     angles = 0.5 * torch.randn(1, len(body.bones), 3, generator=seed, dtype=torch.float64)
     rest = body.shape(parameters)
-    own = body.vertices(rest, body.pose(rest, axis_angle_to_matrix(angles), torch.zeros(1, 3, dtype=torch.float64)))[0]
+    own = body.vertices(
+        rest, body.pose(rest, axis_angle_to_matrix(angles), torch.zeros(1, 3, dtype=torch.float64))
+    )[0]
     pose = torch.eye(4, dtype=torch.float64).repeat(1, len(body.bones), 1, 1)
     pose[..., :3, :3] = axis_angle_to_matrix(angles)
     given = {name: parameters[None, i] for i, name in enumerate(PARAMETERS)}

@@ -1,4 +1,6 @@
-"""`make try`: a clip becomes a page, once; without a network, the command names the files that it needs."""
+"""`make try`: a clip becomes a page, once; without a network, the command names the files that it
+needs.
+"""
 
 import json
 import re
@@ -26,7 +28,14 @@ from tests.pipeline.bodies.test_bodies import home, plant  # noqa: F401 - a fixt
 from tests.pipeline.datasets.by_hand import encode
 from tests.trees import everything
 
-LICENCES = ("BSD-3-Clause", "perfanalytics", "Apache-2.0", "The MediaPipe Authors", "CC0", "MakeHuman")
+LICENCES = (
+    "BSD-3-Clause",
+    "perfanalytics",
+    "Apache-2.0",
+    "The MediaPipe Authors",
+    "CC0",
+    "MakeHuman",
+)
 
 
 @dataclass(frozen=True)
@@ -49,7 +58,9 @@ class PlantedPose(Detector):
         def find(image: Image) -> People:
             x = np.flatnonzero(image[60, :, 1] > 128).mean()
             joints = np.column_stack([x + sides, heights, np.full(17, 0.9)])
-            return People(np.float32([[x - 10, 25, x + 10, 115]]), np.float32([0.9]), np.float32([joints]))
+            return People(
+                np.float32([[x - 10, 25, x + 10, 115]]), np.float32([0.9]), np.float32([joints])
+            )
 
         return lambda images, keys=(): [*map(find, images)]
 
@@ -65,7 +76,12 @@ class StandingJoints:
     def release(self) -> None: ...
 
     def __call__(self, crops: Image) -> np.ndarray:
-        return plant(make_body(), 1, {"height": 0.7})[0].reshape(1, -1).repeat(len(crops), 0).astype(np.float32)
+        return (
+            plant(make_body(), 1, {"height": 0.7})[0]
+            .reshape(1, -1)
+            .repeat(len(crops), 0)
+            .astype(np.float32)
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,12 +97,16 @@ class PlantedJoints(NumberStream):
 
 @pytest.fixture
 def planted(home: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:  # noqa: F811
-    """A clip in the cache folder, and a detector and a stream in place of BlazePose's; the list of what is loaded."""
+    """A clip in the cache folder, and a detector and a stream in place of BlazePose's; the list of
+    what is loaded.
+    """
     images = [np.full((128, 160, 3), (110, 80, 60), np.uint8) for _ in range(50)]
     for t, image in enumerate(images):
         image[25:115, 35 + t : 46 + t] = 255
     file = encode(try_clip.CLIP.place, images)
-    monkeypatch.setattr(try_clip, "CLIP", try_clip.CLIP._replace(sha256=sha256(file.read_bytes()).hexdigest()))
+    monkeypatch.setattr(
+        try_clip, "CLIP", try_clip.CLIP._replace(sha256=sha256(file.read_bytes()).hexdigest())
+    )
     monkeypatch.setattr(PlantedPose, "loaded", [])
     monkeypatch.setattr(blaze_pose, "BlazePose", PlantedPose)
     monkeypatch.setattr(blaze_stream, "BlazeJoints", PlantedJoints)
@@ -99,7 +119,12 @@ def test_a_clip_becomes_a_page_once(planted, tmp_path, ran):
     text, page = ran("try", "--out", out).out, (out / "try.html").read_text()
     assert {*planted} == {"blaze_pose", "blaze_joints"} and str(out / "try.html") in text
     (track,) = json.loads((out / "bodies/bodies.json").read_text())["tracks"]
-    shown = (f"{track['height_m']:.2f} m", "sports2d.mp4/0", "estimated", "100 % of 12 joints visible")
+    shown = (
+        f"{track['height_m']:.2f} m",
+        "sports2d.mp4/0",
+        "estimated",
+        "100 % of 12 joints visible",
+    )
     for expected in (*shown, *LICENCES):
         assert expected in page, expected
     assert page.count("<video ") == page.count('src="data:video/mp4;base64,') == 2
@@ -115,7 +140,11 @@ def test_a_clip_becomes_a_page_once(planted, tmp_path, ran):
 
 
 def test_without_a_network_it_names_every_file_and_its_place(tmp_path, monkeypatch, ran):
-    settings = {"XDG_CACHE_HOME": str(tmp_path), "PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": "/dev/null"}
+    settings = {
+        "XDG_CACHE_HOME": str(tmp_path),
+        "PIP_NO_INDEX": "1",
+        "PIP_CONFIG_FILE": "/dev/null",
+    }
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
     text = ran("try", "--out", tmp_path / "out", code=2).err
@@ -137,7 +166,15 @@ def test_the_real_clip_has_two_people_of_their_height(tmp_path, ran):
     assert "DEMO DATA" not in ran("try", "--out", tmp_path).out
     first, second, *others = json.loads((tmp_path / "bodies/bodies.json").read_text())["tracks"]
     for track in (first, second):
-        assert track["rows"] > 150 and 1.5 < track["height_m"] < 1.8 and track["mean_distance_mm"] < 20
-    rows = (tmp_path / "try.html").read_text().partition("<tbody>")[2].partition("</tbody>")[0].split("</tr>")[:-1]
+        assert (
+            track["rows"] > 150 and 1.5 < track["height_m"] < 1.8 and track["mean_distance_mm"] < 20
+        )
+    rows = (
+        (tmp_path / "try.html")
+        .read_text()
+        .partition("<tbody>")[2]
+        .partition("</tbody>")[0]
+        .split("</tr>")[:-1]
+    )
     verdicts = [re.findall(r"<strong>(\w+)</strong>", row) for row in rows]
     assert verdicts[:2] == [["good"], ["good"]] and len(verdicts) == 2 + len(others)

@@ -51,7 +51,9 @@ def status_of(penn: Any, ran: Any) -> Callable[..., str]:
     return lambda *more, code=0: str(ran("status", "--cache", penn.root, *more, code=code).out)
 
 
-def test_rejected_videos_and_rows_without_features_are_in_the_document(penn, convert, extract, status_of, network):
+def test_rejected_videos_and_rows_without_features_are_in_the_document(
+    penn, convert, extract, status_of, network
+):
     penn.spoil("0003")
     (penn.frames("0005") / "000002.jpg").write_bytes(b"")
     convert()
@@ -70,7 +72,9 @@ def test_rejected_videos_and_rows_without_features_are_in_the_document(penn, con
     assert "✗ penn_action/train: resnet50 is damaged: " in status_of(code=1)
 
 
-def test_a_row_that_is_not_finite_costs_itself_alone(penn, convert, extract, status_of, network, monkeypatch):
+def test_a_row_that_is_not_finite_costs_itself_alone(
+    penn, convert, extract, status_of, network, monkeypatch
+):
     (penn.frames("0005") / "000002.jpg").write_bytes(b"")
     convert()
     compute, seen = network.__call__, []
@@ -84,13 +88,20 @@ def test_a_row_that_is_not_finite_costs_itself_alone(penn, convert, extract, sta
     monkeypatch.setattr(network, "__call__", overflow)
     shown = extract().out
     assert "22 rows computed" in shown and "! 1 row without features: not_finite" in shown
-    assert re.search(r"track 000\d/0, frame \d: 3 of 2,048 numbers are not finite in float16\n", shown)
+    assert re.search(
+        r"track 000\d/0, frame \d: 3 of 2,048 numbers are not finite in float16\n", shown
+    )
     replace = f"extract penn_action/train --stream resnet50 --cache {penn.root} --replace"
     reasons = "1 not_finite, 1 picture_empty"
-    assert re.search(f"2 rows without features in resnet50: {reasons}; to try again: .*{replace}", status_of())
+    assert re.search(
+        f"2 rows without features in resnet50: {reasons}; to try again: .*{replace}", status_of()
+    )
     (row,) = json.loads(status_of("--json"))
     assert row["without_features"] == {"resnet50": {"not_finite": 1, "picture_empty": 1}}
-    assert (extract().out, len(network.batches)) == ("penn_action/train: resnet50 is up to date\n", len(seen))
+    assert (extract().out, len(network.batches)) == (
+        "penn_action/train: resnet50 is up to date\n",
+        len(seen),
+    )
     assert "23 rows computed" in extract("--replace").out
     assert "1 row without features in resnet50: 1 picture_empty;" in status_of()
 
@@ -98,30 +109,39 @@ def test_a_row_that_is_not_finite_costs_itself_alone(penn, convert, extract, sta
 def test_an_extraction_without_any_finite_row_ends(penn, convert, extract, network, monkeypatch):
     convert()
     monkeypatch.setattr(shards, "MOST_NOT_FINITE", 12)
-    monkeypatch.setattr(network, "__call__", lambda self, crops: np.full((len(crops), 2048), np.nan, np.float32))
+    monkeypatch.setattr(
+        network, "__call__", lambda self, crops: np.full((len(crops), 2048), np.nan, np.float32)
+    )
     assert "penn_action/train: resnet50: no row of " in extract(code=2).err
 
 
-def test_messages_of_libraries_about_a_broken_video_are_not_shown_beside_our_own(tmp_path: Path) -> None:
+def test_messages_of_libraries_about_a_broken_video_are_not_shown_beside_our_own(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "broken.mp4").write_bytes(b"\0\0\0\x18ftypmp42" + bytes(2000))
     code = (
-        "import sys, pathlib\n"
-        "from pipeline.files.pixels.frames import Video\n"
-        "from pipeline.errors import RawDataError\n"
-        "try: Video(pathlib.Path(sys.argv[1]), sys.argv[2]).header()\n"
-        "except RawDataError: print('refused')"
+        "import sys, pathlib\nfrom pipeline.files.pixels.frames import Video\nfrom "
+        "pipeline.errors import RawDataError\ntry: Video(pathlib.Path(sys.argv[1]), "
+        "sys.argv[2]).header()\nexcept RawDataError: print('refused')"
     )
     words = [sys.executable, "-c", code, str(tmp_path), "broken.mp4"]
     ran = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
     assert (ran.stdout, ran.stderr) == ("refused\n", "")
 
 
-def test_motion_without_pictures_has_no_features(embedded: Any, into: Any, ran: Any, tmp_path: Path) -> None:
+def test_motion_without_pictures_has_no_features(
+    embedded: Any, into: Any, ran: Any, tmp_path: Path
+) -> None:
     into.convert(tmp_path, embedded.raw("amass"), "amass")
-    assert ran("extract", "amass", "train", "--cache", tmp_path).out == "amass/train: motion only, without images\n"
+    assert (
+        ran("extract", "amass", "train", "--cache", tmp_path).out
+        == "amass/train: motion only, without images\n"
+    )
 
 
-def test_a_split_without_the_body_says_so_at_every_conversion(penn: Any, convert: Any, monkeypatch: Any) -> None:
+def test_a_split_without_the_body_says_so_at_every_conversion(
+    penn: Any, convert: Any, monkeypatch: Any
+) -> None:
     monkeypatch.setattr(PennAction, "uses_body", True)
     for last in (convert().out.splitlines()[-1], convert().out.splitlines()[-1]):
         assert "no 3D joints" in last
@@ -132,15 +152,39 @@ def test_a_split_without_the_body_says_so_at_every_conversion(penn: Any, convert
 MISTAKES = (  # words, and what the message names
     ("", "required: command"),
     ("prepair", "'prepair'; did you mean 'prepare'?"),
-    ("gc --cache {root} arm wrestling.mkv --fats", "arm wrestling.mkv --fats. Quote names that have spaces (python -m"),
-    ("verify --cache {root} --fats", "unrecognized arguments: --fats; did you mean '--fast'? (python -m pip"),
-    ("prepare videos --raw clips --cahce {root}", "unrecognized arguments: --cahce; did you mean '--cache'?"),
-    ("prepare videos --raw {penn} --cache {file}", "{file}: this is a file, where a folder is needed"),
-    ("convert kinetics train --raw {penn} --cache {root}", "For your own clips, use the dataset videos."),
-    ("gc --cache {root} --older-than 1d", "--older-than: expected a whole number of at least 0, found '1d'"),
+    (
+        "gc --cache {root} arm wrestling.mkv --fats",
+        "arm wrestling.mkv --fats. Quote names that have spaces (python -m",
+    ),
+    (
+        "verify --cache {root} --fats",
+        "unrecognized arguments: --fats; did you mean '--fast'? (python -m pip",
+    ),
+    (
+        "prepare videos --raw clips --cahce {root}",
+        "unrecognized arguments: --cahce; did you mean '--cache'?",
+    ),
+    (
+        "prepare videos --raw {penn} --cache {file}",
+        "{file}: this is a file, where a folder is needed",
+    ),
+    (
+        "convert kinetics train --raw {penn} --cache {root}",
+        "For your own clips, use the dataset videos.",
+    ),
+    (
+        "gc --cache {root} --older-than 1d",
+        "--older-than: expected a whole number of at least 0, found '1d'",
+    ),
     ("convert penn_action train --raw nowhere --cache {root}", "nowhere"),
-    ("convert penn_action val --raw {penn} --cache {root}", "penn_action has no split 'val'; it has train, test"),
-    ("convert penn train --raw {penn} --cache {root}", "no dataset is called 'penn'; known: penn_action, "),
+    (
+        "convert penn_action val --raw {penn} --cache {root}",
+        "penn_action has no split 'val'; it has train, test",
+    ),
+    (
+        "convert penn train --raw {penn} --cache {root}",
+        "no dataset is called 'penn'; known: penn_action, ",
+    ),
     ("convert penn_action train --raw {penn}", "required: --cache"),
     ("convert penn_action train --cache {root}", "--raw DIR"),
     ("convert penn_action/train --raw {penn} --cache {file}", "{file}: this is a file"),
@@ -150,21 +194,30 @@ MISTAKES = (  # words, and what the message names
     ("status penn_action/val --cache {root}", "no split 'penn_action/val'"),
     ("status {foreign} --cache {root}", "For that cache: --cache {foreign}"),
     ("extract penn_action --cache {root}", "required: split"),
-    ("extract penn_action/train test --cache {root}", "penn_action/train already names the split, found 'test'"),
+    (
+        "extract penn_action/train test --cache {root}",
+        "penn_action/train already names the split, found 'test'",
+    ),
     ("extract penn_action test --cache {root}", "penn_action/test"),
     ("extract penn_action/train --cache {root} --weights resnet", "resnet"),
     ("extract penn_action/train --cache {root} --weights file:no.pt", "no.pt"),
     ("extract penn_action/train --cache {root} --stream ../x", "../x"),
     ("extract penn_action/train --cache {root} --batch-size -1", "found '-1'"),
     ("extract penn_action/train --cache {root} --set a=1 --set a=2", "a is set to '1' already"),
-    ("prepare videos --raw {clips} --cache {root} --detector yolo", "no detector is called 'yolo'; known: "),
+    (
+        "prepare videos --raw {clips} --cache {root} --detector yolo",
+        "no detector is called 'yolo'; known: ",
+    ),
     ("copy --cache {root} --to {root}", "--to {root}: this is the cache itself"),
     ("detect {penn} --out {root}/new --set quality", "expected NAME=VALUE"),
     ("import file.pt penn_action/train --format vibe", "required: --cache"),
     ("synthesize --out {root}/new --seed -1", "found '-1'"),
     ("synthesize --out {foreign}", "foreign"),
     ("show penn_action/train --cache {root} --out {root}", "is a folder"),
-    ("show penn_action/train --cache {root} --out {root}/new/page.html", "does not exist. Create it"),
+    (
+        "show penn_action/train --cache {root} --out {root}/new/page.html",
+        "does not exist. Create it",
+    ),
     ("show penn_action/train --out {root}/page.html", "--cache DIR for converted tracks"),
     ("doctor penn --raw {root}", "no dataset is called 'penn'"),
     ("doctor penn_action --raw absent", "folder not found"),
@@ -177,7 +230,9 @@ MISTAKES = (  # words, and what the message names
 )
 
 
-def test_a_mistake_is_one_line_with_code_2_and_changes_nothing(root, penn, into, ran, luigi_cfg, tmp_path, network):
+def test_a_mistake_is_one_line_with_code_2_and_changes_nothing(
+    root, penn, into, ran, luigi_cfg, tmp_path, network
+):
     (tmp_path / "file").write_bytes(b"")
     for file in ("foreign/body/SMPL_NEUTRAL.pkl", "3dpw/sequenceFiles/train/a.pkl"):
         (tmp_path / file).parent.mkdir(parents=True)
@@ -206,9 +261,21 @@ def test_debug_shows_where_an_error_comes_from(convert: Any, ran: Any, penn: Any
 @pytest.mark.parametrize(
     ("error", "start", "end"),
     [
-        (ZeroDivisionError("division\nby zero"), r"ZeroDivisionError: division\nby zero. ", "--debug shows where."),
-        (ImportError("a.so: failed to map segment"), "too little memory (a.so: failed to map", "or the job's limit."),
-        (torch.OutOfMemoryError("Tried 2 GiB. GPU"), "the GPU's memory is full (Tried 2 GiB). Set", "(nvidia-smi)."),
+        (
+            ZeroDivisionError("division\nby zero"),
+            r"ZeroDivisionError: division\nby zero. ",
+            "--debug shows where.",
+        ),
+        (
+            ImportError("a.so: failed to map segment"),
+            "too little memory (a.so: failed to map",
+            "or the job's limit.",
+        ),
+        (
+            torch.OutOfMemoryError("Tried 2 GiB. GPU"),
+            "the GPU's memory is full (Tried 2 GiB). Set",
+            "(nvidia-smi).",
+        ),
         (OSError(errno.EROFS, "", "/a"), "/a: its disk is read-only. Name", "another path."),
     ],
 )
@@ -236,7 +303,9 @@ def test_every_command_explains_itself(ran: Any) -> None:
         assert name not in ("convert", "extract") or all(word in shown for word in datasets.names())
 
 
-def test_real_data_need_named_weights_and_a_moved_folder_its_name(penn, convert, extract, status_of, tmp_path, network):
+def test_real_data_need_named_weights_and_a_moved_folder_its_name(
+    penn, convert, extract, status_of, tmp_path, network
+):
     penn.without_marker()
     convert()
     assert "penn_action/train is real data: name the network's weights" in extract(code=2).err
@@ -246,33 +315,52 @@ def test_real_data_need_named_weights_and_a_moved_folder_its_name(penn, convert,
     assert ("UNTRAINED" in shown, "DEMO DATA" in shown) == (True, False)
     assert penn.split.stream_manifest("resnet50")["backbone"]["stand_in"]
     (row,) = json.loads(status_of("--json", code=1))
-    assert row["unlisted"].startswith(f"its raw folder {penn.raw} is missing. Mount its disk. If it has moved: ")
+    assert row["unlisted"].startswith(
+        f"its raw folder {penn.raw} is missing. Mount its disk. If it has moved: "
+    )
     assert row["problems"] == [f"{penn.name}: {row['unlisted']}"]
-    assert (row["stand_in"], row["streams"], row["raw"]) == (False, ["resnet50 (untrained)"], str(penn.raw))
+    assert (row["stand_in"], row["streams"], row["raw"]) == (
+        False,
+        ["resnet50 (untrained)"],
+        str(penn.raw),
+    )
 
 
 def test_a_terminal_without_ticks_shows_an_escape_and_names_cannot_steer_it(root, run, monkeypatch):
     assert plain("a\x1b[31mb\r\n\udcff [red] déjà") == r"a\x1b[31mb\r\n\udcff \[red] déjà"
     written = io.BytesIO()
-    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii", write_through=True))
+    monkeypatch.setattr(
+        sys, "stdout", io.TextIOWrapper(written, encoding="ascii", write_through=True)
+    )
     assert run("verify", "--cache", root) == 0
     assert written.getvalue().startswith(rb"\u2713 intact: ")
 
 
-def test_a_stream_of_bytes_of_an_earlier_version_stops_no_other_command(penn, ran, tmp_path, monkeypatch):
+def test_a_stream_of_bytes_of_an_earlier_version_stops_no_other_command(
+    penn, ran, tmp_path, monkeypatch
+):
     penn.converted("fast")
     monkeypatch.setattr(toy, "SPLIT", penn.name)
     toy.write_bytes_stream(penn.root)
     before, at = toy.tree(penn.root), ("--cache", penn.root)
     for words in (("status",), ("status", "--sizes"), ("status", "--json")):
         assert "crops" in ran(*words, *at).out
-    for words in (("verify",), ("gc",), ("copy", penn.name, "--streams", "resnet50", "--to", tmp_path / "copy")):
+    for words in (
+        ("verify",),
+        ("gc",),
+        ("copy", penn.name, "--streams", "resnet50", "--to", tmp_path / "copy"),
+    ):
         ran(*words, *at)
-    assert "stream 'crops' holds bytes" in ran("copy", penn.name, "--to", tmp_path / "all", *at, code=2).err
+    assert (
+        "stream 'crops' holds bytes"
+        in ran("copy", penn.name, "--to", tmp_path / "all", *at, code=2).err
+    )
     assert toy.tree(penn.root) == before
 
 
-def test_a_cache_of_another_program_has_no_accounts(ran: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_of_another_program_has_no_accounts(
+    ran: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(toy, "SPLIT", "penn_action/train")
     with toy.writer(tmp_path, "plan") as split:
         split.begin()
@@ -280,9 +368,17 @@ def test_a_cache_of_another_program_has_no_accounts(ran: Any, tmp_path: Path, mo
             split.append(replace(video, account={}), tracks)
         split.commit({})
     shown = ran("status", "--cache", tmp_path, "--all").out
-    assert shown.splitlines()[1].split() == ["penn_action/train", *["not", "recorded"] * 3, "-", "-"]
+    assert shown.splitlines()[1].split() == [
+        "penn_action/train",
+        *["not", "recorded"] * 3,
+        "-",
+        "-",
+    ]
     (row,) = json.loads(ran("status", "--cache", tmp_path, "--json", "--max-rejected", "0").out)
     assert (row["tracks"], row["accounting"], row["stand_in"], row["videos"]) == (7, {}, False, [])
-    assert "penn_action/train,a,not recorded,,,,,100," in ran("status", "--cache", tmp_path, "--csv").out
+    assert (
+        "penn_action/train,a,not recorded,,,,,100,"
+        in ran("status", "--cache", tmp_path, "--csv").out
+    )
     extract = ("extract", "penn_action/train", "--cache", tmp_path, "--weights", "untrained:0")
     assert "its raw folder is unknown" in ran(*extract, code=2).err

@@ -19,21 +19,34 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.mark.parametrize(
     ("command", "interrupted", "kept"),
-    [("verify", "verify", "no output is incomplete"), ("convert", "SplitWriter", "finished shards (8,192 rows each)")],
+    [
+        ("verify", "verify", "no output is incomplete"),
+        ("convert", "SplitWriter", "finished shards (8,192 rows each)"),
+    ],
 )
 @pytest.mark.parametrize(
-    ("number", "code", "name"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+    ("number", "code", "name"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
 )
-def test_signals_end_with_how_to_continue(number, code, name, command, interrupted, kept, penn, ran, monkeypatch):
+def test_signals_end_with_how_to_continue(
+    number, code, name, command, interrupted, kept, penn, ran, monkeypatch
+):
     monkeypatch.setattr(cache, interrupted, lambda *_, **__: signal.raise_signal(number))
-    words = [command, *((penn.name, "--raw", str(penn.raw)) if command == "convert" else ()), "--cache", str(penn.root)]
+    words = [
+        command,
+        *((penn.name, "--raw", str(penn.raw)) if command == "convert" else ()),
+        "--cache",
+        str(penn.root),
+    ]
     shown = ran(*words, code=code)
     first, second = shown.err.splitlines()
     assert (shown.out, first.startswith(f"{name}: {kept}")) == ("", True), shown
     assert shlex.split(second)[1:] == ["-m", "pipeline", *words]
 
 
-def test_a_second_signal_ends_the_command_at_once(monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
+def test_a_second_signal_ends_the_command_at_once(
+    monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
     monkeypatch.setattr(command_line, "AT_ONCE", 0.0)
     monkeypatch.setattr(os, "_exit", sys.exit)
     with pytest.raises(SystemExit, match="143"), listen():
@@ -46,7 +59,9 @@ def test_a_second_signal_ends_the_command_at_once(monkeypatch: pytest.MonkeyPatc
 
 def test_a_broken_pipe_ends_the_command_as_sigpipe_does_without_a_message(penn: Any) -> None:
     penn.converted()
-    script = f"{sys.executable} -m pipeline verify --cache {penn.root} | true; echo ${{PIPESTATUS[0]}}"
+    script = (
+        f"{sys.executable} -m pipeline verify --cache {penn.root} | true; echo ${{PIPESTATUS[0]}}"
+    )
     ended = subprocess.run(["bash", "-c", script], cwd=ROOT, capture_output=True, text=True)
     assert (ended.stdout, ended.stderr) == ("141\n", "")
 
@@ -70,7 +85,9 @@ def test_an_ignored_ctrl_c_stays_ignored() -> None:
         signal.signal(signal.SIGINT, before)
 
 
-def test_sigterm_twice_at_once_cleans_up_as_ctrl_c_does_and_the_handlers_are_restored(monkeypatch: Any) -> None:
+def test_sigterm_twice_at_once_cleans_up_as_ctrl_c_does_and_the_handlers_are_restored(
+    monkeypatch: Any,
+) -> None:
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     monkeypatch.setattr(os, "_exit", pytest.fail)
     monkeypatch.setattr(command_line, "AT_ONCE", 600.0)

@@ -1,4 +1,6 @@
-"""What commands print, and their exit codes, on demo data of a few frames: tests/golden/COMMAND.txt has the cases."""
+"""What commands print, and their exit codes, on demo data of a few frames: tests/golden/COMMAND.txt
+has the cases.
+"""
 
 import shutil
 from pathlib import Path
@@ -54,9 +56,26 @@ def test_convert(penn: Any, show: Any, embedded: Any, tmp_path: Path, reads: Any
         ran("and the exit code stays", *words[:-1], tmp_path / "broken")
         ran("as status shows it", "status", "--cache", tmp_path / "broken")
         amass = embedded.copy("amass", tmp_path / "amass")
-        ran("motion without pictures", "convert", "amass", "train", "--raw", amass, "--cache", tmp_path / "motion")
+        ran(
+            "motion without pictures",
+            "convert",
+            "amass",
+            "train",
+            "--raw",
+            amass,
+            "--cache",
+            tmp_path / "motion",
+        )
         (amass / MARKER).unlink()
-        ran("real data into a cache of demo data", "convert", "amass/train", "--raw", amass, "--cache", penn.root)
+        ran(
+            "real data into a cache of demo data",
+            "convert",
+            "amass/train",
+            "--raw",
+            amass,
+            "--cache",
+            penn.root,
+        )
 
 
 def test_status(penn: Any, show: Any, network: Any, into: Any) -> None:
@@ -76,7 +95,15 @@ def test_status(penn: Any, show: Any, network: Any, into: Any) -> None:
         into.extract(penn.root)
         penn.remove("0005")
         ran("rows without features, and a video that is gone", *words)
-        ran("more rejected videos than allowed", "status", penn.name, "--cache", penn.root, "--max-rejected", "2%")
+        ran(
+            "more rejected videos than allowed",
+            "status",
+            penn.name,
+            "--cache",
+            penn.root,
+            "--max-rejected",
+            "2%",
+        )
         ran("a line for each video", "status", penn.name, "--cache", penn.root, "--csv")
         manifest = penn.root / "penn_action/test/manifest.json"
         manifest.write_bytes(manifest.read_bytes()[:-20])
@@ -117,7 +144,9 @@ def test_plan(penn: Any, show: Any, network: Any, into: Any, luigi_cfg: Any) -> 
         into.extract(penn.root)
         ran("another stream without some rows", *words)
         ran("a download that is missing", "plan")
-        luigi_cfg("amass penn_action", "[embedded]\nenabled = true\n[resnet50]\nweights = untrained:0")
+        luigi_cfg(
+            "amass penn_action", "[embedded]\nenabled = true\n[resnet50]\nweights = untrained:0"
+        )
         ran("demo data that is not made yet", "plan")
         manifest = penn.root / penn.name / "manifest.json"
         manifest.write_text(manifest.read_text()[:20])
@@ -155,7 +184,14 @@ def test_verify(penn: Any, show: Any, network: Any, monkeypatch: pytest.MonkeyPa
     stream = penn.root / penn.name / "features/resnet50"
     with show("verify") as ran:
         ran("intact", "verify", "--cache", penn.root)
-        ran("by sizes and indexes, a dataset's splits", "verify", "penn_action", "--fast", "--cache", penn.root)
+        ran(
+            "by sizes and indexes, a dataset's splits",
+            "verify",
+            "penn_action",
+            "--fast",
+            "--cache",
+            penn.root,
+        )
         ran("nothing to repair", "verify", "--repair", "--cache", penn.root)
         spoil(stream / "c/1/0")
         spoil(penn.root / penn.name / "kp_2d/c/2/0/0")
@@ -169,7 +205,10 @@ def test_verify(penn: Any, show: Any, network: Any, monkeypatch: pytest.MonkeyPa
 
 
 def test_leaks(penn: Any, show: Any, into: Any, embedded: Any, tmp_path: Path) -> None:
-    amass, threedpw = embedded.copy("amass", tmp_path / "amass"), embedded.copy("3dpw", tmp_path / "3dpw")
+    amass, threedpw = (
+        embedded.copy("amass", tmp_path / "amass"),
+        embedded.copy("3dpw", tmp_path / "3dpw"),
+    )
     penn.converted()
     with show("leaks") as ran:
         ran("no test", "leaks", "--cache", penn.root)
@@ -179,7 +218,8 @@ def test_leaks(penn: Any, show: Any, into: Any, embedded: Any, tmp_path: Path) -
         into.convert(penn.root, amass, "amass")
         ran("by names", "leaks", "--cache", penn.root)
         ran("with the reasons", "leaks", "--all", "--cache", penn.root)
-        for frame in sorted(penn.frames("0002").iterdir()):  # a video of test shows what one of train does
+        # a video of test shows what one of train does
+        for frame in sorted(penn.frames("0002").iterdir()):
             shutil.copy(penn.frames("0001") / frame.name, frame)
         for frame in sorted(penn.frames("0004").iterdir()):
             frame.write_bytes(b"no picture")
@@ -206,6 +246,31 @@ def test_copy(penn: Any, show: Any, network: Any, tmp_path: Path) -> None:
         ran("nothing to do", "copy", "--cache", penn.root, "--to", tmp_path / "to")
         penn.add("0007")
         penn.convert()
-        ran("another state of the split", "copy", penn.name, "--cache", penn.root, "--to", tmp_path / "to")
-        ran("a stream that lags behind", "copy", "penn_action", "--cache", penn.root, "--to", tmp_path / "new")
-        ran("no such stream", "copy", "--cache", penn.root, "--to", tmp_path / "x", "--streams", "resnet")
+        ran(
+            "another state of the split",
+            "copy",
+            penn.name,
+            "--cache",
+            penn.root,
+            "--to",
+            tmp_path / "to",
+        )
+        ran(
+            "a stream that lags behind",
+            "copy",
+            "penn_action",
+            "--cache",
+            penn.root,
+            "--to",
+            tmp_path / "new",
+        )
+        ran(
+            "no such stream",
+            "copy",
+            "--cache",
+            penn.root,
+            "--to",
+            tmp_path / "x",
+            "--streams",
+            "resnet",
+        )

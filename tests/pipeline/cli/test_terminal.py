@@ -41,7 +41,13 @@ def on_a_terminal(*arguments: object, columns: int = 80, **environment: str) -> 
     process = subprocess.Popen(
         [sys.executable, "-W", "error", "-m", "pipeline", *map(str, arguments)],
         cwd=ROOT,
-        env={"PATH": os.environ["PATH"], "TERM": "xterm", "COLUMNS": str(columns), "LANG": "C.UTF-8", **environment},
+        env={
+            "PATH": os.environ["PATH"],
+            "TERM": "xterm",
+            "COLUMNS": str(columns),
+            "LANG": "C.UTF-8",
+            **environment,
+        },
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
@@ -99,7 +105,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return made
 
 
-def test_in_a_pipe_long_work_prints_a_line_now_and_then_unless_it_is_quiet(clock: Clock, capsys: Shown) -> None:
+def test_in_a_pipe_long_work_prints_a_line_now_and_then_unless_it_is_quiet(
+    clock: Clock, capsys: Shown
+) -> None:
     with progress.bar("train", terminal.err, quiet=True) as report:
         for done in range(3):
             report(done, 3)
@@ -110,7 +118,8 @@ def test_in_a_pipe_long_work_prints_a_line_now_and_then_unless_it_is_quiet(clock
             clock.now += 1
         report(1000, 1000)
     with progress.bar("convert 3dpw/train", terminal.err, unit="video") as report:
-        for done, waited in ((0, 300), (1, 30), (2, 30), (3, 30)):  # processes and the body take 300 s to start
+        # processes and the body take 300 s to start
+        for done, waited in ((0, 300), (1, 30), (2, 30), (3, 30)):
             report(done, 24)
             clock.now += waited
     shown = capsys.readouterr()
@@ -135,7 +144,9 @@ def test_a_bar_shows_what_how_much_and_how_fast_within_the_terminal(columns: int
     last = [line for line in lines if "/12,345" in line][-1]
     assert "convert insta_variety/train" in last
     assert "1,200/12,345" in last
-    assert " 22 videos/s " in last, "1,100 in 50 s: what was done before the first news is in no rate"
+    assert " 22 videos/s " in last, (
+        "1,100 in 50 s: what was done before the first news is in no rate"
+    )
     assert "0:08:27" in last, "11,145 at 22 a second"
     assert "a clip" in last
     assert max(map(cell_len, lines)) <= columns
@@ -157,7 +168,9 @@ def documented(name: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
-def test_json_is_one_document_with_the_documented_keys_and_nothing_else(name, root, penn, luigi_cfg, ran):
+def test_json_is_one_document_with_the_documented_keys_and_nothing_else(
+    name, root, penn, luigi_cfg, ran
+):
     luigi_cfg(more="[resnet50]\nweights = untrained:0\nprecision = fast")
     options = [word.format(root=root, raw=penn.raw) for word in DOCUMENTS[name]]
     printed = ran(name, *options, "--json").out
@@ -166,18 +179,26 @@ def test_json_is_one_document_with_the_documented_keys_and_nothing_else(name, ro
     assert rows
     for row in rows:
         assert list(row) == documented(name)
-    forecast = Forecast("a/train", 1.0, "an assumption", works=[Work("convert", "a", 1.0)]).as_dict()
+    forecast = Forecast(
+        "a/train", 1.0, "an assumption", works=[Work("convert", "a", 1.0)]
+    ).as_dict()
     (keys,) = re.findall(r"^\| `plan` \| .* `forecast` \((.*)\) \|$", DOC, re.MULTILINE)
     assert [*forecast, *forecast["steps"][0]] == re.findall(r"`([a-z_]+)`", keys)
 
 
-def test_with_json_the_text_goes_to_standard_error_and_numbers_that_json_does_not_have_are_null(capsys: Shown) -> None:
+def test_with_json_the_text_goes_to_standard_error_and_numbers_that_json_does_not_have_are_null(
+    capsys: Shown,
+) -> None:
     with terminal.aside(wanted=True):
         terminal.out.print("text")
         terminal.show_json({"a": float("nan"), "b": [1.5, float("inf")], "c": (Path("x"),)})
     terminal.out.print("text again")
     shown = capsys.readouterr()
-    assert json.loads(shown.out.removesuffix("text again\n")) == {"a": None, "b": [1.5, None], "c": ["x"]}
+    assert json.loads(shown.out.removesuffix("text again\n")) == {
+        "a": None,
+        "b": [1.5, None],
+        "c": ["x"],
+    }
     assert shown.err == "text\n"
 
 

@@ -14,18 +14,29 @@ def failed(number: int, file: Path | None = None) -> OSError:
     return OSError(number, os.strerror(number), *([] if file is None else [str(file)]))
 
 
-def test_the_place_is_the_file_or_folder_that_the_user_named_or_that_is_in_the_way(tmp_path: Path) -> None:
+def test_the_place_is_the_file_or_folder_that_the_user_named_or_that_is_in_the_way(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "penn_action/train").mkdir(parents=True)
     file = tmp_path / "README.md"
     file.write_text("")
-    page, hidden, rows = tmp_path / "page.html", tmp_path / ".data/labels/0001.mat", tmp_path / ".data/cache/rows"
+    page, hidden, rows = (
+        tmp_path / "page.html",
+        tmp_path / ".data/labels/0001.mat",
+        tmp_path / ".data/cache/rows",
+    )
     for number, where, places, shown in (
         (errno.EEXIST, file, [file], f"{file}: this is a file"),
         (errno.ENOTDIR, file / "penn_action/zarr.json", [file], f"{file}: this is a file"),
         (errno.ENOSPC, None, [tmp_path], f"{tmp_path}: no space left"),
         (errno.ENOSPC, None, [Path("cache"), Path("runs")], "cache or runs: no space left"),
         (errno.ENOSPC, None, [], "the disk: no space left"),
-        (errno.EACCES, tmp_path / "penn_action/train/.writing/lock", [tmp_path], f"{tmp_path}/penn_action/train: "),
+        (
+            errno.EACCES,
+            tmp_path / "penn_action/train/.writing/lock",
+            [tmp_path],
+            f"{tmp_path}/penn_action/train: ",
+        ),
         (errno.EACCES, tmp_path / ".zarr.json.tmp", [tmp_path], f"{tmp_path}: permission denied"),
         (errno.EACCES, tmp_path / "new/train", [tmp_path], f"{tmp_path}: permission denied"),
         (errno.ENOSPC, tmp_path / ".page.html.part", [page], f"{page}: no space left"),
@@ -36,7 +47,9 @@ def test_the_place_is_the_file_or_folder_that_the_user_named_or_that_is_in_the_w
         assert error_text(failed(number, where), places).startswith(shown), (number, where)
 
 
-@pytest.mark.parametrize("error", [MissingAssets("SMPL_NEUTRAL.pkl is not there"), OSError("without a number")])
+@pytest.mark.parametrize(
+    "error", [MissingAssets("SMPL_NEUTRAL.pkl is not there"), OSError("without a number")]
+)
 def test_other_errors_keep_their_message(error: OSError) -> None:
     assert error_text(error) == str(error)
 
@@ -44,14 +57,22 @@ def test_other_errors_keep_their_message(error: OSError) -> None:
 @pytest.mark.parametrize(
     ("found", "shown"),
     [
-        ("[Errno 2] No such file or directory: 'raw/a b.json'", "[Errno 2] No such file or directory"),
+        (
+            "[Errno 2] No such file or directory: 'raw/a b.json'",
+            "[Errno 2] No such file or directory",
+        ),
         (f"[Errno 21] Is a directory: {Path('raw/a b.json')!r}", "[Errno 21] Is a directory"),
-        ("raw/a b.json cannot be opened: no stream in it", "that it cannot be opened: no stream in it"),
+        (
+            "raw/a b.json cannot be opened: no stream in it",
+            "that it cannot be opened: no stream in it",
+        ),
         ("raw/a b.json.old is there: 'raw/a'", "raw/a b.json.old is there: 'raw/a'"),
     ],
 )
 def test_an_error_of_a_raw_file_names_it_once(found: str, shown: str) -> None:
-    error = RawDataError(Path("raw/a b.json"), "file", expected="JSON", found=found, do="Get it again.")
+    error = RawDataError(
+        Path("raw/a b.json"), "file", expected="JSON", found=found, do="Get it again."
+    )
     assert str(error) == f"raw/a b.json: expected JSON, found {shown}. Get it again."
 
 

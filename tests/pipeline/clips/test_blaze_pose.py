@@ -1,8 +1,9 @@
 """BlazePose with planted networks, and on a real clip.
 
-The planted ones see dots: a person is a red one (the middle of the hips), a green one (the end of the circle, and the
-nose), and a blue one (the left wrist). A yellow dot is a tree, a magenta one a part of somebody: the first network sees
-people in both, the second one sees nobody in a tree, and returns another circle than it has seen for a part.
+The planted ones see dots: a person is a red one (the middle of the hips), a green one (the end of
+the circle, and the nose), and a blue one (the left wrist). A yellow dot is a tree, a magenta one a
+part of somebody: the first network sees people in both, the second one sees nobody in a tree, and
+returns another circle than it has seen for a part.
 """
 
 import shutil
@@ -27,7 +28,10 @@ from pipeline.grades import track_grade
 from pipeline.testing import DetectorContract, StreamContract
 
 CLIP = PackageFile(
-    "sports2d", "0.8.34", "Sports2D/Demo/demo.mp4", "d9a66417185647b112304b57093f0c180f37a768e6a14daca75ca541f3b78039"
+    "sports2d",
+    "0.8.34",
+    "Sports2D/Demo/demo.mp4",
+    "d9a66417185647b112304b57093f0c180f37a768e6a14daca75ca541f3b78039",
 )
 COLOURS = {
     "red": (255, 0, 0),
@@ -54,19 +58,27 @@ def nearest(points: Any, to: Any) -> Any:
 
 
 class Finder:
-    """The first network. Of each circle, a second cell has a worse one that is 2 px to the right."""
+    """The first network. Of each circle, a second cell has a worse one that is 2 px to the
+    right.
+    """
 
     calls = 0
 
     def __call__(self, pixels: Any) -> list[Any]:
         Finder.calls += 1
-        pixels, values, logits = (pixels + 1) / 2, np.zeros((2254, 12), np.float32), np.full((2254, 1), -9, np.float32)
+        pixels, values, logits = (
+            (pixels + 1) / 2,
+            np.zeros((2254, 12), np.float32),
+            np.full((2254, 1), -9, np.float32),
+        )
         greens = dots(pixels, "green")
         for colour in ("red", "yellow", "part"):
             for dot in dots(pixels, colour):
                 above = nearest(greens, dot) if colour == "red" and len(greens) else dot - [0, 20]
                 cell = dot.astype(int) // 8
-                for worse, number in enumerate((2 * (cell[1] * 28 + cell[0]) + np.arange(2)).tolist()):
+                for worse, number in enumerate(
+                    (2 * (cell[1] * 28 + cell[0]) + np.arange(2)).tolist()
+                ):
                     points = np.array([dot, above]) - (cell + 0.5) * 8 + [2 * worse, 0]
                     values[number, :8] = [*points[0], 45, 45, *points.ravel()]
                     logits[number] = logit(0.8 - 0.2 * worse)
@@ -86,11 +98,19 @@ def landmarks(pixels: Any) -> list[Any]:
         rows[15, :2] = nearest(blue, hips)
         rows[16, 4] = logit(0.1)  # the right wrist is outside the crop
     heat = np.full((64, 64, 39), -20, np.float32)
-    return [rows.ravel(), np.float32([presence]), np.zeros((256, 256, 1), np.float32), heat, metres.ravel()]
+    return [
+        rows.ravel(),
+        np.float32([presence]),
+        np.zeros((256, 256, 1), np.float32),
+        heat,
+        metres.ravel(),
+    ]
 
 
 class Interpreter:
-    """LiteRT's, of a file that says which network it is; outputs in another order than their names."""
+    """LiteRT's, of a file that says which network it is; outputs in another order than their
+    names.
+    """
 
     def __init__(self, model_content: bytes, num_threads: int) -> None:
         self._network, n = {b"finder": (Finder(), 2), b"landmarks": (landmarks, 5)}[model_content]
@@ -122,7 +142,9 @@ def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "landmarks").write_bytes(b"landmarks")
     places = dict(zip(FILES["full"], (tmp_path / "finder", tmp_path / "landmarks"), strict=True))
     monkeypatch.setattr(blaze_pose, "fetch_files", lambda *files: [places[file] for file in files])
-    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", SimpleNamespace(Interpreter=Interpreter))
+    monkeypatch.setitem(
+        sys.modules, "ai_edge_litert.interpreter", SimpleNamespace(Interpreter=Interpreter)
+    )
     monkeypatch.setattr("pipeline.features.streams.blaze._networks", load_networks)
 
 
@@ -167,7 +189,9 @@ class TestBlazePose(Planted, DetectorContract):
     def images(self) -> list[Image]:
         return [street(), np.zeros((64, 80, 3), np.uint8)]
 
-    def test_several_people_are_found_once_each_and_their_joints_are_in_px_of_the_image(self, detector):
+    def test_several_people_are_found_once_each_and_their_joints_are_in_px_of_the_image(
+        self, detector
+    ):
         (people,) = detector.load("cpu")([street()])
         assert people.scores == pytest.approx([0.95] * 3)
         for hips, up, wrist in PEOPLE:
@@ -179,7 +203,9 @@ class TestBlazePose(Planted, DetectorContract):
             np.testing.assert_allclose(box, [*corners.min(axis=0), *corners.max(axis=0)], atol=1.5)
             assert joints[[11, 10], 2] == pytest.approx([0.9, 0.1])
 
-    def test_people_are_followed_by_their_circles_until_they_are_gone(self, detector: BlazePose) -> None:
+    def test_people_are_followed_by_their_circles_until_they_are_gone(
+        self, detector: BlazePose
+    ) -> None:
         images = [street(8 * i) for i in range(4)]
         images[2][:, :600] = 0
         Finder.calls = 0
@@ -192,10 +218,18 @@ class TestBlazePose(Planted, DetectorContract):
 
 def test_a_circle_is_the_mean_of_those_of_one_face_and_lies_about_the_middle_of_its_cell() -> None:
     values, logits = np.zeros((2254, 12), np.float32), np.full((2254, 1), -9, np.float32)
-    fine, coarse = (10 * 28 + 5) * 2, 1568 + 392 + (3 * 7 + 2) * 6  # of column 5, row 10; of column 2, row 3
-    for number, score, x in ((fine, 0.9, 0), (fine + 1, 0.6, 5), (coarse, 0.7, 0), (coarse + 9, 0.4, 0)):
+    # of column 5, row 10; of column 2, row 3
+    fine, coarse = (10 * 28 + 5) * 2, 1568 + 392 + (3 * 7 + 2) * 6
+    for number, score, x in (
+        (fine, 0.9, 0),
+        (fine + 1, 0.6, 5),
+        (coarse, 0.7, 0),
+        (coarse + 9, 0.4, 0),
+    ):
         values[number, :8], logits[number] = [x, 1, 45, 45, x + 2, 3, x + 4, -20], logit(score)
-    (first, one), (second, other) = find(lambda _: [values, logits], np.zeros((224, 224, 3), np.uint8))
+    (first, one), (second, other) = find(
+        lambda _: [values, logits], np.zeros((224, 224, 3), np.uint8)
+    )
     assert (first, second) == pytest.approx((0.9, 0.7))
     x = 44 + 5 * 0.6 / 1.5
     np.testing.assert_allclose(one, [[x + 2, 84 + 3], [x + 4, 84 - 20]], atol=1e-4)
@@ -204,13 +238,22 @@ def test_a_circle_is_the_mean_of_those_of_one_face_and_lies_about_the_middle_of_
 
 @pytest.mark.parametrize("turn", [0, 90, 210])
 def test_a_person_is_seen_upright_and_turned_back(turn: int) -> None:
-    right, down = (np.array([np.cos(a), np.sin(a)]) for a in (np.radians(turn), np.radians(turn + 90)))  # of the person
+    # of the person
+    right, down = (
+        np.array([np.cos(a), np.sin(a)]) for a in (np.radians(turn), np.radians(turn + 90))
+    )
     hips = np.array([200, 150])
-    image = draw(np.zeros((300, 400, 3), np.uint8), hips, up=np.rint(-90 * down).astype(int), wrist=(30, 20))
+    image = draw(
+        np.zeros((300, 400, 3), np.uint8), hips, up=np.rint(-90 * down).astype(int), wrist=(30, 20)
+    )
     pose = look(landmarks, image, np.array([hips, hips - 90 * down]))
-    np.testing.assert_allclose(pose.points[[23, 0, 15], :2], [hips, hips - 90 * down, (230, 170)], atol=1)
+    np.testing.assert_allclose(
+        pose.points[[23, 0, 15], :2], [hips, hips - 90 * down, (230, 170)], atol=1
+    )
     np.testing.assert_allclose(pose.circle, [hips, hips - 90 * down], atol=1)
-    np.testing.assert_allclose(pose.joints, np.tile([*(0.1 * right - down), 0.5, 0.9], (33, 1)), atol=1e-6)
+    np.testing.assert_allclose(
+        pose.joints, np.tile([*(0.1 * right - down), 0.5, 0.9], (33, 1)), atol=1e-6
+    )
 
 
 def test_outside_the_image_the_second_network_sees_the_repeated_edge() -> None:
@@ -244,12 +287,22 @@ def test_a_heat_map_refines_a_point_where_it_is_sure_and_at_most_4_cells_away() 
     heat[0, 0, 4] = logit(0.9)  # outside
 
     def network(pixels: Any) -> list[Any]:
-        return [rows.ravel(), np.float32([1]), np.zeros((256, 256, 1)), heat, np.zeros(117, np.float32)]
+        return [
+            rows.ravel(),
+            np.float32([1]),
+            np.zeros((256, 256, 1)),
+            heat,
+            np.zeros(117, np.float32),
+        ]
 
     upright = np.array([[128, 128], [128, 128 - 256 / 2.5]])  # whose square is the image
     refined = look(network, np.zeros((256, 256, 3), np.uint8), upright).points[:6, :2]
-    np.testing.assert_allclose(refined[0], 4 * (0.8 * np.array([27, 26]) + 0.4 * np.array([26, 25])) / 1.2, atol=1e-4)
-    np.testing.assert_allclose(refined[1:], [[100, 100], [100, 100], [0, 4], [-1, 2], [84, 116]], atol=1e-4)
+    np.testing.assert_allclose(
+        refined[0], 4 * (0.8 * np.array([27, 26]) + 0.4 * np.array([26, 25])) / 1.2, atol=1e-4
+    )
+    np.testing.assert_allclose(
+        refined[1:], [[100, 100], [100, 100], [0, 4], [-1, 2], [84, 116]], atol=1e-4
+    )
 
 
 class TestBlazeJoints(Planted, StreamContract):
@@ -257,13 +310,18 @@ class TestBlazeJoints(Planted, StreamContract):
     def stream(self) -> BlazeJoints:
         return BlazeJoints()
 
-    def test_a_row_has_the_joints_of_the_person_in_the_middle_in_the_axes_of_the_image(self, stream):
+    def test_a_row_has_the_joints_of_the_person_in_the_middle_in_the_axes_of_the_image(
+        self, stream
+    ):
         black = np.zeros((720, 1280, 3), np.uint8)
-        frame = draw(black.copy(), (920, 530), up=(70, 0), wrist=(20, 40))  # lies, head to the right
+        # lies, head to the right
+        frame = draw(black.copy(), (920, 530), up=(70, 0), wrist=(20, 40))
         draw(frame, (840, 440), up=(0, -30), wrist=(9, 9))
         box = {"bbox": np.float32([928, 528, 200, 200]), "crop_scale": np.float64(1.28)}
         row = stream.computed([frame], box)
-        np.testing.assert_allclose(row.reshape(33, 4), np.tile([1, 0.1, 0.5, 0.9], (33, 1)), atol=0.02)
+        np.testing.assert_allclose(
+            row.reshape(33, 4), np.tile([1, 0.1, 0.5, 0.9], (33, 1)), atol=0.02
+        )
         nobody = stream.computed([black], box).reshape(33, 4)
         assert (nobody[:, 3] == 0).all() and np.isfinite(nobody).all()
 
@@ -295,14 +353,18 @@ def clips(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-def test_two_real_people_are_tracked_and_have_joints_in_metres(clips: None, tmp_path: Path, ran: Any) -> None:
+def test_two_real_people_are_tracked_and_have_joints_in_metres(
+    clips: None, tmp_path: Path, ran: Any
+) -> None:
     for words in (
         "prepare videos --raw clips --cache c --detector blaze_pose --every 5",
         "extract videos train --cache c --stream blaze_joints --kind blaze_joints",
     ):
         ran(*words.split())
     split = cache.open(tmp_path / "c")["videos/train"]
-    rows = split.read(split.windows(1, 1), stream="blaze_joints", fields=["features"])["features"].reshape(-1, 33, 4)
+    rows = split.read(split.windows(1, 1), stream="blaze_joints", fields=["features"])[
+        "features"
+    ].reshape(-1, 33, 4)
     lengths = sorted((split.tracks.stop - split.tracks.start).tolist())
     assert lengths[-2] >= 150 and len(rows) >= 340
     assert len(lengths) <= 3  # one of them somersaults: his track may break
@@ -310,17 +372,25 @@ def test_two_real_people_are_tracked_and_have_joints_in_metres(clips: None, tmp_
     assert len(seen) > 0.95 * len(rows)
     thighs = np.linalg.norm(seen[:, 23, :3] - seen[:, 25, :3], axis=1)
     assert 0.33 < np.median(thighs) < 0.45
-    assert np.median(seen[:, 27, 1]) > 0.5 > 0 > -0.3 > np.median(seen[:, 0, 1])  # ankles below, head above
+    # ankles below, head above
+    assert np.median(seen[:, 27, 1]) > 0.5 > 0 > -0.3 > np.median(seen[:, 0, 1])
     np.testing.assert_allclose(seen[:, 23:25, :3].mean(axis=1), 0, atol=0.02)
 
 
 @pytest.mark.slow
-def test_two_real_people_pass_a_limit_of_shaking_joints_and_a_doubtful_third_one_does_not(clips, tmp_path, ran):
+def test_two_real_people_pass_a_limit_of_shaking_joints_and_a_doubtful_third_one_does_not(
+    clips, tmp_path, ran
+):
     ran("detect", "clips", "--out", "clips/keypoints", "--detector", "blaze_pose")
     for root, limit in (("all", 100), ("passed", 1)):
-        ran(*f"convert videos train --raw clips --cache {root} --set videos.max_jitter={limit}".split())
+        ran(
+            *f"convert videos train --raw clips --cache {root} --set videos.max_jitter={limit}".split()
+        )
     everybody, passed = (cache.open(tmp_path / root)["videos/train"] for root in ("all", "passed"))
-    shakes = {track.name: track_grade(everybody, track, None).jitter_2d_percent for track in everybody.tracks}
+    shakes = {
+        track.name: track_grade(everybody, track, None).jitter_2d_percent
+        for track in everybody.tracks
+    }
     assert len(shakes) == 3 and len(passed.tracks) == 2
     doubtful = max(shakes, key=lambda name: shakes[name])
     assert {track.name for track in passed.tracks} == shakes.keys() - {doubtful}
@@ -334,14 +404,18 @@ def test_a_real_person_has_the_same_joints_when_the_image_is_turned(clip: Path) 
     crop = np.ascontiguousarray(frame.image[100:500, 440:840])
     stream = BlazeJoints()
     box = {"bbox": np.float32([200, 200, 400, 400]), "crop_scale": np.float64(1)}
-    straight, lying = (stream.computed([one], box).reshape(33, 4) for one in (crop, np.rot90(crop, -1).copy()))
+    straight, lying = (
+        stream.computed([one], box).reshape(33, 4) for one in (crop, np.rot90(crop, -1).copy())
+    )
     turned = np.column_stack([-straight[:, 1], straight[:, 0], straight[:, 2]])
     assert np.linalg.norm(lying[:, :3] - turned, axis=1).mean() < 0.06
 
 
 @pytest.mark.slow
 def test_a_person_who_is_cut_below_has_mediapipe_s_joints(clip: Path) -> None:
-    """MediaPipe 0.10.21's graph pose_landmark_cpu on this image: its circle, and what it printed for it."""
+    """MediaPipe 0.10.21's graph pose_landmark_cpu on this image: its circle, and what it printed
+    for it.
+    """
     (frame,) = Video(clip.parent, clip.name).read([10])
     image = np.ascontiguousarray(frame.image[100:330, 440:840])
     hips = np.array([0.5091461 * 400, 0.6360134 * 230])

@@ -1,4 +1,6 @@
-"""Clips -> files of keypoints, with a detector that costs nothing: people are where a picture is bright."""
+"""Clips -> files of keypoints, with a detector that costs nothing: people are where a picture is
+bright.
+"""
 
 import json
 import os
@@ -53,7 +55,9 @@ class Bright(Detector):
         self.calls.append(image.shape[1])
         x = float(np.flatnonzero(image[10, :, 1] > 128).mean()) + self.shift
         joints = np.tile(np.array([x, 10, 0.9], np.float32), (17, 1))
-        return People(np.array([[x - 5, 0, x + 5, 20]], np.float32), np.array([0.8], np.float32), joints[None])
+        return People(
+            np.array([[x - 5, 0, x + 5, 20]], np.float32), np.array([0.8], np.float32), joints[None]
+        )
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +67,10 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def write_clip(file: Path, n: int = 20, first: int = 20, cut: int = 10**9, width: int = 96) -> None:
     """Frame t is bright around column `first` + t; from `cut` on the rest is red."""
-    images = [np.full((64, width, 3), (0, 0, 120) if t >= cut else (120, 0, 0), np.uint8) for t in range(n)]
+    images = [
+        np.full((64, width, 3), (0, 0, 120) if t >= cut else (120, 0, 0), np.uint8)
+        for t in range(n)
+    ]
     for t, image in enumerate(images):
         image[:, first + t - 4 : first + t + 5] = 255
     encode(file, images)
@@ -87,18 +94,32 @@ def test_every_frame_of_every_clip_is_looked_at_once(tmp_path: Path) -> None:
     assert list(files(out)) == ["a.mp4.json", "b/C.MOV.json", "b/c/d.avi.json"]
     found = read_results(out / "b/C.MOV.json")
     assert found.frame_index.tolist() == list(found.frames) == list(range(17))
-    assert [persons[0, 0, 0] for persons in found.keypoints] == pytest.approx(np.arange(20, 37), abs=1)
+    assert [persons[0, 0, 0] for persons in found.keypoints] == pytest.approx(
+        np.arange(20, 37), abs=1
+    )
     assert {round(float(persons[0, 0, 2]), 3) for persons in found.keypoints} == {0.9}
-    content = json.loads((out / "b/c/d.avi.json").read_text())  # as COCO defines it, for other tools
+    # as COCO defines it, for other tools
+    content = json.loads((out / "b/c/d.avi.json").read_text())
     assert content["categories"][0]["keypoints"][:3] == ["nose", "left_eye", "right_eye"]
-    assert [image["id"] for image in content["images"]] == [row["id"] for row in content["annotations"]] == [1, 2, 3]
+    assert (
+        [image["id"] for image in content["images"]]
+        == [row["id"] for row in content["annotations"]]
+        == [1, 2, 3]
+    )
     first = content["annotations"][0]
-    assert (first["image_id"], first["category_id"], first["num_keypoints"], len(first["keypoints"])) == (1, 1, 17, 51)
+    assert (
+        first["image_id"],
+        first["category_id"],
+        first["num_keypoints"],
+        len(first["keypoints"]),
+    ) == (1, 1, 17, 51)
     assert first["keypoints"][2::3] == [2] * 17
     assert [*first["bbox"][2:], first["area"]] == pytest.approx([10, 20, 200], abs=1)
 
 
-def test_what_is_done_is_not_computed_again_unless_file_pixels_or_settings_change(tmp_path: Path) -> None:
+def test_what_is_done_is_not_computed_again_unless_file_pixels_or_settings_change(
+    tmp_path: Path,
+) -> None:
     raw, out = tmp_path / "raw", tmp_path / "out"
     for name in ("a.mp4", "b.mp4"):
         write_clip(raw / name)
@@ -107,7 +128,8 @@ def test_what_is_done_is_not_computed_again_unless_file_pixels_or_settings_chang
     again = detect_clips(raw, out, Bright())
     assert (again.done, again.up_to_date, len(Bright.calls), files(out)) == (0, 2, 40, before)
     whole = before["a.mp4.json"]
-    for size in (len(whole) - 1, whole.rindex(b"]}"), len(whole) // 2, whole.index(b"\n") + 1):  # cut off
+    # cut off
+    for size in (len(whole) - 1, whole.rindex(b"]}"), len(whole) // 2, whole.index(b"\n") + 1):
         (out / "a.mp4.json").write_bytes(whole[:size])
         assert (detect_clips(raw, out, Bright()).done, files(out)) == (1, before)
     write_clip(raw / "b.mp4", first=30)
@@ -139,7 +161,9 @@ class Replacing(Bright):
 
 
 @pytest.mark.parametrize("new", [None, "new.mp4"])
-def test_a_clip_that_is_replaced_while_people_are_found_in_it_is_named_and_done_by_the_next_run(new, tmp_path):
+def test_a_clip_that_is_replaced_while_people_are_found_in_it_is_named_and_done_by_the_next_run(
+    new, tmp_path
+):
     raw, out = tmp_path / "raw", tmp_path / "out"
     for name in ("a.mp4", "b.mp4"):
         write_clip(raw / name)
@@ -149,7 +173,10 @@ def test_a_clip_that_is_replaced_while_people_are_found_in_it_is_named_and_done_
     report = detect_clips(raw, out, Replacing(), DetectionResources(batch_size=2))
     assert report.done == 1 and report.problems.keys() == {"b.mp4"}
     if new is not None:  # a missing one may be named by a decoder that still needs it
-        expected = "b.mp4: expected the clip for which detection began, until its last frame, found another file"
+        expected = (
+            "b.mp4: expected the clip for which detection began, until its last frame, "
+            "found another file"
+        )
         assert expected in report.problems["b.mp4"]
     assert not (out / "b.mp4.json").exists()
 
@@ -157,10 +184,14 @@ def test_a_clip_that_is_replaced_while_people_are_found_in_it_is_named_and_done_
     assert (again.done, again.up_to_date, again.problems) == (int(new is not None), 1, {})
     if new is not None:
         found = read_results(out / "b.mp4.json")
-        assert [persons[0, 0, 0] for persons in found.keypoints] == pytest.approx(np.arange(40, 60), abs=1)
+        assert [persons[0, 0, 0] for persons in found.keypoints] == pytest.approx(
+            np.arange(40, 60), abs=1
+        )
 
 
-def test_people_of_a_clip_that_a_worker_sees_otherwise_than_the_plan_are_not_written(tmp_path: Path) -> None:
+def test_people_of_a_clip_that_a_worker_sees_otherwise_than_the_plan_are_not_written(
+    tmp_path: Path,
+) -> None:
     raw, out = tmp_path / "raw", tmp_path / "out"
     write_clip(raw / "a.mp4")
     write_clip(raw / "b.mp4")
@@ -191,7 +222,9 @@ def test_killed_anywhere_and_run_again_it_ends_with_the_same_files(most, tmp_pat
     monkeypatch.setattr(Bright, "most", 10**9)
     run("killed")
     n_again = sum(n_frames[clip] for clip in unfinished)
-    assert len(Bright.calls) - n_before_kill == n_again, "a clip that was finished is not computed again"
+    assert len(Bright.calls) - n_before_kill == n_again, (
+        "a clip that was finished is not computed again"
+    )
     assert files(tmp_path / "killed") == files(tmp_path / "whole")
     info = json.loads((tmp_path / "killed/long.mp4.json").read_text())["info"]
     assert (info["frames"], info["cuts"], info["persons"], info["width"]) == (30, [21], 30, 96)
@@ -210,7 +243,9 @@ def test_a_corrupt_clip_costs_itself(tmp_path: Path) -> None:
     assert sorted(report.problems) == ["bad.mp4", "cut off.avi", "no frames.mp4", "photo.mp4"]
     assert "bad.mp4" in report.problems["bad.mp4"]
     assert "it is a JPEG image" in report.problems["photo.mp4"]
-    assert re.search(r"20 frames .* found \d+ that decode: it is cut off", report.problems["cut off.avi"])
+    assert re.search(
+        r"20 frames .* found \d+ that decode: it is cut off", report.problems["cut off.avi"]
+    )
     assert report.done == 1
     assert [name for name in files(out) if not name.startswith(".detect/")] == ["good.mp4.json"]
 
@@ -228,9 +263,12 @@ def test_a_clip_is_cut_off_where_its_container_says_so(name: str, tmp_path: Path
     assert error.value.reason in ("frame_count_mismatch", "video_unreadable")
 
 
-def test_a_long_name_is_written_and_one_that_is_too_long_costs_its_clip_alone(tmp_path: Path) -> None:
+def test_a_long_name_is_written_and_one_that_is_too_long_costs_its_clip_alone(
+    tmp_path: Path,
+) -> None:
     raw, out = tmp_path / "raw", tmp_path / "out"
-    fits, too_long = (f"{'x' * (n - 4)}.mp4" for n in (250, 251))  # the file of keypoints has ".json" behind
+    # the file of keypoints has ".json" behind
+    fits, too_long = (f"{'x' * (n - 4)}.mp4" for n in (250, 251))
     for name in ("a.mp4", fits, too_long):
         write_clip(raw / name, 2)
     report = detect_clips(raw, out, Bright())
@@ -246,9 +284,14 @@ def test_a_name_that_is_not_utf8_costs_its_clip_alone(tmp_path: Path, ran: Any) 
     (tmp_path / "raw/photo.jpg").write_bytes(b"")
     shown = ran("detect", tmp_path / "raw", "--out", tmp_path / "out", code=1).out
     assert list(files(tmp_path / "out")) == ["a.mp4.json"]
-    content = json.loads(ran("detect", tmp_path / "raw", "--out", tmp_path / "again", "--json", code=1).out)
+    content = json.loads(
+        ran("detect", tmp_path / "raw", "--out", tmp_path / "again", "--json", code=1).out
+    )
     assert (content["done"], content["frames"], content["stand_in"]) == (1, 3, True)
-    assert list(content["problems"]) == ["bad\\udcff.mp4"] and content["bottleneck"] in ("decode", "model")
+    assert list(content["problems"]) == ["bad\\udcff.mp4"] and content["bottleneck"] in (
+        "decode",
+        "model",
+    )
     for words in ("bad\\udcff.mp4", "UTF-8", "skipped 1 file of other kinds: photo.jpg"):
         assert words in shown
 
@@ -261,7 +304,10 @@ def test_one_clip_is_detected_as_in_its_folder(tmp_path: Path, ran: Any) -> None
     ran(*detect, tmp_path / "raw/a.mp4")
     assert list(files(tmp_path / "out")) == ["a.mp4.json"]
     assert "1 clip up to date" in ran(*detect, tmp_path / "raw").out
-    assert "expected a clip or a folder of clips" in ran(*detect, tmp_path / "raw" / MARKER, code=2).err
+    assert (
+        "expected a clip or a folder of clips"
+        in ran(*detect, tmp_path / "raw" / MARKER, code=2).err
+    )
 
 
 def test_keypoints_of_a_renamed_clip_are_renamed_and_of_a_removed_one_named(tmp_path, ran):
@@ -322,13 +368,25 @@ class Odd(Detector):
         (["--set", "least=3"], r": expected .* People.*found a tuple in it"),
         (["--set", "least=4"], r": expected .* boxes \(P, 4\).*found boxes list of 1"),
         (["--set", "least=5"], r": expected .* all finite.*found keypoints that are not finite"),
-        (["--set", "least=6"], r": expected .* confidences 0 to 1.*found confidences of keypoints of 50 to 50"),
+        (
+            ["--set", "least=6"],
+            r": expected .* confidences 0 to 1.*found confidences of keypoints of 50 to 50",
+        ),
     ],
 )
-def test_what_fails_in_a_plug_in_is_called_by_its_name_and_its_package(options, words, tmp_path, site, ran):
-    install(site, "odd-detector", {"vibe_pipeline.detectors": {"odd": "odd_detector:Odd"}}, odd_detector=ODD)
+def test_what_fails_in_a_plug_in_is_called_by_its_name_and_its_package(
+    options, words, tmp_path, site, ran
+):
+    install(
+        site,
+        "odd-detector",
+        {"vibe_pipeline.detectors": {"odd": "odd_detector:Odd"}},
+        odd_detector=ODD,
+    )
     write_clip(tmp_path / "raw/a.mp4", 3)
-    error = ran("detect", tmp_path / "raw", "--out", tmp_path / "out", "--detector", "odd", *options, code=2).err
+    error = ran(
+        "detect", tmp_path / "raw", "--out", tmp_path / "out", "--detector", "odd", *options, code=2
+    ).err
     name = f"detector 'odd' of package odd-detector{' ' * (words[0] != ':')}"
     assert re.search(name + words, " ".join(error.split()))
 
@@ -351,7 +409,9 @@ def test_pictures_of_many_sizes_are_batched_across_clips(tmp_path: Path) -> None
 
     for k in range(12):
         write_clip(tmp_path / f"raw/{k}.mp4", 2, width=96 + 32 * (k % 2))
-    report = detect_clips(tmp_path / "raw", tmp_path / "out", Batches(), DetectionResources(batch_size=8, workers=2))
+    report = detect_clips(
+        tmp_path / "raw", tmp_path / "out", Batches(), DetectionResources(batch_size=8, workers=2)
+    )
     assert (report.done, sum(Batches.sizes), len(Batches.sizes)) == (12, 24, 4)
     for k in range(12):
         found = read_results(tmp_path / f"out/{k}.mp4.json")
@@ -387,7 +447,9 @@ class Boxes(Bright):
 
 
 @pytest.mark.parametrize("joints", [0, 17])
-def test_a_detector_of_boxes_alone_makes_the_tracks_of_a_csv_of_boxes(joints: int, tmp_path: Path) -> None:
+def test_a_detector_of_boxes_alone_makes_the_tracks_of_a_csv_of_boxes(
+    joints: int, tmp_path: Path
+) -> None:
     raw = tmp_path / "raw"
     write_clip(raw / "a.mp4", 50)
     assert detect_clips(raw, raw / "keypoints", Boxes(joints=joints)).persons == 50
@@ -409,12 +471,17 @@ def test_a_detector_of_boxes_alone_makes_the_tracks_of_a_csv_of_boxes(joints: in
     [
         ({"annotations": [{"image_id": 9}]}, "image_id"),
         ({"annotations": [{"image_id": 1, "keypoints": [1, 2, 3]}]}, "keypoints"),
-        ({"annotations": [{"image_id": 1, "keypoints": [0] * 51, "keypoint_scores": [1]}]}, "keypoint_scores"),
+        (
+            {"annotations": [{"image_id": 1, "keypoints": [0] * 51, "keypoint_scores": [1]}]},
+            "keypoint_scores",
+        ),
         ({"images": [{"id": 1, "file_name": "x.jpg"}]}, "file_name"),
         ({"images": 3}, "images"),
     ],
 )
-def test_files_of_another_kind_are_refused(change: dict[str, object], key: str, tmp_path: Path) -> None:
+def test_files_of_another_kind_are_refused(
+    change: dict[str, object], key: str, tmp_path: Path
+) -> None:
     content = {"images": [{"id": 1, "frame_index": 0}], "annotations": []} | change
     (tmp_path / "x.json").write_text(json.dumps(content))
     with pytest.raises(RawDataError, match=key):
@@ -437,7 +504,9 @@ def test_a_folder_without_clips_is_an_error(tmp_path: Path) -> None:
             detect_clips(folder, tmp_path / "out", Bright())
 
 
-def test_frames_after_a_damaged_one_keep_their_numbers_and_the_damage_is_named(tmp_path: Path) -> None:
+def test_frames_after_a_damaged_one_keep_their_numbers_and_the_damage_is_named(
+    tmp_path: Path,
+) -> None:
     raw, out = tmp_path / "raw", tmp_path / "out"
     for name in ("whole.mp4", "broken.mp4"):
         write_clip(raw / name)
@@ -459,14 +528,24 @@ def test_frames_after_a_damaged_one_keep_their_numbers_and_the_damage_is_named(t
     shutil.copytree(out, raw / "keypoints")
     report = Accounting()
     list(datasets.get("videos", min_frames=1).tracks(raw, "train", report=report))
-    about = {account.name: [note for note in account.notes if "frame" in note] for account in report}
+    about = {
+        account.name: [note for note in account.notes if "frame" in note] for account in report
+    }
     assert about == {"broken.mp4": [report.video("broken.mp4").notes[0]], "whole.mp4": []}
 
 
-def test_only_clips_that_earlier_versions_decoded_wrongly_are_detected_again(tmp_path: Path) -> None:
+def test_only_clips_that_earlier_versions_decoded_wrongly_are_detected_again(
+    tmp_path: Path,
+) -> None:
     raw, out = tmp_path / "raw", tmp_path / "out"
     write_clip(raw / "a.mp4")
-    clip = Clip("hdr.mp4", "libx265", options=hdr("arib-std-b67"), pix_fmt="yuv420p10le", paint=lambda t: t + 1)
+    clip = Clip(
+        "hdr.mp4",
+        "libx265",
+        options=hdr("arib-std-b67"),
+        pix_fmt="yuv420p10le",
+        paint=lambda t: t + 1,
+    )
     (raw / "hdr.mp4").write_bytes(clip.encode())
     write_clip(raw / "short.mp4")
     assert detect_clips(raw, out, Bright()).done == 3

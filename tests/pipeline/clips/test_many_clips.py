@@ -1,4 +1,6 @@
-"""Keypoints of many clips in one file a folder: packed, added to, replaced, renamed, damaged, taken out by hand."""
+"""Keypoints of many clips in one file a folder: packed, added to, replaced, renamed, damaged, taken
+out by hand.
+"""
 
 import os
 import shutil
@@ -43,7 +45,9 @@ class Clips:
 
     def detect(self, *options: object, code: int = 0) -> str:
         out = self.raw / "keypoints"
-        return str(self._ran("detect", self.raw, "--out", out, "--workers", 1, *options, code=code).out)
+        return str(
+            self._ran("detect", self.raw, "--out", out, "--workers", 1, *options, code=code).out
+        )
 
     def convert(self, *, code: int = 0) -> str:
         words = ("convert", "videos", "train", "--raw", self.raw, "--cache", self.root)
@@ -53,12 +57,16 @@ class Clips:
     @property
     def files(self) -> list[str]:
         found = (self.raw / "keypoints").rglob("*[pn]")  # zip, json
-        return sorted(file.relative_to(self.raw / "keypoints").as_posix() for file in found if file.is_file())
+        return sorted(
+            file.relative_to(self.raw / "keypoints").as_posix() for file in found if file.is_file()
+        )
 
     @property
     def rows(self) -> dict[str, Any]:
         split = cache.open(self.root)["videos/train"]
-        return {track.name: split.column("kp_2d")[track.start : track.stop] for track in split.tracks}
+        return {
+            track.name: split.column("kp_2d")[track.start : track.stop] for track in split.tracks
+        }
 
 
 @pytest.fixture
@@ -77,11 +85,17 @@ def packed(clips: Clips, monkeypatch: pytest.MonkeyPatch) -> Clips:
 def test_packing_changes_neither_rows_nor_what_a_conversion_has_to_do(clips, monkeypatch):
     clips.detect()
     clips.convert()
-    single, rows = {name: (clips.raw / "keypoints" / name).read_bytes() for name in clips.files}, clips.rows
+    single, rows = (
+        {name: (clips.raw / "keypoints" / name).read_bytes() for name in clips.files},
+        clips.rows,
+    )
     moved = moved_frames(Video(clips.raw, "dance/3.mp4"))
     monkeypatch.setattr(writing, "MANY", MANY)
-    assert clips.detect().startswith("6 files now in detected.zip of their folders\n7 clips up to date")
-    with zipfile.ZipFile(clips.raw / "keypoints/dance" / PACK) as pack:  # as any other program opens it
+    assert clips.detect().startswith(
+        "6 files now in detected.zip of their folders\n7 clips up to date"
+    )
+    # as any other program opens it
+    with zipfile.ZipFile(clips.raw / "keypoints/dance" / PACK) as pack:
         assert {f"dance/{name}": pack.read(name) for name in pack.namelist()} == {
             name: content for name, content in single.items() if name.startswith("dance/")
         }
@@ -104,13 +118,17 @@ def test_a_new_clip_waits_beside_the_others_until_they_are_many(packed):
         shown = packed.detect()
         assert "1 clip: " in shown, shown
         assert ("now in" in shown) == (number == MANY - 1)
-        assert ((packed.raw / "keypoints/dance" / PACK).read_bytes() == before) == (number < MANY - 1)
+        assert ((packed.raw / "keypoints/dance" / PACK).read_bytes() == before) == (
+            number < MANY - 1
+        )
         assert f"{number + 8} clips up to date" in packed.detect()
     assert packed.files == ["alone.mp4.json", f"dance/{PACK}"]
     shown = packed.convert()
     commits = cache.open(packed.root)["videos/train"].manifest["commits"]
     assert len(commits) == 2, shown
-    assert {name.split("/")[1].split(".")[0] for name in packed.rows} >= {f"new{number}" for number in range(MANY)}
+    assert {name.split("/")[1].split(".")[0] for name in packed.rows} >= {
+        f"new{number}" for number in range(MANY)
+    }
     assert "up to date" in packed.convert()
 
 
@@ -121,11 +139,17 @@ def test_a_changed_or_edited_clip_has_its_own_file_which_counts(packed):
     assert packed.files == ["alone.mp4.json", "dance/2.mp4.json", f"dance/{PACK}"]
     assert "7 clips up to date" in packed.detect()
     packed.convert()
-    alone, changed = ([rows for name, rows in packed.rows.items() if clip in name] for clip in ("alone", "dance/2"))
+    alone, changed = (
+        [rows for name, rows in packed.rows.items() if clip in name]
+        for clip in ("alone", "dance/2")
+    )
     np.testing.assert_array_equal(alone, changed)
-    with zipfile.ZipFile(packed.raw / "keypoints/dance" / PACK) as pack:  # taken out by hand, and edited
+    # taken out by hand, and edited
+    with zipfile.ZipFile(packed.raw / "keypoints/dance" / PACK) as pack:
         info, _, rest = pack.read("3.mp4.json").partition(b"\n")
-    (packed.raw / "keypoints/dance/3.mp4.json").write_bytes(info + b"\n" + rest.replace(b'"iscrowd":0', b'"iscrowd":1'))
+    (packed.raw / "keypoints/dance/3.mp4.json").write_bytes(
+        info + b"\n" + rest.replace(b'"iscrowd":0', b'"iscrowd":1')
+    )
     assert ": 1 video read, 6 unchanged (why: 1 changed video)" in packed.convert()
 
 
@@ -138,7 +162,9 @@ def test_a_file_edited_in_the_zip_is_read_again_also_with_the_time_of_before(pac
     with zipfile.ZipFile(file, "w") as pack:
         for entry, content in contents:
             edited = entry.filename == "3.mp4.json"
-            pack.writestr(entry, content.replace(b'"iscrowd":0', b'"iscrowd": 1') if edited else content)
+            pack.writestr(
+                entry, content.replace(b'"iscrowd":0', b'"iscrowd": 1') if edited else content
+            )
     os.utime(file, ns=(time, time))
     assert ": 1 video read, 6 unchanged (why: 1 changed video)" in packed.convert()
     assert "up to date" in packed.convert()
@@ -172,7 +198,11 @@ def test_a_damaged_file_stops_its_clips_alone_and_costs_no_rows(damage, packed):
     packed.convert()
     rows, file = packed.rows, packed.raw / "keypoints/dance" / PACK
     content = file.read_bytes()
-    changed = {"cut off": content[:-40], "one byte": content[:150] + b"\xff" + content[151:], "no zip": b"0" * 500}
+    changed = {
+        "cut off": content[:-40],
+        "one byte": content[:150] + b"\xff" + content[151:],
+        "no zip": b"0" * 500,
+    }
     file.write_bytes(changed[damage])
     shown = packed.convert(code=1)
     assert f"{file}: a damaged file of keypoints (" in shown, shown
@@ -183,7 +213,9 @@ def test_a_damaged_file_stops_its_clips_alone_and_costs_no_rows(damage, packed):
     assert packed.rows.keys() == rows.keys()
     if damage in ("cut off", "no zip"):
         shown = packed.detect(code=1)
-        assert shown.count("Restore it, or delete it and run `python -m pipeline detect` again.") == 7, shown
+        assert (
+            shown.count("Restore it, or delete it and run `python -m pipeline detect` again.") == 7
+        ), shown
         assert shown.count(f"! {file}: a damaged file of keypoints (") == 7, shown
     file.unlink()
     assert "7 clips: " in packed.detect()
@@ -203,7 +235,9 @@ def test_a_file_is_read_without_the_names_of_all_others(packed, monkeypatch):
 
 def test_a_file_that_would_fill_the_memory_is_refused(packed, monkeypatch):
     monkeypatch.setattr("pipeline.files.raw.files.LARGEST", 100)
-    with pytest.raises(OSError, match=r"damaged file of keypoints \(2.mp4.json .* over 100 bytes\)"):
+    with pytest.raises(
+        OSError, match=r"damaged file of keypoints \(2.mp4.json .* over 100 bytes\)"
+    ):
         read_regular(packed.raw / "keypoints/dance" / PACK / "2.mp4.json")
 
 
@@ -270,7 +304,10 @@ def test_files_of_another_program_are_neither_packed_nor_cause_a_new_file(packed
         shutil.copy(packed.raw / "dance/2.mp4", packed.raw / f"dance/new{number}.mp4")
         (folder / f"new{number}.mp4.json").write_text('{"images": [], "annotations": []}')
     assert packed.detect(code=1).count("which is left as it is") == MANY
-    assert ((folder / PACK).stat().st_mtime_ns, (folder / PACK).stat().st_ino) == (before.st_mtime_ns, before.st_ino)
+    assert ((folder / PACK).stat().st_mtime_ns, (folder / PACK).stat().st_ino) == (
+        before.st_mtime_ns,
+        before.st_ino,
+    )
 
 
 def test_parts_leave_files_that_the_last_command_packs(packed, made, tmp_path, ran):
@@ -279,11 +316,14 @@ def test_parts_leave_files_that_the_last_command_packs(packed, made, tmp_path, r
         assert "now in" not in parts.detect("--part", f"{k}/2")
     assert parts.detect() == f"6 files now in {PACK} of their folders\n{packed.detect()}"
     for name in packed.files:
-        assert (parts.raw / "keypoints" / name).read_bytes() == (packed.raw / "keypoints" / name).read_bytes()
+        assert (parts.raw / "keypoints" / name).read_bytes() == (
+            packed.raw / "keypoints" / name
+        ).read_bytes()
 
 
 def test_a_single_clip_is_predicted_with_its_keypoints_from_the_file(packed, tmp_path):
-    (packed.raw / "keypoints/dance").rename(packed.raw / "dance/keypoints")  # where a clip by itself has them
+    # where a clip by itself has them
+    (packed.raw / "keypoints/dance").rename(packed.raw / "dance/keypoints")
     for _ in range(2):
         folder = folder_of(packed.raw / "dance/2.mp4", tmp_path / "cache", tmp_path)
         with zipfile.ZipFile(packed.raw / "dance/keypoints" / PACK) as pack:

@@ -1,7 +1,9 @@
-"""RTMPose by ONNX Runtime, on graphs whose outputs are planted: constants, or computed from what the picture shows.
+"""RTMPose by ONNX Runtime, on graphs whose outputs are planted: constants, or computed from what
+the picture shows.
 
-The graphs find blobs of light: the detector puts a box about the centroid of a picture's, the pose network joints about
-that of a crop's. So every number of the way from picture to network and back is known in closed form.
+The graphs find blobs of light: the detector puts a box about the centroid of a picture's, the pose
+network joints about that of a crop's. So every number of the way from picture to network and back
+is known in closed form.
 """
 
 import json
@@ -32,28 +34,37 @@ from tests.pipeline.datasets.by_hand import encode
 SIDE = 96  # px of the detector's square input
 CPU = "CPUExecutionProvider"
 CROP = (192, 256)  # width and height of RTMPose's
-HALF = 12.0  # px of the detector's input: half the width of the box about a blob, whose height is twice as much
+# px of the detector's input: half the width of the box about a blob, whose height is twice as much
+HALF = 12.0
 CONFIDENCES = np.linspace(0.1, 1.2, 17).astype(np.float32)  # the network's; more than 1 is 1
 SHIFTS = np.arange(17) - 8.0  # px of the crop, of each joint from the centroid
 
 
 def centroid(graph: Graph, size: tuple[int, int], threshold: float) -> tuple[str, str, str]:
-    """(N, 1) x, y and sum of what is brighter in (N, 3, H, W); the first pixel's centre is at 0, 0."""
-    light = graph("Relu", graph("Sub", graph("ReduceMean", "input", axes=[1], keepdims=0), threshold))
+    """(N, 1) x, y and sum of what is brighter in (N, 3, H, W); the first pixel's centre is at 0,
+    0.
+    """
+    light = graph(
+        "Relu", graph("Sub", graph("ReduceMean", "input", axes=[1], keepdims=0), threshold)
+    )
     mass = graph("Max", graph("ReduceSum", light, np.array([1, 2]), keepdims=0), 1e-6)
-    sums = [graph("ReduceSum", light, np.array([axis]), keepdims=0) for axis in (1, 2)]  # (N, W), (N, H)
+    # (N, W), (N, H)
+    sums = [graph("ReduceSum", light, np.array([axis]), keepdims=0) for axis in (1, 2)]
     moments = [graph("Mul", s, np.arange(n) * 1.0) for s, n in zip(sums, size, strict=True)]
     centres = [graph("ReduceSum", moment, np.array([1]), keepdims=0) for moment in moments]
     x, y = (graph("Unsqueeze", graph("Div", centre, mass), np.array([1])) for centre in centres)
     return x, y, graph("Unsqueeze", mass, np.array([1]))
 
 
-def blob_detector(file: Path, *, normalised: bool = False, size: tuple[int, int] = (SIDE, SIDE)) -> Path:
+def blob_detector(
+    file: Path, *, normalised: bool = False, size: tuple[int, int] = (SIDE, SIDE)
+) -> Path:
     """Boxes and labels of a picture: one person about the blob, found twice, and another object."""
     graph = Graph()
     threshold = 1.0 if normalised else 180.0
     x, y, mass = centroid(graph, size, threshold)
-    centre = graph("Add", graph("Concat", x, y, axis=1), 0.5)  # edges of a box are counted from the picture's corner
+    # edges of a box are counted from the picture's corner
+    centre = graph("Add", graph("Concat", x, y, axis=1), 0.5)
     half = np.array([[HALF, 2 * HALF]])
     score = graph("Clip", mass, 0.0, 0.9)
     corners = (graph("Sub", centre, half), graph("Add", centre, half), score)
@@ -71,15 +82,20 @@ def blob_pose(file: Path, batch: Any = "batch", joints: int = 17, bins: int = 2)
     outputs = {}
     *blob, _ = centroid(graph, CROP, 0.5)
     for name, centre, n in zip(("simcc_x", "simcc_y"), blob, CROP, strict=True):
-        at = graph("Unsqueeze", graph("Add", centre, SHIFTS[None, :joints]), np.array([2]))  # (N, 17, 1)
+        # (N, 17, 1)
+        at = graph("Unsqueeze", graph("Add", centre, SHIFTS[None, :joints]), np.array([2]))
         apart = graph("Abs", graph("Sub", np.arange(bins * n)[None, None] / bins, at))
         outputs[name] = graph("Sub", CONFIDENCES[None, :joints, None], graph("Mul", apart, 1e-3))
     return graph.write(file, {"input": (batch, 3, CROP[1], CROP[0])}, outputs)
 
 
-def constant(file: Path, outputs: dict[str, Any], shape: Sequence[Any] = (1, 3, SIDE, SIDE)) -> Path:
+def constant(
+    file: Path, outputs: dict[str, Any], shape: Sequence[Any] = (1, 3, SIDE, SIDE)
+) -> Path:
     graph = Graph()
-    return graph.write(file, {"input": shape}, {name: graph.constant(value) for name, value in outputs.items()})
+    return graph.write(
+        file, {"input": shape}, {name: graph.constant(value) for name, value in outputs.items()}
+    )
 
 
 def scene(size: tuple[int, int], centre: tuple[float, float], sigma: float = 4.0) -> Any:
@@ -92,7 +108,10 @@ def scene(size: tuple[int, int], centre: tuple[float, float], sigma: float = 4.0
 @pytest.fixture(scope="module")
 def graphs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("graphs")
-    return {"detector": str(blob_detector(folder / "yolox.onnx")), "weights": str(blob_pose(folder / "rtmpose.onnx"))}
+    return {
+        "detector": str(blob_detector(folder / "yolox.onnx")),
+        "weights": str(blob_pose(folder / "rtmpose.onnx")),
+    }
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +120,8 @@ def find(graphs: dict[str, str]) -> Any:
     return lambda image: function([image])[0]
 
 
-# ------------------------------------------------------------------------------------------------------ coordinates
+# --------------------------------------------------------------------------------------------------
+# coordinates
 
 
 @settings(max_examples=60, deadline=None)
@@ -110,7 +130,8 @@ def test_a_person_is_where_the_picture_shows_it_to_a_tenth_of_a_pixel(find, size
     centre = np.array(at) * (np.array(size) - 1)
     people = find(scene(size, tuple(centre)))
     assert people.scores == pytest.approx([0.9])
-    scale = np.floor(np.array(size) * SIDE / max(size) + 0.5) / size  # of the letterbox, which has whole pixels
+    # of the letterbox, which has whole pixels
+    scale = np.floor(np.array(size) * SIDE / max(size) + 0.5) / size
     (box,) = people.boxes
     half = np.array([HALF, 2 * HALF]) / scale
     corners = np.stack([centre - half, centre + half]) + 0.5
@@ -145,7 +166,10 @@ def test_planted_boxes_and_joints_come_back_in_the_pictures_pixels(size, low, si
     assert sides[0] / sides[1] == pytest.approx((true[2] - true[0]) / (true[3] - true[1]))
     bins = np.array([[3, 383], [0, 511], [200, 17]])
     across, down = np.zeros((1, 3, 384)), np.zeros((1, 3, 512))
-    across[0, range(3), bins[:, 0]], down[0, range(3), bins[:, 1]] = [0.5, 0.25, 0.75], [0.4, 0.8, 0.9]
+    across[0, range(3), bins[:, 0]], down[0, range(3), bins[:, 1]] = (
+        [0.5, 0.25, 0.75],
+        [0.4, 0.8, 0.9],
+    )
     points = rtmpose.read_joints(across, down, affine[None])[0].astype(np.float64)
     back = np.hstack([points[:, :2], np.ones((3, 1))]) @ affine.T
     np.testing.assert_allclose(back, bins / 2, atol=0.01)
@@ -162,29 +186,43 @@ def test_rows_of_yolox_are_cells_of_its_three_grids() -> None:
     boxes, scores = rtmpose.read_persons([table], (width, height))  # type: ignore[misc]  # None for another form
     assert np.flatnonzero(scores) == [row]
     assert scores[row] == pytest.approx(0.4)
-    np.testing.assert_allclose(boxes[row], [3.25 * 16 - 16, 1.5 * 16 - 24, 3.25 * 16 + 16, 1.5 * 16 + 24], rtol=1e-6)
+    np.testing.assert_allclose(
+        boxes[row], [3.25 * 16 - 16, 1.5 * 16 - 24, 3.25 * 16 + 16, 1.5 * 16 + 24], rtol=1e-6
+    )
 
 
 def test_a_person_is_found_once_the_surest_first() -> None:
-    boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 9], [100, 0, 110, 10], [0, 0, 10, 4], [5, 50, 6, 51]], float)
+    boxes = np.array(
+        [[0, 0, 10, 10], [0, 0, 10, 9], [100, 0, 110, 10], [0, 0, 10, 4], [5, 50, 6, 51]], float
+    )
     scores = np.array([0.5, 0.9, 0.95, 0.6, 0.1])
     keep = rtmpose.suppress_overlaps(boxes, scores, min_score=0.3, max_overlap=0.45)
     assert keep.tolist() == [2, 1, 3]  # of the second's overlaps, 0.9 is too much and 4 / 9 is not
-    assert rtmpose.suppress_overlaps(boxes, scores, min_score=0.3, max_overlap=0.4).tolist() == [2, 1]
-    assert rtmpose.suppress_overlaps(boxes, scores * 0, min_score=0.3, max_overlap=0.4).tolist() == []
+    assert rtmpose.suppress_overlaps(boxes, scores, min_score=0.3, max_overlap=0.4).tolist() == [
+        2,
+        1,
+    ]
+    assert (
+        rtmpose.suppress_overlaps(boxes, scores * 0, min_score=0.3, max_overlap=0.4).tolist() == []
+    )
 
 
 def test_colours_and_scales_are_those_of_the_training() -> None:
     image = np.full((4, 4, 3), (10, 20, 30), np.uint8)
-    yolox, rtmdet = (rtmpose.detector_input(image, normalised=flag)[0, :, 0, 0] for flag in (False, True))
+    yolox, rtmdet = (
+        rtmpose.detector_input(image, normalised=flag)[0, :, 0, 0] for flag in (False, True)
+    )
     np.testing.assert_allclose(yolox, [30, 20, 10])
-    np.testing.assert_allclose(rtmdet, [(30 - 103.53) / 57.375, (20 - 116.28) / 57.12, (10 - 123.675) / 58.395])
+    np.testing.assert_allclose(
+        rtmdet, [(30 - 103.53) / 57.375, (20 - 116.28) / 57.12, (10 - 123.675) / 58.395]
+    )
     affines = rtmpose.crop_affines(np.array([[1.0, 1, 3, 3]]), (8, 8))
     pose = rtmpose.pose_input(image, affines, (8, 8))[0, :, 4, 4]
     np.testing.assert_allclose(pose, rtmdet[::-1], rtol=1e-6)
 
 
-# ----------------------------------------------------------------------------------------------- what a user meets
+# -----------------------------------------------------------------------------------------------
+# what a user meets
 
 
 class TestContract(DetectorContract):
@@ -201,14 +239,20 @@ class TestContract(DetectorContract):
         return False
 
 
-def test_people_of_a_crowd_are_computed_by_any_graph_of_poses(graphs: dict[str, str], tmp_path: Path) -> None:
+def test_people_of_a_crowd_are_computed_by_any_graph_of_poses(
+    graphs: dict[str, str], tmp_path: Path
+) -> None:
     """One whose batch is fixed at 1 gives the same; more people than go together are all there."""
     x, y = (grid.ravel() * 20.0 for grid in np.meshgrid(range(5), range(5)))
     dets = np.stack([x, y, x + 15, y + 15, np.linspace(0.9, 0.5, 25)], axis=1)[None]
-    crowd = constant(tmp_path / "yolox_crowd.onnx", {"dets": dets, "labels": np.zeros((1, 25), np.int64)})
+    crowd = constant(
+        tmp_path / "yolox_crowd.onnx", {"dets": dets, "labels": np.zeros((1, 25), np.int64)}
+    )
     poses = [graphs["weights"], str(blob_pose(tmp_path / "one.onnx", batch=1))]
     image = scene((SIDE, SIDE), (50, 50), sigma=20)
-    batched, single = (RTMPose(weights=pose, detector=str(crowd)).load("cpu")([image])[0] for pose in poses)
+    batched, single = (
+        RTMPose(weights=pose, detector=str(crowd)).load("cpu")([image])[0] for pose in poses
+    )
     assert batched.keypoints.shape == (25, 17, 3)
     np.testing.assert_allclose(batched.keypoints, single.keypoints, atol=1e-3)
     np.testing.assert_allclose(batched.scores, np.linspace(0.9, 0.5, 25), rtol=1e-6)
@@ -217,13 +261,19 @@ def test_people_of_a_crowd_are_computed_by_any_graph_of_poses(graphs: dict[str, 
 def test_a_box_outside_of_the_picture_is_no_person(graphs: dict[str, str], tmp_path: Path) -> None:
     """Half of a wide picture's letterbox is padding."""
     dets = np.array([[[5, 60, 40, 90, 0.9], [90, 10, 99, 30, 0.8], [97, 10, 99, 30, 0.7]]])
-    detector = constant(tmp_path / "yolox.onnx", {"dets": dets, "labels": np.zeros((1, 3), np.int64)})
-    people = RTMPose(weights=graphs["weights"], detector=str(detector)).load("cpu")([scene((192, 96), (50, 50))])[0]
+    detector = constant(
+        tmp_path / "yolox.onnx", {"dets": dets, "labels": np.zeros((1, 3), np.int64)}
+    )
+    people = RTMPose(weights=graphs["weights"], detector=str(detector)).load("cpu")(
+        [scene((192, 96), (50, 50))]
+    )[0]
     np.testing.assert_allclose(people.boxes, [[180, 20, 192, 60]])
     assert np.isfinite(people.keypoints).all()
 
 
-def test_rtmdets_input_is_normalised_by_its_name_or_the_option(graphs: dict[str, str], tmp_path: Path) -> None:
+def test_rtmdets_input_is_normalised_by_its_name_or_the_option(
+    graphs: dict[str, str], tmp_path: Path
+) -> None:
     detector = blob_detector(tmp_path / "rtmdet_nano.onnx", normalised=True)
     image = scene((SIDE, SIDE), (50, 50))
     by_name = RTMPose(weights=graphs["weights"], detector=str(detector))
@@ -242,23 +292,55 @@ def test_rtmdets_input_is_normalised_by_its_name_or_the_option(graphs: dict[str,
 
 
 def bomb(file: Path) -> None:
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("a.onnx", "w") as stream:
+    with (
+        zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("a.onnx", "w") as stream,
+    ):
         for _ in range(65):
             stream.write(bytes(1 << 20))
 
 
 BOX = {"dets": np.zeros((1, 2, 5)), "labels": np.zeros((1, 2), np.int64)}
-REFUSED: dict[str, tuple[str, Any, str]] = {  # which option, what writes the file, words of the message
+# which option, what writes the file, words of the message
+REFUSED: dict[str, tuple[str, Any, str]] = {
     "no graph": ("detector", lambda file: file.write_bytes(b"no graph"), "ONNX Runtime loads"),
-    "a picture of another layout": ("detector", lambda f: constant(f, BOX, (1, 96, 96, 3)), r"\[1, 96, 96, 3\]"),
-    "a size that is not said": ("detector", lambda f: constant(f, BOX, (1, 3, "h", "w")), "'h', 'w'"),
+    "a picture of another layout": (
+        "detector",
+        lambda f: constant(f, BOX, (1, 96, 96, 3)),
+        r"\[1, 96, 96, 3\]",
+    ),
+    "a size that is not said": (
+        "detector",
+        lambda f: constant(f, BOX, (1, 3, "h", "w")),
+        "'h', 'w'",
+    ),
     "batches of two": ("weights", lambda f: blob_pose(f, batch=2), r"\[2, 3, 256, 192\]"),
-    "boxes without labels": ("detector", lambda f: constant(f, {"dets": BOX["dets"]}), r"\(1, 2, 5\)"),
-    "rows of another size": ("detector", lambda f: constant(f, {"o": np.zeros((1, 7, 85))}), r"\(1, 189, 6 or more\)"),
-    "26 joints": ("weights", lambda f: constant(f, {"x": np.zeros((1, 26, 384))}, (1, 3, 256, 192)), "26, 384"),
+    "boxes without labels": (
+        "detector",
+        lambda f: constant(f, {"dets": BOX["dets"]}),
+        r"\(1, 2, 5\)",
+    ),
+    "rows of another size": (
+        "detector",
+        lambda f: constant(f, {"o": np.zeros((1, 7, 85))}),
+        r"\(1, 189, 6 or more\)",
+    ),
+    "26 joints": (
+        "weights",
+        lambda f: constant(f, {"x": np.zeros((1, 26, 384))}, (1, 3, 256, 192)),
+        "26, 384",
+    ),
     "other bins": ("weights", lambda f: blob_pose(f, bins=3), r"\(1, 17, 384\)"),
-    "a zip that grows": ("weights", lambda f: bomb(f), r"at most 8 times as large.*a\.onnx \(68,157,440 bytes\)"),
-    "a zip of pictures": ("weights", lambda f: zipfile.ZipFile(f, "w").writestr("a.jpg", "a"), "one ONNX graph"),
+    "a zip that grows": (
+        "weights",
+        lambda f: bomb(f),
+        r"at most 8 times as large.*a\.onnx \(68,157,440 bytes\)",
+    ),
+    "a zip of pictures": (
+        "weights",
+        lambda f: zipfile.ZipFile(f, "w").writestr("a.jpg", "a"),
+        "one ONNX graph",
+    ),
 }
 
 
@@ -288,58 +370,87 @@ def test_a_graph_reads_no_other_file(place, graphs, tmp_path, monkeypatch):
     file.write_bytes(model.SerializeToString())
     with pytest.raises(RawDataError, match="other files"):
         RTMPose(**(graphs | {"detector": str(file)})).load("cpu")
-    del model.graph.initializer[0]  # and where the key is written in another way: with lengths of two bytes
+    # and where the key is written in another way: with lengths of two bytes
+    del model.graph.initializer[0]
     weight.ClearField("external_data")
 
     def field(number: int, content: bytes) -> bytes:
         return bytes([number << 3 | 2, len(content) & 127 | 128, len(content) >> 7]) + content
 
     key = field(1, b"location") + field(2, place.format(folder=tmp_path).encode())
-    file.write_bytes(model.SerializeToString() + field(7, field(5, weight.SerializeToString() + field(13, key))))
-    assert onnx.load(file, load_external_data=False).graph.initializer[-1].external_data[0].key == "location"
+    file.write_bytes(
+        model.SerializeToString() + field(7, field(5, weight.SerializeToString() + field(13, key)))
+    )
+    assert (
+        onnx.load(file, load_external_data=False).graph.initializer[-1].external_data[0].key
+        == "location"
+    )
     with pytest.raises(RawDataError, match="External data path"):
         RTMPose(**(graphs | {"detector": str(file)})).load("cpu")
 
 
-def test_a_device_that_is_not_there_is_refused(graphs: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_that_is_not_there_is_refused(
+    graphs: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CPU])
     with pytest.raises(ConfigError, match="onnxruntime-gpu"):
         RTMPose(**graphs).load("cuda")
     RTMPose(**graphs).load("auto")
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", CPU])
-    with pytest.warns(UserWarning, match="CUDAExecutionProvider"), pytest.raises(ConfigError, match="cuda:1"):
+    monkeypatch.setattr(
+        onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", CPU]
+    )
+    with (
+        pytest.warns(UserWarning, match="CUDAExecutionProvider"),
+        pytest.raises(ConfigError, match="cuda:1"),
+    ):
         RTMPose(**graphs).load("cuda:1")  # an onnxruntime that says so, and cannot
 
 
-def test_a_gpu_that_is_not_used_is_named_once_and_its_libraries_are_loaded_first(monkeypatch, graphs, tmp_path, capsys):
+def test_a_gpu_that_is_not_used_is_named_once_and_its_libraries_are_loaded_first(
+    monkeypatch, graphs, tmp_path, capsys
+):
     loaded: list[str] = []
     (tmp_path / "0000:01:00.0").mkdir()
     monkeypatch.setattr(of_graphs, "GPUS", tmp_path)
     monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: loaded.append("CUDA"))
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", CPU])
+    monkeypatch.setattr(
+        onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", CPU]
+    )
     for once in (of_graphs._load_cuda, of_graphs._warn_of_cpu):
         once.cache_clear()
     with pytest.warns(UserWarning, match="CUDAExecutionProvider"):
         RTMPose(**graphs).load("auto")  # two graphs
     assert loaded == ["CUDA"]
-    assert capsys.readouterr().err.count("onnxruntime computes on the CPU, although this machine has a GPU") == 1
+    assert (
+        capsys.readouterr().err.count(
+            "onnxruntime computes on the CPU, although this machine has a GPU"
+        )
+        == 1
+    )
 
 
-def test_a_missing_extra_is_named_with_its_command(graphs: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_extra_is_named_with_its_command(
+    graphs: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ConfigError, match=r"onnxruntime.*vibe-pipeline\[clips\]"):
         RTMPose(**graphs).load("cpu")
 
 
-# ------------------------------------------------------------------------------------------------ published weights
+# ------------------------------------------------------------------------------------------------
+# published weights
 
 
-def test_published_weights_are_downloaded_once_and_compared_with_their_digest(graphs, tmp_path, monkeypatch, capsys):
+def test_published_weights_are_downloaded_once_and_compared_with_their_digest(
+    graphs, tmp_path, monkeypatch, capsys
+):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setattr(rtmpose, "ADDRESS", f"{tmp_path.as_uri()}/")
     detector = RTMPose(weights=graphs["weights"])
     assert detector.downloads
-    with pytest.raises(MissingAssets, match=r"yolox_tiny.*zip.*--weights FILE --set detector=FILE.*blaze_pose"):
+    with pytest.raises(
+        MissingAssets, match=r"yolox_tiny.*zip.*--weights FILE --set detector=FILE.*blaze_pose"
+    ):
         detector.identity()
     assert not capsys.readouterr().err
     published = rtmpose.PUBLISHED["detector"]["yolox-tiny"]
@@ -352,7 +463,9 @@ def test_published_weights_are_downloaded_once_and_compared_with_their_digest(gr
     assert f"downloading yolox-tiny ({size}, licence Apache-2.0, trained" in capsys.readouterr().err
     assert not detector.downloads
     digest = RTMPose(**graphs).identity()["detector"]
-    monkeypatch.setitem(rtmpose.PUBLISHED, "detector", {"yolox-tiny": Published(published.file, digest)})
+    monkeypatch.setitem(
+        rtmpose.PUBLISHED, "detector", {"yolox-tiny": Published(published.file, digest)}
+    )
     zipped.unlink()
     assert detector.identity() == RTMPose(**graphs).identity()
     assert not capsys.readouterr().err
@@ -365,18 +478,30 @@ def test_published_weights_are_downloaded_once_and_compared_with_their_digest(gr
 
 def test_paths_of_the_settings_are_below_their_folder_and_names_stay(tmp_path: Path) -> None:
     written = RTMPose(weights="pose.zip", detector="yolox-m", min_score=0.5)
-    assert written.below(tmp_path) == RTMPose(weights=str(tmp_path / "pose.zip"), detector="yolox-m", min_score=0.5)
+    assert written.below(tmp_path) == RTMPose(
+        weights=str(tmp_path / "pose.zip"), detector="yolox-m", min_score=0.5
+    )
     assert RTMPose().below(tmp_path) == RTMPose()
     with pytest.raises(ConfigError, match="family"):
         detectors.get("rtmpose", family="ssd")
 
 
-# ------------------------------------------------------------------------------------------------------- commands
+# --------------------------------------------------------------------------------------------------
+# commands
 
 
 def test_clips_are_detected_by_the_command(graphs, tmp_path, ran):
     encode(tmp_path / "clips/a.avi", [scene((120, 96), (40 + 4 * frame, 45)) for frame in range(6)])
-    words = ("detect", tmp_path / "clips", "--out", tmp_path / "keypoints", "--device", "cpu", "--detector", "rtmpose")
+    words = (
+        "detect",
+        tmp_path / "clips",
+        "--out",
+        tmp_path / "keypoints",
+        "--device",
+        "cpu",
+        "--detector",
+        "rtmpose",
+    )
     words = (*words, "--weights", graphs["weights"], "--set", f"detector={graphs['detector']}")
     assert "6 persons in 6 frames" in ran(*words).out
     results = read_results(tmp_path / "keypoints/a.avi.json")

@@ -1,6 +1,8 @@
-"""`--every N`: a detector of two parts, whose people are bright bars, counts the images that each part sees.
+"""`--every N`: a detector of two parts, whose people are bright bars, counts the images that each
+part sees.
 
-And the camera's motion in the files of `detect`: a view that moves over noise by a known number of pixels.
+And the camera's motion in the files of `detect`: a view that moves over noise by a known number of
+pixels.
 """
 
 import json
@@ -26,7 +28,9 @@ from tests.pipeline.datasets.by_hand import encode
 
 @dataclass(frozen=True)
 class Lights(TwoPartDetector):
-    """One person where the image is bright; joints from the left to the right end of the bright part of a crop."""
+    """One person where the image is bright; joints from the left to the right end of the bright
+    part of a crop.
+    """
 
     name: ClassVar[str] = "lights"
     seen: ClassVar[list[int]] = [0, 0]  # images, and boxes
@@ -35,18 +39,25 @@ class Lights(TwoPartDetector):
         def find(images: Any) -> list[Boxes]:
             self.seen[0] += len(images)
             ends = [bright(image) for image in images]
-            boxes = [np.float32([[e[0], 0, e[1] + 1, 20]] if e else []).reshape(-1, 4) for e in ends]
+            boxes = [
+                np.float32([[e[0], 0, e[1] + 1, 20]] if e else []).reshape(-1, 4) for e in ends
+            ]
             return [Boxes(box, np.full(len(box), 0.8, np.float32)) for box in boxes]
 
         def look(images: Any, boxes: Any) -> list[Any]:
             self.seen[1] += sum(map(len, boxes))
             pairs = zip(images, boxes, strict=True)
-            return [np.float32([joints(image, box) for box in one]).reshape(-1, 17, 3) for image, one in pairs]
+            return [
+                np.float32([joints(image, box) for box in one]).reshape(-1, 17, 3)
+                for image, one in pairs
+            ]
 
         def joints(image: Any, box: Any) -> Any:
             start = max(int(box[0]) - 3, 0)  # the crop has a margin of 3 px
             ends = bright(image[:, start : int(box[2]) + 3], start) or (0, 0)
-            return np.column_stack([np.linspace(*ends, 17), np.linspace(0, 19, 17), np.full(17, ends[1] > 0)])
+            return np.column_stack(
+                [np.linspace(*ends, 17), np.linspace(0, 19, 17), np.full(17, ends[1] > 0)]
+            )
 
         def bright(image: Any, start: int = 0) -> tuple[int, int] | None:
             x = np.flatnonzero(image[10, :, 1] > 128)
@@ -56,8 +67,12 @@ class Lights(TwoPartDetector):
 
 
 def write_bar(file: Path, n: int, cut: int = 10**9, gone: range = range(0)) -> None:
-    """A bright bar of 9 px that moves by 2 px a frame; from `cut` on it is 60 px to the left, on red."""
-    images = [np.full((64, 160, 3), (0, 0, 90) if t >= cut else (90, 0, 0), np.uint8) for t in range(n)]
+    """A bright bar of 9 px that moves by 2 px a frame; from `cut` on it is 60 px to the left, on
+    red.
+    """
+    images = [
+        np.full((64, 160, 3), (0, 0, 90) if t >= cut else (90, 0, 0), np.uint8) for t in range(n)
+    ]
     for t, image in enumerate(images):
         x = 70 + 2 * t - 60 * (t >= cut)
         image[:, x : x + 9 * (t not in gone)] = 255
@@ -65,23 +80,34 @@ def write_bar(file: Path, n: int, cut: int = 10**9, gone: range = range(0)) -> N
 
 
 @pytest.mark.parametrize(("every", "batch"), [(1, 4), (2, 2), (4, 1), (4, 3), (7, 10), (64, 8)])
-def test_people_are_found_in_key_frames_and_followed_in_between(every, batch, tmp_path, monkeypatch):
+def test_people_are_found_in_key_frames_and_followed_in_between(
+    every, batch, tmp_path, monkeypatch
+):
     monkeypatch.setattr(Lights, "seen", [0, 0])
     raw, keys = tmp_path / "raw", {"a": {*range(0, 30, every), 17}, "b": {*range(0, 9, every)}}
     write_bar(raw / "a.avi", 30, cut=17)
     write_bar(raw / "b.avi", 9, gone=range(5, 7))
     detect_clips(raw, tmp_path / "out", Lights(every=every), DetectionResources(batch_size=batch))
     assert Lights.seen[0] == len(keys["a"]) + len(keys["b"])
-    contents = {clip: json.loads((tmp_path / f"out/{clip}.avi.json").read_text())["annotations"] for clip in keys}
-    at = {clip: {one["image_id"] - 1: one["bbox"][0] for one in people} for clip, people in contents.items()}
+    contents = {
+        clip: json.loads((tmp_path / f"out/{clip}.avi.json").read_text())["annotations"]
+        for clip in keys
+    }
+    at = {
+        clip: {one["image_id"] - 1: one["bbox"][0] for one in people}
+        for clip, people in contents.items()
+    }
     assert at["a"] == {t: 70 + 2 * t - 60 * (t >= 17) for t in range(30)}
-    back = [t for t in (7, 8) if any(7 <= key <= t for key in keys["b"])]  # from the next key frame on
+    # from the next key frame on
+    back = [t for t in (7, 8) if any(7 <= key <= t for key in keys["b"])]
     assert at["b"] == {t: 70 + 2 * t for t in [*range(5), *back]}
 
 
 def test_another_n_detects_again(tmp_path: Path) -> None:
     write_bar(tmp_path / "a.avi", 5)
-    assert [detect_clips(tmp_path, tmp_path / "out", Lights(every=n)).done for n in (1, 1, 4, 4, 1)] == [1, 0, 1, 0, 1]
+    assert [
+        detect_clips(tmp_path, tmp_path / "out", Lights(every=n)).done for n in (1, 1, 4, 4, 1)
+    ] == [1, 0, 1, 0, 1]
     assert Lights().identity() == {}, "files from before the option stay up to date"
     assert Lights(every=4).identity() == {"every": 4, "following": 2}
 
@@ -91,9 +117,13 @@ def test_two_people_are_not_followed_onto_one(lost: int) -> None:
     def at(x: float) -> Any:
         return np.column_stack([np.linspace(x, x + 10, 17), np.linspace(0, 40, 17), np.ones(17)])
 
-    def look(images: Any, boxes: Any) -> list[Any]:  # from frame 2 on, one finds the joints of the other
+    # from frame 2 on, one finds the joints of the other
+    def look(images: Any, boxes: Any) -> list[Any]:
         onto = [int(1 - lost if image[0, 0, 0] >= 2 else lost) for image in images]
-        x = [[(20, 35)[to if k == lost else k] for k in range(len(one))] for to, one in zip(onto, boxes, strict=True)]
+        x = [
+            [(20, 35)[to if k == lost else k] for k in range(len(one))]
+            for to, one in zip(onto, boxes, strict=True)
+        ]
         return [np.float32([at(one) for one in of_image]).reshape(-1, 17, 3) for of_image in x]
 
     boxes = np.float32([[20, 0, 30, 40], [35, 0, 45, 40]])
@@ -110,14 +140,22 @@ def test_an_impossible_n_is_refused(every: int) -> None:
         RTMPose(every=every)
 
 
-def test_a_detector_of_one_step_and_data_without_detection_refuse_it(tmp_path: Path, ran: Any) -> None:
+def test_a_detector_of_one_step_and_data_without_detection_refuse_it(
+    tmp_path: Path, ran: Any
+) -> None:
     raw = tmp_path / "raw"
     raw.mkdir()
     write_bar(raw / "a.avi", 5)
     out, cache = tmp_path / "out", tmp_path / "cache"
     for words, said in (
-        (["detect", raw, "--out", out, "--detector", "demo"], "the detector demo finds people and joints"),
-        (["prepare", "videos", "--raw", raw, "--cache", cache, "--detector", "none"], "no detector runs here"),
+        (
+            ["detect", raw, "--out", out, "--detector", "demo"],
+            "the detector demo finds people and joints",
+        ),
+        (
+            ["prepare", "videos", "--raw", raw, "--cache", cache, "--detector", "none"],
+            "no detector runs here",
+        ),
     ):
         assert f"--every 4: {said}" in " ".join(ran(*words, "--every", 4, code=2).err.split())
 
@@ -135,4 +173,6 @@ def test_still_things_move_against_the_camera(tmp_path: Path) -> None:
     for matrix in pixel_camera(camera, 320, 192).values():
         np.testing.assert_allclose(transfer(matrix, at), at - [8, 0], atol=0.7)
     whole, begun = (ClipDecoding(tmp_path / "raw", 12)(("a.avi", start)).frames for start in (0, 8))
-    assert [one.camera for one in begun] == [one.camera for one in whole[8:]], "a process that begins in the clip"
+    assert [one.camera for one in begun] == [one.camera for one in whole[8:]], (
+        "a process that begins in the clip"
+    )

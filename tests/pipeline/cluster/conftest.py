@@ -35,7 +35,14 @@ class Cluster:
 
     def start_scheduler(self, port: str) -> None:
         self.scheduler = self._start(
-            "scheduler", "--host", "127.0.0.1", "--port", port, "--no-dashboard", "--scheduler-file", str(self.file)
+            "scheduler",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            port,
+            "--no-dashboard",
+            "--scheduler-file",
+            str(self.file),
         )
 
     @functools.cached_property
@@ -66,16 +73,29 @@ class Cluster:
     def states(self) -> list[str]:
         """States of the tasks that the workers know."""
         with distributed.Client(self.address, set_as_default=False) as client:
-            by_worker = client.run(lambda dask_worker: [task.state for task in dask_worker.state.tasks.values()])
+            by_worker = client.run(
+                lambda dask_worker: [task.state for task in dask_worker.state.tasks.values()]
+            )
         return [state for states in by_worker.values() for state in states]
 
     def add(self, *options: str, **start: Any) -> str:
         """Start a worker. start: as `dask` takes it."""
         name = f"worker-{next(self._names)}"
-        common = ["--no-nanny", "--no-dashboard", "--memory-limit", "0", "--death-timeout", "300", "--name", name]
+        common = [
+            "--no-nanny",
+            "--no-dashboard",
+            "--memory-limit",
+            "0",
+            "--death-timeout",
+            "300",
+            "--name",
+            name,
+        ]
         threads = () if "--nthreads" in options else ("--nthreads", "1")
         place = ["--local-directory", str(self.folder)]
-        self.workers[name] = self._start("worker", self.address, *common, *threads, *place, *options, **start)
+        self.workers[name] = self._start(
+            "worker", self.address, *common, *threads, *place, *options, **start
+        )
         return name
 
     def kill(self, name: str) -> None:
@@ -95,11 +115,15 @@ class Cluster:
 def dask(
     folder: Path, path: Path, *options: str, code: Path = ROOT, keep: Sequence[int] = ()
 ) -> subprocess.Popen[bytes]:
-    """`dask` with these options, with the folder `path` beside the code on its path. keep: open files that it gets."""
+    """`dask` with these options, with the folder `path` beside the code on its path. keep: open
+    files that it gets.
+    """
     environment = {**os.environ, **QUICK, "PYTHONPATH": os.pathsep.join([str(code), str(path)])}
     with (folder / f"{options[0]}.log").open("ab") as log:
         words = [sys.executable, "-m", "dask", *options]
-        return subprocess.Popen(words, cwd=folder, env=environment, stdout=log, stderr=log, pass_fds=keep)
+        return subprocess.Popen(
+            words, cwd=folder, env=environment, stdout=log, stderr=log, pass_fds=keep
+        )
 
 
 @pytest.fixture(scope="session")

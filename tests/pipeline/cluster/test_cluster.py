@@ -1,4 +1,6 @@
-"""A scheduler and two workers, as processes: the same bytes as one machine, also when some of them are killed."""
+"""A scheduler and two workers, as processes: the same bytes as one machine, also when some of them
+are killed.
+"""
 
 import itertools
 import os
@@ -40,10 +42,13 @@ ITEMS = list(range(40))
 GPU = ("--resources", "GPU=1")
 
 
-# -------------------------------------------------------------------------------------------------- map, in order
+# --------------------------------------------------------------------------------------------------
+# map, in order
 
 
-def mapped(at: str, job: Any, items: Any = ITEMS, shared: Path | None = None, patience: float = 600) -> Iterator[Any]:
+def mapped(
+    at: str, job: Any, items: Any = ITEMS, shared: Path | None = None, patience: float = 600
+) -> Iterator[Any]:
     with cluster.connect_cluster(Dask(at, patience), shared) as workers:
         yield from workers.map(job, items, lambda one, other: False)
 
@@ -68,7 +73,9 @@ def test_few_results_wait_to_be_taken(two: Cluster, made_up: ModuleType, tmp_pat
     assert list(results) == [2 * item for item in range(1, 20 * most)]
 
 
-def test_ctrl_c_ends_the_wait_for_a_worker(running: Cluster, made_up: ModuleType, tmp_path: Path) -> None:
+def test_ctrl_c_ends_the_wait_for_a_worker(
+    running: Cluster, made_up: ModuleType, tmp_path: Path
+) -> None:
     running.have(0)
     await_that(lambda: running.ask(lambda dask_scheduler: not dask_scheduler.tasks))
     press_once(lambda: running.ask(lambda dask_scheduler: bool(dask_scheduler.tasks)))
@@ -77,7 +84,9 @@ def test_ctrl_c_ends_the_wait_for_a_worker(running: Cluster, made_up: ModuleType
     await_that(lambda: running.ask(lambda dask_scheduler: not dask_scheduler.tasks))
 
 
-def test_a_scheduler_that_goes_away_is_named(made_up: ModuleType, tmp_path: Path, on_path: Path, capfd: Any) -> None:
+def test_a_scheduler_that_goes_away_is_named(
+    made_up: ModuleType, tmp_path: Path, on_path: Path, capfd: Any
+) -> None:
     """And started again at its address, it does the work."""
     own = Cluster(tmp_path, on_path)
     try:
@@ -86,7 +95,9 @@ def test_a_scheduler_that_goes_away_is_named(made_up: ModuleType, tmp_path: Path
         assert next(results) == 0
         own.scheduler.kill()
         own.scheduler.wait()
-        with pytest.raises(PipelineError, match=r"scheduler went away or was restarted.*same command again"):
+        with pytest.raises(
+            PipelineError, match=r"scheduler went away or was restarted.*same command again"
+        ):
             list(results)
         assert capfd.readouterr().err == "", "nothing from Dask"
         (tmp_path / "open").touch()
@@ -107,10 +118,13 @@ def press_once(is_time: Callable[[], bool]) -> None:
     threading.Thread(target=press).start()
 
 
-# -------------------------------------------------------------------------------------------- workers come and go
+# --------------------------------------------------------------------------------------------
+# workers come and go
 
 
-def test_workers_that_come_late_and_go_are_waited_for(running, made_up, tmp_path, monkeypatch, capsys):
+def test_workers_that_come_late_and_go_are_waited_for(
+    running, made_up, tmp_path, monkeypatch, capsys
+):
     """A cluster that adapts sees that a worker is needed, before there is one."""
     running.have(0)
     monkeypatch.setattr(cluster, "SLOW", 0.1)
@@ -118,7 +132,9 @@ def test_workers_that_come_late_and_go_are_waited_for(running, made_up, tmp_path
     def come_and_go() -> None:
         try:
             for n_begun in (5, 10):
-                await_that(lambda: running.ask(lambda dask_scheduler: dask_scheduler.adaptive_target()) > 0)
+                await_that(
+                    lambda: running.ask(lambda dask_scheduler: dask_scheduler.adaptive_target()) > 0
+                )
                 name = running.add()
                 await_that(lambda n=n_begun: len(made_up.logged(tmp_path)) > n)  # type: ignore[misc]
                 running.kill(name)
@@ -128,17 +144,26 @@ def test_workers_that_come_late_and_go_are_waited_for(running, made_up, tmp_path
 
     coming = threading.Thread(target=come_and_go)
     coming.start()
-    assert list(mapped(running.address, made_up.Doubled(tmp_path, gate=12))) == [2 * item for item in ITEMS]
+    assert list(mapped(running.address, made_up.Doubled(tmp_path, gate=12))) == [
+        2 * item for item in ITEMS
+    ]
     coming.join()
     assert len(running.workers) == 1
-    assert re.search(r": waiting for a Dask worker, \d+ s of at most 10 min", capsys.readouterr().err)
+    assert re.search(
+        r": waiting for a Dask worker, \d+ s of at most 10 min", capsys.readouterr().err
+    )
 
 
-def test_only_a_task_that_was_running_at_three_losses_ends_the_work(running: Cluster, tmp_path: Path) -> None:
+def test_only_a_task_that_was_running_at_three_losses_ends_the_work(
+    running: Cluster, tmp_path: Path
+) -> None:
     running.have(4)
     with cluster.connect_cluster(Dask(running.address, 600)) as workers:
         results = workers.as_completed(_die_at_zero, [tmp_path / str(item) for item in range(8)])
-        with pytest.raises(PipelineError, match="3 workers were lost while they ran the same task, the last one tcp:"):
+        with pytest.raises(
+            PipelineError,
+            match="3 workers were lost while they ran the same task, the last one tcp:",
+        ):
             list(results)
     running.await_workers(1)
     assert len((tmp_path / "0").read_text()) == 3
@@ -155,7 +180,9 @@ def _die_at_zero(file: Path, alive: Any) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("n_workers", "options"), [(1, GPU), (2, ())])
-def test_five_losses_each_at_another_task_cost_only_what_was_running(running, tmp_path, n_workers, options):
+def test_five_losses_each_at_another_task_cost_only_what_was_running(
+    running, tmp_path, n_workers, options
+):
     """Dask itself counts a loss against all tasks that were on the worker."""
     running.have(0)
     for _ in range(n_workers):
@@ -171,7 +198,9 @@ def test_five_losses_each_at_another_task_cost_only_what_was_running(running, tm
 
     threading.Thread(target=take_away).start()
     with cluster.connect_workers(Dask(running.address)) as workers:
-        assert sorted(workers.as_completed(_slow, [tmp_path / f"done-{i}" for i in range(12)])) == sorted(ITEMS[:12])
+        assert sorted(
+            workers.as_completed(_slow, [tmp_path / f"done-{i}" for i in range(12)])
+        ) == sorted(ITEMS[:12])
 
 
 def _slow(file: Path, alive: Any) -> int:
@@ -182,11 +211,17 @@ def _slow(file: Path, alive: Any) -> int:
     return int(file.name.removeprefix("done-"))
 
 
-# ------------------------------------------------------------------------------------------------------- detection
+# --------------------------------------------------------------------------------------------------
+# detection
 
 
-def test_detection_gives_the_same_files_as_on_one_machine(two: Cluster, embedded: Any, tmp_path: Path) -> None:
-    film, clip = next(embedded.raw("kinetics").rglob("*.mp4")), tmp_path / "raw/train/dancing/clip.mp4"
+def test_detection_gives_the_same_files_as_on_one_machine(
+    two: Cluster, embedded: Any, tmp_path: Path
+) -> None:
+    film, clip = (
+        next(embedded.raw("kinetics").rglob("*.mp4")),
+        tmp_path / "raw/train/dancing/clip.mp4",
+    )
     clip.parent.mkdir(parents=True)
     (tmp_path / "raw" / MARKER).write_text("{}")
     with mp4_writer(clip, 25.0, *Video(film.parent, film.name).size()) as writer:
@@ -206,28 +241,46 @@ def test_detection_gives_the_same_files_as_on_one_machine(two: Cluster, embedded
     assert found["alone"][0] == 4
 
 
-# ------------------------------------------------------------------------------------------ what workers must have
+# ------------------------------------------------------------------------------------------ what
+# workers must have
 
 
-def test_a_worker_with_other_libraries_is_refused(two: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_with_other_libraries_is_refused(
+    two: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(cluster, "versions", lambda *plug_ins: {"numpy": "1.26.0"})
-    with pytest.raises(PipelineError, match=r"Dask worker at tcp://.*expected numpy 1.26.0, as here, found"):
+    with pytest.raises(
+        PipelineError, match=r"Dask worker at tcp://.*expected numpy 1.26.0, as here, found"
+    ):
         list(mapped(two.address, str))
 
 
 def test_a_worker_with_other_code_is_refused_before_anything_is_read(running, penn, tmp_path, ran):
     running.have(0)
     running.add(code=copy_code(tmp_path / "other"))
-    words = ["convert", penn.name, "--raw", penn.raw, "--cache", penn.root, "--scheduler", running.address]
+    words = [
+        "convert",
+        penn.name,
+        "--raw",
+        penn.raw,
+        "--cache",
+        penn.root,
+        "--scheduler",
+        running.address,
+    ]
     shown = " ".join(ran(*words, code=2).err.split())
     assert re.search(
-        rf"Dask worker at tcp://\S+ on {socket.gethostname()}: expected code \w{{12}}, as here, found", shown
+        rf"Dask worker at tcp://\S+ on {socket.gethostname()}: expected code \w{{12}}, as here, "
+        r"found",
+        shown,
     )
     assert "Use the same environment, and restart the worker." in shown
     assert not (penn.root / penn.name / "manifest.json").exists()
 
 
-def test_a_worker_that_does_not_see_the_raw_folder_is_refused_before_anything_is_read(two, made_up, tmp_path):
+def test_a_worker_that_does_not_see_the_raw_folder_is_refused_before_anything_is_read(
+    two, made_up, tmp_path
+):
     with pytest.raises(PipelineError, match=r"Dask worker at tcp://.*/raw not found"):
         list(mapped(two.address, made_up.Doubled(tmp_path), shared=tmp_path / "raw"))
     assert made_up.logged(tmp_path) == []
@@ -235,7 +288,9 @@ def test_a_worker_that_does_not_see_the_raw_folder_is_refused_before_anything_is
 
 @pytest.fixture
 def stale(running: Cluster, penn: Any, tmp_path: Path) -> Iterator[tuple[Path, Any]]:
-    """A path at which this process has the raw folder of `penn`, and the only worker a copy of it; and the copy."""
+    """A path at which this process has the raw folder of `penn`, and the only worker a copy of it;
+    and the copy.
+    """
     running.have(0)
     copy = penn.elsewhere(tmp_path / "stale")
     place = os.open(copy.raw, os.O_RDONLY)
@@ -248,19 +303,26 @@ def stale(running: Cluster, penn: Any, tmp_path: Path) -> Iterator[tuple[Path, A
     os.close(place)
 
 
-def test_labels_of_a_worker_with_an_old_raw_folder_are_not_committed(running, stale, penn, into, ran, tmp_path):
+def test_labels_of_a_worker_with_an_old_raw_folder_are_not_committed(
+    running, stale, penn, into, ran, tmp_path
+):
     raw, _ = stale
     penn.edit("0003", lambda x: np.hstack([x, x[:, -1:]]))
     words = ["convert", penn.name, "--raw", raw, "--cache", penn.root]
     shown = ran(*words, "--scheduler", running.address, code=1)
     assert re.search(
-        rf"0003: not_readable_now: Dask worker at tcp://\S+ on {socket.gethostname()} read other files than there are "
-        r"here: labels/0003.mat \(size [\d,]+ there, [\d,]+ here, time .* there, .* here\). Mount the same raw folder "
+        rf"0003: not_readable_now: Dask worker at tcp://\S+ on {socket.gethostname()} read "
+        r"other files than there are "
+        r"here: labels/0003.mat \(size [\d,]+ there, [\d,]+ here, time .* there, .* here\). "
+        r"Mount the same raw folder "
         r"there. The next run reads it again.",
         shown.out,
     )
     assert "0003" not in " ".join(penn.rows("frame_index"))
-    assert "1 unreadable video" in ran("convert", penn.name, "--raw", penn.raw, "--cache", penn.root).out
+    assert (
+        "1 unreadable video"
+        in ran("convert", penn.name, "--raw", penn.raw, "--cache", penn.root).out
+    )
     ran("convert", penn.name, "--raw", penn.raw, "--cache", tmp_path / "calm")
     for column in ("bbox", "kp_2d"):
         rows, calm = penn.rows(column), into.rows(tmp_path / "calm", penn.name, column)
@@ -268,7 +330,9 @@ def test_labels_of_a_worker_with_an_old_raw_folder_are_not_committed(running, st
         assert rows.keys() == calm.keys()
 
 
-def test_a_worker_may_have_a_copy_of_the_raw_folder_with_other_times(running, stale, penn, into, ran, tmp_path):
+def test_a_worker_may_have_a_copy_of_the_raw_folder_with_other_times(
+    running, stale, penn, into, ran, tmp_path
+):
     raw, copy = stale
     os.utime(copy.label("0003"), ns=(1, 1))
     words = ["convert", penn.name, "--cache", penn.root, "--raw"]
@@ -279,7 +343,10 @@ def test_a_worker_may_have_a_copy_of_the_raw_folder_with_other_times(running, st
 
 def test_an_error_on_a_worker_names_it(two: Cluster) -> None:
     """As when the images that it sees have changed since the conversion."""
-    with pytest.raises(PipelineError, match=rf"^Dask worker at tcp://\S+ on {socket.gethostname()}: has other images"):
+    with pytest.raises(
+        PipelineError,
+        match=rf"^Dask worker at tcp://\S+ on {socket.gethostname()}: has other images",
+    ):
         list(mapped(two.address, _refuse))
 
 
@@ -287,10 +354,13 @@ def _refuse(item: int) -> int:
     raise PipelineError("has other images")
 
 
-# ------------------------------------------------------------------------------------------------------ conversion
+# --------------------------------------------------------------------------------------------------
+# conversion
 
 
-def test_a_conversion_that_loses_a_worker_ends_alike(two, penn, into, tmp_path, monkeypatch, small_shards):
+def test_a_conversion_that_loses_a_worker_ends_alike(
+    two, penn, into, tmp_path, monkeypatch, small_shards
+):
     """Of a relative folder, which messages name as on one machine."""
     penn.add(*(f"{100 + i:04d}" for i in range(9)))
     penn.label("0003").write_bytes(b"none")  # its account names the file
@@ -300,7 +370,10 @@ def test_a_conversion_that_loses_a_worker_ends_alike(two, penn, into, tmp_path, 
         if done == total // 4 and len(two.workers) == 2:
             two.kill(next(iter(two.workers)))
 
-    for name, options in (("alone", {}), ("cluster", {"dask": Dask(str(two.file)), "progress": kill_one})):
+    for name, options in (
+        ("alone", {}),
+        ("cluster", {"dask": Dask(str(two.file)), "progress": kill_one}),
+    ):
         done = into.convert(Path(name), Path("raw/penn_action"), **options)
         assert "raw/penn_action/labels/0003.mat" in done.rejected[0].message
         assert str(tmp_path) not in done.rejected[0].message
@@ -308,10 +381,13 @@ def test_a_conversion_that_loses_a_worker_ends_alike(two, penn, into, tmp_path, 
     assert into.tree(tmp_path / "cluster") == into.tree(tmp_path / "alone")
 
 
-# ------------------------------------------------------------------------------------------------------ extraction
+# --------------------------------------------------------------------------------------------------
+# extraction
 
 
-def test_streams_of_every_kind_give_the_same_bytes_as_here(two, made_up, penn, into, tmp_path, small_shards):
+def test_streams_of_every_kind_give_the_same_bytes_as_here(
+    two, made_up, penn, into, tmp_path, small_shards
+):
     """Also when a worker is lost; and after a change only its rows are computed, by workers too."""
     penn.add("0100", "0101", "0102")
     alone, shared = tmp_path / "alone", tmp_path / "cluster"
@@ -348,17 +424,26 @@ def test_streams_of_every_kind_give_the_same_bytes_as_here(two, made_up, penn, i
     assert into.tree(shared) == into.tree(alone)
 
 
-# ----------------------------------------------------------------------------------------- whether there is a cluster
+# ----------------------------------------------------------------------------------------- whether
+# there is a cluster
 
 
 @pytest.mark.parametrize(
     ("address", "error", "message"),
     [
-        ("127.0.0.1:9", PipelineError, r"127.0.0.1:9: no Dask scheduler answers there.*docs/operations.md"),
+        (
+            "127.0.0.1:9",
+            PipelineError,
+            r"127.0.0.1:9: no Dask scheduler answers there.*docs/operations.md",
+        ),
         ("cluster", ConfigError, "expected tcp://HOST:PORT"),
         ("http://host:8786", ConfigError, "expected tcp://HOST:PORT"),
         ("tcp://host:port", ConfigError, "expected tcp://HOST:PORT"),
-        ("nowhere/scheduler.json", PipelineError, "scheduler.json: expected the file that `dask scheduler"),
+        (
+            "nowhere/scheduler.json",
+            PipelineError,
+            "scheduler.json: expected the file that `dask scheduler",
+        ),
     ],
 )
 def test_an_address_at_which_there_is_no_scheduler(address, error, message, monkeypatch):
@@ -367,7 +452,9 @@ def test_an_address_at_which_there_is_no_scheduler(address, error, message, monk
         pass
 
 
-def test_a_cluster_without_workers(running: Cluster, embedded: Any, into: Any, tmp_path: Path, ran: Any) -> None:
+def test_a_cluster_without_workers(
+    running: Cluster, embedded: Any, into: Any, tmp_path: Path, ran: Any
+) -> None:
     """Of each command, after the time that it was given."""
     running.have(0)
     raw, made, clips = embedded.raw("penn_action"), tmp_path / "made", embedded.raw("kinetics")
@@ -377,15 +464,22 @@ def test_a_cluster_without_workers(running: Cluster, embedded: Any, into: Any, t
         ("extract", PENN, "--cache", made, "--kind", "pr_vipe"),
         ("detect", clips, "--out", tmp_path / "found", "--detector", "demo"),
     ):
-        shown = ran(*words, "--scheduler", running.address, "--set", "dask.patience=0.5", code=2).err
-        assert "this Dask scheduler has had no worker for 0.5 s. Start some" in " ".join(shown.split())
+        shown = ran(
+            *words, "--scheduler", running.address, "--set", "dask.patience=0.5", code=2
+        ).err
+        assert "this Dask scheduler has had no worker for 0.5 s. Start some" in " ".join(
+            shown.split()
+        )
 
 
-# --------------------------------------------------------------------------------------------------------- the page
+# --------------------------------------------------------------------------------------------------
+# the page
 
 
 def commands_of_the_page(heading: str) -> list[list[str]]:
-    """The words of every command below a heading of docs/operations.md, but of those that it does not run itself."""
+    """The words of every command below a heading of docs/operations.md, but of those that it does
+    not run itself.
+    """
     section = re.split(r"^## ", (ROOT / "docs/operations.md").read_text(), flags=re.MULTILINE)
     text = next(part for part in section if part.startswith(heading))
     block = next(part for part in text.split("\n\n") if part.startswith("    "))
@@ -398,10 +492,16 @@ def test_the_commands_of_the_page_make_a_cluster_that_converts(embedded, into, t
     scheduler, worker, convert, extract = commands_of_the_page("Dask: several machines")
     started = []
     try:
-        for words, more in ((scheduler, ["--port", "0", "--no-dashboard"]), (worker, ["--no-dashboard"])):
+        for words, more in (
+            (scheduler, ["--port", "0", "--no-dashboard"]),
+            (worker, ["--no-dashboard"]),
+        ):
             assert words[0] == ".venv/bin/dask"
             options = [word.replace("/shared", str(tmp_path)) for word in words[1:]]
-            options = ["2" if before == "--nworkers" else word for before, word in itertools.pairwise(["", *options])]
+            options = [
+                "2" if before == "--nworkers" else word
+                for before, word in itertools.pairwise(["", *options])
+            ]
             started.append(dask(tmp_path, on_path, *options, *more))
         file = str(tmp_path / "scheduler.json")
         for words in (convert, extract):

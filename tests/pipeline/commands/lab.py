@@ -34,7 +34,9 @@ def lab(embedded: Any, converted: Any, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture
-def types(lab: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+def types(
+    lab: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., str]:
     """What a command printed in the folder, after its exit code."""
     monkeypatch.chdir(lab)
     monkeypatch.delenv("LUIGI_CONFIG_PATH", raising=False)

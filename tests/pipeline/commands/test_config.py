@@ -60,16 +60,25 @@ def test_what_config_prints(cfg: Path, golden: Any, monkeypatch: pytest.MonkeyPa
         show("no such key", "config", "resnet50.precison")
         show("no such key, and none like it", "config", "dask.nonsense")
         show("no mistakes", "config", "--check")
-        cfg.write_text(CFG.replace("kinetics ", "").replace("epochs = 3", "datasets_2d = kinetics/train"))
+        cfg.write_text(
+            CFG.replace("kinetics ", "").replace("epochs = 3", "datasets_2d = kinetics/train")
+        )
         show("what only training refuses", "config", "vibe.datasets_2d")
         show("the same, checked", "config", "--check")
 
 
-def test_all_has_every_key_of_the_file_once_with_what_it_would_be_unless_set(cfg: Path, ran: Any) -> None:
+def test_all_has_every_key_of_the_file_once_with_what_it_would_be_unless_set(
+    cfg: Path, ran: Any
+) -> None:
     settings = values(ran, "--all", "--config", cfg)
-    found = {(setting["section"], setting["key"]): (setting["value"], setting["default"]) for setting in settings}
+    found = {
+        (setting["section"], setting["key"]): (setting["value"], setting["default"])
+        for setting in settings
+    }
     assert len(found) == len(settings)
-    assert {(name, key) for name, keys in SettingsFile.read(cfg).sections.items() for key in keys} <= found.keys()
+    assert {
+        (name, key) for name, keys in SettingsFile.read(cfg).sections.items() for key in keys
+    } <= found.keys()
     assert found["embedded", "enabled"] == (False, False)
     assert found["amass", "resampling"] == ("slerp", "slerp")
     assert found["dask", "scheduler"] == (None, None)
@@ -78,7 +87,9 @@ def test_all_has_every_key_of_the_file_once_with_what_it_would_be_unless_set(cfg
     assert found["mposer", "device"] == ("cuda", "cpu")
 
 
-def test_what_is_set_for_one_command_is_forgotten_after_it(cfg: Path, ran: Any, monkeypatch: Any) -> None:
+def test_what_is_set_for_one_command_is_forgotten_after_it(
+    cfg: Path, ran: Any, monkeypatch: Any
+) -> None:
     monkeypatch.setenv("PIPELINE_SET", "vibe.epochs=4\nvibe.seed=1")
     named = values(ran, "--config", cfg, "vibe.epochs", "vibe.seed", "--set", "vibe.epochs=9")
     assert [setting["value"] for setting in named] == [9, 1]
@@ -86,7 +97,10 @@ def test_what_is_set_for_one_command_is_forgotten_after_it(cfg: Path, ran: Any, 
 
 
 def test_a_section_with_a_dot_is_printed_whole_and_by_key(cfg: Path, ran: Any) -> None:
-    own = "[features]\nstreams = resnet50 resnet50.j1\n[resnet50.j1]\nkind = resnet50\ncrop = jitter:1\n"
+    own = (
+        "[features]\nstreams = resnet50 resnet50.j1\n[resnet50.j1]\nkind = resnet50\ncrop = "
+        "jitter:1\n"
+    )
     cfg.write_text(CFG + own)
     for name, section, keys in (
         ("resnet50.j1", "resnet50.j1", ["crop", "weights", "precision"]),
@@ -94,12 +108,16 @@ def test_a_section_with_a_dot_is_printed_whole_and_by_key(cfg: Path, ran: Any) -
         ("resnet50.precision", "resnet50", ["precision"]),
     ):
         found = values(ran, "--config", cfg, name)
-        assert [(setting["section"], setting["key"]) for setting in found] == [(section, key) for key in keys]
+        assert [(setting["section"], setting["key"]) for setting in found] == [
+            (section, key) for key in keys
+        ]
     error = ran("config", "--config", cfg, "resnet50.j1.weigths", code=2).err
     assert "[resnet50.j1] has no key 'weigths'; did you mean 'weights'?" in error
 
 
-def test_the_variables_of_the_environment_are_named_and_an_empty_one_counts_for_none(cfg, ran, monkeypatch):
+def test_the_variables_of_the_environment_are_named_and_an_empty_one_counts_for_none(
+    cfg, ran, monkeypatch
+):
     monkeypatch.setenv("PIPELINE_SET", "rubbish")
     error = ran("config", "--config", cfg, code=2).err
     assert error.startswith("error: PIPELINE_SET=rubbish: expected SECTION.KEY=VALUE")
@@ -109,7 +127,9 @@ def test_the_variables_of_the_environment_are_named_and_an_empty_one_counts_for_
     ran("config", "--check")
 
 
-def test_a_check_finds_weights_and_a_body_that_are_not_there(cfg: Path, tmp_path: Path, ran: Any) -> None:
+def test_a_check_finds_weights_and_a_body_that_are_not_there(
+    cfg: Path, tmp_path: Path, ran: Any
+) -> None:
     (weights := tmp_path / "spin.pt").touch()
     check = ("config", "--config", cfg, "--check")
     ran(*check, "--set", f"resnet50.weights=spin:{weights}")

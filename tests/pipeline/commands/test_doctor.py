@@ -53,7 +53,9 @@ def problems(examination: Examination) -> str:
 
 
 @pytest.mark.parametrize("name", RELEASES)
-def test_demo_data_are_complete_an_empty_folder_is_not_and_parts_are_those_of_splits(name, embedded, tmp_path):
+def test_demo_data_are_complete_an_empty_folder_is_not_and_parts_are_those_of_splits(
+    name, embedded, tmp_path
+):
     found, dataset = look(name, embedded.raw(name)), datasets.get(name)
     assert found.stand_in
     assert found.usable == dataset.splits
@@ -67,11 +69,15 @@ def test_demo_data_are_complete_an_empty_folder_is_not_and_parts_are_those_of_sp
     for part in dataset.parts:
         assert part.source
         assert set(part.splits) <= set(dataset.splits)
-        assert not any("**" in pattern or pattern.startswith("/") for pattern in globs(part.patterns))
+        assert not any(
+            "**" in pattern or pattern.startswith("/") for pattern in globs(part.patterns)
+        )
     assert set(dataset.totals) <= {*dataset.splits, "all"}
 
 
-def test_a_download_is_counted_by_names_alone_hidden_files_not_and_links_are_followed(tmp_path: Path) -> None:
+def test_a_download_is_counted_by_names_alone_hidden_files_not_and_links_are_followed(
+    tmp_path: Path,
+) -> None:
     disk = penn(tmp_path / "disk")
     touch(disk / "labels/._0001.mat", disk / "frames/.DS_Store", disk / "labels/x\x1b[31m[red].mat")
     (tmp_path / "raw").symlink_to(disk)
@@ -103,7 +109,10 @@ def test_a_download_that_is_one_folder_off_is_found(place: str, do: str, tmp_pat
     assert f"not in {tmp_path / 'raw/penn_action'} but in {tmp_path / place}. {do}" in found
     assert "packed" not in found
     for split in ("train", "validation", "test"):
-        touch(tmp_path / f"sequenceFiles/{split}/a.pkl", tmp_path / "imageFiles/imageFiles/a/image_00000.jpg")
+        touch(
+            tmp_path / f"sequenceFiles/{split}/a.pkl",
+            tmp_path / "imageFiles/imageFiles/a/image_00000.jpg",
+        )
     found = problems(look("3dpw", tmp_path))
     assert f"sequences' pictures: not in {tmp_path} but in {tmp_path / 'imageFiles'}" in found
 
@@ -111,7 +120,9 @@ def test_a_download_that_is_one_folder_off_is_found(place: str, do: str, tmp_pat
 @pytest.mark.parametrize("name", ["x.tar.gz", "a b.7z", "x.RAR", "x.tar.gz.001"])
 def test_archives_are_reported_while_something_is_missing(name: str, tmp_path: Path) -> None:
     touch(tmp_path / name)
-    assert f"{tmp_path / name} is still packed. Unpack in {tmp_path}" in problems(look("penn_action", tmp_path))
+    assert f"{tmp_path / name} is still packed. Unpack in {tmp_path}" in problems(
+        look("penn_action", tmp_path)
+    )
 
 
 @pytest.mark.parametrize(
@@ -135,11 +146,17 @@ def test_a_known_mistake_is_reported_with_what_to_do(name: str, file: str, tmp_p
     assert str(tmp_path / Path(file).parts[0]) in problems(look(name, tmp_path))
 
 
-@pytest.mark.parametrize("clips", ["keypoints/train/a/", "keypoints/train/a.mp4.json", "keypoints/train/b/a.mp4.json"])
+@pytest.mark.parametrize(
+    "clips", ["keypoints/train/a/", "keypoints/train/a.mp4.json", "keypoints/train/b/a.mp4.json"]
+)
 def test_clips_of_kinetics_have_keypoints_in_any_layout(clips: str, tmp_path: Path) -> None:
     video = "train/dance/a.mp4" if "dance" in clips else "train/a.mp4"
     touch(tmp_path / video, tmp_path / video.replace("a.", "b."))
-    assert counts(look("kinetics", tmp_path))["clips of train with keypoints"] == (0, None, "missing")
+    assert counts(look("kinetics", tmp_path))["clips of train with keypoints"] == (
+        0,
+        None,
+        "missing",
+    )
     if clips.endswith("/"):
         touch(tmp_path / clips / "a_000000000000_keypoints.json")
     else:
@@ -147,10 +164,14 @@ def test_clips_of_kinetics_have_keypoints_in_any_layout(clips: str, tmp_path: Pa
     assert counts(look("kinetics", tmp_path))["clips of train with keypoints"][0] == 1
 
 
-def test_keypoints_of_one_s_own_clips_are_counted_and_one_file_is_read(tmp_path: Path, doctor: Any) -> None:
+def test_keypoints_of_one_s_own_clips_are_counted_and_one_file_is_read(
+    tmp_path: Path, doctor: Any
+) -> None:
     for name in "ab":
         write_video(tmp_path / f"{name}.mp4", 2)
-    assert "videos of train" in doctor("videos", "--raw", tmp_path, code=0), "the folder that `prepare` takes"
+    assert "videos of train" in doctor("videos", "--raw", tmp_path, code=0), (
+        "the folder that `prepare` takes"
+    )
     assert set(counts(look("videos", tmp_path))) == {"videos of train"}
     (tmp_path / "keypoints").mkdir()
     for name in "ab":
@@ -180,17 +201,27 @@ class Ninth(Dataset):
 
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
         if not (raw / split).is_dir():
-            raise RawDataError(raw / split, "folder", expected="CSV files", found="none", do="Record some.")
-        return [RawVideo(file.stem, (file.relative_to(raw),)) for file in sorted((raw / split).glob("*.csv"))]
+            raise RawDataError(
+                raw / split, "folder", expected="CSV files", found="none", do="Record some."
+            )
+        return [
+            RawVideo(file.stem, (file.relative_to(raw),))
+            for file in sorted((raw / split).glob("*.csv"))
+        ]
 
     def read(self, *_: Any) -> Any:
         raise AssertionError("read a label")
 
 
-def test_a_dataset_that_declares_nothing_is_examined_by_what_its_reader_lists(tmp_path: Path) -> None:
+def test_a_dataset_that_declares_nothing_is_examined_by_what_its_reader_lists(
+    tmp_path: Path,
+) -> None:
     touch(tmp_path / "train/a.csv", tmp_path / "train/b.csv")
     found = examine(Ninth(), tmp_path)
-    assert counts(found) == {"videos of train": (2, None, "there"), "videos of test": (0, None, "missing")}
+    assert counts(found) == {
+        "videos of train": (2, None, "there"),
+        "videos of test": (0, None, "missing"),
+    }
     assert found.usable == ("train",)
     assert "expected CSV files, found none. Record some." in problems(found)
 
@@ -203,7 +234,9 @@ def test_a_dataset_that_declares_nothing_is_examined_by_what_its_reader_lists(tm
 
 def test_beside_a_complete_release_archives_may_stay(tmp_path: Path) -> None:
     class Small(Ninth):
-        parts: ClassVar[tuple[ReleasePart, ...]] = (ReleasePart("tables", ("train/*.csv",), "the lab", known=2),)
+        parts: ClassVar[tuple[ReleasePart, ...]] = (
+            ReleasePart("tables", ("train/*.csv",), "the lab", known=2),
+        )
 
     packed = []
     for file in ("x.zip", "train/a.csv", "train/b.csv"):
@@ -213,7 +246,10 @@ def test_beside_a_complete_release_archives_may_stay(tmp_path: Path) -> None:
 
 
 def test_the_body_s_parts_are_the_files_that_a_body_needs(embedded: Any, tmp_path: Path) -> None:
-    assert (examine(BODY, embedded.body).missing, examine(BODY, embedded.body).stand_in) == ((), True)
+    assert (examine(BODY, embedded.body).missing, examine(BODY, embedded.body).stand_in) == (
+        (),
+        True,
+    )
     assert len(examine(BODY, tmp_path).missing) == len(smpl_files.missing(tmp_path)) == 4
     for file in sorted(embedded.body.iterdir()):
         shutil.copy(file, tmp_path)
@@ -238,7 +274,9 @@ def test_from_an_empty_raw_folder_to_a_converted_dataset_by_what_it_prints(
     assert (tmp_path / "data/cache/penn_action/test/manifest.json").is_file()
 
 
-def test_what_is_unusual_about_clips_is_named_by_their_first_frames(tmp_path: Path, doctor: Any) -> None:
+def test_what_is_unusual_about_clips_is_named_by_their_first_frames(
+    tmp_path: Path, doctor: Any
+) -> None:
     write_video(tmp_path / "a.mp4", 2)
     mirrored = with_matrix(Clip("a.mp4").encode(), "mirrored")
     for name in ("b.mp4", "c.mp4"):

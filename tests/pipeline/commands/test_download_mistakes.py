@@ -1,7 +1,9 @@
-"""Mistakes with downloads: what `doctor`, `convert` and `prepare` say of each, and their exit codes.
+"""Mistakes with downloads: what `doctor`, `convert` and `prepare` say of each, and their exit
+codes.
 
-Each mistake is planted in a copy of demo data without its mark. A message must name the place and the cause; the exit
-code is 0 if all else could be used, 1 if a part is missing or nothing could be used, 2 if nothing was tried.
+Each mistake is planted in a copy of demo data without its mark. A message must name the place and
+the cause; the exit code is 0 if all else could be used, 1 if a part is missing or nothing could be
+used, 2 if nothing was tried.
 """
 
 import shutil
@@ -26,7 +28,9 @@ Plant = Callable[[Path], Any]  # changes the folder raw/<dataset>
 
 
 class Mistake(NamedTuple):
-    """`command` is run with --raw and, to convert, --cache. RAW stands for the raw folder in `words`."""
+    """`command` is run with --raw and, to convert, --cache. RAW stands for the raw folder in
+    `words`.
+    """
 
     command: str
     dataset: str  # of the demo data in the raw folder, or "dataset -> folder"; "": none
@@ -128,19 +132,29 @@ def moved(name: str, *folders: str, data: str = "") -> Iterator[Mistake]:
         yield Mistake(f"doctor {name}", f"{data or name} -> {folder}", nothing, 1, (where, advice))
 
 
-def damaged(name: str, split: str, glob: str, code: int = 0, **contents: tuple[bytes | None, str]) -> Iterator[Mistake]:
+def damaged(
+    name: str, split: str, glob: str, code: int = 0, **contents: tuple[bytes | None, str]
+) -> Iterator[Mistake]:
     """Label files with other content."""
     for content, found in contents.values():
-        yield Mistake(f"convert {name}/{split}", name, put(glob, content), code, ("rejected", found, "again"))
+        yield Mistake(
+            f"convert {name}/{split}", name, put(glob, content), code, ("rejected", found, "again")
+        )
 
 
 def packed(name: str, file: str, *words: str) -> Mistake:
-    return Mistake(f"doctor {name}", "", touch(f"{name}/{file}"), 1, (f"{file} is still packed", *words))
+    return Mistake(
+        f"doctor {name}", "", touch(f"{name}/{file}"), 1, (f"{file} is still packed", *words)
+    )
 
 
 def half(name: str, glob: str, start: float = 0.5) -> Mistake:
     return Mistake(
-        f"doctor {name}", name, halve(glob, start), 1, (f"! RAW/{name}/", " images. Unpack the images again")
+        f"doctor {name}",
+        name,
+        halve(glob, start),
+        1,
+        (f"! RAW/{name}/", " images. Unpack the images again"),
     )
 
 
@@ -157,33 +171,149 @@ MISTAKES = [
     *moved("emdb", "EMDB"),
     *moved("bedlam", "BEDLAM"),
     *moved(H36M, "Human36M", "h36m/Human36M", data=JSON),
-    Mistake("doctor h36m", JSON, nest("images"), 1, ("RAW/h36m/images/images is a folder in one of the same name",)),
-    Mistake("doctor posetrack", POSE, nest("images"), 1, ("posetrack/images/images is a folder in one of the same",)),
-    Mistake("doctor 3dpw", PW, nest("imageFiles"), 1, ("3dpw/imageFiles/imageFiles is a folder in one of the same",)),
-    Mistake("doctor penn_action --raw RAW/penn_action", PENN, nothing, 1, ("Name the folder above: --raw RAW.",)),
-    Mistake("convert penn_action/train --raw RAW", PENN, nothing, 2, ("Did you mean --raw RAW/penn_action?",)),
-    Mistake("doctor pen_action", PENN, nothing, 2, ("no dataset is called 'pen_action'; did you mean 'penn_action'?",)),
+    Mistake(
+        "doctor h36m",
+        JSON,
+        nest("images"),
+        1,
+        ("RAW/h36m/images/images is a folder in one of the same name",),
+    ),
+    Mistake(
+        "doctor posetrack",
+        POSE,
+        nest("images"),
+        1,
+        ("posetrack/images/images is a folder in one of the same",),
+    ),
+    Mistake(
+        "doctor 3dpw",
+        PW,
+        nest("imageFiles"),
+        1,
+        ("3dpw/imageFiles/imageFiles is a folder in one of the same",),
+    ),
+    Mistake(
+        "doctor penn_action --raw RAW/penn_action",
+        PENN,
+        nothing,
+        1,
+        ("Name the folder above: --raw RAW.",),
+    ),
+    Mistake(
+        "convert penn_action/train --raw RAW",
+        PENN,
+        nothing,
+        2,
+        ("Did you mean --raw RAW/penn_action?",),
+    ),
+    Mistake(
+        "doctor pen_action",
+        PENN,
+        nothing,
+        2,
+        ("no dataset is called 'pen_action'; did you mean 'penn_action'?",),
+    ),
     Mistake("convert posetrak/train", POSE, nothing, 2, ("did you mean 'posetrack'?",)),
     Mistake("prepare human36m", H36M, nothing, 2, ("did you mean 'h36m'?",)),
-    Mistake("convert penn_action/training", PENN, nothing, 2, ("no split 'training'; it has train, test",)),
-    Mistake("convert penn_action/train --raw RAW/pen_action", PENN, nothing, 2, ("RAW/pen_action", "no such folder")),
-    Mistake("prepare penn_action --raw RAW/pen_action", PENN, nothing, 2, ("RAW/pen_action", "no such folder")),
-    Mistake("doctor penn_action --raw RAW/gone", PENN, nothing, 2, ("--raw RAW/gone: folder not found",)),
-    Mistake("doctor penn_action", "", touch("penn_action"), 1, ("RAW/penn_action is a file. Unpack it",)),
-    Mistake("convert penn_action/train", "", touch("penn_action"), 2, ("--raw RAW/penn_action: is a file. Unpack it",)),
     Mistake(
-        "doctor penn_action", "", lead_nowhere("penn_action"), 1, ("is a link to /gone/disk, which does not exist",)
+        "convert penn_action/training",
+        PENN,
+        nothing,
+        2,
+        ("no split 'training'; it has train, test",),
     ),
-    Mistake("convert penn_action/train", "", lead_nowhere("penn_action"), 2, ("is a link to /gone/disk",)),
-    Mistake("doctor penn_action", PENN, lead_nowhere("frames"), 1, ("penn_action/frames is a link to /gone/disk",)),
-    Mistake("doctor posetrack", "", touch("posetrack/images/v2_5sec/1/1.jpg"), 1, ("is of PoseTrack 2017. Get",)),
-    Mistake("doctor amass", "", touch("amass/SFU/5/run.pkl"), 1, ("is a pickle, which is not read",)),
-    Mistake("doctor insta_variety", "", touch("insta_variety/train/0.h5"), 1, ("VIBE's converted parts, which lack",)),
-    Mistake("doctor 3dpw", "", touch("3dpw/sequenceFiles/a.pkl"), 1, ("is in no split. Keep the folders train",)),
-    Mistake("doctor mpi_inf_3dhp", "", touch("mpi_inf_3dhp/TS1/annot_data.mat"), 1, ("outside the test set's folder",)),
-    Mistake("doctor h36m", "", touch("h36m/S1/MyPoseFeatures/D3_Positions/a"), 1, ("is in the world's axes and not",)),
+    Mistake(
+        "convert penn_action/train --raw RAW/pen_action",
+        PENN,
+        nothing,
+        2,
+        ("RAW/pen_action", "no such folder"),
+    ),
+    Mistake(
+        "prepare penn_action --raw RAW/pen_action",
+        PENN,
+        nothing,
+        2,
+        ("RAW/pen_action", "no such folder"),
+    ),
+    Mistake(
+        "doctor penn_action --raw RAW/gone", PENN, nothing, 2, ("--raw RAW/gone: folder not found",)
+    ),
+    Mistake(
+        "doctor penn_action", "", touch("penn_action"), 1, ("RAW/penn_action is a file. Unpack it",)
+    ),
+    Mistake(
+        "convert penn_action/train",
+        "",
+        touch("penn_action"),
+        2,
+        ("--raw RAW/penn_action: is a file. Unpack it",),
+    ),
+    Mistake(
+        "doctor penn_action",
+        "",
+        lead_nowhere("penn_action"),
+        1,
+        ("is a link to /gone/disk, which does not exist",),
+    ),
+    Mistake(
+        "convert penn_action/train",
+        "",
+        lead_nowhere("penn_action"),
+        2,
+        ("is a link to /gone/disk",),
+    ),
+    Mistake(
+        "doctor penn_action",
+        PENN,
+        lead_nowhere("frames"),
+        1,
+        ("penn_action/frames is a link to /gone/disk",),
+    ),
+    Mistake(
+        "doctor posetrack",
+        "",
+        touch("posetrack/images/v2_5sec/1/1.jpg"),
+        1,
+        ("is of PoseTrack 2017. Get",),
+    ),
+    Mistake(
+        "doctor amass", "", touch("amass/SFU/5/run.pkl"), 1, ("is a pickle, which is not read",)
+    ),
+    Mistake(
+        "doctor insta_variety",
+        "",
+        touch("insta_variety/train/0.h5"),
+        1,
+        ("VIBE's converted parts, which lack",),
+    ),
+    Mistake(
+        "doctor 3dpw",
+        "",
+        touch("3dpw/sequenceFiles/a.pkl"),
+        1,
+        ("is in no split. Keep the folders train",),
+    ),
+    Mistake(
+        "doctor mpi_inf_3dhp",
+        "",
+        touch("mpi_inf_3dhp/TS1/annot_data.mat"),
+        1,
+        ("outside the test set's folder",),
+    ),
+    Mistake(
+        "doctor h36m",
+        "",
+        touch("h36m/S1/MyPoseFeatures/D3_Positions/a"),
+        1,
+        ("is in the world's axes and not",),
+    ),
     packed(PENN, "Penn_Action.tar.gz"),
-    packed(POSE, "posetrack18_images.tar.aa", "Join its pieces first: cat RAW/posetrack/posetrack18_images.tar.*"),
+    packed(
+        POSE,
+        "posetrack18_images.tar.aa",
+        "Join its pieces first: cat RAW/posetrack/posetrack18_images.tar.*",
+    ),
     packed(H36M, "images.tar.gzaa", "Join its pieces first: cat RAW/h36m/images.tar.gz*"),
     packed(POSE, "posetrack21_annotations.zip"),
     packed(MPI, "S1/Seq1/imageSequence/vnect_cameras.zip", "Unpack it in its own folder"),
@@ -192,39 +322,155 @@ MISTAKES = [
     packed("kinetics", "train/part_0.tar.gz"),
     half(POSE, "images/train/*"),
     half(POSE, "images/train/*", 0.25),
-    Mistake("doctor h36m", JSON, halve("images/*"), 1, ("! RAW/h36m/images/s_01", "8 of 16 images. Unpack the images")),
+    Mistake(
+        "doctor h36m",
+        JSON,
+        halve("images/*"),
+        1,
+        ("! RAW/h36m/images/s_01", "8 of 16 images. Unpack the images"),
+    ),
     half(MPI, "S*/Seq*/imageFrames/*", 0),
     half(PENN, "frames/*"),
     half(PENN, "frames/*", 0),
     half(PW, "imageFiles/*", 0.25),
     half("emdb", "P*/*/images", 0.25),
     half("bedlam", "*/png/*", 0.25),
-    Mistake("doctor penn_action", PENN, drop("frames/0001/*"), 1, ("frames/0001 has 0 of 8 images",)),
-    Mistake("doctor posetrack", POSE, drop("posetrack_data"), 1, ("missing: training annotations, validation ann",)),
-    Mistake("doctor penn_action", PENN, drop("labels/*"), 1, ("missing: label files", "get     Penn_Action.tar.gz")),
-    Mistake("convert penn_action/train", PENN, drop("labels"), 2, ("labels: expected a folder with <0001>.mat label",)),
-    Mistake("convert posetrack/train", POSE, drop("images"), 2, ("images/train: expected a folder with <seq>/",)),
-    Mistake("convert 3dpw/train", PW, drop("imageFiles"), 1, ("no_picture", "expected 10 images, found none")),
     Mistake(
-        "convert kinetics/train", "kinetics", drop("keypoints"), 1, ("no keypoints in RAW/kinetics/keypoints: run",)
+        "doctor penn_action", PENN, drop("frames/0001/*"), 1, ("frames/0001 has 0 of 8 images",)
     ),
-    Mistake("doctor penn_action", PENN, rename("labels/*", lambda f: f.stem + ".MAT"), 1, ("0001.MAT differs in cap",)),
     Mistake(
-        "doctor penn_action", PENN, rename("frames/*/*", lambda f: f.stem + ".JPG"), 1, ("001.JPG differs in cap",)
+        "doctor posetrack",
+        POSE,
+        drop("posetrack_data"),
+        1,
+        ("missing: training annotations, validation ann",),
     ),
-    Mistake("doctor posetrack", POSE, rename("images/train", lambda _: "Train"), 1, ("images/Train/", "in capitals")),
     Mistake(
-        "convert posetrack/train", POSE, rename("images/*/*/*", lambda f: f"x{f.name}"), 1, ("such as x000000.jpg",)
+        "doctor penn_action",
+        PENN,
+        drop("labels/*"),
+        1,
+        ("missing: label files", "get     Penn_Action.tar.gz"),
     ),
-    Mistake("convert posetrack/train", POSE, rename("images/*/*/*", lambda f: f"{f.stem}.png"), 1, ("as 000000.png",)),
-    Mistake("convert penn_action/train", PENN, rename("frames/*", lambda f: f.name[1:]), 1, ("no_picture", "no_label")),
-    Mistake("convert h36m/train", H36M, rename("S*/*/D3*", lambda _: "D3_Positions"), 1, ("found 2D alone. Unpack",)),
-    Mistake("convert penn_action/train", PENN, shrink("frames/*/*"), 1, ("other_picture_size", "240 x 135")),
-    Mistake("convert 3dpw/train", PW, shrink("imageFiles/*/*"), 1, ("other_picture_size", "without resizing images")),
-    Mistake("convert penn_action/train", PENN, put("frames/0001/*", b"", every=True), 0, ("no_picture", "(0 bytes)")),
-    Mistake("convert penn_action/train", PENN, touch("labels/0001.mat:Zone.Identifier"), 0, ("3 kept of 3",)),
-    Mistake("convert penn_action/train", PENN, touch("__MACOSX/._a", "labels/._0001.mat"), 0, ("3 kept of 3",)),
-    Mistake("convert insta_variety/train", "insta_variety", put("train/*", GZIP), 0, ("compressed with gzip",)),
+    Mistake(
+        "convert penn_action/train",
+        PENN,
+        drop("labels"),
+        2,
+        ("labels: expected a folder with <0001>.mat label",),
+    ),
+    Mistake(
+        "convert posetrack/train",
+        POSE,
+        drop("images"),
+        2,
+        ("images/train: expected a folder with <seq>/",),
+    ),
+    Mistake(
+        "convert 3dpw/train",
+        PW,
+        drop("imageFiles"),
+        1,
+        ("no_picture", "expected 10 images, found none"),
+    ),
+    Mistake(
+        "convert kinetics/train",
+        "kinetics",
+        drop("keypoints"),
+        1,
+        ("no keypoints in RAW/kinetics/keypoints: run",),
+    ),
+    Mistake(
+        "doctor penn_action",
+        PENN,
+        rename("labels/*", lambda f: f.stem + ".MAT"),
+        1,
+        ("0001.MAT differs in cap",),
+    ),
+    Mistake(
+        "doctor penn_action",
+        PENN,
+        rename("frames/*/*", lambda f: f.stem + ".JPG"),
+        1,
+        ("001.JPG differs in cap",),
+    ),
+    Mistake(
+        "doctor posetrack",
+        POSE,
+        rename("images/train", lambda _: "Train"),
+        1,
+        ("images/Train/", "in capitals"),
+    ),
+    Mistake(
+        "convert posetrack/train",
+        POSE,
+        rename("images/*/*/*", lambda f: f"x{f.name}"),
+        1,
+        ("such as x000000.jpg",),
+    ),
+    Mistake(
+        "convert posetrack/train",
+        POSE,
+        rename("images/*/*/*", lambda f: f"{f.stem}.png"),
+        1,
+        ("as 000000.png",),
+    ),
+    Mistake(
+        "convert penn_action/train",
+        PENN,
+        rename("frames/*", lambda f: f.name[1:]),
+        1,
+        ("no_picture", "no_label"),
+    ),
+    Mistake(
+        "convert h36m/train",
+        H36M,
+        rename("S*/*/D3*", lambda _: "D3_Positions"),
+        1,
+        ("found 2D alone. Unpack",),
+    ),
+    Mistake(
+        "convert penn_action/train",
+        PENN,
+        shrink("frames/*/*"),
+        1,
+        ("other_picture_size", "240 x 135"),
+    ),
+    Mistake(
+        "convert 3dpw/train",
+        PW,
+        shrink("imageFiles/*/*"),
+        1,
+        ("other_picture_size", "without resizing images"),
+    ),
+    Mistake(
+        "convert penn_action/train",
+        PENN,
+        put("frames/0001/*", b"", every=True),
+        0,
+        ("no_picture", "(0 bytes)"),
+    ),
+    Mistake(
+        "convert penn_action/train",
+        PENN,
+        touch("labels/0001.mat:Zone.Identifier"),
+        0,
+        ("3 kept of 3",),
+    ),
+    Mistake(
+        "convert penn_action/train",
+        PENN,
+        touch("__MACOSX/._a", "labels/._0001.mat"),
+        0,
+        ("3 kept of 3",),
+    ),
+    Mistake(
+        "convert insta_variety/train",
+        "insta_variety",
+        put("train/*", GZIP),
+        0,
+        ("compressed with gzip",),
+    ),
     *damaged(PENN, "train", "labels/*", **BOTH),
     *damaged(PW, "train", "sequenceFiles/train/*", 1, **BOTH, cut=(None, "a file that ends early")),
     *damaged("amass", "train", "*/*/*_poses.npz", **BOTH, cut=(None, "an archive without its end")),
@@ -252,8 +498,12 @@ def write(embedded: Any, mistake: Mistake, raw: Path) -> None:
     mistake.plant(place)
 
 
-@pytest.mark.parametrize("mistake", MISTAKES, ids=[f"{i}-{m.command.split()[1]}" for i, m in enumerate(MISTAKES)])
-def test_a_mistake_with_a_download_is_named_with_its_place_cause_and_cure(mistake, embedded, tmp_path, run, capsys):
+@pytest.mark.parametrize(
+    "mistake", MISTAKES, ids=[f"{i}-{m.command.split()[1]}" for i, m in enumerate(MISTAKES)]
+)
+def test_a_mistake_with_a_download_is_named_with_its_place_cause_and_cure(
+    mistake, embedded, tmp_path, run, capsys
+):
     raw = tmp_path / "raw"
     raw.mkdir()
     write(embedded, mistake, raw)

@@ -1,4 +1,6 @@
-"""`leaks`: what training and test splits share, of releases whose overlaps are known, and of pictures made here."""
+"""`leaks`: what training and test splits share, of releases whose overlaps are known, and of
+pictures made here.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -16,22 +18,39 @@ from vibe_model.vibe.config import TrainConfig
 
 # Names as the releases have them: 3DPW's of training and validation, of the others a few.
 TRAIN = """courtyard_arguing_00 courtyard_backpack_00 courtyard_basketball_00 courtyard_bodyScannerMotions_00
-    courtyard_box_00 courtyard_capoeira_00 courtyard_captureSelfies_00 courtyard_dancing_01 courtyard_giveDirections_00
-    courtyard_golf_00 courtyard_goodNews_00 courtyard_jacket_00 courtyard_laceShoe_00 courtyard_rangeOfMotions_00
-    courtyard_relaxOnBench_00 courtyard_relaxOnBench_01 courtyard_shakeHands_00 courtyard_warmWelcome_00
-    outdoors_climbing_00 outdoors_climbing_01 outdoors_climbing_02 outdoors_freestyle_00 outdoors_slalom_00
+    courtyard_box_00 courtyard_capoeira_00 courtyard_captureSelfies_00 courtyard_dancing_01
+    courtyard_giveDirections_00
+    courtyard_golf_00 courtyard_goodNews_00 courtyard_jacket_00 courtyard_laceShoe_00
+    courtyard_rangeOfMotions_00
+    courtyard_relaxOnBench_00 courtyard_relaxOnBench_01 courtyard_shakeHands_00
+    courtyard_warmWelcome_00
+    outdoors_climbing_00 outdoors_climbing_01 outdoors_climbing_02 outdoors_freestyle_00
+    outdoors_slalom_00
     outdoors_slalom_01"""
 VALIDATION = """courtyard_basketball_01 courtyard_dancing_00 courtyard_drinking_00 courtyard_hug_00
-    courtyard_jumpBench_01 courtyard_rangeOfMotions_01 downtown_walkDownhill_00 outdoors_crosscountry_00
+    courtyard_jumpBench_01 courtyard_rangeOfMotions_01 downtown_walkDownhill_00
+    outdoors_crosscountry_00
     outdoors_freestyle_01 outdoors_golf_00 outdoors_parcours_00 outdoors_parcours_01"""
-TEST = "downtown_arguing_00 downtown_runForBus_00 downtown_warmWelcome_00 flat_guitar_01 outdoors_fencing_01"
+TEST = (
+    "downtown_arguing_00 downtown_runForBus_00 downtown_warmWelcome_00 flat_guitar_01 "
+    "outdoors_fencing_01"
+)
 RELEASES = {
     "3dpw/train": TRAIN.split(),
     "3dpw/validation": VALIDATION.split(),
     "3dpw/test": TEST.split(),
-    "h36m/train": [f"S{k}/{take}.{c}" for k in (1, 5, 6, 7, 8) for take in ("Walking", "Walking 1") for c in (1, 2)],
-    "h36m/val": [f"S{k}/{take}.{c}" for k in (9, 11) for take in ("Walking", "Walking 1") for c in (1, 2)],
-    "mpi_inf_3dhp/train": [f"S{k}/Seq{n}/video_{c}" for k in range(1, 9) for n in (1, 2) for c in (0, 4)],
+    "h36m/train": [
+        f"S{k}/{take}.{c}"
+        for k in (1, 5, 6, 7, 8)
+        for take in ("Walking", "Walking 1")
+        for c in (1, 2)
+    ],
+    "h36m/val": [
+        f"S{k}/{take}.{c}" for k in (9, 11) for take in ("Walking", "Walking 1") for c in (1, 2)
+    ],
+    "mpi_inf_3dhp/train": [
+        f"S{k}/Seq{n}/video_{c}" for k in range(1, 9) for n in (1, 2) for c in (0, 4)
+    ],
     "mpi_inf_3dhp/test": [f"TS{k}" for k in range(1, 7)],
     "penn_action/train": ["0001", "0002"],
     "penn_action/test": ["0003"],
@@ -39,22 +58,30 @@ RELEASES = {
     "posetrack/val": ["000342_mpii_test"],
     "insta_variety/train": ["train/videos_0/00000", "train/yoga/jB8CPlU9xjA.mp4"],
     "kinetics/train": [
-        f"train/abseiling/{name}" for name in ("jB8CPlU9xjA_000012_000022", "-7kbO0v4hag_000107_000117")
+        f"train/abseiling/{name}"
+        for name in ("jB8CPlU9xjA_000012_000022", "-7kbO0v4hag_000107_000117")
     ],
     "kinetics/val": ["val/yoga/0wR5jVB-WPk_000417_000427"],
 }
 
 
 def write(
-    root: Path, splits: Mapping[str, Sequence[str] | Mapping[str, Sequence[str]]], raw: Path | None = None
+    root: Path,
+    splits: Mapping[str, Sequence[str] | Mapping[str, Sequence[str]]],
+    raw: Path | None = None,
 ) -> list[cache.Split]:
-    """Splits of one track of four rows a video, or of one for each of its people; with `raw`, of pictures there."""
+    """Splits of one track of four rows a video, or of one for each of its people; with `raw`, of
+    pictures there.
+    """
     for name, videos in splits.items():
         written = []
         for video in videos:
             source = f"pictures:{video}/{{:06d}}.jpg+0" if raw else ""
             people = videos[video] if isinstance(videos, Mapping) else ["0"]
-            tracks = [track_of(f"{video}/{person}", {"frame_index": np.arange(4)}, video=video) for person in people]
+            tracks = [
+                track_of(f"{video}/{person}", {"frame_index": np.arange(4)}, video=video)
+                for person in people
+            ]
             written.append((cache.VideoEntry(name=video, source=source), tracks))
         write_split(root, name, written, {}, provenance={"raw": str(raw)})
     opened = cache.open(root)
@@ -68,13 +95,32 @@ def by_pair(found: Sequence[Comparison]) -> dict[tuple[str, str, str], Compariso
 def test_of_the_papers_mixture_the_known_overlaps_are_found_and_no_others(tmp_path: Path) -> None:
     paper = TrainConfig.paper()
     trained = (*paper.datasets_2d, *paper.datasets_3d)
-    tests = ("3dpw/validation", "3dpw/test", "mpi_inf_3dhp/test", "h36m/val", "posetrack/val", "penn_action/test")
-    found = by_pair(compare_names(write(tmp_path, {name: RELEASES[name] for name in (*trained, *tests)})))
-    shared = {key: [common.name for common in one.common] for key, one in found.items() if one.common}
-    takes = ["courtyard_basketball", "courtyard_dancing", "courtyard_rangeOfMotions", "outdoors_freestyle"]
+    tests = (
+        "3dpw/validation",
+        "3dpw/test",
+        "mpi_inf_3dhp/test",
+        "h36m/val",
+        "posetrack/val",
+        "penn_action/test",
+    )
+    found = by_pair(
+        compare_names(write(tmp_path, {name: RELEASES[name] for name in (*trained, *tests)}))
+    )
+    shared = {
+        key: [common.name for common in one.common] for key, one in found.items() if one.common
+    }
+    takes = [
+        "courtyard_basketball",
+        "courtyard_dancing",
+        "courtyard_rangeOfMotions",
+        "outdoors_freestyle",
+    ]
     assert shared == {("3dpw/train", "3dpw/validation", "sequence"): takes}
     freestyle = found["3dpw/train", "3dpw/validation", "sequence"].common[-1]
-    assert (freestyle.first, freestyle.second) == (("outdoors_freestyle_00",), ("outdoors_freestyle_01",))
+    assert (freestyle.first, freestyle.second) == (
+        ("outdoors_freestyle_00",),
+        ("outdoors_freestyle_01",),
+    )
     for pair in (("h36m/train", "h36m/val"), ("posetrack/train", "posetrack/val")):
         assert found[*pair, "sequence"].unknown == ""
     assert found["h36m/train", "h36m/val", "subject"].unknown == ""
@@ -82,27 +128,50 @@ def test_of_the_papers_mixture_the_known_overlaps_are_found_and_no_others(tmp_pa
     for first, second, what, where in (
         ("3dpw/train", "3dpw/test", "subject", "3dpw/train and 3dpw/test"),
         ("mpi_inf_3dhp/train", "mpi_inf_3dhp/test", "subject", "mpi_inf_3dhp/test"),
-        ("penn_action/train", "penn_action/test", "recording", "penn_action/train and penn_action/test"),
+        (
+            "penn_action/train",
+            "penn_action/test",
+            "recording",
+            "penn_action/train and penn_action/test",
+        ),
     ):
         assert found[first, second, what].unknown == f"not in the names of {where}"
-    assert found["h36m/train", "mpi_inf_3dhp/test", "subject"].unknown == "names of two releases cannot be compared"
+    assert (
+        found["h36m/train", "mpi_inf_3dhp/test", "subject"].unknown
+        == "names of two releases cannot be compared"
+    )
 
 
-def test_sequences_that_are_in_both_of_emdbs_splits_are_named_and_are_no_leak(tmp_path: Path) -> None:
+def test_sequences_that_are_in_both_of_emdbs_splits_are_named_and_are_no_leak(
+    tmp_path: Path,
+) -> None:
     both = ["P6/49_outdoor_big_stairs_down", "P7/57_outdoor_rock_chair", "P8/64_outdoor_skateboard"]
-    emdb = {"emdb/emdb1": ["P0/09_outdoor_walk", *both], "emdb/emdb2": [*both, "P0/24_outdoor_long_walk"]}
+    emdb = {
+        "emdb/emdb1": ["P0/09_outdoor_walk", *both],
+        "emdb/emdb2": [*both, "P0/24_outdoor_long_walk"],
+    }
     train = {"3dpw/train": RELEASES["3dpw/train"]}
     found = by_pair(compare_names(write(tmp_path, {**emdb, **train})))
     shared = found["emdb/emdb1", "emdb/emdb2", "sequence"]
     assert ([common.name for common in shared.common], shared.leaks) == (both, False)
-    assert {key for key, one in found.items() if one.common} == {("emdb/emdb1", "emdb/emdb2", "sequence")}
+    assert {key for key, one in found.items() if one.common} == {
+        ("emdb/emdb1", "emdb/emdb2", "sequence")
+    }
 
 
-def test_bodies_that_two_of_bedlams_scenes_share_are_found_in_both_of_its_releases(tmp_path: Path) -> None:
+def test_bodies_that_two_of_bedlams_scenes_share_are_found_in_both_of_its_releases(
+    tmp_path: Path,
+) -> None:
     people = {
-        "bedlam/train": {"a_6fps/seq_000000": ["emma_008", "aaron_001"], "a_6fps/seq_000001": ["emma_008"]},
+        "bedlam/train": {
+            "a_6fps/seq_000000": ["emma_008", "aaron_001"],
+            "a_6fps/seq_000001": ["emma_008"],
+        },
         "bedlam2/train": {"b_6fps/seq_000000": ["aaron_001"]},
-        "bedlam2/test": {"c_30fps/seq_000000": ["emma_008", "rita_003"], "c_30fps/seq_000001": ["omar_004"]},
+        "bedlam2/test": {
+            "c_30fps/seq_000000": ["emma_008", "rita_003"],
+            "c_30fps/seq_000001": ["omar_004"],
+        },
         "3dpw/train": {"outdoors_golf_00": ["omar_004"]},
     }
     found = by_pair(compare_names(write(tmp_path, people)))
@@ -113,12 +182,23 @@ def test_bodies_that_two_of_bedlams_scenes_share_are_found_in_both_of_its_releas
     }
     emma = shared["bedlam/train", "bedlam2/test", "subject"].common[0]
     assert emma == ("emma_008", ("a_6fps/seq_000000", "a_6fps/seq_000001"), ("c_30fps/seq_000000",))
-    assert found["3dpw/train", "bedlam2/test", "subject"].unknown == "names of two releases cannot be compared"
+    assert (
+        found["3dpw/train", "bedlam2/test", "subject"].unknown
+        == "names of two releases cannot be compared"
+    )
 
 
-def test_a_published_video_is_found_in_another_dataset_under_another_file_name(tmp_path: Path) -> None:
-    splits = {name: RELEASES[name] for name in ("insta_variety/train", "kinetics/train", "kinetics/val")}
-    found = by_pair(compare_names(write(tmp_path, {**splits, "videos/test": ["test/jB8CPlU9xjA.MP4", "test/own.mov"]})))
+def test_a_published_video_is_found_in_another_dataset_under_another_file_name(
+    tmp_path: Path,
+) -> None:
+    splits = {
+        name: RELEASES[name] for name in ("insta_variety/train", "kinetics/train", "kinetics/val")
+    }
+    found = by_pair(
+        compare_names(
+            write(tmp_path, {**splits, "videos/test": ["test/jB8CPlU9xjA.MP4", "test/own.mov"]})
+        )
+    )
     kinetics = found["kinetics/train", "videos/test", "video"]
     assert [common.name for common in kinetics.common] == ["jB8CPlU9xjA"]
     assert kinetics.common[0].first == ("train/abseiling/jB8CPlU9xjA_000012_000022",)
@@ -155,7 +235,9 @@ def test_a_motion_of_amass_is_one_in_all_releases_and_folders(tmp_path: Path) ->
 
 
 def test_nothing_is_known_of_a_dataset_without_a_reader_or_names(tmp_path: Path) -> None:
-    (subject, recording) = compare_names(write(tmp_path, {"theirs/train": ["a"], "theirs/test": ["a"]}))
+    (subject, recording) = compare_names(
+        write(tmp_path, {"theirs/train": ["a"], "theirs/test": ["a"]})
+    )
     for one in (subject, recording):
         assert (one.common, one.unknown) == ((), "not in the names of theirs/train and theirs/test")
 
@@ -163,14 +245,18 @@ def test_nothing_is_known_of_a_dataset_without_a_reader_or_names(tmp_path: Path)
 def scene(seed: int) -> Any:
     """A picture of some soft shapes, (120, 160, 3) uint8."""
     coarse = np.random.default_rng(seed).uniform(0, 255, (6, 8, 3)).astype(np.float32)
-    return cv2.resize(coarse, (160, 120), interpolation=cv2.INTER_CUBIC).clip(0, 255).astype(np.uint8)
+    return (
+        cv2.resize(coarse, (160, 120), interpolation=cv2.INTER_CUBIC).clip(0, 255).astype(np.uint8)
+    )
 
 
 def test_a_hash_outlives_scaling_and_compression_and_tells_scenes_apart() -> None:
     hashes = np.array([picture_hash(scene(seed)) for seed in range(40)], np.uint64)
     again = []
     for seed in range(40):
-        data = cv2.imencode(".jpg", cv2.resize(scene(seed), (97, 71)), [cv2.IMWRITE_JPEG_QUALITY, 40])[1]
+        data = cv2.imencode(
+            ".jpg", cv2.resize(scene(seed), (97, 71)), [cv2.IMWRITE_JPEG_QUALITY, 40]
+        )[1]
         again.append(picture_hash(cv2.imdecode(data, cv2.IMREAD_COLOR)))
     at, bits = nearest(np.array(again, np.uint64), hashes)
     assert at.tolist() == list(range(40))
@@ -188,11 +274,15 @@ def test_pictures_in_two_splits_are_found_by_the_command(tmp_path: Path, ran: An
     for video, seed in shown.items():
         (raw / video).mkdir(parents=True)
         for frame in range(4):
-            picture = cv2.resize(scene(10 * seed + frame), None, fx=0.5 if video == "0003" else 1, fy=0.5)
+            picture = cv2.resize(
+                scene(10 * seed + frame), None, fx=0.5 if video == "0003" else 1, fy=0.5
+            )
             assert cv2.imwrite(str(raw / video / f"{frame:06d}.jpg"), picture)
     (raw / "0004" / "000002.jpg").write_bytes(b"no picture")
     write(root, {"penn_action/train": ["0001", "0002"], "penn_action/test": ["0003", "0004"]}, raw)
-    (subject, recording, picture) = json.loads(ran("leaks", "--cache", root, "--pictures", 2, "--json", code=1).out)
+    (subject, recording, picture) = json.loads(
+        ran("leaks", "--cache", root, "--pictures", 2, "--json", code=1).out
+    )
     assert (subject["common"], recording["common"]) == ([], [])
     assert [(one["first"], one["second"]) for one in picture["common"]] == [
         (["frame 1 of 0002"], ["frame 1 of 0003"]),

@@ -142,7 +142,9 @@ def test_a_mistake_in_luigi_cfg(line: str, lab: Path, types: Callable[..., str])
         text = f"\N{BOM}{SETTINGS}"
     elif text == SETTINGS:
         text = (
-            f"{SETTINGS}{line}\n" if line.startswith("[") else SETTINGS.replace("runs = runs", f"runs = runs\n{line}")
+            f"{SETTINGS}{line}\n"
+            if line.startswith("[")
+            else SETTINGS.replace("runs = runs", f"runs = runs\n{line}")
         )
     (lab / "luigi.cfg").write_text(text)
     try:

@@ -46,7 +46,9 @@ def unmounted(folder: Path) -> None:
 
 def with_real_weights(folder: Path) -> None:
     file = folder / "luigi.cfg"
-    file.write_text(file.read_text().replace("homography", "resnet50\n[resnet50]\nweights = spin:spin.pt"))
+    file.write_text(
+        file.read_text().replace("homography", "resnet50\n[resnet50]\nweights = spin:spin.pt")
+    )
 
 
 CONVERT = "pipeline convert penn_action train --raw raw/penn_action --cache cache"
@@ -68,7 +70,12 @@ STATES: list[tuple[str, Callable[[Path], None], int, str]] = [
     (CONVERT, without_raw, 2, r"raw/penn_action: no such folder.*this folder\. Mount its disk"),
     (CONVERT, with_empty_raw, 2, r"raw/penn_action: .*found an empty folder.*Mount its disk"),
     ("pipeline plan", without_raw, 2, r"raw/penn_action: no such folder.*Mount its disk"),
-    ("pipeline status", without_raw, 1, r"its raw folder .*raw/penn_action is missing\. Mount its disk"),
+    (
+        "pipeline status",
+        without_raw,
+        1,
+        r"its raw folder .*raw/penn_action is missing\. Mount its disk",
+    ),
     ("pipeline status", with_empty_raw, 1, r"found an empty folder.*Mount its disk"),
     (EXTRACT, without_raw, 2, r"raw folder was .*raw/penn_action, which does not exist\. Name"),
     (CONVERT, with_new_cache_no, 2, r"new_cache = no: cache has no cache\. Is its disk mounted\?"),
@@ -82,20 +89,40 @@ STATES: list[tuple[str, Callable[[Path], None], int, str]] = [
     (EXTRACT, without_cache, 2, NO_CACHE),
     (f"{TO_CACHE} raw/penn_action/cache", nothing, 2, r"expected two separate folders"),
     (f"{TO_CACHE} /dev/null/cache", nothing, 2, r"a folder is needed"),
-    (f"{CONVERT} two words", nothing, 2, r"unrecognized arguments: two words\. Quote names that have spaces"),
+    (
+        f"{CONVERT} two words",
+        nothing,
+        2,
+        r"unrecognized arguments: two words\. Quote names that have spaces",
+    ),
     (f"{TO_CACHE} raw", nothing, 2, r"expected two separate folders"),
     (f"{CONVERT}x/y --raw luigi.cfg/x", nothing, 2, r"luigi\.cfg"),
     (f"{TO_CACHE} luigi.cfg", nothing, 2, r"a folder is needed"),
     ("pipeline init", nothing, 2, r"luigi\.cfg exists\. Name another folder"),
-    ("pipeline init luigi.cfg", nothing, 2, r"luigi\.cfg: this is a file, where a folder is needed"),
+    (
+        "pipeline init luigi.cfg",
+        nothing,
+        2,
+        r"luigi\.cfg: this is a file, where a folder is needed",
+    ),
     ("pipeline init --raw raw", nothing, 2, r"add --real"),
     ("pipeline gc --cache raw", nothing, 2, r"raw: expected a feature cache"),
     ("pipeline verify --cache cache/penn_action/train", nothing, 2, r"Open the whole: .*cache"),
     ("pipeline copy --to raw/penn_action", nothing, 2, r"raw/penn_action: holds other files"),
-    ("tasks evaluate --checkpoint nowhere.pt", nothing, 2, r"nowhere\.pt: .*(not found|no such file)"),
+    (
+        "tasks evaluate --checkpoint nowhere.pt",
+        nothing,
+        2,
+        r"nowhere\.pt: .*(not found|no such file)",
+    ),
     ("tasks evaluate --checkpoint luigi.cfg", nothing, 2, r"luigi\.cfg: .*checkpoint"),
     ("tasks evaluate --checkpoint raw", nothing, 2, r"raw: "),
-    ("tasks train --set vibe.epochs=no", nothing, 2, r"\[vibe\] epochs = no: expected a whole number"),
+    (
+        "tasks train --set vibe.epochs=no",
+        nothing,
+        2,
+        r"\[vibe\] epochs = no: expected a whole number",
+    ),
     ("tasks trian", nothing, 2, r"invalid choice: 'trian'; did you mean 'train'\?"),
     ("tasks report --cache nowhere", nothing, 2, r"nowhere: "),
     ("tasks report --cache cache --out nowhere/page.html --no-training", nothing, 2, r"nowhere"),
@@ -108,7 +135,9 @@ ENVIRONMENT = [  # command, variable, value, what it prints
 
 
 @pytest.fixture
-def own_lab(lab: Path, types: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def own_lab(
+    lab: Path, types: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
     """A copy of the folder, to change."""
     folder = tmp_path / "lab"
     shutil.copytree(lab, folder, symlinks=True)
@@ -120,7 +149,12 @@ def own_lab(lab: Path, types: Callable[..., str], tmp_path: Path, monkeypatch: p
 
 @pytest.mark.parametrize(("command", "change", "code", "pattern"), STATES)
 def test_a_mistake_in_the_folder_or_the_order(
-    command: str, change: Callable[[Path], None], code: int, pattern: str, own_lab: Path, types: Callable[..., str]
+    command: str,
+    change: Callable[[Path], None],
+    code: int,
+    pattern: str,
+    own_lab: Path,
+    types: Callable[..., str],
 ) -> None:
     change(own_lab)
     shown = types(command)
@@ -131,7 +165,12 @@ def test_a_mistake_in_the_folder_or_the_order(
 
 @pytest.mark.parametrize(("command", "variable", "value", "pattern"), ENVIRONMENT)
 def test_a_mistake_in_the_environment(
-    command: str, variable: str, value: str, pattern: str, types: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+    command: str,
+    variable: str,
+    value: str,
+    pattern: str,
+    types: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv(variable, value)
     assert re.match(f"2: error: .*{pattern}", types(command))

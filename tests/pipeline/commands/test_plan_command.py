@@ -33,19 +33,28 @@ def as_json(plan: Callable[..., str]) -> Callable[..., Any]:
     return lambda *more, code=0: json.loads(plan("--json", *more, code=code))[0]
 
 
-def test_with_nothing_to_do_no_content_is_read_and_no_file_is_changed(penn, network, plan, as_json, monkeypatch):
+def test_with_nothing_to_do_no_content_is_read_and_no_file_is_changed(
+    penn, network, plan, as_json, monkeypatch
+):
     penn.converted("fast")
     before = penn.everything()
-    monkeypatch.setattr(PennAction, "read", lambda *_: pytest.fail("read a label"))  # changed source code is no reason
-    monkeypatch.setattr("pipeline.crops.crop_person", lambda *_, **__: pytest.fail("computed something"))
-    monkeypatch.setattr(changes, "video_digest", lambda *_: pytest.fail("read the content of an input"))
+    # changed source code is no reason
+    monkeypatch.setattr(PennAction, "read", lambda *_: pytest.fail("read a label"))
+    monkeypatch.setattr(
+        "pipeline.crops.crop_person", lambda *_, **__: pytest.fail("computed something")
+    )
+    monkeypatch.setattr(
+        changes, "video_digest", lambda *_: pytest.fail("read the content of an input")
+    )
     split = as_json()
     assert (split["nothing_to_do"], split["problems"]) == (True, [])
     assert split["convert"]["videos"] == {"read": 0, "of": 6, "kept": 6, "touched": 0}
     assert penn.everything() == before
 
 
-def test_new_changed_and_removed_videos_are_named_with_what_differs_of_them(penn: Any, plan: Any, as_json: Any) -> None:
+def test_new_changed_and_removed_videos_are_named_with_what_differs_of_them(
+    penn: Any, plan: Any, as_json: Any
+) -> None:
     penn.converted()
     penn.add("0007")
     with penn.label("0003").open("ab") as label:
@@ -68,16 +77,25 @@ def test_new_changed_and_removed_videos_are_named_with_what_differs_of_them(penn
     assert found["videos"] == {"read": 5, "of": 6, "kept": 1, "touched": 0}
     assert found["rows_again"] == 24, "0001, 0003 and 0005 have 8 rows each; 0004 is of test"
     assert any("and 1 more: --all names them" in line for line in plan().splitlines())
-    assert {"    changed  0004: labels/0004.mat is missing", "    removed  0006"} <= set(plan("--all").splitlines())
+    assert {"    changed  0004: labels/0004.mat is missing", "    removed  0006"} <= set(
+        plan("--all").splitlines()
+    )
 
 
-def test_rows_and_shards_that_a_stream_lacks_are_counted(penn, into, network, small_shards, as_json):
+def test_rows_and_shards_that_a_stream_lacks_are_counted(
+    penn, into, network, small_shards, as_json
+):
     penn.converted()  # 24 rows in shards of 16
     into.extract(penn.root)
     penn.edit("0003")
     penn.convert()
     (stream,) = as_json()["extract"]
-    expected = {"shards": 1, "rows": 8, "carried_at_most": 8, "bytes": stream_bytes(8, 2048, "float16")}
+    expected = {
+        "shards": 1,
+        "rows": 8,
+        "carried_at_most": 8,
+        "bytes": stream_bytes(8, 2048, "float16"),
+    }
     why = {"why": "the split has changed", "identity": [], "other_keys": False}
     assert stream == {"stream": "resnet50", **why, **expected}
     into.extract(penn.root)
@@ -90,10 +108,14 @@ def test_rows_and_shards_that_a_stream_lacks_are_counted(penn, into, network, sm
 @pytest.fixture
 def by_cfg(penn: Any, luigi_cfg: Any, ran: Any) -> Callable[..., Any]:
     """What `plan` shows by a luigi.cfg: `by_cfg("amass", datasets="penn_action amass").out`."""
-    return lambda *words, code=0, **settings: ran("plan", *words, "--config", luigi_cfg(**settings), code=code)
+    return lambda *words, code=0, **settings: ran(
+        "plan", *words, "--config", luigi_cfg(**settings), code=code
+    )
 
 
-def test_real_data_and_an_untrained_network_are_a_problem_before_anything_is_converted(penn, by_cfg, into, network):
+def test_real_data_and_an_untrained_network_are_a_problem_before_anything_is_converted(
+    penn, by_cfg, into, network
+):
     penn.without_marker()
     untrained = {"more": "[resnet50]\nweights = untrained:0"}
     for _ in ("before the conversion", "after it"):
@@ -111,7 +133,9 @@ def dances(site: Path) -> str:
     return "dataset 'dances' of package dances"
 
 
-def test_a_broken_package_is_one_line_and_the_other_datasets_are_planned(dances: str, by_cfg: Any) -> None:
+def test_a_broken_package_is_one_line_and_the_other_datasets_are_planned(
+    dances: str, by_cfg: Any
+) -> None:
     both = {"more": "[dances]\nfps = 25", "datasets": "dances penn_action"}
     shown = by_cfg(code=2, **both)
     assert shown.out.count("why    not converted before") == 2, "penn_action's two splits"
@@ -121,11 +145,14 @@ def test_a_broken_package_is_one_line_and_the_other_datasets_are_planned(dances:
     assert dances in by_cfg("dances", code=2, **both).err
 
 
-def test_a_broken_package_whose_rows_are_in_the_cache_does_not_end_status_nor_doctor(dances, penn, luigi_cfg, ran):
+def test_a_broken_package_whose_rows_are_in_the_cache_does_not_end_status_nor_doctor(
+    dances, penn, luigi_cfg, ran
+):
     penn.converted()
     (penn.root / "penn_action").rename(penn.root / "dances")
     ran("gc", "--cache", penn.root)  # it forgets the old name
-    shown = ran("status", "--cache", penn.root, "--json", code=1)  # its raw folder is there, and cannot be listed
+    # its raw folder is there, and cannot be listed
+    shown = ran("status", "--cache", penn.root, "--json", code=1)
     assert [row["split"] for row in json.loads(shown.out)] == ["dances/train"]
     assert shown.err.startswith(f"! {dances}")
     luigi_cfg("penn_action dances")
@@ -135,13 +162,16 @@ def test_a_broken_package_whose_rows_are_in_the_cache_does_not_end_status_nor_do
     assert shown.err.startswith(f"! {dances}")
 
 
-def test_rows_of_a_release_are_estimated_by_its_videos_before_the_first_conversion(penn, luigi_cfg, ran) -> None:
+def test_rows_of_a_release_are_estimated_by_its_videos_before_the_first_conversion(
+    penn, luigi_cfg, ran
+) -> None:
     for clip in ("train/abseiling/a", "train/abseiling/b", "val/abseiling/c"):
         write_video(penn.raw.parent / f"kinetics/{clip}.mp4", 3)
         touch(penn.raw.parent / "kinetics/keypoints" / clip, "x_000000000000_keypoints.json")
     luigi_cfg("penn_action kinetics", "[features]\nstreams = homography")
     shown = " ".join(ran("plan").out.split())
-    for split, rows in (("train", 502), ("val", 251)):  # 5 million rows of val in 19,906 clips; none known of train
+    # 5 million rows of val in 19,906 clips; none known of train
+    for split, rows in (("train", 502), ("val", 251)):
         assert f"kinetics/{split} about {rows} rows: from an estimate of the release" in shown
     assert "disk at least " in shown, "rows of Penn Action are unknown: it is demo data"
     penn.converted()
@@ -151,8 +181,12 @@ def test_rows_of_a_release_are_estimated_by_its_videos_before_the_first_conversi
     assert "disk at least " not in shown
 
 
-@pytest.mark.parametrize("words", [("plan",), ("doctor",), ("convert", "penn_action", "train", "--cache", "cache")])
-def test_a_folder_that_takes_long_to_list_is_no_silence(words, penn, luigi_cfg, ran, monkeypatch) -> None:
+@pytest.mark.parametrize(
+    "words", [("plan",), ("doctor",), ("convert", "penn_action", "train", "--cache", "cache")]
+)
+def test_a_folder_that_takes_long_to_list_is_no_silence(
+    words, penn, luigi_cfg, ran, monkeypatch
+) -> None:
     luigi_cfg()
     raw = ("--raw", penn.raw) if words[0] == "convert" else ()
     monkeypatch.chdir(penn.raw.parent)
@@ -171,7 +205,9 @@ def test_a_folder_that_takes_long_to_list_is_no_silence(words, penn, luigi_cfg, 
     assert " raw files" in ran(*words, *raw).err
 
 
-def test_what_is_forecast_is_what_is_written(penn: Any, into: Any, network: Any, plan: Any, as_json: Any) -> None:
+def test_what_is_forecast_is_what_is_written(
+    penn: Any, into: Any, network: Any, plan: Any, as_json: Any
+) -> None:
     assert "no forecast               penn_action/train: number of rows unknown" in plan()
     penn.converted("fast")
     penn.add("0007", "0008")
@@ -183,7 +219,9 @@ def test_what_is_forecast_is_what_is_written(penn: Any, into: Any, network: Any,
     penn.convert()
     into.extract(penn.root, precision="fast")
     stored = stored_bytes(penn.split)
-    assert found["bytes"]["resnet50"] == stored["streams"]["resnet50"] - before["streams"]["resnet50"]
+    assert (
+        found["bytes"]["resnet50"] == stored["streams"]["resnet50"] - before["streams"]["resnet50"]
+    )
     assert found["bytes"]["columns"] == stored["columns"] - before["columns"]
     assert as_json()["forecast"] is None, "nothing is left to do"
     penn.edit("0003")
@@ -193,7 +231,9 @@ def test_what_is_forecast_is_what_is_written(penn: Any, into: Any, network: Any,
     assert "up to 8 rows with unchanged images and boxes" in plan()
 
 
-@pytest.mark.parametrize("file", ["manifest.json", "track_start/c/0", "features/resnet50/manifest.json"])
+@pytest.mark.parametrize(
+    "file", ["manifest.json", "track_start/c/0", "features/resnet50/manifest.json"]
+)
 def test_a_damaged_split_is_a_problem_of_its_own(file, penn, network, luigi_cfg, ran):
     penn.converted("fast")
     penn.convert("test")
@@ -209,11 +249,16 @@ def test_a_damaged_split_is_a_problem_of_its_own(file, penn, network, luigi_cfg,
     assert test["problems"] == []
 
 
-def test_a_stream_to_import_is_no_work_for_extract(penn: Any, plan: Any, as_json: Any, luigi_cfg: Any) -> None:
+def test_a_stream_to_import_is_no_work_for_extract(
+    penn: Any, plan: Any, as_json: Any, luigi_cfg: Any
+) -> None:
     luigi_cfg(more="[features]\nstreams = mine\n[mine]\nkind = imported\ndim = 6")
     assert "import   mine: all rows of the conversion" in plan()
     penn.converted()
     shown = plan(code=2)
-    assert "stream 'mine' is imported and cannot be extracted (not extracted before). Import it: import FILE" in shown
+    assert (
+        "stream 'mine' is imported and cannot be extracted (not extracted before). Import it: "
+        "import FILE" in shown
+    )
     assert "extract " not in shown
     assert as_json(code=2)["extract"][0]["why"] == ""

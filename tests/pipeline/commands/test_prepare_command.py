@@ -22,7 +22,9 @@ from pipeline.files.raw.files import file_digest
 from tests.pipeline.datasets.by_hand import write_video
 
 
-def test_real_data_without_weights_become_tracks_and_keep_the_weights_that_they_are_given_once(penn, ran, network):
+def test_real_data_without_weights_become_tracks_and_keep_the_weights_that_they_are_given_once(
+    penn, ran, network
+):
     penn.without_marker()
     words = ("prepare", "penn_action", "--raw", penn.raw, "--cache", penn.root)
     shown = ran(*words).out
@@ -31,7 +33,8 @@ def test_real_data_without_weights_become_tracks_and_keep_the_weights_that_they_
     assert not cache.open(penn.root)["penn_action/test"].streams
     shown = ran(*words, "--weights", "untrained:0").out
     assert shown.count("✓ extract") == shown.count("features resnet50 (untrained)") == 2
-    shutil.rmtree(penn.root / "penn_action/test")  # a split that is new has the features of the others
+    # a split that is new has the features of the others
+    shutil.rmtree(penn.root / "penn_action/test")
     shown = ran(*words).out
     assert "no features" not in shown
     assert "hours not known" not in shown, "another split has told the speed"
@@ -55,7 +58,9 @@ def test_a_file_in_the_place_of_a_page_stays_and_ends_the_command_before_it_conv
     assert "✓ convert" in ran(*words, "--pages", penn.root.parent / "pages").out
 
 
-@pytest.mark.parametrize("words", [("prepare", "penn_action"), ("prepare", "videos"), ("convert", "penn_action/train")])
+@pytest.mark.parametrize(
+    "words", [("prepare", "penn_action"), ("prepare", "videos"), ("convert", "penn_action/train")]
+)
 @pytest.mark.parametrize(
     ("raw", "root", "how"),
     [
@@ -67,7 +72,9 @@ def test_a_file_in_the_place_of_a_page_stays_and_ends_the_command_before_it_conv
         ("raw/labels", "raw", "the raw folder is in the cache"),
     ],
 )
-def test_a_cache_within_its_raw_folder_or_around_it_is_refused(words, raw, root, how, penn, ran, tmp_path):
+def test_a_cache_within_its_raw_folder_or_around_it_is_refused(
+    words, raw, root, how, penn, ran, tmp_path
+):
     (tmp_path / "link").symlink_to("raw")
     before = sorted(tmp_path.rglob("*"))
     shown = ran(*words, "--raw", tmp_path / raw, "--cache", tmp_path / root, code=2)
@@ -90,7 +97,9 @@ def test_bodies_are_suggested_for_features_that_a_model_reads(penn, ran, network
     assert "-m tasks predict penn_action/train" in ran(*words, "--stream", "resnet50").out
 
 
-def test_one_split_that_cannot_be_converted_does_not_stop_the_others(penn, ran, network, monkeypatch):
+def test_one_split_that_cannot_be_converted_does_not_stop_the_others(
+    penn, ran, network, monkeypatch
+):
     from pipeline.conversion import convert
 
     convert_plan = convert.convert
@@ -116,18 +125,27 @@ def of_clips(tmp_path: Path) -> tuple[Any, ...]:
     return ("prepare", "videos", *where, "--detector", "rtmpose")
 
 
-def test_messages_about_a_detector_name_its_own_settings(of_clips: Any, ran: Any, monkeypatch: Any) -> None:
-    assert "--set [rtmpose] size: unknown key" in ran(*of_clips, "--set", "rtmpose.size=3", code=2).err
+def test_messages_about_a_detector_name_its_own_settings(
+    of_clips: Any, ran: Any, monkeypatch: Any
+) -> None:
+    assert (
+        "--set [rtmpose] size: unknown key" in ran(*of_clips, "--set", "rtmpose.size=3", code=2).err
+    )
 
     def identity(_: Any) -> Any:
         raise MissingAssets("weights '': expected a file, found none: --weights FILE.whl")
 
     monkeypatch.setattr(prepare.detectors, "identity", identity)
     shown = ran(*of_clips, code=2).err
-    assert "found none: --detector rtmpose --set rtmpose.weights=FILE.whl. Or name another --detector" in shown
+    assert (
+        "found none: --detector rtmpose --set rtmpose.weights=FILE.whl. Or name another --detector"
+        in shown
+    )
 
 
-def test_all_missing_downloads_are_named_at_once_and_how_to_do_without(of_clips, ran, monkeypatch, tmp_path):
+def test_all_missing_downloads_are_named_at_once_and_how_to_do_without(
+    of_clips, ran, monkeypatch, tmp_path
+):
     def fails(*_: object, **__: object) -> None:
         raise urllib.error.URLError("no network")
 
@@ -135,19 +153,32 @@ def test_all_missing_downloads_are_named_at_once_and_how_to_do_without(of_clips,
     monkeypatch.setattr(torch.hub, "download_url_to_file", fails)
     monkeypatch.setattr(urllib.request, "urlopen", fails)
     shown = ran(*of_clips, "--weights", "torchvision:IMAGENET1K_V2", code=2).err
-    for words in ("yolox-tiny: https", "rtmpose-m: https", "resnet50-11ad3fa6.pth cannot be downloaded", "blaze_pose"):
+    for words in (
+        "yolox-tiny: https",
+        "rtmpose-m: https",
+        "resnet50-11ad3fa6.pth cannot be downloaded",
+        "blaze_pose",
+    ):
         assert words in shown
     assert "Or leave --weights out (tracks without features), or use untrained:0" in shown
-    assert "Name the folder of the clips" in ran(*of_clips, "--raw", tmp_path / "clips/a.mp4", code=2).err
+    assert (
+        "Name the folder of the clips"
+        in ran(*of_clips, "--raw", tmp_path / "clips/a.mp4", code=2).err
+    )
     shown = ran(*of_clips, "--plan", "--weights", "spin:missing.pt", code=2).out
     assert "! weights spin:" in shown and "missing.pt: file not found" in shown
-    (tmp_path / "clips/a.mp4").write_bytes(b"\xff\xd8\xff\xe0")  # what no detector can read needs none
+    # what no detector can read needs none
+    (tmp_path / "clips/a.mp4").write_bytes(b"\xff\xd8\xff\xe0")
     assert "rejected a.mp4: video_unreadable" in ran(*of_clips, code=1).out
 
 
 @pytest.mark.parametrize("downloads", [False, True])
-@pytest.mark.parametrize("made_by, shown", [("blaze_pose", "blaze_pose"), ("rtmpose", "rtmpose with another every")])
-def test_keypoints_replaced_or_kept_are_counted(of_clips, ran, monkeypatch, tmp_path, made_by, shown, downloads):
+@pytest.mark.parametrize(
+    "made_by, shown", [("blaze_pose", "blaze_pose"), ("rtmpose", "rtmpose with another every")]
+)
+def test_keypoints_replaced_or_kept_are_counted(
+    of_clips, ran, monkeypatch, tmp_path, made_by, shown, downloads
+):
     """Also before the weights are downloaded, which a plan does not do."""
     monkeypatch.setattr(RTMPose, "downloads", downloads)
     monkeypatch.setattr(RTMPose, "identity", lambda self: {"every": self.every})
@@ -155,18 +186,30 @@ def test_keypoints_replaced_or_kept_are_counted(of_clips, ran, monkeypatch, tmp_
     info = {"description": MADE_BY, "clip_digest": file_digest(tmp_path / "clips/a.mp4")}
     info |= {"detector": made_by, "options": {"every": 4}}
     (tmp_path / "clips/keypoints").mkdir()
-    (tmp_path / "clips/keypoints/a.mp4.json").write_text(f'{{"info": {json.dumps(info)},\n"images": []}}\n')
+    (tmp_path / "clips/keypoints/a.mp4.json").write_text(
+        f'{{"info": {json.dumps(info)},\n"images": []}}\n'
+    )
     write_video(tmp_path / "clips/b.mp4", 4)
     planned = ran(*of_clips, "--plan").out
-    assert f"! replaces keypoints of 1 clip by {shown}\n" in planned and "detect   2 clips" in planned
+    assert (
+        f"! replaces keypoints of 1 clip by {shown}\n" in planned and "detect   2 clips" in planned
+    )
     planned = ran(*of_clips[:-2], "--plan").out
-    kept = f"! keeps, as no --detector is named, keypoints of 1 clip by {shown}; other clips get rtmpose, --every 1\n"
+    kept = (
+        f"! keeps, as no --detector is named, keypoints of 1 clip by {shown}; other clips "
+        "get rtmpose, --every 1\n"
+    )
     assert kept in planned and "detect   1 clip" in planned
     to = ("--out", tmp_path / "clips/keypoints")
-    assert f"! replaces keypoints of 1 clip by {shown}\n" in ran("detect", tmp_path / "clips", *to, code=2).err
+    assert (
+        f"! replaces keypoints of 1 clip by {shown}\n"
+        in ran("detect", tmp_path / "clips", *to, code=2).err
+    )
 
 
 def test_clips_on_a_read_only_disk_are_answered_with_a_folder_of_links(of_clips, ran, monkeypatch):
     monkeypatch.setattr(prepare.detectors, "identity", lambda _: {})
     monkeypatch.setattr(os, "access", lambda *_: False)
-    assert "folder of links to the clips (ln -s), and name it: --raw DIR" in ran(*of_clips, code=2).err
+    assert (
+        "folder of links to the clips (ln -s), and name it: --raw DIR" in ran(*of_clips, code=2).err
+    )

@@ -29,7 +29,9 @@ def spoil(penn: Any, shard: str) -> None:
 def numbers(penn: Any) -> dict[str, dict[str, bytes]]:
     """All rows, by column and track."""
     names = [*penn.split.columns, "features/resnet50"]
-    return {name: {track: rows.tobytes() for track, rows in penn.rows(name).items()} for name in names}
+    return {
+        name: {track: rows.tobytes() for track, rows in penn.rows(name).items()} for name in names
+    }
 
 
 @pytest.mark.parametrize(
@@ -39,7 +41,9 @@ def numbers(penn: Any) -> dict[str, dict[str, bytes]]:
         (f"{NAME}/kp_2d/c/1/0/0", f"{NAME}: rows of 1 video dropped", 2, {"0003"}, 0),
     ],
 )
-def test_a_damaged_shard_costs_just_its_rows(shard, dropped, kept, read, batches, penn, network, reads, repair, ran):
+def test_a_damaged_shard_costs_just_its_rows(
+    shard, dropped, kept, read, batches, penn, network, reads, repair, ran
+):
     before, manifest = numbers(penn), (penn.root / STREAM / "manifest.json").read_bytes()
     spoil(penn, shard)
     reads.clear()
@@ -55,12 +59,16 @@ def test_a_damaged_shard_costs_just_its_rows(shard, dropped, kept, read, batches
     assert numbers(penn) == before
     assert penn.split.manifest["accounting"]["videos"]["kept"] == 3
     assert ((penn.root / STREAM / "manifest.json").read_bytes() == manifest) == (kept == 3)
-    assert ("1" in penn.split.manifest["shards"]["kp_2d"]) == (kept == 3), "of a column, others take its place"
+    assert ("1" in penn.split.manifest["shards"]["kp_2d"]) == (kept == 3), (
+        "of a column, others take its place"
+    )
     assert penn.plan().up_to_date
 
 
 @pytest.mark.parametrize("shard", ["", f"{NAME}/kp_2d/c/1/0/0", f"{STREAM}/c/1/0"])
-def test_with_nothing_to_repair_or_without_the_raw_files_nothing_is_changed(shard, penn, network, into, repair):
+def test_with_nothing_to_repair_or_without_the_raw_files_nothing_is_changed(
+    shard, penn, network, into, repair
+):
     if shard:
         penn.remove("0003")
         spoil(penn, shard)

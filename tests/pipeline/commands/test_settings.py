@@ -1,4 +1,6 @@
-"""Every command resolves settings alike: an option, else `--set`, else luigi.cfg, else the default."""
+"""Every command resolves settings alike: an option, else `--set`, else luigi.cfg, else the
+default.
+"""
 
 import dataclasses
 import importlib
@@ -35,7 +37,16 @@ def amass(embedded: Any, tmp_path: Path, ran: Any) -> Callable[..., str]:
     """`convert` of AMASS, and the resampling that its manifest records."""
 
     def convert(*more: str) -> str:
-        ran("convert", "amass", "train", "--raw", embedded.raw("amass"), "--cache", tmp_path / "cache", *more)
+        ran(
+            "convert",
+            "amass",
+            "train",
+            "--raw",
+            embedded.raw("amass"),
+            "--cache",
+            tmp_path / "cache",
+            *more,
+        )
         manifest = cache.open(tmp_path / "cache")["amass/train"].manifest
         return str(manifest["reader"]["parameters"]["resampling"])
 
@@ -49,18 +60,37 @@ def raw_3dpw(embedded: Any, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def convert_3dpw(raw_3dpw: Path, tmp_path: Path, ran: Any) -> Callable[..., Any]:
-    words = ("convert", "3dpw", "train", "--raw", raw_3dpw, "--cache", tmp_path / "cache", "--workers", 1)
+    words = (
+        "convert",
+        "3dpw",
+        "train",
+        "--raw",
+        raw_3dpw,
+        "--cache",
+        tmp_path / "cache",
+        "--workers",
+        1,
+    )
     return lambda *more, code=0: ran(*words, *more, code=code)
 
 
-def test_a_datasets_options_are_those_of_luigi_cfg_with_set_over_them(amass, embedded, luigi_cfg, ran, tmp_path):
+def test_a_datasets_options_are_those_of_luigi_cfg_with_set_over_them(
+    amass, embedded, luigi_cfg, ran, tmp_path
+):
     assert amass() == "slerp"
     assert amass("--set", "amass.resampling=decimate") == "decimate"  # there need be no luigi.cfg
     luigi_cfg("amass", DECIMATE)
     place = ("amass", "train", "--raw", embedded.raw("amass"))
     up_to_date = "amass/train: up to date"
     assert ran("convert", *place, "--cache", tmp_path / "cache").out.startswith(up_to_date)
-    plan = ("plan", "amass", "--set", f"paths.raw={embedded.raw('amass').parent}", "--cache", tmp_path / "cache")
+    plan = (
+        "plan",
+        "amass",
+        "--set",
+        f"paths.raw={embedded.raw('amass').parent}",
+        "--cache",
+        tmp_path / "cache",
+    )
     assert up_to_date in ran(*plan).out
     other = ("--set", "amass.resampling=slerp")
     assert "resampling was decimate, is slerp" in ran(*plan, *other).out
@@ -97,15 +127,26 @@ def test_a_datasets_options_are_those_of_luigi_cfg_with_set_over_them(amass, emb
         ("doctor", "vibe.epochs=3", ["vibe.epochs"]),
     ],
 )
-def test_unread_settings_are_refused(words, setting, named, there, luigi_cfg, embedded, ran, converted, tmp_path):
+def test_unread_settings_are_refused(
+    words, setting, named, there, luigi_cfg, embedded, ran, converted, tmp_path
+):
     if there:
         luigi_cfg("amass")
     raw, root = embedded.raw("amass"), converted.root("")
     command, *more = words.split()
-    places = {name: ["amass", "train", "--raw", raw, "--cache", tmp_path / "cache"] for name in ("convert",)}
+    places = {
+        name: ["amass", "train", "--raw", raw, "--cache", tmp_path / "cache"]
+        for name in ("convert",)
+    }
     places |= {name: ["--cache", root] for name in ("status", "verify", "leaks", "gc")}
-    places |= {"extract": ["penn_action/train", "--cache", root], "show": ["amass", "train", "--raw", raw]}
-    places |= {"detect": [tmp_path, "--out", tmp_path / "k"], "synthesize": ["--out", tmp_path / "new"]}
+    places |= {
+        "extract": ["penn_action/train", "--cache", root],
+        "show": ["amass", "train", "--raw", raw],
+    }
+    places |= {
+        "detect": [tmp_path, "--out", tmp_path / "k"],
+        "synthesize": ["--out", tmp_path / "new"],
+    }
     places |= {"doctor": ["amass", "--raw", raw.parent]}
     shown = ran(command, *places[command], *more, "--set", setting, code=2)
     assert (shown.out, shown.err.count("\n")) == ("", 1)
@@ -118,11 +159,17 @@ def test_unread_settings_are_refused(words, setting, named, there, luigi_cfg, em
 
 READING = {  # command -> runs that together read all that it names; plan: all but training's
     "convert": ["3dpw train --raw {3dpw} --cache {tmp}/c", "3dpw train --cache {tmp}/c --retry"],
-    "show": ["3dpw train --raw {3dpw} --out {tmp}/p.html", "3dpw train --cache {tmp}/c --out {tmp}/p.html"],
+    "show": [
+        "3dpw train --raw {3dpw} --out {tmp}/p.html",
+        "3dpw train --cache {tmp}/c --out {tmp}/p.html",
+    ],
     "export": ["3dpw train --cache {tmp}/c --format wham --out {tmp}/x"],
     "detect": ["{tmp} --out {tmp}/k --detector demo"],
     "doctor": ["amass --raw {3dpw}/.."],
-    "extract": ["penn_action train --cache {penn}", "penn_action train --cache {penn} --stream mine --kind resnet50"],
+    "extract": [
+        "penn_action train --cache {penn}",
+        "penn_action train --cache {penn} --stream mine --kind resnet50",
+    ],
     "prepare": [
         *("3dpw --raw {3dpw} --cache {tmp}/c --plan", "videos --raw {raw} --cache {tmp}/e --plan"),
         "penn_action --raw {raw} --cache {tmp}/d --pages {tmp} --weights untrained:0",
@@ -132,7 +179,9 @@ READING = {  # command -> runs that together read all that it names; plan: all b
 
 
 @pytest.mark.parametrize("name", sorted(commands_of("pipeline")))
-def test_a_command_reads_only_what_it_names(name, luigi_cfg, embedded, network, run, penn, tmp_path, monkeypatch):
+def test_a_command_reads_only_what_it_names(
+    name, luigi_cfg, embedded, network, run, penn, tmp_path, monkeypatch
+):
     module = importlib.import_module(commands_of("pipeline")[name].module)
     if name not in READING:
         assert (module.COMMAND.reads, "args.cfg" in inspect.getsource(module)) == (None, False)
@@ -141,7 +190,11 @@ def test_a_command_reads_only_what_it_names(name, luigi_cfg, embedded, network, 
     penn.converted()
     places = {"3dpw": embedded.raw("3dpw"), "raw": penn.raw, "penn": penn.root, "tmp": tmp_path}
     run("convert", "3dpw/train", "--raw", places["3dpw"], "--cache", tmp_path / "c")
-    named, (required, used, every), check = list[str](), (set[str]() for _ in range(3)), arguments._refuse_unread
+    named, (required, used, every), check = (
+        list[str](),
+        (set[str]() for _ in range(3)),
+        arguments._refuse_unread,
+    )
 
     def begin(args: Any, reads: Any) -> None:
         check(args, reads)
@@ -151,7 +204,9 @@ def test_a_command_reads_only_what_it_names(name, luigi_cfg, embedded, network, 
 
     def record(kind: type[Any], attribute: str, name_of: Callable[[str], str]) -> None:
         read = getattr(kind, attribute)
-        monkeypatch.setattr(kind, attribute, lambda self, key: (used.add(name_of(key)), read(self, key))[1])
+        monkeypatch.setattr(
+            kind, attribute, lambda self, key: (used.add(name_of(key)), read(self, key))[1]
+        )
 
     monkeypatch.setattr(arguments, "_refuse_unread", begin)
     record(Settings, "dataset", str)
@@ -198,17 +253,24 @@ def test_a_body_of_the_other_kind_is_left_out_with_a_line_and_refused_by_name(
     assert "kp_3d" not in cache.open(tmp_path / "cache")["3dpw/train"].columns
 
 
-def test_real_data_in_the_place_of_demo_data_need_another_cache(penn: Any, luigi_cfg: Any, ran: Any) -> None:
+def test_real_data_in_the_place_of_demo_data_need_another_cache(
+    penn: Any, luigi_cfg: Any, ran: Any
+) -> None:
     luigi_cfg("penn_action")
     words = ("convert", penn.name, "--raw", penn.raw, "--cache", penn.root)
     ran(*words)
     penn.without_marker()
     shown = ran(*words, code=2).err
-    assert f"which would replace it. Use another cache: --cache {penn.root}-real, or [paths] cache" in shown
+    assert (
+        f"which would replace it. Use another cache: --cache {penn.root}-real, or [paths] cache"
+        in shown
+    )
     assert "python -m pipeline" not in shown  # `prepare` says it, too
 
 
-def test_a_body_that_is_not_there_is_an_error_unless_it_is_to_be_made(convert_3dpw, raw_3dpw, luigi_cfg):
+def test_a_body_that_is_not_there_is_an_error_unless_it_is_to_be_made(
+    convert_3dpw, raw_3dpw, luigi_cfg
+):
     (raw_3dpw / MARKER).unlink()
     luigi_cfg("3dpw")
     assert "SMPL" in convert_3dpw(code=2).err
@@ -216,13 +278,16 @@ def test_a_body_that_is_not_there_is_an_error_unless_it_is_to_be_made(convert_3d
     assert "folder not found" in convert_3dpw().err
 
 
-def test_a_stream_goes_on_with_its_own_weights_wherever_they_are_known(penn, network, luigi_cfg, ran, tmp_path):
+def test_a_stream_goes_on_with_its_own_weights_wherever_they_are_known(
+    penn, network, luigi_cfg, ran, tmp_path
+):
     penn.without_marker()
     (file := tmp_path / "w.pt").write_bytes(b"weights")
     words = ("extract", penn.name, "--cache", penn.root, "--workers", 1)
     luigi_cfg(more="[resnet50]\nweights = untrained:0")
     ran("convert", penn.name, "--raw", penn.raw, "--cache", penn.root)
-    assert "--weights untrained:0" in ran(*words, code=2).err  # only the command line may name them for real data
+    # only the command line may name them for real data
+    assert "--weights untrained:0" in ran(*words, code=2).err
     ran(*words, "--weights", f"file:{file}", "--precision", "exact")
     assert "resnet50 is up to date" in ran(*words).out
     penn.add("0101")
@@ -241,7 +306,9 @@ def test_a_stream_goes_on_with_its_own_weights_wherever_they_are_known(penn, net
     assert "precision was exact, is fast" in ran(*words, "--weights", f"file:{file}", code=2).err
 
 
-def test_a_new_stream_is_what_luigi_cfg_says(penn: Any, network: Any, luigi_cfg: Any, ran: Any) -> None:
+def test_a_new_stream_is_what_luigi_cfg_says(
+    penn: Any, network: Any, luigi_cfg: Any, ran: Any
+) -> None:
     penn.converted()
     own = "[mine]\nkind = resnet50\nweights = untrained:3\nprecision = exact"
     luigi_cfg(more=f"[features]\nstreams = mine pr_vipe\nworkers = 1\n{own}")
@@ -251,16 +318,32 @@ def test_a_new_stream_is_what_luigi_cfg_says(penn: Any, network: Any, luigi_cfg:
     assert set(penn.split.streams) == {"mine", "pr_vipe"}
     plan = ran("plan", penn.name, "--set", f"paths.raw={penn.raw.parent}", "--cache", penn.root)
     assert "mine, pr_vipe" in plan.out, "make data would find nothing to do either"
-    wrong = ran("extract", penn.name, "--cache", penn.root, "--kind", "resnet50", "--weights", "spn:x", code=2).err
-    assert "error: --weights = spn:x: weights 'spn:x': expected SPIN's checkpoint, spin:FILE" in wrong
+    wrong = ran(
+        "extract",
+        penn.name,
+        "--cache",
+        penn.root,
+        "--kind",
+        "resnet50",
+        "--weights",
+        "spn:x",
+        code=2,
+    ).err
+    assert (
+        "error: --weights = spn:x: weights 'spn:x': expected SPIN's checkpoint, spin:FILE" in wrong
+    )
     kind = ("--kind", "resnet50", "--weights", "untrained:4")
     ran("extract", penn.name, "--cache", penn.root, "--stream", "other", *kind)
     assert penn.split.stream_manifest("other")["identity"]["weights"]["argument"] == "4"
     other = ran("extract", penn.name, "--cache", penn.root, "--set", "mine.precision=fast", code=2)
-    assert "precision was exact, is fast" in other.err, "what is set is not left out for what is recorded"
+    assert "precision was exact, is fast" in other.err, (
+        "what is set is not left out for what is recorded"
+    )
 
 
-def test_a_stream_called_as_a_kind_is_of_that_kind_unless_kind_says_otherwise(penn, network, ran, monkeypatch):
+def test_a_stream_called_as_a_kind_is_of_that_kind_unless_kind_says_otherwise(
+    penn, network, ran, monkeypatch
+):
     penn.converted()
     monkeypatch.setattr(Homography, "pair", lambda *_: np.zeros(9, np.float32))
     words = ("extract", penn.name, "--cache", penn.root, "--workers", 1)
@@ -273,7 +356,9 @@ def test_a_stream_called_as_a_kind_is_of_that_kind_unless_kind_says_otherwise(pe
     assert "precision was fast, is exact" in other.err
 
 
-def test_a_detector_has_the_options_of_luigi_cfg_and_an_error_names_where_they_are(luigi_cfg, ran, tmp_path):
+def test_a_detector_has_the_options_of_luigi_cfg_and_an_error_names_where_they_are(
+    luigi_cfg, ran, tmp_path
+):
     write_video(tmp_path / "clips/a.avi", 1, size=(64, 64))
     words = ("detect", tmp_path / "clips", "--out", tmp_path / "k")
     refused = ran(*words, "--weights", "w.pt", "--set", "min_score=x", code=2).err
@@ -287,10 +372,13 @@ def test_a_detector_has_the_options_of_luigi_cfg_and_an_error_names_where_they_a
     assert "min_score 2" in ran(*words, "--set", "rtmpose.min_score=2", code=2).err
 
 
-def test_a_body_yet_to_be_made_is_no_problem_of_another_package_s_dataset(luigi_cfg, ran, raw_3dpw, monkeypatch):
+def test_a_body_yet_to_be_made_is_no_problem_of_another_package_s_dataset(
+    luigi_cfg, ran, raw_3dpw, monkeypatch
+):
     monkeypatch.setattr("pipeline.datasets.WITH_DEMO_DATA", ())
     file = luigi_cfg("3dpw", "[embedded]\nenabled = true")
-    assert missing_files(Recipe.by_settings(load(file))) == []  # `config --check` has nothing to say
+    # `config --check` has nothing to say
+    assert missing_files(Recipe.by_settings(load(file))) == []
     assert "after the demo data are made" in ran("plan").out
 
 
@@ -310,19 +398,33 @@ print(Convert(dataset="penn_action", split="train").complete(), datasets.get("am
 """
 
 
-def test_a_filter_of_all_datasets_with_an_option_is_one_field_and_one_use(penn, luigi_cfg, tmp_path):
-    base = Path(shutil.copytree(ROOT / "pipeline", tmp_path / "changed/pipeline"), "datasets/base.py")
-    text = re.sub(r'(class ReaderOptions:\n    """.*"""\n)', rf"\1\n    {FIELD}\n", base.read_text())
+def test_a_filter_of_all_datasets_with_an_option_is_one_field_and_one_use(
+    penn, luigi_cfg, tmp_path
+):
+    base = Path(
+        shutil.copytree(ROOT / "pipeline", tmp_path / "changed/pipeline"), "datasets/base.py"
+    )
+    text = re.sub(
+        r'(class ReaderOptions:\n    """.*"""\n)', rf"\1\n    {FIELD}\n", base.read_text()
+    )
     base.write_text(re.sub(r'(def reasons_to_drop\(.*\n +""".*"""\n)', rf"\1        {USE}\n", text))
     penn.converted()
     heights = np.concatenate([*penn.rows("bbox").values()])[:, 3]
     key, limit, plan = "max_box", float(np.median(heights)), f"plan {penn.name}"
     luigi_cfg(more=f"[convert]\n{key} = {limit}")
     convert = f"convert {penn.name} --raw {penn.raw} --cache {penn.root}"
-    words = [f"{plan} --set convert.{key}=none", plan, f"config convert.{key}", convert, f"{convert} --retry"]
+    words = [
+        f"{plan} --set convert.{key}=none",
+        plan,
+        f"config convert.{key}",
+        convert,
+        f"{convert} --retry",
+    ]
     words += [f"{convert} --set convert.{key}=tall", f"{convert} --set penn_action.{key}=1"]
     found = {**os.environ, "PYTHONPATH": f"{base.parents[2]}:{ROOT}"}
-    done = subprocess.run([sys.executable, "-c", CALLS, *words], env=found, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", CALLS, *words], env=found, capture_output=True, text=True, check=True
+    )
     old, changed, config, new, retry, *refused, seen = re.split(r"exit \d\n", done.stdout)
     assert "convert" not in old, "a cache from before the option is up to date"
     assert f"parameters.{key} was not set, is {limit}" in changed

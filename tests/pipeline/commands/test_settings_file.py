@@ -53,7 +53,9 @@ def test_it_reads_what_luigi_does_and_counts_the_lines_between(tmp_path, section
     luigi.optionxform = str  # type: ignore[assignment, method-assign]
     luigi.read(found.path)
     assert {name: dict(luigi[name]) for name in luigi.sections()} == found.sections
-    assert {(name, key): keys.line(key) for name, keys in found.sections.items() for key in keys} == at
+    assert {
+        (name, key): keys.line(key) for name, keys in found.sections.items() for key in keys
+    } == at
 
 
 def test_a_value_of_several_lines_stands_where_its_key_does(tmp_path: Path) -> None:
@@ -65,7 +67,10 @@ def test_a_value_of_several_lines_stands_where_its_key_does(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[b]\nx = 0\n[a]\nx = 1\n\nx = 2\n", ", line 6: duplicate line, delete one; found 'x = 2'"),
+        (
+            "[b]\nx = 0\n[a]\nx = 1\n\nx = 2\n",
+            ", line 6: duplicate line, delete one; found 'x = 2'",
+        ),
         ("[a]\n[b]\n[a]\n", ", line 3: duplicate line, delete one; found '[a]'"),
         ("x = 1\n", ", line 1: expected key = value, below a [section]; found 'x = 1'"),
         ("[a]\nworkers\n", ", line 2: expected key = value, below a [section]; found 'workers'"),
@@ -74,7 +79,9 @@ def test_a_value_of_several_lines_stands_where_its_key_does(tmp_path: Path) -> N
         ("[a]\n# Fuß\nx = \xff\n", ", line 2: expected text in UTF-8, found the byte 0xdf"),
     ],
 )
-def test_what_is_no_settings_file_is_told_with_its_line(tmp_path: Path, text: str, message: str) -> None:
+def test_what_is_no_settings_file_is_told_with_its_line(
+    tmp_path: Path, text: str, message: str
+) -> None:
     (tmp_path / "luigi.cfg").write_bytes(text.encode("latin-1"))
     with pytest.raises(ConfigError) as told:
         SettingsFile.read(tmp_path / "luigi.cfg")
@@ -94,5 +101,10 @@ def test_whatever_the_file_holds_the_error_is_of_one_line(tmp_path: Path, data: 
 
 def test_an_error_is_put_beside_the_first_key_that_it_names(tmp_path: Path) -> None:
     section = of(tmp_path, "[vibe]\nseed = 1\nbatch_size = 8\nprocesses = 9\n").section("vibe")
-    assert section.prefix_line("processes: expected at most batch_size, 8").startswith(f"{tmp_path}/luigi.cfg, line 4 ")
-    assert section.prefix_line("something else") == f"{tmp_path}/luigi.cfg, line 1 [vibe] something else"
+    assert section.prefix_line("processes: expected at most batch_size, 8").startswith(
+        f"{tmp_path}/luigi.cfg, line 4 "
+    )
+    assert (
+        section.prefix_line("something else")
+        == f"{tmp_path}/luigi.cfg, line 1 [vibe] something else"
+    )

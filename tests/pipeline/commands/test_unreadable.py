@@ -1,4 +1,6 @@
-"""What one user of a cache may not read is a problem of its own; the rest is shown, read and checked."""
+"""What one user of a cache may not read is a problem of its own; the rest is shown, read and
+checked.
+"""
 
 import json
 import os
@@ -28,7 +30,9 @@ def another_user() -> Iterator[None]:
 
 @pytest.fixture
 def root(penn: Any, network: Any) -> Iterator[Path]:
-    """A cache with two splits, which all may read; other tests change the permissions above their own folders."""
+    """A cache with two splits, which all may read; other tests change the permissions above their
+    own folders.
+    """
     penn.converted("fast")
     with tempfile.TemporaryDirectory() as top:
         root = Path(shutil.copytree(penn.root, Path(top) / "cache"))
@@ -43,27 +47,44 @@ def root(penn: Any, network: Any) -> Iterator[Path]:
 
 @pytest.mark.parametrize(
     "hidden",
-    ["penn_action", SPLIT, f"{SPLIT}/manifest.json", f"{SPLIT}/features/resnet50/manifest.json", f"{SPLIT}/bbox/c/0/0"],
+    [
+        "penn_action",
+        SPLIT,
+        f"{SPLIT}/manifest.json",
+        f"{SPLIT}/features/resnet50/manifest.json",
+        f"{SPLIT}/bbox/c/0/0",
+    ],
 )
 def test_what_may_not_be_read_is_a_problem_of_its_own_and_the_others_are_shown(hidden, root, ran):
-    name, place, at = (hidden if hidden == "penn_action" else SPLIT), root / hidden, ("--cache", root)
+    name, place, at = (
+        (hidden if hidden == "penn_action" else SPLIT),
+        root / hidden,
+        ("--cache", root),
+    )
     mode = place.stat().st_mode
     place.chmod(0o700 if place.is_dir() else 0o600)
-    of_split = "features" not in hidden and "bbox" not in hidden  # without which nothing of the split is shown
+    # without which nothing of the split is shown
+    of_split = "features" not in hidden and "bbox" not in hidden
     with another_user():
         shown = {row["split"]: row for row in json.loads(ran("status", *at, "--json", code=1).out)}
         assert {*shown} == {"other/train", name}
         if of_split:
             assert shown[name].keys() == {"split", "problems"}
         if "bbox" not in hidden:
-            assert any(f"{place}" in text and "Ask its owner" in text for text in shown[name]["problems"]), shown[name]
+            assert any(
+                f"{place}" in text and "Ask its owner" in text for text in shown[name]["problems"]
+            ), shown[name]
             assert "other/train" in ran("status", *at, code=1).out
         assert len(cache.open(root)["other/train"].windows(4, 4, "resnet50")) > 0
         for fast in ((), ("--fast",)) if "bbox" not in hidden else ((),):
             found = json.loads(ran("verify", *at, *fast, "--json", code=1).out)
-            assert [damage["split"] for damage in found["damaged"]] == [name] and found["splits"] >= 1
+            assert [damage["split"] for damage in found["damaged"]] == [name] and found[
+                "splits"
+            ] >= 1
             assert str(place) in found["damaged"][0]["what"]
-        collected = json.loads(ran("gc", *at, "--json", "--dry-run", code=int("bbox" not in hidden)).out)
+        collected = json.loads(
+            ran("gc", *at, "--json", "--dry-run", code=int("bbox" not in hidden)).out
+        )
         if of_split:
             assert [str(place) in text for text in collected["problems"]] == [True]
             assert "other/train: copied" in ran("copy", *at, "--to", root.parent / "to", code=1).out
@@ -84,21 +105,37 @@ def test_the_lock_that_another_user_s_killed_run_has_left_stops_no_command(root,
     assert list(root.rglob("lock")) == []
 
 
-def test_a_cache_is_not_created_once_by_whom_cannot_change_the_file_afterwards(penn: Any, ran: Any, monkeypatch: Any):
+def test_a_cache_is_not_created_once_by_whom_cannot_change_the_file_afterwards(
+    penn: Any, ran: Any, monkeypatch: Any
+):
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         shutil.copytree(penn.raw, folder / "raw/penn_action")
-        settings = "[paths]\nraw = raw\nbody = body\ncache = own/cache\nruns = runs\nnew_cache = once\n"
+        settings = (
+            "[paths]\nraw = raw\nbody = body\ncache = own/cache\nruns = runs\nnew_cache = once\n"
+        )
         (folder / "luigi.cfg").write_text(f"{settings}[data]\ndatasets = penn_action\n")
         (folder / "own").mkdir()
         for path in (folder, *folder.rglob("*")):
             path.chmod(0o755 if path.is_dir() else 0o644)
         (folder / "own").chmod(0o777)
         monkeypatch.chdir(folder)
-        words = ("convert", SPLIT, "--raw", "raw/penn_action", "--cache", "own/cache", "--workers", 1)
+        words = (
+            "convert",
+            SPLIT,
+            "--raw",
+            "raw/penn_action",
+            "--cache",
+            "own/cache",
+            "--workers",
+            1,
+        )
         with another_user():
             refused = ran(*words, code=2).err
-        assert "new_cache = once: own/cache has no cache, and luigi.cfg cannot be changed to" in refused
+        assert (
+            "new_cache = once: own/cache has no cache, and luigi.cfg cannot be changed to"
+            in refused
+        )
         assert not (folder / "own/cache").exists()
         ran(*words)
         assert "new_cache = no" in (folder / "luigi.cfg").read_text()

@@ -1,4 +1,6 @@
-"""Raw dataset -> committed rows: nothing lost, nothing read twice, the same bytes however it was run."""
+"""Raw dataset -> committed rows: nothing lost, nothing read twice, the same bytes however it was
+run.
+"""
 
 import os
 import re
@@ -39,7 +41,9 @@ def test_the_cache_has_the_tracks_of_the_reader_and_every_frame_is_kept_or_dropp
     raw, folder = embedded.raw(name), embedded.body if name in ("3dpw", "emdb", "bedlam") else None
     done = into.convert(tmp_path, raw, name, split, body=folder)
     committed = cache.open(tmp_path)[f"{name}/{split}"]
-    expected = list(datasets.get(name).tracks(raw, split, body=Body.load(folder) if folder else None))
+    expected = list(
+        datasets.get(name).tracks(raw, split, body=Body.load(folder) if folder else None)
+    )
     assert len(expected) >= 1
     assert [track.name for track in committed.tracks] == [track.name for track in expected]
     for stored, track in zip(committed.tracks, expected, strict=True):
@@ -48,10 +52,17 @@ def test_the_cache_has_the_tracks_of_the_reader_and_every_frame_is_kept_or_dropp
         assert stored.fps == pytest.approx(track.fps, nan_ok=True)
         np.testing.assert_array_equal(stored.intrinsics, track.intrinsics)
         of_track = {name for name, column in committed.extra.items() if column.per == "track"}
-        absent = {name: np.full(c.shape, c.fill) for name, c in committed.extra.items() if name not in track.extra}
+        absent = {
+            name: np.full(c.shape, c.fill)
+            for name, c in committed.extra.items()
+            if name not in track.extra
+        }
         assert absent.keys() <= {*datasets.get(name).optional_extra}
         extra = {**track.extra, **absent}
-        arrays = {**track.columns, **{name: array for name, array in extra.items() if name not in of_track}}
+        arrays = {
+            **track.columns,
+            **{name: array for name, array in extra.items() if name not in of_track},
+        }
         assert arrays.keys() == set(committed.columns)
         for column, array in arrays.items():
             rows = committed.rows(column, stored.start, stored.stop)
@@ -64,7 +75,9 @@ def test_the_cache_has_the_tracks_of_the_reader_and_every_frame_is_kept_or_dropp
     assert frames["kept"] == committed.manifest["rows"]
     assert videos["found"] == videos["kept"] + videos["without_tracks"] > 0
     for video in committed.videos:
-        assert video.account["found"] == video.account["kept"] + sum(video.account["dropped"].values())
+        assert video.account["found"] == video.account["kept"] + sum(
+            video.account["dropped"].values()
+        )
 
 
 def test_one_worker_and_two_give_the_same_bytes(embedded: Any, into: Any, tmp_path: Path) -> None:
@@ -72,13 +85,22 @@ def test_one_worker_and_two_give_the_same_bytes(embedded: Any, into: Any, tmp_pa
     for name, split in splits:
         for n_workers in (1, 2):
             body = embedded.body if name == "3dpw" else None
-            into.convert(tmp_path / str(n_workers), embedded.raw(name), name, split, body=body, workers=n_workers)
+            into.convert(
+                tmp_path / str(n_workers),
+                embedded.raw(name),
+                name,
+                split,
+                body=body,
+                workers=n_workers,
+            )
     one, two = into.tree(tmp_path / "1"), into.tree(tmp_path / "2")
     assert {f"{name}/{split}/manifest.json" for name, split in splits} <= one.keys()
     assert one == two
 
 
-def test_only_new_and_changed_videos_are_read_and_rows_of_removed_ones_go(penn: Any, reads: Any) -> None:
+def test_only_new_and_changed_videos_are_read_and_rows_of_removed_ones_go(
+    penn: Any, reads: Any
+) -> None:
     penn.converted()
     before = penn.rows("kp_2d")
     reads.clear()
@@ -130,7 +152,11 @@ def no_picture_readable(penn: Any) -> None:
     ("spoil", "reason", "message"),
     [
         (lambda penn: penn.spoil("0003"), "bad_label_file", r"0003\.mat: 'x': .*13.*\(8, 12\)"),
-        (lambda penn: penn.label("0003").write_bytes(b"no MATLAB file"), "bad_label_file", r"0003\.mat: "),
+        (
+            lambda penn: penn.label("0003").write_bytes(b"no MATLAB file"),
+            "bad_label_file",
+            r"0003\.mat: ",
+        ),
         (a_folder_for_a_label, "no_label", r"0003\.mat: "),
         (a_file_for_pictures, "no_picture", r"0003: 'pictures': .*8 images"),
         (no_picture_readable, "no_picture", r"frames/0003/.*JPEG"),
@@ -145,7 +171,12 @@ def test_a_bad_video_is_rejected_with_its_reason_and_the_rest_is_converted(
     assert (account.name, account.set_aside, account.kept) == ("0003", reason, 0)
     assert account.found == sum(account.dropped.values())
     assert re.search(message, account.message), account.message
-    assert done.totals["videos"] == {"found": 3, "kept": 2, "set_aside": {reason: 1}, "without_tracks": 0}
+    assert done.totals["videos"] == {
+        "found": 3,
+        "kept": 2,
+        "set_aside": {reason: 1},
+        "without_tracks": 0,
+    }
     assert done.totals["frames"]["kept"] == 16
     assert penn.rows("bbox").keys() == {"0001/0", "0005/0"}
     assert penn.plan().up_to_date
@@ -160,7 +191,9 @@ def test_strict_refuses_a_video_that_an_earlier_conversion_rejected(penn: Any, r
     penn.convert()
     files = penn.everything()
     reads.clear()
-    with pytest.raises(PipelineError, match=r"^penn_action/train: .*0003\.mat.*--strict.*1 more.*--retry"):
+    with pytest.raises(
+        PipelineError, match=r"^penn_action/train: .*0003\.mat.*--strict.*1 more.*--retry"
+    ):
         penn.convert(strict=True)
     assert (reads.names, penn.everything()) == ([], files)
     penn.label("0003").write_bytes(before)
@@ -169,7 +202,9 @@ def test_strict_refuses_a_video_that_an_earlier_conversion_rejected(penn: Any, r
     assert penn.rows("bbox").keys() == {"0001/0", "0003/0"}
 
 
-def test_strict_refuses_a_video_that_a_killed_run_rejected(penn: Any, reads: Any, small_shards: None) -> None:
+def test_strict_refuses_a_video_that_a_killed_run_rejected(
+    penn: Any, reads: Any, small_shards: None
+) -> None:
     penn.spoil("0003")
 
     def give_up(done: int, total: int, message: str = "") -> None:
@@ -189,12 +224,25 @@ def test_strict_accepts_a_clip_without_keypoints(embedded, into, ran, penn, tmp_
     raw, root = embedded.copy("kinetics", tmp_path / "kinetics"), tmp_path / "cache"
     clip = next((raw / "train").rglob("*.mp4"))
     shutil.copy(clip, raw / "train/unseen.mp4")
-    recipe = replace(penn.recipe(), dataset=datasets.get("kinetics"), raw=raw, root=tmp_path / "recipe")
-    assert "1 video (1 no_keypoints), " in recipe.convert(recipe.plan_conversion(), lambda *_: None).details[0]
+    recipe = replace(
+        penn.recipe(), dataset=datasets.get("kinetics"), raw=raw, root=tmp_path / "recipe"
+    )
+    assert (
+        "1 video (1 no_keypoints), "
+        in recipe.convert(recipe.plan_conversion(), lambda *_: None).details[0]
+    )
     done = into.convert(root, raw, "kinetics", strict=True)
-    assert done.totals["videos"] == {"found": 2, "kept": 1, "set_aside": {"no_keypoints": 1}, "without_tracks": 0}
+    assert done.totals["videos"] == {
+        "found": 2,
+        "kept": 1,
+        "set_aside": {"no_keypoints": 1},
+        "without_tracks": 0,
+    }
     assert done.rejected == ()
-    assert "1 video without rows: no_keypoints, the video has no keypoint files" in ran("status", "--cache", root).out
+    assert (
+        "1 video without rows: no_keypoints, the video has no keypoint files"
+        in ran("status", "--cache", root).out
+    )
     with without(REASONS, "no_keypoints"):  # a reason of a reader from elsewhere
         assert "1 video without rows: no_keypoints, " in ran("status", "--cache", root).out
     into.convert(root, raw, "kinetics", strict=True)
@@ -204,21 +252,33 @@ def test_strict_accepts_a_clip_without_keypoints(embedded, into, ran, penn, tmp_
         into.convert(root, raw, "kinetics", strict=True)
 
 
-def test_an_unexpected_error_of_a_reader_costs_its_video_and_is_not_taken_for_seen(penn, into, tmp_path, reads):
+def test_an_unexpected_error_of_a_reader_costs_its_video_and_is_not_taken_for_seen(
+    penn, into, tmp_path, reads
+):
     reads.fail("0003", ZeroDivisionError("float division"))
     done = penn.convert()
     (account,) = done.rejected
     assert account.set_aside == "unexpected_error"
-    assert re.match(r"0003: ZeroDivisionError: float division \(at fixtures\.py:\d+", account.message)
+    assert re.match(
+        r"0003: ZeroDivisionError: float division \(at fixtures\.py:\d+", account.message
+    )
     assert done.totals["videos"]["kept"] == 2
     # it may have been the disk: a look at its size and time is not enough to pass it over
-    assert changes.read_stamps(penn.root, penn.name).keys() == {"0001", "0002", "0004", "0005", "0006"}
+    assert changes.read_stamps(penn.root, penn.name).keys() == {
+        "0001",
+        "0002",
+        "0004",
+        "0005",
+        "0006",
+    }
     assert penn.plan().up_to_date  # by its content
     with pytest.raises(PipelineError, match="0003: ZeroDivisionError"):
         into.convert(tmp_path / "strict", penn.raw, strict=True)
 
 
-def test_a_file_whose_name_is_not_utf8_is_rejected(embedded: Any, into: Any, tmp_path: Path) -> None:
+def test_a_file_whose_name_is_not_utf8_is_rejected(
+    embedded: Any, into: Any, tmp_path: Path
+) -> None:
     raw = embedded.copy("kinetics", tmp_path / "kinetics")
     clip = next((raw / "train").rglob("*.mp4"))
     shutil.copy(clip, os.fsencode(clip.parent) + b"/caf\xe9.mp4")
@@ -227,7 +287,9 @@ def test_a_file_whose_name_is_not_utf8_is_rejected(embedded: Any, into: Any, tmp
     assert account.set_aside == "name_not_utf8"
     assert "caf\\udce9.mp4: 'name'" in account.message
     assert done.totals["videos"]["kept"] == 1
-    again = convert.plan_conversion(datasets.get("kinetics"), "train", raw=raw, root=tmp_path / "cache")
+    again = convert.plan_conversion(
+        datasets.get("kinetics"), "train", raw=raw, root=tmp_path / "cache"
+    )
     assert again.up_to_date
 
 
@@ -241,7 +303,9 @@ def test_a_broken_link_among_the_pictures_hides_no_other_change(penn: Any) -> No
 
 
 def plan_3dpw(embedded: Any, root: Path, body: Path | None) -> convert.ConversionPlan:
-    return convert.plan_conversion(datasets.get("3dpw"), "train", raw=embedded.raw("3dpw"), root=root, body=body)
+    return convert.plan_conversion(
+        datasets.get("3dpw"), "train", raw=embedded.raw("3dpw"), root=root, body=body
+    )
 
 
 @pytest.fixture
@@ -250,7 +314,9 @@ def body(embedded: Any, tmp_path: Path) -> Path:
     return Path(shutil.copytree(embedded.body, tmp_path / "body"))
 
 
-def test_missing_body_files_and_a_body_that_cannot_be_loaded_reject_no_video(embedded, into, body, tmp_path):
+def test_missing_body_files_and_a_body_that_cannot_be_loaded_reject_no_video(
+    embedded, into, body, tmp_path
+):
     with pytest.raises(MissingAssets, match=r"SMPL_NEUTRAL.*synthesize"):
         plan_3dpw(embedded, tmp_path / "cache", tmp_path / "nowhere")
     (body / "SMPL_NEUTRAL.pkl").write_bytes(b"cos\nsystem\n(S'exit 1'\ntR.")
@@ -259,7 +325,9 @@ def test_missing_body_files_and_a_body_that_cannot_be_loaded_reject_no_video(emb
     assert not (tmp_path / "cache/3dpw/train/manifest.json").exists()
 
 
-def test_another_body_converts_everything_again_and_one_of_an_unused_gender_nothing(embedded, into, body, tmp_path):
+def test_another_body_converts_everything_again_and_one_of_an_unused_gender_nothing(
+    embedded, into, body, tmp_path
+):
     root = tmp_path / "cache"
     into.convert(root, embedded.raw("3dpw"), "3dpw", body=body)
     shutil.copy(body / "SMPL_NEUTRAL.pkl", body / "SMPL_MALE.pkl")
@@ -271,13 +339,20 @@ def test_another_body_converts_everything_again_and_one_of_an_unused_gender_noth
 
 
 @pytest.mark.parametrize("first_with_body", [False, True])
-def test_a_body_that_comes_or_goes_is_refused_at_once(first_with_body, embedded, into, tmp_path, monkeypatch):
+def test_a_body_that_comes_or_goes_is_refused_at_once(
+    first_with_body, embedded, into, tmp_path, monkeypatch
+):
     root, raw = tmp_path / "cache", embedded.raw("3dpw")
     first, later = (embedded.body, None) if first_with_body else (None, embedded.body)
     into.convert(root, raw, "3dpw", body=first)
     before = into.everything(root)
-    with monkeypatch.context() as patch, pytest.raises(PipelineError, match=r"body model.*has_3d, kp_3d, trans"):
-        patch.setattr(changes, "video_digest", lambda *_: pytest.fail("read the content of an input"))
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(PipelineError, match=r"body model.*has_3d, kp_3d, trans"),
+    ):
+        patch.setattr(
+            changes, "video_digest", lambda *_: pytest.fail("read the content of an input")
+        )
         plan_3dpw(embedded, root, later)
     assert into.everything(root) == before
     shutil.rmtree(root / "3dpw/train")  # as the message says

@@ -1,4 +1,6 @@
-"""kill -9 at any point, and started again: the same arrays and manifests, to the byte, as an undisturbed run."""
+"""kill -9 at any point, and started again: the same arrays and manifests, to the byte, as an
+undisturbed run.
+"""
 
 import json
 import os
@@ -19,8 +21,8 @@ from pipeline.conversion import convert
 
 ROOT = Path(__file__).parents[3]
 
-# What a killed process runs. It dies by SIGKILL at its n-th fsync: each shard, journal line and commit has some.
-# Shards hold 8 rows, so that there are many.
+# What a killed process runs. It dies by SIGKILL at its n-th fsync: each shard, journal line and
+# commit has some. Shards hold 8 rows, so that there are many.
 DRIVER = """
 import os, signal, sys
 from pathlib import Path
@@ -55,10 +57,15 @@ Run = Callable[..., int]
 
 @pytest.fixture
 def step(penn: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Convert here, and return the number of fsyncs; or in a process of its own, until it is killed."""
+    """Convert here, and return the number of fsyncs; or in a process of its own, until it is
+    killed.
+    """
     script = tmp_path / "driver.py"
     script.write_text(DRIVER)
-    for target in ("cache.write.split_writer.ROWS_PER_SHARD", "cache.write.split_writer.ROWS_PER_CHUNK"):
+    for target in (
+        "cache.write.split_writer.ROWS_PER_SHARD",
+        "cache.write.split_writer.ROWS_PER_CHUNK",
+    ):
         monkeypatch.setattr(target, 8)  # what the driver sets; afterwards all is restored
     monkeypatch.setattr(os, "fsync", os.fsync)
     here: Callable[..., int] = runpy.run_path(str(script))["main"]
@@ -66,10 +73,17 @@ def step(penn: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     def start(root: Path, *, kill_at: int = 0, workers: int = 1) -> int:
         if not kill_at:
             return here(penn.raw, root, 0, workers)
-        command = [sys.executable, "-W", "error", str(script), *map(str, (penn.raw, root, kill_at, workers))]
+        command = [
+            sys.executable,
+            "-W",
+            "error",
+            str(script),
+            *map(str, (penn.raw, root, kill_at, workers)),
+        ]
         watched = {name: value for name, value in os.environ.items() if name == "WATCHED_PENN"}
         environment = {"PYTHONPATH": str(ROOT), **watched}
-        errors = tmp_path / "stderr.txt"  # a pipe would be held open by the workers of the killed process
+        # a pipe would be held open by the workers of the killed process
+        errors = tmp_path / "stderr.txt"
         with errors.open("w") as stderr:
             ended = subprocess.run(command, cwd=ROOT, env=environment, stderr=stderr)
         assert ended.returncode == -signal.SIGKILL, errors.read_text()
@@ -84,7 +98,11 @@ def numbers(penn: Any, root: Path, into: Any) -> Any:
         return None
     split = cache.open(root)[penn.name]
     columns = [*split.columns, *(f"features/{stream}" for stream in split.streams)]
-    return [(c, track, rows.tobytes()) for c in columns for track, rows in into.rows(root, penn.name, c).items()]
+    return [
+        (c, track, rows.tobytes())
+        for c in columns
+        for track, rows in into.rows(root, penn.name, c).items()
+    ]
 
 
 @pytest.mark.parametrize(
@@ -133,23 +151,33 @@ def test_after_a_kill_at_any_point_the_next_run_ends_with_the_same_bytes(
 def journalled(penn: Any) -> list[str]:
     """Videos that a killed conversion has finished."""
     records = sorted((penn.root / penn.name / ".writing/journal").glob("*/*.json"))
-    return [v["name"] for file in records for v in json.loads(file.read_text().partition(" ")[2])["videos"]]
+    return [
+        v["name"]
+        for file in records
+        for v in json.loads(file.read_text().partition(" ")[2])["videos"]
+    ]
 
 
-def test_videos_that_a_killed_conversion_had_finished_are_not_read_again(penn, step, tmp_path, into, reads):
+def test_videos_that_a_killed_conversion_had_finished_are_not_read_again(
+    penn, step, tmp_path, into, reads
+):
     n_syncs = step(tmp_path / "calm")
     assert step(penn.root, kill_at=n_syncs // 4) == -9
     finished = journalled(penn)
     assert 0 < len(finished) < 6
     reads.clear()
     reported: list[tuple[int, int]] = []
-    convert.convert(penn.plan(), progress=lambda done, total, message="": reported.append((done, total)))
+    convert.convert(
+        penn.plan(), progress=lambda done, total, message="": reported.append((done, total))
+    )
     assert finished + reads.names == [f"{number:04d}" for number in range(1, 7)]
     assert reported[0] == (len(finished), 6)
     assert into.tree(penn.root) == into.tree(tmp_path / "calm")
 
 
-def test_a_raw_folder_that_changes_after_a_kill_costs_only_the_changed_videos(penn, step, tmp_path, into, reads):
+def test_a_raw_folder_that_changes_after_a_kill_costs_only_the_changed_videos(
+    penn, step, tmp_path, into, reads
+):
     penn.add(*(f"001{number}" for number in range(10)))
     n_syncs = step(tmp_path / "calm")
     assert step(penn.root, kill_at=n_syncs // 2) == -9
@@ -165,7 +193,9 @@ def test_a_raw_folder_that_changes_after_a_kill_costs_only_the_changed_videos(pe
     assert again < {"0000", changed, touched}
     reads.clear()
     reported: list[tuple[int, int]] = []
-    convert.convert(penn.plan(), progress=lambda done, total, message="": reported.append((done, total)))
+    convert.convert(
+        penn.plan(), progress=lambda done, total, message="": reported.append((done, total))
+    )
     every = {file.stem for file in (penn.raw / "labels").glob("*.mat")}
     unchanged = {*finished} - {changed, removed, touched}
     assert {*reads.names} == every - unchanged - again
@@ -174,6 +204,8 @@ def test_a_raw_folder_that_changes_after_a_kill_costs_only_the_changed_videos(pe
     into.convert(fresh.root, penn.raw)
     for column in fresh.split.columns:
         np.testing.assert_equal(penn.rows(column), fresh.rows(column))
-    assert {v.name: v.account for v in penn.split.videos} == {v.name: v.account for v in fresh.split.videos}
+    assert {v.name: v.account for v in penn.split.videos} == {
+        v.name: v.account for v in fresh.split.videos
+    }
     assert cache.verify(penn.root).ok
     assert penn.plan().up_to_date

@@ -1,4 +1,6 @@
-"""Videos that are gone, renamed, elsewhere, or not readable now: no row goes before its user says so."""
+"""Videos that are gone, renamed, elsewhere, or not readable now: no row goes before its user says
+so.
+"""
 
 import errno
 import json
@@ -34,10 +36,13 @@ def by_command(penn: Any, ran: Any) -> Callable[..., str]:
     return run
 
 
-# ------------------------------------------------------------------------------------------------------------- gone
+# --------------------------------------------------------------------------------------------------
+# gone
 
 
-def test_rows_of_a_video_that_is_gone_stay_until_they_are_dropped(penn: Any, ran: Any, by_command: Any) -> None:
+def test_rows_of_a_video_that_is_gone_stay_until_they_are_dropped(
+    penn: Any, ran: Any, by_command: Any
+) -> None:
     penn.converted()
     rows, before = penn.rows("kp_2d"), penn.everything()
     penn.remove("0005")
@@ -54,7 +59,9 @@ def test_rows_of_a_video_that_is_gone_stay_until_they_are_dropped(penn: Any, ran
     assert status["missing"] == {"0005": ""}
     assert "1 video missing from" in status["problems"][0]
     assert "1 removed" in by_command(DROP)
-    np.testing.assert_equal(penn.rows("kp_2d"), {name: of for name, of in rows.items() if name != "0005/0"})
+    np.testing.assert_equal(
+        penn.rows("kp_2d"), {name: of for name, of in rows.items() if name != "0005/0"}
+    )
     assert "up to date" in by_command()
     assert cache.verify(penn.root).ok
 
@@ -81,7 +88,9 @@ def test_a_disk_of_pictures_that_is_not_mounted_takes_no_row(emptied, penn, ran,
     assert after.keys() <= before.keys()
 
 
-def test_other_label_files_in_the_place_of_the_old_ones_are_a_change(embedded: Any, into: Any, tmp_path: Path) -> None:
+def test_other_label_files_in_the_place_of_the_old_ones_are_a_change(
+    embedded: Any, into: Any, tmp_path: Path
+) -> None:
     raw, root = embedded.copy("kinetics", tmp_path / "kinetics"), tmp_path / "cache"
     into.convert(root, raw, "kinetics")
     folder = next(path for path in (raw / "keypoints/train").iterdir() if path.is_dir())
@@ -107,16 +116,22 @@ def test_another_reader_is_refused_while_a_video_is_gone(penn, by_command, monke
     assert penn.rows("bbox").keys() == {"0001/0", "0003/0"}
 
 
-# ------------------------------------------------------------------------------------------------------- turned bad
+# --------------------------------------------------------------------------------------------------
+# turned bad
 
 
-def test_rows_of_a_video_that_turned_bad_stay_until_they_are_dropped(penn, reads, ran, by_command, luigi_cfg):
+def test_rows_of_a_video_that_turned_bad_stay_until_they_are_dropped(
+    penn, reads, ran, by_command, luigi_cfg
+):
     luigi_cfg("penn_action", "[resnet50]\nweights = untrained:0")
     penn.converted()
     rows, before = penn.rows("kp_2d"), penn.label("0003").read_bytes()
     penn.label("0003").write_bytes(before[:300])
     assert "--strict: nothing was committed" in by_command("--strict", code=2)
-    problem = "penn_action/train: 1 video with rows cannot be used any more; the rows are kept: 0003: bad_label_file: "
+    problem = (
+        "penn_action/train: 1 video with rows cannot be used any more; the rows are kept: "
+        "0003: bad_label_file: "
+    )
     for read in ["0003"], []:  # it is read again only after a change
         reads.clear()
         shown = by_command(code=1)
@@ -139,7 +154,9 @@ def test_rows_of_a_video_that_turned_bad_stay_until_they_are_dropped(penn, reads
     assert penn.rows("bbox").keys() == {"0001/0", "0005/0"}
 
 
-def test_after_the_repair_of_a_video_that_turned_bad_nothing_is_computed(penn, reads, into, by_command, network):
+def test_after_the_repair_of_a_video_that_turned_bad_nothing_is_computed(
+    penn, reads, into, by_command, network
+):
     penn.converted("exact")
     before, digest = penn.label("0003").read_bytes(), penn.split.manifest["digest"]
     penn.label("0003").write_bytes(before[:300])
@@ -157,11 +174,15 @@ def test_after_the_repair_of_a_video_that_turned_bad_nothing_is_computed(penn, r
     reads.clear()
     by_command()
     assert (reads.names, penn.plan().problems) == (["0001"], [])
-    assert into.extract(penn.root, precision="exact").computed == 8, "those of 0001, whose boxes have moved"
+    assert into.extract(penn.root, precision="exact").computed == 8, (
+        "those of 0001, whose boxes have moved"
+    )
     assert cache.verify(penn.root).ok
 
 
-def test_a_new_reader_may_refuse_what_the_old_one_took_but_no_video_turned_bad(penn, reads, by_command, monkeypatch):
+def test_a_new_reader_may_refuse_what_the_old_one_took_but_no_video_turned_bad(
+    penn, reads, by_command, monkeypatch
+):
     penn.converted()
     bad = penn.label("0003").read_bytes()[:300]
     monkeypatch.setattr(PennAction, "version", PennAction.version + 1)
@@ -177,7 +198,8 @@ def test_a_new_reader_may_refuse_what_the_old_one_took_but_no_video_turned_bad(p
     assert penn.rows("bbox").keys() == {"0001/0", "0005/0"}
 
 
-# ---------------------------------------------------------------------------------------------------------- renamed
+# --------------------------------------------------------------------------------------------------
+# renamed
 
 
 def rename(penn: Any, *pairs: str) -> None:
@@ -195,7 +217,9 @@ def test_a_renamed_video_takes_the_new_name_and_is_no_removal(penn: Any, by_comm
     shown = by_command()
     assert "renamed 0005 -> 0009" in shown
     assert "(why: 1 renamed video)" in shown
-    np.testing.assert_equal(penn.rows("kp_2d"), {name.replace("0005", "0009"): of for name, of in before.items()})
+    np.testing.assert_equal(
+        penn.rows("kp_2d"), {name.replace("0005", "0009"): of for name, of in before.items()}
+    )
     assert penn.plan().up_to_date
     assert cache.verify(penn.root).ok
     rename(penn, *(f"002{number} 003{number}" for number in range(6)))
@@ -204,7 +228,9 @@ def test_a_renamed_video_takes_the_new_name_and_is_no_removal(penn: Any, by_comm
     assert re.match("and 1 more: .* -m pipeline status --csv", details[6])
 
 
-def test_copies_are_paired_in_order_of_names_and_a_name_that_was_taken_is_no_obstacle(penn: Any) -> None:
+def test_copies_are_paired_in_order_of_names_and_a_name_that_was_taken_is_no_obstacle(
+    penn: Any,
+) -> None:
     penn.add("0007", "0008")  # with 0001, three of the same content
     penn.convert()
     rename(penn, "0001 0020", "0007 0010", "0003 0001")
@@ -213,13 +239,18 @@ def test_copies_are_paired_in_order_of_names_and_a_name_that_was_taken_is_no_obs
     assert (plan.new, plan.changed, plan.removed, dict(plan.missing)) == (("0020",), (), (), {})
     done = penn.convert()
     assert done.problems == ()
-    assert penn.rows("bbox").keys() == {f"{name}/0" for name in ("0001", "0005", "0008", "0010", "0020")}
+    assert penn.rows("bbox").keys() == {
+        f"{name}/0" for name in ("0001", "0005", "0008", "0010", "0020")
+    }
 
 
-# ------------------------------------------------------------------------------------------------ another raw folder
+# ------------------------------------------------------------------------------------------------
+# another raw folder
 
 
-def test_the_same_videos_elsewhere_are_taken_as_moved(penn, reads, into, network, by_command, tmp_path):
+def test_the_same_videos_elsewhere_are_taken_as_moved(
+    penn, reads, into, network, by_command, tmp_path
+):
     penn.converted()
     reads.clear()
     before = into.tree(penn.root)
@@ -232,7 +263,9 @@ def test_the_same_videos_elsewhere_are_taken_as_moved(penn, reads, into, network
 
 
 @pytest.mark.parametrize("same_names", [False, True])
-def test_a_folder_of_other_videos_is_refused(same_names: bool, penn: Any, by_command: Any, tmp_path: Path) -> None:
+def test_a_folder_of_other_videos_is_refused(
+    same_names: bool, penn: Any, by_command: Any, tmp_path: Path
+) -> None:
     penn.converted()
     before = penn.everything()
     other = penn.elsewhere(tmp_path / "other")
@@ -250,7 +283,9 @@ def test_a_folder_of_other_videos_is_refused(same_names: bool, penn: Any, by_com
     assert penn.split.provenance["raw"] == str(other.raw.resolve())
 
 
-def test_a_part_of_the_videos_elsewhere_leaves_the_others_and_the_recorded_folder(penn, by_command, tmp_path):
+def test_a_part_of_the_videos_elsewhere_leaves_the_others_and_the_recorded_folder(
+    penn, by_command, tmp_path
+):
     penn.converted()
     before = penn.everything()
     part = penn.elsewhere(tmp_path / "part")
@@ -259,7 +294,8 @@ def test_a_part_of_the_videos_elsewhere_leaves_the_others_and_the_recorded_folde
     assert penn.everything() == before
 
 
-# ------------------------------------------------------------------------------------------------------- empty splits
+# --------------------------------------------------------------------------------------------------
+# empty splits
 
 
 def no_joint_visible(penn: Any) -> str:
@@ -287,19 +323,24 @@ def test_a_split_without_a_row_is_a_failure_everywhere(spoil, had_rows, penn, ra
     assert penn.split.streams == ()
 
 
-def test_a_split_whose_last_video_was_dropped_is_a_failure_everywhere(penn, ran, by_command, luigi_cfg):
+def test_a_split_whose_last_video_was_dropped_is_a_failure_everywhere(
+    penn, ran, by_command, luigi_cfg
+):
     luigi_cfg("penn_action", "[resnet50]\nweights = untrained:0")
     penn.converted()
     penn.remove("0001", "0003", "0005")
     for shown in (by_command(DROP, code=1), by_command(code=1)):
         assert "✗ penn_action/train: no rows: the raw folder has no video of this split." in shown
-    assert "no rows" in penn.recipe().convert(penn.plan(), lambda *_: None).problems[0], "so Luigi's task fails"
+    assert "no rows" in penn.recipe().convert(penn.plan(), lambda *_: None).problems[0], (
+        "so Luigi's task fails"
+    )
     for words in (("extract", penn.name), ("status",)):
         assert "✗ penn_action/train: no rows" in ran(*words, "--cache", penn.root, code=1).out
     assert "✗ penn_action/train: no rows" in ran("plan", penn.name, "--cache", penn.root).out
 
 
-# ------------------------------------------------------------------------------------------------- not readable now
+# -------------------------------------------------------------------------------------------------
+# not readable now
 
 
 def does_not_answer(penn: Any, video: str) -> bytes:
@@ -310,7 +351,9 @@ def does_not_answer(penn: Any, video: str) -> bytes:
     return before
 
 
-def test_a_video_that_cannot_be_read_now_is_read_by_every_run_until_it_works(penn, reads, by_command):
+def test_a_video_that_cannot_be_read_now_is_read_by_every_run_until_it_works(
+    penn, reads, by_command
+):
     before = does_not_answer(penn, "0003")
     for _ in range(2):
         reads.clear()
@@ -364,7 +407,9 @@ def test_a_committed_video_that_cannot_be_read_now_keeps_its_rows(penn, by_comma
     assert "up to date" in by_command()
 
 
-def test_a_picture_folder_without_permission_is_not_called_missing(penn, ran, luigi_cfg, monkeypatch):
+def test_a_picture_folder_without_permission_is_not_called_missing(
+    penn, ran, luigi_cfg, monkeypatch
+):
     penn.converted()
     luigi_cfg("penn_action", "[resnet50]\nweights = untrained:0")
 

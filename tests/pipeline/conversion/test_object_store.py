@@ -10,7 +10,9 @@ import cache
 from pipeline.settings import sections
 from tasks import settings
 
-pytest.importorskip("obstore", reason="a cache in an object store needs obstore: pip install -e '.[s3]'")
+pytest.importorskip(
+    "obstore", reason="a cache in an object store needs obstore: pip install -e '.[s3]'"
+)
 
 OF_WRITERS = (".writing", ".commit", "provenance.json", "stamps.json", "seal.npz")
 
@@ -21,16 +23,25 @@ def objects(server: Any, url: str) -> dict[str, bytes]:
     pages = server.get_paginator("list_objects_v2").paginate(Bucket=name, Prefix=f"{prefix}/")
     keys = [entry["Key"] for page in pages for entry in page.get("Contents", ())]
     kept = (key for key in keys if not any(part in OF_WRITERS for part in key.split("/")))
-    return {key.removeprefix(f"{prefix}/"): server.get_object(Bucket=name, Key=key)["Body"].read() for key in kept}
+    return {
+        key.removeprefix(f"{prefix}/"): server.get_object(Bucket=name, Key=key)["Body"].read()
+        for key in kept
+    }
 
 
 @pytest.mark.slow
-def test_every_command_takes_a_url(url, server, penn, into, ran, network, small_shards, luigi_cfg, tmp_path):
+def test_every_command_takes_a_url(
+    url, server, penn, into, ran, network, small_shards, luigi_cfg, tmp_path
+):
     """And makes the same cache."""
 
     def both_steps(root: object) -> str:
-        converted = ran("convert", penn.name, "--raw", penn.raw, "--cache", root, "--workers", 1).out
-        return str(converted + ran("extract", penn.name, "--cache", root, "--weights", "untrained:0").out)
+        converted = ran(
+            "convert", penn.name, "--raw", penn.raw, "--cache", root, "--workers", 1
+        ).out
+        return str(
+            converted + ran("extract", penn.name, "--cache", root, "--weights", "untrained:0").out
+        )
 
     luigi_cfg(more="[resnet50]\nweights = untrained:0")
     both_steps(url)

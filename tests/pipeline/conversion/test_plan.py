@@ -1,4 +1,6 @@
-"""What a conversion would do, and why: by looks where they are known, else by content. Nothing is written."""
+"""What a conversion would do, and why: by looks where they are known, else by content. Nothing is
+written.
+"""
 
 import json
 import os
@@ -43,7 +45,11 @@ def test_a_touched_file_is_read_and_is_no_change(penn, content, ran, monkeypatch
     assert penn.everything() == before
     words = ("convert", penn.name, "--raw", penn.raw, "--cache", penn.root)
     with monkeypatch.context() as patch:
-        patch.setattr(changes, "write_stamps", lambda *_: (_ for _ in ()).throw(PermissionError(13, "read-only")))
+        patch.setattr(
+            changes,
+            "write_stamps",
+            lambda *_: (_ for _ in ()).throw(PermissionError(13, "read-only")),
+        )
         assert "up to date" in ran(*words).out
     assert "times of 1 video recorded" in ran(*words).out
     changed = {path for path, state in penn.everything().items() if before[path] != state}
@@ -53,12 +59,19 @@ def test_a_touched_file_is_read_and_is_no_change(penn, content, ran, monkeypatch
     assert content == []
 
 
-@pytest.mark.parametrize("name", [".DS_Store", "Thumbs.db", "desktop.ini", "._000001.jpg", ".nfs0000", "@eaDir"])
-def test_what_a_system_leaves_in_a_folder_is_no_change(name: str, penn: Any, embedded: Any, into: Any) -> None:
+@pytest.mark.parametrize(
+    "name", [".DS_Store", "Thumbs.db", "desktop.ini", "._000001.jpg", ".nfs0000", "@eaDir"]
+)
+def test_what_a_system_leaves_in_a_folder_is_no_change(
+    name: str, penn: Any, embedded: Any, into: Any
+) -> None:
     penn.converted("exact")
     clips, root = embedded.copy("kinetics", penn.raw.parent / "kinetics"), penn.root
     into.convert(root, clips, "kinetics")
-    for folder in (penn.frames("0003"), next(path for path in (clips / "keypoints/train").iterdir() if path.is_dir())):
+    for folder in (
+        penn.frames("0003"),
+        next(path for path in (clips / "keypoints/train").iterdir() if path.is_dir()),
+    ):
         (folder / name).mkdir() if name == "@eaDir" else (folder / name).write_bytes(b"litter")
     plan = convert.plan_conversion(datasets.get("kinetics"), "train", raw=clips, root=root)
     assert (penn.plan().up_to_date, plan.up_to_date) == (True, True)
@@ -68,7 +81,15 @@ def test_what_a_system_leaves_in_a_folder_is_no_change(name: str, penn: Any, emb
 
 
 @pytest.mark.parametrize(
-    "stamps", [None, b"", b"[]", b"{", b'{"names": ["0001", "0003"], "stamps": [1, []], "digests": [2, {}]}', b"\xff"]
+    "stamps",
+    [
+        None,
+        b"",
+        b"[]",
+        b"{",
+        b'{"names": ["0001", "0003"], "stamps": [1, []], "digests": [2, {}]}',
+        b"\xff",
+    ],
 )
 def test_without_usable_stamps_the_content_decides(stamps: bytes | None, penn: Any) -> None:
     penn.converted()
@@ -79,16 +100,21 @@ def test_without_usable_stamps_the_content_decides(stamps: bytes | None, penn: A
     assert penn.plan().why == "1 changed video"
 
 
-def test_stamps_of_a_commit_that_never_happened_hide_no_change(penn: Any, into: Any, tmp_path: Path) -> None:
+def test_stamps_of_a_commit_that_never_happened_hide_no_change(
+    penn: Any, into: Any, tmp_path: Path
+) -> None:
     penn.converted()
     penn.edit("0003")
-    into.convert(tmp_path / "other", penn.raw)  # killed between the stamps and the manifest, a run leaves just this
+    # killed between the stamps and the manifest, a run leaves just this
+    into.convert(tmp_path / "other", penn.raw)
     for name in (changes.STAMPS, changes.SEAL):
         shutil.copy(tmp_path / "other" / penn.name / name, penn.root / penn.name / name)
     assert [video.name for video in penn.plan().append] == ["0003"]
 
 
-def test_keypoints_rewritten_in_place_are_a_change_and_touched_ones_are_none(embedded, into, tmp_path):
+def test_keypoints_rewritten_in_place_are_a_change_and_touched_ones_are_none(
+    embedded, into, tmp_path
+):
     root, raw = tmp_path / "cache", embedded.copy("kinetics", tmp_path / "kinetics")
     plan = lambda: convert.plan_conversion(datasets.get("kinetics"), "train", raw=raw, root=root)  # noqa: E731
     convert.convert(plan())
@@ -115,10 +141,13 @@ EDITS = {  # of a raw folder of Kinetics with a clip, whose label folder has one
     "the only file renamed": lambda clip, labels: labels.rename(labels.with_name("b.json")),
     "the only file gone": lambda clip, labels: labels.unlink(),
     "a second file": lambda clip, labels: (labels.parent / "b.json").write_text("[]"),
-    "a file beside the folder": lambda clip, labels: (labels.parents[1] / f"{clip.name}.json").write_text("[]"),
+    "a file beside the folder": lambda clip, labels: (
+        labels.parents[1] / f"{clip.name}.json"
+    ).write_text("[]"),
     "keypoints gone": lambda clip, labels: shutil.rmtree(labels.parent),
     "the clip rewritten": lambda clip, labels: rewrite(clip),
-    "a time in the year 2514": lambda clip, labels: os.utime(clip, (2**34, 2**34)),  # no int64 has its ns
+    # no int64 has its ns
+    "a time in the year 2514": lambda clip, labels: os.utime(clip, (2**34, 2**34)),
     "the clip gone": lambda clip, labels: clip.unlink(),
     "the clip renamed": lambda clip, labels: clip.rename(clip.with_stem("renamed")),
     "the same clip again": lambda clip, labels: shutil.copy(clip, clip.with_suffix(".mkv")),
@@ -127,13 +156,18 @@ EDITS = {  # of a raw folder of Kinetics with a clip, whose label folder has one
 
 
 @pytest.mark.parametrize("edit", EDITS)
-def test_a_seal_hides_no_change(edit: str, embedded: Any, into: Any, content: list[str], tmp_path: Path) -> None:
+def test_a_seal_hides_no_change(
+    edit: str, embedded: Any, into: Any, content: list[str], tmp_path: Path
+) -> None:
     root, raw = tmp_path / "cache", embedded.copy("kinetics", tmp_path / "kinetics")
     plan = lambda: convert.plan_conversion(datasets.get("kinetics"), "train", raw=raw, root=root)  # noqa: E731
     folder = min((raw / "keypoints/train").iterdir())
     n_frames = len(list(folder.iterdir()))
     joints = [number for joint in range(17) for number in (100 + 5 * joint, 60 + 9 * joint, 0.9)]
-    people = [{"image_id": f"{t}.jpg", "category_id": 1, "keypoints": joints, "score": 2.5} for t in range(n_frames)]
+    people = [
+        {"image_id": f"{t}.jpg", "category_id": 1, "keypoints": joints, "score": 2.5}
+        for t in range(n_frames)
+    ]
     shutil.rmtree(folder)
     folder.mkdir()
     (labels := folder / "alphapose-results.json").write_text(json.dumps(people))
@@ -142,7 +176,9 @@ def test_a_seal_hides_no_change(edit: str, embedded: Any, into: Any, content: li
     EDITS[edit](next((raw / "train").rglob(f"{folder.name}.mp4")), labels)
     content.clear()
     found = plan()
-    assert found.sealed == (edit == "nothing") == (not content and not found.why and not found.missing)
+    assert (
+        found.sealed == (edit == "nothing") == (not content and not found.why and not found.missing)
+    )
     (root / "kinetics/train" / changes.SEAL).unlink()
     expected = plan()
     assert replace(found, sealed=False, stamps={}, seen={}) == replace(
@@ -158,7 +194,10 @@ def test_a_seal_of_an_earlier_commit_hides_no_video_that_could_not_be_read(penn,
     other, away = penn.label("0005"), penn.root.parent / "away"
     at, fault = other.stat().st_mtime_ns, PermissionError(13, "Permission denied", str(other))
     words = ("convert", penn.name, "--raw", penn.raw, "--cache", penn.root)
-    moved = {path: path.rename(away.with_suffix(path.suffix)) for path in (penn.label("0003"), penn.frames("0003"))}
+    moved = {
+        path: path.rename(away.with_suffix(path.suffix))
+        for path in (penn.label("0003"), penn.frames("0003"))
+    }
     before = penn.edit("0005")
     reads.fail("0005", fault)
     ran(*words, "--drop-removed", code=1)
@@ -175,12 +214,17 @@ def test_a_seal_of_an_earlier_commit_hides_no_video_that_could_not_be_read(penn,
 
 
 @pytest.mark.parametrize("seal", [None, b"", b"{}", b"PK\3\4", "cut", "bent"])
-def test_without_a_usable_seal_stamps_are_compared_and_the_next_conversion_writes_it(seal, penn, content, ran):
+def test_without_a_usable_seal_stamps_are_compared_and_the_next_conversion_writes_it(
+    seal, penn, content, ran
+):
     penn.converted()
     file = penn.root / penn.name / changes.SEAL
     before = file.read_bytes()
-    bent = before.replace(b"PK\1\2-\3-", b"PK\1\2-\3\xff")  # as if a later zip were needed to read it
-    file.unlink() if seal is None else file.write_bytes({"cut": before[:-30], "bent": bent}.get(seal, seal))
+    # as if a later zip were needed to read it
+    bent = before.replace(b"PK\1\2-\3-", b"PK\1\2-\3\xff")
+    file.unlink() if seal is None else file.write_bytes(
+        {"cut": before[:-30], "bent": bent}.get(seal, seal)
+    )
     assert seal is None or file.read_bytes() != before
     content.clear()
     assert (penn.plan().up_to_date, penn.plan().sealed) == (True, False)
@@ -203,12 +247,18 @@ def test_an_option_of_many_values_is_the_same_after_it_was_json(penn: Any) -> No
 def test_a_missing_raw_folder_is_an_error(penn: Any, tmp_path: Path) -> None:
     for name in ("penn_action", "kinetics", "3dpw", "amass"):
         with pytest.raises(RawDataError, match=r"nowhere.*expected .*found (none|no ).*\. \w+"):
-            convert.plan_conversion(datasets.get(name), "train", raw=tmp_path / "nowhere", root=penn.root)
+            convert.plan_conversion(
+                datasets.get(name), "train", raw=tmp_path / "nowhere", root=penn.root
+            )
     assert not penn.root.exists()
 
 
-@pytest.mark.parametrize("left", [(), (".",), (".", "labels", "frames")], ids=["nothing", "a mount point", "folders"])
-def test_a_raw_folder_with_nothing_in_it_does_not_empty_the_split(left: tuple[str, ...], penn: Any) -> None:
+@pytest.mark.parametrize(
+    "left", [(), (".",), (".", "labels", "frames")], ids=["nothing", "a mount point", "folders"]
+)
+def test_a_raw_folder_with_nothing_in_it_does_not_empty_the_split(
+    left: tuple[str, ...], penn: Any
+) -> None:
     penn.converted()
     before = penn.everything()
     shutil.rmtree(penn.raw)
@@ -244,7 +294,10 @@ def test_a_plan_that_another_commit_has_made_old_is_refused(penn: Any) -> None:
 def test_what_differs_of_a_look_is_described_file_by_file() -> None:
     was = "file 5 1 a.mat\nfolder 3 1 frames\nlabels 2 9 4 4 keys\nspan 8 1 0 4 records"
     assert changes.what_differs(was, was) == []
-    now = "file -1 -1 a.mat\nfolder 3 2 frames\nlabels 2 9 5 4 keys\nspan 8 1 4 8 records\nfile 1 1 new.mat"
+    now = (
+        "file -1 -1 a.mat\nfolder 3 2 frames\nlabels 2 9 5 4 keys\nspan 8 1 4 8 records\nfile "
+        "1 1 new.mat"
+    )
     described = changes.what_differs(was, now)
     names = ["a.mat", "frames", "keys", "records", "new.mat"]
     assert len(described) == len(names)

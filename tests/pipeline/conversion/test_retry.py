@@ -15,7 +15,9 @@ from pipeline.conversion.plan import recorded_plan
 from pipeline.errors import PipelineError
 
 
-def retry_split(root: Path, name: str = "penn_action/train", *, body: Path | None = None) -> convert.Conversion:
+def retry_split(
+    root: Path, name: str = "penn_action/train", *, body: Path | None = None
+) -> convert.Conversion:
     return convert.convert(recorded_plan(cache.open(root)[name], body=body, retry=True))
 
 
@@ -34,7 +36,9 @@ def test_a_corrected_reader_gets_its_video_though_no_file_has_changed(penn, into
     assert set(reads.names) == {"0003"}
     assert done.totals["videos"] == {"found": 3, "kept": 3, "set_aside": {}, "without_tracks": 0}
     rows, intact = penn.rows("kp_2d"), into.rows(tmp_path / "intact", penn.name, "kp_2d")
-    assert {name: values.tobytes() for name, values in rows.items()} == {n: v.tobytes() for n, v in intact.items()}
+    assert {name: values.tobytes() for name, values in rows.items()} == {
+        n: v.tobytes() for n, v in intact.items()
+    }
     assert cache.verify(penn.root).ok
     assert penn.plan().up_to_date
 
@@ -56,7 +60,9 @@ def test_what_fails_in_the_same_way_stays_where_it_is(penn: Any, by_command: Any
     assert names.index("0005") < names.index("0006")
 
 
-def test_a_video_that_was_rejected_by_design_is_not_retried(embedded: Any, into: Any, tmp_path: Path) -> None:
+def test_a_video_that_was_rejected_by_design_is_not_retried(
+    embedded: Any, into: Any, tmp_path: Path
+) -> None:
     raw = embedded.copy("kinetics", tmp_path / "kinetics")
     shutil.copy(next((raw / "train").rglob("*.mp4")), raw / "train/unseen.mp4")
     into.convert(tmp_path / "cache", raw, "kinetics")
@@ -72,10 +78,14 @@ def test_options_of_the_reader_are_those_of_the_conversion(embedded: Any, tmp_pa
     convert.convert(convert.plan_conversion(decimated, "train", raw=raw, root=root))
     file.write_bytes(before)
     assert retry_split(root, "amass/train").rejected == ()
-    assert cache.open(root)["amass/train"].manifest["reader"]["parameters"]["resampling"] == "decimate"
+    assert (
+        cache.open(root)["amass/train"].manifest["reader"]["parameters"]["resampling"] == "decimate"
+    )
 
 
-def test_a_moved_raw_folder_is_named_and_the_recorded_one_is_used_otherwise(penn, by_command, tmp_path):
+def test_a_moved_raw_folder_is_named_and_the_recorded_one_is_used_otherwise(
+    penn, by_command, tmp_path
+):
     before = penn.spoil("0003")
     penn.convert()
     penn.label("0003").write_bytes(before)
@@ -85,7 +95,9 @@ def test_a_moved_raw_folder_is_named_and_the_recorded_one_is_used_otherwise(penn
     assert penn.split.provenance["raw"] == str(moved.resolve())
 
 
-def test_the_body_of_the_conversion_is_used_again_and_asked_for_where_it_is_not_recorded(embedded, into, tmp_path):
+def test_the_body_of_the_conversion_is_used_again_and_asked_for_where_it_is_not_recorded(
+    embedded, into, tmp_path
+):
     raw, root = embedded.copy("3dpw", tmp_path / "3dpw"), tmp_path / "cache"
     file = next((raw / "sequenceFiles/train").iterdir())
     before = file.read_bytes()

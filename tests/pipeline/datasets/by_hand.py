@@ -1,4 +1,6 @@
-"""What the readers' tests write by hand: a video, a standing person in any detector's joint order."""
+"""What the readers' tests write by hand: a video, a standing person in any detector's joint
+order.
+"""
 
 import functools
 import tempfile
@@ -16,14 +18,24 @@ from pipeline.datasets.base import Dataset
 from pipeline.errors import RawDataError
 from pipeline.skeletons import joint_names
 
-_MIDDLE = {"Nose": (0, -18), "Neck": (0, -12), "MidHip": (0, 0), "headtop": (0, -20), "hip": (0, 0), "spine": (0, -6)}
+_MIDDLE = {
+    "Nose": (0, -18),
+    "Neck": (0, -12),
+    "MidHip": (0, 0),
+    "headtop": (0, -20),
+    "hip": (0, 0),
+    "spine": (0, -6),
+}
 _SIDES = {
-    "Eye": (1, -20), "Ear": (2, -19), "Shoulder": (5, -12), "Elbow": (10, -8), "Wrist": (15, -4), "Hip": (3, 0),
+    "Eye": (1, -20), "Ear": (2, -19), "Shoulder": (5, -12), "Elbow": (10, -8), "Wrist": (15, -4),
+    "Hip": (3, 0),
     "Knee": (4, 10), "Ankle": (4, 20), "BigToe": (5, 20), "SmallToe": (6, 20), "Heel": (4, 20),
 }  # fmt: skip
 
 
-def standing(order: str, x: float = 0, y: float = 0, confidence: float = 0.9, scale: float = 1) -> NDArray[np.float64]:
+def standing(
+    order: str, x: float = 0, y: float = 0, confidence: float = 0.9, scale: float = 1
+) -> NDArray[np.float64]:
     """(J, 3) px, px, confidence: 30 x 40 px about (x, y), so with a diagonal of 50.
 
     Seen from the front, so left joints are on the right. Faces and hands are 0 0 0.
@@ -33,11 +45,17 @@ def standing(order: str, x: float = 0, y: float = 0, confidence: float = 0.9, sc
     points |= {f"l{name}".lower(): (dx, dy) for name, (dx, dy) in _SIDES.items()}
     joints = [points.get(name.lower().removeprefix("op ")) for name in joint_names(order)]
     return np.array(
-        [(0, 0, 0) if at is None else (x + scale * at[0], y + scale * at[1], confidence) for at in joints], np.float64
+        [
+            (0, 0, 0) if at is None else (x + scale * at[0], y + scale * at[1], confidence)
+            for at in joints
+        ],
+        np.float64,
     )
 
 
-def read_one(dataset: Dataset, raw: Path, split: str = "train", body: Any = None) -> tuple[list[Any], dict[str, Any]]:
+def read_one(
+    dataset: Dataset, raw: Path, split: str = "train", body: Any = None
+) -> tuple[list[Any], dict[str, Any]]:
     """Tracks, and the account of the only video."""
     report = Accounting()
     tracks = list(dataset.tracks(raw, split, body=body, report=report))
@@ -51,7 +69,11 @@ def refusal(dataset: Dataset, raw: Path, split: str = "train") -> RawDataError:
     with pytest.raises(RawDataError) as caught:
         list(dataset.tracks(raw, split))
     tracks, account = read_one(dataset, raw, split)
-    assert (tracks, account["set_aside"], account["message"]) == ([], caught.value.reason, str(caught.value))
+    assert (tracks, account["set_aside"], account["message"]) == (
+        [],
+        caught.value.reason,
+        str(caught.value),
+    )
     return caught.value
 
 
@@ -68,9 +90,16 @@ def jpeg(width: int = 224, height: int = 224, brightness: int = 90) -> bytes:
 
 
 def write_video(
-    file: Path, n_frames: int, fps: float = 25.0, size: tuple[int, int] = (160, 120), *, step: int = 5
+    file: Path,
+    n_frames: int,
+    fps: float = 25.0,
+    size: tuple[int, int] = (160, 120),
+    *,
+    step: int = 5,
 ) -> Path:
-    """Frame i is grey of `step` times i: where that is not 0, each frame may be taken for another scene."""
+    """Frame i is grey of `step` times i: where that is not 0, each frame may be taken for another
+    scene.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(_video(file.suffix, n_frames, fps, size, step))
     return file
@@ -83,7 +112,9 @@ def _video(suffix: str, n_frames: int, fps: float, size: tuple[int, int], step: 
         return encode(Path(folder) / f"video{suffix}", images, fps).read_bytes()
 
 
-def encode(file: Path, images: Iterable[NDArray[np.uint8]], fps: float = 25.0, code: str = "") -> Path:
+def encode(
+    file: Path, images: Iterable[NDArray[np.uint8]], fps: float = 25.0, code: str = ""
+) -> Path:
     """A video of BGR images; its codec, unless `code` names one, is the usual one of its suffix."""
     images = list(images)
     file.parent.mkdir(parents=True, exist_ok=True)

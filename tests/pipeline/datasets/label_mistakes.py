@@ -1,4 +1,6 @@
-"""Mistakes with keypoint files, each planted beside a clip of its own, and what is to be said about it."""
+"""Mistakes with keypoint files, each planted beside a clip of its own, and what is to be said about
+it.
+"""
 
 import gzip
 import io
@@ -16,27 +18,47 @@ N, SIZE = 60, (160, 120)  # frames of each clip; px
 EVERY = range(N)
 NAMES = [
     "nose",
-    *(f"{side}_{joint}" for joint in ("eye", "ear", "shoulder", "elbow", "wrist") for side in ("left", "right")),
+    *(
+        f"{side}_{joint}"
+        for joint in ("eye", "ear", "shoulder", "elbow", "wrist")
+        for side in ("left", "right")
+    ),
     *(f"{side}_{joint}" for joint in ("hip", "knee", "ankle") for side in ("left", "right")),
 ]
-DOG = ["left_eye", "right_eye", "nose", "neck", "root_of_tail", "left_shoulder", "right_shoulder", "left_hip"]
-KEPT, REJECTED, NOBODY = "kept", "rejected", "nobody"  # rows; exit code 1 and a message; a reason, but no failure
+DOG = [
+    "left_eye",
+    "right_eye",
+    "nose",
+    "neck",
+    "root_of_tail",
+    "left_shoulder",
+    "right_shoulder",
+    "left_hip",
+]
+# rows; exit code 1 and a message; a reason, but no failure
+KEPT, REJECTED, NOBODY = "kept", "rejected", "nobody"
 
 
 class Mistake(NamedTuple):
-    """What lies in `keypoints/`, by what follows the clip's stem; the outcome; words of the message or of the notes."""
+    """What lies in `keypoints/`, by what follows the clip's stem; the outcome; words of the message
+    or of the notes.
+    """
 
     files: dict[str, Any]
     outcome: str
     words: str
 
 
-def refused(words: str, content: Any = None, end: str = ".json", files: dict[str, Any] | None = None) -> Mistake:
+def refused(
+    words: str, content: Any = None, end: str = ".json", files: dict[str, Any] | None = None
+) -> Mistake:
     """The clip is rejected."""
     return Mistake({end: content} if files is None else files, REJECTED, words)
 
 
-def nobody(words: str, content: Any = None, end: str = ".json", files: dict[str, Any] | None = None) -> Mistake:
+def nobody(
+    words: str, content: Any = None, end: str = ".json", files: dict[str, Any] | None = None
+) -> Mistake:
     """The clip has no track, and that is no failure."""
     return refused(words, content, end, files)._replace(outcome=NOBODY)
 
@@ -59,29 +81,45 @@ def results(
     change: Callable[[np.ndarray], np.ndarray] = np.asarray, first: int = 0, n: int = N, **more: Any
 ) -> list[Any]:
     """AlphaPose's list of results."""
-    return [{"image_id": f"{first + t}.jpg", "keypoints": flat(t % N, change)} | more for t in range(n)]
+    return [
+        {"image_id": f"{first + t}.jpg", "keypoints": flat(t % N, change)} | more for t in range(n)
+    ]
 
 
-def coco(people: int = 1, names: list[str] = NAMES, category: str = "person", **more: Any) -> dict[str, Any]:
+def coco(
+    people: int = 1, names: list[str] = NAMES, category: str = "person", **more: Any
+) -> dict[str, Any]:
     """COCO's JSON; `more`: of each annotation, or a function of its frame and person."""
-    images = [{"id": t, "file_name": f"{t:06d}.jpg", "width": SIZE[0], "height": SIZE[1]} for t in EVERY]
+    images = [
+        {"id": t, "file_name": f"{t:06d}.jpg", "width": SIZE[0], "height": SIZE[1]} for t in EVERY
+    ]
     annotations = []
     for t in EVERY:
         for k in range(people):
             points = np.add(person(t)[: len(names)], [0, 30 * k, 0])
             points[:, 2] = 2
             own = {key: value(t, k) if callable(value) else value for key, value in more.items()}
-            entry = {"id": len(annotations), "image_id": t, "category_id": 1, "keypoints": points.ravel().tolist()}
+            entry = {
+                "id": len(annotations),
+                "image_id": t,
+                "category_id": 1,
+                "keypoints": points.ravel().tolist(),
+            }
             annotations.append(entry | own)
     categories = [{"id": 1, "name": category, "keypoints": names}]
     return {"images": images, "annotations": annotations, "categories": categories}
 
 
 def openpose(t: int, **person_of: Any) -> dict[str, Any]:
-    return {"version": 1.3, "people": [person_of or {"pose_keypoints_2d": person(t, "body_25").ravel().tolist()}]}
+    return {
+        "version": 1.3,
+        "people": [person_of or {"pose_keypoints_2d": person(t, "body_25").ravel().tolist()}],
+    }
 
 
-def pages(content: Callable[[int], Any], first: int = 0, end: str = "_keypoints.json") -> dict[str, Any]:
+def pages(
+    content: Callable[[int], Any], first: int = 0, end: str = "_keypoints.json"
+) -> dict[str, Any]:
     """A folder with a file for each frame."""
     return {f"/a_{first + t:012d}{end}": content(t) for t in EVERY}
 
@@ -148,7 +186,9 @@ MISTAKES: dict[str, Mistake] = {
     "tar": refused("tar archive", b"a.json" + bytes(251) + b"ustar\x0000" + bytes(247)),
     "lfs": refused("Git LFS", LFS),
     "web page": refused("web page", HTML),
-    "xml": refused("web page|XML", '<?xml version="1.0"?>\n<Error><Code>AccessDenied</Code></Error>'),
+    "xml": refused(
+        "web page|XML", '<?xml version="1.0"?>\n<Error><Code>AccessDenied</Code></Error>'
+    ),
     "pickle": refused("pickle", b"\x80\x04\x95\x10\0\0\0\0\0\0\0]\x94."),
     "npy": refused("NumPy", saved(np.save, np.zeros(3))),
     "hdf5": refused("HDF5", b"\x89HDF\r\n\x1a\n"),
@@ -171,7 +211,9 @@ MISTAKES: dict[str, Mistake] = {
     "nobody": nobody("no person|nobody|no people", "[]"),
     "array by frames": refused("keypoints with a score|object", np.zeros((2, 17, 3)).tolist()),
     "frames as keys": refused("'0', '1'.*Ten lines", {str(t): flat(t) for t in range(5)}),
-    "labelme": refused("'shapes'.*Ten lines", {"version": "5.0", "shapes": [], "imagePath": "a.jpg"}),
+    "labelme": refused(
+        "'shapes'.*Ten lines", {"version": "5.0", "shapes": [], "imagePath": "a.jpg"}
+    ),
     "via": refused("_via_img_metadata.*Ten lines", {"_via_img_metadata": {}}),
     "mediapipe": refused("image_id.*nothing.*Ten lines", [{"frame": 0, "landmarks": [{"x": 0.1}]}]),
     "one frame of openpose": refused("each frame|a folder|--format", openpose(0)),
@@ -184,7 +226,9 @@ MISTAKES: dict[str, Mistake] = {
     "nulls": refused("numbers.*(null|nothing)", results(keypoints=[None] * 51)),
     "comma for point": refused("numbers.*text", results(keypoints=["1,5"] * 51)),
     "x and y alone": refused("34 (entries|numbers).*score", results(lambda p: p[:, :2])),
-    "four numbers": refused("68 (entries|numbers)", results(lambda p: np.column_stack([p, p[:, 0]]))),
+    "four numbers": refused(
+        "68 (entries|numbers)", results(lambda p: np.column_stack([p, p[:, 0]]))
+    ),
     "pairs": refused("one list of 51.*found 17 lists", results(keypoints=person(0).tolist())),
     "mpii's 16": refused("48 (entries|numbers).*joint orders", results(lambda p: p[:16])),
     "mediapipe's 33": refused("99 (entries|numbers).*joint orders", results(keypoints=[1.0] * 99)),
@@ -195,41 +239,59 @@ MISTAKES: dict[str, Mistake] = {
     "normalised": refused("normalised", results(times(1 / 160, 1 / 120, 1))),
     "normalised to 1000": refused("another resolution", results(times(1000 / 160, 1000 / 120, 1))),
     "metres": refused("metres", results(lambda p: (p - [60, 60, 0]) * [0.04, 0.04, 1])),
-    "metres from a camera": refused("metres", results(lambda p: (p - [0, 60, 0]) * [0.05, 0.04, 1])),
+    "metres from a camera": refused(
+        "metres", results(lambda p: (p - [0, 60, 0]) * [0.05, 0.04, 1])
+    ),
     "millimetres": refused("far outside", results(lambda p: (p - [60, 60, 0]) * [40, 40, 1])),
     "larger images": refused("another resolution", results(LARGER)),
     "y before x": refused("y before x|x and y", results(swapped)),
     "y before x in boxes": refused(
         "y before x|x and y",
-        coco(keypoints=lambda t, k: flat(t, lambda p: p[:, [1, 0, 2]]), bbox=lambda t, k: box_of(person(t))),
+        coco(
+            keypoints=lambda t, k: flat(t, lambda p: p[:, [1, 0, 2]]),
+            bbox=lambda t, k: box_of(person(t)),
+        ),
     ),
     "flipped": refused("far outside", results(lambda p: p * [1, -1, 1])),
-    "in per cent": refused("0..1, found scores from 90 to 90. Divide them by 100", results(times(1, 1, 100))),
+    "in per cent": refused(
+        "0..1, found scores from 90 to 90. Divide them by 100", results(times(1, 1, 100))
+    ),
     "scores of a byte": refused("0..1.*Divide them by 255", results(times(1, 1, 255))),
     "no score": nobody("no_visible_joint", results(times(1, 1, 0))),
     # Frames.
     "from 1": refused("counted from 1", results(first=1)),
     "another clip's": refused("up to frame 199", results(n=200)),
     "every fifth": nobody("one in 5", results(n=12)),
-    "times": refused("frame 2360", [one | {"image_id": f"{40 * t}.jpg"} for t, one in enumerate(results())]),
+    "times": refused(
+        "frame 2360", [one | {"image_id": f"{40 * t}.jpg"} for t, one in enumerate(results())]
+    ),
     "no numbers": refused("frame number", results(image_id="frame.jpg")),
     "two clips": refused("'b_'", [*results(), *results(image_id="b_000000.jpg")]),
     "absent": refused("image_id.*nothing", [without(one, "image_id") for one in results()]),
     "half": refused("image name that ends in the frame number", results(image_id=1.5)),
-    "negative": refused("from 0 on", [instances(t) and {"frame_id": -1, "instances": []} for t in range(2)]),
+    "negative": refused(
+        "from 0 on", [instances(t) and {"frame_id": -1, "instances": []} for t in range(2)]
+    ),
     # COCO's JSON.
     "coco, no annotations": refused("annotations.*nothing", without(coco(), "annotations")),
     "coco, none annotated": nobody("no person|nobody|no people", coco() | {"annotations": []}),
     "coco, other ids": refused(r"image_id.*999", coco(image_id=999)),
     "coco, no frame number": refused(
-        "frame number.*Rename", coco() | {"images": [{"id": t, "file_name": f"{t}_x.jpg"} for t in EVERY]}
+        "frame number.*Rename",
+        coco() | {"images": [{"id": t, "file_name": f"{t}_x.jpg"} for t in EVERY]},
     ),
     "coco, one frame twice": refused(
-        "each frame once", coco() | {"images": [{"id": t, "file_name": f"{t % 2}.jpg"} for t in EVERY]}
+        "each frame once",
+        coco() | {"images": [{"id": t, "file_name": f"{t % 2}.jpg"} for t in EVERY]},
     ),
     "coco, upright": refused(
         "120 x 160",
-        coco() | {"images": [{"id": t, "file_name": f"{t}.jpg", "width": 120, "height": 160} for t in EVERY]},
+        coco()
+        | {
+            "images": [
+                {"id": t, "file_name": f"{t}.jpg", "width": 120, "height": 160} for t in EVERY
+            ]
+        },
     ),
     "dogs": nobody("60.*dog", coco(names=DOG, category="dog")),
     "macaques": nobody("60.*macaque", coco(category="macaque")),
@@ -256,7 +318,9 @@ MISTAKES: dict[str, Mistake] = {
     "other joints": refused("6 or more of nose", coco(names=[f"part {j}" for j in range(17)])),
     "track_id -1": kept("", coco(people=2, track_id=-1)),
     "track_id 0": kept("track_id|identit", coco(people=2, track_id=0)),
-    "some track_id": kept("track_id|identit", coco(people=2, track_id=lambda t, k: -1 if t % 9 == 0 else k)),
+    "some track_id": kept(
+        "track_id|identit", coco(people=2, track_id=lambda t, k: -1 if t % 9 == 0 else k)
+    ),
     "track_id as text": refused("track_id.*whole number.*'ann'", coco(track_id="ann")),
     "crowd": nobody("60 ", coco(iscrowd=1)),
     "scores in per cent": refused("0..1.*Divide them by 100", coco(keypoint_scores=[97.0] * 17)),
@@ -266,22 +330,33 @@ MISTAKES: dict[str, Mistake] = {
     # MMPose, Ultralytics.
     "mmpose, from 0": refused("from 1 on", {"instance_info": [{"frame_id": 0, "instances": []}]}),
     "mmpose, 3D": refused(
-        "2D", {"instance_info": [{"frame_id": 1, "instances": [instances(0, keypoints=[[0, 0, 0]] * 17)]}]}
+        "2D",
+        {
+            "instance_info": [
+                {"frame_id": 1, "instances": [instances(0, keypoints=[[0, 0, 0]] * 17)]}
+            ]
+        },
     ),
     "mmpose, in per cent": refused(
         "0..1.*Divide them by 100",
         [{"frame_id": t, "instances": [instances(t, keypoint_scores=[88.0] * 17)]} for t in EVERY],
     ),
-    "ultralytics, one frame": refused("image_id.*Ten lines", [{"box": {}, "keypoints": {"x": [1], "y": [2]}}]),
+    "ultralytics, one frame": refused(
+        "image_id.*Ten lines", [{"box": {}, "keypoints": {"x": [1], "y": [2]}}]
+    ),
     # A file for each frame.
     "no page": nobody("empty|no files", None, end="/"),
     "page cut off": refused(
-        "000007.*cut off", files=pages(openpose) | {"/a_000000000007_keypoints.json": '{"people": [{"pose'}
+        "000007.*cut off",
+        files=pages(openpose) | {"/a_000000000007_keypoints.json": '{"people": [{"pose'},
     ),
-    "page empty": refused("000007.*empty", files=pages(openpose) | {"/a_000000000007_keypoints.json": ""}),
+    "page empty": refused(
+        "000007.*empty", files=pages(openpose) | {"/a_000000000007_keypoints.json": ""}
+    ),
     "pages from 1": refused("counted from 1", files=pages(openpose, 1)),
     "3D alone": refused(
-        "pose_keypoints_2d.*nothing", files=pages(lambda t: openpose(t, pose_keypoints_3d=[1.0] * 100))
+        "pose_keypoints_2d.*nothing",
+        files=pages(lambda t: openpose(t, pose_keypoints_3d=[1.0] * 100)),
     ),
     "hands alone": refused(
         "0 entries|no number",
@@ -289,38 +364,73 @@ MISTAKES: dict[str, Mistake] = {
     ),
     "per cent on pages": refused(
         "0..1.*Divide them by 100",
-        files=pages(lambda t: openpose(t, pose_keypoints_2d=(person(t, "body_25") * [1, 1, 100]).ravel().tolist())),
+        files=pages(
+            lambda t: openpose(
+                t, pose_keypoints_2d=(person(t, "body_25") * [1, 1, 100]).ravel().tolist()
+            )
+        ),
     ),
     "two runs": refused(
-        "several", files=pages(openpose) | {f"/old_{t:012d}_keypoints.json": openpose(t) for t in EVERY}
+        "several",
+        files=pages(openpose) | {f"/old_{t:012d}_keypoints.json": openpose(t) for t in EVERY},
     ),
     "drawn images": refused("rendered.png", files={f"/{t:06d}_rendered.png": PNG for t in EVERY}),
-    "alphapose's pages": refused("people.*'bodies'", files=pages(lambda t: {"bodies": []}, end=".json")),
-    "one array a frame": refused("npy", files={f"/{t:06d}.npy": saved(np.save, person(t)) for t in EVERY}),
+    "alphapose's pages": refused(
+        "people.*'bodies'", files=pages(lambda t: {"bodies": []}, end=".json")
+    ),
+    "one array a frame": refused(
+        "npy", files={f"/{t:06d}.npy": saved(np.save, person(t)) for t in EVERY}
+    ),
     # Text.
     "no header": refused("line 1.*track,frame,x,y,w,h", CSV, end=".csv"),
-    "semicolons": refused("semicolon|comma", f"track;frame;x;y;w;h\n{CSV}".replace(",", ";"), end=".csv"),
-    "corners": refused("without track, x, y, w, h", "id,frame,x1,y1,x2,y2\n1,0,1,2,3,4\n", end=".csv"),
-    "deeplabcut": refused("line 1.*without track", "scorer,DLC,DLC,DLC\nbodyparts,nose,nose,nose\n", end=".csv"),
+    "semicolons": refused(
+        "semicolon|comma", f"track;frame;x;y;w;h\n{CSV}".replace(",", ";"), end=".csv"
+    ),
+    "corners": refused(
+        "without track, x, y, w, h", "id,frame,x1,y1,x2,y2\n1,0,1,2,3,4\n", end=".csv"
+    ),
+    "deeplabcut": refused(
+        "line 1.*without track", "scorer,DLC,DLC,DLC\nbodyparts,nose,nose,nose\n", end=".csv"
+    ),
     "empty csv": refused("empty|nothing", "", end=".csv"),
     "header alone": nobody("no person|nobody|no people", "track,frame,x,y,w,h\n", end=".csv"),
     "excel": refused("UTF-8", f"track,frame,x,y,w,h\n{CSV}".encode("utf-16"), end=".csv"),
-    "decimal frames": refused("whole number.*'0.0'", "track,frame,x,y,w,h\nann,0.0,1,2,3,4\n", end=".csv"),
+    "decimal frames": refused(
+        "whole number.*'0.0'", "track,frame,x,y,w,h\nann,0.0,1,2,3,4\n", end=".csv"
+    ),
     "negative width": refused("line 2.*width", "track,frame,x,y,w,h\nann,0,1,2,-3,4\n", end=".csv"),
     "a box twice": refused("a second time", f"track,frame,x,y,w,h\n{CSV}{CSV}", end=".csv"),
     "csv from 1": refused(
-        "counted from 1", "track,frame,x,y,w,h\n" + "".join(f"a,{t + 1},9,9,9,9\n" for t in EVERY), end=".csv"
+        "counted from 1",
+        "track,frame,x,y,w,h\n" + "".join(f"a,{t + 1},9,9,9,9\n" for t in EVERY),
+        end=".csv",
     ),
     "mot from 0": refused("frames from 1 on, as in MOT", MOT.replace("\n60,", "\n0,"), end=".txt"),
-    "mot in per cent": refused("0..1.*Divide them by 100", MOT.replace(",1,-1,-1,-1", ",93.5,-1,-1,-1"), end=".txt"),
+    "mot in per cent": refused(
+        "0..1.*Divide them by 100", MOT.replace(",1,-1,-1,-1", ",93.5,-1,-1,-1"), end=".txt"
+    ),
     "gzipped text": refused("gzip", gzip.compress(MOT.encode()), end=".txt"),
     "yolo in one": refused("YOLO.*each frame|a file for each frame", YOLO, end=".txt"),
     "yolo from 0": refused("from 1 on, as in YOLO", files={f"/a_{t}.txt": YOLO for t in EVERY}),
-    "yolo in px": refused("shares of the image", files={f"/a_{t + 1}.txt": "0 50 50 20 40\n" for t in EVERY}),
+    "yolo in px": refused(
+        "shares of the image", files={f"/a_{t + 1}.txt": "0 50 50 20 40\n" for t in EVERY}
+    ),
     # Other kinds of files.
     **{
         f"as {end}": refused(rf"\.{end}.*not read|{end}", b"\x80\x04N.", end=f".{end}")
-        for end in ("npz", "npy", "pkl", "mat", "h5", "pt", "parquet", "yaml", "xml", "jsonl", "trc")
+        for end in (
+            "npz",
+            "npy",
+            "pkl",
+            "mat",
+            "h5",
+            "pt",
+            "parquet",
+            "yaml",
+            "xml",
+            "jsonl",
+            "trc",
+        )
     },
     "gzipped json": refused(r"json\.gz.*Unpack it", gzip.compress(GOOD.encode()), end=".json.gz"),
     "a zip of json": refused(r"\.zip.*Unpack it", zipped(a=GOOD), end=".zip"),
@@ -336,7 +446,9 @@ MISTAKES: dict[str, Mistake] = {
 
 
 def plant(raw: Path, clip: str, files: dict[str, Any]) -> None:
-    """Write the files of a clip: text, bytes, what becomes JSON; a link for a path; a folder for None."""
+    """Write the files of a clip: text, bytes, what becomes JSON; a link for a path; a folder for
+    None.
+    """
     for end, content in files.items():
         place = raw / f"keypoints/{clip}{end}"
         place.parent.mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,8 @@ PW = datasets.get("3dpw")
 SEQ = "courtyard_arguing_00"
 N = 40
 LIMBS = (
-    "rshoulder", "relbow", "rwrist", "lshoulder", "lelbow", "lwrist", "rhip", "rknee", "rankle", "lhip", "lknee",
+    "rshoulder", "relbow", "rwrist", "lshoulder", "lelbow", "lwrist", "rhip", "rknee", "rankle",
+    "lhip", "lknee",
     "lankle",
 )  # fmt: skip
 SPIN49 = JOINTS["spin49"]
@@ -36,7 +37,9 @@ def sequence(n_actors: int = 1, n_frames: int = N) -> dict[str, Any]:
     """A sequence with random poses and a turning, moving camera."""
     rng = np.random.default_rng(0)
     camera = np.tile(np.eye(4), (n_frames, 1, 1))
-    camera[:, :3, :3] = Rotation.from_rotvec(np.linspace([0, 0, 0], [2, 1, 3], n_frames)).as_matrix()
+    camera[:, :3, :3] = Rotation.from_rotvec(
+        np.linspace([0, 0, 0], [2, 1, 3], n_frames)
+    ).as_matrix()
     camera[:, :3, 3] = rng.normal(size=(n_frames, 3))
     return {
         "poses": [rng.normal(0, 0.4, (n_frames, 72)) for _ in range(n_actors)],
@@ -74,7 +77,8 @@ def test_an_actor_becomes_a_track_unless_never_seen(tmp_path: Path) -> None:
     (first, second), account = read(tmp_path)
     assert (first.name, second.name) == (f"{SEQ}/0", f"{SEQ}/1")
     assert (first.gender, second.gender) == ("male", "female")
-    assert first.frame_index.tolist() == list(range(N))  # row i is picture i, whatever img_frame_ids counts
+    # row i is picture i, whatever img_frame_ids counts
+    assert first.frame_index.tolist() == list(range(N))
     assert first.frames.path(7).name == "image_00007.jpg"
     assert first.crop_scale == 1.2
     assert first.intrinsics[1, 2] == 960
@@ -87,7 +91,10 @@ def test_an_actor_becomes_a_track_unless_never_seen(tmp_path: Path) -> None:
     write(tmp_path, data)
     (track,), account = read(tmp_path)
     assert track.name == f"{SEQ}/1"
-    assert (account["dropped"], account["tracks_dropped"]) == ({"no_detection": N}, {"no_detection": 1})
+    assert (account["dropped"], account["tracks_dropped"]) == (
+        {"no_detection": N},
+        {"no_detection": 1},
+    )
 
 
 @pytest.mark.parametrize(
@@ -108,7 +115,9 @@ def test_a_camera_must_fit_the_images_upright_or_not(size, centre, reason, tmp_p
     assert account["set_aside"] == reason
 
 
-def test_the_12_limb_joints_are_labelled_and_the_box_is_the_diagonal_of_all_18_times_11(tmp_path: Path) -> None:
+def test_the_12_limb_joints_are_labelled_and_the_box_is_the_diagonal_of_all_18_times_11(
+    tmp_path: Path,
+) -> None:
     write(tmp_path, sequence())
     (track,), _ = read(tmp_path)
     side = 1.1 * np.hypot(17, 34)
@@ -133,7 +142,9 @@ def test_confidence_is_1_above_03_and_6_limb_joints_are_too_few(tmp_path: Path) 
     assert account["dropped"] == {"too_few_visible_joints": N - 2}
 
 
-def test_frames_outside_the_first_and_last_detection_are_dropped_and_nothing_shifts(tmp_path: Path) -> None:
+def test_frames_outside_the_first_and_last_detection_are_dropped_and_nothing_shifts(
+    tmp_path: Path,
+) -> None:
     data = sequence()
     moving = keypoints() + np.arange(N)[:, None, None] * np.array([[10.0], [0], [0]])
     data["poses2d"][0] = moving
@@ -146,16 +157,22 @@ def test_frames_outside_the_first_and_last_detection_are_dropped_and_nothing_shi
     dropped = {"after_last_detection": 5, "before_first_detection": 5, "too_few_visible_joints": 1}
     assert account["dropped"] == dropped
     middle = track.frame_index == 19
-    np.testing.assert_allclose(track.bbox[middle, 0], 308.5 + 190, atol=8)  # its own frame's, but for smoothing
+    # its own frame's, but for smoothing
+    np.testing.assert_allclose(track.bbox[middle, 0], 308.5 + 190, atol=8)
     np.testing.assert_array_equal(track.kp_2d[middle, SPIN49.index("rshoulder"), 0], 302 + 190)
     (tmp_path / "imageFiles" / SEQ / "image_00005.jpg").unlink()  # the first with a detection
     ((other,), account) = read(tmp_path)
     assert account["dropped"] == dropped | {"no_picture": 1}
-    assert account["notes"][0] == "1 of 40 labelled frames have no picture, the first is image_00005.jpg"
+    assert (
+        account["notes"][0]
+        == "1 of 40 labelled frames have no picture, the first is image_00005.jpg"
+    )
     np.testing.assert_array_equal(other.bbox, track.bbox[1:])
 
 
-def test_labels_that_are_not_finite_and_cameras_that_are_none_drop_their_frames(tmp_path: Path) -> None:
+def test_labels_that_are_not_finite_and_cameras_that_are_none_drop_their_frames(
+    tmp_path: Path,
+) -> None:
     data = sequence()
     data["poses"][0][2, 5] = np.nan
     data["trans"][0][3, 0] = np.inf
@@ -171,7 +188,11 @@ def test_labels_that_are_not_finite_and_cameras_that_are_none_drop_their_frames(
 
 
 def posed(body: Any, pose: np.ndarray, betas: np.ndarray) -> Any:
-    rotmat = Rotation.from_rotvec(np.asarray(pose, float).reshape(-1, 3)).as_matrix().reshape(-1, 24, 3, 3)
+    rotmat = (
+        Rotation.from_rotvec(np.asarray(pose, float).reshape(-1, 3))
+        .as_matrix()
+        .reshape(-1, 24, 3, 3)
+    )
     with torch.no_grad():
         return body(
             betas=torch.tensor(np.tile(betas[:10], (len(rotmat), 1)), dtype=torch.float32),
@@ -179,12 +200,17 @@ def posed(body: Any, pose: np.ndarray, betas: np.ndarray) -> Any:
         )
 
 
-def test_train_has_49_joints_about_the_hip_of_the_world_s_body_seen_by_the_camera(tmp_path: Path, body: Any) -> None:
+def test_train_has_49_joints_about_the_hip_of_the_world_s_body_seen_by_the_camera(
+    tmp_path: Path, body: Any
+) -> None:
     data = sequence(n_frames=70)  # more than one chunk
     write(tmp_path, data, pictures=range(70))
     (track,), account = read(tmp_path, body=body)
     rows = [0, 17, 69]
-    world = posed(body, data["poses"][0][rows], data["betas"][0]).verts.numpy() + data["trans"][0][rows, None]
+    world = (
+        posed(body, data["poses"][0][rows], data["betas"][0]).verts.numpy()
+        + data["trans"][0][rows, None]
+    )
     camera, ours = data["cam_poses"][rows], posed(body, track.pose[rows], track.betas[0])
     expected = np.einsum("nij,nvj->nvi", camera[:, :3, :3], world) + camera[:, None, :3, 3]
     np.testing.assert_allclose(ours.verts.numpy() + track.trans[rows, None], expected, atol=2e-5)
@@ -206,7 +232,18 @@ def test_evaluation_splits_have_14_joints_of_the_h36m_regressor(tmp_path: Path, 
     np.testing.assert_allclose(track.kp_3d_eval[5], expected, atol=1e-5)
     assert track.kp_3d is None
     assert set(PW.columns("test", body=True)) == {
-        *("frame_index", "bbox", "kp_2d", "pose", "betas", "trans", "has_smpl", "valid", "kp_3d_eval", "has_3d"),
+        *(
+            "frame_index",
+            "bbox",
+            "kp_2d",
+            "pose",
+            "betas",
+            "trans",
+            "has_smpl",
+            "valid",
+            "kp_3d_eval",
+            "has_3d",
+        ),
     }
 
 
@@ -219,14 +256,19 @@ def test_genders_are_read_in_any_case_and_another_one_is_refused(tmp_path: Path)
 
 def test_translations_in_mm_are_refused(tmp_path: Path, body: Body) -> None:
     data = sequence()
-    write(tmp_path, data | {"trans": [1000 * data["trans"][0]], "cam_poses": np.tile(np.eye(4), (N, 1, 1))})
+    write(
+        tmp_path,
+        data | {"trans": [1000 * data["trans"][0]], "cam_poses": np.tile(np.eye(4), (N, 1, 1))},
+    )
     _, account = read(tmp_path, body=body)
     assert account["set_aside"] == "other_unit"
     assert "'trans': expected a person at most 1,000 m from the origin" in account["message"]
 
 
 @pytest.mark.parametrize("gender", [pytest.param("male", marks=pytest.mark.slow), "female"])
-def test_with_gendered_models_the_labels_are_of_the_body_of_the_actors_own_gender(tmp_path, body, gender):
+def test_with_gendered_models_the_labels_are_of_the_body_of_the_actors_own_gender(
+    tmp_path, body, gender
+):
     data = sequence() | {"genders": [gender[0]]}
     write(tmp_path, data)
     write(tmp_path, data, "test")
@@ -242,12 +284,18 @@ def test_with_gendered_models_the_labels_are_of_the_body_of_the_actors_own_gende
     camera = data["cam_poses"][rows]
     seen = np.einsum("nij,nvj->nvi", camera[:, :3, :3], world + data["trans"][0][rows, None])
     verts = posed(own, track.pose[rows], track.betas[0]).verts.numpy()
-    np.testing.assert_allclose(verts + track.trans[rows, None], seen + camera[:, None, :3, 3], atol=2e-5)
+    np.testing.assert_allclose(
+        verts + track.trans[rows, None], seen + camera[:, None, :3, 3], atol=2e-5
+    )
     (evaluated,) = dataset.tracks(tmp_path, "test", body=body)
-    np.testing.assert_allclose(evaluated.kp_3d_eval[rows], own.common14(torch.from_numpy(verts)).numpy(), atol=1e-5)
+    np.testing.assert_allclose(
+        evaluated.kp_3d_eval[rows], own.common14(torch.from_numpy(verts)).numpy(), atol=1e-5
+    )
 
 
-def test_labels_are_made_anew_when_a_body_changes_that_they_come_from(embedded: Any, tmp_path: Path) -> None:
+def test_labels_are_made_anew_when_a_body_changes_that_they_come_from(
+    embedded: Any, tmp_path: Path
+) -> None:
     folder, raw = tmp_path / "body", embedded.raw("3dpw")
     folder.mkdir()
     models = [f"SMPL_{gender}.pkl" for gender in ("NEUTRAL", "MALE", "FEMALE")]
@@ -257,7 +305,9 @@ def test_labels_are_made_anew_when_a_body_changes_that_they_come_from(embedded: 
 
     def depends_on(model: str) -> dict[str, Any]:
         dataset = datasets.get("3dpw", model=model)
-        return dict(plan_conversion(dataset, "train", raw=raw, root=tmp_path / "cache", body=folder).reader)
+        return dict(
+            plan_conversion(dataset, "train", raw=raw, root=tmp_path / "cache", body=folder).reader
+        )
 
     assert depends_on("gendered")["genders"] == ["male", "female"]  # which evaluation reads
     assert "genders" not in depends_on("neutral")

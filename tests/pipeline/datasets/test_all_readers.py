@@ -1,4 +1,6 @@
-"""One contract for all readers, whatever is registered: on embedded data, against the truth that it was made from."""
+"""One contract for all readers, whatever is registered: on embedded data, against the truth that it
+was made from.
+"""
 
 import functools
 import itertools
@@ -51,7 +53,9 @@ class Played(NamedTuple):
 
 
 def distances(track: Track, actor: Actor, order: Any = slice(None)) -> np.ndarray:
-    """(visible joints,) px between the labels and an actor's projected joints, those in another order."""
+    """(visible joints,) px between the labels and an actor's projected joints, those in another
+    order.
+    """
     assert track.kp_2d is not None
     apart = np.linalg.norm(track.kp_2d[..., :2] - actor.kp_2d[track.frame_index][:, order], axis=-1)
     return np.asarray(apart[(track.kp_2d[..., 2] > 0) & HAS_TWIN])
@@ -64,7 +68,9 @@ def tracks_of(name: str, split: str, raw: Path) -> list[Track]:
 
 @functools.cache
 def played(name: str, split: str, embedded: Any) -> list[Played]:
-    """Every track with the nearest of all people in videos of its split that have all of its frames."""
+    """Every track with the nearest of all people in videos of its split that have all of its
+    frames.
+    """
     takes = [take for take in embedded.takes(name) if split in take.shot.split.split()]
     found = []
     for track in tracks_of(name, split, embedded.raw(name)):
@@ -109,7 +115,9 @@ class TestReader(DemoContract):
     pass
 
 
-@pytest.mark.parametrize("name, split", [(n, s) for n, s in SPLITS if "pose" in datasets.get(n).columns(s, body=True)])
+@pytest.mark.parametrize(
+    "name, split", [(n, s) for n, s in SPLITS if "pose" in datasets.get(n).columns(s, body=True)]
+)
 class TestReaderWithBody(DemoContract):
     @pytest.fixture
     def body(self, smpl: Body) -> Body:
@@ -128,7 +136,9 @@ class TestReaderOfGenderedBodies(DemoContract):
 
 
 def garble(raw: Path, videos: list[RawVideo]) -> None:
-    """All that is inside files becomes garbage of the same length; names, and where records lie, stay."""
+    """All that is inside files becomes garbage of the same length; names, and where records lie,
+    stay.
+    """
     spans = [(video.files[0], *video.span) for video in videos if video.span is not None]
     contained = {file for file, _, _ in spans}
     for path in raw.rglob("*"):
@@ -145,16 +155,24 @@ def test_a_rule_about_rows_of_all_datasets_is_one_method(name, split, embedded, 
     before, after, dataset = Accounting(), Accounting(), datasets.get(name)
     whole = list(dataset.tracks(embedded.raw(name), split, report=before))
     tallest = max(track.bbox[:, 3].max() for track in whole)  # px
-    monkeypatch.setattr(Dataset, "reasons_to_drop", lambda _, track: {"too_tall": track.bbox[:, 3] == tallest})
-    left = list(dataset.tracks(embedded.raw(name), split, report=after))  # checks each track, and the sums
+    monkeypatch.setattr(
+        Dataset, "reasons_to_drop", lambda _, track: {"too_tall": track.bbox[:, 3] == tallest}
+    )
+    # checks each track, and the sums
+    left = list(dataset.tracks(embedded.raw(name), split, report=after))
     assert all((track.bbox[:, 3] < tallest).all() for track in left)
     dropped = sum((track.bbox[:, 3] == tallest).sum() for track in whole)
     frames, found = before.totals()["frames"], after.totals()["frames"]
-    assert found == frames | {"kept": frames["kept"] - dropped, "dropped": frames["dropped"] | {"too_tall": dropped}}
+    assert found == frames | {
+        "kept": frames["kept"] - dropped,
+        "dropped": frames["dropped"] | {"too_tall": dropped},
+    }
 
 
 @pytest.mark.parametrize("name", RELEASES)
-def test_listing_reads_no_label_and_videos_that_cannot_be_read_are_rejected_one_by_one(name, embedded, tmp_path):
+def test_listing_reads_no_label_and_videos_that_cannot_be_read_are_rejected_one_by_one(
+    name, embedded, tmp_path
+):
     raw, dataset = embedded.copy(name, tmp_path / "raw"), datasets.get(name)
     listed = {split: list(dataset.videos(raw, split)) for split in dataset.splits}
     assert all(listed.values())
@@ -163,13 +181,17 @@ def test_listing_reads_no_label_and_videos_that_cannot_be_read_are_rejected_one_
     for split, videos in listed.items():
         report = Accounting()
         assert list(dataset.tracks(raw, split, report=report)) == []
-        assert [account.name for account in report if account.set_aside] == [video.name for video in videos]
+        assert [account.name for account in report if account.set_aside] == [
+            video.name for video in videos
+        ]
         assert all(account.message for account in report)
 
 
 @pytest.mark.parametrize("factor", [0.5, 0.75, 2])
 @pytest.mark.parametrize("name", ["3dpw", "penn_action", "posetrack"])
-def test_images_of_another_size_than_their_labels_state_are_refused(name, factor, embedded, tmp_path):
+def test_images_of_another_size_than_their_labels_state_are_refused(
+    name, factor, embedded, tmp_path
+):
     raw, dataset = embedded.copy(name, tmp_path / name), datasets.get(name)
     split = dataset.splits[0]
     for file in raw.rglob("*.jpg"):
@@ -177,14 +199,19 @@ def test_images_of_another_size_than_their_labels_state_are_refused(name, factor
         file.unlink()  # it may be a link
         cv2.imwrite(str(file), resized)
     report = Accounting()
-    for file in raw.rglob("annotations/*/*.json"):  # some releases of PoseTrack's labels state the size
+    # some releases of PoseTrack's labels state the size
+    for file in raw.rglob("annotations/*/*.json"):
         original, label = embedded.raw(name), json.loads(file.read_text())
         for image in label["images"]:
             if (frame := cv2.imread(str(original / image["file_name"]))) is not None:
                 image |= {"height": frame.shape[0], "width": frame.shape[1]}
         file.write_text(json.dumps(label))
     assert list(dataset.tracks(raw, split, report=report)) == []
-    of_split = [account for account in report if not account.other_split and account.set_aside != "no_annotations"]
+    of_split = [
+        account
+        for account in report
+        if not account.other_split and account.set_aside != "no_annotations"
+    ]
     assert of_split
     for account in of_split:
         assert account.set_aside == "other_picture_size", account.message
@@ -207,7 +234,8 @@ def test_joints_are_where_their_names_say_and_not_where_the_other_sides_are(name
 
 
 @pytest.mark.parametrize(
-    ("name", "split"), [(n, s) for n, s in WITH_PIXELS if "kp_3d" in datasets.get(n).columns(s, body=False)]
+    ("name", "split"),
+    [(n, s) for n, s in WITH_PIXELS if "kp_3d" in datasets.get(n).columns(s, body=False)],
 )
 def test_3d_joints_are_where_their_names_say(name: str, split: str, embedded: Any) -> None:
     for track, take, actor in played(name, split, embedded):
@@ -215,7 +243,8 @@ def test_3d_joints_are_where_their_names_say(name: str, split: str, embedded: An
         joints -= joints[:, [SPIN49.index("hip")]]
         known = track.kp_3d[..., 3] > 0
         told, truth = track.kp_3d[..., :3][known], joints[known]
-        scale = (told * truth).sum() / (truth * truth).sum()  # not 1 where a release has a universal skeleton
+        # not 1 where a release has a universal skeleton
+        scale = (told * truth).sum() / (truth * truth).sum()
         universal = (name, split) == ("mpi_inf_3dhp", "test")  # all skeletons are as large
         assert abs(scale - 1) < (0.4 if universal else 1e-5)
         np.testing.assert_allclose(told, scale * truth, atol=1e-3)
@@ -229,7 +258,9 @@ def test_3d_joints_are_where_their_names_say(name: str, split: str, embedded: An
 
 
 @every_split_with_pixels
-def test_cameras_are_those_of_the_scene_and_bodies_are_turned_into_them(name: str, split: str, embedded: Any) -> None:
+def test_cameras_are_those_of_the_scene_and_bodies_are_turned_into_them(
+    name: str, split: str, embedded: Any
+) -> None:
     n_fitted = 0
     for track, take, actor in played(name, split, embedded):
         if track.intrinsics is not None:
@@ -238,12 +269,17 @@ def test_cameras_are_those_of_the_scene_and_bodies_are_turned_into_them(name: st
             frames = track.frame_index[track.has_smpl]
             pose, betas = track.pose[track.has_smpl], track.betas[track.has_smpl]
             to_camera = take.camera.extrinsics[frames, :3, :3]
-            ours, world = (Rotation.from_rotvec(rotvec[:, :3]).as_matrix() for rotvec in (pose, actor.pose[frames]))
+            ours, world = (
+                Rotation.from_rotvec(rotvec[:, :3]).as_matrix()
+                for rotvec in (pose, actor.pose[frames])
+            )
             np.testing.assert_allclose(ours, to_camera @ world, atol=1e-6)
             np.testing.assert_allclose(pose[:, 3:], actor.pose[frames, 3:], atol=1e-6)
             np.testing.assert_allclose(betas, np.tile(actor.betas, (len(frames), 1)), atol=1e-6)
             n_fitted += len(frames)
-    assert (n_fitted > 0) is (name in ("3dpw", "emdb", "bedlam") or (name, split) == ("h36m", "train"))
+    assert (n_fitted > 0) is (
+        name in ("3dpw", "emdb", "bedlam") or (name, split) == ("h36m", "train")
+    )
 
 
 def forearms() -> Iterator[tuple[int, int, int]]:
@@ -255,10 +291,18 @@ def forearms() -> Iterator[tuple[int, int, int]]:
 
 
 @pytest.mark.parametrize("name", dict(WITH_PIXELS))
-def test_what_is_called_left_is_on_the_left_of_the_body_in_the_pixels(name: str, embedded: Any) -> None:
-    """Left sleeves are blue and right ones red: pixels know no order of joints, and cannot make the same mistake."""
+def test_what_is_called_left_is_on_the_left_of_the_body_in_the_pixels(
+    name: str, embedded: Any
+) -> None:
+    """Left sleeves are blue and right ones red: pixels know no order of joints, and cannot make the
+    same mistake.
+    """
     agree, total = 0, 0
-    everything = (one for split in datasets.get(name).splits for one in decoded(name, split, embedded.raw(name)))
+    everything = (
+        one
+        for split in datasets.get(name).splits
+        for one in decoded(name, split, embedded.raw(name))
+    )
     for track, _, frames in everything:
         for kp_2d, frame in zip(track.kp_2d, frames, strict=True):
             for elbow, wrist, sign in forearms():
@@ -271,7 +315,9 @@ def test_what_is_called_left_is_on_the_left_of_the_body_in_the_pixels(name: str,
     assert agree / total > 0.9
 
 
-WITH_CAMERAS = [(n, s) for n, s in SPLITS if base.EXTRINSICS in datasets.get(n).extra_columns(s, body=True)]
+WITH_CAMERAS = [
+    (n, s) for n, s in SPLITS if base.EXTRINSICS in datasets.get(n).extra_columns(s, body=True)
+]
 
 
 Z_UP = np.array([[1.0, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]])
@@ -279,14 +325,19 @@ Z_UP = np.array([[1.0, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]])
 
 def in_view(extrinsics: np.ndarray, points: np.ndarray) -> np.ndarray:
     """(F, J, 3) m of the world, in the cameras (F, 4, 4)."""
-    return np.asarray(points @ extrinsics[:, :3, :3].transpose(0, 2, 1) + extrinsics[:, None, :3, 3])
+    return np.asarray(
+        points @ extrinsics[:, :3, :3].transpose(0, 2, 1) + extrinsics[:, None, :3, 3]
+    )
 
 
 @pytest.mark.parametrize(("name", "split"), WITH_CAMERAS)
-def test_what_is_in_the_world_is_seen_where_its_keypoints_are(name: str, split: str, embedded: Any) -> None:
+def test_what_is_in_the_world_is_seen_where_its_keypoints_are(
+    name: str, split: str, embedded: Any
+) -> None:
     """The actors' joints in the world, which readers of some never see, by the columns alone.
 
-    A track's world is the scene's, turned and moved in one way in all frames: for all people the same, but of BEDLAM.
+    A track's world is the scene's, turned and moved in one way in all frames: for all people the
+    same, but of BEDLAM.
     """
     moving, worlds = [], []
     for track, take, actor in played(name, split, embedded):
@@ -295,22 +346,32 @@ def test_what_is_in_the_world_is_seen_where_its_keypoints_are(name: str, split: 
             assert track.extra == {}, "its labels' world turns with the camera"
             continue
         extrinsics = track.extra["extrinsics"]
-        assert (extrinsics.dtype, track.intrinsics is not None) == (np.float32, True), take.shot.name
+        assert (extrinsics.dtype, track.intrinsics is not None) == (np.float32, True), (
+            take.shot.name
+        )
         from_scene = (np.linalg.inv(extrinsics.astype(np.float64)) @ camera[frames])[0]
         if name != "bedlam":
             z_up = "up" in track.extra and track.extra["up"][2] == 1
             np.testing.assert_allclose(from_scene, Z_UP if z_up else np.eye(4), atol=1e-5)
         worlds.append((track.video, from_scene))
         if "up" in track.extra:
-            np.testing.assert_allclose(track.extra["up"], from_scene[:3, 1], atol=1e-6)  # the scene's y axis is up
-            assert ((extrinsics[:, :3, :3] @ track.extra["up"])[:, 1] < -0.9).all()  # also in the picture
+            # the scene's y axis is up
+            np.testing.assert_allclose(track.extra["up"], from_scene[:3, 1], atol=1e-6)
+            # also in the picture
+            assert ((extrinsics[:, :3, :3] @ track.extra["up"])[:, 1] < -0.9).all()
         joints = in_view(from_scene[None], actor.spin49[frames])
         seen = cameras.project(in_view(extrinsics, joints), track.intrinsics)
-        np.testing.assert_allclose(seen, actor.kp_2d[frames], atol=1e-4 if name != "bedlam" else 1e-3)
+        np.testing.assert_allclose(
+            seen, actor.kp_2d[frames], atol=1e-4 if name != "bedlam" else 1e-3
+        )
         moved = np.ptp(extrinsics, axis=0).max()
         moving.append(moved > 0.01 if take.shot.hand_held else moved == 0)
     assert all(moving), "a camera moves where it is hand-held, and not at all where it stands"
-    pairs = [np.abs(a - b).max() for (v, a), (w, b) in itertools.combinations(worlds, 2) if v == w and name == "bedlam"]
+    pairs = [
+        np.abs(a - b).max()
+        for (v, a), (w, b) in itertools.combinations(worlds, 2)
+        if v == w and name == "bedlam"
+    ]
     assert min(pairs, default=1) > 0.1, "a world for each person"
 
 
@@ -318,7 +379,8 @@ def test_what_is_in_the_world_is_seen_where_its_keypoints_are(name: str, split: 
 def test_a_mirrored_pictures_camera_is_found_in_the_reader(name: str) -> None:
     assert datasets.mirror_of(name, "extrinsics") is cameras.mirrored
     declared = datasets.get(name).extra_columns(datasets.get(name).splits[0], body=True)
-    assert {column.name for column in declared if column.mirror is None} <= {"intrinsics"}  # px of the picture as it is
+    # px of the picture as it is
+    assert {column.name for column in declared if column.mirror is None} <= {"intrinsics"}
 
 
 @pytest.mark.parametrize(("name", "split"), [("3dpw", "train"), ("3dpw", "validation")])
@@ -327,9 +389,14 @@ def test_bodies_in_the_camera_are_where_they_were_in_the_world(name, split, embe
     for track in datasets.get(name).tracks(embedded.raw(name), split, body=smpl):
         actor = takes[track.video].actors[int(track.name.rpartition("/")[2])]
         pelvis = procedural_body.rest_joints(procedural_body.procedural(), actor.betas)[0]
-        root, trans = cameras.to_world(track.pose[:, :3], track.trans, track.extra["extrinsics"], pelvis)
+        root, trans = cameras.to_world(
+            track.pose[:, :3], track.trans, track.extra["extrinsics"], pelvis
+        )
         np.testing.assert_allclose(trans, actor.trans[track.frame_index], atol=1e-6)  # 1e-3 mm
-        turns = (Rotation.from_rotvec(root).inv() * Rotation.from_rotvec(actor.pose[track.frame_index, :3])).magnitude()
+        turns = (
+            Rotation.from_rotvec(root).inv()
+            * Rotation.from_rotvec(actor.pose[track.frame_index, :3])
+        ).magnitude()
         assert turns.max() < 1e-5
 
 

@@ -22,7 +22,11 @@ AMASS = datasets.get("amass")
 
 
 def write_motion(
-    raw: Path, name: str = "ACCAD/s1/walk_poses", n_frames: int = 601, rate: float = 120.0, **changes: Any
+    raw: Path,
+    name: str = "ACCAD/s1/walk_poses",
+    n_frames: int = 601,
+    rate: float = 120.0,
+    **changes: Any,
 ) -> None:
     """Joint j turns about its own axis at (j + 1) / 100 rad/s; the body moves at 1 m/s along x."""
     n_joints = changes.pop("n_joints", 52)
@@ -71,7 +75,8 @@ def test_sample_k_is_the_motion_at_k_over_25_seconds(tmp_path: Path, rate: float
     np.testing.assert_allclose(angle[:, 21], time * 0.22, atol=1e-5)
     np.testing.assert_allclose(track.trans[:, 0], time, atol=1e-5)
     last = (round(4 * rate) - 1) / rate
-    assert time[-1] <= last + 1e-4 < time[-1] + 1 / 25  # the last sample lies in the motion, the next would not
+    # the last sample lies in the motion, the next would not
+    assert time[-1] <= last + 1e-4 < time[-1] + 1 / 25
 
 
 def test_smpls_hands_are_the_index_fingers_of_smplh_and_smplx(tmp_path: Path) -> None:
@@ -83,8 +88,13 @@ def test_smpls_hands_are_the_index_fingers_of_smplh_and_smplx(tmp_path: Path) ->
         np.testing.assert_allclose(angle[22:], [(left + 1) / 100, (right + 1) / 100], rtol=1e-5)
 
 
-def test_whole_ratios_and_decimation_of_120_hz_take_every_fourth_stored_frame_unchanged(tmp_path: Path) -> None:
-    for reader, rate, fps in ((AMASS, 100.00000381, 25), (datasets.get("amass", resampling="decimate"), 120.0, 30)):
+def test_whole_ratios_and_decimation_of_120_hz_take_every_fourth_stored_frame_unchanged(
+    tmp_path: Path,
+) -> None:
+    for reader, rate, fps in (
+        (AMASS, 100.00000381, 25),
+        (datasets.get("amass", resampling="decimate"), 120.0, 30),
+    ):
         write_motion(tmp_path, rate=rate)
         stored = np.load(tmp_path / "ACCAD/s1/walk_poses.npz")["poses"]
         (track,), account = read_one(reader, tmp_path)
@@ -101,7 +111,10 @@ def test_whole_ratios_and_decimation_of_120_hz_take_every_fourth_stored_frame_un
     [
         ("amass", {"resampling": "nearest"}, "slerp or decimate"),
         ("3dpw", {"model": "smplx"}, "model is 'smplx'; it can be neutral or gendered"),
-        *(("videos", options, "expected") for options in ({"val": 60, "test": 50}, {"val": -1}, {"max_gap": -1})),
+        *(
+            ("videos", options, "expected")
+            for options in ({"val": 60, "test": 50}, {"val": -1}, {"max_gap": -1})
+        ),
         ("videos", {"min_frames": 0}, "expected"),
     ],
 )
@@ -114,33 +127,48 @@ def test_another_option_is_refused(name: str, options: dict[str, Any], words: st
 @pytest.mark.parametrize(
     ("n_frames", "rate", "kept", "dropped", "notes"),
     [
-        (283, 120.0, 0, {"resampled": 283 - 59, "track_too_short": 59}, []),  # 59 / 25 s = frame 283.2 at 120 Hz
+        # 59 / 25 s = frame 283.2 at 120 Hz
+        (283, 120.0, 0, {"resampled": 283 - 59, "track_too_short": 59}, []),
         (285, 120.0, 60, {"resampled": 285 - 60}, []),
         (51, 20.0, 63, {}, ["51 frames at 20 Hz give 63 at 25"]),
     ],
 )
-def test_under_60_frames_after_resampling_is_dropped(tmp_path, n_frames, rate, kept, dropped, notes):
+def test_under_60_frames_after_resampling_is_dropped(
+    tmp_path, n_frames, rate, kept, dropped, notes
+):
     write_motion(tmp_path, n_frames=n_frames, rate=rate)
     tracks, account = read(tmp_path)
     assert account["kept"] == kept == sum(len(track.frame_index) for track in tracks)
-    assert (account["found"], account["dropped"], account["notes"]) == (max(n_frames, kept), dropped, notes)
+    assert (account["found"], account["dropped"], account["notes"]) == (
+        max(n_frames, kept),
+        dropped,
+        notes,
+    )
     assert account["tracks_dropped"] == ({} if kept else {"track_too_short": 1})
 
 
 def test_both_releases_are_read_and_shapes_are_no_motions(tmp_path: Path) -> None:
     tmp_path = tmp_path / "raw"
     write_motion(tmp_path, "ACCAD/s1/walk_poses")
-    write_motion(tmp_path, "KIT/3/jump_stageii", n_joints=55, mocap_framerate=None, mocap_frame_rate=120.0)
+    write_motion(
+        tmp_path, "KIT/3/jump_stageii", n_joints=55, mocap_framerate=None, mocap_frame_rate=120.0
+    )
     write_motion(tmp_path, "Any Folder/deep/er/run_poses")
     for other in ("ACCAD/s1/shape", "KIT/3/neutral_stagei", "KIT/3/male_stagei"):
         np.savez(tmp_path / f"{other}.npz", betas=np.zeros(16))
     for other in ("KIT/LICENSE.txt", "KIT/3/jump.mp4"):
         (tmp_path / other).touch()
-    (tmp_path / "ACCAD/s1/._walk_poses.npz").touch()  # a Macintosh leaves such files beside the others
+    # a Macintosh leaves such files beside the others
+    (tmp_path / "ACCAD/s1/._walk_poses.npz").touch()
     write_motion(tmp_path.with_name("disk"), "s1/sit_poses")
     (tmp_path / "Linked").symlink_to(tmp_path.with_name("disk"))
     (tmp_path.with_name("disk") / "s1/loop").symlink_to(tmp_path.with_name("disk"))
-    names = ["ACCAD/s1/walk_poses", "Any Folder/deep/er/run_poses", "KIT/3/jump_stageii", "Linked/s1/sit_poses"]
+    names = [
+        "ACCAD/s1/walk_poses",
+        "Any Folder/deep/er/run_poses",
+        "KIT/3/jump_stageii",
+        "Linked/s1/sit_poses",
+    ]
     assert [video.name for video in AMASS.videos(tmp_path, "train")] == names
     assert [track.video for track in AMASS.tracks(tmp_path, "train")] == names
 
@@ -148,13 +176,16 @@ def test_both_releases_are_read_and_shapes_are_no_motions(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("stored", "gender", "told"),
     [
-        ("female", "female", 0), (np.array(b"male"), "male", 0), (np.array(["neutral"]), "neutral", 0),
+        ("female", "female", 0), (np.array(b"male"), "male", 0),
+        (np.array(["neutral"]), "neutral", 0),
         ("Female", "female", 0), ("MALE", "male", 0), ("f", "female", 0), (np.array(b"M"), "male", 0),
         ("b'female'", "female", 0), (None, "neutral", 1), ("unknown", "neutral", 1),
         (np.array(["a", "b"]), "neutral", 1),
     ],
 )  # fmt: skip
-def test_gender_is_read_as_text_or_bytes_and_another_is_neutral_and_told(tmp_path, stored, gender, told):
+def test_gender_is_read_as_text_or_bytes_and_another_is_neutral_and_told(
+    tmp_path, stored, gender, told
+):
     write_motion(tmp_path, gender=stored)
     (track,), account = read(tmp_path)
     assert track.gender == gender
@@ -171,11 +202,15 @@ def test_gender_is_read_as_text_or_bytes_and_another_is_neutral_and_told(tmp_pat
         ("SSM_synced/20160330_03333/chicken_wings_poses", 120.0, 120.0),
     ],
 )
-def test_motions_whose_files_state_a_wrong_rate_are_read_at_their_own(tmp_path, name, rate, true_rate):
+def test_motions_whose_files_state_a_wrong_rate_are_read_at_their_own(
+    tmp_path, name, rate, true_rate
+):
     """The body moves at 1 m/s by the true rate."""
     n_frames = 601
     time = np.arange(n_frames) / true_rate
-    write_motion(tmp_path, name, n_frames, rate, trans=np.column_stack([time, 0 * time, 1 + 0 * time]))
+    write_motion(
+        tmp_path, name, n_frames, rate, trans=np.column_stack([time, 0 * time, 1 + 0 * time])
+    )
     (track,), account = read(tmp_path)
     np.testing.assert_allclose(track.trans[:, 0], np.arange(len(track.frame_index)) / 25, atol=1e-5)
     assert len(track.frame_index) == int(600 / true_rate * 25) + 1
@@ -193,10 +228,13 @@ def mm(data: dict[str, Any]) -> dict[str, Any]:
         ("poses", lambda data: {"poses": np.degrees(data["poses"])}),
         ("trans", mm),
         ("trans", lambda data: {"trans": 100 * data["trans"]}),  # cm
-        ("trans", lambda data: {"trans": data["trans"] * 0 + (2000.0, 500, 900)}),  # mm of one who stands still
+        # mm of one who stands still
+        ("trans", lambda data: {"trans": data["trans"] * 0 + (2000.0, 500, 900)}),
     ],
 )
-def test_degrees_and_positions_in_mm_or_cm_are_refused(tmp_path: Path, key: str, change: Any) -> None:
+def test_degrees_and_positions_in_mm_or_cm_are_refused(
+    tmp_path: Path, key: str, change: Any
+) -> None:
     for n_joints in (52, 55):
         write_motion(tmp_path, n_joints=n_joints)
         file = tmp_path / "ACCAD/s1/walk_poses.npz"
@@ -209,7 +247,9 @@ def test_degrees_and_positions_in_mm_or_cm_are_refused(tmp_path: Path, key: str,
 
 
 def test_a_motion_with_y_up_is_turned_and_told(embedded: Any, tmp_path: Path) -> None:
-    """The demo's motions, turned by -90 degrees about x through the pelvis, as a body in a world with y up has them."""
+    """The demo's motions, turned by -90 degrees about x through the pelvis, as a body in a world
+    with y up has them.
+    """
     released = list(AMASS.tracks(embedded.raw("amass"), "train"))
     raw = embedded.copy("amass", tmp_path / "amass")
     y_up = Rotation.from_rotvec([-np.pi / 2, 0, 0])
@@ -275,15 +315,27 @@ def test_smplx_files_have_columns_of_their_own_beside_smpls_and_smplh_files(tmp_
     angle = np.linalg.norm(track.extra["smplx_pose"][25].reshape(55, 3), axis=-1)  # after 1 s
     np.testing.assert_allclose(angle, (np.arange(55) + 1) / 100, rtol=1e-5)
     np.testing.assert_array_equal(track.pose[:, :66], track.extra["smplx_pose"][:, :66])
-    np.testing.assert_allclose(track.extra["smplx_betas"][7], [*np.arange(11) / 10, 0, 0, 0, 0, 0], rtol=1e-6)
+    np.testing.assert_allclose(
+        track.extra["smplx_betas"][7], [*np.arange(11) / 10, 0, 0, 0, 0, 0], rtol=1e-6
+    )
     assert track.extra["smplx_n_betas"] == 11
 
 
-def test_smplx_motions_under_any_name_keep_their_columns_and_unused_betas_are_told(tmp_path: Path) -> None:
-    """BEAT2's files: 300 betas, expressions, names that end in numbers, a folder without subjects."""
+def test_smplx_motions_under_any_name_keep_their_columns_and_unused_betas_are_told(
+    tmp_path: Path,
+) -> None:
+    """BEAT2's files: 300 betas, expressions, names that end in numbers, a folder without
+    subjects.
+    """
     write_motion(tmp_path)
     expressions = np.zeros((601, 100))
-    smplx(tmp_path, "BEAT2/2_scott_0_1_1", betas=np.arange(300) / 100, expressions=expressions, gender="neutral")
+    smplx(
+        tmp_path,
+        "BEAT2/2_scott_0_1_1",
+        betas=np.arange(300) / 100,
+        expressions=expressions,
+        gender="neutral",
+    )
     report = Accounting()
     tracks = {track.video: track for track in AMASS.tracks(tmp_path, "train", report=report)}
     own = tracks["BEAT2/2_scott_0_1_1"]
@@ -295,7 +347,9 @@ def test_smplx_motions_under_any_name_keep_their_columns_and_unused_betas_are_to
     assert notes == {"ACCAD/s1/walk_poses": [], "BEAT2/2_scott_0_1_1": told}
 
 
-def test_a_split_with_both_kinds_converts_and_one_without_smplx_is_as_it_was(tmp_path: Path) -> None:
+def test_a_split_with_both_kinds_converts_and_one_without_smplx_is_as_it_was(
+    tmp_path: Path,
+) -> None:
     raw, root = tmp_path / "raw", tmp_path / "cache"
     write_motion(raw)
     write_motion(raw, "CMU/s1/walk_stageii")  # SMPL-H in a newer release
@@ -324,7 +378,9 @@ SIDES += [(25 + finger, 40 + finger) for finger in range(15)]
 
 
 def test_a_mirrored_smplx_pose_poses_the_mirrored_body() -> None:
-    """The joints of a symmetric tree, posed by the mirrored pose, are those of the pose, mirrored at x = 0."""
+    """The joints of a symmetric tree, posed by the mirrored pose, are those of the pose, mirrored
+    at x = 0.
+    """
     swap = np.arange(55)
     for left, right in SIDES:
         swap[[left, right]] = right, left
@@ -337,10 +393,14 @@ def test_a_mirrored_smplx_pose_poses_the_mirrored_body() -> None:
         for joint, parent in enumerate(PARENTS):
             turn = Rotation.from_rotvec(pose[3 * joint : 3 * joint + 3]).as_matrix()
             turns.append(turn if parent < 0 else turns[parent] @ turn)
-            places.append(offsets[joint] if parent < 0 else places[parent] + turns[parent] @ offsets[joint])
+            places.append(
+                offsets[joint] if parent < 0 else places[parent] + turns[parent] @ offsets[joint]
+            )
         return np.array(places)
 
     pose = rng.normal(0, 0.7, (1, 165))
     mirror = datasets.mirror_of("amass", "smplx_pose")
     assert mirror is not None
-    np.testing.assert_allclose(joints(mirror(pose)[0]), joints(pose[0])[swap] * (-1, 1, 1), atol=1e-12)
+    np.testing.assert_allclose(
+        joints(mirror(pose)[0]), joints(pose[0])[swap] * (-1, 1, 1), atol=1e-12
+    )

@@ -28,7 +28,9 @@ K = np.array([[1400.0, 0, 640], [0, 1400, 360], [0, 0, 1]])
 TURNED_K = np.array([[1400.0, 0, 360], [0, 1400, 640], [0, 0, 1]])
 
 
-def labels(n: int = N, step: int = 5, k: Any = K, width: int = 72) -> dict[str, np.ndarray[Any, Any]]:
+def labels(
+    n: int = N, step: int = 5, k: Any = K, width: int = 72
+) -> dict[str, np.ndarray[Any, Any]]:
     """Two people, each with a world that begins at its own body; row by row, picture by picture."""
     random, arms = np.random.default_rng(0), procedural("neutral")
     rows = []
@@ -64,7 +66,11 @@ def labels(n: int = N, step: int = 5, k: Any = K, width: int = 72) -> dict[str, 
 
 
 def write(
-    raw: Path, data: Any, scene: str = SCENE, folder: str = "all_npz_12_smpl_training", pictures: Any = None
+    raw: Path,
+    data: Any,
+    scene: str = SCENE,
+    folder: str = "all_npz_12_smpl_training",
+    pictures: Any = None,
 ) -> Path:
     place = touch(raw / scene / "png" / SEQ)
     for i in range(0, 5 * N, 5) if pictures is None else pictures:
@@ -75,33 +81,52 @@ def write(
     return file
 
 
-def read(raw: Path, body: Body | None = None, dataset: Any = None) -> tuple[list[Any], dict[str, Any]]:
+def read(
+    raw: Path, body: Body | None = None, dataset: Any = None
+) -> tuple[list[Any], dict[str, Any]]:
     return read_one(dataset or Bedlam(), raw, "train", body)
 
 
 def test_labels_are_exact(tmp_path: Path) -> None:
-    """1e-4 px and 1e-3 mm: the neutral body of the labels, posed by SMPL's equations, is where it is seen."""
+    """1e-4 px and 1e-3 mm: the neutral body of the labels, posed by SMPL's equations, is where it
+    is seen.
+    """
     data = labels()
     write(tmp_path, data)
     tracks, account = read(tmp_path, Body.stand_in())
-    assert (account["found"], account["kept"], account["dropped"], account["notes"]) == (2 * N, 2 * N, {}, [])
+    assert (account["found"], account["kept"], account["dropped"], account["notes"]) == (
+        2 * N,
+        2 * N,
+        {},
+        [],
+    )
     for p, track in enumerate(tracks):
         mine = {key: values[p::2] for key, values in data.items()}
-        assert (track.name, track.gender, track.fps) == (f"{SCENE}/{SEQ}/{SUBJECTS[p]}", "neutral", 30)
+        assert (track.name, track.gender, track.fps) == (
+            f"{SCENE}/{SEQ}/{SUBJECTS[p]}",
+            "neutral",
+            30,
+        )
         assert (track.frame_index.tolist(), track.step) == ([0, 5, 10, 15, 20, 25], 5)
         assert track.frames.path(int(track.frame_index[3])).name == f"{SEQ}_0015.png"
-        np.testing.assert_allclose(track.trans, mine["trans_cam"] + mine["cam_ext"][:, :3, 3], atol=1e-6)
+        np.testing.assert_allclose(
+            track.trans, mine["trans_cam"] + mine["cam_ext"][:, :3, 3], atol=1e-6
+        )
         joints = skin(procedural("neutral"), track.betas[0], track.pose, track.trans).joints
         seen = cameras.project(joints, track.intrinsics)
         np.testing.assert_allclose(seen, mine["gtkps"][..., :2], atol=5e-4)
         for joint, number in (("OP LKnee", 4), ("OP RWrist", 21), ("lshoulder", 16)):
             at = track.kp_2d[:, JOINTS["spin49"].index(joint)]
-            np.testing.assert_allclose(at[:, :2], mine["gtkps"][:, number, :2], atol=1e-4)  # x before y
+            # x before y
+            np.testing.assert_allclose(at[:, :2], mine["gtkps"][:, number, :2], atol=1e-4)
             assert (at[:, 2] == 1).all()
         np.testing.assert_allclose(track.bbox[:, :2], mine["center"], atol=1e-4)
-        np.testing.assert_allclose(track.bbox[:, 2] * track.crop_scale, 200 * mine["scale"], atol=1e-3)
+        np.testing.assert_allclose(
+            track.bbox[:, 2] * track.crop_scale, 200 * mine["scale"], atol=1e-3
+        )
         np.testing.assert_allclose(track.extra["extrinsics"], mine["cam_ext"], atol=1e-6)
-        assert ((track.extra["extrinsics"][:, :3, :3] @ track.extra["up"])[:, 1] < -0.9).all()  # up in the picture
+        # up in the picture
+        assert ((track.extra["extrinsics"][:, :3, :3] @ track.extra["up"])[:, 1] < -0.9).all()
     first, second = (track.extra["extrinsics"][0, :3, 3] for track in tracks)
     assert np.abs(first - second).max() > 1  # each has a world of its own
 
@@ -113,11 +138,15 @@ def test_smplx_bodies_are_not_taken_for_smpls(width: int, tmp_path: Path) -> Non
     tracks, account = read(tmp_path, Body.stand_in())
     assert any("SMPL-X" in note for note in account["notes"])
     for track in tracks:
-        assert not (track.has_smpl.any() or track.has_3d.any() or track.pose.any() or track.trans.any())
+        assert not (
+            track.has_smpl.any() or track.has_3d.any() or track.pose.any() or track.trans.any()
+        )
         assert (track.kp_2d[..., 2] > 0).any()
         own = slice(SUBJECTS.index(track.name.rpartition("/")[2]), None, 2)
         np.testing.assert_allclose(track.extra["smplx_pose"], data["pose_cam"][own], atol=1e-6)
-        np.testing.assert_array_equal(track.extra["smplx_betas"][0], [0.5] * width + [0] * (16 - width))
+        np.testing.assert_array_equal(
+            track.extra["smplx_betas"][0], [0.5] * width + [0] * (16 - width)
+        )
         assert track.extra["smplx_n_betas"] == width
         trans = data["trans_cam"][own] + data["cam_ext"][own, :3, 3]
         np.testing.assert_allclose(track.extra["smplx_trans"], trans, atol=1e-6)
@@ -159,8 +188,12 @@ def test_a_camera_that_zooms_has_intrinsics_by_row(tmp_path: Path) -> None:
     np.testing.assert_allclose(track.extra["intrinsics"], data["cam_int"][1::2])
 
 
-@pytest.mark.parametrize(("dataset", "scene"), [(Bedlam(), "x_closeup_suburb_6fps"), (Bedlam2(), "x_portrait_6fps")])
-def test_pictures_on_their_side_are_turned_clockwise(dataset: Any, scene: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("dataset", "scene"), [(Bedlam(), "x_closeup_suburb_6fps"), (Bedlam2(), "x_portrait_6fps")]
+)
+def test_pictures_on_their_side_are_turned_clockwise(
+    dataset: Any, scene: str, tmp_path: Path
+) -> None:
     data = labels(k=TURNED_K)
     data["gtkps"] = np.concatenate([data["gtkps"], data["gtkps"][:, :20]], axis=1)  # 44
     write(tmp_path, data, scene)
@@ -173,7 +206,8 @@ def test_pictures_on_their_side_are_turned_clockwise(dataset: Any, scene: str, t
     assert frame.image[5, 5].tolist() == [255, 0, 0] and frame.image.sum() == 255 * 400
     assert parse(tmp_path, track.frames.spec) == track.frames
     other = Bedlam2() if dataset.name == "bedlam" else Bedlam()
-    assert refusal(other, tmp_path).reason == "other_picture_size"  # by the camera's principal point
+    # by the camera's principal point
+    assert refusal(other, tmp_path).reason == "other_picture_size"
 
 
 def test_rows_may_have_any_order(tmp_path: Path) -> None:
@@ -188,7 +222,8 @@ def test_rows_may_have_any_order(tmp_path: Path) -> None:
 
 def test_holes_and_what_is_left_out_are_counted(tmp_path: Path) -> None:
     data = labels()
-    data = {key: np.delete(values, 4, axis=0) for key, values in data.items()}  # the first person's third picture
+    # the first person's third picture
+    data = {key: np.delete(values, 4, axis=0) for key, values in data.items()}
     data["trans_cam"][0] = np.nan
     data["cam_ext"][1, 0] *= -1
     data["scale"][3] = 0
@@ -196,7 +231,13 @@ def test_holes_and_what_is_left_out_are_counted(tmp_path: Path) -> None:
     write(tmp_path, data, pictures=[0, 5, 10, 20, 25])
     tracks, account = read(tmp_path)
     assert [track.frame_index.tolist() for track in tracks] == [[5, 20, 25], [10]]
-    reasons = {"bad_camera": 1, "degenerate_box": 1, "duplicate_person": 2, "label_not_finite": 1, "no_picture": 2}
+    reasons = {
+        "bad_camera": 1,
+        "degenerate_box": 1,
+        "duplicate_person": 2,
+        "label_not_finite": 1,
+        "no_picture": 2,
+    }
     assert (account["found"], account["kept"], account["dropped"]) == (2 * N - 1, 4, reasons)
 
 
@@ -205,13 +246,17 @@ def test_holes_and_what_is_left_out_are_counted(tmp_path: Path) -> None:
     [(Bedlam(), n, 4, 21) for n in (24, 45, 127)] + [(Bedlam(), 44, 13, 4), (Bedlam2(), 90, 13, 4)],
 )
 def test_the_order_of_the_joints_is_told_by_their_number(dataset, n, knee, wrist, tmp_path):
-    """Of BEDLAM, 44 are OpenPose's 25 and 19 others, 24, 45 and 127 begin with SMPL's 22; BEDLAM2's are OpenPose's."""
+    """Of BEDLAM, 44 are OpenPose's 25 and 19 others, 24, 45 and 127 begin with SMPL's 22; BEDLAM2's
+    are OpenPose's.
+    """
     data = labels() | {"gtkps": np.random.default_rng(1).uniform(300, 600, (2 * N, n, 3))}
     write(tmp_path, data)
     track = read(tmp_path, dataset=dataset)[0][0]
     for name, number in (("OP LKnee", knee), ("OP RWrist", wrist)):
         expected = data["gtkps"][::2, number, :2]
-        np.testing.assert_allclose(track.kp_2d[:, JOINTS["spin49"].index(name), :2], expected, atol=1e-4)
+        np.testing.assert_allclose(
+            track.kp_2d[:, JOINTS["spin49"].index(name), :2], expected, atol=1e-4
+        )
 
 
 def test_bodies_with_an_eleventh_number_are_smpls_first_ten(tmp_path: Path) -> None:
@@ -251,7 +296,9 @@ def test_the_folders_of_the_releases_own_scripts_are_read(dataset, folder, image
     if images:
         (tmp_path / images).mkdir(parents=True)
         (tmp_path / scene).rename(tmp_path / images / scene)
-    assert [track.name for track in read(tmp_path, dataset=dataset)[0]] == [f"{scene}/{SEQ}/{sub}" for sub in SUBJECTS]
+    assert [track.name for track in read(tmp_path, dataset=dataset)[0]] == [
+        f"{scene}/{SEQ}/{sub}" for sub in SUBJECTS
+    ]
     other: Any = Bedlam2() if dataset.name == "bedlam" else Bedlam()
     if "all_npz" not in folder:
         assert folder in dataset.folders and folder not in other.folders
@@ -263,13 +310,19 @@ def test_scenes_that_were_not_released_are_a_split_of_their_own(into: Any, tmp_p
     data["gtkps"] = np.random.default_rng(1).uniform(300, 600, (2 * N, 90, 3))
     for scene in ("20241107_1_250_archmodelsvol8_tracking_6fps", unreleased):
         write(tmp_path, data, scene)
-    splits = {split: [v.name for v in Bedlam2().videos(tmp_path, split)] for split in Bedlam2.splits}
+    splits = {
+        split: [v.name for v in Bedlam2().videos(tmp_path, split)] for split in Bedlam2.splits
+    }
     released = "20241107_1_250_archmodelsvol8_tracking_6fps/seq_000000"
     assert splits == {"train": [released], "unreleased": [f"{unreleased}/seq_000000"]}
     for split in Bedlam2.splits:
         into.convert(tmp_path / "cache", tmp_path, "bedlam2", split)
     compared = compare_names([*cache.open(tmp_path / "cache").values()])
-    leaks = [(pair.first, pair.second, [common.name for common in pair.common]) for pair in compared if pair.leaks]
+    leaks = [
+        (pair.first, pair.second, [common.name for common in pair.common])
+        for pair in compared
+        if pair.leaks
+    ]
     assert leaks == [("bedlam2/train", "bedlam2/unreleased", [*SUBJECTS])]
 
 
@@ -293,11 +346,17 @@ def test_labels_of_a_sequence_without_a_folder_are_counted(tmp_path: Path) -> No
 
 
 def test_a_folder_that_comes_later_is_counted_once(tmp_path: Path) -> None:
-    """The first sequence's video changes with the list of folders, since it counts what none is there for."""
+    """The first sequence's video changes with the list of folders, since it counts what none is
+    there for.
+    """
     write(tmp_path, labels())
-    before = {video.name: video_digest(tmp_path, video) for video in Bedlam().videos(tmp_path, "train")}
+    before = {
+        video.name: video_digest(tmp_path, video) for video in Bedlam().videos(tmp_path, "train")
+    }
     (tmp_path / SCENE / "png/seq_000007").mkdir()
-    after = {video.name: video_digest(tmp_path, video) for video in Bedlam().videos(tmp_path, "train")}
+    after = {
+        video.name: video_digest(tmp_path, video) for video in Bedlam().videos(tmp_path, "train")
+    }
     assert [*after] == [f"{SCENE}/seq_000000", f"{SCENE}/seq_000007"]
     assert after[f"{SCENE}/seq_000000"] != before[f"{SCENE}/seq_000000"]
 
@@ -309,7 +368,8 @@ def test_all_of_a_scenes_many_sequences_are_listed(tmp_path: Path) -> None:
     videos = Bedlam().videos(tmp_path, "train")
     assert len(videos) == 250
     size = (tmp_path / videos[0].files[0]).stat().st_size
-    assert size <= bytes_of_labels(stamp(tmp_path, video) for video in videos) < size + 250 * 5000  # the npz once
+    # the npz once
+    assert size <= bytes_of_labels(stamp(tmp_path, video) for video in videos) < size + 250 * 5000
 
 
 FROM_1 = np.repeat([f"{SEQ}/{SEQ}_{5 * i + 1:04d}.png" for i in range(N)], 2)
@@ -326,7 +386,9 @@ TRAPS: list[tuple[str, str, dict[str, Any]]] = [  # reason, word of the message,
 
 
 @pytest.mark.parametrize(("reason", "word", "changes"), TRAPS)
-def test_traps_are_refused_by_name(reason: str, word: str, changes: dict[str, Any], tmp_path: Path) -> None:
+def test_traps_are_refused_by_name(
+    reason: str, word: str, changes: dict[str, Any], tmp_path: Path
+) -> None:
     write(tmp_path, labels() | changes, pictures=None if changes else ())
     error = refusal(Bedlam(), tmp_path)
     assert (error.reason, word in str(error)) == (reason, True), str(error)

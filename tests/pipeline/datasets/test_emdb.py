@@ -23,17 +23,23 @@ SMPL = JOINTS["smpl"]
 
 
 def sequence(gender: str = "female") -> dict[str, Any]:
-    """Somebody 4 m before a camera that walks and turns; the world is y up, so that the camera stands on its head."""
+    """Somebody 4 m before a camera that walks and turns; the world is y up, so that the camera
+    stands on its head.
+    """
     random = np.random.default_rng(0)
     pose, betas = random.normal(0, 0.2, (N, 72)), random.normal(0, 1, 10)
     pose[:, :3] = (0, 1.5, 0)  # upright in a world with y up
     trans = np.linspace([3.0, 1.2, -2.0], [3.5, 1.2, -2.4], N)
     extrinsics = np.tile(np.eye(4), (N, 1, 1))
-    turn = Rotation.from_rotvec(np.linspace([0.0, 0.1, 0], [0.1, 0.4, 0.05], N)) * Rotation.from_euler("x", np.pi)
+    turn = Rotation.from_rotvec(
+        np.linspace([0.0, 0.1, 0], [0.1, 0.4, 0.05], N)
+    ) * Rotation.from_euler("x", np.pi)
     extrinsics[:, :3, :3] = turn.as_matrix()
     extrinsics[:, :3, 3] = (0, 0, 4) - turn.apply(trans) + random.normal(0, 0.02, (N, 3))
     joints = skin(procedural(gender), betas, pose, trans).joints
-    kp_2d = cameras.project(joints @ extrinsics[:, :3, :3].transpose(0, 2, 1) + extrinsics[:, None, :3, 3], K)
+    kp_2d = cameras.project(
+        joints @ extrinsics[:, :3, :3].transpose(0, 2, 1) + extrinsics[:, None, :3, 3], K
+    )
     return {
         "gender": gender,
         "name": "P0_09_outdoor_walk",
@@ -42,7 +48,12 @@ def sequence(gender: str = "female") -> dict[str, Any]:
         "n_frames": N,
         "good_frames_mask": np.ones(N, bool),
         "camera": {"intrinsics": K, "extrinsics": extrinsics, "width": WIDTH, "height": HEIGHT},
-        "smpl": {"poses_root": pose[:, :3], "poses_body": pose[:, 3:], "trans": trans, "betas": betas},
+        "smpl": {
+            "poses_root": pose[:, :3],
+            "poses_body": pose[:, 3:],
+            "trans": trans,
+            "betas": betas,
+        },
         "kp2d": kp_2d,
         "bboxes": {
             "bboxes": np.concatenate([kp_2d.min(axis=1) - 10, kp_2d.max(axis=1) + 10], axis=1),
@@ -51,7 +62,9 @@ def sequence(gender: str = "female") -> dict[str, Any]:
     }
 
 
-def write(raw: Path, data: Any, pictures: Any = range(N), size: tuple[int, int] = (WIDTH, HEIGHT)) -> Path:
+def write(
+    raw: Path, data: Any, pictures: Any = range(N), size: tuple[int, int] = (WIDTH, HEIGHT)
+) -> Path:
     folder = touch(raw / SEQ / "images", *map("{:05d}.jpg".format, pictures))
     for picture in sorted(folder.iterdir())[:1]:
         cv2.imwrite(str(picture), np.zeros((size[1], size[0], 3), np.uint8))
@@ -81,7 +94,9 @@ def changed(*path: str, to: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("gender", ["male", "female"])
 def test_labels_are_exact(gender: str, tmp_path: Path, body: Body) -> None:
-    """Against the body that the labels are of, posed in the world by SMPL's equations: 1e-4 px, 1e-3 mm."""
+    """Against the body that the labels are of, posed in the world by SMPL's equations: 1e-4 px,
+    1e-3 mm.
+    """
     data = sequence(gender)
     write(tmp_path, data)
     track, account = read(tmp_path, body)
@@ -90,20 +105,30 @@ def test_labels_are_exact(gender: str, tmp_path: Path, body: Body) -> None:
     assert track.frame_index.tolist() == list(range(N))
     assert track.frames.path(7).name == "00007.jpg"
     by_name = dict(zip(SMPL, data["kp2d"].transpose(1, 0, 2), strict=True))
-    for joint, name in (("OP RAnkle", "smpl_rankle"), ("lwrist", "smpl_lwrist"), ("OP MidHip", "smpl_pelvis")):
+    for joint, name in (
+        ("OP RAnkle", "smpl_rankle"),
+        ("lwrist", "smpl_lwrist"),
+        ("OP MidHip", "smpl_pelvis"),
+    ):
         seen = track.kp_2d[:, JOINTS["spin49"].index(joint)]
         np.testing.assert_allclose(seen[:, :2], by_name[name], atol=1e-4)
         assert (seen[:, 2] == 1).all()
     arms, smpl = procedural(gender), data["smpl"]
     pose = np.concatenate([smpl["poses_root"], smpl["poses_body"]], axis=1)
     in_world = skin(arms, smpl["betas"], pose, smpl["trans"]).joints
-    rotation, shift = data["camera"]["extrinsics"][:, :3, :3], data["camera"]["extrinsics"][:, None, :3, 3]
+    rotation, shift = (
+        data["camera"]["extrinsics"][:, :3, :3],
+        data["camera"]["extrinsics"][:, None, :3, 3],
+    )
     in_camera = in_world @ rotation.transpose(0, 2, 1) + shift
     posed = skin(arms, track.betas[0], track.pose, track.trans)
     np.testing.assert_allclose(posed.joints, in_camera, atol=1e-6)  # 1e-3 mm
-    np.testing.assert_allclose(cameras.project(posed.joints, track.intrinsics), data["kp2d"], atol=5e-4)
+    np.testing.assert_allclose(
+        cameras.project(posed.joints, track.intrinsics), data["kp2d"], atol=5e-4
+    )
     eval_joints = arms.J_regressor_h36m @ posed.verts - track.trans[:, None]
-    np.testing.assert_allclose(track.kp_3d_eval[:, [2, 3]], eval_joints[:, [4, 1]], atol=1e-5)  # both hips
+    # both hips
+    np.testing.assert_allclose(track.kp_3d_eval[:, [2, 3]], eval_joints[:, [4, 1]], atol=1e-5)
 
 
 def test_the_camera_takes_the_labels_back_into_the_world(tmp_path: Path, body: Body) -> None:
@@ -118,7 +143,9 @@ def test_the_camera_takes_the_labels_back_into_the_world(tmp_path: Path, body: B
     np.testing.assert_allclose(trans, data["smpl"]["trans"], atol=1e-6)
     turns = Rotation.from_rotvec(root).inv() * Rotation.from_rotvec(data["smpl"]["poses_root"])
     assert turns.magnitude().max() < 1e-6
-    head, hips = (track.kp_2d[:, JOINTS["spin49"].index(name), 1] for name in ("OP Neck", "OP MidHip"))
+    head, hips = (
+        track.kp_2d[:, JOINTS["spin49"].index(name), 1] for name in ("OP Neck", "OP MidHip")
+    )
     assert (head < hips).all()  # up in the world is up in the picture
     assert ((extrinsics[:, :3, :3] @ up)[:, 1] < -0.9).all()
 
@@ -137,12 +164,18 @@ def test_what_is_left_out_is_counted_and_the_numbers_stay_the_pictures(tmp_path:
     assert track.frame_index.tolist() == [2, 3, 10, 11]
     reasons = {"not_good": 2, "no_box": 2, "no_picture": 1, "bad_camera": 2, "label_not_finite": 1}
     assert (account["found"], account["kept"], account["dropped"]) == (N, 4, reasons)
-    np.testing.assert_array_equal(track.extra["extrinsics"], data["camera"]["extrinsics"][[2, 3, 10, 11]].astype("f4"))
+    np.testing.assert_array_equal(
+        track.extra["extrinsics"], data["camera"]["extrinsics"][[2, 3, 10, 11]].astype("f4")
+    )
     np.testing.assert_array_equal(track.bbox[0], (200, 450, 500, 500))
 
 
 def test_the_flags_decide_the_split_and_both_may_be_set(tmp_path: Path) -> None:
-    for flags, expected in (((True, False), [1, 0]), ((False, True), [0, 1]), ((np.True_, np.True_), [1, 1])):
+    for flags, expected in (
+        ((True, False), [1, 0]),
+        ((False, True), [0, 1]),
+        ((np.True_, np.True_), [1, 1]),
+    ):
         write(tmp_path, sequence() | {"emdb1": flags[0], "emdb2": flags[1]})
         kept = [list(EMDB.tracks(tmp_path, split, report=Accounting())) for split in EMDB.splits]
         assert [len(tracks) for tracks in kept] == expected
@@ -150,7 +183,10 @@ def test_the_flags_decide_the_split_and_both_may_be_set(tmp_path: Path) -> None:
 
 def test_a_sequence_of_another_size_goes_by_its_own_camera(tmp_path: Path) -> None:
     """P0_09 of the release: 720 x 960."""
-    half = changed("camera", to=lambda c: c | {"width": 720, "height": 960, "intrinsics": K * [[0.5], [0.5], [1]]})
+    half = changed(
+        "camera",
+        to=lambda c: c | {"width": 720, "height": 960, "intrinsics": K * [[0.5], [0.5], [1]]},
+    )
     write(tmp_path, half, size=(720, 960))
     track, _ = read(tmp_path)
     assert (track.frames.size(), track.intrinsics[0].tolist()) == ((720, 960), [750, 0, 360])
@@ -162,12 +198,23 @@ def test_a_gender_is_read_in_any_case(tmp_path: Path) -> None:
 
 
 HALF = {"size": (720, 960)}
-TRAPS: list[tuple[str, str, Any, dict[str, Any]]] = [  # reason, word of the message, labels, how they are written
+# reason, word of the message, labels, how they are written
+TRAPS: list[tuple[str, str, Any, dict[str, Any]]] = [
     ("other_picture_size", "720 x 960", sequence(), HALF),
-    ("other_picture_size", "principal point", changed("camera", to=lambda c: c | {"width": 720, "height": 960}), HALF),
+    (
+        "other_picture_size",
+        "principal point",
+        changed("camera", to=lambda c: c | {"width": 720, "height": 960}),
+        HALF,
+    ),
     ("frame_count_mismatch", "00001.jpg", sequence(), {"pictures": range(1, N + 1)}),
     ("no_picture", "none", sequence(), {"pictures": ()}),
-    ("bad_label_file", "found 'neutral'. Remove this sequence", changed("gender", to="neutral"), {}),
+    (
+        "bad_label_file",
+        "found 'neutral'. Remove this sequence",
+        changed("gender", to="neutral"),
+        {},
+    ),
     ("bad_label_file", "camera/width", changed("camera", to={}), {}),
     ("bad_label_file", "kp2d", changed("kp2d", to=lambda k: k[:-1]), {}),
     ("bad_label_file", "bboxes/bboxes", changed("bboxes", to=lambda b: b["bboxes"]), {}),
@@ -178,8 +225,12 @@ TRAPS: list[tuple[str, str, Any, dict[str, Any]]] = [  # reason, word of the mes
 ]
 
 
-@pytest.mark.parametrize(("reason", "word", "data", "options"), TRAPS, ids=[trap[1] for trap in TRAPS])
-def test_traps_are_refused_by_name(reason: str, word: str, data: Any, options: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("reason", "word", "data", "options"), TRAPS, ids=[trap[1] for trap in TRAPS]
+)
+def test_traps_are_refused_by_name(
+    reason: str, word: str, data: Any, options: dict[str, Any], tmp_path: Path
+) -> None:
     file = write(tmp_path, data, **options)
     if data is None:
         file.unlink()

@@ -1,4 +1,6 @@
-"""A reader's own columns: what the contract and `verify` find, and what another declaration reads again."""
+"""A reader's own columns: what the contract and `verify` find, and what another declaration reads
+again.
+"""
 
 import re
 from collections.abc import Callable, Sequence
@@ -20,10 +22,18 @@ from pipeline.files.raw import RawVideo
 from pipeline.testing import datasets as contract
 from pipeline.track import Track
 
-CONTACT = ExtraColumn(name="contact", about="on the ground", shape=(4,), dtype="uint8", mirror=((0, 2), (1, 3)))
-EXTRINSICS = ExtraColumn(name="extrinsics", about="world to camera", unit="m", shape=(4, 4), mirror=cameras.mirrored)
+CONTACT = ExtraColumn(
+    name="contact", about="on the ground", shape=(4,), dtype="uint8", mirror=((0, 2), (1, 3))
+)
+EXTRINSICS = ExtraColumn(
+    name="extrinsics", about="world to camera", unit="m", shape=(4, 4), mirror=cameras.mirrored
+)
 UP = ExtraColumn(
-    name="up", about="up in the world", shape=(3,), per="track", mirror=lambda up: up * np.float32([-1, 1, 1])
+    name="up",
+    about="up in the world",
+    shape=(3,),
+    per="track",
+    mirror=lambda up: up * np.float32([-1, 1, 1]),
 )
 
 
@@ -48,7 +58,9 @@ class Steps(Dataset):
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
         return [RawVideo(file.stem, files=(Path(file.name),)) for file in sorted(raw.glob("*.txt"))]
 
-    def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Any) -> Sequence[Track]:
+    def read(
+        self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Any
+    ) -> Sequence[Track]:
         contact = np.loadtxt(raw / video.files[0], np.uint8, ndmin=2)
         account.found = len(contact)
         account.keep_track(len(contact))
@@ -56,7 +68,15 @@ class Steps(Dataset):
         camera[:, :3, 3] = np.arange(len(contact))[:, None]
         camera[:, :3, :3] = Rotation.from_rotvec([0, 0, 0.5]).as_matrix()
         extra = {"contact": contact, "extrinsics": camera, "up": np.float32([0.6, 0.8, 0])}
-        return [self.track(split, video, fps=25.0, frame_index=np.arange(len(contact)), extra=type(self).spoil(extra))]
+        return [
+            self.track(
+                split,
+                video,
+                fps=25.0,
+                frame_index=np.arange(len(contact)),
+                extra=type(self).spoil(extra),
+            )
+        ]
 
 
 @pytest.fixture
@@ -76,7 +96,9 @@ def in_mm(extrinsics: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 def variant(**changes: Any) -> Dataset:
-    changes = {key: staticmethod(value) if key == "spoil" else value for key, value in changes.items()}
+    changes = {
+        key: staticmethod(value) if key == "spoil" else value for key, value in changes.items()
+    }
     return type("Steps", (Steps,), changes)()
 
 
@@ -84,40 +106,64 @@ def spoilt(**arrays: Any) -> dict[str, Any]:
     """Delivers others in the place of these columns; None: not at all."""
 
     def spoil(extra: dict[str, Any]) -> dict[str, Any]:
-        changed = {k: array(extra[k]) if callable(array) and k in extra else array for k, array in arrays.items()}
+        changed = {
+            k: array(extra[k]) if callable(array) and k in extra else array
+            for k, array in arrays.items()
+        }
         return {name: array for name, array in {**extra, **changed}.items() if array is not None}
 
     return {"spoil": spoil}
 
 
 def declared(name: str, **change: Any) -> dict[str, Any]:
-    return {"declared": tuple(replace(c, **change) if c.name == name else c for c in Steps.declared)}
+    return {
+        "declared": tuple(replace(c, **change) if c.name == name else c for c in Steps.declared)
+    }
 
 
 RANDOM = np.random.default_rng(0)
 FAULTS: dict[str, tuple[str, dict[str, Any]]] = {
-    "a wrong shape": (r"contact is \(3, 3\), expected \(3, 4\)", spoilt(contact=lambda c: c[:, :3])),
-    "a wider type": ("extrinsics is float64, not float32", spoilt(extrinsics=lambda e: e.astype(np.float64))),
-    "a declared column that is missing": ("has no contact, which its reader declares", spoilt(contact=None)),
+    "a wrong shape": (
+        r"contact is \(3, 3\), expected \(3, 4\)",
+        spoilt(contact=lambda c: c[:, :3]),
+    ),
+    "a wider type": (
+        "extrinsics is float64, not float32",
+        spoilt(extrinsics=lambda e: e.astype(np.float64)),
+    ),
+    "a declared column that is missing": (
+        "has no contact, which its reader declares",
+        spoilt(contact=None),
+    ),
     "mirrored twice is another": (
         "extrinsics differs after mirroring it twice",
         declared("extrinsics", mirror=lambda e: np.roll(e, 1, axis=-1)),
     ),
-    "mirrored into another shape": ("extrinsics cannot be mirrored", declared("extrinsics", mirror=lambda e: e[:, :3])),
+    "mirrored into another shape": (
+        "extrinsics cannot be mirrored",
+        declared("extrinsics", mirror=lambda e: e[:, :3]),
+    ),
     "mirrored into another type": (
         "extrinsics is invalid after mirroring",
         declared("extrinsics", mirror=lambda e: e.astype(np.float64)),
     ),
-    "cameras that are scaled": ("is in the wrong unit: expected rows R t", spoilt(extrinsics=lambda e: 2 * e)),
+    "cameras that are scaled": (
+        "is in the wrong unit: expected rows R t",
+        spoilt(extrinsics=lambda e: 2 * e),
+    ),
     "a camera that is a mirror": (
         "expected rows R t and 0 0 0 1, R a rotation",
         spoilt(extrinsics=lambda e: e * np.float32([-1, 1, 1, 1])),
     ),
     "cameras in mm": (
-        "extrinsics is in the wrong unit: expected a camera at most 1,000 m from its world's origin, found 3,0",
+        "extrinsics is in the wrong unit: expected a camera at most 1,000 m from its world's "
+        "origin, found 3,0",
         spoilt(extrinsics=lambda e: in_mm(e)),
     ),
-    "a mirror that fails": ("up cannot be mirrored: ZeroDivisionError", declared("up", mirror=lambda _: 1 // 0)),
+    "a mirror that fails": (
+        "up cannot be mirrored: ZeroDivisionError",
+        declared("up", mirror=lambda _: 1 // 0),
+    ),
     "read otherwise the second time": (
         "a/0: up differs when read again",
         spoilt(up=lambda up: up + np.float32(RANDOM.uniform())),
@@ -135,7 +181,10 @@ def test_the_contract_names_a_fault(fault: str, raw: Path) -> None:
 
 def test_a_sound_reader_has_no_problem(raw: Path) -> None:
     assert contract.reader_problems(Steps(), raw, "train") == []
-    assert contract.reader_problems(variant(optional_extra=("up",), **spoilt(up=None)), raw, "train") == []
+    assert (
+        contract.reader_problems(variant(optional_extra=("up",), **spoilt(up=None)), raw, "train")
+        == []
+    )
 
 
 def converted(reader: Dataset, raw: Path, root: Path) -> str:
@@ -156,7 +205,9 @@ class Unchecked(Steps):
         return self.read(*arguments)
 
 
-def test_verify_finds_cameras_of_earlier_versions_that_cannot_be_right(raw: Path, tmp_path: Path, ran: Any) -> None:
+def test_verify_finds_cameras_of_earlier_versions_that_cannot_be_right(
+    raw: Path, tmp_path: Path, ran: Any
+) -> None:
     converted(Unchecked(), raw, tmp_path)
     ran("verify", "--cache", tmp_path, "--fast")
     shown = ran("verify", "--cache", tmp_path, code=1).out
@@ -173,7 +224,9 @@ class Wider(Steps):
     declared = (replace(CONTACT, dtype="int32", fill=None), EXTRINSICS, UP)
 
 
-def test_another_declaration_reads_all_again_and_the_plan_says_why(raw: Path, tmp_path: Path) -> None:
+def test_another_declaration_reads_all_again_and_the_plan_says_why(
+    raw: Path, tmp_path: Path
+) -> None:
     root = tmp_path / "cache"
     converted(Fewer(), raw, root)
     assert converted(Steps(), raw, root).startswith("extra.up was not set, is")

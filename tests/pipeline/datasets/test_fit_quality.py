@@ -1,4 +1,6 @@
-"""Others' SMPL fits that are off the joints, or of extreme shape, are no labels. Their rows stay."""
+"""Others' SMPL fits that are off the joints, or of extreme shape, are no labels. Their rows
+stay.
+"""
 
 import json
 from collections.abc import Callable
@@ -24,7 +26,9 @@ def fitted(embedded: Any, tmp_path: Path) -> Path:
     return Path(embedded.copy("h36m", tmp_path / "raw/h36m"))
 
 
-def change_fits(folder: Path, change: Callable[[dict[str, Any]], None], frames: tuple[str, ...]) -> None:
+def change_fits(
+    folder: Path, change: Callable[[dict[str, Any]], None], frames: tuple[str, ...]
+) -> None:
     stored = json.loads((folder / FITS).read_text())
     ((of_action,),) = ([*action.values()] for action in stored.values())
     for frame in frames:
@@ -46,12 +50,17 @@ def labelled(root: Path) -> dict[str, list[int]]:
     has_smpl, frames = (split.column(name)[:] for name in ("has_smpl", "frame_index"))
     pose = split.column("pose")[:]
     assert np.isnan(pose[has_smpl == 0]).all() and np.isfinite(pose[has_smpl == 1]).all()
-    found = {t.name: frames[t.start : t.stop][has_smpl[t.start : t.stop] == 1].tolist() for t in split.tracks}
+    found = {
+        t.name: frames[t.start : t.stop][has_smpl[t.start : t.stop] == 1].tolist()
+        for t in split.tracks
+    }
     assert all(t.stop - t.start == 8 for t in split.tracks)
     return {name: of_track for name, of_track in found.items() if name.startswith("S1/")}
 
 
-def test_fits_that_are_more_than_25_mm_off_the_joints_are_counted_and_no_labels(fitted, embedded, tmp_path, ran):
+def test_fits_that_are_more_than_25_mm_off_the_joints_are_counted_and_no_labels(
+    fitted, embedded, tmp_path, ran
+):
     words = ["convert", "h36m", "train", "--raw", fitted, "--workers", "1"]
     change_fits(fitted, bend_knee, ("2", "8"))
     ran(*words, "--cache", tmp_path / "plain")
@@ -74,19 +83,33 @@ def test_the_body_of_luigi_cfg_checks_fits_if_it_is_complete_and_of_the_same_kin
         ran("convert", "h36m", "train", "--raw", fitted, "--cache", root)
         assert [2 not in frames for frames in labelled(root).values()] == [is_checked] * 2
         shown = ran("plan", "h36m/train", "--cache", root).out
-        assert "convert" not in shown and "extract" in shown, "`plan`, `prepare` and Luigi take the same body"
+        assert "convert" not in shown and "extract" in shown, (
+            "`plan`, `prepare` and Luigi take the same body"
+        )
 
 
 def test_a_split_without_fits_does_not_depend_on_the_body(fitted, embedded, tmp_path, ran):
     (fitted / FITS).unlink()
-    words = ["convert", "h36m", "train", "--raw", fitted, "--workers", "1", "--cache", tmp_path / "cache"]
+    words = [
+        "convert",
+        "h36m",
+        "train",
+        "--raw",
+        fitted,
+        "--workers",
+        "1",
+        "--cache",
+        tmp_path / "cache",
+    ]
     ran(*words)
     assert "up to date" in ran(*words, "--body", embedded.body).out
 
 
 def test_fits_with_a_beta_beyond_3_are_counted_and_no_labels(fitted, tmp_path, ran, raw):
     change_fits(fitted, fatten, ("4",))
-    shown = ran("convert", "h36m", "train", "--raw", fitted, "--workers", "1", "--cache", tmp_path / "cache").out
+    shown = ran(
+        "convert", "h36m", "train", "--raw", fitted, "--workers", "1", "--cache", tmp_path / "cache"
+    ).out
     assert [4 in frames for frames in labelled(tmp_path / "cache").values()] == [False] * 2
     assert "1 SMPL fits have a beta beyond 3: not used" in " ".join(shown.split())
     plant_fits(raw)  # NeuralAnnot's, of MPI-INF-3DHP

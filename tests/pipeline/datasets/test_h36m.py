@@ -25,14 +25,17 @@ CAMERAS = ("54138969", "55011271", "58860488", "60457274")
 # Which of the 32 stored joints is which, as DATASETS.md has it.
 USED = (11, 6, 7, 8, 1, 2, 3, 12, 24, 14, 15, 17, 18, 19, 25, 26, 27)
 NAMES = (
-    "hip", "lhip", "lknee", "lankle", "rhip", "rknee", "rankle", "Spine (H36M)", "neck", "Head (H36M)", "headtop",
+    "hip", "lhip", "lknee", "lankle", "rhip", "rknee", "rankle", "Spine (H36M)", "neck",
+    "Head (H36M)", "headtop",
     "lshoulder", "lelbow", "lwrist", "rshoulder", "relbow", "rwrist",
 )  # fmt: skip
 STORED_AT = dict(zip(NAMES, USED, strict=True))
 
 
 def poses(n_frames: int = N) -> tuple[np.ndarray, np.ndarray]:
-    """(F, 32, 2) px and (F, 32, 3) mm: joint j at (200 + 5 j + t, 300 + 3 j), and at (10 j + t, -20 j, 4000 + j)."""
+    """(F, 32, 2) px and (F, 32, 3) mm: joint j at (200 + 5 j + t, 300 + 3 j), and at (10 j + t, -20
+    j, 4000 + j).
+    """
     t, j = np.arange(n_frames)[:, None], np.arange(32.0)[None]
     pixels = np.stack([200 + 5 * j + t, 300 + 3 * j + 0 * t], axis=-1)
     return pixels, np.stack([10 * j + t, -20 * j + 0 * t, 4000 + j + 0 * t], axis=-1)
@@ -49,9 +52,14 @@ def write_pose(file: Path, values: np.ndarray) -> None:
     write_cdf(file, values.reshape(len(values), -1))
 
 
-def write_poses(raw: Path, name: str = NAME, pixels: Any = None, millimetres: Any = None, n_frames: int = N) -> None:
+def write_poses(
+    raw: Path, name: str = NAME, pixels: Any = None, millimetres: Any = None, n_frames: int = N
+) -> None:
     usual = poses(n_frames)
-    for kind, given, stored in (("D2_Positions", pixels, usual[0]), ("D3_Positions_mono", millimetres, usual[1])):
+    for kind, given, stored in (
+        ("D2_Positions", pixels, usual[0]),
+        ("D3_Positions_mono", millimetres, usual[1]),
+    ):
         values = stored if given is None else given
         write_pose(pose_file(raw, kind, name), values)
 
@@ -62,11 +70,16 @@ def write_video(raw: Path, name: str = NAME, n_frames: int = N, fps: float = 50.
 
 
 def write_metadata(raw: Path, **changed: Any) -> None:
-    """metadata.xml with two takes: ids (2, 1) and (14, 2), which S1 and S9 call otherwise. f = 1000 + camera."""
+    """metadata.xml with two takes: ids (2, 1) and (14, 2), which S1 and S9 call otherwise. f = 1000
+    + camera.
+    """
     subjects = [f"S{k}" for k in range(1, 12)]
     rows = [["", "", *subjects]]
     rows += [["2", "1", *("Directions" if s == "S9" else "Directions 1" for s in subjects)]]
-    rows += [["14", "2", *("Walking 1" if s == "S9" else "Walking" for s in subjects)], ["note", "", *subjects]]
+    rows += [
+        ["14", "2", *("Walking 1" if s == "S9" else "Walking" for s in subjects)],
+        ["note", "", *subjects],
+    ]
     w0 = [0.5] * (4 * 11 * 6)
     for camera in range(4):
         w0 += [1000.0 + camera, 2000 + camera, 500 + camera, 600 + camera, 0.1, 0.1, 0.1, 0.1, 0.1]
@@ -83,15 +96,24 @@ def rotations() -> np.ndarray:
 
 def fit_of(frame: int) -> dict[str, list[float]]:
     rng = np.random.default_rng(frame)
-    return {"pose": rng.normal(0, 0.4, 72).tolist(), "shape": rng.normal(0, 1, 10).tolist(), "trans": [1.0, 2.0, 3.0]}
+    return {
+        "pose": rng.normal(0, 0.4, 72).tolist(),
+        "shape": rng.normal(0, 1, 10).tolist(),
+        "trans": [1.0, 2.0, 3.0],
+    }
 
 
-def write_fits(raw: Path, fits: Any = None, *, subject: int = 1, cameras_in: str = "smpl_param") -> None:
+def write_fits(
+    raw: Path, fits: Any = None, *, subject: int = 1, cameras_in: str = "smpl_param"
+) -> None:
     if fits is None:
         fits = {"2": {"1": {str(frame): fit_of(frame) for frame in (0, 2, 4, 8, 10)}}}
     for folder in {"smpl_param", cameras_in}:
         (raw / folder).mkdir(exist_ok=True)
-    stored = {str(i): {"R": r.tolist(), "t": [1, 2, 3], "f": [1, 1]} for i, r in enumerate(rotations(), start=1)}
+    stored = {
+        str(i): {"R": r.tolist(), "t": [1, 2, 3], "f": [1, 1]}
+        for i, r in enumerate(rotations(), start=1)
+    }
     (raw / cameras_in / f"Human36M_subject{subject}_camera.json").write_text(json.dumps(stored))
     text = fits if isinstance(fits, str) else json.dumps(fits)
     (raw / "smpl_param" / f"Human36M_subject{subject}_smpl_param.json").write_text(text)
@@ -109,7 +131,9 @@ def raw(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_sequence_becomes_a_track_of_every_second_frame_with_17_joints_under_their_names(raw: Path) -> None:
+def test_a_sequence_becomes_a_track_of_every_second_frame_with_17_joints_under_their_names(
+    raw: Path,
+) -> None:
     (track,), account = read(raw)
     assert (track.name, track.video, track.fps, track.step) == (f"{NAME}/0", NAME, 50.0, 2)
     assert track.frame_index.tolist() == [0, 2, 4, 6, 8, 10, 12, 14, 16, 18]
@@ -121,13 +145,17 @@ def test_a_sequence_becomes_a_track_of_every_second_frame_with_17_joints_under_t
     assert track.has_3d.all()
     assert np.isnan(track.pose).all()  # without fits: no zero passes for a pose
     assert np.isnan(track.betas).all()
-    low, high = min(USED), max(USED)  # joints 1 to 27: 130 px wide and 78 high, whatever the toes and hands do
+    # joints 1 to 27: 130 px wide and 78 high, whatever the toes and hands do
+    low, high = min(USED), max(USED)
     side = 1.1 * 5 * (high - low)
-    np.testing.assert_allclose(track.bbox[2], [200 + 5 * 14 + 4, 300 + 3 * 14, side, side], rtol=1e-6)
+    np.testing.assert_allclose(
+        track.bbox[2], [200 + 5 * 14 + 4, 300 + 3 * 14, side, side], rtol=1e-6
+    )
     assert {SPIN49[j] for j in np.flatnonzero(track.kp_2d[0, :, 2])} == set(STORED_AT)
     for name, stored in STORED_AT.items():
         expected = [200 + 5 * stored + 6, 300 + 3 * stored, 1]
-        np.testing.assert_array_equal(track.kp_2d[3, SPIN49.index(name)], expected)  # row 3 is frame 6
+        # row 3 is frame 6
+        np.testing.assert_array_equal(track.kp_2d[3, SPIN49.index(name)], expected)
 
 
 def test_subjects_decide_the_split_and_what_else_lies_there_is_no_sequence(tmp_path: Path) -> None:
@@ -138,33 +166,49 @@ def test_subjects_decide_the_split_and_what_else_lies_there_is_no_sequence(tmp_p
     (tmp_path / "S1/Videos/._Directions 1.54138969.mp4").touch()
     by_hand.touch(tmp_path / "S1/images/_ALL_1.54138969", "000000.jpg", "000001.jpg")
     for split, listed in (("train", ["S1", "S5", "S7"]), ("val", ["S11", "S9"])):
-        assert [video.name for video in H36M.videos(tmp_path, split)] == [f"{s}/Walking 1.60457274" for s in listed]
+        assert [video.name for video in H36M.videos(tmp_path, split)] == [
+            f"{s}/Walking 1.60457274" for s in listed
+        ]
 
 
 def test_a_video_without_a_frame_or_without_both_pose_files_is_set_aside(raw: Path) -> None:
     avi = by_hand.write_video(raw / "pictures.avi", N, 50.0, (64, 48)).read_bytes()
-    no_jpeg = re.sub(rb"\xff\xd8\xff.*?\xff\xd9", lambda jpeg: bytes(len(jpeg[0])), avi, flags=re.DOTALL)
+    no_jpeg = re.sub(
+        rb"\xff\xd8\xff.*?\xff\xd9", lambda jpeg: bytes(len(jpeg[0])), avi, flags=re.DOTALL
+    )
     (raw / f"S1/Videos/{STEM}.mp4").write_bytes(no_jpeg)
     assert Video(raw, f"S1/Videos/{STEM}.mp4").header() == (N, 50.0, 64, 48)
     _, account = read(raw)
     assert (account["set_aside"], account["found"]) == ("video_unreadable", N)
-    for kind, found, n in (("D2_Positions", "3D alone", {"no_label": N}), ("D3_Positions_mono", "neither", {})):
+    for kind, found, n in (
+        ("D2_Positions", "3D alone", {"no_label": N}),
+        ("D3_Positions_mono", "neither", {}),
+    ):
         pose_file(raw, kind).unlink()
         tracks, account = read(raw)
         assert (tracks, account["set_aside"], account["dropped"]) == ([], "no_label", n)
         assert f"found {found}" in account["message"]
 
 
-def test_lengths_that_are_very_different_another_rate_and_another_skeleton_are_refused(raw: Path) -> None:
+def test_lengths_that_are_very_different_another_rate_and_another_skeleton_are_refused(
+    raw: Path,
+) -> None:
     for n_frames, fps in ((17, 50.0), (30, 25.0)):
         write_video(raw, n_frames=n_frames, fps=fps)
         _, account = read(raw)
-        assert (account["set_aside"], account["dropped"]) == ("frame_count_mismatch", {"frame_count_mismatch": N})
+        assert (account["set_aside"], account["dropped"]) == (
+            "frame_count_mismatch",
+            {"frame_count_mismatch": N},
+        )
         assert "about 20 at 50 fps" in account["message"]
-    for values, reason in ((poses(10)[1], "frame_count_mismatch"), (np.ones((N, 51)), "bad_label_file")):
+    for values, reason in (
+        (poses(10)[1], "frame_count_mismatch"),
+        (np.ones((N, 51)), "bad_label_file"),
+    ):
         write_pose(pose_file(raw, "D3_Positions_mono"), values)
         _, account = read(raw)
-        assert (account["set_aside"], account["found"]) == (reason, N)  # as many as the other file has
+        # as many as the other file has
+        assert (account["set_aside"], account["found"]) == (reason, N)
 
 
 @pytest.mark.parametrize(
@@ -218,7 +262,10 @@ def test_what_is_not_finite_loses_its_own_label_only(raw: Path) -> None:
     assert account["notes"] == ["36 joints are not finite in 2D: not used", without]
 
 
-BOMB = '<?xml version="1.0"?><!DOCTYPE m [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;">]><m>&b;</m>'
+BOMB = (
+    '<?xml version="1.0"?><!DOCTYPE m [<!ENTITY a "aaaaaaaaaa"><!ENTITY b '
+    '"&a;&a;&a;&a;">]><m>&b;</m>'
+)
 
 
 @pytest.mark.parametrize("cameras_in", ["smpl_param", "annotations"])
@@ -238,18 +285,24 @@ def test_fits_are_turned_into_the_camera_frame_by_frame(raw: Path, cameras_in: s
     assert account["notes"] == ["5 of the kept frames have no SMPL fit"]
 
 
-def test_intrinsics_are_the_camera_s_and_action_ids_become_file_names_by_the_subject(tmp_path: Path) -> None:
+def test_intrinsics_are_the_camera_s_and_action_ids_become_file_names_by_the_subject(
+    tmp_path: Path,
+) -> None:
     write_metadata(tmp_path)
-    for subject, action in (("S1", "Walking"), ("S9", "Walking 1")):  # both are action 14, subaction 2
+    # both are action 14, subaction 2
+    for subject, action in (("S1", "Walking"), ("S9", "Walking 1")):
         name = f"{subject}/{action}.58860488"
         write_poses(tmp_path, name)
         write_video(tmp_path, name)
         write_fits(tmp_path, {"14": {"2": {"6": fit_of(6)}}, "2": {}}, subject=int(subject[1:]))
         (track,), _ = read(tmp_path, "train" if subject == "S1" else "val")
-        np.testing.assert_array_equal(track.intrinsics, [[1002, 0, 502], [0, 2002, 602], [0, 0, 1]])  # the third
+        # the third
+        np.testing.assert_array_equal(track.intrinsics, [[1002, 0, 502], [0, 2002, 602], [0, 0, 1]])
         assert track.frame_index[track.has_smpl].tolist() == [6]
         expected = rotations()[2] @ Rotation.from_rotvec(fit_of(6)["pose"][:3]).as_matrix()
-        np.testing.assert_allclose(Rotation.from_rotvec(track.pose[3, :3]).as_matrix(), expected, atol=1e-6)
+        np.testing.assert_allclose(
+            Rotation.from_rotvec(track.pose[3, :3]).as_matrix(), expected, atol=1e-6
+        )
 
 
 def test_fits_without_metadata_cameras_or_this_sequence_are_noted_and_not_used(raw: Path) -> None:
@@ -276,19 +329,32 @@ def test_fits_without_metadata_cameras_or_this_sequence_are_noted_and_not_used(r
         ({"text": "<metadata>"}, "expected an XML file"),
         ({"cameras": CAMERAS[::-1]}, "'index2id': expected 54138969, 55011271"),
         ({"w0": "[" + "nan " * 300 + "]"}, "'w0': expected 300 finite numbers"),
-        ('{"2": {"1": {"0": {"pose": [' + "1," * 71 + "1]}}}}", "'2/1/0/shape': expected 10 numbers, found 0"),
-        (json.dumps({"2": {"1": {"zero": fit_of(0)}}}), "'2/1/zero': expected action, subaction and frame as numbers"),
-        (json.dumps({"2": {"1": {"": fit_of(0)}}}), "'2/1/': expected action, subaction and frame as numbers"),
+        (
+            '{"2": {"1": {"0": {"pose": [' + "1," * 71 + "1]}}}}",
+            "'2/1/0/shape': expected 10 numbers, found 0",
+        ),
+        (
+            json.dumps({"2": {"1": {"zero": fit_of(0)}}}),
+            "'2/1/zero': expected action, subaction and frame as numbers",
+        ),
+        (
+            json.dumps({"2": {"1": {"": fit_of(0)}}}),
+            "'2/1/': expected action, subaction and frame as numbers",
+        ),
         ('{"2": {"1": {"0": ' + '{"a": ' * 50_000, "found other lists"),
     ],
 )
-def test_metadata_and_fits_that_are_none_are_noted_and_the_labels_are_kept(raw: Path, metadata: Any, told: str) -> None:
+def test_metadata_and_fits_that_are_none_are_noted_and_the_labels_are_kept(
+    raw: Path, metadata: Any, told: str
+) -> None:
     write_fits(raw, metadata) if isinstance(metadata, str) else write_metadata(raw, **metadata)
     (track,), account = read(raw)
     assert (track.intrinsics is None) == (not isinstance(metadata, str))
     assert (track.has_smpl.any(), len(track.frame_index)) == (False, 10)
     (note,) = account["notes"]
-    assert note.startswith("SMPL fits are not used: " if isinstance(metadata, str) else "not used: ")
+    assert note.startswith(
+        "SMPL fits are not used: " if isinstance(metadata, str) else "not used: "
+    )
     assert told in note
     assert len(note) < 1000
 
@@ -305,4 +371,7 @@ def test_fits_that_are_not_finite_are_not_used_and_of_two_of_a_frame_the_last_is
     # They are inputs, so that adding them reads the video again.
     (after,) = H36M.videos(raw, "train")
     added = {file.relative_to(raw) for file in (raw / "smpl_param").iterdir()}
-    assert (set(after.files) - set(before.files), Path("metadata.xml") in before.files) == (added, True)
+    assert (set(after.files) - set(before.files), Path("metadata.xml") in before.files) == (
+        added,
+        True,
+    )

@@ -1,4 +1,6 @@
-"""Human3.6M as images and JSON files: made-up files of these forms, beside the release's own layout of one scene."""
+"""Human3.6M as images and JSON files: made-up files of these forms, beside the release's own layout
+of one scene.
+"""
 
 import functools
 import json
@@ -22,7 +24,8 @@ from tests.pipeline.datasets import by_hand
 
 H36M = datasets.get("h36m")
 ORDER = (  # as 3DMPPE names them: Pelvis, R_Hip, ..., Torso, Neck, Nose, Head, L_Shoulder, ...
-    "hip", "rhip", "rknee", "rankle", "lhip", "lknee", "lankle", "Spine (H36M)", "neck", "Head (H36M)", "headtop",
+    "hip", "rhip", "rknee", "rankle", "lhip", "lknee", "lankle", "Spine (H36M)", "neck",
+    "Head (H36M)", "headtop",
     "lshoulder", "lelbow", "lwrist", "rshoulder", "relbow", "rwrist",
 )  # fmt: skip
 FOLDER, NAME = "s_01_act_02_subact_01_ca_01", "S1/Directions 1.54138969"
@@ -38,7 +41,9 @@ def annotation(raw: Path, kind: str, subject: int = 1) -> Path:
     return raw / f"annotations/Human36M_subject{subject}_{kind}.json"
 
 
-def write_images(raw: Path, frames: Any = EVERY, folder: str = FOLDER, size: tuple[int, int] = (1000, 1002)) -> None:
+def write_images(
+    raw: Path, frames: Any = EVERY, folder: str = FOLDER, size: tuple[int, int] = (1000, 1002)
+) -> None:
     for frame in frames:
         by_hand.touch(raw / "images" / folder, f"{folder}_{frame + 1:06d}.jpg")
     for frame in list(frames)[:1]:
@@ -46,7 +51,9 @@ def write_images(raw: Path, frames: Any = EVERY, folder: str = FOLDER, size: tup
 
 
 def ring(is_place: bool = False) -> dict[str, Any]:
-    """Four cameras 5 m about the origin, 1.5 m above the ground, which look at a point 1 m above it; z is up."""
+    """Four cameras 5 m about the origin, 1.5 m above the ground, which look at a point 1 m above
+    it; z is up.
+    """
     cameras = {}
     for number, angle in enumerate((70, -70, 110, -110), start=1):
         place = np.array([5 * np.cos(np.radians(angle)), 5 * np.sin(np.radians(angle)), 1.5])
@@ -54,7 +61,12 @@ def ring(is_place: bool = False) -> dict[str, Any]:
         right = np.cross(ahead, [0, 0, 1]) / np.linalg.norm(np.cross(ahead, [0, 0, 1]))
         turn = np.array([right, np.cross(ahead, right), ahead])
         t = 1000 * (place if is_place else -turn @ place)
-        cameras[str(number)] = {"R": turn.tolist(), "t": t.tolist(), "f": [1145.0, 1144.0], "c": [512.5, 515.5]}
+        cameras[str(number)] = {
+            "R": turn.tolist(),
+            "t": t.tolist(),
+            "f": [1145.0, 1144.0],
+            "c": [512.5, 515.5],
+        }
     return cameras
 
 
@@ -65,11 +77,14 @@ def joints(n_frames: int = 40, seed: int = 0) -> dict[str, Any]:
     return {str(frame): pose.round(6).tolist() for frame, pose in enumerate(around)}
 
 
-AS_IF_2_1 = {"5": {"a": "}", "2": {"1": joints()}, "b": "{"}}  # its braces alone have a sequence 2/1
+# its braces alone have a sequence 2/1
+AS_IF_2_1 = {"5": {"a": "}", "2": {"1": joints()}, "b": "{"}}
 
 
 def write_subject(raw: Path, subject: int = 1, n_actions: int = 1, **cameras: Any) -> None:
-    poses = {str(a): {str(s): joints(seed=2 * a + s) for s in (1, 2)} for a in range(2, 2 + n_actions)}
+    poses = {
+        str(a): {str(s): joints(seed=2 * a + s) for s in (1, 2)} for a in range(2, 2 + n_actions)
+    }
     write_json(annotation(raw, "joint_3d", subject), poses)
     write_json(annotation(raw, "camera", subject), cameras or ring())
 
@@ -90,14 +105,25 @@ def write_scene(take: Any, raw: Path, *, is_place: bool, fits: str) -> None:
     action = (14, 1) if subject == 1 else (7, 1)  # Walking 1, Posing 1
     camera = demo.CAMERAS.index(take.shot.name.rpartition(".")[2])
     cameras = {}
-    for number, (turn, shift, focal, centre) in enumerate(map(demo._numbers_of, demo.CAMERAS), start=1):
+    for number, (turn, shift, focal, centre) in enumerate(
+        map(demo._numbers_of, demo.CAMERAS), start=1
+    ):
         world = turn @ demo.Z_UP.T
         t = -world.T @ shift if is_place else shift
-        cameras[str(number)] = {"R": world.tolist(), "t": (1000 * t).tolist(), "f": focal, "c": centre}
+        cameras[str(number)] = {
+            "R": world.tolist(),
+            "t": (1000 * t).tolist(),
+            "f": focal,
+            "c": centre,
+        }
     write_json(annotation(raw, "camera", subject), cameras)
     (actor,) = take.actors
     world = 1000 * actor.spin49[:, [JOINTS["spin49"].index(name) for name in ORDER]] @ demo.Z_UP.T
-    nested = {str(action[0]): {str(action[1]): {str(frame): pose.tolist() for frame, pose in enumerate(world)}}}
+    nested = {
+        str(action[0]): {
+            str(action[1]): {str(frame): pose.tolist() for frame, pose in enumerate(world)}
+        }
+    }
     write_json(annotation(raw, "joint_3d", subject), nested)
     roots = Rotation.from_matrix(demo.Z_UP) * Rotation.from_rotvec(actor.pose[:, :3])
     poses = np.concatenate([roots.as_rotvec(), actor.pose[:, 3:]], axis=1)
@@ -111,9 +137,15 @@ def write_scene(take: Any, raw: Path, *, is_place: bool, fits: str) -> None:
 
 @pytest.mark.parametrize("is_place", [False, True], ids=["t", "place"])
 @pytest.mark.parametrize(("split", "fits"), [("train", "smpl_param"), ("val", "SMPL_NeuralAnnot")])
-def test_the_release_and_these_files_of_one_scene_give_the_same_rows(split, fits, is_place, embedded, tmp_path):
+def test_the_release_and_these_files_of_one_scene_give_the_same_rows(
+    split, fits, is_place, embedded, tmp_path
+):
     released = {track.name: track for track in H36M.tracks(embedded.raw("h36m"), split)}
-    takes = [take for take in embedded.takes("h36m") if take.shot.name.startswith(("S1/Walking", "S9/Posing"))]
+    takes = [
+        take
+        for take in embedded.takes("h36m")
+        if take.shot.name.startswith(("S1/Walking", "S9/Posing"))
+    ]
     takes = [take for take in takes if take.shot.split == split][-2:]
     for take in takes:
         write_scene(take, tmp_path, is_place=is_place, fits=fits)
@@ -121,7 +153,11 @@ def test_the_release_and_these_files_of_one_scene_give_the_same_rows(split, fits
     assert [track.video for track in tracks] == sorted(take.shot.name for take in takes)
     for track in tracks:
         other = released[track.name]
-        assert (track.fps, track.step, track.frame_index.tolist()) == (50, 2, other.frame_index.tolist())
+        assert (track.fps, track.step, track.frame_index.tolist()) == (
+            50,
+            2,
+            other.frame_index.tolist(),
+        )
         assert track.has_3d.all()
         np.testing.assert_allclose(track.kp_3d, other.kp_3d, atol=1e-4)
         np.testing.assert_allclose(track.kp_2d, other.kp_2d, atol=1e-2)
@@ -133,13 +169,20 @@ def test_the_release_and_these_files_of_one_scene_give_the_same_rows(split, fits
             np.testing.assert_allclose(track.kp_3d_eval, other.kp_3d_eval, atol=1e-4)
         take = next(take for take in takes if take.shot.name == track.video)
         frames = track.frame_index[track.has_smpl]
-        turns = take.view.extrinsics[frames, :3, :3] @ Rotation.from_rotvec(take.actors[0].pose[frames, :3]).as_matrix()
+        turns = (
+            take.view.extrinsics[frames, :3, :3]
+            @ Rotation.from_rotvec(take.actors[0].pose[frames, :3]).as_matrix()
+        )
         ours = Rotation.from_rotvec(track.pose[track.has_smpl, :3])
         assert len(frames) == len(track.frame_index)
         assert (ours.inv() * Rotation.from_matrix(turns)).magnitude().max() < 1e-5
-        np.testing.assert_allclose(track.pose[track.has_smpl, 3:], take.actors[0].pose[frames, 3:], atol=1e-6)
+        np.testing.assert_allclose(
+            track.pose[track.has_smpl, 3:], take.actors[0].pose[frames, 3:], atol=1e-6
+        )
         both = track.has_smpl & other.has_smpl
-        apart = Rotation.from_rotvec(track.pose[both, :3]).inv() * Rotation.from_rotvec(other.pose[both, :3])
+        apart = Rotation.from_rotvec(track.pose[both, :3]).inv() * Rotation.from_rotvec(
+            other.pose[both, :3]
+        )
         assert not both.any() or apart.magnitude().max() < 1e-5
         assert both.any() == (split == "train")
 
@@ -151,9 +194,19 @@ def test_the_release_and_these_files_of_one_scene_give_the_same_rows(split, fits
         (range(0, 40, 2), [*range(0, 40, 2)], 2, {"not_sampled": 20}),
         (range(0, 40, 5), [*range(0, 40, 5)], 5, {"not_sampled": 32}),
         (range(3, 40, 3), [*range(3, 40, 3)], 3, {"not_sampled": 26, "no_picture": 1}),
-        ([0, 5, 10, 20, 25, 30, 31, 35], [0, 5, 10, 20, 25, 30, 35], 5, {"not_sampled": 32, "no_picture": 1}),
+        (
+            [0, 5, 10, 20, 25, 30, 31, 35],
+            [0, 5, 10, 20, 25, 30, 35],
+            5,
+            {"not_sampled": 32, "no_picture": 1},
+        ),
         ([0, 10, 15, 20, 25, 35], [0, 10, 15, 20, 25, 35], 5, {"not_sampled": 32, "no_picture": 2}),
-        ([*range(10), *range(17, 40)], [0, 2, 4, 6, 8, *range(18, 40, 2)], 2, {"not_sampled": 20, "no_picture": 4}),
+        (
+            [*range(10), *range(17, 40)],
+            [0, 2, 4, 6, 8, *range(18, 40, 2)],
+            2,
+            {"not_sampled": 20, "no_picture": 4},
+        ),
         ([4], [4], 1, {"not_sampled": 20, "no_picture": 19}),
     ],
 )
@@ -161,13 +214,22 @@ def test_every_second_frame_is_used_or_all_images_of_every_s_th(frames, kept, st
     shutil.rmtree(raw / "images")
     write_images(raw, frames)
     (track,), account = read(raw)
-    assert (track.name, track.fps, track.step, track.frame_index.tolist()) == (f"{NAME}/0", 50.0, step, kept)
+    assert (track.name, track.fps, track.step, track.frame_index.tolist()) == (
+        f"{NAME}/0",
+        50.0,
+        step,
+        kept,
+    )
     assert (account["found"], account["kept"], account["dropped"]) == (40, len(kept), dropped)
     assert track.frames.path(kept[0]).name == f"{FOLDER}_{kept[0] + 1:06d}.jpg"
 
 
-@pytest.mark.parametrize(("n_images", "found"), [(600, "600: frames at another rate"), (720, "720"), (240, "240")])
-def test_images_that_were_extracted_at_another_rate_and_numbered_again_are_refused(n_images, found, raw):
+@pytest.mark.parametrize(
+    ("n_images", "found"), [(600, "600: frames at another rate"), (720, "720"), (240, "240")]
+)
+def test_images_that_were_extracted_at_another_rate_and_numbered_again_are_refused(
+    n_images, found, raw
+):
     """At 25, 30 and 10 fps: image n would get the joints of another time."""
     n_labels = 1200
     write_json(annotation(raw, "joint_3d"), {"2": {"1": joints(n_labels)}})
@@ -186,9 +248,12 @@ def test_images_that_were_extracted_at_another_rate_and_numbered_again_are_refus
 
 def test_the_210_sequences_have_the_release_s_names_and_are_found_in_it(tmp_path: Path) -> None:
     names = h36m_json.NAMES
-    assert len(names) == len({(subject, name) for (subject, _), name in names.items()}) == 7 * 15 * 2
+    assert (
+        len(names) == len({(subject, name) for (subject, _), name in names.items()}) == 7 * 15 * 2
+    )
     expected = """S1 2/1 Directions 1, S1 2/2 Directions, S1 4/1 Eating 2, S1 12/2 TakingPhoto, S1 15/1 WalkingDog 1,
-        S5 3/2 Discussion 3, S5 10/1 SittingDown, S5 12/2 Photo 2, S6 13/1 Waiting 3, S7 14/2 Walking 2,
+        S5 3/2 Discussion 3, S5 10/1 SittingDown, S5 12/2 Photo 2, S6 13/1 Waiting 3,
+        S7 14/2 Walking 2,
         S8 16/2 WalkTogether 2, S9 13/1 Waiting 1, S9 10/2 SittingDown 1, S11 6/1 Phoning 3, S11 11/2 Smoking"""
     for subject, take, name in (text.split(maxsplit=2) for text in expected.split(",")):
         action, subaction = map(int, take.split("/"))
@@ -219,7 +284,10 @@ def test_cameras_that_see_nothing_cost_their_subject_and_are_named(raw: Path) ->
     assert [track.video for track in tracks] == [NAME, NAME.replace("S1", "S5")]
     for account in list(report)[2:]:
         assert (account.set_aside, account.dropped) == ("bad_camera", {"bad_camera": 40})
-        assert f"subject{account.name[1]}_camera.json: 'camera 3': expected a rotation R, and a t" in account.message
+        assert (
+            f"subject{account.name[1]}_camera.json: 'camera 3': expected a rotation R, and a t"
+            in account.message
+        )
 
 
 @pytest.mark.parametrize(
@@ -237,14 +305,18 @@ def test_cameras_that_see_nothing_cost_their_subject_and_are_named(raw: Path) ->
         (lambda raw: write_images(raw, size=(500, 501)), "other_picture_size", "principal point"),
     ],
 )  # fmt: skip
-def test_what_is_missing_or_damaged_is_refused_with_its_file(damage: Any, reason: str, message: str, raw: Path) -> None:
+def test_what_is_missing_or_damaged_is_refused_with_its_file(
+    damage: Any, reason: str, message: str, raw: Path
+) -> None:
     damage(raw)
     error = by_hand.refusal(H36M, raw)
     assert error.reason == reason
     assert message in str(error)
 
 
-def test_labels_that_are_not_finite_images_without_labels_and_damaged_sequences_are_noted(raw: Path) -> None:
+def test_labels_that_are_not_finite_images_without_labels_and_damaged_sequences_are_noted(
+    raw: Path,
+) -> None:
     poses = joints()
     poses["4"][0] = [float("nan")] * 3
     poses["6"] = [[1e9] * 3] * 17
@@ -260,7 +332,9 @@ def test_labels_that_are_not_finite_images_without_labels_and_damaged_sequences_
     assert read(raw, "val")[1]["notes"] == ["its labels lie off the images"]
 
 
-def test_the_release_counts_for_the_sequences_of_which_it_is_complete(embedded: Any, tmp_path: Path, into: Any) -> None:
+def test_the_release_counts_for_the_sequences_of_which_it_is_complete(
+    embedded: Any, tmp_path: Path, into: Any
+) -> None:
     takes = [take for take in embedded.takes("h36m") if take.shot.name.startswith("S1/")]
     raw, release, root = tmp_path / "raw", embedded.raw("h36m"), tmp_path / "cache"
     for take in takes:
@@ -278,13 +352,22 @@ def test_the_release_counts_for_the_sequences_of_which_it_is_complete(embedded: 
     shutil.copy(release / "metadata.xml", raw)
     last = convert()
     assert (last.read, last.unchanged, last.plan.removed) == (len(takes), 1, ())
-    assert last.notes[0].endswith("the release's files count: images/s_01_act_14_subact_01_ca_01 is not used")
+    assert last.notes[0].endswith(
+        "the release's files count: images/s_01_act_14_subact_01_ca_01 is not used"
+    )
     for name, after in into.rows(root, "h36m/train", "kp_3d").items():
         np.testing.assert_allclose(after, rows.pop(name), atol=1e-4)
     assert rows == {}
     (raw / "S1/MyPoseFeatures").rename(tmp_path / "elsewhere")
-    (account, *_) = (H36M.read_accounted(raw, "train", v)[1] for v in H36M.videos(raw, "train") if v.name in names)
-    assert account.notes[0] == "images/ and annotations/ count: S1/ lacks poses, frames or metadata.xml"
+    (account, *_) = (
+        H36M.read_accounted(raw, "train", v)[1]
+        for v in H36M.videos(raw, "train")
+        if v.name in names
+    )
+    assert (
+        account.notes[0]
+        == "images/ and annotations/ count: S1/ lacks poses, frames or metadata.xml"
+    )
 
 
 def test_memory_is_that_of_one_sequence_however_many_its_subject_has(tmp_path: Path) -> None:
@@ -294,9 +377,15 @@ def test_memory_is_that_of_one_sequence_however_many_its_subject_has(tmp_path: P
         write_subject(raw, n_actions=n_actions)
         write_images(raw)
         fit = {"pose": [0.1] * 72, "shape": [0.2] * 10, "trans": [0.3] * 3}
-        fits = {str(a): {str(s): {str(t): fit for t in EVERY} for s in (1, 2)} for a in range(2, 2 + n_actions)}
+        fits = {
+            str(a): {str(s): {str(t): fit for t in EVERY} for s in (1, 2)}
+            for a in range(2, 2 + n_actions)
+        }
         write_json(annotation(raw, "smpl_param"), fits)
-        write_json(annotation(raw, "data"), {"images": [{"width": 1000, "height": 1002}] * 1000 * n_actions})
+        write_json(
+            annotation(raw, "data"),
+            {"images": [{"width": 1000, "height": 1002}] * 1000 * n_actions},
+        )
         read(raw)  # imports
         arrays._find_sequences.cache_clear()
         tracks = []

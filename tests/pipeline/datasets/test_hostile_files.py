@@ -1,7 +1,7 @@
 """Hostile raw files over all readers: code, paths, damage, crash, hang, memory.
 
-Each is good tracks, a counted reason, or a reader process that was ended in its place; nothing else is touched, nothing
-is run and nothing is written.
+Each is good tracks, a counted reason, or a reader process that was ended in its place; nothing else
+is touched, nothing is run and nothing is written.
 """
 
 import json
@@ -39,14 +39,17 @@ from tests.waiting import with_growing_limit
 
 MIB = 1 << 20
 PATIENCE = 20  # s for a case; the usual one takes a hundredth of a second
-MEMORY = 1100 * MIB  # a picture of 8192 x 8192, the largest accepted, takes 200 MiB, and is decoded into a second one
-FLIPS = int(os.environ.get("HOSTILE_FLIPS", "4"))  # of bits, for each kind of file, in `make test-slow`
+# a picture of 8192 x 8192, the largest accepted, takes 200 MiB, and is decoded into a second one
+MEMORY = 1100 * MIB
+# of bits, for each kind of file, in `make test-slow`
+FLIPS = int(os.environ.get("HOSTILE_FLIPS", "4"))
 MATLAB = b"MATLAB 5.0 MAT-file".ljust(124) + b"\x00\x01IM"
 IN_LIBRARIES = (".mat", ".cdf")  # files whose reader may crash, hang or swell; it is ended then
 
 FILES = {  # of another kind
     "html": b"<!DOCTYPE html><html><body>Please log in to download this file</body></html>\n" * 20,
-    "png": b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00\xff\xff\x00\x00\xff\xff\x08\x02\x00\x00\x00" + bytes(400),
+    "png": b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00\xff\xff\x00\x00\xff\xff\x08\x02\x00\x00\x00"
+    + bytes(400),
     "gzip": b"\x1f\x8b\x08\x00" + bytes(300),
     "zip": b"PK\x03\x04" + bytes(300),
     "pickle": b"cos\nsystem\n(S'touch hostile'\ntR.",
@@ -168,7 +171,11 @@ def reading_problems(dataset: Any, split: str, raw: Path, video: Any) -> list[st
     if read.account.set_aside == reading.UNEXPECTED:
         return [read.account.message]
     read.account.check()
-    problems = [f"{track.name}: {problem}" for track in read.tracks for problem in column_problems(track.columns)]
+    problems = [
+        f"{track.name}: {problem}"
+        for track in read.tracks
+        for problem in column_problems(track.columns)
+    ]
     if read.entry.source:
         source = parse(raw, read.entry.source)
         for track in read.tracks:
@@ -186,7 +193,9 @@ def kinds_of_file(raw: Path) -> list[str]:
         below = path.relative_to(raw)
         if path.is_file() and path.name != "STAND_IN.json":
             folders = [re.sub(r"\d+", "#", part) for part in below.parts[:-1]]
-            first.setdefault((path.suffix, re.sub(r"\d+", "#", path.stem), *folders), below.as_posix())
+            first.setdefault(
+                (path.suffix, re.sub(r"\d+", "#", path.stem), *folders), below.as_posix()
+            )
     by_place: dict[tuple[str, str, int], list[str]] = {}
     for (suffix, _, *folders), file in first.items():
         by_place.setdefault((suffix, folders[0] if folders else "", len(folders)), []).append(file)
@@ -195,11 +204,16 @@ def kinds_of_file(raw: Path) -> list[str]:
 
 def cases(folder: str, dataset: str, file: str, seed: int, thorough: bool) -> Iterator[Case]:
     found: list[tuple[str, int]] = [("cut_off", 7)]
-    found += [("truncated", part) for part in ((0, 1, 30, 300, 600, 900, 999) if thorough else (0, 300))]
-    for i in range((FLIPS if thorough else 2) // (2 if file.endswith(".cdf") else 1)):  # most make cdflib hang
+    found += [
+        ("truncated", part) for part in ((0, 1, 30, 300, 600, 900, 999) if thorough else (0, 300))
+    ]
+    # most make cdflib hang
+    for i in range((FLIPS if thorough else 2) // (2 if file.endswith(".cdf") else 1)):
         found += [("flipped", seed + i), (("overwritten", "spliced")[i % 2], seed + i)]
     if file.endswith(".jpg"):
-        found += [("claiming", side) for side in ((60_000, 8192, 8193) if thorough else (60_000, 8193))]
+        found += [
+            ("claiming", side) for side in ((60_000, 8192, 8193) if thorough else (60_000, 8193))
+        ]
     for kind in ("zeros", "doubled", *FILES, *THINGS):
         found.append((kind, 0))
     return (Case(folder, dataset, file, *kind) for kind in found)
@@ -209,20 +223,33 @@ def cases(folder: str, dataset: str, file: str, seed: int, thorough: bool) -> It
 def assert_harmless(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[Path, list[str]], None]:
-    """Hostile variants of these files cost their own video and nothing else. `raw` is called as its dataset."""
+    """Hostile variants of these files cost their own video and nothing else. `raw` is called as its
+    dataset.
+    """
     here = tmp_path / "here"
     here.mkdir()
     monkeypatch.chdir(here)
 
     def check(raw: Path, files: list[str]) -> None:
         below = str(raw.parent), raw.name
-        todo = [case for i, file in enumerate(files) for case in cases(*below, file, 1000 * i, request.param)]
-        found = zip(todo, ordered_map(examine, todo, 2, timeout=PATIENCE, memory=MEMORY), strict=True)
+        todo = [
+            case
+            for i, file in enumerate(files)
+            for case in cases(*below, file, 1000 * i, request.param)
+        ]
+        found = zip(
+            todo, ordered_map(examine, todo, 2, timeout=PATIENCE, memory=MEMORY), strict=True
+        )
         failures, ended = [], set()
         for case, first in found:
             result = first
-            if isinstance(first, Failed) and first.reason == "reader_timeout" and not case.file.endswith(IN_LIBRARIES):
-                (result,) = ordered_map(examine, [case], 1, memory=MEMORY)  # it was slow, or hangs at any limit
+            if (
+                isinstance(first, Failed)
+                and first.reason == "reader_timeout"
+                and not case.file.endswith(IN_LIBRARIES)
+            ):
+                # it was slow, or hangs at any limit
+                (result,) = ordered_map(examine, [case], 1, memory=MEMORY)
             what = " | ".join([result.message] if isinstance(result, Failed) else result)
             if isinstance(result, Failed) and case.file.endswith(IN_LIBRARIES):
                 ended.add(case.file)
@@ -239,13 +266,20 @@ def assert_harmless(
 
 
 @pytest.mark.parametrize("name", RELEASES)
-def test_damaged_files_cost_their_own_video_and_nothing_else(name, embedded, tmp_path, assert_harmless):
+def test_damaged_files_cost_their_own_video_and_nothing_else(
+    name, embedded, tmp_path, assert_harmless
+):
     raw = embedded.copy(name, tmp_path / "raw" / name)
     assert_harmless(raw, kinds_of_file(raw))
 
 
 def test_damaged_files_of_every_detector_cost_their_own_clip(tmp_path, assert_harmless):
-    suffixes = {"coco": ".json", "alphapose": ".json", "mmpose demo": ".json", "mmpose inferencer": ".json"}
+    suffixes = {
+        "coco": ".json",
+        "alphapose": ".json",
+        "mmpose demo": ".json",
+        "mmpose inferencer": ".json",
+    }
     suffixes |= {"mot": ".txt", "csv": ".csv", "yolo pose": ""}
     raw, files = tmp_path / "raw/videos", []
     for k, (name, suffix) in enumerate(suffixes.items()):
@@ -262,14 +296,22 @@ def element(kind: int, content: bytes) -> bytes:
 
 def mat_that_crashes_scipy(file: Path) -> None:
     """The type of a variable's numbers is 255, which SciPy takes for an index."""
-    head = element(6, struct.pack("<II", 6, 0)) + element(5, struct.pack("<2i", 2, 1)) + element(1, b"x")
+    head = (
+        element(6, struct.pack("<II", 6, 0))
+        + element(5, struct.pack("<2i", 2, 1))
+        + element(1, b"x")
+    )
     file.write_bytes(MATLAB + element(14, head + element(255, bytes(16))))
 
 
 def mat_that_swells(file: Path) -> None:
     """A compressed variable that claims 2 GiB of numbers."""
     n_bytes = 1 << 31
-    head = element(6, struct.pack("<II", 6, 0)) + element(5, struct.pack("<2i", n_bytes >> 3, 1)) + element(1, b"x")
+    head = (
+        element(6, struct.pack("<II", 6, 0))
+        + element(5, struct.pack("<2i", n_bytes >> 3, 1))
+        + element(1, b"x")
+    )
     start = struct.pack("<II", 14, len(head) + 8 + n_bytes) + head + struct.pack("<II", 9, n_bytes)
     packed = zlib.compress(start + bytes(1 << 24))
     file.write_bytes(MATLAB + struct.pack("<II", 15, len(packed)) + packed)
@@ -278,11 +320,15 @@ def mat_that_swells(file: Path) -> None:
 def hdf5_that_swells(file: Path) -> None:
     """A chunk of some hundred bytes inflates to 1 GiB."""
     deflate = zlib.compressobj()
-    start, block = (deflate.compress(bytes(1 << 24)) + deflate.flush(zlib.Z_FULL_FLUSH) for _ in range(2))
+    start, block = (
+        deflate.compress(bytes(1 << 24)) + deflate.flush(zlib.Z_FULL_FLUSH) for _ in range(2)
+    )
     with h5py.File(file, "r+") as stored:
         shape = (stored["annot2"].shape[0], 1, 17, 2)
         del stored["annot2"]
-        written = stored.create_dataset("annot2", shape, "f8", chunks=(1, 1, 17, 2), compression="gzip")
+        written = stored.create_dataset(
+            "annot2", shape, "f8", chunks=(1, 1, 17, 2), compression="gzip"
+        )
         written.id.write_direct_chunk((0, 0, 0, 0), start + 63 * block)
 
 
@@ -300,18 +346,35 @@ def cdf_that_hangs_cdflib(file: Path) -> None:
     ("name", "split", "pattern", "spoil", "reasons"),
     [
         # SciPy reads beyond a table: what is there decides whether that ends the process.
-        ("penn_action", "train", "labels/0003.mat", mat_that_crashes_scipy, "reader_crashed or bad_label_file"),
+        (
+            "penn_action",
+            "train",
+            "labels/0003.mat",
+            mat_that_crashes_scipy,
+            "reader_crashed or bad_label_file",
+        ),
         ("penn_action", "train", "labels/0003.mat", mat_that_swells, "reader_memory"),
-        ("mpi_inf_3dhp", "test", "**/annot_data.mat", hdf5_that_swells, "bad_label_file"),  # it reports that itself
-        ("h36m", "train", "S1/MyPoseFeatures/D2_Positions/*.cdf", cdf_that_hangs_cdflib, "reader_timeout"),
+        # it reports that itself
+        ("mpi_inf_3dhp", "test", "**/annot_data.mat", hdf5_that_swells, "bad_label_file"),
+        (
+            "h36m",
+            "train",
+            "S1/MyPoseFeatures/D2_Positions/*.cdf",
+            cdf_that_hangs_cdflib,
+            "reader_timeout",
+        ),
     ],
 )
-def test_a_file_at_which_a_library_fails_costs_its_own_video(name, split, pattern, spoil, reasons, embedded, tmp_path):
+def test_a_file_at_which_a_library_fails_costs_its_own_video(
+    name, split, pattern, spoil, reasons, embedded, tmp_path
+):
     raw = embedded.copy(name, tmp_path / "raw")
     spoil(next(raw.glob(pattern)))
 
     def judge(limit: float) -> None:
-        plan = convert.plan_conversion(datasets.get(name), split, raw=raw, root=tmp_path / f"cache{limit}")
+        plan = convert.plan_conversion(
+            datasets.get(name), split, raw=raw, root=tmp_path / f"cache{limit}"
+        )
         done = convert.convert(plan, timeout=limit, memory=512 * MIB)
         assert [account.set_aside in reasons.split(" or ") for account in done.rejected] == [True]
         assert done.totals["videos"]["kept"] == done.totals["videos"]["found"] - 1
@@ -333,7 +396,9 @@ class Hostile(PennAction):
         return super().read(raw, split, video, account, body)
 
 
-def test_what_ends_a_process_costs_its_video_and_the_others_are_committed(embedded: Any, tmp_path: Path) -> None:
+def test_what_ends_a_process_costs_its_video_and_the_others_are_committed(
+    embedded: Any, tmp_path: Path
+) -> None:
     raw = embedded.copy("penn_action", tmp_path / "raw")
     before = set(psutil.Process().children(recursive=True))
 
@@ -342,7 +407,11 @@ def test_what_ends_a_process_costs_its_video_and_the_others_are_committed(embedd
         plan = convert.plan_conversion(Hostile(), "train", raw=raw, root=root)
         done = convert.convert(plan, workers=2, timeout=limit)
         reasons = {account.name: account.set_aside for account in done.rejected}
-        assert reasons == {"0001": "reader_crashed", "0002": "reader_timeout", "0004": "reader_memory"}
+        assert reasons == {
+            "0001": "reader_crashed",
+            "0002": "reader_timeout",
+            "0004": "reader_memory",
+        }
         assert all("labels/" in account.message for account in done.rejected)
         committed = cache.open(root)["penn_action/train"]
         assert [track.name for track in committed.tracks] == ["0003/0", "0005/0"]
@@ -350,7 +419,11 @@ def test_what_ends_a_process_costs_its_video_and_the_others_are_committed(embedd
         assert convert.plan_conversion(Hostile(), "train", raw=raw, root=root).up_to_date
 
     with_growing_limit(judge, 1.0)
-    after = {one for one in psutil.Process().children(recursive=True) if one.status() != psutil.STATUS_ZOMBIE}
+    after = {
+        one
+        for one in psutil.Process().children(recursive=True)
+        if one.status() != psutil.STATUS_ZOMBIE
+    }
     assert len(after - before) <= 1  # the server, which has no process any more
 
 
@@ -369,15 +442,20 @@ def test_a_pickle_that_would_run_code_runs_none(embedded: Any, tmp_path: Path) -
     assert not mark.exists()
 
 
-@pytest.mark.parametrize("path", ["../../outside/{}", "/etc/{}", "images/../../outside/{}", "images\\..\\{}", ""])
-def test_a_path_in_an_annotation_does_not_lead_outside(path: str, embedded: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "path", ["../../outside/{}", "/etc/{}", "images/../../outside/{}", "images\\..\\{}", ""]
+)
+def test_a_path_in_an_annotation_does_not_lead_outside(
+    path: str, embedded: Any, tmp_path: Path
+) -> None:
     raw = embedded.copy("posetrack", tmp_path / "raw")
     (tmp_path / "outside").mkdir()
     for file in raw.glob("posetrack_data/annotations/*/*.json"):
         label = json.loads(file.read_bytes())
         for image in label["images"]:
             name = Path(image["file_name"]).name
-            shutil.copy(raw / image["file_name"], tmp_path / "outside" / name)  # there is something to be found
+            # there is something to be found
+            shutil.copy(raw / image["file_name"], tmp_path / "outside" / name)
             image["file_name"] = path.format(name)
         file.write_text(json.dumps(label))
     assert reasons_of("posetrack", raw) == {"path_outside"}

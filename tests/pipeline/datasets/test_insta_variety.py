@@ -33,7 +33,9 @@ PICTURE = jpeg()
 
 
 def clip(n_frames: int = 3, **changes: Any) -> dict[str, Any]:
-    """A clip as officially stored: joint j of a list in frame i at (10 j + i + 1, 15 j + 2), all seen."""
+    """A clip as officially stored: joint j of a list in frame i at (10 j + i + 1, 15 j + 2), all
+    seen.
+    """
 
     def rows(n_joints: int, more: float) -> tuple[np.ndarray, np.ndarray]:
         i, j = np.mgrid[:n_frames, :n_joints]
@@ -97,17 +99,21 @@ def test_with_phis_coordinates_are_fractions_of_each_picture(tmp_path: Path) -> 
     for kp_2d, (width, height) in zip(track.kp_2d, sizes, strict=True):
         corners = [[0, 0], [width, height], [width / 2, height / 2], [0.75 * width, 0.375 * height]]
         np.testing.assert_allclose(kp_2d[put(BODY[:4]), :2], corners)
-    np.testing.assert_array_equal(track.bbox, [[112, 112, 224, 224], [150, 100, 300, 300], [100, 50, 200, 200]])
+    np.testing.assert_array_equal(
+        track.bbox, [[112, 112, 224, 224], [150, 100, 300, 300], [100, 50, 200, 200]]
+    )
 
 
 @pytest.mark.parametrize("phis", [None, np.zeros((3, 2048))])
 @pytest.mark.parametrize(
-    ("key", "stored", "names"), [("toe_pts", None, TOES), ("toe_pts", np.zeros(0), TOES), ("face_pts", None, FACE)]
+    ("key", "stored", "names"),
+    [("toe_pts", None, TOES), ("toe_pts", np.zeros(0), TOES), ("face_pts", None, FACE)],
 )
 def test_without_toes_or_a_face_those_joints_are_zero(tmp_path, key, stored, names, phis):
     write(tmp_path, clip(**{f"image__{key}": stored}, image__phis=phis))
     (track,), account = read(tmp_path)
-    assert not track.kp_2d[:, put(names)].any()  # not the centre of the picture, which 0 is in fractions of it
+    # not the centre of the picture, which 0 is in fractions of it
+    assert not track.kp_2d[:, put(names)].any()
     assert track.kp_2d[..., 2].sum() == 3 * (25 - len(names))
     assert account["notes"] == [f"no image/{key}: {len(names)} joints are not annotated"]
 
@@ -128,9 +134,15 @@ def test_frames_without_a_visible_joint_are_dropped_and_counted(tmp_path: Path) 
     assert account["dropped"] == {"no_visible_joint": 3}
 
 
-@pytest.mark.parametrize(("value", "phis"), [(np.nan, None), (-np.inf, np.zeros((3, 2048))), (1e30, None)])
-def test_visibility_is_the_confidence_from_0_to_1_and_a_joint_that_is_nowhere_is_not_seen(tmp_path, value, phis):
-    features = clip(image__phis=phis, image__visibilities=np.tile(np.array([0, 1, 2, -1] + [1] * 10), (3, 1)))
+@pytest.mark.parametrize(
+    ("value", "phis"), [(np.nan, None), (-np.inf, np.zeros((3, 2048))), (1e30, None)]
+)
+def test_visibility_is_the_confidence_from_0_to_1_and_a_joint_that_is_nowhere_is_not_seen(
+    tmp_path, value, phis
+):
+    features = clip(
+        image__phis=phis, image__visibilities=np.tile(np.array([0, 1, 2, -1] + [1] * 10), (3, 1))
+    )
     features["image/face_pts"][:, 2] = [0, 0.25, 1.5, -0.5, 1]
     features["image/xys"][1, 0, 7] = value
     features["image/toe_pts"][2, 2, 3] = value
@@ -156,7 +168,9 @@ def test_visibility_is_the_confidence_from_0_to_1_and_a_joint_that_is_nowhere_is
         (3, [b"no picture", b"", b"\xff\xd8\xff"], {"no_picture": 3}),
     ],
 )
-def test_labels_and_pictures_are_used_as_far_as_both_go(tmp_path: Path, labelled: int, pictures: Any, dropped: Any):
+def test_labels_and_pictures_are_used_as_far_as_both_go(
+    tmp_path: Path, labelled: int, pictures: Any, dropped: Any
+):
     write(tmp_path, clip(labelled, image__encoded=pictures))
     tracks, account = read(tmp_path)
     assert (account["found"], account["dropped"]) == (labelled, dropped)
@@ -164,17 +178,27 @@ def test_labels_and_pictures_are_used_as_far_as_both_go(tmp_path: Path, labelled
         assert (tracks, account["set_aside"]) == ([], "no_picture")
     else:
         assert tracks[0].frame_index.tolist() == [0, 1, 2]
-        assert account["notes"] == [f"{labelled} frames are labelled, {len(pictures)} pictures are there: 3 used"]
+        assert account["notes"] == [
+            f"{labelled} frames are labelled, {len(pictures)} pictures are there: 3 used"
+        ]
 
 
-def test_a_picture_that_does_not_say_its_size_costs_its_frame_and_shifts_nothing(tmp_path: Path) -> None:
+def test_a_picture_that_does_not_say_its_size_costs_its_frame_and_shifts_nothing(
+    tmp_path: Path,
+) -> None:
     write(tmp_path, clip(5, image__encoded=[b"", PICTURE, b"<html>", PICTURE, PICTURE[:-9]]))
     (track,), account = read(tmp_path)
     assert track.frame_index.tolist() == [1, 3, 4]
-    assert [frame.kind for frame in track.frames.read(track.frame_index)] == ["", "", "picture_truncated"]
+    assert [frame.kind for frame in track.frames.read(track.frame_index)] == [
+        "",
+        "",
+        "picture_truncated",
+    ]
     np.testing.assert_array_equal(track.kp_2d[:, put(BODY)[0], 0], [2, 4, 5])
     assert account["dropped"] == {"no_picture": 2}
-    assert account["notes"] == ["2 pictures cannot be read, the first: picture 0 is empty (0 bytes)"]
+    assert account["notes"] == [
+        "2 pictures cannot be read, the first: picture 0 is empty (0 bytes)"
+    ]
 
 
 def test_a_listing_names_every_record_by_split_shard_and_number(tmp_path: Path) -> None:
@@ -184,7 +208,9 @@ def test_a_listing_names_every_record_by_split_shard_and_number(tmp_path: Path) 
     (tmp_path / "train/._a.tfrecord").write_bytes(b"of a Mac")
     (tmp_path / "train/readme.txt").touch()
     videos = INSTA.videos(tmp_path, "train")
-    assert [v.name for v in videos] == sorted(f"train/{shard}/0000{i}" for shard in ("a", "b", "a-1") for i in (0, 1))
+    assert [v.name for v in videos] == sorted(
+        f"train/{shard}/0000{i}" for shard in ("a", "b", "a-1") for i in (0, 1)
+    )
     size = (tmp_path / "train/b.tfrecord").stat().st_size
     first, second = videos[-2:]
     assert first.files == second.files == (Path("train/b.tfrecord"),)
@@ -202,11 +228,19 @@ def test_wrong_data_cost_their_record_and_a_wrong_length_all_that_follow(tmp_pat
     whole[starts[2]] ^= 1
     file.write_bytes(whole)
     first, data, rest = accounts(tmp_path)
-    assert (first[:2], data[:2], rest[:2]) == (("", 1), ("record_damaged", 0), ("record_damaged", 0))
+    assert (first[:2], data[:2], rest[:2]) == (
+        ("", 1),
+        ("record_damaged", 0),
+        ("record_damaged", 0),
+    )
     assert f"'bytes {starts[1]} to" in data[2]
     assert f"everything from byte {starts[2]} on is lost" in rest[2]
     file.write_bytes(framed(b"\x0bnot an example") + framed(b"") + framed(example(clip())))
-    assert [one[:2] for one in accounts(tmp_path)] == [("bad_label_file", 0), ("bad_label_file", 0), ("", 3)]
+    assert [one[:2] for one in accounts(tmp_path)] == [
+        ("bad_label_file", 0),
+        ("bad_label_file", 0),
+        ("", 3),
+    ]
 
 
 def test_one_changed_record_is_read_again_and_the_others_are_not(tmp_path: Path, into: Any) -> None:

@@ -23,7 +23,9 @@ def person(x: float = 100, confidence: float = 0.9, order: str = "body_25") -> n
 ONE = {t: [person()] for t in range(30)}
 
 
-def write_openpose(raw: Path, frames: dict[int, list[np.ndarray]] | None = None, clip: str = CLIP) -> Path:
+def write_openpose(
+    raw: Path, frames: dict[int, list[np.ndarray]] | None = None, clip: str = CLIP
+) -> Path:
     """By default, one person in the first 30 frames."""
     folder = raw / "keypoints/train" / clip
     folder.mkdir(parents=True, exist_ok=True)
@@ -42,13 +44,21 @@ def write_alphapose(raw: Path, results: list[dict[str, Any]], clip: str = CLIP) 
 
 def result(frame: int, x: float = 100, score: float = 2.5, **more: Any) -> dict[str, Any]:
     keypoints = person(x, score, "coco").reshape(-1).tolist()
-    return {"image_id": f"{frame}.jpg", "category_id": 1, "keypoints": keypoints, "score": 3.1, **more}
+    return {
+        "image_id": f"{frame}.jpg",
+        "category_id": 1,
+        "keypoints": keypoints,
+        "score": 3.1,
+        **more,
+    }
 
 
 def read(raw: Path, split: str = "train") -> tuple[list, dict[str, Any]]:
     tracks, account = read_one(KINETICS, raw, split)
     # Most tests have keypoints of a clip's first frames alone, which is noted (test_pixels.py).
-    account["notes"] = [note for note in account["notes"] if not note.startswith("labels of the frames 0 to")]
+    account["notes"] = [
+        note for note in account["notes"] if not note.startswith("labels of the frames 0 to")
+    ]
     return tracks, account
 
 
@@ -69,15 +79,23 @@ def test_a_clip_becomes_a_track_a_person(raw: Path) -> None:
     assert left.fps == 25
     assert left.crop_scale == 1.3
     assert left.frame_index.tolist() == list(range(25))
-    np.testing.assert_allclose(left.bbox, np.tile([100, 200, 55, 55], (25, 1)), rtol=1e-5)  # diagonal 50 times 1.1
+    # diagonal 50 times 1.1
+    np.testing.assert_allclose(left.bbox, np.tile([100, 200, 55, 55], (25, 1)), rtol=1e-5)
     np.testing.assert_allclose(right.bbox[:, 0], 500, rtol=1e-5)
     np.testing.assert_array_equal(left.kp_2d[3, :25], person(100).astype(np.float32))
     assert not left.kp_2d[:, 25:].any()
-    assert (account["found"], account["kept"], account["tracks_kept"], account["notes"]) == (50, 50, 2, [])
+    assert (account["found"], account["kept"], account["tracks_kept"], account["notes"]) == (
+        50,
+        50,
+        2,
+        [],
+    )
     assert left.frames.spec == f"video:train/abseiling/{CLIP}.mp4"
 
 
-def test_confidence_is_the_score_clipped_to_1_and_0_under_03_and_frames_with_fewer_than_6_joints_are_dropped(raw):
+def test_confidence_is_the_score_clipped_to_1_and_0_under_03_and_frames_with_fewer_than_6_joints_are_dropped(
+    raw,
+):
     joints, five, six, none = person(), person(), person(), np.zeros((25, 3))
     joints[:4, 2] = [1.04, 0.3, 0.29, 0]
     five[5:, 2], six[6:, 2] = 0.2, 0.2
@@ -88,10 +106,14 @@ def test_confidence_is_the_score_clipped_to_1_and_0_under_03_and_frames_with_few
     assert account["dropped"] == {"too_few_visible_joints": 1, "no_visible_joint": 1}
 
 
-def test_frames_before_the_first_box_and_after_the_last_are_dropped_and_shift_no_other(raw: Path) -> None:
+def test_frames_before_the_first_box_and_after_the_last_are_dropped_and_shift_no_other(
+    raw: Path,
+) -> None:
     # Somebody who comes late; of 0.3 joints count as visible, and only above it for a box.
     unsure = {10, 11, 12, 58, 59}
-    write_openpose(raw, {t: [person(100 + 2 * t, 0.3 if t in unsure else 0.9)] for t in range(10, 60)})
+    write_openpose(
+        raw, {t: [person(100 + 2 * t, 0.3 if t in unsure else 0.9)] for t in range(10, 60)}
+    )
     (track,), account = read(raw)
     assert track.frame_index.tolist() == list(range(13, 58))
     assert account["dropped"] == {"no_box": 5}
@@ -101,8 +123,11 @@ def test_frames_before_the_first_box_and_after_the_last_are_dropped_and_shift_no
 
 @pytest.mark.parametrize("form", [0, [[0.0], [0.0]]])
 def test_alphapose_that_did_not_track_calls_everybody_0(raw: Path, form: Any) -> None:
-    # As it writes it without --pose_track (AlphaPose's issues 750 and 761), lists in a list where it merged detections.
-    results = [result(t, x, idx=[0.0]) for t in range(30) for x in ((100, 500) if t % 2 else (500, 100))]
+    # As it writes it without --pose_track (AlphaPose's issues 750 and 761), lists in a list where
+    # it merged detections.
+    results = [
+        result(t, x, idx=[0.0]) for t in range(30) for x in ((100, 500) if t % 2 else (500, 100))
+    ]
     write_alphapose(raw, [*results[:-1], results[-1] | {"idx": form}])
     tracks, account = read(raw)
     assert [float(track.kp_2d[:, SPIN49.index("nose"), 0].mean()) for track in tracks] == [100, 500]
@@ -113,8 +138,15 @@ def test_alphapose_that_did_not_track_calls_everybody_0(raw: Path, form: Any) ->
 def test_alphaposes_identities_are_taken_when_it_tracked(raw: Path, form: Any) -> None:
     # The two change places at frame 15; linking would not follow them, the identities do.
     # Of one given twice in a frame, the surer person has it; under 25 frames no one is a track.
-    results = [result(t, 100 if (k == 3) == (t < 15) else 500, idx=form(k)) for t in range(30) for k in (12, 3)]
-    results += [result(4, 600, score=0.4, idx=form(3)), *(result(t, 300, idx=form(7)) for t in range(24))]
+    results = [
+        result(t, 100 if (k == 3) == (t < 15) else 500, idx=form(k))
+        for t in range(30)
+        for k in (12, 3)
+    ]
+    results += [
+        result(4, 600, score=0.4, idx=form(3)),
+        *(result(t, 300, idx=form(7)) for t in range(24)),
+    ]
     write_alphapose(raw, results)
     tracks, account = read(raw)
     assert [track.name.rpartition("/")[2] for track in tracks] == ["3", "12"]
@@ -125,7 +157,9 @@ def test_alphaposes_identities_are_taken_when_it_tracked(raw: Path, form: Any) -
 
 
 @pytest.mark.parametrize(("back", "segments"), [(50, [("1", 45)]), (51, [("1", 25)])])
-def test_a_tracked_person_who_is_away_for_over_a_second_comes_back_as_another_track(raw, back, segments):
+def test_a_tracked_person_who_is_away_for_over_a_second_comes_back_as_another_track(
+    raw, back, segments
+):
     write_alphapose(raw, [result(t, idx=1) for t in [*range(25), *range(back, 70)]])
     tracks, _ = read(raw)
     assert [(track.name.rpartition("/")[2], len(track.frame_index)) for track in tracks] == segments
@@ -136,7 +170,8 @@ def test_hidden_files_and_folders_are_no_clips_and_keypoints_alone_are_one(raw: 
     before = list(KINETICS.videos(raw, "train"))
     assert [video.files for video in before] == [(Path(f"train/abseiling/{CLIP}.mp4"),)]
     assert (before[0].folders, before[0].label_folders) == ((), (Path("keypoints/train") / CLIP,))
-    for file in (f"train/abseiling/._{CLIP}.mp4", "train/._flat.mp4", "train/.cache/clip.mp4"):  # of a Mac, and others
+    # of a Mac, and others
+    for file in (f"train/abseiling/._{CLIP}.mp4", "train/._flat.mp4", "train/.cache/clip.mp4"):
         (raw / file).parent.mkdir(exist_ok=True)
         (raw / file).touch()
     (raw / "keypoints/train/.ipynb_checkpoints").mkdir()
@@ -144,10 +179,16 @@ def test_hidden_files_and_folders_are_no_clips_and_keypoints_alone_are_one(raw: 
     for name in ("b.avi", "zumba/a.webm", "abseiling/c.mkv", *unused):
         (raw / "val" / name).parent.mkdir(parents=True, exist_ok=True)
         (raw / "val" / name).touch()
-    assert [video.name for video in KINETICS.videos(raw, "val")] == ["val/abseiling/c", "val/b", "val/zumba/a"]
+    assert [video.name for video in KINETICS.videos(raw, "val")] == [
+        "val/abseiling/c",
+        "val/b",
+        "val/zumba/a",
+    ]
     assert list(KINETICS.videos(raw, "train")) == before
     named = (raw / "keypoints/train" / CLIP).rename(raw / f"keypoints/train/{CLIP}.mp4")
-    assert [video.label_folders for video in KINETICS.videos(raw, "train")] == [(named.relative_to(raw),)]
+    assert [video.label_folders for video in KINETICS.videos(raw, "train")] == [
+        (named.relative_to(raw),)
+    ]
     named.rename(raw / "keypoints/train" / CLIP)
     (raw / f"train/abseiling/{CLIP}.mp4").unlink()
     tracks, account = read(raw)
@@ -155,7 +196,9 @@ def test_hidden_files_and_folders_are_no_clips_and_keypoints_alone_are_one(raw: 
     assert (account["set_aside"], account["found"]) == ("video_missing", 30)
 
 
-def test_of_two_files_of_keypoints_and_two_containers_one_is_read_and_the_other_told(raw: Path) -> None:
+def test_of_two_files_of_keypoints_and_two_containers_one_is_read_and_the_other_told(
+    raw: Path,
+) -> None:
     (raw / f"train/abseiling/{CLIP}.webm").touch()
     write_openpose(raw)
     write_alphapose(raw, [])
@@ -188,8 +231,12 @@ def test_pictures_that_alphapose_names_share_what_is_before_the_number(raw: Path
     assert all(word in account["message"] for word in ("'clip01_'", "'clip02_'", "one video"))
 
 
-@pytest.mark.parametrize("names", [["keypoints.json", "b.json"], ["a_0.json", "b_0.json"], ["a_0.json.gz"]])
-def test_files_of_which_none_is_used_is_no_clip_without_keypoints(raw: Path, names: list[str]) -> None:
+@pytest.mark.parametrize(
+    "names", [["keypoints.json", "b.json"], ["a_0.json", "b_0.json"], ["a_0.json.gz"]]
+)
+def test_files_of_which_none_is_used_is_no_clip_without_keypoints(
+    raw: Path, names: list[str]
+) -> None:
     folder = write_openpose(raw, {})
     for name in names:
         (folder / name).write_text("{}")
@@ -209,7 +256,9 @@ def test_a_clip_with_another_extension_is_missing(raw: Path) -> None:
     assert "Convert it to MP4" in account["message"]
 
 
-def test_a_split_of_which_no_clip_is_kept_has_failed(raw: Path, into: Any, tmp_path_factory: Any) -> None:
+def test_a_split_of_which_no_clip_is_kept_has_failed(
+    raw: Path, into: Any, tmp_path_factory: Any
+) -> None:
     root = tmp_path_factory.mktemp("cache")
     assert "no_keypoints" in into.convert(root, raw, "kinetics").problems[0]
     write_openpose(raw, {t: [person()] for t in range(1, 30)})
@@ -219,7 +268,9 @@ def test_a_split_of_which_no_clip_is_kept_has_failed(raw: Path, into: Any, tmp_p
 
 
 @pytest.mark.parametrize("flat", [False, True])
-def test_detect_s_output_over_the_raw_folder_is_found_where_the_clip_is(flat: bool, tmp_path: Path) -> None:
+def test_detect_s_output_over_the_raw_folder_is_found_where_the_clip_is(
+    flat: bool, tmp_path: Path
+) -> None:
     folder = "train" if flat else "train/abseiling"
     write_video(tmp_path / f"{folder}/{CLIP}.mp4", 40, size=SIZE)
     images = [{"id": t + 1, "frame_index": t, "file_name": f"{t}.jpg"} for t in range(40)]
@@ -232,14 +283,23 @@ def test_detect_s_output_over_the_raw_folder_is_found_where_the_clip_is(flat: bo
     (video,) = KINETICS.videos(tmp_path, "train")
     assert (video.name, video.files[1:]) == (f"{folder}/{CLIP}", (file.relative_to(tmp_path),))
     (track,), account = read(tmp_path)
-    assert track.frame_index.tolist() == list(range(10, 40))  # no one is linked over the cut that detect found
-    assert (account["found"], account["kept"], account["dropped"]) == (40, 30, {"track_too_short": 10})
+    # no one is linked over the cut that detect found
+    assert track.frame_index.tolist() == list(range(10, 40))
+    assert (account["found"], account["kept"], account["dropped"]) == (
+        40,
+        30,
+        {"track_too_short": 10},
+    )
 
 
 def test_a_tracker_s_boxes_alone_give_tracks_without_joints(raw: Path) -> None:
     file = raw / f"keypoints/train/{CLIP}.txt"
     file.parent.mkdir(parents=True)
-    file.write_text("".join(f"{t + 1},5,{11 + t},21,30,60,0.9\n{t + 1},6,300,200,30,60,0.1\n" for t in range(30)))
+    file.write_text(
+        "".join(
+            f"{t + 1},5,{11 + t},21,30,60,0.9\n{t + 1},6,300,200,30,60,0.1\n" for t in range(30)
+        )
+    )
     (track,), account = read(raw)
     assert track.name.endswith("/5")
     np.testing.assert_allclose(track.bbox[:2], [[25, 50, 60, 60], [26, 50, 60, 60]])

@@ -51,26 +51,50 @@ def no_clip(content: str | bytes, words: str) -> Place:
 
 
 PLACES = {
-    "other letters": called("my clip.mp4", "keypoints/my_clip.json", REJECTED, r"my_clip\.json.*Rename it"),
+    "other letters": called(
+        "my clip.mp4", "keypoints/my_clip.json", REJECTED, r"my_clip\.json.*Rename it"
+    ),
     "a space": called("space.mp4", "keypoints/space .json", REJECTED, "Rename it"),
     "nfd for nfc": called(f"{NFC}.mp4", f"keypoints/{NFD}.json", REJECTED, "another Unicode form"),
-    "capitals of the stem": called("b/low.mp4", "keypoints/b/LOW.json", REJECTED, "other capitals. Rename it"),
-    "capitals of the suffix": called("b/up.MP4", "keypoints/b/up.mp4.json", REJECTED, "other capitals|another name"),
+    "capitals of the stem": called(
+        "b/low.mp4", "keypoints/b/LOW.json", REJECTED, "other capitals. Rename it"
+    ),
+    "capitals of the suffix": called(
+        "b/up.MP4", "keypoints/b/up.mp4.json", REJECTED, "other capitals|another name"
+    ),
     "in capitals alike": called("b/alike.MP4", "keypoints/b/alike.MP4.json", KEPT, ""),
-    "not in the subfolder": called("deep/above.mp4", "keypoints/above.json", REJECTED, "Move it to keypoints/deep/"),
-    "unpacked too deep": called("c/in.mp4", "keypoints/c/out/in.json", REJECTED, "Move it to keypoints/c/"),
+    "not in the subfolder": called(
+        "deep/above.mp4", "keypoints/above.json", REJECTED, "Move it to keypoints/deep/"
+    ),
+    "unpacked too deep": called(
+        "c/in.mp4", "keypoints/c/out/in.json", REJECTED, "Move it to keypoints/c/"
+    ),
     "beside the clip": called(
         "d/beside.mp4", "d/beside.json", NOBODY, r"beside\.json has some. Move it to keypoints/d/"
     ),
-    "beside, by its name": called("d/b2.mp4", "d/b2.mp4.json", NOBODY, r"b2\.mp4\.json has some. Move it"),
-    "metadata beside": Place({"d/m.mp4": CLIP, "d/m.json": "{}"}, NOBODY, "no keypoints in [^,]*: run"),
-    "one file of all": called("e/one.mp4", "keypoints/e/results.json", REJECTED, "results.json.*a file for each clip"),
-    "alphapose's own name": called("f/1.mp4", "keypoints/f/alphapose-results.json", REJECTED, "a file for each clip"),
-    "testing": called("testing/a.mp4", "keypoints/testing/a.json", KEPT, "belong to train: rename it to test/"),
-    "valid": called("valid/a.mp4", "keypoints/valid/a.json", KEPT, "belong to train: rename it to val/"),
+    "beside, by its name": called(
+        "d/b2.mp4", "d/b2.mp4.json", NOBODY, r"b2\.mp4\.json has some. Move it"
+    ),
+    "metadata beside": Place(
+        {"d/m.mp4": CLIP, "d/m.json": "{}"}, NOBODY, "no keypoints in [^,]*: run"
+    ),
+    "one file of all": called(
+        "e/one.mp4", "keypoints/e/results.json", REJECTED, "results.json.*a file for each clip"
+    ),
+    "alphapose's own name": called(
+        "f/1.mp4", "keypoints/f/alphapose-results.json", REJECTED, "a file for each clip"
+    ),
+    "testing": called(
+        "testing/a.mp4", "keypoints/testing/a.json", KEPT, "belong to train: rename it to test/"
+    ),
+    "valid": called(
+        "valid/a.mp4", "keypoints/valid/a.json", KEPT, "belong to train: rename it to val/"
+    ),
     "training": called("training/a.mp4", "keypoints/training/a.json", KEPT, ""),
     "one name for two": Place(
-        {"g/two.mp4": CLIP, "g/two.mov": CLIP, "keypoints/g/two.json": GOOD}, REJECTED, r"two\.mov.*share this name"
+        {"g/two.mp4": CLIP, "g/two.mov": CLIP, "keypoints/g/two.json": GOOD},
+        REJECTED,
+        r"two\.mov.*share this name",
     ),
     "text": no_clip("hello", "begins with b'hello'"),
     "a web page": no_clip(HTML, "DOCTYPE|web page"),
@@ -116,11 +140,15 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Said]:
 
     def said(name: str) -> Said:
         clip = clips[name]
-        video = videos.get(clip, {"message": "", "notes": [], "dropped": {}, "failed": False, "set_aside": ""})
+        video = videos.get(
+            clip, {"message": "", "notes": [], "dropped": {}, "failed": False, "set_aside": ""}
+        )
         text = f"{video['message']} {video['notes']} {video['dropped']} {alone.get(clip, '')}"
         if video["failed"]:
             return Said(REJECTED, text)
-        return Said(NOBODY if clip in alone or video["set_aside"] else KEPT, text.replace(f"{raw}/", ""))
+        return Said(
+            NOBODY if clip in alone or video["set_aside"] else KEPT, text.replace(f"{raw}/", "")
+        )
 
     return said
 
@@ -153,7 +181,9 @@ NO_CLIPS: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("command", ["convert", "prepare"])
 @pytest.mark.parametrize("name", [*ROOTS, *NO_CLIPS])
-def test_a_folder_that_is_called_otherwise_or_without_clips_ends_the_command(name, command, tmp_path, ran):
+def test_a_folder_that_is_called_otherwise_or_without_clips_ends_the_command(
+    name, command, tmp_path, ran
+):
     files, words = {**ROOTS, **NO_CLIPS}[name]
     raw = tmp_path / "raw"
     if name in ROOTS:
@@ -168,11 +198,15 @@ def test_a_folder_that_is_called_otherwise_or_without_clips_ends_the_command(nam
     assert not (tmp_path / "cache").exists()
 
 
-def test_a_clip_that_has_another_tool_s_keypoints_under_another_name_is_not_detected(tmp_path: Path, ran: Any) -> None:
+def test_a_clip_that_has_another_tool_s_keypoints_under_another_name_is_not_detected(
+    tmp_path: Path, ran: Any
+) -> None:
     for name in ("Lost.mp4", "none.mp4"):
         write_video(tmp_path / "raw" / name, N, size=SIZE, step=0)
     plant(tmp_path / "raw", "lost", {".json": GOOD})
-    plan = ran("prepare", "videos", "--plan", "--raw", tmp_path / "raw", "--cache", tmp_path / "cache").out
+    plan = ran(
+        "prepare", "videos", "--plan", "--raw", tmp_path / "raw", "--cache", tmp_path / "cache"
+    ).out
     assert re.search(r"detect +1 clip, .*\n +none\.mp4", plan)
 
 
@@ -180,5 +214,14 @@ def test_kinetics_names_keypoints_of_another_name(tmp_path: Path, ran: Any) -> N
     write_video(tmp_path / "raw/train/jump/AbC_000001_000011.mp4", N, size=SIZE, step=0)
     plant(tmp_path / "raw", "train/jump/abc_000001_000011.mp4", {".json": GOOD})
     plant(tmp_path / "raw", "train/dance", pages(openpose))  # of a clip that is gone
-    shown = ran("convert", "kinetics", "train", "--raw", tmp_path / "raw", "--cache", tmp_path / "cache", code=1)
+    shown = ran(
+        "convert",
+        "kinetics",
+        "train",
+        "--raw",
+        tmp_path / "raw",
+        "--cache",
+        tmp_path / "cache",
+        code=1,
+    )
     assert re.search(r"abc_\w+\.mp4\.json: 'name': .*other capitals\. Rename it", shown.out)

@@ -50,9 +50,16 @@ def cell(*arrays: Any) -> np.ndarray:
 
 
 def write_annot(
-    raw: Path, sequence: str = "S1/Seq1", kp_2d: Any = None, kp_3d: Any = None, camera: int = 0, **changes: Any
+    raw: Path,
+    sequence: str = "S1/Seq1",
+    kp_2d: Any = None,
+    kp_3d: Any = None,
+    camera: int = 0,
+    **changes: Any,
 ) -> Path:
-    """annot.mat as officially stored; cells of other cameras than `camera` are shifted by 1000 for each in between."""
+    """annot.mat as officially stored; cells of other cameras than `camera` are shifted by 1000 for
+    each in between.
+    """
     kp_2d = labels_2d() if kp_2d is None else np.asarray(kp_2d)
     kp_3d = labels_3d() if kp_3d is None else np.asarray(kp_3d)
     flat_2d, flat_3d = kp_2d.reshape(len(kp_2d), -1), kp_3d.reshape(len(kp_3d), -1)
@@ -66,19 +73,28 @@ def write_annot(
     variables |= changes
     file = raw / sequence / "annot.mat"
     file.parent.mkdir(parents=True, exist_ok=True)
-    savemat(file, {key: value for key, value in variables.items() if value is not None}, do_compression=True)
+    savemat(
+        file,
+        {key: value for key, value in variables.items() if value is not None},
+        do_compression=True,
+    )
     return file
 
 
 def write_pictures(
-    raw: Path, folder: str = "S1/Seq1/imageFrames/video_0", name: str = "frame_{:06d}.jpg", numbers: Any = range(N)
+    raw: Path,
+    folder: str = "S1/Seq1/imageFrames/video_0",
+    name: str = "frame_{:06d}.jpg",
+    numbers: Any = range(N),
 ) -> None:
     (raw / folder).mkdir(parents=True, exist_ok=True)
     for number in numbers:
         (raw / folder / name.format(number)).write_bytes(PICTURE)
 
 
-def write_calibration(raw: Path, sequence: str = "S1/Seq1", size: str = f"{WIDTH} {HEIGHT}", focal: Any = 150) -> Path:
+def write_calibration(
+    raw: Path, sequence: str = "S1/Seq1", size: str = f"{WIDTH} {HEIGHT}", focal: Any = 150
+) -> Path:
     blocks = [
         f"name          {k}\n  sensor      10 10\n  size        {size}\n  animated    0\n"
         f"  intrinsic   {focal} 0 {100 + k} 0 0 151 50 0 0 0 1 0 0 0 0 1 \n"
@@ -95,7 +111,9 @@ def write_video(file: Path, n_frames: int = N, fps: float = 25.0) -> None:
     by_hand.write_video(file, n_frames, fps, (WIDTH, HEIGHT))
 
 
-def write_test(raw: Path, name: str = "TS1", below: str = "mpi_inf_3dhp_test_set", **changes: Any) -> Path:
+def write_test(
+    raw: Path, name: str = "TS1", below: str = "mpi_inf_3dhp_test_set", **changes: Any
+) -> Path:
     """annot_data.mat as h5py shows what MATLAB wrote, with pictures."""
     folder = raw / below / name
     variables: dict[str, Any] = {
@@ -127,9 +145,16 @@ def raw(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_camera_of_a_sequence_becomes_one_track_with_its_joints_under_their_names(raw: Path) -> None:
+def test_a_camera_of_a_sequence_becomes_one_track_with_its_joints_under_their_names(
+    raw: Path,
+) -> None:
     (track,), account = read(raw)
-    assert (track.name, track.video, track.split, track.fps) == ("S1/Seq1/video_0/0", "S1/Seq1/video_0", "train", 25)
+    assert (track.name, track.video, track.split, track.fps) == (
+        "S1/Seq1/video_0/0",
+        "S1/Seq1/video_0",
+        "train",
+        25,
+    )
     assert track.frame_index.tolist() == list(range(N))
     for native, joint in TRAIN_JOINTS.items():
         np.testing.assert_array_equal(track.kp_2d[:, joint, :2], labels_2d()[:, native])
@@ -140,7 +165,8 @@ def test_a_camera_of_a_sequence_becomes_one_track_with_its_joints_under_their_na
     assert track.crop_scale == 1.3
     assert {a.dtype for a in (track.kp_2d, track.kp_3d, track.bbox)} == {np.dtype(np.float32)}
     assert (account["found"], account["kept"], account["notes"]) == (N, N, [])
-    # The box is tight, times 1.1. Joints 3 to 25: x from 26 to 70, so side 44 around 48; y from 33 to 55, around 44.
+    # The box is tight, times 1.1. Joints 3 to 25: x from 26 to 70, so side 44 around 48; y from 33
+    # to 55, around 44.
     np.testing.assert_allclose(track.bbox, [[48 + i, 44, 48.4, 48.4] for i in range(N)], rtol=1e-6)
 
 
@@ -152,11 +178,18 @@ def test_the_eight_usual_cameras_are_listed_and_only_what_is_there(tmp_path: Pat
     write_pictures(tmp_path, "S3/Seq2/video_5", numbers=[0])
     touch(tmp_path / "S3/Seq2/imageSequence", "video_5.avi", "video_8.avi")
     videos = MPI.videos(tmp_path, "train")
-    names = [*(f"S1/Seq1/video_{k}" for k in (0, 1, 2, 4, 5, 6, 7, 8)), "S3/Seq2/video_5", "S3/Seq2/video_8"]
+    names = [
+        *(f"S1/Seq1/video_{k}" for k in (0, 1, 2, 4, 5, 6, 7, 8)),
+        "S3/Seq2/video_5",
+        "S3/Seq2/video_8",
+    ]
     assert [video.name for video in videos] == names
     labels = [Path("S3/Seq2/annot.mat"), Path("S3/Seq2/camera.calibration")]
     assert (*videos[-2].files, *videos[-2].folders) == (*labels, Path("S3/Seq2/video_5"))
-    assert (*videos[-1].files, *videos[-1].folders) == (*labels, Path("S3/Seq2/imageSequence/video_8.avi"))
+    assert (*videos[-1].files, *videos[-1].folders) == (
+        *labels,
+        Path("S3/Seq2/imageSequence/video_8.avi"),
+    )
 
 
 def test_a_list_of_cameras_in_order_is_agreed_with_and_another_is_refused(raw: Path) -> None:
@@ -187,17 +220,27 @@ def test_frames_with_a_joint_outside_the_picture_or_no_extent_are_dropped(raw: P
 
 
 @pytest.mark.parametrize("stored", [np.float32, np.uint16])
-def test_a_video_file_gives_its_own_rate_and_other_cameras_may_hold_anything(tmp_path: Path, stored: type) -> None:
+def test_a_video_file_gives_its_own_rate_and_other_cameras_may_hold_anything(
+    tmp_path: Path, stored: type
+) -> None:
     write_video(tmp_path / "S1/Seq1/imageSequence/video_4.avi", n_frames=4, fps=50)
-    flat_2d, flat_3d, nothing = labels_2d().reshape(N, -1).astype(stored), labels_3d().reshape(N, -1), np.zeros((0, 0))
-    annot2, annot3 = ([none] * 4 + [flat] + [none] * 9 for none, flat in (("none", flat_2d), (nothing, flat_3d)))
+    flat_2d, flat_3d, nothing = (
+        labels_2d().reshape(N, -1).astype(stored),
+        labels_3d().reshape(N, -1),
+        np.zeros((0, 0)),
+    )
+    annot2, annot3 = (
+        [none] * 4 + [flat] + [none] * 9 for none, flat in (("none", flat_2d), (nothing, flat_3d))
+    )
     write_annot(tmp_path, annot2=cell(*annot2), annot3=cell(*annot3))
     write_calibration(tmp_path)
     (track,), account = read(tmp_path)
     assert (track.name, track.fps) == ("S1/Seq1/video_4/0", 50)
     assert track.frames == Video(tmp_path, "S1/Seq1/imageSequence/video_4.avi")
     assert account["dropped"] == {"no_picture": 1}
-    assert [frame.image.shape for frame in track.frames.read(track.frame_index)] == [(HEIGHT, WIDTH, 3)] * 4
+    assert [frame.image.shape for frame in track.frames.read(track.frame_index)] == [
+        (HEIGHT, WIDTH, 3)
+    ] * 4
     np.testing.assert_array_equal(track.kp_2d[:, 39, :2], labels_2d()[:4, 4])
     np.testing.assert_array_equal(track.intrinsics, [[150, 0, 104], [0, 151, 50], [0, 0, 1]])
 
@@ -207,16 +250,26 @@ def test_the_rate_of_pictures_is_the_release_s(tmp_path: Path) -> None:
     for sequence in (*sequences, "S9/Seq1"):
         write_annot(tmp_path, sequence)
         write_pictures(tmp_path, f"{sequence}/video_0")
-    found = {track.video.removesuffix("/video_0"): track.fps for track in MPI.tracks(tmp_path, "train")}
+    found = {
+        track.video.removesuffix("/video_0"): track.fps for track in MPI.tracks(tmp_path, "train")
+    }
     assert math.isnan(found.pop("S9/Seq1"))
     assert found == {sequence: 50 if sequence in AT_50_FPS else 25 for sequence in sequences}
 
 
 @pytest.mark.parametrize(
     "content",
-    [None, b"something else", b"Skeletool Camera Calibration File V1.0\nname 3\n", "focal: nan", b"\xff" * 3000],
+    [
+        None,
+        b"something else",
+        b"Skeletool Camera Calibration File V1.0\nname 3\n",
+        "focal: nan",
+        b"\xff" * 3000,
+    ],
 )
-def test_a_broken_calibration_costs_the_intrinsics_alone(raw: Path, content: str | bytes | None) -> None:
+def test_a_broken_calibration_costs_the_intrinsics_alone(
+    raw: Path, content: str | bytes | None
+) -> None:
     file = write_calibration(raw, focal="nan")
     if content is None:
         file.unlink()
@@ -253,7 +306,9 @@ def test_pictures_without_labels_and_labels_without_pixels_are_told(raw: Path) -
     assert read(raw, "test")[1]["set_aside"] == "no_label"
 
 
-def test_a_test_video_has_universal_3d_and_says_which_frames_evaluation_may_use(tmp_path: Path) -> None:
+def test_a_test_video_has_universal_3d_and_says_which_frames_evaluation_may_use(
+    tmp_path: Path,
+) -> None:
     write_test(tmp_path)
     (track,), account = read(tmp_path, "test")
     assert (track.name, track.video, track.split) == ("TS1/0", "TS1", "test")
@@ -267,11 +322,17 @@ def test_a_test_video_has_universal_3d_and_says_which_frames_evaluation_may_use(
         np.testing.assert_allclose(track.kp_3d[:, joint], expected, atol=1e-6)
     np.testing.assert_array_equal(track.kp_3d_eval, track.kp_3d[:, 25:39, :3])
     assert account["kept"] == N
-    assert track.frames == Pictures(tmp_path, "mpi_inf_3dhp_test_set/TS1/imageSequence/img_{:06d}.jpg", 1)
+    assert track.frames == Pictures(
+        tmp_path, "mpi_inf_3dhp_test_set/TS1/imageSequence/img_{:06d}.jpg", 1
+    )
 
 
-@pytest.mark.parametrize("stored", [np.array([1, 0, 1, 1, 0], np.uint8), np.array([[1.0, 0, 1, 1, 0]])])
-def test_valid_frame_may_be_a_row_of_any_type_and_frames_keep_theirs(tmp_path: Path, stored: np.ndarray) -> None:
+@pytest.mark.parametrize(
+    "stored", [np.array([1, 0, 1, 1, 0], np.uint8), np.array([[1.0, 0, 1, 1, 0]])]
+)
+def test_valid_frame_may_be_a_row_of_any_type_and_frames_keep_theirs(
+    tmp_path: Path, stored: np.ndarray
+) -> None:
     kp_2d, kp_3d = labels_2d(17)[:, None], labels_3d(17)[:, None]
     kp_2d[4, 0, 3, 1], kp_3d[2, 0, 14, 0] = math.inf, math.nan
     below = "mpi_inf_3dhp_test_set/mpi_inf_3dhp_test_set"

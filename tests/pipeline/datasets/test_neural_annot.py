@@ -12,7 +12,15 @@ import cache
 from pipeline.conversion import convert, plan
 from pipeline.conversion.committed import missing_now
 from pipeline.errors import PipelineError
-from tests.pipeline.datasets.test_mpi_inf_3dhp import MPI, TEST_JOINTS, TRAIN_JOINTS, N, raw, read, write_annot
+from tests.pipeline.datasets.test_mpi_inf_3dhp import (
+    MPI,
+    TEST_JOINTS,
+    TRAIN_JOINTS,
+    N,
+    raw,
+    read,
+    write_annot,
+)
 
 __all__ = ["raw"]  # a fixture
 
@@ -27,10 +35,11 @@ def fit_of(frame: int) -> dict[str, Any]:
 
 
 def plant_fits(raw: Path, frames: Any = range(N), **changes: Any) -> None:
-    """A walking person in a world with two cameras, 0 and 1; the release has the first one's labels.
+    """A walking person in a world with two cameras, 0 and 1; the release has the first one's
+    labels.
 
-    Without changes, the files agree with it. joints, trans: change the numbers of all frames; late: frames that they
-    are counted too late.
+    Without changes, the files agree with it. joints, trans: change the numbers of all frames; late:
+    frames that they are counted too late.
     """
     rng = np.random.default_rng(3)
     walk = np.cumsum(rng.normal(30, 10, (30, 1, 3)), axis=0)  # mm: two frames are 50 mm apart
@@ -43,17 +52,26 @@ def plant_fits(raw: Path, frames: Any = range(N), **changes: Any) -> None:
     for frame in frames:
         pelvis = world[frame][NATIVE[14]] / 1000
         trans = moved(np.add(pelvis, (0.02, 0.25, -0.03)))
-        fits[frame + late_fits] = {k: v.tolist() for k, v in (fit_of(frame) | {"trans": trans}).items()}
+        fits[frame + late_fits] = {
+            k: v.tolist() for k, v in (fit_of(frame) | {"trans": trans}).items()
+        }
     order = changes.get("order", (0, 1))
     cameras = {
-        str(k): {"R": TURNED[c].tolist(), "t": SHIFTED[c].tolist(), "focal": [75, 75], "princpt": [50, 25]}
+        str(k): {
+            "R": TURNED[c].tolist(),
+            "t": SHIFTED[c].tolist(),
+            "focal": [75, 75],
+            "princpt": [50, 25],
+        }
         for k, c in enumerate(order)
     }
     for name, content in (("SMPL_NeuralAnnot", fits), ("joint_3d", joints), ("camera_1k", cameras)):
         (raw / f"MPI-INF-3DHP_{name}.json").write_text(json.dumps({"1": {"2": {}, "1": content}}))
 
 
-def test_neural_annots_fits_become_bodies_in_the_camera_for_the_rows_that_have_one(raw: Path) -> None:
+def test_neural_annots_fits_become_bodies_in_the_camera_for_the_rows_that_have_one(
+    raw: Path,
+) -> None:
     before = read(raw)[0][0]
     plant_fits(raw, frames=(0, 1, 3))
     (track,), account = read(raw)
@@ -61,7 +79,9 @@ def test_neural_annots_fits_become_bodies_in_the_camera_for_the_rows_that_have_o
     for row in (0, 1, 3):
         fit = fit_of(row)
         expected = TURNED[0] @ Rotation.from_rotvec(fit["pose"][:3]).as_matrix()
-        np.testing.assert_allclose(Rotation.from_rotvec(track.pose[row, :3]).as_matrix(), expected, atol=1e-6)
+        np.testing.assert_allclose(
+            Rotation.from_rotvec(track.pose[row, :3]).as_matrix(), expected, atol=1e-6
+        )
         np.testing.assert_allclose(track.pose[row, 3:], fit["pose"][3:], rtol=1e-6)
         np.testing.assert_allclose(track.betas[row], fit["shape"], rtol=1e-6)
     assert np.isnan(track.pose[~track.has_smpl]).all()
@@ -78,10 +98,15 @@ def test_neural_annots_fits_become_bodies_in_the_camera_for_the_rows_that_have_o
         ({"joints": 0.001}, ("joint_3d.json, unit: m fit",)),
         ({"late": 1}, ("joint_3d.json, frame numbers: the labels of -1 fit",)),
         ({"late_fits": 1}, ("SMPL_NeuralAnnot.json: 'S1/Seq1'", "other frame numbers: -1")),
-        ({"trans": lambda metres: metres * 1000}, ("SMPL_NeuralAnnot.json: 'S1/Seq1'", "another unit")),
+        (
+            {"trans": lambda metres: metres * 1000},
+            ("SMPL_NeuralAnnot.json: 'S1/Seq1'", "another unit"),
+        ),
     ],
 )
-def test_fits_of_a_wrong_camera_unit_or_frame_are_refused_by_name(raw: Path, changes: Any, words: Any) -> None:
+def test_fits_of_a_wrong_camera_unit_or_frame_are_refused_by_name(
+    raw: Path, changes: Any, words: Any
+) -> None:
     plant_fits(raw, frames=range(1, 25), **changes)
     (track,), account = read(raw)
     (note,) = account["notes"]
@@ -94,23 +119,39 @@ def test_fits_of_a_wrong_camera_unit_or_frame_are_refused_by_name(raw: Path, cha
     ("name", "content", "told"),
     [
         ("joint_3d", None, "joint_3d.json: expected a file, found no such file. Put it back."),
-        ("camera_1k", None, "camera_1k.json: expected JSON, found no such file. Put NeuralAnnot's three files"),
+        (
+            "camera_1k",
+            None,
+            "camera_1k.json: expected JSON, found no such file. Put NeuralAnnot's three files",
+        ),
         ("joint_3d", '{"1": {"1": {"0": ' + "[" * 1_000_000 + "}}}", "RecursionError"),
         ("joint_3d", '{"1": ' * 1_000_000, "found other lists"),
         ("SMPL_NeuralAnnot", '{"1": {"1": {"0": {"pose": [1]}}}}', "KeyError: 'shape'"),
-        ("camera_1k", '{"1": {"1": {"0": {"R": [1], "t": [1, 2, 3]}}}}', "'0/R': expected numbers of shape (3, 3)"),
+        (
+            "camera_1k",
+            '{"1": {"1": {"0": {"R": [1], "t": [1, 2, 3]}}}}',
+            "'0/R': expected numbers of shape (3, 3)",
+        ),
     ],
 )
-def test_damaged_fits_cost_the_bodies_alone(raw: Path, name: str, content: str | None, told: str) -> None:
+def test_damaged_fits_cost_the_bodies_alone(
+    raw: Path, name: str, content: str | None, told: str
+) -> None:
     plant_fits(raw)
     file = raw / f"MPI-INF-3DHP_{name}.json"
     file.unlink() if content is None else file.write_text(content)
     (track,), account = read(raw)
-    assert (told in account["notes"][0], track.has_smpl.any(), len(track.frame_index)) == (True, False, N)
+    assert (told in account["notes"][0], track.has_smpl.any(), len(track.frame_index)) == (
+        True,
+        False,
+        N,
+    )
 
 
 @pytest.mark.usefixtures("network")
-def test_fits_that_arrive_later_are_read_keep_features_and_may_not_go(raw: Path, tmp_path: Path, into: Any) -> None:
+def test_fits_that_arrive_later_are_read_keep_features_and_may_not_go(
+    raw: Path, tmp_path: Path, into: Any
+) -> None:
     root, name = tmp_path / "cache", "mpi_inf_3dhp/train"
 
     def conversion() -> plan.ConversionPlan:
@@ -132,5 +173,7 @@ def test_fits_that_arrive_later_are_read_keep_features_and_may_not_go(raw: Path,
     plant_fits(raw, frames=(2,))  # corrected
     assert conversion().why == "1 changed video"
     (raw / "MPI-INF-3DHP_SMPL_NeuralAnnot.json").unlink()
-    with pytest.raises(PipelineError, match=r"other columns, betas, has_smpl, pose\. .* Restore the label files"):
+    with pytest.raises(
+        PipelineError, match=r"other columns, betas, has_smpl, pose\. .* Restore the label files"
+    ):
         conversion()

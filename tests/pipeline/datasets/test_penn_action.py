@@ -13,11 +13,17 @@ from pipeline.skeletons import JOINTS
 from tests.pipeline.datasets.by_hand import jpeg, read_one, refusal, touch
 
 PENN = datasets.get("penn_action")
-INTO_SPIN49 = [38, 34, 33, 35, 32, 36, 31, 28, 27, 29, 26, 30, 25]  # headtop, lshoulder, rshoulder, ... rankle
+# headtop, lshoulder, rshoulder, ... rankle
+INTO_SPIN49 = [38, 34, 33, 35, 32, 36, 31, 28, 27, 29, 26, 30, 25]
 
 
 def write_video(
-    raw: Path, name: str = "0001", n_frames: int = 3, train: int = 1, pictures: Any = None, **changes: Any
+    raw: Path,
+    name: str = "0001",
+    n_frames: int = 3,
+    train: int = 1,
+    pictures: Any = None,
+    **changes: Any,
 ) -> dict[str, Any]:
     """One video as officially stored: joint j of frame i at (10 j + i + 1, 20 j + 1)."""
     i, j = np.mgrid[:n_frames, :13]
@@ -34,7 +40,10 @@ def write_video(
     }
     label |= changes
     (raw / "labels").mkdir(parents=True, exist_ok=True)
-    savemat(raw / "labels" / f"{name}.mat", {key: value for key, value in label.items() if value is not None})
+    savemat(
+        raw / "labels" / f"{name}.mat",
+        {key: value for key, value in label.items() if value is not None},
+    )
     touch(raw / "frames" / name, *map("{:06d}.jpg".format, pictures or range(1, n_frames + 1)))
     return label
 
@@ -45,7 +54,12 @@ read = functools.partial(read_one, PENN)
 def test_a_video_becomes_one_track_with_its_joints_under_their_names(tmp_path: Path) -> None:
     label = write_video(tmp_path)
     (track,), account = read(tmp_path)
-    assert (track.dataset, track.split, track.name, track.video) == ("penn_action", "train", "0001/0", "0001")
+    assert (track.dataset, track.split, track.name, track.video) == (
+        "penn_action",
+        "train",
+        "0001/0",
+        "0001",
+    )
     assert track.frame_index.tolist() == [0, 1, 2]
     assert np.isnan(track.fps)  # the release names none
     np.testing.assert_array_equal(track.kp_2d[:, INTO_SPIN49, 0], label["x"])  # 1-based, as stored
@@ -54,16 +68,23 @@ def test_a_video_becomes_one_track_with_its_joints_under_their_names(tmp_path: P
     assert track.kp_2d.dtype == track.bbox.dtype == np.float32
     assert track.crop_scale == 1.3
     assert (account["found"], account["kept"], account["notes"]) == (3, 3, [])
-    # The box is tight: x from 1 to 121, y from 1 to 241: side 240 around (61, 121); one pixel further right each frame.
-    np.testing.assert_array_equal(track.bbox, [[61, 121, 240, 240], [62, 121, 240, 240], [63, 121, 240, 240]])
+    # The box is tight: x from 1 to 121, y from 1 to 241: side 240 around (61, 121); one pixel
+    # further right each frame.
+    np.testing.assert_array_equal(
+        track.bbox, [[61, 121, 240, 240], [62, 121, 240, 240], [63, 121, 240, 240]]
+    )
 
 
 @pytest.mark.parametrize("stored", [np.uint8, np.uint16, np.int32, np.float32])
-def test_visibility_decides_and_not_the_coordinates_which_do_not_wrap(tmp_path: Path, stored: type) -> None:
+def test_visibility_decides_and_not_the_coordinates_which_do_not_wrap(
+    tmp_path: Path, stored: type
+) -> None:
     falling = np.tile(np.linspace(250, 10, 13).astype(int), (3, 1))  # differences are negative
     visibility = np.ones((3, 13), np.uint8)
     visibility[1, 12] = 0  # rankle, the lowest and leftmost
-    write_video(tmp_path, x=falling.astype(stored), y=falling.astype(np.uint8), visibility=visibility)
+    write_video(
+        tmp_path, x=falling.astype(stored), y=falling.astype(np.uint8), visibility=visibility
+    )
     (track,), _ = read(tmp_path)
     assert track.kp_2d[:, JOINTS["spin49"].index("rankle"), 2].tolist() == [1, 0, 1]
     np.testing.assert_array_equal(track.bbox[:2], [[130, 130, 240, 240], [140, 140, 220, 220]])
@@ -77,12 +98,20 @@ def test_train_decides_the_split_and_pictures_without_a_label_are_told(tmp_path:
     first, second = PENN.videos(tmp_path, "train")
     assert (first.name, second.name) == ("0002", "0010")
     assert (first.files, first.folders) == ((Path("labels/0002.mat"),), (Path("frames/0002"),))
-    assert [t.video for split in ("train", "test") for t in PENN.tracks(tmp_path, split)] == ["0002", "0010"]
+    assert [t.video for split in ("train", "test") for t in PENN.tracks(tmp_path, split)] == [
+        "0002",
+        "0010",
+    ]
     (tmp_path / "labels/0010.mat").unlink()
     report = Accounting()
     assert list(PENN.tracks(tmp_path, "test", report=report)) == []
     other, missing = report.video("0002"), report.video("0010")
-    assert (other.found, other.other_split, other.set_aside, missing.set_aside) == (0, True, "", "no_label")
+    assert (other.found, other.other_split, other.set_aside, missing.set_aside) == (
+        0,
+        True,
+        "",
+        "no_label",
+    )
 
 
 def test_frames_without_joints_box_or_picture_are_dropped_and_shift_nothing(tmp_path: Path) -> None:
@@ -99,10 +128,13 @@ def test_frames_without_joints_box_or_picture_are_dropped_and_shift_nothing(tmp_
 
 
 @pytest.mark.parametrize(
-    ("x", "y", "seen", "told"),  # of a joint in a picture of 480 x 270, counted from 1, rounding forgiven
+    # of a joint in a picture of 480 x 270, counted from 1, rounding forgiven
+    ("x", "y", "seen", "told"),
     [(0, 0, 1, 0), (481, 271, 1, 0), (-0.5, 9, 1, 1), (9, 271.5, 1, 1), (-9, 9, 0, 0)],
 )
-def test_a_visible_joint_outside_the_picture_is_told(x: float, y: float, seen: int, told: int, tmp_path: Path) -> None:
+def test_a_visible_joint_outside_the_picture_is_told(
+    x: float, y: float, seen: int, told: int, tmp_path: Path
+) -> None:
     label = write_video(tmp_path, n_frames=2)
     for key, value in (("x", x), ("y", y), ("visibility", seen)):
         label[key][1, 5] = value
@@ -113,15 +145,20 @@ def test_a_visible_joint_outside_the_picture_is_told(x: float, y: float, seen: i
 
 
 @pytest.mark.parametrize(("width", "reason"), [(480, ""), (240, "keypoints_outside")])
-def test_labels_beyond_the_release_s_own_pictures_are_noted_and_of_resized_ones_refused(width, reason, tmp_path):
+def test_labels_beyond_the_release_s_own_pictures_are_noted_and_of_resized_ones_refused(
+    width, reason, tmp_path
+):
     label = write_video(tmp_path, n_frames=9)
-    write_video(tmp_path, n_frames=9, x=label["x"] * 4 + 200, y=label["y"] * 2)  # as of 1021: of a larger picture
+    # as of 1021: of a larger picture
+    write_video(tmp_path, n_frames=9, x=label["x"] * 4 + 200, y=label["y"] * 2)
     for t in range(9):
         (tmp_path / f"frames/0001/{t + 1:06d}.jpg").write_bytes(jpeg(width, width * 9 // 16))
     _, account = read(tmp_path)
     assert (account["set_aside"], account["kept"]) == (reason, 0 if reason else 9)
     assert "visible joints are outside the 480 x 270 picture" in account["notes"][0]
-    assert not reason or account["message"].endswith("own frames for its labels, without resizing them.")
+    assert not reason or account["message"].endswith(
+        "own frames for its labels, without resizing them."
+    )
 
 
 @pytest.mark.parametrize(
@@ -131,13 +168,21 @@ def test_labels_beyond_the_release_s_own_pictures_are_noted_and_of_resized_ones_
         ({"nframes": "three"}, "'nframes': expected numbers"),
         ({"nframes": 1e300}, "nframes is 1e+300, 3 frames are labelled"),
         ({"nframes": np.uint8(9)}, "nframes is 9, 3 frames are labelled"),
-        ({"dimensions": np.array([200, 480, 3], np.uint16)}, "6 visible joints are outside the 480 x 200 picture"),
-        ({"dimensions": np.array([270, 480])}, "'dimensions': expected numbers of shape (3), found (2,)"),
+        (
+            {"dimensions": np.array([200, 480, 3], np.uint16)},
+            "6 visible joints are outside the 480 x 200 picture",
+        ),
+        (
+            {"dimensions": np.array([270, 480])},
+            "'dimensions': expected numbers of shape (3), found (2,)",
+        ),
         ({"dimensions": np.array([np.inf, 480, 3])}, "dimensions holds [inf, 480.0, 3.0]"),
         ({"dimensions": {"height": 270}}, "'dimensions': expected numbers"),
     ],
 )
-def test_what_decides_nothing_never_costs_its_video(tmp_path: Path, changes: dict[str, Any], note: str) -> None:
+def test_what_decides_nothing_never_costs_its_video(
+    tmp_path: Path, changes: dict[str, Any], note: str
+) -> None:
     write_video(tmp_path, **changes)
     (track,), account = read(tmp_path)
     assert track.frame_index.tolist() == [0, 1, 2]
@@ -152,11 +197,16 @@ def test_a_missing_folder_and_files_of_another_dataset_are_called_that(tmp_path:
     write_video(tmp_path)
     savemat(tmp_path / "labels/0001.mat", {"annot2": np.zeros(3), "cameras": np.zeros(3)})
     _, account = read(tmp_path)
-    assert "found only annot2, cameras. Name the folder of this dataset, if it is another's file" in account["message"]
+    assert (
+        "found only annot2, cameras. Name the folder of this dataset, if it is another's file"
+        in account["message"]
+    )
 
 
 @pytest.mark.parametrize("scale", [0.001, 0.01])
-def test_joints_in_metres_or_shares_of_the_image_are_in_another_unit(scale: float, tmp_path: Path) -> None:
+def test_joints_in_metres_or_shares_of_the_image_are_in_another_unit(
+    scale: float, tmp_path: Path
+) -> None:
     i, j = np.mgrid[:20, :13]
     joints = {"x": scale * (10.0 * j + i + 1), "y": scale * (20.0 * j + 1)}
     write_video(tmp_path, n_frames=20, nframes=np.uint8(20), **joints)

@@ -1,6 +1,8 @@
-"""A folder of clips as phones write them, from its first line in the documentation to features in a cache.
+"""A folder of clips as phones write them, from its first line in the documentation to features in a
+cache.
 
-The clips are demo people, so that the demo detector sees them: turned by metadata, in HEVC, at an uneven rate.
+The clips are demo people, so that the demo detector sees them: turned by metadata, in HEVC, at an
+uneven rate.
 """
 
 import json
@@ -49,7 +51,9 @@ def scene(embedded: Any) -> Scene:
 
 
 def write(file: Path, scene: Scene) -> None:
-    """The scene at 30 frames a second in HEVC; every second frame comes two thirds of a frame late."""
+    """The scene at 30 frames a second in HEVC; every second frame comes two thirds of a frame
+    late.
+    """
     file.parent.mkdir(parents=True)
     with av.open(str(file), "w", format="mov") as container:
         stream = container.add_stream("hevc", rate=30)
@@ -70,7 +74,9 @@ def write(file: Path, scene: Scene) -> None:
     file.write_bytes(data)
 
 
-def test_a_turned_clip_of_uneven_rate_in_hevc_is_read_as_it_is_shown(tmp_path: Path, scene: Scene) -> None:
+def test_a_turned_clip_of_uneven_rate_in_hevc_is_read_as_it_is_shown(
+    tmp_path: Path, scene: Scene
+) -> None:
     write(tmp_path / NAME, scene)
     shutil.copy(scene.marker, tmp_path / MARKER)
     source = Video(tmp_path, NAME)
@@ -84,7 +90,8 @@ def test_a_turned_clip_of_uneven_rate_in_hevc_is_read_as_it_is_shown(tmp_path: P
     assert track.frame_index.tolist() == list(range(N))
     found = convert(track.kp_2d, source="spin49", target="coco")
     apart = [np.linalg.norm(found[..., :2] - one[..., :2], axis=-1) for one in scene.joints]
-    assert min(np.median(distance[found[..., 2] > 0]) for distance in apart) < 4  # px; people are 130 px high
+    # px; people are 130 px high
+    assert min(np.median(distance[found[..., 2] > 0]) for distance in apart) < 4
     (account,) = report
     assert any("the frame rate varies" in note for note in account.notes)
     shown = tmp_path.with_name(f"{tmp_path.name}.mp4")  # upright, as the frames are
@@ -102,7 +109,9 @@ def test_an_avi_with_b_frames_has_a_constant_rate(tmp_path: Path) -> None:
         stream.width, stream.height, stream.pix_fmt = 160, 120, "yuv420p"
         stream.options = {"bf": "2", "b_strategy": "0"}
         for t in range(N):
-            frame = av.VideoFrame.from_ndarray(np.full((120, 160, 3), 2 * t, np.uint8), format="rgb24")
+            frame = av.VideoFrame.from_ndarray(
+                np.full((120, 160, 3), 2 * t, np.uint8), format="rgb24"
+            )
             frame.pts = t
             container.mux(stream.encode(frame))
         container.mux(stream.encode())

@@ -54,7 +54,11 @@ def test_of_two_manners_of_naming_the_one_with_more_pictures_counts(tmp_path: Pa
     assert picture_pattern(tmp_path, FOLDER) == Pictures(tmp_path, "S1/video_0/b_{:03d}.jpg", 1)
     make(tmp_path, "a_002.jpg")
     assert picture_pattern(tmp_path, FOLDER) == Pictures(tmp_path, "S1/video_0/a_{:03d}.jpg", 1)
-    assert picture_pattern(tmp_path, Path("none")) is picture_pattern(tmp_path, FOLDER / "readme.txt") is None
+    assert (
+        picture_pattern(tmp_path, Path("none"))
+        is picture_pattern(tmp_path, FOLDER / "readme.txt")
+        is None
+    )
     make(tmp_path, "001.jpg", folder=Path("take {:06d}"))
     with pytest.raises(RawDataError, match="take"):
         picture_pattern(tmp_path, Path("take {:06d}"))
@@ -62,7 +66,15 @@ def test_of_two_manners_of_naming_the_one_with_more_pictures_counts(tmp_path: Pa
 
 @pytest.mark.parametrize(
     "name",
-    ["a{:06d}001.jpg", "back\\slash_001.jpg", "x.jpg", "001.gif", "1" * 30 + ".jpg", "f\udcff_001.jpg"],  # no UTF-8
+    # no UTF-8
+    [
+        "a{:06d}001.jpg",
+        "back\\slash_001.jpg",
+        "x.jpg",
+        "001.gif",
+        "1" * 30 + ".jpg",
+        "f\udcff_001.jpg",
+    ],
 )
 def test_names_that_no_pattern_can_hold_are_no_pictures(tmp_path: Path, name: str) -> None:
     assert picture_pattern(make(tmp_path, name), FOLDER) is None
@@ -74,7 +86,9 @@ def test_what_decides_about_the_pixels_is_what_is_looked_at_for_changes(tmp_path
     account = VideoAccount("x")
     places = [Path("none"), FOLDER, Path("other")], [Path("V/a.avi"), Path("V/a.mp4")]
     assert inputs(tmp_path, *places) == ((), ())
-    with pytest.raises(RawDataError, match=r"or a video: none or S1/video_0 or .* V/a\.mp4, found neither") as caught:
+    with pytest.raises(
+        RawDataError, match=r"or a video: none or S1/video_0 or .* V/a\.mp4, found neither"
+    ) as caught:
         pictures_or_video(tmp_path, *places, account)
     assert caught.value.reason == "no_picture"
     make(tmp_path, "a.avi", "a.mp4", folder=Path("V"))
@@ -84,8 +98,13 @@ def test_what_decides_about_the_pixels_is_what_is_looked_at_for_changes(tmp_path
     make(tmp_path, "1.jpg")
     make(tmp_path, "1.jpg", folder=Path("other"))
     assert inputs(tmp_path, *places) == ((), (FOLDER, Path("other")))
-    assert pictures_or_video(tmp_path, *places, account) == Pictures(tmp_path, "S1/video_0/{:01d}.jpg", 1)
-    not_used = ["V/a.mp4 is not used: V/a.avi is", *(f"{p} is not used: S1/video_0 is" for p in ("other", "V/a.avi"))]
+    assert pictures_or_video(tmp_path, *places, account) == Pictures(
+        tmp_path, "S1/video_0/{:01d}.jpg", 1
+    )
+    not_used = [
+        "V/a.mp4 is not used: V/a.avi is",
+        *(f"{p} is not used: S1/video_0 is" for p in ("other", "V/a.avi")),
+    ]
     assert account.notes == [*not_used, "V/a.mp4 is not used: S1/video_0 is"]
 
 
@@ -104,18 +123,24 @@ def test_a_missing_picture_and_those_beyond_the_labels_are_noted(tmp_path: Path)
 @pytest.mark.parametrize(
     ("there", "labels", "other"),
     [
-        (3000, 6000, True), (3001, 6000, True), (3002, 6000, False), (3911, 6145, False), (6000, 6000, False),
-        (5998, 6000, False), (12000, 6000, True), (240, 6000, True), (14, 28, False), (1, 6000, False),
+        (3000, 6000, True), (3001, 6000, True), (3002, 6000, False), (3911, 6145, False),
+        (6000, 6000, False),
+        (5998, 6000, False), (12000, 6000, True), (240, 6000, True), (14, 28, False),
+        (1, 6000, False),
     ],
 )  # fmt: skip
-def test_pictures_at_another_rate_are_refused_and_a_video_that_ends_early_is_not(there, labels, other, tmp_path):
+def test_pictures_at_another_rate_are_refused_and_a_video_that_ends_early_is_not(
+    there, labels, other, tmp_path
+):
     make(tmp_path, f"{0:06d}.jpg", f"{there - 1:06d}.jpg")  # a gap is no matter: they reach so far
     source = Pictures(tmp_path, "S1/video_0/{:06d}.jpg")
     with pytest.raises(RawDataError, match="another rate") if other else contextlib.nullcontext():
         frames_there(source, labels, VideoAccount("x"))
 
 
-def test_half_the_pictures_are_refused_but_not_every_second_one_under_its_own_number(tmp_path: Path) -> None:
+def test_half_the_pictures_are_refused_but_not_every_second_one_under_its_own_number(
+    tmp_path: Path,
+) -> None:
     make(tmp_path, *(f"{i:06d}.jpg" for i in range(0, 600, 2)))
     source = Pictures(tmp_path, "S1/video_0/{:06d}.jpg")
     account = VideoAccount("x")
@@ -130,7 +155,9 @@ def test_half_the_pictures_are_refused_but_not_every_second_one_under_its_own_nu
 
 
 def cut_at_start(file: Path, n_frames: int, fps: int = 25) -> None:
-    """What `ffmpeg -ss ... -c copy` does: an edit list hides the first frames, which the header counts on."""
+    """What `ffmpeg -ss ... -c copy` does: an edit list hides the first frames, which the header
+    counts on.
+    """
     data = bytearray(file.read_bytes())
     scale = int.from_bytes(data[(at := data.find(b"mdhd")) + 16 : at + 20])
     at = data.find(b"elst")
@@ -160,7 +187,11 @@ def test_frames_that_an_edit_list_hides_are_not_counted(video: Video) -> None:
 @pytest.mark.parametrize(
     ("frames", "every", "words"),
     [
-        (range(60), True, ["40 frames that decode", "header states 60", "its edit list hides the others"]),
+        (
+            range(60),
+            True,
+            ["40 frames that decode", "header states 60", "its edit list hides the others"],
+        ),
         (range(41), False, ["header states 60"]),
         (range(1, 41), True, ["counted from 1", "0 to 39"]),
         ([1, 5, 40], False, ["counted from 1"]),
@@ -189,20 +220,27 @@ def test_labels_of_other_frames_than_those_that_decode_are_refused(video, frames
         ([*range(10), *range(50, 60)], False, "labels of 20 of the frames 0 to 59"),
     ],
 )
-def test_labels_of_these_frames_pass(video: Video, frames: Sequence[int], every: bool, note: str) -> None:
+def test_labels_of_these_frames_pass(
+    video: Video, frames: Sequence[int], every: bool, note: str
+) -> None:
     account = VideoAccount("x")
     require_frames(Path("labels"), video, list(frames), account, every=every)
     assert bool(account.notes) == bool(note)
     assert note in "".join(account.notes)
 
 
-def test_a_release_s_labels_of_hidden_frames_are_refused_and_a_shorter_video_is_not(video: Video) -> None:
+def test_a_release_s_labels_of_hidden_frames_are_refused_and_a_shorter_video_is_not(
+    video: Video,
+) -> None:
     account = VideoAccount("x")
     assert frames_there(video, 62, account).sum() == 60  # as long as its header states
     cut_at_start(video.place, 1)
-    with pytest.raises(RawDataError, match=r"header states 60 frames and 59 decode \(its edit list hides"):
+    with pytest.raises(
+        RawDataError, match=r"header states 60 frames and 59 decode \(its edit list hides"
+    ):
         frames_there(video, 60, account)
-    require_frames(Path("labels"), video, list(range(58)), account)  # those that end early are noted
+    # those that end early are noted
+    require_frames(Path("labels"), video, list(range(58)), account)
     frames_there(video, 58, account)
     assert [note for note in account.notes if "edit list" in note] == [
         "the edit list hides 1 of 60 frames: labels count those that are shown"
@@ -231,7 +269,9 @@ HALF_OUTSIDE = people_in(640, 480) + np.array([300, 0, 0])
         (HALF_OUTSIDE, "another resolution"),
     ],
 )
-def test_keypoints_that_are_not_in_the_picture_are_refused_with_the_likely_cause(keypoints, cause) -> None:
+def test_keypoints_that_are_not_in_the_picture_are_refused_with_the_likely_cause(
+    keypoints, cause
+) -> None:
     with pytest.raises(RawDataError, match=cause) as caught:
         require_in_picture(Path("labels"), keypoints, (640, 480))
     assert caught.value.reason == "keypoints_outside"
@@ -244,7 +284,8 @@ def test_keypoints_that_are_not_in_the_picture_are_refused_with_the_likely_cause
         people_in(640, 480),
         people_in(640, 480) * [1, -1, 1] + [0, 480, 0],  # upside down
         people_in(640, 480)[::-1] * [-1, 1, 1] + [640, 0, 0],  # seen from behind
-        np.stack([standing("body_25", x, 450, scale=12) for x in np.linspace(0, 640, 30)]),  # cut off by the border
+        # cut off by the border
+        np.stack([standing("body_25", x, 450, scale=12) for x in np.linspace(0, 640, 30)]),
         people_in(640, 480) * np.r_[np.ones(2), np.zeros(23)][:, None],  # two joints
         people_in(640, 480) * np.r_[np.ones(9), np.zeros(16)][:, None],  # seated, no legs
         np.zeros((30, 25, 3)),

@@ -15,11 +15,14 @@ from tests.pipeline.datasets import by_hand
 POSETRACK = datasets.get("posetrack")
 SEQ = "000001_mpii_test"
 NAMES = [
-    "nose", "head_bottom", "head_top", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow",
-    "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle",
+    "nose", "head_bottom", "head_top", "left_ear", "right_ear", "left_shoulder", "right_shoulder",
+    "left_elbow",
+    "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee",
+    "left_ankle",
     "right_ankle",
 ]  # fmt: skip
-INTO_SPIN49 = [44, 37, 38, 47, 48, 34, 33, 35, 32, 36, 31, 28, 27, 29, 26, 30, 25]  # nose, neck, headtop, lear, ...
+# nose, neck, headtop, lear, ...
+INTO_SPIN49 = [44, 37, 38, 47, 48, 34, 33, 35, 32, 36, 31, 28, 27, 29, 26, 30, 25]
 SAMPLE = Path(__file__).parents[3].parent / "shared" / "data" / "posetrack"
 
 Json = dict[str, Any]
@@ -34,10 +37,18 @@ def image(frame: int, *, seq: str = SEQ, labelled: Any = True, **changes: Any) -
 
 
 def annotation(frame: int, person: int = 0, *, seq: str = SEQ, **changes: Any) -> Json:
-    """Joint j of a person in a frame at (10 j + frame + 1, 20 j + 100 person + 1), in a box of 100 x 200 px."""
-    joints = [n for j in range(17) for n in (10.0 * j + frame + 1, 20.0 * j + 100 * person + 1, 1.0)]
+    """Joint j of a person in a frame at (10 j + frame + 1, 20 j + 100 person + 1), in a box of 100
+    x 200 px.
+    """
+    joints = [
+        n for j in range(17) for n in (10.0 * j + frame + 1, 20.0 * j + 100 * person + 1, 1.0)
+    ]
     said: Json = {"bbox_head": [5, 5, 20, 20], "keypoints": joints, "track_id": person}
-    said |= {"image_id": int(f"1{seq[:6]}{frame:04d}"), "bbox": [frame + 10.0, 20.0, 100.0, 200.0], "scores": []}
+    said |= {
+        "image_id": int(f"1{seq[:6]}{frame:04d}"),
+        "bbox": [frame + 10.0, 20.0, 100.0, 200.0],
+        "scores": [],
+    }
     return said | {"category_id": 1, "id": person} | changes
 
 
@@ -45,16 +56,30 @@ def content(annotations: Any = None, images: Any = None, **changes: Any) -> Json
     """Ten labelled pictures with one person in each, unless told otherwise."""
     images = [image(t) for t in range(10)] if images is None else images
     annotations = [annotation(t) for t in range(10)] if annotations is None else annotations
-    categories = [{"supercategory": "person", "id": 1, "name": "person", "keypoints": NAMES, "skeleton": [[16, 14]]}]
+    categories = [
+        {
+            "supercategory": "person",
+            "id": 1,
+            "name": "person",
+            "keypoints": NAMES,
+            "skeleton": [[16, 14]],
+        }
+    ]
     return {"images": images, "annotations": annotations, "categories": categories} | changes
 
 
 def write(
-    raw: Path, labels: Any = None, seq: str = SEQ, folder: str = "posetrack_data/annotations", pictures: Any = range(10)
+    raw: Path,
+    labels: Any = None,
+    seq: str = SEQ,
+    folder: str = "posetrack_data/annotations",
+    pictures: Any = range(10),
 ) -> Path:
     """One sequence; pictures are empty files."""
     if labels is None:
-        labels = content([annotation(t, seq=seq) for t in range(10)], [image(t, seq=seq) for t in range(10)])
+        labels = content(
+            [annotation(t, seq=seq) for t in range(10)], [image(t, seq=seq) for t in range(10)]
+        )
     file = raw / folder / "val" / f"{seq}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(labels if isinstance(labels, str) else json.dumps(labels))
@@ -71,39 +96,60 @@ refusal = functools.partial(by_hand.refusal, POSETRACK, split="val")
 def test_a_person_becomes_a_track_with_its_joints_under_their_names(tmp_path: Path) -> None:
     write(tmp_path)
     (track,), account = read(tmp_path)
-    assert (track.dataset, track.split, track.name, track.video) == ("posetrack", "val", f"{SEQ}/0", SEQ)
+    assert (track.dataset, track.split, track.name, track.video) == (
+        "posetrack",
+        "val",
+        f"{SEQ}/0",
+        SEQ,
+    )
     assert track.frame_index.tolist() == list(range(10))
     assert track.frame_index.dtype == np.int64
     assert np.isnan(track.fps)  # the release names none
     j, t = np.arange(17), np.arange(10)[:, None]
     np.testing.assert_array_equal(track.kp_2d[:, INTO_SPIN49, 0], 10 * j + t + 1)
-    np.testing.assert_array_equal(track.kp_2d[:, INTO_SPIN49, 1], np.broadcast_to(20 * j + 1, (10, 17)))
+    np.testing.assert_array_equal(
+        track.kp_2d[:, INTO_SPIN49, 1], np.broadcast_to(20 * j + 1, (10, 17))
+    )
     assert (track.kp_2d[..., 2].sum(axis=1) == 17).all()
     assert track.kp_2d.dtype == track.bbox.dtype == np.float32
     assert track.crop_scale == 1.3
-    assert (account["found"], account["kept"], account["dropped"], account["notes"]) == (10, 10, {}, [])
-    # bbox has x 10 to 110, y 20 to 220: centre (60, 120), 0.8 of the larger side 200; one pixel further each frame.
+    assert (account["found"], account["kept"], account["dropped"], account["notes"]) == (
+        10,
+        10,
+        {},
+        [],
+    )
+    # bbox has x 10 to 110, y 20 to 220: centre (60, 120), 0.8 of the larger side 200; one pixel
+    # further each frame.
     np.testing.assert_array_equal(track.bbox[:2], [[60, 120, 160, 160], [61, 120, 160, 160]])
 
 
-def test_the_order_of_the_joints_is_the_files_own_and_one_at_the_origin_is_none(tmp_path: Path) -> None:
+def test_the_order_of_the_joints_is_the_files_own_and_one_at_the_origin_is_none(
+    tmp_path: Path,
+) -> None:
     annotations = [annotation(t) for t in range(10)]
     for one in annotations:
         one["keypoints"] = one["keypoints"][: 3 * 15]
-    annotations[1]["keypoints"][:12] = [0, 0, 1, 3, 4, 0, 5, 0, 2, 0, 6, -7.5]  # the third number says nothing
+    # the third number says nothing
+    annotations[1]["keypoints"][:12] = [0, 0, 1, 3, 4, 0, 5, 0, 2, 0, 6, -7.5]
     labels = content(annotations)
     labels["categories"][0]["keypoints"] = NAMES[:1:-1]  # without nose and head_bottom
     write(tmp_path, labels)
     (track,), _ = read(tmp_path)
     order = INTO_SPIN49[:1:-1]
     np.testing.assert_array_equal(track.kp_2d[0, order, 0], 10 * np.arange(15) + 1)
-    np.testing.assert_array_equal(track.kp_2d[1, order[:4]], [[0, 0, 0], [3, 4, 1], [5, 0, 1], [0, 6, 1]])
+    np.testing.assert_array_equal(
+        track.kp_2d[1, order[:4]], [[0, 0, 0], [3, 4, 1], [5, 0, 1], [0, 6, 1]]
+    )
     assert not track.kp_2d[:, INTO_SPIN49[:2]].any()
 
 
-def test_people_are_tracks_of_one_source_and_frames_count_by_the_number_in_the_name(tmp_path: Path) -> None:
+def test_people_are_tracks_of_one_source_and_frames_count_by_the_number_in_the_name(
+    tmp_path: Path,
+) -> None:
     every = range(0, 40, 4)
-    images = [image(t, labelled=int(t in every)) | {"id": float(t)} for t in range(40)]  # numbers of any kind
+    # numbers of any kind
+    images = [image(t, labelled=int(t in every)) | {"id": float(t)} for t in range(40)]
     annotations = [annotation(t, k, image_id=t, track_id=float(k)) for t in every for k in (7, 3)]
     annotations += [annotation(t, 9, image_id=t) for t in every[:7]]  # under eight frames
     write(tmp_path, content(annotations[::-1], images[::-1]), pictures=range(40))
@@ -114,13 +160,20 @@ def test_people_are_tracks_of_one_source_and_frames_count_by_the_number_in_the_n
     assert third.frames.path(4).name == "000004.jpg"
     np.testing.assert_array_equal(third.kp_2d[:, INTO_SPIN49[0], 0], np.array(every) + 1)
     assert seventh.kp_2d[0, INTO_SPIN49[0], 1] == 701
-    assert (account["found"], account["kept"], account["dropped"]) == (27, 20, {"track_too_short": 7})
+    assert (account["found"], account["kept"], account["dropped"]) == (
+        27,
+        20,
+        {"track_too_short": 7},
+    )
     assert account["tracks_dropped"] == {"track_too_short": 1}
 
 
-def test_annotations_on_pictures_that_are_unlabelled_or_unknown_are_ignored_and_noted(tmp_path: Path) -> None:
+def test_annotations_on_pictures_that_are_unlabelled_or_unknown_are_ignored_and_noted(
+    tmp_path: Path,
+) -> None:
     images = [image(t, labelled=t < 8) for t in range(10)]
-    images += [image(3, labelled=False), image(9) | {"id": image(4)["id"]}]  # of two with one id the first is meant
+    # of two with one id the first is meant
+    images += [image(3, labelled=False), image(9) | {"id": image(4)["id"]}]
     annotations = [annotation(t) for t in range(10)] + [annotation(t) for t in range(50, 53)]
     write(tmp_path, content(annotations, images))
     (track,), account = read(tmp_path)
@@ -153,7 +206,9 @@ def test_people_without_joints_or_without_a_box_are_dropped_and_counted(tmp_path
     assert (account["found"], account["kept"]) == (20, 8)
 
 
-def test_a_person_twice_in_a_picture_is_the_one_with_more_joints_else_the_first(tmp_path: Path) -> None:
+def test_a_person_twice_in_a_picture_is_the_one_with_more_joints_else_the_first(
+    tmp_path: Path,
+) -> None:
     worse, better = annotation(3), annotation(5, bbox=[0, 0, 10, 10])
     worse["keypoints"][:3] = [0, 0, 0]
     usual = [annotation(t) for t in range(10)]
@@ -191,7 +246,9 @@ def test_most_names_decide_how_the_pictures_of_a_sequence_are_called(tmp_path: P
     assert (tracks, account["dropped"]) == ([], {"other_file_name": 3, "track_too_short": 7})
 
 
-@pytest.mark.parametrize("name", ["images/val/x{:06d}.jpg", "a\n1.jpg", "\ud800/1.jpg", "x", "a/" * 9999 + "1.jpg"])
+@pytest.mark.parametrize(
+    "name", ["images/val/x{:06d}.jpg", "a\n1.jpg", "\ud800/1.jpg", "x", "a/" * 9999 + "1.jpg"]
+)
 def test_names_that_no_pattern_can_hold_are_refused(tmp_path: Path, name: str) -> None:
     write(tmp_path, content([annotation(0)], [image(0, file_name=name)]))
     assert refusal(tmp_path).reason == "bad_label_file"
@@ -203,11 +260,16 @@ def test_pictures_in_another_folder_are_used_and_told(tmp_path: Path) -> None:
     write(tmp_path, content(images=images))
     (track,), account = read(tmp_path)
     assert track.frames.path(3) == moved / "img003.png"
-    assert account["notes"] == ["its pictures are in images/val_v2/seq: changes there are not noticed"]
+    assert account["notes"] == [
+        "its pictures are in images/val_v2/seq: changes there are not noticed"
+    ]
 
 
-def test_annotations_lie_in_three_places_and_the_first_that_has_a_sequence_is_used_and_the_others_told(tmp_path):
-    for folder in ("posetrack_data", "annotations", "posetrack_data/annotations"):  # PoseTrack21's, then 2018's
+def test_annotations_lie_in_three_places_and_the_first_that_has_a_sequence_is_used_and_the_others_told(
+    tmp_path,
+):
+    # PoseTrack21's, then 2018's
+    for folder in ("posetrack_data", "annotations", "posetrack_data/annotations"):
         write(tmp_path, folder=folder)
         (video,) = POSETRACK.videos(tmp_path, "val")
         assert (video.name, video.files[0]) == (SEQ, Path(folder, "val", f"{SEQ}.json"))
@@ -215,8 +277,14 @@ def test_annotations_lie_in_three_places_and_the_first_that_has_a_sequence_is_us
         assert read(tmp_path)[1]["kept"] == 10
     (tmp_path / f"annotations/val/{SEQ}.json").write_text("{")
     first, second = read(tmp_path)[1]["notes"]
-    assert first == f"annotations/val/{SEQ}.json is not used: posetrack_data/annotations/val/{SEQ}.json is"
-    assert second == f"posetrack_data/val/{SEQ}.json is not used: posetrack_data/annotations/val/{SEQ}.json is"
+    assert (
+        first
+        == f"annotations/val/{SEQ}.json is not used: posetrack_data/annotations/val/{SEQ}.json is"
+    )
+    assert (
+        second == f"posetrack_data/val/{SEQ}.json is not used: "
+        f"posetrack_data/annotations/val/{SEQ}.json is"
+    )
 
 
 def test_sequences_are_listed_in_order_with_those_that_nobody_annotated(tmp_path: Path) -> None:
@@ -237,10 +305,17 @@ def test_sequences_are_listed_in_order_with_those_that_nobody_annotated(tmp_path
 
 @pytest.mark.parametrize(
     ("annotations", "found"),
-    [([], 0), ([{"image_id": 1, "track_id": 1}], 0), ([annotation(t, keypoints=[]) for t in range(10)], 10), (None, 0)],
+    [
+        ([], 0),
+        ([{"image_id": 1, "track_id": 1}], 0),
+        ([annotation(t, keypoints=[]) for t in range(10)], 10),
+        (None, 0),
+    ],
     ids=["none", "on no picture", "without keypoints", "no such key"],
 )
-def test_a_file_in_which_nobody_has_keypoints_is_no_error(tmp_path: Path, annotations: Any, found: int) -> None:
+def test_a_file_in_which_nobody_has_keypoints_is_no_error(
+    tmp_path: Path, annotations: Any, found: int
+) -> None:
     labels = content(annotations, categories=[])
     if annotations is None:
         del labels["annotations"]
@@ -254,16 +329,24 @@ def test_a_file_in_which_nobody_has_keypoints_is_no_error(tmp_path: Path, annota
 
 @pytest.mark.parametrize(
     ("side", "note"),
-    [(340, ""), (680, "reach at most 47% .* enlarged"), (260, "6 of 6 videos reach 12.% .* made smaller")],
+    [
+        (340, ""),
+        (680, "reach at most 47% .* enlarged"),
+        (260, "6 of 6 videos reach 12.% .* made smaller"),
+    ],
 )
-def test_labels_without_a_size_are_compared_with_the_images_of_all_videos(side, note, tmp_path, ran):
+def test_labels_without_a_size_are_compared_with_the_images_of_all_videos(
+    side, note, tmp_path, ran
+):
     raw = tmp_path / "posetrack"
     for k in range(6):
         write(raw, seq=f"00000{k}_x", pictures=())
         for frame in range(10):
             by_hand.touch(raw / f"images/val/00000{k}_x", f"{frame:06d}.jpg")
             (raw / f"images/val/00000{k}_x/{frame:06d}.jpg").write_bytes(by_hand.jpeg(side, side))
-    shown = " ".join(ran("convert", "posetrack", "val", "--raw", raw, "--cache", tmp_path / "cache").out.split())
+    shown = " ".join(
+        ran("convert", "posetrack", "val", "--raw", raw, "--cache", tmp_path / "cache").out.split()
+    )
     assert bool(note) == ("note all videos: " in shown)
     assert re.search(note, shown), shown
 

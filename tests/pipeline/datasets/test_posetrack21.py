@@ -13,37 +13,60 @@ import cache
 from pipeline.accounting import Accounting
 from pipeline.recipe.recipe import Recipe
 from pipeline.settings.sections import load
-from tests.pipeline.datasets.test_posetrack import POSETRACK, Json, annotation, content, image, read, refusal, write
+from tests.pipeline.datasets.test_posetrack import (
+    POSETRACK,
+    Json,
+    annotation,
+    content,
+    image,
+    read,
+    refusal,
+    write,
+)
 
 
 def labels_of_21(labels: Json, rng: np.random.Generator) -> tuple[Json, int]:
-    """A sequence's labels as PoseTrack21 has them, and the number of people with a box alone in labelled frames.
+    """A sequence's labels as PoseTrack21 has them, and the number of people with a box alone in
+    labelled frames.
 
-    Two such people are added to every frame. Boxes are drawn by hand, third numbers of joints are 0 or 1, ids are texts
-    in every second frame, and person 40 + track_id is in all sequences.
+    Two such people are added to every frame. Boxes are drawn by hand, third numbers of joints are 0
+    or 1, ids are texts in every second frame, and person 40 + track_id is in all sequences.
     """
     images, annotations, alone = [], [], 0
     for i, old in enumerate(labels["images"]):
-        new = {"id": str(old["id"]), "frame_id": old["id"]} if i % 2 else {"id": old["id"], "image_id": old["id"]}
+        new = (
+            {"id": str(old["id"]), "frame_id": old["id"]}
+            if i % 2
+            else {"id": old["id"], "image_id": old["id"]}
+        )
         new |= {key: old[key] for key in ("is_labeled", "file_name", "nframes")}
-        new |= {"vid_id": int(old["vid_id"]) if i % 2 else old["vid_id"], "has_labeled_person": True}
+        new |= {
+            "vid_id": int(old["vid_id"]) if i % 2 else old["vid_id"],
+            "has_labeled_person": True,
+        }
         images.append(new | {"ignore_regions_x": [], "ignore_regions_y": []})
         box = {"image_id": new["id"], "bbox": [1, 2, 30, 40], "category_id": 1}
         for k, keypoints in ((8, []), (9, [0] * 51)):
-            annotations.append(box | {"keypoints": keypoints, "track_id": k, "person_id": 90 + k, "id": i})
+            annotations.append(
+                box | {"keypoints": keypoints, "track_id": k, "person_id": 90 + k, "id": i}
+            )
         alone += 2 * old["is_labeled"]
     for old in labels["annotations"]:
         joints = np.reshape(old["keypoints"], (-1, 3))
         joints[:, 2] = rng.integers(0, 2, len(joints))
         new = {key: old[key] for key in ("bbox_head", "track_id", "category_id", "id")}
         new |= {"keypoints": joints.ravel().tolist(), "bbox": rng.uniform(20, 60, 4).tolist()}
-        annotations.append(new | {"person_id": 40 + old["track_id"], "image_id": str(old["image_id"])})
+        annotations.append(
+            new | {"person_id": 40 + old["track_id"], "image_id": str(old["image_id"])}
+        )
         alone += not joints[:, :2].any()
     return {"images": images, "annotations": annotations, "categories": labels["categories"]}, alone
 
 
 def add_21(raw: Path, later: Path | None = None) -> int:
-    """Write PoseTrack21's labels beside those of 2018, which go to the folder `later`. The number of `labels_of_21`."""
+    """Write PoseTrack21's labels beside those of 2018, which go to the folder `later`. The number
+    of `labels_of_21`.
+    """
     rng, alone = np.random.default_rng(0), 0
     for file in sorted(raw.glob("posetrack_data/annotations/*/*.json")):
         labels, n = labels_of_21(json.loads(file.read_text()), rng)
@@ -56,7 +79,9 @@ def add_21(raw: Path, later: Path | None = None) -> int:
 
 
 @pytest.mark.parametrize("folder", ["posetrack_data", "posetrack_data/annotations", "annotations"])
-def test_both_releases_of_one_scene_give_the_same_rows(folder: str, embedded: Any, tmp_path: Path) -> None:
+def test_both_releases_of_one_scene_give_the_same_rows(
+    folder: str, embedded: Any, tmp_path: Path
+) -> None:
     raw, n_boxes, n_tracks = embedded.copy("posetrack", tmp_path / "21"), 0, 0
     alone = add_21(raw, tmp_path / "later")
     for split in POSETRACK.splits:
@@ -67,11 +92,17 @@ def test_both_releases_of_one_scene_give_the_same_rows(folder: str, embedded: An
         before, after = Accounting(), Accounting()
         of_2018 = POSETRACK.tracks(embedded.raw("posetrack"), split, report=before)
         for old, new in zip(of_2018, POSETRACK.tracks(raw, split, report=after), strict=True):
-            assert (old.video, old.name, old.frames.pattern) == (new.video, new.name, new.frames.pattern)
+            assert (old.video, old.name, old.frames.pattern) == (
+                new.video,
+                new.name,
+                new.frames.pattern,
+            )
             for column in ("frame_index", "kp_2d", "bbox"):  # to the bit, as the key of a crop is
                 np.testing.assert_array_equal(getattr(old, column), getattr(new, column))
             shown = new.kp_2d[0, new.kp_2d[0, :, 2] > 0, :2]
-            np.testing.assert_allclose(new.bbox[0, 2:], 1.04 * np.ptp(shown, axis=0).max(), rtol=1e-6)
+            np.testing.assert_allclose(
+                new.bbox[0, 2:], 1.04 * np.ptp(shown, axis=0).max(), rtol=1e-6
+            )
             n_tracks += 1
         for old, new in zip(before, after, strict=True):
             assert (old.name, old.kept, old.tracks_kept) == (new.name, new.kept, new.tracks_kept)
@@ -85,11 +116,26 @@ def test_both_releases_of_one_scene_give_the_same_rows(folder: str, embedded: An
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"keypoints": [5.0] * 48}, "'annotations[3].keypoints': expected numbers of shape (51), found (48,) float64"),
-        ({"keypoints": [5.0]}, "'annotations[3].keypoints': expected numbers of shape (51), found (1,)"),
-        ({"image_id": 7}, "'annotations[3].image_id': expected the id of one of its 10 images, found 7"),
-        ({"image_id": "1e1"}, "'annotations[3].image_id': expected a whole number, found a text '1e1'"),
-        ({"person_id": [1]}, "'annotations[3].person_id': expected a whole number, found 1 entries"),
+        (
+            {"keypoints": [5.0] * 48},
+            "'annotations[3].keypoints': expected numbers of shape (51), found (48,) float64",
+        ),
+        (
+            {"keypoints": [5.0]},
+            "'annotations[3].keypoints': expected numbers of shape (51), found (1,)",
+        ),
+        (
+            {"image_id": 7},
+            "'annotations[3].image_id': expected the id of one of its 10 images, found 7",
+        ),
+        (
+            {"image_id": "1e1"},
+            "'annotations[3].image_id': expected a whole number, found a text '1e1'",
+        ),
+        (
+            {"person_id": [1]},
+            "'annotations[3].person_id': expected a whole number, found 1 entries",
+        ),
     ],
 )
 def test_a_damaged_sequence_of_posetrack21_costs_itself_with_a_message(changes, words, tmp_path):
@@ -100,10 +146,14 @@ def test_a_damaged_sequence_of_posetrack21_costs_itself_with_a_message(changes, 
     assert message.startswith(f"{file}: {words}")
     assert "offline since 2022" in message and "anDoer/PoseTrack21" in message
     write(tmp_path, seq="000002_bonn_test", folder="posetrack_data")
-    assert [track.video for track in POSETRACK.tracks(tmp_path, "val", report=Accounting())] == ["000002_bonn_test"]
+    assert [track.video for track in POSETRACK.tracks(tmp_path, "val", report=Accounting())] == [
+        "000002_bonn_test"
+    ]
 
 
-def test_labels_of_2018_that_come_later_are_read_and_no_feature_recomputed(embedded, tmp_path, into, ran, network):
+def test_labels_of_2018_that_come_later_are_read_and_no_feature_recomputed(
+    embedded, tmp_path, into, ran, network
+):
     raw, root = embedded.copy("posetrack", tmp_path / "posetrack"), tmp_path / "cache"
     add_21(raw, tmp_path / "later")
     shown = ran("doctor", "posetrack", "--raw", tmp_path).out
@@ -113,17 +163,25 @@ def test_labels_of_2018_that_come_later_are_read_and_no_feature_recomputed(embed
     into.extract(root, "posetrack/train")
     rows, n_batches = into.rows(root, "posetrack/train", "bbox"), len(network.batches)
     shutil.move(tmp_path / "later", raw / "posetrack_data/annotations")
-    line = "2 sequences with labels of PoseTrack 2018 and of PoseTrack21: those of 2018 count, those in "
+    line = (
+        "2 sequences with labels of PoseTrack 2018 and of PoseTrack21: those of 2018 count, "
+        "those in "
+    )
     assert line in " ".join(ran("doctor", "posetrack", "--raw", tmp_path).out.split())
     plan = recipe.plan_conversion()
     assert len(plan.changed) == 2
-    assert recipe.convert(plan, lambda *_: None).notes == [f"note {line}{raw / 'posetrack_data/train'} do not"]
+    assert recipe.convert(plan, lambda *_: None).notes == [
+        f"note {line}{raw / 'posetrack_data/train'} do not"
+    ]
     into.extract(root, "posetrack/train")
     assert len(network.batches) == n_batches > 0
     assert into.rows(root, "posetrack/train", "bbox").keys() == rows.keys()
     name = cache.open(root)["posetrack/train"].videos[0].name
     (note,) = cache.open(root)["posetrack/train"].videos[0].account["notes"]
-    own = f"posetrack_data/train/{name}.json is not used: posetrack_data/annotations/train/{name}.json is"
+    own = (
+        f"posetrack_data/train/{name}.json is not used: "
+        f"posetrack_data/annotations/train/{name}.json is"
+    )
     assert note == own
     add_21(raw)  # the other order: PoseTrack21's come later
     assert recipe.plan_conversion().up_to_date
@@ -147,7 +205,9 @@ def test_a_person_of_posetrack21_in_training_and_test_is_a_leak(embedded, tmp_pa
     assert (subjects["common"], subjects["unknown"]) == ([], "not in the names of posetrack/val")
 
 
-def test_people_with_a_box_alone_are_counted_where_nobody_has_keypoints_and_people_of_other_frames_are_not(tmp_path):
+def test_people_with_a_box_alone_are_counted_where_nobody_has_keypoints_and_people_of_other_frames_are_not(
+    tmp_path,
+):
     annotations = [annotation(t, keypoints=[]) for t in range(10)]
     images = [image(t, labelled=t < 6) for t in range(10)]
     write(tmp_path, content(annotations, images), folder="posetrack_data")

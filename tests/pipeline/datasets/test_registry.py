@@ -56,7 +56,9 @@ def test_ours_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
     assert datasets.get("dances").name == "dances"
 
 
-def test_an_unknown_name_and_an_option_that_a_dataset_lacks_are_refused_with_the_known_ones() -> None:
+def test_an_unknown_name_and_an_option_that_a_dataset_lacks_are_refused_with_the_known_ones() -> (
+    None
+):
     with pytest.raises(PipelineError, match="no dataset is called 'penn'; known: penn_action, "):
         datasets.get("penn")
     with pytest.raises(ConfigError, match="amass has no option rate; it has resampling"):
@@ -66,12 +68,23 @@ def test_an_unknown_name_and_an_option_that_a_dataset_lacks_are_refused_with_the
 @pytest.mark.parametrize(
     ("thing", "words"),
     [
-        (ImportError("no module named torch3d"), "of package dance-data cannot be loaded: ImportError: no module"),
-        *((thing, "dance-data: d:Dances is not a Dataset subclass whose name is 'dances'") for thing in (Path, 3)),
-        (type("Other", (Dances,), {"name": "other"}), "is not a Dataset subclass whose name is 'dances'"),
+        (
+            ImportError("no module named torch3d"),
+            "of package dance-data cannot be loaded: ImportError: no module",
+        ),
+        *(
+            (thing, "dance-data: d:Dances is not a Dataset subclass whose name is 'dances'")
+            for thing in (Path, 3)
+        ),
+        (
+            type("Other", (Dances,), {"name": "other"}),
+            "is not a Dataset subclass whose name is 'dances'",
+        ),
     ],
 )
-def test_a_plug_in_that_fails_is_named_with_its_package_and_harms_no_other(monkeypatch, thing: object, words: str):
+def test_a_plug_in_that_fails_is_named_with_its_package_and_harms_no_other(
+    monkeypatch, thing: object, words: str
+):
     install(monkeypatch, ("dance-data", "dances", "d:Dances", thing))
     assert "dances" in datasets.names()
     assert datasets.get("amass").name == "amass"
@@ -82,11 +95,16 @@ def test_a_plug_in_that_fails_is_named_with_its_package_and_harms_no_other(monke
 @pytest.mark.parametrize(
     ("entries", "words"),
     [
-        ((("one", "dances", "a:A"), ("two", "dances", "b:B")), "'dances' comes from package one and package two"),
+        (
+            (("one", "dances", "a:A"), ("two", "dances", "b:B")),
+            "'dances' comes from package one and package two",
+        ),
         ((("one", "amass", "a:A"),), "'amass' of package one: this name is in use"),
     ],
 )
-def test_two_claims_to_a_name_are_refused(monkeypatch: pytest.MonkeyPatch, entries: Any, words: str) -> None:
+def test_two_claims_to_a_name_are_refused(
+    monkeypatch: pytest.MonkeyPatch, entries: Any, words: str
+) -> None:
     install(monkeypatch, *((*entry, Dances) for entry in entries))
     with pytest.raises(PipelineError, match=words):
         datasets.names()
@@ -99,5 +117,11 @@ def test_no_reader_leaves_an_option_of_all_datasets_out_of_its_identity(monkeypa
     monkeypatch.setattr(Dataset, "__dataclass_fields__", common)
     for reader in readers:
         object.__setattr__(reader, "tallest", 7)
-        monkeypatch.setattr(type(reader), "__dataclass_fields__", vars(type(reader))["__dataclass_fields__"] | common)
-        assert reader_parts(reader, "train", tmp_path, None)["parameters"]["tallest"] == 7, reader.name
+        monkeypatch.setattr(
+            type(reader),
+            "__dataclass_fields__",
+            vars(type(reader))["__dataclass_fields__"] | common,
+        )
+        assert reader_parts(reader, "train", tmp_path, None)["parameters"]["tallest"] == 7, (
+            reader.name
+        )

@@ -1,4 +1,6 @@
-"""The dataset of one's own clips: demo clips through the stand-in detector, and files made by hand."""
+"""The dataset of one's own clips: demo clips through the stand-in detector, and files made by
+hand.
+"""
 
 import csv
 import io
@@ -34,18 +36,24 @@ def write_clip(file: Path, n: int = 60, cut: int = 10**9) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     with mp4_writer(file, 25.0, 160, 120) as writer:
         for t in range(n):
-            writer.write(np.full((120, 160, 3), (30, 30, 220) if t >= cut else (120, 120, 120), np.uint8))
+            writer.write(
+                np.full((120, 160, 3), (30, 30, 220) if t >= cut else (120, 120, 120), np.uint8)
+            )
 
 
 def write_alphapose(file: Path, n: int = 60, **more: Any) -> None:
     """Somebody who walks a pixel a frame."""
     file.parent.mkdir(parents=True, exist_ok=True)
     joints = [standing("coco", 30 + t, 60).ravel().tolist() for t in range(n)]
-    results = [{"image_id": f"{t}.jpg", "keypoints": joints[t], "score": 2.5} | more for t in range(n)]
+    results = [
+        {"image_id": f"{t}.jpg", "keypoints": joints[t], "score": 2.5} | more for t in range(n)
+    ]
     file.write_text(json.dumps(results))
 
 
-def read(raw: Path, split: str = "train", **options: Any) -> tuple[list[Track], dict[str, VideoAccount]]:
+def read(
+    raw: Path, split: str = "train", **options: Any
+) -> tuple[list[Track], dict[str, VideoAccount]]:
     report = Accounting()
     tracks = list(datasets.get("videos", **options).tracks(raw, split, report=report))
     for account in report:
@@ -55,7 +63,9 @@ def read(raw: Path, split: str = "train", **options: Any) -> tuple[list[Track], 
 
 @pytest.fixture(scope="module")
 def detected(embedded: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Demo clips of 28 frames in folders of two splits, and what the stand-in detector finds in them. To be read."""
+    """Demo clips of 28 frames in folders of two splits, and what the stand-in detector finds in
+    them. To be read.
+    """
     raw = tmp_path_factory.mktemp("found") / "videos"
     for split in ("train", "val"):
         shutil.copytree(embedded.raw("kinetics") / split, raw / split)
@@ -64,16 +74,23 @@ def detected(embedded: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return raw
 
 
-def test_demo_clips_become_tracks_where_the_people_are_and_the_reader_keeps_its_promises(detected, embedded):
+def test_demo_clips_become_tracks_where_the_people_are_and_the_reader_keeps_its_promises(
+    detected, embedded
+):
     by_clip = {take.shot.file: take for take in embedded.takes("kinetics")}
     seen = 0
     for split in ("train", "val"):
         tracks, _ = read(detected, split, min_frames=10)
         for track in tracks:
             actors = by_clip[track.video].actors
-            truth = [convert(actor.kp_2d[track.frame_index], source="spin49", target="coco") for actor in actors]
+            truth = [
+                convert(actor.kp_2d[track.frame_index], source="spin49", target="coco")
+                for actor in actors
+            ]
             found = convert(track.kp_2d, source="spin49", target="coco")
-            apart = [np.linalg.norm(found[..., :2] - one, axis=-1)[found[..., 2] > 0] for one in truth]
+            apart = [
+                np.linalg.norm(found[..., :2] - one, axis=-1)[found[..., 2] > 0] for one in truth
+            ]
             assert min(np.median(distance) for distance in apart) < 3  # px; people are 130 px high
             seen += len(track.frame_index)
     assert seen > 40
@@ -109,16 +126,24 @@ def test_labels_that_may_be_of_two_clips_are_taken_for_neither(tmp_path: Path) -
         for part in ("a/same.mov, a/same.mp4", f"keypoints/{name}.json"):
             assert part in accounts[name].message
     reader, alone = datasets.get("videos"), tmp_path / "a/same.mov"
-    (before,) = (video.files for video in reader.videos(tmp_path, "train") if video.name == "a/same.mp4")
+    (before,) = (
+        video.files for video in reader.videos(tmp_path, "train") if video.name == "a/same.mp4"
+    )
     (tmp_path / "keypoints/a/same").rename(tmp_path / "keypoints/a/same.mp4")
     write_alphapose(tmp_path / "keypoints/a/same.mov.json", idx=7)
     tracks, _ = read(tmp_path)
     assert [track.name for track in tracks][:2] == ["a/same.mov/7", "a/same.mp4/0"]
     (tmp_path / "keypoints/a/same.mp4").rename(tmp_path / "keypoints/a/same")
     alone.unlink()  # what was refused for it has changed, then
-    (after,) = (video.files for video in reader.videos(tmp_path, "train") if video.name == "a/same.mp4")
+    (after,) = (
+        video.files for video in reader.videos(tmp_path, "train") if video.name == "a/same.mp4"
+    )
     assert (before, after) == ((Path("a/same.mp4"), Path("a/same.mov")), (Path("a/same.mp4"),))
-    assert [track.name for track in read(tmp_path)[0]] == ["a/same.mp4/0", "b/same.mp4/0", "same.mp4/0"]
+    assert [track.name for track in read(tmp_path)[0]] == [
+        "a/same.mp4/0",
+        "b/same.mp4/0",
+        "same.mp4/0",
+    ]
 
 
 def test_linked_folders_are_searched_and_circles_left(tmp_path: Path) -> None:
@@ -127,11 +152,18 @@ def test_linked_folders_are_searched_and_circles_left(tmp_path: Path) -> None:
     touch(raw, "b.MOV", ".c.mp4", "d.txt")
     (raw / "linked").symlink_to(tmp_path / "clips")
     (raw / "circle").symlink_to(raw)
-    assert [video.name for video in datasets.get("videos").videos(raw, "train")] == ["b.MOV", "linked/a.mp4"]
+    assert [video.name for video in datasets.get("videos").videos(raw, "train")] == [
+        "b.MOV",
+        "linked/a.mp4",
+    ]
 
 
 def test_every_clip_is_in_one_split() -> None:
-    clips = [f"{folder}clip{k}.mp4" for folder in ("", "game/", "Validation/", "test/") for k in range(100)]
+    clips = [
+        f"{folder}clip{k}.mp4"
+        for folder in ("", "game/", "Validation/", "test/")
+        for k in range(100)
+    ]
     reader = datasets.get("videos", val=20, test=10)
     split = {clip: reader.split_of(clip) for clip in clips}
     assert {split[clip] for clip in clips if clip.startswith("Val")} == {"val"}
@@ -156,16 +188,29 @@ def test_nobody_is_linked_over_a_cut_whoever_detected(tmp_path: Path) -> None:
     assert stretches == {"a.mp4/0": first, "a.mp4/1": second, "b.mp4/3": first, "b.mp4/3-1": second}
     assert any("2 scenes, from the frames 0, 45" in note for note in accounts["a.mp4"].notes)
     tracks, _ = read(tmp_path, cuts=False)
-    assert [(track.name, len(track.frame_index)) for track in tracks] == [("a.mp4/0", 100), ("b.mp4/3", 100)]
+    assert [(track.name, len(track.frame_index)) for track in tracks] == [
+        ("a.mp4/0", 100),
+        ("b.mp4/3", 100),
+    ]
     usual, changed = (datasets.get("videos", cuts=cuts) for cuts in (True, False))
-    identity, other = (reader_parts(one, "train", tmp_path, None)["parameters"] for one in (usual, changed))
+    identity, other = (
+        reader_parts(one, "train", tmp_path, None)["parameters"] for one in (usual, changed)
+    )
     assert other == identity | {"cuts": False} != identity
 
 
 def test_names_that_two_people_would_share_cost_no_clip(tmp_path: Path, ran: Any) -> None:
     raw, root = tmp_path / "raw", tmp_path / "cache"
-    people = [("dancer", [*range(20), *range(50, 70)]), ("dancer-1", range(20)), ("dancer.1", range(20))]
-    boxes = [f"{name},{t},{10 + 50 * k},20,30,80" for k, (name, frames) in enumerate(people) for t in frames]
+    people = [
+        ("dancer", [*range(20), *range(50, 70)]),
+        ("dancer-1", range(20)),
+        ("dancer.1", range(20)),
+    ]
+    boxes = [
+        f"{name},{t},{10 + 50 * k},20,30,80"
+        for k, (name, frames) in enumerate(people)
+        for t in frames
+    ]
     for called in ("a.mp4", "b.mp4"):
         write_clip(raw / called, 70)
     (raw / "keypoints").mkdir()
@@ -178,8 +223,12 @@ def test_names_that_two_people_would_share_cost_no_clip(tmp_path: Path, ran: Any
     shown = ran("convert", "videos", "train", "--raw", raw, "--cache", root, *short)
     assert "\\udcff.mp4?: name_not_utf8" in shown.out + shown.err
     split = cache.open(root)["videos/train"]
-    names = Counter(track.name.rpartition("/")[2] for track in split.tracks if track.video == "a.mp4")
-    assert names == {f"dancer{end}": 1 for end in ("", ".2", "-2", "-2.1", "-1", "-1.1", ".1", ".1.1")}
+    names = Counter(
+        track.name.rpartition("/")[2] for track in split.tracks if track.video == "a.mp4"
+    )
+    assert names == {
+        f"dancer{end}": 1 for end in ("", ".2", "-2", "-2.1", "-1", "-1.1", ".1", ".1.1")
+    }
     assert {track.video for track in split.tracks} == {"a.mp4", "b.mp4"}
 
 
@@ -202,7 +251,10 @@ def test_what_is_not_kept_is_counted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("option", "column", "reason"),
-    [("max_jitter", "jitter_2d_percent", "joints_shake"), ("max_limb_spread", "limb_spread_2d_percent", "limbs_vary")],
+    [
+        ("max_jitter", "jitter_2d_percent", "joints_shake"),
+        ("max_limb_spread", "limb_spread_2d_percent", "limbs_vary"),
+    ],
 )
 def test_a_person_beyond_a_limit_is_counted_drawn_and_graded(option, column, reason, tmp_path, ran):
     raw, root, other = tmp_path / "raw", tmp_path / "cache", tmp_path / "other"
@@ -216,8 +268,13 @@ def test_a_person_beyond_a_limit_is_counted_drawn_and_graded(option, column, rea
         person["keypoints"] = (np.reshape(person["keypoints"], (17, 3)) + wrong).ravel().tolist()
     (raw / "keypoints/b.json").write_text(json.dumps(people))
     ran("convert", "videos", "train", "--raw", raw, "--cache", root)
-    assert not reader_parts(datasets.get("videos"), "train", raw, None)["parameters"].keys() & {option}
-    lines = {line["video"]: line for line in csv.DictReader(io.StringIO(ran("status", "--cache", root, "--csv").out))}
+    assert not reader_parts(datasets.get("videos"), "train", raw, None)["parameters"].keys() & {
+        option
+    }
+    lines = {
+        line["video"]: line
+        for line in csv.DictReader(io.StringIO(ran("status", "--cache", root, "--csv").out))
+    }
     steady, shaking = (float(lines[name][column]) for name in ("a.mp4", "b.mp4"))
     assert steady < 0.1 < 3 < shaking
     assert lines["a.mp4"]["visible_percent"] == "100"
@@ -230,8 +287,22 @@ def test_a_person_beyond_a_limit_is_counted_drawn_and_graded(option, column, rea
     out = ran("show", "videos", "train", "--cache", other, "--video", "b.mp4", "--out", page).out
     assert f"60 detections without a track ({reason})" in out
     out = ran("show", "videos", "train", "--cache", root, "--video", "a.mp4", "--out", page).out
-    assert "  a.mp4/0: 100 % of 12 joints visible; 2D: the worst joint shakes by 0 % of the box, the worst limb" in out
-    refused = ran("convert", "videos", "train", "--raw", raw, "--cache", other, "--set", f"videos.{option}=0", code=2)
+    assert (
+        "  a.mp4/0: 100 % of 12 joints visible; 2D: the worst joint shakes by 0 % of the box, "
+        "the worst limb" in out
+    )
+    refused = ran(
+        "convert",
+        "videos",
+        "train",
+        "--raw",
+        raw,
+        "--cache",
+        other,
+        "--set",
+        f"videos.{option}=0",
+        code=2,
+    )
     assert "max_jitter or max_limb_spread is 0; expected more than 0 %" in refused.err
 
 
@@ -243,20 +314,34 @@ def test_status_names_clips_without_a_track_and_why(tmp_path: Path, ran: Any) ->
             write_alphapose(raw / f"keypoints/{name}.json")
     (raw / "new.mp4").rename(raw / "not detected.mp4")
     images = [{"id": t, "frame_index": t, "file_name": f"{t}.jpg"} for t in range(60)]
-    (raw / "keypoints/nobody.mp4.json").write_text(json.dumps({"images": images, "annotations": []}))
-    assert "1 video without rows: no_keypoints" in ran("convert", "videos", "train", "--raw", raw, "--cache", root).out
+    (raw / "keypoints/nobody.mp4.json").write_text(
+        json.dumps({"images": images, "annotations": []})
+    )
+    assert (
+        "1 video without rows: no_keypoints"
+        in ran("convert", "videos", "train", "--raw", raw, "--cache", root).out
+    )
     shown = ran("status", "--cache", root).out
     assert "videos/train: without a track: nobody.mp4: no person\n" in shown
     assert "videos/train: without a track: short.mp4: 60 track_too_short; " in shown
     assert "31 frames < min_frames 40\n" in shown
-    lines = {line["video"]: line for line in csv.DictReader(io.StringIO(ran("status", "--cache", root, "--csv").out))}
-    assert {name: (line["state"], line["reason"], line["tracks"]) for name, line in lines.items()} == {
+    lines = {
+        line["video"]: line
+        for line in csv.DictReader(io.StringIO(ran("status", "--cache", root, "--csv").out))
+    }
+    assert {
+        name: (line["state"], line["reason"], line["tracks"]) for name, line in lines.items()
+    } == {
         "kept.mp4": ("kept", "", "1"),
         "short.mp4": ("without a track", "track_too_short", "0"),
         "nobody.mp4": ("without a track", "no_person", "0"),
         "not detected.mp4": ("not labelled", "no_keypoints", "0"),
     }
-    assert [lines["short.mp4"][key] for key in ("found", "kept", "track_too_short")] == ["60", "0", "60"]
+    assert [lines["short.mp4"][key] for key in ("found", "kept", "track_too_short")] == [
+        "60",
+        "0",
+        "60",
+    ]
 
 
 @pytest.mark.parametrize("called", ["a.mp4.pt", "a.npz", "a.mp4.pkl"])
@@ -266,7 +351,11 @@ def test_keypoints_of_a_kind_that_is_not_read_are_named(called: str, tmp_path: P
     (tmp_path / "keypoints" / called).write_bytes(b"\x80\x04.")
     account = read(tmp_path)[1]["a.mp4"]
     assert account.set_aside == "bad_label_file"
-    for words in (f"keypoints/{called}: expected .json", "which is not read", "docs/datasets/videos.md"):
+    for words in (
+        f"keypoints/{called}: expected .json",
+        "which is not read",
+        "docs/datasets/videos.md",
+    ):
         assert words in account.message
     write_alphapose(tmp_path / "keypoints/a.json", 3)
     assert read(tmp_path)[1]["a.mp4"].set_aside == ""
@@ -282,7 +371,11 @@ def test_a_clip_without_keypoints_that_cannot_be_decoded_is_called_that(tmp_path
     (tmp_path / "keypoints").mkdir()
     write_alphapose(tmp_path / "keypoints/cut.avi.json", 3)
     accounts = read(tmp_path)[1]
-    reasons = {"whole.mp4": "no_keypoints", "a.avi": "no_keypoints", "cut.avi": "frame_count_mismatch"}
+    reasons = {
+        "whole.mp4": "no_keypoints",
+        "a.avi": "no_keypoints",
+        "cut.avi": "frame_count_mismatch",
+    }
     reasons |= dict.fromkeys(("cut off.mp4", "empty.mp4"), "video_unreadable")
     assert {name: account.set_aside for name, account in accounts.items()} == reasons
     assert "pipeline detect" in accounts["whole.mp4"].message
@@ -321,8 +414,15 @@ def test_keypoints_count_in_stored_or_in_shown_pixels_as_their_file_states(tmp_p
         (raw / "keypoints").mkdir(parents=True)
         (raw / "a.mp4").write_bytes(content)
         images = [{"id": t + 1, "file_name": f"{t}.jpg", **size} for t in range(45)]
-        people = [{"image_id": t + 1, "category_id": 1, "keypoints": joints.ravel().tolist()} for t in range(45)]
-        file = {"images": images, "annotations": people, "categories": [{"id": 1, "name": "person"}]}
+        people = [
+            {"image_id": t + 1, "category_id": 1, "keypoints": joints.ravel().tolist()}
+            for t in range(45)
+        ]
+        file = {
+            "images": images,
+            "annotations": people,
+            "categories": [{"id": 1, "name": "person"}],
+        }
         (raw / "keypoints/a.mp4.json").write_text(json.dumps(file))
         (track,) = read(raw)[0]
         found[name] = track.columns["kp_2d"][0]

@@ -1,4 +1,6 @@
-"""The procedural body: a closed, symmetric surface that moves like a person, with SMPL's numbers."""
+"""The procedural body: a closed, symmetric surface that moves like a person, with SMPL's
+numbers.
+"""
 
 import runpy
 import subprocess
@@ -31,7 +33,9 @@ def posed(pose, arrays=BODY):
     return skin(arrays, np.zeros(10), pose, np.zeros((1, 3)))
 
 
-@pytest.mark.parametrize(("gender", "height"), [("neutral", 1.72), ("male", 1.77), ("female", 1.67)])
+@pytest.mark.parametrize(
+    ("gender", "height"), [("neutral", 1.72), ("male", 1.77), ("female", 1.67)]
+)
 def test_the_body_is_as_tall_and_as_heavy_as_people_are(gender: str, height: float) -> None:
     arrays = body.procedural(gender)
     extent = np.ptp(arrays.v_template, axis=0)
@@ -83,5 +87,7 @@ def test_the_script_makes_the_files_that_are_shipped(tmp_path: Path) -> None:
                 )  # processors round differently
     for gender in GENDERS:
         arrays = body.procedural(gender)
-        of_gender = {name: value for name, value in vars(arrays).items() if isinstance(value, np.ndarray)}
+        of_gender = {
+            name: value for name, value in vars(arrays).items() if isinstance(value, np.ndarray)
+        }
         assert make_demo_body.digest(of_gender) == arrays.digest

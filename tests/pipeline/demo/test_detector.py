@@ -12,7 +12,9 @@ def test_it_finds_the_joints_of_rendered_bodies(embedded: Embedded) -> None:
     find = detectors.get("demo").load("cpu")
     errors = []
     for take in embedded.takes("kinetics"):
-        for frame in Video(embedded.raw("kinetics"), take.shot.file).read(range(0, take.shot.n_frames, 4)):
+        for frame in Video(embedded.raw("kinetics"), take.shot.file).read(
+            range(0, take.shot.n_frames, 4)
+        ):
             assert frame.image is not None
             people = find([frame.image])[0].keypoints
             for actor in take.actors:
@@ -36,4 +38,7 @@ def test_it_finds_the_joints_of_rendered_bodies(embedded: Embedded) -> None:
 
 def test_it_finds_nobody_in_an_empty_place() -> None:
     grey = np.full((120, 160, 3), 130, np.uint8)
-    assert [len(people.boxes) for people in detectors.get("demo").load("cpu")([grey, grey])] == [0, 0]
+    assert [len(people.boxes) for people in detectors.get("demo").load("cpu")([grey, grey])] == [
+        0,
+        0,
+    ]

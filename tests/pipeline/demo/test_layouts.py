@@ -1,4 +1,6 @@
-"""Demo data as files: what the readers of the official layouts, which read them all, cannot show."""
+"""Demo data as files: what the readers of the official layouts, which read them all, cannot
+show.
+"""
 
 import pickle
 import warnings
@@ -14,13 +16,19 @@ from pipeline.demo.layouts import amass
 def unpickled(data: bytes):
     """What Python 3 makes of a Python 2 pickle, as the release's own scripts read it."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # NumPy 2 has renamed the module that the files name
+        # NumPy 2 has renamed the module that the files name
+        warnings.simplefilter("ignore", DeprecationWarning)
         return pickle.loads(data, encoding="latin1")
 
 
 def test_python_2_pickles_round_trip_and_hold_nothing_else() -> None:
     plain = [1, -2, 2.5, True, None, "x" * 300]
-    arrays = (np.arange(6.0).reshape(2, 3), np.array([True, False]), np.zeros((0, 4), np.uint8), np.float32([[1.5]]))
+    arrays = (
+        np.arange(6.0).reshape(2, 3),
+        np.array([True, False]),
+        np.zeros((0, 4), np.uint8),
+        np.float32([[1.5]]),
+    )
     again = unpickled(python2_pickle({"a": plain, "b": (*arrays, np.arange(6).reshape(2, 3).T)}))
     assert again["a"] == plain
     for old, new in zip((*arrays, np.arange(6).reshape(2, 3).T), again["b"], strict=True):

@@ -23,19 +23,25 @@ def test_an_action_is_smooth_within_limits_visible_and_on_the_ground(action: str
     assert ((m.angles >= motion.LOW - 1e-9) & (m.angles <= motion.HIGH + 1e-9)).all()
     verts, joints = skin(procedural(), m.betas, m.pose, m.trans, motion.sole_vertices())
     acceleration = np.diff(joints, 2, axis=0) * m.fps**2
-    assert np.linalg.norm(acceleration, axis=-1).max() < 100  # m/s2: a fast hand has that, a jump in a curve far more
+    # m/s2: a fast hand has that, a jump in a curve far more
+    assert np.linalg.norm(acceleration, axis=-1).max() < 100
     lowest = verts[..., 1].min(axis=1)
     assert lowest.min() > -0.01
     assert lowest.max() < (0.12 if action == "jumping_jacks" else 0.01)
     assert np.ptp(joints - joints[:, :1], axis=0).max() > 0.2  # m, against the pelvis
     pose = m.pose.reshape(-1, 24, 3)  # knees and elbows bend one way only
-    assert (pose[:, [4, 5], 0] > 0).all() and (pose[:, 18, 1] < 0).all() and (pose[:, 19, 1] > 0).all()
+    assert (
+        (pose[:, [4, 5], 0] > 0).all() and (pose[:, 18, 1] < 0).all() and (pose[:, 19, 1] > 0).all()
+    )
 
 
 def test_a_walk_goes_where_the_person_faces_on_feet_that_do_not_slide() -> None:
     m = perform("walk", n_frames=90)
     way = (m.trans[-1] - m.trans[0])[[0, 2]]
-    travelled, ahead = np.linalg.norm(way), np.array([np.sin(m.heading.mean()), np.cos(m.heading.mean())])
+    travelled, ahead = (
+        np.linalg.norm(way),
+        np.array([np.sin(m.heading.mean()), np.cos(m.heading.mean())]),
+    )
     assert travelled > 0.8
     assert way @ ahead / travelled > 0.9
     soles = skin(procedural(), m.betas, m.pose, m.trans, motion.sole_vertices()).verts

@@ -24,7 +24,9 @@ def shot(name: str = "a", **options) -> scene.Shot:
 def test_a_triangle_covers_exactly_the_samples_inside_it() -> None:
     y, x = np.mgrid[:12, :16]
     inside = (x >= 2) & (y >= 1) & (8 * (x - 2) + 10 * (y - 1) <= 80)
-    np.testing.assert_array_equal(rasterise(np.array([TOWARDS]), np.ones((1, 3)), 16, 12).face >= 0, inside)
+    np.testing.assert_array_equal(
+        rasterise(np.array([TOWARDS]), np.ones((1, 3)), 16, 12).face >= 0, inside
+    )
 
 
 CAMERA = Camera(
@@ -37,7 +39,9 @@ RENDERER, BACKDROP = appearance.Renderer(BODY.faces), appearance.Backdrop(np.ran
 
 
 def test_a_camera_sees_up_as_up_and_its_target_in_the_middle() -> None:
-    middle, above, right = CAMERA.project(np.array([[[0, -0.2, 0], [0, 0.3, 0], [0.5, -0.2, 0]]]))[0]
+    middle, above, right = CAMERA.project(np.array([[[0, -0.2, 0], [0, 0.3, 0], [0.5, -0.2, 0]]]))[
+        0
+    ]
     np.testing.assert_allclose(middle, [118.3, 121.6])
     assert above[1] < middle[1] - 30  # y points down
     assert right[0] > middle[0] + 30
@@ -57,13 +61,20 @@ def test_a_silhouette_reaches_exactly_as_far_as_the_projected_vertices() -> None
 @pytest.mark.parametrize("name", ["nose", "lbigtoe", "reye"])
 def test_a_coloured_patch_of_skin_is_where_its_joint_is_labelled(name: str) -> None:
     patch = np.where((BODY.faces == VERTEX_IDS[name]).any(axis=1)[:, None], WHITE, np.float32(0))
-    shifted = replace(CAMERA, intrinsics=CAMERA.intrinsics + np.array([[0, 0, 0.37], [0, 0, 0], [0, 0, 0]]))
+    shifted = replace(
+        CAMERA, intrinsics=CAMERA.intrinsics + np.array([[0, 0, 0.37], [0, 0, 0], [0, 0, 0]])
+    )
     for seen_by in (CAMERA, shifted):  # by a fraction of a pixel
-        black, white = (RENDERER.view(seen_by, 0, [(REST, c)], BACKDROP)[0].astype(float) for c in (0 * WHITE, patch))
+        black, white = (
+            RENDERER.view(seen_by, 0, [(REST, c)], BACKDROP)[0].astype(float)
+            for c in (0 * WHITE, patch)
+        )
         ink = (white - black).sum(axis=-1)
         y, x = np.mgrid[: ink.shape[0], : ink.shape[1]]
         centroid = np.array([(x * ink).sum(), (y * ink).sum()]) / ink.sum()
-        assert np.linalg.norm(centroid - seen_by.project(REST[None, [VERTEX_IDS[name]]])[0, 0]) < 0.5
+        assert (
+            np.linalg.norm(centroid - seen_by.project(REST[None, [VERTEX_IDS[name]]])[0, 0]) < 0.5
+        )
 
 
 def test_the_person_in_front_hides_joints_of_the_one_behind() -> None:
@@ -81,7 +92,9 @@ def test_the_person_in_front_hides_joints_of_the_one_behind() -> None:
 
 def test_what_leaves_the_picture_is_not_visible() -> None:
     take = scene.stage(shot())
-    low = replace(take.view, intrinsics=take.view.intrinsics + np.array([[0, 0, 0], [0, 0, 150], [0, 0, 0]]))
+    low = replace(
+        take.view, intrinsics=take.view.intrinsics + np.array([[0, 0, 0], [0, 0, 150], [0, 0, 0]])
+    )
     cut = take.film_with(low)
     below = cut.actors[0].kp_2d[0, :, 1] > low.height - 0.5  # the legs leave at the bottom
     assert below.sum() > 5
@@ -94,10 +107,15 @@ def test_everyone_is_in_the_picture_and_keeps_a_distance() -> None:
     for i, actor in enumerate(take.actors):
         assert take.view.sees(actor.kp_2d).all()
         assert np.ptp(actor.kp_2d[..., 1], axis=1).min() > 40  # px
-        assert all(np.linalg.norm(paths[i] - other, axis=1).min() >= scene.ELBOW_ROOM_M for other in paths[:i])
+        assert all(
+            np.linalg.norm(paths[i] - other, axis=1).min() >= scene.ELBOW_ROOM_M
+            for other in paths[:i]
+        )
 
 
-def test_calibration_crops_are_filled_by_people_and_the_first_of_many_are_the_first_of_few() -> None:
+def test_calibration_crops_are_filled_by_people_and_the_first_of_many_are_the_first_of_few() -> (
+    None
+):
     few, more = calibration_crops(1), calibration_crops(9)
     assert (few.shape, few.dtype) == ((1, 224, 224, 3), np.uint8)
     np.testing.assert_array_equal(few, more[:1])

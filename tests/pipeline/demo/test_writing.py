@@ -23,7 +23,10 @@ def small(folder: Path, **options) -> list[synthetic.Take]:
 
 
 def test_the_same_seed_gives_the_same_bytes_in_any_number_of_processes(tmp_path: Path) -> None:
-    takes = [small(tmp_path / folder, n_videos=2, seed=1, workers=n) for folder, n in (("a", 1), ("b", 2))]
+    takes = [
+        small(tmp_path / folder, n_videos=2, seed=1, workers=n)
+        for folder, n in (("a", 1), ("b", 2))
+    ]
     assert [take.shot for take in takes[0]] == [take.shot for take in takes[1]]
     assert digests(tmp_path / "a") == digests(tmp_path / "b")
     assert is_stand_in(tmp_path / "a")
@@ -93,7 +96,10 @@ def with_the_mark_of_demo_data(folder: Path) -> None:
 
 
 CHANGES = {
-    "a file more": (lambda folder: (folder / "ACCAD/notes.txt").write_text("mine"), "ACCAD/notes.txt"),
+    "a file more": (
+        lambda folder: (folder / "ACCAD/notes.txt").write_text("mine"),
+        "ACCAD/notes.txt",
+    ),
     "another content": (with_the_mark_of_demo_data, ".npz"),
     "an own mark": (marked_by_hand, "STAND_IN.json without a list of files"),
     "a mark of an earlier version": (listing_nothing, "STAND_IN.json without a list of files"),
@@ -108,7 +114,9 @@ def _own_keypoints(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_mark_alone_lets_nothing_be_replaced_and_the_foreign_file_is_named(change, tmp_path: Path, capsys) -> None:
+def test_a_mark_alone_lets_nothing_be_replaced_and_the_foreign_file_is_named(
+    change, tmp_path: Path, capsys
+) -> None:
     make, foreign = CHANGES[change]
     folder = tmp_path / "raw/amass"
     small(folder)
@@ -129,7 +137,9 @@ def test_a_mark_alone_lets_nothing_be_replaced_and_the_foreign_file_is_named(cha
 def test_keypoints_of_the_demo_detector_are_replaced_with_their_clips(tmp_path: Path) -> None:
     folder = tmp_path / "raw/videos"
     synthetic.write_dataset("videos", folder, n_videos=1, n_frames=4)
-    assert main(["detect", str(folder), "--out", str(folder / "keypoints"), "--detector", "demo"]) == 0
+    assert (
+        main(["detect", str(folder), "--out", str(folder / "keypoints"), "--detector", "demo"]) == 0
+    )
     assert list(folder.rglob("keypoints/**/*.json"))
     synthetic.write_dataset("videos", folder, n_videos=1, n_frames=5)
     assert not list(folder.rglob("keypoints/**/*.json"))
@@ -143,7 +153,9 @@ def test_what_a_killed_run_of_an_earlier_version_moved_aside_stays(tmp_path: Pat
     assert (aside / "label.mat").read_text() == "mine"
 
 
-def test_an_empty_folder_is_filled_and_an_error_on_the_way_leaves_what_was_there(tmp_path: Path) -> None:
+def test_an_empty_folder_is_filled_and_an_error_on_the_way_leaves_what_was_there(
+    tmp_path: Path,
+) -> None:
     folder = tmp_path / "raw"
     folder.mkdir()
     (tmp_path / ".raw.writing/partial").mkdir(parents=True)  # of a killed run
@@ -151,7 +163,10 @@ def test_an_empty_folder_is_filled_and_an_error_on_the_way_leaves_what_was_there
     small(folder)
     before = digests(tmp_path)
     assert "raw/half" not in before
-    with pytest.raises(OSError, match="disk full"), synthetic.new_folder(folder, {"stand_in": True}) as partial:
+    with (
+        pytest.raises(OSError, match="disk full"),
+        synthetic.new_folder(folder, {"stand_in": True}) as partial,
+    ):
         (partial / "half").write_text("half")
         raise OSError("disk full")
     assert digests(tmp_path) == before

@@ -1,4 +1,6 @@
-"""Any array becomes a stream of an existing split, row by row what the file holds, or is refused."""
+"""Any array becomes a stream of an existing split, row by row what the file holds, or is
+refused.
+"""
 
 import json
 import shutil
@@ -55,7 +57,12 @@ def safetensors(file: Path, arrays: dict[str, np.ndarray], **changed: Any) -> No
     header, data = {}, b""
     for name, array in arrays.items():
         offsets = [len(data), len(data) + array.nbytes]
-        header[name] = {"dtype": SAFE[str(array.dtype)], "shape": array.shape, "data_offsets": offsets, **changed}
+        header[name] = {
+            "dtype": SAFE[str(array.dtype)],
+            "shape": array.shape,
+            "data_offsets": offsets,
+            **changed,
+        }
         data += array.tobytes()
     text = json.dumps({"__metadata__": {"by": "hand"}, **header}).encode()
     file.write_bytes(len(text).to_bytes(8, "little") + text + data)
@@ -69,11 +76,15 @@ def parquet(file: Path, arrays: dict[str, Any], *, fixed: bool = True) -> None:
             flat = (
                 pa.FixedSizeListArray.from_arrays(flat, size)
                 if fixed
-                else pa.ListArray.from_arrays(np.arange(0, len(flat) + 1, size, dtype=np.int32), flat)
+                else pa.ListArray.from_arrays(
+                    np.arange(0, len(flat) + 1, size, dtype=np.int32), flat
+                )
             )
         return flat
 
-    pq.write_table(pa.table({name: column(array) for name, array in arrays.items()}), file, row_group_size=40)
+    pq.write_table(
+        pa.table({name: column(array) for name, array in arrays.items()}), file, row_group_size=40
+    )
 
 
 WRITERS: dict[str, Any] = {
@@ -88,12 +99,16 @@ WRITERS: dict[str, Any] = {
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int32"])
 @pytest.mark.parametrize("name", WRITERS)
-def test_a_row_of_the_stream_is_the_file_s_row(name: str, dtype: str, root: Path, tmp_path: Path) -> None:
+def test_a_row_of_the_stream_is_the_file_s_row(
+    name: str, dtype: str, root: Path, tmp_path: Path
+) -> None:
     x = (X * 1000).astype(dtype)
     WRITERS[name](tmp_path / name, {"x": x, **(KEYS if name != "x.parquet" else {})})
     done = imported(root, tmp_path / name)
     keyed = name in ("x.npz", "packed.npz", "lists.parquet")
-    assert done == ImportedArray(N, N, 0, "tracks" if keyed else "rows", stand_in=False, why="imported")
+    assert done == ImportedArray(
+        N, N, 0, "tracks" if keyed else "rows", stand_in=False, why="imported"
+    )
     expected = x.reshape(N, 6).astype(np.float16 if dtype == "float16" else np.float32)
     assert stored(root).dtype == expected.dtype and stored(root).tobytes() == expected.tobytes()
     manifest = cache.open(root)[NAME].stream_manifest("mine")
@@ -102,24 +117,36 @@ def test_a_row_of_the_stream_is_the_file_s_row(name: str, dtype: str, root: Path
     assert imported(root, tmp_path / name).why == ""
 
 
-def test_bfloat16_is_widened_exactly_and_float16_of_either_byte_order_kept(root: Path, tmp_path: Path) -> None:
+def test_bfloat16_is_widened_exactly_and_float16_of_either_byte_order_kept(
+    root: Path, tmp_path: Path
+) -> None:
     np.save(tmp_path / "big.npy", X.astype(">f2"))
     imported(root, tmp_path / "big.npy", "big")
-    assert stored(root, "big").dtype == np.float16 and np.array_equal(stored(root, "big"), X.reshape(N, 6).astype("f2"))
+    assert stored(root, "big").dtype == np.float16 and np.array_equal(
+        stored(root, "big"), X.reshape(N, 6).astype("f2")
+    )
     bits = np.arange(N * 6, dtype=np.uint16).reshape(N, 6) + 0x3F80  # from 1.0 on
     SAFE["uint16"] = "BF16"
     safetensors(tmp_path / "x.safetensors", {"x": bits})
     imported(root, tmp_path / "x.safetensors")
-    assert stored(root)[0, :2].tolist() == [1.0, 1.0078125] and np.array_equal(stored(root).view("<u4") >> 16, bits)
+    assert stored(root)[0, :2].tolist() == [1.0, 1.0078125] and np.array_equal(
+        stored(root).view("<u4") >> 16, bits
+    )
 
 
 @pytest.mark.parametrize("name", ["x.npz", "lists.parquet"])
-def test_rows_are_found_by_track_and_frame_and_those_without_numbers_are_left_out(name, root, tmp_path):
+def test_rows_are_found_by_track_and_frame_and_those_without_numbers_are_left_out(
+    name, root, tmp_path
+):
     x, order = X.copy(), np.random.default_rng(1).permutation(N)
     x[7, 1, 1] = np.nan
     order = order[order != 70]
-    WRITERS[name](tmp_path / name, {"x": x[order], "track_name": TRACK[order], "frame_index": FRAME[order]})
-    assert imported(root, tmp_path / name) == ImportedArray(N, N - 1, 2, "tracks", stand_in=False, why="imported")
+    WRITERS[name](
+        tmp_path / name, {"x": x[order], "track_name": TRACK[order], "frame_index": FRAME[order]}
+    )
+    assert imported(root, tmp_path / name) == ImportedArray(
+        N, N - 1, 2, "tracks", stand_in=False, why="imported"
+    )
     rest = np.delete(np.arange(N), [7, 70])
     assert np.array_equal(stored(root)[rest], x.reshape(N, 6)[rest])
     split = cache.open(root)[NAME]
@@ -132,7 +159,9 @@ def test_rows_are_found_by_track_and_frame_and_those_without_numbers_are_left_ou
 
 
 @pytest.mark.parametrize("name", ["x.npy", "x.npz", "packed.npz", "x.parquet"])
-def test_a_file_that_is_replaced_while_it_is_read_gives_no_row(name: str, root: Path, tmp_path: Path) -> None:
+def test_a_file_that_is_replaced_while_it_is_read_gives_no_row(
+    name: str, root: Path, tmp_path: Path
+) -> None:
     WRITERS[name](tmp_path / name, {"x": X})
     (tmp_path / "new").mkdir()
     WRITERS[name](tmp_path / "new" / name, {"x": X + 1})
@@ -172,12 +201,36 @@ def odd(array: np.ndarray, row: int, value: Any) -> np.ndarray:
 
 REFUSED: dict[str, tuple[dict[str, Any], dict[str, str], str]] = {  # arrays, options, words
     "short": ({"x": X[:-1]}, {}, "120 rows as made/train, found 119"),
-    "shuffled": ({"x": X, "track": TRACK, "frame": swapped(FRAME)}, {"match": "rows"}, "frame 2 in row 1.*--match tr"),
-    "foreign track": ({"x": X, **KEYS, "track": odd(TRACK, 99, "b")}, {}, "a row of made/train, found track b.*row 99"),
-    "foreign frame": ({"x": X, **KEYS, "frame": odd(FRAME, 60, 31)}, {}, "of made/train, found .*frame 31 in row 60"),
-    "huge frame": ({"x": X, **KEYS, "frame": odd(FRAME, 60, 2**62)}, {}, "a row of made/train, found .* in row 60"),
-    "repeated": ({"x": X, **KEYS, "frame": odd(FRAME, 55, 3)}, {}, "every row once, found .*frame 3 in row 55"),
-    "repeated at once": ({"x": X, **KEYS, "frame": odd(FRAME, 4, 3)}, {}, "every row once, found .*frame 3 in row 4"),
+    "shuffled": (
+        {"x": X, "track": TRACK, "frame": swapped(FRAME)},
+        {"match": "rows"},
+        "frame 2 in row 1.*--match tr",
+    ),
+    "foreign track": (
+        {"x": X, **KEYS, "track": odd(TRACK, 99, "b")},
+        {},
+        "a row of made/train, found track b.*row 99",
+    ),
+    "foreign frame": (
+        {"x": X, **KEYS, "frame": odd(FRAME, 60, 31)},
+        {},
+        "of made/train, found .*frame 31 in row 60",
+    ),
+    "huge frame": (
+        {"x": X, **KEYS, "frame": odd(FRAME, 60, 2**62)},
+        {},
+        "a row of made/train, found .* in row 60",
+    ),
+    "repeated": (
+        {"x": X, **KEYS, "frame": odd(FRAME, 55, 3)},
+        {},
+        "every row once, found .*frame 3 in row 55",
+    ),
+    "repeated at once": (
+        {"x": X, **KEYS, "frame": odd(FRAME, 4, 3)},
+        {},
+        "every row once, found .*frame 3 in row 4",
+    ),
     "no frames": ({"x": X, "track": TRACK}, {}, "frames .*found track. Add.*--match rows"),
     "no keys": ({"x": X}, {"match": "tracks"}, "found neither"),
     "several": ({"x": X, "y": X}, {}, "one array, or 'features', found x, y. Name one.*--array"),
@@ -192,7 +245,9 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, str], str]] = {  # arrays, op
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_a_file_that_does_not_fit_is_refused_with_its_first_wrong_row(what: str, root: Path, tmp_path: Path) -> None:
+def test_a_file_that_does_not_fit_is_refused_with_its_first_wrong_row(
+    what: str, root: Path, tmp_path: Path
+) -> None:
     arrays, options, words = REFUSED[what]
     np.savez(tmp_path / "x.npz", **arrays)
     with pytest.raises(RawDataError, match=words):
@@ -214,11 +269,20 @@ def test_damaged_and_foreign_files_are_refused(root: Path, tmp_path: Path) -> No
     cases: dict[str, tuple[Any, str]] = {
         "x.npz": (npz, "'x': .*CRC"),
         "x.npy": (objects, "Python objects"),
-        "x.pkl": (lambda file: file.write_bytes(b"\x80\x04N."), "npz, safetensors or Parquet file, found a file that"),
+        "x.pkl": (
+            lambda file: file.write_bytes(b"\x80\x04N."),
+            "npz, safetensors or Parquet file, found a file that",
+        ),
         "1.safetensors": (lambda file: file.write_bytes(b"\xff" * 9), "a header of"),
-        "2.safetensors": (lambda file: safetensors(file, {"x": X}, data_offsets=[0, 4]), "4 bytes for shape"),
+        "2.safetensors": (
+            lambda file: safetensors(file, {"x": X}, data_offsets=[0, 4]),
+            "4 bytes for shape",
+        ),
         "3.safetensors": (lambda file: safetensors(file, {"x": X}, dtype="C64"), "numbers of C64"),
-        "1.parquet": (lambda file: pq.write_table(pa.table({"x": ragged}), file), "1 values in row 99, after lists of"),
+        "1.parquet": (
+            lambda file: pq.write_table(pa.table({"x": ragged}), file),
+            "1 values in row 99, after lists of",
+        ),
         "2.parquet": (lambda file: pq.write_table(pa.table({"x": null}), file), "null in row 99"),
         "none.npy": (lambda _: None, "none.npy"),
     }
@@ -232,8 +296,11 @@ def test_damaged_and_foreign_files_are_refused(root: Path, tmp_path: Path) -> No
 def test_memory_follows_a_block_s_bytes_and_an_absurd_row_is_refused(root, tmp_path, monkeypatch):
     monkeypatch.setattr(array_files, "ROWS", 4096)
     monkeypatch.setattr(array_files, "BLOCK", 1 << 20)
-    for width in (60_000, 300_000):  # characters of a name: 28.8 MB of the first file, 144 MB of the second
-        np.savez_compressed(tmp_path / f"{width}.npz", x=X, frame=FRAME, track=TRACK.astype(f"U{width}"))
+    # characters of a name: 28.8 MB of the first file, 144 MB of the second
+    for width in (60_000, 300_000):
+        np.savez_compressed(
+            tmp_path / f"{width}.npz", x=X, frame=FRAME, track=TRACK.astype(f"U{width}")
+        )
     tracemalloc.start()
     assert imported(root, tmp_path / "60000.npz").covered == N
     with pytest.raises(RawDataError, match=r"'track': .*found rows of 1,200,000 bytes"):
@@ -242,23 +309,33 @@ def test_memory_follows_a_block_s_bytes_and_an_absurd_row_is_refused(root, tmp_p
     tracemalloc.stop()
 
 
-def test_our_parquet_export_gives_the_bytes_back_and_imports_again_as_it_is(root: Path, tmp_path: Path) -> None:
+def test_our_parquet_export_gives_the_bytes_back_and_imports_again_as_it_is(
+    root: Path, tmp_path: Path
+) -> None:
     x = X.copy()
     x[9] = np.nan
     np.save(tmp_path / "x.npy", x)
     imported(root, tmp_path / "x.npy")
     export(root, NAME, tmp_path / "out", stream="mine", options=TableOptions(features=True))
-    column = pq.read_table(tmp_path / "out/rows.parquet", columns=["features"])["features"].combine_chunks()
+    column = pq.read_table(tmp_path / "out/rows.parquet", columns=["features"])[
+        "features"
+    ].combine_chunks()
     numbers, rest = column.flatten().to_numpy().reshape(N, 6), np.delete(np.arange(N), 9)
     assert numbers[rest].tobytes() == x.reshape(N, 6)[rest].tobytes() and np.isnan(numbers[9]).all()
     assert imported(root, tmp_path / "out", "again").matched_by == "tracks"
     files = [sorted((root / NAME / f"features/{name}/c").rglob("*")) for name in ("mine", "again")]
-    assert [f.read_bytes() for f in files[0] if f.is_file()] == [f.read_bytes() for f in files[1] if f.is_file()]
+    assert [f.read_bytes() for f in files[0] if f.is_file()] == [
+        f.read_bytes() for f in files[1] if f.is_file()
+    ]
 
 
-def test_an_imported_stream_is_never_extracted_extended_or_mixed(root: Path, tmp_path: Path) -> None:
+def test_an_imported_stream_is_never_extracted_extended_or_mixed(
+    root: Path, tmp_path: Path
+) -> None:
     spec = StreamSpec("mine", Imported(dim=6))
-    with pytest.raises(PipelineError, match=r"imported and cannot be extracted \(not extracted before\). Import it"):
+    with pytest.raises(
+        PipelineError, match=r"imported and cannot be extracted \(not extracted before\). Import it"
+    ):
         plan_extraction(root, NAME, spec)
     np.save(tmp_path / "x.npy", X)
     imported(root, tmp_path / "x.npy")
@@ -266,16 +343,22 @@ def test_an_imported_stream_is_never_extracted_extended_or_mixed(root: Path, tmp
     with pytest.raises(PipelineError, match=r"imported and cannot be extracted \(--replace\)"):
         plan_extraction(root, NAME, spec, replace=True)
     np.save(tmp_path / "x.npy", X + 1)
-    with pytest.raises(PipelineError, match=r"unchanged rows.*, found other numbers of track a.b.*--as NAME"):
+    with pytest.raises(
+        PipelineError, match=r"unchanged rows.*, found other numbers of track a.b.*--as NAME"
+    ):
         imported(root, tmp_path / "x.npy")
-    with pytest.raises(PipelineError, match=r"another origin .*weights was not set, is SPIN.*--as NAME"):
+    with pytest.raises(
+        PipelineError, match=r"another origin .*weights was not set, is SPIN.*--as NAME"
+    ):
         imported(root, tmp_path / "x.npy", weights_of="SPIN")
     skipped = recompute(root, 3).skipped
     assert [(stream.stream, stream.why) for stream in skipped] == [("mine", "it was imported")]
 
 
 class Commands:
-    """The commands of someone whose split of Penn Action changes, and arrays of 8 rows for each video."""
+    """The commands of someone whose split of Penn Action changes, and arrays of 8 rows for each
+    video.
+    """
 
     def __init__(self, penn: Any, folder: Path, ran: Any) -> None:
         penn.converted()
@@ -283,13 +366,20 @@ class Commands:
         self.place = ["--cache", penn.root]
 
     def write(self, *videos: str, of: str = "track_name", new: str = "") -> None:
-        """A file of these videos. new: a video whose numbers are of its new images: half a unit more."""
+        """A file of these videos. new: a video whose numbers are of its new images: half a unit
+        more.
+        """
         frames = [(video, frame) for video in videos for frame in range(8)]
         tracks: list[Any] = [f"{video}/0" for video, _ in frames]
         if of == "track":
             tracks = [videos.index(video) for video, _ in frames]
-        x = np.array([[1000 * int(video) + frame + (video == new) / 2] for video, frame in frames], np.float32)
-        keys = {of: np.array(tracks), "frame": np.array([frame for _, frame in frames])} if of else {}
+        x = np.array(
+            [[1000 * int(video) + frame + (video == new) / 2] for video, frame in frames],
+            np.float32,
+        )
+        keys = (
+            {of: np.array(tracks), "frame": np.array([frame for _, frame in frames])} if of else {}
+        )
         np.savez(self.file, x=x, **keys)
 
     def change(self, *, add: tuple[str, ...] = (), remove: tuple[str, ...] = ()) -> None:
@@ -310,8 +400,20 @@ class Commands:
         return numbers
 
     def imports(self, *more: str, refused: bool = False) -> str:
-        """What is printed. Every number that the stream then has must be its video's and frame's."""
-        words = ["import", self.file, self.penn.name, *self.place, "--format", "arrays", "--as", "mine", *more]
+        """What is printed. Every number that the stream then has must be its video's and
+        frame's.
+        """
+        words = [
+            "import",
+            self.file,
+            self.penn.name,
+            *self.place,
+            "--format",
+            "arrays",
+            "--as",
+            "mine",
+            *more,
+        ]
         printed = self.ran(*words, code=2 if refused else 0)
         for track, row in self.penn.rows("features/mine").items() if not refused else ():
             expected = [1000 * int(track[:4]) + frame for frame in range(8)]
@@ -319,18 +421,26 @@ class Commands:
         return " ".join((printed.err if refused else printed.out).split())
 
 
-def test_rows_of_new_tracks_arrive_by_track_name_whatever_came_and_went(penn: Any, tmp_path: Path, ran: Any) -> None:
+def test_rows_of_new_tracks_arrive_by_track_name_whatever_came_and_went(
+    penn: Any, tmp_path: Path, ran: Any
+) -> None:
     lab = Commands(penn, tmp_path, ran)
     lab.write("0001", "0003", "0005", "0007")
     assert "found track 0007/0, frame 0 in row 24" in (printed := lab.imports(refused=True))
     assert "leave out rows of other tracks: --match tracks" in printed
     printed = lab.imports("--match", "tracks")
-    assert "24 of 24 rows" in printed and "8 rows not imported: the split does not have their tracks" in printed
+    assert (
+        "24 of 24 rows" in printed
+        and "8 rows not imported: the split does not have their tracks" in printed
+    )
     lab.change(add=("0007",))
     assert "32 of 32 rows, matched by tracks" in lab.imports()
     lab.change(add=("0009",))
     printed = lab.imports(refused=True)
-    assert "no rows of 1 new track, such as '0009/0'. Import a file with them and with all earlier rows" in printed
+    assert (
+        "no rows of 1 new track, such as '0009/0'. Import a file with them and with all earlier "
+        "rows" in printed
+    )
     lab.write("0001", "0003", "0007", "0009")
     assert "found other numbers of track 0005/0" in lab.imports(refused=True)
     lab.write("0009", "0007", "0001", "0003", "0005")
@@ -347,30 +457,54 @@ def test_rows_of_new_tracks_arrive_by_track_name_whatever_came_and_went(penn: An
 
 @pytest.mark.parametrize("removed", ["0001", "0005"])
 @pytest.mark.parametrize("of", ["", "track"])
-def test_positions_and_track_numbers_of_a_changed_split_are_refused_and_names_taken(of, removed, penn, tmp_path, ran):
+def test_positions_and_track_numbers_of_a_changed_split_are_refused_and_names_taken(
+    of, removed, penn, tmp_path, ran
+):
     lab = Commands(penn, tmp_path, ran)
     lab.write("0001", "0003", "0005", of=of)
     assert "24 of 24 rows" in lab.imports()
     lab.change(add=("0007",), remove=(removed,))
     printed = lab.imports(refused=True)
-    assert "the split has changed since 'mine' was imported" in printed and "Match by track names: add" in printed
+    assert (
+        "the split has changed since 'mine' was imported" in printed
+        and "Match by track names: add" in printed
+    )
     lab.write("0001", "0003", "0005", "0007")
     assert "24 of 24 rows, matched by tracks" in lab.imports("--match", "tracks")
 
 
 def refuse_old_images(lab: Commands, *more: str) -> None:
-    """Import twice. What is printed names the replaced video 0005, whose rows wait for another file."""
-    words = ["import", lab.file, lab.penn.name, *lab.place, "--format", "arrays", "--as", "mine", *more]
+    """Import twice. What is printed names the replaced video 0005, whose rows wait for another
+    file.
+    """
+    words = [
+        "import",
+        lab.file,
+        lab.penn.name,
+        *lab.place,
+        "--format",
+        "arrays",
+        "--as",
+        "mine",
+        *more,
+    ]
     for _ in range(2):
         printed = " ".join(lab.ran(*words, code=1).err.split())
         assert "8 rows not imported" in printed
-        assert f"since the first import of {lab.file.name}, whose numbers are of the old images: 0005." in printed
+        assert (
+            f"since the first import of {lab.file.name}, whose numbers are of the old images: 0005."
+            in printed
+        )
         assert np.isnan(lab.numbers("0005")).all()
 
 
 @pytest.mark.parametrize("of", ["track_name", ""])
-def test_a_file_has_no_numbers_for_a_video_that_was_replaced_after_its_import(of, penn, tmp_path, ran):
-    """Neither by name nor by position: the last video keeps its place, so that only its images tell."""
+def test_a_file_has_no_numbers_for_a_video_that_was_replaced_after_its_import(
+    of, penn, tmp_path, ran
+):
+    """Neither by name nor by position: the last video keeps its place, so that only its images
+    tell.
+    """
     lab = Commands(penn, tmp_path, ran)
     lab.write("0001", "0003", "0005", of=of)
     assert "24 of 24 rows" in lab.imports()
@@ -387,7 +521,9 @@ def test_a_file_has_no_numbers_for_a_video_that_was_replaced_after_its_import(of
     assert lab.numbers("0001") == [1000 + frame for frame in range(8)]
 
 
-def test_other_new_videos_of_a_file_are_taken_beside_one_that_was_replaced(penn, tmp_path, ran, monkeypatch):
+def test_other_new_videos_of_a_file_are_taken_beside_one_that_was_replaced(
+    penn, tmp_path, ran, monkeypatch
+):
     monkeypatch.setattr(cache.write.split_writer, "ROWS_PER_SHARD", 8)
     monkeypatch.setattr(cache.write.split_writer, "ROWS_PER_CHUNK", 8)
     lab = Commands(penn, tmp_path, ran)
@@ -404,24 +540,44 @@ def test_other_new_videos_of_a_file_are_taken_beside_one_that_was_replaced(penn,
     assert lab.numbers("0005") == [5000.5 + frame for frame in range(8)]
 
 
-def test_the_command_imports_and_others_know_the_stream(penn: Any, tmp_path: Path, ran: Any) -> None:
+def test_the_command_imports_and_others_know_the_stream(
+    penn: Any, tmp_path: Path, ran: Any
+) -> None:
     penn.converted()
     tracks = penn.split.tracks
     frames = [penn.split.rows("frame_index", track.start, track.stop) for track in tracks]
-    keys = {"track": np.repeat(tracks.names, [*map(len, frames)])[1:], "frame": np.concatenate(frames)[1:]}
+    keys = {
+        "track": np.repeat(tracks.names, [*map(len, frames)])[1:],
+        "frame": np.concatenate(frames)[1:],
+    }
     np.savez(tmp_path / "x.npz", x=np.ones((len(keys["track"]), 5), np.float16), **keys)
     words = ["import", tmp_path / "x.npz", penn.name, "--cache", penn.root, "--format", "arrays"]
-    assert "--joints-2d: --format arrays has no such option" in ran(*words, "--joints-2d", "spin49", code=2).err
+    assert (
+        "--joints-2d: --format arrays has no such option"
+        in ran(*words, "--joints-2d", "spin49", code=2).err
+    )
     assert "--as NAME" in ran(*words, code=2).err
     n, printed = len(keys["track"]) + 1, " ".join(ran(*words, "--as", "mine").out.split())
-    assert f"{n - 1} of {n} rows, matched by tracks" in printed and "1 row without features" in printed
+    assert (
+        f"{n - 1} of {n} rows, matched by tracks" in printed and "1 row without features" in printed
+    )
     assert "mine is up to date" in ran(*words, "--as", "mine").out
     printed = " ".join(ran("status", "--cache", penn.root).out.split())
-    assert "mine (imported)" in printed and "1 row without features in mine: not in its file, or not finite" in printed
-    assert "mine is up to date" in ran("extract", penn.name, "--stream", "mine", "--cache", penn.root).out
-    shard = next(file for file in (penn.root / penn.name / "features/mine/c").rglob("*") if file.is_file())
+    assert (
+        "mine (imported)" in printed
+        and "1 row without features in mine: not in its file, or not finite" in printed
+    )
+    assert (
+        "mine is up to date"
+        in ran("extract", penn.name, "--stream", "mine", "--cache", penn.root).out
+    )
+    shard = next(
+        file for file in (penn.root / penn.name / "features/mine/c").rglob("*") if file.is_file()
+    )
     shard.unlink()
     printed = ran("verify", "--cache", penn.root, "--repair").out
-    assert f"import x.npz {penn.name.replace('/', ' ')} --format arrays --as mine" in " ".join(printed.split())
+    assert f"import x.npz {penn.name.replace('/', ' ')} --format arrays --as mine" in " ".join(
+        printed.split()
+    )
     extracted = ran("extract", penn.name, "--stream", "mine", "--cache", penn.root, code=2)
     assert "imported and cannot be extracted" in extracted.err

@@ -1,4 +1,6 @@
-"""Fits of 4D-Humans and CameraHMR to InstaVariety's pictures: their forms, through conversion; planted traps."""
+"""Fits of 4D-Humans and CameraHMR to InstaVariety's pictures: their forms, through conversion;
+planted traps.
+"""
 
 import io
 import os
@@ -39,8 +41,12 @@ def digest_of(raw: Path) -> str:
         return store.digest
 
 
-def person(frame: int, *, zoom: float = 3.0, shift: float = 200.0, **changes: Any) -> dict[str, Any]:
-    """The person of a frame as 4D-Humans has it: in a picture that was cut and magnified differently."""
+def person(
+    frame: int, *, zoom: float = 3.0, shift: float = 200.0, **changes: Any
+) -> dict[str, Any]:
+    """The person of a frame as 4D-Humans has it: in a picture that was cut and magnified
+    differently.
+    """
     keypoints = np.zeros((MOST, 3), np.float32)
     keypoints[put(BODY), :2] = POINTS[frame, :13] * zoom + shift
     keypoints[put(BODY), 2] = 0.9
@@ -77,7 +83,10 @@ def raw(tmp_path: Path) -> Path:
     xys = POINTS.transpose(0, 2, 1)
     names = [f"{name}.png".encode() for name in NAMES]
     folder = tmp_path / "raw"
-    write(folder, clip(image__xys=xys, image__face_pts=None, image__toe_pts=None, image__filenames=names))
+    write(
+        folder,
+        clip(image__xys=xys, image__face_pts=None, image__toe_pts=None, image__filenames=names),
+    )
     return folder
 
 
@@ -96,7 +105,9 @@ def converted(raw: Path, root: Path, **options: Any) -> cache.Split:
 
 
 def crops(root: Path) -> Extraction:
-    (done,) = extract_together([plan_extraction(root, "insta_variety/train", PAIRS)], Resources(workers=1))
+    (done,) = extract_together(
+        [plan_extraction(root, "insta_variety/train", PAIRS)], Resources(workers=1)
+    )
     return done
 
 
@@ -104,7 +115,9 @@ def notes(split: cache.Split) -> str:
     return " ".join(split.videos[0].account["notes"])
 
 
-def test_a_split_that_exists_takes_its_bodies_and_later_conversions_keep_them(raw, tmp_path, capsys):
+def test_a_split_that_exists_takes_its_bodies_and_later_conversions_keep_them(
+    raw, tmp_path, capsys
+):
     root = tmp_path / "cache"
     before = converted(raw, root)
     assert "pose" not in before.columns
@@ -142,7 +155,10 @@ TRAPS: dict[str, tuple[list[Any], str]] = {
     "NaN": ([person(0, body_pose=np.full(72, np.nan))], "without a fit"),
     "infinite": ([person(0, betas=np.full(10, np.inf))], "without a fit"),
     "another shape": ([person(0, body_pose=np.zeros(69))], "without a fit"),
-    "a missing key": ([{key: value for key, value in person(0).items() if key != "betas"}], "without a fit"),
+    "a missing key": (
+        [{key: value for key, value in person(0).items() if key != "betas"}],
+        "without a fit",
+    ),
     "nobody": ([], "without a fit"),
 }
 
@@ -157,8 +173,12 @@ def test_what_is_not_surely_the_persons_is_no_body(raw: Path, tmp_path: Path, tr
     assert told in notes(converted(raw, tmp_path / "cache", fits=True))
 
 
-@pytest.mark.parametrize("filenames", [[b"frame000001.png"] * 3, None, [b"tag/clip/frame000001.png"]])
-def test_names_that_do_not_tell_the_video_or_the_frame_join_nothing(tmp_path: Path, filenames: Any) -> None:
+@pytest.mark.parametrize(
+    "filenames", [[b"frame000001.png"] * 3, None, [b"tag/clip/frame000001.png"]]
+)
+def test_names_that_do_not_tell_the_video_or_the_frame_join_nothing(
+    tmp_path: Path, filenames: Any
+) -> None:
     xys = POINTS.transpose(0, 2, 1)
     write(tmp_path, clip(image__xys=xys, image__filenames=filenames))
     read(tmp_path, tar(tmp_path / "0.tar", {"frame000001": [person(0)], NAMES[0]: [person(0)]}))
@@ -177,7 +197,9 @@ def test_keys_of_another_form_are_names_by_an_expression(raw: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize("pose", [(3, 72), (3, 24, 3)])
-def test_camerahmrs_file_joins_by_the_same_names(raw: Path, tmp_path: Path, pose: tuple[int, ...]) -> None:
+def test_camerahmrs_file_joins_by_the_same_names(
+    raw: Path, tmp_path: Path, pose: tuple[int, ...]
+) -> None:
     persons = [person(frame) for frame in range(3)]
     arrays = {
         "imgname": np.array([f"insta-train/{name}.jpg" for name in NAMES]),
@@ -193,11 +215,27 @@ def test_camerahmrs_file_joins_by_the_same_names(raw: Path, tmp_path: Path, pose
     track = fitted(raw)
     assert track.has_smpl.tolist() == [True, False, True]
     np.testing.assert_allclose(track.betas[:, 0], [0.1, 0, 0.3], atol=1e-6)
-    np.savez(tmp_path / "insta2-release.npz", **{**arrays, "imgname": arrays["imgname"].astype(object)})
-    assert main(["fits", str(tmp_path / "insta2-release.npz"), "--raw", str(raw), "--key", "^insta-train/(.*)$"]) == 1
+    np.savez(
+        tmp_path / "insta2-release.npz", **{**arrays, "imgname": arrays["imgname"].astype(object)}
+    )
+    assert (
+        main(
+            [
+                "fits",
+                str(tmp_path / "insta2-release.npz"),
+                "--raw",
+                str(raw),
+                "--key",
+                "^insta-train/(.*)$",
+            ]
+        )
+        == 1
+    )
 
 
-def test_a_pickle_that_would_run_code_is_refused(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pickle_that_would_run_code_is_refused(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     good = tar(tmp_path / "0.tar", {NAMES[1]: [person(1)]})
     bad = tar(tmp_path / "1.tar", {NAMES[0]: [person(0, extra_info=Call(os.mkdir, "was_run"))]})
@@ -212,7 +250,13 @@ def test_a_damaged_tar_costs_itself_alone_and_is_read_by_the_next_run(raw, tmp_p
     whole = tar(tmp_path / "1.tar", {NAMES[0]: [person(0)], NAMES[1]: [person(1)]})
     content = whole.read_bytes()
     at_a_header = whole.read_bytes().find(b"tag/clip/frame000002")
-    cut = (content[: len(content) // 3], content[:at_a_header], content[: at_a_header + 99], b"<html>", b"")
+    cut = (
+        content[: len(content) // 3],
+        content[:at_a_header],
+        content[: at_a_header + 99],
+        b"<html>",
+        b"",
+    )
     for damaged in (*cut, content.replace(b"keypoints_2d", b"\xff" * 12)):
         whole.write_bytes(damaged)
         good = tar(tmp_path / "0.tar", {NAMES[2]: [person(2)]})
@@ -229,7 +273,9 @@ def test_a_damaged_tar_costs_itself_alone_and_is_read_by_the_next_run(raw, tmp_p
     assert digest_of(raw) == one  # whatever the order
 
 
-def test_without_the_file_and_with_another_one_it_says_what_to_do(raw: Path, tmp_path: Path) -> None:
+def test_without_the_file_and_with_another_one_it_says_what_to_do(
+    raw: Path, tmp_path: Path
+) -> None:
     dataset = datasets.get("insta_variety", fits=True)
     for content in (None, b"no database, but text of some length" * 9):
         if content:

@@ -1,4 +1,6 @@
-"""GVHMR's files, loaded and cut as its classes for AMASS and BEDLAM do (no code of it), against the raw files."""
+"""GVHMR's files, loaded and cut as its classes for AMASS and BEDLAM do (no code of it), against the
+raw files.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -32,7 +34,17 @@ def test_amass_has_neutral_motions_at_30_frames_a_second(tmp_path: Path) -> None
     smplx(raw, "ACCAD/s1/other_stageii", gender="female")
     write_motion(raw, "CMU/s1/walk_poses", gender="neutral")  # SMPL-H
     convert_into(root, raw, "amass")
-    words = ("export", "amass", "train", "--cache", str(root), "--format", "gvhmr", "--out", str(out))
+    words = (
+        "export",
+        "amass",
+        "train",
+        "--cache",
+        str(root),
+        "--format",
+        "gvhmr",
+        "--out",
+        str(out),
+    )
     assert (main(words), main(words), main([*words, "--replace"])) == (0, 2, 0)
     held = torch.load(out / "smplxpose_v2.pth")  # weights_only
     assert [*held] == ["ACCAD_s1_wave_stageii"]
@@ -43,7 +55,8 @@ def test_amass_has_neutral_motions_at_30_frames_a_second(tmp_path: Path) -> None
         "beta": ((10,), torch.float32),
     }
     angle = np.linalg.norm(motion["pose"].reshape(151, 22, 3), axis=-1)
-    np.testing.assert_allclose(angle[:, 21], np.arange(151) / 30 * 0.22, atol=1e-5)  # as the motion was made
+    # as the motion was made
+    np.testing.assert_allclose(angle[:, 21], np.arange(151) / 30 * 0.22, atol=1e-5)
     np.testing.assert_allclose(motion["trans"][:, 0], np.arange(151) / 30, atol=1e-5)
     np.testing.assert_allclose(motion["trans"][:, 2], 1, atol=1e-6)  # z is up
     np.testing.assert_allclose(motion["beta"], np.arange(10) / 10, rtol=1e-6)
@@ -59,23 +72,38 @@ def bedlam(tmp_path_factory: pytest.TempPathFactory) -> Any:
     data["shape"][1::2] = 0.25
     data = {key: np.delete(values, 2 * HOLE + 1, axis=0) for key, values in data.items()}
     write(folder / "raw", data, SCENE, "all_npz_12_training", pictures=range(N))
-    body = {name: rng.normal(0, 1, shape) for name, shape in (("v_template", (60, 3)), ("shapedirs", (60, 3, 20)))}
+    body = {
+        name: rng.normal(0, 1, shape)
+        for name, shape in (("v_template", (60, 3)), ("shapedirs", (60, 3, 20)))
+    }
     body["J_regressor"] = rng.dirichlet(np.ones(60), 55)
     np.savez(folder / "SMPLX_NEUTRAL.npz", **body)
     convert_into(folder / "cache", folder / "raw", "bedlam")
     add_stream(folder / "cache", "bedlam/train", "hmr2", "hmr2", 1024)
 
     def rest(shape: float) -> Any:
-        return body["J_regressor"] @ (body["v_template"] + body["shapedirs"][..., :10] @ np.full(10, shape))
+        return body["J_regressor"] @ (
+            body["v_template"] + body["shapedirs"][..., :10] @ np.full(10, shape)
+        )
 
     return folder, data, rest
 
 
-def test_bedlam_has_labels_in_camera_and_world_and_features_of_the_same_rows(bedlam: Any, tmp_path: Path) -> None:
+def test_bedlam_has_labels_in_camera_and_world_and_features_of_the_same_rows(
+    bedlam: Any, tmp_path: Path
+) -> None:
     folder, data, rest = bedlam
     out = tmp_path / "hmr4d_support"
-    done = export(folder / "cache", "bedlam/train", out, options=GvhmrOptions(smplx=folder / "SMPLX_NEUTRAL.npz"))
-    assert (done.rows, dict(done.left_out)) == (N + HOLE, {"a run of fewer than 30 frames": N - 1 - HOLE})
+    done = export(
+        folder / "cache",
+        "bedlam/train",
+        out,
+        options=GvhmrOptions(smplx=folder / "SMPLX_NEUTRAL.npz"),
+    )
+    assert (done.rows, dict(done.left_out)) == (
+        N + HOLE,
+        {"a run of fewer than 30 frames": N - 1 - HOLE},
+    )
     held = torch.load(out / "smplpose_v2.pth")
     ranges = torch.load(out / "mid_to_valid_range_all60.pt")
     assert torch.load(out / "mid_to_valid_range_maxspan60.pt") == {}
@@ -83,10 +111,17 @@ def test_bedlam_has_labels_in_camera_and_world_and_features_of_the_same_rows(bed
     assert held.keys() == ranges.keys()
     split = cache.open(folder / "cache")["bedlam/train"]
     for p, (mid, (start, end)) in enumerate(ranges.items()):
-        motion, mine = held[mid], {key: values[data["sub"] == SUBJECTS[p]][:end] for key, values in data.items()}
+        motion, mine = (
+            held[mid],
+            {key: values[data["sub"] == SUBJECTS[p]][:end] for key, values in data.items()},
+        )
         assert all(value.dtype == torch.float32 for value in motion.values())
         assert (motion["beta"].shape, motion["skeleton"].shape) == ((10,), (55, 3))
-        cut = {k: v[start:end].double().numpy() for k, v in motion.items() if v.ndim > 1 and k != "skeleton"}
+        cut = {
+            k: v[start:end].double().numpy()
+            for k, v in motion.items()
+            if v.ndim > 1 and k != "skeleton"
+        }
         assert {len(values) for values in cut.values()} == {end - start}
         np.testing.assert_allclose(motion["skeleton"], rest((0.5, 0.25)[p]), atol=1e-5)
         np.testing.assert_allclose(cut["global_orient_incam"], mine["pose_cam"][:, :3], atol=1e-6)
@@ -94,7 +129,9 @@ def test_bedlam_has_labels_in_camera_and_world_and_features_of_the_same_rows(bed
         np.testing.assert_allclose(cut["cam_ext"], mine["cam_ext"], atol=1e-6)
         np.testing.assert_allclose(cut["cam_int"], mine["cam_int"], atol=1e-3)
         in_camera = cut["trans_incam"] + cut["cam_ext"][:, :3, 3]
-        np.testing.assert_allclose(in_camera, mine["trans_cam"] + mine["cam_ext"][:, :3, 3], atol=1e-5)
+        np.testing.assert_allclose(
+            in_camera, mine["trans_cam"] + mine["cam_ext"][:, :3, 3], atol=1e-5
+        )
         # The camera that both roots state is the labels', in a world whose y points up.
         pelvis = motion["skeleton"][0].double().numpy()
         rotation = turns(cut["global_orient_incam"]) @ turns(cut["pose"][:, :3]).transpose(0, 2, 1)
@@ -110,14 +147,20 @@ def test_bedlam_has_labels_in_camera_and_world_and_features_of_the_same_rows(bed
         np.testing.assert_array_equal(features["features"], rows)
         assert (features["start_end"], features["img_wh"].tolist()) == ((0, end), [1280, 720])
         np.testing.assert_allclose(features["bbx_xys"][:, :2], mine["center"], atol=1e-4)
-        np.testing.assert_allclose(features["bbx_xys"][:, 2], 200 * mine["scale"], rtol=1e-6)  # what was cropped
+        # what was cropped
+        np.testing.assert_allclose(features["bbx_xys"][:, 2], 200 * mine["scale"], rtol=1e-6)
 
 
 @pytest.mark.parametrize(
     ("options", "stream", "words"),
-    [({}, "hmr2", "--set smplx=SMPLX_NEUTRAL.npz"), ({"smplx": True}, "other", "stream 'other' is missing")],
+    [
+        ({}, "hmr2", "--set smplx=SMPLX_NEUTRAL.npz"),
+        ({"smplx": True}, "other", "stream 'other' is missing"),
+    ],
 )
-def test_a_missing_body_or_stream_is_named(bedlam: Any, tmp_path: Path, options: Any, stream: str, words: str) -> None:
+def test_a_missing_body_or_stream_is_named(
+    bedlam: Any, tmp_path: Path, options: Any, stream: str, words: str
+) -> None:
     given = GvhmrOptions(smplx=bedlam[0] / "SMPLX_NEUTRAL.npz") if options else GvhmrOptions()
     with pytest.raises(PipelineError, match=words):
         export(bedlam[0] / "cache", "bedlam/train", tmp_path / "out", stream=stream, options=given)
@@ -127,5 +170,7 @@ def test_a_missing_body_or_stream_is_named(bedlam: Any, tmp_path: Path, options:
 def test_a_split_without_smplx_labels_is_refused_with_the_reason(tmp_path: Path) -> None:
     write_motion(tmp_path / "raw")
     convert_into(tmp_path / "cache", tmp_path / "raw", "amass")
-    with pytest.raises(PipelineError, match="amass/train: has no SMPL-X labels, and SMPL's parameters do not fit"):
+    with pytest.raises(
+        PipelineError, match="amass/train: has no SMPL-X labels, and SMPL's parameters do not fit"
+    ):
         export(tmp_path / "cache", "amass/train", tmp_path / "out")

@@ -1,4 +1,6 @@
-"""`export --format rerun`: recordings are read back by Rerun's own reader and compared with the cache."""
+"""`export --format rerun`: recordings are read back by Rerun's own reader and compared with the
+cache.
+"""
 
 from collections import defaultdict
 from pathlib import Path
@@ -28,7 +30,16 @@ def root(embedded: Any, into: Any, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def export(root: Path, split: str, out: Path, *options: str) -> int:
-    words = ["export", *split.split("/"), "--cache", str(root), "--format", "rerun", "--out", str(out)]
+    words = [
+        "export",
+        *split.split("/"),
+        "--cache",
+        str(root),
+        "--format",
+        "rerun",
+        "--out",
+        str(out),
+    ]
     return main([*words, *(word for option in options for word in ("--set", option))])
 
 
@@ -61,11 +72,15 @@ def test_a_recording_holds_what_the_cache_holds(root: Path, embedded: Any, tmp_p
     assert sorted(joints["Points2D:positions"]) == frames
     for i, frame in enumerate(frames):
         seen = np.flatnonzero(rows["kp_2d"][i, :, 2] > 0)
-        np.testing.assert_array_equal(joints["Points2D:positions"][frame], rows["kp_2d"][i, seen, :2])
+        np.testing.assert_array_equal(
+            joints["Points2D:positions"][frame], rows["kp_2d"][i, seen, :2]
+        )
         assert joints["Points2D:keypoint_ids"][frame] == seen.tolist()
         assert joints["time"][frame] == pytest.approx(frame / track.fps * 1e9, abs=1000)
         box = content[f"{top}/camera/image/{person}/box"]
-        np.testing.assert_array_equal(box["Boxes2D:half_sizes"][frame], rows["bbox"][i : i + 1, 2:] / 2)
+        np.testing.assert_array_equal(
+            box["Boxes2D:half_sizes"][frame], rows["bbox"][i : i + 1, 2:] / 2
+        )
         place = content[f"{top}/camera"]
         rotation = np.reshape(place["Transform3D:mat3x3"][frame], (3, 3)).T  # stored by columns
         point = POINT @ rotation.T + np.ravel(place["Transform3D:translation"][frame])
@@ -88,8 +103,15 @@ def test_a_recording_holds_what_the_cache_holds(root: Path, embedded: Any, tmp_p
     assert names == list(NAMES)
 
 
-def test_motion_without_pictures_is_a_body_and_rows_may_be_fewer(root: Path, embedded: Any, tmp_path: Path) -> None:
-    assert export(root, "amass/train", tmp_path / "a.rrd", f"body={embedded.body}", "every=50", "tracks=1") == 0
+def test_motion_without_pictures_is_a_body_and_rows_may_be_fewer(
+    root: Path, embedded: Any, tmp_path: Path
+) -> None:
+    assert (
+        export(
+            root, "amass/train", tmp_path / "a.rrd", f"body={embedded.body}", "every=50", "tracks=1"
+        )
+        == 0
+    )
     track = cache.open(root)["amass/train"].tracks[0]
     content = read(tmp_path / "a.rrd")
     person = track.name.removeprefix(f"{track.video}/")
@@ -101,11 +123,15 @@ def test_motion_without_pictures_is_a_body_and_rows_may_be_fewer(root: Path, emb
     assert not [entity for entity in content if "image" in entity]
 
 
-def test_a_person_without_a_row_in_a_frame_is_cleared(embedded: Any, into: Any, tmp_path: Path) -> None:
+def test_a_person_without_a_row_in_a_frame_is_cleared(
+    embedded: Any, into: Any, tmp_path: Path
+) -> None:
     root = tmp_path / "cache"
     into.convert(root, embedded.raw("bedlam"), "bedlam", body=embedded.body)
     split = cache.open(root)["bedlam/train"]
-    frames = [split.rows("frame_index", track.start, track.stop).tolist() for track in split.tracks[:2]]
+    frames = [
+        split.rows("frame_index", track.start, track.stop).tolist() for track in split.tracks[:2]
+    ]
     holes = sorted({*frames[0]} ^ {*frames[1]})
     assert holes, "of the second person two rows are missing"
     video = split.tracks[0].video
@@ -116,10 +142,15 @@ def test_a_person_without_a_row_in_a_frame_is_cleared(embedded: Any, into: Any, 
         for frame in components.get("Clear:is_recursive", {})
     }
     assert {frame for _, frame in cleared} == {holes[0]}  # once, until the person is back
-    assert all(split.tracks[1].name.removeprefix(f"{split.tracks[1].video}/") in path for path, _ in cleared)
+    assert all(
+        split.tracks[1].name.removeprefix(f"{split.tracks[1].video}/") in path
+        for path, _ in cleared
+    )
 
 
-def test_pictures_can_be_left_out_and_what_is_there_stays(root: Path, tmp_path: Path, capsys: Any) -> None:
+def test_pictures_can_be_left_out_and_what_is_there_stays(
+    root: Path, tmp_path: Path, capsys: Any
+) -> None:
     out = tmp_path / "a.rrd"
     name = cache.open(root)["penn_action/train"].tracks[0].video
     assert export(root, "penn_action/train", out, f"video={name}", "pictures=no") == 0
@@ -127,14 +158,20 @@ def test_pictures_can_be_left_out_and_what_is_there_stays(root: Path, tmp_path: 
     assert not any("EncodedImage:blob" in components for components in content.values())
     assert {entity.split("/")[1] for entity in content if not entity.startswith("/__")} == {name}
     before = out.read_bytes()
-    for options, word in ((("video=nope",), "already exists"), (("every=0",), "every"), (("colour=red",), "colour")):
+    for options, word in (
+        (("video=nope",), "already exists"),
+        (("every=0",), "every"),
+        (("colour=red",), "colour"),
+    ):
         assert export(root, "penn_action/train", out, *options) == 2
         assert word in capsys.readouterr().err
     assert export(root, "penn_action/train", tmp_path / "b.rrd", "video=nope") == 2
     assert out.read_bytes() == before and [file.name for file in tmp_path.iterdir()] == ["a.rrd"]
 
 
-def test_without_the_package_its_extra_is_named(root: Path, tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
+def test_without_the_package_its_extra_is_named(
+    root: Path, tmp_path: Path, capsys: Any, monkeypatch: Any
+) -> None:
     monkeypatch.setitem(RERUN.packages, "rerun_of_nobody", "exchange")
     assert export(root, "penn_action/train", tmp_path / "a.rrd") == 2
     assert "vibe-pipeline[exchange]" in capsys.readouterr().err

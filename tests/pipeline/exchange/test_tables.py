@@ -35,7 +35,9 @@ def numbers(column: Any, fill: Any = np.nan) -> np.ndarray:
 
 
 def make(root: Path, name: str = "made/train", n_rows: int = 60, **track: Any) -> cache.Split:
-    """Two videos of strange names: one of two tracks with a gap and columns of the dataset's own, one rejected."""
+    """Two videos of strange names: one of two tracks with a gap and columns of the dataset's own,
+    one rejected.
+    """
     extra = [
         ExtraColumn(name="foot_contact", about="which foot touches", shape=(2,), dtype="uint8"),
         ExtraColumn(name="action", about="number of what is done", dtype="int16"),
@@ -49,26 +51,45 @@ def make(root: Path, name: str = "made/train", n_rows: int = 60, **track: Any) -
     }
     pose, betas = np.ones((n_rows, 72), np.float32), np.ones((n_rows, 10))
     smpl = {"pose": pose, "betas": betas, "has_smpl": np.ones(n_rows, bool)}
-    own = {"foot_contact": np.tile(np.array([0, 1], np.uint8), (n_rows, 1)), "height": np.array(1.75)}
+    own = {
+        "foot_contact": np.tile(np.array([0, 1], np.uint8), (n_rows, 1)),
+        "height": np.array(1.75),
+    }
     action = {"action": np.arange(n_rows, dtype=np.int16)}
     first = track_of("a.b/ü 1/0", columns | smpl, extra=own, crop_scale=1.2, **track)
     second = track_of("a.b/ü 1/ß.x", columns, extra=action, crop_scale=1.2, **track)
-    kept = {"found": 2 * n_rows + 3, "kept": 2 * n_rows, "tracks_kept": 2, "dropped": {"no_visible_joint": 3}}
+    kept = {
+        "found": 2 * n_rows + 3,
+        "kept": 2 * n_rows,
+        "tracks_kept": 2,
+        "dropped": {"no_visible_joint": 3},
+    }
     bad = {"found": 0, "kept": 0, "set_aside": "bad_label_file", "message": "it, too, is bad"}
     accounts = {"a.b/ü 1": (kept, [first, second]), 'comma, "quote"': (bad, [])}
-    videos = [(cache.VideoEntry(name=video, account=of), tracks) for video, (of, tracks) in accounts.items()]
+    videos = [
+        (cache.VideoEntry(name=video, account=of), tracks)
+        for video, (of, tracks) in accounts.items()
+    ]
     return write_split(root, name, videos, {"stand_in": False}, extra=extra)
 
 
 @pytest.mark.parametrize("name", ["penn_action/train", "3dpw/train", "amass/train"])
-def test_rows_and_tracks_are_what_the_cache_holds(name: str, root: Path, tmp_path: Path, ran: Any) -> None:
-    printed = ran("export", name, "--cache", root, "--format", "parquet", "--out", tmp_path / "out").out
+def test_rows_and_tracks_are_what_the_cache_holds(
+    name: str, root: Path, tmp_path: Path, ran: Any
+) -> None:
+    printed = ran(
+        "export", name, "--cache", root, "--format", "parquet", "--out", tmp_path / "out"
+    ).out
     split, read_back = cache.open(root)[name], read(tmp_path / "out")
     rows, tracks = read_back["rows"], read_back["tracks"]
     assert f"{len(rows)} rows of" in " ".join(printed.split()) and "DEMO DATA" in printed
-    assert rows["row"].to_pylist() == [row for track in split.tracks for row in range(track.start, track.stop)]
+    assert rows["row"].to_pylist() == [
+        row for track in split.tracks for row in range(track.start, track.stop)
+    ]
     for column in split.columns:
-        stored = np.concatenate([split.rows(column, track.start, track.stop) for track in split.tracks])
+        stored = np.concatenate(
+            [split.rows(column, track.start, track.stop) for track in split.tracks]
+        )
         null = 255 if stored.dtype == np.uint8 else np.nan
         np.testing.assert_array_equal(numbers(rows[column], null), stored, column)
     number = rows["track_number"].to_pylist()
@@ -76,10 +97,17 @@ def test_rows_and_tracks_are_what_the_cache_holds(name: str, root: Path, tmp_pat
     assert rows["video_name"].to_pylist() == [split.tracks[n].video for n in number]
     assert rows["video_number"].to_pylist() == split.tracks.video[number].tolist()
     for i, (track, record) in enumerate(zip(split.tracks, tracks.to_pylist(), strict=True)):
-        assert (record["track_number"], record["track_name"], record["video_name"]) == (i, track.name, track.video)
+        assert (record["track_number"], record["track_name"], record["video_name"]) == (
+            i,
+            track.name,
+            track.video,
+        )
         fps = None if np.isnan(track.fps) else track.fps
         assert (record["start"], record["stop"], record["fps"]) == (track.start, track.stop, fps)
-        assert (record["step"], record["crop_scale"], record["gender"]) == (*track[5:], track.gender)
+        assert (record["step"], record["crop_scale"], record["gender"]) == (
+            *track[5:],
+            track.gender,
+        )
         stored = np.full((3, 3), np.nan) if track.intrinsics is None else track.intrinsics
         np.testing.assert_array_equal(record["intrinsics"], stored)
     metadata = pq.read_schema(tmp_path / "out/rows.parquet").metadata
@@ -94,7 +122,9 @@ def test_runs_cut_the_windows_that_training_reads(tmp_path: Path) -> None:
     rows = read(tmp_path / "out")["rows"]
     run, row = np.array(rows["run_number"]), np.array(rows["row"])
     assert len(set(run.tolist())) == 4  # two of each track
-    starts = [row[run == n][i] for n in np.unique(run) for i in range(0, int((run == n).sum()) - 15, 4)]
+    starts = [
+        row[run == n][i] for n in np.unique(run) for i in range(0, int((run == n).sum()) - 15, 4)
+    ]
     assert starts == split.windows(16, 4)[:, 0].tolist()
 
 
@@ -111,7 +141,10 @@ def test_what_a_row_lacks_is_null_and_a_dataset_s_own_columns_come_along(tmp_pat
         assert not (pa.types.is_fixed_size_list(column.type) and column.null_count), name
     assert rows["has_smpl"][0].as_py() is True
     assert rows["action"].to_pylist()[60:63] == [0, 1, 2]
-    assert tracks["height"].to_pylist() == [1.75, None] and np.isnan(numbers(tracks["intrinsics"])).all()
+    assert (
+        tracks["height"].to_pylist() == [1.75, None]
+        and np.isnan(numbers(tracks["intrinsics"])).all()
+    )
     assert tracks["track_name"].to_pylist() == split.tracks.names == ["a.b/ü 1/0", "a.b/ü 1/ß.x"]
     assert videos["video_name"].to_pylist() == ["a.b/ü 1", 'comma, "quote"']
     assert pa.types.is_dictionary(rows.schema.field("track_name").type)
@@ -119,16 +152,24 @@ def test_what_a_row_lacks_is_null_and_a_dataset_s_own_columns_come_along(tmp_pat
     assert b"foot" in rows.schema.field("foot_contact").metadata[b"about"]
 
 
-def test_a_column_of_the_dataset_s_own_with_the_name_of_one_of_ours_is_refused(tmp_path: Path) -> None:
-    track = track_of("a/0", {"frame_index": np.arange(3)}, extra={"row": np.arange(3, dtype=np.int16)})
+def test_a_column_of_the_dataset_s_own_with_the_name_of_one_of_ours_is_refused(
+    tmp_path: Path,
+) -> None:
+    track = track_of(
+        "a/0", {"frame_index": np.arange(3)}, extra={"row": np.arange(3, dtype=np.int16)}
+    )
     row = ExtraColumn(name="row", about="of a table", dtype="int16")
-    write_split(tmp_path / "cache", "made/train", [(cache.VideoEntry(name="a"), [track])], extra=[row])
+    write_split(
+        tmp_path / "cache", "made/train", [(cache.VideoEntry(name="a"), [track])], extra=[row]
+    )
     with pytest.raises(PipelineError, match="'row'"):
         export(tmp_path / "cache", "made/train", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_live_rows_alone_and_what_became_of_each_video_as_status_has_it(penn: Any, tmp_path: Path, ran: Any) -> None:
+def test_live_rows_alone_and_what_became_of_each_video_as_status_has_it(
+    penn: Any, tmp_path: Path, ran: Any
+) -> None:
     penn.converted()
     penn.add("0007")
     penn.edit("0003")
@@ -138,14 +179,17 @@ def test_live_rows_alone_and_what_became_of_each_video_as_status_has_it(penn: An
     penn.remove("0007")
     ran("convert", penn.name, "--raw", penn.raw, "--cache", penn.root, "--drop-removed")
     split = penn.split
-    assert int(split.tracks.stop.max()) > split.manifest["rows"]  # there are rows that are no track's any more
+    # there are rows that are no track's any more
+    assert int(split.tracks.stop.max()) > split.manifest["rows"]
     ran("export", penn.name, "--cache", penn.root, "--format", "parquet", "--out", tmp_path / "out")
     read_back = read(tmp_path / "out")
     assert len(read_back["rows"]) == split.manifest["rows"]
     assert set(read_back["rows"]["video_name"].to_pylist()) == {"0001", "0003"}
     moved = read_back["rows"].filter(pa.compute.equal(read_back["rows"]["video_name"], "0003"))
     np.testing.assert_array_equal(numbers(moved["kp_2d"]), penn.rows("kp_2d")["0003/0"])
-    printed = [*csv.DictReader(io.StringIO(ran("status", penn.name, "--cache", penn.root, "--csv").out))]
+    printed = [
+        *csv.DictReader(io.StringIO(ran("status", penn.name, "--cache", penn.root, "--csv").out))
+    ]
     assert {row["state"] for row in printed} == {"kept", "rejected"}
     videos = {row["video_name"]: row for row in read_back["videos"].to_pylist()}
     lines = read_back["accounting"].to_pylist()
@@ -159,7 +203,9 @@ def test_live_rows_alone_and_what_became_of_each_video_as_status_has_it(penn: An
         assert sum(line["person_frames"] for line in of_video) == int(row["found"])
         for line in of_video:
             if line["person_frames"]:
-                assert line["person_frames"] == int(row["kept" if line["state"] == "kept" else line["reason"]])
+                assert line["person_frames"] == int(
+                    row["kept" if line["state"] == "kept" else line["reason"]]
+                )
     assert {line["reason"] for line in lines} >= {"", "bad_label_file", "no_picture"}
 
 
@@ -170,11 +216,17 @@ def test_a_split_without_a_row_has_its_accounting(penn: Any, tmp_path: Path) -> 
     read_back = read(tmp_path / "out")
     assert (done.rows, len(read_back["rows"]), len(read_back["tracks"])) == (0, 0, 0)
     lines = read_back["accounting"].to_pylist()
-    states = [(line["video_name"], line["reason"]) for line in lines if line["state"] in ("rejected", "dropped")]
+    states = [
+        (line["video_name"], line["reason"])
+        for line in lines
+        if line["state"] in ("rejected", "dropped")
+    ]
     assert states == [(name, "bad_label_file") for name in ("0001", "0003", "0005")]
 
 
-def test_features_come_when_they_are_asked_for(penn: Any, tmp_path: Path, ran: Any, run: Any) -> None:
+def test_features_come_when_they_are_asked_for(
+    penn: Any, tmp_path: Path, ran: Any, run: Any
+) -> None:
     penn.converted("fast")
     words = ("export", penn.name, "--cache", penn.root, "--format", "parquet")
     ran(*words, "--out", tmp_path / "labels")
@@ -187,17 +239,31 @@ def test_features_come_when_they_are_asked_for(penn: Any, tmp_path: Path, ran: A
     assert metadata[b"stream"] == b"resnet50"
     assert json.loads(metadata[b"weights"])["resnet50"]["licence"] == "not recorded"
     with pytest.raises(PipelineError, match="other"):
-        export(penn.root, penn.name, tmp_path / "none", stream="other", options=TableOptions(features=True))
-    with pytest.raises(PipelineError, match="features=yes"):  # else it would write no features without a word
+        export(
+            penn.root,
+            penn.name,
+            tmp_path / "none",
+            stream="other",
+            options=TableOptions(features=True),
+        )
+    # else it would write no features without a word
+    with pytest.raises(PipelineError, match="features=yes"):
         export(penn.root, penn.name, tmp_path / "none", stream="resnet50")
     assert run(*words, "--out", tmp_path / "none", "--set", "feature=yes") == 2
 
 
 def test_features_are_nan_where_the_picture_could_not_be_decoded(tmp_path: Path) -> None:
     make(tmp_path / "cache", n_rows=10)
-    stream = {"values": lambda rows: rows[:, None] * 2 + [0, 1], "computed": lambda rows: rows % 3}  # 0: not decoded
+    # 0: not decoded
+    stream = {"values": lambda rows: rows[:, None] * 2 + [0, 1], "computed": lambda rows: rows % 3}
     write_stream(tmp_path / "cache", "made/train", "few", **stream, dim=2, dtype="float32")
-    done = export(tmp_path / "cache", "made/train", tmp_path / "out", stream="few", options=TableOptions(features=True))
+    done = export(
+        tmp_path / "cache",
+        "made/train",
+        tmp_path / "out",
+        stream="few",
+        options=TableOptions(features=True),
+    )
     features = numbers(read(tmp_path / "out")["rows"]["features"])
     expected = np.arange(40.0).reshape(20, 2)
     expected[::3] = np.nan
@@ -205,7 +271,9 @@ def test_features_are_nan_where_the_picture_could_not_be_decoded(tmp_path: Path)
     assert done.stand_in
 
 
-def test_a_second_export_is_refused_and_with_replace_it_is_the_same_to_the_byte(penn: Any, tmp_path: Path) -> None:
+def test_a_second_export_is_refused_and_with_replace_it_is_the_same_to_the_byte(
+    penn: Any, tmp_path: Path
+) -> None:
     penn.converted()
     (tmp_path / "out").mkdir()  # an empty folder is as good as none
     export(penn.root, penn.name, tmp_path / "out")
@@ -223,7 +291,8 @@ def test_a_second_export_is_refused_and_with_replace_it_is_the_same_to_the_byte(
     with pytest.raises(PipelineError, match=r"is a file"):
         export(penn.root, penn.name, tmp_path / "out/mine.txt", replace=True)
     (tmp_path / "out/mine.txt").unlink()
-    for place in ("out/inner", ".out.old"):  # also where an earlier export is put while it is replaced
+    # also where an earlier export is put while it is replaced
+    for place in ("out/inner", ".out.old"):
         (tmp_path / place).mkdir()
         (tmp_path / place / "mine.txt").write_text("notes")
         with pytest.raises(PipelineError, match=r"mine\.txt, which no export wrote"):
@@ -255,7 +324,9 @@ def test_what_was_there_stays_when_an_export_ends_early(penn, tmp_path, monkeypa
     assert len(read(tmp_path / "new")["rows"]) == 24
 
 
-def test_memory_does_not_grow_with_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_does_not_grow_with_the_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(tables, "ROWS", 200)
 
     def peak(n_rows: int) -> int:
@@ -267,7 +338,9 @@ def test_memory_does_not_grow_with_the_rows(tmp_path: Path, monkeypatch: pytest.
 
         tracemalloc.start()
         try:
-            export(tmp_path / str(n_rows), "made/train", tmp_path / f"{n_rows}.out", progress=measure)
+            export(
+                tmp_path / str(n_rows), "made/train", tmp_path / f"{n_rows}.out", progress=measure
+            )
         finally:
             tracemalloc.stop()
         assert len(taken) > 2 * n_rows / 200

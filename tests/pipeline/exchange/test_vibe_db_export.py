@@ -21,14 +21,31 @@ from pipeline.skeletons import JOINTS, joint_names
 from tests.pipeline.show.made_tracks import add_stream, add_video
 
 DIM = 2048
-SHAPES = {"bbox": (4,), "features": (DIM,), "shape": (10,), "pose": (72,), "theta": (82,), "valid_i": (1,)}
+SHAPES = {
+    "bbox": (4,),
+    "features": (DIM,),
+    "shape": (10,),
+    "pose": (72,),
+    "theta": (82,),
+    "valid_i": (1,),
+}
 SMPL = "vid_name frame_id img_name joints2D joints3D shape pose bbox features valid"
 MPII = "vid_name frame_id img_name joints2D joints3D bbox features"
 SPLITS = {  # split -> the name of its file, numbers of joints in 2D and 3D, its fields
-    "penn_action/train": ("pennaction_train_db.pt", 13, 0, "vid_name img_name joints2D bbox features"),
+    "penn_action/train": (
+        "pennaction_train_db.pt",
+        13,
+        0,
+        "vid_name img_name joints2D bbox features",
+    ),
     "posetrack/train": ("posetrack_train_db.pt", 49, 0, "vid_name img_name joints2D bbox features"),
     "insta_variety/train": ("insta_train_db.h5", 25, 0, "vid_name frame_id joints2D features"),
-    "kinetics/val": ("kinetics_val_db.pt", 49, 0, "vid_name frame_id img_name joints2D bbox features"),
+    "kinetics/val": (
+        "kinetics_val_db.pt",
+        49,
+        0,
+        "vid_name frame_id img_name joints2D bbox features",
+    ),
     "mpi_inf_3dhp/train": ("mpii3d_train_db.pt", 49, 49, MPII),
     "mpi_inf_3dhp/test": ("mpii3d_val_db.pt", 49, 49, f"{MPII} valid_i"),
     "h36m/train": ("h36m_train_db.pt", 49, 49, SMPL),
@@ -36,15 +53,20 @@ SPLITS = {  # split -> the name of its file, numbers of joints in 2D and 3D, its
     "3dpw/validation": ("3dpw_val_db.pt", 14, 14, SMPL),
     "amass/train": ("amass_db.pt", 0, 0, "theta vid_name"),
 }
-QUICK = ("insta_variety/train", "3dpw/validation", "amass/train")  # a file of each kind; the others are as these are
+# a file of each kind; the others are as these are
+QUICK = ("insta_variety/train", "3dpw/validation", "amass/train")
 
 
 def add_features(root: Path, name: str, lost: tuple[int, ...] = ()) -> None:
-    add_stream(root, name, "resnet50", "resnet50", DIM, lost, {"kind": "untrained", "argument": "0"})
+    add_stream(
+        root, name, "resnet50", "resnet50", DIM, lost, {"kind": "untrained", "argument": "0"}
+    )
 
 
 @pytest.fixture(scope="session")
-def exportable(converted: Any, embedded: Any, into: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def exportable(
+    converted: Any, embedded: Any, into: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Any:
     """root(split): a cache that has it, with features. Only to be read."""
     root = tmp_path_factory.mktemp("exported") / "cache"
     converted.copy(converted.raw, root)
@@ -54,7 +76,13 @@ def exportable(converted: Any, embedded: Any, into: Any, tmp_path_factory: pytes
         if not (root / name / "manifest.json").exists():
             dataset, _, split = name.partition("/")
             reader = datasets.get(dataset)
-            into.convert(root, embedded.raw(dataset), dataset, split, body=embedded.body if reader.uses_body else None)
+            into.convert(
+                root,
+                embedded.raw(dataset),
+                dataset,
+                split,
+                body=embedded.body if reader.uses_body else None,
+            )
             if reader.has_pixels:
                 add_features(root, name)
         return root
@@ -75,7 +103,8 @@ def rows_of(root: Path, name: str) -> tuple[cache.Split, np.ndarray]:
     return split, np.concatenate([np.arange(track.start, track.stop) for track in split.tracks])
 
 
-# ---------------------------------------------------------------------------------------------- all demo datasets
+# ---------------------------------------------------------------------------------------------- all
+# demo datasets
 
 
 @pytest.mark.parametrize("name", sorted(SPLITS.keys() - {"kinetics/val"}))
@@ -84,12 +113,19 @@ def test_a_dataset_s_file_has_the_name_and_the_fields_that_existing_code_knows(n
     layout = layout_of(dataset, split, ())
     file, n_2d, n_3d, fields = SPLITS[name]
     assert (usual_name(layout, dataset, split), set(layout.fields)) == (file, set(fields.split()))
-    for field, found, expected in (("joints2D", layout.joints_2d, n_2d), ("joints3D", layout.joints_3d, n_3d)):
+    for field, found, expected in (
+        ("joints2D", layout.joints_2d, n_2d),
+        ("joints3D", layout.joints_3d, n_3d),
+    ):
         assert field not in layout.fields or len(joint_names(found)) == expected
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in QUICK)) for n in SPLITS])
-def test_existing_code_finds_its_fields_and_an_import_gives_training_and_exports_the_same(name, exportable, tmp_path):
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in QUICK)) for n in SPLITS]
+)
+def test_existing_code_finds_its_fields_and_an_import_gives_training_and_exports_the_same(
+    name, exportable, tmp_path
+):
     done = export(exportable(name), name, tmp_path)
     file_name, n_2d, n_3d, fields = SPLITS[name]
     assert done.file == tmp_path / file_name
@@ -103,10 +139,14 @@ def test_existing_code_finds_its_fields_and_an_import_gives_training_and_exports
         assert values.dtype.name.startswith(types.get(field, "float32")), field
     imported = import_database(done.file, tmp_path / "cache", name)
     assert imported.mark == "demo data" and cache.verify(tmp_path / "cache").ok
-    if name not in ("amass/train", "h36m/train"):  # h36m's rows without SMPL parameters are left out
+    # h36m's rows without SMPL parameters are left out
+    if name not in ("amass/train", "h36m/train"):
         splits = cache.open(exportable(name))[name], cache.open(tmp_path / "cache")[name]
-        batches = [split.read(split.windows(4, 4, "resnet50"), stream="resnet50") for split in splits]
-        same = np.allclose if name.startswith("insta") else np.array_equal  # InstaVariety's pixels are scaled
+        batches = [
+            split.read(split.windows(4, 4, "resnet50"), stream="resnet50") for split in splits
+        ]
+        # InstaVariety's pixels are scaled
+        same = np.allclose if name.startswith("insta") else np.array_equal
         assert all(same(batches[0][field], batches[1][field]) for field in batches[0])
         manifest = splits[1].stream_manifest("resnet50")
         assert manifest["stand_in"] is True and manifest["backbone"]["stand_in"] is True
@@ -116,18 +156,26 @@ def test_existing_code_finds_its_fields_and_an_import_gives_training_and_exports
     assert done.file.read_bytes() == again.file.read_bytes()
 
 
-# ------------------------------------------------------------------------------------------------ what is in them
+# ------------------------------------------------------------------------------------------------
+# what is in them
 
 
-def test_penn_action_s_joints_are_in_its_own_order_and_provenance_is_beside_the_file(exportable, tmp_path):
+def test_penn_action_s_joints_are_in_its_own_order_and_provenance_is_beside_the_file(
+    exportable, tmp_path
+):
     root = exportable("penn_action/train")
     split, rows = rows_of(root, "penn_action/train")
     done = export(root, "penn_action/train", tmp_path / "mine.pt")
     held = loaded(done.file)
     kp_2d = split.rows("kp_2d", 0, int(rows[-1]) + 1)[rows]
-    order = "headtop lshoulder rshoulder lelbow relbow lwrist rwrist lhip rhip lknee rknee lankle rankle"
+    order = (
+        "headtop lshoulder rshoulder lelbow relbow lwrist rwrist lhip rhip lknee rknee "
+        "lankle rankle"
+    )
     for place, joint in enumerate(order.split()):
-        assert np.array_equal(held["joints2D"][:, place], kp_2d[:, JOINTS["spin49"].index(joint)]), joint
+        assert np.array_equal(
+            held["joints2D"][:, place], kp_2d[:, JOINTS["spin49"].index(joint)]
+        ), joint
     assert held["img_name"][0] == "frames/0001/000001.jpg"
     assert np.array_equal(held["features"][:, 0], (rows / 8).astype(np.float32))
     provenance = json.loads((tmp_path / "mine.pt.provenance.json").read_text())
@@ -142,22 +190,35 @@ def test_insta_variety_s_joints_are_in_pixels_of_a_picture_of_224(tmp_path: Path
     """Existing code divides them by 224, whatever the picture's size was."""
     kp_2d = np.zeros((2, 49, 3), np.float32)
     kp_2d[:, JOINTS["spin49"].index("OP Nose")] = (150, 75, 1)
-    small_cache(tmp_path / "c", "insta_variety/train", {"kp_2d": kp_2d, "bbox": np.tile([150, 150, 300, 300], (2, 1))})
+    small_cache(
+        tmp_path / "c",
+        "insta_variety/train",
+        {"kp_2d": kp_2d, "bbox": np.tile([150, 150, 300, 300], (2, 1))},
+    )
     held = loaded(export(tmp_path / "c", "insta_variety/train", tmp_path).file)
-    assert held["joints2D"][0, JOINTS["insta_variety"].index("OP Nose")] == pytest.approx([112, 56, 1])
+    assert held["joints2D"][0, JOINTS["insta_variety"].index("OP Nose")] == pytest.approx(
+        [112, 56, 1]
+    )
     assert held["joints2D"][0, 0].tolist() == [0, 0, 0]  # what is not there does not move
 
 
-# ------------------------------------------------------------------------------------------------ gaps, lost rows
+# ------------------------------------------------------------------------------------------------
+# gaps, lost rows
 
 
-def small_cache(root: Path, name: str, columns: dict[str, Any], *, lost: tuple[int, ...] = (), step: int = 1) -> None:
+def small_cache(
+    root: Path, name: str, columns: dict[str, Any], *, lost: tuple[int, ...] = (), step: int = 1
+) -> None:
     add_video(root, name, columns, step)
     add_features(root, name, lost)
 
 
-def test_each_run_of_frames_that_have_what_is_needed_has_its_own_name_and_comes_back_the_same(monkeypatch, tmp_path):
-    """Whatever the batches are in which rows are read. Existing code cuts windows by names alone."""
+def test_each_run_of_frames_that_have_what_is_needed_has_its_own_name_and_comes_back_the_same(
+    monkeypatch, tmp_path
+):
+    """Whatever the batches are in which rows are read. Existing code cuts windows by names
+    alone.
+    """
     rng = np.random.default_rng(5)
     frames = 2 * np.cumsum(rng.integers(1, 3, 200))
     lost = tuple(np.flatnonzero(rng.random(200) < 0.2).tolist())
@@ -193,11 +254,17 @@ def test_rows_whose_labels_existing_code_would_take_for_known_are_left_out(tmp_p
 
 
 def test_a_label_that_no_row_has_is_absent(tmp_path: Path) -> None:
-    smpl = {"pose": np.full((4, 72), np.nan), "betas": np.full((4, 10), np.nan), "has_smpl": np.zeros(4, np.uint8)}
+    smpl = {
+        "pose": np.full((4, 72), np.nan),
+        "betas": np.full((4, 10), np.nan),
+        "has_smpl": np.zeros(4, np.uint8),
+    }
     kp_3d = np.ones((4, 49, 4), np.float32)
     kp_3d[:, 39, :3] = 0
     labels = {"kp_3d": kp_3d, "has_3d": np.ones(4, np.uint8), **smpl}
-    small_cache(tmp_path / "c", "h36m/train", {name: np.asarray(values) for name, values in labels.items()})
+    small_cache(
+        tmp_path / "c", "h36m/train", {name: np.asarray(values) for name, values in labels.items()}
+    )
     done = export(tmp_path / "c", "h36m/train", tmp_path)
     assert set(done.absent) == {"pose", "shape"}
     held = loaded(done.file)
@@ -205,7 +272,8 @@ def test_a_label_that_no_row_has_is_absent(tmp_path: Path) -> None:
     assert held["valid"].tolist() == [1, 1, 1, 1]  # no row of h36m is not valid
 
 
-# ------------------------------------------------------------------------------------------------ files, messages
+# ------------------------------------------------------------------------------------------------
+# files, messages
 
 
 def test_a_file_that_is_there_is_kept_unless_it_is_to_be_replaced(tmp_path: Path) -> None:
@@ -222,7 +290,9 @@ def test_a_file_that_is_there_is_kept_unless_it_is_to_be_replaced(tmp_path: Path
     assert len(joblib.load(tmp_path / "x.pt")["features"]) == 4
 
 
-def test_hdf5_that_the_disk_does_not_take_is_no_defect_and_leaves_no_file(exportable: Any, tmp_path: Path) -> None:
+def test_hdf5_that_the_disk_does_not_take_is_no_defect_and_leaves_no_file(
+    exportable: Any, tmp_path: Path
+) -> None:
     root, soft = exportable("insta_variety/train"), resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, soft[1]))
     try:
@@ -245,7 +315,9 @@ def test_nothing_is_exported_into_the_cache_where_gc_would_remove_it(tmp_path, r
 
 def test_a_stream_that_is_not_there_or_lags_behind_is_refused(tmp_path: Path) -> None:
     small_cache(tmp_path / "c", "posetrack/train", {"frame_index": np.arange(4)})
-    with pytest.raises(PipelineError, match=r"stream 'other' is missing .existing streams: resnet50"):
+    with pytest.raises(
+        PipelineError, match=r"stream 'other' is missing .existing streams: resnet50"
+    ):
         export(tmp_path / "c", "posetrack/train", tmp_path, stream="other")
     add_video(tmp_path / "c", "posetrack/train", {"frame_index": np.arange(2)}, video="w")
     with pytest.raises(PipelineError, match="older than the tracks"):
@@ -255,7 +327,11 @@ def test_a_stream_that_is_not_there_or_lags_behind_is_refused(tmp_path: Path) ->
 @pytest.mark.parametrize(
     "names, frames, source",
     [
-        ("frames/0001/000001.jpg frames/0001/000091.jpg", [0, 90], "pictures:frames/0001/{:06d}.jpg+1"),
+        (
+            "frames/0001/000001.jpg frames/0001/000091.jpg",
+            [0, 90],
+            "pictures:frames/0001/{:06d}.jpg+1",
+        ),
         ("a/b7/x8_c.png a/b7/x1234_c.png", [8, 1234], "pictures:a/b7/x{:01d}_c.png+0"),
         ("train/a_clip.mp4#000012 train/a_clip.mp4#000102", [12, 102], "video:train/a_clip.mp4"),
         ("/data/000001.jpg", [1], ""),
@@ -267,7 +343,9 @@ def test_a_stream_that_is_not_there_or_lags_behind_is_refused(tmp_path: Path) ->
         ("a/picture.jpg", [0], ""),
     ],
 )
-def test_names_of_pictures_lead_back_to_their_source(names: str, frames: list[int], source: str) -> None:
+def test_names_of_pictures_lead_back_to_their_source(
+    names: str, frames: list[int], source: str
+) -> None:
     assert source_of(names.split(), np.array(frames)) == source
     if source:
         name_of = names_of(source)
@@ -279,10 +357,23 @@ def test_commands_report_counts_and_real_data_with_random_weights_is_no_demo_dat
     add_features(tmp_path / "c", "posetrack/train", lost=(2,))
     split = ("posetrack", "train", "--format", "vibe", "--cache")
     words = ("export", *split, tmp_path / "c", "--out", tmp_path)
-    out = ran(*words).out + ran("import", tmp_path / "posetrack_train_db.pt", *split, tmp_path / "d").out
-    assert "7 rows of 2 segments (vid_name)" in out and "posetrack_train_db.pt" in out and "1 row not exported" in out
+    out = (
+        ran(*words).out
+        + ran("import", tmp_path / "posetrack_train_db.pt", *split, tmp_path / "d").out
+    )
+    assert (
+        "7 rows of 2 segments (vid_name)" in out
+        and "posetrack_train_db.pt" in out
+        and "1 row not exported" in out
+    )
     assert out.count("UNTRAINED") == 2 and "DEMO DATA" not in out
     assert "--replace" in ran(*words, code=2).err
-    assert "error: --body: the format vibe does not read this folder" in ran(*words, "--body", "smpl", code=2).err
+    assert (
+        "error: --body: the format vibe does not read this folder"
+        in ran(*words, "--body", "smpl", code=2).err
+    )
     imported = cache.open(tmp_path / "d")["posetrack/train"]
-    assert imported.manifest["stand_in"] is False and imported.stream_manifest("resnet50")["stand_in"] is True
+    assert (
+        imported.manifest["stand_in"] is False
+        and imported.stream_manifest("resnet50")["stand_in"] is True
+    )

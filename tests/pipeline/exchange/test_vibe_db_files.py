@@ -44,9 +44,13 @@ def assert_same(found: dict[str, Any], expected: dict[str, np.ndarray]) -> None:
 
 
 @pytest.mark.parametrize("mapped", [None, "r"])
-def test_a_file_written_in_blocks_is_the_dict_that_joblib_would_have_written(mapped: Any, tmp_path: Path) -> None:
-    """In the form that joblib 0.14 reads: of a protocol that Python 3.7 knows, and without the padding of joblib 1.2,
-    which it would take for data; and arrays begin where they can be mapped, else joblib warns."""
+def test_a_file_written_in_blocks_is_the_dict_that_joblib_would_have_written(
+    mapped: Any, tmp_path: Path
+) -> None:
+    """In the form that joblib 0.14 reads: of a protocol that Python 3.7 knows, and without the
+    padding of joblib 1.2, which it would take for data; and arrays begin where they can be mapped,
+    else joblib warns.
+    """
     held = {f"{name}{'+' * n}": HELD[name][: n + 3] for n, name in enumerate([*HELD, *HELD])}
     ours = joblib.load(written(tmp_path / "ours.pt", held), mmap_mode=mapped)
     assert_same(ours, held)
@@ -55,7 +59,8 @@ def test_a_file_written_in_blocks_is_the_dict_that_joblib_would_have_written(map
     data = (tmp_path / "ours.pt").read_bytes()
     assert data[:2] == b"\x80\x03" and b"numpy_array_alignment_bytes" not in data
     joblib.dump({"features": HELD["features"]}, tmp_path / "joblib.pt", protocol=3)
-    assert b"numpy_array_alignment_bytes" in (tmp_path / "joblib.pt").read_bytes()  # what this version would write
+    # what this version would write
+    assert b"numpy_array_alignment_bytes" in (tmp_path / "joblib.pt").read_bytes()
 
 
 def test_blocks_that_do_not_add_up_are_an_error(tmp_path: Path) -> None:
@@ -86,7 +91,9 @@ def dump_as_before_1_2(held: dict[str, Any], file: Path, protocol: int) -> None:
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 @pytest.mark.parametrize("before_1_2", [False, True])
-def test_arrays_are_read_whichever_version_wrote_them(protocol: int, before_1_2: bool, tmp_path: Path) -> None:
+def test_arrays_are_read_whichever_version_wrote_them(
+    protocol: int, before_1_2: bool, tmp_path: Path
+) -> None:
     file = tmp_path / "db.pt"
     (dump_as_before_1_2 if before_1_2 else joblib.dump)(HELD, file, protocol=protocol)
     assert_same(read(file), HELD)
@@ -114,7 +121,9 @@ def test_arrays_in_other_orders_and_of_other_machines_are_read(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("before_1_2", [False, True])
-def test_names_that_are_python_objects_are_read_and_numbers_that_are_are_not(before_1_2: bool, tmp_path: Path) -> None:
+def test_names_that_are_python_objects_are_read_and_numbers_that_are_are_not(
+    before_1_2: bool, tmp_path: Path
+) -> None:
     dump = dump_as_before_1_2 if before_1_2 else joblib.dump
     names = np.array(["0001", "0001", "a longer one"], object)
     dump({"vid_name": names, "after": np.arange(3)}, tmp_path / "names.pt", protocol=3)
@@ -149,7 +158,9 @@ def test_nothing_else_of_joblib_is_let_in(name: str, tmp_path: Path) -> None:
 
 
 def test_a_file_that_ends_early_is_refused_wherever_it_ends(tmp_path: Path) -> None:
-    data = written(tmp_path / "whole.pt", {"a": np.arange(4), "b": np.array(["x", "yy"])}).read_bytes()
+    data = written(
+        tmp_path / "whole.pt", {"a": np.arange(4), "b": np.array(["x", "yy"])}
+    ).read_bytes()
     for size in range(len(data)):
         (tmp_path / "cut.pt").write_bytes(data[:size])
         with pytest.raises(PipelineError):
@@ -158,7 +169,9 @@ def test_a_file_that_ends_early_is_refused_wherever_it_ends(tmp_path: Path) -> N
 
 @given(st.integers(0, 10_000), st.integers(0, 255))
 @settings(max_examples=100, deadline=None)
-def test_a_damaged_file_is_read_as_something_or_refused_and_never_more_than_it_is(tmp_path_factory, at, value):
+def test_a_damaged_file_is_read_as_something_or_refused_and_never_more_than_it_is(
+    tmp_path_factory, at, value
+):
     folder = tmp_path_factory.getbasetemp()
     file = folder / "damaged.pt"
     data = bytearray(written(file, {"a": np.arange(4), "b": np.array(["x", "yy"])}).read_bytes())
@@ -166,7 +179,9 @@ def test_a_damaged_file_is_read_as_something_or_refused_and_never_more_than_it_i
     file.write_bytes(data)
     try:
         arrays, _ = stored_arrays(file)
-        assert sum(array.dtype.itemsize * int(np.prod(array.shape)) for array in arrays.values()) <= len(data)
+        assert sum(
+            array.dtype.itemsize * int(np.prod(array.shape)) for array in arrays.values()
+        ) <= len(data)
     except PipelineError:
         pass
 
@@ -174,7 +189,9 @@ def test_a_damaged_file_is_read_as_something_or_refused_and_never_more_than_it_i
 def claiming(**changed: Any) -> bytes:
     """A file whose one array says something else of itself."""
     stream = io.BytesIO()
-    wrapper = joblib_format.NumpyArrayWrapper(np.ndarray, (2,), "C", np.dtype("<i8"), allow_mmap=True)
+    wrapper = joblib_format.NumpyArrayWrapper(
+        np.ndarray, (2,), "C", np.dtype("<i8"), allow_mmap=True
+    )
     del wrapper.numpy_array_alignment_bytes
     wrapper.__dict__.update(changed)
     stream.write(b"\x80\x03}" + pickle.dumps("a", 3)[2:-1] + pickle.dumps(wrapper, 3)[2:-1])
@@ -199,7 +216,9 @@ def claiming(**changed: Any) -> bytes:
     ],
     ids=str,
 )
-def test_what_an_array_says_of_itself_is_not_believed(changed: dict[str, Any], tmp_path: Path) -> None:
+def test_what_an_array_says_of_itself_is_not_believed(
+    changed: dict[str, Any], tmp_path: Path
+) -> None:
     (tmp_path / "good.pt").write_bytes(claiming())
     assert read(tmp_path / "good.pt")["a"].tolist() == [0, 1]
     (tmp_path / "bad.pt").write_bytes(claiming(**changed))
@@ -227,5 +246,7 @@ FOREIGN = {
 def test_what_is_no_dict_of_arrays_is_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "db.pt").write_bytes(content)
     for file in (tmp_path / "db.pt", tmp_path, tmp_path / "missing"):
-        with pytest.raises(RawDataError, match=f"joblib file.*{FOREIGN[content] if file.is_file() else ''}"):
+        with pytest.raises(
+            RawDataError, match=f"joblib file.*{FOREIGN[content] if file.is_file() else ''}"
+        ):
             stored_arrays(file)

@@ -1,4 +1,6 @@
-"""Database files as VIBE's and TCMR's scripts leave them become splits, with no more in them than the file says."""
+"""Database files as VIBE's and TCMR's scripts leave them become splits, with no more in them than
+the file says.
+"""
 
 import json
 from pathlib import Path
@@ -60,14 +62,20 @@ def mpii3d(**changed: Any) -> Held:
     joints -= joints[:, [SPIN.index("hip")]]
     names = [f"frame_{k:06d}" for k in range(10, 10 + N)]
     pictures = np.array([f"/home/x/S1/Seq1/video_0/{name}.jpg" for name in names])
-    held = {"vid_name": vid_names("seg0", "seg1"), "frame_id": np.array(names), "img_name": pictures}
+    held = {
+        "vid_name": vid_names("seg0", "seg1"),
+        "frame_id": np.array(names),
+        "img_name": pictures,
+    }
     return {**posetrack(), **held, "joints3D": joints, **changed}
 
 
 def threedpw(n_3d: int = 49, **changed: Any) -> Held:
     rng = np.random.default_rng(2)
     sizes = {"joints3D": (n_3d, 3), "shape": (10,), "pose": (72,)}
-    held: Held = {name: rng.normal(size=(N, *size)).astype(np.float32) for name, size in sizes.items()}
+    held: Held = {
+        name: rng.normal(size=(N, *size)).astype(np.float32) for name, size in sizes.items()
+    }
     held |= {
         "vid_name": vid_names("courtyard_00_0", "courtyard_00_1"),
         "frame_id": np.r_[np.arange(3, 28), FRAMES[25:]],
@@ -76,14 +84,17 @@ def threedpw(n_3d: int = 49, **changed: Any) -> Held:
     return {**posetrack(), **held, "joints2D": keypoints(14), "valid": np.arange(N) % 2, **changed}
 
 
-def imported(held: Held, name: str, tmp_path: Path, **options: Any) -> tuple[ImportedSplit, cache.Split]:
+def imported(
+    held: Held, name: str, tmp_path: Path, **options: Any
+) -> tuple[ImportedSplit, cache.Split]:
     joblib.dump(held, tmp_path / "db.pt", protocol=3)
     done = import_database(tmp_path / "db.pt", tmp_path / "cache", name, Options(**options))
     assert cache.verify(tmp_path / "cache").ok
     return done, cache.open(tmp_path / "cache")[name]
 
 
-# ----------------------------------------------------------------------------------------------------- what comes out
+# --------------------------------------------------------------------------------------------------
+# what comes out
 
 
 def test_names_in_a_list_are_read_as_those_in_an_array(tmp_path: Path) -> None:
@@ -92,9 +103,16 @@ def test_names_in_a_list_are_read_as_those_in_an_array(tmp_path: Path) -> None:
     (tmp_path / "lists").mkdir()
     done, of_lists = imported(mpii3d(**texts), "mpi_inf_3dhp/train", tmp_path / "lists")
     assert done == expected
-    same = {name: digest for name, digest in split.manifest["files"].items() if "fingerprint" not in name}
+    same = {
+        name: digest
+        for name, digest in split.manifest["files"].items()
+        if "fingerprint" not in name
+    }
     assert same.items() <= of_lists.manifest["files"].items()
-    with pytest.raises(RawDataError, match=r"joints2D.* another Python object of this name; store numbers as an array"):
+    with pytest.raises(
+        RawDataError,
+        match=r"joints2D.* another Python object of this name; store numbers as an array",
+    ):
         imported(mpii3d(joints2D=keypoints(49).tolist()), "mpi_inf_3dhp/train", tmp_path)
 
 
@@ -102,11 +120,15 @@ def test_rows_features_and_tracks_of_a_file_are_those_of_the_split(tmp_path: Pat
     exact = np.random.default_rng(3).normal(size=(N, 2048)).astype(np.float32)
     done, split = imported(posetrack(features=exact), "posetrack/train", tmp_path)
     assert split.tracks.names == [f"data/posetrack/train/1.json_{n}/0" for n in range(2)]
-    assert [(track.start, track.stop, track.crop_scale) for track in split.tracks] == [(0, 25, 1.3), (25, 40, 1.3)]
+    assert [(track.start, track.stop, track.crop_scale) for track in split.tracks] == [
+        (0, 25, 1.3),
+        (25, 40, 1.3),
+    ]
     assert np.array_equal(split.rows("kp_2d", 0, N), keypoints(49).astype(np.float32))
     assert np.array_equal(split.rows("bbox", 0, N), BOXES.astype(np.float32))
     windows = split.windows(16, 4, "resnet50")
-    assert windows.tolist() == [[0, 16], [4, 20], [8, 24]]  # none across the names, none in the 15 rows
+    # none across the names, none in the 15 rows
+    assert windows.tolist() == [[0, 16], [4, 20], [8, 24]]
     batch = split.read(windows, stream="resnet50")
     for window, features in zip(windows, batch["features"], strict=True):
         assert np.array_equal(features, exact[slice(*window)].astype(np.float16).astype(np.float32))
@@ -119,11 +141,14 @@ def test_rows_features_and_tracks_of_a_file_are_those_of_the_split(tmp_path: Pat
     "dataset, names, first, source",
     [
         ("posetrack", "images/train/1/{:06d}.jpg", 0, "pictures:images/train/1/{:06d}.jpg+0"),
-        ("penn_action", "frames/0001/{:06d}.jpg", 1, "pictures:frames/0001/{:06d}.jpg+1"),  # counts from 1
+        # counts from 1
+        ("penn_action", "frames/0001/{:06d}.jpg", 1, "pictures:frames/0001/{:06d}.jpg+1"),
         ("posetrack", None, 0, ""),  # without any number, frames are counted
     ],
 )
-def test_names_with_numbers_below_a_folder_give_frame_numbers_and_the_source(dataset, names, first, source, tmp_path):
+def test_names_with_numbers_below_a_folder_give_frame_numbers_and_the_source(
+    dataset, names, first, source, tmp_path
+):
     img_name = names and np.array([names.format(k + first) for k in FRAMES])
     held = posetrack(img_name=img_name, joints2D=keypoints(49 if dataset == "posetrack" else 14))
     _, split = imported(held, f"{dataset}/train", tmp_path)
@@ -133,7 +158,8 @@ def test_names_with_numbers_below_a_folder_give_frame_numbers_and_the_source(dat
 
 def test_mpi_inf_3dhp_s_joints_are_known_by_name_not_by_what_stands_there(tmp_path: Path) -> None:
     held = mpii3d()
-    assert held["joints3D"][:, SPIN.index("OP Nose")].all()  # minus the pelvis: it looks like a joint
+    # minus the pelvis: it looks like a joint
+    assert held["joints3D"][:, SPIN.index("OP Nose")].all()
     _, split = imported(held, "mpi_inf_3dhp/train", tmp_path)
     kp_3d = split.rows("kp_3d", 0, N)
     annotated = [name in JOINTS["mpi_inf_3dhp"] for name in SPIN]
@@ -143,7 +169,8 @@ def test_mpi_inf_3dhp_s_joints_are_known_by_name_not_by_what_stands_there(tmp_pa
     assert np.array_equal(kp_3d[:, nose, :3], held["joints3D"][:, nose].astype(np.float32))
     assert split.rows("has_3d", 0, N).all()
     assert split.rows("frame_index", 0, 2).tolist() == [10, 11]
-    assert "img_name is not kept" in split.videos[0].account["notes"][0]  # it leads outside any raw folder
+    # it leads outside any raw folder
+    assert "img_name is not kept" in split.videos[0].account["notes"][0]
 
 
 def test_a_test_set_s_14_joints_are_those_of_the_49(tmp_path: Path) -> None:
@@ -179,7 +206,9 @@ def test_bodies_that_are_all_zeros_are_unknown(tmp_path: Path) -> None:
     """TCMR's script of Human3.6M leaves zeros where there are no fits."""
     pose, shape = np.zeros((N, 72)), np.zeros((N, 10))
     pose[10:] = 0.25
-    _, split = imported(threedpw(pose=pose, shape=shape, joints2D=keypoints(49)), "h36m/train", tmp_path)
+    _, split = imported(
+        threedpw(pose=pose, shape=shape, joints2D=keypoints(49)), "h36m/train", tmp_path
+    )
     assert split.rows("has_smpl", 0, N).tolist() == [0] * 10 + [1] * 30
     assert np.isnan(split.rows("pose", 0, 10)).all()
     known = split.rows("kp_3d", 0, 1)[0, :, 3]
@@ -216,10 +245,12 @@ def test_insta_variety_s_hdf5_file_is_read(tmp_path: Path) -> None:
     assert next((t.name, t.crop_scale) for t in split.tracks) == ("train_1.tfrecord-0/0", 1.0)
     heel = SPIN.index("OP RHeel")
     batch = split.read([[0, 16]], stream="resnet50")
-    assert batch["kp_2d"][0, 1, heel, :2] == pytest.approx([2 * 100 / 224 - 1, -1])  # as existing code has it
+    # as existing code has it
+    assert batch["kp_2d"][0, 1, heel, :2] == pytest.approx([2 * 100 / 224 - 1, -1])
 
 
-# ----------------------------------------------------------------------------------------------- what is not all there
+# -----------------------------------------------------------------------------------------------
+# what is not all there
 
 
 def test_a_name_that_comes_back_and_a_number_that_falls_begin_another_track(tmp_path: Path) -> None:
@@ -228,7 +259,10 @@ def test_a_name_that_comes_back_and_a_number_that_falls_begin_another_track(tmp_
     _, split = imported(threedpw(vid_name=names, frame_id=frame), "3dpw/train", tmp_path)
     assert split.tracks.names == ["a/0", "a/0_part1", "a/0_part2", "b/0"]
     assert [t.stop - t.start for t in split.tracks] == [10] * 4
-    by_name = {t.name: split.read([[t.start, t.start + 10]], stream="resnet50")["features"] for t in split.tracks}
+    by_name = {
+        t.name: split.read([[t.start, t.start + 10]], stream="resnet50")["features"]
+        for t in split.tracks
+    }
     assert by_name["a/0_part2"][0, :, 0].tolist() == [row / 4 for row in range(30, 40)]
 
 
@@ -250,7 +284,11 @@ def test_what_is_not_finite_is_unknown_or_left_out_and_counted(tmp_path: Path) -
     assert split.rows("has_smpl", 0, 4).tolist() == [1, 1, 0, 1]
     assert done.without_features == split.undecodable("resnet50") == 2
     frames = done.totals["frames"]
-    assert frames == {"found": 40, "kept": 38, "dropped": {"degenerate_box": 1, "no_visible_joint": 1}}
+    assert frames == {
+        "found": 40,
+        "kept": 38,
+        "dropped": {"degenerate_box": 1, "no_visible_joint": 1},
+    }
     batch = split.read(split.windows(1, 1, "resnet50"), stream="resnet50")
     assert all(np.isfinite(values).all() for values in batch.values())
 
@@ -264,19 +302,36 @@ def test_a_file_of_which_no_row_can_be_used_makes_an_empty_split(tmp_path: Path)
 @pytest.mark.parametrize(
     "changed, match, name",
     [
-        (threedpw(14), "'joints3D': expected 49 joints, found 14", "3dpw/train"),  # no pelvis to centre them on
+        # no pelvis to centre them on
+        (threedpw(14), "'joints3D': expected 49 joints, found 14", "3dpw/train"),
         (threedpw(frame_id=np.arange(N) - 3), "'frame_id'", "3dpw/train"),
-        ({"features": feature_rows(N - 1)}, r"'features': expected 40 rows.*\(39, 2048\)", "posetrack/train"),
+        (
+            {"features": feature_rows(N - 1)},
+            r"'features': expected 40 rows.*\(39, 2048\)",
+            "posetrack/train",
+        ),
         ({"bbox": None}, "'bbox': expected an array of this name", "posetrack/train"),
-        ({"bbox": BOXES[:, :3]}, r"'bbox': expected numbers of shape \(rows, 4\)", "posetrack/train"),
+        (
+            {"bbox": BOXES[:, :3]},
+            r"'bbox': expected numbers of shape \(rows, 4\)",
+            "posetrack/train",
+        ),
         ({"bbox": BOXES * [1, 1, 2, 1]}, "'bbox': expected square boxes", "posetrack/train"),
-        ({"features": np.zeros((N, 0))}, r"'features': expected numbers of shape \(rows, any\)", "posetrack/train"),
+        (
+            {"features": np.zeros((N, 0))},
+            r"'features': expected numbers of shape \(rows, any\)",
+            "posetrack/train",
+        ),
         ({"joints2D": keypoints(17)}, "'joints2D'.*17.*--joints-2d", "posetrack/train"),
         ({"features": feature_rows().astype(complex)}, "array of complex", "posetrack/train"),
         ({"vid_name": np.arange(N)}, "'vid_name': expected texts", "posetrack/train"),
         ({"vid_name": np.array(["x" * 5000] * N)}, "'vid_name'.*row 0", "posetrack/train"),
         ({"vid_name": np.array([b"\xff"] * N)}, "'vid_name'", "posetrack/train"),
-        (dict.fromkeys(posetrack()) | {"theta": np.ones((N, 82))}, "'vid_name'.*only theta", "posetrack/train"),
+        (
+            dict.fromkeys(posetrack()) | {"theta": np.ones((N, 82))},
+            "'vid_name'.*only theta",
+            "posetrack/train",
+        ),
     ],
 )
 def test_a_file_that_is_not_what_it_must_be_is_refused_by_its_field(changed, match, name, tmp_path):
@@ -286,14 +341,20 @@ def test_a_file_that_is_not_what_it_must_be_is_refused_by_its_field(changed, mat
 
 
 def standing() -> np.ndarray:
-    """13 joints of people who stand, in Penn Action's own order: the head's top above the ankles."""
+    """13 joints of people who stand, in Penn Action's own order: the head's top above the
+    ankles.
+    """
     joints = keypoints(13)
     joints[:, :, 1] = 10 + 10 * np.arange(13)
     return joints
 
 
-@pytest.mark.parametrize("order, first", [("penn_action", "headtop"), ("common13", "rankle"), (None, "rankle")])
-def test_joints_are_in_the_order_that_was_said_or_14_in_lsp_s(order: str | None, first: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "order, first", [("penn_action", "headtop"), ("common13", "rankle"), (None, "rankle")]
+)
+def test_joints_are_in_the_order_that_was_said_or_14_in_lsp_s(
+    order: str | None, first: str, tmp_path: Path
+) -> None:
     joints = standing() if order else np.add(keypoints(14), [0, 10, 0])
     joints[:, 12 if order is None else 13 :] = 0  # VIBE's script leaves the neck empty
     _, split = imported(posetrack(joints2D=joints), "penn_action/train", tmp_path, joints_2d=order)
@@ -302,10 +363,13 @@ def test_joints_are_in_the_order_that_was_said_or_14_in_lsp_s(order: str | None,
     assert not kp_2d[SPIN.index("neck")].any()
 
 
-# ----------------------------------------------------------------------------------------------- origin, other commands
+# -----------------------------------------------------------------------------------------------
+# origin, other commands
 
 
-def test_the_manifest_records_the_split_s_origin_and_an_import_that_is_done_does_nothing(tmp_path, into):
+def test_the_manifest_records_the_split_s_origin_and_an_import_that_is_done_does_nothing(
+    tmp_path, into
+):
     _, split = imported(posetrack(), "posetrack/train", tmp_path, weights_of="SPIN", crop_scale=1.2)
     origin = split.manifest["reader"]["imported"]
     assert origin["file"] == "db.pt" and origin["format"] == "vibe" and origin["crop_scale"] == 1.2
@@ -315,8 +379,14 @@ def test_the_manifest_records_the_split_s_origin_and_an_import_that_is_done_does
     assert manifest["identity"]["kind"] == "imported" and manifest["identity"]["weights"] == "SPIN"
     assert origin["sha256"] == manifest["identity"]["file_sha256"]
     assert split.provenance["imported"] == str((tmp_path / "db.pt").resolve())
-    before, options = into.everything(tmp_path / "cache"), Options(weights_of="SPIN", crop_scale=1.2)
-    assert import_database(tmp_path / "db.pt", tmp_path / "cache", "posetrack/train", options).why == ""
+    before, options = (
+        into.everything(tmp_path / "cache"),
+        Options(weights_of="SPIN", crop_scale=1.2),
+    )
+    assert (
+        import_database(tmp_path / "db.pt", tmp_path / "cache", "posetrack/train", options).why
+        == ""
+    )
     after = into.everything(tmp_path / "cache")
     assert all(after[name] == seen for name, seen in before.items() if ".writing" not in name)
 
@@ -324,9 +394,16 @@ def test_the_manifest_records_the_split_s_origin_and_an_import_that_is_done_does
 def test_a_killed_import_goes_on_to_the_same_bytes(small_shards, tmp_path, into, monkeypatch):
     imported(posetrack(), "posetrack/train", tmp_path)
 
-    for stop_at in (0, 1, 2):  # of three shards of features, so many are written before it is killed
+    # of three shards of features, so many are written before it is killed
+    for stop_at in (0, 1, 2):
 
-        def write(self: Any, shard: int, *args: Any, at: int = stop_at, own: Any = cache.StreamWriter.write) -> None:
+        def write(
+            self: Any,
+            shard: int,
+            *args: Any,
+            at: int = stop_at,
+            own: Any = cache.StreamWriter.write,
+        ) -> None:
             if shard >= at:
                 raise KeyboardInterrupt
             own(self, shard, *args)
@@ -353,12 +430,17 @@ def test_a_database_that_is_replaced_while_it_is_read_gives_no_row(tmp_path: Pat
     assert not (tmp_path / "cache/posetrack/train/manifest.json").exists()
 
 
-def test_a_split_of_another_origin_is_not_touched_and_has_the_same_keys(penn: Any, into: Any, tmp_path: Path) -> None:
+def test_a_split_of_another_origin_is_not_touched_and_has_the_same_keys(
+    penn: Any, into: Any, tmp_path: Path
+) -> None:
     (tmp_path / "imported").mkdir()
     _, other = imported(posetrack(bbox=BOXES + 1), penn.name, tmp_path / "imported")
     penn.converted()
     joblib.dump(posetrack(), tmp_path / "db.pt")
-    roots = ((penn.root, "converted from raw data"), (tmp_path / "imported/cache", "imported from db.pt.*sha256 was"))
+    roots = (
+        (penn.root, "converted from raw data"),
+        (tmp_path / "imported/cache", "imported from db.pt.*sha256 was"),
+    )
     for root, was in roots:
         before = into.tree(root)
         with pytest.raises(PipelineError, match=was):
@@ -376,10 +458,15 @@ def test_memory_of_imports_and_of_an_export_does_not_grow_with_the_rows(tmp_path
     monkeypatch.setattr(array_files, "ROWS", 64)
     peaks: dict[str, list[int]] = {"import": [], "array": [], "export": []}
     for times in (1, 5, 25):  # once to import modules; the features of 800 more rows are 6.5 MB
-        held = {name: np.concatenate([values] * times) for name, values in posetrack(img_name=None).items()}
+        held = {
+            name: np.concatenate([values] * times)
+            for name, values in posetrack(img_name=None).items()
+        }
         held["vid_name"] = np.repeat([f"v{k}" for k in range(4 * times)], 10)
         joblib.dump(held, tmp_path / "db.pt")
-        np.savez_compressed(tmp_path / "x.npz", x=np.ones((len(held["vid_name"]), 2048), np.float32))
+        np.savez_compressed(
+            tmp_path / "x.npz", x=np.ones((len(held["vid_name"]), 2048), np.float32)
+        )
         split = tmp_path / f"{times}", "posetrack/train"
         for what, run in (
             ("import", lambda split=split: import_database(tmp_path / "db.pt", *split)),
@@ -402,15 +489,24 @@ def test_provenance_of_other_content_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("how", "words"),
-    [("external", "not in this file"), ("compressed", "h5repack"), ("group", "joints2D'"), ("damaged", "HDF5")],
+    [
+        ("external", "not in this file"),
+        ("compressed", "h5repack"),
+        ("group", "joints2D'"),
+        ("damaged", "HDF5"),
+    ],
 )
-def test_an_hdf5_file_that_leads_elsewhere_or_must_be_unpacked_is_refused(how: str, words: str, tmp_path: Path) -> None:
+def test_an_hdf5_file_that_leads_elsewhere_or_must_be_unpacked_is_refused(
+    how: str, words: str, tmp_path: Path
+) -> None:
     file = tmp_path / "db.h5"
     (tmp_path / "secret").write_bytes(bytes(N * 2048 * 4))
     with h5py.File(file, "w") as stored:
         stored["vid_name"], stored["joints2D"] = np.array(vid_names(), "S"), keypoints(25)
         if how == "external":
-            stored.create_dataset("features", (N, 2048), "f4", external=[(str(tmp_path / "secret"), 0, N * 8192)])
+            stored.create_dataset(
+                "features", (N, 2048), "f4", external=[(str(tmp_path / "secret"), 0, N * 8192)]
+            )
         elif how == "compressed":
             stored.create_dataset("features", data=feature_rows(), compression="gzip")
         else:
@@ -425,7 +521,16 @@ def test_an_hdf5_file_that_leads_elsewhere_or_must_be_unpacked_is_refused(how: s
 
 def test_the_command_reports_what_it_imported(tmp_path: Path, ran: Any) -> None:
     joblib.dump(posetrack(segments=np.zeros(3), joints2D=standing()), tmp_path / "db.pt")
-    words = ("import", tmp_path / "db.pt", "penn_action", "train", "--cache", tmp_path / "c", "--format", "vibe")
+    words = (
+        "import",
+        tmp_path / "db.pt",
+        "penn_action",
+        "train",
+        "--cache",
+        tmp_path / "c",
+        "--format",
+        "vibe",
+    )
     error = " ".join(ran(*words, code=2).err.split())
     assert "first above the last in 100% of 40 frames" in error
     assert "--joints-2d common13 (VIBE's) or --joints-2d penn_action" in error

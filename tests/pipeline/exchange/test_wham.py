@@ -23,10 +23,19 @@ VERTICES = np.arange(31) * 220  # that the regressor of these tests takes for WH
 ROWS = {"bbox": (4,), "res": (2,), "pose": (72,), "betas": (10,), "kp2d": (17, 3)}
 LABELS: dict[str, Any] = {"vid": "int64", "frame_id": "int64", **ROWS}
 CAMERA = {"cam_poses": (4, 4), "features": (1024,)}
-PW3D = LABELS | CAMERA | {"transl": (3,), "joints3D": (31, 3), "joints2D": (31, 2), "gender": "int64"}
+PW3D = (
+    LABELS | CAMERA | {"transl": (3,), "joints3D": (31, 3), "joints2D": (31, 2), "gender": "int64"}
+)
 H36M = LABELS | CAMERA | {"joints3D": (49, 3), "joints2D": (49, 3), "stationaries": (4,)}
-COCO = [0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15]  # mirrored (WHAM's lib/utils/imutils.py)
-BY_NETWORK = {"flipped_features", "init_kp3d", "init_pose", "flipped_init_kp3d", "flipped_init_pose"}
+# mirrored (WHAM's lib/utils/imutils.py)
+COCO = [0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15]
+BY_NETWORK = {
+    "flipped_features",
+    "init_kp3d",
+    "init_pose",
+    "flipped_init_kp3d",
+    "flipped_init_pose",
+}
 
 
 def add_tokens(root: Path, name: str) -> None:
@@ -70,10 +79,16 @@ stand_in = functools.cache(Body.stand_in)
 
 def posed(gender: str, pose: Any, betas: Any, trans: Any) -> np.ndarray:
     """(n, 6890, 3) m."""
-    rotmat = Rotation.from_rotvec(np.asarray(pose, np.float64).reshape(-1, 3)).as_matrix().reshape(-1, 24, 3, 3)
+    rotmat = (
+        Rotation.from_rotvec(np.asarray(pose, np.float64).reshape(-1, 3))
+        .as_matrix()
+        .reshape(-1, 24, 3, 3)
+    )
     tensors = (torch.tensor(np.asarray(values)).float() for values in (betas, rotmat, trans))
     with torch.no_grad():
-        return stand_in(gender)(**dict(zip(("betas", "rotmat", "trans"), tensors, strict=True))).verts.numpy()
+        return stand_in(gender)(
+            **dict(zip(("betas", "rotmat", "trans"), tensors, strict=True))
+        ).verts.numpy()
 
 
 def check(held: dict[str, Any], expected: dict[str, Any]) -> None:
@@ -81,28 +96,38 @@ def check(held: dict[str, Any], expected: dict[str, Any]) -> None:
     assert set(held) == set(expected)
     for field, shape in expected.items():
         values = held[field]
-        assert isinstance(values, torch.Tensor) and values.clone() is not values  # as WHAM's code copies them
+        # as WHAM's code copies them
+        assert isinstance(values, torch.Tensor) and values.clone() is not values
         is_type = isinstance(shape, str)
         assert str(values.dtype) == f"torch.{shape if is_type else 'float32'}", field
         assert tuple(values.shape[1:]) == (() if is_type else shape), field
         assert len(values) == len(held["vid"]) and torch.isfinite(values).all(), field
 
 
-# ------------------------------------------------------------------------------------------------ training
+# ------------------------------------------------------------------------------------------------
+# training
 
 
 def test_3dpw_s_bodies_are_those_of_the_release_seen_by_its_cameras(made, embedded, body, tmp_path):
-    """The labels of the cache are by default of the neutral body, whose pelvis is elsewhere than the gendered one's."""
+    """The labels of the cache are by default of the neutral body, whose pelvis is elsewhere than
+    the gendered one's.
+    """
     root = made("3dpw/train")
     done = export(root, "3dpw/train", tmp_path, stream="tokens", options=WhamOptions(body=body))
-    held, (sequence,) = joblib.load(tmp_path / "3dpw_train_vit.pth"), embedded.raw("3dpw").glob("sequenceFiles/train/*")
+    held, (sequence,) = (
+        joblib.load(tmp_path / "3dpw_train_vit.pth"),
+        embedded.raw("3dpw").glob("sequenceFiles/train/*"),
+    )
     check(held, PW3D)
     assert done.rows == len(held["vid"]) and done.stand_in and not done.absent
     release = pickle.loads(sequence.read_bytes(), encoding="latin1")
     split = cache.open(root)["3dpw/train"]
     for number, track in enumerate(split.tracks):
         rows, person = held["vid"].numpy() == number, int(track.name.rpartition("/")[2])
-        frame, gender = held["frame_id"].numpy()[rows], {"m": "male", "f": "female"}[release["genders"][person]]
+        frame, gender = (
+            held["frame_id"].numpy()[rows],
+            {"m": "male", "f": "female"}[release["genders"][person]],
+        )
         labels = (release[key][person][frame] for key in ("poses", "trans"))
         betas = np.tile(release["betas"][person][:10], (rows.sum(), 1))
         pose, trans = labels
@@ -113,14 +138,18 @@ def test_3dpw_s_bodies_are_those_of_the_release_seen_by_its_cameras(made, embedd
         np.testing.assert_allclose(own, seen, atol=2e-4)
         np.testing.assert_allclose(held["joints3D"][rows], seen[:, VERTICES], atol=2e-4)
         pixels = held["joints3D"][rows].numpy() @ release["cam_intrinsics"].T
-        np.testing.assert_allclose(held["joints2D"][rows], pixels[..., :2] / pixels[..., 2:], atol=0.01)
+        np.testing.assert_allclose(
+            held["joints2D"][rows], pixels[..., :2] / pixels[..., 2:], atol=0.01
+        )
         np.testing.assert_allclose(held["cam_poses"][rows], camera, atol=1e-5)
         assert set(held["gender"][rows].tolist()) == {["male", "female"].index(gender)}
         limb = JOINTS["coco"].index("lwrist"), JOINTS["spin49"].index("lwrist")
         stored = split.rows("kp_2d", track.start, track.stop)
         np.testing.assert_array_equal(held["kp2d"][rows, limb[0]], stored[:, limb[1]])
         assert (held["kp2d"][rows, 0, 2] == 0).all()  # no nose among 3DPW's joints: WHAM masks it
-        np.testing.assert_array_equal(held["features"][rows, 0], np.arange(track.start, track.stop) / 8)
+        np.testing.assert_array_equal(
+            held["features"][rows, 0], np.arange(track.start, track.stop) / 8
+        )
     assert held["res"].unique(dim=0).tolist() == [[split.videos[0].width, split.videos[0].height]]
 
 
@@ -131,14 +160,18 @@ def test_human36m_has_its_joints_and_contacts_and_a_vid_spans_no_gap(made, tmp_p
     check(held, H36M)
     assert set(done.absent) == {"stationaries"} and (held["stationaries"] == -1).all()
     has_smpl = split.rows("has_smpl", 0, split.tracks[-1].stop) == 1
-    np.testing.assert_array_equal(held["joints3D"], split.rows("kp_3d", 0, len(has_smpl))[has_smpl, :, :3])
+    np.testing.assert_array_equal(
+        held["joints3D"], split.rows("kp_3d", 0, len(has_smpl))[has_smpl, :, :3]
+    )
     assert done.left_out == {"no SMPL parameters": int((~has_smpl).sum())}
     vid, frame = held["vid"].numpy(), held["frame_id"].numpy()
     assert vid[0] == 0 and set(np.diff(vid).tolist()) <= {0, 1}
     assert set(np.diff(frame)[np.diff(vid) == 0].tolist()) == {int(split.tracks.step[0])}
     add_stream(root, "h36m/train", "contacts", "stationary", 4)
     options = WhamOptions(stationary="contacts")
-    again = export(root, "h36m/train", tmp_path / "h.pth", stream="tokens", replace=True, options=options)
+    again = export(
+        root, "h36m/train", tmp_path / "h.pth", stream="tokens", replace=True, options=options
+    )
     assert not again.absent
     stationaries = joblib.load(tmp_path / "h.pth")["stationaries"]
     np.testing.assert_array_equal(stationaries[:, 1], np.flatnonzero(has_smpl) / 8)
@@ -154,14 +187,19 @@ def test_insta_variety_is_in_pixels_of_a_picture_of_224(tmp_path: Path) -> None:
     small_cache(tmp_path / "c", "insta_variety/train", columns)
     done = export(tmp_path / "c", "insta_variety/train", tmp_path, stream="tokens")
     held = joblib.load(done.file)
-    assert set(done.absent) == {"pose", "betas"} and all("WHAM reads it" in why for why in done.absent.values())
+    assert set(done.absent) == {"pose", "betas"} and all(
+        "WHAM reads it" in why for why in done.absent.values()
+    )
     assert held["res"].unique(dim=0).tolist() == [[224, 224]]
     np.testing.assert_allclose(held["bbox"].unique(dim=0), [[112, 112, 1.12]])
-    assert held["kp2d"][0, :3].tolist() == [[0, 0, 0], [112, 56, 1], [0, 0, 0]]  # nose, left eye, right eye
+    # nose, left eye, right eye
+    assert held["kp2d"][0, :3].tolist() == [[0, 0, 0], [112, 56, 1], [0, 0, 0]]
     assert torch.equal(held["joints2D"], held["kp2d"])
 
 
-def test_bedlam_s_bodies_in_the_world_and_in_the_camera_are_one(made: Any, body: Path, tmp_path: Path) -> None:
+def test_bedlam_s_bodies_in_the_world_and_in_the_camera_are_one(
+    made: Any, body: Path, tmp_path: Path
+) -> None:
     root = made("bedlam/train")
     held = joblib.load(export(root, "bedlam/train", tmp_path, options=WhamOptions(body=body)).file)
     assert not {"transl", "joints3D"} & held.keys()
@@ -174,10 +212,13 @@ def test_bedlam_s_bodies_in_the_world_and_in_the_camera_are_one(made: Any, body:
     np.testing.assert_allclose(moved, seen, atol=1e-3)
 
 
-# ------------------------------------------------------------------------------------------------ motions
+# ------------------------------------------------------------------------------------------------
+# motions
 
 
-def test_motions_of_amass_are_at_30_fps_with_y_down_and_begin_on_the_ground(made, body, tmp_path, luigi_cfg, ran):
+def test_motions_of_amass_are_at_30_fps_with_y_down_and_begin_on_the_ground(
+    made, body, tmp_path, luigi_cfg, ran
+):
     """By the body of luigi.cfg, which AMASS's conversion does without."""
     root = made("amass/train")
     luigi_cfg()
@@ -191,9 +232,15 @@ def test_motions_of_amass_are_at_30_fps_with_y_down_and_begin_on_the_ground(made
         rows = held["vid"] == track.video.replace("/", "_")
         n = track.stop - track.start
         assert rows.sum() == (n - 1) * 30 // 25 + 1
-        stored = {name: split.rows(name, track.start, track.stop) for name in ("pose", "betas", "trans")}
-        before = posed(track.gender, *(stored[name][::5] for name in ("pose", "betas", "trans")))  # every 0.2 s
-        after = posed(track.gender, *(held[name][rows][::6][: len(before)] for name in ("pose", "betas", "transl")))
+        stored = {
+            name: split.rows(name, track.start, track.stop) for name in ("pose", "betas", "trans")
+        }
+        # every 0.2 s
+        before = posed(track.gender, *(stored[name][::5] for name in ("pose", "betas", "trans")))
+        after = posed(
+            track.gender,
+            *(held[name][rows][::6][: len(before)] for name in ("pose", "betas", "transl")),
+        )
         ground = -before[0, :, 2].min()  # z up
         moved = before @ np.array([[1, 0, 0], [0, 0, -1], [0, 1, 0]]).T - [0, ground, 0]
         np.testing.assert_allclose(after, moved, atol=1e-3)
@@ -202,20 +249,29 @@ def test_motions_of_amass_are_at_30_fps_with_y_down_and_begin_on_the_ground(made
         export(root, "amass/train", tmp_path, replace=True)
 
 
-# ------------------------------------------------------------------------------------------------ evaluation
+# ------------------------------------------------------------------------------------------------
+# evaluation
 
 
-def test_emdb_s_sequences_are_lists_whose_first_frame_is_there_twice(made: Any, embedded: Any, tmp_path: Path) -> None:
+def test_emdb_s_sequences_are_lists_whose_first_frame_is_there_twice(
+    made: Any, embedded: Any, tmp_path: Path
+) -> None:
     root = made("emdb/emdb1")
     done = export(root, "emdb/emdb1", tmp_path, stream="tokens")
     held = joblib.load(tmp_path / "emdb_1_vit.pth")
     assert set(done.absent) == BY_NETWORK
-    assert {field for field, why in done.absent.items() if "WHAM reads it" in why} == {"init_kp3d", "init_pose"}
+    assert {field for field, why in done.absent.items() if "WHAM reads it" in why} == {
+        "init_kp3d",
+        "init_pose",
+    }
     tracks = list(cache.open(root)["emdb/emdb1"].tracks)
     assert {len(entries) for entries in held.values()} == {len(tracks)}
     for number, track in enumerate(tracks):
         entry = {field: values[number] for field, values in held.items()}
-        assert (entry.pop("vid"), entry.pop("gender")) == (track.video.replace("/", "_"), track.gender)
+        assert (entry.pop("vid"), entry.pop("gender")) == (
+            track.video.replace("/", "_"),
+            track.gender,
+        )
         assert {len(values) for values in entry.values()} == {track.stop - track.start + 1}
         for values in entry.values():
             assert torch.equal(values[0], values[1])
@@ -229,7 +285,9 @@ def test_emdb_s_sequences_are_lists_whose_first_frame_is_there_twice(made: Any, 
         root_in_camera = rotation * Rotation.from_rotvec(release["smpl"]["poses_root"][frame])
         off = root_in_camera.inv() * Rotation.from_rotvec(entry["pose"][1:, :3].numpy())
         assert off.magnitude().max() < 1e-4
-        np.testing.assert_allclose(entry["pose"][1:, 3:], release["smpl"]["poses_body"][frame], atol=1e-6)
+        np.testing.assert_allclose(
+            entry["pose"][1:, 3:], release["smpl"]["poses_body"][frame], atol=1e-6
+        )
         width = release["camera"]["width"]
         assert entry["res"][0].tolist() == [width, release["camera"]["height"]]
         mirrored = entry["bbox"] * torch.tensor([-1, 1, 1]) + torch.tensor([width, 0, 0])
@@ -237,35 +295,59 @@ def test_emdb_s_sequences_are_lists_whose_first_frame_is_there_twice(made: Any, 
         seen = entry["kp2d"][..., 2] > 0
         flipped = entry["kp2d"][:, COCO]
         assert seen.any() and torch.equal(entry["flipped_kp2d"][..., 1:], flipped[..., 1:])
-        np.testing.assert_allclose((entry["flipped_kp2d"] + flipped)[..., 0][seen[:, COCO]], width, rtol=1e-5)
+        np.testing.assert_allclose(
+            (entry["flipped_kp2d"] + flipped)[..., 0][seen[:, COCO]], width, rtol=1e-5
+        )
 
 
 def test_3dpw_s_sequences_have_their_names(tmp_path: Path) -> None:
-    columns = {"pose": np.zeros((4, 72)), "betas": np.zeros((4, 10)), "has_smpl": np.ones(4, np.uint8)}
-    for name, file in {"3dpw/validation": "3dpw_val_vit.pth", "3dpw/test": "3dpw_test_vit.pth"}.items():
+    columns = {
+        "pose": np.zeros((4, 72)),
+        "betas": np.zeros((4, 10)),
+        "has_smpl": np.ones(4, np.uint8),
+    }
+    for name, file in {
+        "3dpw/validation": "3dpw_val_vit.pth",
+        "3dpw/test": "3dpw_test_vit.pth",
+    }.items():
         small_cache(tmp_path / "c", name, columns | {"frame_index": np.r_[0:2, 5:7]})
         done = export(tmp_path / "c", name, tmp_path)
-        assert done.file.name == file and set(done.absent) == {*BY_NETWORK, "features", "cam_poses", "gender"}
+        assert done.file.name == file and set(done.absent) == {
+            *BY_NETWORK,
+            "features",
+            "cam_poses",
+            "gender",
+        }
         held = joblib.load(done.file)
         assert done.summary == "5 rows in 1 sequence"
-        assert (held["vid"], held["frame_id"][0].tolist()) == (["v_0"], [0, 0, 1, 5, 6])  # closed up
+        # closed up
+        assert (held["vid"], held["frame_id"][0].tolist()) == (["v_0"], [0, 0, 1, 5, 6])
         assert held["bbox"][0].shape == (5, 4) and held["flipped_bbox"][0].shape == (5, 3)
 
 
-# ------------------------------------------------------------------------------------------------ files, messages
+# ------------------------------------------------------------------------------------------------
+# files, messages
 
 
-def test_what_is_absent_is_named_and_the_file_is_written_twice_only_when_told(made, body, tmp_path, ran):
+def test_what_is_absent_is_named_and_the_file_is_written_twice_only_when_told(
+    made, body, tmp_path, ran
+):
     root = made("3dpw/train")
     words = ("export", "3dpw", "train", "--cache", root, "--format", "wham", "--out", tmp_path)
     out = ran(*words).out
     for field, why in {"features": "tokens", "joints3D": "--body", "transl": "--body"}.items():
         assert f"without {field}: " in out and why in out
     provenance = json.loads((tmp_path / "3dpw_train_vit.pth.provenance.json").read_text())
-    assert provenance["stand_in"] and provenance["kp2d"].endswith("detected") and "joints2D" in provenance["absent"]
+    assert (
+        provenance["stand_in"]
+        and provenance["kp2d"].endswith("detected")
+        and "joints2D" in provenance["absent"]
+    )
     before = (tmp_path / "3dpw_train_vit.pth").read_bytes()
     assert "--replace" in ran(*words, code=2).err
-    assert "without" not in ran(*words, "--replace", "--stream", "tokens", "--set", f"body={body}").out
+    assert (
+        "without" not in ran(*words, "--replace", "--stream", "tokens", "--set", f"body={body}").out
+    )
     assert len((tmp_path / "3dpw_train_vit.pth").read_bytes()) > len(before)
     provenance = json.loads((tmp_path / "3dpw_train_vit.pth.provenance.json").read_text())
     assert provenance["weights"] == {"tokens": {}}  # made without a network
@@ -278,7 +360,12 @@ def test_what_is_absent_is_named_and_the_file_is_written_twice_only_when_told(ma
         ("3dpw/train", "3dpw_train_db.pt", {}, r"\.pth"),
         ("3dpw/train", "nowhere/x.pth", {}, "does not exist"),
         ("3dpw/train", ".", {"stream": "tokenz"}, "'tokenz'.*existing ones: tokens"),
-        ("3dpw/train", ".", {"options": WhamOptions(body=Path("nowhere"))}, "folder nowhere not found"),
+        (
+            "3dpw/train",
+            ".",
+            {"options": WhamOptions(body=Path("nowhere"))},
+            "folder nowhere not found",
+        ),
     ],
 )
 def test_what_cannot_be_written_is_refused(made, tmp_path, name, out, options, message):
@@ -288,7 +375,9 @@ def test_what_cannot_be_written_is_refused(made, tmp_path, name, out, options, m
     assert not any(tmp_path.iterdir())
 
 
-def test_a_body_of_the_other_kind_and_a_regressor_of_another_shape_are_refused(made, body, tmp_path):
+def test_a_body_of_the_other_kind_and_a_regressor_of_another_shape_are_refused(
+    made, body, tmp_path
+):
     root, real = made("3dpw/train"), tmp_path / "real"
     real.mkdir()
     for file in body.iterdir():

@@ -1,4 +1,6 @@
-"""The made-up split, streams and pixels of made_up.py, for these tests and for decoding processes; a small network."""
+"""The made-up split, streams and pixels of made_up.py, for these tests and for decoding processes;
+a small network.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -31,7 +33,9 @@ def write_split(
     plan: str = "",
     rows_per_shard: int = 8,
 ) -> None:
-    """A split of 8 rows a shard, in place of what is there: tracks by video, with pictures in `raw`."""
+    """A split of 8 rows a shard, in place of what is there: tracks by video, with pictures in
+    `raw`.
+    """
     videos = []
     for video, of_video in tracks.items():
         suffix = next((raw / video).iterdir()).suffix
@@ -39,18 +43,29 @@ def write_split(
         width, height = pixels.size()
         about = {"source": pixels.spec, "pixels": pixels.digest(), "width": width, "height": height}
         videos.append((cache.VideoEntry(name=video, **about), of_video))
-    about = {"plan": plan, "provenance": {"raw": str(raw)}, "rows_per_shard": rows_per_shard, "rows_per_chunk": 8}
-    made_splits.write_split(root, split, videos, drop=list(tracks) if (root / split).exists() else [], **about)
+    about = {
+        "plan": plan,
+        "provenance": {"raw": str(raw)},
+        "rows_per_shard": rows_per_shard,
+        "rows_per_chunk": 8,
+    }
+    made_splits.write_split(
+        root, split, videos, drop=list(tracks) if (root / split).exists() else [], **about
+    )
 
 
 def make_small() -> ResNet:
-    """All that a ResNet-50 is made of, in a twentieth of the time: five blocks, a quarter as wide, 2048 features."""
+    """All that a ResNet-50 is made of, in a twentieth of the time: five blocks, a quarter as wide,
+    2048 features.
+    """
     return ResNet(Bottleneck, [2, 1, 1, 1], width_per_group=16)
 
 
 @pytest.fixture(scope="session")
 def small_resnet() -> Callable[[], ResNet]:
-    """Makes a small network whose batch norms have seen something, so that folding them wrongly would show."""
+    """Makes a small network whose batch norms have seen something, so that folding them wrongly
+    would show.
+    """
 
     def make() -> ResNet:
         torch.manual_seed(3)

@@ -1,6 +1,7 @@
 """A split, streams without a network, pixels that crash and hang, and a slow job for a cluster.
 
-Tests put a copy of this file where decoding processes find it: sources and streams are sent to them by pickle.
+Tests put a copy of this file where decoding processes find it: sources and streams are sent to them
+by pickle.
 """
 
 import math
@@ -23,26 +24,35 @@ SIDE = 32  # px
 
 
 def convert(root: Path, n_videos: int, n_frames: int, rows_per_shard: int = 16) -> None:
-    """A split of videos of one person each, from frame 0 on, whose box is in the middle of the picture."""
+    """A split of videos of one person each, from frame 0 on, whose box is in the middle of the
+    picture.
+    """
     bbox = np.tile(np.array([SIDE / 2, SIDE / 2, 4, 4], np.float32), (n_frames, 1))
     columns = {"frame_index": np.arange(n_frames), "bbox": bbox}
     geometry = {"rows_per_shard": rows_per_shard, "rows_per_chunk": 8}
     with cache.SplitWriter(root, SPLIT, columns=tuple(columns), plan="", **geometry) as writer:
         writer.begin()
         for video in map(str, range(n_videos)):
-            track = cache.TrackRows(name=f"{video}/0", video=video, step=1, fps=30.0, crop_scale=1.0, columns=columns)
-            writer.append(cache.VideoEntry(name=video, pixels=video, width=SIDE, height=SIDE), [track])
+            track = cache.TrackRows(
+                name=f"{video}/0", video=video, step=1, fps=30.0, crop_scale=1.0, columns=columns
+            )
+            writer.append(
+                cache.VideoEntry(name=video, pixels=video, width=SIDE, height=SIDE), [track]
+            )
         writer.commit({"stand_in": True})
 
 
 def decoders_of(parent: int) -> list[int]:
-    """The processes that decode for a process, by number: those that its server has forked. Ended ones do not count."""
+    """The processes that decode for a process, by number: those that its server has forked. Ended
+    ones do not count.
+    """
     parents, servers = {}, set()
     for process in Path("/proc").glob("[0-9]*"):
         try:
             state, ppid = (process / "stat").read_text().rpartition(")")[2].split()[:2]
             if int(ppid) == parent and b"server.serve()" in (process / "cmdline").read_bytes():
-                servers.add(int(process.name))  # other children have children, too: a browser's, for instance
+                # other children have children, too: a browser's, for instance
+                servers.add(int(process.name))
         except OSError:
             continue
         if state != "Z":
@@ -100,7 +110,8 @@ class _Logging(_Mean):
 
     def __call__(self, crops: np.ndarray) -> np.ndarray:
         log = Path(self._stream.folder) / "log"
-        with log.open("a") as file:  # lines are appended whole: of two processes at once, one is the first
+        # lines are appended whole: of two processes at once, one is the first
+        with log.open("a") as file:
             file.write(line := f"{self._device} {os.getpid()}\n")
         first = log.read_text().startswith(line)
         if self._stream.dies == "always" or (self._stream.dies and first):
@@ -130,7 +141,9 @@ class Steps(PairStream):
 
 @dataclass(frozen=True, kw_only=True)
 class Followed(PairStream):
-    """The mean colours of a row's crop and of the one before, and the left hip, by the later row's keypoints."""
+    """The mean colours of a row's crop and of the one before, and the left hip, by the later row's
+    keypoints.
+    """
 
     kind: ClassVar[str] = "followed"
     dim: ClassVar[int] = 8
@@ -143,7 +156,9 @@ class Followed(PairStream):
 
 @dataclass(frozen=True, kw_only=True)
 class Single(PairStream):
-    """The first pixel of a crop's middle, computed where images are decoded; or whatever goes wrong."""
+    """The first pixel of a crop's middle, computed where images are decoded; or whatever goes
+    wrong.
+    """
 
     kind: ClassVar[str] = "single"
     dim: ClassVar[int] = 3
@@ -159,7 +174,11 @@ class Single(PairStream):
         if self.fails == "ends":
             raise EOFError("of something of its own")
         middle = current.shape[0] // 2
-        return np.zeros(2, np.float32) if self.fails == "short" else current[middle, middle].astype(np.float32)
+        return (
+            np.zeros(2, np.float32)
+            if self.fails == "short"
+            else current[middle, middle].astype(np.float32)
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -269,7 +288,8 @@ class Doubled:
     gate: float = math.inf  # items that begin after so many wait for the file `open` in the folder
 
     def __call__(self, item: int) -> int:
-        with (self.folder / "log").open("ab", buffering=0) as file:  # one line, whole, also when other processes write
+        # one line, whole, also when other processes write
+        with (self.folder / "log").open("ab", buffering=0) as file:
             file.write(b"begun\n")
         n_begun = len(logged(self.folder))  # workers take items in any order
         time.sleep(self.seconds)

@@ -21,10 +21,14 @@ def network(small_resnet: Callable[[], torch.nn.Module]) -> torch.nn.Module:
     return small_resnet()
 
 
-def test_the_network_of_a_file_is_the_files_but_for_the_classifier(network: torch.nn.Module, tmp_path: Path) -> None:
+def test_the_network_of_a_file_is_the_files_but_for_the_classifier(
+    network: torch.nn.Module, tmp_path: Path
+) -> None:
     torch.save(network.state_dict(), tmp_path / "r.pt")
     loaded, provenance = load(f"file:{tmp_path / 'r.pt'}")
-    expected = {name: value for name, value in network.state_dict().items() if not name.startswith("fc.")}
+    expected = {
+        name: value for name, value in network.state_dict().items() if not name.startswith("fc.")
+    }
     assert loaded.state_dict().keys() == expected.keys()
     assert all(torch.equal(value, expected[name]) for name, value in loaded.state_dict().items())
     assert not loaded.training
@@ -35,23 +39,38 @@ def test_the_network_of_a_file_is_the_files_but_for_the_classifier(network: torc
     torch.save(state, tmp_path / "r.pt")
     with pytest.raises(
         RawDataError,
-        match=r"r\.pt: expected ResNet-50's tensors, found a file without 1 of them, such as 'layer3.0.conv1",
+        match=r"r\.pt: expected ResNet-50's tensors, found a file without 1 of them, such as "
+        r"'layer3.0.conv1",
     ):
         load(f"file:{tmp_path / 'r.pt'}")
     (tmp_path / "r.pt").write_bytes(b"<!DOCTYPE html><html>")
-    with pytest.raises(RawDataError, match=r"r\.pt: expected tensors and numbers only, found a web page"):
+    with pytest.raises(
+        RawDataError, match=r"r\.pt: expected tensors and numbers only, found a web page"
+    ):
         load(f"file:{tmp_path / 'r.pt'}")
 
 
-def test_spins_checkpoint_gives_its_resnet_and_leaves_its_regressor(network: torch.nn.Module, tmp_path: Path) -> None:
+def test_spins_checkpoint_gives_its_resnet_and_leaves_its_regressor(
+    network: torch.nn.Module, tmp_path: Path
+) -> None:
     state = {k: v for k, v in network.state_dict().items() if not k.startswith("fc.")}
-    regressor = {"fc1.weight": torch.zeros(2, 2), "init_pose": torch.zeros(1, 144), "smpl.faces": torch.zeros(3)}
-    torch.save({"model": state | regressor, "epoch": 5}, tmp_path / "spin.pt", _use_new_zipfile_serialization=False)
+    regressor = {
+        "fc1.weight": torch.zeros(2, 2),
+        "init_pose": torch.zeros(1, 144),
+        "smpl.faces": torch.zeros(3),
+    }
+    torch.save(
+        {"model": state | regressor, "epoch": 5},
+        tmp_path / "spin.pt",
+        _use_new_zipfile_serialization=False,
+    )
     loaded, _ = load(f"spin:{tmp_path / 'spin.pt'}")
     assert torch.equal(loaded.conv1.weight, network.conv1.weight)
 
 
-def test_an_untrained_network_is_the_same_for_the_same_seed_and_leaves_the_callers_random_numbers_alone() -> None:
+def test_an_untrained_network_is_the_same_for_the_same_seed_and_leaves_the_callers_random_numbers_alone() -> (
+    None
+):
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
@@ -82,7 +101,13 @@ def test_offline_it_says_which_file_to_put_where(monkeypatch, tmp_path, capsys):
     with pytest.raises(MissingAssets) as refused:
         load("torchvision:IMAGENET1K_V2")
     told = str(refused.value)
-    assert "https://download.pytorch.org/models/resnet50-11ad3fa6.pth cannot be downloaded (no network)" in told
+    assert (
+        "https://download.pytorch.org/models/resnet50-11ad3fa6.pth cannot be downloaded (no "
+        "network)" in told
+    )
     assert f"elsewhere to {tmp_path}/hub/checkpoints/resnet50-11ad3fa6.pth" in told
     assert "file:FILE" in told
-    assert "downloading weights torchvision:IMAGENET1K_V2 (98 MB, licence BSD-3-Clause, " in capsys.readouterr().err
+    assert (
+        "downloading weights torchvision:IMAGENET1K_V2 (98 MB, licence BSD-3-Clause, "
+        in capsys.readouterr().err
+    )

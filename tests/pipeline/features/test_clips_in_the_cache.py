@@ -1,4 +1,6 @@
-"""Clips of all kinds from their files to the cache: each row has the pixels of its own frame, and damage is named."""
+"""Clips of all kinds from their files to the cache: each row has the pixels of its own frame, and
+damage is named.
+"""
 
 from __future__ import annotations
 
@@ -26,15 +28,31 @@ def write_keypoints(raw: Path, clip: str, size: tuple[int, int]) -> None:
     """One person in all frames: 17 joints on a grid in the middle of the image."""
     width, height = size
     places = np.linspace(0.1, 0.9, 17)
-    joints = np.column_stack([width * (0.4 + 0.2 * (np.arange(17) % 2)), height * places, np.full(17, 0.9)])
-    results = [{"image_id": f"{t}.jpg", "keypoints": joints.ravel().tolist(), "score": 2.5} for t in range(N)]
+    joints = np.column_stack(
+        [width * (0.4 + 0.2 * (np.arange(17) % 2)), height * places, np.full(17, 0.9)]
+    )
+    results = [
+        {"image_id": f"{t}.jpg", "keypoints": joints.ravel().tolist(), "score": 2.5}
+        for t in range(N)
+    ]
     file = raw / "keypoints" / f"{clip}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(results))
 
 
 def run(command: str, raw: Path, root: Path) -> int:
-    return main([*command.split(), SPLIT, "--raw", str(raw), "--cache", str(root), "--set", "videos.min_frames=5"])
+    return main(
+        [
+            *command.split(),
+            SPLIT,
+            "--raw",
+            str(raw),
+            "--cache",
+            str(root),
+            "--set",
+            "videos.min_frames=5",
+        ]
+    )
 
 
 def extract(root: Path, made_up: ModuleType) -> int:
@@ -67,11 +85,18 @@ def test_every_row_of_every_kind_of_clip_has_the_pixels_of_its_own_frame(
     extract(root, made_up)
     split = cache.open(root)[SPLIT]
     assert sorted({track.video for track in split.tracks}) == clips
-    assert [track.name for track in split.tracks if track.video == "pause.mkv"] == ["pause.mkv/0", "pause.mkv/1"]
+    assert [track.name for track in split.tracks if track.video == "pause.mkv"] == [
+        "pause.mkv/0",
+        "pause.mkv/1",
+    ]
     for video in split.videos:
         tracks = [track for track in split.tracks if track.video == video.name]
-        frames = np.concatenate([split.rows("frame_index", track.start, track.stop) for track in tracks])
-        painted = np.concatenate([split.rows("features/painted", track.start, track.stop) for track in tracks])
+        frames = np.concatenate(
+            [split.rows("frame_index", track.start, track.stop) for track in tracks]
+        )
+        painted = np.concatenate(
+            [split.rows("features/painted", track.start, track.stop) for track in tracks]
+        )
         lost = video.account["clip"]["lost"]
         assert sorted([*frames.tolist(), *lost]) == list(range(N)), video.name
         assert bool(lost) == (video.name in damaged)

@@ -129,7 +129,9 @@ def test_of_a_cache_whose_clips_opencv_decoded_only_rows_with_other_pixels_are_c
     assert "up to date" in runs("extract")
 
 
-def test_clips_that_no_earlier_version_decoded_are_not_named(raw: Path, runs: Callable[..., str]) -> None:
+def test_clips_that_no_earlier_version_decoded_are_not_named(
+    raw: Path, runs: Callable[..., str]
+) -> None:
     write_clips(raw)
     runs("convert", code=1)  # for the damaged clip
     assert "decoded otherwise" not in runs("plan")
@@ -145,7 +147,9 @@ def test_clips_that_no_earlier_version_decoded_are_not_named(raw: Path, runs: Ca
 def test_another_version_of_the_reader_takes_the_record_of_a_clip_from_the_cache(
     raw: Path, monkeypatch: pytest.MonkeyPatch, runs: Callable[..., str]
 ) -> None:
-    """A large file has a digest of parts. The clip is between them: most of it can vanish unseen."""
+    """A large file has a digest of parts. The clip is between them: most of it can vanish
+    unseen.
+    """
     clip = content("h264.ts")
     start = clip[: len(clip) // 188 // 4 * 188]
     blank = NULL_PACKET * (len(clip[len(start) :]) // 188)
@@ -165,7 +169,8 @@ def test_another_version_of_the_reader_takes_the_record_of_a_clip_from_the_cache
     assert account_of(raw)["clip"] == known
 
     fresh = raw.parents[1] / "fresh"
-    runs("convert", *without_cuts, "--cache", fresh, code=1)  # without a record, the frames are missing
+    # without a record, the frames are missing
+    runs("convert", *without_cuts, "--cache", fresh, code=1)
 
 
 def account_of(raw: Path) -> Any:

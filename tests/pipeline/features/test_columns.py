@@ -1,4 +1,6 @@
-"""Streams whose networks get columns beside the crop: the values of each row, its key, and refusals."""
+"""Streams whose networks get columns beside the crop: the values of each row, its key, and
+refusals.
+"""
 
 from __future__ import annotations
 
@@ -52,19 +54,30 @@ def camera_of(name: str, focal: float) -> np.ndarray:
     return np.array([[500 + 10 * float(name[-1]), 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
 
 
-def convert(folder: Path, boxes: Mapping[str, np.ndarray] = NOTHING, *, focal: float | None = 510.0) -> Path:
-    """Videos `a` of two persons and `b` of one, in shards of 8 rows. focal: of b's camera; None: no cameras."""
+def convert(
+    folder: Path, boxes: Mapping[str, np.ndarray] = NOTHING, *, focal: float | None = 510.0
+) -> Path:
+    """Videos `a` of two persons and `b` of one, in shards of 8 rows. focal: of b's camera; None: no
+    cameras.
+    """
     root, raw = folder / "cache", folder / "raw"
     tracks: dict[str, list[cache.TrackRows]] = {video: [] for video in SIZES}
     for video, (width, height) in {} if raw.exists() else SIZES.items():
         (raw / video).mkdir(parents=True)
         for frame in range(N):
-            scene = np.random.default_rng(frame).integers(0, 256, (height // 10, width // 8, 3), np.uint8)
+            scene = np.random.default_rng(frame).integers(
+                0, 256, (height // 10, width // 8, 3), np.uint8
+            )
             cv2.imwrite(str(raw / f"{video}/{frame:06d}.png"), cv2.resize(scene, (width, height)))
     for name, scale in SCALES.items():
         columns = {"frame_index": np.arange(N), "bbox": boxes.get(name, box_of(name))}
         camera = None if focal is None else camera_of(name, focal if name[0] == "b" else 510.0)
-        about: dict[str, Any] = {"name": name, "video": name[0], "columns": columns, "intrinsics": camera}
+        about: dict[str, Any] = {
+            "name": name,
+            "video": name[0],
+            "columns": columns,
+            "intrinsics": camera,
+        }
         tracks[name[0]].append(cache.TrackRows(**about, step=1, fps=30.0, crop_scale=scale))
     write_split(root, SPLIT, raw, tracks, plan=f"{boxes} {focal}")
     return root
@@ -130,18 +143,31 @@ class Plain(Conditioned):
 
     def load_network(self) -> Loaded:
         network = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
-        return Loaded(network, {"network": "mean", "sha256": "0", "stand_in": True}, (16, 16), Normalisation(16), 3)
+        return Loaded(
+            network,
+            {"network": "mean", "sha256": "0", "stand_in": True},
+            (16, 16),
+            Normalisation(16),
+            3,
+        )
 
 
 def extracted(root: Path, stream: Any, resources: Resources = ONE_WORKER) -> Extraction:
-    return extract_together([plan_extraction(root, SPLIT, StreamSpec(stream.kind, stream))], resources)[0]
+    return extract_together(
+        [plan_extraction(root, SPLIT, StreamSpec(stream.kind, stream))], resources
+    )[0]
 
 
 def expected(boxes: Mapping[str, np.ndarray] = NOTHING, focal: float = 510.0) -> np.ndarray:
     """(3 * N, DIM - 3) columns of all rows."""
     return np.array(
         [
-            [*box, scale, *SIZES[name[0]], *camera_of(name, focal if name[0] == "b" else 510.0).ravel()]
+            [
+                *box,
+                scale,
+                *SIZES[name[0]],
+                *camera_of(name, focal if name[0] == "b" else 510.0).ravel(),
+            ]
             for name, scale in SCALES.items()
             for box in boxes.get(name, box_of(name))
         ]
@@ -155,20 +181,30 @@ def stored(root: Path, stream: str) -> np.ndarray:
     return split.rows(f"features/{stream}", start, start + 3 * N)
 
 
-def test_a_network_gets_the_columns_of_each_row_and_changed_ones_recompute_their_rows(tmp_path: Path) -> None:
+def test_a_network_gets_the_columns_of_each_row_and_changed_ones_recompute_their_rows(
+    tmp_path: Path,
+) -> None:
     root = convert(tmp_path)
     for stream in (Conditioned(), Plain(), Cliff()):
         assert extracted(root, stream).computed == 3 * N
     np.testing.assert_allclose(stored(root, "conditioned")[:, 3:], expected(), rtol=1e-6)
     np.testing.assert_array_equal(stored(root, "conditioned")[:, :3], stored(root, "plain"))
     boxes, sizes, focal = expected()[:, :4], expected()[:, 5:7], expected()[:, 7:8]
-    np.testing.assert_allclose(stored(root, "cliff")[:, :2], (boxes[:, :2] - sizes / 2) / focal, rtol=1e-5)
+    np.testing.assert_allclose(
+        stored(root, "cliff")[:, :2], (boxes[:, :2] - sizes / 2) / focal, rtol=1e-5
+    )
     assert recompute(root, 100).ok
     moved = {"a/1": box_of("a/1")}
     moved["a/1"][2, 0] += 1
     convert(tmp_path, moved, focal=700.0)
-    assert [extracted(root, one).computed for one in (Conditioned(), Plain(), Cliff())] == [N + 1, 1, N + 1]
-    np.testing.assert_allclose(stored(root, "conditioned")[:, 3:], expected(moved, 700.0), rtol=1e-6)
+    assert [extracted(root, one).computed for one in (Conditioned(), Plain(), Cliff())] == [
+        N + 1,
+        1,
+        N + 1,
+    ]
+    np.testing.assert_allclose(
+        stored(root, "conditioned")[:, 3:], expected(moved, 700.0), rtol=1e-6
+    )
 
 
 @pytest.mark.parametrize("shift", [1, 5])
@@ -188,9 +224,14 @@ def test_rows_with_the_columns_of_other_rows_are_found(tmp_path, monkeypatch, sh
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 def test_a_gpu_gets_the_same_columns() -> None:
     rng = np.random.default_rng(0)
-    crops, columns = rng.integers(0, 256, (64, 16, 16, 3), np.uint8), rng.normal(0, 100, (64, DIM - 3))
+    crops, columns = (
+        rng.integers(0, 256, (64, 16, 16, 3), np.uint8),
+        rng.normal(0, 100, (64, DIM - 3)),
+    )
     labels = dict(zip(COLUMNS, np.split(columns, (4, 5, 7), axis=1), strict=True))
-    there, here = (Conditioned().load(Machine(device, 64), None)(crops, labels) for device in ("cuda", "cpu"))
+    there, here = (
+        Conditioned().load(Machine(device, 64), None)(crops, labels) for device in ("cuda", "cpu")
+    )
     np.testing.assert_allclose(there, here, rtol=1e-5)
     np.testing.assert_allclose(here[:, 3:], columns, rtol=1e-6)
 
@@ -198,10 +239,16 @@ def test_a_gpu_gets_the_same_columns() -> None:
 def test_a_split_without_a_column_is_refused(tmp_path: Path, ran: Any) -> None:
     root = convert(tmp_path, focal=None)
     split = cache.open(root)[SPLIT]
-    assert {"bbox", "image_size", "crop_scale"} <= split.known_columns and "intrinsics" not in split.known_columns
+    assert {
+        "bbox",
+        "image_size",
+        "crop_scale",
+    } <= split.known_columns and "intrinsics" not in split.known_columns
     for kind in ("conditioned", "cliff"):
         result = ran("extract", *SPLIT.split("/"), "--cache", root, "--kind", kind, code=1)
-        assert f"{SPLIT}: stream '{kind}' reads intrinsics" in " ".join((result.out + result.err).split())
+        assert f"{SPLIT}: stream '{kind}' reads intrinsics" in " ".join(
+            (result.out + result.err).split()
+        )
     assert not split.streams
 
 

@@ -1,4 +1,6 @@
-"""Decoding in processes that crash, hang, stop and are killed: a frame at most is lost, and no process is left over."""
+"""Decoding in processes that crash, hang, stop and are killed: a frame at most is lost, and no
+process is left over.
+"""
 
 import itertools
 import os
@@ -28,17 +30,26 @@ ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(autouse=True)
-def no_process_is_left(made_up: ModuleType, on_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def no_process_is_left(
+    made_up: ModuleType, on_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(on_path), str(ROOT)]))
     yield
     assert made_up.decoders_of(os.getpid()) == []
 
 
 class Extract:
-    """Extractions of made-up videos, each of one track from frame 0 on, cut into shards of 16 rows."""
+    """Extractions of made-up videos, each of one track from frame 0 on, cut into shards of 16
+    rows.
+    """
 
     def __init__(self, made_up: Any, folder: Path, patch: pytest.MonkeyPatch) -> None:
-        self.made_up, self._folder, self._patch, self._roots = made_up, folder, patch, itertools.count()
+        self.made_up, self._folder, self._patch, self._roots = (
+            made_up,
+            folder,
+            patch,
+            itertools.count(),
+        )
 
     def source(self, name: str = "0", **given: Any) -> Any:
         return self.made_up.Source(self._folder, name, **given)
@@ -54,7 +65,9 @@ class Extract:
         also: Sequence[Any] = (),
         digest: str = "",
     ) -> tuple[dict[int, dict[int, Any]], Any, dict[str, int]]:
-        """(video -> frame -> what the stream has of it, the meter, problems). Of all streams: `self.found`."""
+        """(video -> frame -> what the stream has of it, the meter, problems). Of all streams:
+        `self.found`.
+        """
         root, name = self._folder / f"cache{next(self._roots)}", self.made_up.SPLIT
         self.made_up.convert(root, len(sources), n_frames)
 
@@ -74,13 +87,22 @@ class Extract:
         split = cache.open(root)[name]
         self.found: list[dict[int, dict[int, Any]]] = []
         for one in streams:
-            values, ok = (split.rows(f"features/{one.kind}{flag}", 0, n_rows) for flag in ("", "_ok"))
+            values, ok = (
+                split.rows(f"features/{one.kind}{flag}", 0, n_rows) for flag in ("", "_ok")
+            )
             by_video = np.arange(n_rows).reshape(len(sources), n_frames)
-            found = [{f: tuple(values[row]) for f, row in enumerate(rows) if ok[row]} for rows in by_video]
+            found = [
+                {f: tuple(values[row]) for f, row in enumerate(rows) if ok[row]}
+                for rows in by_video
+            ]
             self.found.append(dict(enumerate(found)))
         self.lost = done[0].lost
         self.examples = [example for one in done for example in one.examples]
-        return self.found[0], done[0].meter, dict(sum((Counter(one.problems) for one in done), Counter()))
+        return (
+            self.found[0],
+            done[0].meter,
+            dict(sum((Counter(one.problems) for one in done), Counter())),
+        )
 
     def whole(self, n_videos: int, n_frames: int = 40) -> dict[int, dict[int, Any]]:
         """What an undisturbed extraction finds."""
@@ -89,7 +111,9 @@ class Extract:
     def steps(self, n_videos: int, n_frames: int = 40) -> dict[int, dict[int, Any]]:
         """The same of the stream of pairs."""
         colour = self.made_up.colour_of
-        steps = {f: (0,) * 6 if f in (0, 25) else (*colour(f - 1), *colour(f)) for f in range(n_frames)}
+        steps = {
+            f: (0,) * 6 if f in (0, 25) else (*colour(f - 1), *colour(f)) for f in range(n_frames)
+        }
         return {i: dict(steps) for i in range(n_videos)}
 
 
@@ -99,7 +123,9 @@ def extract(made_up: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     return Extract(made_up, tmp_path, monkeypatch)
 
 
-def test_every_row_has_its_own_frame_whatever_the_workers_batches_and_lanes(extract, tmp_path, monkeypatch):
+def test_every_row_has_its_own_frame_whatever_the_workers_batches_and_lanes(
+    extract, tmp_path, monkeypatch
+):
     monkeypatch.setattr(tasks, "RUN_ROWS", 10)  # so that several processes share a video
     sources = [extract.source("0"), extract.source("1", random_access=False), extract.source("2")]
     for workers, batch_size, threads in ((1, 7, 1), (2, 1, 2), (5, 32, 1)):
@@ -108,17 +134,24 @@ def test_every_row_has_its_own_frame_whatever_the_workers_batches_and_lanes(extr
         found, meter, problems = extract(*sources, workers=workers)
         assert (found, problems) == (extract.whole(3), {})
         assert (meter.frames, meter.rows, meter.decoders) == (120, 120, workers)
-    compared = (tmp_path / "digests").read_text().split()  # a video in order also after its last frame
+    # a video in order also after its last frame
+    compared = (tmp_path / "digests").read_text().split()
     assert sorted(compared) == sorted(["0", "1", "1", "2"] * 3)
 
 
-def test_a_process_that_is_stopped_or_crashes_once_is_replaced_and_costs_no_frame(extract: Extract) -> None:
+def test_a_process_that_is_stopped_or_crashes_once_is_replaced_and_costs_no_frame(
+    extract: Extract,
+) -> None:
     def judge(limit: float) -> None:
         sources = [
             extract.source(f"0 {limit}", deeds=((20, "stop once"),)),
-            extract.source(f"1 {limit}", random_access=False, deeds=((20, "stop once"), (30, "crash once"))),
+            extract.source(
+                f"1 {limit}", random_access=False, deeds=((20, "stop once"), (30, "crash once"))
+            ),
             extract.source(f"2 {limit}", deeds=((0, "crash once"), (39, "hang once"))),
-            extract.source(f"3 {limit}", random_access=False, deeds=((-2, "hang once"), (5, "crash once"))),
+            extract.source(
+                f"3 {limit}", random_access=False, deeds=((-2, "hang once"), (5, "crash once"))
+            ),
         ]
         found, _, problems = extract(*sources, timeout=limit, also=[extract.made_up.Steps()])
         assert (found, problems) == (extract.whole(4), {})
@@ -128,7 +161,9 @@ def test_a_process_that_is_stopped_or_crashes_once_is_replaced_and_costs_no_fram
 
 
 @pytest.mark.slow
-def test_a_frame_at_which_two_processes_end_is_given_up_and_of_videos_all_after_it(extract: Extract) -> None:
+def test_a_frame_at_which_two_processes_end_is_given_up_and_of_videos_all_after_it(
+    extract: Extract,
+) -> None:
     sources = [
         extract.source("0", deeds=((5, "hang"),)),
         extract.source("1", random_access=False, deeds=((5, "hang"),)),
@@ -138,7 +173,13 @@ def test_a_frame_at_which_two_processes_end_is_given_up_and_of_videos_all_after_
         extract.source("5", random_access=False),
     ]
     whole = extract.whole(6)
-    for video, lost in {0: [5], 1: range(5, 40), 2: [0, 17, 39], 3: range(18, 40), 4: range(40)}.items():
+    for video, lost in {
+        0: [5],
+        1: range(5, 40),
+        2: [0, 17, 39],
+        3: range(18, 40),
+        4: range(40),
+    }.items():
         for frame in lost:
             del whole[video][frame]
 
@@ -151,21 +192,31 @@ def test_a_frame_at_which_two_processes_end_is_given_up_and_of_videos_all_after_
         messages = "\n".join(extract.examples)
         told = "2 processes that decoded it ended, the last one made no progress for"
         assert f"video 0, frame 5: {told} {limit:g} s" in messages
-        assert "video 3, frame 18: 2 processes that decoded it ended, the last one ended with exit code 3" in messages
+        assert (
+            "video 3, frame 18: 2 processes that decoded it ended, the last one ended with exit "
+            "code 3" in messages
+        )
 
     with_growing_limit(judge, 2.0)
 
 
 @pytest.mark.parametrize("deed", ["crash", pytest.param("hang", marks=pytest.mark.slow)])
 def test_pixels_that_cannot_be_compared_end_the_extraction(extract, monkeypatch, deed):
-    sources = [extract.source("0", deeds=((-1, deed),)), *(extract.source(str(i), takes=0.1) for i in range(1, 3))]
+    sources = [
+        extract.source("0", deeds=((-1, deed),)),
+        *(extract.source(str(i), takes=0.1) for i in range(1, 3)),
+    ]
 
     def judge(limit: float) -> None:
         monkeypatch.setattr("pipeline.processes.pool.START", limit)
-        last = {"crash": "ended with exit code 3", "hang": f"made no progress for {limit:g} s"}[deed]
+        last = {"crash": "ended with exit code 3", "hang": f"made no progress for {limit:g} s"}[
+            deed
+        ]
         with pytest.raises(PipelineError) as raised:
             extract(*sources, timeout=limit)
-        assert re.search(f"2 decoding processes, .* {last} while they compared .* video 0", str(raised.value))
+        assert re.search(
+            f"2 decoding processes, .* {last} while they compared .* video 0", str(raised.value)
+        )
 
     with_growing_limit(judge, 3.0)
 
@@ -180,20 +231,30 @@ def test_pixels_that_cannot_be_compared_end_the_extraction(extract, monkeypatch,
         ("Steps", "short", "expected 6 numbers"),
     ],
 )
-def test_a_stream_that_fails_ends_the_extraction(extract: Extract, stream: str, fails: str, message: str) -> None:
+def test_a_stream_that_fails_ends_the_extraction(
+    extract: Extract, stream: str, fails: str, message: str
+) -> None:
     failing = getattr(extract.made_up, stream)(fails=fails)
     with pytest.raises(PipelineError, match=rf"stream '{failing.kind}' .*{message}") as raised:
         extract(extract.source(), stream=failing, workers=1)
     assert "made_up.py" in "".join(traceback.format_exception(raised.value)) or fails == "short"
 
 
-def test_a_network_of_another_shape_is_refused(extract: Extract, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(extract.made_up._Mean, "__call__", lambda self, crops: np.zeros((len(crops), 1), np.float32))
-    with pytest.raises(PipelineError, match=r"'colour' does not compute .* expected \(4, 3\) .*, found \(4, 1\)"):
+def test_a_network_of_another_shape_is_refused(
+    extract: Extract, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        extract.made_up._Mean, "__call__", lambda self, crops: np.zeros((len(crops), 1), np.float32)
+    )
+    with pytest.raises(
+        PipelineError, match=r"'colour' does not compute .* expected \(4, 3\) .*, found \(4, 1\)"
+    ):
         extract(extract.source())
 
 
-def test_no_row_is_kept_that_was_computed_before_the_changed_pixels_were_compared(extract, monkeypatch):
+def test_no_row_is_kept_that_was_computed_before_the_changed_pixels_were_compared(
+    extract, monkeypatch
+):
     monkeypatch.setattr(tasks, "RUN_ROWS", 8)
     slow = extract.source(deeds=((-1, "slow"),))
     found, meter, problems = extract(slow, n_frames=100, digest="another")
@@ -231,7 +292,9 @@ def test_memory_does_not_grow_with_the_number_of_frames(tmp_path: Path) -> None:
         folder = tmp_path / str(n_rows)
         folder.mkdir()
         words = [sys.executable, "-c", ALONE, str(folder), str(n_rows)]
-        rows, peak = subprocess.run(words, stdout=subprocess.PIPE, check=True, text=True, cwd=ROOT).stdout.split()
+        rows, peak = subprocess.run(
+            words, stdout=subprocess.PIPE, check=True, text=True, cwd=ROOT
+        ).stdout.split()
         assert int(rows) == n_rows
         peaks.append(int(peak))
     assert abs(peaks[1] - peaks[0]) < 6 << 10, peaks  # kB; 4,000 crops are a hundred times that

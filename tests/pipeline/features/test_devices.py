@@ -30,7 +30,9 @@ def roots(penn: Any, small_shards: None, tmp_path: Path) -> tuple[Path, Path]:
 
 
 @pytest.mark.parametrize("dies", [pytest.param("", marks=pytest.mark.slow), "once"])
-def test_two_devices_share_the_shards_and_give_the_same_bytes_as_one(roots, into, made_up, tmp_path, dies):
+def test_two_devices_share_the_shards_and_give_the_same_bytes_as_one(
+    roots, into, made_up, tmp_path, dies
+):
     alone, shared = roots
     logs = [tmp_path / name for name in ("one", "two")]
     for log in logs:
@@ -42,9 +44,13 @@ def test_two_devices_share_the_shards_and_give_the_same_bytes_as_one(roots, into
     reported: list[tuple[int, int]] = []
     done = [
         extract_together(
-            [plan_extraction(root, PENN, spec)], resources, progress=lambda n, total, _: reported.append((n, total))
+            [plan_extraction(root, PENN, spec)],
+            resources,
+            progress=lambda n, total, _: reported.append((n, total)),
         )[0]
-        for root, spec, resources in zip((alone, shared), specs, (Resources(workers=1), TWO), strict=True)
+        for root, spec, resources in zip(
+            (alone, shared), specs, (Resources(workers=1), TWO), strict=True
+        )
     ]
     assert into.tree(shared) == into.tree(alone)
     assert [(one.computed, one.problems) for one in done] == [(24, {})] * 2
@@ -64,7 +70,9 @@ def test_the_process_of_a_device_keeps_its_decoding_processes(roots, made_up, tm
 
 def test_two_processes_that_die_at_the_same_shards_end_it(roots, made_up, tmp_path):
     spec = StreamSpec("means", made_up.Logged(folder=str(tmp_path), dies="always"))
-    with pytest.raises(PipelineError, match=r"cpu: 2 processes ended at the same task, the last one was killed"):
+    with pytest.raises(
+        PipelineError, match=r"cpu: 2 processes ended at the same task, the last one was killed"
+    ):
         extract_together([plan_extraction(roots[0], PENN, spec)], TWO)
 
 
@@ -99,5 +107,8 @@ def test_a_process_has_its_share_of_the_cores(monkeypatch: pytest.MonkeyPatch) -
     resources = Resources(batch_size=8, devices="0,1,cpu")
     assert (resources.machine("cuda:1"), resources.decoders("cuda:1")) == (Machine("cuda:1", 8), 5)
     resources = replace(resources, workers=9)
-    assert (resources.machine("cpu"), resources.decoders("cpu")) == (Machine("cpu", 8, threads=5), 3)
+    assert (resources.machine("cpu"), resources.decoders("cpu")) == (
+        Machine("cpu", 8, threads=5),
+        3,
+    )
     assert (resources.machine(), resources.decoders()) == (Machine(batch_size=8), 9)

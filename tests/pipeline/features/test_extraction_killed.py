@@ -67,7 +67,9 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def convert(folder: Path, rows_per_shard: int) -> Path:
-    """A cache of small noisy pictures, with a second person in every video; one picture is cut short."""
+    """A cache of small noisy pictures, with a second person in every video; one picture is cut
+    short.
+    """
     raw, root, rng = folder / "raw", folder / "cache", np.random.default_rng(5)
     for number, n_frames in enumerate(LENGTHS):
         (raw / f"{number}").mkdir(parents=True)
@@ -80,7 +82,11 @@ def convert(folder: Path, rows_per_shard: int) -> Path:
     def track(video: int, person: int, length: int) -> cache.TrackRows:
         bbox = np.tile(np.array([20 + person, 20, 20, 30], np.float32), (length, 1))
         columns = {"frame_index": np.arange(length), "bbox": bbox}
-        about: dict[str, Any] = {"name": f"{video}/{person}", "video": f"{video}", "columns": columns}
+        about: dict[str, Any] = {
+            "name": f"{video}/{person}",
+            "video": f"{video}",
+            "columns": columns,
+        }
         return cache.TrackRows(**about, step=1, fps=30.0, crop_scale=1.2)
 
     tracks = {f"{i}": [track(i, 0, n), track(i, 1, n // 3)] for i, n in enumerate(LENGTHS)}
@@ -105,7 +111,9 @@ def colours(made_up: Any, tmp_path: Path) -> Callable[[str], features.Extraction
     return extract
 
 
-@pytest.mark.parametrize(("written", "fixture", "kills"), [("checkpoints", "small", 1), ("shards", "converted", 2)])
+@pytest.mark.parametrize(
+    ("written", "fixture", "kills"), [("checkpoints", "small", 1), ("shards", "converted", 2)]
+)
 def test_computed_rows_survive_sigkill_and_the_next_run_ends_with_the_same_bytes(
     written: str,
     fixture: str,
@@ -122,14 +130,21 @@ def test_computed_rows_survive_sigkill_and_the_next_run_ends_with_the_same_bytes
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(runner.parent), str(ROOT)])}
     words = [sys.executable, "-W", "error", str(runner), str(root), written]
     for _ in range(kills):
-        assert subprocess.run(words, cwd=ROOT, env=environment, timeout=600).returncode == -signal.SIGKILL
+        assert (
+            subprocess.run(words, cwd=ROOT, env=environment, timeout=600).returncode
+            == -signal.SIGKILL
+        )
     report = cache.verify(root)
     assert report.ok
     assert [note for note in report.notes if "unfinished work" in note]
     if written == "checkpoints":
         assert "features/colour" in cache.gc(root).skipped[0]
-        given_up, torn = (Path(shutil.copytree(root, tmp_path / name)) for name in ("given_up", "torn"))
-        assert [key.rpartition("/")[2] for key in cache.gc(given_up, unfinished=True).removed] == ["partial-0"]
+        given_up, torn = (
+            Path(shutil.copytree(root, tmp_path / name)) for name in ("given_up", "torn")
+        )
+        assert [key.rpartition("/")[2] for key in cache.gc(given_up, unfinished=True).removed] == [
+            "partial-0"
+        ]
         (file,) = (torn / SPLIT).rglob("partial-0")
         file.write_bytes(file.read_bytes()[:-100])
         again = colours("torn")
@@ -137,14 +152,18 @@ def test_computed_rows_survive_sigkill_and_the_next_run_ends_with_the_same_bytes
         assert into.tree(torn) == into.tree(tmp_path / "calm")
 
     again = colours("killed")
-    assert again.kept >= kills * 3 * (4 if written == "checkpoints" else SHARD) - 2  # two rows cannot be decoded
+    # two rows cannot be decoded
+    assert again.kept >= kills * 3 * (4 if written == "checkpoints" else SHARD) - 2
     assert (again.carried, again.computed < calm.computed) == (0, True)
-    assert again.computed + again.kept - calm.computed in (0, 2)  # a finished shard has rows that cannot be decoded
+    # a finished shard has rows that cannot be decoded
+    assert again.computed + again.kept - calm.computed in (0, 2)
     assert into.tree(root) == into.tree(tmp_path / "calm")
     assert cache.verify(root).notes == ()
 
 
-def test_ctrl_c_keeps_every_computed_row_and_the_next_command_says_so(small, tmp_path, monkeypatch, run, ran, capsys):
+def test_ctrl_c_keeps_every_computed_row_and_the_next_command_says_so(
+    small, tmp_path, monkeypatch, run, ran, capsys
+):
     root = shutil.copytree(small, tmp_path / "cache")
     words = ("extract", *SPLIT.split("/"), "--cache", root, "--kind", "homography", "--workers", 1)
     store, batches = OpenShards.store, []
@@ -164,7 +183,9 @@ def test_ctrl_c_keeps_every_computed_row_and_the_next_command_says_so(small, tmp
 
 
 @pytest.mark.parametrize("stopped", [pytest.param(False, marks=pytest.mark.slow), True])
-def test_an_interrupted_command_reports_it_and_leaves_no_process(made_up, converted, tmp_path, stopped):
+def test_an_interrupted_command_reports_it_and_leaves_no_process(
+    made_up, converted, tmp_path, stopped
+):
     root = Path(shutil.copytree(converted, tmp_path / "cache"))
     command = [sys.executable, "-m", "pipeline", "extract", *SPLIT.split("/"), "--cache", str(root)]
     with subprocess.Popen(

@@ -1,4 +1,6 @@
-"""Rows -> a feature stream: the right pixels of the right rows, each computed once, and what cannot be is told."""
+"""Rows -> a feature stream: the right pixels of the right rows, each computed once, and what cannot
+be is told.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,9 @@ def keep_a_little(penn: Any) -> None:
         picture.unlink()
 
 
-def test_weights_from_a_file_are_not_standardised_nor_a_stand_in(penn, into, tmp_path, small_backbone, small_resnet):
+def test_weights_from_a_file_are_not_standardised_nor_a_stand_in(
+    penn, into, tmp_path, small_backbone, small_resnet
+):
     torch.save(small_resnet().state_dict(), tmp_path / "weights.pt")
     keep_a_little(penn)
     penn.without_marker()
@@ -43,11 +47,17 @@ def test_weights_from_a_file_are_not_standardised_nor_a_stand_in(penn, into, tmp
     assert plan_extraction(penn.root, PENN, spec).up_to_date  # the content counts, not the path
 
 
-def test_terms_are_recorded_not_compared(penn, into, ran, tmp_path, small_backbone, small_resnet, monkeypatch):
+def test_terms_are_recorded_not_compared(
+    penn, into, ran, tmp_path, small_backbone, small_resnet, monkeypatch
+):
     torch.save(small_resnet().state_dict(), tmp_path / "weights.pt")
     keep_a_little(penn)
     penn.convert()
-    given = {"weights": WeightsSpec("file", str(tmp_path / "weights.pt")), "device": "cpu", "batch_size": 3}
+    given = {
+        "weights": WeightsSpec("file", str(tmp_path / "weights.pt")),
+        "device": "cpu",
+        "batch_size": 3,
+    }
     with monkeypatch.context() as earlier:  # a version that recorded no terms
         earlier.setattr(WeightsSpec, "terms", lambda _: {})
         into.extract(penn.root, **given)
@@ -64,15 +74,28 @@ def test_terms_are_recorded_not_compared(penn, into, ran, tmp_path, small_backbo
         penn.add(video)
         penn.convert()
         assert into.extract(penn.root, **given).kept == 0
-        now, digest = penn.split.stream_manifest("resnet50"), whole_file_digest(tmp_path / "weights.pt")
-        assert (now["identity"], now["backbone"]["sha256"]) == (before["identity"], before["backbone"]["sha256"])
-        record = {"licence": text, "source": "a file", "sha256": digest, "network": now["backbone"]["network"]}
+        now, digest = (
+            penn.split.stream_manifest("resnet50"),
+            whole_file_digest(tmp_path / "weights.pt"),
+        )
+        assert (now["identity"], now["backbone"]["sha256"]) == (
+            before["identity"],
+            before["backbone"]["sha256"],
+        )
+        record = {
+            "licence": text,
+            "source": "a file",
+            "sha256": digest,
+            "network": now["backbone"]["network"],
+        }
         assert weights_of(penn.split, "resnet50") == record
         shown = ran("status", "--cache", penn.root).out
         assert f"licence {text}, source a file, sha256 {digest[:12]}" in shown
 
 
-def test_a_refused_extraction_leaves_no_folder(root: Path, ran: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_extraction_leaves_no_folder(
+    root: Path, ran: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_: Any) -> None:
         raise PipelineError("the weights cannot be downloaded")
 
@@ -83,7 +106,9 @@ def test_a_refused_extraction_leaves_no_folder(root: Path, ran: Any, monkeypatch
     assert cache.verify(root).notes == ()
 
 
-def test_a_truncated_picture_is_marked_counted_and_kept_out_of_windows(penn: Any, into: Any, network: Any) -> None:
+def test_a_truncated_picture_is_marked_counted_and_kept_out_of_windows(
+    penn: Any, into: Any, network: Any
+) -> None:
     picture = penn.frames("0003") / "000003.jpg"
     good = picture.read_bytes()
     picture.write_bytes(good[:-50] + bytes(50))  # as a disk that fails gives it: the size is right
@@ -107,17 +132,22 @@ def test_a_truncated_picture_is_marked_counted_and_kept_out_of_windows(penn: Any
     done = into.extract(penn.root, replace=True)
     assert (done.computed, done.problems) == (24, {})
     assert plan_extraction(penn.root, PENN, StreamSpec()).up_to_date
-    # There is nothing to discard where there is no stream, so a killed replacement goes on when it is started again.
+    # There is nothing to discard where there is no stream, so a killed replacement goes on when it
+    # is started again.
     new = plan_extraction(penn.root, PENN, StreamSpec(name="other"), replace=True)
     assert (new.replace, new.why) == (False, "not extracted before")
 
 
-def test_a_stream_keeps_its_weights_and_others_go_beside_it(penn: Any, root: Path, into: Any, network: Any) -> None:
+def test_a_stream_keeps_its_weights_and_others_go_beside_it(
+    penn: Any, root: Path, into: Any, network: Any
+) -> None:
     into.extract(root)
     held = into.tree(root)
     other = WeightsSpec("untrained", "1")
     for changed in ({"weights": other}, {"precision": "exact"}):
-        with pytest.raises(PipelineError, match=r"'resnet50' was extracted differently: .*--stream NAME.*--replace"):
+        with pytest.raises(
+            PipelineError, match=r"'resnet50' was extracted differently: .*--stream NAME.*--replace"
+        ):
             into.extract(root, **changed)
     assert into.tree(root) == held
     assert plan_extraction(root, PENN, into.spec()).up_to_date
@@ -135,7 +165,9 @@ def test_a_stream_keeps_its_weights_and_others_go_beside_it(penn: Any, root: Pat
     assert cache.verify(root).ok
 
 
-def test_a_stream_without_a_manifest_or_of_another_program_is_left_alone_and_can_be_replaced(penn, root, into, network):
+def test_a_stream_without_a_manifest_or_of_another_program_is_left_alone_and_can_be_replaced(
+    penn, root, into, network
+):
     into.extract(root)
     held = penn.rows("features/resnet50")
     (root / PENN / "features/resnet50/manifest.json").unlink()
@@ -146,19 +178,28 @@ def test_a_stream_without_a_manifest_or_of_another_program_is_left_alone_and_can
     assert all(np.array_equal(found[track], rows) for track, rows in held.items())
     n_rows = penn.split.manifest["rows"]
     with cache.StreamWriter(root, PENN, "other", plan="of another program") as writer:
-        writer.write(0, np.zeros((n_rows, 2048), np.float32), np.ones(n_rows), np.zeros((n_rows, 2), np.uint64))
+        writer.write(
+            0,
+            np.zeros((n_rows, 2048), np.float32),
+            np.ones(n_rows),
+            np.zeros((n_rows, 2), np.uint64),
+        )
         writer.commit({})
     with pytest.raises(PipelineError, match=r"'other' has no recorded identity.*--replace"):
         into.extract(root, name="other")
 
 
-def test_a_stream_is_not_discarded_for_one_that_cannot_be_made(root, into, tmp_path, monkeypatch, request):
+def test_a_stream_is_not_discarded_for_one_that_cannot_be_made(
+    root, into, tmp_path, monkeypatch, request
+):
     real = ResNet50.load
     request.getfixturevalue("network")
     into.extract(root)
     held = into.tree(root)
     with pytest.raises(PipelineError, match="does not exist"):
-        into.extract(root, weights=WeightsSpec("untrained", "1"), raw=tmp_path / "nowhere", replace=True)
+        into.extract(
+            root, weights=WeightsSpec("untrained", "1"), raw=tmp_path / "nowhere", replace=True
+        )
     monkeypatch.setattr(ResNet50, "load", real)
     (tmp_path / "weights.pt").write_bytes(b"no checkpoint")
     with pytest.raises(PipelineError, match=r"weights\.pt"):

@@ -27,14 +27,21 @@ from pipeline.features.streams.world import Hmr2
 from tests.hostile import Call
 
 CPU = Machine(device="cpu", threads=1, batch_size=2)
-TINY = hmr2.Shape(width=32, depth=2, heads=4, hidden=48, layers=2, decoder_heads=2, head_dim=8, decoder_hidden=24)
+TINY = hmr2.Shape(
+    width=32, depth=2, heads=4, hidden=48, layers=2, decoder_heads=2, head_dim=8, decoder_hidden=24
+)
 
 Tensors = dict[str, torch.Tensor]
 
 
 def published(shape: hmr2.Shape = hmr2.PUBLISHED) -> dict[str, tuple[int, ...]]:
     """Name -> shape of all tensors that the token needs, as in 4D-Humans' checkpoint."""
-    width, hidden, dim, inner = shape.width, shape.hidden, shape.dim, shape.decoder_heads * shape.head_dim
+    width, hidden, dim, inner = (
+        shape.width,
+        shape.hidden,
+        shape.dim,
+        shape.decoder_heads * shape.head_dim,
+    )
     found: dict[str, tuple[int, ...]] = {
         "backbone.pos_embed": (1, 16 * 12 + 1, width),
         "backbone.patch_embed.proj.weight": (width, 3, 16, 16),
@@ -81,7 +88,9 @@ def made_up(shape: hmr2.Shape, dtype: torch.dtype = torch.float32) -> Tensors:
     for name, size in published(shape).items():
         spread = math.prod(size[1:]) ** -0.5 if len(size) > 1 and "pos_embed" not in name else 0.3
         value = torch.randn(size, generator=drawn) * spread
-        tensors[name] = (value + 1 if "norm" in name and name.endswith("weight") else value).to(dtype)
+        tensors[name] = (value + 1 if "norm" in name and name.endswith("weight") else value).to(
+            dtype
+        )
     return tensors
 
 
@@ -120,11 +129,16 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     network._running.cache_clear()
 
 
-# -------------------------------------------------------------------------------------------- the numbers
+# -------------------------------------------------------------------------------------------- the
+# numbers
 
 
-def plain_token(tensors: Mapping[str, torch.Tensor], crop: np.ndarray, shape: hmr2.Shape) -> np.ndarray:
-    """The token of one crop, (256, 192, 3) uint8 RGB, in float64 by loops over patches and heads."""
+def plain_token(
+    tensors: Mapping[str, torch.Tensor], crop: np.ndarray, shape: hmr2.Shape
+) -> np.ndarray:
+    """The token of one crop, (256, 192, 3) uint8 RGB, in float64 by loops over patches and
+    heads.
+    """
 
     def w(name: str) -> np.ndarray:  # in float64 all of them would be 5 GB
         found: np.ndarray = tensors[name].double().numpy()
@@ -159,14 +173,18 @@ def plain_token(tensors: Mapping[str, torch.Tensor], crop: np.ndarray, shape: hm
         qkv = linear(f"{block}.attn.qkv", norm(f"{block}.norm1", x, 1e-6))
         q, k, v = qkv.reshape(len(x), 3, -1).transpose(1, 0, 2)
         x = x + linear(f"{block}.attn.proj", attention(q, k, v, shape.heads))
-        x = x + linear(f"{block}.mlp.fc2", gelu(linear(f"{block}.mlp.fc1", norm(f"{block}.norm2", x, 1e-6))))
+        x = x + linear(
+            f"{block}.mlp.fc2", gelu(linear(f"{block}.mlp.fc1", norm(f"{block}.norm2", x, 1e-6)))
+        )
     x = norm("backbone.last_norm", x, 1e-6)
 
     head = "smpl_head.transformer"
     token = linear(f"{head}.to_token_embedding", np.zeros((1, 1))) + w(f"{head}.pos_embedding")[0]
     for i in range(shape.layers):
         layer = f"{head}.transformer.layers.{i}"
-        q, k, v = np.split(linear(f"{layer}.0.fn.to_qkv", norm(f"{layer}.0.norm", token, 1e-5)), 3, axis=-1)
+        q, k, v = np.split(
+            linear(f"{layer}.0.fn.to_qkv", norm(f"{layer}.0.norm", token, 1e-5)), 3, axis=-1
+        )
         token = token + linear(f"{layer}.0.fn.to_out.0", attention(q, k, v, shape.decoder_heads))
         q = linear(f"{layer}.1.fn.to_q", norm(f"{layer}.1.norm", token, 1e-5))
         k, v = np.split(linear(f"{layer}.1.fn.to_kv", x), 2, axis=-1)
@@ -191,28 +209,38 @@ def test_the_token_is_that_of_the_published_architecture(tiny, tensors, file, cr
 
 def test_in_bf16_it_points_the_same_way_or_is_refused(tiny, file, crops, monkeypatch):
     monkeypatch.setattr(networks, "has_bf16", lambda device: True)
-    exact, fast = (Hmr2(checkpoint=file, precision=one).load(CPU, None) for one in ("exact", "fast"))
+    exact, fast = (
+        Hmr2(checkpoint=file, precision=one).load(CPU, None) for one in ("exact", "fast")
+    )
     assert fast.provenance["arithmetic"].startswith("bf16")
     a, b = (compute(network, crops).astype(np.float64) for network in (exact, fast))
     assert ((a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)).min() > 0.9999
     monkeypatch.setattr(networks, "LEAST_COSINE", 1 - 1e-12)
     network._running.cache_clear()
-    with pytest.raises(ConfigError, match=r"HMR2\.0.* in bf16 differs too much.*Set precision = exact"):
+    with pytest.raises(
+        ConfigError, match=r"HMR2\.0.* in bf16 differs too much.*Set precision = exact"
+    ):
         Hmr2(checkpoint=file, precision="fast").load(CPU, None)
 
 
 def test_its_tensors_have_the_published_names_and_shapes() -> None:
     with torch.device("meta"):
         network = hmr2.Hmr2Network(hmr2.PUBLISHED)
-    assert {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()} == published()
+    assert {
+        name: tuple(tensor.shape) for name, tensor in network.state_dict().items()
+    } == published()
 
 
 @pytest.mark.slow
-def test_a_checkpoint_of_the_published_size_is_loaded_and_computed(tmp_path: Path, crops: np.ndarray) -> None:
+def test_a_checkpoint_of_the_published_size_is_loaded_and_computed(
+    tmp_path: Path, crops: np.ndarray
+) -> None:
     """1.3 GB of made-up numbers in float16, which take 2.7 GB of memory in float32."""
     tensors = made_up(hmr2.PUBLISHED, torch.float16)
     torch.save({"state_dict": tensors | BODY}, tmp_path / "hmr2a.ckpt")
-    computer = Hmr2(checkpoint=tmp_path / "hmr2a.ckpt").load(Machine(device="cpu", threads=1, batch_size=1), None)
+    computer = Hmr2(checkpoint=tmp_path / "hmr2a.ckpt").load(
+        Machine(device="cpu", threads=1, batch_size=1), None
+    )
     features = computer(crops[:1])
     np.testing.assert_array_equal(features, computer(crops[:1]))
     network._running.cache_clear()
@@ -220,21 +248,42 @@ def test_a_checkpoint_of_the_published_size_is_loaded_and_computed(tmp_path: Pat
     np.testing.assert_allclose(features[0], expected, atol=1e-4 * np.abs(expected).max())
 
 
-# ------------------------------------------------------------------------------------------- checkpoints
+# -------------------------------------------------------------------------------------------
+# checkpoints
 
 
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
-        ("backbone.blocks.1.attn.qkv.bias", None, "file without 1 of them, such as 'backbone.blocks.1.attn"),
+        (
+            "backbone.blocks.1.attn.qkv.bias",
+            None,
+            "file without 1 of them, such as 'backbone.blocks.1.attn",
+        ),
         ("backbone.cls_token", torch.zeros(1), "file with 1 others, such as 'backbone.cls_token'"),
-        ("backbone.pos_embed", torch.zeros(1, 192, 32), r"'backbone.pos_embed': expected \(1, 193, 32\), found \(1, "),
-        ("backbone.last_norm.bias", torch.full((32,), math.nan), "'backbone.last_norm.bias': expected finite numbers"),
-        ("backbone.last_norm.bias", "zeros", r"'backbone.last_norm.bias': expected \(32,\), found str"),
+        (
+            "backbone.pos_embed",
+            torch.zeros(1, 192, 32),
+            r"'backbone.pos_embed': expected \(1, 193, 32\), found \(1, ",
+        ),
+        (
+            "backbone.last_norm.bias",
+            torch.full((32,), math.nan),
+            "'backbone.last_norm.bias': expected finite numbers",
+        ),
+        (
+            "backbone.last_norm.bias",
+            "zeros",
+            r"'backbone.last_norm.bias': expected \(32,\), found str",
+        ),
     ],
 )
-def test_another_networks_checkpoint_is_refused_by_the_tensors_name(name, value, expected, tensors, tmp_path):
-    state = {key: tensor for key, tensor in tensors.items() if key != name} | ({} if value is None else {name: value})
+def test_another_networks_checkpoint_is_refused_by_the_tensors_name(
+    name, value, expected, tensors, tmp_path
+):
+    state = {key: tensor for key, tensor in tensors.items() if key != name} | (
+        {} if value is None else {name: value}
+    )
     torch.save({"state_dict": state}, tmp_path / "other.ckpt")
     with pytest.raises(RawDataError, match=expected):
         hmr2.load(tmp_path / "other.ckpt", TINY)
@@ -243,7 +292,9 @@ def test_another_networks_checkpoint_is_refused_by_the_tensors_name(name, value,
 
 
 def lightning(tensors: Tensors, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """As PyTorch Lightning keeps it, with settings of classes that are installed where it was written."""
+    """As PyTorch Lightning keeps it, with settings of classes that are installed where it was
+    written.
+    """
     module = types.ModuleType("yacs.config")
     node = type("CfgNode", (dict,), {"__module__": "yacs.config"})
     monkeypatch.setattr(module, "CfgNode", node, raising=False)
@@ -251,7 +302,11 @@ def lightning(tensors: Tensors, monkeypatch: pytest.MonkeyPatch) -> dict[str, An
     monkeypatch.setitem(sys.modules, "yacs.config", module)
     settings = node({"MODEL": node({"IMAGE_SIZE": 256})})
     vars(settings)["__immutable__"] = True
-    return {"pytorch-lightning_version": "1.8.1", "hyper_parameters": {"cfg": settings}, "state_dict": tensors | BODY}
+    return {
+        "pytorch-lightning_version": "1.8.1",
+        "hyper_parameters": {"cfg": settings},
+        "state_dict": tensors | BODY,
+    }
 
 
 def test_settings_in_a_checkpoint_are_left_out(tiny, tensors, tmp_path, crops, monkeypatch):
@@ -270,9 +325,15 @@ def test_a_checkpoint_cannot_run_code(tensors: Tensors, tmp_path: Path) -> None:
     hmr2.load(tmp_path / "beside.ckpt", TINY)  # what it names is neither imported nor called
     instead = tensors | {"backbone.last_norm.bias": Call(torch.hub.load, "a", "b")}
     torch.save({"state_dict": instead}, tmp_path / "instead.ckpt")
-    with pytest.raises(RawDataError, match=r"'backbone.last_norm.bias': expected \(32,\), found OrderedDict"):
+    with pytest.raises(
+        RawDataError, match=r"'backbone.last_norm.bias': expected \(32,\), found OrderedDict"
+    ):
         hmr2.load(tmp_path / "instead.ckpt", TINY)
-    refused = {"call": Call(os.system, f"touch {ran}"), "method": Call(Path.touch, ran), "list": [1]}
+    refused = {
+        "call": Call(os.system, f"touch {ran}"),
+        "method": Call(Path.touch, ran),
+        "list": [1],
+    }
     for name, content in refused.items():
         torch.save(content, tmp_path / f"{name}.ckpt")
         with pytest.raises(RawDataError):
@@ -283,10 +344,13 @@ def test_a_checkpoint_cannot_run_code(tensors: Tensors, tmp_path: Path) -> None:
     assert not ran.exists()
 
 
-# --------------------------------------------------------------------------------------------- the stream
+# --------------------------------------------------------------------------------------------- the
+# stream
 
 
-def test_its_manifest_answers_which_encoder_which_layer_and_which_crop(tiny: None, file: Path) -> None:
+def test_its_manifest_answers_which_encoder_which_layer_and_which_crop(
+    tiny: None, file: Path
+) -> None:
     stream = streams.get("hmr2", checkpoint=file)
     identity = json.loads(json.dumps(stream.identity()))
     assert identity["crop"] == {"size": 256, "region": [256, 192], "scale": 0.84}
@@ -308,13 +372,23 @@ def test_its_manifest_answers_which_encoder_which_layer_and_which_crop(tiny: Non
     ("options", "expected"),
     [
         ({}, "checkpoint is not set"),
-        ({"checkpoint": Path("a.ckpt"), "crop": CropPolicy(jitter=None)}, "size:256 region:256x192"),
+        (
+            {"checkpoint": Path("a.ckpt"), "crop": CropPolicy(jitter=None)},
+            "size:256 region:256x192",
+        ),
         ({"checkpoint": Path("a.ckpt"), "crop": CropPolicy(size=256)}, "size:256 region:256x192"),
-        ({"checkpoint": Path("a.ckpt"), "precision": "half"}, "precision 'half': expected exact or fast"),
+        (
+            {"checkpoint": Path("a.ckpt"), "precision": "half"},
+            "precision 'half': expected exact or fast",
+        ),
     ],
 )
-def test_options_that_hmr2_cannot_have_are_refused(options: Mapping[str, Any], expected: str) -> None:
+def test_options_that_hmr2_cannot_have_are_refused(
+    options: Mapping[str, Any], expected: str
+) -> None:
     with pytest.raises(ConfigError, match=expected):
         streams.get("hmr2", **options)
-    with pytest.raises(MissingAssets, match=r"^checkpoint: file a\.ckpt not found\. HMR2\.0's \.ckpt: .*4D-Humans"):
+    with pytest.raises(
+        MissingAssets, match=r"^checkpoint: file a\.ckpt not found\. HMR2\.0's \.ckpt: .*4D-Humans"
+    ):
         Hmr2(checkpoint=Path("a.ckpt")).identity()

@@ -1,4 +1,6 @@
-"""Streams of every kind through whole extractions: equal bytes however computed, and what a change recomputes."""
+"""Streams of every kind through whole extractions: equal bytes however computed, and what a change
+recomputes.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ def picture(frame: int) -> np.ndarray:
 
 
 class Toy:
-    """Two videos: `a` of two persons, `b` of one, whose frame 5 is missing. `change` edits a track's columns."""
+    """Two videos: `a` of two persons, `b` of one, whose frame 5 is missing. `change` edits a
+    track's columns.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.raw, self.root = folder / "raw", folder / "cache"
@@ -62,10 +66,15 @@ class Toy:
         provenance.write_text(provenance.read_text().replace(str(self.raw), str(copied.raw)))
         return copied
 
-    def convert(self, change: Callable[[str, dict[str, Any]], None] = lambda name, columns: None) -> None:
+    def convert(
+        self, change: Callable[[str, dict[str, Any]], None] = lambda name, columns: None
+    ) -> None:
         """All of it, as conversion does: in place of what is there."""
         persons = {video: range(n) for video, n in (("a", 2), ("b", 1))}
-        tracks = {video: [self._track(f"{video}/{i}", change) for i in of] for video, of in persons.items()}
+        tracks = {
+            video: [self._track(f"{video}/{i}", change) for i in of]
+            for video, of in persons.items()
+        }
         write_split(self.root, SPLIT, self.raw, tracks, plan=str(id(change)))
 
     def _track(self, name: str, change: Callable[[str, dict[str, Any]], None]) -> cache.TrackRows:
@@ -73,15 +82,23 @@ class Toy:
         frame = np.arange(N) if video == "a" else np.delete(np.arange(N), 5)
         box = np.array([40 + 10 * int(person), 50, 50, 60], np.float32)
         rng = np.random.default_rng(int(person) + 5)
-        kp_2d = np.concatenate([rng.uniform(20, 80, (len(frame), 49, 2)), np.ones((len(frame), 49, 1))], -1)
-        about = {"frame_index": frame, "bbox": np.tile(box, (len(frame), 1)), "kp_2d": kp_2d.astype(np.float32)}
+        kp_2d = np.concatenate(
+            [rng.uniform(20, 80, (len(frame), 49, 2)), np.ones((len(frame), 49, 1))], -1
+        )
+        about = {
+            "frame_index": frame,
+            "bbox": np.tile(box, (len(frame), 1)),
+            "kp_2d": kp_2d.astype(np.float32),
+        }
         about |= {"crop_scale": 1.2}
         change(name, about)
         scale = about.pop("crop_scale")
         runs = dict(video=video, step=1, fps=30.0, crop_scale=float(scale))  # noqa: C408
         return cache.TrackRows(name=name, columns=about, **runs)  # type: ignore[arg-type]
 
-    def extract(self, *specs: StreamSpec, workers: int = 2, batch_size: int = 4) -> dict[str, Extraction]:
+    def extract(
+        self, *specs: StreamSpec, workers: int = 2, batch_size: int = 4
+    ) -> dict[str, Extraction]:
         plans = [plan_extraction(self.root, SPLIT, spec) for spec in specs]
         done = extract_together(plans, Resources(workers=workers, batch_size=batch_size))
         return {extraction.plan.spec.name: extraction for extraction in done}
@@ -107,7 +124,10 @@ def every_kind(made_up: ModuleType) -> list[StreamSpec]:
 @pytest.fixture(scope="module", autouse=True)
 def _colour(made_up: ModuleType) -> Iterator[None]:
     """Colours of crops of any size."""
-    middle = lambda self, crops: crops[:, crops.shape[1] // 2, crops.shape[2] // 2].astype(np.float32)  # noqa: E731
+
+    def middle(self: Any, crops: Any) -> Any:
+        return crops[:, crops.shape[1] // 2, crops.shape[2] // 2].astype(np.float32)
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(made_up._Mean, "__call__", middle)
         yield
@@ -124,10 +144,13 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> Toy:
 
 @pytest.fixture(scope="module")
 def extracted(converted: Toy, made_up: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Toy:
-    """With streams of every kind, made together by two processes in batches of 4. Only to be read."""
+    """With streams of every kind, made together by two processes in batches of 4. Only to be
+    read.
+    """
     made = converted.copy(tmp_path_factory.mktemp("extracted"))
     done = made.extract(*every_kind(made_up))
-    assert {one.meter.frames for name, one in done.items() if name != "pr_vipe"} == {2 * N - 1}  # decoded once for all
+    # decoded once for all
+    assert {one.meter.frames for name, one in done.items() if name != "pr_vipe"} == {2 * N - 1}
     return made
 
 
@@ -148,30 +171,43 @@ def test_each_kind_has_the_numbers_that_its_definition_gives(extracted: Toy) -> 
         for i, frame in enumerate(frames[name].tolist()):
             shown = np.ascontiguousarray(picture(frame))
             crop = crops.crop_person(shown, cuts[i], 1.2, 64, mirrored=bool(mirrored[i]))
-            np.testing.assert_array_equal(jittered[name][i], crop[32, 8 + 24])  # 48 of 64 columns, about the centre
+            # 48 of 64 columns, about the centre
+            np.testing.assert_array_equal(jittered[name][i], crop[32, 8 + 24])
             first = i == 0 or frames[name][i - 1] != frame - 1
             assert ok[name][i] == (cache.UNDEFINED if first else cache.COMPUTED)
             if first:
                 assert not pairs[name][i].any()
                 continue
-            both = [crops.crop_person(np.ascontiguousarray(picture(f)), box[i], 1.2) for f in (frame - 1, frame)]
+            both = [
+                crops.crop_person(np.ascontiguousarray(picture(f)), box[i], 1.2)
+                for f in (frame - 1, frame)
+            ]
             moved = homography.between(*both)[0] - np.eye(3)
             np.testing.assert_array_equal(pairs[name][i], moved.astype(np.float32).flat)
-    # What stands still moves by -2 and -1 px a frame, of (60, 72) px that the crop shows of the picture.
-    np.testing.assert_allclose(np.median(pairs["a/0"][1:, [2, 5]], axis=0), [-2 / 30, -1 / 36], atol=4e-3)
+    # What stands still moves by -2 and -1 px a frame, of (60, 72) px that the crop shows of the
+    # picture.
+    np.testing.assert_allclose(
+        np.median(pairs["a/0"][1:, [2, 5]], axis=0), [-2 / 30, -1 / 36], atol=4e-3
+    )
     assert {len(set(values)) for values in toy.rows("features/colour.j1_ok").values()} == {1}
     for name, values in toy.rows("features/whole").items():
         for i, frame in enumerate(frames[name].tolist()):
-            np.testing.assert_array_equal(values[i], [SIDE, SIDE, *picture(frame)[0, 0], *boxes[name][i]])
+            np.testing.assert_array_equal(
+                values[i], [SIDE, SIDE, *picture(frame)[0, 0], *boxes[name][i]]
+            )
     stream = streams.get("pr_vipe")
     assert isinstance(stream, LabelStream)
     kp_2d = toy.rows("kp_2d")
     for name, values in poses.items():
-        np.testing.assert_array_equal(values, stream.load(Machine(), None)({"kp_2d": kp_2d[name]})[0])
+        np.testing.assert_array_equal(
+            values, stream.load(Machine(), None)({"kp_2d": kp_2d[name]})[0]
+        )
     assert len(split.windows(4, 4, streams=("colour", "homography", "pr_vipe"))) == 2 + 2 + 1 + 1
 
 
-def test_a_pair_has_its_later_row_s_keypoints_as_readers_of_its_crops_do(extracted: Toy, made_up: ModuleType) -> None:
+def test_a_pair_has_its_later_row_s_keypoints_as_readers_of_its_crops_do(
+    extracted: Toy, made_up: ModuleType
+) -> None:
     """Of a mirrored, jittered copy: pixels and keypoints agree, and left is right."""
     toy, spec = extracted, every_kind(made_up)[4]
     split, boxes, frames = cache.open(toy.root)[SPLIT], toy.rows("bbox"), toy.rows("frame_index")
@@ -182,17 +218,23 @@ def test_a_pair_has_its_later_row_s_keypoints_as_readers_of_its_crops_do(extract
         keys = MIRRORED.keys([track.name]).repeat(len(box))
         cuts, mirrored = MIRRORED.boxes(box, np.full(len(box), 1.2), keys, frame)
         assert mirrored.all()
-        windows = np.stack([np.arange(track.start, track.stop), np.arange(track.start, track.stop) + 1], axis=1)
+        windows = np.stack(
+            [np.arange(track.start, track.stop), np.arange(track.start, track.stop) + 1], axis=1
+        )
         kp_2d = split.read(windows, stream="person.j1", fields=["kp_2d"])["kp_2d"][:, 0]
         for i in np.flatnonzero(ok[track.name] != cache.UNDEFINED).tolist():
             both = [np.ascontiguousarray(picture(f)) for f in frame[i - 1 : i + 1].tolist()]
-            previous, current = (crops.crop_person(one, cuts[i], 1.2, 100, mirrored=True) for one in both)
+            previous, current = (
+                crops.crop_person(one, cuts[i], 1.2, 100, mirrored=True) for one in both
+            )
             expected = spec.stream.pair(previous, current, kp_2d=kp_2d[i])
             np.testing.assert_array_equal(found[track.name][i], expected)
             assert expected is not None and expected.any()
 
 
-def test_the_bytes_do_not_depend_on_company_order_batches_or_processes(converted, extracted, made_up, into, tmp_path):
+def test_the_bytes_do_not_depend_on_company_order_batches_or_processes(
+    converted, extracted, made_up, into, tmp_path
+):
     alone = converted.copy(tmp_path)
     for spec in every_kind(made_up)[::-1]:
         alone.extract(spec, workers=1, batch_size=3)
@@ -212,11 +254,17 @@ def _label(name: str, columns: dict[str, Any]) -> None:
 def _no_row(name: str, columns: dict[str, Any]) -> None:
     """Frame 4 is no longer there: of pairs, the row after it has nothing before it."""
     if name == "a/1":
-        columns |= {key: np.delete(value, 4, axis=0) for key, value in columns.items() if key != "crop_scale"}
+        columns |= {
+            key: np.delete(value, 4, axis=0)
+            for key, value in columns.items()
+            if key != "crop_scale"
+        }
 
 
 def _frame(name: str, columns: dict[str, Any]) -> None:
-    """A row is of frame 5, not of 6: of pairs, it now has one before it, and the row after it has none."""
+    """A row is of frame 5, not of 6: of pairs, it now has one before it, and the row after it has
+    none.
+    """
     if name == "b/0":
         columns["frame_index"][5] = 5
 
@@ -226,7 +274,8 @@ def _scale(name: str, columns: dict[str, Any]) -> None:
         columns["crop_scale"] = 1.3
 
 
-#   change, rows that are computed again of: crops' streams, the jittered copy, pairs, pairs with labels, labels
+# change, rows that are computed again of: crops' streams, the jittered copy, pairs, pairs with
+# labels, labels
 CHANGES = {
     "a box": (_box, 1, 1, 1, 1, 0),
     "a label": (_label, 0, 0, 0, 1, 1),
@@ -239,7 +288,9 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("what", CHANGES)
-def test_a_change_recomputes_what_depends_on_it_alone(toy: Toy, made_up: ModuleType, what: str) -> None:
+def test_a_change_recomputes_what_depends_on_it_alone(
+    toy: Toy, made_up: ModuleType, what: str
+) -> None:
     change, *expected = CHANGES[what]
     if isinstance(change, str):
         file = toy.raw / change / "000003.png"
@@ -249,16 +300,23 @@ def test_a_change_recomputes_what_depends_on_it_alone(toy: Toy, made_up: ModuleT
         toy.convert(change)
     done = toy.extract(*every_kind(made_up))
     of_crops = [done[name].computed for name in ("colour", "single", "whole")]
-    found = [*of_crops, *(done[name].computed for name in ("colour.j1", "homography", "person.j1", "pr_vipe"))]
+    found = [
+        *of_crops,
+        *(done[name].computed for name in ("colour.j1", "homography", "person.j1", "pr_vipe")),
+    ]
     assert found == [*[expected[0]] * 3, *expected[1:]]
 
 
-def test_a_video_that_is_replaced_while_it_is_decoded_gives_no_row(made_up: ModuleType, tmp_path: Path) -> None:
+def test_a_video_that_is_replaced_while_it_is_decoded_gives_no_row(
+    made_up: ModuleType, tmp_path: Path
+) -> None:
     toy = Toy(tmp_path)
     encode(toy.raw / "a.avi", [picture(frame) for frame in range(N)])
     encode(tmp_path / "new.avi", [picture(N - frame) for frame in range(N)])
     source = sources.parse(toy.raw, "video:a.avi")
-    entry = cache.VideoEntry(name="a", source=source.spec, pixels=source.digest(), width=SIDE, height=SIDE)
+    entry = cache.VideoEntry(
+        name="a", source=source.spec, pixels=source.digest(), width=SIDE, height=SIDE
+    )
     track = toy._track("a/0", lambda name, columns: None)
     made_splits.write_split(toy.root, SPLIT, [(entry, [track])], provenance={"raw": str(toy.raw)})
 
@@ -279,4 +337,6 @@ def test_other_options_are_another_stream(extracted: Toy, made_up: ModuleType) -
     for spec in specs:
         with pytest.raises(PipelineError, match="was extracted differently"):
             plan_extraction(extracted.root, SPLIT, spec)
-    assert all(plan_extraction(extracted.root, SPLIT, spec).up_to_date for spec in every_kind(made_up))
+    assert all(
+        plan_extraction(extracted.root, SPLIT, spec).up_to_date for spec in every_kind(made_up)
+    )

@@ -1,4 +1,6 @@
-"""Streams of labels that read the rows before and after: windows, keys, and rows that were not declared."""
+"""Streams of labels that read the rows before and after: windows, keys, and rows that were not
+declared.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,7 +22,9 @@ from tests.pipeline.features.test_kinds_of_streams import SPLIT, N, Toy
 
 @dataclass(frozen=True, kw_only=True)
 class Boxes(LabelStream):
-    """x of the boxes of the row before, of its own and of the two after, 9 for those that there are not."""
+    """x of the boxes of the row before, of its own and of the two after, 9 for those that there are
+    not.
+    """
 
     kind: ClassVar[str] = "boxes"
     dim: ClassVar[int] = 4
@@ -62,7 +66,9 @@ def moved(name: str, columns: dict[str, Any]) -> None:
 def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Toy:
     """With 8 rows a shard: every track crosses shards, and `b` has a gap."""
     for stream in (Boxes, Undeclared):
-        monkeypatch.setitem(table.OWN[streams.ENTRY_POINTS], stream.kind, f"{__name__}:{stream.__name__}")
+        monkeypatch.setitem(
+            table.OWN[streams.ENTRY_POINTS], stream.kind, f"{__name__}:{stream.__name__}"
+        )
     made = Toy(tmp_path)
     made.film()
     made.convert(moving)
@@ -73,14 +79,20 @@ def expected(toy: Toy) -> dict[str, np.ndarray]:
     """By track (rows, 4): by its frames, one after the other."""
     boxes, frames = toy.rows("bbox"), toy.rows("frame_index")
     x = {name: dict(zip(frames[name].tolist(), boxes[name][:, 0], strict=True)) for name in boxes}
-    breaks = {name: {5} - {*frames[name].tolist()} for name in boxes}  # no row beyond a missing frame
+    # no row beyond a missing frame
+    breaks = {name: {5} - {*frames[name].tolist()} for name in boxes}
 
     def of(name: str, frame: int, offset: int) -> float:
         passed = range(min(frame, frame + offset), max(frame, frame + offset) + 1)
         return 9 if breaks[name] & {*passed} else x[name].get(frame + offset, 9)
 
     return {
-        name: np.array([[of(name, frame, offset) for offset in (-1, 0, 1, 2)] for frame in frames[name].tolist()])
+        name: np.array(
+            [
+                [of(name, frame, offset) for offset in (-1, 0, 1, 2)]
+                for frame in frames[name].tolist()
+            ]
+        )
         for name in boxes
     }
 

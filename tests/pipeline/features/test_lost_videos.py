@@ -1,4 +1,6 @@
-"""A committed video that is missing, changed or unreadable costs its own rows, and those only until it is back."""
+"""A committed video that is missing, changed or unreadable costs its own rows, and those only until
+it is back.
+"""
 
 import re
 import shlex
@@ -97,7 +99,9 @@ def test_a_lost_clip_costs_itself_and_after_it_is_back_the_bytes_are_those_of_an
     assert "✗ penn_action/train: homography: 7 rows of 1 video wait for images: 0003 (no " in shown
     flags = features(penn.root, "homography")
     assert [name for name, of in flags.items() if not of.all()] == ["0003/0"]
-    assert flags["0003/0"].tolist() == [2, *[0] * 7], "the first frame needs no image: it has none before it"
+    assert flags["0003/0"].tolist() == [2, *[0] * 7], (
+        "the first frame needs no image: it has none before it"
+    )
     held = written(into, penn.root)
     again = extract("homography", code=1)
     assert (again.count("\n"), "7 rows of 1 video wait for images" in again) == (1, True)
@@ -127,10 +131,15 @@ def test_a_copy_has_every_row_of_a_lagging_stream_and_the_numbers_that_it_prints
     ran(*convert)
     shown = ran(*copy).out
     assert f"{PENN}: copied 40 rows with homography\n" in shown
-    assert "! homography of penn_action/train is incomplete: 24 of 40 rows copied, 16 missing in " in shown
+    assert (
+        "! homography of penn_action/train is incomplete: 24 of 40 rows copied, 16 missing in "
+        in shown
+    )
     for track, rows in into.rows(penn.root, PENN, "features/homography").items():
         if track not in ("0007/0", "0009/0"):
-            np.testing.assert_array_equal(into.rows(copied, PENN, "features/homography")[track], rows)
+            np.testing.assert_array_equal(
+                into.rows(copied, PENN, "features/homography")[track], rows
+            )
     assert f"{PENN}: up to date\n" in ran(*copy).out
     assert cache.verify(copied).ok
 
@@ -158,7 +167,8 @@ def no_answer(penn: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "says"), [(other_images, "has other images than those"), (no_answer, "Input/output error")]
+    ("spoil", "says"),
+    [(other_images, "has other images than those"), (no_answer, "Input/output error")],
 )
 @pytest.mark.parametrize("kind", STREAMS)
 def test_a_changed_or_unreadable_clip_costs_itself_and_the_next_run_computes_it(
@@ -211,12 +221,17 @@ def test_each_advice_leads_out(penn, ran, extract, tmp_path, luigi_cfg):
     shown = extract("homography", code=1)
     shown_by_convert = ran(*convert, code=1).out
     assert "rows missing" in ran("status", "--cache", penn.root, code=1).out
-    assert "extract  homography: 7 of 24 rows in 1 shard" in ran("plan", PENN, "--cache", penn.root).out
+    assert (
+        "extract  homography: 7 of 24 rows in 1 shard"
+        in ran("plan", PENN, "--cache", penn.root).out
+    )
     assert len(penn.split.windows(seqlen=8, stride=8, stream="homography")) == 2
 
     extract("resnet50", code=1)
     held = arrays_of_all(penn.root)
-    refused = ran("extract", PENN, "--cache", penn.root, "--stream", "homography", "--replace", code=2).err
+    refused = ran(
+        "extract", PENN, "--cache", penn.root, "--stream", "homography", "--replace", code=2
+    ).err
     assert arrays_of_all(penn.root) == held, "features of a lost clip are not deleted"
     for advice in (shown, shown_by_convert, refused):
         root = Path(shutil.copytree(penn.root, tmp_path / "after"))
@@ -226,7 +241,9 @@ def test_each_advice_leads_out(penn, ran, extract, tmp_path, luigi_cfg):
         shutil.rmtree(root)
 
 
-def test_parts_leave_a_lost_clip_to_the_last_command_and_that_to_the_next(penn, ran, into, extract, tmp_path):
+def test_parts_leave_a_lost_clip_to_the_last_command_and_that_to_the_next(
+    penn, ran, into, extract, tmp_path
+):
     penn.converted()
     calm = Path(shutil.copytree(penn.root, tmp_path / "calm"))
     extract("homography", root=calm)
@@ -248,7 +265,9 @@ def test_a_lost_clip_costs_itself_on_several_devices(penn, into, extract, tmp_pa
     calm = Path(shutil.copytree(penn.root, tmp_path / "calm"))
     extract("homography", root=calm)
     hide(penn, "0005", tmp_path)
-    assert "8 rows of 1 video wait for images: 0005" in extract("homography", "--devices", "cpu,cpu", code=1)
+    assert "8 rows of 1 video wait for images: 0005" in extract(
+        "homography", "--devices", "cpu,cpu", code=1
+    )
     put_back(penn, "0005", tmp_path)
     other_images(penn)
     shown = extract("homography", "--devices", "cpu,cpu")

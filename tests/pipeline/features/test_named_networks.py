@@ -26,7 +26,9 @@ CPU = Machine(device="cpu", threads=1, batch_size=3)
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HAS_TIMM = importlib.util.find_spec("timm") is not None
 slow = functools.partial(pytest.param, marks=pytest.mark.slow)
-needs_timm = pytest.mark.skipif(not HAS_TIMM, reason="timm is not installed: pip install 'vibe-pipeline[timm]'")
+needs_timm = pytest.mark.skipif(
+    not HAS_TIMM, reason="timm is not installed: pip install 'vibe-pipeline[timm]'"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -77,13 +79,26 @@ def test_features_are_what_torchvision_gives_its_classifier(name, crop, classifi
     crops = noise(*(crop.region or (crop.size, crop.size)))
     computer = found.load(CPU, None)
     provenance = json.loads(json.dumps(computer.provenance))
-    assert (provenance["network"], provenance["layer"]) == (f"torchvision {name}", f"input of {classifier}")
-    cut = {"size": crop.size, "region": crop.region and [*crop.region], "scale": 1.0, "jitter": None}
-    assert (provenance["crop"], provenance["normalisation"]) == (cut, {"mean": [*MEAN], "std": [*STD]})
+    assert (provenance["network"], provenance["layer"]) == (
+        f"torchvision {name}",
+        f"input of {classifier}",
+    )
+    cut = {
+        "size": crop.size,
+        "region": crop.region and [*crop.region],
+        "scale": 1.0,
+        "jitter": None,
+    }
+    assert (provenance["crop"], provenance["normalisation"]) == (
+        cut,
+        {"mean": [*MEAN], "std": [*STD]},
+    )
     assert (provenance["stand_in"], provenance["arithmetic"]) == (True, "fp32, layer by layer")
     assert provenance["library"].startswith("torchvision 0.") and len(provenance["sha256"]) == 64
     torch.manual_seed(3)
-    expected = in_front_of(models.get_model(name, weights=None, **options), classifier, normalised(crops))
+    expected = in_front_of(
+        models.get_model(name, weights=None, **options), classifier, normalised(crops)
+    )
     features = computer(crops)
     assert (features.shape, features.dtype) == ((3, dim), np.float32)
     np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
@@ -95,13 +110,19 @@ def test_features_are_what_torchvision_gives_its_classifier(name, crop, classifi
 
 def test_a_stream_is_found_again_by_its_identity_and_needs_no_torch_for_it() -> None:
     code = (
-        "import json, sys; from pipeline.features import streams; from pipeline.features.weights import NetworkWeights;"
-        "made = [streams.get(kind, network='vit_b_16', weights=NetworkWeights.parse(weights), dim=768)"
-        " for kind in ('torchvision', 'timm') for weights in ('pretrained', 'untrained:1')];"
-        "assert all(streams.of_identity(json.loads(json.dumps(one.identity()))) == one for one in made);"
-        "sys.exit('torch' in sys.modules)"
+        "import json, sys; from pipeline.features import streams; from "
+        "pipeline.features.weights import NetworkWeights;made = [streams.get(kind, "
+        "network='vit_b_16', weights=NetworkWeights.parse(weights), dim=768) for kind in "
+        "('torchvision', 'timm') for weights in ('pretrained', 'untrained:1')];assert "
+        "all(streams.of_identity(json.loads(json.dumps(one.identity()))) == one for one in "
+        "made);sys.exit('torch' in sys.modules)"
     )
-    assert subprocess.run([sys.executable, "-c", code], check=False, cwd=Path(__file__).parents[3]).returncode == 0
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], check=False, cwd=Path(__file__).parents[3]
+        ).returncode
+        == 0
+    )
 
 
 @pytest.mark.parametrize(
@@ -111,15 +132,37 @@ def test_a_stream_is_found_again_by_its_identity_and_needs_no_torch_for_it() -> 
         ({"network": "vit_b16"}, "untrained:3", "no network 'vit_b16'.*did you mean .*vit_b_16"),
         ({"network": "googlenet"}, "untrained:3", "no network 'googlenet' that gives a vector"),
         ({"network": "squeezenet1_0"}, "untrained:3", "squeezenet1_0 has no linear layer"),
-        ({"network": "vit_b_16", "crop": CropPolicy(size=64, region=(64, 48))}, "untrained:3", "no crops of 64 x 48"),
-        ({"network": "resnet18", "precision": "medium"}, "untrained:3", "precision 'medium': expected exact or fast"),
+        (
+            {"network": "vit_b_16", "crop": CropPolicy(size=64, region=(64, 48))},
+            "untrained:3",
+            "no crops of 64 x 48",
+        ),
+        (
+            {"network": "resnet18", "precision": "medium"},
+            "untrained:3",
+            "precision 'medium': expected exact or fast",
+        ),
         ({"network": "resnet18", "dim": -1}, "untrained:3", "dim -1"),
-        ({"network": "resnet18", "dim": 2048}, "untrained:0", "dim 2048: torchvision resnet18 gives 512 numbers"),
-        ({"network": "resnet18", "dim": 512}, "pretrained:NONE", "no weights 'NONE'; it has IMAGENET1K_V1, DEFAULT"),
-        ({"network": "vit_b_16", "crop": CropPolicy(size=64)}, "pretrained", "'image_size' expected value 224 but got"),
+        (
+            {"network": "resnet18", "dim": 2048},
+            "untrained:0",
+            "dim 2048: torchvision resnet18 gives 512 numbers",
+        ),
+        (
+            {"network": "resnet18", "dim": 512},
+            "pretrained:NONE",
+            "no weights 'NONE'; it has IMAGENET1K_V1, DEFAULT",
+        ),
+        (
+            {"network": "vit_b_16", "crop": CropPolicy(size=64)},
+            "pretrained",
+            "'image_size' expected value 224 but got",
+        ),
     ],
 )
-def test_what_the_library_does_not_have_is_refused(options: Mapping[str, Any], weights: str, expected: str) -> None:
+def test_what_the_library_does_not_have_is_refused(
+    options: Mapping[str, Any], weights: str, expected: str
+) -> None:
     with pytest.raises(ConfigError, match=expected):
         stream("torchvision", weights, **options).load(CPU, None)
 
@@ -128,10 +171,16 @@ def test_what_the_library_does_not_have_is_refused(options: Mapping[str, Any], w
     ("weights", "licence", "file"),
     [
         (models.ResNet50_Weights.IMAGENET1K_V2, "BSD-3-Clause", "resnet50-11ad3fa6.pth"),
-        (models.ViT_B_16_Weights.IMAGENET1K_SWAG_E2E_V1, "https://github.com/facebookresearch/SWAG", "vit_b_16_swag"),
+        (
+            models.ViT_B_16_Weights.IMAGENET1K_SWAG_E2E_V1,
+            "https://github.com/facebookresearch/SWAG",
+            "vit_b_16_swag",
+        ),
     ],
 )
-def test_torchvisions_own_record_says_whose_weights_they_are(weights: Any, licence: str, file: str) -> None:
+def test_torchvisions_own_record_says_whose_weights_they_are(
+    weights: Any, licence: str, file: str
+) -> None:
     terms = _library_terms(weights)
     assert terms["licence"].startswith(licence)
     assert file in terms["source"]
@@ -145,11 +194,17 @@ def file(tmp_path: Path) -> Path:
 
 
 def small(file: Path, **options: Any) -> NumberStream:
-    named: dict[str, Any] = {"network": "shufflenet_v2_x0_5", "crop": CropPolicy(size=64), "dim": 1024}
+    named: dict[str, Any] = {
+        "network": "shufflenet_v2_x0_5",
+        "crop": CropPolicy(size=64),
+        "dim": 1024,
+    }
     return stream("torchvision", f"file:{file}", **named, **options)
 
 
-def test_a_file_of_weights_is_known_by_its_digest_and_another_one_is_another_network(file: Path) -> None:
+def test_a_file_of_weights_is_known_by_its_digest_and_another_one_is_another_network(
+    file: Path,
+) -> None:
     found, crops = small(file), noise(64, 64)
     before = found.identity()
     assert str(file) not in json.dumps(before)
@@ -162,20 +217,28 @@ def test_a_file_of_weights_is_known_by_its_digest_and_another_one_is_another_net
     assert not computer.provenance["stand_in"]
     assert small(file).load(CPU, None) is computer
 
-    half = {name: value.half() if value.is_floating_point() else value for name, value in network.state_dict().items()}
+    half = {
+        name: value.half() if value.is_floating_point() else value
+        for name, value in network.state_dict().items()
+    }
     torch.save({"state_dict": half}, file)
     assert small(file).identity() != before
     again = small(file).load(CPU, None)
     assert again.provenance["sha256"] != computer.provenance["sha256"]
     assert 0 < np.abs(again(crops) - expected).max() < 0.01 * expected.max()
     assert small(file).load(CPU, again.provenance).provenance == again.provenance
-    with pytest.raises(PipelineError, match=r"sha256 000000000000 of torchvision 0\.1, now.*--replace"):
+    with pytest.raises(
+        PipelineError, match=r"sha256 000000000000 of torchvision 0\.1, now.*--replace"
+    ):
         small(file).load(CPU, {"sha256": "0" * 64, "library": "torchvision 0.1"})
 
 
 def test_without_timm_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(ConfigError, match=r"timm resnet18 needs the library timm: pip install 'vibe-pipeline\[timm\]'"):
+    with pytest.raises(
+        ConfigError,
+        match=r"timm resnet18 needs the library timm: pip install 'vibe-pipeline\[timm\]'",
+    ):
         stream("timm", network="resnet18")
     planned = stream("timm", network="resnet18", dim=512)  # which needs no library
     with pytest.raises(ConfigError, match="pip install"):
@@ -190,13 +253,17 @@ def test_without_timm_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -
         ("vit_tiny_patch16_224", CropPolicy(size=64, region=(64, 48)), (0.5,) * 3, (0.5,) * 3),
     ],
 )
-def test_timms_features_are_its_pooled_ones(name: str, crop: CropPolicy, mean: Any, std: Any) -> None:
+def test_timms_features_are_its_pooled_ones(
+    name: str, crop: CropPolicy, mean: Any, std: Any
+) -> None:
     import timm
 
     found, crops = stream("timm", network=name, crop=crop), noise(64, 48)
     computer = found.load(CPU, None)
     torch.manual_seed(3)
-    plain = timm.create_model(name, num_classes=0, **({"img_size": (64, 48)} if name.startswith("vit") else {})).eval()
+    plain = timm.create_model(
+        name, num_classes=0, **({"img_size": (64, 48)} if name.startswith("vit") else {})
+    ).eval()
     with torch.inference_mode():
         expected = plain(normalised(crops, mean, std)).numpy()
     assert expected.shape == (3, found.dim)
@@ -209,16 +276,25 @@ def test_timms_features_are_its_pooled_ones(name: str, crop: CropPolicy, mean: A
 
 @needs_timm
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
-def test_timms_weights_are_read_from_files_with_their_classifier_left_out(suffix: str, tmp_path: Path) -> None:
+def test_timms_weights_are_read_from_files_with_their_classifier_left_out(
+    suffix: str, tmp_path: Path
+) -> None:
     import timm
     from safetensors.torch import save_file
 
     torch.manual_seed(8)
     network, file = timm.create_model("resnet18"), tmp_path / f"weights{suffix}"
-    torch.save(network.state_dict(), file) if suffix == ".pt" else save_file(network.state_dict(), file)
-    crops, found = noise(64, 64), stream("timm", f"file:{file}", network="resnet18", crop=CropPolicy(size=64))
+    torch.save(network.state_dict(), file) if suffix == ".pt" else save_file(
+        network.state_dict(), file
+    )
+    crops, found = (
+        noise(64, 64),
+        stream("timm", f"file:{file}", network="resnet18", crop=CropPolicy(size=64)),
+    )
     expected = in_front_of(network, "fc", normalised(crops))
-    np.testing.assert_allclose(found.load(CPU, None)(crops), expected, rtol=1e-4, atol=1e-5 * expected.max())
+    np.testing.assert_allclose(
+        found.load(CPU, None)(crops), expected, rtol=1e-4, atol=1e-5 * expected.max()
+    )
 
 
 @needs_timm
@@ -226,8 +302,12 @@ def test_timms_own_record_says_whose_weights_they_are(monkeypatch: pytest.Monkey
     import timm
 
     create = timm.create_model
-    monkeypatch.setattr(timm, "create_model", lambda name, pretrained, **options: create(name, **options))
-    provenance = stream("timm", "pretrained", network="resnet18", dim=512).load(CPU, None).provenance
+    monkeypatch.setattr(
+        timm, "create_model", lambda name, pretrained, **options: create(name, **options)
+    )
+    provenance = (
+        stream("timm", "pretrained", network="resnet18", dim=512).load(CPU, None).provenance
+    )
     terms = ("apache-2.0", "https://huggingface.co/timm/resnet18.a1_in1k")
     assert (provenance["licence"], provenance["source"]) == terms
 
@@ -236,7 +316,9 @@ def test_timms_own_record_says_whose_weights_they_are(monkeypatch: pytest.Monkey
 def test_what_timm_does_not_have_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     import timm
 
-    with pytest.raises(ConfigError, match=r"timm 1.* has no network 'resnet_18'.*did you mean .*resnet18"):
+    with pytest.raises(
+        ConfigError, match=r"timm 1.* has no network 'resnet_18'.*did you mean .*resnet18"
+    ):
         stream("timm", network="resnet_18")
     with pytest.raises(ConfigError, match="Invalid pretrained tag"):
         stream("timm", "pretrained:none", network="resnet18", dim=512).load(CPU, None)
@@ -249,5 +331,8 @@ def test_what_timm_does_not_have_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
         return create(name, **options)
 
     monkeypatch.setattr(timm, "create_model", offline)
-    with pytest.raises(MissingAssets, match=r"timm/resnet18.a1_in1k/resolve/main/model.safetensors cannot.*file:FILE"):
+    with pytest.raises(
+        MissingAssets,
+        match=r"timm/resnet18.a1_in1k/resolve/main/model.safetensors cannot.*file:FILE",
+    ):
         stream("timm", "pretrained", network="resnet18", dim=512).load(CPU, None)

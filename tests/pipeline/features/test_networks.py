@@ -1,4 +1,6 @@
-"""A ResNet-50 run in every way: the numbers are torchvision's own, whatever the batch, the lanes and the threads."""
+"""A ResNet-50 run in every way: the numbers are torchvision's own, whatever the batch, the lanes
+and the threads.
+"""
 
 import copy
 import threading
@@ -59,13 +61,18 @@ def loaded(network: ResNet) -> Loaded:
     return Loaded(fold_batch_norms(network), {}, (224, 224), Normalisation(), 2048)
 
 
-def on_cpu(network: ResNet, *, fast: bool, batch_size: int = 0, threads: int = 2) -> networks.Network:
+def on_cpu(
+    network: ResNet, *, fast: bool, batch_size: int = 0, threads: int = 2
+) -> networks.Network:
     return _FusedOnCpu(loaded(network), Machine("cpu", batch_size, threads), fast=fast)
 
 
 def plain_features(network: ResNet, crops: np.ndarray) -> np.ndarray:
     pixels = torch.from_numpy(crops).permute(0, 3, 1, 2).double() / 255
-    mean, std = (torch.tensor(v).double().view(3, 1, 1) for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+    mean, std = (
+        torch.tensor(v).double().view(3, 1, 1)
+        for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    )
     with torch.inference_mode():
         features: np.ndarray = copy.deepcopy(network).double()((pixels - mean) / std).numpy()
     return features
@@ -81,28 +88,38 @@ def least_cosine(features: np.ndarray, truth: np.ndarray) -> float:
     return float(((features * truth).sum(axis=1) / lengths).min())
 
 
-def test_exact_features_are_torchvisions(exact: networks.Network, crops: np.ndarray, truth: np.ndarray) -> None:
+def test_exact_features_are_torchvisions(
+    exact: networks.Network, crops: np.ndarray, truth: np.ndarray
+) -> None:
     features = networks.compute(exact, crops)
     assert (features.shape, features.dtype) == ((N, 2048), np.float32)
     assert error(features, truth) < 1e-5
 
 
-def test_fast_features_point_where_exact_ones_do(fast: networks.Network, crops: np.ndarray, truth: np.ndarray) -> None:
+def test_fast_features_point_where_exact_ones_do(
+    fast: networks.Network, crops: np.ndarray, truth: np.ndarray
+) -> None:
     features = networks.compute(fast, crops).astype(np.float64)
     assert least_cosine(features, truth) > 0.9999
     assert error(features, truth) < 0.02
 
 
-def test_without_onednns_operators_or_bf16_features_are_exact_and_it_is_told(network, crops, truth, monkeypatch):
+def test_without_onednns_operators_or_bf16_features_are_exact_and_it_is_told(
+    network, crops, truth, monkeypatch
+):
     monkeypatch.setattr(networks, "has_bf16", lambda device: False)
-    assert on_cpu(network, fast=True, batch_size=1).arithmetic == "fp32, oneDNN's fused convolutions"
+    assert (
+        on_cpu(network, fast=True, batch_size=1).arithmetic == "fp32, oneDNN's fused convolutions"
+    )
     monkeypatch.setattr(networks, "_has_fused", lambda: False)
     plain = on_cpu(network, fast=True, batch_size=N)
     assert plain.arithmetic == "fp32, layer by layer"
     assert error(networks.compute(plain, crops), truth) < 1e-5
 
 
-def test_what_a_gpu_computes_is_the_same_network(network: ResNet, crops: np.ndarray, truth: np.ndarray) -> None:
+def test_what_a_gpu_computes_is_the_same_network(
+    network: ResNet, crops: np.ndarray, truth: np.ndarray
+) -> None:
     """As far as a CPU can say: its layers, weights and pixels, in both formats, and autocast."""
     pixels = torch.from_numpy(crops)
     with torch.inference_mode():
@@ -120,14 +137,19 @@ def test_exact_has_no_tf32_whatever_the_environment_says() -> None:
     try:
         for fast in (False, True):
             with networks._arithmetic(fast=fast):
-                assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == (fast, fast)
+                assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == (
+                    fast,
+                    fast,
+                )
                 assert torch.backends.cudnn.deterministic is not fast
         assert torch.get_float32_matmul_precision() == "high"
     finally:
         torch.set_float32_matmul_precision(before)
 
 
-@pytest.mark.skipif(not hasattr(torch.backends.cudnn, "conv"), reason="this torch has one way to set TF32")
+@pytest.mark.skipif(
+    not hasattr(torch.backends.cudnn, "conv"), reason="this torch has one way to set TF32"
+)
 def test_tf32_that_is_set_in_torchs_other_way_is_an_error_with_its_name() -> None:
     try:
         torch.backends.cudnn.conv.fp32_precision = "ieee"
@@ -138,7 +160,9 @@ def test_tf32_that_is_set_in_torchs_other_way_is_an_error_with_its_name() -> Non
 
 
 @pytest.mark.parametrize("precision", ["fast", "exact"])
-def test_a_crops_bits_do_not_depend_on_its_company_on_lanes_or_on_threads(precision, network, crops, request):
+def test_a_crops_bits_do_not_depend_on_its_company_on_lanes_or_on_threads(
+    precision, network, crops, request
+):
     two: networks.Network = request.getfixturevalue(precision)
     together = networks.compute(two, crops)
     np.testing.assert_array_equal(networks.compute(two, crops[2:3]), together[2:3])
@@ -167,12 +191,17 @@ def test_the_processs_number_of_threads_is_left_alone() -> None:
     try:
         assert list(lanes.map(inside, range(2))) == [1, 1]
         with ThreadPoolExecutor(1) as elsewhere:
-            assert [torch.get_num_threads(), elsewhere.submit(torch.get_num_threads).result()] == [3, 3]
+            assert [torch.get_num_threads(), elsewhere.submit(torch.get_num_threads).result()] == [
+                3,
+                3,
+            ]
     finally:
         torch.set_num_threads(before)
 
 
-def test_an_untrained_networks_features_are_standardised_over_rendered_crops(small_backbone: None) -> None:
+def test_an_untrained_networks_features_are_standardised_over_rendered_crops(
+    small_backbone: None,
+) -> None:
     computer = networks.load(UNTRAINED, "exact", Machine(device="cpu"), None)
     features = networks.compute(computer, calibration_crops(4))
     assert np.abs(features.mean(axis=0)).max() < 1e-2
@@ -204,7 +233,9 @@ def test_recorded_statistics_are_taken_over(small_backbone, monkeypatch, crops):
         ("cpu:0", "expected auto, cpu, cuda, or one GPU"),
     ],
 )
-def test_a_device_that_is_not_there_is_refused_before_anything_is_loaded(device: str, told: str) -> None:
+def test_a_device_that_is_not_there_is_refused_before_anything_is_loaded(
+    device: str, told: str
+) -> None:
     with pytest.raises(ConfigError, match=f"device '{device}'.*{told}"):
         networks.load(WeightsSpec("file", "nowhere.pt"), "fast", Machine(device=device), None)
 
@@ -212,7 +243,11 @@ def test_a_device_that_is_not_there_is_refused_before_anything_is_loaded(device:
 def test_one_gpu_of_several_is_chosen_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert [str(networks.chosen_device(text)) for text in ("auto", "cuda:1", "cpu")] == ["cuda", "cuda:1", "cpu"]
+    assert [str(networks.chosen_device(text)) for text in ("auto", "cuda:1", "cpu")] == [
+        "cuda",
+        "cuda:1",
+        "cpu",
+    ]
     with pytest.raises(ConfigError, match=r"device 'cuda:2': there are 2 CUDA devices here"):
         networks.chosen_device("cuda:2")
 
@@ -225,7 +260,9 @@ def test_a_gpu_gives_torchvisions_features(compiled, network, crops, truth):
     memory = np.zeros((2, 64, 224, 224, 3), np.uint8)
     memory[:, :N] = crops
     for precision in (False, True):
-        there = _CudaNetwork(loaded(network), device, Machine(batch_size=64, compile=compiled), fast=precision)
+        there = _CudaNetwork(
+            loaded(network), device, Machine(batch_size=64, compile=compiled), fast=precision
+        )
         there.adopt(memory)
         try:
             features = np.stack([there(part) for part in memory])[:, :N].astype(np.float64)

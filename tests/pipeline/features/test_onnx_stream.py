@@ -21,7 +21,13 @@ from pipeline.testing import StreamContract
 from tests.onnx_graphs import Graph
 from tests.pipeline.features.test_columns import SPLIT, N, convert, expected
 
-SHAPES = {"image": (3, 24, 16), "bbx_xys": (3,), "cliff_cond": (3,), "wh": (2,), "K_fullimg": (3, 3)}
+SHAPES = {
+    "image": (3, 24, 16),
+    "bbx_xys": (3,),
+    "cliff_cond": (3,),
+    "wh": (2,),
+    "K_fullimg": (3, 3),
+}
 GIVEN = {"bbx_xys": "bbox", "cliff_cond": "cliff", "wh": "image_size", "K_fullimg": "intrinsics"}
 INPUTS = " ".join(f"{name}={condition}" for name, condition in GIVEN.items())
 CROP = CropPolicy(size=24, region=(24, 16))
@@ -36,12 +42,16 @@ def made(
     batch: Any = "batch",
     changed: Mapping[str, Any] = {},
 ) -> Path:
-    """A graph with these inputs: outputs `colour`, the crop's mean (N, 3), and `of_<input>`, each input as it is."""
+    """A graph with these inputs: outputs `colour`, the crop's mean (N, 3), and `of_<input>`, each
+    input as it is.
+    """
     graph, shapes = Graph(), {name: SHAPES.get(name, (3,)) for name in names} | changed
     outputs = {"colour": graph("ReduceMean", "image", axes=[2, 3], keepdims=0)}
     outputs |= {f"of_{name}": name for name in names if name != "image"}
     outputs["whole"] = graph("ReduceMean", "image", keepdims=0)
-    return graph.write(file, {name: [batch, *shape] for name, shape in shapes.items()}, outputs, kind)
+    return graph.write(
+        file, {name: [batch, *shape] for name, shape in shapes.items()}, outputs, kind
+    )
 
 
 def stream_of(file: Path, **options: Any) -> Onnx:
@@ -70,30 +80,59 @@ def conditions(crop_per_box: float, scale: float = 1.0) -> dict[str, np.ndarray]
         (TensorProto.FLOAT, 3, {"crop": CropPolicy(size=24, region=(24, 16), scale=0.8)}, 1e-6),
         (TensorProto.FLOAT16, None, {"mean": "0 0 0", "std": "1 1 1"}, 2e-3),
     ],
-    ids=["any number of rows", "one row at a time", "three rows at a time, larger crops", "float16"],
+    ids=[
+        "any number of rows",
+        "one row at a time",
+        "three rows at a time, larger crops",
+        "float16",
+    ],
 )
 def test_inputs_have_their_closed_forms(tmp_path, kind, batch, options, tolerance):
     stream = stream_of(made(tmp_path / "a.onnx", kind=kind, batch=batch), **options)
     computer = stream.load(CPU, None)
     rows, n = expected()[: computer.batch_size], computer.batch_size
-    labels = {"bbox": rows[:, :4], "crop_scale": rows[:, 4], "image_size": rows[:, 5:7].astype(np.int32)}
+    labels = {
+        "bbox": rows[:, :4],
+        "crop_scale": rows[:, 4],
+        "image_size": rows[:, 5:7].astype(np.int32),
+    }
     labels["intrinsics"] = rows[:, 7:].reshape(n, 3, 3)
     crops = np.random.default_rng(0).integers(0, 256, (n, 24, 16, 3), np.uint8)
     found = computer(crops, labels)
     mean, std = (MEAN, STD) if "mean" not in options else (0, 1)
     truth = {"colour": ((crops / 255).mean((1, 2)) - mean) / std}
-    truth |= {name: of[:n] for name, of in conditions(stream.crop_per_box, stream.crop.scale).items()}
+    truth |= {
+        name: of[:n] for name, of in conditions(stream.crop_per_box, stream.crop.scale).items()
+    }
     assert found.shape == (n, stream.dim) and found.dtype == np.float32
     assert [part["name"] for part in computer.parts] == list(truth)
     for part in computer.parts:
         values = found[:, part["offset"] :][:, : np.prod(part["shape"])].reshape(n, *part["shape"])
-        np.testing.assert_allclose(values, truth[part["name"]], rtol=tolerance, atol=tolerance, err_msg=part["name"])
+        np.testing.assert_allclose(
+            values, truth[part["name"]], rtol=tolerance, atol=tolerance, err_msg=part["name"]
+        )
 
 
 def test_the_commands_extract_read_and_recompute_it(tmp_path: Path, ran: Any) -> None:
     root, file = convert(tmp_path), made(tmp_path / "network.onnx")
-    extracted = ("extract", *SPLIT.split("/"), "--cache", root, "--stream", "hmr", "--kind", "onnx", "--workers", 1)
-    values = {"weights": file, "inputs": INPUTS, "crop": "size:24,region:24x16", "crop_per_box": 1.2}
+    extracted = (
+        "extract",
+        *SPLIT.split("/"),
+        "--cache",
+        root,
+        "--stream",
+        "hmr",
+        "--kind",
+        "onnx",
+        "--workers",
+        1,
+    )
+    values = {
+        "weights": file,
+        "inputs": INPUTS,
+        "crop": "size:24,region:24x16",
+        "crop_per_box": 1.2,
+    }
     values["outputs"] = "of_K_fullimg of_cliff_cond of_bbx_xys of_wh colour"
     options = [word for name, value in values.items() for word in ("--set", f"{name}={value}")]
     ran(*extracted, *options)
@@ -104,12 +143,18 @@ def test_the_commands_extract_read_and_recompute_it(tmp_path: Path, ran: Any) ->
     windows = np.array([[start, start + N] for start in split.tracks.start])
     for name, truth in conditions(1.2).items():
         part = read_part(split, windows, "hmr", name)
-        np.testing.assert_allclose(part.reshape(-1, *truth.shape[1:]), truth, rtol=1e-6, err_msg=name)
-    with pytest.raises(PipelineError, match="no part 'joints'; it has: of_K_fullimg, of_cliff_cond"):
+        np.testing.assert_allclose(
+            part.reshape(-1, *truth.shape[1:]), truth, rtol=1e-6, err_msg=name
+        )
+    with pytest.raises(
+        PipelineError, match="no part 'joints'; it has: of_K_fullimg, of_cliff_cond"
+    ):
         read_part(split, windows, "hmr", "joints")
 
 
-def test_a_shuffled_conditioning_of_any_kind_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shuffled_conditioning_of_any_kind_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root, stream = convert(tmp_path, focal=700.0), stream_of(made(tmp_path / "network.onnx"))
     condition = Onnx.condition
     for shuffled in ("none", *GIVEN.values()):
@@ -122,13 +167,20 @@ def test_a_shuffled_conditioning_of_any_kind_is_found(tmp_path: Path, monkeypatc
             plan = plan_extraction(root, SPLIT, StreamSpec(shuffled, stream))
             extract_together([plan], Resources(device="cpu", workers=1))
     done = recompute(root, 100)
-    assert {one.stream: one.ok for one in done.compared} == {"none": True, **dict.fromkeys(GIVEN.values(), False)}
+    assert {one.stream: one.ok for one in done.compared} == {
+        "none": True,
+        **dict.fromkeys(GIVEN.values(), False),
+    }
 
 
 @pytest.mark.parametrize(
     ("graph", "options", "message"),
     [
-        ({}, {"inputs": "cliff_cond=cliff"}, r"inputs.*expected image.*cliff_cond.*found image.*K_fullimg"),
+        (
+            {},
+            {"inputs": "cliff_cond=cliff"},
+            r"inputs.*expected image.*cliff_cond.*found image.*K_fullimg",
+        ),
         ({"names": ("image",)}, {}, "inputs.*expected image.*K_fullimg"),
         ({"changed": {"wh": (3,)}}, {}, r"inputs.*wh \['N', 2\].*wh \['batch', 3\]"),
         ({"kind": TensorProto.DOUBLE}, {}, r"float32 or float16.*tensor\(double\)"),
@@ -171,10 +223,15 @@ def test_options_that_make_no_sense_are_refused(options: dict[str, Any], message
 def test_files_are_identified_by_content(tmp_path: Path) -> None:
     with pytest.raises(MissingAssets, match=r"weights: file .*a\.onnx not found"):
         stream_of(tmp_path / "a.onnx").identity()
-    one, other = (stream_of(made(tmp_path / name, batch=batch)) for name, batch in (("a.onnx", 1), ("b.onnx", 2)))
+    one, other = (
+        stream_of(made(tmp_path / name, batch=batch))
+        for name, batch in (("a.onnx", 1), ("b.onnx", 2))
+    )
     assert one.identity() != other.identity()
     renamed = stream_of(one.weights.rename(tmp_path / "c.onnx"))
-    assert Onnx.from_identity(one_identity := renamed.identity()) is None and "c.onnx" not in str(one_identity)
+    assert Onnx.from_identity(one_identity := renamed.identity()) is None and "c.onnx" not in str(
+        one_identity
+    )
 
 
 class TestContract(StreamContract):

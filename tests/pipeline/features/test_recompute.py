@@ -1,4 +1,6 @@
-"""`verify --recompute`: rows with the numbers of another frame are found, and a sound cache gives no alarm."""
+"""`verify --recompute`: rows with the numbers of another frame are found, and a sound cache gives
+no alarm.
+"""
 
 import json
 import shutil
@@ -29,7 +31,9 @@ SPLIT = "toy/train"
 SMALL = CropPolicy(size=16)
 SIDE = 96  # px
 ROWS = (2, 13, 30, 8, 33)
-SCENE = cv2.GaussianBlur(np.random.default_rng(3).integers(0, 256, (400, 400, 3), np.uint8), (0, 0), 4)
+SCENE = cv2.GaussianBlur(
+    np.random.default_rng(3).integers(0, 256, (400, 400, 3), np.uint8), (0, 0), 4
+)
 SCENE = cv2.normalize(SCENE, None, 0, 255, cv2.NORM_MINMAX)
 
 
@@ -49,7 +53,9 @@ class Tiny(NumberStream):
 
 @dataclass(frozen=True, kw_only=True)
 class Followed(PairStream):
-    """The mean colours of 16 parts of the pair's crops, and the left hip, by the later row's keypoints."""
+    """The mean colours of 16 parts of the pair's crops, and the left hip, by the later row's
+    keypoints.
+    """
 
     kind: ClassVar[str] = "followed"
     dim: ClassVar[int] = 98
@@ -86,29 +92,65 @@ class Toy:
     """Videos of a scene that a camera passes over, and persons whose boxes move otherwise."""
 
     def __init__(
-        self, folder: Path, videos: int, frames: int, persons: int, *, still: bool = False, layout: int = 0
+        self,
+        folder: Path,
+        videos: int,
+        frames: int,
+        persons: int,
+        *,
+        still: bool = False,
+        layout: int = 0,
     ) -> None:
-        """`layout`: from which gaps, steps and lengths of tracks are drawn; 0: all have all frames."""
-        self.raw, self.root, self.frames, self.still = folder / "raw", folder / "cache", frames, still
+        """`layout`: from which gaps, steps and lengths of tracks are drawn; 0: all have all
+        frames.
+        """
+        self.raw, self.root, self.frames, self.still = (
+            folder / "raw",
+            folder / "cache",
+            frames,
+            still,
+        )
         columns, rng = ("frame_index", "bbox", "kp_2d"), np.random.default_rng(layout)
-        how: dict[str, Any] = {"rows_per_shard": 16, "rows_per_chunk": 8, "provenance": {"raw": str(self.raw)}}
+        how: dict[str, Any] = {
+            "rows_per_shard": 16,
+            "rows_per_chunk": 8,
+            "provenance": {"raw": str(self.raw)},
+        }
         with cache.SplitWriter(self.root, SPLIT, columns=columns, plan="toy", **how) as writer:
             writer.begin()
             for video in range(videos):
                 source = self._video(video) if video % 2 else self._pictures(video)
                 pixels = sources.parse(self.raw, source).digest()
-                entry = cache.VideoEntry(name=f"v{video}", source=source, pixels=pixels, width=SIDE, height=SIDE)
+                entry = cache.VideoEntry(
+                    name=f"v{video}", source=source, pixels=pixels, width=SIDE, height=SIDE
+                )
                 tracks = []
                 for person in range(persons):
-                    at = SIDE * (0.35 + 0.3 * rng.random((1, 2))) + rng.uniform(-1.5, 1.5, (frames, 2)).cumsum(0) / 3
+                    at = (
+                        SIDE * (0.35 + 0.3 * rng.random((1, 2)))
+                        + rng.uniform(-1.5, 1.5, (frames, 2)).cumsum(0) / 3
+                    )
                     box = np.hstack([at, np.full((frames, 2), SIDE * 0.5)]).astype(np.float32)
-                    kp_2d = np.dstack([rng.uniform(0, SIDE, (frames, 49, 2)), np.ones((frames, 49))])
+                    kp_2d = np.dstack(
+                        [rng.uniform(0, SIDE, (frames, 49, 2)), np.ones((frames, 49))]
+                    )
                     step = int(rng.integers(1, 4)) if layout else 1
-                    is_there = rng.random(-(-frames // step)) < 0.8 if layout else np.ones(frames, bool)
+                    is_there = (
+                        rng.random(-(-frames // step)) < 0.8 if layout else np.ones(frames, bool)
+                    )
                     frame = np.arange(0, frames, step)[is_there]
-                    columns_of = {"frame_index": np.arange(frames), "bbox": box, "kp_2d": kp_2d.astype(np.float32)}
+                    columns_of = {
+                        "frame_index": np.arange(frames),
+                        "bbox": box,
+                        "kp_2d": kp_2d.astype(np.float32),
+                    }
                     rows = {name: values[frame] for name, values in columns_of.items()}
-                    about: dict[str, Any] = {"video": f"v{video}", "step": step, "fps": 30.0, "crop_scale": 1.2}
+                    about: dict[str, Any] = {
+                        "video": f"v{video}",
+                        "step": step,
+                        "fps": 30.0,
+                        "crop_scale": 1.2,
+                    }
                     tracks.append(cache.TrackRows(name=f"v{video}/{person}", columns=rows, **about))
                 writer.append(entry, tracks)
             writer.commit({"stand_in": True})
@@ -122,11 +164,18 @@ class Toy:
         (self.raw / f"v{video}").mkdir(parents=True)
         for frame in range(self.frames):
             picture = self.picture(video, frame)[..., ::-1]
-            cv2.imwrite(str(self.raw / f"v{video}/{frame:06d}.png"), picture, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+            cv2.imwrite(
+                str(self.raw / f"v{video}/{frame:06d}.png"),
+                picture,
+                [cv2.IMWRITE_PNG_COMPRESSION, 1],
+            )
         return f"pictures:v{video}/{{:06d}}.png+0"
 
     def _video(self, video: int) -> str:
-        encode(self.raw / f"v{video}.avi", [self.picture(video, t)[..., ::-1] for t in range(self.frames)])
+        encode(
+            self.raw / f"v{video}.avi",
+            [self.picture(video, t)[..., ::-1] for t in range(self.frames)],
+        )
         return f"video:v{video}.avi"
 
     @property
@@ -168,7 +217,11 @@ class Toy:
 def specs(*names: str) -> list[StreamSpec]:
     every = {
         "tiny": Tiny(),
-        "tiny.j1": Tiny(crop=CropPolicy(size=32, region=(16, 16), scale=1.1, jitter=Jitter(copy=1, flip=0.6, seed=3))),
+        "tiny.j1": Tiny(
+            crop=CropPolicy(
+                size=32, region=(16, 16), scale=1.1, jitter=Jitter(copy=1, flip=0.6, seed=3)
+            )
+        ),
         "homography": streams.get("homography"),
         "pr_vipe": streams.get("pr_vipe"),
         "motion": Followed(),  # of pairs of crops, and labels
@@ -194,11 +247,14 @@ def every_kind(tmp_path_factory: pytest.TempPathFactory) -> Toy:
 def toy(every_kind: Toy, tmp_path: Path) -> Toy:
     """A copy, to be changed."""
     copy = object.__new__(Toy)
-    copy.__dict__ |= every_kind.__dict__ | {"root": Path(shutil.copytree(every_kind.root, tmp_path / "cache"))}
+    copy.__dict__ |= every_kind.__dict__ | {
+        "root": Path(shutil.copytree(every_kind.root, tmp_path / "cache"))
+    }
     return copy
 
 
-# -------------------------------------------------------------------------------------------------------- alignment
+# --------------------------------------------------------------------------------------------------
+# alignment
 
 
 def test_of_every_kind_the_row_with_its_neighbour_s_numbers_is_found_and_no_other(toy: Toy) -> None:
@@ -218,14 +274,23 @@ def test_of_every_kind_the_row_with_its_neighbour_s_numbers_is_found_and_no_othe
     assert not any(n for name, n in sound.items() if name not in ("homography", "motion"))
 
 
-@pytest.mark.parametrize("layout", [1, *(pytest.param(other, marks=pytest.mark.slow) for other in (2, 3))])
-def test_in_any_layout_every_row_has_the_numbers_of_its_own_frame_which_is_decoded_once(tmp_path, layout):
-    """With gaps, steps, shards that several videos share, videos of several shards; by any number of processes."""
+@pytest.mark.parametrize(
+    "layout", [1, *(pytest.param(other, marks=pytest.mark.slow) for other in (2, 3))]
+)
+def test_in_any_layout_every_row_has_the_numbers_of_its_own_frame_which_is_decoded_once(
+    tmp_path, layout
+):
+    """With gaps, steps, shards that several videos share, videos of several shards; by any number
+    of processes.
+    """
     toy = Toy(tmp_path, videos=3, frames=21, persons=3, layout=layout)
     done = toy.extract(*specs(), workers=layout)
     assert {name for name, rows in found(recompute(toy.root, 10**4)).items() if rows} == set()
     split = toy.split
-    rows = {name: split.rows(f"features/{name}_ok", 0, int(split.manifest["extent"])) for name in split.streams}
+    rows = {
+        name: split.rows(f"features/{name}_ok", 0, int(split.manifest["extent"]))
+        for name in split.streams
+    }
     live = split.track_of(np.arange(len(rows["tiny"]))) >= 0
     first = np.isin(np.arange(len(live)), split.runs[:, 0])
     assert (rows["tiny"][live] == cache.COMPUTED).all()
@@ -242,7 +307,9 @@ def test_where_nothing_moves_there_is_no_alarm(tmp_path: Path) -> None:
     assert found(recompute(toy.root, 1000)) == {"tiny": {}, "homography": {}}
 
 
-def test_rows_of_zeros_and_rows_that_are_as_far_from_their_own_frame_match_nothing(toy: Toy) -> None:
+def test_rows_of_zeros_and_rows_that_are_as_far_from_their_own_frame_match_nothing(
+    toy: Toy,
+) -> None:
     toy.keep("tiny")
     of_another_video = toy.split.rows("features/tiny", 31, 32)[0] * 3
     toy.plant("tiny", {4: 0, 13: -of_another_video, 22: of_another_video})
@@ -251,36 +318,50 @@ def test_rows_of_zeros_and_rows_that_are_as_far_from_their_own_frame_match_nothi
     assert (one.unmatched, one.misaligned, one.differing, done.ok) == (3, [], 3, False)
 
 
-def test_rows_far_from_what_this_machine_computes_end_with_1_in_streams_of_pairs_too(toy: Toy, verify: Any) -> None:
+def test_rows_far_from_what_this_machine_computes_end_with_1_in_streams_of_pairs_too(
+    toy: Toy, verify: Any
+) -> None:
     """As after an extraction by other code, or on another kind of processor."""
     toy.keep("homography")
     row = toy.split.rows("features/homography", 13, 14)[0]
     toy.plant("homography", {13: 1.01 * row})
-    assert "1 row of 0.2% difference or more, which match no neighbouring frame clearly better" in verify().out
+    assert (
+        "1 row of 0.2% difference or more, which match no neighbouring frame clearly better"
+        in verify().out
+    )
     toy.plant("homography", {13: 0.9 * row})
     shown = verify(code=1).out
     assert "✗ toy/train, homography: 32 rows recomputed" in shown
     assert "largest difference 10.00%" in shown
-    assert "1 row of 5% difference or more: this machine computes other numbers from their frames. Other code" in shown
+    assert (
+        "1 row of 5% difference or more: this machine computes other numbers from their frames. "
+        "Other code" in shown
+    )
     (compared,) = json.loads(verify("--json", code=1).out)["recompute"]["compared"]
     assert (compared["beyond"], compared["misaligned"]) == (1, [])
 
 
-# ---------------------------------------------------------------------------------------------------- what it draws
+# --------------------------------------------------------------------------------------------------
+# what it draws
 
 
-def test_rows_are_drawn_once_each_by_the_seed_alone_and_only_where_they_were_computed(every_kind: Toy) -> None:
+def test_rows_are_drawn_once_each_by_the_seed_alone_and_only_where_they_were_computed(
+    every_kind: Toy,
+) -> None:
     split = every_kind.split
     draws = [draw_rows(split, "homography", 12, seed).tolist() for seed in (0, 0, 1)]
     assert draws[0] == draws[1] != draws[2]
     assert all(len(set(rows)) == 12 and rows == sorted(rows) for rows in draws)
     every = draw_rows(split, "homography", 10**6, 0)
     assert every.tolist() == [row for row in range(36) if row % 9]
-    counts = np.bincount(np.concatenate([draw_rows(split, "tiny", 9, seed) for seed in range(200)]), minlength=36)
+    counts = np.bincount(
+        np.concatenate([draw_rows(split, "tiny", 9, seed) for seed in range(200)]), minlength=36
+    )
     assert 20 < counts.min() <= counts.max() < 85  # 50 each, sd 6
 
 
-# ------------------------------------------------------------------------------------------------------ the command
+# --------------------------------------------------------------------------------------------------
+# the command
 
 
 def test_rows_of_a_second_commit_are_compared_too(penn: Any, into: Any, ran: Any) -> None:
@@ -295,12 +376,16 @@ def test_rows_of_a_second_commit_are_compared_too(penn: Any, into: Any, ran: Any
     penn.edit("0001")  # its old rows stay in a shard that others need
     penn.convert()
     into.extract(penn.root, name="pr_vipe", stream=streams.get("pr_vipe"))
-    assert "32 rows recomputed" in ran("verify", "--fast", "--cache", penn.root, "--recompute", 50).out
+    assert (
+        "32 rows recomputed" in ran("verify", "--fast", "--cache", penn.root, "--recompute", 50).out
+    )
 
 
 @pytest.fixture
 def verify(ran: Callable[..., Any], toy: Toy) -> Callable[..., Any]:
-    return lambda *more, code=0: ran("verify", "--fast", "--cache", toy.root, "--recompute", 50, *more, code=code)
+    return lambda *more, code=0: ran(
+        "verify", "--fast", "--cache", toy.root, "--recompute", 50, *more, code=code
+    )
 
 
 def test_the_command_names_the_row_and_ends_with_1(toy: Toy, verify: Callable[..., Any]) -> None:
@@ -315,7 +400,9 @@ def test_the_command_names_the_row_and_ends_with_1(toy: Toy, verify: Callable[..
     assert (document["ok"], document["recompute"]["ok"]) == (False, False)
     (one,) = document["recompute"]["compared"]
     assert (one["stream"], one["rows"]) == ("pr_vipe", 36)
-    assert [(row["track"], row["frame"], row["neighbour"]) for row in one["misaligned"]] == [("v0/1", 4, 5)]
+    assert [(row["track"], row["frame"], row["neighbour"]) for row in one["misaligned"]] == [
+        ("v0/1", 4, 5)
+    ]
 
 
 def test_weights_that_are_not_at_hand_are_skipped_and_may_be_named(toy, network, tmp_path, verify):
@@ -336,7 +423,10 @@ def test_weights_that_are_not_at_hand_are_skipped_and_may_be_named(toy, network,
     assert "extracted differently" in skipped.why
     assert "✗ toy/train, own: not compared: " in verify(code=1).out
     with without(table.OWN[streams.ENTRY_POINTS], "resnet50"):
-        assert "stream 'resnet50', whose package is not installed" in recompute(toy.root, 5).skipped[0].why
+        assert (
+            "stream 'resnet50', whose package is not installed"
+            in recompute(toy.root, 5).skipped[0].why
+        )
 
 
 def test_what_could_not_be_compared_is_not_ok(penn: Any, network: Any, ran: Any) -> None:

@@ -1,4 +1,6 @@
-"""Feature streams by name: their options and identities, and what those give that need no extraction."""
+"""Feature streams by name: their options and identities, and what those give that need no
+extraction.
+"""
 
 import json
 import sys
@@ -39,7 +41,8 @@ def forgotten(small_backbone: None) -> Iterator[None]:
 def test_a_stream_is_found_again_by_what_its_manifest_says(stream: Stream) -> None:
     written = json.loads(json.dumps(stream.identity()))
     assert streams.of_identity(written) == stream
-    assert streams.of_identity({**written, "version": 0}) == stream  # made today, its version is today's
+    # made today, its version is today's
+    assert streams.of_identity({**written, "version": 0}) == stream
     assert streams.of_identity({**written, "shades": 3}) is None  # of another version of it
 
 
@@ -49,11 +52,17 @@ def test_a_stream_is_found_again_by_what_its_manifest_says(stream: Stream) -> No
         ("resnet50", {"size": 3}, "resnet50 has no option size; it has crop, weights, precision"),
         ("resnet50", {"precision": "medium"}, "precision 'medium': expected exact or fast"),
         ("homography", {"crop": CropPolicy(size=91)}, "crop of 91 px: too small to compute flow"),
-        ("homography", {"crop": CropPolicy(size=256, region=(256, 192))}, "a homography needs the whole crop"),
+        (
+            "homography",
+            {"crop": CropPolicy(size=256, region=(256, 192))},
+            "a homography needs the whole crop",
+        ),
         ("resnet", {}, "no stream is called 'resnet'; did you mean 'resnet50'.* known: .*resnet50"),
     ],
 )
-def test_kinds_and_options_that_mean_nothing_are_refused_in_words(kind: str, options: Any, told: str) -> None:
+def test_kinds_and_options_that_mean_nothing_are_refused_in_words(
+    kind: str, options: Any, told: str
+) -> None:
     with pytest.raises(PipelineError, match=told) as caught:
         streams.get(kind, **options)
     assert isinstance(caught.value, ConfigError) == bool(options)
@@ -73,7 +82,9 @@ def test_a_network_is_loaded_once_for_all_splits_and_again_for_other_rows(forgot
     assert other.provenance["sha256"] == first.provenance["sha256"]
 
 
-def test_what_fails_in_a_stream_of_another_package_is_called_by_its_name_and_its_package(site, penn, ran, monkeypatch):
+def test_what_fails_in_a_stream_of_another_package_is_called_by_its_name_and_its_package(
+    site, penn, ran, monkeypatch
+):
     install_page(site, "stream")
     penn.convert()
     streams.find("pose_2d")
@@ -83,10 +94,15 @@ def test_what_fails_in_a_stream_of_another_package_is_called_by_its_name_and_its
     for made, expected in (
         (lambda n: 1 / 0, "failed in the function that load returned: ZeroDivisionError"),
         (lambda n: numbers.repeat(n, 0), "failed in the function that load returned: ValueError"),
-        (lambda n: (numbers.repeat(n, 0).tolist(), flags.repeat(n)), "26) numbers of a batch, found a list"),
+        (
+            lambda n: (numbers.repeat(n, 0).tolist(), flags.repeat(n)),
+            "26) numbers of a batch, found a list",
+        ),
         (lambda n: (numbers.repeat(n, 0), flags), "flags of a batch, found (1,)"),
     ):
-        monkeypatch.setattr(small.Pose2D, "__call__", lambda _, labels, made=made: made(len(labels["kp_2d"])))
+        monkeypatch.setattr(
+            small.Pose2D, "__call__", lambda _, labels, made=made: made(len(labels["kp_2d"]))
+        )
         shown = " ".join(ran(*extract, code=2).err.split())
         assert "stream 'pose_2d' of package example-streams" in shown
         assert expected in shown

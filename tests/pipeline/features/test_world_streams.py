@@ -1,4 +1,6 @@
-"""The streams `cam_angvel` and `stationary`: against closed forms, through an extraction, and mirrored."""
+"""The streams `cam_angvel` and `stationary`: against closed forms, through an extraction, and
+mirrored.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -44,12 +46,16 @@ def stationary(body: Path, **options: Any) -> Any:
 def turning(degrees: float, n: int = N) -> np.ndarray:
     """A camera that turns about its y axis and moves. (n, 4, 4)."""
     matrices = np.tile(np.eye(4), (n, 1, 1))
-    matrices[:, :3, :3] = Rotation.from_rotvec(np.radians(degrees) * np.arange(n)[:, None] * [0, 1, 0]).as_matrix()
+    matrices[:, :3, :3] = Rotation.from_rotvec(
+        np.radians(degrees) * np.arange(n)[:, None] * [0, 1, 0]
+    ).as_matrix()
     matrices[:, :3, 3] = np.random.default_rng(0).normal(size=(n, 3))
     return matrices
 
 
-def windows(columns: dict[str, np.ndarray], before: int, after: int, rate: float = 30.0) -> dict[str, np.ndarray]:
+def windows(
+    columns: dict[str, np.ndarray], before: int, after: int, rate: float = 30.0
+) -> dict[str, np.ndarray]:
     """As the engine hands them over: one run of all rows."""
     n = len(next(iter(columns.values())))
     around = np.arange(n)[:, None] + np.arange(-before, after + 1)
@@ -61,15 +67,23 @@ def windows(columns: dict[str, np.ndarray], before: int, after: int, rate: float
     return {**made, "in_run": in_run}
 
 
-def seen(extrinsics: np.ndarray, way: np.ndarray, pose: np.ndarray | None = None) -> dict[str, np.ndarray]:
+def seen(
+    extrinsics: np.ndarray, way: np.ndarray, pose: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
     """A body that is moved along `way` (n, 3) m in the world, as the labels of that camera."""
     n = len(way)
     pose = np.zeros((n, 72)) if pose is None else pose
     pelvis = Body.stand_in().joints(**REST, order="smpl")[:, 0].double().numpy()
     root, trans = cameras.to_camera(pose[:, :3], way, extrinsics, pelvis)
-    labels = {"pose": np.concatenate([root, pose[:, 3:]], axis=1), "betas": np.zeros((n, 10)), "trans": trans}
+    labels = {
+        "pose": np.concatenate([root, pose[:, 3:]], axis=1),
+        "betas": np.zeros((n, 10)),
+        "trans": trans,
+    }
     labels["extrinsics"] = extrinsics
-    return {name: values.astype(np.float32) for name, values in labels.items()} | {"has_smpl": np.ones(n, np.uint8)}
+    return {name: values.astype(np.float32) for name, values in labels.items()} | {
+        "has_smpl": np.ones(n, np.uint8)
+    }
 
 
 REST = {"betas": torch.zeros(1, 10), "rotmat": torch.eye(3).expand(1, 24, 3, 3)}
@@ -90,7 +104,9 @@ EVEN = {  # a turn of 3 degrees a frame: every row, the first row, whether that 
 def test_a_camera_that_turns_evenly_has_one_turn_in_all_rows_that_have_one(convention: str) -> None:
     turn, first, first_known = EVEN[convention]
     stream = streams.get("cam_angvel", convention=convention)
-    values, known = stream.load(CPU, None)(windows({"extrinsics": turning(3).astype(np.float32)}, 1, 1))
+    values, known = stream.load(CPU, None)(
+        windows({"extrinsics": turning(3).astype(np.float32)}, 1, 1)
+    )
     np.testing.assert_allclose(values, [first, *[turn] * (N - 1)], atol=1e-5)
     assert known.tolist() == [first_known, *[True] * (N - 1)]
 
@@ -118,7 +134,9 @@ def test_mirrored_numbers_are_those_of_the_mirrored_camera(convention: str) -> N
     moving = turning(0)
     moving[:, :3, :3] = Rotation.from_rotvec(rotvec).as_matrix()
     of = stream.load(CPU, None)
-    values, mirrored = (of(windows({"extrinsics": e}, 1, 1))[0] for e in (moving, cameras.mirrored(moving)))
+    values, mirrored = (
+        of(windows({"extrinsics": e}, 1, 1))[0] for e in (moving, cameras.mirrored(moving))
+    )
     np.testing.assert_allclose(stream.mirrored(values), mirrored, atol=1e-5)
     assert np.abs(values - mirrored).max() > 0.1
 
@@ -145,7 +163,9 @@ def test_a_world_of_labels_needs_no_camera_and_the_ends_are_copied(body: Path) -
     assert known.all()
 
 
-def test_a_leg_that_swings_leaves_the_ground_alone_and_is_the_other_one_in_the_mirror(body: Path) -> None:
+def test_a_leg_that_swings_leaves_the_ground_alone_and_is_the_other_one_in_the_mirror(
+    body: Path,
+) -> None:
     pose = np.zeros((N, 72))
     pose[:, 3] = -0.05 * np.arange(N)  # SMPL's joint 1, the left hip
     columns = seen(np.tile(np.eye(4), (N, 1, 1)), np.zeros((N, 3)), pose)
@@ -160,7 +180,9 @@ def test_a_leg_that_swings_leaves_the_ground_alone_and_is_the_other_one_in_the_m
 
 def test_the_points_are_those_that_foot_sliding_is_measured_by() -> None:
     out = Body.stand_in()(**REST)
-    np.testing.assert_allclose(out.joints[0, list(POINTS)], out.verts[0, [3216, 3387, 6617, 6787]], atol=1e-6)
+    np.testing.assert_allclose(
+        out.joints[0, list(POINTS)], out.verts[0, [3216, 3387, 6617, 6787]], atol=1e-6
+    )
 
 
 UNKNOWN = {
@@ -188,7 +210,9 @@ def test_short_runs_and_low_or_unknown_rates_are_not_known(body: Path, n: int, r
     assert not stationary(body).load(CPU, None)(labels)[1].any()
 
 
-def test_its_identity_has_the_bodys_content_and_options_that_mean_nothing_are_refused(body, tmp_path):
+def test_its_identity_has_the_bodys_content_and_options_that_mean_nothing_are_refused(
+    body, tmp_path
+):
     stream = stationary(body)
     assert stream.stand_in
     assert str(body.parent) not in str(stream.identity())
@@ -212,16 +236,24 @@ def test_both_keep_what_every_stream_promises(body: Path) -> None:
     assert stream_problems(streams.get("cam_angvel"), columns, another_process=False) == []
 
 
-def test_an_extraction_reads_a_column_of_the_readers_and_verify_computes_the_same(tmp_path: Path, body: Path) -> None:
+def test_an_extraction_reads_a_column_of_the_readers_and_verify_computes_the_same(
+    tmp_path: Path, body: Path
+) -> None:
     speed, root = 0.01, tmp_path / "cache"
     columns = seen(turning(2), np.arange(N)[:, None] * np.array([speed, 0, 0]))
     extrinsics = columns.pop("extrinsics")
     about = {"crop_scale": 1.0, "extra": {"extrinsics": extrinsics}}
     about["columns"] = {**columns, "frame_index": np.arange(N)}
-    tracks = {video: [track_of(f"{video}/0", fps=fps, **about)] for video, fps in (("a", 30.0), ("b", 60.0))}
+    tracks = {
+        video: [track_of(f"{video}/0", fps=fps, **about)]
+        for video, fps in (("a", 30.0), ("b", 60.0))
+    }
     videos = [(cache.VideoEntry(name=video), of_video) for video, of_video in tracks.items()]
     write_split(root, "toy/train", videos, extra=[EXTRINSICS], rows_per_shard=8, rows_per_chunk=8)
-    specs = [StreamSpec("turns", streams.get("cam_angvel")), StreamSpec("contacts", stationary(body))]
+    specs = [
+        StreamSpec("turns", streams.get("cam_angvel")),
+        StreamSpec("contacts", stationary(body)),
+    ]
     for spec in specs:
         extract_together([plan_extraction(root, "toy/train", spec)], Resources())
     split = cache.open(root)["toy/train"]
@@ -230,4 +262,7 @@ def test_an_extraction_reads_a_column_of_the_readers_and_verify_computes_the_sam
         np.testing.assert_allclose(contacts, soft(np.array(speed * track.fps / 30)), atol=2e-3)
         turns = split.rows("features/turns", track.start, track.stop)
         np.testing.assert_allclose(turns, cameras.angular_velocity(extrinsics), atol=1e-6)
-    assert {one.stream: one.largest for one in recompute(root, 100).compared} == {"turns": 0, "contacts": 0}
+    assert {one.stream: one.largest for one in recompute(root, 100).compared} == {
+        "turns": 0,
+        "contacts": 0,
+    }

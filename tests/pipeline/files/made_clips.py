@@ -85,7 +85,9 @@ class Clip:
             self.prepare(stream)
             packets: list[Any] = []
             for number in range(self.n_frames):
-                frame = av.VideoFrame.from_ndarray(paint(self.paint(number), *self.size)).reformat(format=self.pix_fmt)
+                frame = av.VideoFrame.from_ndarray(paint(self.paint(number), *self.size)).reformat(
+                    format=self.pix_fmt
+                )
                 frame.pts = number if self.times is None else self.times[number]
                 frame.time_base = stream.codec_context.time_base or Fraction(1, self.rate)
                 self.prepare_frame(frame)
@@ -147,12 +149,16 @@ def trimmed(data: bytes, n_hidden: int, rate: int = 25) -> bytes:
     start = data.index(b"elst") + 4 + 8
     duration, media_time, speed = struct.unpack_from(">IiI", data, start)
     scale = struct.unpack_from(">I", data, data.index(b"mdhd") + 4 + 12)[0]
-    entry = struct.pack(">IiI", duration - 1000 * n_hidden // rate, media_time + scale * n_hidden // rate, speed)
+    entry = struct.pack(
+        ">IiI", duration - 1000 * n_hidden // rate, media_time + scale * n_hidden // rate, speed
+    )
     return data[:start] + entry + data[start + 12 :]
 
 
 def write_two_streams(file: Path, small: tuple[int, int], large: tuple[int, int]) -> None:
-    """40 frames of `large`, numbered from 0 on; before it a stream of 15 frames of `small`, from 200 on downwards."""
+    """40 frames of `large`, numbered from 0 on; before it a stream of 15 frames of `small`, from
+    200 on downwards.
+    """
     with av.open(str(file), "w") as container:
         streams = []
         for (width, height), rate in ((small, 10), (large, 25)):

@@ -1,4 +1,6 @@
-"""CDF files: the one variable that is wanted comes out, all else is an error that names file and key."""
+"""CDF files: the one variable that is wanted comes out, all else is an error that names file and
+key.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -13,17 +15,29 @@ from pipeline.files.formats.h36m import load_cdf
 VALUES = np.random.default_rng(0).normal(size=(1, 40, 96))
 
 
-def write(file: Path, values: np.ndarray, name: str = "Pose", data_type: int = 44, **spec: Any) -> Path:
+def write(
+    file: Path, values: np.ndarray, name: str = "Pose", data_type: int = 44, **spec: Any
+) -> Path:
     cdf = cdflib.cdfwrite.CDF(file, cdf_spec={"Compressed": 0, **spec}, delete=True)
-    variable = {"Variable": name, "Data_Type": data_type, "Num_Elements": 1, "Rec_Vary": True, "Var_Type": "zVariable"}
+    variable = {
+        "Variable": name,
+        "Data_Type": data_type,
+        "Num_Elements": 1,
+        "Rec_Vary": True,
+        "Var_Type": "zVariable",
+    }
     cdf.write_var({**variable, "Dim_Sizes": list(values.shape[1:]), "Compress": 0}, var_data=values)
     cdf.close()
     return file
 
 
-@pytest.mark.parametrize(("data_type", "dtype"), [(44, np.float32), (45, np.float64), (21, np.float32)])
+@pytest.mark.parametrize(
+    ("data_type", "dtype"), [(44, np.float32), (45, np.float64), (21, np.float32)]
+)
 @pytest.mark.parametrize("spec", [{}, {"Compressed": 1}, {"Encoding": 1}, {"Majority": 1}])
-def test_floating_point_numbers_come_as_stored_but_for_the_byte_order(tmp_path, spec, data_type, dtype):
+def test_floating_point_numbers_come_as_stored_but_for_the_byte_order(
+    tmp_path, spec, data_type, dtype
+):
     file = write(tmp_path / "x.cdf", VALUES.astype(dtype), data_type=data_type, **spec)
     found = load_cdf(file, "Pose")
     assert found.dtype == dtype
@@ -33,7 +47,9 @@ def test_floating_point_numbers_come_as_stored_but_for_the_byte_order(tmp_path, 
 
 def test_columns_first_means_that_the_first_dimension_is_the_fastest(tmp_path: Path) -> None:
     values = VALUES.astype(np.float32)
-    file = write(tmp_path / "x.cdf", np.ascontiguousarray(values[0].T).reshape(values.shape), Majority=2)
+    file = write(
+        tmp_path / "x.cdf", np.ascontiguousarray(values[0].T).reshape(values.shape), Majority=2
+    )
     np.testing.assert_array_equal(load_cdf(file, "Pose"), values)
 
 

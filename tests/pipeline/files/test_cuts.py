@@ -17,7 +17,9 @@ def picture(hue: int, shift: int = 0) -> np.ndarray:
 
 
 def test_pictures_of_the_same_colours_do_not_differ_and_of_others_do() -> None:
-    here, moved, there = (histogram(image) for image in (picture(10), picture(10, 40), picture(100)))
+    here, moved, there = (
+        histogram(image) for image in (picture(10), picture(10, 40), picture(100))
+    )
     assert here.sum() == pytest.approx(1)
     assert difference(here, moved) == pytest.approx(0, abs=0.02)
     assert difference(here, there) == pytest.approx(1, abs=0.02)
@@ -38,5 +40,7 @@ def test_a_fast_pan_is_no_cut() -> None:
 
 
 def test_of_a_video_file(tmp_path: Path) -> None:
-    encode(tmp_path / "v.mp4", [picture(10 if t < 23 else 100, t % 5)[..., ::-1] for t in range(40)])
+    encode(
+        tmp_path / "v.mp4", [picture(10 if t < 23 else 100, t % 5)[..., ::-1] for t in range(40)]
+    )
     assert cuts_of(Video(tmp_path, "v.mp4"), 40) == [23]

@@ -1,4 +1,6 @@
-"""Detectors' files, written by hand from the formats' own documentation: who is where in which frame."""
+"""Detectors' files, written by hand from the formats' own documentation: who is where in which
+frame.
+"""
 
 import json
 from collections.abc import Callable
@@ -18,7 +20,11 @@ SIZE = (640, 480)
 N = 8  # persons in a row decide a joint order
 COCO_NAMES = [
     "nose",
-    *(f"{side}_{joint}" for joint in ("eye", "ear", "shoulder", "elbow", "wrist") for side in ("left", "right")),
+    *(
+        f"{side}_{joint}"
+        for joint in ("eye", "ear", "shoulder", "elbow", "wrist")
+        for side in ("left", "right")
+    ),
     *(f"{side}_{joint}" for joint in ("hip", "knee", "ankle") for side in ("left", "right")),
 ]
 
@@ -66,12 +72,19 @@ def yolo_joints(t: int) -> str:
 def coco_object(joints: bool = True, **more: Any) -> dict[str, Any]:
     images = [{"id": 100 + t, "file_name": f"frame_{t:06d}.jpg"} for t in range(N)]
     what = [
-        {"keypoints": flat(t), "keypoint_scores": [0.875] * 17} if joints else {"bbox": xywh(t), "score": 0.8}
+        {"keypoints": flat(t), "keypoint_scores": [0.875] * 17}
+        if joints
+        else {"bbox": xywh(t), "score": 0.8}
         for t in range(N)
     ]
-    annotations = [{"id": t, "image_id": 100 + t, "category_id": 1} | what[t] | more for t in range(N)]
+    annotations = [
+        {"id": t, "image_id": 100 + t, "category_id": 1} | what[t] | more for t in range(N)
+    ]
     car = {"id": N, "image_id": 100, "category_id": 3, "bbox": [1, 1, 5, 5]}
-    categories = [{"id": 3, "name": "car"}, {"id": 1, "name": "person"} | ({"keypoints": COCO_NAMES} if joints else {})]
+    categories = [
+        {"id": 3, "name": "car"},
+        {"id": 1, "name": "person"} | ({"keypoints": COCO_NAMES} if joints else {}),
+    ]
     return {"images": images, "annotations": [*annotations, car], "categories": categories}
 
 
@@ -79,18 +92,27 @@ class Case(NamedTuple):
     files: dict[str, Any]  # name -> text, or what becomes JSON; one called "" is the place itself
     joints: bool
     who: list[int] | None = None
-    frames: list[int] | None = None  # those that were looked at; all of which a person is in, if None
+    # those that were looked at; all of which a person is in, if None
+    frames: list[int] | None = None
 
 
-META = {"dataset_name": "coco", "keypoint_id2name": {str(j): name for j, name in enumerate(COCO_NAMES)}}
+META = {
+    "dataset_name": "coco",
+    "keypoint_id2name": {str(j): name for j, name in enumerate(COCO_NAMES)},
+}
 NOBODY = {"frame_id": N, "instances": []}
 EVERY = list(range(N))
 PEOPLE = [{"people": [{"pose_keypoints_2d": flat(t)}]} for t in EVERY]
 RESULTS = [{"image_id": t, "category_id": 1, "keypoints": flat(t), "score": 0.9} for t in EVERY]
-BOXES = [{"image_id": t, "category_id": c, "bbox": xywh(t), "score": 0.9} for t in EVERY for c in (1, 17)]
+BOXES = [
+    {"image_id": t, "category_id": c, "bbox": xywh(t), "score": 0.9} for t in EVERY for c in (1, 17)
+]
 TRACKED = [dict(zip(("x", "y", "visible"), body(t).T.tolist(), strict=True)) for t in EVERY]
 INSTANCES = [{"frame_id": t, "instances": [instance(t)]} for t in EVERY]
-DEMO = {"meta_info": META, "instance_info": [one | {"frame_id": t + 1} for t, one in enumerate(INSTANCES)]}
+DEMO = {
+    "meta_info": META,
+    "instance_info": [one | {"frame_id": t + 1} for t, one in enumerate(INSTANCES)],
+}
 MOT = [",".join(map(str, xywh(t, 1))) for t in EVERY]
 CSV = ["{0},ann,0.5,{3},{4},{1},{2}\n".format(t, *xywh(t)) for t in reversed(EVERY)]
 
@@ -101,25 +123,42 @@ def yolo_files(line: Callable[[int], str]) -> dict[str, Any]:
 
 CASES = {
     "openpose": Case({f"c_{t:012d}_keypoints.json": PEOPLE[t] for t in EVERY}, True),
-    "openpose, first version": Case({f"{t:03d}.json": {"people": [{"pose_keypoints": flat(t)}]} for t in EVERY}, True),
+    "openpose, first version": Case(
+        {f"{t:03d}.json": {"people": [{"pose_keypoints": flat(t)}]} for t in EVERY}, True
+    ),
     "openpose, other names": Case({f"cam01.{t:04d}.json": PEOPLE[t] for t in EVERY}, True),
-    "openpose, longer names": Case({f"other_{t:012d}_keypoints.json": PEOPLE[t] for t in EVERY}, True),
+    "openpose, longer names": Case(
+        {f"other_{t:012d}_keypoints.json": PEOPLE[t] for t in EVERY}, True
+    ),
     "openpose, short names": Case({f"{t}.json": PEOPLE[t] for t in EVERY}, True),
-    "alphapose": Case({"": [one | {"image_id": f"{t}.jpg", "idx": 4} for t, one in enumerate(RESULTS)]}, True, [4]),
+    "alphapose": Case(
+        {"": [one | {"image_id": f"{t}.jpg", "idx": 4} for t, one in enumerate(RESULTS)]}, True, [4]
+    ),
     "coco results": Case({"": RESULTS}, True),
     "coco results of boxes": Case({"": BOXES}, False),
     "coco": Case({"": coco_object(track_id=6)}, True, [6], EVERY),
     "coco of boxes": Case({"": coco_object(joints=False)}, False, None, EVERY),
     "coco without a joint": Case(
-        {"": coco_object(joints=False, keypoints=[0.0] * 51, keypoint_scores=[0.0] * 17)}, False, None, EVERY
+        {"": coco_object(joints=False, keypoints=[0.0] * 51, keypoint_scores=[0.0] * 17)},
+        False,
+        None,
+        EVERY,
     ),
     "mmpose inferencer": Case({"": [*INSTANCES, NOBODY]}, True, None, [*EVERY, N]),
-    "mmpose inferencer, older": Case({"": [one["instances"] for one in INSTANCES]}, True, None, EVERY),
+    "mmpose inferencer, older": Case(
+        {"": [one["instances"] for one in INSTANCES]}, True, None, EVERY
+    ),
     "comfyui": Case({"": [*PEOPLE, {"people": []}]}, True, None, [*EVERY, N]),
-    "ultralytics to_json": Case({"": [[{"track_id": 3, "keypoints": one}] for one in TRACKED]}, True, [3], EVERY),
+    "ultralytics to_json": Case(
+        {"": [[{"track_id": 3, "keypoints": one}] for one in TRACKED]}, True, [3], EVERY
+    ),
     "mmpose demo": Case({"": DEMO}, True, None, EVERY),
     "mot": Case({"": "".join(f"{t + 1},7,{MOT[t]},1,-1,-1,-1\n" for t in EVERY)}, False, [7]),
-    "mot truth": Case({"": "".join(f"{t + 1},{c},{MOT[t]},1,{c},0.5\n" for t in EVERY for c in (1, 3))}, False, [1]),
+    "mot truth": Case(
+        {"": "".join(f"{t + 1},{c},{MOT[t]},1,{c},0.5\n" for t in EVERY for c in (1, 3))},
+        False,
+        [1],
+    ),
     "mot detections": Case({"": "".join(f"{t + 1},-1,{MOT[t]},0.9\n" for t in EVERY)}, False),
     "csv": Case({"": "frame,track,score,w,h,x,y\n" + "".join(CSV)}, False, [0]),
     "yolo": Case(yolo_files(lambda t: f"{yolo(t)}\n2 0.5 0.5 0.1 0.1"), False),
@@ -145,7 +184,9 @@ def read(place: Path) -> Detections:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_format_is_known_by_its_content_and_read_by_its_own_conventions(name: str, tmp_path: Path) -> None:
+def test_a_format_is_known_by_its_content_and_read_by_its_own_conventions(
+    name: str, tmp_path: Path
+) -> None:
     case = CASES[name]
     found = read(write(tmp_path / "k", case.files))
     assert found.frame_index.tolist() == list(range(N))
@@ -158,14 +199,18 @@ def test_a_format_is_known_by_its_content_and_read_by_its_own_conventions(name: 
         expected = [np.array(box(t)).reshape(1, 2, 2) for t in range(N)]
     for points, truth in zip(found.keypoints, expected, strict=True):
         np.testing.assert_allclose(points[..., : truth.shape[-1]], truth, atol=1e-3)
-    assert (found.identity and [who.tolist() for who in found.identity]) == (case.who and [case.who] * N)
+    assert (found.identity and [who.tolist() for who in found.identity]) == (
+        case.who and [case.who] * N
+    )
 
 
 def test_a_person_without_a_joint_among_people_with_joints_is_no_box(tmp_path: Path) -> None:
     content = coco_object(bbox=xywh(0))
     content["annotations"][3]["keypoints"] = [0.0] * 51
     found = read(write(tmp_path / "k", {"": content}))
-    assert [bool(persons[..., 2].any()) for persons in found.keypoints] == [t != 3 for t in range(N)]
+    assert [bool(persons[..., 2].any()) for persons in found.keypoints] == [
+        t != 3 for t in range(N)
+    ]
     assert not found.boxes_alone
 
 
@@ -182,15 +227,29 @@ def test_boxes_of_unsure_people_keep_their_score_and_names_of_a_csv_theirs(tmp_p
 
 def test_a_pose_lifters_right_leg_comes_first(tmp_path: Path) -> None:
     """Somebody who faces the camera, so the right side is on the image's left."""
-    hip, right_leg, left_leg = [(50, 50)], [(45, 50), (44, 70), (43, 90)], [(55, 50), (56, 70), (57, 90)]
-    trunk, left_arm, right_arm = [(50, 40), (50, 30), (50, 25), (50, 20)], [(60, 30), (65, 40)], [(40, 30), (35, 40)]
-    order = [*hip, *right_leg, *left_leg, *trunk, *left_arm, (70, 50), *right_arm, (30, 50)]  # as MMPose's h36m.py
+    hip, right_leg, left_leg = (
+        [(50, 50)],
+        [(45, 50), (44, 70), (43, 90)],
+        [(55, 50), (56, 70), (57, 90)],
+    )
+    trunk, left_arm, right_arm = (
+        [(50, 40), (50, 30), (50, 25), (50, 20)],
+        [(60, 30), (65, 40)],
+        [(40, 30), (35, 40)],
+    )
+    # as MMPose's h36m.py
+    order = [*hip, *right_leg, *left_leg, *trunk, *left_arm, (70, 50), *right_arm, (30, 50)]
     flat = [number for x, y in order for number in (x, y, 0.9)]
     results = [{"image_id": t, "category_id": 1, "keypoints": flat, "score": 0.9} for t in EVERY]
     found = read(write(tmp_path / "k", {"": results}))
     names = joint_names(found.skeleton)
     at = {name: tuple(found.keypoints[0][0, names.index(name), :2]) for name in names}
-    assert (at["rknee"], at["rankle"], at["lknee"], at["lankle"]) == ((44, 70), (43, 90), (56, 70), (57, 90))
+    assert (at["rknee"], at["rankle"], at["lknee"], at["lankle"]) == (
+        (44, 70),
+        (43, 90),
+        (56, 70),
+        (57, 90),
+    )
     assert (at["rwrist"], at["lwrist"], at["headtop"]) == ((30, 50), (70, 50), (50, 20))
 
 
@@ -227,30 +286,85 @@ HOSTILE: list[tuple[dict[str, Any], str]] = [
     ({"": "1,1.5,10,10,20,40\n"}, r"'line 1': expected a whole number"),
     ({"": "1,1,10,10\n"}, r"'line 1': expected frame,id,x,y,w,h.*4 numbers"),
     ({"": "1,1,10,10,20,40\n1,1,x\n"}, r"'line 2': expected numbers"),
-    ({"": "1 0.5 0.5 0.1 0.1\n"}, "numbers with spaces between them.*YOLO's lines as a text file for each frame"),
+    (
+        {"": "1 0.5 0.5 0.1 0.1\n"},
+        "numbers with spaces between them.*YOLO's lines as a text file for each frame",
+    ),
     ({"c_0.txt": yolo(0)}, r"'name': expected frames from 1 on, as in YOLO, found 0"),
-    ({"c_1.txt": "0 320 240 40 80\n"}, r"'line 1': expected cx cy w h in shares of the image, 0 to 1"),
-    ({"c_1.txt": "0 0.5 0.5 0.1\n"}, r"'line 1': expected 5, 39, 56 numbers, then conf and id, found 4"),
+    (
+        {"c_1.txt": "0 320 240 40 80\n"},
+        r"'line 1': expected cx cy w h in shares of the image, 0 to 1",
+    ),
+    (
+        {"c_1.txt": "0 0.5 0.5 0.1\n"},
+        r"'line 1': expected 5, 39, 56 numbers, then conf and id, found 4",
+    ),
     ({"c_1.txt": yolo(0), "c_2.txt": yolo_joints(1)}, "expected keypoints in all lines"),
     ({"c_1.txt": f"{yolo(0)} 0.5 nan\n"}, r"'line 1': expected a whole number"),
-    ({"c_0.json": {"persons": []}}, "OpenPose's object with people.*with 'persons'.*into one file for the clip"),
+    (
+        {"c_0.json": {"persons": []}},
+        "OpenPose's object with people.*with 'persons'.*into one file for the clip",
+    ),
     ({"vitpose.pt": "x"}, "vitpose.pt.*has the formats that are read"),
     ({"a_1.txt": f"{yolo(0)}\n", "b_1.txt": f"{yolo(0)}\n"}, "found several: a_1.txt, b_1.txt"),
-    (change_of("mmpose demo", lambda c: c["instance_info"][0].update(frame_id=0)), "expected frames from 1 on"),
-    (change_of("mmpose demo", lambda c: c["instance_info"][0].update(frame_id=2)), "each frame once"),
-    (change_of("mmpose demo", lambda c: c["instance_info"][3]["instances"][0].pop("keypoints")), r"\[0\].keypoints"),
-    (change_of("mmpose demo", lambda c: c["meta_info"]["keypoint_id2name"].pop("3")), "names of the joints"),
-    (change_of("mmpose inferencer", lambda c: c[1].update(frame_id=-1)), r"frames\[1\].frame_id'.*from 0 on"),
-    (change_of("mmpose inferencer", lambda c: c[1]["instances"][0]["keypoint_scores"].pop()), r"shape \(16, 2\)"),
-    (change_of("coco", lambda c: c["annotations"][2].update(keypoints=[1] * 48)), r"annotations\[2\].*51 numbers"),
-    (change_of("coco of boxes", lambda c: c["annotations"][2].update(bbox=[1, 2, 3, -4])), r"annotations\[2\].bbox"),
-    (change_of("coco of boxes", lambda c: c["annotations"][2].update(score=None)), "'score': expected a number"),
-    (change_of("coco results of boxes", lambda c: c[0].update(bbox="1234")), "'bbox': expected numbers of shape"),
-    (change_of("coco results", lambda c: c[0].update(keypoints=None)), "'keypoints': expected one list of 51"),
-    (change_of("coco results of boxes", lambda c: c[0].update(keypoints=flat(0))), "a box alone, 51 numbers a person"),
+    (
+        change_of("mmpose demo", lambda c: c["instance_info"][0].update(frame_id=0)),
+        "expected frames from 1 on",
+    ),
+    (
+        change_of("mmpose demo", lambda c: c["instance_info"][0].update(frame_id=2)),
+        "each frame once",
+    ),
+    (
+        change_of("mmpose demo", lambda c: c["instance_info"][3]["instances"][0].pop("keypoints")),
+        r"\[0\].keypoints",
+    ),
+    (
+        change_of("mmpose demo", lambda c: c["meta_info"]["keypoint_id2name"].pop("3")),
+        "names of the joints",
+    ),
+    (
+        change_of("mmpose inferencer", lambda c: c[1].update(frame_id=-1)),
+        r"frames\[1\].frame_id'.*from 0 on",
+    ),
+    (
+        change_of("mmpose inferencer", lambda c: c[1]["instances"][0]["keypoint_scores"].pop()),
+        r"shape \(16, 2\)",
+    ),
+    (
+        change_of("coco", lambda c: c["annotations"][2].update(keypoints=[1] * 48)),
+        r"annotations\[2\].*51 numbers",
+    ),
+    (
+        change_of("coco of boxes", lambda c: c["annotations"][2].update(bbox=[1, 2, 3, -4])),
+        r"annotations\[2\].bbox",
+    ),
+    (
+        change_of("coco of boxes", lambda c: c["annotations"][2].update(score=None)),
+        "'score': expected a number",
+    ),
+    (
+        change_of("coco results of boxes", lambda c: c[0].update(bbox="1234")),
+        "'bbox': expected numbers of shape",
+    ),
+    (
+        change_of("coco results", lambda c: c[0].update(keypoints=None)),
+        "'keypoints': expected one list of 51",
+    ),
+    (
+        change_of("coco results of boxes", lambda c: c[0].update(keypoints=flat(0))),
+        "a box alone, 51 numbers a person",
+    ),
 ]
 BY_HAND: list[tuple[Any, str]] = [  # where the same detector would write the same file again
-    ({"instance_info": [{"frame_id": 1, "instances": [instance(0) | {"keypoints": [[0, 0, 0]] * 17}]}]}, "2D"),
+    (
+        {
+            "instance_info": [
+                {"frame_id": 1, "instances": [instance(0) | {"keypoints": [[0, 0, 0]] * 17}]}
+            ]
+        },
+        "2D",
+    ),
     ({"images": [{"id": 1, "file_name": "frame_0000_tennis.jpg"}], "annotations": []}, "Rename"),
     ([{"image_id": "frame_0000_tennis.jpg", "keypoints": flat(0)}], "Rename"),
     ({"people": 3}, "--format"),
@@ -260,14 +374,23 @@ BY_HAND: list[tuple[Any, str]] = [  # where the same detector would write the sa
     ),
     ({"keypoints": [{"0": [[1, 2, 0.5]]}], "skeleton": []}, "'keypoints', 'skeleton'.*Ten lines"),
     ([{"image_id": "1.jpg", "keypoints": [1, 2]}], "joint orders"),
-    ([{"box": {}, "keypoints": {"x": [1], "y": [2]}}], "'image_id'.*found nothing.*Ten lines"),  # to_json, one frame
+    # to_json, one frame
+    ([{"box": {}, "keypoints": {"x": [1], "y": [2]}}], "'image_id'.*found nothing.*Ten lines"),
     ([{"frame": 0, "landmarks": [{"x": 0.1, "y": 0.2}]}], "'image_id'.*Ten lines"),  # MediaPipe's
-    ([[{"box": {"x1": 1}, "name": "person"}]], "keypoints with a score each, found nothing.*Ten lines"),
-    ([[{"x": 0.1, "y": 0.2, "visibility": 0.9}] * 33], "keypoints with a score each, found nothing.*Ten lines"),
+    (
+        [[{"box": {"x1": 1}, "name": "person"}]],
+        "keypoints with a score each, found nothing.*Ten lines",
+    ),
+    (
+        [[{"x": 0.1, "y": 0.2, "visibility": 0.9}] * 33],
+        "keypoints with a score each, found nothing.*Ten lines",
+    ),
 ]
 
 
-@pytest.mark.parametrize(("files", "words"), [*HOSTILE, *(({"": content}, words) for content, words in BY_HAND)])
+@pytest.mark.parametrize(
+    ("files", "words"), [*HOSTILE, *(({"": content}, words) for content, words in BY_HAND)]
+)
 def test_what_does_not_keep_to_its_format_is_refused_by_file_and_place(files, words, tmp_path):
     place = write(tmp_path / "k", files)
     with pytest.raises(RawDataError, match=words) as caught:
@@ -278,7 +401,9 @@ def test_what_does_not_keep_to_its_format_is_refused_by_file_and_place(files, wo
 
 
 def test_identities_that_jump_are_other_people_and_nothing_else(tmp_path: Path) -> None:
-    (tmp_path / "k").write_text("".join(f"{t + 1},{2**40 * (t % 3)},10,10,20,40\n" for t in range(9)))
+    (tmp_path / "k").write_text(
+        "".join(f"{t + 1},{2**40 * (t % 3)},10,10,20,40\n" for t in range(9))
+    )
     found = read(tmp_path / "k")
     assert found.identity is not None
     assert [who.tolist() for who in found.identity[:4]] == [[0], [2**40], [2**41], [0]]
@@ -286,7 +411,11 @@ def test_identities_that_jump_are_other_people_and_nothing_else(tmp_path: Path) 
 
 def test_the_page_declares_every_format_as_it_is_read() -> None:
     page = Path(__file__).parents[3] / "docs/datasets/videos.md"
-    rows = {row[0]: row for line in page.read_text().splitlines() if len(row := line.strip("|").split("|")) == 6}
+    rows = {
+        row[0]: row
+        for line in page.read_text().splitlines()
+        if len(row := line.strip("|").split("|")) == 6
+    }
     modules = {**vars(box_lines), **vars(keypoints_json)}
     for form in (form for form in modules.values() if type(form).__name__ == "LabelFormat"):
         (row,) = (row for name, row in rows.items() if form.name in name)
@@ -297,9 +426,18 @@ def test_the_page_declares_every_format_as_it_is_read() -> None:
 
 @pytest.mark.parametrize(
     ("stated", "scale"),
-    [(SIZE, 1), ((320, 240), 2), ((1280, 960), 0.5), ((0, 0), 1), ((None, None), 1), ((213, 160), 3)],
+    [
+        (SIZE, 1),
+        ((320, 240), 2),
+        ((1280, 960), 0.5),
+        ((0, 0), 1),
+        ((None, None), 1),
+        ((213, 160), 3),
+    ],
 )
-def test_people_in_pictures_of_another_scale_are_scaled_to_the_clip(stated: Any, scale: float, tmp_path: Path) -> None:
+def test_people_in_pictures_of_another_scale_are_scaled_to_the_clip(
+    stated: Any, scale: float, tmp_path: Path
+) -> None:
     stated_by_coco = [coco_object(joints) for joints in (True, False)]
     for content in stated_by_coco:
         for image in content["images"]:
@@ -309,7 +447,9 @@ def test_people_in_pictures_of_another_scale_are_scaled_to_the_clip(stated: Any,
     by_frame = {f"c_{t}.json": frames[t] for t in EVERY}
     boxed = np.column_stack([np.reshape(box(0), (2, 2)), [0.8, 0.8]])
     given = [{"": stated_by_coco[0]}, {"": stated_by_coco[1]}, {"": frames}, by_frame]
-    for number, (files, expected) in enumerate(zip(given, (body(0), boxed, body(0), body(0)), strict=True)):
+    for number, (files, expected) in enumerate(
+        zip(given, (body(0), boxed, body(0), body(0)), strict=True)
+    ):
         found = read_detections(write(tmp_path / f"{number}/k", files), "c", lambda: [SIZE])
         assert found is not None
         np.testing.assert_allclose(found.keypoints[0][0], expected * [scale, scale, 1], rtol=0.004)
@@ -336,7 +476,10 @@ def test_a_crowd_is_no_person(tmp_path: Path) -> None:
     found = read_detections(tmp_path / "x.json", "x", lambda: [SIZE])
     assert found is not None
     assert found.n_persons == N - 1
-    assert [note[:26] for note in found.notes] == ["1 annotation of 'car' left", "1 detections are no people"]
+    assert [note[:26] for note in found.notes] == [
+        "1 annotation of 'car' left",
+        "1 detections are no people",
+    ]
 
 
 def category(name: str, joints: list[str] = COCO_NAMES, **more: Any) -> dict[str, Any]:
@@ -359,10 +502,16 @@ def category(name: str, joints: list[str] = COCO_NAMES, **more: Any) -> dict[str
     ],
 )
 def test_animals_are_no_people(one: dict[str, Any], is_person: bool, tmp_path: Path) -> None:
-    found = read(write(tmp_path / "k", {"": coco_object() | {"categories": [one, {"id": 3, "name": "bear"}]}}))
+    found = read(
+        write(
+            tmp_path / "k", {"": coco_object() | {"categories": [one, {"id": 3, "name": "bear"}]}}
+        )
+    )
     names = ["bear"] if is_person else [one["name"], "bear"]
     assert found.n_persons == (N if is_person else 0)
-    assert [note.partition(" left")[0].rpartition("'")[0].partition("'")[2] for note in found.notes] == names
+    assert [
+        note.partition(" left")[0].rpartition("'")[0].partition("'")[2] for note in found.notes
+    ] == names
 
 
 def two_people(**more: Any) -> dict[str, Any]:
@@ -371,7 +520,9 @@ def two_people(**more: Any) -> dict[str, Any]:
     for t in EVERY:
         for k in (0, 1):
             own = {key: value(t, k) for key, value in more.items()}
-            content["annotations"].append({"image_id": 100 + t, "category_id": 1, "keypoints": flat(t)} | own)
+            content["annotations"].append(
+                {"image_id": 100 + t, "category_id": 1, "keypoints": flat(t)} | own
+            )
     return content
 
 
@@ -387,7 +538,9 @@ def two_people(**more: Any) -> dict[str, Any]:
         ({"track_id": lambda t, k: k if t else -1}, None, "2 detections have none"),
     ],
 )
-def test_an_identity_is_read_where_a_tool_has_it_and_is_none_if_it_tells_nobody_apart(more, who, note, tmp_path):
+def test_an_identity_is_read_where_a_tool_has_it_and_is_none_if_it_tells_nobody_apart(
+    more, who, note, tmp_path
+):
     found = read(write(tmp_path / "k", {"": two_people(**more)}))
     assert (found.identity and [ids.tolist() for ids in found.identity]) == (who and [who] * N)
     assert [note for said in found.notes if note in said] == [note] * len(found.notes)
@@ -401,7 +554,9 @@ def scored(form: str, scale: float) -> dict[str, Any]:
     match form:
         case "coco":
             scores = [0.9 * scale] * 17
-            return change_of("coco", lambda c: [one.update(keypoint_scores=scores) for one in c["annotations"]])
+            return change_of(
+                "coco", lambda c: [one.update(keypoint_scores=scores) for one in c["annotations"]]
+            )
         case "coco, in place of visibility":
             content = coco_object()
             for t in EVERY:
@@ -413,7 +568,10 @@ def scored(form: str, scale: float) -> dict[str, Any]:
         case "boxes":
             return {"": [one | {"score": 0.9 * scale} for one in BOXES]}
         case "openpose":
-            return {f"c_{t:012d}_keypoints.json": {"people": [{"pose_keypoints_2d": flats[t]}]} for t in EVERY}
+            return {
+                f"c_{t:012d}_keypoints.json": {"people": [{"pose_keypoints_2d": flats[t]}]}
+                for t in EVERY
+            }
         case "mmpose":
             return change_of("mmpose inferencer", lambda c: [
                 f["instances"][0].update(keypoint_scores=[0.9 * scale] * 17) for f in c if f["instances"]
@@ -425,15 +583,29 @@ def scored(form: str, scale: float) -> dict[str, Any]:
     raise AssertionError(form)
 
 
-FORMS = ("coco", "coco, in place of visibility", "results", "boxes", "openpose", "mmpose", "mot", "yolo")
+FORMS = (
+    "coco",
+    "coco, in place of visibility",
+    "results",
+    "boxes",
+    "openpose",
+    "mmpose",
+    "mot",
+    "yolo",
+)
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_scores_in_per_cent_are_refused_and_those_a_little_over_1_are_not(form: str, tmp_path: Path) -> None:
+def test_scores_in_per_cent_are_refused_and_those_a_little_over_1_are_not(
+    form: str, tmp_path: Path
+) -> None:
     found = read(write(tmp_path / "k", scored(form, 1)))
     np.testing.assert_allclose(np.concatenate(found.keypoints)[..., 2], 0.9, rtol=1e-6)
     assert read(write(tmp_path / "above", scored(form, 3))).n_persons == N
-    for scale, said in ((100, "0..1, found scores from 90 to 90. Divide them by 100"), (255, "Divide them by 255")):
+    for scale, said in (
+        (100, "0..1, found scores from 90 to 90. Divide them by 100"),
+        (255, "Divide them by 255"),
+    ):
         with pytest.raises(RawDataError) as caught:
             read(write(tmp_path / str(scale), scored(form, scale)))
         assert said in str(caught.value)
@@ -451,11 +623,15 @@ def test_y_before_x_is_told_by_the_boxes(tmp_path: Path) -> None:
         content = coco_object()
         for t in EVERY:
             content["annotations"][t] |= {"keypoints": joints[t], "bbox": boxes[t]}
-        results = [one | {"keypoints": joints[t], "bbox": boxes[t]} for t, one in enumerate(RESULTS)]
+        results = [
+            one | {"keypoints": joints[t], "bbox": boxes[t]} for t, one in enumerate(RESULTS)
+        ]
         for number, files in enumerate(({"": content}, {"": results})):
             place = write(tmp_path / f"{swap}{number}", files)
             if not swap:
                 assert read(place).n_persons == N
                 continue
-            with pytest.raises(RawDataError, match=r"y before x: 100% of the joints.*Write x, y and score"):
+            with pytest.raises(
+                RawDataError, match=r"y before x: 100% of the joints.*Write x, y and score"
+            ):
                 read(place)

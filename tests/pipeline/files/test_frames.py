@@ -48,7 +48,9 @@ def test_png_decodes_to_the_very_pixels_and_jpeg_nearly() -> None:
 
 
 @functools.cache
-def encode(name: str, codec: str, change: Callable[[list[Any]], list[Any]] = list, **options: str) -> bytes:
+def encode(
+    name: str, codec: str, change: Callable[[list[Any]], list[Any]] = list, **options: str
+) -> bytes:
     """A clip of 60 frames, a group in 20, whose packets `change` has changed."""
     av = pytest.importorskip("av")
     with tempfile.TemporaryDirectory() as folder:
@@ -71,7 +73,10 @@ def pause(packets: list[Any]) -> list[Any]:
 
 def join_two(packets: list[Any]) -> list[Any]:
     """Two pictures in packet 30, and one that is not coded in the next: as DivX did."""
-    for i, content in ((30, bytes(packets[30]) + bytes(packets[31])), (31, b"\0\0\1\xb6\x50\x0f\x7f")):
+    for i, content in (
+        (30, bytes(packets[30]) + bytes(packets[31])),
+        (31, b"\0\0\1\xb6\x50\x0f\x7f"),
+    ):
         packet, packets[i] = packets[i], type(packets[i])(content)
         for key in ("dts", "pts", "time_base", "stream"):
             setattr(packets[i], key, getattr(packet, key))
@@ -92,7 +97,12 @@ def shorten(data: bytes) -> bytes:
 
 @pytest.mark.parametrize(
     "options",
-    [(), (cv2.IMWRITE_JPEG_PROGRESSIVE, 1), (cv2.IMWRITE_JPEG_RST_INTERVAL, 2), (cv2.IMWRITE_JPEG_OPTIMIZE, 1)],
+    [
+        (),
+        (cv2.IMWRITE_JPEG_PROGRESSIVE, 1),
+        (cv2.IMWRITE_JPEG_RST_INTERVAL, 2),
+        (cv2.IMWRITE_JPEG_OPTIMIZE, 1),
+    ],
 )
 def test_a_whole_jpeg_is_accepted_and_every_shorter_one_refused(options: tuple[int, ...]) -> None:
     data = jpeg(NOISE, *options)
@@ -133,14 +143,20 @@ def test_bytes_after_the_end_and_fill_bytes_before_a_marker_do_no_harm() -> None
 def test_a_header_that_claims_a_huge_picture_is_refused_before_decoding(encode) -> None:
     data = bytearray(encode())
     huge = struct.pack(">HH", 60000, 60000) if encode is jpeg else struct.pack(">II", 60000, 60000)
-    place = data.index(struct.pack(">HH", 48, 64)) if encode is jpeg else data.index(struct.pack(">II", 64, 48))
+    place = (
+        data.index(struct.pack(">HH", 48, 64))
+        if encode is jpeg
+        else data.index(struct.pack(">II", 64, 48))
+    )
     data[place : place + len(huge)] = huge
     for read in (decode, picture_size):
         with pytest.raises(PictureError, match="60000 x 60000 px"):
             read(bytes(data))
 
 
-@pytest.mark.parametrize(("data", "kind"), [(b"", "picture_empty"), (b"GIF89a.....", "picture_format")])
+@pytest.mark.parametrize(
+    ("data", "kind"), [(b"", "picture_empty"), (b"GIF89a.....", "picture_format")]
+)
 def test_what_is_no_picture_is_named(data: bytes, kind: str) -> None:
     with pytest.raises(PictureError) as caught:
         decode(data)
@@ -162,7 +178,13 @@ def test_a_bad_picture_is_a_problem_of_its_frame_alone(pictures: Pictures) -> No
     pictures.path(1).write_bytes(b"")
     pictures.path(5).write_bytes(png())  # under a JPEG's name
     frames = list(pictures.read([0, 1, 2, 3, 5]))
-    assert [frame.kind for frame in frames] == ["picture_truncated", "picture_empty", "", "picture_missing", ""]
+    assert [frame.kind for frame in frames] == [
+        "picture_truncated",
+        "picture_empty",
+        "",
+        "picture_missing",
+        "",
+    ]
     assert [frame.image is None for frame in frames] == [bool(frame.kind) for frame in frames]
     assert frames[3].problem.endswith("000004.jpg does not exist")
     np.testing.assert_array_equal(frames[4].image, NOISE)
@@ -177,15 +199,24 @@ def test_the_size_comes_from_the_first_readable_header(pictures: Pictures) -> No
 
 
 def test_names_with_other_numbers_of_digits_are_other_files(tmp_path: Path) -> None:
-    for name in ("image_00001.jpg", "image_1.jpg", "image_000002.jpg", "image_00003.jpg.part", "image_123456.jpg"):
+    for name in (
+        "image_00001.jpg",
+        "image_1.jpg",
+        "image_000002.jpg",
+        "image_00003.jpg.part",
+        "image_123456.jpg",
+    ):
         (tmp_path / name).touch()
     assert Pictures(tmp_path, "image_{:05d}.jpg").indices().tolist() == [1, 123456]
 
 
-def test_the_digest_changes_with_the_content_and_the_numbering_alone(pictures: Pictures, tmp_path: Path) -> None:
+def test_the_digest_changes_with_the_content_and_the_numbering_alone(
+    pictures: Pictures, tmp_path: Path
+) -> None:
     seen = {pictures.digest(), pictures.digest()}
     seen.add(Pictures(pictures.root, pictures.pattern, first=0).digest())
-    for value in (1, 2):  # of the same size, as uncompressed pictures are; what is behind the end is never decoded
+    # of the same size, as uncompressed pictures are; what is behind the end is never decoded
+    for value in (1, 2):
         pictures.path(3).write_bytes(jpeg(flat(value)).ljust(60_000, b"\0"))
         seen.add(pictures.digest())
     for n_frames in (5, 6):
@@ -223,7 +254,9 @@ def test_frames_after_the_end_are_problems(tmp_path: Path) -> None:
         (None, "cannot be read: No such file"),
     ],
 )
-def test_what_is_no_video_is_a_problem_of_every_frame(tmp_path: Path, content: bytes | None, words: str) -> None:
+def test_what_is_no_video_is_a_problem_of_every_frame(
+    tmp_path: Path, content: bytes | None, words: str
+) -> None:
     if content is not None:
         (tmp_path / "x.mp4").write_bytes(content)
     video = Video(tmp_path, "x.mp4")
@@ -238,7 +271,11 @@ def test_what_is_no_video_is_a_problem_of_every_frame(tmp_path: Path, content: b
 
 @pytest.mark.parametrize(
     "spec",
-    ["pictures:frames/0001/{:06d}.jpg+1", "video:train/abseiling/a+b: c.mp4", "record:train/a@1+2.tfrecord@30+17"],
+    [
+        "pictures:frames/0001/{:06d}.jpg+1",
+        "video:train/abseiling/a+b: c.mp4",
+        "record:train/a@1+2.tfrecord@30+17",
+    ],
 )
 def test_a_source_survives_its_spec_and_pickling(spec: str) -> None:
     source = parse(Path("raw"), spec)
@@ -252,14 +289,23 @@ PATTERNS = ["a/1.jpg", "{:06d}/{:06d}.jpg", "{:06d}/a.jpg", "a/{}.jpg"]
 
 
 MIXED = functools.partial(encode, "x.mp4", "libx264", bf="2")
-KINDS: dict[str, tuple[str, Callable[[], bytes], int]] = {  # file, content, frames with their numbers
+# file, content, frames with their numbers
+KINDS: dict[str, tuple[str, Callable[[], bytes], int]] = {
     "a hole": ("x.mp4", lambda: overwrite(MIXED(), 0.4, bytes(3000)), 60),
     "noise": ("x.mp4", lambda: overwrite(MIXED(), 0.7, NOISE.tobytes()[:4000]), 60),
     "a bad last packet": ("x.mp4", lambda: overwrite(MIXED(), 1, bytes(2000)), 60),
     "an edit list": ("x.mp4", lambda: shorten(MIXED()), 58),
-    "no first picture": ("x.mkv", functools.partial(encode, "x.mkv", "libx264", lambda packets: packets[5:]), 40),
+    "no first picture": (
+        "x.mkv",
+        functools.partial(encode, "x.mkv", "libx264", lambda packets: packets[5:]),
+        40,
+    ),
     "empty packets": ("x.avi", functools.partial(encode, "x.avi", "mpeg4", pause), 60),
-    "two pictures in a packet": ("x.avi", functools.partial(encode, "x.avi", "mpeg4", join_two, bf="2"), 60),
+    "two pictures in a packet": (
+        "x.avi",
+        functools.partial(encode, "x.avi", "mpeg4", join_two, bf="2"),
+        60,
+    ),
 }
 
 
@@ -279,7 +325,10 @@ def test_frames_of_unusual_files_are_counted(kind: str, tmp_path: Path) -> None:
         *((spec, "expected one of") for spec in ("", "x.mp4", "http://example.org/x.mp4")),
         *((f"pictures:{{:06d}}.jpg{number}", "does not end in '\\+'") for number in ("", "+-1")),
         *((f"pictures:{pattern}+0", "needs one number") for pattern in PATTERNS),
-        *((f"record:{rest}", "does not end in '@', the first byte, '\\+' and the length") for rest in RECORDS),
+        *(
+            (f"record:{rest}", "does not end in '@', the first byte, '\\+' and the length")
+            for rest in RECORDS
+        ),
     ],
 )
 def test_specs_of_no_known_form_are_refused(spec: str, words: str) -> None:
@@ -287,7 +336,9 @@ def test_specs_of_no_known_form_are_refused(spec: str, words: str) -> None:
         parse(Path("raw"), spec)
 
 
-@pytest.mark.parametrize("path", ["/etc/x.mp4", "../x.mp4", "a/../../x.mp4", "a\\..\\x.mp4", "a\0b"])
+@pytest.mark.parametrize(
+    "path", ["/etc/x.mp4", "../x.mp4", "a/../../x.mp4", "a\\..\\x.mp4", "a\0b"]
+)
 def test_paths_that_lead_out_of_the_raw_folder_are_refused(path: str) -> None:
     with pytest.raises(PipelineError, match="must be below raw"):
         below(Path("raw"), path)

@@ -1,7 +1,7 @@
 """Numbers that are none - NaN, infinite, out of range - in the labels of every dataset.
 
-Each frame with one is kept without it or dropped under a reason: nothing of it reaches the cache, and nothing overflows
-on the way (warnings are errors here).
+Each frame with one is kept without it or dropped under a reason: nothing of it reaches the cache,
+and nothing overflows on the way (warnings are errors here).
 """
 
 import functools
@@ -32,7 +32,9 @@ Poison = Callable[[Any], np.ndarray]
 
 
 def poison(seed: int, value: float) -> Poison:
-    """Makes a copy of an array with `value` in one element, in all of the first row, or in every tenth element."""
+    """Makes a copy of an array with `value` in one element, in all of the first row, or in every
+    tenth element.
+    """
     rng = np.random.default_rng(seed)
 
     def spoil(stored: Any) -> np.ndarray:
@@ -54,7 +56,9 @@ def poison(seed: int, value: float) -> Poison:
 
 def in_mat(*keys: str) -> Callable[[Path, Poison, int], None]:
     def write(file: Path, spoil: Poison, which: int) -> None:
-        variables = {name: value for name, value in loadmat(file).items() if not name.startswith("__")}
+        variables = {
+            name: value for name, value in loadmat(file).items() if not name.startswith("__")
+        }
         key = keys[which % len(keys)]
         if variables[key].dtype == object:
             for cell in np.ndindex(variables[key].shape):
@@ -93,28 +97,43 @@ def in_pickle(file: Path, spoil: Poison, which: int) -> None:
     keys = ("poses2d", "poses", "trans", "betas", "cam_poses", "cam_intrinsics", "campose_valid")
     key = keys[which % len(keys)]
     stored = sequence[key]
-    sequence[key] = [spoil(array) for array in stored] if isinstance(stored, list) else spoil(stored)
+    sequence[key] = (
+        [spoil(array) for array in stored] if isinstance(stored, list) else spoil(stored)
+    )
     file.write_bytes(files.python2_pickle(sequence))
 
 
 def in_emdb(file: Path, spoil: Poison, which: int) -> None:
     sequence = load_pickle(file, kind="sequence")
-    places = ("kp2d",), ("smpl", "trans"), ("camera", "extrinsics"), ("bboxes", "bboxes"), ("smpl", "poses_root")
-    *outer, key = (*places, ("smpl", "betas"), ("camera", "intrinsics"), ("good_frames_mask",))[which % 8]
+    places = (
+        ("kp2d",),
+        ("smpl", "trans"),
+        ("camera", "extrinsics"),
+        ("bboxes", "bboxes"),
+        ("smpl", "poses_root"),
+    )
+    *outer, key = (*places, ("smpl", "betas"), ("camera", "intrinsics"), ("good_frames_mask",))[
+        which % 8
+    ]
     inner = sequence[outer[0]] if outer else sequence
     inner[key] = spoil(inner[key])
     file.write_bytes(pickle.dumps(sequence))
 
 
 def in_json(*keys: str) -> Callable[[Path, Poison, int], None]:
-    """In every list of numbers under one of these keys, however deep; the last of `keys` may hold nested lists."""
+    """In every list of numbers under one of these keys, however deep; the last of `keys` may hold
+    nested lists.
+    """
 
     def write(file: Path, spoil: Poison, which: int) -> None:
         key = keys[which % len(keys)]
 
         def walk(value: Any) -> Any:
             if isinstance(value, dict):
-                return {name: bad(inner) if name == key else walk(inner) for name, inner in value.items()}
+                return {
+                    name: bad(inner) if name == key else walk(inner)
+                    for name, inner in value.items()
+                }
             return [walk(inner) for inner in value] if isinstance(value, list) else value
 
         def bad(value: Any) -> Any:
@@ -137,10 +156,14 @@ def in_tfrecord(file: Path, spoil: Poison, which: int) -> None:
     records = []
     for start, stop in tfrecords.spans(file):
         data = tfrecords.read(file, start, stop)
-        before = np.float32(tfrecords.feature_values(tfrecords.parse_example(data), key, "float_list", 1 << 20))
+        before = np.float32(
+            tfrecords.feature_values(tfrecords.parse_example(data), key, "float_list", 1 << 20)
+        )
         after = spoil(before).astype(np.float32) if len(before) else before
         assert data.count(before.tobytes()) >= 1
-        records.append(files.tfrecord(data.replace(before.tobytes(), after.tobytes()) if len(before) else data))
+        records.append(
+            files.tfrecord(data.replace(before.tobytes(), after.tobytes()) if len(before) else data)
+        )
     file.write_bytes(b"".join(records))
 
 
@@ -172,7 +195,9 @@ def test_every_dataset_is_tried() -> None:
     assert LABELS.keys() == {*RELEASES}
 
 
-@pytest.mark.parametrize("shift", [0, *(pytest.param(shift, marks=pytest.mark.slow) for shift in (1, 2, 3))])
+@pytest.mark.parametrize(
+    "shift", [0, *(pytest.param(shift, marks=pytest.mark.slow) for shift in (1, 2, 3))]
+)
 @pytest.mark.parametrize(("name", "glob"), CASES)
 def test_numbers_that_are_none_stay_out_of_the_tracks(name, glob, shift, embedded, tmp_path):
     raw, dataset = embedded.copy(name, tmp_path / "raw"), datasets.get(name)
@@ -180,7 +205,8 @@ def test_numbers_that_are_none_stay_out_of_the_tracks(name, glob, shift, embedde
     assert files
     body = Body.load(embedded.body) if dataset.uses_body else None
     copies = {file: file.read_bytes() for file in files}
-    for start in range(0, WAYS, len(files)):  # each file in another way, until all ways have been tried
+    # each file in another way, until all ways have been tried
+    for start in range(0, WAYS, len(files)):
         for number, (file, content) in enumerate(copies.items(), start):
             file.write_bytes(content)
             way = number % WAYS
@@ -195,4 +221,6 @@ def check(dataset: Any, raw: Path, split: str, video: Any, body: Body | None) ->
     assert account.set_aside != reading.UNEXPECTED
     for track in tracks:
         assert track_problems(track) == []
-        assert track.frames is None or all(frame.problem is None for frame in track.frames.read([0]))
+        assert track.frames is None or all(
+            frame.problem is None for frame in track.frames.read([0])
+        )

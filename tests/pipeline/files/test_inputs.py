@@ -59,7 +59,9 @@ def test_what_is_gone_has_a_stamp_and_a_digest_of_its_own(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(("name", "n_known"), [("clip.mp4", 4), ("downtown.pkl", 5)])
-def test_a_large_video_is_known_by_its_ends_and_its_middle_and_labels_by_every_byte(tmp_path, name, n_known):
+def test_a_large_video_is_known_by_its_ends_and_its_middle_and_labels_by_every_byte(
+    tmp_path, name, n_known
+):
     size, seen = files.HASHED_WHOLE + 3, set()
     for changed in (None, 0, size // 3, size // 2, size - 1):
         with (tmp_path / name).open("wb") as stream:

@@ -1,4 +1,6 @@
-"""A detector's joint order is told by geometry: procedural bodies in every known layout, and real output."""
+"""A detector's joint order is told by geometry: procedural bodies in every known layout, and real
+output.
+"""
 
 import functools
 from pathlib import Path
@@ -25,7 +27,9 @@ body = functools.cache(Body.stand_in)
 
 
 def seen(pose: NDArray[np.float64], yaw: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(T, 49, 3) joints in px of the procedural body, turned about the vertical; the score of each is 0.9."""
+    """(T, 49, 3) joints in px of the procedural body, turned about the vertical; the score of each
+    is 0.9.
+    """
     pose[:, 0] = [np.pi, 0, 0]  # the camera's y points down
     rotmat = Rotation.from_rotvec(pose.reshape(-1, 3)).as_matrix().reshape(N_FRAMES, 24, 3, 3)
     rotmat[:, 0] = Rotation.from_rotvec(yaw[:, None] * [0, 1, 0]).as_matrix() @ rotmat[:, 0]
@@ -37,12 +41,16 @@ def seen(pose: NDArray[np.float64], yaw: NDArray[np.float64]) -> NDArray[np.floa
 @pytest.fixture(scope="module")
 def spin49() -> NDArray[np.float64]:
     """From all sides, some upside down."""
-    joints = seen(np.random.default_rng(0).normal(0, 0.25, (N_FRAMES, 24, 3)), np.linspace(0, 2 * np.pi, N_FRAMES))
+    joints = seen(
+        np.random.default_rng(0).normal(0, 0.25, (N_FRAMES, 24, 3)),
+        np.linspace(0, 2 * np.pi, N_FRAMES),
+    )
     joints[::4, :, :2] = 800 - joints[::4, :, :2]
     return joints
 
 
-# Radians by joint of the body model: both sides alike, so that seen from the side they are over each other.
+# Radians by joint of the body model: both sides alike, so that seen from the side they are over
+# each other.
 ARMS_DOWN = {16: (0, 0, -1.3), 17: (0, 0, 1.3)}
 ARMS_FORWARD = {16: (0, -1.5, 0), 17: (0, 1.5, 0)}
 SQUAT = {1: (-2, 0, 0), 2: (-2, 0, 0), 4: (2.2, 0, 0), 5: (2.2, 0, 0)}
@@ -59,7 +67,9 @@ FACE, LEGS = ("nose", "eye"), ("knee", "ankle", "toe", "heel")
 
 @pytest.fixture(scope="module")
 def hard() -> dict[str, NDArray[np.float64]]:
-    """Symmetrical poses from the front, obliquely, from the side and from behind, upright and upside down."""
+    """Symmetrical poses from the front, obliquely, from the side and from behind, upright and
+    upside down.
+    """
     made = {}
     for name, rotations in POSES.items():
         for degrees in (0, 50, 90, 180):
@@ -69,34 +79,50 @@ def hard() -> dict[str, NDArray[np.float64]]:
             joints = seen(pose, np.radians(degrees) + np.linspace(-0.1, 0.1, N_FRAMES))
             upside_down = joints.copy()
             upside_down[..., :2] = 800 - joints[..., :2]
-            made |= {f"{name} at {degrees}": joints, f"{name} at {degrees}, upside down": upside_down}
+            made |= {
+                f"{name} at {degrees}": joints,
+                f"{name} at {degrees}, upside down": upside_down,
+            }
     return made
 
 
 def frames(spin49: NDArray[np.float64], order: str) -> Frames:
-    """One person a frame. Midpoints are where the layouts define them; face and hands of whole-body layouts lack."""
+    """One person a frame. Midpoints are where the layouts define them; face and hands of whole-body
+    layouts lack.
+    """
     named = dict(zip(skeletons.joint_names("spin49"), np.moveaxis(spin49, 1, 0), strict=True))
     named["OP Neck"] = (named["lshoulder"] + named["rshoulder"]) / 2
     named["OP MidHip"] = (named["lhip"] + named["rhip"]) / 2
     named["hip"] = named["OP MidHip"]
     nothing = np.zeros((N_FRAMES, 3))
-    return list(np.stack([named.get(joint, nothing) for joint in skeletons.joint_names(order)], axis=1)[:, None])
+    return list(
+        np.stack([named.get(joint, nothing) for joint in skeletons.joint_names(order)], axis=1)[
+            :, None
+        ]
+    )
 
 
 @pytest.mark.parametrize("order", KNOWN)
-def test_an_order_is_told_from_those_of_the_same_length(order: str, spin49: NDArray[np.float64]) -> None:
+def test_an_order_is_told_from_those_of_the_same_length(
+    order: str, spin49: NDArray[np.float64]
+) -> None:
     assert _order(Path(), frames(spin49, order)) == order
 
 
 @pytest.mark.parametrize("order", ["coco", "openpose_coco", "body_25", "halpe_26"])
 def test_an_order_that_is_not_known_fits_none(order: str, spin49: NDArray[np.float64]) -> None:
     shuffled = np.random.default_rng(1).permutation(len(skeletons.joint_names(order)))
-    with pytest.raises(RawDataError, match=f"{len(shuffled)} joints in an order that is not known: as {order}, bones"):
+    with pytest.raises(
+        RawDataError,
+        match=f"{len(shuffled)} joints in an order that is not known: as {order}, bones",
+    ):
         _order(Path(), [persons[:, shuffled] for persons in frames(spin49, order)])
 
 
 @pytest.mark.parametrize("order", ["coco", "body_25", "body_25b", "halpe_26"])
-def test_one_tangled_frame_in_three_does_not_decide(order: str, spin49: NDArray[np.float64]) -> None:
+def test_one_tangled_frame_in_three_does_not_decide(
+    order: str, spin49: NDArray[np.float64]
+) -> None:
     sequence = frames(spin49, order)
     rng = np.random.default_rng(2)
     for number in range(0, N_FRAMES, 3):
@@ -104,10 +130,18 @@ def test_one_tangled_frame_in_three_does_not_decide(order: str, spin49: NDArray[
     assert _order(Path(), sequence) == order
 
 
-@pytest.mark.parametrize("hidden", [(), LEGS, FACE, (*FACE, "ear"), ("ankle", "toe", "heel"), ("wrist",)])
-@pytest.mark.parametrize("order", ["coco", "openpose_coco", "body_25", "body_25b", "halpe_26", "coco_feet"])
+@pytest.mark.parametrize(
+    "hidden", [(), LEGS, FACE, (*FACE, "ear"), ("ankle", "toe", "heel"), ("wrist",)]
+)
+@pytest.mark.parametrize(
+    "order", ["coco", "openpose_coco", "body_25", "body_25b", "halpe_26", "coco_feet"]
+)
 def test_hard_poses_with_hidden_parts_are_no_false_alarm(order, hidden, spin49, hard):
-    away = [i for i, joint in enumerate(skeletons.joint_names(order)) if any(part in joint.lower() for part in hidden)]
+    away = [
+        i
+        for i, joint in enumerate(skeletons.joint_names(order))
+        if any(part in joint.lower() for part in hidden)
+    ]
     for name, joints in {**hard, "from all sides": spin49}.items():
         sequence = frames(joints, order)
         for persons in sequence:

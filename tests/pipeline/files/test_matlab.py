@@ -30,7 +30,11 @@ def test_variables_come_in_their_stored_types_and_shapes(tmp_path: Path, compres
         "none": np.zeros((0, 3)),
         "cube": np.arange(24.0).reshape(2, 3, 4),
     }
-    savemat(tmp_path / "a.mat", {**stored, "cells": cells, "text": "not wanted"}, do_compression=compressed)
+    savemat(
+        tmp_path / "a.mat",
+        {**stored, "cells": cells, "text": "not wanted"},
+        do_compression=compressed,
+    )
     found = load_mat(tmp_path / "a.mat", ["cells", *stored], optional=("nowhere",))
     for name, value in stored.items():
         assert found[name].dtype == value.dtype
@@ -80,9 +84,13 @@ def written(file: Path, fill: Callable[[h5py.File], Any]) -> Path:
     "options", [{}, {"compression": "gzip", "shuffle": True, "fletcher32": True, "chunks": (2, 2)}]
 )
 @pytest.mark.parametrize("dtype", ["f8", "u1", "i8", ">f8"])
-def test_numbers_of_every_type_become_float64(tmp_path: Path, dtype: str, options: dict[str, Any]) -> None:
+def test_numbers_of_every_type_become_float64(
+    tmp_path: Path, dtype: str, options: dict[str, Any]
+) -> None:
     values = np.arange(10, dtype=dtype).reshape(5, 2)
-    file = written(tmp_path / "x.mat", lambda stored: stored.create_dataset("a", data=values, **options))
+    file = written(
+        tmp_path / "x.mat", lambda stored: stored.create_dataset("a", data=values, **options)
+    )
     found = load_hdf5(file, {**SHAPE, "b": [(None,)]}, optional=("b",))
     assert list(found) == ["a"]
     assert found["a"].dtype == np.float64
@@ -109,18 +117,32 @@ def link(to: Any) -> Callable[[h5py.File], None]:
         (link(h5py.ExternalLink("secret.h5", "/a")), "ExternalLink"),
         (link(h5py.SoftLink("/b")), "SoftLink"),
         (lambda stored: stored.create_group("a"), "Group"),
-        (lambda s: s.create_dataset("a", (1, 2), "f8", external=[("secret.bin", 0, 16)]), "not in this file"),
+        (
+            lambda s: s.create_dataset("a", (1, 2), "f8", external=[("secret.bin", 0, 16)]),
+            "not in this file",
+        ),
         (virtual, "not in this file"),
         (link(np.ones((2, 3))), r"\(2, 3\) float64"),
         (link(np.ones(2)), r"\(2,\) float64"),
         (link("text"), r"\(\) object"),
         (link(np.ones((1, 2), complex)), "complex128"),
-        (lambda s: s.create_dataset("a", (1 << 40, 2), "f8", chunks=(1, 2)), f"over {hdf5.MAX_NUMBERS} numbers"),
-        (lambda s: s.create_dataset("a", (1, 2), "f8", chunks=(1 << 24, 2), maxshape=(None, 2)), "in chunks of"),
-        (lambda s: s.create_dataset("a", (4, 2), "f8", compression="lzf"), r"the filters \[32000\]"),
+        (
+            lambda s: s.create_dataset("a", (1 << 40, 2), "f8", chunks=(1, 2)),
+            f"over {hdf5.MAX_NUMBERS} numbers",
+        ),
+        (
+            lambda s: s.create_dataset("a", (1, 2), "f8", chunks=(1 << 24, 2), maxshape=(None, 2)),
+            "in chunks of",
+        ),
+        (
+            lambda s: s.create_dataset("a", (4, 2), "f8", compression="lzf"),
+            r"the filters \[32000\]",
+        ),
     ],
 )
-def test_all_else_is_refused_before_it_is_read(tmp_path: Path, fill: Callable[[h5py.File], Any], words: str) -> None:
+def test_all_else_is_refused_before_it_is_read(
+    tmp_path: Path, fill: Callable[[h5py.File], Any], words: str
+) -> None:
     (tmp_path / "secret.bin").write_bytes(bytes(16))
     written(tmp_path / "secret.h5", link(np.ones((1, 2))))
     with pytest.raises(RawDataError, match=f"'a'.*{words}"):
@@ -137,7 +159,9 @@ def test_an_archive_gives_the_wanted_arrays_and_no_object(tmp_path: Path) -> Non
             load_npz(file, [key])
 
 
-@pytest.mark.parametrize("stored", [[[1, 2], [3]], [["a", "b"]], [[1, 2, 3]], [[1j, 2]], [[None, 1]], 5])
+@pytest.mark.parametrize(
+    "stored", [[[1, 2], [3]], [["a", "b"]], [[1, 2, 3]], [[1j, 2]], [[None, 1]], 5]
+)
 def test_what_is_no_table_of_real_numbers_is_refused_by_file_and_key(stored: Any) -> None:
     with pytest.raises(RawDataError, match=r"x\.mat: 'k': expected numbers of shape \(any, 2\)"):
         numbers(Path("x.mat"), "k", stored, (None, 2))
@@ -145,7 +169,9 @@ def test_what_is_no_table_of_real_numbers_is_refused_by_file_and_key(stored: Any
 
 def test_numbers_are_cast_before_anything_is_computed_and_a_table_names_the_wrong_row() -> None:
     assert numbers(Path("x"), "k", np.array([250], np.uint8), (1,)).dtype == np.float64
-    np.testing.assert_array_equal(table(Path("x"), ["a", "b"], [[1, 2], [3, 4.5]], 2), [[1, 2], [3, 4.5]])
+    np.testing.assert_array_equal(
+        table(Path("x"), ["a", "b"], [[1, 2], [3, 4.5]], 2), [[1, 2], [3, 4.5]]
+    )
     assert table(Path("x"), [], [], 2).shape == (0, 2)
     with pytest.raises(RawDataError, match="'b'"):
         table(Path("x"), ["a", "b"], [[1, 2], [3, "4"]], 2)

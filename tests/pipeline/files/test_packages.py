@@ -21,7 +21,11 @@ WHEEL_FILE = b"Wheel-Version: 1.0\nTag: py3-none-any\n"
 def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder in which pip finds packages."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
-    for name, value in {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path), "PIP_CONFIG_FILE": "/dev/null"}.items():
+    for name, value in {
+        "PIP_NO_INDEX": "1",
+        "PIP_FIND_LINKS": str(tmp_path),
+        "PIP_CONFIG_FILE": "/dev/null",
+    }.items():
         monkeypatch.setenv(name, value)
     return tmp_path
 
@@ -29,18 +33,26 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def make_wheel(folder: Path, content: bytes = b"weights") -> Path:
     with zipfile.ZipFile(folder / WHEEL, "w", zipfile.ZIP_DEFLATED) as wheel:
         wheel.writestr(FILE.path, content)
-        about = "Metadata-Version: 2.1\nName: thing\nVersion: 1.0\nRequires-Dist: nowhere-to-be-found\n"
+        about = (
+            "Metadata-Version: 2.1\nName: thing\nVersion: 1.0\nRequires-Dist: nowhere-to-be-found\n"
+        )
         wheel.writestr("thing-1.0.dist-info/METADATA", about)
         wheel.writestr("thing-1.0.dist-info/WHEEL", WHEEL_FILE)
         wheel.writestr("thing-1.0.dist-info/RECORD", "")
     return folder / WHEEL
 
 
-def test_files_of_a_package_are_downloaded_at_once_and_kept_without_its_wheel(registry, monkeypatch):
+def test_files_of_a_package_are_downloaded_at_once_and_kept_without_its_wheel(
+    registry, monkeypatch
+):
     wheel = make_wheel(registry)
     about = FILE._replace(path="thing-1.0.dist-info/WHEEL", sha256=sha256(WHEEL_FILE).hexdigest())
     commands: list[list[str]] = []
-    monkeypatch.setattr(packages, "_run", lambda command, run=packages._run: commands.append(command) or run(command))
+    monkeypatch.setattr(
+        packages,
+        "_run",
+        lambda command, run=packages._run: commands.append(command) or run(command),
+    )
     places = fetch_files(FILE, about)
     assert [place.read_bytes() for place in places] == [b"weights", WHEEL_FILE]
     wheel.unlink()
@@ -49,7 +61,9 @@ def test_files_of_a_package_are_downloaded_at_once_and_kept_without_its_wheel(re
 
 
 @pytest.mark.parametrize("whole", [True, False])
-def test_without_a_network_a_file_that_the_user_puts_there_is_taken_and_the_message_says_which(registry, whole):
+def test_without_a_network_a_file_that_the_user_puts_there_is_taken_and_the_message_says_which(
+    registry, whole
+):
     with pytest.raises(MissingAssets, match="pip cannot download it") as error:
         fetch_files(FILE)
     place = cache_folder() / "thing-1.0/weights.bin"
@@ -65,9 +79,14 @@ def test_without_a_network_a_file_that_the_user_puts_there_is_taken_and_the_mess
 
 def test_other_bytes_under_the_right_name_are_refused(registry: Path) -> None:
     wheel = make_wheel(registry, b"others")
-    with pytest.raises(MissingAssets, match=rf"{WHEEL}, {FILE.path}: expected sha256 {FILE.sha256}, found"):
+    with pytest.raises(
+        MissingAssets, match=rf"{WHEEL}, {FILE.path}: expected sha256 {FILE.sha256}, found"
+    ):
         fetch_files(FILE)
-    with pytest.raises(MissingAssets, match=r"expected sha256 0+, found"), open_wheel("thing", "1.0", sha256="0" * 64):
+    with (
+        pytest.raises(MissingAssets, match=r"expected sha256 0+, found"),
+        open_wheel("thing", "1.0", sha256="0" * 64),
+    ):
         pass
     place = cache_folder() / "thing-1.0/weights.bin"
     assert not place.exists()
@@ -83,7 +102,9 @@ def test_a_damaged_wheel_that_the_user_put_there_is_named(registry: Path) -> Non
     (folder := cache_folder()).mkdir(parents=True)
     for content in (b"", whole[:-9], start + FILE.path.encode() + b"\xff" + end[1:]):
         (folder / WHEEL).write_bytes(content)
-        with pytest.raises(MissingAssets, match=rf"{folder / WHEEL}: expected an archive with .* Delete it\.$"):
+        with pytest.raises(
+            MissingAssets, match=rf"{folder / WHEEL}: expected an archive with .* Delete it\.$"
+        ):
             fetch_files(FILE)
     assert not FILE.place.exists()
 
@@ -98,17 +119,24 @@ def test_all_that_fetch_a_file_at_once_get_it(registry: Path) -> None:
     assert [*file.place.parent.iterdir()] == [file.place]
 
 
-def test_a_package_of_npm_is_downloaded_by_npm_or_put_there(registry: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_package_of_npm_is_downloaded_by_npm_or_put_there(
+    registry: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """npm is a script that copies the registry's archive into the folder that it gets."""
     monkeypatch.setenv("PATH", f"{registry / 'bin'}:/usr/bin:/bin")
     file = PackageFile("@scope/thing", "1.0", "package/weights.bin", FILE.sha256)
-    with pytest.raises(MissingAssets, match=r"npm cannot .*scope-thing-1\.0\.tgz, into .*npm pack @scope/thing@1\.0$"):
+    with pytest.raises(
+        MissingAssets,
+        match=r"npm cannot .*scope-thing-1\.0\.tgz, into .*npm pack @scope/thing@1\.0$",
+    ):
         fetch_files(file)
     (registry / "weights.bin").write_bytes(b"weights")
     with tarfile.open(registry / "scope-thing-1.0.tgz", "w:gz") as archive:
         archive.add(registry / "weights.bin", "package/weights.bin")
     (registry / "bin").mkdir()
-    (registry / "bin/npm").write_text(f'#!/bin/sh\n[ "$1 $2" = "pack @scope/thing@1.0" ] && cp {registry}/*.tgz "$4"\n')
+    (registry / "bin/npm").write_text(
+        f'#!/bin/sh\n[ "$1 $2" = "pack @scope/thing@1.0" ] && cp {registry}/*.tgz "$4"\n'
+    )
     (registry / "bin/npm").chmod(0o755)
     assert fetch_files(file) == [file.place] and file.place.read_bytes() == b"weights"
     assert file.place == cache_folder() / "scope-thing-1.0/weights.bin"

@@ -34,7 +34,9 @@ def integer(value: int) -> bytes:
 def raw(value: bytes, *, protocol: int) -> bytes:
     """Array content as Python 2 wrote it: a str, quoted in protocol 0 and counted from 1 on."""
     if protocol == 0:
-        quoted = "".join(chr(b) if 32 <= b < 127 and b not in b"\\'" else f"\\x{b:02x}" for b in value)
+        quoted = "".join(
+            chr(b) if 32 <= b < 127 and b not in b"\\'" else f"\\x{b:02x}" for b in value
+        )
         return b"S'" + quoted.encode() + b"'\n"
     return b"T" + struct.pack("<i", len(value)) + value
 
@@ -42,12 +44,32 @@ def raw(value: bytes, *, protocol: int) -> bytes:
 def dtype(array: np.ndarray[Any, Any]) -> bytes:
     order = array.dtype.str[0]
     made = global_("numpy", "dtype") + b"(" + text(array.dtype.str[1:]) + b"I0\nI1\ntR"
-    return made + b"(" + integer(3) + text(order) + b"NNN" + integer(-1) + integer(-1) + integer(0) + b"tb"
+    return (
+        made
+        + b"("
+        + integer(3)
+        + text(order)
+        + b"NNN"
+        + integer(-1)
+        + integer(-1)
+        + integer(0)
+        + b"tb"
+    )
 
 
-def array(value: np.ndarray[Any, Any], *, protocol: int = 2, module: str = "numpy.core.multiarray") -> bytes:
+def array(
+    value: np.ndarray[Any, Any], *, protocol: int = 2, module: str = "numpy.core.multiarray"
+) -> bytes:
     order = "F" if value.flags.f_contiguous and not value.flags.c_contiguous else "C"
-    made = global_(module, "_reconstruct") + b"(" + global_("numpy", "ndarray") + b"(" + integer(0) + b"t" + text("b")
+    made = (
+        global_(module, "_reconstruct")
+        + b"("
+        + global_("numpy", "ndarray")
+        + b"("
+        + integer(0)
+        + b"t"
+        + text("b")
+    )
     shape = b"(" + b"".join(integer(n) for n in value.shape) + b"t"
     flag = b"I01\n" if order == "F" else b"I00\n"
     content = raw(value.tobytes(order), protocol=protocol)
@@ -60,17 +82,30 @@ def mapping(**items: bytes) -> bytes:
 
 def instance(module: str, name: str, state: bytes, *, protocol: int = 2) -> bytes:
     if protocol < 2:
-        empty = global_("copy_reg", "_reconstructor") + b"(" + global_(module, name) + global_("__builtin__", "object")
+        empty = (
+            global_("copy_reg", "_reconstructor")
+            + b"("
+            + global_(module, name)
+            + global_("__builtin__", "object")
+        )
         return empty + b"NtR" + state + b"b"
     return global_(module, name) + b")\x81" + state + b"b"
 
 
 def chumpy_leaf(value: np.ndarray[Any, Any], *, protocol: int = 2) -> bytes:
     dirty = global_("__builtin__", "set") + b"((" + text("x") + b"ltR"
-    return instance("chumpy.ch", "Ch", mapping(x=array(value), _dirty_vars=dirty, _itr=b"N"), protocol=protocol)
+    return instance(
+        "chumpy.ch", "Ch", mapping(x=array(value), _dirty_vars=dirty, _itr=b"N"), protocol=protocol
+    )
 
 
-def csc(matrix: sparse.csc_matrix, *, module: str = "scipy.sparse.csc", protocol: int = 2, **changed: bytes) -> bytes:
+def csc(
+    matrix: sparse.csc_matrix,
+    *,
+    module: str = "scipy.sparse.csc",
+    protocol: int = 2,
+    **changed: bytes,
+) -> bytes:
     rows, columns = matrix.shape
     state = {
         "format": text("csc"),
@@ -102,7 +137,9 @@ ARRAYS = [
 
 @pytest.mark.parametrize("value", ARRAYS, ids=lambda a: f"{a.dtype}{a.shape}")
 @pytest.mark.parametrize("protocol", [0, 1, 2])
-def test_an_array_from_python_2_comes_out_as_it_was(value: Any, protocol: int, tmp_path: Path) -> None:
+def test_an_array_from_python_2_comes_out_as_it_was(
+    value: Any, protocol: int, tmp_path: Path
+) -> None:
     content = read(tmp_path, mapping(poses=array(value, protocol=protocol)) + b".")
     assert content["poses"].dtype == value.dtype.newbyteorder("=")
     np.testing.assert_array_equal(content["poses"], value)
@@ -112,8 +149,20 @@ def test_an_array_from_python_2_comes_out_as_it_was(value: Any, protocol: int, t
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_every_protocol_of_this_python_is_read(protocol: int, tmp_path: Path) -> None:
     names = np.array(["a", "bc"], object)
-    data = {"arrays": ARRAYS, "sequence": "outdoors_é", "genders": ["m", "f"], "names": names, "raw": b"\x00\xff" * 9}
-    data |= {"number": np.float64(2.5), "empty": b"", "big": 2**70, "none": None, "nested": {"a": (1, 2.5, True)}}
+    data = {
+        "arrays": ARRAYS,
+        "sequence": "outdoors_é",
+        "genders": ["m", "f"],
+        "names": names,
+        "raw": b"\x00\xff" * 9,
+    }
+    data |= {
+        "number": np.float64(2.5),
+        "empty": b"",
+        "big": 2**70,
+        "none": None,
+        "nested": {"a": (1, 2.5, True)},
+    }
     content = read(tmp_path, pickle.dumps(data, protocol))
     for got, expected in zip(content.pop("arrays"), data.pop("arrays"), strict=True):
         np.testing.assert_array_equal(got, expected)
@@ -123,7 +172,10 @@ def test_every_protocol_of_this_python_is_read(protocol: int, tmp_path: Path) ->
 
 def test_an_array_named_twice_stays_one_array(tmp_path: Path) -> None:
     shared, big = np.arange(3.0), np.arange(3, dtype=">f8")
-    content = read(tmp_path, pickle.dumps({"a": shared, "b": [shared], "c": big, "d": [big, big.astype(">f8")]}, 2))
+    content = read(
+        tmp_path,
+        pickle.dumps({"a": shared, "b": [shared], "c": big, "d": [big, big.astype(">f8")]}, 2),
+    )
     assert content["a"] is content["b"][0]
     assert [content["d"][i].tolist() for i in (0, 1)] == [[0, 1, 2]] * 2
 
@@ -132,7 +184,9 @@ def test_an_array_named_twice_stays_one_array(tmp_path: Path) -> None:
 @pytest.mark.parametrize("module", ["scipy.sparse.csc", "scipy.sparse._csc"])
 def test_a_model_file_gives_its_sparse_matrix(module: str, protocol: int, tmp_path: Path) -> None:
     matrix = sparse.random(24, 30, density=0.2, format="csc", rng=np.random.default_rng(0))
-    content = read(tmp_path, mapping(J_regressor=csc(matrix, module=module, protocol=protocol)) + b".", "smpl")
+    content = read(
+        tmp_path, mapping(J_regressor=csc(matrix, module=module, protocol=protocol)) + b".", "smpl"
+    )
     np.testing.assert_array_equal(content["J_regressor"].toarray(), matrix.toarray())
 
 
@@ -141,7 +195,9 @@ def test_chumpy_objects_become_their_values_without_chumpy(protocol: int, tmp_pa
     value = np.arange(24.0).reshape(2, 3, 4)
     index = np.arange(24).reshape(2, 3, 4)[..., :2].ravel()  # value[..., :2]
     shape = b"(" + integer(2) + integer(3) + integer(2) + b"t"
-    parts = mapping(a=chumpy_leaf(value, protocol=protocol), idxs=array(index), preferred_shape=shape)
+    parts = mapping(
+        a=chumpy_leaf(value, protocol=protocol), idxs=array(index), preferred_shape=shape
+    )
     selected = instance("chumpy.reordering", "Select", parts, protocol=protocol)
     content = read(tmp_path, mapping(weights=chumpy_leaf(value), shapedirs=selected) + b".", "smpl")
     np.testing.assert_array_equal(content["weights"], value)
@@ -149,7 +205,8 @@ def test_chumpy_objects_become_their_values_without_chumpy(protocol: int, tmp_pa
 
 
 def test_results_of_another_program_are_no_attack(tmp_path: Path) -> None:
-    content = pickle.dumps(collections.defaultdict(dict, {0: {"pose": np.zeros((2, 72))}}))  # as WHAM's wham_output.pkl
+    # as WHAM's wham_output.pkl
+    content = pickle.dumps(collections.defaultdict(dict, {0: {"pose": np.zeros((2, 72))}}))
     words = r"file\.pkl.*collections\.defaultdict.*plain dicts and NumPy arrays"
     with pytest.raises(UnsafePickle, match=words) as caught:
         read(tmp_path, content, "sequence")
@@ -219,25 +276,70 @@ twice = b"(K\x01(K\x01t" + plain_dtype + b"I00\n" + text("12345678") + b"t"
 long_type = b"(" + text("f8,(9999,9999)f8") + b"I0\nI1\ntR"
 eye, outside = sparse.csc_matrix(np.eye(3)), array(np.array([0, 1, 1_000_000], np.int32))
 hostile = {
-    "array of a foreign class": b"}" + text("a") + reconstruct + b"(" + global_("numpy", "dtype") + b"NNtRs.",
-    "array that claims more than it has": state(b"(" + b"J\xff\xff\xff\x7f" * 2 + b"t", plain_dtype, text("12345678")),
+    "array of a foreign class": b"}"
+    + text("a")
+    + reconstruct
+    + b"("
+    + global_("numpy", "dtype")
+    + b"NNtRs.",
+    "array that claims more than it has": state(
+        b"(" + b"J\xff\xff\xff\x7f" * 2 + b"t", plain_dtype, text("12345678")
+    ),
     "array of negative size": state(b"(" + integer(-1) + b"t", plain_dtype, text("12345678")),
-    "array of more dimensions than there are": state(b"(" + b"K\x01" * 100 + b"t", plain_dtype, text("12345678")),
-    "array with another state": b"}" + text("a") + reconstruct + b"(" + ndarray + b"(K\x00t" + text("b") + b"tR}bs.",
-    "objects that are not there": state(b"(K\x05t", global_("numpy", "dtype") + b"(" + text("O8") + b"tR", b"]"),
-    "type without meaning": state(b"(K\x01t", global_("numpy", "dtype") + b"(" + text("V8") + b"tR", text("12345678")),
-    "type with fields": state(b"(K\x01t", plain_dtype[:-1] + b"0(K\x03" + text("<") + b"N}}tb", text("12345678")),
+    "array of more dimensions than there are": state(
+        b"(" + b"K\x01" * 100 + b"t", plain_dtype, text("12345678")
+    ),
+    "array with another state": b"}"
+    + text("a")
+    + reconstruct
+    + b"("
+    + ndarray
+    + b"(K\x00t"
+    + text("b")
+    + b"tR}bs.",
+    "objects that are not there": state(
+        b"(K\x05t", global_("numpy", "dtype") + b"(" + text("O8") + b"tR", b"]"
+    ),
+    "type without meaning": state(
+        b"(K\x01t", global_("numpy", "dtype") + b"(" + text("V8") + b"tR", text("12345678")
+    ),
+    "type with fields": state(
+        b"(K\x01t", plain_dtype[:-1] + b"0(K\x03" + text("<") + b"N}}tb", text("12345678")
+    ),
     "type from a recipe": state(b"(K\x01t", global_("numpy", "dtype") + long_type, text("1")),
     "type of texts without a size": state(
         b"(J\xff\xff\xff\x7ft", plain_dtype.replace(text("f8"), text("U0")), text("")
     ),
-    "objects in another byte order": state(b"(K\x01t", plain_dtype.replace(text("f8"), text("O8")), b"]Na"),
-    "type by a text": b"}" + text("a") + scalar + b"(" + text("2f8") + text("0123456789abcdef") + b"tRs.",
+    "objects in another byte order": state(
+        b"(K\x01t", plain_dtype.replace(text("f8"), text("O8")), b"]Na"
+    ),
+    "type by a text": b"}"
+    + text("a")
+    + scalar
+    + b"("
+    + text("2f8")
+    + text("0123456789abcdef")
+    + b"tRs.",
     "array that is filled twice": b"}" + text("a") + array(np.zeros(3)) + twice + b"bs.",
-    "array that is filled by a type alone": b"}" + text("a") + array(np.zeros(3)) + plain_dtype + b"bs.",
-    "bytes in a codec": b"}" + text("a") + global_("_codecs", "encode") + b"(" + text("x") + text("zlib") + b"tRs.",
+    "array that is filled by a type alone": b"}"
+    + text("a")
+    + array(np.zeros(3))
+    + plain_dtype
+    + b"bs.",
+    "bytes in a codec": b"}"
+    + text("a")
+    + global_("_codecs", "encode")
+    + b"("
+    + text("x")
+    + text("zlib")
+    + b"tRs.",
     "attributes for a class": b"}" + text("a") + ndarray + b"}" + text("__setstate__") + b"Nsbs.",
-    "attributes for a function": b"}" + text("a") + reconstruct + b"}" + text("__code__") + b"Nsbs.",
+    "attributes for a function": b"}"
+    + text("a")
+    + reconstruct
+    + b"}"
+    + text("__code__")
+    + b"Nsbs.",
     "attributes for a dict": b"}" + text("a") + b"}}" + text("b") + b"K\x01sbs.",
     "a call of a value": b"}" + text("a") + text("x") + b")Rs.",
     "a name made of numbers": b"}" + text("a") + b"K\x01K\x02\x93s.",
@@ -256,10 +358,14 @@ hostile = {
     "a web page": b"<!DOCTYPE html>",
     "a zip archive": b"PK\x03\x04",
     "line ends of another system": b"(dp0\r\nS'a'\r\np1\r\nS'b\r\n",
-    "chumpy without its value": mapping(a=instance("chumpy.ch", "Ch", mapping(y=integer(1)))) + b".",
+    "chumpy without its value": mapping(a=instance("chumpy.ch", "Ch", mapping(y=integer(1))))
+    + b".",
     "chumpy without a state": mapping(a=instance("chumpy.ch", "Ch", integer(1))) + b".",
     "a selection without its source": mapping(a=select(idxs=array(np.zeros(3)))) + b".",
-    "a selection outside its source": mapping(a=select(a=chumpy_leaf(np.zeros(3)), idxs=array(np.array([7])))) + b".",
+    "a selection outside its source": mapping(
+        a=select(a=chumpy_leaf(np.zeros(3)), idxs=array(np.array([7])))
+    )
+    + b".",
     "a sparse matrix whose data have two axes": mapping(a=csc(eye, data=array(np.eye(3)))) + b".",
     "a sparse matrix without a shape": mapping(a=csc(eye, _shape=integer(2))) + b".",
     "a sparse matrix with entries outside itself": mapping(a=csc(eye, indices=outside)) + b".",
@@ -282,12 +388,17 @@ GOOD = mapping(
     J=csc(sparse.csc_matrix(np.diag([1.0, 2.0, 3.0]))),
     w=chumpy_leaf(np.arange(3.0), protocol=1),
 )
-SAMPLES = [GOOD + b".", *(pickle.dumps({"a": ARRAYS, "b": ["x", 1.5, None]}, protocol) for protocol in range(6))]
+SAMPLES = [
+    GOOD + b".",
+    *(pickle.dumps({"a": ARRAYS, "b": ["x", 1.5, None]}, protocol) for protocol in range(6)),
+]
 
 
 @settings(max_examples=120)
 @given(st.data())
-def test_a_damaged_file_is_read_or_refused_but_never_crashes(tmp_path_factory: Any, data: Any) -> None:
+def test_a_damaged_file_is_read_or_refused_but_never_crashes(
+    tmp_path_factory: Any, data: Any
+) -> None:
     content = bytearray(data.draw(st.sampled_from(SAMPLES)))
     for _ in range(data.draw(st.integers(1, 4))):
         place = data.draw(st.integers(0, len(content) - 1))
@@ -303,7 +414,9 @@ def test_a_damaged_file_is_read_or_refused_but_never_crashes(tmp_path_factory: A
 @pytest.mark.parametrize("kind", ["sequence", "smpl"])
 def test_a_type_of_lists_in_lists_is_refused_at_once(kind: str, tmp_path: Path) -> None:
     """Each list holds the one before twice: all of it in words would fill the memory."""
-    memo = b"]q\x00" + b"".join(b"](h" + bytes([i]) + b"h" + bytes([i]) + b"eq" + bytes([i + 1]) for i in range(40))
+    memo = b"]q\x00" + b"".join(
+        b"](h" + bytes([i]) + b"h" + bytes([i]) + b"eq" + bytes([i + 1]) for i in range(40)
+    )
     content = mapping(poses=memo + b"0" + global_("numpy", "dtype") + b"(h\x28I0\nI1\ntR") + b"."
     with pytest.raises(RawDataError, match="array type"):
         read(tmp_path, content, kind)
@@ -314,7 +427,9 @@ def test_objects_that_share_their_parts_are_read_once_each(tmp_path: Path) -> No
     chain = chumpy_leaf(np.arange(3.0)) + b"q\x000"
     for i in range(60):  # remembered by number, and taken off the stack
         before = b"h" + bytes([i])
-        chain += instance("chumpy.ch", "Ch", mapping(x=before, y=before)) + b"q" + bytes([i + 1]) + b"0"
+        chain += (
+            instance("chumpy.ch", "Ch", mapping(x=before, y=before)) + b"q" + bytes([i + 1]) + b"0"
+        )
     chain += b"h" + bytes([60])
     content = read(tmp_path, mapping(v_template=chain) + b".", "smpl")
     np.testing.assert_array_equal(content["v_template"], [0, 1, 2])

@@ -1,4 +1,5 @@
-"""Most clips have the pixels that OpenCV decodes, to the bit, as earlier versions did: their features fit.
+"""Most clips have the pixels that OpenCV decodes, to the bit, as earlier versions did: their
+features fit.
 
 `ClipRecord.otherwise` names the other clips.
 """
@@ -31,7 +32,9 @@ PIXELS = (
     "yuv444p10le",
 )
 
-pytestmark = pytest.mark.skipif(OPENCV < (4, 13), reason="OpenCV before 4.13 takes all clips for BT.601")
+pytestmark = pytest.mark.skipif(
+    OPENCV < (4, 13), reason="OpenCV before 4.13 takes all clips for BT.601"
+)
 
 
 def opencv_frames(file: Path) -> list[Image]:
@@ -65,7 +68,9 @@ def test_clips_of_all_kinds_have_the_pixels_of_opencv(tmp_path: Path, name: str)
 @pytest.mark.parametrize("matrix", [None, BT_709, BT_2020])
 @pytest.mark.parametrize("size", [(128, 64), (130, 66)])
 @pytest.mark.parametrize("pix_fmt", PIXELS)
-def test_colours_are_those_of_opencv(tmp_path: Path, pix_fmt: str, size: tuple[int, int], matrix: int | None) -> None:
+def test_colours_are_those_of_opencv(
+    tmp_path: Path, pix_fmt: str, size: tuple[int, int], matrix: int | None
+) -> None:
     rng = np.random.default_rng(0)
     width, height = size
     with av.open(str(tmp_path / "a.mp4"), "w") as container:

@@ -29,11 +29,15 @@ def make_socket(path: Path) -> None:
         os.chdir(here)
 
 
-MAKE = {kind: make for kind, make in THINGS.items() if kind not in ("absent", "dangling")} | {"socket": make_socket}
+MAKE = {kind: make for kind, make in THINGS.items() if kind not in ("absent", "dangling")} | {
+    "socket": make_socket
+}
 
 
 @pytest.mark.parametrize("kind", MAKE)
-def test_what_is_no_file_is_an_error_of_the_system_and_does_not_wait(kind: str, tmp_path: Path) -> None:
+def test_what_is_no_file_is_an_error_of_the_system_and_does_not_wait(
+    kind: str, tmp_path: Path
+) -> None:
     MAKE[kind](tmp_path / "it")
     with pytest.raises(OSError):
         open_regular(tmp_path / "it")
@@ -57,7 +61,11 @@ def test_a_link_in_a_circle_is_no_folder_and_no_error(tmp_path: Path) -> None:
     (tmp_path / "linked").symlink_to("folder")
     MAKE["loop"](tmp_path / "loop")
     with os.scandir(tmp_path) as entries:
-        assert {entry.name: is_folder(entry) for entry in entries} == {"folder": True, "linked": True, "loop": False}
+        assert {entry.name: is_folder(entry) for entry in entries} == {
+            "folder": True,
+            "linked": True,
+            "loop": False,
+        }
 
 
 def test_a_listing_is_read_once_inside_caching_and_afterwards_again(tmp_path: Path) -> None:

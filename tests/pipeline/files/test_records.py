@@ -1,4 +1,6 @@
-"""Pictures of a record: frames in order, a bad one costs itself, a damaged record all of its frames."""
+"""Pictures of a record: frames in order, a bad one costs itself, a damaged record all of its
+frames.
+"""
 
 from pathlib import Path
 
@@ -53,7 +55,9 @@ def test_a_record_damaged_since_costs_all_its_frames_and_changes_its_digest(tmp_
     source.place.write_bytes(whole)
     assert source.digest() != before
     frames = list(source.read([0, 4]))
-    assert [(one.index, one.image, one.kind) for one in frames] == [(t, None, "record_damaged") for t in (0, 4)]
+    assert [(one.index, one.image, one.kind) for one in frames] == [
+        (t, None, "record_damaged") for t in (0, 4)
+    ]
     assert "a wrong checksum" in str(frames[0].problem)
     with pytest.raises(RawDataError) as caught:
         source.size()
@@ -64,7 +68,9 @@ def test_a_record_damaged_since_costs_all_its_frames_and_changes_its_digest(tmp_
 
 
 @pytest.mark.parametrize("pictures", [[], [b"", b"no picture"]])
-def test_a_record_without_a_readable_picture_has_no_size(tmp_path: Path, pictures: list[bytes]) -> None:
+def test_a_record_without_a_readable_picture_has_no_size(
+    tmp_path: Path, pictures: list[bytes]
+) -> None:
     with pytest.raises(RawDataError, match="a readable image") as caught:
         shard(tmp_path, pictures).size()
     assert caught.value.reason == "no_picture"

@@ -1,4 +1,6 @@
-"""tf.train.Example by protobuf: TensorFlow's own bytes, what the demo data's writer writes, and what is refused."""
+"""tf.train.Example by protobuf: TensorFlow's own bytes, what the demo data's writer writes, and
+what is refused.
+"""
 
 from typing import Any
 
@@ -11,12 +13,17 @@ from hypothesis import strategies as st
 from pipeline.demo.files import tf_example as example
 from pipeline.files.formats.tfrecords import feature_values, parse_example
 
-# As TensorFlow's own tutorial prints it: feature0 False, feature1 4, feature2 b"goat", feature3 0.9876
+# As TensorFlow's own tutorial prints it: feature0 False, feature1 4, feature2 b"goat", feature3
+# 0.9876
 TUTORIAL = (
     b"\nR\n\x14\n\x08feature3\x12\x08\x12\x06\n\x04[\xd3|?\n\x11\n\x08feature0\x12\x05\x1a\x03\n\x01\x00"
     b"\n\x14\n\x08feature2\x12\x08\n\x06\n\x04goat\n\x11\n\x08feature1\x12\x05\x1a\x03\n\x01\x04"
 )
-STORED = {"pictures": [b"one", b""], "floats": np.float32([1.5, -2.5, 3]), "integers": np.array([7, -7])}
+STORED = {
+    "pictures": [b"one", b""],
+    "floats": np.float32([1.5, -2.5, 3]),
+    "integers": np.array([7, -7]),
+}
 FULL = example(STORED)
 KINDS = {"pictures": "bytes_list", "floats": "float_list", "integers": "int64_list"}
 
@@ -41,7 +48,11 @@ def test_tensorflow_s_own_bytes_mean_what_its_tutorial_says() -> None:
     st.lists(st.integers(-(2**63), 2**63 - 1), max_size=40),
 )
 def test_what_was_written_is_read(pictures: Any, floats: Any, integers: Any) -> None:
-    stored = {"pictures": pictures, "floats": np.float32(floats), "integers": np.array(integers, np.int64)}
+    stored = {
+        "pictures": pictures,
+        "floats": np.float32(floats),
+        "integers": np.array(integers, np.int64),
+    }
     parsed = parse_example(example(stored))
     assert read(parsed, "pictures", 5) == pictures
     for key in ("floats", "integers"):
@@ -55,7 +66,9 @@ def test_a_list_of_another_kind_and_one_with_too_many_values_are_refused(key: st
     with pytest.raises(ValueError, match=f"'{key}' has {len(STORED[key])} values"):
         read(parsed, key, len(STORED[key]) - 1)
     for other in STORED.keys() - {key}:
-        renamed = parse_example(FULL.replace(key.encode(), b"x" * len(key)).replace(other.encode(), b"y" * len(other)))
+        renamed = parse_example(
+            FULL.replace(key.encode(), b"x" * len(key)).replace(other.encode(), b"y" * len(other))
+        )
         with pytest.raises(ValueError, match="expected"):
             feature_values(renamed, "y" * len(other), KINDS[key], 1000)
 

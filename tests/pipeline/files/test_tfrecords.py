@@ -62,7 +62,12 @@ def readable(file: Path) -> tuple[list[bytes], list[str]]:
 
 @pytest.mark.parametrize(
     ("data", "crc"),
-    [(bytes(32), 0x8A9136AA), (b"\xff" * 32, 0x62A8AB43), (bytes(range(32)), 0x46DD794E), (b"123456789", 0xE3069283)],
+    [
+        (bytes(32), 0x8A9136AA),
+        (b"\xff" * 32, 0x62A8AB43),
+        (bytes(range(32)), 0x46DD794E),
+        (b"123456789", 0xE3069283),
+    ],
 )
 def test_the_checksum_is_rfc_3720_s_rotated_and_shifted(data: bytes, crc: int) -> None:
     assert crc32c(data) == crc  # the examples of the RFC
@@ -117,14 +122,18 @@ def test_an_impossible_length_is_refused_without_allocation(tmp_path: Path, leng
 
     def refuse() -> None:
         assert spans(file) == [(0, 20), (20, 132)]
-        with pytest.raises(RawDataError, match=f"more than {MAX_BYTES}" if length > MAX_BYTES else "a file of 132"):
+        with pytest.raises(
+            RawDataError, match=f"more than {MAX_BYTES}" if length > MAX_BYTES else "a file of 132"
+        ):
             read(file, 20, 132)
 
     assert memory_peak(refuse) < MIB
     assert read(file, 0, 20) == b"good"
 
 
-def test_a_file_of_endless_empty_records_ends_in_one_span(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_of_endless_empty_records_ends_in_one_span(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(tfrecords, "MAX_RECORDS", 10)
     file = tmp_path / "x.tfrecord"
     file.write_bytes(record(b"") * 50)
@@ -159,7 +168,9 @@ def test_a_file_that_is_something_else_is_named(tmp_path: Path, content: bytes, 
 
 
 @pytest.mark.parametrize("begins", [b"\x1f\x8b", b"x\x9c", b"x\x01", b"x\xda"])
-def test_a_length_that_begins_like_another_format_is_a_length(tmp_path: Path, begins: bytes) -> None:
+def test_a_length_that_begins_like_another_format_is_a_length(
+    tmp_path: Path, begins: bytes
+) -> None:
     data = bytes(int.from_bytes(begins, "little"))
     (tmp_path / "x.tfrecord").write_bytes(framed(data))
     assert readable(tmp_path / "x.tfrecord") == ([data], [])

@@ -1,4 +1,6 @@
-"""Clips of all containers, codecs and oddities: the number painted into a frame is the number that reading gives it."""
+"""Clips of all containers, codecs and oddities: the number painted into a frame is the number that
+reading gives it.
+"""
 
 import functools
 import json
@@ -39,7 +41,9 @@ INTERLACED_CLIPS = (
 
 def hdr(transfer: str) -> dict[str, str]:
     """Options of x265."""
-    return {"x265-params": f"log-level=none:colorprim=bt2020:transfer={transfer}:colormatrix=bt2020nc"}
+    return {
+        "x265-params": f"log-level=none:colorprim=bt2020:transfer={transfer}:colormatrix=bt2020nc"
+    }
 
 
 def widen(stream: Any) -> None:
@@ -98,10 +102,14 @@ WHOLE = [
     Clip("mjpeg.avi", "mjpeg", pix_fmt="yuvj420p"),
     Clip("mjpeg.mov", "mjpeg", pix_fmt="yuvj420p"),
     Clip("vp8.webm", "libvpx"),
-    Clip("vp8_hidden_references.webm", "libvpx", options={"auto-alt-ref": "1", "lag-in-frames": "12"}),
+    Clip(
+        "vp8_hidden_references.webm", "libvpx", options={"auto-alt-ref": "1", "lag-in-frames": "12"}
+    ),
     Clip("vp9.webm", "libvpx-vp9", options={"cpu-used": "8"}),
     Clip(
-        "vp9_hidden_references.mkv", "libvpx-vp9", options={"cpu-used": "8", "auto-alt-ref": "1", "lag-in-frames": "12"}
+        "vp9_hidden_references.mkv",
+        "libvpx-vp9",
+        options={"cpu-used": "8", "auto-alt-ref": "1", "lag-in-frames": "12"},
     ),
     Clip("av1.mkv", "libsvtav1", options={"preset": "12"}),
     Clip("av1.mp4", "libsvtav1", options={"preset": "12"}),
@@ -117,7 +125,9 @@ WHOLE = [
     Clip("interlaced.mp4", options=INTERLACED),
     Clip("interlaced.ts", options=INTERLACED),
     Clip("interlaced_mpeg2.ts", "mpeg2video", options={"flags": "+ilme+ildct"}),
-    Clip("interlaced_mpeg2_b_frames.mpg", "mpeg2video", options={"flags": "+ilme+ildct", "bf": "2"}),
+    Clip(
+        "interlaced_mpeg2_b_frames.mpg", "mpeg2video", options={"flags": "+ilme+ildct", "bf": "2"}
+    ),
     Clip("interlaced_mpeg4.avi", "mpeg4", options={"flags": "+ilme+ildct"}),
     Clip("mpeg1.mpg", "mpeg1video"),
     Clip("dnxhd.mov", "dnxhd", size=(1280, 720), pix_fmt="yuv422p", options={"b": "60M"}),
@@ -132,13 +142,20 @@ WHOLE = [
     Clip("rgb.mkv", "libx264rgb", pix_fmt="rgb24"),
     Clip("grey_16_bit.mkv", "ffv1", pix_fmt="gray16le"),
     Clip("vp9_444.webm", "libvpx-vp9", pix_fmt="yuv444p", options={"cpu-used": "8"}),
-    *(Clip(f"{codec}.avi", codec) for codec in ("ffvhuff", "utvideo", "magicyuv", "snow", "asv2", "jpeg2000")),
+    *(
+        Clip(f"{codec}.avi", codec)
+        for codec in ("ffvhuff", "utvideo", "magicyuv", "snow", "asv2", "jpeg2000")
+    ),
     *(Clip(f"{codec}.avi", codec) for codec in ("msmpeg4v2", "msmpeg4", "wmv1", "rawvideo")),
     Clip("huffyuv.avi", "huffyuv", pix_fmt="yuv422p"),
     Clip("cinepak.avi", "cinepak", pix_fmt="rgb24"),
     Clip("zmbv.avi", "zmbv", pix_fmt="bgr0"),
     Clip("doubled_times.mkv", options={"bf": "0"}, change=lambda packets: doubled(packets)),
-    Clip("negative_times.mkv", change=lambda packets: shifted(packets, -3), muxer={"avoid_negative_ts": "disabled"}),
+    Clip(
+        "negative_times.mkv",
+        change=lambda packets: shifted(packets, -3),
+        muxer={"avoid_negative_ts": "disabled"},
+    ),
     Clip("hlg.mp4", "libx265", options=hdr("arib-std-b67"), pix_fmt="yuv420p10le"),
     Clip("pq.mp4", "libx265", options=hdr("smpte2084"), pix_fmt="yuv420p10le"),
     Clip("wide_pixels.mp4", prepare=lambda stream: widen(stream)),
@@ -236,9 +253,13 @@ def test_a_damaged_packet_shifts_no_frame(
     assert "cannot be decoded" in remark
 
 
-@pytest.mark.parametrize("name", ["h264.mp4", "h264_b_frames.mp4", "hevc.mp4", "mpeg4_b_frames.mp4"])
+@pytest.mark.parametrize(
+    "name", ["h264.mp4", "h264_b_frames.mp4", "hevc.mp4", "mpeg4_b_frames.mp4"]
+)
 @pytest.mark.parametrize("n_hidden", [10, 13])  # a key frame is the first that is shown, or not
-def test_frames_count_from_the_first_one_that_a_trimmed_clip_shows(tmp_path: Path, name: str, n_hidden: int) -> None:
+def test_frames_count_from_the_first_one_that_a_trimmed_clip_shows(
+    tmp_path: Path, name: str, n_hidden: int
+) -> None:
     (tmp_path / name).write_bytes(trimmed(content(name), n_hidden))
     video = Video(tmp_path, name)
     assert numbers(video) == list(range(n_hidden, N))
@@ -266,9 +287,15 @@ def test_frames_are_turned_and_mirrored_as_the_header_says(tmp_path: Path, kind:
     (tmp_path / "a.mp4").write_bytes(with_matrix(content("h264.mp4"), kind))
     video = Video(tmp_path, "a.mp4")
     images = [frame.image for frame in video.read(range(N))]
-    assert [number_in(upright[kind](image)) for image in images if image is not None] == list(range(N))
-    assert video.size() == ((HEIGHT, WIDTH) if "turn" in kind and "half" not in kind else (WIDTH, HEIGHT))
-    assert video.record().remarks() == (["mirrored, as its header says"] if "mirrored" in kind else [])
+    assert [number_in(upright[kind](image)) for image in images if image is not None] == list(
+        range(N)
+    )
+    assert video.size() == (
+        (HEIGHT, WIDTH) if "turn" in kind and "half" not in kind else (WIDTH, HEIGHT)
+    )
+    assert video.record().remarks() == (
+        ["mirrored, as its header says"] if "mirrored" in kind else []
+    )
 
 
 @pytest.mark.parametrize("name", ["two.mkv", "two.ts", "two.mp4"])
@@ -281,7 +308,9 @@ def test_one_of_two_streams_is_read_for_everything(tmp_path: Path, name: str) ->
 
 
 @pytest.mark.parametrize("first", ["interlaced", "progressive"])
-def test_a_clip_that_changes_between_interlaced_and_progressive_has_all_its_frames(tmp_path: Path, first: str) -> None:
+def test_a_clip_that_changes_between_interlaced_and_progressive_has_all_its_frames(
+    tmp_path: Path, first: str
+) -> None:
     parts = [content("h264.ts"), content("interlaced.ts")]
     joined = b"".join(parts if first == "progressive" else reversed(parts))
     (tmp_path / "a.ts").write_bytes(joined)
@@ -304,7 +333,9 @@ def test_a_share_of_repeated_frames_is_noted(tmp_path: Path) -> None:
     clip = Clip("a.mp4")
     clip.paint = lambda number: number // 4
     (tmp_path / "a.mp4").write_bytes(clip.encode())
-    assert Video(tmp_path, "a.mp4").record().remarks() == ["75% of the frames repeat the one before"]
+    assert Video(tmp_path, "a.mp4").record().remarks() == [
+        "75% of the frames repeat the one before"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -317,7 +348,9 @@ def test_a_share_of_repeated_frames_is_noted(tmp_path: Path) -> None:
     ],
     ids=lambda clip: clip.pix_fmt,
 )
-def test_frames_that_differ_at_the_right_edge_alone_repeat_nothing(tmp_path: Path, clip: Clip) -> None:
+def test_frames_that_differ_at_the_right_edge_alone_repeat_nothing(
+    tmp_path: Path, clip: Clip
+) -> None:
     changing = replace(clip, paint=lambda number: 128 * (number % 2))  # the last of eight columns
     (tmp_path / clip.name).write_bytes(changing.encode())
     video = Video(tmp_path, clip.name)
@@ -325,7 +358,9 @@ def test_frames_that_differ_at_the_right_edge_alone_repeat_nothing(tmp_path: Pat
     assert video.record().remarks() == []
 
 
-@pytest.mark.parametrize("name", ["h264.mp4", "uneven.mkv", "pause.mkv", "dv.avi", "hlg.mp4", "h264_b_frames.avi"])
+@pytest.mark.parametrize(
+    "name", ["h264.mp4", "uneven.mkv", "pause.mkv", "dv.avi", "hlg.mp4", "h264_b_frames.avi"]
+)
 def test_a_record_is_restored_from_json(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(content(name))
     record = Video(tmp_path, name).record()

@@ -30,7 +30,9 @@ def drawn(tmp_path: Path) -> Any:
 
     def write(*tracks: ShownTrack, **changed: Any) -> Page:
         progress = changed.pop("progress", lambda *_: None)
-        write_page(shown_split(tmp_path, *tracks, **changed), tmp_path / "page.html", progress=progress)
+        write_page(
+            shown_split(tmp_path, *tracks, **changed), tmp_path / "page.html", progress=progress
+        )
         return Page((tmp_path / "page.html").read_text(encoding="utf-8"))
 
     return write

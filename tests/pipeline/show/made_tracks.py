@@ -15,7 +15,8 @@ from pipeline.track import Track
 from tests.html_pages import Page
 from tests.made_splits import DEMO, track_of, write_split, write_stream
 
-AT = {"rshoulder": (280, 180), "relbow": (270, 200.5), "lwrist": (330, 210)}  # px, the joints of `made`
+# px, the joints of `made`
+AT = {"rshoulder": (280, 180), "relbow": (270, 200.5), "lwrist": (330, 210)}
 
 
 def made(raw: Path, n_frames: int = 1, size: tuple[int, int] = (640, 400), **changed: Any) -> Track:
@@ -27,21 +28,57 @@ def made(raw: Path, n_frames: int = 1, size: tuple[int, int] = (640, 400), **cha
     for (name, point), confidence in zip(AT.items(), (1, 0.5, 1), strict=True):
         kp_2d[:, NAMES.index(name)] = (*point, confidence)
     box = np.tile(np.array([300, 200, 100, 100], np.float32), (n_frames, 1))
-    fields: dict[str, Any] = {"dataset": "penn_action", "split": "train", "name": "f/0", "video": "f", "fps": 25.0}
-    fields |= {"frame_index": np.arange(n_frames), "bbox": box, "kp_2d": kp_2d, "frames": Pictures(raw, "f/{:06d}.jpg")}
+    fields: dict[str, Any] = {
+        "dataset": "penn_action",
+        "split": "train",
+        "name": "f/0",
+        "video": "f",
+        "fps": 25.0,
+    }
+    fields |= {
+        "frame_index": np.arange(n_frames),
+        "bbox": box,
+        "kp_2d": kp_2d,
+        "frames": Pictures(raw, "f/{:06d}.jpg"),
+    }
     return Track(**(fields | changed))
 
 
 def shown(track: Track, *notes: str, frames: int = 5) -> ShownTrack:
-    fields = ("frame_index", "bbox", "kp_2d", "kp_3d", "kp_3d_eval", "pose", "betas", "has_3d", "has_smpl", "valid")
-    columns = {name: np.asarray(value) for name in fields if (value := getattr(track, name)) is not None}
+    fields = (
+        "frame_index",
+        "bbox",
+        "kp_2d",
+        "kp_3d",
+        "kp_3d_eval",
+        "pose",
+        "betas",
+        "has_3d",
+        "has_smpl",
+        "valid",
+    )
+    columns = {
+        name: np.asarray(value) for name in fields if (value := getattr(track, name)) is not None
+    }
     return shown_track(track, columns, source=track.frames, notes=notes, frames=frames)
 
 
 def shown_split(raw: Path, /, *tracks: ShownTrack, **changed: Any) -> Shown:
     """A split of these tracks with facts of a test's own."""
-    facts: dict[str, Any] = {"name": "penn_action/train", "origin": "a test", "raw": raw, "stand_in": False}
-    facts |= {"reader": {"dataset": "penn_action", "version": 7, "parameters": {"model": "neutral"}, "body": None}}
+    facts: dict[str, Any] = {
+        "name": "penn_action/train",
+        "origin": "a test",
+        "raw": raw,
+        "stand_in": False,
+    }
+    facts |= {
+        "reader": {
+            "dataset": "penn_action",
+            "version": 7,
+            "parameters": {"model": "neutral"},
+            "body": None,
+        }
+    }
     facts |= {"totals": {}, "totals_of": "the whole split", "rejected": (), "n_rejected": 1}
     facts |= {"body": None, "n_tracks": len(tracks), "warnings": ()}
     return Shown(**(facts | changed), tracks=tracks)
@@ -53,20 +90,39 @@ def pictures(page: Page) -> list[np.ndarray]:
     for image in page.main.all("img"):
         kind, _, data = image.attributes["src"].partition(",")
         assert kind == "data:image/jpeg;base64"
-        decoded = cv2.imdecode(np.frombuffer(base64.b64decode(data, validate=True), np.uint8), cv2.IMREAD_COLOR)
+        decoded = cv2.imdecode(
+            np.frombuffer(base64.b64decode(data, validate=True), np.uint8), cv2.IMREAD_COLOR
+        )
         assert decoded is not None
-        assert [int(image.attributes[key]) for key in ("width", "height")] == [decoded.shape[1], decoded.shape[0]]
+        assert [int(image.attributes[key]) for key in ("width", "height")] == [
+            decoded.shape[1],
+            decoded.shape[0],
+        ]
         found.append(decoded)
     return found
 
 
 def add_stream(
-    root: Path, name: str, stream: str, kind: str, dim: int, lost: tuple[int, ...] = (), weights: Any = None
+    root: Path,
+    name: str,
+    stream: str,
+    kind: str,
+    dim: int,
+    lost: tuple[int, ...] = (),
+    weights: Any = None,
 ) -> None:
-    """Features that are an eighth of the row's number, without those of the rows `lost`; of demo data."""
-    identity, terms = {"kind": kind, "weights": weights}, {"licence": "MIT", "source": "a.b", "sha256": "ab"}
+    """Features that are an eighth of the row's number, without those of the rows `lost`; of demo
+    data.
+    """
+    identity, terms = (
+        {"kind": kind, "weights": weights},
+        {"licence": "MIT", "source": "a.b", "sha256": "ab"},
+    )
     recorded = {"identity": identity, "backbone": {**DEMO, "weights": weights, **terms}, **DEMO}
-    values, computed = (lambda rows: np.repeat(rows[:, None] / 8, dim, axis=1)), (lambda rows: ~np.isin(rows, lost))
+    values, computed = (
+        (lambda rows: np.repeat(rows[:, None] / 8, dim, axis=1)),
+        (lambda rows: ~np.isin(rows, lost)),
+    )
     write_stream(root, name, stream, values, computed, recorded, dim=dim)
 
 
@@ -87,5 +143,7 @@ def add_video(
         "kp_2d": np.ones((n_rows, 49, 3), np.float32),
     } | columns
     track = track_of(f"{video}/0", whole, step=step, fps=fps)
-    entry = cache.VideoEntry(name=video, source=f"pictures:{video}/{{:04d}}.jpg+0", width=640, height=480)
+    entry = cache.VideoEntry(
+        name=video, source=f"pictures:{video}/{{:04d}}.jpg+0", width=640, height=480
+    )
     write_split(root, name, [(entry, [track])], {"stand_in": stand_in, "reader": {}}, plan=video)

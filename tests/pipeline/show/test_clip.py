@@ -1,4 +1,6 @@
-"""`python -m pipeline show --out CLIP.mp4`: clips are read back, colours at joints that the test has placed."""
+"""`python -m pipeline show --out CLIP.mp4`: clips are read back, colours at joints that the test
+has placed.
+"""
 
 import re
 from dataclasses import replace
@@ -30,7 +32,9 @@ def read(file: Path) -> tuple[np.ndarray, Fraction]:
         (stream,) = container.streams.video
         assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
         assert stream.average_rate is not None
-        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]), stream.average_rate
+        return np.stack(
+            [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
+        ), stream.average_rate
 
 
 def written(tmp_path: Path, *tracks: ShownTrack, **changed: Any) -> tuple[np.ndarray, Fraction]:
@@ -41,11 +45,15 @@ def written(tmp_path: Path, *tracks: ShownTrack, **changed: Any) -> tuple[np.nda
 def of_rows(track: Track, rows: list[int]) -> ShownTrack:
     """The track with these of its rows."""
     assert track.bbox is not None and track.kp_2d is not None
-    part = replace(track, frame_index=track.frame_index[rows], bbox=track.bbox[rows], kp_2d=track.kp_2d[rows])
+    part = replace(
+        track, frame_index=track.frame_index[rows], bbox=track.bbox[rows], kp_2d=track.kp_2d[rows]
+    )
     return shown(part, frames=1000)
 
 
-def test_a_split_s_first_video_is_a_clip_that_browsers_play(root: Path, tmp_path: Path, ran: Any) -> None:
+def test_a_split_s_first_video_is_a_clip_that_browsers_play(
+    root: Path, tmp_path: Path, ran: Any
+) -> None:
     split = cache.open(root)["penn_action/train"]
     for words in ([], ["--track", split.tracks[0].name], ["--video", split.tracks[0].video]):
         out = tmp_path / ("CLIP.MP4" if words else "clip.mp4")
@@ -56,7 +64,9 @@ def test_a_split_s_first_video_is_a_clip_that_browsers_play(root: Path, tmp_path
         assert "1 track of 0001, 8 frames, 8 with rows" in printed and "demo data" in printed
 
 
-def test_joints_have_the_colours_of_their_sides_and_frames_without_rows_are_marked(tmp_path: Path) -> None:
+def test_joints_have_the_colours_of_their_sides_and_frames_without_rows_are_marked(
+    tmp_path: Path,
+) -> None:
     first = made(tmp_path, 9, size=(639, 401))
     moved = replace(made(tmp_path, 9, size=(639, 401)), name="f/1")
     assert moved.bbox is not None and moved.kp_2d is not None
@@ -64,14 +74,17 @@ def test_joints_have_the_colours_of_their_sides_and_frames_without_rows_are_mark
     moved.kp_2d[..., 0] += 200
     frames, rate = written(tmp_path, of_rows(first, [1, 2, 3, 6]), of_rows(moved, [2, 3]))
     assert frames.shape == (9, 402, 640, 3) and rate == 25
-    for joint, colour in (("rshoulder", (255, 138, 31)), ("lwrist", (61, 155, 255))):  # right orange, left blue
+    # right orange, left blue
+    for joint, colour in (("rshoulder", (255, 138, 31)), ("lwrist", (61, 155, 255))):
         x, y = AT[joint]
         for index, frame in enumerate(frames):
             for position, rows in ((x, (1, 2, 3, 6)), (x + 200, (2, 3))):
                 near = np.abs(frame[y, position].astype(int) - colour).max() < 60
                 assert near == (index in rows), (joint, index)
     background = frames[:, 350, 600].mean(axis=1)
-    assert background == pytest.approx([GREY if i in (1, 2, 3, 6) else GREY / 2 for i in range(9)], abs=4)
+    assert background == pytest.approx(
+        [GREY if i in (1, 2, 3, 6) else GREY / 2 for i in range(9)], abs=4
+    )
     banded = frames[:, 2, 600].mean(axis=1) > GREY + 2  # grey at the top where a track has no row
     assert banded.tolist() == [i not in (2, 3) for i in range(9)]
     box = [frame[150, 300].astype(int) for frame in frames]  # the first one's upper edge
@@ -79,7 +92,12 @@ def test_joints_have_the_colours_of_their_sides_and_frames_without_rows_are_mark
 
 
 def test_names_of_people_at_the_edges_are_inside_the_picture(tmp_path: Path) -> None:
-    for x, y, left, low in ((630, 2, 460, 18), (5, 395, 0, 370), (5, 2, 0, 18), (630, 395, 460, 370)):
+    for x, y, left, low in (
+        (630, 2, 460, 18),
+        (5, 395, 0, 370),
+        (5, 2, 0, 18),
+        (630, 395, 460, 370),
+    ):
         bbox = np.tile(np.array([x, y, 4, 4], np.float32), (2, 1))
         track = made(tmp_path, 2, name="f/somebody_of_a_long_name", bbox=bbox)
         frames, _ = written(tmp_path, shown(track))
@@ -90,32 +108,55 @@ def test_names_of_people_at_the_edges_are_inside_the_picture(tmp_path: Path) -> 
 def test_names_of_people_who_stand_close_do_not_cover_each_other(tmp_path: Path) -> None:
     taken: list[np.ndarray] = []
     for top in (200, 203, 197, 0, 2):
-        draw_label(np.zeros((400, 640, 3), np.uint8), "person_00001", 250, top, 1.0, (255, 255, 255), taken)
+        draw_label(
+            np.zeros((400, 640, 3), np.uint8), "person_00001", 250, top, 1.0, (255, 255, 255), taken
+        )
     assert len(taken) == 5
     for a, b in combinations(taken, 2):
         assert (np.minimum(a[2:], b[2:]) <= np.maximum(a[:2], b[:2])).any()
     assert max(abs(int(box[3]) - 200) for box in taken[:3]) < 20
     people = [shown(replace(made(tmp_path), name=f"f/{name}")) for name in ("ab", "cd", "ef")]
     tops = [written(tmp_path, *some)[0][0][80:145].astype(int) for some in (people[:1], people)]
-    n_lit = [int((np.abs(top - 90).max(axis=-1) > 60).sum()) for top in tops]  # px of names above the box
+    # px of names above the box
+    n_lit = [int((np.abs(top - 90).max(axis=-1) > 60).sum()) for top in tops]
     assert n_lit[1] > 2.4 * n_lit[0] > 100
 
 
 def test_frames_are_as_far_apart_as_rows_and_a_damaged_one_is_named(tmp_path: Path) -> None:
     track = made(tmp_path, 11)
     (tmp_path / "f/000004.jpg").write_bytes(b"no picture")
-    cv2.imwrite(str(tmp_path / "f/000006.jpg"), np.full((100, 100, 3), 200, np.uint8))  # of another size
+    # of another size
+    cv2.imwrite(str(tmp_path / "f/000006.jpg"), np.full((100, 100, 3), 200, np.uint8))
     frames, rate = written(tmp_path, of_rows(track, [0, 2, 4, 6]), stand_in=True)
     assert len(frames) == 6 and rate == Fraction(25, 2)
-    assert [frame[2, 600].mean() > GREY + 2 for frame in frames] == [False, False, True, False, True, True]
+    assert [frame[2, 600].mean() > GREY + 2 for frame in frames] == [
+        False,
+        False,
+        True,
+        False,
+        True,
+        True,
+    ]
     assert frames[3, 50, 90].mean() == pytest.approx(200, abs=4) and frames[3, 300, 600].mean() < 4
     marked = [(frame[-14:, :120].max() > 200) for frame in frames]
     assert all(marked)
 
 
-def test_a_body_is_painted_where_its_labels_put_it(embedded: Any, root: Path, tmp_path: Path, ran: Any) -> None:
+def test_a_body_is_painted_where_its_labels_put_it(
+    embedded: Any, root: Path, tmp_path: Path, ran: Any
+) -> None:
     name = cache.open(root)["3dpw/train"].tracks[0].name
-    words = ("show", "3dpw", "train", "--cache", root, "--track", name, "--out", tmp_path / "clip.mp4")
+    words = (
+        "show",
+        "3dpw",
+        "train",
+        "--cache",
+        root,
+        "--track",
+        name,
+        "--out",
+        tmp_path / "clip.mp4",
+    )
     clips = []
     for body in ((), ("--body", embedded.body)):
         ran(*words, *body)
@@ -124,7 +165,9 @@ def test_a_body_is_painted_where_its_labels_put_it(embedded: Any, root: Path, tm
     kp_2d = cache.open(root)["3dpw/train"].rows("kp_2d", 0, len(changed))
     for mask, joints in zip(changed, kp_2d, strict=True):
         hull = np.zeros(mask.shape, np.uint8)
-        cv2.fillConvexPoly(hull, cv2.convexHull(joints[joints[:, 2] > 0, :2].round().astype(np.int32)), 1)
+        cv2.fillConvexPoly(
+            hull, cv2.convexHull(joints[joints[:, 2] > 0, :2].round().astype(np.int32)), 1
+        )
         around = cv2.dilate(hull, np.ones((25, 25), np.uint8)) > 0
         assert mask[around].sum() > 0.9 * mask.sum()
         assert mask[hull > 0].mean() > 0.3
@@ -142,7 +185,9 @@ def test_the_weak_perspective_of_labels_without_a_camera_is_the_one_that_fits_th
     assert weak_perspective(body, kp_2d) is None
 
 
-def test_a_row_without_a_camera_of_its_own_has_the_track_s(embedded: Any, into: Any, tmp_path: Path) -> None:
+def test_a_row_without_a_camera_of_its_own_has_the_track_s(
+    embedded: Any, into: Any, tmp_path: Path
+) -> None:
     raw, root = embedded.raw("bedlam"), tmp_path / "cache"
     into.convert(root, raw, "bedlam", body=embedded.body)
     split = cache.open(root)["bedlam/train"]
@@ -153,13 +198,19 @@ def test_a_row_without_a_camera_of_its_own_has_the_track_s(embedded: Any, into: 
     np.testing.assert_array_equal(intrinsics_of(converted, 0), split.tracks[0].intrinsics)
     np.testing.assert_array_equal(intrinsics_of(read_raw, 0), split.tracks[0].intrinsics)
     np.testing.assert_array_equal(read_raw.rows["extrinsics"], converted.rows["extrinsics"])
-    zooms = replace(converted, rows=converted.rows | {"intrinsics": np.stack([np.eye(3), 2 * np.eye(3)])})
+    zooms = replace(
+        converted, rows=converted.rows | {"intrinsics": np.stack([np.eye(3), 2 * np.eye(3)])}
+    )
     np.testing.assert_array_equal(intrinsics_of(zooms, 1), 2 * np.eye(3))
 
 
-def test_what_no_clip_can_be_made_of_is_refused_with_what_to_do(embedded, root, tmp_path, ran, monkeypatch):
+def test_what_no_clip_can_be_made_of_is_refused_with_what_to_do(
+    embedded, root, tmp_path, ran, monkeypatch
+):
     out = tmp_path / "clip.mp4"
-    rejected = ran("show", "3dpw", "train", "--raw", embedded.raw("3dpw"), "--rejected", "--out", out, code=2)
+    rejected = ran(
+        "show", "3dpw", "train", "--raw", embedded.raw("3dpw"), "--rejected", "--out", out, code=2
+    )
     assert "no track" in rejected.err
     names = [track.name for track in cache.open(root)["penn_action/train"].tracks]
     for words, reason in (

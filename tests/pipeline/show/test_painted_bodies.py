@@ -8,7 +8,9 @@ from pipeline.show.bodies import AMBIENT, TO_LIGHT, Painter, SeenBody
 FACES = np.array([[0, 1, 2], [0, 2, 3]])  # a square, seen from the front: anticlockwise
 
 
-def square(left: float, top: float, right: float, bottom: float, colour=(1.0, 1.0, 1.0), depth=5.0) -> SeenBody:
+def square(
+    left: float, top: float, right: float, bottom: float, colour=(1.0, 1.0, 1.0), depth=5.0
+) -> SeenBody:
     pixels = np.array([[left, top], [left, bottom], [right, bottom], [right, top]])
     verts = np.column_stack([pixels / 100, np.zeros(4)])  # faces the camera, which looks along z
     return SeenBody(verts, pixels, np.full(4, depth), colour)
@@ -16,10 +18,14 @@ def square(left: float, top: float, right: float, bottom: float, colour=(1.0, 1.
 
 def test_a_square_covers_its_pixels_with_its_colour_and_no_others() -> None:
     image = np.full((60, 80, 3), 40, np.uint8)
-    painted = Painter(FACES).paint(image, [square(19.5, 9.5, 59.5, 39.5, (0.5, 1.0, 0.0))], opacity=1.0)
+    painted = Painter(FACES).paint(
+        image, [square(19.5, 9.5, 59.5, 39.5, (0.5, 1.0, 0.0))], opacity=1.0
+    )
     light = AMBIENT + (1 - AMBIENT) * max(0.0, -float(TO_LIGHT[2]))  # its normal is -z
     inside = painted[11:39, 21:59]
-    np.testing.assert_allclose(inside.reshape(-1, 3), np.tile([127.5 * light, 255 * light, 0], (28 * 38, 1)), atol=1.5)
+    np.testing.assert_allclose(
+        inside.reshape(-1, 3), np.tile([127.5 * light, 255 * light, 0], (28 * 38, 1)), atol=1.5
+    )
     outside = painted.copy()
     outside[9:41, 19:61] = 40
     assert (outside == 40).all()
@@ -40,7 +46,9 @@ def test_the_last_one_is_on_top_and_one_larger_than_the_picture_fills_it() -> No
     assert painted[30, 30, 0] == 0
     assert painted[30, 30, 1] > 0
     assert painted[10, 10, 0] > 0
-    larger = Painter(FACES).paint(np.zeros((48, 64, 3), np.uint8), [square(-90, -90, 200, 200)], opacity=1.0)
+    larger = Painter(FACES).paint(
+        np.zeros((48, 64, 3), np.uint8), [square(-90, -90, 200, 200)], opacity=1.0
+    )
     assert (larger > 0).all()
 
 
@@ -59,8 +67,13 @@ def test_what_is_not_in_the_picture_changes_nothing(body) -> None:
 
 
 def test_pixels_that_a_body_covers_by_half_are_half_as_bright_on_all_sides() -> None:
-    body = square(20, 10, 60, 40)  # its edges run through the middle of pixels, which are at whole numbers
-    painted = Painter(FACES).paint(np.zeros((60, 80, 3), np.uint8), [body], opacity=1.0)[..., 0].astype(float)
+    # its edges run through the middle of pixels, which are at whole numbers
+    body = square(20, 10, 60, 40)
+    painted = (
+        Painter(FACES)
+        .paint(np.zeros((60, 80, 3), np.uint8), [body], opacity=1.0)[..., 0]
+        .astype(float)
+    )
     inside = painted[25, 40]
     for edge in (painted[25, 20], painted[25, 60], painted[10, 40], painted[40, 40]):
         assert abs(edge - inside / 2) <= 1
@@ -70,8 +83,12 @@ def test_pixels_that_a_body_covers_by_half_are_half_as_bright_on_all_sides() -> 
 def test_the_size_in_the_picture_changes_where_a_body_is_painted_by_less_than_a_pixel() -> None:
     image = np.zeros((1000, 1000, 3), np.uint8)
     for side in (20, 100, 600):  # more, and fewer, samples than pixels
-        painted = Painter(FACES).paint(image, [square(100, 200, 100 + side, 200 + side)], opacity=1.0)[..., 0]
-        rows, columns = (np.flatnonzero((painted > 0.5 * painted.max()).any(axis=axis)) for axis in (1, 0))
+        painted = Painter(FACES).paint(
+            image, [square(100, 200, 100 + side, 200 + side)], opacity=1.0
+        )[..., 0]
+        rows, columns = (
+            np.flatnonzero((painted > 0.5 * painted.max()).any(axis=axis)) for axis in (1, 0)
+        )
         edges = (columns[0], columns[-1], rows[0], rows[-1])
         for edge, expected in zip(edges, (100, 100 + side, 200, 200 + side), strict=True):
             assert abs(edge - expected) <= 1 + side / 360

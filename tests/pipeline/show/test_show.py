@@ -18,27 +18,45 @@ from tests.pipeline.show.made_tracks import made, pictures, shown
 
 
 @pytest.mark.parametrize("name", ["penn_action", "3dpw", "amass"])
-def test_raw_files_and_the_cache_give_one_page(name: str, embedded: Any, page: Any, root: Path) -> None:
+def test_raw_files_and_the_cache_give_one_page(
+    name: str, embedded: Any, page: Any, root: Path
+) -> None:
     track = cache.open(root)[f"{name}/train"].tracks[-1].name
-    options = (name, "train", "--track", track, "--frames", 2, *(["--body", embedded.body] if name == "3dpw" else []))
+    options = (
+        name,
+        "train",
+        "--track",
+        track,
+        "--frames",
+        2,
+        *(["--body", embedded.body] if name == "3dpw" else []),
+    )
     read = page(*options, "--cache", root)
     from_raw = page(*options, "--raw", embedded.raw(name))
-    mains = [shown.source.partition("<main>")[2].partition("</main>")[0] for shown in (read, from_raw)]
+    mains = [
+        shown.source.partition("<main>")[2].partition("</main>")[0] for shown in (read, from_raw)
+    ]
     assert mains[0] == mains[1] != ""
     assert [section.all("h2")[0].text for section in read.main.of_class("track")] == [track]
-    assert [p.shape for p in pictures(read)[1::2]] == ([] if name == "amass" else [(224, 224, 3)] * 2)
+    assert [p.shape for p in pictures(read)[1::2]] == (
+        [] if name == "amass" else [(224, 224, 3)] * 2
+    )
     assert not read.header.all("table", "dl")  # images first
     n = len(cache.open(root)[f"{name}/train"].tracks)
     assert (f"--out tracks.html --tracks {n} , or --track NAME" in read.header.text) == (n > 1)
     assert max(read.levels) == (2 if name == "amass" else 3)
 
 
-def test_poses_are_drawn_by_the_body_of_luigi_cfg(embedded: Any, page: Any, root: Path, luigi_cfg: Any) -> None:
+def test_poses_are_drawn_by_the_body_of_luigi_cfg(
+    embedded: Any, page: Any, root: Path, luigi_cfg: Any
+) -> None:
     luigi_cfg("amass").with_name("body").symlink_to(embedded.body)
     options = ("amass", "train", "--frames", 2, "--cache", root)
     by_cfg = page(*options).main.all("svg")
     without = page(*options, "--set", "paths.body=-").main.all("svg")
-    assert len(by_cfg) == len(page(*options, "--body", embedded.body).main.all("svg")) > len(without)
+    assert (
+        len(by_cfg) == len(page(*options, "--body", embedded.body).main.all("svg")) > len(without)
+    )
 
 
 def test_a_track_s_facts(drawn: Any, tmp_path: Path) -> None:
@@ -47,9 +65,13 @@ def test_a_track_s_facts(drawn: Any, tmp_path: Path) -> None:
     assert track.kp_2d is not None and track.bbox is not None
     kp_2d = track.kp_2d[kept].copy()
     kp_2d[0, NAMES.index("lwrist")] = 0
-    part = replace(track, frame_index=kept, bbox=track.bbox[kept], kp_2d=kp_2d, valid=np.arange(6) < 4)
+    part = replace(
+        track, frame_index=kept, bbox=track.bbox[kept], kp_2d=kp_2d, valid=np.arange(6) < 4
+    )
     (section,) = drawn(shown(part, "3 labels too many", frames=3)).main.of_class("track")
-    assert dict(zip((e.text for e in section.all("dt")), (e.text for e in section.all("dd")), strict=True)) == {
+    assert dict(
+        zip((e.text for e in section.all("dt")), (e.text for e in section.all("dd")), strict=True)
+    ) == {
         "Video": "f",
         "Frames": "6, step 1, 29.97 fps",
         "Gaps": "2 → 5",
@@ -62,10 +84,16 @@ def test_a_track_s_facts(drawn: Any, tmp_path: Path) -> None:
     }
     assert "rshoulder, lwrist" in section.text
     assert [note.text for note in section.of_class("notes")] == ["3 labels too many"]
-    assert [card.all("h3")[0].text for card in section.of_class("card")] == ["Frame 0", "Frame 2", "Frame 7"]
+    assert [card.all("h3")[0].text for card in section.of_class("card")] == [
+        "Frame 0",
+        "Frame 2",
+        "Frame 7",
+    ]
 
 
-def test_frames_that_cannot_be_shown_say_why_and_joints_outside_are_counted(drawn: Any, tmp_path: Path) -> None:
+def test_frames_that_cannot_be_shown_say_why_and_joints_outside_are_counted(
+    drawn: Any, tmp_path: Path
+) -> None:
     track = made(tmp_path, 4)
     assert track.kp_2d is not None and track.bbox is not None
     (tmp_path / "f/000000.jpg").unlink()
@@ -75,13 +103,19 @@ def test_frames_that_cannot_be_shown_say_why_and_joints_outside_are_counted(draw
     track.kp_2d[1, NAMES.index("relbow"), :2] = (639.4, 210)  # still in the last pixel
     read = drawn(shown(track))
     missing, good, cut, no_box = read.main.of_class("card")
-    for card, why in ((missing, "picture_missing: "), (cut, "picture_truncated: "), (no_box, "bad_box: ")):
+    for card, why in (
+        (missing, "picture_missing: "),
+        (cut, "picture_truncated: "),
+        (no_box, "bad_box: "),
+    ):
         assert f"No image. {why}" in card.text
     assert good.of_class("problem") == [] and len(pictures(read)) == 2
     assert good.text.endswith("3 joints, 1 outside the image, 2 outside the crop")
 
 
-def test_moved_and_changed_raw_folders_and_rejected_videos_are_reported(embedded, into, page, tmp_path, capsys):
+def test_moved_and_changed_raw_folders_and_rejected_videos_are_reported(
+    embedded, into, page, tmp_path, capsys
+):
     raw, root = embedded.copy("penn_action", tmp_path / "raw"), tmp_path / "cache"
     (raw / "labels/0003.mat").write_bytes(b"<b>no label</b>")
     into.convert(root, raw)
@@ -94,7 +128,9 @@ def test_moved_and_changed_raw_folders_and_rejected_videos_are_reported(embedded
     shutil.copy(moved / "frames/0003/000002.jpg", moved / "frames/0001/000001.jpg")
     found = page(*options, "--raw", moved)
     assert found.main.of_class("problem", "warning") == [] and len(pictures(found)) == 4
-    assert ["have changed since conversion" in track.text for track in found.main.of_class("track")] == [True, False]
+    assert [
+        "have changed since conversion" in track.text for track in found.main.of_class("track")
+    ] == [True, False]
     rows = [[cell.text for cell in row.all("th", "td")] for row in found.root.all("tr")]
     frames = cache.open(root)["penn_action/train"].manifest["accounting"]["frames"]
     assert rows[1] == ["videos", "3", "2", "1 bad_label_file"]
@@ -105,10 +141,15 @@ def test_moved_and_changed_raw_folders_and_rejected_videos_are_reported(embedded
     assert "0003: bad_label_file: " in found.main.all("details")[-1].text
 
 
-def test_demo_data_are_marked_and_never_meet_real_data(embedded: Any, page: Any, tmp_path: Path) -> None:
+def test_demo_data_are_marked_and_never_meet_real_data(
+    embedded: Any, page: Any, tmp_path: Path
+) -> None:
     raw = embedded.copy("amass", tmp_path / "raw")
     demo = page("amass", "train", "--raw", raw)
-    assert "DEMO DATA" in demo.root.of_class("warning")[0].text and "demo data" in demo.root.all("title")[0].text
+    assert (
+        "DEMO DATA" in demo.root.of_class("warning")[0].text
+        and "demo data" in demo.root.all("title")[0].text
+    )
     assert "resampling = slerp" in demo.root.text
     (raw / "STAND_IN.json").unlink()
     assert "demo data" not in page("amass", "train", "--raw", raw).source.lower()
@@ -125,8 +166,13 @@ def test_harmless_reasons_do_not_hide_failures(into: Any, page: Any, tmp_path: P
     into.convert(tmp_path / "cache", raw, "kinetics")
     for where in (("--cache", tmp_path / "cache"), ("--raw", raw)):
         found = page("kinetics", "train", *where)
-        assert "1 no_keypoints, 1 video_missing" in found.root.text and "1 video rejected" in found.header.text
-        assert [item.text.split(": ")[1] for item in found.main.all("details")[0].all("li")] == ["video_missing"]
+        assert (
+            "1 no_keypoints, 1 video_missing" in found.root.text
+            and "1 video rejected" in found.header.text
+        )
+        assert [item.text.split(": ")[1] for item in found.main.all("details")[0].all("li")] == [
+            "video_missing"
+        ]
         assert "No tracks to show." in found.header.text
 
 
@@ -139,10 +185,19 @@ def test_the_full_release_s_counts_are_beside_what_was_found(drawn: Any) -> None
 
 
 def test_untrusted_names_and_messages_stay_text(drawn: Any, tmp_path: Path) -> None:
-    evil = "<script>alert(1)</script>\"'><img src=http://x/ onerror=alert(1)>&amp;{{ 7 * 7 }}</title></style>caf\udce9"
+    evil = (
+        "<script>alert(1)</script>\"'><img src=http://x/ onerror=alert(1)>&amp;{{ 7 * 7 "
+        "}}</title></style>caf\udce9"
+    )
     track, text = made(tmp_path, name=f"{evil}/0", video=evil), evil.replace("\udce9", r"\udce9")
     reader = {"dataset": evil, "version": evil, "parameters": {evil: evil}, "body": None}
-    facts = {"name": f"x/{evil}", "origin": evil, "raw": Path(evil), "rejected": (evil,), "warnings": (evil,)}
+    facts = {
+        "name": f"x/{evil}",
+        "origin": evil,
+        "raw": Path(evil),
+        "rejected": (evil,),
+        "warnings": (evil,),
+    }
     read = drawn(shown(track, f"note {evil}"), reader=reader, totals_of=evil, **facts)
     assert read.root.all("script") == [] and len(read.root.all("img")) == 2
     assert read.main.all("h2")[0].text == f"{text}/0"
@@ -150,7 +205,10 @@ def test_untrusted_names_and_messages_stay_text(drawn: Any, tmp_path: Path) -> N
     assert text in read.header.text and text in read.root.all("title")[0].text
     assert all("onerror" not in element.attributes for element in read.root.all())
     (policy,) = [meta for meta in read.root.all("meta") if "http-equiv" in meta.attributes]
-    assert policy.attributes["content"] == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    assert (
+        policy.attributes["content"]
+        == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    )
 
 
 def test_tracks_are_spread_over_the_split_or_named(embedded: Any, root: Path) -> None:
@@ -159,7 +217,9 @@ def test_tracks_are_spread_over_the_split_or_named(embedded: Any, root: Path) ->
     assert len(names) == 3
     named = Choice(names=tuple(names[1::-1]))
     for choice, expected in ((Choice(tracks=2), names[::2]), (named, names[1::-1])):
-        assert [t.record.name for t in from_cache(root, "penn_action/train", choice).tracks] == expected
+        assert [
+            t.record.name for t in from_cache(root, "penn_action/train", choice).tracks
+        ] == expected
         assert [t.record.name for t in from_raw(dataset, "train", raw, choice).tracks] == expected
     unknown = Choice(names=("0001/9",))
     with pytest.raises(PipelineError, match=r"no track '0001/9'; it has 3: 0001/0, 0003/0"):
@@ -174,7 +234,9 @@ def test_tracks_are_spread_over_the_split_or_named(embedded: Any, root: Path) ->
         from_raw(dataset, "train", raw, Choice(names=("9/9",)))
 
 
-def test_from_raw_only_shown_videos_are_read_and_a_failing_reader_costs_its_video(embedded, monkeypatch):
+def test_from_raw_only_shown_videos_are_read_and_a_failing_reader_costs_its_video(
+    embedded, monkeypatch
+):
     dataset, raw, read = datasets.get("penn_action"), embedded.raw("penn_action"), []
     original = type(dataset).read
 
@@ -186,12 +248,18 @@ def test_from_raw_only_shown_videos_are_read_and_a_failing_reader_costs_its_vide
     found = from_raw(dataset, "train", raw, Choice(tracks=2))
     assert read == ["0001", "0002", "0003", "0004", "0005"]  # even numbers are of the test split
     assert [track.record.video for track in found.tracks] == ["0003", "0005"]
-    assert found.totals_of.endswith("5 of 6") and found.totals["videos"]["set_aside"] == {"unexpected_error": 1}
+    assert found.totals_of.endswith("5 of 6") and found.totals["videos"]["set_aside"] == {
+        "unexpected_error": 1
+    }
     assert "failed on video 0001: KeyError: 'joints' (at test_show.py:" in found.warnings[0]
 
 
-def test_one_track_at_a_time_is_drawn_and_a_failure_leaves_the_old_page(drawn: Any, tmp_path: Path) -> None:
-    """Pages of any length take the memory of one track: none is drawn before the one before it is written."""
+def test_one_track_at_a_time_is_drawn_and_a_failure_leaves_the_old_page(
+    drawn: Any, tmp_path: Path
+) -> None:
+    """Pages of any length take the memory of one track: none is drawn before the one before it is
+    written.
+    """
     sizes: list[int] = []
     tracks = [shown(made(tmp_path, name=f"f/{i}")) for i in range(12)]
 
@@ -208,7 +276,9 @@ def test_one_track_at_a_time_is_drawn_and_a_failure_leaves_the_old_page(drawn: A
 
     with pytest.raises(KeyboardInterrupt):
         drawn(*tracks[:3], progress=fails)
-    assert (tmp_path / "page.html").read_text() == old and not (tmp_path / ".page.html.part").exists()
+    assert (tmp_path / "page.html").read_text() == old and not (
+        tmp_path / ".page.html.part"
+    ).exists()
 
 
 def test_a_track_without_2d_joints_shows_its_box_alone(drawn: Any, tmp_path: Path) -> None:
@@ -217,17 +287,27 @@ def test_a_track_without_2d_joints_shows_its_box_alone(drawn: Any, tmp_path: Pat
     assert not page.main.of_class("joint")
 
 
-def test_rejected_videos_are_drawn_with_what_is_wrong(embedded: Any, into: Any, page: Any, tmp_path: Path) -> None:
+def test_rejected_videos_are_drawn_with_what_is_wrong(
+    embedded: Any, into: Any, page: Any, tmp_path: Path
+) -> None:
     """Wherever they are in the list."""
-    raw, reader, root = embedded.copy("kinetics", tmp_path / "kinetics"), datasets.get("kinetics"), tmp_path / "cache"
+    raw, reader, root = (
+        embedded.copy("kinetics", tmp_path / "kinetics"),
+        datasets.get("kinetics"),
+        tmp_path / "cache",
+    )
     good = [video.name for video in reader.videos(raw, "train")][:2]
-    folder = next(f for f in sorted((raw / "keypoints/train").iterdir()) if list(f.glob("*_keypoints.json")))
+    folder = next(
+        f for f in sorted((raw / "keypoints/train").iterdir()) if list(f.glob("*_keypoints.json"))
+    )
     (clip,) = (file for file in raw.rglob(f"{folder.name}.*") if file.suffix in (".mp4", ".avi"))
     for name in (f"zz{k}{folder.name[3:]}" for k in (0, 1)):
         shutil.copy(clip, clip.with_name(name + clip.suffix))
         (folder.parent / name).mkdir()
         for number in range(160):  # of another run, whose video was longer
-            shutil.copy(max(folder.iterdir()), folder.parent / name / f"{name}_{number:012d}_keypoints.json")
+            shutil.copy(
+                max(folder.iterdir()), folder.parent / name / f"{name}_{number:012d}_keypoints.json"
+            )
     bad = [video.name for video in reader.videos(raw, "train")][-2:]
     reasons = {video.set_aside for video in into.convert(root, raw, "kinetics").rejected}
     assert reasons == {"frame_count_mismatch"}
@@ -246,6 +326,8 @@ def test_rejected_videos_are_drawn_with_what_is_wrong(embedded: Any, into: Any, 
 
 
 def test_a_page_has_the_suffix_of_one(root: Path, tmp_path: Path, ran: Any) -> None:
-    error = ran("show", "penn_action/train", "--cache", root, "--out", tmp_path / "page.pdf", code=2).err
+    error = ran(
+        "show", "penn_action/train", "--cache", root, "--out", tmp_path / "page.pdf", code=2
+    ).err
     assert "suffix .html" in error
     assert not (tmp_path / "page.pdf").exists()

@@ -36,7 +36,9 @@ def good(raw: Path) -> Track:
     kp_2d = rng.uniform(20, 60, (3, 49, 3)).astype(np.float32)
     kp_2d[..., 2] = 1
     kp_2d[:, ::4] = 0
-    kp_3d = np.concatenate([0.3 * rng.normal(size=(3, 49, 3)), np.ones((3, 49, 1))], axis=-1).astype(np.float32)
+    kp_3d = np.concatenate(
+        [0.3 * rng.normal(size=(3, 49, 3)), np.ones((3, 49, 1))], axis=-1
+    ).astype(np.float32)
     kp_3d[:, HIP, :3] = 0
     return Track(
         dataset="dances",
@@ -74,11 +76,19 @@ BROKEN: dict[str, Callable[[Track], Track]] = {
     "bbox is float64": lambda t: replace(t, bbox=t.bbox.astype(np.float64)),
     "kp_2d holds NaN": lambda t: replace(t, kp_2d=changed(t.kp_2d, (1, 1, 0), np.nan)),
     "kp_3d holds NaN": lambda t: replace(t, kp_3d=changed(t.kp_3d, (1, 1, 0), np.inf)),
-    "bbox is in the wrong unit: expected square boxes": lambda t: replace(t, bbox=changed(t.bbox, (0, slice(2, 4)), 0)),
+    "bbox is in the wrong unit: expected square boxes": lambda t: replace(
+        t, bbox=changed(t.bbox, (0, slice(2, 4)), 0)
+    ),
     "found [40.0, 40.0, 50.0, 51.0]": lambda t: replace(t, bbox=changed(t.bbox, (0, 3), 51)),
-    "kp_2d is in the wrong unit: expected a confidence": lambda t: replace(t, kp_2d=changed(t.kp_2d, (1, 1, 2), 1.5)),
-    "kp_2d is in the wrong unit: expected pixels": lambda t: replace(t, kp_2d=t.kp_2d / np.float32([90, 80, 1])),
-    "kp_3d is in the wrong unit: expected bodies": lambda t: replace(t, kp_3d=t.kp_3d * np.float32([1e3, 1e3, 1e3, 1])),
+    "kp_2d is in the wrong unit: expected a confidence": lambda t: replace(
+        t, kp_2d=changed(t.kp_2d, (1, 1, 2), 1.5)
+    ),
+    "kp_2d is in the wrong unit: expected pixels": lambda t: replace(
+        t, kp_2d=t.kp_2d / np.float32([90, 80, 1])
+    ),
+    "kp_3d is in the wrong unit: expected bodies": lambda t: replace(
+        t, kp_3d=t.kp_3d * np.float32([1e3, 1e3, 1e3, 1])
+    ),
     "without a visible joint": lambda t: replace(t, kp_2d=changed(t.kp_2d, 1, 0)),
     "pelvis": lambda t: replace(t, kp_3d=changed(t.kp_3d, (1, HIP, 0), 0.1)),
     "kp_3d comes without has_3d": lambda t: replace(t, has_3d=None),
@@ -100,8 +110,8 @@ def boxed(t: Track, x: float, y: float, side: float) -> Track:
 
 BROKEN |= {  # what no person looks like
     # fractions of the picture, not px
-    "within a pixel of each other: in 3 of 3 frames, the first is frame 0 of a/0": lambda t: replace(
-        t, kp_2d=t.kp_2d / np.float32([90, 90, 1])
+    "within a pixel of each other: in 3 of 3 frames, the first is frame 0 of a/0": lambda t: (
+        replace(t, kp_2d=t.kp_2d / np.float32([90, 90, 1]))
     ),
     # px of the picture before it was made smaller
     "outside the image: in 3 of 3": lambda t: replace(t, kp_2d=t.kp_2d * np.float32([4, 4, 1])),
@@ -133,7 +143,9 @@ class Dances(Dataset):
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
         return self.listed
 
-    def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Any) -> Sequence[Track]:
+    def read(
+        self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Any
+    ) -> Sequence[Track]:
         account.found = self.found
         account.keep_track(self.keeps)
         return [self.spoil(good(raw))]
@@ -146,7 +158,9 @@ def other(**methods: Any) -> Dances:
 
 
 def pictures(pattern: str, first: int) -> Dances:
-    return Dances(spoil=lambda track: replace(track, frames=Pictures(track.frames.root, pattern, first=first)))
+    return Dances(
+        spoil=lambda track: replace(track, frames=Pictures(track.frames.root, pattern, first=first))
+    )
 
 
 def listing(*names: str, folder: str = "a") -> Dances:
@@ -154,10 +168,14 @@ def listing(*names: str, folder: str = "a") -> Dances:
 
 
 def refuse(self: Dances, raw: Path, *_: Any) -> Any:
-    raise RawDataError(raw, "body", expected="a body", found="none", do="Name it.", reason="no_body")
+    raise RawDataError(
+        raw, "body", expected="a body", found="none", do="Name it.", reason="no_body"
+    )
 
 
-def drop_all(self: Dances, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Any) -> Sequence[Track]:
+def drop_all(
+    self: Dances, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Any
+) -> Sequence[Track]:
     account.found = 2
     account.keep_rows({"no_visible_joint": np.ones(2, np.bool_)})
     return []
@@ -174,7 +192,9 @@ READERS: dict[str, Dances] = {
     "not sorted": listing("b", "a"),
     "lists a name twice": listing("a", "a"),
     "a/0: reads its pixels from a, which videos() does not name": listing("a", folder="b"),
-    "a/0: 1 of its frames have no image, the first would be 000003.jpg": pictures("a/{:06d}.jpg", 1),
+    "a/0: 1 of its frames have no image, the first would be 000003.jpg": pictures(
+        "a/{:06d}.jpg", 1
+    ),
     "a/0: 3 of its frames have no image, the first would be 000.jpg": pictures("a/{:03d}.jpg", 0),
     "a/0: its pixel source cannot": pictures("a/{:03d}.jpg", 0),
     "Other.read: expected a list of Track, found None": other(read=lambda *_: None),
@@ -211,7 +231,9 @@ def test_a_file_that_is_opened_and_not_named_is_reported(raw: Path) -> None:
         def shared(self, raw: Path) -> dict[str, str]:
             return {"calibration": (raw / "calibration.txt").read_text()}
 
-        def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Any) -> Sequence[Track]:
+        def read(
+            self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Any
+        ) -> Sequence[Track]:
             self.shared(raw)
             (raw / self.opens).open().close()
             return super().read(raw, split, video, account, body)
@@ -247,7 +269,8 @@ def test_pictures_of_another_size_than_the_source_says_are_named(raw: Path) -> N
     assert problem == "a/0: frame 1 is (40, 40, 3), but the source's size is (90, 80)"
 
 
-# ------------------------------------------------------------------------------------- what no person looks like
+# ------------------------------------------------------------------------------------- what no
+# person looks like
 
 
 @given(
@@ -255,15 +278,24 @@ def test_pictures_of_another_size_than_the_source_says_are_named(raw: Path) -> N
     n=st.integers(1, 20),
     factor=st.floats(1, 1.5),
 )
-def test_no_joints_with_the_box_around_them_are_a_mistake(joints: np.ndarray, n: int, factor: float) -> None:
+def test_no_joints_with_the_box_around_them_are_a_mistake(
+    joints: np.ndarray, n: int, factor: float
+) -> None:
     kp_2d = np.zeros((1, 49, 3), np.float32)
     kp_2d[0, :n] = np.concatenate([joints[:n], np.ones((n, 1))], axis=1)
     boxes, _, degenerate = tight_boxes(kp_2d, factor)
     assume(not degenerate.any())
     found = labels.check_keypoints(kp_2d, boxes, (4001, 4001))
     told = {what for what, (wrong, judged) in found.items() if (wrong & judged).any()}
-    lonely = min((joints[:n] < boxes[0, :2]).mean(axis=0).min(), (joints[:n] > boxes[0, :2]).mean(axis=0).min()) < 0.2
-    assert told <= ({labels.ONE_QUARTER} if lonely else set())  # one of ten joints may be far from all others
+    lonely = (
+        min(
+            (joints[:n] < boxes[0, :2]).mean(axis=0).min(),
+            (joints[:n] > boxes[0, :2]).mean(axis=0).min(),
+        )
+        < 0.2
+    )
+    # one of ten joints may be far from all others
+    assert told <= ({labels.ONE_QUARTER} if lonely else set())
 
 
 def test_a_few_bad_frames_are_no_mistake_of_a_reader(raw: Path) -> None:
@@ -273,9 +305,16 @@ def test_a_few_bad_frames_are_no_mistake_of_a_reader(raw: Path) -> None:
 
 
 def standing(raw: Path, degrees: float, *, back: bool) -> Track:
-    """A track of upright people in a world whose z axis points up, before a camera that is tilted so much."""
-    level = Rotation.from_matrix([[1, 0, 0], [0, 0, -1], [0, 1, 0]])  # x right, y forward, z up -> x right, z forward
-    to_camera = Rotation.from_rotvec([np.radians(degrees), 0, 0]) * level * Rotation.from_rotvec([0, 0, 0.7])
+    """A track of upright people in a world whose z axis points up, before a camera that is tilted
+    so much.
+    """
+    # x right, y forward, z up -> x right, z forward
+    level = Rotation.from_matrix([[1, 0, 0], [0, 0, -1], [0, 1, 0]])
+    to_camera = (
+        Rotation.from_rotvec([np.radians(degrees), 0, 0])
+        * level
+        * Rotation.from_rotvec([0, 0, 0.7])
+    )
     root = to_camera * Rotation.from_rotvec([np.pi / 2, 0, 0])  # SMPL's y axis is the world's z
     matrix = np.eye(4, dtype=np.float32)
     matrix[:3, :3] = (to_camera.inv() if back else to_camera).as_matrix()
@@ -286,7 +325,9 @@ def standing(raw: Path, degrees: float, *, back: bool) -> Track:
 
 
 @pytest.mark.parametrize("degrees", [-20, 0, 35])
-def test_cameras_that_are_inverted_are_named_where_people_stand_by_the_inverse_alone(degrees: float, raw: Path) -> None:
+def test_cameras_that_are_inverted_are_named_where_people_stand_by_the_inverse_alone(
+    degrees: float, raw: Path
+) -> None:
     for back in (False, True):
         ((shows, could),) = labels.check_extrinsics(standing(raw, degrees, back=back)).values()
         assert (shows & could).tolist() == [back, back, False]
@@ -297,7 +338,8 @@ def test_cameras_that_are_inverted_are_named_where_people_stand_by_the_inverse_a
     assert [problem for problem in problems if labels.INVERTED in problem]
 
 
-# ------------------------------------------------------------------------------------------- numbers of another unit
+# -------------------------------------------------------------------------------------------
+# numbers of another unit
 
 
 def turned(track: Track, turns: Rotation) -> Track:
@@ -307,7 +349,9 @@ def turned(track: Track, turns: Rotation) -> Track:
 
 
 def stuck(track: Track) -> Track:
-    """Left in a world that the camera turns in: 50 degrees from the camera's axes, frame by frame a little more."""
+    """Left in a world that the camera turns in: 50 degrees from the camera's axes, frame by frame a
+    little more.
+    """
     degrees = np.linspace(45, 55, len(track.pose))[:, None]
     return turned(track, Rotation.from_rotvec(np.radians(degrees) * [0, 1, 0]))
 
@@ -319,15 +363,31 @@ def flipped(track: Track) -> Track:
 
 IN_MM = np.float32([1000])
 PLANTED: list[tuple[str, str, Callable[[Track], Track]]] = [
-    ("kp_3d_eval in mm", "kp_3d_eval is in the wrong unit", lambda t: replace(t, kp_3d_eval=t.kp_3d_eval * IN_MM)),
-    ("kp_3d_eval in km", "kp_3d_eval is in the wrong unit", lambda t: replace(t, kp_3d_eval=t.kp_3d_eval / IN_MM)),
+    (
+        "kp_3d_eval in mm",
+        "kp_3d_eval is in the wrong unit",
+        lambda t: replace(t, kp_3d_eval=t.kp_3d_eval * IN_MM),
+    ),
+    (
+        "kp_3d_eval in km",
+        "kp_3d_eval is in the wrong unit",
+        lambda t: replace(t, kp_3d_eval=t.kp_3d_eval / IN_MM),
+    ),
     ("pose in degrees", "pose is in the wrong unit", lambda t: replace(t, pose=np.degrees(t.pose))),
     ("in the world", labels.TURNED, stuck),
     ("upside down", labels.TURNED, flipped),
     ("trans zero", "trans is 0 in every frame", lambda t: replace(t, trans=np.zeros_like(t.trans))),
     ("trans in mm", labels.MISPLACED, lambda t: replace(t, trans=t.trans * IN_MM)),
-    ("against no parents", labels.MISPOSED, lambda t: replace(t, pose=t.pose[:, np.r_[:3, 71:2:-1]].copy())),
-    ("no 3D joints", labels.MISPROJECTED, lambda t: replace(flipped(t), kp_3d_eval=None, has_3d=None)),
+    (
+        "against no parents",
+        labels.MISPOSED,
+        lambda t: replace(t, pose=t.pose[:, np.r_[:3, 71:2:-1]].copy()),
+    ),
+    (
+        "no 3D joints",
+        labels.MISPROJECTED,
+        lambda t: replace(flipped(t), kp_3d_eval=None, has_3d=None),
+    ),
 ]
 
 
@@ -341,7 +401,9 @@ class Spoiled(ThreeDPW):
     def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
         return tuple(self.spoil(self.read_before[0]).columns)
 
-    def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Any) -> list[Track]:
+    def read(
+        self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Any
+    ) -> list[Track]:
         tracks = [track for track in self.read_before if track.video == video.name]
         account.found = sum(len(track.frame_index) for track in tracks)
         for track in tracks:
@@ -360,7 +422,9 @@ def test_a_body_that_is_not_where_its_joints_are_is_named(embedded):
 
 def test_a_video_in_another_unit_is_set_aside_by_column(raw: Path) -> None:
     report = Accounting()
-    in_mm = Dances(spoil=lambda track: replace(track, kp_3d=track.kp_3d * np.float32([1e3, 1e3, 1e3, 1])))
+    in_mm = Dances(
+        spoil=lambda track: replace(track, kp_3d=track.kp_3d * np.float32([1e3, 1e3, 1e3, 1]))
+    )
     assert list(in_mm.tracks(raw, "train", report=report)) == []
     (account,) = report
     assert (account.set_aside, account.dropped) == ("other_unit", {"other_unit": 3})

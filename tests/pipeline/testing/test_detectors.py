@@ -14,12 +14,16 @@ from pipeline.clips.detectors import Detect, Detector, Image, People
 from pipeline.testing.detectors import detector_problems
 
 NOBODY = People(*(np.zeros((0, *shape), np.float32) for shape in ((4,), (), (17, 3))))
-IMAGES = [np.pad(np.full((20 + i, 30, 3), 250, np.uint8), ((9, 40), (7, 31), (0, 0))) for i in range(3)]
+IMAGES = [
+    np.pad(np.full((20 + i, 30, 3), 250, np.uint8), ((9, 40), (7, 31), (0, 0))) for i in range(3)
+]
 
 
 @dataclass(frozen=True)
 class Bright(Detector):
-    """A person is where a picture is bright. `change` spoils what is found, of the batch's pictures, in one way."""
+    """A person is where a picture is bright. `change` spoils what is found, of the batch's
+    pictures, in one way.
+    """
 
     least: int = 200
 
@@ -50,7 +54,9 @@ def spoilt(change: Callable[[list[People], Any], Any], **others: Any) -> Detecto
 def each(**of_part: Callable[[Any], Any]) -> Detector:
     """The parts of each result with a function applied."""
     return spoilt(
-        lambda found, _: [p._replace(**{name: f(getattr(p, name)) for name, f in of_part.items()}) for p in found]
+        lambda found, _: [
+            p._replace(**{name: f(getattr(p, name)) for name, f in of_part.items()}) for p in found
+        ]
     )
 
 
@@ -76,7 +82,10 @@ def counted() -> Callable[[list[People], Any], list[People]]:
 SOMEBODY = Bright().people(IMAGES[0])
 FAULTS: list[tuple[str, Detector]] = [  # words of the problem, and a detector that has it
     ("of a batch", spoilt(lambda found, _: [found[0]] * len(found))),
-    ("of a batch", spoilt(lambda found, _: [p._replace(scores=p.scores / len(found)) for p in found])),
+    (
+        "of a batch",
+        spoilt(lambda found, _: [p._replace(scores=p.scores / len(found)) for p in found]),
+    ),
     ("1 People", spoilt(lambda found, _: found[1:])),
     ("the second time", spoilt(counted())),
     ("empty image", spoilt(lambda found, images: [SOMEBODY for _ in images])),
@@ -94,7 +103,10 @@ FAULTS: list[tuple[str, Detector]] = [  # words of the problem, and a detector t
     ("path", declared(identity=lambda self: {"least": 200, "weights": "/data/a.onnx"})),
     ("not JSON", declared(identity=lambda self: {"least": Path("a")})),
     ("version", declared(version=0)),
-    ("ZeroDivisionError", spoilt(lambda found, images: found if images[0].shape[0] >= images[0].shape[1] else 1 / 0)),
+    (
+        "ZeroDivisionError",
+        spoilt(lambda found, images: found if images[0].shape[0] >= images[0].shape[1] else 1 / 0),
+    ),
 ]
 
 
@@ -105,7 +117,9 @@ def test_a_broken_promise_is_named(words: str, detector: Detector) -> None:
 
 
 class OfItsProcess(Bright):
-    """Other boxes than in the test's own process, as a hash with a seed of the process gives them."""
+    """Other boxes than in the test's own process, as a hash with a seed of the process gives
+    them.
+    """
 
     def people(self, image: Image) -> People:
         people = super().people(image)
@@ -115,7 +129,9 @@ class OfItsProcess(Bright):
 
 def test_what_follows_from_the_process_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OWN_PROCESS", str(os.getpid()))
-    assert detector_problems(OfItsProcess(), IMAGES) == ["finds different people in another process"]
+    assert detector_problems(OfItsProcess(), IMAGES) == [
+        "finds different people in another process"
+    ]
 
 
 def test_good_detectors_have_no_problems() -> None:

@@ -34,7 +34,9 @@ class Means(LabelStream):
         return Computer(self)
 
     def means(self, labels: Mapping[str, Numbers]) -> Numbers:
-        means: Numbers = self.scale * np.where(labels["in_run"][..., None, None], labels["kp_2d"], 0).mean(axis=(1, 2))
+        means: Numbers = self.scale * np.where(
+            labels["in_run"][..., None, None], labels["kp_2d"], 0
+        ).mean(axis=(1, 2))
         return means[:, :2]
 
     def known(self, labels: Mapping[str, Numbers]) -> Numbers:
@@ -65,12 +67,20 @@ class Corner(PairStream):
 
 
 def means_of(**changed: Any) -> LabelStream:
-    """The stream with some of its methods and class variables replaced. `means` is given what it gives."""
+    """The stream with some of its methods and class variables replaced. `means` is given what it
+    gives.
+    """
 
     def replaced(name: str, value: Any) -> Any:
-        return (lambda self, labels: value(Means.means(self, labels), labels)) if name == "means" else value
+        return (
+            (lambda self, labels: value(Means.means(self, labels), labels))
+            if name == "means"
+            else value
+        )
 
-    return type("Means", (Means,), {name: replaced(name, value) for name, value in changed.items()})()
+    return type(
+        "Means", (Means,), {name: replaced(name, value) for name, value in changed.items()}
+    )()
 
 
 def spoilt(labels: Mapping[str, Numbers]) -> Numbers:
@@ -91,7 +101,10 @@ FAULTS: list[tuple[str, Stream]] = [  # words of the problem, and a stream that 
     ("another order", means_of(means=lambda m, _: np.diff(m, axis=0, prepend=m[:1]))),
     ("alone", means_of(means=lambda m, _: m + np.arange(len(m))[:, None])),
     ("the second time", means_of(means=lambda m, _: m + 99 * Computer.calls)),
-    ("in_run", means_of(means=lambda m, labels: np.nan_to_num(labels["kp_2d"]).mean(axis=(1, 2))[:, :2])),
+    (
+        "in_run",
+        means_of(means=lambda m, labels: np.nan_to_num(labels["kp_2d"]).mean(axis=(1, 2))[:, :2]),
+    ),
     ("shape", means_of(means=lambda m, _: m[:, :1])),
     ("int64", means_of(means=lambda m, _: m.astype(np.int64))),
     ("dtype is 'int32'", means_of(dtype="int32")),
@@ -120,7 +133,9 @@ def test_a_broken_promise_is_named(words: str, stream: Stream) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class OfItsProcess(Corner):
-    """Other numbers than in the test's own process, as a hash with a seed of the process gives them."""
+    """Other numbers than in the test's own process, as a hash with a seed of the process gives
+    them.
+    """
 
     def pair(self, previous: Numbers, current: Numbers) -> Numbers:
         is_another = os.environ.get("OWN_PROCESS") != str(os.getpid())
@@ -138,11 +153,15 @@ def test_good_streams_have_no_problems() -> None:
 
 
 @pytest.mark.usefixtures("small_backbone")
-@pytest.mark.parametrize("kind", [pytest.param("resnet50", marks=pytest.mark.slow), "homography", "pr_vipe"])
+@pytest.mark.parametrize(
+    "kind", [pytest.param("resnet50", marks=pytest.mark.slow), "homography", "pr_vipe"]
+)
 class TestOurs(StreamContract):
     @pytest.fixture
     def stream(self, kind: str) -> Stream:
-        return streams.get(kind, **({"weights": WeightsSpec("untrained", "0")} if kind == "resnet50" else {}))
+        return streams.get(
+            kind, **({"weights": WeightsSpec("untrained", "0")} if kind == "resnet50" else {})
+        )
 
     @pytest.fixture
     def another_process(self) -> bool:

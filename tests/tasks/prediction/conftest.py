@@ -1,4 +1,6 @@
-"""A small world to predict in: an embedded video with OpenPose's keypoints, and an untrained checkpoint of ours."""
+"""A small world to predict in: an embedded video with OpenPose's keypoints, and an untrained
+checkpoint of ours.
+"""
 
 import functools
 import shutil
@@ -51,11 +53,18 @@ class World:
             place.symlink_to(target)
         return folder
 
-    def predict(self, out: Path, *words: object, labels: Path | None = None, checkpoint: Path | None = None) -> int:
+    def predict(
+        self, out: Path, *words: object, labels: Path | None = None, checkpoint: Path | None = None
+    ) -> int:
         """The command, for the clip with its labels."""
         of_model = ("--checkpoint", checkpoint or self.checkpoint, "--body", out, "--device", "cpu")
         places = ("--cache", out / "cache", "--out", out, "--weights", "untrained:0", *SHORT)
-        return main([str(w) for w in ("predict", self.clips(out / "raw", labels), *of_model, *places, *words)])
+        return main(
+            [
+                str(w)
+                for w in ("predict", self.clips(out / "raw", labels), *of_model, *places, *words)
+            ]
+        )
 
     def predicted(self, out: Path, *words: object, labels: Path | None = None) -> PredictionJob:
         """All steps."""
@@ -64,16 +73,24 @@ class World:
 
 
 def small_config(**changes: Any) -> TrainConfig:
-    return TrainConfig.embedded(**{"seqlen": SEQLEN, "hidden_size": 8, "regressor_size": 8, **changes})
+    return TrainConfig.embedded(
+        **{"seqlen": SEQLEN, "hidden_size": 8, "regressor_size": 8, **changes}
+    )
 
 
 def save_checkpoint(file: Path, built: VideoConfig | None = None, **facts: Any) -> VideoModel:
-    """As training writes its best one. `facts` are in it beside or instead of the usual ones; ...: left out."""
+    """As training writes its best one. `facts` are in it beside or instead of the usual ones; ...:
+    left out.
+    """
     built = built or small_config()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
         generator = models.model_of(built).build(built, the_body())
-    content = {"gen_state_dict": dict(generator.state_dict()), "config": built.as_dict(), "stand_in": True}
+    content = {
+        "gen_state_dict": dict(generator.state_dict()),
+        "config": built.as_dict(),
+        "stand_in": True,
+    }
     content |= {"of_model": built.MODEL, **facts}
     torch.save({key: value for key, value in content.items() if value is not ...}, file)
     return generator
@@ -103,7 +120,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 @pytest.fixture(scope="session")
 def made(world: World, tmp_path_factory: pytest.TempPathFactory) -> PredictionJob:
-    """The whole of it, once: two tracks with 2D labels, an untrained model, bodies, an overlay. Read-only."""
+    """The whole of it, once: two tracks with 2D labels, an untrained model, bodies, an overlay.
+    Read-only.
+    """
     with pytest.MonkeyPatch.context() as patch:
         replace_network(patch)
         patch.setattr("vibe_model.checkpoints.load_body", lambda folder: the_body())

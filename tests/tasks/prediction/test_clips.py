@@ -1,4 +1,6 @@
-"""Clips without labels: found, tracked, predicted, drawn and exported by one command, into one cache."""
+"""Clips without labels: found, tracked, predicted, drawn and exported by one command, into one
+cache.
+"""
 
 import json
 import shutil
@@ -50,7 +52,9 @@ def folder(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
     frames = Video(world.video.parent, world.video.name).read(range(N_SHORT))
     encode(folder / "more/short.AVI", [frame.image[..., ::-1] for frame in frames], code="MPNG")
     (folder / "broken.mp4").write_bytes(b"\0\0\0\x18ftypmp42" + bytes(500))
-    save_checkpoint(folder.parent / "hmmr.pt", PRESETS["embedded"](regressor_size=8, width=32, regressor="hmr"))
+    save_checkpoint(
+        folder.parent / "hmmr.pt", PRESETS["embedded"](regressor_size=8, width=32, regressor="hmr")
+    )
     return folder
 
 
@@ -85,11 +89,17 @@ def files(out: Path) -> dict[str, dict[str, np.ndarray]]:
     return {track["name"]: dict(np.load(out / track["file"])) for track in tracks}
 
 
-def test_a_clip_that_cannot_be_used_costs_itself_and_the_cache_is_like_any_other(out, folder, patch, tmp_path, capsys):
+def test_a_clip_that_cannot_be_used_costs_itself_and_the_cache_is_like_any_other(
+    out, folder, patch, tmp_path, capsys
+):
     assert [video["video"] for video in summary(out)["videos"]] == ["dance.mp4", "more/short.AVI"]
     root = str(out / "cache")
     assert cache.open(root).splits == ("videos/train",)
-    for words in (["status"], ["verify"], ["show", "videos/train", "--out", str(out / "page.html")]):
+    for words in (
+        ["status"],
+        ["verify"],
+        ["show", "videos/train", "--out", str(out / "page.html")],
+    ):
         assert pipeline([*words, "--cache", root]) == 0
     assert "videos/train" in capsys.readouterr().out
     again = shutil.copytree(out, tmp_path / "again", symlinks=True)
@@ -104,14 +114,23 @@ def test_past_and_future_are_those_of_the_model(out, model) -> None:
     split = cache.open(out / "cache")["videos/train"]
     found = files(out)
     for track in split.tracks:
-        features = split.read(np.array([[track.start, track.stop]]), fields=("features",))["features"]
+        features = split.read(np.array([[track.start, track.stop]]), fields=("features",))[
+            "features"
+        ]
         with torch.no_grad():
-            whole = model(torch.from_numpy(features), vertices=False)  # `norm` is frame: windows change nothing
+            # `norm` is frame: windows change nothing
+            whole = model(torch.from_numpy(features), vertices=False)
         file = found[track.name]
         np.testing.assert_allclose(file["joints_3d"], whole["kp_3d"][0], atol=1e-4)
         for step, name in ((-5, "minus5"), (5, "plus5")):
-            np.testing.assert_allclose(file[f"joints_3d_{name}"], whole["deltas"][step]["kp_3d"][0], atol=1e-4)
-            turned = Rotation.from_rotvec(file[f"pose_{name}"].reshape(-1, 3)).as_matrix().reshape(-1, 24, 3, 3)
+            np.testing.assert_allclose(
+                file[f"joints_3d_{name}"], whole["deltas"][step]["kp_3d"][0], atol=1e-4
+            )
+            turned = (
+                Rotation.from_rotvec(file[f"pose_{name}"].reshape(-1, 3))
+                .as_matrix()
+                .reshape(-1, 24, 3, 3)
+            )
             np.testing.assert_allclose(turned, whole["deltas"][step]["rotmat"][0], atol=1e-4)
             np.testing.assert_array_equal(file[f"theta_{name}"][:, :3], file["camera"])
             np.testing.assert_array_equal(file[f"theta_{name}"][:, 75:], file["betas"])
@@ -129,7 +148,9 @@ def test_overlays_show_past_and_future_beside_the_frames(out, folder) -> None:
         assert 0.005 < (np.abs(part - 60).max(axis=2) > 60).mean() < 0.5
 
 
-def test_motions_are_read_back_by_the_reader_of_amass_and_stand_where_the_bodies_are_seen(out) -> None:
+def test_motions_are_read_back_by_the_reader_of_amass_and_stand_where_the_bodies_are_seen(
+    out,
+) -> None:
     body, found = Body.stand_in(), files(out)
     for video in summary(out)["videos"]:
         for track in video["tracks"]:
@@ -137,7 +158,10 @@ def test_motions_are_read_back_by_the_reader_of_amass_and_stand_where_the_bodies
             n_frames = track["last"] - track["first"] + 1
             n_motion = 2 * n_frames - 1  # 25 frames a second, for what plays slower motions at 30
             assert (len(motion.pose), motion.rate, motion.gender) == (n_motion, 50, "neutral")
-            rows, pose = 2 * (file["frame_index"] - track["first"]), motion.pose[:, SMPL_JOINTS[165]]
+            rows, pose = (
+                2 * (file["frame_index"] - track["first"]),
+                motion.pose[:, SMPL_JOINTS[165]],
+            )
             betas = motion.betas[:10]
             inner = Rotation.from_rotvec(pose[:, 1:].reshape(-1, 3))
             turn = (inner[:-23].inv() * inner[23:]).magnitude().reshape(-1, 23)
@@ -145,7 +169,8 @@ def test_motions_are_read_back_by_the_reader_of_amass_and_stand_where_the_bodies
             own = Rotation.from_rotvec(pose[rows].reshape(-1, 3)).as_matrix().reshape(-1, 24, 3, 3)
             np.testing.assert_allclose(own[:, 1:], file["rotmat"][:, 1:], atol=1e-5)
             np.testing.assert_allclose(betas, file["betas"].mean(axis=0), atol=1e-5)
-            # The body in the world, back in the camera and projected: its joints are where they are in the picture.
+            # The body in the world, back in the camera and projected: its joints are where they are
+            # in the picture.
             posed = body(
                 betas=torch.tensor(betas).float().expand(len(rows), -1),
                 rotmat=torch.tensor(own).float(),
@@ -156,18 +181,35 @@ def test_motions_are_read_back_by_the_reader_of_amass_and_stand_where_the_bodies
             seen = joints[..., :2] / joints[..., 2:] * np.hypot(*size) + size / 2
             off = np.linalg.norm(seen - file["joints_2d"], axis=-1).max(axis=1) / file["bbox"][:, 3]
             assert off.max() < 0.1  # by another perspective, and the mean shape
-            with np.load(out / track["motion"], allow_pickle=True) as stored:  # as retargeting to humanoids reads it
+            # as retargeting to humanoids reads it
+            with np.load(out / track["motion"], allow_pickle=True) as stored:
                 assert (stored["betas"].shape, stored["mocap_frame_rate"].item()) == ((16,), 50)
                 assert stored["pose_hand"].shape == (n_motion, 90)
-                joints = np.concatenate([stored["root_orient"], stored["pose_body"]], axis=1).reshape(n_motion, 22, 3)
+                joints = np.concatenate(
+                    [stored["root_orient"], stored["pose_body"]], axis=1
+                ).reshape(n_motion, 22, 3)
             np.testing.assert_array_equal(joints, motion.pose[:, :22])
     raw = out / "motions"
-    assert {track.name for track in datasets.get("amass").tracks(raw, "train", report=None)} == set()  # under 60 frames
+    # under 60 frames
+    assert {
+        track.name for track in datasets.get("amass").tracks(raw, "train", report=None)
+    } == set()
 
 
-def test_a_split_with_features_is_predicted_without_a_picture(out, folder, patch, tmp_path, monkeypatch) -> None:
+def test_a_split_with_features_is_predicted_without_a_picture(
+    out, folder, patch, tmp_path, monkeypatch
+) -> None:
     monkeypatch.setattr(Video, "read", lambda *_, **__: pytest.fail("a video was decoded"))
-    words = ("--checkpoint", folder.parent / "hmmr.pt", "--body", folder, "--device", "cpu", "--out", tmp_path)
+    words = (
+        "--checkpoint",
+        folder.parent / "hmmr.pt",
+        "--body",
+        folder,
+        "--device",
+        "cpu",
+        "--out",
+        tmp_path,
+    )
     assert run("videos/train", "--cache", out / "cache", *words, "--tracks", "dance*") == 0
     before, after = files(out), files(tmp_path)
     assert after.keys() == {name for name in before if name.startswith("dance")}
@@ -176,20 +218,41 @@ def test_a_split_with_features_is_predicted_without_a_picture(out, folder, patch
     assert run("videos/train", "--cache", out / "cache", *words, "--stream", "none") == 2
 
 
-def test_without_weights_the_message_names_the_file_and_where_to_put_it(folder, patch, tmp_path, capsys) -> None:
+def test_without_weights_the_message_names_the_file_and_where_to_put_it(
+    folder, patch, tmp_path, capsys
+) -> None:
     def fails(*_: object, **__: object) -> None:
         raise urllib.error.URLError("no network")
 
     with pytest.MonkeyPatch.context() as offline:
         offline.setenv("TORCH_HOME", str(tmp_path / "torch"))
         offline.setattr(torch.hub, "download_url_to_file", fails)
-        assert run(folder / "dance.mp4", *with_model(folder, tmp_path / "out"), "--detector", "rtmpose") == 2
+        assert (
+            run(
+                folder / "dance.mp4", *with_model(folder, tmp_path / "out"), "--detector", "rtmpose"
+            )
+            == 2
+        )
     shown = capsys.readouterr().err
-    for part in ("yolox_tiny", str(tmp_path / "torch/hub/checkpoints"), "--set rtmpose.detector=FILE", "/keypoints"):
+    for part in (
+        "yolox_tiny",
+        str(tmp_path / "torch/hub/checkpoints"),
+        "--set rtmpose.detector=FILE",
+        "/keypoints",
+    ):
         assert part in shown
 
 
 def test_without_luigi_cfg_the_body_must_be_named(folder, patch, tmp_path, capsys) -> None:
-    words = ("--checkpoint", folder.parent / "hmmr.pt", "--out", tmp_path / "out", "--cache", tmp_path / "cache")
+    words = (
+        "--checkpoint",
+        folder.parent / "hmmr.pt",
+        "--out",
+        tmp_path / "out",
+        "--cache",
+        tmp_path / "cache",
+    )
     assert run(folder / "dance.mp4", *words) == 2
-    assert "luigi.cfg: file not found. Name the body model's folder: --body" in capsys.readouterr().err
+    assert (
+        "luigi.cfg: file not found. Name the body model's folder: --body" in capsys.readouterr().err
+    )

@@ -17,11 +17,23 @@ from vibe_model.evaluation.evaluate import evaluate_split
 
 
 def test_its_numbers_are_those_of_evaluation_called_by_hand(world, job, tmp_path, capsys) -> None:
-    words = ["evaluate", "--checkpoint", world.checkpoint, "--cache", job.root, "--split", SPLIT, "--body", tmp_path]
+    words = [
+        "evaluate",
+        "--checkpoint",
+        world.checkpoint,
+        "--cache",
+        job.root,
+        "--split",
+        SPLIT,
+        "--body",
+        tmp_path,
+    ]
     assert main([str(word) for word in (*words, "--device", "cpu", "--out", tmp_path / "out")]) == 0
     shown, warned = capsys.readouterr()
     assert f"{SPLIT} has no 3D joints" in warned
-    expected = evaluate_split(job.trained.generator, job.split(), stream="resnet50", seqlen=job.trained.config.seqlen)
+    expected = evaluate_split(
+        job.trained.generator, job.split(), stream="resnet50", seqlen=job.trained.config.seqlen
+    )
     written = json.loads((tmp_path / "out/metrics.json").read_text())
     assert written[SPLIT]["pck_2d"] == pytest.approx(expected["pck_2d"])
     assert written["stand_in"] is True
@@ -32,20 +44,41 @@ def test_its_numbers_are_those_of_evaluation_called_by_hand(world, job, tmp_path
     assert "DEMO DATA" in shown
 
 
-def test_protocols_are_named_and_whole_tracks_evaluated(world, job, tmp_path, capsys, monkeypatch) -> None:
-    words = ["evaluate", "--checkpoint", world.checkpoint, "--cache", job.root, "--split", SPLIT, "--body", tmp_path]
+def test_protocols_are_named_and_whole_tracks_evaluated(
+    world, job, tmp_path, capsys, monkeypatch
+) -> None:
+    words = [
+        "evaluate",
+        "--checkpoint",
+        world.checkpoint,
+        "--cache",
+        job.root,
+        "--split",
+        SPLIT,
+        "--body",
+        tmp_path,
+    ]
     words = [*map(str, words), "--device", "cpu", "--json", "--seqlen", "0"]
     assert main([*words, "--protocol", "hmmr", "--protocol", "default"]) == 0
     result = json.loads(capsys.readouterr().out)[SPLIT]
-    expected = evaluate_split(job.trained.generator, job.split(), stream="resnet50", seqlen=0, protocol="hmmr")
-    assert (result["protocol"], result["pck_aligned"]) == ("hmmr", pytest.approx(expected["pck_aligned"]))
+    expected = evaluate_split(
+        job.trained.generator, job.split(), stream="resnet50", seqlen=0, protocol="hmmr"
+    )
+    assert (result["protocol"], result["pck_aligned"]) == (
+        "hmmr",
+        pytest.approx(expected["pck_aligned"]),
+    )
     assert "default" in result
     assert "published" not in result
     assert main([*words, "--protocol", "publishd"]) == 2
     assert "did you mean 'published'?" in capsys.readouterr().err
-    monkeypatch.setattr("vibe_model.checkpoints.load_trained", lambda *_: pytest.fail("the model comes later"))
+    monkeypatch.setattr(
+        "vibe_model.checkpoints.load_trained", lambda *_: pytest.fail("the model comes later")
+    )
     assert main([*words, "--split", "3dpw/test"]) == 2
-    assert "no committed split '3dpw/test'; there are: videos/train" in " ".join(capsys.readouterr().err.split())
+    assert "no committed split '3dpw/test'; there are: videos/train" in " ".join(
+        capsys.readouterr().err.split()
+    )
 
 
 def test_the_splits_are_those_that_are_named_or_the_models_own(job, tmp_path) -> None:
@@ -53,7 +86,9 @@ def test_the_splits_are_those_that_are_named_or_the_models_own(job, tmp_path) ->
     save_checkpoint(tmp_path / "own.pt", small_config(evaluation=("3dpw/test", SPLIT)))
     trained = load_trained(tmp_path / "own.pt", None, "cpu")
     assert list(chosen_splits(trained, opened, [], "resnet50")) == [SPLIT]
-    with pytest.raises(PipelineError, match=r"expected 3dpw/test with the stream 'resnet50', found splits videos"):
+    with pytest.raises(
+        PipelineError, match=r"expected 3dpw/test with the stream 'resnet50', found splits videos"
+    ):
         chosen_splits(job.trained, opened, ["3dpw/test"], "resnet50")
     with pytest.raises(StandInMixed, match=SPLIT):
         chosen_splits(replace(job.trained, stand_in=False), opened, [SPLIT], "resnet50")
@@ -66,7 +101,11 @@ def test_published_figures_are_shown_beside_real_results_and_never_beside_demo_d
     demo = evaluation.rows_beside_published({"stand_in": True, **result})["3dpw/test"]
     assert [row["model"] for row in demo] == ["VIBE", "mean body", "VIBE", "mean body"]
     assert real[:4] == demo
-    assert {row["pa_mpjpe"] for row in real[4:]} >= {56.5, 51.9}  # the paper's, without and with 3DPW
+    # the paper's, without and with 3DPW
+    assert {row["pa_mpjpe"] for row in real[4:]} >= {56.5, 51.9}
     assert [row["protocol"] for row in real[4:]] == 6 * ["published"] + 9 * ["hmmr"]
-    emdb = evaluation.rows_beside_published({"stand_in": True, "emdb/emdb1": {**values, "emdb": values}})["emdb/emdb1"]
-    assert [row["protocol"] for row in emdb] == ["emdb", "emdb", "default", "default"]  # first the dataset's own
+    emdb = evaluation.rows_beside_published(
+        {"stand_in": True, "emdb/emdb1": {**values, "emdb": values}}
+    )["emdb/emdb1"]
+    # first the dataset's own
+    assert [row["protocol"] for row in emdb] == ["emdb", "emdb", "default", "default"]

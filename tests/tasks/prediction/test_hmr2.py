@@ -1,4 +1,6 @@
-"""HMR2.0's checkpoint as a model: bodies in clips without training, on random numbers by the published names."""
+"""HMR2.0's checkpoint as a model: bodies in clips without training, on random numbers by the
+published names.
+"""
 
 import json
 import os
@@ -24,7 +26,14 @@ from tests.tasks.prediction.conftest import SHORT, World, the_body
 from vibe_model.checkpoints import load_trained
 
 Tensors = dict[str, torch.Tensor]
-SIZES = {"decpose": 144, "decshape": 10, "deccam": 3, "init_body_pose": 144, "init_betas": 10, "init_cam": 3}
+SIZES = {
+    "decpose": 144,
+    "decshape": 10,
+    "deccam": 3,
+    "init_body_pose": 144,
+    "init_betas": 10,
+    "init_cam": 3,
+}
 
 
 def heads(seed: int = 5) -> Tensors:
@@ -36,7 +45,10 @@ def heads(seed: int = 5) -> Tensors:
             tensors[f"smpl_head.{name}.bias"] = torch.randn((size,), generator=drawn) / 20
     pose = [1, 0, 0, 0, -1, 0] + 23 * [1, 0, 0, 0, 1, 0]
     mean = {"init_body_pose": pose, "init_betas": 10 * [0.25], "init_cam": [0.9, 0, 0]}
-    return tensors | {f"smpl_head.{name}": torch.tensor([value], dtype=torch.float32) for name, value in mean.items()}
+    return tensors | {
+        f"smpl_head.{name}": torch.tensor([value], dtype=torch.float32)
+        for name, value in mean.items()
+    }
 
 
 def plain_heads(tensors: Tensors, token: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -44,7 +56,11 @@ def plain_heads(tensors: Tensors, token: np.ndarray) -> tuple[np.ndarray, np.nda
     w = {name.removeprefix("smpl_head."): value.double().numpy() for name, value in tensors.items()}
     pose, betas, camera = (
         w[f"{layer}.weight"] @ token + w[f"{layer}.bias"] + w[mean][0]
-        for layer, mean in (("decpose", "init_body_pose"), ("decshape", "init_betas"), ("deccam", "init_cam"))
+        for layer, mean in (
+            ("decpose", "init_body_pose"),
+            ("decshape", "init_betas"),
+            ("deccam", "init_cam"),
+        )
     )
     rotations = []
     for a, b in pose.reshape(24, 2, 3):
@@ -63,7 +79,9 @@ def save(file: Path, seed: int = 5, **facts: Any) -> Tensors:
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """The stream takes checkpoints of a tiny network, no network is left to others, and there is no luigi.cfg."""
+    """The stream takes checkpoints of a tiny network, no network is left to others, and there is no
+    luigi.cfg.
+    """
     load = hmr2.load
     monkeypatch.setattr(hmr2, "load", lambda checkpoint: load(checkpoint, TINY))
     monkeypatch.delenv("LUIGI_CONFIG_PATH", raising=False)
@@ -80,7 +98,9 @@ def real_body(monkeypatch: pytest.MonkeyPatch) -> Body:
     return the_body()
 
 
-def test_bodies_and_cameras_are_those_of_the_published_heads(real_body: Body, tmp_path: Path) -> None:
+def test_bodies_and_cameras_are_those_of_the_published_heads(
+    real_body: Body, tmp_path: Path
+) -> None:
     tensors = save(tmp_path / "hmr2a.ckpt")
     trained = load_trained(tmp_path / "hmr2a.ckpt", None, "cpu")
     assert (trained.title, trained.stream, trained.stand_in) == ("HMR2.0", "hmr2", False)
@@ -93,7 +113,8 @@ def test_bodies_and_cameras_are_those_of_the_published_heads(real_body: Body, tm
         np.testing.assert_allclose(estimate.rotmat[0, i], rotmat, atol=1e-5)
         np.testing.assert_allclose(estimate.shape[0, i], betas, atol=1e-5)
         np.testing.assert_allclose(estimate.camera[0, i], camera, atol=1e-5)
-        # 4D-Humans' camera: 5000 px of a crop of 256 px, so far away that a metre is scale / 2 of that crop.
+        # 4D-Humans' camera: 5000 px of a crop of 256 px, so far away that a metre is scale / 2 of
+        # that crop.
         translation = np.array([camera[1], camera[2], 2 * 5000 / (256 * camera[0])])
         points = posed["kp_3d"][0, i].double().numpy() + translation
         in_crop = 5000 * points[:, :2] / points[:, 2:] / 256  # [-0.5, 0.5]
@@ -103,7 +124,10 @@ def test_bodies_and_cameras_are_those_of_the_published_heads(real_body: Body, tm
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "missing": ({"smpl_head.deccam.bias": ...}, r"missing: smpl_head\.deccam\.bias"),
     "extra": ({"smpl_head.deckp.bias": torch.zeros(2)}, r"extra: smpl_head\.deckp\.bias"),
-    "misshapen": ({"smpl_head.decpose.weight": torch.zeros(72, 1024)}, r"decpose.*expected \(144, 1024\)"),
+    "misshapen": (
+        {"smpl_head.decpose.weight": torch.zeros(72, 1024)},
+        r"decpose.*expected \(144, 1024\)",
+    ),
     "nan": ({"smpl_head.init_cam": torch.full((1, 3), torch.nan)}, "init_cam.*finite"),
     "a program": ({"smpl_head.init_cam": Call}, "mkdir"),
 }
@@ -112,7 +136,10 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize("case", BAD)
 def test_another_checkpoint_is_refused_by_the_tensors_name(real_body, tmp_path, case) -> None:
     changes, expected = BAD[case]
-    changes = {name: Call(os.mkdir, str(tmp_path / "ran")) if of is Call else of for name, of in changes.items()}
+    changes = {
+        name: Call(os.mkdir, str(tmp_path / "ran")) if of is Call else of
+        for name, of in changes.items()
+    }
     state = {name: value for name, value in (heads() | changes).items() if value is not ...}
     torch.save({"state_dict": state}, tmp_path / "hmr2a.ckpt")
     with pytest.raises(CheckpointError, match=rf"hmr2a\.ckpt.*{expected}"):
@@ -122,7 +149,9 @@ def test_another_checkpoint_is_refused_by_the_tensors_name(real_body, tmp_path, 
 
 def test_settings_are_left_out_under_lightnings_suffix_alone(real_body, tmp_path) -> None:
     for suffix in ("ckpt", "pt"):
-        torch.save({"state_dict": heads(), "hyper_parameters": Namespace()}, tmp_path / f"hmr2a.{suffix}")
+        torch.save(
+            {"state_dict": heads(), "hyper_parameters": Namespace()}, tmp_path / f"hmr2a.{suffix}"
+        )
     load_trained(tmp_path / "hmr2a.ckpt", None, "cpu")
     with pytest.raises(CheckpointError, match="argparse objects"):
         load_trained(tmp_path / "hmr2a.pt", None, "cpu")
@@ -134,7 +163,11 @@ def predict(*words: object) -> int:
 
 def steps_of(shown: str) -> dict[str, bool]:
     """Step -> was there anything to do?"""
-    return {line.split()[1]: line[0] != "·" for line in shown.splitlines() if line.startswith(("·", "✓"))}
+    return {
+        line.split()[1]: line[0] != "·"
+        for line in shown.splitlines()
+        if line.startswith(("·", "✓"))
+    }
 
 
 def bodies_of(out: Path) -> dict[str, dict[str, np.ndarray]]:
@@ -142,11 +175,22 @@ def bodies_of(out: Path) -> dict[str, dict[str, np.ndarray]]:
     return {t["name"]: dict(np.load(out / t["file"])) for video in videos for t in video["tracks"]}
 
 
-def test_clips_to_bodies_with_one_checkpoint_and_smpl(world: World, real_body, tmp_path, capsys) -> None:
+def test_clips_to_bodies_with_one_checkpoint_and_smpl(
+    world: World, real_body, tmp_path, capsys
+) -> None:
     tensors = save(tmp_path / "hmr2a.ckpt")
     clip, out = world.clips(tmp_path / "raw"), tmp_path / "out"
     (clip / MARKER).unlink()
-    words = ("--checkpoint", tmp_path / "hmr2a.ckpt", "--body", tmp_path, "--out", out, "--cache", out / "cache")
+    words = (
+        "--checkpoint",
+        tmp_path / "hmr2a.ckpt",
+        "--body",
+        tmp_path,
+        "--out",
+        out,
+        "--cache",
+        out / "cache",
+    )
     assert predict(clip, *words, "--export") == 0
     shown = capsys.readouterr()
     assert "demo data" not in shown.out
@@ -170,14 +214,27 @@ def test_clips_to_bodies_with_one_checkpoint_and_smpl(world: World, real_body, t
         # The crop is 0.84 of the usual side, and joints in the picture are seen in that one.
         np.testing.assert_allclose(body["bbox"][:, 2:], 0.84 * read["bbox"][0, :, 2:], rtol=1e-5)
         sx, _, tx, _ = body["camera_in_picture"].T
-        x = (sx[:, None] * (body["joints_3d"][..., 0] + tx[:, None]) + 1) / 2 * split.videos[0].width
+        x = (
+            (sx[:, None] * (body["joints_3d"][..., 0] + tx[:, None]) + 1)
+            / 2
+            * split.videos[0].width
+        )
         assert np.abs(x - body["joints_2d"][..., 0]).max() < 0.03 * body["bbox"][:, 2].max()
 
     assert predict(clip, *words, "--no-overlay") == 0
     assert {"convert", "extract"}.isdisjoint(steps_of(capsys.readouterr().out))
     save(tmp_path / "hmr2b.ckpt", seed=6)
-    of_b = ("--checkpoint", tmp_path / "hmr2b.ckpt", "--body", tmp_path, "--no-overlay", "--out", tmp_path / "b")
-    assert predict("videos/train", "--cache", out / "cache", *of_b) == 2  # heads of another file than the tokens
+    of_b = (
+        "--checkpoint",
+        tmp_path / "hmr2b.ckpt",
+        "--body",
+        tmp_path,
+        "--no-overlay",
+        "--out",
+        tmp_path / "b",
+    )
+    # heads of another file than the tokens
+    assert predict("videos/train", "--cache", out / "cache", *of_b) == 2
     message = capsys.readouterr().err
     assert "expected features as those that" in message
     assert "Extract them by this file" in message
@@ -187,10 +244,20 @@ def test_clips_to_bodies_with_one_checkpoint_and_smpl(world: World, real_body, t
     assert "--weights untrained:0: hmr2a.ckpt has its own network" in capsys.readouterr().err
 
 
-def test_a_checkpoint_for_a_trial_run_is_marked_as_demo_data(world: World, tmp_path, capsys) -> None:
+def test_a_checkpoint_for_a_trial_run_is_marked_as_demo_data(
+    world: World, tmp_path, capsys
+) -> None:
     save(tmp_path / "tiny.ckpt", stand_in=True)
     clips = world.clips(tmp_path / "raw")
-    words = ("--checkpoint", tmp_path / "tiny.ckpt", "--body", tmp_path, "--no-overlay", "--out", tmp_path / "out")
+    words = (
+        "--checkpoint",
+        tmp_path / "tiny.ckpt",
+        "--body",
+        tmp_path,
+        "--no-overlay",
+        "--out",
+        tmp_path / "out",
+    )
     words = (*words, "--cache", tmp_path / "cache")
     assert predict(clips, *words) == 0
     assert "DEMO DATA" in capsys.readouterr().out
@@ -208,4 +275,6 @@ def test_its_tokens_are_read_from_a_split_that_has_them(world: World, real_body,
     identity = {"kind": "hmr2", "weights": trained.features["weights"], "precision": "fast"}
     trained.check_features("s/hmr2", 1024, identity)
     with pytest.raises(DataError, match="found weights file:0"):
-        trained.check_features("s/hmr2", 1024, {"kind": "hmr2", "weights": {"kind": "file", "file_sha256": "0"}})
+        trained.check_features(
+            "s/hmr2", 1024, {"kind": "hmr2", "weights": {"kind": "file", "file_sha256": "0"}}
+        )

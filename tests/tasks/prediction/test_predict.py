@@ -1,4 +1,6 @@
-"""Bodies on a new video: the output is what the model returns by hand, and mistakes are reported before work begins."""
+"""Bodies on a new video: the output is what the model returns by hand, and mistakes are reported
+before work begins.
+"""
 
 import errno
 import json
@@ -23,7 +25,14 @@ from pipeline.settings.sections import load
 from tasks.__main__ import main
 from tests.fake_network import replace_network
 from tests.pipeline.files.made_clips import Clip
-from tests.tasks.prediction.conftest import SEQLEN, SHORT, SPLIT, save_checkpoint, small_config, the_body
+from tests.tasks.prediction.conftest import (
+    SEQLEN,
+    SHORT,
+    SPLIT,
+    save_checkpoint,
+    small_config,
+    the_body,
+)
 from vibe_model.cameras import crop_to_image, project
 from vibe_model.checkpoints import load_trained
 from vibe_model.prediction import job as jobs
@@ -55,7 +64,9 @@ def tracks_of(job: PredictionJob) -> list[dict]:
 
 def bodies_of(job: PredictionJob) -> PredictedBodies:
     bodies = PredictedBodies(job.out)
-    for (track,) in predict_tracks(job.trained.generator, job.split(), stream=job.stream, seqlen=SEQLEN):
+    for (track,) in predict_tracks(
+        job.trained.generator, job.split(), stream=job.stream, seqlen=SEQLEN
+    ):
         bodies.add(track)
     return bodies
 
@@ -68,15 +79,22 @@ def write_boxes(folder: Path, *names: str) -> Path:
 
 
 def frames_of(video: Path) -> list[np.ndarray]:
-    found = [frame.image for frame in Video(video.parent, video.name).read(range(1000)) if frame.image is not None]
+    found = [
+        frame.image
+        for frame in Video(video.parent, video.name).read(range(1000))
+        if frame.image is not None
+    ]
     assert found
     return found
 
 
-# ------------------------------------------------------------------------------------------------------- bodies
+# --------------------------------------------------------------------------------------------------
+# bodies
 
 
-def test_a_file_holds_what_the_model_returns_when_it_is_called_by_hand_and_what_made_it(job) -> None:
+def test_a_file_holds_what_the_model_returns_when_it_is_called_by_hand_and_what_made_it(
+    job,
+) -> None:
     split = cache.open(job.root)[SPLIT]
     summary = json.loads((job.out / "predictions.json").read_text())
     for about in (summary, *(json.loads(str(file["about"])) for file in files_of(job))):
@@ -96,43 +114,77 @@ def test_a_file_holds_what_the_model_returns_when_it_is_called_by_hand_and_what_
             here = slice(start - track.start, stop - track.start)
             np.testing.assert_allclose(file["theta"][here], out["theta"][0].numpy(), atol=1e-5)
             np.testing.assert_allclose(file["joints_3d"][here], out["kp_3d"][0].numpy(), atol=1e-5)
-        np.testing.assert_array_equal(file["frame_index"], split.rows("frame_index", track.start, track.stop))
+        np.testing.assert_array_equal(
+            file["frame_index"], split.rows("frame_index", track.start, track.stop)
+        )
         assert listed["frames"] == len(file["theta"])
-        assert (listed["first"], listed["last"]) == (file["frame_index"][0], file["frame_index"][-1])
+        assert (listed["first"], listed["last"]) == (
+            file["frame_index"][0],
+            file["frame_index"][-1],
+        )
 
 
-def test_boxes_give_their_tracks_and_files_of_earlier_tracks_alone_are_deleted(world, tmp_path) -> None:
+def test_boxes_give_their_tracks_and_files_of_earlier_tracks_alone_are_deleted(
+    world, tmp_path
+) -> None:
     for people in (("ann", "bob"), ("bob",)):
-        job = world.predicted(tmp_path / "out", "--no-overlay", labels=write_boxes(tmp_path, *people))
-        assert [track["name"] for track in tracks_of(job)] == [f"{world.video.name}/{name}" for name in people]
+        job = world.predicted(
+            tmp_path / "out", "--no-overlay", labels=write_boxes(tmp_path, *people)
+        )
+        assert [track["name"] for track in tracks_of(job)] == [
+            f"{world.video.name}/{name}" for name in people
+        ]
         for file in files_of(job):
             np.testing.assert_array_equal(file["frame_index"], np.arange(3, 20))
-            np.testing.assert_allclose(file["bbox"][0], [20 + 3 + 20, 60, 100, 100])  # square by the larger side
+            # square by the larger side
+            np.testing.assert_allclose(file["bbox"][0], [20 + 3 + 20, 60, 100, 100])
             assert json.loads(str(file["about"]))["crop_scale"] == 1.1
         assert len(list((job.out / "bodies").iterdir())) == len(people) + (people == ("bob",))
-        np.savez(job.out / "bodies/mine.npz", frame_index=np.arange(3, 20), bbox=file["bbox"], about=file["about"])
+        np.savez(
+            job.out / "bodies/mine.npz",
+            frame_index=np.arange(3, 20),
+            bbox=file["bbox"],
+            about=file["about"],
+        )
     assert (job.out / "bodies/mine.npz").exists()
 
 
-def test_only_files_below_the_folder_that_an_earlier_prediction_lists_are_deleted(job, tmp_path) -> None:
+def test_only_files_below_the_folder_that_an_earlier_prediction_lists_are_deleted(
+    job, tmp_path
+) -> None:
     out, outside = tmp_path / "out", tmp_path / "outside"
     for file in (out / "bodies/a.npz", out / "bodies/mine.npz", outside / "b.npz"):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()
     (out / "link").symlink_to(outside)
-    listed = ["bodies/a.npz", "bodies", ".", "../outside/b.npz", "link/b.npz", str(outside / "b.npz"), "absent.npz"]
+    listed = [
+        "bodies/a.npz",
+        "bodies",
+        ".",
+        "../outside/b.npz",
+        "link/b.npz",
+        str(outside / "b.npz"),
+        "absent.npz",
+    ]
     videos = [{"tracks": [{"file": name} for name in listed], "overlay": None}]
     (out / "predictions.json").write_text(json.dumps({"videos": videos}))
     with pytest.raises(cache.CacheError):
         predict_videos(replace(job, out=out, name="kinetics/none"), lambda *_: None)
-    left = {path.relative_to(tmp_path).as_posix() for folder in (out, outside) for path in folder.rglob("*")}
+    left = {
+        path.relative_to(tmp_path).as_posix()
+        for folder in (out, outside)
+        for path in folder.rglob("*")
+    }
     assert left == {"out/bodies", "out/bodies/mine.npz", "out/link", "outside/b.npz"}
 
 
-# ------------------------------------------------------------------------------------------------------ overlay
+# --------------------------------------------------------------------------------------------------
+# overlay
 
 
-def test_the_overlay_has_the_frames_and_the_size_of_the_video_and_shows_bodies_where_they_are(job, world) -> None:
+def test_the_overlay_has_the_frames_and_the_size_of_the_video_and_shows_bodies_where_they_are(
+    job, world
+) -> None:
     shown, plain = frames_of(job.out / "overlay.mp4"), frames_of(world.video)
     assert len(shown) == len(plain)
     assert shown[0].shape == plain[0].shape
@@ -171,7 +223,8 @@ def test_near_bodies_are_painted_over_far_ones(job) -> None:
     record = bodies_of(job).read_frames(0, 1)[:1]
     both = np.concatenate([record, record])
     both["track"] = (0, 1)
-    both["camera"][1, 0] *= 0.8  # the second one is smaller, so further away, within the first one's outline
+    # the second one is smaller, so further away, within the first one's outline
+    both["camera"][1, 0] *= 0.8
     drawing = BodyDrawing(job.trained.generator, opacity=1.0)
     verts = drawing.vertices(both)
     canvas = np.zeros((256, 340, 3), np.uint8)
@@ -224,7 +277,9 @@ def test_a_motion_of_a_clip_with_a_pause_is_as_long_as_the_clip(tmp_path: Path) 
     assert json.loads(stored["about"].item())["first_frame"] == 0
 
 
-def test_an_interrupted_overlay_and_one_on_a_full_disk_leave_no_file(job, world, monkeypatch, tmp_path) -> None:
+def test_an_interrupted_overlay_and_one_on_a_full_disk_leave_no_file(
+    job, world, monkeypatch, tmp_path
+) -> None:
     source = Video(world.video.parent, world.video.name)
     (folder := tmp_path / "made").mkdir()
     args = (folder / "overlay.mp4", source, bodies_of(job), job.trained.generator)
@@ -247,21 +302,29 @@ def test_an_interrupted_overlay_and_one_on_a_full_disk_leave_no_file(job, world,
     assert list(folder.iterdir()) == []
 
 
-# --------------------------------------------------------------------------------------------------- refinement
+# --------------------------------------------------------------------------------------------------
+# refinement
 
 
-def test_refined_bodies_are_nearer_to_the_keypoints_and_say_so(world, job, tmp_path, monkeypatch, capsys) -> None:
+def test_refined_bodies_are_nearer_to_the_keypoints_and_say_so(
+    world, job, tmp_path, monkeypatch, capsys
+) -> None:
     monkeypatch.setattr(refine, "ITERATIONS", 10)
     refined = world.predicted(tmp_path / "out", "--refine", "--no-overlay")
     shown = " ".join(capsys.readouterr().out.split())
     assert "refine videos/train 2 of 2 tracks, median distance to the 2D joints " in shown
     assert "DEMO DATA" in shown
     split = job.split()
-    for before, after, listed in zip(files_of(job), files_of(refined), tracks_of(refined), strict=True):
+    for before, after, listed in zip(
+        files_of(job), files_of(refined), tracks_of(refined), strict=True
+    ):
         track = next(track for track in split.tracks if track.name == listed["name"])
         kp_2d = split.rows("kp_2d", track.start, track.stop)
         seen = (kp_2d[..., 2] > 0) & refine.USED
-        px = [np.median(np.linalg.norm(f["joints_2d"] - kp_2d[..., :2], axis=-1)[seen]) for f in (before, after)]
+        px = [
+            np.median(np.linalg.norm(f["joints_2d"] - kp_2d[..., :2], axis=-1)[seen])
+            for f in (before, after)
+        ]
         assert listed["refined"] == pytest.approx(px, rel=0.01)
         assert px[1] < px[0]
         about = json.loads(str(after["about"]))
@@ -280,7 +343,8 @@ def test_tracks_of_boxes_are_not_refined_but_counted(world, tmp_path, capsys) ->
     np.testing.assert_array_equal(files_of(refined)[0]["theta"], files_of(plain)[0]["theta"])
 
 
-# ------------------------------------------------------------------------------------------------------- errors
+# --------------------------------------------------------------------------------------------------
+# errors
 
 
 def test_labels_without_a_person_end_with_the_reason(world, tmp_path, capsys) -> None:
@@ -295,12 +359,27 @@ def test_labels_without_a_person_end_with_the_reason(world, tmp_path, capsys) ->
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"gen_state_dict": {}, "training": {}}, r"expected a model, found the state of a training\. Name the best"),
-        ({"conv1.weight": torch.zeros(64, 3, 7, 7)}, "expected one dict of tensors, 'gen_.*keys: conv1.weight"),
+        (
+            {"gen_state_dict": {}, "training": {}},
+            r"expected a model, found the state of a training\. Name the best",
+        ),
+        (
+            {"conv1.weight": torch.zeros(64, 3, 7, 7)},
+            "expected one dict of tensors, 'gen_.*keys: conv1.weight",
+        ),
         ({}, "expected one dict of tensors.*found keys: none"),
-        ({"mposer_state_dict": {}, "epoch": 1}, r"expected a model, found a motion prior\. Name the best\.pt"),
-        ({"config": small_config(hidden_size=16).as_dict()}, r".*expected \(48, 2048\) floats, found \(24, 2048\)"),
-        ({"config": {**small_config().as_dict(), "of_tomorrow": 1}}, r"'config': of_tomorrow: there is no such"),
+        (
+            {"mposer_state_dict": {}, "epoch": 1},
+            r"expected a model, found a motion prior\. Name the best\.pt",
+        ),
+        (
+            {"config": small_config(hidden_size=16).as_dict()},
+            r".*expected \(48, 2048\) floats, found \(24, 2048\)",
+        ),
+        (
+            {"config": {**small_config().as_dict(), "of_tomorrow": 1}},
+            r"'config': of_tomorrow: there is no such",
+        ),
     ],
 )
 def test_a_checkpoint_of_something_else_is_refused(tmp_path, content, message, monkeypatch) -> None:
@@ -308,31 +387,43 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path, content, message, m
         save_checkpoint(tmp_path / "last.pt", **content)
     else:
         torch.save(content, tmp_path / "last.pt")
-        monkeypatch.setattr("vibe_model.checkpoints.load_body", lambda _: pytest.fail("the body comes later"))
+        monkeypatch.setattr(
+            "vibe_model.checkpoints.load_body", lambda _: pytest.fail("the body comes later")
+        )
     with pytest.raises(CheckpointError, match=rf"last\.pt: {message}"):
         load_trained(tmp_path / "last.pt", None, "cpu")
 
 
-def test_features_must_be_of_the_size_and_the_network_that_the_model_was_trained_on(world, tmp_path, capsys) -> None:
+def test_features_must_be_of_the_size_and_the_network_that_the_model_was_trained_on(
+    world, tmp_path, capsys
+) -> None:
     save_checkpoint(tmp_path / "small.pt", small_config(feature_size=512))
     assert world.predict(tmp_path / "out", checkpoint=tmp_path / "small.pt") == 2
     assert "expected features of 512 numbers" in capsys.readouterr().err
     identity = ResNet50().identity()
-    save_checkpoint(tmp_path / "7.pt", features=identity | {"weights": {"kind": "untrained", "argument": "7"}})
+    save_checkpoint(
+        tmp_path / "7.pt", features=identity | {"weights": {"kind": "untrained", "argument": "7"}}
+    )
     assert world.predict(tmp_path / "out", checkpoint=tmp_path / "7.pt") == 2
-    assert "trained on, weights untrained:7; found weights untrained:0" in " ".join(capsys.readouterr().err.split())
+    assert "trained on, weights untrained:7; found weights untrained:0" in " ".join(
+        capsys.readouterr().err.split()
+    )
     save_checkpoint(tmp_path / "same.pt", features=identity)
     assert world.predict(tmp_path / "out", "--no-overlay", checkpoint=tmp_path / "same.pt") == 0
 
 
-@pytest.mark.parametrize("facts", [{"stand_in": False}, {"stand_in": ..., "config": ...}], ids=["ours", "published"])
+@pytest.mark.parametrize(
+    "facts", [{"stand_in": False}, {"stand_in": ..., "config": ...}], ids=["ours", "published"]
+)
 def test_real_data_and_demo_data_are_not_mixed(world, tmp_path, facts) -> None:
     save_checkpoint(tmp_path / "real.pt", **facts)
     with pytest.raises(StandInMixed, match=r"the body .*real\.pt"):
         load_trained(tmp_path / "real.pt", None, "cpu")
     (raw := tmp_path / "mine").mkdir()
     with pytest.raises(StandInMixed, match="mine"):
-        jobs.streams_of(world.trained, load(Path("none.cfg"), optional=True), raw, "untrained:0", None)
+        jobs.streams_of(
+            world.trained, load(Path("none.cfg"), optional=True), raw, "untrained:0", None
+        )
 
 
 def test_published_checkpoints_are_built_with_the_published_sizes(tmp_path, monkeypatch) -> None:
@@ -342,17 +433,24 @@ def test_published_checkpoints_are_built_with_the_published_sizes(tmp_path, monk
     vibe = load_trained(tmp_path / "vibe.pth.tar", None, "cpu")
     assert (vibe.kind, vibe.config.seqlen, vibe.stand_in) == ("vibe", 16, False)
     assert not vibe.generator.training
-    tensors = {name.removeprefix("regressor."): t for name, t in VIBE(body, n_layers=0).state_dict().items()}
+    tensors = {
+        name.removeprefix("regressor."): t
+        for name, t in VIBE(body, n_layers=0).state_dict().items()
+    }
     torch.save({"model": {**tensors, "conv1.weight": torch.zeros(1)}}, tmp_path / "spin.pt")
     spin = load_trained(tmp_path / "spin.pt", None, "cpu")
     assert spin.kind == "spin"
     features = torch.rand(1, 5, 2048)
     with torch.no_grad():  # frame by frame
-        together, alone = spin.generator(features)["theta"][:, 2:3], spin.generator(features[:, 2:3])["theta"]
+        together, alone = (
+            spin.generator(features)["theta"][:, 2:3],
+            spin.generator(features[:, 2:3])["theta"],
+        )
     torch.testing.assert_close(together, alone)
 
 
-# ------------------------------------------------------------------------------------------------- command line
+# -------------------------------------------------------------------------------------------------
+# command line
 
 
 def test_the_command_goes_on_and_predicts_again(world, tmp_path, monkeypatch, capsys) -> None:
@@ -367,7 +465,9 @@ def test_the_command_goes_on_and_predicts_again(world, tmp_path, monkeypatch, ca
     monkeypatch.setattr(ResNet50, "load", lambda *_: pytest.fail("the network was loaded again"))
     assert world.predict(out, "--no-overlay") == 0
     shown = capsys.readouterr().out
-    assert {"convert", "extract"}.isdisjoint(line.split()[1] for line in shown.splitlines() if line.startswith("✓ "))
+    assert {"convert", "extract"}.isdisjoint(
+        line.split()[1] for line in shown.splitlines() if line.startswith("✓ ")
+    )
     assert not (out / "overlay.mp4").exists()  # it might have been of other bodies
     after, expected = json.loads((out / "predictions.json").read_text()), json.loads(before)
     expected["videos"][0]["overlay"] = None
@@ -376,8 +476,25 @@ def test_the_command_goes_on_and_predicts_again(world, tmp_path, monkeypatch, ca
 
 def test_a_single_clip_takes_its_own_keypoints_along(world, tmp_path, capsys) -> None:
     clips, name = world.clips(tmp_path / "clips"), "My dance** [dQw4w9WgXcQ].mp4"
-    of_model = ("--checkpoint", world.checkpoint, "--body", tmp_path, "--device", "cpu", "--weights", "untrained:0")
-    words = ("--cache", tmp_path / "cache", "--out", tmp_path / "out", "--no-overlay", *of_model, *SHORT)
+    of_model = (
+        "--checkpoint",
+        world.checkpoint,
+        "--body",
+        tmp_path,
+        "--device",
+        "cpu",
+        "--weights",
+        "untrained:0",
+    )
+    words = (
+        "--cache",
+        tmp_path / "cache",
+        "--out",
+        tmp_path / "out",
+        "--no-overlay",
+        *of_model,
+        *SHORT,
+    )
 
     def predicts(clip: Path, code: int = 0) -> list[str]:
         assert main([str(word) for word in ("predict", clip, *words)]) == code
@@ -389,7 +506,8 @@ def test_a_single_clip_takes_its_own_keypoints_along(world, tmp_path, capsys) ->
     assert not (links / "keypoints" / f"{world.video.name}.json").exists(), "nothing was detected"
     assert len(list((tmp_path / "out/bodies").iterdir())) == 2
 
-    for folder, own in (("p", True), ("q", False)):  # another clip of the same name, in the same cache
+    # another clip of the same name, in the same cache
+    for folder, own in (("p", True), ("q", False)):
         (tmp_path / folder / "keypoints").mkdir(parents=True)
         shutil.copy(clips / MARKER, tmp_path / folder)
         (clip := tmp_path / folder / name).symlink_to(world.video)
@@ -399,20 +517,29 @@ def test_a_single_clip_takes_its_own_keypoints_along(world, tmp_path, capsys) ->
         found = [track for track in predicts(clip) if track.startswith(name)]
         assert (found == [f"{name}/jane"]) is own
         assert (links / "keypoints" / f"{name}.csv").is_symlink() is own
-        assert (links / "keypoints" / f"{name}.json").exists() is not own, "the second clip's people are detected"
+        assert (links / "keypoints" / f"{name}.json").exists() is not own, (
+            "the second clip's people are detected"
+        )
     (tmp_path / "p" / name).with_suffix(".mov").symlink_to(world.video)
     predicts(tmp_path / "p" / name, code=2)
     assert "labels of one clip" in capsys.readouterr().err
 
 
 def test_mistakes_in_the_arguments_are_reported(world, tmp_path, capsys, monkeypatch) -> None:
-    monkeypatch.setattr("vibe_model.checkpoints.load_trained", lambda *_: pytest.fail("the model comes later"))
+    monkeypatch.setattr(
+        "vibe_model.checkpoints.load_trained", lambda *_: pytest.fail("the model comes later")
+    )
     (tmp_path / "notes.txt").touch()
     of_model = ("--checkpoint", world.checkpoint, "--body", tmp_path)
     of_model = (*of_model, "--cache", tmp_path / "c", "--out", tmp_path / "o")
-    typed = {tmp_path / "notes.txt": "expected a clip", "videos/train": "found no such file, folder or split"}
+    typed = {
+        tmp_path / "notes.txt": "expected a clip",
+        "videos/train": "found no such file, folder or split",
+    }
     for named, message in (typed | {"clpis/a.mp4": "error: clpis/a.mp4: expected a clip"}).items():
-        assert main([str(word) for word in ("predict", named, *of_model, "--stream", "resnet50")]) == 2
+        assert (
+            main([str(word) for word in ("predict", named, *of_model, "--stream", "resnet50")]) == 2
+        )
         assert message in capsys.readouterr().err
     with pytest.raises(SystemExit) as ended:
         main(["predict"])

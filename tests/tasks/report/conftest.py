@@ -34,37 +34,60 @@ def write_split(
     step: int = 1,
     drop: Sequence[str] = (),
 ) -> None:
-    """A commit of a split. tracks: <video>/<person> -> its columns, one video each. fps: of videos, else FPS.
+    """A commit of a split. tracks: <video>/<person> -> its columns, one video each. fps: of videos,
+    else FPS.
 
-    accounts: what became of the videos; None: nothing is recorded of it. drop: videos of the commit before.
+    accounts: what became of the videos; None: nothing is recorded of it. drop: videos of the commit
+    before.
     """
-    columns = sorted({column for track in tracks.values() for column in track} or {"frame_index", "bbox"})
+    columns = sorted(
+        {column for track in tracks.values() for column in track} or {"frame_index", "bbox"}
+    )
     if drop:
         columns = list(cache.open(root)[name].columns)
     provenance = {"raw": str(raw or root / "no-raw-folder")}
     videos: list[Any] = []
     for track, held in tracks.items():
         video = track.split("/")[0]
-        source = Pictures(raw or root, f"frames/{video}/{{:06d}}.jpg").spec if "bbox" in held else ""
+        source = (
+            Pictures(raw or root, f"frames/{video}/{{:06d}}.jpg").spec if "bbox" in held else ""
+        )
         rows = made_splits.track_of(track, held, step=step, fps=(fps or {}).get(video, FPS))
         videos.append((cache.VideoEntry(name=video, source=source, width=320, height=240), [rows]))
     rejected = [account for account in accounts or () if account.set_aside]
-    videos += [(cache.VideoEntry(name=account.name, account=account.as_dict()), []) for account in rejected]
-    recorded = {"stand_in": stand_in} | ({} if accounts is None else {"accounting": Accounting(accounts).totals(known)})
-    made_splits.write_split(root, name, videos, recorded, list(drop), columns=columns, provenance=provenance)
+    videos += [
+        (cache.VideoEntry(name=account.name, account=account.as_dict()), []) for account in rejected
+    ]
+    recorded = {"stand_in": stand_in} | (
+        {} if accounts is None else {"accounting": Accounting(accounts).totals(known)}
+    )
+    made_splits.write_split(
+        root, name, videos, recorded, list(drop), columns=columns, provenance=provenance
+    )
 
 
 def write_stream(
-    root: Path, name: str, features: np.ndarray[Any, Any], ok: np.ndarray[Any, Any] | None = None, **entries: Any
+    root: Path,
+    name: str,
+    features: np.ndarray[Any, Any],
+    ok: np.ndarray[Any, Any] | None = None,
+    **entries: Any,
 ) -> None:
     """features (rows, channels) of the split's first and only shard, as the stream "resnet50"."""
-    flags, recorded = np.ones(len(features)) if ok is None else ok, {"backbone": {"stand_in": True}, **entries}
+    flags, recorded = (
+        np.ones(len(features)) if ok is None else ok,
+        {"backbone": {"stand_in": True}, **entries},
+    )
     stream = {"dim": features.shape[1], "dtype": "float32", "recorded": recorded}
-    made_splits.write_stream(root, name, "resnet50", lambda _: features.astype(np.float32), lambda _: flags, **stream)
+    made_splits.write_stream(
+        root, name, "resnet50", lambda _: features.astype(np.float32), lambda _: flags, **stream
+    )
 
 
 def person(frames: int, *, side: float = 100.0, visible: int = 49) -> Columns:
-    """Columns of a track with pixels: `visible` joints of a confidence above 0, on a circle in a box of that size."""
+    """Columns of a track with pixels: `visible` joints of a confidence above 0, on a circle in a
+    box of that size.
+    """
     angle = np.linspace(0, 6, 49)
     kp_2d = np.zeros((frames, 49, 3), np.float32)
     kp_2d[:, :visible, 0] = 160 + side / 3 * np.cos(angle[:visible])
@@ -75,11 +98,18 @@ def person(frames: int, *, side: float = 100.0, visible: int = 49) -> Columns:
 
 
 def moving(degrees: float, frames: int) -> dict[str, np.ndarray[Any, Any]]:
-    """Columns of a track of motion alone: each joint is turned about x, one way and the other in turn."""
+    """Columns of a track of motion alone: each joint is turned about x, one way and the other in
+    turn.
+    """
     pose = np.zeros((frames, 24, 3), np.float32)
     pose[..., 0] = np.deg2rad(degrees) * np.where(np.arange(frames) % 2, 1, -1)[:, None]
     betas, flags = np.zeros((frames, 10), np.float32), np.ones(frames, np.uint8)
-    return {"frame_index": np.arange(frames), "pose": pose.reshape(frames, 72), "betas": betas, "has_smpl": flags}
+    return {
+        "frame_index": np.arange(frames),
+        "pose": pose.reshape(frames, 72),
+        "betas": betas,
+        "has_smpl": flags,
+    }
 
 
 def kept(videos: int, frames: int = 10) -> list[VideoAccount]:
@@ -92,7 +122,10 @@ def kept(videos: int, frames: int = 10) -> list[VideoAccount]:
 
 def penn_accounts() -> list[VideoAccount]:
     """Two videos that were kept, of which one lost five frames, and seven that were rejected."""
-    good = [VideoAccount("0001", found=PENN_FRAMES[0]), VideoAccount("0002", found=PENN_FRAMES[1] + 5)]
+    good = [
+        VideoAccount("0001", found=PENN_FRAMES[0]),
+        VideoAccount("0002", found=PENN_FRAMES[1] + 5),
+    ]
     good[1].drop("no_box", 5)
     for account, frames in zip(good, PENN_FRAMES, strict=True):
         account.keep_track(frames)

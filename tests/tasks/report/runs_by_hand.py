@@ -27,7 +27,12 @@ def metrics(*, stand_in: bool = False, **changes: float) -> dict[str, Any]:
     own = {**ERRORS, **changes}
     found = {**own, "frames": 1234, "baseline": {name: 2 * value for name, value in own.items()}}
     best = {"epoch": 1, "pa_mpjpe": 60.0}
-    return {SPLIT: {**found, "published": found}, "stand_in": stand_in, "best": best, "skipped_steps": 0}
+    return {
+        SPLIT: {**found, "published": found},
+        "stand_in": stand_in,
+        "best": best,
+        "skipped_steps": 0,
+    }
 
 
 def validation(score: float) -> dict[str, float]:
@@ -35,12 +40,24 @@ def validation(score: float) -> dict[str, float]:
 
 
 def make_run(
-    parent: Path, name: str = "vibe-0123", *, stand_in: bool = False, track: str = "<b>bad</b>/0", **about: Any
+    parent: Path,
+    name: str = "vibe-0123",
+    *,
+    stand_in: bool = False,
+    track: str = "<b>bad</b>/0",
+    **about: Any,
 ) -> Path:
     """Three epochs, of which the second is the best."""
     folder = parent / name
     folder.mkdir()
-    row = {"split": SPLIT, "track": track, "first_frame": 3, "last_frame": 18, "frames": 16, **ERRORS}
+    row = {
+        "split": SPLIT,
+        "track": track,
+        "first_frame": 3,
+        "last_frame": 18,
+        "frames": 16,
+        **ERRORS,
+    }
     for file, content in {
         "config": {
             "config": TrainConfig(iterations=ITERATIONS).as_dict(),
@@ -55,7 +72,9 @@ def make_run(
     }.items():
         (folder / f"{file}.json").write_text(json.dumps(content))
     (folder / "best.pt").write_bytes(b"")
-    scalars: dict[int, dict[str, float]] = {step: {"train/total": float(step)} for step in range(1, 31)}
+    scalars: dict[int, dict[str, float]] = {
+        step: {"train/total": float(step)} for step in range(1, 31)
+    }
     for step, score in ((10, 70.0), (20, 60.0), (30, 65.0)):
         scalars[step] |= validation(score)
     log(folder, scalars)

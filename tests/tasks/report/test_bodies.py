@@ -1,4 +1,6 @@
-"""Bodies of several models over the same frames, drawn from files of predictions that were written by hand."""
+"""Bodies of several models over the same frames, drawn from files of predictions that were written
+by hand.
+"""
 
 import json
 from pathlib import Path
@@ -24,23 +26,44 @@ def body(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(parent: Path, name: str, *, file: str = "predictions.npz", steps: tuple[str, ...] = ()) -> Any:
-    """A run that predicted the mean pose in the 30 frames of a track, upright in the middle of each crop."""
+def run(
+    parent: Path, name: str, *, file: str = "predictions.npz", steps: tuple[str, ...] = ()
+) -> Any:
+    """A run that predicted the mean pose in the 30 frames of a track, upright in the middle of each
+    crop.
+    """
     folder = make_run(parent, name)
-    row = {"split": SPLIT, "track": TRACK, "first_frame": 4, "last_frame": 19, "pa_mpjpe": 70.0, "frames": 16}
-    (folder / "sequences.json").write_text(json.dumps({"sequences": [{**row, "predictions": file}]}))
+    row = {
+        "split": SPLIT,
+        "track": TRACK,
+        "first_frame": 4,
+        "last_frame": 19,
+        "pa_mpjpe": 70.0,
+        "frames": 16,
+    }
+    (folder / "sequences.json").write_text(
+        json.dumps({"sequences": [{**row, "predictions": file}]})
+    )
     (folder / "worst_windows.json").write_text(json.dumps({"worst_windows": [row]}))
     pose = np.zeros((30, 72), np.float32)
     pose[:, 0] = np.pi  # pictures have y down
-    arrays = {"frame_index": np.arange(30), "bbox": np.tile(np.float32([160, 120, 100, 100]), (30, 1))}
-    arrays |= {"camera": np.tile(np.float32([0.9, 0, 0]), (30, 1)), "betas": np.zeros((30, 10), np.float32)}
+    arrays = {
+        "frame_index": np.arange(30),
+        "bbox": np.tile(np.float32([160, 120, 100, 100]), (30, 1)),
+    }
+    arrays |= {
+        "camera": np.tile(np.float32([0.9, 0, 0]), (30, 1)),
+        "betas": np.zeros((30, 10), np.float32),
+    }
     arrays |= dict.fromkeys(("pose", *(f"pose_{step}" for step in steps)), pose)
     np.savez(parent / "predictions.npz", **arrays)
     np.savez(folder / "predictions.npz", about=np.array(json.dumps({"crop_scale": 1.3})), **arrays)
     return read_run(folder, name)
 
 
-def test_every_model_is_drawn_over_the_same_frames_with_past_and_future_where_it_has_them(root, tmp_path, body):
+def test_every_model_is_drawn_over_the_same_frames_with_past_and_future_where_it_has_them(
+    root, tmp_path, body
+):
     runs = [run(tmp_path, "VIBE"), run(tmp_path, "HMMR", steps=("minus5", "plus5"))]
     data = bodies_section(open_splits(root), runs, raw=root.parent / "raw", body=body).data
     assert (data["problems"], data["without"]) == ([], [])
@@ -53,9 +76,13 @@ def test_every_model_is_drawn_over_the_same_frames_with_past_and_future_where_it
     half = TILE_PX // 2
     for i, frame in enumerate((4, 7, 10, 13, 16, 19)):
         assert np.abs(frames[half, i * TILE_PX + half].astype(int) - GREY * frame).max() <= 4
-        assert np.abs(vibe[4, i * TILE_PX + 4].astype(int) - GREY * frame).max() <= 4, "no body in the corner"
+        assert np.abs(vibe[4, i * TILE_PX + 4].astype(int) - GREY * frame).max() <= 4, (
+            "no body in the corner"
+        )
     drawn = np.abs(vibe.astype(int) - frames).max(axis=2) > 30
-    assert drawn[half - 20 : half + 20, half - 20 : half + 20].mean() > 0.3, "the body is in the middle of the crop"
+    assert drawn[half - 20 : half + 20, half - 20 : half + 20].mean() > 0.3, (
+        "the body is in the middle of the crop"
+    )
     rows = np.flatnonzero(drawn[:, :TILE_PX].any(axis=1))
     assert 0.6 * TILE_PX < rows[-1] - rows[0] < TILE_PX  # 0.9 of [-1, 1] is 1.8 m a crop
     for i, frame in enumerate((8, 13, 18)):

@@ -1,4 +1,5 @@
-"""The pages in a real browser, narrow and wide, light and dark: nothing is cut off, missing, unnamed or hard to read.
+"""The pages in a real browser, narrow and wide, light and dark: nothing is cut off, missing,
+unnamed or hard to read.
 
 An installed Chromium is used, not a downloaded one.
 """
@@ -21,9 +22,12 @@ from tests.tasks.report.conftest import person, write_split, write_stream
 from tests.tasks.report.runs_by_hand import SPLIT, make_run, metrics
 
 LONG = "a_video_whose_name_is_much_longer_than_a_line_of_a_telephone_or_a_column_of_a_table_" * 2
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
 pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="a browser is needed: install Chromium (apt install chromium) or Google Chrome"
+    CHROMIUM is None,
+    reason="a browser is needed: install Chromium (apt install chromium) or Google Chrome",
 )
 PAGES = ("report", "tracks")
 KINDS = ("unnamed", "tables", "headers", "links", "ids", "scrollers")  # of faults
@@ -36,16 +40,22 @@ LOOK = Path(__file__).with_name("look.js").read_text()
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
     """A Chromium of this machine."""
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is needed: pip install -e '.[dev]'")
+    api = pytest.importorskip(
+        "playwright.sync_api", reason="playwright is needed: pip install -e '.[dev]'"
+    )
     with api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"], timeout=LIMIT)
+        started = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox"], timeout=LIMIT
+        )
         yield started
         started.close()
 
 
 @pytest.fixture(scope="session")
 def pages(root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The report of a cache with many splits and runs with long names, and the page of a split's tracks."""
+    """The report of a cache with many splits and runs with long names, and the page of a split's
+    tracks.
+    """
     folder = tmp_path_factory.mktemp("pages")
     own = folder / "cache"
     shutil.copytree(root, own)
@@ -54,21 +64,28 @@ def pages(root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pat
             write_split(own, f"{dataset}/{split}", {f"{LONG}/0": person(12)})
             features = np.random.default_rng(2).normal(size=(12, 8))
             write_stream(own, f"{dataset}/{split}", features)
-    runs = [make_run(folder, name, stand_in=True, track=f"{LONG}/0") for name in ("vibe", LONG, "damaged")]
+    runs = [
+        make_run(folder, name, stand_in=True, track=f"{LONG}/0")
+        for name in ("vibe", LONG, "damaged")
+    ]
     many = metrics(stand_in=True)
     more = {"mpi_inf_3dhp/test": many[SPLIT], "h36m/val": many[SPLIT]}
     (runs[0] / "metrics.json").write_text(json.dumps(many | more))
     (runs[2] / "metrics.json").write_text("{")
     written = {"report": folder / "report.html", "tracks": folder / "tracks.html"}
     shown, notes = tuple((run.name, run) for run in runs), (f"No run {LONG}.",)
-    write_report(ReportContent(own, None, None, "resnet50", folder, shown, notes), written["report"])
+    write_report(
+        ReportContent(own, None, None, "resnet50", folder, shown, notes), written["report"]
+    )
     write_page(from_cache(own, "penn_action/train", Choice(tracks=2, frames=2)), written["tracks"])
     return written
 
 
 @pytest.fixture(scope="session")
 def look(browser: Any, pages: dict[str, Path]) -> Callable[..., dict[str, Any]]:
-    """What the browser finds in a page that is opened from disk, with all that can be unfolded unfolded."""
+    """What the browser finds in a page that is opened from disk, with all that can be unfolded
+    unfolded.
+    """
 
     @functools.cache
     def at(name: str, width: int, scheme: str) -> dict[str, Any]:
@@ -82,7 +99,9 @@ def look(browser: Any, pages: dict[str, Path]) -> Callable[..., dict[str, Any]]:
         tab.on("request", lambda request: requests.append(request.url))
         tab.on("requestfailed", lambda request: messages.append(f"failed: {request.url[:80]}"))
         tab.goto(pages[name].as_uri(), wait_until="load")
-        tab.evaluate("document.querySelectorAll('details').forEach((part) => { part.open = true; })")
+        tab.evaluate(
+            "document.querySelectorAll('details').forEach((part) => { part.open = true; })"
+        )
         found = {**tab.evaluate(LOOK, CONTRAST), "messages": messages, "requests": requests}
         context.close()
         return found
@@ -91,10 +110,13 @@ def look(browser: Any, pages: dict[str, Path]) -> Callable[..., dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    ("width", "scheme"), [(360, "light"), (1440, "dark"), pytest.param(768, "light", marks=pytest.mark.slow)]
+    ("width", "scheme"),
+    [(360, "light"), (1440, "dark"), pytest.param(768, "light", marks=pytest.mark.slow)],
 )
 @pytest.mark.parametrize("name", PAGES)
-def test_nothing_is_cut_off_or_hard_to_read(look: Callable[..., Any], name: str, width: int, scheme: str) -> None:
+def test_nothing_is_cut_off_or_hard_to_read(
+    look: Callable[..., Any], name: str, width: int, scheme: str
+) -> None:
     seen = look(name, width, scheme)
     assert seen["width"] <= width
     assert seen["beyond"] == []
@@ -102,12 +124,16 @@ def test_nothing_is_cut_off_or_hard_to_read(look: Callable[..., Any], name: str,
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_the_page_is_complete_and_accessible(look: Callable[..., Any], pages: dict[str, Path], name: str) -> None:
+def test_the_page_is_complete_and_accessible(
+    look: Callable[..., Any], pages: dict[str, Path], name: str
+) -> None:
     seen = look(name, 360, "light")
     assert seen["messages"] == []
-    assert [url for url in seen["requests"] if not url.startswith("data:")] == [pages[name].as_uri()]
-    # pictures without a name, tables without a caption, ids used twice, links to nowhere, areas that scroll but
-    # cannot be reached by keyboard
+    assert [url for url in seen["requests"] if not url.startswith("data:")] == [
+        pages[name].as_uri()
+    ]
+    # pictures without a name, tables without a caption, ids used twice, links to nowhere, areas
+    # that scroll but cannot be reached by keyboard
     assert {kind: seen[kind] for kind in KINDS if seen[kind]} == {}
     levels = seen["levels"]
     assert levels[0] == 1
@@ -125,7 +151,9 @@ def test_the_legend_is_about_what_is_on_the_page(browser: Any, root: Path, tmp_p
         ("solid", person(3, visible=25) | {"kp_3d": kp_3d, "has_3d": has_3d}, {"draw-boxes", "3D"}),
         ("lost", person(3, visible=25) | {"kp_3d": kp_3d, "has_3d": 0 * has_3d}, {"draw-boxes"}),
     ):
-        write_split(tmp_path, f"{name}/train", {"0001/0": columns}, raw=root.parent / "raw/penn_action")
+        write_split(
+            tmp_path, f"{name}/train", {"0001/0": columns}, raw=root.parent / "raw/penn_action"
+        )
         page = tmp_path / f"{name}.html"
         write_page(from_cache(tmp_path, f"{name}/train", Choice()), page)
         tab.goto(page.as_uri())

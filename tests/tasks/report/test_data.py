@@ -26,9 +26,12 @@ def accounting(root: Path) -> Any:
 
 def test_only_tracks_with_a_rate_count_as_hours(tmp_path: Path) -> None:
     columns = {"frame_index": np.arange(0, 7200, 2)}
-    write_split(tmp_path, "a/train", {"a/0": columns, "b/0": columns}, fps={"a": 2.0, "b": np.nan}, step=2)
+    write_split(
+        tmp_path, "a/train", {"a/0": columns, "b/0": columns}, fps={"a": 2.0, "b": np.nan}, step=2
+    )
     (row,) = overview_section(open_splits(tmp_path)).data["rows"]
-    assert row[5] == "60 min (of 1 track; unknown rate for the others)"  # 3,600 rows of 2 frames at 2 fps
+    # 3,600 rows of 2 frames at 2 fps
+    assert row[5] == "60 min (of 1 track; unknown rate for the others)"
 
 
 def test_rows_that_a_stream_lacks_are_counted(tmp_path: Path) -> None:
@@ -41,7 +44,11 @@ def test_rows_that_a_stream_lacks_are_counted(tmp_path: Path) -> None:
 
 def test_weights_are_listed_once_whatever_is_recorded_of_them(tmp_path: Path) -> None:
     made = {"weights": {"kind": "file", "file_sha256": "ab"}, "network": "Net", "sha256": "cd"}
-    for part, terms in {"train": {}, "val": {}, "test": {"licence": "MIT", "source": "a.b"}}.items():
+    for part, terms in {
+        "train": {},
+        "val": {},
+        "test": {"licence": "MIT", "source": "a.b"},
+    }.items():
         write_split(tmp_path, f"a/{part}", {"0/0": person(20)})
         write_stream(tmp_path, f"a/{part}", np.ones((20, 4)), backbone=made | terms)
     assert overview_section(open_splits(tmp_path)).data["weights"] == [
@@ -52,10 +59,17 @@ def test_weights_are_listed_once_whatever_is_recorded_of_them(tmp_path: Path) ->
 
 def test_what_training_and_test_share_is_one_line(root: Path, tmp_path: Path) -> None:
     assert overview_section(open_splits(root)).data["shared"] == "", "there is no test split"
-    for split, video in (("train", "outdoors_freestyle_00"), ("validation", "outdoors_freestyle_01"), ("test", "a_00")):
+    for split, video in (
+        ("train", "outdoors_freestyle_00"),
+        ("validation", "outdoors_freestyle_01"),
+        ("test", "a_00"),
+    ):
         write_split(tmp_path, f"3dpw/{split}", {f"{video}/0": person(3)})
     data = overview_section(open_splits(tmp_path)).data
-    share = "3dpw/train and 3dpw/validation share 1 sequence (2 of 4 comparisons by name are impossible)"
+    share = (
+        "3dpw/train and 3dpw/validation share 1 sequence (2 of 4 comparisons by name are "
+        "impossible)"
+    )
     assert (data["shared"], data["leaks"]) == (share, True)
 
 
@@ -72,7 +86,9 @@ def test_real_data_alone_is_compared_with_what_the_release_has(root: Path, tmp_p
 def test_a_release_known_over_all_splits_is_compared_when_all_are_here(tmp_path: Path) -> None:
     total = get("penn_action").totals["all"].as_dict()["videos"]
     for n, split in ((3, "train"), (4, "test")):
-        write_split(tmp_path, f"penn_action/{split}", {"0/0": person(10)}, accounts=kept(n), stand_in=False)
+        write_split(
+            tmp_path, f"penn_action/{split}", {"0/0": person(10)}, accounts=kept(n), stand_in=False
+        )
         found = {what: numbers for _, what, *numbers in accounting(tmp_path)["coverage"]}
         assert (found == {}) == (split == "train")
     assert found["videos"] == [7, total, pytest.approx(100 * 7 / total)]
@@ -94,11 +110,15 @@ def drawn(data: Any, dataset: str) -> list[Any]:
     return [portrait for split in data["datasets"][dataset] for portrait in split.portraits]
 
 
-def test_clips_are_drawn_from_the_recorded_folder_and_need_no_body(root: Path, tmp_path: Path) -> None:
+def test_clips_are_drawn_from_the_recorded_folder_and_need_no_body(
+    root: Path, tmp_path: Path
+) -> None:
     """Settings name the demo data and the demo body; the cache is of real clips."""
     raw = Path(str(cache.open(root)["penn_action/train"].provenance["raw"]))
     clips = tmp_path / "clips"
-    write_split(clips, "videos/train", {"0001/0": person(10)}, accounts=kept(1), stand_in=False, raw=raw)
+    write_split(
+        clips, "videos/train", {"0001/0": person(10)}, accounts=kept(1), stand_in=False, raw=raw
+    )
     (tmp_path / "demo/videos").mkdir(parents=True)
     (tmp_path / "demo/videos" / MARKER).write_text("{}")
     data = examples(clips, raw=tmp_path / "demo", body=tmp_path / "no-body")
@@ -112,8 +132,14 @@ def test_of_several_splits_two_show_a_track_each_and_training_comes_first(tmp_pa
     for split in ("test", "train", "val"):
         write_split(tmp_path, f"posetrack/{split}", {f"{split}{i}/0": person(3) for i in range(3)})
     data = examples(tmp_path)
-    assert [split.shown.name for split in data["datasets"]["posetrack"]] == ["posetrack/train", "posetrack/test"]
-    assert [portrait.track.record.name for portrait in drawn(data, "posetrack")] == ["train0/0", "test0/0"]
+    assert [split.shown.name for split in data["datasets"]["posetrack"]] == [
+        "posetrack/train",
+        "posetrack/test",
+    ]
+    assert [portrait.track.record.name for portrait in drawn(data, "posetrack")] == [
+        "train0/0",
+        "test0/0",
+    ]
 
 
 def test_pictures_are_searched_in_the_raw_folder_that_is_named(root: Path, tmp_path: Path) -> None:
@@ -125,7 +151,9 @@ def test_pictures_are_searched_in_the_raw_folder_that_is_named(root: Path, tmp_p
     assert [card.full is not None for card in first.cards] == [True, False, False]
 
 
-def test_a_missing_body_or_a_damaged_split_costs_only_what_needs_it(root: Path, tmp_path: Path) -> None:
+def test_a_missing_body_or_a_damaged_split_costs_only_what_needs_it(
+    root: Path, tmp_path: Path
+) -> None:
     data = examples(root, body=tmp_path)
     (problem,) = data["problems"]
     assert str(tmp_path) in problem

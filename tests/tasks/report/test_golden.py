@@ -17,25 +17,39 @@ DRAWN = {"card", "legend", "draw"}  # frames, which are pictures
 
 
 def lines(page: Page) -> Iterator[str]:
-    """Headings, sentences and rows of tables, but for what says when, where and with which software it was made."""
+    """Headings, sentences and rows of tables, but for what says when, where and with which software
+    it was made.
+    """
     for element in page.root.all(*TEXTS):
         if element.tag == "summary" and element.all("h2", "h3", "h4"):
             continue
         cells = [cell.text for cell in element.all("th", "td")]
         text = " | ".join(cells) if element.tag == "tr" else element.text
         if text and not any(inside(element, name) for name in DRAWN):
-            yield f"{'#' * int(element.tag[1])} {text}" if re.fullmatch("h[1-6]", element.tag) else text
+            yield (
+                f"{'#' * int(element.tag[1])} {text}"
+                if re.fullmatch("h[1-6]", element.tag)
+                else text
+            )
 
 
 def inside(element: Element | None, name: str) -> bool:
     return element is not None and (name in element.classes or inside(element.parent, name))
 
 
-def test_the_page_of_runs_on_demo_data_finished_or_not(root: Path, tmp_path: Path, golden: Callable[..., Any]) -> None:
-    folders = [make_run(tmp_path, name, stand_in=True) for name in ("vibe-1", "per-frame-2", "begun-3", "other-4")]
+def test_the_page_of_runs_on_demo_data_finished_or_not(
+    root: Path, tmp_path: Path, golden: Callable[..., Any]
+) -> None:
+    folders = [
+        make_run(tmp_path, name, stand_in=True)
+        for name in ("vibe-1", "per-frame-2", "begun-3", "other-4")
+    ]
     smoothed = metrics(stand_in=True, pa_mpjpe=55.0)
     smoothed[SPLIT]["smoothed"] = {**ERRORS, "pa_mpjpe": 54.0, "sigma": 2.0}
-    by_model = {"from a still": {"-5": 71.5, "0": 61.5, "5": 81.5}, "constant": {"-5": 75.0, "0": 61.5, "5": 85.0}}
+    by_model = {
+        "from a still": {"-5": 71.5, "0": 61.5, "5": 81.5},
+        "constant": {"-5": 75.0, "0": 61.5, "5": 85.0},
+    }
     dynamics = {"frames": 90, "tracks": 3, "pa_mpjpe": by_model}
     smoothed[SPLIT]["hmmr"] = smoothed[SPLIT]["published"] | {"dynamics": dynamics}
     (folders[1] / "metrics.json").write_text(json.dumps(smoothed))
@@ -44,6 +58,9 @@ def test_the_page_of_runs_on_demo_data_finished_or_not(root: Path, tmp_path: Pat
     (tmp_path / "empty").mkdir()
     folders[3:3] = [tmp_path / "empty", tmp_path / "absent"]
     shown = tuple(zip(("VIBE", "per frame", "begun", "empty", "absent"), folders, strict=False))
-    write_report(ReportContent(root, None, None, "resnet50", tmp_path, shown), out := tmp_path / "page.html")
+    write_report(
+        ReportContent(root, None, None, "resnet50", tmp_path, shown), out := tmp_path / "page.html"
+    )
     with golden("report", main, {root.parent: "DATA"}) as show:
-        show.add("\n".join(itertools.takewhile("Made".__ne__, lines(Page(out.read_text())))))  # then date and versions
+        # then date and versions
+        show.add("\n".join(itertools.takewhile("Made".__ne__, lines(Page(out.read_text())))))

@@ -1,4 +1,6 @@
-"""The page: one file without a script, whatever names are in the data and whatever the cache lacks."""
+"""The page: one file without a script, whatever names are in the data and whatever the cache
+lacks.
+"""
 
 import re
 import shutil
@@ -31,16 +33,23 @@ def page(folder: Path, *sections: PageSection, mark: str = "") -> str:
 
 def of_cache(root: Path, folder: Path) -> str:
     """The page of a cache, with its structure checked."""
-    write_report(ReportContent(root, None, None, "resnet50", folder, training=False), folder / "report.html")
+    write_report(
+        ReportContent(root, None, None, "resnet50", folder, training=False), folder / "report.html"
+    )
     text = (folder / "report.html").read_text(encoding="utf-8")
     Page(text)
     return text
 
 
 @pytest.mark.parametrize("mark", ["demo data", "untrained network", ""])
-def test_sections_come_in_their_order_and_those_with_a_line_are_folded(tmp_path: Path, mark: str) -> None:
+def test_sections_come_in_their_order_and_those_with_a_line_are_folded(
+    tmp_path: Path, mark: str
+) -> None:
     first, second = of_problems("first", "The first"), of_problems("second", "The second")
-    folded = [replace(second, line="all is right"), replace(second, anchor="third", line="look", unfolded=True)]
+    folded = [
+        replace(second, line="all is right"),
+        replace(second, anchor="third", line="look", unfolded=True),
+    ]
     text = page(tmp_path, first, *folded, mark=mark)
     assert re.findall(r'<h2 id="([^"]+)">', text) == ["first", "second", "third"]
     assert re.findall(r'<details class="fold"( open)?>', text) == ["", " open"]
@@ -65,13 +74,17 @@ def test_motion_alone_a_missing_stream_and_an_empty_split_are_no_faults(tmp_path
 def test_a_rejected_clip_has_its_reason_and_one_video_is_no_plural(tmp_path: Path) -> None:
     (account := VideoAccount("broken.mp4")).reject("video_unreadable", "it is empty")
     clips = {"0000/0": person(10)}
-    write_split(tmp_path / "clips", "videos/train", clips, accounts=[*kept(1), account], raw=tmp_path)
+    write_split(
+        tmp_path / "clips", "videos/train", clips, accounts=[*kept(1), account], raw=tmp_path
+    )
     text = of_cache(tmp_path / "clips", tmp_path)
     assert "<td>video_unreadable: the video cannot be opened or decoded</td>" in text
     assert "<td>1 video</td>" in text and "1 videos" not in text
 
 
-def test_a_split_that_cannot_be_read_is_reported_once_and_the_others_are_shown(root: Path, tmp_path: Path) -> None:
+def test_a_split_that_cannot_be_read_is_reported_once_and_the_others_are_shown(
+    root: Path, tmp_path: Path
+) -> None:
     broken = tmp_path / "cache"
     shutil.copytree(root, broken)
     (broken / "amass/train/manifest.json").write_text("{ not JSON")
@@ -86,13 +99,18 @@ def first_lines(root: Path, *runs: Any) -> dict[str, Any]:
     return summary(open_splits(root), runs, stream="resnet50")
 
 
-def test_where_all_is_right_there_is_one_line_and_without_a_cache_what_fills_one(tmp_path: Path) -> None:
+def test_where_all_is_right_there_is_one_line_and_without_a_cache_what_fills_one(
+    tmp_path: Path,
+) -> None:
     write_split(tmp_path, "a/train", {"0/0": person(10)}, accounts=kept(1), stand_in=False)
     data = first_lines(tmp_path)
     assert (data["demo_parts"], data["problems"]) == ("", [])
     assert data["line"].startswith("✓ 1 split of 1 dataset; 10 rows")
     assert data["line"].endswith("no training run to show.")
     write_stream(tmp_path, "a/train", np.ones((10, 4)))
-    assert first_lines(tmp_path)["demo_parts"] == "The network of the features resnet50 has random weights."
+    assert (
+        first_lines(tmp_path)["demo_parts"]
+        == "The network of the features resnet50 has random weights."
+    )
     (cache_problem,) = first_lines(tmp_path / "none")["problems"]
     assert "Convert a dataset into it first" in cache_problem

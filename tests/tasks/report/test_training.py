@@ -33,7 +33,11 @@ def make(tmp_path: Path) -> Callable[..., Path]:
 
 def words(html: str) -> str:
     """What a person reads of it."""
-    return " ".join(unescape(re.sub(r"<style>.*?</style>|<svg.*?</svg>|<[^>]+>", " ", html, flags=re.DOTALL)).split())
+    return " ".join(
+        unescape(
+            re.sub(r"<style>.*?</style>|<svg.*?</svg>|<[^>]+>", " ", html, flags=re.DOTALL)
+        ).split()
+    )
 
 
 def test_curves_are_what_was_logged(tmp_path: Path) -> None:
@@ -78,13 +82,19 @@ def test_validation_is_shown_by_epoch_and_long_curves_as_means(make: Callable[..
     folder = make()
     log(folder, {step: {"train/total": float(step)} for step in range(31, 401)})
     plots = {plot.title: plot for plot in plots_of(read_run(folder), 0)}
-    assert plots["vibe-0123: PA-MPJPE on 3dpw/validation"].rows == [("1", 70.0), ("2", 60.0), ("3", 65.0)]
+    assert plots["vibe-0123: PA-MPJPE on 3dpw/validation"].rows == [
+        ("1", 70.0),
+        ("2", 60.0),
+        ("3", 65.0),
+    ]
     loss = plots["vibe-0123: Loss"]
     assert "the mean of 2 logged ones" in loss.caption
     assert (loss.rows[0], loss.rows[-1]) == (("2", 1.5), ("400", 399.5))
 
 
-def test_published_figures_are_in_the_table_of_their_protocol_and_those_that_compare_are_marked(make):
+def test_published_figures_are_in_the_table_of_their_protocol_and_those_that_compare_are_marked(
+    make,
+):
     default, by_protocol = tables_of(SPLIT, [read_run(make(), "VIBE")])
     assert [row.model for row in default.rows] == ["VIBE", "mean body"]
     extra_streams = {row.model: (row.errors["pa_mpjpe"], row.about) for row in by_protocol.rows[2:]}
@@ -96,7 +106,8 @@ def test_published_figures_are_in_the_table_of_their_protocol_and_those_that_com
 
 def test_the_joints_that_the_page_names_are_those_of_the_metric() -> None:
     pairs = [name[1:] for name in JOINTS["common14"] if name[0] == "l"]
-    assert sorted(pairs) == ["ankle", "elbow", "hip", "knee", "shoulder", "wrist"]  # results.html names these
+    # results.html names these
+    assert sorted(pairs) == ["ankle", "elbow", "hip", "knee", "shoulder", "wrist"]
     assert len(JOINTS["common14"]) == 2 * len(pairs) + 2  # and neck and head's top
 
 
@@ -110,7 +121,10 @@ def test_the_table_is_written_as_csv(make: Callable[..., Path]) -> None:
 
 
 def test_every_split_is_listed_with_its_use(tmp_path: Path) -> None:
-    one, other = read_run(make_run(tmp_path), "VIBE"), read_run(make_run(tmp_path, "other"), "other")
+    one, other = (
+        read_run(make_run(tmp_path), "VIBE"),
+        read_run(make_run(tmp_path, "other"), "other"),
+    )
     uses = split_uses([one, other])
     assert "penn_action/train" not in uses
     assert uses["insta_variety/train"] == "training, 2D"
@@ -129,7 +143,9 @@ def test_every_split_is_listed_with_its_use(tmp_path: Path) -> None:
         ('{"3dpw/test": 5}', "3dpw/test: expected metrics with a baseline"),
     ],
 )
-def test_damaged_metrics_are_reported_with_what_to_do(content: str, reason: str, make: Callable[..., Path]) -> None:
+def test_damaged_metrics_are_reported_with_what_to_do(
+    content: str, reason: str, make: Callable[..., Path]
+) -> None:
     (file := make() / "metrics.json").write_text(content)
     found = read_run(file.parent)
     assert found.metrics == {}
@@ -139,8 +155,12 @@ def test_damaged_metrics_are_reported_with_what_to_do(content: str, reason: str,
     assert "Delete it and run the training command again" in problem
 
 
-def test_a_missing_cache_is_reported_and_the_runs_are_shown(make: Callable[..., Path], tmp_path: Path) -> None:
-    content = ReportContent(tmp_path / "no-cache", None, None, "resnet50", tmp_path, (("VIBE", make()),))
+def test_a_missing_cache_is_reported_and_the_runs_are_shown(
+    make: Callable[..., Path], tmp_path: Path
+) -> None:
+    content = ReportContent(
+        tmp_path / "no-cache", None, None, "resnet50", tmp_path, (("VIBE", make()),)
+    )
     write_report(content, tmp_path / "p")
     shown = words((tmp_path / "p").read_text())
     assert "expected a feature cache" in shown
@@ -174,14 +194,15 @@ def test_a_whole_page_is_made_without_torch_and_records_its_fingerprint(make, tm
     root, out, folder = tmp_path / "cache", tmp_path / "page.html", make()
     write_split(root, "penn_action/train", {"a/0": person(8)})
     code = (
-        "import sys; from pathlib import Path\n"
-        "from tasks.report.assembly import ReportContent, write_report\n"
-        f"runs = Path({str(folder)!r})\n"
-        f"of = ReportContent({str(root)!r}, None, None, 'resnet50', runs.parent, (('VIBE', runs),))\n"
-        f"size, mark = write_report(of, Path({str(out)!r}))\n"
-        "print(size.split()[0], mark, 'torch' in sys.modules or 'tensorflow' in sys.modules)"
+        "import sys; from pathlib import Path\nfrom tasks.report.assembly import "
+        f"ReportContent, write_report\nruns = Path({str(folder)!r})\nof = "
+        f"ReportContent({str(root)!r}, None, None, 'resnet50', runs.parent, (('VIBE', "
+        f"runs),))\nsize, mark = write_report(of, Path({str(out)!r}))\nprint(size.split()[0], "
+        "mark, 'torch' in sys.modules or 'tensorflow' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True
+    )
     assert done.stdout.split() == ["6", "demo", "data", "False"]
     content = ReportContent(str(root), None, None, "resnet50", tmp_path, (("VIBE", folder),))
     assert recorded_fingerprint(out) == content.fingerprint()

@@ -1,4 +1,6 @@
-"""Both protocols against metrics taken by hand: which frames count, means, baseline, smoothing, and the files of it."""
+"""Both protocols against metrics taken by hand: which frames count, means, baseline, smoothing, and
+the files of it.
+"""
 
 import csv
 import json
@@ -23,7 +25,9 @@ STREAM = {"stream": "resnet50", "seqlen": 4}
 
 
 class Oracle(VideoModel):
-    """In place of VIBE: the feature of a frame is its row number, and so is its camera; the body is looked up."""
+    """In place of VIBE: the feature of a frame is its row number, and so is its camera; the body is
+    looked up.
+    """
 
     def __init__(self, body, verts, kp_2d):
         super().__init__()
@@ -41,7 +45,9 @@ class Oracle(VideoModel):
         row = features[..., 0]
         self.windows += [tuple(window) for window in row[:, [0, -1]].long().tolist()]
         camera = torch.stack((row, torch.zeros(row.shape), torch.zeros(row.shape)), dim=-1)
-        return Estimate(torch.eye(3).expand(*row.shape, 24, 3, 3), torch.zeros(*row.shape, 10), camera)
+        return Estimate(
+            torch.eye(3).expand(*row.shape, 24, 3, 3), torch.zeros(*row.shape, 10), camera
+        )
 
     def pose(self, estimate, eval_joints=False, vertices=True):
         row = estimate.camera[..., 0].long()
@@ -72,7 +78,8 @@ def evaluate(world, **settings):
     return evaluate_split(world[1], world[0], **STREAM, **settings)
 
 
-# --------------------------------------------------------------------------------------------------- the protocols
+# --------------------------------------------------------------------------------------------------
+# the protocols
 
 
 def test_the_metrics_are_means_over_all_frames_and_accelerations_stay_within_tracks(world):
@@ -85,7 +92,9 @@ def test_the_metrics_are_means_over_all_frames_and_accelerations_stay_within_tra
     for name in ("pck", "auc"):
         assert result[name] == pytest.approx(getattr(metrics, name)(pred, target))
     assert result["pve"] == pytest.approx(1000 * np.sqrt(np.square(noise).sum(-1)).mean(), rel=1e-5)
-    of_tracks = [metrics.accel_error(pred[part], target[part]) for part in (slice(0, 9), slice(9, 16))]
+    of_tracks = [
+        metrics.accel_error(pred[part], target[part]) for part in (slice(0, 9), slice(9, 16))
+    ]
     assert result["accel_error"] == pytest.approx(np.concatenate(of_tracks).mean())
 
 
@@ -112,18 +121,28 @@ def test_the_published_protocol_has_its_four_defects(world):
     pred = oracle.joints[rows]
     target = split.rows["kp_3d"][rows].astype(np.float16)
     result = evaluate(world, protocol="published")
-    assert (result["frames"], result["frames_not_predicted"], result["frames_not_counted"]) == (12, 4, 0)
+    assert (result["frames"], result["frames_not_predicted"], result["frames_not_counted"]) == (
+        12,
+        4,
+        0,
+    )
     assert result["mpjpe"] == pytest.approx(metrics.mpjpe(pred, target).mean())
     assert result["accel"] == pytest.approx(metrics.accel(pred).mean())
     assert result["accel_error"] == pytest.approx(metrics.accel_error(pred, target).mean())
-    rounded = true_verts(oracle.body, split.rows["theta"][rows].astype(np.float16).astype(np.float32))
-    assert result["pve"] == pytest.approx(metrics.pve(oracle.verts.detach().numpy()[rows], rounded).mean())
+    rounded = true_verts(
+        oracle.body, split.rows["theta"][rows].astype(np.float16).astype(np.float32)
+    )
+    assert result["pve"] == pytest.approx(
+        metrics.pve(oracle.verts.detach().numpy()[rows], rounded).mean()
+    )
 
 
 def test_the_baseline_is_the_mean_body_standing_still(world):
     split, oracle, _ = world
     body = oracle.body
-    mean = body(betas=body.mean_shape[None], rotmat=rotation_6d_to_matrix(body.mean_pose.reshape(1, 24, 6)))
+    mean = body(
+        betas=body.mean_shape[None], rotmat=rotation_6d_to_matrix(body.mean_pose.reshape(1, 24, 6))
+    )
     joints = np.broadcast_to(body.common14(mean.verts).numpy(), (16, 14, 3))
     baseline = evaluate(world)["baseline"]
     assert baseline["mpjpe"] == pytest.approx(metrics.mpjpe(joints, split.rows["kp_3d"]).mean())
@@ -148,7 +167,8 @@ def test_the_2d_pck_is_over_all_labelled_keypoints_of_valid_frames(world):
     assert 0 < right < total
     assert result["pck_2d"] == pytest.approx(100 * right / total)
     assert result["frames_2d"] == 15
-    assert evaluate(world, protocol="published")["frames_2d"] == 12  # with the one that is not valid
+    # with the one that is not valid
+    assert evaluate(world, protocol="published")["frames_2d"] == 12
     assert "pck_2d" not in evaluate(world, keypoints=False)
 
 
@@ -168,7 +188,9 @@ def test_a_metric_without_a_label_is_absent_and_the_others_are_the_same(world):
     for protocol in ("default", "published"):
         result = evaluate(world, protocol=protocol)
         assert result["frames"] == 0
-        assert {name for name in METRICS if name in result} == result["baseline"].keys() == {"pck_2d"}
+        assert (
+            {name for name in METRICS if name in result} == result["baseline"].keys() == {"pck_2d"}
+        )
         assert result["frames_2d"] == result["frames_total"] - result["frames_not_predicted"]
 
 
@@ -184,14 +206,19 @@ def test_a_split_without_a_single_window_has_counts_and_no_metric(tracks):
     split = MemorySplit(0, [9, 3], joints=14)
     result = evaluate_split(small_vibe(), split, **STREAM, protocol="published", tracks=tracks)
     assert result["frames"] == result["frames_2d"] == 0
-    assert result["frames_total"] == result["frames_not_predicted"] == (3 if tracks == "v1/0" else 0)
+    assert (
+        result["frames_total"] == result["frames_not_predicted"] == (3 if tracks == "v1/0" else 0)
+    )
     assert not set(METRICS) & set(result)
     assert result["baseline"] == {}
 
 
 def test_demo_data_are_marked_and_never_meet_real_data():
     def run(body, *kinds):
-        splits = {f"{i}/test": MemorySplit(i, [4], joints=14, stand_in=kind) for i, kind in enumerate(kinds)}
+        splits = {
+            f"{i}/test": MemorySplit(i, [4], joints=14, stand_in=kind)
+            for i, kind in enumerate(kinds)
+        }
         return evaluate_all(small_vibe(body=TinyBody(body)), splits, stream="resnet50")
 
     assert run(True, True, True)["1/test"]["stand_in"] is True
@@ -202,16 +229,21 @@ def test_demo_data_are_marked_and_never_meet_real_data():
 
 
 def test_what_cannot_be_evaluated_is_refused(world):
-    with pytest.raises(PipelineError, match=r"did you mean 'published'\? known: default, published, emdb, hmmr"):
+    with pytest.raises(
+        PipelineError, match=r"did you mean 'published'\? known: default, published, emdb, hmmr"
+    ):
         evaluate(world, protocol="publsihed")
     world[0].rows["features"][11, 0] = np.nan
     with pytest.raises(DataError, match="v1/0"):
         evaluate(world)
     with pytest.raises(DataError, match=r"kinetics/val.*3D labels"):
-        choose_sigma(small_vibe(), {"kinetics/val": MemorySplit(0, [9], with_3d=False)}, stream="resnet50")
+        choose_sigma(
+            small_vibe(), {"kinetics/val": MemorySplit(0, [9], with_3d=False)}, stream="resnet50"
+        )
 
 
-# ------------------------------------------------------------------------------------------------------- smoothing
+# --------------------------------------------------------------------------------------------------
+# smoothing
 
 
 def test_all_protocols_come_from_one_pass_of_the_network(world):
@@ -232,13 +264,17 @@ def test_smoothed_predictions_are_evaluated_beside_the_others():
     both = evaluate_all(model, splits, **STREAM, smoothed_too=1.5)["3dpw/test"]
     alone = evaluate_all(model, splits, **STREAM, smooth=1.5)["3dpw/test"]
     for found, expected in ((both, alone), (both["published"], alone["published"])):
-        assert found["smoothed"] == {"sigma": 1.5} | {name: expected[name] for name in METRICS if name in expected}
+        assert found["smoothed"] == {"sigma": 1.5} | {
+            name: expected[name] for name in METRICS if name in expected
+        }
         assert found["smoothed"]["accel"] < 0.5 * found["accel"]
         assert expected["sigma"] == 1.5
 
 
 class Bodies(VideoModel):
-    """In place of VIBE: the feature of a frame is its row number, and its pose and shape are looked up."""
+    """In place of VIBE: the feature of a frame is its row number, and its pose and shape are looked
+    up.
+    """
 
     def __init__(self, body, theta):
         super().__init__()
@@ -255,7 +291,8 @@ def test_the_sigma_that_is_best_in_validation_removes_the_noise_and_keeps_the_mo
     n, body = 60, TinyBody()
     split = MemorySplit(0, [n])
     split.rows["features"][:, 0] = np.arange(n)
-    swing = 0.8 * torch.sin(2 * torch.pi * torch.arange(n)[:, None] / 20 + torch.arange(24))  # (n, 24) rad
+    # (n, 24) rad
+    swing = 0.8 * torch.sin(2 * torch.pi * torch.arange(n)[:, None] / 20 + torch.arange(24))
     true = axis_angle_to_matrix(swing[..., None] * torch.tensor([0.0, 0.6, 0.8]))
     verts = body(betas=torch.zeros(n, 10), rotmat=true).verts
     split.rows["kp_3d"][:, 25:39] = body.common14(verts).numpy()
@@ -270,24 +307,34 @@ def test_the_sigma_that_is_best_in_validation_removes_the_noise_and_keeps_the_mo
         assert by_sigma[sigma] == pytest.approx(alone["pa_mpjpe"])
 
 
-# ------------------------------------------------------------------------------------ means, sequences, worst windows
+# ------------------------------------------------------------------------------------ means,
+# sequences, worst windows
 
 
 def errors(pa_mpjpe, keypoints=None, **others):
     """Of frames with a PA-MPJPE each, nan where a frame does not count."""
     pa_mpjpe = np.array(pa_mpjpe, float)
     keypoints = np.zeros(len(pa_mpjpe)) if keypoints is None else np.array(keypoints, float)
-    own = {"pa_mpjpe": pa_mpjpe, **{name: np.array(values, float) for name, values in others.items()}}
+    own = {
+        "pa_mpjpe": pa_mpjpe,
+        **{name: np.array(values, float) for name, values in others.items()},
+    }
     models = {"own": own, "baseline": {"pa_mpjpe": 2 * pa_mpjpe}}
     return TrackErrors(~np.isnan(pa_mpjpe), keypoints, models)
 
 
 def collected(rows, run, of_them, seqlen=2):
     """The results of one track of which these rows are predicted; row r is frame 10 r."""
-    track, rows = cache.TrackRecord("walk, slow/0", "walk, slow", 3, 200, 25.0, 1, 1.3), np.array(rows)
+    track, rows = (
+        cache.TrackRecord("walk, slow/0", "walk, slow", 3, 200, 25.0, 1, 1.3),
+        np.array(rows),
+    )
     found = SplitResults("a/test", seqlen)
     bodies = dict.fromkeys(("rotmat", "shape", "camera", "bbox"), np.zeros(len(rows)))
-    found.add(TrackBodies(track=track, rows=rows, run=np.array(run), frame_index=10 * rows, **bodies), of_them)
+    found.add(
+        TrackBodies(track=track, rows=rows, run=np.array(run), frame_index=10 * rows, **bodies),
+        of_them,
+    )
     return found
 
 
@@ -297,12 +344,16 @@ def test_means_are_over_the_frames_that_have_an_error_and_the_keypoints_that_hav
     assert means.by_error("baseline") == {"pa_mpjpe": 60}
     assert (means.predicted, means.counted, means.counted_2d) == (4, 3, 0)
     assert Means().by_error() == Means().add(errors([np.nan], accel=[np.nan])).by_error() == {}
-    means = Means().add(errors([np.nan, np.nan, np.nan], keypoints=[1, 3, 0], pck_2d=[100, 0, np.nan]))
+    means = Means().add(
+        errors([np.nan, np.nan, np.nan], keypoints=[1, 3, 0], pck_2d=[100, 0, np.nan])
+    )
     assert (means.by_error(), means.counted_2d) == ({"pck_2d": 25}, 2)
 
 
 def test_a_sequence_has_its_own_means_and_its_place_in_the_source():
-    (row,) = collected([3, 4, 6], [0, 0, 1], errors([10, 20, np.nan], mpjpe=[1, 2, np.nan])).sequences
+    (row,) = collected(
+        [3, 4, 6], [0, 0, 1], errors([10, 20, np.nan], mpjpe=[1, 2, np.nan])
+    ).sequences
     place = {"split": "a/test", "track": "walk, slow/0", "video": "walk, slow"}
     place |= {"first_frame": 30, "last_frame": 60, "first_row": 3, "last_row": 6}
     counts = {"frames_predicted": 3, "frames": 2, "frames_2d": 0}
@@ -318,7 +369,8 @@ def test_a_sequence_has_its_own_means_and_its_place_in_the_source():
         # Without 3D labels those of the smallest 2D PCK; without any label none.
         ([0] * 6, errors([np.nan] * 6, [2, 2, 2, 2, 0, 0], pck_2d=[100, 0, 50, 100, np.nan, np.nan]), "pck_2d",
          [(3, 50), (5, 75)]),
-        ([0] * 6, errors([5] * 6), "pa_mpjpe", [(3, 5), (5, 5), (7, 5)]),  # of equals the earlier one
+        # of equals the earlier one
+        ([0] * 6, errors([5] * 6), "pa_mpjpe", [(3, 5), (5, 5), (7, 5)]),
     ],
 )  # fmt: skip
 def test_the_worst_windows_come_first_and_stay_within_segments(run, of_them, metric, expected):
@@ -334,11 +386,20 @@ def test_only_the_worst_windows_are_kept():
 
 
 def test_one_call_leaves_metrics_sequences_worst_windows_and_predictions(tmp_path):
-    splits = {"a/test": MemorySplit(1, [9, 3], joints=14), "b/test": MemorySplit(2, [9, 3], with_3d=False)}
+    splits = {
+        "a/test": MemorySplit(1, [9, 3], joints=14),
+        "b/test": MemorySplit(2, [9, 3], with_3d=False),
+    }
     splits["a/test"].rows["valid"][[2, 11]] = 0
     folder, model = tmp_path / "run", small_vibe()
-    found = evaluate_all(model, splits, **STREAM, folder=folder, predictions=True, about={"fingerprint": "0123"})
-    assert (found["a/test"]["frames"], found["b/test"]["frames"], found["b/test"]["frames_2d"]) == (10, 0, 12)
+    found = evaluate_all(
+        model, splits, **STREAM, folder=folder, predictions=True, about={"fingerprint": "0123"}
+    )
+    assert (found["a/test"]["frames"], found["b/test"]["frames"], found["b/test"]["frames_2d"]) == (
+        10,
+        0,
+        12,
+    )
     assert {name for name in METRICS if name in found["b/test"]} == {"pck_2d"}
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     sequences = json.loads((folder / "sequences.json").read_text())["sequences"]
@@ -346,12 +407,20 @@ def test_one_call_leaves_metrics_sequences_worst_windows_and_predictions(tmp_pat
     assert [(row["split"], row["track"]) for row in sequences] == tracks
     assert [row["frames"] for row in sequences] == [8, 2, 0, 0]
     whole = found["a/test"]["pa_mpjpe"]
-    assert (8 * sequences[0]["pa_mpjpe"] + 2 * sequences[1]["pa_mpjpe"]) / 10 == pytest.approx(whole)
+    assert (8 * sequences[0]["pa_mpjpe"] + 2 * sequences[1]["pa_mpjpe"]) / 10 == pytest.approx(
+        whole
+    )
     for row in sequences:
         with np.load(folder / row["predictions"]) as held:
             about = json.loads(str(held["about"]))
-            assert held["frame_index"].tolist() == list(range(row["first_frame"], row["last_frame"] + 1))
-        assert (about["split"], about["track"], about["stand_in"]) == (row["split"], row["track"], True)
+            assert held["frame_index"].tolist() == list(
+                range(row["first_frame"], row["last_frame"] + 1)
+            )
+        assert (about["split"], about["track"], about["stand_in"]) == (
+            row["split"],
+            row["track"],
+            True,
+        )
         assert about["fingerprint"] == "0123"
     for name in ("sequences", "worst_windows"):
         content = json.loads((folder / f"{name}.json").read_text())
@@ -374,17 +443,39 @@ def test_published_figures_are_those_of_the_papers_and_of_released_models():
     assert all(set(f.errors) <= set(METRICS) for f in FIGURES)
     figures = [f for f in figures_of("3dpw/test") if f.model.startswith("VIBE, ")]
     paper, checkpoint = (f for f in figures if f.model.endswith("no 3DPW train"))
-    assert all(checkpoint.errors[name] == pytest.approx(value, abs=0.1) for name, value in paper.errors.items())
-    by_name = {f.model.removeprefix("HMMR, "): f.errors for f in figures_of("3dpw/test") if f.protocol == "hmmr"}
-    assert [by_name["paper"][name] for name in ("pck_aligned", "pa_mpjpe", "pve_unposed")] == [86.4, 80.1, 25.8]
+    assert all(
+        checkpoint.errors[name] == pytest.approx(value, abs=0.1)
+        for name, value in paper.errors.items()
+    )
+    by_name = {
+        f.model.removeprefix("HMMR, "): f.errors
+        for f in figures_of("3dpw/test")
+        if f.protocol == "hmmr"
+    }
+    assert [by_name["paper"][name] for name in ("pck_aligned", "pa_mpjpe", "pve_unposed")] == [
+        86.4,
+        80.1,
+        25.8,
+    ]
     for name in ("mpjpe", "pa_mpjpe", "pck_aligned"):  # of one model, but for the acceleration
-        assert by_name["released"][name] == pytest.approx(by_name["paper, + InstaVariety"][name], abs=0.5)
+        assert by_name["released"][name] == pytest.approx(
+            by_name["paper, + InstaVariety"][name], abs=0.5
+        )
     for split, own in (("3dpw/test", 15.32), ("h36m/val", 8.82), ("penn_action/test", 27.96)):
         errors = next(f.errors for f in figures_of(split) if f.model == "HMMR, released")
-        assert (errors["accel"], errors.get("accel_error")) == (own, None)  # of the prediction itself
-    local = next(f.errors for f in figures_of("3dpw/test") if f.model == "HMMR, paper, single-view, + InstaVariety")
+        # of the prediction itself
+        assert (errors["accel"], errors.get("accel_error")) == (own, None)
+    local = next(
+        f.errors
+        for f in figures_of("3dpw/test")
+        if f.model == "HMMR, paper, single-view, + InstaVariety"
+    )
     assert local == {"pck_aligned": 88.6, "mpjpe": 126.5, "pa_mpjpe": 73.0}
     partdyn = {f.split: f.errors for f in FIGURES if f.model == "part dynamics, paper"}
     published = [[52.2, 92.8, 106.1, 6.8], [59.4, 93.5, 9.4], [38.4, 58.4, 6.1]]
     assert [[*errors.values()] for errors in partdyn.values()] == published
-    assert DYNAMICS["h36m/val"]["Const, paper"]["0"] == DYNAMICS["h36m/val"]["HMMR 1, paper"]["0"] == 58.1
+    assert (
+        DYNAMICS["h36m/val"]["Const, paper"]["0"]
+        == DYNAMICS["h36m/val"]["HMMR 1, paper"]["0"]
+        == 58.1
+    )

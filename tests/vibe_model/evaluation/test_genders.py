@@ -21,41 +21,56 @@ HIPS = [1, 4]  # of Human3.6M's joints
 @functools.cache
 def stand_in():
     body = Body.stand_in()
-    body.to_joints = torch.zeros(49, 6890)  # `Oracle` has no other joints than those that are compared
+    # `Oracle` has no other joints than those that are compared
+    body.to_joints = torch.zeros(49, 6890)
     return body
 
 
 def of_genders(*genders):
-    """A split of three tracks whose 3D labels are of the stand-in bodies of their genders, and what predicts its pose
-    and shape without an error, by the neutral body."""
+    """A split of three tracks whose 3D labels are of the stand-in bodies of their genders, and what
+    predicts its pose and shape without an error, by the neutral body.
+    """
     split, body = MemorySplit(0, [4, 3, 5], joints=14), stand_in()
     rows = split.rows
     rows["features"][:, 0] = np.arange(12)
     rows["theta"][:, 3:] *= 0.5
-    split.tracks[:] = [track._replace(gender=gender) for track, gender in zip(split.tracks, genders, strict=True)]
+    split.tracks[:] = [
+        track._replace(gender=gender) for track, gender in zip(split.tracks, genders, strict=True)
+    ]
     split.name = "sport/test"
     split.manifest["reader"] = {"genders": ["male", "female"]}
     labels = np.empty((12, 6890, 3), np.float32)
     for track in split.tracks:
         part = slice(track.start, track.stop)
-        labels[part] = true_verts(body.of(track.gender if track.gender != "neutral" else "male"), rows["theta"][part])
-    rows["kp_3d"] = np.einsum("jv,bvc->bjc", body.J_regressor_h36m.numpy(), labels)[:, body.common14_index.numpy()]
+        labels[part] = true_verts(
+            body.of(track.gender if track.gender != "neutral" else "male"), rows["theta"][part]
+        )
+    rows["kp_3d"] = np.einsum("jv,bvc->bjc", body.J_regressor_h36m.numpy(), labels)[
+        :, body.common14_index.numpy()
+    ]
     return split, Oracle(body, true_verts(body, rows["theta"]), rows["kp_2d"][..., :2]), labels
 
 
 def test_vertices_of_a_split_with_genders_are_those_of_the_bodies_that_its_joints_are_of():
-    split, oracle, labels = of_genders("male", "female", "neutral")  # of a gender that is not declared: the first one's
+    # of a gender that is not declared: the first one's
+    split, oracle, labels = of_genders("male", "female", "neutral")
     result = evaluate_split(oracle, split, **STREAM)
     regressor = oracle.body.J_regressor_h36m.numpy()[HIPS]
-    own, label = (v - (regressor @ v).mean(1, keepdims=True) for v in (oracle.verts.detach().numpy(), labels))
-    assert result["pve"] == pytest.approx(1000 * np.linalg.norm(own - label, axis=-1).mean(), rel=1e-4)
+    own, label = (
+        v - (regressor @ v).mean(1, keepdims=True) for v in (oracle.verts.detach().numpy(), labels)
+    )
+    assert result["pve"] == pytest.approx(
+        1000 * np.linalg.norm(own - label, axis=-1).mean(), rel=1e-4
+    )
     assert result["pve"] > 10  # the stand-ins of the genders differ
     assert result["label_body"] == "female, male"
     exact = Oracle(oracle.body, labels, oracle.kp_2d)
     exact = evaluate_split(exact, split, **STREAM)
-    assert [exact[name] for name in ("mpjpe", "pve")] == pytest.approx([0, 0], abs=1e-3)  # of one body a row
+    # of one body a row
+    assert [exact[name] for name in ("mpjpe", "pve")] == pytest.approx([0, 0], abs=1e-3)
     assert replace(DEFAULT, body="neutral").genders(split) == ("neutral",)
-    del split.manifest["reader"]["genders"]  # as 3DPW is by default: the people's genders are labels alone
+    # as 3DPW is by default: the people's genders are labels alone
+    del split.manifest["reader"]["genders"]
     result = evaluate_split(oracle, split, **STREAM)
     assert (result["pve"], result["label_body"]) == (pytest.approx(0, abs=1e-3), "neutral")
 
@@ -75,7 +90,9 @@ def test_unposed_vertices_of_a_split_with_genders_are_of_both_bodies():
     assert found["pve_unposed"] == pytest.approx(expected, rel=1e-4)
 
 
-def test_without_the_body_of_a_gender_vertices_are_refused_by_name_and_joints_evaluated(tmp_path, monkeypatch):
+def test_without_the_body_of_a_gender_vertices_are_refused_by_name_and_joints_evaluated(
+    tmp_path, monkeypatch
+):
     split, oracle, _ = of_genders("male", "female", "male")
     monkeypatch.setattr(Body, "of", lambda self, gender: smpl_files.load(tmp_path, gender))
     with pytest.raises(MissingAssets, match=r"sport/test: PVE .*: missing SMPL_MALE"):

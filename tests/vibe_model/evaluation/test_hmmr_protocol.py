@@ -1,4 +1,6 @@
-"""HMMR's protocol against loops in plain NumPy, and what a model knows of past and future against planted motion."""
+"""HMMR's protocol against loops in plain NumPy, and what a model knows of past and future against
+planted motion.
+"""
 
 import numpy as np
 import pytest
@@ -39,7 +41,10 @@ def world():
 def limbs(confidence):
     """How many of the 14 joints are seen, by spin49's two halves: LSP's order is 25 to 38."""
     openpose = [11, 10, 9, 12, 13, 14, 4, 3, 2, 5, 6, 7, 1, None]
-    return sum(bool(confidence[25 + i] > 0 or (o is not None and confidence[o] > 0)) for i, o in enumerate(openpose))
+    return sum(
+        bool(confidence[25 + i] > 0 or (o is not None and confidence[o] > 0))
+        for i, o in enumerate(openpose)
+    )
 
 
 def test_the_protocol_is_that_of_a_loop_over_sequences(world):
@@ -50,26 +55,37 @@ def test_the_protocol_is_that_of_a_loop_over_sequences(world):
     assert (with_3d & ~with_2d).sum() + (with_2d & ~with_3d).sum() > 0
     target, pred = split.rows["kp_3d"], oracle.joints
     verts, true = oracle.verts.detach().numpy(), true_verts(oracle.body, split.rows["theta"])
-    of_videos = {name: [] for name in ("mpjpe", "pa_mpjpe", "pve", "pck_aligned", "accel", "accel_error")}
+    of_videos = {
+        name: [] for name in ("mpjpe", "pa_mpjpe", "pve", "pck_aligned", "accel", "accel_error")
+    }
     for video in VIDEOS:
         rows = range(video.start, video.stop)
         counted = [row for row in rows if with_3d[row]]
         of_videos["mpjpe"].append(metrics.mpjpe(pred[counted], target[counted]).mean())
         of_videos["pa_mpjpe"].append(metrics.pa_mpjpe(pred[counted], target[counted]).mean())
-        of_videos["pve"].append(1000 * np.linalg.norm(verts[counted] - true[counted], axis=-1).mean())
+        of_videos["pve"].append(
+            1000 * np.linalg.norm(verts[counted] - true[counted], axis=-1).mean()
+        )
         shares, three = [], {"accel": [], "accel_error": []}
         for row in (row for row in rows if with_2d[row]):
             seen = confidence[row] > 0
-            points, goal = oracle.kp_2d[row, seen].astype(float), split.rows["kp_2d"][row, seen, :2].astype(float)
+            points, goal = (
+                oracle.kp_2d[row, seen].astype(float),
+                split.rows["kp_2d"][row, seen, :2].astype(float),
+            )
             pixels = 150 / np.hypot(*np.ptp(goal, axis=0))
             p, q = points - points.mean(0), goal - goal.mean(0)
             half_trace = np.trace(np.linalg.solve(p.T @ p, p.T @ q)) / 2
             away = np.hypot(*(half_trace * p - q).T) * pixels
             shares.append(100 * (away < 0.05 * 224).mean())
         of_videos["pck_aligned"] += [np.mean(shares)] if shares else []
-        for row in (row for part in TRACKS for row in range(part.start + 1, part.stop - 1) if row in rows):
+        for row in (
+            row for part in TRACKS for row in range(part.start + 1, part.stop - 1) if row in rows
+        ):
             beside = slice(row - 1, row + 2)
-            three["accel"].append(1000 * np.linalg.norm(np.diff(pred[beside], n=2, axis=0), axis=-1).mean())
+            three["accel"].append(
+                1000 * np.linalg.norm(np.diff(pred[beside], n=2, axis=0), axis=-1).mean()
+            )
             if with_3d[beside].all():
                 three["accel_error"] += [*metrics.accel_error(pred[beside], target[beside])]
         for name, values in three.items():
@@ -87,11 +103,17 @@ def test_the_unposed_error_is_that_of_the_shape_alone(world):
     split, oracle = world
     body, betas = oracle.body, split.rows["theta"][:, 75:]
     rest = torch.eye(3).expand(18, 24, 3, 3)
-    unposed = [body(betas=torch.as_tensor(b), rotmat=rest).verts.numpy() for b in (betas, np.zeros_like(betas))]
-    error = 1000 * np.linalg.norm(unposed[0] - unposed[1], axis=-1).mean(-1)  # the oracle's shape is 0
+    unposed = [
+        body(betas=torch.as_tensor(b), rotmat=rest).verts.numpy()
+        for b in (betas, np.zeros_like(betas))
+    ]
+    # the oracle's shape is 0
+    error = 1000 * np.linalg.norm(unposed[0] - unposed[1], axis=-1).mean(-1)
     split.rows["kp_2d"][..., 2] = 1
     found = evaluate_split(oracle, split, **STREAM, protocol="hmmr")
-    assert found["pve_unposed"] == pytest.approx(np.mean([error[part].mean() for part in VIDEOS]), rel=1e-4)
+    assert found["pve_unposed"] == pytest.approx(
+        np.mean([error[part].mean() for part in VIDEOS]), rel=1e-4
+    )
     assert "pve_unposed" not in evaluate_split(oracle, split, **STREAM)
 
 
@@ -108,7 +130,9 @@ def test_each_group_weighs_the_same_and_so_does_each_frame_in_it(groups, mean):
 @pytest.mark.parametrize(("px", "right"), [(11.1, True), (11.3, False)])
 def test_a_keypoint_is_right_within_11_2_px_of_a_person_of_150_px(px, right):
     random = np.random.default_rng(0)
-    target = np.concatenate([[[-45.0, -60.0], [45.0, 60.0]], random.uniform(-40, 40, (2000, 2))])[None]
+    target = np.concatenate([[[-45.0, -60.0], [45.0, 60.0]], random.uniform(-40, 40, (2000, 2))])[
+        None
+    ]
     pred = target.copy()
     pred[0, 2] += (px, 0)  # of 2,002 points: the alignment does not follow it
     ones = np.ones(target.shape[:2])
@@ -116,17 +140,20 @@ def test_a_keypoint_is_right_within_11_2_px_of_a_person_of_150_px(px, right):
         labels = np.concatenate([zoom * target, ones[..., None]], axis=-1)
         share = METRICS["pck_aligned"].of(zoom * pred, labels)
         assert share[0] == pytest.approx(100 if right else 100 * (1 - 1 / 2002), abs=1e-9)
-    assert np.nanmean(metrics._pck_aligned_by_frame(3 * pred + 7, target, ones)) == pytest.approx(share[0])
+    assert np.nanmean(metrics._pck_aligned_by_frame(3 * pred + 7, target, ones)) == pytest.approx(
+        share[0]
+    )
 
 
 def test_the_scale_is_half_the_trace_of_the_best_map_not_least_squares():
     random = np.random.default_rng(0)
     pred = random.uniform(-1, 1, (1, 40, 2)) * (60, 6)  # wide and low
     pred -= pred.mean(1)
-    target = pred * (1.2, 0.8)  # the best map is diag(1.2, 0.8): half its trace is 1, the least-squares scale near 1.2
-    assert np.nanmean(metrics._pck_aligned_by_frame(pred, target, np.ones((1, 40)))) == pytest.approx(
-        100 * (np.hypot(*(0.2 * pred[0]).T) < 11.2).mean()
-    )
+    # the best map is diag(1.2, 0.8): half its trace is 1, the least-squares scale near 1.2
+    target = pred * (1.2, 0.8)
+    assert np.nanmean(
+        metrics._pck_aligned_by_frame(pred, target, np.ones((1, 40)))
+    ) == pytest.approx(100 * (np.hypot(*(0.2 * pred[0]).T) < 11.2).mean())
     target, visible = random.normal(size=(1, 6, 2)), np.ones((1, 6))
     one_point = np.nanmean(metrics._pck_aligned_by_frame(np.zeros((1, 6, 2)), target, visible))
     assert one_point == 100  # all within 11.2 px of the target's mean
@@ -142,7 +169,9 @@ def test_an_offset_of_constant_acceleration_is_no_acceleration_error():
 
 
 class Prophet(VideoModel):
-    """Knows what comes: the feature of a frame is its row number, and bodies are looked up, `late` frames too late."""
+    """Knows what comes: the feature of a frame is its row number, and bodies are looked up, `late`
+    frames too late.
+    """
 
     steps = (-2, 3)
 
@@ -157,7 +186,9 @@ class Prophet(VideoModel):
         assert features.shape[1] == 1
         rows, found = features[..., 0].long(), {}
         for step in (0, *self.steps):
-            theta = self.theta[(rows + step - (self.late if step else 0)).clamp(0, len(self.theta) - 1)]
+            theta = self.theta[
+                (rows + step - (self.late if step else 0)).clamp(0, len(self.theta) - 1)
+            ]
             pose = matrices(theta)
             found[step] = Estimate(pose, theta[..., 75:], theta[..., :3])
         return found
@@ -177,7 +208,9 @@ def moving(seed, lengths, **options):
     """A split whose joints are its bodies', and whose features are its row numbers."""
     split, body = MemorySplit(seed, lengths, joints=14, **options), TinyBody()
     theta = torch.tensor(split.rows["theta"])
-    split.rows["kp_3d"] = body.joints(betas=theta[:, 75:], rotmat=matrices(theta), order="common14").numpy()
+    split.rows["kp_3d"] = body.joints(
+        betas=theta[:, 75:], rotmat=matrices(theta), order="common14"
+    ).numpy()
     split.rows["features"][:, 0] = np.arange(sum(lengths))
     return split, body
 
@@ -186,20 +219,33 @@ def test_past_and_future_are_compared_with_their_own_frames():
     split, body = moving(3, [12, 9], gaps=[4], lacking=[15])
     split.rows["valid"][8] = 0
     found = dynamics(Prophet(body, split.rows["theta"]), split, stream="resnet50")
-    # Frames with a label at -2 and +3, none of them across the gap before row 4; 8 is not valid, 15 has no feature.
+    # Frames with a label at -2 and +3, none of them across the gap before row 4; 8 is not valid, 15
+    # has no feature.
     frames = {0: [6, 7], 1: [14, 16, 17]}
     assert (found["frames"], found["tracks"]) == (5, 2)
     joints = split.rows["kp_3d"]
-    for model, expected in (("from a still", lambda row, step: row + step), ("constant", lambda row, step: row)):
+    for model, expected in (
+        ("from a still", lambda row, step: row + step),
+        ("constant", lambda row, step: row),
+    ):
         for step in (-2, 0, 3):
             by_track = [
-                np.mean([metrics.pa_mpjpe(joints[[expected(r, step)]], joints[[r + step]])[0] for r in rows])
+                np.mean(
+                    [
+                        metrics.pa_mpjpe(joints[[expected(r, step)]], joints[[r + step]])[0]
+                        for r in rows
+                    ]
+                )
                 for rows in frames.values()
             ]
             assert found["pa_mpjpe"][model][str(step)] == pytest.approx(np.mean(by_track), abs=1e-2)
     assert list(found["pa_mpjpe"]["constant"]) == ["-2", "0", "3"]
-    assert found["pa_mpjpe"]["true pose, still"] == pytest.approx(found["pa_mpjpe"]["constant"], abs=1e-2)
-    late = dynamics(Prophet(body, split.rows["theta"], late=1), split, stream="resnet50")["pa_mpjpe"]["from a still"]
+    assert found["pa_mpjpe"]["true pose, still"] == pytest.approx(
+        found["pa_mpjpe"]["constant"], abs=1e-2
+    )
+    late = dynamics(Prophet(body, split.rows["theta"], late=1), split, stream="resnet50")[
+        "pa_mpjpe"
+    ]["from a still"]
     assert late["0"] < 1e-2 < 1 < min(late["-2"], late["3"])
 
 
@@ -207,13 +253,18 @@ def test_the_nearest_training_pose_brings_its_own_past_and_future():
     split, body = moving(3, [12])
     other, _ = moving(8, [40])
     turn = torch.tensor([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]]).numpy()
-    joints = np.concatenate([other.rows["kp_3d"], 1.3 * split.rows["kp_3d"] @ turn.T + 5])  # the same motion, elsewhere
+    # the same motion, elsewhere
+    joints = np.concatenate([other.rows["kp_3d"], 1.3 * split.rows["kp_3d"] @ turn.T + 5])
     known = MemorySplit(9, [40, 12], joints=14)
     known.rows["kp_3d"] = joints.astype(np.float32)
     model = Prophet(body, split.rows["theta"])
-    found = dynamics(model, split, stream="resnet50", known=KnownPoses({"a/train": known}, model))["pa_mpjpe"]
+    found = dynamics(model, split, stream="resnet50", known=KnownPoses({"a/train": known}, model))[
+        "pa_mpjpe"
+    ]
     assert max(found["nearest"].values()) < 0.01
-    without = dynamics(model, split, stream="resnet50", known=KnownPoses({"a/train": other}, model))["pa_mpjpe"]
+    without = dynamics(
+        model, split, stream="resnet50", known=KnownPoses({"a/train": other}, model)
+    )["pa_mpjpe"]
     assert min(without["nearest"].values()) > 10
     assert "nearest" not in dynamics(model, split, stream="resnet50")["pa_mpjpe"]
 

@@ -1,4 +1,6 @@
-"""A package's protocol of 24 joints against SMPL's equations in NumPy; whole tracks; what is refused and left out."""
+"""A package's protocol of 24 joints against SMPL's equations in NumPy; whole tracks; what is
+refused and left out.
+"""
 
 import itertools
 import json
@@ -33,7 +35,9 @@ from vibe_model.vibe import config as vibe
 
 @pytest.fixture
 def world():
-    """Tracks of 6, 5 and 7 frames with a gap before row 14; predictions are the labels' pose and shape with noise."""
+    """Tracks of 6, 5 and 7 frames with a gap before row 14; predictions are the labels' pose and
+    shape with noise.
+    """
     split, random = MemorySplit(0, [6, 5, 7], joints=14, gaps=[14]), np.random.default_rng(1)
     split.rows["features"][:, 0] = np.arange(18)
     split.rows["theta"][:, 3:] *= 0.5
@@ -47,14 +51,23 @@ def world():
 
 
 def by_hand(split, theta, root):
-    """By SMPL's equations, about the root's middle: joints (18, 24, 3), vertices (18, 6890, 3), predicted and true."""
+    """By SMPL's equations, about the root's middle: joints (18, 24, 3), vertices (18, 6890, 3),
+    predicted and true.
+    """
     posed = {"pred": [], "true": []}
     for track in split.tracks:
         for row in range(track.start, track.stop):
             true = split.rows["theta"][row]
-            for key, numbers, gender in (("pred", theta[row], "neutral"), ("true", true, track.gender)):
-                rotations = Rotation.from_rotvec(numbers[3:75].reshape(24, 3).astype(float)).as_matrix()
-                verts, joints = smpl_paper(procedural(gender), numbers[75:].astype(float), rotations)
+            for key, numbers, gender in (
+                ("pred", theta[row], "neutral"),
+                ("true", true, track.gender),
+            ):
+                rotations = Rotation.from_rotvec(
+                    numbers[3:75].reshape(24, 3).astype(float)
+                ).as_matrix()
+                verts, joints = smpl_paper(
+                    procedural(gender), numbers[75:].astype(float), rotations
+                )
                 middle = joints[root].mean(0)
                 posed[key].append((joints - middle, verts - middle))
     return [np.stack(arrays) for bodies in posed.values() for arrays in zip(*bodies, strict=True)]
@@ -81,7 +94,10 @@ def test_emdbs_protocol_is_whams_by_a_numpy_computation_of_its_own(world):
     split.name = "emdb/emdb1"
     pred, pred_verts, true, true_verts = by_hand(split, model.theta.detach().numpy(), [1, 2])
     counted = np.setdiff1d(np.arange(18), [2, 8, 11])
-    errors, accelerations = {"mpjpe": distance(pred, true), "pve": distance(pred_verts, true_verts)}, []
+    errors, accelerations = (
+        {"mpjpe": distance(pred, true), "pve": distance(pred_verts, true_verts)},
+        [],
+    )
     errors["pa_mpjpe"] = np.zeros(18)
     for row in counted:
         centred, goal = pred[row] - pred[row].mean(0), true[row] - true[row].mean(0)
@@ -101,11 +117,17 @@ def test_emdbs_protocol_is_whams_by_a_numpy_computation_of_its_own(world):
     assert (emdb["frames"], emdb["label_body"]) == (15, "female, male, neutral")
     assert "WHAM" in emdb["compares_with"]
     assert "GVHMR" in emdb["compares_with"]
-    assert [record.name for record in protocols.choose(MemorySplit(0, [9]))[0]] == ["default", "published", "hmmr"]
+    assert [record.name for record in protocols.choose(MemorySplit(0, [9]))[0]] == [
+        "default",
+        "published",
+        "hmmr",
+    ]
 
 
 def test_which_frames_follow_one_another_is_the_protocols(world):
-    """On a line whose frames are 1, 2, 3, ... mm apart, an acceleration is 1 mm, and more across missing frames."""
+    """On a line whose frames are 1, 2, 3, ... mm apart, an acceleration is 1 mm, and more across
+    missing frames.
+    """
     split = world[0]
     split.rows |= {"w_3d": np.ones(18, np.float32), "kp_3d": np.zeros((18, 14, 3), np.float32)}
     body, along = TinyBody(), np.zeros((18, 30, 3))
@@ -117,7 +139,9 @@ def test_which_frames_follow_one_another_is_the_protocols(world):
         ("split", [[row for row in range(18) if row not in (2, 8)]]),
     ):
         metrics = {"accel_error": METRICS["accel_error"]}
-        record = replace(protocols.DEFAULT, name="line", root=(), successive=successive, metrics=metrics)
+        record = replace(
+            protocols.DEFAULT, name="line", root=(), successive=successive, metrics=metrics
+        )
         scorer = Scorer(oracle, split, protocols=[record], keypoints=False)
         for (bodies,) in predict_tracks(oracle, split, stream="resnet50"):
             scorer.add(bodies)
@@ -127,7 +151,9 @@ def test_which_frames_follow_one_another_is_the_protocols(world):
 
 
 def test_whole_tracks_are_evaluated_beside_windows(world):
-    """A stretch without a gap is one window, of any length: each frame is predicted once, and none is dropped."""
+    """A stretch without a gap is one window, of any length: each frame is predicted once, and none
+    is dropped.
+    """
     split, _ = world
     windows = {}
     for seqlen in (4, 0):
@@ -138,9 +164,12 @@ def test_whole_tracks_are_evaluated_beside_windows(world):
         assert found["published"]["frames_not_predicted"] == (0 if seqlen == 0 else 6)
     assert windows[0] == [(0, 5), (6, 10), (11, 13), (14, 17)]
     assert max(last - first for first, last in windows[4]) == 3
-    model = HMMR(TinyBody(), feature_size=6, regressor_size=7, width=32)  # which repeats a track's ends
+    # which repeats a track's ends
+    model = HMMR(TinyBody(), feature_size=6, regressor_size=7, width=32)
     assert model.margin
-    assert evaluate_split(model, MemorySplit(0, [150]), stream="resnet50", seqlen=0)["frames"] == 150
+    assert (
+        evaluate_split(model, MemorySplit(0, [150]), stream="resnet50", seqlen=0)["frames"] == 150
+    )
 
 
 BROKEN = """
@@ -163,14 +192,27 @@ def test_what_a_package_gets_wrong_is_named_with_the_package(site):
     named = {name: f"broken:{name.upper()}" for name in ("raising", "short", "text")}
     install(site, "broken-protocols", {"vibe_pipeline.protocols": named}, broken=BROKEN)
     split, model = MemorySplit(0, [9], joints=14), small_vibe()
-    with pytest.raises(plug_ins.PlugInError, match="'raising' of package broken-protocols failed in metric mpjpe: Key"):
+    with pytest.raises(
+        plug_ins.PlugInError,
+        match="'raising' of package broken-protocols failed in metric mpjpe: Key",
+    ):
         evaluate_split(model, split, **STREAM, protocol="raising")
-    with pytest.raises(DataError, match=r"broken-protocols: metric mpjpe: expected 9 numbers, found .* \(8,\)"):
+    with pytest.raises(
+        DataError, match=r"broken-protocols: metric mpjpe: expected 9 numbers, found .* \(8,\)"
+    ):
         evaluate_split(model, split, **STREAM, protocol="short")
-    with pytest.raises(plug_ins.PlugInError, match="package broken-protocols: broken:TEXT is not a Protocol"):
+    with pytest.raises(
+        plug_ins.PlugInError, match="package broken-protocols: broken:TEXT is not a Protocol"
+    ):
         evaluate_split(model, split, **STREAM, protocol="text")
     records, left_out = protocols.choose(split)
-    assert [record.name for record in records] == ["default", "published", "hmmr", "raising", "short"]
+    assert [record.name for record in records] == [
+        "default",
+        "published",
+        "hmmr",
+        "raising",
+        "short",
+    ]
     assert list(left_out) == ["text"]
     with pytest.raises(PipelineError, match=r"did you mean 'raising'.* raising, short, text"):
         protocols.find("rasing")
@@ -181,7 +223,9 @@ def test_a_protocol_is_left_out_by_name_where_a_split_lacks_what_it_compares(wor
     split, model = world
     split.columns = ("kp_2d",)
     found = evaluate_all(model, {"a/test": split}, **STREAM, folder=tmp_path)["a/test"]
-    assert found["left_out"] == {"smpl24": "it has no pose, betas, has_smpl, which protocol smpl24 makes its joints of"}
+    assert found["left_out"] == {
+        "smpl24": "it has no pose, betas, has_smpl, which protocol smpl24 makes its joints of"
+    }
     assert list(protocols.by_protocol(found)) == ["default", "published", "hmmr"]
     for call in (lambda: evaluate_all(model, {"a/test": split}, **STREAM, named=["smpl24"]),
                  lambda: evaluate_split(model, split, **STREAM, protocol="smpl24")):  # fmt: skip
@@ -189,15 +233,22 @@ def test_a_protocol_is_left_out_by_name_where_a_split_lacks_what_it_compares(wor
             call()
 
 
-def test_the_first_named_protocol_has_the_results_by_track_and_metrics_of_packages_a_column(world, site, tmp_path):
+def test_the_first_named_protocol_has_the_results_by_track_and_metrics_of_packages_a_column(
+    world, site, tmp_path
+):
     install_page(site, "protocol")
     split, model = world
-    found = evaluate_all(model, {"a/test": split}, **STREAM, folder=tmp_path, named=["smpl24", "hmmr"])["a/test"]
+    found = evaluate_all(
+        model, {"a/test": split}, **STREAM, folder=tmp_path, named=["smpl24", "hmmr"]
+    )["a/test"]
     assert (found["protocol"], list(protocols.by_protocol(found))) == ("smpl24", ["smpl24", "hmmr"])
     sequences = json.loads((tmp_path / "sequences.json").read_text())
     assert sequences["units"]["jerk_error"] == "mm per frame³"
     assert ["jerk_error" in row for row in sequences["sequences"]] == [False, False, True]
-    assert "auc,pck_2d,pck_aligned,jerk_error,frames_predicted" in (tmp_path / "sequences.csv").read_text()
+    assert (
+        "auc,pck_2d,pck_aligned,jerk_error,frames_predicted"
+        in (tmp_path / "sequences.csv").read_text()
+    )
     rows = result_rows({"a/test": found}, title="Bodies")
     assert [(row["protocol"], row["model"]) for row in rows] == [
         (protocol, name) for protocol in ("smpl24", "hmmr") for name in ("Bodies", "mean body")
@@ -209,13 +260,21 @@ def test_the_first_named_protocol_has_the_results_by_track_and_metrics_of_packag
 def test_a_model_is_evaluated_by_the_protocols_that_its_record_names(tmp_path, monkeypatch):
     in_memory(monkeypatch, "vibe")
     config = like_vibe(TrainConfig, tmp_path, regressor_size=7, epochs=1, iterations=1)
-    monkeypatch.setattr("vibe_model.vibe.config.MODEL", replace(vibe.MODEL, protocols=("hmmr", "defualt")))
+    monkeypatch.setattr(
+        "vibe_model.vibe.config.MODEL", replace(vibe.MODEL, protocols=("hmmr", "defualt"))
+    )
     with pytest.raises(PipelineError, match="did you mean 'default'"):
         training.run(config)
     assert not list(tmp_path.rglob("last.pt")), "before the first step"
-    monkeypatch.setattr("vibe_model.vibe.config.MODEL", replace(vibe.MODEL, protocols=("hmmr", "default")))
+    monkeypatch.setattr(
+        "vibe_model.vibe.config.MODEL", replace(vibe.MODEL, protocols=("hmmr", "default"))
+    )
     result = json.loads((training.run(config) / "metrics.json").read_text())
-    by_split = {split: list(protocols.by_protocol(numbers)) for split, numbers in result.items() if "/" in split}
+    by_split = {
+        split: list(protocols.by_protocol(numbers))
+        for split, numbers in result.items()
+        if "/" in split
+    }
     assert set(map(tuple, by_split.values())) == {("hmmr", "default")}
 
 
@@ -225,7 +284,12 @@ def test_a_split_is_evaluated_by_what_is_for_it_unless_a_protocol_is_named(monke
     assert [record.name for record in protocols.choose(split)[0]] == ["default", "published"]
     assert [record.name for record in protocols.choose(split, ["hmmr"])[0]] == ["hmmr"]
     split.name = "emdb/emdb1"
-    assert [record.name for record in protocols.choose(split)[0]] == ["default", "published", "emdb", "hmmr"]
+    assert [record.name for record in protocols.choose(split)[0]] == [
+        "default",
+        "published",
+        "emdb",
+        "hmmr",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -286,9 +350,20 @@ CALLS = itertools.count()
     ],
 )  # fmt: skip
 def test_the_contract_names_what_is_wrong(problem, changes):
-    of_metric = {key: value for key, value in changes.items() if key in ("of", "unit", "reads", "lower_is_better")}
+    of_metric = {
+        key: value
+        for key, value in changes.items()
+        if key in ("of", "unit", "reads", "lower_is_better")
+    }
     metrics = {"mpjpe": replace(METRICS["mpjpe"], **{"of": distance, **of_metric})}
     rest = {key: value for key, value in changes.items() if key not in of_metric}
-    found = protocol_problems(replace(protocols.DEFAULT, **{"name": "mine", "metrics": metrics, **rest}))
+    found = protocol_problems(
+        replace(protocols.DEFAULT, **{"name": "mine", "metrics": metrics, **rest})
+    )
     assert any(problem in text for text in found), found
-    assert protocol_problems(replace(protocols.DEFAULT, name="mine", metrics={"mpjpe": METRICS["mpjpe"]})) == []
+    assert (
+        protocol_problems(
+            replace(protocols.DEFAULT, name="mine", metrics={"mpjpe": METRICS["mpjpe"]})
+        )
+        == []
+    )

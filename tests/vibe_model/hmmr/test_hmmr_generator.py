@@ -47,10 +47,13 @@ def assert_equals(module, expected, *inputs):
     with torch.no_grad():
         np.testing.assert_allclose(module(*inputs).numpy(), expected, rtol=0, atol=1e-10)
         found = module.float()(*(tensor.float() for tensor in inputs))
-    np.testing.assert_allclose(found.numpy(), expected, rtol=0, atol=1e-5 * max(1, np.abs(expected).max()))
+    np.testing.assert_allclose(
+        found.numpy(), expected, rtol=0, atol=1e-5 * max(1, np.abs(expected).max())
+    )
 
 
-# ------------------------------------------------------------------------------------------------ plain NumPy
+# ------------------------------------------------------------------------------------------------
+# plain NumPy
 
 
 def group_norm(x, scale, shift, over):
@@ -68,7 +71,9 @@ def group_norm(x, scale, shift, over):
 def convolve(x, weight, bias):
     """x (T, C), weight (out, in, 3)."""
     padded = np.pad(x, ((1, 1), (0, 0)))
-    return np.stack([sum(weight[:, :, k] @ padded[t + k] for k in range(3)) + bias for t in range(len(x))])
+    return np.stack(
+        [sum(weight[:, :, k] @ padded[t + k] for k in range(3)) + bias for t in range(len(x))]
+    )
 
 
 def block(x, w, over):
@@ -93,17 +98,31 @@ def relu(x):
     return np.maximum(x, 0)
 
 
-# ------------------------------------------------------------------------------------------------ sizes and names
+# ------------------------------------------------------------------------------------------------
+# sizes and names
 
 
 def test_published_sizes_and_names(body):
     with torch.device("meta"):  # 98 million numbers that are not needed
         model, discriminator = HMMR(body), PoseDiscriminator()
-    blocks = [f"blocks.{i}.{layer}" for i in range(3) for layer in ("norm1", "conv1", "norm2", "conv2")]
-    mlps = [f"{of}.{fc}" for of in ("regressor", "deltas.minus5", "deltas.plus5") for fc in ("fc1", "fc2", "out")]
-    layers = [*(f"temporal.{name}" for name in blocks), *mlps, *(f"hallucinator.fc{i}" for i in (1, 2, 3))]
+    blocks = [
+        f"blocks.{i}.{layer}" for i in range(3) for layer in ("norm1", "conv1", "norm2", "conv2")
+    ]
+    mlps = [
+        f"{of}.{fc}"
+        for of in ("regressor", "deltas.minus5", "deltas.plus5")
+        for fc in ("fc1", "fc2", "out")
+    ]
+    layers = [
+        *(f"temporal.{name}" for name in blocks),
+        *mlps,
+        *(f"hallucinator.fc{i}" for i in (1, 2, 3)),
+    ]
     both = ("weight", "bias")
-    assert set(model.state_dict()) == {"regressor.mean", *(f"{layer}.{kind}" for layer in layers for kind in both)}
+    assert set(model.state_dict()) == {
+        "regressor.mean",
+        *(f"{layer}.{kind}" for layer in layers for kind in both),
+    }
     assert model.state_dict()["temporal.blocks.0.conv1.weight"].shape == (2048, 2048, 3)
     assert n_numbers(model.temporal) == 75_534_336
     assert n_numbers(model.regressor) == 3_321_941 + 85
@@ -113,7 +132,12 @@ def test_published_sizes_and_names(body):
     assert n_numbers(discriminator) == 1_807_448
     shapes = {name: tuple(value.shape) for name, value in discriminator.state_dict().items()}
     assert (shapes["joints.weight"], shapes["joints.bias"]) == ((23, 32), (23,))
-    rest = [f"{name}.{i}.{kind}" for name, n in (("shared", 2), ("whole", 3)) for i in range(n) for kind in both]
+    rest = [
+        f"{name}.{i}.{kind}"
+        for name, n in (("shared", 2), ("whole", 3))
+        for i in range(n)
+        for kind in both
+    ]
     assert set(shapes) == {"joints.weight", "joints.bias", *rest}
 
 
@@ -141,7 +165,8 @@ def test_ablations_leave_parts_out():
         local.hallucinate(features)
 
 
-# ------------------------------------------------------------------------------------------------ encoder
+# ------------------------------------------------------------------------------------------------
+# encoder
 
 
 @pytest.mark.parametrize("norm", ["window", "frame"])
@@ -149,7 +174,11 @@ def test_the_movie_strip_equals_a_loop_written_out(norm):
     strip, features = shaken(MovieStrip(256, norm, None), 0.1), normal(2, 5, 256)
     w, expected = weights(strip), features.numpy()
     for i in range(3):
-        own = {name.removeprefix(f"blocks.{i}."): value for name, value in w.items() if name.startswith(f"blocks.{i}.")}
+        own = {
+            name.removeprefix(f"blocks.{i}."): value
+            for name, value in w.items()
+            if name.startswith(f"blocks.{i}.")
+        }
         expected = np.stack([block(window, own, norm) for window in expected])
     assert_equals(strip, expected, features)
 
@@ -167,7 +196,10 @@ def test_the_convolutions_see_thirteen_frames_and_the_windows_norm_all():
 def test_at_the_start_strip_and_hallucination_are_close_to_the_feature():
     model, features = small(feature_size=512), normal(4, 20, 512, dtype=torch.float32)
     with torch.no_grad():
-        for found, limit in ((model.movie_strip(features), 0.15), (model.hallucinate(features), 0.03)):
+        for found, limit in (
+            (model.movie_strip(features), 0.15),
+            (model.hallucinate(features), 0.03),
+        ):
             assert 0 < float((found - features).norm() / features.norm()) < limit
         for layer in model.temporal.blocks:
             layer.conv2.weight.zero_()
@@ -178,13 +210,22 @@ def test_starts_are_uniform_with_the_authors_limits():
     def limit(tensor):
         return float(tensor.detach().abs().max())
 
-    for gain, expected in ((1.0, math.sqrt(6 / 12288)), (math.sqrt(0.001), math.sqrt(3 * 0.001 / 6144))):
+    for gain, expected in (
+        (1.0, math.sqrt(6 / 12288)),
+        (math.sqrt(0.001), math.sqrt(3 * 0.001 / 6144)),
+    ):
         # Xavier's limit falls with the root of the size: measured at 256, given for 2048.
-        assert limit(FrameConvolution(256, gain).weight) == pytest.approx(expected * math.sqrt(2048 / 256), rel=0.01)
-    assert limit(Hallucinator(256, None).fc3.weight) == pytest.approx(math.sqrt(3 * 0.001 / 256), rel=0.01)
+        assert limit(FrameConvolution(256, gain).weight) == pytest.approx(
+            expected * math.sqrt(2048 / 256), rel=0.01
+        )
+    assert limit(Hallucinator(256, None).fc3.weight) == pytest.approx(
+        math.sqrt(3 * 0.001 / 256), rel=0.01
+    )
     corrections = small(feature_size=2048, regressor_size=1024, temporal=False, hallucinator=False)
     assert limit(corrections.regressor.out.weight) == pytest.approx(0.00736, rel=0.01)
-    assert limit(corrections.deltas["plus5"].out.weight) == pytest.approx(math.sqrt(0.03 / 548), rel=0.01)
+    assert limit(corrections.deltas["plus5"].out.weight) == pytest.approx(
+        math.sqrt(0.03 / 548), rel=0.01
+    )
     assert limit(PoseDiscriminator().joints.weight) == pytest.approx(math.sqrt(6 / 33), rel=0.01)
 
 
@@ -195,13 +236,16 @@ def test_a_width_narrows_blocks_and_hallucinator():
     assert model.movie_strip(features).shape == model.hallucinate(features).shape == features.shape
 
 
-# ------------------------------------------------------------------------------------------------ heads
+# ------------------------------------------------------------------------------------------------
+# heads
 
 
 def test_the_hallucinator_equals_its_formula_frame_by_frame():
     hallucinator, features = shaken(Hallucinator(SIZE, None), 0.1), normal(2, 3, SIZE)
     w, x = weights(hallucinator), features.numpy()
-    assert_equals(hallucinator, x + dense(relu(dense(relu(dense(x, w, "fc1")), w, "fc2")), w, "fc3"), features)
+    assert_equals(
+        hallucinator, x + dense(relu(dense(relu(dense(x, w, "fc1")), w, "fc2")), w, "fc3"), features
+    )
 
 
 def test_the_regressor_corrects_its_learned_mean_three_times(body):
@@ -226,17 +270,23 @@ def test_the_mean_is_upright_in_pictures_and_the_first_correction_small(body):
     features = normal(100, 512, dtype=torch.float32).relu()
     model.eval()
     state = torch.cat((features, mean.expand(100, -1)), 1)
-    step = model.regressor.out(model.regressor.fc2(model.regressor.fc1(state).relu()).relu()).detach()
+    step = model.regressor.out(
+        model.regressor.fc2(model.regressor.fc1(state).relu()).relu()
+    ).detach()
     angles = step[:, 3:75].reshape(-1, 3).norm(dim=1)
     assert float(angles.mean()) < 0.2
     assert float(angles.max()) < 0.5
 
 
-@pytest.mark.parametrize(("regressor", "active", "size"), [("hmr", relu, 72), ("spin", lambda x: x, 144)])
+@pytest.mark.parametrize(
+    ("regressor", "active", "size"), [("hmr", relu, 72), ("spin", lambda x: x, 144)]
+)
 def test_a_delta_head_starts_from_the_current_pose(regressor, active, size):
     head = shaken(small(regressor=regressor).deltas["minus5"], 0.1)
     features, pose = normal(6, SIZE), normal(6, size)
-    assert_equals(head, corrected(features.numpy(), pose.numpy(), weights(head), active), features, pose)
+    assert_equals(
+        head, corrected(features.numpy(), pose.numpy(), weights(head), active), features, pose
+    )
 
 
 def test_gradients_flow_through_the_start_into_the_current_pose():
@@ -262,18 +312,24 @@ def test_outputs_agree_with_each_other(body, regressor):
         seen = camera[:, None, :1] * (posed.joints[..., :2] + camera[:, None, 1:])
         np.testing.assert_allclose(prediction["kp_2d"].reshape(6, 49, 2), seen, atol=1e-10)
     for moved in out["deltas"].values():
-        assert torch.equal(moved["theta"][..., :3], torch.tensor([1.0, 0, 0]).double().expand(2, 3, 3))
+        assert torch.equal(
+            moved["theta"][..., :3], torch.tensor([1.0, 0, 0]).double().expand(2, 3, 3)
+        )
         assert torch.equal(moved["theta"][..., 75:], out["theta"][..., 75:])
     estimate = model.regress(features)
     for name, value in model.pose(estimate).items():
         if name != "theta" or regressor == "spin":
             torch.testing.assert_close(value, out[name])
-    for forward, around in ((out, model.regress_around), (model(features, hallucinated=True), model.regress_stills)):
+    for forward, around in (
+        (out, model.regress_around),
+        (model(features, hallucinated=True), model.regress_stills),
+    ):
         for step, estimate in around(features).items():
             expected = forward["deltas"][step] if step else forward
             torch.testing.assert_close(estimate.rotmat, expected["rotmat"])
             torch.testing.assert_close(estimate.shape, expected["theta"][..., 75:])
-            torch.testing.assert_close(estimate.camera, forward["theta"][..., :3])  # of every step: the current one's
+            # of every step: the current one's
+            torch.testing.assert_close(estimate.camera, forward["theta"][..., :3])
 
 
 def test_hallucinated_frames_are_independent_and_evaluation_joints_fourteen(body):
@@ -287,7 +343,10 @@ def test_hallucinated_frames_are_independent_and_evaluation_joints_fourteen(body
 
 @pytest.mark.parametrize("regressor", ["hmr", "spin"])
 def test_all_sets_in_one_pass_are_those_of_both_predictions(body, regressor):
-    model, features = small(body, regressor=regressor).eval(), normal(2, 6, SIZE, dtype=torch.float32)
+    model, features = (
+        small(body, regressor=regressor).eval(),
+        normal(2, 6, SIZE, dtype=torch.float32),
+    )
     with torch.no_grad():
         sets = model.sets(features)
         both = [model(features, vertices=False, hallucinated=flag) for flag in (False, True)]
@@ -298,7 +357,10 @@ def test_all_sets_in_one_pass_are_those_of_both_predictions(body, regressor):
 
 
 def test_with_spins_regressor_it_is_vibes():
-    model, vibe = small(regressor="spin").eval(), small_vibe(feature_size=SIZE, regressor_size=32, n_layers=0).eval()
+    model, vibe = (
+        small(regressor="spin").eval(),
+        small_vibe(feature_size=SIZE, regressor_size=32, n_layers=0).eval(),
+    )
     model.regressor.load_state_dict(vibe.regressor.state_dict())
     features = normal(1, 2, SIZE, dtype=torch.float32)
     local = small(regressor="spin", temporal=False, hallucinator=False, deltas=()).eval()
@@ -307,7 +369,8 @@ def test_with_spins_regressor_it_is_vibes():
     assert {n for n in model.state_dict() if n.startswith("regressor")} == set(vibe.state_dict())
 
 
-# ------------------------------------------------------------------------------------------------ discriminator
+# ------------------------------------------------------------------------------------------------
+# discriminator
 
 
 def test_the_discriminator_equals_its_formula():
@@ -315,13 +378,16 @@ def test_the_discriminator_equals_its_formula():
     w, joints = weights(discriminator), rotmat.reshape(3, 23, 9).numpy()
     for layer in ("shared.0", "shared.1"):
         joints = relu(dense(joints, w, layer))
-    each = np.stack([joints[:, j] @ w["joints.weight"][j] + w["joints.bias"][j] for j in range(23)], 1)
+    each = np.stack(
+        [joints[:, j] @ w["joints.weight"][j] + w["joints.bias"][j] for j in range(23)], 1
+    )
     whole = joints.reshape(3, 736)
     whole = dense(relu(dense(relu(dense(whole, w, "whole.0")), w, "whole.1")), w, "whole.2")
     assert_equals(discriminator, np.concatenate([each, whole], 1), rotmat)
 
 
-# ------------------------------------------------------------------------------------------------ prediction
+# ------------------------------------------------------------------------------------------------
+# prediction
 
 
 @pytest.mark.parametrize("norm", ["frame", "window"])
@@ -333,8 +399,13 @@ def test_a_track_is_predicted_in_windows_with_a_margin_of_six(norm):
     assert found.rows.tolist() == list(range(50))
     with torch.no_grad():
         whole = model.regress(features).rotmat[0].numpy()
-        padded = torch.cat((features[:, :1].expand(1, 6, -1), features, features[:, -1:].expand(1, 20, -1)), 1)
-        eight = [model.regress(padded[:, start : start + 20]).rotmat[0, 6:14] for start in range(0, 50, 8)]
+        padded = torch.cat(
+            (features[:, :1].expand(1, 6, -1), features, features[:, -1:].expand(1, 20, -1)), 1
+        )
+        eight = [
+            model.regress(padded[:, start : start + 20]).rotmat[0, 6:14]
+            for start in range(0, 50, 8)
+        ]
     expected = whole if norm == "frame" else torch.cat(eight)[:50].numpy()
     np.testing.assert_allclose(found.rotmat, expected, atol=1e-5)
     if norm == "window":

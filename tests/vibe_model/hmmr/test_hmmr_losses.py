@@ -1,4 +1,6 @@
-"""HMMR's losses: loops written out, and what must not change them. Motion is planted: no network predicts it."""
+"""HMMR's losses: loops written out, and what must not change them. Motion is planted: no network
+predicts it.
+"""
 
 import numpy as np
 import pytest
@@ -39,7 +41,9 @@ class Planted:
 def body_of(theta, joints):
     """A set's dict from theta (B, T, 85) and joints (B, T, 49, 3), by the orthographic camera."""
     theta, joints = torch.as_tensor(theta), torch.as_tensor(joints)
-    rotmat = torch.as_tensor(Rotation.from_rotvec(theta[..., 3:75].reshape(-1, 3)).as_matrix()).reshape(B, -1, 24, 3, 3)
+    rotmat = torch.as_tensor(
+        Rotation.from_rotvec(theta[..., 3:75].reshape(-1, 3)).as_matrix()
+    ).reshape(B, -1, 24, 3, 3)
     kp_2d = cameras.project_orthographic(joints, theta[..., :3])
     return {"theta": theta, "kp_3d": joints, "rotmat": rotmat, "kp_2d": kp_2d}
 
@@ -53,27 +57,39 @@ def anything(seed, camera=None):
 
 def a_batch(seed=0):
     r = random(seed)
-    kp_2d = np.concatenate([r.uniform(-1, 1, (B, T, 49, 2)), r.integers(0, 2, (B, T, 49, 1)) * 0.7], -1)
-    numbers = {"kp_2d": kp_2d, "kp_3d": r.normal(size=(B, T, 49, 3)), "theta": r.normal(size=(B, T, 85)) * 0.3}
+    kp_2d = np.concatenate(
+        [r.uniform(-1, 1, (B, T, 49, 2)), r.integers(0, 2, (B, T, 49, 1)) * 0.7], -1
+    )
+    numbers = {
+        "kp_2d": kp_2d,
+        "kp_3d": r.normal(size=(B, T, 49, 3)),
+        "theta": r.normal(size=(B, T, 85)) * 0.3,
+    }
     flags = {name: r.integers(0, 2, (B, T)).astype(float) for name in ("w_3d", "w_smpl")}
     return {"features": torch.zeros(B, T, F, dtype=torch.float64), **numbers, **flags}
 
 
 def a_model(seed=0):
     sets = [
-        {**anything(s, (0.9, 0.1, 0)), "deltas": {-5: anything(s + 1), 5: anything(s + 2)}} for s in (seed, seed + 10)
+        {**anything(s, (0.9, 0.1, 0)), "deltas": {-5: anything(s + 1), 5: anything(s + 2)}}
+        for s in (seed, seed + 10)
     ]
     for of in sets:
         for moved in of["deltas"].values():
-            moved["kp_2d"][0, 7] = 0.5  # all points at one place: no camera shows them where they belong
+            # all points at one place: no camera shows them where they belong
+            moved["kp_2d"][0, 7] = 0.5
     strips = [torch.as_tensor(random(seed + i).normal(size=(B, T, F))) for i in (1, 2)]
     return Planted(*sets, *strips)
 
 
 def perfect(shift=0, swap=False):
-    """(model, batch) of one motion: every set predicts what its labels are, or those `shift` frames later."""
+    """(model, batch) of one motion: every set predicts what its labels are, or those `shift` frames
+    later.
+    """
     n = T + 20
-    theta = np.concatenate([np.tile([1.0, 0, 0], (B, n, 1)), random(3).normal(size=(B, n, 82)) * 0.3], -1)
+    theta = np.concatenate(
+        [np.tile([1.0, 0, 0], (B, n, 1)), random(3).normal(size=(B, n, 82)) * 0.3], -1
+    )
     theta[..., 75:] = theta[:, :1, 75:]
     joints = random(4).normal(size=(B, n, 49, 3)) * 0.3
 
@@ -100,15 +116,23 @@ def perfect(shift=0, swap=False):
 
 
 def values(model, batch, *args, **options):
-    return {name: term.item() for name, term in hmmr_losses.terms(model, batch, *args, **options).items()}
+    return {
+        name: term.item()
+        for name, term in hmmr_losses.terms(model, batch, *args, **options).items()
+    }
 
 
-# ------------------------------------------------------------------------------------------------ written out
+# ------------------------------------------------------------------------------------------------
+# written out
 
 
 def plain(model, batch, method):
     """The definition, frame by frame."""
-    rotmat = Rotation.from_rotvec(batch["theta"][..., 3:75].reshape(-1, 3)).as_matrix().reshape(B, T, 24, 3, 3)
+    rotmat = (
+        Rotation.from_rotvec(batch["theta"][..., 3:75].reshape(-1, 3))
+        .as_matrix()
+        .reshape(B, T, 24, 3, 3)
+    )
     sums = dict.fromkeys(("kp", "joints", "smpl"), 0.0)
     every = []
     for of in model.sets.values():
@@ -132,12 +156,22 @@ def plain(model, batch, method):
                         s = np.clip(s, 0.7, 10)
                         x = s * (x + y.mean(0) / s - x.mean(0))
                     kp, n_kp = kp + np.abs(x - y).sum(), n_kp + 2 * len(x)
-                    ours, theirs = (a - a[HIPS].mean(0) for a in (pred["kp_3d"][b, t], batch["kp_3d"][b, label]))
+                    ours, theirs = (
+                        a - a[HIPS].mean(0) for a in (pred["kp_3d"][b, t], batch["kp_3d"][b, label])
+                    )
                     error = np.square(ours - theirs)[COMMON14].mean()
-                    joints, w_3d = joints + batch["w_3d"][b, label] * error, w_3d + batch["w_3d"][b, label]
+                    joints, w_3d = (
+                        joints + batch["w_3d"][b, label] * error,
+                        w_3d + batch["w_3d"][b, label],
+                    )
                     error = np.square(pred["rotmat"][b, t] - rotmat[b, label]).mean()
-                    error += np.square(pred["theta"][b, t, 75:] - batch["theta"][b, label, 75:]).mean()
-                    smpl, w_smpl = smpl + batch["w_smpl"][b, label] * error, w_smpl + batch["w_smpl"][b, label]
+                    error += np.square(
+                        pred["theta"][b, t, 75:] - batch["theta"][b, label, 75:]
+                    ).mean()
+                    smpl, w_smpl = (
+                        smpl + batch["w_smpl"][b, label] * error,
+                        w_smpl + batch["w_smpl"][b, label],
+                    )
             sums["kp"] += 60 * kp / n_kp
             sums["joints"] += 60 * 0.5 * joints / w_3d
             sums["smpl"] += 60 * 0.5 * smpl / w_smpl
@@ -154,16 +188,22 @@ def plain(model, batch, method):
 @pytest.mark.parametrize("method", ["least_squares", "trace"])
 def test_terms_equal_loops_over_sets_windows_and_frames(method):
     model, batch = a_model(), a_batch()
-    assert (batch["kp_2d"][0, [2, 12], :, 2] > 0).sum(-1).min() > 1  # the labels of a frame without a camera
-    assert values(model, batch, optimal_camera=method) == pytest.approx(plain(model, batch, method), abs=1e-10)
+    # the labels of a frame without a camera
+    assert (batch["kp_2d"][0, [2, 12], :, 2] > 0).sum(-1).min() > 1
+    assert values(model, batch, optimal_camera=method) == pytest.approx(
+        plain(model, batch, method), abs=1e-10
+    )
 
 
-# ------------------------------------------------------------------------------------------------ frames
+# ------------------------------------------------------------------------------------------------
+# frames
 
 
 def test_perfect_predictions_of_past_and_future_cost_nothing():
     found = values(*perfect())
-    assert [found[name] < 1e-10 for name in ("kp", "joints", "smpl", "const", "hallucinate")] == [True] * 5
+    assert [found[name] < 1e-10 for name in ("kp", "joints", "smpl", "const", "hallucinate")] == [
+        True
+    ] * 5
 
 
 @pytest.mark.parametrize("wrong", [{"shift": 1}, {"shift": -1}, {"swap": True}])
@@ -192,17 +232,22 @@ def test_fifteen_of_twenty_frames_are_compared_and_none_of_five():
 
 
 def test_scale_and_place_of_the_labels_of_other_frames_do_not_matter():
-    """The paper's reason for the optimal camera: jitter of a crop is nothing that a motion can predict."""
+    """The paper's reason for the optimal camera: jitter of a crop is nothing that a motion can
+    predict.
+    """
     model, batch = perfect()
     r = random(5)
     jittered = batch["kp_2d"].copy()
-    jittered[..., :2] = jittered[..., :2] * r.uniform(0.8, 1.2, (B, T, 1, 1)) + r.uniform(-0.2, 0.2, (B, T, 1, 2))
+    jittered[..., :2] = jittered[..., :2] * r.uniform(0.8, 1.2, (B, T, 1, 1)) + r.uniform(
+        -0.2, 0.2, (B, T, 1, 2)
+    )
     of_deltas = [{**of, "kp_2d": torch.as_tensor(jittered[..., :2])} for of in model.sets.values()]
     assert values(Planted(*of_deltas, *model.strips), batch | {"kp_2d": jittered})["kp"] < 1e-9
     assert values(model, batch | {"kp_2d": jittered})["kp"] > 1
 
 
-# ------------------------------------------------------------------------------------------------ labels
+# ------------------------------------------------------------------------------------------------
+# labels
 
 
 def test_invisible_points_change_nothing_and_repeated_windows_neither():
@@ -214,9 +259,15 @@ def test_invisible_points_change_nothing_and_repeated_windows_neither():
     twice = {name: np.concatenate([value, value]) for name, value in batch.items()}
 
     def double(value):
-        return {k: double(v) for k, v in value.items()} if isinstance(value, dict) else torch.cat((value, value))
+        return (
+            {k: double(v) for k, v in value.items()}
+            if isinstance(value, dict)
+            else torch.cat((value, value))
+        )
 
-    repeated = Planted(*(double(of) for of in model.sets.values()), *(double(strip) for strip in model.strips))
+    repeated = Planted(
+        *(double(of) for of in model.sets.values()), *(double(strip) for strip in model.strips)
+    )
     assert values(repeated, twice) == pytest.approx(before)
 
 
@@ -230,7 +281,9 @@ def test_without_labels_terms_are_zero_with_zero_gradients():
     found = hmmr_losses.terms(model, batch | nothing)
     assert [found[name].item() for name in ("kp", "joints", "smpl")] == [0, 0, 0]
     (found["kp"] + found["joints"] + found["smpl"]).backward()
-    gradients = [of[name].grad for of in model.sets.values() for name in ("kp_2d", "kp_3d", "rotmat")]
+    gradients = [
+        of[name].grad for of in model.sets.values() for name in ("kp_2d", "kp_3d", "rotmat")
+    ]
     assert all((gradient == 0).all() for gradient in gradients)
 
 
@@ -242,10 +295,13 @@ def test_a_points_gradient_is_the_sign_over_all_visible_coordinates():
     hmmr_losses.terms(model, batch)["kp"].backward()
     visible = batch["kp_2d"][..., 2:] > 0
     sign = np.sign(kp_2d.detach().numpy() - batch["kp_2d"][..., :2])
-    np.testing.assert_allclose(kp_2d.grad, np.where(visible, sign * 60 / (2 * visible.sum()), 0), atol=1e-12)
+    np.testing.assert_allclose(
+        kp_2d.grad, np.where(visible, sign * 60 / (2 * visible.sum()), 0), atol=1e-12
+    )
 
 
-# ------------------------------------------------------------------------------------------------ priors
+# ------------------------------------------------------------------------------------------------
+# priors
 
 
 def test_const_is_half_the_squared_slope_of_a_ramp():
@@ -295,7 +351,9 @@ def test_whether_the_hallucinator_pulls_the_movie_strip(body, target, reaches):
 
 def test_models_without_heads_have_fewer_sets_and_unknown_options_are_refused(body):
     torch.manual_seed(0)
-    local = HMMR(body, feature_size=F, regressor_size=32, deltas=(), hallucinator=False, temporal=False)
+    local = HMMR(
+        body, feature_size=F, regressor_size=32, deltas=(), hallucinator=False, temporal=False
+    )
     batch = a_batch() | {"features": torch.randn(B, T, F)}
     found = values(local, batch)
     assert found["hallucinate"] == 0

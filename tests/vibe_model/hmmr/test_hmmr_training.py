@@ -26,13 +26,17 @@ def test_a_step_has_the_terms_and_gradients_of_the_definition(config, splits):
     generator, discriminator = trainer.generator.eval(), trainer.discriminator
     found = trainer.gradients(batch)
     networks = (generator, discriminator)
-    gradients = [{name: p.grad.clone() for name, p in network.named_parameters()} for network in networks]
+    gradients = [
+        {name: p.grad.clone() for name, p in network.named_parameters()} for network in networks
+    ]
     for network in networks:
         network.zero_grad()
 
     discriminator.requires_grad_(False)
     weights = {**hmmr_losses.WEIGHTS, "adversarial": 3.0}
-    terms = hmmr_losses.terms(generator, batch.labels, discriminator, optimal_camera="trace", weights=weights)
+    terms = hmmr_losses.terms(
+        generator, batch.labels, discriminator, optimal_camera="trace", weights=weights
+    )
     torch.stack(list(terms.values())).sum().backward()
     discriminator.requires_grad_(True)
     with torch.no_grad():
@@ -40,13 +44,19 @@ def test_a_step_has_the_terms_and_gradients_of_the_definition(config, splits):
     real = axis_angle_to_matrix(batch.real_theta[..., 6:75].reshape(-1, 23, 3))
     own = hmmr_losses.discriminator(discriminator(real), discriminator(fake))
     own.backward()
-    torch.testing.assert_close(found, {name: term.detach() for name, term in {**terms, "discriminator": own}.items()})
+    torch.testing.assert_close(
+        found, {name: term.detach() for name, term in {**terms, "discriminator": own}.items()}
+    )
     for network, expected in zip(networks, gradients, strict=True):
         for name, parameter in network.named_parameters():
-            torch.testing.assert_close(expected[name], parameter.grad, rtol=1e-3, atol=1e-5, msg=name)
+            torch.testing.assert_close(
+                expected[name], parameter.grad, rtol=1e-3, atol=1e-5, msg=name
+            )
 
     step = trainer.train_step(batch)  # its curves have these terms, and the norms apart from them
-    assert step.terms == pytest.approx({name: float(term) for name, term in found.items()}, rel=1e-5)
+    assert step.terms == pytest.approx(
+        {name: float(term) for name, term in found.items()}, rel=1e-5
+    )
     norms = [torch.stack([g.norm() for g in of.values()]).norm().item() for of in gradients]
     assert list(step.norms.values()) == pytest.approx(norms, rel=1e-4)
 
@@ -55,12 +65,19 @@ def test_real_poses_are_single_frames_as_many_as_bodies(config, splits):
     _, batch = first_batch(config, splits)
     n_windows, n_frames = batch.labels["kp_2d"].shape[:2]
     assert batch.real_theta.shape == (6 * n_windows * n_frames, 1, 85)
-    drawn, every = (np.unique(a.reshape(-1, 85), axis=0) for a in (batch.real_theta, splits["m/train"].rows["theta"]))
+    drawn, every = (
+        np.unique(a.reshape(-1, 85), axis=0)
+        for a in (batch.real_theta, splits["m/train"].rows["theta"])
+    )
     np.testing.assert_array_equal(drawn, every)  # all of them
-    np.testing.assert_array_equal(batch.real_theta, TrainingBatches(config.poses(), splits)[0].real_theta)
+    np.testing.assert_array_equal(
+        batch.real_theta, TrainingBatches(config.poses(), splits)[0].real_theta
+    )
 
 
-@pytest.mark.parametrize("variant", [name for name, changes in VARIANTS.items() if "datasets_2d" not in changes])
+@pytest.mark.parametrize(
+    "variant", [name for name, changes in VARIANTS.items() if "datasets_2d" not in changes]
+)
 def test_every_variant_trains(config, splits, variant):
     trainer, batch = first_batch(models.variant_of(config, variant), splits)
     step = trainer.train_step(batch)
@@ -89,7 +106,12 @@ def test_variants_by_data_are_the_rows_of_the_papers_tables(variant, clips):
 
 def test_the_published_numbers():
     config = PRESETS["hmmr-published"]()
-    assert (config.seqlen, config.batch_size, config.windows_2d, config.deltas) == (20, 8, 4, (-5, 5))
+    assert (config.seqlen, config.batch_size, config.windows_2d, config.deltas) == (
+        20,
+        8,
+        4,
+        (-5, 5),
+    )
     assert (config.lr_generator, config.lr_discriminator, config.seed) == (1e-5, 1e-4, 1)
     assert {config.weights[name] for name in ("kp", "joints", "smpl")} == {60}
     assert config.poses().batch_size == 960
@@ -97,4 +119,9 @@ def test_the_published_numbers():
     assert (config.copies_2d, config.copies_3d) == (1, 5)
     assert models.variant_of(config, "videos").datasets_2d == (*config.datasets_2d, "videos/train")
     ours = PRESETS["hmmr"]()
-    assert (ours.norm, ours.regressor, ours.optimal_camera, ours.batch_size) == ("frame", "spin", "least_squares", 32)
+    assert (ours.norm, ours.regressor, ours.optimal_camera, ours.batch_size) == (
+        "frame",
+        "spin",
+        "least_squares",
+        32,
+    )

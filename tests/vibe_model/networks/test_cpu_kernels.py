@@ -1,4 +1,6 @@
-"""GRU, linear layers and dropout of the CPU are torch's up to rounding, and the same to the bit each time."""
+"""GRU, linear layers and dropout of the CPU are torch's up to rounding, and the same to the bit
+each time.
+"""
 
 import numpy as np
 import pytest
@@ -6,7 +8,15 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from vibe_model.networks.cpu_kernels import GRU, Dropout, Linear, _multiplier, _product, _Recurrence, linear
+from vibe_model.networks.cpu_kernels import (
+    GRU,
+    Dropout,
+    Linear,
+    _multiplier,
+    _product,
+    _Recurrence,
+    linear,
+)
 
 
 @pytest.mark.parametrize("shape", [(1, 6), (5, 6), (2, 3, 6)])
@@ -25,7 +35,9 @@ def test_a_linear_layer_and_its_gradients_are_torchs(shape):
 def test_a_part_of_a_weight_and_a_transposed_input_are_multiplied_as_torch_does():
     torch.manual_seed(0)
     weight, rows = torch.randn(4, 9, requires_grad=True), torch.randn(3, 5, 6).transpose(0, 1)
-    torch.testing.assert_close(linear(rows, weight[:, 2:8]), functional.linear(rows, weight[:, 2:8]))
+    torch.testing.assert_close(
+        linear(rows, weight[:, 2:8]), functional.linear(rows, weight[:, 2:8])
+    )
     left, right = torch.randn(7, 10)[:, 1:7], torch.randn(6, 8)[:, ::2]
     torch.testing.assert_close(_product(left, right), left @ right)
     torch.testing.assert_close(_multiplier(right, 7)(left.contiguous()), left @ right)
@@ -41,7 +53,9 @@ def test_inference_other_types_and_inputs_without_gradient_are_left_to_torch():
     assert rows.grad is None
     torch.testing.assert_close(layer.bias.grad, torch.full((4,), 3.0))
     layer.double()
-    assert torch.equal(layer(rows.double()), functional.linear(rows.double(), layer.weight, layer.bias))
+    assert torch.equal(
+        layer(rows.double()), functional.linear(rows.double(), layer.weight, layer.bias)
+    )
 
 
 @pytest.mark.parametrize("p", [0.2, 0.5])
@@ -54,10 +68,13 @@ def test_dropout_drops_its_share_and_keeps_the_expectation(p):
     assert torch.equal(draws[0], draws[2])
     assert not torch.equal(draws[0], draws[1])
     out = draws[2]
-    assert (out == 0).float().mean().item() == pytest.approx(p, abs=3e-3)  # a standard deviation is at most 5e-4
+    # a standard deviation is at most 5e-4
+    assert (out == 0).float().mean().item() == pytest.approx(p, abs=3e-3)
     assert out.detach().unique().tolist() == [0, pytest.approx(1 / (1 - p), rel=1e-4)]
     out.sum().backward()
-    assert torch.equal(values.grad, out.detach()), "what is dropped gets no gradient, what is kept its factor"
+    assert torch.equal(values.grad, out.detach()), (
+        "what is dropped gets no gradient, what is kept its factor"
+    )
 
 
 def test_dropout_of_no_value_of_all_and_in_evaluation_is_torchs():
@@ -74,7 +91,9 @@ def both(*sizes, **settings):
     torch.manual_seed(0)
     ours = GRU(*sizes, batch_first=True, **settings)
     assert list(theirs.state_dict()) == list(ours.state_dict())
-    assert all(torch.equal(value, ours.state_dict()[name]) for name, value in theirs.state_dict().items())
+    assert all(
+        torch.equal(value, ours.state_dict()[name]) for name, value in theirs.state_dict().items()
+    )
     return theirs, ours
 
 
@@ -90,13 +109,17 @@ def outputs(gru, features, toward):
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("n_layers", [1, 2, 3])
 @pytest.mark.parametrize("shape", [(1, 1), (1, 4), (3, 16)])
-def test_states_and_all_gradients_are_those_of_torchs_gru_and_the_same_each_time(n_layers, bidirectional, shape):
+def test_states_and_all_gradients_are_those_of_torchs_gru_and_the_same_each_time(
+    n_layers, bidirectional, shape
+):
     theirs, ours = both(6, 5, n_layers, bidirectional=bidirectional)
     features, toward = torch.randn(*shape, 6), torch.randn(*shape, 10 if bidirectional else 5)
     found = outputs(ours, features, toward)
     for expected, one in zip(outputs(theirs, features, toward), found, strict=True):
         torch.testing.assert_close(one, expected, rtol=1e-4, atol=1e-6)
-    assert all(torch.equal(a, b) for a, b in zip(found, outputs(ours, features, toward), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(found, outputs(ours, features, toward), strict=True)
+    )
 
 
 def gru_by_hand(gru, features):
@@ -123,8 +146,12 @@ def gru_by_hand(gru, features):
 
 def test_the_recurrences_gradient_is_that_of_finite_differences_and_a_second_one_is_refused():
     torch.manual_seed(0)
-    gates, weight, bias = (torch.randn(*shape, dtype=torch.float64) for shape in ((3, 2, 12), (12, 4), (4,)))
-    assert torch.autograd.gradcheck(_Recurrence.apply, [tensor.requires_grad_() for tensor in (gates, weight, bias)])
+    gates, weight, bias = (
+        torch.randn(*shape, dtype=torch.float64) for shape in ((3, 2, 12), (12, 4), (4,))
+    )
+    assert torch.autograd.gradcheck(
+        _Recurrence.apply, [tensor.requires_grad_() for tensor in (gates, weight, bias)]
+    )
     _, ours = both(6, 5)
     features = torch.randn(1, 2, 6, requires_grad=True)
     (once,) = torch.autograd.grad(ours(features)[0].square().sum(), features, create_graph=True)

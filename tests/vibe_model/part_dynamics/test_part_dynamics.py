@@ -1,4 +1,6 @@
-"""The decoder of body regions, the model about it and the uncertainty loss, beside plain NumPy in float64."""
+"""The decoder of body regions, the model about it and the uncertainty loss, beside plain NumPy in
+float64.
+"""
 
 import math
 
@@ -26,7 +28,9 @@ def everything_matters(module, seed=0):
 
 
 def small_decoder(recombine="multiply", **changes):
-    return RegionDecoder(**{"n_features": 7, "regions": 5, "width": 4, "recombine": recombine} | changes)
+    return RegionDecoder(
+        **{"n_features": 7, "regions": 5, "width": 4, "recombine": recombine} | changes
+    )
 
 
 def small_model(**changes):
@@ -83,7 +87,9 @@ def plain_decoder(x, at, recombine):
         inner = states
         for part, step in ((1, dilation), (2, 1)):
             inner = plain_convolution(inner, at, f"layers.{i}.conv{part}", step, recombine)
-            inner = leaky(plain_norm(inner.reshape(len(x), 20), at, f"layers.{i}.norm{part}")).reshape(len(x), 5, 4)
+            inner = leaky(
+                plain_norm(inner.reshape(len(x), 20), at, f"layers.{i}.norm{part}")
+            ).reshape(len(x), 5, 4)
         states = states + inner
     return states
 
@@ -107,7 +113,9 @@ def test_at_the_start_every_factor_is_a_half() -> None:
 
 def jacobian(decoder, n_frames=1):
     """(frame, region, width) by (frame, region, width) of the layers' input, in one window."""
-    states = torch.randn(1, n_frames, 5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    states = torch.randn(
+        1, n_frames, 5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+    )
 
     def layers(x):
         for layer in decoder.layers:
@@ -131,7 +139,8 @@ def test_regions_see_one_another_through_a_few_numbers_a_frame() -> None:
 
 
 def test_a_state_depends_on_nine_frames() -> None:
-    found = jacobian(everything_matters(small_decoder("none")), n_frames=11).abs().sum((1, 2, 4, 5))  # (T, T)
+    # (T, T)
+    found = jacobian(everything_matters(small_decoder("none")), n_frames=11).abs().sum((1, 2, 4, 5))
     there = torch.arange(11)
     apart = (there[:, None] - there).abs()
     inside = (there >= 4) & (there <= 6)  # no repetition of the window's ends
@@ -167,7 +176,8 @@ def test_without_corrections_it_is_vibe_and_its_neighbours_are_the_same_pose() -
     for neighbour in found["deltas"].values():
         assert neighbour.keys() == expected.keys()
         assert torch.equal(neighbour["rotmat"], expected["rotmat"])
-        assert torch.equal(neighbour["kp_2d"], expected["kp_3d"][..., :2])  # by the camera (1, 0, 0)
+        # by the camera (1, 0, 0)
+        assert torch.equal(neighbour["kp_2d"], expected["kp_3d"][..., :2])
         assert neighbour["theta"][..., :3].unique(dim=1).tolist()[0][0] == [1, 0, 0]
 
 
@@ -175,11 +185,16 @@ def test_what_is_read_is_what_it_uses() -> None:
     features, pr_vipe, homography = inputs()
     model = everything_matters(small_model())
     whole = model.regress(*(x.double() for x in (features, pr_vipe, homography))).rotmat
-    far = homography.double() + 100 * homography.sign().double()  # beyond five standard deviations: clipped
-    clipped, further = (model.regress(features.double(), pr_vipe.double(), f * far).rotmat for f in (1, 2))
+    # beyond five standard deviations: clipped
+    far = homography.double() + 100 * homography.sign().double()
+    clipped, further = (
+        model.regress(features.double(), pr_vipe.double(), f * far).rotmat for f in (1, 2)
+    )
     assert torch.equal(clipped, further)
     assert not torch.equal(whole, clipped)
-    assert not torch.equal(whole, model.regress(features.double(), pr_vipe.double() + 1, homography.double()).rotmat)
+    assert not torch.equal(
+        whole, model.regress(features.double(), pr_vipe.double() + 1, homography.double()).rotmat
+    )
     with pytest.raises(ValueError, match=r"homography: expected \(B, T, 135\)"):
         model.regress(features.double(), pr_vipe.double())
     plain = small_model(uses=(), delta=0, regions=1)
@@ -187,7 +202,8 @@ def test_what_is_read_is_what_it_uses() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"regions": 3}, {"recombine": "concatenate"}, {"uses": ("resnet50",)}, {"delta": -5}]
+    "options",
+    [{"regions": 3}, {"recombine": "concatenate"}, {"uses": ("resnet50",)}, {"delta": -5}],
 )
 def test_options_without_a_meaning_are_refused(options) -> None:
     with pytest.raises(ConfigError, match=next(iter(options))):
@@ -202,7 +218,9 @@ def labelled(seed=0):
     kp[0, 1, [0, 4], 2] = 0
     embedding = everything_matters(PrVIPE(hidden=8))
     with torch.no_grad():
-        pr_vipe = torch.cat(embedding(PrVIPE.normalise(kp)[0].flatten(0, 1)), dim=1).unflatten(0, (2, 3))
+        pr_vipe = torch.cat(embedding(PrVIPE.normalise(kp)[0].flatten(0, 1)), dim=1).unflatten(
+            0, (2, 3)
+        )
     ok = torch.ones(2, 3)
     ok[1, 2] = 0
     return embedding, kp, pr_vipe, ok
@@ -210,7 +228,9 @@ def labelled(seed=0):
 
 def test_the_uncertainty_loss_is_that_of_plain_numpy() -> None:
     embedding, kp, pr_vipe, ok = labelled()
-    assert part_dynamics_losses.uncertainty(embedding, kp, pr_vipe, ok).item() == pytest.approx(0, abs=2e-6)
+    assert part_dynamics_losses.uncertainty(embedding, kp, pr_vipe, ok).item() == pytest.approx(
+        0, abs=2e-6
+    )
     other = kp + 0.1 * torch.randn(kp.shape, generator=torch.Generator().manual_seed(1)).double()
     other[..., 2] = kp[..., 2]
     mean, std = (x.detach().numpy() for x in embedding(PrVIPE.normalise(other)[0].flatten(0, 1)))
@@ -221,7 +241,9 @@ def test_the_uncertainty_loss_is_that_of_plain_numpy() -> None:
     found = part_dynamics_losses.uncertainty(embedding, other, pr_vipe, ok).item()
     assert found == pytest.approx(expected, abs=1e-9)
     moved = torch.cat((other[..., :2] * 3 + 7, other[..., 2:]), dim=-1)  # another box
-    assert part_dynamics_losses.uncertainty(embedding, moved, pr_vipe, ok).item() == pytest.approx(found, abs=1e-9)
+    assert part_dynamics_losses.uncertainty(embedding, moved, pr_vipe, ok).item() == pytest.approx(
+        found, abs=1e-9
+    )
 
 
 def test_its_gradient_reaches_the_prediction_alone() -> None:

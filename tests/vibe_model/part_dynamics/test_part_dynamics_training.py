@@ -1,4 +1,6 @@
-"""Part dynamics in training: a whole run, killed and resumed; its terms beside plain NumPy; its variants."""
+"""Part dynamics in training: a whole run, killed and resumed; its terms beside plain NumPy; its
+variants.
+"""
 
 import copy
 import shutil
@@ -41,7 +43,9 @@ def test_the_unit_of_homographies_is_that_of_training_rows_that_have_one(config,
         motion_deviations(config, splits)
 
 
-def test_a_step_that_is_not_finite_changes_neither_parameters_nor_batch_norms_nor_adams_moments(config, splits):
+def test_a_step_that_is_not_finite_changes_neither_parameters_nor_batch_norms_nor_adams_moments(
+    config, splits
+):
     trainer, batch = first_batch(config, splits)
     assert trainer.train_step(batch).good
     before = copy.deepcopy(tensors(trainer.state_dict()))
@@ -56,7 +60,9 @@ def test_a_step_that_is_not_finite_changes_neither_parameters_nor_batch_norms_no
     assert not torch.equal(tensors(trainer.state_dict())[mean], before[mean])
 
 
-@pytest.mark.parametrize("variant", ["per-frame", "no-u+no-d", "no-dt+no-unc", "one-region", "recombine-add"])
+@pytest.mark.parametrize(
+    "variant", ["per-frame", "no-u+no-d", "no-dt+no-unc", "one-region", "recombine-add"]
+)
 def test_every_variant_trains_and_reads_what_it_needs(config, splits, variant):
     config = models.variant_of(config, variant)
     trainer, batch = first_batch(config, splits)
@@ -64,13 +70,18 @@ def test_every_variant_trains_and_reads_what_it_needs(config, splits, variant):
     assert config.extra_streams.keys() == reads == batch.labels.keys() & {"pr_vipe", "homography"}
     step = trainer.train_step(batch)
     assert step.good
-    without = {"per-frame": {"neighbours", "uncertainty"}, "no-dt+no-unc": {"neighbours", "uncertainty"}}
+    without = {
+        "per-frame": {"neighbours", "uncertainty"},
+        "no-dt+no-unc": {"neighbours", "uncertainty"},
+    }
     assert step.terms.keys() == TERMS - without.get(variant, set())
     unused = {name for name, value in trainer.generator.named_parameters() if value.grad is None}
     assert not unused
 
 
-def test_it_starts_from_the_regressor_of_vibe_and_from_all_of_its_own(config, splits, undisturbed, tmp_path):
+def test_it_starts_from_the_regressor_of_vibe_and_from_all_of_its_own(
+    config, splits, undisturbed, tmp_path
+):
     vibe = small_vibe(seed=5)
     torch.save({"gen_state_dict": vibe.state_dict()}, tmp_path / "vibe.pt")
     run = ready(replace(config, pretrained=tmp_path / "vibe.pt"), splits)
@@ -80,7 +91,9 @@ def test_it_starts_from_the_regressor_of_vibe_and_from_all_of_its_own(config, sp
     assert not torch.equal(trainer.generator.encoder.linear.weight, vibe.encoder.linear.weight)
     trainer, _ = first_batch(replace(config, pretrained=undisturbed / "best.pt"), splits)
     best = torch.load(undisturbed / "best.pt", weights_only=True)["gen_state_dict"]
-    assert all(torch.equal(value, best[name]) for name, value in trainer.generator.state_dict().items())
+    assert all(
+        torch.equal(value, best[name]) for name, value in trainer.generator.state_dict().items()
+    )
 
 
 def test_the_uncertainty_loss_is_of_the_labels_and_not_of_what_is_stored(config, splits):
@@ -93,14 +106,20 @@ def test_the_uncertainty_loss_is_of_the_labels_and_not_of_what_is_stored(config,
     with torch.no_grad():
         given = {name: labels[name].float() for name in ("features", *config.extra_streams)}
         current = trainer.generator.train().pose(trainer.generator.regress_around(**given)[0])
-        normalised, known = PrVIPE.normalise(keypoints_13(labels["kp_2d"][..., :2], labels["kp_2d"]))
+        normalised, known = PrVIPE.normalise(
+            keypoints_13(labels["kp_2d"][..., :2], labels["kp_2d"])
+        )
         embedded = torch.cat(trainer.embedding(normalised.flatten(0, 1)), -1).view(*known.shape, -1)
         seen = keypoints_13(current["kp_2d"], labels["kp_2d"])
         expected = config.uncertainty_weight * uncertainty(trainer.embedding, seen, embedded, known)
-    assert trainer.train_step(batch).terms["uncertainty"] == pytest.approx(float(expected), rel=1e-5)
+    assert trainer.train_step(batch).terms["uncertainty"] == pytest.approx(
+        float(expected), rel=1e-5
+    )
 
 
-def test_an_embedding_of_other_data_or_another_one_is_refused(config, splits, tmp_path, monkeypatch):
+def test_an_embedding_of_other_data_or_another_one_is_refused(
+    config, splits, tmp_path, monkeypatch
+):
     content = torch.load(config.embedding, weights_only=True)
     torch.save({**content, "stand_in": False}, tmp_path / "real.pt")
     with pytest.raises(StandInMixed, match=r"real\.pt"):
@@ -114,19 +133,27 @@ def test_an_embedding_of_other_data_or_another_one_is_refused(config, splits, tm
     with pytest.raises(ConfigError, match="TrainPrVIPE"):
         replace(config, embedding=tmp_path / "none.pt").files()
     shutil.copy(config.embedding, tmp_path / "copy.pt")  # the same file elsewhere is the same run
-    assert runs.fingerprint(config, splits) == runs.fingerprint(replace(config, embedding=tmp_path / "copy.pt"), splits)
-    made_with = {"identity": {"kind": "pr_vipe", "weights": {"kind": "file", "file_sha256": "another"}}}
+    assert runs.fingerprint(config, splits) == runs.fingerprint(
+        replace(config, embedding=tmp_path / "copy.pt"), splits
+    )
+    made_with = {
+        "identity": {"kind": "pr_vipe", "weights": {"kind": "file", "file_sha256": "another"}}
+    }
     monkeypatch.setattr(type(splits["a/train"]), "stream_manifest", lambda *_: made_with)
     with pytest.raises(DataError, match="pr_vipe was computed by another embedding"):
         PartDynamicsTrainer(config, TinyBody()).prepare(splits)
 
 
 def test_the_neighbours_term_compares_with_the_frames_that_it_is_for(config, splits):
-    """By plain NumPy, for one step: 2D by the optimal camera, 3D about the hips, rotations, shapes."""
+    """By plain NumPy, for one step: 2D by the optimal camera, 3D about the hips, rotations,
+    shapes.
+    """
     trainer, batch = first_batch(config, splits)
     labels = on_device(batch, torch.device("cpu")).labels
     with torch.no_grad():
-        pred = trainer.generator(labels["features"], labels["pr_vipe"], labels["homography"], vertices=False)
+        pred = trainer.generator(
+            labels["features"], labels["pr_vipe"], labels["homography"], vertices=False
+        )
     weights = {"kp_2d": 3.0, "kp_3d": 5.0, "pose": 7.0, "shape": 11.0}
     expected = 0.0
     for step, at, of in ((-2, slice(2, 4), slice(0, 2)), (2, slice(0, 2), slice(2, 4))):
@@ -134,20 +161,27 @@ def test_the_neighbours_term_compares_with_the_frames_that_it_is_for(config, spl
         goal = {name: labels[name][:, of] for name in ("kp_2d", "kp_3d", "theta", "w_3d", "w_smpl")}
         camera = optimal_camera(own["kp_2d"], goal["kp_2d"][..., :2], goal["kp_2d"][..., 2])
         own["kp_2d"] = camera[..., None, :1] * (own["kp_2d"] + camera[..., None, 1:])
-        expected += sum(float(term) for term in losses.generator_losses(own, goal, weights).values())
-        by_hand = 3 * (goal["kp_2d"][..., 2:] * (own["kp_2d"] - goal["kp_2d"][..., :2]) ** 2).numpy().mean()
+        expected += sum(
+            float(term) for term in losses.generator_losses(own, goal, weights).values()
+        )
+        by_hand = (
+            3
+            * (goal["kp_2d"][..., 2:] * (own["kp_2d"] - goal["kp_2d"][..., :2]) ** 2).numpy().mean()
+        )
         only_2d = losses.generator_losses(own, goal, {**dict.fromkeys(weights, 0.0), "kp_2d": 3.0})
         assert float(sum(only_2d.values())) == pytest.approx(by_hand, rel=1e-5)
     found = neighbours(pred["deltas"], labels, weights)
     assert float(found) == pytest.approx(expected, rel=1e-5)
-    after = {2: pred["deltas"][2]}  # of the four frames, the last two are a neighbour that comes after
+    # of the four frames, the last two are a neighbour that comes after
+    after = {2: pred["deltas"][2]}
     for part, matters in ((slice(0, 2), False), (slice(2, 4), True)):
         changed = labels["kp_3d"].clone()
         changed[:, part] *= 2
         terms = [neighbours(after, of, weights) for of in (labels, {**labels, "kp_3d": changed})]
         same = float(terms[0]) == float(terms[1])
         assert same != matters
-    assert float(neighbours({5: pred["deltas"][2]}, labels, weights)) == 0  # no window has such a neighbour
+    # no window has such a neighbour
+    assert float(neighbours({5: pred["deltas"][2]}, labels, weights)) == 0
 
 
 def test_presets_are_the_specifications():
@@ -157,4 +191,9 @@ def test_presets_are_the_specifications():
     own = {"neighbours": 0.5, "uncertainty": 5.0}
     assert usual.weights == {"kp_2d": 300, "kp_3d": 300, "pose": 60, "shape": 0.06, **own}
     assert "3dpw/train" not in usual.training_splits
-    assert (small.hidden_size, small.width, small.iterations * small.epochs, small.batch_size) == (256, 64, 90, 16)
+    assert (small.hidden_size, small.width, small.iterations * small.epochs, small.batch_size) == (
+        256,
+        64,
+        90,
+        16,
+    )

@@ -20,10 +20,14 @@ NAMES = [skeletons.joint_names("spin49").index(name) for name in skeletons.KEYPO
 
 @pytest.fixture
 def best(tmp_path: Path) -> Path:
-    """A checkpoint as `TrainPrVIPE` writes it, of a small embedding that was trained on demo data."""
+    """A checkpoint as `TrainPrVIPE` writes it, of a small embedding that was trained on demo
+    data.
+    """
     torch.manual_seed(3)
     file = tmp_path / "best.pt"
-    torch.save({"pr_vipe_state_dict": PrVIPE(hidden=16).state_dict(), "stand_in": True, "epoch": 1}, file)
+    torch.save(
+        {"pr_vipe_state_dict": PrVIPE(hidden=16).state_dict(), "stand_in": True, "epoch": 1}, file
+    )
     return file
 
 
@@ -76,7 +80,10 @@ def test_its_identity_is_the_weights_content(best: Path, tmp_path: Path) -> None
 def test_other_files_are_refused(best: Path, tmp_path: Path) -> None:
     with pytest.raises(MissingAssets):
         of(tmp_path / "none.pt").load(CPU, None)
-    for content in ({"gen_state_dict": {}}, {"pr_vipe_state_dict": PrVIPE(size=16, hidden=8).state_dict()}):
+    for content in (
+        {"gen_state_dict": {}},
+        {"pr_vipe_state_dict": PrVIPE(size=16, hidden=8).state_dict()},
+    ):
         torch.save(content, best)
         with pytest.raises(RawDataError):
             of(best).load(CPU, None)

@@ -41,14 +41,21 @@ def test_the_published_windows_drop_each_tracks_last_frames_and_ignore_gaps():
     assert cover(split, drop_last=True)[1] == [*range(8), *range(12, 16)]
     # Smoothing still knows which of these frames are neighbours.
     present = Present.from_split(split, "resnet50")
-    assert present.runs(np.array([*range(8), *range(12, 16)])).tolist() == [0, 0, *[1] * 6, *[2] * 4]
+    assert present.runs(np.array([*range(8), *range(12, 16)])).tolist() == [
+        0,
+        0,
+        *[1] * 6,
+        *[2] * 4,
+    ]
     assert present.runs(np.array([], np.int64)).tolist() == []
     assert cover(MemorySplit(0, [8], lacking=range(8)), drop_last=True) == ([], [])
 
 
 @pytest.fixture
 def split():
-    """Tracks of 9, 3 and 6 frames; frames are missing before row 4, row 10 has no features, video 2 has no size."""
+    """Tracks of 9, 3 and 6 frames; frames are missing before row 4, row 10 has no features, video 2
+    has no size.
+    """
     split = MemorySplit(0, [9, 3, 6], gaps=[4], lacking=[10])
     split.videos[2].width = 0
     return split
@@ -69,7 +76,9 @@ def predict(model, split, smooth=0.0, **settings):
 def test_every_frame_with_features_is_predicted_once_with_its_place_in_the_source(model, split):
     found = predict(model, split)
     assert list(found) == ["v0/0", "v1/0", "v2/0"]
-    assert np.concatenate([p.rows for p in found.values()]).tolist() == [r for r in range(18) if r != 10]
+    assert np.concatenate([p.rows for p in found.values()]).tolist() == [
+        r for r in range(18) if r != 10
+    ]
     assert found["v0/0"].frame_index.tolist() == [0, 1, 2, 3, 5, 6, 7, 8, 9]
     assert found["v0/0"].run.tolist() == [0] * 4 + [1] * 5
     assert found["v1/0"].run.tolist() == [0, 1]
@@ -81,7 +90,9 @@ def test_every_frame_with_features_is_predicted_once_with_its_place_in_the_sourc
 def test_a_predictions_box_is_what_the_network_saw_and_jittered_crops_are_refused(model, split):
     split.crop = CropPolicy(scale=0.5)
     for prediction in predict(model, split).values():
-        np.testing.assert_array_equal(prediction.bbox, split.bbox[prediction.rows] * [1, 1, 0.5, 0.5])
+        np.testing.assert_array_equal(
+            prediction.bbox, split.bbox[prediction.rows] * [1, 1, 0.5, 0.5]
+        )
     split.crop = CropPolicy(jitter=Jitter(copy=1))
     with pytest.raises(DataError, match="randomly moved"):
         predict(model, split)
@@ -109,7 +120,10 @@ def test_neither_the_batch_nor_the_other_tracks_change_a_prediction(model, split
 
 def test_tracks_are_read_when_they_are_asked_for_and_training_can_go_on_between_two(model, split):
     read, rows = split.read, []
-    split.read = lambda windows, **given: (rows.extend(np.asarray(windows)[:, 1]), read(windows, **given))[1]
+    split.read = lambda windows, **given: (
+        rows.extend(np.asarray(windows)[:, 1]),
+        read(windows, **given),
+    )[1]
     tracks = predict_tracks(model, split, stream="resnet50", seqlen=4, batch_size=1)
     next(tracks)
     assert max(rows) == 9
@@ -130,7 +144,9 @@ def one_run(n):
 
 
 def gaussian_weights(n, frame, sigma):
-    """Of all n frames for one of them, from the definition: cut at 4 sigma, normalised over what is there."""
+    """Of all n frames for one of them, from the definition: cut at 4 sigma, normalised over what is
+    there.
+    """
     away = np.arange(n) - frame
     weights = np.where(np.abs(away) <= np.ceil(4 * sigma), np.exp(-0.5 * (away / sigma) ** 2), 0)
     return weights / weights.sum()
@@ -152,7 +168,11 @@ def test_the_mean_of_rotations_is_scipys_chordal_mean():
     smoothed = _smooth_rotations(rotmat, one_run(5), 1.2)
     for frame in range(5):
         for joint in range(2):
-            expected = Rotation.from_matrix(rotmat[:, joint]).mean(gaussian_weights(5, frame, 1.2)).as_matrix()
+            expected = (
+                Rotation.from_matrix(rotmat[:, joint])
+                .mean(gaussian_weights(5, frame, 1.2))
+                .as_matrix()
+            )
             np.testing.assert_allclose(smoothed[frame, joint], expected, atol=1e-9)
 
 
@@ -160,7 +180,9 @@ def test_smoothed_predictions_keep_their_type_and_their_segments(model, split):
     raw, smoothed = (predict(model, split, smooth=sigma)["v0/0"] for sigma in (0, 1.5))
     for part in (slice(0, 4), slice(4, 9)):
         alone = one_run(len(raw.rows[part]))
-        np.testing.assert_array_equal(smoothed.rotmat[part], _smooth_rotations(raw.rotmat[part], alone, 1.5))
+        np.testing.assert_array_equal(
+            smoothed.rotmat[part], _smooth_rotations(raw.rotmat[part], alone, 1.5)
+        )
         for name in ("shape", "camera"):
             expected = smooth(getattr(raw, name)[part], alone, 1.5)
             np.testing.assert_array_equal(getattr(smoothed, name)[part], expected)
@@ -185,15 +207,33 @@ def test_an_npz_holds_everything_for_other_tools_and_no_pickle(model, split, tmp
     assert (about["track"], about["stand_in"], about["fingerprint"]) == ("v0/0", True, "0123")
     assert about["units"].keys() == held.keys()
     assert (about["picture"], about["crop_scale"]) == ([320, 240], 1.3)
-    shapes = {"theta": (85,), "rotmat": (24, 3, 3), "pose": (72,), "betas": (10,), "camera": (3,), "bbox": (4,)}
-    shapes |= {"joints_3d": (49, 3), "joints_2d": (49, 2), "camera_in_picture": (4,), "frame_index": (), "run": ()}
-    assert {name: array.shape for name, array in held.items()} == {name: (9, *rest) for name, rest in shapes.items()}
+    shapes = {
+        "theta": (85,),
+        "rotmat": (24, 3, 3),
+        "pose": (72,),
+        "betas": (10,),
+        "camera": (3,),
+        "bbox": (4,),
+    }
+    shapes |= {
+        "joints_3d": (49, 3),
+        "joints_2d": (49, 2),
+        "camera_in_picture": (4,),
+        "frame_index": (),
+        "run": (),
+    }
+    assert {name: array.shape for name, array in held.items()} == {
+        name: (9, *rest) for name, rest in shapes.items()
+    }
     kinds = {name: "int64" if name in ("frame_index", "run") else "float32" for name in held}
     assert {name: str(array.dtype) for name, array in held.items()} == kinds
-    np.testing.assert_array_equal(held["theta"], np.concatenate([held["camera"], held["pose"], held["betas"]], axis=1))
+    np.testing.assert_array_equal(
+        held["theta"], np.concatenate([held["camera"], held["pose"], held["betas"]], axis=1)
+    )
     posed = model.body(betas=torch.as_tensor(held["betas"]), rotmat=torch.as_tensor(held["rotmat"]))
     np.testing.assert_allclose(held["joints_3d"], posed.joints.numpy(), atol=1e-5)
-    # The weak perspective is the limit of the projection far away: a body is small against its distance.
+    # The weak perspective is the limit of the projection far away: a body is small against its
+    # distance.
     scale, shift = held["camera"][:, None, :1], held["camera"][:, None, 1:]
     near = crop_to_image(scale * (held["joints_3d"][..., :2] + shift), held["bbox"], crop_scale=1.3)
     assert np.abs(held["joints_2d"] - near).max() < 0.1 * held["bbox"][:, 2].max()

@@ -1,4 +1,6 @@
-"""Refinement of planted bodies: a motion of the procedural body, its noisy keypoints, and a wrong prediction of it."""
+"""Refinement of planted bodies: a motion of the procedural body, its noisy keypoints, and a wrong
+prediction of it.
+"""
 
 import functools
 import math
@@ -30,9 +32,13 @@ class Planted(NamedTuple):
     kp_2d: np.ndarray
     bbox: np.ndarray
 
-    def refined(self, theta: np.ndarray, kp_2d: np.ndarray | None = None, **options) -> refine.Refined:
+    def refined(
+        self, theta: np.ndarray, kp_2d: np.ndarray | None = None, **options
+    ) -> refine.Refined:
         joints = self.kp_2d if kp_2d is None else kp_2d
-        return refine.refine_bodies(theta, joints, self.bbox, the_body(), crop_scale=CROP, **options)
+        return refine.refine_bodies(
+            theta, joints, self.bbox, the_body(), crop_scale=CROP, **options
+        )
 
     def error_mm(self, theta: np.ndarray) -> float:
         """Mean distance of the joints to the true ones, about the pelvis."""
@@ -48,14 +54,20 @@ def posed(theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def plant(seed: int, noise_px: float = 3.0) -> Planted:
-    """A person 150 px high. The prediction is wrong in all parts, in one way over time and from frame to frame."""
+    """A person 150 px high. The prediction is wrong in all parts, in one way over time and from
+    frame to frame.
+    """
     rng = np.random.default_rng(seed)
     betas = random_betas(rng)
     motion = perform(rng, betas, rng.uniform(0, 6), FRAMES, 25.0)
     pose = motion.pose.copy()
-    pose[:, :3] = (Rotation.from_rotvec([np.pi, 0, 0]) * Rotation.from_rotvec(pose[:, :3])).as_rotvec()
+    pose[:, :3] = (
+        Rotation.from_rotvec([np.pi, 0, 0]) * Rotation.from_rotvec(pose[:, :3])
+    ).as_rotvec()
     t = np.arange(FRAMES)
-    camera = np.stack([0.8 + 0.05 * np.sin(t / 20), 0.05 * np.sin(t / 15), 0.25 + 0.03 * np.cos(t / 9)], axis=1)
+    camera = np.stack(
+        [0.8 + 0.05 * np.sin(t / 20), 0.05 * np.sin(t / 15), 0.25 + 0.03 * np.cos(t / 9)], axis=1
+    )
     truth = np.concatenate([camera, pose, np.tile(betas, (FRAMES, 1))], axis=1).astype(np.float32)
     bbox = np.stack([300.0 + 2 * t, *np.full((3, FRAMES), 200.0)], axis=1).astype(np.float32)
     drift = gaussian_filter1d(rng.normal(size=(FRAMES, 24, 3)), 3, axis=0)
@@ -106,9 +118,15 @@ def test_keypoints_that_are_swapped_or_not_used_do_not_pull() -> None:
     planted = plant(3)
     expected = planted.error_mm(planted.refined(planted.predicted).theta)
     swapped = planted.kp_2d.copy()
-    left, right = ([JOINTS["spin49"].index(f"{side}{name}") for name in ("knee", "ankle")] for side in "lr")
+    left, right = (
+        [JOINTS["spin49"].index(f"{side}{name}") for name in ("knee", "ankle")] for side in "lr"
+    )
     swapped[5:8, left + right] = swapped[5:8, right + left]
-    swapped[:, [j for j, name in enumerate(JOINTS["spin49"]) if name in refine.UNUSED]] = (1e4, 1e4, 1.0)
+    swapped[:, [j for j, name in enumerate(JOINTS["spin49"]) if name in refine.UNUSED]] = (
+        1e4,
+        1e4,
+        1.0,
+    )
     assert planted.error_mm(planted.refined(planted.predicted, swapped).theta) < 1.15 * expected
 
 
@@ -133,7 +151,9 @@ def test_long_tracks_are_fitted_in_parts_without_seams(monkeypatch) -> None:
 def test_frames_after_a_gap_are_not_smoothed_with_those_before() -> None:
     still, moved = plant(2), plant(4)
     kp_2d = np.concatenate([still.kp_2d[:8], moved.kp_2d[:8]])
-    planted = still._replace(predicted=np.concatenate([still.predicted[:8], moved.predicted[:8]]), kp_2d=kp_2d)
+    planted = still._replace(
+        predicted=np.concatenate([still.predicted[:8], moved.predicted[:8]]), kp_2d=kp_2d
+    )
     apart = planted.refined(planted.predicted, run=np.repeat([0, 1], 8))
     assert apart.after < 4.5 < planted.refined(planted.predicted).after
 

@@ -24,7 +24,9 @@ from vibe_model.testing.models import model_problems
 @pytest.mark.parametrize("kind", ["vibe", "hmmr", "part_dynamics", "former"])
 class TestOurs(ModelContract):
     @pytest.fixture
-    def config(self, kind: str, tmp_path: Path, site: Path, monkeypatch: pytest.MonkeyPatch) -> VideoConfig:
+    def config(
+        self, kind: str, tmp_path: Path, site: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> VideoConfig:
         if kind == "former":
             install_page(site, "model")
         in_memory(monkeypatch, "vibe" if kind == "former" else kind)
@@ -32,7 +34,8 @@ class TestOurs(ModelContract):
         if kind == "former":
             return like_vibe(registry.find("former").config, tmp_path, hidden_size=8)
         config: VideoConfig = KINDS[kind].config(tmp_path)
-        return replace(config, width=64) if kind == "hmmr" else config  # two channels in each of its group norms
+        # two channels in each of its group norms
+        return replace(config, width=64) if kind == "hmmr" else config
 
 
 def no_gradient(trainer: Any, batch: Any) -> Any:
@@ -69,10 +72,14 @@ def regress_with(change: Callable[[Estimate], Estimate]) -> Any:
 
 FAULTS = {  # methods of the trainer, and of the network
     "generator gets no gradient": ({"gradients": no_gradient}, {}),
-    "the term 'kp_3d' is nan": with_terms(lambda terms, _: terms.update(kp_3d=torch.tensor(torch.nan))),
+    "the term 'kp_3d' is nan": with_terms(
+        lambda terms, _: terms.update(kp_3d=torch.tensor(torch.nan))
+    ),
     "NumPy's or Python's random state": with_terms(add_randomness),
     "a step from a restored state": with_terms(scale_weights),
-    "alone than in a batch": regress_with(lambda e: e._replace(shape=e.shape - e.shape.mean(0, keepdim=True))),
+    "alone than in a batch": regress_with(
+        lambda e: e._replace(shape=e.shape - e.shape.mean(0, keepdim=True))
+    ),
     "shape contains NaN or infinite numbers": regress_with(lambda e: e._replace(shape=e.shape / 0)),
     "not orthonormal": regress_with(lambda e: e._replace(rotmat=e.rotmat * 2)),
     "camera: expected": regress_with(lambda e: e._replace(camera=e.camera[..., :2])),
@@ -88,7 +95,9 @@ def spoil(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list
         monkeypatch.setattr(models, "load_body", lambda folder: TinyBody())
         vibe = registry.find("vibe")
         spoilt_trainer = type("Spoilt", (vibe.load_trainer(),), trainer)
-        spoilt_network = type("SpoiltNetwork", (plug_ins.load("vibe_model.vibe.networks:VIBE"),), network)
+        spoilt_network = type(
+            "SpoiltNetwork", (plug_ins.load("vibe_model.vibe.networks:VIBE"),), network
+        )
         load = plug_ins.load
 
         def load_spoilt(place: str) -> Any:

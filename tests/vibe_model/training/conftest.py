@@ -10,12 +10,23 @@ from vibe_model.vibe.config import TrainConfig
 
 
 def write(root, name, lengths, seed=0, dtype="float16"):
-    write_split(root, name, lengths, seed=seed, stream="resnet50", dtype=dtype, rows_per_shard=16, rows_per_chunk=8)
+    write_split(
+        root,
+        name,
+        lengths,
+        seed=seed,
+        stream="resnet50",
+        dtype=dtype,
+        rows_per_shard=16,
+        rows_per_chunk=8,
+    )
 
 
 def drop_a_video(root, name):
     """Commit a split without its first video."""
-    with cache.SplitWriter(root, name, columns=cache.open(root)[name].columns, plan="new") as writer:
+    with cache.SplitWriter(
+        root, name, columns=cache.open(root)[name].columns, plan="new"
+    ) as writer:
         writer.begin(drop=["v0"])
         writer.commit({"stand_in": True})
 
@@ -49,13 +60,19 @@ def mixed():
 
 @pytest.fixture(scope="module")
 def of_windows(tmp_path_factory):
-    """A cache of three streams: features, `resnet50.j1` in place of a copy of them, and `pairs` of three numbers."""
+    """A cache of three streams: features, `resnet50.j1` in place of a copy of them, and `pairs` of
+    three numbers.
+    """
     root = tmp_path_factory.mktemp("cache")
-    for seed, (name, lengths) in enumerate({"a": [9, 4, 23], "b": [5, 17], "c": [12], "m": [20]}.items()):
+    for seed, (name, lengths) in enumerate(
+        {"a": [9, 4, 23], "b": [5, 17], "c": [12], "m": [20]}.items()
+    ):
         write(root, f"{name}/train", lengths, seed)
         for stream, dim in (("resnet50.j1", 6), ("pairs", 3)):
             values = lambda rows, dim=dim: np.float32(rows[:, None] + np.arange(dim))  # noqa: E731
-            write_stream(root, f"{name}/train", stream, values, recorded={}, dim=dim, dtype="float32")
+            write_stream(
+                root, f"{name}/train", stream, values, recorded={}, dim=dim, dtype="float32"
+            )
     return root
 
 

@@ -22,7 +22,9 @@ class Clock:
 
 def logged(folder):
     events = EventAccumulator(str(folder)).Reload()
-    return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    return {
+        tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]
+    }
 
 
 def test_speed_and_the_share_of_waiting_are_those_of_the_clock_between_steps(tmp_path, monkeypatch):
@@ -85,7 +87,9 @@ def test_settings_are_beside_the_curves_for_the_table_that_compares_runs(tmp_pat
         found.settings(config, ["validation/x/pa_mpjpe"])
     events = EventAccumulator(str(tmp_path)).Reload()
     tags = events.PluginTagToContent("hparams")
-    begun = HParamsPluginData.FromString(tags["_hparams_/session_start_info"]).session_start_info.hparams
+    begun = HParamsPluginData.FromString(
+        tags["_hparams_/session_start_info"]
+    ).session_start_info.hparams
     assert (begun["epochs"].number_value, begun["add_linear"].number_value) == (3, 1)
     assert (begun["name"].string_value, begun["strides"].string_value) == ("a", "{'x/train': 4}")
     metrics = HParamsPluginData.FromString(tags["_hparams_/experiment"]).experiment.metric_infos

@@ -36,7 +36,8 @@ def splits():
 
 def test_a_batch_is_the_2d_part_then_the_3d_part_and_motion(mixed, splits):
     batches = TrainingBatches(mixed, splits)
-    # c: 3 windows of 12 frames; a: rows 0, 2, 4 of the first track (9 frames), 9 of the second; b: row 0.
+    # c: 3 windows of 12 frames; a: rows 0, 2, 4 of the first track (9 frames), 9 of the second; b:
+    # row 0.
     assert batches.mixture.counts["datasets_2d"] == {"c/train": 3, "a/train": 4}
     assert batches.mixture.counts["datasets_3d"] == {"a/train": 4, "b/train": 1}
     labels, motion = batches[0]
@@ -75,11 +76,16 @@ def test_splits_that_cannot_be_trained_on_are_refused_by_name(mixed, splits):
     with pytest.raises(CacheError, match=r"motion.*m/train"):  # no window
         TrainingBatches(mixed, splits | {"m/train": MemorySplit(0, [3, 3])})
     splits["b/train"] = MemorySplit(0, [8], joints=14)  # for evaluation
-    with pytest.raises(CacheError, match=r"datasets_3d: kp_3d: .*\(49, 3\) in a/train and \(14, 3\) in b/train"):
+    with pytest.raises(
+        CacheError, match=r"datasets_3d: kp_3d: .*\(49, 3\) in a/train and \(14, 3\) in b/train"
+    ):
         TrainingBatches(mixed, splits)
-    with pytest.raises(DataError, match=r"datasets_3d: b/train: kp_3d: expected 49 joints.*found 14"):
+    with pytest.raises(
+        DataError, match=r"datasets_3d: b/train: kp_3d: expected 49 joints.*found 14"
+    ):
         TrainingBatches(replace(mixed, datasets_3d=("b/train",)), splits)
-    with pytest.raises(ConfigError, match=r"batch_size: .* 6 processes"):  # a mean over no window is none
+    # a mean over no window is none
+    with pytest.raises(ConfigError, match=r"batch_size: .* 6 processes"):
         TrainingBatches(mixed, splits, rank=0, world_size=6)
 
 
@@ -92,7 +98,10 @@ class WithPairs(TrainConfig):
 def test_what_a_model_reads_beside_its_features_is_in_the_batches_by_its_name(mixed, on_disk):
     mixed = WithPairs(**vars(mixed))
     assert mixed.streams == dict.fromkeys(("c/train", "a/train", "b/train"), ("resnet50", "pairs"))
-    batches, plain = TrainingBatches(mixed, on_disk), TrainingBatches(TrainConfig(**vars(mixed)), on_disk)
+    batches, plain = (
+        TrainingBatches(mixed, on_disk),
+        TrainingBatches(TrainConfig(**vars(mixed)), on_disk),
+    )
     for step in (0, 3):
         labels, expected = batches[step].labels, plain[step].labels
         pairs, flags = labels.pop("motion_of"), labels.pop("motion_of_ok")
@@ -114,7 +123,9 @@ def test_what_a_model_reads_beside_its_features_is_in_the_batches_by_its_name(mi
     assert_same(next(stream(held, 1, device=CPU, table=table)), batches[1])
 
 
-def test_columns_that_a_model_names_are_in_its_batches_and_a_split_without_them_is_refused(mixed, on_disk):
+def test_columns_that_a_model_names_are_in_its_batches_and_a_split_without_them_is_refused(
+    mixed, on_disk
+):
     class WithColumns(WithPairs):
         fields = ("frame_index", "crop_scale", "kp_2d")
 
@@ -125,17 +136,26 @@ def test_columns_that_a_model_names_are_in_its_batches_and_a_split_without_them_
     starts = [(pick.split, start) for pick in picks for start in pick.starts]
     frames = [on_disk[name].rows("frame_index", start, start + 4) for name, start in starts]
     np.testing.assert_array_equal(labels["frame_index"], np.stack(frames))
-    scales = [on_disk[name].tracks.crop_scale[on_disk[name].track_of(np.array([start]))] for name, start in starts]
+    scales = [
+        on_disk[name].tracks.crop_scale[on_disk[name].track_of(np.array([start]))]
+        for name, start in starts
+    ]
     np.testing.assert_array_equal(labels["crop_scale"], np.repeat(scales, 4, axis=1))
     plain = TrainingBatches(WithPairs(**vars(mixed)), on_disk)[0].labels
     np.testing.assert_array_equal(labels["kp_2d"], plain["kp_2d"])
     WithColumns.fields = ("frame_index", "intrinsics")
-    with pytest.raises(DataError, match=r"c/train: expected intrinsics for every track.*datasets_2d"):
+    with pytest.raises(
+        DataError, match=r"c/train: expected intrinsics for every track.*datasets_2d"
+    ):
         TrainingBatches(WithColumns(**vars(mixed)), on_disk)
 
 
 def test_jittered_copies_of_a_part_take_the_streams_place_and_are_part_of_the_run(on_disk):
-    data = {"datasets_2d": ("a/train",), "datasets_3d": ("b/train", "c/train"), "motion": ("m/train",)}
+    data = {
+        "datasets_2d": ("a/train",),
+        "datasets_3d": ("b/train", "c/train"),
+        "motion": ("m/train",),
+    }
     data |= {"validation": ("b/train",), "evaluation": (), "body": None, "tracks": {}}
     plain = HMMRConfig(**data, seqlen=4, stride=2, feature_size=6, width=32)
     mixed = replace(plain, copies_3d=1)
@@ -166,12 +186,23 @@ def test_jittered_copies_of_a_part_take_the_streams_place_and_are_part_of_the_ru
 
 
 def test_tracks_that_are_left_out_or_validated_on_give_no_window(on_disk):
-    data = {"datasets_2d": ("a/train",), "datasets_3d": ("b/train",), "motion": ("m/train",), "evaluation": ()}
-    config = HMMRConfig(**data, validation=("b/train",), seqlen=4, stride=1, feature_size=6, width=32)
+    data = {
+        "datasets_2d": ("a/train",),
+        "datasets_3d": ("b/train",),
+        "motion": ("m/train",),
+        "evaluation": (),
+    }
+    config = HMMRConfig(
+        **data, validation=("b/train",), seqlen=4, stride=1, feature_size=6, width=32
+    )
 
     def starts(**changes):
         mixture = TrainingBatches(replace(config, **changes), on_disk).mixture
-        return {name: set(rows) for of_part in mixture._starts.values() for name, rows in of_part.items()}
+        return {
+            name: set(rows)
+            for of_part in mixture._starts.values()
+            for name, rows in of_part.items()
+        }
 
     every, split = starts(), on_disk["a/train"]
     first, second, third = split.tracks
@@ -180,7 +211,9 @@ def test_tracks_that_are_left_out_or_validated_on_give_no_window(on_disk):
     assert kept["a/train"] == {row for row in every["a/train"] if row < first.stop}
     held_out = starts(validation=(f"a/train:{first.name}", "b/train"))
     assert held_out["a/train"] == {row for row in every["a/train"] if row >= second.start}
-    assert held_out["b/train"] == every["b/train"], "a split that is validated on as a whole is trained on, too"
+    assert held_out["b/train"] == every["b/train"], (
+        "a split that is validated on as a whole is trained on, too"
+    )
     assert replace(config, validation=("x/train:1/10",)).splits[-2:] == ("x/train", "m/train")
     for wrong in ({"leave_out": ("m/train:a*",)}, {"leave_out": ("x/train:a*",)}):
         with pytest.raises(ConfigError, match="leave_out"):
@@ -189,11 +222,15 @@ def test_tracks_that_are_left_out_or_validated_on_give_no_window(on_disk):
 
 @pytest.mark.parametrize("one_in", [2, 10])
 def test_a_share_of_a_split_is_of_whole_videos_and_about_as_large(one_in):
-    tracks = [SimpleNamespace(name=f"v{i}/{j}", video=f"v{i}") for i in range(1000) for j in range(2)]
+    tracks = [
+        SimpleNamespace(name=f"v{i}/{j}", video=f"v{i}") for i in range(1000) for j in range(2)
+    ]
     drawn = select_tracks(SimpleNamespace(tracks=tracks), f"1/{one_in}")
     videos = {track.video for track in drawn}
     assert len(drawn) == 2 * len(videos) == pytest.approx(2000 / one_in, rel=0.25)
-    assert {track.video for track in select_tracks(SimpleNamespace(tracks=tracks[:600]), f"1/{one_in}")} <= videos
+    assert {
+        track.video for track in select_tracks(SimpleNamespace(tracks=tracks[:600]), f"1/{one_in}")
+    } <= videos
 
 
 def test_batches_from_a_step_on_are_those_of_the_steps(mixed, splits):
@@ -219,10 +256,13 @@ def test_training_reads_with_workers_what_it_reads_without(mixed, on_disk):
     batches, in_memory = TrainingBatches(mixed, on_disk), TrainingBatches(mixed, on_disk)
     table = in_memory.load_features("ram", CPU)
     state = torch.get_rng_state()
-    for step, batch in enumerate(stream(in_memory, 12, device=CPU, table=table, workers=1), start=12):
+    for step, batch in enumerate(
+        stream(in_memory, 12, device=CPU, table=table, workers=1), start=12
+    ):
         assert_same(batch, batches[step])
     assert step == 14
-    assert torch.equal(torch.get_rng_state(), state)  # dropout draws from it: a resumed run must find it as it was
+    # dropout draws from it: a resumed run must find it as it was
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_a_worker_that_starts_after_a_commit_raises_with_its_first_batch(mixed, tmp_path):

@@ -17,7 +17,8 @@ CPU = torch.device("cpu")
 def test_features_in_memory_give_the_same_batches(mixed, on_disk):
     reports, batches, plain = [], TrainingBatches(mixed, on_disk), TrainingBatches(mixed, on_disk)
     table = batches.load_features("auto", CPU, reports.append)
-    # a (both parts, every 4 frames of 2): 8 of 9, 4 of 4, 22 of 23; b (stride 4): 4 of 5, 16 of 17; c: 12 of 12.
+    # a (both parts, every 4 frames of 2): 8 of 9, 4 of 4, 22 of 23; b (stride 4): 4 of 5, 16 of 17;
+    # c: 12 of 12.
     n = 8 + 4 + 22 + 4 + 16 + 12
     assert (len(table.table), table.table.dtype) == (n, torch.float16)
     for step in range(15):
@@ -44,14 +45,19 @@ NEEDED = 66 * 6 * 2  # bytes, of the rows above
         ("auto", {"meta": 100, "cpu": 0}, "read with each batch: they need 0.0 MB (meta has 0.0 MB for them, RAM"),
     ],
 )  # fmt: skip
-def test_features_are_held_in_the_first_place_that_they_fit_into(mixed, on_disk, hold, free, where, monkeypatch):
+def test_features_are_held_in_the_first_place_that_they_fit_into(
+    mixed, on_disk, hold, free, where, monkeypatch
+):
     monkeypatch.setattr(feature_table, "_free_memory", lambda device: free[device.type])
     reports, batches = [], TrainingBatches(mixed, on_disk)
     if where is None:
-        with pytest.raises(ConfigError, match=rf"hold = {hold}: .*\(66 rows of 6 float16\).*80% of its free memory"):
+        with pytest.raises(
+            ConfigError, match=rf"hold = {hold}: .*\(66 rows of 6 float16\).*80% of its free memory"
+        ):
             batches.load_features(hold, torch.device("meta"))
         return
-    table = batches.load_features(hold, torch.device("meta"), reports.append)  # a device that keeps nothing
+    # a device that keeps nothing
+    table = batches.load_features(hold, torch.device("meta"), reports.append)
     assert batches.where.startswith(where)
     assert {report.where for report in reports} == (set() if hold == "none" else {batches.where})
     assert (table is None) == where.startswith("read") == ("features" in batches[0].labels)
@@ -60,12 +66,18 @@ def test_features_are_held_in_the_first_place_that_they_fit_into(mixed, on_disk,
 def test_the_tightest_group_that_a_process_is_in_limits_its_memory(tmp_path):
     total = int(Path("/proc/meminfo").read_text().split()[1]) * 1024
     assert 0 < feature_table._free_memory(CPU) <= total
-    groups = (("job", "1000", 700, 100), ("job/step", "max", 700, 0), ("job/step/task", "900", 950, 20))
+    groups = (
+        ("job", "1000", 700, 100),
+        ("job/step", "max", 700, 0),
+        ("job/step/task", "900", 950, 20),
+    )
     for group, limit, used, files in groups:
         (tmp_path / group).mkdir()
         (tmp_path / group / "memory.max").write_text(f"{limit}\n")
         (tmp_path / group / "memory.current").write_text(f"{used}\n")
-        (tmp_path / group / "memory.stat").write_text(f"anon 5\nactive_file {files // 2}\ninactive_file {files // 2}\n")
+        (tmp_path / group / "memory.stat").write_text(
+            f"anon 5\nactive_file {files // 2}\ninactive_file {files // 2}\n"
+        )
     own = tmp_path / "cgroup"
     own.write_text("1:name=systemd:/elsewhere\n0::/job/step/task\n")
     assert feature_table._free_in_cgroups(own, tmp_path) == [0, 400]

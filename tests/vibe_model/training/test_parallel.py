@@ -1,4 +1,6 @@
-"""Processes that train as one: two threads that exchange as processes do; and torch's own launcher, with gloo."""
+"""Processes that train as one: two threads that exchange as processes do; and torch's own launcher,
+with gloo.
+"""
 
 import json
 import os
@@ -29,15 +31,23 @@ NETWORKS = ("gen_state_dict", "disc_motion_state_dict")
 
 @pytest.fixture
 def without_dropout(monkeypatch):
-    """The draws of dropout differ between ranks: without dropout the processes together do what one does."""
+    """The draws of dropout differ between ranks: without dropout the processes together do what one
+    does.
+    """
     monkeypatch.setattr(cpu_kernels.Dropout, "forward", lambda self, values: values)
 
 
 class Exchange:
-    """In place of torch.distributed: the threads of a pool are the processes, each called by its rank."""
+    """In place of torch.distributed: the threads of a pool are the processes, each called by its
+    rank.
+    """
 
     def __init__(self, size):
-        self.barrier, self.values, self.rank = threading.Barrier(size, timeout=60), [None] * size, threading.local()
+        self.barrier, self.values, self.rank = (
+            threading.Barrier(size, timeout=60),
+            [None] * size,
+            threading.local(),
+        )
 
     def gathered(self, tensor):
         self.values[self.rank.number] = tensor.clone()
@@ -53,7 +63,9 @@ class Exchange:
         tensor.copy_(self.gathered(tensor)[src])
 
 
-def test_two_ranks_have_the_losses_and_the_weights_of_one_process(tmp_path, monkeypatch, without_dropout):
+def test_two_ranks_have_the_losses_and_the_weights_of_one_process(
+    tmp_path, monkeypatch, without_dropout
+):
     # Five windows of two kinds: no share is as large as another, and ranks differ in their labels.
     few = {"batch_size": 5, "lr_generator": 1e-3, "lr_discriminator": 1e-4}
     config, splits = replace(vibe_config(tmp_path), **few), vibe_splits()
@@ -80,16 +92,26 @@ def test_two_ranks_have_the_losses_and_the_weights_of_one_process(tmp_path, monk
             for found, expected in zip(steps, alone, strict=True):
                 assert found.terms == pytest.approx(expected.terms, rel=1e-4)
                 assert found.norms == pytest.approx(expected.norms, rel=1e-3)
-                assert all(expected.terms[name] > 0 for name in ("kp_2d", "kp_3d", "pose", "shape", "adversarial"))
-    whole, *shares = (TrainingBatches(config, splits, rank=r, world_size=n)[3].labels for r, n in ranks)
+                assert all(
+                    expected.terms[name] > 0
+                    for name in ("kp_2d", "kp_3d", "pose", "shape", "adversarial")
+                )
+    whole, *shares = (
+        TrainingBatches(config, splits, rank=r, world_size=n)[3].labels for r, n in ranks
+    )
     assert sorted(len(share["features"]) for share in shares) == [2, 3]
     for name in ("features", "kp_2d", "theta", "w_3d"):
         together = np.concatenate([share[name] for share in shares])
-        assert sorted(row.tobytes() for row in together) == sorted(row.tobytes() for row in whole[name])
+        assert sorted(row.tobytes() for row in together) == sorted(
+            row.tobytes() for row in whole[name]
+        )
     one, *others = (trainers[which].state_dict() for which in ranks)
     assert_close(others[0], one)
     for network in NETWORKS:
-        assert all(torch.equal(others[0][network][name], value) for name, value in others[1][network].items())
+        assert all(
+            torch.equal(others[0][network][name], value)
+            for name, value in others[1][network].items()
+        )
 
 
 def assert_close(found, expected):
@@ -126,9 +148,19 @@ video.run(TrainConfig.from_dict(json.loads(sys.argv[1])))
 def launch(code, config, folder):
     script = folder / "train.py"
     script.write_text(code)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        str(script),
+    ]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run([*command, json.dumps(config.as_dict())], capture_output=True, text=True, env=environment)
+    return subprocess.run(
+        [*command, json.dumps(config.as_dict())], capture_output=True, text=True, env=environment
+    )
 
 
 @pytest.fixture
@@ -148,13 +180,17 @@ def test_two_launched_processes_train_as_one_and_do_not_train_again(few, tmp_pat
         answer = launch(WITHOUT_DROPOUT, few, tmp_path)
         assert answer.returncode == 0, answer.stdout + answer.stderr
         (both,) = few.runs.iterdir()
-        assert {line for line in answer.stdout.splitlines() if line.startswith("FOLDER")} == {f"FOLDER {both}"}
+        assert {line for line in answer.stdout.splitlines() if line.startswith("FOLDER")} == {
+            f"FOLDER {both}"
+        }
         written = {path: path.stat().st_mtime_ns for path in both.rglob("*")}
         assert len({frozenset(written.items()), *earlier}) == 1
         earlier = {frozenset(written.items())}
     alone = state(training.run(replace(few, runs=tmp_path / "alone")))
     assert_close(state(both), alone)
-    for found, expected in zip(state(both)["training"]["history"], alone["training"]["history"], strict=True):
+    for found, expected in zip(
+        state(both)["training"]["history"], alone["training"]["history"], strict=True
+    ):
         assert found["losses"] == pytest.approx(expected["losses"], rel=1e-5)
     # The first of them writes.
     assert json.loads((both / "metrics.json").read_text())["processes"] == 2
@@ -167,12 +203,17 @@ def test_the_last_good_state_is_saved_before_any_process_gives_up(few, tmp_path)
     assert answer.returncode != 0
     assert "losses were not finite in 2 steps in a row" in answer.stderr
     (last,) = few.runs.glob("*/last.pt")
-    assert (state(last.parent)["training"]["step"], state(last.parent)["training"]["skipped"]) == (2, 2)
+    assert (state(last.parent)["training"]["step"], state(last.parent)["training"]["skipped"]) == (
+        2,
+        2,
+    )
 
 
 def test_another_number_of_processes_is_refused(tmp_path, monkeypatch):
     in_memory(monkeypatch, "vibe")
-    with pytest.raises(ConfigError, match=r"expected 2, found 1\. .*torchrun --standalone --nproc-per-node 2"):
+    with pytest.raises(
+        ConfigError, match=r"expected 2, found 1\. .*torchrun --standalone --nproc-per-node 2"
+    ):
         training.run(replace(vibe_config(tmp_path), processes=2))
 
 

@@ -45,17 +45,26 @@ def test_the_fingerprint_covers_the_content_of_body_and_checkpoint(config, split
     for content in (b"one", b"other"):
         folder = tmp_path / content.decode()
         (folder / "body").mkdir(parents=True)
-        for setting, file in (("body", folder / "body/SMPL_NEUTRAL.npz"), ("pretrained", folder / "start.pt")):
+        for setting, file in (
+            ("body", folder / "body/SMPL_NEUTRAL.npz"),
+            ("pretrained", folder / "start.pt"),
+        ):
             file.write_bytes(content)
             given = file.parent if setting == "body" else file
             names.add(runs.fingerprint(replace(config, **{setting: given}), splits))
     assert len(names) == 4
     body = tmp_path / "one/body"
     of_body = replace(config, body=body)
-    for file in ("README.txt", "SMPL_MALE.pkl", "J_regressor_other.npy"):  # the body is not read from these
+    # the body is not read from these
+    for file in ("README.txt", "SMPL_MALE.pkl", "J_regressor_other.npy"):
         (body / file).write_bytes(b"not read")
     assert runs.fingerprint(of_body, splits) in names
-    for file in ("J_regressor_extra.npy", "J_regressor_h36m.npy", "smpl_mean_params.npz", "SMPL_NEUTRAL.pkl"):
+    for file in (
+        "J_regressor_extra.npy",
+        "J_regressor_h36m.npy",
+        "smpl_mean_params.npz",
+        "SMPL_NEUTRAL.pkl",
+    ):
         (body / file).write_bytes(b"read")
         names.add(runs.fingerprint(of_body, splits))
     assert len(names) == 8
@@ -74,19 +83,26 @@ def test_a_new_run_knows_what_differs_from_the_newest_of_its_name(config, splits
     named = replace(config, name="first")
     assert runs.what_differs(config) == runs.what_differs(named) == ""  # begun already; the first
     other = replace(config, epochs=9, bidirectional=True, processes=3)
-    assert runs.what_differs(other) == f"{folder.name}: bidirectional was false, is true; epochs was {EPOCHS}, is 9"
+    assert (
+        runs.what_differs(other)
+        == f"{folder.name}: bidirectional was false, is true; epochs was {EPOCHS}, is 9"
+    )
     splits["m/train"].manifest["digest"] = "another commit"
     assert runs.what_differs(config) == f"{folder.name}: other splits: m/train"
 
 
 def with_one_setting_more(config, **changes):
-    """The configuration as a later version of its class has it: with a setting `warmup`, 0 unless changed."""
+    """The configuration as a later version of its class has it: with a setting `warmup`, 0 unless
+    changed.
+    """
     body = {"__annotations__": {"warmup": int}, "warmup": 0}
     later = dataclass(frozen=True, kw_only=True)(type("Later", (type(config),), body))
     return later(**{field.name: getattr(config, field.name) for field in fields(config)} | changes)
 
 
-def test_a_finished_run_stays_finished_when_a_setting_is_added_that_has_its_default(kind, config, run, splits):
+def test_a_finished_run_stays_finished_when_a_setting_is_added_that_has_its_default(
+    kind, config, run, splits
+):
     folder = run(config)
     later = with_one_setting_more(config)
     assert runs.run_folder(later, splits) == folder
@@ -142,11 +158,15 @@ def test_a_new_commit_of_a_split_is_a_new_run(mixed, tmp_path):
 
 
 def test_what_is_missing_is_named(mixed, of_windows, tmp_path):
-    lacking = replace(mixed, cache=of_windows, datasets_2d=(), evaluation=("x/val", "m/train"), stream="other")
+    lacking = replace(
+        mixed, cache=of_windows, datasets_2d=(), evaluation=("x/val", "m/train"), stream="other"
+    )
     streams = [f"{name}/features/other" for name in ("a/train", "b/train", "m/train")]
     assert runs.missing(lacking) == ["x/val", *streams]
     assert not runs.is_complete(lacking)
-    with pytest.raises(DataError, match=rf"{', '.join(streams)}, .* in motion, validation, datasets_3d, evaluation"):
+    with pytest.raises(
+        DataError, match=rf"{', '.join(streams)}, .* in motion, validation, datasets_3d, evaluation"
+    ):
         training.run(lacking)
     nowhere = replace(lacking, cache=tmp_path / "none")
     assert set(runs.missing(nowhere)) == set(nowhere.splits)

@@ -43,7 +43,9 @@ def test_an_item_is_a_whole_track_with_a_flag_where_no_picture_could_be_decoded(
 def test_workers_read_the_same_and_items_can_be_packed(split):
     tracks = Tracks(split, streams=["tiny"], fields=["theta", "none"])
     sent = pickle.loads(pickle.dumps(tracks))  # as to a worker that is not forked
-    loader = DataLoader(sent, batch_size=3, collate_fn=list, num_workers=1, multiprocessing_context="fork")
+    loader = DataLoader(
+        sent, batch_size=3, collate_fn=list, num_workers=1, multiprocessing_context="fork"
+    )
     (batch,) = loader
     for item, expected in zip(batch, tracks, strict=True):
         assert item.keys() == {"tiny", "tiny_ok", "theta", "track", "video"}

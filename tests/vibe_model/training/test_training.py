@@ -1,4 +1,6 @@
-"""Training of VIBE and of the motion prior: what a run leaves, that it resumes exactly, what it refuses."""
+"""Training of VIBE and of the motion prior: what a run leaves, that it resumes exactly, what it
+refuses.
+"""
 
 import itertools
 import json
@@ -48,15 +50,20 @@ NETWORKS = {
 }
 
 
-@pytest.fixture(params=["vibe", "prior"])  # what HMMR does not share with VIBE: tests/vibe_model/hmmr
+# what HMMR does not share with VIBE: tests/vibe_model/hmmr
+@pytest.fixture(params=["vibe", "prior"])
 def kind(request):
     return request.param
 
 
 only_vibe = pytest.mark.parametrize("kind", ["vibe"])
 # What the loop of both does, beside any trainer.
-quickly_vibe = pytest.mark.parametrize("kind", ["vibe", pytest.param("prior", marks=pytest.mark.slow)])
-quickly_prior = pytest.mark.parametrize("kind", [pytest.param("vibe", marks=pytest.mark.slow), "prior"])
+quickly_vibe = pytest.mark.parametrize(
+    "kind", ["vibe", pytest.param("prior", marks=pytest.mark.slow)]
+)
+quickly_prior = pytest.mark.parametrize(
+    "kind", [pytest.param("vibe", marks=pytest.mark.slow), "prior"]
+)
 
 
 def read(folder, name):
@@ -67,11 +74,14 @@ def last_state(folder):
     return torch.load(folder / "last.pt", weights_only=True)
 
 
-# ----------------------------------------------------------------------------------------------- what a run leaves
+# -----------------------------------------------------------------------------------------------
+# what a run leaves
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_run_leaves_config_states_curves_and_metrics_and_reports(kind, config, splits, undisturbed, reports):
+def test_a_run_leaves_config_states_curves_and_metrics_and_reports(
+    kind, config, splits, undisturbed, reports
+):
     folder = undisturbed
     places = {"runs": config.runs, "cache": config.cache}
     places |= {"embedding": config.embedding} if kind == "part_dynamics" else {}
@@ -83,7 +93,9 @@ def test_a_run_leaves_config_states_curves_and_metrics_and_reports(kind, config,
     assert not [name for name in names if name.endswith(".part")]
     assert (metrics["stand_in"], metrics["skipped_steps"]) == (True, 0)
     last, best = last_state(folder), torch.load(folder / "best.pt", weights_only=True)
-    assert {f"{name}{part}" for name in NETWORKS[kind] for part in ("_state_dict", "_optimizer")} < set(last)
+    assert {
+        f"{name}{part}" for name in NETWORKS[kind] for part in ("_state_dict", "_optimizer")
+    } < set(last)
     history = last["training"]["history"]
     scores = [entry["score"] for entry in history]
     assert len(scores) == EPOCHS
@@ -96,28 +108,52 @@ def test_a_run_leaves_config_states_curves_and_metrics_and_reports(kind, config,
     assert [len(report.validation) for report in reports[kind] if report.validation] == [1] * EPOCHS
     assert set(of_steps[0].terms) == history[0]["losses"].keys() == TERMS[kind]
     tags = {tag for tag, _ in scalars(folder)}
-    assert {tag.removeprefix("train/") for tag in tags if tag.startswith("train/")} == TERMS[kind] | {"total"}
+    assert {tag.removeprefix("train/") for tag in tags if tag.startswith("train/")} == TERMS[
+        kind
+    ] | {"total"}
     assert len([tag for tag in tags if tag.startswith("gradient/")]) == len(NETWORKS[kind])
     # No body data: neither names nor the sizes of the tiny body's vertices.
     for state in (last, best):
         leaves = tensors(state)
         assert not [key for key in leaves if "body/" in key or "smpl." in key]
-        sizes = {size for value in leaves.values() if isinstance(value, torch.Tensor) for size in value.shape}
-        assert 30 not in sizes or kind in ("hmmr", "part_dynamics"), "which have layers of this size"
+        sizes = {
+            size
+            for value in leaves.values()
+            if isinstance(value, torch.Tensor)
+            for size in value.shape
+        }
+        assert 30 not in sizes or kind in ("hmmr", "part_dynamics"), (
+            "which have layers of this size"
+        )
 
 
 @pytest.mark.parametrize("kind", ["vibe", "hmmr", "part_dynamics"])
 def test_a_runs_checkpoint_is_loaded_as_what_it_is(kind, config, undisturbed, monkeypatch):
     metrics = read(undisturbed, "metrics.json")
-    assert set(metrics["b/test"]) >= {"mpjpe", "pa_mpjpe", "pve", "accel", "pck", "auc", "baseline", "published"}
+    assert set(metrics["b/test"]) >= {
+        "mpjpe",
+        "pa_mpjpe",
+        "pve",
+        "accel",
+        "pck",
+        "auc",
+        "baseline",
+        "published",
+    }
     assert metrics["a/test"]["frames"] == 0  # no labels: no reason to lose the run
     assert read(undisturbed, "config.json")["windows"]["datasets_2d"] == {"a/train": 3 + 2}
     monkeypatch.setattr("vibe_model.checkpoints.load_body", lambda folder: TinyBody())
     trained = load_trained(undisturbed / "best.pt", None, "cpu")
-    assert (trained.config.MODEL, type(trained.generator)) == (kind, type(models.find(kind).build(config, TinyBody())))
+    assert (trained.config.MODEL, type(trained.generator)) == (
+        kind,
+        type(models.find(kind).build(config, TinyBody())),
+    )
     best = torch.load(undisturbed / "best.pt", weights_only=True)
     assert best.get("extra_streams", {}).keys() == config.extra_streams.keys()
-    assert all(torch.equal(value, best["gen_state_dict"][n]) for n, value in trained.generator.state_dict().items())
+    assert all(
+        torch.equal(value, best["gen_state_dict"][n])
+        for n, value in trained.generator.state_dict().items()
+    )
     if kind == "part_dynamics":
         with pytest.raises(DataError, match="expected homography of 9 numbers"):
             trained.check_features("a stream", 45, of="homography")
@@ -141,15 +177,22 @@ def test_a_run_of_the_prior_leaves_its_angles_and_a_prior(splits, undisturbed):
 
 @quickly_vibe
 def test_learning_rates_fall_when_validation_stalls(kind, config, run, splits, monkeypatch):
-    monkeypatch.setattr(KINDS[kind].loop, "validate", lambda _: ({"a/val": {"pa_mpjpe": 50.0}}, 50.0))
+    monkeypatch.setattr(
+        KINDS[kind].loop, "validate", lambda _: ({"a/val": {"pa_mpjpe": 50.0}}, 50.0)
+    )
     monkeypatch.setattr(KINDS[kind].loop, "results", lambda _: {})
     folder = run(replace(config, epochs=3, iterations=1, plateau_patience=0))
-    rates = [list(entry["learning_rates"].values()) for entry in last_state(folder)["training"]["history"]]
+    rates = [
+        list(entry["learning_rates"].values())
+        for entry in last_state(folder)["training"]["history"]
+    ]
     np.testing.assert_allclose(rates, np.array([[1e-2], [1e-3], [1e-4]]) * np.ones(len(rates[0])))
-    assert torch.load(folder / "best.pt", weights_only=True)["epoch"] == 0  # no better is not better
+    # no better is not better
+    assert torch.load(folder / "best.pt", weights_only=True)["epoch"] == 0
 
 
-# -------------------------------------------------------------------------------------------------- kills, resume
+# --------------------------------------------------------------------------------------------------
+# kills, resume
 
 
 # Between two checkpoints, at the end of all; before any checkpoint, at an epoch's end.
@@ -174,8 +217,12 @@ def test_killed_after_any_step_it_ends_with_the_same_bits_and_curves(
 
 
 @only_vibe
-@pytest.mark.parametrize("n_th", [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 3, 4, 5, 6, 7, 8))])
-def test_killed_while_it_writes_a_file_it_ends_with_the_same_bits(config, splits, undisturbed, monkeypatch, n_th):
+@pytest.mark.parametrize(
+    "n_th", [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 3, 4, 5, 6, 7, 8))]
+)
+def test_killed_while_it_writes_a_file_it_ends_with_the_same_bits(
+    config, splits, undisturbed, monkeypatch, n_th
+):
     count, exchange = 0, Path.replace
 
     def kill(self, target):
@@ -194,9 +241,17 @@ def test_killed_while_it_writes_a_file_it_ends_with_the_same_bits(config, splits
 
 
 @only_vibe
-def test_a_better_epoch_may_score_worse_when_it_is_trained_again(kind, config, run, splits, monkeypatch):
-    scores, exchange, config = iter([50.0, 50.0, 40.0, 60.0]), Path.replace, replace(config, epochs=2, iterations=1)
-    monkeypatch.setattr(KINDS[kind].loop, "validate", lambda _: ({"a/val": {"pa_mpjpe": 50.0}}, next(scores)))
+def test_a_better_epoch_may_score_worse_when_it_is_trained_again(
+    kind, config, run, splits, monkeypatch
+):
+    scores, exchange, config = (
+        iter([50.0, 50.0, 40.0, 60.0]),
+        Path.replace,
+        replace(config, epochs=2, iterations=1),
+    )
+    monkeypatch.setattr(
+        KINDS[kind].loop, "validate", lambda _: ({"a/val": {"pa_mpjpe": 50.0}}, next(scores))
+    )
     monkeypatch.setattr(KINDS[kind].loop, "results", lambda _: {})
 
     def kill(self, target):
@@ -211,7 +266,9 @@ def test_a_better_epoch_may_score_worse_when_it_is_trained_again(kind, config, r
 
 
 @only_vibe
-def test_a_finished_run_stays_and_the_callers_state_changes_no_number(config, splits, undisturbed, monkeypatch):
+def test_a_finished_run_stays_and_the_callers_state_changes_no_number(
+    config, splits, undisturbed, monkeypatch
+):
     torch.manual_seed(5)
     expected, threads = torch.rand(3), torch.get_num_threads()
     torch.manual_seed(5)
@@ -227,7 +284,8 @@ def test_a_finished_run_stays_and_the_callers_state_changes_no_number(config, sp
 
 @quickly_prior
 def test_two_processes_do_not_train_in_one_folder(config, run, splits):
-    lock = WriterLock(runs.run_folder(config, splits) / ".writing" / "lock")  # as another process would hold it
+    # as another process would hold it
+    lock = WriterLock(runs.run_folder(config, splits) / ".writing" / "lock")
     with pytest.raises(CacheError, match=f"process {os.getpid()}"):
         run(config)
     lock.release()
@@ -246,13 +304,20 @@ def _change(**changes):
     [
         ("vibe", "last.pt", _change(processes=2), "expected processes 1, found 2"),
         ("prior", "last.pt", _cut, r"last\.pt: .*damaged\. Remove it"),
-        ("prior", "last.pt", _change(fingerprint="other"), r"last\.pt: expected fingerprint .*other"),
+        (
+            "prior",
+            "last.pt",
+            _change(fingerprint="other"),
+            r"last\.pt: expected fingerprint .*other",
+        ),
         ("prior", "last.pt", _change(training={"of": 1}), "expected the state of a run"),
         ("prior", "best.pt", _change(epoch=77), r"best\.pt: expected epoch \d .*found epoch 77"),
         ("prior", "best.pt", Path.unlink, r"best\.pt: .*missing.* Remove"),
     ],
 )
-def test_a_damaged_or_foreign_state_is_refused(kind, config, run, splits, undisturbed, name, damage, reason):
+def test_a_damaged_or_foreign_state_is_refused(
+    kind, config, run, splits, undisturbed, name, damage, reason
+):
     folder = shutil.copytree(undisturbed, runs.run_folder(config, splits))
     (folder / "metrics.json").unlink()
     damage(folder / name)
@@ -260,14 +325,19 @@ def test_a_damaged_or_foreign_state_is_refused(kind, config, run, splits, undist
     assert not runs.is_finished(folder)
     with pytest.raises(CheckpointError, match=reason):
         run(config)
-    assert name == "best.pt" or (folder / "config.json").read_text() == "{}", "of a run that was not resumed"
+    assert name == "best.pt" or (folder / "config.json").read_text() == "{}", (
+        "of a run that was not resumed"
+    )
 
 
-# ------------------------------------------------------------------------------------------------ non-finite losses
+# ------------------------------------------------------------------------------------------------
+# non-finite losses
 
 
 def spoil(kind, splits, rows):
-    """Labels that make some losses nan: not in every batch, since only some windows have these rows."""
+    """Labels that make some losses nan: not in every batch, since only some windows have these
+    rows.
+    """
     split, column = ("b/train", "kp_2d") if kind == "vibe" else ("m/train", "theta")
     splits[split].rows[column][rows] = np.nan
 
@@ -283,20 +353,26 @@ def test_a_step_without_a_finite_loss_is_skipped_and_counted(kind, config, run, 
 
 
 @quickly_vibe
-def test_losses_that_stay_non_finite_stop_training_with_the_last_good_state(kind, config, run, splits):
+def test_losses_that_stay_non_finite_stop_training_with_the_last_good_state(
+    kind, config, run, splits
+):
     def from_then_on(report):
         if (report.epoch, report.iteration) == (1, 2):
             spoil(kind, splits, slice(None))
 
     with pytest.raises(TrainingDiverged, match="3 steps in a row"):
-        run(replace(config, epochs=3, max_non_finite=3, checkpoint_every=1000), progress=from_then_on)
+        run(
+            replace(config, epochs=3, max_non_finite=3, checkpoint_every=1000),
+            progress=from_then_on,
+        )
     state = last_state(next(config.runs.iterdir()))
     # Two good steps of the second epoch, then one batch read ahead that was still good or not.
     assert state["training"]["step"] - state["training"]["skipped"] in (6, 7)
     assert finite(state)
 
 
-# ---------------------------------------------------------------------------------------------------- what is refused
+# --------------------------------------------------------------------------------------------------
+# what is refused
 
 
 def test_demo_data_are_not_mixed_with_real_data(kind, config, run, splits, tmp_path, monkeypatch):
@@ -309,7 +385,9 @@ def test_demo_data_are_not_mixed_with_real_data(kind, config, run, splits, tmp_p
         for split in splits.values():
             split.manifest["stand_in"] = False
         monkeypatch.setattr(training, "load_body", lambda folder: TinyBody(stand_in=False))
-        torch.save({"gen_state_dict": small_vibe().state_dict(), "stand_in": True}, tmp_path / "own.pt")
+        torch.save(
+            {"gen_state_dict": small_vibe().state_dict(), "stand_in": True}, tmp_path / "own.pt"
+        )
         with pytest.raises(StandInMixed, match=r"own\.pt.* real data \(the body\)"):
             training.run(replace(config, pretrained=tmp_path / "own.pt"))
 
@@ -320,12 +398,16 @@ def test_features_of_different_networks_are_not_mixed(config, splits):
         manifest = {**splits[split].stream_manifest("x"), "identity": identity}
         splits[split].stream_manifest = lambda stream: manifest
 
-    spin, other = ({"weights": {"kind": "spin", "file_sha256": d}, "precision": "fast"} for d in ("aa", "bb"))
+    spin, other = (
+        {"weights": {"kind": "spin", "file_sha256": d}, "precision": "fast"} for d in ("aa", "bb")
+    )
     made_by("b/train", spin)
     made_by("b/test", spin)
     training._check_streams(config, splits)  # the others do not record what made them
     made_by("b/validation", other)
-    with pytest.raises(DataError, match=r"b/train/\w+ and b/validation/\w+: weights .*aa.* and .*bb") as refused:
+    with pytest.raises(
+        DataError, match=r"b/train/\w+ and b/validation/\w+: weights .*aa.* and .*bb"
+    ) as refused:
         training.run(config)
     assert "precision" not in str(refused.value)
 
@@ -344,7 +426,9 @@ def test_what_cannot_be_trained_on_is_refused_by_name(config, splits, monkeypatc
     for column, labels in (("w_3d", "3D"), ("kp_2d", "2D")):
         name = "b/validation" if labels == "3D" else "a/train"
         splits[name].rows[column][:] = 0
-        with pytest.raises(DataError, match=f"validation: {name}: expected frames with {labels} labels to choose"):
+        with pytest.raises(
+            DataError, match=f"validation: {name}: expected frames with {labels} labels to choose"
+        ):
             training.run(replace(config, validation=(name,)))
         assert not list(config.runs.glob("*/last.pt")), "before the first epoch"
 
@@ -365,7 +449,9 @@ def test_labels_in_2d_alone_train_and_choose_the_best_epoch(kind, tmp_path, monk
 
 
 @pytest.mark.parametrize("kind", ["vibe", "hmmr"])
-def test_tracks_of_a_training_split_choose_the_best_epoch_and_those_without_3d_labels_are_measured(config, splits):
+def test_tracks_of_a_training_split_choose_the_best_epoch_and_those_without_3d_labels_are_measured(
+    config, splits
+):
     held_out = replace(config, validation=("b/train:v1/*", "a/train:v0/*"))
     folder = training.run(held_out)
     history = last_state(folder)["training"]["history"]

@@ -1,4 +1,6 @@
-"""Trainings that take a second, of every model and of the motion prior, and what their folders hold."""
+"""Trainings that take a second, of every model and of the motion prior, and what their folders
+hold.
+"""
 
 import shutil
 from dataclasses import fields
@@ -20,7 +22,13 @@ from vibe_model.vibe import mposer
 from vibe_model.vibe.config import MPoserConfig
 
 EPOCHS, ITERATIONS = 2, 4
-SHORT = {"seqlen": 4, "batch_size": 4, "iterations": ITERATIONS, "epochs": EPOCHS, "checkpoint_every": 3}
+SHORT = {
+    "seqlen": 4,
+    "batch_size": 4,
+    "iterations": ITERATIONS,
+    "epochs": EPOCHS,
+    "checkpoint_every": 3,
+}
 ALIKE = SHORT | {"device": "cpu", "threads": 1, "motion": ("m/train",)}
 
 
@@ -61,7 +69,11 @@ def vibe_splits():
 def like_vibe(model, root, **options):
     """The same of another model's, by its configuration."""
     vibe = vibe_config(root)
-    shared = {field.name: getattr(vibe, field.name) for field in fields(VideoConfig) if field.name != "name"}
+    shared = {
+        field.name: getattr(vibe, field.name)
+        for field in fields(VideoConfig)
+        if field.name != "name"
+    }
     return model(**shared | options)
 
 
@@ -102,12 +114,18 @@ def prior_splits():
 
 
 KINDS = {
-    "vibe": SimpleNamespace(config=vibe_config, splits=vibe_splits, run=video.run, loop=video.VideoRun),
-    "hmmr": SimpleNamespace(config=hmmr_config, splits=vibe_splits, run=video.run, loop=video.VideoRun),
+    "vibe": SimpleNamespace(
+        config=vibe_config, splits=vibe_splits, run=video.run, loop=video.VideoRun
+    ),
+    "hmmr": SimpleNamespace(
+        config=hmmr_config, splits=vibe_splits, run=video.run, loop=video.VideoRun
+    ),
     "part_dynamics": SimpleNamespace(
         config=part_dynamics_config, splits=part_dynamics_splits, run=video.run, loop=video.VideoRun
     ),
-    "prior": SimpleNamespace(config=prior_config, splits=prior_splits, run=mposer.run, loop=mposer.MPoserRun),
+    "prior": SimpleNamespace(
+        config=prior_config, splits=prior_splits, run=mposer.run, loop=mposer.MPoserRun
+    ),
 }
 
 
@@ -146,25 +164,43 @@ class Killed(BaseException):
 def tensors(value, prefix=""):
     """All leaves of a checkpoint, by path."""
     if isinstance(value, dict):
-        return {k: v for name, entry in value.items() for k, v in tensors(entry, f"{prefix}/{name}").items()}
+        return {
+            k: v
+            for name, entry in value.items()
+            for k, v in tensors(entry, f"{prefix}/{name}").items()
+        }
     if isinstance(value, list | tuple):
-        return {k: v for i, entry in enumerate(value) for k, v in tensors(entry, f"{prefix}/{i}").items()}
+        return {
+            k: v
+            for i, entry in enumerate(value)
+            for k, v in tensors(entry, f"{prefix}/{i}").items()
+        }
     return {prefix: value}
 
 
 def finite(state):
-    return all(torch.isfinite(value).all() for value in tensors(state).values() if isinstance(value, torch.Tensor))
+    return all(
+        torch.isfinite(value).all()
+        for value in tensors(state).values()
+        if isinstance(value, torch.Tensor)
+    )
 
 
 def assert_same_run(folder, expected):
     """Metrics to the byte, every leaf of both checkpoints to the bit, but for where files are."""
     assert (folder / "metrics.json").read_bytes() == (expected / "metrics.json").read_bytes()
     for name in ("last.pt", "best.pt"):
-        ours, theirs = (tensors(torch.load(one / name, weights_only=True)) for one in (folder, expected))
+        ours, theirs = (
+            tensors(torch.load(one / name, weights_only=True)) for one in (folder, expected)
+        )
         assert ours.keys() == theirs.keys()
         for key in theirs.keys() - {"/config/runs", "/config/cache", "/config/embedding"}:
             value = theirs[key]
-            assert torch.equal(ours[key], value) if isinstance(value, torch.Tensor) else ours[key] == value, key
+            assert (
+                torch.equal(ours[key], value)
+                if isinstance(value, torch.Tensor)
+                else ours[key] == value
+            ), key
 
 
 def scalars(folder):
@@ -178,7 +214,9 @@ def scalars(folder):
 
 
 def killed_at(train, config, nth_report, aside):
-    """The folder of a run as kill -9 leaves it when it reports for the n-th time. aside: a path for the copy."""
+    """The folder of a run as kill -9 leaves it when it reports for the n-th time. aside: a path for
+    the copy.
+    """
     reports = 0
 
     def kill(_):
@@ -194,6 +232,7 @@ def killed_at(train, config, nth_report, aside):
     (folder,) = config.runs.iterdir()
     shutil.rmtree(folder)
     aside.rename(folder)
-    (first,) = folder.glob("events.out.tfevents.*")  # named by the second: here both runs may have the same one
+    # named by the second: here both runs may have the same one
+    (first,) = folder.glob("events.out.tfevents.*")
     first.rename(folder / "events.out.tfevents.0000000000.first")
     return folder

@@ -15,10 +15,19 @@ def small(**settings):
 
 def test_the_published_configuration_has_the_published_names_and_counts():
     model = MotionDiscriminator()
-    gru = [f"gru.{kind}_l{layer}" for layer in (0, 1) for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+    gru = [
+        f"gru.{kind}_l{layer}"
+        for layer in (0, 1)
+        for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    ]
     rest = [
         f"{name}.{kind}"
-        for name in ("attention.attention.0", "attention.attention.3", "attention.attention.6", "fc")
+        for name in (
+            "attention.attention.0",
+            "attention.attention.3",
+            "attention.attention.6",
+            "fc",
+        )
         for kind in ("weight", "bias")
     ]
     assert set(model.state_dict()) == {*gru, *rest}
@@ -30,7 +39,11 @@ def test_the_published_configuration_has_the_published_names_and_counts():
 def test_the_papers_preset_has_two_attention_layers_of_1024_an_output_and_its_dropout():
     config = PRESETS["paper"]()
     layers = [*VIBETrainer(config, TinyBody()).discriminator.attention.attention]
-    assert [layer.out_features for layer in layers if isinstance(layer, torch.nn.Linear)] == [1024, 1024, 1]
+    assert [layer.out_features for layer in layers if isinstance(layer, torch.nn.Linear)] == [
+        1024,
+        1024,
+        1,
+    ]
     assert {layer.p for layer in layers if hasattr(layer, "p")} == {0.1}
     assert PRESETS["published"]().attention_dropout == 0.2
 
@@ -59,7 +72,9 @@ def test_attention_equals_a_loop_written_out(n_layers):
     model = small(attention_layers=n_layers).eval()
     motion = torch.randn(2, 4, 69)
     states = model.gru(motion)[0].detach().numpy()
-    weights = {name: value.numpy() for name, value in model.attention.attention.state_dict().items()}
+    weights = {
+        name: value.numpy() for name, value in model.attention.attention.state_dict().items()
+    }
     for b in range(2):
         energy = []
         for t in range(4):

@@ -76,7 +76,9 @@ def test_the_regressor_adds_three_corrections_to_the_mean_and_has_their_gradient
     toward = torch.randn(4, 157, dtype=torch.float64)
 
     def plain():
-        parts = [getattr(regressor, f"init_{name}").expand(4, -1) for name in ("pose", "shape", "cam")]
+        parts = [
+            getattr(regressor, f"init_{name}").expand(4, -1) for name in ("pose", "shape", "cam")
+        ]
         for _ in range(3):
             state = regressor.fc2(regressor.fc1(torch.cat([features, *parts], dim=1)))
             decoders = (regressor.decpose, regressor.decshape, regressor.deccam)
@@ -92,14 +94,17 @@ def test_the_regressor_adds_three_corrections_to_the_mean_and_has_their_gradient
 
 
 def test_a_point_is_projected_as_by_hand():
-    # scale 0.5: depth = 2 * 5000 / 112 = 89.2857..., so one metre aside is 5000 / 89.2857 = 56 px, half of 112.
+    # scale 0.5: depth = 2 * 5000 / 112 = 89.2857..., so one metre aside is 5000 / 89.2857 = 56 px,
+    # half of 112.
     camera = torch.tensor([0.5, 0.25, -0.5])
     points = torch.tensor([[1.0, 0, 0], [0, 0, 0]])
     expected = torch.tensor([[0.5 * 1.25, 0.5 * -0.5], [0.5 * 0.25, 0.5 * -0.5]])
     torch.testing.assert_close(project(points, camera), expected)
     # A metre further from the camera: smaller by depth / (depth + 1).
     depth = 10000 / 112
-    torch.testing.assert_close(project(torch.tensor([[1.0, 0, 1]]), camera)[0, 0].item(), 0.625 * depth / (depth + 1))
+    torch.testing.assert_close(
+        project(torch.tensor([[1.0, 0, 1]]), camera)[0, 0].item(), 0.625 * depth / (depth + 1)
+    )
 
 
 @pytest.mark.parametrize("length", [1, 3, 16])
@@ -108,7 +113,13 @@ def test_outputs_of_a_window_of_any_length_say_the_same(body, length):
     with torch.no_grad():
         out = model(torch.randn(2, length, 6))
     shapes = {name: tuple(value.shape[2:]) for name, value in out.items()}
-    assert shapes == {"theta": (85,), "verts": (30, 3), "kp_2d": (49, 2), "kp_3d": (49, 3), "rotmat": (24, 3, 3)}
+    assert shapes == {
+        "theta": (85,),
+        "verts": (30, 3),
+        "kp_2d": (49, 2),
+        "kp_3d": (49, 3),
+        "rotmat": (24, 3, 3),
+    }
     assert all(value.shape[:2] == (2, length) for value in out.values())
     flat = {name: value.flatten(0, 1) for name, value in out.items()}
     camera, pose, betas = flat["theta"].split((3, 72, 10), dim=1)
@@ -120,10 +131,14 @@ def test_outputs_of_a_window_of_any_length_say_the_same(body, length):
 
 
 @pytest.mark.parametrize("eval_joints", [False, True])
-def test_without_vertices_all_else_is_the_same_and_evaluation_joints_are_of_the_vertices(body, eval_joints):
+def test_without_vertices_all_else_is_the_same_and_evaluation_joints_are_of_the_vertices(
+    body, eval_joints
+):
     model = small_vibe(body=body).eval()
     features = torch.randn(2, 3, 6)
-    full, joints = (model(features, eval_joints=eval_joints, vertices=wanted) for wanted in (True, False))
+    full, joints = (
+        model(features, eval_joints=eval_joints, vertices=wanted) for wanted in (True, False)
+    )
     assert full.keys() - joints.keys() == {"verts"}
     for name, value in joints.items():
         torch.testing.assert_close(value, full[name])

@@ -1,4 +1,6 @@
-"""The motion prior by hand: KL, reconstruction, angles, energy; and its checkpoint, of any origin."""
+"""The motion prior by hand: KL, reconstruction, angles, energy; and its checkpoint, of any
+origin.
+"""
 
 import math
 
@@ -24,7 +26,8 @@ def motion(n_frames=4):
     return torch.as_tensor(np.random.default_rng(0).normal(size=(2, n_frames, 69)) * 0.3).float()
 
 
-WINDOW = st.tuples(st.tuples(*[st.floats(-3, 3)] * 2), st.tuples(*[st.floats(-3, 3)] * 2))  # means, log variances
+# means, log variances
+WINDOW = st.tuples(st.tuples(*[st.floats(-3, 3)] * 2), st.tuples(*[st.floats(-3, 3)] * 2))
 
 
 @given(st.lists(WINDOW, min_size=1, max_size=3))
@@ -34,12 +37,16 @@ def test_the_kl_divergence_is_that_of_torch_distributions_and_a_mean_over_window
     own = torch.distributions.Normal(mean, (log_variance / 2).exp())
     standard = torch.distributions.Normal(torch.zeros_like(mean), torch.ones_like(mean))
     expected = torch.distributions.kl_divergence(own, standard).sum(1).mean()
-    assert float(Code(mean, log_variance).kl_divergence()) == pytest.approx(float(expected), abs=1e-12)
+    assert float(Code(mean, log_variance).kl_divergence()) == pytest.approx(
+        float(expected), abs=1e-12
+    )
 
 
 def test_the_labels_rotations_are_those_of_their_axes_and_angles() -> None:
     theta = torch.cat((torch.zeros(2, 4, 6), motion(), torch.zeros(2, 4, 10)), dim=-1)
-    expected = Rotation.from_rotvec(motion().double().reshape(-1, 3)).as_matrix().reshape(2, 4, 23, 3, 3)
+    expected = (
+        Rotation.from_rotvec(motion().double().reshape(-1, 3)).as_matrix().reshape(2, 4, 23, 3, 3)
+    )
     np.testing.assert_allclose(_matrices(theta), expected, atol=1e-6)
 
 
@@ -47,7 +54,9 @@ def test_the_labels_rotations_are_those_of_their_axes_and_angles() -> None:
 def test_the_angle_between_rotations_is_the_one_that_they_were_made_with(degrees) -> None:
     first = Rotation.from_rotvec([0.3, -1.2, 0.5])
     second = first * Rotation.from_rotvec(np.array([2.0, -1, 2]) / 3 * np.deg2rad(degrees))
-    angle = _geodesic_degrees(torch.as_tensor(first.as_matrix()), torch.as_tensor(second.as_matrix()))
+    angle = _geodesic_degrees(
+        torch.as_tensor(first.as_matrix()), torch.as_tensor(second.as_matrix())
+    )
     assert float(angle) == pytest.approx(degrees, abs=1e-5)
 
 
@@ -67,11 +76,15 @@ def test_the_code_depends_on_all_frames_and_noise_moves_it_by_the_standard_devia
     prior.encode(given).mean.sum().backward()
     assert (given.grad.abs().sum(dim=-1) > 0).all()
     rotmat, code = prior(motion(), torch.full((2, 3), 2.0))
-    torch.testing.assert_close(rotmat, prior.decode(code.mean + 2 * torch.exp(code.log_variance) ** 0.5, 4))
+    torch.testing.assert_close(
+        rotmat, prior.decode(code.mean + 2 * torch.exp(code.log_variance) ** 0.5, 4)
+    )
     torch.testing.assert_close(prior(motion())[0], prior.decode(code.mean, 4))
 
 
-def test_the_energy_is_the_mean_squared_norm_of_the_codes_and_its_gradient_reaches_the_motion_alone(prior) -> None:
+def test_the_energy_is_the_mean_squared_norm_of_the_codes_and_its_gradient_reaches_the_motion_alone(
+    prior,
+) -> None:
     mean = prior.encode(motion()).mean.detach()
     assert prior.energy(motion()).item() == pytest.approx(float((mean**2).sum() / 2))
     prior = prior.double()
@@ -79,13 +92,19 @@ def test_the_energy_is_the_mean_squared_norm_of_the_codes_and_its_gradient_reach
     assert torch.autograd.gradcheck(prior.energy, (given,))
     prior.energy(given).backward()
     assert given.grad.abs().max() > 0
-    assert all(parameter.grad is None and parameter.requires_grad for parameter in prior.parameters())
+    assert all(
+        parameter.grad is None and parameter.requires_grad for parameter in prior.parameters()
+    )
 
 
 @pytest.fixture
 def saved(prior, tmp_path):
     def save(**changes):
-        content = {"mposer_state_dict": dict(prior.state_dict()), "stand_in": True, "epoch": 1} | changes
+        content = {
+            "mposer_state_dict": dict(prior.state_dict()),
+            "stand_in": True,
+            "epoch": 1,
+        } | changes
         torch.save(content, tmp_path / "best.pt")
         return tmp_path / "best.pt"
 
@@ -120,7 +139,9 @@ def without(tensors, name):
         (lambda _: nn.Linear(1, 1), "expected tensors and numbers only"),
     ],
 )
-def test_a_checkpoint_that_is_not_exactly_a_prior_is_refused_by_name(prior, saved, change, name) -> None:
+def test_a_checkpoint_that_is_not_exactly_a_prior_is_refused_by_name(
+    prior, saved, change, name
+) -> None:
     path = saved(mposer_state_dict=change(dict(prior.state_dict())))
     with pytest.raises(CheckpointError, match=rf"best\.pt: .*{name}"):
         MPoser.load(path)

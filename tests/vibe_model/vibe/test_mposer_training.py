@@ -1,4 +1,6 @@
-"""What the motion prior's training computes: its noise, its errors on held-out motion, its best epoch."""
+"""What the motion prior's training computes: its noise, its errors on held-out motion, its best
+epoch.
+"""
 
 import json
 from dataclasses import replace
@@ -24,7 +26,9 @@ def test_a_few_steps_reconstruct_periodic_motion_better_than_its_mean_pose(confi
         phase = np.arange(len(split.rows["theta"])) / 3
         split.rows["theta"][:, 6:75] = 0.6 * np.sin(phase[:, None] + np.arange(69) % 5)
         split.rows["w_smpl"][:] = 1
-    folder = mposer.run(replace(config, hidden_size=24, iterations=20, batch_size=8, kl_weight=1e-6))
+    folder = mposer.run(
+        replace(config, hidden_size=24, iterations=20, batch_size=8, kl_weight=1e-6)
+    )
     for split in ("v/val", "u/val"):
         errors = json.loads((folder / "metrics.json").read_text())[split]
         assert errors["reconstruction_deg"] < 0.6 * errors["mean_pose_deg"]
@@ -41,7 +45,8 @@ def test_the_mean_pose_is_the_rotation_nearest_to_the_mean_matrix(config, splits
 def test_held_out_errors_are_mean_angles_of_windows_with_labels_in_every_frame(config, splits):
     split = splits["v/val"]
     split.rows["theta"][:, 3:75] = 0
-    split.rows["theta"][4:8, 6] = np.pi / 2  # a quarter turn of one joint of 23, in the second window alone
+    # a quarter turn of one joint of 23, in the second window alone
+    split.rows["theta"][4:8, 6] = np.pi / 2
     prior = MPoserTrainer(config).prior
     rest = torch.eye(3).expand(23, 3, 3)
     found = _held_out_errors(prior, rest, config, splits)["v/val"]
@@ -49,7 +54,9 @@ def test_held_out_errors_are_mean_angles_of_windows_with_labels_in_every_frame(c
     decoded, _ = prior(torch.as_tensor(split.rows["theta"][:8, 6:75]).reshape(2, 4, 69))
     labels = _matrices(torch.as_tensor(split.rows["theta"][:8])).reshape(2, 4, 23, 3, 3)
     relative = Rotation.from_matrix((decoded.transpose(-1, -2) @ labels).detach().reshape(-1, 3, 3))
-    assert found["reconstruction_deg"] == pytest.approx(np.rad2deg(relative.magnitude().mean()), rel=1e-4)
+    assert found["reconstruction_deg"] == pytest.approx(
+        np.rad2deg(relative.magnitude().mean()), rel=1e-4
+    )
     split.rows["w_smpl"][5] = 0
     found = _held_out_errors(prior, rest, config, splits)["v/val"]
     assert (found["mean_pose_deg"], found["windows"]) == (0, 1)
@@ -63,15 +70,23 @@ def test_without_labelled_validation_the_training_loss_decides_the_best_epoch(co
     assert found == {"epoch": int(np.argmin(losses)), "score": min(losses)}
 
 
-def test_its_terms_are_the_mean_squared_error_of_the_rotations_and_the_weighted_divergence(config, splits):
+def test_its_terms_are_the_mean_squared_error_of_the_rotations_and_the_weighted_divergence(
+    config, splits
+):
     trainer, decoded = MPoserTrainer(replace(config, kl_weight=0.5)), []
     trainer.prior.register_forward_hook(lambda *given: decoded.append(given[-1]))
-    theta = torch.as_tensor(splits["m/train"].read([(0, 4), (5, 9)], None, fields=("theta",))["theta"])
+    theta = torch.as_tensor(
+        splits["m/train"].read([(0, 4), (5, 9)], None, fields=("theta",))["theta"]
+    )
     terms = trainer.gradients(TrainingBatch({}, theta))
     ((rotmat, code),) = decoded
-    expected = Rotation.from_rotvec(theta[..., 6:75].reshape(-1, 3)).as_matrix().reshape(rotmat.shape)
+    expected = (
+        Rotation.from_rotvec(theta[..., 6:75].reshape(-1, 3)).as_matrix().reshape(rotmat.shape)
+    )
     apart = rotmat.detach().numpy() - expected
-    assert float(terms["reconstruction"].detach()) == pytest.approx(float(np.square(apart).mean()), rel=1e-5)
+    assert float(terms["reconstruction"].detach()) == pytest.approx(
+        float(np.square(apart).mean()), rel=1e-5
+    )
     assert float(terms["kl"].detach()) == pytest.approx(float(code.kl_divergence().detach()) / 2)
 
 

@@ -40,7 +40,9 @@ def by_the_definition(generator, discriminator, batch, real, weights=WEIGHTS):
     """All terms, and the gradients of both losses, each by its own backward."""
     for network in (generator, discriminator):
         network.zero_grad(set_to_none=True)
-    generator_loss, discriminator_loss, terms = step_losses(generator, discriminator, batch, real, weights)
+    generator_loss, discriminator_loss, terms = step_losses(
+        generator, discriminator, batch, real, weights
+    )
     generator_loss.backward()
     discriminator_loss.backward()
     return terms, gradients(generator, discriminator)
@@ -60,7 +62,9 @@ def assert_close(found, expected, rtol=1e-4):
         assert error <= rtol * value.norm() + 1e-9, f"{name}: {error} of {value.norm()}"
 
 
-@pytest.mark.parametrize("weights", [WEIGHTS, {**WEIGHTS, "adversarial": 3.0, "discriminator_real": 0.2}])
+@pytest.mark.parametrize(
+    "weights", [WEIGHTS, {**WEIGHTS, "adversarial": 3.0, "discriminator_real": 0.2}]
+)
 def test_one_pass_through_the_discriminator_has_the_terms_and_gradients_of_three(step, weights):
     expected_terms, expected = by_the_definition(*step, weights)
     terms, found = in_one_go(*step, weights)
@@ -80,7 +84,8 @@ def test_a_window_scored_exactly_zero_still_moves_the_generator(step):
     _, expected = by_the_definition(*step)
     _, found = in_one_go(*step)
     assert_close(found, expected)
-    _, expected = by_the_definition(*step, {**WEIGHTS, "discriminator": 0.0})  # all windows ask for nothing
+    # all windows ask for nothing
+    _, expected = by_the_definition(*step, {**WEIGHTS, "discriminator": 0.0})
     _, found = in_one_go(*step, {**WEIGHTS, "discriminator": 0.0})
     assert_close(found, expected)
 
@@ -95,7 +100,9 @@ def test_gradients_are_added_to_those_that_are_there(step):
 def test_without_a_discriminator_its_terms_are_zero_and_the_generators_gradients_its_own(step):
     generator, _, batch, _ = step
     terms = step_gradients(generator, None, batch, None, WEIGHTS)
-    assert [terms[name].item() for name in ("adversarial", "discriminator_real", "discriminator_fake")] == [0, 0, 0]
+    assert [
+        terms[name].item() for name in ("adversarial", "discriminator_real", "discriminator_fake")
+    ] == [0, 0, 0]
     found = {name: gradient.clone() for name, gradient in gradients(generator).items()}
     generator.zero_grad(set_to_none=True)
     step_losses(generator, None, batch, None, WEIGHTS)[0].backward()
@@ -113,7 +120,9 @@ def test_a_learned_prior_is_a_term_of_the_generators_loss(step):
     alone = step_gradients(generator, None, batch, None, WEIGHTS)
     generator.zero_grad(set_to_none=True)
     zero = dict.fromkeys(WEIGHTS, 0.0)
-    terms = step_gradients(generator, None, batch, None, {**zero, "mposer": 2.0}, prior=lambda m: m.square().mean())
+    terms = step_gradients(
+        generator, None, batch, None, {**zero, "mposer": 2.0}, prior=lambda m: m.square().mean()
+    )
     fake = generator(batch["features"])["theta"][..., 6:75]
     torch.testing.assert_close(terms["mposer"], 2 * fake.square().mean().detach())
     assert "mposer" not in alone
@@ -129,7 +138,9 @@ def test_products_in_bfloat16_change_terms_and_gradients_by_a_few_thousandths(bo
     assert any(terms[name] != expected_terms[name] for name in terms)
     for name in ("kp_2d", "kp_3d", "pose", "shape"):
         assert terms[name].item() == pytest.approx(expected_terms[name].item(), rel=2e-3)
-    every = [torch.cat([value.flatten() for value in values.values()]) for values in (found, expected)]
+    every = [
+        torch.cat([value.flatten() for value in values.values()]) for values in (found, expected)
+    ]
     assert (every[0] - every[1]).norm() < 0.02 * every[1].norm()
 
 
@@ -147,8 +158,17 @@ def test_the_losses_are_the_sums_of_their_terms_with_the_published_half_by_defau
     generator_loss, discriminator_loss, parts = step_losses(*step, supervised)
     pred = generator(batch["features"])
     fake, genuine = discriminator(pred["theta"][..., 6:75]), discriminator(real[..., 6:75])
-    expected = sum(losses.generator_losses(pred, batch, supervised).values()) + 0.5 * ((fake - 1) ** 2).sum() / 6
+    expected = (
+        sum(losses.generator_losses(pred, batch, supervised).values())
+        + 0.5 * ((fake - 1) ** 2).sum() / 6
+    )
     torch.testing.assert_close(generator_loss, expected)
-    torch.testing.assert_close(discriminator_loss, 0.5 * ((fake**2).sum() / 6 + ((genuine - 1) ** 2).sum() / 4))
-    torch.testing.assert_close(generator_loss, sum(parts[name] for name in (*supervised, "adversarial")))
-    torch.testing.assert_close(discriminator_loss, parts["discriminator_real"] + parts["discriminator_fake"])
+    torch.testing.assert_close(
+        discriminator_loss, 0.5 * ((fake**2).sum() / 6 + ((genuine - 1) ** 2).sum() / 4)
+    )
+    torch.testing.assert_close(
+        generator_loss, sum(parts[name] for name in (*supervised, "adversarial"))
+    )
+    torch.testing.assert_close(
+        discriminator_loss, parts["discriminator_real"] + parts["discriminator_fake"]
+    )

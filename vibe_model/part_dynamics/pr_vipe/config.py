@@ -26,9 +26,19 @@ class PrVIPEConfig(RunConfig):
     """Pr-VIPE's settings, in addition to those of every training."""
 
     VERSION: ClassVar[Mapping[str, int]] = {"pr_vipe_version": 1}
-    NEUTRAL: ClassVar[frozenset[str]] = frozenset({"name", "cache", "runs", "body", "checkpoint_every"})
+    NEUTRAL: ClassVar[frozenset[str]] = frozenset(
+        {"name", "cache", "runs", "body", "checkpoint_every"}
+    )
     FIXED: ClassVar[frozenset[str]] = RunConfig.FIXED | {
-        *("seqlen", "strides", "window_weights", "tail", "plateau_factor", "plateau_patience", "size")
+        *(
+            "seqlen",
+            "strides",
+            "window_weights",
+            "tail",
+            "plateau_factor",
+            "plateau_patience",
+            "size",
+        )
     }
 
     name: str = "pr-vipe"
@@ -60,25 +70,31 @@ class PrVIPEConfig(RunConfig):
     batch_size: PositiveInt = 256  # pairs per step
     iterations: PositiveInt = 2000
     epochs: PositiveInt = 100  # each ends with validation by retrieval
-    optimiser: Literal["adam", "adagrad"] = "adam"  # adam: cosine schedule; adagrad: constant learning rate
+    # adam: cosine schedule; adagrad: constant learning rate
+    optimiser: Literal["adam", "adagrad"] = "adam"
     lr: PositiveFloat = 1e-3  # initial learning rate
     lr_end: PositiveFloat = 1e-5  # Adam's final learning rate
     average: Share = 0.9999  # decay of the moving average of the weights, which is saved
     triplet_weight: NonNegativeFloat = 1.0  # triplet ratio loss
     positive_weight: NonNegativeFloat = 0.005  # positive pairwise loss
     prior_weight: NonNegativeFloat = 0.001  # KL divergence from the standard normal distribution
-    plateau_patience: NonNegativeInt = 1_000_000  # epochs; unused, since learning rates have a schedule
+    # epochs; unused, since learning rates have a schedule
+    plateau_patience: NonNegativeInt = 1_000_000
     checkpoint_every: PositiveInt = 500
 
     def check_consistency(self) -> None:
         if not (self.motion or self.poses_3d):
-            raise ConfigError("motion, poses_3d: expected at least one split with 3D poses, found none")
+            raise ConfigError(
+                "motion, poses_3d: expected at least one split with 3D poses, found none"
+            )
         if self.batch_size < 2:
             raise ConfigError(f"batch_size: expected at least 2 pairs, found {self.batch_size}")
         if partly := [name for name in self.validation if ":" in name]:
             raise ConfigError(f"validation: expected whole splits, found {', '.join(partly)}")
         if self.seqlen != 1:
-            raise ConfigError(f"seqlen: expected 1, since poses are single frames; found {self.seqlen}")
+            raise ConfigError(
+                f"seqlen: expected 1, since poses are single frames; found {self.seqlen}"
+            )
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -88,7 +104,9 @@ class PrVIPEConfig(RunConfig):
 PRESETS: Final[Mapping[str, Callable[..., PrVIPEConfig]]] = {
     "usual": PrVIPEConfig,
     # The authors' optimiser and number of steps.
-    "published": partial(PrVIPEConfig, optimiser="adagrad", lr=0.02, epochs=500, iterations=10_000, noise=0.0),
+    "published": partial(
+        PrVIPEConfig, optimiser="adagrad", lr=0.02, epochs=500, iterations=10_000, noise=0.0
+    ),
     # A short functional test on the embedded demo motion, half a minute on two CPU cores.
     "embedded": partial(
         PrVIPEConfig,
@@ -114,7 +132,9 @@ PR_VIPE: Final = Training(
 
 
 def pr_vipe_settings(s: Settings, seed: int = -1) -> PrVIPEConfig:
-    """[pose_embedding] with the paths; `seed` overrides its seed unless negative. Raises ConfigError."""
+    """[pose_embedding] with the paths; `seed` overrides its seed unless negative. Raises
+    ConfigError.
+    """
     config = cast("PrVIPEConfig", other_settings(s, PR_VIPE))
     by_option: dict[str, Any] = {} if seed < 0 else {"seed": seed}
     return replace(config, cache=s.paths.cache, runs=s.paths.runs, body=s.paths.body, **by_option)

@@ -1,8 +1,8 @@
 """Pr-VIPE's losses.  features -> windows -> [training] -> evaluation
 
-Sun et al., ECCV 2020, with two details of the authors' implementation (google-research, poem): semi-hard negatives, and
-a mean over triplets with a positive loss. Rows of the (B, B) distances are anchors, columns are matches; the diagonal
-has each anchor's own match, another view of its pose.
+Sun et al., ECCV 2020, with two details of the authors' implementation (google-research, poem):
+semi-hard negatives, and a mean over triplets with a positive loss. Rows of the (B, B) distances are
+anchors, columns are matches; the diagonal has each anchor's own match, another view of its pose.
 """
 
 from __future__ import annotations
@@ -20,14 +20,17 @@ MARGIN: Final = math.log(2)  # of the triplets' ratio of probabilities
 def triplet_ratio(distances: Tensor, pose_distances: Tensor) -> Tensor:
     """Mean of max(0, D(i, i+) - D(i, i-) + ln 2) over triplets in which it is positive, a scalar.
 
-    An anchor's negative is the nearest match of a different pose that is farther than its own match; anchors without
-    one are ignored. distances: (B, B), -log of matching probabilities; pose_distances: (B, B) NP-MPJPE.
+    An anchor's negative is the nearest match of a different pose that is farther than its own
+    match; anchors without one are ignored. distances: (B, B), -log of matching probabilities;
+    pose_distances: (B, B) NP-MPJPE.
     """
     to_own = distances.diagonal()[:, None]  # (B, 1)
     other = ~torch.eye(len(distances), dtype=torch.bool, device=distances.device)
     semi_hard = other & (pose_distances >= KAPPA) & (distances > to_own)
     nearest = torch.where(semi_hard, distances, torch.inf).amin(1)  # (B,)
-    hinge = (to_own[:, 0] - torch.where(semi_hard.any(1), nearest, to_own[:, 0] + 2 * MARGIN) + MARGIN).clamp(min=0)
+    hinge = (
+        to_own[:, 0] - torch.where(semi_hard.any(1), nearest, to_own[:, 0] + 2 * MARGIN) + MARGIN
+    ).clamp(min=0)
     return hinge.sum() / (hinge > 0).sum().clamp(min=1)
 
 
@@ -37,5 +40,7 @@ def positive_pairwise(distances: Tensor) -> Tensor:
 
 
 def prior(mean: Tensor, std: Tensor) -> Tensor:
-    """Mean over poses of the KL divergence from the standard normal distribution, in nats. (N, size) each -> scalar."""
+    """Mean over poses of the KL divergence from the standard normal distribution, in nats. (N,
+    size) each -> scalar.
+    """
     return 0.5 * (std.square() + mean.square() - 1 - 2 * std.log()).sum(-1).mean()

@@ -1,9 +1,10 @@
-"""The probabilistic, view-invariant embedding of a 2D pose.  labels -> [pr_vipe] -> features, training
+"""The probabilistic, view-invariant embedding of a 2D pose.  labels -> [pr_vipe] -> features,
+training
 
-Sun et al., "View-Invariant Probabilistic Embedding for Human Pose" (ECCV 2020): views of the same body pose have
-similar embeddings, whose variance is the uncertainty. Sizes and constants are those of the authors' implementation
-(google-research, poem), except the embedding's size, 32 as in Lee and Lee (ICCV 2021), and the points' visibility flags
-as additional inputs.
+Sun et al., "View-Invariant Probabilistic Embedding for Human Pose" (ECCV 2020): views of the same
+body pose have similar embeddings, whose variance is the uncertainty. Sizes and constants are those
+of the authors' implementation (google-research, poem), except the embedding's size, 32 as in Lee
+and Lee (ICCV 2021), and the points' visibility flags as additional inputs.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ N_INPUTS: Final = 3 * N_POINTS  # x and y of each point, then the visibilities
 SIZE: Final = 32
 SAMPLES: Final = 20  # samples of an embedding for a comparison
 SMOOTHING: Final = 0.1  # of the matching probability, which is in [0.05, 0.95]
-SHOULDERS, HIPS = ([KEYPOINTS_13.index(side + joint) for side in "lr"] for joint in ("shoulder", "hip"))
+SHOULDERS, HIPS = (
+    [KEYPOINTS_13.index(side + joint) for side in "lr"] for joint in ("shoulder", "hip")
+)
 TORSO: Final = (*SHOULDERS, *HIPS)
 _TORSO_SIZE: Final = 0.5  # of a normalised pose
 _LEAST_STD: Final = 1e-6  # in float32, elu(s) + 1 is 0 below s = -17
@@ -35,7 +38,8 @@ class _Stem(nn.Module):
 
     def __init__(self, hidden: int, dropout: float) -> None:
         super().__init__()
-        self.linear, self.norm = _he_normal(N_INPUTS, hidden), nn.BatchNorm1d(hidden)
+        self.linear = _he_normal(N_INPUTS, hidden)
+        self.norm = nn.BatchNorm1d(hidden)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, poses: Tensor) -> Tensor:
@@ -49,8 +53,10 @@ class _ResidualBlock(nn.Module):
 
     def __init__(self, hidden: int, dropout: float) -> None:
         super().__init__()
-        self.linear1, self.norm1 = _he_normal(hidden, hidden), nn.BatchNorm1d(hidden)
-        self.linear2, self.norm2 = _he_normal(hidden, hidden), nn.BatchNorm1d(hidden)
+        self.linear1 = _he_normal(hidden, hidden)
+        self.norm1 = nn.BatchNorm1d(hidden)
+        self.linear2 = _he_normal(hidden, hidden)
+        self.norm2 = nn.BatchNorm1d(hidden)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, state: Tensor) -> Tensor:
@@ -67,16 +73,20 @@ class PrVIPE(nn.Module):
         super().__init__()
         self.stem = _Stem(hidden, dropout)
         self.blocks = nn.ModuleList(_ResidualBlock(hidden, dropout) for _ in range(2))
-        self.mean, self.spread = _he_normal(hidden, size), _he_normal(hidden, size)
-        self.raw_a, self.b = nn.Parameter(torch.tensor(-0.65)), nn.Parameter(torch.tensor(-0.5))
+        self.mean = _he_normal(hidden, size)
+        self.spread = _he_normal(hidden, size)
+        self.raw_a = nn.Parameter(torch.tensor(-0.65))
+        self.b = nn.Parameter(torch.tensor(-0.5))
 
     @staticmethod
     def normalise(kp: Tensor) -> tuple[Tensor, Tensor]:
-        """Keypoints (..., 13, 3) in any unit, with confidence -> inputs (..., 39), and (...) whether they are defined.
+        """Keypoints (..., 13, 3) in any unit, with confidence -> inputs (..., 39), and (...)
+        whether they are defined.
 
-        Points, in the order of KEYPOINTS_13, are relative to the middle of the hips; the largest of the six distances
-        among hips and shoulders is 0.5. Coordinates come first, 0 if missing, then 13 visibilities (confidence > 0).
-        Undefined and all 0 if a hip or shoulder is missing, or all four are one point.
+        Points, in the order of KEYPOINTS_13, are relative to the middle of the hips; the largest of
+        the six distances among hips and shoulders is 0.5. Coordinates come first, 0 if missing,
+        then 13 visibilities (confidence > 0). Undefined and all 0 if a hip or shoulder is missing,
+        or all four are one point.
         """
         visible = kp[..., 2] > 0
         xy = torch.where(visible[..., None], kp[..., :2], 0.0)
@@ -106,11 +116,15 @@ class PrVIPE(nn.Module):
         samples: int = SAMPLES,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Probability that rows i of both sides show the same pose: means and stds (N, size) -> (N,) in [0.05, 0.95].
+        """Probability that rows i of both sides show the same pose: means and stds (N, size) ->
+        (N,) in [0.05, 0.95].
 
         The mean over all pairs of `samples` samples of either side.
         """
-        a, b = (_draw_samples(m, s, samples, generator) for m, s in ((mean_a, std_a), (mean_b, std_b)))  # (N, K, size)
+        # (N, K, size)
+        a, b = (
+            _draw_samples(m, s, samples, generator) for m, s in ((mean_a, std_a), (mean_b, std_b))
+        )
         return self._probability(torch.cdist(a, b)).mean((-2, -1))
 
     def distances(
@@ -126,9 +140,13 @@ class PrVIPE(nn.Module):
 
         Draws each row's samples once. Without gradients, computes some rows at a time.
         """
-        a, b = (_draw_samples(m, s, samples, generator) for m, s in ((mean_a, std_a), (mean_b, std_b)))
+        a, b = (
+            _draw_samples(m, s, samples, generator) for m, s in ((mean_a, std_a), (mean_b, std_b))
+        )
         every = b.flatten(0, 1)  # (B K, size)
-        n_rows = len(a) if torch.is_grad_enabled() else max(_SAMPLE_PAIRS // (samples * len(every)), 1)
+        n_rows = (
+            len(a) if torch.is_grad_enabled() else max(_SAMPLE_PAIRS // (samples * len(every)), 1)
+        )
         parts = []
         for rows in torch.split(a, n_rows):
             probability = self._probability(torch.cdist(rows.flatten(0, 1), every))
@@ -140,7 +158,9 @@ class PrVIPE(nn.Module):
         return (1 - SMOOTHING) * sure + SMOOTHING / 2
 
 
-def _draw_samples(mean: Tensor, std: Tensor, samples: int, generator: torch.Generator | None) -> Tensor:
+def _draw_samples(
+    mean: Tensor, std: Tensor, samples: int, generator: torch.Generator | None
+) -> Tensor:
     """(N, size) each -> (N, samples, size)."""
     shape = (len(mean), samples, mean.shape[1])
     noise = torch.randn(shape, dtype=mean.dtype, device=mean.device, generator=generator)

@@ -30,7 +30,8 @@ CAMERAS: Final = {  # dataset -> pattern of a track's name: recording, camera
 
 
 def same_instant(split: str, track: str) -> tuple[str, str] | None:
-    """(recording, camera) of a track; equal frames of a recording are the same instant. None: a single camera.
+    """(recording, camera) of a track; equal frames of a recording are the same instant. None: a
+    single camera.
 
     >>> same_instant("h36m/train", "S1/Walking 1.54138969/0")
     ('S1/Walking 1', '54138969')
@@ -42,7 +43,9 @@ def same_instant(split: str, track: str) -> tuple[str, str] | None:
 
 @dataclass(frozen=True, eq=False)
 class PoseSet:
-    """N poses: x right, y down, in torso sizes relative to the hips; only the nose can be unknown."""
+    """N poses: x right, y down, in torso sizes relative to the hips; only the nose can be
+    unknown.
+    """
 
     poses: NDArray[np.float32]  # (N, 13, 3)
     shown: NDArray[np.bool_]  # (N, 13)
@@ -58,8 +61,12 @@ class PoseSet:
         Returns:
             poses (n, 13, 3), shown (n, 13), and kp_2d (R, 2, 13, 3) of the real pairs.
         """
-        random, n_instants = np.random.default_rng([seed, step]), len(self.instants)
-        drawn = self.instants[random.integers(n_instants, size=round(real * n)) if n_instants else []]  # (R, C)
+        random = np.random.default_rng([seed, step])
+        n_instants = len(self.instants)
+        # (R, C)
+        drawn = self.instants[
+            random.integers(n_instants, size=round(real * n)) if n_instants else []
+        ]
         keys = np.where(drawn >= 0, random.random(drawn.shape), 2.0)
         pairs = np.take_along_axis(drawn, np.argsort(keys, axis=1)[:, :2], axis=1)  # (R, 2)
         rows = np.concatenate([pairs[:, 0], random.integers(len(self), size=n - len(pairs))])
@@ -78,22 +85,31 @@ def concatenate(parts: list[PoseSet]) -> PoseSet:
         )
         for part, start in zip(parts, starts, strict=False)
     ]
-    poses, shown, kp_2d = (np.concatenate([getattr(p, name) for p in parts]) for name in ("poses", "shown", "kp_2d"))
+    poses, shown, kp_2d = (
+        np.concatenate([getattr(p, name) for p in parts]) for name in ("poses", "shown", "kp_2d")
+    )
     return PoseSet(poses, shown, kp_2d, np.concatenate(instants))
 
 
-def read_poses(split: Split, name: str, body: Body, *, stride: int, z_up: bool, tracks: NDArray[np.bool_]) -> PoseSet:
+def read_poses(
+    split: Split, name: str, body: Body, *, stride: int, z_up: bool, tracks: NDArray[np.bool_]
+) -> PoseSet:
     """Read every `stride`-th frame with SMPL or 3D labels.
 
     tracks: (tracks,) whether to read each track. z_up: AMASS's axes instead of camera axes.
     """
     every = split.windows(1, 1)[:, 0]
     track_of = split.track_of(every)
-    chosen, steps = list(split.tracks), np.array([track.step for track in split.tracks])
-    parts, places = [], []
+    chosen = list(split.tracks)
+    steps = np.array([track.step for track in split.tracks])
+    parts = []
+    places = []
     for start in range(0, len(every), AT_ONCE):
-        rows, row_tracks = every[start : start + AT_ONCE], track_of[start : start + AT_ONCE]
-        frames = split.read(np.stack([rows, rows + 1], axis=1), stream=None, fields=("frame_index",))["frame_index"]
+        rows = every[start : start + AT_ONCE]
+        row_tracks = track_of[start : start + AT_ONCE]
+        frames = split.read(
+            np.stack([rows, rows + 1], axis=1), stream=None, fields=("frame_index",)
+        )["frame_index"]
         numbers = frames[:, 0].astype(np.int64) // steps[row_tracks]
         chosen_rows = tracks[row_tracks] & (numbers % stride == 0)
         rows = rows[chosen_rows]
@@ -102,15 +118,32 @@ def read_poses(split: Split, name: str, body: Body, *, stride: int, z_up: bool, 
         labels = split.read(np.stack([rows, rows + 1], axis=1), stream=None, fields=FIELDS)
         part, usable = _poses({field: array[:, 0] for field, array in labels.items()}, body, z_up)
         parts.append(part)
-        places += list(zip(row_tracks[chosen_rows][usable], labels["frame_index"][usable, 0], strict=True))
-    parts.append((np.empty((0, 13, 3), np.float32), np.empty((0, 13), np.bool_), np.empty((0, 13, 3), np.float32)))
+        places += list(
+            zip(row_tracks[chosen_rows][usable], labels["frame_index"][usable, 0], strict=True)
+        )
+    parts.append(
+        (
+            np.empty((0, 13, 3), np.float32),
+            np.empty((0, 13), np.bool_),
+            np.empty((0, 13, 3), np.float32),
+        )
+    )
     poses, shown, kp_2d = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     cameras = [same_instant(name, track.name) for track in chosen]
-    return PoseSet(poses, shown, kp_2d, _instants([(cameras[track], int(frame)) for track, frame in places], kp_2d))
+    return PoseSet(
+        poses,
+        shown,
+        kp_2d,
+        _instants([(cameras[track], int(frame)) for track, frame in places], kp_2d),
+    )
 
 
-def _poses(labels: Mapping[str, NDArray[Any]], body: Body, z_up: bool) -> tuple[tuple[NDArray[Any], ...], Any]:
-    """(poses, shown, kp_2d) of usable frames, and (N,) whether each is usable. Prefers SMPL's labels."""
+def _poses(
+    labels: Mapping[str, NDArray[Any]], body: Body, z_up: bool
+) -> tuple[tuple[NDArray[Any], ...], Any]:
+    """(poses, shown, kp_2d) of usable frames, and (N,) whether each is usable. Prefers SMPL's
+    labels.
+    """
     theta = torch.as_tensor(labels["theta"])
     rotmat = axis_angle_to_matrix(theta[:, 3:75].reshape(-1, 24, 3))
     with torch.no_grad():
@@ -118,7 +151,8 @@ def _poses(labels: Mapping[str, NDArray[Any]], body: Body, z_up: bool) -> tuple[
     smpl = labels["w_smpl"] > 0
     by_body = keypoints_13(np.concatenate([joints, np.ones_like(joints[..., :1])], axis=-1))
     kp_3d = labels["kp_3d"]
-    kp_3d = np.concatenate([kp_3d, kp_3d.any(-1, keepdims=True)], axis=-1)  # a joint at 0 is not labelled
+    # a joint at 0 is not labelled
+    kp_3d = np.concatenate([kp_3d, kp_3d.any(-1, keepdims=True)], axis=-1)
     if kp_3d.shape[1] == 14:
         kp_3d = convert(kp_3d, source="common14", target="spin49")
     points = np.where(smpl[:, None, None], by_body, keypoints_13(kp_3d))  # (N, 13, 4)
@@ -132,7 +166,9 @@ def _poses(labels: Mapping[str, NDArray[Any]], body: Body, z_up: bool) -> tuple[
     return (poses, shown[usable], keypoints_13(labels["kp_2d"])[usable].astype(np.float32)), usable
 
 
-def _instants(places: list[tuple[tuple[str, str] | None, int]], kp_2d: NDArray[np.float32]) -> NDArray[np.int64]:
+def _instants(
+    places: list[tuple[tuple[str, str] | None, int]], kp_2d: NDArray[np.float32]
+) -> NDArray[np.int64]:
     """Rows (I, C) of instants seen by at least two cameras with the whole torso visible."""
     torso = np.all(kp_2d[:, TORSO, 2] > 0, axis=1)
     cameras = sorted({filmed[1] for filmed, _ in places if filmed is not None})

@@ -1,4 +1,5 @@
-"""Training of Pr-VIPE on the poses of a cache; it can be killed at any time.  windows -> [training] -> features
+"""Training of Pr-VIPE on the poses of a cache; it can be killed at any time.  windows -> [training]
+-> features
 
 best.pt has the averaged weights of the best epoch, for the stream `pr_vipe`.
 """
@@ -36,16 +37,21 @@ if TYPE_CHECKING:
 
 STATE: Final = "pr_vipe_state_dict"
 AVERAGE: Final = "average"
-LEGS: Final = tuple(tuple(KEYPOINTS_13.index(side + joint) for joint in ("knee", "ankle")) for side in "lr")
-ARMS: Final = tuple(tuple(KEYPOINTS_13.index(side + joint) for joint in ("elbow", "wrist")) for side in "lr")
+LEGS: Final = tuple(
+    tuple(KEYPOINTS_13.index(side + joint) for joint in ("knee", "ankle")) for side in "lr"
+)
+ARMS: Final = tuple(
+    tuple(KEYPOINTS_13.index(side + joint) for joint in ("elbow", "wrist")) for side in "lr"
+)
 LIMBS: Final = (*ARMS, *LEGS, (*LEGS[0], *LEGS[1]))  # keypoints to drop together
 
 
 def run(config: PrVIPEConfig, progress: Callable[[TrainingProgress], None] | None = None) -> Path:
-    """Train or resume, unless the run is finished. Returns its folder. progress: called with every step and epoch.
+    """Train or resume, unless the run is finished. Returns its folder. progress: called with every
+    step and epoch.
 
-    Raises DataError, StandInMixed, ConfigError or CheckpointError before training, CacheError if another process trains
-    in the same folder; TrainingDiverged if losses stay non-finite.
+    Raises DataError, StandInMixed, ConfigError or CheckpointError before training, CacheError if
+    another process trains in the same folder; TrainingDiverged if losses stay non-finite.
     """
 
     def prepare(splits: Mapping[str, Split]) -> Callable[[ProcessGroup], _PrVIPERun]:
@@ -64,7 +70,9 @@ class PrVIPETrainer(Trainer):
 
     def __init__(self, config: PrVIPEConfig, group: ProcessGroup | None = None) -> None:
         super().__init__(config, group)
-        self.embedding = PrVIPE(config.size, config.hidden_size, config.dropout).to(self.group.device)
+        self.embedding = PrVIPE(config.size, config.hidden_size, config.dropout).to(
+            self.group.device
+        )
         self.average = copy.deepcopy(self.embedding).requires_grad_(False).eval()
         learner = Learner(config, self.embedding, STATE.removesuffix("_state_dict"), lr=config.lr)
         if config.optimiser == "adagrad":
@@ -82,11 +90,15 @@ class PrVIPETrainer(Trainer):
         return step
 
     def gradients(self, batch: TrainingBatch) -> dict[str, Tensor]:
-        config, labels = self.config, batch.labels
-        poses, shown, kp_2d = labels["poses"], labels["shown"], labels["kp_2d"]
+        config = self.config
+        labels = batch.labels
+        poses = labels["poses"]
+        shown = labels["shown"]
+        kp_2d = labels["kp_2d"]
         n_real = len(kp_2d)
         virtual = (
-            render_views(poses[n_real:], shown[n_real:], depth=config.depth, noise=config.noise) for _ in range(2)
+            render_views(poses[n_real:], shown[n_real:], depth=config.depth, noise=config.noise)
+            for _ in range(2)
         )
         sides = [torch.cat((kp_2d[:, i], views.keypoints)) for i, views in enumerate(virtual)]
         normalised, _ = PrVIPE.normalise(torch.cat(sides))  # (2 B, 39)
@@ -95,7 +107,8 @@ class PrVIPETrainer(Trainer):
         distances = self.embedding.distances(mean[:n], std[:n], mean[n:], std[n:], config.samples)
         joints = poses[:, shown.all(0)]  # without the nose if it is unknown in any pose
         terms = {
-            "triplet": config.triplet_weight * losses.triplet_ratio(distances, pose_distances(joints, joints)),
+            "triplet": config.triplet_weight
+            * losses.triplet_ratio(distances, pose_distances(joints, joints)),
             "positive": config.positive_weight * losses.positive_pairwise(distances),
             "prior": config.prior_weight * losses.prior(mean, std),
         }
@@ -110,7 +123,9 @@ class PrVIPETrainer(Trainer):
         try:
             self.average.load_state_dict(saved[AVERAGE])
         except (KeyError, RuntimeError) as error:
-            raise CheckpointError(f"expected the averaged weights of a run with these settings: {error}") from error
+            raise CheckpointError(
+                f"expected the averaged weights of a run with these settings: {error}"
+            ) from error
 
     def _drop_points(self, normalised: Tensor) -> Tensor:
         """Drop random points and limbs, but not the torso, from inputs (N, 39)."""
@@ -123,18 +138,23 @@ class PrVIPETrainer(Trainer):
         chosen = in_limb[torch.randint(len(LIMBS), (n,))]
         missing |= chosen & (torch.rand(n, 1) < self.config.limb_dropout)
         shown_points = (~missing).to(normalised)  # one copy to the device
-        return normalised * torch.cat((shown_points.repeat_interleave(2, dim=1), shown_points), dim=1)
+        return normalised * torch.cat(
+            (shown_points.repeat_interleave(2, dim=1), shown_points), dim=1
+        )
 
     def _set_rate(self) -> None:
         """Set the learning rate by a cosine over all steps."""
-        config, share = self.config, self.state.step / (self.config.epochs * self.config.iterations)
+        config = self.config
+        share = self.state.step / (self.config.epochs * self.config.iterations)
         rate = config.lr_end + (config.lr - config.lr_end) * (1 + math.cos(math.pi * share)) / 2
         for group in self.learners["embedding"].optimiser.param_groups:
             group["lr"] = rate
 
     @torch.no_grad()
     def _add_to_average(self) -> None:
-        """Update the moving average of weights and batch norm statistics, with a larger share for the first steps."""
+        """Update the moving average of weights and batch norm statistics, with a larger share for
+        the first steps.
+        """
         good = self.state.step - self.state.skipped
         decay = min(self.config.average, (1 + good) / (10 + good))
         weights = self.embedding.state_dict()
@@ -146,7 +166,9 @@ class PrVIPETrainer(Trainer):
 
 
 class _PrVIPERun(TrainingLoop):
-    """Trains on pairs of views of the cache's poses, and validates by retrieval of held-out ones."""
+    """Trains on pairs of views of the cache's poses, and validates by retrieval of held-out
+    ones.
+    """
 
     advice = "lower lr"
     score = "missed"
@@ -154,16 +176,22 @@ class _PrVIPERun(TrainingLoop):
     trainer: PrVIPETrainer
 
     def __init__(self, *args: Any, body: Body, **options: Any) -> None:
-        """Arguments of TrainingLoop, and the body that poses motion. Raises DataError without any pose."""
+        """Arguments of TrainingLoop, and the body that poses motion. Raises DataError without any
+        pose.
+        """
         super().__init__(*args, **options)
-        self._body, config = body, self.config
+        self._body = body
+        config = self.config
         names = (*config.motion, *config.poses_3d)
         self._poses = concatenate([self._read(name, held_out=False) for name in names])
         if not len(self._poses):
             raise DataError(
-                f"{', '.join(names)}: expected frames with SMPL or 3D labels, found none. Convert with a body."
+                f"{', '.join(names)}: expected frames with SMPL or 3D labels, found none. "
+                "Convert with a body."
             )
-        held_out = {name: self._read(name, held_out=True) for name in (*config.motion, *config.validation)}
+        held_out = {
+            name: self._read(name, held_out=True) for name in (*config.motion, *config.validation)
+        }
         self._held_out = {name: poses for name, poses in held_out.items() if len(poses)}
 
     def inputs(self) -> dict[str, Any]:
@@ -177,14 +205,23 @@ class _PrVIPERun(TrainingLoop):
             yield on_device(TrainingBatch(drawn, None), self.group.device)
 
     def validate(self) -> tuple[dict[str, Any], float | None]:
-        """Retrieval by split, and the mean share of queries without a hit in % (without held-out poses, the loss)."""
+        """Retrieval by split, and the mean share of queries without a hit in % (without held-out
+        poses, the loss).
+        """
         config = self.config
-        options: dict[str, Any] = {name: getattr(config, name) for name in ("depth", "samples", "seed")}
+        options: dict[str, Any] = {
+            name: getattr(config, name) for name in ("depth", "samples", "seed")
+        }
         options["most"] = config.eval_poses
-        by_split = {name: evaluate(self.trainer.average, poses, **options) for name, poses in self._held_out.items()}
+        by_split = {
+            name: evaluate(self.trainer.average, poses, **options)
+            for name, poses in self._held_out.items()
+        }
         losses = self.trainer.state.means()
         if by_split:
-            return by_split, 100 - float(np.mean([metrics["hit_1"] for metrics in by_split.values()]))
+            return by_split, 100 - float(
+                np.mean([metrics["hit_1"] for metrics in by_split.values()])
+            )
         return by_split, sum(losses.values()) if losses else None
 
     def best(self) -> dict[str, Any]:
@@ -192,11 +229,17 @@ class _PrVIPERun(TrainingLoop):
 
     def _read(self, name: str, *, held_out: bool) -> PoseSet:
         """Read the poses of a split; of motion, only held-out tracks or only the others."""
-        config, split = self.config, self.splits[name]
+        config = self.config
+        split = self.splits[name]
         tracks = np.ones(len(split.tracks), np.bool_)
         if name in config.motion:
-            tracks = np.array([_share(track.name) < config.held_out for track in split.tracks], np.bool_) == held_out
-        return read_poses(split, name, self._body, stride=config.stride, z_up=name in config.motion, tracks=tracks)
+            tracks = (
+                np.array([_share(track.name) < config.held_out for track in split.tracks], np.bool_)
+                == held_out
+            )
+        return read_poses(
+            split, name, self._body, stride=config.stride, z_up=name in config.motion, tracks=tracks
+        )
 
 
 def _share(name: str) -> float:

@@ -36,23 +36,32 @@ def plain_embedding(state, poses):
 
 
 def test_the_embedding_is_that_of_plain_numpy() -> None:
-    network, poses = everything_matters(PrVIPE(size=5, hidden=11)), np.random.default_rng(0).normal(size=(6, 39))
-    for found, expected in zip(network(torch.tensor(poses)), plain_embedding(network.state_dict(), poses), strict=True):
+    network, poses = (
+        everything_matters(PrVIPE(size=5, hidden=11)),
+        np.random.default_rng(0).normal(size=(6, 39)),
+    )
+    for found, expected in zip(
+        network(torch.tensor(poses)), plain_embedding(network.state_dict(), poses), strict=True
+    ):
         np.testing.assert_allclose(found.detach(), expected, atol=1e-10)
 
 
 def test_sizes_and_start_are_the_published_ones() -> None:
     network = PrVIPE()
-    n = 39 * 1024 + 4 * 1024**2 + 5 * 3 * 1024 + 2 * (32 * 1024 + 32) + 2  # layers, biases and norms, heads, raw_a, b
+    # layers, biases and norms, heads, raw_a, b
+    n = 39 * 1024 + 4 * 1024**2 + 5 * 3 * 1024 + 2 * (32 * 1024 + 32) + 2
     assert sum(parameter.numel() for parameter in network.parameters()) == n
     assert math.exp(network.raw_a.item()) == pytest.approx(0.522, abs=1e-3)
     assert network.b.item() == -0.5
-    assert network.blocks[0].linear1.weight.std().item() == pytest.approx(math.sqrt(2 / 1024), rel=0.01)
+    assert network.blocks[0].linear1.weight.std().item() == pytest.approx(
+        math.sqrt(2 / 1024), rel=0.01
+    )
     _, std = network.eval()(torch.full((1, 39), -1e6))
     assert (std > 0).all()
 
 
-# ------------------------------------------------------------------------------------------------- normalisation
+# -------------------------------------------------------------------------------------------------
+# normalisation
 
 
 def plain_normalised(kp):
@@ -65,7 +74,9 @@ def plain_normalised(kp):
 
 
 keypoints = st.lists(
-    st.tuples(st.floats(-9, 9), st.floats(-9, 9), st.sampled_from([0.0, 0.3, 1.0])), min_size=13, max_size=13
+    st.tuples(st.floats(-9, 9), st.floats(-9, 9), st.sampled_from([0.0, 0.3, 1.0])),
+    min_size=13,
+    max_size=13,
 )
 
 
@@ -77,14 +88,16 @@ def test_a_pose_is_normalised_by_its_torso_alone(kp, seen, scale, shift) -> None
     expected, defined = plain_normalised(kp)
     moved = np.concatenate([kp[:, :2] * scale + shift, kp[:, 2:]], axis=1)
     found, ok = PrVIPE.normalise(torch.tensor(np.stack([kp, moved])))
-    if not math.isclose(abs(kp[TORSO, :2] - kp[TORSO[0], :2]).max(), 0):  # moved, one point is no longer one
+    # moved, one point is no longer one
+    if not math.isclose(abs(kp[TORSO, :2] - kp[TORSO[0], :2]).max(), 0):
         assert ok.tolist() == [defined, defined]
         np.testing.assert_allclose(found, [expected, expected], atol=1e-9)
     else:
         assert not ok[0] and not found[0].any()
 
 
-# ------------------------------------------------------------------------------------------ matching probability
+# ------------------------------------------------------------------------------------------
+# matching probability
 
 
 def test_a_sure_embedding_matches_by_distance_alone() -> None:
@@ -93,7 +106,9 @@ def test_a_sure_embedding_matches_by_distance_alone() -> None:
     none = torch.full_like(a, 1e-12)
     slope, offset = math.expm1(-0.65) + 1, -0.5
     sure = 1 / (1 + np.exp(slope * np.linalg.norm((a - b).numpy(), axis=1) - offset))
-    np.testing.assert_allclose(network.match_probability(a, none, b, none).detach(), 0.9 * sure + 0.05, atol=1e-6)
+    np.testing.assert_allclose(
+        network.match_probability(a, none, b, none).detach(), 0.9 * sure + 0.05, atol=1e-6
+    )
     every = network.distances(a, none, b, none, samples=3).detach()
     np.testing.assert_allclose(every.diagonal(), -np.log(0.9 * sure + 0.05), atol=1e-6)
     with torch.no_grad():
@@ -103,10 +118,14 @@ def test_a_sure_embedding_matches_by_distance_alone() -> None:
 def test_twenty_samples_estimate_what_thousands_do() -> None:
     network, draw = PrVIPE(size=3, hidden=3), torch.Generator().manual_seed(1)
     mean, std = torch.randn(2, 3), torch.full((2, 3), 0.8)
-    one, two = ((m[None].expand(400, 3), s[None].expand(400, 3)) for m, s in zip(mean, std, strict=True))
+    one, two = (
+        (m[None].expand(400, 3), s[None].expand(400, 3)) for m, s in zip(mean, std, strict=True)
+    )
     with torch.no_grad():
         few = network.match_probability(*one, *two, generator=draw)
-        many = network.match_probability(*(x[:1] for x in (*one, *two)), samples=2000, generator=draw)
+        many = network.match_probability(
+            *(x[:1] for x in (*one, *two)), samples=2000, generator=draw
+        )
     assert abs(float(few.mean() - many)) < 3 * float(few.std() / math.sqrt(len(few))) + 1e-3
     assert few.min() >= 0.05
     assert few.max() <= 0.95
@@ -114,7 +133,8 @@ def test_twenty_samples_estimate_what_thousands_do() -> None:
     assert float(far.detach()) == pytest.approx(0.05)
 
 
-# --------------------------------------------------------------------------------------------------------- losses
+# --------------------------------------------------------------------------------------------------
+# losses
 
 
 def test_the_triplets_of_planted_distances() -> None:
@@ -122,7 +142,8 @@ def test_the_triplets_of_planted_distances() -> None:
         [[1.0, 1.2, 3.0], [0.5, 2.0, 2.1], [9.0, 0.1, 5.0]], dtype=torch.float64, requires_grad=True
     )
     poses = torch.tensor([[0.0, 0.5, 0.5], [0.5, 0.0, 0.05], [0.05, 0.5, 0.0]])
-    # Row 0: the nearest farther off than 1.0 is 1.2. Row 1: 0.5 is nearer, 2.1 has the same pose: none. Row 2 alike.
+    # Row 0: the nearest farther off than 1.0 is 1.2. Row 1: 0.5 is nearer, 2.1 has the same pose:
+    # none. Row 2 alike.
     loss = pr_vipe_losses.triplet_ratio(distances, poses)
     assert float(loss.detach()) == pytest.approx(1.0 - 1.2 + math.log(2))
     loss.backward()
@@ -137,7 +158,9 @@ def test_the_triplet_loss_is_that_of_plain_numpy(n, seed) -> None:
     hinges = []
     for i in range(n):
         harder = [
-            distances[i, j] for j in range(n) if j != i and poses[i, j] >= 0.1 and distances[i, j] > distances[i, i]
+            distances[i, j]
+            for j in range(n)
+            if j != i and poses[i, j] >= 0.1 and distances[i, j] > distances[i, i]
         ]
         hinges.append(max(0.0, distances[i, i] - min(harder) + math.log(2)) if harder else 0.0)
     active = [hinge for hinge in hinges if hinge > 0]
@@ -152,17 +175,21 @@ def test_the_prior_is_a_divergence_from_the_normal_distribution(mean, std) -> No
         return math.exp(own) / math.sqrt(2 * math.pi) * (own + 0.5 * x * x)
 
     expected, _ = quad(integrand, mean - 12 * std, mean + 12 * std)
-    found = pr_vipe_losses.prior(torch.tensor([[mean, mean]]).double(), torch.tensor([[std, std]]).double())
+    found = pr_vipe_losses.prior(
+        torch.tensor([[mean, mean]]).double(), torch.tensor([[std, std]]).double()
+    )
     assert float(found) == pytest.approx(2 * expected, abs=1e-6)
 
 
-# -------------------------------------------------------------------------------------------------------- NP-MPJPE
+# --------------------------------------------------------------------------------------------------
+# NP-MPJPE
 
 
 def plain_np_mpjpe(pose, target):
     """One pair, by SciPy."""
     source, goal = (
-        (p - p[[7, 8]].mean(0)) / np.linalg.norm(p[[1, 2]].mean(0) - p[[7, 8]].mean(0)) for p in (pose, target)
+        (p - p[[7, 8]].mean(0)) / np.linalg.norm(p[[1, 2]].mean(0) - p[[7, 8]].mean(0))
+        for p in (pose, target)
     )
     goal_mean = goal.mean(0)
     source, goal = source - source.mean(0), goal - goal_mean
@@ -187,19 +214,30 @@ def test_np_mpjpe_is_that_of_scipy_also_for_all_pairs_at_once() -> None:
         for p in (poses, others)
     ]
     np.testing.assert_allclose(pose_distances(*normalised), expected, atol=1e-9)
-    np.testing.assert_allclose(pose_distances(*(p.float() for p in normalised)), expected, atol=1e-5)
+    np.testing.assert_allclose(
+        pose_distances(*(p.float() for p in normalised)), expected, atol=1e-5
+    )
 
 
-@pytest.mark.parametrize("flat", [(1, 1, 0), (1, 1, 1e-6), (1, 0, 0), (1, 1e-9, 1e-9), (0, 0, 0), (1, 1, -1)])
+@pytest.mark.parametrize(
+    "flat", [(1, 1, 0), (1, 1, 1e-6), (1, 0, 0), (1, 1e-9, 1e-9), (0, 0, 0), (1, 1, -1)]
+)
 def test_poses_in_a_plane_a_line_or_a_point_have_the_distances_of_an_svd(flat) -> None:
     poses, others = torch.from_numpy(np.random.default_rng(1).normal(size=(2, 9, 13, 3)))
     flattened = poses * torch.tensor(flat)
-    for a, b in ((flattened, others), (others, flattened), (flattened, flattened), (flattened, poses)):
+    for a, b in (
+        (flattened, others),
+        (others, flattened),
+        (flattened, flattened),
+        (flattened, poses),
+    ):
         source, goal = (p - p.mean(1, keepdim=True) for p in (a, b))
         u, s, vt = torch.linalg.svd(torch.einsum("bjx,ajy->abxy", goal, source))
         s[..., -1] *= torch.linalg.det(u @ vt)
         rotated = torch.einsum(
-            "abxy,ajy->abjx", (u * torch.linalg.det(u @ vt)[..., None, None] ** torch.tensor([0, 0, 1])) @ vt, source
+            "abxy,ajy->abjx",
+            (u * torch.linalg.det(u @ vt)[..., None, None] ** torch.tensor([0, 0, 1])) @ vt,
+            source,
         )
         scale = s.sum(-1) / source.square().sum((-2, -1)).clamp(min=1e-12)[:, None]
         expected = (scale[..., None, None] * rotated - goal).norm(dim=-1).mean(-1)

@@ -1,4 +1,6 @@
-"""Pr-VIPE trained on made-up motions for 1,000 steps: what it finds again, and when it is unsure."""
+"""Pr-VIPE trained on made-up motions for 1,000 steps: what it finds again, and when it is
+unsure.
+"""
 
 import math
 from typing import Final
@@ -35,12 +37,20 @@ def motions(seed, count):
     for _ in range(count):
         betas = random_betas(rng)
         pose = perform(rng, betas, 0.0, 64, 25.0).pose[::4]
-        rotmat = torch.tensor(Rotation.from_rotvec(pose.reshape(-1, 3)).as_matrix().reshape(-1, 24, 3, 3)).float()
-        joints = body.joints(betas=torch.tensor(betas).float().expand(len(rotmat), -1), rotmat=rotmat).numpy()
-        points = keypoints_13(np.concatenate([joints, np.ones_like(joints[..., :1])], axis=-1))[..., :3]
+        rotmat = torch.tensor(
+            Rotation.from_rotvec(pose.reshape(-1, 3)).as_matrix().reshape(-1, 24, 3, 3)
+        ).float()
+        joints = body.joints(
+            betas=torch.tensor(betas).float().expand(len(rotmat), -1), rotmat=rotmat
+        ).numpy()
+        points = keypoints_13(np.concatenate([joints, np.ones_like(joints[..., :1])], axis=-1))[
+            ..., :3
+        ]
         found.append(normalise_13(points * [1, -1, -1]))  # y down, as pictures have it
     poses = np.concatenate(found).astype(np.float32)
-    return PoseSet(poses, np.ones(poses.shape[:2], bool), np.zeros_like(poses), np.empty((0, 2), np.int64))
+    return PoseSet(
+        poses, np.ones(poses.shape[:2], bool), np.zeros_like(poses), np.empty((0, 2), np.int64)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +59,14 @@ def trained():
     poses, torch_threads = motions(0, 120), torch.get_num_threads()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    options = {"batch_size": BATCH, "samples": SAMPLES, "iterations": STEPS, "epochs": 1, "average": 0.99, "threads": 1}
+    options = {
+        "batch_size": BATCH,
+        "samples": SAMPLES,
+        "iterations": STEPS,
+        "epochs": 1,
+        "average": 0.99,
+        "threads": 1,
+    }
     trainer = PrVIPETrainer(PRESETS["embedded"](**options))
     for step in range(STEPS):
         drawn = poses.draw(BATCH, 0.0, seed=0, step=step)
@@ -67,8 +84,12 @@ def held_out():
 
 
 def pictures(poses, azimuth):
-    """Poses turned about the vertical by (N,) or one angle: keypoints (N, 13, 3), and as the camera has them."""
-    turns = Rotation.from_rotvec(np.multiply.outer(np.broadcast_to(azimuth, len(poses)), [0.0, 1.0, 0.0]))
+    """Poses turned about the vertical by (N,) or one angle: keypoints (N, 13, 3), and as the camera
+    has them.
+    """
+    turns = Rotation.from_rotvec(
+        np.multiply.outer(np.broadcast_to(azimuth, len(poses)), [0.0, 1.0, 0.0])
+    )
     turned = torch.from_numpy(poses @ turns.as_matrix().transpose(0, 2, 1)).float()
     z = turned[..., 2:] + DEPTH
     return torch.cat((turned[..., :2] / z, (z > 0.25).float()), dim=-1), turned

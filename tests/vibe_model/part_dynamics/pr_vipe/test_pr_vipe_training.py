@@ -18,7 +18,11 @@ from vibe_model.part_dynamics.pr_vipe import retrieval, training
 from vibe_model.part_dynamics.pr_vipe.config import PRESETS, PrVIPEConfig
 from vibe_model.part_dynamics.pr_vipe.network import PrVIPE
 from vibe_model.part_dynamics.pr_vipe.poses import read_poses, same_instant
-from vibe_model.part_dynamics.pr_vipe.retrieval import flat_distances, has_foreshortened_limb, render_views
+from vibe_model.part_dynamics.pr_vipe.retrieval import (
+    flat_distances,
+    has_foreshortened_limb,
+    render_views,
+)
 
 NOSE = [joint_names("spin49").index(name) for name in ("nose", "OP Nose")]
 HIPS = [KEYPOINTS_13.index(name) for name in ("lhip", "rhip")]
@@ -27,25 +31,46 @@ HIPS = [KEYPOINTS_13.index(name) for name in ("lhip", "rhip")]
 def filmed(seed, cameras=2, **options):
     """Tracks of 5 frames of one sequence: the same poses, seen by several cameras."""
     split = MemorySplit(seed, [5] * cameras, **options)
-    split.tracks[:] = [track._replace(name=f"S1/Walking 1.{60 + i}/0") for i, track in enumerate(split.tracks)]
+    split.tracks[:] = [
+        track._replace(name=f"S1/Walking 1.{60 + i}/0") for i, track in enumerate(split.tracks)
+    ]
     split.frame_index = np.tile(np.arange(5), cameras)
     for name in ("kp_3d", "theta"):
-        split.rows[name][:] = np.tile(split.rows[name][:5], (cameras, *[1] * (split.rows[name].ndim - 1)))
+        split.rows[name][:] = np.tile(
+            split.rows[name][:5], (cameras, *[1] * (split.rows[name].ndim - 1))
+        )
     return split
 
 
 @pytest.fixture
 def splits(monkeypatch):
-    found = {"amass/train": MemorySplit(3, [9, 12, 7, 8]), "h36m/train": filmed(4), "h36m/val": filmed(5)}
+    found = {
+        "amass/train": MemorySplit(3, [9, 12, 7, 8]),
+        "h36m/train": filmed(4),
+        "h36m/val": filmed(5),
+    }
     monkeypatch.setattr(runs, "open_splits", lambda config: found)
     monkeypatch.setattr(training, "load_body", lambda folder: TinyBody())
     return found
 
 
 def tiny(root, **changes):
-    sizes = {"size": 4, "hidden_size": 8, "samples": 3, "batch_size": 6, "iterations": 4, "epochs": 2}
+    sizes = {
+        "size": 4,
+        "hidden_size": 8,
+        "samples": 3,
+        "batch_size": 6,
+        "iterations": 4,
+        "epochs": 2,
+    }
     places = {"runs": root / "runs", "cache": root / "cache"}
-    options = {"poses_3d": ("h36m/train",), "stride": 1, "held_out": 0.3, "checkpoint_every": 3, "device": "cpu"}
+    options = {
+        "poses_3d": ("h36m/train",),
+        "stride": 1,
+        "held_out": 0.3,
+        "checkpoint_every": 3,
+        "device": "cpu",
+    }
     return PrVIPEConfig(**sizes | places | options | {"threads": 1} | changes)
 
 
@@ -54,7 +79,8 @@ def read(split, name="h36m/train", **options):
     return read_poses(split, name, TinyBody(), **chosen)
 
 
-# ---------------------------------------------------------------------------------------------------------- poses
+# --------------------------------------------------------------------------------------------------
+# poses
 
 
 def test_poses_are_of_smpl_where_it_is_labelled_and_else_of_3d_joints() -> None:
@@ -63,7 +89,8 @@ def test_poses_are_of_smpl_where_it_is_labelled_and_else_of_3d_joints() -> None:
     split.rows["w_3d"][5] = 0
     split.rows["kp_3d"][:, NOSE] = 0
     found = read(split)
-    assert found.shown[:, KEYPOINTS_13.index("nose")].tolist() == [True] * 3 + [False] * 2  # the last has no label
+    # the last has no label
+    assert found.shown[:, KEYPOINTS_13.index("nose")].tolist() == [True] * 3 + [False] * 2
     names = [joint_names("spin49").index(name) for name in KEYPOINTS_13]
     expected = split.rows["kp_3d"][4, names]
     np.testing.assert_allclose(found.poses[4, 1:], normalise_13(expected)[1:], atol=1e-6)
@@ -110,7 +137,8 @@ def test_real_pairs_are_of_one_instant_and_two_cameras() -> None:
     assert len(read(MemorySplit(2, [4])).draw(5, 0.5, seed=0, step=0)["kp_2d"]) == 0
 
 
-# -------------------------------------------------------------------------------------------------------- cameras
+# --------------------------------------------------------------------------------------------------
+# cameras
 
 
 def test_a_made_up_camera_turns_a_pose_and_projects_it() -> None:
@@ -123,21 +151,25 @@ def test_a_made_up_camera_turns_a_pose_and_projects_it() -> None:
     there = view.keypoints[..., 2] > 0
     np.testing.assert_allclose(view.keypoints[..., 0][there], (x / (z + 4))[there])
     np.testing.assert_allclose(view.keypoints[..., 1][there], (y / (z + 4))[there])
-    upright = poses.new_tensor((0.0, 1.0, 0.0)).expand(200, 13, 3)  # a point below the hips stays below
+    # a point below the hips stays below
+    upright = poses.new_tensor((0.0, 1.0, 0.0)).expand(200, 13, 3)
     below = render_views(upright, torch.ones(200, 13, dtype=torch.bool), depth=4.0).poses[:, 0, 1]
     assert below.min() > math.cos(math.radians(30)) ** 2 - 1e-6
     assert below.min() < 0.8
 
 
 def test_a_limb_that_points_at_the_camera_is_foreshortened() -> None:
-    pose = torch.randn(1, 13, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 1.0, 0.0])
+    pose = torch.randn(1, 13, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor(
+        [1.0, 1.0, 0.0]
+    )
     assert not has_foreshortened_limb(pose, 50.0)
     wrist, elbow = KEYPOINTS_13.index("lwrist"), KEYPOINTS_13.index("lelbow")
     pose[0, wrist] = pose[0, elbow] + torch.tensor([0.0, 0.2, -1.0])  # 11 degrees beside
     assert has_foreshortened_limb(pose, 50.0)
 
 
-# ------------------------------------------------------------------------------------------------------ retrieval
+# --------------------------------------------------------------------------------------------------
+# retrieval
 
 
 def test_hits_are_counted_among_the_nearest() -> None:
@@ -155,15 +187,21 @@ def test_keypoints_are_compared_after_the_best_similarity_in_the_picture() -> No
     turned = 2.5 * points @ [[0, 1], [-1, 0]] + 7
     np.testing.assert_allclose(np.diag(flat_distances(turned, points)), 0, atol=1e-12)
     source, goal = points[1] - points[1].mean(0), others[2] - others[2].mean(0)
-    columns = np.stack([source.ravel(), (source @ [[0, 1], [-1, 0]]).ravel()], axis=1)  # as it is, a quarter turn on
+    # as it is, a quarter turn on
+    columns = np.stack([source.ravel(), (source @ [[0, 1], [-1, 0]]).ravel()], axis=1)
     fit = (columns @ np.linalg.lstsq(columns, goal.ravel())[0]).reshape(13, 2)
-    assert flat_distances(points, others)[1, 2] == pytest.approx(np.linalg.norm(fit - goal, axis=1).mean())
+    assert flat_distances(points, others)[1, 2] == pytest.approx(
+        np.linalg.norm(fit - goal, axis=1).mean()
+    )
 
 
-# ------------------------------------------------------------------------------------------------------- training
+# --------------------------------------------------------------------------------------------------
+# training
 
 
-def test_a_killed_run_ends_with_the_same_bits_and_held_out_tracks_are_not_trained_on(splits, tmp_path) -> None:
+def test_a_killed_run_ends_with_the_same_bits_and_held_out_tracks_are_not_trained_on(
+    splits, tmp_path
+) -> None:
     expected = training.run(tiny(tmp_path / "whole"))
     config = tiny(tmp_path / "killed")
     killed_at(training.run, config, 6, tmp_path / "aside")
@@ -176,22 +214,31 @@ def test_a_killed_run_ends_with_the_same_bits_and_held_out_tracks_are_not_traine
     assert n_train == {"poses": 36 - n_held_out + 10, "instants": 5}
     assert 0 < n_held_out < 36
     best = torch.load(expected / "best.pt", weights_only=True)
-    PrVIPE(4, best["pr_vipe_state_dict"]["stem.linear.bias"].numel()).load_state_dict(best["pr_vipe_state_dict"])
+    PrVIPE(4, best["pr_vipe_state_dict"]["stem.linear.bias"].numel()).load_state_dict(
+        best["pr_vipe_state_dict"]
+    )
     assert best["stand_in"]
 
 
 def test_the_average_follows_the_weights_and_the_rate_a_cosine(splits, tmp_path) -> None:
     trainer = training.PrVIPETrainer(tiny(tmp_path, average=0.5))
     drawn = read(splits["h36m/train"]).draw(6, 0.5, 0, 0)
-    batch = SimpleNamespace(labels={name: torch.as_tensor(values) for name, values in drawn.items()})
+    batch = SimpleNamespace(
+        labels={name: torch.as_tensor(values) for name, values in drawn.items()}
+    )
     mean = {name: value.clone() for name, value in trainer.average.state_dict().items()}
     for decay in (2 / 11, 3 / 12):
         assert trainer.train_step(batch).good
         for name, value in trainer.embedding.state_dict().items():
-            mean[name] = decay * mean[name] + (1 - decay) * value if value.is_floating_point() else value
-            torch.testing.assert_close(trainer.average.state_dict()[name], mean[name].to(value.dtype))
+            mean[name] = (
+                decay * mean[name] + (1 - decay) * value if value.is_floating_point() else value
+            )
+            torch.testing.assert_close(
+                trainer.average.state_dict()[name], mean[name].to(value.dtype)
+            )
     rate = trainer.learning_rates()["pr_vipe_optimizer"]
-    assert rate == pytest.approx(1e-5 + (1e-3 - 1e-5) * (1 + math.cos(math.pi / 8)) / 2)  # of step 1 of 8
+    # of step 1 of 8
+    assert rate == pytest.approx(1e-5 + (1e-3 - 1e-5) * (1 + math.cos(math.pi / 8)) / 2)
     adagrad = training.PrVIPETrainer(tiny(tmp_path, optimiser="adagrad", lr=0.02))
     assert adagrad.train_step(batch).good
     assert adagrad.learning_rates()["pr_vipe_optimizer"] == 0.02
