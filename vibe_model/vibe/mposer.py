@@ -175,18 +175,16 @@ class MPoserTrainer(Trainer):
         )
         self.learners = {"mposer": learner}
 
-    def gradients(self, batch: TrainingBatch) -> dict[str, Tensor]:
+    def losses(self, batch: TrainingBatch) -> dict[str, Tensor]:
         theta = batch.real_theta  # (B, T, 85)
         noise = _noise(len(theta), self.prior.latent_size, self.config.seed, self.state.step).to(
             theta.device
         )
         rotmat, code = self.prior(theta[..., MOTION], noise)
-        terms = {
+        return {
             "reconstruction": (rotmat - _matrices(theta)).square().mean(),
             "kl": self.config.kl_weight * code.kl_divergence(),
         }
-        torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
-        return terms
 
 
 class MPoserRun(TrainingLoop):
