@@ -27,7 +27,7 @@ from cache.format.tables import Tables, TrackRows, VideoEntry, VideoTable, video
 from cache.read.rows import Rows
 from cache.storage import store_at
 from cache.storage.base import Root
-from cache.write.base import Writer, recover
+from cache.write.base import Writer, follow_manifest
 from cache.write.parts import Plan
 
 # Label -> the flag that marks its known rows. Without its flag, a label would be read as unknown
@@ -68,7 +68,7 @@ class SplitWriter(Writer):
             "commits",
             "geometry",
             "shards",
-            "files",
+            "tables",
             EXTRA,
         }
     )
@@ -127,12 +127,13 @@ class SplitWriter(Writer):
         self._started = time.time()
         if self._store.exclusive:
             self._store.remove([self.place.temporary])
-        recover(self.place)
         self._commit = Commit.load(self.place)
         if self._commit is None:
             self.place.create_groups()
-        none = Tables.from_records([], self._extra.values())
-        self._tables = none if self._commit is None else Tables.from_files(self._commit.files)
+            self._tables = Tables.from_records([], self._extra.values())
+        else:
+            follow_manifest(self._commit)
+            self._tables = self._commit.tables
         self.committed_videos = VideoTable(self._tables).by_name()
         earlier = self._longest_stream() if self._commit is None else self._commit.manifest
         self._geometry = (
@@ -284,15 +285,10 @@ class SplitWriter(Writer):
             self._extent = self._next
         new_tables = Tables.from_records(self._new, self._extra.values())
         tables = new_tables if self._other_columns else self._kept.plus(new_tables)
-        files = tables.to_files()
-        for name, spec in self._columns.items():
-            files[f"{name}/zarr.json"] = spec.metadata(self._extent, self._geometry)
-        files_before = () if self._commit is None else self._commit.files
-        self._publish({**entries, **self._own_entries(tables)}, files, note)
-        gone = {name.partition("/")[0] for name in files_before} - {
-            name.partition("/")[0] for name in files
-        }
-        self._store.remove([self.place.array(name) for name in sorted(gone)])
+        before = {} if self._commit is None else self._commit.manifest["shards"]
+        self._publish({**entries, **self._own_entries(tables)}, tables, note)
+        gone = sorted(before.keys() - self._columns.keys())
+        self._store.remove([self.place.array(name) for name in gone])
         arrays = [self.place.array(name) for name in self._columns]
         self._store.remove(
             [f"{array}/c/{shard}" for array in arrays for shard in sorted(self._invalid)]

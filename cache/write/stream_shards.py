@@ -25,7 +25,6 @@ from cache.format.layout import HAS_VALUE, NO_KEY, UNDECODABLE, Geometry, stream
 from cache.format.listing import refuse_missing
 from cache.format.manifest import Commit, Place, shard_rows
 from cache.format.shard import ShardLayout
-from cache.format.tables import Tables
 from cache.read.streams import OpenStream
 from cache.storage import store_at
 from cache.storage.base import Root
@@ -116,7 +115,7 @@ class StreamShards:
         self.split_digest = split.digest
         self.geometry = Geometry(**split.manifest["geometry"])
         self.rows_per_shard = self.geometry.rows_per_shard
-        self._tables = Tables.from_files(split.files)
+        self._tables = split.tables
         live = self._tables.live_by_shard(self.geometry, int(split.manifest["extent"]))
         self.live_shards = np.flatnonzero(live).tolist()
         self.foreign: list[int] = []  # shards that the stream has for other rows

@@ -19,10 +19,11 @@ from cache.format import layout
 from cache.format.layout import NO_KEY, PENDING_ROWS, UNDECODABLE
 from cache.format.manifest import Commit
 from cache.format.shard import ShardFile, ShardLayout
+from cache.format.tables import Tables
 from cache.read.streams import OpenStream
 from cache.storage.base import Root
 from cache.windows import Ranges, intersect, join_adjacent, ranges_where
-from cache.write.base import Writer, invalidate_shards, recover
+from cache.write.base import Writer, follow_manifest, invalidate_shards
 from cache.write.parts import Plan
 from cache.write.stream_shards import Staged, StreamShards
 
@@ -56,7 +57,7 @@ class StreamWriter(StreamShards, Writer):
                 "commits",
                 "geometry",
             ),
-            *("shards", "rows", "files", PENDING_ROWS),
+            *("shards", "rows", PENDING_ROWS),
         }
     )
 
@@ -178,10 +179,6 @@ class StreamWriter(StreamShards, Writer):
         self._refuse(entries)
         self.place.create_groups()  # the folder of all features may have been deleted by hand
         extent = int(self.split.manifest["extent"])
-        files = {
-            f"{name}/zarr.json": spec.metadata(extent, self.geometry)
-            for name, spec in self.columns.items()
-        }
         # The identity of each shard's rows, also of shards that the split dropped: their features
         # may be carried over.
         rows = {} if self._commit is None else dict(self._commit.manifest["rows"])
@@ -208,7 +205,7 @@ class StreamWriter(StreamShards, Writer):
         pending_rows = self._find_pending_rows(body, new_shards)
         if len(pending_rows):
             body[PENDING_ROWS] = pending_rows.tolist()
-        self._publish(body, files, note)
+        self._publish(body, Tables(), note)
         # Without a lock, shards of other plans may be those of a running writer.
         self._remove_unfinished(
             layout.CHECKPOINT, layout.STAGED_SHARD if self._store.exclusive else self._staged
@@ -228,7 +225,7 @@ class StreamWriter(StreamShards, Writer):
         }
         etag = None if self._commit is None else self._commit.etag
         stream = OpenStream(
-            Commit(self.place, {**body, "shards": written}, {}, etag), self.split.manifest
+            Commit(self.place, {**body, "shards": written}, Tables(), etag), self.split.manifest
         )
         for start, stop in stream.rows_with_flag(UNDECODABLE).tolist():
             keys = stream.read("_key", np.array([start]), stop - start)[0]
@@ -238,11 +235,12 @@ class StreamWriter(StreamShards, Writer):
 
     def _open(self) -> None:
         self._started = time.time()
-        recover(self.place)
         self._read_state()  # under the lock
-        if self._commit is not None and self.foreign:
-            invalidate_shards(self.place, self._commit, self.foreign)
-            self._read_state()
+        if self._commit is not None:
+            follow_manifest(self._commit)
+            if self.foreign:
+                invalidate_shards(self.place, self._commit, self.foreign)
+                self._read_state()
         self._records = dict(self.committed)
         journal = self._journal.start(self.head)
         if not journal:

@@ -56,6 +56,7 @@ def test_the_objects_are_the_files_that_the_same_run_writes_into_a_folder(
     both: tuple[str, Path], toy: Any
 ) -> None:
     url, folder = both
+    cache.gc(url, older_than=0)  # in a folder, a commit removes what no manifest names any more
     assert objects(url) == toy.tree(folder)
     assert cache.verify(url).ok
 

@@ -82,7 +82,7 @@ PLACES = {  # in place of which there is a link -> commands that would write or 
     SPLIT: COMMANDS,
     f"{SPLIT}/.writing": (append, convert_again, extract, collect),
     f"{SPLIT}/.writing/journal": (append, collect),
-    f"{SPLIT}/.commit": (append, collect),
+    f"{SPLIT}/tables": (append, convert_again, collect),
     f"{SPLIT}/bbox": (append, convert_again, collect),
     f"{SPLIT}/bbox/c": (append, convert_again, collect),
     f"{SPLIT}/trans": (collect,),
@@ -210,12 +210,15 @@ def test_a_manifest_that_is_no_file_is_a_problem_of_every_command(
 
 @pytest.mark.parametrize("make", KINDS, ids=lambda make: make.__name__)
 @pytest.mark.parametrize(
-    "place", ["bbox/c/0/0", "bbox/zarr.json", "track_start/c/0", "features/resnet50/c/0/0"]
+    "place", ["bbox/c/0/0", "bbox/zarr.json", "track_start", "features/resnet50/c/0/0"]
 )
 def test_data_that_is_no_file_counts_as_damaged(
     make: Any, place: str, root: Path, capsys: Any
 ) -> None:
-    make(root / SPLIT / place)
+    file = root / SPLIT / place
+    if place == "track_start":
+        file = toy.table_file(root, place)
+    make(file)
     for words in (["verify"], ["verify", "--fast"]):
         code, shown = printed(capsys, *words, "--cache", str(root))
         assert code == 1, (words, shown)
