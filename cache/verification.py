@@ -277,13 +277,14 @@ class _Verification:
                 self.notes.append(f"{store.location(place.home)}: nothing is committed yet")
         except CacheError as error:
             self._damage(place, place.manifest, str(error))
-        if journals := place.journals():
+        has_staged = bool(store.list_names(place.staged))
+        if has_staged:
             self.notes.append(
                 f"{store.location(place.writing)}: unfinished work; the same command continues it"
             )
         if len(self.damaged) > n_damaged:
             return commit
-        if unnamed := list(find_unreferenced(place, commit, unfinished=not journals)):
+        if unnamed := list(find_unreferenced(place, commit, unfinished=not has_staged)):
             named = (
                 f"{len(unnamed)} files or folders that no manifest names, first "
                 f"{unnamed[0]}; `gc` removes them"

@@ -36,16 +36,11 @@ STREAM_ARRAYS: Final = ("", "_ok", "_key")  # suffixes of a stream's name
 MANIFEST: Final = "manifest.json"
 PROVENANCE: Final = "provenance.json"
 FEATURES: Final = "features"
-WRITING: Final = ".writing"  # lock, journal and temporary files of a writer
-JOURNAL: Final = "journal"  # in `.writing`: finished, uncommitted work
+WRITING: Final = ".writing"  # lock, temporary files and uncommitted work
+STAGED: Final = "staged"  # in `.writing`: uncommitted work
 TABLE_FOLDER: Final = "tables"  # of a split
 TEMPORARY_SHARD: Final = "shard.tmp"  # in `.writing`: an incomplete shard
-STAGED_SHARD: Final = "staged-"  # prefix of shards in `.writing` that no writer has accepted yet
-CHECKPOINT: Final = "partial-"  # prefix of files in `.writing` with rows of unaccepted shards
-SPOOL: Final = "spool"  # in `.writing`: videos that parts have read
 RUNNING: Final = "running-"  # prefix of files in `.writing` that running parts renew
-# written in `.writing` by any process
-WITHOUT_LOCK: Final = (STAGED_SHARD, CHECKPOINT, SPOOL, RUNNING)
 
 NAME: Final = r"[A-Za-z0-9_][A-Za-z0-9_.+-]*"
 

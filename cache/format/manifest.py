@@ -74,16 +74,9 @@ class Place:
         return f"{self.writing}/{layout.TEMPORARY_SHARD}"
 
     @property
-    def journal(self) -> str:
-        return f"{self.writing}/{layout.JOURNAL}"
-
-    def checkpoint(self, shard: int) -> str:
-        return f"{self.writing}/{layout.CHECKPOINT}{shard}"
-
-    def journals(self) -> list[str]:
-        """Names in `writing` of the work from which the next writer continues."""
-        prefixes = (layout.JOURNAL, *layout.WITHOUT_LOCK)
-        return [name for name in self.store.list_names(self.writing) if name.startswith(prefixes)]
+    def staged(self) -> str:
+        """The folder of uncommitted work, from which the next writer continues."""
+        return f"{self.writing}/{layout.STAGED}"
 
     def array(self, name: str) -> str:
         return f"{self.base}/{name}"

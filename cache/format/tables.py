@@ -404,7 +404,7 @@ def _find_runs(frame_index: NDArray[Any], step: int, first_row: int) -> list[tup
 def video_record(
     entry: VideoEntry, tracks: Sequence[TrackRows], start: int, extra: Collection[ExtraColumn] = ()
 ) -> dict[str, Any]:
-    """The JSON record of a video, for journal and tables. Its tracks take the rows from `start`
+    """The JSON record of a video, for staged work and tables. Its tracks take the rows from `start`
     on.
     """
     of_tracks = [column.name for column in extra if column.per == "track"]

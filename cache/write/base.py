@@ -1,8 +1,7 @@
-"""Commits; the base of both writers, and their journal; deleting streams and shards.  [cache]"""
+"""Commits; the base of both writers; deleting streams and shards.  [cache]"""
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import socket
@@ -14,8 +13,6 @@ from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any, ClassVar, Final, Self
 
-import google_crc32c
-
 from cache.errors import CacheError
 from cache.format import layout
 from cache.format.earlier import refuse_tags
@@ -25,59 +22,11 @@ from cache.format.manifest import Commit, Place, committed_names, places_of
 from cache.format.shard import sha256, size_of
 from cache.format.tables import Tables, table_entry, table_key
 from cache.storage import store_at
-from cache.storage.base import Lock, Root, Store
+from cache.storage.base import Lock, Root
 from cache.write.parts import refuse_running_parts
 
 NOTES: Final = 100  # commits that are noted in `provenance.json`, the last ones
 _SOFTWARE: Final = ("vibe-pipeline", "numpy", "zarr", "google-crc32c")
-
-
-class Journal:
-    """Finished, uncommitted work for the next writer to continue: records, each in a small file
-    with a checksum.
-    """
-
-    def __init__(self, store: Store, folder: str) -> None:
-        self._store = store
-        self._folder = folder
-        self._home = ""
-        self._next = 0
-        self._plan: Any = None
-
-    def start(self, head: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Continue the journal with exactly this head, or begin it. Returns its intact records."""
-        self._home = f"{self._folder}/{layout.fingerprint(head)[:16]}"
-        self._plan = head["plan"]
-        files = self._store.read_many(self._store.files(self._home))
-        records: list[dict[str, Any]] = []
-        while (file := files.get(self._key(len(records)))) is not None:
-            crc, _, text = bytes(file).partition(b" ")
-            if crc != _checksum(len(records), text):
-                break
-            records.append(json.loads(text))
-        self._next = len(records)
-        # Remove records after a damaged one: they would come back after those added now.
-        self._store.remove([key for key in files if key >= self._key(self._next)])
-        if not records and self._store.exclusive:
-            self._store.remove([self._folder])
-        return records
-
-    def add(self, record: Mapping[str, Any]) -> None:
-        """Append one record, durably."""
-        text = json.dumps({**record, "plan": self._plan, "host": socket.gethostname()}).encode()
-        record_text = _checksum(self._next, text) + b" " + text
-        self._store.put_small({self._key(self._next): record_text}, self._folder)
-        self._next += 1
-
-    def remove(self) -> None:
-        self._store.remove([self._folder if self._store.exclusive else self._home])
-
-    def _key(self, number: int) -> str:
-        return f"{self._home}/{number:08d}.json"
-
-
-def _checksum(number: int, text: bytes) -> bytes:
-    return b"%08x" % google_crc32c.value(b"%d %s" % (number, text))
 
 
 class Writer(ABC):
@@ -92,7 +41,6 @@ class Writer(ABC):
         self.place = place
         self._store = place.store
         self._provenance = dict(provenance or {})
-        self._journal = Journal(self._store, place.journal)
 
     def __enter__(self) -> Self:
         refuse_unmounted(self._store, self.place.split)  # before the lock makes folders there
@@ -129,18 +77,16 @@ class Writer(ABC):
         self._lock.require()
         _write_notes(self.place, {**notes, digest: {**notes.get(digest, {}), **self._provenance}})
 
-    def _remove_unfinished(self, *prefixes: str) -> None:
-        """Remove the journal, temporary files, and files of parts with these prefixes, after a
-        commit.
+    def _remove_unfinished(self, staged: str) -> None:
+        """After a commit, remove staged work at this key, and files of parts; where a lock keeps
+        others out, all but the lock.
         """
-        self._journal.remove()
-        self._remove_from_writing(".", layout.RUNNING, *prefixes)
-
-    def _remove_from_writing(self, *prefixes: str) -> None:
-        names = [
-            name for name in self._store.list_names(self.place.writing) if name.startswith(prefixes)
-        ]
-        self._store.remove([f"{self.place.writing}/{name}" for name in names])
+        names = self._store.list_names(self.place.writing)
+        if self._store.exclusive:
+            names = [name for name in names if name != "lock"]
+        else:
+            names = [name for name in names if name.startswith(layout.RUNNING)]
+        self._store.remove([staged, *(f"{self.place.writing}/{name}" for name in names)])
 
     def _has_size(self, key: str, record: str) -> bool:
         """Whether there is a shard file of the size in its record."""
@@ -173,7 +119,7 @@ def publish(
     before: Commit | None,
     note: Mapping[str, Any],
     started: float,
-    keep_journal: bool = False,
+    keep_staged: bool = False,
 ) -> dict[str, Any]:
     """Commit: write new tables, replace the manifest, then what follows from it. Does nothing
     without a change.
@@ -186,7 +132,7 @@ def publish(
         tables: of a split; none of a stream.
         before: the current commit.
         note: goes to `provenance.json`, with the time since `started`.
-        keep_journal: do not delete the journal, which belongs to another writer.
+        keep_staged: do not delete staged work, which belongs to another writer.
 
     Returns the manifest. Raises CacheError when another process has committed since `before`.
     """
@@ -212,23 +158,23 @@ def publish(
     # Not before: a reader would miss the manifest of a listed split. After a kill here, the
     # next commit lists it.
     update_list(store, add=[place.split], there=committed_names(store))
-    follow_manifest(Commit(place, manifest, tables, None), keep_journal=keep_journal)
+    follow_manifest(Commit(place, manifest, tables, None), keep_staged=keep_staged)
     return manifest
 
 
-def follow_manifest(commit: Commit, *, keep_journal: bool = True) -> None:
+def follow_manifest(commit: Commit, *, keep_staged: bool = True) -> None:
     """Finish a commit: remove tables that it does not name, where a lock keeps others out, and
     write each zarr.json that is missing or of an earlier commit. The caller holds the lock.
 
-    keep_journal: else the journal is that of this commit, and goes.
+    keep_staged: else staged work is that of this commit, and goes.
     """
     place = commit.place
     store = place.store
     stale = commit.find_stale_metadata()
     if store.exclusive:
         store.remove([*place.unnamed_tables(commit.manifest)])
-        if stale and not keep_journal:
-            store.remove([place.journal])
+        if stale and not keep_staged:
+            store.remove([place.staged])
     if stale:  # last: it shows that the commit is unfinished
         store.put_small(stale, place.base)
 
@@ -267,7 +213,7 @@ def finish_commits(root: Root, split: str) -> None:
             with place.store.lock(place.writing):
                 commit = Commit.load(place)
                 if commit is not None:
-                    follow_manifest(commit, keep_journal=False)
+                    follow_manifest(commit, keep_staged=False)
 
 
 def delete_stream(root: Root, split: str, stream: str) -> None:
@@ -319,9 +265,7 @@ def invalidate_shards(place: Place, commit: Commit, numbers: Collection[int]) ->
         body |= {"split_digest": "", "rows": remaining(held["rows"])}
     note = {**commit.note, "invalidated": sorted(numbers)}
     started = time.time()
-    publish(
-        place, body, commit.tables, before=commit, note=note, started=started, keep_journal=True
-    )
+    publish(place, body, commit.tables, before=commit, note=note, started=started, keep_staged=True)
     place.store.remove(
         [f"{place.array(array)}/c/{shard}" for array in held["shards"] for shard in sorted(removed)]
     )

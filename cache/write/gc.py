@@ -10,7 +10,7 @@ from typing import Final
 
 from cache.errors import AccessDenied, CacheError
 from cache.format import earlier, layout
-from cache.format.layout import FEATURES, PROVENANCE, TEMPORARY_SHARD, stream_of
+from cache.format.layout import FEATURES, PROVENANCE, stream_of
 from cache.format.listing import missing_text, unmounted_folder, update_list
 from cache.format.manifest import Commit, Place, places_of, split_folders
 from cache.read.split import FeatureCache, require_cache
@@ -45,7 +45,7 @@ def gc(
     Args:
         root: the cache.
         dry_run: only report, also finished work of running writers.
-        unfinished: also remove finished work of killed writers and its journal; always so in an
+        unfinished: also remove finished, uncommitted work of killed writers; always so in an
             object store.
         older_than: minimum age in seconds (default: 0, in an object store a day, since it has no
             locks).
@@ -109,11 +109,11 @@ class _Sweep:
         commit = Commit.load(place)
         if commit is None and (lost := place.lost_manifest()):
             raise CacheError(lost)
-        # Unreferenced files may belong to the writer of a journal; in an object store it may even
+        # Unreferenced files may belong to the writer of staged work; in an object store it may even
         # be running.
-        journals = [f"{place.writing}/{name}" for name in place.journals()]
-        running = not self._store.exclusive and self._is_young(journals)
-        goes_on = bool(journals) and (running or not self._unfinished)
+        has_staged = bool(self._store.list_names(place.staged))
+        running = not self._store.exclusive and self._is_young([place.staged])
+        goes_on = has_staged and (running or not self._unfinished)
         if goes_on:
             text = "unfinished work, which the same command continues (--unfinished removes it)"
             self.found.skipped.append(f"{self._store.location(place.home)}: {text}")
@@ -161,23 +161,18 @@ class _Sweep:
 
 
 def find_unreferenced(place: Place, commit: Commit | None, *, unfinished: bool) -> Iterator[str]:
-    """Keys of the cache's files that no manifest names; `unfinished`: also uncommitted work with
-    its journal.
-    """
+    """Keys of the cache's files that no manifest names; `unfinished`: also uncommitted work."""
     store = place.store
     is_split = place.stream is None
     names = store.list_names(place.home)
     writing = store.list_names(place.writing)
     # of a killed write
-    yield from (f"{place.writing}/{name}" for name in writing if name.startswith("."))
-    if unfinished:
+    if not unfinished:
+        yield from (f"{place.writing}/{name}" for name in writing if name.startswith("."))
+    else:
         if commit is None and PROVENANCE in names:  # of a commit that was never made
             yield f"{place.home}/{PROVENANCE}"
-        yield from (
-            f"{place.writing}/{name}"
-            for name in (*place.journals(), TEMPORARY_SHARD)
-            if name in writing
-        )
+        yield from (f"{place.writing}/{name}" for name in writing if name != "lock")
         named = {} if commit is None else commit.manifest["shards"]
         of_stream = [f"{place.stream}{part}" for part in layout.STREAM_ARRAYS]
         present = store.list_names(place.base)

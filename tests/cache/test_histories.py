@@ -50,7 +50,7 @@ ENDS: Final = {
 }
 # removed without fsync: may be back after a power cut
 SCRATCH: Final = (".writing/lock", ".writing/shard.tmp")
-STAGED: Final = "/.writing/staged-"  # so are these; `gc` removes them
+STAGED: Final = "/file-"  # so are these; `gc` removes them
 GROUPS: Final = ("cache", *SPLIT.split("/"), "features")  # folders of Zarr groups
 SOAK: Final = hypothesis.settings.get_current_profile_name() == "soak"
 

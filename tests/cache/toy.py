@@ -63,12 +63,12 @@ def writer(root: Any, plan: str, **options: Any) -> SplitWriter:
 
 
 def unfinished(root: Path, appended: Sequence[Video], plan: str = "next") -> Path:
-    """A conversion that ends when it has appended these videos; its journal."""
+    """A conversion that ends when it has appended these videos; its staged work."""
     with writer(root, plan) as split:
         split.begin()
         for one in appended:
             split.append(*one)
-    return root / SPLIT / ".writing/journal"
+    return root / SPLIT / ".writing/staged"
 
 
 def write(

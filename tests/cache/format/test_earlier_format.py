@@ -10,6 +10,7 @@ import pytest
 
 import cache
 from cache import StreamWriter
+from cache.write.parts import find_other_work
 from tests.cache.toy import SPLIT
 
 COMMIT = "19a16d33"
@@ -135,10 +136,15 @@ def test_a_damaged_table_is_named(root: Path, toy: Any) -> None:
         cache.open(root)[SPLIT]
 
 
-def test_unfinished_work_is_continued(root: Path, code: Path, toy: Any) -> None:
+def test_unfinished_work_is_begun_again_and_said(root: Path, code: Path, toy: Any) -> None:
     run(code, BEGIN + UNFINISHED, root)
+    other = find_other_work(root, SPLIT, None, "next")
+    assert other is not None and other.host == "", "of an earlier version"
     with toy.writer(root, "next") as writer:
         writer.begin()
-        assert [*writer.journalled] == ["z"]
-    with StreamWriter(root, SPLIT, "late", dim=4, plan="w") as writer:
-        assert writer.pending == [1, 2, 3]
+        assert not writer.journalled
+    toy.write(root, [toy.video("z", [40])], plan="next")
+    toy.write_stream(root, stream="late")
+    cache.gc(root, unfinished=True)
+    assert not list(root.rglob(".writing"))
+    assert (cache.verify(root).problems, cache.verify(root).notes) == ((), ())

@@ -51,16 +51,16 @@ def test_a_writer_that_writes_its_metadata_too_late_costs_the_newer_commit_nothi
         assert split.manifest["by"] == "quick"
         return {track.video for track in split.tracks}
 
-    def late(files: Any, home: str) -> None:
+    def late(files: Any, home: str, **options: Any) -> None:
         if f"{SPLIT}/bbox/zarr.json" in files and not seen:  # after its manifest
             seen.append(True)
             write_narrow(url, toy.video("z", [40]), plan="quick", drop=["e"], by="quick")
-            put_small(files, home)
+            put_small(files, home, **options)
             assert tracks() == {"b", "x", "z"}  # with the slow one's shapes beside it
             report = cache.verify(url)
             assert report.problems == () and "of an earlier commit" in "".join(report.notes)
             return
-        put_small(files, home)
+        put_small(files, home, **options)
 
     slow.put_small = late
     write_narrow(slow, toy.video("x", [9]), plan="slow", drop=["a"], by="slow")

@@ -39,7 +39,7 @@ def home(tmp_path: Path) -> Path:
         if not (home / name).exists():
             (home / name).parent.mkdir(parents=True, exist_ok=True)
             (home / name).write_text("mine")
-    for name in ("journal", "spool", "shard.tmp", "partial-0"):
+    for name in ("staged", "shard.tmp"):
         (home / name).write_text("mine")
     return home
 
@@ -81,7 +81,7 @@ PLACES = {  # in place of which there is a link -> commands that would write or 
     "toy": COMMANDS,
     SPLIT: COMMANDS,
     f"{SPLIT}/.writing": (append, convert_again, extract, collect),
-    f"{SPLIT}/.writing/journal": (append, collect),
+    f"{SPLIT}/.writing/staged": (append, collect),
     f"{SPLIT}/tables": (append, convert_again, collect),
     f"{SPLIT}/bbox": (append, convert_again, collect),
     f"{SPLIT}/bbox/c": (append, convert_again, collect),

@@ -52,10 +52,10 @@ def test_a_commit_that_a_full_disk_cut_off_is_finished_once_there_is_room(root, 
     full, put_small = OSError(errno.ENOSPC, "no space left"), LocalStore.put_small
     stray = root / HOME / "features/resnet50/c/77/0"
 
-    def put(store: LocalStore, files: dict[str, bytes], home: str) -> None:
+    def put(store: LocalStore, files: dict[str, bytes], home: str, **options: Any) -> None:
         if stray.exists() and any(key.endswith("bbox/zarr.json") for key in files):
             raise full
-        put_small(store, files, home)
+        put_small(store, files, home, **options)
 
     stray.parent.mkdir()
     stray.write_bytes(b"shard")
