@@ -65,7 +65,7 @@ class _Console(Console):
         if self.quiet:
             raise BrokenPipe
 
-    def line(self, text: str, mark: str = "", indent: int = 0) -> None:
+    def show_line(self, text: str, mark: str = "", indent: int = 0) -> None:
         """Print a line of untrusted text after its mark."""
         self.print(_marked(text, mark, indent))
 
@@ -195,7 +195,7 @@ class CommandResult:
             for part in self.text:
                 show(part) if isinstance(part, Table) else out.print(part)
         for problem in self.problems:
-            to.line(problem, WRONG)
+            to.show_line(problem, WRONG)
         return self.exit_code or int(bool(self.problems))
 
 

@@ -69,7 +69,7 @@ def _run(args: argparse.Namespace) -> int:
     committed = cache.open(args.cache)[name]
     empty = why_empty(committed)
     for problem in empty:
-        out.line(problem, WRONG)
+        out.show_line(problem, WRONG)
     if empty:
         return 1
 
@@ -79,7 +79,7 @@ def _run(args: argparse.Namespace) -> int:
     for spec in specs_of(args, name, committed, stand_in=stand_in):
         refusal = spec.missing_columns(committed)
         if refusal:
-            out.line(refusal, WRONG)
+            out.show_line(refusal, WRONG)
             failed = True
         else:
             specs.append(spec)
@@ -106,7 +106,7 @@ def _run(args: argparse.Namespace) -> int:
             _print_extraction(args, extraction, named=len(specs) > 1)
     for extraction in every:
         if extraction.problem:
-            out.line(extraction.problem, WRONG)
+            out.show_line(extraction.problem, WRONG)
         if extraction.problem or extraction.n_crashed:
             failed = True
     return int(failed)
@@ -126,20 +126,20 @@ def _print_extraction(
     text += f", {extraction.carried:,} carried over"
     if extraction.kept:
         text += f", {extraction.kept:,} kept of an earlier run or of parts"
-    out.line(f"{text} (why: {plan.why})")
+    out.show_line(f"{text} (why: {plan.why})")
 
-    if stream.stand_in and stream.weights_file is None:
-        out.print(f"  {UNTRAINED} a network with random weights: only for trial runs")
-    elif stream.stand_in:
+    if stream.stand_in and stream.weights_file:
         file = plain(stream.weights_file.name)
         out.print(f"  {STAND_IN} {file} comes from demo data: only for trial runs")
+    elif stream.stand_in:
+        out.print(f"  {UNTRAINED} a network with random weights: only for trial runs")
     for kind, rows in extraction.problems.items():
         out.print(f"  {DOUBT} {count(rows, 'row')} without features: {kind}")
     for example in extraction.examples:
-        out.line(example, indent=4)
+        out.show_line(example, indent=4)
     if args.part is not None:
         for video, why in extraction.lost.items():
-            out.line(f"{video} is left to a later run: {why}", DOUBT, 2)
+            out.show_line(f"{video} is left to a later run: {why}", DOUBT, 2)
 
 
 def reads(args: argparse.Namespace) -> list[str]:
@@ -182,7 +182,7 @@ def specs_of(
     by_option = {key: getattr(args, key) for key in ("weights", "precision") if getattr(args, key)}
     owner = _find_kind(kinds.values(), by_option)
     if owner is None:
-        first = [*by_option][0]
+        first = next(iter(by_option))
         raise ConfigError(f"--{first}: none of these streams has this option: {', '.join(names)}")
 
     specs = []
@@ -211,11 +211,11 @@ def _find_kind(kinds: Iterable[str], options: Collection[str]) -> str | None:
 
 def _overrides(args: argparse.Namespace, stream: str, kind: str) -> dict[str, str]:
     """Options by `--set` SECTION.KEY=VALUE of a stream's section or its kind's."""
-    options = {}
-    for section, key, text in parse_overrides(args.settings):
-        if section in (stream, kind) and key != KIND:
-            options[key] = text
-    return options
+    return {
+        key: text
+        for section, key, text in parse_overrides(args.settings)
+        if section in (stream, kind) and key != KIND
+    }
 
 
 def _recorded_kind(committed: cache.Split | None, stream: str) -> Any:

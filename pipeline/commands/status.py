@@ -125,7 +125,6 @@ def _add_notes(
     rows: Sequence[_SplitStatus],
 ) -> None:
     """Add what concerns the whole cache, then the streams, then the videos of each split."""
-    result.lines(cache.tag_notes(opened.store), DOUBT)
     result.lines(_left_out(args, opened), IDLE)
     licences: dict[str, None] = {}  # several splits have the same ones
     for row in rows:
