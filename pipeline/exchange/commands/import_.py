@@ -64,17 +64,16 @@ def _options(sub: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     """Import the file."""
-    of_vibe = ("joints_2d", "crop_scale")
-    of_arrays = ("array", "match")
-    if given := [
-        key
-        for key in (of_vibe if args.format == "arrays" else of_arrays)
-        if getattr(args, key) is not None
-    ]:
-        raise ConfigError(
-            f"--{given[0].replace('_', '-')}: --format {args.format} has no such option"
-        )
-    return _import_array(args) if args.format == "arrays" else _import_database(args)
+    foreign = "array", "match"
+    import_file = _import_database
+    if args.format == "arrays":
+        foreign = "joints_2d", "crop_scale"
+        import_file = _import_array
+    for key in foreign:
+        if getattr(args, key) is not None:
+            option = key.replace("_", "-")
+            raise ConfigError(f"--{option}: --format {args.format} has no such option")
+    return import_file(args)
 
 
 def _import_array(args: argparse.Namespace) -> int:
@@ -91,16 +90,16 @@ def _import_array(args: argparse.Namespace) -> int:
         out.print(plain(f"{name}: {args.stream} is up to date, imported from {args.file.name}"))
         return 0
     if done.replaced:
-        videos = ", ".join(done.replaced[:FEW]) + (", ..." if len(done.replaced) > FEW else "")
-        rows = (
-            f"{name}: {count(done.waiting, 'row')} not imported, with other rows of the same shards"
+        videos = ", ".join(done.replaced[:FEW])
+        if len(done.replaced) > FEW:
+            videos += ", ..."
+        message = (
+            f"{name}: {count(done.waiting, 'row')} not imported, with other rows of the same "
+            f"shards. Replaced since the first import of {args.file.name}, whose numbers are of "
+            f"the old images: {videos}. Import another file, with numbers of the new images and "
+            "all earlier rows."
         )
-        why = (
-            f"Replaced since the first import of {args.file.name}, whose numbers are of the "
-            f"old images: {videos}"
-        )
-        do = "Import another file, with numbers of the new images and all earlier rows."
-        err.print(f"  {DOUBT} {plain(f'{rows}. {why}. {do}')}")
+        err.print(f"  {DOUBT} {plain(message)}")
     if done.why == "refused":
         return 1
     rows = f"{done.covered:,} of {count(done.rows, 'row')}, matched by {done.matched_by}"
@@ -132,17 +131,11 @@ def _import_database(args: argparse.Namespace) -> int:
     if not imported.why:
         out.print(plain(f"{name}: up to date, imported from {args.file.name}"))
         return 0
-    streams = (
-        f"with the stream {imported.stream}"
-        if imported.stream
-        else "without features (the file has none)"
-    )
-    out.print(
-        plain(
-            f"{name}: imported {count(imported.rows, 'row')} in "
-            f"{count(imported.tracks, 'track')}, {streams}"
-        )
-    )
+    features = "without features (the file has none)"
+    if imported.stream:
+        features = f"with the stream {imported.stream}"
+    content = f"{count(imported.rows, 'row')} in {count(imported.tracks, 'track')}, {features}"
+    out.print(plain(f"{name}: imported {content}"))
     for text in accounting_lines(imported.totals):
         out.print(f"  {text}")
     if imported.ignored:
@@ -151,12 +144,10 @@ def _import_database(args: argparse.Namespace) -> int:
         rows = count(imported.without_features, "row")
         out.print(f"  {DOUBT} {rows} without features (not finite in float16)")
     if imported.mark:
-        what = (
-            f"{UNTRAINED} features of random weights"
-            if imported.mark == "untrained"
-            else f"{STAND_IN} demo data"
-        )
-        out.print(f"  {what}: use only to try the pipeline")
+        content = f"{STAND_IN} demo data"
+        if imported.mark == "untrained":
+            content = f"{UNTRAINED} features of random weights"
+        out.print(f"  {content}: use only to try the pipeline")
     return 0
 
 
