@@ -90,7 +90,7 @@ def globs(patterns: Iterable[str]) -> list[str]:
     >>> globs(["<class>/<clip>.{mp4,avi}", "labels/<0001>.mat"])
     ['*/*.mp4', '*/*.avi', 'labels/*.mat']
     """
-    matches = []
+    matches: list[str] = []
     for pattern in patterns:
         choices = []
         # every second piece lists alternatives
@@ -322,8 +322,9 @@ class Dataset(ReaderOptions, ABC):
             require_frames(labels, source, [0, last], VideoAccount(""))
 
         keypoints = [track.kp_2d for track in tracks if track.kp_2d is not None]
-        has_one_size = isinstance(source, Pictures | Video)
-        if keypoints and has_one_size and not self.checks_joints:
+        if not keypoints or self.checks_joints:
+            return
+        if isinstance(source, Pictures | Video):
             require_in_pictures(labels, np.concatenate(keypoints), source)
 
     def read_accounted(

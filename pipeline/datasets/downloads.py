@@ -66,7 +66,7 @@ def misplaced_parts(
         return
 
     for part in absent:
-        others: list[Path] = []
+        others: list[str] = []
         for glob in globs(part.patterns):
             others += files.find(raw, glob, {}, any_case=True)
         if others:
