@@ -155,22 +155,22 @@ def publish(
     store.put_small(files, place.home)
     etag = None if before is None else before.etag
     store.replace(place.manifest, json_file(manifest), expected=etag)
-    # Not before: a reader would miss the manifest of a listed split. After a kill here, the
-    # next commit lists it.
-    update_list(store, add=[place.split], there=committed_names(store))
     follow_manifest(Commit(place, manifest, tables, None), keep_staged=keep_staged)
     return manifest
 
 
 def follow_manifest(commit: Commit, *, keep_staged: bool = True) -> None:
-    """Finish a commit: remove tables that it does not name, where a lock keeps others out, and
-    write each zarr.json that is missing or of an earlier commit. The caller holds the lock.
+    """Finish a commit: list the split, remove tables that it does not name, where a lock keeps
+    others out, and write each zarr.json that is missing or of an earlier commit. The caller holds
+    the lock.
 
     keep_staged: else staged work is that of this commit, and goes.
     """
     place = commit.place
     store = place.store
     stale = commit.find_stale_metadata()
+    # not before the commit: a reader would miss the manifest of a listed split
+    update_list(store, add=[place.split], there=committed_names(store))
     if store.exclusive:
         store.remove([*place.unnamed_tables(commit.manifest)])
         if stale and not keep_staged:

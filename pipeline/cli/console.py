@@ -65,6 +65,10 @@ class _Console(Console):
         if self.quiet:
             raise BrokenPipe
 
+    def show_line(self, text: str, mark: str = "", indent: int = 0) -> None:
+        """Print a line of untrusted text after its mark."""
+        self.print(_marked(text, mark, indent))
+
     def fits(self, shown: Table) -> bool:
         """Whether a table is no wider than the terminal; always true in a pipe."""
         return (
@@ -91,6 +95,12 @@ def line(verb: str, what: str, detail: str) -> str:
 def plain(text: str, keep: str = "") -> str:
     """Escape untrusted text for rich: one line, no control codes except those in `keep`."""
     return escape(printable(text, keep))
+
+
+def _marked(text: str, mark: str, indent: int) -> str:
+    if mark:
+        mark += " "
+    return f"{' ' * indent}{mark}{plain(text)}"
 
 
 def printable(text: str, keep: str = "") -> str:
@@ -165,7 +175,7 @@ class CommandResult:
 
     def line(self, text: str, mark: str = "", indent: int = 0) -> None:
         """Add a line of untrusted text after its mark."""
-        self.text.append(f"{' ' * indent}{mark}{' ' if mark else ''}{plain(text)}")
+        self.text.append(_marked(text, mark, indent))
 
     def lines(self, texts: Iterable[str], mark: str = "", indent: int = 0) -> None:
         for text in texts:
@@ -185,7 +195,7 @@ class CommandResult:
             for part in self.text:
                 show(part) if isinstance(part, Table) else out.print(part)
         for problem in self.problems:
-            to.print(f"{WRONG} {plain(problem)}")
+            to.show_line(problem, WRONG)
         return self.exit_code or int(bool(self.problems))
 
 

@@ -62,14 +62,15 @@ def from_here(place: str | Path) -> str:
     return str(place.relative_to(Path.cwd()) if place.is_relative_to(Path.cwd()) else place)
 
 
-def few(lines: Sequence[str], most: int, where: str) -> list[str]:
-    """The first `most` lines, and where to see the rest.
+def few(lines: Sequence[str], most: int | None, where: str) -> list[str]:
+    """The first `most` lines (None: all), and where to see the rest.
 
     >>> few(["a", "b", "c"], 2, "status --all")
     ['a', 'b', 'and 1 more: status --all']
     """
-    more = len(lines) - most
-    return [*lines[:most], *([f"and {more:,} more: {where}"] if more > 0 else [])]
+    if most is None or len(lines) <= most:
+        return [*lines]
+    return [*lines[:most], f"and {len(lines) - most:,} more: {where}"]
 
 
 def error_text(error: BaseException, places: Sequence[Path | str] = ()) -> str:
