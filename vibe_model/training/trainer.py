@@ -217,10 +217,9 @@ class Trainer(ABC):
     def losses(self, batch: TrainingBatch) -> dict[str, Tensor]:
         """The weighted terms of this process's share of a batch, scalars by name.
 
-        All that a step minimises: the trainer calls backward once, on their sum. A term trains the
-        networks whose parameters it depends on: score generated motion by a `frozen`
-        discriminator for the generator, and detached motion for the discriminator, whose terms'
-        names begin with "discriminator".
+        The trainer calls backward once, on their sum. A term trains the networks whose parameters
+        it depends on: the generator's adversarial term needs a `frozen` discriminator, the
+        discriminator's terms detached motion.
         """
 
     def counts(self, batch: TrainingBatch) -> dict[str, Tensor | int]:  # noqa: ARG002  a hook

@@ -78,7 +78,7 @@ def test_its_terms_are_the_mean_squared_error_of_the_rotations_and_the_weighted_
     theta = torch.as_tensor(
         splits["m/train"].read([(0, 4), (5, 9)], None, fields=("theta",))["theta"]
     )
-    terms = trainer.gradients(TrainingBatch({}, theta))
+    terms = trainer.losses(TrainingBatch({}, theta))
     ((rotmat, code),) = decoded
     expected = (
         Rotation.from_rotvec(theta[..., 6:75].reshape(-1, 3)).as_matrix().reshape(rotmat.shape)
