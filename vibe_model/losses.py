@@ -104,6 +104,13 @@ def adversarial_generator(fake_scores: Tensor) -> Tensor:
     return _mean_square(fake_scores - 1)
 
 
+def adversarial_discriminator(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
+    """Least squares GAN, the discriminator's side. Scores: (B, 1) each, of batches of any size ->
+    scalar.
+    """
+    return _mean_square(real_scores - 1) + _mean_square(fake_scores)
+
+
 def adversarial_terms(
     fake_scores: Tensor,
     real_scores: Tensor,

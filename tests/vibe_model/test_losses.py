@@ -115,6 +115,9 @@ def test_the_published_weights_are_those_of_the_published_config():
 def test_adversarial_terms_by_hand():
     fake, real = torch.tensor([[0.5], [2.0]]), torch.tensor([[1.0], [0.0], [3.0], [1.0]])
     assert losses.adversarial_generator(fake).item() == pytest.approx((0.25 + 1) / 2)
+    assert losses.adversarial_discriminator(real, fake).item() == pytest.approx(
+        (0.25 + 4) / 2 + (0 + 1 + 4 + 0) / 4
+    )
     terms = losses.adversarial_terms(fake, real, 2 * fake, {"discriminator": 3.0})
     assert {name: term.item() for name, term in terms.items()} == pytest.approx(
         {
