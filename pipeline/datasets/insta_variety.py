@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.clips.files import EXTENSIONS, ClipLabels, list_clips
 from pipeline.datasets.base import Mistake, Origin, ReleasePart, finite_joints
-from pipeline.datasets.people import ANY_CLIP, ClipDataset, clip_tracks
+from pipeline.datasets.detected.clip import ClipDataset, clip_tracks
+from pipeline.datasets.detected.people import ANY_CLIP
 from pipeline.errors import RawDataError
 from pipeline.files.formats import tfrecords
 from pipeline.files.formats.arrays import reading

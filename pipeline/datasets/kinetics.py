@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, ClassVar, Final
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.clips.files import KEYPOINTS, ClipLabels, entries
 from pipeline.datasets.base import Mistake, ReleasePart
-from pipeline.datasets.people import ClipDataset, Rules, clip_tracks
+from pipeline.datasets.detected.clip import ClipDataset, clip_tracks
+from pipeline.datasets.detected.people import Rules
 from pipeline.errors import RawDataError
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import RawVideo, RawVideos, VideoTexts

@@ -22,7 +22,8 @@ from pydantic import BeforeValidator
 
 from pipeline.accounting import VideoAccount
 from pipeline.clips.files import ENDINGS, KEYPOINTS, ClipLabels, images_hint, list_clips
-from pipeline.datasets.people import ClipDataset, Rules, clip_tracks
+from pipeline.datasets.detected.clip import ClipDataset, clip_tracks
+from pipeline.datasets.detected.people import Rules
 from pipeline.errors import ConfigError, RawDataError
 from pipeline.files.pixels.video import MAX_FPS
 from pipeline.files.raw import RawVideo, RawVideos
