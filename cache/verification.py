@@ -27,6 +27,7 @@ from cache.format.listing import (
     parse_list,
     refuse_unmounted,
     root_group,
+    update_list,
 )
 from cache.format.manifest import (
     Commit,
@@ -392,7 +393,7 @@ def _restore_group(store: Store, key: str) -> None:
 
 
 def _restore_manifest(place: Place, repaired: Repaired) -> None:
-    """Write the manifest, and the zarr.json that follow from it. Raises CacheError."""
+    """Write the manifest, and what follows from it. Raises CacheError."""
     store = place.store
     with store.lock(place.writing):
         read = place.read_manifest()
@@ -404,6 +405,7 @@ def _restore_manifest(place: Place, repaired: Repaired) -> None:
             repaired.restored.append(place.manifest)
         stale = Commit(place, held, Tables(), etag).find_stale_metadata()
         if stale:
+            update_list(store, add=[place.split], there=committed_names(store))
             store.put_small(stale, place.base)
         repaired.restored += sorted(stale)
 

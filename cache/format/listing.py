@@ -3,7 +3,7 @@
 A split is listed just after its first commit. A listed split that is missing is a problem: its disk
 may not be mounted, or somebody has deleted it. An unmounted disk leaves its mount point, an empty
 folder or a dead link; a deleted folder leaves nothing, and `gc` takes it off the list. Caches of an
-earlier version get their list by the next commit.
+earlier version get their list by the next commit or `gc`.
 """
 
 from __future__ import annotations
