@@ -20,6 +20,7 @@ from pipeline.files.raw.files import HASHED_WHOLE, MIB
 from tests.docs.markdown import ROOT, document
 from tests.made_splits import track_of, write_split, write_stream
 from vibe_model.evaluation.protocols import Protocol
+from vibe_model.metrics import METRICS
 from vibe_model.models import Model
 
 CODE = {
@@ -78,6 +79,14 @@ def is_named_class(value: object, kind: type[Any]) -> bool:
     if not isinstance(value, type) or not issubclass(value, kind):
         return False
     return any(isinstance(vars(value).get(key), str) for key in ("name", "kind"))
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_a_metric_has_a_page_and_a_test(name: str) -> None:
+    pages = "".join(document(page) for page in ("vibe.md", "hmmr.md", "getting-started.md"))
+    title = METRICS[name].title
+    assert f"`{name}`" in pages or title.lower() in pages.lower(), "no page tells of it"
+    assert f'"{name}"' in TESTS, "no test names it"
 
 
 def test_every_command_is_in_the_table() -> None:

@@ -108,8 +108,8 @@ class StreamShards:
         split = Commit.load(Place(self._store, self.place.split))
         if split is None:
             refuse_missing(self._store, self.place.split)
-            where = f"{self._store.root}: no committed split {self.place.split!r}"
-            raise MissingSplit(f"{where}: convert it before its features")
+            problem = f"no committed split {self.place.split!r}"
+            raise MissingSplit(f"{self._store.root}: {problem}: convert it before its features")
         self.split = split
         self.split_digest = split.digest
         self.geometry = Geometry(**split.manifest["geometry"])
@@ -129,14 +129,15 @@ class StreamShards:
             self.foreign = self._commit.foreign_shards(split.manifest)
             by_array = stream["shards"]
             numbers = {int(shard) for shard in by_array[self._stream]} - set(self.foreign)
-            self.committed = {
-                k: {name: by_array[name][str(k)] for name in by_array} for k in sorted(numbers)
-            }
+            for shard in sorted(numbers):
+                records = {name: by_array[name][str(shard)] for name in by_array}
+                self.committed[shard] = records
         # Only rows of replaced or removed tracks can be carried over.
-        self._has_replaced_rows = any(
-            shard >= len(live) or not self.rows_record(shard) or live[shard] < len(self.rows(shard))
-            for shard in self.committed
-        )
+        self._has_replaced_rows = False
+        for shard in self.committed:
+            is_gone = shard >= len(live) or not self.rows_record(shard)
+            if is_gone or live[shard] < len(self.rows(shard)):
+                self._has_replaced_rows = True
         self._index: _KeyIndex | None = None
         self._index_lock = threading.Lock()
 
@@ -236,16 +237,16 @@ class StreamShards:
         try:
             records = {}
             for name, spec in self.columns.items():
-                file, records[name] = ShardLayout(spec, self.geometry).encode(arrays[name])
+                file, record = ShardLayout(spec, self.geometry).encode(arrays[name])
                 self._store.put(files[name], file, temporary=temporary[name])
-            staged = Staged(
-                shard, self.rows_record(shard), self.form, token, files, records, dict(self.made)
-            )
+                records[name] = record
+            rows = self.rows_record(shard)
+            staged = Staged(shard, rows, self.form, token, files, records, dict(self.made))
             if self.plan:
                 self._record(staged)
         except BaseException:
-            own = [key for key in files.values() if key.startswith(self._work.folder)]
-            self._store.remove([*own, *temporary.values()])
+            self._store.remove(temporary.values())
+            self._store.remove([key for key in files.values() if key.startswith(self._work.folder)])
             raise
         return staged
 
@@ -290,12 +291,10 @@ class StreamShards:
 
         with np.errstate(over="ignore"):  # beyond the dtype becomes infinite, which is refused
             features = fill_rows("", good, data)
-        if bad := np.flatnonzero(~np.isfinite(features).all(axis=1) & good).tolist():
-            dtype = features.dtype
-            raise CacheError(
-                f"{title}: features of {len(bad)} rows are not finite in {dtype}, first row "
-                f"{bad[0]}"
-            )
+        bad = np.flatnonzero(~np.isfinite(features).all(axis=1) & good)
+        if len(bad):
+            problem = f"features of {len(bad)} rows are not finite in {features.dtype}"
+            raise CacheError(f"{title}: {problem}, first row {bad[0]}")
         name = self._stream
         return {
             name: features,
@@ -340,16 +339,15 @@ class _KeyIndex:
         rows = np.full(len(keys), -1, np.int64)
         hashes = _hash_keys(keys)
         for sorted_hashes, sorted_rows in self._sorted:
-            if len(sorted_hashes):
-                position = np.minimum(
-                    np.searchsorted(sorted_hashes, hashes), len(sorted_hashes) - 1
-                )
-                hits = (sorted_hashes[position] == hashes) & (rows < 0)
-                rows[hits] = sorted_rows[position[hits]]
+            if not len(sorted_hashes):
+                continue
+            position = np.searchsorted(sorted_hashes, hashes)
+            position = np.minimum(position, len(sorted_hashes) - 1)
+            hits = (sorted_hashes[position] == hashes) & (rows < 0)
+            rows[hits] = sorted_rows[position[hits]]
         candidates = np.flatnonzero(rows >= 0)
-        differs = (self.stream.read("_key", rows[candidates]) != keys[candidates, None]).any(
-            axis=(1, 2)
-        )
+        stored = self.stream.read("_key", rows[candidates])[:, 0]
+        differs = (stored != keys[candidates]).any(axis=1)
         rows[candidates[differs]] = -1
         return rows
 
