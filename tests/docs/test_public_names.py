@@ -23,7 +23,7 @@ pipeline.skeletons.convert pipeline.crops.crop_person pipeline.crops.normalise_k
 pipeline.boxes.smooth_boxes
 pipeline.body.Body vibe_model.VIBE vibe_model.MotionDiscriminator
 vibe_model.load_published vibe_model.losses.generator_losses vibe_model.losses.adversarial_generator
-vibe_model.losses.adversarial_discriminator
+vibe_model.losses.adversarial_discriminator vibe_model.vibe.training.step_losses
 vibe_model.training.run
 vibe_model.metrics.mpjpe vibe_model.metrics.pa_mpjpe vibe_model.metrics.pve vibe_model.metrics.accel
 vibe_model.metrics.accel_error vibe_model.metrics.pck vibe_model.metrics.auc

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vibe_model import runs
 from vibe_model.losses import adversarial_terms, generator_losses
@@ -64,29 +65,15 @@ class VIBETrainer(VideoTrainer):
             )
 
     def losses(self, batch: TrainingBatch) -> dict[str, Tensor]:
-        """The terms of Kocabas et al., CVPR 2020, equations 1 to 3, weighted."""
-        weights = self.config.weights
-        features = batch.labels["features"].float()  # stored as float16
-        autocast = torch.autocast(
-            features.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"
+        _, _, terms = step_losses(
+            self.generator,
+            self.discriminator,
+            batch.labels,
+            batch.real_theta,
+            self.config.weights,
+            prior=None if self.prior is None else self.prior.energy,
+            precision=self.config.precision,
         )
-        with autocast:
-            estimate = self.generator.regress(features)
-        predicted = self.generator.pose(estimate, vertices=False)
-        terms = generator_losses(predicted, batch.labels, weights)
-        motion = predicted["theta"][..., MOTION]
-        if self.prior is not None:
-            terms["mposer"] = weights["mposer"] * self.prior.energy(motion)
-        if self.discriminator is not None:
-            # As published, generated motion is scored once for each side, with separate dropout.
-            every_motion = torch.cat((motion.detach(), batch.real_theta[..., MOTION]))
-            with autocast:
-                with frozen(self.discriminator):
-                    for_generator = self.discriminator(motion).float()  # (B, 1)
-                scores = self.discriminator(every_motion).float()  # (B + B', 1)
-            fake = scores[: len(motion)]
-            real = scores[len(motion) :]
-            terms |= adversarial_terms(for_generator, real, fake, weights)
         return terms
 
     def counts(self, batch: TrainingBatch) -> dict[str, Tensor | int]:
@@ -99,3 +86,58 @@ class VIBETrainer(VideoTrainer):
         if self.discriminator is not None:
             counts["discriminator_real"] = len(batch.real_theta)
         return counts
+
+
+def step_losses(
+    generator: VIBE,
+    discriminator: nn.Module | None,
+    batch: Mapping[str, Any],
+    real_theta: Tensor | None,
+    weights: Mapping[str, float],
+    *,
+    prior: Callable[[Tensor], Tensor] | None = None,
+    precision: str = "fp32",
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """Both losses of one step: Kocabas et al., CVPR 2020, equations 1 to 3.
+
+    Args:
+        batch: features (B, T, 2048), float16 or float32, and what `losses.generator_losses` takes.
+        real_theta: (B', T, 85) real motion for the discriminator.
+        weights: a factor for each term, as in `losses.adversarial_terms`.
+        prior: (B, T, 69) generated motion -> scalar "mposer", without its weight.
+        precision: "bf16": matrix products of encoder, regressor and discriminator in bfloat16.
+
+    Returns:
+        The generator's loss, the discriminator's, and all weighted terms, of which these are the
+        sums. No gradient of one reaches the other network's parameters.
+    """
+    features = torch.as_tensor(batch["features"]).float()  # stored as float16
+    autocast = torch.autocast(features.device.type, torch.bfloat16, enabled=precision == "bf16")
+    with autocast:
+        estimate = generator.regress(features)
+    predicted = generator.pose(estimate, vertices=False)
+    terms = generator_losses(predicted, batch, weights)
+    motion = predicted["theta"][..., MOTION]
+    if prior is not None:
+        terms["mposer"] = weights["mposer"] * prior(motion)
+    if discriminator is not None:
+        if real_theta is None:
+            raise ValueError("real_theta: expected real motion for the discriminator, found None")
+        # As published, generated motion is scored once for each side, with separate dropout.
+        every_motion = torch.cat((motion.detach(), real_theta[..., MOTION]))
+        with autocast:
+            with frozen(discriminator):
+                for_generator = discriminator(motion).float()  # (B, 1)
+            scores = discriminator(every_motion).float()  # (B + B', 1)
+        fake = scores[: len(motion)]
+        real = scores[len(motion) :]
+        terms |= adversarial_terms(for_generator, real, fake, weights)
+
+    generator_loss = features.new_zeros(())
+    discriminator_loss = features.new_zeros(())
+    for name, term in terms.items():
+        if name.startswith("discriminator"):
+            discriminator_loss = discriminator_loss + term
+        else:
+            generator_loss = generator_loss + term
+    return generator_loss, discriminator_loss, terms
