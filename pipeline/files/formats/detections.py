@@ -36,6 +36,7 @@ from pipeline.files.formats.found import (
     Sizes,
     label_error,
 )
+from pipeline.files.formats.joint_spellings import DECLARED, joint_called
 from pipeline.files.formats.keypoints_json import ONE_VIDEO
 from pipeline.files.raw.files import list_names, open_regular
 from pipeline.skeletons import Doubles, Ints, Skeleton, bones, joint_names
@@ -83,24 +84,6 @@ MIDPOINTS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
     "coco_neck": {"OP Neck": ("lshoulder", "rshoulder")},
     "halpe_26": {"OP MidHip": ("lhip", "rhip")},
     "h36m_lifters": {"hip": ("lhip", "rhip")},
-}
-# Lower-case joint names in files -> ours: PoseTrack's, COCO's, COCO-WholeBody's, MPII's.
-DECLARED: Final[Mapping[str, str]] = {
-    "nose": "nose",
-    "head_bottom": "neck",
-    "upper_neck": "neck",
-    "head_top": "headtop",
-    "top_head": "headtop",
-    **{
-        f"{side}_{joint}": f"{side[0]}{joint}"
-        for joint in ("eye", "ear", "shoulder", "elbow", "wrist", "hip", "knee", "ankle")
-        for side in ("left", "right")
-    },
-    **{
-        f"{side}_{joint}": f"OP {side[0].upper()}{joint.title().replace('_', '')}"
-        for joint in ("big_toe", "small_toe", "heel")
-        for side in ("left", "right")
-    },
 }
 _NUMBERED: Final = re.compile(
     r"(?P<name>(?:.*\D)?)(?P<number>[0-9]{1,18})(?P<end>(?:_keypoints)?\.json|\.txt)", re.DOTALL
@@ -280,7 +263,7 @@ def _order_joints(
         # without face and hands
         points = [persons[:, : BODY.get(persons.shape[1])] for persons in points]
         return (_order(place, points) if points else "coco"), points
-    ours = [DECLARED.get(name.lower().replace(" ", "_")) for name in names]
+    ours = [joint_called(name) for name in names]
     used = [j for j, name in enumerate(ours) if name is not None and name not in ours[:j]]
     if len(used) < FEWEST:
         expected = f"{FEWEST} or more of {', '.join(DECLARED)}"

@@ -309,9 +309,8 @@ def _coco(file: Path, content: Mapping[str, Any], sizes: Sizes | None) -> LabelC
         if "frame_index" in image:
             frame_of[image_id] = COCO.frame(file, f"images[{i}].frame_index", image["frame_index"])
         else:
-            frame_of[image_id] = _split_name(
-                file, f"images[{i}].file_name", image.get("file_name")
-            )[1]
+            key, name = _image_name(image)
+            frame_of[image_id] = _split_name(file, f"images[{i}].{key}", name)[1]
         scale_of[image_id] = _scale(
             file, f"images[{i}]", (image.get("width"), image.get("height")), sizes
         )
@@ -368,6 +367,16 @@ def _coco(file: Path, content: Mapping[str, Any], sizes: Sizes | None) -> LabelC
             "clip's size"
         )
     return people
+
+
+def _image_name(image: Mapping[str, Any]) -> tuple[str, object]:
+    """(key, name) of an image. Roboflow appends a hash to `file_name` and has the original in
+    `extra.name`.
+    """
+    extra = image.get("extra")
+    if isinstance(extra, dict) and "name" in extra:
+        return "extra.name", extra["name"]
+    return "file_name", image.get("file_name")
 
 
 def _coco_joints(
