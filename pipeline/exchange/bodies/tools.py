@@ -46,7 +46,7 @@ class Estimate:
 
     @property
     def is_smplx(self) -> bool:
-        return self.pose.shape[1] == N_SMPLX
+        return bool(self.pose.shape[1] == N_SMPLX)
 
     def camera(self, size: tuple[int, int]) -> Doubles:
         """(3, 3) px, for pictures of this width and height."""
@@ -141,7 +141,8 @@ def _vector(file: Path, key: str, rotations: object) -> Doubles:
     """(24, 3, 3) -> (72,) rad."""
     from scipy.spatial.transform import Rotation  # takes 0.4 s
 
-    return Rotation.from_matrix(_read(file, key, rotations, 24, 3, 3)).as_rotvec().reshape(-1)
+    turns = Rotation.from_matrix(_read(file, key, rotations, 24, 3, 3))
+    return np.asarray(turns.as_rotvec().reshape(-1))
 
 
 def _gvhmr(file: Path, content: Mapping[Any, Any]) -> list[Estimate]:
