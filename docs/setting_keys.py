@@ -32,7 +32,7 @@ class Field(NamedTuple):
     type: str
     default: str  # "" without one
     about: str  # the comments right above it and behind it
-    heading: str  # a comment above it that follows an empty line: the heading of a group of fields
+    heading: str  # a comment above it, with an empty line between: the heading of a group of fields
 
 
 class Key(NamedTuple):
@@ -61,21 +61,28 @@ def fields(cls: type[Any]) -> tuple[Field, ...]:
 
 
 def _field(source: str, lines: list[str], node: ast.AnnAssign) -> Field:
-    first = node.lineno - 1
-    while lines[first - 1].startswith("    # "):
-        first -= 1
-    above = " ".join(line.removeprefix("    # ") for line in lines[first : node.lineno - 1])
+    first, above = _comment_above(lines, node.lineno - 1)
+    heading = ""
+    if not lines[first - 1]:
+        heading = _comment_above(lines, first - 1)[1]
     behind = lines[cast(int, node.end_lineno) - 1].encode()[node.end_col_offset :].decode()
     comments = [text.strip() for text in behind.split("# ")]
     comments = [text for text in comments if text and not text.startswith(("noqa", "type:"))]
-    begins_group = not lines[first - 1]
     return Field(
         cast(ast.Name, node.target).id,
         ast.get_source_segment(source, node.annotation) or "",
         ast.get_source_segment(source, node.value) or "" if node.value else "",
-        " ".join(comments if begins_group else filter(None, (above, *comments))),
-        above if begins_group else "",
+        " ".join(filter(None, (above, *comments))),
+        heading,
     )
+
+
+def _comment_above(lines: list[str], number: int) -> tuple[int, str]:
+    """Of the comment that ends right above a line: the number of its first line, and its words."""
+    first = number
+    while lines[first - 1].startswith("    # "):
+        first -= 1
+    return first, " ".join(line.removeprefix("    # ") for line in lines[first:number])
 
 
 def about(cls: type[Any], name: str) -> str:

@@ -82,11 +82,13 @@ class RunConfig:
     fields: ClassVar[tuple[str, ...]] = ()
 
     # Where things are. None of these paths decides a number; the content there does.
+
     name: str = "run"  # start of the name of the run's folder
     cache: Place = Path("data/cache")  # or a URL as s3://bucket/prefix
     runs: Path = Path("runs")
 
     # Windows.
+
     seqlen: PositiveInt = 16  # frames in a training window
     stride: PositiveInt = 16  # frames from one window's start to the next
     # by split, where it differs from `stride`
@@ -103,6 +105,7 @@ class RunConfig:
     validation: tuple[str, ...] = ("3dpw/validation",)
 
     # Training.
+
     batch_size: PositiveInt = 32  # windows per step
     iterations: PositiveInt = 500  # steps per epoch
     epochs: PositiveInt = 30  # each ends with a validation
@@ -113,6 +116,7 @@ class RunConfig:
     seed: NonNegativeInt = 0  # of initial weights, dropout and the order of windows
 
     # The machine.
+
     device: str = "auto"  # auto (cuda when there is one), cpu, cuda, cuda:1, ...
     threads: NonNegativeInt = 0  # of one operation on the CPU; 0: torch's own choice
     # steps from one saved state to the next; each epoch's end is one, too
@@ -219,11 +223,13 @@ class VideoConfig(RunConfig):
     FIXED: ClassVar[frozenset[str]] = RunConfig.FIXED | {"feature_size", "leave_out", "eval_batch"}
 
     # Where things are.
+
     body: Path | None = None  # folder of the SMPL files; None: the procedural body
     # checkpoint to start from: of this model, or VIBE's or SPIN's regressor
     pretrained: Path | None = None
 
     # Windows.
+
     stream: str = "resnet50"
     datasets_2d: tuple[str, ...] = ()  # splits for the 2D part of a batch
     datasets_3d: tuple[str, ...] = ()  # splits for the 3D part of a batch
@@ -237,11 +243,13 @@ class VideoConfig(RunConfig):
     feature_size: PositiveInt = 2048
 
     # Training.
+
     lr_generator: PositiveFloat = 5e-5  # Adam's learning rate
     # Adam's learning rate for the discriminator, where there is one
     lr_discriminator: PositiveFloat = 1e-4
 
     # The machine.
+
     # share each batch, one GPU each; 0: one per GPU. A run resumes with the same number
     processes: NonNegativeInt = 1
     # bf16: matrix products in bfloat16, everything else in float32

@@ -88,10 +88,11 @@ class LabRecordings(Dataset):
                 folder, "folder", expected="<recording>.mp4 and .csv", found="no such folder", do=do
             )
         stems = {file.stem for file in folder.iterdir() if file.suffix in (".mp4", ".csv")}
-        files = {
-            stem: (Path(split, f"{stem}.csv"), Path(split, f"{stem}.mp4")) for stem in sorted(stems)
-        }
-        return [RawVideo(f"{split}/{stem}", files=both) for stem, both in files.items()]
+        videos = []
+        for stem in sorted(stems):
+            name = f"{split}/{stem}"
+            videos.append(RawVideo(name, files=(Path(f"{name}.csv"), Path(f"{name}.mp4"))))
+        return videos
 
     def read(
         self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Any

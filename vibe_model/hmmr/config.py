@@ -36,6 +36,7 @@ class HMMRConfig(VideoConfig):
     name: str = "hmmr"
 
     # Windows. 560,000 steps; the authors released step 559,908.
+
     seqlen: PositiveInt = 20
     stride: PositiveInt = 10
     datasets_2d: tuple[str, ...] = ("penn_action/train", "insta_variety/train")
@@ -58,6 +59,7 @@ class HMMRConfig(VideoConfig):
     prior: Literal["discriminator", "none"] = "discriminator"  # none: generator only
 
     # Weights of the loss terms.
+
     kp_weight: NonNegativeFloat = 60.0  # 2D joints, absolute errors
     joints_weight: NonNegativeFloat = 60.0  # 3D joints, in m
     smpl_weight: NonNegativeFloat = 60.0  # rotation matrices and betas
@@ -71,12 +73,14 @@ class HMMRConfig(VideoConfig):
     hallucinator_target: Literal["joint", "detached"] = "joint"
 
     # The camera of past and future frames.
+
     # least_squares: the paper's; trace: the authors' code
     optimal_camera: Literal["least_squares", "trace"] = "trace"
     least_scale: PositiveFloat = 0.7
     largest_scale: PositiveFloat = 10.0
 
     # The model.
+
     # group norm; frame: a prediction depends on 13 frames
     norm: Literal["window", "frame"] = "window"
     # hmr: axis-angle with ReLU; spin: VIBE's, which `pretrained` can initialise from SPIN's

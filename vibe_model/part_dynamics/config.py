@@ -46,6 +46,7 @@ class PartDynamicsConfig(VideoConfig):
     embedding: Path | None = None
 
     # Windows. TCMR's in the same table, without 3DPW's training set.
+
     strides: Mapping[str, PositiveInt] = field(default_factory=PUBLISHED_STRIDES.copy)
     datasets_2d: tuple[str, ...] = ("insta_variety/train", "posetrack/train", "penn_action/train")
     datasets_3d: tuple[str, ...] = ("mpi_inf_3dhp/train", "h36m/train")
@@ -56,6 +57,7 @@ class PartDynamicsConfig(VideoConfig):
     sigma_rows: PositiveInt = 10_000
 
     # Weights of the loss terms.
+
     kp_2d_weight: NonNegativeFloat = 300.0  # 2D joints, in crop coordinates from -1 to 1
     kp_3d_weight: NonNegativeFloat = 300.0  # 3D joints, in m
     pose_weight: NonNegativeFloat = 60.0  # rotation matrices
@@ -67,6 +69,7 @@ class PartDynamicsConfig(VideoConfig):
     uncertainty_weight: NonNegativeFloat = 5.0
 
     # The model.
+
     temporal: bool = True  # false: VIBE's regressor on each frame's feature, the baseline
     uses_pr_vipe: bool = True  # the decoder reads the embedding of the 2D pose
     uses_homography: bool = True  # the decoder reads the last 15 homographies

@@ -46,12 +46,14 @@ class TrainConfig(VideoConfig):
     mposer: Path | None = None
 
     # Windows.
+
     strides: Mapping[str, PositiveInt] = field(default_factory=PUBLISHED_STRIDES.copy)
     datasets_2d: tuple[str, ...] = ("insta_variety/train",)
     datasets_3d: tuple[str, ...] = ("mpi_inf_3dhp/train", "3dpw/train")
     evaluation: tuple[str, ...] = ("3dpw/test", "mpi_inf_3dhp/test", "h36m/val")
 
     # Training.
+
     weight_decay_generator: NonNegativeFloat = 0.0  # Adam's weight decay
     weight_decay_discriminator: NonNegativeFloat = 1e-4  # Adam's weight decay for the discriminator
 
@@ -59,6 +61,7 @@ class TrainConfig(VideoConfig):
     prior: Literal["discriminator", "mposer", "none"] = "discriminator"
 
     # Weights of the loss terms.
+
     kp_2d_weight: NonNegativeFloat = 300.0  # 2D joints, in crop coordinates from -1 to 1
     kp_3d_weight: NonNegativeFloat = 300.0  # 3D joints, in m
     pose_weight: NonNegativeFloat = 60.0  # rotation matrices
@@ -69,6 +72,7 @@ class TrainConfig(VideoConfig):
     mposer_weight: NonNegativeFloat = 0.1
 
     # Generator.
+
     n_layers: NonNegativeInt = 2  # of the GRU; 0: no temporal encoder, each frame by itself
     hidden_size: PositiveInt = 1024  # of the GRU's state
     bidirectional: bool = False  # a GRU in both directions
@@ -77,6 +81,7 @@ class TrainConfig(VideoConfig):
     regressor_size: PositiveInt = 1024  # of the regressor's hidden layers
 
     # Motion discriminator.
+
     # of the GRU's state and, as in the paper's ablation, of the attention's layers
     disc_size: PositiveInt = 1024
     disc_layers: PositiveInt = 2  # of the GRU
@@ -191,12 +196,14 @@ class MPoserConfig(RunConfig):
     name: str = "mposer"
 
     # The model.
+
     hidden_size: PositiveInt = 512  # of the GRUs' states
     latent_size: PositiveInt = 64  # of the latent code
     n_layers: PositiveInt = 1  # of the encoder, and of the decoder
 
     # Training. Of the validation splits, the frames with SMPL labels count; without any, the
     # training loss does.
+
     batch_size: PositiveInt = 64
     epochs: PositiveInt = 100
     lr: PositiveFloat = 1e-4  # Adam's learning rate

@@ -248,9 +248,8 @@ class _CudaNetwork(Network):
     def adopt(self, memory: NDArray[np.uint8]) -> None:
         """Pin the memory, so that the GPU copies crops while it computes. Raises PipelineError."""
         with torch.cuda.device(self._device):
-            error = int(
-                torch.cuda.cudart().cudaHostRegister(memory.ctypes.data, memory.nbytes, PORTABLE)
-            )  # type: ignore[no-untyped-call]
+            runtime = torch.cuda.cudart()  # type: ignore[no-untyped-call]
+            error = int(runtime.cudaHostRegister(memory.ctypes.data, memory.nbytes, PORTABLE))
         if error:
             raise PipelineError(
                 f"cannot pin {memory.nbytes >> 20} MB for copies to the GPU (cudaHostRegister: "

@@ -74,8 +74,9 @@ def texts_of(videos: Sequence[RawVideo]) -> Sequence[VideoTexts]:
         for v in videos
     )
     return [
-        VideoTexts(v.name, *of_kinds, v.span) for v, of_kinds in zip(videos, paths, strict=True)
-    ]  # type: ignore[call-arg,arg-type]
+        VideoTexts(v.name, *of_kinds, v.span)  # type: ignore[call-arg,arg-type]
+        for v, of_kinds in zip(videos, paths, strict=True)
+    ]
 
 
 def is_stand_in(folder: Path) -> bool:

@@ -405,9 +405,10 @@ def test_a_filter_of_all_datasets_with_an_option_is_one_field_and_one_use(
         shutil.copytree(ROOT / "pipeline", tmp_path / "changed/pipeline"), "datasets/base.py"
     )
     text = re.sub(
-        r'(class ReaderOptions:\n    """.*"""\n)', rf"\1\n    {FIELD}\n", base.read_text()
+        r'(class ReaderOptions:\n    """(?s:.*?)"""\n)', rf"\1\n    {FIELD}\n", base.read_text()
     )
-    base.write_text(re.sub(r'(def reasons_to_drop\(.*\n +""".*"""\n)', rf"\1        {USE}\n", text))
+    hook = r'(def reasons_to_drop\(.*\n +"""(?s:.*?)"""\n)'
+    base.write_text(re.sub(hook, rf"\1        {USE}\n", text))
     penn.converted()
     heights = np.concatenate([*penn.rows("bbox").values()])[:, 3]
     key, limit, plan = "max_box", float(np.median(heights)), f"plan {penn.name}"

@@ -45,6 +45,7 @@ class PrVIPEConfig(RunConfig):
     body: Path | None = None  # folder of the SMPL files; None: the procedural body
 
     # Poses: every `stride`-th frame.
+
     seqlen: PositiveInt = 1
     stride: PositiveInt = 5  # frames between two poses of a track
     # Splits with SMPL or 3D labels in camera axes. Frames seen by several cameras give real pairs.
@@ -55,18 +56,21 @@ class PrVIPEConfig(RunConfig):
     eval_poses: PositiveInt = 1000  # most poses per validation split
 
     # Virtual views.
+
     depth: PositiveFloat = 2.0  # torso sizes from a virtual camera to the hips
     noise: NonNegativeFloat = 0.01  # standard deviation of its keypoints, in torso sizes
     point_dropout: Share = 0.1  # probability of dropping a keypoint other than the torso's
     limb_dropout: Share = 0.2  # probability of dropping an arm, a leg, or both legs
 
     # The model.
+
     size: PositiveInt = 32
     hidden_size: PositiveInt = 1024  # of the network's layers
     dropout: Share = 0.3  # of the layers
     samples: PositiveInt = 20  # samples of an embedding for a comparison
 
     # Training.
+
     batch_size: PositiveInt = 256  # pairs per step
     iterations: PositiveInt = 2000
     epochs: PositiveInt = 100  # each ends with validation by retrieval
