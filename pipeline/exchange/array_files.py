@@ -44,7 +44,13 @@ DTYPES: Final = {
     "BOOL": "?",
     "U8": "u1",
     "I8": "i1",
-} | {f"{kind.upper()}{8 * size}": f"<{kind}{size}" for kind in "iu" for size in (2, 4, 8)}
+    "U16": "<u2",
+    "I16": "<i2",
+    "U32": "<u4",
+    "I32": "<i4",
+    "U64": "<u8",
+    "I64": "<i8",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +77,10 @@ class ArrayFile:
             array = self.open(name)
             if isinstance(array, Blocks):
                 yield from array.blocks()
-            else:
-                rows = _rows_per_block(array.shape, array.dtype)
-                yield from (array[start : start + rows] for start in range(0, len(array), rows))
+                return
+            rows = _rows_per_block(array.shape, array.dtype)
+            for start in range(0, len(array), rows):
+                yield array[start : start + rows]
 
     def mapped(self, name: str, folder: Path | None) -> Array:
         """The memory-mapped array; of an npz or Parquet file, as copied to an unnamed temporary
@@ -112,11 +119,10 @@ def open_arrays(file: Path) -> ArrayFile:
 
 def _npz(file: Path) -> ArrayFile:
     with zipfile.ZipFile(file) as archive:
-        names = tuple(
-            name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")
-        )
+        members = archive.namelist()
+    names = [name.removesuffix(".npy") for name in members if name.endswith(".npy")]
 
-    def opened(name: str) -> Blocks:
+    def open_array(name: str) -> Blocks:
         with zipfile.ZipFile(file) as archive, archive.open(f"{name}.npy") as member:
             shape, dtype = _header(member)
             rows = _rows_per_block(shape, dtype)
@@ -126,15 +132,14 @@ def _npz(file: Path) -> ArrayFile:
                 _header(member)
                 for start in range(0, shape[0], rows):
                     block = (min(rows, shape[0] - start), *shape[1:])
-                    yield np.frombuffer(
-                        member.read(math.prod(block) * dtype.itemsize), dtype
-                    ).reshape(block)
+                    content = member.read(math.prod(block) * dtype.itemsize)
+                    yield np.frombuffer(content, dtype).reshape(block)
                 if member.read(1):  # at the end, the archive's checksum is compared
                     refuse("more bytes than its shape")
 
         return Blocks(shape, dtype, blocks)
 
-    return ArrayFile(file, "npz", names, opened)
+    return ArrayFile(file, "npz", tuple(names), open_array)
 
 
 def _rows_per_block(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
@@ -144,9 +149,9 @@ def _rows_per_block(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
 
 def _header(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
     version = npy_format.read_magic(member)
-    shape, fortran, dtype = (
-        HEADERS[version](member) if version in HEADERS else refuse(f"npy version {version}")
-    )
+    if version not in HEADERS:
+        refuse(f"npy version {version}")
+    shape, fortran, dtype = HEADERS[version](member)
     if dtype.hasobject:
         refuse("Python objects, whose pickles can run code")
     if fortran and len(shape) > 1:
@@ -162,25 +167,31 @@ def _safetensors(file: Path) -> ArrayFile:
         tensors = json.loads(stream.read(n_header))
     tensors.pop("__metadata__", None)
 
-    def opened(name: str) -> Array | Blocks:
+    def open_array(name: str) -> Array | Blocks:
         tensor = tensors[name]
-        kind, shape, (start, stop) = tensor["dtype"], tuple(tensor["shape"]), tensor["data_offsets"]
-        dtype = np.dtype(DTYPES[kind] if kind in DTYPES else refuse(f"numbers of {kind}"))
+        kind = tensor["dtype"]
+        shape = tuple(tensor["shape"])
+        start, stop = tensor["data_offsets"]
+        if kind not in DTYPES:
+            refuse(f"numbers of {kind}")
+        dtype = np.dtype(DTYPES[kind])
         if stop - start != math.prod(shape) * dtype.itemsize or start < 0:
             refuse(f"{stop - start:,} bytes for shape {shape} of {kind}")
         stored = np.memmap(file, dtype, "r", 8 + n_header + start, shape)
         if kind != BFLOAT16:
             return stored
-        wide = np.dtype("<f4")
-        rows = _rows_per_block(shape, np.dtype("<f4"))
-        starts = range(0, len(stored), rows)
-        return Blocks(
-            shape,
-            wide,
-            lambda: ((stored[i : i + rows].astype("<u4") << 16).view(wide) for i in starts),
-        )
 
-    return ArrayFile(file, "safetensors", tuple(tensors), opened)
+        wide = np.dtype("<f4")
+        rows = _rows_per_block(shape, wide)
+
+        def blocks() -> Iterator[Array]:
+            for first in range(0, len(stored), rows):
+                bits = stored[first : first + rows].astype("<u4") << 16
+                yield bits.view(wide)
+
+        return Blocks(shape, wide, blocks)
+
+    return ArrayFile(file, "safetensors", tuple(tensors), open_array)
 
 
 def _parquet(file: Path) -> ArrayFile:
@@ -190,7 +201,7 @@ def _parquet(file: Path) -> ArrayFile:
         schema = parquet.schema_arrow
         n_rows = parquet.metadata.num_rows
 
-    def opened(name: str) -> Blocks:
+    def open_array(name: str) -> Blocks:
         def blocks(rows: int) -> Iterator[Array]:
             start = 0
             with pq.ParquetFile(file) as parquet:
@@ -203,7 +214,7 @@ def _parquet(file: Path) -> ArrayFile:
         return Blocks((n_rows, *first.shape[1:]), first.dtype, lambda: blocks(rows))
 
     stand_in = (schema.metadata or {}).get(b"stand_in") == b"true"  # of our own exports
-    return ArrayFile(file, "parquet", tuple(schema.names), opened, stand_in)
+    return ArrayFile(file, "parquet", tuple(schema.names), open_array, stand_in)
 
 
 def _values(column: Any, first_row: int) -> Array:
@@ -212,26 +223,29 @@ def _values(column: Any, first_row: int) -> Array:
     """
     import pyarrow.types as kinds
 
-    column = column.dictionary_decode() if kinds.is_dictionary(column.type) else column
+    if kinds.is_dictionary(column.type):
+        column = column.dictionary_decode()
     shape = [len(column)]
     while True:
+        row_size = math.prod(shape[1:])
         if column.null_count and not kinds.is_floating(column.type):
-            refuse(
-                "null in row "
-                f"{first_row + column.is_null().to_pylist().index(True) // math.prod(shape[1:])}"
-            )
+            first = column.is_null().to_pylist().index(True)
+            refuse(f"null in row {first_row + first // row_size}")
         if kinds.is_fixed_size_list(column.type):
             lengths = np.array([column.type.list_size])
         elif kinds.is_list(column.type) or kinds.is_large_list(column.type):
             lengths = np.diff(column.offsets.to_numpy())
         else:
             break
-        if (other := np.flatnonzero(lengths != lengths[0])).size:
-            row = first_row + other[0] // math.prod(shape[1:])
-            refuse(
-                f"a list of {lengths[other[0]]} values in row {row}, after lists of {lengths[0]}"
-            )
-        shape.append(int(lengths[0]))
+        usual = int(lengths[0])
+        others = np.flatnonzero(lengths != usual)
+        if others.size:
+            first = others[0]
+            row = first_row + first // row_size
+            refuse(f"a list of {lengths[first]} values in row {row}, after lists of {usual}")
+        shape.append(usual)
         column = column.flatten()
     values = column.to_numpy(zero_copy_only=False)
-    return np.asarray(values.astype(str) if values.dtype == object else values).reshape(shape)
+    if values.dtype == object:
+        values = values.astype(str)
+    return np.asarray(values).reshape(shape)

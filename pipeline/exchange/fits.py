@@ -61,8 +61,14 @@ def read(file: Path, key: re.Pattern[str] | None = None) -> FitsRead:
     fits = []
     skipped = Counter[str]()
     digest = hashlib.sha256()
-    for path, person in _read_npz(file) if file.suffix == ".npz" else _read_tar(file):
-        stored = _encode_person(person) if (name := picture_name(path, key)) else "no name by --key"
+    people = _read_tar(file)
+    if file.suffix == ".npz":
+        people = _read_npz(file)
+    for path, person in people:
+        name = picture_name(path, key)
+        stored: bytes | str = "no name by --key"
+        if name:
+            stored = _encode_person(person)
         if isinstance(stored, str):
             skipped[stored] += 1
             continue
@@ -75,24 +81,24 @@ def _read_tar(file: Path) -> Iterator[tuple[str, Any]]:
     """Yield key and person of a tar."""
     with reading(file, "a whole tar", do=AGAIN), open_regular(file) as stream:
         stream.seek(-min(END, os.fstat(stream.fileno()).st_size), os.SEEK_END)
-        if len(end := stream.read()) < END or any(end):  # tarfile accepts a missing end
+        if stream.read() != bytes(END):  # tarfile accepts a missing end
             refuse("a tar without its end, as after an interrupted download")
         stream.seek(0)
         with tarfile.open(fileobj=stream, mode="r|") as tar:
             for member in tar:
                 if not member.name.endswith(ENDING) or not member.isfile():
                     continue
-                content = tar.extractfile(member) if member.size <= MOST_BYTES else None
-                if content is None:
+                content = tar.extractfile(member)
+                if content is None or member.size > MOST_BYTES:
                     refuse(f"{member.name} of {member.size} bytes")
-                for person in _load_people(file / member.name, content.read()):
+                path = file / member.name
+                with reading(path, PICKLE, key="pickle", do="Download its tar again."):
+                    data = io.BytesIO(content.read())
+                    people = ArrayUnpickler(path, data, ARRAYS, PICKLE).load()
+                    if not isinstance(people, list):
+                        refuse(f"{type(people).__name__} at the top")
+                for person in people:
                     yield member.name, person
-
-
-def _load_people(path: Path, data: bytes) -> list[Any]:
-    with reading(path, PICKLE, key="pickle", do="Download its tar again."):
-        people = ArrayUnpickler(path, io.BytesIO(data), ARRAYS, PICKLE).load()
-        return people if isinstance(people, list) else refuse(f"{type(people).__name__} at the top")
 
 
 def _read_npz(file: Path) -> Iterator[tuple[str, Any]]:
@@ -109,8 +115,11 @@ def _read_npz(file: Path) -> Iterator[tuple[str, Any]]:
 
 def _encode_person(person: Any) -> bytes | str:
     """Encode a person for storage, or return why it is skipped."""
-    if not isinstance(person, dict) or (missing := [key for key in KEYS if key not in person]):
-        return f"no {missing[0]}" if isinstance(person, dict) else "no dict"
+    if not isinstance(person, dict):
+        return "no dict"
+    for key in KEYS:
+        if key not in person:
+            return f"no {key}"
     arrays = {}
     for key, shape in SHAPES.items():
         try:
@@ -122,11 +131,10 @@ def _encode_person(person: Any) -> bytes | str:
         arrays[key] = array.astype(np.float64).reshape(shape)
         if not (np.abs(arrays[key]) < LARGEST).all():  # comparisons with NaN are false
             return f"{key} is not finite"
-    if not all(
-        np.asarray(person[key]).size == 1 and bool(np.asarray(person[key]).item())
-        for key in KEYS[-2:]
-    ):
-        return "has no body"
+    for key in KEYS[-2:]:
+        flag = np.asarray(person[key])
+        if flag.size != 1 or not flag.item():
+            return "has no body"
     arrays["keypoints_2d"] = arrays["keypoints_2d"][:N_JOINTS]
     return b"".join(array.astype("<f4").tobytes() for array in arrays.values())
 
@@ -141,7 +149,8 @@ def _open(file: Path, key: str) -> sqlite3.Connection:
         database.execute("CREATE TABLE IF NOT EXISTS fits (tar TEXT, name TEXT, fit BLOB)")
         database.execute("CREATE TABLE IF NOT EXISTS options (key TEXT)")
         database.execute("CREATE INDEX IF NOT EXISTS by_name ON fits (name)")
-        if not (before := database.execute("SELECT key FROM options").fetchone()):
+        before = database.execute("SELECT key FROM options").fetchone()
+        if before is None:
             database.execute("INSERT INTO options VALUES (?)", (key,))
         elif before[0] != key:
             raise PipelineError(
@@ -181,8 +190,10 @@ def read_all(
     Each file is committed separately, so an interrupted run can be continued. Raises UnsafePickle,
     and PipelineError for an invalid `key`, or one that differs from the store's.
     """
+    pattern = None
     try:
-        pattern = re.compile(key) if key else None
+        if key:
+            pattern = re.compile(key)
     except re.error as error:
         raise PipelineError(f"--key {key!r}: expected a regular expression: {error}") from error
     try:

@@ -38,7 +38,7 @@ class Exported:
     @property
     def n_bytes(self) -> int:
         """Bytes of the file, or of all files in the folder."""
-        files = self.file.rglob("*") if self.file.is_dir() else [self.file]
+        files = [self.file, *self.file.rglob("*")]
         return sum(file.stat().st_size for file in files if file.is_file())
 
 
@@ -70,7 +70,10 @@ class ExportFormat:
 
     def options_class(self) -> type[Any] | None:
         """Load the class of its options; None if it has none."""
-        return load(self.options) if self.options else None
+        if not self.options:
+            return None
+        options: type[Any] = load(self.options)
+        return options
 
 
 VIBE: Final = ExportFormat(
@@ -167,8 +170,9 @@ def new_folder(out: Path, *, replace: bool) -> Iterator[tuple[Path, dict[str, An
         provenance: dict[str, Any] = {}
         yield temporary, provenance
         files = {}
-        for file in sorted(path for path in temporary.rglob("*") if path.is_file()):
-            files[file.relative_to(temporary).as_posix()] = _sync(file)
+        for file in sorted(temporary.rglob("*")):
+            if file.is_file():
+                files[file.relative_to(temporary).as_posix()] = _sync(file)
         _write_provenance(temporary / PROVENANCE, {**provenance, "files": files})
         sync_folder(temporary)
         if exists:
@@ -207,7 +211,8 @@ def _refuse_foreign(folder: Path) -> None:
         for path in folder.rglob("*")
         if path.is_symlink() or path.is_file()
     }
-    if foreign := sorted(files - _export_files(folder)):
+    foreign = sorted(files - _export_files(folder))
+    if foreign:
         raise PipelineError(
             f"--out {folder}: contains {foreign[0]}, which no export wrote. Choose a new folder."
         )
@@ -217,6 +222,7 @@ def _export_files(folder: Path) -> set[str]:
     """Paths of an export's files by its PROVENANCE; empty if it has none."""
     if not (folder / PROVENANCE).is_file():
         return set()
-    content = load_json(folder / PROVENANCE, do="Choose a new folder.")
-    files = content.get("files") if isinstance(content, dict) else None
-    return {PROVENANCE, *files} if isinstance(files, dict) else set()
+    match load_json(folder / PROVENANCE, do="Choose a new folder."):
+        case {"files": dict(files)}:
+            return {PROVENANCE, *files}
+    return set()

@@ -9,9 +9,10 @@ frames at 30 per second.
 from __future__ import annotations
 
 import functools
+import math
 import tempfile
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -63,7 +64,7 @@ def export(
     stream: str = Hmr2.kind,
     replace: bool = False,
     progress: Progress = silent,
-    options: GvhmrOptions | None = None,
+    options: GvhmrOptions = GvhmrOptions(),  # noqa: B008  it is frozen
 ) -> Exported:
     """Write the split `name` in the cache `root` into the folder `out`. Memory does not grow with
     the split.
@@ -89,19 +90,18 @@ def export(
             f"{name}: GVHMR has no class for this dataset here. Choose amass, bedlam or bedlam2."
         )
     with new_folder(out, replace=replace) as (folder, provenance):
-        bedlam = (
-            None
-            if dataset == "amass"
-            else _BedlamRuns(split, stream, (options or GvhmrOptions()).smplx)
-        )
-        motions = bedlam or _AmassRuns(split)
-        motions.segments.require_rows(split)
-        ranges = _write_motions(folder / (LABELS if bedlam else MOTIONS), motions, progress)
-        if bedlam:
+        motions: _AmassRuns | _BedlamRuns
+        if dataset == "amass":
+            motions = _AmassRuns(split)
+            ranges = _write_motions(folder / MOTIONS, split, motions, progress)
+            origin = origin_of(split)
+        else:
+            motions = _BedlamRuns(split, stream, options.smplx)
+            ranges = _write_motions(folder / LABELS, split, motions, progress)
             torch.save(ranges, folder / RANGES)
             torch.save({}, folder / NO_RANGES)
-            bedlam.write_features(folder)
-        origin = origin_of(split, *([stream] if bedlam else []))
+            motions.write_features(folder)
+            origin = origin_of(split, stream)
         n_rows = sum(stop for _, stop in ranges.values())
         provenance |= {
             **origin,
@@ -114,39 +114,30 @@ def export(
 
 
 def _write_motions(
-    file: Path, motions: _AmassRuns | _BedlamRuns, progress: Progress
+    file: Path, split: cache.Split, motions: _AmassRuns | _BedlamRuns, progress: Progress
 ) -> dict[str, tuple[int, int]]:
     """Write {name: arrays}. Returns the rows [0, F) of each motion.
 
     torch.save takes the whole dictionary: its tensors are parts of a temporary file, not memory.
     """
-    shapes: dict[str, dict[str, tuple[int, tuple[int, ...]]]] = {}
+    motions.segments.require_rows(split)
+    shapes: list[tuple[str, str, tuple[int, ...]]] = []  # motion, key and shape of each array
     with tempfile.TemporaryFile(dir=file.parent) as stream:
-        n_done = 0
         for number, name in enumerate(motions.names):
-            shapes[name] = {}
             for key, values in motions.arrays(number).items():
-                shapes[name][key] = n_done, values.shape
-                n_done += _append(stream, values)
+                shapes.append((name, key, values.shape))
+                stream.write(np.ascontiguousarray(values, "<f4").tobytes())
             progress(number + 1, len(motions.names), name)
         stream.flush()
-        flat = torch.from_numpy(np.memmap(stream, "<f4", "r+", shape=(n_done,)))
-        torch.save(
-            {
-                name: {
-                    key: flat[start : start + int(np.prod(shape))].view(shape)
-                    for key, (start, shape) in of.items()
-                }
-                for name, of in shapes.items()
-            },
-            file,
-        )
-    return {name: (0, of["trans"][1][0]) for name, of in shapes.items()}
-
-
-def _append(stream: IO[bytes], values: Array) -> int:
-    stream.write(np.ascontiguousarray(values, "<f4").tobytes())
-    return values.size
+        flat = torch.from_numpy(np.memmap(stream, "<f4", "r+"))
+        content: dict[str, dict[str, torch.Tensor]] = {}
+        start = 0
+        for name, key, shape in shapes:
+            stop = start + math.prod(shape)
+            content.setdefault(name, {})[key] = flat[start:stop].view(shape)
+            start = stop
+        torch.save(content, file)
+    return {name: (0, len(arrays["trans"])) for name, arrays in content.items()}
 
 
 class _AmassRuns:
@@ -164,9 +155,8 @@ class _AmassRuns:
 
     def arrays(self, number: int) -> dict[str, Array]:
         positions = self._motions.positions(number)
-        pose, trans, betas = (
-            self._motions.read_column(c, number) for c in ("smplx_pose", "trans", "smplx_betas")
-        )
+        columns = "smplx_pose", "trans", "smplx_betas"
+        pose, trans, betas = (self._motions.read_column(name, number) for name in columns)
         body = resample_rotations(pose[:, :N_BODY].reshape(len(pose), -1, 3), positions)
         return {
             "pose": body.reshape(-1, N_BODY),
@@ -200,18 +190,20 @@ class _BedlamRuns:
         checks |= {FEATURES: checks_of(split, "kp_3d", stream)[FEATURES]}
         segments = segments_of(split, checks)
         self.segments = segments.only(segments.stop - segments.start >= MIN_ROWS, TOO_SHORT)
-        self.names = self.segments.names(
-            split, [_mid(track.video, track.name) for track in split.tracks]
-        )
+        names = [_motion_name(track.video, track.name) for track in split.tracks]
+        self.names = self.segments.names(split, names)
+
+    def _range(self, number: int) -> tuple[int, int]:
+        return int(self.segments.start[number]), int(self.segments.stop[number])
 
     def arrays(self, number: int) -> dict[str, Array]:
         """Labels in the camera and in a world whose y is up: both roots state the camera, as GVHMR
         computes it.
         """
-        start, stop = (int(column[number]) for column in (self.segments.start, self.segments.stop))
-        columns = ("smplx_pose", "smplx_betas", "smplx_trans", "extrinsics")
+        start, stop = self._range(number)
+        columns = "smplx_pose", "smplx_betas", "smplx_trans", "extrinsics"
         pose, betas, trans, camera = (
-            self._split.rows(c, start, stop).astype(np.float64) for c in columns
+            self._split.rows(name, start, stop).astype(np.float64) for name in columns
         )
         skeleton = self._rest + self._by_beta @ betas[0, :N_BETAS]
         root, world_trans = cameras.to_world(pose[:, :3], trans, camera @ Y_UP, skeleton[0])
@@ -230,30 +222,28 @@ class _BedlamRuns:
         """One file per motion, with the boxes that were cropped."""
         crop_scale = self._split.tracks.crop_scale
         for number, name in enumerate(self.names):
-            start, stop = (int(of[number]) for of in (self.segments.start, self.segments.stop))
+            start, stop = self._range(number)
             bbox = self._split.rows("bbox", start, stop)[:, :3]
             bbox[:, 2] *= self._crop.scale * crop_scale[self.segments.track[number]]
+            features = self._split.rows(f"features/{self._stream}", start, stop)
+            resolution = self._rows.resolutions(start, start + 1)[0]
+            content = {
+                "features": torch.from_numpy(features),
+                "bbx_xys": torch.from_numpy(bbox.astype(np.float32)),
+                "img_wh": torch.from_numpy(resolution.astype(np.int64)),
+                "start_end": (0, stop - start),
+            }
             *_, scene, _, last = name.split("/")
             file = folder / FOLDER / scene / f"{last}.pt"
             file.parent.mkdir(parents=True, exist_ok=True)
-            content = {
-                "features": torch.from_numpy(
-                    self._split.rows(f"features/{self._stream}", start, stop)
-                ),
-                "bbx_xys": torch.from_numpy(bbox.astype(np.float32)),
-                "img_wh": torch.from_numpy(
-                    self._rows.resolutions(start, start + 1)[0].astype(np.int64)
-                ),
-                "start_end": (0, stop - start),
-            }
             torch.save(content, file)
 
 
-def _mid(video: str, track: str) -> str:
+def _motion_name(video: str, track: str) -> str:
     """GVHMR's name of a person's motion.
 
     >>> video = "20221010_3_1000_batch01hand_30fps/seq_000000"
-    >>> _mid(video, video + "/rp_a_1")
+    >>> _motion_name(video, video + "/rp_a_1")
     'inputs/bedlam/bedlam_download/20221010_3_1000_batch01hand/mp4/seq_000000.mp4-rp_a_1'
     """
     scene, _, sequence = (Bedlam().origin(video).recording or video).partition("/")
@@ -267,7 +257,6 @@ def _load_rest(file: Path) -> tuple[Array, Array]:
     stored = load_npz(file, ("v_template", "shapedirs", "J_regressor"))
     vertices = numbers(file, "v_template", stored["v_template"], (None, 3))
     regressor = numbers(file, "J_regressor", stored["J_regressor"], (N_JOINTS, len(vertices)))
-    directions = numbers(
-        file, "shapedirs", stored["shapedirs"][..., :N_BETAS], (len(vertices), 3, N_BETAS)
-    )
+    shapes = stored["shapedirs"][..., :N_BETAS]
+    directions = numbers(file, "shapedirs", shapes, (len(vertices), 3, N_BETAS))
     return regressor @ vertices, np.einsum("jv,vcb->jcb", regressor, directions)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -84,39 +84,46 @@ def export(
         )
     require_new_file(out, replace=replace)
     choice = Choice(options.tracks, video=options.video, frames=sys.maxsize)
-    raw, body = (Path(text) if text else None for text in (options.raw, options.body))
+    raw = None
+    if options.raw:
+        raw = Path(options.raw)
+    body = None
+    if options.body:
+        body = Path(options.body)
     shown = from_cache(root, name, choice, raw=raw, body=body)
     part = out.with_name(f".{out.name}.part")
-    done = 0
-    missing = 0
+    n_done = 0
+    n_missing = 0
     total = sum(len(track.rows["frame_index"][:: options.every]) for track in shown.tracks)
     part.unlink(missing_ok=True)
     recording = rr.RecordingStream("vibe-pipeline")
     try:
         recording.save(part)
-        recording.send_recording_name(name + " (DEMO DATA)" * shown.stand_in)
-        bodies = LabelledBodies(body) if body is not None else None
+        title = f"{name} (DEMO DATA)" if shown.stand_in else name
+        recording.send_recording_name(title)
+        bodies = None
+        if body is not None:
+            bodies = LabelledBodies(body)
         for video in sorted({track.record.video for track in shown.tracks}):
             tracks = [track for track in shown.tracks if track.record.video == video]
-            for n_rows, n_missing in _video_frames(recording, video, tracks, bodies, options):
-                done = done + n_rows
-                missing = missing + n_missing
-                progress(done, total, video)
+            for n_rows, is_missing in _video_frames(recording, video, tracks, bodies, options):
+                n_done += n_rows
+                n_missing += is_missing
+                progress(n_done, total, video)
         recording.flush()
         recording.disconnect()
         part.replace(out)
     finally:
         recording.disconnect()
         part.unlink(missing_ok=True)
-    summary = f"{count(done, 'row')} of {count(len(shown.tracks), 'track')}"
-    absent = (
-        {"images": f"{count(missing, 'frame')} cannot be read from the raw folder {shown.raw}"}
-        if missing
-        else {}
-    )
+    summary = f"{count(n_done, 'row')} of {count(len(shown.tracks), 'track')}"
+    absent = {}
+    if n_missing:
+        frames = count(n_missing, "frame")
+        absent["images"] = f"{frames} cannot be read from the raw folder {shown.raw}"
     if body is None and any("pose" in track.rows for track in shown.tracks):
         absent["bodies"] = "name the folder of SMPL's files: --body DIR"
-    return Exported(out, done, summary, absent, {}, shown.stand_in)
+    return Exported(out, n_done, summary, absent, {}, shown.stand_in)
 
 
 def _video_frames(
@@ -125,38 +132,39 @@ def _video_frames(
     tracks: list[ShownTrack],
     bodies: LabelledBodies | None,
     options: RecordingOptions,
-) -> Iterator[tuple[int, int]]:
-    """Log one video. Yields for each frame its number of rows, and 1 if its image is missing."""
+) -> Iterator[tuple[int, bool]]:
+    """Log one video. Yields for each frame its number of rows, and whether its image is missing."""
     log = _logger(recording, video)
     fps = tracks[0].record.fps
-    rows = [
-        {int(t.rows["frame_index"][row]): row for row in range(0, t.n_frames, options.every)}
-        for t in tracks
-    ]
+    present_at: dict[int, list[tuple[int, int]]] = {}  # frame -> number of a track, and its row
+    for number, track in enumerate(tracks):
+        for row in range(0, track.n_frames, options.every):
+            index = int(track.rows["frame_index"][row])
+            present_at.setdefault(index, []).append((number, row))
     _log_static(log, tracks, bodies)
-    indices = sorted({index for track_rows in rows for index in track_rows})
-    source = tracks[0].source if options.pictures else None
-    frames = (Frame(i, None, None) for i in indices) if source is None else source.read(indices)
-    shown: list[ShownTrack] = []  # in the previous frame
+    indices = sorted(present_at)
+    frames: Iterable[Frame] = [Frame(index, None, None) for index in indices]
+    source = tracks[0].source
+    if options.pictures and source is not None:
+        frames = source.read(indices)
+
+    shown: list[int] = []  # in the previous frame
     for frame in frames:
         recording.set_time("frame", sequence=frame.index)
         if math.isfinite(fps):
             recording.set_time("time", duration=frame.index / fps)
-        present = [
-            (track, track_rows[frame.index])
-            for track, track_rows in zip(tracks, rows, strict=True)
-            if frame.index in track_rows
-        ]
+        present = dict(present_at[frame.index])
         if frame.image is not None:
             log("camera/image", _jpeg(frame.image))
-        _log_camera(log, *present[0])
-        for track in shown:
-            if frame.index not in rows[tracks.index(track)]:
-                _clear(log, track)
-        for track, row in present:
-            _log_person(log, track, row, frame.image, bodies)
-        shown = [track for track, _ in present]
-        yield len(present), int(frame.problem is not None)
+        number, row = present_at[frame.index][0]
+        _log_camera(log, tracks[number], row)
+        for number in shown:
+            if number not in present:
+                _clear(log, tracks[number])
+        for number, row in present.items():
+            _log_person(log, tracks[number], row, frame.image, bodies)
+        shown = [*present]
+        yield len(present), frame.problem is not None
     recording.reset_time()
 
 
@@ -165,36 +173,35 @@ def _logger(recording: rr.RecordingStream, video: str) -> Any:
     parts = [part for part in video.split("/") if part]
 
     def log(path: str, *content: Any, static: bool = False) -> None:
-        recording.log(
-            rr.new_entity_path([*parts, *path.split("/")] if path else parts),
-            *content,
-            static=static,
-        )
+        below = [part for part in path.split("/") if part]
+        recording.log(rr.new_entity_path([*parts, *below]), *content, static=static)
 
     return log
 
 
 def _log_static(log: Any, tracks: list[ShownTrack], bodies: LabelledBodies | None) -> None:
     """Log data common to all frames: joint names and sides, bones, world axes, body faces."""
-    joints = [
-        rr.AnnotationInfo(id=joint, label=name, color=rgb(SIDE_COLOURS[side]))
-        for joint, (name, side) in enumerate(zip(NAMES, SIDES, strict=True))
-    ]
+    colours = [rgb(SIDE_COLOURS[side]) for side in SIDES]
+    joints = []
+    for joint, (name, colour) in enumerate(zip(NAMES, colours, strict=True)):
+        joints.append(rr.AnnotationInfo(id=joint, label=name, color=colour))
     person = rr.AnnotationInfo(id=PERSON, label="person")
     description = rr.ClassDescription(
         info=person, keypoint_annotations=joints, keypoint_connections=bones("spin49")
     )
     log("", rr.AnnotationContext([description]), static=True)
-    has_images = "bbox" in tracks[0].rows
+    world = rr.ViewCoordinates.RIGHT_HAND_Z_UP
+    if "bbox" in tracks[0].rows:
+        world = rr.ViewCoordinates.RDF
     up = tracks[0].record.extra.get("up")
-    world = rr.ViewCoordinates.RDF if has_images else rr.ViewCoordinates.RIGHT_HAND_Z_UP
     if up is not None and np.isfinite(up).all():
         axis = int(np.abs(up).argmax())
         world = UP.get((axis, int(np.sign(up[axis]))), world)
     log("", world, static=True)
-    for track in tracks if bodies is not None else ():
-        assert bodies is not None
-        log(_body_path(track), rr.Mesh3D.from_fields(triangle_indices=bodies.faces), static=True)
+    if bodies is not None:
+        faces = rr.Mesh3D.from_fields(triangle_indices=bodies.faces)
+        for track in tracks:
+            log(_body_path(track), faces, static=True)
 
 
 def _log_camera(log: Any, track: ShownTrack, row: int) -> None:
@@ -205,10 +212,11 @@ def _log_camera(log: Any, track: ShownTrack, row: int) -> None:
         rotation = extrinsics[row][:3, :3].T
         shift = extrinsics[row][:3, 3]
         log("camera", rr.Transform3D(mat3x3=rotation, translation=-rotation @ shift))
-    if intrinsics is not None and track.source is not None and track.source.place.exists():
-        log(
-            "camera/image", rr.Pinhole(image_from_camera=intrinsics, resolution=track.source.size())
-        )
+    source = track.source
+    has_images = source is not None and source.place.exists()
+    if intrinsics is not None and source is not None and has_images:
+        pinhole = rr.Pinhole(image_from_camera=intrinsics, resolution=source.size())
+        log("camera/image", pinhole)
 
 
 def _log_person(
@@ -219,40 +227,33 @@ def _log_person(
     person = _person(track)
     if "bbox" in rows:
         box = rows["bbox"][row]
-        log(
-            f"camera/image/{person}/box",
-            rr.Boxes2D(centers=[box[:2]], sizes=[box[2:]], labels=[person]),
-        )
+        boxes = rr.Boxes2D(centers=[box[:2]], sizes=[box[2:]], labels=[person])
+        log(f"camera/image/{person}/box", boxes)
         if image is not None:
             with suppress(ValueError):  # a box without a valid crop
                 log(f"crops/{person}", _jpeg(crop_person(image, box, track.record.crop_scale)))
     if "kp_2d" in rows:
-        seen = np.flatnonzero(rows["kp_2d"][row, :, 2] > 0)
-        joints = rr.Points2D(rows["kp_2d"][row, seen, :2], class_ids=PERSON, keypoint_ids=seen)
-        log(f"camera/image/{person}/joints", joints)
+        visible = np.flatnonzero(rows["kp_2d"][row, :, 2] > 0)
+        joints = rows["kp_2d"][row, visible, :2]
+        points_2d = rr.Points2D(joints, class_ids=PERSON, keypoint_ids=visible)
+        log(f"camera/image/{person}/joints", points_2d)
     if "kp_3d" in rows and ("has_3d" not in rows or rows["has_3d"][row] == 1):
-        known = np.flatnonzero(rows["kp_3d"][row, :, 3] > 0)
-        log(
-            f"pelvis/{person}/joints",
-            rr.Points3D(rows["kp_3d"][row, known, :3], class_ids=PERSON, keypoint_ids=known),
-        )
-    posed = None if bodies is None else bodies.pose(track, row)
-    if posed is not None and "trans" in rows and np.isfinite(rows["trans"][row]).all():
-        log(
-            _body_path(track),
-            rr.Mesh3D.from_fields(vertex_positions=posed.verts + rows["trans"][row]),
-        )
+        labelled = np.flatnonzero(rows["kp_3d"][row, :, 3] > 0)
+        joints = rows["kp_3d"][row, labelled, :3]
+        points_3d = rr.Points3D(joints, class_ids=PERSON, keypoint_ids=labelled)
+        log(f"pelvis/{person}/joints", points_3d)
+    if bodies is not None:
+        posed = bodies.pose(track, row)
+        if posed is not None and "trans" in rows and np.isfinite(rows["trans"][row]).all():
+            vertices = posed.verts + rows["trans"][row]
+            log(_body_path(track), rr.Mesh3D.from_fields(vertex_positions=vertices))
 
 
 def _clear(log: Any, track: ShownTrack) -> None:
     """Stop showing a person from this frame on."""
     person = _person(track)
-    for path in (
-        f"camera/image/{person}",
-        f"crops/{person}",
-        f"pelvis/{person}",
-        _body_path(track),
-    ):
+    paths = [f"camera/image/{person}", f"crops/{person}", f"pelvis/{person}", _body_path(track)]
+    for path in paths:
         log(path, rr.Clear(recursive=True))
 
 
@@ -261,7 +262,8 @@ def _person(track: ShownTrack) -> str:
 
 
 def _body_path(track: ShownTrack) -> str:
-    return f"camera/{_person(track)}/body" if "bbox" in track.rows else f"{_person(track)}/body"
+    path = f"{_person(track)}/body"
+    return f"camera/{path}" if "bbox" in track.rows else path
 
 
 def _jpeg(image: Image) -> rr.EncodedImage:

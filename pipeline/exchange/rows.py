@@ -69,16 +69,13 @@ def origin_of(split: cache.Split, *streams: str) -> dict[str, Any]:
     `stand_in`: it is demo data (`demo`), or a stream has random weights.
     """
     manifests = [split.manifest, *map(split.stream_manifest, streams)]
-    stand_in = any(manifest.get("stand_in") for manifest in manifests)
-    demo = bool(split.manifest.get("stand_in"))
-    weights = {stream: weights_of(split, stream) for stream in streams}
-    origin = {
+    return {
         "split": split.name,
         "split_digest": split.manifest["digest"],
-        "demo": demo,
-        "stand_in": stand_in,
+        "demo": bool(split.manifest.get("stand_in")),
+        "stand_in": any(manifest.get("stand_in") for manifest in manifests),
+        "weights": {stream: weights_of(split, stream) for stream in streams},
     }
-    return origin | {"weights": weights}
 
 
 def array_of(
@@ -94,7 +91,8 @@ def array_of(
         dtype: None: that of the computed rows.
         add: Called with the number of rows after each piece.
     """
-    sample = np.asarray(compute(pieces[0][0], pieces[0][0] + 1))
+    first = pieces[0][0]
+    sample = np.asarray(compute(first, first + 1))
     kind = np.dtype(dtype or sample.dtype)
 
     def blocks() -> Iterator[NDArray[Any]]:
@@ -123,19 +121,24 @@ def absent_fields(
 ) -> dict[str, str]:
     """Fields that cannot be written -> why: a column is missing, or no row passes a check."""
 
+    ranges = [*spans(split.tracks.start, split.tracks.stop)]
+
     @functools.cache
     def is_never(need: str) -> bool:
-        ranges = [*spans(split.tracks.start, split.tracks.stop)]
-        return bool(ranges) and not any(checks[need](start, stop).any() for start, stop in ranges)
+        if need not in checks or not ranges:
+            return False
+        return not any(checks[need](start, stop).any() for start, stop in ranges)
 
     absent = {}
     for name, field in fields.items():
-        if missing := [column for column in field.columns if column not in split.columns]:
+        missing = [column for column in field.columns if column not in split.columns]
+        if missing:
             absent[name] = f"the split has no {' and no '.join(missing)}"
-        elif need := next(
-            (need for need in field.rows_with if need in checks and is_never(need)), ""
-        ):
-            absent[name] = f"every row has {need}"
+            continue
+        for need in field.rows_with:
+            if is_never(need):
+                absent[name] = f"every row has {need}"
+                break
     return absent
 
 
@@ -146,25 +149,24 @@ def checks_of(split: cache.Split, column_3d: str, stream: str) -> dict[str, Has]
     Existing code expects all of them in every row.
     """
 
-    def flag(name: str, start: int, stop: int) -> NDArray[np.bool_]:
-        return (
-            np.asarray(split.rows(name, start, stop) == 1)
-            if name in split.columns
-            else np.ones(stop - start, bool)
-        )
+    def has(flag: str, columns: Sequence[str], start: int, stop: int) -> NDArray[np.bool_]:
+        """Whether the flag, if there is one, is set, and the columns are finite."""
+        mask = np.ones(stop - start, bool)
+        if flag in split.columns:
+            mask = np.asarray(split.rows(flag, start, stop) == 1)
+        for name in columns:
+            is_finite = np.isfinite(split.rows(name, start, stop))
+            mask &= is_finite.all(axis=tuple(range(1, is_finite.ndim)))
+        return mask
 
     def joints_3d(start: int, stop: int) -> NDArray[np.bool_]:
-        joints = split.rows(column_3d, start, stop)
-        has = flag("has_3d", start, stop) & np.isfinite(joints).all(axis=(1, 2))
+        mask = has("has_3d", [column_3d], start, stop)
         if column_3d == "kp_3d":
-            has &= (joints[:, COMMON, 3] > 0).all(axis=1)
-        return has
+            mask &= (split.rows(column_3d, start, stop)[:, COMMON, 3] > 0).all(axis=1)
+        return mask
 
     def smpl(start: int, stop: int) -> NDArray[np.bool_]:
-        finite = [
-            np.isfinite(split.rows(name, start, stop)).all(axis=1) for name in ("pose", "betas")
-        ]
-        return np.asarray(flag("has_smpl", start, stop) & finite[0] & finite[1])
+        return has("has_smpl", ["pose", "betas"], start, stop)
 
     def features(start: int, stop: int) -> NDArray[np.bool_]:
         return np.asarray(split.column(f"features/{stream}_ok")[start:stop] == 1)
@@ -192,8 +194,10 @@ class Segments:
 
     def only(self, chosen: NDArray[np.bool_], need: str) -> Segments:
         """The chosen segments, of (n,) flags; the rows of the others are left out for `need`."""
+        left_out = dict(self.left_out)
         n = int((self.stop - self.start)[~chosen].sum())
-        left_out = {**self.left_out, **({need: n} if n else {})}
+        if n:
+            left_out[need] = n
         return Segments(
             self.start[chosen],
             self.stop[chosen],
@@ -205,22 +209,24 @@ class Segments:
     def require_rows(self, split: cache.Split) -> None:
         """Raise PipelineError, with the failed checks, if no rows are left."""
         if not self.rows:
-            why = (
-                ", ".join(f"{n:,} rows have {need}" for need, n in self.left_out.items())
-                or "it has no tracks"
-            )
+            reasons = [f"{n:,} rows have {need}" for need, n in self.left_out.items()]
+            why = ", ".join(reasons) or "it has no tracks"
             raise PipelineError(f"{split.name}: nothing to export: {why}")
 
-    def names(self, split: cache.Split, of: Sequence[str]) -> list[str]:
-        """Segment names: the track's name in `of`, with `_seg0`, `_seg1`, ... if the track has
-        several segments.
+    def names(self, split: cache.Split, track_names: Sequence[str]) -> list[str]:
+        """Segment names: the track's name, with `_seg0`, `_seg1`, ... if the track has several
+        segments.
 
         Raises PipelineError for a duplicate.
         """
-        several = np.bincount(self.track, minlength=len(of)) > 1
+        has_several = np.bincount(self.track, minlength=len(track_names)) > 1
         within = np.arange(len(self.track)) - np.searchsorted(self.track, self.track)
-        pairs = zip(self.track.tolist(), within.tolist(), strict=True)
-        names = [f"{of[t]}_seg{k}" if several[t] else of[t] for t, k in pairs]
+        names = []
+        for track, number in zip(self.track.tolist(), within.tolist(), strict=True):
+            name = track_names[track]
+            if has_several[track]:
+                name += f"_seg{number}"
+            names.append(name)
         if len(set(names)) < len(names):
             raise PipelineError(
                 f"{split.name}: two tracks have the same name. Rename the videos, and convert "
@@ -235,16 +241,12 @@ def spans(start: Rows, stop: Rows) -> Iterator[tuple[int, int]]:
     >>> list(spans(np.array([0, 5, 9]), np.array([5, 7, 10])))
     [(0, 7), (9, 10)]
     """
-    first = (
-        np.flatnonzero(np.r_[True, start[1:] != stop[:-1]]) if len(start) else np.zeros(0, np.int64)
-    )
-    for a, b in (
-        zip(start[first], stop[np.r_[first[1:] - 1, len(stop) - 1]], strict=True)
-        if len(first)
-        else ()
-    ):
-        for first_row in range(int(a), int(b), BATCH):
-            yield first_row, min(first_row + BATCH, int(b))
+    is_first = np.ones(len(start), bool)
+    is_first[1:] = start[1:] != stop[:-1]
+    is_last = np.roll(is_first, -1)
+    for first, end in zip(start[is_first].tolist(), stop[is_last].tolist(), strict=True):
+        for row in range(first, end, BATCH):
+            yield row, min(row + BATCH, end)
 
 
 def segments_of(split: cache.Split, checks: Mapping[str, Has]) -> Segments:
@@ -264,13 +266,16 @@ def segments_of(split: cache.Split, checks: Mapping[str, Has]) -> Segments:
     frame = np.concatenate(frames)
     track = split.track_of(row)
     step = split.tracks.step.astype(np.int64)[track]
-    follows = (np.diff(row) == 1) & (np.diff(track) == 0) & (np.diff(frame) == step[1:])
-    first = np.flatnonzero(np.r_[True, ~follows]) if len(row) else np.zeros(0, np.int64)
-    last = np.r_[first[1:] - 1, len(row) - 1][: len(first)]
+    is_next_row = np.diff(row) == 1
+    is_same_track = np.diff(track) == 0
+    is_next_frame = np.diff(frame) == step[1:]
+    is_first = np.ones(len(row), bool)
+    is_first[1:] = ~(is_next_row & is_same_track & is_next_frame)
+    is_last = np.roll(is_first, -1)
     return Segments(
-        row[first],
-        row[last] + 1,
-        track[first],
-        frame[last],
+        row[is_first],
+        row[is_last] + 1,
+        track[is_first],
+        frame[is_last],
         {need: n for need, n in left_out.items() if n},
     )

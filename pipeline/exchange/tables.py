@@ -103,10 +103,12 @@ def export(
     split = cache.open(root)[name]
     if stream and not options.features:
         raise PipelineError(f"--stream {stream}: no features are exported. Add --set features=yes.")
-    features = (stream or ResNet50.kind) if options.features else ""
-    if features:
+    features = ""
+    origin = origin_of(split)
+    if options.features:
+        features = stream or ResNet50.kind
         require_stream(split, features)
-    origin = origin_of(split, *([features] if features else []))
+        origin = origin_of(split, features)
     origin |= {"stream": features, "joints": list(joint_names("spin49"))}
     row_specs = _row_specs(split, features)
     n_rows = int((split.tracks.stop - split.tracks.start).sum())
@@ -133,21 +135,19 @@ def _write(
 ) -> None:
     """Write a table: the columns of TYPES, then those of `specs` as stored in the cache."""
     fields = [pa.field(name, kind) for name, kind in TYPES[table].items()]
-    fields += [
-        pa.field(name, _type(spec), metadata={"about": spec.about}) for name, spec in specs.items()
-    ]
-    schema = pa.schema(
-        fields, {key: v if isinstance(v, str) else json.dumps(v) for key, v in origin.items()}
-    )
+    for name, spec in specs.items():
+        fields.append(pa.field(name, _type(spec), metadata={"about": spec.about}))
+    metadata = {}
+    for key, value in origin.items():
+        metadata[key] = value if isinstance(value, str) else json.dumps(value)
+    schema = pa.schema(fields, metadata)
     names = [name for name, kind in TYPES[table].items() if kind == NAME]
-    with pq.ParquetWriter(
-        folder / f"{table}.parquet", schema, compression="zstd", use_dictionary=names
-    ) as writer:
+    file = folder / f"{table}.parquet"
+    with pq.ParquetWriter(file, schema, compression="zstd", use_dictionary=names) as writer:
         for group in groups:
-            arrays = {
-                name: _array(values, specs[name]) if name in specs else values
-                for name, values in group.items()
-            }
+            arrays = dict(group)
+            for name, spec in specs.items():
+                arrays[name] = _array(arrays[name], spec)
             writer.write_table(pa.Table.from_pydict(arrays, schema=schema))
 
 
@@ -159,14 +159,13 @@ def _row_specs(split: cache.Split, stream: str) -> dict[str, ColumnSpec]:
     """The split's columns, and `features` if there is a stream. Raises PipelineError for a
     duplicate name.
     """
-    specs = {
-        name: split.extra[name].spec if name in split.extra else COLUMNS[name]
-        for name in split.columns
-    }
-    if taken := sorted(TYPES["rows"].keys() & specs.keys()):
+    all_specs = {**COLUMNS, **{name: extra.spec for name, extra in split.extra.items()}}
+    specs = {name: all_specs[name] for name in split.columns}
+    duplicates = sorted(TYPES["rows"].keys() & specs.keys())
+    if duplicates:
         raise PipelineError(
-            f"{split.name}: its dataset's extra column {taken[0]!r} has the name of an exported "
-            "column"
+            f"{split.name}: its dataset's extra column {duplicates[0]!r} has the name of an "
+            "exported column"
         )
     if stream:
         dim = split.rows(f"features/{stream}", 0, 0).shape[1]
@@ -181,7 +180,7 @@ def _rows(
     tracks = split.tracks
     runs = split.runs[:, 0]
     end = np.cumsum(tracks.stop - tracks.start)  # of each track, in live rows
-    n_rows = int(end[-1]) if len(end) else 0
+    n_rows = int(end.max(initial=0))
     for first in range(0, n_rows, ROWS):
         numbers = np.arange(first, min(first + ROWS, n_rows))
         track = np.searchsorted(end, numbers, side="right")
@@ -201,22 +200,21 @@ def _track_specs(split: cache.Split) -> dict[str, ColumnSpec]:
         "fps": ColumnSpec((), number, np.nan, "frames per second of the video"),
         "crop_scale": ColumnSpec((), number, np.nan, "crop side / box side"),
         "intrinsics": ColumnSpec((3, 3), number, np.nan, "px"),
-        **{name: extra.spec for name, extra in split.extra.items() if extra.per == "track"},
-    }
+    } | {name: extra.spec for name, extra in split.extra.items() if extra.per == "track"}
 
 
 def _tracks(split: cache.Split) -> Iterator[Group]:
     """Yield groups of the track table."""
     tracks = split.tracks
-    columns = {
-        name: getattr(tracks, name) for name in ("start", "stop", "step", "fps", "crop_scale")
-    }
+    names = "start", "stop", "step", "fps", "crop_scale"
+    columns = {name: getattr(tracks, name) for name in names}
     columns |= {"intrinsics": tracks.tables["track_intrinsics"], **tracks.extra}
+    numbers = np.arange(len(tracks))
     for first in range(0, len(tracks), ROWS):
         part = slice(first, first + ROWS)
         genders = tracks.tables.texts("track_gender", part)
         values = {name: values[part] for name, values in columns.items()}
-        yield {**_track_columns(split, np.arange(len(tracks))[part]), "gender": genders, **values}
+        yield {**_track_columns(split, numbers[part]), "gender": genders, **values}
 
 
 def _track_columns(split: cache.Split, track: Array) -> Group:
@@ -238,7 +236,9 @@ def _is_flag(spec: ColumnSpec) -> bool:
 
 def _type(spec: ColumnSpec) -> Any:
     """Arrow type of a column; nested lists of fixed size for array values."""
-    kind = pa.bool_() if _is_flag(spec) else pa.from_numpy_dtype(spec.dtype)
+    kind = pa.from_numpy_dtype(spec.dtype)
+    if _is_flag(spec):
+        kind = pa.bool_()
     for size in reversed(spec.trailing):
         kind = pa.list_(kind, size)
     return kind
@@ -249,11 +249,15 @@ def _array(values: Array, spec: ColumnSpec) -> Any:
 
     No list is null, since pyarrow before version 24 cannot read null lists of fixed size.
     """
-    unknown = np.isnan(values) if np.isnan(spec.fill) else values == spec.fill
-    flat = (values == 1 if _is_flag(spec) else values).reshape(-1)
-    array = pa.array(
-        flat, mask=None if spec.trailing and spec.dtype.kind == "f" else unknown.reshape(-1)
-    )
+    mask = None
+    if not spec.trailing or spec.dtype.kind != "f":
+        is_unknown = values == spec.fill
+        if np.isnan(spec.fill):
+            is_unknown = np.isnan(values)
+        mask = is_unknown.reshape(-1)
+    if _is_flag(spec):
+        values = values == 1
+    array = pa.array(values.reshape(-1), mask=mask)
     for size in reversed(spec.trailing):
         array = pa.FixedSizeListArray.from_arrays(array, size)
     return array
@@ -272,14 +276,17 @@ def _videos(split: cache.Split) -> Iterator[tuple[Any, ...]]:
     """Yield lines of the video table."""
     harmless = harmless_of(split)
     for number, video, account in _accounts(split):
-        counts = (account["tracks_kept"], account["found"], account["kept"])
-        source = (video.source, video.width, video.height, video.pixels)
         yield (
             number,
             video.name,
             *video_state(account, harmless),
-            *counts,
-            *source,
+            account["tracks_kept"],
+            account["found"],
+            account["kept"],
+            video.source,
+            video.width,
+            video.height,
+            video.pixels,
             video.fingerprint,
         )
 
@@ -290,15 +297,19 @@ def _accounting(split: cache.Split) -> Iterator[tuple[Any, ...]]:
     """
     harmless = harmless_of(split)
     for number, video, account in _accounts(split):
-        counts = [
-            ("kept", "", account["kept"]),
-            *(("dropped", *item) for item in account["dropped"].items()),
-        ]
-        lines = [line for line in counts if line[-1]] or [(*video_state(account, harmless)[:2], 0)]
-        yield from ((number, video.name, *line) for line in lines)
+        lines = [("kept", "", account["kept"])]
+        for reason, n in account["dropped"].items():
+            lines.append(("dropped", reason, n))
+        lines = [line for line in lines if line[-1]]
+        if not lines:
+            state, reason, _ = video_state(account, harmless)
+            lines = [(state, reason, 0)]
+        for line in lines:
+            yield number, video.name, *line
 
 
 def _groups(table: str, lines: Iterator[tuple[Any, ...]]) -> Iterator[Group]:
     """Collect lines of a table into groups of ROWS lines by column."""
     while group := list(itertools.islice(lines, ROWS)):
-        yield dict(zip(TYPES[table], map(list, zip(*group, strict=True)), strict=True))
+        columns = map(list, zip(*group, strict=True))
+        yield dict(zip(TYPES[table], columns, strict=True))

@@ -15,7 +15,7 @@ import tarfile
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Final, NamedTuple
@@ -67,20 +67,28 @@ def fetch_files(*files: PackageFile) -> list[Path]:
 
     Raises MissingAssets if one cannot be fetched, or has another SHA-256.
     """
-    if missing := [file for file in files if not file.place.is_file()]:
-        instead = " and ".join(f"the file {file.path} as {file.place}" for file in missing)
-        with open_wheel(missing[0].package, missing[0].version, f"or {instead}") as wheel:
-            for file in missing:
-                content = _read(wheel, file.path)
-                _require(hashlib.sha256(content).hexdigest(), file.sha256, f"{wheel}, {file.path}")
-                file.place.parent.mkdir(parents=True, exist_ok=True)
-                # others may fetch it now
-                with tempfile.TemporaryDirectory(dir=file.place.parent) as own:
-                    (written := Path(own, file.place.name)).write_bytes(content)
-                    written.replace(file.place)
+    missing = [file for file in files if not file.place.is_file()]
+    if missing:
+        _fetch(missing)
     for file in files:
         _require(whole_file_digest(file.place), file.sha256, str(file.place))
     return [file.place for file in files]
+
+
+def _fetch(files: Sequence[PackageFile]) -> None:
+    """Download files of one package into the cache folder."""
+    instead = " and ".join(f"the file {file.path} as {file.place}" for file in files)
+    with open_wheel(files[0].package, files[0].version, f"or {instead}") as wheel:
+        for file in files:
+            content = _read(wheel, file.path)
+            _require(hashlib.sha256(content).hexdigest(), file.sha256, f"{wheel}, {file.path}")
+
+            file.place.parent.mkdir(parents=True, exist_ok=True)
+            # others may fetch it now
+            with tempfile.TemporaryDirectory(dir=file.place.parent) as folder:
+                written = Path(folder, file.place.name)
+                written.write_bytes(content)
+                written.replace(file.place)
 
 
 @contextmanager
@@ -98,30 +106,43 @@ def open_wheel(
     """
     folder = cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
-    npm = package.startswith("@")
-    name = f"{_plain(package)}-{version}.tgz" if npm else f"{package}-{version}-*.whl"
-    ask = (
-        ["npm", "pack", f"{package}@{version}"]
-        if npm
-        else ["python", "-m", "pip", "download", *TARGET]
-    )
-    ask += [] if npm else [f"{package}=={version}", "--no-deps"]
+    client = _client(package, version)
     with tempfile.TemporaryDirectory(dir=folder) as download:
-        wheel = next(folder.glob(name), None)
+        wheel = next(folder.glob(client.pattern), None)
         if wheel is None:
-            to = ("--pack-destination", download) if npm else (*QUIET, "--dest", download)
-            error = _run([*ask, *to] if npm else [sys.executable, *ask[1:], *to])
-            wheel = next(Path(download).glob(name), None)
-            if wheel is None:
-                client, form = ("npm", "archive") if npm else ("pip", "wheel")
-                raise MissingAssets(
-                    f"{package} {version}: {client} cannot download it ({error}). Put its "
-                    f"{form}, {name}, into {folder}{f', {instead}' if instead else ''}. Where "
-                    f"there is a network: {' '.join(ask)}"
-                )
+            error = _run([client.program, *client.command[1:], *client.options, download])
+            wheel = next(Path(download).glob(client.pattern), None)
+        if wheel is None:
+            choice = f", {instead}" if instead else ""
+            raise MissingAssets(
+                f"{package} {version}: {client.name} cannot download it ({error}). Put its "
+                f"{client.form}, {client.pattern}, into {folder}{choice}. Where "
+                f"there is a network: {' '.join(client.command)}"
+            )
         if sha256:
             _require(whole_file_digest(wheel), sha256, str(wheel))
         yield wheel
+
+
+class _Client(NamedTuple):
+    """The program that downloads a package."""
+
+    name: str
+    program: str
+    form: str  # of the file
+    pattern: str  # of the file's name
+    command: Sequence[str]  # as people type it
+    options: Sequence[str]  # beside it, before a folder
+
+
+def _client(package: str, version: str) -> _Client:
+    if package.startswith("@"):
+        pattern = f"{_plain(package)}-{version}.tgz"
+        command = ["npm", "pack", f"{package}@{version}"]
+        return _Client("npm", "npm", "archive", pattern, command, ["--pack-destination"])
+    command = ["python", "-m", "pip", "download", *TARGET, f"{package}=={version}", "--no-deps"]
+    pattern = f"{package}-{version}-*.whl"
+    return _Client("pip", sys.executable, "wheel", pattern, command, [*QUIET, "--dest"])
 
 
 def _plain(package: str) -> str:
@@ -135,9 +156,8 @@ def _run(command: list[str]) -> str:
         process = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     except OSError as error:
         return str(error)
-    return next(
-        (line for line in reversed(process.stderr.splitlines()) if line.strip()), "no message"
-    )
+    lines = [line for line in process.stderr.splitlines() if line.strip()]
+    return lines[-1] if lines else "no message"
 
 
 def _read(wheel: Path, path: str) -> bytes:
@@ -145,8 +165,10 @@ def _read(wheel: Path, path: str) -> bytes:
     try:
         if wheel.suffix == ".tgz":
             with tarfile.open(wheel) as packed:
-                member = packed.extractfile(path)  # None: not a file
-                return member.read(LARGEST) if member else b""
+                member = packed.extractfile(path)
+                if member is None:  # a folder
+                    return b""
+                return member.read(LARGEST)
         with zipfile.ZipFile(wheel) as archive, archive.open(path) as stream:
             return stream.read(LARGEST)
     except (
@@ -163,10 +185,9 @@ def _read(wheel: Path, path: str) -> bytes:
         ) from error
 
 
-def _require(found: str, expected: str, place: str) -> None:
+def _require(found: str, expected: str, file: str) -> None:
     """Raise MissingAssets for another SHA-256."""
     if found != expected:
         raise MissingAssets(
-            f"{place}: expected sha256 {expected}, found {found}. Delete the file, and run it "
-            "again."
+            f"{file}: expected sha256 {expected}, found {found}. Delete the file, and run it again."
         )

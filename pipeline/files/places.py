@@ -37,15 +37,14 @@ def folder_of(text: str, *, or_url: bool = False) -> Path:
         if pattern.match(text):
             raise ValueError(problem)
     url = _URL.match(text)
-    if url and or_url and url[1] in SCHEMES:
+    if url and not or_url:
+        raise ValueError("expected a path of this system, which this cannot be")
+    if url and url[1] in SCHEMES:
         raise ValueError(f"expected a folder, or a URL with two slashes: {url[1]}://bucket/prefix")
     if url:
-        urls = (
-            f", or a URL that starts with one of {', '.join(SCHEMES)}"
-            if or_url
-            else ", which this cannot be"
-        )
-        raise ValueError(f"expected a path of this system{urls}")
+        urls = f"a URL that starts with one of {', '.join(SCHEMES)}"
+        raise ValueError(f"expected a path of this system, or {urls}")
+
     try:
         return path.expanduser()
     except RuntimeError as error:

@@ -106,4 +106,4 @@ class _Unpickler(JoblibUnpickler):
     def __init__(self, file: Path, content: Path, mapped: mmap.mmap) -> None:
         ArrayUnpickler.__init__(self, file, mapped, _ALLOWED, EXPECTED)
         self.content = mapped
-        self.path = content  # from which arrays are mapped
+        self.arrays_in = content

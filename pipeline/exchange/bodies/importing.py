@@ -201,13 +201,13 @@ def _add_bodies(
             continue
         if best > REFUSED:
             nearest = min(fits, key=lambda found: found.distance)
-            found = f"{best:.0%} in person {estimate.person}; likely: {nearest.cause}"
+            actual = f"{best:.0%} in person {estimate.person}; likely: {nearest.cause}"
             expected = f"projected joints within {REFUSED:.0%} of the box of the 2D joints"
             do = "Put it right in the tool's settings, or leave the file out."
-            raise RawDataError(clip.file, "projection", expected, found, do)
-        for track, found in zip(tracks, fits, strict=True):
-            if found.distance <= REFUSED:
-                _fill(track, estimate, found, size, clip)
+            raise RawDataError(clip.file, "projection", expected, actual, do)
+        for track, fitted in zip(tracks, fits, strict=True):
+            if fitted.distance <= REFUSED:
+                _fill(track, estimate, fitted, size, clip)
 
 
 def _keypoints(track: cache.TrackRows) -> Keypoints:

@@ -61,62 +61,57 @@ def _run(args: argparse.Namespace) -> int:
     if isinstance(args.cache, Path) and args.out.resolve().is_relative_to(args.cache.resolve()):
         do = "Choose a folder outside: `gc` deletes foreign files from a cache."
         raise ConfigError(f"--out {args.out}: is inside the cache {args.cache}. {do}")
-    options_class = export_format.options_class()
-    dataset = find_installed(args.dataset)
-    folders = {
-        key: str(getattr(args, key)) for key in ("raw", "body") if getattr(args, key) is not None
-    }
-    if unread := sorted(folders.keys() - _names(options_class)):
-        raise ConfigError(
-            f"--{unread[0]}: the format {args.format} does not read this folder. Leave the "
-            "option out."
-        )
-    texts = named_values("--set", args.set, "NAME=VALUE") | folders
-    if "body" not in texts and dataset is not None and "body" in _names(options_class):
-        split = cache.open(args.cache)[name]
-        body = body_of(
-            args, dataset, demo=bool(split.manifest.get("stand_in")), needed="pose" in split.columns
-        )
-        texts |= {"body": str(body)} if body is not None and body.is_dir() else {}
-    format_options = _format_options(args.format, texts, options_class)
-    stream = {} if args.stream is None else {"stream": args.stream}
+    arguments = _format_options(args, export_format.options_class())
+    if args.stream is not None:
+        arguments["stream"] = args.stream
     with bar(f"export {name}", err, unit="row") as progress:
-        exported = export(
-            args.cache,
-            name,
-            args.out,
-            replace=args.replace,
-            progress=progress,
-            **stream,
-            **format_options,
-        )
+        arguments |= {"replace": args.replace, "progress": progress}
+        exported = export(args.cache, name, args.out, **arguments)
+
     out.print(plain(f"{name}: {exported.summary} in {exported.file} ({size(exported.n_bytes)})"))
     for field, why in exported.absent.items():
         out.print(f"  {DOUBT} {plain(f'without {field}: {why}')}")
-    for what, rows in exported.left_out.items():
-        out.print(f"  {DOUBT} {count(rows, 'row')} not exported: {plain(what)}")
+    for value, n_rows in exported.left_out.items():
+        out.print(f"  {DOUBT} {count(n_rows, 'row')} not exported: {plain(value)}")
     if exported.stand_in:
-        demo = bool(cache.open(args.cache)[name].manifest.get("stand_in"))
-        what = f"{STAND_IN} demo data" if demo else f"{UNTRAINED} features of random weights"
-        out.print(f"  {what}: use only to try the pipeline")
+        content = f"{UNTRAINED} features of random weights"
+        if cache.open(args.cache)[name].manifest.get("stand_in"):
+            content = f"{STAND_IN} demo data"
+        out.print(f"  {content}: use only to try the pipeline")
     return 0
 
 
-def _names(options_class: type[Any] | None) -> list[str]:
-    return [] if options_class is None else [field.name for field in fields(options_class)]
-
-
-def _format_options(
-    name: str, texts: dict[str, str], options_class: type[Any] | None
-) -> dict[str, Any]:
+def _format_options(args: argparse.Namespace, options_class: type[Any] | None) -> dict[str, Any]:
     """The argument `options` of the format's function, if it has one. Raises ConfigError for an
     unknown option.
     """
-    section = Section(BY_SET, name, texts, texts)
-    section.check_keys(_names(options_class))
-    return (
-        {} if options_class is None else {"options": options_class(**section.parse(options_class))}
-    )
+    names = []
+    if options_class is not None:
+        names = [field.name for field in fields(options_class)]
+    folders = {}
+    for key, folder in (("body", args.body), ("raw", args.raw)):
+        if folder is None:
+            continue
+        if key not in names:
+            raise ConfigError(
+                f"--{key}: the format {args.format} does not read this folder. Leave the "
+                "option out."
+            )
+        folders[key] = str(folder)
+    texts = named_values("--set", args.set, "NAME=VALUE") | folders
+    dataset = find_installed(args.dataset)
+    if "body" in names and "body" not in texts and dataset is not None:
+        split = cache.open(args.cache)[f"{args.dataset}/{args.split}"]
+        demo = bool(split.manifest.get("stand_in"))
+        body = body_of(args, dataset, demo=demo, needed="pose" in split.columns)
+        if body is not None and body.is_dir():
+            texts["body"] = str(body)
+
+    section = Section(BY_SET, args.format, texts, texts)
+    section.check_keys(names)
+    if options_class is None:
+        return {}
+    return {"options": options_class(**section.parse(options_class))}
 
 
 COMMAND: Final = Command(_options, _run, reads=lambda _: BODY)

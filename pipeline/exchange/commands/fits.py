@@ -38,11 +38,10 @@ def _run(args: argparse.Namespace) -> int:
     n_fits = 0
     unread = []
     skipped = Counter[str]()
+    contents = fits.read_all(sorted(args.files), args.raw / FILE, args.key)
     with bar(f"fits {args.raw.name}", err, unit="file") as progress:
-        for i, content in enumerate(
-            fits.read_all(sorted(args.files), args.raw / FILE, args.key), 1
-        ):
-            progress(i, len(args.files))
+        for n_done, content in enumerate(contents, 1):
+            progress(n_done, len(args.files))
             if isinstance(content, fits.FitsRead):
                 n_fits += len(content.fits)
                 skipped += content.skipped

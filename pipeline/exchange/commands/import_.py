@@ -13,8 +13,8 @@ from pipeline.cli.progress import bar
 from pipeline.cli.text import FEW, count
 from pipeline.commands.convert import accounting_lines
 from pipeline.errors import ConfigError
-from pipeline.settings.arguments import ROOT, cache_option, split_arguments
-from pipeline.settings.file import PATH
+from pipeline.settings.arguments import cache_option, split_arguments
+from pipeline.settings.file import PATH, ROOT
 from pipeline.skeletons import JOINTS
 
 
@@ -90,8 +90,11 @@ def _run(args: argparse.Namespace) -> int:
         return _import_bodies(args)
     if len(args.file) > 1:
         raise ConfigError(f"{args.file[1]}: --format {args.format} imports one file")
+
     args.file = args.file[0]
-    return _import_array(args) if args.format == "arrays" else _import_database(args)
+    if args.format == "arrays":
+        return _import_array(args)
+    return _import_database(args)
 
 
 def _import_bodies(args: argparse.Namespace) -> int:
@@ -128,16 +131,16 @@ def _import_array(args: argparse.Namespace) -> int:
         out.print(plain(f"{name}: {args.stream} is up to date, imported from {args.file.name}"))
         return 0
     if done.replaced:
-        videos = ", ".join(done.replaced[:FEW]) + (", ..." if len(done.replaced) > FEW else "")
-        rows = (
-            f"{name}: {count(done.waiting, 'row')} not imported, with other rows of the same shards"
+        videos = ", ".join(done.replaced[:FEW])
+        if len(done.replaced) > FEW:
+            videos += ", ..."
+        message = (
+            f"{name}: {count(done.waiting, 'row')} not imported, with other rows of the same "
+            f"shards. Replaced since the first import of {args.file.name}, whose numbers are of "
+            f"the old images: {videos}. Import another file, with numbers of the new images and "
+            "all earlier rows."
         )
-        why = (
-            f"Replaced since the first import of {args.file.name}, whose numbers are of the "
-            f"old images: {videos}"
-        )
-        do = "Import another file, with numbers of the new images and all earlier rows."
-        err.print(f"  {DOUBT} {plain(f'{rows}. {why}. {do}')}")
+        err.print(f"  {DOUBT} {plain(message)}")
     if done.why == "refused":
         return 1
     rows = f"{done.covered:,} of {count(done.rows, 'row')}, matched by {done.matched_by}"
@@ -169,17 +172,11 @@ def _import_database(args: argparse.Namespace) -> int:
     if not imported.why:
         out.print(plain(f"{name}: up to date, imported from {args.file.name}"))
         return 0
-    streams = (
-        f"with the stream {imported.stream}"
-        if imported.stream
-        else "without features (the file has none)"
-    )
-    out.print(
-        plain(
-            f"{name}: imported {count(imported.rows, 'row')} in "
-            f"{count(imported.tracks, 'track')}, {streams}"
-        )
-    )
+    features = "without features (the file has none)"
+    if imported.stream:
+        features = f"with the stream {imported.stream}"
+    content = f"{count(imported.rows, 'row')} in {count(imported.tracks, 'track')}, {features}"
+    out.print(plain(f"{name}: imported {content}"))
     for text in accounting_lines(imported.totals):
         out.print(f"  {text}")
     if imported.ignored:
@@ -188,12 +185,10 @@ def _import_database(args: argparse.Namespace) -> int:
         rows = count(imported.without_features, "row")
         out.print(f"  {DOUBT} {rows} without features (not finite in float16)")
     if imported.mark:
-        what = (
-            f"{UNTRAINED} features of random weights"
-            if imported.mark == "untrained"
-            else f"{STAND_IN} demo data"
-        )
-        out.print(f"  {what}: use only to try the pipeline")
+        content = f"{STAND_IN} demo data"
+        if imported.mark == "untrained":
+            content = f"{UNTRAINED} features of random weights"
+        out.print(f"  {content}: use only to try the pipeline")
     return 0
 
 

@@ -7,7 +7,7 @@ Arrays are written a block of rows at a time into a part file, which is renamed 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,33 +72,38 @@ def export(
     split = cache.open(root)[name]
     dataset, _, part = name.partition("/")
     layout = layout_of(dataset, part, split.columns)
-    file = out / usual_name(layout, dataset, part) if out.is_dir() else out
-    _check_file(file, layout, replace=replace)
+    file = out
+    if out.is_dir():
+        file = out / usual_name(layout, dataset, part)
+    if layout.is_hdf5 and file.suffix not in (".h5", ".hdf5"):
+        raise _other_file(file, "HDF5: name it .h5")
+    if not layout.is_hdf5 and file.suffix in (".h5", ".hdf5"):
+        raise _other_file(file, "a joblib file: name it .pt")
+    require_new_file(file, replace=replace)
     if "features" in layout.fields:
         require_stream(split, stream)
     checks = checks_of(split, layout.column_3d, stream)
     absent = _absent_fields(split, layout, checks)
-    if missing := [field for field in ("joints2D", "bbox", "theta") if field in absent]:
-        raise PipelineError(
-            f"{name}: cannot be exported without {missing[0]}: {absent[missing[0]]}"
-        )
+    for field in ("joints2D", "bbox", "theta"):
+        if field in absent:
+            raise PipelineError(f"{name}: cannot be exported without {field}: {absent[field]}")
+
     fields = tuple(field for field in layout.fields if field not in absent)
-    needed = {need for field in fields for need in FIELDS[field].rows_with}
-    segments = segments_of(split, {need: has for need, has in checks.items() if need in needed})
+    needs = set[str]()
+    for field in fields:
+        needs.update(FIELDS[field].rows_with)
+    segments = segments_of(split, {need: has for need, has in checks.items() if need in needs})
     segments.require_rows(split)
     arrays = _Fields(split, layout, segments, stream).arrays(fields, progress)
     provenance = _provenance(split, layout, segments, arrays, stream) | {"absent": absent}
-    write = _write_hdf5 if layout.container == "hdf5" else write_joblib
+    write = _write_hdf5 if layout.is_hdf5 else write_joblib
     publish_with_provenance(file, lambda part: write(part, arrays), provenance)
     summary = f"{count(segments.rows, 'row')} of {count(len(segments.start), 'segment')} (vid_name)"
     return Exported(file, segments.rows, summary, absent, segments.left_out, provenance["stand_in"])
 
 
-def _check_file(file: Path, layout: Layout, *, replace: bool) -> None:
-    if (layout.container == "hdf5") != (file.suffix in (".h5", ".hdf5")):
-        kind = "HDF5: name it .h5" if layout.container == "hdf5" else "a joblib file: name it .pt"
-        raise PipelineError(f"--out {file}: VIBE's code reads this dataset from {kind}")
-    require_new_file(file, replace=replace)
+def _other_file(file: Path, kind: str) -> PipelineError:
+    return PipelineError(f"--out {file}: VIBE's code reads this dataset from {kind}")
 
 
 def _absent_fields(split: cache.Split, layout: Layout, checks: Mapping[str, Has]) -> dict[str, str]:
@@ -106,13 +111,10 @@ def _absent_fields(split: cache.Split, layout: Layout, checks: Mapping[str, Has]
     fields = {name: FIELDS[name] for name in layout.fields}
     if "joints3D" in fields:
         fields["joints3D"] = fields["joints3D"]._replace(columns=(layout.column_3d,))
-    absent = absent_fields(
-        split, fields, {need: has for need, has in checks.items() if need != FEATURES}
-    )
-    sources = {
-        split.videos[video].source.partition(":")[0]
-        for video in np.unique(split.tracks.video).tolist()
-    }
+    label_checks = {need: has for need, has in checks.items() if need != FEATURES}
+    absent = absent_fields(split, fields, label_checks)
+    videos = [split.videos[number] for number in np.unique(split.tracks.video).tolist()]
+    sources = {video.source.partition(":")[0] for video in videos}
     if "img_name" in fields and not sources <= {*NAMED}:
         absent["img_name"] = (
             "some frames have no image file, or their image is rotated after reading"
@@ -143,8 +145,8 @@ class _Fields:
             "bbox": functools.partial(rows, "bbox"),
             "pose": functools.partial(rows, "pose"),
             "shape": functools.partial(rows, "betas"),
-            "theta": lambda start, stop: np.concatenate(
-                [rows(n, start, stop) for n in ("pose", "betas")], axis=1
+            "theta": lambda start, stop: np.hstack(
+                [rows("pose", start, stop), rows("betas", start, stop)]
             ),
             "valid": self._valid,
             "valid_i": lambda start, stop: self._valid(start, stop)[:, None],
@@ -154,20 +156,20 @@ class _Fields:
         pieces = [*spans(self.segments.start, self.segments.stop)]
         add = counting(progress, len(fields) * n_rows)
         for field in fields:
-            dtype = self._text_type(field) if FIELDS[field].dtype == "U" else FIELDS[field].dtype
-            arrays[field] = array_of(
-                computed[field], pieces, n_rows, dtype, functools.partial(add, field)
-            )
+            dtype = FIELDS[field].dtype
+            if dtype == "U":
+                dtype = self._text_type(field)
+            add_rows = functools.partial(add, field)
+            arrays[field] = array_of(computed[field], pieces, n_rows, dtype, add_rows)
         return arrays
 
     def _text_type(self, field: str) -> str:
         """dtype of texts; bytes in HDF5. A segment's last frame has its longest image name."""
-        last = (
-            self.names
-            if field == "vid_name"
-            else self._image_names(self.segments.track, self.segments.last_frame)
-        )
-        return f"{'S' if self.layout.container == 'hdf5' else '<U'}{max(map(len, last))}"
+        names: Iterable[str] = self.names
+        if field != "vid_name":
+            names = self._image_names(self.segments.track, self.segments.last_frame)
+        kind = "S" if self.layout.is_hdf5 else "<U"
+        return f"{kind}{max(map(len, names))}"
 
     def _joints_2d(self, start: int, stop: int) -> Array:
         kp_2d = self.split.rows("kp_2d", start, stop)
@@ -182,12 +184,11 @@ class _Fields:
 
     def _vid_names(self, start: int, stop: int) -> Array:
         names = [self.names[i] for i in self.segments.numbers(start, stop).tolist()]
-        if self.layout.container == "hdf5" and (
-            bad := [name for name in names if not name.isascii()]
-        ):
-            raise PipelineError(
-                f"vid_name {bad[0]!r}: VIBE's code reads these names as ASCII. Rename the video."
-            )
+        for name in names:
+            if self.layout.is_hdf5 and not name.isascii():
+                raise PipelineError(
+                    f"vid_name {name!r}: VIBE's code reads these names as ASCII. Rename the video."
+                )
         return np.array(names)
 
     def _img_names(self, start: int, stop: int) -> list[str]:
@@ -196,16 +197,12 @@ class _Fields:
 
     def _image_names(self, track: Rows, frame: Array) -> Iterator[str]:
         """Name of the image of each frame of a track."""
-        last = -1
-        name_of = None
-        for video, index in zip(
-            self.split.tracks.video[track].tolist(), frame.tolist(), strict=True
-        ):
-            if video != last:
-                last = video
-                name_of = names_of(self.split.videos[video].source)
-            assert name_of is not None  # otherwise img_name is absent
-            yield name_of(index)
+        name_of = functools.lru_cache(1)(lambda video: names_of(self.split.videos[video].source))
+        videos = self.split.tracks.video[track].tolist()
+        for video, index in zip(videos, frame.tolist(), strict=True):
+            name_of_frame = name_of(video)
+            assert name_of_frame is not None  # otherwise img_name is absent
+            yield name_of_frame(index)
 
 
 def to_crop_pixels(kp_2d: Array, bbox: Array) -> Array:
@@ -213,9 +210,10 @@ def to_crop_pixels(kp_2d: Array, bbox: Array) -> Array:
     224.
     """
     side = bbox[:, None, 2:]
-    annotated = kp_2d.any(axis=-1, keepdims=True)
-    inside = (kp_2d[..., :2] - (bbox[:, None, :2] - side / 2)) * (PICTURE / side)
-    return np.where(annotated, np.concatenate([inside, kp_2d[..., 2:]], axis=-1), 0)
+    corner = bbox[:, None, :2] - side / 2
+    xy = (kp_2d[..., :2] - corner) * (PICTURE / side)
+    is_annotated = kp_2d.any(axis=-1, keepdims=True)
+    return np.where(is_annotated, np.concatenate([xy, kp_2d[..., 2:]], axis=-1), 0)
 
 
 def _write_hdf5(file: Path, arrays: Mapping[str, Blocks]) -> None:
@@ -242,16 +240,23 @@ def _provenance(
 ) -> dict[str, Any]:
     scales = np.unique(split.tracks.crop_scale[segments.track]).tolist()
     skeletons = {"joints2D": layout.joints_2d, "joints3D": layout.joints_3d}
+    origin = origin_of(split)
+    recorded = None
+    if "features" in arrays:
+        origin = origin_of(split, stream)
+        recorded = recorded_stream(split, stream)
     return {
-        **origin_of(split, *([stream] if "features" in arrays else [])),
+        **origin,
         "format": "vibe",
-        "stream": recorded_stream(split, stream) if "features" in arrays else None,
+        "stream": recorded,
         "rows": segments.rows,
         "names": len(segments.start),
         "fields": {name: [array.dtype.str, list(array.shape)] for name, array in arrays.items()},
         "left_out": dict(segments.left_out),
         "crop_scale": scales[0] if len(scales) == 1 else None,
         "joints": {
-            field: list(joint_names(skeletons[field])) for field in skeletons if field in arrays
+            field: list(joint_names(skeleton))
+            for field, skeleton in skeletons.items()
+            if field in arrays
         },
     }

@@ -22,7 +22,7 @@ from pipeline.cli.progress import Progress, silent
 from pipeline.conversion.identity import describe, report_other_work
 from pipeline.conversion.plan import committed_split
 from pipeline.datasets.base import Dataset
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, RawDataError
 from pipeline.exchange.formats import provenance_path
 from pipeline.exchange.vibe_db.layouts import Layout, layout_of, read_provenance
 from pipeline.exchange.vibe_db.tracks import Database, FileReader, columns_of, open_database
@@ -71,7 +71,7 @@ def import_database(
     file: Path,
     root: cache.Root,
     name: str,
-    options: Options | None = None,
+    options: Options = Options(),
     *,
     progress: Progress = silent,
 ) -> ImportedSplit:
@@ -84,7 +84,6 @@ def import_database(
         PipelineError: the split exists and has another origin.
         cache.CacheError: another process writes the split.
     """
-    options = options or Options()
     dataset, _, part = name.partition("/")
     reader = datasets.get(dataset)
     reader.check_split(part)
@@ -108,22 +107,28 @@ def import_database(
         if why:
             _write_tracks(root, name, tracks, origin, progress)
         cache.finish_commits(root, name)  # of an import that was killed
-        stream = options.stream if "features" in database.fields else None
-        if stream is not None and _write_stream(root, name, stream, tracks, provenance, options):
-            why = why or "its features were missing"
+        stream = None
+        if "features" in database.fields:
+            stream = options.stream
+            if _write_stream(root, name, stream, tracks, provenance, options):
+                why = why or "its features were missing"
         split = cache.open(root)[name]
+        without_features = 0
+        if stream is not None:
+            without_features = split.undecodable(stream)
+        mark = ""
+        if origin["stand_in"]:
+            mark = "demo data"
+        elif provenance.get("stand_in"):
+            mark = "untrained"
         return ImportedSplit(
             rows=int(split.manifest["rows"]),
             tracks=len(split.tracks),
             totals=split.manifest["accounting"],
             stream=stream,
-            without_features=0 if stream is None else split.undecodable(stream),
+            without_features=without_features,
             ignored=database.ignored,
-            mark="demo data"
-            if origin["stand_in"]
-            else "untrained"
-            if provenance.get("stand_in")
-            else "",
+            mark=mark,
             why=why,
         )
 
@@ -140,13 +145,11 @@ def _resolve_layout(
         layout = replace(layout, joints_2d=_joints_2d(layout, database, provenance, options))
     if "joints3D" in database.fields:
         n_joints = database.fields["joints3D"].shape[1]
-        if n_joints != len(joint_names(layout.joints_3d)) and layout.joints_3d == "spin49":
-            raise database.error(
-                "joints3D", "49 joints", f"{n_joints}", "Only test and validation files have 14."
-            )
-        layout = replace(
-            layout, joints_3d="spin49" if n_joints == len(JOINTS["spin49"]) else "common14"
-        )
+        if n_joints == len(JOINTS["spin49"]):
+            return replace(layout, joints_3d="spin49")
+        if layout.joints_3d == "spin49":
+            do = "Only test and validation files have 14."
+            raise database.error("joints3D", "49 joints", f"{n_joints}", do)
     return layout
 
 
@@ -156,42 +159,48 @@ def _joints_2d(
     """Joint order of joints2D: from the option, the file's provenance, or the number of joints."""
     n_joints = database.fields["joints2D"].shape[1]
     recorded = provenance.get("joints", {}).get("joints2D")
+    is_usual = n_joints == len(joint_names(layout.joints_2d))
+    order: Skeleton
     if options.joints_2d is not None:
-        order: Skeleton = ORDERS[options.joints_2d]
+        order = ORDERS[options.joints_2d]
     elif isinstance(recorded, list) and all(isinstance(joint, str) for joint in recorded):
-        order = next(
-            (name for name, joints in JOINTS.items() if list(joints) == recorded), tuple(recorded)
-        )
-    elif n_joints == len(JOINTS["penn_action"]) and layout.joints_2d == "penn_action":
-        # y points down and most people stand: the head's joint is above the feet's.
-        joints = database.read("joints2D", 0, min(database.rows, _SAMPLE))
-        visible = joints[(joints[:, 0, 2] > 0) & (joints[:, -1, 2] > 0)]
-        share = (
-            f"{float((visible[:, 0, 1] < visible[:, -1, 1]).mean()):.0%}"
-            if len(visible)
-            else "none"
-        )
-        raise database.error(
-            "joints2D",
-            "13 joints in a known order",
-            f"13 joints, the first above the last in {share} of {len(visible):,} frames "
-            f"(penn_action: most, {WITHOUT_NECK}: few)",
-            "VIBE's scripts write 13 joints in LSP's order without the neck, but read them as "
-            "Penn Action's. Set "
-            f"--joints-2d {WITHOUT_NECK} (VIBE's) or --joints-2d penn_action.",
-        )
+        name_of = {joints: name for name, joints in JOINTS.items()}
+        order = tuple(recorded)
+        order = name_of.get(order, order)
+    elif is_usual and layout.joints_2d == "penn_action":
+        raise _ambiguous_order(database)
+    elif is_usual:
+        order = layout.joints_2d
     else:
-        order = (
-            layout.joints_2d
-            if n_joints == len(joint_names(layout.joints_2d))
-            else _BY_NUMBER.get(n_joints, ())
-        )
+        order = _BY_NUMBER.get(n_joints, ())
     if len(joint_names(order)) != n_joints:
         expected = f"{len(joint_names(order or layout.joints_2d))} joints"
-        raise database.error(
-            "joints2D", expected, f"{n_joints}", "Set their order: --joints-2d NAME."
-        )
+        do = "Set their order: --joints-2d NAME."
+        raise database.error("joints2D", expected, f"{n_joints}", do)
     return order
+
+
+def _ambiguous_order(database: Database) -> RawDataError:
+    """The error for 13 joints, with what speaks for one order."""
+    joints = database.read("joints2D", 0, min(database.rows, _SAMPLE))
+    first = joints[:, 0]
+    last = joints[:, -1]
+    is_visible = (first[:, 2] > 0) & (last[:, 2] > 0)
+    n_visible = np.count_nonzero(is_visible)
+    share = "none"
+    if n_visible:
+        # y points down and most people stand: the head's joint is above the feet's.
+        is_above = first[is_visible, 1] < last[is_visible, 1]
+        share = f"{float(is_above.mean()):.0%}"
+    return database.error(
+        "joints2D",
+        "13 joints in a known order",
+        f"13 joints, the first above the last in {share} of {n_visible:,} frames "
+        f"(penn_action: most, {WITHOUT_NECK}: few)",
+        "VIBE's scripts write 13 joints in LSP's order without the neck, but read them as "
+        "Penn Action's. Set "
+        f"--joints-2d {WITHOUT_NECK} (VIBE's) or --joints-2d penn_action.",
+    )
 
 
 def _origin(
@@ -199,6 +208,9 @@ def _origin(
 ) -> dict[str, Any]:
     """The manifest's `reader` entry."""
     layout = tracks.layout
+    joints_2d = None
+    if "kp_2d" in tracks.columns:
+        joints_2d = list(joint_names(layout.joints_2d))
     return {
         "dataset": dataset.name,
         "split": split,
@@ -210,7 +222,7 @@ def _origin(
             "format": "vibe",
             "file": tracks.database.file.name,
             "sha256": tracks.digest,
-            "joints_2d": list(joint_names(layout.joints_2d)) if "kp_2d" in tracks.columns else None,
+            "joints_2d": joints_2d,
             "crop_scale": layout.crop_scale,
             "from_split": provenance.get("split_digest"),
         },
@@ -227,16 +239,14 @@ def _why(root: cache.Root, name: str, origin: Mapping[str, Any]) -> str:
     before = committed.manifest.get("reader", {})
     if before == origin:
         return ""
-    earlier = (
-        f"imported from {before['imported']['file']}"
-        if "imported" in before
-        else "converted from raw data"
-    )
-    changed = (
-        describe(before.get("imported", {}), origin["imported"]) if "imported" in before else ""
-    )
+    earlier = "converted from raw data"
+    if "imported" in before:
+        earlier = f"imported from {before['imported']['file']}"
+        changed = describe(before["imported"], origin["imported"])
+        if changed:
+            earlier += f" ({changed})"
     raise PipelineError(
-        f"{root}/{name}: was {earlier}{f' ({changed})' if changed else ''}. An import cannot "
+        f"{root}/{name}: was {earlier}. An import cannot "
         "extend it: name another cache (--cache), or delete that folder with its features."
     )
 
@@ -275,19 +285,29 @@ def _write_stream(
     options: Options,
 ) -> bool:
     """Write the features of the committed rows. Returns False if they are up to date."""
-    exported = recorded if isinstance(recorded := provenance.get("stream"), dict) else {}
-    weights = exported.get("identity") if options.weights_of is None else options.weights_of
-    origin = {"kind": "imported", "version": VERSION, "file_sha256": tracks.digest}
-    identity = {**origin, "weights": weights, "precision": None}
+    exported = provenance.get("stream")
+    if not isinstance(exported, dict):
+        exported = {}
+    weights = options.weights_of
+    if weights is None:
+        weights = exported.get("identity")
+    identity = {
+        "kind": "imported",
+        "version": VERSION,
+        "file_sha256": tracks.digest,
+        "weights": weights,
+        "precision": None,
+    }
+    unknown = {"weights": weights, "sha256": None, "stand_in": False}
     entries = {
         "identity": identity,
-        "backbone": exported.get("backbone")
-        or {"weights": weights, "sha256": None, "stand_in": False},
+        "backbone": exported.get("backbone") or unknown,
         "stand_in": bool(provenance.get("stand_in", False)),
     }
     split = cache.open(root)[name]
     if stream in split.streams:
-        if why := describe(split.stream_manifest(stream).get("identity", {}), identity):
+        why = describe(split.stream_manifest(stream).get("identity", {}), identity)
+        if why:
             raise PipelineError(
                 f"{name}: stream {stream!r} has another origin ({why}). Use another name "
                 "(--stream)."
@@ -306,14 +326,8 @@ def _write_stream(
             rows = in_file[np.asarray(writer.rows(shard))]
             features, ok = _features(tracks.database, rows)
             # A row's key: the file's digest and the row number.
-            keys = np.stack(
-                [
-                    np.full(len(rows), int(tracks.digest[:16], 16), np.uint64),
-                    rows.astype(np.uint64),
-                ],
-                1,
-            )
-            writer.write(shard, features, ok, keys)
+            key = np.full(len(rows), int(tracks.digest[:16], 16), np.uint64)
+            writer.write(shard, features, ok, np.stack([key, rows.astype(np.uint64)], axis=1))
         require_unchanged(tracks.database.file, tracks.state)
         writer.commit(entries)
     return True
@@ -324,11 +338,9 @@ def _features(
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """Features (n, dim) of rows of the file in float16, and whether they are finite."""
     runs = np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1)
-    read = np.concatenate(
-        [database.read("features", int(run[0]), int(run[-1]) + 1) for run in runs]
-    )
+    parts = [database.read("features", int(run[0]), int(run[-1]) + 1) for run in runs]
     with np.errstate(over="ignore", invalid="ignore"):
-        half = read.astype(np.float16)
+        half = np.concatenate(parts).astype(np.float16)
     ok = np.asarray(np.isfinite(half).all(axis=1))
     half[~ok] = 0
     return half, ok

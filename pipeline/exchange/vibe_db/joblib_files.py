@@ -88,6 +88,7 @@ class JoblibUnpickler(ArrayUnpickler):
     def __init__(self, file: Path, content: mmap.mmap) -> None:
         super().__init__(file, content, NAMES, EXPECTED)
         self.content = content
+        self.arrays_in = file
 
     def load_build(self) -> None:
         super().load_build()
@@ -98,29 +99,31 @@ class JoblibUnpickler(ArrayUnpickler):
 
     def array(self, state: Mapping[str, Any]) -> NDArray[Any]:
         """Map the array that a wrapper describes, whose bytes begin at the current position."""
-        shape, dtype, order = (state.get(key) for key in ("shape", "dtype", "order"))
-        sizes = shape if isinstance(shape, tuple) else (None,)
-        if len(sizes) > MAX_DIMENSIONS or not all(type(n) is int and 0 <= n < 2**48 for n in sizes):
+        shape: Any = state.get("shape")
+        is_short = isinstance(shape, tuple) and len(shape) <= MAX_DIMENSIONS
+        if not is_short or not all(type(n) is int and 0 <= n < 2**48 for n in shape):
             refuse(f"an array of shape {reprlib.repr(shape)[:80]}")
+        dtype = state.get("dtype")
+        if not isinstance(dtype, np.dtype):
+            refuse(f"an array of {reprlib.repr(dtype)[:80]}")
+        order = state.get("order")
         is_array = state.get("subclass") is NDARRAY and order in ("C", "F")
-        if not (is_array and isinstance(dtype, np.dtype) and dtype.kind in KINDS):
-            refuse(
-                f"an array of {dtype if isinstance(dtype, np.dtype) else reprlib.repr(dtype)[:80]}"
-            )
+        if not is_array or dtype.kind not in KINDS:
+            refuse(f"an array of {dtype}")
         if dtype.kind == "O":
-            return self.texts(sizes)
-        # padding of joblib >= 1.2
-        if (alignment := state.get("numpy_array_alignment_bytes")) is not None:
+            return self.texts(shape)
+        alignment = state.get("numpy_array_alignment_bytes")
+        if alignment is not None:  # padding of joblib >= 1.2
             padding = self.content.read_byte()
             if not isinstance(alignment, int) or padding > MAX_ALIGNMENT:
                 refuse(f"padding of {padding} bytes")
             self.content.seek(padding, 1)
         offset = self.content.tell()
-        n_bytes = math.prod(sizes) * dtype.itemsize
+        n_bytes = math.prod(shape) * dtype.itemsize
         if n_bytes > len(self.content) - offset:
             refuse(f"it ends inside an array of {n_bytes:,} bytes at byte {offset:,}")
         self.content.seek(n_bytes, 1)
-        return np.memmap(self.path, dtype, "r", offset, sizes, order)
+        return np.memmap(self.arrays_in, dtype, "r", offset, shape, order)
 
     def texts(self, shape: tuple[int, ...]) -> NDArray[Any]:
         """Read an array of objects, which is a nested pickle; only texts are supported."""
@@ -152,7 +155,9 @@ def _text_array(values: Iterable[str | bytes]) -> NDArray[Any]:
 
 def text_of(value: str | bytes) -> str:
     """Decode a text that may be stored as bytes."""
-    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value)
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "surrogateescape")
+    return str(value)
 
 
 @dataclass(frozen=True, slots=True)

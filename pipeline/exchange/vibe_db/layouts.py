@@ -61,6 +61,10 @@ class Layout:
     first_picture: int = 0  # the image number of frame 0, if only images are numbered
 
     @property
+    def is_hdf5(self) -> bool:
+        return self.container == "hdf5"
+
+    @property
     def in_crops(self) -> bool:
         """Whether the images are crops: joints are in pixels of 224 x 224, and there are no
         boxes.
@@ -123,16 +127,16 @@ def usual_name(layout: Layout, dataset: str, split: str) -> str:
     if dataset == "amass":
         return "amass_db.pt"
     part = _VALIDATION.get((dataset, split), split)
-    return f"{layout.file}_{part}_db.{'h5' if layout.container == 'hdf5' else 'pt'}"
+    suffix = "h5" if layout.is_hdf5 else "pt"
+    return f"{layout.file}_{part}_db.{suffix}"
 
 
 def _general(dataset: str, columns: Collection[str]) -> Layout:
     if "kp_2d" not in columns:
         return Layout(dataset, _MOTION)
     needs = {"joints3D": "kp_3d", "shape": "betas", "pose": "pose", "valid": "valid"}
-    return Layout(
-        dataset, tuple(name for name in _SMPL if name not in needs or needs[name] in columns)
-    )
+    absent = [name for name, column in needs.items() if column not in columns]
+    return Layout(dataset, tuple(name for name in _SMPL if name not in absent))
 
 
 NAMED: Final = ("pictures", "video")  # kinds of source whose frames have names
@@ -159,10 +163,13 @@ def parse_numbers(texts: Sequence[str]) -> NDArray[np.int64] | None:
     """The last number in each text, such as 12 in "frames/0001/000012.jpg"; None if a text has no
     number.
     """
-    matches = [_LAST_NUMBER.search(text) for text in texts]
-    if not all(matches):
-        return None
-    return np.array([int(match[1]) for match in matches if match], np.int64)
+    numbers = []
+    for text in texts:
+        match = _LAST_NUMBER.search(text)
+        if match is None:
+            return None
+        numbers.append(int(match[1]))
+    return np.array(numbers, np.int64)
 
 
 def source_of(names: Sequence[str], frame_index: NDArray[np.int64]) -> str:
@@ -174,26 +181,31 @@ def source_of(names: Sequence[str], frame_index: NDArray[np.int64]) -> str:
     ''
     """
     numbers = parse_numbers(names)
-    match = _LAST_NUMBER.search(names[0]) if len(names) else None
-    if numbers is None or match is None or len(set((numbers - frame_index).tolist())) > 1:
+    if numbers is None or not len(numbers):
         return ""
-    first = int(numbers[0] - frame_index[0])
+    first, *others = set((numbers - frame_index).tolist())
+    if others:
+        return ""
+    match = _LAST_NUMBER.search(names[0])
+    assert match is not None
     before = names[0][: match.start()]
     after = match[2]
-    if before.endswith("#") and not after and first == 0:
-        candidate = f"video:{before[:-1]}"
-    else:
-        shown = [name[len(before) : len(name) - len(after)] for name in names]
-        digits = next((len(text) for text in shown if text.startswith("0")), 1)
+    candidate = f"video:{before.removesuffix('#')}"
+    is_of_video = before.endswith("#") and not after
+    if not is_of_video or first != 0:
+        texts = [name[len(before) : len(name) - len(after)] for name in names]
+        padded = [len(text) for text in texts if text.startswith("0")]
+        digits = padded[0] if padded else 1
         candidate = f"pictures:{before}{{:0{digits}d}}{after}+{first}"
     try:
         name_of = names_of(candidate)
     except (PipelineError, ValueError):  # an absolute path, or one with '..'
         return ""
-    same = name_of is not None and all(
-        name_of(int(i)) == name for i, name in zip(frame_index, names, strict=True)
-    )
-    return candidate if same else ""
+    assert name_of is not None
+    for frame, name in zip(frame_index.tolist(), names, strict=True):
+        if name_of(frame) != name:
+            return ""
+    return candidate
 
 
 def read_provenance(file: Path, sha256: str) -> dict[str, Any]:
@@ -206,18 +218,12 @@ def read_provenance(file: Path, sha256: str) -> dict[str, Any]:
         return {}
     do = f"Restore it, or delete it: then the origin of {file.name} is unknown."
     content = load_json(source, do=do)
-    recorded = content if isinstance(content, dict) else {}
-    if recorded.get("sha256") != sha256 or not isinstance(recorded.get("stand_in"), bool):
-        sha256_found = recorded.get("sha256", type(content).__name__)
-        do = (
-            f"It belongs to another file: copy the one that was written with {file.name}, or "
-            "delete it."
-        )
-        raise RawDataError(
-            source,
-            "sha256",
-            expected=f"{sha256}, that of {file.name}",
-            found=str(sha256_found),
-            do=do,
-        )
-    return recorded
+    found = type(content).__name__
+    if isinstance(content, dict):
+        found = content.get("sha256", found)
+        if found == sha256 and isinstance(content.get("stand_in"), bool):
+            return content
+    do = (
+        f"It belongs to another file: copy the one that was written with {file.name}, or delete it."
+    )
+    raise RawDataError(source, "sha256", f"{sha256}, that of {file.name}", str(found), do)

@@ -95,27 +95,24 @@ class Database:
         for first_row in range(0, self.rows, NAMES_AT_ONCE):
             values = self.read("vid_name", first_row, min(first_row + NAMES_AT_ONCE, self.rows))
             for change in np.flatnonzero(np.r_[True, values[1:] != values[:-1]]).tolist():
+                row = first_row + change
                 text = text_of(values[change])
                 encoded = text.encode("utf-8", "surrogatepass")
-                if (
-                    not 0 < len(encoded) <= MAX_NAME
-                    or "\0" in text
-                    or encoded.decode("utf-8", "replace") != text
-                ):
-                    row = first_row + change
-                    raise self.error(
-                        "vid_name", f"UTF-8 of 1 to {MAX_NAME} bytes in row {row}", repr(text[:80])
-                    )
+                is_utf8 = encoded.decode("utf-8", "replace") == text
+                is_short = 0 < len(encoded) <= MAX_NAME
+                if "\0" in text or not (is_utf8 and is_short):
+                    expected = f"UTF-8 of 1 to {MAX_NAME} bytes in row {row}"
+                    raise self.error("vid_name", expected, repr(text[:80]))
                 if text != name:
                     if name:
-                        yield Segment(name, start, first_row + change)
+                        yield Segment(name, start, row)
                     name = text
-                    start = first_row + change
+                    start = row
         if name:
             yield Segment(name, start, self.rows)
 
     def error(self, field: str, expected: str, found: str, do: str = AGAIN) -> RawDataError:
-        return RawDataError(self.file, field, expected=expected, found=found, do=do)
+        return RawDataError(self.file, field, expected, found, do)
 
 
 @contextmanager
@@ -143,36 +140,32 @@ def _check_fields(
 ) -> Database:
     fields = {name: array for name, array in arrays.items() if name in layout.fields}
     ignored = tuple(sorted({*arrays, *others} - fields.keys()))
-    names = fields.get("vid_name")
-    database = Database(
-        file, fields, names.shape[0] if names is not None and names.shape else 0, ignored
-    )
+    n_rows = 0
+    if "vid_name" in fields:
+        n_rows = (*fields["vid_name"].shape, 0)[0]
+    database = Database(file, fields, n_rows, ignored)
     for name in REQUIRED:
         if name in layout.fields and name not in fields:
-            description = f"only {', '.join(sorted(arrays)) or 'no arrays'}"
+            found = f"only {', '.join(sorted(arrays)) or 'no arrays'}"
             if name in others:
-                description = (
-                    "another Python object of this name; store numbers as an array of numbers"
-                )
-            raise database.error(
-                name, "an array of this name", description, "Check that this is the dataset's file."
-            )
-    if not database.rows:
+                found = "another Python object of this name; store numbers as an array of numbers"
+            do = "Check that this is the dataset's file."
+            raise database.error(name, "an array of this name", found, do)
+    if not n_rows:
         raise database.error("vid_name", "rows", "none")
+
     for name, array in fields.items():
-        description = f"{array.dtype} {array.shape}"
-        dtype = FIELDS[name].dtype
-        shapes = FIELDS[name].shapes
-        if array.shape[:1] != (database.rows,):
-            raise database.error(name, f"{database.rows} rows, as in vid_name", description)
-        fitting = 0 not in array.shape and any(fits(array.shape[1:], shape) for shape in shapes)
-        if array.dtype.kind not in KINDS.get(dtype, "biuf") or not fitting:
-            expected = " or ".join(
-                f"(rows, {', '.join(map(str, shape))})" for shape in shapes
-            ).replace("None", "any")
-            raise database.error(
-                name, f"{'texts' if dtype == 'U' else 'numbers'} of shape {expected}", description
-            )
+        found = f"{array.dtype} {array.shape}"
+        field = FIELDS[name]
+        if array.shape[:1] != (n_rows,):
+            raise database.error(name, f"{n_rows} rows, as in vid_name", found)
+        has_shape = any(fits(array.shape[1:], shape) for shape in field.shapes)
+        has_kind = array.dtype.kind in KINDS.get(field.dtype, "biuf")
+        if 0 in array.shape or not (has_shape and has_kind):
+            shapes = " or ".join(f"(rows, {', '.join(map(str, shape))})" for shape in field.shapes)
+            content = "texts" if field.dtype == "U" else "numbers"
+            expected = f"{content} of shape {shapes.replace('None', 'any')}"
+            raise database.error(name, expected, found)
     return database
 
 
@@ -185,16 +178,12 @@ def _plain_array(file: Path, stored: h5py.File, name: str) -> h5py.Dataset | Non
         if not isinstance(dataset, h5py.Dataset) or dataset.shape is None:
             return None
         if filters_of(dataset):
+            expected = "an array without filters"
             do = f"Write it without them: h5repack -f NONE {file} PLAIN"
-            raise RawDataError(
-                file,
-                name,
-                expected="an array without filters",
-                found="filters (compression)",
-                do=do,
-            )
-        if dataset.id.get_storage_size() < dataset.nbytes:
-            refuse(f"{dataset.id.get_storage_size():,} of its {dataset.nbytes:,} bytes")
+            raise RawDataError(file, name, expected, "filters (compression)", do)
+        n_stored = dataset.id.get_storage_size()
+        if n_stored < dataset.nbytes:
+            refuse(f"{n_stored:,} of its {dataset.nbytes:,} bytes")
     return dataset
 
 
@@ -268,23 +257,25 @@ class FileReader:
             keep = np.ones(len(frame), bool)
             if "bbox" in labels:
                 bbox = labels["bbox"]
-                bad_box = ~((np.abs(bbox) < LARGEST).all(axis=1) & (bbox[:, 2] > 0))
-                invisible = ~(labels["kp_2d"][..., 2] > 0).any(axis=1)
-                keep = ~bad_box & ~invisible
-                account.drop("degenerate_box", int(bad_box.sum()))
-                account.drop("no_visible_joint", int((invisible & ~bad_box).sum()))
+                is_box = (np.abs(bbox) < LARGEST).all(axis=1) & (bbox[:, 2] > 0)
+                is_visible = (labels["kp_2d"][..., 2] > 0).any(axis=1)
+                keep = is_box & is_visible
+                account.drop("degenerate_box", int((~is_box).sum()))
+                account.drop("no_visible_joint", int((is_box & ~is_visible).sum()))
             if not keep.any():
                 account.drop_track("no_frame_left", 0)
             for run in _increasing_runs(frame, np.flatnonzero(keep)):
-                number = numbers[person] = numbers.get(person, -1) + 1
-                name = f"{video}/{person}" + (f"_part{number}" if number else "")
-                tracks.append(
-                    self._track(name, video, frame[run], {key: v[run] for key, v in labels.items()})
-                )
+                number = numbers.get(person, 0)
+                numbers[person] = number + 1
+                name = f"{video}/{person}"
+                if number:
+                    name += f"_part{number}"
+                of_run = {column: values[run] for column, values in labels.items()}
+                tracks.append(self._track(name, video, frame[run], of_run))
                 account.keep_track(len(run))
                 rows.append(run + part.start)
         account.check()
-        source = source_of(pictures, np.concatenate(frames)) if pictures else ""
+        source = source_of(pictures, np.concatenate(frames))
         if pictures and not source:
             account.notes.append(
                 "img_name is not kept: its names are no numbered images in a raw folder"
@@ -309,10 +300,9 @@ class FileReader:
             crop_scale=self.layout.crop_scale,
             **(labels | flags),
         )
-        if problem := next(column_problems(track.columns), None):
-            raise self.database.error(
-                "vid_name", "rows that comply with docs/cache-format.md", problem
-            )
+        for problem in column_problems(track.columns):
+            expected = "rows that comply with docs/cache-format.md"
+            raise self.database.error("vid_name", expected, problem)
         bodies: dict[str, Array] = {
             column: labels[column] for column in ("pose", "has_smpl") if column in labels
         }
@@ -330,19 +320,16 @@ class FileReader:
             frame = self.database.read("frame_id", part.start, part.stop).astype(np.int64)
         elif stored is not None:
             frame = parse_numbers(self.database.texts("frame_id", part.start, part.stop))
-        if (
-            frame is None
-            and pictures is not None
-            and (numbered := parse_numbers(pictures)) is not None
-        ):
-            first = self.layout.first_picture
-            frame = numbered - (first if numbered.min() >= first else 0)
+        if frame is None and pictures is not None:
+            frame = parse_numbers(pictures)
+            if frame is not None and frame.min() >= self.layout.first_picture:
+                frame = frame - self.layout.first_picture
         if frame is None:
             return np.arange(part.stop - part.start)
-        if (frame < 0).any() or (frame > LARGEST_FRAME).any():
-            raise self.database.error(
-                "frame_id", "frame numbers from 0 on", f"{frame.min()} in {part.name!r}"
-            )
+        least = frame.min()
+        if least < 0 or frame.max() > LARGEST_FRAME:
+            found = f"{least} in {part.name!r}"
+            raise self.database.error("frame_id", "frame numbers from 0 on", found)
         return frame
 
 
@@ -352,7 +339,9 @@ def _increasing_runs(frame: Rows, kept: Rows) -> list[Rows]:
     >>> [run.tolist() for run in _increasing_runs(np.array([3, 4, 4, 7]), np.array([0, 1, 2, 3]))]
     [[0, 1], [2, 3]]
     """
-    return np.split(kept, np.flatnonzero(np.diff(frame[kept]) <= 0) + 1) if len(kept) else []
+    if not len(kept):
+        return []
+    return np.split(kept, np.flatnonzero(np.diff(frame[kept]) <= 0) + 1)
 
 
 def _group_by_video(segments: Iterator[Segment]) -> dict[str, list[tuple[str, Segment]]]:
@@ -365,8 +354,11 @@ def _group_by_video(segments: Iterator[Segment]) -> dict[str, list[tuple[str, Se
     """
     videos: dict[str, list[tuple[str, Segment]]] = {}
     for segment in segments:
+        video = segment.name
+        person = "0"
         exported = _OWN.fullmatch(segment.name)
-        video, person = (exported[1], exported[2]) if exported else (segment.name, "0")
+        if exported is not None:
+            video, person = exported.groups()
         videos.setdefault(video, []).append((person, segment))
     return videos
 
@@ -377,50 +369,49 @@ def _labels(
     """Rows [start, stop) as columns, without frame_index. Raises RawDataError for values that
     violate the layout.
     """
-    out: dict[str, Array] = {}
+    labels: dict[str, Array] = {}
     if "kp_2d" in columns:
         joints = database.read("joints2D", start, stop).astype(np.float64)
         kp_2d, _ = without_non_finite(convert(joints, source=layout.joints_2d, target="spin49"))
         kp_2d[..., 2] = np.clip(kp_2d[..., 2], 0, 1)
-        out["kp_2d"] = kp_2d.astype(np.float32)
-        out["bbox"] = _boxes(database, layout, start, stop)
+        labels["kp_2d"] = kp_2d.astype(np.float32)
+        labels["bbox"] = _boxes(database, layout, start, stop)
     if "has_3d" in columns:
         joints_3d = database.read("joints3D", start, stop)
-        known = np.abs(joints_3d[np.isfinite(joints_3d) & (joints_3d != 0)])
-        if len(known) and np.median(known) > FARTHEST_JOINT:
-            found = f"{np.median(known):.0f}, as in mm"
-            raise database.error(
-                "joints3D", "joints in m, relative to the pelvis", found, OTHER_UNIT
-            )
-        out |= _labels_3d(joints_3d, layout, columns)
+        is_known = np.isfinite(joints_3d) & (joints_3d != 0)
+        if is_known.any():
+            distance = np.median(np.abs(joints_3d[is_known]))
+            if distance > FARTHEST_JOINT:
+                expected = "joints in m, relative to the pelvis"
+                found = f"{distance:.0f}, as in mm"
+                raise database.error("joints3D", expected, found, OTHER_UNIT)
+        labels |= _labels_3d(joints_3d, layout, columns)
     if "has_smpl" in columns:
         fields = ("theta",) if "theta" in database.fields else ("pose", "shape")
         theta = np.concatenate([database.read(field, start, stop) for field in fields], axis=1)
-        labelled = (np.abs(theta) < LARGEST).all(axis=1) & theta.any(axis=1)
-        theta = _where(labelled, theta)
-        out |= {
-            "pose": theta[:, :N_POSE],
-            "betas": theta[:, N_POSE:],
-            "has_smpl": labelled.astype(np.uint8),
-        }
+        is_labelled = (np.abs(theta) < LARGEST).all(axis=1) & theta.any(axis=1)
+        theta = _where(is_labelled, theta)
+        labels["pose"] = theta[:, :N_POSE]
+        labels["betas"] = theta[:, N_POSE:]
+        labels["has_smpl"] = is_labelled.astype(np.uint8)
     if "valid" in columns:
         field = "valid" if "valid" in database.fields else "valid_i"
         with np.errstate(invalid="ignore"):
-            out["valid"] = (database.read(field, start, stop).reshape(stop - start) > 0).astype(
-                np.uint8
-            )
-    return out
+            is_valid = database.read(field, start, stop).reshape(stop - start) > 0
+        labels["valid"] = is_valid.astype(np.uint8)
+    return labels
 
 
 def _boxes(database: Database, layout: Layout, start: int, stop: int) -> NDArray[np.float32]:
     if layout.in_crops:
-        return np.tile(
-            np.array([PICTURE / 2, PICTURE / 2, PICTURE, PICTURE], np.float32), (stop - start, 1)
-        )
+        box = np.array([PICTURE / 2, PICTURE / 2, PICTURE, PICTURE], np.float32)
+        return np.tile(box, (stop - start, 1))
     bbox = database.read("bbox", start, stop).astype(np.float32)
-    if (bad := np.flatnonzero((bbox[:, 2] != bbox[:, 3]) & np.isfinite(bbox).all(axis=1))).size:
-        box = f"{bbox[bad[0]].tolist()} in row {start + int(bad[0])}"
-        raise database.error("bbox", "square boxes: centre x, centre y, width, height in px", box)
+    is_oblong = (bbox[:, 2] != bbox[:, 3]) & np.isfinite(bbox).all(axis=1)
+    if is_oblong.any():
+        row = int(is_oblong.argmax())
+        found = f"{bbox[row].tolist()} in row {start + row}"
+        raise database.error("bbox", "square boxes: centre x, centre y, width, height in px", found)
     return bbox
 
 
@@ -433,25 +424,26 @@ def _labels_3d(joints: Array, layout: Layout, columns: Sequence[str]) -> Mapping
     annotated = np.zeros(len(JOINTS["spin49"]), bool)
     annotated[correspondence(layout.known_3d, "spin49")[1]] = True
     # A joint exactly at the pelvis is not annotated.
-    has = annotated & (joints.any(axis=-1) | (np.arange(len(annotated)) == PELVIS))
-    labelled = _are_known(joints[:, COMMON]) & np.isfinite(joints[:, annotated]).all(axis=(1, 2))
+    is_placed: Bools = np.asarray(joints.any(axis=-1))
+    is_placed[:, PELVIS] = True
+    are_finite = np.isfinite(joints[:, annotated]).all(axis=(1, 2))
+    labelled = _are_known(joints[:, COMMON]) & are_finite
+    has = annotated & is_placed & labelled[:, None]
     kp_3d = np.concatenate([joints, np.ones((*joints.shape[:2], 1))], axis=2)
-    kp_3d = np.where((has & labelled[:, None])[..., None], kp_3d, 0).astype(np.float32)
-    out: dict[str, Array] = {"kp_3d": kp_3d, "has_3d": labelled.astype(np.uint8)}
+    kp_3d = np.where(has[..., None], kp_3d, 0).astype(np.float32)
+    labels: dict[str, Array] = {"kp_3d": kp_3d, "has_3d": labelled.astype(np.uint8)}
     if "kp_3d_eval" in columns:
-        out["kp_3d_eval"] = _where(
-            labelled, convert(kp_3d[..., :3], source="spin49", target="common14")
-        )
-    return out
+        common = convert(kp_3d[..., :3], source="spin49", target="common14")
+        labels["kp_3d_eval"] = _where(labelled, common)
+    return labels
 
 
 def _are_known(joints: Array) -> Bools:
     """Joints (n, J, 3) -> (n,) whether they are finite, in range, and not all at one point."""
     with np.errstate(invalid="ignore"):
-        labelled: Bools = (np.abs(joints) < LARGEST).all(axis=(1, 2)) & (
-            joints != joints[:, :1]
-        ).any(axis=(1, 2))
-    return labelled
+        are_in_range = (np.abs(joints) < LARGEST).all(axis=(1, 2))
+        are_apart = (joints != joints[:, :1]).any(axis=(1, 2))
+    return np.asarray(are_in_range & are_apart)
 
 
 def _where(known: Bools, values: Array) -> NDArray[np.float32]:

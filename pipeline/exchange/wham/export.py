@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from pydantic.dataclasses import dataclass as validated
@@ -35,7 +35,7 @@ from pipeline.exchange.rows import (
     segments_of,
     spans,
 )
-from pipeline.exchange.vibe_db.joblib_files import Blocks, Entry, write_joblib
+from pipeline.exchange.vibe_db.joblib_files import Blocks, write_joblib
 from pipeline.exchange.wham.fields import Bodies, Compute, Motions, RowFields
 from pipeline.exchange.wham.layouts import (
     FIELDS,
@@ -71,7 +71,7 @@ def export(
     stream: str = USUAL,
     replace: bool = False,
     progress: Progress = silent,
-    options: WhamOptions | None = None,
+    options: WhamOptions = WhamOptions(),  # noqa: B008  it is frozen
 ) -> Exported:
     """Write the split `name` in the cache `root` to the file `out`, or into the folder `out` under
     WHAM's name.
@@ -85,14 +85,15 @@ def export(
         StandInMixed: body and split are not both real or both demo data.
         MissingAssets: files are missing in the body's folder.
     """
-    options = options or WhamOptions()
     if name not in LAYOUTS:
         raise PipelineError(
             f"{name}: WHAM has no file for this split. Choose one of {', '.join(LAYOUTS)}."
         )
     layout = LAYOUTS[name]
     split = cache.open(root)[name]
-    file = out / layout.file if out.is_dir() else out
+    file = out
+    if out.is_dir():
+        file = out / layout.file
     if file.suffix != ".pth":
         raise PipelineError(
             f"--out {file}: WHAM's files have the suffix .pth. Name it {layout.file}."
@@ -100,47 +101,52 @@ def export(
     require_new_file(file, replace=replace)
     bodies = _bodies(split, layout, options)
     notes = _stream_notes(split, layout, stream, options.stationary)
-    rows = RowFields(split, stream, "" if "stationaries" in notes else options.stationary, bodies)
+    stationary = options.stationary
+    if "stationaries" in notes:
+        stationary = ""
+    rows = RowFields(split, stream, stationary, bodies)
     absent, checks = _absent(split, layout, rows, stream, notes)
-    fields = tuple(field for field in layout.fields if field not in absent)
+    fields = [field for field in layout.fields if field not in absent]
     segments = segments_of(split, checks)
-    motions = (
-        Motions(split, segments, bodies)
-        if layout.kind == "motions" and bodies is not None
-        else None
-    )
-    segments = segments if motions is None else motions.segments
+    is_motion = layout.kind == "motions"
+    if is_motion:
+        motions = Motions(split, segments, bodies)
+        segments = motions.segments
+        computed = motions.computed
+        pieces = [(number, number + 1) for number in range(len(motions.lengths))]
+        parts = [_FilePart(pieces, sum(motions.lengths), {})]
+    else:
+        computed = {**rows.computed, "vid": segments.numbers}
+        parts = _parts(layout, segments, rows)
     segments.require_rows(split)
-    parts = _parts(layout, segments, rows, motions)
-    computed = {**rows.computed, "vid": segments.numbers} if motions is None else motions.computed
+
     entries = _entries(fields, parts, layout, computed, progress)
-    absent_in_file = {
-        file_field(f): layout.reason(f, why) for f, why in {**absent, **notes}.items()
-    }
-    used = [
-        s
-        for field, s in (("features", stream), ("stationaries", rows.stationary))
-        if field in fields and s
-    ]
+    reasons = {file_field(f): layout.reason(f, why) for f, why in {**absent, **notes}.items()}
+    used = []
+    if "features" in fields:
+        used.append(stream)
+    if "stationaries" in fields and stationary:
+        used.append(stationary)
+    digests = {}
+    if bodies is not None:
+        digests = bodies.digests()
     n_rows = sum(part.rows for part in parts)
     provenance = {
         **origin_of(split, *used),
         "format": "wham",
         "streams": {used_stream: recorded_stream(split, used_stream) for used_stream in used},
-        "body": bodies.digests() if bodies else {},
-        "kp2d": f"of the dataset: {datasets.get(name.partition('/')[0]).keypoints_from}",
+        "body": digests,
+        "kp2d": f"of the dataset: {datasets.get(rows.dataset).keypoints_from}",
         "fields": sorted(entries),
         "rows": n_rows,
         "left_out": dict(segments.left_out),
-        "absent": absent_in_file,
+        "absent": reasons,
     }
-    write = functools.partial(write_joblib, entries=entries, tensors=motions is None)
+    write = functools.partial(write_joblib, entries=entries, tensors=not is_motion)
     publish_with_provenance(file, write, provenance)
-    n_sequences = len(parts if layout.kind == "sequences" else segments.start)
-    summary = f"{count(n_rows, 'row')} in {count(n_sequences, 'sequence')}"
-    return Exported(
-        file, n_rows, summary, absent_in_file, segments.left_out, provenance["stand_in"]
-    )
+    sequences = parts if layout.kind == "sequences" else segments.start
+    summary = f"{count(n_rows, 'row')} in {count(len(sequences), 'sequence')}"
+    return Exported(file, n_rows, summary, reasons, segments.left_out, provenance["stand_in"])
 
 
 def _bodies(split: cache.Split, layout: FileLayout, options: WhamOptions) -> Bodies | None:
@@ -166,27 +172,34 @@ def _stream_notes(
     """Why `features` are absent and `stationaries` unknown. Raises PipelineError for a stream that
     is out of date.
     """
-    kinds = {s: (split.stream_manifest(s).get("identity") or {}).get("kind") for s in split.streams}
     notes = {}
-    for field, kind, name in (
-        ("features", Hmr2.kind, stream),
-        ("stationaries", Stationary.kind, stationary),
-    ):
-        if field not in layout.fields:
-            continue
-        if kinds.get(name) == kind:
-            require_stream(split, name)
-            continue
-        existing = (
-            ", ".join(s for s in kinds if kinds[s] == kind)
-            or f"none; extract one with --kind {kind}"
-        )
-        notes[field] = f"no stream of kind {kind} has the name {name!r} (existing ones: {existing})"
-        if field == "stationaries":
-            notes[field] = f"-1 (unknown) in all rows: {notes[field]}"
-        elif stream != USUAL:
-            raise PipelineError(f"{split.name}: {notes[field]}")
+    if "features" in layout.fields:
+        note = _missing_stream(split, stream, Hmr2.kind)
+        if note:
+            notes["features"] = note
+            if stream != USUAL:
+                raise PipelineError(f"{split.name}: {note}")
+    if "stationaries" in layout.fields:
+        note = _missing_stream(split, stationary, Stationary.kind)
+        if note:
+            notes["stationaries"] = f"-1 (unknown) in all rows: {note}"
     return notes
+
+
+def _missing_stream(split: cache.Split, name: str, kind: str) -> str:
+    """Why there is no stream of this name and kind; "" if there is one. Raises PipelineError if it
+    is out of date.
+    """
+    of_kind = []
+    for stream in split.streams:
+        identity = split.stream_manifest(stream).get("identity") or {}
+        if identity.get("kind") == kind:
+            of_kind.append(stream)
+    if name in of_kind:
+        require_stream(split, name)
+        return ""
+    existing = ", ".join(of_kind) or f"none; extract one with --kind {kind}"
+    return f"no stream of kind {kind} has the name {name!r} (existing ones: {existing})"
 
 
 def _absent(
@@ -196,30 +209,32 @@ def _absent(
     the others.
     """
     absent = {field: why for field, why in notes.items() if field == "features"}
-    absent |= {
-        field: f"needs {NOT_DERIVED[field]}" for field in layout.fields if field in NOT_DERIVED
-    }
-    fields = {field: FIELDS[field] for field in layout.fields if field not in absent}
-    missing = [] if rows.bodies is not None else [PELVIS]
-    missing += [] if rows.bodies is not None and rows.bodies.regressor is not None else [REGRESSOR]
-    absent |= {
-        name: f"needs {field.body}: --body DIR"
-        for name, field in fields.items()
-        if field.body in missing
-    }
-    labels = checks_of(split, "kp_3d", stream)
-    needs = sorted({need for field in fields.values() for need in field.rows_with})
-    checks = {need: labels.get(need) or functools.partial(rows.has, need) for need in needs}
+    for name in layout.fields:
+        if name in NOT_DERIVED:
+            absent[name] = f"needs {NOT_DERIVED[name]}"
+    fields = {name: FIELDS[name] for name in layout.fields if name not in absent}
+    missing = []
+    if rows.bodies is None:
+        missing = [PELVIS, REGRESSOR]
+    elif rows.bodies.regressor is None:
+        missing = [REGRESSOR]
+    for name, field in fields.items():
+        if field.body in missing:
+            absent[name] = f"needs {field.body}: --body DIR"
+
+    checks = checks_of(split, "kp_3d", stream)
+    for field in fields.values():
+        for need in field.rows_with:
+            checks.setdefault(need, functools.partial(rows.has, need))
     absent |= absent_fields(split, fields, checks)
-    used = {
-        need for name, field in fields.items() if name not in absent for need in field.rows_with
-    }
-    always = (
-        {layout.rows_with: functools.partial(rows.has, layout.rows_with)}
-        if layout.rows_with
-        else {}
-    )
-    return absent, always | {need: has for need, has in checks.items() if need in used}
+    needs = set[str]()
+    for name, field in fields.items():
+        if name not in absent:
+            needs.update(field.rows_with)
+    always: dict[str, Has] = {}
+    if layout.rows_with:
+        always[layout.rows_with] = functools.partial(rows.has, layout.rows_with)
+    return absent, always | {need: checks[need] for need in sorted(needs)}
 
 
 class _FilePart(NamedTuple):
@@ -231,37 +246,22 @@ class _FilePart(NamedTuple):
     texts: Mapping[str, str]  # text entries
 
 
-def _parts(
-    layout: FileLayout, segments: Segments, rows: RowFields, motions: Motions | None
-) -> list[_FilePart]:
-    """One part with all rows or motions; for evaluation lists, one per track, with its first row
-    twice.
-    """
-    if motions is not None:
-        return [
-            _FilePart(
-                [(number, number + 1) for number in range(len(motions.lengths))],
-                sum(motions.lengths),
-                {},
-            )
-        ]
+def _parts(layout: FileLayout, segments: Segments, rows: RowFields) -> list[_FilePart]:
+    """One part with all rows; for evaluation lists, one per track, with its first row twice."""
     if layout.kind == "videos":
         return [_FilePart([*spans(segments.start, segments.stop)], segments.rows, {})]
     parts = []
     for number in np.unique(segments.track).tolist():
         track = rows.split.tracks[number]
-        same = segments.track == number
-        first = int(segments.start[same][0])
-        start = segments.start[same]
-        stop = segments.stop[same]
+        of_track = segments.track == number
+        start = segments.start[of_track]
+        stop = segments.stop[of_track]
+        first = int(start[0])
+        pieces = [(first, first + 1), *spans(start, stop)]
         # 3DPW: <sequence>_<person>, EMDB: <P0..9>_<sequence>.
         name = track.video if rows.dataset == "emdb" else track.name
         texts = {"vid": name.replace("/", "_"), "gender": track.gender}
-        parts.append(
-            _FilePart(
-                [(first, first + 1), *spans(start, stop)], 1 + int((stop - start).sum()), texts
-            )
-        )
+        parts.append(_FilePart(pieces, 1 + int((stop - start).sum()), texts))
     return parts
 
 
@@ -271,19 +271,20 @@ def _entries(
     layout: FileLayout,
     computed: Mapping[str, Compute],
     progress: Progress,
-) -> dict[str, Entry]:
+) -> dict[str, Any]:
     """The file's entries, computed on writing."""
     add = counting(progress, len(fields) * sum(part.rows for part in parts))
-
-    def array(field: str, part: _FilePart) -> Blocks:
-        # texts there
-        dtype = None if (layout.kind, field) == ("motions", "vid") else FIELDS[field].dtype
-        return array_of(
-            computed[field], part.pieces, part.rows, dtype, functools.partial(add, field)
-        )
-
-    entries: dict[str, Entry] = {}
+    entries: dict[str, Any] = {}
     for field in fields:
-        items = [part.texts[field] if field in part.texts else array(field, part) for part in parts]
+        dtype: str | None = FIELDS[field].dtype
+        if (layout.kind, field) == ("motions", "vid"):
+            dtype = None  # texts
+        add_rows = functools.partial(add, field)
+        items: list[Blocks | str] = []
+        for part in parts:
+            if field in part.texts:
+                items.append(part.texts[field])
+            else:
+                items.append(array_of(computed[field], part.pieces, part.rows, dtype, add_rows))
         entries[file_field(field)] = items if layout.kind == "sequences" else items[0]
     return entries

@@ -43,9 +43,8 @@ Y_DOWN: Final = np.array([[1.0, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0,
 
 def coco(kp_2d: Array) -> Array:
     """(..., 49, 3) -> (..., 17, 3) in COCO's order: annotated joints, else OpenPose's."""
-    named, openpose = (
-        convert(kp_2d, source="spin49", target=target) for target in ("coco", OPENPOSE)
-    )
+    named = convert(kp_2d, source="spin49", target="coco")
+    openpose = convert(kp_2d, source="spin49", target=OPENPOSE)
     return np.where(named[..., 2:] > 0, named, openpose)
 
 
@@ -61,16 +60,15 @@ class RowFields:
         self.bodies = bodies
         self.dataset = split.name.partition("/")[0]
         tracks = split.tracks
-        self.sizes = np.stack(
-            [split.videos.tables[f"video_{side}"] for side in ("width", "height")], axis=1
-        )
+        tables = split.videos.tables
+        self.sizes = np.stack([tables["video_width"], tables["video_height"]], axis=1)
         self.genders = np.array([track.gender for track in tracks])
         self.rates = tracks.fps / tracks.step
         self.track_intrinsics: Doubles = tracks.tables["track_intrinsics"]  # NaN if unknown
         # Whether the labels use the neutral body: BEDLAM's, and 3DPW's by default.
         parameters: Mapping[str, Any] = split.manifest.get("reader", {}).get("parameters", {})
         self.uses_neutral_body = self.dataset == "bedlam" or parameters.get("model") == "neutral"
-        self.computed: Mapping[str, Compute] = {
+        self.computed: dict[str, Compute] = {
             "frame_id": self._column("frame_index"),
             "bbox": self.boxes,
             "res": self.resolutions,
@@ -79,9 +77,7 @@ class RowFields:
             "body_transl": lambda start, stop: self.place_bodies(start, stop)[0],
             "kp2d": self.keypoints,
             "joints3D": lambda start, stop: split.rows("kp_3d", start, stop)[..., :3],
-            "joints2D": self.keypoints
-            if self.dataset == "insta_variety"
-            else self._column("kp_2d"),
+            "joints2D": self._column("kp_2d"),
             "body_joints3D": lambda start, stop: self.place_bodies(start, stop)[1],
             "body_joints2D": self.project_joints,
             "cam_poses": self._column("extrinsics"),
@@ -96,6 +92,8 @@ class RowFields:
             "flipped_bbox": self.flipped_boxes,
             "flipped_kp2d": self.flipped_keypoints,
         }
+        if self.dataset == "insta_variety":
+            self.computed["joints2D"] = self.keypoints
 
     def has(self, need: str, start: int, stop: int) -> NDArray[np.bool_]:
         """(n,) whether rows have an image size, a gender, 30 frames per second, or finite numbers
@@ -108,7 +106,10 @@ class RowFields:
         if need == NO_RATE:
             return np.asarray(np.abs(self.rates[self._tracks(start, stop)] - FPS) < RATE_NOISE)
         name = need.removeprefix("no ")
-        values = (self.intrinsics if name == "intrinsics" else self._column(name))(start, stop)
+        if name == "intrinsics":
+            values: Array = self.intrinsics(start, stop)
+        else:
+            values = self.split.rows(name, start, stop)
         return np.asarray(np.isfinite(values.reshape(stop - start, -1)).all(axis=1))
 
     def boxes(self, start: int, stop: int) -> Array:
@@ -121,9 +122,8 @@ class RowFields:
         if self.dataset == "emdb":
             return bbox[:, :3] / (1, 1, EMDB_FACTOR)
         if self.dataset == "bedlam":  # the release's scale includes the crop scale
-            return np.column_stack(
-                [bbox[:, :2], bbox[:, 2] * self.split.tracks.crop_scale[self._tracks(start, stop)]]
-            )
+            crop_scale = self.split.tracks.crop_scale[self._tracks(start, stop)]
+            return np.column_stack([bbox[:, :2], bbox[:, 2] * crop_scale])
         return bbox
 
     def resolutions(self, start: int, stop: int) -> Array:
@@ -142,17 +142,15 @@ class RowFields:
     def flipped_boxes(self, start: int, stop: int) -> Array:
         """(n, 3) centre and side in the mirrored image (of 3DPW's four numbers, the last)."""
         boxes = self.boxes(start, stop)
-        return np.column_stack(
-            [self.resolutions(start, stop)[:, 0] - boxes[:, 0], boxes[:, 1], boxes[:, -1]]
-        )
+        width = self.resolutions(start, stop)[:, 0]
+        return np.column_stack([width - boxes[:, 0], boxes[:, 1], boxes[:, -1]])
 
     def flipped_keypoints(self, start: int, stop: int) -> Array:
         """(n, 17, 3): left and right swapped, x mirrored except for joints without confidence."""
         kp2d = self.keypoints(start, stop)[:, mirrored("coco")]
-        x = self.resolutions(start, stop)[:, :1] - kp2d[..., 0]
-        return np.concatenate(
-            [np.where(kp2d[..., 2] > 0, x, kp2d[..., 0])[..., None], kp2d[..., 1:]], axis=-1
-        )
+        width = self.resolutions(start, stop)[:, :1]
+        x, y, score = np.moveaxis(kp2d, -1, 0)
+        return np.stack([np.where(score > 0, width - x, x), y, score], axis=-1)
 
     def place_bodies(self, start: int, stop: int) -> tuple[Doubles, Doubles]:
         """Translation (n, 3) of the gendered body and its joints (n, 31, 3), m, in camera axes.
@@ -161,29 +159,29 @@ class RowFields:
         neutral pelvis).
         """
         assert self.bodies is not None
-        pose, betas, trans = (
-            self.split.rows(name, start, stop) for name in ("pose", "betas", "trans")
-        )
-        rotation = self.split.rows("extrinsics", start, stop)[:, :3, :3].astype(np.float64)
-        trans = trans.astype(np.float64)
-        joints = None
+        rows = self.split.rows
+        pose = rows("pose", start, stop)
+        betas = rows("betas", start, stop)
+        trans = rows("trans", start, stop).astype(np.float64)
+        rotation = rows("extrinsics", start, stop)[:, :3, :3].astype(np.float64)
+        n_joints = 0 if self.bodies.regressor is None else REGRESSED
+        joints = np.zeros((stop - start, n_joints, 3))
         genders = self.genders_of(start, stop)
         for gender in np.unique(genders):
-            same = genders == gender
-            pelvis, posed = self.bodies.joints(str(gender), pose[same], betas[same])
+            of_gender = genders == gender
+            pelvis, posed = self.bodies.joints(str(gender), pose[of_gender], betas[of_gender])
             if self.uses_neutral_body:
-                shift = pelvis - self.bodies.joints("neutral", pose[same], betas[same])[0]
-                trans[same] += np.einsum("nij,nj->ni", rotation[same], shift) - shift
-            joints = np.zeros((len(same), *posed.shape[1:])) if joints is None else joints
-            joints[same] = posed + trans[same, None]
-        assert joints is not None
+                neutral, _ = self.bodies.joints("neutral", pose[of_gender], betas[of_gender])
+                shift = pelvis - neutral
+                turned = np.einsum("nij,nj->ni", rotation[of_gender], shift)
+                trans[of_gender] += turned - shift
+            joints[of_gender] = posed + trans[of_gender, None]
         return trans, joints
 
     def project_joints(self, start: int, stop: int) -> Doubles:
         """Joints (n, 31, 2) px."""
-        return cameras.project(
-            self.place_bodies(start, stop)[1], self.intrinsics(start, stop)[:, None]
-        )
+        _, joints = self.place_bodies(start, stop)
+        return cameras.project(joints, self.intrinsics(start, stop)[:, None])
 
     def contacts(self, start: int, stop: int) -> Array:
         """Contacts (n, 4), 0 to 1, of left toe and heel, right toe and heel; -1 if unknown."""
@@ -193,12 +191,9 @@ class RowFields:
 
     def world_roots(self, start: int, stop: int) -> Doubles:
         """Global orientation (n, 3) rad in the world."""
-        back = (
-            self.split.rows("extrinsics", start, stop)[:, :3, :3]
-            .astype(np.float64)
-            .transpose(0, 2, 1)
-        )
-        return compose(back, self.split.rows("pose", start, stop)[:, :3])
+        rotation = self.split.rows("extrinsics", start, stop)[:, :3, :3].astype(np.float64)
+        root = self.split.rows("pose", start, stop)[:, :3]
+        return compose(rotation.transpose(0, 2, 1), root)
 
     def world_places(self, start: int, stop: int) -> Doubles:
         """Translation (n, 3) m of the neutral body in the world."""
@@ -238,14 +233,13 @@ class Motions:
         self.split = split
         self.segments = segments
         self.bodies = bodies
-        lengths = np.array(
-            [len(self.positions(number)) for number in range(len(segments.start))], np.int64
-        )
-        self.segments = segments.only(lengths >= MIN_FRAMES, TOO_SHORT)
-        self.lengths: list[int] = lengths[lengths >= MIN_FRAMES].tolist()  # at 30 fps
-        self.names = self.segments.names(
-            split, [track.video.replace("/", "_") for track in split.tracks]
-        )
+        n_segments = len(segments.start)
+        lengths = np.array([len(self.positions(i)) for i in range(n_segments)], np.int64)
+        is_long = lengths >= MIN_FRAMES
+        self.segments = segments.only(is_long, TOO_SHORT)
+        self.lengths: list[int] = lengths[is_long].tolist()  # at 30 fps
+        track_names = [track.video.replace("/", "_") for track in split.tracks]
+        self.names = self.segments.names(split, track_names)
         names = np.array(self.names)
         self.computed: Mapping[str, Compute] = {  # of the segments [number, number + 1)
             "vid": lambda number, stop: np.repeat(names[number:stop], self.lengths[number]),
@@ -263,14 +257,14 @@ class Motions:
         n_rows = int(self.segments.stop[number] - self.segments.start[number])
         if abs(rate - FPS) < RATE_NOISE:
             return np.arange(float(n_rows))
-        return np.arange(np.floor((n_rows - 1) * FPS / rate + 1e-9) + 1) * rate / FPS
+        last = np.floor((n_rows - 1) * FPS / rate + 1e-9)  # at 30 fps
+        return np.arange(last + 1) * rate / FPS
 
     def pose(self, number: int) -> Doubles:
         """(m, 72) rad."""
         stored = self.read_column("pose", number).reshape(-1, 24, 3)
-        return pose_in_camera(
-            resample_rotations(stored, self.positions(number)).reshape(-1, 72), Y_DOWN[:3, :3]
-        )
+        pose = resample_rotations(stored, self.positions(number)).reshape(-1, 72)
+        return pose_in_camera(pose, Y_DOWN[:3, :3])
 
     def betas(self, number: int) -> Doubles:
         """(m, 10)."""
@@ -304,8 +298,11 @@ class Bodies:
 
     def digests(self) -> dict[str, str]:
         """Gender -> SHA-256 of its files, for existing files."""
-        genders = [g for g in smpl_files.GENDERS if any(self.folder.glob(f"SMPL_{g.upper()}.*"))]
-        return {gender: smpl_files.digest(self.folder, gender)[0] for gender in genders}
+        digests = {}
+        for gender in smpl_files.GENDERS:
+            if any(self.folder.glob(f"SMPL_{gender.upper()}.*")):
+                digests[gender], _ = smpl_files.digest(self.folder, gender)
+        return digests
 
     @functools.cached_property
     def regressor(self) -> Doubles | None:
@@ -315,11 +312,8 @@ class Bodies:
         file = self.folder / REGRESSOR_FILE
         if not file.is_file():
             return None
-        with reading(
-            file,
-            "an array, as numpy.save writes it",
-            do="Copy it from WHAM's dataset/body_models again.",
-        ):
+        do = "Copy it from WHAM's dataset/body_models again."
+        with reading(file, "an array, as numpy.save writes it", do=do):
             stored = np.load(file, allow_pickle=False)
         return numbers(file, REGRESSOR_FILE, stored, (REGRESSED, smpl_files.N_VERTICES))
 
@@ -332,9 +326,8 @@ class Bodies:
         Without a regressor there are no joints.
         """
         with torch.no_grad():
-            joints = (
-                self._posed(gender)(torch.tensor(betas).float(), _rotations(pose)).double().numpy()
-            )
+            posed = self._posed(gender)(torch.tensor(betas).float(), _rotations(pose))
+        joints = posed.double().numpy()
         return joints[:, 0], joints[:, 1:]  # SMPL rotates about its pelvis, which does not move
 
     def lowest(
@@ -349,9 +342,9 @@ class Bodies:
         return float(posed.verts[0, :, 1].max() + trans[1])
 
     def _posed_joints(self, gender: str) -> PosedJoints:
-        regressor = (
-            np.zeros((0, smpl_files.N_VERTICES)) if self.regressor is None else self.regressor
-        )
+        regressor = self.regressor
+        if regressor is None:
+            regressor = np.zeros((0, smpl_files.N_VERTICES))
         take = [0, *range(smpl_files.N_JOINTS, smpl_files.N_JOINTS + len(regressor))]
         return PosedJoints(smpl_files.load(self.folder, gender), regressor, take)
 

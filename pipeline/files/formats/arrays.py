@@ -77,12 +77,12 @@ def reading(
     except (PipelineError, MemoryError):
         raise
     except Exception as error:
-        own = type(error) in (ValueError, JSONDecodeError)
-        missing = isinstance(error, FileNotFoundError)
-        problem = (
-            "no such file" if missing else str(error) if own else f"{type(error).__name__}: {error}"
-        )
-        if isinstance(error, EOFError):
+        problem = f"{type(error).__name__}: {error}"
+        if type(error) in (ValueError, JSONDecodeError):
+            problem = str(error)
+        elif isinstance(error, FileNotFoundError):
+            problem = "no such file"
+        elif isinstance(error, EOFError):
             problem = "a file that ends early: it is cut off"
         raise RawDataError(file, key, expected, problem[:300], do, reason=reason) from error
 
@@ -97,14 +97,9 @@ def state_of(file: Path, do: str = "Put it back.") -> tuple[int, int]:
 def require_unchanged(file: Path, state: tuple[int, int]) -> None:
     """Raise RawDataError if the file is not in this state, which it had before it was read."""
     if state_of(file) != state:
+        expected = "the same file until its last row"
         found = "another one, or other content, at the end: it was replaced while it was read"
-        raise RawDataError(
-            file,
-            "content",
-            "the same file until its last row",
-            found,
-            "Run the same command again.",
-        )
+        raise RawDataError(file, "content", expected, found, "Run the same command again.")
 
 
 def refuse(found: str) -> NoReturn:
@@ -134,9 +129,9 @@ def other_than_text(content: bytes) -> str:
 
 def begins_as(start: bytes, formats: Mapping[bytes, str]) -> str:
     """What begins with the first of `formats` that fits; "" for none."""
-    for magic, what in formats.items():
+    for magic, name in formats.items():
         if start.startswith(magic):
-            return what
+            return name
     return ""
 
 
@@ -152,18 +147,20 @@ def load_mat(
     from scipy.io import loadmat, whosmat
 
     with reading(file, "a whole MATLAB v5 file"), open_regular(file) as stream:
+        head = stream.read(128)
         # else it may be v4 or v7.3
-        if (head := stream.read(128))[124:] not in (b"\x00\x01IM", b"\x01\x00MI"):
+        if head[124:] not in (b"\x00\x01IM", b"\x01\x00MI"):
             refuse(other_format(head) or f"a file that begins with {head[:20]!r}")
         variables = loadmat(stream, variable_names=[*keys, *optional])
         content = {name: value for name, value in variables.items() if not name.startswith("__")}
-        names = [] if content.keys() >= {*keys} else [name for name, *_ in whosmat(stream)]
-    for key in keys:
-        if key not in content:
-            found = f"only {', '.join(sorted(names))[:200] or 'none'}"
-            do = f"Name the folder of this dataset, if it is another's file. {AGAIN}"
-            raise RawDataError(file, key, "a variable of this name", found, do)
-    return content
+        missing = [key for key in keys if key not in content]
+        if not missing:
+            return content
+        names = sorted(name for name, *_ in whosmat(stream))
+
+    found = f"only {', '.join(names)[:200] or 'none'}"
+    do = f"Name the folder of this dataset, if it is another's file. {AGAIN}"
+    raise RawDataError(file, missing[0], "a variable of this name", found, do)
 
 
 def load_npz(
@@ -183,7 +180,8 @@ def load_npz(
             refuse("an archive without its end: it is cut off")
         stream.seek(0)
         archive = np.load(stream, allow_pickle=False)
-        for key in (*keys, *(key for key in optional if key in archive)):
+        present = [key for key in optional if key in archive]
+        for key in (*keys, *present):
             with reading(file, expected, key=key):
                 if key not in archive:
                     refuse(f"only {sorted(archive.files)}")
@@ -206,11 +204,11 @@ def npz_shape(file: Path, key: str) -> tuple[int, ...]:
         return tuple(readers[np.lib.format.read_magic(array)](array)[0])
 
 
-def fits(found: tuple[int, ...], shape: Shape) -> bool:
-    """Whether an array's shape `found` is the expected one."""
-    return len(found) == len(shape) and all(
-        n in (None, m) for n, m in zip(shape, found, strict=True)
-    )
+def fits(actual: tuple[int, ...], expected: Shape) -> bool:
+    """Whether an array's shape is the expected one."""
+    if len(actual) != len(expected):
+        return False
+    return all(n in (None, m) for n, m in zip(expected, actual, strict=True))
 
 
 def numbers(file: Path, key: str, stored: Any, shape: Shape, *, do: str = AGAIN) -> Doubles:
@@ -223,21 +221,24 @@ def numbers(file: Path, key: str, stored: Any, shape: Shape, *, do: str = AGAIN)
         array = np.asarray(stored)
     except ValueError:  # lists of unequal lengths
         array = np.empty(0, object)
-    if not fits(array.shape, shape) or array.dtype.kind not in "biuf":
-        shape_text = "(" + ", ".join("any" if n is None else str(n) for n in shape) + ")"
-        found = f"{array.shape} {array.dtype}"
-        if fits(array.shape, shape):
-            found = f"{kind(_first_other(array))} among them"
-        raise RawDataError(file, key, f"numbers of shape {shape_text}", found, do)
-    return array.astype(np.float64)
+    has_shape = fits(array.shape, shape)
+    if has_shape and array.dtype.kind in "biuf":
+        return array.astype(np.float64)
+
+    lengths = ", ".join(map(str, shape)).replace("None", "any")
+    found = f"{array.shape} {array.dtype}"
+    if has_shape:
+        found = f"{kind(_first_other(array))} among them"
+    raise RawDataError(file, key, f"numbers of shape ({lengths})", found, do)
 
 
 def _first_other(array: NDArray[Any]) -> object:
     """The first element that is no real number."""
-    for element in array.ravel().tolist():
+    elements = array.ravel().tolist()
+    for element in elements:
         if not isinstance(element, int | float) or abs(element) > LARGEST_WHOLE:
             return element
-    return array.ravel().tolist()
+    return elements
 
 
 def table(
@@ -309,8 +310,10 @@ def load_sequence(file: Path, keys: tuple[int, int], levels: str, *, do: str) ->
     with reading(file, "JSON", key=key, do=do), open_regular(file) as stream:
         stream.seek(start)
         stored: dict[str, Any] = json.loads(stream.read(stop - start) or "{}")
-    if (other := next((frame for frame in stored if not is_number(frame)), None)) is not None:
-        raise RawDataError(file, f"{key}/{other[:20]}", f"{levels} as numbers", "other keys", do)
+    for frame in stored:
+        if not is_number(frame):
+            key += f"/{frame[:20]}"
+            raise RawDataError(file, key, f"{levels} as numbers", "other keys", do)
     return {int(frame): stored[frame] for frame in sorted(stored, key=int)}
 
 
@@ -321,45 +324,52 @@ def _find_sequences(
     """Keys -> bytes [start, stop) of each sequence's map; or the error, which all videos of the
     file share.
     """
-    spans = dict[tuple[int, int], tuple[int, int]]()
-    opened = list[int]()
-    n_read = 0
-    in_text = False
     try:
         with reading(file, f"JSON with {levels} as numbers", do=do), open_regular(file) as stream:
-            while block := stream.read(BLOCK):
-                for mark in _MARK.finditer(block):
-                    at = n_read + mark.start()
-                    if mark[0] == b'"':
-                        in_text = not in_text
-                    elif (
-                        in_text or mark[0] == b"\\"
-                    ):  # without escapes, every second quote ends a text
-                        refuse(f"a text with {mark[0].decode()} at byte {at}")
-                    elif mark[0] == b"{":
-                        opened.append(at)
-                    else:
-                        if len(opened) == N_LEVELS:
-                            spans[_find_key(stream, opened[1]), _find_key(stream, opened[2])] = (
-                                opened[2],
-                                at + 1,
-                            )
-                        opened.pop()
-                    if len(opened) > N_LEVELS + 1:
-                        refuse("other lists")
-                n_read += len(block)
-            if opened or not spans:
-                refuse("a file that ends early" if opened else "no sequence")
+            return _scan_braces(stream)
     except RawDataError as error:
         return error
+
+
+def _scan_braces(stream: BinaryIO) -> Mapping[tuple[int, int], tuple[int, int]]:
+    """`_find_sequences` of an open file. Raises ValueError and others for other content."""
+    spans = dict[tuple[int, int], tuple[int, int]]()
+    starts = list[int]()  # of the maps around a byte
+    n_read = 0
+    in_text = False
+    while block := stream.read(BLOCK):
+        for mark in _MARK.finditer(block):
+            symbol = mark[0]
+            position = n_read + mark.start()
+            if symbol == b'"':
+                in_text = not in_text
+            elif in_text or symbol == b"\\":  # without escapes, every second quote ends a text
+                refuse(f"a text with {symbol.decode()} at byte {position}")
+            elif symbol == b"{":
+                starts.append(position)
+            else:
+                if len(starts) == N_LEVELS:
+                    _, outer, start = starts
+                    keys = _find_key(stream, outer), _find_key(stream, start)
+                    spans[keys] = (start, position + 1)
+                starts.pop()
+            if len(starts) > N_LEVELS + 1:
+                refuse("other lists")
+        n_read += len(block)
+    if starts:
+        refuse("a file that ends early")
+    if not spans:
+        refuse("no sequence")
     return spans
 
 
-def _find_key(stream: BinaryIO, at: int) -> int:
+def _find_key(stream: BinaryIO, start: int) -> int:
     """The number that is the key of the map at this byte. Raises ValueError for another key."""
-    before = os.pread(stream.fileno(), min(at, 40), max(at - 40, 0))
+    before = os.pread(stream.fileno(), min(start, 40), max(start - 40, 0))
     key = _KEY.search(before)
-    return int(key[1]) if key else refuse(f"{before[-20:]!r}")
+    if key is None:
+        refuse(f"{before[-20:]!r}")
+    return int(key[1])
 
 
 def is_number(text: str) -> bool:
@@ -405,8 +415,10 @@ def kind(value: object) -> str:
             return f"{len(value)} entries"
         case dict():
             return "an object" if value else "an empty object"
+        case str() if len(value) > 40:
+            return f"a text {value[:40]!r}..."
         case str():
-            return f"a text {value[:40]!r}" + ("..." if len(value) > 40 else "")
+            return f"a text {value!r}"
         case int() if abs(value) > LARGEST_WHOLE:
             return "a number out of range"
         case _:

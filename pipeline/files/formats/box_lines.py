@@ -16,7 +16,7 @@ from typing import Final
 
 import numpy as np
 
-from pipeline.files.formats.arrays import other_than_text, reading, refuse, whole
+from pipeline.files.formats.arrays import other_than_text, reading, refuse
 from pipeline.files.formats.found import (
     DAMAGED,
     FORMATS,
@@ -24,6 +24,7 @@ from pipeline.files.formats.found import (
     LabelContent,
     LabelFormat,
     label_error,
+    whole,
 )
 from pipeline.files.raw.files import read_regular
 from pipeline.skeletons import Doubles
@@ -45,24 +46,25 @@ YOLO: Final = LabelFormat("YOLO", first=1, box="cx cy w h", of_picture=True)
 def content_of(file: Path) -> LabelContent:
     """A clip's boxes in one file: MOT if it begins with a number, else CSV. Raises RawDataError."""
     lines = _lines(file)
+    expected = f"{','.join(COLUMNS)}, or MOT's lines"
     if not lines:
-        raise label_error(file, "line 1", f"{','.join(COLUMNS)}, or MOT's lines", "nothing", HEADER)
+        raise label_error(file, "line 1", expected, "nothing", HEADER)
     first = lines[0][1]
-    if _begins_with_number(first.split(",")):
+    if _is_number(first.split(",")[0]):
         return _mot(file, lines)
-    if _begins_with_number(first.split()):
+    if _is_number(first.split()[0]):
         found = f"numbers with spaces between them: {first[:40]!r}"
         do = (
             "Write YOLO's lines as a text file for each frame, numbered from 1; MOT's lines "
             "with commas."
         )
-        raise label_error(file, "line 1", f"{','.join(COLUMNS)}, or MOT's lines", found, do)
+        raise label_error(file, "line 1", expected, found, do)
     return _csv(file, lines)
 
 
-def _begins_with_number(words: Sequence[str]) -> bool:
+def _is_number(word: str) -> bool:
     try:
-        float(words[0])
+        float(word)
     except ValueError:
         return False
     return True
@@ -85,38 +87,33 @@ def _csv(file: Path, lines: Sequence[tuple[str, str]]) -> LabelContent:
         header, *rows = csv.reader((line for _, line in lines), strict=True)
     names = [name.strip() for name in header]
     missing = [name for name in COLUMNS if name not in names]
+    expected = ",".join(COLUMNS)
     if len(names) == 1 and lines[0][1].count(";") >= len(COLUMNS) - 1:
         do = "Separate columns by commas."
-        raise label_error(file, "line 1", ",".join(COLUMNS), "semicolons between columns", do)
+        raise label_error(file, "line 1", expected, "semicolons between columns", do)
     if missing:
-        raise label_error(
-            file, "line 1", ",".join(COLUMNS), f"{names}, without {', '.join(missing)}", HEADER
-        )
+        found = f"{names}, without {', '.join(missing)}"
+        raise label_error(file, "line 1", expected, found, HEADER)
     if len(rows) + 1 != len(lines):
         raise label_error(file, "file", "a line a person and frame", "one over several", HEADER)
-    places = [names.index(name) for name in COLUMNS]
+
+    columns = [names.index(name) for name in COLUMNS]
     people = []
     seen = set()
     for (key, _), row in zip(lines[1:], rows, strict=True):
-        track, number, *box = (row[place].strip() if place < len(row) else "" for place in places)
-        if not (
-            track.isprintable()
-            and 0 < len(track) <= 200
-            and number.isdecimal()
-            and len(number) <= 12
-        ):
+        padded = row + [""] * len(names)
+        track, number, *box = (padded[column].strip() for column in columns)
+        is_name = track.isprintable() and 0 < len(track) <= 200
+        is_count = number.isdecimal() and len(number) <= 12
+        if not (is_name and is_count):
             found = f"track {track!r}, frame {number!r}"
             do = "Count frames from 0, and give every person a name."
             raise label_error(file, key, "a track and a whole number", found, do)
+
         frame = int(number)
         if (track, frame) in seen:
-            raise label_error(
-                file,
-                key,
-                "one box a frame",
-                f"track {track!r} a second time in frame {frame}",
-                HEADER,
-            )
+            found = f"track {track!r} a second time in frame {frame}"
+            raise label_error(file, key, "one box a frame", found, HEADER)
         seen.add((track, frame))
         people.append(FoundPerson(frame, CSV.corners(file, key, _floats(file, key, box)), track))
     return LabelContent(people)
@@ -134,14 +131,16 @@ def _mot(file: Path, lines: Sequence[tuple[str, str]]) -> LabelContent:
             found = f"{len(values)} numbers: {line[:60]!r}"
             do = "Write MOT's columns, or a first line that names yours."
             raise label_error(file, key, "frame,id,x,y,w,h,conf,x,y,z", found, do)
+
         frame = MOT.frame(file, key, values[0])
-        who = whole(file, key, values[1], do=FORMATS)
+        identity = whole(file, key, values[1])
         score = values[6] if len(values) > 6 else 1.0
         box = MOT.corners(file, key, values[2:6], score if score > 0 else 1.0)
-        if score == 0 or (len(values) == 9 and values[7] not in MOT_PEOPLE):
+        is_no_person = len(values) == 9 and values[7] not in MOT_PEOPLE
+        if score == 0 or is_no_person:
             passed_over += 1
-            continue
-        people.append(FoundPerson(frame, box, None if who < 0 else who))
+        else:
+            people.append(FoundPerson(frame, box, None if identity < 0 else identity))
     return LabelContent(people, passed_over=passed_over)
 
 
@@ -159,43 +158,56 @@ def yolo_content(files: Sequence[tuple[int, Path]], size: tuple[int, int]) -> La
         frame = YOLO.frame(file, "name", number)
         for key, line in _lines(file):
             values = _floats(file, key, line.split())
-            n = next((n for n in KEYPOINT_NUMBERS if 5 + n <= len(values) <= 7 + n), -1)
-            if n < 0:
-                expected = (
-                    f"{', '.join(str(5 + n) for n in KEYPOINT_NUMBERS)} numbers, then conf and id"
-                )
-                raise label_error(file, key, expected, f"{len(values)} numbers")
+            n = _keypoint_numbers(file, key, len(values))
             if values[0] != 0:
                 passed_over += 1
                 continue
+
             n_keypoints.add(n)
             if len(n_keypoints) > 1:
-                raise label_error(
-                    file, key, "keypoints in all lines", "lines with them and lines without"
-                )
+                found = "lines with them and lines without"
+                raise label_error(file, key, "keypoints in all lines", found)
             if len(values) == 7 + n:
-                whole(file, key, values[-1], do=FORMATS)
-            box = YOLO.corners(file, key, values[1:5], size=size)
-            rows.append((frame, _joints(values[5 : 5 + n], size) if n else box, values[5 + n :]))
+                whole(file, key, values[-1])
+            points = YOLO.corners(file, key, values[1:5], size=size)
+            if n:
+                points = _joints(values[5 : 5 + n], size)
+            rows.append((frame, points, values[5 + n :]))
     return LabelContent(list(_people(rows)), passed_over=passed_over)
+
+
+def _keypoint_numbers(file: Path, key: str, n_values: int) -> int:
+    """How many of a line's values are keypoints."""
+    for n in KEYPOINT_NUMBERS:
+        if 5 + n <= n_values <= 7 + n:
+            return n
+    lengths = ", ".join(str(5 + n) for n in KEYPOINT_NUMBERS)
+    expected = f"{lengths} numbers, then conf and id"
+    raise label_error(file, key, expected, f"{n_values} numbers")
 
 
 def _joints(values: Sequence[float], size: tuple[int, int]) -> Doubles:
     """(17, 3) px px score; 1 if the format has no score, 0 at (0, 0), where there is no joint."""
-    joints = np.array(values).reshape(JOINTS, -1)
-    actual = (joints[:, :2] != 0).any(axis=1)
-    score = np.where(actual, joints[:, 2] if joints.shape[1] == 3 else 1, 0)
-    return np.column_stack([joints[:, :2] * size, score])
+    x, y, *scores = np.array(values).reshape(JOINTS, -1).T
+    is_joint = (x != 0) | (y != 0)
+    score = np.where(is_joint, scores[0] if scores else 1, 0)
+    return np.column_stack([x * size[0], y * size[1], score])
 
 
 def _people(rows: Sequence[tuple[int, Doubles, list[float]]]) -> Iterator[FoundPerson]:
     """Persons with confidence and identity from the numbers after box and joints."""
     single = [more[0] for *_, more in rows if len(more) == 1]
-    identities = bool(single) and all(value >= 1 and value % 1 == 0 for value in single)
+    are_identities = all(value >= 1 and value % 1 == 0 for value in single)
     for frame, points, more in rows:
-        conf = more[0] if len(more) == 2 or (more and not identities) else 1.0
-        who = int(more[-1]) if len(more) == 2 or (more and identities) else None
-        yield FoundPerson(frame, points if len(points) == JOINTS else points * [1, 1, conf], who)
+        score = 1.0
+        identity = None
+        if len(more) == 2 or (more and are_identities):
+            identity = int(more[-1])
+        if len(more) == 2 or (more and not are_identities):
+            score = more[0]
+        if len(points) != JOINTS:  # a box
+            points = points * [1, 1, score]
+        yield FoundPerson(frame, points, identity)
 
 
 def _floats(file: Path, key: str, texts: Sequence[str]) -> list[float]:

@@ -5,7 +5,7 @@ features -> windows
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,20 +19,22 @@ LARGEST: Final = 1e7
 AGAIN: Final = "Download it again, with the release's get_dataset.sh."
 
 
-def read_calibration(
-    file: Path, camera: int
-) -> tuple[tuple[int, int], NDArray[np.float32], NDArray[np.float32] | None]:
-    """Width and height (px) of the images that the labels fit, (3, 3) intrinsics (px), (4, 4) world
-    to camera (m).
+class Calibration(NamedTuple):
+    """One camera."""
 
-    The last is None if it is invalid. Raises RawDataError, and OSError if the file cannot be
-    opened.
-    """
+    size: tuple[int, int]  # width and height (px) of the images that the labels fit
+    intrinsics: NDArray[np.float32]  # (3, 3), px
+    extrinsics: NDArray[np.float32] | None  # (4, 4), world to camera, m; None if they are invalid
+
+
+def read_calibration(file: Path, camera: int) -> Calibration:
+    """One camera of a file. Raises RawDataError, and OSError if the file cannot be opened."""
     text = read_regular(file).decode("ascii", errors="replace")
     lines = [line.split() for line in text.splitlines()]
-    start = next((i for i, words in enumerate(lines) if words == ["name", str(camera)]), None)
-    if not text.startswith(FIRST_LINE) or start is None:
+    name = ["name", str(camera)]
+    if not text.startswith(FIRST_LINE) or name not in lines:
         raise RawDataError(file, "name", f"a block of camera {camera}", "none", AGAIN)
+    start = lines.index(name)
     block = {words[0]: words[1:] for words in lines[start : start + 7] if words}
 
     def values_of(key: str, n: int) -> list[float]:
@@ -41,18 +43,17 @@ def read_calibration(
             values = [float(word) for word in words]
         except ValueError:
             values = []
-        # comparisons with NaN are false
-        if len(values) != n or not (np.abs(values) < LARGEST).all():
+        are_small = (np.abs(values) < LARGEST).all()  # comparisons with NaN are false
+        if len(values) != n or not are_small:
             raise RawDataError(file, key, f"{n} numbers", " ".join(words)[:80] or "none", AGAIN)
         return values
 
-    matrix = np.array(values_of("intrinsic", 16)).reshape(4, 4)[:3, :3]
+    intrinsics = np.array(values_of("intrinsic", 16)).reshape(4, 4)[:3, :3]
     width, height = values_of("size", 2)
     extrinsics = np.array(values_of("extrinsic", 16)).reshape(4, 4)
     extrinsics[:3, 3] /= 1000
-    rigid = is_rigid(extrinsics[None])[0]
-    return (
-        (int(width), int(height)),
-        matrix.astype(np.float32),
-        extrinsics.astype(np.float32) if rigid else None,
-    )
+    world_to_camera = None
+    if is_rigid(extrinsics[None])[0]:
+        world_to_camera = extrinsics.astype(np.float32)
+    size = int(width), int(height)
+    return Calibration(size, intrinsics.astype(np.float32), world_to_camera)

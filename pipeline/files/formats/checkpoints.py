@@ -48,18 +48,15 @@ def load_checkpoint(file: Path, *, settings: bool = False, mapped: bool = False)
     try:
         if file.suffix == ".safetensors":
             return _safetensors(file)
-        allowed: list[Any] = [*_NUMPY_NUMBERS]
+        is_zip = zipfile.is_zipfile(file)
+        allowed: list[Any] = []
         # as PyTorch Lightning keeps them: each name stands for an empty dict
-        if settings and zipfile.is_zipfile(file):
-            names = torch.serialization.get_unsafe_globals_in_checkpoint(file)
-            allowed += [
-                (_StoredSettings, name)
-                for name in names
-                if name not in {name for _, name in _NUMPY_NUMBERS}
-            ]
-        with torch.serialization.safe_globals(allowed):
-            mmap = mapped and zipfile.is_zipfile(file)
-            state = torch.load(file, map_location="cpu", weights_only=True, mmap=mmap)
+        if settings and is_zip:
+            names = {*torch.serialization.get_unsafe_globals_in_checkpoint(file)}
+            names.difference_update(name for _, name in _NUMPY_NUMBERS)
+            allowed = [(_StoredSettings, name) for name in names]
+        with torch.serialization.safe_globals([*allowed, *_NUMPY_NUMBERS]):
+            state = torch.load(file, map_location="cpu", weights_only=True, mmap=mapped and is_zip)
     except ConfigError:
         raise
     except Exception as error:  # a hostile file can raise anything: all of it means the same
@@ -95,7 +92,9 @@ def _reason(file: Path, error: Exception) -> str:
     """Why torch refused a file, in one line, without its advice to load it unsafely."""
     if isinstance(error, EOFError):
         return "a file that is cut short or damaged"
-    cause = (error.__context__ or error) if isinstance(error, pickle.UnpicklingError) else error
+    cause: BaseException = error
+    if isinstance(error, pickle.UnpicklingError):
+        cause = error.__context__ or error
     line = str(cause).strip().partition("\n")[0].partition(" Please use ")[0]
     if line.isdecimal() or line.startswith("Unsupported operand"):  # bytes that are no pickle's
         with file.open("rb") as stream:

@@ -12,10 +12,11 @@ poses and bad detections.
 
 from __future__ import annotations
 
+import math
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Final
 
@@ -44,23 +45,11 @@ from pipeline.skeletons import Doubles, Ints, Skeleton, bones, joint_names
 # its own name for results; or they are called as the video
 ALPHAPOSE: Final = "alphapose-results.json"
 SUFFIXES: Final = (".json", ".txt", ".csv")
-UNREAD: Final = (  # formats of other programs, known only to name them in errors
-    *(
-        ".npz",
-        ".npy",
-        ".pt",
-        ".pth",
-        ".pkl",
-        ".pickle",
-        ".joblib",
-        ".mat",
-        ".h5",
-        ".hdf5",
-        ".parquet",
-        ".jsonl",
-    ),
-    *(".xml", ".yaml", ".yml", ".msgpack", ".bvh", ".c3d", ".trc"),
-)
+# formats of other programs, known only to name them in errors
+UNREAD: Final = frozenset({
+    ".npz", ".npy", ".pt", ".pth", ".pkl", ".pickle", ".joblib", ".mat", ".h5", ".hdf5",
+    ".parquet", ".jsonl", ".xml", ".yaml", ".yml", ".msgpack", ".bvh", ".c3d", ".trc",
+})  # fmt: skip
 # the "joints" of people who are known by boxes alone
 CORNERS: Final = ("upper left corner", "lower right corner")
 FEWEST: Final = 6  # joints that a file's own names must share with ours
@@ -130,20 +119,30 @@ def read_detections(place: Path, video: str, sizes: Sizes) -> Detections | None:
     if not place.is_dir():
         return read_results(place, sizes)
     numbered = _numbered_files(place, video)
-    results = [place / name for name in (*(f"{video}{suffix}" for suffix in SUFFIXES), ALPHAPOSE)]
-    single = next((file for file in results if file.is_file()), None)
+    results = [place / name for name in _result_names(video)]
+    results = [file for file in results if file.is_file()]
+    if not numbered and not results:
+        return None
     if not numbered:
-        return None if single is None else read_results(single, sizes)
-    if by_yolo := numbered[0][1].suffix == ".txt":
+        return read_results(results[0], sizes)
+
+    file_of = dict(numbered)
+    unused = [file for file in results[:1] if file not in file_of.values()]
+    if numbered[0][1].suffix == ".txt":
+        tool = "YOLO"
         content = box_lines.yolo_content(numbered, sizes()[0])
+        file_of = {}  # its numbers begin at 1
     else:
+        tool = "OpenPose"
         pages = ((number, file, load_json(file, do=DAMAGED)) for number, file in numbered)
         content = keypoints_json.openpose_content(pages, sizes)
-    if single is not None and all(single != file for _, file in numbered):
-        content.notes.append(
-            f"{single.name} is not used: {'YOLO' if by_yolo else 'OpenPose'}'s files are"
-        )
-    return _assemble(place, content, {} if by_yolo else dict(numbered))
+    if unused:
+        content.notes.append(f"{unused[0].name} is not used: {tool}'s files are")
+    return _assemble(place, content, file_of)
+
+
+def _result_names(video: str) -> list[str]:
+    return [f"{video}{suffix}" for suffix in SUFFIXES] + [ALPHAPOSE]
 
 
 def read_results(file: Path, sizes: Sizes | None = None) -> Detections:
@@ -158,10 +157,11 @@ def read_results(file: Path, sizes: Sizes | None = None) -> Detections:
         raise label_error(file, FOLDER, expected, actual)
     with reading(file, "a file", do=DAMAGED), open_regular(file) as stream:
         start = stream.read(64).lstrip()[:1]
-    text = start not in (b"[", b"{") and file.suffix.lower() != ".json"
-    return _assemble(
-        file, box_lines.content_of(file) if text else keypoints_json.content_of(file, sizes), {}
-    )
+    if start in (b"[", b"{") or file.suffix.lower() == ".json":
+        content = keypoints_json.content_of(file, sizes)
+    else:
+        content = box_lines.content_of(file)
+    return _assemble(file, content, {})
 
 
 def _numbered_files(folder: Path, video: str) -> list[tuple[int, Path]]:
@@ -174,40 +174,51 @@ def _numbered_files(folder: Path, video: str) -> list[tuple[int, Path]]:
     """
     of_name: dict[tuple[str, str], list[tuple[int, Path]]] = {}
     odd = []
-    results = False
-    for name in list_names(folder):
-        if name == ALPHAPOSE or name in (f"{video}{suffix}" for suffix in SUFFIXES):
-            results = True
+    names = list_names(folder)
+    for name in names:
         if name == ALPHAPOSE or name.startswith("."):
             continue
-        if match := _NUMBERED.fullmatch(name):
-            of_name.setdefault((match["name"], match["end"][-4:]), []).append(
-                (int(match["number"]), folder / name)
-            )
-        else:
+        match = _NUMBERED.fullmatch(name)
+        if match is None:
             odd.append(name)
+        else:
+            files = of_name.setdefault((match["name"], match["end"][-4:]), [])
+            files.append((int(match["number"]), folder / name))
+
     # Results are called as the video, which may end in a number.
-    of_name = {
-        name: own for name, own in of_name.items() if [file.stem for _, file in own] != [video]
-    }
-    own_files = [files for (name, _), files in of_name.items() if name == f"{video}_"] or list(
-        of_name.values()
+    for key, files in list(of_name.items()):
+        if [file.stem for _, file in files] == [video]:
+            del of_name[key]
+    runs = [files for (name, _), files in of_name.items() if name == f"{video}_"]
+    runs = runs or list(of_name.values())
+    if len(runs) == 1:
+        return _sort_by_frame(folder, runs[0])
+
+    has_results = not {*_result_names(video)}.isdisjoint(names)
+    others = sorted([files[0][1].name for files in of_name.values()] + odd)
+    if has_results or not others:
+        return []
+    expected = (
+        f"{video}_<12 digits>_keypoints.json, or any one name that ends in the frame's number"
     )
-    found = own_files[0] if len(own_files) == 1 else []
-    if not found and (of_name or odd) and not results:
-        names = sorted([files[0][1].name for files in of_name.values()] + odd)
-        expected = (
-            f"{video}_<12 digits>_keypoints.json, or any one name that ends in the frame's number"
-        )
-        found_names = f"several: {', '.join(names[:3])}" if len(names) > 1 else names[0]
-        do = FORMATS if all(Path(name).suffix.lower() in UNREAD for name in names) else ONE_VIDEO
-        raise label_error(folder, "keypoints", expected, found_names, do)
-    numbers = Counter(number for number, _ in found)
-    if twice := sorted(number for number, times in numbers.items() if times > 1):
-        found_numbers = f"frame {twice[0]} twice"
-        do = "Keep the files of one run."
-        raise label_error(folder, "keypoints", "one file a frame", found_numbers, do)
-    return sorted(found)
+    found = others[0]
+    if len(others) > 1:
+        found = f"several: {', '.join(others[:3])}"
+    do = ONE_VIDEO
+    if {Path(name).suffix.lower() for name in others} <= UNREAD:
+        do = FORMATS
+    raise label_error(folder, "keypoints", expected, found, do)
+
+
+def _sort_by_frame(folder: Path, files: list[tuple[int, Path]]) -> list[tuple[int, Path]]:
+    """(number, file) of one run. Raises RawDataError for a frame with two files."""
+    files = sorted(files)
+    for (number, _), (following, _) in pairwise(files):
+        if number == following:
+            found = f"frame {number} twice"
+            do = "Keep the files of one run."
+            raise label_error(folder, "keypoints", "one file a frame", found, do)
+    return files
 
 
 def _assemble(place: Path, content: LabelContent, file_of: Mapping[int, Path]) -> Detections:
@@ -215,25 +226,23 @@ def _assemble(place: Path, content: LabelContent, file_of: Mapping[int, Path]) -
     messages.
     """
     by_frame: dict[int, list[FoundPerson]] = {}
-    for one in content.found:
-        by_frame.setdefault(one.frame, []).append(one)
+    for person in content.people:
+        by_frame.setdefault(person.frame, []).append(person)
     frames = sorted(by_frame)
+
     lengths = set[int]()
-    for frame, persons in by_frame.items():
-        lengths |= {len(person.points) for person in persons}
+    for frame, people in by_frame.items():
+        lengths.update(len(person.points) for person in people)
         if len(lengths) > 1:
-            of = ", ".join(
-                f"{3 * n} numbers" if n > len(CORNERS) else "a box alone" for n in sorted(lengths)
-            )
-            raise label_error(
-                file_of.get(frame, place),
-                "keypoints",
-                "one joint order in all frames",
-                f"{of} a person",
-            )
-    points: Sequence[Doubles] = [
-        np.stack([one.points for one in by_frame[frame]]) for frame in frames
-    ]
+            file = file_of.get(frame, place)
+            found = f"{', '.join(map(_size_text, sorted(lengths)))} a person"
+            raise label_error(file, "keypoints", "one joint order in all frames", found)
+
+    points: list[Doubles] = []
+    identities: list[list[int | str | None]] = []
+    for frame in frames:
+        points.append(np.stack([person.points for person in by_frame[frame]]))
+        identities.append([person.identity for person in by_frame[frame]])
     skeleton: Skeleton = CORNERS
     if lengths != {len(CORNERS)} or len(content.joints or ()) == len(CORNERS):
         skeleton, points = _order_joints(place, points, content.joints)
@@ -241,7 +250,8 @@ def _assemble(place: Path, content: LabelContent, file_of: Mapping[int, Path]) -
     notes = [*content.notes]
     if content.passed_over:
         notes.append(f"{content.passed_over} detections are no people, or marked as not to be used")
-    identity, names = _identities([[one.who for one in by_frame[frame]] for frame in frames], notes)
+    identity, names = _identities(identities, notes)
+
     return Detections(
         skeleton,
         np.array(frames, np.int64),
@@ -255,24 +265,39 @@ def _assemble(place: Path, content: LabelContent, file_of: Mapping[int, Path]) -
     )
 
 
+def _size_text(n_points: int) -> str:
+    if n_points > len(CORNERS):
+        return f"{3 * n_points} numbers"
+    return "a box alone"
+
+
 def _order_joints(
-    place: Path, points: Sequence[Doubles], names: Sequence[str] | None
-) -> tuple[Skeleton, Sequence[Doubles]]:
+    place: Path, points: list[Doubles], names: Sequence[str] | None
+) -> tuple[Skeleton, list[Doubles]]:
     """The joint order, by the file's own names or by geometry; and the used joints."""
+    if not points and names is None:
+        return "coco", points
     if names is None:
         # without face and hands
         points = [persons[:, : BODY.get(persons.shape[1])] for persons in points]
-        return (_order(place, points) if points else "coco"), points
-    ours = [joint_called(name) for name in names]
-    used = [j for j, name in enumerate(ours) if name is not None and name not in ours[:j]]
-    if len(used) < FEWEST:
+        return _order(place, points), points
+
+    column_of: dict[str, int] = {}
+    for column, name in enumerate(names):
+        joint = joint_called(name)
+        if joint is not None:
+            column_of.setdefault(joint, column)
+    if len(column_of) < FEWEST:
         expected = f"{FEWEST} or more of {', '.join(DECLARED)}"
-        actual = f"{len(used)} among {', '.join(names)[:200]}"
-        raise RawDataError(place, "joints", expected, actual, EXPORT, reason="unknown_joint_order")
-    skeleton = tuple(str(ours[j]) for j in used)
-    return "coco" if skeleton == joint_names("coco") else skeleton, [
-        persons[:, used] for persons in points
-    ]
+        actual = f"{len(column_of)} among {', '.join(names)[:200]}"
+        raise _unknown_order(place, expected, actual)
+    points = [persons[:, [*column_of.values()]] for persons in points]
+    skeleton = tuple(column_of)
+    return "coco" if skeleton == joint_names("coco") else skeleton, points
+
+
+def _unknown_order(place: Path, expected: str, found: str) -> RawDataError:
+    return RawDataError(place, "joints", expected, found, EXPORT, reason="unknown_joint_order")
 
 
 def _require_scores(place: Path, points: Sequence[Doubles]) -> None:
@@ -282,36 +307,40 @@ def _require_scores(place: Path, points: Sequence[Doubles]) -> None:
     scores = np.concatenate([np.empty(0), *(persons[..., 2].ravel() for persons in points)])
     scores = scores[np.isfinite(scores) & (scores > 0)]
     if len(scores) and np.quantile(scores, MOST_SCORES) > HIGHEST_SCORE:
-        found = f"scores from {scores.min():.4g} to {scores.max():.4g}"
-        scale = 100 if scores.max() <= 100 else 255
+        highest = scores.max()
+        found = f"scores from {scores.min():.4g} to {highest:.4g}"
+        scale = 100 if highest <= 100 else 255
         raise label_error(place, "scores", "confidences in 0..1", found, f"Divide them by {scale}.")
 
 
 def _identities(
-    who: Sequence[Sequence[int | str | None]], notes: list[str]
+    identities: Sequence[list[int | str | None]], notes: list[str]
 ) -> tuple[Sequence[Ints] | None, Sequence[str]]:
     """The detector's identities if everybody has one; texts are numbered in sorted order.
 
     One identity for all is none, if a frame has several people. A note says that identities are not
     used.
     """
-    everyone = {identity for of_frame in who for identity in of_frame}
-    shared = len(everyone) == 1 and any(len(of_frame) > 1 for of_frame in who)
-    if None in everyone and len(everyone) > 1:
-        n_without = sum(of_frame.count(None) for of_frame in who)
+    everyone = set(chain.from_iterable(identities))
+    if everyone <= {None}:
+        return None, ()
+    if None in everyone:
+        n_without = sum(of_frame.count(None) for of_frame in identities)
         notes.append(
             f"identities are not used: {count(n_without, 'detection')} have none. People are linked"
         )
-    elif shared and None not in everyone:
-        notes.append(f"identities are not used: everybody is {everyone.pop()!r}. People are linked")
-    if shared or None in everyone or not everyone:
         return None, ()
+    if len(everyone) == 1 and max(map(len, identities)) > 1:
+        notes.append(f"identities are not used: everybody is {everyone.pop()!r}. People are linked")
+        return None, ()
+
     names = sorted(identity for identity in everyone if isinstance(identity, str))
     number: dict[object, int] = {name: k for k, name in enumerate(names)}
-    return [
-        np.array([number.get(identity, identity) for identity in of_frame], np.int64)
-        for of_frame in who
-    ], names
+    numbered = []
+    for of_frame in identities:
+        row = [number.get(identity, identity) for identity in of_frame]
+        numbered.append(np.array(row, np.int64))
+    return numbered, names
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,25 +364,24 @@ def _order(place: Path, keypoints: Sequence[Doubles]) -> str:
     """
     n_joints = keypoints[0].shape[1]
     persons = np.concatenate(keypoints)
-    usual, *others = fits = [_fit(order, persons) for order in ORDERS[n_joints]]
-    clear = [
-        other
-        for other in others
-        if other.fits and (not usual.fits or other.bone < CLEARLY * usual.bone)
-    ]
+    orders = [_fit(order, persons) for order in ORDERS[n_joints]]
+    usual = orders[0]
+    clear = [other for other in orders[1:] if other.fits]
+    if usual.fits:
+        clear = [other for other in clear if other.bone < CLEARLY * usual.bone]
     chosen = min(clear, key=lambda other: np.nan_to_num(other.bone, nan=1.0), default=usual)
     if not chosen.fits:
         tried = "; ".join(
             f"as {fit.order}, bones are {fit.bone:.2f} of a person's size on average, midpoints "
             f"{fit.midpoint:.2f} off"
-            for fit in fits
+            for fit in orders
         )
         expected = (
             f"a joint order in which bones are at most {LONGEST} of a person's size, and "
             f"midpoints {MIDPOINT} off"
         )
         found = f"{n_joints} joints in an order that is not known: {tried}"
-        refuse(RawDataError(place, "joints", expected, found, EXPORT, reason="unknown_joint_order"))
+        refuse(_unknown_order(place, expected, found))
     return chosen.order
 
 
@@ -361,29 +389,31 @@ def _fit(order: str, persons: Doubles) -> _OrderFit:
     """How well (N, J, 3) persons fit one order. Bones of persons with most joints, midpoints of
     all.
     """
-    names = joint_names(order)
-    points = np.where(persons[..., 2:] >= CONFIDENT, persons[..., :2], np.nan)
-    shown = (persons[..., 2] >= CONFIDENT).mean(axis=1) >= SHOWN
+    is_confident = persons[..., 2] >= CONFIDENT
+    shows_most = is_confident.mean(axis=1) >= SHOWN
+    points = np.where(is_confident[..., None], persons[..., :2], np.nan)
+    points_of = dict(zip(joint_names(order), points.swapaxes(0, 1), strict=True))
     with np.errstate(all="ignore"):
         # NaN where a person shows no joint
         size = np.fmax.reduce(points, axis=1) - np.fmin.reduce(points, axis=1)
         diagonal = np.linalg.norm(size, axis=-1)
-        lines = bones(order)
-        lengths = np.linalg.norm(
-            points[:, [a for a, _ in lines]] - points[:, [b for _, b in lines]], axis=-1
-        )
+
+        starts, ends = np.transpose(bones(order))
+        lengths = np.linalg.norm(points[:, starts] - points[:, ends], axis=-1)
         mean = np.nansum(lengths, axis=1) / np.isfinite(lengths).sum(axis=1)
-        bone = _median((mean / diagonal)[shown])
-        apart = [0.0]
+        bone = _median((mean / diagonal)[shows_most])
+
+        offsets = [0.0]
         for joint, (a, b) in MIDPOINTS.get(order, {}).items():
-            middle = (points[:, names.index(a)] + points[:, names.index(b)]) / 2
-            apart.append(
-                _median(np.linalg.norm(points[:, names.index(joint)] - middle, axis=-1) / diagonal)
-            )
-    return _OrderFit(order, bone, float(np.nanmax(apart)))
+            middle = (points_of[a] + points_of[b]) / 2
+            offset = np.linalg.norm(points_of[joint] - middle, axis=-1)
+            offsets.append(_median(offset / diagonal))
+    return _OrderFit(order, bone, float(np.nanmax(offsets)))
 
 
 def _median(values: Doubles) -> float:
     """The median; NaN with fewer than MIN_PERSONS finite values."""
     finite = values[np.isfinite(values)]
-    return float(np.median(finite)) if len(finite) >= MIN_PERSONS else float("nan")
+    if len(finite) < MIN_PERSONS:
+        return math.nan
+    return float(np.median(finite))

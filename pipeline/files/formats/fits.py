@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 import sqlite3
 from collections import Counter
@@ -56,7 +57,9 @@ def picture_name(path: str, key: re.Pattern[str] | None = None) -> str:
     if key is None:
         return name
     match = key.search(name)
-    return "" if match is None else match[1 if key.groups else 0] or ""
+    if match is None:
+        return ""
+    return match[min(key.groups, 1)] or ""
 
 
 class FitStore:
@@ -99,10 +102,9 @@ class FitStore:
         )
         fits = []
         for (stored,) in rows:
-            if len(stored) != SIZE:
-                raise RawDataError(
-                    self._file, name, f"{SIZE} bytes", str(len(stored)), "Make it again."
-                )
+            size = len(stored)
+            if size != SIZE:
+                raise RawDataError(self._file, name, f"{SIZE} bytes", f"{size}", "Make it again.")
             values = np.frombuffer(stored, "<f4").astype(np.float64)
             pose, betas, kp_2d = np.split(values, [N_POSE, N_POSE + N_BETAS])
             fits.append(Fit(pose, betas, kp_2d.reshape(N_JOINTS, 3)))
@@ -118,24 +120,27 @@ class FitStore:
         confidence. Rows are zero unless exactly one fit has the row's keypoints, up to shift and
         scale.
         """
-        pose, betas = (np.zeros((len(names), n), np.float32) for n in (N_POSE, N_BETAS))
+        pose = np.zeros((len(names), N_POSE), np.float32)
+        betas = np.zeros((len(names), N_BETAS), np.float32)
         has_smpl = np.zeros(len(names), np.bool_)
         counts = Counter[str]()
         for row, name in enumerate(names):
-            fits = self.find(name) if "/" in name else []
-            near = [
-                fit
-                for fit in fits
-                if _reprojection(fit.kp_2d, kp_2d[row, :N_JOINTS].astype(np.float64)) <= LIMIT
-            ]
-            what = (
-                MATCHED if len(near) == 1 else AMBIGUOUS if near else ELSEWHERE if fits else ABSENT
-            )
-            counts[what] += 1
-            if what == MATCHED:
+            fits = []
+            if "/" in name:
+                fits = self.find(name)
+            joints = kp_2d[row, :N_JOINTS].astype(np.float64)
+            near = [fit for fit in fits if _reprojection(fit.kp_2d, joints) <= LIMIT]
+            if len(near) == 1:
+                counts[MATCHED] += 1
                 pose[row] = near[0].pose
                 betas[row] = near[0].betas
                 has_smpl[row] = True
+            elif near:
+                counts[AMBIGUOUS] += 1
+            elif fits:
+                counts[ELSEWHERE] += 1
+            else:
+                counts[ABSENT] += 1
         return {"pose": pose, "betas": betas, "has_smpl": has_smpl}, counts
 
 
@@ -148,11 +153,17 @@ def _reprojection(points: Doubles, target: Doubles) -> float:
     """
     both = (points[:, 2] > 0) & (target[:, 2] > 0)
     if both.sum() < FEWEST:
-        return float("inf")
-    moved, onto = (p[both, :2] - p[both, :2].mean(axis=0) for p in (points, target))
+        return math.inf
+    moved = points[both, :2]
+    moved = moved - moved.mean(axis=0)
+    onto = target[both, :2]
+    onto = onto - onto.mean(axis=0)
+
     size = float(np.ptp(onto, axis=0).max())
     spread = float((moved**2).sum())
-    scale = float((moved * onto).sum()) / spread if spread > 0 else 0.0
-    if scale <= 0 or size <= 0:
-        return float("inf")
-    return float(np.sqrt(((scale * moved - onto) ** 2).sum(axis=1).mean()) / size)
+    overlap = float((moved * onto).sum())
+    if min(spread, overlap, size) <= 0:
+        return math.inf
+    scale = overlap / spread  # of least squares
+    squared = ((scale * moved - onto) ** 2).sum(axis=1)
+    return float(np.sqrt(squared.mean()) / size)

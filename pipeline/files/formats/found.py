@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -14,7 +15,6 @@ import numpy as np
 
 from pipeline.errors import RawDataError
 from pipeline.files.formats import arrays
-from pipeline.files.formats.arrays import whole
 from pipeline.skeletons import LARGEST, Doubles
 
 # Widths and heights in px that the images may have, asked for where a format needs them. Keypoints
@@ -45,6 +45,12 @@ BOXES: Final = {  # a box's two stored points -> its upper left and lower right 
 LARGEST_SHARE: Final = 1.5
 
 
+# as in `arrays`, with the advice for these files
+whole: Final = partial(arrays.whole, do=FORMATS)
+numbers: Final = partial(arrays.numbers, do=FORMATS)
+records: Final = partial(arrays.records, do=FORMATS)
+
+
 def label_error(file: Path, key: str, expected: str, found: str, do: str = FORMATS) -> RawDataError:
     """The error for a label file with other content."""
     return RawDataError(file, key, expected, found, do)
@@ -56,14 +62,14 @@ class FoundPerson(NamedTuple):
     frame: int  # from 0; or an image's number, which may begin anywhere
     # (J, 3) px px score; of a box alone (2, 3), its upper left and lower right corner
     points: Doubles
-    who: int | str | None = None
+    identity: int | str | None = None
 
 
 @dataclass(slots=True)
 class LabelContent:
     """Content of one file, or folder of files, for one video."""
 
-    found: list[FoundPerson] = field(default_factory=list)
+    people: list[FoundPerson] = field(default_factory=list)
     frames: list[int] | None = None  # that the detector processed, if the format lists them
     joints: Sequence[str] | None = None  # names from the file
     passed_over: int = 0  # ignored detections: no people, or marked as unused
@@ -84,7 +90,7 @@ class LabelFormat:
 
     def frame(self, file: Path, key: str, value: object) -> int:
         """The frame from 0. Raises RawDataError for one before the first."""
-        number = whole(file, key, value, do=FORMATS)
+        number = whole(file, key, value)
         if number < self.first:
             expected = f"frames from {self.first} on, as in {self.name}"
             raise label_error(file, key, expected, str(number), f"Count frames from {self.first}.")
@@ -101,19 +107,19 @@ class LabelFormat:
         """(2, 3) px px score of a box. Raises RawDataError unless it is 4 finite numbers with an
         extent.
         """
-        values = arrays.numbers(file, key, stored, (4,), do=FORMATS)
-        # NaN, too
-        if not (np.abs(values) <= (LARGEST_SHARE if self.of_picture else LARGEST)).all():
-            expected = f"{self.box} in " + (
-                "shares of the image, 0 to 1" if self.of_picture else "px"
-            )
-            raise label_error(file, key, expected, str(values.tolist()))
-        low, high = (corner - self.pixel for corner in BOXES[self.box](values[:2], values[2:]))
+        values = numbers(file, key, stored, (4,))
+        found = str(values.tolist())
+        largest = LARGEST
+        unit = "px"
+        if self.of_picture:
+            largest = LARGEST_SHARE
+            unit = "shares of the image, 0 to 1"
+        if not (np.abs(values) <= largest).all():  # NaN, too
+            raise label_error(file, key, f"{self.box} in {unit}", found)
+
+        corners = np.array(BOXES[self.box](values[:2], values[2:])) - self.pixel
+        low, high = corners
         if (high <= low).any():
-            raise label_error(
-                file,
-                key,
-                f"a box {self.box} with a width and a height above 0",
-                str(values.tolist()),
-            )
-        return np.column_stack([np.array([low, high]) * size, (score, score)])
+            expected = f"a box {self.box} with a width and a height above 0"
+            raise label_error(file, key, expected, found)
+        return np.column_stack([corners * size, (score, score)])

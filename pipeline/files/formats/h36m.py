@@ -85,56 +85,64 @@ def _load_metadata(file: Path, state: tuple[int, int]) -> Metadata:  # noqa: ARG
         root = fromstring(read_regular(file))  # noqa: S314 - expat bounds what entities grow to, and opens no file
 
     def section(key: str) -> Element:
-        if (element := root.find(key)) is None:
+        element = root.find(key)
+        if element is None:
             tags = sorted({child.tag for child in root})[:20]
             raise RawDataError(file, key, "this element", f"only {tags}", XML_AGAIN)
         return element
 
-    cameras = [_text(cell) for cell in section("dbcameras/index2id")]
+    cameras = _texts(section("dbcameras/index2id"))
     if tuple(cameras) != CAMERAS:
         raise RawDataError(file, "index2id", ", ".join(CAMERAS), ", ".join(cameras), XML_AGAIN)
     words = _text(section("w0")).removeprefix("[").removesuffix("]").split()
     with reading(file, "numbers", key="w0", do=XML_AGAIN):
-        numbers = np.array([float(word) for word in words])
-    if len(numbers) != N_NUMBERS or not np.isfinite(numbers).all():
-        raise RawDataError(file, "w0", f"{N_NUMBERS} finite numbers", f"{len(numbers)}", XML_AGAIN)
-    header, *rows = [[_text(cell) for cell in row] for row in section("mapping")] or [[]]
+        values = np.array([float(word) for word in words])
+    if len(values) != N_NUMBERS or not np.isfinite(values).all():
+        raise RawDataError(file, "w0", f"{N_NUMBERS} finite numbers", f"{len(values)}", XML_AGAIN)
+
+    header, *rows = [_texts(row) for row in section("mapping")] or [[]]
     subjects = header[2:]
     if "S1" not in subjects:
         raise RawDataError(file, "mapping", "a first row with S1, S2, ...", str(header), XML_AGAIN)
     actions: dict[tuple[str, str], tuple[int, int]] = {}
-    for action, subaction, *names in (row for row in rows if len(row) == len(header)):
+    for row in rows:
+        if len(row) != len(header):
+            continue
+        action, subaction, *names = row
         if is_number(action) and is_number(subaction):
-            actions |= dict.fromkeys(
-                zip(subjects, names, strict=True), (int(action), int(subaction))
-            )
-    return Metadata(_cameras(numbers), actions)
+            sequences = zip(subjects, names, strict=True)
+            actions |= dict.fromkeys(sequences, (int(action), int(subaction)))
+    return Metadata(_cameras(values), actions)
 
 
-def _cameras(numbers: Doubles) -> dict[tuple[str, str], Camera]:
-    """Cameras from w0's numbers: three angles in rad, R = Rx Ry Rz, and the place p0 in mm: R (p -
-    p0).
+def _cameras(values: Doubles) -> dict[tuple[str, str], Camera]:
+    """Cameras from w0's numbers: three angles in rad, R = Rx Ry Rz, and the position p0 in mm: R (p
+    - p0).
     """
     from scipy.spatial.transform import Rotation  # takes 0.4 s
 
     cameras = {}
     n = len(CAMERAS)
-    places = numbers[: n * N_SUBJECTS * N_EXTRINSIC].reshape(n, N_SUBJECTS, N_EXTRINSIC)
-    lenses = numbers[n * N_SUBJECTS * N_EXTRINSIC :].reshape(n, N_INTRINSIC)
-    for camera, of_subjects, (fx, fy, cx, cy, *_distortion) in zip(
-        CAMERAS, places, lenses, strict=True
-    ):
-        intrinsics = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], np.float32)
-        for subject, values in enumerate(of_subjects, start=1):
-            matrix = np.eye(4)
-            matrix[:3, :3] = Rotation.from_euler("XYZ", values[:3]).as_matrix()
-            matrix[:3, 3] = -matrix[:3, :3] @ values[3:] / 1000
-            cameras[f"S{subject}", camera] = matrix.astype(np.float32), intrinsics
+    extrinsics, intrinsics = np.split(values, [n * N_SUBJECTS * N_EXTRINSIC])
+    poses = extrinsics.reshape(n, N_SUBJECTS, 2, 3)
+    for camera, of_subjects, lens in zip(CAMERAS, poses, intrinsics.reshape(n, -1), strict=True):
+        fx, fy, cx, cy = lens[:4]  # distortion follows
+        matrix = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], np.float32)
+        for subject, (angles, position) in enumerate(of_subjects, start=1):
+            world_to_camera = np.eye(4)
+            rotation = Rotation.from_euler("XYZ", angles).as_matrix()
+            world_to_camera[:3, :3] = rotation
+            world_to_camera[:3, 3] = -rotation @ position / 1000
+            cameras[f"S{subject}", camera] = world_to_camera.astype(np.float32), matrix
     return cameras
 
 
 def _text(cell: Element) -> str:
     return (cell.text or "").strip()
+
+
+def _texts(cells: Element) -> list[str]:
+    return [_text(cell) for cell in cells]
 
 
 def load_fits(file: Path, action: tuple[int, int], frames: Ints) -> NDArray[np.float32]:
@@ -145,19 +153,22 @@ def load_fits(file: Path, action: tuple[int, int], frames: Ints) -> NDArray[np.f
     """
     key = f"{action[0]}/{action[1]}"
     rows = np.full((len(frames), sum(LENGTHS.values())), np.nan, np.float32)
-    if not (stored := load_sequence(file, action, LEVELS, do=JSON_AGAIN)):
+    stored = load_sequence(file, action, LEVELS, do=JSON_AGAIN)
+    if not stored:
         raise RawDataError(file, "action/subaction", key, "none", "Nothing, if it has no fits.")
     for row, frame in zip(rows, frames.tolist(), strict=True):
-        first = 0
-        for name, n in LENGTHS.items() if stored.get(frame) else ():
-            place = f"{key}/{frame}/{name}"
-            with (
-                reading(file, f"{n} numbers", key=place, do=JSON_AGAIN),
-                np.errstate(over="ignore"),
-            ):
-                values = np.asarray(stored[frame].get(name, ()), np.float64).ravel()
-                row[first : first + n] = values if len(values) == n else refuse(f"{len(values)}")
-            first += n
+        fit = stored.get(frame)
+        if not fit:
+            continue
+        parts = []
+        for name, n in LENGTHS.items():
+            with reading(file, f"{n} numbers", key=f"{key}/{frame}/{name}", do=JSON_AGAIN):
+                values = np.asarray(fit.get(name, ()), np.float64).ravel()
+                if len(values) != n:
+                    refuse(f"{len(values)}")
+            parts.append(values)
+        with np.errstate(over="ignore"):
+            row[:] = np.concatenate(parts)
     return rows
 
 
@@ -169,12 +180,10 @@ def load_joints(file: Path, action: tuple[int, int]) -> tuple[Ints, Doubles]:
     frames = load_sequence(file, action, LEVELS, do=JSON_AGAIN)
     key = f"{action[0]}/{action[1]}"
     if not frames:
-        raise RawDataError(
-            file, key, "joints of this action and subaction", "none", JSON_AGAIN, reason="no_label"
-        )
-    return np.array([*frames], np.int64), numbers(
-        file, key, [*frames.values()], (None, 17, 3), do=JSON_AGAIN
-    )
+        expected = "joints of this action and subaction"
+        raise RawDataError(file, key, expected, "none", JSON_AGAIN, reason="no_label")
+    joints = numbers(file, key, [*frames.values()], (None, 17, 3), do=JSON_AGAIN)
+    return np.array([*frames], np.int64), joints
 
 
 def load_cameras(file: Path, keys: str = "Rtfc") -> Mapping[str, Mapping[str, Doubles]]:
@@ -182,10 +191,13 @@ def load_cameras(file: Path, keys: str = "Rtfc") -> Mapping[str, Mapping[str, Do
     another file.
     """
     stored = load_json(file, do=JSON_AGAIN)
+    if not isinstance(stored, dict):
+        stored = {}
     cameras = {}
     for number, camera in enumerate(CAMERAS, start=1):
-        entry = stored.get(str(number)) if isinstance(stored, dict) else None
-        values = entry if isinstance(entry, dict) else {}
+        values = stored.get(str(number))
+        if not isinstance(values, dict):
+            values = {}
         cameras[camera] = {
             k: numbers(file, f"{number}/{k}", values.get(k), SHAPES[k], do=JSON_AGAIN) for k in keys
         }
@@ -209,9 +221,9 @@ def load_cdf(file: Path, key: str) -> Floats:
         cdf = cdflib.CDF(file)
         info = cdf.cdf_info()
         names = [*info.zVariables, *info.rVariables]
-        values = np.asarray(cdf.varget(key)) if key in names else None
-    if values is None:
-        raise RawDataError(file, key, "a variable of this name", f"only {names}", AGAIN)
+        if key not in names:
+            raise RawDataError(file, key, "a variable of this name", f"only {names}", AGAIN)
+        values = np.asarray(cdf.varget(key))
     if values.dtype.kind != "f":
         raise RawDataError(file, key, "floating-point numbers", str(values.dtype), AGAIN)
     return np.ascontiguousarray(values, values.dtype.newbyteorder("="))

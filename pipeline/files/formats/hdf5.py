@@ -38,30 +38,30 @@ def load_hdf5(
         if not file.is_file():  # a pipe would never end
             refuse("no file")
         with open_regular(file) as stream:
-            what = other_format(stream.read(16))
-        if what and what != HDF5:
-            refuse(what)
+            actual = other_format(stream.read(16))
+        if actual not in ("", HDF5):
+            refuse(actual)
         with h5py.File(file, "r", locking=False) as stored:  # raw folders may be read-only
             present = [key for key in shapes if key not in optional or key in stored]
             return {key: _read(file, stored, key, shapes[key]) for key in present}
 
 
 def _read(file: Path, stored: h5py.File, key: str, shapes: Collection[Shape]) -> Doubles:
-    expected = (
-        f"numbers of shape {' or '.join(str(shape).replace('None', 'any') for shape in shapes)}"
-    )
+    expected = f"numbers of shape {' or '.join(map(str, shapes))}".replace("None", "any")
     with reading(file, expected, key=key):
         dataset = own_object(stored, key)
         if not isinstance(dataset, h5py.Dataset):
             refuse(f"a {type(dataset).__name__}")
-        if dataset.dtype.kind not in "biuf" or not any(
-            fits(dataset.shape or (), shape) for shape in shapes
-        ):
-            refuse(f"{dataset.shape} {dataset.dtype}")
-        if not FILTERS.issuperset(filters := filters_of(dataset)):
+        shape = dataset.shape
+        has_shape = any(fits(shape or (), allowed) for allowed in shapes)
+        if not has_shape or dataset.dtype.kind not in "biuf":
+            refuse(f"{shape} {dataset.dtype}")
+        filters = filters_of(dataset)
+        if not FILTERS.issuperset(filters):
             refuse(f"the filters {filters}")
-        if max(math.prod(dataset.shape), math.prod(dataset.chunks or ())) > MAX_NUMBERS:
-            refuse(f"{dataset.shape} in chunks of {dataset.chunks}, over {MAX_NUMBERS} numbers")
+        chunks = dataset.chunks
+        if max(math.prod(shape), math.prod(chunks or ())) > MAX_NUMBERS:
+            refuse(f"{shape} in chunks of {chunks}, over {MAX_NUMBERS} numbers")
         return np.asarray(dataset[()], np.float64)
 
 
@@ -72,10 +72,13 @@ def own_object(stored: h5py.File, key: str) -> Any:
     link = stored.get(key, getlink=True)
     if link is None:
         refuse(f"only {sorted(stored)[:20]}")
-    actual: Any = stored[key] if isinstance(link, h5py.HardLink) else link
-    if actual is link or (
-        isinstance(actual, h5py.Dataset) and (actual.is_virtual or actual.external)
-    ):
+    actual: Any = link
+    is_elsewhere = not isinstance(link, h5py.HardLink)
+    if not is_elsewhere:
+        actual = stored[key]
+    if isinstance(actual, h5py.Dataset):
+        is_elsewhere = actual.is_virtual or actual.external
+    if is_elsewhere:
         refuse(f"a {type(actual).__name__} whose numbers are not in this file itself")
     return actual
 

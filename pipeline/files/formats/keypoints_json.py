@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -16,18 +16,20 @@ import numpy as np
 
 from pipeline.cli.text import count
 from pipeline.errors import RawDataError
-from pipeline.files.formats.arrays import kind, load_json, numbers, records, whole
+from pipeline.files.formats.arrays import kind, load_json
 from pipeline.files.formats.found import (
     BODY,
     DAMAGED,
     EXPORT,
-    FORMATS,
     ORDERS,
     FoundPerson,
     LabelContent,
     LabelFormat,
     Sizes,
     label_error,
+    numbers,
+    records,
+    whole,
 )
 from pipeline.skeletons import Doubles
 
@@ -50,13 +52,12 @@ NUMBERS: Final = tuple(3 * n_joints for n_joints in (*ORDERS, *sorted(BODY)))
 X_FIRST: Final = "Write x, y and score of each joint, in this order."
 VISIBILITY: Final = (0, 1, 2)  # COCO's: not labelled, labelled and hidden, visible
 AROUND: Final = 0.1  # of a box's size: joints this far outside belong to it
-ANIMALS: Final = frozenset({  # COCO's, AP-10K's and others; and joints that people do not have
-    "animal", "bird", "cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra",
-    "giraffe", "monkey",
-    "macaque", "ape", "tiger", "lion", "mouse", "mice", "rat", "pig", "fox", "wolf", "deer",
-    "rabbit", "fish", "fly",
-    "locust", "tail", "tailbase", "paw", "hoof", "withers", "snout", "beak", "wings",
-})  # fmt: skip
+# COCO's, AP-10K's and others; and joints that people do not have
+ANIMALS: Final = re.compile(
+    "(?<![a-z])(animal|bird|cat|dog|horse|sheep|cow|elephant|bear|zebra|giraffe|monkey|macaque|ape"
+    "|tiger|lion|mouse|mice|rat|pig|fox|wolf|deer|rabbit|fish|fly|locust|tail|tailbase|paw|hoof"
+    "|withers|snout|beak|wings)(?![a-z])"
+)
 _PICTURE: Final = re.compile(r"(?P<name>(?:.*\D)?)(?P<number>[0-9]{1,18})", re.DOTALL)
 
 RESULTS: Final = LabelFormat("AlphaPose's and COCO's results", first=0, box="x y w h")
@@ -71,20 +72,21 @@ def content_of(file: Path, sizes: Sizes | None = None) -> LabelContent:
     """
     content = load_json(file, do=DAMAGED)
     if _has(content, "instance_info"):
-        return _mmpose(
-            DEMO, file, "instance_info", content["instance_info"], content.get("meta_info")
-        )
+        frames = content["instance_info"]
+        return _mmpose(DEMO, file, "instance_info", frames, content.get("meta_info"))
     if _has(content, "images"):
         return _coco(file, content, sizes)
-    entries = content if isinstance(content, list) else []
-    if entries and all(isinstance(entry, list) or _has(entry, "instances") for entry in entries):
-        return _mmpose(INFERENCER, file, "frames", entries, None)
-    if entries and all(_has(entry, "people") for entry in entries):
-        return openpose_content(((i, file, entry) for i, entry in enumerate(entries)), sizes)
-    if not isinstance(content, list) or not all(isinstance(entry, dict) for entry in content):
-        expected = "a list of results, or an object with images or instance_info"
-        raise label_error(file, "file", expected, _kind(content), OTHER_TOOL)
-    return _results(file, content)
+    if isinstance(content, list):
+        if content and all(
+            isinstance(entry, list) or _has(entry, "instances") for entry in content
+        ):
+            return _mmpose(INFERENCER, file, "frames", content, None)
+        if content and all(_has(entry, "people") for entry in content):
+            return openpose_content(((i, file, entry) for i, entry in enumerate(content)), sizes)
+        if all(isinstance(entry, dict) for entry in content):
+            return _results(file, content)
+    expected = "a list of results, or an object with images or instance_info"
+    raise label_error(file, "file", expected, _kind(content), OTHER_TOOL)
 
 
 def _kind(content: object) -> str:
@@ -109,62 +111,65 @@ def openpose_content(
     Joints on a canvas (`canvas_width`, `canvas_height`) of another scale are scaled to the clip's
     size.
     """
-    looked_at = list[int]()
-    scaled = 0
-    read = LabelContent(frames=looked_at)
+    numbers = list[int]()
+    people = list[FoundPerson]()
+    n_scaled = 0
     for frame, file, content in frames:
         page = content if isinstance(content, dict) else {}
         scale = _scale(file, "canvas", (page.get("canvas_width"), page.get("canvas_height")), sizes)
-        scaled += bool((scale != 1).any())
         if "people" not in page:
             expected = "OpenPose's object with people, in a file for each frame"
             raise label_error(file, "people", expected, _kind(content), ONE_FILE)
-        for person in records(file, "people", page["people"], do=FORMATS):
+        for person in records(file, "people", page["people"]):
             # 1.0's first
             key = "pose_keypoints" if "pose_keypoints" in person else "pose_keypoints_2d"
-            read.found.append(FoundPerson(frame, _joints(file, key, person.get(key)) * [*scale, 1]))
-        looked_at.append(frame)
-    if scaled:
-        read.notes.append(
-            f"keypoints of {scaled} frames are of a canvas of another size: scaled to the "
+            people.append(FoundPerson(frame, _joints(file, key, person.get(key)) * scale))
+        n_scaled += _is_scaled(scale)
+        numbers.append(frame)
+    notes = []
+    if n_scaled:
+        notes.append(
+            f"keypoints of {n_scaled} frames are of a canvas of another size: scaled to the "
             "clip's size"
         )
-    return read
+    return LabelContent(people, numbers, notes=notes)
 
 
 def _results(file: Path, results: Sequence[Mapping[str, Any]]) -> LabelContent:
     """One list of people with image names, without COCO's other categories."""
-    people = [result for result in results if result.get("category_id", 1) == 1]
-    others = Counter(
-        str(result["category_id"])[:20] for result in results if result.get("category_id", 1) != 1
-    )
-    found = []
-    before = ""
+    people = []
+    others = Counter[str]()
+    first = None
     axes = _Axes()
-    for i, result in enumerate(people):
+    for result in results:
+        category = result.get("category_id", 1)
+        if category != 1:
+            others[str(category)[:20]] += 1
+            continue
         name, frame = _split_name(file, "image_id", result.get("image_id"))
-        before = name if i == 0 else before
-        if name != before:
+        if first is None:
+            first = name
+        if name != first:
             expected = "image names that differ only by the frame number at their end"
+            found = f"{first[:40]!r} and {name[:40]!r} before it"
             do = f"Have the results of one video in a file. {NUMBERED}"
-            raise label_error(
-                file, "image_id", expected, f"{before[:40]!r} and {name[:40]!r} before it", do
-            )
+            raise label_error(file, "image_id", expected, found, do)
+
         if "keypoints" in result or "bbox" not in result:
             points = _joints(file, "keypoints", result.get("keypoints"))
             axes.compare(points, result.get("bbox", result.get("box")))
         else:
             points = RESULTS.corners(file, "bbox", result["bbox"], _score(file, result))
-        found.append(FoundPerson(frame, points, _identity(file, result)))
+        people.append(FoundPerson(frame, points, _identity(file, result)))
     axes.require_x_first(file)
     # where it did not track, all are 0; its trackers count from 1
-    if not any(person.who for person in found):
-        found = [person._replace(who=None) for person in found]
+    if not any(person.identity for person in people):
+        people = [person._replace(identity=None) for person in people]
     notes = [
         f"{count(n, 'result')} of category {name} left out: 1 is COCO's person"
         for name, n in others.items()
     ]
-    return LabelContent(found, notes=notes)
+    return LabelContent(people, notes=notes)
 
 
 def _score(file: Path, result: Mapping[str, Any]) -> float:
@@ -176,13 +181,13 @@ def _score(file: Path, result: Mapping[str, Any]) -> float:
 
 def _split_name(file: Path, key: str, image: object) -> tuple[str, int]:
     """The part of an image name before the frame number, and the number: "35.jpg" is frame 35."""
-    match = _PICTURE.fullmatch(Path(str(image)).stem) if isinstance(image, str | int) else None
-    if match is None:
-        expected = "an image name that ends in the frame number, such as '35.jpg'"
-        raise label_error(
-            file, key, expected, kind(image), OTHER_TOOL if image is None else NUMBERED
-        )
-    return match["name"], int(match["number"])
+    if isinstance(image, str | int):
+        match = _PICTURE.fullmatch(Path(str(image)).stem)
+        if match is not None:
+            return match["name"], int(match["number"])
+    expected = "an image name that ends in the frame number, such as '35.jpg'"
+    do = OTHER_TOOL if image is None else NUMBERED
+    raise label_error(file, key, expected, kind(image), do)
 
 
 def _identity(file: Path, result: Mapping[str, Any]) -> int | None:
@@ -193,7 +198,7 @@ def _identity(file: Path, result: Mapping[str, Any]) -> int | None:
     for _ in range(2):
         if isinstance(idx, list) and idx:
             idx = idx[0]
-    return whole(file, "idx", idx, do=FORMATS)
+    return whole(file, "idx", idx)
 
 
 def _track_id(file: Path, key: str, entry: Mapping[str, Any]) -> int | None:
@@ -203,13 +208,9 @@ def _track_id(file: Path, key: str, entry: Mapping[str, Any]) -> int | None:
         entry = attributes if isinstance(attributes, dict) else {}
     if "track_id" not in entry:
         return None
-    who = whole(
-        file,
-        f"{key}.track_id",
-        entry["track_id"],
-        do="Number people by whole numbers, or leave track_id out.",
-    )
-    return None if who < 0 else who
+    do = "Number people by whole numbers, or leave track_id out."
+    identity = whole(file, f"{key}.track_id", entry["track_id"], do=do)
+    return None if identity < 0 else identity
 
 
 class _Axes:
@@ -224,25 +225,29 @@ class _Axes:
         """Count the joints of a person, (J, 3) px px score, in a box x y w h; of other boxes,
         none.
         """
-        if (
-            not isinstance(box, list)
-            or len(box) != 4
-            or not all(isinstance(value, int | float) for value in box)
-        ):
+        if not isinstance(box, list) or len(box) != 4:
             return
+        if not all(isinstance(value, int | float) for value in box):
+            return
+        corner, size = np.array(box, np.float64).reshape(2, 2)
+        low = corner - AROUND * size
+        high = corner + (1 + AROUND) * size
+
+        def count_inside(points: Doubles) -> int:
+            is_inside = (points >= low) & (points <= high)
+            return int(is_inside.all(axis=1).sum())
+
         shown = points[points[:, 2] > 0, :2]
-        low = np.array(box[:2], np.float64) - AROUND * np.array(box[2:])
-        high = np.array(box[:2], np.float64) + (1 + AROUND) * np.array(box[2:])
         self._n += len(shown)
-        swapped = shown[:, ::-1]
-        self._inside += int(((shown >= low) & (shown <= high)).all(axis=1).sum())
-        self._inside_swapped += int(((swapped >= low) & (swapped <= high)).all(axis=1).sum())
+        self._inside += count_inside(shown)
+        self._inside_swapped += count_inside(shown[:, ::-1])
 
     def require_x_first(self, file: Path) -> None:
         """Raise RawDataError if most joints are outside of their boxes, and inside with x and y
         exchanged.
         """
-        if self._n and self._inside < self._n / 2 and self._inside_swapped > 0.9 * self._n:
+        are_outside = self._inside < self._n / 2
+        if are_outside and self._inside_swapped > 0.9 * self._n:
             share = self._inside_swapped / self._n
             found = (
                 f"y before x: {share:.0%} of the joints lie in their boxes only if x and y "
@@ -263,23 +268,22 @@ def _categories(file: Path, stored: object) -> _Categories:
     """People are called person, else they are all with keypoints, else all, but for animals
     (AP-10K's, macaques).
     """
-    listed = records(file, "categories", stored or [], do=FORMATS)
+    listed = records(file, "categories", stored or [])
     called_person = [category for category in listed if category.get("name") == "person"]
     people = called_person or [category for category in listed if not _is_animal(category)]
     with_joints = [category for category in people if category.get("keypoints")]
     people = with_joints or people
+    key = "categories.keypoints"
     joints = None
     for category in with_joints:
-        own = _names(file, "categories.keypoints", category["keypoints"])
-        joints = own if joints is None else joints
-        if own != joints:
+        names = _names(file, key, category["keypoints"])
+        joints = joints or names
+        if names != joints:
             found = f"others for {people[0].get('name')!r} and {category.get('name')!r}"
             do = "Export one skeleton for all categories of people."
-            raise label_error(
-                file, "categories.keypoints", "the same joints for all people", found, do
-            )
-    names = {str(category.get("id")): str(category.get("name"))[:40] for category in listed}
-    return _Categories(frozenset(str(category.get("id")) for category in people), joints, names)
+            raise label_error(file, key, "the same joints for all people", found, do)
+    name_of = {str(category.get("id")): str(category.get("name"))[:40] for category in listed}
+    return _Categories(frozenset(str(category.get("id")) for category in people), joints, name_of)
 
 
 def _is_animal(category: Mapping[str, Any]) -> bool:
@@ -287,8 +291,7 @@ def _is_animal(category: Mapping[str, Any]) -> bool:
     texts = [category.get("name"), category.get("supercategory")]
     if isinstance(joints, list):
         texts += joints
-    words = re.findall("[a-z]+", " ".join(map(str, texts)).lower())
-    return not ANIMALS.isdisjoint(words)
+    return ANIMALS.search(" ".join(map(str, texts)).lower()) is not None
 
 
 def _coco(file: Path, content: Mapping[str, Any], sizes: Sizes | None) -> LabelContent:
@@ -300,73 +303,99 @@ def _coco(file: Path, content: Mapping[str, Any], sizes: Sizes | None) -> LabelC
     to the clip's. Without any joint in the whole file, people are their boxes: a detector of boxes
     wrote it.
     """
-    images = records(file, "images", content.get("images"), do=FORMATS)
-    frame_of = dict[int, int]()
-    scale_of = dict[int, Doubles]()
-    camera = dict[int, Doubles]()
-    for i, image in enumerate(images):
-        image_id = whole(file, f"images[{i}].id", image.get("id"), do=FORMATS)
-        if "frame_index" in image:
-            frame_of[image_id] = COCO.frame(file, f"images[{i}].frame_index", image["frame_index"])
-        else:
-            key, name = _image_name(image)
-            frame_of[image_id] = _split_name(file, f"images[{i}].{key}", name)[1]
-        scale_of[image_id] = _scale(
-            file, f"images[{i}]", (image.get("width"), image.get("height")), sizes
-        )
-        if "camera" in image:
-            moved = numbers(file, f"images[{i}].camera", image["camera"], (8,), do=FORMATS)
-            camera[frame_of[image_id]] = np.append(moved, 1).reshape(3, 3)
-    if len(set(frame_of.values())) != len(images):
-        raise label_error(file, "images", "each frame once", "one twice", ONE_VIDEO)
+    images = _coco_images(file, content.get("images"), sizes)
     categories = _categories(file, content.get("categories"))
-    people = LabelContent([], sorted(frame_of.values()), categories.joints, camera=camera)
-    boxes = list[tuple[str, Mapping[str, Any], list[float]]]()
+    read = LabelContent(joints=categories.joints)
+    boxes = list[tuple[str, dict[str, Any], Doubles]]()
     others = Counter[str]()
     axes = _Axes()
     n_shown = 0
-    for i, entry in enumerate(records(file, "annotations", content.get("annotations"), do=FORMATS)):
+    for i, entry in enumerate(records(file, "annotations", content.get("annotations"))):
         key = f"annotations[{i}]"
-        image_id = whole(file, f"{key}.image_id", entry.get("image_id"), do=FORMATS)
-        if image_id not in frame_of:
+        image_id = whole(file, f"{key}.image_id", entry.get("image_id"))
+        if image_id not in images:
             raise label_error(file, f"{key}.image_id", "the id of one of images", str(image_id))
         category = str(entry.get("category_id"))
-        if categories.names and "category_id" in entry and category not in categories.people:
+        has_category = bool(categories.names) and "category_id" in entry
+        if has_category and category not in categories.people:
             others[categories.names.get(category, category)[:40]] += 1
             continue
         if entry.get("iscrowd") == 1:
-            people.passed_over += 1
+            read.passed_over += 1
             continue
-        scale = [*scale_of[image_id], 1]
+
+        image = images[image_id]
+        if "bbox" in entry:
+            boxes.append((f"{key}.bbox", entry, image.scale))
         if "keypoints" in entry or "bbox" not in entry:
             points = _coco_joints(file, key, entry, categories.joints)
             axes.compare(points, entry.get("bbox"))
             n_shown += int(np.count_nonzero(points[:, 2]))
         else:
             points = COCO.corners(file, f"{key}.bbox", entry["bbox"], _score(file, entry))
-        people.found.append(
-            FoundPerson(frame_of[image_id], points * scale, _track_id(file, key, entry))
-        )
-        boxes += [(f"{key}.bbox", entry, scale)] if "bbox" in entry else []
+        identity = _track_id(file, key, entry)
+        read.people.append(FoundPerson(image.frame, points * image.scale, identity))
+
     axes.require_x_first(file)
-    if len(boxes) == len(people.found) and not n_shown:
-        corners = [
-            COCO.corners(file, where, entry["bbox"], _score(file, entry)) * s
-            for where, entry, s in boxes
-        ]
-        people.found = [
-            one._replace(points=box) for one, box in zip(people.found, corners, strict=True)
-        ]
-    people.notes += [
-        f"{count(n, 'annotation')} of {name!r} left out: no people" for name, n in others.items()
-    ]
-    if scaled := [image for image in images if (scale_of[int(image["id"])] != 1).any()]:
-        shape = f"{scaled[0]['width']:.0f} x {scaled[0]['height']:.0f} px"
-        people.notes.append(
-            f"keypoints of {len(scaled)} frames are of pictures of {shape}: scaled to the "
+    if len(boxes) == len(read.people) and not n_shown:
+        for i, (key, entry, scale) in enumerate(boxes):
+            box = COCO.corners(file, key, entry["bbox"], _score(file, entry))
+            read.people[i] = read.people[i]._replace(points=box * scale)
+    for name, n in others.items():
+        read.notes.append(f"{count(n, 'annotation')} of {name!r} left out: no people")
+    _describe_images(read, images.values())
+    return read
+
+
+class _CocoImage(NamedTuple):
+    """An entry of `images`."""
+
+    frame: int
+    scale: Doubles  # (3,) of `_scale`
+    size: str
+    camera: Doubles | None  # (3, 3) homography from the frame before
+
+
+def _coco_images(file: Path, stored: object, sizes: Sizes | None) -> dict[int, _CocoImage]:
+    """The images by id, each with a frame of its own."""
+    images = {}
+    entries = records(file, "images", stored)
+    for i, entry in enumerate(entries):
+        key = f"images[{i}]"
+        image_id = whole(file, f"{key}.id", entry.get("id"))
+        if "frame_index" in entry:
+            frame = COCO.frame(file, f"{key}.frame_index", entry["frame_index"])
+        else:
+            name_key, name = _image_name(entry)
+            _, frame = _split_name(file, f"{key}.{name_key}", name)
+        width = entry.get("width")
+        height = entry.get("height")
+        scale = _scale(file, key, (width, height), sizes)
+        size = ""
+        if _is_scaled(scale):
+            size = f"{width:.0f} x {height:.0f} px"
+        camera = None
+        if "camera" in entry:
+            values = numbers(file, f"{key}.camera", entry["camera"], (8,))
+            camera = np.append(values, 1).reshape(3, 3)
+        images[image_id] = _CocoImage(frame, scale, size, camera)
+    if len({image.frame for image in images.values()}) != len(entries):
+        raise label_error(file, "images", "each frame once", "one twice", ONE_VIDEO)
+    return images
+
+
+def _describe_images(read: LabelContent, images: Collection[_CocoImage]) -> None:
+    """Put what is known about the images into `read`."""
+    read.frames = sorted(image.frame for image in images)
+    for image in images:
+        if image.camera is not None:
+            read.camera[image.frame] = image.camera
+    scaled = [image.size for image in images if image.size]
+    if scaled:
+        read.notes.append(
+            f"keypoints of {len(scaled)} frames are of pictures of {scaled[0]}: scaled to the "
             "clip's size"
         )
-    return people
 
 
 def _image_name(image: Mapping[str, Any]) -> tuple[str, object]:
@@ -385,12 +414,11 @@ def _coco_joints(
     """(J, 3) px px score: of `keypoint_scores`, else of visibility (0, 1, 2) or a score in its
     place.
     """
-    points = _joints(
-        file, f"{key}.keypoints", entry.get("keypoints"), len(names) if names else None
-    )
+    n_joints = len(names or ())
+    points = _joints(file, f"{key}.keypoints", entry.get("keypoints"), n_joints)
     scores = entry.get("keypoint_scores")
     if scores is not None:
-        stored = numbers(file, f"{key}.keypoint_scores", scores, (len(points),), do=FORMATS)
+        stored = numbers(file, f"{key}.keypoint_scores", scores, (len(points),))
         points[:, 2] = np.where(points[:, 2] > 0, stored, 0)
     elif np.isin(points[:, 2], VISIBILITY).all():
         points[:, 2] = points[:, 2] > 0
@@ -398,21 +426,21 @@ def _coco_joints(
 
 
 def _scale(file: Path, key: str, stated: tuple[object, object], sizes: Sizes | None) -> Doubles:
-    """(2,) scale from the detector's image to the clip; 1 if unknown.
+    """(3,) scale of x, y and score from the detector's image to the clip; 1 if unknown.
 
     Raises RawDataError for another shape: how it was cut or padded is unknown.
     """
     if sizes is None or not all(stated):
-        return np.ones(2)
-    shape = np.array(
-        [whole(file, f"{key}.size", value, do=FORMATS) for value in stated], np.float64
-    )
-    clip, *others = np.array(sizes(), np.float64)
-    for possible in (clip, *others):
-        # a pixel of rounding each
-        is_multiple = abs(np.subtract(*(shape / possible))) <= (1 / possible).sum()
-        if is_multiple and (shape > 0).all():
-            return clip / shape if (shape != clip).any() else np.ones(2)
+        return np.ones(3)
+    sides = [whole(file, f"{key}.size", value) for value in stated]
+    shape = np.array(sides, np.float64)
+    possible = np.array(sizes(), np.float64)
+    clip = possible[0]
+    x, y = (shape / possible).T
+    # a pixel of rounding each
+    is_multiple = abs(x - y) <= (1 / possible).sum(axis=1)
+    if is_multiple.any() and (shape > 0).all():
+        return np.append(clip / shape, 1)
     expected = (
         f"the clip's width and height, {clip[0]:.0f} x {clip[1]:.0f}, or both times one number"
     )
@@ -424,7 +452,11 @@ def _scale(file: Path, key: str, stated: tuple[object, object], sizes: Sizes | N
     raise RawDataError(file, key, expected, actual, do, reason="keypoints_outside")
 
 
-def _mmpose(form: LabelFormat, file: Path, key: str, frames: object, meta: object) -> LabelContent:
+def _is_scaled(scale: Doubles) -> bool:
+    return bool((scale != 1).any())
+
+
+def _mmpose(form: LabelFormat, file: Path, key: str, frames: object, meta: Any) -> LabelContent:
     """Frames of `instances`: keypoints J x (x, y), keypoint_scores J, bbox; ViTPose in MMPose
     writes the same.
 
@@ -434,74 +466,70 @@ def _mmpose(form: LabelFormat, file: Path, key: str, frames: object, meta: objec
     if not isinstance(frames, list):
         raise label_error(file, key, "a list of frames", kind(frames))
     names = None
-    if isinstance(meta, dict) and isinstance(by_id := meta.get("keypoint_id2name"), dict):
-        names = _names(
-            file, "meta_info.keypoint_id2name", [by_id.get(str(j)) for j in range(len(by_id))]
-        )
-    found = []
-    looked_at = []
+    if _has(meta, "keypoint_id2name") and isinstance(meta["keypoint_id2name"], dict):
+        by_id = meta["keypoint_id2name"]
+        ordered = [by_id.get(str(j)) for j in range(len(by_id))]
+        names = _names(file, "meta_info.keypoint_id2name", ordered)
+
+    people = []
+    numbers = []
     for i, entry in enumerate(frames):
-        where = f"{key}[{i}]"
-        alone = isinstance(entry, list)
-        if not alone and not _has(entry, "instances"):
+        key_of_frame = f"{key}[{i}]"
+        if isinstance(entry, list):
+            frame = i
+            stored = entry
+        elif _has(entry, "instances"):
+            frame = form.frame(file, f"{key_of_frame}.frame_id", entry.get("frame_id"))
+            stored = entry["instances"]
+        else:
             do = "Run the detector on the video, not on an image."
-            raise label_error(file, where, "a frame's instances", kind(entry), do)
-        frame = i if alone else form.frame(file, f"{where}.frame_id", entry.get("frame_id"))
-        looked_at.append(frame)
-        people = records(
-            file, f"{where}.instances", entry if alone else entry["instances"], do=FORMATS
-        )
-        for k, person in enumerate(people):
-            found.append(
-                FoundPerson(frame, *_instance(file, f"{where}.instances[{k}]", person, names))
-            )
-    if len(set(looked_at)) != len(looked_at):
+            raise label_error(file, key_of_frame, "a frame's instances", kind(entry), do)
+        numbers.append(frame)
+        key_of_people = f"{key_of_frame}.instances"
+        for k, person in enumerate(records(file, key_of_people, stored)):
+            people.append(_instance(file, f"{key_of_people}[{k}]", frame, person, names))
+    if len(set(numbers)) != len(numbers):
         raise label_error(file, key, "each frame once", "one twice", ONE_VIDEO)
-    return LabelContent(found, sorted(looked_at), names)
+    return LabelContent(people, sorted(numbers), names)
 
 
 def _instance(
-    file: Path, key: str, person: Mapping[str, Any], names: Sequence[str] | None
-) -> tuple[Doubles, int | None]:
+    file: Path, key: str, frame: int, person: Mapping[str, Any], names: Sequence[str] | None
+) -> FoundPerson:
     scores = person.get("keypoint_scores")
     joints = person.get("keypoints")
     if isinstance(joints, dict):  # Ultralytics' to_json
-        x = numbers(file, f"{key}.keypoints.x", joints.get("x"), (None,), do=FORMATS)
-        y = numbers(file, f"{key}.keypoints.y", joints.get("y"), (len(x),), do=FORMATS)
+        x = numbers(file, f"{key}.keypoints.x", joints.get("x"), (None,))
+        y = numbers(file, f"{key}.keypoints.y", joints.get("y"), (len(x),))
         scores = joints.get("visible")
         joints = np.column_stack([x, y]).tolist()
     if not isinstance(scores, list):
-        raise label_error(
-            file, f"{key}.keypoint_scores", "keypoints with a score each", kind(scores), OTHER_TOOL
-        )
+        expected = "keypoints with a score each"
+        raise label_error(file, f"{key}.keypoint_scores", expected, kind(scores), OTHER_TOOL)
     n_joints = len(names or scores)
-    scores = numbers(file, f"{key}.keypoint_scores", scores, (n_joints,), do=FORMATS)
+    scores = numbers(file, f"{key}.keypoint_scores", scores, (n_joints,))
     points = numbers(file, f"{key}.keypoints", joints, (n_joints, 2), do=IN_PICTURE)
     if not names and 3 * n_joints not in NUMBERS:
-        expected = (
-            f"{', '.join(str(n // 3) for n in NUMBERS)} joints, or meta_info with their names"
-        )
+        lengths = ", ".join(str(n // 3) for n in NUMBERS)
+        expected = f"{lengths} joints, or meta_info with their names"
         raise label_error(file, f"{key}.keypoints", expected, str(n_joints), EXPORT)
-    return np.column_stack([points, scores]), _track_id(file, key, person)
+    return FoundPerson(frame, np.column_stack([points, scores]), _track_id(file, key, person))
 
 
-def _names(file: Path, key: str, names: object) -> list[str]:
-    if (
-        not isinstance(names, list)
-        or not all(isinstance(name, str) for name in names)
-        or len(set(names)) < len(names)
-    ):
+def _names(file: Path, key: str, names: Any) -> list[str]:
+    are_texts = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    if not are_texts or len(set(names)) < len(names):
         raise label_error(file, key, "the names of the joints, each once", kind(names))
-    return names
+    return list(names)
 
 
-def _joints(file: Path, key: str, stored: object, n_joints: int | None = None) -> Doubles:
+def _joints(file: Path, key: str, stored: object, n_joints: int = 0) -> Doubles:
     """(J, 3) from a flat list of numbers: `n_joints` joints, or as many as in a known order."""
-    lengths = NUMBERS if n_joints is None else (3 * n_joints,)
+    lengths = (3 * n_joints,) if n_joints else NUMBERS
     if not isinstance(stored, list) or len(stored) not in lengths:
         found = kind(stored)
         if isinstance(stored, list) and stored and isinstance(stored[0], list):
             found = f"{len(stored)} lists"
         expected = f"one list of {', '.join(map(str, lengths))} numbers a person"
         raise label_error(file, key, expected, found, EXPORT)
-    return numbers(file, key, stored, (len(stored),), do=FORMATS).reshape(-1, 3)
+    return numbers(file, key, stored, (len(stored),)).reshape(-1, 3)

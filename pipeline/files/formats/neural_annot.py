@@ -13,9 +13,9 @@ the last one.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -31,9 +31,10 @@ from pipeline.files.formats.arrays import (
 )
 from pipeline.skeletons import JOINTS, Doubles, Ints
 
-FITS, WORLD, CAMERAS = (
-    f"MPI-INF-3DHP_{name}.json" for name in ("SMPL_NeuralAnnot", "joint_3d", "camera_1k")
-)
+FITS: Final = "MPI-INF-3DHP_SMPL_NeuralAnnot.json"
+WORLD: Final = "MPI-INF-3DHP_joint_3d.json"
+CAMERAS: Final = "MPI-INF-3DHP_camera_1k.json"
+CALIBRATED: Final = "camera.calibration"  # the release's
 ORDER: Final = "mpi_inf_3dhp_test"  # of the 17 joints
 N_JOINTS = len(JOINTS[ORDER])
 PELVIS = JOINTS[ORDER].index("hip")
@@ -57,66 +58,99 @@ def load_fits(raw: Path, video: str, kp_3d: Doubles, calibrated: Any, rows: Ints
     Raises RawDataError if the joints in the camera are not at the labels, naming the wrong camera,
     unit or frame numbers; and if the bodies are not at the joints.
     """
-    sequence, _, camera = video.rpartition("/video_")
+    sequence = video.rpartition("/video_")[0]
     subject, number = map(int, sequence.removeprefix("S").split("/Seq"))
-    fitted, bodies = _load(
-        raw / FITS, (subject, number), N_BODY, _flatten_body, state_of(raw / FITS)
-    )
-    frames, flat = _load(
-        raw / WORLD, (subject, number), 3 * N_JOINTS, np.ravel, state_of(raw / WORLD)
-    )
+    keys = subject, number
+    fitted, bodies = _load(raw / FITS, keys, N_BODY, _flatten_body, state_of(raw / FITS))
+    frames, flat = _load(raw / WORLD, keys, 3 * N_JOINTS, np.ravel, state_of(raw / WORLD))
     joints = flat.reshape(-1, N_JOINTS, 3) / 1000
     labels = np.full((len(rows), N_BODY - 3), np.nan)
     if not len(fitted):
         return labels
-    stored: Any = load_json(raw / CAMERAS, do=AGAIN)
-    with reading(raw / CAMERAS, "subjects, sequences and cameras", do=AGAIN):
-        listed = stored.get(str(subject), {}).get(str(number), {})
-        cameras = {
-            name: (entry["R"], np.divide(entry["t"], 1000)) for name, entry in listed.items()
-        }
-    if calibrated is not None:
-        cameras = {"camera.calibration": (calibrated[:3, :3], calibrated[:3, 3]), **cameras}
-    key = camera if camera in cameras else "camera.calibration"
-    if key not in cameras:
-        raise RawDataError(raw / CAMERAS, video, "R and t", "neither", AGAIN)
-    own, *others = (
-        (k, *_matrix(raw / CAMERAS, k, *cameras[k]))
-        for k in (key, *(k for k in cameras if k != key))
-    )
 
-    def distance(
-        camera: tuple[str, Doubles, Doubles] = own, scale: float = 1, shift: int = 0
-    ) -> float:
+    cameras = _load_cameras(raw / CAMERAS, keys, video, calibrated)
+    _require_cameras(raw / CAMERAS, video, cameras, joints, frames, kp_3d)
+    _require_bodies(raw / FITS, sequence, fitted, bodies[:, -3:], frames, joints[:, PELVIS])
+    _, chosen, fit = np.intersect1d(rows, fitted, return_indices=True)
+    pose = pose_in_camera(bodies[fit, :N_POSE], cameras[0].rotation)
+    labels[chosen] = np.concatenate([pose, bodies[fit, N_POSE:-3]], axis=1)
+    return labels
+
+
+class _Camera(NamedTuple):
+    """World to camera."""
+
+    name: str
+    rotation: Doubles  # (3, 3)
+    translation: Doubles  # (3,) m
+
+
+def _load_cameras(file: Path, keys: tuple[int, int], video: str, calibrated: Any) -> list[_Camera]:
+    """The cameras of a sequence, that of the video first."""
+    stored: Any = load_json(file, do=AGAIN)
+    cameras = {}
+    if calibrated is not None:
+        cameras[CALIBRATED] = calibrated[:3, :3], calibrated[:3, 3]
+    with reading(file, "subjects, sequences and cameras", do=AGAIN):
+        listed = stored.get(str(keys[0]), {}).get(str(keys[1]), {})
+        for name, entry in listed.items():
+            cameras[name] = entry["R"], np.divide(entry["t"], 1000)
+
+    camera = video.rpartition("/video_")[2]
+    if camera not in cameras:
+        camera = CALIBRATED
+    if camera not in cameras:
+        raise RawDataError(file, video, "R and t", "neither", AGAIN)
+    return [
+        _Camera(
+            name,
+            numbers(file, f"{name}/R", cameras[name][0], (3, 3)),
+            numbers(file, f"{name}/t", cameras[name][1], (3,)),
+        )
+        for name in sorted(cameras, key=camera.__ne__)
+    ]
+
+
+def _require_cameras(
+    file: Path,
+    video: str,
+    cameras: Sequence[_Camera],
+    joints: Doubles,
+    frames: Ints,
+    kp_3d: Doubles,
+) -> None:
+    """Raise RawDataError unless the joints in the first camera are at the labels."""
+
+    def distance(camera: _Camera = cameras[0], scale: float = 1, shift: int = 0) -> float:
+        """From the joints to the labels, the median, m."""
         rows = frames + shift
         labelled = (rows >= 0) & (rows < len(kp_3d))
-        apart = scale * joints[labelled] @ camera[1].T + camera[2] - kp_3d[rows[labelled]]
-        return float(np.median(np.linalg.norm(apart, axis=-1))) if labelled.any() else np.inf
+        in_camera = scale * joints[labelled] @ camera.rotation.T + camera.translation
+        return _median_length(in_camera - kp_3d[rows[labelled]])
 
     causes = {
         f"{WORLD}, frame numbers: the labels of {k:+d} fit": distance(shift=k) for k in SHIFTS
     }
-    if (apart := distance()) > min(CLOSE_M, *causes.values()):
-        causes |= {
-            f"{WORLD}, unit: {u} fit": distance(scale=s) for u, s in (("m", 1000), ("cm", 10))
-        }
-        causes |= {
-            f"{CAMERAS}, camera: that of {other[0]} fits": distance(other) for other in others
-        }
-        cause = min(causes, key=causes.__getitem__)
-        away = f"{apart * 1000:.0f} mm away" + (f" ({cause})" if causes[cause] <= CLOSE_M else "")
-        expected = f"joints of {WORLD} within {CLOSE_M * 1000:.0f} mm of annot3"
-        raise RawDataError(raw / CAMERAS, video, expected, away, AGAIN)
-    _require_bodies(raw / FITS, sequence, fitted, bodies[:, -3:], frames, joints[:, PELVIS])
-    _, chosen, fit = np.intersect1d(rows, fitted, return_indices=True)
-    labels[chosen] = np.concatenate(
-        [pose_in_camera(bodies[fit, :N_POSE], own[1]), bodies[fit, N_POSE:-3]], axis=1
-    )
-    return labels
+    away = distance()
+    if not away > min(CLOSE_M, *causes.values()):
+        return
+    for unit, scale in (("m", 1000), ("cm", 10)):
+        causes[f"{WORLD}, unit: {unit} fit"] = distance(scale=scale)
+    for other in cameras[1:]:
+        causes[f"{CAMERAS}, camera: that of {other.name} fits"] = distance(other)
+    cause = min(causes, key=causes.__getitem__)
+    found = f"{away * 1000:.0f} mm away"
+    if causes[cause] <= CLOSE_M:
+        found += f" ({cause})"
+    expected = f"joints of {WORLD} within {CLOSE_M * 1000:.0f} mm of annot3"
+    raise RawDataError(file, video, expected, found, AGAIN)
 
 
-def _matrix(file: Path, key: str, rotation: Any, shift: Any) -> tuple[Doubles, Doubles]:
-    return numbers(file, f"{key}/R", rotation, (3, 3)), numbers(file, f"{key}/t", shift, (3,))
+def _median_length(vectors: Doubles) -> float:
+    """Of (..., 3); infinity for none."""
+    if not len(vectors):
+        return np.inf
+    return float(np.median(np.linalg.norm(vectors, axis=-1)))
 
 
 def _flatten_body(body: Any) -> Doubles:
@@ -144,19 +178,24 @@ def _require_bodies(
 ) -> None:
     """Raise RawDataError unless `trans` is near the pelvis, and follows it in the same frame."""
 
-    def apart(shift: int) -> tuple[float, float]:
-        """Median distance, m, and its spread."""
+    def offsets(shift: int) -> Doubles:
+        """(N, 3) m from the pelvis to `trans`."""
         _, fit_rows, label_rows = np.intersect1d(fitted + shift, frames, return_indices=True)
-        offset = trans[fit_rows] - pelvis[label_rows] if len(fit_rows) else np.full((1, 3), np.inf)
-        spread = offset - np.median(offset, axis=0) if len(fit_rows) else offset
-        return float(np.median(np.linalg.norm(offset, axis=1))), float(
-            np.median(np.linalg.norm(spread, axis=1))
-        )
+        return trans[fit_rows] - pelvis[label_rows]
 
-    away, spread = apart(0)
-    best = min(SHIFTS, key=lambda shift: apart(shift)[1])
-    found = "" if away <= NEAR_M else f"{away:.3g} m away, or in another unit"
-    if not found and spread > max(CLOSE_M, 3 * apart(best)[1]):
+    def spread(shift: int) -> float:
+        """Median distance of the offsets from their median, m."""
+        offset = offsets(shift)
+        if len(offset):
+            offset -= np.median(offset, axis=0)
+        return _median_length(offset)
+
+    away = _median_length(offsets(0))
+    best = min(SHIFTS, key=spread)
+    found = ""
+    if not away <= NEAR_M:
+        found = f"{away:.3g} m away, or in another unit"
+    elif spread(0) > max(CLOSE_M, 3 * spread(best)):
         found = f"that of other frame numbers: {best:+d}"
     if found:
         raise RawDataError(file, sequence, f"trans in m, near the pelvis in {WORLD}", found, AGAIN)

@@ -21,7 +21,7 @@ import struct
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Final, Literal
+from typing import Any, ClassVar, Final, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,14 +50,16 @@ def load_pickle(path: Path | str, *, kind: Kind) -> dict[str, Any]:
     path = Path(path)
     with reading(path, HOLDS[kind], key="pickle", do="Download or unpack it again."):
         data = read_regular(path)
-        if what := other_format(data[:100]):
-            refuse(what)
+        other = other_format(data[:100])
+        if other:
+            refuse(other)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of escapes in texts
             content = ArrayUnpickler(path, io.BytesIO(data), ALLOWED[kind], HOLDS[kind]).load()
         if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
             refuse(f"{type(content).__name__} at the top")
-        return {key: _value(value) for key, value in content.items()}
+        values: dict[int, Any] = {}
+        return {key: _plain_value(value, values) for key, value in content.items()}
 
 
 def load_labels(file: Path) -> dict[str, Any]:
@@ -113,21 +115,19 @@ def _encode(text: str, encoding: str) -> bytes:
 
 def _new_object(of: Any, base: object, state: object) -> Object:
     """Objects of protocols 0 and 1."""
-    if (
-        not (isinstance(of, type) and issubclass(of, Object))
-        or base is not _OBJECT
-        or state is not None
-    ):
+    is_known = isinstance(of, type) and issubclass(of, Object)
+    is_plain = base is _OBJECT and state is None
+    if not (is_known and is_plain):
         raise ValueError("an object of no known class")
-    return of()
+    return cast(Object, of())
 
 
 def _from_bytes(content: Any, dtype: Any, shape: Any = (), order: Any = "C") -> NDArray[Any]:
     if not isinstance(dtype, np.dtype):
         raise TypeError(f"array type {reprlib.repr(dtype)[:80]}")
-    # Python 2's bytes are texts
-    data = content.encode("latin1") if isinstance(content, str) else content
-    return np.frombuffer(data, dtype).reshape(shape, order=order)
+    if isinstance(content, str):  # Python 2's bytes
+        content = content.encode("latin1")
+    return np.frombuffer(content, dtype).reshape(shape, order=order)
 
 
 def _checked_state(target: Any, state: Any) -> Any:
@@ -136,52 +136,60 @@ def _checked_state(target: Any, state: Any) -> Any:
     """
     # once: others may look at its bytes already
     if isinstance(target, np.ndarray) and not target.size:
-        _, shape, dtype, fortran, content = state
-        if (
-            not isinstance(shape, tuple)
-            or len(shape) > 32
-            or not all(type(n) is int and n >= 0 for n in shape)
-        ):
-            raise ValueError(f"an array of shape {reprlib.repr(shape)[:80]}")
-        kinds, size = (list, 1) if dtype.hasobject else ((bytes, str), dtype.itemsize)
-        if not isinstance(content, kinds) or len(content) != math.prod(shape) * size:
-            raise ValueError(f"an array of shape {shape} and type {dtype} with other content")
-        return 1, shape, dtype, bool(fortran), content
+        return _checked_array_state(state)
     if isinstance(target, np.dtype):
-        orders = ("|",) if target.byteorder == "|" else ("<", ">", "=")
-        if state[1] not in orders or any(part is not None for part in state[2:5]):
+        orders = "|" if target.byteorder == "|" else "<>="
+        order = state[1]
+        if order not in [*orders] or any(part is not None for part in state[2:5]):
             raise ValueError(f"array type {target} with fields or an unknown state")
-        return 3, state[1], None, None, None, target.itemsize, target.alignment, target.flags
+        return 3, order, None, None, None, target.itemsize, target.alignment, target.flags
     if isinstance(target, Object):
         return dict(state)
     raise TypeError(f"a state for a {type(target).__name__}")
 
 
-_MULTIARRAY: Final = ("numpy.core.multiarray", "numpy._core.multiarray")
+def _checked_array_state(state: Any) -> Any:
+    _, shape, dtype, fortran, content = state
+    is_short = isinstance(shape, tuple) and len(shape) <= 32
+    if not is_short or not all(type(n) is int and n >= 0 for n in shape):
+        raise ValueError(f"an array of shape {reprlib.repr(shape)[:80]}")
+    length = math.prod(shape)
+    is_whole = isinstance(content, list)
+    if not dtype.hasobject:
+        length *= dtype.itemsize
+        is_whole = isinstance(content, bytes | str)
+    if not is_whole or len(content) != length:
+        raise ValueError(f"an array of shape {shape} and type {dtype} with other content")
+    return 1, shape, dtype, bool(fortran), content
+
+
+MODULES: Final = {  # name in other versions -> name in the lists below
+    "numpy._core.multiarray": "numpy.core.multiarray",
+    "numpy._core.numeric": "numpy.core.numeric",
+    "scipy.sparse._csc": "scipy.sparse.csc",
+    "copyreg": "copy_reg",
+    "builtins": "__builtin__",
+}
 ARRAYS: Final[dict[tuple[str, str], Any]] = {
     ("numpy", "ndarray"): NDARRAY,
     ("numpy", "dtype"): _dtype,
-    **{(module, "_reconstruct"): _reconstruct for module in _MULTIARRAY},
-    **{
-        (module, "scalar"): lambda dtype, content: _from_bytes(content, dtype)[()]
-        for module in _MULTIARRAY
-    },
-    **{
-        (module, "_frombuffer"): _from_bytes
-        for module in ("numpy.core.numeric", "numpy._core.numeric")
-    },
+    ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
+    ("numpy.core.multiarray", "scalar"): lambda dtype, content: _from_bytes(content, dtype)[()],
+    ("numpy.core.numeric", "_frombuffer"): _from_bytes,
     ("_codecs", "encode"): _encode,  # how Python 3 writes bytes for Python 2
-    **{(module, "bytes"): lambda: b"" for module in ("__builtin__", "builtins")},  # and empty bytes
+    ("__builtin__", "bytes"): lambda: b"",  # and empty bytes
 }
 ALLOWED: Final[Mapping[Kind, Mapping[tuple[str, str], Any]]] = {
     "sequence": ARRAYS,
     "smpl": ARRAYS
-    | {(module, "csc_matrix"): _Sparse for module in ("scipy.sparse.csc", "scipy.sparse._csc")}
-    | {("chumpy.ch", "Ch"): _Leaf, ("chumpy.reordering", "Select"): _Selection}
-    | {(module, "_reconstructor"): _new_object for module in ("copy_reg", "copyreg")}
-    | {(module, "object"): _OBJECT for module in ("__builtin__", "builtins")}
-    # chumpy's bookkeeping
-    | {(module, "set"): lambda values=(): set(values) for module in ("__builtin__", "builtins")},
+    | {
+        ("scipy.sparse.csc", "csc_matrix"): _Sparse,
+        ("chumpy.ch", "Ch"): _Leaf,
+        ("chumpy.reordering", "Select"): _Selection,
+        ("copy_reg", "_reconstructor"): _new_object,
+        ("__builtin__", "object"): _OBJECT,
+        ("__builtin__", "set"): lambda values=(): set(values),  # chumpy's bookkeeping
+    },
 }
 
 SET_STATE: Final[Any] = pickle._Unpickler.dispatch[pickle.BUILD[0]]
@@ -212,8 +220,9 @@ class ArrayUnpickler(pickle._Unpickler):
         self.holds = holds
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in self.allowed:
-            return self.allowed[module, name]
+        key = MODULES.get(module, module), name
+        if key in self.allowed:
+            return self.allowed[key]
         asks_for = f"{module}.{name}"[:200]
         needs = self.holds.split(":")[0]
         advice = (
@@ -246,16 +255,14 @@ class ArrayUnpickler(pickle._Unpickler):
     dispatch[pickle.BYTEARRAY8[0]] = load_bytearray
 
 
-def _value(value: Any, known: dict[int, Any] | None = None) -> Any:
-    """Plain value of an object. `known`: values by id, since an object may be in many others."""
+def _plain_value(value: Any, values: dict[int, Any]) -> Any:
+    """Plain value of an object. `values`: by id, since an object may be in many others."""
     if not isinstance(value, Object):
         return value
-    known = {} if known is None else known
-    if id(value) not in known:
-        known[id(value)] = _object_value(
-            value, {key: _value(part, known) for key, part in vars(value).items()}
-        )
-    return known[id(value)]
+    if id(value) not in values:
+        state = {key: _plain_value(part, values) for key, part in vars(value).items()}
+        values[id(value)] = _object_value(value, state)
+    return values[id(value)]
 
 
 def _object_value(value: Object, state: Mapping[str, Any]) -> Any:
@@ -270,4 +277,6 @@ def _object_value(value: Object, state: Mapping[str, Any]) -> Any:
         return state["x"]
     picked = state["a"].ravel()[state["idxs"]]
     shape = state.get("preferred_shape")
-    return picked if shape is None else picked.reshape([int(n) for n in shape])
+    if shape is None:
+        return picked
+    return picked.reshape([int(n) for n in shape])

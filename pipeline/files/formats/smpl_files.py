@@ -9,7 +9,7 @@ places.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -71,47 +71,34 @@ def load(folder: Path | str, gender: str = "neutral") -> SmplArrays:
     folder = Path(folder)
     if gender not in GENDERS:
         raise ValueError(f"gender: expected one of {', '.join(GENDERS)}, found {gender!r}")
-    model_file = _require(folder, gender)
-    model = (
-        _read_arrays(model_file)
-        if model_file.suffix == ".npz"
-        else load_pickle(model_file, kind="smpl")
-    )
-    extra_file, h36m_file, mean_file = (
-        folder / name for name in (REGRESSOR_EXTRA, REGRESSOR_H36M, MEAN_PARAMS)
-    )
-    extra = _read_arrays(extra_file)
-    h36m = _read_arrays(h36m_file)
-    mean = _read_arrays(mean_file)
+    model = _Arrays(_require(folder, gender))
+    extra = _Arrays(folder / REGRESSOR_EXTRA)
+    h36m = _Arrays(folder / REGRESSOR_H36M)
+    mean = _Arrays(folder / MEAN_PARAMS)
     folder_digest, stand_in = digest(folder, gender)
     arrays = SmplArrays(
-        v_template=_array(model_file, model, "v_template", (N_VERTICES, 3)),
-        shapedirs=_shapedirs(model_file, model),
-        posedirs=_array(
-            model_file, model, "posedirs", (N_VERTICES, 3, 9 * (N_JOINTS - 1)), np.float32
-        ),
-        J_regressor=_array(model_file, model, "J_regressor", (N_JOINTS, N_VERTICES)),
-        weights=_array(model_file, model, "weights", (N_VERTICES, N_JOINTS)),
-        parents=_parents(model_file, model),
-        faces=_faces(model_file, model),
-        J_regressor_extra=_array(extra_file, extra, REGRESSOR_EXTRA, (9, N_VERTICES)),
-        J_regressor_h36m=_array(h36m_file, h36m, REGRESSOR_H36M, (17, N_VERTICES)),
-        mean_pose=_array(mean_file, mean, "pose", (6 * N_JOINTS,), flat=True),
-        mean_shape=_array(mean_file, mean, "shape", (N_BETAS,), flat=True),
-        mean_cam=_array(mean_file, mean, "cam", (3,), flat=True),
-        stand_in=stand_in or bool(np.any(model.get("stand_in", False))),
+        v_template=model.take("v_template", (N_VERTICES, 3)),
+        shapedirs=_shapedirs(model),
+        posedirs=model.take("posedirs", (N_VERTICES, 3, 9 * (N_JOINTS - 1)), np.float32),
+        J_regressor=model.take("J_regressor", (N_JOINTS, N_VERTICES)),
+        weights=model.take("weights", (N_VERTICES, N_JOINTS)),
+        parents=_parents(model),
+        faces=_faces(model),
+        J_regressor_extra=extra.take(REGRESSOR_EXTRA, (9, N_VERTICES)),
+        J_regressor_h36m=h36m.take(REGRESSOR_H36M, (17, N_VERTICES)),
+        mean_pose=mean.take("pose", (6 * N_JOINTS,), flat=True),
+        mean_shape=mean.take("shape", (N_BETAS,), flat=True),
+        mean_cam=mean.take("cam", (3,), flat=True),
+        stand_in=stand_in or bool(np.any(model.content.get("stand_in", False))),
         digest=folder_digest,
     )
     points = JOINTS["smpl54"]
-    _require_sides(
-        model_file, "J_regressor", points[:N_JOINTS], arrays.J_regressor @ arrays.v_template
-    )
-    _require_sides(
-        extra_file, REGRESSOR_EXTRA, points[-9:], arrays.J_regressor_extra @ arrays.v_template
-    )
-    _require_sides(
-        h36m_file, REGRESSOR_H36M, JOINTS["h36m"], arrays.J_regressor_h36m @ arrays.v_template
-    )
+    for file, key, regressor, names in (
+        (model.file, "J_regressor", arrays.J_regressor, points[:N_JOINTS]),
+        (extra.file, REGRESSOR_EXTRA, arrays.J_regressor_extra, points[-9:]),
+        (h36m.file, REGRESSOR_H36M, arrays.J_regressor_h36m, JOINTS["h36m"]),
+    ):
+        _require_sides(file, key, names, regressor @ arrays.v_template)
     return arrays
 
 
@@ -121,25 +108,21 @@ def _require_sides(file: Path, key: str, names: Sequence[str], joints: Floats) -
 
     Regressors of the same shape exist with another joint order, for example with legs exchanged.
     """
-    at = {
-        name.removeprefix("smpl_").removeprefix("extra_"): joint
-        for name, joint in zip(names, joints, strict=True)
-    }
-    pairs = [("l" + part, "r" + part) for part in LIMBS if "l" + part in at]
-    wrong = [
-        f"{left} at x = {at[left][0]:+.3f} m"
-        for left, right in pairs
-        if not at[left][0] > 0 > at[right][0]
-    ]
+    plain_names = [name.removeprefix("smpl_").removeprefix("extra_") for name in names]
+    x_of = dict(zip(plain_names, joints[:, 0], strict=True))
+    y_of = dict(zip(plain_names, joints[:, 1].tolist(), strict=True))
+    wrong = []
+    for part in LIMBS:
+        left = f"l{part}"
+        if left in x_of and not x_of[left] > 0 > x_of[f"r{part}"]:
+            wrong.append(f"{left} at x = {x_of[left]:+.3f} m")
     for side in "lr":
-        chain = [side + part for part in ("ankle", "knee", "hip") if side + part in at]
-        chain += [name for name in ("neck", "headtop", "head") if name in at][:1]
-        heights = [float(at[name][1]) for name in chain]
-        wrong += (
-            [f"{chain} at y = {np.round(heights, 3).tolist()} m"]
-            if heights != sorted(heights)
-            else []
-        )
+        limb = [side + part for part in ("ankle", "knee", "hip")]
+        top = [name for name in ("neck", "headtop", "head") if name in y_of]
+        chain = [name for name in (*limb, *top[:1]) if name in y_of]
+        heights = [y_of[name] for name in chain]
+        if heights != sorted(heights):
+            wrong.append(f"{chain} at y = {np.round(heights, 3).tolist()} m")
     if wrong:
         expected = (
             "left joints at x > 0, right ones at x < 0, and ankles below knees, hips and "
@@ -162,21 +145,24 @@ def digest(folder: Path | str, gender: str = "neutral") -> tuple[str, bool]:
     folder = Path(folder)
     names = (_require(folder, gender).name, REGRESSOR_EXTRA, REGRESSOR_H36M, MEAN_PARAMS)
     total = hashlib.sha256()
-    for file in (folder.resolve() / name for name in names):
-        stat = file.stat()
-        total.update(f"{file.name} {_file_digest(file, stat.st_size, stat.st_mtime_ns)}\n".encode())
+    for name in names:
+        file = folder.resolve() / name
+        status = file.stat()
+        content = _file_digest(file, status.st_size, status.st_mtime_ns)
+        total.update(f"{name} {content}\n".encode())
     return total.hexdigest(), is_stand_in(folder)
 
 
 def missing(folder: Path | str, gender: str = "neutral") -> list[str]:
     """Names of missing files for a body of this gender."""
     folder = Path(folder)
-    names = [] if _model_file(folder, gender) else [f"SMPL_{gender.upper()}.pkl (or .npz)"]
-    return names + [
-        name
-        for name in (REGRESSOR_EXTRA, REGRESSOR_H36M, MEAN_PARAMS)
-        if not (folder / name).is_file()
-    ]
+    names = []
+    if _model_file(folder, gender) is None:
+        names.append(f"SMPL_{gender.upper()}.pkl (or .npz)")
+    for name in (REGRESSOR_EXTRA, REGRESSOR_H36M, MEAN_PARAMS):
+        if not (folder / name).is_file():
+            names.append(name)
+    return names
 
 
 def gender_of(stored: object) -> str:
@@ -185,23 +171,30 @@ def gender_of(stored: object) -> str:
     >>> [gender_of(stored) for stored in ("Female", b"m", "b'male'", "NEUTRAL", "unknown")]
     ['female', 'male', 'male', 'neutral', '']
     """
-    text = stored.decode("latin1") if isinstance(stored, bytes) else str(stored)
+    if isinstance(stored, bytes):
+        stored = stored.decode("latin1")
     # some files hold the text of a bytes object
-    text = text.removeprefix("b'").removesuffix("'").strip().lower()
-    matching = [gender for gender in GENDERS if text in (gender, gender[0])]
-    return matching[0] if matching else ""
+    text = str(stored).removeprefix("b'").removesuffix("'").strip().lower()
+    for gender in GENDERS:
+        if text in (gender, gender[0]):
+            return gender
+    return ""
 
 
 def _model_file(folder: Path, gender: str) -> Path | None:
-    candidates = [folder / f"SMPL_{gender.upper()}{suffix}" for suffix in (".pkl", ".npz")]
-    return next((file for file in candidates if file.is_file()), None)
+    for suffix in (".pkl", ".npz"):
+        file = folder / f"SMPL_{gender.upper()}{suffix}"
+        if file.is_file():
+            return file
+    return None
 
 
 def _require(folder: Path, gender: str) -> Path:
     model_file = _model_file(folder, gender)
-    if model_file is None or missing(folder, gender):
+    names = missing(folder, gender)
+    if model_file is None or names:
         raise MissingAssets(
-            f"{folder}: missing {', '.join(missing(folder, gender))}. The SMPL model is at "
+            f"{folder}: missing {', '.join(names)}. The SMPL model is at "
             f"smpl.is.tue.mpg.de (registration; rename its file for {gender} to "
             f"SMPL_{gender.upper()}.pkl); the regressors and mean parameters come with "
             "fetch_data.sh of github.com/nkolot/SPIN. Put them into this folder, or use the "
@@ -215,62 +208,75 @@ def _file_digest(file: Path, _size: int, _mtime_ns: int) -> str:
     return whole_file_digest(file)
 
 
-def _read_arrays(file: Path) -> dict[str, Any]:
-    """The arrays of an .npz by key, or that of an .npy under its file's name."""
-    try:
-        with file.open("rb") as stream:  # opened here: NumPy leaves a broken archive open
-            content = np.load(stream, allow_pickle=False)
-            return dict(content) if isinstance(content, NpzFile) else {file.name: content}
-    except Exception as error:  # of a damaged file also MemoryError: its header may claim anything
-        arrays = f"{type(error).__name__}: {error}"
-        do = "Download it again, or save it again without Python objects."
-        raise RawDataError(file, file.suffix, "plain NumPy arrays", arrays, do) from error
+class _Arrays:
+    """The content of an .npz or a pickle by key, or the array of an .npy by the file's name."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.content: dict[str, Any] = {}
+        if file.suffix == ".pkl":
+            self.content = load_pickle(file, kind="smpl")
+            return
+        try:
+            with file.open("rb") as stream:  # opened here: NumPy leaves a broken archive open
+                loaded = np.load(stream, allow_pickle=False)
+                if not isinstance(loaded, NpzFile):
+                    loaded = {file.name: loaded}
+                self.content = dict(loaded)
+        except Exception as error:  # also MemoryError: a damaged header may claim anything
+            found = f"{type(error).__name__}: {error}"
+            do = "Download it again, or save it again without Python objects."
+            raise RawDataError(file, file.suffix, "plain NumPy arrays", found, do) from error
+
+    def take(
+        self,
+        key: str,
+        shape: tuple[int, ...],
+        dtype: type[np.floating[Any]] = np.float64,
+        *,
+        flat: bool = False,
+    ) -> Floats:
+        """An array of finite numbers. Raises RawDataError for anything else."""
+        value: Any = self.content.get(key)
+        # SciPy's sparse matrix; one of another shape might fill the memory.
+        if hasattr(value, "toarray") and value.shape == shape:
+            value = value.toarray()
+        found = f"{getattr(value, 'shape', '')} of {getattr(value, 'dtype', type(value).__name__)}"
+        if value is None:
+            found = "nothing"
+        if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
+            if flat:
+                value = value.reshape(-1)
+            if value.shape == shape:
+                if np.isfinite(value).all():
+                    return np.ascontiguousarray(value, dtype)
+                found += " with nan or inf"
+        raise self.error(key, f"finite numbers of shape {shape}", found)
+
+    def error(self, key: str, expected: str, found: str) -> RawDataError:
+        return RawDataError(self.file, key, expected, found, AS_DISTRIBUTED)
 
 
-def _array(
-    file: Path,
-    content: Mapping[str, Any],
-    key: str,
-    shape: tuple[int, ...],
-    dtype: type[np.floating[Any]] = np.float64,
-    *,
-    flat: bool = False,
-) -> Floats:
-    value = content.get(key)
-    # SciPy's sparse matrix; one of another shape might fill the memory.
-    if value is not None and hasattr(value, "toarray") and value.shape == shape:
-        value = value.toarray()
-    actual = f"{getattr(value, 'shape', '')} of {getattr(value, 'dtype', type(value).__name__)}"
-    if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
-        value = value.reshape(-1) if flat else value
-        if value.shape == shape and np.isfinite(value).all():
-            return np.ascontiguousarray(value, dtype)
-        actual += "" if value.shape != shape else " with nan or inf"
-    actual = "nothing" if value is None else actual
-    raise RawDataError(file, key, f"finite numbers of shape {shape}", actual, AS_DISTRIBUTED)
-
-
-def _shapedirs(file: Path, model: Mapping[str, Any]) -> Floats:
-    full = model.get("shapedirs")
+def _shapedirs(model: _Arrays) -> Floats:
+    full = model.content.get("shapedirs")
     if isinstance(full, np.ndarray) and full.ndim == 3:
-        full = full[..., :N_BETAS]
-    return _array(file, {"shapedirs": full}, "shapedirs", (N_VERTICES, 3, N_BETAS))
+        model.content["shapedirs"] = full[..., :N_BETAS]
+    return model.take("shapedirs", (N_VERTICES, 3, N_BETAS))
 
 
-def _parents(file: Path, model: Mapping[str, Any]) -> Ints:
+def _parents(model: _Arrays) -> Ints:
     """First row of kintree_table; the root's parent is stored as 2^32 - 1."""
-    parents: Ints = _array(file, model, "kintree_table", (2, N_JOINTS))[0].astype(np.int64)
+    parents: Ints = model.take("kintree_table", (2, N_JOINTS))[0].astype(np.int64)
     parents[0] = -1
     if (parents[1:] < 0).any() or (parents[1:] >= np.arange(1, N_JOINTS)).any():
-        raise RawDataError(
-            file, "kintree_table", "parents before children", f"{parents}", AS_DISTRIBUTED
-        )
+        raise model.error("kintree_table", "parents before children", f"{parents}")
     return parents
 
 
-def _faces(file: Path, model: Mapping[str, Any]) -> Ints:
-    faces: Ints = _array(file, model, "f", (N_FACES, 3)).astype(np.int64)
-    if faces.min() < 0 or faces.max() >= N_VERTICES:
-        actual = f"{faces.min()}..{faces.max()}"
-        raise RawDataError(file, "f", f"vertex indices 0..{N_VERTICES - 1}", actual, AS_DISTRIBUTED)
+def _faces(model: _Arrays) -> Ints:
+    faces: Ints = model.take("f", (N_FACES, 3)).astype(np.int64)
+    least = faces.min()
+    most = faces.max()
+    if least < 0 or most >= N_VERTICES:
+        raise model.error("f", f"vertex indices 0..{N_VERTICES - 1}", f"{least}..{most}")
     return faces

@@ -152,16 +152,17 @@ def _stop(file: Path, stream: BinaryIO, start: int, size: int) -> int:
     stream.seek(start)
     header = stream.read(HEADER)
     lost = f"everything from byte {start} on is lost"
-    intact = len(header) == HEADER and _masked_crc(header[:8]) == int.from_bytes(
-        header[8:], "little"
-    )
+    checksum = int.from_bytes(header[8:], "little")
+    is_intact = len(header) == HEADER and _masked_crc(header[:8]) == checksum
     # a length may begin like another format
-    if start == 0 and not intact and (other := other_format(header)):
-        do = f"{AGAIN} Shards must not be compressed."
-        raise RawDataError(file, "file", "a TFRecord file", other, do, reason="no_tfrecord")
+    if start == 0 and not is_intact:
+        other = other_format(header)
+        if other:
+            do = f"{AGAIN} Shards must not be compressed."
+            raise RawDataError(file, "file", "a TFRecord file", other, do, reason="no_tfrecord")
     if len(header) < HEADER:
         refuse(f"the end of the file at byte {start + len(header)}, within a header: {lost}")
-    if not intact:
+    if not is_intact:
         refuse(f"a length with a wrong checksum: {lost}")
     (length,) = struct.unpack_from("<Q", header)
     if length > MAX_BYTES:
@@ -184,12 +185,15 @@ def feature_values(features: Mapping[str, Any], name: str, kind: str, most: int)
     kind: bytes_list, float_list or int64_list. Raises ValueError for a feature of another kind, or
     with more than `most` values.
     """
-    stored_kind = features[name].WhichOneof("kind") if name in features else None
+    if name not in features:
+        return ()
+    feature = features[name]
+    stored_kind = feature.WhichOneof("kind")
     if stored_kind is None:
         return ()
     if stored_kind != kind:
         refuse(f"{name!r} is a {stored_kind}, expected a {kind}")
-    values: Sequence[Any] = getattr(features[name], kind).value
+    values: Sequence[Any] = getattr(feature, kind).value
     if len(values) > most:
         refuse(f"{name!r} has {len(values)} values, expected at most {most}")
     return values

@@ -75,14 +75,18 @@ class ClipRecord:
         """Frames a second, by their times, else as the header states it; nan if unknown."""
         rate = mean_rate(self.times)
         is_stated = math.isclose(rate, self.header_fps, rel_tol=SAME_RATE)
-        return self.header_fps if is_stated or math.isnan(rate) else rate
+        if is_stated or math.isnan(rate):
+            return self.header_fps
+        return rate
 
     @property
     def fps(self) -> float:
         """Frames a second of what was filmed: in slow motion, more than are played. nan if
         unknown.
         """
-        return self.filmed_fps if math.isfinite(self.filmed_fps) else self.played_fps
+        if math.isfinite(self.filmed_fps):
+            return self.filmed_fps
+        return self.played_fps
 
     @property
     def is_even(self) -> bool:
@@ -193,11 +197,9 @@ class ClipRecord:
         if self.is_even:
             values["times"] = {"n": self.n_frames, "known": _ends(self.times)}
         else:
-            values["times"] = [
-                time if math.isfinite(time) else None for time in self.times.round(PLACES).tolist()
-            ]
+            values["times"] = [*map(_json_number, self.times.round(PLACES).tolist())]
         for name in ("header_fps", "filmed_fps"):
-            values[name] = values[name] if math.isfinite(values[name]) else None
+            values[name] = _json_number(values[name])
         return values
 
 
@@ -205,16 +207,15 @@ def record_from(values: object) -> ClipRecord | None:
     """The record of `ClipRecord.as_dict`; None for anything else, such as an older form: it is made
     again.
     """
-    if not isinstance(values, Mapping) or values.keys() != {
-        field.name for field in fields(ClipRecord)
-    }:
+    names = {field.name for field in fields(ClipRecord)}
+    if not isinstance(values, Mapping) or values.keys() != names:
         return None
     try:
         restored = dict(values)
         for name in ("stored", "aspect", "matrix", "lost"):
             restored[name] = tuple(int(number) for number in values[name])
         for name in ("header_fps", "filmed_fps"):
-            restored[name] = math.nan if values[name] is None else float(values[name])
+            restored[name] = _restore_number(values[name])
         restored["times"] = _restore_times(values["times"])
         record = ClipRecord(**restored)
         record.view.size  # noqa: B018 - raises unless stored, aspect and matrix are of this form
@@ -223,17 +224,25 @@ def record_from(values: object) -> ClipRecord | None:
     return record
 
 
+def _json_number(number: float) -> float | None:
+    return number if math.isfinite(number) else None
+
+
+def _restore_number(stored: Any) -> float:
+    return math.nan if stored is None else float(stored)
+
+
 def _ends(times: Doubles) -> list[list[float]]:
     """Number and time of the first and the last frame with a time."""
     known = np.flatnonzero(np.isfinite(times))
     if not len(known):
         return []
-    return [[int(number), round(float(times[number]), PLACES)] for number in (known[0], known[-1])]
+    return [[int(number), round(float(times[number]), PLACES)] for number in known[[0, -1]]]
 
 
 def _restore_times(stored: Any) -> Doubles:
     if isinstance(stored, list):
-        return np.array([math.nan if time is None else float(time) for time in stored])
+        return np.array([*map(_restore_number, stored)])
     n_frames = int(stored["n"])
     if not stored["known"]:
         return np.full(n_frames, math.nan)
@@ -311,8 +320,8 @@ def _filmed_fps(video: OpenVideo, header: VideoHeader) -> float:
         rate = float(stated)
     except ValueError:
         return math.nan
-    is_slow = rate >= SLOW_MOTION and not abs(rate / header.fps - 1) < OTHER_RATE
-    return rate if is_slow else math.nan
+    is_played = abs(rate / header.fps - 1) < OTHER_RATE
+    return rate if rate >= SLOW_MOTION and not is_played else math.nan
 
 
 def count_missing(video: OpenVideo, path: Path, n_packets: int | None = None) -> int:
@@ -334,9 +343,7 @@ def _is_copy(before: VideoFrame, frame: VideoFrame) -> bool:
     """Whether the first planes of two frames are equal."""
     one = _first_plane(before)
     other = _first_plane(frame)
-    if one.shape != other.shape or not np.array_equal(
-        one[::SAMPLED, ::SAMPLED], other[::SAMPLED, ::SAMPLED]
-    ):
+    if not np.array_equal(one[::SAMPLED, ::SAMPLED], other[::SAMPLED, ::SAMPLED]):
         return False
     return np.array_equal(one, other)
 
@@ -362,7 +369,10 @@ def _join(times: Doubles) -> tuple[Doubles, int]:
     is_back = steps < 0
     if not is_back.any():
         return times, 0
-    steps[is_back] = np.median(steps[~is_back]) if not is_back.all() else 0.0
+    usual = 0.0
+    if not is_back.all():
+        usual = np.median(steps[~is_back])
+    steps[is_back] = usual
     joined = times.copy()
     joined[known[1:]] = times[known[0]] + np.cumsum(steps)
     return joined, int(is_back.sum())
@@ -376,4 +386,6 @@ def mean_rate(times: Doubles) -> float:
     first = known[0]
     last = known[-1]
     seconds = times[last] - times[first]
-    return float((last - first) / seconds) if seconds > 0 else math.nan
+    if seconds <= 0:
+        return math.nan
+    return float((last - first) / seconds)

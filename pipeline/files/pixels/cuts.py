@@ -29,7 +29,8 @@ Histogram = NDArray[np.float32]  # (192,), sums to 1
 
 def histogram(image: Image) -> Histogram:
     """(H, W, 3) RGB -> shares of the colour bins."""
-    hsv = cv2.cvtColor(cv2.resize(image, SIZE, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2HSV)
+    small = cv2.resize(image, SIZE, interpolation=cv2.INTER_AREA)
+    hsv = cv2.cvtColor(small, cv2.COLOR_RGB2HSV)
     counts = cv2.calcHist([hsv], [0, 1, 2], None, list(BINS), [0, 180, 0, 256, 0, 256])
     return np.asarray(counts.ravel() / counts.sum(), np.float32)
 
@@ -47,11 +48,15 @@ def cuts(differences: Sequence[float] | NDArray[np.floating]) -> list[int]:
     [3]
     """
     values = np.array(differences, np.float64)
-    values[:1] = 0
-    padded = np.pad(values, AROUND)
-    around = np.stack([padded[k : k + len(values)] for k in range(2 * AROUND + 1) if k != AROUND])
-    second = np.partition(around, -2, axis=0)[-2] if len(values) else values
-    return np.flatnonzero((values >= LEAST) & (values >= STANDS_OUT * second)).tolist()
+    if not len(values):
+        return []
+    values[0] = 0
+    around = np.lib.stride_tricks.sliding_window_view(np.pad(values, AROUND), 2 * AROUND + 1)
+    neighbours = np.delete(around, AROUND, axis=1)
+    second = np.partition(neighbours, -2)[:, -2]
+    is_large = values >= LEAST
+    stands_out = values >= STANDS_OUT * second
+    return np.flatnonzero(is_large & stands_out).tolist()
 
 
 def cuts_of(source: FrameSource, n_frames: int) -> list[int]:
@@ -61,8 +66,10 @@ def cuts_of(source: FrameSource, n_frames: int) -> list[int]:
     differences = np.zeros(n_frames)
     before = None
     for frame in source.read(range(n_frames)):
-        if frame.image is not None:
-            now = histogram(frame.image)
-            differences[frame.index] = 0 if before is None else difference(before, now)
-            before = now
+        if frame.image is None:
+            continue
+        now = histogram(frame.image)
+        if before is not None:
+            differences[frame.index] = difference(before, now)
+        before = now
     return cuts(differences)

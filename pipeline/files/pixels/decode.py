@@ -61,9 +61,8 @@ def decode(data: bytes) -> NDArray[np.uint8]:
     EXIF rotation is not applied: labels count the stored pixels.
     """
     width, height = picture_size(data, whole=True)
-    rgb = cv2.imdecode(
-        np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
-    )
+    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+    rgb = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     if rgb is None or rgb.shape != (height, width, 3):
         raise PictureError(
             "picture_damaged", f"cannot be decoded, though its header claims {width} x {height}"
@@ -113,8 +112,8 @@ def _walk_jpeg(data: bytes, *, whole: bool) -> tuple[int, int]:
     """The size; `whole`: require the end-of-image marker, too (ITU T.81, annex B)."""
     size: tuple[int, int] | None = None
     position = 2
-    while (found := _read_marker(data, position)) is not None:
-        marker, position = found
+    while position < len(data):
+        marker, position = _read_marker(data, position)
         if marker == _END_OF_IMAGE:
             if size is None:
                 raise PictureError("picture_damaged", "the JPEG ends without a picture in it")
@@ -132,18 +131,20 @@ def _walk_jpeg(data: bytes, *, whole: bool) -> tuple[int, int]:
         position += max(length, 2)
         if marker == _START_OF_SCAN:
             after = _AFTER_SCAN.search(data, position)
-            position = after.start() if after else len(data)
+            if after is None:
+                break
+            position = after.start()
     raise PictureError(
         "picture_truncated", f"the JPEG is cut short: {len(data)} bytes, and no end-of-image marker"
     )
 
 
-def _read_marker(data: bytes, position: int) -> tuple[int, int] | None:
-    """The marker code at `position`, and where it ends; None at the end of the data."""
-    while position + 1 < len(data) and data[position] == 0xFF == data[position + 1]:
+def _read_marker(data: bytes, position: int) -> tuple[int, int]:
+    """The marker code at `position`, and where it ends; 0 at the end of the data."""
+    while data[position : position + 2] == b"\xff\xff":
         position += 1  # fill bytes
     if position + 1 >= len(data):
-        return None
+        return 0, len(data)
     if data[position] != 0xFF:
         raise PictureError("picture_damaged", f"the JPEG is damaged: no marker at byte {position}")
     return data[position + 1], position + 2
@@ -197,11 +198,15 @@ def _segment_end(head: bytes) -> int:
     offset += size
     if head[offset : offset + 4] != SEGMENT:
         return 0
-    size, begin = _vint(head, offset + 4)
-    return 0 if size + 1 == 1 << 7 * (begin - offset - 4) else begin + size
+    size, start = _vint(head, offset + 4)
+    is_unknown = size + 1 == 1 << 7 * (start - offset - 4)  # all bits are 1
+    return 0 if is_unknown else start + size
 
 
 def _vint(head: bytes, offset: int) -> tuple[int, int]:
     """A number of variable length, and where it ends."""
-    length = 9 - head[offset].bit_length() if offset < len(head) else 1
-    return int.from_bytes(head[offset : offset + length]) & ((1 << 7 * length) - 1), offset + length
+    first = head[offset : offset + 1] or b"\xff"
+    length = 9 - first[0].bit_length()
+    end = offset + length
+    mask = (1 << 7 * length) - 1
+    return int.from_bytes(head[offset:end]) & mask, end

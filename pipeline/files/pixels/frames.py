@@ -99,13 +99,9 @@ def below(root: Path, relative: str) -> Path:
     `root`.
     """
     path = PurePosixPath(relative)
-    if (
-        not relative
-        or path.is_absolute()
-        or ".." in path.parts
-        or "\0" in relative
-        or "\\" in relative
-    ):
+    leaves_root = path.is_absolute() or ".." in path.parts
+    has_names = relative and {"\0", "\\"}.isdisjoint(relative)
+    if leaves_root or not has_names:
         expected = f"a path: it must be below {root}, without '..' or '\\'"
         do = "Rename it."
         raise RawDataError(root, "name", expected, repr(relative), do)
@@ -167,14 +163,10 @@ class Pictures:
             names = list_names(folder)
         except (FileNotFoundError, NotADirectoryError):
             return np.empty(0, np.int64)
-        there = numbered.findall("\0".join(names))
+        texts = numbered.findall("\0".join(names))
         padded = int(width)  # 7.jpg is not 000007.jpg
-        numbers = [
-            int(text)
-            for text in there
-            if len(text) == padded or (len(text) > padded and text[0] != "0")
-        ]
-        return np.array(sorted({n - self.first for n in numbers if n >= self.first}), np.int64)
+        numbers = {int(text) for text in texts if len(text) == max(padded, len(text.lstrip("0")))}
+        return np.array(sorted(n - self.first for n in numbers if n >= self.first), np.int64)
 
     def count_frames(self) -> int:
         """Number of frames up to the last image."""
@@ -197,10 +189,11 @@ class Pictures:
         """Digest of names and sizes, and of the content of three images: uncompressed images all
         have one size.
         """
-        there = self.indices().tolist()
+        indices = self.indices().tolist()
         name = self.pattern.rpartition("/")[2]
-        probed = [file_digest(self.path(there[i])) for i in (0, len(there) // 2, -1) if there]
-        return _digest(f"pictures:{name}+{self.first}", folder_digest(self.place), *probed)
+        probed = [indices[i] for i in (0, len(indices) // 2, -1) if indices]
+        contents = [file_digest(self.path(index)) for index in probed]
+        return _digest(f"pictures:{name}+{self.first}", folder_digest(self.place), *contents)
 
     def read(self, frame_index: Iterable[int]) -> Iterator[Frame]:
         for index in increasing(frame_index):
@@ -354,8 +347,8 @@ class Video:
         if not _is_video(start):
             # FFmpeg also follows play lists, which name other files and addresses.
             kind = begins_as(start, NO_TEXT)
-            found = f"it is {kind}" if kind else f"it begins with {start[:12]!r}"
-            return f"{self.place} is no video of a known kind: {found}"
+            actual = f"is {kind}" if kind else f"begins with {start[:12]!r}"
+            return f"{self.place} is no video of a known kind: it {actual}"
         return ""
 
     def unreadable(self, problem: str) -> RawDataError:
@@ -371,18 +364,15 @@ def _read(
     frames = video.frames()
     painter: Painter | None = None
     current: NumberedFrame | None = None
-    has_ended = False
     n_frames = 0
     record: ClipRecord | None = None
 
     for index in indices:
-        while not has_ended and (current is None or current.number < index):
+        while n_frames <= index:
             alive()
             current = next(frames, None)
             if current is None:
-                has_ended = True
-                record = survey.record(video, place) if survey is not None else None
-                continue
+                break
             n_frames = current.number + 1
             if survey is not None:
                 survey.add(current)
@@ -390,6 +380,8 @@ def _read(
                 painter = Painter(view_of(video.stream, current.decoded))
 
         if current is None:
+            if survey is not None and record is None:
+                record = survey.record(video, place)
             problem = f"{place} ends after {n_frames} frames"
             yield Frame(index, None, problem, "video_ended", record=record)
         elif current.decoded is None or painter is None:

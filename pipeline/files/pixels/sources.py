@@ -100,9 +100,8 @@ class RecordPictures:
                 return picture_size(picture)
             except PictureError as error:
                 problem = f"one that {error}"
-        raise RawDataError(
-            self.place, PICTURES, "a readable image", problem, AGAIN, reason="no_picture"
-        )
+        expected = "a readable image"
+        raise RawDataError(self.place, PICTURES, expected, problem, AGAIN, reason="no_picture")
 
     def digest(self) -> str:
         content = span_digest(self.place, self.start, self.start + self.length)
@@ -119,12 +118,8 @@ class RecordPictures:
             if damage:
                 yield Frame(index, None, damage, "record_damaged")
             elif index >= len(pictures):
-                yield Frame(
-                    index,
-                    None,
-                    f"{self.place}: its example has {len(pictures)} pictures",
-                    "picture_missing",
-                )
+                problem = f"{self.place}: its example has {len(pictures)} pictures"
+                yield Frame(index, None, problem, "picture_missing")
             else:
                 try:
                     yield Frame(index, decode(pictures[index]), None)
@@ -139,9 +134,8 @@ class RecordPictures:
         Raises RawDataError as `tfrecords.read`, and for a record that is no example.
         """
         stop = self.start + self.length
-        with reading(
-            self.place, "a tf.train.Example", key=f"bytes {self.start} to {stop}", do=AGAIN
-        ):
+        key = f"bytes {self.start} to {stop}"
+        with reading(self.place, "a tf.train.Example", key=key, do=AGAIN):
             return parse_example(read(self.place, self.start, stop))
 
     @cached
@@ -199,21 +193,21 @@ def picture_pattern(raw: Path, folder: Path) -> Pictures | None:
     """
     numbers_of: dict[tuple[str, str], list[str]] = {}
     for entry in scan_folder(raw / folder, {}):
-        if found := match_numbered(entry.name):
-            numbers_of.setdefault((found["before"], found["after"]), []).append(found["number"])
+        match = match_numbered(entry.name)
+        if match is not None:
+            numbers_of.setdefault((match["before"], match["after"]), []).append(match["number"])
     if not numbers_of:
         return None
     (before, after), numbers = min(numbers_of.items(), key=lambda item: (-len(item[1]), item[0]))
+
     # The digits to which most numbers are padded: {:06d} gives 000001 and 1000000.
     lengths = Counter(map(len, numbers))
-    padded = [
-        length
-        for length in lengths
-        if any(len(n) == length and n[0] == "0" and length > 1 for n in numbers)
-    ]
-    digits = max(padded, key=lambda length: (lengths[length], -length)) if padded else min(lengths)
+    padded = {len(number) for number in numbers if number[0] == "0" and len(number) > 1}
+    digits = min(lengths)
+    if padded:
+        digits = max(padded, key=lambda length: (lengths[length], -length))
     first = min(
-        int(number) for number in numbers if len(str(int(number)).zfill(digits)) == len(number)
+        int(number) for number in numbers if len(number) == len(f"{int(number):0{digits}d}")
     )
     return Pictures(raw, f"{folder.as_posix()}/{before}{{:0{digits}d}}{after}", first)
 
@@ -222,4 +216,6 @@ def match_numbered(name: str) -> re.Match[str] | None:
     """The parts of a numbered image's name; None for others and hidden files."""
     # A name that is not printable (bytes that are no UTF-8 among it) could not be a line of the
     # cache.
-    return NUMBERED.fullmatch(name) if name.isprintable() and not name.startswith(".") else None
+    if name.startswith(".") or not name.isprintable():
+        return None
+    return NUMBERED.fullmatch(name)

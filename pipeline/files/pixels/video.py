@@ -94,10 +94,12 @@ class _Numbering:
 
     def skip_to(self, time: int | None) -> Iterator[NumberedFrame]:
         """Lost frames before a time; with None, all that are still expected."""
-        n_skipped = len(self.waiting) if time is None else bisect.bisect_left(self.waiting, time)
+        n_skipped = len(self.waiting)
+        if time is not None:
+            n_skipped = bisect.bisect_left(self.waiting, time)
         del self.waiting[:n_skipped]
-        is_at_end = time is None
-        if not self.may_have_others or self.is_damaged or (is_at_end and not self.has_others):
+        are_lost = self.is_damaged or not self.may_have_others
+        if are_lost or (time is None and not self.has_others):
             for _ in range(n_skipped):
                 yield self.lose()
         elif n_skipped:
@@ -114,7 +116,9 @@ class _Numbering:
         self.is_damaged = True
         if packet.is_keyframe:
             self.needs_key = True
-            self.lost_key = -math.inf if packet.pts is None else packet.pts
+            self.lost_key = packet.pts
+            if packet.pts is None:
+                self.lost_key = -math.inf
 
     def take(self, frame: VideoFrame) -> Iterator[NumberedFrame]:
         """The lost frames before a decoded one, and this one."""
@@ -156,7 +160,6 @@ class OpenVideo:
         self.n_bytes: int = container.size
         self.n_packets = 0
         self.n_hidden = 0  # packets whose frames are not shown
-        self.n_damaged = 0  # packets that cannot be read or decoded
 
     @property
     def n_streams(self) -> int:
@@ -173,7 +176,9 @@ class OpenVideo:
         """The header of the file."""
         context = self.stream.codec_context
         rate = self.stream.average_rate or self.stream.guessed_rate
-        fps = float(rate) if rate and rate <= MAX_FPS else math.nan
+        fps = math.nan
+        if rate and rate <= MAX_FPS:
+            fps = float(rate)
         n_frames = self.stream.frames
         duration = self._container.duration  # microseconds
         if not n_frames and duration and math.isfinite(fps):
@@ -201,7 +206,6 @@ class OpenVideo:
             try:
                 decoded = packet.decode()
             except av.FFmpegError:
-                self.n_damaged += 1
                 numbering.note_damage(packet)
                 if packet.pts is None:
                     yield numbering.lose()
@@ -228,7 +232,6 @@ class OpenVideo:
             try:
                 packet = next(packets, None)
             except av.FFmpegError:
-                self.n_damaged += 1
                 packet = av.Packet(0)
                 packet.stream = self.stream
                 yield packet

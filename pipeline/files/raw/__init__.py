@@ -60,22 +60,29 @@ class RawVideos(Sequence[RawVideo]):
     def __getitem__(self, number: Any) -> Any:
         if isinstance(number, slice):
             return RawVideos(self.texts[number])
-        name, *paths, span = self.texts[number]
-        files, folders, label_folders = (tuple(map(Path, of_kind)) for of_kind in paths)
-        return RawVideo(name, files, folders, label_folders, span)
+        texts = self.texts[number]
+        return RawVideo(
+            texts.name,
+            tuple(map(Path, texts.files)),
+            tuple(map(Path, texts.folders)),
+            tuple(map(Path, texts.label_folders)),
+            texts.span,
+        )
 
 
 def texts_of(videos: Sequence[RawVideo]) -> Sequence[VideoTexts]:
     """The videos as texts, without making objects of `RawVideos`."""
     if isinstance(videos, RawVideos):
         return videos.texts
-    paths = (
-        [tuple(map(str, of_kind)) for of_kind in (v.files, v.folders, v.label_folders)]
-        for v in videos
-    )
     return [
-        VideoTexts(v.name, *of_kinds, v.span)  # type: ignore[call-arg,arg-type]
-        for v, of_kinds in zip(videos, paths, strict=True)
+        VideoTexts(
+            video.name,
+            tuple(map(str, video.files)),
+            tuple(map(str, video.folders)),
+            tuple(map(str, video.label_folders)),
+            video.span,
+        )
+        for video in videos
     ]
 
 
@@ -94,9 +101,9 @@ def refuse_mixture(
     """
     if data_stands_in == body_stands_in:
         return
-    kind = {True: "demo data", False: "real data"}
+    kinds = "real data", "demo data"
     raise StandInMixed(
-        f"{data} is {kind[data_stands_in]}, but the body in {body} is {kind[body_stands_in]}: "
+        f"{data} is {kinds[data_stands_in]}, but the body in {body} is {kinds[body_stands_in]}: "
         f"labels made from both would mean nothing. Point {option} at the SMPL files for real "
         "data, at the synthesized body for demo data."
     )

@@ -49,6 +49,8 @@ Stamp = str
 # a video's stamp and digest when it was last read, and why its rows are older; "": not
 Seen = tuple[Stamp, str, str]
 
+Look = tuple[str, int, int]  # path, size and time of a file in a seal
+
 STAMPS = "stamps.json"
 SEAL = "seal.npz"
 GONE: Final = -1  # every number of a missing file or folder
@@ -71,24 +73,28 @@ def stamp(raw: Path, video: RawVideo) -> Stamp:
 
     `GONE` and `UNREADABLE` replace missing numbers.
     """
-    root = str(raw)
-    span = "" if video.span is None else f" {video.span[0]} {video.span[1]}"
-    kind = "span" if span else "file"
-    lines = [_line(root, str(file), kind, _size_and_time, span) for file in video.files]
-    lines += [_line(root, str(folder), "folder", _count_and_time) for folder in video.folders]
-    lines += [
-        _line(root, str(folder), "labels", _count_size_and_times) for folder in video.label_folders
-    ]
+    lines = []
+    for file in video.files:
+        if video.span is None:
+            lines.append(_line(raw, file, "file", _size_and_time))
+        else:
+            lines.append(_line(raw, file, "span", _size_and_time, *video.span))
+    lines += [_line(raw, folder, "folder", _count_and_time) for folder in video.folders]
+    lines += [_line(raw, folder, "labels", _count_size_and_times) for folder in video.label_folders]
     return "\n".join(lines)
 
 
-def _line(root: str, path: str, kind: str, measure: Callable[[str], str], span: str = "") -> str:
+def _line(
+    raw: Path, path: Path, kind: str, measure: Callable[[str], tuple[int, ...]], *span: int
+) -> str:
+    root = str(raw)
+    name = str(path)
     try:
-        numbers = measure(path if path.startswith("/") else f"{root}/{path}")
+        numbers = measure(name if name.startswith("/") else f"{root}/{name}")
     except OSError as error:  # also a link that leads nowhere
-        numbers = " ".join([str(_why_not(error))] * (2 if span else len(NUMBERS[kind])))
-    below = _below(root, path).replace("\n", "\\n")
-    return f"{kind} {numbers}{span} {below}"
+        numbers = (_why_not(error),) * (len(NUMBERS[kind]) - len(span))
+    below = _below(root, name).replace("\n", "\\n")
+    return " ".join([kind, *map(str, numbers + span), below])
 
 
 class _Input(NamedTuple):
@@ -101,11 +107,14 @@ class _Input(NamedTuple):
 
 def parse(text: Stamp) -> dict[str, _Input]:
     """The inputs of a stamp, by path. Raises ValueError for any other text."""
+    if not text:
+        return {}
     inputs = {}
-    for line in text.split("\n") if text else ():
+    for line in text.split("\n"):
         kind, _, numbers_and_path = line.partition(" ")
-        *numbers, path = numbers_and_path.split(" ", len(NUMBERS.get(kind, ())))
-        if len(numbers) != len(NUMBERS.get(kind, (0,))):
+        n = len(NUMBERS.get(kind, ()))
+        *numbers, path = numbers_and_path.split(" ", n)
+        if kind not in NUMBERS or len(numbers) != n:
             raise ValueError(f"no line of a stamp: {line!r}")
         inputs[path] = _Input(kind, tuple(map(int, numbers)), path)
     return inputs
@@ -115,11 +124,17 @@ def bytes_of_labels(texts: Iterable[Stamp]) -> int:
     """Size of the label and video files of some videos, shared ones counted once, without images
     and missing files.
     """
+    inputs = set[_Input]()
+    for text in texts:
+        inputs.update(parse(text).values())
+
     total = 0
-    for file in {file for text in texts for file in parse(text).values()}:
+    for file in inputs:
         named = dict(zip(NUMBERS[file.kind], file.numbers, strict=True))
-        span = named["stop"] - named["start"] if file.kind == "span" else named.get("size", 0)
-        total += max(0, span)
+        size = named.get("size", 0)
+        if file.kind == "span":
+            size = named["stop"] - named["start"]
+        total += max(0, size)
     return total
 
 
@@ -143,15 +158,11 @@ def read_stamps(root: cache.Root, name: str) -> dict[str, Seen]:
     """Stamps by `write_stamps`; empty if missing or unreadable."""
     try:
         columns = json.loads(cache.store_at(root).read(f"{name}/{STAMPS}"))
-        names, stamps, digests = (columns[key] for key in ("names", "stamps", "digests"))
+        names = columns["names"]
         unusable = dict(columns.get("unusable", {}))
-        return dict(
-            zip(
-                names,
-                zip(stamps, digests, (unusable.get(n, "") for n in names), strict=True),
-                strict=True,
-            )
-        )
+        reasons = [unusable.get(name, "") for name in names]
+        seen = zip(columns["stamps"], columns["digests"], reasons, strict=True)
+        return dict(zip(names, seen, strict=True))
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return {}
 
@@ -160,25 +171,38 @@ def _write_seal(
     root: cache.Root, name: str, raw: Path, videos: Sequence[RawVideo], seen: Mapping[str, Seen]
 ) -> None:
     """Write the seal; remove it if a video has no stamp or cannot be used."""
-    if not (
-        key := _key(videos, {video: digest for video, (_, digest, why) in seen.items() if not why})
-    ):
+    store = cache.store_at(root)
+    usable = {video: digest for video, (_, digest, why) in seen.items() if not why}
+    key = _key(videos, usable)
+    if not key:
         # an earlier commit may have had the same digests
-        cache.store_at(root).remove([f"{name}/{SEAL}"])
+        store.remove([f"{name}/{SEAL}"])
         return
-    of_videos = [_looks(raw, video, seen[video.name][0]) for video in texts_of(videos)]
-    # compared by their stamps
-    others = [number for number, looks in enumerate(of_videos) if looks is None]
-    # many clips share a PACK
-    looks = dict.fromkeys(look for of_video in of_videos for look in of_video or ())
-    paths, sizes, times = zip(*looks, strict=True) if looks else ((), (), ())
-    stamps = [seen[videos[number].name][0] for number in others]
-    texts = {"key": key, "paths": "\0".join(paths), "stamps": "\0".join(stamps)}
-    numbers = {"sizes": sizes, "times": times, "others": others}
+
+    looks: dict[Look, None] = {}  # each once: many clips share a PACK
+    others = []  # videos that are compared by their stamps
+    stamps = []
+    for number, video in enumerate(texts_of(videos)):
+        text = seen[video.name][0]
+        of_video = _looks(raw, video, text)
+        if of_video is None:
+            others.append(number)
+            stamps.append(text)
+        else:
+            looks.update(dict.fromkeys(of_video))
+
+    paths = "\0".join(path for path, _, _ in looks)
+    texts = {"key": key, "paths": paths, "stamps": "\0".join(stamps)}
+    numbers = {
+        "sizes": [size for _, size, _ in looks],
+        "times": [time for _, _, time in looks],
+        "others": others,
+    }
     arrays = {column: np.array(os.fsencode(text)) for column, text in texts.items()}
     arrays |= {column: np.array(values, np.int64) for column, values in numbers.items()}
-    np.savez(file := io.BytesIO(), allow_pickle=False, **arrays)
-    cache.store_at(root).put_small({f"{name}/{SEAL}": file.getvalue()}, name)
+    file = io.BytesIO()
+    np.savez(file, allow_pickle=False, **arrays)
+    store.put_small({f"{name}/{SEAL}": file.getvalue()}, name)
 
 
 def is_sealed(
@@ -188,7 +212,8 @@ def is_sealed(
     committed videos.
     """
     try:
-        with np.load(io.BytesIO(cache.store_at(root).read(f"{name}/{SEAL}"))) as columns:
+        content = cache.store_at(root).read(f"{name}/{SEAL}")
+        with np.load(io.BytesIO(content)) as columns:
             key, paths, stamps = (
                 os.fsdecode(columns[text].item()).split("\0") for text in ("key", "paths", "stamps")
             )
@@ -199,8 +224,10 @@ def is_sealed(
             return False
         start = f"{raw}/"
         for path, size, time in zip(paths, sizes, times, strict=False):  # of no paths, one text
-            status = os.stat(path if path.startswith("/") else start + path)  # noqa: PTH116 - a quarter of Path's time
-            if status.st_mtime_ns != time or (status.st_size != size and size != ANY):
+            if not path.startswith("/"):
+                path = start + path
+            status = os.stat(path)  # noqa: PTH116 - a quarter of Path's time
+            if status.st_mtime_ns != time or size not in (ANY, status.st_size):
                 return False
     except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile):
         return False
@@ -216,42 +243,39 @@ def _key(videos: Sequence[RawVideo], digests: Mapping[str, str]) -> str:
         return ""
     names, *paths, spans = columns
     texts = chain(names, map(digests.__getitem__, names), *map(chain.from_iterable, paths))
-    numbers = repr([[len(of_video) for of_video in column] for column in paths] + [spans])
+    numbers = repr([list(map(len, column)) for column in paths] + [spans])
     return hashlib.sha256(os.fsencode("\0".join((*texts, numbers)))).hexdigest()
 
 
-def _looks(raw: Path, video: VideoTexts, text: Stamp) -> list[tuple[str, int, int]] | None:
-    """Path, size and time of all inputs; None if they are more than files and label folders of one
-    file, or too new.
+def _looks(raw: Path, video: VideoTexts, text: Stamp) -> list[Look] | None:
+    """The looks of all inputs; None if they are more than files and label folders of one file, or
+    too new.
 
     A label folder with one file is not listed: its own time shows other names, the file's size and
     time all else.
     """
-    looks = []
-    for path, line in zip(
-        (*video.files, *video.folders, *video.label_folders), text.split("\n"), strict=False
-    ):
+    looks: list[Look] = []
+    paths = *video.files, *video.folders, *video.label_folders
+    for path, line in zip(paths, text.split("\n"), strict=False):
         kind, *numbers = line.split(" ")[:5]
+        single = None
+        if kind == "labels" and numbers[0] == "1":
+            single = next(scan_folder(raw / path, {}), None)
         if kind == "file" and int(numbers[0]) >= 0:
             pack, packed, _ = path.rpartition(f"/{PACK}/")
-            look = (
-                (f"{pack}/{PACK}", _size_of(raw / pack / PACK))
-                if packed
-                else (path, int(numbers[0]))
-            )
-            looks.append((*look, int(numbers[1])))
-        elif (
-            kind == "labels"
-            and numbers[0] == "1"
-            and (file := next(scan_folder(raw / path, {}), None))
-        ):
-            looks += [
-                (path, ANY, int(numbers[3])),
-                (f"{path}/{file.name}", int(numbers[1]), int(numbers[2])),
-            ]
+            size = int(numbers[0])
+            if packed:
+                path = f"{pack}/{PACK}"
+                size = _size_of(raw / path)
+            looks.append((path, size, int(numbers[1])))
+        elif single is not None:
+            looks.append((path, ANY, int(numbers[3])))
+            looks.append((f"{path}/{single.name}", int(numbers[1]), int(numbers[2])))
         else:
             return None
-    return looks if all(time <= LATEST for _, _, time in looks) else None
+    if any(time > LATEST for _, _, time in looks):
+        return None
+    return looks
 
 
 def _size_of(pack: Path) -> int:
@@ -267,24 +291,20 @@ def video_digest(raw: Path, video: RawVideo) -> str:
 
     A renamed video keeps the first half (CONTENTS).
     """
-    root = str(raw)
+    if video.span is None:
+        digests = [file_digest(raw / file) for file in video.files]
+    else:
+        digests = [span_digest(raw / file, *video.span) for file in video.files]
+    digests += [folder_digest(raw / folder) for folder in video.folders]
+    digests += [contents_digest(raw / folder) for folder in video.label_folders]
+
     contents = hashlib.sha256()
     paths = hashlib.sha256()
-
-    def add(path: Path, digest: str) -> None:
+    for path, digest in zip(video.paths, digests, strict=True):
         contents.update(f"{digest}\n".encode())
         # packed, it is the same file
-        paths.update(f"{_below(root, str(path)).replace(f'{PACK}/', '')}\n".encode())
-
-    for file in video.files:
-        add(
-            file,
-            file_digest(raw / file) if video.span is None else span_digest(raw / file, *video.span),
-        )
-    for folder in video.folders:
-        add(folder, folder_digest(raw / folder))
-    for folder in video.label_folders:
-        add(folder, contents_digest(raw / folder))
+        below = _below(str(raw), str(path)).replace(f"{PACK}/", "")
+        paths.update(f"{below}\n".encode())
     return contents.hexdigest()[:CONTENTS] + paths.hexdigest()[CONTENTS:]
 
 
@@ -295,11 +315,13 @@ def lost_input(was: Stamp | None, now: Stamp) -> str:
     """
     inputs = parse(now)
     earlier = _parse_stored(was)
-    after = {path for path, file in inputs.items() if _there(file)}
-    before = (
-        {*inputs} if earlier is None else {path for path, file in earlier.items() if _there(file)}
-    )
-    return "" if after - before else min(before - after, default="")
+    after = _present(inputs)
+    before = {*inputs}
+    if earlier is not None:
+        before = _present(earlier)
+    if after - before:
+        return ""
+    return min(before - after, default="")
 
 
 def same_inputs(was: Stamp | None, now: Stamp) -> set[str]:
@@ -312,17 +334,22 @@ def same_inputs(was: Stamp | None, now: Stamp) -> set[str]:
 
 def _parse_stored(text: object) -> dict[str, _Input] | None:
     """`parse` of a stored stamp; None for anything else."""
+    if not isinstance(text, str):
+        return None
     try:
-        return parse(text) if isinstance(text, str) else None
+        return parse(text)
     except ValueError:
         return None
 
 
-def _there(given: _Input) -> bool:
-    """Neither gone nor an empty folder; unreadable inputs exist."""
-    return GONE not in given.numbers and not (
-        given.kind in ("folder", "labels") and given.numbers[0] == 0
-    )
+def _present(inputs: Mapping[str, _Input]) -> set[str]:
+    """Paths of inputs that are neither gone nor an empty folder; unreadable ones exist."""
+    present = set()
+    for path, file in inputs.items():
+        is_empty = file.kind in ("folder", "labels") and file.numbers[0] == 0
+        if GONE not in file.numbers and not is_empty:
+            present.add(path)
+    return present
 
 
 def what_differs(was: Stamp | None, now: Stamp) -> list[str]:
@@ -362,34 +389,40 @@ def describe_difference(there: Stamp, here: Stamp) -> str:
             continue
         if other is None or other.kind != file.kind:
             return f"{path} (missing there)"
-        values = zip(NUMBERS[file.kind], other.numbers, file.numbers, strict=True)
-        return f"{path} ({', '.join(_both(*value) for value in values if value[1] != value[2])})"
+        texts = []
+        for name, *numbers in zip(NUMBERS[file.kind], other.numbers, file.numbers, strict=True):
+            if numbers[0] != numbers[1]:
+                in_words = [_number_text(name, number) for number in numbers]
+                texts.append(f"{name} {in_words[0]} there, {in_words[1]} here")
+        return f"{path} ({', '.join(texts)})"
     return "further files there"
 
 
-def _both(what: str, there: int, here: int) -> str:
-    """A number of an input on two machines; times in UTC."""
-    texts = []
-    for number in (there, here):
-        text = f"{number:,}"
-        if what in ("time", "newest"):
-            text = f"{datetime.fromtimestamp(number / 1e9, UTC):%Y-%m-%d %H:%M:%S}"
-        texts.append({GONE: "missing", UNREADABLE: "unreadable"}.get(number, text))
-    return f"{what} {texts[0]} there, {texts[1]} here"
+def _number_text(name: str, number: int) -> str:
+    """A number of an input; times in UTC."""
+    if number == GONE:
+        return "missing"
+    if number == UNREADABLE:
+        return "unreadable"
+    if name in ("time", "newest"):
+        return f"{datetime.fromtimestamp(number / 1e9, UTC):%Y-%m-%d %H:%M:%S}"
+    return f"{number:,}"
 
 
-def _size_and_time(file: str) -> str:
-    pack, packed, name = file.rpartition(f"/{PACK}/")
-    status = os.stat(f"{pack}/{PACK}" if packed else file)  # noqa: PTH116 - a quarter of Path's time
-    size = packed_entry(Path(pack, PACK, name)).file_size if packed else status.st_size
-    return f"{size} {status.st_mtime_ns}"
+def _size_and_time(file: str) -> tuple[int, int]:
+    pack, packed, _ = file.rpartition(f"/{PACK}/")
+    if packed:
+        status = os.stat(f"{pack}/{PACK}")  # noqa: PTH116 - a quarter of Path's time
+        return packed_entry(Path(file)).file_size, status.st_mtime_ns
+    status = os.stat(file)  # noqa: PTH116 - as above
+    return status.st_size, status.st_mtime_ns
 
 
-def _count_and_time(folder: str) -> str:
-    return f"{len(os.listdir(folder))} {os.stat(folder).st_mtime_ns}"  # noqa: PTH116, PTH208 - the fast ones
+def _count_and_time(folder: str) -> tuple[int, int]:
+    return len(os.listdir(folder)), os.stat(folder).st_mtime_ns  # noqa: PTH116, PTH208 - the fast ones
 
 
-def _count_size_and_times(folder: str) -> str:
+def _count_size_and_times(folder: str) -> tuple[int, ...]:
     """Count, total size and newest time of the files in a folder, and the folder's own time.
 
     The newest time shows rewritten files, the folder's time shows renamed ones.
@@ -407,24 +440,31 @@ def _count_size_and_times(folder: str) -> str:
                     size = status.st_size
                     time = status.st_mtime_ns
                 except OSError as error:
-                    size = time = _why_not(error)
-                count = count + 1
-                total = total + size
+                    size = _why_not(error)
+                    time = size
+                count += 1
+                total += size
                 newest = max(newest, time)
-        return f"{count} {total} {newest} {os.fstat(descriptor).st_mtime_ns}"
+        return count, total, newest, os.fstat(descriptor).st_mtime_ns
     finally:
         os.close(descriptor)
 
 
 def _why_not(error: OSError) -> int:
-    return UNREADABLE if passes(error) or error.errno is None else GONE  # None: a damaged PACK
+    if passes(error) or error.errno is None:  # None: a damaged PACK
+        return UNREADABLE
+    return GONE
 
 
 def _below(root: str, path: str) -> str:
     """A path below the raw folder, as in stamps and digests, from a relative or absolute one."""
-    return utf8(os.path.relpath(path, root) if path.startswith("/") else path)
+    if path.startswith("/"):
+        path = os.path.relpath(path, root)
+    return utf8(path)
 
 
 def utf8(name: str) -> str:
     """A file name for JSON and tables: bytes that are not UTF-8 are escaped."""
-    return name if name.isascii() else name.encode(errors="backslashreplace").decode()
+    if name.isascii():
+        return name
+    return name.encode(errors="backslashreplace").decode()

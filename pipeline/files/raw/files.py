@@ -20,6 +20,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, Final, ParamSpec, TypeVar
 from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile, ZipInfo
@@ -68,16 +69,19 @@ _LITTER: Final = re.compile(r"\.|(thumbs\.db|desktop\.ini|@eadir)$", re.IGNORECA
 # Temporary errors: permissions, a disk or mount that does not answer, exhausted resources.
 _PASSING: Final = frozenset(
     {
-        *(errno.EACCES, errno.EPERM, errno.EIO, errno.EAGAIN),
-        *(
-            errno.ESTALE,
-            errno.ENOTCONN,
-            errno.ETIMEDOUT,
-            errno.EHOSTDOWN,
-            errno.EHOSTUNREACH,
-            errno.ENODEV,
-        ),
-        *(errno.ENOMEM, errno.EMFILE, errno.ENFILE),
+        errno.EACCES,
+        errno.EPERM,
+        errno.EIO,
+        errno.EAGAIN,
+        errno.ESTALE,
+        errno.ENOTCONN,
+        errno.ETIMEDOUT,
+        errno.EHOSTDOWN,
+        errno.EHOSTUNREACH,
+        errno.ENODEV,
+        errno.ENOMEM,
+        errno.EMFILE,
+        errno.ENFILE,
     }
 )
 _FAULTS: Final[ContextVar[list[OSError] | None]] = ContextVar("faults", default=None)
@@ -154,11 +158,9 @@ def open_regular(path: Path) -> BinaryIO:
 
     Raises OSError as `open` does, and for a pipe, socket or device: reading those may never end.
     """
-    return (
-        io.BytesIO(read_regular(path))
-        if path.parent.name == PACK
-        else io.BufferedReader(open_unbuffered(path))
-    )
+    if path.parent.name == PACK:
+        return io.BytesIO(read_regular(path))
+    return io.BufferedReader(open_unbuffered(path))
 
 
 def open_unbuffered(path: Path) -> io.FileIO:
@@ -205,7 +207,8 @@ def is_packed(path: Path) -> bool:
 
 def packed_entry(path: Path) -> ZipInfo:
     """The record of a file in a PACK. Raises OSError."""
-    if (packed := pack_index(path.parent).get(path.name)) is None:
+    packed = pack_index(path.parent).get(path.name)
+    if packed is None:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
     return packed
 
@@ -220,15 +223,15 @@ def packed_names(pack: Path) -> Iterable[str]:
         stream.seek(start)
         index = stream.read(size)
         names = list[str]()
-        at = 0
-        while index[at : at + 4] == b"PK\1\2":
-            name, extra, comment = ENTRY_LENGTHS.unpack_from(index, at)
-            at += ENTRY_LENGTHS.size + name + extra + comment
-            names.append(
-                index[at - comment - extra - name : at - comment - extra].decode(errors="replace")
-            )
-    # as for another program's, with a comment
-    return names if len(names) == n and at == size else pack_index(pack)
+        offset = 0
+        while index[offset : offset + 4] == b"PK\1\2":
+            name, extra, comment = ENTRY_LENGTHS.unpack_from(index, offset)
+            start = offset + ENTRY_LENGTHS.size
+            names.append(index[start : start + name].decode(errors="replace"))
+            offset = start + name + extra + comment
+    if len(names) == n and offset == size:
+        return names
+    return pack_index(pack)  # of another program's, with a comment
 
 
 def pack_index(pack: Path) -> Mapping[str, ZipInfo]:
@@ -280,12 +283,10 @@ def _or_why_not(digest: Callable[P, str]) -> Callable[P, str]:
     def call(*args: P.args, **kwargs: P.kwargs) -> str:
         try:
             return digest(*args, **kwargs)
+        except FileNotFoundError:
+            return "missing"
         except OSError as error:
-            return (
-                "missing"
-                if isinstance(error, FileNotFoundError)
-                else f"unreadable: {type(error).__name__}"
-            )
+            return f"unreadable: {type(error).__name__}"
 
     return call
 
@@ -331,9 +332,9 @@ def span_digest(file: Path, start: int, stop: int) -> str:
     total = hashlib.sha256()
     with open_regular(file) as stream:
         stream.seek(start)
-        while start < stop and (read := stream.read(min(MIB, stop - start))):
-            total.update(read)
-            start += len(read)
+        while content := stream.read(max(0, min(MIB, stop - start))):
+            total.update(content)
+            start += len(content)
     return total.hexdigest()
 
 
@@ -357,9 +358,8 @@ def _names_and_sizes(folder: Path) -> list[tuple[str, int]]:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)  # faster than whole paths
     try:
         with os.scandir(descriptor) as entries:
-            return sorted(
-                [(entry.name, _size(entry)) for entry in entries if not _LITTER.match(entry.name)]
-            )
+            files = [entry for entry in entries if not _LITTER.match(entry.name)]
+            return sorted((entry.name, _size(entry)) for entry in files)
     finally:
         os.close(descriptor)
 
@@ -370,9 +370,8 @@ def contents_digest(folder: Path) -> str:
     problem.
     """
     with os.scandir(folder) as entries:
-        return _listing_digest(
-            sorted((e.name, _content(e)) for e in entries if not _LITTER.match(e.name))
-        )
+        files = [entry for entry in entries if not _LITTER.match(entry.name)]
+        return _listing_digest(sorted((entry.name, _content(entry)) for entry in files))
 
 
 def _listing_digest(listing: object) -> str:
@@ -381,8 +380,9 @@ def _listing_digest(listing: object) -> str:
 
 @_or_why_not
 def _content(entry: os.DirEntry[str]) -> str:
-    # opening a pipe would not return
-    return whole_file_digest(Path(entry.path)) if entry.is_file() else "no file"
+    if not entry.is_file():  # opening a pipe would not return
+        return "no file"
+    return whole_file_digest(Path(entry.path))
 
 
 def _size(entry: os.DirEntry[str]) -> int:
@@ -417,9 +417,11 @@ def _find(
         elif _is_there(path, only_folders, unreadable):
             yield path
         return
-    fits = re.compile(fnmatch.translate(name), re.IGNORECASE if any_case else 0).match
+    flags = re.IGNORECASE if any_case else 0
+    fits = re.compile(fnmatch.translate(name), flags).match
     for entry in scan_folder(folder, unreadable):
-        if not fits(entry.name) or (entry.name.startswith(".") and not name.startswith(".")):
+        is_hidden = entry.name.startswith(".") and not name.startswith(".")
+        if is_hidden or not fits(entry.name):
             continue
         if deeper_names:
             if is_folder(entry):
@@ -467,17 +469,18 @@ def any_fits(folder: Path, patterns: Iterable[str]) -> bool:
 
 def list_folders(folder: Path) -> list[Path]:
     """The first folders in a folder by name, without hidden ones."""
-    names = sorted(
-        e.name for e in scan_folder(folder, {}) if is_folder(e) and not e.name.startswith(".")
-    )
-    return [folder / name for name in names[:MOST_FOLDERS]]
+    names = []
+    for entry in scan_folder(folder, {}):
+        if not entry.name.startswith(".") and is_folder(entry):
+            names.append(entry.name)
+    return [folder / name for name in sorted(names)[:MOST_FOLDERS]]
 
 
 def deeper(raw: Path, patterns: Sequence[str]) -> Path | None:
     """The first folder, one or two levels below `raw`, with a match: unpacked too deep."""
     level = [raw]
     for _ in range(2):
-        level = [child for folder in level for child in list_folders(folder)][:MOST_FOLDERS]
+        level = [*chain.from_iterable(map(list_folders, level))][:MOST_FOLDERS]
         for folder in level:
             if any_fits(folder, patterns):
                 return folder
