@@ -181,7 +181,7 @@ def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[int]) -> Table:
             else []
         )
         cells = (
-            plain(row["split"]) + (" [yellow](demo data)[/yellow]" if row["stand_in"] else ""),
+            _marked_name(row),
             *(_counts(row["accounting"], unit) for unit in ("videos", "tracks", "frames")),
             ", ".join(dropped) or "-",
             plain(", ".join(row["streams"])) or "-",
@@ -272,12 +272,14 @@ def _split_status(split: cache.Split) -> dict[str, Any]:
         if account["dropped"] or account["set_aside"] or account["notes"]:  # in reading order
             failed = account["set_aside"] not in harmless
             videos.append({**{key: account[key] for key in keys}, "failed": failed})
+    imported = split.manifest.get("reader", {}).get("imported", {})
     return {
         "split": split.name,
         "tracks": len(split.tracks),
         "accounting": split.manifest.get("accounting", {}),
         "stand_in": bool(split.manifest.get("stand_in")),
-        "imported": split.manifest.get("reader", {}).get("imported", {}).get("file"),
+        "imported": imported.get("file"),
+        "estimates": "estimates" in imported,
         "raw": split.provenance.get("raw"),
         "streams": [*streams.values()],
         "missing": missing,
@@ -351,6 +353,16 @@ def _worst_grades(split: cache.Split, problems: list[str]) -> dict[int, Grade]:
     except (cache.CacheError, OSError) as error:
         problems.append(f"{split.name}: no grades: {error_text(error)}")
     return worst
+
+
+def _marked_name(row: Mapping[str, Any]) -> str:
+    """The split's name; labels that are no ground truth are said beside it."""
+    name = plain(row["split"])
+    if row["stand_in"]:
+        name += " [yellow](demo data)[/yellow]"
+    if row["estimates"]:
+        name += f" [yellow]({plain(row['imported'])})[/yellow]"
+    return name
 
 
 def _incomplete_downloads(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import cache
+from pipeline.__main__ import main
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.exchange.bodies.importing import import_bodies
 from tests.made_splits import track_of, write_split
@@ -109,3 +110,13 @@ def test_other_files_do_not_extend_an_import(tmp_path: Path) -> None:
             continue
         with pytest.raises(PipelineError, match="other files"):
             import_bodies([file], tmp_path / "clips", tmp_path / "c", NAME, planted.BODY)
+
+
+def test_status_says_that_bodies_are_estimates(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_clips(tmp_path / "clips")
+    file = planted.write(tmp_path, "wham")
+    import_bodies([file], tmp_path / "clips", tmp_path / "c", NAME, planted.BODY)
+    assert main(["status", "--cache", str(tmp_path / "c")]) == 0
+    assert "(estimates of WHAM)" in " ".join(capsys.readouterr().out.split())
