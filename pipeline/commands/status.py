@@ -215,14 +215,11 @@ def _table(rows: Sequence[_SplitStatus], columns: Sequence[int]) -> Table:
     """Some of COLUMNS, one line for each split."""
     shown = table(*(COLUMNS[i] for i in columns))
     for row in rows:
-        split = plain(row.split)
-        if row.stand_in:
-            split += " [yellow](demo data)[/yellow]"
         dropped = _by_reason(row.accounting.get("frames", {}).get("dropped", {}))
         if row.uncounted:
             dropped.append(f"{count(row.uncounted, 'unreadable video')} not counted")
         cells = (
-            split,
+            _marked_name(row),
             *(_counts(row.accounting, unit) for unit in ("videos", "tracks", "frames")),
             ", ".join(dropped) or "-",
             plain(", ".join(row.streams)) or "-",
@@ -269,6 +266,7 @@ class _SplitStatus:
     accounting: Mapping[str, Any]
     stand_in: bool
     imported: str | None  # the file of an imported split
+    estimates: bool  # an estimator's bodies, no ground truth
     raw: str | None  # the raw folder at conversion
     streams: list[str] = field(default_factory=list)  # labels
     missing: dict[str, str] = field(default_factory=dict)  # video -> its missing file; "": all
@@ -297,12 +295,14 @@ class _SplitStatus:
 
 def _split_status(split: cache.Split) -> _SplitStatus:
     manifest = split.manifest
+    imported = manifest.get("reader", {}).get("imported", {})
     status = _SplitStatus(
         split=split.name,
         tracks=len(split.tracks),
         accounting=manifest.get("accounting", {}),
         stand_in=bool(manifest.get("stand_in")),
-        imported=manifest.get("reader", {}).get("imported", {}).get("file"),
+        imported=imported.get("file"),
+        estimates="estimates" in imported,
         raw=split.provenance.get("raw"),
     )
     for name in split.streams:
@@ -428,6 +428,16 @@ def _worst_grades(split: cache.Split, problems: list[str]) -> dict[int, Grade]:
     except (cache.CacheError, OSError) as error:
         problems.append(f"{split.name}: no grades: {error_text(error)}")
     return worst
+
+
+def _marked_name(row: _SplitStatus) -> str:
+    """The split's name; labels that are no ground truth are said beside it."""
+    name = plain(row.split)
+    if row.stand_in:
+        name += " [yellow](demo data)[/yellow]"
+    if row.estimates:
+        name += f" [yellow]({plain(str(row.imported))})[/yellow]"
+    return name
 
 
 def _incomplete_download(row: _SplitStatus) -> Iterator[str]:
