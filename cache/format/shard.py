@@ -42,7 +42,7 @@ def crc32c(data: bytes) -> bytes:
 
 def sha256(data: bytes | Bytes) -> str:
     """The SHA-256 of bytes, in hex."""
-    return hashlib.sha256(memoryview(data)).hexdigest()  # type: ignore[arg-type]  # an array, too
+    return hashlib.sha256(data if isinstance(data, bytes) else data.data).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
