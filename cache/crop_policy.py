@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -33,7 +33,10 @@ class Jitter:
             raise ValueError(
                 f"jitter {self.copy}, seed {self.seed}: expected a copy from 1 and a seed from 0"
             )
-        if not (0 <= self.trans_px <= SIZE and 0 <= self.scale_log2 <= 3 and 0 <= self.flip <= 1):
+        is_move_valid = 0 <= self.trans_px <= SIZE
+        is_scale_valid = 0 <= self.scale_log2 <= 3
+        is_flip_valid = 0 <= self.flip <= 1
+        if not (is_move_valid and is_scale_valid and is_flip_valid):
             raise ValueError(
                 f"jitter trans_px {self.trans_px}, scale_log2 {self.scale_log2}, flip "
                 f"{self.flip}: expected 0 to {SIZE} px, 0 to 3, and a probability"
@@ -99,29 +102,31 @@ class CropPolicy:
         values = {name: _WORDS[name](value) for name, value in values_by_word.items()}
         jitter = {name: values.pop(name) for name in _JITTER if name in values}
         if "jitter" in values:
-            jitter["copy"] = values.pop("jitter")
+            values["jitter"] = Jitter(copy=values["jitter"], **jitter)
         elif jitter:
             raise ValueError(f"crop {text!r}: {', '.join(jitter)} need jitter:COPY, as in jitter:1")
-        return cls(**values, jitter=Jitter(**jitter) if jitter else None)
+        return cls(**values)
 
     def __str__(self) -> str:
         """The inverse of `parse`: values that differ from the default."""
-        words = self.as_dict() | self.as_dict().pop("jitter", {})
-        words["jitter"] = words.pop("copy", None)
+        words = self.as_dict()
         if self.region is not None:
             words["region"] = f"{self.region[0]}x{self.region[1]}"
-        usual = {f.name: f.default for f in fields(Jitter)}
-        return " ".join(
-            f"{name}:{words[name]}"
-            for name in _WORDS
-            if words.get(name) not in (None, usual.get(name))
-        )
+        if self.jitter is not None:
+            usual = asdict(Jitter(copy=1))
+            for name in _JITTER:
+                if words["jitter"][name] != usual[name]:
+                    words[name] = words["jitter"][name]
+            words["jitter"] = self.jitter.copy
+        return " ".join(f"{name}:{words[name]}" for name in _WORDS if name in words)
 
     def as_dict(self) -> dict[str, Any]:
         """JSON values that differ from the default."""
         usual = asdict(CropPolicy())
         changed = {name: value for name, value in asdict(self).items() if value != usual[name]}
-        return changed if self.region is None else {**changed, "region": list(self.region)}
+        if self.region is not None:
+            changed["region"] = list(self.region)
+        return changed
 
     @classmethod
     def from_dict(cls, policy: Mapping[str, Any]) -> CropPolicy:
@@ -137,10 +142,10 @@ class CropPolicy:
         """Seeds of the tracks' jitter, (N,), from their names."""
         jitter = self.jitter or Jitter(copy=1)
         mark = f"{jitter.seed}\0{jitter.copy}\0"
-        digests = (
-            hashlib.blake2b((mark + name).encode(), digest_size=8).digest() for name in names
-        )
-        return np.frombuffer(b"".join(digests), "<u8").astype(np.uint64)
+        digests = bytearray()
+        for name in names:
+            digests += hashlib.blake2b((mark + name).encode(), digest_size=8).digest()
+        return np.frombuffer(digests, "<u8").astype(np.uint64)
 
     @np.errstate(over="ignore")  # NumPy reports it for scalars
     def boxes(
@@ -160,10 +165,14 @@ class CropPolicy:
         box[..., 2:] *= self.scale
         if self.jitter is not None:
             per_frame = _mix_bits(keys + np.asarray(frame).astype(np.uint64) * _GOLDEN)
-            u = [2 * _uniform(per_frame, i) - 1 for i in range(3)]
-            box[..., 2:] *= (2.0 ** (-self.jitter.scale_log2 * u[2]))[..., None]
+            # uniform in [-1, 1)
+            move_x = 2 * _uniform(per_frame, 0) - 1
+            move_y = 2 * _uniform(per_frame, 1) - 1
+            zoom = 2 * _uniform(per_frame, 2) - 1
+            box[..., 2:] *= (2.0 ** (-self.jitter.scale_log2 * zoom))[..., None]
             side = box[..., 2:] * np.asarray(crop_scale)[..., None]
-            box[..., :2] -= np.stack(u[:2], axis=-1) * (self.jitter.trans_px / SIZE) * side
+            move = np.stack([move_x, move_y], axis=-1) * (self.jitter.trans_px / SIZE)
+            box[..., :2] -= move * side
             mirrored[...] = _uniform(keys, 0) < self.jitter.flip
         return box.astype(np.float32), mirrored
 

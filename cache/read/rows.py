@@ -97,12 +97,12 @@ class Rows(ABC):
         """
         if not out.size:
             return
-        if len(starts) and (starts.min() < 0 or starts.max() + seqlen > self._n_rows):
-            requested = f"rows up to {int(starts.max()) + seqlen}"
+        end = int(starts.max()) + seqlen
+        if starts.min() < 0 or end > self._n_rows:
             raise CacheError.at(
                 self._location,
                 expected=f"{self._n_rows} rows",
-                found=requested,
+                found=f"rows up to {end}",
                 do="Open it again.",
             )
         self._fill(starts, seqlen, out)
@@ -139,10 +139,8 @@ class _MappedRows(Rows):
         rows = out.reshape(-1, *self.trailing)
         for data, first, stop in self._parts(starts, seqlen):
             n_rows = (stop - first) // self._row_bytes
-            _copy(
-                np.ndarray((n_rows, *self.trailing), self.dtype, data, first),
-                rows[filled : filled + n_rows],
-            )
+            stored = np.ndarray((n_rows, *self.trailing), self.dtype, data, first)
+            _copy(stored, rows[filled : filled + n_rows])
             filled += n_rows
 
     def _same_flags(self, starts: Ints, seqlen: int, out: NDArray[Any]) -> bool:
@@ -180,21 +178,18 @@ class _MappedRows(Rows):
         """The byte ranges of a few windows, whose shards are all opened together."""
         chunk, low, n_rows = _chunk_parts(starts, seqlen, self._geometry.rows_per_chunk)
         shard = chunk // self._geometry.chunks
+        within = chunk - shard * self._geometry.chunks  # the chunk's number in its shard
         opened = {number: self._open_shard(number) for number in set(shard.tolist())}
-        if not self._states[chunk].all():
-            for part in np.flatnonzero(self._states[chunk] == 0).tolist():
+        states = self._states[chunk]
+        if not states.all():
+            for part in np.flatnonzero(states == 0).tolist():
                 number = int(shard[part])
-                self._check(
-                    opened[number], number, int(chunk[part]) - number * self._geometry.chunks
-                )
-        first = (
-            chunk - shard * self._geometry.chunks
-        ) * self._layout.chunk_bytes + low * self._row_bytes
+                self._check(opened[number], number, int(within[part]))
+        first = within * self._layout.chunk_bytes + low * self._row_bytes
         stop = first + n_rows * self._row_bytes
         data = {number: mapped.data for number, mapped in opened.items()}
-        return zip(
-            map(data.__getitem__, shard.tolist()), first.tolist(), stop.tolist(), strict=True
-        )
+        parts = map(data.__getitem__, shard.tolist())
+        return zip(parts, first.tolist(), stop.tolist(), strict=True)
 
     def _open_shard(self, shard: int) -> _MappedShard:
         """Return the open shard, or open it. A file whose size has changed is opened again."""
@@ -220,9 +215,8 @@ class _MappedRows(Rows):
         missing or damaged.
         """
         if number >= opened.n_chunks:
-            raise shards.damage(
-                self._file(shard), f"chunk {number} of the shard", "a shard without it"
-            )
+            expected = f"chunk {number} of the shard"
+            raise shards.damage(self._file(shard), expected, "a shard without it")
         if not opened.intact(number):
             self._held.clear()  # the next read opens the repaired files
             raise _damaged_chunk(self._file(shard), number, self._layout)
@@ -230,7 +224,8 @@ class _MappedRows(Rows):
         if self.dtype == np.uint8 and not self.trailing:
             flags = opened.chunk(number)
             flag = int(flags[0])
-            state = _ALL + flag if flag <= 1 and (flags == flag).all() else _CHECKED
+            if flag <= 1 and (flags == flag).all():
+                state = _ALL + flag
         self._checked[shard * self._geometry.chunks + number] = state
 
     def _file(self, shard: int) -> str:
@@ -301,14 +296,17 @@ def _close_oldest(limit: int) -> None:
     with suppress(IndexError):  # none is left; other threads may close shards, too
         while len(_OPENED) >= limit:
             reader, shard = _OPENED.popleft()
-            if (owner := reader()) is not None:
+            owner = reader()
+            if owner is not None:
                 owner.close_shard(shard)
 
 
 def _shard_limit() -> int:
     """How many shards may be open. Read each time: the system's limit may change."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return _MOST if soft == resource.RLIM_INFINITY else min(max(soft // 2, 16), _MOST)
+    if soft == resource.RLIM_INFINITY:
+        return _MOST
+    return min(max(soft // 2, 16), _MOST)
 
 
 class _RangedRows(Rows):
@@ -322,12 +320,14 @@ class _RangedRows(Rows):
         window = (np.cumsum(n_rows) - n_rows) // seqlen
         within = chunk * size + first - starts[window]  # the part's first row in its window
         touched = np.unique(chunk)
-        by_shard = np.split(touched, np.flatnonzero(np.diff(touched // self._geometry.chunks)) + 1)
+        begins = np.flatnonzero(np.diff(touched // self._geometry.chunks)) + 1  # of other shards
+        by_shard = np.split(touched, begins)
         for begin in range(0, len(by_shard), _SHARDS_AT_ONCE):
             held = self._fetch_all(by_shard[begin : begin + _SHARDS_AT_ONCE])
             for part in np.flatnonzero(np.isin(chunk, list(held))).tolist():
-                rows = held[int(chunk[part])][first[part] : first[part] + n_rows[part]]
-                _copy(rows, out[window[part], within[part] : within[part] + n_rows[part]])
+                n = n_rows[part]
+                rows = held[int(chunk[part])][first[part] : first[part] + n]
+                _copy(rows, out[window[part], within[part] : within[part] + n])
 
     def _fetch_all(self, by_shard: Sequence[Ints]) -> dict[int, NDArray[Any]]:
         """Rows by chunk number in the array, of one committed state. `by_shard`: chunks of each
@@ -354,9 +354,8 @@ class _RangedRows(Rows):
         try:
             n_chunks = self._count_chunks(shard, key)
             if numbers[-1] >= n_chunks:
-                raise shards.damage(
-                    location, f"chunk {numbers[-1]} of the shard", "a shard without it"
-                )
+                expected = f"chunk {numbers[-1]} of the shard"
+                raise shards.damage(location, expected, "a shard without it")
             begins = [number * size for number in numbers]
             parts = self._store.read_ranges(key, begins, [begin + size for begin in begins])
         except FileNotFoundError:
@@ -376,9 +375,8 @@ class _RangedRows(Rows):
             # without a record, the object belongs to an unfinished commit
             if size is None or record is None:
                 raise FileNotFoundError(key)
-            self._n_chunks[shard] = self._layout.count_chunks(
-                self._store.location(key), size, record
-            )
+            location = self._store.location(key)
+            self._n_chunks[shard] = self._layout.count_chunks(location, size, record)
         return self._n_chunks[shard]
 
 
@@ -403,11 +401,8 @@ def _chunk_parts(starts: Ints, seqlen: int, rows_per_chunk: int) -> tuple[Ints, 
 def _damaged_chunk(file: str, chunk: int, layout: ShardLayout) -> CacheError:
     """The error for a chunk whose bytes do not match their checksum."""
     first_row = chunk * layout.geometry.rows_per_chunk
-    return shards.damage(
-        file,
-        f"chunk {chunk} (rows from {first_row} of the shard) to match its checksum",
-        "other bytes",
-    )
+    expected = f"chunk {chunk} (rows from {first_row} of the shard) to match its checksum"
+    return shards.damage(file, expected, "other bytes")
 
 
 def _copy(rows: NDArray[Any], out: NDArray[Any]) -> None:
