@@ -41,7 +41,7 @@ _LOCKS: Final = (".writing", "lock")  # a writer's folder, and the file in it
 # above a lock's file: of writers, of the split or stream, and of the dataset or all streams
 _OWN_FOLDERS: Final = 3
 # errors of `flock` on a file system without locks; 524: of the kernel's NFS, without a name
-_NO_LOCKS: Final = (*(errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, 524),)
+_NO_LOCKS: Final = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, 524)
 _HELD: weakref.WeakSet[WriterLock] = weakref.WeakSet()
 
 
@@ -87,22 +87,18 @@ class LocalStore(Store):
     def read_many(self, keys: Iterable[str]) -> dict[str, Bytes]:
         files = {}
         for key in keys:
-            if (size := self.size(key)) is None:
+            size = self.size(key)
+            if size is None:
                 continue
             try:
-                large = size >= _MAP_FROM
-                files[key] = (
-                    np.memmap(self.path(key), np.uint8, "r")
-                    if large
-                    else np.frombuffer(self.read(key), "u1")
-                )
+                if size >= _MAP_FROM:
+                    files[key] = np.memmap(self.path(key), np.uint8, "r")
+                else:
+                    files[key] = np.frombuffer(self.read(key), np.uint8)
             except PermissionError:
                 raise
-            except (
-                OSError,
-                ValueError,
-                AccessDenied,
-            ):  # removed or emptied since, or unreadable: it counts as missing
+            # removed or emptied since, or unreadable: it counts as missing
+            except (OSError, ValueError, AccessDenied):
                 continue
         return files
 
@@ -111,15 +107,18 @@ class LocalStore(Store):
         try:
             filled = 0
             while filled < len(out):
-                if not (got := os.preadv(fd, [out[filled:].data], start + filled)):
+                n_read = os.preadv(fd, [out[filled:].data], start + filled)
+                if not n_read:
                     raise OSError(errno.EIO, "it ended early", str(self.path(key)))
-                filled += got
+                filled += n_read
         finally:
             os.close(fd)
 
     def size(self, key: str) -> int | None:
         status = self._stat(key)
-        return status.st_size if status and stat.S_ISREG(status.st_mode) else None
+        if status is None or not stat.S_ISREG(status.st_mode):
+            return None
+        return status.st_size
 
     def etag(self, key: str) -> Etag | None:
         status = self._stat(key)
@@ -228,18 +227,17 @@ class LocalStore(Store):
 
         class RegularFiles(ZarrLocalStore):
             async def get(self, key: str, *args: Any, **options: Any) -> Any:
-                is_file = os.path.isfile(self.root / key)  # noqa: PTH113
-                # it would wait for a pipe
-                return await super().get(key, *args, **options) if is_file else None
+                if not os.path.isfile(self.root / key):  # noqa: PTH113  it would wait for a pipe
+                    return None
+                return await super().get(key, *args, **options)
 
         return RegularFiles(self.path(folder), read_only=True)
 
 
 def _no_regular_file(path: Path) -> AccessDenied:
-    found = "a link to nothing" if path.is_symlink() else "a folder, pipe or device"
-    return AccessDenied.at(
-        path, expected="a regular file", found=found, do="It is not read. Remove it."
-    )
+    kind = "a link to nothing" if path.is_symlink() else "a folder, pipe or device"
+    do = "It is not read. Remove it."
+    return AccessDenied.at(path, expected="a regular file", found=kind, do=do)
 
 
 def _etag_of(status: os.stat_result) -> Etag:
