@@ -48,11 +48,11 @@ def windows_of(runs: Ranges, *, seqlen: int, stride: int, tail: Tail = "drop") -
         raise ValueError(f"seqlen {seqlen} and stride {stride} must be at least 1")
     if tail not in ("drop", "cover"):
         raise ValueError(f'tail is {tail!r}, expected "drop" or "cover"')
-    first = runs[:, 0]
-    room = runs[:, 1] - first - seqlen  # the last place in the run at which a window may start
+    first, stop = runs.T
+    room = stop - first - seqlen  # the last place in the run at which a window may start
     counts = room // stride + 1
     if tail == "cover":
-        counts = -(-room // stride) + 1
+        counts += room % stride > 0
     counts[room < 0] = 0
     n_before = np.cumsum(counts) - counts
     windows = np.empty((int(counts.sum()), 2), np.int64)
@@ -73,12 +73,14 @@ def intersect(runs: Ranges, keep: Ranges) -> Ranges:
     >>> intersect(np.array([[0, 10], [10, 12]]), np.array([[2, 4], [8, 11]])).tolist()
     [[2, 4], [8, 10], [10, 11]]
     """
-    low = np.searchsorted(keep[:, 1], runs[:, 0], side="right")
-    high = np.searchsorted(keep[:, 0], runs[:, 1], side="left")
+    start, stop = runs.T
+    keep_start, keep_stop = keep.T
+    low = np.searchsorted(keep_stop, start, side="right")
+    high = np.searchsorted(keep_start, stop, side="left")
     run, within = spread(np.maximum(high - low, 0))
     part = low[run] + within
-    starts = np.maximum(runs[run, 0], keep[part, 0])
-    stops = np.minimum(runs[run, 1], keep[part, 1])
+    starts = np.maximum(start[run], keep_start[part])
+    stops = np.minimum(stop[run], keep_stop[part])
     return np.stack([starts, stops], axis=1)
 
 
@@ -99,12 +101,11 @@ def join_adjacent(ranges: Ranges) -> Ranges:
     >>> join_adjacent(np.array([[0, 8], [8, 16], [20, 24]])).tolist()
     [[0, 16], [20, 24]]
     """
-    if not len(ranges):
-        return ranges
-    apart = ranges[1:, 0] != ranges[:-1, 1]
-    first = np.concatenate([[True], apart])
-    last = np.concatenate([apart, [True]])
-    return np.stack([ranges[first, 0], ranges[last, 1]], axis=1)
+    start, stop = ranges.T
+    gaps = np.flatnonzero(start[1:] != stop[:-1]) + 1
+    starts = np.concatenate([start[:1], start[gaps]])
+    stops = np.concatenate([stop[gaps - 1], stop[-1:]])
+    return np.stack([starts, stops], axis=1)
 
 
 class _Segments(NamedTuple):
@@ -127,9 +128,9 @@ class StreamRows:
         for name, first_rows in starts.items():
             begins = np.unique(first_rows)
             # Windows that share a row are of one run. Those that only touch may be of two tracks.
-            is_apart = np.diff(begins) >= seqlen
-            first = begins[np.concatenate([[True], is_apart])[: len(begins)]]
-            last = begins[np.concatenate([is_apart, [True]])[: len(begins)]]
+            gaps = np.flatnonzero(np.diff(begins) >= seqlen) + 1
+            first = np.concatenate([begins[:1], begins[gaps]])
+            last = np.concatenate([begins[gaps - 1], begins[-1:]])
             lengths = last + seqlen - first
             place = np.cumsum(lengths) - lengths + self.total
             self._segments[name] = _Segments(first, last + seqlen, place)

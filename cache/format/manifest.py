@@ -229,7 +229,7 @@ class Place:
         without new rows.
         """
         writing = self.store.list_names(self.writing)
-        if self.store.exclusive and any(name != "lock" for name in writing):
+        if self.store.exclusive and set(writing) - {"lock"}:
             return True
         current = self.read_manifest()
         if current is None:
@@ -377,10 +377,10 @@ class Commit:
 
 def has_shards(held: Mapping[str, Any], shards: Mapping[str, Mapping[str, str]]) -> bool:
     """Whether a manifest names all these shards: array -> shard -> record."""
-    return all(
-        records.items() <= held["shards"].get(array, {}).items()
-        for array, records in shards.items()
-    )
+    for array, records in shards.items():
+        if not records.items() <= held["shards"].get(array, {}).items():
+            return False
+    return True
 
 
 def _problem_of(manifest: Mapping[str, Any], place: Place) -> str:

@@ -135,11 +135,9 @@ class Tables(dict[str, Array]):
         """Rows (any shape) -> the number of each row's track; -1 for rows of no committed track."""
         starts = self["track_start"]
         stops = self["track_stop"]
-        if not len(starts):
-            return np.full(rows.shape, -1, np.int64)
-        track = np.searchsorted(starts, rows, side="right") - 1
-        is_within = (track >= 0) & (rows < stops[track])
-        return np.where(is_within, track, -1)
+        n_begun = np.searchsorted(starts, rows, side="right")
+        n_ended = np.searchsorted(stops, rows, side="right")
+        return np.where(n_begun > n_ended, n_begun - 1, -1)
 
     def live_by_shard(self, geometry: Geometry, extent: int) -> NDArray[np.int64]:
         """(shards,) number of rows of committed tracks in each shard of a split with `extent`

@@ -96,10 +96,7 @@ class TorchWindows(Dataset[Item]):
 
     def _read(self, number: int, starts: Ints) -> dict[str, Any]:
         windows = np.stack([starts, starts + self.seqlen], axis=1)
-        stream, fields, dtype, streams, history = self._reading
-        return self._splits[number].read(
-            windows, stream, fields, dtype, streams=streams, history=history
-        )
+        return self._splits[number].read(windows, **self._reading._asdict())
 
     def _require_equal_shapes(self) -> None:
         """Compare the shapes of the first window of each split."""

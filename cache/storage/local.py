@@ -85,7 +85,7 @@ class LocalStore(Store):
         return fd
 
     def read_many(self, keys: Iterable[str]) -> dict[str, Bytes]:
-        files = {}
+        files: dict[str, Bytes] = {}
         for key in keys:
             size = self.size(key)
             if size is None:
@@ -390,13 +390,16 @@ class WriterLock(Lock):
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.pread(fd, 64, 0).decode(errors="replace").strip() or "unknown"
-            where = "" if _is_running(holder) else ", on another machine or in a container"
-            do = (
-                f"Wait until it is done, or end it; finished work is kept. Its lock is {self.file}."
-            )
-            place = self.file.parent.parent
-            found = f"process {holder} writing{where}"
-            raise Busy.at(place, expected="no other writer", found=found, do=do) from None
+            writer = f"process {holder} writing"
+            if not _is_running(holder):
+                writer += ", on another machine or in a container"
+            raise Busy.at(
+                self.file.parent.parent,
+                expected="no other writer",
+                found=writer,
+                do="Wait until it is done, or end it; finished work is kept. Its lock is "
+                f"{self.file}.",
+            ) from None
         except OSError as error:
             if error.errno == errno.EBADF:  # NFS locks only what may be written
                 denied = PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self.file))
@@ -407,9 +410,11 @@ class WriterLock(Lock):
                 "Without locks, two writers could mix their data. Mount it with locks (NFS: "
                 "without nolock; Lustre: with flock), or use a local disk or an object store."
             )
-            found = f"none ({error.strerror})"
             raise CacheError.at(
-                self.file, expected="a file system with locks", found=found, do=do
+                self.file,
+                expected="a file system with locks",
+                found=f"none ({error.strerror})",
+                do=do,
             ) from error
 
 

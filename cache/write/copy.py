@@ -117,8 +117,8 @@ def _open_stream(source: Split, name: str) -> OpenStream:
 
 def _states(split: Split) -> set[str]:
     """Digests of the manifests with these rows: its own, and its source's."""
-    own = split.manifest["digest"]
-    return {own, split.provenance.get(COPIED, {}).get("digest", own)}
+    digest = split.manifest["digest"]
+    return {digest, split.provenance.get(COPIED, {}).get("digest", digest)}
 
 
 def _is_copy(source: Split, store: Store) -> bool:
@@ -339,10 +339,10 @@ class _NewRows:
 
 def _is_within(rows: NDArray[np.int64], ranges: Ranges) -> NDArray[np.bool_]:
     """(n,) whether rows are in one of the ascending ranges."""
-    if not len(ranges):
-        return np.zeros(len(rows), bool)
-    last = np.searchsorted(ranges[:, 0], rows, side="right") - 1
-    return np.asarray((last >= 0) & (rows < ranges[last, 1]))
+    start, stop = ranges.T
+    n_begun = np.searchsorted(start, rows, side="right")
+    n_ended = np.searchsorted(stop, rows, side="right")
+    return np.asarray(n_begun > n_ended)
 
 
 def _callers_entries(manifest: Mapping[str, Any], own: Collection[str]) -> dict[str, Any]:
@@ -352,11 +352,11 @@ def _callers_entries(manifest: Mapping[str, Any], own: Collection[str]) -> dict[
 
 
 def _note(store: Store, home: str, digest: str, note: Mapping[str, Any]) -> dict[str, Any]:
-    entries = {key: value for key, value in note.items() if key != "invalidated"}
-    return {
-        **entries,
-        COPIED: {"from": store.location(home), "digest": digest, "finished": note.get("finished")},
-    }
+    copied = {**note}
+    copied.pop("invalidated", None)
+    finished = note.get("finished")
+    copied[COPIED] = {"from": store.location(home), "digest": digest, "finished": finished}
+    return copied
 
 
 def _copy_stamps(source: Store, store: Store, home: str) -> None:

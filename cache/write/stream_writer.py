@@ -295,8 +295,9 @@ class StreamWriter(StreamShards, Writer):
     def _note_made(self, made: Mapping[str, Any]) -> None:
         self.made = self.made or made
         if made:
-            both = self.made.keys() | made.keys()
-            self.varying |= {name for name in both if made.get(name) != self.made.get(name)}
+            for name in self.made.keys() | made.keys():
+                if made.get(name) != self.made.get(name):
+                    self.varying.add(name)
 
     def _require_pending(self, shard: int) -> None:
         if shard in self._records or shard not in self.live_shards:
