@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
+
+from cache.arrays import Array, Bools, Doubles, Floats, Keys
 
 SIZE: Final = 224  # px, the side of a crop; jitter's `trans_px` is in pixels of such a crop
 LARGEST: Final = 1024  # px
@@ -138,7 +139,7 @@ class CropPolicy:
             values["jitter"] = Jitter(**values["jitter"])
         return cls(**values)
 
-    def keys(self, names: Iterable[str]) -> NDArray[np.uint64]:
+    def keys(self, names: Iterable[str]) -> Keys:
         """Seeds of the tracks' jitter, (N,), from their names."""
         jitter = self.jitter or Jitter(copy=1)
         mark = f"{jitter.seed}\0{jitter.copy}\0"
@@ -150,11 +151,11 @@ class CropPolicy:
     @np.errstate(over="ignore")  # NumPy reports it for scalars
     def boxes(
         self,
-        bbox: NDArray[np.float32],
-        crop_scale: NDArray[np.float64],
-        keys: NDArray[np.uint64],
-        frame: NDArray[Any],
-    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        bbox: Floats,
+        crop_scale: Doubles,
+        keys: Keys,
+        frame: Array,
+    ) -> tuple[Floats, Bools]:
         """Crop boxes, (..., 4) cxcywh px before the crop scale, and whether each crop is mirrored,
         (...).
 
@@ -198,14 +199,14 @@ _WORDS: Final[Mapping[str, Any]] = {
 _GOLDEN: Final = np.uint64(0x9E3779B97F4A7C15)
 
 
-def _mix_bits(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def _mix_bits(x: Keys) -> Keys:
     """Hash 64-bit numbers with the finaliser of SplitMix64 (Steele et al., OOPSLA 2014)."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return np.asarray(x ^ (x >> np.uint64(31)), np.uint64)
 
 
-def _uniform(keys: NDArray[np.uint64], i: int) -> NDArray[np.float64]:
+def _uniform(keys: Keys, i: int) -> Doubles:
     """The i-th uniform number in [0, 1) of each key."""
     bits = _mix_bits(keys + np.uint64(((i + 1) * 0x9E3779B97F4A7C15) % 2**64))
     return np.asarray((bits >> np.uint64(11)) * 2.0**-53, np.float64)

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping
 from typing import Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-Ints = NDArray[np.int64]
-Ranges = NDArray[np.int64]  # (N, 2) of [start, stop)
+from cache.arrays import Bools, Ints
+
+Ranges = Ints  # (N, 2) of [start, stop)
 Tail = Literal["drop", "cover"]
 
 
@@ -84,7 +84,7 @@ def intersect(runs: Ranges, keep: Ranges) -> Ranges:
     return np.stack([starts, stops], axis=1)
 
 
-def ranges_where(flags: NDArray[np.bool_], first_row: int = 0) -> Ranges:
+def ranges_where(flags: Bools, first_row: int = 0) -> Ranges:
     """The stretches of True.
 
     >>> ranges_where(np.array([True, True, False, True]), first_row=5).tolist()

@@ -12,8 +12,9 @@ from functools import cached_property
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 
+from cache.arrays import Array, Ints, Keys
 from cache.crop_policy import CropPolicy
 from cache.errors import CacheError
 from cache.format import layout
@@ -24,9 +25,6 @@ from cache.format.tables import TrackTable
 from cache.read import labels
 from cache.read.rows import Rows
 from cache.read.streams import OpenStream, StalenessCheck, StreamWindows, open_column
-from cache.windows import Ints
-
-Array = NDArray[Any]
 
 # Fields of a window's track, repeated in each row. A dataset's own column of the same name replaces
 # them.
@@ -168,7 +166,7 @@ class OpenSplit:
         self._check_current = StalenessCheck(commit)
         self._rows: dict[str, Rows] = {}
         self._streams: dict[str, OpenStream] = {}
-        self._keys: dict[CropPolicy, NDArray[np.uint64]] = {}
+        self._keys: dict[CropPolicy, Keys] = {}
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
@@ -233,7 +231,7 @@ class OpenSplit:
             return None
         return self._read_rows(name, cut.starts, cut.seqlen)
 
-    def _read_rows(self, name: str, starts: NDArray[np.int64], seqlen: int) -> Array:
+    def _read_rows(self, name: str, starts: Ints, seqlen: int) -> Array:
         reader = self._reader(name)
         rows = np.empty((len(starts), seqlen, *reader.trailing), reader.dtype.newbyteorder("="))
         reader.read(starts, seqlen, rows)
@@ -421,7 +419,7 @@ class OpenSplit:
     def _has_usual_stream(self) -> bool:
         return self.store.exists(self.place(USUAL).manifest)
 
-    def _jitter_keys(self, policy: CropPolicy) -> NDArray[np.uint64]:
+    def _jitter_keys(self, policy: CropPolicy) -> Keys:
         """(n_tracks,) seeds of the tracks' jitter, hashed once per policy."""
         tracks = TrackTable(self._tables)
         if policy.jitter is None:

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[Any]
-Bools = NDArray[np.bool_]
-Floats = NDArray[np.float32]
+from cache.arrays import Array, Bools, Doubles, Floats
+
 # column name -> (B, T, *trailing) as stored, None when the split has no such column
 Raw = Callable[[str], Array | None]
 # boxes (B, T, 4), frame numbers (B, T) -> the boxes (B, T, 4) that were cropped instead, whether
@@ -57,7 +56,7 @@ class LabelFields:
         crop: boxes that the network saw; None: the tracks' boxes.
     """
 
-    def __init__(self, raw: Raw, crop_scale: NDArray[np.float64], crop: Crop | None = None) -> None:
+    def __init__(self, raw: Raw, crop_scale: Doubles, crop: Crop | None = None) -> None:
         self._raw = raw
         self._crop_scale = crop_scale
         self._crop = crop
@@ -204,9 +203,7 @@ def mirror(name: str, values: Floats) -> Floats:
     return mirrored
 
 
-def normalise_keypoints(
-    kp_2d: Floats, bbox: Floats, crop_scale: NDArray[np.float64], out: Floats
-) -> None:
+def normalise_keypoints(kp_2d: Floats, bbox: Floats, crop_scale: Doubles, out: Floats) -> None:
     """Normalise keypoints from px to [-1, 1] across the crop; fill out (B, T, J, 3). Confidence is
     copied.
 

@@ -18,18 +18,19 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.arrays import Array, Floats, Ints
 from cache.errors import CacheError
 from cache.format import shard as shards
 from cache.format.layout import shard_key
 from cache.format.shard import ShardLayout
-from cache.storage.base import Store
+from cache.storage.base import Bytes, Store
 from cache.storage.object_store import map_parallel
-from cache.windows import Ints, spread
+from cache.windows import spread
 
 _CHECKED: Final = 1  # states of a chunk; 0: not checked yet
 _ALL: Final = 2  # checked, and all its flags are 0; _ALL + 1: all are 1
@@ -88,7 +89,7 @@ class Rows(ABC):
     @abstractmethod
     def _prepare(self) -> None: ...
 
-    def read(self, starts: Ints, seqlen: int, out: NDArray[Any]) -> None:
+    def read(self, starts: Ints, seqlen: int, out: Array) -> None:
         """Fill out (B, seqlen, *trailing) with rows [start, start + seqlen) for every one of (B,)
         starts.
 
@@ -108,7 +109,7 @@ class Rows(ABC):
         self._fill(starts, seqlen, out)
 
     @abstractmethod
-    def _fill(self, starts: Ints, seqlen: int, out: NDArray[Any]) -> None: ...
+    def _fill(self, starts: Ints, seqlen: int, out: Array) -> None: ...
 
 
 class _MappedRows(Rows):
@@ -120,7 +121,7 @@ class _MappedRows(Rows):
         self._checked = bytearray(self._geometry.shards(self._n_rows) * self._geometry.chunks)
         self._states = np.frombuffer(self._checked, np.uint8)  # the same bytes
 
-    def _fill(self, starts: Ints, seqlen: int, out: NDArray[Any]) -> None:
+    def _fill(self, starts: Ints, seqlen: int, out: Array) -> None:
         if self._same_flags(starts, seqlen, out):
             return
         if not out.flags.c_contiguous:
@@ -143,7 +144,7 @@ class _MappedRows(Rows):
             _copy(stored, rows[filled : filled + n_rows])
             filled += n_rows
 
-    def _same_flags(self, starts: Ints, seqlen: int, out: NDArray[Any]) -> bool:
+    def _same_flags(self, starts: Ints, seqlen: int, out: Array) -> bool:
         """Fill `out` without reading, when all windows lie in chunks whose flags are known to be
         all 0 or all 1.
         """
@@ -259,7 +260,7 @@ class _MappedShard:
         if self._map[self.n_chunks * self._chunk_bytes :] != layout.index(self.n_chunks):
             raise shards.damaged_index(file)
 
-    def chunk(self, number: int) -> NDArray[np.uint8]:
+    def chunk(self, number: int) -> Bytes:
         return np.frombuffer(self.data, np.uint8, self._chunk_bytes - 4, number * self._chunk_bytes)
 
     def intact(self, number: int) -> bool:
@@ -313,7 +314,7 @@ class _RangedRows(Rows):
     def _prepare(self) -> None:
         self._n_chunks: dict[int, int] = {}
 
-    def _fill(self, starts: Ints, seqlen: int, out: NDArray[Any]) -> None:
+    def _fill(self, starts: Ints, seqlen: int, out: Array) -> None:
         size = self._geometry.rows_per_chunk
         chunk, first, n_rows = _chunk_parts(starts, seqlen, size)
         # parts come in the order of windows, of seqlen rows each
@@ -329,11 +330,11 @@ class _RangedRows(Rows):
                 rows = held[int(chunk[part])][first[part] : first[part] + n]
                 _copy(rows, out[window[part], within[part] : within[part] + n])
 
-    def _fetch_all(self, by_shard: Sequence[Ints]) -> dict[int, NDArray[Any]]:
+    def _fetch_all(self, by_shard: Sequence[Ints]) -> dict[int, Array]:
         """Rows by chunk number in the array, of one committed state. `by_shard`: chunks of each
         shard.
         """
-        held: dict[int, NDArray[Any]] = {}
+        held: dict[int, Array] = {}
         try:
             for fetched in map_parallel(self._fetch, by_shard):
                 held.update(fetched)
@@ -343,7 +344,7 @@ class _RangedRows(Rows):
             self._check_current()
         return held
 
-    def _fetch(self, chunks: Ints) -> dict[int, NDArray[Any]]:
+    def _fetch(self, chunks: Ints) -> dict[int, Array]:
         """Rows of chunks of one shard by chunk number in the array, with checksums compared."""
         geometry = self._geometry
         size = self._layout.chunk_bytes
@@ -405,7 +406,7 @@ def _damaged_chunk(file: str, chunk: int, layout: ShardLayout) -> CacheError:
     return shards.damage(file, expected, "other bytes")
 
 
-def _copy(rows: NDArray[Any], out: NDArray[Any]) -> None:
+def _copy(rows: Array, out: Array) -> None:
     """out[...] = rows, by the fastest way there is for their types."""
     if rows.dtype == np.float16 and out.dtype == np.float32:
         widen(rows, out)
@@ -413,7 +414,7 @@ def _copy(rows: NDArray[Any], out: NDArray[Any]) -> None:
         out[...] = rows
 
 
-def widen(half: NDArray[np.float16], out: NDArray[np.float32]) -> None:
+def widen(half: NDArray[np.float16], out: Floats) -> None:
     """Fill `out` with the same numbers, exactly, infinities and NaN included; several times as fast
     as NumPy.
 

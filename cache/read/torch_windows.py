@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from cache.arrays import Ints
 from cache.errors import CacheChanged, CacheError
-from cache.windows import Ints, Tail
+from cache.windows import Tail
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
