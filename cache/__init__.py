@@ -85,7 +85,7 @@ def torch_windows(
     """
     from cache.read.torch_windows import Reading, TorchWindows
 
-    several = [splits] if isinstance(splits, Split) else splits
-    return TorchWindows(
-        several, seqlen, stride, tail, Reading(stream, fields, dtype, streams, history)
-    )
+    if isinstance(splits, Split):
+        splits = [splits]
+    reading = Reading(stream, fields, dtype, streams, history)
+    return TorchWindows(splits, seqlen, stride, tail, reading)

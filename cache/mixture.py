@@ -19,14 +19,15 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.arrays import Array, Ints
 from cache.errors import CacheError
-from cache.windows import Ints, Ranges, StreamRows
+from cache.windows import Ranges, StreamRows
 
 if TYPE_CHECKING:
     from cache.read.split import Split
     from cache.windows import Tail
 
-Arrays = dict[str, NDArray[Any]]
+Arrays = dict[str, Array]
 Drawn = tuple[Ints, Ints]  # of each draw: number of its split, number of its window in that split
 
 _FEISTEL_ROUNDS: Final = 12  # with fewer, the orders of five elements are not equally likely

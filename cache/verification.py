@@ -306,14 +306,10 @@ class _Verification:
         place = commit.place
         stale = commit.find_stale_metadata()
         files = self._store.read_many(stale)
-        ends = {0, *(end for _, end in commit.manifest["commits"])}
         n_left = 0
         for key in stale:
             array = key.removeprefix(f"{place.base}/").removesuffix("/zarr.json")
-            of_earlier = set()
-            if array in commit.columns:
-                of_earlier = {commit.column_metadata(array, end) for end in ends}
-            is_left = key in files and bytes(files[key]) in of_earlier
+            is_left = key in files and commit.is_earlier_metadata(array, bytes(files[key]))
             if not is_left and self._store.etag(key) is not None:
                 expected = "the zarr.json that follows from the manifest"
                 self._damage(place, key, self._differs(key, expected, shards.REPAIR), array)

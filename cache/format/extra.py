@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
+from cache.arrays import Array
 from cache.errors import CacheError
 from cache.format.layout import (
     COLUMNS,
@@ -24,7 +24,6 @@ from cache.format.layout import (
     stream_of,
 )
 
-Array = NDArray[Any]
 Mirror = Callable[[Array], Array]  # (N, *shape) -> (N, *shape), in the mirrored image
 Pairs = tuple[tuple[int, int], ...]  # entries along the first axis that mirroring swaps
 # dataset, column -> its function; None if it is not installed

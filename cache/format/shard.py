@@ -11,12 +11,12 @@ from __future__ import annotations
 import errno
 import hashlib
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import google_crc32c
 import numpy as np
-from numpy.typing import NDArray
 
+from cache.arrays import Array
 from cache.errors import CacheError
 from cache.format.layout import ColumnSpec, Geometry
 from cache.storage.base import Bytes, Store
@@ -42,7 +42,7 @@ def crc32c(data: bytes) -> bytes:
 
 def sha256(data: bytes | Bytes) -> str:
     """The SHA-256 of bytes, in hex."""
-    return hashlib.sha256(memoryview(data)).hexdigest()  # type: ignore[arg-type]  # an array, too
+    return hashlib.sha256(data if isinstance(data, bytes) else data.data).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class ShardLayout:
         """Bytes of an index with its checksum."""
         return self.geometry.chunks * 16 + 4
 
-    def encode(self, rows: NDArray[Any]) -> tuple[bytes, str]:
+    def encode(self, rows: Array) -> tuple[bytes, str]:
         """`rows` (n, *trailing), n up to a shard's rows -> the bytes of the shard file, and its
         record.
 

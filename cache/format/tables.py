@@ -18,6 +18,7 @@ from typing import Any, Final, NamedTuple, TypeVar, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.arrays import Array, Doubles, Ints
 from cache.errors import CacheError
 from cache.format.extra import ExtraColumn
 from cache.format.layout import TABLE_FOLDER, TABLES, TEXTS, Geometry, canonical, shard_key
@@ -25,7 +26,6 @@ from cache.format.shard import crc32c, sha256
 from cache.storage.base import Bytes
 
 _R = TypeVar("_R")
-Array = NDArray[Any]
 
 _LONGEST_TEXT: Final = 4096  # bytes; one long name widens its whole table
 
@@ -131,17 +131,15 @@ class Tables(dict[str, Array]):
         table = self[name][rows]
         return np.ascontiguousarray(table).view(f"S{table.shape[1]}")[:, 0]
 
-    def track_of(self, rows: Array) -> NDArray[np.int64]:
+    def track_of(self, rows: Array) -> Ints:
         """Rows (any shape) -> the number of each row's track; -1 for rows of no committed track."""
         starts = self["track_start"]
         stops = self["track_stop"]
-        if not len(starts):
-            return np.full(rows.shape, -1, np.int64)
-        track = np.searchsorted(starts, rows, side="right") - 1
-        is_within = (track >= 0) & (rows < stops[track])
-        return np.where(is_within, track, -1)
+        n_begun = np.searchsorted(starts, rows, side="right")
+        n_ended = np.searchsorted(stops, rows, side="right")
+        return np.where(n_begun > n_ended, n_begun - 1, -1)
 
-    def live_by_shard(self, geometry: Geometry, extent: int) -> NDArray[np.int64]:
+    def live_by_shard(self, geometry: Geometry, extent: int) -> Ints:
         """(shards,) number of rows of committed tracks in each shard of a split with `extent`
         rows.
         """
@@ -156,7 +154,7 @@ class Tables(dict[str, Array]):
         # the last that starts at or before a boundary
         track = np.searchsorted(starts, boundaries, side="right") - 1
         within = np.clip(boundaries - starts[track], 0, (stops - starts)[track])
-        counted: NDArray[np.int64] = np.diff(np.where(track < 0, 0, before[track] + within))
+        counted: Ints = np.diff(np.where(track < 0, 0, before[track] + within))
         return counted
 
     def live_shards(self, geometry: Geometry) -> list[int]:
@@ -237,11 +235,11 @@ class TrackRows:
     fps: float  # of the video's own frames; nan where not known
     crop_scale: float  # crop side / box side
     gender: str = "neutral"
-    intrinsics: NDArray[Any] | None = None  # (3, 3) px
+    intrinsics: Array | None = None  # (3, 3) px
     # name in COLUMNS -> (T, *trailing)
-    columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    columns: Mapping[str, Array] = field(default_factory=dict)
     # name -> (T, *shape), or of the track
-    extra: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    extra: Mapping[str, Array] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -277,8 +275,8 @@ class TrackRecord(_TrackFields):
     """
 
     gender: str
-    intrinsics: NDArray[np.float64] | None
-    extra: Mapping[str, NDArray[Any]]
+    intrinsics: Doubles | None
+    extra: Mapping[str, Array]
 
 
 class _Table(Sequence[_R], ABC):
@@ -312,14 +310,14 @@ class TrackTable(_Table[TrackRecord]):
 
     def __init__(self, tables: Tables) -> None:
         super().__init__(tables)
-        self.start: NDArray[np.int64] = tables["track_start"]  # (N,) first row
-        self.stop: NDArray[np.int64] = tables["track_stop"]  # (N,) last row + 1
+        self.start: Ints = tables["track_start"]  # (N,) first row
+        self.stop: Ints = tables["track_stop"]  # (N,) last row + 1
         # (N,) frames of the video from one row to the next
         self.step: NDArray[np.int32] = tables["track_step"]
         # (N,) frames a second of the video, NaN where not known
-        self.fps: NDArray[np.float64] = tables["track_fps"]
+        self.fps: Doubles = tables["track_fps"]
         # (N,) crop side / box side
-        self.crop_scale: NDArray[np.float64] = tables["track_crop_scale"]
+        self.crop_scale: Doubles = tables["track_crop_scale"]
         self.video: NDArray[np.int32] = tables["track_video"]  # (N,) number in `Split.videos`
         self.extra: dict[str, Array] = {}
         """Extra track columns by name: (N, ...)."""
@@ -336,12 +334,12 @@ class TrackTable(_Table[TrackRecord]):
         intrinsics = tables["track_intrinsics"][number]
         record = TrackRecord(
             name=_decode_text(tables["track_name"][number]),
-            video=_decode_text(tables["video_name"][tables["track_video"][number]]),
-            start=int(tables["track_start"][number]),
-            stop=int(tables["track_stop"][number]),
-            fps=float(tables["track_fps"][number]),
-            step=int(tables["track_step"][number]),
-            crop_scale=float(tables["track_crop_scale"][number]),
+            video=_decode_text(tables["video_name"][self.video[number]]),
+            start=int(self.start[number]),
+            stop=int(self.stop[number]),
+            fps=float(self.fps[number]),
+            step=int(self.step[number]),
+            crop_scale=float(self.crop_scale[number]),
         )
         record.gender = _decode_text(tables["track_gender"][number])
         record.intrinsics = intrinsics.copy()
@@ -408,7 +406,7 @@ class _VideosByName(Mapping[str, VideoEntry]):
         return len(self._numbers)
 
 
-def _find_runs(frame_index: NDArray[Any], step: int, first_row: int) -> list[tuple[int, int]]:
+def _find_runs(frame_index: Array, step: int, first_row: int) -> list[tuple[int, int]]:
     """Rows [start, stop) of every segment whose frame indices are exactly `step` apart.
 
     >>> _find_runs(np.array([0, 2, 4, 7, 9]), step=2, first_row=100)

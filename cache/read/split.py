@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike
 
+from cache.arrays import Array, Ints
 from cache.crop_policy import CropPolicy
 from cache.errors import AccessDenied, CacheChanged, CacheError, MissingSplit
 from cache.format import extra, layout
@@ -24,9 +25,6 @@ from cache.windows import Ranges, Tail, intersect, windows_of
 
 if TYPE_CHECKING:
     import zarr
-
-
-Array = NDArray[Any]
 
 
 def open(root: Root) -> FeatureCache:  # noqa: A001  it reads as cache.open
@@ -189,13 +187,13 @@ class Split(OpenSplit):
         """`provenance` of the stream's commit."""
         return self._stream(stream).commit.note
 
-    def track_of(self, rows: Array) -> NDArray[np.int64]:
+    def track_of(self, rows: Array) -> Ints:
         """Rows (any shape) -> the number of each row's track in `tracks`; -1 for rows of no
         committed track.
         """
         return self._tables.track_of(np.asarray(rows))
 
-    def rows_by_shard(self) -> NDArray[np.int64]:
+    def rows_by_shard(self) -> Ints:
         """(shards,) how many rows of committed tracks each shard holds."""
         return self._tables.live_by_shard(
             Geometry(**self.manifest["geometry"]), int(self.manifest["extent"])

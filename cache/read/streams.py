@@ -10,8 +10,8 @@ from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from cache.arrays import Array, Flags, Floats, Ints
 from cache.crop_policy import CropPolicy
 from cache.errors import CacheChanged, CacheError
 from cache.format.layout import (
@@ -25,7 +25,7 @@ from cache.format.layout import (
 from cache.format.manifest import Commit, has_shards, shard_rows
 from cache.format.shard import ShardLayout
 from cache.read.rows import Rows
-from cache.windows import Ints, Ranges, intersect, join_adjacent, ranges_where
+from cache.windows import Ranges, intersect, join_adjacent, ranges_where
 
 _DO: Final = "Take windows(stream=...), or extract what is missing."
 
@@ -106,7 +106,7 @@ class OpenStream:
             self._readers[part] = open_column(self.commit, array, self.check_current)
         return self._readers[part]
 
-    def read(self, part: str, starts: Ints, seqlen: int = 1) -> NDArray[Any]:
+    def read(self, part: str, starts: Ints, seqlen: int = 1) -> Array:
         """Read (B, seqlen, ...) of one array as stored. `_ok` is not checked."""
         reader = self.reader(part)
         out = np.empty((len(starts), seqlen, *reader.trailing), reader.dtype)
@@ -132,9 +132,9 @@ class OpenStream:
         spans = np.stack([shards, shards + 1], axis=1) * self._geometry.rows_per_shard
         return intersect(recorded, spans)
 
-    def _flags(self, shard: int) -> NDArray[np.uint8]:
+    def _flags(self, shard: int) -> Flags:
         rows = shard_rows(self.commit.manifest, shard)
-        flags: NDArray[np.uint8] = self.read("_ok", np.array([rows.start]), len(rows))[0]
+        flags: Flags = self.read("_ok", np.array([rows.start]), len(rows))[0]
         return flags
 
     def require(self, starts: Ints, seqlen: int) -> None:
@@ -212,7 +212,7 @@ class StreamWindows:
     def trailing(self) -> tuple[int, ...]:
         return self._stream.reader().trailing
 
-    def fill(self, out: NDArray[Any]) -> None:
+    def fill(self, out: Array) -> None:
         """Fill (B, history + T, ...) with the numbers; 0 before the run, and in rows of the history
         without a value.
         """
@@ -220,18 +220,18 @@ class StreamWindows:
         if self._history:
             out[self._flags == UNDECODABLE] = 0
 
-    def fill_flags(self, out: NDArray[np.float32]) -> None:
+    def fill_flags(self, out: Floats) -> None:
         """Fill (B, history + T) with 1 where numbers were computed, 0 elsewhere."""
         np.equal(self._flags, COMPUTED, out=out, casting="unsafe")
 
     @cached_property
-    def _flags(self) -> NDArray[np.uint8]:
+    def _flags(self) -> Flags:
         """(B, history + T) flags as stored; UNDECODABLE before the run."""
         flags = np.empty((len(self._starts), self._history + self._seqlen), np.uint8)
         self._read(self._stream.reader("_ok"), flags)
         return flags
 
-    def _read(self, rows: Rows, out: NDArray[Any]) -> None:
+    def _read(self, rows: Rows, out: Array) -> None:
         """Fill (B, history + T, ...) with rows as stored; 0 before the run."""
         if not self._history:
             rows.read(self._starts, self._seqlen, out)

@@ -19,7 +19,7 @@ from cache.format.earlier import refuse_tags
 from cache.format.layout import PROVENANCE, json_file
 from cache.format.listing import refuse_unmounted, update_list
 from cache.format.manifest import Commit, Place, committed_names, places_of
-from cache.format.shard import sha256, size_of
+from cache.format.shard import sha256
 from cache.format.tables import Tables, table_entry, table_key
 from cache.storage import store_at
 from cache.storage.base import Lock, Root
@@ -90,10 +90,6 @@ class Writer(ABC):
             names = [name for name in names if name.startswith(layout.RUNNING)]
         keys = [f"{self.place.writing}/{name}" for name in names]
         self._store.remove([staged, *keys])
-
-    def _has_size(self, key: str, record: str) -> bool:
-        """Whether there is a shard file of the size in its record."""
-        return self._store.size(key) == size_of(record)
 
     def _remove_shards(self, name: str, keep: Collection[int]) -> None:
         """Remove an array's shards that are not in `keep`, unless they may belong to a running

@@ -13,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.arrays import Array, Bools, Ints, Keys
 from cache.errors import CacheError
 from cache.format import layout
 from cache.format.layout import COLUMNS, NO_KEY, UNDECODABLE, Geometry
@@ -117,8 +118,8 @@ def _open_stream(source: Split, name: str) -> OpenStream:
 
 def _states(split: Split) -> set[str]:
     """Digests of the manifests with these rows: its own, and its source's."""
-    own = split.manifest["digest"]
-    return {own, split.provenance.get(COPIED, {}).get("digest", own)}
+    digest = split.manifest["digest"]
+    return {digest, split.provenance.get(COPIED, {}).get("digest", digest)}
 
 
 def _is_copy(source: Split, store: Store) -> bool:
@@ -246,7 +247,7 @@ def _as_appended(source: Split, track: TrackRecord) -> TrackRows:
     )
 
 
-def _is_fill(values: NDArray[Any], fill: float | int) -> bool:
+def _is_fill(values: Array, fill: float | int) -> bool:
     """Whether all values are the fill value, which may be NaN."""
     if np.isnan(fill):
         return bool(np.isnan(values).all())
@@ -254,7 +255,7 @@ def _is_fill(values: NDArray[Any], fill: float | int) -> bool:
 
 
 def _write_stream(
-    copied: Split, source: Split, stream: OpenStream, shift: NDArray[np.int64], progress: Progress
+    copied: Split, source: Split, stream: OpenStream, shift: Ints, progress: Progress
 ) -> bool:
     """Write the rows that the source has and the copy does not. shift: from a track's rows to the
     source's.
@@ -302,9 +303,7 @@ def _write_stream(
 class _NewRows:
     """Rows of a stream that the source has and the copy does not."""
 
-    def __init__(
-        self, copied: Split, source: Split, stream: OpenStream, shift: NDArray[np.int64]
-    ) -> None:
+    def __init__(self, copied: Split, source: Split, stream: OpenStream, shift: Ints) -> None:
         self._copied = copied
         self._stream = stream
         self._shift = shift
@@ -316,12 +315,12 @@ class _NewRows:
         if self._shards:
             self._copied_pending = copied.pending_rows(self._name)
 
-    def committed_keys(self, shard: int) -> NDArray[np.uint64]:
+    def committed_keys(self, shard: int) -> Keys:
         """Keys of a shard that the copy has."""
         rows = shard_rows(self._copied.manifest, shard)
         return np.array(self._copied.rows(f"features/{self._name}_key", rows.start, rows.stop))
 
-    def find(self, shard: int) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
+    def find(self, shard: int) -> tuple[NDArray[np.intp], Ints]:
         """Rows of the shard, counted from its first, that only the source has; and the source's
         rows of them.
         """
@@ -337,12 +336,12 @@ class _NewRows:
         return new, source_rows[new]
 
 
-def _is_within(rows: NDArray[np.int64], ranges: Ranges) -> NDArray[np.bool_]:
+def _is_within(rows: Ints, ranges: Ranges) -> Bools:
     """(n,) whether rows are in one of the ascending ranges."""
-    if not len(ranges):
-        return np.zeros(len(rows), bool)
-    last = np.searchsorted(ranges[:, 0], rows, side="right") - 1
-    return np.asarray((last >= 0) & (rows < ranges[last, 1]))
+    start, stop = ranges.T
+    n_begun = np.searchsorted(start, rows, side="right")
+    n_ended = np.searchsorted(stop, rows, side="right")
+    return np.asarray(n_begun > n_ended)
 
 
 def _callers_entries(manifest: Mapping[str, Any], own: Collection[str]) -> dict[str, Any]:
@@ -352,11 +351,11 @@ def _callers_entries(manifest: Mapping[str, Any], own: Collection[str]) -> dict[
 
 
 def _note(store: Store, home: str, digest: str, note: Mapping[str, Any]) -> dict[str, Any]:
-    entries = {key: value for key, value in note.items() if key != "invalidated"}
-    return {
-        **entries,
-        COPIED: {"from": store.location(home), "digest": digest, "finished": note.get("finished")},
-    }
+    copied = {**note}
+    copied.pop("invalidated", None)
+    finished = note.get("finished")
+    copied[COPIED] = {"from": store.location(home), "digest": digest, "finished": finished}
+    return copied
 
 
 def _copy_stamps(source: Store, store: Store, home: str) -> None:

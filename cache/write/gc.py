@@ -113,7 +113,7 @@ class _Sweep:
         # Unreferenced files may belong to the writer of staged work; in an object store it may even
         # be running.
         has_staged = bool(self._store.list_names(place.staged))
-        running = not self._store.exclusive and self._is_young([place.staged])
+        running = not self._store.exclusive and self._is_young(place.staged)
         goes_on = has_staged and (running or not self._unfinished)
         if goes_on:
             text = "unfinished work, which the same command continues (--unfinished removes it)"
@@ -130,7 +130,7 @@ class _Sweep:
             exists = files or name in self._store.list_names(folder)  # also an empty folder
             if not exists:
                 continue
-            if self._is_young([key]):
+            if self._is_young(key):
                 location = self._store.location(key)
                 self.collected.skipped.append(
                     f"{location}: younger than {self._older_than:g} s (--older-than)"
@@ -151,14 +151,10 @@ class _Sweep:
         ):
             folder = folder.rpartition("/")[0]
 
-    def _is_young(self, keys: Iterable[str]) -> bool:
+    def _is_young(self, key: str) -> bool:
         if not self._older_than:
             return False
-        for key in keys:
-            for file in self._files(key):
-                if self._store.age(file) < self._older_than:
-                    return True
-        return False
+        return any(self._store.age(file) < self._older_than for file in self._files(key))
 
     def _files(self, key: str) -> dict[str, int]:
         files = self._store.files(key)

@@ -14,14 +14,14 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from cache.arrays import Array
 from cache.errors import CacheError
 from cache.format import layout
 from cache.format.extra import EXTRA, ExtraColumn
 from cache.format.layout import COLUMNS, ROWS_PER_CHUNK, ROWS_PER_SHARD, Geometry
 from cache.format.manifest import Commit, Place, stream_folders
-from cache.format.shard import ShardLayout
+from cache.format.shard import ShardLayout, size_of
 from cache.format.tables import Tables, TrackRows, VideoEntry, VideoTable, video_record
 from cache.read.rows import Rows
 from cache.storage import store_at
@@ -325,7 +325,7 @@ class SplitWriter(Writer):
         self._videos.add(video["name"])
         self._track_names.update(track["name"] for track in video["tracks"])
 
-    def _add_rows(self, rows: Mapping[str, NDArray[Any]]) -> None:
+    def _add_rows(self, rows: Mapping[str, Array]) -> None:
         size = self._geometry.rows_per_shard
         n_rows = len(rows["frame_index"])
         n_added = 0
@@ -442,7 +442,7 @@ class SplitWriter(Writer):
     def _is_finished(self, shard: int, records: Mapping[str, str]) -> bool:
         """Whether the files of a staged shard are on the disk with their full size."""
         for name, record in records.items():
-            if not self._has_size(self._shard_key(name, shard), record):
+            if self._store.size(self._shard_key(name, shard)) != size_of(record):
                 return False
         return True
 

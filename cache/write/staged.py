@@ -19,8 +19,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from cache.arrays import Array
 from cache.format.layout import fingerprint
 from cache.format.manifest import Place
 from cache.format.shard import crc32c
@@ -33,7 +33,7 @@ FILE: Final = "file"
 
 # JSON that names all that decides the numbers, besides what each writer compares itself
 Plan = str | Mapping[str, Any]
-Arrays = Mapping[str, NDArray[Any]]
+Arrays = Mapping[str, Array]
 Piece = tuple[dict[str, Any], Arrays]  # head and arrays
 
 

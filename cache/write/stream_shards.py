@@ -16,8 +16,8 @@ from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from cache.arrays import Array, Bools, Flags, Ints, Keys
 from cache.errors import CacheError, MissingSplit
 from cache.format import layout, manifest
 from cache.format.layout import HAS_VALUE, NO_KEY, UNDECODABLE, Geometry, stream_columns
@@ -29,11 +29,9 @@ from cache.storage import store_at
 from cache.storage.base import Root
 from cache.write.staged import FILE, ROWS, STAGED, Plan, StagedWork
 
-Arrays = Mapping[str, NDArray[Any]]  # of one shard, by name
-Keys = NDArray[np.uint64]  # (n, 2)
-Flags = NDArray[np.uint8]  # (n,)
+Arrays = Mapping[str, Array]  # of one shard, by name
 # mask, features, ok: see `StreamShards.carried`
-Carried = tuple[NDArray[np.bool_], Any, NDArray[np.uint8]]
+Carried = tuple[Bools, Any, Flags]
 
 
 # odd: each word is mapped one to one
@@ -98,8 +96,7 @@ class StreamShards:
             )
         self.columns = stream_columns(stream, dim, dtype)
         self.place = Place(self._store, split, stream)
-        self.head = {"plan": plan, "dim": dim, "dtype": dtype}
-        self._work = StagedWork(self.place, self.head)
+        self._work = StagedWork(self.place, {"plan": plan, "dim": dim, "dtype": dtype})
         self._read_state()
 
     def _read_state(self) -> None:
@@ -147,7 +144,7 @@ class StreamShards:
         """
         return shard_rows(self.split.manifest, shard)
 
-    def live(self, shard: int) -> NDArray[np.bool_]:
+    def live(self, shard: int) -> Bools:
         """(n,) whether each of the shard's `rows` belongs to a committed track. Other rows need no
         features.
         """
@@ -157,7 +154,7 @@ class StreamShards:
     def rows_record(self, shard: int) -> str:
         return manifest.rows_record(self.split.manifest, shard)
 
-    def carried(self, keys: NDArray[np.uint64]) -> Carried:
+    def carried(self, keys: Keys) -> Carried:
         """Find features that the stream already has for rows with these keys, (n, 2) uint64, of
         replaced tracks.
 
@@ -167,12 +164,9 @@ class StreamShards:
             if self._index is None and self._has_replaced_rows and self._commit is not None:
                 stream = OpenStream(self._commit, self.split.manifest)
                 self._index = _KeyIndex(stream, self.committed)
-        spec = self.columns[self._stream]
-        n = len(keys)
-        data = np.zeros((n, *spec.trailing), spec.dtype)
-        ok = np.zeros(n, np.uint8)
+        mask, data, ok = self._zeros(len(keys))
         if self._index is None:
-            return np.zeros(n, bool), data, ok
+            return mask, data, ok
         rows = self._index.find(keys)
         stream = self._index.stream
         mask = rows >= 0
@@ -181,9 +175,7 @@ class StreamShards:
         data[good] = stream.read("", rows[good])[:, 0]
         return mask, data, ok
 
-    def checkpoint(
-        self, shard: int, rows: NDArray[np.int64], data: NDArray[Any], ok: Flags, keys: Keys
-    ) -> None:
+    def checkpoint(self, shard: int, rows: Ints, data: Array, ok: Flags, keys: Keys) -> None:
         """Store some rows of an incomplete shard durably, replacing its last checkpoint.
 
         rows: (n,) indices within the shard. data, ok, keys: as for `StreamWriter.write`.
@@ -194,11 +186,8 @@ class StreamShards:
         """Read a shard's rows from its checkpoint, where plan and keys are equal. Returns as
         `carried`.
         """
-        spec = self.columns[self._stream]
         n = len(keys)
-        data = np.zeros((n, *spec.trailing), spec.dtype)
-        mask = np.zeros(n, bool)
-        ok = np.zeros(n, np.uint8)
+        mask, data, ok = self._zeros(n)
         for _, saved in self._work.read([f"{ROWS}-{shard}"]).values():
             rows = saved["rows"]
             values = saved["data"]
@@ -210,6 +199,11 @@ class StreamShards:
             ok[rows[same]] = saved["ok"][same]
         return mask, data, ok
 
+    def _zeros(self, n: int) -> Carried:
+        spec = self.columns[self._stream]
+        data = np.zeros((n, *spec.trailing), spec.dtype)
+        return np.zeros(n, bool), data, np.zeros(n, np.uint8)
+
     def list_staged(self) -> dict[int, Staged]:
         """Shards that any process has staged by this plan, for the rows that the split has now."""
         shards = {}
@@ -219,9 +213,7 @@ class StreamShards:
                 shards[staged.shard] = staged
         return shards
 
-    def stage(
-        self, shard: int, data: NDArray[Any], ok: NDArray[Any], keys: NDArray[np.uint64]
-    ) -> Staged:
+    def stage(self, shard: int, data: Array, ok: Array, keys: Keys) -> Staged:
         """Write one shard durably, under temporary names, for a `StreamWriter` to accept. Arguments
         as for its `write`.
 
@@ -260,12 +252,13 @@ class StreamShards:
 
     def _record(self, staged: Staged) -> None:
         """Stage a shard whose files are written, in place of its checkpoint."""
-        self._work.put(f"{STAGED}-{staged.shard}-{staged.token}", {"staged": asdict(staged)})
+        self._work.put(self._piece(staged), {"staged": asdict(staged)})
         self._work.remove([f"{ROWS}-{staged.shard}"])
 
-    def check_arrays(
-        self, shard: int, data: NDArray[Any], ok: NDArray[Any], keys: NDArray[np.uint64]
-    ) -> Arrays:
+    def _piece(self, staged: Staged) -> str:
+        return f"{STAGED}-{staged.shard}-{staged.token}"
+
+    def check_arrays(self, shard: int, data: Array, ok: Array, keys: Keys) -> Arrays:
         """Check a shard's data, and convert them to the stored arrays. Raises CacheError as `stage`
         does.
         """
@@ -283,7 +276,7 @@ class StreamShards:
             raise CacheError(f"{title}: expected ok flags of {allowed}, found {found_flags}")
         good = live & (ok != UNDECODABLE)
 
-        def fill_rows(part: str, rows: NDArray[np.bool_], values: NDArray[Any]) -> NDArray[Any]:
+        def fill_rows(part: str, rows: Bools, values: Array) -> Array:
             spec = self.columns[f"{self._stream}{part}"]
             array = np.full((n_rows, *spec.trailing), spec.fill, spec.dtype)
             array[rows] = values[rows]
@@ -321,8 +314,8 @@ class _KeyIndex:
 
     def __init__(self, stream: OpenStream, shards: Iterable[int]) -> None:
         self.stream = stream
-        self._sorted: list[NDArray[np.uint64]] = []  # (2, n): hashes, ascending, and their rows
-        parts: list[NDArray[np.uint64]] = []
+        self._sorted: list[Keys] = []  # (2, n): hashes, ascending, and their rows
+        parts: list[Keys] = []
         for shard in sorted(shards):
             rows = np.asarray(shard_rows(stream.commit.manifest, shard))
             keys = stream.read("_key", rows[:1], len(rows))[0]
@@ -334,7 +327,7 @@ class _KeyIndex:
         if parts:
             self._sorted.append(_sort_by_hash(parts))
 
-    def find(self, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
+    def find(self, keys: Keys) -> Ints:
         """(n, 2) keys -> (n,) rows; -1 for keys that the stream does not have."""
         rows = np.full(len(keys), -1, np.int64)
         hashes = _hash_keys(keys)
@@ -351,7 +344,7 @@ class _KeyIndex:
         rows[candidates[differs]] = -1
         return rows
 
-    def _map_file(self, entries: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    def _map_file(self, entries: Keys) -> Keys:
         """Copy the entries into a mapped, unnamed temporary file, which is deleted with the map or
         the process.
         """
@@ -362,13 +355,13 @@ class _KeyIndex:
             return np.memmap(file, np.uint64, "r", shape=entries.shape)
 
 
-def _hash_keys(keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def _hash_keys(keys: Keys) -> Keys:
     """(n, 2) keys -> (n,) 64-bit hashes. Different keys may share a hash: compare the keys, too."""
-    mixed: NDArray[np.uint64] = (keys * _MIX).sum(axis=1, dtype=np.uint64)
+    mixed: Keys = (keys * _MIX).sum(axis=1, dtype=np.uint64)
     return mixed
 
 
-def _sort_by_hash(parts: Sequence[NDArray[np.uint64]]) -> NDArray[np.uint64]:
+def _sort_by_hash(parts: Sequence[Keys]) -> Keys:
     """Join (2, n) entries, sorted by hash. The sort is stable: of equal keys, `find` returns the
     earliest row.
     """

@@ -10,12 +10,12 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from cache.arrays import Array, Keys
 from cache.errors import CacheError
 from cache.format.layout import NO_KEY, PENDING_ROWS, UNDECODABLE
 from cache.format.manifest import Commit
@@ -25,7 +25,7 @@ from cache.read.streams import OpenStream
 from cache.storage.base import Root
 from cache.windows import Ranges, join_adjacent, ranges_where
 from cache.write.base import Writer, follow_manifest, invalidate_shards
-from cache.write.staged import ROWS, SHARD, STAGED, Plan
+from cache.write.staged import SHARD, Plan
 from cache.write.stream_shards import Staged, StreamShards
 
 
@@ -87,9 +87,7 @@ class StreamWriter(StreamShards, Writer):
         """
         return [shard for shard in self.live_shards if shard not in self._records]
 
-    def write(
-        self, shard: int, data: NDArray[Any], ok: NDArray[Any], keys: NDArray[np.uint64]
-    ) -> None:
+    def write(self, shard: int, data: Array, ok: Array, keys: Keys) -> None:
         """Write the features of one pending shard with n `rows`, durably.
 
         Args:
@@ -106,9 +104,7 @@ class StreamWriter(StreamShards, Writer):
         """
         self.accept(self.stage(shard, data, ok, keys))
 
-    def stage(
-        self, shard: int, data: NDArray[Any], ok: NDArray[Any], keys: NDArray[np.uint64]
-    ) -> Staged:
+    def stage(self, shard: int, data: Array, ok: Array, keys: Keys) -> Staged:
         """As `StreamShards.stage`, under the shard's final names."""
         self._lock.require()  # without it, this may be a shard that another writer has committed
         return super().stage(shard, data, ok, keys)
@@ -127,7 +123,7 @@ class StreamWriter(StreamShards, Writer):
             for name, key in staged.keys.items():
                 self._store.rename(key, final[name])
             self._record(replace(staged, keys=final))
-            self._work.remove([f"{STAGED}-{staged.shard}-{staged.token}"])
+            self._work.remove([super()._piece(staged)])
         self._take(staged)
 
     def _check(self, staged: Staged) -> None:
@@ -172,9 +168,8 @@ class StreamWriter(StreamShards, Writer):
     def _new_files(self, shard: int, token: str) -> dict[str, str]:  # noqa: ARG002  of other names
         return {name: self._key(name, shard) for name in self.columns}
 
-    def _record(self, staged: Staged) -> None:
-        self._work.put(f"{SHARD}-{staged.shard}", {"staged": asdict(staged)})
-        self._work.remove([f"{ROWS}-{staged.shard}"])
+    def _piece(self, staged: Staged) -> str:
+        return f"{SHARD}-{staged.shard}"
 
     def reopen(self, shards: Collection[int]) -> None:
         """Make those of the shards that are committed pending again. `kept` returns their computed
@@ -295,8 +290,9 @@ class StreamWriter(StreamShards, Writer):
     def _note_made(self, made: Mapping[str, Any]) -> None:
         self.made = self.made or made
         if made:
-            both = self.made.keys() | made.keys()
-            self.varying |= {name for name in both if made.get(name) != self.made.get(name)}
+            for name in self.made.keys() | made.keys():
+                if made.get(name) != self.made.get(name):
+                    self.varying.add(name)
 
     def _require_pending(self, shard: int) -> None:
         if shard in self._records or shard not in self.live_shards:
