@@ -50,16 +50,20 @@ def python() -> str:
     running = Path(sys.executable)
     usual = running.with_name("python")
     try:
-        return from_here(usual if usual.samefile(running) else running)
+        if usual.samefile(running):
+            return from_here(usual)
     except OSError:  # no such file, or in a home that this user may not enter
-        return from_here(running)
+        pass
+    return from_here(running)
 
 
 def from_here(place: str | Path) -> str:
     """A path, relative to the working folder if it is below that; a URL (str) as it is."""
     if isinstance(place, str):
         return place
-    return str(place.relative_to(Path.cwd()) if place.is_relative_to(Path.cwd()) else place)
+    if place.is_relative_to(Path.cwd()):
+        place = place.relative_to(Path.cwd())
+    return str(place)
 
 
 def few(lines: Sequence[str], most: int | None, where: str) -> list[str]:

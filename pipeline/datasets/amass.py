@@ -142,7 +142,9 @@ class Amass(Dataset):
             ending = re.search(r"_(poses|stageii)$", file.stem)
             one_of_each[file.parts[:-1][:1], ending and ending[0]] = file
         has_smplx = any(smplx.is_smplx(raw / file, "poses") for file in one_of_each.values())
-        return _WithSmplx(**asdict(self)) if has_smplx else self
+        if has_smplx:
+            return _WithSmplx(**asdict(self))
+        return self
 
     def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
         return ("frame_index", "pose", "betas", "trans", "has_smpl")
@@ -374,7 +376,9 @@ def _require_units(file: Path, motion: _Motion) -> None:
     # y or z is up, the other one may be far
     height = float(np.abs(np.median(motion.trans[:, 1:], axis=0)).min())
     steps = np.linalg.norm(np.diff(motion.trans, axis=0), axis=1)
-    speed = motion.rate * float(np.median(steps)) if len(steps) else 0.0
+    speed = 0.0
+    if len(steps):
+        speed = motion.rate * float(np.median(steps))
     too_far = away > FARTHEST_M or height > HIGHEST_M
     if too_far or speed > MAX_SPEED:
         expected = f"positions in m, of a person at most at {MAX_SPEED:g} m/s"

@@ -94,7 +94,9 @@ class Emdb(Dataset):
         Origin(subject='P0', recording='P0/09_outdoor_walk')
         """
         match = re.fullmatch(r"(P[0-9]+)/[^/]+", video)
-        return Origin() if match is None else Origin(match[1], video)
+        if match is None:
+            return Origin()
+        return Origin(match[1], video)
 
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:  # only the label has the split
         folders = filter(is_folder_there, raw.glob("P[0-9]*/[!.]*"))

@@ -111,34 +111,45 @@ def _parts(split: str, known: int) -> Iterator[ReleasePart]:
     """15 actions, each twice, by four cameras: 120 sequences a subject; instead of each, a part of
     `h36m_json`.
     """
+    subjects = SUBJECTS[split]
+    any_subject = f"{{{','.join(subjects)}}}"
     sequence = "[!_]<action>.<camera>"
-    numbers = [int(subject[1:]) for subject in SUBJECTS[split]]
-    pixels = (f"{VIDEOS}/{sequence}.mp4", *(f"{folder}/{sequence}/" for folder in PICTURES))
-    images = (
-        f"images/s_{{{','.join(f'{n:02d}' for n in numbers)}}}_act_<action>_subact_<n>_ca_<camera>/"
+
+    def archives(name: str) -> str:
+        return ", ".join(f"{name}_{subject}.tgz" for subject in subjects)
+
+    def in_json(content: str, pattern: str, n_files: int) -> ReleasePart:
+        return ReleasePart(f"{split} {content}", (pattern,), h36m_json.SOURCE, (split,), n_files)
+
+    padded = ",".join(f"{int(subject[1:]):02d}" for subject in subjects)
+    images = f"images/s_{{{padded}}}_act_<action>_subact_<n>_ca_<camera>/"
+    folders = [f"{any_subject}/{folder}/{sequence}/" for folder in PICTURES]
+    yield ReleasePart(
+        f"{split} videos or pictures",
+        (f"{any_subject}/{VIDEOS}/{sequence}.mp4", *folders),
+        f"{archives('Videos')}; or {h36m_json.SOURCE}",
+        (split,),
+        known,
+        instead=in_json("images", images, known),
     )
-    file = f"annotations/{FILE}{{{','.join(map(str, numbers))}}}"
-    n = len(numbers)
-    for content, archive, places, (other, pattern, n_other) in (
-        ("videos or pictures", "Videos", pixels, ("images", images, known)),
-        (
-            "2D poses",
-            "Poses_D2_Positions",
-            (f"{POSES[0]}/{sequence}.cdf",),
-            ("cameras", file + CAMERA, n),
-        ),
-        (
-            "3D poses",
-            "Poses_D3_Positions_mono",
-            (f"{POSES[1]}/{sequence}.cdf",),
-            ("joints", file + JOINTS_3D, n),
-        ),
-    ):
-        patterns = tuple(f"{{{','.join(SUBJECTS[split])}}}/{pattern}" for pattern in places)
-        archives = ", ".join(f"{archive}_{subject}.tgz" for subject in SUBJECTS[split])
-        instead = ReleasePart(f"{split} {other}", (pattern,), h36m_json.SOURCE, (split,), n_other)
-        source = f"{archives}; or {h36m_json.SOURCE}" if archive == "Videos" else archives
-        yield ReleasePart(f"{split} {content}", patterns, source, (split,), known, instead=instead)
+    numbers = ",".join(subject[1:] for subject in subjects)
+    file = f"annotations/{FILE}{{{numbers}}}"
+    yield ReleasePart(
+        f"{split} 2D poses",
+        (f"{any_subject}/{POSES[0]}/{sequence}.cdf",),
+        archives("Poses_D2_Positions"),
+        (split,),
+        known,
+        instead=in_json("cameras", file + CAMERA, len(subjects)),
+    )
+    yield ReleasePart(
+        f"{split} 3D poses",
+        (f"{any_subject}/{POSES[1]}/{sequence}.cdf",),
+        archives("Poses_D3_Positions_mono"),
+        (split,),
+        known,
+        instead=in_json("joints", file + JOINTS_3D, len(subjects)),
+    )
 
 
 @dataclass(frozen=True)
@@ -196,7 +207,9 @@ class Human36M(Dataset):
 
     def detect_layout(self, raw: Path, split: str) -> Human36M:
         has_fits = any(h36m_json.label_files(raw, subject, FITS) for subject in SUBJECTS[split])
-        return self if has_fits else _WithoutFits(**asdict(self))
+        if has_fits:
+            return self
+        return _WithoutFits(**asdict(self))
 
     def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
         labels = ("frame_index", "bbox", "kp_2d", "kp_3d", "pose", "betas", "has_3d", "has_smpl")
@@ -212,7 +225,9 @@ class Human36M(Dataset):
         Origin(subject='S9', recording='S9/Walking 1')
         """
         match = re.fullmatch(r"(S[0-9]+)/([^/.]+)\.[0-9]+", video)
-        return Origin() if match is None else Origin(match[1], f"{match[1]}/{match[2]}")
+        if match is None:
+            return Origin()
+        return Origin(match[1], f"{match[1]}/{match[2]}")
 
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
         """The release's sequences; those of `h36m_json` if they are incomplete in the release."""
@@ -374,7 +389,9 @@ def _sequences(raw: Path, subject: str) -> Iterator[RawVideo]:
         suffix = ".mp4" if folder == VIDEOS else ".cdf"
         names = [name for name in _names(raw / subject / folder) if name.endswith(suffix)]
         stems.update(name.removesuffix(suffix) for name in names)
-    about_all = [METADATA] if (raw / METADATA).is_file() else []
+    about_all = []
+    if (raw / METADATA).is_file():
+        about_all.append(METADATA)
     about_all += h36m_json.label_files(raw, subject, FITS, (CAMERA,))
     for stem in filter(_SEQUENCE.fullmatch, stems):
         poses = [Path(subject, folder, f"{stem}.cdf") for folder in POSES]

@@ -211,8 +211,9 @@ def _is_sampled(frames: Ints, images: Ints) -> Bools:
     s-th frame only.
     """
     steps, times = np.unique(np.diff(images), return_counts=True)
-    # a few others do not decide
-    step = int(steps[times.argmax()]) if 2 * times.max(initial=0) > times.sum() else 1
+    step = 1
+    if 2 * times.max(initial=0) > times.sum():  # a few others do not decide
+        step = int(steps[times.argmax()])
     if step == 1:
         return np.asarray(frames % STEP == 0)
     phases, times = np.unique(images % step, return_counts=True)

@@ -181,12 +181,15 @@ class MpiInf3dhp(Dataset):
         return Origin()
 
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
-        listed = list(_train_videos(raw) if split == "train" else _test_videos(raw))
+        if split == "train":
+            listed = list(_train_videos(raw))
+            expected = f"{SEQUENCE}/"
+        else:
+            listed = list(_test_videos(raw))
+            expected = f"{TEST_SETS[0]}/TS<1..6>/"
         if not listed:
-            expected = f"{SEQUENCE}/" if split == "train" else f"{TEST_SETS[0]}/TS<1..6>/"
-            raise RawDataError(
-                raw, "folder", expected, "none", "Point the raw folder at the unpacked download."
-            )
+            do = "Point the raw folder at the unpacked download."
+            raise RawDataError(raw, "folder", expected, "none", do)
         return sorted(listed, key=lambda video: video.name)
 
     def read(
@@ -339,7 +342,9 @@ def _train(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[_Labelled
     labels = _load_annot(raw / video.files[0], camera)
     account.found = len(labels.kp_2d)
     source = pictures_or_video(raw, *_places(sequence, camera), account)
-    fps = float(SEQUENCES[sequence][0]) if sequence in SEQUENCES else math.nan
+    fps = math.nan
+    if sequence in SEQUENCES:
+        fps = float(SEQUENCES[sequence][0])
     if isinstance(source, Video):
         source.require_decodable()
         fps = source.record().fps
@@ -431,8 +436,9 @@ def _cells(file: Path, state: tuple[int, int]) -> Mapping[str, Mapping[int, NDAr
             cells[key] = {}
             for camera in CAMERAS:
                 cell = np.asarray(stored.reshape(-1)[camera])
-                is_number = cell.dtype.kind in "biuf"
-                cells[key][camera] = cell.astype(np.float32) if is_number else cell
+                if cell.dtype.kind in "biuf":
+                    cell = cell.astype(np.float32)
+                cells[key][camera] = cell
     return cells
 
 

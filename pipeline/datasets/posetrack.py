@@ -132,9 +132,10 @@ class PoseTrack(Dataset):
             entry.name: [] for entry in pictures.iterdir() if entry.is_dir()
         }
         folders = [Path(folder, split) for folder in ANNOTATIONS]
-        annotated = [
-            f / file.name for f in folders for file in sorted((raw / f).glob("[!.]*.json"))
-        ]
+        annotated: list[Path] = []
+        for folder in folders:
+            label_files = sorted((raw / folder).glob("[!.]*.json"))
+            annotated += [folder / file.name for file in label_files]
         if not annotated:
             expected = " or ".join(f"{folder}/{split}/<seq>.json" for folder in ANNOTATIONS)
             raise RawDataError(raw, "annotations", expected, "none", f"Unpack {LABELS}. {TODAY}")
@@ -322,8 +323,8 @@ def _parse_name(raw: Path, file: Path, name: str) -> tuple[str, int]:
         raise RawDataError(
             file, "file_name", expected, kind(name), do, reason="path_outside"
         ) from error
-    match = _NUMBERED.fullmatch(str(PurePosixPath(name))) if name.isprintable() else None
-    if match is None:
+    match = _NUMBERED.fullmatch(str(PurePosixPath(name)))
+    if match is None or not name.isprintable():
         return "", 0
     return f"{match['before']}{{:0{len(match['digits'])}d}}{match['after']}", int(match["digits"])
 

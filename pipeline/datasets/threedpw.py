@@ -258,16 +258,17 @@ def _load_sequence(file: Path) -> tuple[list[_Actor], list[str]]:
             raise RawDataError(file, key, "this key", f"only {sorted(sequence)}", UNPACK)
     counts = {}
     for key in PER_ACTOR:
-        is_list = isinstance(sequence[key], list)
-        counts[key] = len(sequence[key]) if is_list else -1
+        counts[key] = -1
+        if isinstance(sequence[key], list):
+            counts[key] = len(sequence[key])
     n_actors = counts["poses"]
     if n_actors < 1 or set(counts.values()) != {n_actors}:
         raise RawDataError(file, "poses", "lists with one entry an actor", str(counts), UNPACK)
     to_camera = numbers(file, "cam_poses", sequence["cam_poses"], (None, 4, 4))
     stored = numbers(file, "cam_intrinsics", sequence["cam_intrinsics"], (3, 3))
-    # no other label depends on them
-    intrinsics = stored if (np.abs(stored) < LARGEST).all() else None
-    if intrinsics is None:
+    intrinsics: Doubles | None = stored
+    if not (np.abs(stored) < LARGEST).all():  # no other label depends on them
+        intrinsics = None
         notes.append("cam_intrinsics are not finite: not used")
     n_frames = len(to_camera)
 

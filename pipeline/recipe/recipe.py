@@ -141,7 +141,7 @@ class Recipe:
             if plan.moved:
                 convert.record_folders(plan)
             new_times = convert.record_times(plan)
-            return StepResult(details=[new_times] if new_times else [], problems=plan.problems)
+            return StepResult(details=[*filter(None, [new_times])], problems=plan.problems)
         done = convert_tracks(plan, self.settings, progress)
         rejected = [f"rejected {account.rejection}" for account in done.rejected]
         every = command("status", "--all", "--cache", from_here(plan.root))

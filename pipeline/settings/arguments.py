@@ -389,5 +389,6 @@ def body_for_fits(body: Path, *, demo: bool) -> Path | None:
     """The body folder to check fits with; None if files are missing, or it is not of the raw data's
     kind.
     """
-    is_same_kind = is_stand_in(body) == demo
-    return body if is_same_kind and not smpl_files.missing(body) else None
+    if is_stand_in(body) != demo or smpl_files.missing(body):
+        return None
+    return body

@@ -208,7 +208,9 @@ def _value_of(hint: Any, text: str, base: Path) -> Any:
     arguments = get_args(hint)
     if hasattr(hint, "parse"):
         parsed = hint.parse(text)
-        return parsed.below(base) if hasattr(parsed, "below") else parsed
+        if hasattr(parsed, "below"):
+            return parsed.below(base)
+        return parsed
     if origin is tuple:
         return tuple(_value_of(arguments[0], word, base) for word in text.split())
     if origin is Mapping:
