@@ -118,10 +118,12 @@ def _clips(folder: Path, below: str) -> Iterator[str]:
 
 def _raw_video(labels: ClipLabels, split: str, name: str, clips: list[str]) -> VideoTexts:
     """A clip with its labels, which are in its class folder or in the split's folder."""
-    if len(files := clips) > 1:
-        files = sorted(
-            clips, key=lambda file: (EXTENSIONS.index(f".{file.rpartition('.')[2].lower()}"), file)
-        )
+
+    def rank(file: str) -> tuple[int, str]:
+        _, _, ending = file.rpartition(".")
+        return EXTENSIONS.index(f".{ending.lower()}"), file
+
+    files = sorted(clips, key=rank)
     folder, _, stem = name.rpartition("/")
     clip = files[0].rpartition("/")[2] if files else f"{stem}{EXTENSIONS[0]}"
     detected, folders = labels.find(clip, folder)

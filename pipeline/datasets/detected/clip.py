@@ -182,7 +182,9 @@ def _no_keypoints(raw: Path, video: RawVideo, labels: Path | None) -> str:
 
 def _labels_info(labels: Path) -> dict[str, Any]:
     """`info` of a file of `detect`; {} for a folder or another detector's file."""
-    return {} if labels.is_dir() else read_info(labels)
+    if labels.is_dir():
+        return {}
+    return read_info(labels)
 
 
 def _labelled_sizes(labels: Path, source: Video) -> list[tuple[int, int]]:
