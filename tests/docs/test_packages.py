@@ -29,7 +29,9 @@ def page(kind: str) -> str:
 
 
 def in_a_line(text: str) -> str:
-    return " ".join(text.split())
+    """Without the line breaks, which differ with the indentation: `f(\n    a,\n)` is `f(a)`."""
+    joined = " ".join(text.split())
+    return re.sub(r",? ([)}\]])", r"\1", re.sub(r"([({\[]) ", r"\1", joined))
 
 
 @pytest.mark.parametrize("kind", ELSEWHERE)
