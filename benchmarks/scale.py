@@ -259,13 +259,7 @@ def make_cache(root: Path, raw: Path, split: str, videos: Sequence[str]) -> None
             "stand_in": True,
             "accounting": Accounting(accounts).totals(),
         },
-        {
-            **Tables.from_records(described).to_files(),
-            **{
-                f"{column}/zarr.json": spec.metadata(extent, geometry)
-                for column, spec in own.items()
-            },
-        },
+        Tables.from_records(described),
     )
     arrays = layout.stream_columns("resnet50", DIM, "float16")
     below = root / name / layout.FEATURES
@@ -283,7 +277,7 @@ def make_cache(root: Path, raw: Path, split: str, videos: Sequence[str]) -> None
                 for array, spec in arrays.items()
             },
         },
-        {f"{array}/zarr.json": spec.metadata(extent, geometry) for array, spec in arrays.items()},
+        Tables(),
     )
     stamps = {
         video.name: (inputs.stamp(raw, video), digest, "")
@@ -367,13 +361,13 @@ def linked(
     return full_shards | ({str(full): of_array["1" if full else "0"]} if rest else {})
 
 
-def publish(place: Place, entries: Mapping[str, Any], files: Mapping[str, bytes]) -> dict[str, Any]:
-    """Commit other entries and small files, as a writer does."""
+def publish(place: Place, entries: Mapping[str, Any], tables: Tables) -> dict[str, Any]:
+    """Commit other entries and tables, as a writer does."""
     before = Commit.load(place)
     assert before is not None
     unchanged = {key: value for key, value in before.manifest.items() if key != "digest"}
     return base.publish(
-        place, {**unchanged, **entries}, files, before=before, note={}, started=time.time()
+        place, {**unchanged, **entries}, tables, before=before, note={}, started=time.time()
     )
 
 

@@ -18,7 +18,6 @@ from cache.format.layout import (
     UNDEFINED,
     fingerprint,
 )
-from cache.format.manifest import tag_notes
 from cache.format.tables import TrackRecord, TrackRows, VideoEntry
 from cache.read.batches import USUAL
 from cache.read.split import FeatureCache, Split, open  # noqa: A004  it reads as cache.open
@@ -26,7 +25,7 @@ from cache.storage import is_url, store_at
 from cache.storage.base import Root
 from cache.verification import Damage, Repaired, VerifyReport, repair, verify
 from cache.write.base import delete_stream, finish_commits, invalidate
-from cache.write.copy import Copied, copy_split, copy_tag
+from cache.write.copy import Copied, copy_split
 from cache.write.gc import Collected, gc
 from cache.write.split_writer import SplitWriter, check_track
 from cache.write.stream_shards import Staged, StreamShards
@@ -44,7 +43,7 @@ __all__ += ["CropPolicy", "Jitter", "TrackRecord", "TrackRows", "VideoEntry"]  #
 __all__ += ["ExtraColumn", "Mirror", "find_mirrors_by"]  # a dataset's own columns
 # writing
 __all__ += ["SplitWriter", "Staged", "StreamShards", "StreamWriter", "check_track", "fingerprint"]
-__all__ += ["Copied", "copy_split", "copy_tag", "tag_notes"]  # copies
+__all__ += ["Copied", "copy_split"]  # copies
 __all__ += ["Collected", "delete_stream", "finish_commits", "gc", "invalidate"]  # removal
 __all__ += ["Damage", "Repaired", "VerifyReport", "repair", "verify"]  # damage
 # format

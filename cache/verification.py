@@ -19,7 +19,7 @@ from typing import Final
 
 from cache.errors import AccessDenied, CacheError
 from cache.format import shard as shards
-from cache.format.layout import BYTES, GROUP, STAGED, Geometry, json_file
+from cache.format.layout import GROUP, Geometry, json_file
 from cache.format.listing import (
     ROOT,
     listed_splits,
@@ -33,9 +33,7 @@ from cache.format.manifest import (
     Place,
     committed_names,
     places_of,
-    sha256,
     split_folders,
-    tag_notes,
 )
 from cache.format.shard import ShardFile
 from cache.format.tables import Tables
@@ -71,6 +69,8 @@ class VerifyReport:
 
     damaged: tuple[Damage, ...] = ()
     notes: tuple[str, ...] = ()
+    # splits and streams with a zarr.json that a killed commit has not written
+    stale: tuple[tuple[str, str | None], ...] = ()
     splits: int = 0
     shards: int = 0
     bytes: int = 0
@@ -131,8 +131,10 @@ def verify(
         except BaseException:
             threads.shutdown(wait=True, cancel_futures=True)
             raise
-    notes = (*verification.notes, *tag_notes(store))
-    return VerifyReport(tuple(verification.damaged), notes, fast=fast, **verification.counts)
+    damaged = tuple(verification.damaged)
+    notes = tuple(verification.notes)
+    stale = tuple((place.split, place.stream) for place in verification.stale)
+    return VerifyReport(damaged, notes, stale, fast=fast, **verification.counts)
 
 
 def _is_committed(place: Place) -> bool:
@@ -159,6 +161,7 @@ class _Verification:
         self._progress = progress
         self.damaged: list[Damage] = []
         self.notes: list[str] = []
+        self.stale: list[Place] = []
         self.counts: Counter[str] = Counter()  # of splits, shards, bytes
         self._listed = listed_splits(store)
         self._total = 0
@@ -203,6 +206,7 @@ class _Verification:
             before = self._store.etag(place.manifest)
             n_damaged = len(self.damaged)
             n_notes = len(self.notes)
+            n_stale = len(self.stale)
             counts = self.counts.copy()
             if (commit := self._commit(place)) is not None:
                 self._arrays(commit)
@@ -210,7 +214,7 @@ class _Verification:
             if not left or len(self.damaged) == n_damaged or is_same:
                 return
             time.sleep(0.05)  # while a stream is deleted, its manifest goes first
-            del self.damaged[n_damaged:], self.notes[n_notes:]
+            del self.damaged[n_damaged:], self.notes[n_notes:], self.stale[n_stale:]
             self.counts = counts
 
     def _arrays(self, commit: Commit) -> None:
@@ -219,12 +223,7 @@ class _Verification:
             self.counts["splits"] += 1
             self.groups(place.split, place.groups[2:])
         unknown = sorted(commit.manifest["shards"].keys() - commit.columns.keys())
-        if unknown and commit.manifest.get("dtype") == BYTES:
-            self.notes.append(
-                f"{self._store.location(place.home)}: holds bytes, which this version does not "
-                "check"
-            )
-        elif unknown:
+        if unknown:
             state = f"columns that this version does not know: {unknown}"
             message = self._error(
                 place.manifest, "known columns", state, "Use the version that wrote it."
@@ -260,7 +259,8 @@ class _Verification:
         try:
             text, etag = store.read_with_etag(place.manifest)
             held = place.parse_manifest(text)
-            commit = Commit(place, held, place.read_small_files(held), etag)
+            tables, wrong = place.read_tables(held)
+            commit = Commit(place, held, tables, etag)
             if text != json_file(held):
                 expected = "the text that its content gives"
                 self._damage(
@@ -277,44 +277,57 @@ class _Verification:
                 self.notes.append(f"{store.location(place.home)}: nothing is committed yet")
         except CacheError as error:
             self._damage(place, place.manifest, str(error))
-        if journals := place.journals():
+        has_staged = bool(store.list_names(place.staged))
+        if has_staged:
             self.notes.append(
                 f"{store.location(place.writing)}: unfinished work; the same command continues it"
             )
-        staged = commit is not None and place.is_staged(held)
-        if staged or (store.exclusive and store.list_names(f"{place.home}/{STAGED}")):
-            location = store.location(f"{place.home}/{STAGED}")
-            self.notes.append(f"{location}: left by a killed commit; the next writer finishes it")
         if len(self.damaged) > n_damaged:
             return commit
-        if unnamed := list(find_unreferenced(place, commit, unfinished=not journals)):
+        if unnamed := list(find_unreferenced(place, commit, unfinished=not has_staged)):
             named = (
                 f"{len(unnamed)} files or folders that no manifest names, first "
                 f"{unnamed[0]}; `gc` removes them"
             )
             self.notes.append(f"{store.location(place.home)}: {named}")
-        if commit is None:
-            return None
-        names = {place.array(name): name for name in held["files"]}
-        in_place = store.read_many(names)
-        for key, name in names.items():
-            metadata = commit.column_metadata(name)
-            array = name.partition("/")[0]
-            intact = key in in_place and sha256(in_place[key]) == held["files"][name]
-            # the next writer puts staged ones into place
-            if not intact and not (staged and name in commit.files):
-                state = "other bytes" if key in in_place else "no file"
-                do = shards.REPAIR if metadata is not None or name in commit.files else place.again
-                message = self._error(
-                    key, "the file that the manifest names by its digest", state, do
-                )
-                self._damage(place, key, message, array)
-            elif metadata is not None and bytes(commit.files[name]) != metadata:
-                expected = "its column's shape, type and layout"
-                state = "others, with the digest in the manifest"
-                do = "Convert or extract it again, with this version."
-                self._damage(place, key, self._error(key, expected, state, do), array)
+        if commit is not None:
+            for key, table in wrong.items():
+                expected = "the file that the manifest names by its digest"
+                self._damage(place, key, self._differs(key, expected, place.again), table)
+            self._metadata(commit)
         return commit
+
+    def _metadata(self, commit: Commit) -> None:
+        """Check each zarr.json. One that is missing or of an earlier commit is left by a killed
+        commit.
+        """
+        place = commit.place
+        stale = commit.find_stale_metadata()
+        files = self._store.read_many(stale)
+        ends = {0, *(end for _, end in commit.manifest["commits"])}
+        n_left = 0
+        for key in stale:
+            array = key.removeprefix(f"{place.base}/").removesuffix("/zarr.json")
+            of_earlier = set()
+            if array in commit.columns:
+                of_earlier = {commit.column_metadata(array, end) for end in ends}
+            is_there = self._store.etag(key) is not None
+            if is_there and (key not in files or bytes(files[key]) not in of_earlier):
+                expected = "the zarr.json that follows from the manifest"
+                self._damage(place, key, self._differs(key, expected, shards.REPAIR), array)
+            else:
+                n_left += 1
+        if n_left:
+            self.stale.append(place)
+            location = self._store.location(place.base)
+            self.notes.append(
+                f"{location}: {n_left} zarr.json missing or of an earlier commit, left by a killed "
+                "commit; the next writer, or --repair, writes them"
+            )
+
+    def _differs(self, key: str, expected: str, do: str) -> str:
+        state = "no file" if self._store.etag(key) is None else "other bytes"
+        return self._error(key, expected, state, do)
 
     def _error(self, key: str, expected: str, found: str, do: str) -> str:
         return str(CacheError.at(self._store.location(key), expected=expected, found=found, do=do))
@@ -340,7 +353,7 @@ def repair(root: Root, report: VerifyReport) -> Repaired:
     """
     store = require_cache(root)
     repaired = Repaired()
-    small: set[tuple[str, str]] = set()
+    small = {(split, stream or "") for split, stream in report.stale}
     damaged_shards: dict[tuple[str, str], set[int]] = {}
     for damage in report.damaged:
         home = damage.split, damage.stream or ""
@@ -357,7 +370,7 @@ def repair(root: Root, report: VerifyReport) -> Repaired:
         try:
             refuse_unmounted(store, split)
             if (split, stream) in small:
-                _restore_small_files(place, repaired)
+                _restore_manifest(place, repaired)
             _remove_shards(place, damaged_shards.get((split, stream), ()), repaired)
         except CacheError as error:  # still repair the other splits and streams
             repaired.refused.append(str(error))
@@ -378,10 +391,8 @@ def _restore_group(store: Store, key: str) -> None:
     store.put_small({key: group}, key.rpartition("/")[0])
 
 
-def _restore_small_files(place: Place, repaired: Repaired) -> None:
-    """Write the manifest, and small files that are intact elsewhere or follow from it. Raises
-    CacheError.
-    """
+def _restore_manifest(place: Place, repaired: Repaired) -> None:
+    """Write the manifest, and the zarr.json that follow from it. Raises CacheError."""
     store = place.store
     with store.lock(place.writing):
         read = place.read_manifest()
@@ -391,18 +402,10 @@ def _restore_small_files(place: Place, repaired: Repaired) -> None:
         if store.read(place.manifest) != json_file(held):
             store.replace(place.manifest, json_file(held), expected=etag)
             repaired.restored.append(place.manifest)
-        commit = Commit(place, held, place.read_small_files(held), etag)
-        files = {name: bytes(data) for name, data in commit.files.items()}
-        for name in held["files"].keys() - files.keys():
-            metadata = commit.column_metadata(name)
-            if metadata is not None and sha256(metadata) == held["files"][name]:
-                files[name] = metadata
-        keys = {place.array(name): data for name, data in files.items()}
-        in_place = {key: bytes(data) for key, data in store.read_many(keys).items()}
-        wrong = {key: data for key, data in keys.items() if in_place.get(key) != data}
-        if wrong:
-            store.put_small(wrong, place.base)
-        repaired.restored += sorted(wrong)
+        stale = Commit(place, held, Tables(), etag).find_stale_metadata()
+        if stale:
+            store.put_small(stale, place.base)
+        repaired.restored += sorted(stale)
 
 
 def _remove_shards(place: Place, reported: Collection[int], repaired: Repaired) -> None:
@@ -417,9 +420,7 @@ def _remove_shards(place: Place, reported: Collection[int], repaired: Repaired) 
     suspects = [file for file in commit.shard_files() if file.number in reported]
     numbers = {file.number for file in suspects if file.problem(place.store, fast=False)}
     if place.stream is None:
-        live = set(
-            Tables.from_files(commit.files).live_shards(Geometry(**commit.manifest["geometry"]))
-        )
+        live = set(commit.tables.live_shards(Geometry(**commit.manifest["geometry"])))
         if needed := tuple(sorted(numbers & live)):
             repaired.rows[place.split] = needed
         numbers -= live

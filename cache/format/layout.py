@@ -16,7 +16,8 @@ import numpy as np
 
 from cache.errors import CacheError
 
-FORMAT: Final = "vibe-cache 1"
+FORMAT: Final = "vibe-cache 2"
+EARLIER_FORMAT: Final = "vibe-cache 1"  # which is read, too: cache/format/earlier.py
 # one file, one unit of work, recovery and checking: 32 MiB of float16 features
 ROWS_PER_SHARD: Final = 8192
 ROWS_PER_CHUNK: Final = 64  # covered by one checksum
@@ -24,32 +25,22 @@ ROWS_PER_CHUNK: Final = 64  # covered by one checksum
 NO_KEY: Final = 2**64 - 1
 # entry of a stream's manifest: [start, stop) of rows still to be computed, if any
 PENDING_ROWS: Final = "pending_rows"
-BYTES: Final = "bytes"  # dtype of streams of an earlier version, which are not read
 # A row's `ok` flag in a stream.
 UNDECODABLE: Final = 0  # no value: the frame could not be decoded
 COMPUTED: Final = 1
 UNDEFINED: Final = 2  # a value that the stream defines, such as zeros, for rows without an input
 HAS_VALUE: Final = (COMPUTED, UNDEFINED)
 GENDERS: Final = ("neutral", "male", "female")  # of a track; a batch has their numbers, from 0
-# suffixes of a stream's name: `_at` only for bytes
-STREAM_ARRAYS: Final = ("", "_at", "_ok", "_key")
+STREAM_ARRAYS: Final = ("", "_ok", "_key")  # suffixes of a stream's name
 
 MANIFEST: Final = "manifest.json"
 PROVENANCE: Final = "provenance.json"
 FEATURES: Final = "features"
-WRITING: Final = ".writing"  # lock, journal and temporary files of a writer
-JOURNAL: Final = "journal"  # in `.writing`: finished, uncommitted work
-STAGED: Final = ".commit"  # small files that are not in place yet
-TAGS: Final = ".tags"  # below the cache: tags of an earlier version
-TAG_COPIED: Final = "copied"  # in the folder of a tag that `copy --tag` has copied
-IN_PLACE: Final = ".done"  # in an object store, beside staged files that are in place
+WRITING: Final = ".writing"  # lock, temporary files and uncommitted work
+STAGED: Final = "staged"  # in `.writing`: uncommitted work
+TABLE_FOLDER: Final = "tables"  # of a split
 TEMPORARY_SHARD: Final = "shard.tmp"  # in `.writing`: an incomplete shard
-STAGED_SHARD: Final = "staged-"  # prefix of shards in `.writing` that no writer has accepted yet
-CHECKPOINT: Final = "partial-"  # prefix of files in `.writing` with rows of unaccepted shards
-SPOOL: Final = "spool"  # in `.writing`: videos that parts have read
 RUNNING: Final = "running-"  # prefix of files in `.writing` that running parts renew
-# written in `.writing` by any process
-WITHOUT_LOCK: Final = (STAGED_SHARD, CHECKPOINT, SPOOL, RUNNING)
 
 NAME: Final = r"[A-Za-z0-9_][A-Za-z0-9_.+-]*"
 
@@ -151,15 +142,10 @@ TABLES: Final[Mapping[str, tuple[str, tuple[int, ...]]]] = {
 
 
 def stream_columns(stream: str, dim: int, dtype: str) -> dict[str, ColumnSpec]:
-    """Arrays of a feature stream by name below `features`; of an earlier version's bytes, those
-    that are read.
-    """
-    features = {} if dtype == BYTES else {stream: np.dtype(dtype).newbyteorder("<")}
+    """Arrays of a feature stream by name below `features`."""
+    stored = np.dtype(dtype).newbyteorder("<")
     return {
-        **{
-            name: ColumnSpec((dim,), stored, math.nan, "features")
-            for name, stored in features.items()
-        },
+        stream: ColumnSpec((dim,), stored, math.nan, "features"),
         f"{stream}_ok": ColumnSpec(
             (), np.dtype("u1"), 255, "1: features are there; 0: the picture was not readable"
         ),
@@ -172,12 +158,13 @@ def stream_columns(stream: str, dim: int, dtype: str) -> dict[str, ColumnSpec]:
 def stream_of(array: str) -> str:
     """The name of the stream that an array belongs to.
 
-    >>> stream_of("crops_at")
-    'crops'
+    >>> stream_of("resnet50_ok")
+    'resnet50'
     """
-    return next(
-        (array.removesuffix(part) for part in STREAM_ARRAYS[1:] if array.endswith(part)), array
-    )
+    for part in STREAM_ARRAYS[1:]:
+        if array.endswith(part):
+            return array.removesuffix(part)
+    return array
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +205,7 @@ def check_names(split: str, stream: str | None = None) -> None:
         raise CacheError(f"{split!r} is no split's name: expected <dataset>/<split> of {expected}")
     if stream is not None and (not is_name(stream) or stream_of(stream) != stream):
         raise CacheError(
-            f"{stream!r} is no stream's name: expected {expected}, not ending in _ok, _key or _at"
+            f"{stream!r} is no stream's name: expected {expected}, not ending in _ok or _key"
         )
 
 

@@ -1,40 +1,46 @@
 """The commit: a manifest that names every committed file, replaced atomically.  [cache]
 
-Shards are written once. The small files of a commit (tables, `zarr.json`) are staged, then the
-manifest with their digests is replaced, which is the commit, then they are copied into place. A
-reader that opens in between takes each file from where it matches the manifest. An object store
-keeps the staged files: a slower writer may copy older ones.
+Files of shards and tables are written once, before the manifest that names them is replaced, which
+is the commit. Each `zarr.json` follows from the manifest and is written after it: readers do not
+look at it, and the next writer writes one that is missing or of an earlier commit.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import secrets
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
-from cache.errors import AccessDenied, CacheError
-from cache.format import layout
-from cache.format.extra import ExtraColumn
-from cache.format.layout import COLUMNS, FEATURES, STAGED, TAG_COPIED, TAGS, ColumnSpec, Geometry
-from cache.format.listing import update_list
-from cache.format.shard import REPAIR, ShardFile, ShardLayout
-from cache.storage.base import Bytes, Etag, Store
+import numpy as np
 
-_COMMIT: Final = ("files", "extent", "commits", "geometry", "shards", "rows")
+from cache.errors import AccessDenied, CacheError
+from cache.format import earlier, layout
+from cache.format.extra import ExtraColumn
+from cache.format.layout import (
+    COLUMNS,
+    EARLIER_FORMAT,
+    FEATURES,
+    FORMAT,
+    TABLE_FOLDER,
+    ColumnSpec,
+    Geometry,
+)
+from cache.format.listing import update_list
+from cache.format.shard import ShardFile, ShardLayout, sha256
+from cache.format.tables import Tables, parse_table, table_folder, table_key
+from cache.storage.base import Etag, Store
+
+_COMMIT: Final = ("extent", "commits", "geometry", "shards", "rows")
 _ENTRIES: Final = {  # that a manifest must have
     "split": (*_COMMIT, "tracks"),
     "stream": (*_COMMIT, "stream", "dim", "dtype"),
 }
-# small files and shards, of one array
-_FILE: Final = re.compile(rf"{layout.NAME}/(zarr\.json|c(/[0-9]+)+)")
-# reads of an unchanged manifest whose files do not match it, before this is reported as damage
-_ATTEMPTS: Final = 5
+# files of a shard or a table, of one array
+_FILE: Final = re.compile(rf"({TABLE_FOLDER}/)?{layout.NAME}/(zarr\.json|c(/[0-9]+)+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +58,7 @@ class Place:
 
     @property
     def home(self) -> str:
-        """The folder of the manifest, the staged files, and the journal."""
+        """The folder of the manifest, and of unfinished work."""
         return self.base if self.stream is None else f"{self.base}/{self.stream}"
 
     @property
@@ -68,22 +74,12 @@ class Place:
         return f"{self.writing}/{layout.TEMPORARY_SHARD}"
 
     @property
-    def journal(self) -> str:
-        return f"{self.writing}/{layout.JOURNAL}"
-
-    def checkpoint(self, shard: int) -> str:
-        return f"{self.writing}/{layout.CHECKPOINT}{shard}"
-
-    def journals(self) -> list[str]:
-        """Names in `writing` of the work from which the next writer continues."""
-        prefixes = (layout.JOURNAL, *layout.WITHOUT_LOCK)
-        return [name for name in self.store.list_names(self.writing) if name.startswith(prefixes)]
+    def staged(self) -> str:
+        """The folder of uncommitted work, from which the next writer continues."""
+        return f"{self.writing}/{layout.STAGED}"
 
     def array(self, name: str) -> str:
         return f"{self.base}/{name}"
-
-    def staging(self, digest: str) -> str:
-        return f"{self.home}/{STAGED}/{digest[:16]}"
 
     @property
     def kind(self) -> str:
@@ -152,15 +148,18 @@ class Place:
             other = f"something else ({error})"
             raise CacheError.at(file, expected="a manifest in JSON", found=other, do=do) from error
         # before the digest, which another format may define otherwise
-        if written_as != layout.FORMAT:
+        if written_as not in (FORMAT, EARLIER_FORMAT):
             held_format = f"format {written_as!r}"
             do = "Use the version that wrote it."
-            raise CacheError.at(
-                file, expected=f"format {layout.FORMAT!r}", found=held_format, do=do
-            )
+            raise CacheError.at(file, expected=f"format {FORMAT!r}", found=held_format, do=do)
         if not intact:
             raise CacheError.at(
                 file, expected="its own digest to match", found="changed content", do=do
+            )
+        if manifest.get("dtype") == "bytes":
+            do = f"{earlier.REMOVED}, or delete the stream: cache.delete_stream."
+            raise CacheError.at(
+                file, expected="a stream of numbers", found="bytes of an earlier version", do=do
             )
         try:
             problem = _problem_of(manifest, self)
@@ -175,16 +174,37 @@ class Place:
             raise CacheError.at(file, expected=f"the manifest of {of}", found=problem, do=do)
         return dict(manifest)
 
-    def read_small_files(self, manifest: Mapping[str, Any]) -> dict[str, Bytes]:
-        """Read the small files whose digests match the manifest, in place or staged."""
-        digests: dict[str, str] = dict(manifest["files"])
-        files: dict[str, Bytes] = {}
-        for folder in (self.base, self.staging(manifest["digest"])):
-            keys = {f"{folder}/{name}": name for name in digests if name not in files}
-            for key, data in self.store.read_many(keys).items() if keys else ():
-                if sha256(data) == digests[keys[key]]:
-                    files[keys[key]] = data
-        return files
+    def read_tables(self, manifest: Mapping[str, Any]) -> tuple[Tables, dict[str, str]]:
+        """Read a split's tables whose files match the manifest. Returns them, and the names of the
+        others by the key of a missing or changed file.
+        """
+        tables = Tables()
+        if self.stream is not None:
+            return tables, {}
+        if manifest["format"] == EARLIER_FORMAT:
+            return earlier.read_tables(self.store, self.base, manifest)
+        entries = manifest["tables"]
+        keys = {name: self.array(table_key(name, entry)) for name, entry in entries.items()}
+        files = self.store.read_many(keys.values())
+        wrong = {}
+        for name, key in keys.items():
+            if key in files and sha256(files[key]) == entries[name]["sha256"]:
+                tables[name] = parse_table(files[key], entries[name])
+            else:
+                wrong[key] = name
+        return tables, wrong
+
+    def unnamed_tables(self, manifest: Mapping[str, Any] | None) -> Iterator[str]:
+        """Keys of tables that the manifest does not name, and of remains of the earlier format."""
+        named = {} if manifest is None else manifest.get("tables", {})
+        folders = {table_folder(name, entry) for name, entry in named.items()}
+        names = self.store.list_names(self.array(TABLE_FOLDER)) if self.stream is None else []
+        for name in names:
+            folder = f"{TABLE_FOLDER}/{name}"
+            if name != "zarr.json" and folder not in folders:
+                yield self.array(folder)
+        if manifest is None or manifest["format"] == FORMAT:
+            yield from earlier.find_remains(self.store, self.home)
 
     def lost_manifest(self) -> str:
         """The error message when committed arrays exist without their manifest; "" when nothing was
@@ -197,21 +217,18 @@ class Place:
         expected = "the manifest of the data committed here"
         return str(CacheError.at(file, expected=expected, found="no file", do=self.again))
 
-    def is_staged(self, manifest: Mapping[str, Any]) -> bool:
-        """Whether the manifest's small files are still to be copied into place."""
-        staged = self.store.list_names(self.staging(manifest["digest"]))
-        return bool(staged) and layout.IN_PLACE not in staged
-
     def has_unfinished_commit(self) -> bool:
         """Whether a killed writer has left files that the next one finishes or removes, even
         without new rows.
         """
-        store = self.store
-        if store.exclusive:
-            writing = store.list_names(self.writing)
-            return STAGED in store.list_names(self.home) or any(name != "lock" for name in writing)
+        writing = self.store.list_names(self.writing)
+        if self.store.exclusive and any(name != "lock" for name in writing):
+            return True
         current = self.read_manifest()
-        return current is not None and self.is_staged(current[0])
+        if current is None:
+            return False
+        manifest, etag = current
+        return bool(Commit(self, manifest, Tables(), etag).find_stale_metadata())
 
     def read_notes(self) -> dict[str, Any]:
         """Read the notes of all commits, by their manifests' digests; {} when the file is missing
@@ -228,13 +245,11 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """One committed state: its manifest, and the bytes of every small file that the manifest
-    names.
-    """
+    """One committed state: its manifest, and the tables that the manifest names."""
 
     place: Place
     manifest: Mapping[str, Any]
-    files: Mapping[str, Bytes]
+    tables: Tables  # none of a stream
     etag: Etag | None  # of the manifest's file
 
     @property
@@ -246,33 +261,27 @@ class Commit:
         """The current commit, never a mixture of two; None without one. Raises CacheError for
         damaged or lost files.
         """
-        before: str | None = None
-        failures = 0
+        digest = ""
         while True:
             current = place.read_manifest()
             if current is None:
-                if place.stream is not None and (lost := place.lost_manifest()):
+                lost = place.lost_manifest()
+                if place.stream is not None and lost:
                     raise CacheError(lost)
                 return None
             manifest, etag = current
-            files = place.read_small_files(manifest)
-            if files.keys() == manifest["files"].keys():
-                return cls(place, manifest, files, etag)
-            # Another process may have committed after the manifest was read. Then it has changed:
-            # read it again.
-            failures = failures + 1 if manifest["digest"] == before else 0
-            before = manifest["digest"]
-            if failures >= _ATTEMPTS:
-                wrong = sorted(manifest["files"].keys() - files.keys())[0]
-                # else it follows from the manifest
-                is_table = wrong.partition("/")[0] not in manifest["shards"]
+            tables, wrong = place.read_tables(manifest)
+            if not wrong:
+                return cls(place, manifest, tables, etag)
+            if manifest["digest"] == digest:
                 raise CacheError.at(
-                    place.store.location(place.array(wrong)),
+                    place.store.location(min(wrong)),
                     expected="the file that the manifest names by its digest",
                     found="a missing or changed file",
-                    do=place.again if is_table else REPAIR,
+                    do=place.again,
                 )
-            time.sleep(0.01)
+            # Another process may have committed after the manifest was read, and removed tables.
+            digest = manifest["digest"]
 
     @property
     def note(self) -> Mapping[str, Any]:
@@ -291,14 +300,32 @@ class Commit:
             **{c.name: c.spec for c in ExtraColumn.from_manifest(held).values() if c.per == "row"},
         }
 
-    def column_metadata(self, name: str) -> bytes | None:
-        """The zarr.json, by its name in `files`, that a column must have; None for all other small
-        files.
-        """
-        array, _, file = name.partition("/")
-        if file != "zarr.json" or (spec := self.columns.get(array)) is None:
-            return None
-        return spec.metadata(int(self.manifest["extent"]), Geometry(**self.manifest["geometry"]))
+    def column_metadata(self, name: str, extent: int | None = None) -> bytes:
+        """The zarr.json of a column, now or with the extent of an earlier commit."""
+        n_rows = int(self.manifest["extent"]) if extent is None else extent
+        return self.columns[name].metadata(n_rows, Geometry(**self.manifest["geometry"]))
+
+    def metadata(self) -> dict[str, bytes]:
+        """Every zarr.json that follows from the manifest, by its key."""
+        files = {}
+        for name in self.columns:
+            if name in self.manifest["shards"]:
+                files[f"{name}/zarr.json"] = self.column_metadata(name)
+        tables = self.manifest.get("tables", {})
+        for name, entry in tables.items():
+            files[f"{table_folder(name, entry)}/zarr.json"] = layout.table_metadata(
+                tuple(entry["shape"]), np.dtype(entry["dtype"])
+            )
+        if tables:
+            files[f"{TABLE_FOLDER}/zarr.json"] = layout.GROUP
+        return {self.place.array(name): data for name, data in files.items()}
+
+    def find_stale_metadata(self) -> dict[str, bytes]:
+        """Every zarr.json that is missing or has other bytes, by its key, as it must be."""
+        expected = self.metadata()
+        files = self.place.store.read_many(expected)
+        intact = {key for key, data in files.items() if bytes(data) == expected[key]}
+        return {key: data for key, data in expected.items() if key not in intact}
 
     def shard_files(self) -> list[ShardFile]:
         """Its shards, by column and number. Raises CacheError for one that no commit has."""
@@ -328,11 +355,6 @@ class Commit:
         ]
 
 
-def sha256(data: bytes | Bytes) -> str:
-    """The SHA-256 of bytes, in hex."""
-    return hashlib.sha256(data if isinstance(data, bytes) else data.data).hexdigest()
-
-
 def has_shards(held: Mapping[str, Any], shards: Mapping[str, Mapping[str, str]]) -> bool:
     """Whether a manifest names all these shards: array -> shard -> record."""
     return all(
@@ -349,11 +371,18 @@ def _problem_of(manifest: Mapping[str, Any], place: Place) -> str:
         return (
             f"that of stream {manifest['stream']!r}" if "stream" in manifest else "that of a split"
         )
-    shards = [
-        f"{name}/c/{shard}" for name, of in manifest.get("shards", {}).items() for shard in of
-    ]
-    if strange := [name for name in (*manifest["files"], *shards) if not _FILE.fullmatch(name)]:
-        return f"the name {strange[0]!r}"
+    files = [f"{name}/c/{shard}" for name, shards in manifest["shards"].items() for shard in shards]
+    if manifest["format"] == EARLIER_FORMAT:
+        files += manifest["files"]
+    elif place.stream is None:
+        tables = manifest["tables"]
+        lost = sorted((layout.TABLES.keys() | layout.TEXTS) - tables.keys())
+        if lost:
+            return f"no table {lost[0]!r}"
+        files += [table_key(name, entry) for name, entry in tables.items()]
+    for name in files:
+        if _FILE.fullmatch(name) is None:
+            return f"the name {name!r}"
     return ""
 
 
@@ -421,19 +450,6 @@ def _names_in(store: Store, folder: str) -> list[str] | None:
         return store.list_names(folder)
     except PermissionError:
         return None
-
-
-def tag_notes(store: Store) -> list[str]:
-    """What to do about each tag of an earlier version that is not copied yet."""
-    names = [
-        name for name in store.list_names(TAGS) if not store.exists(f"{TAGS}/{name}/{TAG_COPIED}")
-    ]
-    return [
-        f"{store.location(f'{TAGS}/{name}')}: a tag of an earlier version. Copy its data into "
-        "another cache: "
-        f"python -m pipeline copy --tag {name} --cache {store.root} --to DIR. Then `gc` removes it."
-        for name in names
-    ]
 
 
 def stream_folders(store: Store, split: str) -> list[str]:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from cache.errors import CacheError
 from cache.format.layout import ColumnSpec, Geometry
-from cache.storage.base import Store
+from cache.storage.base import Bytes, Store
 
 ABSENT: Final = 2**64 - 1  # offset and size of a chunk that the shard does not hold
 REPAIR: Final = (
@@ -38,6 +38,11 @@ def crc32c(data: bytes) -> bytes:
     of bytes.
     """
     return int(google_crc32c.value(data)).to_bytes(4, "little")
+
+
+def sha256(data: bytes | Bytes) -> str:
+    """The SHA-256 of bytes, in hex."""
+    return hashlib.sha256(data if isinstance(data, bytes) else data.data).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

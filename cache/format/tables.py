@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from cache.errors import CacheError
 from cache.format.extra import ExtraColumn
-from cache.format.layout import TABLES, TEXTS, Geometry, canonical, shard_key, table_metadata
-from cache.format.shard import crc32c
+from cache.format.layout import TABLE_FOLDER, TABLES, TEXTS, Geometry, canonical, shard_key
+from cache.format.shard import crc32c, sha256
 from cache.storage.base import Bytes
 
 _R = TypeVar("_R")
@@ -34,23 +34,6 @@ class Tables(dict[str, Array]):
     """All tables of one commit by name: texts (N, L) uint8, the others as in TABLES, and extra ones
     of tracks.
     """
-
-    @classmethod
-    def from_files(cls, files: Mapping[str, Bytes]) -> Tables:
-        """Views into the files that a manifest names by their digests."""
-        tables = cls()
-        extra = [
-            key.partition("/")[0]
-            for key in files
-            if key.startswith("track_") and key.endswith("/zarr.json")
-        ]
-        for name in dict.fromkeys((*TABLES, *TEXTS, *extra)):
-            meta = json.loads(bytes(files[f"{name}/zarr.json"]))
-            shape = tuple(meta["shape"])
-            dtype = np.dtype(meta["data_type"]).newbyteorder("<")
-            data = files[shard_key(name, 0, shape[1:])]
-            tables[name] = np.frombuffer(data, dtype, count=math.prod(shape)).reshape(shape)
-        return tables
 
     @classmethod
     def from_records(
@@ -93,13 +76,15 @@ class Tables(dict[str, Array]):
         return tables
 
     def to_files(self) -> dict[str, bytes]:
-        """Small files by their path below the split: zarr.json and one chunk a table."""
+        """The file of each table: its numbers and their CRC-32C; of an empty one, a row of
+        zeros.
+        """
         files: dict[str, bytes] = {}
         for name, array in self.items():
-            whole = array if array.size else np.zeros([max(1, n) for n in array.shape], array.dtype)
-            data = whole.tobytes()
-            files[f"{name}/zarr.json"] = table_metadata(array.shape, array.dtype)
-            files[shard_key(name, 0, array.shape[1:])] = data + crc32c(data)
+            data = array.tobytes()
+            if not array.size:
+                data = bytes(math.prod(max(1, n) for n in array.shape) * array.itemsize)
+            files[name] = data + crc32c(data)
         return files
 
     def drop_videos(self, videos: Iterable[str]) -> Tables:
@@ -183,6 +168,28 @@ class Tables(dict[str, Array]):
         """The shards that hold a row of a committed track, ascending."""
         extent = int(self["track_stop"].max(initial=0))
         return [int(shard) for shard in np.flatnonzero(self.live_by_shard(geometry, extent))]
+
+
+def table_entry(array: Array, file: bytes) -> dict[str, Any]:
+    """What a manifest says of a table with this file."""
+    return {"dtype": array.dtype.name, "shape": [*array.shape], "sha256": sha256(file)}
+
+
+def table_folder(name: str, entry: Mapping[str, Any]) -> str:
+    """The folder of a table's Zarr array, below its split."""
+    return f"{TABLE_FOLDER}/{name}-{entry['sha256'][:16]}"
+
+
+def table_key(name: str, entry: Mapping[str, Any]) -> str:
+    """The path of a table's file, below its split."""
+    return shard_key(table_folder(name, entry), 0, entry["shape"][1:])
+
+
+def parse_table(file: Bytes, entry: Mapping[str, Any]) -> Array:
+    """View a table's file as its array."""
+    shape = tuple(entry["shape"])
+    dtype = np.dtype(entry["dtype"]).newbyteorder("<")
+    return np.frombuffer(file, dtype, count=math.prod(shape)).reshape(shape)
 
 
 def _encode_texts(texts: Sequence[str]) -> Array:
@@ -397,7 +404,7 @@ def _find_runs(frame_index: NDArray[Any], step: int, first_row: int) -> list[tup
 def video_record(
     entry: VideoEntry, tracks: Sequence[TrackRows], start: int, extra: Collection[ExtraColumn] = ()
 ) -> dict[str, Any]:
-    """The JSON record of a video, for journal and tables. Its tracks take the rows from `start`
+    """The JSON record of a video, for staged work and tables. Its tracks take the rows from `start`
     on.
     """
     of_tracks = [column.name for column in extra if column.per == "track"]

@@ -19,7 +19,7 @@ from cache.format import layout
 from cache.format.extra import ExtraColumn
 from cache.format.layout import COLUMNS, FEATURES, GENDERS, MANIFEST
 from cache.format.manifest import Commit, Place
-from cache.format.tables import Tables, TrackTable
+from cache.format.tables import TrackTable
 from cache.read import labels
 from cache.read.rows import Rows
 from cache.read.streams import OpenStream, StalenessCheck, StreamWindows, open_column
@@ -156,7 +156,7 @@ class OpenSplit:
         self.root = self.store.root
         self.manifest: Mapping[str, Any] = commit.manifest
         """The cache's own entries and those that were given to `commit`."""
-        self._tables = Tables.from_files(commit.files)
+        self._tables = commit.tables
         self._check_current = StalenessCheck(commit)
         self._rows: dict[str, Rows] = {}
         self._streams: dict[str, OpenStream] = {}

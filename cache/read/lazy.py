@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 
 def open_lazily(commit: Commit, array: str, check_current: Callable[[], None]) -> zarr.Array[Any]:
-    """Open one array of a commit, read-only, with the zarr.json that the commit names.
+    """Open one array of a commit, read-only, with the zarr.json that follows from its manifest.
 
     Reading it raises CacheError when a shard of the commit is missing, CacheChanged when its shards
     were replaced.
     """
-    metadata = json.loads(bytes(commit.files[f"{array}/zarr.json"]))
+    metadata = json.loads(commit.column_metadata(array))
     trailing = tuple(metadata["shape"][1:])
     named = [shard_key("", int(shard), trailing)[1:] for shard in commit.manifest["shards"][array]]
     store = commit.place.store

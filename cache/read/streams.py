@@ -46,20 +46,10 @@ class StalenessCheck:
 
 
 def open_column(commit: Commit, array: str, check_current: Callable[[], None]) -> Rows:
-    """Open the reader of one array of a commit. Raises CacheError for an earlier version's
-    bytes.
-    """
+    """Open the reader of one array of a commit."""
     held = commit.manifest
     place = commit.place
-    if (spec := commit.columns.get(array)) is None:
-        split = place.split
-        stream = str(place.stream)
-        raise CacheError(
-            f"{split}: stream {stream!r} holds bytes (stored crops), which this version does "
-            "not read. Delete it: "
-            f"cache.delete_stream(root, {split!r}, {stream!r}), or use an earlier version."
-        )
-    layout = ShardLayout(spec, Geometry(**held["geometry"]))
+    layout = ShardLayout(commit.columns[array], Geometry(**held["geometry"]))
     records = held["shards"][array]
     kind = Rows.kind(place.store)
     return kind(

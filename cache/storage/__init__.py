@@ -1,4 +1,4 @@
-"""Storage: a folder or an object store; durable writes, locks, journals.  [cache]"""
+"""Storage: a folder or an object store; durable writes, locks.  [cache]"""
 
 from __future__ import annotations
 

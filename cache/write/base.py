@@ -1,8 +1,7 @@
-"""Commits; the base of both writers, and their journal; deleting streams and shards.  [cache]"""
+"""Commits; the base of both writers; deleting streams and shards.  [cache]"""
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import socket
@@ -14,76 +13,20 @@ from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any, ClassVar, Final, Self
 
-import google_crc32c
-
 from cache.errors import CacheError
 from cache.format import layout
-from cache.format.layout import IN_PLACE, PROVENANCE, STAGED, json_file
+from cache.format.earlier import refuse_tags
+from cache.format.layout import PROVENANCE, json_file
 from cache.format.listing import refuse_unmounted, update_list
-from cache.format.manifest import (
-    Commit,
-    Place,
-    committed_names,
-    has_shards,
-    places_of,
-    sha256,
-    tag_notes,
-)
-from cache.format.shard import size_of
+from cache.format.manifest import Commit, Place, committed_names, places_of
+from cache.format.shard import sha256, size_of
+from cache.format.tables import Tables, table_entry, table_key
 from cache.storage import store_at
-from cache.storage.base import Lock, Root, Store
+from cache.storage.base import Lock, Root
 from cache.write.parts import refuse_running_parts
 
 NOTES: Final = 100  # commits that are noted in `provenance.json`, the last ones
 _SOFTWARE: Final = ("vibe-pipeline", "numpy", "zarr", "google-crc32c")
-
-
-class Journal:
-    """Finished, uncommitted work for the next writer to continue: records, each in a small file
-    with a checksum.
-    """
-
-    def __init__(self, store: Store, folder: str) -> None:
-        self._store = store
-        self._folder = folder
-        self._home = ""
-        self._next = 0
-        self._plan: Any = None
-
-    def start(self, head: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Continue the journal with exactly this head, or begin it. Returns its intact records."""
-        self._home = f"{self._folder}/{layout.fingerprint(head)[:16]}"
-        self._plan = head["plan"]
-        files = self._store.read_many(self._store.files(self._home))
-        records: list[dict[str, Any]] = []
-        while (file := files.get(self._key(len(records)))) is not None:
-            crc, _, text = bytes(file).partition(b" ")
-            if crc != _checksum(len(records), text):
-                break
-            records.append(json.loads(text))
-        self._next = len(records)
-        # Remove records after a damaged one: they would come back after those added now.
-        self._store.remove([key for key in files if key >= self._key(self._next)])
-        if not records and self._store.exclusive:
-            self._store.remove([self._folder])
-        return records
-
-    def add(self, record: Mapping[str, Any]) -> None:
-        """Append one record, durably."""
-        text = json.dumps({**record, "plan": self._plan, "host": socket.gethostname()}).encode()
-        record_text = _checksum(self._next, text) + b" " + text
-        self._store.put_small({self._key(self._next): record_text}, self._folder)
-        self._next += 1
-
-    def remove(self) -> None:
-        self._store.remove([self._folder if self._store.exclusive else self._home])
-
-    def _key(self, number: int) -> str:
-        return f"{self._home}/{number:08d}.json"
-
-
-def _checksum(number: int, text: bytes) -> bytes:
-    return b"%08x" % google_crc32c.value(b"%d %s" % (number, text))
 
 
 class Writer(ABC):
@@ -98,10 +41,10 @@ class Writer(ABC):
         self.place = place
         self._store = place.store
         self._provenance = dict(provenance or {})
-        self._journal = Journal(self._store, place.journal)
 
     def __enter__(self) -> Self:
         refuse_unmounted(self._store, self.place.split)  # before the lock makes folders there
+        refuse_tags(self._store)
         self._lock: Lock = self._store.lock(self.place.writing)
         try:
             refuse_running_parts(self._store, self.place.writing)
@@ -134,18 +77,16 @@ class Writer(ABC):
         self._lock.require()
         _write_notes(self.place, {**notes, digest: {**notes.get(digest, {}), **self._provenance}})
 
-    def _remove_unfinished(self, *prefixes: str) -> None:
-        """Remove the journal, temporary files, and files of parts with these prefixes, after a
-        commit.
+    def _remove_unfinished(self, staged: str) -> None:
+        """After a commit, remove staged work at this key, and files of parts; where a lock keeps
+        others out, all but the lock.
         """
-        self._journal.remove()
-        self._remove_from_writing(".", layout.RUNNING, *prefixes)
-
-    def _remove_from_writing(self, *prefixes: str) -> None:
-        names = [
-            name for name in self._store.list_names(self.place.writing) if name.startswith(prefixes)
-        ]
-        self._store.remove([f"{self.place.writing}/{name}" for name in names])
+        names = self._store.list_names(self.place.writing)
+        if self._store.exclusive:
+            names = [name for name in names if name != "lock"]
+        else:
+            names = [name for name in names if name.startswith(layout.RUNNING)]
+        self._store.remove([staged, *(f"{self.place.writing}/{name}" for name in names)])
 
     def _has_size(self, key: str, record: str) -> bool:
         """Whether there is a shard file of the size in its record."""
@@ -161,101 +102,81 @@ class Writer(ABC):
             self._store.remove([f"{array}/c/{number}" for number in numbers if number not in keep])
 
     def _publish(
-        self, entries: Mapping[str, Any], files: Mapping[str, bytes], note: Mapping[str, Any] | None
+        self, entries: Mapping[str, Any], tables: Tables, note: Mapping[str, Any] | None
     ) -> None:
         """Commit, with a note on how it came about. Raises CacheError when the lock was lost."""
         self._lock.require()
         noted = {**self._provenance, **(note or {})}
-        publish(self.place, entries, files, before=self._commit, note=noted, started=self._started)
-
-
-def _refuse_for_tags(place: Place) -> None:
-    if notes := tag_notes(place.store):
-        raise CacheError(f"{place.home}: nothing is removed that a tag may need. {notes[0]}")
+        before = self._commit
+        publish(self.place, entries, tables, before=before, note=noted, started=self._started)
 
 
 def publish(
     place: Place,
     entries: Mapping[str, Any],
-    files: Mapping[str, bytes],
+    tables: Tables,
     *,
     before: Commit | None,
     note: Mapping[str, Any],
     started: float,
-    keep_journal: bool = False,
+    keep_staged: bool = False,
 ) -> dict[str, Any]:
-    """Commit: stage the small files, replace the manifest, copy the files into place. Does nothing
+    """Commit: write new tables, replace the manifest, then what follows from it. Does nothing
     without a change.
 
     A kill before the manifest is replaced changes nothing. After a later kill, the next writer
-    copies the files.
+    finishes what follows.
 
     Args:
-        entries: the manifest without its format and digests.
-        files: the small files by name.
+        entries: the manifest without its format, tables and digest.
+        tables: of a split; none of a stream.
         before: the current commit.
         note: goes to `provenance.json`, with the time since `started`.
-        keep_journal: do not delete the journal, which belongs to another writer.
+        keep_staged: do not delete staged work, which belongs to another writer.
 
-    Returns the manifest. Raises CacheError when another process has committed since `before`, and
-    where shards go that a tag may need.
+    Returns the manifest. Raises CacheError when another process has committed since `before`.
     """
-    if before is not None and not has_shards(entries, before.manifest["shards"]):
-        _refuse_for_tags(place)
-    body = {
-        "format": layout.FORMAT,
-        **entries,
-        "files": {name: sha256(data) for name, data in files.items()},
-    }
+    store = place.store
+    body = {"format": layout.FORMAT, **entries}
+    files: dict[str, bytes] = {}
+    if place.stream is None:
+        body["tables"] = {}
+        named = {} if before is None else before.manifest.get("tables", {})
+        for name, data in tables.to_files().items():
+            entry = table_entry(tables[name], data)
+            body["tables"][name] = entry
+            if named.get(name) != entry:
+                files[place.array(table_key(name, entry))] = data
     manifest = {**body, "digest": sha256(layout.canonical(body))}
-    if before is None or manifest["digest"] != before.digest:
-        _add_note(place, manifest["digest"], note, started)
-        staging = place.staging(manifest["digest"])
-        place.store.put_small(
-            {f"{staging}/{name}": data for name, data in files.items()}, place.home
-        )
-        place.store.replace(
-            place.manifest, json_file(manifest), expected=None if before is None else before.etag
-        )
-        # Not before: a reader would miss the manifest of a listed split. After a kill here, the
-        # next commit lists it.
-        update_list(place.store, add=[place.split], there=committed_names(place.store))
-        _put_in_place(place, manifest, keep_journal=keep_journal)
+    if before is not None and manifest["digest"] == before.digest:
+        return manifest
+
+    _add_note(place, manifest["digest"], note, started)
+    store.put_small(files, place.home)
+    etag = None if before is None else before.etag
+    store.replace(place.manifest, json_file(manifest), expected=etag)
+    # Not before: a reader would miss the manifest of a listed split. After a kill here, the
+    # next commit lists it.
+    update_list(store, add=[place.split], there=committed_names(store))
+    follow_manifest(Commit(place, manifest, tables, None), keep_staged=keep_staged)
     return manifest
 
 
-def recover(place: Place) -> None:
-    """Finish the current commit, and remove files staged by killed writers. The caller holds the
-    writer's lock.
+def follow_manifest(commit: Commit, *, keep_staged: bool = True) -> None:
+    """Finish a commit: remove tables that it does not name, where a lock keeps others out, and
+    write each zarr.json that is missing or of an earlier commit. The caller holds the lock.
+
+    keep_staged: else staged work is that of this commit, and goes.
     """
-    current = place.read_manifest()
-    _put_in_place(place, None if current is None else current[0], keep_journal=False)
-
-
-def _put_in_place(place: Place, manifest: Mapping[str, Any] | None, *, keep_journal: bool) -> None:
+    place = commit.place
     store = place.store
-    while manifest is not None and place.is_staged(manifest):
-        # those whose digests match: a staged file may be damaged
-        files = place.read_small_files(manifest)
-        store.put_small(
-            {place.array(name): bytes(data) for name, data in files.items()}, place.base
-        )
-        if store.exclusive:
-            if not keep_journal:
-                # left by the writer of this commit when it was killed
-                store.remove([place.journal])
-            store.remove([place.staging(manifest["digest"])])
-            break
-        # Another writer may have committed meanwhile, and these files have overwritten its own:
-        # check again.
-        store.put_small({f"{place.staging(manifest['digest'])}/{IN_PLACE}": b""}, place.home)
-        current = place.read_manifest()
-        if current is None or current[0]["digest"] == manifest["digest"]:
-            break
-        manifest = current[0]
-        store.remove([f"{place.staging(manifest['digest'])}/{IN_PLACE}"])
-    if store.exclusive and STAGED in store.list_names(place.home):
-        store.remove([f"{place.home}/{STAGED}"])
+    stale = commit.find_stale_metadata()
+    if store.exclusive:
+        store.remove([*place.unnamed_tables(commit.manifest)])
+        if stale and not keep_staged:
+            store.remove([place.staged])
+    if stale:  # last: it shows that the commit is unfinished
+        store.put_small(stale, place.base)
 
 
 def _add_note(place: Place, digest: str, facts: Mapping[str, Any], started: float) -> None:
@@ -290,7 +211,9 @@ def finish_commits(root: Root, split: str) -> None:
     for place in places_of(store_at(root), split):
         if place.has_unfinished_commit():
             with place.store.lock(place.writing):
-                recover(place)
+                commit = Commit.load(place)
+                if commit is not None:
+                    follow_manifest(commit, keep_staged=False)
 
 
 def delete_stream(root: Root, split: str, stream: str) -> None:
@@ -300,8 +223,8 @@ def delete_stream(root: Root, split: str, stream: str) -> None:
     place = Place(store, split, stream)
     if not store.list_names(place.home):
         return
+    refuse_tags(store)
     with store.lock(place.writing):
-        _refuse_for_tags(place)
         refuse_running_parts(store, place.writing)
         # Without its manifest, no reader finds the stream; without zarr.json, its manifest is not
         # lost.
@@ -319,8 +242,8 @@ def invalidate(root: Root, split: str, stream: str | None, numbers: Collection[i
     """
     layout.check_names(split, stream)
     place = Place(store_at(root), split, stream)
+    refuse_tags(place.store)
     with place.store.lock(place.writing):
-        recover(place)
         commit = Commit.load(place)
         if commit is None:
             raise CacheError(f"{place.store.location(place.home)}: nothing is committed there")
@@ -328,22 +251,21 @@ def invalidate(root: Root, split: str, stream: str | None, numbers: Collection[i
 
 
 def invalidate_shards(place: Place, commit: Commit, numbers: Collection[int]) -> None:
-    """Remove shards as `invalidate` does. The caller holds the writer's lock, and the commit's
-    files are in place.
-    """
+    """Remove shards as `invalidate` does. The caller holds the writer's lock."""
     removed = {str(shard) for shard in numbers}
 
     def remaining(records: Mapping[str, str]) -> dict[str, str]:
         return {shard: record for shard, record in records.items() if shard not in removed}
 
     held = commit.manifest
-    body = {key: value for key, value in held.items() if key != "digest"}
+    cache_own = ("format", "digest", "files", "tables")
+    body = {key: value for key, value in held.items() if key not in cache_own}
     body["shards"] = {array: remaining(records) for array, records in held["shards"].items()}
     if place.stream is not None:
         body |= {"split_digest": "", "rows": remaining(held["rows"])}
-    files = {name: bytes(data) for name, data in commit.files.items()}
     note = {**commit.note, "invalidated": sorted(numbers)}
-    publish(place, body, files, before=commit, note=note, started=time.time(), keep_journal=True)
+    started = time.time()
+    publish(place, body, commit.tables, before=commit, note=note, started=started, keep_staged=True)
     place.store.remove(
         [f"{place.array(array)}/c/{shard}" for array in held["shards"] for shard in sorted(removed)]
     )

@@ -6,8 +6,6 @@ Nothing is overwritten.
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -17,24 +15,15 @@ from numpy.typing import NDArray
 
 from cache.errors import CacheError
 from cache.format import layout
-from cache.format.layout import (
-    BYTES,
-    COLUMNS,
-    MANIFEST,
-    NO_KEY,
-    TAG_COPIED,
-    TAGS,
-    UNDECODABLE,
-    Geometry,
-)
+from cache.format.layout import COLUMNS, NO_KEY, UNDECODABLE, Geometry
 from cache.format.manifest import Commit, Place, shard_rows
 from cache.format.tables import TrackRecord, TrackRows
-from cache.read.split import FeatureCache, Split, require_cache
+from cache.read.split import FeatureCache, Split
 from cache.read.streams import OpenStream
 from cache.storage import store_at
 from cache.storage.base import Root, Store
 from cache.windows import Ranges
-from cache.write.base import finish_commits, publish, recover
+from cache.write.base import finish_commits
 from cache.write.split_writer import NEEDS_FLAG, SplitWriter
 from cache.write.stream_writer import StreamWriter
 
@@ -72,8 +61,7 @@ def copy_split(
         streams: only these streams.
 
     Raises MissingSplit when the split is missing; CacheError when the other cache has another split
-    or stream of that name, or a writer of it, for a stream that is missing or holds bytes, and for
-    damaged rows.
+    or stream of that name, or a writer of it, for a missing stream, and for damaged rows.
     """
     layout.check_names(split)
     source = FeatureCache(root)[split]
@@ -114,9 +102,7 @@ def _open_stream(source: Split, name: str) -> OpenStream:
     commit = Commit.load(source.place(name))
     if commit is None:
         raise CacheError(f"{source.name}: the stream {name!r} was removed meanwhile. Run it again.")
-    stream = OpenStream(commit, source.manifest)
-    stream.reader()  # refuses bytes
-    return stream
+    return OpenStream(commit, source.manifest)
 
 
 def _states(split: Split) -> set[str]:
@@ -337,7 +323,8 @@ def _is_within(rows: NDArray[np.int64], ranges: Ranges) -> NDArray[np.bool_]:
 
 def _callers_entries(manifest: Mapping[str, Any], own: Collection[str]) -> dict[str, Any]:
     """The caller's entries of a manifest: all except the cache's `own`."""
-    return {key: value for key, value in manifest.items() if key not in own}
+    not_callers = {*own, "files"}  # which is of the earlier format
+    return {key: value for key, value in manifest.items() if key not in not_callers}
 
 
 def _note(store: Store, home: str, digest: str, note: Mapping[str, Any]) -> dict[str, Any]:
@@ -358,73 +345,3 @@ def _copy_stamps(source: Store, store: Store, home: str) -> None:
     )
     keys = [f"{home}/{name}" for name in names]
     store.put_small({key: source.read(key) for key in keys if not store.exists(key)}, home)
-
-
-def copy_tag(root: Root, name: str, to: Root) -> tuple[str, ...]:
-    """Copy the data of an earlier version's tag into another cache, as it was committed. Then `gc`
-    removes the tag.
-
-    Killed and called again, it continues. Returns the splits' names. Raises CacheError for a
-    missing or damaged tag, damaged or missing shards, and when the other cache has another state of
-    a split or stream.
-    """
-    store = require_cache(root)
-    target = store_at(to)
-    home = f"{TAGS}/{name}"
-    if name not in (names := store.list_names(TAGS)):
-        raise CacheError(
-            f"{store.location('')}: no tag {name!r}; there are: {', '.join(names) or 'none'}"
-        )
-    try:
-        states = json.loads(store.read(f"{home}/{MANIFEST}"))["splits"]
-        streams = {split: (None, *states[split]["streams"]) for split in states}
-    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
-        at = store.location(f"{home}/{MANIFEST}")
-        do = f"Restore it from a backup, or delete {store.location(home)}."
-        raise CacheError.at(
-            at, expected="the manifest of a tag", found=repr(error), do=do
-        ) from error
-    # laid out as a cache
-    tagged = store_at(store.location(f"{home}/{layout.fingerprint(states)[:16]}"))
-    for split, of_split in streams.items():
-        for stream in of_split:
-            layout.check_names(split, stream)
-            _copy_tagged(store, Place(tagged, split, stream), Place(target, split, stream))
-    store.put_small({f"{home}/{TAG_COPIED}": b""}, home)
-    return tuple(streams)
-
-
-def _copy_tagged(store: Store, tagged: Place, place: Place) -> None:
-    """Copy one commit. Its shards are the tag's own if the cache, `store`, has removed or replaced
-    them.
-    """
-    location = tagged.store.location(tagged.home)
-    if (commit := Commit.load(tagged)) is None:
-        raise CacheError(f"{location}: the tag has lost its manifest. Restore it from a backup.")
-    held = commit.manifest
-    if held.get("dtype") == BYTES:  # which nothing reads
-        return
-    with place.store.lock(place.writing):
-        recover(place)
-        if (there := place.read_manifest()) is not None and there[0]["digest"] == commit.digest:
-            return
-        if there is not None or place.lost_manifest():
-            do = "Nothing is overwritten: copy into a new folder."
-            at = place.store.location(place.home)
-            raise CacheError.at(
-                at, expected="nothing, or the tag's state", found="another state", do=do
-            )
-        place.create_groups()
-        for file in commit.shard_files():
-            homes = [
-                of for of in (tagged.store, store) if not (problem := file.problem(of, fast=False))
-            ]
-            if not homes:
-                raise CacheError(f"{location}: {problem}")
-            place.store.put(file.key, homes[0].read(file.key), temporary=place.temporary)
-        entries = {
-            key: value for key, value in held.items() if key not in ("format", "files", "digest")
-        }
-        files = {name: bytes(data) for name, data in commit.files.items()}
-        note = _note(tagged.store, tagged.home, commit.digest, commit.note)
-        publish(place, entries, files, before=None, note=note, started=time.time())

@@ -9,25 +9,16 @@ from functools import partial
 from typing import Final
 
 from cache.errors import AccessDenied, CacheError
-from cache.format import layout
-from cache.format.layout import (
-    FEATURES,
-    PROVENANCE,
-    STAGED,
-    TAG_COPIED,
-    TAGS,
-    TEMPORARY_SHARD,
-    stream_of,
-)
+from cache.format import earlier, layout
+from cache.format.layout import FEATURES, PROVENANCE, stream_of
 from cache.format.listing import missing_text, unmounted_folder, update_list
-from cache.format.manifest import Commit, Place, places_of, split_folders, tag_notes
+from cache.format.manifest import Commit, Place, places_of, split_folders
 from cache.read.split import FeatureCache, require_cache
 from cache.storage.base import Root, Store
-from cache.write.base import recover
+from cache.write.base import follow_manifest
 from cache.write.parts import refuse_running_parts
 
 GRACE: Final = 24 * 3600.0  # s: in an object store, what is younger may be of a running writer
-_TABLES: Final = frozenset({*layout.TABLES, *layout.TEXTS})
 _IN_SPLIT: Final = 2  # slashes in a key below <dataset>/<split>/
 
 
@@ -54,7 +45,7 @@ def gc(
     Args:
         root: the cache.
         dry_run: only report, also finished work of running writers.
-        unfinished: also remove finished work of killed writers and its journal; always so in an
+        unfinished: also remove finished, uncommitted work of killed writers; always so in an
             object store.
         older_than: minimum age in seconds (default: 0, in an object store a day, since it has no
             locks).
@@ -69,13 +60,6 @@ def gc(
         for place in places_of(store, split):
             sweep.run_locked(place, partial(sweep.place, place))
     sweep.forget_deleted()
-    tags = [f"{TAGS}/{name}" for name in store.list_names(TAGS)]
-    sweep.remove(tag for tag in tags if store.exists(f"{tag}/{TAG_COPIED}"))
-    if tags and not dry_run:
-        store.remove_empty(TAGS)
-    sweep.found.skipped += tag_notes(store)
-    for place in sweep.unfinished:  # last: a full disk has room again
-        sweep.run_locked(place, partial(recover, place))
     return sweep.found
 
 
@@ -84,7 +68,6 @@ class _Sweep:
 
     def __init__(self, store: Store, dry_run: bool, unfinished: bool, older_than: float) -> None:
         self.found = Collected()
-        self.unfinished: list[Place] = []  # places whose last commit was cut off
         self._store = store
         self._dry_run = dry_run
         self._unfinished = unfinished
@@ -126,19 +109,17 @@ class _Sweep:
         commit = Commit.load(place)
         if commit is None and (lost := place.lost_manifest()):
             raise CacheError(lost)
-        staged = self._store.list_names(f"{place.home}/{STAGED}")
-        # even if its folder is empty
-        if cut_off := commit is not None and commit.digest[:16] in staged:
-            self.unfinished += [] if self._dry_run else [place]
-        # Unreferenced files may belong to the writer of a journal; in an object store it may even
+        # Unreferenced files may belong to the writer of staged work; in an object store it may even
         # be running.
-        journals = [f"{place.writing}/{name}" for name in place.journals()]
-        running = not self._store.exclusive and self._is_young(journals)
-        goes_on = bool(journals) and (running or not (self._unfinished or cut_off))
+        has_staged = bool(self._store.list_names(place.staged))
+        running = not self._store.exclusive and self._is_young([place.staged])
+        goes_on = has_staged and (running or not self._unfinished)
         if goes_on:
             text = "unfinished work, which the same command continues (--unfinished removes it)"
             self.found.skipped.append(f"{self._store.location(place.home)}: {text}")
         self.remove(find_unreferenced(place, commit, unfinished=not goes_on))
+        if commit is not None and not self._dry_run:
+            follow_manifest(commit)
 
     def remove(self, keys: Iterable[str]) -> None:
         """Remove files, and folders with their contents, unless they are too young."""
@@ -180,23 +161,18 @@ class _Sweep:
 
 
 def find_unreferenced(place: Place, commit: Commit | None, *, unfinished: bool) -> Iterator[str]:
-    """Keys of the cache's files that no manifest names; `unfinished`: also uncommitted work with
-    its journal.
-    """
+    """Keys of the cache's files that no manifest names; `unfinished`: also uncommitted work."""
     store = place.store
     is_split = place.stream is None
     names = store.list_names(place.home)
     writing = store.list_names(place.writing)
     # of a killed write
-    yield from (f"{place.writing}/{name}" for name in writing if name.startswith("."))
-    if unfinished:
+    if not unfinished:
+        yield from (f"{place.writing}/{name}" for name in writing if name.startswith("."))
+    else:
         if commit is None and PROVENANCE in names:  # of a commit that was never made
             yield f"{place.home}/{PROVENANCE}"
-        yield from (
-            f"{place.writing}/{name}"
-            for name in (*place.journals(), TEMPORARY_SHARD)
-            if name in writing
-        )
+        yield from (f"{place.writing}/{name}" for name in writing if name != "lock")
         named = {} if commit is None else commit.manifest["shards"]
         of_stream = [f"{place.stream}{part}" for part in layout.STREAM_ARRAYS]
         present = store.list_names(place.base)
@@ -213,18 +189,12 @@ def find_unreferenced(place: Place, commit: Commit | None, *, unfinished: bool) 
                 if not files:  # of a write that ended before its first file
                     yield array
     if is_split:
-        tables = {
-            name.partition("/")[0] for name in (() if commit is None else commit.manifest["files"])
-        }
-        yield from (place.array(name) for name in names if name in _TABLES and name not in tables)
-        # `_ok`, `_key` and `_at` of those whose folder is gone:
+        # `_ok` and `_key` of those whose folder is gone:
         streams = store.list_names(place.array(FEATURES))
         yield from (
             place.array(f"{FEATURES}/{name}") for name in streams if stream_of(name) not in streams
         )
-    committed = "" if commit is None else commit.digest[:16]
-    digests = store.list_names(f"{place.home}/{STAGED}")
-    yield from (f"{place.home}/{STAGED}/{digest}" for digest in digests if digest != committed)
+    yield from place.unnamed_tables(None if commit is None else commit.manifest)
     yield from (
         f"{place.home}/{name}" for name in names if name.startswith(".") and name.endswith(".tmp")
     )
@@ -235,7 +205,10 @@ def _columns_on_disk(place: Place, commit: Commit | None) -> list[str]:
     killed writer.
     """
     store = place.store
-    known = {*layout.COLUMNS, *_TABLES, *({} if commit is None else commit.columns)}
-    strange = [name for name in store.list_names(place.home) if name not in known]
-    shards_alone = [name for name in strange if store.list_names(place.array(name)) == ["c"]]
-    return [name for name in known if name not in _TABLES] + shards_alone
+    known = dict.fromkeys(layout.COLUMNS if commit is None else commit.columns)
+    shards_alone = []
+    for name in store.list_names(place.home):
+        is_table = earlier.TABLE_NAME.fullmatch(name) is not None
+        if name not in known and not is_table and store.list_names(place.array(name)) == ["c"]:
+            shards_alone.append(name)
+    return [*known, *shards_alone]

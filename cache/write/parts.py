@@ -7,37 +7,26 @@ commits or removes them.
 
 from __future__ import annotations
 
-import io
-import json
-import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from cache.errors import Busy, CacheError
-from cache.format.layout import CHECKPOINT, JOURNAL, RUNNING, SPOOL, STAGED_SHARD
+from cache.format.layout import RUNNING
 from cache.format.manifest import Place, places_of
-from cache.format.shard import crc32c
 from cache.storage import store_at
 from cache.storage.base import Root, Store
+from cache.write.staged import FILE, STAGED, VIDEO, Plan, unpack
 
 RENEW: Final = 20.0  # s between two writes of a running part's file
 FRESH: Final = 180.0  # s: an older file is one of a killed part
 POLLS: Final = 10  # looks at the files of parts within RENEW
-# Names in `.writing` of uncommitted work, up to where all pieces of one plan have the same name.
-_OF_PLAN: Final = re.compile(
-    rf"{JOURNAL}/\w+|{SPOOL}/\w+(?=-)|{STAGED_SHARD}\w+(?=-\d+-\w+$)|{CHECKPOINT}\d+$"
-)
+_EARLIER: Final = ("journal", "spool")  # in `.writing`: work of an earlier version
 
 T = TypeVar("T")
-# JSON that names all that decides the numbers, besides what each writer compares itself
-Plan = str | Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,27 +148,32 @@ def find_other_work(
 ) -> OtherWork | None:
     """Find uncommitted work of a split or stream whose plan is not `plan`; None without any."""
     place = Place(store_at(root), split, stream)
-    by_plan: dict[str, list[str]] = {}
-    for key in sorted(place.store.files(place.writing)):
-        if (match := _OF_PLAN.match(key.removeprefix(f"{place.writing}/"))) is not None:
-            by_plan.setdefault(match[0], []).append(key)
-    pieces = 0
-    first: dict[str, Any] = {}
-    for keys in by_plan.values():
-        head = _read_head(place.store, keys[0])
-        if head.get("plan") != plan:
-            first = first if pieces else head
-            pieces += len(keys)
-    return OtherWork(pieces, first.get("plan"), str(first.get("host", ""))) if pieces else None
+    store = place.store
+    others = []  # pieces, and the head of the first one
+    for folder in (f"{place.staged}/{name}" for name in store.list_names(place.staged)):
+        names = _pieces(store, folder)
+        head = _read_head(store, f"{folder}/{names[0]}") if names else {}
+        if names and head.get("plan") != plan:
+            others.append((len(names), head))
+    unused = [name for name in store.list_names(place.writing) if name in _EARLIER]
+    if unused:
+        others.append((len(unused), {}))
+    if not others:
+        return None
+    first = others[0][1]
+    pieces = sum(n_pieces for n_pieces, _ in others)
+    return OtherWork(pieces, first.get("plan"), str(first.get("host", "")))
+
+
+def _pieces(store: Store, folder: str) -> list[str]:
+    """Names of the pieces of staged work in a plan's folder."""
+    return [name for name in store.list_names(folder) if not name.startswith((f"{FILE}-", "."))]
 
 
 def _read_head(store: Store, key: str) -> dict[str, Any]:
-    """Plan and host of a file of uncommitted work; {} for a damaged one, and one of an earlier
-    version.
-    """
+    """Plan and host of a piece; {} for a damaged one."""
     try:
-        data = store.read(key)
-        return json.loads(data.partition(b" ")[2]) if key.endswith(".json") else unpack(data)[0]
+        return unpack(store.read(key))[0]
     except (OSError, ValueError):
         return {}
 
@@ -191,13 +185,14 @@ def staged_by_parts(root: Root | Store, split: str) -> list[str]:
     for place in places_of(store, split):
         with suppress(PermissionError):
             names = store.list_names(place.writing)
-            shards = {name.split("-")[2] for name in names if name.startswith(STAGED_SHARD)}
-            texts += [f"shards of {place.stream}: {len(shards):,}"] if shards else []
-            videos = [
-                name
-                for name in store.list_names(f"{place.writing}/{SPOOL}")
-                if not name.startswith(".")
+            pieces = [
+                name.split("-")
+                for plan in store.list_names(place.staged)
+                for name in _pieces(store, f"{place.staged}/{plan}")
             ]
+            shards = {piece[1] for piece in pieces if piece[0] == STAGED}
+            videos = [piece for piece in pieces if piece[0] == VIDEO]
+            texts += [f"shards of {place.stream}: {len(shards):,}"] if shards else []
             texts += [f"videos: {len(videos):,}"] if videos else []
             texts += [
                 f"not ended: {name.removeprefix(RUNNING)}"
@@ -205,20 +200,3 @@ def staged_by_parts(root: Root | Store, split: str) -> list[str]:
                 if name.startswith(RUNNING)
             ]
     return [f"staged by parts: {'; '.join(texts)}"] if texts else []
-
-
-def pack(head: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> bytes:
-    """JSON and arrays as a file with a checksum. Reading it runs no code."""
-    file = io.BytesIO()
-    text = json.dumps(head, default=np.generic.item)
-    np.savez(file, head=np.array(text), **arrays)  # type: ignore[arg-type]  # of no array called allow_pickle
-    return file.getvalue() + crc32c(file.getvalue())
-
-
-def unpack(file: bytes) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """Head and arrays of `pack`; empty for a file that a crash or a disk has damaged."""
-    if crc32c(file[:-4]) != file[-4:]:
-        return {}, {}
-    with np.load(io.BytesIO(file[:-4]), allow_pickle=False) as stored:
-        arrays = dict(stored)
-    return json.loads(str(arrays.pop("head", "{}"))), arrays

@@ -1,9 +1,8 @@
 """Write rows of a split, one atomic commit at a time.  raw -> [tracks] -> features -> windows
 
-Rows are buffered one shard at a time; a full shard is written, synced and journalled. After a kill,
-the next writer resumes behind the last video whose rows are all in journalled shards, with the
-filled part of the last shard. Rows of journalled videos that have changed since stay there, without
-a track.
+Rows are buffered one shard at a time; a full shard is written, synced and staged. After a kill, the
+next writer resumes behind the last video whose rows are all in staged shards, with the filled part
+of the last shard. Rows of staged videos that have changed since stay there, without a track.
 """
 
 from __future__ import annotations
@@ -27,8 +26,8 @@ from cache.format.tables import Tables, TrackRows, VideoEntry, VideoTable, video
 from cache.read.rows import Rows
 from cache.storage import store_at
 from cache.storage.base import Root
-from cache.write.base import Writer, recover
-from cache.write.parts import Plan
+from cache.write.base import Writer, follow_manifest
+from cache.write.staged import SHARD, Plan, StagedWork
 
 # Label -> the flag that marks its known rows. Without its flag, a label would be read as unknown
 # everywhere.
@@ -68,7 +67,7 @@ class SplitWriter(Writer):
             "commits",
             "geometry",
             "shards",
-            "files",
+            "tables",
             EXTRA,
         }
     )
@@ -127,12 +126,13 @@ class SplitWriter(Writer):
         self._started = time.time()
         if self._store.exclusive:
             self._store.remove([self.place.temporary])
-        recover(self.place)
         self._commit = Commit.load(self.place)
         if self._commit is None:
             self.place.create_groups()
-        none = Tables.from_records([], self._extra.values())
-        self._tables = none if self._commit is None else Tables.from_files(self._commit.files)
+            self._tables = Tables.from_records([], self._extra.values())
+        else:
+            follow_manifest(self._commit)
+            self._tables = self._commit.tables
         self.committed_videos = VideoTable(self._tables).by_name()
         earlier = self._longest_stream() if self._commit is None else self._commit.manifest
         self._geometry = (
@@ -284,20 +284,15 @@ class SplitWriter(Writer):
             self._extent = self._next
         new_tables = Tables.from_records(self._new, self._extra.values())
         tables = new_tables if self._other_columns else self._kept.plus(new_tables)
-        files = tables.to_files()
-        for name, spec in self._columns.items():
-            files[f"{name}/zarr.json"] = spec.metadata(self._extent, self._geometry)
-        files_before = () if self._commit is None else self._commit.files
-        self._publish({**entries, **self._own_entries(tables)}, files, note)
-        gone = {name.partition("/")[0] for name in files_before} - {
-            name.partition("/")[0] for name in files
-        }
-        self._store.remove([self.place.array(name) for name in sorted(gone)])
+        before = {} if self._commit is None else self._commit.manifest["shards"]
+        self._publish({**entries, **self._own_entries(tables)}, tables, note)
+        gone = sorted(before.keys() - self._columns.keys())
+        self._store.remove([self.place.array(name) for name in gone])
         arrays = [self.place.array(name) for name in self._columns]
         self._store.remove(
             [f"{array}/c/{shard}" for array in arrays for shard in sorted(self._invalid)]
         )
-        self._remove_unfinished(layout.SPOOL)
+        self._remove_unfinished(self.place.staged)
         self._began = False
         self._open()
 
@@ -350,8 +345,8 @@ class SplitWriter(Writer):
                 self._write_shard(size)
 
     def _write_shard(self, filled: int) -> None:
-        """Write the buffer's first `filled` rows as the shard that ends at the next row, and
-        journal it.
+        """Write the buffer's first `filled` rows as the shard that ends at the next row, and stage
+        it.
         """
         shard = (self._next - 1) // self._geometry.rows_per_shard
         self._lock.require()  # without it, this may be a shard that another writer has committed
@@ -361,11 +356,15 @@ class SplitWriter(Writer):
             )
             self._store.put(self._shard_key(name, shard), data, temporary=self.place.temporary)
         written = {name: records[shard] for name, records in self._records.items()}
-        self._journal.add({"shard": shard, "files": written, "videos": self._unwritten})
+        self._stage(shard, written)
         self._unwritten = []
 
+    def _stage(self, shard: int, files: Mapping[str, str]) -> None:
+        piece = {"shard": shard, "files": files, "videos": self._unwritten}
+        self._work.put(f"{SHARD}-{shard}", piece)
+
     def _resume(self) -> None:
-        """Continue from the journal of a killed writer with the same plan; remove what any other
+        """Continue from the shards of a killed writer with the same plan; remove what any other
         writer has left.
         """
         head = {
@@ -381,23 +380,21 @@ class SplitWriter(Writer):
                 else {}
             ),
         }
+        self._work = StagedWork(self.place, head)
+        pieces = {
+            piece["shard"]: piece for piece, _ in self._work.read(self._work.names(SHARD)).values()
+        }
         files: dict[int, Mapping[str, str]] = {}
         videos: dict[str, dict[str, Any]] = {}  # the last one of each name
-        for record in self._journal.start(head):
-            if "end" in record:
-                videos = {
-                    name: video for name, video in videos.items() if video["stop"] <= record["end"]
-                }
-                continue
-            files[record["shard"]] = record["files"]
-            for video in record["videos"]:
+        for number in sorted(pieces):
+            files[number] = pieces[number]["files"]
+            for video in pieces[number]["videos"]:
                 videos.pop(video["name"], None)
                 videos[video["name"]] = video
         usable = [video for video in videos.values() if self._is_usable(video)]
         first = self._first // self._geometry.rows_per_shard
         if not usable:
-            self._journal.remove()
-            self._journal.start(head)
+            self._work.remove_shards()
             keep = range(0 if self._commit is None else first)
             for name in (*COLUMNS, *(name for name in self._columns if name not in COLUMNS)):
                 self._remove_shards(name, keep)
@@ -430,9 +427,14 @@ class SplitWriter(Writer):
                 end -= 1
         for name in self._columns:
             self._records[name] = {number: files[number][name] for number in range(first, shard)}
-        # their rows are written over
-        if any(video["stop"] > self._next for video in videos.values()):
-            self._journal.add({"end": self._next})
+        if shard in pieces:
+            self._unwritten = [
+                video for video in pieces[shard]["videos"] if video["stop"] <= self._next
+            ]
+        if any(video["stop"] > self._next for video in videos.values()):  # they are written over
+            self._work.remove([f"{SHARD}-{number}" for number in pieces if number > shard])
+            if shard in pieces:
+                self._stage(shard, files[shard])
         for video in usable:
             if video["stop"] <= self._next:
                 self._remember(video)

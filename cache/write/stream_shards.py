@@ -8,10 +8,9 @@ features: they are copied.
 from __future__ import annotations
 
 import secrets
-import socket
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any, Final
@@ -25,11 +24,10 @@ from cache.format.layout import HAS_VALUE, NO_KEY, UNDECODABLE, Geometry, stream
 from cache.format.listing import refuse_missing
 from cache.format.manifest import Commit, Place, shard_rows
 from cache.format.shard import ShardLayout
-from cache.format.tables import Tables
 from cache.read.streams import OpenStream
 from cache.storage import store_at
 from cache.storage.base import Root
-from cache.write.parts import Plan, pack, unpack
+from cache.write.staged import FILE, ROWS, STAGED, Plan, StagedWork
 
 Arrays = Mapping[str, NDArray[Any]]  # of one shard, by name
 Keys = NDArray[np.uint64]  # (n, 2)
@@ -50,6 +48,7 @@ class Staged:
     shard: int
     rows: str  # identity of the split's rows: `manifest.rows_record`
     form: str  # size and type of a row: as "2048 numbers of float16"
+    token: str  # of its names
     keys: dict[str, str]  # array -> the key of its file in the store
     records: dict[str, str]  # array -> the manifest's record of the file: size and checksum
     made: dict[str, Any]  # `StreamShards.made`
@@ -100,8 +99,7 @@ class StreamShards:
         self.columns = stream_columns(stream, dim, dtype)
         self.place = Place(self._store, split, stream)
         self.head = {"plan": plan, "dim": dim, "dtype": dtype}
-        # names in `.writing`
-        self._staged = f"{layout.STAGED_SHARD}{layout.fingerprint(self.head)[:16]}-"
+        self._work = StagedWork(self.place, self.head)
         self._read_state()
 
     def _read_state(self) -> None:
@@ -116,7 +114,7 @@ class StreamShards:
         self.split_digest = split.digest
         self.geometry = Geometry(**split.manifest["geometry"])
         self.rows_per_shard = self.geometry.rows_per_shard
-        self._tables = Tables.from_files(split.files)
+        self._tables = split.tables
         live = self._tables.live_by_shard(self.geometry, int(split.manifest["extent"]))
         self.live_shards = np.flatnonzero(live).tolist()
         self.foreign: list[int] = []  # shards that the stream has for other rows
@@ -189,9 +187,7 @@ class StreamShards:
 
         rows: (n,) indices within the shard. data, ok, keys: as for `StreamWriter.write`.
         """
-        self._put_record(
-            self.place.checkpoint(shard), {"rows": rows, "ok": ok, "keys": keys, "data": data}
-        )
+        self._work.put(f"{ROWS}-{shard}", {}, {"rows": rows, "ok": ok, "keys": keys, "data": data})
 
     def kept(self, shard: int, keys: Keys) -> Carried:
         """Read a shard's rows from its checkpoint, where plan and keys are equal. Returns as
@@ -202,8 +198,7 @@ class StreamShards:
         data = np.zeros((n, *spec.trailing), spec.dtype)
         mask = np.zeros(n, bool)
         ok = np.zeros(n, np.uint8)
-        _, saved = next(self._read_records([self.place.checkpoint(shard)]), ({}, {}))
-        if "rows" in saved:
+        for _, saved in self._work.read([f"{ROWS}-{shard}"]).values():
             rows = saved["rows"]
             values = saved["data"]
             same = (rows < n) & (saved["keys"] == keys[np.minimum(rows, n - 1)]).all(axis=1)
@@ -214,37 +209,14 @@ class StreamShards:
             ok[rows[same]] = saved["ok"][same]
         return mask, data, ok
 
-    def _put_record(self, key: str, arrays: Arrays, **head: Any) -> None:
-        data = pack(
-            {"plan": self.plan, "host": socket.gethostname(), "form": self.form, **head}, arrays
-        )
-        self._store.put_small({key: data}, self.place.writing, shared=True)
-
-    def _read_records(self, keys: Iterable[str]) -> Iterator[tuple[dict[str, Any], Arrays]]:
-        """Head and arrays of existing, intact files of `_put_record` with this plan and form."""
-        for file in self._store.read_many(keys).values():
-            head, arrays = unpack(bytes(file))
-            if (head.get("plan"), head.get("form")) == (self.plan, self.form):
-                yield head, arrays
-
     def list_staged(self) -> dict[int, Staged]:
         """Shards that any process has staged by this plan, for the rows that the split has now."""
-        found = {}
-        names = (
-            name
-            for name in self._store.list_names(self.place.writing)
-            if name.startswith(self._staged)
-        )
-        keys = [
-            f"{self.place.writing}/{name}"
-            for name in names
-            if name.count("-") == self._staged.count("-") + 1
-        ]
-        for head, _ in self._read_records(keys):
-            one = Staged(**head["staged"])
-            if one.rows == self.rows_record(one.shard):
-                found[one.shard] = one
-        return found
+        shards = {}
+        for head, _ in self._work.read(self._work.names(STAGED)).values():
+            staged = Staged(**head["staged"])
+            if staged.rows == self.rows_record(staged.shard):
+                shards[staged.shard] = staged
+        return shards
 
     def stage(
         self, shard: int, data: NDArray[Any], ok: NDArray[Any], keys: NDArray[np.uint64]
@@ -256,23 +228,39 @@ class StreamShards:
 
         Raises CacheError for a shard that is not pending, and for data of a wrong shape or value.
         """
-        if shard not in self.live_shards or shard in self.committed:
-            raise CacheError(f"{self.title(shard)}: is not pending")
+        self._require_pending(shard)
         arrays = self.check_arrays(shard, data, ok, keys)
-        record = f"{self.place.writing}/{self._staged}{shard}-{secrets.token_hex(8)}"
-        files = {name: f"{record}-{name}" for name in self.columns}
+        token = secrets.token_hex(8)
+        files = self._new_files(shard, token)
+        temporary = {name: f"{self._work.folder}/.{shard}-{token}-{name}" for name in files}
         try:
-            records = self.put(arrays, files.__getitem__, lambda name: f"{files[name]}.tmp")
+            records = {}
+            for name, spec in self.columns.items():
+                file, records[name] = ShardLayout(spec, self.geometry).encode(arrays[name])
+                self._store.put(files[name], file, temporary=temporary[name])
             staged = Staged(
-                shard, self.rows_record(shard), self.form, files, records, dict(self.made)
+                shard, self.rows_record(shard), self.form, token, files, records, dict(self.made)
             )
             if self.plan:
-                self._put_record(record, {}, staged=asdict(staged))
-                self._store.remove([self.place.checkpoint(shard)])
+                self._record(staged)
         except BaseException:
-            self._store.remove([*files.values(), *(f"{key}.tmp" for key in files.values())])
+            own = [key for key in files.values() if key.startswith(self._work.folder)]
+            self._store.remove([*own, *temporary.values()])
             raise
         return staged
+
+    def _require_pending(self, shard: int) -> None:
+        if shard not in self.live_shards or shard in self.committed:
+            raise CacheError(f"{self.title(shard)}: is not pending")
+
+    def _new_files(self, shard: int, token: str) -> dict[str, str]:
+        """Keys of a new shard's files by array."""
+        return {name: f"{self._work.folder}/{FILE}-{shard}-{token}-{name}" for name in self.columns}
+
+    def _record(self, staged: Staged) -> None:
+        """Stage a shard whose files are written, in place of its checkpoint."""
+        self._work.put(f"{STAGED}-{staged.shard}-{staged.token}", {"staged": asdict(staged)})
+        self._work.remove([f"{ROWS}-{staged.shard}"])
 
     def check_arrays(
         self, shard: int, data: NDArray[Any], ok: NDArray[Any], keys: NDArray[np.uint64]
@@ -314,18 +302,6 @@ class StreamShards:
             f"{name}_ok": fill_rows("_ok", live, ok),
             f"{name}_key": fill_rows("_key", live, keys),
         }
-
-    def put(
-        self, arrays: Arrays, key: Callable[[str], str], temporary: Callable[[str], str]
-    ) -> dict[str, str]:
-        """Write a shard's arrays, each to the key `key(name)`. Returns the manifest's record of
-        each file.
-        """
-        records = {}
-        for name, spec in self.columns.items():
-            data, records[name] = ShardLayout(spec, self.geometry).encode(arrays[name])
-            self._store.put(key(name), data, temporary=temporary(name))
-        return records
 
     def _key(self, name: str, shard: int) -> str:
         return layout.shard_key(self.place.array(name), shard, self.columns[name].trailing)

@@ -9,21 +9,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping
+from contextlib import suppress
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import CacheError
-from cache.format import layout
 from cache.format.layout import NO_KEY, PENDING_ROWS, UNDECODABLE
 from cache.format.manifest import Commit
 from cache.format.shard import ShardFile, ShardLayout
+from cache.format.tables import Tables
 from cache.read.streams import OpenStream
 from cache.storage.base import Root
 from cache.windows import Ranges, intersect, join_adjacent, ranges_where
-from cache.write.base import Writer, invalidate_shards, recover
-from cache.write.parts import Plan
+from cache.write.base import Writer, follow_manifest, invalidate_shards
+from cache.write.staged import ROWS, SHARD, STAGED, Plan
 from cache.write.stream_shards import Staged, StreamShards
 
 
@@ -56,7 +58,7 @@ class StreamWriter(StreamShards, Writer):
                 "commits",
                 "geometry",
             ),
-            *("shards", "rows", "files", PENDING_ROWS),
+            *("shards", "rows", PENDING_ROWS),
         }
     )
 
@@ -88,7 +90,7 @@ class StreamWriter(StreamShards, Writer):
     def write(
         self, shard: int, data: NDArray[Any], ok: NDArray[Any], keys: NDArray[np.uint64]
     ) -> None:
-        """Write and journal the features of one pending shard with n `rows`.
+        """Write the features of one pending shard with n `rows`, durably.
 
         Args:
             data: (n, dim), rounded to the stream's dtype; not stored for rows without a track or
@@ -102,13 +104,14 @@ class StreamWriter(StreamShards, Writer):
         Raises CacheError for a shard that is not pending, for wrong shapes, types or flags, and for
         features that are not finite or exceed the dtype's range.
         """
-        self._require_pending(shard)
-        arrays = self.check_arrays(shard, data, ok, keys)
+        self.accept(self.stage(shard, data, ok, keys))
+
+    def stage(
+        self, shard: int, data: NDArray[Any], ok: NDArray[Any], keys: NDArray[np.uint64]
+    ) -> Staged:
+        """As `StreamShards.stage`, under the shard's final names."""
         self._lock.require()  # without it, this may be a shard that another writer has committed
-        temporary = self.place.temporary
-        self._add_to_journal(
-            shard, self.put(arrays, lambda name: self._key(name, shard), lambda _: temporary)
-        )
+        return super().stage(shard, data, ok, keys)
 
     def accept(self, staged: Staged) -> None:
         """Accept a shard that `StreamShards.stage` has written in any process.
@@ -117,6 +120,18 @@ class StreamWriter(StreamShards, Writer):
         file is missing, or it was computed with other weights than the shards before.
         """
         self._require_pending(staged.shard)
+        self._check(staged)
+        self._lock.require()
+        final = self._new_files(staged.shard, staged.token)
+        if staged.keys != final:
+            for name, key in staged.keys.items():
+                self._store.rename(key, final[name])
+            self._record(replace(staged, keys=final))
+            self._work.remove([f"{STAGED}-{staged.shard}-{staged.token}"])
+        self._take(staged)
+
+    def _check(self, staged: Staged) -> None:
+        """Raise CacheError unless a shard's weights, rows and files are those of this stream."""
         do = "Compute it again, with StreamShards opened again."
         weights = staged.made.get("sha256")
         own_weights = self.made.get("sha256")
@@ -130,23 +145,29 @@ class StreamWriter(StreamShards, Writer):
             raise CacheError(
                 f"{title}: expected what is staged to be of {own_form}, found {staged_form}. {do}"
             )
+        final = self._new_files(staged.shard, staged.token)
         for name, key in staged.keys.items():
             encoding = ShardLayout(self.columns[name], self.geometry)
             n_rows = len(self.rows(staged.shard))
             file = ShardFile(name, key, staged.shard, staged.records[name], n_rows, encoding)
-            is_staged = key.startswith(f"{self.place.writing}/{layout.STAGED_SHARD}")
+            is_staged = key == final[name] or key.startswith(f"{self.place.staged}/")
             if not is_staged or file.problem(self._store, fast=True):
                 expected = f"{file.size} bytes that were staged"
                 found = "no such file, or a damaged one"
                 raise CacheError.at(
                     self._store.location(key), expected=expected, found=found, do=do
                 )
-        self._lock.require()
-        for name, key in staged.keys.items():
-            self._store.rename(key, self._key(name, staged.shard))
+
+    def _take(self, staged: Staged) -> None:
         self._note_made(staged.made)
-        self._add_to_journal(staged.shard, staged.records)
-        self._store.remove([staged.keys[self._stream].removesuffix(f"-{self._stream}")])
+        self._records[staged.shard] = dict(staged.records)
+
+    def _new_files(self, shard: int, token: str) -> dict[str, str]:  # noqa: ARG002  of other names
+        return {name: self._key(name, shard) for name in self.columns}
+
+    def _record(self, staged: Staged) -> None:
+        self._work.put(f"{SHARD}-{staged.shard}", {"staged": asdict(staged)})
+        self._work.remove([f"{ROWS}-{staged.shard}"])
 
     def reopen(self, shards: Collection[int]) -> None:
         """Make those of the shards that are committed pending again. `kept` returns their computed
@@ -178,10 +199,6 @@ class StreamWriter(StreamShards, Writer):
         self._refuse(entries)
         self.place.create_groups()  # the folder of all features may have been deleted by hand
         extent = int(self.split.manifest["extent"])
-        files = {
-            f"{name}/zarr.json": spec.metadata(extent, self.geometry)
-            for name, spec in self.columns.items()
-        }
         # The identity of each shard's rows, also of shards that the split dropped: their features
         # may be carried over.
         rows = {} if self._commit is None else dict(self._commit.manifest["rows"])
@@ -208,11 +225,9 @@ class StreamWriter(StreamShards, Writer):
         pending_rows = self._find_pending_rows(body, new_shards)
         if len(pending_rows):
             body[PENDING_ROWS] = pending_rows.tolist()
-        self._publish(body, files, note)
+        self._publish(body, Tables(), note)
         # Without a lock, shards of other plans may be those of a running writer.
-        self._remove_unfinished(
-            layout.CHECKPOINT, layout.STAGED_SHARD if self._store.exclusive else self._staged
-        )
+        self._remove_unfinished(self._work.folder)
         self._open()
 
     def _find_pending_rows(self, body: Mapping[str, Any], new_shards: Collection[int]) -> Ranges:
@@ -228,7 +243,7 @@ class StreamWriter(StreamShards, Writer):
         }
         etag = None if self._commit is None else self._commit.etag
         stream = OpenStream(
-            Commit(self.place, {**body, "shards": written}, {}, etag), self.split.manifest
+            Commit(self.place, {**body, "shards": written}, Tables(), etag), self.split.manifest
         )
         for start, stop in stream.rows_with_flag(UNDECODABLE).tolist():
             keys = stream.read("_key", np.array([start]), stop - start)[0]
@@ -238,25 +253,25 @@ class StreamWriter(StreamShards, Writer):
 
     def _open(self) -> None:
         self._started = time.time()
-        recover(self.place)
         self._read_state()  # under the lock
-        if self._commit is not None and self.foreign:
-            invalidate_shards(self.place, self._commit, self.foreign)
-            self._read_state()
+        if self._commit is not None:
+            follow_manifest(self._commit)
+            if self.foreign:
+                invalidate_shards(self.place, self._commit, self.foreign)
+                self._read_state()
         self._records = dict(self.committed)
-        journal = self._journal.start(self.head)
-        if not journal:
+        names = self._work.names(SHARD)
+        if not names and self._store.exclusive:
+            self._work.remove_shards()
             for name in self.columns:
                 self._remove_shards(name, keep=self.committed)
         # valid after any later commit of the split: a shard's rows never change
-        for record in journal:
-            shard = record["shard"]
-            files = record["files"]
-            if shard not in self.committed and record["rows"] == self.rows_record(shard):
-                keys = {self._key(name, shard): text for name, text in files.items()}
-                if all(self._has_size(key, text) for key, text in keys.items()):
-                    self._records[shard] = {name: str(text) for name, text in files.items()}
-                    self._note_made(record.get("made", {}))
+        for head, _ in self._work.read(names).values():
+            staged = Staged(**head["staged"])
+            if staged.shard in self.pending:
+                with suppress(CacheError, FileNotFoundError):  # it is computed again
+                    self._check(staged)
+                    self._take(staged)
         self.refused = []
         pending = set(self.pending)
         for shard, staged in self.list_staged().items():
@@ -264,13 +279,8 @@ class StreamWriter(StreamShards, Writer):
                 continue
             try:
                 self.accept(staged)
-            except (
-                CacheError,
-                FileNotFoundError,
-            ) as error:  # the shard stays pending, and is computed again
+            except (CacheError, FileNotFoundError) as error:  # it is computed again
                 self.refused.append(str(error))
-        if self._store.exclusive:
-            self._remove_from_writing(layout.TEMPORARY_SHARD, ".")
 
     def _note_made(self, made: Mapping[str, Any]) -> None:
         self.made = self.made or made
@@ -283,13 +293,3 @@ class StreamWriter(StreamShards, Writer):
             raise CacheError(
                 f"{self.title(shard)}: is not pending; pending are {self.pending[:5]}..."
             )
-
-    def _add_to_journal(self, shard: int, records: Mapping[str, str]) -> None:
-        """Journal the records of a shard whose files have their final names, and delete its
-        checkpoint.
-        """
-        rows = self.rows_record(shard)
-        made = dict(self.made)
-        self._journal.add({"shard": shard, "rows": rows, "files": dict(records), "made": made})
-        self._records[shard] = dict(records)
-        self._store.remove([self.place.checkpoint(shard)])

@@ -26,11 +26,6 @@ def _options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--to", type=ROOT, required=True, help="Folder or URL of the new cache")
     help_ = "Comma-separated streams to copy; '' for none (default: all)"
     sub.add_argument("--streams", metavar="NAMES", help=help_)
-    sub.add_argument(
-        "--tag",
-        metavar="NAME",
-        help="Copy all that a tag of an earlier version names, and only that",
-    )
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -41,7 +36,7 @@ def _run(args: argparse.Namespace) -> int:
     if os.path.realpath(args.cache) == os.path.realpath(args.to):
         raise PipelineError(f"--to {args.to}: this is the cache itself. Name a new folder.")
     _refuse_other_files(args.to)
-    names = _copy_tag(args) if args.tag else _copy_splits(args, problems)
+    names = _copy_splits(args, problems)
     with bar("verify", err) as progress:
         problems += (
             cache.verify(args.to, fast=True, progress=progress, splits=names).problems
@@ -71,16 +66,6 @@ def _refuse_other_files(to: cache.Root) -> None:
                 f"--to {to}: holds other files, such as {min(names)}. Name a new folder, or a "
                 "cache."
             )
-
-
-def _copy_tag(args: argparse.Namespace) -> Sequence[str]:
-    if args.splits or args.streams is not None:
-        raise PipelineError(
-            "--tag copies all that the tag names: leave out the splits and --streams"
-        )
-    names = cache.copy_tag(args.cache, args.tag, args.to)
-    out.print(plain(f"tag {args.tag}: copied {', '.join(names)}"))
-    return names
 
 
 def _copy_splits(args: argparse.Namespace, problems: list[str]) -> Sequence[str]:

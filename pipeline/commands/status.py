@@ -94,7 +94,6 @@ def _run(args: argparse.Namespace) -> int:
     elif rows:
         result.text += [_table(rows, range(4)), "", _table(rows, (0, 4, 5))]
     if not args.sizes:
-        result.lines(cache.tag_notes(opened.store), DOUBT)
         result.lines(_left_out(args, opened), IDLE)
         result.lines(dict.fromkeys(text for row in rows for text in _weights_lines(row)), IDLE)
         result.lines((*_incomplete_downloads(rows), *_lost_lines(rows, args.cache)), DOUBT)

@@ -8,7 +8,6 @@ import errno
 import functools
 import json
 import os
-import socket
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -16,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import cache
-from cache.format.layout import SPOOL
 from cache.format.manifest import Place
-from cache.write.parts import Part, pack, unpack
+from cache.write.parts import Part
+from cache.write.staged import VIDEO, StagedWork
 from pipeline.accounting import NOT_NOW, VideoAccount
 from pipeline.cli.console import DOUBT, err, plain
 from pipeline.cli.progress import Progress
@@ -170,24 +169,18 @@ def _refuse_other_files(plan: ConversionPlan, video: RawVideo, read: ReadVideo) 
 
 
 class Spool:
-    """Videos that parts of an array job have read: in `<split>/.writing/spool/`, a file of `pack`
-    for each.
+    """Videos that parts of an array job have read: a piece of staged work for each.
 
-    A file's name has hashes of the plan's `staging`, of the video's name and of its stamp; then the
-    video's digest.
+    A piece's name has hashes of the video's name and of its stamp; then the video's digest.
     """
 
     def __init__(self, plan: ConversionPlan) -> None:
         self._plan = plan
         self._place = Place(cache.store_at(plan.root), plan.name)
-        self._folder = f"{self._place.writing}/{SPOOL}"
-        self._names: dict[str, list[str]] = {}  # by hashes of plan and video
-        for name in self._place.store.list_names(self._folder):
+        self._work = StagedWork(self._place, {"plan": plan.staging})
+        self._names: dict[str, list[str]] = {}  # by kind and hash of the video
+        for name in self._work.names(VIDEO):
             self._names.setdefault("-".join(name.split("-")[:2]), []).append(name)
-
-    @functools.cached_property
-    def _of_plan(self) -> str:
-        return cache.fingerprint(self._plan.staging)[:16]
 
     def read(self, videos: Sequence[RawVideo], read: Read) -> Generator[ReadVideo]:
         """Every video, in order: of the spool if the raw files are the same, else by `read`."""
@@ -225,16 +218,12 @@ class Spool:
                     unreadable.append(of_video.account)
                 else:
                     key = f"{self._key(video)}-{self._hash_stamp(video)}-{of_video.fingerprint}"
-                    store.put_small(
-                        {f"{self._folder}/{key}": self._pack(of_video)},
-                        self._place.writing,
-                        shared=True,
-                    )
+                    self._work.put(key, *_as_piece(of_video))
                 progress(n_done, len(share), video.name)
         return unreadable
 
     def _key(self, video: RawVideo) -> str:
-        return f"{self._of_plan}-{cache.fingerprint({'video': video.name})[:32]}"
+        return f"{VIDEO}-{cache.fingerprint({'video': video.name})[:32]}"
 
     def _hash_stamp(self, video: RawVideo) -> str:
         return cache.fingerprint({"stamp": self._plan.stamps[video.name]})[:32]
@@ -258,14 +247,14 @@ class Spool:
             err.print(f"{DOUBT} {plain(text)}")
 
     def _load(self, name: str) -> ReadVideo:
-        key = f"{self._folder}/{name}"
-        store = self._place.store
-        head, arrays = unpack(store.read(key))
-        if not head:
-            store.remove([key])
+        pieces = self._work.read([name])
+        if name not in pieces:
+            self._work.remove([name])
+            location = self._place.store.location(f"{self._work.folder}/{name}")
             raise PipelineError(
-                f"{store.location(key)}: was damaged, and is removed now. Run the command again."
+                f"{location}: was damaged, and is removed now. Run the command again."
             )
+        head, arrays = pieces[name]
         entry = cache.VideoEntry(**head["entry"])
         tracks = head["tracks"]
         for path, values in arrays.items():
@@ -278,22 +267,18 @@ class Spool:
             entry.fingerprint, account, [cache.TrackRows(**track) for track in tracks], entry
         )
 
-    def _pack(self, video: ReadVideo) -> bytes:
-        arrays: dict[str, Any] = {}
-        tracks = []
-        names = ("name", "video", "step", "fps", "crop_scale", "gender")
-        for i, track in enumerate(video.tracks):
-            tracks.append({name: getattr(track, name) for name in names})
-            arrays |= {f"{i}/columns/{name}": values for name, values in track.columns.items()}
-            arrays |= {f"{i}/extra/{name}": values for name, values in track.extra.items()}
-            arrays |= {} if track.intrinsics is None else {f"{i}/intrinsics/": track.intrinsics}
-        head = {
-            "plan": self._plan.staging,
-            "host": socket.gethostname(),
-            "entry": asdict(video.entry),
-            "tracks": tracks,
-        }
-        return pack(head, arrays)
+
+def _as_piece(video: ReadVideo) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Head and arrays of a video."""
+    arrays: dict[str, Any] = {}
+    tracks = []
+    names = ("name", "video", "step", "fps", "crop_scale", "gender")
+    for i, track in enumerate(video.tracks):
+        tracks.append({name: getattr(track, name) for name in names})
+        arrays |= {f"{i}/columns/{name}": values for name, values in track.columns.items()}
+        arrays |= {f"{i}/extra/{name}": values for name, values in track.extra.items()}
+        arrays |= {} if track.intrinsics is None else {f"{i}/intrinsics/": track.intrinsics}
+    return {"entry": asdict(video.entry), "tracks": tracks}, arrays
 
 
 def _read_on_worker(

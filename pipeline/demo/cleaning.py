@@ -26,7 +26,7 @@ _NAME: Final = layout.NAME
 _HOME: Final = rf"({layout.FEATURES}/{_NAME}/)?"  # of a manifest, below a split
 _OF_SPLIT: Final = re.compile(  # files of docs/cache-format.md
     rf"(?P<split>{_NAME}/{_NAME})/"
-    rf"(({layout.FEATURES}/)?(zarr\.json|{_NAME}/(zarr\.json|c(/\d+)+))"
+    rf"((({layout.FEATURES}|{layout.TABLE_FOLDER})/)?(zarr\.json|{_NAME}/(zarr\.json|c(/\d+)+))"
     rf"|{_HOME}(manifest\.json|provenance\.json|stamps\.json|seal\.npz)"
     rf"|{_HOME}\.(writing|commit)/.+)"
 )

@@ -253,7 +253,8 @@ def _rows(
             keys = keys_of(columns_of(state.videos[video], int(person))["bbox"])
             has = decodable(keys) & np.isin(np.arange(start, stop) // SHARD, [*shards])
             for track, n in state.pending.get(stream, ()):
-                has[n] &= track != name
+                if track == name:
+                    has[n] = False
             windows += [
                 [start + n, start + n + 2] for n in range(stop - start - 1) if has[n] and has[n + 1]
             ]

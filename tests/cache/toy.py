@@ -3,7 +3,6 @@
 """
 
 import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 
 import cache
 from cache import UNDEFINED, SplitWriter, StreamShards, StreamWriter, TrackRows, VideoEntry
-from cache.format.layout import BYTES, json_file
+from cache.format.layout import json_file
 from tests.trees import tree  # noqa: F401 - tests have it as `toy.tree`
 
 columns = ("frame_index", "bbox", "kp_2d", "kp_3d", "pose", "betas", "has_3d", "has_smpl", "valid")
@@ -64,12 +63,12 @@ def writer(root: Any, plan: str, **options: Any) -> SplitWriter:
 
 
 def unfinished(root: Path, appended: Sequence[Video], plan: str = "next") -> Path:
-    """A conversion that ends when it has appended these videos; its journal."""
+    """A conversion that ends when it has appended these videos; its staged work."""
     with writer(root, plan) as split:
         split.begin()
         for one in appended:
             split.append(*one)
-    return root / SPLIT / ".writing/journal"
+    return root / SPLIT / ".writing/staged"
 
 
 def write(
@@ -147,17 +146,11 @@ def spoil(file: Path) -> bytes:
     return before
 
 
-def write_bytes_stream(root: Path) -> None:
-    """A stream of bytes, as an earlier version wrote them. Row 1 could not be decoded."""
-    home = root / SPLIT / "features"
-    write_stream(root, stream="crops", dim=1, bad_rows=[1])
-    # an array more than a stream of numbers has
-    shutil.copytree(home / "crops/c", home / "crops_at/c")
-    shutil.copy(home / "crops/zarr.json", home / "crops_at")
-    held = json.loads((home / "crops/manifest.json").read_text())
-    names = (("shards", "crops", "crops_at"), ("files", "crops/zarr.json", "crops_at/zarr.json"))
-    shards, files = ({**held[entry], more: held[entry][one]} for entry, one, more in names)
-    rewrite(home / "crops/manifest.json", dim=0, dtype=BYTES, shards=shards, files=files)
+def table_file(root: Path, name: str, split: str = SPLIT) -> Path:
+    """The file of a table of the current commit."""
+    (folder,) = (root / split / "tables").glob(f"{name}-*")
+    (file,) = (file for file in (folder / "c").rglob("*") if file.is_file())
+    return file
 
 
 def rewrite(manifest: Path, **changes: Any) -> None:

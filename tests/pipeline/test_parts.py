@@ -206,7 +206,7 @@ def test_a_video_waits_in_the_spool_only_while_its_content_is_the_same(penn, rea
 def test_a_damaged_file_of_the_spool_is_named_and_read_again(penn, reads, ran):
     words = ["convert", penn.name, "--raw", penn.raw, "--workers", 1, "--cache", penn.root]
     ran(*words, "--part", "1/1")
-    file = min((penn.root / penn.name / ".writing/spool").iterdir())
+    file = min((penn.root / penn.name / ".writing/staged").glob("*/video-*"))
     file.write_bytes(file.read_bytes()[:-9])
     assert (
         f"{file}: was damaged, and is removed now. Run the command again."

@@ -25,7 +25,7 @@ LETTER = {
 ABSENT = 2**64 - 1
 
 Manifest = dict[str, Any]  # any JSON object
-Files = dict[str, bytes]  # small files by name
+Files = dict[str, bytes]  # of tables by name
 Numbers = tuple[Any, ...]  # of one row
 Runs = list[tuple[int, int]]
 
@@ -49,19 +49,17 @@ def digest(text: str) -> str:
     ).hexdigest()
 
 
-def open_manifest(home: Path, base: Path) -> tuple[Manifest, Files]:
-    """(manifest, the small files that it names), staged or in place."""
+def open_manifest(home: Path) -> tuple[Manifest, Files]:
+    """(manifest, the file of each table that it names)."""
     text = (home / "manifest.json").read_text()
     manifest = json.loads(text)
-    assert manifest["format"] == "vibe-cache 1"
+    assert manifest["format"] == "vibe-cache 2"
     assert manifest["digest"] == digest(text)
     files = {}
-    for name, expected in manifest["files"].items():
-        places = (base / name, home / ".commit" / manifest["digest"][:16] / name)
-        contents = [place.read_bytes() for place in places if place.is_file()]
-        files[name] = next(
-            data for data in contents if hashlib.sha256(data).hexdigest() == expected
-        )
+    for name, table in manifest.get("tables", {}).items():
+        folder = home / "tables" / f"{name}-{table['sha256'][:16]}"
+        files[name] = folder.joinpath("c", *["0"] * len(table["shape"])).read_bytes()
+        assert hashlib.sha256(files[name]).hexdigest() == table["sha256"]
     return manifest, files
 
 
@@ -75,15 +73,17 @@ def shard_rows(manifest: Manifest, number: int) -> range:
     )
 
 
-def read_shard(file: Path, record: str, meta: Manifest, geometry: Manifest) -> dict[int, Numbers]:
+def read_shard(
+    file: Path, record: str, trailing: list[int], dtype: str, geometry: Manifest
+) -> dict[int, Numbers]:
     """{row within the shard: its numbers}, of all chunks that the shard holds."""
     data = file.read_bytes()
     rows, chunks = (
         geometry["rows_per_chunk"],
         geometry["rows_per_shard"] // geometry["rows_per_chunk"],
     )
-    n_numbers = math.prod(meta["shape"][1:])
-    packed = struct.Struct(f"<{rows * n_numbers}{LETTER[meta['data_type']]}")
+    n_numbers = math.prod(trailing)
+    packed = struct.Struct(f"<{rows * n_numbers}{LETTER[dtype]}")
     index, checksum = data[-16 * chunks - 4 : -4], data[-4:]
     assert crc32c(index) == checksum
     found: dict[int, Numbers] = {}
@@ -103,28 +103,27 @@ def read_shard(file: Path, record: str, meta: Manifest, geometry: Manifest) -> d
     return found
 
 
-def read_column(base: Path, name: str, manifest: Manifest, files: Files) -> dict[int, Numbers]:
+def read_column(
+    base: Path, name: str, manifest: Manifest, trailing: list[int], dtype: str
+) -> dict[int, Numbers]:
     """{row: its numbers} for every committed row of a column, in the order in which they are
     stored.
     """
-    meta = json.loads(files[f"{name}/zarr.json"])
-    assert meta["shape"][0] == manifest["extent"]
     column: dict[int, Numbers] = {}
     for number, record in manifest["shards"][name].items():
-        file = base.joinpath(name, "c", number, *["0"] * (len(meta["shape"]) - 1))
+        file = base.joinpath(name, "c", number, *["0"] * len(trailing))
         rows = shard_rows(manifest, int(number))
-        stored = read_shard(file, record, meta, manifest["geometry"])
+        stored = read_shard(file, record, trailing, dtype, manifest["geometry"])
         column |= {row: stored[row - rows.start] for row in rows}
     return column
 
 
-def read_table(name: str, files: Files) -> list[Numbers]:
+def read_table(name: str, manifest: Manifest, files: Files) -> list[Numbers]:
     """A list with the numbers of each row."""
-    meta = json.loads(files[f"{name}/zarr.json"])
-    data = files["/".join([name, "c", *["0"] * len(meta["shape"])])]
+    table, data = manifest["tables"][name], files[name]
     assert crc32c(data[:-4]) == data[-4:]
-    n_rows, n_numbers = meta["shape"][0], math.prod(meta["shape"][1:])
-    rows = struct.iter_unpack(f"<{n_numbers}{LETTER[meta['data_type']]}", data[:-4])
+    n_rows, n_numbers = table["shape"][0], math.prod(table["shape"][1:])
+    rows = struct.iter_unpack(f"<{n_numbers}{LETTER[table['dtype']]}", data[:-4])
     return list(itertools.islice(rows, n_rows))
 
 

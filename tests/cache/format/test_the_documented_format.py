@@ -15,7 +15,6 @@ import pytest
 import cache
 from cache import SplitWriter, StreamWriter
 from cache.format import layout, shard
-from cache.storage.local import LocalStore
 from tests.cache.format.documented import (
     Files,
     Manifest,
@@ -50,7 +49,16 @@ def root(tmp_path_factory: pytest.TempPathFactory, toy: Any) -> Path:
 @pytest.fixture
 def split(root: Path) -> Opened:
     home = root / "toy/train"
-    return home, *open_manifest(home, home)
+    return home, *open_manifest(home)
+
+
+def column(home: Path, name: str, manifest: Manifest) -> dict[int, Numbers]:
+    spec = layout.COLUMNS[name]
+    return read_column(home, name, manifest, [*spec.trailing], spec.dtype.name)
+
+
+def flags(base: Path) -> dict[int, Numbers]:
+    return read_column(base, "resnet50_ok", open_manifest(base / "resnet50")[0], [], "uint8")
 
 
 def same(ours: np.ndarray[Any, Any], theirs: list[Numbers]) -> bool:
@@ -62,11 +70,11 @@ def same(ours: np.ndarray[Any, Any], theirs: list[Numbers]) -> bool:
 
 
 def test_every_column_reads_as_documented(root: Path, split: Opened) -> None:
-    home, manifest, files = split
+    home, manifest, _ = split
     ours = cache.open(root)["toy/train"]
     assert set(manifest["shards"]) == set(ours.columns)
     for name in ours.columns:
-        theirs = read_column(home, name, manifest, files)
+        theirs = column(home, name, manifest)
         for start, end in manifest["commits"]:
             assert same(ours.rows(name, start, end), [theirs[row] for row in range(start, end)]), (
                 name
@@ -75,19 +83,19 @@ def test_every_column_reads_as_documented(root: Path, split: Opened) -> None:
 
 def test_a_stream_reads_as_documented(root: Path) -> None:
     base = root / "toy/train/features"
-    manifest, files = open_manifest(base / "resnet50", base)
+    manifest, _ = open_manifest(base / "resnet50")
     assert manifest["split_digest"] == cache.open(root)["toy/train"].manifest["digest"]
     for name, spec in layout.stream_columns("resnet50", manifest["dim"], manifest["dtype"]).items():
-        theirs = read_column(base, name, manifest, files)
+        theirs = read_column(base, name, manifest, [*spec.trailing], spec.dtype.name)
         ours = cache.open(root)["toy/train"].column(f"features/{name}")
         for number in manifest["shards"][name]:
             rows = shard_rows(manifest, int(number))
             stored = np.asarray(ours[rows.start : rows.stop], spec.dtype)
             assert same(stored, [theirs[row] for row in rows])
-    ok = read_column(base, "resnet50_ok", manifest, files)
+    ok = flags(base)
     expected = {12: (255,), 59: (1,), 60: (0,), 70: (2,)}  # 12 is of the replaced track
     assert {row: ok[row] for row in expected} == expected
-    features = read_column(base, "resnet50", manifest, files)
+    features = read_column(base, "resnet50", manifest, [3], "float16")
     assert features[59] == (59, 59.125, 59.25)
     assert features[70] == (0, 0, 0)
     assert all(math.isnan(number) for number in features[12] + features[60])
@@ -96,8 +104,8 @@ def test_a_stream_reads_as_documented(root: Path) -> None:
 def test_tables_accounts_and_windows_read_as_documented(root: Path, split: Opened) -> None:
     _, manifest, files = split
     ours = cache.open(root)["toy/train"]
-    table = {name: read_table(f"track_{name}", files) for name in TRACKS}
-    videos = [text(row) for row in read_table("video_name", files)]
+    table = {name: read_table(f"track_{name}", manifest, files) for name in TRACKS}
+    videos = [text(row) for row in read_table("video_name", manifest, files)]
     theirs = [
         (text(name), videos[video], start, stop, fps, step, scale)
         for name, (video,), (start,), (stop,), (step,), (fps,), (scale,) in zip(
@@ -110,61 +118,63 @@ def test_tables_accounts_and_windows_read_as_documented(root: Path, split: Opene
     assert {text(row) for row in table["gender"]} == {"neutral"}
     assert all(math.isnan(number) for row in table["intrinsics"] for number in row)
 
-    accounts = bytes(number for (number,) in read_table("video_account", files))
-    stops = [stop for (stop,) in read_table("video_account_stop", files)]
+    accounts = bytes(number for (number,) in read_table("video_account", manifest, files))
+    stops = [stop for (stop,) in read_table("video_account_stop", manifest, files)]
     parts = [json.loads(accounts[a:b]) for a, b in itertools.pairwise([0, *stops])]
     assert parts == [video.account for video in ours.videos]
 
     runs = [
         (a, b)
         for (a,), (b,) in zip(
-            read_table("run_start", files), read_table("run_stop", files), strict=True
+            read_table("run_start", manifest, files),
+            read_table("run_stop", manifest, files),
+            strict=True,
         )
     ]
     assert windows(runs, seqlen=8, stride=3) == ours.windows(8, 3).tolist()
 
 
 def test_windows_of_a_stream_are_cut_as_documented(root: Path, split: Opened) -> None:
-    _, _, files = split
+    _, manifest, files = split
     base = root / "toy/train/features"
-    ok = read_column(base, "resnet50_ok", *open_manifest(base / "resnet50", base))
+    ok = flags(base)
     runs = [
         (a, b)
         for (a,), (b,) in zip(
-            read_table("run_start", files), read_table("run_stop", files), strict=True
+            read_table("run_start", manifest, files),
+            read_table("run_stop", manifest, files),
+            strict=True,
         )
     ]
     theirs = windows(cut(runs, lambda row: ok.get(row) in {(1,), (2,)}), seqlen=5, stride=2)
     assert theirs == cache.open(root)["toy/train"].windows(5, 2, stream="resnet50").tolist() != []
 
 
-def test_a_commit_that_was_killed_before_its_small_files_moved_reads_as_documented(
+def test_a_commit_that_was_killed_before_its_metadata_was_written_reads_as_documented(
     tmp_path, toy, monkeypatch
 ):
     class KilledError(Exception):
         pass
 
-    def put_small(self: Any, files: Any, home: str, original: Any = LocalStore.put_small) -> None:
-        if any(key.endswith("track_start/c/0") and ".commit" not in key for key in files):
-            raise KilledError  # the manifest is replaced, and nothing more happens
-        original(self, files, home)
+    def follow_manifest(*_: Any, **__: Any) -> None:
+        raise KilledError  # the manifest is replaced, and nothing more happens
 
     toy.write(tmp_path, toy.videos()[:2])
     with monkeypatch.context() as patch, pytest.raises(KilledError):
-        patch.setattr(LocalStore, "put_small", put_small)
+        patch.setattr("cache.write.base.follow_manifest", follow_manifest)
         toy.write(tmp_path, toy.videos())
     home = tmp_path / "toy/train"
-    manifest, files = open_manifest(home, home)
+    manifest, _ = open_manifest(home)
     assert json.loads((home / "bbox/zarr.json").read_text())["shape"][0] < manifest["extent"]
-    assert len(read_column(home, "bbox", manifest, files)) == sum(
-        b - a for a, b in manifest["commits"]
-    )
+    assert len(column(home, "bbox", manifest)) == sum(b - a for a, b in manifest["commits"])
     split = cache.open(tmp_path)["toy/train"]
     assert [video.name for video in split.videos] == [video.name for video, _ in toy.videos()]
     assert split.column("bbox").shape[0] == manifest["extent"]
+    assert split.has_unfinished_commit()
     report = cache.verify(tmp_path)
     assert report.ok
-    assert any(".commit" in note for note in report.notes)
+    assert any("zarr.json missing or of an earlier commit" in note for note in report.notes)
+    assert any("no manifest names" in note for note in report.notes), "earlier tables"
     toy.write(tmp_path, [])
     assert cache.verify(tmp_path).notes == ()
 

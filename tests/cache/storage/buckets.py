@@ -14,7 +14,7 @@ from cache import SplitWriter, StreamWriter
 
 SPLIT, STREAM = "toy/train", "resnet50"
 NARROW: Any = {"columns": ("bbox",), "rows_per_shard": 32, "rows_per_chunk": 8}
-LEFT = (".writing", ".commit", "provenance.json")  # of writers: outside the promise of equal bytes
+LEFT = (".writing", "provenance.json")  # of writers: outside the promise of equal bytes
 
 Video = tuple[cache.VideoEntry, list[cache.TrackRows]]
 

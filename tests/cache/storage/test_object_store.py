@@ -56,6 +56,7 @@ def test_the_objects_are_the_files_that_the_same_run_writes_into_a_folder(
     both: tuple[str, Path], toy: Any
 ) -> None:
     url, folder = both
+    cache.gc(url, older_than=0)  # in a folder, a commit removes what no manifest names any more
     assert objects(url) == toy.tree(folder)
     assert cache.verify(url).ok
 
@@ -173,8 +174,7 @@ def test_a_staged_shard_takes_no_others_place(url: str, toy: Any) -> None:
 
 def test_what_no_writer_has_accepted_stays_until_it_is_old(url: str, toy: Any) -> None:
     def staged() -> list[str]:
-        names = cache.store_at(url).list_names(f"{CROPS}/.writing")
-        return sorted(f"{CROPS}/.writing/{name}" for name in names if name.startswith("staged-"))
+        return sorted(key for key in cache.store_at(url).files(CROPS) if "/file-" in key)
 
     write_narrow(url, toy.video("a", [20, 60]))
     shards = StreamShards(url, SPLIT, "crops", **FORM)
@@ -188,7 +188,8 @@ def test_what_no_writer_has_accepted_stays_until_it_is_old(url: str, toy: Any) -
     done = cache.gc(url)
     assert not done.removed
     assert any("unfinished work" in text for text in done.skipped)
-    assert sorted(cache.gc(url, older_than=0).removed) == sorted(late.keys.values())
+    assert cache.gc(url, older_than=0).removed == [f"{CROPS}/.writing/staged"]
+    assert staged() == []
     np.testing.assert_array_equal(
         cache.open(url)[SPLIT].rows("features/crops", 1, 2), toy.features(np.array([1]), 3)
     )

@@ -38,7 +38,7 @@ def url(memory: None) -> str:
     return f"s3://memory/{next(_numbers)}"
 
 
-def test_a_writer_that_puts_its_files_into_place_too_late_costs_the_newer_commit_nothing(
+def test_a_writer_that_writes_its_metadata_too_late_costs_the_newer_commit_nothing(
     url: str, toy: Any
 ) -> None:
     write_narrow(url, *(toy.video(name, [5]) for name in "abe"))
@@ -51,19 +51,21 @@ def test_a_writer_that_puts_its_files_into_place_too_late_costs_the_newer_commit
         assert split.manifest["by"] == "quick"
         return {track.video for track in split.tracks}
 
-    def late(files: Any, home: str) -> None:
-        if f"{SPLIT}/track_start/c/0" in files and not seen:  # into place
+    def late(files: Any, home: str, **options: Any) -> None:
+        if f"{SPLIT}/bbox/zarr.json" in files and not seen:  # after its manifest
             seen.append(True)
-            write_narrow(url, plan="quick", drop=["e"], by="quick")
-            put_small(files, home)
-            assert tracks() == {"b"}  # the slow one's tables are in place of the newer ones
+            write_narrow(url, toy.video("z", [40]), plan="quick", drop=["e"], by="quick")
+            put_small(files, home, **options)
+            assert tracks() == {"b", "x", "z"}  # with the slow one's shapes beside it
+            report = cache.verify(url)
+            assert report.problems == () and "of an earlier commit" in "".join(report.notes)
             return
-        put_small(files, home)
+        put_small(files, home, **options)
 
     slow.put_small = late
-    write_narrow(slow, plan="slow", drop=["a"], by="slow")
+    write_narrow(slow, toy.video("x", [9]), plan="slow", drop=["a"], by="slow")
     assert seen
-    assert tracks() == {"b"}
+    assert tracks() == {"b", "x", "z"}
     assert cache.verify(url).problems == ()
 
 

@@ -39,7 +39,7 @@ def home(tmp_path: Path) -> Path:
         if not (home / name).exists():
             (home / name).parent.mkdir(parents=True, exist_ok=True)
             (home / name).write_text("mine")
-    for name in ("journal", "spool", "shard.tmp", "partial-0"):
+    for name in ("staged", "shard.tmp"):
         (home / name).write_text("mine")
     return home
 
@@ -81,8 +81,8 @@ PLACES = {  # in place of which there is a link -> commands that would write or 
     "toy": COMMANDS,
     SPLIT: COMMANDS,
     f"{SPLIT}/.writing": (append, convert_again, extract, collect),
-    f"{SPLIT}/.writing/journal": (append, collect),
-    f"{SPLIT}/.commit": (append, collect),
+    f"{SPLIT}/.writing/staged": (append, collect),
+    f"{SPLIT}/tables": (append, convert_again, collect),
     f"{SPLIT}/bbox": (append, convert_again, collect),
     f"{SPLIT}/bbox/c": (append, convert_again, collect),
     f"{SPLIT}/trans": (collect,),
@@ -210,12 +210,15 @@ def test_a_manifest_that_is_no_file_is_a_problem_of_every_command(
 
 @pytest.mark.parametrize("make", KINDS, ids=lambda make: make.__name__)
 @pytest.mark.parametrize(
-    "place", ["bbox/c/0/0", "bbox/zarr.json", "track_start/c/0", "features/resnet50/c/0/0"]
+    "place", ["bbox/c/0/0", "bbox/zarr.json", "track_start", "features/resnet50/c/0/0"]
 )
 def test_data_that_is_no_file_counts_as_damaged(
     make: Any, place: str, root: Path, capsys: Any
 ) -> None:
-    make(root / SPLIT / place)
+    file = root / SPLIT / place
+    if place == "track_start":
+        file = toy.table_file(root, place)
+    make(file)
     for words in (["verify"], ["verify", "--fast"]):
         code, shown = printed(capsys, *words, "--cache", str(root))
         assert code == 1, (words, shown)

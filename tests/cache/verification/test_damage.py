@@ -81,7 +81,7 @@ def test_intact_chunks_in_the_wrong_place_are_found(root: Path) -> None:
 
 
 def test_a_report_has_counts_progress_and_every_damage_by_split_stream_array_and_shard(
-    root: Path,
+    root: Path, toy: Any
 ) -> None:
     calls: list[tuple[int, int]] = []
     report = cache.verify(root, progress=lambda done, total, rate: calls.append((done, total)))
@@ -102,13 +102,13 @@ def test_a_report_has_counts_progress_and_every_damage_by_split_stream_array_and
         "kp_2d/c/2/0/0",
         f"features/{STREAM}_ok/c/3",
         f"features/{STREAM}/manifest.json",
-        "track_start/c/0",
+        toy.table_file(root, "track_start").relative_to(root / SPLIT).as_posix(),
     )
     for file in [root / "toy/zarr.json", *(root / SPLIT / name for name in names)]:
         spoil(file)
     assert [(d.split, d.stream, d.array, d.shard, d.key) for d in cache.verify(root).damaged] == [
         ("", None, None, None, "toy/zarr.json"),
-        (SPLIT, None, "track_start", None, f"{SPLIT}/track_start/c/0"),
+        (SPLIT, None, "track_start", None, f"{SPLIT}/{names[3]}"),
         (SPLIT, None, "kp_2d", 2, f"{SPLIT}/kp_2d/c/2/0/0"),
         (SPLIT, STREAM, None, None, f"{SPLIT}/features/{STREAM}/manifest.json"),
     ]  # what the damaged manifest of the stream names is not known
@@ -246,13 +246,19 @@ def test_names_in_a_manifest_from_elsewhere_stay_within_the_cache(
     shutil.copytree(whole / "toy/other", whole / SPLIT)
     outside = whole.parent / "out"
     before = sorted(outside.rglob("*")) if outside.exists() else []
-    for entry in ("files", "shards"):
+    table = {"dtype": "uint8", "shape": [1], "sha256": "0" * 64}
+    outer = {**table, "sha256": f"0{name}"}
+    for entry, more in (
+        ("shards", {name: {"0": "8:0"}}),
+        ("tables", {name: table}),
+        ("tables", {"track_start": outer}),
+    ):
         manifest = whole / place / "manifest.json"
         intact = manifest.read_bytes()
         held = json.loads(intact).get(entry, {})
-        toy.rewrite(
-            manifest, **{entry: {**held, name: "0" * 64 if entry == "files" else {"0": "8:0"}}}
-        )
+        if entry == "tables" and place != SPLIT:  # a stream has none: they are not looked at
+            continue
+        toy.rewrite(manifest, **{entry: {**held, **more}})
         assert not cache.verify(whole).ok
         cache.gc(whole, unfinished=True)
         cache.repair(whole, cache.verify(whole))

@@ -39,6 +39,7 @@ def test_a_shard_of_another_state_of_the_split_is_refused(root: Path, toy: Any) 
     toy.write(root, toy.videos(seed=1))  # replaced: other rows under the same numbers
     with writer_of(root) as writer:
         for key, data in kept.items():
+            (root / key).parent.mkdir(parents=True, exist_ok=True)
             (root / key).write_bytes(data)
         for one in staged:
             with pytest.raises(

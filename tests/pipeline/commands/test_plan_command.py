@@ -232,13 +232,12 @@ def test_what_is_forecast_is_what_is_written(
 
 
 @pytest.mark.parametrize(
-    "file", ["manifest.json", "track_start/c/0", "features/resnet50/manifest.json"]
+    "file", ["manifest.json", "tables/track_start-*/c/0", "features/resnet50/manifest.json"]
 )
 def test_a_damaged_split_is_a_problem_of_its_own(file, penn, network, luigi_cfg, ran):
     penn.converted("fast")
     penn.convert("test")
-    damaged = penn.root / penn.name / file
-    assert damaged.is_file()
+    (damaged,) = (penn.root / penn.name).glob(file)
     damaged.write_bytes(damaged.read_bytes()[:20])
     shown = ran("plan", "--config", luigi_cfg(), code=2)
     assert "✗ " in shown.out

@@ -2,7 +2,6 @@
 undisturbed run.
 """
 
-import json
 import os
 import runpy
 import shutil
@@ -10,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 import cache
+from cache.write.staged import unpack
 from pipeline.conversion import convert
 
 ROOT = Path(__file__).parents[3]
@@ -150,12 +151,9 @@ def test_after_a_kill_at_any_point_the_next_run_ends_with_the_same_bytes(
 
 def journalled(penn: Any) -> list[str]:
     """Videos that a killed conversion has finished."""
-    records = sorted((penn.root / penn.name / ".writing/journal").glob("*/*.json"))
-    return [
-        v["name"]
-        for file in records
-        for v in json.loads(file.read_text().partition(" ")[2])["videos"]
-    ]
+    files = (penn.root / penn.name / ".writing/staged").glob("*/shard-*")
+    pieces = sorted((unpack(file.read_bytes())[0] for file in files), key=itemgetter("shard"))
+    return [video["name"] for piece in pieces for video in piece["videos"]]
 
 
 def test_videos_that_a_killed_conversion_had_finished_are_not_read_again(

@@ -105,10 +105,10 @@ def test_names_in_a_list_are_read_as_those_in_an_array(tmp_path: Path) -> None:
     assert done == expected
     same = {
         name: digest
-        for name, digest in split.manifest["files"].items()
+        for name, digest in split.manifest["tables"].items()
         if "fingerprint" not in name
     }
-    assert same.items() <= of_lists.manifest["files"].items()
+    assert same.items() <= of_lists.manifest["tables"].items()
     with pytest.raises(
         RawDataError,
         match=r"joints2D.* another Python object of this name; store numbers as an array",

@@ -143,9 +143,9 @@ def test_computed_rows_survive_sigkill_and_the_next_run_ends_with_the_same_bytes
             Path(shutil.copytree(root, tmp_path / name)) for name in ("given_up", "torn")
         )
         assert [key.rpartition("/")[2] for key in cache.gc(given_up, unfinished=True).removed] == [
-            "partial-0"
+            "staged"
         ]
-        (file,) = (torn / SPLIT).rglob("partial-0")
+        (file,) = (torn / SPLIT).rglob("rows-0")
         file.write_bytes(file.read_bytes()[:-100])
         again = colours("torn")
         assert (again.kept, again.computed) == (0, calm.computed)
