@@ -25,9 +25,10 @@ from cache.storage import is_url, store_at
 from cache.storage.base import Root
 from cache.verification import Damage, Repaired, VerifyReport, repair, verify
 from cache.write.base import delete_stream, finish_commits, invalidate
+from cache.write.checks import check_track
 from cache.write.copy import Copied, copy_split
 from cache.write.gc import Collected, gc
-from cache.write.split_writer import SplitWriter, check_track
+from cache.write.split_writer import SplitWriter
 from cache.write.stream_shards import Staged, StreamShards
 from cache.write.stream_writer import StreamWriter
 
@@ -84,7 +85,7 @@ def torch_windows(
     """
     from cache.read.torch_windows import Reading, TorchWindows
 
-    several = [splits] if isinstance(splits, Split) else splits
-    return TorchWindows(
-        several, seqlen, stride, tail, Reading(stream, fields, dtype, streams, history)
-    )
+    if isinstance(splits, Split):
+        splits = [splits]
+    reading = Reading(stream, fields, dtype, streams, history)
+    return TorchWindows(splits, seqlen, stride, tail, reading)

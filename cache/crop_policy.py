@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
+
+from cache.arrays import Array, Bools, Doubles, Floats, Keys
 
 SIZE: Final = 224  # px, the side of a crop; jitter's `trans_px` is in pixels of such a crop
 LARGEST: Final = 1024  # px
@@ -33,7 +34,10 @@ class Jitter:
             raise ValueError(
                 f"jitter {self.copy}, seed {self.seed}: expected a copy from 1 and a seed from 0"
             )
-        if not (0 <= self.trans_px <= SIZE and 0 <= self.scale_log2 <= 3 and 0 <= self.flip <= 1):
+        is_move_valid = 0 <= self.trans_px <= SIZE
+        is_scale_valid = 0 <= self.scale_log2 <= 3
+        is_flip_valid = 0 <= self.flip <= 1
+        if not (is_move_valid and is_scale_valid and is_flip_valid):
             raise ValueError(
                 f"jitter trans_px {self.trans_px}, scale_log2 {self.scale_log2}, flip "
                 f"{self.flip}: expected 0 to {SIZE} px, 0 to 3, and a probability"
@@ -99,29 +103,31 @@ class CropPolicy:
         values = {name: _WORDS[name](value) for name, value in values_by_word.items()}
         jitter = {name: values.pop(name) for name in _JITTER if name in values}
         if "jitter" in values:
-            jitter["copy"] = values.pop("jitter")
+            values["jitter"] = Jitter(copy=values["jitter"], **jitter)
         elif jitter:
             raise ValueError(f"crop {text!r}: {', '.join(jitter)} need jitter:COPY, as in jitter:1")
-        return cls(**values, jitter=Jitter(**jitter) if jitter else None)
+        return cls(**values)
 
     def __str__(self) -> str:
         """The inverse of `parse`: values that differ from the default."""
-        words = self.as_dict() | self.as_dict().pop("jitter", {})
-        words["jitter"] = words.pop("copy", None)
+        words = self.as_dict()
         if self.region is not None:
             words["region"] = f"{self.region[0]}x{self.region[1]}"
-        usual = {f.name: f.default for f in fields(Jitter)}
-        return " ".join(
-            f"{name}:{words[name]}"
-            for name in _WORDS
-            if words.get(name) not in (None, usual.get(name))
-        )
+        if self.jitter is not None:
+            usual = asdict(Jitter(copy=1))
+            for name in _JITTER:
+                if words["jitter"][name] != usual[name]:
+                    words[name] = words["jitter"][name]
+            words["jitter"] = self.jitter.copy
+        return " ".join(f"{name}:{words[name]}" for name in _WORDS if name in words)
 
     def as_dict(self) -> dict[str, Any]:
         """JSON values that differ from the default."""
         usual = asdict(CropPolicy())
         changed = {name: value for name, value in asdict(self).items() if value != usual[name]}
-        return changed if self.region is None else {**changed, "region": list(self.region)}
+        if self.region is not None:
+            changed["region"] = list(self.region)
+        return changed
 
     @classmethod
     def from_dict(cls, policy: Mapping[str, Any]) -> CropPolicy:
@@ -133,23 +139,23 @@ class CropPolicy:
             values["jitter"] = Jitter(**values["jitter"])
         return cls(**values)
 
-    def keys(self, names: Iterable[str]) -> NDArray[np.uint64]:
+    def keys(self, names: Iterable[str]) -> Keys:
         """Seeds of the tracks' jitter, (N,), from their names."""
         jitter = self.jitter or Jitter(copy=1)
         mark = f"{jitter.seed}\0{jitter.copy}\0"
-        digests = (
-            hashlib.blake2b((mark + name).encode(), digest_size=8).digest() for name in names
-        )
-        return np.frombuffer(b"".join(digests), "<u8").astype(np.uint64)
+        digests = bytearray()
+        for name in names:
+            digests += hashlib.blake2b((mark + name).encode(), digest_size=8).digest()
+        return np.frombuffer(digests, "<u8").astype(np.uint64)
 
     @np.errstate(over="ignore")  # NumPy reports it for scalars
     def boxes(
         self,
-        bbox: NDArray[np.float32],
-        crop_scale: NDArray[np.float64],
-        keys: NDArray[np.uint64],
-        frame: NDArray[Any],
-    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        bbox: Floats,
+        crop_scale: Doubles,
+        keys: Keys,
+        frame: Array,
+    ) -> tuple[Floats, Bools]:
         """Crop boxes, (..., 4) cxcywh px before the crop scale, and whether each crop is mirrored,
         (...).
 
@@ -160,10 +166,14 @@ class CropPolicy:
         box[..., 2:] *= self.scale
         if self.jitter is not None:
             per_frame = _mix_bits(keys + np.asarray(frame).astype(np.uint64) * _GOLDEN)
-            u = [2 * _uniform(per_frame, i) - 1 for i in range(3)]
-            box[..., 2:] *= (2.0 ** (-self.jitter.scale_log2 * u[2]))[..., None]
+            # uniform in [-1, 1)
+            move_x = 2 * _uniform(per_frame, 0) - 1
+            move_y = 2 * _uniform(per_frame, 1) - 1
+            zoom = 2 * _uniform(per_frame, 2) - 1
+            box[..., 2:] *= (2.0 ** (-self.jitter.scale_log2 * zoom))[..., None]
             side = box[..., 2:] * np.asarray(crop_scale)[..., None]
-            box[..., :2] -= np.stack(u[:2], axis=-1) * (self.jitter.trans_px / SIZE) * side
+            move = np.stack([move_x, move_y], axis=-1) * (self.jitter.trans_px / SIZE)
+            box[..., :2] -= move * side
             mirrored[...] = _uniform(keys, 0) < self.jitter.flip
         return box.astype(np.float32), mirrored
 
@@ -189,14 +199,14 @@ _WORDS: Final[Mapping[str, Any]] = {
 _GOLDEN: Final = np.uint64(0x9E3779B97F4A7C15)
 
 
-def _mix_bits(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def _mix_bits(x: Keys) -> Keys:
     """Hash 64-bit numbers with the finaliser of SplitMix64 (Steele et al., OOPSLA 2014)."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return np.asarray(x ^ (x >> np.uint64(31)), np.uint64)
 
 
-def _uniform(keys: NDArray[np.uint64], i: int) -> NDArray[np.float64]:
+def _uniform(keys: Keys, i: int) -> Doubles:
     """The i-th uniform number in [0, 1) of each key."""
     bits = _mix_bits(keys + np.uint64(((i + 1) * 0x9E3779B97F4A7C15) % 2**64))
     return np.asarray((bits >> np.uint64(11)) * 2.0**-53, np.float64)

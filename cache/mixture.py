@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -18,14 +19,15 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.arrays import Array, Ints
 from cache.errors import CacheError
-from cache.windows import Ints, Ranges, StreamRows
+from cache.windows import Ranges, StreamRows
 
 if TYPE_CHECKING:
     from cache.read.split import Split
     from cache.windows import Tail
 
-Arrays = dict[str, NDArray[Any]]
+Arrays = dict[str, Array]
 Drawn = tuple[Ints, Ints]  # of each draw: number of its split, number of its window in that split
 
 _FEISTEL_ROUNDS: Final = 12  # with fewer, the orders of five elements are not equally likely
@@ -59,15 +61,12 @@ class MixturePart:
     left_out: Mapping[str, Ranges] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        names = self.streams if self.stream is None else (self.stream,)
-        lengths = {len(of_one) for of_one in self.copies.values()}
-        strange = (self.copies.keys() - set(names)) | (self.history.keys() - set(self.streams))
-        if (
-            (self.stream is not None and self.streams)
-            or strange
-            or len(lengths) > 1
-            or 0 in lengths
-        ):
+        n_copies = {len(copies) for copies in self.copies.values()}
+        has_both = self.stream is not None and bool(self.streams)
+        has_strange_copies = bool(self.copies.keys() - set(self._names))
+        has_strange_history = bool(self.history.keys() - set(self.streams))
+        is_uneven = len(n_copies) > 1 or 0 in n_copies
+        if any((has_both, has_strange_copies, has_strange_history, is_uneven)):
             raise ValueError(
                 f"{self.name}: expected stream or streams, history of some of `streams`, and "
                 f"equally many copies of some; found stream {self.stream}, streams "
@@ -75,18 +74,24 @@ class MixturePart:
                 f"{dict(self.copies)}"
             )
 
+    @property
+    def _names(self) -> Sequence[str]:
+        return self.streams if self.stream is None else (self.stream,)
+
     @cached_property
     def alternatives(self) -> list[dict[str, str]]:
         """Streams to read instead of the part's own, by name. Each window uses one of these."""
-        names = self.streams if self.stream is None else (self.stream,)
         n_copies = max(map(len, self.copies.values()), default=1)
-        return [
-            {name: self.copies.get(name, [name] * n_copies)[k] for name in names}
-            for k in range(n_copies)
-        ]
+        alternatives: list[dict[str, str]] = [{} for _ in range(n_copies)]
+        for name in self._names:
+            copies = self.copies.get(name, [name] * n_copies)
+            for alternative, copy in zip(alternatives, copies, strict=True):
+                alternative[name] = copy
+        return alternatives
 
-    def history_rows(self, of_field: str) -> int:
-        return self.history.get(of_field.removesuffix("_ok"), 0)
+    def history_rows(self, name: str) -> int:
+        """Rows of a field before each window."""
+        return self.history.get(name.removesuffix("_ok"), 0)
 
 
 class Pick(NamedTuple):
@@ -94,7 +99,7 @@ class Pick(NamedTuple):
 
     split: str
     starts: Ints  # (b,) first rows, ascending
-    here: slice  # their place in the part
+    rows: slice  # their place in the part
     copy: int = 0  # number in the part's `alternatives`
 
 
@@ -125,70 +130,68 @@ class Mixture:
     ) -> None:
         if not 0 <= rank < world_size:
             raise ValueError(f"expected a rank of 0 to {world_size - 1}, found {rank}")
-        if few := [part.name for part in parts if part.count < 1]:
+        few = [part.name for part in parts if part.count < 1]
+        if few:
             raise ValueError(f"{', '.join(few)}: expected at least one window in each batch")
         self.seqlen = seqlen
         self._seed = seed
         self.parts = {part.name: part for part in parts}
         self._world_size = world_size
         self._starts = {part.name: _window_starts(part, seqlen) for part in parts}
-        self._draws = {
-            part.name: Draws(self.counts[part.name], part.weights, seed, part.name)
-            for part in parts
-        }
-        before = np.cumsum([0, *(part.count for part in parts)])
-        self._first = {
-            part.name: int(rank - n) % world_size for part, n in zip(parts, before, strict=False)
-        }
-        self.sizes = {
-            part.name: len(range(self._first[part.name], part.count, world_size)) for part in parts
-        }
+        counts = self.counts
+        self._draws: dict[str, Draws] = {}
+        self._own: dict[str, slice] = {}  # of a part's windows, those of this rank
+        self.sizes: dict[str, int] = {}
         """Windows per step of this rank, by part."""
+        n_before = 0
+        for part in parts:
+            self._draws[part.name] = Draws(counts[part.name], part.weights, seed, part.name)
+            own = range((rank - n_before) % world_size, part.count, world_size)
+            self._own[part.name] = slice(own.start, None, world_size)
+            self.sizes[part.name] = len(own)
+            n_before += part.count
         self.fields = {part.name: self._fields_of(part) for part in parts}
         """Shape after (B, T) and dtype of each field, by part. Features keep their stored dtype."""
 
     @property
     def counts(self) -> dict[str, dict[str, int]]:
         """The number of windows of each split, by part."""
-        return {
-            part: {name: len(rows) for name, rows in splits.items()}
-            for part, splits in self._starts.items()
-        }
+        counts = {}
+        for part, starts in self._starts.items():
+            counts[part] = {name: len(first_rows) for name, first_rows in starts.items()}
+        return counts
 
     def draw(self, step: int) -> dict[str, list[Pick]]:
         """The windows of a step (from 0), by part."""
-        picks: dict[str, list[Pick]] = {}
-        for name, part in self.parts.items():
-            drawn = self._draws[name].take(step * part.count, part.count)
-            split, window = (column[self._first[name] :: self._world_size] for column in drawn)
-            picks[name] = []
-            end = 0
-            n_copies = len(part.alternatives)
-            copy = (
-                self._copies(part, step)[self._first[name] :: self._world_size]
-                if n_copies > 1
-                else None
-            )
-            for number, (split_name, starts) in enumerate(self._starts[name].items()):
-                for k in range(n_copies):
-                    if len(
-                        mine := window[
-                            (split == number) if copy is None else (split == number) & (copy == k)
-                        ]
-                    ):
-                        picks[name].append(
-                            Pick(split_name, np.sort(starts[mine]), slice(end, end + len(mine)), k)
-                        )
-                        end += len(mine)
+        return {name: self._draw_part(part, step) for name, part in self.parts.items()}
+
+    def _draw_part(self, part: MixturePart, step: int) -> list[Pick]:
+        own = self._own[part.name]
+        drawn = self._draws[part.name].take(step * part.count, part.count)
+        split = drawn[0][own]
+        window = drawn[1][own]
+        copy = self._draw_copies(part, step)[own]
+        n_copies = len(part.alternatives)
+        picks = []
+        end = 0
+        for number, (name, starts) in enumerate(self._starts[part.name].items()):
+            for k in range(n_copies):
+                chosen = window[(split == number) & (copy == k)]
+                if len(chosen):
+                    rows = slice(end, end + len(chosen))
+                    picks.append(Pick(name, np.sort(starts[chosen]), rows, k))
+                    end = rows.stop
         return picks
 
-    def _copies(self, part: MixturePart, step: int) -> Ints:
+    def _draw_copies(self, part: MixturePart, step: int) -> Ints:
         """(count,) the alternative of each draw of a step."""
+        n_copies = len(part.alternatives)
+        if n_copies == 1:
+            return np.zeros(part.count, np.int64)
         draws = np.arange(step * part.count, (step + 1) * part.count, dtype=np.uint64)
         digest = hashlib.shake_256(repr((self._seed, part.name, "copy")).encode()).digest(8)
-        return (
-            _hash_bits(draws ^ np.frombuffer(digest, "<u8")) % np.uint64(len(part.alternatives))
-        ).astype(np.int64)
+        mixed = _hash_bits(draws ^ np.frombuffer(digest, "<u8"))
+        return (mixed % np.uint64(n_copies)).astype(np.int64)
 
     def read(self, picks: Picks, out: Mapping[str, Arrays] | None = None) -> dict[str, Arrays]:
         """Read the fields of drawn windows: by part, arrays of (B, T, ...). Raises as `Split.read`
@@ -198,107 +201,95 @@ class Mixture:
         None: all fields.
         """
         if out is None:
-            out = {
-                part: {
-                    name: np.empty(
-                        (
-                            self.sizes[part],
-                            self.parts[part].history_rows(name) + self.seqlen,
-                            *shape,
-                        ),
-                        dtype,
-                    )
-                    for name, (shape, dtype) in self.fields[part].items()
-                }
-                for part in picks
-            }
+            out = {name: self._new_buffers(self.parts[name]) for name in picks}
         for name, chosen in picks.items():
-            part = self.parts[name]
             for pick in chosen:
-                buffers = {field: buffer[pick.here] for field, buffer in out[name].items()}
-                _read(
-                    part, pick.split, pick.starts, self.seqlen, pick.copy, tuple(buffers), buffers
-                )
+                buffers = {field: buffer[pick.rows] for field, buffer in out[name].items()}
+                _read(self.parts[name], pick, self.seqlen, tuple(buffers), buffers)
         return dict(out)
+
+    def _new_buffers(self, part: MixturePart) -> Arrays:
+        buffers = {}
+        n_windows = self.sizes[part.name]
+        for name, (shape, dtype) in self.fields[part.name].items():
+            n_rows = part.history_rows(name) + self.seqlen
+            buffers[name] = np.empty((n_windows, n_rows, *shape), dtype)
+        return buffers
 
     def stream_rows(self) -> StreamRows:
         """The stream rows that the windows of all parts need, without history."""
-        starts: dict[str, list[Ints]] = {}
+        starts = defaultdict[str, list[Ints]](list)
         for name, part in self.parts.items():
             if part.stream is not None or part.streams:
                 for split, first_rows in self._starts[name].items():
-                    starts.setdefault(split, []).append(first_rows)
-        return StreamRows(
-            {name: np.concatenate(first_rows) for name, first_rows in starts.items()}, self.seqlen
-        )
+                    starts[split].append(first_rows)
+        joined = {split: np.concatenate(first_rows) for split, first_rows in starts.items()}
+        return StreamRows(joined, self.seqlen)
 
     def _fields_of(self, part: MixturePart) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
         """Shape and dtype of each field of a part, read from one window of each of its splits."""
-        by_name: dict[str, tuple[str, tuple[int, ...], np.dtype[Any]]] = {}
-        first_window = {
-            name: starts[:1] for name, starts in self._starts[part.name].items() if len(starts)
-        }
-        for split, copy in itertools.product(first_window, range(len(part.alternatives))):
-            for name, array in _read(
-                part, split, first_window[split], self.seqlen, copy, part.fields
-            ).items():
-                first, shape, widest = by_name.setdefault(
-                    name, (split, array.shape[2:], array.dtype)
-                )
+        fields: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {}
+        first_split: dict[str, str] = {}
+        for split, copy in itertools.product(part.splits, range(len(part.alternatives))):
+            first_row = self._starts[part.name][split][:1]
+            if not len(first_row):
+                continue
+            pick = Pick(split, first_row, slice(1), copy)
+            for name, array in _read(part, pick, self.seqlen, part.fields).items():
+                shape, widest = fields.setdefault(name, (array.shape[2:], array.dtype))
+                first = first_split.setdefault(name, split)
                 if shape != array.shape[2:]:
                     raise CacheError(
                         f"{part.name}: {name}: expected one shape in all splits, found {shape} "
                         f"in {first} and {array.shape[2:]} in {split}. They cannot be in one "
                         "batch: leave one of them out."
                     )
-                by_name[name] = (first, shape, np.result_type(widest, array.dtype))
-        return {name: (shape, dtype) for name, (_, shape, dtype) in by_name.items()}
+                fields[name] = (shape, np.result_type(widest, array.dtype))
+        return fields
 
 
 def _read(
     part: MixturePart,
-    split: str,
-    starts: Ints,
+    pick: Pick,
     seqlen: int,
-    copy: int,
     fields: Sequence[str],
     out: Arrays | None = None,
 ) -> Arrays:
     """Read windows of one split and copy: into `out`, a buffer for each field, or new arrays with
     streams as stored.
     """
-    opened = part.splits[split]
-    names = part.alternatives[copy]
-    windows = np.stack([starts, starts + seqlen], axis=1)
-
-    def dtype(stream: str, of_field: str) -> Any:
-        if out is not None:
-            return out[of_field].dtype
-        stored = opened.stream_manifest(stream)["dtype"]
-        return "float32" if stored == "bytes" else stored  # reading them says what they are
+    split = part.splits[pick.split]
+    windows = np.stack([pick.starts, pick.starts + seqlen], axis=1)
+    names = part.alternatives[pick.copy]
+    dtypes: dict[str, Any] = {}
+    for name, stream in names.items():
+        field_name = name if part.streams else "features"
+        if field_name not in fields:
+            continue
+        if out is None:
+            dtypes[stream] = split.stream_manifest(stream)["dtype"]
+        else:
+            dtypes[stream] = out[field_name].dtype
 
     if not part.streams:
-        stream = None if part.stream is None else names[part.stream]
-        dtype_as_read = (
-            dtype(stream, "features") if stream is not None and "features" in fields else "float32"
-        )
-        return opened.read(
-            windows, stream=stream, fields=tuple(fields), dtype=dtype_as_read, out=out
-        )
-    read_as = {
-        f"{name}{part}": f"{stream}{part}" for name, stream in names.items() for part in ("", "_ok")
-    }
-    batch = opened.read(
+        stream_read = None if part.stream is None else names[part.stream]
+        return split.read(windows, stream_read, tuple(fields), dtypes, out)
+    read_as = {name: name for name in fields}
+    for name, stream in names.items():
+        read_as[name] = stream
+        read_as[f"{name}_ok"] = f"{stream}_ok"
+    buffers = None
+    if out is not None:
+        buffers = {read_as[name]: buffer for name, buffer in out.items()}
+    batch = split.read(
         windows,
         streams=tuple(names.values()),
         history={names[name]: n_rows for name, n_rows in part.history.items()},
-        fields=[read_as.get(name, name) for name in fields],
-        dtype={stream: dtype(stream, name) for name, stream in names.items() if name in fields},
-        out=None
-        if out is None
-        else {read_as.get(name, name): buffer for name, buffer in out.items()},
+        fields=[read_as[name] for name in fields],
+        dtype=dtypes,
+        out=buffers,
     )
-    return {name: batch[read_as.get(name, name)] for name in fields}
+    return {name: batch[read_as[name]] for name in fields}
 
 
 def _window_starts(part: MixturePart, seqlen: int) -> dict[str, Ints]:
@@ -306,10 +297,10 @@ def _window_starts(part: MixturePart, seqlen: int) -> dict[str, Ints]:
     for name, split in part.splits.items():
         stride = part.strides.get(name, part.stride)
         if part.streams or part.copies:
-            every = tuple(
-                dict.fromkeys(stream for names in part.alternatives for stream in names.values())
-            )
-            windows = split.windows(seqlen, stride, tail=part.tail, streams=every)
+            streams: dict[str, None] = {}
+            for names in part.alternatives:
+                streams |= dict.fromkeys(names.values())
+            windows = split.windows(seqlen, stride, tail=part.tail, streams=tuple(streams))
         else:
             windows = split.windows(seqlen, stride, part.stream, part.tail)
         first = windows[:, 0]
@@ -352,8 +343,10 @@ class _Permutation:
     def __call__(self, places: Ints) -> Ints:
         """Elements at these places, (N,) of 0 .. n - 1."""
         elements = self._shuffle(places.astype(np.uint64))
-        while (beyond := np.flatnonzero(elements >= self._n)).size:
+        beyond = elements >= self._n
+        while beyond.any():
             elements[beyond] = self._shuffle(elements[beyond])
+            beyond = elements >= self._n
         return elements.astype(np.int64)
 
     def _shuffle(self, number: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -416,9 +409,9 @@ class Draws:
         first = start // self._block
         last = (start + count - 1) // self._block
         blocks = [self._block_of(number) for number in range(first, last + 1)]
-        part = slice(start - first * self._block, start - first * self._block + count)
-        split, window = (np.concatenate(columns)[part] for columns in zip(*blocks, strict=True))
-        return split, window
+        split, window = _join(blocks)
+        begin = start - first * self._block
+        return split[begin : begin + count], window[begin : begin + count]
 
     def _begins(self, round_: int) -> list[int]:
         """Position of a round's first draw in each split's own sequence."""
@@ -426,12 +419,12 @@ class Draws:
 
     def _block_of(self, number: int) -> Drawn:
         last = self._last  # read once: another thread may replace it
-        if last is None or last[0] != number:
-            last = self._last = (
-                number,
-                self._compute(number * self._block, (number + 1) * self._block),
-            )
-        return last[1]
+        if last is not None and last[0] == number:
+            return last[1]
+        start = number * self._block
+        drawn = self._compute(start, start + self._block)
+        self._last = (number, drawn)
+        return drawn
 
     def _compute(self, start: int, stop: int) -> Drawn:
         # or a later one: floors make rounds begin earlier than that
@@ -443,13 +436,11 @@ class Draws:
             first = sum(begins)
             last = min(sum(ends), stop)
             if start < last:
-                parts.append(
-                    self._draw_round(round_, np.arange(start - first, last - first), begins, ends)
-                )
+                places = np.arange(start - first, last - first)
+                parts.append(self._draw_round(round_, places, begins, ends))
                 start = last
             round_ += 1
-        split, window = (np.concatenate(columns) for columns in zip(*parts, strict=True))
-        return split, window
+        return _join(parts)
 
     def _draw_round(self, round_: int, places: Ints, begins: list[int], ends: list[int]) -> Drawn:
         takes = np.subtract(ends, begins, dtype=np.int64)
@@ -460,10 +451,16 @@ class Draws:
         window = np.empty_like(number_in_split)
         for number in np.unique(split).tolist():
             draws = np.flatnonzero(split == number)
-            turn, position = np.divmod(number_in_split[draws], self._sizes[number])
+            size = self._sizes[number]
+            turn, position = np.divmod(number_in_split[draws], size)
             for time in np.unique(turn).tolist():
-                order = _Permutation(
-                    self._sizes[number], *self._key, "split", self._names[number], time
-                )
-                window[draws[turn == time]] = order(position[turn == time])
+                order = _Permutation(size, *self._key, "split", self._names[number], time)
+                is_now = turn == time
+                window[draws[is_now]] = order(position[is_now])
         return split, window
+
+
+def _join(parts: Sequence[Drawn]) -> Drawn:
+    split = np.concatenate([part[0] for part in parts])
+    window = np.concatenate([part[1] for part in parts])
+    return split, window

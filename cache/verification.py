@@ -7,10 +7,9 @@ conversion. Can be killed and repeated.
 
 from __future__ import annotations
 
-import itertools
 import os
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -27,6 +26,7 @@ from cache.format.listing import (
     parse_list,
     refuse_unmounted,
     root_group,
+    update_list,
 )
 from cache.format.manifest import (
     Commit,
@@ -106,27 +106,23 @@ def verify(
     """
     store = require_cache(root)
     folders = sorted({*split_folders(store), *FeatureCache(store.root).splits})
-    if strange := sorted(set(splits or ()) - set(folders)):
-        raise CacheError(
-            f"{store.location('')}: no split {strange[0]!r}; there are: "
-            f"{', '.join(folders) or 'none'}"
-        )
-    names = [name for name in folders if splits is None or name in splits]
-    places = {name: places_of(store, name) for name in names}
-    with ThreadPoolExecutor(
-        _THREADS if store.exclusive else _REQUESTS, thread_name_prefix="verify"
-    ) as threads:
-        verification = _Verification(
-            store, fast, threads, progress, itertools.chain(*places.values())
-        )
+    strange = sorted(set(splits or ()) - set(folders))
+    if strange:
+        names = ", ".join(folders) or "none"
+        raise CacheError(f"{store.location('')}: no split {strange[0]!r}; there are: {names}")
+    places: list[Place] = []
+    groups = ["zarr.json"]
+    for name in folders:
+        if splits is None or name in splits:
+            places += places_of(store, name)
+            if _is_committed(Place(store, name)):
+                groups.append(Place(store, name).groups[1])
+    n_threads = _THREADS if store.exclusive else _REQUESTS
+    with ThreadPoolExecutor(n_threads, thread_name_prefix="verify") as threads:
+        verification = _Verification(store, fast, threads, progress, places)
         try:
-            committed = [
-                place for place in (places[name][0] for name in names) if _is_committed(place)
-            ]
-            verification.groups(
-                "", dict.fromkeys(["zarr.json", *(place.groups[1] for place in committed)])
-            )
-            for place in itertools.chain(*places.values()):
+            verification.groups("", dict.fromkeys(groups))
+            for place in places:
                 verification.place_if_readable(place)
         except BaseException:
             threads.shutdown(wait=True, cancel_futures=True)
@@ -135,6 +131,15 @@ def verify(
     notes = tuple(verification.notes)
     stale = tuple((place.split, place.stream) for place in verification.stale)
     return VerifyReport(damaged, notes, stale, fast=fast, **verification.counts)
+
+
+def _count_shards(place: Place) -> int:
+    """Number of shards that a manifest names; 0 for a damaged one."""
+    with suppress(CacheError):
+        current = place.read_manifest()
+        if current is not None:
+            return sum(map(len, current[0]["shards"].values()))
+    return 0
 
 
 def _is_committed(place: Place) -> bool:
@@ -166,10 +171,8 @@ class _Verification:
         self._listed = listed_splits(store)
         self._total = 0
         self._started = time.monotonic()
-        for place in places if progress else ():
-            with suppress(CacheError):
-                if current := place.read_manifest():
-                    self._total += sum(map(len, current[0]["shards"].values()))
+        if progress is not None:
+            self._total = sum(map(_count_shards, places))
 
     def _damage(
         self,
@@ -185,8 +188,11 @@ class _Verification:
         """Check the zarr.json of groups: all the same, and needed by a plain Zarr reader only."""
         files = self._store.read_many(keys)
         for key in keys:
-            expected = root_group(parse_list(bytes(files.get(key, b"")))) if key == ROOT else GROUP
-            if key not in files or bytes(files[key]) != expected:
+            data = bytes(files.get(key, b""))
+            group = GROUP
+            if key == ROOT:
+                group = root_group(parse_list(data))
+            if data != group:
                 state = "other bytes" if key in files else "no file"
                 message = self._error(key, "the zarr.json of a Zarr group", state, shards.REPAIR)
                 self.damaged.append(Damage(split, None, None, None, key, message))
@@ -208,7 +214,8 @@ class _Verification:
             n_notes = len(self.notes)
             n_stale = len(self.stale)
             counts = self.counts.copy()
-            if (commit := self._commit(place)) is not None:
+            commit = self._commit(place)
+            if commit is not None:
                 self._arrays(commit)
             is_same = before is not None and self._store.etag(place.manifest) == before
             if not left or len(self.damaged) == n_damaged or is_same:
@@ -225,9 +232,8 @@ class _Verification:
         unknown = sorted(commit.manifest["shards"].keys() - commit.columns.keys())
         if unknown:
             state = f"columns that this version does not know: {unknown}"
-            message = self._error(
-                place.manifest, "known columns", state, "Use the version that wrote it."
-            )
+            do = "Use the version that wrote it."
+            message = self._error(place.manifest, "known columns", state, do)
             self._damage(place, place.manifest, message)
         try:
             files = commit.shard_files()
@@ -263,13 +269,11 @@ class _Verification:
             commit = Commit(place, held, tables, etag)
             if text != json_file(held):
                 expected = "the text that its content gives"
-                self._damage(
-                    place,
-                    place.manifest,
-                    self._error(place.manifest, expected, "another", shards.REPAIR),
-                )
+                message = self._error(place.manifest, expected, "another", shards.REPAIR)
+                self._damage(place, place.manifest, message)
         except FileNotFoundError:
-            if lost := place.lost_manifest():
+            lost = place.lost_manifest()
+            if lost:
                 self._damage(place, place.manifest, lost)
             elif place.stream is None and place.split in self._listed:
                 self._damage(place, place.manifest, missing_text(store, place.split))
@@ -284,12 +288,10 @@ class _Verification:
             )
         if len(self.damaged) > n_damaged:
             return commit
-        if unnamed := list(find_unreferenced(place, commit, unfinished=not has_staged)):
-            named = (
-                f"{len(unnamed)} files or folders that no manifest names, first "
-                f"{unnamed[0]}; `gc` removes them"
-            )
-            self.notes.append(f"{store.location(place.home)}: {named}")
+        unnamed = list(find_unreferenced(place, commit, unfinished=not has_staged))
+        if unnamed:
+            files = f"{len(unnamed)} files or folders that no manifest names, first {unnamed[0]}"
+            self.notes.append(f"{store.location(place.home)}: {files}; `gc` removes them")
         if commit is not None:
             for key, table in wrong.items():
                 expected = "the file that the manifest names by its digest"
@@ -304,15 +306,11 @@ class _Verification:
         place = commit.place
         stale = commit.find_stale_metadata()
         files = self._store.read_many(stale)
-        ends = {0, *(end for _, end in commit.manifest["commits"])}
         n_left = 0
         for key in stale:
             array = key.removeprefix(f"{place.base}/").removesuffix("/zarr.json")
-            of_earlier = set()
-            if array in commit.columns:
-                of_earlier = {commit.column_metadata(array, end) for end in ends}
-            is_there = self._store.etag(key) is not None
-            if is_there and (key not in files or bytes(files[key]) not in of_earlier):
+            is_left = key in files and commit.is_earlier_metadata(array, bytes(files[key]))
+            if not is_left and self._store.etag(key) is not None:
                 expected = "the zarr.json that follows from the manifest"
                 self._damage(place, key, self._differs(key, expected, shards.REPAIR), array)
             else:
@@ -354,11 +352,11 @@ def repair(root: Root, report: VerifyReport) -> Repaired:
     store = require_cache(root)
     repaired = Repaired()
     small = {(split, stream or "") for split, stream in report.stale}
-    damaged_shards: dict[tuple[str, str], set[int]] = {}
+    damaged_shards = defaultdict[tuple[str, str], set[int]](set)
     for damage in report.damaged:
-        home = damage.split, damage.stream or ""
+        home = (damage.split, damage.stream or "")
         if damage.shard is not None:
-            damaged_shards.setdefault(home, set()).add(damage.shard)
+            damaged_shards[home].add(damage.shard)
         elif damage.array is None and damage.key.endswith("zarr.json"):  # a group's
             _restore_group(store, damage.key)
             repaired.restored.append(damage.key)
@@ -366,12 +364,13 @@ def repair(root: Root, report: VerifyReport) -> Repaired:
             small.add(home)
     # a split first: a stream is of its split
     for split, stream in sorted({*small, *damaged_shards}):
+        home = (split, stream)
         place = Place(store, split, stream or None)
         try:
             refuse_unmounted(store, split)
-            if (split, stream) in small:
+            if home in small:
                 _restore_manifest(place, repaired)
-            _remove_shards(place, damaged_shards.get((split, stream), ()), repaired)
+            _remove_shards(place, damaged_shards[home], repaired)
         except CacheError as error:  # still repair the other splits and streams
             repaired.refused.append(str(error))
         except PermissionError as error:
@@ -386,24 +385,27 @@ def _restore_group(store: Store, key: str) -> None:
     group = GROUP
     if key == ROOT:
         root = store.read_many([ROOT]).get(ROOT, b"")
-        listed = parse_list(bytes(root))
-        group = root_group(set(committed_names(store)) if listed is None else listed)
+        names = parse_list(bytes(root))
+        if names is None:
+            names = frozenset(committed_names(store))
+        group = root_group(names)
     store.put_small({key: group}, key.rpartition("/")[0])
 
 
 def _restore_manifest(place: Place, repaired: Repaired) -> None:
-    """Write the manifest, and the zarr.json that follow from it. Raises CacheError."""
+    """Write the manifest, and what follows from it. Raises CacheError."""
     store = place.store
     with store.lock(place.writing):
-        read = place.read_manifest()
-        if read is None:
+        current = place.read_manifest()
+        if current is None:
             return
-        held, etag = read
+        held, etag = current
         if store.read(place.manifest) != json_file(held):
             store.replace(place.manifest, json_file(held), expected=etag)
             repaired.restored.append(place.manifest)
         stale = Commit(place, held, Tables(), etag).find_stale_metadata()
         if stale:
+            update_list(store, add=[place.split], there=committed_names(store))
             store.put_small(stale, place.base)
         repaired.restored += sorted(stale)
 
@@ -416,25 +418,22 @@ def _remove_shards(place: Place, reported: Collection[int], repaired: Repaired) 
     if commit is None:
         message = f"{place.store.location(place.home)}: nothing is committed there"
         raise CacheError(place.lost_manifest() or message)
-    named = commit.manifest["shards"]
     suspects = [file for file in commit.shard_files() if file.number in reported]
     numbers = {file.number for file in suspects if file.problem(place.store, fast=False)}
     if place.stream is None:
         live = set(commit.tables.live_shards(Geometry(**commit.manifest["geometry"])))
-        if needed := tuple(sorted(numbers & live)):
-            repaired.rows[place.split] = needed
+        needed = sorted(numbers & live)
+        if needed:
+            repaired.rows[place.split] = tuple(needed)
         numbers -= live
-    if numbers:
-        folders = [
-            f"{place.array(name)}/c/{number}" for name in named for number in sorted(numbers)
-        ]
-        files = [
-            key
-            for folder in folders
-            for key in place.store.files(folder) or [folder]
-            if place.store.exists(key)
-        ]
-        invalidate(place.store.root, place.split, place.stream, numbers)
-        repaired.removed += files
-        if place.stream is not None:
-            repaired.streams[place.split, place.stream] = tuple(sorted(numbers))
+    if not numbers:
+        return
+    files = []
+    for folder in place.shard_folders(commit.manifest["shards"], numbers):
+        for key in place.store.files(folder) or [folder]:
+            if place.store.exists(key):
+                files.append(key)
+    invalidate(place.store.root, place.split, place.stream, numbers)
+    repaired.removed += files
+    if place.stream is not None:
+        repaired.streams[place.split, place.stream] = tuple(sorted(numbers))

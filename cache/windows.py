@@ -7,13 +7,13 @@ has no features. Ranges are (N, 2) int64 arrays of rows [start, stop), disjoint 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-Ints = NDArray[np.int64]
-Ranges = NDArray[np.int64]  # (N, 2) of [start, stop)
+from cache.arrays import Bools, Ints
+
+Ranges = Ints  # (N, 2) of [start, stop)
 Tail = Literal["drop", "cover"]
 
 
@@ -23,8 +23,9 @@ def spread(counts: Ints) -> tuple[Ints, Ints]:
     >>> [column.tolist() for column in spread(np.array([2, 0, 3]))]
     [[0, 0, 2, 2, 2], [0, 1, 0, 1, 2]]
     """
-    which = np.repeat(np.arange(len(counts)), counts)
-    return which, np.arange(len(which)) - (np.cumsum(counts) - counts)[which]
+    item = np.repeat(np.arange(len(counts)), counts)
+    first = np.cumsum(counts) - counts
+    return item, np.arange(len(item)) - first[item]
 
 
 def windows_of(runs: Ranges, *, seqlen: int, stride: int, tail: Tail = "drop") -> Ranges:
@@ -47,17 +48,21 @@ def windows_of(runs: Ranges, *, seqlen: int, stride: int, tail: Tail = "drop") -
         raise ValueError(f"seqlen {seqlen} and stride {stride} must be at least 1")
     if tail not in ("drop", "cover"):
         raise ValueError(f'tail is {tail!r}, expected "drop" or "cover"')
-    room = runs[:, 1] - runs[:, 0] - seqlen  # the last place in the run at which a window may start
-    last = -(-room // stride) if tail == "cover" else room // stride
-    counts = np.maximum(last + 1, 0) * (room >= 0)
+    first, stop = runs.T
+    room = stop - first - seqlen  # the last place in the run at which a window may start
+    counts = room // stride + 1
+    if tail == "cover":
+        counts += room % stride > 0
+    counts[room < 0] = 0
+    n_before = np.cumsum(counts) - counts
     windows = np.empty((int(counts.sum()), 2), np.int64)
     # in place: of millions of windows, clearing memory takes longer than all else
     starts = windows[:, 0]
     starts[:] = np.arange(len(windows))
     starts *= stride
-    starts += np.repeat(runs[:, 0] - (np.cumsum(counts) - counts) * stride, counts)
+    starts += np.repeat(first - n_before * stride, counts)
     if tail == "cover":
-        np.minimum(starts, np.repeat(runs[:, 0] + room, counts), out=starts)
+        np.minimum(starts, np.repeat(first + room, counts), out=starts)
     np.add(starts, seqlen, out=windows[:, 1])
     return windows
 
@@ -68,22 +73,25 @@ def intersect(runs: Ranges, keep: Ranges) -> Ranges:
     >>> intersect(np.array([[0, 10], [10, 12]]), np.array([[2, 4], [8, 11]])).tolist()
     [[2, 4], [8, 10], [10, 11]]
     """
-    low = np.searchsorted(keep[:, 1], runs[:, 0], side="right")
-    high = np.searchsorted(keep[:, 0], runs[:, 1], side="left")
+    start, stop = runs.T
+    keep_start, keep_stop = keep.T
+    low = np.searchsorted(keep_stop, start, side="right")
+    high = np.searchsorted(keep_start, stop, side="left")
     run, within = spread(np.maximum(high - low, 0))
     part = low[run] + within
-    starts = np.maximum(runs[run, 0], keep[part, 0])
-    stops = np.minimum(runs[run, 1], keep[part, 1])
+    starts = np.maximum(start[run], keep_start[part])
+    stops = np.minimum(stop[run], keep_stop[part])
     return np.stack([starts, stops], axis=1)
 
 
-def ranges_where(flags: NDArray[np.bool_], first_row: int = 0) -> Ranges:
+def ranges_where(flags: Bools, first_row: int = 0) -> Ranges:
     """The stretches of True.
 
     >>> ranges_where(np.array([True, True, False, True]), first_row=5).tolist()
     [[5, 7], [8, 9]]
     """
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], flags, [False]]).astype(np.int8)))
+    padded = np.concatenate([[False], flags, [False]])
+    edges = np.flatnonzero(padded[1:] != padded[:-1])
     return (edges.reshape(-1, 2) + first_row).astype(np.int64)
 
 
@@ -93,12 +101,19 @@ def join_adjacent(ranges: Ranges) -> Ranges:
     >>> join_adjacent(np.array([[0, 8], [8, 16], [20, 24]])).tolist()
     [[0, 16], [20, 24]]
     """
-    if not len(ranges):
-        return ranges
-    apart = ranges[1:, 0] != ranges[:-1, 1]
-    first = np.concatenate([[True], apart])
-    last = np.concatenate([apart, [True]])
-    return np.stack([ranges[first, 0], ranges[last, 1]], axis=1)
+    start, stop = ranges.T
+    gaps = np.flatnonzero(start[1:] != stop[:-1]) + 1
+    starts = np.concatenate([start[:1], start[gaps]])
+    stops = np.concatenate([stop[gaps - 1], stop[-1:]])
+    return np.stack([starts, stops], axis=1)
+
+
+class _Segments(NamedTuple):
+    """Rows of a split that follow each other in a table."""
+
+    first: Ints  # (N,) first rows
+    stop: Ints  # (N,) last rows + 1
+    place: Ints  # (N,) the first rows' places in the table
 
 
 class StreamRows:
@@ -108,32 +123,34 @@ class StreamRows:
 
     def __init__(self, starts: Mapping[str, Ints], seqlen: int) -> None:
         self.seqlen = seqlen
-        # first row, last row + 1, place of the first row
-        self._segments: dict[str, tuple[Ints, Ints, Ints]] = {}
+        self._segments: dict[str, _Segments] = {}
         self.total = 0
         for name, first_rows in starts.items():
             begins = np.unique(first_rows)
             # Windows that share a row are of one run. Those that only touch may be of two tracks.
-            new = np.diff(begins, prepend=-seqlen) >= seqlen
-            first = begins[new]
-            stop = begins[np.append(new[1:], True)] + seqlen if len(begins) else begins
-            lengths = stop - first
-            self._segments[name] = (first, stop, np.cumsum(lengths) - lengths + self.total)
+            gaps = np.flatnonzero(np.diff(begins) >= seqlen) + 1
+            first = np.concatenate([begins[:1], begins[gaps]])
+            last = np.concatenate([begins[gaps - 1], begins[-1:]])
+            lengths = last + seqlen - first
+            place = np.cumsum(lengths) - lengths + self.total
+            self._segments[name] = _Segments(first, last + seqlen, place)
             self.total += int(lengths.sum())
 
     def place(self, split: str, starts: Ints) -> Ints:
         """Windows' (b,) first rows in the split -> (b,) first rows in the table."""
-        first, _, place = self._segments[split]
-        segment = np.searchsorted(first, starts, side="right") - 1
-        return place[segment] + starts - first[segment]
+        segments = self._segments[split]
+        segment = np.searchsorted(segments.first, starts, side="right") - 1
+        return segments.place[segment] + starts - segments.first[segment]
 
     def batches(self, n_windows: int = 512) -> Iterator[tuple[str, Ints]]:
         """Windows that cover the table, to fill it: (split, first rows of at most `n_windows`
         windows).
         """
-        for name, (first, stop, _) in self._segments.items():
-            segment, within = spread(-(-(stop - first) // self.seqlen))
+        for name, segments in self._segments.items():
+            lengths = segments.stop - segments.first
+            segment, within = spread(-(-lengths // self.seqlen))
+            starts = segments.first[segment] + within * self.seqlen
             # The last one of a segment ends where the segment does.
-            starts = np.minimum(first[segment] + within * self.seqlen, stop[segment] - self.seqlen)
+            starts = np.minimum(starts, segments.stop[segment] - self.seqlen)
             for begin in range(0, len(starts), n_windows):
                 yield name, starts[begin : begin + n_windows]

@@ -134,6 +134,7 @@ def _trained(training: Training) -> Iterator[Key]:
         yield key._replace(presets=others, decides=key.name not in training.config.NEUTRAL)
 
 
+@functools.cache
 def sections() -> dict[str, tuple[Key, ...]]:
     """Section -> its keys, if it has any."""
     options: dict[str, type[Any]] = {

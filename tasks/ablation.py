@@ -34,18 +34,6 @@ FILES: Final = ("ablation.csv", "ablation.json")  # in [paths] runs
 WITHOUT_3DPW: Final = "without-3dpw"
 _3DPW: Final = "3dpw/train"
 AS_CONFIGURED: Final = "configured"  # no variant
-NAMES: Final = {  # similar to the paper's tables; attention: [layers, size]
-    AS_CONFIGURED: "VIBE, as configured",
-    PER_FRAME: "per frame, no temporal encoder",
-    "generator-only": "only G",
-    "mposer": "G + MPoser prior",
-    "concat": "G + D_M, concat",
-    "attention-2x512": "G + D_M, attention [2, 512]",
-    "attention-2x1024": "G + D_M, attention [2, 1024]",
-    "attention-3x512": "G + D_M, attention [3, 512]",
-    "attention-3x1024": "G + D_M, attention [3, 1024]",
-    WITHOUT_3DPW: "VIBE, trained without 3DPW",
-}
 OF_PAPER: Final = ("pa_mpjpe", "mpjpe", "pve", "accel", "accel_error")
 
 
@@ -144,9 +132,11 @@ class Ablation(PipelineTask):
         if not self.variants:
             return default_variants()
         named = list(dict.fromkeys(word.strip() for word in str(self.variants).split(",")))
-        if unknown := [name for name in named if name not in NAMES]:
+        known = (AS_CONFIGURED, *VARIANTS)
+        unknown = [repr(name) for name in named if name not in known]
+        if unknown:
             raise ConfigError(
-                f"--variants: unknown {', '.join(map(repr, unknown))}; known: {', '.join(NAMES)}"
+                f"--variants: unknown {', '.join(unknown)}; known: {', '.join(known)}"
             )
         return named if PER_FRAME in named else [*named, PER_FRAME]
 
@@ -181,7 +171,9 @@ def left_out(base: TrainConfig) -> dict[str, str]:
     reasons = {}
     if not set(base.motion) - set(base.leave_out):
         needs = [
-            name for name, changes in VARIANTS.items() if changes.get("prior", base.prior) != "none"
+            name
+            for name, variant in VARIANTS.items()
+            if variant.changes.get("prior", base.prior) != "none"
         ]
         reasons = dict.fromkeys(needs, "[vibe] motion names no real motion")
     if _3DPW not in base.training_splits:
@@ -286,12 +278,19 @@ class AblationTable:
 
         yield row("constant mean body", [first["baseline"]])  # the same for every run
         for variant, by_seed in results.items():
-            yield row(NAMES.get(variant, variant), by_seed)
+            yield row(_title(variant), by_seed)
             if variant == PER_FRAME and all("smoothed" in result for result in by_seed):
                 yield row("per frame, smoothed in time", [result["smoothed"] for result in by_seed])
         if (split, protocol) == published.ABLATION_OF and not self.stand_in:
             for name, numbers in published.ABLATION.items():
                 errors = {metric: _MeanError(number, None) for metric, number in numbers.items()}
-                yield AblationRow(
-                    split, protocol, f"{NAMES.get(name, name)}, published", 0, 0, errors
-                )
+                title = f"{_title(name)}, published"
+                yield AblationRow(split, protocol, title, 0, 0, errors)
+
+
+def _title(variant: str) -> str:
+    if variant == AS_CONFIGURED:
+        return "VIBE, as configured"
+    if variant in VARIANTS:
+        return VARIANTS[variant].title
+    return variant

@@ -30,7 +30,7 @@ posetrack | pipeline/datasets/posetrack.py | test_posetrack
 tables | cache/format/tables.py cache/format/shard.py | test_writing test_the_doc* cache/*/test_repair
 insta_variety | pipeline/datasets/insta_variety.py pipeline/files/formats/tf*.py | test_insta_variety test_tf*
 writer | cache/write/split_writer.py cache/write/stream_*.py | cache/write/test_[ws]*
-kinetics | pipeline/datasets/kinetics.py pipeline/*/people.py pipeline/*/*/detections.py | test_kinetics
+kinetics | pipeline/datasets/kinetics.py pipeline/*/detected/*.py pipeline/*/*/detections.py | test_kinetics
 labels | cache/read/labels.py | test_labels
 mpi_inf_3dhp | pipeline/datasets/mpi*.py pipeline/files/formats/neural_annot.py | test_mpi_inf_3dhp test_neural_annot
 losses | vibe_model/losses.py pipeline/rotations.py | test_losses test_rotations test_prediction
@@ -38,7 +38,7 @@ h36m | pipeline/datasets/h36m.py pipeline/files/formats/h36m*.py | test_h36m tes
 metrics | vibe_model/metrics.py vibe_model/evaluation/frame_errors.py | test_metrics test_world_metrics test_evaluation
 threedpw | pipeline/datasets/threedpw.py | test_3dpw
 emdb | pipeline/datasets/emdb.py pipeline/cameras.py | test_emdb test_cameras
-bedlam | pipeline/datasets/bedlam.py | test_bedlam
+bedlam | pipeline/datasets/bedlam*.py | test_bedlam
 steps | vibe_model/vibe/training.py vibe_model/vibe/networks.py | test_steps test_[gd]*r
 amass | pipeline/datasets/amass.py | test_amass
 formats | pipeline/files/formats/[ahp]*.py pipeline/datasets/pixels.py | test_matlab test_pickles test_pixels

@@ -9,7 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-DOCS = Path(__file__).parents[1] / "docs"
+from tests.docs.markdown import ROOT, blocks, document
+
+DOCS = ROOT / "docs"
 # of a package whose module does not load
 BROKEN = {"vibe_pipeline.datasets": {"dances": "dances_reader:Dances"}}
 
@@ -48,8 +50,21 @@ def install_source(site: Path, source: Path) -> Path:
 
 
 def install_page(site: Path, kind: str) -> Path:
-    """Install the package of docs/adding-a-<kind>."""
-    return install_source(site, DOCS / f"adding-a-{kind}")
+    """Install the package of docs/adding-a-<kind>, or the module that the page shows whole."""
+    folder = DOCS / f"adding-a-{kind}"
+    if folder.is_dir():
+        return install_source(site, folder)
+    (shown,) = blocks("toml", document(f"adding-a-{kind}.md"))
+    groups = tomllib.loads(shown)["project"]["entry-points"]
+    ((target,),) = (names.values() for names in groups.values())
+    module = target.partition(":")[0]
+    return install(site, f"example-{kind}", groups, **{module: page_code(kind)})
+
+
+def page_code(kind: str) -> str:
+    """The code of a page that shows a whole module."""
+    (code,) = blocks("python", document(f"adding-a-{kind}.md"))
+    return code
 
 
 @contextmanager

@@ -26,7 +26,7 @@ LEAVES = ("show", "demo", "exchange", "bodies", "testing")
 # packages, and the folders and modules of each, from low to high: nothing imports what comes after
 # it
 ORDER = {
-    "cache": "errors crop_policy windows storage format read write verification mixture __init__",
+    "cache": "arrays errors crop_policy windows storage format read write verification mixture __init__",
     "pipeline": f"""
         __init__ errors cli processes accounting skeletons rotations cameras boxes linking files
         track crops homography smplx table plug_ins
@@ -36,7 +36,7 @@ ORDER = {
     """,
     "vibe_model": """
         constants cameras metrics losses settings runs networks models checkpoints prediction
-        evaluation training vibe api sections hmmr part_dynamics testing __init__
+        evaluation training vibe api sections hmmr part_dynamics __init__
     """,
     "tasks": """
         settings base luigi_command data training evaluation ablation hmmr part_dynamics report
@@ -56,7 +56,7 @@ OF_PIPELINE = (  # all that models may know
     *("pipeline.settings.file", "pipeline.settings.sections"),
 )
 # not of models alone
-OF_CACHES = ("vibe_model.part_dynamics.streams", "vibe_model.prediction.", "vibe_model.testing.")
+OF_CACHES = ("vibe_model.part_dynamics.streams", "vibe_model.prediction.")
 MOST_FILES = 17  # in one folder, but for __init__ and __main__
 # Where the name is another than the package's.
 DISTRIBUTIONS = {

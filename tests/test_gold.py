@@ -210,11 +210,12 @@ def test_every_column_table_and_stream_is_as_recorded(split, made, gold, same):
         assert same(ours[name][3], size), name
 
 
-def test_a_short_training_has_the_recorded_losses(made, gold, same):
+def test_a_short_training_has_the_recorded_losses(made, gold):
+    """Up to rounding, which differs between processors."""
     ours, theirs = made["training"], gold["training"]
     assert ours.keys() == theirs.keys()
     for tag, values in theirs.items():
-        assert same(ours[tag], values), tag
+        assert ours[tag] == pytest.approx(values, rel=1e-3), tag
 
 
 if __name__ == "__main__":

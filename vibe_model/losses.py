@@ -117,16 +117,16 @@ def adversarial_terms(
     detached_fake_scores: Tensor,
     weights: Mapping[str, float],
 ) -> dict[str, Tensor]:
-    """The weighted terms "adversarial", "discriminator_real", "discriminator_fake".
+    """The weighted terms "adversarial", "discriminator_real", "discriminator_fake" of a least
+    squares GAN.
 
     Scores: (B, 1) each, of the fakes for either side. weights: of "adversarial" and "discriminator"
-    (default: published), and of "discriminator_real" (default: that of "discriminator").
+    (default: published).
     """
     factors = {**PUBLISHED_WEIGHTS, **weights}
-    of_real = factors.get("discriminator_real", factors["discriminator"])
     return {
         "adversarial": factors["adversarial"] * adversarial_generator(fake_scores),
-        "discriminator_real": of_real * _mean_square(real_scores - 1),
+        "discriminator_real": factors["discriminator"] * _mean_square(real_scores - 1),
         "discriminator_fake": factors["discriminator"] * _mean_square(detached_fake_scores),
     }
 

@@ -28,17 +28,15 @@ def read_tables(
     store: Store, split: str, manifest: Mapping[str, Any]
 ) -> tuple[Tables, dict[str, str]]:
     """Read tables as `Place.read_tables` does."""
-    digests = {
-        name: digest
-        for name, digest in manifest["files"].items()
-        if TABLE_NAME.match(name) is not None
-    }
+    small = manifest["files"]
+    digests = {path: digest for path, digest in small.items() if TABLE_NAME.match(path)}
     files: dict[str, Bytes] = {}
     for folder in (split, f"{split}/{STAGED}/{manifest['digest'][:16]}"):
-        keys = {f"{folder}/{name}": name for name in digests if name not in files}
+        keys = [f"{folder}/{path}" for path in digests if path not in files]
         for key, data in store.read_many(keys).items():
-            if sha256(data) == digests[keys[key]]:
-                files[keys[key]] = data
+            path = key.removeprefix(f"{folder}/")
+            if sha256(data) == digests[path]:
+                files[path] = data
 
     tables = Tables()
     for name in sorted({path.partition("/")[0] for path in digests}):

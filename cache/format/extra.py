@@ -6,17 +6,24 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final, Literal, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
+from cache.arrays import Array
 from cache.errors import CacheError
-from cache.format.layout import COLUMNS, FEATURES, TABLES, TEXTS, ColumnSpec, stream_of
+from cache.format.layout import (
+    COLUMNS,
+    FEATURES,
+    TABLES,
+    TEXTS,
+    ColumnSpec,
+    json_fill,
+    stream_of,
+)
 
-Array = NDArray[Any]
 Mirror = Callable[[Array], Array]  # (N, *shape) -> (N, *shape), in the mirrored image
 Pairs = tuple[tuple[int, int], ...]  # entries along the first axis that mirroring swaps
 # dataset, column -> its function; None if it is not installed
@@ -56,59 +63,55 @@ class ExtraColumn:
     def __post_init__(self) -> None:
         if self.fill is None:
             object.__setattr__(self, "fill", FILLS.get(self.dtype, 0))
-        if problem := next(self._problems(), ""):
+        problem = self._problem()
+        if problem:
             raise ValueError(f"extra column {self.name!r}: {problem}")
 
-    def _problems(self) -> Iterator[str]:
-        taken = self.name in _RESERVED or (self.array in _RESERVED and self.per == "track")
-        if (
-            not _NAME.fullmatch(self.name)
-            or self.name.startswith(_PREFIXES)
-            or stream_of(self.name) != self.name
-        ):
-            yield (
+    def _problem(self) -> str:
+        """Why it is invalid; "" if it is not."""
+        is_reserved = self.name.startswith(_PREFIXES) or stream_of(self.name) != self.name
+        if is_reserved or not _NAME.fullmatch(self.name):
+            return (
                 "expected lower-case letters, digits and _, not beginning with "
                 f"{', '.join(_PREFIXES)}, and not ending in _ok, _key or _at"
             )
-        if taken or (self.name == "intrinsics" and self.shape != (3, 3)):
-            yield "the cache uses this name for something else: choose another"
+        is_taken = self.name in _RESERVED or (self.array in _RESERVED and self.per == "track")
+        if is_taken or (self.name == "intrinsics" and self.shape != (3, 3)):
+            return "the cache uses this name for something else: choose another"
         if not self.about.strip() or "\n" in self.about + self.unit:
-            yield "expected its meaning in one line (about)"
+            return "expected its meaning in one line (about)"
         if self.dtype not in FILLS:
-            yield f"dtype {self.dtype!r}, expected one of {', '.join(FILLS)}"
-            return
-        if not isinstance(self.shape, tuple) or not all(
-            isinstance(n, int) and n > 0 for n in self.shape
-        ):
-            yield f"shape {self.shape}, expected a tuple of whole numbers from 1, as (4,)"
+            return f"dtype {self.dtype!r}, expected one of {', '.join(FILLS)}"
+        if not isinstance(self.shape, tuple) or not all(map(_is_length, self.shape)):
+            return f"shape {self.shape}, expected a tuple of whole numbers from 1, as (4,)"
         if self.per not in ("row", "track"):
-            yield f"per {self.per!r}, expected row or track"
-        if not self._fill_is_representable() or (self.dtype == "uint8" and self.fill in (0, 1)):
-            yield f"fill {self.fill!r} is not a {self.dtype} outside of the valid values"
+            return f"per {self.per!r}, expected row or track"
+        is_valid_flag = self.dtype == "uint8" and self.fill in (0, 1)
+        if is_valid_flag or not self._fill_is_representable():
+            return f"fill {self.fill!r} is not a {self.dtype} outside of the valid values"
+        return self._problem_of_mirror()
+
+    def _problem_of_mirror(self) -> str:
         if isinstance(self.mirror, tuple):
-            entries = [entry for pair in self.mirror for entry in pair]
+            entries = sum(self.mirror, ())
             length = self.shape[0] if self.shape else 0
-            if len(set(entries)) < len(entries) or not set(entries) <= set(range(length)):
-                yield (
+            is_repeated = len(set(entries)) < len(entries)
+            if is_repeated or not set(entries) <= set(range(length)):
+                return (
                     f"mirror {self.mirror}: expected pairs of the first axis' {length} "
                     "entries, each in one pair"
                 )
         elif self.mirror not in (None, FUNCTION) and not callable(self.mirror):
-            yield f"mirror {self.mirror!r}: expected pairs, a function or None"
+            return f"mirror {self.mirror!r}: expected pairs, a function or None"
+        return ""
 
     def _fill_is_representable(self) -> bool:
-        if isinstance(self.fill, float) and self.dtype.startswith("float"):
-            exact = (
-                math.isfinite(self.fill)
-                and float(np.dtype(self.dtype).type(self.fill)) == self.fill
-            )
-            return math.isnan(self.fill) or exact
-        bounds = np.iinfo(self.dtype) if not self.dtype.startswith("float") else None
-        return (
-            bounds is not None
-            and isinstance(self.fill, int)
-            and bounds.min <= self.fill <= bounds.max
-        )
+        if not self.dtype.startswith("float"):
+            limits = np.iinfo(self.dtype)
+            return isinstance(self.fill, int) and limits.min <= self.fill <= limits.max
+        if not isinstance(self.fill, float) or math.isinf(self.fill):
+            return False
+        return math.isnan(self.fill) or float(np.dtype(self.dtype).type(self.fill)) == self.fill
 
     @classmethod
     def from_manifest(cls, manifest: Mapping[str, Any]) -> dict[str, Self]:
@@ -116,17 +119,12 @@ class ExtraColumn:
         extras = {}
         for name, entries in manifest.get(EXTRA, {}).items():
             try:
-                pairs = entries["mirror"]
-                mirror = (
-                    tuple((int(a), int(b)) for a, b in pairs) if isinstance(pairs, list) else pairs
-                )
-                fill = math.nan if entries["fill"] == "NaN" else entries["fill"]
-                fields = {
-                    **entries,
-                    "shape": tuple(entries["shape"]),
-                    "fill": fill,
-                    "mirror": mirror,
-                }
+                fields = {**entries, "shape": tuple(entries["shape"])}
+                if entries["fill"] == "NaN":
+                    fields["fill"] = math.nan
+                mirror = entries["mirror"]
+                if isinstance(mirror, list):
+                    fields["mirror"] = tuple((int(a), int(b)) for a, b in mirror)
                 extras[name] = cls(name=name, **fields)
             except (TypeError, ValueError, KeyError, AttributeError) as error:
                 problem = (
@@ -148,19 +146,21 @@ class ExtraColumn:
 
     def as_json(self) -> dict[str, Any]:
         """The manifest's entry: all fields except the name."""
-        no_number = isinstance(self.fill, float) and math.isnan(self.fill)
-        mirror = (
-            [list(pair) for pair in self.mirror]
-            if isinstance(self.mirror, tuple)
-            else self.mirror and FUNCTION
-        )
-        entries = {
-            **asdict(self),
+        assert self.fill is not None
+        mirror: Any = self.mirror
+        if isinstance(mirror, tuple):
+            mirror = [list(pair) for pair in mirror]
+        elif mirror is not None:
+            mirror = FUNCTION
+        return {
+            "about": self.about,
+            "unit": self.unit,
             "shape": list(self.shape),
-            "fill": "NaN" if no_number else self.fill,
+            "dtype": self.dtype,
+            "fill": json_fill(self.fill),
+            "per": self.per,
+            "mirror": mirror,
         }
-        del entries["name"]
-        return entries | {"mirror": mirror}
 
     @property
     def stored_as(self) -> dict[str, Any]:
@@ -170,7 +170,8 @@ class ExtraColumn:
     def problem(self, array: Any, n_rows: int) -> str:
         """Why an array does not fit this column of a track with `n_rows` rows; "" if it does."""
         shape = (n_rows, *self.shape) if self.per == "row" else self.shape
-        if problem := self.spec.problem(array, shape):
+        problem = self.spec.problem(array, shape)
+        if problem:
             return problem
         if not np.isfinite(array).all() or (array == np.array(self.fill)).any():
             return f"holds its fill value {self.fill}, NaN or infinity, which are no valid values"
@@ -185,20 +186,31 @@ class ExtraColumn:
             for one, other in self.mirror:
                 order[[one, other]] = other, one
             return values[:, order]
-        finders = (find(split.partition("/")[0], self.name) for find in FINDERS)
-        function = self.mirror if callable(self.mirror) else next(filter(None, finders), None)
+        function = self._mirror_function(split.partition("/")[0])
         if function is None:
             raise CacheError(
                 f"{split}: column {self.name!r} is mirrored by a function of the package that "
                 "reads the dataset, which is not loaded here. Install it and `import "
                 "pipeline.datasets`, or read the column of a stream without mirrored crops."
             )
-        out = np.asarray(function(values))
-        if out.shape != values.shape:
-            raise CacheError(
-                f"{split}: column {self.name!r}: mirror gave {out.shape}, expected {values.shape}"
-            )
-        return out
+        mirrored = np.asarray(function(values))
+        if mirrored.shape != values.shape:
+            problem = f"mirror gave {mirrored.shape}, expected {values.shape}"
+            raise CacheError(f"{split}: column {self.name!r}: {problem}")
+        return mirrored
+
+    def _mirror_function(self, dataset: str) -> Mirror | None:
+        if callable(self.mirror):
+            return self.mirror
+        for find in FINDERS:
+            function = find(dataset, self.name)
+            if function is not None:
+                return function
+        return None
+
+
+def _is_length(n: Any) -> bool:
+    return isinstance(n, int) and n > 0
 
 
 FINDERS: Final[list[FindMirror]] = []

@@ -45,6 +45,10 @@ RUNNING: Final = "running-"  # prefix of files in `.writing` that running parts 
 NAME: Final = r"[A-Za-z0-9_][A-Za-z0-9_.+-]*"
 
 
+# kind of a column's dtype -> kinds that it takes
+_CONVERTIBLE: Final = {"f": "fiu", "i": "iu", "u": "bu"}
+
+
 @dataclass(frozen=True, slots=True)
 class ColumnSpec:
     """A column: trailing shape, dtype, and fill value, which no valid row has."""
@@ -69,23 +73,28 @@ class ColumnSpec:
             "index_location": "end",
         }
         codec = {"name": "sharding_indexed", "configuration": configuration}
-        shard = (geometry.rows_per_shard, *self.trailing)
         return _metadata(
-            (extent, *self.trailing), shard, self.dtype, self.fill, [codec], {"about": self.about}
+            shape=(extent, *self.trailing),
+            chunk=(geometry.rows_per_shard, *self.trailing),
+            dtype=self.dtype,
+            fill=self.fill,
+            codecs=[codec],
+            attributes={"about": self.about},
         )
 
     def problem(self, array: Any, shape: tuple[int, ...]) -> str:
         """Why an array does not fit this column; "" if it does. Only floats may be rounded."""
         if not isinstance(array, np.ndarray | np.generic) or array.shape != shape:
             return f"is {getattr(array, 'shape', type(array).__name__)}, expected {shape}"
-        if array.dtype.kind not in {"f": "fiu", "i": "iu", "u": "bu"}[self.dtype.kind]:
+        if array.dtype.kind not in _CONVERTIBLE[self.dtype.kind]:
             return f"is {array.dtype}, expected {self.dtype}"
         if self.dtype.kind == "u" and np.greater(array, 1).any():
             return f"holds {int(array.max())}, expected 0 or 1"
         if self.dtype.kind == "i" and array.dtype != self.dtype and array.size:
             low = int(array.min())
             high = int(array.max())
-            if low < np.iinfo(self.dtype).min or high > np.iinfo(self.dtype).max:
+            limits = np.iinfo(self.dtype)
+            if low < limits.min or high > limits.max:
                 return f"holds {low} to {high}, outside of the range of {self.dtype}"
         return ""
 
@@ -144,14 +153,11 @@ TABLES: Final[Mapping[str, tuple[str, tuple[int, ...]]]] = {
 def stream_columns(stream: str, dim: int, dtype: str) -> dict[str, ColumnSpec]:
     """Arrays of a feature stream by name below `features`."""
     stored = np.dtype(dtype).newbyteorder("<")
+    about_key = "what the features were computed from, hashed"
     return {
         stream: ColumnSpec((dim,), stored, math.nan, "features"),
-        f"{stream}_ok": ColumnSpec(
-            (), np.dtype("u1"), 255, "1: features are there; 0: the picture was not readable"
-        ),
-        f"{stream}_key": ColumnSpec(
-            (2,), np.dtype("<u8"), NO_KEY, "what the features were computed from, hashed"
-        ),
+        f"{stream}_ok": _flag("1: features are there; 0: the picture was not readable"),
+        f"{stream}_key": ColumnSpec((2,), np.dtype("<u8"), NO_KEY, about_key),
     }
 
 
@@ -175,11 +181,8 @@ class Geometry:
     rows_per_chunk: int = ROWS_PER_CHUNK
 
     def __post_init__(self) -> None:
-        if (
-            self.rows_per_chunk < 1
-            or self.rows_per_shard < 1
-            or self.rows_per_shard % self.rows_per_chunk
-        ):
+        is_positive = self.rows_per_chunk > 0 and self.rows_per_shard > 0
+        if not is_positive or self.rows_per_shard % self.rows_per_chunk:
             raise CacheError(
                 f"a shard of {self.rows_per_shard} rows cannot be cut into chunks of "
                 f"{self.rows_per_chunk}: choose a positive multiple"
@@ -226,34 +229,33 @@ def shard_key(array: str, shard: int, trailing: tuple[int, ...]) -> str:
     >>> shard_key("kp_2d", 5, (49, 3))
     'kp_2d/c/5/0/0'
     """
-    return "/".join([array, "c", str(shard), *("0" for _ in trailing)])
+    return f"{array}/c/{shard}" + "/0" * len(trailing)
 
 
 _CRC32C: Final = {"name": "crc32c"}
 
 
 def _bytes_codec(dtype: np.dtype[Any]) -> dict[str, Any]:
-    return (
-        {"name": "bytes", "configuration": {"endian": "little"}}
-        if dtype.itemsize > 1
-        else {"name": "bytes"}
-    )
+    codec: dict[str, Any] = {"name": "bytes"}
+    if dtype.itemsize > 1:
+        codec["configuration"] = {"endian": "little"}
+    return codec
 
 
 def table_metadata(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
     """zarr.json of a table's array: one chunk holds it all."""
-    chunk = tuple(max(1, n) for n in shape)
     return _metadata(
-        shape,
-        chunk,
-        dtype,
-        math.nan if dtype.kind == "f" else 0,
-        [_bytes_codec(dtype), _CRC32C],
-        {},
+        shape=shape,
+        chunk=[max(1, n) for n in shape],
+        dtype=dtype,
+        fill=math.nan if dtype.kind == "f" else 0,
+        codecs=[_bytes_codec(dtype), _CRC32C],
+        attributes={},
     )
 
 
 def _metadata(
+    *,
     shape: Sequence[int],
     chunk: Sequence[int],
     dtype: np.dtype[Any],
@@ -269,18 +271,22 @@ def _metadata(
             "data_type": dtype.name,
             "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(chunk)}},
             "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
-            "fill_value": "NaN" if isinstance(fill, float) and math.isnan(fill) else fill,
+            "fill_value": json_fill(fill),
             "codecs": codecs,
             "attributes": attributes,
         }
     )
 
 
+def json_fill(fill: float | int) -> float | int | str:
+    """A fill value as JSON: "NaN" for NaN."""
+    return "NaN" if math.isnan(fill) else fill
+
+
 def json_file(value: Mapping[str, Any]) -> bytes:
     """Encode a JSON file of the cache: sorted, indented, newline at the end."""
-    return (
-        json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    ).encode()
+    text = json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
+    return f"{text}\n".encode()
 
 
 # zarr.json of a group: the cache, a dataset, a split, its features

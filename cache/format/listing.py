@@ -3,7 +3,7 @@
 A split is listed just after its first commit. A listed split that is missing is a problem: its disk
 may not be mounted, or somebody has deleted it. An unmounted disk leaves its mount point, an empty
 folder or a dead link; a deleted folder leaves nothing, and `gc` takes it off the list. Caches of an
-earlier version get their list by the next commit.
+earlier version get their list by the next commit or `gc`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ def parse_list(root: bytes) -> frozenset[str] | None:
         is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
-    return frozenset(filter(is_split_name, names)) if is_list else None
+    if not is_list:
+        return None
+    return frozenset(filter(is_split_name, names))
 
 
 def listed_splits(store: Store) -> frozenset[str]:
@@ -107,11 +109,11 @@ def unmounted_folder(store: Store, split: str) -> str:
         return ""
     listed = listed_splits(store)
     dataset = split.partition("/")[0]
-    of_dataset = [name.partition("/")[2] for name in listed if name.startswith(f"{dataset}/")]
-    if not of_dataset or dataset not in store.list_names(""):
+    splits = {name.partition("/")[2] for name in listed if name.startswith(f"{dataset}/")}
+    if not splits or dataset not in store.list_names(""):
         return ""
     names = store.list_names(dataset)
-    if ROOT not in names and not set(of_dataset).intersection(names):
+    if ROOT not in names and splits.isdisjoint(names):
         return dataset
     is_named = split in listed and split.partition("/")[2] in names
     if is_named and not {ROOT, WRITING, MANIFEST}.intersection(store.list_names(split)):
@@ -137,22 +139,22 @@ def missing_text(store: Store, split: str) -> str:
     """The message about a listed split without a manifest."""
     expected = f"the split {split}, which {store.location(ROOT)} lists"
     gc = f"python -m pipeline gc --cache {store.root}"
-    if folder := unmounted_folder(store, split):
+    key = unmounted_folder(store, split)
+    if key:
+        state = "nothing of it"
         do = f"Mount its disk. If the data may go, delete this folder, and run {gc}"
-        return str(
-            CacheError.at(store.location(folder), expected=expected, found="nothing of it", do=do)
-        )
-    if store.list_names(split):
+    elif store.list_names(split):
+        key = f"{split}/{MANIFEST}"
+        state = "no file"
         do = (
             "Restore it from a backup, or convert the split again: its features are carried "
             "over by their keys."
         )
-        return str(
-            CacheError.at(
-                store.location(f"{split}/{MANIFEST}"), expected=expected, found="no file", do=do
-            )
+    else:
+        key = split
+        state = "no such folder"
+        do = (
+            "Mount its disk, restore it, or convert it again. If it was deleted on purpose, run "
+            f"{gc}"
         )
-    do = f"Mount its disk, restore it, or convert it again. If it was deleted on purpose, run {gc}"
-    return str(
-        CacheError.at(store.location(split), expected=expected, found="no such folder", do=do)
-    )
+    return str(CacheError.at(store.location(key), expected=expected, found=state, do=do))

@@ -7,10 +7,11 @@ look at it, and the next writer writes one that is missing or of an earlier comm
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
@@ -101,7 +102,9 @@ class Place:
         dataset = self.split.partition("/")[0]
         return [
             "zarr.json",
-            *(f"{group}/zarr.json" for group in (dataset, self.split, f"{self.split}/{FEATURES}")),
+            f"{dataset}/zarr.json",
+            f"{self.split}/zarr.json",
+            f"{self.split}/{FEATURES}/zarr.json",
         ]
 
     def create_groups(self) -> None:
@@ -109,17 +112,18 @@ class Place:
         update_list(self.store, there=committed_names(self.store))
         for key in self.groups[1:]:
             if not self.store.exists(key):
-                self.store.put(
-                    key, layout.GROUP, temporary=f"{self.writing}/.{secrets.token_hex(4)}"
-                )
+                temporary = f"{self.writing}/.{secrets.token_hex(4)}"
+                self.store.put(key, layout.GROUP, temporary=temporary)
 
     def shards_on_disk(self, name: str) -> list[int]:
         """Numbers of an array's existing shards, committed or not."""
-        return sorted(
-            int(shard)
-            for shard in self.store.list_names(f"{self.array(name)}/c")
-            if shard.isdigit()
-        )
+        names = self.store.list_names(f"{self.array(name)}/c")
+        return sorted(int(shard) for shard in names if shard.isdigit())
+
+    def shard_folders(self, arrays: Iterable[str], numbers: Iterable[int]) -> list[str]:
+        """Keys of some shards of several arrays: a file or a folder each."""
+        pairs = itertools.product(arrays, sorted(numbers))
+        return [f"{self.array(name)}/c/{number}" for name, number in pairs]
 
     def read_manifest(self) -> tuple[dict[str, Any], Etag] | None:
         """Read the manifest, check its own digest, and return it with its file's etag; None without
@@ -149,29 +153,32 @@ class Place:
             raise CacheError.at(file, expected="a manifest in JSON", found=other, do=do) from error
         # before the digest, which another format may define otherwise
         if written_as not in (FORMAT, EARLIER_FORMAT):
-            held_format = f"format {written_as!r}"
-            do = "Use the version that wrote it."
-            raise CacheError.at(file, expected=f"format {FORMAT!r}", found=held_format, do=do)
+            raise CacheError.at(
+                file,
+                expected=f"format {FORMAT!r}",
+                found=f"format {written_as!r}",
+                do="Use the version that wrote it.",
+            )
         if not intact:
             raise CacheError.at(
                 file, expected="its own digest to match", found="changed content", do=do
             )
         if manifest.get("dtype") == "bytes":
-            do = f"{earlier.REMOVED}, or delete the stream: cache.delete_stream."
             raise CacheError.at(
-                file, expected="a stream of numbers", found="bytes of an earlier version", do=do
+                file,
+                expected="a stream of numbers",
+                found="bytes of an earlier version",
+                do=f"{earlier.REMOVED}, or delete the stream: cache.delete_stream.",
             )
         try:
             problem = _problem_of(manifest, self)
         except (ValueError, KeyError, AttributeError, TypeError) as error:
             problem = f"other entries ({error!r})"
         if problem:
-            of = (
-                f"stream {self.stream!r} of {self.split}"
-                if self.stream is not None
-                else f"{self.kind} {self.split}"
-            )
-            raise CacheError.at(file, expected=f"the manifest of {of}", found=problem, do=do)
+            title = f"split {self.split}"
+            if self.stream is not None:
+                title = f"stream {self.stream!r} of {self.split}"
+            raise CacheError.at(file, expected=f"the manifest of {title}", found=problem, do=do)
         return dict(manifest)
 
     def read_tables(self, manifest: Mapping[str, Any]) -> tuple[Tables, dict[str, str]]:
@@ -198,11 +205,11 @@ class Place:
         """Keys of tables that the manifest does not name, and of remains of the earlier format."""
         named = {} if manifest is None else manifest.get("tables", {})
         folders = {table_folder(name, entry) for name, entry in named.items()}
-        names = self.store.list_names(self.array(TABLE_FOLDER)) if self.stream is None else []
-        for name in names:
-            folder = f"{TABLE_FOLDER}/{name}"
-            if name != "zarr.json" and folder not in folders:
-                yield self.array(folder)
+        if self.stream is None:
+            for name in self.store.list_names(self.array(TABLE_FOLDER)):
+                folder = f"{TABLE_FOLDER}/{name}"
+                if name != "zarr.json" and folder not in folders:
+                    yield self.array(folder)
         if manifest is None or manifest["format"] == FORMAT:
             yield from earlier.find_remains(self.store, self.home)
 
@@ -222,7 +229,7 @@ class Place:
         without new rows.
         """
         writing = self.store.list_names(self.writing)
-        if self.store.exclusive and any(name != "lock" for name in writing):
+        if self.store.exclusive and set(writing) - {"lock"}:
             return True
         current = self.read_manifest()
         if current is None:
@@ -235,12 +242,12 @@ class Place:
         or damaged.
         """
         try:
-            notes: dict[str, Any] = json.loads(self.store.read(f"{self.home}/{layout.PROVENANCE}"))[
-                "commits"
-            ]
-            return notes if all(isinstance(entry, dict) for entry in notes.values()) else {}
+            text = self.store.read(f"{self.home}/{layout.PROVENANCE}")
+            notes: dict[str, Any] = json.loads(text)["commits"]
+            is_intact = all(isinstance(note, dict) for note in notes.values())
         except (ValueError, OSError, TypeError, KeyError, AttributeError):
             return {}
+        return notes if is_intact else {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,15 +302,17 @@ class Commit:
         held = self.manifest
         if "stream" in held:
             return layout.stream_columns(held["stream"], held["dim"], held["dtype"])
-        return {
-            **COLUMNS,
-            **{c.name: c.spec for c in ExtraColumn.from_manifest(held).values() if c.per == "row"},
-        }
+        columns = dict(COLUMNS)
+        for name, column in ExtraColumn.from_manifest(held).items():
+            if column.per == "row":
+                columns[name] = column.spec
+        return columns
 
     def column_metadata(self, name: str, extent: int | None = None) -> bytes:
         """The zarr.json of a column, now or with the extent of an earlier commit."""
-        n_rows = int(self.manifest["extent"]) if extent is None else extent
-        return self.columns[name].metadata(n_rows, Geometry(**self.manifest["geometry"]))
+        if extent is None:
+            extent = int(self.manifest["extent"])
+        return self.columns[name].metadata(extent, Geometry(**self.manifest["geometry"]))
 
     def metadata(self) -> dict[str, bytes]:
         """Every zarr.json that follows from the manifest, by its key."""
@@ -313,12 +322,25 @@ class Commit:
                 files[f"{name}/zarr.json"] = self.column_metadata(name)
         tables = self.manifest.get("tables", {})
         for name, entry in tables.items():
-            files[f"{table_folder(name, entry)}/zarr.json"] = layout.table_metadata(
-                tuple(entry["shape"]), np.dtype(entry["dtype"])
-            )
+            metadata = layout.table_metadata(tuple(entry["shape"]), np.dtype(entry["dtype"]))
+            files[f"{table_folder(name, entry)}/zarr.json"] = metadata
         if tables:
             files[f"{TABLE_FOLDER}/zarr.json"] = layout.GROUP
         return {self.place.array(name): data for name, data in files.items()}
+
+    def is_earlier_metadata(self, array: str, data: bytes) -> bool:
+        """Whether this can be the zarr.json of a column or table in an earlier commit."""
+        if array in self.columns:
+            ends = [0, *(end for _, end in self.manifest["commits"])]
+            return data in [self.column_metadata(array, end) for end in ends]
+        # The same bytes can be a table of another shape, as a row of zeros and an empty table.
+        tables = self.manifest.get("tables", {})
+        dtypes = {table_folder(name, entry): entry["dtype"] for name, entry in tables.items()}
+        try:
+            shape = json.loads(data)["shape"]
+            return data == layout.table_metadata(tuple(shape), np.dtype(dtypes[array]))
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return False
 
     def find_stale_metadata(self) -> dict[str, bytes]:
         """Every zarr.json that is missing or has other bytes, by its key, as it must be."""
@@ -330,17 +352,15 @@ class Commit:
     def shard_files(self) -> list[ShardFile]:
         """Its shards, by column and number. Raises CacheError for one that no commit has."""
         geometry = Geometry(**self.manifest["geometry"])
-        shards_of = self.manifest["shards"]
         files = []
         for name, spec in self.columns.items():
-            for number, record in sorted(
-                (int(shard), record) for shard, record in shards_of.get(name, {}).items()
-            ):
+            records = self.manifest["shards"].get(name, {})
+            encoding = ShardLayout(spec, geometry)
+            for number in sorted(map(int, records)):
                 key = layout.shard_key(self.place.array(name), number, spec.trailing)
                 n_rows = len(shard_rows(self.manifest, number))
-                files.append(
-                    ShardFile(name, key, number, record, n_rows, ShardLayout(spec, geometry))
-                )
+                record = records[str(number)]
+                files.append(ShardFile(name, key, number, record, n_rows, encoding))
         return files
 
     def foreign_shards(self, split: Mapping[str, Any]) -> list[int]:
@@ -348,30 +368,33 @@ class Commit:
         backup.
         """
         records: Mapping[str, str] = self.manifest["rows"]
-        return [
-            int(shard)
-            for shard, record in records.items()
-            if rows_record(split, int(shard)) not in (record, "")
-        ]
+        foreign = []
+        for shard, record in records.items():
+            if rows_record(split, int(shard)) not in (record, ""):
+                foreign.append(int(shard))
+        return foreign
 
 
 def has_shards(held: Mapping[str, Any], shards: Mapping[str, Mapping[str, str]]) -> bool:
     """Whether a manifest names all these shards: array -> shard -> record."""
-    return all(
-        records.items() <= held["shards"].get(array, {}).items()
-        for array, records in shards.items()
-    )
+    for array, records in shards.items():
+        if not records.items() <= held["shards"].get(array, {}).items():
+            return False
+    return True
 
 
 def _problem_of(manifest: Mapping[str, Any], place: Place) -> str:
     """Why an untrusted manifest cannot be that of a place; "" if it can."""
-    if missing := [name for name in _ENTRIES[place.kind] if name not in manifest]:
-        return f"no {missing[0]!r}"
+    for name in _ENTRIES[place.kind]:
+        if name not in manifest:
+            return f"no {name!r}"
     if manifest.get("stream") != place.stream:
-        return (
-            f"that of stream {manifest['stream']!r}" if "stream" in manifest else "that of a split"
-        )
-    files = [f"{name}/c/{shard}" for name, shards in manifest["shards"].items() for shard in shards]
+        if "stream" in manifest:
+            return f"that of stream {manifest['stream']!r}"
+        return "that of a split"
+    files = []
+    for name, shards in manifest["shards"].items():
+        files += [f"{name}/c/{shard}" for shard in shards]
     if manifest["format"] == EARLIER_FORMAT:
         files += manifest["files"]
     elif place.stream is None:
@@ -390,12 +413,14 @@ def rows_record(split: Mapping[str, Any], shard: int) -> str:
     """The identity of a shard's rows: 16 hex digits over the records of all its columns; "" without
     rows.
     """
-    records = {
-        name: of_column[str(shard)]
-        for name, of_column in split["shards"].items()
-        if str(shard) in of_column
-    }
-    return sha256(layout.canonical(records))[:16] if records else ""
+    number = str(shard)
+    records = {}
+    for name, shards in split["shards"].items():
+        if number in shards:
+            records[name] = shards[number]
+    if not records:
+        return ""
+    return sha256(layout.canonical(records))[:16]
 
 
 def shard_rows(manifest: Mapping[str, Any], shard: int) -> range:
@@ -436,12 +461,12 @@ def possible_splits(store: Store) -> Iterator[str]:
     for dataset in store.list_names(""):
         if layout.is_name(dataset) and dataset != "lost+found":
             names = _names_in(store, dataset)
-            folders = (
-                [dataset]
-                if names is None
-                else [f"{dataset}/{name}" for name in names if layout.is_name(name)]
-            )
-            yield from folders
+            if names is None:
+                yield dataset
+                continue
+            for name in names:
+                if layout.is_name(name):
+                    yield f"{dataset}/{name}"
 
 
 def _names_in(store: Store, folder: str) -> list[str] | None:
@@ -455,13 +480,13 @@ def _names_in(store: Store, folder: str) -> list[str] | None:
 def stream_folders(store: Store, split: str) -> list[str]:
     """All folders of a split that may be streams, committed or not."""
     home = f"{split}/{FEATURES}"
-    names = [
-        name
-        for name in store.list_names(home)
-        if layout.is_name(name) and layout.stream_of(name) == name
-    ]
-    # a file is the user's, or the group's own
-    return [name for name in names if not store.exists(f"{home}/{name}")]
+    streams = []
+    for name in store.list_names(home):
+        is_stream = layout.is_name(name) and layout.stream_of(name) == name
+        # a file is the user's, or the group's own
+        if is_stream and not store.exists(f"{home}/{name}"):
+            streams.append(name)
+    return streams
 
 
 def places_of(store: Store, split: str) -> list[Place]:

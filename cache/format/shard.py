@@ -11,12 +11,12 @@ from __future__ import annotations
 import errno
 import hashlib
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import google_crc32c
 import numpy as np
-from numpy.typing import NDArray
 
+from cache.arrays import Array
 from cache.errors import CacheError
 from cache.format.layout import ColumnSpec, Geometry
 from cache.storage.base import Bytes, Store
@@ -62,7 +62,7 @@ class ShardLayout:
         """Bytes of an index with its checksum."""
         return self.geometry.chunks * 16 + 4
 
-    def encode(self, rows: NDArray[Any]) -> tuple[bytes, str]:
+    def encode(self, rows: Array) -> tuple[bytes, str]:
         """`rows` (n, *trailing), n up to a shard's rows -> the bytes of the shard file, and its
         record.
 
@@ -77,18 +77,21 @@ class ShardLayout:
         parts = list[bytes]()
         checksums = list[bytes]()
         for start in range(0, len(rows), size):
-            part = rows[start : start + size]
-            chunk = (part if len(part) == size else np.concatenate([part, padding])).tobytes()
-            checksums.append(crc32c(chunk))
-            parts += [chunk, checksums[-1]]
-        file = b"".join([*parts, self.index(len(checksums))])
+            chunk = rows[start : start + size].tobytes()
+            if start + size > len(rows):
+                chunk += padding.tobytes()
+            checksum = crc32c(chunk)
+            checksums.append(checksum)
+            parts += [chunk, checksum]
+        parts.append(self.index(len(checksums)))
+        file = b"".join(parts)
         return file, _record(len(file), b"".join(checksums))
 
     def index(self, n_chunks: int) -> bytes:
         """The index of a shard with this many chunks, one after the other, and its checksum."""
         index = np.full((self.geometry.chunks, 2), ABSENT, "<u8")
-        size = self.chunk_bytes
-        index[:n_chunks] = np.stack([np.arange(n_chunks) * size, np.full(n_chunks, size)], axis=1)
+        index[:n_chunks, 0] = np.arange(n_chunks) * self.chunk_bytes
+        index[:n_chunks, 1] = self.chunk_bytes
         packed = index.tobytes()
         return packed + crc32c(packed)
 
@@ -137,40 +140,37 @@ class ShardFile:
             store.read_into(self.key, size - len(index), index)
             if index.tobytes() != self.layout.index(n_chunks):
                 return str(damaged_index(location))
-            return "" if fast else self._problem_of_chunks(store, n_chunks)
+            if fast:
+                return ""
+            return self._problem_of_chunks(store, n_chunks)
         except FileNotFoundError:
             return str(missing(location))
         except OSError as error:
             if error.errno not in _BROKEN:
                 raise
-            return str(
-                damage(location, "a shard", f"a file that cannot be read ({error.strerror})")
-            )
+            state = f"a file that cannot be read ({error.strerror})"
+            return str(damage(location, "a shard", state))
 
     def _problem_of_chunks(self, store: Store, n_chunks: int) -> str:
         """Compare chunks with their checksums, and all checksums with the record."""
         location = store.location(self.key)
         size = self.layout.chunk_bytes
-        at_once = max(1, (_BLOCK if store.exclusive else _REQUEST) // size)
+        largest = _BLOCK if store.exclusive else _REQUEST
+        step = max(1, largest // size)
         checksums = np.empty((n_chunks, 4), np.uint8)
-        block = np.empty(min(at_once, n_chunks) * size, np.uint8)
-        for first in range(0, n_chunks, at_once):
-            n_here = min(at_once, n_chunks - first)
-            store.read_into(self.key, first * size, block[: n_here * size])
-            chunks = block[: n_here * size].reshape(n_here, size)
+        block = np.empty((min(step, n_chunks), size), np.uint8)
+        for first in range(0, n_chunks, step):
+            chunks = block[: n_chunks - first]
+            store.read_into(self.key, first * size, chunks.reshape(-1))
             for number, chunk in enumerate(chunks):
                 if google_crc32c.value(chunk) != _RESIDUE:
                     expected = f"chunk {first + number} of its file to match its checksum"
                     return str(damage(location, expected, "other bytes"))
-            checksums[first : first + n_here] = chunks[:, -4:]
-        if (record := _record(self.size, checksums.tobytes())) != self.record:
-            return str(
-                damage(
-                    location,
-                    f"the shard {self.record}",
-                    f"an intact shard of something else, {record}",
-                )
-            )
+            checksums[first : first + step] = chunks[:, -4:]
+        record = _record(self.size, checksums.tobytes())
+        if record != self.record:
+            state = f"an intact shard of something else, {record}"
+            return str(damage(location, f"the shard {self.record}", state))
         return ""
 
 

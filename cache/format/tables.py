@@ -18,6 +18,7 @@ from typing import Any, Final, NamedTuple, TypeVar, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.arrays import Array, Doubles, Ints
 from cache.errors import CacheError
 from cache.format.extra import ExtraColumn
 from cache.format.layout import TABLE_FOLDER, TABLES, TEXTS, Geometry, canonical, shard_key
@@ -25,7 +26,6 @@ from cache.format.shard import crc32c, sha256
 from cache.storage.base import Bytes
 
 _R = TypeVar("_R")
-Array = NDArray[Any]
 
 _LONGEST_TEXT: Final = 4096  # bytes; one long name widens its whole table
 
@@ -40,39 +40,36 @@ class Tables(dict[str, Array]):
         cls, videos: Sequence[Mapping[str, Any]], extra: Collection[ExtraColumn] = ()
     ) -> Tables:
         """Build the tables from records of `video_record`, with extra track columns."""
-        tracks = [track for video in videos for track in video["tracks"]]
+        tracks: list[Mapping[str, Any]] = []
+        track_video: list[int] = []
+        for number, video in enumerate(videos):
+            tracks += video["tracks"]
+            track_video += [number] * len(video["tracks"])
+        runs: list[tuple[int, int]] = []
+        intrinsics = np.full((len(tracks), 3, 3), math.nan)
+        for number, track in enumerate(tracks):
+            runs += track["runs"]
+            if track["intrinsics"] is not None:
+                intrinsics[number] = track["intrinsics"]
         accounts = [canonical(video["account"]) for video in videos]
-        runs = [run for track in tracks for run in track["runs"]]
-        unknown = np.full((3, 3), math.nan)
         columns: dict[str, Any] = {
-            "track_video": [number for number, video in enumerate(videos) for _ in video["tracks"]],
-            "track_intrinsics": [
-                unknown if (k := track["intrinsics"]) is None else k for track in tracks
-            ],
+            "track_video": track_video,
+            "track_intrinsics": intrinsics,
             "run_start": [start for start, _ in runs],
             "run_stop": [stop for _, stop in runs],
             "video_account": np.frombuffer(b"".join(accounts), np.uint8),
             "video_account_stop": np.cumsum([len(account) for account in accounts]),
         }
-        for kind, of_kind in (("track", tracks), ("video", videos)):
-            names = [
-                name
-                for name in (*TABLES, *TEXTS)
-                if name.startswith(f"{kind}_") and name not in columns
-            ]
-            columns |= {
-                name: [record[name.removeprefix(f"{kind}_")] for record in of_kind]
-                for name in names
-            }
+        for name in {*TABLES, *TEXTS} - columns.keys():
+            kind, _, key = name.partition("_")
+            records = tracks if kind == "track" else videos
+            columns[name] = [record[key] for record in records]
         tables = cls({name: _encode_texts(columns[name]) for name in TEXTS})
         for name, (dtype, trailing) in TABLES.items():
             tables[name] = np.asarray(columns[name]).astype(dtype).reshape(-1, *trailing)
-        for spec, array in (
-            (column.spec, column.array) for column in extra if column.per == "track"
-        ):
-            tables[array] = np.full((len(tracks), *spec.trailing), spec.fill, spec.dtype)
-            for number, track in enumerate(tracks):
-                tables[array][number] = track.get(array, spec.fill)
+        for column in extra:
+            if column.per == "track":
+                tables[column.array] = _extra_table(column, tracks)
         return tables
 
     def to_files(self) -> dict[str, bytes]:
@@ -94,19 +91,17 @@ class Tables(dict[str, Array]):
         names = self.texts("video_name")
         keep_video = np.array([name not in gone for name in names], bool)
         keep_track = keep_video[self["track_video"]]
-        keep_run = keep_track[
-            np.searchsorted(self["track_start"], self["run_start"], side="right") - 1
-        ]
+        track_of_run = np.searchsorted(self["track_start"], self["run_start"], side="right") - 1
+        keep = {"video": keep_video, "track": keep_track, "run": keep_track[track_of_run]}
         tables = Tables()
         for name, array in self.items():
-            if not name.startswith("video_account"):
-                mask = {"video": keep_video, "track": keep_track, "run": keep_run}[
-                    name.split("_")[0]
-                ]
-                tables[name] = _narrow(array[mask]) if name in TEXTS else array[mask]
-        tables["track_video"] = (np.cumsum(keep_video) - 1)[tables["track_video"]].astype("<i4")
-        stops = self["video_account_stop"]
-        sizes = np.diff(stops, prepend=0)
+            if name.startswith("video_account"):
+                continue
+            rows = array[keep[name.partition("_")[0]]]
+            tables[name] = _narrow(rows) if name in TEXTS else rows
+        new_number = np.cumsum(keep_video) - 1
+        tables["track_video"] = new_number[tables["track_video"]].astype("<i4")
+        sizes = np.diff(self["video_account_stop"], prepend=0)
         tables["video_account"] = self["video_account"][np.repeat(keep_video, sizes)]
         tables["video_account_stop"] = np.cumsum(sizes[keep_video]).astype("<i8")
         return tables
@@ -122,9 +117,8 @@ class Tables(dict[str, Array]):
                 appended = appended + np.int64(len(self["video_account"]))
             elif name in TEXTS:
                 width = max(array.shape[1], appended.shape[1])
-                array, appended = (
-                    np.pad(part, ((0, 0), (0, width - part.shape[1]))) for part in (array, appended)
-                )
+                array = _widen(array, width)
+                appended = _widen(appended, width)
             joined[name] = np.concatenate([array, appended])
         return joined
 
@@ -137,16 +131,15 @@ class Tables(dict[str, Array]):
         table = self[name][rows]
         return np.ascontiguousarray(table).view(f"S{table.shape[1]}")[:, 0]
 
-    def track_of(self, rows: Array) -> NDArray[np.int64]:
+    def track_of(self, rows: Array) -> Ints:
         """Rows (any shape) -> the number of each row's track; -1 for rows of no committed track."""
         starts = self["track_start"]
         stops = self["track_stop"]
-        if not len(starts):
-            return np.full(rows.shape, -1, np.int64)
-        track = np.searchsorted(starts, rows, side="right") - 1
-        return np.where((track >= 0) & (rows < stops[track]), track, -1)
+        n_begun = np.searchsorted(starts, rows, side="right")
+        n_ended = np.searchsorted(stops, rows, side="right")
+        return np.where(n_begun > n_ended, n_begun - 1, -1)
 
-    def live_by_shard(self, geometry: Geometry, extent: int) -> NDArray[np.int64]:
+    def live_by_shard(self, geometry: Geometry, extent: int) -> Ints:
         """(shards,) number of rows of committed tracks in each shard of a split with `extent`
         rows.
         """
@@ -161,13 +154,14 @@ class Tables(dict[str, Array]):
         # the last that starts at or before a boundary
         track = np.searchsorted(starts, boundaries, side="right") - 1
         within = np.clip(boundaries - starts[track], 0, (stops - starts)[track])
-        counted: NDArray[np.int64] = np.diff(np.where(track < 0, 0, before[track] + within))
+        counted: Ints = np.diff(np.where(track < 0, 0, before[track] + within))
         return counted
 
     def live_shards(self, geometry: Geometry) -> list[int]:
         """The shards that hold a row of a committed track, ascending."""
         extent = int(self["track_stop"].max(initial=0))
-        return [int(shard) for shard in np.flatnonzero(self.live_by_shard(geometry, extent))]
+        live: list[int] = np.flatnonzero(self.live_by_shard(geometry, extent)).tolist()
+        return live
 
 
 def table_entry(array: Array, file: bytes) -> dict[str, Any]:
@@ -192,6 +186,16 @@ def parse_table(file: Bytes, entry: Mapping[str, Any]) -> Array:
     return np.frombuffer(file, dtype, count=math.prod(shape)).reshape(shape)
 
 
+def _extra_table(column: ExtraColumn, tracks: Sequence[Mapping[str, Any]]) -> Array:
+    """(N, ...) of an extra column of tracks."""
+    spec = column.spec
+    table = np.full((len(tracks), *spec.trailing), spec.fill, spec.dtype)
+    for number, track in enumerate(tracks):
+        if column.array in track:
+            table[number] = track[column.array]
+    return table
+
+
 def _encode_texts(texts: Sequence[str]) -> Array:
     """N texts -> (N, L) uint8, L the longest in bytes. Raises CacheError on a NUL or an absurd
     length.
@@ -201,7 +205,7 @@ def _encode_texts(texts: Sequence[str]) -> Array:
         if b"\0" in raw or len(raw) > _LONGEST_TEXT:
             expected = f"up to {_LONGEST_TEXT} bytes without NUL"
             raise CacheError(f"{raw[:80]!r}... is no text for a table: expected {expected}")
-    width = max(1, max(map(len, data), default=1))
+    width = max(map(len, data), default=0) or 1
     return np.array(data, f"S{width}").view(np.uint8).reshape(len(data), width)
 
 
@@ -213,7 +217,12 @@ def _decode_text(row: Array) -> str:
 def _narrow(texts: Array) -> Array:
     """Drop trailing padding that no text needs."""
     used = np.flatnonzero(texts.any(axis=0))
-    return texts[:, : used[-1] + 1 if len(used) else 1]
+    width = used.max(initial=0) + 1
+    return texts[:, :width]
+
+
+def _widen(texts: Array, width: int) -> Array:
+    return np.pad(texts, ((0, 0), (0, width - texts.shape[1])))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)  # eq=False: == of arrays is ambiguous
@@ -226,11 +235,11 @@ class TrackRows:
     fps: float  # of the video's own frames; nan where not known
     crop_scale: float  # crop side / box side
     gender: str = "neutral"
-    intrinsics: NDArray[Any] | None = None  # (3, 3) px
+    intrinsics: Array | None = None  # (3, 3) px
     # name in COLUMNS -> (T, *trailing)
-    columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    columns: Mapping[str, Array] = field(default_factory=dict)
     # name -> (T, *shape), or of the track
-    extra: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    extra: Mapping[str, Array] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -266,8 +275,8 @@ class TrackRecord(_TrackFields):
     """
 
     gender: str
-    intrinsics: NDArray[np.float64] | None
-    extra: Mapping[str, NDArray[Any]]
+    intrinsics: Doubles | None
+    extra: Mapping[str, Array]
 
 
 class _Table(Sequence[_R], ABC):
@@ -291,7 +300,9 @@ class _Table(Sequence[_R], ABC):
             raise TypeError(
                 f"expected a number or a slice of {len(self)} records, found {number!r}. {do}"
             ) from None
-        return self._record(chosen) if isinstance(chosen, int) else list(map(self._record, chosen))
+        if isinstance(chosen, int):
+            return self._record(chosen)
+        return list(map(self._record, chosen))
 
 
 class TrackTable(_Table[TrackRecord]):
@@ -299,20 +310,21 @@ class TrackTable(_Table[TrackRecord]):
 
     def __init__(self, tables: Tables) -> None:
         super().__init__(tables)
-        self.start: NDArray[np.int64] = tables["track_start"]  # (N,) first row
-        self.stop: NDArray[np.int64] = tables["track_stop"]  # (N,) last row + 1
+        self.start: Ints = tables["track_start"]  # (N,) first row
+        self.stop: Ints = tables["track_stop"]  # (N,) last row + 1
         # (N,) frames of the video from one row to the next
         self.step: NDArray[np.int32] = tables["track_step"]
         # (N,) frames a second of the video, NaN where not known
-        self.fps: NDArray[np.float64] = tables["track_fps"]
+        self.fps: Doubles = tables["track_fps"]
         # (N,) crop side / box side
-        self.crop_scale: NDArray[np.float64] = tables["track_crop_scale"]
+        self.crop_scale: Doubles = tables["track_crop_scale"]
         self.video: NDArray[np.int32] = tables["track_video"]  # (N,) number in `Split.videos`
-        extra = [
-            name for name in tables if name.startswith("track_") and name not in {*TABLES, *TEXTS}
-        ]
-        self.extra = {name.removeprefix("track_"): tables[name] for name in extra}
+        self.extra: dict[str, Array] = {}
         """Extra track columns by name: (N, ...)."""
+        for name, table in tables.items():
+            is_usual = name in TABLES or name in TEXTS
+            if name.startswith("track_") and not is_usual:
+                self.extra[name.removeprefix("track_")] = table
 
     def __len__(self) -> int:
         return len(self.tables["track_start"])
@@ -322,15 +334,17 @@ class TrackTable(_Table[TrackRecord]):
         intrinsics = tables["track_intrinsics"][number]
         record = TrackRecord(
             name=_decode_text(tables["track_name"][number]),
-            video=_decode_text(tables["video_name"][tables["track_video"][number]]),
-            start=int(tables["track_start"][number]),
-            stop=int(tables["track_stop"][number]),
-            fps=float(tables["track_fps"][number]),
-            step=int(tables["track_step"][number]),
-            crop_scale=float(tables["track_crop_scale"][number]),
+            video=_decode_text(tables["video_name"][self.video[number]]),
+            start=int(self.start[number]),
+            stop=int(self.stop[number]),
+            fps=float(self.fps[number]),
+            step=int(self.step[number]),
+            crop_scale=float(self.crop_scale[number]),
         )
         record.gender = _decode_text(tables["track_gender"][number])
-        record.intrinsics = None if np.isnan(intrinsics).all() else intrinsics.copy()
+        record.intrinsics = intrinsics.copy()
+        if np.isnan(intrinsics).all():
+            record.intrinsics = None
         record.extra = {name: values[number].copy() for name, values in self.extra.items()}
         return record
 
@@ -347,9 +361,11 @@ class VideoTable(_Table[VideoEntry]):
 
     def _record(self, number: int) -> VideoEntry:
         tables = self.tables
-        texts = ("name", "source", "pixels", "fingerprint")
         return VideoEntry(
-            **{name: _decode_text(tables[f"video_{name}"][number]) for name in texts},
+            name=_decode_text(tables["video_name"][number]),
+            source=_decode_text(tables["video_source"][number]),
+            pixels=_decode_text(tables["video_pixels"][number]),
+            fingerprint=_decode_text(tables["video_fingerprint"][number]),
             width=int(tables["video_width"][number]),
             height=int(tables["video_height"][number]),
             account=self.account(number),
@@ -368,8 +384,9 @@ class VideoTable(_Table[VideoEntry]):
 
     def account(self, number: int) -> dict[str, Any]:
         stops = self.tables["video_account_stop"]
-        start = int(stops[number - 1]) if number else 0
-        return dict(json.loads(bytes(self.tables["video_account"][start : int(stops[number])])))
+        start = stops[number - 1] if number else 0
+        text = self.tables["video_account"][start : stops[number]]
+        return dict(json.loads(text.tobytes()))
 
 
 class _VideosByName(Mapping[str, VideoEntry]):
@@ -389,7 +406,7 @@ class _VideosByName(Mapping[str, VideoEntry]):
         return len(self._numbers)
 
 
-def _find_runs(frame_index: NDArray[Any], step: int, first_row: int) -> list[tuple[int, int]]:
+def _find_runs(frame_index: Array, step: int, first_row: int) -> list[tuple[int, int]]:
     """Rows [start, stop) of every segment whose frame indices are exactly `step` apart.
 
     >>> _find_runs(np.array([0, 2, 4, 7, 9]), step=2, first_row=100)
@@ -407,40 +424,41 @@ def video_record(
     """The JSON record of a video, for staged work and tables. Its tracks take the rows from `start`
     on.
     """
-    of_tracks = [column.name for column in extra if column.per == "track"]
-    rows = []
+    records = []
     stop = start
     for track in tracks:
-        frame_index = np.asarray(track.columns["frame_index"])
-        runs = _find_runs(frame_index, track.step, stop)
-        first = stop
-        stop = stop + len(frame_index)
-        rows.append(
-            {
-                "name": track.name,
-                "start": first,
-                "stop": stop,
-                "step": int(track.step),
-                "fps": float(track.fps),
-                "crop_scale": float(track.crop_scale),
-                "gender": track.gender,
-                "intrinsics": None
-                if track.intrinsics is None
-                else np.asarray(track.intrinsics, np.float64).tolist(),
-                "runs": runs,
-                **{
-                    f"track_{name}": track.extra[name].tolist()
-                    for name in of_tracks
-                    if name in track.extra
-                },
-            }
-        )
-    texts = {key: getattr(entry, key) for key in ("name", "source", "pixels", "fingerprint")}
-    sizes = {"width": int(entry.width), "height": int(entry.height)}
+        record = _track_record(track, stop)
+        for column in extra:
+            if column.per == "track" and column.name in track.extra:
+                record[column.array] = track.extra[column.name].tolist()
+        records.append(record)
+        stop = record["stop"]
     return {
-        **texts,
-        **sizes,
+        "name": entry.name,
+        "source": entry.source,
+        "pixels": entry.pixels,
+        "fingerprint": entry.fingerprint,
+        "width": int(entry.width),
+        "height": int(entry.height),
         "account": json.loads(canonical(dict(entry.account))),
-        "tracks": rows,
+        "tracks": records,
         "stop": stop,
+    }
+
+
+def _track_record(track: TrackRows, start: int) -> dict[str, Any]:
+    frame_index = np.asarray(track.columns["frame_index"])
+    intrinsics = None
+    if track.intrinsics is not None:
+        intrinsics = np.asarray(track.intrinsics, np.float64).tolist()
+    return {
+        "name": track.name,
+        "start": start,
+        "stop": start + len(frame_index),
+        "step": int(track.step),
+        "fps": float(track.fps),
+        "crop_scale": float(track.crop_scale),
+        "gender": track.gender,
+        "intrinsics": intrinsics,
+        "runs": _find_runs(frame_index, track.step, start),
     }

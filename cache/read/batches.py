@@ -6,13 +6,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 
+from cache.arrays import Array, Ints, Keys
 from cache.crop_policy import CropPolicy
 from cache.errors import CacheError
 from cache.format import layout
@@ -23,9 +25,6 @@ from cache.format.tables import TrackTable
 from cache.read import labels
 from cache.read.rows import Rows
 from cache.read.streams import OpenStream, StalenessCheck, StreamWindows, open_column
-from cache.windows import Ints
-
-Array = NDArray[Any]
 
 # Fields of a window's track, repeated in each row. A dataset's own column of the same name replaces
 # them.
@@ -59,9 +58,9 @@ class StreamFields(NamedTuple):
         together.
         """
         history = history or {}
-        if nameless := [
-            name for name in (stream, *(streams or ())) if not isinstance(name, str | None)
-        ]:
+        names = (stream, *(streams or ()))
+        nameless = [name for name in names if not isinstance(name, str | None)]
+        if nameless:
             raise TypeError(f"a stream is a name or None; found {nameless}")
         if streams is None and not history:
             return cls({} if stream is None else {"features": stream}, {}, {})
@@ -71,21 +70,23 @@ class StreamFields(NamedTuple):
             )
         if not (stream is None or isinstance(stream, _DefaultName)):
             raise ValueError(f"expected stream or streams, found both: {stream!r}, {list(streams)}")
-        if unclear := sorted({*streams} & {*labels.FIELDS, *COLUMNS}):
+        unclear = sorted({*streams} & {*labels.FIELDS, *COLUMNS})
+        if unclear:
             raise ValueError(
                 f"streams: {unclear} are names of labels, too; read these streams by stream=NAME"
             )
-        if strange := [
-            f"{name}: {rows!r}"
-            for name, rows in history.items()
-            if name not in streams or not isinstance(rows, int | np.integer) or rows < 0
-        ]:
+        strange = []
+        for name, rows in history.items():
+            is_count = isinstance(rows, int | np.integer) and rows >= 0
+            if name not in streams or not is_count:
+                strange.append(f"{name}: {rows!r}")
+        if strange:
             raise ValueError(
                 f"history: expected 0 or more rows of some of {list(streams)}, found {strange}"
             )
-        return cls(
-            {name: name for name in streams}, {f"{name}_ok": name for name in streams}, history
-        )
+        numbers = {name: name for name in streams}
+        flags = {f"{name}_ok": name for name in streams}
+        return cls(numbers, flags, history)
 
     @property
     def sources(self) -> dict[str, str]:
@@ -98,19 +99,21 @@ def _dtypes(
     """The dtype of each stream. Raises ValueError for dtypes that are no floats and for other
     streams.
     """
-    by_stream: Mapping[str, Any] = (
-        dtype if isinstance(dtype, Mapping) else dict.fromkeys(streams, dtype)
-    )
-    if strange := sorted(by_stream.keys() - set(streams)):
+    if not isinstance(dtype, Mapping):
+        return dict.fromkeys(streams, _float_dtype(dtype))
+    strange = sorted(dtype.keys() - set(streams))
+    if strange:
         raise ValueError(f"dtype of {strange}, which are not among the streams {list(streams)}")
-    for given in by_stream.values() if isinstance(dtype, Mapping) else [dtype]:
-        try:
-            refused = np.dtype(given) not in _FLOATS
-        except TypeError:
-            refused = True
-        if refused:
-            raise ValueError(f"dtype is {given!r}, expected float16, float32 or float64")
-    return {name: np.dtype(by_stream.get(name, "float32")) for name in streams}
+    dtypes = {name: _float_dtype(given) for name, given in dtype.items()}
+    return {**dict.fromkeys(streams, _FLOAT32), **dtypes}
+
+
+def _float_dtype(given: Any) -> np.dtype[Any]:
+    with suppress(TypeError):
+        dtype: np.dtype[Any] = np.dtype(given)
+        if dtype in _FLOATS:
+            return dtype
+    raise ValueError(f"dtype is {given!r}, expected float16, float32 or float64")
 
 
 class _Windows(NamedTuple):
@@ -139,11 +142,14 @@ def _buffer(buffers: Mapping[str, Array], name: str, field: _Field) -> Array:
     """The caller's buffer, or a new array. Raises ValueError for a buffer of another shape or
     type.
     """
-    batch = buffers[name] if name in buffers else np.empty(field.shape, field.dtype)
-    if batch.shape != field.shape or batch.dtype != field.dtype or not batch.flags.writeable:
+    if name not in buffers:
+        return np.empty(field.shape, field.dtype)
+    buffer = buffers[name]
+    has_form = buffer.shape == field.shape and buffer.dtype == field.dtype
+    if not has_form or not buffer.flags.writeable:
         expected = f"expected writable {field.dtype}{field.shape}"
-        raise ValueError(f"out[{name!r}] is {batch.dtype}{batch.shape}, {expected}")
-    return batch
+        raise ValueError(f"out[{name!r}] is {buffer.dtype}{buffer.shape}, {expected}")
+    return buffer
 
 
 class OpenSplit:
@@ -160,15 +166,14 @@ class OpenSplit:
         self._check_current = StalenessCheck(commit)
         self._rows: dict[str, Rows] = {}
         self._streams: dict[str, OpenStream] = {}
-        self._keys: dict[CropPolicy, NDArray[np.uint64]] = {}
+        self._keys: dict[CropPolicy, Keys] = {}
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
         """Names of the columns of rows, extra columns included."""
-        return (
-            *(name for name in COLUMNS if name in self.manifest["shards"]),
-            *(name for name, column in self.extra.items() if column.per == "row"),
-        )
+        usual = [name for name in COLUMNS if name in self.manifest["shards"]]
+        extra = [name for name, column in self.extra.items() if column.per == "row"]
+        return (*usual, *extra)
 
     @cached_property
     def known_columns(self) -> frozenset[str]:
@@ -191,51 +196,46 @@ class OpenSplit:
         rows.
         """
         tables = self._tables
-        video = self._tables["track_video"]
-        encoded = tables.encoded("track_gender")
-        genders = [name.encode() for name in GENDERS]
+        genders = tables.encoded("track_gender")
+        gender = np.zeros(len(genders), np.uint8)
+        for number, name in enumerate(GENDERS):
+            gender[genders == name.encode()] = number
+        size = np.stack([tables["video_width"], tables["video_height"]], axis=1)
         fields = {
-            "gender": np.select([encoded == name for name in genders], range(len(genders))).astype(
-                np.uint8
-            ),
+            "gender": gender,
             "intrinsics": tables["track_intrinsics"],
-            "image_size": np.stack(
-                [tables["video_width"][video], tables["video_height"][video]], axis=1
-            ),
+            "image_size": size[tables["track_video"]],
             "crop_scale": tables["track_crop_scale"],
-            **{
-                name: tables[column.array]
-                for name, column in self.extra.items()
-                if column.per == "track"
-            },
         }
+        for name, column in self.extra.items():
+            if column.per == "track":
+                fields[name] = tables[column.array]
         return {name: values for name, values in fields.items() if name not in self.columns}
 
     @property
     def streams(self) -> tuple[str, ...]:
         """Names of the committed feature streams, sorted."""
         home = f"{self._commit.place.base}/{FEATURES}"
-        names = (name for name in self.store.list_names(home) if layout.is_name(name))
-        return tuple(
-            name for name in names if self.store.etag(f"{home}/{name}/{MANIFEST}") is not None
-        )
+        streams = []
+        for name in self.store.list_names(home):
+            if layout.is_name(name) and self.store.etag(f"{home}/{name}/{MANIFEST}") is not None:
+                streams.append(name)
+        return tuple(streams)
 
     def place(self, stream: str | None = None) -> Place:
         """The place of its manifest, or of a stream's."""
         return replace(self._commit.place, stream=stream)
 
     def _read_if_stored(self, cut: _Windows, name: str) -> Array | None:
-        return (
-            self._read_rows(name, cut.starts, cut.seqlen)
-            if name in self.manifest["shards"]
-            else None
-        )
+        if name not in self.manifest["shards"]:
+            return None
+        return self._read_rows(name, cut.starts, cut.seqlen)
 
-    def _read_rows(self, name: str, starts: NDArray[np.int64], seqlen: int) -> Array:
+    def _read_rows(self, name: str, starts: Ints, seqlen: int) -> Array:
         reader = self._reader(name)
-        out = np.empty((len(starts), seqlen, *reader.trailing), reader.dtype.newbyteorder("="))
-        reader.read(starts, seqlen, out)
-        return out
+        rows = np.empty((len(starts), seqlen, *reader.trailing), reader.dtype.newbyteorder("="))
+        reader.read(starts, seqlen, rows)
+        return rows
 
     def _reader(self, name: str) -> Rows:
         """The reader of a column, or of a stream's array. Raises CacheError when there is none of
@@ -256,9 +256,8 @@ class OpenSplit:
                 return stream.commit, array, stream.check_current
         elif name in self.columns:
             return self._commit, name, self._check_current
-        raise CacheError(
-            f"{self.name}: no column {name!r} of rows; there are: {', '.join(self.columns)}"
-        )
+        columns = ", ".join(self.columns)
+        raise CacheError(f"{self.name}: no column {name!r} of rows; there are: {columns}")
 
     def _stream(self, stream: str) -> OpenStream:
         """A committed stream. Raises CacheError when there is none of that name."""
@@ -287,14 +286,13 @@ class OpenSplit:
         names = self._checked_fields(fields, [*chosen.sources])
         dtypes = _dtypes(dtype, [*chosen.numbers.values()])
         buffers = out or {}
-        if strange := sorted(buffers.keys() - set(names)):
+        strange = sorted(buffers.keys() - set(names))
+        if strange:
             raise ValueError(f"buffers for {strange}, which are not among the fields {names}")
         of_streams = self._stream_fields(chosen, dtypes, names, cut)
         crop = None
         if any(map(self._mirror_of, names)):
-            crop = self._crop(
-                next(iter(chosen.numbers.values()), None), cut.track, unused=not of_streams
-            )
+            crop = self._crop([*chosen.numbers.values()], cut.track, unused=not of_streams)
         raw = functools.cache(functools.partial(self._read_if_stored, cut))
         of_labels = labels.LabelFields(raw, self._tables["track_crop_scale"][cut.track], crop)
         batch: dict[str, Array] = {}
@@ -305,7 +303,10 @@ class OpenSplit:
             field = of_streams.get(name) or self._field(name, cut, of_labels)
             batch[name] = _buffer(buffers, name, field)
             field.fill(batch[name])
-            if field.mirror is not None and (rows := of_labels.mirrored_rows).any():
+            if field.mirror is None:
+                continue
+            rows = of_labels.mirrored_rows
+            if rows.any():
                 batch[name][rows] = field.mirror(batch[name][rows])
         return batch
 
@@ -323,18 +324,19 @@ class OpenSplit:
         if chosen.history:  # the first row of each window's run
             first: Ints = self._tables["run_start"]
             run_starts = first[np.searchsorted(first, cut.starts, side="right") - 1]
-        for name in (name for name in names if name in chosen.sources):
-            stream = chosen.sources[name]
+        sources = chosen.sources
+        for name in names:
+            if name not in sources:
+                continue
+            stream = sources[name]
             n_before = chosen.history.get(stream, 0)
             if stream not in opened:
-                opened[stream] = StreamWindows(
-                    self._stream(stream), cut.starts, cut.seqlen, n_before, run_starts
-                )
+                source = self._stream(stream)
+                opened[stream] = StreamWindows(source, cut.starts, cut.seqlen, n_before, run_starts)
             windows = opened[stream]
             if name in chosen.numbers:
-                fields[name] = _Field(
-                    cut.shape(windows.trailing, n_before), dtypes[stream], windows.fill
-                )
+                shape = cut.shape(windows.trailing, n_before)
+                fields[name] = _Field(shape, dtypes[stream], windows.fill)
             else:
                 fields[name] = _Field(cut.shape((), n_before), _FLOAT32, windows.fill_flags)
         return fields
@@ -360,7 +362,9 @@ class OpenSplit:
         """How values (N, ...) of a field change where the crop was mirrored; None: not at all."""
         if name in self.extra and self.extra[name].mirror:
             return functools.partial(self.extra[name].mirrored, split=self.name)
-        return functools.partial(labels.mirror, name) if name in labels.IN_CROP else None
+        if name in labels.IN_CROP:
+            return functools.partial(labels.mirror, name)
+        return None
 
     def _checked_windows(self, windows: Array) -> _Windows:
         """Check (B, 2) windows.
@@ -368,11 +372,8 @@ class OpenSplit:
         Raises ValueError for windows of a wrong form, CacheError for a window outside of the
         committed tracks.
         """
-        if (
-            windows.ndim != 2
-            or windows.shape[1] != 2
-            or (windows.dtype.kind not in "iu" and len(windows))
-        ):
+        has_pairs = windows.ndim == 2 and windows.shape[1] == 2
+        if not has_pairs or (len(windows) and windows.dtype.kind not in "iu"):
             raise ValueError(
                 f"windows are {windows.dtype}{windows.shape}, expected integers (B, 2)"
             )
@@ -386,9 +387,9 @@ class OpenSplit:
             )
         # 0: before all tracks
         after = np.searchsorted(self._tables["track_start"], starts, side="right")
-        if np.count_nonzero(self._ends[after] < stops):
-            bad = int(np.argmax(self._ends[after] < stops))
-            window = [int(starts[bad]), int(stops[bad])]
+        is_beyond = self._ends[after] < stops
+        if is_beyond.any():
+            window = windows[is_beyond][0].tolist()
             raise CacheError(
                 f"{self.name}: rows {window} are in no committed track: take windows from windows()"
             )
@@ -398,15 +399,16 @@ class OpenSplit:
     def _ends(self) -> Ints:
         return np.concatenate([[np.iinfo(np.int64).min], self._tables["track_stop"]])
 
-    def _crop(self, stream: str | None, track: Ints, *, unused: bool) -> labels.Crop | None:
-        """Crops of windows of (B,) tracks; None: the boxes. `unused`: the default stream may be
-        missing.
+    def _crop(self, streams: Sequence[str], track: Ints, *, unused: bool) -> labels.Crop | None:
+        """Crops of the first stream, of windows of (B,) tracks; None: the boxes. `unused`: the
+        default stream may be missing.
         """
-        if stream is None or (
-            unused and isinstance(stream, _DefaultName) and not self._has_usual_stream
-        ):
+        if not streams:
             return None
-        policy = self._stream(stream).crop
+        may_be_missing = unused and isinstance(streams[0], _DefaultName)
+        if may_be_missing and not self._has_usual_stream:
+            return None
+        policy = self._stream(streams[0]).crop
         if policy.follows_box:
             return None
         scale = self._tables["track_crop_scale"][track][:, None]
@@ -417,7 +419,7 @@ class OpenSplit:
     def _has_usual_stream(self) -> bool:
         return self.store.exists(self.place(USUAL).manifest)
 
-    def _jitter_keys(self, policy: CropPolicy) -> NDArray[np.uint64]:
+    def _jitter_keys(self, policy: CropPolicy) -> Keys:
         """(n_tracks,) seeds of the tracks' jitter, hashed once per policy."""
         tracks = TrackTable(self._tables)
         if policy.jitter is None:
@@ -429,7 +431,8 @@ class OpenSplit:
     def _checked_fields(
         self, fields: Sequence[str] | None, stream_fields: Sequence[str]
     ) -> list[str]:
-        if unclear := sorted(self.extra.keys() & {*stream_fields}):
+        unclear = sorted(self.extra.keys() & {*stream_fields})
+        if unclear:
             raise ValueError(
                 f"{self.name}: {unclear} are names of columns, too; read these streams by "
                 "stream=NAME"
@@ -441,19 +444,18 @@ class OpenSplit:
             raise TypeError(f"fields must be a sequence of names, not the text {fields!r}")
         for name in fields:
             if name == "features" and name not in stream_fields:
-                named = (
-                    f"`streams` gives {', '.join(stream_fields)}"
-                    if stream_fields
-                    else f"there are: {self.streams}"
+                given = f"there are: {self.streams}"
+                if stream_fields:
+                    given = f"`streams` gives {', '.join(stream_fields)}"
+                raise ValueError(f"{self.name}: features need a stream; {given}")
+            if name in (*stream_fields, *labels.FIELDS, *self.columns, *self.extra, *OF_TRACKS):
+                continue
+            if name in self.streams:
+                do = (
+                    f"Read it by stream={name!r}, as the field 'features', or by "
+                    f"streams=[{name!r}]."
                 )
-                raise ValueError(f"{self.name}: features need a stream; {named}")
-            if name not in (*stream_fields, *labels.FIELDS, *self.columns, *self.extra, *OF_TRACKS):
-                if name in self.streams:
-                    do = (
-                        f"Read it by stream={name!r}, as the field 'features', or by "
-                        f"streams=[{name!r}]."
-                    )
-                    raise CacheError(f"{self.name}: {name!r} is a stream, no field or column. {do}")
-                columns = ", ".join(dict.fromkeys((*self.columns, *self.extra)))
-                raise CacheError(f"{self.name}: no field or column {name!r}; columns: {columns}.")
+                raise CacheError(f"{self.name}: {name!r} is a stream, no field or column. {do}")
+            columns = ", ".join(dict.fromkeys((*self.columns, *self.extra)))
+            raise CacheError(f"{self.name}: no field or column {name!r}; columns: {columns}.")
         return list(fields)

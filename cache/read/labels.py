@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[Any]
-Bools = NDArray[np.bool_]
-Floats = NDArray[np.float32]
+from cache.arrays import Array, Bools, Doubles, Floats
+
 # column name -> (B, T, *trailing) as stored, None when the split has no such column
 Raw = Callable[[str], Array | None]
 # boxes (B, T, 4), frame numbers (B, T) -> the boxes (B, T, 4) that were cropped instead, whether
@@ -44,30 +43,7 @@ MIRRORED_49: Final = (
     *(39, 40, 41, 42, 43, 44, 46, 45, 48, 47),
 )
 MIRRORED_SMPL: Final = (
-    0,
-    2,
-    1,
-    3,
-    5,
-    4,
-    6,
-    8,
-    7,
-    9,
-    11,
-    10,
-    12,
-    14,
-    13,
-    15,
-    17,
-    16,
-    19,
-    18,
-    21,
-    20,
-    23,
-    22,
+    *(0, 2, 1, 3, 5, 4, 6, 8, 7, 9, 11, 10, 12, 14, 13, 15, 17, 16, 19, 18, 21, 20, 23, 22),
 )
 
 
@@ -80,16 +56,20 @@ class LabelFields:
         crop: boxes that the network saw; None: the tracks' boxes.
     """
 
-    def __init__(self, raw: Raw, crop_scale: NDArray[np.float64], crop: Crop | None = None) -> None:
+    def __init__(self, raw: Raw, crop_scale: Doubles, crop: Crop | None = None) -> None:
         self._raw = raw
         self._crop_scale = crop_scale
         self._crop = crop
 
     def trailing(self, name: str) -> tuple[int, ...]:
         """The shape of a field behind (B, T)."""
-        if name == EVAL_JOINTS or (name == "kp_3d" and self._raw(EVAL_JOINTS) is not None):
+        if name == "theta":
+            return (N_THETA,)
+        if name == EVAL_JOINTS:
             return (N_EVAL_JOINTS, 3)
-        return {"kp_2d": (N_JOINTS, 3), "kp_3d": (N_JOINTS, 3), "theta": (N_THETA,)}.get(name, ())
+        if name == "kp_3d" and self._raw(EVAL_JOINTS) is not None:
+            return (N_EVAL_JOINTS, 3)
+        return (N_JOINTS, 3) if name in ("kp_2d", "kp_3d") else ()
 
     def fill(self, name: str, out: Floats) -> None:
         """Fill out (B, T, *trailing(name)) with one of FIELDS, or EVAL_JOINTS."""
@@ -105,12 +85,16 @@ class LabelFields:
             out[...] = self._known_smpl
         else:
             valid = self._raw("valid")
-            out[...] = 1 if valid is None else valid != 0
+            out[...] = 1
+            if valid is not None:
+                np.not_equal(valid, 0, out=out, casting="unsafe")
 
     @property
     def mirrored_rows(self) -> Bools:
         """(B, T), or () for none, whether the crop of a row was mirrored."""
-        return np.zeros((), bool) if self._crop is None else self._cut_out[1]
+        if self._crop is None:
+            return np.zeros((), bool)
+        return self._cut_out[1]
 
     def _kp_2d(self, out: Floats) -> None:
         kp_2d = self._raw("kp_2d")
@@ -126,10 +110,11 @@ class LabelFields:
         mirrored.
         """
         bbox = self._raw("bbox")
-        frame = None if self._crop is None else self._raw("frame_index")
-        if self._crop is None or bbox is None or frame is None:
-            return bbox, np.zeros((), bool)
-        return self._crop(bbox, frame)
+        if self._crop is not None and bbox is not None:
+            frame = self._raw("frame_index")
+            if frame is not None:
+                return self._crop(bbox, frame)
+        return bbox, np.zeros((), bool)
 
     def _kp_3d(self, out: Floats) -> None:
         evaluation = self._raw(EVAL_JOINTS)
@@ -176,7 +161,9 @@ class LabelFields:
         flag = self._raw("has_3d")
         if evaluation is not None:
             complete = _finite_rows(evaluation.reshape(*evaluation.shape[:2], N_EVAL_JOINTS * 3))
-            return complete if flag is None else complete & np.not_equal(flag, 0)
+            if flag is not None:
+                complete &= flag != 0
+            return complete
         if self._known_joints is None:
             return False
         return np.asarray(self._known_joints[..., COMMON_JOINTS].all(axis=-1))
@@ -199,22 +186,24 @@ def mirror(name: str, values: Floats) -> Floats:
     axis-angle (a, b, c) becomes (a, -b, -c). Camera and betas do not change: a mirrored body has
     the same shape.
     """
-    if name in ("theta", "pose"):
-        out = values.copy()
-        part = POSE if name == "theta" else slice(None)
-        pose = values[:, part].reshape(len(values), -1, 3)[:, MIRRORED_SMPL]
+    if name == "theta":
+        mirrored = values.copy()
+        mirrored[:, POSE] = mirror("pose", values[:, POSE])
+        return mirrored
+    if name == "pose":
+        pose = values.reshape(len(values), -1, 3)[:, MIRRORED_SMPL]
         pose[..., 1:] = 0 - pose[..., 1:]
-        out[:, part] = pose.reshape(len(values), -1)
-        return out
-    joints = MIRRORED_14 if values.shape[1] == N_EVAL_JOINTS else MIRRORED_49
-    out = values.copy() if name == "trans" else values[:, joints]
-    out[..., 0] = 0 - out[..., 0]  # 0 stays 0, without a sign
-    return out
+        return pose.reshape(len(values), -1)
+    if name == "trans":
+        mirrored = values.copy()
+    else:
+        joints = MIRRORED_14 if values.shape[1] == N_EVAL_JOINTS else MIRRORED_49
+        mirrored = values[:, joints]
+    mirrored[..., 0] = 0 - mirrored[..., 0]  # 0 stays 0, without a sign
+    return mirrored
 
 
-def normalise_keypoints(
-    kp_2d: Floats, bbox: Floats, crop_scale: NDArray[np.float64], out: Floats
-) -> None:
+def normalise_keypoints(kp_2d: Floats, bbox: Floats, crop_scale: Doubles, out: Floats) -> None:
     """Normalise keypoints from px to [-1, 1] across the crop; fill out (B, T, J, 3). Confidence is
     copied.
 

@@ -18,18 +18,19 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.arrays import Array, Floats, Ints
 from cache.errors import CacheError
 from cache.format import shard as shards
 from cache.format.layout import shard_key
 from cache.format.shard import ShardLayout
-from cache.storage.base import Store
+from cache.storage.base import Bytes, Store
 from cache.storage.object_store import map_parallel
-from cache.windows import Ints, spread
+from cache.windows import spread
 
 _CHECKED: Final = 1  # states of a chunk; 0: not checked yet
 _ALL: Final = 2  # checked, and all its flags are 0; _ALL + 1: all are 1
@@ -88,7 +89,7 @@ class Rows(ABC):
     @abstractmethod
     def _prepare(self) -> None: ...
 
-    def read(self, starts: Ints, seqlen: int, out: NDArray[Any]) -> None:
+    def read(self, starts: Ints, seqlen: int, out: Array) -> None:
         """Fill out (B, seqlen, *trailing) with rows [start, start + seqlen) for every one of (B,)
         starts.
 
@@ -97,18 +98,18 @@ class Rows(ABC):
         """
         if not out.size:
             return
-        if len(starts) and (starts.min() < 0 or starts.max() + seqlen > self._n_rows):
-            requested = f"rows up to {int(starts.max()) + seqlen}"
+        end = int(starts.max()) + seqlen
+        if starts.min() < 0 or end > self._n_rows:
             raise CacheError.at(
                 self._location,
                 expected=f"{self._n_rows} rows",
-                found=requested,
+                found=f"rows up to {end}",
                 do="Open it again.",
             )
         self._fill(starts, seqlen, out)
 
     @abstractmethod
-    def _fill(self, starts: Ints, seqlen: int, out: NDArray[Any]) -> None: ...
+    def _fill(self, starts: Ints, seqlen: int, out: Array) -> None: ...
 
 
 class _MappedRows(Rows):
@@ -120,7 +121,7 @@ class _MappedRows(Rows):
         self._checked = bytearray(self._geometry.shards(self._n_rows) * self._geometry.chunks)
         self._states = np.frombuffer(self._checked, np.uint8)  # the same bytes
 
-    def _fill(self, starts: Ints, seqlen: int, out: NDArray[Any]) -> None:
+    def _fill(self, starts: Ints, seqlen: int, out: Array) -> None:
         if self._same_flags(starts, seqlen, out):
             return
         if not out.flags.c_contiguous:
@@ -139,13 +140,11 @@ class _MappedRows(Rows):
         rows = out.reshape(-1, *self.trailing)
         for data, first, stop in self._parts(starts, seqlen):
             n_rows = (stop - first) // self._row_bytes
-            _copy(
-                np.ndarray((n_rows, *self.trailing), self.dtype, data, first),
-                rows[filled : filled + n_rows],
-            )
+            stored = np.ndarray((n_rows, *self.trailing), self.dtype, data, first)
+            _copy(stored, rows[filled : filled + n_rows])
             filled += n_rows
 
-    def _same_flags(self, starts: Ints, seqlen: int, out: NDArray[Any]) -> bool:
+    def _same_flags(self, starts: Ints, seqlen: int, out: Array) -> bool:
         """Fill `out` without reading, when all windows lie in chunks whose flags are known to be
         all 0 or all 1.
         """
@@ -180,21 +179,18 @@ class _MappedRows(Rows):
         """The byte ranges of a few windows, whose shards are all opened together."""
         chunk, low, n_rows = _chunk_parts(starts, seqlen, self._geometry.rows_per_chunk)
         shard = chunk // self._geometry.chunks
+        within = chunk - shard * self._geometry.chunks  # the chunk's number in its shard
         opened = {number: self._open_shard(number) for number in set(shard.tolist())}
-        if not self._states[chunk].all():
-            for part in np.flatnonzero(self._states[chunk] == 0).tolist():
+        states = self._states[chunk]
+        if not states.all():
+            for part in np.flatnonzero(states == 0).tolist():
                 number = int(shard[part])
-                self._check(
-                    opened[number], number, int(chunk[part]) - number * self._geometry.chunks
-                )
-        first = (
-            chunk - shard * self._geometry.chunks
-        ) * self._layout.chunk_bytes + low * self._row_bytes
+                self._check(opened[number], number, int(within[part]))
+        first = within * self._layout.chunk_bytes + low * self._row_bytes
         stop = first + n_rows * self._row_bytes
         data = {number: mapped.data for number, mapped in opened.items()}
-        return zip(
-            map(data.__getitem__, shard.tolist()), first.tolist(), stop.tolist(), strict=True
-        )
+        parts = map(data.__getitem__, shard.tolist())
+        return zip(parts, first.tolist(), stop.tolist(), strict=True)
 
     def _open_shard(self, shard: int) -> _MappedShard:
         """Return the open shard, or open it. A file whose size has changed is opened again."""
@@ -220,9 +216,8 @@ class _MappedRows(Rows):
         missing or damaged.
         """
         if number >= opened.n_chunks:
-            raise shards.damage(
-                self._file(shard), f"chunk {number} of the shard", "a shard without it"
-            )
+            expected = f"chunk {number} of the shard"
+            raise shards.damage(self._file(shard), expected, "a shard without it")
         if not opened.intact(number):
             self._held.clear()  # the next read opens the repaired files
             raise _damaged_chunk(self._file(shard), number, self._layout)
@@ -230,7 +225,8 @@ class _MappedRows(Rows):
         if self.dtype == np.uint8 and not self.trailing:
             flags = opened.chunk(number)
             flag = int(flags[0])
-            state = _ALL + flag if flag <= 1 and (flags == flag).all() else _CHECKED
+            if flag <= 1 and (flags == flag).all():
+                state = _ALL + flag
         self._checked[shard * self._geometry.chunks + number] = state
 
     def _file(self, shard: int) -> str:
@@ -264,7 +260,7 @@ class _MappedShard:
         if self._map[self.n_chunks * self._chunk_bytes :] != layout.index(self.n_chunks):
             raise shards.damaged_index(file)
 
-    def chunk(self, number: int) -> NDArray[np.uint8]:
+    def chunk(self, number: int) -> Bytes:
         return np.frombuffer(self.data, np.uint8, self._chunk_bytes - 4, number * self._chunk_bytes)
 
     def intact(self, number: int) -> bool:
@@ -301,39 +297,44 @@ def _close_oldest(limit: int) -> None:
     with suppress(IndexError):  # none is left; other threads may close shards, too
         while len(_OPENED) >= limit:
             reader, shard = _OPENED.popleft()
-            if (owner := reader()) is not None:
+            owner = reader()
+            if owner is not None:
                 owner.close_shard(shard)
 
 
 def _shard_limit() -> int:
     """How many shards may be open. Read each time: the system's limit may change."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return _MOST if soft == resource.RLIM_INFINITY else min(max(soft // 2, 16), _MOST)
+    if soft == resource.RLIM_INFINITY:
+        return _MOST
+    return min(max(soft // 2, 16), _MOST)
 
 
 class _RangedRows(Rows):
     def _prepare(self) -> None:
         self._n_chunks: dict[int, int] = {}
 
-    def _fill(self, starts: Ints, seqlen: int, out: NDArray[Any]) -> None:
+    def _fill(self, starts: Ints, seqlen: int, out: Array) -> None:
         size = self._geometry.rows_per_chunk
         chunk, first, n_rows = _chunk_parts(starts, seqlen, size)
         # parts come in the order of windows, of seqlen rows each
         window = (np.cumsum(n_rows) - n_rows) // seqlen
         within = chunk * size + first - starts[window]  # the part's first row in its window
         touched = np.unique(chunk)
-        by_shard = np.split(touched, np.flatnonzero(np.diff(touched // self._geometry.chunks)) + 1)
+        begins = np.flatnonzero(np.diff(touched // self._geometry.chunks)) + 1  # of other shards
+        by_shard = np.split(touched, begins)
         for begin in range(0, len(by_shard), _SHARDS_AT_ONCE):
             held = self._fetch_all(by_shard[begin : begin + _SHARDS_AT_ONCE])
             for part in np.flatnonzero(np.isin(chunk, list(held))).tolist():
-                rows = held[int(chunk[part])][first[part] : first[part] + n_rows[part]]
-                _copy(rows, out[window[part], within[part] : within[part] + n_rows[part]])
+                n = n_rows[part]
+                rows = held[int(chunk[part])][first[part] : first[part] + n]
+                _copy(rows, out[window[part], within[part] : within[part] + n])
 
-    def _fetch_all(self, by_shard: Sequence[Ints]) -> dict[int, NDArray[Any]]:
+    def _fetch_all(self, by_shard: Sequence[Ints]) -> dict[int, Array]:
         """Rows by chunk number in the array, of one committed state. `by_shard`: chunks of each
         shard.
         """
-        held: dict[int, NDArray[Any]] = {}
+        held: dict[int, Array] = {}
         try:
             for fetched in map_parallel(self._fetch, by_shard):
                 held.update(fetched)
@@ -343,7 +344,7 @@ class _RangedRows(Rows):
             self._check_current()
         return held
 
-    def _fetch(self, chunks: Ints) -> dict[int, NDArray[Any]]:
+    def _fetch(self, chunks: Ints) -> dict[int, Array]:
         """Rows of chunks of one shard by chunk number in the array, with checksums compared."""
         geometry = self._geometry
         size = self._layout.chunk_bytes
@@ -354,9 +355,8 @@ class _RangedRows(Rows):
         try:
             n_chunks = self._count_chunks(shard, key)
             if numbers[-1] >= n_chunks:
-                raise shards.damage(
-                    location, f"chunk {numbers[-1]} of the shard", "a shard without it"
-                )
+                expected = f"chunk {numbers[-1]} of the shard"
+                raise shards.damage(location, expected, "a shard without it")
             begins = [number * size for number in numbers]
             parts = self._store.read_ranges(key, begins, [begin + size for begin in begins])
         except FileNotFoundError:
@@ -376,9 +376,8 @@ class _RangedRows(Rows):
             # without a record, the object belongs to an unfinished commit
             if size is None or record is None:
                 raise FileNotFoundError(key)
-            self._n_chunks[shard] = self._layout.count_chunks(
-                self._store.location(key), size, record
-            )
+            location = self._store.location(key)
+            self._n_chunks[shard] = self._layout.count_chunks(location, size, record)
         return self._n_chunks[shard]
 
 
@@ -403,14 +402,11 @@ def _chunk_parts(starts: Ints, seqlen: int, rows_per_chunk: int) -> tuple[Ints, 
 def _damaged_chunk(file: str, chunk: int, layout: ShardLayout) -> CacheError:
     """The error for a chunk whose bytes do not match their checksum."""
     first_row = chunk * layout.geometry.rows_per_chunk
-    return shards.damage(
-        file,
-        f"chunk {chunk} (rows from {first_row} of the shard) to match its checksum",
-        "other bytes",
-    )
+    expected = f"chunk {chunk} (rows from {first_row} of the shard) to match its checksum"
+    return shards.damage(file, expected, "other bytes")
 
 
-def _copy(rows: NDArray[Any], out: NDArray[Any]) -> None:
+def _copy(rows: Array, out: Array) -> None:
     """out[...] = rows, by the fastest way there is for their types."""
     if rows.dtype == np.float16 and out.dtype == np.float32:
         widen(rows, out)
@@ -418,7 +414,7 @@ def _copy(rows: NDArray[Any], out: NDArray[Any]) -> None:
         out[...] = rows
 
 
-def widen(half: NDArray[np.float16], out: NDArray[np.float32]) -> None:
+def widen(half: NDArray[np.float16], out: Floats) -> None:
     """Fill `out` with the same numbers, exactly, infinities and NaN included; several times as fast
     as NumPy.
 

@@ -7,13 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike
 
+from cache.arrays import Array, Ints
 from cache.crop_policy import CropPolicy
 from cache.errors import AccessDenied, CacheChanged, CacheError, MissingSplit
 from cache.format import extra, layout
 from cache.format.extra import FUNCTION, FindMirror, find_mirrors_by
-from cache.format.layout import HAS_VALUE, MANIFEST, PENDING_ROWS, UNDECODABLE, Geometry
+from cache.format.layout import HAS_VALUE, MANIFEST, UNDECODABLE, Geometry
 from cache.format.listing import listed_splits, refuse_missing, refuse_unmounted
 from cache.format.manifest import Commit, Place, possible_splits
 from cache.format.tables import TrackTable, VideoTable
@@ -24,9 +25,6 @@ from cache.windows import Ranges, Tail, intersect, windows_of
 
 if TYPE_CHECKING:
     import zarr
-
-
-Array = NDArray[Any]
 
 
 def open(root: Root) -> FeatureCache:  # noqa: A001  it reads as cache.open
@@ -51,19 +49,23 @@ def require_cache(root: Root) -> Store:
         raise CacheError.at(store.location(""), expected="a feature cache", found=reason, do=do)
     is_inner = store.exists(MANIFEST)
     inner = "one split"
-    do = "the folder or URL that holds <dataset>/<split>."
+    whole = "the folder or URL that holds <dataset>/<split>."
     if folder is not None:  # looking around in an object store would cost requests
-        folder = top = folder.resolve()
+        folder = folder.resolve()
+        top = folder
         while (top.parent / "zarr.json").exists():
             top = top.parent
         if top != folder:
             is_inner = is_inner or not FeatureCache(root)
             inner = str(folder.relative_to(top))
-            do = f"cache.open({str(top)!r})."
+            whole = f"cache.open({str(top)!r})."
     if is_inner:
-        found = f"{inner} of one"
-        do = f"Open the whole: {do}"
-        raise CacheError.at(store.location(""), expected="a feature cache", found=found, do=do)
+        raise CacheError.at(
+            store.location(""),
+            expected="a feature cache",
+            found=f"{inner} of one",
+            do=f"Open the whole: {whole}",
+        )
     return store
 
 
@@ -84,15 +86,17 @@ class FeatureCache(Mapping[str, "Split"]):
         its own.
         """
         committed = {name for name in possible_splits(self.store) if self.is_committed(name)}
-        listed = {
-            name for name in listed_splits(self.store) if name.partition("/")[0] not in committed
-        }
-        return tuple(sorted(committed | listed))
+        names = set(committed)
+        for name in listed_splits(self.store):
+            if name.partition("/")[0] not in committed:
+                names.add(name)
+        return tuple(sorted(names))
 
     def __getitem__(self, name: str) -> Split:
-        is_name = isinstance(name, str) and layout.is_split_name(name)
+        commit = None
         try:
-            commit = Commit.load(Place(self.store, name)) if is_name else None
+            if isinstance(name, str) and layout.is_split_name(name):
+                commit = Commit.load(Place(self.store, name))
             if commit is None and self.is_committed(name):
                 self.store.list_names(name)  # raises, as it may not be read
         except PermissionError as error:
@@ -111,9 +115,9 @@ class FeatureCache(Mapping[str, "Split"]):
         return len(self.splits)
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and (
-            self.is_committed(name) or name in listed_splits(self.store)
-        )
+        if not isinstance(name, str):
+            return False
+        return self.is_committed(name) or name in listed_splits(self.store)
 
     def is_committed(self, name: str) -> bool:
         """Whether the split has a manifest, or may not be read, which opening it reports."""
@@ -142,9 +146,9 @@ class Split(OpenSplit):
     """
 
     def __reduce__(self) -> tuple[Any, ...]:
-        finders = (
-            tuple(extra.FINDERS) if any(c.mirror == FUNCTION for c in self.extra.values()) else ()
-        )
+        finders: tuple[FindMirror, ...] = ()
+        if any(column.mirror == FUNCTION for column in self.extra.values()):
+            finders = tuple(extra.FINDERS)
         return _reopen, (self.root, self.name, self._commit.digest, finders)
 
     def __repr__(self) -> str:
@@ -183,13 +187,13 @@ class Split(OpenSplit):
         """`provenance` of the stream's commit."""
         return self._stream(stream).commit.note
 
-    def track_of(self, rows: Array) -> NDArray[np.int64]:
+    def track_of(self, rows: Array) -> Ints:
         """Rows (any shape) -> the number of each row's track in `tracks`; -1 for rows of no
         committed track.
         """
         return self._tables.track_of(np.asarray(rows))
 
-    def rows_by_shard(self) -> NDArray[np.int64]:
+    def rows_by_shard(self) -> Ints:
         """(shards,) how many rows of committed tracks each shard holds."""
         return self._tables.live_by_shard(
             Geometry(**self.manifest["geometry"]), int(self.manifest["extent"])
@@ -215,16 +219,16 @@ class Split(OpenSplit):
         Raises ValueError unless seqlen and stride are integers of at least 1 and tail is "drop" or
         "cover", and for both `stream` and `streams`.
         """
-        names = [*StreamFields.parse(stream, streams).numbers.values()]
+        names = list(StreamFields.parse(stream, streams).numbers.values())
         runs = self.runs_with(names)
         windows = windows_of(runs, seqlen=seqlen, stride=stride, tail=tail)
         if not len(windows) and len(self.runs):
-            with_streams = f" with {', '.join(names)}" if names else ""
-            longest = f"the longest run of consecutive frames{with_streams}"
+            longest = "the longest run of consecutive frames"
+            if names:
+                longest += f" with {', '.join(names)}"
             n_rows = np.diff(runs).max(initial=0)
-            warnings.warn(
-                f"{self.name}: no windows of {seqlen} frames: {longest} has {n_rows}", stacklevel=2
-            )
+            problem = f"no windows of {seqlen} frames: {longest} has {n_rows}"
+            warnings.warn(f"{self.name}: {problem}", stacklevel=2)
         return windows
 
     def runs_with(self, streams: Sequence[str]) -> Ranges:
@@ -240,17 +244,8 @@ class Split(OpenSplit):
         """Rows of tracks in the stream's shards that are still to be computed: (N, 2) of [start,
         stop) in one track.
         """
-        recorded = np.array(self.stream_manifest(stream).get(PENDING_ROWS, []), np.int64).reshape(
-            -1, 2
-        )
-        if not len(recorded):
-            return recorded
-        shards = np.array(self.stream_shards(stream), np.int64)
-        spans = np.stack([shards, shards + 1], axis=1) * int(
-            self.manifest["geometry"]["rows_per_shard"]
-        )
-        of_tracks = np.stack([self.tracks.start, self.tracks.stop], axis=1)
-        return intersect(intersect(of_tracks, recorded), spans)
+        tracks = np.stack([self._tables["track_start"], self._tables["track_stop"]], axis=1)
+        return intersect(tracks, self._stream(stream).pending_rows())
 
     def undecodable(self, stream: str) -> int:
         """Number of rows of committed tracks whose frames could not be decoded, without pending
@@ -258,7 +253,7 @@ class Split(OpenSplit):
         """
         without = intersect(self.runs, self._stream(stream).rows_with_flag(UNDECODABLE))
         pending = self.pending_rows(stream)
-        return int((without[:, 1] - without[:, 0]).sum() - (pending[:, 1] - pending[:, 0]).sum())
+        return int(np.diff(without).sum() - np.diff(pending).sum())
 
     @property
     def runs(self) -> Ranges:

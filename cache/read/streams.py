@@ -10,15 +10,22 @@ from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from cache.arrays import Array, Flags, Floats, Ints
 from cache.crop_policy import CropPolicy
 from cache.errors import CacheChanged, CacheError
-from cache.format.layout import COMPUTED, HAS_VALUE, UNDECODABLE, Geometry, stream_columns
+from cache.format.layout import (
+    COMPUTED,
+    HAS_VALUE,
+    PENDING_ROWS,
+    UNDECODABLE,
+    Geometry,
+    stream_columns,
+)
 from cache.format.manifest import Commit, has_shards, shard_rows
 from cache.format.shard import ShardLayout
 from cache.read.rows import Rows
-from cache.windows import Ints, Ranges, join_adjacent, ranges_where
+from cache.windows import Ranges, intersect, join_adjacent, ranges_where
 
 _DO: Final = "Take windows(stream=...), or extract what is missing."
 
@@ -38,23 +45,21 @@ class StalenessCheck:
         if place.store.etag(place.manifest) == self._etag:
             return
         current = place.read_manifest()
-        newer, etag = ({"shards": {}}, None) if current is None else current
-        if not has_shards(newer, self._shards):
+        if current is None or not has_shards(current[0], self._shards):
             home = place.store.location(place.home)
             raise CacheChanged(f"{home}: has been replaced since it was opened: open it again")
-        self._etag = etag
+        self._etag = current[1]
 
 
 def open_column(commit: Commit, array: str, check_current: Callable[[], None]) -> Rows:
     """Open the reader of one array of a commit."""
     held = commit.manifest
-    place = commit.place
+    store = commit.place.store
     layout = ShardLayout(commit.columns[array], Geometry(**held["geometry"]))
+    n_rows = int(held["extent"])
     records = held["shards"][array]
-    kind = Rows.kind(place.store)
-    return kind(
-        place.store, place.array(array), layout, int(held["extent"]), records, check_current
-    )
+    key = commit.place.array(array)
+    return Rows.kind(store)(store, key, layout, n_rows, records, check_current)
 
 
 class OpenStream:
@@ -78,7 +83,9 @@ class OpenStream:
         know.
         """
         identity = self.commit.manifest.get("identity")
-        policy = identity.get("crop", {}) if isinstance(identity, Mapping) else {}
+        policy = {}
+        if isinstance(identity, Mapping):
+            policy = identity.get("crop", {})
         try:
             return CropPolicy.from_dict(policy)
         except (TypeError, ValueError) as error:
@@ -90,17 +97,16 @@ class OpenStream:
 
     @property
     def shards(self) -> list[int]:
-        return list(map(int, np.flatnonzero(self._has)))
+        return [int(shard) for shard in np.flatnonzero(self._has)]
 
     def reader(self, part: str = "") -> Rows:
         """The reader of the features, or with `part` ("_ok", "_key") of that array."""
         if part not in self._readers:
-            self._readers[part] = open_column(
-                self.commit, f"{self._name}{part}", self.check_current
-            )
+            array = f"{self._name}{part}"
+            self._readers[part] = open_column(self.commit, array, self.check_current)
         return self._readers[part]
 
-    def read(self, part: str, starts: Ints, seqlen: int = 1) -> NDArray[Any]:
+    def read(self, part: str, starts: Ints, seqlen: int = 1) -> Array:
         """Read (B, seqlen, ...) of one array as stored. `_ok` is not checked."""
         reader = self.reader(part)
         out = np.empty((len(starts), seqlen, *reader.trailing), reader.dtype)
@@ -119,9 +125,16 @@ class OpenStream:
                 ranges.append(np.array([[rows.start, rows.stop]]))
         return join_adjacent(np.concatenate(ranges))
 
-    def _flags(self, shard: int) -> NDArray[np.uint8]:
+    def pending_rows(self) -> Ranges:
+        """Rows in its shards that are still to be computed, also of replaced tracks."""
+        recorded = np.array(self.commit.manifest.get(PENDING_ROWS, []), np.int64).reshape(-1, 2)
+        shards = np.flatnonzero(self._has)
+        spans = np.stack([shards, shards + 1], axis=1) * self._geometry.rows_per_shard
+        return intersect(recorded, spans)
+
+    def _flags(self, shard: int) -> Flags:
         rows = shard_rows(self.commit.manifest, shard)
-        flags: NDArray[np.uint8] = self.read("_ok", np.array([rows.start]), len(rows))[0]
+        flags: Flags = self.read("_ok", np.array([rows.start]), len(rows))[0]
         return flags
 
     def require(self, starts: Ints, seqlen: int) -> None:
@@ -136,21 +149,23 @@ class OpenStream:
             before = np.concatenate([[0], np.cumsum(~self._complete)])
             if np.array_equal(before[first], before[last + 1]):
                 return
-        reached = set(zip(first.tolist(), last.tolist(), strict=True))
-        touched = sorted({shard for a, b in reached for shard in range(a, b + 1)})
-        for shard in touched:
+        touched = set[int]()
+        for begin, end in set(zip(first.tolist(), last.tolist(), strict=True)):
+            touched.update(range(begin, end + 1))
+        for shard in sorted(touched):
             if shard >= len(self._has) or not self._has[shard]:
                 raise CacheError(f"{self._title} does not have shard {shard} yet. {_DO}")
-        if (bad := np.argwhere(~np.isin(self.read("_ok", starts, seqlen), HAS_VALUE))).size:
-            row = int(starts[bad[0, 0]] + bad[0, 1])
+        bad = np.argwhere(~np.isin(self.read("_ok", starts, seqlen), HAS_VALUE))
+        if len(bad):
+            window, frame = bad[0]
+            row = int(starts[window] + frame)
             raise CacheError(
                 f"{self._title} has no features for row {row}: its frame could not be decoded. "
                 f"{_DO}"
             )
         for shard in touched:
-            self._complete[shard] = (
-                self._complete[shard] or np.isin(self._flags(shard), HAS_VALUE).all()
-            )
+            if not self._complete[shard]:
+                self._complete[shard] = np.isin(self._flags(shard), HAS_VALUE).all()
 
     def require_shards(self, starts: Ints, stops: Ints) -> None:
         """Raise CacheError unless the stream has the shards of all rows [start, stop), which may be
@@ -159,7 +174,8 @@ class OpenStream:
         size = self._geometry.rows_per_shard
         # how many shards before each are missing
         missing = np.concatenate([[0], np.cumsum(~self._has)])
-        if (bad := np.flatnonzero(missing[-(-stops // size)] > missing[starts // size])).size:
+        bad = np.flatnonzero(missing[-(-stops // size)] > missing[starts // size])
+        if len(bad):
             first = int(starts[bad[0]])
             stop = int(stops[bad[0]])
             raise CacheError(
@@ -196,7 +212,7 @@ class StreamWindows:
     def trailing(self) -> tuple[int, ...]:
         return self._stream.reader().trailing
 
-    def fill(self, out: NDArray[Any]) -> None:
+    def fill(self, out: Array) -> None:
         """Fill (B, history + T, ...) with the numbers; 0 before the run, and in rows of the history
         without a value.
         """
@@ -204,18 +220,18 @@ class StreamWindows:
         if self._history:
             out[self._flags == UNDECODABLE] = 0
 
-    def fill_flags(self, out: NDArray[np.float32]) -> None:
+    def fill_flags(self, out: Floats) -> None:
         """Fill (B, history + T) with 1 where numbers were computed, 0 elsewhere."""
         np.equal(self._flags, COMPUTED, out=out, casting="unsafe")
 
     @cached_property
-    def _flags(self) -> NDArray[np.uint8]:
+    def _flags(self) -> Flags:
         """(B, history + T) flags as stored; UNDECODABLE before the run."""
         flags = np.empty((len(self._starts), self._history + self._seqlen), np.uint8)
         self._read(self._stream.reader("_ok"), flags)
         return flags
 
-    def _read(self, rows: Rows, out: NDArray[Any]) -> None:
+    def _read(self, rows: Rows, out: Array) -> None:
         """Fill (B, history + T, ...) with rows as stored; 0 before the run."""
         if not self._history:
             rows.read(self._starts, self._seqlen, out)
@@ -224,16 +240,15 @@ class StreamWindows:
         for n_before in np.unique(self._before).tolist():
             windows = np.flatnonzero(self._before == n_before)
             n_missing = self._history - n_before
-            whole = not n_missing and len(windows) == len(out)
-            part = (
-                out
-                if whole
-                else np.empty((len(windows), n_before + self._seqlen, *rows.trailing), out.dtype)
-            )
-            rows.read(self._starts[windows] - n_before, n_before + self._seqlen, part)
-            if not whole:
-                out[windows, :n_missing] = 0
-                out[windows, n_missing:] = part
+            n_rows = n_before + self._seqlen
+            starts = self._starts[windows] - n_before
+            if not n_missing and len(windows) == len(out):
+                rows.read(starts, n_rows, out)
+                continue
+            part = np.empty((len(windows), n_rows, *rows.trailing), out.dtype)
+            rows.read(starts, n_rows, part)
+            out[windows, :n_missing] = 0
+            out[windows, n_missing:] = part
 
 
 @functools.lru_cache(1024)

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from cache.arrays import Ints
 from cache.errors import CacheChanged, CacheError
-from cache.windows import Ints, Tail
+from cache.windows import Tail
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
@@ -48,16 +49,14 @@ class TorchWindows(Dataset[Item]):
         self._process = os.getpid()
         self._arguments = (seqlen, stride, tail, reading)
         self.seqlen = seqlen
-        starts: list[Ints] = [
-            split.windows(seqlen, stride, reading.stream, tail, streams=reading.streams)[:, 0]
-            for split in self._splits
-        ]
-        self._starts = np.concatenate(starts) if starts else np.zeros(0, np.int64)
+        starts: list[Ints] = []
+        for split in self._splits:
+            windows = split.windows(seqlen, stride, reading.stream, tail, streams=reading.streams)
+            starts.append(windows[:, 0])
+        self._starts = np.concatenate([*starts, np.zeros(0, np.int64)])
         self._stops = np.cumsum([len(rows) for rows in starts], dtype=np.int64)
         if len(starts) > 1:
-            self._require_equal_shapes(
-                [(number, rows[:1]) for number, rows in enumerate(starts) if len(rows)]
-            )
+            self._require_equal_shapes()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _again, (self._splits, *self._arguments, self._identity)
@@ -73,9 +72,8 @@ class TorchWindows(Dataset[Item]):
         its rows.
         """
         chosen = np.asarray(numbers, np.int64)
-        if strange := [
-            number for number in chosen.tolist() if not -len(self) <= number < len(self)
-        ]:
+        strange = chosen[(chosen < -len(self)) | (chosen >= len(self))]
+        if len(strange):
             raise IndexError(f"window {strange[0]} of {len(self)}")
         chosen = np.where(chosen < 0, chosen + len(self), chosen)
         # forked: open files and connections belong to the other process
@@ -83,12 +81,12 @@ class TorchWindows(Dataset[Item]):
             self._splits = tuple(map(copy.copy, self._splits))
             self._process = os.getpid()
         items: list[Item] = [{} for _ in chosen]
-        of_split = np.searchsorted(self._stops, chosen, side="right")
-        for number in np.unique(of_split).tolist():
-            places = np.flatnonzero(of_split == number)
-            places = places[np.argsort(self._starts[chosen[places]], kind="stable")]
-            starts = self._starts[chosen[places]]
-            for name, array in self._read(number, starts).items():
+        starts = self._starts[chosen]
+        split = np.searchsorted(self._stops, chosen, side="right")
+        for number in np.unique(split).tolist():
+            places = np.flatnonzero(split == number)
+            places = places[np.argsort(starts[places], kind="stable")]
+            for name, array in self._read(number, starts[places]).items():
                 for place, window in zip(places.tolist(), torch.from_numpy(array), strict=True):
                     items[place][name] = window
         return items
@@ -99,24 +97,26 @@ class TorchWindows(Dataset[Item]):
 
     def _read(self, number: int, starts: Ints) -> dict[str, Any]:
         windows = np.stack([starts, starts + self.seqlen], axis=1)
-        stream, fields, dtype, streams, history = self._reading
-        return self._splits[number].read(
-            windows, stream, fields, dtype, streams=streams, history=history
-        )
+        return self._splits[number].read(windows, **self._reading._asdict())
 
-    def _require_equal_shapes(self, first_windows: Sequence[tuple[int, Ints]]) -> None:
-        """Compare the shapes of a window of each split, by its number."""
-        shapes: dict[int, set[tuple[str, tuple[int, ...]]]] = {}
-        for number, starts in first_windows:
-            shapes[number] = {
-                (name, array.shape[1:]) for name, array in self._read(number, starts).items()
-            }
-            first = next(iter(shapes))
-            if differ := {name for name, _ in shapes[number] ^ shapes[first]}:
-                names = f"{self._splits[first].name} and {self._splits[number].name}"
+    def _require_equal_shapes(self) -> None:
+        """Compare the shapes of the first window of each split."""
+        expected: set[tuple[str, tuple[int, ...]]] = set()
+        first_split = ""
+        starts = np.split(self._starts, self._stops[:-1])
+        for number, split in enumerate(self._splits):
+            if not len(starts[number]):
+                continue
+            batch = self._read(number, starts[number][:1])
+            shapes = {(name, array.shape[1:]) for name, array in batch.items()}
+            if not first_split:
+                first_split = split.name
+                expected = shapes
+            differ = {name for name, _ in shapes ^ expected}
+            if differ:
                 raise CacheError(
-                    f"{names}: expected the same shape of each field, found others of "
-                    f"{', '.join(sorted(differ))}. "
+                    f"{first_split} and {split.name}: expected the same shape of each field, "
+                    f"found others of {', '.join(sorted(differ))}. "
                     "They cannot be in one batch: name other `fields`, or leave one out."
                 )
 

@@ -53,6 +53,7 @@ def write_synced(file: Path, data: bytes | Iterable[bytes]) -> None:
     share it.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    parts = [data] if isinstance(data, bytes) else data
     try:
         fd = os.open(file, flags, 0o666)
     except FileExistsError:
@@ -60,7 +61,7 @@ def write_synced(file: Path, data: bytes | Iterable[bytes]) -> None:
         fd = os.open(file, flags, 0o666)
     try:
         with naming(file):
-            for part in [data] if isinstance(data, bytes) else data:
+            for part in parts:
                 unwritten = memoryview(part)
                 while unwritten:  # one call writes 2 GiB at most, and less where the disk is full
                     unwritten = unwritten[os.write(fd, unwritten) :]
@@ -84,7 +85,10 @@ def temporary_file(file: Path, *, shared: bool) -> Path:
     """The file to write before it is renamed to `file`. shared: other processes may do so at the
     same time.
     """
-    return file.with_name(f".{file.name}{f'.{secrets.token_hex(4)}' if shared else ''}.tmp")
+    name = f".{file.name}"
+    if shared:
+        name += f".{secrets.token_hex(4)}"
+    return file.with_name(f"{name}.tmp")
 
 
 def write_atomic(file: Path, data: bytes, *, shared: bool = False) -> None:
@@ -104,9 +108,5 @@ def refuse_link(folder: Path) -> None:
             "Nothing is written or deleted behind it. Replace it by the folder itself, or "
             "mount the folder there."
         )
-        raise AccessDenied.at(
-            folder,
-            expected="a folder",
-            found=f"a link to {os.readlink(folder)}",  # noqa: PTH115
-            do=do,
-        )
+        link = f"a link to {os.readlink(folder)}"  # noqa: PTH115
+        raise AccessDenied.at(folder, expected="a folder", found=link, do=do)

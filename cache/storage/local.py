@@ -41,7 +41,7 @@ _LOCKS: Final = (".writing", "lock")  # a writer's folder, and the file in it
 # above a lock's file: of writers, of the split or stream, and of the dataset or all streams
 _OWN_FOLDERS: Final = 3
 # errors of `flock` on a file system without locks; 524: of the kernel's NFS, without a name
-_NO_LOCKS: Final = (*(errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, 524),)
+_NO_LOCKS: Final = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, 524)
 _HELD: weakref.WeakSet[WriterLock] = weakref.WeakSet()
 
 
@@ -85,24 +85,20 @@ class LocalStore(Store):
         return fd
 
     def read_many(self, keys: Iterable[str]) -> dict[str, Bytes]:
-        files = {}
+        files: dict[str, Bytes] = {}
         for key in keys:
-            if (size := self.size(key)) is None:
+            size = self.size(key)
+            if size is None:
                 continue
             try:
-                large = size >= _MAP_FROM
-                files[key] = (
-                    np.memmap(self.path(key), np.uint8, "r")
-                    if large
-                    else np.frombuffer(self.read(key), "u1")
-                )
+                if size >= _MAP_FROM:
+                    files[key] = np.memmap(self.path(key), np.uint8, "r")
+                else:
+                    files[key] = np.frombuffer(self.read(key), np.uint8)
             except PermissionError:
                 raise
-            except (
-                OSError,
-                ValueError,
-                AccessDenied,
-            ):  # removed or emptied since, or unreadable: it counts as missing
+            # removed or emptied since, or unreadable: it counts as missing
+            except (OSError, ValueError, AccessDenied):
                 continue
         return files
 
@@ -111,15 +107,18 @@ class LocalStore(Store):
         try:
             filled = 0
             while filled < len(out):
-                if not (got := os.preadv(fd, [out[filled:].data], start + filled)):
+                n_read = os.preadv(fd, [out[filled:].data], start + filled)
+                if not n_read:
                     raise OSError(errno.EIO, "it ended early", str(self.path(key)))
-                filled += got
+                filled += n_read
         finally:
             os.close(fd)
 
     def size(self, key: str) -> int | None:
         status = self._stat(key)
-        return status.st_size if status and stat.S_ISREG(status.st_mode) else None
+        if status is None or not stat.S_ISREG(status.st_mode):
+            return None
+        return status.st_size
 
     def etag(self, key: str) -> Etag | None:
         status = self._stat(key)
@@ -228,18 +227,17 @@ class LocalStore(Store):
 
         class RegularFiles(ZarrLocalStore):
             async def get(self, key: str, *args: Any, **options: Any) -> Any:
-                is_file = os.path.isfile(self.root / key)  # noqa: PTH113
-                # it would wait for a pipe
-                return await super().get(key, *args, **options) if is_file else None
+                if not os.path.isfile(self.root / key):  # noqa: PTH113  it would wait for a pipe
+                    return None
+                return await super().get(key, *args, **options)
 
         return RegularFiles(self.path(folder), read_only=True)
 
 
 def _no_regular_file(path: Path) -> AccessDenied:
-    found = "a link to nothing" if path.is_symlink() else "a folder, pipe or device"
-    return AccessDenied.at(
-        path, expected="a regular file", found=found, do="It is not read. Remove it."
-    )
+    kind = "a link to nothing" if path.is_symlink() else "a folder, pipe or device"
+    do = "It is not read. Remove it."
+    return AccessDenied.at(path, expected="a regular file", found=kind, do=do)
 
 
 def _etag_of(status: os.stat_result) -> Etag:
@@ -392,13 +390,16 @@ class WriterLock(Lock):
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.pread(fd, 64, 0).decode(errors="replace").strip() or "unknown"
-            where = "" if _is_running(holder) else ", on another machine or in a container"
-            do = (
-                f"Wait until it is done, or end it; finished work is kept. Its lock is {self.file}."
-            )
-            place = self.file.parent.parent
-            found = f"process {holder} writing{where}"
-            raise Busy.at(place, expected="no other writer", found=found, do=do) from None
+            writer = f"process {holder} writing"
+            if not _is_running(holder):
+                writer += ", on another machine or in a container"
+            raise Busy.at(
+                self.file.parent.parent,
+                expected="no other writer",
+                found=writer,
+                do="Wait until it is done, or end it; finished work is kept. Its lock is "
+                f"{self.file}.",
+            ) from None
         except OSError as error:
             if error.errno == errno.EBADF:  # NFS locks only what may be written
                 denied = PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self.file))
@@ -409,9 +410,11 @@ class WriterLock(Lock):
                 "Without locks, two writers could mix their data. Mount it with locks (NFS: "
                 "without nolock; Lustre: with flock), or use a local disk or an object store."
             )
-            found = f"none ({error.strerror})"
             raise CacheError.at(
-                self.file, expected="a file system with locks", found=found, do=do
+                self.file,
+                expected="a file system with locks",
+                found=f"none ({error.strerror})",
+                do=do,
             ) from error
 
 

@@ -71,18 +71,17 @@ class ObjectStore(Store):
                 return None
 
         names = list(keys)
-        answers = zip(names, map_parallel(read, names), strict=True)
-        return {key: data for key, data in answers if data is not None}
+        files = dict(zip(names, map_parallel(read, names), strict=True))
+        return {key: data for key, data in files.items() if data is not None}
 
     def read_ranges(self, key: str, starts: list[int], ends: list[int]) -> list[bytes]:
         with self._errors(key):  # one request
-            return [
-                bytes(part)
-                for part in self._api.get_ranges(self._objects, key, starts=starts, ends=ends)
-            ]
+            parts = self._api.get_ranges(self._objects, key, starts=starts, ends=ends)
+            return [bytes(part) for part in parts]
 
     def read_into(self, key: str, start: int, out: Bytes) -> None:
-        out[:] = np.frombuffer(self.read_ranges(key, [start], [start + len(out)])[0], np.uint8)
+        parts = self.read_ranges(key, [start], [start + len(out)])
+        out[:] = np.frombuffer(parts[0], np.uint8)
 
     def size(self, key: str) -> int | None:
         head = self._head(key)
@@ -95,16 +94,21 @@ class ObjectStore(Store):
     def list_names(self, folder: str) -> list[str]:
         with self._errors(folder):
             listing = self._api.list_with_delimiter(self._objects, folder or None)
-        names = [*listing["common_prefixes"], *(str(meta["path"]) for meta in listing["objects"])]
-        return sorted({name.rstrip("/").rpartition("/")[2] for name in names})
+        keys = [str(meta["path"]) for meta in listing["objects"]]
+        keys += listing["common_prefixes"]
+        return sorted({key.rstrip("/").rpartition("/")[2] for key in keys})
 
     def files(self, folder: str) -> dict[str, int]:
+        sizes = {}
         with self._errors(folder):
-            pages = self._api.list(self._objects, folder or None)
-            return {str(meta["path"]): int(meta["size"]) for page in pages for meta in page}
+            for page in self._api.list(self._objects, folder or None):
+                for meta in page:
+                    sizes[str(meta["path"])] = int(meta["size"])
+        return sizes
 
     def age(self, key: str) -> float:
-        if (head := self._head(key)) is None:
+        head = self._head(key)
+        if head is None:
             raise FileNotFoundError(self.location(key))
         return float((datetime.now(UTC) - head["last_modified"]).total_seconds())
 
@@ -127,7 +131,9 @@ class ObjectStore(Store):
     def replace(self, key: str, data: bytes, *, expected: Etag | None) -> None:
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
-        mode: Any = "create" if expected is None else dict(expected)  # type: ignore[call-overload]
+        mode: Any = "create"
+        if expected is not None:
+            mode = dict(expected)  # type: ignore[call-overload]
         try:
             with self._errors(key):
                 self._api.put(self._objects, key, data, mode=mode, use_multipart=False)
@@ -138,7 +144,9 @@ class ObjectStore(Store):
                 raise self._concurrent_commit(key) from None
 
     def remove(self, keys: Collection[str]) -> None:
-        names = [name for key in keys for name in (self.files(key) or [key])]
+        names: list[str] = []
+        for key in keys:
+            names += self.files(key) or [key]
         for first in range(0, len(names), 1000):  # as many as one request takes
             with self._errors(names[first]), suppress(FileNotFoundError):
                 self._api.delete(self._objects, names[first : first + 1000])
@@ -157,9 +165,10 @@ class ObjectStore(Store):
 
         # the time decides
         retries: Any = {"retry_timeout": timedelta(seconds=RETRY_SECONDS), "max_retries": 1000}
+        config: Any = {}
         # S3 copies where nothing is only in parts; who has set the variable knows of another way.
-        s3 = self.root.startswith("s3") and "AWS_COPY_IF_NOT_EXISTS" not in os.environ
-        config: Any = {"copy_if_not_exists": "multipart"} if s3 else {}
+        if self.root.startswith("s3") and "AWS_COPY_IF_NOT_EXISTS" not in os.environ:
+            config["copy_if_not_exists"] = "multipart"
         return store.from_url(self.location(folder), config=config, retry_config=retries)
 
     def _holds(self, key: str, data: bytes) -> bool:
@@ -215,11 +224,8 @@ class ObjectStore(Store):
         except (AlreadyExistsError, PreconditionError):
             raise
         except (BaseError, OSError, ValueError) as error:
-            if (
-                isinstance(error, FileNotFoundError)
-                and not writing
-                and "NoSuchBucket" not in str(error)
-            ):
+            is_missing = isinstance(error, FileNotFoundError) and "NoSuchBucket" not in str(error)
+            if is_missing and not writing:
                 raise
             # a cloud machine's service, which obstore asks where it finds no credentials
             if "/latest/" in str(error):
@@ -243,9 +249,8 @@ class ObjectStore(Store):
 
 def _etag_of(meta: Any) -> Etag:
     """The ETag (S3, Azure) or version (Google) for a conditional put, by obstore's names."""
-    return tuple(
-        (name, str(meta[name])) for name in ("e_tag", "version") if meta.get(name) is not None
-    )
+    names = [name for name in ("e_tag", "version") if meta.get(name) is not None]
+    return tuple((name, str(meta[name])) for name in names)
 
 
 def _message(error: Exception) -> str:
@@ -253,7 +258,8 @@ def _message(error: Exception) -> str:
     information.
     """
     text = str(error).partition("\n\nDebug source")[0]
-    if answer := re.search(r"<Code>(.*?)</Code>\s*<Message>(.*?)</Message>", text, re.DOTALL):
+    answer = re.search(r"<Code>(.*?)</Code>\s*<Message>(.*?)</Message>", text, re.DOTALL)
+    if answer:
         return f"{answer[1]}: {answer[2].strip().rstrip('.')}"
     text = re.sub(r", max_retries: \d+, retry_timeout: \S+\s*", " ", text)
     lines = text.strip().splitlines() or [type(error).__name__]

@@ -19,7 +19,7 @@ from cache.format.earlier import refuse_tags
 from cache.format.layout import PROVENANCE, json_file
 from cache.format.listing import refuse_unmounted, update_list
 from cache.format.manifest import Commit, Place, committed_names, places_of
-from cache.format.shard import sha256, size_of
+from cache.format.shard import sha256
 from cache.format.tables import Tables, table_entry, table_key
 from cache.storage import store_at
 from cache.storage.base import Lock, Root
@@ -63,7 +63,8 @@ class Writer(ABC):
 
     def _refuse(self, entries: Mapping[str, Any]) -> None:
         """Raise CacheError when a key of the caller's entries is one of the cache's own."""
-        if reserved := sorted(entries.keys() & self.own_entries):
+        reserved = sorted(entries.keys() & self.own_entries)
+        if reserved:
             raise CacheError(
                 f"{self.place.home}: {reserved} in the manifest are the cache's own; choose "
                 "other keys"
@@ -73,9 +74,10 @@ class Writer(ABC):
         """Update the current commit's notes in `provenance.json`, as after raw files have moved."""
         assert self._commit is not None, "nothing is committed yet"
         notes = self.place.read_notes()
-        digest = self._commit.digest
+        note = notes.setdefault(self._commit.digest, {})
+        note.update(self._provenance)
         self._lock.require()
-        _write_notes(self.place, {**notes, digest: {**notes.get(digest, {}), **self._provenance}})
+        _write_notes(self.place, notes)
 
     def _remove_unfinished(self, staged: str) -> None:
         """After a commit, remove staged work at this key, and files of parts; where a lock keeps
@@ -86,20 +88,16 @@ class Writer(ABC):
             names = [name for name in names if name != "lock"]
         else:
             names = [name for name in names if name.startswith(layout.RUNNING)]
-        self._store.remove([staged, *(f"{self.place.writing}/{name}" for name in names)])
-
-    def _has_size(self, key: str, record: str) -> bool:
-        """Whether there is a shard file of the size in its record."""
-        return self._store.size(key) == size_of(record)
+        keys = [f"{self.place.writing}/{name}" for name in names]
+        self._store.remove([staged, *keys])
 
     def _remove_shards(self, name: str, keep: Collection[int]) -> None:
         """Remove an array's shards that are not in `keep`, unless they may belong to a running
         writer.
         """
         if self._store.exclusive:
-            array = self.place.array(name)
-            numbers = self.place.shards_on_disk(name)
-            self._store.remove([f"{array}/c/{number}" for number in numbers if number not in keep])
+            gone = [number for number in self.place.shards_on_disk(name) if number not in keep]
+            self._store.remove(self.place.shard_folders([name], gone))
 
     def _publish(
         self, entries: Mapping[str, Any], tables: Tables, note: Mapping[str, Any] | None
@@ -141,7 +139,9 @@ def publish(
     files: dict[str, bytes] = {}
     if place.stream is None:
         body["tables"] = {}
-        named = {} if before is None else before.manifest.get("tables", {})
+        named = {}
+        if before is not None:
+            named = before.manifest.get("tables", {})
         for name, data in tables.to_files().items():
             entry = table_entry(tables[name], data)
             body["tables"][name] = entry
@@ -155,22 +155,22 @@ def publish(
     store.put_small(files, place.home)
     etag = None if before is None else before.etag
     store.replace(place.manifest, json_file(manifest), expected=etag)
-    # Not before: a reader would miss the manifest of a listed split. After a kill here, the
-    # next commit lists it.
-    update_list(store, add=[place.split], there=committed_names(store))
     follow_manifest(Commit(place, manifest, tables, None), keep_staged=keep_staged)
     return manifest
 
 
 def follow_manifest(commit: Commit, *, keep_staged: bool = True) -> None:
-    """Finish a commit: remove tables that it does not name, where a lock keeps others out, and
-    write each zarr.json that is missing or of an earlier commit. The caller holds the lock.
+    """Finish a commit: list the split, remove tables that it does not name, where a lock keeps
+    others out, and write each zarr.json that is missing or of an earlier commit. The caller holds
+    the lock.
 
     keep_staged: else staged work is that of this commit, and goes.
     """
     place = commit.place
     store = place.store
     stale = commit.find_stale_metadata()
+    # not before the commit: a reader would miss the manifest of a listed split
+    update_list(store, add=[place.split], there=committed_names(store))
     if store.exclusive:
         store.remove([*place.unnamed_tables(commit.manifest)])
         if stale and not keep_staged:
@@ -195,8 +195,8 @@ def _add_note(place: Place, digest: str, facts: Mapping[str, Any], started: floa
         "python": platform.python_version(),
         "software": software,
     }
-    notes = [*place.read_notes().items()][-NOTES:]
-    _write_notes(place, {**dict(notes), digest: note})
+    notes = list(place.read_notes().items())
+    _write_notes(place, {**dict(notes[-NOTES:]), digest: note})
 
 
 def _write_notes(place: Place, notes: Mapping[str, Any]) -> None:
@@ -257,15 +257,15 @@ def invalidate_shards(place: Place, commit: Commit, numbers: Collection[int]) ->
     def remaining(records: Mapping[str, str]) -> dict[str, str]:
         return {shard: record for shard, record in records.items() if shard not in removed}
 
-    held = commit.manifest
-    cache_own = ("format", "digest", "files", "tables")
-    body = {key: value for key, value in held.items() if key not in cache_own}
-    body["shards"] = {array: remaining(records) for array, records in held["shards"].items()}
+    shards = commit.manifest["shards"]
+    body = dict(commit.manifest)
+    for key in ("format", "digest", "files", "tables"):  # the cache's own
+        body.pop(key, None)
+    body["shards"] = {array: remaining(records) for array, records in shards.items()}
     if place.stream is not None:
-        body |= {"split_digest": "", "rows": remaining(held["rows"])}
+        body["split_digest"] = ""
+        body["rows"] = remaining(body["rows"])
     note = {**commit.note, "invalidated": sorted(numbers)}
     started = time.time()
     publish(place, body, commit.tables, before=commit, note=note, started=started, keep_staged=True)
-    place.store.remove(
-        [f"{place.array(array)}/c/{shard}" for array in held["shards"] for shard in sorted(removed)]
-    )
+    place.store.remove(place.shard_folders(shards, numbers))

@@ -13,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.arrays import Array, Bools, Ints, Keys
 from cache.errors import CacheError
 from cache.format import layout
 from cache.format.layout import COLUMNS, NO_KEY, UNDECODABLE, Geometry
@@ -24,7 +25,8 @@ from cache.storage import store_at
 from cache.storage.base import Root, Store
 from cache.windows import Ranges
 from cache.write.base import finish_commits
-from cache.write.split_writer import NEEDS_FLAG, SplitWriter
+from cache.write.checks import NEEDS_FLAG
+from cache.write.split_writer import SplitWriter
 from cache.write.stream_writer import StreamWriter
 
 Progress = Callable[[int, int, str], None]  # rows written, rows in all, what is written
@@ -67,38 +69,47 @@ def copy_split(
     source = FeatureCache(root)[split]
     store = store_at(to)
     names = source.streams if streams is None else tuple(dict.fromkeys(streams))
-    if unknown := [name for name in names if name not in source.streams]:
-        there_are = ", ".join(source.streams) or "none"
-        raise CacheError(f"{split}: no feature stream {unknown[0]!r}; there are: {there_are}")
     opened = {name: _open_stream(source, name) for name in names}
-    is_there = _is_copy(source, store)
-    for name in names if is_there else ():
-        _refuse_other_stream(source, store, name)
-    if not is_there:
-        _write_tracks(store, source, _order(source, opened.values()), progress)
+    has_rows = _is_copy(source, store)
+    if has_rows:
+        for name in names:
+            _refuse_other_stream(source, store, name)
+    else:
+        _write_tracks(store, source, _order_videos(source, opened.values()), progress)
     finish_commits(store.root, split)  # of a copy that was killed
     _copy_stamps(source.store, store, split)
+
     copied = FeatureCache(store.root)[split]
-    start = {track.name: track.start for track in source.tracks}
-    shift = np.array([start[name] for name in copied.tracks.names], np.int64) - copied.tracks.start
-    written = [
-        name for name in names if _write_stream(copied, source, opened[name], shift, progress)
-    ]
-    copied = FeatureCache(store.root)[split]
-    live = copied.rows_by_shard()
-    n_rows = int(live.sum())
-    has = dict.fromkeys(names, 0)
+    starts = dict(zip(source.tracks.names, source.tracks.start.tolist(), strict=True))
+    source_starts = np.array([starts[name] for name in copied.tracks.names], np.int64)
+    shift = source_starts - copied.tracks.start
+    written = []
     for name in names:
-        if name in copied.streams:
-            pending = copied.pending_rows(name)
-            has[name] = int(
-                live[copied.stream_shards(name)].sum() - (pending[:, 1] - pending[:, 0]).sum()
-            )
-    missing = {name: n_rows - n for name, n in has.items() if n < n_rows}
-    return Copied(split, n_rows, not is_there, tuple(written), missing)
+        if _write_stream(copied, source, opened[name], shift, progress):
+            written.append(name)
+
+    copied = FeatureCache(store.root)[split]
+    n_rows = int(copied.rows_by_shard().sum())
+    missing = {}
+    for name in names:
+        n_missing = n_rows - _count_rows(copied, name)
+        if n_missing > 0:
+            missing[name] = n_missing
+    return Copied(split, n_rows, not has_rows, tuple(written), missing)
+
+
+def _count_rows(split: Split, stream: str) -> int:
+    """Number of rows of tracks that the stream has."""
+    if stream not in split.streams:
+        return 0
+    n_rows = split.rows_by_shard()[split.stream_shards(stream)].sum()
+    return int(n_rows - np.diff(split.pending_rows(stream)).sum())
 
 
 def _open_stream(source: Split, name: str) -> OpenStream:
+    if name not in source.streams:
+        names = ", ".join(source.streams) or "none"
+        raise CacheError(f"{source.name}: no feature stream {name!r}; there are: {names}")
     commit = Commit.load(source.place(name))
     if commit is None:
         raise CacheError(f"{source.name}: the stream {name!r} was removed meanwhile. Run it again.")
@@ -107,25 +118,26 @@ def _open_stream(source: Split, name: str) -> OpenStream:
 
 def _states(split: Split) -> set[str]:
     """Digests of the manifests with these rows: its own, and its source's."""
-    own = split.manifest["digest"]
-    return {own, split.provenance.get(COPIED, {}).get("digest", own)}
+    digest = split.manifest["digest"]
+    return {digest, split.provenance.get(COPIED, {}).get("digest", digest)}
 
 
 def _is_copy(source: Split, store: Store) -> bool:
     """Whether the other cache has the same state of the split. Raises CacheError where it has
     another one.
     """
-    split = source.name
     place = Place(store, source.name)
     if not store.exists(place.manifest):
-        if lost := place.lost_manifest():
+        lost = place.lost_manifest()
+        if lost:
             raise CacheError(lost)
         return False
-    if _states(source) & _states(FeatureCache(store.root)[split]):
+    if _states(source) & _states(FeatureCache(store.root)[source.name]):
         return True
+    location = source.store.location(source.name)
     raise CacheError.at(
         store.location(place.home),
-        expected=f"no split, or a copy of {source.store.location(split)} as it is now",
+        expected=f"no split, or a copy of {location} as it is now",
         found="another state of it, or another split",
         do="Nothing is overwritten: remove that folder if it may go, or copy into another cache.",
     )
@@ -136,11 +148,7 @@ def _refuse_other_stream(source: Split, store: Store, name: str) -> None:
     copied = FeatureCache(store.root)[source.name]
     if name not in copied.streams:
         return
-    source_form, copied_form = (
-        (held["dim"], held["dtype"], _callers_entries(held, StreamWriter.own_entries))
-        for held in (source.stream_manifest(name), copied.stream_manifest(name))
-    )
-    if source_form != copied_form:
+    if _stream_form(source, name) != _stream_form(copied, name):
         raise CacheError.at(
             store.location(Place(store, source.name, name).home),
             expected=f"no stream, or {name!r} of the same kind and weights as in {source.root}",
@@ -150,7 +158,14 @@ def _refuse_other_stream(source: Split, store: Store, name: str) -> None:
         )
 
 
-def _order(source: Split, streams: Iterable[OpenStream]) -> NDArray[np.intp]:
+def _stream_form(split: Split, name: str) -> dict[str, Any]:
+    """All that must be equal for a stream to be a copy of another."""
+    manifest = split.stream_manifest(name)
+    entries = _callers_entries(manifest, StreamWriter.own_entries)
+    return {**entries, "dim": manifest["dim"], "dtype": manifest["dtype"]}
+
+
+def _order_videos(source: Split, streams: Iterable[OpenStream]) -> NDArray[np.intp]:
     """Numbers of the videos by name; last those with missing rows of a stream, so that the others
     fill whole shards.
     """
@@ -161,17 +176,17 @@ def _order(source: Split, streams: Iterable[OpenStream]) -> NDArray[np.intp]:
         missing = ~np.isin(np.arange(len(source.rows_by_shard())), stream.shards)
         # shards that it does not have before each one
         before = np.concatenate([[0], np.cumsum(missing)])
-        of_track = before[-(-tracks.stop // size)] > before[tracks.start // size]
-        of_video = np.bincount(tracks.video[of_track], minlength=len(order)) > 0
-        order = order[np.argsort(of_video[order], kind="stable")]
+        has_gap = before[-(-tracks.stop // size)] > before[tracks.start // size]
+        n_gaps = np.bincount(tracks.video[has_gap], minlength=len(order))
+        order = order[np.argsort(n_gaps[order] > 0, kind="stable")]
     return order
 
 
 def _write_tracks(store: Store, source: Split, order: NDArray[np.intp], progress: Progress) -> None:
-    held = source.manifest
+    manifest = source.manifest
     n_rows = 0
-    digest = str(held["digest"])
-    geometry = Geometry(**held["geometry"])
+    digest = str(manifest["digest"])
+    geometry = Geometry(**manifest["geometry"])
     with SplitWriter(
         store.root,
         source.name,
@@ -189,35 +204,36 @@ def _write_tracks(store: Store, source: Split, order: NDArray[np.intp], progress
             if entry.name not in journalled:
                 writer.append(entry, [_as_appended(source, track) for track in tracks])
             n_rows += sum(track.stop - track.start for track in tracks)
-            progress(n_rows, int(held["rows"]), source.name)
-        writer.commit(_callers_entries(held, SplitWriter.own_entries))
+            progress(n_rows, int(manifest["rows"]), source.name)
+        writer.commit(_callers_entries(manifest, SplitWriter.own_entries))
 
 
 def _tracks_of(source: Split, videos: NDArray[np.intp]) -> Iterator[list[TrackRecord]]:
     by_video = np.argsort(source.tracks.video, kind="stable")
     stops = np.cumsum(np.bincount(source.tracks.video, minlength=len(source.videos)))
     for number in videos.tolist():
-        first = int(stops[number - 1]) if number else 0
-        yield [source.tracks[track] for track in by_video[first : int(stops[number])].tolist()]
+        first = stops[number - 1] if number else 0
+        tracks = by_video[first : stops[number]].tolist()
+        yield [source.tracks[track] for track in tracks]
 
 
 def _as_appended(source: Split, track: TrackRecord) -> TrackRows:
     """A track as it was appended: columns of fill values, which it does not have, are left out."""
-    arrays = {name: source.rows(name, track.start, track.stop) for name in source.columns} | dict(
-        track.extra
-    )
-    specs = {**COLUMNS, **{name: column.spec for name, column in source.extra.items()}}
-    for name, values in list(arrays.items()):
-        fill = specs[name].fill
-        if (
-            np.isnan(values).all()
-            if isinstance(fill, float) and np.isnan(fill)
-            else (values == fill).all()
-        ):
-            del arrays[name]
+    columns = {}
+    extra = {}
+    for name in source.columns:
+        rows = source.rows(name, track.start, track.stop)
+        if name in COLUMNS and not _is_fill(rows, COLUMNS[name].fill):
+            columns[name] = rows
+        if name in source.extra:
+            extra[name] = rows
+    extra |= track.extra
+    for name, values in list(extra.items()):
+        if _is_fill(values, source.extra[name].spec.fill):
+            del extra[name]
     for label, flag in NEEDS_FLAG.items():
-        if flag not in arrays:
-            arrays.pop(label, None)
+        if flag not in columns:
+            columns.pop(label, None)
     return TrackRows(
         name=track.name,
         video=track.video,
@@ -226,61 +242,68 @@ def _as_appended(source: Split, track: TrackRecord) -> TrackRows:
         crop_scale=track.crop_scale,
         gender=track.gender,
         intrinsics=track.intrinsics,
-        columns={name: values for name, values in arrays.items() if name in COLUMNS},
-        extra={name: values for name, values in arrays.items() if name in source.extra},
+        columns=columns,
+        extra=extra,
     )
 
 
+def _is_fill(values: Array, fill: float | int) -> bool:
+    """Whether all values are the fill value, which may be NaN."""
+    if np.isnan(fill):
+        return bool(np.isnan(values).all())
+    return bool((values == fill).all())
+
+
 def _write_stream(
-    copied: Split, source: Split, stream: OpenStream, shift: NDArray[np.int64], progress: Progress
+    copied: Split, source: Split, stream: OpenStream, shift: Ints, progress: Progress
 ) -> bool:
     """Write the rows that the source has and the copy does not. shift: from a track's rows to the
     source's.
     """
-    held = stream.commit.manifest
-    name = str(held["stream"])
-    dim = int(held["dim"])
-    dtype = str(held["dtype"])
-    rows_of = _RowsOf(copied, source, stream, shift)
-    target = [
-        shard
-        for shard in np.flatnonzero(copied.rows_by_shard()).tolist()
-        if len(rows_of.find(shard)[0])
-    ]
+    manifest = stream.commit.manifest
+    name = str(manifest["stream"])
+    digest = str(manifest["digest"])
+    new_rows = _NewRows(copied, source, stream, shift)
+    live_shards = np.flatnonzero(copied.rows_by_shard()).tolist()
+    target = [shard for shard in live_shards if len(new_rows.find(shard)[0])]
     # of a split without rows, a stream without any
     if not target and (name in copied.streams or len(copied.tracks)):
         return False
-    note = _note(
-        source.store, f"{source.name}/{name}", str(held["digest"]), source.stream_provenance(name)
-    )
-    plan = f"copy {held['digest']}"
     with StreamWriter(
-        copied.root, copied.name, name, dim=dim, dtype=dtype, plan=plan, provenance=note
+        copied.root,
+        copied.name,
+        name,
+        dim=int(manifest["dim"]),
+        dtype=str(manifest["dtype"]),
+        plan=f"copy {digest}",
+        provenance=_note(
+            source.store, f"{source.name}/{name}", digest, source.stream_provenance(name)
+        ),
     ) as writer:
-        own_keys = {shard: rows_of.own_keys(shard) for shard in target if shard in writer.committed}
-        writer.reopen(own_keys)
-        for shard in sorted({*target} & {*writer.pending}):
-            keys = own_keys.get(shard, np.full((len(writer.rows(shard)), 2), NO_KEY, np.uint64))
+        committed_keys = {}
+        for shard in target:
+            if shard in writer.committed:
+                committed_keys[shard] = new_rows.committed_keys(shard)
+        writer.reopen(committed_keys)
+        for shard in sorted(set(target).intersection(writer.pending)):
+            rows = writer.rows(shard)
+            keys = committed_keys.get(shard, np.full((len(rows), 2), NO_KEY, np.uint64))
             _, data, ok = writer.kept(shard, keys)
-            at, rows = rows_of.find(shard)
-            data[at], ok[at], keys[at] = (
-                stream.read(part, rows)[:, 0] for part in ("", "_ok", "_key")
-            )
+            target_rows, source_rows = new_rows.find(shard)
+            data[target_rows] = stream.read("", source_rows)[:, 0]
+            ok[target_rows] = stream.read("_ok", source_rows)[:, 0]
+            keys[target_rows] = stream.read("_key", source_rows)[:, 0]
             data[ok == UNDECODABLE] = 0
             writer.write(shard, data, ok, keys)
-            progress(
-                writer.rows(shard).stop, int(copied.manifest["extent"]), f"{copied.name}: {name}"
-            )
-        writer.commit(_callers_entries(held, StreamWriter.own_entries))
+            progress(rows.stop, int(copied.manifest["extent"]), f"{copied.name}: {name}")
+        writer.commit(_callers_entries(manifest, StreamWriter.own_entries))
     return True
 
 
-class _RowsOf:
+class _NewRows:
     """Rows of a stream that the source has and the copy does not."""
 
-    def __init__(
-        self, copied: Split, source: Split, stream: OpenStream, shift: NDArray[np.int64]
-    ) -> None:
+    def __init__(self, copied: Split, source: Split, stream: OpenStream, shift: Ints) -> None:
         self._copied = copied
         self._stream = stream
         self._shift = shift
@@ -288,16 +311,16 @@ class _RowsOf:
         self._shards = copied.stream_shards(self._name) if self._name in copied.streams else []
         self._size = int(source.manifest["geometry"]["rows_per_shard"])
         self._pending = source.pending_rows(self._name)
-        self._own_pending = (
-            copied.pending_rows(self._name) if self._shards else np.zeros((0, 2), np.int64)
-        )
+        self._copied_pending = np.zeros((0, 2), np.int64)
+        if self._shards:
+            self._copied_pending = copied.pending_rows(self._name)
 
-    def own_keys(self, shard: int) -> NDArray[np.uint64]:
+    def committed_keys(self, shard: int) -> Keys:
         """Keys of a shard that the copy has."""
         rows = shard_rows(self._copied.manifest, shard)
         return np.array(self._copied.rows(f"features/{self._name}_key", rows.start, rows.stop))
 
-    def find(self, shard: int) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
+    def find(self, shard: int) -> tuple[NDArray[np.intp], Ints]:
         """Rows of the shard, counted from its first, that only the source has; and the source's
         rows of them.
         """
@@ -306,19 +329,19 @@ class _RowsOf:
         source_rows = rows + self._shift[track]
         is_new = track >= 0
         if shard in self._shards:
-            is_new &= _is_within(rows, self._own_pending)
+            is_new &= _is_within(rows, self._copied_pending)
         is_new &= np.isin(source_rows // self._size, self._stream.shards)
         is_new &= ~_is_within(source_rows, self._pending)
-        at = np.flatnonzero(is_new)
-        return at, source_rows[at]
+        new = np.flatnonzero(is_new)
+        return new, source_rows[new]
 
 
-def _is_within(rows: NDArray[np.int64], ranges: Ranges) -> NDArray[np.bool_]:
+def _is_within(rows: Ints, ranges: Ranges) -> Bools:
     """(n,) whether rows are in one of the ascending ranges."""
-    if not len(ranges):
-        return np.zeros(len(rows), bool)
-    last = np.searchsorted(ranges[:, 0], rows, side="right") - 1
-    return np.asarray((last >= 0) & (rows < ranges[last, 1]))
+    start, stop = ranges.T
+    n_begun = np.searchsorted(start, rows, side="right")
+    n_ended = np.searchsorted(stop, rows, side="right")
+    return np.asarray(n_begun > n_ended)
 
 
 def _callers_entries(manifest: Mapping[str, Any], own: Collection[str]) -> dict[str, Any]:
@@ -328,20 +351,20 @@ def _callers_entries(manifest: Mapping[str, Any], own: Collection[str]) -> dict[
 
 
 def _note(store: Store, home: str, digest: str, note: Mapping[str, Any]) -> dict[str, Any]:
-    entries = {key: value for key, value in note.items() if key != "invalidated"}
-    return {
-        **entries,
-        COPIED: {"from": store.location(home), "digest": digest, "finished": note.get("finished")},
-    }
+    copied = {**note}
+    copied.pop("invalidated", None)
+    finished = note.get("finished")
+    copied[COPIED] = {"from": store.location(home), "digest": digest, "finished": finished}
+    return copied
 
 
 def _copy_stamps(source: Store, store: Store, home: str) -> None:
     """Copy missing files that commands keep beside a manifest, as a conversion's stamps."""
     own = (layout.MANIFEST, layout.PROVENANCE, "zarr.json")
-    names = (
-        name
-        for name in source.list_names(home)
-        if name.endswith((".json", ".npz")) and name not in own
-    )
-    keys = [f"{home}/{name}" for name in names]
-    store.put_small({key: source.read(key) for key in keys if not store.exists(key)}, home)
+    files = {}
+    for name in source.list_names(home):
+        key = f"{home}/{name}"
+        is_stamp = name.endswith((".json", ".npz")) and name not in own
+        if is_stamp and not store.exists(key):
+            files[key] = source.read(key)
+    store.put_small(files, home)

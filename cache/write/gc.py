@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Final
 
 from cache.errors import AccessDenied, CacheError
@@ -14,7 +12,7 @@ from cache.format.layout import FEATURES, PROVENANCE, stream_of
 from cache.format.listing import missing_text, unmounted_folder, update_list
 from cache.format.manifest import Commit, Place, places_of, split_folders
 from cache.read.split import FeatureCache, require_cache
-from cache.storage.base import Root, Store
+from cache.storage.base import Lock, Root, Store
 from cache.write.base import follow_manifest
 from cache.write.parts import refuse_running_parts
 
@@ -54,39 +52,40 @@ def gc(
     reported.
     """
     store = require_cache(root)
-    least = older_than if older_than is not None else 0.0 if store.exclusive else GRACE
-    sweep = _Sweep(store, dry_run, unfinished or not store.exclusive, least)
+    if older_than is None:
+        older_than = 0.0 if store.exclusive else GRACE
+    sweep = _Sweep(store, dry_run, unfinished or not store.exclusive, older_than)
     for split in split_folders(store):
         for place in places_of(store, split):
-            sweep.run_locked(place, partial(sweep.place, place))
+            sweep.run(place)
     sweep.forget_deleted()
-    return sweep.found
+    return sweep.collected
 
 
 class _Sweep:
     """One pass over a cache."""
 
     def __init__(self, store: Store, dry_run: bool, unfinished: bool, older_than: float) -> None:
-        self.found = Collected()
+        self.collected = Collected()
         self._store = store
         self._dry_run = dry_run
         self._unfinished = unfinished
         self._older_than = older_than
 
-    def run_locked(self, place: Place, sweep: Callable[[], object]) -> None:
+    def run(self, place: Place) -> None:
         """Sweep under the writer's lock; report a running writer or a damaged manifest instead."""
         try:
-            with nullcontext() if self._dry_run else self._store.lock(place.writing):
-                sweep()
+            with Lock() if self._dry_run else self._store.lock(place.writing):
+                self.place(place)
             self.prune(place.home)
         except AccessDenied as error:
-            self.found.problems.append(str(error))
+            self.collected.problems.append(str(error))
         except CacheError as error:
-            self.found.skipped.append(str(error))
+            self.collected.skipped.append(str(error))
         except PermissionError as error:
-            self.found.problems.append(str(AccessDenied.of(error)))
+            self.collected.problems.append(str(AccessDenied.of(error)))
         except OSError as error:
-            self.found.problems.append(f"{error.filename or place.home}: {error.strerror}")
+            self.collected.problems.append(f"{error.filename or place.home}: {error.strerror}")
 
     def forget_deleted(self) -> None:
         """Take splits off the list whose folders are gone; report those whose disk does not seem to
@@ -98,25 +97,27 @@ class _Sweep:
             if features.is_committed(name) or Place(store, name).lost_manifest():
                 continue
             if unmounted_folder(store, name) or store.list_names(name):
-                self.found.problems.append(missing_text(store, name))
+                self.collected.problems.append(missing_text(store, name))
             else:
-                self.found.forgotten.append(name)
-        if self.found.forgotten and not self._dry_run:
-            update_list(store, remove=self.found.forgotten, there=())
+                self.collected.forgotten.append(name)
+        if self.collected.forgotten and not self._dry_run:
+            update_list(store, remove=self.collected.forgotten, there=())
 
     def place(self, place: Place) -> None:
         refuse_running_parts(self._store, place.writing)
         commit = Commit.load(place)
-        if commit is None and (lost := place.lost_manifest()):
-            raise CacheError(lost)
+        if commit is None:
+            lost = place.lost_manifest()
+            if lost:
+                raise CacheError(lost)
         # Unreferenced files may belong to the writer of staged work; in an object store it may even
         # be running.
         has_staged = bool(self._store.list_names(place.staged))
-        running = not self._store.exclusive and self._is_young([place.staged])
+        running = not self._store.exclusive and self._is_young(place.staged)
         goes_on = has_staged and (running or not self._unfinished)
         if goes_on:
             text = "unfinished work, which the same command continues (--unfinished removes it)"
-            self.found.skipped.append(f"{self._store.location(place.home)}: {text}")
+            self.collected.skipped.append(f"{self._store.location(place.home)}: {text}")
         self.remove(find_unreferenced(place, commit, unfinished=not goes_on))
         if commit is not None and not self._dry_run:
             follow_manifest(commit)
@@ -126,17 +127,17 @@ class _Sweep:
         for key in keys:
             files = self._files(key)
             folder, _, name = key.rpartition("/")
-            # an empty folder goes, too
-            if not files and name not in self._store.list_names(folder):
+            exists = files or name in self._store.list_names(folder)  # also an empty folder
+            if not exists:
                 continue
-            if self._is_young([key]):
+            if self._is_young(key):
                 location = self._store.location(key)
-                self.found.skipped.append(
+                self.collected.skipped.append(
                     f"{location}: younger than {self._older_than:g} s (--older-than)"
                 )
                 continue
-            self.found.removed.append(key)
-            self.found.bytes += sum(files.values())
+            self.collected.removed.append(key)
+            self.collected.bytes += sum(files.values())
             if not self._dry_run:
                 self._store.remove([key])
                 self.prune(folder)
@@ -150,54 +151,69 @@ class _Sweep:
         ):
             folder = folder.rpartition("/")[0]
 
-    def _is_young(self, keys: Iterable[str]) -> bool:
-        files = (file for key in keys for file in self._files(key)) if self._older_than else ()
-        return any(self._store.age(file) < self._older_than for file in files)
+    def _is_young(self, key: str) -> bool:
+        if not self._older_than:
+            return False
+        return any(self._store.age(file) < self._older_than for file in self._files(key))
 
     def _files(self, key: str) -> dict[str, int]:
         files = self._store.files(key)
-        size = None if files else self._store.size(key)
-        return files if size is None else {key: size}
+        if not files:
+            size = self._store.size(key)
+            if size is not None:
+                files[key] = size
+        return files
 
 
 def find_unreferenced(place: Place, commit: Commit | None, *, unfinished: bool) -> Iterator[str]:
     """Keys of the cache's files that no manifest names; `unfinished`: also uncommitted work."""
     store = place.store
-    is_split = place.stream is None
     names = store.list_names(place.home)
     writing = store.list_names(place.writing)
-    # of a killed write
-    if not unfinished:
-        yield from (f"{place.writing}/{name}" for name in writing if name.startswith("."))
-    else:
+    if unfinished:
         if commit is None and PROVENANCE in names:  # of a commit that was never made
             yield f"{place.home}/{PROVENANCE}"
-        yield from (f"{place.writing}/{name}" for name in writing if name != "lock")
-        named = {} if commit is None else commit.manifest["shards"]
-        of_stream = [f"{place.stream}{part}" for part in layout.STREAM_ARRAYS]
-        present = store.list_names(place.base)
-        for name in _columns_on_disk(place, commit) if is_split else of_stream:
-            array = place.array(name)
-            if name in named:
-                shards = place.shards_on_disk(name)
-                yield from (
-                    f"{array}/c/{shard}" for shard in shards if str(shard) not in named[name]
-                )
-            elif name in present:
-                files = store.list_names(array)
-                yield from (f"{array}/{file}" for file in files if file in ("c", "zarr.json"))
-                if not files:  # of a write that ended before its first file
-                    yield array
-    if is_split:
-        # `_ok` and `_key` of those whose folder is gone:
+        leftovers = [name for name in writing if name != "lock"]
+    else:
+        leftovers = [name for name in writing if name.startswith(".")]  # of a killed write
+    for name in leftovers:
+        yield f"{place.writing}/{name}"
+    if unfinished:
+        yield from _find_unnamed_shards(place, commit)
+    if place.stream is None:
+        # `_ok` and `_key` of those whose folder is gone
         streams = store.list_names(place.array(FEATURES))
-        yield from (
-            place.array(f"{FEATURES}/{name}") for name in streams if stream_of(name) not in streams
-        )
+        for name in streams:
+            if stream_of(name) not in streams:
+                yield place.array(f"{FEATURES}/{name}")
     yield from place.unnamed_tables(None if commit is None else commit.manifest)
-    yield from (
-        f"{place.home}/{name}" for name in names if name.startswith(".") and name.endswith(".tmp")
-    )
+    for name in names:
+        if name.startswith(".") and name.endswith(".tmp"):
+            yield f"{place.home}/{name}"
+
+
+def _find_unnamed_shards(place: Place, commit: Commit | None) -> Iterator[str]:
+    """Shards that the manifest does not name, and the files of arrays that it does not name."""
+    store = place.store
+    if place.stream is None:
+        arrays = _columns_on_disk(place, commit)
+    else:
+        arrays = [f"{place.stream}{part}" for part in layout.STREAM_ARRAYS]
+    named = {} if commit is None else commit.manifest["shards"]
+    present = store.list_names(place.base)
+    for name in arrays:
+        array = place.array(name)
+        if name in named:
+            numbers = place.shards_on_disk(name)
+            unnamed = [number for number in numbers if str(number) not in named[name]]
+            yield from place.shard_folders([name], unnamed)
+        elif name in present:
+            files = store.list_names(array)
+            for file in files:
+                if file in ("c", "zarr.json"):
+                    yield f"{array}/{file}"
+            if not files:  # of a write that ended before its first file
+                yield array
 
 
 def _columns_on_disk(place: Place, commit: Commit | None) -> list[str]:
@@ -205,10 +221,11 @@ def _columns_on_disk(place: Place, commit: Commit | None) -> list[str]:
     killed writer.
     """
     store = place.store
-    known = dict.fromkeys(layout.COLUMNS if commit is None else commit.columns)
-    shards_alone = []
+    columns = list(layout.COLUMNS if commit is None else commit.columns)
     for name in store.list_names(place.home):
         is_table = earlier.TABLE_NAME.fullmatch(name) is not None
-        if name not in known and not is_table and store.list_names(place.array(name)) == ["c"]:
-            shards_alone.append(name)
-    return [*known, *shards_alone]
+        if name in columns or is_table:
+            continue
+        if store.list_names(place.array(name)) == ["c"]:
+            columns.append(name)
+    return columns

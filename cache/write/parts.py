@@ -42,9 +42,9 @@ class Part:
         >>> [Part(number, 3).share("abcde") for number in (1, 2, 3)]
         ['a', 'bc', 'de']
         """
-        return items[
-            len(items) * (self.number - 1) // self.of : len(items) * self.number // self.of
-        ]
+        start = len(items) * (self.number - 1) // self.of
+        stop = len(items) * self.number // self.of
+        return items[start:stop]
 
     @contextmanager
     def running(self, root: Root | Store, folder: str) -> Iterator[None]:
@@ -123,10 +123,9 @@ def _fresh_signs(store: Store, folder: str) -> dict[str, float]:
 def _busy(store: Store, folder: str, name: str, age: float, do: str) -> Busy:
     location = store.location(f"{folder}/{name}")
     expected = "no running part"
-    found = f"a sign of life {_ago(age)}"
-    return Busy.at(
-        location, expected=expected, found=found, do=f"Wait until all parts have ended; {do}"
-    )
+    sign = f"a sign of life {_ago(age)}"
+    wait = f"Wait until all parts have ended; {do}"
+    return Busy.at(location, expected=expected, found=sign, do=wait)
 
 
 def _ago(age: float) -> str:
@@ -149,25 +148,29 @@ def find_other_work(
     """Find uncommitted work of a split or stream whose plan is not `plan`; None without any."""
     place = Place(store_at(root), split, stream)
     store = place.store
-    others = []  # pieces, and the head of the first one
-    for folder in (f"{place.staged}/{name}" for name in store.list_names(place.staged)):
-        names = _pieces(store, folder)
-        head = _read_head(store, f"{folder}/{names[0]}") if names else {}
-        if names and head.get("plan") != plan:
-            others.append((len(names), head))
-    unused = [name for name in store.list_names(place.writing) if name in _EARLIER]
-    if unused:
-        others.append((len(unused), {}))
-    if not others:
+    n_pieces = 0
+    heads = []  # of the first piece of each plan
+    for name in store.list_names(place.staged):
+        names = _pieces(place, name)
+        if not names:
+            continue
+        head = _read_head(store, f"{place.staged}/{name}/{names[0]}")
+        if head.get("plan") != plan:
+            n_pieces += len(names)
+            heads.append(head)
+    for name in store.list_names(place.writing):
+        if name in _EARLIER:
+            n_pieces += 1
+            heads.append({})
+    if not heads:
         return None
-    first = others[0][1]
-    pieces = sum(n_pieces for n_pieces, _ in others)
-    return OtherWork(pieces, first.get("plan"), str(first.get("host", "")))
+    return OtherWork(n_pieces, heads[0].get("plan"), str(heads[0].get("host", "")))
 
 
-def _pieces(store: Store, folder: str) -> list[str]:
+def _pieces(place: Place, plan: str) -> list[str]:
     """Names of the pieces of staged work in a plan's folder."""
-    return [name for name in store.list_names(folder) if not name.startswith((f"{FILE}-", "."))]
+    names = place.store.list_names(f"{place.staged}/{plan}")
+    return [name for name in names if not name.startswith((f"{FILE}-", "."))]
 
 
 def _read_head(store: Store, key: str) -> dict[str, Any]:
@@ -184,19 +187,23 @@ def staged_by_parts(root: Root | Store, split: str) -> list[str]:
     texts = []
     for place in places_of(store, split):
         with suppress(PermissionError):
-            names = store.list_names(place.writing)
-            pieces = [
-                name.split("-")
-                for plan in store.list_names(place.staged)
-                for name in _pieces(store, f"{place.staged}/{plan}")
-            ]
-            shards = {piece[1] for piece in pieces if piece[0] == STAGED}
-            videos = [piece for piece in pieces if piece[0] == VIDEO]
-            texts += [f"shards of {place.stream}: {len(shards):,}"] if shards else []
-            texts += [f"videos: {len(videos):,}"] if videos else []
-            texts += [
-                f"not ended: {name.removeprefix(RUNNING)}"
-                for name in names
-                if name.startswith(RUNNING)
-            ]
-    return [f"staged by parts: {'; '.join(texts)}"] if texts else []
+            signs = store.list_names(place.writing)
+            shards = set()
+            n_videos = 0
+            for plan in store.list_names(place.staged):
+                for piece in _pieces(place, plan):
+                    kind, _, identity = piece.partition("-")
+                    if kind == STAGED:
+                        shards.add(identity.partition("-")[0])
+                    elif kind == VIDEO:
+                        n_videos += 1
+            if shards:
+                texts.append(f"shards of {place.stream}: {len(shards):,}")
+            if n_videos:
+                texts.append(f"videos: {n_videos:,}")
+            for name in signs:
+                if name.startswith(RUNNING):
+                    texts.append(f"not ended: {name.removeprefix(RUNNING)}")
+    if not texts:
+        return []
+    return [f"staged by parts: {'; '.join(texts)}"]

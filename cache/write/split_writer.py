@@ -11,27 +11,24 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
-from typing import Any, Final, NoReturn
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from cache.arrays import Array
 from cache.errors import CacheError
 from cache.format import layout
 from cache.format.extra import EXTRA, ExtraColumn
-from cache.format.layout import COLUMNS, GENDERS, ROWS_PER_CHUNK, ROWS_PER_SHARD, Geometry
+from cache.format.layout import COLUMNS, ROWS_PER_CHUNK, ROWS_PER_SHARD, Geometry
 from cache.format.manifest import Commit, Place, stream_folders
-from cache.format.shard import ShardLayout
+from cache.format.shard import ShardLayout, size_of
 from cache.format.tables import Tables, TrackRows, VideoEntry, VideoTable, video_record
 from cache.read.rows import Rows
 from cache.storage import store_at
 from cache.storage.base import Root
 from cache.write.base import Writer, follow_manifest
+from cache.write.checks import check_track, columns_by_name
 from cache.write.staged import SHARD, Plan, StagedWork
-
-# Label -> the flag that marks its known rows. Without its flag, a label would be read as unknown
-# everywhere.
-NEEDS_FLAG: Final = {"kp_3d": "has_3d", "pose": "has_smpl", "betas": "has_smpl"}
 
 
 class SplitWriter(Writer):
@@ -87,17 +84,16 @@ class SplitWriter(Writer):
         layout.check_names(split)
         super().__init__(Place(store_at(root), split), provenance)
         self._split = split
-        self._extra = _by_name(extra)
-        if unknown := sorted(set(columns) - COLUMNS.keys() - self._extra.keys()):
-            raise CacheError(
-                f"{split}: no such columns: {unknown}. Known: {sorted({*COLUMNS, *self._extra})}"
-            )
-        self._columns = {
-            name: COLUMNS[name] for name in COLUMNS if name in columns or name == "frame_index"
-        }
-        self._columns |= {
-            column.name: column.spec for column in self._extra.values() if column.per == "row"
-        }
+        self._extra = columns_by_name(extra)
+        unknown = sorted(set(columns) - COLUMNS.keys() - self._extra.keys())
+        if unknown:
+            names = sorted({*COLUMNS, *self._extra})
+            raise CacheError(f"{split}: no such columns: {unknown}. Known: {names}")
+        chosen = {*columns, "frame_index"}
+        self._columns = {name: spec for name, spec in COLUMNS.items() if name in chosen}
+        for name, column in self._extra.items():
+            if column.per == "row":
+                self._columns[name] = column.spec
         self._plan = plan
         self._new_geometry = Geometry(
             rows_per_shard or ROWS_PER_SHARD, rows_per_chunk or ROWS_PER_CHUNK
@@ -119,8 +115,10 @@ class SplitWriter(Writer):
         the new ones.
         """
         videos = VideoTable(self._kept)
-        yield from (videos.account(number) for number in range(len(videos)))
-        yield from (video["account"] for video in self._new)
+        for number in range(len(videos)):
+            yield videos.account(number)
+        for video in self._new:
+            yield video["account"]
 
     def _open(self) -> None:
         self._started = time.time()
@@ -130,17 +128,19 @@ class SplitWriter(Writer):
         if self._commit is None:
             self.place.create_groups()
             self._tables = Tables.from_records([], self._extra.values())
+            earlier = self._longest_stream()
+            self._shards: Mapping[str, Mapping[str, str]] = {}
+            self._other_columns = False
         else:
             follow_manifest(self._commit)
             self._tables = self._commit.tables
+            earlier = self._commit.manifest
+            self._shards = earlier["shards"]
+            self._other_columns = self._has_other_columns(earlier)
         self.committed_videos = VideoTable(self._tables).by_name()
-        earlier = self._longest_stream() if self._commit is None else self._commit.manifest
-        self._geometry = (
-            Geometry(**earlier["geometry"]) if "geometry" in earlier else self._new_geometry
-        )
-        self._other_columns = self._commit is not None and self._has_other_columns(
-            self._commit.manifest
-        )
+        self._geometry = self._new_geometry
+        if "geometry" in earlier:
+            self._geometry = Geometry(**earlier["geometry"])
         self._commits: list[list[int]] = list(earlier.get("commits", []))
         self._extent = int(earlier.get("extent", 0))
         self._first = self._geometry.shards(self._extent) * self._geometry.rows_per_shard
@@ -149,7 +149,8 @@ class SplitWriter(Writer):
         """Whether columns are new, or declared otherwise. Raises CacheError when some of the
         cache's own are gone.
         """
-        if gone := sorted(committed["shards"].keys() & COLUMNS.keys() - self._columns.keys()):
+        gone = sorted(self._shards.keys() & COLUMNS.keys() - self._columns.keys())
+        if gone:
             location = self._store.location(self.place.manifest)
             do = (
                 "A split keeps its columns over all commits: bring them, or remove the split "
@@ -158,9 +159,10 @@ class SplitWriter(Writer):
             raise CacheError.at(
                 location, expected=f"columns {gone}", found="a commit without them", do=do
             )
-        declared = ExtraColumn.from_manifest(committed), self._extra
-        stored, target = ({c.name: c.stored_as for c in of.values()} for of in declared)
-        return stored != target or bool(self._columns.keys() - committed["shards"].keys())
+        declared = ExtraColumn.from_manifest(committed)
+        stored = {name: column.stored_as for name, column in declared.items()}
+        target = {name: column.stored_as for name, column in self._extra.items()}
+        return stored != target or not self._columns.keys() <= self._shards.keys()
 
     def _longest_stream(self) -> Mapping[str, Any]:
         """The manifest of the stream with the largest extent; {} without one. For a split that lost
@@ -169,9 +171,10 @@ class SplitWriter(Writer):
         manifests: list[Mapping[str, Any]] = []
         for stream in stream_folders(self._store, self._split):
             with suppress(CacheError):  # a stream with a damaged manifest has nothing to carry over
-                read = Place(self._store, self._split, stream).read_manifest()
-                manifests += [] if read is None else [read[0]]
-        return max(manifests, key=lambda stream: int(stream["extent"]), default={})
+                current = Place(self._store, self._split, stream).read_manifest()
+                if current is not None:
+                    manifests.append(current[0])
+        return max(manifests, key=lambda manifest: int(manifest["extent"]), default={})
 
     def begin(
         self,
@@ -193,20 +196,20 @@ class SplitWriter(Writer):
         """
         if self._began:
             raise CacheError(f"{self._split}: begin was called before: commit first")
-        if strange := sorted({*drop} - self.committed_videos.keys()):
+        strange = sorted({*drop} - self.committed_videos.keys())
+        if strange:
             raise CacheError(f"{self._split}: {strange[:5]}: not among the committed videos")
         self._drop = frozenset(drop)
         self._invalid = frozenset(invalidate)
         self._keys = keys
         if self._other_columns:
-            assert self._commit is not None
             if self.committed_videos.keys() - self._drop:
                 raise CacheError(f"{self._split}: its columns have changed: drop all of its videos")
-            self._invalid = frozenset(
-                int(shard) for of in self._commit.manifest["shards"].values() for shard in of
-            )
+            numbers = set[str]().union(*self._shards.values())
+            self._invalid = frozenset(map(int, numbers))
         self._kept = self._tables.drop_videos(self._drop)
-        if needed := sorted(self._invalid & set(self._kept.live_shards(self._geometry))):
+        needed = sorted(self._invalid.intersection(self._kept.live_shards(self._geometry)))
+        if needed:
             raise CacheError(
                 f"{self._split}: shards {needed[:5]} have rows of kept tracks: drop their "
                 "videos, too"
@@ -245,16 +248,15 @@ class SplitWriter(Writer):
         if not self._began:
             raise CacheError(f"{self._split}: append before begin")
         if entry.name in self._videos:
-            do = (
-                "drop it in begin to replace it"
-                if entry.name in self.committed_videos
-                else "append each video once"
-            )
+            do = "append each video once"
+            if entry.name in self.committed_videos:
+                do = "drop it in begin to replace it"
             raise CacheError(f"{self._split}: video {entry.name!r} exists already: {do}")
         for track in tracks:
             check_track(track, entry.name, self._columns, self._extra.values())
         video = video_record(entry, tracks, self._next, self._extra.values())
-        video |= {} if self._keys is None else {"key": self._keys[entry.name]}
+        if self._keys is not None:
+            video["key"] = self._keys[entry.name]
         names = [track.name for track in tracks]
         if len(set(names)) < len(names) or not self._track_names.isdisjoint(names):
             raise CacheError(
@@ -277,59 +279,53 @@ class SplitWriter(Writer):
         if not self._began:
             raise CacheError(f"{self._split}: commit before begin")
         self._refuse(entries)
-        if filled := self._next % self._geometry.rows_per_shard:
+        filled = self._next % self._geometry.rows_per_shard
+        if filled:
             self._write_shard(filled)
         if self._next > self._first:
             self._commits = [*self._commits, [self._first, self._next]]
             self._extent = self._next
-        new_tables = Tables.from_records(self._new, self._extra.values())
-        tables = new_tables if self._other_columns else self._kept.plus(new_tables)
-        before = {} if self._commit is None else self._commit.manifest["shards"]
+        tables = Tables.from_records(self._new, self._extra.values())
+        if not self._other_columns:
+            tables = self._kept.plus(tables)
         self._publish({**entries, **self._own_entries(tables)}, tables, note)
-        gone = sorted(before.keys() - self._columns.keys())
+        gone = sorted(self._shards.keys() - self._columns.keys())
         self._store.remove([self.place.array(name) for name in gone])
-        arrays = [self.place.array(name) for name in self._columns]
-        self._store.remove(
-            [f"{array}/c/{shard}" for array in arrays for shard in sorted(self._invalid)]
-        )
+        self._store.remove(self.place.shard_folders(self._columns, self._invalid))
         self._remove_unfinished(self.place.staged)
         self._began = False
         self._open()
 
     def _own_entries(self, tables: Tables) -> dict[str, Any]:
-        earlier: Mapping[str, Any] = {} if self._commit is None else self._commit.manifest["shards"]
-        records = {
-            name: {
-                **{
-                    shard: text
-                    for shard, text in earlier.get(name, {}).items()
-                    if int(shard) not in self._invalid
-                },
-                **{str(shard): text for shard, text in sorted(new.items())},
+        shards: dict[str, dict[str, str]] = {}
+        for name, records in self._records.items():
+            committed = self._shards.get(name, {})
+            shards[name] = {
+                number: record
+                for number, record in committed.items()
+                if int(number) not in self._invalid
             }
-            for name, new in self._records.items()
-        }
-        return {
+            for shard, record in records.items():
+                shards[name][str(shard)] = record
+        entries = {
             "rows": int((tables["track_stop"] - tables["track_start"]).sum()),
             "tracks": len(tables["track_start"]),
             "videos": len(tables["video_name"]),
             "extent": self._extent,
             "commits": self._commits,
             "geometry": asdict(self._geometry),
-            "shards": records,
-            **(
-                {EXTRA: {name: column.as_json() for name, column in self._extra.items()}}
-                if self._extra
-                else {}
-            ),
+            "shards": shards,
         }
+        if self._extra:
+            entries[EXTRA] = {name: column.as_json() for name, column in self._extra.items()}
+        return entries
 
     def _remember(self, video: Mapping[str, Any]) -> None:
         self._new.append(video)
         self._videos.add(video["name"])
         self._track_names.update(track["name"] for track in video["tracks"])
 
-    def _add_rows(self, rows: Mapping[str, NDArray[Any]]) -> None:
+    def _add_rows(self, rows: Mapping[str, Array]) -> None:
         size = self._geometry.rows_per_shard
         n_rows = len(rows["frame_index"])
         n_added = 0
@@ -337,8 +333,11 @@ class SplitWriter(Writer):
             offset = self._next % size
             take = min(size - offset, n_rows - n_added)
             for name, spec in self._columns.items():
-                part = rows[name][n_added : n_added + take] if name in rows else spec.fill
-                self._buffers[name][offset : offset + take] = part
+                buffer = self._buffers[name][offset : offset + take]
+                if name in rows:
+                    buffer[...] = rows[name][n_added : n_added + take]
+                else:
+                    buffer[...] = spec.fill
             n_added += take
             self._next += take
             if offset + take == size:
@@ -348,13 +347,13 @@ class SplitWriter(Writer):
         """Write the buffer's first `filled` rows as the shard that ends at the next row, and stage
         it.
         """
-        shard = (self._next - 1) // self._geometry.rows_per_shard
+        shard = self._shard_of(self._next - 1)
         self._lock.require()  # without it, this may be a shard that another writer has committed
         for name, spec in self._columns.items():
-            data, self._records[name][shard] = ShardLayout(spec, self._geometry).encode(
-                self._buffers[name][:filled]
-            )
+            rows = self._buffers[name][:filled]
+            data, record = ShardLayout(spec, self._geometry).encode(rows)
             self._store.put(self._shard_key(name, shard), data, temporary=self.place.temporary)
+            self._records[name][shard] = record
         written = {name: records[shard] for name, records in self._records.items()}
         self._stage(shard, written)
         self._unwritten = []
@@ -367,136 +366,113 @@ class SplitWriter(Writer):
         """Continue from the shards of a killed writer with the same plan; remove what any other
         writer has left.
         """
-        head = {
+        self._work = StagedWork(self.place, self._staged_head())
+        pieces = self._read_pieces()
+        videos: dict[str, dict[str, Any]] = {}
+        for piece in pieces.values():
+            for video in piece["videos"]:
+                videos.pop(video["name"], None)  # the last one of each name, in its order
+                videos[video["name"]] = video
+        usable = [video for video in videos.values() if self._is_usable(video)]
+        if not usable:
+            self._remove_uncommitted_shards()
+            return
+
+        self._restore_buffers(pieces, [video["stop"] for video in videos.values()])
+        first = self._shard_of(self._first)
+        shard = self._shard_of(self._next)
+        for name in self._columns:
+            self._records[name] = {n: pieces[n]["files"][name] for n in range(first, shard)}
+        if shard in pieces:
+            staged = pieces[shard]["videos"]
+            self._unwritten = [video for video in staged if video["stop"] <= self._next]
+        if any(video["stop"] > self._next for video in videos.values()):  # they are written over
+            self._work.remove([f"{SHARD}-{number}" for number in pieces if number > shard])
+            if shard in pieces:
+                self._stage(shard, pieces[shard]["files"])
+        for video in usable:
+            if video["stop"] <= self._next:
+                self._remember(video)
+        self.journalled = {video["name"]: video["fingerprint"] for video in self._new}
+
+    def _staged_head(self) -> dict[str, Any]:
+        """All that decides whether staged shards can be used."""
+        head: dict[str, Any] = {
             "plan": self._plan,
             "base": None if self._commit is None else self._commit.digest,
             "drop": sorted(self._drop) if self._keys is None else "by keys",
             "invalidate": sorted(self._invalid),
             "columns": sorted(self._columns),
             "geometry": [self._geometry.rows_per_shard, self._geometry.rows_per_chunk],
-            **(
-                {EXTRA: [column.stored_as for column in self._extra.values()]}
-                if self._extra
-                else {}
-            ),
         }
-        self._work = StagedWork(self.place, head)
-        pieces = {
-            piece["shard"]: piece for piece, _ in self._work.read(self._work.names(SHARD)).values()
-        }
-        files: dict[int, Mapping[str, str]] = {}
-        videos: dict[str, dict[str, Any]] = {}  # the last one of each name
-        for number in sorted(pieces):
-            files[number] = pieces[number]["files"]
-            for video in pieces[number]["videos"]:
-                videos.pop(video["name"], None)
-                videos[video["name"]] = video
-        usable = [video for video in videos.values() if self._is_usable(video)]
-        first = self._first // self._geometry.rows_per_shard
-        if not usable:
-            self._work.remove_shards()
-            keep = range(0 if self._commit is None else first)
-            for name in (*COLUMNS, *(name for name in self._columns if name not in COLUMNS)):
-                self._remove_shards(name, keep)
-            return
-        end = first  # of the leading shards that are on the disk with their full size
-        while end in files and all(
-            self._has_size(self._shard_key(name, end), text) for name, text in files[end].items()
-        ):
+        if self._extra:
+            head[EXTRA] = [column.stored_as for column in self._extra.values()]
+        return head
+
+    def _read_pieces(self) -> dict[int, Mapping[str, Any]]:
+        """Heads of staged shards by number, ascending."""
+        pieces = {}
+        for head, _ in self._work.read(self._work.names(SHARD)).values():
+            pieces[head["shard"]] = head
+        return dict(sorted(pieces.items()))
+
+    def _remove_uncommitted_shards(self) -> None:
+        self._work.remove_shards()
+        n_committed = 0 if self._commit is None else self._shard_of(self._first)
+        for name in {**COLUMNS, **self._columns}:
+            self._remove_shards(name, keep=range(n_committed))
+
+    def _restore_buffers(self, pieces: Mapping[int, Mapping[str, Any]], stops: list[int]) -> None:
+        """Set the next row behind the last video that ends within finished shards, and fill the
+        buffers up to it. stops: ends of staged videos.
+        """
+        end = self._shard_of(self._first)
+        while end in pieces and self._is_finished(end, pieces[end]["files"]):
             end += 1
-        size = self._geometry.rows_per_shard
-        # continue behind the last video that ends within these shards, with the buffer as it was
-        # then
         while True:
-            self._next = max(
-                (v["stop"] for v in videos.values() if v["stop"] <= end * size), default=self._first
-            )
-            shard, filled = divmod(self._next, size)
+            limit = end * self._geometry.rows_per_shard
+            self._next = max((stop for stop in stops if stop <= limit), default=self._first)
             try:
-                for name, spec in self._columns.items() if filled else ():
-                    rows_of = ShardLayout(spec, self._geometry)
-                    records = {str(shard): files[shard][name]}
-                    array = self.place.array(name)
-                    n_rows = (shard + 1) * size
-                    rows = Rows.kind(self._store)(
-                        self._store, array, rows_of, n_rows, records, lambda: None
-                    )
-                    rows.read(np.array([shard * size]), filled, self._buffers[name][None, :filled])
-                break
+                self._read_buffers(pieces)
             except CacheError:  # damaged: only the shards before it count as finished
                 end -= 1
-        for name in self._columns:
-            self._records[name] = {number: files[number][name] for number in range(first, shard)}
-        if shard in pieces:
-            self._unwritten = [
-                video for video in pieces[shard]["videos"] if video["stop"] <= self._next
-            ]
-        if any(video["stop"] > self._next for video in videos.values()):  # they are written over
-            self._work.remove([f"{SHARD}-{number}" for number in pieces if number > shard])
-            if shard in pieces:
-                self._stage(shard, files[shard])
-        for video in usable:
-            if video["stop"] <= self._next:
-                self._remember(video)
-        self.journalled = {video["name"]: video["fingerprint"] for video in self._new}
+            else:
+                return
+
+    def _is_finished(self, shard: int, records: Mapping[str, str]) -> bool:
+        """Whether the files of a staged shard are on the disk with their full size."""
+        for name, record in records.items():
+            if self._store.size(self._shard_key(name, shard)) != size_of(record):
+                return False
+        return True
+
+    def _read_buffers(self, pieces: Mapping[int, Mapping[str, Any]]) -> None:
+        """Read the rows before the next one that are in its shard. Raises CacheError."""
+        shard, filled = divmod(self._next, self._geometry.rows_per_shard)
+        if not filled:
+            return
+        start = self._next - filled
+        for name, spec in self._columns.items():
+            reader = Rows.kind(self._store)(
+                self._store,
+                self.place.array(name),
+                ShardLayout(spec, self._geometry),
+                start + self._geometry.rows_per_shard,
+                {str(shard): pieces[shard]["files"][name]},
+                lambda: None,
+            )
+            reader.read(np.array([start]), filled, self._buffers[name][None, :filled])
+
+    def _shard_of(self, row: int) -> int:
+        return row // self._geometry.rows_per_shard
 
     def _is_usable(self, video: Mapping[str, Any]) -> bool:
         """Whether a journalled video is to be appended, unchanged."""
         if self._keys is None:
             return True
-        tracks = (track["name"] for track in video["tracks"])
-        return video["key"] == self._keys.get(video["name"]) and self._track_names.isdisjoint(
-            tracks
-        )
+        if video["key"] != self._keys.get(video["name"]):
+            return False
+        return self._track_names.isdisjoint(track["name"] for track in video["tracks"])
 
     def _shard_key(self, name: str, shard: int) -> str:
         return layout.shard_key(self.place.array(name), shard, self._columns[name].trailing)
-
-
-def check_track(
-    track: TrackRows, video: str, columns: Collection[str], extra: Iterable[ExtraColumn] = ()
-) -> None:
-    """Raise CacheError unless a track fits a split with these columns: names, shapes, types and
-    values.
-
-    Only floats may be rounded. Fill values of `extra` columns are not allowed.
-    """
-    extras = _by_name(extra)
-
-    def refuse(problem: str) -> NoReturn:
-        raise CacheError(f"track {track.name!r} of video {video!r}: {problem}")
-
-    if track.video != video:
-        refuse(f"belongs to video {track.video!r}")
-    if track.gender not in GENDERS:
-        refuse(f"gender is {track.gender!r}, expected one of {', '.join(GENDERS)}")
-    if strange := sorted(track.columns.keys() - (set(columns) & COLUMNS.keys())):
-        refuse(f"columns {strange} are not among this split's: {sorted(columns)}")
-    if strange := sorted(track.extra.keys() - extras.keys()):
-        refuse(f"extra columns {strange} are not declared; those that are: {sorted(extras)}")
-    if "frame_index" not in track.columns:
-        refuse("has no frame_index")
-    for label, flag in NEEDS_FLAG.items():
-        if label in track.columns and flag not in track.columns:
-            refuse(f"{label} comes without {flag}, which marks its known rows")
-    n_rows = len(track.columns["frame_index"])
-    for name, array in track.columns.items():
-        if problem := COLUMNS[name].problem(array, (n_rows, *COLUMNS[name].trailing)):
-            refuse(f"{name} {problem}")
-    for name, array in track.extra.items():
-        if problem := extras[name].problem(array, n_rows):
-            refuse(f"{name} {problem}")
-    frames = track.columns["frame_index"].astype(np.int64)
-    if n_rows == 0 or frames[0] < 0 or (np.diff(frames) <= 0).any() or track.step < 1:
-        refuse("frame_index must be non-empty, from 0 on and strictly increasing, and step >= 1")
-
-
-def _by_name(columns: Iterable[ExtraColumn]) -> dict[str, ExtraColumn]:
-    """Columns by name. Raises ValueError for duplicate names."""
-    declared = list(columns)
-    names = {column.name: column for column in declared}
-    if len(names) < len(declared):
-        raise ValueError(
-            f"extra columns {[column.name for column in declared]}: expected each name once"
-        )
-    return names

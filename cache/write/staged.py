@@ -19,8 +19,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from cache.arrays import Array
 from cache.format.layout import fingerprint
 from cache.format.manifest import Place
 from cache.format.shard import crc32c
@@ -33,7 +33,7 @@ FILE: Final = "file"
 
 # JSON that names all that decides the numbers, besides what each writer compares itself
 Plan = str | Mapping[str, Any]
-Arrays = Mapping[str, NDArray[Any]]
+Arrays = Mapping[str, Array]
 Piece = tuple[dict[str, Any], Arrays]  # head and arrays
 
 
@@ -62,12 +62,13 @@ class StagedWork:
 
     def read(self, names: Iterable[str]) -> dict[str, Piece]:
         """Existing, intact pieces by name."""
-        keys = {f"{self.folder}/{name}": name for name in names}
+        keys = [f"{self.folder}/{name}" for name in names]
         pieces = {}
         for key, data in self._store.read_many(keys).items():
             head, arrays = unpack(bytes(data))
             if head:
-                pieces[keys[key]] = head, arrays
+                name = key.rpartition("/")[2]
+                pieces[name] = head, arrays
         return pieces
 
     def remove(self, names: Iterable[str]) -> None:
@@ -77,30 +78,34 @@ class StagedWork:
         """Remove shards under final names from staged work: of this plan, and, where a lock keeps
         others out, of all plans, which share these names.
         """
+        store = self._store
         folders = [self.folder]
-        if self._store.exclusive:
+        if store.exclusive:
             staged = self._place.staged
-            folders = [f"{staged}/{name}" for name in self._store.list_names(staged)]
+            folders = [f"{staged}/{name}" for name in store.list_names(staged)]
         for folder in folders:
-            names = self._store.list_names(folder)
-            shards = [name for name in names if name.startswith(f"{SHARD}-")]
-            self._store.remove([f"{folder}/{name}" for name in shards])
-            self._store.remove_empty(folder)
+            names = store.list_names(folder)
+            shards = [f"{folder}/{name}" for name in names if name.startswith(f"{SHARD}-")]
+            store.remove(shards)
+            store.remove_empty(folder)
 
 
 def pack(head: Mapping[str, Any], arrays: Arrays) -> bytes:
     """JSON and arrays as a file with a checksum. Reading it runs no code."""
-    file = io.BytesIO()
     text = json.dumps(head, default=np.generic.item).encode()
     stored: dict[str, Any] = {"head": np.frombuffer(text, np.uint8), **arrays}
+    file = io.BytesIO()
     np.savez(file, **stored)
-    return file.getvalue() + crc32c(file.getvalue())
+    content = file.getvalue()
+    return content + crc32c(content)
 
 
 def unpack(file: bytes) -> Piece:
     """Head and arrays of `pack`; empty for a file that a crash or a disk has damaged."""
-    if crc32c(file[:-4]) != file[-4:]:
+    content = file[:-4]
+    if crc32c(content) != file[-4:]:
         return {}, {}
-    with np.load(io.BytesIO(file[:-4]), allow_pickle=False) as stored:
+    with np.load(io.BytesIO(content), allow_pickle=False) as stored:
         arrays = dict(stored)
-    return json.loads(arrays.pop("head").tobytes()), arrays
+    head = json.loads(arrays.pop("head").tobytes())
+    return head, arrays

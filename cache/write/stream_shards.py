@@ -16,8 +16,8 @@ from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from cache.arrays import Array, Bools, Flags, Ints, Keys
 from cache.errors import CacheError, MissingSplit
 from cache.format import layout, manifest
 from cache.format.layout import HAS_VALUE, NO_KEY, UNDECODABLE, Geometry, stream_columns
@@ -29,11 +29,9 @@ from cache.storage import store_at
 from cache.storage.base import Root
 from cache.write.staged import FILE, ROWS, STAGED, Plan, StagedWork
 
-Arrays = Mapping[str, NDArray[Any]]  # of one shard, by name
-Keys = NDArray[np.uint64]  # (n, 2)
-Flags = NDArray[np.uint8]  # (n,)
+Arrays = Mapping[str, Array]  # of one shard, by name
 # mask, features, ok: see `StreamShards.carried`
-Carried = tuple[NDArray[np.bool_], Any, NDArray[np.uint8]]
+Carried = tuple[Bools, Any, Flags]
 
 
 # odd: each word is mapped one to one
@@ -98,8 +96,7 @@ class StreamShards:
             )
         self.columns = stream_columns(stream, dim, dtype)
         self.place = Place(self._store, split, stream)
-        self.head = {"plan": plan, "dim": dim, "dtype": dtype}
-        self._work = StagedWork(self.place, self.head)
+        self._work = StagedWork(self.place, {"plan": plan, "dim": dim, "dtype": dtype})
         self._read_state()
 
     def _read_state(self) -> None:
@@ -108,8 +105,8 @@ class StreamShards:
         split = Commit.load(Place(self._store, self.place.split))
         if split is None:
             refuse_missing(self._store, self.place.split)
-            where = f"{self._store.root}: no committed split {self.place.split!r}"
-            raise MissingSplit(f"{where}: convert it before its features")
+            problem = f"no committed split {self.place.split!r}"
+            raise MissingSplit(f"{self._store.root}: {problem}: convert it before its features")
         self.split = split
         self.split_digest = split.digest
         self.geometry = Geometry(**split.manifest["geometry"])
@@ -129,14 +126,15 @@ class StreamShards:
             self.foreign = self._commit.foreign_shards(split.manifest)
             by_array = stream["shards"]
             numbers = {int(shard) for shard in by_array[self._stream]} - set(self.foreign)
-            self.committed = {
-                k: {name: by_array[name][str(k)] for name in by_array} for k in sorted(numbers)
-            }
+            for shard in sorted(numbers):
+                records = {name: by_array[name][str(shard)] for name in by_array}
+                self.committed[shard] = records
         # Only rows of replaced or removed tracks can be carried over.
-        self._has_replaced_rows = any(
-            shard >= len(live) or not self.rows_record(shard) or live[shard] < len(self.rows(shard))
-            for shard in self.committed
-        )
+        self._has_replaced_rows = False
+        for shard in self.committed:
+            is_gone = shard >= len(live) or not self.rows_record(shard)
+            if is_gone or live[shard] < len(self.rows(shard)):
+                self._has_replaced_rows = True
         self._index: _KeyIndex | None = None
         self._index_lock = threading.Lock()
 
@@ -146,7 +144,7 @@ class StreamShards:
         """
         return shard_rows(self.split.manifest, shard)
 
-    def live(self, shard: int) -> NDArray[np.bool_]:
+    def live(self, shard: int) -> Bools:
         """(n,) whether each of the shard's `rows` belongs to a committed track. Other rows need no
         features.
         """
@@ -156,7 +154,7 @@ class StreamShards:
     def rows_record(self, shard: int) -> str:
         return manifest.rows_record(self.split.manifest, shard)
 
-    def carried(self, keys: NDArray[np.uint64]) -> Carried:
+    def carried(self, keys: Keys) -> Carried:
         """Find features that the stream already has for rows with these keys, (n, 2) uint64, of
         replaced tracks.
 
@@ -166,12 +164,9 @@ class StreamShards:
             if self._index is None and self._has_replaced_rows and self._commit is not None:
                 stream = OpenStream(self._commit, self.split.manifest)
                 self._index = _KeyIndex(stream, self.committed)
-        spec = self.columns[self._stream]
-        n = len(keys)
-        data = np.zeros((n, *spec.trailing), spec.dtype)
-        ok = np.zeros(n, np.uint8)
+        mask, data, ok = self._zeros(len(keys))
         if self._index is None:
-            return np.zeros(n, bool), data, ok
+            return mask, data, ok
         rows = self._index.find(keys)
         stream = self._index.stream
         mask = rows >= 0
@@ -180,9 +175,7 @@ class StreamShards:
         data[good] = stream.read("", rows[good])[:, 0]
         return mask, data, ok
 
-    def checkpoint(
-        self, shard: int, rows: NDArray[np.int64], data: NDArray[Any], ok: Flags, keys: Keys
-    ) -> None:
+    def checkpoint(self, shard: int, rows: Ints, data: Array, ok: Flags, keys: Keys) -> None:
         """Store some rows of an incomplete shard durably, replacing its last checkpoint.
 
         rows: (n,) indices within the shard. data, ok, keys: as for `StreamWriter.write`.
@@ -193,11 +186,8 @@ class StreamShards:
         """Read a shard's rows from its checkpoint, where plan and keys are equal. Returns as
         `carried`.
         """
-        spec = self.columns[self._stream]
         n = len(keys)
-        data = np.zeros((n, *spec.trailing), spec.dtype)
-        mask = np.zeros(n, bool)
-        ok = np.zeros(n, np.uint8)
+        mask, data, ok = self._zeros(n)
         for _, saved in self._work.read([f"{ROWS}-{shard}"]).values():
             rows = saved["rows"]
             values = saved["data"]
@@ -209,6 +199,11 @@ class StreamShards:
             ok[rows[same]] = saved["ok"][same]
         return mask, data, ok
 
+    def _zeros(self, n: int) -> Carried:
+        spec = self.columns[self._stream]
+        data = np.zeros((n, *spec.trailing), spec.dtype)
+        return np.zeros(n, bool), data, np.zeros(n, np.uint8)
+
     def list_staged(self) -> dict[int, Staged]:
         """Shards that any process has staged by this plan, for the rows that the split has now."""
         shards = {}
@@ -218,9 +213,7 @@ class StreamShards:
                 shards[staged.shard] = staged
         return shards
 
-    def stage(
-        self, shard: int, data: NDArray[Any], ok: NDArray[Any], keys: NDArray[np.uint64]
-    ) -> Staged:
+    def stage(self, shard: int, data: Array, ok: Array, keys: Keys) -> Staged:
         """Write one shard durably, under temporary names, for a `StreamWriter` to accept. Arguments
         as for its `write`.
 
@@ -236,16 +229,16 @@ class StreamShards:
         try:
             records = {}
             for name, spec in self.columns.items():
-                file, records[name] = ShardLayout(spec, self.geometry).encode(arrays[name])
+                file, record = ShardLayout(spec, self.geometry).encode(arrays[name])
                 self._store.put(files[name], file, temporary=temporary[name])
-            staged = Staged(
-                shard, self.rows_record(shard), self.form, token, files, records, dict(self.made)
-            )
+                records[name] = record
+            rows = self.rows_record(shard)
+            staged = Staged(shard, rows, self.form, token, files, records, dict(self.made))
             if self.plan:
                 self._record(staged)
         except BaseException:
-            own = [key for key in files.values() if key.startswith(self._work.folder)]
-            self._store.remove([*own, *temporary.values()])
+            self._store.remove(temporary.values())
+            self._store.remove([key for key in files.values() if key.startswith(self._work.folder)])
             raise
         return staged
 
@@ -259,12 +252,13 @@ class StreamShards:
 
     def _record(self, staged: Staged) -> None:
         """Stage a shard whose files are written, in place of its checkpoint."""
-        self._work.put(f"{STAGED}-{staged.shard}-{staged.token}", {"staged": asdict(staged)})
+        self._work.put(self._piece(staged), {"staged": asdict(staged)})
         self._work.remove([f"{ROWS}-{staged.shard}"])
 
-    def check_arrays(
-        self, shard: int, data: NDArray[Any], ok: NDArray[Any], keys: NDArray[np.uint64]
-    ) -> Arrays:
+    def _piece(self, staged: Staged) -> str:
+        return f"{STAGED}-{staged.shard}-{staged.token}"
+
+    def check_arrays(self, shard: int, data: Array, ok: Array, keys: Keys) -> Arrays:
         """Check a shard's data, and convert them to the stored arrays. Raises CacheError as `stage`
         does.
         """
@@ -282,7 +276,7 @@ class StreamShards:
             raise CacheError(f"{title}: expected ok flags of {allowed}, found {found_flags}")
         good = live & (ok != UNDECODABLE)
 
-        def fill_rows(part: str, rows: NDArray[np.bool_], values: NDArray[Any]) -> NDArray[Any]:
+        def fill_rows(part: str, rows: Bools, values: Array) -> Array:
             spec = self.columns[f"{self._stream}{part}"]
             array = np.full((n_rows, *spec.trailing), spec.fill, spec.dtype)
             array[rows] = values[rows]
@@ -290,12 +284,10 @@ class StreamShards:
 
         with np.errstate(over="ignore"):  # beyond the dtype becomes infinite, which is refused
             features = fill_rows("", good, data)
-        if bad := np.flatnonzero(~np.isfinite(features).all(axis=1) & good).tolist():
-            dtype = features.dtype
-            raise CacheError(
-                f"{title}: features of {len(bad)} rows are not finite in {dtype}, first row "
-                f"{bad[0]}"
-            )
+        bad = np.flatnonzero(~np.isfinite(features).all(axis=1) & good)
+        if len(bad):
+            problem = f"features of {len(bad)} rows are not finite in {features.dtype}"
+            raise CacheError(f"{title}: {problem}, first row {bad[0]}")
         name = self._stream
         return {
             name: features,
@@ -322,8 +314,8 @@ class _KeyIndex:
 
     def __init__(self, stream: OpenStream, shards: Iterable[int]) -> None:
         self.stream = stream
-        self._sorted: list[NDArray[np.uint64]] = []  # (2, n): hashes, ascending, and their rows
-        parts: list[NDArray[np.uint64]] = []
+        self._sorted: list[Keys] = []  # (2, n): hashes, ascending, and their rows
+        parts: list[Keys] = []
         for shard in sorted(shards):
             rows = np.asarray(shard_rows(stream.commit.manifest, shard))
             keys = stream.read("_key", rows[:1], len(rows))[0]
@@ -335,25 +327,24 @@ class _KeyIndex:
         if parts:
             self._sorted.append(_sort_by_hash(parts))
 
-    def find(self, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
+    def find(self, keys: Keys) -> Ints:
         """(n, 2) keys -> (n,) rows; -1 for keys that the stream does not have."""
         rows = np.full(len(keys), -1, np.int64)
         hashes = _hash_keys(keys)
         for sorted_hashes, sorted_rows in self._sorted:
-            if len(sorted_hashes):
-                position = np.minimum(
-                    np.searchsorted(sorted_hashes, hashes), len(sorted_hashes) - 1
-                )
-                hits = (sorted_hashes[position] == hashes) & (rows < 0)
-                rows[hits] = sorted_rows[position[hits]]
+            if not len(sorted_hashes):
+                continue
+            position = np.searchsorted(sorted_hashes, hashes)
+            position = np.minimum(position, len(sorted_hashes) - 1)
+            hits = (sorted_hashes[position] == hashes) & (rows < 0)
+            rows[hits] = sorted_rows[position[hits]]
         candidates = np.flatnonzero(rows >= 0)
-        differs = (self.stream.read("_key", rows[candidates]) != keys[candidates, None]).any(
-            axis=(1, 2)
-        )
+        stored = self.stream.read("_key", rows[candidates])[:, 0]
+        differs = (stored != keys[candidates]).any(axis=1)
         rows[candidates[differs]] = -1
         return rows
 
-    def _map_file(self, entries: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    def _map_file(self, entries: Keys) -> Keys:
         """Copy the entries into a mapped, unnamed temporary file, which is deleted with the map or
         the process.
         """
@@ -364,13 +355,13 @@ class _KeyIndex:
             return np.memmap(file, np.uint64, "r", shape=entries.shape)
 
 
-def _hash_keys(keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def _hash_keys(keys: Keys) -> Keys:
     """(n, 2) keys -> (n,) 64-bit hashes. Different keys may share a hash: compare the keys, too."""
-    mixed: NDArray[np.uint64] = (keys * _MIX).sum(axis=1, dtype=np.uint64)
+    mixed: Keys = (keys * _MIX).sum(axis=1, dtype=np.uint64)
     return mixed
 
 
-def _sort_by_hash(parts: Sequence[NDArray[np.uint64]]) -> NDArray[np.uint64]:
+def _sort_by_hash(parts: Sequence[Keys]) -> Keys:
     """Join (2, n) entries, sorted by hash. The sort is stable: of equal keys, `find` returns the
     earliest row.
     """

@@ -8,24 +8,24 @@ new shards.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from cache.arrays import Array, Keys
 from cache.errors import CacheError
 from cache.format.layout import NO_KEY, PENDING_ROWS, UNDECODABLE
 from cache.format.manifest import Commit
-from cache.format.shard import ShardFile, ShardLayout
+from cache.format.shard import ShardFile, ShardLayout, size_of
 from cache.format.tables import Tables
 from cache.read.streams import OpenStream
 from cache.storage.base import Root
-from cache.windows import Ranges, intersect, join_adjacent, ranges_where
+from cache.windows import Ranges, join_adjacent, ranges_where
 from cache.write.base import Writer, follow_manifest, invalidate_shards
-from cache.write.staged import ROWS, SHARD, STAGED, Plan
+from cache.write.staged import SHARD, Plan
 from cache.write.stream_shards import Staged, StreamShards
 
 
@@ -47,18 +47,18 @@ class StreamWriter(StreamShards, Writer):
 
     own_entries = frozenset(
         {
-            *(
-                "format",
-                "digest",
-                "stream",
-                "dim",
-                "dtype",
-                "extent",
-                "split_digest",
-                "commits",
-                "geometry",
-            ),
-            *("shards", "rows", PENDING_ROWS),
+            "format",
+            "digest",
+            "stream",
+            "dim",
+            "dtype",
+            "extent",
+            "split_digest",
+            "commits",
+            "geometry",
+            "shards",
+            "rows",
+            PENDING_ROWS,
         }
     )
 
@@ -87,9 +87,7 @@ class StreamWriter(StreamShards, Writer):
         """
         return [shard for shard in self.live_shards if shard not in self._records]
 
-    def write(
-        self, shard: int, data: NDArray[Any], ok: NDArray[Any], keys: NDArray[np.uint64]
-    ) -> None:
+    def write(self, shard: int, data: Array, ok: Array, keys: Keys) -> None:
         """Write the features of one pending shard with n `rows`, durably.
 
         Args:
@@ -106,9 +104,7 @@ class StreamWriter(StreamShards, Writer):
         """
         self.accept(self.stage(shard, data, ok, keys))
 
-    def stage(
-        self, shard: int, data: NDArray[Any], ok: NDArray[Any], keys: NDArray[np.uint64]
-    ) -> Staged:
+    def stage(self, shard: int, data: Array, ok: Array, keys: Keys) -> Staged:
         """As `StreamShards.stage`, under the shard's final names."""
         self._lock.require()  # without it, this may be a shard that another writer has committed
         return super().stage(shard, data, ok, keys)
@@ -127,36 +123,43 @@ class StreamWriter(StreamShards, Writer):
             for name, key in staged.keys.items():
                 self._store.rename(key, final[name])
             self._record(replace(staged, keys=final))
-            self._work.remove([f"{STAGED}-{staged.shard}-{staged.token}"])
+            self._work.remove([super()._piece(staged)])
         self._take(staged)
 
     def _check(self, staged: Staged) -> None:
         """Raise CacheError unless a shard's weights, rows and files are those of this stream."""
         do = "Compute it again, with StreamShards opened again."
+        title = self.title(staged.shard)
         weights = staged.made.get("sha256")
-        own_weights = self.made.get("sha256")
-        if self.made and staged.made and weights != own_weights:
-            what = f"expected weights {own_weights}, as of other shards, found {weights}"
-            raise CacheError(f"{self.title(staged.shard)}: {what}. {do}")
+        stream_weights = self.made.get("sha256")
+        if self.made and staged.made and weights != stream_weights:
+            difference = f"expected weights {stream_weights}, as of other shards, found {weights}"
+            raise CacheError(f"{title}: {difference}. {do}")
         staged_form = (staged.rows, staged.form)
-        own_form = (self.rows_record(staged.shard), self.form)
-        if staged_form != own_form or staged.keys.keys() != self.columns.keys():
-            title = self.title(staged.shard)
+        form = (self.rows_record(staged.shard), self.form)
+        if staged_form != form or staged.keys.keys() != self.columns.keys():
             raise CacheError(
-                f"{title}: expected what is staged to be of {own_form}, found {staged_form}. {do}"
+                f"{title}: expected what is staged to be of {form}, found {staged_form}. {do}"
             )
-        final = self._new_files(staged.shard, staged.token)
-        for name, key in staged.keys.items():
-            encoding = ShardLayout(self.columns[name], self.geometry)
-            n_rows = len(self.rows(staged.shard))
-            file = ShardFile(name, key, staged.shard, staged.records[name], n_rows, encoding)
-            is_staged = key == final[name] or key.startswith(f"{self.place.staged}/")
-            if not is_staged or file.problem(self._store, fast=True):
-                expected = f"{file.size} bytes that were staged"
-                found = "no such file, or a damaged one"
+        for name in self.columns:
+            file = self._staged_file(staged, name)
+            if file is None or file.problem(self._store, fast=True):
                 raise CacheError.at(
-                    self._store.location(key), expected=expected, found=found, do=do
+                    self._store.location(staged.keys[name]),
+                    expected=f"{size_of(staged.records[name])} bytes that were staged",
+                    found="no such file, or a damaged one",
+                    do=do,
                 )
+
+    def _staged_file(self, staged: Staged, name: str) -> ShardFile | None:
+        """The file of one array; None where no shard is staged."""
+        key = staged.keys[name]
+        shard = staged.shard
+        if key != self._key(name, shard) and not key.startswith(f"{self.place.staged}/"):
+            return None
+        encoding = ShardLayout(self.columns[name], self.geometry)
+        n_rows = len(self.rows(shard))
+        return ShardFile(name, key, shard, staged.records[name], n_rows, encoding)
 
     def _take(self, staged: Staged) -> None:
         self._note_made(staged.made)
@@ -165,9 +168,8 @@ class StreamWriter(StreamShards, Writer):
     def _new_files(self, shard: int, token: str) -> dict[str, str]:  # noqa: ARG002  of other names
         return {name: self._key(name, shard) for name in self.columns}
 
-    def _record(self, staged: Staged) -> None:
-        self._work.put(f"{SHARD}-{staged.shard}", {"staged": asdict(staged)})
-        self._work.remove([f"{ROWS}-{staged.shard}"])
+    def _piece(self, staged: Staged) -> str:
+        return f"{SHARD}-{staged.shard}"
 
     def reopen(self, shards: Collection[int]) -> None:
         """Make those of the shards that are committed pending again. `kept` returns their computed
@@ -180,7 +182,9 @@ class StreamWriter(StreamShards, Writer):
         for shard in shards:
             n_rows = len(self.rows(shard))
             first = np.array([self.rows(shard).start])
-            data, ok, keys = (stream.read(part, first, n_rows)[0] for part in ("", "_ok", "_key"))
+            data = stream.read("", first, n_rows)[0]
+            ok = stream.read("_ok", first, n_rows)[0]
+            keys = stream.read("_key", first, n_rows)[0]
             data[ok == UNDECODABLE] = 0
             computed = np.flatnonzero(self.live(shard) & (keys != NO_KEY).any(axis=1))
             self.checkpoint(shard, computed, data[computed], ok[computed], keys[computed])
@@ -198,27 +202,27 @@ class StreamWriter(StreamShards, Writer):
         """
         self._refuse(entries)
         self.place.create_groups()  # the folder of all features may have been deleted by hand
-        extent = int(self.split.manifest["extent"])
+        split = self.split.manifest
         # The identity of each shard's rows, also of shards that the split dropped: their features
         # may be carried over.
-        rows = {} if self._commit is None else dict(self._commit.manifest["rows"])
+        rows: dict[str, str] = {}
+        if self._commit is not None:
+            rows.update(self._commit.manifest["rows"])
         new_shards = sorted(self._records.keys() - self.committed.keys())
-        rows |= {str(shard): self.rows_record(shard) for shard in new_shards}
+        for shard in new_shards:
+            rows[str(shard)] = self.rows_record(shard)
         body = {
             **entries,
             "stream": self._stream,
             "dim": self._dim,
             "dtype": self._dtype,
-            "extent": extent,
+            "extent": int(split["extent"]),
             # "" while shards are pending: the stream does not match any state of the split.
             "split_digest": "" if self.pending else self.split_digest,
-            "commits": self.split.manifest["commits"],
-            "geometry": self.split.manifest["geometry"],
+            "commits": split["commits"],
+            "geometry": split["geometry"],
             "shards": {
-                name: {
-                    str(shard): records[name] for shard, records in sorted(self._records.items())
-                }
-                for name in self.columns
+                name: self._records_of(name, sorted(self._records)) for name in self.columns
             },
             "rows": rows,
         }
@@ -234,22 +238,23 @@ class StreamWriter(StreamShards, Writer):
         """Rows without a key: in earlier shards as recorded, in new ones as written. body: of the
         next manifest.
         """
-        recorded = [] if self._commit is None else self._commit.manifest.get(PENDING_ROWS, [])
-        shards = np.array(sorted(self.committed), np.int64)[:, None]
-        spans = np.concatenate([shards, shards + 1], axis=1) * self.rows_per_shard
-        found = [intersect(np.reshape(np.array(recorded, np.int64), (-1, 2)), spans)]
-        written = {
-            name: {str(k): self._records[k][name] for k in new_shards} for name in self.columns
-        }
-        etag = None if self._commit is None else self._commit.etag
-        stream = OpenStream(
-            Commit(self.place, {**body, "shards": written}, Tables(), etag), self.split.manifest
-        )
+        pending = [np.zeros((0, 2), np.int64)]
+        etag = None
+        if self._commit is not None:
+            etag = self._commit.etag
+            pending.append(OpenStream(self._commit, self.split.manifest).pending_rows())
+        written = {name: self._records_of(name, new_shards) for name in self.columns}
+        commit = Commit(self.place, {**body, "shards": written}, Tables(), etag)
+        stream = OpenStream(commit, self.split.manifest)
         for start, stop in stream.rows_with_flag(UNDECODABLE).tolist():
             keys = stream.read("_key", np.array([start]), stop - start)[0]
-            found.append(ranges_where((keys == NO_KEY).all(axis=1), start))
-        ranges = np.concatenate(found)
+            pending.append(ranges_where((keys == NO_KEY).all(axis=1), start))
+        ranges = np.concatenate(pending)
         return join_adjacent(ranges[np.argsort(ranges[:, 0])])
+
+    def _records_of(self, name: str, shards: Iterable[int]) -> dict[str, str]:
+        """The manifest's records of an array's shards."""
+        return {str(shard): self._records[shard][name] for shard in shards}
 
     def _open(self) -> None:
         self._started = time.time()
@@ -285,8 +290,9 @@ class StreamWriter(StreamShards, Writer):
     def _note_made(self, made: Mapping[str, Any]) -> None:
         self.made = self.made or made
         if made:
-            both = self.made.keys() | made.keys()
-            self.varying |= {name for name in both if made.get(name) != self.made.get(name)}
+            for name in self.made.keys() | made.keys():
+                if made.get(name) != self.made.get(name):
+                    self.varying.add(name)
 
     def _require_pending(self, shard: int) -> None:
         if shard in self._records or shard not in self.live_shards:

@@ -107,12 +107,10 @@ class _CommandParser(_Parser):
                 self.error(f"unrecognized arguments: {word}{similar}")
         namespace, unknown = super().parse_known_args(args, namespace)
         if unknown:
-            quotes = (
-                ""
-                if all(word.startswith("-") for word in unknown)
-                else ". Quote names that have spaces"
-            )
-            self.error(f"unrecognized arguments: {' '.join(unknown)}{quotes}")
+            problem = f"unrecognized arguments: {' '.join(unknown)}"
+            if not all(word.startswith("-") for word in unknown):
+                problem += ". Quote names that have spaces"
+            self.error(problem)
         return namespace, unknown
 
     def format_help(self) -> str:
@@ -183,10 +181,13 @@ def run(
     """Run one command of `python -m MODULE` and return its exit code (EXIT_CODES)."""
     show_any_symbol()
     raise_file_limit()
-    arguments = sys.argv[1:] if argv is None else list(argv)
-    arguments = ["--help"] if arguments == ["help"] else arguments
-    # In its own process to the very end: a second Ctrl-C may come while Python exits.
-    with contextlib.nullcontext(listen()) if argv is None else listen():
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments == ["help"]:
+        arguments = ["--help"]
+    handlers = listen()
+    if argv is None:  # to the very end of the process: a second Ctrl-C may come while Python exits
+        handlers.pop_all()
+    with handlers:
         args = argparse.Namespace()
         try:
             parsed = parser().parse_args(arguments)
@@ -200,29 +201,28 @@ def run(
             _print_interruption(error, args, text.command(*arguments, module=module))
             return exit_code(error)
         except Exception as error:
-            from cache import CacheError  # --help does not need it
-
             if "--debug" in arguments:
                 traceback.print_exc()
-            message = (
-                f"{type(error).__name__}: {error}. This is a bug in this program: --debug "
-                "shows where."
-            )
-            if isinstance(error, MemoryError) or "failed to map segment" in str(error):
-                message = (
-                    f"too little memory ({error}). Allow this process more: ulimit -v, or "
-                    "the job's limit."
-                )
-            if type(error).__name__ == "OutOfMemoryError":  # torch's; torch is not imported here
-                message = (
-                    f"the GPU's memory is full ({str(error).partition('. GPU')[0]}). {GPU_FULL}"
-                )
-            if isinstance(error, PipelineError | CacheError | OSError):
-                places = (getattr(args, key, None) for key in ("cache", "out"))
-                message = text.error_text(error, [place for place in places if place is not None])
-            err.print(f"{ERROR} {plain(message)}")
+            err.print(f"{ERROR} {plain(_message_of(error, args))}")
             return 2
     return code
+
+
+def _message_of(error: Exception, args: argparse.Namespace) -> str:
+    """What is wrong, and what to do."""
+    from cache import CacheError  # --help does not need it
+
+    if isinstance(error, PipelineError | CacheError | OSError):
+        places = (getattr(args, key, None) for key in ("cache", "out"))
+        return text.error_text(error, [place for place in places if place is not None])
+    if type(error).__name__ == "OutOfMemoryError":  # torch's; torch is not imported here
+        problem, _, _ = str(error).partition(". GPU")
+        return f"the GPU's memory is full ({problem}). {GPU_FULL}"
+    if isinstance(error, MemoryError) or "failed to map segment" in str(error):
+        do = "Allow this process more: ulimit -v, or the job's limit."
+        return f"too little memory ({error}). {do}"
+    do = "This is a bug in this program: --debug shows where."
+    return f"{type(error).__name__}: {error}. {do}"
 
 
 def _print_interruption(error: KeyboardInterrupt, args: argparse.Namespace, again: str) -> None:

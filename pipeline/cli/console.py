@@ -43,9 +43,8 @@ class _Console(Console):
         try:
             super()._write_buffer()
         except OSError as error:
-            error.filename = error.filename or (
-                "standard error" if self.stderr else "standard output"
-            )
+            stream = "standard error" if self.stderr else "standard output"
+            error.filename = error.filename or stream
             if not isinstance(error, BrokenPipeError):
                 self.failure = error
                 # else Python fails again when it ends
@@ -65,11 +64,14 @@ class _Console(Console):
         if self.quiet:
             raise BrokenPipe
 
+    def show_line(self, text: str, mark: str = "", indent: int = 0) -> None:
+        """Print a line of untrusted text after its mark."""
+        self.print(_marked(text, mark, indent))
+
     def fits(self, shown: Table) -> bool:
         """Whether a table is no wider than the terminal; always true in a pipe."""
-        return (
-            Measurement.get(self, self.options.update(max_width=WIDE), shown).maximum <= self.width
-        )
+        unlimited = self.options.update(max_width=WIDE)
+        return Measurement.get(self, unlimited, shown).maximum <= self.width
 
 
 out: Final = _Console(
@@ -93,6 +95,12 @@ def plain(text: str, keep: str = "") -> str:
     return escape(printable(text, keep))
 
 
+def _marked(text: str, mark: str, indent: int) -> str:
+    if mark:
+        mark += " "
+    return f"{' ' * indent}{mark}{plain(text)}"
+
+
 def printable(text: str, keep: str = "") -> str:
     """Escape control codes, for text that is not printed by rich."""
     return "".join(
@@ -102,10 +110,10 @@ def printable(text: str, keep: str = "") -> str:
 
 def table(*names: str) -> Table:
     """An empty table: no frame, two blanks between columns, long cells folded."""
-    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    empty = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for name in names:
-        made.add_column(name, overflow="fold")
-    return made
+        empty.add_column(name, overflow="fold")
+    return empty
 
 
 def show(shown: Table, *, least: int = 0) -> None:
@@ -123,9 +131,8 @@ def show(shown: Table, *, least: int = 0) -> None:
 
 def show_json(value: Any) -> None:
     """Print the document of `--json`. Records are objects; NaN and infinity are null."""
-    _machine.out(
-        json.dumps(_as_json(value), indent=2, allow_nan=False, default=str), highlight=False
-    )
+    text = json.dumps(_as_json(value), indent=2, allow_nan=False, default=str)
+    _machine.out(text, highlight=False)
 
 
 @contextmanager
@@ -143,14 +150,16 @@ def aside(wanted: bool) -> Iterator[None]:
 
 def _as_json(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
-        return {each.name: _as_json(getattr(value, each.name)) for each in fields(value)}
+        return {key.name: _as_json(getattr(value, key.name)) for key in fields(value)}
     if hasattr(value, "_asdict"):  # a named tuple
         return _as_json(value._asdict())
     if isinstance(value, Mapping):
         return {str(key): _as_json(each) for key, each in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):
         return [_as_json(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
 
 
 @dataclass(slots=True)
@@ -165,7 +174,7 @@ class CommandResult:
 
     def line(self, text: str, mark: str = "", indent: int = 0) -> None:
         """Add a line of untrusted text after its mark."""
-        self.text.append(f"{' ' * indent}{mark}{' ' if mark else ''}{plain(text)}")
+        self.text.append(_marked(text, mark, indent))
 
     def lines(self, texts: Iterable[str], mark: str = "", indent: int = 0) -> None:
         for text in texts:
@@ -183,9 +192,12 @@ class CommandResult:
             show_json(self.rows)
         else:
             for part in self.text:
-                show(part) if isinstance(part, Table) else out.print(part)
+                if isinstance(part, Table):
+                    show(part)
+                else:
+                    out.print(part)
         for problem in self.problems:
-            to.print(f"{WRONG} {plain(problem)}")
+            to.show_line(problem, WRONG)
         return self.exit_code or int(bool(self.problems))
 
 
@@ -209,7 +221,9 @@ def duration(seconds: float) -> str:
         return f"{max(1, round(seconds))} s"
     if seconds < 7200:
         return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
+    if seconds < 48 * 3600:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 86400:.1f} days"
 
 
 def rate(a_second: float, unit: str) -> str:
@@ -218,6 +232,10 @@ def rate(a_second: float, unit: str) -> str:
     >>> rate(1234.5, "row"), rate(3.14, "video"), rate(1 / 90, "video")
     ('1,234 rows/s', '3.1 videos/s', '90 s/video')
     """
+    if a_second <= 0:
+        return ""
     if a_second < 1:
-        return f"{duration(1 / a_second)}/{unit}" if a_second > 0 else ""
-    return f"{a_second:,.0f} {unit}s/s" if a_second >= 10 else f"{a_second:.1f} {unit}s/s"
+        return f"{duration(1 / a_second)}/{unit}"
+    if a_second < 10:
+        return f"{a_second:.1f} {unit}s/s"
+    return f"{a_second:,.0f} {unit}s/s"

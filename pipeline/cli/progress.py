@@ -89,7 +89,9 @@ def _bars(console: Console, unit: str) -> RichProgress:
 
     class SpeedColumn(bars.ProgressColumn):
         def render(self, task: bars.Task) -> Text:
-            return Text(terminal.rate(task.speed, unit) if unit and task.speed else "")
+            if not unit or not task.speed:
+                return Text()
+            return Text(terminal.rate(task.speed, unit))
 
     fixed = Column(no_wrap=True)
     rest = Column(no_wrap=True, ratio=1, overflow="ellipsis")
@@ -126,13 +128,16 @@ def _lines(what: str, unit: str) -> Progress:
         last = now
         from pipeline.cli import console as terminal
 
-        a_second = (done - first) / (now - began) if now > began else 0.0
-        parts = [f"{done:,}/{total:,}" + (f" {unit}s" if unit else "")]
-        if a_second > 0:
-            parts += [terminal.rate(a_second, unit)] if unit else []
-            parts += [f"{terminal.duration((total - done) / a_second)} left"]
-        terminal.err.print(
-            f"{what}: {', '.join(parts)}{'  ' if message else ''}{terminal.plain(message)}"
-        )
+        counts = f"{done:,}/{total:,}"
+        if unit:
+            counts += f" {unit}s"
+        if now > began and done > first:
+            a_second = (done - first) / (now - began)
+            if unit:
+                counts += f", {terminal.rate(a_second, unit)}"
+            counts += f", {terminal.duration((total - done) / a_second)} left"
+        if message:
+            counts += f"  {terminal.plain(message)}"
+        terminal.err.print(f"{what}: {counts}")
 
     return report

@@ -50,26 +50,31 @@ def python() -> str:
     running = Path(sys.executable)
     usual = running.with_name("python")
     try:
-        return from_here(usual if usual.samefile(running) else running)
+        if usual.samefile(running):
+            return from_here(usual)
     except OSError:  # no such file, or in a home that this user may not enter
-        return from_here(running)
+        pass
+    return from_here(running)
 
 
 def from_here(place: str | Path) -> str:
     """A path, relative to the working folder if it is below that; a URL (str) as it is."""
     if isinstance(place, str):
         return place
-    return str(place.relative_to(Path.cwd()) if place.is_relative_to(Path.cwd()) else place)
+    if place.is_relative_to(Path.cwd()):
+        place = place.relative_to(Path.cwd())
+    return str(place)
 
 
-def few(lines: Sequence[str], most: int, where: str) -> list[str]:
-    """The first `most` lines, and where to see the rest.
+def few(lines: Sequence[str], most: int | None, where: str) -> list[str]:
+    """The first `most` lines (None: all), and where to see the rest.
 
     >>> few(["a", "b", "c"], 2, "status --all")
     ['a', 'b', 'and 1 more: status --all']
     """
-    more = len(lines) - most
-    return [*lines[:most], *([f"and {more:,} more: {where}"] if more > 0 else [])]
+    if most is None or len(lines) <= most:
+        return [*lines]
+    return [*lines[:most], f"and {len(lines) - most:,} more: {where}"]
 
 
 def error_text(error: BaseException, places: Sequence[Path | str] = ()) -> str:
@@ -80,10 +85,9 @@ def error_text(error: BaseException, places: Sequence[Path | str] = ()) -> str:
     """
     if not isinstance(error, OSError) or error.errno is None:
         return str(error)
-    what, do = SYSTEM_ERRORS.get(
-        error.errno, (error.strerror or type(error).__name__, f"Correct this, {AGAIN}")
-    )
-    return f"{_place(error, places)}: {what}. {do}"
+    other = (error.strerror or type(error).__name__, f"Correct this, {AGAIN}")
+    problem, do = SYSTEM_ERRORS.get(error.errno, other)
+    return f"{_place(error, places)}: {problem}. {do}"
 
 
 def _place(error: OSError, places: Sequence[Path | str]) -> str:
@@ -95,15 +99,14 @@ def _place(error: OSError, places: Sequence[Path | str]) -> str:
         if isinstance(place, Path) and file == place.with_name(f".{place.name}.part"):
             file = place
         elif isinstance(place, Path) and file.is_relative_to(place):
-            shown = itertools.takewhile(
-                lambda part: not part.startswith("."), file.relative_to(place).parts
-            )
-            file = place.joinpath(*shown)
+            names = file.relative_to(place).parts
+            file = place.joinpath(*itertools.takewhile(lambda name: name[0] != ".", names))
             break
     # "." has no name
-    above = tuple(path if path.name else path.absolute() for path in (file, *file.parents))
+    above = [path if path.name else path.absolute() for path in (file, *file.parents)]
+    to_blame = [file]
     if error.errno in (errno.EEXIST, errno.ENOTDIR):
-        return str(next((folder for folder in reversed(above) if folder.is_file()), file))
-    if error.errno == errno.EACCES:  # a missing file needs the permissions of its folder
-        return str(next((folder for folder in above if os.path.lexists(folder)), file))
-    return str(file)
+        to_blame = [folder for folder in reversed(above) if folder.is_file()]
+    elif error.errno == errno.EACCES:  # a missing file needs the permissions of its folder
+        to_blame = [folder for folder in above if os.path.lexists(folder)]
+    return str([*to_blame, file][0])

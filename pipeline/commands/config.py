@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
@@ -51,31 +52,35 @@ def _run(args: argparse.Namespace) -> int:
     packages = sections.Declared.load()
     for package in packages:
         package.check(s)
+
     chosen = _choose(list(effective(s)), args.names)
     if not (args.all or args.names):
         chosen = [setting for setting in chosen if setting.value != setting.default]
     if args.json:
-        console.show_json(
-            {"file": str(file.resolve()), "settings": [setting._asdict() for setting in chosen]}
-        )
+        console.show_json({"file": str(file.resolve()), "settings": chosen})
     elif not args.check:
         _show(file, chosen)
+
     try:
         for package in packages:
             package.check_inputs(s)
     except ConfigError as error:
         message = str(error).removesuffix(".")
-        err.print(
-            f"{console.DOUBT} {plain(f'{message}. This is needed for training, not for `Data`.')}"
-        )
-        return 1 if args.check else 0
-    if args.check and (missing := missing_files(Recipe.by_settings(s))):
-        for text in missing:
-            err.print(f"{console.DOUBT} {plain(text)}")
-        return 1
-    if args.check and not args.json:
+        _warn(f"{message}. This is needed for training, not for `Data`.")
+        return int(args.check)
+
+    if not args.check:
+        return 0
+    missing = missing_files(Recipe.by_settings(s))
+    for text in missing:
+        _warn(text)
+    if not (missing or args.json):
         out.print(f"{console.DONE} {plain(str(file))}: correct, training can start")
-    return 0
+    return int(bool(missing))
+
+
+def _warn(text: str) -> None:
+    err.print(f"{console.DOUBT} {plain(text)}")
 
 
 def _show(file: Path, settings: Sequence[SettingValue]) -> None:
@@ -87,8 +92,12 @@ def _show(file: Path, settings: Sequence[SettingValue]) -> None:
     for setting in settings:
         value = text_of(setting.value)
         default = text_of(setting.default)
-        about = "required" if default == REQUIRED else f"default: {default}"
-        table.add_row(setting.name, plain(value), plain("" if value == default else about))
+        about = f"default: {default}"
+        if default == REQUIRED:
+            about = "required"
+        elif default == value:
+            about = ""
+        table.add_row(setting.name, plain(value), plain(about))
     console.show(table)
 
 
@@ -96,22 +105,25 @@ def _choose(settings: Sequence[SettingValue], names: Sequence[str]) -> list[Sett
     """Settings that SECTION or SECTION.KEY names, in their order. Raises ConfigError for an unknown
     name.
     """
-    sections = list(dict.fromkeys(setting.section for setting in settings))
+    if not names:
+        return [*settings]
+    keys_of = defaultdict[str, list[str]](list)
+    for setting in settings:
+        keys_of[setting.section].append(setting.key)
+
     for name in names:
-        section, _, key = (
-            (name, "", "") if name in sections or "." not in name else name.rpartition(".")
-        )
-        if section not in sections:
-            close = did_you_mean(section, sections)
-            raise ConfigError(f"no section {section!r}{close} known: {', '.join(sections)}")
-        keys = [setting.key for setting in settings if setting.section == section]
+        section, _, key = name.rpartition(".")
+        if name in keys_of or not section:
+            section = name
+            key = ""
+        if section not in keys_of:
+            close = did_you_mean(section, [*keys_of])
+            raise ConfigError(f"no section {section!r}{close} known: {', '.join(keys_of)}")
+        keys = keys_of[section]
         if key and key not in keys:
-            raise ConfigError(
-                f"[{section}] has no key {key!r}{did_you_mean(key, keys)} known: {', '.join(keys)}"
-            )
-    return [
-        setting for setting in settings if not names or {setting.section, setting.name} & set(names)
-    ]
+            close = did_you_mean(key, keys)
+            raise ConfigError(f"[{section}] has no key {key!r}{close} known: {', '.join(keys)}")
+    return [setting for setting in settings if {setting.section, setting.name} & set(names)]
 
 
 def text_of(value: Any) -> str:
@@ -124,7 +136,9 @@ def text_of(value: Any) -> str:
         value = [f"{name}:{number}" for name, number in value.items()]
     if isinstance(value, tuple | list):
         return " ".join(map(str, value)) or "(empty)"
-    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    return str(value)
 
 
 def effective(s: Settings) -> Iterator[SettingValue]:
@@ -132,28 +146,34 @@ def effective(s: Settings) -> Iterator[SettingValue]:
     for section in TYPES:
         yield from _values_of(section, getattr(s, section))
         if section == "features":
-            yield from (value for spec in s.streams for value in _values_of(spec.name, spec.stream))
+            for spec in s.streams:
+                yield from _values_of(spec.name, spec.stream)
         if section == "detect" and s.detector is not None:
             yield from _values_of(s.detector.name, s.detector)
-    shown = [
-        name for name in datasets.names() if name in s.data.datasets or name in s.source.sections
-    ]
-    for name in (name for name in shown if name not in datasets.broken(shown)):
-        yield from _values_of(name, s.dataset(name), shared=fields(Dataset))
+
+    enabled = {*s.data.datasets, *s.source.sections}
+    named = [name for name in datasets.names() if name in enabled]
+    broken = datasets.broken(named)
+    for name in named:
+        if name not in broken:
+            yield from _values_of(name, s.dataset(name), shared=fields(Dataset))
+
     for package in sections.Declared.load():
         yield from package.values(s)
     for name in sorted(LUIGI & s.source.sections.keys()):  # Luigi has more keys, and their defaults
-        yield from (
-            SettingValue(name, key, text, "Luigi's own")
-            for key, text in s.source.section(name).items()
-        )
+        for key, text in s.source.section(name).items():
+            yield SettingValue(name, key, text, "Luigi's own")
 
 
 def _values_of(
     section: str, record: Any, shared: Sequence[Field[Any]] = ()
 ) -> Iterator[SettingValue]:
-    for field in (field for field in fields(record) if field not in shared):
-        default = REQUIRED if field.default is MISSING else field.default
+    for field in fields(record):
+        if field in shared:
+            continue
+        default = field.default
+        if default is MISSING:
+            default = REQUIRED
         yield SettingValue(section, field.name, getattr(record, field.name), default)
 
 

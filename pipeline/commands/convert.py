@@ -64,34 +64,36 @@ def _run(args: argparse.Namespace) -> int:
         convert.refuse_committed_failures(plan)
     result = CommandResult(None)
     if plan.up_to_date:
-        result.line(f"{plan.name}: up to date, {count(plan.n_videos, 'video')}")
-        if plan.moved:
-            convert.record_folders(plan)
-            result.line(f"  recorded the new raw folder {plan.raw}")
-        if new_times := convert.record_times(plan):
-            result.line(f"  {new_times}")
-        if plan.committed is not None:
-            _add_without_rows(result, plan, plan.committed.manifest["accounting"])
-        return _end(result, plan, plan.problems)
+        return _update_records(result, plan)
+
     with bar(f"convert {plan.name}", err, unit="video") as progress:
         conversion = convert_tracks(plan, args.cfg, progress)
+
     result.line(f"{plan.name}: {conversion.did or 'converted'} (why: {plan.why})")
     result.lines(accounting_lines(conversion.totals, conversion.not_counted), indent=2)
     every = command("status", "--all", "--cache", str(args.cache))
-    result.lines(
-        few([f"rejected {account.rejection}" for account in conversion.rejected], FEW, every),
-        DOUBT,
-        2,
-    )
+    rejected = [f"rejected {account.rejection}" for account in conversion.rejected]
+    result.lines(few(rejected, FEW, every), DOUBT, 2)
     _add_without_rows(result, plan, conversion.totals)
-    result.lines(
-        few([f"note {note}" for note in (*conversion.doubts, *conversion.notes)], FEW, every),
-        DOUBT,
-        2,
-    )
+    notes = [f"note {note}" for note in (*conversion.doubts, *conversion.notes)]
+    result.lines(few(notes, FEW, every), DOUBT, 2)
     result.lines(plan.renamed_lines, indent=2)
-    result.exit_code = int(args.retry and bool(conversion.rejected))
+    result.exit_code = int(args.retry and bool(rejected))
     return _end(result, plan, [*conversion.problems, *few(conversion.damaged, FEW, every)])
+
+
+def _update_records(result: CommandResult, plan: convert.ConversionPlan) -> int:
+    """Record new folders and times of a split that is up to date."""
+    result.line(f"{plan.name}: up to date, {count(plan.n_videos, 'video')}")
+    if plan.moved:
+        convert.record_folders(plan)
+        result.line(f"  recorded the new raw folder {plan.raw}")
+    new_times = convert.record_times(plan)
+    if new_times:
+        result.line(f"  {new_times}")
+    if plan.committed is not None:
+        _add_without_rows(result, plan, plan.committed.manifest["accounting"])
+    return _end(result, plan, plan.problems)
 
 
 def _run_part(args: argparse.Namespace, plan: convert.ConversionPlan) -> int:
@@ -128,49 +130,55 @@ def _plan(args: argparse.Namespace) -> convert.ConversionPlan:
 
 def accounting_lines(totals: Any, not_counted: str = "") -> Iterator[str]:
     """Three lines with found = kept + dropped by reason. not_counted: ends the line of frames."""
-    for what, dropped in (("videos", "set_aside"), ("tracks", "dropped"), ("frames", "dropped")):
-        counts = totals[what]
-        release = f" ({totals['known'][what]:,} in the release)" if what in totals["known"] else ""
-        unread = not_counted if what == "frames" else ""
-        reasons = "".join(f", {n:,} {reason}" for reason, n in counts[dropped].items())
-        reasons += f", {n:,} without a track" if (n := counts.get("without_tracks")) else ""
-        yield f"{what} {counts['kept']:,} kept of {counts['found']:,}{release}{reasons}{unread}"
+    for unit, dropped in (("videos", "set_aside"), ("tracks", "dropped"), ("frames", "dropped")):
+        counts = totals[unit]
+        text = f"{unit} {counts['kept']:,} kept of {counts['found']:,}"
+        if unit in totals["known"]:
+            text += f" ({totals['known'][unit]:,} in the release)"
+        for why, n in counts[dropped].items():
+            text += f", {n:,} {why}"
+        n_without = counts.get("without_tracks")
+        if n_without:
+            text += f", {n_without:,} without a track"
+        if unit == "frames":
+            text += not_counted
+        yield text
 
 
 def _add_without_rows(result: CommandResult, plan: convert.ConversionPlan, totals: Any) -> None:
     """Add the numbers of videos without rows for a harmless reason, and of rejected videos."""
+    n_failed = 0
     rejected = totals["videos"]["set_aside"]
-    for why in sorted(plan.dataset.harmless & rejected.keys()):
-        result.line(
-            f"{count(rejected[why], 'video')} without rows: {why}, {reason(why).meaning}", IDLE, 2
-        )
-    automatic = {NOT_NOW, *plan.dataset.harmless}
-    if failed := sum(n for why, n in rejected.items() if why not in automatic):
+    for why, n in sorted(rejected.items()):
+        if why in plan.dataset.harmless:
+            text = f"{count(n, 'video')} without rows: {why}, {reason(why).meaning}"
+            result.line(text, IDLE, 2)
+        elif why != NOT_NOW:
+            n_failed += n
+    if n_failed:
         again = command("convert", plan.name, "--retry", "--cache", str(plan.root))
         how = f"retried when their files change, or with: {again}"
-        result.line(f"{count(failed, 'rejected video')}: {how}", DOUBT, 2)
+        result.line(f"{count(n_failed, 'rejected video')}: {how}", DOUBT, 2)
 
 
 def _end(result: CommandResult, plan: convert.ConversionPlan, problems: Sequence[str]) -> int:
     """Print the result, problems and a warning about missing 3D joints. Returns 1 for problems."""
     result.problems += problems
     if plan.dataset.uses_body and plan.body is None:
-        folder = f"{plan.root}/{plan.name}"
-        again = command(
-            "convert", plan.name, "--raw", str(plan.raw), "--cache", str(plan.root), "--body", "DIR"
-        )
-        what = (
+        places = ["--raw", str(plan.raw), "--cache", str(plan.root), "--body", "DIR"]
+        again = command("convert", plan.name, *places)
+        result.line(
             f"{plan.name}: converted without a body model: no 3D joints. To add them, before "
-            "extracting features,"
+            f"extracting features, delete {plan.root}/{plan.name}, then: {again}",
+            DOUBT,
         )
-        result.line(f"{what} delete {folder}, then: {again}", DOUBT)
     return result.print()
 
 
-COMMAND: Final = Command(
-    _options,
-    _run,
-    # --retry: the recorded options
-    reads=lambda args: () if args.retry else (args.dataset, "convert", *BODY),
-    kept=SHARDS_KEPT,
-)
+def _reads(args: argparse.Namespace) -> Sequence[str]:
+    if args.retry:  # the recorded options
+        return ()
+    return (args.dataset, "convert", *BODY)
+
+
+COMMAND: Final = Command(_options, _run, _reads, SHARDS_KEPT)

@@ -32,79 +32,77 @@ def _run(args: argparse.Namespace) -> int:
     """Copy and check splits; print a line for each, and for each incomplete stream. Returns 1 for
     damage.
     """
-    problems = list[str]()
+    problems: list[str] = []
     if os.path.realpath(args.cache) == os.path.realpath(args.to):
         raise PipelineError(f"--to {args.to}: this is the cache itself. Name a new folder.")
     _refuse_other_files(args.to)
     names = _copy_splits(args, problems)
     with bar("verify", err) as progress:
-        problems += (
-            cache.verify(args.to, fast=True, progress=progress, splits=names).problems
-            if names
-            else ()
-        )
+        if names:
+            problems += cache.verify(args.to, fast=True, progress=progress, splits=names).problems
     for problem in problems:
         out.print(f"{WRONG} {plain(problem)}")
-    return 1 if problems else 0
+    return int(bool(problems))
 
 
 def _refuse_other_files(to: cache.Root) -> None:
     """Raise PipelineError for a folder with files that is no cache."""
-    if (
-        isinstance(to, Path)
-        and to.is_dir()
-        and not (to / "zarr.json").exists()
-        and not cache.FeatureCache(to)
-    ):
-        names = [
-            file.name
-            for file in to.iterdir()
-            if file.name != "lost+found" and not file.name.startswith(".")
-        ]
-        if names:
-            raise PipelineError(
-                f"--to {to}: holds other files, such as {min(names)}. Name a new folder, or a "
-                "cache."
-            )
+    if not isinstance(to, Path) or not to.is_dir():
+        return
+    if (to / "zarr.json").exists() or cache.FeatureCache(to):
+        return
+    names = {file.name for file in to.iterdir() if not file.name.startswith(".")} - {"lost+found"}
+    if names:
+        raise PipelineError(
+            f"--to {to}: holds other files, such as {min(names)}. Name a new folder, or a cache."
+        )
 
 
 def _copy_splits(args: argparse.Namespace, problems: list[str]) -> Sequence[str]:
     cached = cache.open(args.cache)
-    opened = dict[str, cache.Split]()
+    opened = {}
+    stored: set[str] = set()
     for name in choose_splits(args.splits, cached.splits):
         try:
             opened[name] = cached[name]
         except (cache.AccessDenied, cache.MissingSplit) as error:
             problems.append(str(error))
-    names = [*opened]
-    streams = None if args.streams is None else [name for name in args.streams.split(",") if name]
-    stored = sorted({stream for name in names for stream in opened[name].streams})
-    if unknown := [name for name in streams or () if name not in stored]:
-        raise PipelineError(
-            f"--streams {unknown[0]}: these splits have {', '.join(stored) or 'no streams'}"
-        )
-    for name in names:
-        own = (
-            None
-            if streams is None
-            else [stream for stream in streams if stream in opened[name].streams]
-        )
+        else:
+            stored.update(opened[name].streams)
+
+    named = [name for name in (args.streams or "").split(",") if name]
+    for stream in named:
+        if stream not in stored:
+            has = ", ".join(sorted(stored)) or "no streams"
+            raise PipelineError(f"--streams {stream}: these splits have {has}")
+
+    for name, split in opened.items():
+        streams = split.streams
+        if args.streams is not None:
+            streams = tuple(stream for stream in named if stream in split.streams)
         with bar(f"copy {name}", err, unit="row") as progress:
-            copied = cache.copy_split(args.cache, name, args.to, streams=own, progress=progress)
-        wrote = [count(copied.rows, "row")] if copied.wrote_rows else []
-        wrote += [", ".join(copied.streams)] if copied.streams else []
-        out.print(
-            plain(f"{name}: copied {' with '.join(wrote)}" if wrote else f"{name}: up to date")
+            copied = cache.copy_split(args.cache, name, args.to, streams=streams, progress=progress)
+        _print_copied(args.cache, name, copied)
+    return [*opened]
+
+
+def _print_copied(root: cache.Root, name: str, copied: cache.Copied) -> None:
+    rows = count(copied.rows, "row")
+    wrote = [rows] if copied.wrote_rows else []
+    if copied.streams:
+        wrote.append(", ".join(copied.streams))
+    text = "up to date"
+    if wrote:
+        text = f"copied {' with '.join(wrote)}"
+    out.print(plain(f"{name}: {text}"))
+
+    for stream, missing in copied.missing.items():
+        extract = command("extract", name, "--cache", str(root), "--stream", stream)
+        text = (
+            f"{stream} of {name} is incomplete: {copied.rows - missing:,} of {rows} copied, "
+            f"{missing:,} missing in {root}, too. To add them: {extract}"
         )
-        for stream, rows in copied.missing.items():
-            extract = command("extract", name, "--cache", str(args.cache), "--stream", stream)
-            missing = (
-                f"{stream} of {name} is incomplete: {copied.rows - rows:,} of "
-                f"{count(copied.rows, 'row')} copied, "
-            )
-            missing += f"{rows:,} missing in {args.cache}, too"
-            out.print(f"{DOUBT} {plain(f'{missing}. To add them: {extract}')}, then copy again")
-    return names
+        out.print(f"{DOUBT} {plain(text)}, then copy again")
 
 
 COMMAND: Final = Command(_options, _run, kept=SHARDS_KEPT)

@@ -11,8 +11,9 @@ from pipeline.cli.console import DOUBT, STAND_IN, err, out, plain, show_json
 from pipeline.cli.progress import bar
 from pipeline.cli.text import count
 from pipeline.clips import detectors
+from pipeline.clips.detection.report import DetectionReport
 from pipeline.clips.detection.run import detect_planned
-from pipeline.clips.detectors import DetectionResources
+from pipeline.clips.detectors import DetectionResources, Detector
 from pipeline.clips.files import describe_others
 from pipeline.clips.plan import detected_otherwise, plan_detection, usual_detector
 from pipeline.settings import sections
@@ -50,21 +51,30 @@ def _options(sub: argparse.ArgumentParser) -> None:
 def _run(args: argparse.Namespace) -> int:
     """Write one file of COCO JSON per clip. Returns 1 if a clip has none."""
     name = args.detector or usual_detector(args.raw)
-    weights = {} if args.weights is None else {"weights": args.weights}
-    given = Section(BY_SET, name, named_values("--set", args.set, "min_score=0.5") | weights)
-    given.options = weights
-    detector = sections.detector_of(args.cfg.source, name, given, args.every)
+    weights = {}
+    if args.weights is not None:
+        weights["weights"] = args.weights
+    options = Section(BY_SET, name, named_values("--set", args.set, "min_score=0.5") | weights)
+    options.options = weights
+    detector = sections.detector_of(args.cfg.source, name, options, args.every)
+
     plan = plan_detection(args.raw, args.out, detector, part=args.part)
     missing = [files.clip for files in plan.missing]
-    for made in detected_otherwise(plan.out, missing, detector, plan.about["options"]):
-        err.print(f"  {DOUBT} replaces keypoints of {plain(made)}")
+    for clips in detected_otherwise(plan.out, missing, detector, plan.about["options"]):
+        err.print(f"  {DOUBT} replaces keypoints of {plain(clips)}")
     with bar(f"detect {args.raw.name}", err, unit="frame") as progress:
         report = detect_planned(
             plan, args.cfg.detect, dask=args.cfg.dask, part=args.part, progress=progress
         )
+
     if args.json:
         show_json(report.as_dict() | {"stand_in": detector.stand_in})
-        return 1 if report.problems or report.damaged else 0
+    else:
+        _print_report(args, report, detector)
+    return int(bool(report.problems or report.damaged))
+
+
+def _print_report(args: argparse.Namespace, report: DetectionReport, detector: Detector) -> None:
     if report.done:
         out.print(plain(str(report)))
     elif report.packed:
@@ -85,10 +95,12 @@ def _run(args: argparse.Namespace) -> int:
         out.print(f"  {STAND_IN} stand-in detector: use these keypoints only to try the pipeline")
     for message in (*report.doubts, *report.problems.values()):
         out.print(f"  {DOUBT} {plain(message)}")
-    return 1 if report.problems or report.damaged else 0
 
 
-KEPT: Final = "finished clips are kept; the same command continues with the others"
+def _reads(args: argparse.Namespace) -> list[str]:
+    return [args.detector or usual_detector(args.raw)]
+
+
 COMMAND: Final = Command(
-    _options, _run, reads=lambda args: [args.detector or usual_detector(args.raw)], kept=KEPT
+    _options, _run, _reads, "finished clips are kept; the same command continues with the others"
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import fields, replace
 from typing import Any, Final
 
@@ -67,86 +67,96 @@ def _run(args: argparse.Namespace) -> int:
     """
     name = f"{args.dataset}/{args.split}"
     committed = cache.open(args.cache)[name]
-    if problems := why_empty(committed):
-        for problem in problems:
-            out.print(f"{WRONG} {plain(problem)}")
+    empty = why_empty(committed)
+    for problem in empty:
+        out.show_line(problem, WRONG)
+    if empty:
         return 1
-    specs = specs_of(args, name, committed, stand_in=bool(committed.manifest.get("stand_in")))
-    refusals = {spec.name: text for spec in specs if (text := spec.missing_columns(committed))}
-    for text in refusals.values():
-        out.print(f"{WRONG} {plain(text)}")
-    specs = [spec for spec in specs if spec.name not in refusals]
-    plans = [plan_extraction(args.cache, name, spec, replace=args.replace) for spec in specs]
-    for plan in plans:
-        if plan.up_to_date:
-            has_columns = committed.known_columns.issuperset(plan.spec.stream.needs)
-            state = "motion only, without images"
-            if has_columns:
-                state = f"{plan.spec.name} is up to date"
-            out.print(f"{name}: {state}")
-    todo = [plan for plan in plans if not plan.up_to_date]
-    if not todo:
-        return int(bool(refusals))
+
+    specs = []
+    failed = False
+    stand_in = bool(committed.manifest.get("stand_in"))
+    for spec in specs_of(args, name, committed, stand_in=stand_in):
+        refusal = spec.missing_columns(committed)
+        if refusal:
+            out.show_line(refusal, WRONG)
+            failed = True
+        else:
+            specs.append(spec)
+
+    upcoming = []
+    for spec in specs:
+        plan = plan_extraction(args.cache, name, spec, replace=args.replace)
+        if not plan.up_to_date:
+            upcoming.append(plan)
+        elif committed.known_columns.issuperset(spec.stream.needs):
+            out.print(f"{name}: {spec.name} is up to date")
+        else:
+            out.print(f"{name}: motion only, without images")
+    if not upcoming:
+        return int(failed)
+
     with bar(f"extract {name}", err) as progress:
         every = extract.extract_together(
-            todo, args.cfg.features, dask=args.cfg.dask, part=args.part, progress=progress
+            upcoming, args.cfg.features, dask=args.cfg.dask, part=args.part, progress=progress
         )
-    problems = [extraction.problem for extraction in every if extraction.problem]
+
     for extraction in every:
-        if extraction.problem and not extraction.shards:
-            continue
-        stream = f"{extraction.plan.spec.name} " if len(specs) > 1 else ""
-        did = (
-            f"{count(extraction.computed, 'row')} computed ({extraction.meter}), "
-            f"{extraction.carried:,} carried over"
-        )
-        did += (
-            f", {extraction.kept:,} kept of an earlier run or of parts" if extraction.kept else ""
-        )
-        done = (
-            "extracted"
-            if args.part is None
-            else f"{count(extraction.shards, 'shard')} staged, not committed"
-        )
-        out.print(plain(f"{name}: {stream}{done}, {did} (why: {extraction.plan.why})"))
-        if extraction.plan.spec.stream.stand_in:
-            file = extraction.plan.spec.stream.weights_file
-            what = (
-                "a network with random weights"
-                if file is None
-                else f"{file.name} comes from demo data"
-            )
-            mark = UNTRAINED if file is None else STAND_IN
-            out.print(f"  {mark} {plain(what)}: only for trial runs")
-        for kind, rows in extraction.problems.items():
-            out.print(f"  {DOUBT} {count(rows, 'row')} without features: {kind}")
-        for example in extraction.examples:
-            out.print(f"    {plain(example)}")
-        if args.part is not None:
-            for video, why in extraction.lost.items():
-                out.print(f"  {DOUBT} {plain(f'{video} is left to a later run: {why}')}")
-    for problem in problems:
-        out.print(f"{WRONG} {plain(problem)}")
-    has_crashed = any(extraction.n_crashed for extraction in every)
-    return int(bool(refusals or problems or has_crashed))
+        if extraction.shards or not extraction.problem:
+            _print_extraction(args, extraction, named=len(specs) > 1)
+    for extraction in every:
+        if extraction.problem:
+            out.show_line(extraction.problem, WRONG)
+        if extraction.problem or extraction.n_crashed:
+            failed = True
+    return int(failed)
+
+
+def _print_extraction(
+    args: argparse.Namespace, extraction: extract.Extraction, *, named: bool
+) -> None:
+    """Print what was computed and what was lost. named: with the stream's name."""
+    plan = extraction.plan
+    stream = plan.spec.stream
+    name = f"{plan.spec.name} " if named else ""
+    text = f"{plan.split}: {name}extracted"
+    if args.part is not None:
+        text = f"{plan.split}: {name}{count(extraction.shards, 'shard')} staged, not committed"
+    text += f", {count(extraction.computed, 'row')} computed ({extraction.meter})"
+    text += f", {extraction.carried:,} carried over"
+    if extraction.kept:
+        text += f", {extraction.kept:,} kept of an earlier run or of parts"
+    out.show_line(f"{text} (why: {plan.why})")
+
+    if stream.stand_in and stream.weights_file:
+        file = plain(stream.weights_file.name)
+        out.print(f"  {STAND_IN} {file} comes from demo data: only for trial runs")
+    elif stream.stand_in:
+        out.print(f"  {UNTRAINED} a network with random weights: only for trial runs")
+    for kind, rows in extraction.problems.items():
+        out.print(f"  {DOUBT} {count(rows, 'row')} without features: {kind}")
+    for example in extraction.examples:
+        out.show_line(example, indent=4)
+    if args.part is not None:
+        for video, why in extraction.lost.items():
+            out.show_line(f"{video} is left to a later run: {why}", DOUBT, 2)
 
 
 def reads(args: argparse.Namespace) -> list[str]:
     """[features] and the sections of the streams and of their kinds, also as recorded."""
     names = [name for name in (args.stream, args.kind) if name] or args.cfg.features.streams
-    splits = []
-    if args.cache:
-        opened = cache.FeatureCache(args.cache)
-        of_dataset = [name for name in opened if name.startswith(f"{args.dataset}/")]
-        splits = [opened[name] for name in of_dataset if opened.is_committed(name)]
-    kinds = [args.cfg.source.section(name).get(KIND, name) for name in names]
-    kinds += [
-        kind
-        for name in names
-        for split in splits
-        if (kind := _recorded_kind(split, name)) in streams.names()
-    ]
-    return ["features", *dict.fromkeys([*names, *kinds])]
+    sections = dict.fromkeys(["features", *names])
+    for name in names:
+        sections[args.cfg.source.section(name).get(KIND, name)] = None
+    if not args.cache:
+        return [*sections]
+
+    opened = cache.FeatureCache(args.cache)
+    for split in opened:
+        if split.startswith(f"{args.dataset}/") and opened.is_committed(split):
+            kinds = {_recorded_kind(opened[split], name) for name in names}
+            sections |= dict.fromkeys(kind for kind in kinds if kind in streams.names())
+    return [*sections]
 
 
 class NoWeights(PipelineError):
@@ -165,67 +175,67 @@ def specs_of(
     Raises NoWeights if no weights are named for real data, ConfigError for options that no stream
     has.
     """
-    names = (
-        [args.stream or args.kind] if args.stream or args.kind else list(args.cfg.features.streams)
-    )
-    kinds = [_kind(args, committed, stream) for stream in names]
-    for_first = named_values("--set", args.set, "crop=size:256")
-    by_section = {
-        (section, key): text for section, key, text in parse_overrides(args.settings) if key != KIND
-    }
-    of_network = {key: text for key in ("weights", "precision") if (text := getattr(args, key))}
-    network = next(
-        (
-            kind
-            for kind in kinds
-            if of_network.keys() <= {f.name for f in fields(streams.find(kind))}
-        ),
-        None,
-    )
-    if network is None:
-        raise ConfigError(
-            f"--{next(iter(of_network))}: none of these streams has this option: {', '.join(names)}"
-        )
+    names = args.cfg.features.streams
+    if args.stream or args.kind:
+        names = [args.stream or args.kind]
+    kinds = {stream: _kind(args, committed, stream) for stream in names}
+    by_option = {key: getattr(args, key) for key in ("weights", "precision") if getattr(args, key)}
+    owner = _find_kind(kinds.values(), by_option)
+    if owner is None:
+        first = next(iter(by_option))
+        raise ConfigError(f"--{first}: none of these streams has this option: {', '.join(names)}")
+
     specs = []
-    for number, (stream, kind) in enumerate(zip(names, kinds, strict=True)):
-        options = {
-            key: text for (section, key), text in by_section.items() if section in (stream, kind)
-        }
-        options |= {} if number else for_first
-        if kind == network and (twice := sorted(for_first.keys() & of_network.keys())):
-            raise ConfigError(
-                f"{stream}: {twice[0]} is set by --{twice[0]} and by --set. Delete one."
-            )
-        options |= of_network if kind == network else {}
-        requested = Section(BY_SET, kind, options)
-        requested.options = of_network
-        specs.append(
-            replace(
-                _spec(args, name, committed, stream, requested, stand_in=stand_in), raw=args.raw
-            )
-        )
+    by_set = named_values("--set", args.set, "crop=size:256")  # of the first stream
+    for stream, kind in kinds.items():
+        options = Section(BY_SET, kind, _overrides(args, stream, kind) | by_set)
+        if kind == owner:
+            for key in sorted(by_set.keys() & by_option.keys()):
+                raise ConfigError(f"{stream}: {key} is set by --{key} and by --set. Delete one.")
+            options = Section(BY_SET, kind, {**options, **by_option})
+        options.options = by_option
+        spec = _spec(args, name, committed, stream, options, stand_in=stand_in)
+        specs.append(replace(spec, raw=args.raw))
+        by_set = {}
     return specs
+
+
+def _find_kind(kinds: Iterable[str], options: Collection[str]) -> str | None:
+    """The first kind of streams that has these options; None without one."""
+    for kind in kinds:
+        names = {field.name for field in fields(streams.find(kind))}
+        if names.issuperset(options):
+            return kind
+    return None
+
+
+def _overrides(args: argparse.Namespace, stream: str, kind: str) -> dict[str, str]:
+    """Options by `--set` SECTION.KEY=VALUE of a stream's section or its kind's."""
+    return {
+        key: text
+        for section, key, text in parse_overrides(args.settings)
+        if section in (stream, kind) and key != KIND
+    }
 
 
 def _recorded_kind(committed: cache.Split | None, stream: str) -> Any:
     """The kind in a stream's manifest; None without such a stream or split."""
-    has = (
-        committed.stream_manifest(stream)
-        if committed is not None and stream in committed.streams
-        else {}
-    )
-    return has.get("identity", {}).get("kind")
+    if committed is None or stream not in committed.streams:
+        return None
+    return committed.stream_manifest(stream).get("identity", {}).get("kind")
 
 
 def _kind(args: argparse.Namespace, committed: cache.Split | None, stream: str) -> str:
     """A stream's kind: of the command, as recorded, of its section, or its name. Raises
     PipelineError if unknown.
     """
-    recorded = _recorded_kind(committed, stream)
-    by_section = args.cfg.source.section(stream).get(KIND, stream)
-    is_kept = recorded in streams.names() and not (args.replace and recorded == IMPORTED)
-    kind = args.kind or (recorded if is_kept else by_section)
-    return streams.find(str(kind)).kind
+    kind = args.kind
+    if not kind:
+        kind = _recorded_kind(committed, stream)
+        is_replaced = args.replace and kind == IMPORTED
+        if is_replaced or kind not in streams.names():
+            kind = args.cfg.source.section(stream).get(KIND, stream)
+    return streams.find(kind).kind
 
 
 def _spec(
@@ -244,22 +254,18 @@ def _spec(
     data.
     """
     kind = options.name
-    before = committed if _recorded_kind(committed, stream) == kind and not args.replace else None
-    if before is not None and (recorded := StreamSpec.from_manifest(before, stream)) is not None:
-        found = streams.find(kind)
-        return replace(
-            recorded,
-            stream=configure([options], found, functools.partial(replace, recorded.stream)),
-        )
+    is_kept = not args.replace and _recorded_kind(committed, stream) == kind
+    if is_kept and committed is not None:
+        recorded = StreamSpec.from_manifest(committed, stream)
+        if recorded is not None:
+            change = functools.partial(replace, recorded.stream)
+            return replace(recorded, stream=configure([options], streams.find(kind), change))
+
     spec = stream_of(args.cfg.source, stream, kind, options)
-    if before is not None and not {"weights", "checkpoint"} & options.keys():
-        _refuse_other_file(before, stream, spec.stream)
-    if (
-        isinstance(spec.stream, ResNet50)
-        and spec.stream.stand_in
-        and "weights" not in options
-        and not stand_in
-    ):
+    if is_kept and committed is not None and not {"weights", "checkpoint"} & options.keys():
+        _refuse_other_file(committed, stream, spec.stream)
+    has_random_weights = isinstance(spec.stream, ResNet50) and spec.stream.stand_in
+    if has_random_weights and not stand_in and "weights" not in options:
         raise NoWeights(
             f"{name} is real data: name the network's weights, for example --weights "
             "spin:FILE, or --weights untrained:0 for a trial run with random weights"
@@ -267,14 +273,17 @@ def _spec(
     return spec
 
 
-def _refuse_other_file(committed: cache.Split, stream: str, made: Stream) -> None:
-    """Raise PipelineError if a stream was computed with another file of weights than `made`."""
-    weights: Mapping[str, str] = committed.stream_manifest(stream)["identity"].get("weights") or {}
-    digest = weights.get("file_sha256") if isinstance(weights, Mapping) else None
-    if digest and (made.identity().get("weights") or {}).get("file_sha256") != digest:
-        was = committed.stream_provenance(stream).get("weights_file", "an unrecorded file")
+def _refuse_other_file(committed: cache.Split, stream: str, configured: Stream) -> None:
+    """Raise PipelineError if a stream was computed with another file of weights."""
+    weights: Any = committed.stream_manifest(stream)["identity"].get("weights")
+    if not isinstance(weights, Mapping) or not weights.get("file_sha256"):
+        return
+    digest = weights["file_sha256"]
+    now = configured.identity().get("weights") or {}
+    if now.get("file_sha256") != digest:
+        file = committed.stream_provenance(stream).get("weights_file", "an unrecorded file")
         raise PipelineError(
-            f"{committed.name}: stream {stream!r} was computed with the weights {was} (sha256 "
+            f"{committed.name}: stream {stream!r} was computed with the weights {file} (sha256 "
             f"{digest[:12]}), which are missing or changed. Name the original file: --weights "
             f"{weights['kind']}:FILE"
         )

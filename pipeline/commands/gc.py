@@ -27,20 +27,24 @@ def _run(args: argparse.Namespace) -> int:
     collected = cache.gc(
         args.cache, dry_run=args.dry_run, unfinished=args.unfinished, older_than=args.older_than
     )
-    rows = {
-        "dry_run": args.dry_run,
-        "removed": collected.removed,
-        "bytes": collected.bytes,
-        "left": collected.skipped,
-    }
-    rows |= {"problems": collected.problems, "forgotten": collected.forgotten}
-    result = CommandResult(rows)
-    verb = "would be removed" if args.dry_run else "removed"
-    result.lines(collected.removed, f"[dim]{verb}[/dim]")
-    result.lines(
-        (f"{name}: its folder was deleted: forgotten" for name in collected.forgotten), IDLE
+    result = CommandResult(
+        {
+            "dry_run": args.dry_run,
+            "removed": collected.removed,
+            "bytes": collected.bytes,
+            "left": collected.skipped,
+            "problems": collected.problems,
+            "forgotten": collected.forgotten,
+        }
     )
-    result.lines((f"left: {text}" for text in collected.skipped), DOUBT)
+    verb = "removed"
+    if args.dry_run:
+        verb = "would be removed"
+    result.lines(collected.removed, f"[dim]{verb}[/dim]")
+    for name in collected.forgotten:
+        result.line(f"{name}: its folder was deleted: forgotten", IDLE)
+    for text in collected.skipped:
+        result.line(f"left: {text}", DOUBT)
     result.line(f"{count(len(collected.removed), 'path')} {verb}, {size(collected.bytes)}")
     result.problems = collected.problems
     return result.print(as_json=args.json)

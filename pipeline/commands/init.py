@@ -65,31 +65,37 @@ def _run(args: argparse.Namespace) -> int:
     """Write FOLDER/luigi.cfg, and print what to do next."""
     text = TEMPLATE.read_text(encoding="utf-8")
     file = args.folder / "luigi.cfg"
-    named = {
+    options = {
         ("paths", "raw"): args.raw,
         ("paths", "body"): args.body,
         ("resnet50", "weights"): args.weights,
     }
-    given = {key: _from_here(value) for key, value in named.items() if value is not None}
-    if given and not args.real:
+    named = {key: _from_here(value) for key, value in options.items() if value is not None}
+    if named and not args.real:
         raise PipelineError("--raw, --body and --weights are for real data: add --real")
     if args.real:
-        text = set_values(ABOUT_REAL + text[text.index("\n\n") + 1 :], {**REAL, **given})
+        text = set_values(ABOUT_REAL + text[text.index("\n\n") + 1 :], {**REAL, **named})
         text = text.replace(OF_DEMO, "")
+
     args.folder.mkdir(parents=True, exist_ok=True)
     try:
         with file.open("x", encoding="utf-8") as stream:
             stream.write(text)
     except FileExistsError as error:
         raise PipelineError(f"{file} exists. Name another folder, or move the file.") from error
-    luigi = f"{tool('luigi')} --module tasks"
-    steps = [] if args.folder.resolve() == Path.cwd() else [f"cd {shlex.quote(str(args.folder))}"]
+
+    steps = []
+    if args.folder.resolve() != Path.cwd():
+        steps.append(f"cd {shlex.quote(str(args.folder))}")
     if args.real:
         steps.append(f"{tool('vibe-pipeline')} doctor  # lists the files to download")
-    steps += [f"{luigi} Data", f"{luigi} EvaluateVIBE"]
+    for task in ("Data", "EvaluateVIBE"):
+        steps.append(f"{tool('luigi')} --module tasks {task}")
     out.print(plain(f"settings   {file}"))
-    for i, step in enumerate(steps):
-        out.print(plain(f"{'' if i else 'next':<10} {step}"))
+    heading = "next"
+    for step in steps:
+        out.print(plain(f"{heading:<10} {step}"))
+        heading = ""
     return 0
 
 
@@ -100,18 +106,19 @@ def set_values(text: str, values: Mapping[tuple[str, str], str]) -> str:
     '[paths]\\nraw = b\\n'
     """
     section = ""
-    left = dict(values)
+    missing = dict(values)
     lines = []
     for line in text.splitlines():
-        if heading := re.fullmatch(r"\[(\w+)\]\s*", line):
+        heading = re.fullmatch(r"\[(\w+)\]\s*", line)
+        if heading:
             section = heading[1]
         key = line.partition("=")[0].strip()
-        value = left.pop((section, key), None)
-        lines.append(line if value is None else f"{key} = {value}")
-    if left:
-        raise KeyError(
-            f"the template has no {', '.join(f'[{section}] {key}' for section, key in left)}"
-        )
+        if (section, key) in missing:
+            line = f"{key} = {missing.pop((section, key))}"
+        lines.append(line)
+    if missing:
+        keys = ", ".join(f"[{section}] {key}" for section, key in missing)
+        raise KeyError(f"the template has no {keys}")
     return "\n".join(lines) + "\n"
 
 
@@ -121,15 +128,21 @@ def _from_here(value: Path | str) -> str:
     """
     if isinstance(value, Path):
         path = value.expanduser()
-        return str(path.resolve() if ".." in path.parts else path.absolute())
+        if ".." in path.parts:
+            return str(path.resolve())
+        return str(path.absolute())
     kind, _, file = value.partition(":")
-    return f"{kind}:{_from_here(Path(file))}" if kind in ("spin", "file") and file else value
+    if file and kind in ("spin", "file"):
+        return f"{kind}:{_from_here(Path(file))}"
+    return value
 
 
 def tool(name: str) -> str:
     """A command that is installed beside this Python, to type in any folder."""
     beside = str(Path(sys.executable).with_name(name))
-    return name if shutil.which(name) == beside else shlex.quote(beside)
+    if shutil.which(name) == beside:
+        return name
+    return shlex.quote(beside)
 
 
 COMMAND: Final = Command(_options, _run)

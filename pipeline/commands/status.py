@@ -8,7 +8,8 @@ import io
 import math
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,6 +34,9 @@ from pipeline.settings.arguments import cache_option, choose_splits, splits_argu
 from pipeline.settings.file import settings_file
 
 COLUMNS: Final = ("split", "videos", "tracks", "frames kept / found", "dropped", "streams")
+
+
+VIDEO_KEYS: Final = ("name", "found", "kept", "dropped", "set_aside", "message", "notes")
 
 
 def _options(sub: argparse.ArgumentParser) -> None:
@@ -77,337 +81,410 @@ def _run(args: argparse.Namespace) -> int:
     names = dict.fromkeys(name.partition("/")[0] for name in opened.splits)
     for text in datasets.broken(name for name in names if name in all_datasets).values():
         err.print(f"{DOUBT} {plain(text)}")
+
     chosen = choose_splits(args.splits, opened.splits)
-    result = CommandResult([_status_of(opened, name, sizes=args.sizes) for name in chosen])
-    rows = [row for row in result.rows if "accounting" in row]  # else its manifest cannot be read
-    result.problems = [problem for row in result.rows for problem in row["problems"]]
+    result = CommandResult([])
+    rows = []
+    for name in chosen:
+        try:
+            row = _split_status(opened[name])
+            if args.sizes:
+                row.sizes = stored_bytes(opened[name])
+        except (cache.CacheError, OSError) as error:
+            problems = [error_text(error)]
+            result.rows.append({"split": name, "problems": problems})
+        else:
+            rows.append(row)
+            problems = row.problems
+            result.rows.append(row.document)
+        result.problems += problems
     result.problems += _rejected_beyond(args.max_rejected, rows)
+
     if args.csv:
-        return result.print(instead=_csv([opened[row["split"]] for row in rows], result.problems))
-    if not result.rows:
+        return result.print(instead=_csv([opened[row.split] for row in rows], result.problems))
+    if not chosen:
         result.line("no split is committed yet")
         result.lines(cache.verify(args.cache, fast=True).notes, IDLE)
     elif rows and args.sizes:
         result.text.append(_sizes_table(rows))
-    elif rows and out.fits(whole := _table(rows, range(len(COLUMNS)))):
-        result.text.append(whole)
     elif rows:
-        result.text += [_table(rows, range(4)), "", _table(rows, (0, 4, 5))]
+        whole = _table(rows, range(len(COLUMNS)))
+        if out.fits(whole):
+            result.text.append(whole)
+        else:
+            result.text += [_table(rows, range(4)), "", _table(rows, (0, 4, 5))]
     if not args.sizes:
-        result.lines(_left_out(args, opened), IDLE)
-        result.lines(dict.fromkeys(text for row in rows for text in _weights_lines(row)), IDLE)
-        result.lines((*_incomplete_downloads(rows), *_lost_lines(rows, args.cache)), DOUBT)
-        # also those that are not committed
-        folders = chosen if args.splits else split_folders(opened.store)
-        result.lines(
-            (f"{name}: {text}" for name in folders for text in staged_by_parts(opened.store, name)),
-            IDLE,
-        )
-        for row in rows:
-            for mark, texts in _video_lists(row, every=args.all):
-                command_line = command("status", "--all", "--cache", str(args.cache))
-                shown = few(texts, len(texts) if args.all else FEW, command_line)
-                result.lines((f"{row['split']}: {text}" for text in shown), mark)
+        _add_notes(result, args, opened, rows)
     return result.print(as_json=args.json)
+
+
+def _add_notes(
+    result: CommandResult,
+    args: argparse.Namespace,
+    opened: cache.FeatureCache,
+    rows: Sequence[_SplitStatus],
+) -> None:
+    """Add what concerns the whole cache, then the streams, then the videos of each split."""
+    result.lines(_left_out(args, opened), IDLE)
+    licences: dict[str, None] = {}  # several splits have the same ones
+    for row in rows:
+        licences |= dict.fromkeys(_weights_lines(row))
+    result.lines(licences, IDLE)
+    for row in rows:
+        result.lines(_incomplete_download(row), DOUBT)
+    for row in rows:
+        result.lines(_lost_lines(row, args.cache), DOUBT)
+
+    folders: Iterable[str] = split_folders(opened.store)  # also those that are not committed
+    if args.splits:
+        folders = choose_splits(args.splits, opened.splits)
+    for name in folders:
+        for text in staged_by_parts(opened.store, name):
+            result.line(f"{name}: {text}", IDLE)
+
+    most = None if args.all else FEW
+    every = command("status", "--all", "--cache", str(args.cache))
+    for row in rows:
+        for mark, texts in _video_lists(row, every=args.all):
+            for text in few(texts, most, every):
+                result.line(f"{row.split}: {text}", mark)
 
 
 def _left_out(args: argparse.Namespace, opened: cache.FeatureCache) -> list[str]:
     """A message about datasets that luigi.cfg no longer names, if this is its cache."""
     file = settings_file()
-    if not file.exists():
+    if args.splits or not file.exists():
         return []
     s = sections.load(file, tolerant=True)
-    is_own = os.path.realpath(s.paths.cache) == os.path.realpath(opened.root)
-    message = s.left_out(opened.splits) if is_own and not args.splits else ""
-    return [message] if message else []
+    if os.path.realpath(s.paths.cache) != os.path.realpath(opened.root):
+        return []
+    return [text for text in [s.left_out(opened.splits)] if text]
 
 
-def _rejected_beyond(most: float, rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _rejected_beyond(most: float, rows: Sequence[_SplitStatus]) -> Iterator[str]:
     for row in rows:
-        n_videos = row["accounting"].get("videos", {}).get("found", 0)
-        if (n := sum(video["failed"] for video in row["videos"])) > most / 100 * n_videos:
-            yield (
-                f"{row['split']}: {count(n, 'video')} of {n_videos:,} rejected, more than {most:g}%"
-            )
+        n_videos = row.accounting.get("videos", {}).get("found", 0)
+        n_rejected = len(row.set_aside)
+        if n_rejected > most / 100 * n_videos:
+            rejected = count(n_rejected, "video")
+            yield f"{row.split}: {rejected} of {n_videos:,} rejected, more than {most:g}%"
 
 
-def _video_lists(row: Mapping[str, Any], *, every: bool) -> Iterator[tuple[str, list[str]]]:
+def _video_lists(row: _SplitStatus, *, every: bool) -> Iterator[tuple[str, list[str]]]:
     """(mark, videos) of a split: rejected, without rows, without a track, missing, unusable; if
     `every`, also those with dropped frames or notes.
     """
-    failed = [video for video in row["videos"] if video["failed"]]
-    yield (
-        DOUBT,
-        [
-            VideoAccount(v["name"], set_aside=v["set_aside"], message=v["message"]).rejection
-            for v in failed
-        ],
-    )
-    without = Counter(
-        video["set_aside"] for video in row["videos"] if video["set_aside"] and not video["failed"]
-    )
+    rejected = []
+    without_rows = Counter[str]()
+    noted = []
+    for video in row.videos:
+        name = video["name"]
+        notes = []
+        if video["failed"]:
+            account = VideoAccount(name, set_aside=video["set_aside"], message=video["message"])
+            rejected.append(account.rejection)
+        else:
+            if video["set_aside"]:
+                without_rows[video["set_aside"]] += 1
+            notes += _by_reason(video["dropped"])
+        notes += video["notes"]
+        if every and notes and name not in row.without_track:
+            noted.append(f"{name}: {'; '.join(notes)}")
+
+    yield DOUBT, rejected
     yield (
         IDLE,
         [
             f"{count(n, 'video')} without rows: {why}, {reason(why).meaning}"
-            for why, n in without.items()
+            for why, n in without_rows.items()
         ],
     )
-    yield IDLE, [f"without a track: {name}: {why}" for name, why in row["without_track"].items()]
-    noted = []
-    for video in row["videos"] if every else ():
-        dropped = {} if video["failed"] else video["dropped"]
-        if video["name"] not in row["without_track"] and (
-            notes := [*_by_reason(dropped), *video["notes"]]
-        ):
-            noted.append(f"{video['name']}: {'; '.join(notes)}")
+    yield IDLE, [f"without a track: {name}: {why}" for name, why in row.without_track.items()]
     yield IDLE, noted
-    yield IDLE, [f"missing: {name}" for name in committed.missing_names(row["missing"])]
-    yield DOUBT, [f"unusable: {rejection}" for rejection in row["unusable"].values()]
+    yield IDLE, [f"missing: {name}" for name in committed.missing_names(row.missing)]
+    yield DOUBT, [f"unusable: {rejection}" for rejection in row.unusable.values()]
 
 
 def _by_reason(dropped: Mapping[str, int]) -> list[str]:
-    return [", ".join(f"{n:,} {reason}" for reason, n in dropped.items())] if dropped else []
+    if not dropped:
+        return []
+    return [", ".join(f"{n:,} {reason}" for reason, n in dropped.items())]
 
 
-def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[int]) -> Table:
+def _table(rows: Sequence[_SplitStatus], columns: Sequence[int]) -> Table:
     """Some of COLUMNS, one line for each split."""
     shown = table(*(COLUMNS[i] for i in columns))
     for row in rows:
-        dropped = _by_reason(row["accounting"].get("frames", {}).get("dropped", {}))
-        dropped += (
-            [f"{count(row['uncounted'], 'unreadable video')} not counted"]
-            if row["uncounted"]
-            else []
-        )
+        dropped = _by_reason(row.accounting.get("frames", {}).get("dropped", {}))
+        if row.uncounted:
+            dropped.append(f"{count(row.uncounted, 'unreadable video')} not counted")
         cells = (
-            plain(row["split"]) + (" [yellow](demo data)[/yellow]" if row["stand_in"] else ""),
-            *(_counts(row["accounting"], unit) for unit in ("videos", "tracks", "frames")),
+            _marked_name(row),
+            *(_counts(row.accounting, unit) for unit in ("videos", "tracks", "frames")),
             ", ".join(dropped) or "-",
-            plain(", ".join(row["streams"])) or "-",
+            plain(", ".join(row.streams)) or "-",
         )
         shown.add_row(*(cells[i] for i in columns))
     return shown
 
 
-def _counts(accounting: Mapping[str, Any], what: str) -> str:
+def _counts(accounting: Mapping[str, Any], unit: str) -> str:
     """kept / found, and the number in the release."""
     if not accounting:
         return committed.NOT_RECORDED
-    counts = accounting[what]
-    in_release = accounting.get("known", {}).get(what)
-    release = "" if in_release is None else f" of {in_release:,} in the release"
-    return f"{counts['kept']:,} / {counts['found']:,}{release}"
+    counts = accounting[unit]
+    text = f"{counts['kept']:,} / {counts['found']:,}"
+    in_release = accounting.get("known", {}).get(unit)
+    if in_release is not None:
+        text += f" of {in_release:,} in the release"
+    return text
 
 
-def _sizes_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+def _sizes_table(rows: Sequence[_SplitStatus]) -> Table:
     """One line for each split's columns, streams and tables; then their sum."""
     shown = table("split", "what", "bytes", "committed")
     total = 0
     for row in rows:
-        stored = row["sizes"]
+        split = plain(row.split)
+        stored = row.sizes
         for part, n_bytes in {"columns": stored["columns"], **stored["streams"]}.items():
             when = stored["commits"][part] or "not known"
-            shown.add_row(plain(row["split"]), plain(part), size(n_bytes), plain(when))
-        shown.add_row(plain(row["split"]), "tables, manifests", size(stored["tables"]), "")
-        total += stored["columns"] + stored["tables"] + sum(stored["streams"].values())
+            shown.add_row(split, plain(part), size(n_bytes), plain(when))
+            total += n_bytes
+        shown.add_row(split, "tables, manifests", size(stored["tables"]), "")
+        total += stored["tables"]
     shown.add_row("all", "", size(total), "")
     return shown
 
 
-def _status_of(opened: cache.FeatureCache, name: str, *, sizes: bool) -> dict[str, Any]:
-    """`_split_status`; for an unreadable split, only its name and the problem."""
-    try:
-        split = opened[name]
-        return _split_status(split) | ({"sizes": stored_bytes(split)} if sizes else {})
-    except (cache.CacheError, OSError) as error:
-        return {"split": name, "problems": [error_text(error)]}
-
-
-def _split_status(split: cache.Split) -> dict[str, Any]:
+@dataclass
+class _SplitStatus:
     """The document of one split."""
-    streams = dict[str, str]()
-    undecodable = dict[str, int | None]()  # None: the stream's flags cannot be read
-    without = dict[str, dict[str, int]]()  # stream -> reason -> rows
-    weights = dict[str, dict[str, Any]]()
-    problems = []
+
+    split: str
+    tracks: int
+    accounting: Mapping[str, Any]
+    stand_in: bool
+    imported: str | None  # the file of an imported split
+    estimates: bool  # an estimator's bodies, no ground truth
+    raw: str | None  # the raw folder at conversion
+    streams: list[str] = field(default_factory=list)  # labels
+    missing: dict[str, str] = field(default_factory=dict)  # video -> its missing file; "": all
+    unusable: dict[str, str] = field(default_factory=dict)  # video -> its rejection
+    unlisted: str = ""  # why it is unknown which videos are missing
+    weights: dict[str, dict[str, Any]] = field(default_factory=dict)  # by stream
+    # rows by stream; None: the stream's flags cannot be read
+    undecodable: dict[str, int | None] = field(default_factory=dict)
+    # stream -> reason -> rows
+    without_features: dict[str, dict[str, int]] = field(default_factory=dict)
+    set_aside: list[str] = field(default_factory=list)  # reasons and messages of rejected videos
+    uncounted: int = 0  # rejected videos whose frames are unknown
+    without_track: dict[str, str] = field(default_factory=dict)  # video -> why
+    videos: list[dict[str, Any]] = field(default_factory=list)  # with losses or notes
+    problems: list[str] = field(default_factory=list)
+    sizes: Any = None  # `stored_bytes`
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """For --json."""
+        values = {**vars(self)}
+        if self.sizes is None:
+            del values["sizes"]
+        return values
+
+
+def _split_status(split: cache.Split) -> _SplitStatus:
+    manifest = split.manifest
+    imported = manifest.get("reader", {}).get("imported", {})
+    status = _SplitStatus(
+        split=split.name,
+        tracks=len(split.tracks),
+        accounting=manifest.get("accounting", {}),
+        stand_in=bool(manifest.get("stand_in")),
+        imported=imported.get("file"),
+        estimates="estimates" in imported,
+        raw=split.provenance.get("raw"),
+    )
     for name in split.streams:
-        streams[name] = f"{name} (damaged)"
-        undecodable[name] = None
-        try:
-            streams[name] = stream_label(
-                split, name, "" if is_current(split, name) else "rows missing"
-            )
-            if made := weights_of(split, name):
-                weights[name] = made | {"untrained": is_untrained(split, name)}
-            undecodable[name] = split.undecodable(name)
-            without[name] = split.stream_provenance(name).get("without_features") or {}
-        except cache.AccessDenied as error:
-            problems.append(f"{split.name}: {error}")
-        except (cache.CacheError, OSError) as error:
-            problems.append(f"{split.name}: {name} is damaged: {error_text(error)}")
-    # committed video -> its missing file ("": all), or its rejection; why they are unknown
-    missing = dict[str, str]()
-    unusable = dict[str, str]()
-    unlisted = ""
+        _add_stream(status, split, name)
+    _add_missing(status, split)
+    _add_videos(status, split)
+    return status
+
+
+def _add_stream(status: _SplitStatus, split: cache.Split, name: str) -> None:
+    label = f"{name} (damaged)"
+    status.undecodable[name] = None
     try:
-        missing, unusable = committed.missing_now(split)
+        lacks = "" if is_current(split, name) else "rows missing"
+        label = stream_label(split, name, lacks)
+        weights = weights_of(split, name)
+        if weights:
+            status.weights[name] = weights | {"untrained": is_untrained(split, name)}
+        status.undecodable[name] = split.undecodable(name)
+        reasons = split.stream_provenance(name).get("without_features")
+        status.without_features[name] = reasons or {}
+    except cache.AccessDenied as error:
+        status.problems.append(f"{split.name}: {error}")
+    except (cache.CacheError, OSError) as error:
+        status.problems.append(f"{split.name}: {name} is damaged: {error_text(error)}")
+    status.streams.append(label)
+
+
+def _add_missing(status: _SplitStatus, split: cache.Split) -> None:
+    """Add committed videos that are missing or unusable now."""
+    try:
+        status.missing, status.unusable = committed.missing_now(split)
     except (PipelineError, OSError) as error:
-        unlisted = error_text(error)
-    if missing:
-        n = count(len(missing), "video")
-        problems.append(
-            f"{split.name}: {n} missing from {committed.recorded_raw(split)}; the rows are kept"
-        )
-    if unusable:
-        problems.append(f"{split.name}: {count(len(unusable), 'video')} {committed.UNUSABLE}")
-    problems += [f"{split.name}: {unlisted}"] if unlisted else committed.why_empty(split)
+        status.unlisted = error_text(error)
+    if status.missing:
+        n = count(len(status.missing), "video")
+        raw = committed.recorded_raw(split)
+        status.problems.append(f"{split.name}: {n} missing from {raw}; the rows are kept")
+    if status.unusable:
+        n = count(len(status.unusable), "video")
+        status.problems.append(f"{split.name}: {n} {committed.UNUSABLE}")
+    if status.unlisted:
+        status.problems.append(f"{split.name}: {status.unlisted}")
+    else:
+        status.problems += committed.why_empty(split)
+
+
+def _add_videos(status: _SplitStatus, split: cache.Split) -> None:
+    """Add videos with dropped frames, without rows, or with notes, in reading order."""
     harmless = committed.harmless_of(split)
-    keys = ("name", "found", "kept", "dropped", "set_aside", "message", "notes")
-    videos = []
-    without_track = {}
-    for account in (video.account for video in split.videos if "tracks_kept" in video.account):
-        if why := committed.why_without_track(account):
-            without_track[account["name"]] = why
-        if account["dropped"] or account["set_aside"] or account["notes"]:  # in reading order
-            failed = account["set_aside"] not in harmless
-            videos.append({**{key: account[key] for key in keys}, "failed": failed})
-    return {
-        "split": split.name,
-        "tracks": len(split.tracks),
-        "accounting": split.manifest.get("accounting", {}),
-        "stand_in": bool(split.manifest.get("stand_in")),
-        "imported": split.manifest.get("reader", {}).get("imported", {}).get("file"),
-        "raw": split.provenance.get("raw"),
-        "streams": [*streams.values()],
-        "missing": missing,
-        "unusable": unusable,
-        "unlisted": unlisted,
-        "weights": weights,
-        "undecodable": undecodable,
-        "without_features": without,
-        "set_aside": [
-            f"{video['set_aside']}: {video['message']}" for video in videos if video["failed"]
-        ],
-        "uncounted": sum(video["failed"] and not video["found"] for video in videos),
-        "without_track": without_track,
-        "videos": videos,
-        "problems": problems,
-    }
+    for video in split.videos:
+        account = video.account
+        if "tracks_kept" not in account:
+            continue
+        why = committed.why_without_track(account)
+        if why:
+            status.without_track[account["name"]] = why
+        if not any(account[key] for key in ("dropped", "set_aside", "notes")):
+            continue
+        failed = account["set_aside"] not in harmless
+        status.videos.append({**{key: account[key] for key in VIDEO_KEYS}, "failed": failed})
+        if failed:
+            status.set_aside.append(f"{account['set_aside']}: {account['message']}")
+            status.uncounted += not account["found"]
 
 
 def _csv(splits: Sequence[cache.Split], problems: list[str]) -> str:
     """A header, and a line for each video: found = kept + dropped by reason, in person-frames; its
     worst grades.
     """
-    totals = [split.manifest.get("accounting", {}).get("frames", {}) for split in splits]
-    reasons = sorted({name for frames in totals for name in frames.get("dropped", {})})
-    header = [
-        "split",
-        "video",
-        "state",
-        "reason",
-        "tracks",
-        "found",
-        "kept",
-        *reasons,
-        *Grade._fields,
-        "message",
-    ]
-    lines: list[list[object]] = [[*header]]
+    reasons = set()
+    for split in splits:
+        frames = split.manifest.get("accounting", {}).get("frames", {})
+        reasons |= {*frames.get("dropped", {})}
+    columns = sorted(reasons)
+
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    counts = ("tracks", "found", "kept")
+    writer.writerow(
+        map(
+            printable,
+            ("split", "video", "state", "reason", *counts, *columns, *Grade._fields, "message"),
+        )
+    )
     for split in splits:
         harmless = committed.harmless_of(split)
         grades = _worst_grades(split, problems)
         for number, video in enumerate(split.videos):
-            account = video.account
-            state, because, message = committed.video_state(account, harmless)
+            state, why, message = committed.video_state(video.account, harmless)
             if state == committed.OTHER_SPLIT:
                 continue
-            counts = [account.get(key, "") for key in ("tracks_kept", "found", "kept")]
-            counts += [
-                account["dropped"].get(name, 0) if "dropped" in account else "" for name in reasons
-            ]
-            worst = [
-                "" if math.isnan(x) else f"{round(x, 3):g}" for x in grades.get(number, Grade())
-            ]
-            lines.append([split.name, video.name, state, because, *counts, *worst, message])
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(
-        [printable(str(cell)) for cell in line] for line in lines
-    )
+            cells = [split.name, video.name, state, why]
+            cells += _frame_counts(video.account, columns)
+            for grade in grades.get(number, Grade()):
+                cells.append("" if math.isnan(grade) else f"{round(grade, 3):g}")
+            writer.writerow(map(printable, (*cells, message)))
     return text.getvalue()
+
+
+def _frame_counts(account: Mapping[str, Any], reasons: Sequence[str]) -> list[str]:
+    """Cells: tracks, frames found and kept, and those dropped by reason; empty if unknown."""
+    counts = [account.get(key, "") for key in ("tracks_kept", "found", "kept")]
+    for name in reasons:
+        counts.append(account["dropped"].get(name, 0) if "dropped" in account else "")
+    return [*map(str, counts)]
 
 
 def _worst_grades(split: cache.Split, problems: list[str]) -> dict[int, Grade]:
     """Each video's worst grades, by its number. Adds a problem for rows that cannot be read."""
-    worst = dict[int, Grade]()
+    worst: dict[int, Grade] = {}
     raw = committed.recorded_raw(split)
     try:
         for track, number in zip(split.tracks, split.tracks.video.tolist(), strict=True):
             video = split.videos[number]
-            source = sources.parse(Path(raw), video.source) if raw and video.source else None
-            found = track_grade(split, track, source, video.account.get("clip", {}))
-            worst[number] = worst[number].worse(found) if number in worst else found
+            source = None
+            if raw and video.source:
+                source = sources.parse(Path(raw), video.source)
+            grade = track_grade(split, track, source, video.account.get("clip", {}))
+            if number in worst:
+                grade = worst[number].worse(grade)
+            worst[number] = grade
     except (cache.CacheError, OSError) as error:
         problems.append(f"{split.name}: no grades: {error_text(error)}")
     return worst
 
 
-def _incomplete_downloads(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Messages about splits with less than the release."""
-    for row in rows:
-        if row["stand_in"] or row["imported"]:
+def _marked_name(row: _SplitStatus) -> str:
+    """The split's name; labels that are no ground truth are said beside it."""
+    name = plain(row.split)
+    if row.stand_in:
+        name += " [yellow](demo data)[/yellow]"
+    if row.estimates:
+        name += f" [yellow]({plain(str(row.imported))})[/yellow]"
+    return name
+
+
+def _incomplete_download(row: _SplitStatus) -> Iterator[str]:
+    """Messages about a split with less than the release."""
+    if row.stand_in or row.imported:
+        return
+    for unit, in_release in row.accounting.get("known", {}).items():
+        n = row.accounting[unit]["found"]
+        if n >= in_release:
             continue
-        for unit, in_release in row["accounting"].get("known", {}).items():
-            if (n := row["accounting"][unit]["found"]) < in_release:
-                text = (
-                    f"{row['split']}: {n:,} {unit} found of {in_release:,} in the release: "
-                    "incomplete download"
-                )
-                name = row["split"].partition("/")[0]
-                raw = Path(row["raw"] or "")
-                if raw.name == name:  # doctor needs <raw>/<dataset>
-                    text += (
-                        ". To list missing files: "
-                        f"{command('doctor', name, '--raw', str(raw.parent))}"
-                    )
-                yield text
+        text = (
+            f"{row.split}: {n:,} {unit} found of {in_release:,} in the release: incomplete download"
+        )
+        name = row.split.partition("/")[0]
+        raw = Path(row.raw or "")
+        if raw.name == name:  # doctor needs <raw>/<dataset>
+            doctor = command("doctor", name, "--raw", str(raw.parent))
+            text += f". To list missing files: {doctor}"
+        yield text
 
 
-def _weights_lines(row: Mapping[str, Any]) -> Iterator[str]:
-    """Licence and source of the streams' networks; equal lines of several splits are printed
-    once.
-    """
-    for stream, made in row["weights"].items():
-        if not made["untrained"]:
-            terms = (
-                f"licence {made['licence']}, source {made['source']}, sha256 {made['sha256'][:12]}"
-            )
-            yield f"weights of {stream}: {made['network']}, {terms}"
+def _weights_lines(row: _SplitStatus) -> Iterator[str]:
+    """Licence and source of the streams' networks."""
+    for stream, weights in row.weights.items():
+        if not weights["untrained"]:
+            terms = f"licence {weights['licence']}, source {weights['source']}"
+            digest = weights["sha256"][:12]
+            yield f"weights of {stream}: {weights['network']}, {terms}, sha256 {digest}"
 
 
-def _lost_lines(rows: Sequence[Mapping[str, Any]], root: cache.Root) -> Iterator[str]:
+def _lost_lines(row: _SplitStatus, root: cache.Root) -> Iterator[str]:
     """Rows without features, by reason."""
-    for row in rows:
-        imported = {label.partition(" ")[0] for label in row["streams"] if "(imported" in label}
-        for stream, lost in row["undecodable"].items():
-            reasons = row["without_features"].get(stream, {})
+    imported = {label.partition(" ")[0] for label in row.streams if "(imported" in label}
+    for stream, lost in row.undecodable.items():
+        if not lost:
+            continue
+        if stream in imported:
+            why = "not in its file, or not finite"
+        else:
+            reasons = row.without_features.get(stream, {})
+            why = ", ".join(reasons) or "reason not recorded"
             # else rows have been replaced since, or a killed run found some
-            exact = sum(reasons.values()) == lost
-            why = _by_reason(reasons) if exact else [", ".join(reasons) or "reason not recorded"]
-            again = command(
-                "extract", row["split"], "--stream", stream, "--cache", str(root), "--replace"
-            )
-            why = (
-                ["not in its file, or not finite"]
-                if stream in imported
-                else [*why, f"to try again: {again}"]
-            )
-            if lost:
-                yield (
-                    f"{row['split']}: {count(lost, 'row')} without features in {stream}: "
-                    f"{'; '.join(why)}"
-                )
+            if sum(reasons.values()) == lost:
+                why = "".join(_by_reason(reasons))
+            at = ("--stream", stream, "--cache", str(root), "--replace")
+            why += f"; to try again: {command('extract', row.split, *at)}"
+        yield f"{row.split}: {count(lost, 'row')} without features in {stream}: {why}"
 
 
 COMMAND: Final = Command(_options, _run)

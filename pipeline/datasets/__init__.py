@@ -48,15 +48,16 @@ def mirror_of(name: str, column: str) -> cache.Mirror | None:
     """The mirror function of a dataset's extra column; None if the dataset is not installed or
     declares none.
     """
+    declared: list[cache.ExtraColumn] = []
     reader = find_installed(name)
-    declared = (
-        [c for s in reader.splits for c in reader.extra_columns(s, body=True)]
-        if reader is not None
-        else []
-    )
+    if reader is not None:
+        for split in reader.splits:
+            declared += reader.extra_columns(split, body=True)
     declared += smplx.columns("", trans=True)  # which readers have for some raw folders
-    mirrors = (c.mirror for c in declared if c.name == column)
-    return next((mirror for mirror in mirrors if callable(mirror)), None)
+    for extra in declared:
+        if extra.name == column and callable(extra.mirror):
+            return extra.mirror
+    return None
 
 
 cache.find_mirrors_by(mirror_of)
@@ -64,4 +65,6 @@ cache.find_mirrors_by(mirror_of)
 
 def find_installed(name: str) -> Dataset | None:
     """The dataset's reader; None if its package is missing or broken."""
-    return get(name) if name in names() and not broken([name]) else None
+    if name not in names() or broken([name]):
+        return None
+    return get(name)

@@ -142,7 +142,9 @@ class Amass(Dataset):
             ending = re.search(r"_(poses|stageii)$", file.stem)
             one_of_each[file.parts[:-1][:1], ending and ending[0]] = file
         has_smplx = any(smplx.is_smplx(raw / file, "poses") for file in one_of_each.values())
-        return _WithSmplx(**asdict(self)) if has_smplx else self
+        if has_smplx:
+            return _WithSmplx(**asdict(self))
+        return self
 
     def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
         return ("frame_index", "pose", "betas", "trans", "has_smpl")
@@ -156,17 +158,19 @@ class Amass(Dataset):
         'MPI 50002'
         """
         *folders, name = video.replace(" ", "_").split("/")
-        named = [SUBSETS.get(folder, folder) for folder in folders if not folder.startswith("SMPL")]
+        names = [SUBSETS.get(folder, folder) for folder in folders if not folder.startswith("SMPL")]
         # an archive's own folder within that of its subset
-        while len(named) > 1 and named[1] == named[0]:
-            del named[1]
-        if not named:
+        while len(names) > 1 and names[1] == names[0]:
+            del names[1]
+        if not names:
             return Origin()
-        motion = "/".join([*named, re.sub(r"_(poses|stageii)$", "", name)])
-        number = re.search(r"[0-9]{5}$", named[-1])
-        if named[0] in SCANNED and number is not None:
+        motion = "/".join([*names, re.sub(r"_(poses|stageii)$", "", name)])
+        number = re.search(r"[0-9]{5}$", names[-1])
+        if names[0] in SCANNED and number is not None:
             return Origin(f"MPI {number[0]}", motion)
-        return Origin("/".join(named[:2]) if len(named) > 1 else None, motion)
+        if len(names) == 1:
+            return Origin(recording=motion)
+        return Origin("/".join(names[:2]), motion)
 
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
         if not raw.is_dir():
@@ -258,8 +262,11 @@ def sample_positions(
     if resampling == "decimate":
         step = max(int(rate // TARGET_FPS), 1)
         return rate / step, np.arange(0.0, n_frames, step)
-    n_samples = math.floor((n_frames - 1) * TARGET_FPS / rate + 1e-9) + 1 if n_frames else 0
-    return float(TARGET_FPS), np.minimum(np.arange(n_samples) * rate / TARGET_FPS, n_frames - 1)
+    n_samples = 0
+    if n_frames:
+        n_samples = math.floor((n_frames - 1) * TARGET_FPS / rate + 1e-9) + 1
+    positions = np.arange(n_samples) * rate / TARGET_FPS
+    return float(TARGET_FPS), np.minimum(positions, n_frames - 1)
 
 
 def _files(raw: Path) -> Iterator[Path]:
@@ -299,33 +306,38 @@ def load_motion(file: Path) -> _Motion:
     data = load_npz(
         file, ("poses", "betas", "trans"), ("gender", "mocap_framerate", "mocap_frame_rate")
     )
-    width = data["poses"].shape[-1] if data["poses"].ndim else 0
+    shape = data["poses"].shape
+    width = shape[-1] if shape else 0
     if width not in SMPL_JOINTS:
-        raise RawDataError(
-            file,
-            "poses",
-            "(N, 156) SMPL-H or (N, 165) SMPL-X",
-            str(data["poses"].shape),
-            OTHER_BODY,
-        )
+        expected = "(N, 156) SMPL-H or (N, 165) SMPL-X"
+        raise RawDataError(file, "poses", expected, str(shape), OTHER_BODY)
     poses = numbers(file, "poses", data["poses"], (None, width)).reshape(-1, width // 3, 3)
-    is_smplx = width == smplx.N_POSE
-    poses = poses if is_smplx else poses[:, SMPL_JOINTS[width]]
     trans = numbers(file, "trans", data["trans"], (len(poses), 3))
     betas = numbers(file, "betas", data["betas"], (None,))
-    if len(betas) < N_BETAS:
-        raise RawDataError(file, "betas", f"at least {N_BETAS}", str(len(betas)), AGAIN)
     n_betas = len(betas)
-    betas = betas[: smplx.N_BETAS if is_smplx else N_BETAS]
-    for key, values in (("poses", poses), ("trans", trans), ("betas", betas)):
+    if n_betas < N_BETAS:
+        raise RawDataError(file, "betas", f"at least {N_BETAS}", str(n_betas), AGAIN)
+    if width == smplx.N_POSE:
+        betas = betas[: smplx.N_BETAS]
+    else:
+        betas = betas[:N_BETAS]
+        poses = poses[:, SMPL_JOINTS[width]]
+
+    for key, values in {"poses": poses, "trans": trans, "betas": betas}.items():
         if not (np.abs(values) < LARGEST).all():  # comparisons with NaN are false
-            raise RawDataError(
-                file, key, "finite numbers", f"NaN, infinity or numbers over {LARGEST:.0e}", AGAIN
-            )
+            actual = f"NaN, infinity or numbers over {LARGEST:.0e}"
+            raise RawDataError(file, key, "finite numbers", actual, AGAIN)
+    return _Motion(poses, trans, betas, n_betas, _rate(file, data), _gender(data))
+
+
+def _gender(data: dict[str, NDArray[Any]]) -> str:
     stored = data.get("gender", np.empty(0)).reshape(-1)
-    gender = stored[0] if stored.size == 1 else ""
-    gender = gender.decode("latin1") if isinstance(gender, bytes) else str(gender)
-    return _Motion(poses, trans, betas, n_betas, _rate(file, data), gender)
+    if stored.size != 1:
+        return ""
+    gender = stored[0]
+    if isinstance(gender, bytes):
+        return gender.decode("latin1")
+    return str(gender)
 
 
 def _rate(file: Path, data: dict[str, NDArray[Any]]) -> float:
@@ -340,35 +352,33 @@ def _rate(file: Path, data: dict[str, NDArray[Any]]) -> float:
 
 def _correct_rate(motion: _Motion, video: RawVideo, account: VideoAccount) -> _Motion:
     """The motion at its known rate, with a note, if its file states another one (`RATES`)."""
-    known = [RATES[name] for name in video.files[0].parts if name in RATES]
-    if not known or round(motion.rate) != STATED_RATE:
+    rates = [RATES[name] for name in video.files[0].parts if name in RATES]
+    if not rates or round(motion.rate) != STATED_RATE:
         return motion
     account.notes.append(
-        f"the file states {motion.rate:g} Hz; {known[0]:g} Hz is known to be right, and used"
+        f"the file states {motion.rate:g} Hz; {rates[0]:g} Hz is known to be right, and used"
     )
-    return replace(motion, rate=known[0])
+    return replace(motion, rate=rates[0])
 
 
 def _require_units(file: Path, motion: _Motion) -> None:
     """Raise RawDataError (`other_unit`) for degrees, and for positions in mm or cm, by medians over
     frames.
     """
-    angle = float(np.median(np.linalg.norm(motion.pose[:, 1:], axis=-1).max(axis=1, initial=0)))
+    angles = np.linalg.norm(motion.pose[:, 1:], axis=-1)
+    angle = float(np.median(angles.max(axis=1, initial=0)))
     if angle > MAX_ANGLE:
         expected = "rotations in rad, of a turn at most in the median frame"
-        raise RawDataError(
-            file,
-            "poses",
-            expected,
-            f"{angle:.3g}, as in degrees",
-            CONVERT_UNITS,
-            reason="other_unit",
-        )
+        actual = f"{angle:.3g}, as in degrees"
+        raise RawDataError(file, "poses", expected, actual, CONVERT_UNITS, reason="other_unit")
+
     away = float(np.median(np.linalg.norm(motion.trans, axis=1)))
     # y or z is up, the other one may be far
     height = float(np.abs(np.median(motion.trans[:, 1:], axis=0)).min())
     steps = np.linalg.norm(np.diff(motion.trans, axis=0), axis=1)
-    speed = motion.rate * float(np.median(steps)) if len(steps) else 0.0
+    speed = 0.0
+    if len(steps):
+        speed = motion.rate * float(np.median(steps))
     too_far = away > FARTHEST_M or height > HIGHEST_M
     if too_far or speed > MAX_SPEED:
         expected = f"positions in m, of a person at most at {MAX_SPEED:g} m/s"

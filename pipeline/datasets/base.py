@@ -90,12 +90,13 @@ def globs(patterns: Iterable[str]) -> list[str]:
     >>> globs(["<class>/<clip>.{mp4,avi}", "labels/<0001>.mat"])
     ['*/*.mp4', '*/*.avi', 'labels/*.mat']
     """
-    matches = []
+    matches: list[str] = []
     for pattern in patterns:
-        # every second one lists alternatives
-        pieces = re.split(r"\{([^{}]*)\}", re.sub("<[^<>]*>", "*", pattern))
-        choices = [piece.split(",") if i % 2 else [piece] for i, piece in enumerate(pieces)]
-        matches += ["".join(choice) for choice in itertools.product(*choices)]
+        choices = []
+        # every second piece lists alternatives
+        for i, piece in enumerate(re.split(r"\{([^{}]*)\}", re.sub("<[^<>]*>", "*", pattern))):
+            choices.append(piece.split(",") if i % 2 else [piece])
+        matches += map("".join, itertools.product(*choices))
     return matches
 
 
@@ -237,8 +238,8 @@ class Dataset(ReaderOptions, ABC):
 
     def parameters(self) -> dict[str, Any]:
         """Its own options that can change the tracks: part of the conversion's fingerprint."""
-        own = {option.name for option in fields(self) if option not in fields(Dataset)}
-        return {name: value for name, value in asdict(self).items() if name in own}
+        shared = {option.name for option in fields(Dataset)}
+        return {name: value for name, value in asdict(self).items() if name not in shared}
 
     def reasons_to_drop(self, track: Track) -> dict[str, NDArray[np.bool_]]:
         """Rules for rows of all datasets, by reason: (T,) whether it applies. Tracks of AMASS have
@@ -248,67 +249,83 @@ class Dataset(ReaderOptions, ABC):
 
     def _drop_rows(
         self, track: Track, account: VideoAccount, extra: Sequence[cache.ExtraColumn]
-    ) -> Iterator[Track]:
-        """The track without its rows that have a reason; none if no row is left."""
-        if not (reasons := self.reasons_to_drop(track)):
-            yield track
-        elif len(rows := account.take_back(reasons)):
-            by_row = {column.name for column in extra if column.per == "row"}
-            own = {
-                name: array[rows] if name in by_row else array
-                for name, array in track.extra.items()
-            }
-            columns: dict[str, Any] = {name: array[rows] for name, array in track.columns.items()}
-            yield replace(track, extra=own, **columns)
+    ) -> Track | None:
+        """The track without its rows that have a reason; None if no row is left."""
+        reasons = self.reasons_to_drop(track)
+        if not reasons:
+            return track
+
+        rows = account.take_back(reasons)
+        if not len(rows):
+            return None
+
+        values = dict(track.extra)
+        for column in extra:
+            if column.per == "row" and column.name in values:
+                values[column.name] = values[column.name][rows]
+        columns: dict[str, Any] = {name: array[rows] for name, array in track.columns.items()}
+        return replace(track, extra=values, **columns)
 
     def _read(
         self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None
     ) -> Sequence[Track]:
         """`read`, with checks of columns, units, frame numbers and image size."""
         limited = None if body is None else body.only(self.genders, type(self).__name__)
-        tracks = self.read(raw, split, video, account, limited)
-        if not (isinstance(tracks, Sequence) and all(isinstance(track, Track) for track in tracks)):
-            raise TypeError(
-                f"{type(self).__name__}.read: expected a list of Track, found {str(tracks)[:80]}"
-            )
-        columns = self.columns(split, body=body is not None)
-        extra = self.extra_columns(split, body=body is not None)
-        tracks = [kept for track in tracks for kept in self._drop_rows(track, account, extra)]
-        labels = raw / next(iter((*video.label_folders, *video.files)), Path(video.name))
-        n_tiny = account.dropped["degenerate_box"]
-        if not tracks and n_tiny >= FEWEST_TINY and n_tiny >= account.found / 2:
-            found = f"{n_tiny} of {account.found} boxes smaller than a pixel"
-            refuse(
-                RawDataError(
-                    labels, "joints", "joints in pixels", found, CONVERT_UNITS, reason="other_unit"
-                )
-            )
-        names = Counter(track.name for track in tracks)
-        if twice := next((name for name, times in names.items() if times > 1), ""):
-            raise cache.CacheError(
-                f"{twice}: {names[twice]} tracks have this name; its reader must tell them apart"
-            )
+        read = self.read(raw, split, video, account, limited)
+        is_list = isinstance(read, Sequence)
+        if not is_list or not all(isinstance(track, Track) for track in read):
+            reader = type(self).__name__
+            raise TypeError(f"{reader}.read: expected a list of Track, found {str(read)[:80]}")
+
+        has_body = body is not None
+        columns = self.columns(split, body=has_body)
+        extra = self.extra_columns(split, body=has_body)
+        tracks = []
+        for track in read:
+            remaining = self._drop_rows(track, account, extra)
+            if remaining is not None:
+                tracks.append(remaining)
+
+        sources = (*video.label_folders, *video.files, Path(video.name))
+        labels = raw / sources[0]
+        if not tracks:
+            _refuse_tiny_boxes(labels, account)
+            return tracks
+
+        _require_own_names(tracks)
         for track in tracks:
             cache.check_track(track.rows, video.name, columns, extra)
-            declared = {*columns, *(c.name for c in extra)} - {*self.optional_extra}
-            if missing := sorted(declared - track.columns.keys() - track.extra.keys()):
+            declared = {*columns, *(column.name for column in extra)} - {*self.optional_extra}
+            missing = sorted(declared - track.columns.keys() - track.extra.keys())
+            if missing:
                 raise cache.CacheError(
                     f"{track.name}: has no {', '.join(missing)}, which its reader declares"
                 )
-        source = next((track.frames for track in tracks if track.frames is not None), None)
-        keypoints = [track.kp_2d for track in tracks if track.kp_2d is not None]
+
         for track in tracks:
-            for column, expected, actual in other_units(track.columns | dict(track.extra)):
-                found = f"{actual} in {track.name}"
-                do = CONVERT_UNITS
-                refuse(RawDataError(labels, column, expected, found, do, reason="other_unit"))
+            for column, expected, found in other_units(track.columns | dict(track.extra)):
+                _refuse_unit(labels, column, expected, f"{found} in {track.name}")
+        self._check_frames(labels, tracks)
+        return tracks
+
+    def _check_frames(self, labels: Path, tracks: Sequence[Track]) -> None:
+        """Refuse tracks whose frame numbers or joints do not fit the video. Others' images vary in
+        size.
+        """
+        sources = [track.frames for track in tracks if track.frames is not None]
+        if not sources:
+            return
+
+        source = sources[0]
         if isinstance(source, Video):
             last = max(int(track.frame_index[-1]) for track in tracks)
-            require_frames(labels, source, [0, last], VideoAccount(video.name))
-        # others' images vary in size
-        if keypoints and isinstance(source, Pictures | Video) and not self.checks_joints:
+            require_frames(labels, source, [0, last], VideoAccount(""))
+
+        keypoints = [track.kp_2d for track in tracks if track.kp_2d is not None]
+        if not keypoints or self.checks_joints:
+            return
+        if isinstance(source, Pictures | Video):
             require_in_pictures(labels, np.concatenate(keypoints), source)
-        return tracks
 
     def read_accounted(
         self,
@@ -348,21 +365,40 @@ class Dataset(ReaderOptions, ABC):
         reader = self.detect_layout(raw, split)
         for video in reader.videos(raw, split):
             if report is not None:
-                yield from reader.read_accounted(raw, split, video, body, report.video(video.name))[
-                    0
-                ]
-                continue
-            account = VideoAccount(video.name)
-            with caching():
-                tracks = reader._read(raw, split, video, account, body)
-            account.check()
+                account = report.video(video.name)
+                tracks, _ = reader.read_accounted(raw, split, video, body, account)
+            else:
+                account = VideoAccount(video.name)
+                with caching():
+                    tracks = reader._read(raw, split, video, account, body)
+                account.check()
             yield from tracks
 
     def check_split(self, split: str) -> None:
         """Raise PipelineError for a split that the dataset does not have."""
         if split not in self.splits:
-            raise PipelineError(
-                f"{self.name} has no split {split!r}; it has {', '.join(self.splits)}"
+            splits = ", ".join(self.splits)
+            raise PipelineError(f"{self.name} has no split {split!r}; it has {splits}")
+
+
+def _refuse_unit(labels: Path, column: str, expected: str, found: str) -> None:
+    refuse(RawDataError(labels, column, expected, found, CONVERT_UNITS, reason="other_unit"))
+
+
+def _refuse_tiny_boxes(labels: Path, account: VideoAccount) -> None:
+    """Refuse a video without tracks whose boxes are mostly smaller than a pixel."""
+    n_tiny = account.dropped["degenerate_box"]
+    if n_tiny >= max(FEWEST_TINY, account.found / 2):
+        found = f"{n_tiny} of {account.found} boxes smaller than a pixel"
+        _refuse_unit(labels, "joints", "joints in pixels", found)
+
+
+def _require_own_names(tracks: Sequence[Track]) -> None:
+    """Raise CacheError if two tracks have one name."""
+    for name, times in Counter(track.name for track in tracks).items():
+        if times > 1:
+            raise cache.CacheError(
+                f"{name}: {times} tracks have this name; its reader must tell them apart"
             )
 
 
@@ -388,7 +424,9 @@ def smpl_labels(
     n_frames = len(pose)
     camera = np.broadcast_to(np.asarray(to_camera, np.float64), (n_frames, 4, 4))
     pose = pose_in_camera(pose, camera[:, :3, :3])
-    betas = np.tile(betas, (n_frames, 1)) if np.ndim(betas) == 1 else np.asarray(betas)
+    betas = np.asarray(betas)
+    if betas.ndim == 1:
+        betas = np.tile(betas, (n_frames, 1))
     labels: dict[str, Any] = {
         "pose": pose.astype(np.float32),
         "betas": betas.astype(np.float32),
@@ -396,12 +434,17 @@ def smpl_labels(
     }
     if body is None:
         return labels
+
     joints, common14 = body.posed_joints(pose, betas)
     in_view = cameras.to_camera(np.zeros(3), trans, camera, joints[:, PELVIS])[1]
-    labels |= {"trans": in_view.astype(np.float32), "has_3d": np.ones(n_frames, np.bool_)}
+    labels["trans"] = in_view.astype(np.float32)
+    labels["has_3d"] = np.ones(n_frames, np.bool_)
     if evaluation:
-        return labels | {"kp_3d_eval": common14.astype(np.float32)}
-    return labels | {"kp_3d": with_ones(joints - joints[:, HIP : HIP + 1]).astype(np.float32)}
+        labels["kp_3d_eval"] = common14.astype(np.float32)
+    else:
+        about_hip = joints - joints[:, HIP : HIP + 1]
+        labels["kp_3d"] = with_ones(about_hip).astype(np.float32)
+    return labels
 
 
 def finite_joints(

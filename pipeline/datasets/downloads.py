@@ -36,7 +36,7 @@ _PIECE: Final = re.compile(r"(.+\.tar\.?(?:gz|bz2)?)(?!gz$|xz$)[a-z]{2}")  # x.t
 
 
 # ------------------------------------------------------------------------------------------------
-# places and names
+# paths and names
 
 
 def misplaced_parts(
@@ -46,32 +46,29 @@ def misplaced_parts(
 
     names: other names of the dataset's folder.
     """
-    broken = [
-        path
-        for path in _first_places(raw, absent)
-        if path.is_symlink() and not files.is_there(path)
-    ]
-    for path in broken:
-        yield (
-            f"{path} is a link to {path.readlink()}, which does not exist. Mount its disk, or "
-            "correct the link."
-        )
+    has_broken_link = False
+    for path in _first_paths(raw, absent):
+        if path.is_symlink() and not files.is_there(path):
+            has_broken_link = True
+            yield (
+                f"{path} is a link to {path.readlink()}, which does not exist. Mount its disk, or "
+                "correct the link."
+            )
     if files.is_there(raw) and not files.is_folder_there(raw):
         yield f"{raw} is a file. Unpack it into a folder of this name."
-    if broken or not absent:
+    if has_broken_link or not absent:
         return
-    what = " and ".join(part.what for part in absent)
-    patterns = _patterns(absent)
-    elsewhere = _find_elsewhere(raw, patterns, names)
+
+    elsewhere = _find_elsewhere(raw, _patterns(absent), names)
     if elsewhere is not None:
-        yield f"{what}: not in {raw} but in {elsewhere}. {_advise_move(raw, elsewhere)}"
+        missing = " and ".join(part.what for part in absent)
+        yield f"{missing}: not in {raw} but in {elsewhere}. {_advise_move(raw, elsewhere)}"
         return
+
     for part in absent:
-        others = [
-            path
-            for glob in globs(part.patterns)
-            for path in files.find(raw, glob, {}, any_case=True)
-        ]
+        others: list[str] = []
+        for glob in globs(part.patterns):
+            others += files.find(raw, glob, {}, any_case=True)
         if others:
             pattern = part.patterns[0]
             yield (
@@ -90,23 +87,26 @@ def _patterns(parts: Iterable[ReleasePart]) -> list[str]:
     return patterns
 
 
-def _first_places(raw: Path, parts: Iterable[ReleasePart]) -> list[Path]:
+def _first_paths(raw: Path, parts: Iterable[ReleasePart]) -> list[Path]:
     """The raw folder, and what parts have directly in it under a fixed name."""
-    first = dict.fromkeys(pattern.partition("/")[0] for pattern in _patterns(parts))
-    return [raw, *(raw / name for name in first if not files.WILD.search(name))]
+    names = dict.fromkeys(pattern.partition("/")[0] for pattern in _patterns(parts))
+    return [raw, *(raw / name for name in names if not files.WILD.search(name))]
 
 
 def _find_elsewhere(raw: Path, patterns: Sequence[str], names: Sequence[str]) -> Path | None:
     """The folder with matches instead of `raw`: below it, beside it under a similar name, or above
     it.
     """
+    candidates = [
+        folder for folder in files.list_folders(raw.parent) if _is_alike(folder, raw, names)
+    ]
     if files.is_folder_there(raw):
         below = files.deeper(raw, patterns)
         if below is not None:
             return below
-    beside = [folder for folder in files.list_folders(raw.parent) if _is_alike(folder, raw, names)]
-    above = [] if files.is_folder_there(raw) else [raw.parent, raw.parent.parent]
-    for folder in (*beside, *above):
+    else:
+        candidates += raw.parent, raw.parent.parent
+    for folder in candidates:
         if files.any_fits(folder, patterns):
             return folder
     return None
@@ -114,11 +114,14 @@ def _find_elsewhere(raw: Path, patterns: Sequence[str], names: Sequence[str]) ->
 
 def _is_alike(folder: Path, raw: Path, names: Sequence[str]) -> bool:
     """Whether a folder has another name of the dataset, or this one with a version: posetrack18."""
-    alike = {_letters(name) for name in names}
+    if folder == raw:
+        return False
     letters = _letters(folder.name)
+    if letters in map(_letters, names):
+        return True
     # bedlam2 is no bedlam
     is_version = re.fullmatch(rf"{re.escape(_letters(raw.name))}([0-9]{{2,4}})?", letters)
-    return folder != raw and (is_version is not None or letters in alike)
+    return is_version is not None
 
 
 def _letters(name: str) -> str:
@@ -130,13 +133,15 @@ def _letters(name: str) -> str:
 
 
 def _advise_move(raw: Path, elsewhere: Path) -> str:
-    own = elsewhere.resolve()
     nested = elsewhere / elsewhere.name
     if files.is_folder_there(nested):
         return f"{nested} is a folder in one of the same name. Move its contents to {elsewhere}."
+
     if elsewhere in (raw.parent, raw.parent.parent):
-        renamed = "" if own.name == raw.name else f", with {own.name}/ renamed to {raw.name}"
-        return f"Name the folder above: --raw {own.parent}{renamed}."
+        target = elsewhere.resolve()
+        renamed = "" if target.name == raw.name else f", with {target.name}/ renamed to {raw.name}"
+        return f"Name the folder above: --raw {target.parent}{renamed}."
+
     rename = "" if files.is_there(raw) else f", or rename it: mv {elsewhere} {raw}"
     return f"Move the contents of {elsewhere} to {raw}{rename}."
 
@@ -147,14 +152,13 @@ def packed_parts(raw: Path, archives: Sequence[Path]) -> Iterator[str]:
     """
     for folder in dict.fromkeys(archive.parent for archive in archives):
         first, *more = [archive for archive in archives if archive.parent == folder]
-        which = f"{first} and {len(more)} more are" if more else f"{first} is"
+        subject = f"{first} and {len(more)} more are" if more else f"{first} is"
+        message = f"{subject} still packed. Unpack in {raw}."
         piece = _PIECE.fullmatch(first.name)
-        join = (
-            ""
-            if piece is None
-            else f" Join its pieces first: cat {folder / piece[1]}* > {folder / 'joined.tar'}"
-        )
-        yield f"{which} still packed. Unpack in {raw}.{join}"
+        if piece is not None:
+            joined = folder / "joined.tar"
+            message += f" Join its pieces first: cat {folder / piece[1]}* > {joined}"
+        yield message
 
 
 def find_archives(raw: Path, parts: Sequence[ReleasePart]) -> tuple[Path, ...]:
@@ -163,21 +167,20 @@ def find_archives(raw: Path, parts: Sequence[ReleasePart]) -> tuple[Path, ...]:
     """
     if files.is_folder_there(raw):
         return tuple(_list_archives(raw))
-    named = [part.source.lower() for part in parts]
+    sources = [part.source.lower() for part in parts]
     archives = _list_archives(raw.parent)
-    return tuple(file for file in archives if any(file.name.lower() in source for source in named))
+    return tuple(file for file in archives if any(file.name.lower() in text for text in sources))
 
 
 def _list_archives(folder: Path) -> list[Path]:
-    found: list[Path] = []
-    for place in (folder, *files.list_folders(folder)):
-        names = [
-            entry.name for entry in files.scan_folder(place, {}) if _ARCHIVE.search(entry.name)
-        ]
-        found += [place / name for name in names if name != files.PACK]
-    return sorted(
-        path for path in found if files.is_there(path) and not files.is_folder_there(path)
-    )
+    archives: list[Path] = []
+    for parent in (folder, *files.list_folders(folder)):
+        for entry in files.scan_folder(parent, {}):
+            path = parent / entry.name
+            is_archive = _ARCHIVE.search(entry.name) and entry.name != files.PACK
+            if is_archive and files.is_there(path) and not files.is_folder_there(path):
+                archives.append(path)
+    return sorted(archives)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -190,6 +193,7 @@ def folders_in_part(dataset: Dataset, raw: Path) -> list[str]:
     """
     if not (dataset.has_image_folders or dataset.films_by_cameras):
         return []
+
     counts = dict[Path, tuple[int, int]]()
     for split in dataset.splits:
         _count_images(dataset, raw, split, counts)
@@ -199,9 +203,9 @@ def folders_in_part(dataset: Dataset, raw: Path) -> list[str]:
         if n < LEAST_IMAGES * expected
     ]
     n_more = len(messages) - SHOWN
-    return messages[:SHOWN] + (
-        [f"{n_more:,} more folders have too few images."] if n_more > 0 else []
-    )
+    if n_more > 0:
+        messages[SHOWN:] = [f"{n_more:,} more folders have too few images."]
+    return messages
 
 
 def _count_images(

@@ -94,21 +94,21 @@ class Emdb(Dataset):
         Origin(subject='P0', recording='P0/09_outdoor_walk')
         """
         match = re.fullmatch(r"(P[0-9]+)/[^/]+", video)
-        return Origin() if match is None else Origin(match[1], video)
+        if match is None:
+            return Origin()
+        return Origin(match[1], video)
 
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:  # only the label has the split
-        names = sorted(
-            f.relative_to(raw).as_posix() for f in raw.glob("P[0-9]*/[!.]*") if is_folder_there(f)
-        )
+        folders = filter(is_folder_there, raw.glob("P[0-9]*/[!.]*"))
+        names = sorted(folder.relative_to(raw).as_posix() for folder in folders)
         if not names:
             do = "Set the raw folder to the folder with the unpacked P0, P1, ..."
             raise RawDataError(raw, "folder", expected=f"{SEQUENCE}/", found="none", do=do)
-        return [
-            RawVideo(
-                name, (Path(name, f"{name.replace('/', '_')}_data.pkl"),), (Path(name, "images"),)
-            )
-            for name in names
-        ]
+        videos = []
+        for name in names:
+            label = Path(name, f"{name.replace('/', '_')}_data.pkl")
+            videos.append(RawVideo(name, files=(label,), folders=(Path(name, "images"),)))
+        return videos
 
     def read(
         self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None
@@ -128,42 +128,46 @@ class Emdb(Dataset):
         pictures = Pictures(raw, f"{video.name}/images/{{:05d}}.jpg")
         has_picture = frames_there(pictures, len(kp_2d), account, extracted=False)
         _require_matching_images(file, labels, pictures)
-        stated = np.concatenate(
-            [labels.pose, labels.trans, labels.extrinsics.reshape(-1, 16)], axis=1
-        )
-        rows = account.keep_rows(
-            {
-                "not_good": ~labels.good,
-                "no_picture": ~has_picture,
-                "no_box": labels.no_box,
-                "no_visible_joint": ~(kp_2d[..., 2] > 0).any(axis=1),
-                # comparisons with NaN are false
-                "label_not_finite": ~(np.abs(stated) < LARGEST).all(axis=1),
-                "bad_camera": ~is_rigid(labels.extrinsics),
-            }
-        )
+        stated = [labels.pose, labels.trans, labels.extrinsics.reshape(-1, 16)]
+        # comparisons with NaN are false
+        is_finite = (np.abs(np.concatenate(stated, axis=1)) < LARGEST).all(axis=1)
+        reasons = {
+            "not_good": ~labels.good,
+            "no_picture": ~has_picture,
+            "no_box": labels.no_box,
+            "no_visible_joint": ~(kp_2d[..., 2] > 0).any(axis=1),
+            "label_not_finite": ~is_finite,
+            "bad_camera": ~is_rigid(labels.extrinsics),
+        }
+        rows = account.keep_rows(reasons)
         if not len(rows):
             return []
-        world = labels.pose[rows], labels.betas, labels.trans[rows], labels.extrinsics[rows]
-        return [
-            self.track(
-                split,
-                video,
-                fps=FPS,
-                frame_index=rows,
-                bbox=labels.boxes[rows].astype(np.float32),
-                kp_2d=convert(kp_2d[rows], source="smpl", target="spin49").astype(np.float32),
-                valid=np.ones(len(rows), np.bool_),
-                gender=labels.gender,
-                crop_scale=CROP_SCALE,
-                intrinsics=labels.intrinsics.astype(np.float32),
-                frames=pictures,
-                extra={"extrinsics": labels.extrinsics[rows].astype(np.float32), "up": WORLD_UP},
-                **smpl_labels(
-                    *world, None if body is None else body.of(labels.gender), evaluation=True
-                ),
-            )
-        ]
+
+        extrinsics = labels.extrinsics[rows]
+        smpl = smpl_labels(
+            labels.pose[rows],
+            labels.betas,
+            labels.trans[rows],
+            extrinsics,
+            None if body is None else body.of(labels.gender),
+            evaluation=True,
+        )
+        track = self.track(
+            split,
+            video,
+            fps=FPS,
+            frame_index=rows,
+            bbox=labels.boxes[rows].astype(np.float32),
+            kp_2d=convert(kp_2d[rows], source="smpl", target="spin49").astype(np.float32),
+            valid=np.ones(len(rows), np.bool_),
+            gender=labels.gender,
+            crop_scale=CROP_SCALE,
+            intrinsics=labels.intrinsics.astype(np.float32),
+            frames=pictures,
+            extra={"extrinsics": extrinsics.astype(np.float32), "up": WORLD_UP},
+            **smpl,
+        )
+        return [track]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -190,13 +194,12 @@ def _labels(file: Path, stored: Mapping[str, Any]) -> _SequenceLabels:
     def array(
         *keys: str, shape: tuple[int | None, ...], whole: bool = False, finite: bool = False
     ) -> Doubles:
-        values = numbers(file, "/".join(keys), _entry(file, stored, *keys), shape, do=UNPACK)
-        wrong = whole and not ((values >= 0) & (values % 1 == 0)).all()
-        if wrong or (finite and not (np.abs(values) < LARGEST).all()):
-            expected = "whole numbers from 0" if whole else "finite numbers"
-            raise RawDataError(
-                file, "/".join(keys), expected=expected, found=str(values)[:80], do=UNPACK
-            )
+        key = "/".join(keys)
+        values = numbers(file, key, _entry(file, stored, *keys), shape, do=UNPACK)
+        if whole and not ((values >= 0) & (values % 1 == 0)).all():
+            raise RawDataError(file, key, "whole numbers from 0", str(values)[:80], UNPACK)
+        if finite and not (np.abs(values) < LARGEST).all():
+            raise RawDataError(file, key, "finite numbers", str(values)[:80], UNPACK)
         return values
 
     n = int(array("n_frames", shape=(), whole=True))
@@ -209,10 +212,14 @@ def _labels(file: Path, stored: Mapping[str, Any]) -> _SequenceLabels:
     corners = array("bboxes", "bboxes", shape=(n, 4)).reshape(n, 2, 2)
     low = corners[:, 0]
     high = corners[:, 1]
-    poses = (
-        array("smpl", key, shape=(n, width))
-        for key, width in (("poses_root", 3), ("poses_body", 69))
+    side = (high - low).max(axis=1)
+    is_stated_invalid = np.isin(
+        np.arange(n), array("bboxes", "invalid_idxs", shape=(None,), whole=True)
     )
+    # comparisons with NaN are false
+    is_box = ((high - low >= 1) & (np.abs(corners) < LARGEST).all(axis=1)).all(axis=1)
+    root = array("smpl", "poses_root", shape=(n, 3))
+    joints = array("smpl", "poses_body", shape=(n, 69))
     return _SequenceLabels(
         gender=gender,
         good=array("good_frames_mask", shape=(n,)) > 0,
@@ -220,14 +227,12 @@ def _labels(file: Path, stored: Mapping[str, Any]) -> _SequenceLabels:
         height=int(array("camera", "height", shape=(), whole=True)),
         intrinsics=array("camera", "intrinsics", shape=(3, 3), finite=True),
         extrinsics=array("camera", "extrinsics", shape=(n, 4, 4)),
-        pose=np.concatenate([*poses], axis=1),
+        pose=np.concatenate([root, joints], axis=1),
         betas=array("smpl", "betas", shape=(10,), finite=True),
         trans=array("smpl", "trans", shape=(n, 3)),
         kp_2d=array("kp2d", shape=(n, len(JOINTS["smpl"]), 2)),
-        boxes=np.column_stack([(low + high) / 2, *[(high - low).max(axis=1)] * 2]),
-        no_box=np.isin(np.arange(n), array("bboxes", "invalid_idxs", shape=(None,), whole=True))
-        # comparisons with NaN are false
-        | ~((high - low >= 1) & (np.abs(corners) < LARGEST).all(axis=1)).all(axis=1),
+        boxes=np.column_stack([(low + high) / 2, side, side]),
+        no_box=is_stated_invalid | ~is_box,
     )
 
 
@@ -248,11 +253,9 @@ def _entry(file: Path, stored: Any, *keys: str) -> Any:
     """The value under nested keys. Raises RawDataError with the missing key."""
     for n, key in enumerate(keys, start=1):
         if not isinstance(stored, dict) or key not in stored:
-            found = (
-                f"only {sorted(map(str, stored))}"
-                if isinstance(stored, dict)
-                else type(stored).__name__
-            )
-            raise RawDataError(file, "/".join(keys[:n]), "this key", found, AGAIN)
+            actual = type(stored).__name__
+            if isinstance(stored, dict):
+                actual = f"only {sorted(map(str, stored))}"
+            raise RawDataError(file, "/".join(keys[:n]), "this key", actual, AGAIN)
         stored = stored[key]
     return stored

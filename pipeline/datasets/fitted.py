@@ -27,12 +27,11 @@ def usable_fits(fits: Floats, account: VideoAccount) -> Bools:
     noted.
     """
     is_finite = (np.abs(fits) < LARGEST).all(axis=1)  # comparisons with NaN are false
-    is_extreme = is_finite & (np.abs(fits[:, N_POSE:]) > MOST_BETA).any(axis=1)
-    if is_extreme.any():
-        account.notes.append(
-            f"{int(is_extreme.sum())} SMPL fits have a beta beyond {MOST_BETA:g}: not used"
-        )
-    return np.asarray(is_finite & ~is_extreme)
+    has_large_beta = (np.abs(fits[:, N_POSE:]) > MOST_BETA).any(axis=1)
+    n_extreme = int((is_finite & has_large_beta).sum())
+    if n_extreme:
+        account.notes.append(f"{n_extreme} SMPL fits have a beta beyond {MOST_BETA:g}: not used")
+    return np.asarray(is_finite & ~has_large_beta)
 
 
 def distances_to_joints(body: Body, fits: Floats, joints: Floats) -> Doubles:
@@ -42,19 +41,11 @@ def distances_to_joints(body: Body, fits: Floats, joints: Floats) -> Doubles:
     import torch
     from scipy.spatial.transform import Rotation  # takes 0.4 s
 
-    turns = (
-        Rotation.from_rotvec(fits[:, :N_POSE].reshape(-1, 3))
-        .as_matrix()
-        .reshape(len(fits), -1, 3, 3)
-    )
+    rotations = Rotation.from_rotvec(fits[:, :N_POSE].reshape(-1, 3)).as_matrix()
+    rotmat = torch.from_numpy(rotations.reshape(len(fits), -1, 3, 3)).float()
     betas = torch.from_numpy(fits[:, N_POSE:]).float()
     with torch.no_grad():
-        posed = (
-            body.joints(betas=betas, rotmat=torch.from_numpy(turns).float(), order="common14")
-            .double()
-            .numpy()
-        )
-    apart = (posed - posed.mean(axis=1, keepdims=True)) - (
-        joints - joints.mean(axis=1, keepdims=True)
-    )
-    return np.asarray(np.linalg.norm(apart, axis=-1).mean(axis=1))
+        posed = body.joints(betas=betas, rotmat=rotmat, order="common14").double().numpy()
+    posed -= posed.mean(axis=1, keepdims=True)
+    offsets = posed - (joints - joints.mean(axis=1, keepdims=True))
+    return np.asarray(np.linalg.norm(offsets, axis=-1).mean(axis=1))

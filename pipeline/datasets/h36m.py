@@ -25,15 +25,13 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 import cache
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.boxes import tight_boxes
-from pipeline.cameras import is_rotation, pose_in_camera
 from pipeline.cli.text import count
 from pipeline.datasets import h36m_json
 from pipeline.datasets.base import (
@@ -45,7 +43,6 @@ from pipeline.datasets.base import (
     ReleasePart,
     finite_joints,
 )
-from pipeline.datasets.fitted import MOST_OFF_M, distances_to_joints, usable_fits
 from pipeline.datasets.h36m_json import (
     CAMERA,
     FILE,
@@ -55,6 +52,7 @@ from pipeline.datasets.h36m_json import (
     PELVIS,
     STEP,
     LabelledFrames,
+    smpl_labels,
 )
 from pipeline.datasets.pixels import (
     LEAST_SHARE,
@@ -66,11 +64,11 @@ from pipeline.datasets.pixels import (
 )
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import numbers
-from pipeline.files.formats.h36m import load_cameras, load_cdf, load_fits, load_metadata
+from pipeline.files.formats.h36m import load_cdf, load_metadata
 from pipeline.files.pixels.frames import Pictures, Video
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import scan_folder
-from pipeline.skeletons import LARGEST, Doubles, Floats, Ints, convert, with_ones
+from pipeline.skeletons import LARGEST, Doubles, convert, with_ones
 from pipeline.track import Track
 
 if TYPE_CHECKING:
@@ -113,34 +111,45 @@ def _parts(split: str, known: int) -> Iterator[ReleasePart]:
     """15 actions, each twice, by four cameras: 120 sequences a subject; instead of each, a part of
     `h36m_json`.
     """
+    subjects = SUBJECTS[split]
+    any_subject = f"{{{','.join(subjects)}}}"
     sequence = "[!_]<action>.<camera>"
-    numbers = [int(subject[1:]) for subject in SUBJECTS[split]]
-    pixels = (f"{VIDEOS}/{sequence}.mp4", *(f"{folder}/{sequence}/" for folder in PICTURES))
-    images = (
-        f"images/s_{{{','.join(f'{n:02d}' for n in numbers)}}}_act_<action>_subact_<n>_ca_<camera>/"
+
+    def archives(name: str) -> str:
+        return ", ".join(f"{name}_{subject}.tgz" for subject in subjects)
+
+    def in_json(content: str, pattern: str, n_files: int) -> ReleasePart:
+        return ReleasePart(f"{split} {content}", (pattern,), h36m_json.SOURCE, (split,), n_files)
+
+    padded = ",".join(f"{int(subject[1:]):02d}" for subject in subjects)
+    images = f"images/s_{{{padded}}}_act_<action>_subact_<n>_ca_<camera>/"
+    folders = [f"{any_subject}/{folder}/{sequence}/" for folder in PICTURES]
+    yield ReleasePart(
+        f"{split} videos or pictures",
+        (f"{any_subject}/{VIDEOS}/{sequence}.mp4", *folders),
+        f"{archives('Videos')}; or {h36m_json.SOURCE}",
+        (split,),
+        known,
+        instead=in_json("images", images, known),
     )
-    file = f"annotations/{FILE}{{{','.join(map(str, numbers))}}}"
-    n = len(numbers)
-    for content, archive, places, (other, pattern, n_other) in (
-        ("videos or pictures", "Videos", pixels, ("images", images, known)),
-        (
-            "2D poses",
-            "Poses_D2_Positions",
-            (f"{POSES[0]}/{sequence}.cdf",),
-            ("cameras", file + CAMERA, n),
-        ),
-        (
-            "3D poses",
-            "Poses_D3_Positions_mono",
-            (f"{POSES[1]}/{sequence}.cdf",),
-            ("joints", file + JOINTS_3D, n),
-        ),
-    ):
-        patterns = tuple(f"{{{','.join(SUBJECTS[split])}}}/{pattern}" for pattern in places)
-        archives = ", ".join(f"{archive}_{subject}.tgz" for subject in SUBJECTS[split])
-        instead = ReleasePart(f"{split} {other}", (pattern,), h36m_json.SOURCE, (split,), n_other)
-        source = f"{archives}; or {h36m_json.SOURCE}" if archive == "Videos" else archives
-        yield ReleasePart(f"{split} {content}", patterns, source, (split,), known, instead=instead)
+    numbers = ",".join(subject[1:] for subject in subjects)
+    file = f"annotations/{FILE}{{{numbers}}}"
+    yield ReleasePart(
+        f"{split} 2D poses",
+        (f"{any_subject}/{POSES[0]}/{sequence}.cdf",),
+        archives("Poses_D2_Positions"),
+        (split,),
+        known,
+        instead=in_json("cameras", file + CAMERA, len(subjects)),
+    )
+    yield ReleasePart(
+        f"{split} 3D poses",
+        (f"{any_subject}/{POSES[1]}/{sequence}.cdf",),
+        archives("Poses_D3_Positions_mono"),
+        (split,),
+        known,
+        instead=in_json("joints", file + JOINTS_3D, len(subjects)),
+    )
 
 
 @dataclass(frozen=True)
@@ -198,7 +207,9 @@ class Human36M(Dataset):
 
     def detect_layout(self, raw: Path, split: str) -> Human36M:
         has_fits = any(h36m_json.label_files(raw, subject, FITS) for subject in SUBJECTS[split])
-        return self if has_fits else _WithoutFits(**asdict(self))
+        if has_fits:
+            return self
+        return _WithoutFits(**asdict(self))
 
     def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
         labels = ("frame_index", "bbox", "kp_2d", "kp_3d", "pose", "betas", "has_3d", "has_smpl")
@@ -214,56 +225,67 @@ class Human36M(Dataset):
         Origin(subject='S9', recording='S9/Walking 1')
         """
         match = re.fullmatch(r"(S[0-9]+)/([^/.]+)\.[0-9]+", video)
-        return Origin() if match is None else Origin(match[1], f"{match[1]}/{match[2]}")
+        if match is None:
+            return Origin()
+        return Origin(match[1], f"{match[1]}/{match[2]}")
 
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
         """The release's sequences; those of `h36m_json` if they are incomplete in the release."""
         subjects = SUBJECTS[split]
-        released = [
-            v for subject in subjects if (raw / subject).is_dir() for v in _sequences(raw, subject)
-        ]
+        with_folder = [subject for subject in subjects if (raw / subject).is_dir()]
+        released: list[RawVideo] = []
+        for subject in with_folder:
+            released += _sequences(raw, subject)
         listed = {video.name: video for video in released}
-        of_folder = {h36m_json.image_folder(video.name): video for video in released}
+        by_image_folder = {h36m_json.image_folder(video.name): video for video in released}
         for video in h36m_json.list_videos(raw, subjects):
-            other = of_folder.get(video.folders[0])
-            if other is None or (_is_complete(raw, video) and not _is_complete(raw, other)):
-                listed.pop("" if other is None else other.name, None)
+            other = by_image_folder.get(video.folders[0])
+            if other is None:
                 listed[video.name] = video
-        if not (listed or any((raw / subject).is_dir() for subject in subjects)):
-            expected = (
-                f"{' '.join(subjects)}, or some of them, or images/s_XX_act_XX_subact_XX_ca_XX"
-            )
+            elif _is_complete(raw, video) and not _is_complete(raw, other):
+                listed.pop(other.name, None)
+                listed[video.name] = video
+        if not listed and not with_folder:
+            names = " ".join(subjects)
+            expected = f"{names}, or some of them, or images/s_XX_act_XX_subact_XX_ca_XX"
             do = "Point the raw folder at the one that holds the subjects' folders."
             raise RawDataError(raw, "folders", expected, "none of them", do)
         return sorted(listed.values(), key=lambda video: video.name)
 
     def unused_labels(self, raw: Path, split: str) -> str:
         folders = {video.folders[0] for video in h36m_json.list_videos(raw, SUBJECTS[split])}
-        videos = self.videos(raw, split) if folders else []
-        videos = [v for v in videos if (raw / v.name.partition("/")[0]).is_dir()]
-        released = sum(
-            not _is_json(v) and h36m_json.image_folder(v.name) in folders for v in videos
-        )
-        n_other = sum(map(_is_json, videos))
-        text = (
-            "subjects with S<k>/ and images/: S<k>/ counts for "
-            f"{count(released, 'sequence')}, images/ for {n_other}"
-        )
-        return text if released or n_other else ""
+        if not folders:
+            return ""
+        n_released = 0
+        n_json = 0
+        for video in self.videos(raw, split):
+            subject, _, _ = video.name.partition("/")
+            if not (raw / subject).is_dir():
+                continue
+            if _is_json(video):
+                n_json += 1
+            elif h36m_json.image_folder(video.name) in folders:
+                n_released += 1
+        if not n_released and not n_json:
+            return ""
+        counts = f"S<k>/ counts for {count(n_released, 'sequence')}, images/ for {n_json}"
+        return f"subjects with S<k>/ and images/: {counts}"
 
     def read(
         self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None
     ) -> Sequence[Track]:
-        if damage := DAMAGED.get(video.name.rpartition(".")[0]):
-            account.notes.append(damage)
+        recording, _, _ = video.name.rpartition(".")
+        if recording in DAMAGED:
+            account.notes.append(DAMAGED[recording])
         read = h36m_json.read_labels if _is_json(video) else _read_release
         labels = read(raw, video, account)
         bbox, empty, degenerate = tight_boxes(labels.kp_2d, BOX_FACTOR)
-        rows = account.keep_rows(
-            {**labels.reasons, "no_visible_joint": empty, "degenerate_box": degenerate}
-        )
+        reasons = {**labels.reasons, "no_visible_joint": empty, "degenerate_box": degenerate}
+        rows = account.keep_rows(reasons)
         if not len(rows):
             return []
+
+        frame_index = labels.frame_index[rows]
         joints = labels.joints[rows]
         has_3d = np.isfinite(joints).all(axis=(1, 2))
         if not has_3d.all():
@@ -273,6 +295,7 @@ class Human36M(Dataset):
         kp_3d = convert(with_ones(joints), source="h36m", target="spin49")
         kp_3d[~has_3d] = np.nan
         common14 = convert(joints, source="h36m", target="common14").astype(np.float32)
+        smpl = smpl_labels(raw, video, frame_index, labels.action, common14, body, account)
         extra = {}
         intrinsics = None
         if labels.camera is not None:
@@ -282,7 +305,7 @@ class Human36M(Dataset):
             split,
             video,
             fps=FPS,
-            frame_index=labels.frame_index[rows],
+            frame_index=frame_index,
             bbox=bbox[rows],
             kp_2d=convert(labels.kp_2d[rows], source="h36m", target="spin49").astype(np.float32),
             kp_3d=kp_3d.astype(np.float32),
@@ -291,9 +314,7 @@ class Human36M(Dataset):
             intrinsics=intrinsics,
             frames=labels.source,
             extra=extra,
-            **_smpl_labels(
-                raw, video, labels.frame_index[rows], labels.action, common14, body, account
-            ),
+            **smpl,
         )
         return [track]
 
@@ -318,7 +339,8 @@ def _is_complete(raw: Path, video: RawVideo) -> bool:
 
 def _read_release(raw: Path, video: RawVideo, account: VideoAccount) -> LabelledFrames:
     """The release's labels. Raises RawDataError."""
-    if (other := h36m_json.image_folder(video.name)) and (raw / other).is_dir():
+    other = h36m_json.image_folder(video.name)
+    if other and (raw / other).is_dir():
         account.notes.append(f"the release's files count: {other} is not used")
     kp_2d, joints, n_labelled = _poses(raw, video, account)
     source = _source(raw, video, account.found, account)
@@ -328,11 +350,12 @@ def _read_release(raw: Path, video: RawVideo, account: VideoAccount) -> Labelled
         "not_sampled": row % STEP != 0,
         "no_label": row >= n_labelled,
         "no_picture": ~has_picture,
+        "frame_damaged": lost_frames(source, account.found),
     }
-    reasons["frame_damaged"] = lost_frames(source, account.found)
     subject, _, stem = video.name.partition("/")
     name, _, number = stem.rpartition(".")
-    camera = action = None
+    camera = None
+    action = None
     if METADATA not in video.files:
         account.notes.append(f"no {METADATA}: cameras are not known")
     else:
@@ -352,26 +375,28 @@ def _sequences(raw: Path, subject: str) -> Iterator[RawVideo]:
     """
     pictures: dict[str, list[Path]] = {}
     folders_of_subject = _names(raw / subject)  # as written: a disk may not tell images from Images
-    for parent in (Path(subject, name) for name in PICTURES if name in folders_of_subject):
+    for folder in PICTURES:
+        if folder not in folders_of_subject:
+            continue
+        parent = Path(subject, folder)
         for name in sorted(_names(raw / parent)):
             # of images' folders, a blank may be written as _
             bare = name.removeprefix(f"{subject}_")
             if _SEQUENCE.fullmatch(bare) and (raw / parent / name).is_dir():
                 pictures.setdefault(bare.replace("_", " "), []).append(parent / name)
     stems = set(pictures)
-    for folder, suffix in ((VIDEOS, ".mp4"), *((poses, ".cdf") for poses in POSES)):
-        stems |= {
-            name.removesuffix(suffix)
-            for name in _names(raw / subject / folder)
-            if name.endswith(suffix)
-        }
-    about_all = [METADATA] if (raw / METADATA).is_file() else []
+    for folder in (VIDEOS, *POSES):
+        suffix = ".mp4" if folder == VIDEOS else ".cdf"
+        names = [name for name in _names(raw / subject / folder) if name.endswith(suffix)]
+        stems.update(name.removesuffix(suffix) for name in names)
+    about_all = []
+    if (raw / METADATA).is_file():
+        about_all.append(METADATA)
     about_all += h36m_json.label_files(raw, subject, FITS, (CAMERA,))
     for stem in filter(_SEQUENCE.fullmatch, stems):
         poses = [Path(subject, folder, f"{stem}.cdf") for folder in POSES]
-        videos, folders = inputs(
-            raw, pictures.get(stem, []), [Path(subject, VIDEOS, f"{stem}.mp4")]
-        )
+        file = Path(subject, VIDEOS, f"{stem}.mp4")
+        videos, folders = inputs(raw, pictures.get(stem, []), [file])
         yield RawVideo(f"{subject}/{stem}", (*poses, *videos, *about_all), folders)
 
 
@@ -399,10 +424,11 @@ def _source(raw: Path, video: RawVideo, n_labels: int, account: VideoAccount) ->
     # comparisons with NaN are false
     if n_there < LEAST_SHARE * n_labels or fps < LEAST_SHARE * FPS:
         expected = f"about {n_labels} at {FPS:.0f} fps, as there are labels"
-        actual = f"{n_there}" + (f" at {fps:.4g} fps" if fps != FPS else "")
-        raise other_frames(
-            source.place, expected, actual, "Extract every frame, or use the official videos."
-        )
+        actual = str(n_there)
+        if fps != FPS:
+            actual += f" at {fps:.4g} fps"
+        do = "Extract every frame, or use the official videos."
+        raise other_frames(source.place, expected, actual, do)
     return source
 
 
@@ -416,86 +442,40 @@ def _poses(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[Doubles, 
     files = [raw / file for file in video.files[:2]]
     present = [file.is_file() for file in files]
     stored = []
-    for file, n in ((file, n) for file, n, has in zip(files, (2, 3), present, strict=True) if has):
+    for file, n_axes in zip(files, (2, 3), strict=True):
+        if not file.is_file():
+            continue
         with np.errstate(invalid="ignore"):  # a NaN that signals is as good as any
-            pose = numbers(file, "Pose", load_cdf(file, "Pose"), (1, None, len(STORED) * n))
-        stored.append(convert(pose.reshape(-1, len(STORED), n), source=STORED, target="h36m"))
-        account.found = max(account.found, len(stored[-1]))
+            pose = numbers(file, "Pose", load_cdf(file, "Pose"), (1, None, len(STORED) * n_axes))
+        joints = pose.reshape(-1, len(STORED), n_axes)
+        stored.append(convert(joints, source=STORED, target="h36m"))
+        account.found = max(account.found, len(joints))
     if not all(present):
         absent = files[present.index(False)]
         expected = "poses in 2D and in 3D"
-        actual = "3D alone" if present[1] else "2D alone" if present[0] else "neither"
+        actual = "neither"
+        if any(present):
+            actual = "2D alone" if present[0] else "3D alone"
         raise RawDataError(absent, "file", expected, actual, UNPACK, reason="no_label")
-    lengths = [len(pose) for pose in stored]
-    if min(lengths) < LEAST_SHARE * max(lengths):
-        expected = f"about {lengths[0]} frames, as in 2D"
-        actual = f"{lengths[1]}"
+
+    stored_2d, stored_3d = stored
+    n_2d = len(stored_2d)
+    n_3d = len(stored_3d)
+    n_frames = max(n_2d, n_3d)
+    n_labelled = min(n_2d, n_3d)
+    if n_labelled < LEAST_SHARE * n_frames:
+        expected = f"about {n_2d} frames, as in 2D"
         raise RawDataError(
-            files[1], "Pose", expected, actual, UNPACK, reason="frame_count_mismatch"
+            files[1], "Pose", expected, str(n_3d), UNPACK, reason="frame_count_mismatch"
         )
-    if lengths[0] != lengths[1]:
-        account.notes.append(f"poses of {lengths[0]} frames in 2D, of {lengths[1]} in 3D")
-    missing_2d, missing_3d = (((0, max(lengths) - n), (0, 0), (0, 0)) for n in lengths)
-    kp_2d = np.pad(finite_joints(with_ones(stored[0]), account, " in 2D"), missing_2d)
-    millimetres = np.pad(stored[1], missing_3d, constant_values=np.nan)
-    # comparisons with NaN are false
-    millimetres[~(np.abs(millimetres) < LARGEST).all(axis=(1, 2))] = np.nan
-    return kp_2d, (millimetres - millimetres[:, PELVIS : PELVIS + 1]) * METRES, min(lengths)
+    if n_2d != n_3d:
+        account.notes.append(f"poses of {n_2d} frames in 2D, of {n_3d} in 3D")
 
-
-def _smpl_labels(
-    raw: Path,
-    video: RawVideo,
-    kept: Ints,
-    action: tuple[int, int] | None,
-    joints: Floats,
-    body: Body | None,
-    account: VideoAccount,
-) -> dict[str, Any]:
-    """`Track` fields from SMPL fits, in the camera; NaN and false without a usable fit.
-
-    joints: (N, 14, 3) m, of the frames `kept`, in the order of common14.
-    """
-    fits = np.full((len(kept), 82), np.nan, np.float32)
-    if file := next((raw / file for file in video.files if file.name.endswith(FITS)), None):
-        try:
-            fits = _fits_in_camera(raw, video, file, kept, action)
-            if absent := int((~np.isfinite(fits).all(axis=1)).sum()):
-                account.notes.append(f"{absent} of the kept frames have no SMPL fit")
-        except RawDataError as error:  # the other labels are good without fits
-            account.notes.append(f"SMPL fits are not used: {error}")
-    has_smpl = usable_fits(fits, account)
-    if body is not None and has_smpl.any():
-        distance = distances_to_joints(body, fits[has_smpl], joints[has_smpl])
-        is_far = distance > MOST_OFF_M  # comparisons with NaN are false
-        has_smpl[has_smpl] = ~is_far
-        if is_far.any():
-            limit = f"over {1000 * MOST_OFF_M:.0f} mm off the joints"
-            account.notes.append(f"{int(is_far.sum())} SMPL fits are {limit}: not used")
-    fits[~has_smpl] = np.nan
-    return {"pose": fits[:, :72], "betas": fits[:, 72:], "has_smpl": has_smpl}
-
-
-def _fits_in_camera(
-    raw: Path, video: RawVideo, fits: Path, kept: Ints, action: tuple[int, int] | None
-) -> NDArray[np.float32]:
-    """(N, 82) pose and betas of the frames `kept`, global orientation in the camera; not finite
-    without a fit.
-    """
-    cameras = next((raw / file for file in video.files if file.name.endswith(CAMERA)), None)
-    if action is None or cameras is None:
-        key, expected = (
-            ("mapping", METADATA) if action is None else ("camera", f"Human36M_subject*{CAMERA}")
-        )
-        do = "See docs/datasets/h36m.md for its place."
-        raise RawDataError(fits, key, f"{expected} to go with it", "nothing that fits", do)
-    camera = video.name.rpartition(".")[2]
-    rotation = load_cameras(cameras, "R").get(camera, {}).get("R", np.zeros((3, 3)))
-    if not is_rotation(rotation[None])[0]:
-        raise RawDataError(
-            cameras, camera, "a rotation", str(rotation.tolist()), "Download the fits again."
-        )
-    values = load_fits(fits, action, kept)
-    known = np.isfinite(values).all(axis=1)
-    values[known, :72] = pose_in_camera(values[known, :72], rotation)
-    return values
+    kp_2d = finite_joints(with_ones(stored_2d), account, " in 2D")
+    kp_2d = np.pad(kp_2d, ((0, n_frames - n_2d), (0, 0), (0, 0)))
+    missing = ((0, n_frames - n_3d), (0, 0), (0, 0))
+    millimetres = np.pad(stored_3d, missing, constant_values=np.nan)
+    is_finite = (np.abs(millimetres) < LARGEST).all(axis=(1, 2))  # comparisons with NaN are false
+    millimetres[~is_finite] = np.nan
+    pelvis = millimetres[:, PELVIS : PELVIS + 1]
+    return kp_2d, (millimetres - pelvis) * METRES, n_labelled

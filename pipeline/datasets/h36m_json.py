@@ -8,27 +8,35 @@
 Moon, Chang, Lee: Camera Distance-Aware Top-Down Approach for 3D Multi-Person Pose Estimation, ICCV
 2019. Their files Human36M_subject<k>_data.json (image sizes, boxes) are not read: images have their
 size, and boxes follow from joints.
+
+SMPL fits by other authors, of both layouts, are in JSON files, too.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.accounting import VideoAccount
-from pipeline.cameras import is_rotation, project
+from pipeline.cameras import is_rotation, pose_in_camera, project
 from pipeline.datasets.base import finite_joints
+from pipeline.datasets.fitted import MOST_OFF_M, distances_to_joints, usable_fits
 from pipeline.datasets.pixels import SAME_SIZE, no_pictures, require_rate, require_size
 from pipeline.errors import RawDataError
-from pipeline.files.formats.h36m import CAMERAS, Camera, load_cameras, load_joints
+from pipeline.files.formats.h36m import CAMERAS, Camera, load_cameras, load_fits, load_joints
 from pipeline.files.pixels.frames import Pictures, Video
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import is_folder, scan_folder
-from pipeline.skeletons import JOINTS, LARGEST, Bools, Doubles, Ints, convert, with_ones
+from pipeline.skeletons import JOINTS, LARGEST, Bools, Doubles, Floats, Ints, convert, with_ones
+
+if TYPE_CHECKING:
+    from pipeline.body import Body
 
 METRES: Final = 1e-3  # in a millimetre
 STEP: Final = 2  # frames: every second one is used
@@ -91,9 +99,10 @@ def _name_takes() -> Iterator[tuple[tuple[str, str], tuple[int, int]]]:
     for subject, listed in NUMBERS.items():
         numbers = {"1": "1", "2": ""} | dict(text.split(":") for text in listed.split())
         for action, usual in enumerate(ACTIONS, start=2):
-            for name in dict.fromkeys(
-                (usual, S1_ACTIONS.get(usual, usual) if subject == "S1" else usual)
-            ):
+            names = [usual]
+            if subject == "S1" and usual in S1_ACTIONS:
+                names.append(S1_ACTIONS[usual])
+            for name in names:
                 for subaction in "12":
                     number = numbers.get(f"{action}/{subaction}", numbers[subaction])
                     yield (subject, f"{name} {number}".rstrip()), (action, int(subaction))
@@ -110,12 +119,11 @@ def image_folder(video: str) -> Path | None:
     """
     subject, _, stem = video.partition("/")
     name, _, camera = stem.rpartition(".")
-    if (take := TAKES.get((subject, name))) is None or camera not in CAMERAS:
+    if (subject, name) not in TAKES or camera not in CAMERAS:
         return None
-    number = CAMERAS.index(camera) + 1
-    return Path(
-        "images", f"s_{int(subject[1:]):02d}_act_{take[0]:02d}_subact_{take[1]:02d}_ca_{number:02d}"
-    )
+    action, subaction = TAKES[subject, name]
+    take = f"s_{int(subject[1:]):02d}_act_{action:02d}_subact_{subaction:02d}"
+    return Path("images", f"{take}_ca_{CAMERAS.index(camera) + 1:02d}")
 
 
 def list_videos(raw: Path, subjects: Sequence[str]) -> Iterator[RawVideo]:
@@ -124,18 +132,19 @@ def list_videos(raw: Path, subjects: Sequence[str]) -> Iterator[RawVideo]:
     """
     files = {}
     for subject in subjects:
-        label_paths = [
-            Path("annotations", f"{FILE}{subject[1:]}{end}") for end in (JOINTS_3D, CAMERA)
-        ]
-        files[subject] = (*label_paths, *label_files(raw, subject, FITS))
+        joints = Path("annotations", f"{FILE}{subject[1:]}{JOINTS_3D}")
+        cameras = Path("annotations", f"{FILE}{subject[1:]}{CAMERA}")
+        files[subject] = (joints, cameras, *label_files(raw, subject, FITS))
     for entry in scan_folder(raw / "images", {}):
-        if (match := _FOLDER.fullmatch(entry.name)) and is_folder(entry):
-            number, action, subaction, camera = map(int, match.groups())
-            subject = f"S{number}"
-            name = NAMES.get((subject, (action, subaction)))
-            if subject in files and name and 1 <= camera <= len(CAMERAS):
-                video = f"{subject}/{name}.{CAMERAS[camera - 1]}"
-                yield RawVideo(video, files[subject], (Path("images", entry.name),))
+        match = _FOLDER.fullmatch(entry.name)
+        if match is None or not is_folder(entry):
+            continue
+        number, action, subaction, camera = map(int, match.groups())
+        subject = f"S{number}"
+        name = NAMES.get((subject, (action, subaction)))
+        if subject in files and name and 1 <= camera <= len(CAMERAS):
+            video = f"{subject}/{name}.{CAMERAS[camera - 1]}"
+            yield RawVideo(video, files[subject], (Path("images", entry.name),))
 
 
 def label_files(raw: Path, subject: str, *kinds: tuple[str, ...]) -> list[Path]:
@@ -144,10 +153,11 @@ def label_files(raw: Path, subject: str, *kinds: tuple[str, ...]) -> list[Path]:
     """
     files = list[Path]()
     for endings in kinds:
-        candidates = [
-            Path(folder, f"{FILE}{subject[1:]}{end}") for end in endings for folder in FOLDERS
-        ]
-        files += [file for file in candidates if (raw / file).is_file()][:1]
+        for ending, folder in itertools.product(endings, FOLDERS):
+            file = Path(folder, f"{FILE}{subject[1:]}{ending}")
+            if (raw / file).is_file():
+                files.append(file)
+                break
     return files
 
 
@@ -159,7 +169,8 @@ def read_labels(raw: Path, video: RawVideo, account: VideoAccount) -> LabelledFr
     rate.
     """
     joints_file, camera_file = (raw / file for file in video.files[:2])
-    (folder,), (subject, _, stem) = video.folders, video.name.partition("/")
+    (folder,) = video.folders
+    subject, _, stem = video.name.partition("/")
     name, _, number = stem.rpartition(".")
     if (raw / subject).is_dir():
         account.notes.append(
@@ -182,8 +193,10 @@ def read_labels(raw: Path, video: RawVideo, account: VideoAccount) -> LabelledFr
         raise no_pictures(source.place, f"{len(frames)} images", UNPACK)
     require_rate(source, int(frames[-1]) + 1, whole=True)
     require_size(source, None, camera_file, SAME_SIZE, intrinsics)
-    if n_beyond := int((~np.isin(images, frames)).sum()):
+    n_beyond = int((~np.isin(images, frames)).sum())
+    if n_beyond:
         account.notes.append(f"{n_beyond} of {len(images)} images have no joints: not used")
+
     in_view = world @ extrinsics[:3, :3].T + extrinsics[:3, 3]
     joints = in_view - in_view[:, [PELVIS]]
     joints[~np.isfinite(joints).all(axis=(1, 2))] = np.nan
@@ -193,16 +206,17 @@ def read_labels(raw: Path, video: RawVideo, account: VideoAccount) -> LabelledFr
     return LabelledFrames(frames, kp_2d, joints, source, reasons, camera, TAKES[subject, name])
 
 
-def _is_sampled(frames: Ints, there: Ints) -> Bools:
+def _is_sampled(frames: Ints, images: Ints) -> Bools:
     """Which frames are used: every second one, or all of those with images if these are of every
     s-th frame only.
     """
-    steps, times = np.unique(np.diff(there), return_counts=True)
-    # a few others do not decide
-    step = int(steps[times.argmax()]) if 2 * times.max(initial=0) > times.sum() else 1
+    steps, times = np.unique(np.diff(images), return_counts=True)
+    step = 1
+    if 2 * times.max(initial=0) > times.sum():  # a few others do not decide
+        step = int(steps[times.argmax()])
     if step == 1:
         return np.asarray(frames % STEP == 0)
-    phases, times = np.unique(there % step, return_counts=True)
+    phases, times = np.unique(images % step, return_counts=True)
     return np.asarray(frames % step == phases[times.argmax()])
 
 
@@ -223,10 +237,10 @@ def _camera(file: Path, camera: int, world: Doubles) -> tuple[Doubles, Doubles]:
         # (2 readings, cameras, 3)
         shifts = METRES * np.stack([t, -np.einsum("cij,cj->ci", turns, t)])
         in_view = points @ turns.swapaxes(1, 2) + shifts[:, :, None]
-        off = np.abs(project(in_view, intrinsics[:, None]) / centre[:, None] - 1).max(axis=-1)
-        visible = ((off < OUTSIDE) & (in_view[..., 2] < FARTHEST)).sum(axis=-1) / max(
-            len(points), 1
-        )
+        from_centre = project(in_view, intrinsics[:, None]) / centre[:, None] - 1
+        is_in_image = np.abs(from_centre).max(axis=-1) < OUTSIDE
+        is_visible = is_in_image & (in_view[..., 2] < FARTHEST)
+        visible = is_visible.sum(axis=-1) / max(len(points), 1)
     visible[:, ~is_rotation(turns)] = 0
     best = visible.min(axis=1).argmax()
     worst = visible[best].argmin()
@@ -243,3 +257,75 @@ def _camera(file: Path, camera: int, world: Doubles) -> tuple[Doubles, Doubles]:
     extrinsics[:3, :3] = turns[camera]
     extrinsics[:3, 3] = shifts[best, camera]
     return extrinsics, intrinsics[camera]
+
+
+# --------------------------------------------------------------------------------------------------
+# SMPL fits
+
+
+def smpl_labels(
+    raw: Path,
+    video: RawVideo,
+    frame_index: Ints,
+    action: tuple[int, int] | None,
+    joints: Floats,
+    body: Body | None,
+    account: VideoAccount,
+) -> dict[str, Any]:
+    """`Track` fields from SMPL fits, in the camera; NaN and false without a usable fit.
+
+    joints: (N, 14, 3) m, of the frames `frame_index`, in the order of common14.
+    """
+    fits = np.full((len(frame_index), 82), np.nan, np.float32)
+    file = _file_of(raw, video, *FITS)
+    if file is not None:
+        try:
+            fits = _fits_in_camera(raw, video, file, frame_index, action)
+            n_absent = int((~np.isfinite(fits).all(axis=1)).sum())
+            if n_absent:
+                account.notes.append(f"{n_absent} of the kept frames have no SMPL fit")
+        except RawDataError as error:  # the other labels are good without fits
+            account.notes.append(f"SMPL fits are not used: {error}")
+    has_smpl = usable_fits(fits, account)
+    if body is not None and has_smpl.any():
+        distance = distances_to_joints(body, fits[has_smpl], joints[has_smpl])
+        is_far = distance > MOST_OFF_M  # comparisons with NaN are false
+        has_smpl[has_smpl] = ~is_far
+        if is_far.any():
+            limit = f"over {1000 * MOST_OFF_M:.0f} mm off the joints"
+            account.notes.append(f"{int(is_far.sum())} SMPL fits are {limit}: not used")
+    fits[~has_smpl] = np.nan
+    return {"pose": fits[:, :72], "betas": fits[:, 72:], "has_smpl": has_smpl}
+
+
+def _file_of(raw: Path, video: RawVideo, *endings: str) -> Path | None:
+    for file in video.files:
+        if file.name.endswith(endings):
+            return raw / file
+    return None
+
+
+def _fits_in_camera(
+    raw: Path, video: RawVideo, fits: Path, frame_index: Ints, action: tuple[int, int] | None
+) -> NDArray[np.float32]:
+    """(N, 82) pose and betas of the frames `frame_index`, global orientation in the camera; not
+    finite without a fit.
+    """
+    cameras = _file_of(raw, video, CAMERA)
+    actual = "nothing that fits"
+    do = "See docs/datasets/h36m.md for its place."
+    if action is None:
+        raise RawDataError(fits, "mapping", "metadata.xml to go with it", actual, do)
+    if cameras is None:
+        expected = f"Human36M_subject*{CAMERA} to go with it"
+        raise RawDataError(fits, "camera", expected, actual, do)
+    camera = video.name.rpartition(".")[2]
+    rotation = load_cameras(cameras, "R").get(camera, {}).get("R", np.zeros((3, 3)))
+    if not is_rotation(rotation[None])[0]:
+        raise RawDataError(
+            cameras, camera, "a rotation", str(rotation.tolist()), "Download the fits again."
+        )
+    values = load_fits(fits, action, frame_index)
+    has_fit = np.isfinite(values).all(axis=1)
+    values[has_fit, :72] = pose_in_camera(values[has_fit, :72], rotation)
+    return values

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.clips.files import EXTENSIONS, ClipLabels, list_clips
 from pipeline.datasets.base import Mistake, Origin, ReleasePart, finite_joints
-from pipeline.datasets.people import ANY_CLIP, ClipDataset, clip_tracks
+from pipeline.datasets.detected.clip import ClipDataset, clip_tracks
+from pipeline.datasets.detected.people import ANY_CLIP
 from pipeline.errors import RawDataError
 from pipeline.files.formats import tfrecords
 from pipeline.files.formats.arrays import reading
@@ -80,10 +81,10 @@ class InstaVariety(ClipDataset):
     totals: ClassVar[Mapping[str, Totals]] = {"train": Totals(videos=13_601, about=2_100_000)}
 
     def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
-        return (
-            *super().columns(split, body=body),
-            *(("pose", "betas", "has_smpl") if self.fits else ()),
-        )
+        columns = super().columns(split, body=body)
+        if self.fits:
+            columns += ("pose", "betas", "has_smpl")
+        return columns
 
     def shared(self, raw: Path) -> dict[str, str]:
         if not self.fits:
@@ -93,7 +94,9 @@ class InstaVariety(ClipDataset):
 
     def origin(self, video: str) -> Origin:
         """A video of the release's list by its file name; records do not name their video."""
-        return super().origin(video) if video.lower().endswith(EXTENSIONS) else Origin()
+        if not video.lower().endswith(EXTENSIONS):
+            return Origin()
+        return super().origin(video)
 
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
         # By names only; unreadable shards are reported by `read`. A Mac leaves ._ files.
@@ -105,19 +108,22 @@ class InstaVariety(ClipDataset):
             actual = "none" if (raw / split).is_dir() else "no such folder"
             do = "Point the raw folder at the unpacked tfrecords."
             raise RawDataError(raw / split, "folder", "<shard>.tfrecord files", actual, do)
-        records = [
-            RawVideo(f"{split}/{shard.stem}/{i:05d}", files=(Path(split, shard.name),), span=span)
-            for shard in shards
-            for i, span in enumerate(tfrecords.spans(shard))
-        ]
-        return sorted([*records, *clips], key=lambda video: video.name)
+        videos = list(clips)
+        for shard in shards:
+            file = Path(split, shard.name)
+            for i, span in enumerate(tfrecords.spans(shard)):
+                videos.append(RawVideo(f"{split}/{shard.stem}/{i:05d}", files=(file,), span=span))
+        return sorted(videos, key=lambda video: video.name)
 
     def read(
         self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None
     ) -> Sequence[Track]:
         if video.span is None:
             tracks = clip_tracks(self, raw, split, video, account, ANY_CLIP)
-            return [_drop_fit(track) for track in tracks] if self.fits else tracks
+            if not self.fits:
+                return tracks
+            return [_drop_fit(track) for track in tracks]
+
         start, stop = video.span
         source = RecordPictures(raw, video.files[0].as_posix(), start, stop - start)
         label = _Label(raw / video.files[0], video.name.rpartition("/")[2], source.features())
@@ -125,14 +131,14 @@ class InstaVariety(ClipDataset):
         account.found = n_frames
         sizes = _picture_sizes(label, source.pictures(), n_frames, account)
         kp_2d = _keypoints(label, n_frames, sizes, account)
-        rows = account.keep_rows(
-            {
-                "no_picture": np.isnan(sizes[:, 0]),
-                "no_visible_joint": ~(kp_2d[..., 2] > 0).any(axis=1),
-            }
-        )
+        reasons = {
+            "no_picture": np.isnan(sizes[:, 0]),
+            "no_visible_joint": ~(kp_2d[..., 2] > 0).any(axis=1),
+        }
+        rows = account.keep_rows(reasons)
         if not len(rows):
             return []
+
         # A box is the whole image, made square by its larger side: an image of 224 x 224 is its own
         # crop.
         side = sizes[rows].max(axis=1, keepdims=True)
@@ -142,9 +148,8 @@ class InstaVariety(ClipDataset):
             names = label.picture_names(n_frames)
             with FitStore.open(raw / FILE) as store:
                 bodies, counts = store.match([names[row] for row in rows.tolist()], spin49)
-            account.notes.append(
-                f"fits: {', '.join(f'{n} {what}' for what, n in sorted(counts.items()))}"
-            )
+            parts = [f"{n} {kind}" for kind, n in sorted(counts.items())]
+            account.notes.append(f"fits: {', '.join(parts)}")
         track = self.track(
             split,
             video,
@@ -160,8 +165,10 @@ class InstaVariety(ClipDataset):
 
 
 def _drop_fit(track: Track) -> Track:
-    pose, betas = (np.zeros((len(track.frame_index), n), np.float32) for n in (N_POSE, N_BETAS))
-    return replace(track, pose=pose, betas=betas, has_smpl=np.zeros(len(pose), np.bool_))
+    n_frames = len(track.frame_index)
+    pose = np.zeros((n_frames, N_POSE), np.float32)
+    betas = np.zeros((n_frames, N_BETAS), np.float32)
+    return replace(track, pose=pose, betas=betas, has_smpl=np.zeros(n_frames, np.bool_))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -183,15 +190,18 @@ class _Label:
         """Image name of each frame; "" if the record has none."""
         stored = self.values("image/filenames", "bytes_list", MAX_PICTURES)
         names = [picture_name(name.decode(errors="replace")) for name in stored]
-        return names if len(names) == n_frames else [""] * n_frames
+        if len(names) != n_frames:
+            return [""] * n_frames
+        return names
 
     def array(self, key: str, shape: tuple[int, ...], kind: str = "float_list") -> Doubles:
         """A feature with exactly this shape."""
         n_values = math.prod(shape)
         stored = self.values(key, kind, n_values)
         if len(stored) != n_values:
-            keys = f"only {', '.join(sorted(self.features))[:300]}"
-            actual = str(len(stored)) if key in self.features else keys
+            actual = str(len(stored))
+            if key not in self.features:
+                actual = f"only {', '.join(sorted(self.features))[:300]}"
             raise self.error(key, f"{n_values} numbers: {shape}", actual)
         return np.array(stored, np.float64).reshape(shape)
 

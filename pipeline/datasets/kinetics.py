@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, ClassVar, Final
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.clips.files import KEYPOINTS, ClipLabels, entries
 from pipeline.datasets.base import Mistake, ReleasePart
-from pipeline.datasets.people import ClipDataset, Rules, clip_tracks
+from pipeline.datasets.detected.clip import ClipDataset, clip_tracks
+from pipeline.datasets.detected.people import Rules
 from pipeline.errors import RawDataError
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import RawVideo, RawVideos, VideoTexts
@@ -117,10 +118,12 @@ def _clips(folder: Path, below: str) -> Iterator[str]:
 
 def _raw_video(labels: ClipLabels, split: str, name: str, clips: list[str]) -> VideoTexts:
     """A clip with its labels, which are in its class folder or in the split's folder."""
-    if len(files := clips) > 1:
-        files = sorted(
-            clips, key=lambda file: (EXTENSIONS.index(f".{file.rpartition('.')[2].lower()}"), file)
-        )
+
+    def rank(file: str) -> tuple[int, str]:
+        _, _, ending = file.rpartition(".")
+        return EXTENSIONS.index(f".{ending.lower()}"), file
+
+    files = sorted(clips, key=rank)
     folder, _, stem = name.rpartition("/")
     clip = files[0].rpartition("/")[2] if files else f"{stem}{EXTENSIONS[0]}"
     detected, folders = labels.find(clip, folder)

@@ -156,11 +156,9 @@ class MpiInf3dhp(Dataset):
     }
 
     def detect_layout(self, raw: Path, split: str) -> MpiInf3dhp:
-        return (
-            _Fitted(**asdict(self))
-            if split == "train" and (raw / neural_annot.FITS).is_file()
-            else self
-        )
+        if split == "train" and (raw / neural_annot.FITS).is_file():
+            return _Fitted(**asdict(self))
+        return self
 
     def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
         labels = ("frame_index", "bbox", "kp_2d", "kp_3d", "has_3d")
@@ -175,60 +173,63 @@ class MpiInf3dhp(Dataset):
         >>> MpiInf3dhp().origin("S1/Seq2/video_0"), MpiInf3dhp().origin("TS3")
         (Origin(subject='S1', recording='S1/Seq2'), Origin(subject=None, recording='TS3'))
         """
-        train = re.fullmatch(r"(S[0-9]+)/Seq[0-9]+/video_[0-9]+", video)
-        test = re.fullmatch(r"TS[0-9]+", video)
-        return (
-            Origin(train[1], video.rpartition("/")[0])
-            if train
-            else Origin(recording=video if test else None)
-        )
+        train = re.fullmatch(r"((S[0-9]+)/Seq[0-9]+)/video_[0-9]+", video)
+        if train is not None:
+            return Origin(subject=train[2], recording=train[1])
+        if re.fullmatch(r"TS[0-9]+", video):
+            return Origin(recording=video)
+        return Origin()
 
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
-        listed = list(_train_videos(raw) if split == "train" else _test_videos(raw))
+        if split == "train":
+            listed = list(_train_videos(raw))
+            expected = f"{SEQUENCE}/"
+        else:
+            listed = list(_test_videos(raw))
+            expected = f"{TEST_SETS[0]}/TS<1..6>/"
         if not listed:
-            expected = f"{SEQUENCE}/" if split == "train" else f"{TEST_SETS[0]}/TS<1..6>/"
-            raise RawDataError(
-                raw, "folder", expected, "none", "Point the raw folder at the unpacked download."
-            )
+            do = "Point the raw folder at the unpacked download."
+            raise RawDataError(raw, "folder", expected, "none", do)
         return sorted(listed, key=lambda video: video.name)
 
     def read(
         self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None
     ) -> Sequence[Track]:
-        labels, filmed = (
-            _train(raw, video, account) if split == "train" else _test(raw, video, account)
-        )
+        read = _train if split == "train" else _test
+        labels, filmed = read(raw, video, account)
         used = correspondence(labels.skeleton, "spin49")[0]  # 17 joints: no hands and toes
         kp_2d = labels.kp_2d[:, used]
         kp_3d = labels.kp_3d[:, used]
-        size = filmed.source.size()
         # Comparisons with NaN are false. An image reaches from 0 to its width here, as usual with
         # this dataset.
-        finite = np.asarray(
-            (np.abs(kp_2d) < LARGEST).all(axis=(1, 2)) & (np.abs(kp_3d) < LARGEST).all(axis=(1, 2))
-        )
-        inside = np.asarray(((kp_2d >= 0) & (kp_2d < size)).all(axis=(1, 2)))
-        bbox, _, degenerate = tight_boxes(
-            with_ones(np.where(inside[:, None, None], kp_2d, 0)), BOX_FACTOR
-        )
+        is_finite_2d = (np.abs(kp_2d) < LARGEST).all(axis=(1, 2))
+        is_finite_3d = (np.abs(kp_3d) < LARGEST).all(axis=(1, 2))
+        is_inside = np.all((kp_2d >= 0) & (kp_2d < filmed.source.size()), axis=(1, 2))
+        inside_2d = np.where(is_inside[:, None, None], kp_2d, 0)
+        bbox, _, degenerate = tight_boxes(with_ones(inside_2d), BOX_FACTOR)
         reasons = {
-            "no_picture": ~frames_there(filmed.source, len(finite), account),
-            "frame_damaged": lost_frames(filmed.source, len(finite)),
-            "label_not_finite": ~finite,
-            "joint_outside_picture": ~inside,
+            "no_picture": ~frames_there(filmed.source, len(kp_2d), account),
+            "frame_damaged": lost_frames(filmed.source, len(kp_2d)),
+            "label_not_finite": ~(is_finite_2d & is_finite_3d),
+            "joint_outside_picture": ~is_inside,
             "degenerate_box": degenerate,
         }
         rows = account.keep_rows(reasons)
         if not len(rows):
             return []
+
         pelvis = JOINTS[labels.skeleton].index("hip")
         centred = labels.kp_3d[rows] - labels.kp_3d[rows, pelvis : pelvis + 1]
         in_spin49 = _to_spin49(centred, labels.skeleton)
-        extra = (
-            {}
-            if filmed.extrinsics is None
-            else {"extrinsics": np.tile(filmed.extrinsics, (len(rows), 1, 1))}
-        )
+        columns: dict[str, Any] = {}
+        if split == "test":
+            columns["kp_3d_eval"] = convert(in_spin49[..., :3], source="spin49", target="common14")
+        if labels.valid is not None:
+            columns["valid"] = labels.valid[rows]
+        if filmed.extrinsics is not None:
+            columns["extra"] = {"extrinsics": np.tile(filmed.extrinsics, (len(rows), 1, 1))}
+        if isinstance(self, _Fitted):
+            columns |= _bodies(raw, video, labels, filmed, rows, account)
         track = self.track(
             split,
             video,
@@ -237,19 +238,10 @@ class MpiInf3dhp(Dataset):
             bbox=bbox[rows],
             kp_2d=_to_spin49(labels.kp_2d[rows], labels.skeleton),
             kp_3d=in_spin49,
-            kp_3d_eval=convert(in_spin49[..., :3], source="spin49", target="common14")
-            if split == "test"
-            else None,
             has_3d=np.ones(len(rows), np.bool_),
-            valid=None if labels.valid is None else labels.valid[rows],
             intrinsics=filmed.intrinsics,
             frames=filmed.source,
-            extra=extra,
-            **(
-                _bodies(raw, video, labels, filmed, rows, account)
-                if isinstance(self, _Fitted)
-                else {}
-            ),
+            **columns,
         )
         return [track]
 
@@ -266,10 +258,9 @@ class _Fitted(MpiInf3dhp):
         return {"fits": "NeuralAnnot"}
 
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
-        return [
-            replace(video, files=(*video.files, *map(Path, FITS)))
-            for video in super().videos(raw, split)
-        ]
+        fits = tuple(map(Path, FITS))
+        videos = super().videos(raw, split)
+        return [replace(video, files=video.files + fits) for video in videos]
 
 
 def _bodies(
@@ -332,19 +323,17 @@ def _test_videos(raw: Path) -> Iterator[RawVideo]:
 
 def _folders(raw: Path, glob: str, pattern: str) -> list[str]:
     """Sorted paths below `raw` of the folders that match both patterns."""
-    paths = (
-        folder.relative_to(raw).as_posix() for folder in raw.glob(glob) if is_folder_there(folder)
-    )
-    return sorted(name for name in paths if re.fullmatch(pattern, name))
+    folders = filter(is_folder_there, raw.glob(glob))
+    names = (folder.relative_to(raw).as_posix() for folder in folders)
+    return sorted(name for name in names if re.fullmatch(pattern, name))
 
 
 def _places(sequence: str, camera: int) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
     """Possible image folders and video files, the usual ones first."""
     name = f"video_{camera}"
     folders = (Path(sequence, "imageFrames", name), Path(sequence, name))
-    return folders, tuple(
-        Path(sequence, "imageSequence", f"{name}{extension}") for extension in (".avi", ".mp4")
-    )
+    videos = Path(sequence, "imageSequence")
+    return folders, (videos / f"{name}.avi", videos / f"{name}.mp4")
 
 
 def _train(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[_LabelledPerson, _Filmed]:
@@ -353,7 +342,9 @@ def _train(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[_Labelled
     labels = _load_annot(raw / video.files[0], camera)
     account.found = len(labels.kp_2d)
     source = pictures_or_video(raw, *_places(sequence, camera), account)
-    fps = float(SEQUENCES[sequence][0]) if sequence in SEQUENCES else math.nan
+    fps = math.nan
+    if sequence in SEQUENCES:
+        fps = float(SEQUENCES[sequence][0])
     if isinstance(source, Video):
         source.require_decodable()
         fps = source.record().fps
@@ -373,9 +364,8 @@ def _train(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[_Labelled
 def _test(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[_LabelledPerson, _Filmed]:
     labels = _load_annot_data(raw / video.files[0])
     account.found = len(labels.kp_2d)
-    return labels, _Filmed(
-        Pictures(raw, f"{video.folders[0].as_posix()}/img_{{:06d}}.jpg", first=1)
-    )
+    images = Pictures(raw, f"{video.folders[0].as_posix()}/img_{{:06d}}.jpg", first=1)
+    return labels, _Filmed(images)
 
 
 def _to_spin49(places: Doubles, skeleton: str) -> NDArray[np.float32]:
@@ -397,14 +387,14 @@ def _load_annot(file: Path, camera: int) -> _LabelledPerson:
     """Labels of one camera in annot.mat. Raises RawDataError; `no_label` without a file."""
     _require_file(file)
     cells = _cells(file, state_of(file))
-    shape_2d, shape_3d = ((len(JOINTS[TRAIN]), n) for n in (2, 3))
-    kp_2d = numbers(
-        file, f"annot2{{{camera + 1}}}", cells["annot2"][camera], (None, math.prod(shape_2d))
-    )
-    kp_3d = numbers(
-        file, f"annot3{{{camera + 1}}}", cells["annot3"][camera], (len(kp_2d), math.prod(shape_3d))
-    )
-    return _LabelledPerson(TRAIN, kp_2d.reshape(-1, *shape_2d), kp_3d.reshape(-1, *shape_3d) / 1000)
+    n_joints = len(JOINTS[TRAIN])
+    cell_2d = cells["annot2"][camera]
+    cell_3d = cells["annot3"][camera]
+    kp_2d = numbers(file, f"annot2{{{camera + 1}}}", cell_2d, (None, n_joints * 2))
+    kp_3d = numbers(file, f"annot3{{{camera + 1}}}", cell_3d, (len(kp_2d), n_joints * 3))
+    kp_2d = kp_2d.reshape(-1, n_joints, 2)
+    kp_3d = kp_3d.reshape(-1, n_joints, 3)
+    return _LabelledPerson(TRAIN, kp_2d, kp_3d / 1000)
 
 
 def _load_annot_data(file: Path) -> _LabelledPerson:
@@ -419,12 +409,11 @@ def _load_annot_data(file: Path) -> _LabelledPerson:
             "valid_frame": [(None, 1), (1, None), (None,)],
         },
     )
-    counts = {
-        key: array.size if key == "valid_frame" else len(array) for key, array in stored.items()
-    }
+    stored["valid_frame"] = stored["valid_frame"].reshape(-1)
+    counts = {key: len(array) for key, array in stored.items()}
     if len(set(counts.values())) != 1:
         raise RawDataError(file, "annot2", "one row a frame everywhere", f"{counts} rows", AGAIN)
-    valid = stored["valid_frame"].reshape(-1) > 0
+    valid = stored["valid_frame"] > 0
     return _LabelledPerson(TEST, stored["annot2"][:, 0], stored["univ_annot3"][:, 0] / 1000, valid)
 
 
@@ -444,10 +433,12 @@ def _cells(file: Path, state: tuple[int, int]) -> Mapping[str, Mapping[int, NDAr
         _require_order(file, variables.get("cameras"))
         # what float32 cannot hold becomes infinite, and is dropped as not finite
         with np.errstate(over="ignore"):
-            arrays = {camera: np.asarray(stored.reshape(-1)[camera]) for camera in CAMERAS}
-            cells[key] = {
-                k: a.astype(np.float32) if a.dtype.kind in "biuf" else a for k, a in arrays.items()
-            }
+            cells[key] = {}
+            for camera in CAMERAS:
+                cell = np.asarray(stored.reshape(-1)[camera])
+                if cell.dtype.kind in "biuf":
+                    cell = cell.astype(np.float32)
+                cells[key][camera] = cell
     return cells
 
 

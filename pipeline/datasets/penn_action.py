@@ -70,29 +70,32 @@ class PennAction(Dataset):
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:  # only the label has the split
         labels = raw / "labels"
         frames = raw / "frames"
-        for folder, content in (
-            (labels, "<0001>.mat label files"),
-            (frames, "<0001>/<000001>.jpg pictures"),
-        ):
-            if not folder.is_dir():
-                do = f"Point the raw folder at the unpacked {ARCHIVE}."
-                place, found = (folder, "none") if raw.is_dir() else (raw, "no such folder")
-                raise RawDataError(place, "folder", f"a folder with {content}", found, do)
-        names = {file.stem for file in labels.glob("*.mat")} | {
-            entry.name for entry in frames.iterdir()
+        contents = {
+            labels: "a folder with <0001>.mat label files",
+            frames: "a folder with <0001>/<000001>.jpg pictures",
         }
-        return [
-            RawVideo(name, files=(Path(f"labels/{name}.mat"),), folders=(Path(f"frames/{name}"),))
-            for name in sorted(names)
-            if name.isdecimal()  # .DS_Store is no video
-        ]
+        do = f"Point the raw folder at the unpacked {ARCHIVE}."
+        for folder, expected in contents.items():
+            if not raw.is_dir():
+                raise RawDataError(raw, "folder", expected, "no such folder", do)
+            if not folder.is_dir():
+                raise RawDataError(folder, "folder", expected, "none", do)
+        names = {file.stem for file in labels.glob("*.mat")}
+        names |= {entry.name for entry in frames.iterdir()}
+        videos = []
+        for name in sorted(filter(str.isdecimal, names)):  # .DS_Store is no video
+            label = Path("labels", f"{name}.mat")
+            videos.append(RawVideo(name, files=(label,), folders=(Path("frames", name),)))
+        return videos
 
     def stated_images(self, raw: Path, video: RawVideo) -> int:
         try:
             stated = load_mat(raw / video.files[0], ("nframes",))["nframes"]
         except RawDataError:  # which reading reports
             return 0
-        return int(stated.flat[0]) if stated.size == 1 and stated.dtype.kind in "iuf" else 0
+        if stated.size != 1 or stated.dtype.kind not in "iuf":
+            return 0
+        return int(stated.flat[0])
 
     def read(
         self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None
@@ -163,10 +166,10 @@ def _note_contradictions(
 
     def read_values(key: str, n: int) -> list[float]:
         """The `n` numbers under a key; none, and a note, for other content."""
+        if key not in label:
+            return []
         try:
-            values = (
-                numbers(file, key, label[key].reshape(-1), (n,)) if key in label else np.empty(0)
-            )
+            values = numbers(file, key, label[key].reshape(-1), (n,))
         except RawDataError as error:
             account.notes.append(f"not used: {error}")
             return []
@@ -178,14 +181,16 @@ def _note_contradictions(
     for n_frames in read_values("nframes", 1):
         if n_frames != len(kp_2d):
             account.notes.append(f"nframes is {n_frames:.10g}, {len(kp_2d)} frames are labelled")
-    if size := read_values("dimensions", 3):  # four videos have coordinates at another scale
-        height, width, _ = size
-        x = kp_2d[..., 0]
-        y = kp_2d[..., 1]
-        visible = kp_2d[..., 2] > 0
-        if n := int((visible & ((x < 0) | (y < 0) | (x > width + 1) | (y > height + 1))).sum()):
-            account.notes.append(
-                f"{n} visible joints are outside the {width:.0f} x {height:.0f} picture"
-            )
-        return (width, height), n
-    return None, 0
+    dimensions = read_values("dimensions", 3)
+    if not dimensions:
+        return None, 0
+    height, width, _ = dimensions
+    xy = kp_2d[..., :2]
+    is_outside = ((xy < 0) | (xy > (width + 1, height + 1))).any(axis=-1)
+    is_visible = kp_2d[..., 2] > 0
+    n_outside = int((is_visible & is_outside).sum())
+    if n_outside:  # four videos have coordinates at another scale
+        account.notes.append(
+            f"{n_outside} visible joints are outside the {width:.0f} x {height:.0f} picture"
+        )
+    return (width, height), n_outside

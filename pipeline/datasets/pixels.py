@@ -57,11 +57,14 @@ def inputs(
     folder has images.
     """
     present = tuple(folder for folder in folders if (raw / folder).is_dir())
-    if any(
-        match_numbered(entry.name) for folder in present for entry in scan_folder(raw / folder, {})
-    ):
-        return (), present
-    return tuple(video for video in videos if (raw / video).is_file()), present
+    for folder in present:
+        if any(match_numbered(entry.name) for entry in scan_folder(raw / folder, {})):
+            return (), present
+    return tuple(_existing(raw, videos)), present
+
+
+def _existing(raw: Path, videos: Sequence[Path]) -> list[Path]:
+    return [video for video in videos if (raw / video).is_file()]
 
 
 def pictures_or_video(
@@ -73,19 +76,23 @@ def pictures_or_video(
     All paths are below `raw`. Other candidates are noted as unused. Opens nothing. Raises
     RawDataError (`no_picture`) if there is neither.
     """
-    pictures = [found for folder in folders if (found := picture_pattern(raw, folder)) is not None]
-    files = [video for video in videos if (raw / video).is_file()]
-    if not pictures and not files:
-        places = " or ".join(path.as_posix() for path in (*folders, *videos))
-        expected = f"numbered jpg or png files, or a video: {places}"
+    sources: list[Pictures | Video] = []
+    for folder in folders:
+        pictures = picture_pattern(raw, folder)
+        if pictures is not None:
+            sources.append(pictures)
+    sources += [Video(raw, video.as_posix()) for video in _existing(raw, videos)]
+    if not sources:
+        candidates = (*folders, *videos)
+        paths = " or ".join(path.as_posix() for path in candidates)
+        expected = f"numbered jpg or png files, or a video: {paths}"
         do = "Extract the images, or unpack the videos."
         place = raw / folders[0] if folders else raw
         raise RawDataError(place, "pictures", expected, "neither", do, reason="no_picture")
-    used, *unused = [found.place.relative_to(raw) for found in pictures] + files
-    account.notes.extend(
-        f"{other.as_posix()} is not used: {used.as_posix()} is" for other in unused
-    )
-    return pictures[0] if pictures else Video(raw, files[0].as_posix())
+
+    used, *unused = [source.place.relative_to(raw).as_posix() for source in sources]
+    account.notes.extend(f"{other} is not used: {used} is" for other in unused)
+    return sources[0]
 
 
 def frames_there(
@@ -113,6 +120,7 @@ def frames_there(
             account.notes.extend(source.record().remarks())
         n_beyond = max(n_there - n_labels, 0)
         has_picture = np.arange(n_labels) < n_there
+
     if not n_there:
         raise no_pictures(source.place, f"{n_labels} images", "Unpack the images again.")
     if extracted:
@@ -121,11 +129,14 @@ def frames_there(
         account.notes.append(
             f"{n_labels} frames are labelled, {n_there} are there: the last {n_beyond} not used"
         )
-    if absent := int((~has_picture).sum()):
+    if not has_picture.all():
+        n_absent = int((~has_picture).sum())
         first = int(np.argmin(has_picture))
-        name = source.path(first).name if isinstance(source, Pictures) else f"frame {first}"
+        name = f"frame {first}"
+        if isinstance(source, Pictures):
+            name = source.path(first).name
         account.notes.append(
-            f"{absent} of {n_labels} labelled frames have no picture, the first is {name}"
+            f"{n_absent} of {n_labels} labelled frames have no picture, the first is {name}"
         )
     return has_picture
 
@@ -138,12 +149,11 @@ def lost_frames(source: Pictures | Video, n_labels: int) -> Bools:
 
 def no_pictures(folder: Path, expected: str, do: str) -> RawDataError:
     """The error for a folder without the expected images; it names a file of another name."""
-    others = sorted(
-        entry.name for entry in scan_folder(folder, {}) if not entry.name.startswith(".")
-    )
-    found = (
-        f"none, but {len(others):,} files of other names, such as {others[0]}" if others else "none"
-    )
+    names = [entry.name for entry in scan_folder(folder, {})]
+    others = sorted(name for name in names if not name.startswith("."))
+    found = "none"
+    if others:
+        found = f"none, but {len(others):,} files of other names, such as {others[0]}"
     return RawDataError(folder, "pictures", expected, found, do, reason="no_picture")
 
 
@@ -160,23 +170,20 @@ def require_rate(source: Pictures | Video, n_labels: int, *, whole: bool = False
         RawDataError: `frame_count_mismatch`: one number is a multiple of the other, to one frame.
     """
     n_reached = source.count_frames()
-    is_multiple = _other_rate(n_reached, n_labels)
-    # images keep their own numbers
-    has_gaps = isinstance(source, Pictures) and len(source.indices()) < n_reached
-    ends_early = whole and not has_gaps and n_reached < LEAST_SHARE * n_labels
-    if is_multiple or ends_early:
-        what = (
-            "frames at another rate"
-            if is_multiple
-            else "frames at another rate, or not all of them"
-        )
-        do = "Extract every frame of the video, without a frame rate"
-        do += "." if is_multiple else "; or unpack the rest."
-        refuse(
-            other_frames(
-                source.place, f"one for each of {n_labels} labels", f"{n_reached}: {what}", do
-            )
-        )
+    problem = "frames at another rate"
+    do = "Extract every frame of the video, without a frame rate"
+    if _other_rate(n_reached, n_labels):
+        do += "."
+    else:
+        if not whole or n_reached >= LEAST_SHARE * n_labels:
+            return
+        # images with gaps keep their own numbers
+        if isinstance(source, Pictures) and len(source.indices()) < n_reached:
+            return
+        problem += ", or not all of them"
+        do += "; or unpack the rest."
+    expected = f"one for each of {n_labels} labels"
+    refuse(other_frames(source.place, expected, f"{n_reached}: {problem}", do))
 
 
 def require_size(
@@ -193,22 +200,24 @@ def require_size(
     size: None if the labels do not state it. intrinsics: (3, 3) px, refused if their principal
     point is far from the image's centre. tolerance: accepted share of `size`.
     """
-    there = _size(source)
-    reason = "other_picture_size"
-    if there is None:
+    actual = _size(source)
+    if actual is None:
         return
-    found = f"{there[0]} x {there[1]}"
-    if size is not None and (np.abs(np.subtract(there, size)) > tolerance * np.abs(size)).any():
+
+    found = f"{actual[0]} x {actual[1]}"
+    file = source.place
+    key = "size"
+    if size is not None and (np.abs(np.subtract(actual, size)) > tolerance * np.abs(size)).any():
         expected = f"{size[0]:.10g} x {size[1]:.10g} px, as in {labels.name}"
-        refuse(RawDataError(source.place, "size", expected, found, do, reason=reason))
-    elif intrinsics is not None and (np.abs(intrinsics[:2, 2] / there - 0.5) > OFF_CENTRE).any():
+    elif intrinsics is not None and (np.abs(intrinsics[:2, 2] / actual - 0.5) > OFF_CENTRE).any():
+        file = labels
+        key = "intrinsics"
         expected = f"a principal point near the centre of images of {found} px"
         point = ", ".join(f"{value:.10g}" for value in intrinsics[:2, 2])
-        refuse(
-            RawDataError(
-                labels, "intrinsics", expected, f"a camera with one at ({point})", do, reason=reason
-            )
-        )
+        found = f"a camera with one at ({point})"
+    else:
+        return
+    refuse(RawDataError(file, key, expected, found, do, reason="other_picture_size"))
 
 
 def _size(source: Pictures | Video) -> tuple[int, int] | None:
@@ -239,36 +248,20 @@ def require_frames(
     """
     if not len(frames):
         return
+
     n_decoded = source.count_frames()
     first = int(frames[0])
     last = int(frames[-1])
-    steps, times = np.unique(np.diff(frames), return_counts=True)
-    if len(frames) >= FEWEST and steps[0] > 1 and times[0] > len(frames) / 2:
-        account.notes.append(f"labels of one frame in {steps[0]}, from {first} to {last}")
-    elif len(frames) == last + 1 - first and 4 * (last + 1) <= 3 * n_decoded:
-        rate = round(n_decoded / len(frames))
-        hint = (
-            f", one in {rate}: are they of another frame rate?"
-            if abs(n_decoded / rate - len(frames)) <= 1
-            else ""
-        )
-        account.notes.append(f"labels of the frames {first} to {last} alone, of {n_decoded}{hint}")
-    elif 2 * len(frames) <= last + 1 - first:
-        account.notes.append(
-            f"labels of {len(frames)} of the frames {first} to {last}: the others have none"
-        )
+    _note_labelled_part(frames, n_decoded, account)
+    ends_too_late = last >= n_decoded
+    ends_too_early = every and last + 1 < n_decoded - MOST_LOST
     if last == n_decoded and first > 0:
-        actual = f"frames {first} to {last}, counted from 1"
-        refuse(
-            other_frames(
-                labels, f"frames 0 to {n_decoded - 1}, which {source.place} has", actual, FROM_0
-            )
-        )
-    elif (
-        last >= n_decoded and isinstance(source, Video) and n_decoded + _n_not_shown(source) > last
-    ):
+        expected = f"frames 0 to {n_decoded - 1}, which {source.place} has"
+        found = f"frames {first} to {last}, counted from 1"
+        refuse(other_frames(labels, expected, found, FROM_0))
+    elif ends_too_late and isinstance(source, Video) and n_decoded + _n_not_shown(source) > last:
         refuse(_hidden(labels, source, n_decoded, f"labels up to frame {last}"))
-    elif last >= n_decoded or (every and last + 1 < n_decoded - MOST_LOST):
+    elif ends_too_late or ends_too_early:
         expected = f"labels of the {n_decoded} frames of {source.place}"
         do = f"{SAME_VIDEO} A number at the end of an image's name is its frame, not a time."
         refuse(other_frames(labels, expected, f"labels up to frame {last}", do))
@@ -281,6 +274,29 @@ def require_frames(
         _note_hidden(source, account)
 
 
+def _note_labelled_part(frames: Sequence[int], n_decoded: int, account: VideoAccount) -> None:
+    """Note labels of one frame in n, of a stretch of the video, or of less than half of a
+    stretch.
+    """
+    n_labelled = len(frames)
+    first = int(frames[0])
+    last = int(frames[-1])
+    n_spanned = last + 1 - first
+    steps, times = np.unique(np.diff(frames), return_counts=True)
+    if n_labelled >= FEWEST and steps[0] > 1 and times[0] > n_labelled / 2:
+        note = f"labels of one frame in {steps[0]}, from {first} to {last}"
+    elif n_labelled == n_spanned and 4 * (last + 1) <= 3 * n_decoded:
+        note = f"labels of the frames {first} to {last} alone, of {n_decoded}"
+        rate = round(n_decoded / n_labelled)
+        if abs(n_decoded / rate - n_labelled) <= 1:
+            note += f", one in {rate}: are they of another frame rate?"
+    elif 2 * n_labelled <= n_spanned:
+        note = f"labels of {n_labelled} of the frames {first} to {last}: the others have none"
+    else:
+        return
+    account.notes.append(note)
+
+
 def _n_not_shown(video: Video) -> int:
     """Number of frames that the header states and that are not shown; 0 for one or two at the end
     of a video.
@@ -288,8 +304,9 @@ def _n_not_shown(video: Video) -> int:
     if not video.count_frames():
         return 0
     record = video.record()
-    n_missing = record.n_missing if record.n_missing > MOST_LOST else 0
-    return record.n_hidden + n_missing
+    if record.n_missing <= MOST_LOST:
+        return record.n_hidden
+    return record.n_hidden + record.n_missing
 
 
 def _note_hidden(video: Video, account: VideoAccount) -> None:
@@ -305,13 +322,13 @@ def _note_hidden(video: Video, account: VideoAccount) -> None:
         )
 
 
-def _hidden(labels: Path, video: Video, there: int, found: str) -> RawDataError:
+def _hidden(labels: Path, video: Video, n_decoded: int, found: str) -> RawDataError:
     """The error for frames that the header states and that do not decode."""
     record = video.record()
-    stated = record.n_frames + _n_not_shown(video)
+    n_stated = record.n_frames + _n_not_shown(video)
     cause = "its edit list hides the others" if record.n_hidden else "it is cut off or damaged"
-    expected = f"labels of the {there} frames that decode of {video.place}"
-    found = f"{found}, while the video's header states {stated} frames and {there} decode ({cause})"
+    expected = f"labels of the {n_decoded} frames that decode of {video.place}"
+    found += f", while the video's header states {n_stated} frames and {n_decoded} decode ({cause})"
     return other_frames(labels, expected, found, CUT_AGAIN)
 
 
@@ -343,46 +360,44 @@ def require_in_picture(
         RawDataError: `keypoints_outside`: all are within 2 px of the corner, most joints or every
             tenth person are outside the image, or persons are under `SMALLEST` px.
     """
-    shown = (keypoints[..., 2] > 0) & np.isfinite(keypoints).all(axis=-1)
-    points = keypoints[shown][:, :2]
+    is_shown = (keypoints[..., 2] > 0) & np.isfinite(keypoints).all(axis=-1)
+    points = keypoints[is_shown][:, :2]
     if not len(points):
         return
+
     outside = _far_outside(points, size).mean()
     reach = np.quantile(np.abs(points), 0.98, axis=0)  # a few wild joints do not decide
-    whole = shown.sum(axis=1) >= min(SHOWN, keypoints.shape[1])
-    low, high = extents(keypoints[whole])[0].transpose(1, 0, 2)  # (N, 2)
-    gone = ((high < 0) | (low > np.array(size))).any(axis=1).mean() if len(low) else 0.0
-    side = float(np.median((high - low).max(axis=1))) if len(low) else np.inf
-    normalised = reach.max() <= 2 and min(size) > 4 and len(points) >= FEWEST // 3
-    if not normalised and (
-        len(points) < FEWEST
-        or (outside <= most and gone <= MOST_PERSONS_OUTSIDE and side >= SMALLEST)
-    ):
-        return
-    kind = "boxes" if boxes else "joints"
-    if normalised:
+    is_whole = is_shown.sum(axis=1) >= min(SHOWN, keypoints.shape[1])
+    low, high = extents(keypoints[is_whole])[0].transpose(1, 0, 2)  # (N, 2)
+    share_gone = 0.0
+    side = np.inf
+    if len(low):
+        is_gone = (high < 0) | (low > np.array(size))
+        share_gone = is_gone.any(axis=1).mean()
+        side = float(np.median((high - low).max(axis=1)))
+
+    has_tiny_reach = reach.max() <= 2 and min(size) > 4
+    if has_tiny_reach and len(points) >= FEWEST // 3:
         cause, advice = _share_or_metres(points, size, boxes=boxes)
+    elif len(points) < FEWEST:
+        return
     elif side < SMALLEST:
         cause = f"persons of {side:.2g} px: of a far smaller copy, or in metres"
         advice = IN_PIXELS
+    elif outside <= most and share_gone <= MOST_PERSONS_OUTSIDE:
+        return
     elif _far_outside(points[:, ::-1], size).mean() < SOME:
         cause = f"{outside:.0%} of them far outside, but not if x and y are exchanged: y before x"
         advice = "Write x before y."
     else:
         cause = f"{outside:.0%} of them far outside: of another resolution or of another video"
         advice = do
+
+    key = "boxes" if boxes else "keypoints"
+    kind = "boxes" if boxes else "joints"
     expected = f"{kind} in pixels of the {size[0]} x {size[1]} image"
-    actual = f"{kind} up to ({reach[0]:.4g}, {reach[1]:.4g}), {cause}"
-    refuse(
-        RawDataError(
-            labels,
-            kind if boxes else "keypoints",
-            expected,
-            actual,
-            advice,
-            reason="keypoints_outside",
-        )
-    )
+    found = f"{kind} up to ({reach[0]:.4g}, {reach[1]:.4g}), {cause}"
+    refuse(RawDataError(labels, key, expected, found, advice, reason="keypoints_outside"))
 
 
 def _share_or_metres(points: Floats, size: tuple[int, int], *, boxes: bool) -> tuple[str, str]:
@@ -399,8 +414,7 @@ def _far_outside(points: Floats, size: tuple[int, int]) -> Bools:
     """(N,) whether points (N, 2) px are outside of the image by more than MARGIN."""
     below = points < -MARGIN * np.array(size)
     above = points > (1 + MARGIN) * np.array(size)
-    outside = below | above
-    return outside[:, 0] | outside[:, 1]
+    return np.asarray((below | above).any(axis=1))
 
 
 def require_in_pictures(
@@ -417,11 +431,11 @@ def require_in_pictures(
         require_in_picture(labels, keypoints, size, do=SAME_SIZE)
 
 
-def _other_rate(n_there: int, n_labels: int) -> bool:
+def _other_rate(n_frames: int, n_labels: int) -> bool:
     """Whether one count of frames is a multiple of the other, to one frame; False for short
     videos.
     """
-    few, many = sorted((n_there, n_labels))
+    few, many = sorted((n_frames, n_labels))
     if few == 0 or many < MIN_COMPARED:
         return False
     ratio = round(many / few)

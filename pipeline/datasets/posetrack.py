@@ -21,6 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.boxes import boxes_with_margin
@@ -131,9 +132,10 @@ class PoseTrack(Dataset):
             entry.name: [] for entry in pictures.iterdir() if entry.is_dir()
         }
         folders = [Path(folder, split) for folder in ANNOTATIONS]
-        annotated = [
-            f / file.name for f in folders for file in sorted((raw / f).glob("[!.]*.json"))
-        ]
+        annotated: list[Path] = []
+        for folder in folders:
+            label_files = sorted((raw / folder).glob("[!.]*.json"))
+            annotated += [folder / file.name for file in label_files]
         if not annotated:
             expected = " or ".join(f"{folder}/{split}/<seq>.json" for folder in ANNOTATIONS)
             raise RawDataError(raw, "annotations", expected, "none", f"Unpack {LABELS}. {TODAY}")
@@ -149,14 +151,15 @@ class PoseTrack(Dataset):
 
     def unused_labels(self, raw: Path, split: str) -> str:
         unused = raw / POSETRACK21 / split
-        names = {file.name for file in unused.glob("[!.]*.json")}
-        both = names.intersection(
-            file.name for folder in OFFICIAL for file in (raw / folder / split).glob("*.json")
-        )
-        sequences = (
-            f"{count(len(both), 'sequence')} with labels of PoseTrack 2018 and of PoseTrack21"
-        )
-        return f"{sequences}: those of 2018 count, those in {unused} do not" if both else ""
+        names_of_21 = {file.name for file in unused.glob("[!.]*.json")}
+        names: set[str] = set()
+        for folder in OFFICIAL:
+            names.update(file.name for file in (raw / folder / split).glob("*.json"))
+        n_both = len(names & names_of_21)
+        if not n_both:
+            return ""
+        sequences = f"{count(n_both, 'sequence')} with labels of PoseTrack 2018 and of PoseTrack21"
+        return f"{sequences}: those of 2018 count, those in {unused} do not"
 
     def stated_images(self, raw: Path, video: RawVideo) -> int:
         """The number of images that the labels list, by their bytes: JSON takes ten times as
@@ -174,14 +177,10 @@ class PoseTrack(Dataset):
             )
             return []
         file = video.files[0]
-        others = (
-            path for folder in ANNOTATIONS if (path := Path(folder, split, file.name)) != file
-        )
-        account.notes.extend(
-            f"{p.as_posix()} is not used: {file.as_posix()} is"
-            for p in others
-            if (raw / p).is_file()
-        )
+        for folder in ANNOTATIONS:
+            other = Path(folder, split, file.name)
+            if other != file and (raw / other).is_file():
+                account.notes.append(f"{other.as_posix()} is not used: {file.as_posix()} is")
         coco = _load_coco(raw / file, in_folder_of_21=_unpacks_of_21(file))
         account.found = len(coco.annotations)
         account.notes.extend(coco.notes)
@@ -200,25 +199,26 @@ class PoseTrack(Dataset):
         require_size(pictures, coco.size, raw / file, do, tolerance=RESIZED)
         frame_index = frame_of_picture[coco.picture]
         side = box[:, 2:]
+        is_missing = np.isnan(box).any(axis=1)
+        is_empty = (side <= 0).any(axis=1)
+        is_small = side.max(axis=1) < MIN_SIDE_PX
         n_seen = (kp_2d[..., 2] > 0).sum(axis=1)
-        reasons = {
-            **{reason: applies[coco.picture] for reason, applies in problems.items()},
-            "no_keypoints" if coco.of_21 else "no_visible_joint": n_seen == 0,
-            "degenerate_box": np.isnan(box).any(axis=1)
-            | (side <= 0).any(axis=1)
-            | (side.max(axis=1) < MIN_SIDE_PX),
-            "huge_box": (np.abs(box) > MAX_PX).any(axis=1),
+        reasons: dict[str, ArrayLike] = {
+            reason: applies[coco.picture] for reason, applies in problems.items()
         }
-        kept = account.drop_rows(reasons)
+        reasons["no_keypoints" if coco.of_21 else "no_visible_joint"] = n_seen == 0
+        reasons["degenerate_box"] = is_missing | is_empty | is_small
+        reasons["huge_box"] = (np.abs(box) > MAX_PX).any(axis=1)
         # Of one person's annotations in one image, the one with most joints is kept, of equal ones
         # the file's first.
-        rows = np.flatnonzero(kept)
+        rows = np.flatnonzero(account.drop_rows(reasons))
         rows = rows[np.lexsort((-n_seen[rows], frame_index[rows], track_id[rows]))]
-        again = (np.diff(track_id[rows], prepend=-1) == 0) & (
-            np.diff(frame_index[rows], prepend=-1) == 0
-        )
-        account.drop("duplicate_person", int(again.sum()))
-        rows = rows[~again]
+        is_same_person = np.diff(track_id[rows], prepend=-1) == 0
+        is_same_frame = np.diff(frame_index[rows], prepend=-1) == 0
+        is_again = is_same_person & is_same_frame
+        account.drop("duplicate_person", int(is_again.sum()))
+        rows = rows[~is_again]
+
         tracks = []
         for person in np.unique(track_id).tolist():
             of_person = rows[track_id[rows] == person]
@@ -227,18 +227,15 @@ class PoseTrack(Dataset):
                 continue
             account.keep_track(len(of_person))
             kp_49 = convert(kp_2d[of_person], source=skeleton, target="spin49").astype(np.float32)
+            centre = box[of_person, :2] + box[of_person, 2:] / 2
             side = box[of_person, 2:].max(axis=1, keepdims=True) * BOX_FACTOR  # the larger one
-            bbox = np.concatenate(
-                [box[of_person, :2] + box[of_person, 2:] / 2, side, side], axis=1
-            ).astype(np.float32)
-            index = frame_index[of_person]
             track = self.track(
                 split,
                 video,
                 person,
                 fps=math.nan,
-                frame_index=index,
-                bbox=bbox,
+                frame_index=frame_index[of_person],
+                bbox=np.concatenate([centre, side, side], axis=1).astype(np.float32),
                 kp_2d=kp_49,
                 frames=pictures,
             )
@@ -258,7 +255,8 @@ def _joints(coco: _Coco, account: VideoAccount) -> tuple[tuple[str, ...], Double
     there is no joint.
     """
     names = coco.joint_names()
-    if unknown := [name for name in names if name not in OURS]:
+    unknown = [name for name in names if name not in OURS]
+    if unknown:
         expected = f"none but {', '.join(OURS)}"
         raise RawDataError(coco.file, "categories[0].keypoints", expected, kind(unknown[0]), UNPACK)
     joints = coco.keypoints(len(names))
@@ -325,8 +323,8 @@ def _parse_name(raw: Path, file: Path, name: str) -> tuple[str, int]:
         raise RawDataError(
             file, "file_name", expected, kind(name), do, reason="path_outside"
         ) from error
-    match = _NUMBERED.fullmatch(str(PurePosixPath(name))) if name.isprintable() else None
-    if match is None:
+    match = _NUMBERED.fullmatch(str(PurePosixPath(name)))
+    if match is None or not name.isprintable():
         return "", 0
     return f"{match['before']}{{:0{len(match['digits'])}d}}{match['after']}", int(match["digits"])
 
@@ -369,18 +367,20 @@ class _Coco:
 
     def track_ids(self) -> Ints:
         """(N,) identities."""
-        stored = {key: annotation.get("track_id") for key, annotation in self.annotations.items()}
-        return np.array(
-            [_id(self.file, f"{key}.track_id", value) for key, value in stored.items()], np.int64
-        )
+        ids = []
+        for key, annotation in self.annotations.items():
+            ids.append(_id(self.file, f"{key}.track_id", annotation.get("track_id")))
+        return np.array(ids, np.int64)
 
     def person_ids(self) -> list[str | None]:
         """N people, by one name in all of PoseTrack21's sequences; None in 2018's."""
-        stored = {key: annotation.get("person_id") for key, annotation in self.annotations.items()}
-        return [
-            None if v is None else str(_id(self.file, f"{key}.person_id", v))
-            for key, v in stored.items()
-        ]
+        people: list[str | None] = []
+        for key, annotation in self.annotations.items():
+            person = annotation.get("person_id")
+            if person is not None:
+                person = str(_id(self.file, f"{key}.person_id", person))
+            people.append(person)
+        return people
 
     def keypoints(self, n_joints: int) -> Doubles:
         """(N, J, 3) as stored; all 0 for an annotation without keypoints."""
@@ -441,21 +441,23 @@ def _load_coco(file: Path, *, in_folder_of_21: bool) -> _Coco:
 
     listed = records(file, "annotations", content.get("annotations", []), do=UNPACK)
     of_21 = in_folder_of_21 or any("person_id" in annotation for annotation in listed)
-    ids = [
-        _id(file, f"annotations[{i}].image_id", entry.get("image_id"))
-        for i, entry in enumerate(listed)
-    ]
-    for i, image_id in enumerate(ids if of_21 else ()):
-        if image_id not in place_of:
+    on_labelled: dict[int, int] = {}  # number of the annotation -> that of its image
+    for i, entry in enumerate(listed):
+        key = f"annotations[{i}].image_id"
+        image_id = _id(file, key, entry.get("image_id"))
+        if of_21 and image_id not in place_of:
             expected = f"the id of one of its {len(place_of)} images"
-            raise RawDataError(file, f"annotations[{i}].image_id", expected, str(image_id), UNPACK)
-    on_labelled = {
-        i: place for i, image_id in enumerate(ids) if (place := place_of.get(image_id)) is not None
-    }
-    notes = [f"{n_twice} pictures have the id of an earlier one: not used"] if n_twice else []
-    if others := len(listed) - len(on_labelled):
+            raise RawDataError(file, key, expected, str(image_id), UNPACK)
+        number = place_of.get(image_id)
+        if number is not None:
+            on_labelled[i] = number
+    notes = []
+    if n_twice:
+        notes.append(f"{n_twice} pictures have the id of an earlier one: not used")
+    n_others = len(listed) - len(on_labelled)
+    if n_others:
         notes.append(
-            f"{others} annotations are on pictures that are not labelled, or not listed: not used"
+            f"{n_others} annotations are on pictures that are not labelled, or not listed: not used"
         )
     return _Coco(
         file=file,
@@ -472,11 +474,8 @@ def _load_coco(file: Path, *, in_folder_of_21: bool) -> _Coco:
 def _stated_size(image: Mapping[str, Any]) -> tuple[float, float] | None:
     width = image.get("width")
     height = image.get("height")
-    if (
-        isinstance(width, int | float)
-        and isinstance(height, int | float)
-        and width > 0
-        and height > 0
-    ):
+    if not isinstance(width, int | float) or not isinstance(height, int | float):
+        return None
+    if width > 0 and height > 0:
         return width, height
     return None

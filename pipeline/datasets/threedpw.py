@@ -137,14 +137,11 @@ class ThreeDPW(Dataset):
             )
         # a Macintosh leaves ._ files
         names = sorted(file.stem for file in folder.glob("[!.]*.pkl"))
-        return [
-            RawVideo(
-                name,
-                files=(Path(f"sequenceFiles/{split}/{name}.pkl"),),
-                folders=(Path(f"imageFiles/{name}"),),
-            )
-            for name in names
-        ]
+        videos = []
+        for name in names:
+            file = Path("sequenceFiles", split, f"{name}.pkl")
+            videos.append(RawVideo(name, files=(file,), folders=(Path("imageFiles", name),)))
+        return videos
 
     def read(
         self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None
@@ -156,39 +153,47 @@ class ThreeDPW(Dataset):
         has_picture = frames_there(pictures, len(actors[0].pose), account, extracted=False)
         labels = raw / video.files[0]
         do = f"{UNPACK[:-1]}, without resizing images."
-        require_size(pictures, None, labels, do, actors[0].intrinsics)
+        intrinsics = actors[0].intrinsics
+        require_size(pictures, None, labels, do, intrinsics)
+        if intrinsics is not None:
+            intrinsics = intrinsics.astype(np.float32)
         if body is None:
             account.notes.append("no body model: kp_3d, kp_3d_eval and trans are absent")
         tracks = []
         for p, actor in enumerate(actors):
             rows, bbox = _rows(actor, has_picture, account)
-            if len(rows):
-                actor_body = (
-                    body if body is None or self.model == "neutral" else body.of(actor.gender)
-                )
-                world = actor.pose[rows], actor.betas, actor.trans[rows], actor.to_camera[rows]
-                tracks.append(
-                    self.track(
-                        split,
-                        video,
-                        p,
-                        fps=FPS,
-                        frame_index=rows,
-                        bbox=bbox,
-                        kp_2d=convert(
-                            _limbs(actor.kp_18[rows]), source="common14", target="spin49"
-                        ).astype(np.float32),
-                        valid=actor.valid[rows],
-                        gender=actor.gender,
-                        crop_scale=CROP_SCALE,
-                        intrinsics=None
-                        if actor.intrinsics is None
-                        else actor.intrinsics.astype(np.float32),
-                        frames=pictures,
-                        extra={"extrinsics": actor.to_camera[rows].astype(np.float32)},
-                        **smpl_labels(*world, actor_body, evaluation=split != "train"),
-                    )
-                )
+            if not len(rows):
+                continue
+            actor_body = body
+            if body is not None and self.model != "neutral":
+                actor_body = body.of(actor.gender)
+            to_camera = actor.to_camera[rows]
+            smpl = smpl_labels(
+                actor.pose[rows],
+                actor.betas,
+                actor.trans[rows],
+                to_camera,
+                actor_body,
+                evaluation=split != "train",
+            )
+            kp_2d = convert(_limbs(actor.kp_18[rows]), source="common14", target="spin49")
+            track = self.track(
+                split,
+                video,
+                p,
+                fps=FPS,
+                frame_index=rows,
+                bbox=bbox,
+                kp_2d=kp_2d.astype(np.float32),
+                valid=actor.valid[rows],
+                gender=actor.gender,
+                crop_scale=CROP_SCALE,
+                intrinsics=intrinsics,
+                frames=pictures,
+                extra={"extrinsics": to_camera.astype(np.float32)},
+                **smpl,
+            )
+            tracks.append(track)
         return tracks
 
 
@@ -201,20 +206,21 @@ def _rows(
         account.drop_track("no_detection", n_frames)
         return np.empty(0, np.int64), boxes
     row = np.arange(n_frames)
-    stored = np.concatenate(
-        [actor.pose, actor.trans, actor.to_camera.reshape(n_frames, 16)], axis=1
-    )
+    stored = [actor.pose, actor.trans, actor.to_camera.reshape(n_frames, 16)]
+    # comparisons with NaN are false
+    is_finite = (np.abs(np.concatenate(stored, axis=1)) < LARGEST).all(axis=1)
+    n_visible = (_limbs(actor.kp_18)[..., 2] > 0).sum(axis=1)
     reasons = {
         "no_picture": ~has_picture,
         "before_first_detection": row < first,
         "after_last_detection": row >= stop,
-        "too_few_visible_joints": (_limbs(actor.kp_18)[..., 2] > 0).sum(axis=1) < MIN_LIMB_JOINTS,
-        # comparisons with NaN are false
-        "label_not_finite": ~(np.abs(stored) < LARGEST).all(axis=1),
+        "too_few_visible_joints": n_visible < MIN_LIMB_JOINTS,
+        "label_not_finite": ~is_finite,
         "bad_camera": ~is_rigid(actor.to_camera),
     }
-    kept = account.keep_rows(reasons)
-    return kept, boxes[kept - first] * np.array([1, 1, BOX_FACTOR, BOX_FACTOR], np.float32)
+    rows = account.keep_rows(reasons)
+    factors = np.array([1, 1, BOX_FACTOR, BOX_FACTOR], np.float32)
+    return rows, boxes[rows - first] * factors
 
 
 def _limbs(kp_18: Doubles) -> Doubles:
@@ -250,17 +256,19 @@ def _load_sequence(file: Path) -> tuple[list[_Actor], list[str]]:
     for key in (*PER_ACTOR, "cam_poses", "cam_intrinsics"):
         if key not in sequence:
             raise RawDataError(file, key, "this key", f"only {sorted(sequence)}", UNPACK)
-    counts = {
-        key: len(sequence[key]) if isinstance(sequence[key], list) else -1 for key in PER_ACTOR
-    }
+    counts = {}
+    for key in PER_ACTOR:
+        counts[key] = -1
+        if isinstance(sequence[key], list):
+            counts[key] = len(sequence[key])
     n_actors = counts["poses"]
     if n_actors < 1 or set(counts.values()) != {n_actors}:
         raise RawDataError(file, "poses", "lists with one entry an actor", str(counts), UNPACK)
     to_camera = numbers(file, "cam_poses", sequence["cam_poses"], (None, 4, 4))
     stored = numbers(file, "cam_intrinsics", sequence["cam_intrinsics"], (3, 3))
-    # no other label depends on them
-    intrinsics = stored if (np.abs(stored) < LARGEST).all() else None
-    if intrinsics is None:
+    intrinsics: Doubles | None = stored
+    if not (np.abs(stored) < LARGEST).all():  # no other label depends on them
+        intrinsics = None
         notes.append("cam_intrinsics are not finite: not used")
     n_frames = len(to_camera)
 
@@ -269,27 +277,21 @@ def _load_sequence(file: Path) -> tuple[list[_Actor], list[str]]:
 
     actors = []
     for p in range(n_actors):
-        gender = gender_of(sequence["genders"][p])
+        stated = sequence["genders"][p]
+        gender = gender_of(stated)
         if gender not in ("male", "female"):
-            raise RawDataError(
-                file, f"genders[{p}]", "m or f", repr(str(sequence["genders"][p])), UNPACK
-            )
-        betas = array("betas", p, None)
-        if len(betas) < N_BETAS or not (np.abs(betas[:N_BETAS]) < LARGEST).all():
-            raise RawDataError(
-                file,
-                f"betas[{p}]",
-                f"at least {N_BETAS} finite numbers",
-                str(betas[:N_BETAS]),
-                UNPACK,
-            )
+            raise RawDataError(file, f"genders[{p}]", "m or f", repr(str(stated)), UNPACK)
+        betas = array("betas", p, None)[:N_BETAS]
+        if len(betas) < N_BETAS or not (np.abs(betas) < LARGEST).all():
+            expected = f"at least {N_BETAS} finite numbers"
+            raise RawDataError(file, f"betas[{p}]", expected, str(betas), UNPACK)
         kp_18, n_bad = without_non_finite(array("poses2d", p, n_frames, 3, 18).transpose(0, 2, 1))
         if n_bad:
             notes.append(f"poses2d[{p}]: {n_bad} joints are not finite: not used")
         actors.append(
             _Actor(
                 pose=array("poses", p, n_frames, 72),
-                betas=betas[:N_BETAS],
+                betas=betas,
                 trans=array("trans", p, n_frames, 3),
                 kp_18=kp_18,
                 valid=array("campose_valid", p, n_frames) > 0,

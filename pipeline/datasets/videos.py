@@ -22,7 +22,8 @@ from pydantic import BeforeValidator
 
 from pipeline.accounting import VideoAccount
 from pipeline.clips.files import ENDINGS, KEYPOINTS, ClipLabels, images_hint, list_clips
-from pipeline.datasets.people import ClipDataset, Rules, clip_tracks
+from pipeline.datasets.detected.clip import ClipDataset, clip_tracks
+from pipeline.datasets.detected.people import Rules
 from pipeline.errors import ConfigError, RawDataError
 from pipeline.files.pixels.video import MAX_FPS
 from pipeline.files.raw import RawVideo, RawVideos
@@ -92,11 +93,9 @@ class OwnVideos(ClipDataset):
     added: ClassVar[tuple[str, ...]] = ("cuts", "max_jitter", "max_limb_spread", "fps")
 
     def __post_init__(self) -> None:
-        if not (self.val >= 0 and self.test >= 0 and self.val + self.test <= 100):
-            raise ConfigError(
-                f"videos: val {self.val}, test {self.test}: expected percentages, 100 together "
-                "at most"
-            )
+        if min(self.val, self.test) < 0 or self.val + self.test > 100:
+            expected = "percentages, 100 together at most"
+            raise ConfigError(f"videos: val {self.val}, test {self.test}: expected {expected}")
         if self.max_gap is not None and self.max_gap < 0:
             raise ConfigError(f"videos: max_gap is {self.max_gap}; expected 0 or more")
         for limit in (self.max_jitter, self.max_limb_spread):
@@ -140,13 +139,9 @@ class OwnVideos(ClipDataset):
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
         clips = [clip for clip in list_clips(raw) if not clip.startswith(f"{KEYPOINTS}/")]
         if not clips:
-            actual = (
-                f"none{images_hint(raw)}"
-                if raw.is_dir()
-                else "a file"
-                if raw.is_file()
-                else "no such folder"
-            )
+            actual = "a file" if raw.is_file() else "no such folder"
+            if raw.is_dir():
+                actual = f"none{images_hint(raw)}"
             expected = f"files that end in {ENDINGS}"
             raise RawDataError(raw, "folder", expected, actual, "Name the folder of the clips.")
         labels = ClipLabels(raw, clips)
@@ -159,16 +154,20 @@ class OwnVideos(ClipDataset):
             return FOLDERS[top.lower()]
         digest = hashlib.sha256(f"{self.seed}\0{clip}".encode(errors="surrogateescape")).digest()
         drawn = int.from_bytes(digest[:8]) % 100
-        return "test" if drawn < self.test else "val" if drawn < self.test + self.val else "train"
+        if drawn < self.test:
+            return "test"
+        if drawn < self.test + self.val:
+            return "val"
+        return "train"
 
     def read(
         self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None
     ) -> Sequence[Track]:
         top, slash, _ = video.name.partition("/")
-        meant = LIKE_A_SPLIT.get(top.lower(), split) if slash else split
-        if meant != split:
+        likely = LIKE_A_SPLIT.get(top.lower(), split)
+        if slash and likely != split:
             account.notes.append(
-                f"{top}/ names no split, so its clips belong to {split}: rename it to {meant}/"
+                f"{top}/ names no split, so its clips belong to {split}: rename it to {likely}/"
             )
         rules = Rules(
             self.min_frames,

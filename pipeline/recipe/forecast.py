@@ -22,6 +22,7 @@ from pipeline.accounting import Totals
 from pipeline.cli.console import plain, size
 from pipeline.cli.text import count
 from pipeline.conversion.plan import ConversionPlan
+from pipeline.datasets.base import Dataset
 from pipeline.errors import MissingAssets, PipelineError
 from pipeline.files.pixels.frames import Video
 from pipeline.recipe.overview import SplitPlan, columns_bytes, stream_bytes
@@ -53,6 +54,11 @@ class Forecast:
     # rows of streams that are carried over if their images and boxes are unchanged
     carried: float = 0.0
 
+    def add(self, step: str, name: str, rows: float) -> None:
+        """Add a step, if it has rows."""
+        if rows:
+            self.works.append(Work(step, name, rows))
+
     def as_dict(self) -> dict[str, Any]:
         steps = [work._asdict() for work in self.works]
         return {
@@ -66,96 +72,120 @@ class Forecast:
 
 def forecasts_of(plans: Sequence[SplitPlan]) -> dict[str, Forecast]:
     """Forecasts of the splits that are not up to date and have raw files, by split."""
-    upcoming = [plan for plan in plans if not (plan.up_to_date or plan.problems)]
-    return {
-        plan.name: _forecast_of(plan, plan.conversion)
-        for plan in upcoming
-        if plan.conversion is not None
-    }
+    forecasts = {}
+    for plan in plans:
+        if plan.up_to_date or plan.problems:
+            continue
+        if plan.conversion is not None:
+            forecasts[plan.name] = _forecast_of(plan, plan.conversion)
+    return forecasts
 
 
-def _forecast_of(plan: SplitPlan, todo: ConversionPlan) -> Forecast:
-    recipe = plan.recipe
-    frames = _frames_stated(recipe.raw, plan.undetected)
-    rows, source = _expected_rows(plan, todo)
+def _forecast_of(plan: SplitPlan, conversion: ConversionPlan) -> Forecast:
+    dataset = conversion.dataset
+    frames = _frames_stated(plan.recipe.raw, plan.undetected)
+    rows, source = _expected_rows(plan, conversion)
     if plan.undetected:
         rows = (rows or 0) + frames
-        source = (
-            f"with one person per frame of {count(len(plan.undetected), 'clip')} without keypoints"
-        )
+        clips = count(len(plan.undetected), "clip")
+        source = f"with one person per frame of {clips} without keypoints"
     new = rows or 0
-    columns = todo.dataset.columns(recipe.split, body=todo.reader["body"] is not None)
-    extra = todo.dataset.extra_columns(recipe.split, body=todo.reader["body"] is not None)
+
+    has_body = conversion.reader["body"] is not None
+    columns = dataset.columns(conversion.split, body=has_body)
+    extra = dataset.extra_columns(conversion.split, body=has_body)
     result = Forecast(plan.name, rows, source, {"columns": columns_bytes(new, columns, extra)})
-    there = {*columns, *(column.name for column in extra), *OF_TRACKS}
-    forms: dict[str, tuple[int, str]] = {}
-    for spec in (spec for spec in recipe.streams if there.issuperset(spec.stream.needs)):
-        with contextlib.suppress(MissingAssets):  # `missing_files` names the file
-            forms[spec.name] = (spec.stream.dim, spec.stream.dtype)
-    forms |= {stream.stream: stream.form for stream in plan.extractions}
+    result.add(DETECT, dataset.name, frames)
+    result.add(CONVERT, dataset.name, new)
+
+    forms = _forms(plan, {*columns, *(column.name for column in extra), *OF_TRACKS})
     missing = {stream.stream: stream.missing.rows for stream in plan.extractions if stream.why}
-    works = [Work(DETECT, recipe.dataset.name, frames), Work(CONVERT, recipe.dataset.name, new)]
     for name, form in forms.items():
         written = missing.get(name, 0) + new
         carried = plan.carried_at_most(name, written)
-        result.bytes[name], result.carried = stream_bytes(written, *form), result.carried + carried
-        works.append(Work(EXTRACT, name, written - carried))
-    result.works = [work for work in works if work.rows]
+        result.bytes[name] = stream_bytes(written, *form)
+        result.carried += carried
+        result.add(EXTRACT, name, written - carried)
     return result
+
+
+def _forms(plan: SplitPlan, columns: set[str]) -> dict[str, tuple[int, str]]:
+    """Numbers a row and type of each stream that these columns suffice for."""
+    forms: dict[str, tuple[int, str]] = {}
+    for spec in plan.recipe.streams:
+        if columns.issuperset(spec.stream.needs):
+            with contextlib.suppress(MissingAssets):  # `missing_files` names the file
+                forms[spec.name] = (spec.stream.dim, spec.stream.dtype)
+    for stream in plan.extractions:
+        forms[stream.stream] = stream.form
+    return forms
 
 
 def _frames_stated(raw: Path, clips: Sequence[str]) -> float:
     """Number of frames of clips, by the headers of some of them."""
+    sample = np.linspace(0, len(clips) - 1, min(HEADERS, len(clips))).round().astype(int)
     lengths = []
-    for i in np.unique(
-        np.linspace(0, len(clips) - 1, min(HEADERS, len(clips))).round().astype(int)
-    ).tolist():
+    for i in np.unique(sample).tolist():
         with contextlib.suppress(PipelineError):
             lengths.append(Video(raw, clips[i]).header().n_frames or 0)
-    return float(np.mean(lengths)) * len(clips) if lengths else 0.0
+    if not lengths:
+        return 0.0
+    return float(np.mean(lengths)) * len(clips)
 
 
-def _expected_rows(plan: SplitPlan, todo: ConversionPlan) -> tuple[float | None, str]:
+def _expected_rows(plan: SplitPlan, conversion: ConversionPlan) -> tuple[float | None, str]:
     """Rows that a conversion will write, without clips without keypoints; and how they are
     known.
     """
     clips = frozenset(plan.undetected)
-    new = [video for video in todo.append if not clips & {str(file) for file in video.files}]
+    new = [video for video in conversion.append if clips.isdisjoint(map(str, video.files))]
     if not new:
         return 0, "no new rows"
-    if todo.committed is not None and (n_committed := len(todo.committed.videos)):
-        mean = todo.committed.manifest["rows"] / n_committed
-        n_new = max(0, len(new) - len(todo.changed))
-        reasons = [f"{plan.rows_again:,} in changed videos"] if todo.changed else []
-        reasons += [f"{mean:,.3g} per new video, as in committed ones"] if n_new else []
+
+    committed = conversion.committed
+    if committed is not None and len(committed.videos):
+        mean = committed.manifest["rows"] / len(committed.videos)
+        n_new = max(0, len(new) - len(conversion.changed))
+        reasons = []
+        if conversion.changed:
+            reasons.append(f"{plan.rows_again:,} in changed videos")
+        if n_new:
+            reasons.append(f"{mean:,.3g} per new video, as in committed ones")
         return plan.rows_again + mean * n_new, ", ".join(reasons)
-    dataset = todo.dataset
-    stand_in = todo.reader["stand_in"]
-    for other in _readable(todo.root):
-        of_this = (
-            other.name.startswith(f"{dataset.name}/")
-            and other.manifest["reader"].get("stand_in") == stand_in
-        )
-        if of_this and other.manifest["rows"]:
+
+    dataset = conversion.dataset
+    stand_in = conversion.reader["stand_in"]
+    for other in _readable(conversion.root):
+        is_same_kind = other.manifest["reader"].get("stand_in") == stand_in
+        if not other.name.startswith(f"{dataset.name}/") or not is_same_kind:
+            continue
+        if other.manifest["rows"]:
             mean = other.manifest["rows"] / len(other.videos)
             return mean * len(new), f"{mean:,.3g} per video, as in {other.name}"
-    known = dataset.totals.get(todo.split, Totals())
-    every = dataset.totals.get("all", Totals())
-    # then a split lists all videos
-    share = known.videos / every.videos if known.videos and every.videos else 1.0
-    sizes = [
-        (of.frames or of.about or 0, of.videos) for of in (known, every, *dataset.totals.values())
-    ]
-    rows = share * len(new) * next((n / videos for n, videos in sizes if n and videos), math.inf)
-    rows = min(rows, known.frames or known.about or math.inf) / dataset.every
+
+    rows = _rows_by_release(dataset, conversion.split, len(new))
     if stand_in or rows == math.inf:
         return None, UNKNOWN
-    return (
-        rows,
-        "from the release's numbers"
-        if known.frames or every.frames
-        else "from an estimate of the release",
-    )
+    if any(dataset.totals.get(name, Totals()).frames for name in (conversion.split, "all")):
+        return rows, "from the release's numbers"
+    return rows, "from an estimate of the release"
+
+
+def _rows_by_release(dataset: Dataset, split: str, n_videos: int) -> float:
+    """Rows of videos by the release's totals; infinite without totals."""
+    of_split = dataset.totals.get(split, Totals())
+    of_all = dataset.totals.get("all", Totals())
+    share = 1.0
+    if of_split.videos and of_all.videos:  # then a split lists all videos
+        share = of_split.videos / of_all.videos
+    mean = math.inf
+    for totals in (of_split, of_all, *dataset.totals.values()):
+        frames = totals.frames or totals.about
+        if frames and totals.videos:
+            mean = frames / totals.videos
+            break
+    at_most = of_split.frames or of_split.about or math.inf
+    return min(share * n_videos * mean, at_most) / dataset.every
 
 
 def _readable(root: cache.Root) -> Iterator[cache.Split]:
@@ -170,32 +200,38 @@ def _readable(root: cache.Root) -> Iterator[cache.Split]:
 def forecast_lines(forecasts: Sequence[Forecast]) -> Iterator[str]:
     """Rows by split; then bytes, and rows by step."""
     unknown = [result.split for result in forecasts if result.rows is None]
-    known = [result for result in forecasts if result.rows is not None]
-    works = [work for result in known for work in result.works]
+    disk = Counter[str]()
+    works: dict[tuple[str, str], float] = {}  # step and name -> rows
+    carried = 0.0
+    lines = []
+    for result in forecasts:
+        if result.rows is None:
+            continue
+        disk += Counter(result.bytes)
+        carried += result.carried
+        for work in result.works:
+            works[work.step, work.name] = works.get((work.step, work.name), 0) + work.rows
+        if result.rows:
+            expected = f"about {_about(result.rows)} rows: {result.source}"
+            lines.append(f"  {plain(result.split):<24}  {plain(expected)}")
     if not works and not unknown:
         return
+
     yield "[bold]forecast[/bold]"
-    for result in known:
-        if result.rows:
-            yield (
-                f"  {plain(result.split):<24}  "
-                f"{plain(f'about {_about(result.rows)} rows: {result.source}')}"
-            )
+    yield from lines
     if unknown:
         yield f"  {'no forecast':<24}  {plain(', '.join(unknown))}: {UNKNOWN}"
     if not works:
         return
-    disk = sum((Counter(result.bytes) for result in known), Counter[str]())
     by_stream = ", ".join(f"{plain(name)} {size(n)}" for name, n in disk.items())
-    yield f"  {'disk':<24}  {'at least ' if unknown else ''}{size(sum(disk.values()))}: {by_stream}"
-    for step, name in dict.fromkeys((work.step, work.name) for work in works):
-        same = [work for work in works if (work.step, work.name) == (step, name)]
+    bound = "at least " if unknown else ""
+    yield f"  {'disk':<24}  {bound}{size(sum(disk.values()))}: {by_stream}"
+    for (step, name), rows in works.items():
         unit = "frames" if step == DETECT else "rows"
-        yield f"  {plain(f'{step} {name}'):<24}  {_about(sum(work.rows for work in same))} {unit}"
-    if carried := sum(result.carried for result in known):
-        yield (
-            f"  {'carried over':<24}  up to {_about(carried)} rows with unchanged images and boxes"
-        )
+        yield f"  {plain(f'{step} {name}'):<24}  {_about(rows)} {unit}"
+    if carried:
+        reused = f"up to {_about(carried)} rows with unchanged images and boxes"
+        yield f"  {'carried over':<24}  {reused}"
 
 
 def _about(n: float) -> str:

@@ -86,13 +86,17 @@ class SplitPlan:
 
     @property
     def up_to_date(self) -> bool:
-        done = self.conversion is not None and self.conversion.up_to_date
-        done = done and not (self.problems or self.refusals or self.undetected)
-        return done and not any(plan.why or plan.differs for plan in self.extractions)
+        if self.problems or self.refusals or self.undetected:
+            return False
+        if self.conversion is None or not self.conversion.up_to_date:
+            return False
+        return not any(plan.why or plan.differs for plan in self.extractions)
 
     @property
     def rows_again(self) -> int:
-        return 0 if self.conversion is None else self._rows_of(self.conversion.changed)
+        if self.conversion is None:
+            return 0
+        return self._rows_of(self.conversion.changed)
 
     def carried_at_most(self, stream: str, rows: float) -> float:
         """Number of missing `rows` after the conversion that the stream may have already.
@@ -103,18 +107,15 @@ class SplitPlan:
         if self.conversion is None:
             return 0
         if self.committed is None:  # if a split's manifest is lost, its streams are still there
-            left = cache.FeatureCache(self.recipe.root).store.exists(
-                f"{self.name}/{FEATURES}/{stream}/{MANIFEST}"
-            )
-            return rows if left else 0
-        if stream not in self.committed.streams or any(
-            s.stream == stream and s.other_keys for s in self.extractions
-        ):
+            store = cache.FeatureCache(self.recipe.root).store
+            is_left = store.exists(f"{self.name}/{FEATURES}/{stream}/{MANIFEST}")
+            return rows if is_left else 0
+        if stream not in self.committed.streams:
             return 0
-        return min(
-            rows,
-            missing_rows(self.committed, stream).replaced + self._rows_of(self.conversion.drop),
-        )
+        if any(plan.stream == stream and plan.other_keys for plan in self.extractions):
+            return 0
+        replaced = missing_rows(self.committed, stream).replaced
+        return min(rows, replaced + self._rows_of(self.conversion.drop))
 
     def _rows_of(self, videos: Collection[str]) -> int:
         if self.committed is None:
@@ -126,12 +127,10 @@ class SplitPlan:
 
     @property
     def bytes_of_labels(self) -> int:
-        todo = self.conversion
-        return (
-            0
-            if todo is None
-            else changes.bytes_of_labels(todo.stamps[video.name] for video in todo.append)
-        )
+        if self.conversion is None:
+            return 0
+        stamps = self.conversion.stamps
+        return changes.bytes_of_labels(stamps[video.name] for video in self.conversion.append)
 
 
 def plan_splits(recipes: Sequence[Recipe]) -> list[SplitPlan]:
@@ -170,29 +169,27 @@ def _plan_split(recipe: Recipe, detections: dict[Path, DetectionPlan]) -> SplitP
 
 
 def _plan_detection(
-    plan: SplitPlan, todo: ConversionPlan, detections: dict[Path, DetectionPlan]
+    plan: SplitPlan, conversion: ConversionPlan, detections: dict[Path, DetectionPlan]
 ) -> None:
     """Find the split's clips without keypoints of [detect]."""
     detector = plan.recipe.detector
     raw = plan.recipe.raw
     if detector is None:
         return
-    clips = {
-        str(file)
-        for video in todo.listed
-        for file in video.files
-        if file.suffix.lower() in EXTENSIONS
-    }
+    files = itertools.chain.from_iterable(video.files for video in conversion.listed)
+    clips = {str(file) for file in files if file.suffix.lower() in EXTENSIONS}
     if raw not in detections or detector.downloads:
         only = unlabelled_clips(raw, by_any_detector=plan.recipe.by_any_detector)
         if detector.downloads or not only:
+            of_split = [clip for clip in only if clip in clips]
             plan.undetected = tuple(
-                clip for clip in only if clip in clips and not _is_detected(raw, clip, detector)
+                clip for clip in of_split if not _is_detected(raw, clip, detector)
             )
             return
         detections[raw] = plan.recipe.plan_detection()
     plan.detection = detections[raw]
-    plan.undetected = tuple(files.clip for files in plan.detection.missing if files.clip in clips)
+    missing = (item.clip for item in plan.detection.missing)
+    plan.undetected = tuple(clip for clip in missing if clip in clips)
 
 
 def _is_detected(raw: Path, clip: str, detector: Detector) -> bool:
@@ -212,36 +209,36 @@ def _plan_streams(plan: SplitPlan, recipe: Recipe) -> None:
         of_crops = [spec for spec in specs if spec.stream.reads.crops]
         plan.refusals += filter(None, (spec.missing_columns(committed) for spec in of_crops))
         specs = [spec for spec in specs if committed.known_columns.issuperset(spec.stream.needs)]
-        others = [
-            _as_extracted(committed, name)
-            for name in committed.streams
-            if name not in [s.name for s in specs]
-        ]
-        plan.behind = [stream for stream in others if specs and stream.why]
-        plan.extractions = [
-            _plan_stream(plan, committed, spec, recipe.raw) for spec in specs
-        ] or others
+        names = {spec.name for spec in specs}
+        others = [_as_extracted(committed, name) for name in committed.streams if name not in names]
+        if specs:
+            plan.behind = [stream for stream in others if stream.why]
+            plan.extractions = [_plan_stream(plan, committed, spec, recipe.raw) for spec in specs]
+        else:
+            plan.extractions = others
         for stream, spec in itertools.zip_longest(plan.extractions, specs):
             stream.other_keys = _has_other_keys(plan.conversion, committed, stream.stream, spec)
-    will_extract = committed is None or any(stream.why for stream in plan.extractions)
-    will_extract |= plan.conversion is not None and bool(plan.conversion.append or plan.undetected)
-    if (
-        will_extract
-        and not (plan.problems and committed)
-        and recipe.weights
-        and recipe.raw.is_dir()
-    ):
+
+    if not recipe.weights or (plan.problems and committed):
+        return
+    if _will_extract(plan) and recipe.raw.is_dir():
         for spec in recipe.streams:
             spec.refuse_untrained(recipe.raw, recipe.settings.source.where(spec.name, "weights"))
 
 
+def _will_extract(plan: SplitPlan) -> bool:
+    if plan.committed is None or any(stream.why for stream in plan.extractions):
+        return True
+    return plan.conversion is not None and bool(plan.conversion.append or plan.undetected)
+
+
 def _has_other_keys(
-    todo: ConversionPlan | None, committed: cache.Split, name: str, spec: StreamSpec | None
+    conversion: ConversionPlan | None, committed: cache.Split, name: str, spec: StreamSpec | None
 ) -> bool:
     """Compare a few keys, and the digests of pixels that are part of them, of rows that will be
     written again.
     """
-    if todo is None or not todo.changed or name not in committed.streams:
+    if conversion is None or not conversion.changed or name not in committed.streams:
         return False
     try:
         spec = spec or StreamSpec.from_manifest(committed, name)
@@ -251,26 +248,27 @@ def _has_other_keys(
             return True
     except (PipelineError, cache.CacheError):  # the extraction reports it
         return False
-    if not todo.differs or not spec.stream.reads.crops:
+    if not conversion.differs or not spec.stream.reads.crops:
         return False
-    videos = (
-        committed.videos[number] for number in np.unique(committed.tracks.video)[:COMPARED].tolist()
-    )
-    files = [
-        (video.pixels, sources.parse(todo.raw, video.source)) for video in videos if video.pixels
-    ]
-    found = [(digest, source) for digest, source in files if source.place.exists()]
-    return bool(found) and all(
-        sources.file_part(digest) != source.digest() for digest, source in found
-    )
+
+    has_pixels = False
+    for number in np.unique(committed.tracks.video)[:COMPARED].tolist():
+        video = committed.videos[number]
+        if not video.pixels:
+            continue
+        source = sources.parse(conversion.raw, video.source)
+        if source.place.exists():
+            has_pixels = True
+            if sources.file_part(video.pixels) == source.digest():
+                return False
+    return has_pixels
 
 
 def _as_extracted(committed: cache.Split, name: str) -> _StreamPlan:
-    has = committed.stream_manifest(name)
+    manifest = committed.stream_manifest(name)
     missing = missing_rows(committed, name)
-    return _StreamPlan(
-        name, CHANGED if missing.rows else "", missing, (int(has["dim"]), str(has["dtype"]))
-    )
+    why = CHANGED if missing.rows else ""
+    return _StreamPlan(name, why, missing, (int(manifest["dim"]), str(manifest["dtype"])))
 
 
 def _plan_stream(
@@ -292,9 +290,11 @@ def _array_bytes(rows: float, row_bytes: int) -> float:
     """Bytes of rows in shards and chunks of the default size, with checksums and indexes
     (docs/cache-format.md).
     """
-    chunks = math.ceil(rows / ROWS_PER_CHUNK)
-    index = math.ceil(rows / ROWS_PER_SHARD) * (ROWS_PER_SHARD // ROWS_PER_CHUNK * ENTRY + CHECKSUM)
-    return chunks * (ROWS_PER_CHUNK * row_bytes + CHECKSUM) + index
+    n_chunks = math.ceil(rows / ROWS_PER_CHUNK)
+    n_shards = math.ceil(rows / ROWS_PER_SHARD)
+    chunk_bytes = ROWS_PER_CHUNK * row_bytes + CHECKSUM
+    index_bytes = ROWS_PER_SHARD // ROWS_PER_CHUNK * ENTRY + CHECKSUM
+    return n_chunks * chunk_bytes + n_shards * index_bytes
 
 
 def columns_bytes(
@@ -310,8 +310,9 @@ def columns_bytes(
 
 def stream_bytes(rows: float, dim: int, dtype: str) -> float:
     """Bytes of a stream."""
-    kept = sum(_array_bytes(rows, width) for width in FLAG_AND_KEY)
-    return _array_bytes(rows, dim * (2 if dtype == "float16" else 4)) + kept
+    number_bytes = 2 if dtype == "float16" else 4
+    widths = (dim * number_bytes, *FLAG_AND_KEY)
+    return sum(_array_bytes(rows, width) for width in widths)
 
 
 def stored_bytes(split: cache.Split) -> dict[str, Any]:
@@ -321,14 +322,15 @@ def stored_bytes(split: cache.Split) -> dict[str, Any]:
     """
     stored: dict[str, Any] = {"columns": 0, "streams": dict.fromkeys(split.streams, 0), "tables": 0}
     for key, n_bytes in split.store.files(split.name).items():
-        top, *rest = key.removeprefix(f"{split.name}/").split("/")
-        if top in split.columns and rest[:1] == ["c"]:
+        top, *names = key.removeprefix(f"{split.name}/").split("/")
+        stream = stream_of(names[0]) if names[1:2] == ["c"] else None
+        if top in split.columns and names[:1] == ["c"]:
             stored["columns"] += n_bytes
-        elif top == FEATURES and rest[1:2] == ["c"] and stream_of(rest[0]) in stored["streams"]:
-            stored["streams"][stream_of(rest[0])] += n_bytes
+        elif top == FEATURES and stream in stored["streams"]:
+            stored["streams"][stream] += n_bytes
         else:
             stored["tables"] += n_bytes
-    times = {"columns": split.provenance} | {
-        name: split.stream_provenance(name) for name in split.streams
-    }
-    return stored | {"commits": {what: note.get("finished") for what, note in times.items()}}
+    stored["commits"] = {"columns": split.provenance.get("finished")}
+    for name in split.streams:
+        stored["commits"][name] = split.stream_provenance(name).get("finished")
+    return stored

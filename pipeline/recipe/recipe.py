@@ -115,10 +115,10 @@ class Recipe:
             plan_extraction(self.root, self.name, replace(spec, raw=self.raw)) for spec in specs
         ]
         upcoming = [plan for plan in plans if not plan.up_to_date]
-        for plan in upcoming if self.weights else ():
-            plan.spec.refuse_untrained(
-                self.raw, self.settings.source.where(plan.spec.name, "weights")
-            )
+        if self.weights:
+            for plan in upcoming:
+                setting = self.settings.source.where(plan.spec.name, "weights")
+                plan.spec.refuse_untrained(self.raw, setting)
         return upcoming
 
     def detect(self, plan: DetectionPlan, progress: Progress) -> StepResult:
@@ -141,7 +141,7 @@ class Recipe:
             if plan.moved:
                 convert.record_folders(plan)
             new_times = convert.record_times(plan)
-            return StepResult(details=[new_times] if new_times else [], problems=plan.problems)
+            return StepResult(details=[*filter(None, [new_times])], problems=plan.problems)
         done = convert_tracks(plan, self.settings, progress)
         rejected = [f"rejected {account.rejection}" for account in done.rejected]
         every = command("status", "--all", "--cache", from_here(plan.root))
@@ -175,24 +175,19 @@ class Recipe:
             if dataset in broken:
                 raise PlugInError(broken[dataset])
             if dataset not in enabled:
-                if unknown := datasets.unknown(dataset):
-                    raise PipelineError(unknown)
+                not_enabled = f"{dataset!r} is not among {', '.join(enabled)}. Add it."
                 raise PipelineError(
-                    f"{s.file} [data] datasets: {dataset!r} is not among {', '.join(enabled)}. "
-                    "Add it."
+                    datasets.unknown(dataset) or f"{s.file} [data] datasets: {not_enabled}"
                 )
             if split:
                 enabled[dataset].check_split(split)
-        recipes = [
-            cls.from_settings(s, name, split, root)
-            for name, dataset in enabled.items()
-            for split in dataset.splits
-        ]
-        return [
-            recipe
-            for recipe in recipes
-            if not names or recipe.dataset.name in names or recipe.name in names
-        ]
+
+        recipes = []
+        for name, dataset_ in enabled.items():
+            for split in dataset_.splits:
+                if not names or name in names or f"{name}/{split}" in names:
+                    recipes.append(cls.from_settings(s, name, split, root))
+        return recipes
 
     @classmethod
     def from_settings(
@@ -264,14 +259,13 @@ def extract(
     from pipeline.features.extract import extract_together
 
     every = extract_together(plans, s.features, dask=s.dask, progress=progress)
-    names = [
-        f"[bold]{plain(extraction.plan.spec.name)}[/bold] " if named else "" for extraction in every
-    ]
-    details = [
-        name + _summarize_extraction(extraction)
-        for name, extraction in zip(names, every, strict=True)
-    ]
-    warnings = [text for extraction in every for text in extraction.examples]
+    details = []
+    warnings: list[str] = []
+    for extraction in every:
+        name = f"[bold]{plain(extraction.plan.spec.name)}[/bold] "
+        summary = _summarize_extraction(extraction)
+        details.append(name + summary if named else summary)
+        warnings += extraction.examples
     problems = [extraction.problem for extraction in every if extraction.problem]
     n_crashed = sum(extraction.n_crashed for extraction in every)
     return StepResult(details=details, warnings=warnings, problems=problems, flaws=n_crashed)
@@ -283,35 +277,43 @@ def _summarize_conversion(done: convert.Conversion) -> str:
     """
     videos = done.totals["videos"]
     frames = done.totals["frames"]
-    harmless = done.plan.dataset.harmless
-    without = [f"{n:,} {reason}" for reason, n in videos["set_aside"].items() if reason in harmless]
-    if rejected := sum(n for reason, n in videos["set_aside"].items() if reason not in harmless):
+    without = []
+    rejected = 0
+    for reason, n in videos["set_aside"].items():
+        if reason in done.plan.dataset.harmless:
+            without.append(f"{n:,} {reason}")
+        else:
+            rejected += n
+    if rejected:
         without.append(f"[yellow]{rejected:,} rejected[/yellow]")
     dropped = ", ".join(f"{n:,} {reason}" for reason, n in frames["dropped"].items())
     dropped = (dropped + done.not_counted).removeprefix("; ")
-    return (
-        (f"{done.did}: " if done.did else "")
-        + count(videos["kept"], "video")
-        + (f" ({', '.join(without)})" if without else "")
-        + f", {count(done.totals['tracks']['kept'], 'track')}, {frames['kept']:,} of "
-        f"{frames['found']:,} frames kept"
-        + (f" ({dropped})" if dropped else "")
-        + _why(done.plan.why)
-    )
+
+    text = count(videos["kept"], "video")
+    if done.did:
+        text = f"{done.did}: {text}"
+    if without:
+        text += f" ({', '.join(without)})"
+    text += f", {count(done.totals['tracks']['kept'], 'track')}"
+    text += f", {frames['kept']:,} of {frames['found']:,} frames kept"
+    if dropped:
+        text += f" ({dropped})"
+    return text + _why(done.plan.why)
 
 
 def _summarize_extraction(done: Extraction) -> str:
     """380 rows in 12 s (31 rows/s on cpu, bottleneck: model), 20 carried over"""
-    rate = f"{done.meter.rate}, bottleneck: {done.meter.bottleneck}"
-    parts = (
-        [f"{count(done.computed, 'row')} in {done.meter.elapsed:.0f} s ({rate})"]
-        if done.computed
-        else []
-    )
-    parts += [f"{count(done.carried, 'row')} carried over"] if done.carried else []
+    parts = []
+    if done.computed:
+        rate = f"{done.meter.rate}, bottleneck: {done.meter.bottleneck}"
+        parts.append(f"{count(done.computed, 'row')} in {done.meter.elapsed:.0f} s ({rate})")
+    if done.carried:
+        parts.append(f"{count(done.carried, 'row')} carried over")
     parts += [f"[yellow]{n:,} {kind}[/yellow]" for kind, n in done.problems.items()]
     return (", ".join(parts) or "no rows") + _why(done.plan.why)
 
 
 def _why(why: str) -> str:
-    return "" if not why or why in FIRST_TIME else f"  [dim]why: {plain(why)}[/dim]"
+    if not why or why in FIRST_TIME:
+        return ""
+    return f"  [dim]why: {plain(why)}[/dim]"

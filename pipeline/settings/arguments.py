@@ -52,11 +52,14 @@ class _SplitName(argparse.Action):
             args.split = value
             return
         args.dataset, slash, split = value.partition("/")
-        if unknown := datasets.unknown(args.dataset):
+        unknown = datasets.unknown(args.dataset)
+        if unknown:
             raise argparse.ArgumentError(self, unknown)
         if slash:
             args.split = split
-            next(action for action in parser._actions if action.dest == "split").required = False
+            for action in parser._actions:
+                if action.dest == "split":
+                    action.required = False
 
 
 def split_arguments(sub: argparse.ArgumentParser) -> None:
@@ -82,14 +85,14 @@ def join_split_name(names: Sequence[str]) -> list[str]:
     >>> join_split_name(["3dpw", "train"]), join_split_name(["3dpw", "amass"])
     (['3dpw/train'], ['3dpw', 'amass'])
     """
+    if len(names) != 2:
+        return list(names)
     dataset_names = datasets.names()
-    two = (
-        len(names) == 2
-        and names[0] in dataset_names
-        and names[1] not in dataset_names
-        and "/" not in names[1]
-    )
-    return ["/".join(names)] if two else list(names)
+    dataset, second = names
+    is_split = second not in dataset_names and "/" not in second
+    if dataset in dataset_names and is_split:
+        return [f"{dataset}/{second}"]
+    return list(names)
 
 
 def splits_argument(sub: argparse.ArgumentParser) -> None:
@@ -105,21 +108,21 @@ def choose_splits(names: Sequence[str], splits: Sequence[str]) -> list[str]:
     >>> choose_splits(["3dpw"], ["3dpw/test", "amass/train"])
     ['3dpw/test']
     """
-    words = ["/".join(names)] if len(names) == 2 and "/".join(names) in splits else names
-    if unknown := [
-        word
-        for word in words
-        if not any(name == word or name.startswith(f"{word}/") for name in splits)
-    ]:
-        other = f". For that cache: --cache {unknown[0]}" if Path(unknown[0]).is_dir() else ""
-        similar = did_you_mean(unknown[0], [*splits, *(name.partition("/")[0] for name in splits)])
-        there_are = ", ".join(splits) or "none"
-        raise PipelineError(
-            f"no split {unknown[0]!r} in the cache{similar} there are: {there_are}{other}"
-        )
-    return [
-        name for name in splits if not words or name in words or name.partition("/")[0] in words
-    ]
+    words = names
+    if len(names) == 2 and "/".join(names) in splits:
+        words = ["/".join(names)]
+    by_word = {name: (name, name.partition("/")[0]) for name in splits}
+    for word in words:
+        if not any(word in both for both in by_word.values()):
+            other = f". For that cache: --cache {word}" if Path(word).is_dir() else ""
+            similar = did_you_mean(word, [*splits, *(dataset for _, dataset in by_word.values())])
+            there_are = ", ".join(splits) or "none"
+            raise PipelineError(
+                f"no split {word!r} in the cache{similar} there are: {there_are}{other}"
+            )
+    if not words:
+        return list(splits)
+    return [name for name in splits if not set(words).isdisjoint(by_word[name])]
 
 
 def check_own_folder(raw: Path, dataset: Dataset) -> None:
@@ -142,10 +145,9 @@ def check_own_folder(raw: Path, dataset: Dataset) -> None:
     for near in (raw / dataset.name, raw.absolute().parent):
         if files.is_folder_there(near) and files.any_fits(near, patterns):
             first = dataset.parts[0]
-            what = (
-                f"--raw {raw}: found no files of {dataset.name} ({first.what}: {first.patterns[0]})"
-            )
-            raise PipelineError(f"{what}. Did you mean --raw {from_here(near)}?")
+            example = f"{first.what}: {first.patterns[0]}"
+            problem = f"--raw {raw}: found no files of {dataset.name} ({example})"
+            raise PipelineError(f"{problem}. Did you mean --raw {from_here(near)}?")
 
 
 def refuse_one_folder(raw: Path, root: cache.Root) -> None:
@@ -214,11 +216,12 @@ def part_option(sub: Any, items: str) -> None:
 
 
 def _part(text: str) -> Part:
-    number, _, of = text.partition("/")
-    if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+    number, _, n_parts = text.partition("/")
+    are_numbers = number.isdecimal() and n_parts.isdecimal()
+    if not are_numbers or not 1 <= int(number) <= int(n_parts):
         expected = "K/N with K from 1 to N, such as 3/8 (to a K that counts from 0, add 1)"
         raise argparse.ArgumentTypeError(f"expected {expected}, found {text!r}")
-    return Part(int(number), int(of))
+    return Part(int(number), int(n_parts))
 
 
 def complete(args: argparse.Namespace) -> None:
@@ -229,29 +232,33 @@ def complete(args: argparse.Namespace) -> None:
     cache is named.
     """
     options: dict[str, str] = getattr(args, "from_settings", {})
-    given = {options[name]: value for name in options if (value := getattr(args, name)) is not None}
+    given = {}
+    for name, setting in options.items():
+        if getattr(args, name) is not None:
+            given[setting] = getattr(args, name)
     adds_rows = getattr(args, "adds_rows", False)
     if "paths.cache" in given and not adds_rows:
         _refuse_misspelt_cache(args.cache)
-    if (
-        given.keys() == set(options.values())
-        and not args.settings
-        and not args.reads
-        and not adds_rows
-    ):
+    is_complete = given.keys() == set(options.values())
+    reads_more = args.settings or args.reads or adds_rows
+    if is_complete and not reads_more:
         return
+
     file = getattr(args, "config", None) or settings_file()
     args.cfg = sections.load(file, tolerant=True, optional=file == sections.FILE).override(given)
     for name, setting in options.items():
         if setting not in given:
             setattr(args, name, args.cfg.value(setting))
+
     reads = args.reads(args) if args.reads else ()
+    if reads is not None:
+        reads = [*options.values(), *reads]
     if adds_rows:
         is_new_cache(args.cfg, args.cache)
-    _refuse_unread(
-        args,
-        None if reads is None else [*options.values(), *reads, *["paths.new_cache"] * adds_rows],
-    )
+        if reads is not None:
+            reads.append("paths.new_cache")
+    _refuse_unread(args, reads)
+
     if "cache" in options and options["cache"] not in given:
         if args.cache is None:
             do = "Run from the project's folder, or name the cache: --cache DIR."
@@ -323,8 +330,9 @@ def _warn_once(text: str) -> None:
 def _may_be_created(s: Settings, root: cache.Root) -> str:
     paths = s.named_paths
     # a URL stays what it is
-    own = paths is not None and os.path.realpath(root) == os.path.realpath(paths.cache)
-    return paths.new_cache if paths is not None and own else "yes"
+    if paths is None or os.path.realpath(root) != os.path.realpath(paths.cache):
+        return "yes"
+    return paths.new_cache
 
 
 def _refuse_unread(args: argparse.Namespace, reads: Collection[str] | None) -> None:
@@ -332,18 +340,14 @@ def _refuse_unread(args: argparse.Namespace, reads: Collection[str] | None) -> N
     of training.
     """
     for section, key, _ in parse_overrides(args.settings):
-        if reads is None and section not in (*LUIGI, *declared_names()):
-            continue
-        if reads is None or not {section, f"{section}.{key}"} & set(reads):
-            every = (
-                "all settings but those of training and Luigi"
-                if reads is None
-                else ", ".join(dict.fromkeys(reads))
-            )
-            problem = (
-                f"`{args.command}` does not read it with these arguments. It reads "
-                f"{every or 'no settings'}"
-            )
+        if reads is None:
+            is_read = section not in (*LUIGI, *declared_names())
+            every = "all settings but those of training and Luigi"
+        else:
+            is_read = section in reads or f"{section}.{key}" in reads
+            every = ", ".join(dict.fromkeys(reads)) or "no settings"
+        if not is_read:
+            problem = f"`{args.command}` does not read it with these arguments. It reads {every}"
             raise ConfigError(f"--set {section}.{key}: {problem}")
 
 
@@ -362,19 +366,20 @@ def body_of(
     body: Path | None = args.cfg.value("paths.body")
     if named is not None or body is None:
         return named
-    if needed is None and dataset.checks_fits:
-        return body_for_fits(body, demo=demo)
-    if not (dataset.uses_body if needed is None else needed):
+    if needed is None:
+        if dataset.checks_fits:
+            return body_for_fits(body, demo=demo)
+        needed = dataset.uses_body
+    if not needed:
         return None
     not_made = args.cfg.embedded.enabled and not body.is_dir()
     if is_stand_in(body) == demo and not not_made:
         return body
-    kinds = {True: "demo", False: "real"}
-    why = (
-        f"it is a {kinds[not demo]} body, and these are {kinds[demo]} data"
-        if body.is_dir()
-        else "folder not found"
-    )
+
+    why = "folder not found"
+    if body.is_dir():
+        kinds = {True: "demo", False: "real"}
+        why = f"it is a {kinds[not demo]} body, and these are {kinds[demo]} data"
     remark = f"[paths] body = {from_here(body)} is not used for {dataset.name}: {why}"
     err.print(f"{DOUBT} {plain(remark)}")
     return None
@@ -384,5 +389,6 @@ def body_for_fits(body: Path, *, demo: bool) -> Path | None:
     """The body folder to check fits with; None if files are missing, or it is not of the raw data's
     kind.
     """
-    is_same_kind = is_stand_in(body) == demo
-    return body if is_same_kind and not smpl_files.missing(body) else None
+    if is_stand_in(body) != demo or smpl_files.missing(body):
+        return None
+    return body

@@ -78,16 +78,23 @@ class Section(dict[str, str]):
         """
         if key in self.options:
             return f"--{key}"
-        line = 0 if key in self.by_set else self.line(key if key in self else "")
-        file = BY_SET if key in self.by_set or (not line and self.by_set) else self.file
-        return f"{file}{f', line {line}' if line else ''} [{self.name}]{f' {key}' if key else ''}"
+        line = 0
+        if key not in self.by_set:
+            line = self.line(key if key in self else "")
+        place = f"{self.file}, line {line}"
+        if not line:
+            place = str(BY_SET if self.by_set else self.file)
+        return f"{place} [{self.name}] {key}".rstrip()
 
     def line(self, key: str = "") -> int:
         """Number of a key's line, or of the heading, from 1; 0: not in the file."""
+        if not self.file.is_file():
+            return 0
         heading = ""
-        for number, line in enumerate(_lines(self.file) if self.file.is_file() else (), start=1):
-            if found := ConfigParser.SECTCRE.match(line.strip()):
-                heading = found["header"]
+        for number, line in enumerate(_lines(self.file), start=1):
+            header = ConfigParser.SECTCRE.match(line.strip())
+            if header:
+                heading = header["header"]
                 if heading == self.name and not key:
                     return number
             elif key and heading == self.name and re.match(rf"\s*{re.escape(key)}\s*[=:]", line):
@@ -105,21 +112,23 @@ class Section(dict[str, str]):
         >>> section.prefix_line("epochs: expected 1")
         '--set [vibe] epochs: expected 1'
         """
-        key = next((word for word in re.findall(r"\w+", message) if word in self), "")
-        return f"{self.where(key).removesuffix(f' {key}')} {message}"
+        for key in re.findall(r"\w+", message):
+            if key in self:
+                return f"{self.where(key).removesuffix(f' {key}')} {message}"
+        return f"{self.where()} {message}"
 
     def check_keys(self, known: Iterable[str]) -> None:
         """Raise ConfigError for the first unknown key, with a suggestion."""
         names = list(known)
         for key in self:
-            if key not in names:
-                close = did_you_mean(key, names)
-                known_keys = (
-                    f" known: {', '.join(names)}" if names else f" [{self.name}] has no settings"
-                )
-                raise ConfigError(
-                    f"{self.where(key)}: unknown key{close}{known_keys if close == ';' else ''}"
-                )
+            if key in names:
+                continue
+            hint = did_you_mean(key, names)
+            if hint == ";" and names:
+                hint += f" known: {', '.join(names)}"
+            elif hint == ";":
+                hint += f" [{self.name}] has no settings"
+            raise ConfigError(f"{self.where(key)}: unknown key{hint}")
 
     def parse(self, spec: type[Any]) -> dict[str, Any]:
         """Parse the keys that are fields of `spec`. Paths are relative to the file's folder.
@@ -128,14 +137,15 @@ class Section(dict[str, str]):
         """
         hints = get_type_hints(spec, include_extras=True)
         values = {}
-        for key in (field.name for field in fields(spec) if field.name in self):
-            text = self[key]
+        for field in fields(spec):
+            key = field.name
+            if key not in self:
+                continue
             try:
-                values[key] = _value_of(hints[key], text, self.file.resolve().parent)
+                values[key] = _value_of(hints[key], self[key], self.file.resolve().parent)
             except (ValueError, ConfigError) as error:
-                raise ConfigError(
-                    f"{self.where(key)} = {' '.join(text.split())}: {expected(error)}"
-                ) from error
+                text = " ".join(self[key].split())
+                raise ConfigError(f"{self.where(key)} = {text}: {expected(error)}") from error
         return values
 
 
@@ -169,17 +179,14 @@ class SettingsFile:
             parser.read_file(lines, source=str(file))
         except (ParsingError, DuplicateSectionError, DuplicateOptionError) as error:
             number: int = getattr(error, "lineno", 0) or getattr(error, "errors", [(0, "")])[0][0]
-            twice = isinstance(error, DuplicateSectionError | DuplicateOptionError)
-            what = (
-                "duplicate line, delete one" if twice else "expected key = value, below a [section]"
-            )
-            raise ConfigError(
-                f"{file}, line {number}: {what}; found {lines[number - 1].strip()[:60]!r}"
-            ) from error
-        return SettingsFile(
-            file,
-            {name: Section(file, name, dict(parser.items(name))) for name in parser.sections()},
-        )
+            problem = "expected key = value, below a [section]"
+            if isinstance(error, DuplicateSectionError | DuplicateOptionError):
+                problem = "duplicate line, delete one"
+            text = lines[number - 1].strip()[:60]
+            raise ConfigError(f"{file}, line {number}: {problem}; found {text!r}") from error
+        names = parser.sections()
+        sections = {name: Section(file, name, dict(parser.items(name))) for name in names}
+        return SettingsFile(file, sections)
 
     def apply_overrides(self) -> SettingsFile:
         """Override sections with `--set`. Raises ConfigError for an invalid one."""
@@ -201,22 +208,26 @@ def _value_of(hint: Any, text: str, base: Path) -> Any:
     arguments = get_args(hint)
     if hasattr(hint, "parse"):
         parsed = hint.parse(text)
-        return parsed.below(base) if hasattr(parsed, "below") else parsed
+        if hasattr(parsed, "below"):
+            return parsed.below(base)
+        return parsed
     if origin is tuple:
         return tuple(_value_of(arguments[0], word, base) for word in text.split())
     if origin is Mapping:
-        pairs = [word.partition(":") for word in text.split()]
-        values = {
-            name: _value_of(arguments[1], value, base) for name, _, value in pairs if name and value
-        }
-        if len(values) < len(pairs):
-            raise ValueError("expected name:value pairs with spaces between, each name once")
+        values = {}
+        for word in text.split():
+            name, _, value = word.partition(":")
+            if name in values or not (name and value):
+                raise ValueError("expected name:value pairs with spaces between, each name once")
+            values[name] = _value_of(arguments[1], value, base)
         return values
     if origin is Annotated and get_args(arguments[0]):  # X | None with a description
         return _value_of(arguments[0], text, base)
     if NoneType in arguments:
-        inner = next(argument for argument in arguments if argument is not NoneType)
-        return None if text in ("", "none") else _value_of(inner, text, base)
+        if text in ("", "none"):
+            return None
+        inner, *_ = [argument for argument in arguments if argument is not NoneType]
+        return _value_of(inner, text, base)
     if not text:
         raise ValueError("expected a value, found none")
     if hint == cache.Root and cache.is_url(text):
@@ -251,9 +262,10 @@ def parse_overrides(lines: Sequence[str] | None = None) -> Iterator[tuple[str, s
     """(section, key, value) of each `--set`; lines: None: those of the environment. Raises
     ConfigError.
     """
-    given, lines = (
-        (f"{SET}=", os.environ.get(SET, "").splitlines()) if lines is None else ("--set ", lines)
-    )
+    given = "--set "
+    if lines is None:
+        given = f"{SET}="
+        lines = os.environ.get(SET, "").splitlines()
     for line in lines:
         name, value = line.partition("=")[::2]
         section, _, key = name.strip().rpartition(".")

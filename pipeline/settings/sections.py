@@ -103,9 +103,9 @@ class Settings:
     def value(self, name: str) -> Any:
         """A setting by SECTION.KEY; None for a path without luigi.cfg."""
         section, _, key = name.partition(".")
-        return getattr(
-            self.named_paths if section == "paths" else getattr(self, section), key, None
-        )
+        if section == "paths":
+            section = "named_paths"
+        return getattr(getattr(self, section), key, None)
 
     def override(self, values: Mapping[str, Any]) -> Settings:
         """Replace settings by SECTION.KEY, except those of [paths]. One of `device` and `devices`
@@ -114,13 +114,14 @@ class Settings:
         changed: dict[str, dict[str, Any]] = {}
         for name, value in values.items():
             section, _, key = name.partition(".")
-            usual = {"device": "auto", "devices": None} if key in ("device", "devices") else {}
-            changed[section] = usual | changed.get(section, {}) | {key: value}
+            keys = changed.setdefault(section, {})
+            if key in ("device", "devices"):
+                keys.setdefault("device", "auto")
+                keys.setdefault("devices", None)
+            keys[key] = value
         changed.pop("paths", None)
-        records = {
-            section: replace(getattr(self, section), **keys) for section, keys in changed.items()
-        }
-        return replace(self, **records) if records else self
+        records = {name: replace(getattr(self, name), **keys) for name, keys in changed.items()}
+        return replace(self, **records)
 
     def dataset(self, name: str) -> Dataset:
         """A dataset with the options of its section and of [convert]. Raises what `datasets.get`
@@ -135,11 +136,9 @@ class Settings:
 
     @property
     def embedded_datasets(self) -> tuple[str, ...]:
-        return tuple(
-            name
-            for name in self.data.datasets
-            if self.embedded.enabled and name in datasets.WITH_DEMO_DATA
-        )
+        if not self.embedded.enabled:
+            return ()
+        return tuple(name for name in self.data.datasets if name in datasets.WITH_DEMO_DATA)
 
     @property
     def workers(self) -> int:
@@ -149,9 +148,11 @@ class Settings:
         """Splits of these datasets (none: of all), and dataset -> error of a broken package."""
         names = names or datasets.names()
         broken = datasets.broken(names)
-        return [
-            f"{n}/{split}" for n in names if n not in broken for split in datasets.get(n).splits
-        ], broken
+        splits: list[str] = []
+        for name in names:
+            if name not in broken:
+                splits += [f"{name}/{split}" for split in datasets.get(name).splits]
+        return splits, broken
 
     def left_out(self, splits: Iterable[str]) -> str:
         """A message about datasets of these splits of the cache that [data] datasets does not name;
@@ -159,18 +160,15 @@ class Settings:
         """
         names = dict.fromkeys(split.partition("/")[0] for split in splits)
         others = [name for name in names if name not in self.data.datasets]
+        if not others:
+            return ""
         where = self.source.where("data", "datasets")
-        return (
-            f"{', '.join(others)}: in the cache, but not in {where}: `Data` does not update it"
-            if others
-            else ""
-        )
+        return f"{', '.join(others)}: in the cache, but not in {where}: `Data` does not update it"
 
     def drops_removed(self, name: str) -> bool:
         """Whether rows of missing videos are deleted: always for demo data."""
-        return self.convert.removed == "drop" or (
-            self.embedded.enabled and name in datasets.WITH_DEMO_DATA
-        )
+        is_demo = self.embedded.enabled and name in datasets.WITH_DEMO_DATA
+        return is_demo or self.convert.removed == "drop"
 
 
 class SettingValue(NamedTuple):
@@ -223,27 +221,28 @@ def load(
     Raises ConfigError, with the line, for unknown, missing, invalid and contradictory settings.
     """
     absent = optional and not file.exists()
-    source = (SettingsFile(file, {}) if absent else SettingsFile.read(file, do)).apply_overrides()
+    source = SettingsFile(file, {}) if absent else SettingsFile.read(file, do)
+    source = source.apply_overrides()
     _check_sections(source, tolerant=tolerant)
+    values = {}
     required = ("paths", "data") if absent else ()  # that have no defaults
-    values = {
-        name: _dataclass_of(source.section(name), spec)
-        for name, spec in TYPES.items()
-        if name not in required
-    }
+    for name, spec in TYPES.items():
+        if name not in required:
+            values[name] = _dataclass_of(source.section(name), spec)
     for name in required:
         source.section(name).check_keys(field.name for field in fields(TYPES[name]))
         source.section(name).parse(TYPES[name])
-    implied = (
-        DEMO if values["embedded"].enabled and "detector" not in source.section("detect") else None
-    )
+
+    implied = None
+    if values["embedded"].enabled and "detector" not in source.section("detect"):
+        implied = DEMO
     data = values.pop("data", DataSettings(()))
+    if not absent:
+        data = replace(data, datasets=_check_datasets(source, data.datasets, tolerant))
     s = Settings(
         source=source,
         named_paths=values.pop("paths", None),
-        data=data
-        if absent
-        else replace(data, datasets=_check_datasets(source, data.datasets, tolerant)),
+        data=data,
         **values,
         readers=_readers_of(source),
         detector=_detector_named(source, values["detect"], implied),
@@ -263,10 +262,12 @@ def _readers_of(source: SettingsFile) -> dict[str, Dataset]:
     """
     names = [name for name in datasets.names() if name in source.sections]
     broken = datasets.broken(names)
-    makers = {name: functools.partial(datasets.get, name) for name in names if name not in broken}
-    return {
-        name: configure([source.section(name)], type(make()), make) for name, make in makers.items()
-    }
+    readers = {}
+    for name in names:
+        if name not in broken:
+            make = functools.partial(datasets.get, name)
+            readers[name] = configure([source.section(name)], type(make()), make)
+    return readers
 
 
 def _dataclass_of(section: Section, spec: type[Any]) -> Any:
@@ -292,8 +293,9 @@ def configure(layers: Sequence[Section], kind: type[Any], make: Callable[..., T]
         return make(**values)
     except ConfigError as error:
         words = set(re.findall(r"\w+", str(error)))
-        of_layer = next((layer for layer in layers if words & layer.keys()), layers[-1])
-        raise ConfigError(of_layer.prefix_line(str(error))) from error
+        named = [layer for layer in layers if words & layer.keys()]
+        layer = named[0] if named else layers[-1]
+        raise ConfigError(layer.prefix_line(str(error))) from error
 
 
 # --------------------------------------------------------------------------------------------------
@@ -312,16 +314,19 @@ def stream_of(
     section = source.section(name)
     kind = kind or section.get(KIND, name)
     try:
-        found = streams.find(kind)
+        stream_class = streams.find(kind)
     except PipelineError as error:
-        do = (
-            f" Name its kind in a section [{name}]: kind = resnet50." if KIND not in section else ""
-        )
+        do = ""
+        if KIND not in section:
+            do = f" Name its kind in a section [{name}]: kind = resnet50."
         where = section.where(KIND) if section else source.where("features", "streams")
         raise ConfigError(f"{where}: {error}{do}") from error
-    layers = [section.drop_keys(KIND), *([source.section(kind)] if kind != name else [])]
-    layers = layers if options is None else [options, *layers]
-    return StreamSpec(name, configure(layers, found, functools.partial(streams.get, kind)))
+    layers = [section.drop_keys(KIND)]
+    if kind != name:
+        layers.append(source.section(kind))
+    if options is not None:
+        layers.insert(0, options)
+    return StreamSpec(name, configure(layers, stream_class, functools.partial(streams.get, kind)))
 
 
 def detector_of(
@@ -342,9 +347,8 @@ def detector_of(
     layers = [section] if options is None else [options, section]
     detector = configure(layers, detectors.find(name), functools.partial(detectors.get, name))
     below = detector.below(source.path.resolve().parent)  # paths of luigi.cfg only
-    return replace(
-        detector, **{key: getattr(below, key) for key in section.keys() - (options or {}).keys()}
-    )
+    of_file = section.keys() - (options or {}).keys()
+    return replace(detector, **{key: getattr(below, key) for key in of_file})
 
 
 def _detector_named(
@@ -355,7 +359,8 @@ def _detector_named(
     """
     where = source.section("detect").where
     for name in settings.datasets:
-        if unknown := datasets.unknown(name):
+        unknown = datasets.unknown(name)
+        if unknown:
             raise ConfigError(f"{where('datasets')}: {unknown}")
     detector = settings.detector or implied
     if detector is None:
@@ -376,23 +381,20 @@ def _check_sections(source: SettingsFile, *, tolerant: bool) -> None:
     claim.
     """
     names = [*TYPES, *datasets.names(), *streams.names(), *detectors.names(), *declared_names()]
-    if twice := sorted(name for name in {*names} if names.count(name) > 1):
-        raise ConfigError(
-            f"{source.path} [{twice[0]}]: a stream, detector or model has this name, too. "
-            "Rename it."
-        )
+    twice = sorted(name for name in names if names.count(name) > 1)
+    if twice:
+        problem = "a stream, detector or model has this name, too. Rename it."
+        raise ConfigError(f"{source.path} [{twice[0]}]: {problem}")
     section_names = sorted({*names, *source.section("features").get("streams", "").split()})
+    do = "If a package adds it, install the package. docs/settings.md lists the other sections."
     for name, section in source.sections.items():
         if name not in section_names and name not in LUIGI:
-            close = did_you_mean(name, [*section_names, *LUIGI]).rstrip(";")
-            do = (
-                "If a package adds it, install the package. docs/settings.md lists the other "
-                "sections."
-            )
-            message = f"{section.where()}: unknown section{close or '.'} {do}"
-            _refuse(message, warn=tolerant and not (close or section.by_set))
+            similar = did_you_mean(name, [*section_names, *LUIGI]).rstrip(";")
+            message = f"{section.where()}: unknown section{similar or '.'} {do}"
+            _refuse(message, warn=tolerant and not (similar or section.by_set))
     # Luigi itself would end with a traceback
-    for key, text in (exit_codes := source.section("retcode")).items():
+    exit_codes = source.section("retcode")
+    for key, text in exit_codes.items():
         if not text.isdecimal():
             raise ConfigError(f"{exit_codes.where(key)} = {text}: expected a whole number")
 
@@ -408,15 +410,13 @@ def _check_datasets(
 ) -> tuple[str, ...]:
     line = source.where("data", "datasets")
     names = datasets.names()
-    for name in (name for name in enabled if name not in names):
-        _refuse(
-            f"{line}: {datasets.unknown(name)}", warn=tolerant and did_you_mean(name, names) == ";"
-        )
+    for name in enabled:
+        if name not in names:
+            has_similar = did_you_mean(name, names) != ";"
+            _refuse(f"{line}: {datasets.unknown(name)}", warn=tolerant and not has_similar)
     if not enabled or len(set(enabled)) < len(enabled):
-        found = " ".join(enabled) or "none"
-        raise ConfigError(
-            f"{line}: expected one or more of {', '.join(names)}, each once, found {found}"
-        )
+        expected = f"one or more of {', '.join(names)}, each once"
+        raise ConfigError(f"{line}: expected {expected}, found {' '.join(enabled) or 'none'}")
     return tuple(name for name in enabled if name in names)
 
 
@@ -443,10 +443,9 @@ def _check_devices(s: Settings) -> None:
             key = "devices" if settings.devices and settings.processes else "device"
         except ConfigError as error:
             raise ConfigError(f"{s.source.where(name, 'devices')}: {error}") from error
-        line = f"{s.source.where(name, key)} = {getattr(settings, key)}"
-        if s.dask.scheduler is not None and (
-            key == "devices" or settings.device.startswith("cuda:")
-        ):
+        names_gpus = key == "devices" or settings.device.startswith("cuda:")
+        if s.dask.scheduler is not None and names_gpus:
+            line = f"{s.source.where(name, key)} = {getattr(settings, key)}"
             raise ConfigError(
                 f"{line}: with [dask] scheduler, each worker has its own GPU. Set cuda or auto."
             )

@@ -1,5 +1,5 @@
-"""Uses pipeline.demo. What packages test themselves with: pytest classes for datasets, streams and
-detectors.
+"""Uses pipeline.demo. What packages test themselves with: pytest classes for datasets and
+streams.
 
 Derive a test class and override its fixtures. The functions behind them return a list of problems,
 empty if none was found.
@@ -13,10 +13,9 @@ from pipeline.plug_ins import import_on_use
 
 if TYPE_CHECKING:
     from pipeline.testing.datasets import DatasetContract
-    from pipeline.testing.detectors import DetectorContract
     from pipeline.testing.streams import StreamContract
 
-__all__ = ["DatasetContract", "DetectorContract", "StreamContract"]
+__all__ = ["DatasetContract", "StreamContract"]
 
 _HOMES: Final = {name: f"{__name__}.{name.removesuffix('Contract').lower()}s" for name in __all__}
 __getattr__ = import_on_use(__name__, _HOMES)

@@ -203,9 +203,9 @@ def test_a_batch_is_what_the_splits_say_of_its_windows(splits):
                     windows, stream=part.stream, fields=part.fields, dtype="float16"
                 )
                 for field, values in expected.items():
-                    np.testing.assert_array_equal(batch[name][field][pick.here], values)
-                assert pick.here.start == ends[-1]
-                ends.append(pick.here.stop)
+                    np.testing.assert_array_equal(batch[name][field][pick.rows], values)
+                assert pick.rows.start == ends[-1]
+                ends.append(pick.rows.stop)
             assert ends[-1] == part.count
     assert batch["2d"]["features"].dtype == np.float16
     assert batch["2d"]["kp_2d"].dtype == np.float32
@@ -356,8 +356,8 @@ def test_every_window_takes_all_its_frames_and_labels_from_one_copy_by_chance(co
             for pick in picks["x"]:
                 windows = np.stack([pick.starts, pick.starts + 3], axis=1)
                 expected = copied.read(windows, COPIES[pick.copy], fields=("features", "kp_2d"))
-                np.testing.assert_array_equal(batch[name][pick.here], expected["features"])
-                np.testing.assert_array_equal(batch["kp_2d"][pick.here], expected["kp_2d"])
+                np.testing.assert_array_equal(batch[name][pick.rows], expected["features"])
+                np.testing.assert_array_equal(batch["kp_2d"][pick.rows], expected["kp_2d"])
         seen.update({pick.copy: len(pick.starts) for pick in picks["x"]})
     assert all(abs(n - 1400 / 3) < 4 * math.sqrt(1400 * 2 / 9) for n in seen.values())
     # what all copies have

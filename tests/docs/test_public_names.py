@@ -36,7 +36,7 @@ vibe_model.models.Model vibe_model.models.Training pipeline.features.weights.Wei
 pipeline.clips.detectors.Detector pipeline.clips.detectors.People
 pipeline.files.pixels.frames.Video pipeline.files.pixels.frames.FrameSource
 pipeline.datasets.base.Origin pipeline.testing.datasets.reader_problems cache.torch_windows
-pipeline.testing.detectors.detector_problems pipeline.testing.streams.stream_problems
+pipeline.testing.streams.stream_problems
 vibe_model.evaluation.protocols.Protocol
 """
 

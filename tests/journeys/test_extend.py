@@ -13,6 +13,7 @@ import numpy as np
 import cache
 from tests.journeys.conftest import HERE, KIT, ROOT, Terminal
 from tests.journeys.test_clips import write_clip
+from tests.packages import page_code
 
 CHANGES = {
     "datasets = ": "datasets = 3dpw lab_recordings\n#",
@@ -71,10 +72,11 @@ def one_package(source: Path) -> Path:
     docs = ROOT / "docs"
     shutil.copytree(docs / "adding-a-model/former", source / "former")
     shutil.copy(HERE / "one_package.toml", source / "pyproject.toml")
-    modules = ["stream/small_streams", "protocol/smpl24_protocol", "dataset/lab_recordings"]
+    modules = ["stream/small_streams", "dataset/lab_recordings"]
     for module in (*modules, "dataset/lab_recordings_example"):
         shutil.copy(docs / f"adding-a-{module}.py", source)
     shutil.copy(KIT / "journey_kit.py", source)
+    (source / "smpl24_protocol.py").write_text(page_code("protocol"))
     return source
 
 

@@ -150,8 +150,8 @@ EVALUATED = "        state = self.embed"
 @pytest.mark.parametrize(
     ("before", "after", "message"),
     [
-        ("pred = self", "None + 1\n        pred = self", r"gradients, .*: TypeError: unsupported .*network.py:\d+"),
-        ("return {name: term", "return None and {name: term", r"gradients, .*'NoneType'"),
+        ("pred = self", "None + 1\n        pred = self", r"losses, .*: TypeError: unsupported .*network.py:\d+"),
+        ("return terms", "return None", r"losses, .*'NoneType'"),
         ("self.learners =", "self.lerners =", r"by its learners: AttributeError: .* 'learners'"),
         ("= config.velocity_weight", "= config.velocty", r"constructor: AttributeError.*network.py:\d+"),
         ("class FormerTrainer(VideoTrainer):", "{}\n    def prepare(self, splits): 1 / 0", "prepare: Zero.*network.py"),

@@ -118,3 +118,11 @@ def test_adversarial_terms_by_hand():
     assert losses.adversarial_discriminator(real, fake).item() == pytest.approx(
         (0.25 + 4) / 2 + (0 + 1 + 4 + 0) / 4
     )
+    terms = losses.adversarial_terms(fake, real, 2 * fake, {"discriminator": 3.0})
+    assert {name: term.item() for name, term in terms.items()} == pytest.approx(
+        {
+            "adversarial": 0.5 * (0.25 + 1) / 2,
+            "discriminator_real": 3 * (0 + 1 + 4 + 0) / 4,
+            "discriminator_fake": 3 * (1 + 16) / 2,
+        }
+    )

@@ -21,7 +21,6 @@ from pipeline.rotations import axis_angle_to_matrix, matrix_to_axis_angle, rotat
 from vibe_model.cameras import project_orthographic
 from vibe_model.constants import constant
 from vibe_model.networks import xavier
-from vibe_model.networks.cpu_kernels import Dropout
 from vibe_model.networks.video_model import (
     CAMERA_SIZE,
     FEATURE_SIZE,
@@ -159,7 +158,7 @@ class Corrections(nn.Module):
         self.fc1 = xavier(feature_size + state_size, hidden_size)
         self.fc2 = xavier(hidden_size, hidden_size)
         self.out = xavier(hidden_size, state_size, SMALL_STEP)
-        self.dropout = Dropout(dropout)
+        self.dropout = nn.Dropout(dropout)
         self._relu = relu
 
     def forward(self, features: Tensor, state: Tensor) -> Tensor:

@@ -8,10 +8,10 @@ strip. A term without labels is 0.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pipeline.errors import ConfigError
 from vibe_model.cameras import LIMITS, has_optimal_camera
@@ -33,41 +33,6 @@ Body = Mapping[str, Tensor]  # predictions or labels of frames, (B, n, ...)
 TARGETS: Final = ("joint", "detached")
 
 
-def terms(
-    model: Any,
-    batch: Batch,
-    discriminator: nn.Module | None = None,
-    *,
-    weights: Mapping[str, float] = WEIGHTS,
-    **options: Any,
-) -> dict[str, Tensor]:
-    """The weighted terms of one batch, scalars by name: kp, joints, smpl, const, hallucinate,
-    shape, adversarial.
-
-    Args:
-        model: HMMR, or a function with its interface.
-        batch: features (B, T, F), kp_2d (B, T, 49, 3) in the crop with confidence, kp_3d (B, T, 49,
-            3) m, theta (B, T, 85), and w_3d, w_smpl (B, T), 0 for frames without such labels.
-        discriminator: None: adversarial is 0. It gets gradients unless the caller freezes it.
-        options: Those of `supervised`.
-
-    Raises:
-        ConfigError: an unknown option.
-    """
-    features = torch.as_tensor(batch["features"])
-    if isinstance(model, nn.Module) and (reference := next(model.parameters(), None)) is not None:
-        features = features.to(reference)
-    sets = Sets(model.movie_strip(features), None, model(features, vertices=False), None)
-    if getattr(model, "hallucinator", model) is not None:  # trained with one
-        hallucinated = model(features, vertices=False, hallucinated=True)
-        sets = sets._replace(hallucination=model.hallucinate(features), hallucinated=hallucinated)
-    losses = supervised(sets, batch, weights=weights, **options)
-    adversarial_term = sets.strip.new_zeros(())
-    if discriminator is not None:
-        adversarial_term = weights["adversarial"] * adversarial(discriminator(rotations(sets)))
-    return {**losses, "adversarial": adversarial_term}
-
-
 def supervised(
     sets: Sets,
     batch: Batch,
@@ -77,10 +42,19 @@ def supervised(
     hallucinator_target: str = "joint",
     weights: Mapping[str, float] = WEIGHTS,
 ) -> dict[str, Tensor]:
-    """`terms` of given predictions, without the adversarial term.
+    """The weighted terms that need no discriminator, scalars by name: kp, joints, smpl, const,
+    hallucinate, shape.
 
-    optimal_camera, limits: Arguments of `cameras.optimal_camera` for past and future frames.
-    hallucinator_target: With "joint", the loss also trains the movie strip; not with "detached".
+    Args:
+        sets: HMMR's predictions.
+        batch: kp_2d (B, T, 49, 3) in the crop with confidence, kp_3d (B, T, 49, 3) m, theta (B, T,
+            85), and w_3d, w_smpl (B, T), 0 for frames without such labels.
+        optimal_camera, limits: Arguments of `cameras.optimal_camera` for past and future frames.
+        hallucinator_target: With "joint", the loss also trains the movie strip; not with
+            "detached".
+
+    Raises:
+        ConfigError: an unknown option.
     """
     if hallucinator_target not in TARGETS:
         raise ConfigError(

@@ -19,7 +19,7 @@ from vibe_model.networks import xavier
 from vibe_model.training.data import TrainingBatch
 from vibe_model.training.trainer import ProcessGroup
 from vibe_model.training.video import VideoTrainer
-from vibe_model.vibe.networks import MOTION
+from vibe_model.vibe.networks import MOTION, frozen
 
 if TYPE_CHECKING:
     from pipeline.body import Body
@@ -88,7 +88,7 @@ class HMMRTrainer(VideoTrainer):
                 self.discriminator, "disc_pose", lr=config.lr_discriminator
             )
 
-    def gradients(self, batch: TrainingBatch) -> dict[str, Tensor]:
+    def losses(self, batch: TrainingBatch) -> dict[str, Tensor]:
         config = self.config
         sets = self.generator.sets(batch.labels["features"].float(), precision=config.precision)
         terms = losses.supervised(
@@ -99,38 +99,14 @@ class HMMRTrainer(VideoTrainer):
             hallucinator_target=config.hallucinator_target,
             weights=config.weights,
         )
-        ends = [torch.stack(list(terms.values())).sum()]
-        starts = [torch.ones((), device=sets.strip.device)]
         if self.discriminator is not None:
-            fake = losses.rotations(sets)
+            fake = losses.rotations(sets)  # (N, 23, 3, 3)
             real = axis_angle_to_matrix(batch.real_theta[..., MOTION].reshape(-1, N_JOINTS, 3))
-            gan_terms, fake_grad = judge(self.discriminator, fake.detach(), real, config.weights)
-            terms |= gan_terms
-            ends.append(fake)
-            starts.append(fake_grad)
-        torch.autograd.backward(ends, starts)
-        return {name: term.detach() for name, term in terms.items()}
-
-
-def judge(
-    discriminator: nn.Module, fake: Tensor, real: Tensor, weights: dict[str, float]
-) -> tuple[dict[str, Tensor], Tensor]:
-    """Compute both GAN losses in one pass, and accumulate the discriminator's gradients.
-
-    Args:
-        fake: (N, 23, 3, 3).
-        real: (M, 23, 3, 3).
-
-    Returns:
-        The terms "adversarial" and "discriminator", and the adversarial term's gradient at `fake`,
-        (N, 23, 3, 3).
-    """
-    fake = fake.requires_grad_()
-    scores = discriminator(torch.cat((fake, real)))  # (N + M, 24)
-    fake_scores = scores[: len(fake)]
-    real_scores = scores[len(fake) :]
-    adversarial = weights["adversarial"] * losses.adversarial(fake_scores)
-    discriminator_loss = weights["discriminator"] * losses.discriminator(real_scores, fake_scores)
-    (fake_grad,) = torch.autograd.grad(adversarial, fake, retain_graph=True)
-    torch.autograd.backward(discriminator_loss, inputs=list(discriminator.parameters()))
-    return {"adversarial": adversarial, "discriminator": discriminator_loss}, fake_grad
+            with frozen(self.discriminator):
+                for_generator = self.discriminator(fake)
+            scores = self.discriminator(torch.cat((fake.detach(), real)))  # (N + M, 24)
+            adversarial = losses.adversarial(for_generator)
+            discriminator = losses.discriminator(scores[len(fake) :], scores[: len(fake)])
+            terms["adversarial"] = config.weights["adversarial"] * adversarial
+            terms["discriminator"] = config.weights["discriminator"] * discriminator
+        return terms

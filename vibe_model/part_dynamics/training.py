@@ -74,7 +74,7 @@ class PartDynamicsTrainer(VideoTrainer):
         if isinstance(self.generator, PartDynamics) and "homography" in extra_streams:
             self.generator.sigma.copy_(motion_deviations(config, splits))
 
-    def gradients(self, batch: TrainingBatch) -> dict[str, Tensor]:
+    def losses(self, batch: TrainingBatch) -> dict[str, Tensor]:
         config = self.config
         labels = batch.labels
         weights = config.weights
@@ -101,8 +101,7 @@ class PartDynamicsTrainer(VideoTrainer):
             predicted = losses.keypoints_13(current["kp_2d"], kp_2d)
             uncertainty = losses.uncertainty(self.embedding, predicted, labelled, known)
             terms["uncertainty"] = weights["uncertainty"] * uncertainty
-        torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
-        return {name: term.detach() for name, term in terms.items()}
+        return terms
 
 
 def motion_deviations(config: PartDynamicsConfig, splits: Mapping[str, Split]) -> Tensor:

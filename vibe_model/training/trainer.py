@@ -11,13 +11,15 @@ import math
 import os
 import struct
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any, Final, NamedTuple, Self
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from pipeline.errors import CheckpointError, ConfigError
@@ -36,7 +38,7 @@ class ProcessGroup:
     methods do nothing.
 
     Torch's launcher starts them; each has its share of every batch. Losses are means over the whole
-    batch, so gradients are summed: the same numbers as in one process, up to rounding.
+    batch: the same numbers as in one process, up to rounding.
     """
 
     rank: int = 0
@@ -69,18 +71,6 @@ class ProcessGroup:
         if self.size > 1:
             distributed.all_reduce(values)
         return values
-
-    def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Sum gradients over all processes, in place, in one message."""
-        if self.size == 1:
-            return
-        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        flat = torch.cat([gradient.flatten() for gradient in gradients])
-        distributed.all_reduce(flat)
-        for gradient, summed in zip(
-            gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True
-        ):
-            gradient.copy_(summed.view_as(gradient))
 
     def from_first(self, number: float | None) -> float | None:
         """The first process's number, for which all wait."""
@@ -224,10 +214,20 @@ class Trainer(ABC):
         self.state = TrainingState()
 
     @abstractmethod
-    def gradients(self, batch: TrainingBatch) -> dict[str, Tensor]:
-        """Add the gradients of this process's share of a batch; return its part of every weighted
-        term.
+    def losses(self, batch: TrainingBatch) -> dict[str, Tensor]:
+        """The weighted terms of this process's share of a batch, scalars by name.
+
+        The trainer calls backward once, on their sum. A term trains the networks whose parameters
+        it depends on: the generator's adversarial term needs a `frozen` discriminator, the
+        discriminator's terms detached motion.
         """
+
+    def counts(self, batch: TrainingBatch) -> dict[str, Tensor | int]:  # noqa: ARG002  a hook
+        """By term, the number of items in this process's share that the term is a mean over.
+
+        Only for several processes. Terms without a count are means over windows.
+        """
+        return {}
 
     def train_step(self, batch: TrainingBatch) -> Step:
         """Update all networks once, or none for a non-finite loss or gradient. batch: this
@@ -238,21 +238,19 @@ class Trainer(ABC):
         for learner in learners:
             learner.network.train()
             learner.optimiser.zero_grad(set_to_none=True)
-        statistics = [
-            statistic for learner in learners for statistic in _statistics(learner.network)
-        ]
+        statistics = _statistics([learner.network for learner in learners])
         before = [statistic.clone() for statistic in statistics]
-        terms = self.gradients(batch)
-        self.group.sum_gradients([p for learner in learners for p in learner.network.parameters()])
+
+        terms = self._forward(batch)
+        values = torch.stack(list(terms.values()))
+        if self.group.size > 1:
+            values = values * self._shares(batch, terms)
+        # A term is the sum of all processes' parts, but DistributedDataParallel averages gradients.
+        torch.autograd.backward(values.sum() * self.group.size)
+
         # All numbers of a step together: a GPU is waited for once.
-        losses = self.group.sum(torch.stack([term.detach().double() for term in terms.values()]))
-        gradients = (
-            [p.grad for p in learner.network.parameters() if p.grad is not None]
-            for learner in learners
-        )
-        norms = torch.stack(
-            [nn.utils.get_total_norm(of_network) for of_network in gradients]
-        ).double()
+        losses = self.group.sum(values.detach().double())
+        norms = torch.stack([_gradient_norm(learner.network) for learner in learners])
         numbers = torch.cat((losses, norms)).tolist()
         step = Step(  # a term and a network may share a name
             dict(zip(terms, numbers[: len(terms)], strict=True)),
@@ -267,6 +265,26 @@ class Trainer(ABC):
                 statistic.copy_(old)
         self.state.add(step)
         return step
+
+    @cached_property
+    def _forward(self) -> Callable[[TrainingBatch], dict[str, Tensor]]:
+        """`losses`; of several processes, as a module whose backward exchanges gradients."""
+        if self.group.size == 1:
+            return self.losses
+        return DistributedDataParallel(_Losses(self), broadcast_buffers=False)
+
+    def _shares(self, batch: TrainingBatch, terms: Iterable[str]) -> Tensor:
+        """This process's share of the items that each term is a mean over, (number of terms,)."""
+        counts = self.counts(batch)
+        windows = len(batch.labels["kp_2d"])
+        device = self.group.device
+        counted = [
+            torch.as_tensor(counts.get(name, windows), dtype=torch.float64, device=device)
+            for name in terms
+        ]
+        local = torch.stack(counted)
+        total = self.group.sum(local.clone())
+        return (local / total.clamp(min=1e-12)).float()
 
     def end_epoch(self, score: float | None, validation: Mapping[str, Any]) -> bool:
         """Update schedules and history. Returns whether the score is the best so far."""
@@ -312,16 +330,33 @@ def weights_of(network: nn.Module) -> dict[str, Tensor]:
     return dict(network.state_dict())
 
 
-def _statistics(network: nn.Module) -> list[Tensor]:
+class _Losses(nn.Module):
+    """A trainer's `losses` as the forward pass of all its networks."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(learner.network for learner in trainer.learners.values())
+        self._trainer = trainer
+
+    def forward(self, batch: TrainingBatch) -> dict[str, Tensor]:
+        return self._trainer.losses(batch)
+
+
+def _gradient_norm(network: nn.Module) -> Tensor:
+    gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
+    return nn.utils.get_total_norm(gradients).double()
+
+
+def _statistics(networks: Iterable[nn.Module]) -> list[Tensor]:
     """Running statistics of batch norms, which a step in training mode changes beside
     parameters.
     """
-    norms = (
-        module
-        for module in network.modules()
-        if isinstance(module, nn.modules.batchnorm._BatchNorm)
-    )
-    return [buffer for norm in norms for buffer in norm.buffers()]
+    statistics: list[Tensor] = []
+    for network in networks:
+        for module in network.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                statistics.extend(module.buffers())
+    return statistics
 
 
 def _step_seed(*parts: int) -> int:

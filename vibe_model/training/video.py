@@ -35,11 +35,11 @@ ShowProgress = Callable[[TrainingProgress | TableProgress], None]
 
 
 class VideoTrainer(Trainer):
-    """A model's networks, and the gradients of one step."""
+    """A model's networks, and the losses of one step."""
 
     config: VideoConfig
     generator: VideoModel
-    # `gradients` weights terms by this process's share of the batch
+    # `counts` says what each term is a mean over
     several_processes: ClassVar[bool] = False
 
     def __init__(self, config: VideoConfig, body: Body, group: ProcessGroup | None = None) -> None:
@@ -56,7 +56,7 @@ class VideoTrainer(Trainer):
 
     def train_step(self, batch: TrainingBatch) -> Step:
         """`Trainer.train_step`. Raises PlugInError if another package's model fails."""
-        with models.calling(self.config.MODEL, "gradients, or by its learners"):
+        with models.calling(self.config.MODEL, "losses, or by its learners"):
             return super().train_step(batch)
 
     def learner(

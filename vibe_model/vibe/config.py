@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Final, Literal, Self
+from typing import Any, ClassVar, Final, Literal, NamedTuple, Self
 
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
@@ -141,30 +141,40 @@ class TrainConfig(VideoConfig):
         return {**super().parts, **motion}
 
 
-def _attention(layers: int, size: int) -> dict[str, Any]:
-    return {
-        "prior": "discriminator",
-        "disc_pool": "attention",
-        "attention_layers": layers,
-        "disc_size": size,
-    }
+class Variant(NamedTuple):
+    """A row of the paper's ablation."""
+
+    title: str  # similar to the paper's tables
+    changes: Mapping[str, Any]  # of the configuration
+
+
+def _with_discriminator(title: str, **changes: Any) -> Variant:
+    return Variant(f"G + D_M, {title}", {"prior": "discriminator", **changes})
+
+
+def _with_attention(layers: int, size: int) -> Variant:
+    return _with_discriminator(
+        f"attention [{layers}, {size}]",
+        disc_pool="attention",
+        attention_layers=layers,
+        disc_size=size,
+    )
 
 
 PER_FRAME: Final = "per-frame"
 """The baseline of temporal models: the same regressor on each frame's feature."""
 
-VARIANTS: Final[Mapping[str, Mapping[str, Any]]] = {
-    PER_FRAME: {"n_layers": 0, "prior": "none"},
-    "generator-only": {"prior": "none"},
-    "mposer": {"prior": "mposer"},
-    "concat": {"prior": "discriminator", "disc_pool": "concat"},
-    "attention-2x512": _attention(2, 512),
-    "attention-2x1024": _attention(2, 1024),
-    "attention-3x512": _attention(3, 512),
-    "attention-3x1024": _attention(3, 1024),
-    "without-3dpw": {"leave_out": ("3dpw/train",)},
+VARIANTS: Final[Mapping[str, Variant]] = {
+    PER_FRAME: Variant("per frame, no temporal encoder", {"n_layers": 0, "prior": "none"}),
+    "generator-only": Variant("only G", {"prior": "none"}),
+    "mposer": Variant("G + MPoser prior", {"prior": "mposer"}),
+    "concat": _with_discriminator("concat", disc_pool="concat"),
+    "attention-2x512": _with_attention(2, 512),
+    "attention-2x1024": _with_attention(2, 1024),
+    "attention-3x512": _with_attention(3, 512),
+    "attention-3x1024": _with_attention(3, 1024),
+    "without-3dpw": Variant("VIBE, trained without 3DPW", {"leave_out": ("3dpw/train",)}),
 }
-"""Changes of the configuration by name."""
 
 PRESETS: Final = {
     "published": TrainConfig,
@@ -177,7 +187,7 @@ MODEL: Final = Model(
     config=TrainConfig,
     presets=PRESETS,
     preset="published",
-    variants=VARIANTS,
+    variants={name: variant.changes for name, variant in VARIANTS.items()},
     baseline=PER_FRAME,
     trainer="vibe_model.vibe.training:VIBETrainer",
     generator="vibe_model.vibe.networks:build_generator",

@@ -24,7 +24,6 @@ from pipeline.errors import CheckpointError
 from pipeline.rotations import axis_angle_to_matrix, nearest_rotations, rotation_6d_to_matrix
 from vibe_model import runs
 from vibe_model.checkpoints import check_tensors, device_of, read_checkpoint, some
-from vibe_model.networks.cpu_kernels import GRU
 from vibe_model.prediction.windows import rows_of
 from vibe_model.settings import split_of
 from vibe_model.training.data import TrainingBatch, TrainingBatches, stream
@@ -67,10 +66,10 @@ class MPoser(nn.Module):
         super().__init__()
         self.latent_size = latent_size
         self.stand_in = False
-        self.encoder = GRU(MOTION_SIZE, hidden_size, n_layers, batch_first=True)
+        self.encoder = nn.GRU(MOTION_SIZE, hidden_size, n_layers, batch_first=True)
         self.mean = nn.Linear(hidden_size, latent_size)
         self.log_variance = nn.Linear(hidden_size, latent_size)
-        self.decoder = GRU(latent_size, hidden_size, n_layers, batch_first=True)
+        self.decoder = nn.GRU(latent_size, hidden_size, n_layers, batch_first=True)
         self.rotations = nn.Linear(hidden_size, 6 * N_ROTATIONS)
         # Start at the rest pose: near 0, 6D rotations are arbitrary.
         with torch.no_grad():
@@ -175,18 +174,16 @@ class MPoserTrainer(Trainer):
         )
         self.learners = {"mposer": learner}
 
-    def gradients(self, batch: TrainingBatch) -> dict[str, Tensor]:
+    def losses(self, batch: TrainingBatch) -> dict[str, Tensor]:
         theta = batch.real_theta  # (B, T, 85)
         noise = _noise(len(theta), self.prior.latent_size, self.config.seed, self.state.step).to(
             theta.device
         )
         rotmat, code = self.prior(theta[..., MOTION], noise)
-        terms = {
+        return {
             "reconstruction": (rotmat - _matrices(theta)).square().mean(),
             "kl": self.config.kl_weight * code.kl_divergence(),
         }
-        torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
-        return terms
 
 
 class MPoserRun(TrainingLoop):

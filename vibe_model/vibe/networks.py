@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Final
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from pipeline.errors import ConfigError
-from vibe_model.networks.cpu_kernels import GRU, Dropout, Linear, linear
+from vibe_model.networks import run_gru
 from vibe_model.networks.video_model import (
     CAMERA_SIZE,
     FEATURE_SIZE,
@@ -49,14 +50,14 @@ class TemporalEncoder(nn.Module):
         feature_size: int = FEATURE_SIZE,
     ) -> None:
         super().__init__()
-        self.gru = GRU(
+        self.gru = nn.GRU(
             feature_size, hidden_size, n_layers, bidirectional=bidirectional, batch_first=True
         )
         # Two directions need the linear layer even without `add_linear`: their states have another
         # size.
         self.linear: nn.Linear | None = None
         if bidirectional or add_linear:
-            self.linear = Linear(hidden_size * (2 if bidirectional else 1), feature_size)
+            self.linear = nn.Linear(hidden_size * (2 if bidirectional else 1), feature_size)
         elif hidden_size != feature_size:
             raise ConfigError(
                 f"hidden_size: expected {feature_size}, the feature's size, without a linear "
@@ -66,7 +67,7 @@ class TemporalEncoder(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, T, feature_size) -> (B, T, feature_size)."""
-        motion: Tensor = self.gru(features)[0]  # (B, T, hidden), or (B, T, 2 hidden)
+        motion = run_gru(self.gru, features)  # (B, T, hidden), or (B, T, 2 hidden)
         if self.linear is not None:
             motion = self.linear(motion.relu())  # (B, T, feature_size)
         return features + motion if self.use_residual else motion
@@ -91,13 +92,13 @@ class Regressor(nn.Module):
         dropout: float = 0.5,
     ) -> None:
         super().__init__()
-        self.fc1 = Linear(feature_size + POSE_SIZE + SHAPE_SIZE + CAMERA_SIZE, hidden_size)
-        self.drop1 = Dropout(dropout)
-        self.fc2 = Linear(hidden_size, hidden_size)
-        self.drop2 = Dropout(dropout)
-        self.decpose = Linear(hidden_size, POSE_SIZE)
-        self.decshape = Linear(hidden_size, SHAPE_SIZE)
-        self.deccam = Linear(hidden_size, CAMERA_SIZE)
+        self.fc1 = nn.Linear(feature_size + POSE_SIZE + SHAPE_SIZE + CAMERA_SIZE, hidden_size)
+        self.drop1 = nn.Dropout(dropout)
+        self.fc2 = nn.Linear(hidden_size, hidden_size)
+        self.drop2 = nn.Dropout(dropout)
+        self.decpose = nn.Linear(hidden_size, POSE_SIZE)
+        self.decshape = nn.Linear(hidden_size, SHAPE_SIZE)
+        self.deccam = nn.Linear(hidden_size, CAMERA_SIZE)
         for layer in (self.decpose, self.decshape, self.deccam):
             nn.init.xavier_uniform_(layer.weight, gain=0.01)  # start near the mean
         for name, mean in (
@@ -115,7 +116,7 @@ class Regressor(nn.Module):
         of_feature, of_estimate = torch.split(
             self.fc1.weight, [features.shape[1], sum(sizes)], dim=1
         )
-        from_feature = linear(features, of_feature, self.fc1.bias)  # (N, hidden)
+        from_feature = functional.linear(features, of_feature, self.fc1.bias)  # (N, hidden)
         decoders = (self.decpose, self.decshape, self.deccam)
         weight, bias = (
             torch.cat([getattr(layer, name) for layer in decoders]) for name in ("weight", "bias")
@@ -125,9 +126,9 @@ class Regressor(nn.Module):
         )
         for _ in range(REGRESSOR_ITERATIONS):
             # The published regressor has no non-linearity between these layers.
-            state = self.drop1(from_feature + linear(estimate, of_estimate))
+            state = self.drop1(from_feature + functional.linear(estimate, of_estimate))
             state = self.drop2(self.fc2(state))  # (N, hidden)
-            estimate = estimate + linear(state, weight, bias)
+            estimate = estimate + functional.linear(state, weight, bias)
         pose, shape, camera = torch.split(estimate, sizes, dim=1)
         return pose, shape, camera
 
@@ -204,10 +205,10 @@ class _SelfAttention(nn.Module):
         sizes = [state_size, *[hidden_size] * (n_layers - 1), 1]
         layers: list[nn.Module] = []
         for n_in, n_out in pairwise(sizes):
-            linear = Linear(n_in, n_out)
-            nn.init.uniform_(linear.weight, -0.1, 0.1)
-            nn.init.constant_(linear.bias, 0.01)
-            layers += [linear, nn.Tanh(), Dropout(dropout)]
+            layer = nn.Linear(n_in, n_out)
+            nn.init.uniform_(layer.weight, -0.1, 0.1)
+            nn.init.constant_(layer.bias, 0.01)
+            layers += [layer, nn.Tanh(), nn.Dropout(dropout)]
         self.attention = nn.Sequential(*layers)
 
     def forward(self, states: Tensor) -> Tensor:
@@ -240,7 +241,7 @@ class MotionDiscriminator(nn.Module):
         if attention_layers < 1:
             raise ConfigError(f"attention_layers: expected at least 1, found {attention_layers}")
         self.feature_pool = feature_pool
-        self.gru = GRU(MOTION_SIZE, rnn_size, num_layers, batch_first=True)
+        self.gru = nn.GRU(MOTION_SIZE, rnn_size, num_layers, batch_first=True)
         if feature_pool == "attention":
             self.attention = _SelfAttention(
                 rnn_size,
@@ -248,11 +249,11 @@ class MotionDiscriminator(nn.Module):
                 hidden_size=attention_size,
                 dropout=attention_dropout,
             )
-        self.fc = Linear(rnn_size * (2 if feature_pool == "concat" else 1), 1)
+        self.fc = nn.Linear(rnn_size * (2 if feature_pool == "concat" else 1), 1)
 
     def forward(self, motion: Tensor) -> Tensor:
         """(B, T, 69) axis-angle in rad, `theta[..., 6:75]` -> (B, 1)."""
-        states: Tensor = self.gru(motion)[0]  # (B, T, rnn_size)
+        states = run_gru(self.gru, motion)  # (B, T, rnn_size)
         pooled = states[:, -1]  # (B, rnn_size), or (B, 2 rnn_size) for "concat"
         if self.feature_pool == "attention":
             pooled = self.attention(states)

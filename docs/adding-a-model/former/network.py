@@ -70,17 +70,12 @@ class FormerTrainer(VideoTrainer):
         self.velocity_weight = config.velocity_weight
         self.learners = {"generator": self.learner(self.generator, "gen", lr=config.lr_generator)}
 
-    def gradients(self, batch: TrainingBatch) -> dict[str, Tensor]:
-        """Add the gradients of all terms to the parameters' `.grad`; return the terms by the names
-        of their curves.
-        """
-        pred = self.generator.pose(
-            self.generator.regress(batch.labels["features"].float()), vertices=False
-        )
+    def losses(self, batch: TrainingBatch) -> dict[str, Tensor]:
+        """The weighted terms, by the names of their curves."""
+        estimate = self.generator.regress(batch.labels["features"].float())
+        pred = self.generator.pose(estimate, vertices=False)
         terms = generator_losses(pred, batch.labels, PUBLISHED_WEIGHTS)
         label = labels_of(batch.labels, pred["theta"])
-        terms["velocity"] = self.velocity_weight * velocity(
-            pred["kp_3d"], label["kp_3d"], label["w_3d"]
-        )
-        torch.autograd.backward(torch.stack(list(terms.values())).sum())
-        return {name: term.detach() for name, term in terms.items()}
+        error = velocity(pred["kp_3d"], label["kp_3d"], label["w_3d"])
+        terms["velocity"] = self.velocity_weight * error
+        return terms

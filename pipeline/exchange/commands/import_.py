@@ -14,7 +14,7 @@ from pipeline.cli.text import FEW, count
 from pipeline.commands.convert import accounting_lines
 from pipeline.errors import ConfigError
 from pipeline.settings.arguments import cache_option, split_arguments
-from pipeline.settings.file import PATH
+from pipeline.settings.file import PATH, ROOT
 from pipeline.skeletons import JOINTS
 
 
@@ -23,16 +23,23 @@ def _options(sub: argparse.ArgumentParser) -> None:
     add(
         "file",
         type=PATH,
+        nargs="+",
         help="database file, joblib (.pt) or HDF5 (.h5); with --format arrays npy, npz, "
-        "safetensors or Parquet; no code in it is run",
+        "safetensors or Parquet; with --format bodies result files; no code in it is run",
     )
     split_arguments(sub)
     cache_option(sub, required=True)
     formats = (
         "vibe: a database file becomes a split; arrays: an array becomes a stream of an "
-        "existing split"
+        "existing split; bodies: results of WHAM, PHALP, VIBE or TCMR become labels of the people "
+        "in --clips"
     )
-    add("--format", choices=("vibe", "arrays"), default="vibe", help=f"{formats} (default: vibe)")
+    add(
+        "--format",
+        choices=("vibe", "arrays", "bodies"),
+        default="vibe",
+        help=f"{formats} (default: vibe)",
+    )
     add(
         "--as",
         "--stream",
@@ -60,20 +67,54 @@ def _options(sub: argparse.ArgumentParser) -> None:
         choices=("tracks", "rows"),
         help=f"tracks: {how} (default: by track if the file has tracks)",
     )
+    add("--clips", type=ROOT, metavar="CACHE", help="cache with the clips' people, for bodies")
+    add("--body", type=PATH, metavar="DIR", help="folder of SMPL's body, for bodies")
+
+
+# Options of one format or of several.
+_OPTIONS: Final = {
+    "vibe": ("stream", "weights_of", "joints_2d", "crop_scale"),
+    "arrays": ("stream", "weights_of", "array", "match"),
+    "bodies": ("clips", "body"),
+}
 
 
 def _run(args: argparse.Namespace) -> int:
     """Import the file."""
-    foreign = "array", "match"
-    import_file = _import_database
+    for options in _OPTIONS.values():
+        for key in options:
+            if key not in _OPTIONS[args.format] and getattr(args, key) is not None:
+                option = "as" if key == "stream" else key.replace("_", "-")
+                raise ConfigError(f"--{option}: --format {args.format} has no such option")
+    if args.format == "bodies":
+        return _import_bodies(args)
+    if len(args.file) > 1:
+        raise ConfigError(f"{args.file[1]}: --format {args.format} imports one file")
+
+    args.file = args.file[0]
     if args.format == "arrays":
-        foreign = "joints_2d", "crop_scale"
-        import_file = _import_array
-    for key in foreign:
-        if getattr(args, key) is not None:
-            option = key.replace("_", "-")
-            raise ConfigError(f"--{option}: --format {args.format} has no such option")
-    return import_file(args)
+        return _import_array(args)
+    return _import_database(args)
+
+
+def _import_bodies(args: argparse.Namespace) -> int:
+    """Import estimated bodies as labels."""
+    from pipeline.body import Body  # imports torch
+    from pipeline.exchange.bodies.importing import import_bodies
+
+    name = f"{args.dataset}/{args.split}"
+    if args.clips is None or args.body is None:
+        raise ConfigError("--format bodies: name the clips' cache and SMPL's body: --clips, --body")
+    done = import_bodies(args.file, args.clips, args.cache, name, Body.load(args.body))
+    if not done.why:
+        out.print(plain(f"{name}: up to date"))
+        return 0
+    rows = f"{done.with_body:,} of {count(done.rows, 'row')} with a body"
+    out.print(plain(f"{name}: imported estimates, no ground truth: {rows}"))
+    for video, notes in done.notes.items():
+        for note in notes:
+            out.print(plain(f"  {video}: {note}"))
+    return 0
 
 
 def _import_array(args: argparse.Namespace) -> int:

@@ -56,7 +56,7 @@ def stored_arrays(file: Path) -> tuple[dict[str, NDArray[Any]], tuple[str, ...]]
         ):
             if content[:1] != pickle.PROTO:
                 refuse(other_format(content[:12]) or f"a file that begins with {content[:12]!r}")
-            loaded = _Unpickler(file, content).load()
+            loaded = JoblibUnpickler(file, content).load()
         if not isinstance(loaded, dict) or not all(isinstance(name, str) for name in loaded):
             refuse(f"{type(loaded).__name__} at the top")
         reads_lists = isinstance(loaded.get("vid_name"), list)
@@ -73,21 +73,22 @@ class _Wrapper(Object):
     """joblib.numpy_pickle.NumpyArrayWrapper; the array's bytes follow it."""
 
 
-_NAMES: Final = ARRAYS | {
+NAMES: Final = ARRAYS | {
     ("joblib.numpy_pickle", "NumpyArrayWrapper"): _Wrapper,
     ("numpy", "memmap"): NDARRAY,
     ("numpy.core.memmap", "memmap"): NDARRAY,
 }
 
 
-class _Unpickler(ArrayUnpickler):
+class JoblibUnpickler(ArrayUnpickler):
     """Unpickler that maps joblib's arrays."""
 
     dispatch = ArrayUnpickler.dispatch.copy()
 
     def __init__(self, file: Path, content: mmap.mmap) -> None:
-        super().__init__(file, content, _NAMES, EXPECTED)
+        super().__init__(file, content, NAMES, EXPECTED)
         self.content = content
+        self.arrays_in = file
 
     def load_build(self) -> None:
         super().load_build()
@@ -122,11 +123,11 @@ class _Unpickler(ArrayUnpickler):
         if n_bytes > len(self.content) - offset:
             refuse(f"it ends inside an array of {n_bytes:,} bytes at byte {offset:,}")
         self.content.seek(n_bytes, 1)
-        return np.memmap(self.path, dtype, "r", offset, shape, order)
+        return np.memmap(self.arrays_in, dtype, "r", offset, shape, order)
 
     def texts(self, shape: tuple[int, ...]) -> NDArray[Any]:
         """Read an array of objects, which is a nested pickle; only texts are supported."""
-        objects = _Unpickler(self.path, self.content).load()
+        objects = JoblibUnpickler(self.path, self.content).load()
         if not isinstance(objects, np.ndarray) or objects.shape != shape or len(shape) != 1:
             refuse("an array of objects without its values")
         if not _are_texts(objects):

@@ -37,6 +37,7 @@ from pipeline.files.formats.found import (
     Sizes,
     label_error,
 )
+from pipeline.files.formats.joint_spellings import DECLARED, joint_called
 from pipeline.files.formats.keypoints_json import ONE_VIDEO
 from pipeline.files.raw.files import list_names, open_regular
 from pipeline.skeletons import Doubles, Ints, Skeleton, bones, joint_names
@@ -73,21 +74,6 @@ MIDPOINTS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
     "halpe_26": {"OP MidHip": ("lhip", "rhip")},
     "h36m_lifters": {"hip": ("lhip", "rhip")},
 }
-# Lower-case joint names in files -> ours: PoseTrack's, COCO's, COCO-WholeBody's, MPII's.
-DECLARED: Final = {
-    "nose": "nose",
-    "head_bottom": "neck",
-    "upper_neck": "neck",
-    "head_top": "headtop",
-    "top_head": "headtop",
-}
-for _joint in ("eye", "ear", "shoulder", "elbow", "wrist", "hip", "knee", "ankle"):
-    DECLARED[f"left_{_joint}"] = f"l{_joint}"
-    DECLARED[f"right_{_joint}"] = f"r{_joint}"
-for _joint in ("big_toe", "small_toe", "heel"):
-    _openpose = _joint.title().replace("_", "")
-    DECLARED[f"left_{_joint}"] = f"OP L{_openpose}"
-    DECLARED[f"right_{_joint}"] = f"OP R{_openpose}"
 _NUMBERED: Final = re.compile(
     r"(?P<name>(?:.*\D)?)(?P<number>[0-9]{1,18})(?P<end>(?:_keypoints)?\.json|\.txt)", re.DOTALL
 )
@@ -298,7 +284,7 @@ def _order_joints(
 
     column_of: dict[str, int] = {}
     for column, name in enumerate(names):
-        joint = DECLARED.get(name.lower().replace(" ", "_"))
+        joint = joint_called(name)
         if joint is not None:
             column_of.setdefault(joint, column)
     if len(column_of) < FEWEST:

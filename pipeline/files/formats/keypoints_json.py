@@ -366,7 +366,8 @@ def _coco_images(file: Path, stored: object, sizes: Sizes | None) -> dict[int, _
         if "frame_index" in entry:
             frame = COCO.frame(file, f"{key}.frame_index", entry["frame_index"])
         else:
-            _, frame = _split_name(file, f"{key}.file_name", entry.get("file_name"))
+            name_key, name = _image_name(entry)
+            _, frame = _split_name(file, f"{key}.{name_key}", name)
         width = entry.get("width")
         height = entry.get("height")
         scale = _scale(file, key, (width, height), sizes)
@@ -395,6 +396,16 @@ def _describe_images(read: LabelContent, images: Collection[_CocoImage]) -> None
             f"keypoints of {len(scaled)} frames are of pictures of {scaled[0]}: scaled to the "
             "clip's size"
         )
+
+
+def _image_name(image: Mapping[str, Any]) -> tuple[str, object]:
+    """(key, name) of an image. Roboflow appends a hash to `file_name` and has the original in
+    `extra.name`.
+    """
+    extra = image.get("extra")
+    if isinstance(extra, dict) and "name" in extra:
+        return "extra.name", extra["name"]
+    return "file_name", image.get("file_name")
 
 
 def _coco_joints(

@@ -336,28 +336,6 @@ def test_a_terminal_without_ticks_shows_an_escape_and_names_cannot_steer_it(root
     assert written.getvalue().startswith(rb"\u2713 intact: ")
 
 
-def test_a_stream_of_bytes_of_an_earlier_version_stops_no_other_command(
-    penn, ran, tmp_path, monkeypatch
-):
-    penn.converted("fast")
-    monkeypatch.setattr(toy, "SPLIT", penn.name)
-    toy.write_bytes_stream(penn.root)
-    before, at = toy.tree(penn.root), ("--cache", penn.root)
-    for words in (("status",), ("status", "--sizes"), ("status", "--json")):
-        assert "crops" in ran(*words, *at).out
-    for words in (
-        ("verify",),
-        ("gc",),
-        ("copy", penn.name, "--streams", "resnet50", "--to", tmp_path / "copy"),
-    ):
-        ran(*words, *at)
-    assert (
-        "stream 'crops' holds bytes"
-        in ran("copy", penn.name, "--to", tmp_path / "all", *at, code=2).err
-    )
-    assert toy.tree(penn.root) == before
-
-
 def test_a_cache_of_another_program_has_no_accounts(
     ran: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

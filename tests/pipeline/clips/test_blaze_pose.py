@@ -25,7 +25,7 @@ from pipeline.features.streams.blaze import BlazeJoints
 from pipeline.files.packages import PackageFile, fetch_files
 from pipeline.files.pixels.frames import Video
 from pipeline.grades import track_grade
-from pipeline.testing import DetectorContract, StreamContract
+from pipeline.testing import StreamContract
 
 CLIP = PackageFile(
     "sports2d",
@@ -180,14 +180,19 @@ class Planted:
         return False
 
 
-class TestBlazePose(Planted, DetectorContract):
+class TestBlazePose(Planted):
     @pytest.fixture
     def detector(self) -> BlazePose:
         return BlazePose()
 
-    @pytest.fixture
-    def images(self) -> list[Image]:
-        return [street(), np.zeros((64, 80, 3), np.uint8)]
+    def test_nobody_is_in_an_empty_image_and_the_same_people_in_a_batch(
+        self, detector: BlazePose
+    ) -> None:
+        detect, image = detector.load("cpu"), street()
+        nobody, people = detect([np.zeros_like(image), image])
+        assert len(nobody.boxes) == 0
+        for part, same in zip(people, detect([image])[0], strict=True):
+            np.testing.assert_allclose(part, same, rtol=1e-3, atol=0.01)
 
     def test_several_people_are_found_once_each_and_their_joints_are_in_px_of_the_image(
         self, detector

@@ -39,9 +39,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Clips:
     """A copy of the clips, detected and converted by commands."""
 
-    def __init__(self, made: Path, folder: Path, ran: Callable[..., Any]) -> None:
+    def __init__(self, made: Path | None, folder: Path, ran: Callable[..., Any]) -> None:
         self.raw, self.root, self._ran = folder / "raw", folder / "cache", ran
-        shutil.copytree(made, self.raw)
+        if made is not None:
+            shutil.copytree(made, self.raw)
 
     def detect(self, *options: object, code: int = 0) -> str:
         out = self.raw / "keypoints"
@@ -74,11 +75,27 @@ def clips(made: Path, tmp_path: Path, ran: Callable[..., Any]) -> Clips:
     return Clips(made, tmp_path, ran)
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("shared")
+
+
 @pytest.fixture
-def packed(clips: Clips, monkeypatch: pytest.MonkeyPatch) -> Clips:
+def packed(
+    made: Path, shared: Path, ran: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> Clips:
+    """Packed and converted once; each test changes a copy, in the same place."""
     monkeypatch.setattr(writing, "MANY", MANY)
+    work, once = shared / "work", shared / "once"
+    shutil.rmtree(work, ignore_errors=True)
+    if once.exists():
+        shutil.copytree(once, work)
+        return Clips(None, work, ran)
+    clips = Clips(made, work, ran)
     assert "; 6 files now in detected.zip of their folders" in clips.detect()
     assert clips.files == ["alone.mp4.json", f"dance/{PACK}"]
+    clips.convert()
+    shutil.copytree(work, once)
     return clips
 
 
@@ -111,7 +128,6 @@ def test_packing_changes_neither_rows_nor_what_a_conversion_has_to_do(clips, mon
 
 
 def test_a_new_clip_waits_beside_the_others_until_they_are_many(packed):
-    packed.convert()
     before = (packed.raw / "keypoints/dance" / PACK).read_bytes()
     for number in range(MANY):
         shutil.copy(packed.raw / "dance/2.mp4", packed.raw / f"dance/new{number}.mp4")
@@ -133,7 +149,6 @@ def test_a_new_clip_waits_beside_the_others_until_they_are_many(packed):
 
 
 def test_a_changed_or_edited_clip_has_its_own_file_which_counts(packed):
-    packed.convert()
     shutil.copy(packed.raw / "alone.mp4", packed.raw / "dance/2.mp4")
     assert "1 clip: " in packed.detect()
     assert packed.files == ["alone.mp4.json", "dance/2.mp4.json", f"dance/{PACK}"]
@@ -154,7 +169,6 @@ def test_a_changed_or_edited_clip_has_its_own_file_which_counts(packed):
 
 
 def test_a_file_edited_in_the_zip_is_read_again_also_with_the_time_of_before(packed):
-    packed.convert()
     file = packed.raw / "keypoints/dance" / PACK
     time = file.stat().st_mtime_ns
     with zipfile.ZipFile(file) as pack:
@@ -195,7 +209,6 @@ def test_a_kill_between_packing_and_removing_leaves_files_that_agree(packed):
 
 @pytest.mark.parametrize("damage", ["cut off", "one byte", "no zip"])
 def test_a_damaged_file_stops_its_clips_alone_and_costs_no_rows(damage, packed):
-    packed.convert()
     rows, file = packed.rows, packed.raw / "keypoints/dance" / PACK
     content = file.read_bytes()
     changed = {
@@ -242,7 +255,6 @@ def test_a_file_that_would_fill_the_memory_is_refused(packed, monkeypatch):
 
 
 def test_a_comment_by_a_zip_program_changes_nothing(packed):
-    packed.convert()
     with zipfile.ZipFile(packed.raw / "keypoints/dance" / PACK, "a") as pack:
         pack.comment = b"checked"
     assert "up to date" in packed.convert()

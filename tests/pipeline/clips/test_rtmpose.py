@@ -22,12 +22,11 @@ from hypothesis import strategies as st
 from onnx import TensorProto
 
 from pipeline.clips import detectors
-from pipeline.clips.detectors import Detector, Image, rtmpose
 from pipeline.clips.detectors import graphs as of_graphs
+from pipeline.clips.detectors import rtmpose
 from pipeline.clips.detectors.rtmpose import Published, RTMPose
 from pipeline.errors import ConfigError, MissingAssets, RawDataError
 from pipeline.files.formats.detections import read_results
-from pipeline.testing import DetectorContract
 from tests.onnx_graphs import Graph
 from tests.pipeline.datasets.by_hand import encode
 
@@ -225,18 +224,16 @@ def test_colours_and_scales_are_those_of_the_training() -> None:
 # what a user meets
 
 
-class TestContract(DetectorContract):
-    @pytest.fixture
-    def detector(self, graphs: dict[str, str]) -> Detector:
-        return detectors.get("rtmpose", **graphs)
-
-    @pytest.fixture
-    def images(self) -> list[Image]:
-        return [scene((97, 131), (40, 60)), scene((120, 64), (60, 30))]
-
-    @pytest.fixture
-    def another_process(self) -> bool:
-        return False
+def test_people_are_the_same_in_a_batch_as_alone_and_nobody_is_in_an_empty_image(
+    graphs: dict[str, str],
+) -> None:
+    detect = detectors.get("rtmpose", **graphs).load("cpu")
+    images = [scene((97, 131), (40, 60)), np.full((97, 131, 3), 128, np.uint8)]
+    alone, (nobody,) = (detect([image]) for image in images)
+    (people, empty) = detect(images)
+    for part, same in zip(people, alone[0], strict=True):
+        np.testing.assert_allclose(part, same, rtol=1e-3, atol=0.01)
+    assert len(people.boxes) and not len(nobody.boxes) and not len(empty.boxes)
 
 
 def test_people_of_a_crowd_are_computed_by_any_graph_of_poses(

@@ -19,7 +19,7 @@ from pipeline.clips.detection.run import detect_clips
 from pipeline.clips.detectors import DetectionResources
 from pipeline.clips.detectors.rtmpose import RTMPose
 from pipeline.clips.detectors.two_parts import Boxes, Networks, TwoPartDetector, find_and_follow
-from pipeline.datasets.people import pixel_camera
+from pipeline.datasets.detected.clip import pixel_camera
 from pipeline.errors import ConfigError
 from pipeline.files.formats.detections import read_results
 from pipeline.homography import transfer

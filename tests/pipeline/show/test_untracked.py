@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pipeline.__main__ import main
 from pipeline.accounting import VideoAccount
-from pipeline.datasets.people import Rules, people
+from pipeline.datasets.detected.people import Rules, people
 from pipeline.demo.files import mp4_writer
 from pipeline.files.formats.detections import CORNERS, Detections
 from pipeline.files.pixels.frames import Video

@@ -2,7 +2,6 @@
 refused and left out.
 """
 
-import itertools
 import json
 from dataclasses import replace
 
@@ -28,8 +27,6 @@ from vibe_model.hmmr import HMMR
 from vibe_model.hmmr import protocol as hmmr_protocol
 from vibe_model.metrics import METRICS
 from vibe_model.prediction.predict import predict_tracks
-from vibe_model.testing import ProtocolContract
-from vibe_model.testing.protocols import protocol_problems
 from vibe_model.vibe import config as vibe
 
 
@@ -48,6 +45,10 @@ def world():
     split.rows["w_smpl"][11] = 0
     pred = split.rows["theta"] + np.float32(random.normal(size=(18, 85)) * 0.1)
     return split, Bodies(stand_in(), pred)
+
+
+def distance(pred, target):
+    return 1000 * np.linalg.norm(pred - target, axis=-1).mean(-1)
 
 
 def by_hand(split, theta, root):
@@ -302,68 +303,3 @@ def test_a_split_is_evaluated_by_what_is_for_it_unless_a_protocol_is_named(monke
 def test_a_protocol_that_contradicts_itself_is_refused(changes, reason):
     with pytest.raises(ConfigError, match=reason):
         replace(protocols.DEFAULT, **changes)
-
-
-@pytest.mark.parametrize("name", ["default", "published", "emdb", "hmmr", "smpl24"])
-class TestOurs(ProtocolContract):
-    @pytest.fixture
-    def protocol(self, name, site):
-        install_page(site, "protocol")
-        assert name in protocols.names()
-        return protocols.find(name)
-
-
-def distance(pred, target):
-    return 1000 * np.linalg.norm(pred - target, axis=-1).mean(-1)
-
-
-def spoiling(pred, target):
-    pred -= target
-    return 1000 * np.linalg.norm(pred, axis=-1).mean(-1)
-
-
-CALLS = itertools.count()
-
-
-@pytest.mark.parametrize(
-    ("problem", "changes"),
-    [
-        ("expected 12 numbers, found an array of (12, 14)", {"of": lambda a, b: np.linalg.norm(a - b, axis=-1)}),
-        ("KeyError", {"of": lambda a, b: {}["b"]}),
-        ("infinite", {"of": lambda a, b: distance(a, b) + np.inf}),
-        ("changes the arrays", {"of": spoiling}),
-        ("different numbers when called again", {"of": lambda a, b: distance(a, b) + next(CALLS)}),
-        ("before and after it", {"of": lambda a, b: distance(a, b) - distance(a, b).mean()}),
-        ("expected 0 for a perfect prediction", {"of": lambda a, b: distance(a, b) + 1}),
-        ("expected 95 for a perfect prediction", {"of": lambda a, b: distance(a, b), "lower_is_better": False}),
-        ("is 0 for a wrong prediction", {"of": lambda a, b: 0 * distance(a, b)}),
-        ("lower_is_better = True", {"of": lambda a, b: -distance(a, b)}),
-        ("when the whole body is shifted", {"reads": "placed joints"}),
-        ("no number for any", {"of": lambda a, b: distance(a, b) * np.nan}),
-        ("has this name (MPJPE, mm)", {"unit": "cm"}),
-        ("rows: expected (12,) bool", {"rows": lambda labels: labels.kp_2d[..., 2] > 0}),
-        ("rows: changes the labels", {"rows": lambda labels: np.equal(labels.valid, 1, out=labels.has_3d)}),
-        ("rows_2d: returns different rows", {"rows_2d": lambda labels: labels.valid ^ bool(next(CALLS) % 2)}),
-        ("name: 'baseline'", {"name": "baseline"}),
-        ("metric frames: the name is reserved", {"metrics": {"frames": METRICS["mpjpe"]}}),
-        ("metrics: expected at least one", {"metrics": {}}),
-    ],
-)  # fmt: skip
-def test_the_contract_names_what_is_wrong(problem, changes):
-    of_metric = {
-        key: value
-        for key, value in changes.items()
-        if key in ("of", "unit", "reads", "lower_is_better")
-    }
-    metrics = {"mpjpe": replace(METRICS["mpjpe"], **{"of": distance, **of_metric})}
-    rest = {key: value for key, value in changes.items() if key not in of_metric}
-    found = protocol_problems(
-        replace(protocols.DEFAULT, **{"name": "mine", "metrics": metrics, **rest})
-    )
-    assert any(problem in text for text in found), found
-    assert (
-        protocol_problems(
-            replace(protocols.DEFAULT, name="mine", metrics={"mpjpe": METRICS["mpjpe"]})
-        )
-        == []
-    )

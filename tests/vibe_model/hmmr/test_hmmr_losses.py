@@ -10,8 +10,9 @@ from scipy.spatial.transform import Rotation
 from pipeline.errors import ConfigError
 from tests.vibe_model.builders import TinyBody
 from vibe_model import cameras
-from vibe_model.hmmr import HMMR, PoseDiscriminator
+from vibe_model.hmmr import HMMR
 from vibe_model.hmmr import losses as hmmr_losses
+from vibe_model.hmmr.generator import Sets
 
 B, T, F = 2, 20, 64
 COMMON14 = range(25, 39)
@@ -28,14 +29,9 @@ class Planted:
     def __init__(self, real, hallucinated, strip, hallucination):
         self.sets, self.strips = {False: real, True: hallucinated}, (strip, hallucination)
 
-    def movie_strip(self, features):
-        return self.strips[0]
-
-    def hallucinate(self, features):
-        return self.strips[1]
-
-    def __call__(self, features, eval_joints=False, vertices=True, hallucinated=False):
-        return self.sets[hallucinated]
+    def as_sets(self):
+        strip, hallucination = self.strips
+        return Sets(strip, hallucination, self.sets[False], self.sets[True])
 
 
 def body_of(theta, joints):
@@ -115,11 +111,13 @@ def perfect(shift=0, swap=False):
     return Planted(predicted(), predicted(), strip, strip), batch
 
 
-def values(model, batch, *args, **options):
-    return {
-        name: term.item()
-        for name, term in hmmr_losses.terms(model, batch, *args, **options).items()
-    }
+def terms_of(model, batch, **options):
+    sets = model.sets(batch["features"]) if isinstance(model, HMMR) else model.as_sets()
+    return hmmr_losses.supervised(sets, batch, **options)
+
+
+def values(model, batch, **options):
+    return {name: term.item() for name, term in terms_of(model, batch, **options).items()}
 
 
 # ------------------------------------------------------------------------------------------------
@@ -181,7 +179,6 @@ def plain(model, batch, method):
         "const": 0.5 * np.square(np.diff(betas, axis=1)).mean(),
         "hallucinate": float((model.strips[0] - model.strips[1]).square().mean()),
         "shape": np.mean([np.square(pred["theta"][..., 75:]).mean() for pred in every]),
-        "adversarial": 0.0,
     }
 
 
@@ -278,7 +275,7 @@ def test_without_labels_terms_are_zero_with_zero_gradients():
             for name in ("kp_2d", "kp_3d", "rotmat"):
                 pred[name].requires_grad_()
     nothing = {name: np.zeros_like(batch[name]) for name in ("kp_2d", "w_3d", "w_smpl")}
-    found = hmmr_losses.terms(model, batch | nothing)
+    found = terms_of(model, batch | nothing)
     assert [found[name].item() for name in ("kp", "joints", "smpl")] == [0, 0, 0]
     (found["kp"] + found["joints"] + found["smpl"]).backward()
     gradients = [
@@ -292,7 +289,7 @@ def test_a_points_gradient_is_the_sign_over_all_visible_coordinates():
     for of in model.sets.values():
         of["deltas"] = {}
     kp_2d = model.sets[False]["kp_2d"].requires_grad_()
-    hmmr_losses.terms(model, batch)["kp"].backward()
+    terms_of(model, batch)["kp"].backward()
     visible = batch["kp_2d"][..., 2:] > 0
     sign = np.sign(kp_2d.detach().numpy() - batch["kp_2d"][..., :2])
     np.testing.assert_allclose(
@@ -317,25 +314,16 @@ def test_scores_of_a_perfect_discriminator():
     real, fake = torch.ones(960, 24), torch.zeros(960, 24)
     assert float(hmmr_losses.discriminator(real, fake)) == 0
     assert float(hmmr_losses.adversarial(fake)) == 24
-    model, batch = a_model(), a_batch()
-    seen = []
-
-    def none_is_real(rotmat):
-        seen.append(tuple(rotmat.shape))
-        return torch.zeros(len(rotmat), 24)
-
-    assert values(model, batch, none_is_real)["adversarial"] == 24
-    assert seen == [(6 * B * T, 23, 3, 3)]
 
 
 def test_the_global_rotation_is_not_judged():
-    torch.manual_seed(0)
-    model, batch, discriminator = a_model(), a_batch(), PoseDiscriminator().double()
-    before = values(model, batch, discriminator)["adversarial"]
+    model = a_model()
+    before = hmmr_losses.rotations(model.as_sets())
+    assert before.shape == (6 * B * T, 23, 3, 3)
     model.sets[False]["rotmat"][..., 0, :, :] += 1
-    assert values(model, batch, discriminator)["adversarial"] == before
+    assert torch.equal(hmmr_losses.rotations(model.as_sets()), before)
     model.sets[False]["rotmat"][..., 1, :, :] += 1
-    assert values(model, batch, discriminator)["adversarial"] != before
+    assert not torch.equal(hmmr_losses.rotations(model.as_sets()), before)
 
 
 @pytest.mark.parametrize(("target", "reaches"), [("joint", True), ("detached", False)])
@@ -343,7 +331,7 @@ def test_whether_the_hallucinator_pulls_the_movie_strip(body, target, reaches):
     torch.manual_seed(0)
     model = HMMR(body, feature_size=F, regressor_size=32)
     batch = a_batch() | {"features": torch.randn(B, T, F)}
-    hmmr_losses.terms(model, batch, hallucinator_target=target)["hallucinate"].backward()
+    terms_of(model, batch, hallucinator_target=target)["hallucinate"].backward()
     gradient = model.temporal.blocks[0].conv1.weight.grad
     assert (gradient is not None and bool(gradient.abs().sum() > 0)) == reaches
     assert model.hallucinator.fc3.weight.grad.abs().sum() > 0
@@ -360,4 +348,4 @@ def test_models_without_heads_have_fewer_sets_and_unknown_options_are_refused(bo
     assert found["kp"] > 0
     for option in ({"hallucinator_target": "cut"}, {"optimal_camera": "median"}):
         with pytest.raises(ConfigError, match="expected one of"):
-            hmmr_losses.terms(HMMR(TinyBody(), feature_size=F, regressor_size=32), batch, **option)
+            terms_of(HMMR(TinyBody(), feature_size=F, regressor_size=32), batch, **option)

@@ -24,40 +24,39 @@ def kind():
 def test_a_step_has_the_terms_and_gradients_of_the_definition(config, splits):
     trainer, batch = first_batch(replace(config, dropout=0.0, adversarial_weight=3.0), splits)
     generator, discriminator = trainer.generator.eval(), trainer.discriminator
-    found = trainer.gradients(batch)
+    terms = trainer.losses(batch)
+    torch.stack(list(terms.values())).sum().backward()
     networks = (generator, discriminator)
-    gradients = [
+    found = [
         {name: p.grad.clone() for name, p in network.named_parameters()} for network in networks
     ]
     for network in networks:
         network.zero_grad()
 
-    discriminator.requires_grad_(False)
     weights = {**hmmr_losses.WEIGHTS, "adversarial": 3.0}
-    terms = hmmr_losses.terms(
-        generator, batch.labels, discriminator, optimal_camera="trace", weights=weights
-    )
-    torch.stack(list(terms.values())).sum().backward()
-    discriminator.requires_grad_(True)
-    with torch.no_grad():
-        fake = hmmr_losses.rotations(generator.sets(batch.labels["features"]))
+    sets = generator.sets(batch.labels["features"].float())
+    expected = hmmr_losses.supervised(sets, batch.labels, optimal_camera="trace", weights=weights)
+    fake = hmmr_losses.rotations(sets)
+    expected["adversarial"] = 3 * hmmr_losses.adversarial(discriminator(fake))
+    torch.stack(list(expected.values())).sum().backward()
+    discriminator.zero_grad()
     real = axis_angle_to_matrix(batch.real_theta[..., 6:75].reshape(-1, 23, 3))
-    own = hmmr_losses.discriminator(discriminator(real), discriminator(fake))
-    own.backward()
-    torch.testing.assert_close(
-        found, {name: term.detach() for name, term in {**terms, "discriminator": own}.items()}
+    expected["discriminator"] = hmmr_losses.discriminator(
+        discriminator(real), discriminator(fake.detach())
     )
-    for network, expected in zip(networks, gradients, strict=True):
+    expected["discriminator"].backward()
+    torch.testing.assert_close(terms, expected)
+    for network, gradients in zip(networks, found, strict=True):
         for name, parameter in network.named_parameters():
             torch.testing.assert_close(
-                expected[name], parameter.grad, rtol=1e-3, atol=1e-5, msg=name
+                gradients[name], parameter.grad, rtol=1e-3, atol=1e-5, msg=name
             )
 
     step = trainer.train_step(batch)  # its curves have these terms, and the norms apart from them
     assert step.terms == pytest.approx(
-        {name: float(term) for name, term in found.items()}, rel=1e-5
+        {name: term.item() for name, term in terms.items()}, rel=1e-5
     )
-    norms = [torch.stack([g.norm() for g in of.values()]).norm().item() for of in gradients]
+    norms = [torch.stack([g.norm() for g in of.values()]).norm().item() for of in found]
     assert list(step.norms.values()) == pytest.approx(norms, rel=1e-4)
 
 

@@ -1,26 +1,20 @@
-"""Processes that train as one: two threads that exchange as processes do; and torch's own launcher,
-with gloo.
-"""
+"""Processes that train as one, started by torch's own launcher, with gloo."""
 
 import json
 import os
 import subprocess
 import sys
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from pipeline.errors import ConfigError
 from tests.vibe_model.builders import TinyBody
 from tests.vibe_model.training.tiny_runs import in_memory, vibe_config, vibe_splits
 from vibe_model import TrainConfig, training
 from vibe_model.checkpoints import device_of
-from vibe_model.networks import cpu_kernels
-from vibe_model.training import trainer as processes
 from vibe_model.training.data import TrainingBatches, on_device
 from vibe_model.training.trainer import ProcessGroup
 from vibe_model.vibe.training import VIBETrainer
@@ -34,84 +28,7 @@ def without_dropout(monkeypatch):
     """The draws of dropout differ between ranks: without dropout the processes together do what one
     does.
     """
-    monkeypatch.setattr(cpu_kernels.Dropout, "forward", lambda self, values: values)
-
-
-class Exchange:
-    """In place of torch.distributed: the threads of a pool are the processes, each called by its
-    rank.
-    """
-
-    def __init__(self, size):
-        self.barrier, self.values, self.rank = (
-            threading.Barrier(size, timeout=60),
-            [None] * size,
-            threading.local(),
-        )
-
-    def gathered(self, tensor):
-        self.values[self.rank.number] = tensor.clone()
-        self.barrier.wait()
-        found = list(self.values)
-        self.barrier.wait()
-        return found
-
-    def all_reduce(self, tensor):
-        tensor.copy_(sum(self.gathered(tensor)))
-
-    def broadcast(self, tensor, src):
-        tensor.copy_(self.gathered(tensor)[src])
-
-
-def test_two_ranks_have_the_losses_and_the_weights_of_one_process(
-    tmp_path, monkeypatch, without_dropout
-):
-    # Five windows of two kinds: no share is as large as another, and ranks differ in their labels.
-    few = {"batch_size": 5, "lr_generator": 1e-3, "lr_discriminator": 1e-4}
-    config, splits = replace(vibe_config(tmp_path), **few), vibe_splits()
-    exchange = Exchange(2)
-    for name in ("all_reduce", "broadcast"):
-        monkeypatch.setattr(processes.distributed, name, getattr(exchange, name))
-
-    def train(rank, size):
-        exchange.rank.number = rank
-        trainer = trainers[rank, size]
-        batches = TrainingBatches(config, splits, rank=rank, world_size=size)
-        steps = [trainer.train_step(on_device(batches[step], CPU)) for step in range(4)]
-        return steps, trainer.group.from_first(rank + 3.5)
-
-    ranks = [(0, 1), (0, 2), (1, 2)]
-    trainers = {
-        which: VIBETrainer(config, TinyBody(), ProcessGroup(*which)) for which in ranks
-    }  # seeds are the process's
-    alone, first = train(0, 1)
-    assert first == 3.5
-    with ThreadPoolExecutor(2) as pool:
-        for steps, first in pool.map(train, (0, 1), (2, 2)):
-            assert first == 3.5
-            for found, expected in zip(steps, alone, strict=True):
-                assert found.terms == pytest.approx(expected.terms, rel=1e-4)
-                assert found.norms == pytest.approx(expected.norms, rel=1e-3)
-                assert all(
-                    expected.terms[name] > 0
-                    for name in ("kp_2d", "kp_3d", "pose", "shape", "adversarial")
-                )
-    whole, *shares = (
-        TrainingBatches(config, splits, rank=r, world_size=n)[3].labels for r, n in ranks
-    )
-    assert sorted(len(share["features"]) for share in shares) == [2, 3]
-    for name in ("features", "kp_2d", "theta", "w_3d"):
-        together = np.concatenate([share[name] for share in shares])
-        assert sorted(row.tobytes() for row in together) == sorted(
-            row.tobytes() for row in whole[name]
-        )
-    one, *others = (trainers[which].state_dict() for which in ranks)
-    assert_close(others[0], one)
-    for network in NETWORKS:
-        assert all(
-            torch.equal(others[0][network][name], value)
-            for name, value in others[1][network].items()
-        )
+    monkeypatch.setattr(nn.Dropout, "forward", lambda self, values: values)
 
 
 def assert_close(found, expected):
@@ -125,8 +42,7 @@ WITHOUT_DROPOUT = """
 import json, sys, torch
 torch.set_num_threads(1)
 from vibe_model import TrainConfig, training
-from vibe_model.networks import cpu_kernels
-cpu_kernels.Dropout.forward = lambda self, values: values
+torch.nn.Dropout.forward = lambda self, values: values
 folder = training.run(TrainConfig.from_dict(json.loads(sys.argv[1])))
 sys.stdout.write(f"FOLDER {folder}\\n")  # in one piece: processes share the output
 """
@@ -136,11 +52,11 @@ import json, sys, time, torch
 torch.set_num_threads(1)
 from vibe_model import TrainConfig
 from vibe_model.training import loop, video
-from vibe_model.vibe import training
-save, step_gradients = loop.save, training.step_gradients
+from vibe_model.vibe.training import VIBETrainer
+save, losses = loop.save, VIBETrainer.losses
 loop.save = lambda path, state: (time.sleep(3), save(path, state))
 nan = lambda terms: {name: value * float("nan") for name, value in terms.items()}
-training.step_gradients = lambda *args, **kwargs: nan(step_gradients(*args, **kwargs))
+VIBETrainer.losses = lambda trainer, batch: nan(losses(trainer, batch))
 video.run(TrainConfig.from_dict(json.loads(sys.argv[1])))
 """
 
@@ -228,3 +144,26 @@ def test_each_process_has_a_gpu_of_its_own(monkeypatch):
         assert ProcessGroup.planned_size(TrainConfig(device=device, processes=0)) == n
     with pytest.raises(ConfigError, match=r"'auto' needs cuda:4, but torch finds 4 GPUs"):
         device_of("auto", 4)
+
+
+def test_shares_of_a_batch_weighted_by_their_counts_have_the_losses_of_the_whole(
+    tmp_path, without_dropout
+):
+    config = replace(vibe_config(tmp_path), batch_size=5)
+    splits = vibe_splits()
+    trainer = VIBETrainer(config, TinyBody())
+
+    def terms_and_counts(rank, size):
+        batches = TrainingBatches(config, splits, rank=rank, world_size=size)
+        batch = on_device(batches[0], CPU)
+        counts = trainer.counts(batch)
+        n_windows = len(batch.labels["kp_2d"])
+        terms = trainer.losses(batch)
+        return {name: (term.item(), counts.get(name, n_windows)) for name, term in terms.items()}
+
+    whole = terms_and_counts(0, 1)
+    shares = [terms_and_counts(rank, 2) for rank in range(2)]
+    for name, (expected, n_items) in whole.items():
+        assert sum(share[name][1] for share in shares) == n_items
+        mean = sum(term * n for term, n in (share[name] for share in shares)) / n_items
+        assert float(mean) == pytest.approx(expected, rel=1e-4)

@@ -5,7 +5,6 @@ from scipy.spatial.transform import Rotation
 
 from pipeline.errors import ConfigError
 from tests.vibe_model.builders import small_vibe
-from tests.vibe_model.networks.test_cpu_kernels import gru_by_hand
 from vibe_model import VIBE
 from vibe_model.cameras import project
 from vibe_model.vibe.networks import Regressor, TemporalEncoder
@@ -54,6 +53,28 @@ def test_without_a_linear_layer_the_hidden_size_must_be_the_features():
     # Neither linear layer nor ReLU: what is added is the GRU's output, of either sign.
     torch.testing.assert_close(encoder(features) - features, encoder.gru(features)[0])
     assert (encoder.gru(features)[0] < 0).any()
+
+
+def gru_by_hand(gru, features):
+    """Cho et al. 2014, as torch documents it: a loop over layers, windows and frames."""
+    sequence = features.double().numpy()
+    for layer in range(gru.num_layers):
+        w_ih, w_hh, b_ih, b_hh = (
+            getattr(gru, f"{name}_l{layer}").detach().double().numpy()
+            for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        )
+        out = np.zeros((*sequence.shape[:2], gru.hidden_size))
+        for b in range(len(sequence)):
+            h = np.zeros(gru.hidden_size)
+            for t in range(sequence.shape[1]):
+                xr, xz, xn = np.split(w_ih @ sequence[b, t] + b_ih, 3)
+                hr, hz, hn = np.split(w_hh @ h + b_hh, 3)
+                r, z = 1 / (1 + np.exp(-(xr + hr))), 1 / (1 + np.exp(-(xz + hz)))
+                n = np.tanh(xn + r * hn)
+                h = (1 - z) * n + z * h
+                out[b, t] = h
+        sequence = out
+    return sequence
 
 
 @pytest.mark.parametrize("residual", [True, False])

@@ -1,174 +1,168 @@
+"""Terms and gradients of a step of VIBE's training, and that a term added in one place is trained,
+shown and recorded.
+"""
+
+from dataclasses import replace
+
 import pytest
 import torch
+from torch import nn
 
-from vibe_model import VIBE, MotionDiscriminator, losses
-from vibe_model.vibe.training import step_gradients, step_losses
+from pipeline import plug_ins
+from tests.vibe_model.training.tiny_runs import (
+    first_batch,
+    in_memory,
+    scalars,
+    vibe_config,
+    vibe_splits,
+)
+from vibe_model import losses, training
+from vibe_model.vibe import networks
+from vibe_model.vibe.config import MODEL
+from vibe_model.vibe.training import VIBETrainer
 
-WEIGHTS = losses.PUBLISHED_WEIGHTS
+SUPERVISED = ("kp_2d", "kp_3d", "pose", "shape")
 
 
-def make_step(body, size, n_frames, feature_size):
-    """Networks without dropout, six labelled windows, four of real motion."""
-    torch.manual_seed(0)
-    generator = VIBE(body, hidden_size=size, feature_size=feature_size, regressor_size=size).eval()
-    discriminator = MotionDiscriminator(rnn_size=size, attention_size=size, attention_dropout=0.0)
-    batch = {
-        "features": torch.randn(6, n_frames, feature_size),
-        "kp_2d": torch.rand(6, n_frames, 49, 3),
-        "kp_3d": torch.randn(6, n_frames, 49, 3) * 0.3,
-        "theta": torch.randn(6, n_frames, 85) * 0.3,
-        "w_3d": torch.tensor([0.0, 0, 0, 1, 1, 1])[:, None].expand(6, n_frames),
-        "w_smpl": torch.tensor([0.0, 0, 0, 0, 1, 1])[:, None].expand(6, n_frames),
-    }
-    return generator, discriminator, batch, torch.randn(4, n_frames, 85) * 0.3
+def without_dropout(trainer):
+    for network in (trainer.generator, trainer.discriminator):
+        for module in network.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
 
 
 @pytest.fixture
-def step(body):
-    return make_step(body, size=5, n_frames=3, feature_size=6)
+def step(tmp_path):
+    """A trainer without dropout and its first batch."""
+    trainer, batch = first_batch(vibe_config(tmp_path), vibe_splits())
+    without_dropout(trainer)
+    return trainer, batch
 
 
-def gradients(*networks):
-    return {
-        f"{number} {name}": parameter.grad
-        for number, network in enumerate(networks)
-        for name, parameter in network.named_parameters()
+def gradients(network):
+    return {name: parameter.grad.clone() for name, parameter in network.named_parameters()}
+
+
+def test_each_network_is_trained_by_its_own_side_of_the_published_losses(step):
+    trainer, batch = step
+    weights = trainer.config.weights
+    terms = trainer.losses(batch)
+    torch.stack(list(terms.values())).sum().backward()
+    found = [gradients(network) for network in (trainer.generator, trainer.discriminator)]
+
+    trainer.generator.zero_grad()
+    trainer.discriminator.zero_grad()
+    predicted = trainer.generator(batch.labels["features"].float(), vertices=False)
+    fake = predicted["theta"][..., 6:75]
+    supervised = losses.generator_losses(predicted, batch.labels, weights)
+    adversarial = 0.5 * (trainer.discriminator(fake) - 1).square().mean()
+    (sum(supervised.values()) + adversarial).backward()
+    expected = [gradients(trainer.generator)]
+    trainer.discriminator.zero_grad()
+    fake_side = 0.5 * trainer.discriminator(fake.detach()).square().mean()
+    real = trainer.discriminator(batch.real_theta[..., 6:75])
+    real_side = 0.5 * (real - 1).square().mean()
+    (fake_side + real_side).backward()
+    expected.append(gradients(trainer.discriminator))
+
+    sides = {
+        "adversarial": adversarial,
+        "discriminator_real": real_side,
+        "discriminator_fake": fake_side,
     }
+    torch.testing.assert_close(terms, supervised | sides)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
 
 
-def by_the_definition(generator, discriminator, batch, real, weights=WEIGHTS):
-    """All terms, and the gradients of both losses, each by its own backward."""
-    for network in (generator, discriminator):
-        network.zero_grad(set_to_none=True)
-    generator_loss, discriminator_loss, terms = step_losses(
-        generator, discriminator, batch, real, weights
-    )
-    generator_loss.backward()
-    discriminator_loss.backward()
-    return terms, gradients(generator, discriminator)
+def test_as_published_both_sides_score_generated_motion_with_dropout_of_their_own(tmp_path):
+    config = replace(vibe_config(tmp_path), attention_dropout=0.5)
+    trainer, batch = first_batch(config, vibe_splits())
+    scores = []
+    trainer.discriminator.register_forward_hook(lambda *given: scores.append(given[-1]))
+    trainer.losses(batch)
+    for_generator, for_discriminator = scores
+    n_windows = len(for_generator)
+    assert not torch.equal(for_generator, for_discriminator[:n_windows])
 
 
-def in_one_go(generator, discriminator, batch, real, weights=WEIGHTS, **options):
-    for network in (generator, discriminator):
-        network.zero_grad(set_to_none=True)
-    terms = step_gradients(generator, discriminator, batch, real, weights, **options)
-    return terms, gradients(generator, discriminator)
+def test_without_a_discriminator_there_are_the_supervised_terms(tmp_path):
+    trainer, batch = first_batch(replace(vibe_config(tmp_path), prior="none"), vibe_splits())
+    assert tuple(trainer.losses(batch)) == SUPERVISED
+    assert trainer.train_step(batch).good
 
 
-def assert_close(found, expected, rtol=1e-4):
-    assert found.keys() == expected.keys()
-    for name, value in expected.items():
-        error = (found[name] - value).norm()
-        assert error <= rtol * value.norm() + 1e-9, f"{name}: {error} of {value.norm()}"
+def test_a_learned_prior_is_a_weighted_term(step):
+    trainer, batch = step
+
+    class Prior(nn.Module):
+        def energy(self, motion):
+            return motion.square().mean()
+
+    trainer.prior = Prior()
+    trainer.config = replace(trainer.config, mposer_weight=2.0)
+    terms = trainer.losses(batch)
+    motion = trainer.generator(batch.labels["features"].float())["theta"][..., 6:75]
+    torch.testing.assert_close(terms["mposer"], 2 * motion.square().mean())
 
 
-@pytest.mark.parametrize(
-    "weights", [WEIGHTS, {**WEIGHTS, "adversarial": 3.0, "discriminator_real": 0.2}]
-)
-def test_one_pass_through_the_discriminator_has_the_terms_and_gradients_of_three(step, weights):
-    expected_terms, expected = by_the_definition(*step, weights)
-    terms, found = in_one_go(*step, weights)
-    assert_close(terms, {name: term.detach() for name, term in expected_terms.items()})
-    assert_close(found, expected)
-    assert all(gradient.abs().sum() > 0 for gradient in found.values())
-    assert not any(term.requires_grad for term in terms.values())
-
-
-def test_a_window_scored_exactly_zero_still_moves_the_generator(step):
-    generator, discriminator, batch, _ = step
-    torch.nn.init.zeros_(discriminator.fc.bias)
-    with torch.no_grad():
-        fake = generator(batch["features"])["theta"][..., 6:75]
-        discriminator.fc.bias -= discriminator(fake)[0]
-        assert discriminator(fake)[0].item() == pytest.approx(0, abs=1e-7)
-    _, expected = by_the_definition(*step)
-    _, found = in_one_go(*step)
-    assert_close(found, expected)
-    # all windows ask for nothing
-    _, expected = by_the_definition(*step, {**WEIGHTS, "discriminator": 0.0})
-    _, found = in_one_go(*step, {**WEIGHTS, "discriminator": 0.0})
-    assert_close(found, expected)
-
-
-def test_gradients_are_added_to_those_that_are_there(step):
-    _, once = in_one_go(*step)
-    once = {name: gradient.clone() for name, gradient in once.items()}
-    step_gradients(*step, WEIGHTS)
-    assert_close(gradients(*step[:2]), {name: 2 * gradient for name, gradient in once.items()})
-
-
-def test_without_a_discriminator_its_terms_are_zero_and_the_generators_gradients_its_own(step):
-    generator, _, batch, _ = step
-    terms = step_gradients(generator, None, batch, None, WEIGHTS)
-    assert [
-        terms[name].item() for name in ("adversarial", "discriminator_real", "discriminator_fake")
-    ] == [0, 0, 0]
-    found = {name: gradient.clone() for name, gradient in gradients(generator).items()}
-    generator.zero_grad(set_to_none=True)
-    step_losses(generator, None, batch, None, WEIGHTS)[0].backward()
-    assert_close(found, gradients(generator))
-
-
-def test_a_discriminator_wants_real_motion(step):
-    generator, discriminator, batch, _ = step
-    with pytest.raises(ValueError, match="real_theta"):
-        step_gradients(generator, discriminator, batch, None, WEIGHTS)
-
-
-def test_a_learned_prior_is_a_term_of_the_generators_loss(step):
-    generator, _, batch, _ = step
-    alone = step_gradients(generator, None, batch, None, WEIGHTS)
-    generator.zero_grad(set_to_none=True)
-    zero = dict.fromkeys(WEIGHTS, 0.0)
-    terms = step_gradients(
-        generator, None, batch, None, {**zero, "mposer": 2.0}, prior=lambda m: m.square().mean()
-    )
-    fake = generator(batch["features"])["theta"][..., 6:75]
-    torch.testing.assert_close(terms["mposer"], 2 * fake.square().mean().detach())
-    assert "mposer" not in alone
-    assert generator.regressor.decpose.weight.grad.abs().sum() > 0
-
-
-def test_products_in_bfloat16_change_terms_and_gradients_by_a_few_thousandths(body):
-    step = make_step(body, size=64, n_frames=16, feature_size=96)
-    expected_terms, expected = in_one_go(*step)
-    expected = {name: gradient.clone() for name, gradient in expected.items()}
-    terms, found = in_one_go(*step, precision="bf16")
-    assert all(value.dtype == torch.float32 for value in (*terms.values(), *found.values()))
-    assert any(terms[name] != expected_terms[name] for name in terms)
-    for name in ("kp_2d", "kp_3d", "pose", "shape"):
-        assert terms[name].item() == pytest.approx(expected_terms[name].item(), rel=2e-3)
-    every = [
-        torch.cat([value.flatten() for value in values.values()]) for values in (found, expected)
-    ]
-    assert (every[0] - every[1]).norm() < 0.02 * every[1].norm()
+def test_products_in_bfloat16_change_terms_and_gradients_by_a_few_thousandths(step):
+    trainer, batch = step
+    by_precision = {}
+    for precision in ("fp32", "bf16"):
+        trainer.config = replace(trainer.config, precision=precision)
+        trainer.generator.zero_grad()
+        terms = trainer.losses(batch)
+        torch.stack(list(terms.values())).sum().backward()
+        every = torch.cat([grad.flatten() for grad in gradients(trainer.generator).values()])
+        by_precision[precision] = terms, every
+    exact, exact_gradient = by_precision["fp32"]
+    rounded, rounded_gradient = by_precision["bf16"]
+    assert all(value.dtype == torch.float32 for value in (*rounded.values(), rounded_gradient))
+    assert any(rounded[name] != exact[name] for name in exact)
+    for name in SUPERVISED:
+        assert rounded[name].item() == pytest.approx(exact[name].item(), rel=5e-3)
+    assert (rounded_gradient - exact_gradient).norm() < 0.02 * exact_gradient.norm()
 
 
 def test_without_3d_labels_their_terms_are_zero_and_gradients_finite(step):
-    batch = step[2]
-    batch |= {name: torch.zeros_like(batch[name]) for name in ("kp_3d", "theta", "w_3d", "w_smpl")}
-    terms, found = in_one_go(*step)
+    trainer, batch = step
+    for name in ("kp_3d", "theta", "w_3d", "w_smpl"):
+        batch.labels[name] = torch.zeros_like(batch.labels[name])
+    terms = trainer.losses(batch)
+    torch.stack(list(terms.values())).sum().backward()
     assert [terms[name].item() for name in ("kp_3d", "pose", "shape")] == [0, 0, 0]
-    assert all(torch.isfinite(gradient).all() for gradient in found.values())
+    assert all(grad.isfinite().all() for grad in gradients(trainer.generator).values())
 
 
-def test_the_losses_are_the_sums_of_their_terms_with_the_published_half_by_default(step):
-    generator, discriminator, batch, real = step
-    supervised = {name: WEIGHTS[name] for name in ("kp_2d", "kp_3d", "pose", "shape")}
-    generator_loss, discriminator_loss, parts = step_losses(*step, supervised)
-    pred = generator(batch["features"])
-    fake, genuine = discriminator(pred["theta"][..., 6:75]), discriminator(real[..., 6:75])
-    expected = (
-        sum(losses.generator_losses(pred, batch, supervised).values())
-        + 0.5 * ((fake - 1) ** 2).sum() / 6
+class Slim(VIBETrainer):
+    """VIBE with one more term."""
+
+    def losses(self, batch):
+        betas = self.generator.regress(batch.labels["features"].float()).shape
+        return super().losses(batch) | {"slim": 1e5 * betas.square().mean()}
+
+
+def test_a_term_added_in_losses_is_trained_shown_and_recorded(tmp_path, monkeypatch):
+    in_memory(monkeypatch, "vibe")
+    load = plug_ins.load
+    monkeypatch.setattr(
+        plug_ins, "load", lambda place: Slim if place == MODEL.trainer else load(place)
     )
-    torch.testing.assert_close(generator_loss, expected)
-    torch.testing.assert_close(
-        discriminator_loss, 0.5 * ((fake**2).sum() / 6 + ((genuine - 1) ** 2).sum() / 4)
-    )
-    torch.testing.assert_close(
-        generator_loss, sum(parts[name] for name in (*supervised, "adversarial"))
-    )
-    torch.testing.assert_close(
-        discriminator_loss, parts["discriminator_real"] + parts["discriminator_fake"]
-    )
+    shown = []
+    folder = training.run(vibe_config(tmp_path), progress=shown.append)
+
+    assert all(report.terms["slim"] > 0 for report in shown if report.terms)
+    history = torch.load(folder / "last.pt", weights_only=True)["training"]["history"]
+    assert history[-1]["losses"]["slim"] < 0.8 * history[0]["losses"]["slim"]
+    assert ("train/slim", 1) in scalars(folder)
+    assert '"train/slim"' in (folder / "curves.jsonl").read_text().splitlines()[0]
+
+
+def test_frozen_lets_gradients_through_and_leaves_parameters(step):
+    trainer, batch = step
+    motion = batch.real_theta[..., 6:75].clone().requires_grad_()
+    with networks.frozen(trainer.discriminator):
+        trainer.discriminator(motion).sum().backward()
+    assert motion.grad.abs().sum() > 0
+    assert all(parameter.grad is None for parameter in trainer.discriminator.parameters())
+    assert all(parameter.requires_grad for parameter in trainer.discriminator.parameters())

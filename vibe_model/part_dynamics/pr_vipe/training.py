@@ -89,7 +89,7 @@ class PrVIPETrainer(Trainer):
             self._add_to_average()
         return step
 
-    def gradients(self, batch: TrainingBatch) -> dict[str, Tensor]:
+    def losses(self, batch: TrainingBatch) -> dict[str, Tensor]:
         config = self.config
         labels = batch.labels
         poses = labels["poses"]
@@ -106,14 +106,12 @@ class PrVIPETrainer(Trainer):
         n = len(poses)
         distances = self.embedding.distances(mean[:n], std[:n], mean[n:], std[n:], config.samples)
         joints = poses[:, shown.all(0)]  # without the nose if it is unknown in any pose
-        terms = {
+        return {
             "triplet": config.triplet_weight
             * losses.triplet_ratio(distances, pose_distances(joints, joints)),
             "positive": config.positive_weight * losses.positive_pairwise(distances),
             "prior": config.prior_weight * losses.prior(mean, std),
         }
-        torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
-        return {name: term.detach() for name, term in terms.items()}
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), AVERAGE: weights_of(self.average)}

@@ -1,0 +1,71 @@
+"""Check tracks before they are written.  raw -> [tracks] -> features -> windows"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import Final, NoReturn
+
+import numpy as np
+
+from cache.errors import CacheError
+from cache.format.extra import ExtraColumn
+from cache.format.layout import COLUMNS, GENDERS
+from cache.format.tables import TrackRows
+
+# Label -> the flag that marks its known rows. Without its flag, a label would be read as unknown
+# everywhere.
+NEEDS_FLAG: Final = {"kp_3d": "has_3d", "pose": "has_smpl", "betas": "has_smpl"}
+
+
+def check_track(
+    track: TrackRows, video: str, columns: Collection[str], extra: Iterable[ExtraColumn] = ()
+) -> None:
+    """Raise CacheError unless a track fits a split with these columns: names, shapes, types and
+    values.
+
+    Only floats may be rounded. Fill values of `extra` columns are not allowed.
+    """
+    extras = columns_by_name(extra)
+
+    def refuse(problem: str) -> NoReturn:
+        raise CacheError(f"track {track.name!r} of video {video!r}: {problem}")
+
+    if track.video != video:
+        refuse(f"belongs to video {track.video!r}")
+    if track.gender not in GENDERS:
+        refuse(f"gender is {track.gender!r}, expected one of {', '.join(GENDERS)}")
+    strange = sorted(track.columns.keys() - (set(columns) & COLUMNS.keys()))
+    if strange:
+        refuse(f"columns {strange} are not among this split's: {sorted(columns)}")
+    strange = sorted(track.extra.keys() - extras.keys())
+    if strange:
+        refuse(f"extra columns {strange} are not declared; those that are: {sorted(extras)}")
+    if "frame_index" not in track.columns:
+        refuse("has no frame_index")
+    for label, flag in NEEDS_FLAG.items():
+        if label in track.columns and flag not in track.columns:
+            refuse(f"{label} comes without {flag}, which marks its known rows")
+    n_rows = len(track.columns["frame_index"])
+    for name, array in track.columns.items():
+        column = COLUMNS[name]
+        problem = column.problem(array, (n_rows, *column.trailing))
+        if problem:
+            refuse(f"{name} {problem}")
+    for name, array in track.extra.items():
+        problem = extras[name].problem(array, n_rows)
+        if problem:
+            refuse(f"{name} {problem}")
+    frames = track.columns["frame_index"].astype(np.int64)
+    is_increasing = n_rows > 0 and frames[0] >= 0 and (np.diff(frames) > 0).all()
+    if not is_increasing or track.step < 1:
+        refuse("frame_index must be non-empty, from 0 on and strictly increasing, and step >= 1")
+
+
+def columns_by_name(columns: Iterable[ExtraColumn]) -> dict[str, ExtraColumn]:
+    """Columns by name. Raises ValueError for duplicate names."""
+    declared = list(columns)
+    names = {column.name: column for column in declared}
+    if len(names) < len(declared):
+        given = [column.name for column in declared]
+        raise ValueError(f"extra columns {given}: expected each name once")
+    return names

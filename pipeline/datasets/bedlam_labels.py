@@ -1,0 +1,179 @@
+"""BEDLAM's label files: where they are, and the rows of a scene.  [raw] -> tracks
+
+The layout is that of `pipeline.datasets.bedlam`.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import smplx
+from pipeline.errors import RawDataError
+from pipeline.files.formats.arrays import load_npz, numbers
+from pipeline.skeletons import Bools, Doubles, Ints
+
+AGAIN: Final = "Unpack the labels again."
+OTHER_JOINTS: Final = "Use the labels of the official release: other joint orders are unknown."
+KEYS: Final = (
+    "imgname",
+    "center",
+    "scale",
+    "pose_cam",
+    "shape",
+    "trans_cam",
+    "cam_int",
+    "cam_ext",
+    "gtkps",
+)
+UNNAMED: Final = "shape_"  # prefix of subjects without a `sub`
+N_POSE = 72
+N_BETAS = 10
+# in `gtkps` -> used: SMPL's, SMPL's, SMPL-X's, OpenPose's
+N_JOINTS: Final = {24: 22, 45: 22, 127: 22, 44: 25}
+STILL: Final = 1e-4  # tolerance of a static camera, m and entries of a rotation
+
+
+def folders_of(*names: str) -> tuple[str, ...]:
+    """Label folders in a raw folder: as unpacked by hand, and by the releases' scripts."""
+    folders: list[str] = []
+    for name in names:
+        for parent in ("", "training_labels/", "training-labels/", "bedlam_labels/"):
+            folders.append(f"{parent}{name}")
+    return tuple(folders)
+
+
+SKIPPED: Final = "bedlam-labels-v2-format"  # another layout of the same labels
+
+
+def label_files(raw: Path, folders: Sequence[str]) -> dict[str, Path]:
+    """Scene -> its file in the first of `folders`, without AGORA's. Raises RawDataError if there is
+    none.
+    """
+    files: dict[str, Path] = {}
+    for folder in folders:
+        for file in sorted((raw / folder).glob("[!.]*.npz")):
+            if not file.stem.startswith("agora"):
+                files.setdefault(file.stem, file.relative_to(raw))
+    if not files:
+        found = "none"
+        for folder in reversed(folders_of(SKIPPED)):
+            if (raw / folder).is_dir():
+                found = f"only {folder}/, which is skipped"
+        expected = " or ".join(f"{folder}/<scene>.npz" for folder in folders if "/" not in folder)
+        raise RawDataError(raw, "folder", expected, found, "Unpack the labels.")
+    return files
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SceneLabels:
+    """Labels of N rows, each of one person in one image."""
+
+    sequence: NDArray[np.str_]  # (N,)
+    number: Ints  # (N,) of the image
+    subject: NDArray[np.str_]  # (N,)
+    center: Doubles  # (N, 2) px
+    scale: Doubles  # (N,) a 200th of the crop's side in px
+    pose: Doubles  # (N, 72), or (N, 165) of SMPL-X
+    betas: Doubles  # (N, 10), or (N, 11); SMPL-X's have up to 16
+    trans: Doubles  # (N, 3) m
+    intrinsics: Doubles  # (N, 3, 3) px
+    extrinsics: Doubles  # (N, 4, 4) of the person's own world
+    keypoints: Doubles  # (N, J, 3) px px confidence
+
+    def select(self, rows: Bools | Ints) -> SceneLabels:
+        """The labels of some rows."""
+        return SceneLabels(*(getattr(self, column.name)[rows] for column in fields(self)))
+
+    def is_camera_static(self) -> bool:
+        """Whether the camera is known to be static: `extrinsics` is constant per person, and some
+        person is in two images.
+        """
+        subjects, first, person = np.unique(self.subject, return_index=True, return_inverse=True)
+        camera = self.extrinsics
+        is_constant = np.allclose(camera, camera[first][person], rtol=0, atol=STILL)
+        return len(subjects) < len(person) and is_constant
+
+
+@functools.lru_cache(maxsize=1)
+def load_scene(file: Path, n_joints: int | None, _state: tuple[int, int]) -> SceneLabels:
+    """Read the labels of a scene.
+
+    Uses the first `n_joints` of `gtkps` (None: 22 or 25, depending on their number). Without `sub`,
+    rows with the same `shape` are one subject. Raises RawDataError, also for pickled objects.
+    """
+    stored = load_npz(file, KEYS, ("sub",))
+
+    def array(key: str, *shape: int | None) -> Doubles:
+        return numbers(file, key, stored[key], shape, do=AGAIN)
+
+    pose = array("pose_cam", None, None)
+    n_rows, n_pose = pose.shape
+    if n_pose not in (N_POSE, smplx.N_POSE):
+        expected = f"{N_POSE} (SMPL) or {smplx.N_POSE} (SMPL-X) numbers per row"
+        raise RawDataError(file, "pose_cam", expected, str(n_pose), AGAIN)
+
+    pattern = r"(seq_[0-9]{6})/\1_([0-9]{4})\.png"
+    example = "seq_000000/seq_000000_0125.png"
+    images = _match_texts(file, "imgname", stored["imgname"], n_rows, pattern, example)
+
+    keypoints = array("gtkps", n_rows, None, 3)
+    n_found = keypoints.shape[1]
+    n_used = n_joints or N_JOINTS.get(n_found)
+    if n_used is None or n_found < n_used:
+        expected = f"{', '.join(map(str, N_JOINTS))} joints"
+        if n_joints:
+            expected = f"at least {n_joints} joints"
+        raise RawDataError(file, "gtkps", expected, str(n_found), OTHER_JOINTS)
+
+    betas = array("shape", n_rows, None)
+    n_betas = betas.shape[1]
+    if n_pose == N_POSE and n_betas not in (N_BETAS, N_BETAS + 1):
+        raise RawDataError(file, "shape", "10 or 11 numbers per row", str(n_betas), AGAIN)
+    if n_pose == smplx.N_POSE and not 1 <= n_betas <= smplx.N_BETAS:
+        raise RawDataError(file, "shape", "up to 16 numbers per row", str(n_betas), AGAIN)
+
+    if "sub" in stored:
+        named = _match_texts(file, "sub", stored["sub"], n_rows, r"[\w.-]+", "rp_emma_posed_008")
+        subjects = [match[0] for match in named]
+    else:
+        digests = [hashlib.sha256(row.tobytes()).hexdigest() for row in betas]
+        subjects = [f"{UNNAMED}{digest[:12]}" for digest in digests]
+    return SceneLabels(
+        sequence=np.array([image[1] for image in images], str),
+        number=np.array([int(image[2]) for image in images], np.int64),
+        subject=np.array(subjects, str),
+        center=array("center", n_rows, 2),
+        scale=array("scale", n_rows),
+        pose=pose,
+        betas=betas,
+        trans=array("trans_cam", n_rows, 3),
+        intrinsics=array("cam_int", n_rows, 3, 3),
+        extrinsics=array("cam_ext", n_rows, 4, 4),
+        keypoints=keypoints[:, :n_used].copy(),
+    )
+
+
+def _match_texts(
+    file: Path, key: str, values: NDArray[Any], n_rows: int, pattern: str, example: str
+) -> list[re.Match[str]]:
+    """The matches of an array of texts (N,) with a pattern. Raises RawDataError."""
+    expected = f"{n_rows} texts like {example}"
+    matches = []
+    if values.dtype.kind == "U" and values.ndim == 1:
+        for value in values:
+            match = re.fullmatch(pattern, str(value))
+            if match is None:
+                raise RawDataError(file, key, expected, str(value), AGAIN)
+            matches.append(match)
+    if len(matches) != n_rows:
+        raise RawDataError(file, key, expected, f"{values.shape} {values.dtype}", AGAIN)
+    return matches

@@ -1,0 +1,311 @@
+"""One clip with a detector's labels: which file they are in, whether they belong to the clip, and
+its tracks.  [raw -> tracks] -> features
+
+`clip_tracks` is shared by Kinetics, InstaVariety's videos and the user's clips.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePath
+from typing import Any, ClassVar, Final
+
+import numpy as np
+
+from pipeline.accounting import VideoAccount
+from pipeline.cli.text import count
+from pipeline.clips.file_names import require_own_name
+from pipeline.clips.files import EXTENSIONS, KEYPOINTS, labels_of, read_info, require_own_labels
+from pipeline.datasets.base import Dataset, Origin
+from pipeline.datasets.detected.people import MIN_CONFIDENCE, Rules, bridge_gaps, people
+from pipeline.datasets.pixels import DETECTED_OUTSIDE, require_frames, require_in_picture
+from pipeline.errors import RawDataError
+from pipeline.files.formats.detections import Detections, read_detections, read_results
+from pipeline.files.pixels.clip_record import ClipRecord, record_from
+from pipeline.files.pixels.cuts import cuts_of
+from pipeline.files.pixels.frames import MOST_LOST, Video
+from pipeline.files.raw import RawVideo
+from pipeline.files.raw.files import file_digest
+from pipeline.linking import SECOND
+from pipeline.skeletons import Doubles, joint_names, without_non_finite
+from pipeline.track import Track
+
+DETECTORS: Final = "`python -m pipeline detect`, OpenPose or another one"
+
+
+@dataclass(frozen=True)
+class ClipDataset(Dataset):
+    """Clips in which a detector finds the people, if it was run on them."""
+
+    keypoints_from: ClassVar[str] = "detected"
+    harmless: ClassVar[frozenset[str]] = frozenset({"no_keypoints"})
+    recording: ClassVar[str] = "video"
+
+    def origin(self, video: str) -> Origin:
+        """The published video of a clip: its file's stem, in any folder, without the seconds that
+        Kinetics appends.
+
+        >>> from pipeline import datasets
+        >>> datasets.get("kinetics").origin("train/abseiling/jB8CPlU9xjA_000012_000022").recording
+        'jB8CPlU9xjA'
+        """
+        path = PurePath(video)
+        name = path.stem if path.suffix.lower() in EXTENSIONS else path.name
+        return Origin(recording=re.sub(r"_[0-9]{6}_[0-9]{6}$", "", name))
+
+
+def clip_tracks(
+    dataset: Dataset,
+    raw: Path,
+    split: str,
+    video: RawVideo,
+    account: VideoAccount,
+    rules: Rules,
+    source_of: Callable[[], Video] | None = None,
+) -> Sequence[Track]:
+    """One track per person and uninterrupted stretch.
+
+    `source_of` gives the clip, or raises RawDataError; by default, it is the video's first file.
+    Raises RawDataError if labels or clip cannot be used, or do not belong together.
+    """
+    path = PurePath(video.files[0] if video.files else video.name)
+    labels = labels_of(raw, video)
+    if labels is not None:
+        # else the reader knows that its files of one stem are one clip
+        if source_of is None:
+            require_own_labels(video, labels)
+        require_own_name(raw / KEYPOINTS, video, labels, path.name)
+
+    source_of = functools.cache(source_of or (lambda: Video(raw, video.files[0].as_posix())))
+    detections = None
+    if labels is not None:
+        stem = path.stem if video.files else path.name
+        detections = read_detections(labels, stem, lambda: _labelled_sizes(labels, source_of()))
+    if detections is not None:
+        account.found = detections.n_persons
+        account.notes.extend(detections.notes)
+
+    source = source_of()
+    source.require_decodable()
+    source.require_whole()
+    if labels is None or detections is None:
+        account.reject("no_keypoints", f"{raw / video.name}: {_no_keypoints(raw, video, labels)}")
+        return []
+
+    info = _info_of(labels, source)
+    record = _note_record(source, labels, info, account, rules.filmed_fps)
+    is_every_frame = rules.bridge and detections.complete
+    require_frames(labels, source, detections.frames, account, every=is_every_frame)
+    _note_unlisted(labels.relative_to(raw).as_posix(), detections, record, account)
+    detections = _fit_to_clip(detections, labels, source)
+    detections = _drop_lost_frames(detections, record.lost, account)
+
+    cuts: list[int] = []
+    if rules.cuts:
+        cuts = _scene_cuts(info, source, account, decode=rules.cleaning is not None)
+    max_gap = rules.max_gap
+    if max_gap is None:
+        max_gap = _frames_of_a_second(record.usual_fps, account)
+    clock = None if record.is_even else record.clock()
+    persons = people(detections, account, rules, max_gap, cuts, clock)
+    if rules.bridge:
+        persons = bridge_gaps(persons, max_gap, account)
+    return [
+        dataset.track(
+            split,
+            video,
+            person.person,
+            fps=record.fps,
+            frame_index=person.frame_index,
+            bbox=person.bbox,
+            kp_2d=person.kp_2d,
+            crop_scale=person.crop_scale,
+            frames=source,
+        )
+        for person in persons
+    ]
+
+
+def _note_record(
+    source: Video, labels: Path, info: Mapping[str, Any], account: VideoAccount, filmed_fps: float
+) -> ClipRecord:
+    """What the clip is, by `info` of its labels or by decoding it, with its remarks in the account.
+
+    filmed_fps: as in `Rules`. Raises RawDataError if `detect` of an earlier version saw other
+    images.
+    """
+    recorded = record_from(info.get("record"))
+    if recorded is not None:
+        source.remember(recorded)
+    record = source.record()
+    account.clip = record.as_dict()
+    if math.isfinite(filmed_fps):
+        record = replace(record, filmed_fps=filmed_fps)
+    account.notes.extend(record.remarks())
+    if info and recorded is None:
+        _refuse_other_pixels(labels, record)
+    return record
+
+
+def _note_unlisted(
+    file: str, detections: Detections, record: ClipRecord, account: VideoAccount
+) -> None:
+    """Note frames without an entry in a file that has one for each frame; those that damage lost
+    are noted already.
+    """
+    n_unlisted = record.n_frames - len({*detections.frames, *record.lost})
+    if detections.complete and MOST_LOST < n_unlisted < len(detections.frames):
+        account.notes.append(
+            f"{file} has no entry for {count(n_unlisted, 'frame')} of {record.n_frames}"
+        )
+
+
+def _no_keypoints(raw: Path, video: RawVideo, labels: Path | None) -> str:
+    """Where keypoints were searched, and what to do."""
+    if labels is not None:
+        return f"no keypoints in {labels}, which is empty: run {DETECTORS} on it"
+
+    problem = f"no keypoints in {raw / KEYPOINTS}"
+    for clip in video.files:
+        for file in (raw / f"{clip}.json", (raw / clip).with_suffix(".json")):
+            with contextlib.suppress(RawDataError):
+                if file.is_file() and read_results(file).n_persons:
+                    folder = PurePath(KEYPOINTS, video.name).parent
+                    return f"{problem}, but {file} has some. Move it to {folder}/"
+    return f"{problem}: run {DETECTORS} on it"
+
+
+def _labels_info(labels: Path) -> dict[str, Any]:
+    """`info` of a file of `detect`; {} for a folder or another detector's file."""
+    if labels.is_dir():
+        return {}
+    return read_info(labels)
+
+
+def _labelled_sizes(labels: Path, source: Video) -> list[tuple[int, int]]:
+    """Widths and heights px of the images that labels may be made of, where pixels are not square.
+
+    Files of `detect` state it. Other tools read stored pixels, as OpenCV does, unless the file
+    states the size.
+    """
+    info = _labels_info(labels)
+    shown = source.size()
+    if (info.get("width"), info.get("height")) == shown:
+        return [shown]
+    return source.sizes()
+
+
+def _refuse_other_pixels(labels: Path, record: ClipRecord) -> None:
+    """Raise RawDataError if `detect` of an earlier version, which kept no record, saw other images
+    of this clip.
+    """
+    if record.otherwise:
+        expected = "keypoints of the clip as it is decoded now"
+        kinds = ", ".join(record.otherwise)
+        found = f"those of an earlier version, which decoded it wrongly ({kinds})"
+        do = (
+            "Run `python -m pipeline detect` again; if it names the clip as done, delete the "
+            "file first."
+        )
+        raise RawDataError(labels, "keypoints", expected, found, do)
+
+
+def _drop_lost_frames(
+    detections: Detections, lost: Collection[int], account: VideoAccount
+) -> Detections:
+    """The detections without those of frames that cannot be decoded."""
+    is_lost = np.isin(detections.frame_index, [*lost])
+    if not is_lost.any():
+        return detections
+
+    for t in np.flatnonzero(is_lost).tolist():
+        account.drop("frame_damaged", len(detections.keypoints[t]))
+    rows = np.flatnonzero(~is_lost).tolist()
+    identity = detections.identity
+    if identity is not None:
+        identity = [identity[t] for t in rows]
+    return replace(
+        detections,
+        frame_index=detections.frame_index[rows],
+        keypoints=[detections.keypoints[t] for t in rows],
+        identity=identity,
+    )
+
+
+def _fit_to_clip(detections: Detections, labels: Path, source: Video) -> Detections:
+    """The detections, and the camera's motion, in px of the clip's images. Raises RawDataError if
+    people are outside of them.
+    """
+    width, height = source.size()
+    labelled = _labelled_sizes(labels, source)[0]
+    if labelled != source.size():
+        factor = np.array([width / labelled[0], height / labelled[1], 1])
+        keypoints = [persons * factor for persons in detections.keypoints]
+        detections = replace(detections, keypoints=keypoints)
+    require_in_picture(
+        labels,
+        _confident(detections),
+        source.size(),
+        DETECTED_OUTSIDE,
+        boxes=detections.boxes_alone,
+    )
+    return replace(detections, camera=pixel_camera(detections.camera, width, height))
+
+
+def _confident(detections: Detections) -> Doubles:
+    """(N, J, 3) all persons of all frames; scores below MIN_CONFIDENCE are 0."""
+    nobody = np.empty((0, len(joint_names(detections.skeleton)), 3))
+    persons, _ = without_non_finite(np.concatenate([*detections.keypoints, nobody]))
+    persons[persons[..., 2] < MIN_CONFIDENCE] = 0
+    return persons
+
+
+def _frames_of_a_second(fps: float, account: VideoAccount) -> int:
+    if math.isfinite(fps):
+        return round(fps)
+    account.notes.append(
+        f"the clip states no frame rate: people are linked across {SECOND} missing frames"
+    )
+    return SECOND
+
+
+def pixel_camera(camera: Mapping[int, Doubles], width: int, height: int) -> dict[int, Doubles]:
+    """Homographies of points in [-1, 1] -> of px."""
+    to_px = np.array(
+        [[width / 2, 0, (width - 1) / 2], [0, height / 2, (height - 1) / 2], [0, 0, 1]]
+    )
+    return {frame: to_px @ matrix @ np.linalg.inv(to_px) for frame, matrix in camera.items()}
+
+
+def _info_of(labels: Path, source: Video) -> Mapping[str, Any]:
+    """`_labels_info`. Raises RawDataError if it belongs to another clip."""
+    info = _labels_info(labels)
+    if "clip_digest" in info and info["clip_digest"] != file_digest(source.place):
+        expected = f"keypoints of {source.place}"
+        do = "Run `python -m pipeline detect` again."
+        raise RawDataError(labels, "clip_digest", expected, "another clip's, or an older one's", do)
+    return info
+
+
+def _scene_cuts(
+    info: Mapping[str, Any], source: Video, account: VideoAccount, *, decode: bool
+) -> list[int]:
+    """First frames of new scenes: from `info`, else by decoding the clip."""
+    cuts: list[int] = []
+    stored = info.get("cuts")
+    if isinstance(stored, list) and all(type(cut) is int for cut in stored):
+        cuts = sorted({cut for cut in stored if cut > 0})  # the file may have been edited
+    elif decode:
+        cuts = cuts_of(source, source.count_frames())
+    if cuts:
+        first = ", ".join(map(str, cuts[:5]))
+        more = ", ..." if len(cuts) > 5 else ""
+        account.notes.append(
+            f"{len(cuts) + 1} scenes, from the frames 0, {first}{more}: no one is linked across"
+        )
+    return cuts

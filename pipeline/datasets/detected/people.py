@@ -1,0 +1,312 @@
+"""Tracks from a detector's results: linking, boxes, selection.  [raw -> tracks] -> features"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.accounting import VideoAccount
+from pipeline.boxes import smooth_boxes, tight_boxes
+from pipeline.cli.text import count
+from pipeline.datasets.base import finite_joints
+from pipeline.files.formats.detections import Detections
+from pipeline.grades import grade
+from pipeline.linking import SECOND, Cleaning, clean, link, split_at_gaps
+from pipeline.skeletons import Bools, Doubles, Ints, Skeleton, convert, joint_names
+from pipeline.track import CROP_SCALE
+
+MIN_CONFIDENCE: Final = 0.3
+MIN_VISIBLE: Final = 6  # joints
+BOX_FACTOR: Final = 1.1
+BOX_SCALE: Final = 1.1  # crop side / larger side of a detector's box, which has a margin already
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """How a dataset's people are linked and cleaned."""
+
+    min_frames: int
+    max_gap: int | None = None  # frames; a second
+    # for arbitrary clips, with scene cuts; None: only drop frames with few joints
+    cleaning: Cleaning | None = None
+    bridge: bool = False  # add the frames in which a person was missed, with boxes in between
+    cuts: bool = True  # link no one across a scene cut
+    max_jitter: float | None = None  # % of the box (`pipeline.grades`); no limit
+    max_limb_spread: float | None = None  # %; no limit
+    # frames a second at which the clip was filmed, if the user states it
+    filmed_fps: float = math.nan
+
+
+# HMMR's, for InstaVariety and VLOG-people
+ANY_CLIP: Final = Rules(Cleaning().min_frames, cleaning=Cleaning())
+
+
+class PersonTrack(NamedTuple):
+    """T frames of one person."""
+
+    frame_index: Ints  # (T,)
+    detected: Doubles  # (T, J, 3) as the detector has them, without bridged frames
+    bbox: NDArray[np.float32]  # (T, 4)
+    kp_2d: NDArray[np.float32]  # (T, 49, 3); all 0 of people who are known by boxes alone
+    crop_scale: float = CROP_SCALE
+    person: str = ""  # the detector's identity, or a number by order of appearance
+
+
+def people(
+    detections: Detections,
+    account: VideoAccount,
+    rules: Rules,
+    max_gap: int = SECOND,
+    cuts: Sequence[int] = (),
+    clock: Ints | None = None,
+) -> Iterator[PersonTrack]:
+    """Everybody with at least `rules.min_frames` frames; others are counted as dropped in
+    `account`.
+
+    A person missing for more than `max_gap` frames, or across `cuts` (first frames of new scenes),
+    is a new one afterwards. clock: of `ClipRecord`, where gaps are counted by it; None: by frames.
+    `_Selection` has what of a person is used; cleaning may split one into `<name>`, `<name>.1`, ...
+    """
+    detections = _apply_confidence(detections, account)
+    selection = _Selection(detections.skeleton, rules, account)
+    identified = _identify(detections, account, max_gap, cuts, clock)
+    taken = {name for name, _ in identified}
+    for name, members in identified:
+        frame_index = detections.frame_index[members[:, 0]]
+        kp_2d = np.stack([detections.keypoints[t][p] for t, p in members])
+        if detections.boxes_alone:
+            parts = selection.boxes(frame_index, kp_2d)
+        elif rules.cleaning is None:
+            parts = selection.visible(frame_index, kp_2d)
+        else:
+            parts = selection.clean_parts(frame_index, kp_2d, rules.cleaning)
+
+        for k, track in enumerate(parts):
+            n_frames = len(track.frame_index)
+            reason = selection.reason_to_drop(track)
+            if reason:
+                account.drop_track(reason, n_frames, track.frame_index, track.detected)
+                continue
+            account.keep_track(n_frames)
+            yield track._replace(person=_free_name(name, ".", k, taken))
+
+    longest = max(selection.too_short, default=0)
+    if longest and not account.tracks_kept:
+        account.notes.append(
+            f"the longest stretch of a person has {longest} frames < min_frames {rules.min_frames}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Selection:
+    """The parts of one person's detections that are used, in one of three ways; the rest is counted
+    as dropped.
+
+    Each way takes `frame_index` (T,) and `kp_2d` (T, J, 3), the detections of a person.
+    """
+
+    skeleton: Skeleton
+    rules: Rules
+    account: VideoAccount
+    # numbers of frames of parts that are dropped for it
+    too_short: list[int] = field(default_factory=list)
+
+    def boxes(self, frame_index: Ints, kp_2d: Doubles) -> Iterator[PersonTrack]:
+        """All boxes without joints, square by the larger side and not smoothed, in parts of
+        `max_frames`.
+        """
+        n_frames = len(frame_index)
+        n_parts = 1
+        if self.rules.cleaning:
+            n_parts = math.ceil(n_frames / self.rules.cleaning.max_frames)
+        for rows in np.array_split(np.arange(n_frames), n_parts):
+            corners = kp_2d[rows]
+            unknown = np.zeros((len(rows), len(joint_names("spin49")), 3), np.float32)
+            bbox = tight_boxes(corners)[0]
+            yield PersonTrack(frame_index[rows], corners, bbox, unknown, BOX_SCALE)
+
+    def visible(self, frame_index: Ints, kp_2d: Doubles) -> Iterator[PersonTrack]:
+        """The frames with at least MIN_VISIBLE joints."""
+        yield self._smooth(frame_index, kp_2d, (kp_2d[..., 2] > 0).sum(axis=1) >= MIN_VISIBLE)
+
+    def clean_parts(
+        self, frame_index: Ints, kp_2d: Doubles, cleaning: Cleaning
+    ) -> Iterator[PersonTrack]:
+        """The parts that `cleaning` leaves."""
+        parts, dropped = clean(kp_2d[..., 2] > 0, joint_names(self.skeleton), cleaning)
+        for reason, rows in dropped.items():
+            self.account.drop(reason, len(rows), frame_index[rows], kp_2d[rows])
+        if "track_too_short" in dropped:
+            self.too_short.extend(map(len, split_at_gaps(dropped["track_too_short"], 0)))
+        if not parts:
+            self.account.drop_track(max(dropped, key=lambda reason: len(dropped[reason])), 0)
+        for rows in parts:
+            yield self._smooth(frame_index[rows], kp_2d[rows], np.full(len(rows), True))
+
+    def _smooth(self, frame_index: Ints, kp_2d: Doubles, has_enough: Bools) -> PersonTrack:
+        """A track with boxes that are smoothed over time, missing frames included.
+
+        has_enough: (T,) frames that show enough joints. Other frames are counted as dropped.
+        """
+        dense = frame_index - frame_index[0]
+        over_time = np.zeros((dense[-1] + 1, *kp_2d.shape[1:]))
+        over_time[dense] = kp_2d
+        boxes, first, stop = smooth_boxes(over_time, threshold=MIN_CONFIDENCE)
+
+        has_no_box = (dense < first) | (dense >= stop)
+        reasons = {"no_box": has_no_box, "too_few_visible_joints": ~has_enough}
+        rows = np.flatnonzero(self.account.drop_rows(reasons, frame_index, kp_2d))
+        detected = kp_2d[rows]
+        bbox = boxes[dense[rows] - first] * np.array([1, 1, BOX_FACTOR, BOX_FACTOR], np.float32)
+        in_spin49 = convert(detected, source=self.skeleton, target="spin49").astype(np.float32)
+        return PersonTrack(frame_index[rows], detected, bbox, in_spin49)
+
+    def reason_to_drop(self, track: PersonTrack) -> str:
+        """Why a track is dropped, by its length or its grade; "" if it is kept."""
+        rules = self.rules
+        n_frames = len(track.frame_index)
+        if n_frames < rules.min_frames:
+            self.too_short.append(n_frames)
+            return "track_too_short"
+        if not (rules.max_jitter or rules.max_limb_spread):
+            return ""
+
+        graded = grade({"frame_index": track.frame_index, "bbox": track.bbox, "kp_2d": track.kp_2d})
+        if rules.max_jitter and graded.jitter_2d_percent > rules.max_jitter:
+            return "joints_shake"
+        if rules.max_limb_spread and graded.limb_spread_2d_percent > rules.max_limb_spread:
+            return "limbs_vary"
+        return ""
+
+
+def bridge_gaps(
+    persons: Iterable[PersonTrack], max_gap: int, account: VideoAccount
+) -> Iterator[PersonTrack]:
+    """Add frames in gaps of up to `max_gap`, with an interpolated box and no joint, so that windows
+    are not split.
+
+    Added frames count as found and kept, with a note after the last person.
+    """
+    added = []
+    for person in persons:
+        bridged = _bridge_person(person, max_gap)
+        n_added = len(bridged.frame_index) - len(person.frame_index)
+        if n_added:
+            added.append(n_added)
+        yield bridged
+
+    total = sum(added)
+    account.found += total
+    account.kept += total
+    if added:
+        of_tracks = f" of {len(added)} tracks" if len(added) > 1 else ""
+        account.notes.append(
+            f"{count(total, 'frame')} between detections{of_tracks} are predicted with "
+            "interpolated boxes"
+        )
+
+
+def _bridge_person(person: PersonTrack, max_gap: int) -> PersonTrack:
+    frames = person.frame_index
+    stops = np.where(np.diff(frames) <= max_gap + 1, frames[1:], frames[:-1] + 1)
+    every = np.concatenate([*map(np.arange, frames[:-1], stops), frames[-1:]])
+    columns = [np.interp(every, frames, column) for column in person.bbox.T]
+    bbox = np.column_stack(columns).astype(np.float32)
+    kp_2d = np.zeros((len(every), *person.kp_2d.shape[1:]), np.float32)
+    kp_2d[np.searchsorted(every, frames)] = person.kp_2d
+    return person._replace(frame_index=every, bbox=bbox, kp_2d=kp_2d)
+
+
+def _select(arrays: Sequence[NDArray[Any]], masks: Sequence[Bools]) -> list[NDArray[Any]]:
+    return [array[mask] for array, mask in zip(arrays, masks, strict=True)]
+
+
+def _apply_confidence(detections: Detections, account: VideoAccount) -> Detections:
+    """Scores become confidences (0 under 0.3, at most 1); persons without a visible joint or box
+    are dropped.
+    """
+    if not detections.keypoints:
+        return detections
+
+    everyone = finite_joints(np.concatenate(detections.keypoints), account)
+    scores = everyone[..., 2]
+    everyone[..., 2] = np.where(scores < MIN_CONFIDENCE, 0, np.minimum(scores, 1))
+
+    sizes = [len(persons) for persons in detections.keypoints]
+    frame_index = np.repeat(detections.frame_index, sizes)
+    reason = "low_score" if detections.boxes_alone else "no_visible_joint"
+    is_seen = account.drop_rows({reason: ~scores.any(axis=1)}, frame_index, everyone)
+    stops = np.cumsum(sizes)[:-1]
+    seen = np.split(is_seen, stops)
+    keypoints = _select(np.split(everyone, stops), seen)
+    if detections.identity is None:
+        return replace(detections, keypoints=keypoints)
+    return replace(detections, keypoints=keypoints, identity=_select(detections.identity, seen))
+
+
+def _identify(
+    detections: Detections,
+    account: VideoAccount,
+    max_gap: int,
+    cuts: Sequence[int],
+    clock: Ints | None,
+) -> list[tuple[str, Ints]]:
+    """Name and (n, 2) rows (t, p) of every person, by the detector's identities or by linking."""
+    frames = detections.frame_index
+    camera = detections.camera
+    if clock is not None:
+        cuts = clock[list(cuts)].tolist()
+        frames = clock[frames]
+        camera = {
+            int(clock[frame]): matrix for frame, matrix in camera.items() if frame < len(clock)
+        }
+    if detections.identity is None:
+        linked = link(detections.keypoints, frames, max_gap, cuts=cuts, camera=camera)
+        return [(str(k), rows) for k, rows in enumerate(linked)]
+
+    members = _members(detections, account)
+    names = {identity: str(identity) for identity in sorted(members)}
+    if detections.names:
+        names = {identity: detections.names[identity] for identity in names}
+    taken = {*(detections.names or names.values())}
+    identified = []
+    for identity, name in names.items():
+        rows = np.array(sorted(members[identity].items()), np.int64)
+        for k, segment in enumerate(split_at_gaps(frames[rows[:, 0]], max_gap, cuts)):
+            identified.append((_free_name(name, "-", k, taken), rows[segment]))
+    return identified
+
+
+def _members(detections: Detections, account: VideoAccount) -> dict[int, dict[int, int]]:
+    """The detector's identity -> t -> p; of two persons with one identity in a frame, it is the one
+    of higher confidence.
+    """
+    members: dict[int, dict[int, int]] = {}
+    for t, identities in enumerate(detections.identity or ()):
+        persons = detections.keypoints[t]
+        confidence = persons[..., 2].sum(axis=1)
+        for p in np.argsort(-confidence, kind="stable"):
+            by_frame = members.setdefault(int(identities[p]), {})
+            if t in by_frame:
+                account.drop("duplicate_person", 1, detections.frame_index[[t]], persons[[p]])
+            else:
+                by_frame[t] = int(p)
+    return members
+
+
+def _free_name(name: str, separator: str, k: int, taken: set[str]) -> str:
+    """The name of the k-th part of a person: `name` for k = 0, else with a number, k or the next
+    one that is not `taken`; adds it to `taken`.
+    """
+    if k == 0:
+        return name
+    while f"{name}{separator}{k}" in taken:
+        k += 1
+    numbered = f"{name}{separator}{k}"
+    taken.add(numbered)
+    return numbered

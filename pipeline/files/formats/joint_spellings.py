@@ -1,0 +1,55 @@
+"""Names of joints in label files, in the spellings of annotation tools and detectors.  [raw] ->
+tracks -> features -> windows
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+# Lower-case joint names in files -> ours: PoseTrack's, COCO's, COCO-WholeBody's, MPII's.
+DECLARED: Final[Mapping[str, str]] = {
+    "nose": "nose",
+    "head_bottom": "neck",
+    "upper_neck": "neck",
+    "head_top": "headtop",
+    "top_head": "headtop",
+    **{
+        f"{side}_{joint}": f"{side[0]}{joint}"
+        for joint in ("eye", "ear", "shoulder", "elbow", "wrist", "hip", "knee", "ankle")
+        for side in ("left", "right")
+    },
+    **{
+        f"{side}_{joint}": f"OP {side[0].upper()}{joint.title().replace('_', '')}"
+        for joint in ("big_toe", "small_toe", "heel")
+        for side in ("left", "right")
+    },
+}
+
+
+def joint_called(name: str) -> str | None:
+    """Our name of a joint; None if unknown. Case, blanks, hyphens and underscores do not count, and
+    a side may be one letter.
+
+    >>> [joint_called(name) for name in ("RHip", "left-shoulder", "LBigToe", "Left Ankle", "Neck")]
+    ['rhip', 'lshoulder', 'OP LBigToe', 'lankle', None]
+    """
+    return _SPELLED.get(_compact(name))
+
+
+def _compact(name: str) -> str:
+    return re.sub(r"[\s_.-]", "", name).lower()
+
+
+def _spellings() -> dict[str, str]:
+    spelled = {}
+    for name, ours in DECLARED.items():
+        spelled[_compact(name)] = ours
+        side, _, joint = name.partition("_")
+        if side in ("left", "right"):
+            spelled[side[0] + _compact(joint)] = ours
+    return spelled
+
+
+_SPELLED: Final = _spellings()

@@ -1,0 +1,167 @@
+"""A change tells what it forgets: a line in the table, a page, a test, a version to raise."""
+
+import hashlib
+import importlib
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import cache
+from pipeline import plug_ins, table
+from pipeline.clips.detectors import Detector
+from pipeline.datasets.base import Dataset
+from pipeline.exchange.formats import ExportFormat
+from pipeline.features.streams.base import Stream
+from pipeline.files.raw import files
+from pipeline.files.raw.files import HASHED_WHOLE, MIB
+from tests.docs.markdown import ROOT, document
+from tests.made_splits import track_of, write_split, write_stream
+from vibe_model.evaluation.protocols import Protocol
+from vibe_model.metrics import METRICS
+from vibe_model.models import Model
+
+CODE = {
+    file: file.read_text()
+    for package in ("cache", "pipeline", "vibe_model", "tasks")
+    for file in sorted((ROOT / package).rglob("*.py"))
+}
+TESTS = "".join(
+    file.read_text() for file in (ROOT / "tests").rglob("*.py") if file != Path(__file__)
+)
+# group of the table -> what it registers, the pages that tell of it
+KINDS: dict[str, tuple[type[Any], str]] = {
+    "vibe_pipeline.datasets": (Dataset, "datasets.md"),
+    "vibe_pipeline.streams": (Stream, "features.md"),
+    "vibe_pipeline.detectors": (Detector, "detecting.md"),
+    "vibe_pipeline.exports": (ExportFormat, "exports.md"),
+    "vibe_pipeline.models": (Model, "settings.md"),
+    "vibe_pipeline.protocols": (Protocol, "vibe.md"),
+}
+# which a module uses alone
+INTERNAL = {"vibe_model.evaluation.protocols:VALIDATION_2D"}
+REGISTERED = [(group, name) for group in KINDS for name in table.OWN[group]]
+
+
+def module_name(file: Path) -> str:
+    return ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+@pytest.mark.parametrize(("group", "name"), REGISTERED, ids=lambda text: text.split(".")[-1])
+def test_what_is_registered_has_a_page_and_a_test(group: str, name: str) -> None:
+    page = KINDS[group][1]
+    text = document(page)
+    assert re.search(rf"[`\[/_]{name}\b", text), f"docs/{page} says nothing about {name}"
+    target = table.OWN[group][name].partition(":")[2]
+    assert re.search(rf"""["'/]{name}\b|\b{target}\b""", TESTS), f"no test names {name}"
+
+
+@pytest.mark.parametrize("group", KINDS)
+def test_what_could_be_registered_is(group: str) -> None:
+    """Records of a module, and classes with a name of their own."""
+    kind = KINDS[group][0]
+    listed = [plug_ins.load(target) for target in table.OWN[group].values()]
+    missing = []
+    for file, text in CODE.items():
+        if kind.__name__ not in text and f"{group.rpartition('.')[2]}." not in text:
+            continue
+        module = importlib.import_module(module_name(file))
+        for name, value in vars(module).items():
+            if isinstance(value, kind) or is_named_class(value, kind):
+                if not any(value is one for one in listed):
+                    missing.append(f"{module.__name__}:{name}")
+    assert sorted({*missing} - INTERNAL) == [], f"add them to pipeline/table.py, {group}"
+
+
+def is_named_class(value: object, kind: type[Any]) -> bool:
+    if not isinstance(value, type) or not issubclass(value, kind):
+        return False
+    return any(isinstance(vars(value).get(key), str) for key in ("name", "kind"))
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_a_metric_has_a_page_and_a_test(name: str) -> None:
+    pages = "".join(document(page) for page in ("vibe.md", "hmmr.md", "getting-started.md"))
+    title = METRICS[name].title
+    assert f"`{name}`" in pages or title.lower() in pages.lower(), "no page tells of it"
+    assert f'"{name}"' in TESTS, "no test names it"
+
+
+def test_every_command_is_in_the_table() -> None:
+    listed = {module for names in table.COMMANDS.values() for module, _ in names.values()}
+    having = {
+        module_name(file)
+        for file, text in CODE.items()
+        if re.search(r"^COMMAND\b.*= ", text, re.MULTILINE)
+    }
+    assert having == listed
+
+
+def test_every_version_is_on_the_page_of_versions_to_raise() -> None:
+    page = document("architecture.md").partition("## Versions to raise")[2]
+    having = [
+        str(file.relative_to(ROOT))
+        for file, text in CODE.items()
+        if re.search(r"^VERSION\b.*= ", text, re.MULTILINE)
+    ]
+    assert len(having) > 5
+    assert [file for file in having if f"`{file}`" not in page] == []
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def test_the_digests_of_files_are_those_of_earlier_conversions(tmp_path: Path) -> None:
+    """With others, every video counts as changed, and its features are computed again. If that is
+    meant: change this test, and say so in "When you upgrade" of CHANGELOG.md.
+    """
+    content = np.random.default_rng(0).bytes(HASHED_WHOLE + 12345)
+    size = len(content)
+    middle = (size - MIB) // 2
+    probes = content[:MIB] + content[middle : middle + MIB] + content[-MIB:]
+    contents = {"large.mp4": content, "large.npz": content, "small.mp4": content[:999]}
+    for name, data in contents.items():
+        (tmp_path / name).write_bytes(data)
+    expected = {name: sha256(data) for name, data in contents.items()}
+    expected["large.mp4"] = sha256(f"probed {size}".encode() + probes)
+    assert {name: files.file_digest(tmp_path / name) for name in contents} == expected
+    assert files.whole_file_digest(tmp_path / "large.mp4") == sha256(content)
+    assert files.span_digest(tmp_path / "large.npz", 5, 5 + 2 * MIB) == sha256(
+        content[5 : 5 + 2 * MIB]
+    )
+    sizes = [(name, len(data)) for name, data in sorted(contents.items())]
+    digests = [(name, sha256(data)) for name, data in sorted(contents.items())]
+    assert files.folder_digest(tmp_path) == sha256(repr(sizes).encode())
+    assert files.contents_digest(tmp_path) == sha256(repr(digests).encode())
+
+
+@pytest.mark.parametrize(
+    "stored", ["float16", "bfloat16", "float32", "float64", "int8", "int16", "uint8"]
+)
+def test_a_stream_is_read_as_the_numbers_that_were_written_whatever_stores_them(
+    tmp_path: Path, stored: str
+) -> None:
+    numbers = np.array([0, 1, -2, 0.5, 96, -0.25, 3, 64], np.float32)
+    n = len(numbers)
+    columns = {"frame_index": np.arange(n), "bbox": np.full((n, 4), 9, np.float32)}
+    columns["kp_2d"] = np.ones((n, 49, 3), np.float32)
+    video = (cache.VideoEntry(name="a"), [track_of("a/0", columns)])
+    write_split(tmp_path, "toy/train", [video], {})
+
+    def rows_of(rows: np.ndarray) -> np.ndarray:
+        return np.tile(numbers[np.asarray(rows) % n, None], (1, 4))
+
+    try:
+        write_stream(tmp_path, "toy/train", "some", rows_of, dim=4, dtype=stored)
+    except (cache.CacheError, TypeError, ValueError):
+        assert stored not in ("float16", "float32")
+        return  # refused
+    split = cache.open(tmp_path)["toy/train"]
+    for read in ("float16", "float32", "float64"):
+        features = split.read([[0, n]], "some", ["features"], dtype=read)["features"]
+        assert features.dtype == read
+        np.testing.assert_array_equal(features[0], rows_of(np.arange(n)))
+    assert cache.verify(tmp_path).ok
