@@ -25,13 +25,22 @@ def extents(kp_2d: Floats, threshold: float = 0.0) -> tuple[Doubles, Bools]:
     count as unseen.
     """
     points = np.asarray(kp_2d, np.float64)
-    visible = (points[..., 2] > threshold) & np.isfinite(points).all(axis=-1)
-    low = np.where(visible[..., None], points[..., :2], np.inf).min(axis=1, initial=np.inf)
-    high = np.where(visible[..., None], points[..., :2], -np.inf).max(axis=1, initial=-np.inf)
-    any_seen: Bools = np.any(visible, axis=1)
-    corners = np.stack([low, high], axis=1)
+    is_finite = np.isfinite(points).all(axis=-1)
+    is_seen = is_finite & (points[..., 2] > threshold)
+    any_seen: Bools = np.any(is_seen, axis=1)
+
+    corners = _extents(points, is_seen)
     corners[~any_seen] = 0
     return corners, any_seen
+
+
+def _extents(points: Doubles, is_seen: Bools) -> Doubles:
+    """Corners (N, 2, 2) of the seen joints of (N, J, 3); infinite without one."""
+    xy = points[..., :2]
+    mask = is_seen[..., None]
+    low = np.where(mask, xy, np.inf).min(axis=1, initial=np.inf)
+    high = np.where(mask, xy, -np.inf).max(axis=1, initial=-np.inf)
+    return np.stack([low, high], axis=1)
 
 
 def tight_boxes(kp_2d: Floats, factor: float = 1.0) -> tuple[NDArray[np.float32], Bools, Bools]:
@@ -43,9 +52,11 @@ def tight_boxes(kp_2d: Floats, factor: float = 1.0) -> tuple[NDArray[np.float32]
     """
     corners, any_seen = extents(kp_2d)
     centre = corners.mean(axis=1)
-    side = (corners[:, 1] - corners[:, 0]).max(axis=1)
-    boxes = np.concatenate([centre, np.repeat(side[:, None] * factor, 2, axis=1)], axis=1)
-    return boxes.astype(np.float32), ~any_seen, any_seen & (side < MIN_SIDE_PX)
+    side = np.ptp(corners, axis=1).max(axis=1)
+    width = side * factor
+    boxes = np.column_stack([centre, width, width])
+    degenerate = any_seen & (side < MIN_SIDE_PX)
+    return boxes.astype(np.float32), ~any_seen, degenerate
 
 
 def smooth_boxes(
@@ -64,19 +75,24 @@ def smooth_boxes(
     """
     corners, any_seen = extents(kp_2d, threshold)
     diagonal = np.linalg.norm(corners[:, 1] - corners[:, 0], axis=-1)
-    detected = np.flatnonzero(any_seen & (diagonal >= MIN_DIAGONAL_PX))
+    is_detected = any_seen & (diagonal >= MIN_DIAGONAL_PX)
+    detected = np.flatnonzero(is_detected)
     if not len(detected):
         return np.zeros((0, 4), np.float32), 0, 0
+
+    x, y = corners[detected].mean(axis=1).T
+    scale = REFERENCE_PX / diagonal[detected]
     first = int(detected[0])
     stop = int(detected[-1]) + 1
-    # cx, cy, scale
-    values = np.column_stack([corners[detected].mean(axis=1), REFERENCE_PX / diagonal[detected]])
-    every = np.arange(first, stop)
-    smooth = np.column_stack(
-        [_smooth(np.interp(every, detected, column), median, sigma) for column in values.T]
-    )
-    side = REFERENCE_PX / smooth[:, 2]
-    return np.column_stack([smooth[:, :2], side, side]).astype(np.float32), first, stop
+    frames = np.arange(first, stop)
+    smoothed = []
+    for values in (x, y, scale):
+        whole = np.interp(frames, detected, values)
+        smoothed.append(_smooth(whole, median, sigma))
+
+    x, y, scale = smoothed
+    side = REFERENCE_PX / scale
+    return np.column_stack([x, y, side, side]).astype(np.float32), first, stop
 
 
 def _smooth(column: Doubles, median: int, sigma: float) -> Doubles:
@@ -98,7 +114,9 @@ def boxes_with_margin(joints: Doubles, margin: float) -> Doubles:
 
     margin: added to the joints' extent on every side, as a share of it.
     """
-    shown = joints[..., 2:] > 0
-    low = np.where(shown, joints[..., :2], np.inf).min(axis=1)
-    extent = np.where(shown, joints[..., :2], -np.inf).max(axis=1) - low
-    return np.concatenate([low - margin * extent, (1 + 2 * margin) * extent], axis=1)
+    corners = _extents(joints, joints[..., 2] > 0)
+    low = corners[:, 0]
+    extent = corners[:, 1] - low
+    corner = low - margin * extent
+    size = (1 + 2 * margin) * extent
+    return np.concatenate([corner, size], axis=1)

@@ -35,9 +35,8 @@ def to_camera(
     """
     rotation, shift = _parts(extrinsics)
     rest = np.asarray(pelvis, np.float64)
-    return compose(rotation, root), _apply(
-        rotation, np.asarray(trans, np.float64) + rest
-    ) + shift - rest
+    turned = _apply(rotation, np.asarray(trans, np.float64) + rest)
+    return compose(rotation, root), turned + shift - rest
 
 
 def to_world(
@@ -47,9 +46,10 @@ def to_world(
     rad and m.
     """
     rotation, shift = _parts(extrinsics)
-    back = np.swapaxes(rotation, -1, -2)
+    inverse = np.swapaxes(rotation, -1, -2)
     rest = np.asarray(pelvis, np.float64)
-    return compose(back, root), _apply(back, np.asarray(trans, np.float64) + rest - shift) - rest
+    turned = _apply(inverse, np.asarray(trans, np.float64) + rest - shift)
+    return compose(inverse, root), turned - rest
 
 
 def project(points: ArrayLike, intrinsics: ArrayLike) -> Doubles:
@@ -60,9 +60,9 @@ def project(points: ArrayLike, intrinsics: ArrayLike) -> Doubles:
     joints: (F, J, 3) by (F, 1, 3, 3).
     """
     points = np.asarray(points, np.float64)
-    depth = np.where(points[..., 2:] > 0, points[..., 2:], np.nan)
-    seen = _apply(np.asarray(intrinsics, np.float64), points / depth)
-    return seen[..., :2]
+    z = points[..., 2:]
+    depth = np.where(z > 0, z, np.nan)
+    return _apply(np.asarray(intrinsics, np.float64), points / depth)[..., :2]
 
 
 def angular_velocity(extrinsics: ArrayLike, convention: str = "gvhmr") -> Doubles:
@@ -75,15 +75,17 @@ def angular_velocity(extrinsics: ArrayLike, convention: str = "gvhmr") -> Double
     lib/data/datasets/bedlam.py). Raises ValueError for another convention.
     """
     if convention not in CONVENTIONS:
-        raise ValueError(
-            f"convention: expected one of {', '.join(CONVENTIONS)}, found {convention!r}"
-        )
-    rotation = _parts(extrinsics)[0]
-    steps = rotation[1:] @ np.swapaxes(rotation[:-1], -1, -2)  # (F - 1, 3, 3)
+        expected = ", ".join(CONVENTIONS)
+        raise ValueError(f"convention: expected one of {expected}, found {convention!r}")
+    rotation, _ = _parts(extrinsics)
+    inverse = np.swapaxes(rotation, -1, -2)
+    steps = rotation[1:] @ inverse[:-1]  # (F - 1, 3, 3)
     six = np.tile(_IDENTITY_6D, (len(rotation), 1))
     if convention == "wham":
-        six[1:] = np.swapaxes(steps, -1, -2)[:, :2].reshape(-1, 6)
+        backwards = np.swapaxes(steps, -1, -2)
+        six[1:] = backwards[:, :2].reshape(-1, 6)
         return (six - _IDENTITY_6D) * _WHAM_FPS
+
     six[:-1] = steps[:, :2].reshape(-1, 6)
     if len(steps):
         six[-1] = six[-2]
@@ -97,30 +99,33 @@ def mirrored(extrinsics: Floats) -> Floats:
     The x axes of both world and camera change sign, so a rotation stays one: S E S, S = diag(-1, 1,
     1, 1).
     """
-    extrinsics = np.asarray(extrinsics)
     sign = _MIRROR.astype(extrinsics.dtype)
     return np.asarray(sign[:, None] * extrinsics * sign + 0)  # 0 for -0
 
 
 def mirrored_axis(axes: Floats) -> Floats:
     """A world direction (..., 3) in the mirrored world of `mirrored`, of equal dtype."""
-    axes = np.asarray(axes)
-    return np.asarray(axes * _MIRROR[:3].astype(axes.dtype) + 0)  # 0 for -0
+    sign = _MIRROR[:3].astype(axes.dtype)
+    return np.asarray(axes * sign + 0)  # 0 for -0
 
 
 def is_rigid(extrinsics: Floats) -> Bools:
     """(N, 4, 4) -> (N,): finite, a rotation to 1%, no mirror, and a last row of 0 0 0 1."""
     # comparisons with NaN are false
-    finite = np.asarray((np.abs(extrinsics) < LARGEST).all(axis=(1, 2)))
-    last = np.abs(np.where(finite[:, None], extrinsics[:, 3], 0) - (0, 0, 0, 1)).max(axis=1) < 1e-6
-    return np.asarray(finite & last & is_rotation(extrinsics[:, :3, :3]))
+    is_finite = np.asarray((np.abs(extrinsics) < LARGEST).all(axis=(1, 2)))
+    last_row = np.where(is_finite[:, None], extrinsics[:, 3], 0)
+    error = np.abs(last_row - (0, 0, 0, 1)).max(axis=1)
+    is_homogeneous = is_finite & (error < 1e-6)
+    return np.asarray(is_homogeneous & is_rotation(extrinsics[:, :3, :3]))
 
 
 def is_rotation(matrices: Floats) -> Bools:
     """(N, 3, 3) -> (N,): orthogonal to 1%, and no mirror. False for non-finite or huge matrices."""
     finite = np.where(np.abs(matrices) < LARGEST, matrices, 0.0)  # comparisons with NaN are false
-    off = np.abs(finite @ finite.transpose(0, 2, 1) - np.eye(3)).max(axis=(1, 2))
-    return np.asarray((off < 1e-2) & (np.linalg.det(finite) > 0))
+    product = finite @ finite.transpose(0, 2, 1)
+    error = np.abs(product - np.eye(3)).max(axis=(1, 2))
+    no_mirror = np.linalg.det(finite) > 0
+    return np.asarray(no_mirror & (error < 1e-2))
 
 
 def pose_in_camera(pose: Floats, to_camera: Floats) -> Doubles:
@@ -141,40 +146,62 @@ def compose(rotation: Floats, vectors: ArrayLike) -> Doubles:
     """
     from scipy.spatial.transform import Rotation  # takes 0.4 s
 
-    first = np.asarray(vectors, np.float64)
-    shape = np.broadcast_shapes(first.shape[:-1], rotation.shape[:-2])
-    then = Rotation.from_matrix(np.broadcast_to(rotation, (*shape, 3, 3)).reshape(-1, 3, 3))
-    both = then * Rotation.from_rotvec(np.array(np.broadcast_to(first, (*shape, 3))).reshape(-1, 3))
-    return np.asarray(both.as_rotvec().reshape(*shape, 3))
+    vectors = np.asarray(vectors, np.float64)
+    shape = np.broadcast_shapes(vectors.shape[:-1], rotation.shape[:-2])
+    all_vectors = np.broadcast_to(vectors, (*shape, 3)).reshape(-1, 3)
+    all_matrices = np.broadcast_to(rotation, (*shape, 3, 3)).reshape(-1, 3, 3)
+
+    first = Rotation.from_rotvec(np.array(all_vectors))
+    second = Rotation.from_matrix(all_matrices)
+    rotvec = (second * first).as_rotvec()
+    return np.asarray(rotvec.reshape(*shape, 3))
 
 
 def _slerp(start: Doubles, end: Doubles, part: Doubles) -> Doubles:
     """Two (..., 3) axis-angle rotations -> (..., 3) the one at `part` (...,), 0 to 1, of the
     shortest arc between them.
 
-    Closed forms over whole arrays: several times as fast as SciPy's Rotation.
+    Closed forms over whole arrays (Shoemake, SIGGRAPH 1985: q = first sin((1 - part) arc) /
+    sin(arc) + second sin(part arc) / sin(arc)): several times as fast as SciPy's Rotation.
     """
     first = _quaternions(start)
     second = _quaternions(end)
-    second = np.where(np.einsum("i...,i...->...", first, second) < 0, -second, second)
-    apart, together = (
-        np.sqrt(np.einsum("i...,i...->...", q, q)) for q in (second - first, second + first)
-    )
-    arc = 2 * np.arctan2(apart, together)  # exact for small arcs, where an arc cosine is not
-    scale = np.sinc(arc / np.pi)
-    of_first, of_second = ((k * np.sinc(k * arc / np.pi) / scale) for k in (1 - part, part))
-    quaternion = of_first * first + of_second * second  # Shoemake 1985
+    is_far = _dot(first, second) < 0  # q and -q are one rotation: the nearer one
+    second = np.where(is_far, -second, second)
+
+    # exact for small arcs, where an arc cosine is not
+    arc = 2 * np.arctan2(_norm(second - first), _norm(second + first))
+    sinc = np.sinc(arc / np.pi)  # sin(arc) / arc, at 0 too
+    rest = 1 - part
+    first_weight = rest * np.sinc(rest * arc / np.pi) / sinc
+    second_weight = part * np.sinc(part * arc / np.pi) / sinc
+    quaternion = first_weight * first + second_weight * second
+
     quaternion = np.where(quaternion[0] < 0, -quaternion, quaternion)  # angles up to pi
-    sine = np.sqrt(np.einsum("i...,i...->...", quaternion[1:], quaternion[1:]))
-    half = np.arctan2(sine, quaternion[0])
-    return np.moveaxis(quaternion[1:] * (2 / np.sinc(half / np.pi)), 0, -1)
+    cosine = quaternion[0]
+    axis = quaternion[1:]
+    half_angle = np.arctan2(_norm(axis), cosine)
+    rotvec = axis * (2 / np.sinc(half_angle / np.pi))
+    return np.moveaxis(rotvec, 0, -1)
+
+
+def _dot(first: Doubles, second: Doubles) -> Doubles:
+    """(C, ...) and (C, ...) -> (...)."""
+    return np.asarray(np.einsum("i...,i...->...", first, second))
+
+
+def _norm(vectors: Doubles) -> Doubles:
+    """(C, ...) -> (...)."""
+    return np.sqrt(_dot(vectors, vectors))
 
 
 def _quaternions(rotvec: Doubles) -> Doubles:
     """(..., 3) axis-angle rad -> (4, ...): real part first."""
     angle = np.sqrt(np.einsum("...i,...i->...", rotvec, rotvec))
     half_sine = np.sinc(angle / (2 * np.pi)) / 2  # sin(angle / 2) / angle, at 0 too
-    return np.concatenate([np.cos(angle / 2)[None], np.moveaxis(rotvec, -1, 0) * half_sine])
+    cosine = np.cos(angle / 2)
+    axis = np.moveaxis(rotvec, -1, 0) * half_sine
+    return np.concatenate([cosine[None], axis])
 
 
 def resample_rotations(rotvec: Doubles, position: Doubles) -> Doubles:
@@ -185,12 +212,14 @@ def resample_rotations(rotvec: Doubles, position: Doubles) -> Doubles:
     """
     before = np.floor(position).astype(np.int64)
     part = position % 1
-    out = rotvec[before]
-    between = part > 0
-    if between.any():
-        start = before[between]
-        out[between] = _slerp(rotvec[start], rotvec[start + 1], part[between, None])
-    return out
+    resampled = rotvec[before]
+    is_between = part > 0
+    if is_between.any():
+        first = before[is_between]
+        start = rotvec[first]
+        end = rotvec[first + 1]
+        resampled[is_between] = _slerp(start, end, part[is_between, None])
+    return resampled
 
 
 def resample_linear(values: Doubles, position: Doubles) -> Doubles:

@@ -64,17 +64,15 @@ def grey(picture: NDArray[Any]) -> Bytes:
 
     OpenCV's integer arithmetic: a rare tie rounds the other way, but equally everywhere.
     """
-    if (
-        picture.dtype != np.uint8
-        or picture.ndim not in (2, 3)
-        or picture.shape[2:] not in ((), (3,))
-    ):
+    is_grey = picture.ndim == 2
+    is_rgb = picture.ndim == 3 and picture.shape[2] == 3
+    if picture.dtype != np.uint8 or not (is_grey or is_rgb):
         raise ValueError(
             f"expected (H, W) or (H, W, 3) uint8, found {picture.shape} {picture.dtype}"
         )
-    return np.ascontiguousarray(
-        picture if picture.ndim == 2 else cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
-    )
+    if is_rgb:
+        picture = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+    return np.ascontiguousarray(picture)
 
 
 def _dense_flow(
@@ -86,11 +84,13 @@ def _dense_flow(
     # objects have buffers: one a thread
     by_scale: dict[int, Any] = vars(_OF_THIS_THREAD).setdefault("by_scale", {})
     if finest_scale not in by_scale:
-        by_scale[finest_scale] = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-        by_scale[finest_scale].setFinestScale(finest_scale)
+        search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+        search.setFinestScale(finest_scale)
+        by_scale[finest_scale] = search
     # An array instead of None would start the search, and each result would depend on the one
     # before.
-    return np.asarray(by_scale[finest_scale].calc(previous, current, None), np.float32)
+    flow = by_scale[finest_scale].calc(previous, current, None)
+    return np.asarray(flow, np.float32)
 
 
 @functools.lru_cache(maxsize=16)
@@ -99,7 +99,9 @@ def grid(height: int, width: int) -> Ints:
     row.
     """
     share = np.linspace(0.1, 0.9, GRID)
-    x, y = np.meshgrid(np.rint(share * width - 0.5), np.rint(share * height - 0.5))
+    columns = np.rint(share * width - 0.5)
+    rows = np.rint(share * height - 0.5)
+    x, y = np.meshgrid(columns, rows)
     pixels = np.stack([x.ravel(), y.ravel()], axis=1).astype(np.int64)
     pixels.flags.writeable = False  # it is cached
     return pixels
@@ -122,27 +124,37 @@ def _correspondences(previous: Bytes, current: Bytes) -> tuple[Doubles, Doubles]
     height, width = previous.shape
     start = grid(height, width)
     size = np.array([width, height], np.float64)
-    moved = _dense_flow(previous, current)[start[:, 1], start[:, 0]].astype(np.float64)
-    end = start + moved
-    back = _sample(_dense_flow(current, previous, FINEST_SCALE + 1), end)
-    inside = ((end >= 0) & (end <= size - 1)).all(axis=1)
-    good = inside & (np.square(moved + back).sum(axis=1) < LARGEST_ERROR**2)
+
+    flow = _dense_flow(previous, current)
+    x, y = start.T
+    forward = flow[y, x].astype(np.float64)
+    end = start + forward
+    backward = _sample(_dense_flow(current, previous, FINEST_SCALE + 1), end)
+
+    is_inside = ((end >= 0) & (end <= size - 1)).all(axis=1)
+    squared_error = np.square(forward + backward).sum(axis=1)
+    is_good = is_inside & (squared_error < LARGEST_ERROR**2)
     source = normalise(start, height, width)
-    # equal where nothing moved, to the bit
-    return source[good], (source + moved / (size / 2))[good]
+    target = source + forward / (size / 2)  # equal where nothing moved, to the bit
+    return source[is_good], target[is_good]
 
 
-def _sample(field: NDArray[np.float32], at: Doubles) -> Doubles:
+def _sample(field: NDArray[np.float32], points: Doubles) -> Doubles:
     """(H, W, C) and (P, 2) x, y px -> (P, C), bilinear; outside the image, its border's values."""
     height, width = field.shape[:2]
-    x, y = np.clip(at, 0, (width - 1, height - 1)).T
+    x, y = np.clip(points, 0, (width - 1, height - 1)).T
     left = np.minimum(x.astype(np.int64), width - 2)
     top = np.minimum(y.astype(np.int64), height - 2)
+    right = left + 1
+    bottom = top + 1
+
     right_share = (x - left)[:, None]
-    low_share = (y - top)[:, None]
-    upper = field[top, left] * (1 - right_share) + field[top, left + 1] * right_share
-    lower = field[top + 1, left] * (1 - right_share) + field[top + 1, left + 1] * right_share
-    return np.asarray(upper * (1 - low_share) + lower * low_share, np.float64)
+    left_share = 1 - right_share
+    bottom_share = (y - top)[:, None]
+    upper = field[top, left] * left_share + field[top, right] * right_share
+    lower = field[bottom, left] * left_share + field[bottom, right] * right_share
+    values = upper * (1 - bottom_share) + lower * bottom_share
+    return np.asarray(values, np.float64)
 
 
 def transfer(homography: Doubles, points: Doubles) -> Doubles:
@@ -170,36 +182,53 @@ def fit(source: Doubles, target: Doubles) -> tuple[Doubles, bool]:
     target = np.asarray(target, np.float64)
     if source.shape != (len(source), 2) or target.shape != source.shape:
         raise ValueError(f"expected (P, 2) and (P, 2), found {source.shape} and {target.shape}")
-    used = np.isfinite(source).all(axis=1) & np.isfinite(target).all(axis=1)
-    source = source[used]
-    target = target[used]
+    is_finite = np.isfinite(source).all(axis=1) & np.isfinite(target).all(axis=1)
+    source = source[is_finite]
+    target = target[is_finite]
     if len(source) < LEAST_POINTS:
         return np.eye(3), False
+
+    singular, homography = _solve_reweighted(source, target)
+    last = homography[2, 2]
+    is_degenerate = singular[1] < SMALLEST_SINGULAR * singular[-1]
+    if is_degenerate or abs(last) < SMALLEST_LAST * np.linalg.norm(homography):
+        return np.eye(3), False
+
+    homography /= last
+    moves = np.linalg.norm(transfer(homography, CORNERS) - CORNERS, axis=1)
+    if not (moves <= LARGEST_MOVE).all():
+        return np.eye(3), False
+    if (source == target).all():
+        return np.eye(3), True
+    return homography, True
+
+
+def _solve_reweighted(source: Doubles, target: Doubles) -> tuple[Doubles, Doubles]:
+    """Finite points (P, 2) and (P, 2) -> (9,) singular values of the last system, ascending, and
+    the homography (3, 3), of any scale.
+    """
     from_source = _hartley(source)
     from_target = _hartley(target)
     to_target = np.linalg.inv(from_target)
     system = _System(transfer(from_source, source), transfer(from_target, target))
-    homogeneous = np.concatenate([source, np.ones((len(source), 1))], axis=1)
+    homogeneous = _append_one(source)
     weights = np.ones(len(source))
     for _ in range(ROUNDS + 1):
         singular, solution = system.solve(weights)
         homography = to_target @ solution @ from_source
         mapped = homogeneous @ homography.T
-        # 1 / (1 + (r / 0.01)^2), times its square above and below: it may be 0
         depth = mapped[:, 2:]
-        squared = np.square((mapped[:, :2] - target * depth) / RESIDUAL).sum(axis=1)
-        near = np.square(depth[:, 0]) + np.finfo(float).tiny
-        weights = near / (near + squared)
-    last = abs(homography[2, 2])
-    if singular[1] < SMALLEST_SINGULAR * singular[-1] or last < SMALLEST_LAST * np.linalg.norm(
-        homography
-    ):
-        return np.eye(3), False
-    homography /= homography[2, 2]
-    moves = np.linalg.norm(transfer(homography, CORNERS) - CORNERS, axis=1)
-    if not (moves <= LARGEST_MOVE).all():
-        return np.eye(3), False
-    return (np.eye(3) if (source == target).all() else homography), True
+        residual = (mapped[:, :2] - target * depth) / RESIDUAL
+        # 1 / (1 + (r / 0.01)^2), with the squared depth above and below: it may be 0
+        squared_residual = np.square(residual).sum(axis=1)
+        squared_depth = np.square(depth[:, 0]) + np.finfo(float).tiny
+        weights = squared_depth / (squared_depth + squared_residual)
+    return singular, homography
+
+
+def _append_one(points: Doubles) -> Doubles:
+    """(P, 2) -> (P, 3): homogeneous coordinates."""
+    return np.column_stack([points, np.ones(len(points))])
 
 
 def _hartley(points: Doubles) -> Doubles:
@@ -208,9 +237,12 @@ def _hartley(points: Doubles) -> Doubles:
     """
     centre = points.mean(axis=0)
     distance = np.linalg.norm(points - centre, axis=1).mean()
-    # a single point is degenerate with any scale
-    scale = np.sqrt(2) / distance if distance > 0 else 1.0
-    return np.array([[scale, 0, -scale * centre[0]], [0, scale, -scale * centre[1]], [0, 0, 1]])
+    scale = 1.0  # a single point is degenerate with any scale
+    if distance > 0:
+        scale = np.sqrt(2) / distance
+    similarity = np.diag([scale, scale, 1.0])
+    similarity[:2, 2] = -scale * centre
+    return similarity
 
 
 class _System:
@@ -222,19 +254,25 @@ class _System:
     """
 
     def __init__(self, source: Doubles, target: Doubles) -> None:
-        homogeneous = np.concatenate([source, np.ones((len(source), 1))], axis=1)
-        self._products = (homogeneous[:, :, None] * homogeneous[:, None]).reshape(-1, 9)
-        self._factors = np.stack([np.ones(len(target)), *target.T, np.square(target).sum(axis=1)])
+        homogeneous = _append_one(source)
+        products = homogeneous[:, :, None] * homogeneous[:, None]
+        self._products = products.reshape(-1, 9)
+        squared = np.square(target).sum(axis=1)
+        self._factors = np.stack([np.ones(len(target)), *target.T, squared])
 
     def solve(self, weights: Doubles) -> tuple[Doubles, Doubles]:
         """(P,) of squared residuals -> (9,) singular values of the weighted rows, ascending; (3, 3)
         the solution.
         """
-        plain, x, y, both = ((self._factors * weights) @ self._products).reshape(4, 3, 3)
+        sums = (self._factors * weights) @ self._products
+        plain, x, y, squared = sums.reshape(4, 3, 3)
         product = np.zeros((9, 9))
-        product[:3, :3] = product[3:6, 3:6] = plain
+        product[:3, :3] = plain
+        product[3:6, 3:6] = plain
         product[6:, :3] = -x
         product[6:, 3:6] = -y
-        product[6:, 6:] = both
+        product[6:, 6:] = squared
+
         values, vectors = np.linalg.eigh(product)  # reads the lower triangle
-        return np.sqrt(np.maximum(values, 0)), vectors[:, 0].reshape(3, 3)
+        singular = np.sqrt(np.maximum(values, 0))
+        return singular, vectors[:, 0].reshape(3, 3)

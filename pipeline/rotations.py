@@ -28,8 +28,10 @@ def rotation_6d_to_matrix(rotation_6d: Tensor) -> Tensor:
     columns = rotation_6d.reshape(*rotation_6d.shape[:-1], 3, 2)  # (..., 6) -> (..., 3, 2)
     first, second = columns.unbind(-1)  # (..., 3) each
     x = functional.normalize(first, dim=-1)
-    y = functional.normalize(second - (x * second).sum(-1, keepdim=True) * x, dim=-1)
-    return torch.stack((x, y, torch.linalg.cross(x, y)), dim=-1)  # (..., 3, 3), as columns
+    along_x = (x * second).sum(-1, keepdim=True) * x
+    y = functional.normalize(second - along_x, dim=-1)
+    z = torch.linalg.cross(x, y)
+    return torch.stack((x, y, z), dim=-1)  # (..., 3, 3), as columns
 
 
 def matrix_to_axis_angle(matrix: Tensor) -> Tensor:
@@ -44,12 +46,15 @@ def matrix_to_axis_angle(matrix: Tensor) -> Tensor:
     w = quaternion[..., :1]
     axis = quaternion[..., 1:]
     sine_squared = axis.square().sum(-1, keepdim=True)
-    small = sine_squared < _SMALL
+    is_small = sine_squared < _SMALL
     # The other branch must be finite: where() multiplies its gradient by 0, and 0 * inf is nan.
-    sine = torch.where(small, torch.ones_like(w), sine_squared).sqrt()
-    cosine = torch.where(small, w, torch.ones_like(w))
+    one = torch.ones_like(w)
+    sine = torch.where(is_small, one, sine_squared).sqrt()
+    cosine = torch.where(is_small, w, one)
+    # angle / sin(angle / 2), of which the axis has the sine's length
     series = 2 / cosine - (2 / 3) * sine_squared / cosine**3
-    return axis * torch.where(small, series, 2 * torch.atan2(sine, w) / sine)
+    closed_form = 2 * torch.atan2(sine, w) / sine
+    return axis * torch.where(is_small, series, closed_form)
 
 
 def axis_angle_to_matrix(axis_angle: Tensor) -> Tensor:
@@ -57,15 +62,14 @@ def axis_angle_to_matrix(axis_angle: Tensor) -> Tensor:
     angle_squared = axis_angle.square().sum(-1)[..., None, None]  # (..., 1, 1)
     x, y, z = axis_angle.unbind(-1)
     zero = torch.zeros_like(x)
-    cross = torch.stack((zero, -z, y, z, zero, -x, -y, x, zero), dim=-1).reshape(*x.shape, 3, 3)
+    elements = torch.stack((zero, -z, y, z, zero, -x, -y, x, zero), dim=-1)
+    cross = elements.reshape(*x.shape, 3, 3)  # [axis_angle]x
     identity = torch.eye(3, dtype=axis_angle.dtype, device=axis_angle.device)
+
+    first_order = _sinc(angle_squared) * cross
     # (1 - cos t) / t^2 as 0.5 sinc(t / 2)^2: without the cancellation near 0.
-    matrix: Tensor = (
-        identity
-        + _sinc(angle_squared) * cross
-        + 0.5 * _sinc(angle_squared / 4).square() * (cross @ cross)
-    )
-    return matrix
+    second_order = 0.5 * _sinc(angle_squared / 4).square() * (cross @ cross)
+    return identity + first_order + second_order
 
 
 def nearest_rotations(matrix: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
@@ -73,17 +77,17 @@ def nearest_rotations(matrix: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     3).
     """
     u, _, vt = np.linalg.svd(matrix.astype(np.float64))
-    sign = np.ones(u.shape[:-1])
-    sign[..., -1] = np.where(np.linalg.det(u @ vt) < 0, -1.0, 1.0)
-    rotation: NDArray[np.float64] = (u * sign[..., None, :]) @ vt
+    is_mirror = np.linalg.det(u @ vt) < 0
+    u[..., -1] *= np.where(is_mirror, -1.0, 1.0)[..., None]
+    rotation: NDArray[np.float64] = u @ vt
     return rotation
 
 
 def _sinc(x_squared: Tensor) -> Tensor:
     """sin(x) / x as a function of x^2, smooth at 0."""
-    small = x_squared < _SMALL
-    x = torch.where(small, torch.ones_like(x_squared), x_squared).sqrt()
-    return torch.where(small, 1 - x_squared / 6, x.sin() / x)
+    is_small = x_squared < _SMALL
+    x = torch.where(is_small, torch.ones_like(x_squared), x_squared).sqrt()
+    return torch.where(is_small, 1 - x_squared / 6, x.sin() / x)
 
 
 def _matrix_to_quaternion(matrix: Tensor) -> Tensor:
@@ -92,24 +96,30 @@ def _matrix_to_quaternion(matrix: Tensor) -> Tensor:
     Row i of the table is 4 q_i * q. The row of the largest component is never near zero:
     normalising it is well conditioned, and needs no square root of a difference.
     """
-    (r00, r01, r02), (r10, r11, r12), (r20, r21, r22) = (
-        row.unbind(-1) for row in matrix.unbind(-2)
-    )
+    rows = matrix.unbind(-2)
+    r00, r01, r02 = rows[0].unbind(-1)
+    r10, r11, r12 = rows[1].unbind(-1)
+    r20, r21, r22 = rows[2].unbind(-1)
+
+    ww = 1 + r00 + r11 + r22
+    xx = 1 + r00 - r11 - r22
+    yy = 1 - r00 + r11 - r22
+    zz = 1 - r00 - r11 + r22
     wx = r21 - r12
     wy = r02 - r20
     wz = r10 - r01
     xy = r10 + r01
     xz = r02 + r20
     yz = r21 + r12
-    table = torch.stack(
-        (
-            *(1 + r00 + r11 + r22, wx, wy, wz),
-            *(wx, 1 + r00 - r11 - r22, xy, xz),
-            *(wy, xy, 1 - r00 + r11 - r22, yz),
-            *(wz, xz, yz, 1 - r00 - r11 + r22),
-        ),
-        dim=-1,
-    ).reshape(*r00.shape, 4, 4)
+    products = (
+        *(ww, wx, wy, wz),
+        *(wx, xx, xy, xz),
+        *(wy, xy, yy, yz),
+        *(wz, xz, yz, zz),
+    )
+    table = torch.stack(products, dim=-1).reshape(*r00.shape, 4, 4)
+
     largest = table.diagonal(dim1=-2, dim2=-1).argmax(-1)  # (...)
-    row = table.gather(-2, largest[..., None, None].expand(*largest.shape, 1, 4)).squeeze(-2)
+    index = largest[..., None, None].expand(*largest.shape, 1, 4)
+    row = table.gather(-2, index).squeeze(-2)
     return functional.normalize(row, dim=-1)
