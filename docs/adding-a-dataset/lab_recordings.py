@@ -1,8 +1,8 @@
 """A lab's recordings: videos, with tables of 2D joints from a tracker.  [raw -> tracks] -> features
 -> windows
 
-<split>/<recording>.mp4 <split>/<recording>.csv
-frame,person,<joint>_x,<joint>_y,<joint>_score,...,lheel,ltoes,rheel,rtoes
+<split>/<recording>.mp4
+<split>/<recording>.csv   frame,person,<joint>_x,<joint>_y,<joint>_score,...,lheel,ltoes,rheel,rtoes
 """
 
 from __future__ import annotations

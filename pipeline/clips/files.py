@@ -5,19 +5,21 @@ Labels of `<folders>/<clip>.mp4`, in any format of `pipeline.files.formats.detec
 
     keypoints/<folders>/<clip>.mp4.json     `python -m pipeline detect`; also .txt and .csv
     keypoints/<folders>/detected.zip        those of many clips of a folder, each as <clip>.mp4.json
-    keypoints/<folders>/<clip>.mp4/         a file for each frame keypoints/<folders>/<clip>.json
-    also .txt and .csv; unless another clip there has the name <clip> keypoints/<folders>/<clip>/
+    keypoints/<folders>/<clip>.mp4/         a file for each frame
+    keypoints/<folders>/<clip>.json         also .txt and .csv; unless another clip there has the
+                                            name <clip>
+    keypoints/<folders>/<clip>/
 
 A file of `detect` is in COCO's JSON format:
 
     {"info": {...},                 on a line of its own: a fingerprint, the detector, the clip, its
-    cuts, frame counts
-     "images": [{"id", "frame_index", "file_name", "width", "height"}, ...],     every decoded
-     frame, from 0; where the
-                camera moves, "camera": 8 numbers of the `pipeline.homography` from the frame before
-     "annotations": [{"id", "image_id", "category_id", "bbox" x y w h px, "keypoints" 17 x (x, y,
-     v), "num_keypoints",
-                      "score", "keypoint_scores" 17 x 0..1, "area", "iscrowd"}, ...],
+                                    cuts, frame counts
+     "images": [{"id", "frame_index", "file_name", "width", "height"}, ...],
+                                    every decoded frame, from 0; where the camera moves, "camera": 8
+                                    numbers of the `pipeline.homography` from the frame before
+     "annotations": [{"id", "image_id", "category_id", "bbox" x y w h px,
+                      "keypoints" 17 x (x, y, v), "num_keypoints", "score",
+                      "keypoint_scores" 17 x 0..1, "area", "iscrowd"}, ...],
      "categories": [...]}           COCO's person
 
 v is 2 for a joint of confidence 0.3 or more, else 1. pycocotools reads these files, and here

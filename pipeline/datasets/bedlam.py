@@ -5,9 +5,10 @@ Black et al.: BEDLAM: A Synthetic Dataset of Bodies Exhibiting Detailed Lifelike
 CVPR 2023.
 
     all_npz_12_smpl_training/<scene>.npz      SMPL: a row is one person in one image; other folders:
-    LABELS all_npz_12_training/<scene>.npz           SMPL-X; <scene> ends in _6fps or _30fps
+                                              LABELS
+    all_npz_12_training/<scene>.npz           SMPL-X; <scene> ends in _6fps or _30fps
     <scene>/png/seq_<6 digits>/seq_<6 digits>_<4 digits>.png       other folders: IMAGES; with or
-    without _6fps
+        without _6fps
 """
 
 from __future__ import annotations

@@ -5,7 +5,8 @@ Kaufmann et al.: EMDB: The Electromagnetic Database of Global 3D Human Pose and 
 ICCV 2023.
 
     P<0..9>/<sequence>/P<0..9>_<sequence>_data.pkl     a pickle: cameras, SMPL in the world (y up),
-    boxes, 2D joints P<0..9>/<sequence>/images/<5 digits>.jpg           from 00000
+                                                       boxes, 2D joints
+    P<0..9>/<sequence>/images/<5 digits>.jpg           from 00000
 """
 
 from __future__ import annotations

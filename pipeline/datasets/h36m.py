@@ -5,15 +5,14 @@ Ionescu, Papava, Olaru, Sminchisescu: Human3.6M: Large Scale Datasets and Predic
 Human Sensing in Natural Environments, PAMI 2014.
 
     S<k>/Videos/<sequence>.mp4          or images in S<k>/images/<sequence>/; "Walking 1.54138969"
-    is a sequence:
-                                        <action>[ <n>].<camera>
-    S<k>/MyPoseFeatures/{D2_Positions,D3_Positions_mono}/<sequence>.cdf metadata.xml
-    cameras, and each subject's sequence names of an action
+                                        is a sequence: <action>[ <n>].<camera>
+    S<k>/MyPoseFeatures/{D2_Positions,D3_Positions_mono}/<sequence>.cdf
+    metadata.xml                        cameras, and each subject's sequence names of an action
     smpl_param/Human36M_subject<k>_smpl_param.json      optional SMPL fits in the world by other
-    authors:
-                                        action id -> subaction id -> frame -> pose 72, shape 10
+                                                        authors: action id -> subaction id ->
+                                                        frame -> pose 72, shape 10
     smpl_param/Human36M_subject<k>_camera.json          camera "1" to "4" -> R (3, 3); both also in
-    annotations/
+                                                        annotations/
 
 `h36m_json` reads another layout, of images and JSON files; it counts for sequences that are
 incomplete here.

@@ -4,8 +4,10 @@
 Kanazawa, Zhang, Felsen, Malik: Learning 3D Human Dynamics from Video, CVPR 2019.
 
     <split>/<shard>.tfrecord      tf.train.Example records, one per clip of one person; images are
-    crops of the person <split>/<tag>/<video>.mp4     or videos of the release's list, with
-    keypoints as for the dataset `videos` keypoints/<split>/<tag>/<video>.mp4.json
+                                  crops of the person
+    <split>/<tag>/<video>.mp4     or videos of the release's list, with keypoints as for the dataset
+                                  `videos`
+    keypoints/<split>/<tag>/<video>.mp4.json
 """
 
 from __future__ import annotations

@@ -3,9 +3,10 @@ windows
 
 Kay et al.: The Kinetics Human Action Video Dataset, 2017.
 
-    <split>/<class>/<clip>.mp4, or <split>/<clip>.mp4 keypoints/<split>/<clip>/
-    folder of OpenPose's --write_json or of AlphaPose; or keypoints/<split>/<class>/<clip>.mp4.json
-    `python -m pipeline detect`; other names: `pipeline.clips.files`
+    <split>/<class>/<clip>.mp4, or <split>/<clip>.mp4
+    keypoints/<split>/<clip>/                 folder of OpenPose's --write_json or of AlphaPose; or
+    keypoints/<split>/<class>/<clip>.mp4.json `python -m pipeline detect`; other names:
+        `pipeline.clips.files`
 """
 
 from __future__ import annotations

@@ -5,11 +5,14 @@ Mehta et al.: Monocular 3D Human Pose Estimation In The Wild Using Improved CNN 
 2017.
 
     S<1..8>/Seq<1,2>/annot.mat                MATLAB v5: annot2 (px) and annot3 (mm), a cell of 14
-    cameras each S<1..8>/Seq<1,2>/camera.calibration       a header line, then 7 lines per camera: a
-    name and its numbers S<1..8>/Seq<1,2>/imageFrames/video_<camera>/frame_<6 digits>.jpg, or
-    video_<camera>/*.jpg, or S<1..8>/Seq<1,2>/imageSequence/video_<camera>.avi
+                                              cameras each
+    S<1..8>/Seq<1,2>/camera.calibration       a header line, then 7 lines per camera: a name and its
+                                              numbers
+    S<1..8>/Seq<1,2>/imageFrames/video_<camera>/frame_<6 digits>.jpg, or video_<camera>/*.jpg, or
+    S<1..8>/Seq<1,2>/imageSequence/video_<camera>.avi
     MPI-INF-3DHP_{SMPL_NeuralAnnot,joint_3d,camera_1k}.json      SMPL bodies by other authors,
-    optional mpi_inf_3dhp_test_set/TS<1..6>/annot_data.mat      MATLAB 7.3
+        optional
+    mpi_inf_3dhp_test_set/TS<1..6>/annot_data.mat      MATLAB 7.3
     mpi_inf_3dhp_test_set/TS<1..6>/imageSequence/img_<6 digits from 1>.jpg
 """
 

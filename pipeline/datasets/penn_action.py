@@ -4,7 +4,8 @@ features -> windows
 Zhang, Zhu, Derpanis: From Actemes to Action, ICCV 2013.
 
     labels/<0001..2326>.mat            x, y, visibility (frames, 13); train 1 or -1; dimensions:
-    height, width, frames frames/<0001..2326>/<000001..>.jpg
+                                       height, width, frames
+    frames/<0001..2326>/<000001..>.jpg
 """
 
 from __future__ import annotations

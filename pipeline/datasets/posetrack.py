@@ -6,7 +6,8 @@ et al.: PoseTrack21: A Dataset for Person Search, Multi-Object Tracking and Mult
 Tracking, CVPR 2022.
 
     posetrack_data/annotations/<split>/<seq>.json     of 2018, or annotations/<split>/<seq>.json:
-    COCO's form, more keys posetrack_data/<split>/<seq>.json                 of PoseTrack21
+                                                      COCO's form, more keys
+    posetrack_data/<split>/<seq>.json                 of PoseTrack21
     images/<split>/<seq>/<000000>.jpg                 of both
 """
 

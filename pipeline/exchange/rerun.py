@@ -2,9 +2,11 @@
 
     <video>/camera                           the camera's pose in the world, if known
     <video>/camera/image                     the camera's intrinsics, and each frame as JPEG
-    <video>/camera/image/<person>/box, joints <video>/camera/<person>/body             the labelled
-    body in camera axes, if it has a translation <video>/pelvis/<person>/joints           3D joints
-    relative to the pelvis <video>/crops/<person>                   input of the networks
+    <video>/camera/image/<person>/box, joints
+    <video>/camera/<person>/body             the labelled body in camera axes, if it has a
+                                             translation
+    <video>/pelvis/<person>/joints           3D joints relative to the pelvis
+    <video>/crops/<person>                   input of the networks
 
 Motion without images has its body at <video>/<person>/body, in the motion's axes. See
 docs/exports.md.

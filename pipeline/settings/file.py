@@ -3,13 +3,15 @@
 `--set` overrides the file. Types are those of the dataclass fields that keys fill, and pydantic
 checks them:
 
-strict = true                                   bool; int, float, str, Literal likewise raw =
-data/raw                                  Path, below the folder of luigi.cfg cache =
-s3://bucket/cache                       cache.Root: a URL, or a path as above pretrained = none
-X | None motion = amass/train bmlmovi/train              tuple: words; empty: none strides =
-3dpw/train:4 penn_action/train:4      Mapping: name:value; empty: none weights = file:vit_b_16.pt
-a class with `parse`, as WeightsSpec: a kind and its argument crop = size:256 region:256x192
-CropPolicy: name:value; empty: the usual crop
+strict = true                                   bool; int, float, str, Literal likewise
+raw = data/raw                                  Path, below the folder of luigi.cfg
+cache = s3://bucket/cache                       cache.Root: a URL, or a path as above
+pretrained = none                               X | None
+motion = amass/train bmlmovi/train              tuple: words; empty: none
+strides = 3dpw/train:4 penn_action/train:4      Mapping: name:value; empty: none
+weights = file:vit_b_16.pt                      a class with `parse`, as WeightsSpec: a kind and its
+                                                argument
+crop = size:256 region:256x192                  CropPolicy: name:value; empty: the usual crop
 """
 
 from __future__ import annotations

@@ -6,11 +6,13 @@ shards to the writing thread. Memory is a fixed number of slots and a few open s
 are extracted together share the decoded frames. The words of the engine:
 
     output   a stream while it is computed, with its own open shards, slots, batches and network
-    shard    rows of an output that are written together, when none is left to compute job      rows
-    of one video in the order of frames, for all outputs, that one process decodes task     some
-    whole frames of a job, 16 to 64 rows, sent to a process at once crop     a frame's data for one
-    row of an output: the box, and for pairs the frame before. Arrays of `CROP` slot     memory of
-    one crop, or of its numbers if the decoding process computes them, shared with the processes
+    shard    rows of an output that are written together, when none is left to compute
+    job      rows of one video in the order of frames, for all outputs, that one process decodes
+    task     some whole frames of a job, 16 to 64 rows, sent to a process at once
+    crop     a frame's data for one row of an output: the box, and for pairs the frame before.
+             Arrays of `CROP`
+    slot     memory of one crop, or of its numbers if the decoding process computes them, shared
+             with the processes
     batch    neighbouring slots of one output, which are computed together
 
 Example: `resnet50` and `homography` miss rows 100 to 139, two persons in frames 0 to 19 of one

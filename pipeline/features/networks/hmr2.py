@@ -5,8 +5,9 @@ Goel et al., "Humans in 4D: Reconstructing and Tracking Humans with Transformers
 section 3.1. WHAM, GVHMR and TRAM use this token. Tensors of the published checkpoint:
 
     backbone.{patch_embed.proj, pos_embed, blocks.0-31.{norm1, attn.{qkv, proj}, norm2, mlp.{fc1,
-    fc2}}, last_norm} smpl_head.transformer.{to_token_embedding, pos_embedding,
-    transformer.layers.0-5.{0, 1, 2}.{norm, fn}}
+        fc2}}, last_norm}
+    smpl_head.transformer.{to_token_embedding, pos_embedding, transformer.layers.0-5.{0, 1,
+        2}.{norm, fn}}
 
 Other tensors read a body from the token, or are used in training: `IGNORED`.
 """

@@ -2,9 +2,11 @@
 frame.  [raw] -> tracks
 
 CSV    a header with the columns track, frame, x, y, w, h; frames from 0, upper left corner and size
-in px MOT    frame,id,x,y,w,h,conf,... without a header; frames and pixels from 1
-(motchallenge.net/instructions) YOLO   class cx cy w h [x y conf per joint] [conf] [id], in shares
-of the image (Ultralytics' save_txt)
+       in px
+MOT    frame,id,x,y,w,h,conf,... without a header; frames and pixels from 1
+       (motchallenge.net/instructions)
+YOLO   class cx cy w h [x y conf per joint] [conf] [id], in shares of the image (Ultralytics'
+       save_txt)
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 windows
 
 a file     detect's and COCO's JSON, lists of results (AlphaPose's, COCO's), MMPose's JSON, MOT's
-text, CSV a folder   a file for each frame: OpenPose's JSON, YOLO's text; or one file as above
+           text, CSV
+a folder   a file for each frame: OpenPose's JSON, YOLO's text; or one file as above
 
 Several layouts have the same number of joints: 25 joints are OpenPose's BODY_25 or BODY_25B, 17 are
 COCO's or Human3.6M's. In a wrong order, bones are long for the body's size, and joints that a

@@ -3,15 +3,17 @@
 metadata.xml: cameras, and the file names of each action
 
     <mapping><tr>   a header of two cells and the subjects S1 .. S11; then action id, subaction id,
-    11 file names <dbcameras><index2id>   the cameras' ids in the order of the numbers below
+                    11 file names
+    <dbcameras><index2id>   the cameras' ids in the order of the numbers below
     <w0>[...]</w0>   300 numbers: for every camera and subject 3 angles and 3 coordinates, for every
-    camera fx fy cx
-                     cy and 5 coefficients of distortion
+                     camera fx fy cx cy and 5 coefficients of distortion
 
     Human36M_subject<k>_joint_3d.json       action id -> subaction id -> frame -> 17 joints, x y z
-    in mm, world Human36M_subject<k>_smpl_param.json     action id -> subaction id -> frame -> pose
-    72, shape 10, trans 3 Human36M_subject<k>_camera.json         camera "1" to "4" -> R (3, 3), t
-    (3,) mm, f and c (2,) px
+                                            in mm, world
+    Human36M_subject<k>_smpl_param.json     action id -> subaction id -> frame -> pose 72, shape 10,
+                                            trans 3
+    Human36M_subject<k>_camera.json         camera "1" to "4" -> R (3, 3), t (3,) mm, f and c (2,)
+                                            px
 
     S<k>/MyPoseFeatures/*/<sequence>.cdf    one variable, "Pose"
 

@@ -2,9 +2,10 @@
 tracks -> features
 
     MPI-INF-3DHP_SMPL_NeuralAnnot.json      subject -> sequence -> frame -> pose 72, shape 10, trans
-    3 (m) MPI-INF-3DHP_joint_3d.json              subject -> sequence -> frame -> 17 joints (mm)
+                                            3 (m)
+    MPI-INF-3DHP_joint_3d.json              subject -> sequence -> frame -> 17 joints (mm)
     MPI-INF-3DHP_camera_1k.json             subject -> sequence -> camera -> R (3, 3), t (3,) (mm):
-    R X + t
+                                            R X + t
 
 The first two have hundreds of MB: only the bytes of a sequence are parsed, and each process keeps
 the last one.
