@@ -8,14 +8,15 @@ import pytest
 import cache
 from pipeline.__main__ import main
 from pipeline.errors import PipelineError, RawDataError
-from pipeline.exchange.bodies.importing import import_bodies
+from pipeline.exchange.bodies.importing import BodyModels, ImportedBodies, import_bodies
+from pipeline.exchange.bodies.projection import SMPLX_PELVIS
 from tests.made_splits import track_of, write_split
 from tests.pipeline.exchange import planted_bodies as planted
 
 NAME = "videos/train"
 
 
-def write_clips(root: Path, size: tuple[int, int] = planted.SIZE) -> None:
+def write_clips(root: Path, size: tuple[int, int] = planted.SIZE, *, confidence: float = 1) -> None:
     """Two people in walk.mp4, and one in other.mp4."""
 
     def rows(video: str, person: int) -> cache.TrackRows:
@@ -24,7 +25,7 @@ def write_clips(root: Path, size: tuple[int, int] = planted.SIZE) -> None:
         columns = {
             "frame_index": seen.frame_index,
             "bbox": box.astype(np.float32),
-            "kp_2d": seen.kp_2d.astype(np.float32),
+            "kp_2d": (seen.kp_2d * [1, 1, confidence]).astype(np.float32),
         }
         return track_of(f"{video}/{person}", columns)
 
@@ -35,34 +36,84 @@ def write_clips(root: Path, size: tuple[int, int] = planted.SIZE) -> None:
     write_split(root, NAME, videos)
 
 
-@pytest.mark.parametrize("tool", ["wham", "vibe"])
+def run(tmp_path: Path, *files: Path) -> ImportedBodies:
+    return import_bodies(files, tmp_path / "clips", tmp_path / "c", NAME, planted.models(tmp_path))
+
+
+@pytest.mark.parametrize("tool", ["wham", "vibe", "tram"])
 def test_bodies_go_to_the_people_whom_they_lie_on(tmp_path: Path, tool: str) -> None:
     write_clips(tmp_path / "clips")
-    file = planted.write(tmp_path, tool)
-    done = import_bodies([file], tmp_path / "clips", tmp_path / "c", NAME, planted.BODY)
+    files = planted.write_tram(tmp_path) if tool == "tram" else [planted.write(tmp_path, tool)]
+    done = run(tmp_path, *files)
     assert (done.rows, done.with_body) == (3 * planted.N, 2 * planted.N)
     split = cache.open(tmp_path / "c")[NAME]
     for track in split.tracks:
         has_smpl = split.rows("has_smpl", track.start, track.stop)
         assert has_smpl.all() == (track.video == "walk.mp4")
         assert not split.rows("valid", track.start, track.stop).any()
+        assert np.isnan(split.rows("smplx_pose", track.start, track.stop)).all()
         if track.video == "walk.mp4":
             person = int(track.name[-1])
             pose = split.rows("pose", track.start, track.stop)
             trans = split.rows("trans", track.start, track.stop)
-            assert np.abs(pose - planted.pose(person)).max() < 1e-5
+            assert np.abs(pose[:, 3:] - planted.pose(person)[:, 3:]).max() < 1e-5
             assert np.abs(trans - planted.trans(person)).max() < 1e-3
-    imported = split.manifest["reader"]["imported"]
-    assert imported["estimates"]["walk.mp4"]["file"] == file.name
-    again = import_bodies([file], tmp_path / "clips", tmp_path / "c", NAME, planted.BODY)
-    assert again.why == ""
+    recorded = split.manifest["reader"]["imported"]["estimates"]["walk.mp4"]["files"]
+    cameras = ["camera.npy"] if tool == "tram" else []
+    assert [*recorded] == sorted([*cameras, *(file.name for file in files)])
+    assert run(tmp_path, *files).why == ""
+
+
+@pytest.mark.parametrize("tool", ["gvhmr", "prompthmr"])
+def test_bodies_of_smplx_have_columns_of_their_own(tmp_path: Path, tool: str) -> None:
+    """Trap 2, and trap 8."""
+    write_clips(tmp_path / "clips")
+    n_people = 1 if tool == "gvhmr" else 2
+    done = run(tmp_path, planted.write(tmp_path, tool))
+    lost = 0 if tool == "gvhmr" else 2
+    assert done.with_body == n_people * planted.N - lost
+    split = cache.open(tmp_path / "c")[NAME]
+    for track in split.tracks:
+        pose = split.rows("smplx_pose", track.start, track.stop)
+        has_body = np.isfinite(pose[:, 0])
+        assert np.isnan(split.rows("pose", track.start, track.stop)).all()
+        person = int(track.name[-1])
+        if track.video == "walk.mp4" and person < n_people:
+            rows = np.arange(planted.N) if tool == "gvhmr" else np.delete(np.arange(planted.N), 3)
+            assert (np.flatnonzero(has_body) == rows).all()
+            assert np.abs(pose[rows, 3:66] - planted.pose(person)[rows, 3:66]).max() < 1e-5
+            hands = planted.HANDS if tool == "gvhmr" else np.zeros(90)
+            np.testing.assert_allclose(pose[rows, 75:], np.tile(hands, (len(rows), 1)), rtol=1e-6)
+            betas = split.rows("smplx_betas", track.start, track.stop)[rows]
+            assert np.abs(betas[:, :10] - planted.betas(person)[rows]).max() < 1e-6
+            assert not betas[:, 10:].any()
+            trans = split.rows("smplx_trans", track.start, track.stop)[rows]
+            assert np.abs(trans + SMPLX_PELVIS - planted.trans(person)[rows]).max() < 1e-5
+        else:
+            assert not has_body.any()
+    assert not split.column("valid")[:].any()
+    assert not split.column("has_smpl")[:].any()
+
+
+def test_smplx_is_not_taken_unchecked(tmp_path: Path) -> None:
+    write_clips(tmp_path / "clips")
+    file = planted.write(tmp_path, "gvhmr")
+    with pytest.raises(PipelineError, match="cannot be checked without its file"):
+        import_bodies([file], tmp_path / "clips", tmp_path / "c", NAME, BodyModels(planted.BODY))
+
+
+def test_a_person_without_sharp_joints_is_told_unchecked(tmp_path: Path) -> None:
+    write_clips(tmp_path / "clips", confidence=0.1)
+    done = run(tmp_path, planted.write(tmp_path, "wham"))
+    assert done.with_body == 0
+    assert "not checked" in done.notes["walk.mp4"][0]
 
 
 def test_ghosts_get_no_body_and_are_noted(tmp_path: Path) -> None:
     """Trap 5, and trap 7: PHALP's bodies are far away and lie on the people."""
     write_clips(tmp_path / "clips")
     file = planted.write(tmp_path, "phalp")
-    done = import_bodies([file], tmp_path / "clips", tmp_path / "c", NAME, planted.BODY)
+    done = run(tmp_path, file)
     assert done.with_body == 2 * planted.N - 3
     assert "PHALP's person 8: 3 frames: ghost" in done.notes["walk.mp4"]
 
@@ -72,15 +123,7 @@ def test_a_tool_that_ignored_the_rotation_flag_is_refused(tmp_path: Path) -> Non
     write_clips(tmp_path / "clips", planted.SIZE[::-1])
     file = planted.write(tmp_path, "phalp")
     with pytest.raises(RawDataError, match="rotation flag"):
-        import_bodies([file], tmp_path / "clips", tmp_path / "c", NAME, planted.BODY)
-
-
-def test_smplx_never_becomes_a_pose(tmp_path: Path) -> None:
-    """Trap 2."""
-    write_clips(tmp_path / "clips")
-    file = planted.write(tmp_path, "gvhmr")
-    with pytest.raises(RawDataError, match="SMPL-X"):
-        import_bodies([file], tmp_path / "clips", tmp_path / "c", NAME, planted.BODY)
+        run(tmp_path, file)
 
 
 def test_bodies_off_the_people_are_refused_with_the_cause(tmp_path: Path) -> None:
@@ -90,7 +133,7 @@ def test_bodies_off_the_people_are_refused_with_the_cause(tmp_path: Path) -> Non
         person["trans"] = person["trans"] * [1, 1, 0.5]
     file = planted.write(tmp_path, "wham", content)
     with pytest.raises(RawDataError, match="likely: "):
-        import_bodies([file], tmp_path / "clips", tmp_path / "c", NAME, planted.BODY)
+        run(tmp_path, file)
 
 
 def test_results_of_no_clip_are_refused(tmp_path: Path) -> None:
@@ -98,18 +141,7 @@ def test_results_of_no_clip_are_refused(tmp_path: Path) -> None:
     file = planted.write(tmp_path, "wham")
     moved = file.parent.rename(tmp_path / "run") / file.name
     with pytest.raises(RawDataError, match="'run'"):
-        import_bodies([moved], tmp_path / "clips", tmp_path / "c", NAME, planted.BODY)
-
-
-def test_other_files_do_not_extend_an_import(tmp_path: Path) -> None:
-    write_clips(tmp_path / "clips")
-    for tool in ("wham", "vibe"):
-        file = planted.write(tmp_path, tool)
-        if tool == "wham":
-            import_bodies([file], tmp_path / "clips", tmp_path / "c", NAME, planted.BODY)
-            continue
-        with pytest.raises(PipelineError, match="other files"):
-            import_bodies([file], tmp_path / "clips", tmp_path / "c", NAME, planted.BODY)
+        run(tmp_path, moved)
 
 
 def test_status_says_that_bodies_are_estimates(
@@ -117,6 +149,6 @@ def test_status_says_that_bodies_are_estimates(
 ) -> None:
     write_clips(tmp_path / "clips")
     file = planted.write(tmp_path, "wham")
-    import_bodies([file], tmp_path / "clips", tmp_path / "c", NAME, planted.BODY)
+    run(tmp_path, file)
     assert main(["status", "--cache", str(tmp_path / "c")]) == 0
     assert "(estimates of WHAM)" in " ".join(capsys.readouterr().out.split())
