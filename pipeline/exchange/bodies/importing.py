@@ -330,15 +330,17 @@ def _add_bodies(
                 clip.notes.append(f"{person}: {n} frames: {reason}")
             joints = bodies.joints(estimate)
             fits = [fit(estimate, joints, track.keypoints, size) for track in tracks]
-            nearest = _nearest(fits)
-            if nearest is None:
+            compared = [fitted for fitted in fits if not np.isnan(fitted.distance)]
+            if not compared:
                 clip.notes.append(f"{person}: not checked: no sharp 2D joint in a common frame")
                 continue
-            if nearest.distance > ELSEWHERE:
-                clip.notes.append(f"{person}: no track lies there; likely: {nearest.cause}")
+            distance = min(fitted.distance for fitted in compared)
+            cause = min(compared, key=lambda fitted: fitted.remaining).cause
+            if distance > ELSEWHERE:
+                clip.notes.append(f"{person}: no track lies there; likely: {cause}")
                 continue
-            if nearest.distance > REFUSED:
-                actual = f"{nearest.distance:.0%} in {person}; likely: {nearest.cause}"
+            if distance > REFUSED:
+                actual = f"{distance:.0%} in {person}; likely: {cause}"
                 expected = f"projected joints within {REFUSED:.0%} of the box of the 2D joints"
                 do = "Put it right in the tool's settings, or leave the file out."
                 raise RawDataError(file, "projection", expected, actual, do)
@@ -349,12 +351,6 @@ def _add_bodies(
                 if fitted.distance <= REFUSED:
                     track.fill(estimate, estimate.position(size, fitted.margin), pose)
                     clip.notes.append(f"{track.track.name}: {person}, {_told(estimate, fitted)}")
-
-
-def _nearest(fits: Sequence[Fit]) -> Fit | None:
-    """The least distance; None if nothing was compared."""
-    compared = [fitted for fitted in fits if not np.isnan(fitted.distance)]
-    return min(compared, key=lambda fitted: fitted.distance, default=None)
 
 
 def _told(estimate: Estimate, fitted: Fit) -> str:

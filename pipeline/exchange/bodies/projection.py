@@ -32,6 +32,7 @@ class Fit:
 
     distance: float  # median, in heights of the box; nan without a joint to compare
     cause: str = ""  # the likeliest one of a distance beyond NOTED
+    remaining: float = 0.0  # distance without the cause
     margin: float = 1.0  # of `Estimate.position`
 
 
@@ -67,8 +68,8 @@ def fit(estimate: Estimate, joints: Doubles, keypoints: Keypoints, size: tuple[i
     causes = dict(scene.without_causes(estimate.position(size, margin)))
     likeliest = min(causes, key=lambda cause: np.nan_to_num(causes[cause], nan=np.inf))
     if causes[likeliest] > CLEARLY * distance:
-        likeliest = "no known cause"
-    return Fit(distance, likeliest, margin)
+        return Fit(distance, "no known cause", distance, margin)
+    return Fit(distance, likeliest, causes[likeliest], margin)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -123,9 +124,10 @@ class _Scene:
         turned = self._project(trans, self.estimate.camera((height, width)))[rows]
         x = turned[..., 0]
         y = turned[..., 1]
-        for upright in (np.stack([width - y, x], -1), np.stack([y, height - x], -1)):
-            cause = "pictures were turned: the tool ignored the clip's rotation flag"
-            yield cause, self._distance(upright, rows_2d)
+        clockwise = self._distance(np.stack([width - y, x], axis=-1), rows_2d)
+        back = self._distance(np.stack([y, height - x], axis=-1), rows_2d)
+        cause = "pictures were turned: the tool ignored the clip's rotation flag"
+        yield cause, min(clockwise, back)
 
     def _common_rows(self, frames: Ints) -> tuple[Ints, Ints]:
         """Rows of the bodies and of the 2D joints in common frames."""

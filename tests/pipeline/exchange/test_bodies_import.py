@@ -118,24 +118,6 @@ def test_ghosts_get_no_body_and_are_noted(tmp_path: Path) -> None:
     assert "PHALP's person 8: 3 frames: ghost" in done.notes["walk.mp4"]
 
 
-def test_a_tool_that_ignored_the_rotation_flag_is_refused(tmp_path: Path) -> None:
-    """Trap 15."""
-    write_clips(tmp_path / "clips", planted.SIZE[::-1])
-    file = planted.write(tmp_path, "phalp")
-    with pytest.raises(RawDataError, match="rotation flag"):
-        run(tmp_path, file)
-
-
-def test_bodies_off_the_people_are_refused_with_the_cause(tmp_path: Path) -> None:
-    write_clips(tmp_path / "clips")
-    content = planted.wham()
-    for person in content.values():
-        person["trans"] = person["trans"] * [1, 1, 0.5]
-    file = planted.write(tmp_path, "wham", content)
-    with pytest.raises(RawDataError, match="likely: "):
-        run(tmp_path, file)
-
-
 def test_results_of_no_clip_are_refused(tmp_path: Path) -> None:
     write_clips(tmp_path / "clips")
     file = planted.write(tmp_path, "wham")
