@@ -127,9 +127,9 @@ def read_estimates(file: Path) -> Iterator[Estimate]:
         if keys.issuperset(needed.split()):
             yield from reader(_Entry(file, "", content))
             return
-    owner = owner_of(keys)
     listed = ", ".join(sorted(keys)[:12])
-    raise _error(file, "file", EXPECTED, owner or f"a dict with {listed or 'nothing'}", READ)
+    owner = owner_of(keys) or f"{type(content).__name__} with {listed or 'no keys'}"
+    raise _error(file, "file", EXPECTED, owner, READ)
 
 
 def clip_of(file: Path, tool: str) -> str:
