@@ -32,7 +32,9 @@ from pipeline.files.formats.pickles import ArrayUnpickler
 from pipeline.files.raw.files import open_regular, open_unbuffered, read_regular
 
 EXPECTED: Final = "a body estimator's results: joblib's, NumPy's or PyTorch's file of arrays"
-AGAIN: Final = "Copy the file again, or run the tool again (docs/results.md has those that are read)."
+AGAIN: Final = (
+    "Copy the file again, or run the tool again (docs/results.md has those that are read)."
+)
 ZIP: Final = b"PK\x03\x04"
 NPY: Final = b"\x93NUMPY"
 ZLIB: Final = b"\x78"

@@ -21,6 +21,7 @@ from pipeline import smplx
 from pipeline.body import Body
 from pipeline.conversion.plan import committed_split
 from pipeline.errors import PipelineError, RawDataError
+from pipeline.estimates import files_of, recorded_estimates
 from pipeline.exchange.bodies.projection import NOTED, REFUSED, Fit, Keypoints, fit
 from pipeline.exchange.bodies.smplx_joints import SmplxJoints
 from pipeline.exchange.bodies.tools import (
@@ -233,19 +234,18 @@ def _require_same_files(
 ) -> None:
     """Raise PipelineError for a split of another origin, and for bodies that would be lost."""
     place = f"{committed.root}/{committed.name}"
-    imported = committed.manifest.get("reader", {}).get("imported", {})
-    if "estimates" not in imported:
+    estimates = recorded_estimates(committed)
+    if not estimates:
         raise PipelineError(
             f"{place}: was not made of such files. Name another cache (--cache), or delete that "
             "folder with its features."
         )
-    for video, estimate in imported["estimates"].items():
-        if video in entries and video not in by_clip:
-            file = next(iter(estimate["files"]))
-            raise PipelineError(
-                f"{place}: bodies of {video} would be lost: {estimate['tool']}'s {file} is not "
-                "named. Name the files of all clips, or another cache (--cache)."
-            )
+    lost = files_of(estimates, entries.keys() - by_clip.keys())
+    if lost:
+        raise PipelineError(
+            f"{place}: bodies would be lost, of {lost[0]}, which is not named. Name the files of "
+            "all clips, or another cache (--cache)."
+        )
 
 
 def _tracks_by_video(split: cache.Split) -> dict[str, list[cache.TrackRecord]]:

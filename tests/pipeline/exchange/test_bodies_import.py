@@ -1,5 +1,6 @@
 """Estimated bodies become labels of the people whom they lie on, and stay marked."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,11 @@ from pipeline.__main__ import main
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.exchange.bodies.importing import BodyModels, ImportedBodies, import_bodies
 from pipeline.exchange.bodies.projection import SMPLX_PELVIS
-from tests.made_splits import track_of, write_split
+from tests.made_splits import track_of, write_split, write_stream
 from tests.pipeline.exchange import planted_bodies as planted
+from tests.vibe_model.builders import SMALL
+from vibe_model.training.data import TrainingBatches
+from vibe_model.vibe.config import TrainConfig
 
 NAME = "videos/train"
 
@@ -134,3 +138,47 @@ def test_status_says_that_bodies_are_estimates(
     run(tmp_path, file)
     assert main(["status", "--cache", str(tmp_path / "c")]) == 0
     assert "(estimates of WHAM)" in " ".join(capsys.readouterr().out.split())
+
+
+def test_training_takes_bodies_of_named_splits_alone(tmp_path: Path) -> None:
+    write_clips(tmp_path / "clips")
+    run(tmp_path, planted.write(tmp_path, "wham"))
+    root = tmp_path / "c"
+    write_stream(root, NAME, "resnet50", lambda rows: np.zeros((len(rows), 6), np.float32), dim=6)
+    splits = {NAME: cache.open(root)[NAME]}
+    config = TrainConfig(
+        datasets_2d=(NAME,),
+        datasets_3d=(),
+        prior="none",
+        validation=(NAME,),
+        evaluation=(),
+        seqlen=4,
+        batch_size=9,
+        iterations=1,
+        epochs=1,
+        **SMALL,
+    )
+    labels = TrainingBatches(config, splits)[0].labels
+    assert labels["kp_2d"].any()
+    assert not labels["theta"].any()
+    assert not labels["w_smpl"].any()
+    named = replace(config, datasets_2d=(), datasets_3d=(NAME,))
+    labels = TrainingBatches(named, splits)[0].labels
+    assert labels["w_smpl"].any()
+
+
+def test_a_damaged_split_names_the_files_of_its_damaged_clips(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_clips(tmp_path / "clips")
+    run(tmp_path, *planted.write_tram(tmp_path))
+    (shard,) = [
+        file for file in (tmp_path / "c" / NAME / "pose" / "c").rglob("*") if file.is_file()
+    ]
+    shard.write_bytes(bytes(shard.stat().st_size))
+    assert main(["verify", "--repair", "--cache", str(tmp_path / "c")]) == 1
+    printed = capsys.readouterr()
+    told = " ".join((printed.out + printed.err).split())
+    for file in ("camera.npy", "hps_track_0.npy", "hps_track_1.npy"):
+        assert f"walk.mp4: {file}" in told
+    assert "other.mp4:" not in told
