@@ -44,10 +44,8 @@ MOST_TIMES: Final = 100  # bytes of a compressed file's content, of its own: zer
 STORED: Final = {  # PyTorch's storages -> types of their numbers
     "DoubleStorage": "<f8",
     "FloatStorage": "<f4",
-    "HalfStorage": "<f2",
     "LongStorage": "<i8",
     "IntStorage": "<i4",
-    "ByteStorage": "u1",
     "BoolStorage": "?",
 }
 

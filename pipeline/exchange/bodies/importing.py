@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 import cache
 from pipeline import smplx
 from pipeline.body import Body
+from pipeline.cli.text import count
 from pipeline.conversion.plan import committed_split
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.estimates import files_of, recorded_estimates
@@ -46,9 +47,8 @@ ELSEWHERE: Final = 1.0  # heights of a box: bodies farther away are of another p
 class ImportedBodies:
     """Result of an import. `why` is "" if everything was up to date."""
 
-    rows: int  # of the split
-    with_body: int
-    notes: Mapping[str, Sequence[str]]  # of each clip that was written
+    with_body: int  # rows, of the clips that were written
+    notes: Mapping[str, Sequence[str]]  # of these clips
     why: str
 
 
@@ -64,7 +64,8 @@ class BodyModels:
         if not estimate.is_smplx:
             return self.smpl.posed_joints(estimate.pose, estimate.betas)[0]
         assert self.smplx is not None
-        return self.smplx.joints(estimate.pose, estimate.betas)
+        parents = self.smpl.smpl.parents.tolist()
+        return self.smplx.joints(estimate.pose, estimate.betas, parents)
 
 
 @dataclass(slots=True, eq=False)
@@ -118,7 +119,7 @@ def import_bodies(
     stay = {video for video, entry in entries.items() if before.get(video) == entry.fingerprint}
     if stay == entries.keys() == before.keys():
         cache.finish_commits(root, name)  # of an import that was killed
-        return ImportedBodies(split.manifest["rows"], 0, {}, "")
+        return ImportedBodies(0, {}, "")
 
     tracks = _tracks_by_video(split)
     extra = smplx.columns(f"{N_BETAS} numbers", trans=True, gaps=True)
@@ -127,14 +128,17 @@ def import_bodies(
         root, name, columns=[*split.columns, *LABELS], plan=plan, extra=extra
     ) as writer:
         writer.begin(drop=before.keys() - stay)
+        n_with_body = 0
         for video, entry in entries.items():
-            if video in stay or video in writer.journalled:
+            if video in stay:
                 continue
             labelled = [_TrackBodies(split, track) for track in tracks.get(video, ())]
             if video in by_clip:
                 _add_bodies(by_clip[video], labelled, (entry.width, entry.height), bodies)
                 entry = _noted(entry, by_clip[video])
-            writer.append(entry, [track.rows() for track in labelled])
+            n_with_body += sum(int(track.has_body.sum()) for track in labelled)
+            if video not in writer.journalled:
+                writer.append(entry, [track.rows() for track in labelled])
         writer.commit(
             {
                 "reader": origin,
@@ -143,11 +147,8 @@ def import_bodies(
             }
         )
     notes = {video: clip.notes for video, clip in by_clip.items() if clip.notes}
-    imported = cache.open(root)[name]
-    why = "not imported before"
-    if committed is not None:
-        why = f"{len(entries) - len(stay)} clips have changed"
-    return ImportedBodies(int(imported.manifest["rows"]), _count_bodies(imported), notes, why)
+    why = f"{count(len(entries) - len(stay), 'clip')} new or changed"
+    return ImportedBodies(n_with_body, notes, why)
 
 
 def _join_clips(files: Sequence[Path], split: cache.Split) -> dict[str, _Clip]:
@@ -192,9 +193,6 @@ def _origin(split: cache.Split, by_clip: Mapping[str, _Clip], bodies: BodyModels
     for video in sorted(by_clip):
         estimates[video] = {"tool": by_clip[video].tool, "files": by_clip[video].digests}
     tools = sorted({clip.tool for clip in by_clip.values()})
-    smplx_digest = None
-    if any(clip.is_smplx for clip in by_clip.values()) and bodies.smplx is not None:
-        smplx_digest = bodies.smplx.digest
     return {
         "dataset": dataset,
         "split": part,
@@ -205,7 +203,7 @@ def _origin(split: cache.Split, by_clip: Mapping[str, _Clip], bodies: BodyModels
         "imported": {
             "format": "bodies",
             "file": f"estimates of {', '.join(tools)}",
-            "smplx": smplx_digest,
+            "smplx": bodies.smplx and bodies.smplx.digest,
             "clips": cache.fingerprint(split.manifest.get("reader", {})),
             "estimates": estimates,
         },
@@ -280,8 +278,10 @@ class _TrackBodies:
         columns = self.columns
         return Keypoints(columns["frame_index"], columns["kp_2d"], columns["bbox"][:, 3])
 
-    def fill(self, estimate: Estimate, trans: Doubles, whole_pose: Doubles) -> None:
-        """Write a person's bodies into the rows of common frames that have none yet."""
+    def fill(self, estimate: Estimate, trans: Doubles, whole_pose: Doubles) -> int:
+        """Write a person's bodies into the rows of common frames that have none yet. Returns their
+        number.
+        """
         _, rows, of_track = np.intersect1d(
             estimate.frames, self.columns["frame_index"], return_indices=True
         )
@@ -294,7 +294,7 @@ class _TrackBodies:
             self.columns["betas"][of_track] = estimate.betas[rows]
             self.columns["trans"][of_track] = trans[rows]
             self.columns["has_smpl"][of_track] = 1
-            return
+            return len(rows)
         labels = smplx.labels(whole_pose[rows], estimate.betas[rows])
         labels["smplx_trans"] = trans[rows].astype(np.float32)
         for name, values in labels.items():
@@ -303,6 +303,7 @@ class _TrackBodies:
                 continue
             column = self.extra.setdefault(name, self._nothing(values.shape[1]))
             column[of_track] = values
+        return len(rows)
 
     def rows(self) -> cache.TrackRows:
         return cache.TrackRows(
@@ -318,43 +319,63 @@ class _TrackBodies:
         )
 
 
+class _Match(NamedTuple):
+    """A person who lies on a track."""
+
+    fit: Fit
+    track: _TrackBodies
+    estimate: Estimate
+
+
 def _add_bodies(
     clip: _Clip, tracks: Sequence[_TrackBodies], size: tuple[int, int], bodies: BodyModels
 ) -> None:
-    """Fill the rows of the tracks that the people of a clip's files lie on."""
+    """Fill the rows of the tracks that the people of a clip's files lie on, the closest first.
+
+    Raises RawDataError if some lie beside a track, and none on one.
+    """
+    matches: list[_Match] = []
+    beside: list[RawDataError] = []
     for file in clip.files:
         for stored in read_estimates(file):
             estimate = stored.in_clip(size, tracks[0].track.fps if tracks else np.nan)
-            person = f"{estimate.tool}'s person {estimate.person}"
             for reason, n in estimate.dropped.items():
-                clip.notes.append(f"{person}: {n} frames: {reason}")
+                clip.notes.append(f"{estimate.name}: {n} frames: {reason}")
             joints = bodies.joints(estimate)
             fits = [fit(estimate, joints, track.keypoints, size) for track in tracks]
             compared = [fitted for fitted in fits if not np.isnan(fitted.distance)]
             if not compared:
-                clip.notes.append(f"{person}: not checked: no sharp 2D joint in a common frame")
+                clip.notes.append(f"{estimate.name}: not checked: no 2D joint in its frames")
                 continue
             distance = min(fitted.distance for fitted in compared)
-            cause = min(compared, key=lambda fitted: fitted.remaining).cause
-            if distance > ELSEWHERE:
-                clip.notes.append(f"{person}: no track lies there; likely: {cause}")
-                continue
             if distance > REFUSED:
-                actual = f"{distance:.0%} in {person}; likely: {cause}"
-                expected = f"projected joints within {REFUSED:.0%} of the box of the 2D joints"
-                do = "Put it right in the tool's settings, or leave the file out."
-                raise RawDataError(file, "projection", expected, actual, do)
-            pose = estimate.pose
-            if estimate.is_smplx and bodies.smplx is not None:
-                pose = bodies.smplx.whole_pose(pose)
-            for track, fitted in zip(tracks, fits, strict=True):
+                cause = min(compared, key=lambda fitted: fitted.remaining).cause
+                found = f"{distance:.0%} in {estimate.name}; likely: {cause}"
+                clip.notes.append(f"no track lies within {REFUSED:.0%}, but {found}")
+                if distance <= ELSEWHERE:
+                    beside.append(_beside(file, found))
+            for fitted, track in zip(fits, tracks, strict=True):
                 if fitted.distance <= REFUSED:
-                    track.fill(estimate, estimate.position(size, fitted.margin), pose)
-                    clip.notes.append(f"{track.track.name}: {person}, {_told(estimate, fitted)}")
+                    matches.append(_Match(fitted, track, estimate))
+    if beside and not matches:
+        raise beside[0]
+
+    for fitted, track, estimate in sorted(matches, key=lambda match: match.fit.distance):
+        pose = estimate.pose
+        if estimate.is_smplx and bodies.smplx is not None:
+            pose = bodies.smplx.whole_pose(pose)
+        if track.fill(estimate, estimate.position(size, fitted.margin), pose):
+            clip.notes.append(f"{track.track.name}: {_told(estimate, fitted)}")
+
+
+def _beside(file: Path, found: str) -> RawDataError:
+    expected = f"projected joints within {REFUSED:.0%} of the box of the 2D joints"
+    do = "Put it right in the tool's settings, or leave the file out."
+    return RawDataError(file, "projection", expected, found, do)
 
 
 def _told(estimate: Estimate, fitted: Fit) -> str:
-    text = f"{fitted.distance:.1%} off"
+    text = f"{estimate.name}, {fitted.distance:.1%} off"
     if fitted.distance > NOTED:
         text += f"; likely: {fitted.cause}"
     if estimate.trans is None:
@@ -366,13 +387,3 @@ def _noted(entry: cache.VideoEntry, clip: _Clip) -> cache.VideoEntry:
     """The clip's entry with the notes."""
     notes = [*entry.account.get("notes", ()), *clip.notes]
     return replace(entry, account={**entry.account, "notes": notes})
-
-
-def _count_bodies(split: cache.Split) -> int:
-    """Rows with a body."""
-    n_rows = 0
-    for track in split.tracks:
-        has_smpl = split.rows("has_smpl", track.start, track.stop) == 1
-        trans = split.rows("smplx_trans", track.start, track.stop)
-        n_rows += int((has_smpl | np.isfinite(trans[:, 0])).sum())
-    return n_rows

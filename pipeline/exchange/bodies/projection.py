@@ -21,8 +21,6 @@ _NAMED, _OPENPOSE = KEYPOINTS_13_OF_SPIN49
 COMPARED: Final = (*_NAMED[1:3], *_NAMED[7:], *_OPENPOSE[1:3], *_OPENPOSE[7:])
 SHIFTS: Final = (-2, -1, 1, 2)  # frames
 RATES: Final = (0.5, 5 / 6, 1.2, 2.0)  # of the clip, at which a tool may have read it
-LOW_FOCAL: Final = 0.4
-HIGH_FOCAL: Final = 2.5
 SMPLX_PELVIS: Final = np.array([0.0, -0.12, -0.02])  # m, SMPL-X's at rest from SMPL's: about
 
 
@@ -114,7 +112,7 @@ class _Scene:
         projected = self._project(trans, camera)[rows]
         center = camera[:2, 2]
         ratio = _scale(projected - center, seen - center, is_seen)
-        if LOW_FOCAL < ratio < HIGH_FOCAL:
+        if ratio > 0:
             zoomed = (projected - center) * ratio + center
             yield f"the focal length is {1 / ratio:.2f} of it", self._distance(zoomed, rows_2d)
         resize = _scale(projected, seen, is_seen)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
@@ -15,8 +16,6 @@ from pipeline.files.raw.files import whole_file_digest
 from pipeline.skeletons import JOINTS, Doubles, correspondence
 
 N_JOINTS: Final = N_BODY // 3  # pelvis to wrists, in SMPL's order
-# of these, as SMPL's and SMPL-X's files have them
-PARENTS: Final = (-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19)
 N_FACE: Final = 9  # numbers of jaw and eyes, which come before the hands
 
 
@@ -38,9 +37,9 @@ class SmplxJoints:
         digest = whole_file_digest(file)
         return cls(rest[:N_JOINTS], by_beta[:N_JOINTS], np.concatenate(hands), digest)
 
-    def joints(self, pose: Doubles, betas: Doubles) -> Doubles:
+    def joints(self, pose: Doubles, betas: Doubles, parents: Sequence[int]) -> Doubles:
         """pose (N, 66 or more) rad, betas (N, 10) -> spin49 (N, 49, 3) m without translation; NaN
-        for joints that are not of the skeleton.
+        for joints that are not of the skeleton. parents: of SMPL's joints, which are the same.
         """
         from scipy.spatial.transform import Rotation  # takes 0.4 s
 
@@ -50,7 +49,7 @@ class SmplxJoints:
         turns = local.reshape(n, N_JOINTS, 3, 3)
         places = rest.copy()
         for joint in range(1, N_JOINTS):
-            parent = PARENTS[joint]
+            parent = parents[joint]
             arm = rest[:, joint] - rest[:, parent]
             places[:, joint] = places[:, parent] + np.einsum("nij,nj->ni", turns[:, parent], arm)
             turns[:, joint] = turns[:, parent] @ turns[:, joint]

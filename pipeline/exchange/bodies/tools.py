@@ -18,7 +18,7 @@ from pipeline.cameras import is_rotation
 from pipeline.errors import RawDataError
 from pipeline.exchange.bodies.files import AGAIN, EXPECTED, load_results
 from pipeline.exchange.bodies.others import owner_of
-from pipeline.files.formats.arrays import numbers
+from pipeline.files.formats.arrays import numbers, reading
 from pipeline.skeletons import Doubles, Ints
 
 N_POSE: Final = 72
@@ -28,7 +28,6 @@ CROP: Final = 256  # px, of PHALP's crops
 FOCAL: Final = 5000.0  # px, of HMR's crops
 LARGER_CROP: Final = 1.1  # VIBE's crop side / side of the boxes that it writes
 MOST_FPS: Final = 60.0  # of the pictures that PromptHMR reads
-SORTED: Final = 10_000  # TRAM sorts pictures' names as texts, which are longer from here on
 ALIKE: Final = 0.02  # how much the sides of resized pictures may differ in their scales
 ROWS: Final = ("frames", "pose", "betas", "trans", "boxes", "crop_camera")  # of `Estimate`
 READ: Final = (
@@ -55,6 +54,10 @@ class Estimate:
     boxes: Doubles | None = None  # (N, 4) cx cy w h px
     crop_camera: Doubles | None = None  # (N, 3) s tx ty of a weak-perspective camera in the crop
     dropped: Mapping[str, int] = field(default_factory=dict)  # reason -> frames
+
+    @property
+    def name(self) -> str:
+        return f"{self.tool}'s person {self.person}"
 
     @property
     def is_smplx(self) -> bool:
@@ -103,11 +106,8 @@ class Estimate:
         n_left_out = len(self.frames) - len(rows)
         if not n_left_out:
             return self
-        arrays = {}
-        for name in ROWS:
-            values = getattr(self, name)
-            if values is not None:
-                arrays[name] = values[rows]
+        arrays = {name: getattr(self, name) for name in ROWS}
+        arrays = {name: values[rows] for name, values in arrays.items() if values is not None}
         return replace(self, **arrays, dropped={**self.dropped, reason: n_left_out})
 
 
@@ -125,11 +125,15 @@ def read_estimates(file: Path) -> Iterator[Estimate]:
     keys = _keys_of(content)
     for needed, reader in _READERS:
         if keys.issuperset(needed.split()):
-            yield from reader(_Entry(file, "", content))
+            with reading(file, EXPECTED, do=AGAIN):
+                for estimate in reader(_Entry(file, "", content)):
+                    # ffmpeg repeats frames of a variable rate
+                    first = np.unique(estimate.frames, return_index=True)[1]
+                    yield estimate.only(first, "repeated frame")
             return
     listed = ", ".join(sorted(keys)[:12])
     owner = owner_of(keys) or f"{type(content).__name__} with {listed or 'no keys'}"
-    raise _error(file, "file", EXPECTED, owner, READ)
+    raise RawDataError(file, "file", EXPECTED, owner, READ)
 
 
 def clip_of(file: Path, tool: str) -> str:
@@ -158,11 +162,7 @@ def _keys_of(content: object) -> frozenset[str]:
             content = list(content.values())
         if isinstance(content, list) and content:
             content = content[0]
-    return frozenset(keys | (set(content) if isinstance(content, dict) else set()))
-
-
-def _error(file: Path, key: str, expected: str, found: str, do: str = AGAIN) -> RawDataError:
-    return RawDataError(file, key, expected, found, do)
+    return frozenset(keys)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +178,8 @@ class _Entry:
             raise self.error("", "a dict", type(self.content).__name__)
 
     def error(self, key: str, expected: str, found: str) -> RawDataError:
-        return _error(self.file, (self.path + key).strip(".") or "file", expected, found)
+        key = (self.path + key).strip(".") or "file"
+        return RawDataError(self.file, key, expected, found, AGAIN)
 
     def below(self, key: object) -> _Entry:
         return _Entry(self.file, f"{self.path}{key}.", self.content.get(key))
@@ -210,11 +211,6 @@ class _Entry:
         return np.asarray(Rotation.from_matrix(matrices).as_rotvec().reshape(*shape, 3))
 
 
-def _without_repeats(estimate: Estimate) -> Estimate:
-    """The first of equal frames, which ffmpeg makes of a variable rate."""
-    return estimate.only(np.unique(estimate.frames, return_index=True)[1], "repeated frame")
-
-
 def _gvhmr(content: _Entry) -> Iterator[Estimate]:
     """One person in all frames; SMPL-X, whose hands are at their mean."""
     body = content.below("smpl_params_incam")
@@ -241,15 +237,13 @@ def _wham(content: _Entry) -> Iterator[Estimate]:
         pose = entry.take("pose", n, N_POSE)
         betas = entry.take("betas", n, N_BETAS)
         trans = entry.take("trans", n, 3)
-        yield _without_repeats(Estimate("WHAM", person, frames, pose, betas, trans))
+        yield Estimate("WHAM", person, frames, pose, betas, trans)
 
 
 def _tram(content: _Entry) -> Iterator[Estimate]:
     """One person; the camera of all is in another file."""
     frames = content.frames("frame")
     n = len(frames)
-    if n and frames[-1] >= SORTED:
-        raise content.error("frame", f"frames below {SORTED:,}", "more, which TRAM confuses")
     pose = content.turns("pred_rotmat", n, 24).reshape(n, N_POSE)
     betas = content.take("pred_shape", n, N_BETAS)
     trans = content.take("pred_trans", n, 1, 3)[:, 0]
@@ -258,7 +252,7 @@ def _tram(content: _Entry) -> Iterator[Estimate]:
     size = _size(stored.take("img_center", 2))
     camera = pinhole(float(stored.take("img_focal")), size)
     person = content.file.stem.rpartition("_")[2]
-    yield _without_repeats(Estimate("TRAM", person, frames, pose, betas, trans, camera, size))
+    yield Estimate("TRAM", person, frames, pose, betas, trans, camera, size)
 
 
 def _prompthmr(content: _Entry) -> Iterator[Estimate]:
@@ -277,7 +271,7 @@ def _prompthmr(content: _Entry) -> Iterator[Estimate]:
             "PromptHMR", person, frames, pose, betas, trans, camera, size, is_reduced=True
         )
         is_detected = entry.take("detected", n) > 0
-        yield _without_repeats(estimate.only(np.flatnonzero(is_detected), "not detected"))
+        yield estimate.only(np.flatnonzero(is_detected), "not detected")
 
 
 def _vibe(content: _Entry) -> Iterator[Estimate]:
@@ -289,9 +283,7 @@ def _vibe(content: _Entry) -> Iterator[Estimate]:
         betas = entry.take("betas", n, N_BETAS)
         boxes = entry.take("bboxes", n, 4)
         camera = entry.take("pred_cam", n, 3)
-        yield _without_repeats(
-            Estimate("VIBE or TCMR", person, frames, pose, betas, boxes=boxes, crop_camera=camera)
-        )
+        yield Estimate("VIBE or TCMR", person, frames, pose, betas, boxes=boxes, crop_camera=camera)
 
 
 @dataclass(slots=True)
@@ -318,19 +310,15 @@ def _phalp(content: _Entry) -> Iterator[Estimate]:
             if lists["tracked_time"][k] != 0:
                 bodies.dropped["ghost"] += 1
                 continue
-            body = _Entry(content.file, f"{name}.smpl[{k}].", lists["smpl"][k])
+            row = {"camera": lists["camera"][k], "size": lists["size"][k]}
+            body = _Entry(content.file, f"{name}[{k}].", lists["smpl"][k] | row)
             turn = body.turns("global_orient", 1)
             joints = body.turns("body_pose", 23)
-            row = _Entry(
-                content.file,
-                f"{name}[{k}].",
-                {key: lists[key][k] for key in ("camera", "size")},
-            )
             bodies.frames.append(int(picture.take("time")))
             bodies.pose.append(np.concatenate([turn, joints]).reshape(N_POSE))
             bodies.betas.append(body.take("betas", N_BETAS))
-            bodies.trans.append(row.take("camera", 3))
-            size = _size(row.take("size", 2)[::-1] / 2)
+            bodies.trans.append(body.take("camera", 3))
+            size = _size(body.take("size", 2)[::-1] / 2)
     camera = pinhole(FOCAL / CROP * max(size), size)
     for person, bodies in people.items():
         if not bodies.frames:

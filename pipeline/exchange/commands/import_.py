@@ -113,8 +113,8 @@ def _import_bodies(args: argparse.Namespace) -> int:
     if not done.why:
         out.print(plain(f"{name}: up to date"))
         return 0
-    rows = f"{done.with_body:,} of {count(done.rows, 'row')} with a body"
-    out.print(plain(f"{name}: imported estimates, no ground truth: {rows} ({done.why})"))
+    rows = f"{count(done.with_body, 'row')} with a body ({done.why})"
+    out.print(plain(f"{name}: imported estimates, no ground truth: {rows}"))
     for video, notes in done.notes.items():
         for note in notes:
             out.print(plain(f"  {video}: {note}"))

@@ -74,13 +74,6 @@ def test_tram_is_one_person_a_file_with_the_camera_of_all(tmp_path: Path) -> Non
         np.testing.assert_array_equal(estimate.camera(planted.SIZE), camera)
 
 
-def test_tram_confuses_pictures_from_10000_on(tmp_path: Path) -> None:
-    """Trap 11."""
-    person = planted.tram(0, frame=torch.arange(planted.N) + 10_000)
-    with pytest.raises(RawDataError, match="TRAM confuses"):
-        list(read_estimates(planted.write_tram(tmp_path, [person])[0]))
-
-
 @pytest.mark.parametrize(("every", "fps"), [(1, 30.0), (1, 60.0), (2, 119.9)])
 def test_prompthmrs_smaller_and_fewer_pictures_are_undone(
     tmp_path: Path, every: int, fps: float
@@ -103,7 +96,8 @@ def test_prompthmrs_smaller_and_fewer_pictures_are_undone(
 def test_joints_of_smplx_are_those_of_the_same_smpl_body(tmp_path: Path) -> None:
     skeleton = planted.models(tmp_path).smplx
     assert skeleton is not None
-    joints = skeleton.joints(planted.pose(1)[:, :66], planted.betas(1)) - SMPLX_PELVIS
+    parents = planted.BODY.smpl.parents.tolist()
+    joints = skeleton.joints(planted.pose(1)[:, :66], planted.betas(1), parents) - SMPLX_PELVIS
     expected = planted.BODY.posed_joints(planted.pose(1), planted.betas(1))[0]
     names = JOINTS["spin49"]
     for name in ("lshoulder", "rankle", "lwrist", "OP RHip", "OP MidHip"):
@@ -302,6 +296,14 @@ def test_other_numbers_are_refused_with_their_key(
     file = planted.write(tmp_path, "wham", planted.wham(**changed))
     with pytest.raises(RawDataError, match=told):
         list(read_estimates(file))
+
+
+def test_pictures_without_a_key_are_refused(tmp_path: Path) -> None:
+    for key in ("tid", "camera", "time", "smpl"):
+        content = planted.phalp()
+        del content[f"outputs/_DEMO/walk/img/{2:06d}.jpg"][key]
+        with pytest.raises(RawDataError, match=key):
+            list(read_estimates(planted.write(tmp_path, "phalp", content)))
 
 
 def test_matrices_that_do_not_turn_are_refused(tmp_path: Path) -> None:
