@@ -254,10 +254,8 @@ def _repair(root: cache.Root, report: cache.VerifyReport) -> _Repair:
             continue  # all of its streams are extracted again
         split = cache.open(root)[name]
         reader = split.manifest.get("reader", {})
-        imported = split.stream_manifest(stream).get("imported")
-        if not recorded_estimates(split):  # whose streams are extracted
-            imported = imported or reader.get("imported")
-        if imported:
+        imported = split.stream_manifest(stream).get("imported") or reader.get("imported")
+        if imported and imported["format"] != "bodies":  # whose streams are extracted
             words = [
                 "import",
                 imported["file"],

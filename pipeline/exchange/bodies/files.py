@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from pipeline.exchange.bodies.others import owner_of
 from pipeline.exchange.vibe_db.joblib_files import NAMES, JoblibUnpickler
-from pipeline.files.formats.arrays import other_format, reading, refuse
+from pipeline.files.formats.arrays import ZIP, other_format, reading, refuse
 from pipeline.files.formats.pickles import ArrayUnpickler
 from pipeline.files.raw.files import open_regular, open_unbuffered, read_regular
 
@@ -35,7 +35,6 @@ EXPECTED: Final = "a body estimator's results: joblib's, NumPy's or PyTorch's fi
 AGAIN: Final = (
     "Copy the file again, or run the tool again (docs/results.md has those that are read)."
 )
-ZIP: Final = b"PK\x03\x04"
 NPY: Final = b"\x93NUMPY"
 ZLIB: Final = b"\x78"
 HDF5: Final = b"\x89HDF"
@@ -45,7 +44,6 @@ STORED: Final = {  # PyTorch's storages -> types of their numbers
     "DoubleStorage": "<f8",
     "FloatStorage": "<f4",
     "LongStorage": "<i8",
-    "IntStorage": "<i4",
     "BoolStorage": "?",
 }
 
@@ -142,8 +140,8 @@ def _empty_dict(*_: object) -> dict[Any, Any]:
 
 def _rebuild_tensor(storage: Any, offset: Any, shape: Any, steps: Any, *_: object) -> NDArray[Any]:
     """torch._utils._rebuild_tensor_v2, within the storage and not larger."""
-    if not isinstance(storage, np.ndarray) or len(shape) != len(steps):
-        refuse("a tensor of something else")
+    if storage.strides != (storage.itemsize,):  # as of another tensor, whose steps may be 0
+        refuse("a tensor of something else than a storage")
     if any(type(n) is not int or n < 0 for n in (offset, *shape, *steps)):
         refuse(f"a tensor of shape {shape} with steps {steps}")
     last = offset

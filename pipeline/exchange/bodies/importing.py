@@ -8,6 +8,7 @@ files. A later import writes clips anew that have changed, or whose files have.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
@@ -21,7 +22,7 @@ from pipeline import smplx
 from pipeline.body import Body
 from pipeline.cli.text import count
 from pipeline.conversion.plan import committed_split
-from pipeline.errors import PipelineError, RawDataError
+from pipeline.errors import PipelineError, RawDataError, StandInMixed
 from pipeline.estimates import files_of, recorded_estimates
 from pipeline.exchange.bodies.projection import NOTED, REFUSED, Fit, Keypoints, fit
 from pipeline.exchange.bodies.smplx_joints import SmplxJoints
@@ -96,19 +97,17 @@ def import_bodies(
         RawDataError: a file is invalid, of no clip of the split, of pictures of another size, or
             its bodies do not lie on the people.
         UnsafePickle: a file would run code.
+        StandInMixed: the clips are demo data and the body is not, or the reverse.
         PipelineError: the split exists in `root` with another origin, or with bodies of files that
             are not among these; SMPL-X's body is missing; the clips have labels of their own.
         cache.CacheError: the split is missing in `clips`, or another process writes it.
     """
     split = cache.open(clips)[name]
+    if bodies.smpl.is_stand_in != split.manifest["stand_in"]:
+        raise StandInMixed(f"{name}: the clips or the body are demo data. Use both or none.")
     if split.extra or not set(TRUTH).isdisjoint(split.columns):
         raise PipelineError(f"{clips}/{name}: has other labels than 2D joints. Name clips' cache.")
-    by_clip = _join_clips(files, split)
-    if bodies.smplx is None and any(clip.is_smplx for clip in by_clip.values()):
-        raise PipelineError(
-            f"{name}: bodies of GVHMR and PromptHMR are SMPL-X's, which cannot be checked without "
-            "its file. Name it: --smplx SMPLX_NEUTRAL.npz."
-        )
+    by_clip = _join_clips(files, split, bodies)
     origin = _origin(split, by_clip, bodies)
     entries = {entry.name: _stamped(entry, by_clip, origin) for entry in split.videos}
     committed = committed_split(root, name)
@@ -121,7 +120,9 @@ def import_bodies(
         cache.finish_commits(root, name)  # of an import that was killed
         return ImportedBodies(0, {}, "")
 
-    tracks = _tracks_by_video(split)
+    tracks = {
+        video: list(group) for video, group in itertools.groupby(split.tracks, lambda t: t.video)
+    }
     extra = smplx.columns(f"{N_BETAS} numbers", trans=True, gaps=True)
     plan = staging_plan(cache.fingerprint(origin | {"clips": split.manifest["digest"]}))
     with cache.SplitWriter(
@@ -139,19 +140,15 @@ def import_bodies(
             n_with_body += sum(int(track.has_body.sum()) for track in labelled)
             if video not in writer.journalled:
                 writer.append(entry, [track.rows() for track in labelled])
-        writer.commit(
-            {
-                "reader": origin,
-                "stand_in": split.manifest["stand_in"],
-                "accounting": split.manifest.get("accounting", {}),
-            }
-        )
-    notes = {video: clip.notes for video, clip in by_clip.items() if clip.notes}
+        accounting = split.manifest.get("accounting", {})
+        stand_in = origin["stand_in"]
+        writer.commit({"reader": origin, "stand_in": stand_in, "accounting": accounting})
+    notes = {video: clip.notes for video, clip in by_clip.items()}
     why = f"{count(len(entries) - len(stay), 'clip')} new or changed"
     return ImportedBodies(n_with_body, notes, why)
 
 
-def _join_clips(files: Sequence[Path], split: cache.Split) -> dict[str, _Clip]:
+def _join_clips(files: Sequence[Path], split: cache.Split, bodies: BodyModels) -> dict[str, _Clip]:
     """Result files by the names of their clips."""
     sizes = {entry.name: (entry.width, entry.height) for entry in split.videos}
     joined: dict[str, _Clip] = {}
@@ -159,6 +156,11 @@ def _join_clips(files: Sequence[Path], split: cache.Split) -> dict[str, _Clip]:
         first = next(read_estimates(file), None)
         if first is None:
             raise RawDataError(file, "file", "people", "none", "Leave the file out.")
+        if first.is_smplx and bodies.smplx is None:
+            raise PipelineError(
+                f"{file}: {first.tool}'s bodies are SMPL-X's, which cannot be checked without its "
+                "file. Name it: --smplx SMPLX_NEUTRAL.npz."
+            )
         stem = clip_of(file, first.tool)
         same = [name for name in sizes if PurePath(name).name.partition(".")[0] == stem]
         if len(same) != 1:
@@ -232,25 +234,18 @@ def _require_same_files(
 ) -> None:
     """Raise PipelineError for a split of another origin, and for bodies that would be lost."""
     place = f"{committed.root}/{committed.name}"
-    estimates = recorded_estimates(committed)
-    if not estimates:
+    imported = committed.manifest["reader"].get("imported", {})
+    if imported.get("format") != "bodies":
         raise PipelineError(
             f"{place}: was not made of such files. Name another cache (--cache), or delete that "
             "folder with its features."
         )
-    lost = files_of(estimates, entries.keys() - by_clip.keys())
+    lost = files_of(recorded_estimates(committed), entries.keys() - by_clip.keys())
     if lost:
         raise PipelineError(
             f"{place}: bodies would be lost, of {lost[0]}, which is not named. Name the files of "
             "all clips, or another cache (--cache)."
         )
-
-
-def _tracks_by_video(split: cache.Split) -> dict[str, list[cache.TrackRecord]]:
-    tracks: dict[str, list[cache.TrackRecord]] = {}
-    for track in split.tracks:
-        tracks.setdefault(track.video, []).append(track)
-    return tracks
 
 
 class _TrackBodies:

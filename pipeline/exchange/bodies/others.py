@@ -9,7 +9,6 @@ from typing import Final
 _OTHERS: Final = (
     ("body_params_incam", "GEM-X's results, of SOMA's body"),
     ("mhr_model_params", "SAM 3D Body's results, of MHR's body"),
-    ("pred_cam_t pred_vertices", "SAM 3D Body's results, of MHR's body"),
     ("poses_body frame_id", "results of wham_api.py, without trans"),
     ("bbox keypoints frame_id", "WHAM's detections; its bodies are in wham_output.pkl"),
     ("bbx_xyxy bbx_xys", "GVHMR's boxes; its bodies are in hmr4d_results.pt"),
@@ -20,8 +19,7 @@ _OTHERS: Final = (
     ("pose_aa root_trans_offset", "a motion for PHC"),
     ("smpl_poses smpl_scaling", "a motion of AIST++"),
     ("poses expressions mocap_frame_rate", "a motion of BEAT2 or EMAGE"),
-    ("poses trans mocap_framerate", "a motion of AMASS, which convert reads"),
-    ("poses trans mocap_frame_rate", "a motion of AMASS, which convert reads"),
+    ("poses trans dmpls", "a motion of AMASS, which convert reads"),
     (".npy 322", "a motion of Motion-X"),
     (".npy 22 3", "joints of HumanML3D"),
     (".npy 263", "features of HumanML3D"),

@@ -55,7 +55,7 @@ def fit(estimate: Estimate, joints: Doubles, keypoints: Keypoints, size: tuple[i
         margins = (LARGER_CROP, 1.0)
     distances = [scene.distance(estimate.position(size, margin)) for margin in margins]
     if np.isnan(distances).all():
-        return Fit(float("nan"))
+        return Fit(np.nan)
 
     best = int(np.nanargmin(distances))
     distance = distances[best]
@@ -145,7 +145,7 @@ class _Scene:
         apart = np.linalg.norm(projected - seen, axis=-1) / self.keypoints.height[rows_2d, None]
         compared = apart[is_seen & np.isfinite(apart)]
         if not len(compared):
-            return float("nan")
+            return np.nan
         return float(np.median(compared))
 
 

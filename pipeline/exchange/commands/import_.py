@@ -69,8 +69,7 @@ def _options(sub: argparse.ArgumentParser) -> None:
     )
     add("--clips", type=ROOT, metavar="CACHE", help="cache with the clips' people, for bodies")
     add("--body", type=PATH, metavar="DIR", help="folder of SMPL's body, for bodies")
-    smplx = "SMPLX_NEUTRAL.npz, for bodies of GVHMR and PromptHMR"
-    add("--smplx", type=PATH, metavar="FILE", help=smplx)
+    add("--smplx", type=PATH, metavar="FILE", help="SMPLX_NEUTRAL.npz, for GVHMR and PromptHMR")
 
 
 # Options of one format or of several.

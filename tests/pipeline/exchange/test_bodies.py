@@ -238,6 +238,21 @@ def test_a_tensor_stays_within_its_storage(tmp_path: Path, tensor: Rebuilt) -> N
         list(read_estimates(file))
 
 
+@dataclass
+class Nested:
+    """A tensor whose storage is another tensor: the last of 4 numbers, 4 times."""
+
+    def __reduce__(self) -> Any:
+        return torch._utils._rebuild_tensor_v2, (Rebuilt(3, (4,), (0,)), 0, (4,), (1,), False, {})
+
+
+def test_a_tensor_is_no_storage(tmp_path: Path) -> None:
+    """Its numbers after the first one would be beyond the file."""
+    (file,) = planted.write_tram(tmp_path, [planted.tram(0, pred_shape=Nested())])
+    with pytest.raises(RawDataError, match="something else than a storage"):
+        list(read_estimates(file))
+
+
 def test_parts_of_a_tensor_are_read(tmp_path: Path) -> None:
     whole = torch.zeros(2 * planted.N, 12)
     whole[1::2, 2:] = torch.tensor(planted.betas(0)).float()
