@@ -14,8 +14,7 @@ def recorded_estimates(split: Split) -> Mapping[str, Any]:
     without.
     """
     imported = (split.manifest.get("reader") or {}).get("imported") or {}
-    estimates: Mapping[str, Any] = imported.get("estimates", {})
-    return estimates
+    return dict(imported.get("estimates", {}))
 
 
 def estimates_of(split: Split) -> str:
@@ -27,6 +26,6 @@ def estimates_of(split: Split) -> str:
 def files_of(estimates: Mapping[str, Any], videos: Collection[str]) -> list[str]:
     """ "CLIP: FILE" of each file of these clips."""
     files = []
-    for video in sorted(estimates.keys() & set(videos)):
+    for video in sorted(estimates.keys() & videos):
         files += [f"{video}: {file}" for file in estimates[video]["files"]]
     return files

@@ -14,7 +14,7 @@ from tests.pipeline.exchange import planted_bodies as planted
 CONVERT = "pipeline convert videos train --raw clips --cache mine --set videos.min_frames=8"
 FILES = "gvhmr/walk/hmr4d_results.pt wham/run/wham_output.pkl"
 OPTIONS = "--format bodies --clips mine --body body --cache estimated"
-IMPORT = f"pipeline import {{}} videos train {OPTIONS} --smplx SMPLX_NEUTRAL.npz"
+IMPORT = f"pipeline import {{}} videos/train {OPTIONS} --smplx SMPLX_NEUTRAL.npz"
 BODY = """
 from pathlib import Path
 from pipeline.demo import writing
@@ -74,6 +74,8 @@ def first_import(terminal: Terminal) -> None:
     planted.write(folder / "wham", "wham", clip="run")
 
     types(CONVERT, r"frames 60 kept of 60")
+    types(f"pipeline import {FILES} videos {OPTIONS}", r"DATASET/SPLIT, found 'videos'", code=2)
+    types(f"pipeline import {FILES} vidoes/train {OPTIONS}", r"did you mean 'videos'", code=2)
     without = f"pipeline import {FILES} videos train {OPTIONS}"
     types(without, r"SMPL-X's.*--smplx SMPLX_NEUTRAL.npz", code=2)
     told = types(IMPORT.format(FILES), r"no ground truth: 36 rows with a body")

@@ -41,6 +41,7 @@ from pipeline.skeletons import Doubles
 VERSION: Final = 2  # raised whenever the same files would give other labels; 2: SMPL-X's bodies
 LABELS: Final = ("pose", "betas", "trans", "has_smpl", "valid")
 TRUTH: Final = ("pose", "kp_3d", "kp_3d_eval")  # columns of splits with labels of their own
+ABOUT: Final = ("name", "video", "step", "fps", "crop_scale", "gender", "intrinsics")  # tracks
 ELSEWHERE: Final = 1.0  # heights of a box: bodies farther away are of another person
 
 
@@ -143,9 +144,8 @@ def import_bodies(
         accounting = split.manifest.get("accounting", {})
         stand_in = origin["stand_in"]
         writer.commit({"reader": origin, "stand_in": stand_in, "accounting": accounting})
-    notes = {video: clip.notes for video, clip in by_clip.items()}
     why = f"{count(len(entries) - len(stay), 'clip')} new or changed"
-    return ImportedBodies(n_with_body, notes, why)
+    return ImportedBodies(n_with_body, {video: by_clip[video].notes for video in by_clip}, why)
 
 
 def _join_clips(files: Sequence[Path], split: cache.Split, bodies: BodyModels) -> dict[str, _Clip]:
@@ -192,8 +192,8 @@ def _origin(split: cache.Split, by_clip: Mapping[str, _Clip], bodies: BodyModels
     """The manifest's `reader` entry."""
     dataset, _, part = split.name.partition("/")
     estimates = {}
-    for video in sorted(by_clip):
-        estimates[video] = {"tool": by_clip[video].tool, "files": by_clip[video].digests}
+    for video, clip in sorted(by_clip.items()):
+        estimates[video] = {"tool": clip.tool, "files": clip.digests}
     tools = sorted({clip.tool for clip in by_clip.values()})
     return {
         "dataset": dataset,
@@ -301,17 +301,8 @@ class _TrackBodies:
         return len(rows)
 
     def rows(self) -> cache.TrackRows:
-        return cache.TrackRows(
-            name=self.track.name,
-            video=self.track.video,
-            step=self.track.step,
-            fps=self.track.fps,
-            crop_scale=self.track.crop_scale,
-            gender=self.track.gender,
-            intrinsics=self.track.intrinsics,
-            columns=self.columns,
-            extra=self.extra,
-        )
+        about = {name: getattr(self.track, name) for name in ABOUT}
+        return cache.TrackRows(**about, columns=self.columns, extra=self.extra)
 
 
 class _Match(NamedTuple):
@@ -347,8 +338,10 @@ def _add_bodies(
                 cause = min(compared, key=lambda fitted: fitted.remaining).cause
                 found = f"{distance:.0%} in {estimate.name}; likely: {cause}"
                 clip.notes.append(f"no track lies within {REFUSED:.0%}, but {found}")
+                expected = f"projected joints within {REFUSED:.0%} of the box of the 2D joints"
+                do = "Put it right in the tool's settings, or leave the file out."
                 if distance <= ELSEWHERE:
-                    beside.append(_beside(file, found))
+                    beside.append(RawDataError(file, "projection", expected, found, do))
             for fitted, track in zip(fits, tracks, strict=True):
                 if fitted.distance <= REFUSED:
                     matches.append(_Match(fitted, track, estimate))
@@ -361,12 +354,6 @@ def _add_bodies(
             pose = bodies.smplx.whole_pose(pose)
         if track.fill(estimate, estimate.position(size, fitted.margin), pose):
             clip.notes.append(f"{track.track.name}: {_told(estimate, fitted)}")
-
-
-def _beside(file: Path, found: str) -> RawDataError:
-    expected = f"projected joints within {REFUSED:.0%} of the box of the 2D joints"
-    do = "Put it right in the tool's settings, or leave the file out."
-    return RawDataError(file, "projection", expected, found, do)
 
 
 def _told(estimate: Estimate, fitted: Fit) -> str:

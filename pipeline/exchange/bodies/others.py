@@ -19,7 +19,6 @@ _OTHERS: Final = (
     ("pose_aa root_trans_offset", "a motion for PHC"),
     ("smpl_poses smpl_scaling", "a motion of AIST++"),
     ("poses expressions mocap_frame_rate", "a motion of BEAT2 or EMAGE"),
-    ("poses trans dmpls", "a motion of AMASS, which convert reads"),
     (".npy 322", "a motion of Motion-X"),
     (".npy 22 3", "joints of HumanML3D"),
     (".npy 263", "features of HumanML3D"),

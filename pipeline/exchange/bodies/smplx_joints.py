@@ -34,8 +34,8 @@ class SmplxJoints:
         rest, by_beta = smplx.load_rest(file, N_BETAS)
         stored = load_npz(file, ("hands_meanl", "hands_meanr"))
         hands = [numbers(file, key, values, (45,)) for key, values in stored.items()]
-        digest = whole_file_digest(file)
-        return cls(rest[:N_JOINTS], by_beta[:N_JOINTS], np.concatenate(hands), digest)
+        mean = np.concatenate(hands)
+        return cls(rest[:N_JOINTS], by_beta[:N_JOINTS], mean, whole_file_digest(file))
 
     def joints(self, pose: Doubles, betas: Doubles, parents: Sequence[int]) -> Doubles:
         """pose (N, 66 or more) rad, betas (N, 10) -> spin49 (N, 49, 3) m without translation; NaN

@@ -93,11 +93,10 @@ class Estimate:
         """The frames and the camera of the clip, of this width, height and rate, where the tool
         reduced both.
         """
-        if not self.is_reduced:
+        if not self.is_reduced or self.size is None or self.intrinsics is None:
             return self
-        assert self.size is not None and self.intrinsics is not None
         larger = np.diag([*np.divide(size, self.size), 1])
-        every = math.ceil(fps / MOST_FPS) if fps > MOST_FPS else 1
+        every = math.ceil(max(1.0, fps) / MOST_FPS)  # 1 for an unknown rate, NaN
         frames = self.frames * every + every - 1
         return replace(self, frames=frames, intrinsics=larger @ self.intrinsics, size=size)
 

@@ -45,7 +45,6 @@ DICTS: dict[str, Any] = {
 }
 ARCHIVES: dict[str, dict[str, Any]] = {
     "BEAT2 or EMAGE": {"poses": 0, "betas": 0, "expressions": 0, "mocap_frame_rate": 30},
-    "AMASS": {"poses": 0, "trans": 0, "dmpls": 0, "mocap_framerate": 120},
     "an archive with a, b": {"a": 0, "b": 1},
 }
 ARRAYS: dict[str, Any] = {
