@@ -188,12 +188,11 @@ class Scorer:
         if joints.shape[-2] != len(COMMON14):  # spin49: not an evaluation split
             joints = joints[:, COMMON14]
         kp_2d = arrays.get("kp_2d", np.zeros((len(joints), 49, 3), np.float32))
-        has_3d, has_smpl, valid = (arrays[name] > 0 for name in ("w_3d", "w_smpl", "valid"))
         if recorded_estimates(self._split):
-            # not valid, for they are no ground truth; 2D joints count as before
-            has_smpl[:] = False
-            valid[:] = True
-        return Labels(joints, kp_2d, arrays["theta"], has_3d, has_smpl, valid)
+            # not valid as ground truth, which `Protocol.lacking` sees to; 2D joints count as before
+            arrays["valid"] = np.ones_like(arrays["valid"])
+        flags = (arrays[name] > 0 for name in ("w_3d", "w_smpl", "valid"))
+        return Labels(joints, kp_2d, arrays["theta"], *flags)
 
     @torch.no_grad()
     def _pose(self, predicted: TrackBodies, truths: Sequence[_Truth]) -> dict[str, Floats]:

@@ -85,8 +85,7 @@ def _load_zip(file: Path) -> Any:
     with open_regular(file) as stream, ZipFile(stream) as archive:
         names = {PurePath(name).name.removesuffix(".npy"): name for name in archive.namelist()}
         if "data.pkl" not in names:
-            listed = ", ".join(sorted(names)[:12])
-            refuse(owner_of(names) or f"an archive with {listed}")
+            refuse(owner_of(names) or f"an archive with {', '.join(sorted(names)[:12])}")
         if sum(entry.file_size for entry in archive.infolist()) > file.stat().st_size:
             refuse("a compressed archive")
         folder = PurePath(names["data.pkl"]).parent
@@ -99,16 +98,12 @@ def _load_zip(file: Path) -> Any:
 def _load_npy(file: Path) -> Any:
     """A pickled dict, as numpy.save leaves it."""
     stream = io.BytesIO(read_regular(file))
-    if np.lib.format.read_magic(stream) != (1, 0):
-        refuse("an array with a long description")
+    np.lib.format.read_magic(stream)  # of the first version, unless the description is very long
     shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
     if not dtype.hasobject:
         owner = owner_of({".npy", *map(str, shape[1:])})
         refuse(owner or f"an array of shape {shape}")
-    content = _TensorUnpickler(file, stream, _NAMES, EXPECTED).load()
-    if not isinstance(content, np.ndarray) or content.shape != ():
-        refuse("an array of objects")
-    return content.item()
+    return _TensorUnpickler(file, stream, _NAMES, EXPECTED).load().item()
 
 
 def _load_compressed(file: Path) -> Any:
@@ -170,8 +165,7 @@ _STORAGES: Final = {("torch", name): np.dtype(stored) for name, stored in STORED
 _NAMES: Final = NAMES | {
     ("collections", "defaultdict"): _empty_dict,
     ("collections", "OrderedDict"): _empty_dict,
-    ("builtins", "dict"): "dict",  # named by a defaultdict, and never called
-    ("__builtin__", "dict"): "dict",
+    ("__builtin__", "dict"): "dict",  # named by a defaultdict, and never called
     ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
     ("torch.storage", "_load_from_bytes"): _load_storage,
     **_STORAGES,

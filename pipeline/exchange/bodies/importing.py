@@ -33,6 +33,7 @@ from pipeline.exchange.bodies.tools import (
     camera_file,
     clip_of,
     read_estimates,
+    stem_of,
 )
 from pipeline.files.raw.files import whole_file_digest
 from pipeline.processes.software import staging_plan
@@ -151,6 +152,7 @@ def import_bodies(
 def _join_clips(files: Sequence[Path], split: cache.Split, bodies: BodyModels) -> dict[str, _Clip]:
     """Result files by the names of their clips."""
     sizes = {entry.name: (entry.width, entry.height) for entry in split.videos}
+    names = {video: PurePath(video).name for video in sizes}
     joined: dict[str, _Clip] = {}
     for file in files:
         first = next(read_estimates(file), None)
@@ -162,7 +164,7 @@ def _join_clips(files: Sequence[Path], split: cache.Split, bodies: BodyModels) -
                 "file. Name it: --smplx SMPLX_NEUTRAL.npz."
             )
         stem = clip_of(file, first.tool)
-        same = [name for name in sizes if PurePath(name).name.partition(".")[0] == stem]
+        same = [video for video, name in names.items() if stem_of(name, first.tool) == stem]
         if len(same) != 1:
             expected = f"results of a clip of {split.name}"
             found = f"{stem!r}, of which it has {len(same)}"
@@ -234,7 +236,7 @@ def _require_same_files(
 ) -> None:
     """Raise PipelineError for a split of another origin, and for bodies that would be lost."""
     place = f"{committed.root}/{committed.name}"
-    imported = committed.manifest["reader"].get("imported", {})
+    imported = committed.manifest.get("reader", {}).get("imported", {})
     if imported.get("format") != "bodies":
         raise PipelineError(
             f"{place}: was not made of such files. Name another cache (--cache), or delete that "
@@ -350,7 +352,7 @@ def _add_bodies(
 
     for fitted, track, estimate in sorted(matches, key=lambda match: match.fit.distance):
         pose = estimate.pose
-        if estimate.is_smplx and bodies.smplx is not None:
+        if bodies.smplx is not None:
             pose = bodies.smplx.whole_pose(pose)
         if track.fill(estimate, estimate.position(size, fitted.margin), pose):
             clip.notes.append(f"{track.track.name}: {_told(estimate, fitted)}")

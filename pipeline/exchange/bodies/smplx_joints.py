@@ -59,8 +59,8 @@ class SmplxJoints:
         return joints
 
     def whole_pose(self, pose: Doubles) -> Doubles:
-        """(N, 66) -> (N, 165), with the hands at their mean; a whole pose stays as it is."""
-        if pose.shape[1] == smplx.N_POSE:
+        """(N, 66) -> (N, 165), with the hands at their mean; another pose stays as it is."""
+        if pose.shape[1] != N_BODY:
             return pose
         face_and_hands = np.concatenate([np.zeros(N_FACE), self.hands])
         return np.hstack([pose, np.tile(face_and_hands, (len(pose), 1))])

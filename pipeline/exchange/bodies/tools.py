@@ -28,6 +28,7 @@ CROP: Final = 256  # px, of PHALP's crops
 FOCAL: Final = 5000.0  # px, of HMR's crops
 LARGER_CROP: Final = 1.1  # VIBE's crop side / side of the boxes that it writes
 MOST_FPS: Final = 60.0  # of the pictures that PromptHMR reads
+FIRST_DOT: Final = ("PHALP", "TRAM", "PromptHMR")  # cut the clip's name there, others at the last
 ALIKE: Final = 0.02  # how much the sides of resized pictures may differ in their scales
 ROWS: Final = ("frames", "pose", "betas", "trans", "boxes", "crop_camera")  # of `Estimate`
 READ: Final = (
@@ -145,6 +146,17 @@ def clip_of(file: Path, tool: str) -> str:
         return file.name.partition(".")[0].removeprefix("demo_")
     folder = file.absolute().parent
     return folder.parent.name if tool == "TRAM" else folder.name
+
+
+def stem_of(name: str, tool: str) -> str:
+    """A clip's file name as the tool shortens it for its results.
+
+    >>> stem_of("walk.v2.mp4", "WHAM"), stem_of("walk.v2.mp4", "TRAM")
+    ('walk.v2', 'walk')
+    """
+    if tool in FIRST_DOT:
+        return name.partition(".")[0]
+    return name.rpartition(".")[0] or name
 
 
 def camera_file(file: Path) -> Path:

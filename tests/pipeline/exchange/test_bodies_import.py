@@ -1,5 +1,6 @@
 """Estimated bodies become labels of the people whom they lie on, and stay marked."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import pytest
 
 import cache
 from pipeline.__main__ import main
-from pipeline.errors import PipelineError, RawDataError
+from pipeline.errors import PipelineError, RawDataError, StandInMixed
+from pipeline.estimates import estimates_of
 from pipeline.exchange.bodies.importing import BodyModels, ImportedBodies, import_bodies
 from pipeline.exchange.bodies.projection import SMPLX_PELVIS
 from tests.made_splits import track_of, write_split, write_stream
@@ -18,9 +20,16 @@ from vibe_model.training.data import TrainingBatches
 from vibe_model.vibe.config import TrainConfig
 
 NAME = "videos/train"
+COLUMNS = ("frame_index", "bbox", "kp_2d")
 
 
-def write_clips(root: Path, size: tuple[int, int] = planted.SIZE, *, confidence: float = 1) -> None:
+def write_clips(
+    root: Path,
+    size: tuple[int, int] = planted.SIZE,
+    *,
+    confidence: float = 1,
+    name: str = "walk.mp4",
+) -> None:
     """Two people in walk.mp4, and one in other.mp4."""
 
     def rows(video: str, person: int) -> cache.TrackRows:
@@ -34,7 +43,7 @@ def write_clips(root: Path, size: tuple[int, int] = planted.SIZE, *, confidence:
         return track_of(f"{video}/{person}", columns)
 
     videos = []
-    for video, people in (("walk.mp4", (0, 1)), ("other.mp4", (0,))):
+    for video, people in ((name, (0, 1)), ("other.mp4", (0,))):
         entry = cache.VideoEntry(name=video, width=size[0], height=size[1], fingerprint="ab")
         videos.append((entry, [rows(video, person) for person in people]))
     write_split(root, NAME, videos)
@@ -128,6 +137,88 @@ def test_results_of_no_clip_are_refused(tmp_path: Path) -> None:
     moved = file.parent.rename(tmp_path / "run") / file.name
     with pytest.raises(RawDataError, match="'run'"):
         run(tmp_path, moved)
+
+
+@pytest.mark.parametrize(("tool", "folder"), [("wham", "walk.v2"), ("prompthmr", "walk")])
+def test_clips_with_dots_are_known_as_the_tools_shorten_them(
+    tmp_path: Path, tool: str, folder: str
+) -> None:
+    """Trap 11."""
+    write_clips(tmp_path / "clips", name="walk.v2.mp4")
+    done = run(tmp_path, planted.write(tmp_path, tool, clip=folder))
+    assert done.with_body > planted.N
+
+
+def test_a_clip_that_is_gone_takes_its_bodies_with_it(tmp_path: Path) -> None:
+    write_clips(tmp_path / "clips")
+    walk = planted.write(tmp_path, "wham")
+    content = planted.wham()
+    del content[4]
+    other = planted.write(tmp_path, "wham", content, clip="other")
+    assert run(tmp_path, walk, other).with_body == 3 * planted.N
+    with pytest.raises(PipelineError, match=r"lost, of walk\.mp4: wham_output\.pkl, which is not"):
+        run(tmp_path, other)
+    write_split(tmp_path / "clips", NAME, [], drop=["walk.mp4"], columns=COLUMNS)
+    assert run(tmp_path, other).why == "0 clips new or changed"
+    split = cache.open(tmp_path / "c")[NAME]
+    assert [track.video for track in split.tracks] == ["other.mp4"]
+    assert split.rows("has_smpl", split.tracks[0].start, split.tracks[0].stop).all()
+    assert run(tmp_path, other).why == ""
+
+
+def test_other_clip_settings_write_all_clips_anew(tmp_path: Path) -> None:
+    """They may have other tracks of the same videos."""
+    write_clips(tmp_path / "clips")
+    file = planted.write(tmp_path, "wham")
+    run(tmp_path, file)
+    changed = {"reader": {"parameters": {"min_frames": 9}}, "stand_in": True}
+    write_split(tmp_path / "clips", NAME, [], changed, columns=COLUMNS)
+    assert run(tmp_path, file).why == "2 clips new or changed"
+
+
+def test_splits_of_another_origin_are_not_written_over(tmp_path: Path) -> None:
+    write_clips(tmp_path / "clips")
+    file = planted.write(tmp_path, "wham")
+    with pytest.raises(PipelineError, match="was not made of such files"):
+        import_bodies(
+            [file], tmp_path / "clips", tmp_path / "clips", NAME, planted.models(tmp_path)
+        )
+    run(tmp_path, file)
+    with pytest.raises(PipelineError, match="other labels than 2D joints"):
+        import_bodies([file], tmp_path / "c", tmp_path / "d", NAME, planted.models(tmp_path))
+
+
+def test_a_killed_import_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_clips(tmp_path / "clips")
+    file = planted.write(tmp_path, "wham")
+    with monkeypatch.context() as patched:
+        patched.setattr(cache.SplitWriter, "commit", lambda *_: sys.exit("killed"))
+        with pytest.raises(SystemExit):
+            run(tmp_path, file)
+    assert not cache.FeatureCache(tmp_path / "c").is_committed(NAME)
+    assert run(tmp_path, file).with_body == 2 * planted.N
+
+
+def test_demo_bodies_are_for_demo_clips_alone(tmp_path: Path) -> None:
+    write_clips(tmp_path / "clips")
+    write_split(tmp_path / "clips", NAME, [], {"stand_in": False}, columns=COLUMNS)
+    with pytest.raises(StandInMixed, match="demo data"):
+        run(tmp_path, planted.write(tmp_path, "wham"))
+
+
+def test_an_exported_database_of_estimates_is_imported_as_estimates(tmp_path: Path) -> None:
+    write_clips(tmp_path / "clips")
+    run(tmp_path, planted.write(tmp_path, "wham"))
+    root = tmp_path / "c"
+    write_stream(
+        root, NAME, "resnet50", lambda rows: np.zeros((len(rows), 2048), np.float32), dim=2048
+    )
+    database = tmp_path / "db.pt"
+    words = ["export", "videos", "train", "--cache", str(root), "--format", "vibe", "--out"]
+    assert main([*words, str(database)]) == 0
+    again = tmp_path / "again"
+    assert main(["import", str(database), "videos", "train", "--cache", str(again)]) == 0
+    assert estimates_of(cache.open(again)[NAME]) == "estimates of WHAM"
 
 
 def test_status_says_that_bodies_are_estimates(
