@@ -36,16 +36,12 @@ AGAIN: Final = (
     "Copy the file again, or run the tool again (docs/results.md has those that are read)."
 )
 NPY: Final = b"\x93NUMPY"
-ZLIB: Final = b"\x78"
 HDF5: Final = b"\x89HDF"
 START: Final = 4096  # bytes in which words of other formats are searched
 MOST_TIMES: Final = 100  # bytes of a compressed file's content, of its own: zeros give 1,000
-STORED: Final = {  # PyTorch's storages -> types of their numbers
-    "DoubleStorage": "<f8",
-    "FloatStorage": "<f4",
-    "LongStorage": "<i8",
-    "BoolStorage": "?",
-}
+# PyTorch's storages, and their numbers as NumPy names them
+STORED: Final = "Double Float Half Long Int Short Char Byte Bool"
+NUMBERS: Final = "<f8 <f4 <f2 <i8 <i4 <i2 i1 u1 ?"
 
 
 def load_results(file: Path) -> Any:
@@ -64,7 +60,7 @@ def load_results(file: Path) -> Any:
         if start[:1] == pickle.PROTO:
             return _load_joblib(file, file)
         owner = owner_of(_marks(file, start))
-        if owner or not start.startswith(ZLIB):
+        if owner or not start.startswith(b"\x78"):  # zlib's
             refuse(owner or other_format(start) or f"a file that begins with {start[:12]!r}")
         return _load_compressed(file)
 
@@ -161,7 +157,10 @@ def _load_storage(content: Any) -> NDArray[Any]:
     return np.frombuffer(content[stream.tell() + 8 :], loaded[3].dtype)
 
 
-_STORAGES: Final = {("torch", name): np.dtype(stored) for name, stored in STORED.items()}
+_STORAGES: Final = {
+    ("torch", f"{name}Storage"): np.dtype(number)
+    for name, number in zip(STORED.split(), NUMBERS.split(), strict=True)
+}
 _NAMES: Final = NAMES | {
     ("collections", "defaultdict"): _empty_dict,
     ("collections", "OrderedDict"): _empty_dict,

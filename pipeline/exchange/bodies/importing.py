@@ -196,7 +196,7 @@ def _origin(split: cache.Split, by_clip: Mapping[str, _Clip], bodies: BodyModels
     estimates = {}
     for video, clip in sorted(by_clip.items()):
         estimates[video] = {"tool": clip.tool, "files": clip.digests}
-    tools = sorted({clip.tool for clip in by_clip.values()})
+    tools = {clip.tool for clip in by_clip.values()}
     return {
         "dataset": dataset,
         "split": part,
@@ -206,7 +206,7 @@ def _origin(split: cache.Split, by_clip: Mapping[str, _Clip], bodies: BodyModels
         "stand_in": bool(split.manifest["stand_in"]),
         "imported": {
             "format": "bodies",
-            "file": f"estimates of {', '.join(tools)}",
+            "file": f"estimates of {', '.join(sorted(tools))}",
             "smplx": bodies.smplx and bodies.smplx.digest,
             "clips": cache.fingerprint(split.manifest.get("reader", {})),
             "estimates": estimates,

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from pipeline.errors import RawDataError, UnsafePickle
+from pipeline.exchange.bodies.files import load_results
 from pipeline.exchange.bodies.projection import NOTED, SMPLX_PELVIS, Fit, fit
 from pipeline.exchange.bodies.tools import FOCAL, Estimate, clip_of, pinhole, read_estimates
 from pipeline.skeletons import JOINTS
@@ -251,6 +252,16 @@ def test_a_tensor_is_no_storage(tmp_path: Path) -> None:
     (file,) = planted.write_tram(tmp_path, [planted.tram(0, pred_shape=Nested())])
     with pytest.raises(RawDataError, match="something else than a storage"):
         list(read_estimates(file))
+
+
+@pytest.mark.parametrize("kind", ["float64", "float16", "int32", "int16", "int8", "uint8", "bool"])
+@pytest.mark.parametrize("tool", ["gvhmr", "prompthmr"])
+def test_tensors_of_other_numbers_are_read(tmp_path: Path, tool: str, kind: str) -> None:
+    content = getattr(planted, tool)()
+    content["net_outputs"] = torch.ones(2, 3, dtype=getattr(torch, kind))
+    read = load_results(planted.write(tmp_path, tool, content))["net_outputs"]
+    assert read.dtype == kind
+    assert (read == 1).all()
 
 
 def test_parts_of_a_tensor_are_read(tmp_path: Path) -> None:
