@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 import cache
 from pipeline.cameras import mirrored_axis
 from pipeline.errors import RawDataError
-from pipeline.files.formats.arrays import npz_shape
+from pipeline.files.formats.arrays import load_npz, npz_shape, numbers
 from pipeline.skeletons import Doubles, Floats
 
 N_POSE = 165
+N_JOINTS: Final = 55
 N_BETAS = 16
 NAMES: Final = ("smplx_pose", "smplx_betas", "smplx_n_betas", "smplx_trans")  # of the columns
 # Left-right permutation: those of SMPL's body, jaw, eyes, hands.
@@ -38,6 +39,18 @@ def is_smplx(file: Path, key: str) -> bool:
     with contextlib.suppress(RawDataError):
         return npz_shape(file, key)[-1:] == (N_POSE,)
     return False
+
+
+def load_rest(file: Path, n_betas: int) -> tuple[Doubles, Doubles]:
+    """SMPLX_NEUTRAL.npz -> joints at rest (55, 3) m, and their change (55, 3, n_betas) with the
+    shape. Raises RawDataError.
+    """
+    stored = load_npz(file, ("v_template", "shapedirs", "J_regressor"))
+    vertices = numbers(file, "v_template", stored["v_template"], (None, 3))
+    regressor = numbers(file, "J_regressor", stored["J_regressor"], (N_JOINTS, len(vertices)))
+    shapes = stored["shapedirs"][..., :n_betas]
+    directions = numbers(file, "shapedirs", shapes, (len(vertices), 3, n_betas))
+    return regressor @ vertices, np.einsum("jv,vcb->jcb", regressor, directions)
 
 
 def mirrored_pose(pose: Floats) -> Floats:
@@ -60,18 +73,24 @@ def labels(pose: Doubles, betas: Doubles) -> dict[str, NDArray[Any]]:
     return {"smplx_pose": flat, "smplx_betas": padded, "smplx_n_betas": np.array(n, np.int32)}
 
 
-def columns(betas: str, *, trans: bool = False) -> tuple[cache.ExtraColumn, ...]:
+def columns(
+    betas: str, *, trans: bool = False, gaps: bool = False
+) -> tuple[cache.ExtraColumn, ...]:
     """The extra columns. betas: how many exist, for the manifest. trans: also the translation in a
-    camera.
+    camera. gaps: rows of a track may have no body.
     """
     pose = "SMPL-X axis-angle of 55 joints, global orientation as in pose; flat_hand_mean"
+    shape = f"SMPL-X shape: {betas}, then zeros"
     declared = (
         cache.ExtraColumn(
-            name="smplx_pose", about=pose, unit="rad", shape=(N_POSE,), mirror=mirrored_pose
+            name="smplx_pose",
+            about=pose,
+            unit="rad",
+            shape=(N_POSE,),
+            mirror=mirrored_pose,
+            gaps=gaps,
         ),
-        cache.ExtraColumn(
-            name="smplx_betas", about=f"SMPL-X shape: {betas}, then zeros", shape=(N_BETAS,)
-        ),
+        cache.ExtraColumn(name="smplx_betas", about=shape, shape=(N_BETAS,), gaps=gaps),
         cache.ExtraColumn(
             name="smplx_n_betas",
             about="existing numbers of smplx_betas",
@@ -84,6 +103,7 @@ def columns(betas: str, *, trans: bool = False) -> tuple[cache.ExtraColumn, ...]
             unit="m",
             shape=(3,),
             mirror=mirrored_axis,
+            gaps=gaps,
         ),
     )
     return declared if trans else declared[:-1]

@@ -28,7 +28,7 @@ LEAVES = ("show", "demo", "exchange", "bodies", "testing")
 ORDER = {
     "cache": "arrays errors crop_policy windows storage format read write verification mixture __init__",
     "pipeline": f"""
-        __init__ errors cli processes accounting skeletons rotations cameras boxes linking files
+        __init__ errors estimates cli processes accounting skeletons rotations cameras boxes linking files
         track crops homography smplx table plug_ins
         clips grades body datasets conversion features api settings recipe
         commands __main__
@@ -53,7 +53,7 @@ PACKAGES = {  # package -> what it may import of ours
 OF_PIPELINE = (  # all that models may know
     *("pipeline.body", "pipeline.rotations", "pipeline.skeletons"),
     *("pipeline.errors", "pipeline.files.formats.checkpoints", "pipeline.plug_ins"),
-    *("pipeline.settings.file", "pipeline.settings.sections"),
+    *("pipeline.settings.file", "pipeline.settings.sections", "pipeline.estimates"),
 )
 # not of models alone
 OF_CACHES = ("vibe_model.part_dynamics.streams", "vibe_model.prediction.")

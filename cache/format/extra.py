@@ -59,6 +59,7 @@ class ExtraColumn:
     per: Literal["row", "track"] = "row"
     # how mirroring changes it; None: not at all
     mirror: Pairs | Mirror | Literal["function"] | None = None
+    gaps: bool = False  # a writer may leave out rows of a track, as NaN in all of a row's numbers
 
     def __post_init__(self) -> None:
         if self.fill is None:
@@ -173,6 +174,8 @@ class ExtraColumn:
         problem = self.spec.problem(array, shape)
         if problem:
             return problem
+        if self.gaps:
+            array = array[~np.isnan(array).all(axis=-1)]
         if not np.isfinite(array).all() or (array == np.array(self.fill)).any():
             return f"holds its fill value {self.fill}, NaN or infinity, which are no valid values"
         return ""

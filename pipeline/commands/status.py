@@ -25,6 +25,7 @@ from pipeline.cli.console import DOUBT, IDLE, CommandResult, err, out, plain, pr
 from pipeline.cli.text import FEW, command, count, error_text, few
 from pipeline.conversion import committed
 from pipeline.errors import PipelineError
+from pipeline.estimates import estimates_of
 from pipeline.features.plan import is_current, is_untrained, stream_label, weights_of
 from pipeline.files.pixels import sources
 from pipeline.grades import Grade, track_grade
@@ -266,7 +267,7 @@ class _SplitStatus:
     accounting: Mapping[str, Any]
     stand_in: bool
     imported: str | None  # the file of an imported split
-    estimates: bool  # an estimator's bodies, no ground truth
+    estimates: str  # whose bodies these are, which are no ground truth; "": labels
     raw: str | None  # the raw folder at conversion
     streams: list[str] = field(default_factory=list)  # labels
     missing: dict[str, str] = field(default_factory=dict)  # video -> its missing file; "": all
@@ -302,7 +303,7 @@ def _split_status(split: cache.Split) -> _SplitStatus:
         accounting=manifest.get("accounting", {}),
         stand_in=bool(manifest.get("stand_in")),
         imported=imported.get("file"),
-        estimates="estimates" in imported,
+        estimates=estimates_of(split),
         raw=split.provenance.get("raw"),
     )
     for name in split.streams:
@@ -436,7 +437,7 @@ def _marked_name(row: _SplitStatus) -> str:
     if row.stand_in:
         name += " [yellow](demo data)[/yellow]"
     if row.estimates:
-        name += f" [yellow]({plain(str(row.imported))})[/yellow]"
+        name += f" [yellow]({plain(row.estimates)})[/yellow]"
     return name
 
 

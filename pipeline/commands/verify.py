@@ -25,6 +25,7 @@ from pipeline.conversion.convert import convert
 from pipeline.conversion.plan import recorded_plan
 from pipeline.datasets.base import EXTRINSICS
 from pipeline.errors import PipelineError
+from pipeline.estimates import files_of, recorded_estimates
 from pipeline.features.inputs import require_videos
 from pipeline.features.plan import missing_rows
 from pipeline.features.weights import WeightsSpec
@@ -253,7 +254,8 @@ def _repair(root: cache.Root, report: cache.VerifyReport) -> _Repair:
             continue  # all of its streams are extracted again
         split = cache.open(root)[name]
         reader = split.manifest.get("reader", {})
-        if imported := split.stream_manifest(stream).get("imported") or reader.get("imported"):
+        imported = split.stream_manifest(stream).get("imported") or reader.get("imported")
+        if imported and imported["format"] != "bodies":  # whose streams are extracted
             words = [
                 "import",
                 imported["file"],
@@ -310,9 +312,10 @@ def _drop_videos(split: cache.Split, shards: Collection[int], done: _Repair) -> 
     )
     names = {split.videos[number].name for number in np.unique(tracks.video[hit]).tolist()}
     if imported := split.manifest.get("reader", {}).get("imported"):
+        files = files_of(recorded_estimates(split), names) or [imported["file"]]
         raise PipelineError(
             f"{split.name}: rows of {count(len(names), 'video')} are damaged. They were "
-            f"imported from {imported['file']}. Nothing was changed. Delete the split with its "
+            f"imported from {', '.join(files)}. Nothing was changed. Delete the split with its "
             "features, and import it again."
         )
     plan = recorded_plan(split).read_again(names)

@@ -31,12 +31,11 @@ from pipeline.exchange.rows import FEATURES, Has, checks_of, origin_of, require_
 from pipeline.exchange.wham.fields import Motions, RowFields
 from pipeline.exchange.wham.layouts import NO_EXTRINSICS, NO_INTRINSICS, NO_RATE, NO_SIZE
 from pipeline.features.streams.world import Hmr2
-from pipeline.files.formats.arrays import load_npz, numbers
+from pipeline.smplx import load_rest
 
 Array = NDArray[Any]
-N_BODY = 66
+N_BODY = 66  # numbers of pelvis to wrists
 N_BETAS = 10
-N_JOINTS = 55  # numbers of pelvis to wrists; of a shape; joints
 MIN_ROWS: Final = 30  # of a motion with images
 TOO_SHORT: Final = f"a run of fewer than {MIN_ROWS} frames"
 NO_SMPLX = "no smplx_pose"
@@ -184,7 +183,7 @@ class _BedlamRuns:
         self._stream = stream
         self._rows = RowFields(split, stream, "")
         self._crop = cache.CropPolicy.from_dict(identity.get("crop") or {})
-        self._rest, self._by_beta = _load_rest(smplx)
+        self._rest, self._by_beta = load_rest(smplx, N_BETAS)
         needs = (NO_SMPLX, NO_RATE, NO_EXTRINSICS, NO_INTRINSICS, NO_SIZE)
         checks: dict[str, Has] = {need: functools.partial(self._rows.has, need) for need in needs}
         checks |= {FEATURES: checks_of(split, "kp_3d", stream)[FEATURES]}
@@ -248,15 +247,3 @@ def _motion_name(video: str, track: str) -> str:
     """
     scene, _, sequence = (Bedlam().origin(video).recording or video).partition("/")
     return f"inputs/bedlam/bedlam_download/{scene}/mp4/{sequence}.mp4-{track.rpartition('/')[2]}"
-
-
-def _load_rest(file: Path) -> tuple[Array, Array]:
-    """Rest joints (55, 3) m of SMPL-X, and their change (55, 3, 10) with the shape. Raises
-    RawDataError.
-    """
-    stored = load_npz(file, ("v_template", "shapedirs", "J_regressor"))
-    vertices = numbers(file, "v_template", stored["v_template"], (None, 3))
-    regressor = numbers(file, "J_regressor", stored["J_regressor"], (N_JOINTS, len(vertices)))
-    shapes = stored["shapedirs"][..., :N_BETAS]
-    directions = numbers(file, "shapedirs", shapes, (len(vertices), 3, N_BETAS))
-    return regressor @ vertices, np.einsum("jv,vcb->jcb", regressor, directions)

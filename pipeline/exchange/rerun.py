@@ -102,6 +102,8 @@ def export(
     try:
         recording.save(part)
         title = f"{name} (DEMO DATA)" if shown.stand_in else name
+        if "estimates" in shown.reader.get("imported", {}):
+            title += " (estimates)"
         recording.send_recording_name(title)
         bodies = None
         if body is not None:

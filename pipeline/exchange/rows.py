@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 import cache
 from pipeline.cli.progress import Progress
 from pipeline.errors import PipelineError
+from pipeline.estimates import recorded_estimates
 from pipeline.exchange.vibe_db.joblib_files import Blocks
 from pipeline.features.plan import missing_rows, weights_of
 from pipeline.files.formats.arrays import Shape
@@ -66,16 +67,21 @@ def recorded_stream(split: cache.Split, stream: str) -> dict[str, Any]:
 def origin_of(split: cache.Split, *streams: str) -> dict[str, Any]:
     """The provenance entry of a split and of the weights behind its exported streams.
 
-    `stand_in`: it is demo data (`demo`), or a stream has random weights.
+    `stand_in`: it is demo data (`demo`), or a stream has random weights. `estimates`: of a split
+    with estimated bodies.
     """
     manifests = [split.manifest, *map(split.stream_manifest, streams)]
-    return {
+    origin = {
         "split": split.name,
         "split_digest": split.manifest["digest"],
         "demo": bool(split.manifest.get("stand_in")),
         "stand_in": any(manifest.get("stand_in") for manifest in manifests),
         "weights": {stream: weights_of(split, stream) for stream in streams},
     }
+    estimates = recorded_estimates(split)
+    if estimates:
+        origin["estimates"] = estimates
+    return origin
 
 
 def array_of(

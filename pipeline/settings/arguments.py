@@ -43,7 +43,11 @@ class _SplitName(argparse.Action):
         value: Any,
         _option: str | None = None,
     ) -> None:
-        if self.dest == "split":
+        files = getattr(args, "file", None)
+        if self.dest == "dataset" and isinstance(files, list) and "." in value:
+            files.append(Path(value))  # of several, before DATASET/SPLIT
+            return
+        if self.dest == "split" and args.dataset is not None:
             if args.split is not None:
                 named = f"{args.dataset}/{args.split}"
                 raise argparse.ArgumentError(
@@ -52,6 +56,8 @@ class _SplitName(argparse.Action):
             args.split = value
             return
         args.dataset, slash, split = value.partition("/")
+        if self.dest == "split" and not slash:
+            raise argparse.ArgumentError(self, f"expected DATASET/SPLIT, found {value!r}")
         unknown = datasets.unknown(args.dataset)
         if unknown:
             raise argparse.ArgumentError(self, unknown)

@@ -23,6 +23,7 @@ from pipeline.conversion.identity import reader_parts
 from pipeline.conversion.reading import UNEXPECTED
 from pipeline.datasets.base import Dataset, describe_error
 from pipeline.errors import PipelineError, did_you_mean, reading_refused
+from pipeline.estimates import estimates_of
 from pipeline.files.formats import smpl_files
 from pipeline.files.pixels import sources
 from pipeline.files.pixels.frames import FrameSource
@@ -135,6 +136,9 @@ def from_cache(
     _refuse_other_body(folder or Path(name), stand_in, body)
     n_rejected, messages = rejected_videos(split)
     warnings = []
+    estimates = estimates_of(split)
+    if estimates:
+        warnings.append(f"Bodies are {estimates}, no ground truth.")
     if folder is not None and not folder.is_dir():
         warnings.append(
             f"The raw folder {folder} does not exist, so no frame can be shown. Name it: --raw DIR"

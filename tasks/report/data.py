@@ -22,6 +22,7 @@ from pipeline.commands import leaks
 from pipeline.conversion.committed import rejected_videos
 from pipeline.datasets.videos import OwnVideos
 from pipeline.errors import MissingAssets, PipelineError
+from pipeline.estimates import estimates_of
 from pipeline.features.plan import is_untrained, missing_rows, stream_label, weights_of
 from pipeline.files.formats import smpl_files
 from pipeline.files.raw import is_stand_in
@@ -186,6 +187,7 @@ def overview_section(opened: OpenedCache, used: Mapping[str, str] | None = None)
         streams = ", ".join(stream_label(split, name, note) for name, note in notes.items())
         use = () if used is None else (used.get(split.name, "nothing"),)
         kind = "demo" if is_demo(split) else "real"
+        kind = estimates_of(split) or kind
         rows.append(
             (
                 split.name,

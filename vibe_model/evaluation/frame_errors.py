@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.errors import MissingAssets
+from pipeline.estimates import recorded_estimates
 from pipeline.rotations import axis_angle_to_matrix, rotation_6d_to_matrix
 from pipeline.skeletons import JOINTS
 from vibe_model import metrics
@@ -187,6 +188,9 @@ class Scorer:
         if joints.shape[-2] != len(COMMON14):  # spin49: not an evaluation split
             joints = joints[:, COMMON14]
         kp_2d = arrays.get("kp_2d", np.zeros((len(joints), 49, 3), np.float32))
+        if recorded_estimates(self._split):
+            # not valid as ground truth, which `Protocol.lacking` sees to; 2D joints count as before
+            arrays["valid"] = np.ones_like(arrays["valid"])
         flags = (arrays[name] > 0 for name in ("w_3d", "w_smpl", "valid"))
         return Labels(joints, kp_2d, arrays["theta"], *flags)
 

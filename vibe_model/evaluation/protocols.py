@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import ConfigError, DataError
+from pipeline.estimates import estimates_of
 from pipeline.plug_ins import Records
 from pipeline.skeletons import JOINTS
 from vibe_model.metrics import METRICS, SCORES, Metric
@@ -145,6 +146,9 @@ class Protocol:
         """Why it cannot evaluate a split; "" if it can."""
         needed = ("pose", "betas", "has_smpl") if self.truth == "body" else ()
         absent = [name for name in needed if name not in split.columns]
+        estimates = estimates_of(split)
+        if needed and estimates:
+            return f"its bodies are {estimates}, no ground truth for protocol {self.name}"
         return (
             f"it has no {', '.join(absent)}, which protocol {self.name} makes its joints of"
             if absent

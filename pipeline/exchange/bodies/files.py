@@ -1,79 +1,105 @@
 """Result files of body estimators as plain dicts, lists and arrays; no code in them runs.
 
-Pickles and joblib's files are read by the list of names of `pipeline.files.formats.pickles`, with
-`collections.defaultdict` and `OrderedDict`, which stand for dicts. PyTorch's are read by
-`torch.load(weights_only=True)`.
+Pickles, joblib's, NumPy's and PyTorch's files are read by the list of names of
+`pipeline.files.formats.pickles`, with dicts of other classes, and with PyTorch's tensors, which
+become arrays. Every array is part of the file, or of its content where that is compressed.
 """
 
 from __future__ import annotations
 
+import functools
+import io
+import math
 import mmap
 import pickle
+import re
+import reprlib
 import tempfile
 import zlib
-from pathlib import Path
+from collections.abc import Callable
+from pathlib import Path, PurePath
 from typing import Any, Final
+from zipfile import ZipFile
 
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+from numpy.typing import NDArray
+
+from pipeline.exchange.bodies.others import owner_of
 from pipeline.exchange.vibe_db.joblib_files import NAMES, JoblibUnpickler
-from pipeline.files.formats.arrays import other_format, reading, refuse
+from pipeline.files.formats.arrays import ZIP, other_format, reading, refuse
 from pipeline.files.formats.pickles import ArrayUnpickler
-from pipeline.files.raw.files import open_unbuffered, read_regular
+from pipeline.files.raw.files import open_regular, open_unbuffered, read_regular
 
-EXPECTED: Final = "a body estimator's results: joblib's or PyTorch's file of arrays"
-AGAIN: Final = "Copy the file again, or run the tool again (docs/results.md has the files)."
-ZIP: Final = b"PK\x03\x04"
-ZLIB: Final = b"\x78"
+EXPECTED: Final = "a body estimator's results: joblib's, NumPy's or PyTorch's file of arrays"
+AGAIN: Final = (
+    "Copy the file again, or run the tool again (docs/results.md has those that are read)."
+)
+NPY: Final = b"\x93NUMPY"
+HDF5: Final = b"\x89HDF"
+START: Final = 4096  # bytes in which words of other formats are searched
 MOST_TIMES: Final = 100  # bytes of a compressed file's content, of its own: zeros give 1,000
-
-
-def _empty_dict(*_: object) -> dict[Any, Any]:
-    """A dict, whose items follow. What a defaultdict would call is not."""
-    return {}
-
-
-_ALLOWED: Final = NAMES | {
-    ("collections", "defaultdict"): _empty_dict,
-    ("collections", "OrderedDict"): _empty_dict,
-    ("builtins", "dict"): "dict",  # named by a defaultdict, and never called
-    ("__builtin__", "dict"): "dict",
-}
+# PyTorch's storages, and their numbers as NumPy names them
+STORED: Final = "Double Float Half Long Int Short Char Byte Bool"
+NUMBERS: Final = "<f8 <f4 <f2 <i8 <i4 <i2 i1 u1 ?"
 
 
 def load_results(file: Path) -> Any:
     """The content of a result file.
 
-    Raises RawDataError if it is unreadable, and UnsafePickle if it names anything but arrays.
+    Raises RawDataError if it is unreadable or another program's, and UnsafePickle if it names
+    anything but arrays.
     """
     with reading(file, EXPECTED, do=AGAIN):
         with open_unbuffered(file) as stream:
-            start = stream.read(16)
+            start = stream.read(START)
         if start.startswith(ZIP):
-            return _load_torch(file)
-        if start.startswith(ZLIB):
-            return _load_compressed(file)
-        if not start.startswith(pickle.PROTO):
-            refuse(other_format(start) or f"a file that begins with {start[:12]!r}")
-        return _load_joblib(file, file)
+            return _load_zip(file)
+        if start.startswith(NPY):
+            return _load_npy(file)
+        if start[:1] == pickle.PROTO:
+            return _load_joblib(file, file)
+        owner = owner_of(_marks(file, start))
+        if owner or not start.startswith(b"\x78"):  # zlib's
+            refuse(owner or other_format(start) or f"a file that begins with {start[:12]!r}")
+        return _load_compressed(file)
 
 
-def _load_torch(file: Path) -> Any:
-    import torch  # takes 1 s
+def _marks(file: Path, start: bytes) -> set[str]:
+    """The ending, and the keys of an HDF5 file, else the first words."""
+    ending = file.suffix.lower()
+    if start.startswith(HDF5):
+        import h5py  # takes 0.2 s
 
-    content = torch.load(file, map_location="cpu", weights_only=True)
-    return _plain(content)
+        with h5py.File(file) as content:
+            return {ending, *content}
+    return {ending, *re.findall(r"\w+", start.decode("latin1"))}
 
 
-def _plain(value: Any) -> Any:
-    """Tensors as arrays, in dicts and lists."""
-    import torch
+def _load_zip(file: Path) -> Any:
+    """PyTorch's file: a pickle, and the bytes of each storage under its key."""
+    with open_regular(file) as stream, ZipFile(stream) as archive:
+        names = {PurePath(name).name.removesuffix(".npy"): name for name in archive.namelist()}
+        if "data.pkl" not in names:
+            refuse(owner_of(names) or f"an archive with {', '.join(sorted(names)[:12])}")
+        if sum(entry.file_size for entry in archive.infolist()) > file.stat().st_size:
+            refuse("a compressed archive")
+        folder = PurePath(names["data.pkl"]).parent
+        content = io.BytesIO(archive.read(names["data.pkl"]))
+        unpickler = _TensorUnpickler(file, content, _NAMES, EXPECTED)
+        unpickler.storage = functools.cache(lambda key: archive.read(f"{folder}/data/{key}"))
+        return unpickler.load()
 
-    if isinstance(value, torch.Tensor):
-        return value.detach().numpy()
-    if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
-    return value
+
+def _load_npy(file: Path) -> Any:
+    """A pickled dict, as numpy.save leaves it."""
+    stream = io.BytesIO(read_regular(file))
+    np.lib.format.read_magic(stream)  # of the first version, unless the description is very long
+    shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+    if not dtype.hasobject:
+        owner = owner_of({".npy", *map(str, shape[1:])})
+        refuse(owner or f"an array of shape {shape}")
+    return _TensorUnpickler(file, stream, _NAMES, EXPECTED).load().item()
 
 
 def _load_compressed(file: Path) -> Any:
@@ -98,12 +124,73 @@ def _load_joblib(file: Path, content: Path) -> Any:
         return _Unpickler(file, content, mapped).load()
 
 
+def _empty_dict(*_: object) -> dict[Any, Any]:
+    """A dict, whose items follow. What a defaultdict would call is not."""
+    return {}
+
+
+def _rebuild_tensor(storage: Any, offset: Any, shape: Any, steps: Any, *_: object) -> NDArray[Any]:
+    """torch._utils._rebuild_tensor_v2, within the storage and not larger."""
+    if storage.strides != (storage.itemsize,):  # as of another tensor, whose steps may be 0
+        refuse("a tensor of something else than a storage")
+    if any(type(n) is not int or n < 0 for n in (offset, *shape, *steps)):
+        refuse(f"a tensor of shape {shape} with steps {steps}")
+    last = offset
+    for length, step in zip(shape, steps, strict=True):
+        last += (length - 1) * step
+    if math.prod(shape) > len(storage) or max(offset, last) >= max(len(storage), 1):
+        refuse(f"a tensor of shape {shape} from {len(storage)} numbers")
+    strides = [step * storage.itemsize for step in steps]
+    return as_strided(storage[offset:], shape, strides, writeable=False)
+
+
+def _load_storage(content: Any) -> NDArray[Any]:
+    """torch.storage._load_from_bytes: three pickles about the machine, those of the storage and of
+    its key, and after their number the numbers.
+    """
+    stream = io.BytesIO(content)
+    loaded = []
+    for _ in range(5):
+        unpickler = _TensorUnpickler(Path("tensor"), stream, _STORAGES, EXPECTED)
+        unpickler.storage = lambda _: b""
+        loaded.append(unpickler.load())
+    return np.frombuffer(content[stream.tell() + 8 :], loaded[3].dtype)
+
+
+_STORAGES: Final = {
+    ("torch", f"{name}Storage"): np.dtype(number)
+    for name, number in zip(STORED.split(), NUMBERS.split(), strict=True)
+}
+_NAMES: Final = NAMES | {
+    ("collections", "defaultdict"): _empty_dict,
+    ("collections", "OrderedDict"): _empty_dict,
+    ("__builtin__", "dict"): "dict",  # named by a defaultdict, and never called
+    ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
+    ("torch.storage", "_load_from_bytes"): _load_storage,
+    **_STORAGES,
+}
+
+
+class _TensorUnpickler(ArrayUnpickler):
+    """Unpickler that knows storages of tensors. `storage`: key -> its bytes."""
+
+    storage: Callable[[str], bytes]
+
+    def persistent_load(self, identity: Any) -> NDArray[Any]:
+        kind, dtype, key, *_ = identity
+        if kind != "storage" or not isinstance(dtype, np.dtype):
+            refuse(f"a tensor of {reprlib.repr(identity)}")
+        return np.frombuffer(self.storage(key), dtype)
+
+
 class _Unpickler(JoblibUnpickler):
-    """joblib's unpickler with dicts of other classes. `content`: where the bytes are."""
+    """joblib's unpickler with dicts of other classes and tensors. `content`: where the bytes
+    are.
+    """
 
     dispatch = JoblibUnpickler.dispatch.copy()
 
     def __init__(self, file: Path, content: Path, mapped: mmap.mmap) -> None:
-        ArrayUnpickler.__init__(self, file, mapped, _ALLOWED, EXPECTED)
+        ArrayUnpickler.__init__(self, file, mapped, _NAMES, EXPECTED)
         self.content = mapped
         self.arrays_in = content

@@ -3,30 +3,46 @@ another cache.  [files of other programs] -> tracks
 
 Each person of a result file is joined to the tracks whose 2D joints the projected body lies on.
 Estimates are no ground truth: `valid` is 0 in all rows, and the manifest names each clip's tool and
-file.
+files. A later import writes clips anew that have changed, or whose files have.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 import cache
+from pipeline import smplx
 from pipeline.body import Body
+from pipeline.cli.text import count
 from pipeline.conversion.plan import committed_split
-from pipeline.errors import PipelineError, RawDataError
+from pipeline.errors import PipelineError, RawDataError, StandInMixed
+from pipeline.estimates import files_of, recorded_estimates
 from pipeline.exchange.bodies.projection import NOTED, REFUSED, Fit, Keypoints, fit
-from pipeline.exchange.bodies.tools import N_BETAS, N_POSE, Estimate, clip_of, read_estimates
+from pipeline.exchange.bodies.smplx_joints import SmplxJoints
+from pipeline.exchange.bodies.tools import (
+    N_BETAS,
+    N_POSE,
+    Estimate,
+    camera_file,
+    clip_of,
+    read_estimates,
+    stem_of,
+)
 from pipeline.files.raw.files import whole_file_digest
 from pipeline.processes.software import staging_plan
+from pipeline.skeletons import Doubles
 
-VERSION: Final = 1  # raised whenever the same files would give other labels
+VERSION: Final = 2  # raised whenever the same files would give other labels; 2: SMPL-X's bodies
 LABELS: Final = ("pose", "betas", "trans", "has_smpl", "valid")
+TRUTH: Final = ("pose", "kp_3d", "kp_3d_eval")  # columns of splits with labels of their own
+ABOUT: Final = ("name", "video", "step", "fps", "crop_scale", "gender", "intrinsics")  # tracks
 ELSEWHERE: Final = 1.0  # heights of a box: bodies farther away are of another person
 
 
@@ -34,220 +50,324 @@ ELSEWHERE: Final = 1.0  # heights of a box: bodies farther away are of another p
 class ImportedBodies:
     """Result of an import. `why` is "" if everything was up to date."""
 
-    rows: int  # of the split
-    with_body: int
-    notes: Mapping[str, Sequence[str]]  # of each clip with results
+    with_body: int  # rows, of the clips that were written
+    notes: Mapping[str, Sequence[str]]  # of these clips
     why: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BodyModels:
+    """Bodies whose joints are projected."""
+
+    smpl: Body
+    smplx: SmplxJoints | None = None
+
+    def joints(self, estimate: Estimate) -> Doubles:
+        """spin49 (N, 49, 3) m, without translation."""
+        if not estimate.is_smplx:
+            return self.smpl.posed_joints(estimate.pose, estimate.betas)[0]
+        assert self.smplx is not None
+        parents = self.smpl.smpl.parents.tolist()
+        return self.smplx.joints(estimate.pose, estimate.betas, parents)
 
 
 @dataclass(slots=True, eq=False)
 class _Clip:
-    """The people of one result file, and the clip that they are in."""
+    """The result files of one clip, which are of one tool."""
 
-    file: Path
-    sha256: str
-    people: Sequence[Estimate]
+    tool: str
+    is_smplx: bool
+    files: list[Path] = field(default_factory=list)
+    digests: dict[str, str] = field(default_factory=dict)  # file name -> SHA-256
     notes: list[str] = field(default_factory=list)
 
-    @property
-    def tool(self) -> str:
-        return self.people[0].tool
+    def add(self, file: Path) -> None:
+        self.files.append(file)
+        self.digests[file.name] = whole_file_digest(file)
+        if self.tool == "TRAM":
+            camera = camera_file(file)
+            self.digests[camera.name] = whole_file_digest(camera)
 
 
 def import_bodies(
-    files: Sequence[Path], clips: cache.Root, root: cache.Root, name: str, body: Body
+    files: Sequence[Path], clips: cache.Root, root: cache.Root, name: str, bodies: BodyModels
 ) -> ImportedBodies:
     """Make the split `name` in the cache `root`: the tracks that it has in the cache `clips`, with
-    the bodies of the result files as pose, betas, trans and has_smpl.
+    the bodies of the result files as pose, betas, trans and has_smpl, or smplx_*.
 
     Raises:
         RawDataError: a file is invalid, of no clip of the split, of pictures of another size, or
             its bodies do not lie on the people.
         UnsafePickle: a file would run code.
-        PipelineError: the split exists in `root` with another origin.
+        StandInMixed: the clips are demo data and the body is not, or the reverse.
+        PipelineError: the split exists in `root` with another origin, or with bodies of files that
+            are not among these; SMPL-X's body is missing; the clips have labels of their own.
         cache.CacheError: the split is missing in `clips`, or another process writes it.
     """
     split = cache.open(clips)[name]
-    by_clip = _join_clips(files, split)
-    origin = _origin(split, by_clip, body)
+    if bodies.smpl.is_stand_in != split.manifest["stand_in"]:
+        raise StandInMixed(f"{name}: the clips or the body are demo data. Use both or none.")
+    if split.extra or not set(TRUTH).isdisjoint(split.columns):
+        raise PipelineError(f"{clips}/{name}: has other labels than 2D joints. Name clips' cache.")
+    by_clip = _join_clips(files, split, bodies)
+    origin = _origin(split, by_clip, bodies)
+    entries = {entry.name: _stamped(entry, by_clip, origin) for entry in split.videos}
     committed = committed_split(root, name)
+    before: dict[str, str] = {}
     if committed is not None:
-        if committed.manifest.get("reader") != origin:
-            raise PipelineError(
-                f"{root}/{name}: was made from other files. Name another cache (--cache), or "
-                "delete that folder with its features."
-            )
-        return ImportedBodies(int(committed.manifest["rows"]), 0, {}, "")
-    columns = [*split.columns, *LABELS]
-    plan = staging_plan(cache.fingerprint(origin))
-    n_with_body = 0
-    with cache.SplitWriter(root, name, columns=columns, plan=plan) as writer:
-        writer.begin()
-        for entry in split.videos:
-            clip = by_clip.get(entry.name)
-            tracks = [track for track in split.tracks if track.video == entry.name]
-            labelled = [_rows(split, track) for track in tracks]
-            if clip is not None:
-                _add_bodies(clip, labelled, (entry.width, entry.height), body)
-            n_with_body += sum(int(rows.columns["has_smpl"].sum()) for rows in labelled)
-            if entry.name not in writer.journalled:
-                writer.append(_noted(entry, clip), labelled)
-        writer.commit(
-            {
-                "reader": origin,
-                "stand_in": split.manifest["stand_in"],
-                "accounting": split.manifest.get("accounting", {}),
-            }
-        )
-    notes = {video: clip.notes for video, clip in by_clip.items()}
-    n_rows = int(cache.open(root)[name].manifest["rows"])
-    return ImportedBodies(n_rows, n_with_body, notes, "not imported before")
+        _require_same_files(committed, entries, by_clip)
+        before = {entry.name: entry.fingerprint for entry in committed.videos}
+    stay = {video for video, entry in entries.items() if before.get(video) == entry.fingerprint}
+    if stay == entries.keys() == before.keys():
+        cache.finish_commits(root, name)  # of an import that was killed
+        return ImportedBodies(0, {}, "")
+
+    tracks = {
+        video: list(group) for video, group in itertools.groupby(split.tracks, lambda t: t.video)
+    }
+    extra = smplx.columns(f"{N_BETAS} numbers", trans=True, gaps=True)
+    plan = staging_plan(cache.fingerprint(origin | {"clips": split.manifest["digest"]}))
+    with cache.SplitWriter(
+        root, name, columns=[*split.columns, *LABELS], plan=plan, extra=extra
+    ) as writer:
+        writer.begin(drop=before.keys() - stay)
+        n_with_body = 0
+        for video, entry in entries.items():
+            if video in stay:
+                continue
+            labelled = [_TrackBodies(split, track) for track in tracks.get(video, ())]
+            if video in by_clip:
+                _add_bodies(by_clip[video], labelled, (entry.width, entry.height), bodies)
+                entry = _noted(entry, by_clip[video])
+            n_with_body += sum(int(track.has_body.sum()) for track in labelled)
+            if video not in writer.journalled:
+                writer.append(entry, [track.rows() for track in labelled])
+        accounting = split.manifest.get("accounting", {})
+        stand_in = origin["stand_in"]
+        writer.commit({"reader": origin, "stand_in": stand_in, "accounting": accounting})
+    why = f"{count(len(entries) - len(stay), 'clip')} new or changed"
+    return ImportedBodies(n_with_body, {video: by_clip[video].notes for video in by_clip}, why)
 
 
-def _join_clips(files: Sequence[Path], split: cache.Split) -> dict[str, _Clip]:
+def _join_clips(files: Sequence[Path], split: cache.Split, bodies: BodyModels) -> dict[str, _Clip]:
     """Result files by the names of their clips."""
     sizes = {entry.name: (entry.width, entry.height) for entry in split.videos}
+    names = {video: PurePath(video).name for video in sizes}
     joined: dict[str, _Clip] = {}
     for file in files:
-        people = read_estimates(file)
-        stem = clip_of(file, people[0].tool)
-        same = [name for name in sizes if PurePath(name).name.partition(".")[0] == stem]
+        first = next(read_estimates(file), None)
+        if first is None:
+            raise RawDataError(file, "file", "people", "none", "Leave the file out.")
+        if first.is_smplx and bodies.smplx is None:
+            raise PipelineError(
+                f"{file}: {first.tool}'s bodies are SMPL-X's, which cannot be checked without its "
+                "file. Name it: --smplx SMPLX_NEUTRAL.npz."
+            )
+        stem = clip_of(file, first.tool)
+        same = [video for video, name in names.items() if stem_of(name, first.tool) == stem]
         if len(same) != 1:
             expected = f"results of a clip of {split.name}"
             found = f"{stem!r}, of which it has {len(same)}"
             do = "Name the results' folder as the clip, as the tool does."
             raise RawDataError(file, "clip", expected, found, do)
-        if same[0] in joined:
+        clip = joined.setdefault(same[0], _Clip(first.tool, first.is_smplx))
+        if clip.files and not clip.tool == first.tool == "TRAM":
             do = "Import one tool's results of a clip."
-            other = joined[same[0]].file
-            raise RawDataError(file, "clip", "one file for a clip", f"also {other}", do)
-        if people[0].is_smplx:
-            do = "Import results of WHAM, PHALP, VIBE or TCMR."
-            raise RawDataError(file, "body", "SMPL's", f"{people[0].tool}'s SMPL-X", do)
-        _require_size(file, people[0], sizes[same[0]])
-        joined[same[0]] = _Clip(file, whole_file_digest(file), people)
+            raise RawDataError(file, "clip", "one file for a clip", f"also {clip.files[0]}", do)
+        _require_size(file, first, sizes[same[0]])
+        clip.add(file)
     return joined
 
 
 def _require_size(file: Path, estimate: Estimate, size: tuple[int, int]) -> None:
     """Raise RawDataError if the tool saw pictures of another size, or turned."""
-    if estimate.size in (None, size):
+    if estimate.has_size(size) or estimate.size is None:
         return
-    turned = estimate.size == size[::-1]
-    why = ": it ignored the clip's rotation flag" if turned else ""
-    found = f"{estimate.size[0]} x {estimate.size[1]}{why}" if estimate.size else ""
+    found = f"{estimate.size[0]} x {estimate.size[1]}"
+    if estimate.has_size(size[::-1]):
+        found += ": it ignored the clip's rotation flag"
     do = "Run the tool on the clip's pictures as they are decoded."
     raise RawDataError(file, "size", f"{size[0]} x {size[1]} px", found, do)
 
 
-def _origin(split: cache.Split, by_clip: Mapping[str, _Clip], body: Body) -> dict[str, Any]:
+def _origin(split: cache.Split, by_clip: Mapping[str, _Clip], bodies: BodyModels) -> dict[str, Any]:
     """The manifest's `reader` entry."""
     dataset, _, part = split.name.partition("/")
     estimates = {}
-    for video in sorted(by_clip):
-        clip = by_clip[video]
-        estimates[video] = {"tool": clip.tool, "file": clip.file.name, "sha256": clip.sha256}
-    tools = sorted({clip.tool for clip in by_clip.values()})
+    for video, clip in sorted(by_clip.items()):
+        estimates[video] = {"tool": clip.tool, "files": clip.digests}
+    tools = {clip.tool for clip in by_clip.values()}
     return {
         "dataset": dataset,
         "split": part,
         "version": VERSION,
         "parameters": {},
-        "body": body.digest,
+        "body": bodies.smpl.digest,
         "stand_in": bool(split.manifest["stand_in"]),
         "imported": {
             "format": "bodies",
-            "file": f"estimates of {', '.join(tools)}",
-            "from_split": split.manifest["digest"],
+            "file": f"estimates of {', '.join(sorted(tools))}",
+            "smplx": bodies.smplx and bodies.smplx.digest,
+            "clips": cache.fingerprint(split.manifest.get("reader", {})),
             "estimates": estimates,
         },
     }
 
 
-def _rows(split: cache.Split, track: cache.TrackRecord) -> cache.TrackRows:
-    """The track's rows, without a body."""
-    n = track.stop - track.start
-    columns: dict[str, NDArray[Any]] = {}
-    for name in split.columns:
-        columns[name] = np.array(split.rows(name, track.start, track.stop))
-    columns["pose"] = np.full((n, N_POSE), np.nan, np.float32)
-    columns["betas"] = np.full((n, N_BETAS), np.nan, np.float32)
-    columns["trans"] = np.full((n, 3), np.nan, np.float32)
-    columns["has_smpl"] = np.zeros(n, np.uint8)
-    columns["valid"] = np.zeros(n, np.uint8)
-    return cache.TrackRows(
-        name=track.name,
-        video=track.video,
-        step=track.step,
-        fps=track.fps,
-        crop_scale=track.crop_scale,
-        gender=track.gender,
-        intrinsics=track.intrinsics,
-        columns=columns,
-    )
+def _stamped(
+    entry: cache.VideoEntry, by_clip: Mapping[str, _Clip], origin: Mapping[str, Any]
+) -> cache.VideoEntry:
+    """The clip's entry, with a fingerprint of all that decides its rows."""
+    imported = origin["imported"]
+    stamp = {
+        "clip": entry.fingerprint,
+        "reader": imported["clips"],
+        "version": origin["version"],
+        "bodies": imported["estimates"].get(entry.name),
+        "body": "",
+    }
+    if entry.name in by_clip:
+        stamp["body"] = imported["smplx"] if by_clip[entry.name].is_smplx else origin["body"]
+    return replace(entry, fingerprint=cache.fingerprint(stamp))
+
+
+def _require_same_files(
+    committed: cache.Split, entries: Mapping[str, object], by_clip: Mapping[str, _Clip]
+) -> None:
+    """Raise PipelineError for a split of another origin, and for bodies that would be lost."""
+    place = f"{committed.root}/{committed.name}"
+    imported = committed.manifest.get("reader", {}).get("imported", {})
+    if imported.get("format") != "bodies":
+        raise PipelineError(
+            f"{place}: was not made of such files. Name another cache (--cache), or delete that "
+            "folder with its features."
+        )
+    lost = files_of(recorded_estimates(committed), entries.keys() - by_clip.keys())
+    if lost:
+        raise PipelineError(
+            f"{place}: bodies would be lost, of {lost[0]}, which is not named. Name the files of "
+            "all clips, or another cache (--cache)."
+        )
+
+
+class _TrackBodies:
+    """A track's rows of labels, and the bodies that are filled in."""
+
+    def __init__(self, split: cache.Split, track: cache.TrackRecord) -> None:
+        self.track = track
+        self.n = track.stop - track.start
+        self.columns: dict[str, NDArray[Any]] = {}
+        for name in split.columns:
+            self.columns[name] = np.array(split.rows(name, track.start, track.stop))
+        self.columns["pose"] = self._nothing(N_POSE)
+        self.columns["betas"] = self._nothing(N_BETAS)
+        self.columns["trans"] = self._nothing(3)
+        self.columns["has_smpl"] = np.zeros(self.n, np.uint8)
+        self.columns["valid"] = np.zeros(self.n, np.uint8)
+        self.extra: dict[str, NDArray[Any]] = {}
+        self.has_body = np.zeros(self.n, bool)
+
+    def _nothing(self, width: int) -> NDArray[Any]:
+        return np.full((self.n, width), np.nan, np.float32)
+
+    @property
+    def keypoints(self) -> Keypoints:
+        columns = self.columns
+        return Keypoints(columns["frame_index"], columns["kp_2d"], columns["bbox"][:, 3])
+
+    def fill(self, estimate: Estimate, trans: Doubles, whole_pose: Doubles) -> int:
+        """Write a person's bodies into the rows of common frames that have none yet. Returns their
+        number.
+        """
+        _, rows, of_track = np.intersect1d(
+            estimate.frames, self.columns["frame_index"], return_indices=True
+        )
+        is_free = ~self.has_body[of_track]
+        rows = rows[is_free]
+        of_track = of_track[is_free]
+        self.has_body[of_track] = True
+        if not estimate.is_smplx:
+            self.columns["pose"][of_track] = whole_pose[rows]
+            self.columns["betas"][of_track] = estimate.betas[rows]
+            self.columns["trans"][of_track] = trans[rows]
+            self.columns["has_smpl"][of_track] = 1
+            return len(rows)
+        labels = smplx.labels(whole_pose[rows], estimate.betas[rows])
+        labels["smplx_trans"] = trans[rows].astype(np.float32)
+        for name, values in labels.items():
+            if not values.ndim:
+                self.extra[name] = values
+                continue
+            column = self.extra.setdefault(name, self._nothing(values.shape[1]))
+            column[of_track] = values
+        return len(rows)
+
+    def rows(self) -> cache.TrackRows:
+        about = {name: getattr(self.track, name) for name in ABOUT}
+        return cache.TrackRows(**about, columns=self.columns, extra=self.extra)
+
+
+class _Match(NamedTuple):
+    """A person who lies on a track."""
+
+    fit: Fit
+    track: _TrackBodies
+    estimate: Estimate
 
 
 def _add_bodies(
-    clip: _Clip, tracks: Sequence[cache.TrackRows], size: tuple[int, int], body: Body
+    clip: _Clip, tracks: Sequence[_TrackBodies], size: tuple[int, int], bodies: BodyModels
 ) -> None:
-    """Fill the rows of the tracks that the people of a result file lie on."""
-    for estimate in clip.people:
-        for reason, n in estimate.dropped.items():
-            clip.notes.append(f"{estimate.tool}'s person {estimate.person}: {n} frames: {reason}")
-        fits = [fit(estimate, _keypoints(track), body, size) for track in tracks]
-        best = min((found.distance for found in fits), default=np.inf)
-        if not best <= ELSEWHERE:
-            clip.notes.append(f"{estimate.tool}'s person {estimate.person}: no track lies there")
-            continue
-        if best > REFUSED:
-            nearest = min(fits, key=lambda found: found.distance)
-            actual = f"{best:.0%} in person {estimate.person}; likely: {nearest.cause}"
-            expected = f"projected joints within {REFUSED:.0%} of the box of the 2D joints"
-            do = "Put it right in the tool's settings, or leave the file out."
-            raise RawDataError(clip.file, "projection", expected, actual, do)
-        for track, fitted in zip(tracks, fits, strict=True):
-            if fitted.distance <= REFUSED:
-                _fill(track, estimate, fitted, size, clip)
+    """Fill the rows of the tracks that the people of a clip's files lie on, the closest first.
+
+    Raises RawDataError if some lie beside a track, and none on one.
+    """
+    matches: list[_Match] = []
+    beside: list[RawDataError] = []
+    for file in clip.files:
+        for stored in read_estimates(file):
+            estimate = stored.in_clip(size, tracks[0].track.fps if tracks else np.nan)
+            for reason, n in estimate.dropped.items():
+                clip.notes.append(f"{estimate.name}: {n} frames: {reason}")
+            joints = bodies.joints(estimate)
+            fits = [fit(estimate, joints, track.keypoints, size) for track in tracks]
+            compared = [fitted for fitted in fits if not np.isnan(fitted.distance)]
+            if not compared:
+                clip.notes.append(f"{estimate.name}: not checked: no 2D joint in its frames")
+                continue
+            distance = min(fitted.distance for fitted in compared)
+            if distance > REFUSED:
+                cause = min(compared, key=lambda fitted: fitted.remaining).cause
+                found = f"{distance:.0%} in {estimate.name}; likely: {cause}"
+                clip.notes.append(f"no track lies within {REFUSED:.0%}, but {found}")
+                expected = f"projected joints within {REFUSED:.0%} of the box of the 2D joints"
+                do = "Put it right in the tool's settings, or leave the file out."
+                if distance <= ELSEWHERE:
+                    beside.append(RawDataError(file, "projection", expected, found, do))
+            for fitted, track in zip(fits, tracks, strict=True):
+                if fitted.distance <= REFUSED:
+                    matches.append(_Match(fitted, track, estimate))
+    if beside and not matches:
+        raise beside[0]
+
+    for fitted, track, estimate in sorted(matches, key=lambda match: match.fit.distance):
+        pose = estimate.pose
+        if bodies.smplx is not None:
+            pose = bodies.smplx.whole_pose(pose)
+        if track.fill(estimate, estimate.position(size, fitted.margin), pose):
+            clip.notes.append(f"{track.track.name}: {_told(estimate, fitted)}")
 
 
-def _keypoints(track: cache.TrackRows) -> Keypoints:
-    columns = track.columns
-    return Keypoints(columns["frame_index"], columns["kp_2d"], columns["bbox"][:, 3])
-
-
-def _fill(
-    track: cache.TrackRows, estimate: Estimate, found: Fit, size: tuple[int, int], clip: _Clip
-) -> None:
-    """Write a person's bodies into the rows of a track that have none yet."""
-    columns = track.columns
-    _, rows, of_track = np.intersect1d(estimate.frames, columns["frame_index"], return_indices=True)
-    is_free = columns["has_smpl"][of_track] == 0
-    rows = rows[is_free]
-    of_track = of_track[is_free]
-    columns["pose"][of_track] = estimate.pose[rows]
-    columns["betas"][of_track] = estimate.betas[rows]
-    columns["trans"][of_track] = estimate.position(size, found.margin)[rows]
-    columns["has_smpl"][of_track] = 1
-    text = f"{track.name}: {estimate.tool}'s person {estimate.person}, {found.distance:.1%} off"
-    if found.distance > NOTED:
-        text += f"; likely: {found.cause}"
+def _told(estimate: Estimate, fitted: Fit) -> str:
+    text = f"{estimate.name}, {fitted.distance:.1%} off"
+    if fitted.distance > NOTED:
+        text += f"; likely: {fitted.cause}"
     if estimate.trans is None:
         text += "; trans is of a weak-perspective camera"
-    clip.notes.append(text)
+    return text
 
 
-def _noted(entry: cache.VideoEntry, clip: _Clip | None) -> cache.VideoEntry:
-    """The clip's entry with the notes, and another fingerprint."""
-    if clip is None:
-        return entry
-    account = dict(entry.account)
-    account["notes"] = [*account.get("notes", ()), *clip.notes]
-    return cache.VideoEntry(
-        name=entry.name,
-        source=entry.source,
-        pixels=entry.pixels,
-        width=entry.width,
-        height=entry.height,
-        fingerprint=cache.fingerprint({"clip": entry.fingerprint, "bodies": clip.sha256}),
-        account=account,
-    )
+def _noted(entry: cache.VideoEntry, clip: _Clip) -> cache.VideoEntry:
+    """The clip's entry with the notes."""
+    notes = [*entry.account.get("notes", ()), *clip.notes]
+    return replace(entry, account={**entry.account, "notes": notes})

@@ -4,29 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 
 from pipeline.cameras import project
 from pipeline.exchange.bodies.tools import LARGER_CROP, Estimate
-from pipeline.skeletons import JOINTS, Bools, Doubles, Ints
-
-if TYPE_CHECKING:
-    from pipeline.body import Body
+from pipeline.skeletons import JOINTS, KEYPOINTS_13_OF_SPIN49, Bools, Doubles, Ints
 
 NOTED: Final = 0.05  # of the box's height: median distances beyond it get a note
 REFUSED: Final = 0.15  # and beyond it, the bodies are not taken
 CONFIDENT: Final = 0.3
 CLEARLY: Final = 0.5  # a cause must leave at most this part of the distance
-COMPARED: Final = tuple(
-    JOINTS["spin49"].index(side + joint)
-    for joint in ("shoulder", "hip", "knee", "ankle")
-    for side in "lr"
-)
+_NAMED, _OPENPOSE = KEYPOINTS_13_OF_SPIN49
+# shoulders, hips, knees and ankles, by either name
+COMPARED: Final = (*_NAMED[1:3], *_NAMED[7:], *_OPENPOSE[1:3], *_OPENPOSE[7:])
 SHIFTS: Final = (-2, -1, 1, 2)  # frames
-LOW_FOCAL: Final = 0.4
-HIGH_FOCAL: Final = 2.5
+RATES: Final = (0.5, 5 / 6, 1.2, 2.0)  # of the clip, at which a tool may have read it
 SMPLX_PELVIS: Final = np.array([0.0, -0.12, -0.02])  # m, SMPL-X's at rest from SMPL's: about
 
 
@@ -36,6 +30,7 @@ class Fit:
 
     distance: float  # median, in heights of the box; nan without a joint to compare
     cause: str = ""  # the likeliest one of a distance beyond NOTED
+    remaining: float = 0.0  # distance without the cause
     margin: float = 1.0  # of `Estimate.position`
 
 
@@ -50,23 +45,29 @@ class Keypoints:
     height: Doubles
 
 
-def fit(estimate: Estimate, keypoints: Keypoints, body: Body, size: tuple[int, int]) -> Fit:
-    """Compare SMPL bodies with 2D joints in common frames. size: width, height px of the clip."""
-    joints = body.posed_joints(estimate.pose, estimate.betas)[0]  # (N, 49, 3) m
+def fit(estimate: Estimate, joints: Doubles, keypoints: Keypoints, size: tuple[int, int]) -> Fit:
+    """Compare bodies with 2D joints in common frames. joints: of the bodies, spin49 (N, 49, 3) m
+    without translation; size: width, height px of the clip.
+    """
     scene = _Scene(joints, estimate, keypoints, size)
-    margins = (1.0,) if estimate.trans is not None else (LARGER_CROP, 1.0)
+    margins: tuple[float, ...] = (1.0,)
+    if estimate.trans is None:
+        margins = (LARGER_CROP, 1.0)
     distances = [scene.distance(estimate.position(size, margin)) for margin in margins]
     if np.isnan(distances).all():
-        return Fit(float("nan"))
+        return Fit(np.nan)
+
     best = int(np.nanargmin(distances))
     distance = distances[best]
+    margin = margins[best]
     if distance <= NOTED:
-        return Fit(distance, margin=margins[best])
-    trans = estimate.position(size, margins[best])
-    causes = dict(scene.without_causes(trans))
+        return Fit(distance, margin=margin)
+
+    causes = dict(scene.without_causes(estimate.position(size, margin)))
     likeliest = min(causes, key=lambda cause: np.nan_to_num(causes[cause], nan=np.inf))
-    is_clear = causes[likeliest] <= CLEARLY * distance
-    return Fit(distance, likeliest if is_clear else "no known cause", margins[best])
+    if causes[likeliest] > CLEARLY * distance:
+        return Fit(distance, "no known cause", distance, margin)
+    return Fit(distance, likeliest, causes[likeliest], margin)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,55 +79,80 @@ class _Scene:
     keypoints: Keypoints
     size: tuple[int, int]
 
-    def distance(self, trans: Doubles, *, shift: int = 0) -> float:
+    def distance(self, trans: Doubles, frames: Ints | None = None) -> float:
         """Median distance in heights of the box; nan without a confident joint in a common
-        frame.
+        frame. frames: (N,) other ones than the estimate's.
         """
-        projected, rows, of_track = self._pairs(trans, shift)
-        return self._distance(projected[rows], of_track)
+        rows, rows_2d = self._common_rows(self.estimate.frames if frames is None else frames)
+        projected = self._project(trans, self.estimate.camera(self.size))
+        return self._distance(projected[rows], rows_2d)
 
     def without_causes(self, trans: Doubles) -> Iterator[tuple[str, float]]:
         """(cause, distance without it) of each known cause."""
         pelvis = self.joints[:, JOINTS["spin49"].index("OP MidHip")]
-        yield "the mid-hip's place is taken for SMPL's translation", self.distance(trans - pelvis)
-        yield "a body of SMPL-X is taken for SMPL's", self.distance(trans + SMPLX_PELVIS)
+        yield "the mid-hip's place is taken for a translation", self.distance(trans - pelvis)
+        if self.estimate.is_smplx:
+            yield "a body of SMPL is taken for SMPL-X's", self.distance(trans - SMPLX_PELVIS)
+        else:
+            yield "a body of SMPL-X is taken for SMPL's", self.distance(trans + SMPLX_PELVIS)
+        frames = self.estimate.frames
         for shift in SHIFTS:
-            yield f"frames are shifted by {shift:+d}", self.distance(trans, shift=shift)
-        projected, rows, of_track = self._pairs(trans, 0)
-        projected = projected[rows]
-        seen, clear = self._compared(of_track)
-        center = self.estimate.camera(self.size)[:2, 2]
-        ratio = _scale(projected - center, seen - center, clear)
-        if LOW_FOCAL < ratio < HIGH_FOCAL:
-            focal = (projected - center) * ratio + center
-            yield f"the focal length is {1 / ratio:.2f} of it", self._distance(focal, of_track)
-        resize = _scale(projected, seen, clear)
-        yield (
-            f"pictures had {1 / resize:.2f} of the size",
-            self._distance(projected * resize, of_track),
-        )
+            yield f"frames are shifted by {shift:+d}", self.distance(trans, frames + shift)
+        for rate in RATES:
+            in_clip = np.floor(frames / rate).astype(np.int64)
+            cause = f"the clip was read at {rate:.2g} of its rate"
+            yield cause, self.distance(trans, in_clip)
+        yield from self._without_other_pictures(trans)
 
-    def _pairs(self, trans: Doubles, shift: int) -> tuple[Doubles, Ints, Ints]:
-        """Projected joints (N, 8, 2) px, and the rows of both in common frames."""
+    def _without_other_pictures(self, trans: Doubles) -> Iterator[tuple[str, float]]:
+        """Causes in the camera and the pictures."""
+        rows, rows_2d = self._common_rows(self.estimate.frames)
+        seen, is_seen = self._seen(rows_2d)
         camera = self.estimate.camera(self.size)
-        points = self.joints[:, COMPARED] + trans[:, None]
-        frames = self.estimate.frames + shift
-        _, rows, of_track = np.intersect1d(frames, self.keypoints.frame_index, return_indices=True)
-        return project(points, camera), rows, of_track
+        projected = self._project(trans, camera)[rows]
+        center = camera[:2, 2]
+        ratio = _scale(projected - center, seen - center, is_seen)
+        if ratio > 0:
+            zoomed = (projected - center) * ratio + center
+            yield f"the focal length is {1 / ratio:.2f} of it", self._distance(zoomed, rows_2d)
+        resize = _scale(projected, seen, is_seen)
+        cause = f"pictures had {1 / resize:.2f} of the size"
+        yield cause, self._distance(projected * resize, rows_2d)
+        width, height = self.size
+        turned = self._project(trans, self.estimate.camera((height, width)))[rows]
+        x = turned[..., 0]
+        y = turned[..., 1]
+        clockwise = self._distance(np.stack([width - y, x], axis=-1), rows_2d)
+        back = self._distance(np.stack([y, height - x], axis=-1), rows_2d)
+        cause = "pictures were turned: the tool ignored the clip's rotation flag"
+        yield cause, min(clockwise, back)
 
-    def _compared(self, of_track: Ints) -> tuple[Doubles, Bools]:
-        joints = self.keypoints.kp_2d[of_track][:, COMPARED]
+    def _common_rows(self, frames: Ints) -> tuple[Ints, Ints]:
+        """Rows of the bodies and of the 2D joints in common frames."""
+        _, rows, rows_2d = np.intersect1d(frames, self.keypoints.frame_index, return_indices=True)
+        return rows, rows_2d
+
+    def _project(self, trans: Doubles, camera: Doubles) -> Doubles:
+        """Joints (N, J, 2) px."""
+        return project(self.joints[:, COMPARED] + trans[:, None], camera)
+
+    def _seen(self, rows_2d: Ints) -> tuple[Doubles, Bools]:
+        joints = self.keypoints.kp_2d[rows_2d][:, COMPARED]
         return joints[..., :2], joints[..., 2] >= CONFIDENT
 
-    def _distance(self, projected: Doubles, of_track: Ints) -> float:
-        seen, clear = self._compared(of_track)
-        apart = np.linalg.norm(projected - seen, axis=-1) / self.keypoints.height[of_track, None]
-        compared = apart[clear & np.isfinite(apart)]
-        return float(np.median(compared)) if len(compared) else float("nan")
+    def _distance(self, projected: Doubles, rows_2d: Ints) -> float:
+        seen, is_seen = self._seen(rows_2d)
+        apart = np.linalg.norm(projected - seen, axis=-1) / self.keypoints.height[rows_2d, None]
+        compared = apart[is_seen & np.isfinite(apart)]
+        if not len(compared):
+            return np.nan
+        return float(np.median(compared))
 
 
-def _scale(projected: Doubles, seen: Doubles, clear: Bools) -> float:
+def _scale(projected: Doubles, seen: Doubles, is_seen: Bools) -> float:
     """The scale of projected points that is closest to the seen ones; 1 without any."""
-    used = clear & np.isfinite(projected).all(axis=-1)
+    used = is_seen & np.isfinite(projected).all(axis=-1)
     length = float((projected[used] ** 2).sum())
-    return float((projected[used] * seen[used]).sum()) / length if length else 1.0
+    if not length:
+        return 1.0
+    return float((projected[used] * seen[used]).sum()) / length

@@ -1,30 +1,39 @@
-"""Results of GVHMR, WHAM, PHALP / 4D-Humans, VIBE and TCMR in one form, known by their keys.
+"""Results of body estimators in one form, each tool known by its keys.
 
 Nothing here was tried on a real result: keys, units and frames are those of the tools' sources.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
+from pipeline.cameras import is_rotation
 from pipeline.errors import RawDataError
 from pipeline.exchange.bodies.files import AGAIN, EXPECTED, load_results
-from pipeline.files.formats.arrays import numbers
+from pipeline.exchange.bodies.others import owner_of
+from pipeline.files.formats.arrays import numbers, reading
 from pipeline.skeletons import Doubles, Ints
 
 N_POSE: Final = 72
-N_SMPLX: Final = 66  # numbers of SMPL-X's pelvis to wrists
+N_BODY: Final = 66  # numbers of SMPL-X's pelvis to wrists
 N_BETAS: Final = 10
 CROP: Final = 256  # px, of PHALP's crops
 FOCAL: Final = 5000.0  # px, of HMR's crops
 LARGER_CROP: Final = 1.1  # VIBE's crop side / side of the boxes that it writes
-READ: Final = "GVHMR's, WHAM's, PHALP's, VIBE's and TCMR's are read (docs/results.md)."
+MOST_FPS: Final = 60.0  # of the pictures that PromptHMR reads
+FIRST_DOT: Final = ("PHALP", "TRAM", "PromptHMR")  # cut the clip's name there, others at the last
+ALIKE: Final = 0.02  # how much the sides of resized pictures may differ in their scales
+ROWS: Final = ("frames", "pose", "betas", "trans", "boxes", "crop_camera")  # of `Estimate`
+READ: Final = (
+    "GVHMR's, WHAM's, TRAM's, PHALP's, PromptHMR's, VIBE's and TCMR's are read (docs/results.md)."
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,19 +43,26 @@ class Estimate:
     tool: str
     person: str
     frames: Ints  # (N,) from 0, ascending, in the pictures that the tool saw
-    pose: Doubles  # (N, 72) of SMPL, (N, 66) of SMPL-X; axis-angle in rad, in the camera
+    # (N, 72) of SMPL; of SMPL-X (N, 66) without hands, or (N, 165); axis-angle in rad, in the
+    # camera
+    pose: Doubles
     betas: Doubles  # (N, 10)
     trans: Doubles | None = None  # (N, 3) m in the camera; None: only `crop_camera`
     # (3, 3) px; None: f is the image's diagonal, and the centre the image's
     intrinsics: Doubles | None = None
     size: tuple[int, int] | None = None  # width, height px of the pictures that the tool saw
+    is_reduced: bool = False  # the tool made them smaller and fewer, as `in_clip` undoes
     boxes: Doubles | None = None  # (N, 4) cx cy w h px
     crop_camera: Doubles | None = None  # (N, 3) s tx ty of a weak-perspective camera in the crop
     dropped: Mapping[str, int] = field(default_factory=dict)  # reason -> frames
 
     @property
+    def name(self) -> str:
+        return f"{self.tool}'s person {self.person}"
+
+    @property
     def is_smplx(self) -> bool:
-        return bool(self.pose.shape[1] == N_SMPLX)
+        return bool(self.pose.shape[1] != N_POSE)
 
     def camera(self, size: tuple[int, int]) -> Doubles:
         """(3, 3) px, for pictures of this width and height."""
@@ -67,6 +83,33 @@ class Estimate:
         aside = (self.boxes[:, :2] - camera[:2, 2]) * (away / camera[0, 0])[:, None]
         return np.column_stack([x + aside[:, 0], y + aside[:, 1], away])
 
+    def has_size(self, size: tuple[int, int]) -> bool:
+        """Whether the tool saw pictures of this width and height, as far as it is known."""
+        if self.size is None or not self.is_reduced:
+            return self.size in (None, size)
+        across, down = np.divide(size, self.size)
+        return bool(abs(across / down - 1) < ALIKE)
+
+    def in_clip(self, size: tuple[int, int], fps: float) -> Estimate:
+        """The frames and the camera of the clip, of this width, height and rate, where the tool
+        reduced both.
+        """
+        if not self.is_reduced or self.size is None or self.intrinsics is None:
+            return self
+        larger = np.diag([*np.divide(size, self.size), 1])
+        every = math.ceil(max(1.0, fps) / MOST_FPS)  # 1 for an unknown rate, NaN
+        frames = self.frames * every + every - 1
+        return replace(self, frames=frames, intrinsics=larger @ self.intrinsics, size=size)
+
+    def only(self, rows: Ints, reason: str) -> Estimate:
+        """These rows; the others are counted under the reason."""
+        n_left_out = len(self.frames) - len(rows)
+        if not n_left_out:
+            return self
+        arrays = {name: getattr(self, name) for name in ROWS}
+        arrays = {name: values[rows] for name, values in arrays.items() if values is not None}
+        return replace(self, **arrays, dropped={**self.dropped, reason: n_left_out})
+
 
 def pinhole(focal: float, size: tuple[int, int]) -> Doubles:
     """(3, 3) px, with the centre in the middle of the image."""
@@ -74,23 +117,23 @@ def pinhole(focal: float, size: tuple[int, int]) -> Doubles:
     return np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
 
 
-def read_estimates(file: Path) -> list[Estimate]:
-    """The people in a result file, whatever its name. Raises RawDataError and UnsafePickle."""
+def read_estimates(file: Path) -> Iterator[Estimate]:
+    """The people in a result file, whatever its name, one at a time. Raises RawDataError and
+    UnsafePickle.
+    """
     content = load_results(file)
-    if not isinstance(content, dict) or not content:
-        raise _error(file, "file", "a dict of results", type(content).__name__, READ)
     keys = _keys_of(content)
     for needed, reader in _READERS:
-        if needed <= keys:
-            people = reader(file, content)
-            if not people:
-                raise _error(file, "file", "people", "none")
-            return people
-    for needed, owner in _NOT_READ:
-        if needed <= keys:
-            raise _error(file, "file", EXPECTED, f"{owner}: not read", READ)
-    listed = ", ".join(sorted(map(str, keys))[:12])
-    raise _error(file, "file", EXPECTED, f"a dict with {listed}", READ)
+        if keys.issuperset(needed.split()):
+            with reading(file, EXPECTED, do=AGAIN):
+                for estimate in reader(_Entry(file, "", content)):
+                    # ffmpeg repeats frames of a variable rate
+                    first = np.unique(estimate.frames, return_index=True)[1]
+                    yield estimate.only(first, "repeated frame")
+            return
+    listed = ", ".join(sorted(keys)[:12])
+    owner = owner_of(keys) or f"{type(content).__name__} with {listed or 'no keys'}"
+    raise RawDataError(file, "file", EXPECTED, owner, READ)
 
 
 def clip_of(file: Path, tool: str) -> str:
@@ -101,191 +144,216 @@ def clip_of(file: Path, tool: str) -> str:
     """
     if tool == "PHALP":
         return file.name.partition(".")[0].removeprefix("demo_")
-    return file.absolute().parent.name
+    folder = file.absolute().parent
+    return folder.parent.name if tool == "TRAM" else folder.name
 
 
-def _keys_of(content: Mapping[Any, Any]) -> frozenset[Any]:
-    """Keys of the top, else of the first person or frame below it."""
-    first = next(iter(content.values()))
-    texts = frozenset(key for key in content if isinstance(key, str))
-    return texts | frozenset(first) if isinstance(first, dict) else texts
+def stem_of(name: str, tool: str) -> str:
+    """A clip's file name as the tool shortens it for its results.
+
+    >>> stem_of("walk.v2.mp4", "WHAM"), stem_of("walk.v2.mp4", "TRAM")
+    ('walk.v2', 'walk')
+    """
+    if tool in FIRST_DOT:
+        return name.partition(".")[0]
+    return name.rpartition(".")[0] or name
 
 
-def _error(file: Path, key: str, expected: str, found: str, do: str = AGAIN) -> RawDataError:
-    return RawDataError(file, key, expected, found, do)
+def camera_file(file: Path) -> Path:
+    """TRAM's file of the camera, of the results of a person."""
+    return file.absolute().parent.parent / "camera.npy"
 
 
-def _read(file: Path, key: str, values: object, *shape: int | None) -> Doubles:
-    """Finite numbers of a shape."""
-    read = numbers(file, key, values, shape, do=AGAIN)
-    if not np.isfinite(read).all():
-        raise _error(file, key, "finite numbers", "NaN or infinity")
-    return read
+def _keys_of(content: object) -> frozenset[str]:
+    """Keys of the top, and of the first person or frame below it."""
+    keys: set[str] = set()
+    for _ in range(2):
+        if isinstance(content, dict):
+            keys |= {key for key in content if isinstance(key, str)}
+            content = list(content.values())
+        if isinstance(content, list) and content:
+            content = content[0]
+    return frozenset(keys)
 
 
-def _frames(file: Path, key: str, values: object) -> Ints:
-    frames = _read(file, key, values, None).astype(np.int64)
-    if (frames < 0).any() or (np.diff(frames) < 0).any():
-        raise _error(file, key, "frames from 0, ascending", str(frames[:8].tolist()))
-    return frames
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A dict in a result file; `path` leads to its keys, for messages."""
+
+    file: Path
+    path: str
+    content: Any
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.content, dict):
+            raise self.error("", "a dict", type(self.content).__name__)
+
+    def error(self, key: str, expected: str, found: str) -> RawDataError:
+        key = (self.path + key).strip(".") or "file"
+        return RawDataError(self.file, key, expected, found, AGAIN)
+
+    def below(self, key: object) -> _Entry:
+        return _Entry(self.file, f"{self.path}{key}.", self.content.get(key))
+
+    def people(self) -> Iterator[tuple[str, _Entry]]:
+        for person in self.content:
+            yield str(person), self.below(person)
+
+    def take(self, key: str, *shape: int | None) -> Doubles:
+        """Finite numbers of a shape."""
+        read = numbers(self.file, self.path + key, self.content.get(key), shape, do=AGAIN)
+        if not np.isfinite(read).all():
+            raise self.error(key, "finite numbers", "NaN or infinity")
+        return read
+
+    def frames(self, key: str) -> Ints:
+        frames = self.take(key, None).astype(np.int64)
+        if (frames < 0).any() or (np.diff(frames) < 0).any():
+            raise self.error(key, "frames from 0, ascending", str(frames[:8].tolist()))
+        return frames
+
+    def turns(self, key: str, *shape: int) -> Doubles:
+        """Rotations (..., 3, 3) -> (..., 3) rad."""
+        from scipy.spatial.transform import Rotation  # takes 0.4 s
+
+        matrices = self.take(key, *shape, 3, 3).reshape(-1, 3, 3)
+        if not is_rotation(matrices).all():
+            raise self.error(key, "rotations", "other matrices")
+        return np.asarray(Rotation.from_matrix(matrices).as_rotvec().reshape(*shape, 3))
 
 
-def _without_repeats(frames: Ints) -> tuple[Ints, dict[str, int]]:
-    """Rows of the first of equal frames, and how many are left out."""
-    rows = np.unique(frames, return_index=True)[1]
-    n_repeated = len(frames) - len(rows)
-    return rows, {"repeated_frame": n_repeated} if n_repeated else {}
-
-
-def _vector(file: Path, key: str, rotations: object) -> Doubles:
-    """(24, 3, 3) -> (72,) rad."""
-    from scipy.spatial.transform import Rotation  # takes 0.4 s
-
-    turns = Rotation.from_matrix(_read(file, key, rotations, 24, 3, 3))
-    return np.asarray(turns.as_rotvec().reshape(-1))
-
-
-def _gvhmr(file: Path, content: Mapping[Any, Any]) -> list[Estimate]:
+def _gvhmr(content: _Entry) -> Iterator[Estimate]:
     """One person in all frames; SMPL-X, whose hands are at their mean."""
-    body = content["smpl_params_incam"]
-    turn = _read(file, "smpl_params_incam.global_orient", body.get("global_orient"), None, 3)
+    body = content.below("smpl_params_incam")
+    turn = body.take("global_orient", None, 3)
     n = len(turn)
-    joints = _read(file, "smpl_params_incam.body_pose", body.get("body_pose"), n, 63)
-    cameras = _read(file, "K_fullimg", content.get("K_fullimg"), n, 3, 3)
-    size = tuple(np.rint(2 * cameras[0, :2, 2]).astype(int).tolist())
-    return [
-        Estimate(
-            "GVHMR",
-            "0",
-            np.arange(n),
-            np.hstack([turn, joints]),
-            _read(file, "smpl_params_incam.betas", body.get("betas"), n, N_BETAS),
-            _read(file, "smpl_params_incam.transl", body.get("transl"), n, 3),
-            cameras[0],
-            (size[0], size[1]),
-        )
-    ]
+    pose = np.hstack([turn, body.take("body_pose", n, N_BODY - 3)])
+    betas = body.take("betas", n, N_BETAS)
+    trans = body.take("transl", n, 3)
+    camera = content.take("K_fullimg", n, 3, 3)[0]
+    size = _size(camera[:2, 2])
+    yield Estimate("GVHMR", "0", np.arange(n), pose, betas, trans, camera, size)
 
 
-def _wham(file: Path, content: Mapping[Any, Any]) -> list[Estimate]:
+def _size(center: Doubles) -> tuple[int, int]:
+    width, height = np.rint(2 * center).astype(int).tolist()
+    return width, height
+
+
+def _wham(content: _Entry) -> Iterator[Estimate]:
     """`trans` is SMPL's translation; `trans_world` is the mid-hip's place and is not taken."""
-    people = []
-    for person, entry in content.items():
-        frames = _frames(file, f"{person}.frame_ids", entry.get("frame_ids"))
+    for person, entry in content.people():
+        frames = entry.frames("frame_ids")
         n = len(frames)
-        pose = _read(file, f"{person}.pose", entry.get("pose"), n, N_POSE)
-        betas = _read(file, f"{person}.betas", entry.get("betas"), n, N_BETAS)
-        trans = _read(file, f"{person}.trans", entry.get("trans"), n, 3)
-        rows, dropped = _without_repeats(frames)
-        people.append(
-            Estimate(
-                "WHAM",
-                str(person),
-                frames[rows],
-                pose[rows],
-                betas[rows],
-                trans[rows],
-                dropped=dropped,
-            )
+        pose = entry.take("pose", n, N_POSE)
+        betas = entry.take("betas", n, N_BETAS)
+        trans = entry.take("trans", n, 3)
+        yield Estimate("WHAM", person, frames, pose, betas, trans)
+
+
+def _tram(content: _Entry) -> Iterator[Estimate]:
+    """One person; the camera of all is in another file."""
+    frames = content.frames("frame")
+    n = len(frames)
+    pose = content.turns("pred_rotmat", n, 24).reshape(n, N_POSE)
+    betas = content.take("pred_shape", n, N_BETAS)
+    trans = content.take("pred_trans", n, 1, 3)[:, 0]
+    place = camera_file(content.file)
+    stored = _Entry(place, "", load_results(place))
+    size = _size(stored.take("img_center", 2))
+    camera = pinhole(float(stored.take("img_focal")), size)
+    person = content.file.stem.rpartition("_")[2]
+    yield Estimate("TRAM", person, frames, pose, betas, trans, camera, size)
+
+
+def _prompthmr(content: _Entry) -> Iterator[Estimate]:
+    """`smplx_world` is another body, and is not taken."""
+    stored = content.below("camera")
+    size = _size(stored.take("img_center", 2))
+    camera = pinhole(float(stored.take("img_focal")), size)
+    for person, entry in content.below("people").people():
+        frames = entry.frames("frames")
+        n = len(frames)
+        body = entry.below("smplx_cam")
+        pose = body.turns("rotmat", n, 55).reshape(n, 165)
+        betas = body.take("shape", n, N_BETAS)
+        trans = body.take("trans", n, 3)
+        estimate = Estimate(
+            "PromptHMR", person, frames, pose, betas, trans, camera, size, is_reduced=True
         )
-    return people
+        is_detected = entry.take("detected", n) > 0
+        yield estimate.only(np.flatnonzero(is_detected), "not detected")
 
 
-def _vibe(file: Path, content: Mapping[Any, Any]) -> list[Estimate]:
+def _vibe(content: _Entry) -> Iterator[Estimate]:
     """Also TCMR's, whose keys are the same. `orig_cam` is not taken: VIBE's is of a smaller box."""
-    people = []
-    for person, entry in content.items():
-        frames = _frames(file, f"{person}.frame_ids", entry.get("frame_ids"))
+    for person, entry in content.people():
+        frames = entry.frames("frame_ids")
         n = len(frames)
-        pose = _read(file, f"{person}.pose", entry.get("pose"), n, N_POSE)
-        betas = _read(file, f"{person}.betas", entry.get("betas"), n, N_BETAS)
-        boxes = _read(file, f"{person}.bboxes", entry.get("bboxes"), n, 4)
-        camera = _read(file, f"{person}.pred_cam", entry.get("pred_cam"), n, 3)
-        rows, dropped = _without_repeats(frames)  # ffmpeg's, of a variable rate
-        people.append(
-            Estimate(
-                "VIBE or TCMR",
-                str(person),
-                frames[rows],
-                pose[rows],
-                betas[rows],
-                boxes=boxes[rows],
-                crop_camera=camera[rows],
-                dropped=dropped,
-            )
-        )
-    return people
+        pose = entry.take("pose", n, N_POSE)
+        betas = entry.take("betas", n, N_BETAS)
+        boxes = entry.take("bboxes", n, 4)
+        camera = entry.take("pred_cam", n, 3)
+        yield Estimate("VIBE or TCMR", person, frames, pose, betas, boxes=boxes, crop_camera=camera)
 
 
 @dataclass(slots=True)
-class _Rows:
-    """A person's frames, while pictures are read."""
+class _Bodies:
+    """A person's bodies, while pictures are read."""
 
     frames: list[int] = field(default_factory=list)
     pose: list[Doubles] = field(default_factory=list)
     betas: list[Doubles] = field(default_factory=list)
     trans: list[Doubles] = field(default_factory=list)
-    boxes: list[Doubles] = field(default_factory=list)
     dropped: Counter[str] = field(default_factory=Counter)
 
 
-def _phalp(file: Path, content: Mapping[Any, Any]) -> list[Estimate]:
+def _phalp(content: _Entry) -> Iterator[Estimate]:
     """Pictures by path. People who were not seen in one repeat their last body there: ghosts."""
-    people: dict[str, _Rows] = {}
+    people: dict[str, _Bodies] = {}
     size = (0, 0)
-    for name, picture in content.items():
+    for name in content.content:
+        picture = content.below(name)
+        lists = picture.content
         # `tracked_ids` is shorter than the other lists
-        for k, person in enumerate(picture.get("tid", ())):
-            rows = people.setdefault(str(person), _Rows())
-            key = f"{name}.smpl[{k}]"
-            if int(picture["tracked_time"][k]) != 0:
-                rows.dropped["ghost"] += 1
+        for k, person in enumerate(lists["tid"]):
+            bodies = people.setdefault(str(person), _Bodies())
+            if lists["tracked_time"][k] != 0:
+                bodies.dropped["ghost"] += 1
                 continue
-            body = picture["smpl"][k]
-            turn = _read(file, key, body["global_orient"], 1, 3, 3)
-            joints = _read(file, key, body["body_pose"], 23, 3, 3)
-            x, y, width, height = _read(file, f"{name}.bbox[{k}]", picture["bbox"][k], 4)
-            rows.frames.append(int(picture["time"]))
-            rows.pose.append(_vector(file, key, np.concatenate([turn, joints])))
-            rows.betas.append(_read(file, key, body["betas"], N_BETAS))
-            rows.trans.append(_read(file, f"{name}.camera[{k}]", picture["camera"][k], 3))
-            rows.boxes.append(np.array([x + width / 2, y + height / 2, width, height]))
-            high, wide = picture["size"][k]
-            size = (int(wide), int(high))
-    focal = FOCAL / CROP * max(size)
-    return [_of_phalp(person, rows, focal, size) for person, rows in people.items() if rows.frames]
+            row = {"camera": lists["camera"][k], "size": lists["size"][k]}
+            body = _Entry(content.file, f"{name}[{k}].", lists["smpl"][k] | row)
+            turn = body.turns("global_orient", 1)
+            joints = body.turns("body_pose", 23)
+            bodies.frames.append(int(picture.take("time")))
+            bodies.pose.append(np.concatenate([turn, joints]).reshape(N_POSE))
+            bodies.betas.append(body.take("betas", N_BETAS))
+            bodies.trans.append(body.take("camera", 3))
+            size = _size(body.take("size", 2)[::-1] / 2)
+    camera = pinhole(FOCAL / CROP * max(size), size)
+    for person, bodies in people.items():
+        if not bodies.frames:
+            continue
+        order = np.argsort(bodies.frames, kind="stable")  # a track's first ones come later
+        yield Estimate(
+            "PHALP",
+            person,
+            np.array(bodies.frames, np.int64)[order],
+            np.stack(bodies.pose)[order],
+            np.stack(bodies.betas)[order],
+            np.stack(bodies.trans)[order],
+            camera,
+            size,
+            dropped=dict(bodies.dropped),
+        )
 
 
-def _of_phalp(person: str, rows: _Rows, focal: float, size: tuple[int, int]) -> Estimate:
-    order = np.argsort(rows.frames, kind="stable")  # a track's first frames are appended later
-    return Estimate(
-        "PHALP",
-        person,
-        np.array(rows.frames, np.int64)[order],
-        np.stack(rows.pose)[order],
-        np.stack(rows.betas)[order],
-        np.stack(rows.trans)[order],
-        pinhole(focal, size),
-        size,
-        np.stack(rows.boxes)[order],
-        dropped=dict(rows.dropped),
-    )
-
-
-_Reader = Callable[[Path, Mapping[Any, Any]], list[Estimate]]
-_READERS: Final[tuple[tuple[frozenset[str], _Reader], ...]] = (
-    (frozenset({"smpl_params_incam", "K_fullimg"}), _gvhmr),
-    (frozenset({"pose", "trans", "trans_world", "frame_ids"}), _wham),
-    (frozenset({"pose", "pred_cam", "bboxes", "frame_ids"}), _vibe),
-    (frozenset({"tid", "smpl", "camera", "tracked_time"}), _phalp),
-)
-_NOT_READ: Final = (
-    (frozenset({"people", "camera_world"}), "PromptHMR's results"),
-    (frozenset({"pred_rotmat", "pred_trans"}), "TRAM's results"),
-    (frozenset({"body_params_incam"}), "GEM-X's results, of SOMA's body"),
-    (frozenset({"mhr_model_params"}), "SAM 3D Body's results, of MHR's body"),
-    (frozenset({"root_pos", "root_rot", "dof_pos"}), "a robot's motion (GMR)"),
-    (frozenset({"pose_aa", "root_trans_offset"}), "a motion for PHC"),
-    (frozenset({"poses_body", "frame_id"}), "results of wham_api.py, without trans"),
-    (frozenset({"smpl_poses", "smpl_scaling"}), "a motion of AIST++"),
+_Reader = Callable[[_Entry], Iterator[Estimate]]
+_READERS: Final[tuple[tuple[str, _Reader], ...]] = (
+    ("smpl_params_incam K_fullimg", _gvhmr),
+    ("pose trans trans_world frame_ids", _wham),
+    ("pred_rotmat pred_shape pred_trans frame", _tram),
+    ("people camera camera_world", _prompthmr),
+    ("pose pred_cam bboxes frame_ids", _vibe),
+    ("tid smpl camera tracked_time", _phalp),
 )

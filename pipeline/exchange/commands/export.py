@@ -14,6 +14,7 @@ from pipeline.cli.progress import bar
 from pipeline.cli.text import count
 from pipeline.datasets import find_installed
 from pipeline.errors import ConfigError
+from pipeline.estimates import estimates_of
 from pipeline.exchange.formats import export_formats
 from pipeline.settings.arguments import BODY, body_of, cache_option, split_arguments
 from pipeline.settings.file import BY_SET, PATH, Section
@@ -73,6 +74,9 @@ def _run(args: argparse.Namespace) -> int:
         out.print(f"  {DOUBT} {plain(f'without {field}: {why}')}")
     for value, n_rows in exported.left_out.items():
         out.print(f"  {DOUBT} {count(n_rows, 'row')} not exported: {plain(value)}")
+    estimates = estimates_of(cache.open(args.cache)[name])
+    if estimates:
+        out.print(f"  {DOUBT} bodies are {plain(estimates)}, no ground truth")
     if exported.stand_in:
         content = f"{UNTRAINED} features of random weights"
         if cache.open(args.cache)[name].manifest.get("stand_in"):

@@ -31,8 +31,8 @@ def _options(sub: argparse.ArgumentParser) -> None:
     cache_option(sub, required=True)
     formats = (
         "vibe: a database file becomes a split; arrays: an array becomes a stream of an "
-        "existing split; bodies: results of WHAM, PHALP, VIBE or TCMR become labels of the people "
-        "in --clips"
+        "existing split; bodies: results of GVHMR, WHAM, TRAM, PHALP, PromptHMR, VIBE or TCMR "
+        "become labels of the people in --clips"
     )
     add(
         "--format",
@@ -69,13 +69,14 @@ def _options(sub: argparse.ArgumentParser) -> None:
     )
     add("--clips", type=ROOT, metavar="CACHE", help="cache with the clips' people, for bodies")
     add("--body", type=PATH, metavar="DIR", help="folder of SMPL's body, for bodies")
+    add("--smplx", type=PATH, metavar="FILE", help="SMPLX_NEUTRAL.npz, for GVHMR and PromptHMR")
 
 
 # Options of one format or of several.
 _OPTIONS: Final = {
     "vibe": ("stream", "weights_of", "joints_2d", "crop_scale"),
     "arrays": ("stream", "weights_of", "array", "match"),
-    "bodies": ("clips", "body"),
+    "bodies": ("clips", "body", "smplx"),
 }
 
 
@@ -100,16 +101,18 @@ def _run(args: argparse.Namespace) -> int:
 def _import_bodies(args: argparse.Namespace) -> int:
     """Import estimated bodies as labels."""
     from pipeline.body import Body  # imports torch
-    from pipeline.exchange.bodies.importing import import_bodies
+    from pipeline.exchange.bodies.importing import BodyModels, import_bodies
+    from pipeline.exchange.bodies.smplx_joints import SmplxJoints
 
     name = f"{args.dataset}/{args.split}"
     if args.clips is None or args.body is None:
         raise ConfigError("--format bodies: name the clips' cache and SMPL's body: --clips, --body")
-    done = import_bodies(args.file, args.clips, args.cache, name, Body.load(args.body))
+    bodies = BodyModels(Body.load(args.body), args.smplx and SmplxJoints.load(args.smplx))
+    done = import_bodies(args.file, args.clips, args.cache, name, bodies)
     if not done.why:
         out.print(plain(f"{name}: up to date"))
         return 0
-    rows = f"{done.with_body:,} of {count(done.rows, 'row')} with a body"
+    rows = f"{count(done.with_body, 'row')} with a body ({done.why})"
     out.print(plain(f"{name}: imported estimates, no ground truth: {rows}"))
     for video, notes in done.notes.items():
         for note in notes:

@@ -211,6 +211,16 @@ def _origin(
     joints_2d = None
     if "kp_2d" in tracks.columns:
         joints_2d = list(joint_names(layout.joints_2d))
+    imported = {
+        "format": "vibe",
+        "file": tracks.database.file.name,
+        "sha256": tracks.digest,
+        "joints_2d": joints_2d,
+        "crop_scale": layout.crop_scale,
+        "from_split": provenance.get("split_digest"),
+    }
+    if provenance.get("estimates"):
+        imported["estimates"] = provenance["estimates"]
     return {
         "dataset": dataset.name,
         "split": split,
@@ -218,14 +228,7 @@ def _origin(
         "parameters": {},
         "body": None,
         "stand_in": bool(provenance.get("demo", provenance.get("stand_in", False))),
-        "imported": {
-            "format": "vibe",
-            "file": tracks.database.file.name,
-            "sha256": tracks.digest,
-            "joints_2d": joints_2d,
-            "crop_scale": layout.crop_scale,
-            "from_split": provenance.get("split_digest"),
-        },
+        "imported": imported,
     }
 
 

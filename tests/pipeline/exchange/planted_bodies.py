@@ -1,4 +1,7 @@
-"""Two people before a camera, and the files that estimators of bodies would write of them."""
+"""Two people before a camera, and the files that estimators of bodies would write of them.
+
+They are SMPL's stand-in. Its SMPL-X is the same body, higher in its own frame.
+"""
 
 from collections import defaultdict
 from pathlib import Path
@@ -11,7 +14,10 @@ from scipy.spatial.transform import Rotation
 
 from pipeline.body import Body
 from pipeline.cameras import project
-from pipeline.exchange.bodies.projection import Keypoints
+from pipeline.demo.body import procedural
+from pipeline.exchange.bodies.importing import BodyModels
+from pipeline.exchange.bodies.projection import SMPLX_PELVIS, Keypoints
+from pipeline.exchange.bodies.smplx_joints import SmplxJoints
 from pipeline.exchange.bodies.tools import FOCAL, pinhole
 
 SIZE = (640, 480)
@@ -19,6 +25,7 @@ DIAGONAL = 800.0
 N = 12
 HEIGHT = 300.0  # px of the boxes
 BODY = Body.stand_in()
+HANDS = np.linspace(-0.3, 0.3, 90)  # mean pose, rad
 
 
 def pose(person: int, n: int = N) -> np.ndarray:
@@ -110,28 +117,112 @@ def phalp(ghosts: int = 3) -> dict[str, Any]:
     return content
 
 
-def gvhmr() -> dict[str, Any]:
+def smplx_file(folder: Path) -> Path:
+    """SMPLX_NEUTRAL.npz: SMPL's surface and joints to the wrists."""
+    arrays = procedural("neutral")
+    rows = np.minimum(np.arange(55), 21)
+    file = folder / "SMPLX_NEUTRAL.npz"
+    np.savez(
+        file,
+        v_template=arrays.v_template + SMPLX_PELVIS,
+        shapedirs=arrays.shapedirs,
+        J_regressor=arrays.J_regressor[rows],
+        hands_meanl=HANDS[:45],
+        hands_meanr=HANDS[45:],
+    )
+    return file
+
+
+def models(folder: Path) -> BodyModels:
+    return BodyModels(BODY, SmplxJoints.load(smplx_file(folder)))
+
+
+def gvhmr(**changed: Any) -> dict[str, Any]:
     body = {
-        "global_orient": torch.tensor(pose(0)[:, :3]).float(),
-        "body_pose": torch.tensor(pose(0)[:, 3:66]).float(),
-        "betas": torch.tensor(betas(0)).float(),
-        "transl": torch.tensor(trans(0)).float(),
-    }
+        "global_orient": pose(0)[:, :3],
+        "body_pose": pose(0)[:, 3:66],
+        "betas": betas(0),
+        "transl": trans(0) - SMPLX_PELVIS,
+    } | changed
+    incam = {key: torch.tensor(values).float() for key, values in body.items()}
+    # another frame: y up
+    world = incam | {"global_orient": torch.zeros(N, 3), "transl": torch.zeros(N, 3)}
     cameras = torch.tensor(pinhole(DIAGONAL, SIZE)).float().repeat(N, 1, 1)
-    return {"smpl_params_global": body, "smpl_params_incam": body, "K_fullimg": cameras}
+    return {"smpl_params_global": world, "smpl_params_incam": incam, "K_fullimg": cameras}
 
 
-def write(folder: Path, tool: str, content: object | None = None) -> Path:
-    """The tool's file, in its container and under its name, of the clip `walk`."""
-    clip = folder / "walk"
-    clip.mkdir(exist_ok=True, parents=True)
+def tram(person: int, **changed: Any) -> dict[str, Any]:
+    """As estimate_humans.py leaves it: tensors in a pickled dict."""
+    turns = Rotation.from_rotvec(pose(person).reshape(-1, 3)).as_matrix()
+    content = {
+        "pred_cam": torch.zeros(N, 3),
+        "pred_pose": torch.zeros(N, 144),
+        "pred_shape": torch.tensor(betas(person)).float(),
+        "pred_rotmat": torch.tensor(turns.reshape(N, 24, 3, 3)).float(),
+        "pred_trans": torch.tensor(trans(person)[:, None]).float(),
+        "frame": torch.arange(N),
+    }
+    return content | changed
+
+
+def tram_camera(size: tuple[int, int] = SIZE, focal: float = DIAGONAL) -> dict[str, Any]:
+    center = np.array(size) / 2
+    return {"img_focal": focal, "img_center": center, "world_cam_R": torch.eye(3).repeat(N, 1, 1)}
+
+
+def prompthmr(
+    *, size: tuple[int, int] = (SIZE[0] // 2, SIZE[1] // 2), every: int = 1, **changed: Any
+) -> dict[str, Any]:
+    """As pipeline.py leaves it: pictures of half the size; every k-th of the clip's."""
+    frames = np.arange(every - 1, N, every)
+    people: dict[int, Any] = {}
+    for person in range(2):
+        turns = np.tile(np.eye(3), (len(frames), 55, 1, 1))
+        turned = Rotation.from_rotvec(pose(person)[frames, :66].reshape(-1, 3)).as_matrix()
+        turns[:, :22] = turned.reshape(len(frames), 22, 3, 3)
+        body = {
+            "rotmat": turns.astype(np.float32),
+            "pose": np.zeros((len(frames), 75), np.float32),
+            "shape": betas(person)[frames].astype(np.float32),
+            "trans": (trans(person)[frames] - SMPLX_PELVIS).astype(np.float32),
+        }
+        people[person + 1] = {
+            "smplx_cam": {key: torch.tensor(values) for key, values in body.items()},
+            "frames": np.arange(len(frames)),
+            "detected": np.arange(len(frames)) != 3,
+            "bboxes": np.zeros((len(frames), 4)),
+        } | changed
+    scale = size[0] / SIZE[0]
+    camera = {"img_focal": DIAGONAL * scale, "img_center": np.array(size) / 2}
+    return {"people": people, "camera": camera, "camera_world": {"Twc": np.zeros((N, 3))}}
+
+
+def write(folder: Path, tool: str, content: Any = None, clip: str = "walk") -> Path:
+    """The tool's file, in its container and under its name, of the clip."""
+    below = folder / clip
+    below.mkdir(exist_ok=True, parents=True)
     if tool == "gvhmr":
-        file = clip / "hmr4d_results.pt"
+        file = below / "hmr4d_results.pt"
         torch.save(content or gvhmr(), file)
     elif tool == "phalp":
-        file = folder / "demo_walk.pkl"
+        file = folder / f"demo_{clip}.pkl"
         joblib.dump(content or phalp(), file, compress=3)
+    elif tool == "prompthmr":
+        file = below / "results.pkl"
+        joblib.dump(content or prompthmr(), file)
     else:
-        file = clip / f"{tool}_output.pkl"
+        file = below / f"{tool}_output.pkl"
         joblib.dump(content or {"wham": wham, "vibe": vibe}[tool](), file)
     return file
+
+
+def write_tram(folder: Path, people: Any = None, camera: Any = None) -> list[Path]:
+    """TRAM's files of the clip `walk`, one for a person."""
+    hps = folder / "walk" / "hps"
+    hps.mkdir(exist_ok=True, parents=True)
+    np.save(hps.parent / "camera.npy", camera or tram_camera())
+    files = []
+    for k, person in enumerate(people or [tram(0), tram(1)]):
+        files.append(hps / f"hps_track_{k}.npy")
+        np.save(files[-1], person)
+    return files

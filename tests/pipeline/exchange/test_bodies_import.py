@@ -1,5 +1,7 @@
 """Estimated bodies become labels of the people whom they lie on, and stay marked."""
 
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,15 +9,27 @@ import pytest
 
 import cache
 from pipeline.__main__ import main
-from pipeline.errors import PipelineError, RawDataError
-from pipeline.exchange.bodies.importing import import_bodies
-from tests.made_splits import track_of, write_split
+from pipeline.errors import PipelineError, RawDataError, StandInMixed
+from pipeline.estimates import estimates_of
+from pipeline.exchange.bodies.importing import BodyModels, ImportedBodies, import_bodies
+from pipeline.exchange.bodies.projection import SMPLX_PELVIS
+from tests.made_splits import track_of, write_split, write_stream
 from tests.pipeline.exchange import planted_bodies as planted
+from tests.vibe_model.builders import SMALL
+from vibe_model.training.data import TrainingBatches
+from vibe_model.vibe.config import TrainConfig
 
 NAME = "videos/train"
+COLUMNS = ("frame_index", "bbox", "kp_2d")
 
 
-def write_clips(root: Path, size: tuple[int, int] = planted.SIZE) -> None:
+def write_clips(
+    root: Path,
+    size: tuple[int, int] = planted.SIZE,
+    *,
+    confidence: float = 1,
+    name: str = "walk.mp4",
+) -> None:
     """Two people in walk.mp4, and one in other.mp4."""
 
     def rows(video: str, person: int) -> cache.TrackRows:
@@ -24,73 +38,97 @@ def write_clips(root: Path, size: tuple[int, int] = planted.SIZE) -> None:
         columns = {
             "frame_index": seen.frame_index,
             "bbox": box.astype(np.float32),
-            "kp_2d": seen.kp_2d.astype(np.float32),
+            "kp_2d": (seen.kp_2d * [1, 1, confidence]).astype(np.float32),
         }
         return track_of(f"{video}/{person}", columns)
 
     videos = []
-    for video, people in (("walk.mp4", (0, 1)), ("other.mp4", (0,))):
+    for video, people in ((name, (0, 1)), ("other.mp4", (0,))):
         entry = cache.VideoEntry(name=video, width=size[0], height=size[1], fingerprint="ab")
         videos.append((entry, [rows(video, person) for person in people]))
     write_split(root, NAME, videos)
 
 
-@pytest.mark.parametrize("tool", ["wham", "vibe"])
+def run(tmp_path: Path, *files: Path) -> ImportedBodies:
+    return import_bodies(files, tmp_path / "clips", tmp_path / "c", NAME, planted.models(tmp_path))
+
+
+@pytest.mark.parametrize("tool", ["wham", "vibe", "tram"])
 def test_bodies_go_to_the_people_whom_they_lie_on(tmp_path: Path, tool: str) -> None:
     write_clips(tmp_path / "clips")
-    file = planted.write(tmp_path, tool)
-    done = import_bodies([file], tmp_path / "clips", tmp_path / "c", NAME, planted.BODY)
-    assert (done.rows, done.with_body) == (3 * planted.N, 2 * planted.N)
+    files = planted.write_tram(tmp_path) if tool == "tram" else [planted.write(tmp_path, tool)]
+    done = run(tmp_path, *files)
+    assert done.with_body == 2 * planted.N
     split = cache.open(tmp_path / "c")[NAME]
     for track in split.tracks:
         has_smpl = split.rows("has_smpl", track.start, track.stop)
         assert has_smpl.all() == (track.video == "walk.mp4")
         assert not split.rows("valid", track.start, track.stop).any()
+        assert np.isnan(split.rows("smplx_pose", track.start, track.stop)).all()
         if track.video == "walk.mp4":
             person = int(track.name[-1])
             pose = split.rows("pose", track.start, track.stop)
             trans = split.rows("trans", track.start, track.stop)
-            assert np.abs(pose - planted.pose(person)).max() < 1e-5
+            assert np.abs(pose[:, 3:] - planted.pose(person)[:, 3:]).max() < 1e-5
             assert np.abs(trans - planted.trans(person)).max() < 1e-3
-    imported = split.manifest["reader"]["imported"]
-    assert imported["estimates"]["walk.mp4"]["file"] == file.name
-    again = import_bodies([file], tmp_path / "clips", tmp_path / "c", NAME, planted.BODY)
-    assert again.why == ""
+    recorded = split.manifest["reader"]["imported"]["estimates"]["walk.mp4"]["files"]
+    cameras = ["camera.npy"] if tool == "tram" else []
+    assert [*recorded] == sorted([*cameras, *(file.name for file in files)])
+    assert run(tmp_path, *files).why == ""
+
+
+@pytest.mark.parametrize("tool", ["gvhmr", "prompthmr"])
+def test_bodies_of_smplx_have_columns_of_their_own(tmp_path: Path, tool: str) -> None:
+    """Trap 2, and trap 8."""
+    write_clips(tmp_path / "clips")
+    n_people = 1 if tool == "gvhmr" else 2
+    done = run(tmp_path, planted.write(tmp_path, tool))
+    lost = 0 if tool == "gvhmr" else 2
+    assert done.with_body == n_people * planted.N - lost
+    split = cache.open(tmp_path / "c")[NAME]
+    for track in split.tracks:
+        pose = split.rows("smplx_pose", track.start, track.stop)
+        has_body = np.isfinite(pose[:, 0])
+        assert np.isnan(split.rows("pose", track.start, track.stop)).all()
+        person = int(track.name[-1])
+        if track.video == "walk.mp4" and person < n_people:
+            rows = np.arange(planted.N) if tool == "gvhmr" else np.delete(np.arange(planted.N), 3)
+            assert (np.flatnonzero(has_body) == rows).all()
+            assert np.abs(pose[rows, 3:66] - planted.pose(person)[rows, 3:66]).max() < 1e-5
+            hands = planted.HANDS if tool == "gvhmr" else np.zeros(90)
+            np.testing.assert_allclose(pose[rows, 75:], np.tile(hands, (len(rows), 1)), rtol=1e-6)
+            betas = split.rows("smplx_betas", track.start, track.stop)[rows]
+            assert np.abs(betas[:, :10] - planted.betas(person)[rows]).max() < 1e-6
+            assert not betas[:, 10:].any()
+            trans = split.rows("smplx_trans", track.start, track.stop)[rows]
+            assert np.abs(trans + SMPLX_PELVIS - planted.trans(person)[rows]).max() < 1e-5
+        else:
+            assert not has_body.any()
+    assert not split.column("valid")[:].any()
+    assert not split.column("has_smpl")[:].any()
+
+
+def test_smplx_is_not_taken_unchecked(tmp_path: Path) -> None:
+    write_clips(tmp_path / "clips")
+    file = planted.write(tmp_path, "gvhmr")
+    with pytest.raises(PipelineError, match="cannot be checked without its file"):
+        import_bodies([file], tmp_path / "clips", tmp_path / "c", NAME, BodyModels(planted.BODY))
+
+
+def test_a_person_without_sharp_joints_is_told_unchecked(tmp_path: Path) -> None:
+    write_clips(tmp_path / "clips", confidence=0.1)
+    done = run(tmp_path, planted.write(tmp_path, "wham"))
+    assert done.with_body == 0
+    assert "not checked" in done.notes["walk.mp4"][0]
 
 
 def test_ghosts_get_no_body_and_are_noted(tmp_path: Path) -> None:
     """Trap 5, and trap 7: PHALP's bodies are far away and lie on the people."""
     write_clips(tmp_path / "clips")
     file = planted.write(tmp_path, "phalp")
-    done = import_bodies([file], tmp_path / "clips", tmp_path / "c", NAME, planted.BODY)
+    done = run(tmp_path, file)
     assert done.with_body == 2 * planted.N - 3
     assert "PHALP's person 8: 3 frames: ghost" in done.notes["walk.mp4"]
-
-
-def test_a_tool_that_ignored_the_rotation_flag_is_refused(tmp_path: Path) -> None:
-    """Trap 15."""
-    write_clips(tmp_path / "clips", planted.SIZE[::-1])
-    file = planted.write(tmp_path, "phalp")
-    with pytest.raises(RawDataError, match="rotation flag"):
-        import_bodies([file], tmp_path / "clips", tmp_path / "c", NAME, planted.BODY)
-
-
-def test_smplx_never_becomes_a_pose(tmp_path: Path) -> None:
-    """Trap 2."""
-    write_clips(tmp_path / "clips")
-    file = planted.write(tmp_path, "gvhmr")
-    with pytest.raises(RawDataError, match="SMPL-X"):
-        import_bodies([file], tmp_path / "clips", tmp_path / "c", NAME, planted.BODY)
-
-
-def test_bodies_off_the_people_are_refused_with_the_cause(tmp_path: Path) -> None:
-    write_clips(tmp_path / "clips")
-    content = planted.wham()
-    for person in content.values():
-        person["trans"] = person["trans"] * [1, 1, 0.5]
-    file = planted.write(tmp_path, "wham", content)
-    with pytest.raises(RawDataError, match="likely: "):
-        import_bodies([file], tmp_path / "clips", tmp_path / "c", NAME, planted.BODY)
 
 
 def test_results_of_no_clip_are_refused(tmp_path: Path) -> None:
@@ -98,18 +136,89 @@ def test_results_of_no_clip_are_refused(tmp_path: Path) -> None:
     file = planted.write(tmp_path, "wham")
     moved = file.parent.rename(tmp_path / "run") / file.name
     with pytest.raises(RawDataError, match="'run'"):
-        import_bodies([moved], tmp_path / "clips", tmp_path / "c", NAME, planted.BODY)
+        run(tmp_path, moved)
 
 
-def test_other_files_do_not_extend_an_import(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("tool", "folder"), [("wham", "walk.v2"), ("prompthmr", "walk")])
+def test_clips_with_dots_are_known_as_the_tools_shorten_them(
+    tmp_path: Path, tool: str, folder: str
+) -> None:
+    """Trap 11."""
+    write_clips(tmp_path / "clips", name="walk.v2.mp4")
+    done = run(tmp_path, planted.write(tmp_path, tool, clip=folder))
+    assert done.with_body > planted.N
+
+
+def test_a_clip_that_is_gone_takes_its_bodies_with_it(tmp_path: Path) -> None:
     write_clips(tmp_path / "clips")
-    for tool in ("wham", "vibe"):
-        file = planted.write(tmp_path, tool)
-        if tool == "wham":
-            import_bodies([file], tmp_path / "clips", tmp_path / "c", NAME, planted.BODY)
-            continue
-        with pytest.raises(PipelineError, match="other files"):
-            import_bodies([file], tmp_path / "clips", tmp_path / "c", NAME, planted.BODY)
+    walk = planted.write(tmp_path, "wham")
+    content = planted.wham()
+    del content[4]
+    other = planted.write(tmp_path, "wham", content, clip="other")
+    assert run(tmp_path, walk, other).with_body == 3 * planted.N
+    with pytest.raises(PipelineError, match=r"lost, of walk\.mp4: wham_output\.pkl, which is not"):
+        run(tmp_path, other)
+    write_split(tmp_path / "clips", NAME, [], drop=["walk.mp4"], columns=COLUMNS)
+    assert run(tmp_path, other).why == "0 clips new or changed"
+    split = cache.open(tmp_path / "c")[NAME]
+    assert [track.video for track in split.tracks] == ["other.mp4"]
+    assert split.rows("has_smpl", split.tracks[0].start, split.tracks[0].stop).all()
+    assert run(tmp_path, other).why == ""
+
+
+def test_other_clip_settings_write_all_clips_anew(tmp_path: Path) -> None:
+    """They may have other tracks of the same videos."""
+    write_clips(tmp_path / "clips")
+    file = planted.write(tmp_path, "wham")
+    run(tmp_path, file)
+    changed = {"reader": {"parameters": {"min_frames": 9}}, "stand_in": True}
+    write_split(tmp_path / "clips", NAME, [], changed, columns=COLUMNS)
+    assert run(tmp_path, file).why == "2 clips new or changed"
+
+
+def test_splits_of_another_origin_are_not_written_over(tmp_path: Path) -> None:
+    write_clips(tmp_path / "clips")
+    file = planted.write(tmp_path, "wham")
+    with pytest.raises(PipelineError, match="was not made of such files"):
+        import_bodies(
+            [file], tmp_path / "clips", tmp_path / "clips", NAME, planted.models(tmp_path)
+        )
+    run(tmp_path, file)
+    with pytest.raises(PipelineError, match="other labels than 2D joints"):
+        import_bodies([file], tmp_path / "c", tmp_path / "d", NAME, planted.models(tmp_path))
+
+
+def test_a_killed_import_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_clips(tmp_path / "clips")
+    file = planted.write(tmp_path, "wham")
+    with monkeypatch.context() as patched:
+        patched.setattr(cache.SplitWriter, "commit", lambda *_: sys.exit("killed"))
+        with pytest.raises(SystemExit):
+            run(tmp_path, file)
+    assert not cache.FeatureCache(tmp_path / "c").is_committed(NAME)
+    assert run(tmp_path, file).with_body == 2 * planted.N
+
+
+def test_demo_bodies_are_for_demo_clips_alone(tmp_path: Path) -> None:
+    write_clips(tmp_path / "clips")
+    write_split(tmp_path / "clips", NAME, [], {"stand_in": False}, columns=COLUMNS)
+    with pytest.raises(StandInMixed, match="demo data"):
+        run(tmp_path, planted.write(tmp_path, "wham"))
+
+
+def test_an_exported_database_of_estimates_is_imported_as_estimates(tmp_path: Path) -> None:
+    write_clips(tmp_path / "clips")
+    run(tmp_path, planted.write(tmp_path, "wham"))
+    root = tmp_path / "c"
+    write_stream(
+        root, NAME, "resnet50", lambda rows: np.zeros((len(rows), 2048), np.float32), dim=2048
+    )
+    database = tmp_path / "db.pt"
+    words = ["export", "videos", "train", "--cache", str(root), "--format", "vibe", "--out"]
+    assert main([*words, str(database)]) == 0
+    again = tmp_path / "again"
+    assert main(["import", str(database), "videos", "train", "--cache", str(again)]) == 0
+    assert estimates_of(cache.open(again)[NAME]) == "estimates of WHAM"
 
 
 def test_status_says_that_bodies_are_estimates(
@@ -117,6 +226,50 @@ def test_status_says_that_bodies_are_estimates(
 ) -> None:
     write_clips(tmp_path / "clips")
     file = planted.write(tmp_path, "wham")
-    import_bodies([file], tmp_path / "clips", tmp_path / "c", NAME, planted.BODY)
+    run(tmp_path, file)
     assert main(["status", "--cache", str(tmp_path / "c")]) == 0
     assert "(estimates of WHAM)" in " ".join(capsys.readouterr().out.split())
+
+
+def test_training_takes_bodies_of_named_splits_alone(tmp_path: Path) -> None:
+    write_clips(tmp_path / "clips")
+    run(tmp_path, planted.write(tmp_path, "wham"))
+    root = tmp_path / "c"
+    write_stream(root, NAME, "resnet50", lambda rows: np.zeros((len(rows), 6), np.float32), dim=6)
+    splits = {NAME: cache.open(root)[NAME]}
+    config = TrainConfig(
+        datasets_2d=(NAME,),
+        datasets_3d=(),
+        prior="none",
+        validation=(NAME,),
+        evaluation=(),
+        seqlen=4,
+        batch_size=9,
+        iterations=1,
+        epochs=1,
+        **SMALL,
+    )
+    labels = TrainingBatches(config, splits)[0].labels
+    assert labels["kp_2d"].any()
+    assert not labels["theta"].any()
+    assert not labels["w_smpl"].any()
+    named = replace(config, datasets_2d=(), datasets_3d=(NAME,))
+    labels = TrainingBatches(named, splits)[0].labels
+    assert labels["w_smpl"].any()
+
+
+def test_a_damaged_split_names_the_files_of_its_damaged_clips(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_clips(tmp_path / "clips")
+    run(tmp_path, *planted.write_tram(tmp_path))
+    (shard,) = [
+        file for file in (tmp_path / "c" / NAME / "pose" / "c").rglob("*") if file.is_file()
+    ]
+    shard.write_bytes(bytes(shard.stat().st_size))
+    assert main(["verify", "--repair", "--cache", str(tmp_path / "c")]) == 1
+    printed = capsys.readouterr()
+    told = " ".join((printed.out + printed.err).split())
+    for file in ("camera.npy", "hps_track_0.npy", "hps_track_1.npy"):
+        assert f"walk.mp4: {file}" in told
+    assert "other.mp4:" not in told

@@ -234,6 +234,33 @@ def test_a_protocol_is_left_out_by_name_where_a_split_lacks_what_it_compares(wor
             call()
 
 
+def test_estimated_bodies_are_no_ground_truth(world, site, tmp_path):
+    """Their rows are not valid, and their clips are validated by 2D joints as before."""
+    install_page(site, "protocol")
+    split, model = world
+    split.rows["w_smpl"][:] = 0
+    split.rows["valid"][:] = 1
+    before = evaluate_all(model, {"a/test": split}, **STREAM)["a/test"]
+    validated = evaluate_split(model, split, **STREAM, protocol=protocols.VALIDATION_2D)
+    assert before["pck_2d"] > 0
+    assert validated["error_2d"] > 0
+
+    split.rows["w_smpl"][:] = 1
+    split.rows["valid"][:] = 0
+    estimates = {"walk.mp4": {"tool": "WHAM", "files": {"wham_output.pkl": "1f2e"}}}
+    split.manifest["reader"] = {"imported": {"format": "bodies", "estimates": estimates}}
+    after = evaluate_all(model, {"a/test": split}, **STREAM)["a/test"]
+    reason = after.pop("left_out")["smpl24"]
+    assert reason == "its bodies are estimates of WHAM, no ground truth for protocol smpl24"
+    for name, number in before.items():
+        if name not in protocols.names():
+            assert after[name] == number, name
+    again = evaluate_split(model, split, **STREAM, protocol=protocols.VALIDATION_2D)
+    assert again == validated
+    with pytest.raises(DataError, match="no ground truth"):
+        evaluate_split(model, split, **STREAM, protocol="emdb")
+
+
 def test_the_first_named_protocol_has_the_results_by_track_and_metrics_of_packages_a_column(
     world, site, tmp_path
 ):

@@ -1,0 +1,31 @@
+"""Labels that an estimator of bodies made: no ground truth.  [tracks]"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cache import Split
+
+
+def recorded_estimates(split: Split) -> Mapping[str, Any]:
+    """The tool and files (name -> SHA-256) of each clip with estimated bodies; empty for a split
+    without.
+    """
+    imported = (split.manifest.get("reader") or {}).get("imported") or {}
+    return dict(imported.get("estimates", {}))
+
+
+def estimates_of(split: Split) -> str:
+    """Whose estimates its bodies are, as "estimates of WHAM"; "" for a split without."""
+    tools = sorted({clip["tool"] for clip in recorded_estimates(split).values()})
+    return f"estimates of {', '.join(tools)}" if tools else ""
+
+
+def files_of(estimates: Mapping[str, Any], videos: Collection[str]) -> list[str]:
+    """ "CLIP: FILE" of each file of these clips."""
+    files = []
+    for video in sorted(estimates.keys() & videos):
+        files += [f"{video}: {file}" for file in estimates[video]["files"]]
+    return files

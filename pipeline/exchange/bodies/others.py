@@ -1,0 +1,47 @@
+"""Known files that hold no bodies of an estimator in images, by their keys."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Final
+
+# keys, endings or first words that a file must all have; whose file it is
+_OTHERS: Final = (
+    ("body_params_incam", "GEM-X's results, of SOMA's body"),
+    ("mhr_model_params", "SAM 3D Body's results, of MHR's body"),
+    ("poses_body frame_id", "results of wham_api.py, without trans"),
+    ("bbox keypoints frame_id", "WHAM's detections; its bodies are in wham_output.pkl"),
+    ("bbx_xyxy bbx_xys", "GVHMR's boxes; its bodies are in hmr4d_results.pt"),
+    ("img_focal img_center", "TRAM's camera; its bodies are in hps/hps_track_*.npy"),
+    ("vid_name features", "a database of VIBE's code, which --format vibe imports"),
+    ("root_pos root_rot dof_pos", "a robot's motion (GMR)"),
+    ("pose_aa root_trans_offset dof", "a robot's motion (ASAP)"),
+    ("pose_aa root_trans_offset", "a motion for PHC"),
+    ("smpl_poses smpl_scaling", "a motion of AIST++"),
+    ("poses expressions mocap_frame_rate", "a motion of BEAT2 or EMAGE"),
+    (".npy 322", "a motion of Motion-X"),
+    (".npy 22 3", "joints of HumanML3D"),
+    (".npy 263", "features of HumanML3D"),
+    ("tracks node_names point_scores", "SLEAP's analysis file, of 2D points"),
+    ("df_with_missing", "DeepLabCut's table, of 2D points"),
+    ("scorer bodyparts", "DeepLabCut's table, of 2D points"),
+    ("HIERARCHY ROOT", "a BVH file, of another skeleton"),
+    ("PathFileType", "a TRC file (Sports2D, Pose2Sim, OpenCap), of points"),
+    ("nRows nColumns inDegrees", "OpenSim's angles of joints"),
+    (".c3d", "a C3D file, of markers"),
+    ("xml annotations", "CVAT's XML, of 2D points"),
+    ("annotations result", "Label Studio's JSON, of 2D points"),
+    ("licenses categories", "COCO's JSON, of 2D points"),
+)
+
+
+def owner_of(marks: Collection[str]) -> str:
+    """Whose file has these keys and words; "" for an unknown one.
+
+    >>> owner_of({"root_pos", "root_rot", "dof_pos", "fps"})
+    "a robot's motion (GMR)"
+    """
+    for needed, owner in _OTHERS:
+        if set(needed.split()) <= set(marks):
+            return owner
+    return ""

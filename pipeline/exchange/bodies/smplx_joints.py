@@ -1,0 +1,66 @@
+"""Joints of posed SMPL-X bodies, without their surface."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+import numpy as np
+
+from pipeline import smplx
+from pipeline.exchange.bodies.tools import N_BETAS, N_BODY
+from pipeline.files.formats.arrays import load_npz, numbers
+from pipeline.files.raw.files import whole_file_digest
+from pipeline.skeletons import JOINTS, Doubles, correspondence
+
+N_JOINTS: Final = N_BODY // 3  # pelvis to wrists, in SMPL's order
+N_FACE: Final = 9  # numbers of jaw and eyes, which come before the hands
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SmplxJoints:
+    """SMPL-X's skeleton. Pavlakos et al., CVPR 2019."""
+
+    rest: Doubles  # (22, 3) m
+    by_beta: Doubles  # (22, 3, 10) m
+    hands: Doubles  # (90,) rad: the hands' mean pose, of fingers relative to flat ones
+    digest: str
+
+    @classmethod
+    def load(cls, file: Path) -> Self:
+        """Read SMPLX_NEUTRAL.npz. Raises RawDataError for another file."""
+        rest, by_beta = smplx.load_rest(file, N_BETAS)
+        stored = load_npz(file, ("hands_meanl", "hands_meanr"))
+        hands = [numbers(file, key, values, (45,)) for key, values in stored.items()]
+        mean = np.concatenate(hands)
+        return cls(rest[:N_JOINTS], by_beta[:N_JOINTS], mean, whole_file_digest(file))
+
+    def joints(self, pose: Doubles, betas: Doubles, parents: Sequence[int]) -> Doubles:
+        """pose (N, 66 or more) rad, betas (N, 10) -> spin49 (N, 49, 3) m without translation; NaN
+        for joints that are not of the skeleton. parents: of SMPL's joints, which are the same.
+        """
+        from scipy.spatial.transform import Rotation  # takes 0.4 s
+
+        n = len(pose)
+        rest = self.rest + np.einsum("jcb,nb->njc", self.by_beta, betas)
+        local = Rotation.from_rotvec(pose[:, :N_BODY].reshape(-1, 3)).as_matrix()
+        turns = local.reshape(n, N_JOINTS, 3, 3)
+        places = rest.copy()
+        for joint in range(1, N_JOINTS):
+            parent = parents[joint]
+            arm = rest[:, joint] - rest[:, parent]
+            places[:, joint] = places[:, parent] + np.einsum("nij,nj->ni", turns[:, parent], arm)
+            turns[:, joint] = turns[:, parent] @ turns[:, joint]
+        take, put = correspondence(JOINTS["smpl"][:N_JOINTS], "spin49")
+        joints = np.full((n, len(JOINTS["spin49"]), 3), np.nan)
+        joints[:, put] = places[:, take]
+        return joints
+
+    def whole_pose(self, pose: Doubles) -> Doubles:
+        """(N, 66) -> (N, 165), with the hands at their mean; another pose stays as it is."""
+        if pose.shape[1] != N_BODY:
+            return pose
+        face_and_hands = np.concatenate([np.zeros(N_FACE), self.hands])
+        return np.hstack([pose, np.tile(face_and_hands, (len(pose), 1))])

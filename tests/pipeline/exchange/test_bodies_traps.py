@@ -1,0 +1,136 @@
+"""Errors that results of body estimators have in practice: each is planted in a file, and its
+import names it.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import cache
+from pipeline.cameras import compose
+from pipeline.errors import RawDataError
+from pipeline.exchange.bodies.projection import NOTED, REFUSED, SMPLX_PELVIS
+from pipeline.skeletons import JOINTS
+from tests.pipeline.exchange import planted_bodies as planted
+from tests.pipeline.exchange.test_bodies_import import NAME, run, write_clips
+
+QUARTER = np.array([[0.0, 1, 0], [-1, 0, 0], [0, 0, 1]])  # of a turn about the optical axis
+
+
+def mid_hip(person: int) -> np.ndarray:
+    joints = planted.BODY.posed_joints(planted.pose(person), planted.betas(person))[0]
+    return joints[:, JOINTS["spin49"].index("OP MidHip")]
+
+
+def moved(away: Callable[[int], Any]) -> dict[Any, Any]:
+    """WHAM's, with other translations."""
+    content = planted.wham()
+    for person, entry in enumerate(content.values()):
+        entry["trans"] = (planted.trans(person) + away(person)).astype(np.float32)
+    return content
+
+
+def turned() -> dict[Any, Any]:
+    """WHAM's, of pictures that lie on their side."""
+    content = planted.wham()
+    for person, entry in enumerate(content.values()):
+        pose = planted.pose(person)
+        pose[:, :3] = compose(QUARTER, pose[:, :3])
+        pelvis = mid_hip(person)
+        entry["pose"] = pose.astype(np.float32)
+        entry["trans"] = (planted.trans(person) + pelvis) @ QUARTER.T - pelvis
+    return content
+
+
+def resized() -> dict[Any, Any]:
+    """VIBE's, of pictures of half the size."""
+    content = planted.vibe()
+    for entry in content.values():
+        entry["bboxes"] = entry["bboxes"] / 2
+    return content
+
+
+def every_other() -> dict[Any, Any]:
+    """WHAM's, of a clip that was read at half of its rate."""
+    content = planted.wham()
+    for entry in content.values():
+        for key, values in entry.items():
+            entry[key] = values[::2]
+        entry["frame_ids"] = np.arange(planted.N // 2)
+    return content
+
+
+def shifted(frames: int) -> dict[Any, Any]:
+    return planted.wham(frame_ids=np.arange(planted.N) + frames)
+
+
+def late(frames: int) -> dict[Any, Any]:
+    """WHAM's, of a clip whose first frames are missing."""
+    content = planted.wham()
+    for entry in content.values():
+        for key, values in entry.items():
+            entry[key] = values[frames:]
+        entry["frame_ids"] = np.arange(planted.N - frames)
+    return content
+
+
+PLANTED: dict[str, tuple[str, Callable[[], Any]]] = {
+    "the mid-hip's place is taken for a translation": ("wham", lambda: moved(mid_hip)),
+    "a body of SMPL-X is taken for SMPL's": ("wham", lambda: moved(lambda _: -SMPLX_PELVIS)),
+    "a body of SMPL is taken for SMPL-X's": (
+        "gvhmr",
+        lambda: planted.gvhmr(transl=planted.trans(0)),
+    ),
+    "frames are shifted by +2": ("wham", lambda: late(2)),
+    "frames are shifted by -2": ("wham", lambda: shifted(2)),
+    "the clip was read at 0.5 of its rate": ("wham", every_other),
+    "pictures had 0.50 of the size": ("vibe", resized),
+    "the tool ignored the clip's rotation flag": ("wham", turned),
+}
+
+
+def message_of(tmp_path: Path, file: Path) -> str:
+    """What an import says of a file."""
+    write_clips(tmp_path / "clips")
+    try:
+        return "; ".join(run(tmp_path, file).notes["walk.mp4"])
+    except RawDataError as error:
+        assert not cache.FeatureCache(tmp_path / "c").is_committed(NAME)
+        return str(error)
+
+
+@pytest.mark.parametrize("cause", PLANTED)
+def test_a_planted_error_is_found_with_its_name(tmp_path: Path, cause: str) -> None:
+    tool, content = PLANTED[cause]
+    message = message_of(tmp_path, planted.write(tmp_path, tool, content()))
+    assert message.count("likely: ") == message.count(cause) > 0, message
+
+
+@pytest.mark.parametrize(("times", "refused"), [(1.2, False), (1.6, True), (0.6, True)])
+def test_another_focal_length_is_found_with_its_size(
+    tmp_path: Path, times: float, refused: bool
+) -> None:
+    camera = planted.tram_camera(focal=planted.DIAGONAL * times)
+    file = planted.write_tram(tmp_path, None, camera)[0]
+    message = message_of(tmp_path, file)
+    assert f"likely: the focal length is {times:.2f} of it" in message
+    assert ("'projection'" in message) == refused
+
+
+@pytest.mark.parametrize("tool", ["wham", "vibe", "phalp", "gvhmr", "prompthmr"])
+def test_right_files_have_no_cause(tmp_path: Path, tool: str) -> None:
+    message = message_of(tmp_path, planted.write(tmp_path, tool))
+    assert "likely" not in message
+    assert NOTED < REFUSED
+
+
+@pytest.mark.parametrize("tool", ["tram", "phalp", "gvhmr", "prompthmr"])
+def test_turned_pictures_of_a_known_size_are_refused(tmp_path: Path, tool: str) -> None:
+    """Trap 15."""
+    write_clips(tmp_path / "clips", planted.SIZE[::-1])
+    file = planted.write_tram(tmp_path)[0] if tool == "tram" else planted.write(tmp_path, tool)
+    with pytest.raises(RawDataError, match=r"'size': .* ignored the clip's rotation"):
+        run(tmp_path, file)
