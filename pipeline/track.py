@@ -115,9 +115,10 @@ def _known_rows(columns: Mapping[str, NDArray[Any]], name: str) -> NDArray[Any]:
         flag = columns.get("has_3d")
     elif name in ("pose", "betas", "trans"):
         flag = columns.get("has_smpl")
-    if flag is None:
-        return columns[name]
-    return columns[name][flag.astype(bool)]
+    rows = columns[name]
+    if flag is not None:
+        rows = rows[flag.astype(bool)]
+    return rows
 
 
 def other_units(columns: Mapping[str, NDArray[Any]]) -> Iterator[tuple[str, str, str]]:
