@@ -22,8 +22,11 @@ from pipeline.files.pixels.clip_record import record_from
 from pipeline.files.pixels.frames import FrameSource, Video
 from pipeline.skeletons import JOINTS, LARGEST, Bools, Doubles, Ints, keypoints_13
 
-# upper and lower arms and legs
-LIMBS: Final = ((0, 2), (1, 3), (2, 4), (3, 5), (6, 8), (7, 9), (8, 10), (9, 11))
+Columns = Mapping[str, NDArray[Any]]
+
+_ARMS: Final = ((0, 2), (1, 3), (2, 4), (3, 5))
+_LEGS: Final = ((6, 8), (7, 9), (8, 10), (9, 11))
+LIMBS: Final = _ARMS + _LEGS
 COLUMNS: Final = ("frame_index", "bbox", "kp_2d", "kp_3d", "has_3d", "trans", "extrinsics", "up")
 ANKLES: Final = [10, 11]
 PELVIS: Final = JOINTS["spin49"].index("OP MidHip")  # where `trans` is
@@ -57,19 +60,21 @@ class Grade(NamedTuple):
         >>> print(str(Grade(91.4, limb_spread_2d_percent=12.3)).partition("; ")[2])
         2D: the worst limb's length varies by 12 % (with foreshortening)
         """
-        texts = [
-            text.format(round(x, 3)) if not math.isnan(x) else ""
-            for text, x in zip(_TEXTS, self, strict=True)
-        ]
-        parts = (("", texts[:1]), ("2D: ", texts[1:4]), ("3D: ", texts[4:]))
-        return (
-            "; ".join(name + ", ".join(filter(None, part)) for name, part in parts if any(part))
-            or "no joints"
-        )
+        texts = []
+        for text, number in zip(_TEXTS, self, strict=True):
+            known = not math.isnan(number)
+            texts.append(text.format(round(number, 3)) if known else "")
+        parts = []
+        for name, part in (("", texts[:1]), ("2D: ", texts[1:4]), ("3D: ", texts[4:])):
+            if any(part):
+                parts.append(name + ", ".join(filter(None, part)))
+        return "; ".join(parts) or "no joints"
 
     def worse(self, other: Grade) -> Grade:
         """The worse of each number."""
-        return Grade(float(np.fmin(self[0], other[0])), *np.fmax(self[1:], other[1:]).tolist())
+        numbers = np.fmax(self, other)
+        numbers[0] = np.fmin(self[0], other[0])
+        return Grade(*numbers.tolist())
 
 
 _TEXTS: Final = (
@@ -92,23 +97,26 @@ class _Joints(NamedTuple):
     size: Doubles  # (T,)
 
     def jitter(self) -> float:
-        third = np.abs(np.diff(self.points, 3, axis=0)) / self.size[3:, None, None]
-        whole = (self.frames[3:] - self.frames[:-3] == 3)[:, None]
-        rows = whole & self.seen[3:] & self.seen[2:-1] & self.seen[1:-2] & self.seen[:-3]
+        third = np.diff(self.points, 3, axis=0)
+        noise = np.abs(third) / self.size[3:, None, None]
+        is_whole = self.frames[3:] - self.frames[:-3] == 3
+        seen = self.seen
+        is_seen = seen[3:] & seen[2:-1] & seen[1:-2] & seen[:-3]
+        rows = is_whole[:, None] & is_seen
         enough = np.flatnonzero(rows.sum(axis=0) >= FEWEST)
-        return NOISE * float(
-            max((np.median(third[rows[:, j], j]) for j in enough), default=math.nan)
-        )
+        medians = [np.median(noise[rows[:, joint], joint]) for joint in enough]
+        return NOISE * float(max(medians, default=math.nan))
 
     def limb_spread(self) -> float:
         spreads = []
         for a, b in LIMBS:
             rows = self.seen[:, a] & self.seen[:, b]
-            length = (
-                np.linalg.norm(self.points[rows, a] - self.points[rows, b], axis=-1)
-                / self.size[rows]
-            )
-            if len(length) >= FEWEST and (mean := length.mean()) > 0:
+            limb = self.points[rows, a] - self.points[rows, b]
+            length = np.linalg.norm(limb, axis=-1) / self.size[rows]
+            if len(length) < FEWEST:
+                continue
+            mean = length.mean()
+            if mean > 0:
                 spreads.append(float(length.std() / mean))
         return max(spreads, default=math.nan)
 
@@ -119,29 +127,35 @@ class _Joints(NamedTuple):
         """
         from scipy.ndimage import minimum_filter1d  # takes 0.1 s
 
-        k = max(1, round(SPAN * rate)) if rate > 0 else len(self.frames)
-        if shots is None or up is None or k >= len(self.frames):
+        if shots is None or up is None or not rate > 0:
             return math.nan
-        height = np.where(self.seen[:, ANKLES], self.points[:, ANKLES] @ up, LARGEST)
+        k = max(1, round(SPAN * rate))
+        if k >= len(self.frames):
+            return math.nan
+        ankles = self.points[:, ANKLES]
+        height = np.where(self.seen[:, ANKLES], ankles @ up, LARGEST)
         lower = np.nan_to_num(height, nan=LARGEST).min(axis=1, keepdims=True)
-        ground = minimum_filter1d(lower, 2 * round(AROUND * rate) + 1, axis=0)
-        stands = (
-            (height == lower) & (lower < LARGEST) & (lower - ground <= contact * self.size[:, None])
-        )
-        still = (self.frames[k:] - self.frames[:-k] == k) & (shots[k:] == shots[:-k])
-        way = self.points[k:, ANKLES] - self.points[:-k, ANKLES]
-        speed = (
-            np.linalg.norm(way - (way @ up)[..., None] * up, axis=-1)
-            / self.size[k:, None]
-            * rate
-            / k
-        )
-        speed = speed[stands[k:] & stands[:-k] & still[:, None]]
-        return float(np.median(speed)) if len(speed) >= FEWEST else math.nan
+        n_around = 2 * round(AROUND * rate) + 1
+        ground = minimum_filter1d(lower, n_around, axis=0)
+        is_lower_foot = height == lower
+        is_seen = lower < LARGEST
+        is_on_ground = lower - ground <= contact * self.size[:, None]
+        stands = is_lower_foot & is_seen & is_on_ground
+
+        is_evenly_timed = self.frames[k:] - self.frames[:-k] == k
+        is_still = is_evenly_timed & (shots[k:] == shots[:-k])
+        rows = stands[k:] & stands[:-k] & is_still[:, None]
+        path = ankles[k:] - ankles[:-k]
+        across = path - (path @ up)[..., None] * up
+        length = np.linalg.norm(across, axis=-1) / self.size[k:, None]
+        speed = (length * rate / k)[rows]
+        if len(speed) < FEWEST:
+            return math.nan
+        return float(np.median(speed))
 
 
 def grade(
-    columns: Mapping[str, NDArray[Any]],
+    columns: Columns,
     fps: float = math.nan,
     source: FrameSource | None = None,
     clip: Mapping[str, Any] = MappingProxyType({}),
@@ -152,50 +166,67 @@ def grade(
     the images, whose file of `detect` says where the camera moved if there are no `extrinsics`.
     clip: `ClipRecord.as_dict`, for speeds by time where frames are uneven.
     """
-    index = columns["frame_index"].astype(np.int64)
-    found = np.full(len(Grade._fields), math.nan)
-    ticks = index
+    ticks = columns["frame_index"].astype(np.int64)
+    shots, up = _camera_of(columns, ticks, source)
     record = record_from(clip)
     if record is not None and not record.is_even:
-        ticks = record.clock()[index]
+        ticks = record.clock()[ticks]
         fps *= record.usual_fps / record.fps
+    step = 1
     steps, counts = np.unique(np.diff(ticks), return_counts=True)
-    step = int(steps[counts.argmax()]) if len(steps) else 1
+    if len(steps):
+        step = int(steps[counts.argmax()])
     frames = (ticks - ticks[0]) / step
     rate = fps / step
-    shots = None
-    up = None
-    if "bbox" not in columns:  # motion without a camera
-        shots = np.zeros(len(index), np.int64)
-        up = np.array([0.0, 0.0, 1.0])
-    elif "extrinsics" in columns:
-        camera = columns["extrinsics"].astype(np.float64)
-        same = np.abs(np.diff(camera, axis=0)).max(axis=(1, 2)) <= MOVED  # nan: unknown
-        shots = np.append(0, np.cumsum(~same))
-        up = camera[0, :3, :3] @ columns["up"].reshape(-1, 3)[0] if "up" in columns else None
-    elif isinstance(source, Video) and (moved := moved_frames(source)) is not None:
-        shots = np.searchsorted(moved, index, side="right")
-    if "kp_2d" in columns and columns["kp_2d"][..., 2].any():
-        kp = keypoints_13(columns["kp_2d"].astype(np.float64))[:, 1:]
-        joints = _Joints(
-            frames,
-            kp[..., :2],
-            kp[..., 2] > 0,
-            np.maximum(columns["bbox"][:, 2].astype(np.float64), 1),
-        )
-        speed = joints.skating(np.array([0.0, -1.0]), rate, shots, CONTACT[0])
-        found[:4] = 100 * np.array(
-            [joints.seen.mean(), joints.jitter(), joints.limb_spread(), speed]
-        )
+
+    numbers: dict[str, float] = {}
+    kp_2d = columns.get("kp_2d")
+    if kp_2d is not None and kp_2d[..., 2].any():
+        kp = keypoints_13(kp_2d.astype(np.float64))[:, 1:]
+        side = columns["bbox"][:, 2].astype(np.float64)
+        joints = _Joints(frames, kp[..., :2], kp[..., 2] > 0, np.maximum(side, 1))
+        up_2d = np.array([0.0, -1.0])
+        speed = joints.skating(up_2d, rate, shots, CONTACT[0])
+        numbers["visible_percent"] = 100 * float(joints.seen.mean())
+        numbers["jitter_2d_percent"] = 100 * joints.jitter()
+        numbers["limb_spread_2d_percent"] = 100 * joints.limb_spread()
+        numbers["skating_2d_percent_s"] = 100 * speed
     kp, root = _joints_3d(columns)
-    if (kp[..., 3] > 0).any():
-        joints = _Joints(frames, kp[..., :3], kp[..., 3] > 0, np.ones(len(kp)))
-        speed = joints._replace(points=joints.points + root[:, None]).skating(
-            up, rate, shots, CONTACT[1]
-        )
-        found[4:] = 1000 * joints.jitter(), 100 * joints.limb_spread(), 100 * speed
-        found[0] = 100 * joints.seen.mean() if math.isnan(found[0]) else found[0]
-    return Grade(*found.tolist())
+    is_seen = kp[..., 3] > 0
+    if is_seen.any():
+        points = kp[..., :3]
+        joints = _Joints(frames, points, is_seen, np.ones(len(kp)))
+        in_place = joints._replace(points=points + root[:, None])
+        speed = in_place.skating(up, rate, shots, CONTACT[1])
+        numbers.setdefault("visible_percent", 100 * float(is_seen.mean()))
+        numbers["jitter_3d_mm"] = 1000 * joints.jitter()
+        numbers["limb_spread_3d_percent"] = 100 * joints.limb_spread()
+        numbers["skating_3d_cm_s"] = 100 * speed
+    return Grade(**numbers)
+
+
+def _camera_of(
+    columns: Columns, index: Ints, source: FrameSource | None
+) -> tuple[Ints | None, Doubles | None]:
+    """(T,) numbers that differ between two rows if the camera moved between them, and (3,) the
+    direction up in it; None if unknown.
+    """
+    if "bbox" not in columns:  # motion without a camera
+        return np.zeros(len(index), np.int64), np.array([0.0, 0.0, 1.0])
+    if "extrinsics" in columns:
+        camera = columns["extrinsics"].astype(np.float64)
+        change = np.abs(np.diff(camera, axis=0)).max(axis=(1, 2))
+        same = change <= MOVED  # nan: unknown
+        shots = np.append(0, np.cumsum(~same))
+        if "up" not in columns:
+            return shots, None
+        up = columns["up"].reshape(-1, 3)[0]
+        return shots, camera[0, :3, :3] @ up
+    if isinstance(source, Video):
+        moved = moved_frames(source)
+        if moved is not None:
+            return np.searchsorted(moved, index, side="right"), None
+    return None, None
 
 
 def track_grade(
@@ -205,31 +236,31 @@ def track_grade(
     clip: Mapping[str, Any] = MappingProxyType({}),
 ) -> Grade:
     """`grade` of a committed track. Raises CacheError if rows cannot be read."""
-    names = (name for name in COLUMNS if name in {*split.columns, *split.extra})
-    columns: dict[str, NDArray[Any]] = {
-        name: split.rows(name, track.start, track.stop) for name in names
-    }
+    first = track.start
+    stop = track.stop
+    columns: dict[str, NDArray[Any]] = {}
+    for name in COLUMNS:
+        if name in split.columns or name in split.extra:
+            columns[name] = split.rows(name, first, stop)
     if BLAZE_JOINTS in split.streams:
         with contextlib.suppress(cache.CacheError):  # rows that are not extracted yet
-            columns[BLAZE_JOINTS] = split.rows(f"features/{BLAZE_JOINTS}", track.start, track.stop)
+            columns[BLAZE_JOINTS] = split.rows(f"features/{BLAZE_JOINTS}", first, stop)
     return grade(columns, track.fps, source, clip)
 
 
-def _joints_3d(columns: Mapping[str, NDArray[Any]]) -> tuple[Doubles, Doubles]:
+def _joints_3d(columns: Columns) -> tuple[Doubles, Doubles]:
     """(T, 12, 4) m and confidence, which is 0 without 3D joints; (T, 3) m, what moves them in
     place, nan if unknown.
     """
-    shape = (len(columns["frame_index"]), 33, 4)
-    if "kp_3d" not in columns:
-        kp = (
-            columns.get(BLAZE_JOINTS, np.zeros(shape))
-            .reshape(shape)[:, BLAZE_12]
-            .astype(np.float64)
-        )
-        kp[..., 3] *= kp[..., 3] >= VISIBLE
-        return kp, np.full((len(kp), 3), np.nan)
-    every = columns["kp_3d"].astype(np.float64)
-    every[..., 3] *= columns["has_3d"][:, None] == 1
-    return keypoints_13(every)[:, 1:], columns.get(
-        "trans", np.full((len(every), 3), np.nan)
-    ) - every[:, PELVIS, :3]
+    n_frames = len(columns["frame_index"])
+    unknown = np.full((n_frames, 3), np.nan)
+    if "kp_3d" in columns:
+        joints = columns["kp_3d"].astype(np.float64)
+        joints[..., 3] *= columns["has_3d"][:, None] == 1
+        root = columns.get("trans", unknown) - joints[:, PELVIS, :3]
+        return keypoints_13(joints)[:, 1:], root
+
+    blaze = columns.get(BLAZE_JOINTS, np.zeros((n_frames, 33, 4)))
+    kp = blaze.reshape(n_frames, 33, 4)[:, BLAZE_12].astype(np.float64)
+    kp[..., 3] *= kp[..., 3] >= VISIBLE
+    return kp, unknown

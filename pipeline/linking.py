@@ -24,6 +24,7 @@ longer one is split.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -87,15 +88,15 @@ def link(
     persons: list[list[int]] = []  # numbers of detections
     tracks = _Filters(seen)
     for t, frame in enumerate(frames.tolist()):
-        before = int(frames[t - 1])
-        same_scene = t > 0 and scene[t] == scene[t - 1]
-        tracks.keep(
-            frame - frames[seen.rows[tracks.last, 0]] - 1 <= (max_gap if same_scene else -1)
-        )
-        tracks.advance(frame - before)
-        for moved in range(before + 1, frame + 1) if camera and len(tracks.last) else ():
-            if (homography := camera.get(moved)) is not None:
-                tracks.move_camera(homography)
+        if t > 0 and scene[t] == scene[t - 1]:
+            before = int(frames[t - 1])
+            last_row = seen.rows[tracks.last, 0]
+            gap = frame - frames[last_row] - 1
+            tracks.keep(gap <= max_gap)
+            tracks.advance(frame - before)
+            tracks.follow_camera(camera, range(before + 1, frame + 1))
+        else:
+            tracks = _Filters(seen)
         now = np.arange(seen.start[t], seen.start[t + 1])
         cost, distance = tracks.costs(now)
         pairs = _assign(cost)
@@ -104,7 +105,8 @@ def link(
         tracks.update(pairs, now, distance)
         new = np.delete(now, pairs[:, 1])
         tracks.add(new, len(persons))
-        persons += [[detection] for detection in new.tolist()]
+        for detection in new.tolist():
+            persons.append([detection])
     return [seen.rows[person] for person in persons]
 
 
@@ -128,71 +130,87 @@ class _Filters:
     def add(self, detections: Ints, first: int) -> None:
         """Begin persons numbered from `first`."""
         n = len(detections)
-        size = self._size(detections)[:, None, None] ** 2
-        self.person = np.concatenate([self.person, np.arange(first, first + n)])
-        self.last = np.concatenate([self.last, detections])
-        self._n_seen = np.concatenate([self._n_seen, np.ones(n, np.int64)])
-        self._state = np.concatenate([self._state, np.zeros((n, 2, 2))])
-        self._variance = np.concatenate([self._variance, size * np.diag([NOISE**2, START**2])])
+        size = self._size(detections)[:, None, None]
+        begun = {
+            "person": np.arange(first, first + n),
+            "last": detections,
+            "_n_seen": np.ones(n, np.int64),
+            "_state": np.zeros((n, 2, 2)),
+            "_variance": size**2 * np.diag([NOISE**2, START**2]),
+        }
+        for name, values in begun.items():
+            setattr(self, name, np.concatenate([getattr(self, name), values]))
 
     def advance(self, n: int) -> None:
         """Expect everybody n frames later."""
         step = np.array([[1, n], [0, 1]])
-        turn = np.array([[n**3 / 3, n**2 / 2], [n**2 / 2, n]]) * TURN**2
+        both = n**2 / 2
+        turn = np.array([[n**3 / 3, both], [both, n]]) * TURN**2
+        size = self._size(self.last)[:, None, None]
         self._state = step @ self._state
-        self._variance = (
-            step @ self._variance @ step.T + turn * self._size(self.last)[:, None, None] ** 2
-        )
+        self._variance = step @ self._variance @ step.T + turn * size**2
 
-    def move_camera(self, homography: Doubles) -> None:
-        """Expect everybody where still things have moved."""
-        expected = self._seen.boxes[self.last].mean(axis=1) + self._state[:, 0]
-        mapped = np.column_stack([expected, np.ones(len(expected))]) @ homography.T
-        self._state[:, 0] += mapped[:, :2] / mapped[:, 2:] - expected
+    def follow_camera(self, camera: Mapping[int, Doubles], frames: range) -> None:
+        """Expect everybody where still things have moved in `frames`."""
+        if not camera or not len(self.last):
+            return
+        for frame in frames:
+            homography = camera.get(frame)
+            if homography is None:
+                continue
+            centre = self._seen.boxes[self.last].mean(axis=1)
+            expected = centre + self._state[:, 0]
+            homogeneous = np.column_stack([expected, np.ones(len(expected))])
+            mapped = homogeneous @ homography.T
+            self._state[:, 0] += mapped[:, :2] / mapped[:, 2:] - expected
 
     def costs(self, now: Ints) -> tuple[Doubles, Doubles]:
         """(A, B) of each person and detection `now`, infinite where no joint is seen in both; (A,
         B, 2) px distance.
         """
-        old = self._seen.keypoints[self.last]
-        new = self._seen.keypoints[now]
+        old = self._seen.keypoints[self.last][:, None]
+        new = self._seen.keypoints[now][None]
         size = self._size(self.last)[:, None]
-        shared = ((old[:, None, :, 2] > 0) & (new[None, :, :, 2] > 0))[..., None]
+        is_shared = (old[..., 2] > 0) & (new[..., 2] > 0)
+        shared = is_shared[..., None]
         n = np.maximum(shared.sum(axis=2), 1)
-        # (A, B, J, 2)
-        apart = (new[None, ..., :2] - (old[..., :2] + self._state[:, :1])[:, None]) * shared
+
+        expected = old[..., :2] + self._state[:, None, :1]
+        apart = (new[..., :2] - expected) * shared  # (A, B, J, 2)
         distance = apart.sum(axis=2) / n
-        rest = (
-            np.linalg.norm((apart - distance[:, :, None]) * shared, axis=-1).sum(axis=2) / n[..., 0]
-        )
+        remaining = (apart - distance[:, :, None]) * shared
+        length = np.linalg.norm(remaining, axis=-1)
+        rest = length.sum(axis=2) / n[..., 0]
+
         squared = np.square(distance).sum(axis=-1)
         noise = (NOISE * size) ** 2
         variance = self._variance[:, :1, 0] + noise
         shape = rest / np.maximum(size, self._size(now)) / SHAPE
-        cost = (
-            squared / variance
-            + shape**2
-            + SURENESS * np.log(variance / noise)
-            + NEWCOMER / self._n_seen[:, None]
-        )
-        return np.where(shared.any(axis=(2, 3)) & (squared < size**2), cost, np.inf), distance
+        sureness = SURENESS * np.log(variance / noise)
+        newcomer = NEWCOMER / self._n_seen[:, None]
+        cost = squared / variance + shape**2 + sureness + newcomer
+        is_possible = is_shared.any(axis=2) & (squared < size**2)
+        return np.where(is_possible, cost, np.inf), distance
 
     def update(self, pairs: Ints, now: Ints, distance: Doubles) -> None:
         """Move the persons of `pairs` to their detections."""
-        track, found = pairs.T
-        away = distance[track, found]
+        track, detection = pairs.T
+        away = distance[track, detection]
         noise = (NOISE * self._size(self.last[track])) ** 2
-        self.last[track] = now[found]
+        self.last[track] = now[detection]
         self._n_seen[track] += 1
-        # (n, 2)
-        gain = self._variance[track, :, 0] / (self._variance[track, 0, 0] + noise)[:, None]
+
+        total = self._variance[track, 0, 0] + noise
+        gain = self._variance[track, :, 0] / total[:, None]  # (n, 2)
+        gain = gain[..., None]
         self._state[track, 0] = -away
-        self._state[track] += gain[..., None] * away[:, None]
-        self._variance[track] -= gain[..., None] * self._variance[track, :1]
+        self._state[track] += gain * away[:, None]
+        self._variance[track] -= gain * self._variance[track, :1]
 
     def _size(self, detections: Ints) -> Doubles:
-        corners = self._seen.boxes[detections]
-        return np.asarray(np.linalg.norm(corners[:, 1] - corners[:, 0], axis=-1), np.float64)
+        """(D,) px diagonals of boxes."""
+        sides = np.diff(self._seen.boxes[detections], axis=1)[:, 0]
+        return np.asarray(np.linalg.norm(sides, axis=-1), np.float64)
 
 
 def _assign(cost: Doubles) -> Ints:
@@ -202,14 +220,17 @@ def _assign(cost: Doubles) -> Ints:
     # 0.2 s, which commands that link nothing need not wait for
     from scipy.optimize import linear_sum_assignment
 
-    found = [np.zeros((0, 2), np.int64)]
+    pairs = []
     cost = cost.copy()
     for most in (SURE_COST, MAX_COST):
         rows, columns = linear_sum_assignment(np.minimum(cost, most))
         linked = cost[rows, columns] < most
-        found.append(np.column_stack([rows[linked], columns[linked]]))
-        cost[rows[linked]] = cost[:, columns[linked]] = np.inf
-    return np.concatenate(found)
+        rows = rows[linked]
+        columns = columns[linked]
+        pairs.append(np.column_stack([rows, columns]))
+        cost[rows] = np.inf
+        cost[:, columns] = np.inf
+    return np.concatenate(pairs)
 
 
 def scenes(frame_index: Sequence[int] | Ints, cuts: Sequence[int]) -> Ints:
@@ -229,58 +250,46 @@ def split_at_gaps(frame_index: Ints, max_gap: int, cuts: Sequence[int] = ()) -> 
     >>> [part.tolist() for part in split_at_gaps(frames, max_gap=2, cuts=[11])]
     [[0, 1, 2], [3, 4], [5]]
     """
-    apart = (np.diff(frame_index) > max_gap + 1) | (np.diff(scenes(frame_index, cuts)) > 0)
-    return np.split(np.arange(len(frame_index)), np.flatnonzero(apart) + 1)
+    is_gap = np.diff(frame_index) > max_gap + 1
+    is_cut = np.diff(scenes(frame_index, cuts)) > 0
+    starts = np.flatnonzero(is_gap | is_cut) + 1
+    return np.split(np.arange(len(frame_index)), starts)
 
 
 def _collect_detections(keypoints: Sequence[Floats]) -> _SeenDetections:
     """Detections with a seen joint, sorted within a frame by box, then by all numbers."""
     counts = [len(persons) for persons in keypoints]
     frame = np.repeat(np.arange(len(counts)), counts)
-    number = np.arange(len(frame)) - np.repeat(np.cumsum(counts) - counts, counts)
-    points, _ = without_non_finite(
-        np.concatenate([np.asarray(persons, np.float64) for persons in keypoints])
-    )
+    first = np.cumsum(counts) - counts
+    number = np.arange(len(frame)) - np.repeat(first, counts)
+    all_points = np.concatenate(keypoints).astype(np.float64)
+    points, _ = without_non_finite(all_points)
     corners, any_seen = extents(points)
+
     corners = corners[any_seen]
     points = points[any_seen]
     rows = np.column_stack([frame, number])[any_seen]
     n = len(rows)
-    keys = np.concatenate([rows[:, :1], corners.reshape(n, 4)], axis=1)
+    numbers = corners.reshape(n, 4)
+    keys = np.column_stack([rows[:, 0], numbers])
     order = np.lexsort(keys.T[::-1])
-    if (keys[order[1:]] == keys[order[:-1]]).all(axis=1).any():
-        order = np.lexsort(
-            np.concatenate([keys, points.reshape(n, points.shape[1] * 3)], axis=1).T[::-1]
-        )
-    start = np.searchsorted(rows[:, 0], np.arange(len(counts) + 1))
+    is_equal = keys[order[1:]] == keys[order[:-1]]
+    if is_equal.all(axis=1).any():
+        keys = np.column_stack([keys, points.reshape(n, -1)])
+        order = np.lexsort(keys.T[::-1])
+
+    frames = np.arange(len(counts) + 1)
+    start = np.searchsorted(rows[:, 0], frames)
     boxes = corners[order] + [[-MARGIN_PX], [MARGIN_PX]]
     return _SeenDetections(rows[order], points[order], boxes, start)
 
 
 # Joints of face and shoulders in all joint orders; all others are the body's.
-_ABOVE: Final = (
-    "nose",
-    "leye",
-    "reye",
-    "lear",
-    "rear",
-    "neck",
-    "headtop",
-    "thorax",
-    "lshoulder",
-    "rshoulder",
-)
-_OPENPOSE: Final = (
-    "OP Nose",
-    "OP LEye",
-    "OP REye",
-    "OP LEar",
-    "OP REar",
-    "OP Neck",
-    "OP LShoulder",
-    "OP RShoulder",
-)
-ABOVE: Final = frozenset((*_ABOVE, *_OPENPOSE, "Head (H36M)", "Jaw (H36M)"))
+ABOVE: Final = frozenset((
+    "nose", "leye", "reye", "lear", "rear", "neck", "headtop", "thorax", "lshoulder", "rshoulder",
+    "OP Nose", "OP LEye", "OP REye", "OP LEar", "OP REar", "OP Neck", "OP LShoulder",
+    "OP RShoulder", "Head (H36M)", "Jaw (H36M)",
+))  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,22 +307,16 @@ class Cleaning:
     max_frames: int = 500  # a longer sequence is split into equal parts
 
     def __post_init__(self) -> None:
-        of_parts = f"end_at {self.end_at}, start_above {self.start_above}"
-        of_filter = f"median {self.median}"
-        lengths = f"min_frames {self.min_frames}, max_frames {self.max_frames}"
-        share = f"face_only {self.face_only}"
-        for holds, values, expected in (
-            (0 <= self.end_at <= self.start_above, of_parts, "0 <= end_at <= start_above"),
-            (self.median > 0 and self.median % 2 == 1, of_filter, "an odd number above 0"),
-            (
-                1 <= self.min_frames <= self.max_frames / 2,
-                lengths,
-                "min_frames from 1 to half of max_frames",
-            ),
-            (0 < self.face_only <= 1, share, "more than 0, at most 1"),
-        ):
-            if not holds:
-                raise ConfigError(f"{values}: expected {expected}")
+        if not 0 <= self.end_at <= self.start_above:
+            values = f"end_at {self.end_at}, start_above {self.start_above}"
+            raise ConfigError(f"{values}: expected 0 <= end_at <= start_above")
+        if self.median <= 0 or self.median % 2 == 0:
+            raise ConfigError(f"median {self.median}: expected an odd number above 0")
+        if not 1 <= self.min_frames <= self.max_frames / 2:
+            values = f"min_frames {self.min_frames}, max_frames {self.max_frames}"
+            raise ConfigError(f"{values}: expected min_frames from 1 to half of max_frames")
+        if not 0 < self.face_only <= 1:
+            raise ConfigError(f"face_only {self.face_only}: expected more than 0, at most 1")
 
 
 def clean(
@@ -331,25 +334,36 @@ def clean(
     """
     from scipy.ndimage import median_filter  # 0.1 s, and most datasets are not cleaned
 
-    rules = Cleaning() if rules is None else rules
+    rules = rules or Cleaning()
     count = median_filter(visible.sum(axis=1), size=rules.median, mode="nearest")
-    inside = np.zeros(len(count), np.bool_)
-    within = False
-    # begins at the first count above `start_above`, ends at the first `end_at`
-    for t, n in enumerate(count.tolist()):
-        inside[t] = within = n > rules.end_at if within else n > rules.start_above
+    inside = _find_inside(count, rules)
     dropped = {"too_few_visible_joints": [np.flatnonzero(~inside)]}
-    body = np.asarray(visible[:, [name not in ABOVE for name in joints]].any(axis=1), np.bool_)
+    is_body = [name not in ABOVE for name in joints]
+    has_body: Bools = np.any(visible[:, is_body], axis=1)
+
     parts = []
-    for rows in np.split(
-        np.flatnonzero(inside), np.flatnonzero(np.diff(np.flatnonzero(inside)) > 1) + 1
-    ):
+    within = np.flatnonzero(inside)
+    for part in split_at_gaps(within, 0):
+        rows = within[part]
         if len(rows) < rules.min_frames:
             dropped.setdefault("track_too_short", []).append(rows)
-        elif (~body[rows]).mean() >= rules.face_only:
+        elif (~has_body[rows]).mean() >= rules.face_only:
             dropped.setdefault("face_only", []).append(rows)
         else:
             # at least half of max_frames each
-            parts += np.array_split(rows, -(-len(rows) // rules.max_frames))
+            n_parts = math.ceil(len(rows) / rules.max_frames)
+            parts += np.array_split(rows, n_parts)
     merged = {reason: np.concatenate(rows) for reason, rows in dropped.items()}
     return parts, {reason: rows for reason, rows in merged.items() if len(rows)}
+
+
+def _find_inside(count: Ints, rules: Cleaning) -> Bools:
+    """(T,) visible joints -> (T,) whether a frame is in a sequence, which begins at the first
+    count above `start_above` and ends at the first of `end_at` or fewer.
+    """
+    inside = np.zeros(len(count), np.bool_)
+    is_within = False
+    for t, n in enumerate(count.tolist()):
+        is_within = n > (rules.end_at if is_within else rules.start_above)
+        inside[t] = is_within
+    return inside

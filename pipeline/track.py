@@ -78,7 +78,8 @@ class Track:
     @property
     def columns(self) -> dict[str, NDArray[Any]]:
         """The track's per-frame arrays, (T, ...), by the cache's column names (`cache.COLUMNS`)."""
-        return {name: array for name in cache.COLUMNS if (array := getattr(self, name)) is not None}
+        arrays = {name: getattr(self, name) for name in cache.COLUMNS}
+        return {name: array for name, array in arrays.items() if array is not None}
 
     @property
     def step(self) -> int:
@@ -109,14 +110,15 @@ class Track:
 
 def _known_rows(columns: Mapping[str, NDArray[Any]], name: str) -> NDArray[Any]:
     """The rows of a column that the track's flags mark as known."""
-    flag = columns.get(
-        "has_3d"
-        if name.startswith("kp_3d")
-        else "has_smpl"
-        if name in ("pose", "betas", "trans")
-        else ""
-    )
-    return columns[name] if flag is None else columns[name][flag.astype(bool)]
+    flag = None
+    if name.startswith("kp_3d"):
+        flag = columns.get("has_3d")
+    elif name in ("pose", "betas", "trans"):
+        flag = columns.get("has_smpl")
+    rows = columns[name]
+    if flag is not None:
+        rows = rows[flag.astype(bool)]
+    return rows
 
 
 def other_units(columns: Mapping[str, NDArray[Any]]) -> Iterator[tuple[str, str, str]]:
@@ -125,87 +127,143 @@ def other_units(columns: Mapping[str, NDArray[Any]]) -> Iterator[tuple[str, str,
     Checks the size of 3D joints, angles, translations, the range of 2D joints, confidences outside
     [0, 1], boxes that are corners, and cameras that are not rigid. NaN labels pass.
     """
-    if "bbox" in columns:
-        side = columns["bbox"][:, 2:]
-        if (wrong := (side <= 0).any(axis=1) | (side[:, 0] != side[:, 1])).any():
-            yield (
-                "bbox",
-                "square boxes in px: cx, cy, side, side",
-                str(columns["bbox"][wrong][0].tolist()),
-            )
-    for name in ("kp_3d", "kp_3d_eval"):
-        if name in columns and len(extent := _extents(_known_rows(columns, name))):
-            low, high = EXTENT_M
-            if ((extent < low) | (extent > high)).mean() > MOST:
-                yield name, f"bodies of {low:g} to {high:g} m", f"{np.median(extent):.3g} m"
-    if "pose" in columns and len(pose := _known_rows(columns, "pose")):
-        with np.errstate(over="ignore"):  # infinity is another unit, too
-            angle = np.linalg.norm(pose.reshape(len(pose), -1, 3), axis=-1).max(axis=1)
-        if (angle > MAX_ANGLE).mean() > MOST:
-            yield "pose", "rotations in rad, of two turns at most", f"{np.median(angle):.3g} rad"
-    if "trans" in columns and len(trans := _known_rows(columns, "trans")):
-        distance = float(np.median(np.linalg.norm(trans.astype(np.float64), axis=1)))
-        if distance > FARTHEST_M:
-            yield (
-                "trans",
-                f"a person at most {FARTHEST_M:,.0f} m from the origin",
-                f"{distance:,.0f} m",
-            )
-    for name in ("kp_2d", "kp_3d"):
-        if name in columns:
-            confidence = _known_rows(columns, name)[..., -1]
-            if (wrong := (confidence < -ROUNDING) | (confidence > 1 + ROUNDING)).any():
-                yield name, "a confidence within [0, 1]", f"{confidence[wrong][0]:.4g}"
-    if "kp_2d" in columns:
-        points = columns["kp_2d"][columns["kp_2d"][..., 2] > 0][:, :2]
-        if len(points) >= WHOLE and (reach := float(np.abs(points).max())) <= NORMALISED_PX:
-            yield "kp_2d", "pixels of the image", f"all joints within {reach:.3g} px of its corner"
-    if (
-        "extrinsics" in columns
-        and len(camera := columns["extrinsics"])
-        and camera.shape[1:] == (4, 4)
-    ):
-        away = float(np.median(np.linalg.norm(camera[:, :3, 3].astype(np.float64), axis=1)))
-        if (wrong := ~is_rigid(camera)).any():
-            yield "extrinsics", "rows R t and 0 0 0 1, R a rotation", str(camera[wrong][0].tolist())
-        elif away > FARTHEST_M:
-            yield (
-                "extrinsics",
-                f"a camera at most {FARTHEST_M:,.0f} m from its world's origin",
-                f"{away:,.0f} m",
-            )
+    for name, check in _CHECKS:
+        if name not in columns:
+            continue
+        rows = _known_rows(columns, name)
+        if len(rows):
+            mistake = check(rows)
+            if mistake:
+                yield name, *mistake
+
+
+_Mistake = tuple[str, str] | None  # (expected, found)
+
+
+def _check_boxes(boxes: NDArray[Any]) -> _Mistake:
+    width = boxes[:, 2]
+    height = boxes[:, 3]
+    wrong = (width <= 0) | (width != height)
+    if not wrong.any():
+        return None
+    return "square boxes in px: cx, cy, side, side", str(boxes[wrong][0].tolist())
+
+
+def _check_size(joints: NDArray[Any]) -> _Mistake:
+    extent = _extents(joints)
+    low, high = EXTENT_M
+    other_size = (extent < low) | (extent > high)
+    if not len(extent) or other_size.mean() <= MOST:
+        return None
+    return f"bodies of {low:g} to {high:g} m", f"{np.median(extent):.3g} m"
+
+
+def _check_angles(pose: NDArray[Any]) -> _Mistake:
+    rotvecs = pose.reshape(len(pose), -1, 3)
+    with np.errstate(over="ignore"):  # infinity is another unit, too
+        angle = np.linalg.norm(rotvecs, axis=-1).max(axis=1)
+    if (angle > MAX_ANGLE).mean() <= MOST:
+        return None
+    return "rotations in rad, of two turns at most", f"{np.median(angle):.3g} rad"
+
+
+def _check_translation(trans: NDArray[Any]) -> _Mistake:
+    distance = _median_distance(trans)
+    if distance > FARTHEST_M:
+        return f"a person at most {FARTHEST_M:,.0f} m from the origin", f"{distance:,.0f} m"
+    return None
+
+
+def _check_confidence(joints: NDArray[Any]) -> _Mistake:
+    confidence = joints[..., -1]
+    wrong = (confidence < -ROUNDING) | (confidence > 1 + ROUNDING)
+    if not wrong.any():
+        return None
+    return "a confidence within [0, 1]", f"{confidence[wrong][0]:.4g}"
+
+
+def _check_pixels(joints: NDArray[Any]) -> _Mistake:
+    is_seen = joints[..., 2] > 0
+    points = joints[is_seen][:, :2]
+    if len(points) < WHOLE:
+        return None
+    reach = float(np.abs(points).max())
+    if reach <= NORMALISED_PX:
+        return "pixels of the image", f"all joints within {reach:.3g} px of its corner"
+    return None
+
+
+def _check_camera(extrinsics: NDArray[Any]) -> _Mistake:
+    if extrinsics.shape[1:] != (4, 4):
+        return None
+    wrong = ~is_rigid(extrinsics)
+    if wrong.any():
+        return "rows R t and 0 0 0 1, R a rotation", str(extrinsics[wrong][0].tolist())
+    distance = _median_distance(extrinsics[:, :3, 3])
+    if distance > FARTHEST_M:
+        limit = f"{FARTHEST_M:,.0f} m"
+        return f"a camera at most {limit} from its world's origin", f"{distance:,.0f} m"
+    return None
+
+
+_CHECKS: Final = (
+    ("bbox", _check_boxes),
+    ("kp_3d", _check_size),
+    ("kp_3d_eval", _check_size),
+    ("pose", _check_angles),
+    ("trans", _check_translation),
+    ("kp_2d", _check_confidence),
+    ("kp_3d", _check_confidence),
+    ("kp_2d", _check_pixels),
+    ("extrinsics", _check_camera),
+)
 
 
 def column_problems(columns: Mapping[str, NDArray[Any]]) -> Iterator[str]:
     """Violations of the columns' meanings (docs/cache-format.md) in a track's arrays."""
     for name in FLOATS:
-        if name in columns and columns[name].dtype != np.float32:
-            yield f"{name} is {columns[name].dtype}, not float32"
-        if name in columns and not np.isfinite(_known_rows(columns, name)).all():
+        if name not in columns:
+            continue
+        dtype = columns[name].dtype
+        if dtype != np.float32:
+            yield f"{name} is {dtype}, not float32"
+        if not np.isfinite(_known_rows(columns, name)).all():
             yield f"{name} holds NaN or infinity"
-    if columns["frame_index"].dtype.kind not in "iu":
-        yield f"frame_index is {columns['frame_index'].dtype}"
+    index_type = columns["frame_index"].dtype
+    if index_type.kind not in "iu":
+        yield f"frame_index is {index_type}"
     for name in FLAGS:
         if name in columns and not np.isin(columns[name], (0, 1)).all():
             yield f"{name} is neither true nor false everywhere"
-    if "kp_2d" in columns and not (columns["kp_2d"][..., 2] > 0).any(axis=1).all():
-        yield "kp_2d has a frame without a visible joint"
-    if "kp_3d" in columns and _known_rows(columns, "kp_3d")[:, PELVIS, :3].any():
-        yield "kp_3d has its pelvis (joint 39, hip) elsewhere than at 0"
+    if "kp_2d" in columns:
+        is_seen = columns["kp_2d"][..., 2] > 0
+        if not is_seen.any(axis=1).all():
+            yield "kp_2d has a frame without a visible joint"
+    if "kp_3d" in columns:
+        pelvis = _known_rows(columns, "kp_3d")[:, PELVIS, :3]
+        if pelvis.any():
+            yield "kp_3d has its pelvis (joint 39, hip) elsewhere than at 0"
     for flag, labels in (("has_3d", ("kp_3d", "kp_3d_eval")), ("has_smpl", ("pose", "betas"))):
-        if (flag in columns) != any(name in columns for name in labels):
+        has_labels = not columns.keys().isdisjoint(labels)
+        if (flag in columns) != has_labels:
             yield f"{flag} goes with {' or '.join(labels)}: one is there without the other"
+
+
+def _median_distance(points: NDArray[Any]) -> float:
+    """(N, 3) -> the median distance from the origin."""
+    return float(np.median(np.linalg.norm(points.astype(np.float64), axis=1)))
 
 
 def _extents(joints: NDArray[Any]) -> Doubles:
     """Joints (T, J, 3), or with confidence (T, J, 4) -> (F,) the longest side of the box around
     each frame's joints.
     """
-    shown = joints[..., 3] > 0 if joints.shape[-1] == 4 else np.ones(joints.shape[:2], np.bool_)
-    whole = shown.sum(axis=1) >= WHOLE
-    points = joints[whole, :, :3].astype(np.float64)
-    shown = shown[whole, :, None]
-    sides = np.where(shown, points, -np.inf).max(axis=1) - np.where(shown, points, np.inf).min(
-        axis=1
-    )
-    return np.asarray(sides.max(axis=-1))
+    is_seen = np.ones(joints.shape[:2], np.bool_)
+    if joints.shape[-1] == 4:
+        is_seen = joints[..., 3] > 0
+    is_whole = is_seen.sum(axis=1) >= WHOLE
+    points = joints[is_whole, :, :3].astype(np.float64)
+    mask = is_seen[is_whole, :, None]
+    low = np.where(mask, points, np.inf).min(axis=1)
+    high = np.where(mask, points, -np.inf).max(axis=1)
+    return np.asarray((high - low).max(axis=-1))

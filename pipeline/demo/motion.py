@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, Final
 
 import numpy as np
@@ -16,7 +17,7 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.spatial.transform import Rotation
 from scipy.special import softmax
 
-from pipeline.demo.actions import ACTIONS, DOFS
+from pipeline.demo.actions import ACTIONS, DOFS, SIDED, Body
 from pipeline.demo.body import procedural, skin
 
 Array = NDArray[np.float64]
@@ -24,14 +25,8 @@ Floats = NDArray[np.floating[Any]]
 
 INDEX: Final = {name: i for i, name in enumerate(DOFS)}
 LOW, HIGH, RELAXED = np.array([*DOFS.values()], np.float64).T
-# mirrored
-_CHANGE_SIGN: Final = (
-    "pelvis_roll",
-    "pelvis_yaw",
-    "spine_side",
-    "spine_turn",
-    "head_tilt",
-    "head_turn",
+_MIRRORED: Final = frozenset(
+    ("pelvis_roll", "pelvis_yaw", "spine_side", "spine_turn", "head_tilt", "head_turn")
 )
 
 # degrees before a limit in which an angle is compressed
@@ -58,7 +53,8 @@ class Motion:
 
 def random_betas(rng: np.random.Generator) -> Array:
     """Plausible shape parameters (10,)."""
-    return np.asarray(np.clip(rng.normal(0, 0.7, 10), -2, 2))
+    betas = rng.normal(0, 0.7, 10)
+    return np.asarray(betas.clip(-2, 2))
 
 
 def perform(
@@ -78,19 +74,27 @@ def perform(
     t = np.arange(n_frames) / fps
     chosen, angles, hop = _choreograph(t, rng, actions or tuple(ACTIONS))
     sigma = SMOOTHING_S * fps
-    angles = gaussian_filter1d(_within_limits(_keep_footing(angles)), sigma, axis=0, mode="nearest")
+    limited = _within_limits(_keep_footing(angles))
+    angles = gaussian_filter1d(limited, sigma, axis=0, mode="nearest")
+
     swing = np.radians(12) * rng.uniform(0.2, 1)  # a slow, smooth change of direction
-    heading = facing + swing * np.sin(2 * np.pi * (rng.uniform(0.08, 0.25) * t + rng.uniform()))
+    turns = rng.uniform(0.08, 0.25) * t + rng.uniform()
+    heading = facing + swing * np.sin(2 * np.pi * turns)
     pose = _to_smpl(angles, heading)
-    return Motion(fps, chosen, angles, pose, betas, _stand(betas, pose, hop, sigma), heading)
+    trans = _stand(betas, pose, hop, sigma)
+    return Motion(fps, chosen, angles, pose, betas, trans, heading)
 
 
 def _mirror(angles: Floats) -> Array:
     """The motion with left and right swapped, (T, D) degrees."""
-    swapped = {"l": "r", "r": "l"}
-    source = [INDEX[swapped[n[0]] + n[1:] if n[:2] in ("l_", "r_") else n] for n in DOFS]
-    sign = np.array([-1.0 if name in _CHANGE_SIGN else 1.0 for name in DOFS])
-    return np.asarray(angles[:, source] * sign, np.float64)
+    swapped = {"l_": "r_", "r_": "l_"}
+    mirrored = np.empty(angles.shape)
+    for name, i in INDEX.items():
+        side = name[:2]
+        source = INDEX[swapped.get(side, side) + name[2:]]
+        sign = -1.0 if name in _MIRRORED else 1.0
+        mirrored[:, i] = angles[:, source] * sign
+    return mirrored
 
 
 def _within_limits(angles: Floats) -> Array:
@@ -101,7 +105,8 @@ def _within_limits(angles: Floats) -> Array:
     """
     over = np.maximum(angles - (HIGH - SOFTNESS), 0)
     under = np.maximum((LOW + SOFTNESS) - angles, 0)
-    eased_over, eased_under = (SOFTNESS * -np.expm1(-excess / SOFTNESS) for excess in (over, under))
+    eased_over = SOFTNESS * -np.expm1(-over / SOFTNESS)
+    eased_under = SOFTNESS * -np.expm1(-under / SOFTNESS)
     return np.asarray(angles - over + eased_over + under - eased_under, np.float64)
 
 
@@ -111,27 +116,23 @@ def _to_smpl(angles: Floats, heading: Floats) -> Array:
 
     Heading 0 faces +z, a positive one is turned towards +x. The body stays y-up.
     """
-    a = {name: np.radians(angles[:, i]) for name, i in INDEX.items()}
-    joints = {
-        0: _turn("y", heading + a["pelvis_yaw"])
-        * _turn("x", a["pelvis_pitch"])
-        * _turn("z", a["pelvis_roll"])
-    }
-    spine = (
-        _turn("y", a["spine_turn"] / 3)
-        * _turn("x", a["spine_bend"] / 3)
-        * _turn("z", a["spine_side"] / 3)
-    )
-    head = (
-        _turn("y", a["head_turn"] / 2)
-        * _turn("x", a["head_nod"] / 2)
-        * _turn("z", a["head_tilt"] / 2)
-    )
-    joints |= {3: spine, 6: spine, 9: spine, 12: head, 15: head}
-    joints |= _limbs(a, "l", mirrored=1) | _limbs(a, "r", mirrored=-1)
+    a = dict(zip(DOFS, np.radians(angles).T, strict=True))
+    yaw = heading + a["pelvis_yaw"]
+    root = _turn_yxz(yaw, a["pelvis_pitch"], a["pelvis_roll"])
+    bend = a["spine_bend"] / 3
+    spine = _turn_yxz(a["spine_turn"] / 3, bend, a["spine_side"] / 3)
+    nod = a["head_nod"] / 2
+    head = _turn_yxz(a["head_turn"] / 2, nod, a["head_tilt"] / 2)
+    joints = {0: root}
+    for joint in (3, 6, 9):
+        joints[joint] = spine
+    for joint in (12, 15):
+        joints[joint] = head
+    joints |= _limbs(a, "l", mirrored=1)
+    joints |= _limbs(a, "r", mirrored=-1)
     pose = np.zeros((len(angles), 24, 3))
-    for j, rotation in joints.items():
-        pose[:, j] = rotation.as_rotvec()
+    for joint, rotation in joints.items():
+        pose[:, joint] = rotation.as_rotvec()
     return pose.reshape(-1, 72)
 
 
@@ -142,7 +143,8 @@ def sole_vertices() -> NDArray[np.intp]:
     soles = []
     body = procedural()
     for joints in ((7, 10), (8, 11)):
-        foot = np.flatnonzero(body.weights[:, joints].sum(axis=1) > 0.9)
+        weight = body.weights[:, joints].sum(axis=1)
+        foot = np.flatnonzero(weight > 0.9)
         height = body.v_template[foot, 1]
         soles.append(foot[height < height.min() + 0.015])
     return np.concatenate(soles)
@@ -154,79 +156,103 @@ def _choreograph(
     """Names, angles (T, D) and height above the ground (T,) of a blended sequence of actions."""
     duration = float(t[-1] - t[0])
     n_actions = max(1, round(duration / rng.uniform(*ACTION_S)))
-    starts = np.concatenate([[-np.inf], t[0] + duration * np.arange(1, n_actions) / n_actions])
-    ramps = [np.clip((t - start) / BLEND_S + 0.5, 0, 1) for start in starts]
-    # from 0 to 1 with level ends
-    begun = np.stack([x * x * (3 - 2 * x) for x in ramps] + [np.zeros_like(t)])
+    starts = t[0] + duration * np.arange(1, n_actions) / n_actions
+    since = t - starts[:, None]
+    ramps = np.clip(since / BLEND_S + 0.5, 0, 1)
+    eased = ramps * ramps * (3 - 2 * ramps)  # from 0 to 1 with level ends
+    begun = np.vstack([np.ones_like(t), eased, np.zeros_like(t)])
     names: list[str] = []
     angles = np.zeros((len(t), len(DOFS)))
     hop = np.zeros_like(t)
     for share in begun[:-1] - begun[1:]:  # of each action; they sum to 1
-        options = [name for name in repertoire if names[-1:] != [name]] or list(repertoire)
-        names.append(str(rng.choice(options)))
-        curves = ACTIONS[names[-1]](t, rng)
-        hop += share * curves.pop("hop", 0.0)
+        others = [name for name in repertoire if names[-1:] != [name]]
+        action = str(rng.choice(others or list(repertoire)))
+        names.append(action)
+        body = Body()
+        ACTIONS[action](body, t, rng)
+        curves = body.curves()
+        hop += share * curves.pop("hop")
         # Other angles are relaxed with a personal offset; half of the actions are mirrored.
-        acted = np.tile(RELAXED + rng.normal(0, 1.5, len(DOFS)), (len(t), 1))
+        offset = rng.normal(0, 1.5, len(DOFS))
+        acted = np.tile(RELAXED + offset, (len(t), 1))
         for name, curve in curves.items():
             acted[:, INDEX[name]] = curve
-        angles += share[:, None] * (_mirror(acted) if rng.random() < 0.5 else acted)
+        if rng.random() < 0.5:
+            acted = _mirror(acted)
+        angles += share[:, None] * acted
     return tuple(names), angles, hop
 
 
 def _keep_footing(angles: Array) -> Array:
     """Convert thigh and foot angles to angles of hips and ankles, (T, D) degrees."""
-    column = {name: angles[:, i] for name, i in INDEX.items()}
-    out = angles.copy()
+    column = dict(zip(DOFS, angles.T, strict=True))
+    converted = angles.copy()
     for side, sign in (("l", 1), ("r", -1)):
-        out[:, INDEX[f"{side}_ankle"]] += column[f"{side}_knee"] - column[f"{side}_flex"]
-        out[:, INDEX[f"{side}_flex"]] += column["pelvis_pitch"]
-        out[:, INDEX[f"{side}_abduct"]] -= sign * column["pelvis_roll"]
-        out[:, INDEX[f"{side}_turnout"]] -= sign * FOOT_HOLD * column["pelvis_yaw"]
-    return out
+        ankle = column[f"{side}_knee"] - column[f"{side}_flex"]
+        converted[:, INDEX[f"{side}_ankle"]] += ankle
+        converted[:, INDEX[f"{side}_flex"]] += column["pelvis_pitch"]
+        converted[:, INDEX[f"{side}_abduct"]] -= sign * column["pelvis_roll"]
+        converted[:, INDEX[f"{side}_turnout"]] -= sign * FOOT_HOLD * column["pelvis_yaw"]
+    return converted
 
 
 def _stand(betas: Array, pose: Array, hop: Array, sigma: float) -> Array:
     """Translation (T, 3) that puts the lowest point of the soles on the ground (plus `hop`) without
     foot sliding.
     """
-    soles = skin(procedural(), betas, pose, np.zeros((len(pose), 3)), sole_vertices()).verts
-    lowest = soles[..., 1].min(axis=1)
-    weight = softmax(-(soles[..., 1] - lowest[:, None]) / GRIP_M, axis=1)
-    slides = np.diff(soles[..., [0, 2]], axis=0)
-    shares = (weight[1:] + weight[:-1]) / 2
     trans = np.zeros((len(pose), 3))
-    trans[1:, [0, 2]] = np.cumsum(-(slides * shares[..., None]).sum(axis=1), axis=0)
+    soles = skin(procedural(), betas, pose, trans, sole_vertices()).verts
+    height = soles[..., 1]
+    lowest = height.min(axis=1)
+    above = height - lowest[:, None]
+    weight = softmax(-above / GRIP_M, axis=1)
+    share = (weight[1:] + weight[:-1]) / 2
+    level = soles[..., [0, 2]]
+    slide = (np.diff(level, axis=0) * share[..., None]).sum(axis=1)
+    trans[1:, [0, 2]] = np.cumsum(-slide, axis=0)
     trans[:, 1] = hop - lowest
     trans = gaussian_filter1d(trans, sigma / 2, axis=0, mode="nearest")
-    return np.asarray(trans - [trans[0, 0], 0, trans[0, 2]])
+    start = trans[0] * (1, 0, 1)
+    return np.asarray(trans - start)
 
 
 def _limbs(a: dict[str, Array], side: str, mirrored: int) -> dict[int, Rotation]:
     """Rotations of one side's arm and leg; SMPL numbers the right joints one above the left
     ones.
     """
-    right = int(mirrored < 0)
-    raised = a[f"{side}_raise"]
-    plane = a[f"{side}_plane"]
+    limb = SimpleNamespace(**{name: a[f"{side}_{name}"] for name in SIDED})
+    sine = np.sin(limb.plane)
+    cosine = mirrored * np.cos(limb.plane)
     # the shoulder blade takes a part of a high raise
-    shrug = 0.3 * np.maximum(raised - np.pi / 3, 0)
-    axis = np.stack([-np.sin(plane), np.zeros_like(plane), mirrored * np.cos(plane)], axis=-1)
-    swing = Rotation.from_rotvec(axis * (raised - shrug)[:, None])  # from hanging into the plane
-    hang = _turn("z", np.full_like(raised, -mirrored * np.pi / 2))  # from the T-pose
-    hip = _turn("x", -a[f"{side}_flex"]) * _turn("z", mirrored * a[f"{side}_abduct"])
-    return {
-        13 + right: _turn("z", mirrored * shrug * np.cos(plane))
-        * _turn("y", -mirrored * 0.5 * shrug * np.sin(plane)),
-        16 + right: swing * hang * _turn("x", -a[f"{side}_twist"]),
-        18 + right: _turn("y", -mirrored * a[f"{side}_elbow"]),
-        20 + right: _turn("z", mirrored * a[f"{side}_wrist"]),
-        1 + right: hip * _turn("y", mirrored * a[f"{side}_turnout"]),
-        4 + right: _turn("x", a[f"{side}_knee"]),
-        7 + right: _turn("x", -a[f"{side}_ankle"]),
-        10 + right: _turn("x", -a[f"{side}_toes"]),
+    shrug = 0.3 * np.maximum(limb.lift - np.pi / 3, 0)
+    blade_up = _turn("z", cosine * shrug)
+    blade_ahead = _turn("y", -mirrored * 0.5 * shrug * sine)
+
+    axis = np.stack([-sine, np.zeros_like(sine), cosine], axis=-1)
+    raised = limb.lift - shrug
+    swing = Rotation.from_rotvec(axis * raised[:, None])  # from hanging into the plane
+    right_angle = np.full_like(raised, -mirrored * np.pi / 2)
+    hang = _turn("z", right_angle)  # from the T-pose
+    flexed = _turn("x", -limb.flex)
+    abducted = _turn("z", mirrored * limb.abduct)
+    turned_out = _turn("y", mirrored * limb.turnout)
+    left = {
+        13: blade_up * blade_ahead,
+        16: swing * hang * _turn("x", -limb.twist),
+        18: _turn("y", -mirrored * limb.elbow),
+        20: _turn("z", mirrored * limb.wrist),
+        1: flexed * abducted * turned_out,
+        4: _turn("x", limb.knee),
+        7: _turn("x", -limb.ankle),
+        10: _turn("x", -limb.toes),
     }
+    right = int(mirrored < 0)
+    return {joint + right: rotation for joint, rotation in left.items()}
 
 
 def _turn(axis: str, angle: Floats) -> Rotation:
     return Rotation.from_euler(axis, angle[:, None])
+
+
+def _turn_yxz(y: Floats, x: Floats, z: Floats) -> Rotation:
+    return _turn("y", y) * _turn("x", x) * _turn("z", z)
