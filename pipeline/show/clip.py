@@ -91,7 +91,8 @@ def caption(image: Image, text: str, *, top: bool = False) -> None:
 
 def _caption_size(image: Image) -> float:
     """Factor of an image's captions and lines."""
-    return max(1.0, min(image.shape[:2]) / CAPTION_FOR)
+    smaller: int = min(image.shape[:2])
+    return max(1.0, smaller / CAPTION_FOR)
 
 
 def _draw_legend(image: Image, size: float) -> None:
