@@ -70,32 +70,45 @@ class Painter:
         return painted
 
     def _add(self, image: Image, body: SeenBody, opacity: float) -> None:
-        faces, (height, width) = self._normals.faces, image.shape[:2]
+        height, width = image.shape[:2]
         in_front = body.depth > 0
-        if not (in_front.any() and np.isfinite(body.pixels).all()):
+        if not in_front.any() or not np.isfinite(body.pixels).all():
             return
-        low = np.maximum(np.floor(body.pixels[in_front].min(axis=0)), 0)
-        high = np.minimum(np.ceil(body.pixels[in_front].max(axis=0)) + 1, (width, height))
+        points = body.pixels[in_front]
+        low = np.maximum(np.floor(points.min(axis=0)), 0)
+        high = np.minimum(np.ceil(points.max(axis=0)) + 1, (width, height))
         if (low >= high).any():
             return
-        size = (high - low).astype(np.int64)
+
+        layer = self._shade(body, low, (high - low).astype(np.int64))
+        colour = layer[..., :3]
+        coverage = layer[..., 3:]
+        left, top = low.astype(int)
+        right, bottom = high.astype(int)
+        part = image[top:bottom, left:right]
+        painted = part * (1 - opacity * coverage) + (255 * opacity) * colour
+        part[...] = np.clip(painted + 0.5, 0, 255).astype(np.uint8)
+
+    def _shade(self, body: SeenBody, low: Floats, size: NDArray[np.int64]) -> Floats:
+        """RGB times coverage, and coverage (height, width, 4) of a body in a rectangle at `low`."""
+        faces = self._normals.faces
         samples = np.maximum(np.rint(size * min(FINEST, RASTER_PX / size.max())), 1)
-        places = (body.pixels - low + 0.5) * (samples / size) - 0.5
-        inverse_depth = np.divide(1, body.depth, out=np.zeros(len(body.depth)), where=in_front)
-        visible = rasterise(places[faces], inverse_depth[faces], int(samples[0]), int(samples[1]))
-        layer = np.zeros((*visible.face.shape, 4), np.float32)  # RGB times coverage, coverage
-        hit = np.nonzero(visible.face >= 0)
+        corners = (body.pixels - low + 0.5) * (samples / size) - 0.5
+        n_vertices = len(body.depth)
+        inverse_depth = np.divide(1, body.depth, out=np.zeros(n_vertices), where=body.depth > 0)
+        width, height = samples.astype(int)
+        visible = rasterise(corners[faces], inverse_depth[faces], width, height)
+
         facing = self._normals(body.verts) @ TO_LIGHT  # (V,)
         light = AMBIENT + (1 - AMBIENT) * np.maximum(facing, 0)
-        brightness = np.einsum(
-            "nc,nc->n", visible.barycentric[hit], light[faces[visible.face[hit]]]
-        )
+        hit = np.nonzero(visible.face >= 0)
+        light_at_corners = light[faces[visible.face[hit]]]
+        brightness = np.einsum("nc,nc->n", visible.barycentric[hit], light_at_corners)
+        layer = np.zeros((height, width, 4), np.float32)
         layer[hit] = np.column_stack([np.outer(brightness, body.colour), np.ones(len(brightness))])
-        how = cv2.INTER_AREA if samples[0] > size[0] else cv2.INTER_LINEAR
-        layer = np.asarray(cv2.resize(layer, size.tolist(), interpolation=how), np.float32)
-        part = image[int(low[1]) : int(high[1]), int(low[0]) : int(high[0])]
-        over = part * (1 - opacity * layer[..., 3:]) + (255 * opacity) * layer[..., :3]
-        part[...] = np.clip(over + 0.5, 0, 255).astype(np.uint8)
+
+        how = cv2.INTER_AREA if width > size[0] else cv2.INTER_LINEAR
+        return np.asarray(cv2.resize(layer, size.tolist(), interpolation=how), np.float32)
 
 
 class PosedBody(NamedTuple):
@@ -125,32 +138,26 @@ class LabelledBodies:
         import torch
         from scipy.spatial.transform import Rotation
 
-        rotmat = (
-            torch.from_numpy(Rotation.from_rotvec(pose.reshape(-1, 3)).as_matrix())
-            .float()
-            .view(-1, 24, 3, 3)
-        )
+        matrices = Rotation.from_rotvec(pose.reshape(-1, 3)).as_matrix()
+        rotmat = torch.from_numpy(matrices).float().view(-1, 24, 3, 3)
+        body = self._neutral.of(gender)
         with torch.no_grad():
-            output: BodyOutput = self._neutral.of(gender)(
-                betas=torch.from_numpy(betas).float(), rotmat=rotmat
-            )
+            output: BodyOutput = body(betas=torch.from_numpy(betas).float(), rotmat=rotmat)
         return output
 
     def pose(self, track: ShownTrack, row: int) -> PosedBody | None:
         """The body of the track's gender in a row; None if the row has no pose or betas."""
         rows = track.rows
-        if (
-            "pose" not in rows
-            or "betas" not in rows
-            or ("has_smpl" in rows and rows["has_smpl"][row] != 1)
-        ):
+        if "pose" not in rows or "betas" not in rows:
+            return None
+        if "has_smpl" in rows and rows["has_smpl"][row] != 1:
             return None
         pose = rows["pose"][row]
         betas = rows["betas"][row]
-        if not (np.isfinite(pose).all() and np.isfinite(betas).all()):
+        if not np.isfinite(pose).all() or not np.isfinite(betas).all():
             return None
-        out = self.skin(pose, betas[None], track.record.gender)
-        return PosedBody(out.verts[0].double().numpy(), out.joints[0].double().numpy())
+        output = self.skin(pose, betas[None], track.record.gender)
+        return PosedBody(output.verts[0].double().numpy(), output.joints[0].double().numpy())
 
     def project(self, track: ShownTrack, row: int, colour: Colour) -> list[SeenBody]:
         """Project the body of a row with its camera, else with the weak perspective that fits its
@@ -159,32 +166,31 @@ class LabelledBodies:
         Empty if the row has no body, or its position is unknown.
         """
         body = self.pose(track, row)
-        intrinsics = intrinsics_of(track, row)
         if body is None:
             return []
-        trans = track.rows["trans"][row] if "trans" in track.rows else np.full(3, np.nan)
-        if intrinsics is not None and np.isfinite(trans).all():
-            verts = body.verts + trans
-            return [SeenBody(body.verts, project(verts, intrinsics), verts[:, 2], colour)]
-        pixels = (
-            None if "kp_2d" not in track.rows else weak_perspective(body, track.rows["kp_2d"][row])
-        )
-        return (
-            []
-            if pixels is None
-            else [SeenBody(body.verts, pixels, body.verts[:, 2] + DISTANCE_M, colour)]
-        )
+        intrinsics = intrinsics_of(track, row)
+        if intrinsics is not None and "trans" in track.rows:
+            trans = track.rows["trans"][row]
+            if np.isfinite(trans).all():
+                verts = body.verts + trans
+                return [SeenBody(body.verts, project(verts, intrinsics), verts[:, 2], colour)]
+        if "kp_2d" not in track.rows:
+            return []
+        pixels = weak_perspective(body, track.rows["kp_2d"][row])
+        if pixels is None:
+            return []
+        return [SeenBody(body.verts, pixels, body.verts[:, 2] + DISTANCE_M, colour)]
 
 
 def intrinsics_of(track: ShownTrack, row: int) -> Array | None:
     """Intrinsics (3, 3) px of a row (if the camera zooms), else of the track; None if unknown."""
-    cameras = (
-        track.rows["intrinsics"][row] if "intrinsics" in track.rows else None,
-        track.record.intrinsics,
-    )
-    return next(
-        (camera for camera in cameras if camera is not None and np.isfinite(camera).all()), None
-    )
+    cameras = [track.record.intrinsics]
+    if "intrinsics" in track.rows:
+        cameras.insert(0, track.rows["intrinsics"][row])
+    for camera in cameras:
+        if camera is not None and np.isfinite(camera).all():
+            return camera
+    return None
 
 
 def weak_perspective(body: PosedBody, kp_2d: Array) -> Array | None:
@@ -198,8 +204,13 @@ def weak_perspective(body: PosedBody, kp_2d: Array) -> Array | None:
         return None
     joints = body.joints[visible, :2]
     points = kp_2d[visible, :2].astype(np.float64)
-    spread = joints - joints.mean(axis=0)
-    centre = points.mean(axis=0)
-    scale = (spread * (points - centre)).sum() / max((spread**2).sum(), 1e-9)
-    pixels: Array = scale * (body.verts[:, :2] - joints.mean(axis=0)) + centre
-    return pixels if scale > 0 else None
+    joints_centre = joints.mean(axis=0)
+    points_centre = points.mean(axis=0)
+
+    spread = joints - joints_centre
+    covariance = (spread * (points - points_centre)).sum()
+    scale = covariance / max((spread**2).sum(), 1e-9)
+    if not scale > 0:  # or NaN
+        return None
+    pixels: Array = scale * (body.verts[:, :2] - joints_centre) + points_centre
+    return pixels

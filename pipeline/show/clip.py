@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -55,9 +55,15 @@ def frames_of(
     """
     width, height = source.size()
     shown = np.zeros((height, width, 3), np.uint8)
-    end = source.count_frames() if isinstance(source, Pictures) else stop
-    indices = itertools.count(first, step) if isinstance(source, Video) else range(first, end, step)
-    for frame in itertools.takewhile(lambda frame: frame.kind not in OVER, source.read(indices)):
+    indices: Iterable[int]
+    if isinstance(source, Video):
+        indices = itertools.count(first, step)
+    else:
+        end = source.count_frames() if isinstance(source, Pictures) else stop
+        indices = range(first, end, step)
+    for frame in source.read(indices):
+        if frame.kind in OVER:
+            return
         if frame.image is not None:
             shown = _fit(frame.image, (height, width))
         yield frame, shown
@@ -74,24 +80,32 @@ def rate_of(source: FrameSource, fps: float = math.nan) -> float:
 
 def caption(image: Image, text: str, *, top: bool = False) -> None:
     """Draw a short text into the lower left corner, in place. top: on a grey band at the top."""
-    size = max(1.0, min(image.shape[:2]) / CAPTION_FOR)
+    size = _caption_size(image)
+    margin = round(5 * size)
+    bottom = image.shape[0] - margin
     if top:
         image[: round(BAND_PX * size)] = 96
-    bottom = round((BAND_PX - 5) * size) if top else image.shape[0] - round(5 * size)
+        bottom = round((BAND_PX - 5) * size)
     draw_text(image, text, round(4 * size), bottom, size)
+
+
+def _caption_size(image: Image) -> float:
+    """Factor of an image's captions and lines."""
+    smaller: int = min(image.shape[:2])
+    return max(1.0, smaller / CAPTION_FOR)
 
 
 def _draw_legend(image: Image, size: float) -> None:
     """Draw a legend of the sides' colours in the lower right corner, in place, if the image is wide
     enough.
     """
-    left = image.shape[1] - round(80 * size)
+    height, width = image.shape[:2]
+    left = width - round(80 * size)
+    bottom = height - round(5 * size)
     if left < round(220 * size):
         return
     for side in ("right", "left"):
-        draw_text(
-            image, side, left, image.shape[0] - round(5 * size), size, rgb(SIDE_COLOURS[side])
-        )
+        draw_text(image, side, left, bottom, size, rgb(SIDE_COLOURS[side]))
         left += round(42 * size)
 
 
@@ -100,25 +114,21 @@ def _draw_skeleton(image: Image, skeleton: Skeleton, size: float) -> None:
     circles.
     """
     thick = max(1, round(size))
-    radius = max(1, round(1.5 * size))
+    radius = max(1, round(1.5 * size)) << SUBPIXELS
     for line in skeleton.lines:
-        ends = (_point(line.x1, line.y1), _point(line.x2, line.y2))
-        cv2.line(image, *ends, rgb(SIDE_COLOURS[line.side]), thick, cv2.LINE_AA, SUBPIXELS)
+        start = _point(line.x1, line.y1)
+        end = _point(line.x2, line.y2)
+        colour = rgb(SIDE_COLOURS[line.side])
+        cv2.line(image, start, end, colour, thick, cv2.LINE_AA, SUBPIXELS)
     for dot in skeleton.dots:
-        colour, (x, y) = rgb(SIDE_COLOURS[dot.side]), _point(dot.x, dot.y)
+        x, y = _point(dot.x, dot.y)
+        colour = rgb(SIDE_COLOURS[dot.side])
         if dot.side == "right":
-            half = radius << SUBPIXELS
-            cv2.rectangle(
-                image,
-                (x - half, y - half),
-                (x + half, y + half),
-                colour,
-                -1,
-                cv2.LINE_AA,
-                SUBPIXELS,
-            )
+            corner = (x - radius, y - radius)
+            opposite = (x + radius, y + radius)
+            cv2.rectangle(image, corner, opposite, colour, -1, cv2.LINE_AA, SUBPIXELS)
         else:
-            cv2.circle(image, (x, y), radius << SUBPIXELS, colour, -1, cv2.LINE_AA, SUBPIXELS)
+            cv2.circle(image, (x, y), radius, colour, -1, cv2.LINE_AA, SUBPIXELS)
 
 
 class _Person:
@@ -134,16 +144,14 @@ class _Person:
         """Draw box, joints and name in the track's colour, in place. taken: see `draw_label`."""
         rows = self.track.rows
         colour = [round(255 * share) for share in self.colour]
-        (x, y), (half_width, half_height) = (
-            rows["bbox"][row][:2].tolist(),
-            (rows["bbox"][row][2:] / 2).tolist(),
-        )
-        corner = _point(x - half_width, y - half_height)
-        opposite = _point(x + half_width, y + half_height)
+        centre_x, centre_y = rows["bbox"][row][:2].tolist()
+        half_width, half_height = (rows["bbox"][row][2:] / 2).tolist()
+        left = centre_x - half_width
+        top = centre_y - half_height
+        corner = _point(left, top)
+        opposite = _point(centre_x + half_width, centre_y + half_height)
         cv2.rectangle(image, corner, opposite, colour, max(1, round(size)), cv2.LINE_AA, SUBPIXELS)
-        draw_label(
-            image, self.name, x - half_width, y - half_height - 3 * size, size, colour, taken
-        )
+        draw_label(image, self.name, left, top - 3 * size, size, colour, taken)
         if "kp_2d" in rows:
             _draw_skeleton(image, flat(rows["kp_2d"][row]), size)
 
@@ -161,11 +169,43 @@ def write_clip(shown: Shown, out: Path, *, progress: Progress = silent) -> tuple
         PipelineError: no tracks; tracks of several videos or without images; H.264 cannot be
             written.
     """
+    video, source = _only_video(shown, out)
+    people = [_Person(track, number) for number, track in enumerate(shown.tracks)]
+    bodies = LabelledBodies(shown.body) if shown.body is not None else None
+
+    frame_index = [track.rows["frame_index"] for track in shown.tracks]
+    if shown.untracked is not None:
+        frame_index.append(shown.untracked.frame_index)
+    indices = np.unique(np.concatenate(frame_index))
+    step = int(np.gcd.reduce(np.diff(indices))) or 1  # the largest that includes every row's frame
+    first = int(indices[0]) % step
+    stop = int(indices[-1]) + 1
+
+    total = stop
+    if isinstance(source, Video):
+        total = source.header().n_frames or 0
+    fps = math.nan
+    if shown.tracks:
+        fps = shown.tracks[0].record.fps
+    n_written = 0
+    with_rows = 0
+    with video_writer(out, rate_of(source, fps) / step, source.size()) as write:
+        for frame, image in frames_of(source, first, step, stop):
+            write(_draw_frame(frame, image, people, bodies, shown))
+            n_written += 1
+            with_rows += any(frame.index in person.rows for person in people)
+            progress(frame.index, max(total, frame.index), video)
+    return n_written, with_rows
+
+
+def _only_video(shown: Shown, out: Path) -> tuple[str, FrameSource]:
+    """The name and the images of the one video. Raises PipelineError as `write_clip`."""
     untracked = shown.untracked
     if not shown.tracks and untracked is None:
         raise PipelineError(f"{shown.name}: no track for a clip. A page shows why: --out PAGE.html")
     videos = {track.record.video: track.source for track in shown.tracks}
-    videos |= {} if untracked is None else {untracked.video: untracked.source}
+    if untracked is not None:
+        videos[untracked.video] = untracked.source
     if len(videos) != 1:
         raise PipelineError(
             f"{out}: a clip shows one video, found {len(videos)}. Name one: --video NAME"
@@ -175,23 +215,7 @@ def write_clip(shown: Shown, out: Path, *, progress: Progress = silent) -> tuple
         raise PipelineError(
             f"{shown.name}: {video} has no images for a clip. Draw a page instead: --out PAGE.html"
         )
-    people = [_Person(track, number) for number, track in enumerate(shown.tracks)]
-    bodies = LabelledBodies(shown.body) if shown.body is not None else None
-    indexed = [track.rows["frame_index"] for track in shown.tracks]
-    indices = np.unique(
-        np.concatenate(indexed + ([] if untracked is None else [untracked.frame_index]))
-    )
-    step = int(np.gcd.reduce(np.diff(indices))) or 1  # the largest that includes every row's frame
-    fps = shown.tracks[0].record.fps if shown.tracks else math.nan
-    total = (source.header().n_frames or 0) if isinstance(source, Video) else int(indices[-1]) + 1
-    n_written = with_rows = 0
-    with video_writer(out, rate_of(source, fps) / step, source.size()) as write:
-        for frame, image in frames_of(source, int(indices[0]) % step, step, int(indices[-1]) + 1):
-            write(_draw_frame(frame, image, people, bodies, shown))
-            n_written = n_written + 1
-            with_rows = with_rows + any(frame.index in person.rows for person in people)
-            progress(frame.index, max(total, frame.index), video)
-    return n_written, with_rows
+    return video, source
 
 
 def _draw_frame(
@@ -200,40 +224,51 @@ def _draw_frame(
     """Draw the people with a row in this frame, and detections without a track, over a copy of its
     image.
     """
-    image, size = image.copy(), max(1.0, min(image.shape[:2]) / CAPTION_FOR)
-    present = [
-        (person, person.rows[frame.index]) for person in people if frame.index in person.rows
-    ]
+    image = image.copy()
+    size = _caption_size(image)
+    present = [person for person in people if frame.index in person.rows]
     if not present:
         image[...] = (image.mean(axis=2, keepdims=True) * DIMMED).astype(np.uint8)
     if bodies is not None:
-        seen: list[SeenBody] = []
-        for person, row in present:
-            seen += bodies.project(person.track, row, person.colour)
-        image = bodies.painter.paint(
-            image, sorted(seen, key=lambda body: -float(body.depth.mean()))
-        )
+        image = _paint_bodies(image, present, bodies, frame.index)
     taken: list[Array] = []
-    for person, row in present:
-        person.draw(image, row, size, taken)
+    for person in present:
+        person.draw(image, person.rows[frame.index], size, taken)
     if shown.untracked is not None:
         shown.untracked.draw(image, frame.index, taken)
-    marks = [person.name for person in people if frame.index not in person.rows]
-    texts = ["no row: " + ", ".join(marks)] if marks else []
+
+    texts = []
+    absent = [person.name for person in people if person not in present]
+    if absent:
+        texts.append("no row: " + ", ".join(absent))
     if frame.problem:
         texts.append("not decoded, previous frame shown")
     if texts:
         caption(image, "; ".join(texts), top=True)
-    caption(image, f"{f'{DEMO_MARK}  ' if shown.stand_in else ''}frame {frame.index}")
+    mark = f"{DEMO_MARK}  " if shown.stand_in else ""
+    caption(image, f"{mark}frame {frame.index}")
     if present:
         _draw_legend(image, size)
     return image
 
 
+def _paint_bodies(image: Image, people: list[_Person], bodies: LabelledBodies, frame: int) -> Image:
+    """A copy of an image with the bodies of people in this frame, the nearest one on top."""
+    seen: list[SeenBody] = []
+    for person in people:
+        seen += bodies.project(person.track, person.rows[frame], person.colour)
+    seen.sort(key=lambda body: -float(body.depth.mean()))
+    return bodies.painter.paint(image, seen)
+
+
 def _point(x: float, y: float) -> tuple[int, int]:
     """A point in OpenCV's fixed-point format."""
-    x, y = (round(min(max(value, -FURTHEST), FURTHEST) * 2**SUBPIXELS) for value in (x, y))
-    return x, y
+    return _fixed(x), _fixed(y)
+
+
+def _fixed(value: float) -> int:
+    clipped = min(max(value, -FURTHEST), FURTHEST)
+    return round(clipped * 2**SUBPIXELS)
 
 
 def _fit(image: Image, shape: tuple[int, int]) -> Image:
@@ -241,6 +276,7 @@ def _fit(image: Image, shape: tuple[int, int]) -> Image:
     if image.shape[:2] == shape:
         return image
     fitted = np.zeros((*shape, 3), np.uint8)
-    height, width = (min(a, b) for a, b in zip(shape, image.shape[:2], strict=True))
+    height = min(shape[0], image.shape[0])
+    width = min(shape[1], image.shape[1])
     fitted[:height, :width] = image[:height, :width]
     return fitted

@@ -26,14 +26,17 @@ Array = NDArray[Any]
 NAMES: Final = JOINTS["spin49"]
 # Each joint is one of OpenPose's 25, or a manually annotated one (common14, Human3.6M's, the face).
 LAYERS: Final = tuple("body25" if name in JOINTS["body_25"] else "common" for name in NAMES)
-SIDES: Final = tuple(  # of the person
-    "middle"
-    if other == joint
-    else "left"
-    if NAMES[joint].removeprefix("OP ")[0] in "lL"
-    else "right"
-    for joint, other in enumerate(mirrored("spin49"))
-)
+
+
+def _side(name: str, mirrored_name: str) -> str:
+    """The side of the person that a joint is on, by its name and its mirror image's."""
+    if name == mirrored_name:
+        return "middle"
+    is_left = name.removeprefix("OP ").lower().startswith("l")
+    return "left" if is_left else "right"
+
+
+SIDES: Final = tuple(_side(NAMES[j], NAMES[other]) for j, other in enumerate(mirrored("spin49")))
 SIDE_COLOURS: Final = {"left": "#3d9bff", "right": "#ff8a1f", "middle": "#d8d8d8"}  # on images
 PELVIS: Final = NAMES.index("hip")
 HIPS: Final = [NAMES.index(name) for name in ("rhip", "lhip")]
@@ -93,21 +96,17 @@ def _skeleton(points: Array, visible: Array, labels: Sequence[str]) -> Skeleton:
     visible joints.
     """
     drawn = np.flatnonzero(visible & np.isfinite(points).all(axis=-1)).tolist()
-    positions: dict[int, tuple[float, float]] = dict(
-        zip(drawn, map(tuple, points[drawn].tolist()), strict=True)
-    )
     lines = []
     for a, b in bones("spin49"):
-        if a in positions and b in positions:
+        if a in drawn and b in drawn:
             sides = {SIDES[a], SIDES[b]} - {"middle"}
             side = sides.pop() if len(sides) == 1 else "middle"
-            lines.append(
-                _Line(*positions[a], *positions[b], side, LAYERS[a], f"{NAMES[a]} – {NAMES[b]}")
-            )
-    dots = [
-        _Dot(*position, SIDES[j], LAYERS[j], f"{NAMES[j]} {labels[j]}")
-        for j, position in positions.items()
-    ]
+            (x1, y1), (x2, y2) = points[[a, b]].tolist()
+            lines.append(_Line(x1, y1, x2, y2, side, LAYERS[a], f"{NAMES[a]} – {NAMES[b]}"))
+    dots = []
+    for j in drawn:
+        x, y = points[j].tolist()
+        dots.append(_Dot(x, y, SIDES[j], LAYERS[j], f"{NAMES[j]} {labels[j]}"))
     return Skeleton(tuple(lines), tuple(dots))
 
 
@@ -116,7 +115,9 @@ def flat(kp_2d: Array, pixels: Array | None = None) -> Skeleton:
     2).
     """
     labels = [f"({x:.1f}, {y:.1f}) px, confidence {c:.2f}" for x, y, c in kp_2d.tolist()]
-    return _skeleton(kp_2d[:, :2] if pixels is None else pixels, kp_2d[:, 2] > 0, labels)
+    if pixels is None:
+        pixels = kp_2d[:, :2]
+    return _skeleton(pixels, kp_2d[:, 2] > 0, labels)
 
 
 def views(joints: Array, *, camera: bool) -> tuple[View, ...]:
@@ -125,30 +126,30 @@ def views(joints: Array, *, camera: bool) -> tuple[View, ...]:
     In camera axes (x right, y down, z forward) the front is the camera's view, and the side is seen
     from the image's right. Motion without a camera has z up; the front view looks along y.
     """
-    (x, y, z, confidence), titles = joints.T, ("looking along +y", "looking along −x")
-    if not (confidence > 0).any():
+    visible = joints[:, 3] > 0
+    if not visible.any():
         return ()
-    front = (x, -z)
-    aside = (y, -z)
+    labels = [f"({x:.2f}, {y:.2f}, {z:.2f}) m" for x, y, z, _ in joints.tolist()]
+    x, y, z, _ = joints.T
     if camera:
-        titles = ("camera's view", "from the side")
-        front = (x, y)
-        aside = (z, y)
-    labels = [f"({a:.2f}, {b:.2f}, {c:.2f}) m" for a, b, c, _ in joints.tolist()]
-    planes = (np.stack(plane, axis=-1) for plane in (front, aside))
-    return tuple(
-        View(title, _skeleton(p, confidence > 0, labels))
-        for title, p in zip(titles, planes, strict=True)
-    )
+        front = View("camera's view", _skeleton(np.column_stack([x, y]), visible, labels))
+        side = View("from the side", _skeleton(np.column_stack([z, y]), visible, labels))
+    else:
+        front = View("looking along +y", _skeleton(np.column_stack([x, -z]), visible, labels))
+        side = View("looking along −x", _skeleton(np.column_stack([y, -z]), visible, labels))
+    return front, side
 
 
 def view_box(shown: Sequence[View]) -> ViewBox | None:
     """A common box for all views, symmetric in x about the pelvis; None without a joint."""
-    dots = [dot for view in shown for dot in view.skeleton.dots]
+    dots: list[_Dot] = []
+    for view in shown:
+        dots += view.skeleton.dots
     if not dots:
         return None
     half = max(abs(dot.x) for dot in dots) + MARGIN_M
-    top, bottom = (pick(dot.y for dot in dots) for pick in (min, max))
+    top = min(dot.y for dot in dots)
+    bottom = max(dot.y for dot in dots)
     return ViewBox(-half, top - MARGIN_M, 2 * half, bottom - top + 2 * MARGIN_M)
 
 
@@ -171,27 +172,31 @@ def draw_label(
     y); adds its own.
     """
     (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.4 * size, 1)
-    left = max(0, min(left, image.shape[1] - width))
     line = height + round(4 * size)
     first = round(2 * BAND_PX * size)
     last = image.shape[0] - round(BAND_PX * size)
+    left = max(0, min(left, image.shape[1] - width))
     bottom = round(max(first, min(bottom, last)))
-    places = sorted(
-        (bottom + k * line for k in range(-len(taken), len(taken) + 1)),
-        key=lambda y: abs(y - bottom),
-    )
-    boxes = [
-        np.array([left, y - line, left + width, y])
-        for y in places
-        if first <= y <= last or y == bottom
-    ]
-    free = (
-        box
-        for box in boxes
-        if not any((box[:2] < of[2:]).all() and (of[:2] < box[2:]).all() for of in taken)
-    )
-    taken.append(next(free, boxes[0]))
-    draw_text(image, text, round(left), int(taken[-1][3]), size, colour)
+
+    boxes = []
+    for k in sorted(range(-len(taken), len(taken) + 1), key=abs):  # the nearest lines first
+        y = bottom + k * line
+        if k == 0 or first <= y <= last:
+            boxes.append(np.array([left, y - line, left + width, y]))
+    chosen = boxes[0]
+    for box in boxes:
+        if not any(_overlap(box, other) for other in taken):
+            chosen = box
+            break
+    taken.append(chosen)
+    draw_text(image, text, round(left), int(chosen[3]), size, colour)
+
+
+def _overlap(box: Array, other: Array) -> bool:
+    """Whether two boxes (x, y, x, y) overlap."""
+    starts_before = (box[:2] < other[2:]).all()
+    ends_after = (other[:2] < box[2:]).all()
+    return bool(starts_before and ends_after)
 
 
 def draw_text(
@@ -203,18 +208,11 @@ def draw_text(
     colour: Sequence[int] = (255, 255, 255),
 ) -> None:
     """Draw a text with a black outline, readable on anything, in place."""
-    for ink, thickness in (((0, 0, 0), 3), (colour, 1)):
-        thick = round(thickness * size)
-        cv2.putText(
-            image,
-            text,
-            (left, bottom),
-            cv2.FONT_HERSHEY_SIMPLEX,
-            0.4 * size,
-            ink,
-            thick,
-            cv2.LINE_AA,
-        )
+    place = (left, bottom)
+    font = cv2.FONT_HERSHEY_SIMPLEX
+    scale = 0.4 * size
+    cv2.putText(image, text, place, font, scale, (0, 0, 0), round(3 * size), cv2.LINE_AA)
+    cv2.putText(image, text, place, font, scale, colour, round(size), cv2.LINE_AA)
 
 
 def joints_3d(rows: Mapping[str, Array], body: Path | None) -> tuple[Array | None, str]:
@@ -223,36 +221,47 @@ def joints_3d(rows: Mapping[str, Array], body: Path | None) -> tuple[Array | Non
 
     Taken from `kp_3d`, else `kp_3d_eval`, else the neutral body in `pose` with `betas`.
     """
-    n_frames = len(rows["frame_index"])
     flag = rows.get("has_3d")
     if "kp_3d" in rows:
         joints = rows["kp_3d"].astype(np.float64)
         caption = "kp_3d: 3D joints as labelled"
     elif "kp_3d_eval" in rows:
-        confident = np.concatenate([rows["kp_3d_eval"], np.ones((n_frames, 14, 1))], axis=-1)
-        joints = convert(confident, source="common14", target="spin49")
-        centre = joints[:, HIPS, :3].mean(axis=1, keepdims=True)  # common14 has no pelvis
-        joints[..., :3] = np.where(joints[..., 3:] > 0, joints[..., :3] - centre, 0)
+        joints = _evaluated_joints(rows["kp_3d_eval"])
         caption = "kp_3d_eval: the 14 joints that evaluation compares"
     elif "pose" not in rows or "betas" not in rows:
         return None, "no 3D labels"
     elif body is None:
         return None, WITHOUT_BODY
     else:
-        pose = rows["pose"]
-        betas = rows["betas"]
-        flag = rows.get("has_smpl")
-        finite = np.isfinite(pose).all(axis=1) & np.isfinite(betas).all(axis=1)
-        joints = np.full((n_frames, 49, 4), np.nan)
-        if finite.any():
-            joints[finite, :, :3], _ = load_body(body).posed_joints(pose[finite], betas[finite])
-        joints[..., :3] -= joints[:, PELVIS : PELVIS + 1, :3]
-        joints[finite, :, 3] = 1
+        joints = _posed_joints(rows["pose"], rows["betas"], body)
         caption = "the neutral body, posed by pose and betas"
-    joints[~np.isfinite(joints).all(axis=-1)] = 0
+        flag = rows.get("has_smpl")
+    is_known = np.isfinite(joints).all(axis=-1)
+    joints[~is_known] = 0
     if flag is not None:
         joints[flag != 1, :, 3] = 0
     return joints, caption
+
+
+def _evaluated_joints(kp_3d_eval: Array) -> Array:
+    """Joints (n, 49, 4) from common14's (n, 14, 3); its pelvis is the middle of the hips."""
+    confidence = np.ones((*kp_3d_eval.shape[:2], 1))
+    confident = np.concatenate([kp_3d_eval, confidence], axis=-1)
+    joints = convert(confident, source="common14", target="spin49")
+    centre = joints[:, HIPS, :3].mean(axis=1, keepdims=True)
+    joints[..., :3] = np.where(joints[..., 3:] > 0, joints[..., :3] - centre, 0)
+    return joints
+
+
+def _posed_joints(pose: Array, betas: Array, body: Path) -> Array:
+    """Joints (n, 49, 4) of the neutral body; NaN where pose or betas are not finite."""
+    finite = np.isfinite(pose).all(axis=1) & np.isfinite(betas).all(axis=1)
+    joints = np.full((len(pose), 49, 4), np.nan)
+    if finite.any():
+        joints[finite, :, :3], _ = load_body(body).posed_joints(pose[finite], betas[finite])
+    joints[..., :3] -= joints[:, PELVIS : PELVIS + 1, :3]
+    joints[finite, :, 3] = 1
+    return joints
 
 
 @functools.lru_cache(maxsize=1)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import itertools
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -90,41 +91,45 @@ def portrait(track: ShownTrack, body: Path | None) -> Portrait:
     """
     rows = track.rows
     joints, caption = joints_3d(rows, body)
-    indices = [int(index) for index in rows["frame_index"]]
-    solid = [
-        () if joints is None else views(joints[i], camera="bbox" in rows)
-        for i in range(len(indices))
-    ]
-    frames = (
-        (Frame(i, None, None) for i in indices)
-        if track.source is None
-        else track.source.read(indices)
-    )
+    solid: list[tuple[View, ...]] = [() for _ in rows["frame_index"]]
+    if joints is not None:
+        solid = [views(frame_joints, camera="bbox" in rows) for frame_joints in joints]
     cards = []
-    for i, frame in enumerate(frames):
-        n_visible = int((rows["kp_2d"][i, :, 2] > 0).sum()) if "kp_2d" in rows else None
-        flags = tuple(name for name in track.flags if rows[name][i] != 1)
-        cards.append(_Card(frame.index, n_visible, flags, *_overlays(frame, track, i), solid[i]))
-    return Portrait(
-        track,
-        caption,
-        view_box([view for frame_views in solid for view in frame_views]),
-        tuple(cards),
-    )
+    for i, frame in enumerate(_frames(track)):
+        n_visible = None
+        if "kp_2d" in rows:
+            n_visible = int((rows["kp_2d"][i, :, 2] > 0).sum())
+        unset = tuple(name for name in track.flags if rows[name][i] != 1)
+        cards.append(_Card(frame.index, n_visible, unset, *_overlays(frame, track, i), solid[i]))
+    box = view_box(list(itertools.chain.from_iterable(solid)))
+    return Portrait(track, caption, box, tuple(cards))
+
+
+def _frames(track: ShownTrack) -> Iterable[Frame]:
+    """The frames of the track's rows; without images or problems if it has no source."""
+    indices = track.rows["frame_index"].tolist()
+    if track.source is None:
+        return [Frame(index, None, None) for index in indices]
+    return track.source.read(indices)
 
 
 def _draw_untracked(untracked: Untracked) -> Iterator[tuple[int, int, str, Image | None]]:
     """Yield some frames with such detections: frame, number of detections, problem or "", image."""
-    frames, sizes = np.unique(untracked.frame_index, return_counts=True)
-    chosen = spread(len(frames), 2 * PAGE_FRAMES)
-    for frame, size in zip(
-        untracked.source.read(frames[chosen].tolist()), sizes[chosen].tolist(), strict=True
-    ):
-        image = None if frame.image is None else frame.image.copy()
-        if image is not None:
+    indices, counts = np.unique(untracked.frame_index, return_counts=True)
+    chosen = spread(len(indices), 2 * PAGE_FRAMES)
+    frames = untracked.source.read(indices[chosen].tolist())
+    for frame, n_detections in zip(frames, counts[chosen].tolist(), strict=True):
+        image = None
+        if frame.image is not None:
+            image = frame.image.copy()
             untracked.draw(image, frame.index, [])
             image = _shrink(image, 2 * LONGEST_PX)
-        yield frame.index, size, f"{frame.kind}: {frame.problem}" if frame.problem else "", image
+        yield frame.index, n_detections, _problem(frame), image
+
+
+def _problem(frame: Frame) -> str:
+    """Why a frame has no image; "" if it has one."""
+    return f"{frame.kind}: {frame.problem}" if frame.problem else ""
 
 
 def _overlays(
@@ -132,40 +137,48 @@ def _overlays(
 ) -> tuple[str, _Overlay | None, _Overlay | None]:
     """The problem of row i's image or "", the full frame, and the crop."""
     image = frame.image
-    scale = track.record.crop_scale
     if image is None or "bbox" not in track.rows:
-        return f"{frame.kind}: {frame.problem}" if frame.problem else "", None, None
+        return _problem(frame), None, None
     bbox = track.rows["bbox"][i]
-    kp_2d = track.rows["kp_2d"][i] if "kp_2d" in track.rows else np.zeros((49, 3))
+    scale = track.record.crop_scale
     try:
         crop = crop_person(image, bbox, scale)
     except ValueError as error:  # invalid box
         return f"bad_box: {error}", None, None
+    kp_2d = np.zeros((49, 3))
+    if "kp_2d" in track.rows:
+        kp_2d = track.rows["kp_2d"][i]
+
     centre = bbox[:2].astype(np.float64)
     size = bbox[2:].astype(np.float64)
-    rects = tuple(
-        (kind, *(centre - side / 2).tolist(), *side.tolist())
-        for kind, side in (("crop", size * scale), ("box", size))
-    )
-    (height, width), longest = image.shape[:2], max(image.shape[:2])
-    # small people get small dots
-    radius = min(max(float(size[0]) * scale * DOT, longest / 250), longest / 75)
-    on_crop = (
-        (normalise_keypoints(kp_2d.astype(np.float64), bbox, scale)[:, :2] + 1) * CROP_SIZE / 2
-    )
-    full = _overlay(_shrink(image, LONGEST_PX), (width, height), rects, kp_2d, kp_2d[:, :2], radius)
-    return "", full, _overlay(crop, (CROP_SIZE, CROP_SIZE), (), kp_2d, on_crop, CROP_SIZE * DOT)
+    rects = (_rect("crop", centre, size * scale), _rect("box", centre, size))
+    height, width = image.shape[:2]
+    longest = max(height, width)
+    crop_radius = float(size[0]) * scale * DOT  # small people get small dots
+    radius = min(max(crop_radius, longest / 250), longest / 75)
+    small = _shrink(image, LONGEST_PX)
+    full = _overlay(small, (width, height), rects, kp_2d, kp_2d[:, :2], radius)
+
+    normalised = normalise_keypoints(kp_2d.astype(np.float64), bbox, scale)
+    on_crop = (normalised[:, :2] + 1) * CROP_SIZE / 2
+    crop_size = (CROP_SIZE, CROP_SIZE)
+    return "", full, _overlay(crop, crop_size, (), kp_2d, on_crop, CROP_SIZE * DOT)
+
+
+def _rect(kind: str, centre: Array, size: Array) -> Rect:
+    x, y = (centre - size / 2).tolist()
+    width, height = size.tolist()
+    return kind, x, y, width, height
 
 
 def _shrink(image: Image, longest: int) -> Image:
     """The image, at most so large."""
-    scale, (height, width) = longest / max(image.shape[:2]), image.shape[:2]
-    small = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return (
-        image
-        if scale >= 1
-        else np.asarray(cv2.resize(image, small, interpolation=cv2.INTER_AREA), np.uint8)
-    )
+    height, width = image.shape[:2]
+    scale = longest / max(height, width)
+    if scale >= 1:
+        return image
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _overlay(
@@ -179,31 +192,33 @@ def _overlay(
     """An RGB image with joints at `pixels`, in the coordinates of an image of `size`, with kp_2d's
     confidence.
     """
-    inside = ((pixels >= -0.5) & (pixels <= np.array(size) - 0.5)).all(axis=1)
-    outside = int(((kp_2d[:, 2] > 0) & ~inside).sum())
+    is_inside = ((pixels >= -0.5) & (pixels <= np.array(size) - 0.5)).all(axis=1)
+    is_visible = kp_2d[:, 2] > 0
+    outside = int((is_visible & ~is_inside).sum())
     return _Overlay(image, *size, rects, flat(kp_2d, pixels), radius, outside)
 
 
 def _jpeg_uri(image: Image) -> str:
     """An RGB image as a data URI with a JPEG."""
-    coded, data = cv2.imencode(
-        ".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, QUALITY]
-    )
+    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    coded, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
     assert coded, f"OpenCV cannot write a JPEG of {image.shape}"
     return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
 
 
 def write_page(shown: Shown, out: Path, *, progress: Progress = silent) -> None:
     """Draw the tracks one at a time, and write the page. `out` appears when it is complete."""
+    n_tracks = len(shown.tracks)
 
     def portraits() -> Iterator[Portrait]:
         for n_drawn, track in enumerate(shown.tracks):
-            progress(n_drawn, len(shown.tracks), track.record.name)
+            progress(n_drawn, n_tracks, track.record.name)
             yield portrait(track, shown.body)
-        progress(len(shown.tracks), len(shown.tracks))
+        progress(n_tracks, n_tracks)
 
-    untracked = () if shown.untracked is None else _draw_untracked(shown.untracked)
-    content = {"shown": shown, "portraits": portraits(), "untracked": untracked}
+    content: dict[str, Any] = {"shown": shown, "portraits": portraits()}
+    if shown.untracked is not None:
+        content["untracked"] = _draw_untracked(shown.untracked)
     write(templates().get_template("page.html").stream(content), out)
 
 
@@ -240,22 +255,21 @@ def write(page: TemplateStream, out: Path) -> None:
 
 def templates(*folders: Path) -> Environment:
     """The environment for templates in `folders` and in this package."""
-    loader = FileSystemLoader([*folders, Path(__file__).parent / "templates"])
     environment = Environment(
-        loader=loader,
+        loader=FileSystemLoader([*folders, Path(__file__).parent / "templates"]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
-        "number": _number,
-        "count": count,
-        "jpeg_uri": _jpeg_uri,
-        "reason": reason,
-    }
-    on_photo = " ".join(f"--{side}: {colour};" for side, colour in SIDE_COLOURS.items())
-    environment.globals |= {"grid": _grid, "isnan": math.isnan, "on_photo": on_photo}
+    environment.filters["number"] = _number
+    environment.filters["count"] = count
+    environment.filters["jpeg_uri"] = _jpeg_uri
+    environment.filters["reason"] = reason
+    environment.globals["grid"] = _grid
+    environment.globals["isnan"] = math.isnan
+    colours = [f"--{side}: {colour};" for side, colour in SIDE_COLOURS.items()]
+    environment.globals["on_photo"] = " ".join(colours)
     return environment
 
 

@@ -17,6 +17,7 @@ Floats32 = NDArray[np.float32]
 Ints = NDArray[np.integer[Any]]
 
 NEAR_M: Final = 0.1  # triangles closer to the camera are not drawn
+LEAST_AREA: Final = 1e-9  # squared samples, twice the area; smaller triangles are not drawn
 
 
 class Samples(NamedTuple):
@@ -27,66 +28,103 @@ class Samples(NamedTuple):
     barycentric: Floats32  # (H, W, 3) weights of the face's corners in the image, 0 for none
 
 
+class _Triangles(NamedTuple):
+    """The T triangles that are drawn, in sample coordinates."""
+
+    face: Ints  # (T,) index of the face
+    corners: Floats  # (T, 3, 2)
+    area: Floats  # (T,) twice the area, negative
+    low: Ints  # (T, 2) first sample of the bounding box
+    extent: Ints  # (T, 2) samples of the bounding box across and down
+
+
+class _Fragments(NamedTuple):
+    """The N samples of the bounding boxes of all triangles."""
+
+    triangle: Ints  # (N,) index of the triangle
+    x: Ints  # (N,) from the first sample of its bounding box
+    y: Ints  # (N,)
+
+
 def rasterise(corners: Floats, inverse_depth: Floats, width: int, height: int) -> Samples:
     """Rasterise triangles on a grid with samples at 0 .. width - 1, 0 .. height - 1.
 
     corners (F, 3, 2) in sample coordinates, inverse_depth (F, 3) in 1 / m. Omits back faces (faces
     are outward-oriented) and triangles that reach nearer than `NEAR_M`.
     """
+    triangles = _triangles(corners, inverse_depth, width, height)
+    fragments = _fragments(triangles.extent)
+    weights = np.stack([_weight(triangles, fragments, corner) for corner in range(3)], axis=1)
+
+    inside = np.flatnonzero((weights >= 0).all(axis=1))
+    weights = weights[inside]
+    triangle = fragments.triangle[inside]
+    x, y = triangles.low[triangle].T
+    row = y + fragments.y[inside]
+    pixel = row * width + x + fragments.x[inside]
+
+    # 1 / depth is linear in the image.
+    inverse = inverse_depth[triangles.face].astype(np.float32)
+    first, second, third = (weights * inverse[triangle]).T
+    nearness = first + second + third
+
+    n_pixels = width * height
+    buffer = np.zeros(n_pixels, np.float32)
+    np.maximum.at(buffer, pixel, nearness)
+    visible = np.flatnonzero(nearness == buffer[pixel])
+    hit = pixel[visible]
+    face = np.full(n_pixels, -1, np.int32)
+    face[hit] = triangles.face[triangle[visible]]
+    barycentric = np.zeros((n_pixels, 3), np.float32)
+    barycentric[hit] = weights[visible]
+
+    shape = (height, width)
+    return Samples(face.reshape(shape), buffer.reshape(shape), barycentric.reshape(*shape, 3))
+
+
+def _triangles(corners: Floats, inverse_depth: Floats, width: int, height: int) -> _Triangles:
+    """Front faces beyond `NEAR_M` whose bounding box has a sample of the grid."""
     a, b, c = corners.swapaxes(0, 1)
     area = _cross(b - a, c - a)  # negative for front faces, since y points down
-    low = np.maximum(np.ceil(np.minimum(np.minimum(a, b), c)), 0).astype(np.int64)
-    high = np.minimum(np.floor(np.maximum(np.maximum(a, b), c)), (width - 1, height - 1)).astype(
-        np.int64
-    )
+
+    first = np.ceil(corners.min(axis=1))
+    last = np.floor(corners.max(axis=1))
+    low = np.maximum(first, 0).astype(np.int64)
+    high = np.minimum(last, (width - 1, height - 1)).astype(np.int64)
     extent = np.maximum(high - low + 1, 0)
-    in_front = ((inverse_depth > 0) & (inverse_depth < 1 / NEAR_M)).all(axis=1)
-    drawn = np.flatnonzero((area < -1e-9) & in_front & (extent[:, 0] * extent[:, 1] > 0))
-    low = low[drawn]
-    fragment, x, y = _spread(extent[drawn])
-    opposite = ((b, c), (c, a), (a, b))
-    # corner by corner
-    bary = [_edge(p[drawn], q[drawn], area[drawn], low, fragment, x, y) for p, q in opposite]
-    inside = np.flatnonzero((bary[0] >= 0) & (bary[1] >= 0) & (bary[2] >= 0))
-    fragment = fragment[inside]
-    bary = [weight[inside] for weight in bary]
-    inverse = inverse_depth[drawn].astype(np.float32)
-    # 1 / depth is linear in the image.
-    nearness = np.asarray(sum(w * inverse[fragment, i] for i, w in enumerate(bary)), np.float32)
-    pixel = (low[fragment, 1] + y[inside]) * width + low[fragment, 0] + x[inside]
-    buffer = np.zeros(width * height, np.float32)
-    nearest_face = np.full(width * height, -1, np.int32)
-    np.maximum.at(buffer, pixel, nearness)
-    won = np.flatnonzero(nearness == buffer[pixel])
-    nearest_face[pixel[won]] = drawn[fragment[won]]
-    weights = np.zeros((width * height, 3), np.float32)
-    weights[pixel[won]] = np.stack(bary, axis=1)[won]
-    shape = (height, width)
-    return Samples(nearest_face.reshape(shape), buffer.reshape(shape), weights.reshape(*shape, 3))
+
+    is_front = area < -LEAST_AREA
+    is_far = (inverse_depth > 0) & (inverse_depth < 1 / NEAR_M)
+    has_samples = extent.all(axis=1)
+    drawn = np.flatnonzero(is_front & is_far.all(axis=1) & has_samples)
+    return _Triangles(drawn, corners[drawn], area[drawn], low[drawn], extent[drawn])
 
 
-def _spread(extent: Ints) -> tuple[Ints, Ints, Ints]:
-    """Samples of all bounding boxes: index of the box, x and y from its corner; each (N,)."""
-    counts = extent[:, 0] * extent[:, 1]
-    owner = np.repeat(np.arange(len(counts)), counts)
-    within = (np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)).astype(
-        np.int32
-    )
-    y, x = np.divmod(within, np.repeat(extent[:, 0].astype(np.int32), counts))
-    return owner, x, y
+def _fragments(extent: Ints) -> _Fragments:
+    """Samples of bounding boxes with this extent (T, 2), box by box, row by row."""
+    counts = extent.prod(axis=1)
+    starts = np.cumsum(counts) - counts
+    triangle = np.repeat(np.arange(len(counts)), counts)
+
+    within = np.arange(len(triangle)) - starts[triangle]
+    across = extent[triangle, 0].astype(np.int32)
+    y, x = np.divmod(within.astype(np.int32), across)
+    return _Fragments(triangle, x, y)
 
 
-def _edge(p: Floats, q: Floats, area: Floats, low: Ints, owner: Ints, x: Ints, y: Ints) -> Floats32:
-    """Weight (N,) of the corner opposite the edge p-q: linear in x and y, 0 on the edge, negative
-    outside.
-    """
-    start = _cross(p - low, q - low) / area
-    across = (p[:, 1] - q[:, 1]) / area
-    down = (q[:, 0] - p[:, 0]) / area
-    table = np.stack([start, across, down], axis=1).astype(np.float32)[owner]
-    return np.asarray(
-        table[:, 0] + table[:, 1] * x.astype(np.float32) + table[:, 2] * y.astype(np.float32)
-    )
+def _weight(triangles: _Triangles, fragments: _Fragments, corner: int) -> Floats32:
+    """Weight (N,) of a corner: linear in x and y, 0 on the opposite edge, negative outside."""
+    p = triangles.corners[:, (corner + 1) % 3]
+    q = triangles.corners[:, (corner + 2) % 3]
+    start = _cross(p - triangles.low, q - triangles.low) / triangles.area
+    per_x = (p[:, 1] - q[:, 1]) / triangles.area
+    per_y = (q[:, 0] - p[:, 0]) / triangles.area
+
+    plane = np.stack([start, per_x, per_y], axis=1).astype(np.float32)
+    start, per_x, per_y = plane[fragments.triangle].T
+    along_x = per_x * fragments.x.astype(np.float32)
+    along_y = per_y * fragments.y.astype(np.float32)
+    return np.asarray(start + along_x + along_y)
 
 
 def _cross(a: Floats, b: Floats) -> Floats:
@@ -99,17 +137,21 @@ class SmoothNormals:
     def __init__(self, faces: NDArray[Any]) -> None:
         self.faces = np.asarray(faces, np.int64)
         self.n_vertices = int(self.faces.max()) + 1
-        corners = np.ones(self.faces.size, np.float32)
-        rows = self.faces.ravel()
-        columns = np.repeat(np.arange(len(self.faces)), 3)
-        self._faces_at_vertex = sparse.csr_array(
-            (corners, (rows, columns)), shape=(self.n_vertices, len(self.faces))
-        )
+
+        vertex = self.faces.ravel()
+        face = np.repeat(np.arange(len(self.faces)), 3)
+        ones = np.ones(len(vertex), np.float32)
+        shape = (self.n_vertices, len(self.faces))
+        self._faces_at_vertex = sparse.csr_array((ones, (vertex, face)), shape=shape)
 
     def __call__(self, verts: Floats) -> Floats32:
         """Vertices (V, 3) -> outward unit normals (V, 3), averaged over adjacent faces by area."""
         corners = verts.astype(np.float32)[self.faces]
-        normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+        first_side = corners[:, 1] - corners[:, 0]
+        second_side = corners[:, 2] - corners[:, 0]
+        normals = np.cross(first_side, second_side)
+
         smooth = self._faces_at_vertex @ normals
-        smooth /= np.linalg.norm(smooth, axis=1, keepdims=True) + np.float32(1e-20)
+        length = np.linalg.norm(smooth, axis=1, keepdims=True)
+        smooth /= length + np.float32(1e-20)
         return np.asarray(smooth, np.float32)

@@ -21,6 +21,7 @@ from pipeline.accounting import VideoAccount
 from pipeline.boxes import extents
 from pipeline.clips.files import EXTENSIONS
 from pipeline.conversion.committed import recorded_reader
+from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError
 from pipeline.files.pixels import sources
 from pipeline.files.pixels.frames import FrameSource, Image, Video
@@ -36,18 +37,24 @@ FURTHEST: Final = 2.0**13  # px, largest coordinate that is drawn
 MARGIN: Final = 0.1  # of a box's longer side, around joints
 
 
+class _Detections(NamedTuple):
+    """Dropped detections of one person."""
+
+    reason: str
+    frame_index: Array  # (N,)
+    keypoints: Array  # (N, J, 3) px, px, confidence
+
+
 @dataclass(slots=True)
 class DrawnAccount(VideoAccount):
     """An account that keeps dropped detections."""
 
-    # reason, frame_index, keypoints
-    detections: list[tuple[str, Array, Array]] = field(default_factory=list)
+    detections: list[_Detections] = field(default_factory=list)
 
     def drop(self, reason: str, frames: int, *people: Array) -> None:
         VideoAccount.drop(self, reason, frames)
         if people and frames:
-            frame_index, keypoints = people
-            self.detections.append((reason, frame_index, keypoints))
+            self.detections.append(_Detections(reason, *people))
 
 
 class Untracked(NamedTuple):
@@ -67,25 +74,18 @@ class Untracked(NamedTuple):
         """The detections of an account; None if there are none. spec: the video's source in the
         cache, or "".
         """
-        clips = [path for path in video.files if path.suffix.lower() in EXTENSIONS]
-        if (
-            not isinstance(account, DrawnAccount)
-            or not account.detections
-            or account.set_aside
-            or not (spec or clips)
-        ):
+        if not isinstance(account, DrawnAccount) or account.set_aside or not account.detections:
             return None
-        source = sources.parse(raw, spec) if spec else Video(raw, clips[0].as_posix())
-        reasons = [reason for reason, frames, _ in account.detections for _ in frames]
-        frames, people = (np.concatenate([part[i] for part in account.detections]) for i in (1, 2))
-        unseen = ~people[..., 2].any(axis=1)
-        # a box around all places, if no joint is seen
-        people[unseen, :, 2] = people[unseen, :, :2].any(axis=-1)
-        low, high = np.moveaxis(extents(people)[0], 1, 0)
-        # corners need none
-        margin = MARGIN * (high - low).max(axis=1, keepdims=True) * (people.shape[1] > 2)
-        boxes = np.stack([low - margin, high + margin], axis=1).clip(-FURTHEST, FURTHEST)
-        return cls(account.name, source, dict(account.dropped), frames, boxes, tuple(reasons))
+        source = _find_source(raw, video, spec)
+        if source is None:
+            return None
+        reasons: list[str] = []
+        for person in account.detections:
+            reasons += [person.reason] * len(person.frame_index)
+        frame_index = np.concatenate([person.frame_index for person in account.detections])
+        keypoints = np.concatenate([person.keypoints for person in account.detections])
+        boxes = _boxes(keypoints)
+        return cls(account.name, source, dict(account.dropped), frame_index, boxes, tuple(reasons))
 
     def colour(self, reason: str) -> str:
         """#rrggbb of a reason."""
@@ -97,30 +97,51 @@ class Untracked(NamedTuple):
         """
         size = max(1.0, min(image.shape[:2]) / CAPTION_FOR)
         for i in np.flatnonzero(self.frame_index == frame).tolist():
-            (left, top), (right, bottom) = self.boxes[i]
-            colour = rgb(self.colour(self.reasons[i]))
-            corners = np.array(
-                [(left, top), (right, top), (right, bottom), (left, bottom), (left, top)]
-            )
-            # px from the first one
-            along = np.append(0, np.abs(np.diff(corners, axis=0)).sum(axis=1).cumsum())
-            stops = np.linspace(0, along[-1], 2 * max(4, round(along[-1] / (16 * size))))
-            ends = (
-                np.rint([np.interp(stops, along, axis) for axis in corners.T])
-                .astype(int)
-                .T.tolist()
-            )
-            cv2.polylines(
-                image,
-                [np.rint(corners).astype(np.int32)],
-                True,
-                (0, 0, 0),
-                round(3 * size),
-                cv2.LINE_AA,
-            )
-            for first, last in zip(ends[::2], ends[1::2], strict=True):
-                cv2.line(image, first, last, colour, round(2 * size), cv2.LINE_AA)
-            draw_label(image, self.reasons[i], left, top - 3 * size, size, colour, taken)
+            reason = self.reasons[i]
+            colour = rgb(self.colour(reason))
+            _draw_dashed(image, self.boxes[i], colour, size)
+            left, top = self.boxes[i, 0].tolist()
+            draw_label(image, reason, left, top - 3 * size, size, colour, taken)
+
+
+def _find_source(raw: Path, video: RawVideo, spec: str) -> FrameSource | None:
+    """The images of a video: as in the cache (`spec`), else its first clip; None without any."""
+    if spec:
+        return sources.parse(raw, spec)
+    for path in video.files:
+        if path.suffix.lower() in EXTENSIONS:
+            return Video(raw, path.as_posix())
+    return None
+
+
+def _boxes(keypoints: Array) -> NDArray[np.float64]:
+    """Boxes (N, 2, 2) around the joints of (N, J, 3): around all places if no joint is seen."""
+    unseen = ~keypoints[..., 2].any(axis=1)
+    has_place = keypoints[unseen, :, :2].any(axis=-1)
+    keypoints[unseen, :, 2] = has_place
+    corners, _ = extents(keypoints)
+    low, high = np.moveaxis(corners, 1, 0)
+    if keypoints.shape[1] > 2:  # corners of a box need no margin
+        margin = MARGIN * (high - low).max(axis=1, keepdims=True)
+        corners = np.stack([low - margin, high + margin], axis=1)
+    return corners.clip(-FURTHEST, FURTHEST)
+
+
+def _draw_dashed(image: Image, box: Array, colour: tuple[int, int, int], size: float) -> None:
+    """Draw a box (2, 2) in place: black, with dashes in its colour."""
+    (left, top), (right, bottom) = box
+    path = np.array([(left, top), (right, top), (right, bottom), (left, bottom), (left, top)])
+    outline = np.rint(path).astype(np.int32)
+    cv2.polylines(image, [outline], True, (0, 0, 0), round(3 * size), cv2.LINE_AA)
+
+    sides = np.abs(np.diff(path, axis=0)).sum(axis=1)
+    distance = np.append(0, sides.cumsum())  # px from the first corner, along the path
+    n_dashes = max(4, round(distance[-1] / (16 * size)))
+    stops = np.linspace(0, distance[-1], 2 * n_dashes)
+    points = np.column_stack([np.interp(stops, distance, axis) for axis in path.T])
+    dashes = np.rint(points).astype(int).reshape(-1, 2, 2)
+    for first, last in dashes.tolist():
+        cv2.line(image, first, last, colour, round(2 * size), cv2.LINE_AA)
 
 
 def read_untracked(
@@ -132,22 +153,28 @@ def read_untracked(
     Raises PipelineError if the raw files are missing, or give another accounting than the
     conversion's.
     """
-    dataset = datasets.find_installed(split.name.partition("/")[0])
+    dataset_name, _, split_name = split.name.partition("/")
+    dataset = datasets.find_installed(dataset_name)
     if dataset is None or dataset.keypoints_from != "detected" or dataset.uses_body:
         return None  # its labels are no detections that a reader links
     if not entry.account.get("dropped") or entry.account.get("set_aside"):
         return None
-    (reader, folder, _), account = recorded_reader(split, raw, None), DrawnAccount(entry.name)
-    of_split = split.name.partition("/")[2]
-    video = next(
-        (video for video in reader.videos(folder, of_split) if video.name == entry.name), None
-    )
+    reader, folder, _ = recorded_reader(split, raw, None)
+    account = DrawnAccount(entry.name)
+    video = _find_video(reader, folder, split_name, entry.name)
     if video is not None:
         with caching():
-            reader.read_accounted(folder, of_split, video, None, account)
+            reader.read_accounted(folder, split_name, video, None, account)
     if video is None or account.dropped != entry.account["dropped"]:
         raise PipelineError(
             f"{entry.name}: detections without a track are not drawn, because its files have "
             f"changed since conversion. Convert {split.name} again."
         )
     return Untracked.from_account(account, folder, video, entry.source)
+
+
+def _find_video(reader: Dataset, folder: Path, split: str, name: str) -> RawVideo | None:
+    for video in reader.videos(folder, split):
+        if video.name == name:
+            return video
+    return None
