@@ -1,7 +1,7 @@
 """Jobs on the workers of a Dask cluster, or on one process per device.  raw -> tracks -> features
 
-Tasks of a lost worker run again on another one; a task that was running at three losses ends the
-work. Results stay on the workers until they are taken. Dask is imported when a scheduler is named.
+Tasks of a lost worker run again on another one, by Dask's own rules. Results stay on the workers
+until they are taken. Dask is imported when a scheduler is named.
 A job on a device is called with its process's `device`.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import logging
 import math
 import operator
@@ -18,7 +19,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -26,9 +26,14 @@ from pipeline.cli.console import duration, err, plain
 from pipeline.cli.progress import EVERY, SLOW
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.processes import Dask, Failed, alive
-from pipeline.processes.on_worker import Submitter, run_each, run_interruptible, run_task
+from pipeline.processes.on_worker import (
+    Submitter,
+    run_each,
+    run_interruptible,
+    run_on_device,
+    run_task,
+)
 from pipeline.processes.pool import TRIALS, Pool
-from pipeline.processes.software import versions
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -38,11 +43,11 @@ R = TypeVar("R")
 
 ANSWER: Final = 60.0  # s that a scheduler may take to answer, and a result to arrive
 LOOK_EVERY: Final = 0.5  # s between polls of the workers
-LOSSES: Final = 3  # of workers that were running a task, which end the work
 TOGETHER: Final = 8  # most items in a task: submitting one costs as much as reading a short video
-# tasks: one runs, one waits, so that the worker has work and Dask's `adapt` starts more workers
-PER_WORKER: Final = 2
-WINDOW: Final = 4  # most tasks per worker whose results are not taken
+# Most tasks per worker whose results are not taken. One runs and one waits, so that the worker has
+# work and Dask's `adapt` starts more workers: with every loss, Dask counts one against both.
+WAITING: Final = 2
+AHEAD: Final = 4  # if results are taken in order
 START: Final = (
     "Start one (docs/operations.md), name another address, or leave it out to use only this "
     "machine."
@@ -62,12 +67,14 @@ def connect_workers(
     shared: a file or folder that all workers of a cluster must see. plug_ins: datasets, streams and
     detectors that they use. Raises ConfigError for an invalid address; PipelineError if no
     scheduler answers or there is no worker for the time of `patience`, if a worker has other code
-    or libraries or does not see the file, if three were lost while they ran the same task, and if
-    the scheduler goes away. Of devices: a job's error, with the device in its message, and
-    PipelineError if two processes end at one task.
+    or libraries or does not see the file, if more were lost at the same task than Dask allows, and
+    if the scheduler goes away. Of devices: a job's error, with the device in its message, and
+    PipelineError if two processes end at one task, or if one has other code.
     """
     dask = Dask(dask) if isinstance(dask, str) else dask
-    return _Devices(devices) if dask.scheduler is None else connect_cluster(dask, shared, plug_ins)
+    if dask.scheduler is None:
+        return _Devices(devices, Submitter.here(shared, plug_ins))
+    return connect_cluster(dask, shared, plug_ins)
 
 
 @contextlib.contextmanager
@@ -102,8 +109,7 @@ def connect_cluster(
         silent = f"no Dask scheduler answers there after {ANSWER:.0f} s ({error})."
         raise PipelineError(f"{scheduler}: {silent} {START}") from error
     try:
-        submitter = Submitter(tuple(versions(*plug_ins).items()), Path.cwd(), shared)
-        yield _Workers(client, submitter, dask.patience)
+        yield _Workers(client, Submitter.here(shared, plug_ins), dask.patience)
     except CancelledError as error:
         gone = "the Dask scheduler went away or was restarted. Make sure that it runs."
         raise PipelineError(f"{scheduler}: {gone} {AGAIN}") from error
@@ -129,27 +135,12 @@ def _address(scheduler: str) -> tuple[str | None, str | None]:
     return None, scheduler
 
 
-@dataclass(slots=True, eq=False)
-class _WorkerTask:
-    call: Callable[[], Any]
-    losses: int = 0  # workers that went away while they ran it
-    worker: str = ""  # its address; "" for none
-    since: float = 0.0  # s; a worker runs the earliest first
-    future: Future[Any] | None = None  # of the worker
-    # the worker ended it; a result that is lost with the worker makes it pending again
-    was_done: bool = False
-
-    @property
-    def has_ended(self) -> bool:
-        return self.future is not None and self.future.done()
-
-
 class _Workers:
     """The workers of one cluster, each running one task at a time. A job that raises is retried
     once.
 
-    Each task is bound to one worker: Dask would count the loss of a worker against tasks that only
-    wait there, too.
+    Dask repeats the tasks of a lost worker, and ends one that had more workers lost than the
+    scheduler allows: `distributed.scheduler.allowed-failures`.
     """
 
     def __init__(self, client: Client, submitter: Submitter, patience: float) -> None:
@@ -172,7 +163,8 @@ class _Workers:
         """Run a job on one worker, with a GPU if any has one, and return its result. Raises what it
         raises.
         """
-        return next(self._results([job]))
+        (result,) = self._results([job])
+        return result
 
     def as_completed(
         self, job: Callable[[T, Callable[[], None]], R], items: Sequence[T]
@@ -187,8 +179,7 @@ class _Workers:
     def map(
         self, job: Callable[[T], R], items: Sequence[T], same_group: Callable[[T, T], bool]
     ) -> Iterator[R]:
-        """Results of `job(item)` in order; a bounded number waits to be taken. Closing it cancels
-        tasks.
+        """Results of `job(item)` in order; a bounded number waits to be taken.
 
         same_group: whether one worker should run both of two neighbouring items.
         """
@@ -196,9 +187,8 @@ class _Workers:
         def calls() -> Iterator[Callable[[], list[R]]]:
             start = 0
             while start < len(items):
-                stop = start + max(
-                    1, min(TOGETHER, (len(items) - start) // (WINDOW * len(self._there)))
-                )
+                share = (len(items) - start) // (AHEAD * len(self._there))
+                stop = start + max(1, min(TOGETHER, share))
                 while stop < len(items) and same_group(items[stop - 1], items[stop]):
                     stop += 1
                 yield functools.partial(run_each, job, items[start:stop])
@@ -210,26 +200,52 @@ class _Workers:
     def _results(self, calls: Iterable[Callable[[], R]], *, in_order: bool = False) -> Iterator[R]:
         """Results of calls, in order or as they end. Raises the error of a call."""
         todo = iter(calls)
-        window = list[_WorkerTask]()
+        most = AHEAD if in_order else WAITING
+        futures: list[Future[R]] = []
         while True:
-            self._await_workers(every=in_order)
-            self._take_back_lost(window)
-            self._hand_out(todo, window)
-            if not window:
-                return
-            ended = [task for task in (window[:1] if in_order else window) if task.has_ended]
-            for task in ended:
+            candidates = futures[:1] if in_order else futures
+            ended = [future for future in candidates if future.done()]
+            for future in ended:
                 try:
-                    result = task.future.result(ANSWER)  # type: ignore[union-attr]  # it has ended
+                    result = self._take(future)
                 except TimeoutError:
-                    if task.has_ended:  # the call's own error
+                    if future.done():  # the call's own error
                         raise
-                    continue  # the worker went away, with the result
-                window.remove(task)
+                    continue  # the worker went away with the result: Dask computes it again
+                futures.remove(future)
                 yield result
+
+            self._await_workers(every=in_order)
+            room = max(0, most * len(self._there) - len(futures))
+            for call in itertools.islice(todo, room):
+                futures.append(self._submit(call, on_any=in_order))
+            if not futures:
+                return
             if not ended:
                 self._news.wait(LOOK_EVERY)
                 self._news.clear()
+
+    def _submit(self, call: Callable[[], R], *, on_any: bool) -> Future[R]:
+        resources = {"GPU": 1} if self._needs_gpu and not on_any else None
+        future: Future[R] = self._client.submit(
+            run_task, self._submitter, call, pure=False, retries=1, resources=resources
+        )
+        future.add_done_callback(lambda _: self._news.set())
+        return future
+
+    def _take(self, future: Future[R]) -> R:
+        """The result of a task that has ended. Raises PipelineError if its workers were lost."""
+        from distributed import KilledWorker
+
+        try:
+            return future.result(ANSWER)
+        except KilledWorker as error:
+            losses = error.allowed_failures + 1
+            raise PipelineError(
+                f"{self._address}: {losses} workers were lost while they ran the same task, the "
+                f"last one {error.last_worker.address}. If memory ran out (see its log), start "
+                f"fewer workers per machine. {AGAIN}"
+            ) from error
 
     def _await_workers(self, *, every: bool = False) -> None:
         """Update the list of workers, or of those with a GPU if there was one and not `every`; wait
@@ -240,7 +256,7 @@ class _Workers:
         """
         began = time.monotonic()
         latest = SLOW - EVERY
-        demand = _WorkerTask(int)
+        demand: Future[int] | None = None
         while self._client.status == "running":
             workers = self._client.scheduler_info(n_workers=-1)["workers"]
             gpus = [
@@ -249,11 +265,12 @@ class _Workers:
             self._needs_gpu |= bool(gpus)
             self._there = list(workers) if every or not self._needs_gpu else gpus
             if self._there:
-                return self._take_back([demand])
-            if demand.future is None:  # Dask's `adapt` starts workers for tasks
-                demand.future = self._client.submit(demand.call, pure=False)
+                return
+            if demand is None:  # Dask's `adapt` starts workers for tasks
+                demand = self._client.submit(int, pure=False)
             what = "worker with a GPU" if workers else "worker"
-            if (waited := time.monotonic() - began) > self._patience:
+            waited = time.monotonic() - began
+            if waited > self._patience:
                 raise PipelineError(
                     f"{self._address}: this Dask scheduler has had no {what} for "
                     f"{self._patience:g} s. Start some (docs/operations.md), or wait longer "
@@ -261,88 +278,10 @@ class _Workers:
                 )
             if waited > latest + EVERY:
                 latest = waited
-                most = duration(self._patience)
-                err.print(
-                    plain(
-                        f"{self._address}: waiting for a Dask {what}, {duration(waited)} of at "
-                        f"most {most}"
-                    )
-                )
+                passed = f"{duration(waited)} of at most {duration(self._patience)}"
+                err.print(plain(f"{self._address}: waiting for a Dask {what}, {passed}"))
             time.sleep(LOOK_EVERY / 2)
         raise CancelledError
-
-    def _take_back_lost(self, window: Sequence[_WorkerTask]) -> None:
-        """Unbind tasks of lost workers. Each of these was running its earliest that had not
-        ended.
-        """
-        lost = [task for task in window if task.worker and task.worker not in self._there]
-        ran = {
-            task.worker: task
-            for task in sorted(lost, key=lambda task: -task.since)
-            if not task.was_done
-        }
-        for worker, task in ran.items():
-            task.losses += 1
-            if task.losses == LOSSES:
-                raise PipelineError(
-                    f"{self._address}: {LOSSES} workers were lost while they ran the same task, "
-                    f"the last one {worker}. "
-                    f"If memory ran out (see its log), start fewer workers per machine. {AGAIN}"
-                )
-        self._take_back(lost)
-
-    def _hand_out(self, todo: Iterator[Callable[[], Any]], window: list[_WorkerTask]) -> None:
-        """Give each worker PER_WORKER tasks: those of lost workers, else new ones, else one that
-        waits elsewhere.
-
-        A task that was running when its worker was lost gets a worker without a task: behind
-        another, which may have ended unnoticed, the next loss would count against that one.
-        """
-        lanes: dict[str, list[_WorkerTask]] = {address: [] for address in self._there}
-        for task in sorted(window, key=lambda task: task.since):
-            if task.worker and not task.has_ended:
-                lanes[task.worker].append(task)
-        first = [task for task in window if not task.worker and task.losses]
-        while True:
-            address, lane = min(lanes.items(), key=lambda item: len(item[1]))
-            if len(lane) == PER_WORKER or (first and lane):
-                return
-            chosen = (
-                first.pop(0) if first else next((task for task in window if not task.worker), None)
-            )
-            if (
-                chosen is None
-                and len(window) < WINDOW * len(lanes)
-                and (call := next(todo, None)) is not None
-            ):
-                chosen = _WorkerTask(call)
-                window.append(chosen)
-            if chosen is None and not lane and len(longest := max(lanes.values(), key=len)) > 1:
-                chosen = longest.pop()
-                self._take_back([chosen])
-            if chosen is None:
-                return
-            chosen.worker = address
-            chosen.since = time.monotonic()
-            chosen.was_done = False
-            chosen.future = self._client.submit(
-                run_task, self._submitter, chosen.call, pure=False, retries=1, workers=[address]
-            )
-            chosen.future.add_done_callback(functools.partial(self._note_end, chosen))
-            lane.append(chosen)
-
-    def _note_end(self, task: _WorkerTask, future: Future[Any]) -> None:
-        task.was_done |= task.future is future  # else it was cancelled
-        self._news.set()
-
-    def _take_back(self, tasks: Sequence[_WorkerTask]) -> None:
-        """Cancel tasks and unbind them. A running one continues until it calls `alive` or ends."""
-        if futures := [task.future for task in tasks if task.future is not None]:
-            with contextlib.suppress(OSError):
-                self._client.cancel(futures, force=True)
-        for task in tasks:
-            task.worker = ""
-            task.future = None
 
 
 class _Devices:
@@ -353,8 +292,9 @@ class _Devices:
     task.
     """
 
-    def __init__(self, names: Sequence[str]) -> None:
+    def __init__(self, names: Sequence[str], submitter: Submitter) -> None:
         self._names = names
+        self._submitter = submitter
         self._calls: deque[Callable[..., Any]] = deque()
         works = [functools.partial(operator.call, device=name) for name in names]
         self._pool = Pool[Callable[..., Any], Any](
@@ -371,11 +311,14 @@ class _Devices:
         return len(self._names)
 
     def run_one(self, job: Callable[..., R]) -> R:
-        (result,) = self._results([job])
+        (result,) = self._results([self._call(job)])
         return result  # type: ignore[no-any-return]
 
     def as_completed(self, job: Callable[..., R], items: Sequence[object]) -> Iterator[R]:
-        return self._results([functools.partial(job, item, alive) for item in items])
+        return self._results([self._call(job, item, alive) for item in items])
+
+    def _call(self, job: Callable[..., R], *arguments: object) -> Callable[..., R]:
+        return functools.partial(run_on_device, self._submitter, job, *arguments)
 
     def _jobs(self) -> Iterator[list[Callable[..., Any]] | None]:
         while True:

@@ -1,4 +1,4 @@
-"""Functions that run on the workers of a Dask cluster.  raw -> tracks -> features"""
+"""Functions that run on the workers of a Dask cluster, or on devices.  raw -> tracks -> features"""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from pipeline.errors import PipelineError
-from pipeline.processes.software import version
+from pipeline.processes.software import version, versions
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -29,6 +29,11 @@ class Submitter:
     folder: Path  # working folder, for relative paths
     shared: Path | None
 
+    @classmethod
+    def here(cls, shared: Path | None, plug_ins: Sequence[object]) -> Submitter:
+        """This process, which uses these plug-ins."""
+        return cls(tuple(versions(*plug_ins).items()), Path.cwd(), shared)
+
 
 def run_task(submitter: Submitter, task: Callable[[], R]) -> R:
     """Run a task in the submitter's folder. Raises PipelineError for other software, and what the
@@ -40,7 +45,7 @@ def run_task(submitter: Submitter, task: Callable[[], R]) -> R:
         if submitter.folder.is_dir()
         else contextlib.nullcontext(),
     ):
-        _require(submitter)
+        _require(submitter, describe_worker())
         try:
             return task()
         except PipelineError as error:
@@ -49,16 +54,25 @@ def run_task(submitter: Submitter, task: Callable[[], R]) -> R:
             raise
 
 
-@functools.cache  # successes only
-def _require(submitter: Submitter) -> None:
-    """Raise PipelineError if this worker has other code or libraries, or does not see the shared
-    file.
+def run_on_device(
+    submitter: Submitter, job: Callable[..., R], *arguments: object, device: str
+) -> R:
+    """Run a job in a device's process. Raises PipelineError for other software, and what the job
+    raises.
     """
-    at = describe_worker()
+    _require(submitter, device)
+    return job(*arguments, device=device)
+
+
+@functools.cache  # successes only
+def _require(submitter: Submitter, at: str) -> None:
+    """Raise PipelineError if this worker has other code or libraries, or does not see the shared
+    file. at: the worker, for the message.
+    """
     for name, expected in submitter.versions:
         found = version(name)
         if found != expected:
-            do = "Use the same environment, and restart the worker."
+            do = "Use the same code and environment, and start both again."
             raise PipelineError(f"{at}: expected {name} {expected}, as here, found {found}. {do}")
     if submitter.shared is not None and not submitter.shared.exists():
         raise PipelineError(f"{at}: {submitter.shared} not found. Share it under the same path.")

@@ -4,6 +4,7 @@ Tests put a copy of this file where decoding processes find it: sources and stre
 by pickle.
 """
 
+import itertools
 import math
 import os
 import signal
@@ -115,6 +116,40 @@ class _Logging(_Mean):
             file.write(line := f"{self._device} {os.getpid()}\n")
         first = log.read_text().startswith(line)
         if self._stream.dies == "always" or (self._stream.dies and first):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__call__(crops)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mortal(Colour):
+    """As `Colour`. The process that makes one of the calls `fatal`, counted over all processes, is
+    killed there.
+    """
+
+    folder: str
+    fatal: tuple[int, ...] = ()
+
+    kind: ClassVar[str] = "mortal"
+
+    def identity(self) -> dict[str, Any]:
+        return {"kind": self.kind}
+
+    def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> Any:
+        return _Dying(self)
+
+
+class _Dying(_Mean):
+    def __init__(self, stream: Mortal) -> None:
+        super().__init__(4, 1)
+        self._stream = stream
+        self._own_calls = itertools.count()
+
+    def __call__(self, crops: np.ndarray) -> np.ndarray:
+        log = Path(self._stream.folder) / "calls"
+        call = f"{os.getpid()} {next(self._own_calls)}"
+        with log.open("a") as file:  # lines are appended whole, in one order for all processes
+            file.write(f"{call}\n")
+        if log.read_text().splitlines().index(call) in self._stream.fatal:
             os.kill(os.getpid(), signal.SIGKILL)
         return super().__call__(crops)
 
