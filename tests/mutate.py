@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 CORE = """
 boxes | pipeline/boxes.py | test_boxes
@@ -29,9 +30,10 @@ windows | cache/windows.py cache/mixture.py cache/read/*t*s*.py | test_windows t
 posetrack | pipeline/datasets/posetrack.py | test_posetrack
 tables | cache/format/tables.py cache/format/shard.py | test_writing test_the_doc* cache/*/test_repair
 insta_variety | pipeline/datasets/insta_variety.py pipeline/files/formats/tf*.py | test_insta_variety test_tf*
-writer | cache/write/split_writer.py cache/write/stream_*.py | cache/write/test_[ws]*
-kinetics | pipeline/datasets/kinetics.py pipeline/*/detected/*.py pipeline/*/*/detections.py | test_kinetics
+writer | cache/write/*.py | cache/write/test_* cache/test_histories
+kinetics | pipeline/datasets/kinetics.py pipeline/*/detected/*.py pipeline/*/*/*/detections.py | test_kinetics
 labels | cache/read/labels.py | test_labels
+conversion | pipeline/conversion/*.py | pipeline/conversion/test_* test_plan_command journeys/test_extend
 mpi_inf_3dhp | pipeline/datasets/mpi*.py pipeline/files/formats/neural_annot.py | test_mpi_inf_3dhp test_neural_annot
 losses | vibe_model/losses.py pipeline/rotations.py | test_losses test_rotations test_prediction
 h36m | pipeline/datasets/h36m.py pipeline/files/formats/h36m*.py | test_h36m test_cdf
@@ -59,9 +61,8 @@ IMPORTED_ONCE = (
 LIMIT_S = 240  # for the tests of one mutant
 
 
-def mutant(source: str, pick: random.Random) -> tuple[str, str]:
-    """What is changed, and the source with it."""
-    tree = ast.parse(source)
+def mutable(tree: ast.AST) -> list[Any]:
+    """Operators, comparisons and constants of a file that may be changed."""
     nodes = list(ast.walk(tree))
     kept = {
         part
@@ -80,7 +81,13 @@ def mutant(source: str, pick: random.Random) -> tuple[str, str]:
         for node in nodes
         if isinstance(node, ast.Constant) and isinstance(node.value, int | float)
     ]
-    node = pick.choice([node for node in operators + constants if node not in kept])
+    return [node for node in operators + constants if node not in kept]
+
+
+def mutant(source: str, pick: random.Random) -> tuple[str, str]:
+    """What is changed, and the source with it."""
+    tree = ast.parse(source)
+    node = pick.choice(mutable(tree))
     before = ast.unparse(node)
     if isinstance(node, ast.Constant):
         node.value = not node.value if isinstance(node.value, bool) else node.value + 1
@@ -114,6 +121,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--n", type=int, default=168)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--group", help="mutate the files of one group only")
     parser.add_argument(
         "--only",
         type=int,
@@ -126,15 +134,16 @@ def main() -> None:
         importlib.import_module(name)
     gc.freeze()
     groups = [[part.strip() for part in line.split("|")] for line in CORE.strip().splitlines()]
+    if args.group:
+        groups = [group for group in groups if group[0] == args.group]
     pick, seen = random.Random(args.seed), set()
     with tempfile.TemporaryDirectory() as folder:
         clone = Path(folder, "clone")
         subprocess.run(["git", "clone", "-q", ".", str(clone)], check=True)
         for number in range(args.n):
             name, files, tests = groups[number % len(groups)]
-            file = pick.choice(
-                sorted(file for pattern in files.split() for file in clone.glob(pattern))
-            )
+            paths = sorted(file for pattern in files.split() for file in clone.glob(pattern))
+            file = pick.choice([file for file in paths if mutable(ast.parse(file.read_text()))])
             source = file.read_text()
             change, changed = mutant(source, pick)
             if args.only and number not in args.only:

@@ -8,7 +8,7 @@ from pathlib import Path, PurePath
 from typing import Final
 
 from pipeline.errors import RawDataError
-from pipeline.files.formats.detections import SUFFIXES, UNREAD
+from pipeline.files.formats.people.detections import SUFFIXES, UNREAD
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import PACK, VIDEOS
 

@@ -1,7 +1,7 @@
 """Clips in a folder, their label files, and the clips that need detection.  [pixels] -> raw
 keypoints -> tracks
 
-Labels of `<folders>/<clip>.mp4`, in any format of `pipeline.files.formats.detections`:
+Labels of `<folders>/<clip>.mp4`, in any format of `pipeline.files.formats.people.detections`:
 
     keypoints/<folders>/<clip>.mp4.json     `python -m pipeline detect`; also .txt and .csv
     keypoints/<folders>/detected.zip        those of many clips of a folder, each as <clip>.mp4.json
@@ -23,7 +23,8 @@ A file of `detect` is in COCO's JSON format:
      "categories": [...]}           COCO's person
 
 v is 2 for a joint of confidence 0.3 or more, else 1. pycocotools reads these files, and here
-`pipeline.files.formats.detections`. `.detect/<fingerprint>` has the reason why a clip has no file.
+`pipeline.files.formats.people.detections`. `.detect/<fingerprint>` has the reason why a clip has no
+file.
 In a PACK, a file's comment is its fingerprint; a file beside it counts more.
 """
 
@@ -47,7 +48,7 @@ from pipeline.cli.text import FEW, count
 from pipeline.clips.file_names import NAMES_OF_ALL, PACKED, plain
 from pipeline.errors import FOLDER, RawDataError
 from pipeline.files.formats.arrays import state_of
-from pipeline.files.formats.detections import ALPHAPOSE, SUFFIXES, UNREAD
+from pipeline.files.formats.people.detections import ALPHAPOSE, SUFFIXES, UNREAD
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import RawVideo, VideoTexts
 from pipeline.files.raw.files import (

@@ -35,7 +35,7 @@ from pipeline.datasets.downloads import (
 )
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.formats import smpl_files
-from pipeline.files.formats.detections import read_detections
+from pipeline.files.formats.people.detections import read_detections
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import MARKER, RawVideo, files
 from pipeline.settings.file import PATH, settings_file

@@ -4,6 +4,8 @@ discriminator
 Mahmood et al.: AMASS, ICCV 2019.
 
     <subset>/<subject>/<motion>_poses.npz     or ..._stageii.npz in newer releases
+
+Motions of BEAT2, AIST++ and Motion-X are read from subsets of their own.
 """
 
 from __future__ import annotations
@@ -25,10 +27,10 @@ from pipeline.accounting import Totals, VideoAccount
 from pipeline.cameras import compose, resample_linear, resample_rotations
 from pipeline.datasets.base import CONVERT_UNITS, Dataset, Mistake, Origin, ReleasePart
 from pipeline.errors import ConfigError, RawDataError
-from pipeline.files.formats.arrays import load_npz, numbers
+from pipeline.files.formats.motions import ENDINGS, N_BETAS, SMPL_JOINTS, Motion, load_motion
 from pipeline.files.formats.smpl_files import gender_of
 from pipeline.files.raw import RawVideo
-from pipeline.skeletons import LARGEST, Doubles
+from pipeline.skeletons import Doubles
 from pipeline.track import FARTHEST_M, Track
 
 if TYPE_CHECKING:
@@ -38,16 +40,11 @@ if TYPE_CHECKING:
 TARGET_FPS: Final = 25
 MIN_FRAMES: Final = 60  # after resampling
 RATE_NOISE: Final = 1e-4  # 120.00000763 Hz is 120 Hz stored as float32 periods
-N_BETAS: Final = 10
 MOST_BETAS: Final = 16  # in the releases' files
-_BODY: Final = tuple(range(22))  # pelvis to wrists: the same in SMPL, SMPL-H and SMPL-X
-# SMPL's hand joints are the roots of the index fingers. Key: numbers a frame, 3 a joint.
-SMPL_JOINTS: Final = {156: (*_BODY, 22, 37), 165: (*_BODY, 25, 40)}
-MOTION: Final = "{_poses,_stageii}.npz"  # SMPL-H's ending, and SMPL-X's (newer releases of both)
+# SMPL-H's ending, and SMPL-X's (newer releases of both); BEAT2's, Motion-X's, and AIST++'s
+MOTION: Final = "{_poses.npz,_stageii.npz,.npz,.npy,_ch[0-9][0-9].pkl}"
 LAYOUT: Final = "<subset>/<subject>/<motion>_poses.npz"
 UNPACK: Final = "Unpack at least one subset into it."
-AGAIN: Final = "Unpack this subset again."
-OTHER_BODY: Final = "Take the SMPL-H or SMPL-X files of the release: other bodies are not read."
 # A subset's folder as archives of SMPL-H unpack it -> the subset's name on the page and in newer
 # releases.
 SUBSETS: Final[Mapping[str, str]] = {
@@ -135,12 +132,15 @@ class Amass(Dataset):
 
     def detect_layout(self, raw: Path, split: str) -> Amass:
         """With SMPL-X columns if one file of a subset, of each ending of names, is SMPL-X by its
-        header.
+        header, or is a motion of Motion-X.
         """
         one_of_each = {}
         for file in filter(_is_motion, _files(raw)):
-            ending = re.search(r"_(poses|stageii)$", file.stem)
-            one_of_each[file.parts[:-1][:1], ending and ending[0]] = file
+            if file.suffix == ".npy":
+                return _WithSmplx(**asdict(self))
+            if file.suffix == ".npz":
+                ending = re.search(r"_(poses|stageii)$", file.stem)
+                one_of_each[file.parts[:-1][:1], ending and ending[0]] = file
         has_smplx = any(smplx.is_smplx(raw / file, "poses") for file in one_of_each.values())
         if has_smplx:
             return _WithSmplx(**asdict(self))
@@ -195,6 +195,8 @@ class Amass(Dataset):
         gender = gender_of(motion.gender)
         if not gender:
             account.notes.append(f"gender is {motion.gender!r}: taken for neutral")
+        if motion.note:
+            account.notes.append(motion.note)
         if motion.n_betas > MOST_BETAS:
             account.notes.append(
                 f"betas has {motion.n_betas} numbers: the first {len(motion.betas)} are used"
@@ -286,71 +288,10 @@ def _files(raw: Path) -> Iterator[Path]:
 
 
 def _is_motion(file: Path) -> bool:
-    return file.suffix == ".npz" and not re.search("^shape$|_stagei$", file.stem)
+    return file.suffix in ENDINGS and not re.search("^shape$|_stagei$", file.stem)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Motion:
-    """N frames of one person."""
-
-    pose: Doubles  # (N, 24, 3) axis-angle rad, SMPL's joints; of SMPL-X (N, 55, 3), all
-    trans: Doubles  # (N, 3) m
-    betas: Doubles  # (10,), or those of SMPL-X, up to (16,)
-    n_betas: int  # in the file
-    rate: float  # frames per second
-    gender: str  # as stored: neutral, male, female, or anything else
-
-
-def load_motion(file: Path) -> _Motion:
-    """Read one .npz file. Raises RawDataError, also for non-finite numbers."""
-    data = load_npz(
-        file, ("poses", "betas", "trans"), ("gender", "mocap_framerate", "mocap_frame_rate")
-    )
-    shape = data["poses"].shape
-    width = shape[-1] if shape else 0
-    if width not in SMPL_JOINTS:
-        expected = "(N, 156) SMPL-H or (N, 165) SMPL-X"
-        raise RawDataError(file, "poses", expected, str(shape), OTHER_BODY)
-    poses = numbers(file, "poses", data["poses"], (None, width)).reshape(-1, width // 3, 3)
-    trans = numbers(file, "trans", data["trans"], (len(poses), 3))
-    betas = numbers(file, "betas", data["betas"], (None,))
-    n_betas = len(betas)
-    if n_betas < N_BETAS:
-        raise RawDataError(file, "betas", f"at least {N_BETAS}", str(n_betas), AGAIN)
-    if width == smplx.N_POSE:
-        betas = betas[: smplx.N_BETAS]
-    else:
-        betas = betas[:N_BETAS]
-        poses = poses[:, SMPL_JOINTS[width]]
-
-    for key, values in {"poses": poses, "trans": trans, "betas": betas}.items():
-        if not (np.abs(values) < LARGEST).all():  # comparisons with NaN are false
-            actual = f"NaN, infinity or numbers over {LARGEST:.0e}"
-            raise RawDataError(file, key, "finite numbers", actual, AGAIN)
-    return _Motion(poses, trans, betas, n_betas, _rate(file, data), _gender(data))
-
-
-def _gender(data: dict[str, NDArray[Any]]) -> str:
-    stored = data.get("gender", np.empty(0)).reshape(-1)
-    if stored.size != 1:
-        return ""
-    gender = stored[0]
-    if isinstance(gender, bytes):
-        return gender.decode("latin1")
-    return str(gender)
-
-
-def _rate(file: Path, data: dict[str, NDArray[Any]]) -> float:
-    keys = [key for key in ("mocap_framerate", "mocap_frame_rate") if key in data]
-    if not keys:
-        raise RawDataError(file, "mocap_framerate", "frames per second", "no such key", AGAIN)
-    rate = float(numbers(file, keys[0], data[keys[0]].reshape(-1), (1,))[0])
-    if not 1 <= rate <= 10_000:
-        raise RawDataError(file, keys[0], "1 to 10,000 frames per second", str(rate), AGAIN)
-    return rate
-
-
-def _correct_rate(motion: _Motion, video: RawVideo, account: VideoAccount) -> _Motion:
+def _correct_rate(motion: Motion, video: RawVideo, account: VideoAccount) -> Motion:
     """The motion at its known rate, with a note, if its file states another one (`RATES`)."""
     rates = [RATES[name] for name in video.files[0].parts if name in RATES]
     if not rates or round(motion.rate) != STATED_RATE:
@@ -361,7 +302,7 @@ def _correct_rate(motion: _Motion, video: RawVideo, account: VideoAccount) -> _M
     return replace(motion, rate=rates[0])
 
 
-def _require_units(file: Path, motion: _Motion) -> None:
+def _require_units(file: Path, motion: Motion) -> None:
     """Raise RawDataError (`other_unit`) for degrees, and for positions in mm or cm, by medians over
     frames.
     """
@@ -389,7 +330,7 @@ def _require_units(file: Path, motion: _Motion) -> None:
         raise RawDataError(file, "trans", expected, found, CONVERT_UNITS, reason="other_unit")
 
 
-def _is_y_up(motion: _Motion) -> bool:
+def _is_y_up(motion: Motion) -> bool:
     """Whether the torso points along y, and the pelvis is as high above y = 0 as one who stands.
 
     A pelvis that is elsewhere must not be above z = 0 either: a person may lie on that ground, or
@@ -404,7 +345,7 @@ def _is_y_up(motion: _Motion) -> bool:
     return bool(torso[1] > UPRIGHT and (stands_on_y or not is_on_z))
 
 
-def _turn_up(motion: _Motion) -> _Motion:
+def _turn_up(motion: Motion) -> Motion:
     """The motion in a world with z up, from one with y up. `trans` is exact to a constant shift of
     some cm.
     """

@@ -3,7 +3,8 @@
     <any folders>/<clip>.mp4                    mp4, mov, mkv, avi, webm, m4v, mpg, mpeg or flv
     keypoints/<any folders>/<clip>.mp4.json     `python -m pipeline detect`, or another detector
 
-Names and formats of label files: `pipeline.clips.files`, `pipeline.files.formats.detections`.
+Names and formats of label files: `pipeline.clips.files`,
+`pipeline.files.formats.people.detections`.
 People are linked over time unless the detector tracked, never across a scene cut, and cleaned as
 HMMR's authors cleaned InstaVariety and VLOG-people (`pipeline.linking`).
 """

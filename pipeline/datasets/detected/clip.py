@@ -25,7 +25,7 @@ from pipeline.datasets.base import Dataset, Origin
 from pipeline.datasets.detected.people import MIN_CONFIDENCE, Rules, bridge_gaps, people
 from pipeline.datasets.pixels import DETECTED_OUTSIDE, require_frames, require_in_picture
 from pipeline.errors import RawDataError
-from pipeline.files.formats.detections import Detections, read_detections, read_results
+from pipeline.files.formats.people.detections import Detections, read_detections, read_results
 from pipeline.files.pixels.clip_record import ClipRecord, record_from
 from pipeline.files.pixels.cuts import cuts_of
 from pipeline.files.pixels.frames import MOST_LOST, Video

@@ -14,7 +14,7 @@ from pipeline.accounting import VideoAccount
 from pipeline.boxes import smooth_boxes, tight_boxes
 from pipeline.cli.text import count
 from pipeline.datasets.base import finite_joints
-from pipeline.files.formats.detections import Detections
+from pipeline.files.formats.people.detections import Detections
 from pipeline.grades import grade
 from pipeline.linking import SECOND, Cleaning, clean, link, split_at_gaps
 from pipeline.skeletons import Bools, Doubles, Ints, Skeleton, convert, joint_names

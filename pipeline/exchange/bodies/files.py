@@ -12,7 +12,6 @@ import io
 import math
 import mmap
 import pickle
-import re
 import reprlib
 import tempfile
 import zlib
@@ -25,9 +24,9 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
-from pipeline.exchange.bodies.others import owner_of
 from pipeline.exchange.vibe_db.joblib_files import NAMES, JoblibUnpickler
 from pipeline.files.formats.arrays import ZIP, other_format, reading, refuse
+from pipeline.files.formats.known_files import owner_of, owner_of_file
 from pipeline.files.formats.pickles import ArrayUnpickler
 from pipeline.files.raw.files import open_regular, open_unbuffered, read_regular
 
@@ -36,8 +35,6 @@ AGAIN: Final = (
     "Copy the file again, or run the tool again (docs/results.md has those that are read)."
 )
 NPY: Final = b"\x93NUMPY"
-HDF5: Final = b"\x89HDF"
-START: Final = 4096  # bytes in which words of other formats are searched
 MOST_TIMES: Final = 100  # bytes of a compressed file's content, of its own: zeros give 1,000
 # PyTorch's storages, and their numbers as NumPy names them
 STORED: Final = "Double Float Half Long Int Short Char Byte Bool"
@@ -52,28 +49,17 @@ def load_results(file: Path) -> Any:
     """
     with reading(file, EXPECTED, do=AGAIN):
         with open_unbuffered(file) as stream:
-            start = stream.read(START)
+            start = stream.read(100)
         if start.startswith(ZIP):
             return _load_zip(file)
         if start.startswith(NPY):
             return _load_npy(file)
         if start[:1] == pickle.PROTO:
             return _load_joblib(file, file)
-        owner = owner_of(_marks(file, start))
+        owner = owner_of_file(file)
         if owner or not start.startswith(b"\x78"):  # zlib's
             refuse(owner or other_format(start) or f"a file that begins with {start[:12]!r}")
         return _load_compressed(file)
-
-
-def _marks(file: Path, start: bytes) -> set[str]:
-    """The ending, and the keys of an HDF5 file, else the first words."""
-    ending = file.suffix.lower()
-    if start.startswith(HDF5):
-        import h5py  # takes 0.2 s
-
-        with h5py.File(file) as content:
-            return {ending, *content}
-    return {ending, *re.findall(r"\w+", start.decode("latin1"))}
 
 
 def _load_zip(file: Path) -> Any:

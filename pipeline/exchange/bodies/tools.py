@@ -17,8 +17,8 @@ import numpy as np
 from pipeline.cameras import is_rotation
 from pipeline.errors import RawDataError
 from pipeline.exchange.bodies.files import AGAIN, EXPECTED, load_results
-from pipeline.exchange.bodies.others import owner_of
 from pipeline.files.formats.arrays import numbers, reading
+from pipeline.files.formats.known_files import owner_of
 from pipeline.skeletons import Doubles, Ints
 
 N_POSE: Final = 72

@@ -23,7 +23,7 @@ from pipeline.clips.detectors import Detect, DetectionResources, Detector, Peopl
 from pipeline.clips.files import list_clips
 from pipeline.clips.plan import plan_detection
 from pipeline.errors import ConfigError, RawDataError
-from pipeline.files.formats.detections import read_results
+from pipeline.files.formats.people.detections import read_results
 from pipeline.files.pixels.frames import Image, Video
 from pipeline.files.raw import MARKER
 from tests.packages import install

@@ -26,7 +26,7 @@ from pipeline.clips.detectors import graphs as of_graphs
 from pipeline.clips.detectors import rtmpose
 from pipeline.clips.detectors.rtmpose import Published, RTMPose
 from pipeline.errors import ConfigError, MissingAssets, RawDataError
-from pipeline.files.formats.detections import read_results
+from pipeline.files.formats.people.detections import read_results
 from tests.onnx_graphs import Graph
 from tests.pipeline.datasets.by_hand import encode
 

@@ -21,7 +21,7 @@ from pipeline.clips.detectors.rtmpose import RTMPose
 from pipeline.clips.detectors.two_parts import Boxes, Networks, TwoPartDetector, find_and_follow
 from pipeline.datasets.detected.clip import pixel_camera
 from pipeline.errors import ConfigError
-from pipeline.files.formats.detections import read_results
+from pipeline.files.formats.people.detections import read_results
 from pipeline.homography import transfer
 from tests.pipeline.datasets.by_hand import encode
 

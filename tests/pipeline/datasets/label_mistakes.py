@@ -429,9 +429,9 @@ MISTAKES: dict[str, Mistake] = {
             "yaml",
             "xml",
             "jsonl",
-            "trc",
         )
     },
+    "trc": refused("a TRC file", b"\x80\x04N.", end=".trc"),
     "gzipped json": refused(r"json\.gz.*Unpack it", gzip.compress(GOOD.encode()), end=".json.gz"),
     "a zip of json": refused(r"\.zip.*Unpack it", zipped(a=GOOD), end=".zip"),
     "a folder called json": refused(r"folder", GOOD, end=".json/a.json"),

@@ -5,11 +5,13 @@ them.
 import json
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
-from pipeline.files.formats.detections import read_detections
-from pipeline.files.formats.joint_spellings import joint_called
+from pipeline.errors import RawDataError
+from pipeline.files.formats.people.detections import read_detections
+from pipeline.files.formats.people.joint_spellings import joint_called
 from pipeline.skeletons import joint_names
 from tests.pipeline.files.test_detections import COCO_NAMES, SIZE, N, coco_object
 
@@ -53,3 +55,186 @@ def test_frames_of_roboflow_are_those_of_the_original_names(tmp_path: Path) -> N
     assert np.array_equal(
         read_detections(file, "clip", lambda: [SIZE]).frame_index, np.arange(N) + 40
     )
+
+
+# --------------------------------------------------------------------------------------------------
+# CVAT
+
+
+def test_people_between_cvats_key_frames_are_told(tmp_path: Path) -> None:
+    content = coco_object()
+    for t, entry in enumerate(content["annotations"]):
+        entry["attributes"] = {"track_id": 3, "keyframe": t % 4 == 0, "occluded": False}
+    file = tmp_path / "clip.json"
+    file.write_text(json.dumps(content))
+    detections = read_detections(file, "clip", lambda: [SIZE])
+    assert detections is not None and detections.identity is not None
+    assert {int(one) for frame in detections.identity for one in frame} == {3}
+    told = f"{N - N // 4} of {N} people are between CVAT's key frames: interpolated, not labelled"
+    assert told in detections.notes
+
+
+def test_tracks_that_cvat_wrote_without_joints_are_named(tmp_path: Path) -> None:
+    content = coco_object()
+    content["annotations"][5] |= {"keypoints": [], "attributes": {"track_id": 3}}
+    file = tmp_path / "clip.json"
+    file.write_text(json.dumps(content))
+    with pytest.raises(RawDataError, match=r"older versions of CVAT.*Export the task again"):
+        read_detections(file, "clip", lambda: [SIZE])
+
+
+# --------------------------------------------------------------------------------------------------
+# Sports2D
+
+
+HALPE_26 = [
+    "Hip",
+    "RHip",
+    "RKnee",
+    "RAnkle",
+    "RBigToe",
+    "RSmallToe",
+    "RHeel",
+    "LHip",
+    "LKnee",
+    "LAnkle",
+    "LBigToe",
+    "LSmallToe",
+    "LHeel",
+    "Neck",
+    "Head",
+    "Nose",
+    "RShoulder",
+    "RElbow",
+    "RWrist",
+    "LShoulder",
+    "LElbow",
+    "LWrist",
+]
+
+
+def joint_px(t: int, j: int) -> tuple[float, float]:
+    return 100 + 4 * t + j, 50 + 8 * j
+
+
+def trc(rows: str, rate: float = 30.0) -> str:
+    """A file as Sports2D 0.8 writes it: Units m, though in px."""
+    joints = "\t\t\t".join(HALPE_26)
+    return (
+        "PathFileType\t4\t(X/Y/Z)\twalk_Sports2D_px_person00.trc\n"
+        "DataRate\tCameraRate\tNumFrames\tNumMarkers\tUnits\tOrigDataRate\tOrigDataStartFrame\t"
+        "OrigNumFrames\n"
+        f"{rate}\t{rate}\t{N}\t{len(HALPE_26)}\tm\t{rate}\t0\t{N}\n"
+        f"Frame#\tTime\t{joints}\t\t\t\n"
+        "\t\tX1\tY1\tZ1\n" + rows
+    )
+
+
+def trc_rows(first: int, rate: float, scale: float = 1.0, z: float = 0.0) -> str:
+    """Rows from the frame `first` on, numbered from 0. In row 2 the nose is missing, in row 3
+    everybody.
+    """
+    rows = []
+    for t in range(N):
+        values = []
+        for j in range(len(HALPE_26)):
+            x, y = joint_px(first + t, j)
+            values += [f"{scale * x}", f"{scale * y}", f"{z}"]
+        if t == 2:
+            nose = 3 * HALPE_26.index("Nose")
+            values[nose : nose + 3] = ["", "", ""]
+        if t == 3:
+            values = ["0.0"] * len(values)
+        rows.append("\t".join([str(t), str((first + t) / rate), *values]))
+    return "\n".join(rows) + "\n"
+
+
+def write_people(folder: Path, *texts: str, name: str = "walk_Sports2D_px_person0") -> Path:
+    folder.mkdir()
+    for number, text in enumerate(texts):
+        (folder / f"{name}{number}.trc").write_text(text)
+    return folder
+
+
+@pytest.mark.parametrize("rate", [30.0, 29.97, 240.0])
+def test_frames_of_sports2d_are_counted_by_time(tmp_path: Path, rate: float) -> None:
+    people = [trc(trc_rows(first, rate), rate) for first in (40, 44)]
+    folder = write_people(tmp_path / "walk", *people)
+    (folder / "walk_Sports2D_m_person00.trc").write_text(trc(trc_rows(40, rate, scale=0.01)))
+    detections = read_detections(folder, "walk", lambda: [SIZE])
+    assert detections is not None and detections.identity is not None
+    expected = {0: {*range(40, 48)} - {43}, 1: {*range(44, 52)} - {47}}
+    for identity, frames in expected.items():
+        seen = [
+            int(frame)
+            for frame, identities in zip(detections.frame_index, detections.identity, strict=True)
+            if identity in identities
+        ]
+        assert set(seen) == frames
+
+    ankle = list(detections.skeleton).index("lankle")
+    nose = list(detections.skeleton).index("nose")
+    j = HALPE_26.index("LAnkle")
+    np.testing.assert_allclose(detections.keypoints[0][0, ankle], [*joint_px(40, j), 1])
+    assert detections.keypoints[2][0, nose].tolist() == [0, 0, 0]  # missing
+    assert "joints of TRC files have no confidence: 1 where there is a joint" in detections.notes
+
+
+def test_one_file_of_sports2d_is_a_clips_file(tmp_path: Path) -> None:
+    file = tmp_path / "walk.trc"
+    file.write_text(trc(trc_rows(0, 30)))
+    detections = read_detections(file, "walk", lambda: [SIZE])
+    assert detections is not None
+    assert detections.n_persons == N - 1
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (trc(trc_rows(0, 30, scale=0.01)), "found positions in space, or in m. Take Sports2D's"),
+        (trc(trc_rows(0, 30, z=0.4)), "found positions in space, or in m. Take Sports2D's"),
+        (trc("0\t0.0\t1\t2\n"), "'line 6': expected 68 fields, found 4 fields"),
+        (trc(trc_rows(0, 30).replace("\t104.0\t", "\tfar\t")), "'line 6': expected numbers"),
+        (trc(trc_rows(0, 30), rate=0), "'line 3': expected frames per second, found 0"),
+        ("PathFileType\n", "expected a TRC file: text, with five lines of header, found 1 lines"),
+        (trc("0\t\t" + "\t".join(["1"] * 66)), "'Time': expected a time in s in each row"),
+    ],
+)
+def test_other_and_damaged_trc_files_are_refused(tmp_path: Path, text: str, words: str) -> None:
+    file = tmp_path / "walk.trc"
+    file.write_text(text)
+    with pytest.raises(RawDataError) as caught:
+        read_detections(file, "walk", lambda: [SIZE])
+    assert str(caught.value).startswith(f"{file}: ")
+    assert words in str(caught.value)
+
+
+# --------------------------------------------------------------------------------------------------
+# tools whose files are not read
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "owner"),
+    [
+        ("walk.xml", '<?xml version="1.0"?>\n<annotations><track id="0"/>', "CVAT's XML"),
+        ("walk.bvh", "HIERARCHY\nROOT Hips\n", "a BVH file"),
+        ("walk.c3d", "\x02P", "a C3D file"),
+        ("walk.yaml", "a: 1", "a .yaml file"),
+    ],
+)
+def test_files_of_other_tools_are_named(
+    tmp_path: Path, name: str, content: str, owner: str
+) -> None:
+    file = tmp_path / name
+    file.write_text(content)
+    with pytest.raises(RawDataError, match=f"found {owner}.*which is not read"):
+        read_detections(file, "walk", lambda: [SIZE])
+
+
+def test_sleaps_analysis_file_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "walk.h5"
+    with h5py.File(file, "w") as content:
+        for key in ("tracks", "node_names", "point_scores"):
+            content[key] = np.zeros(3)
+    with pytest.raises(RawDataError, match="found SLEAP's analysis file"):
+        read_detections(file, "walk", lambda: [SIZE])

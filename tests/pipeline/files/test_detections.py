@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from pipeline.errors import RawDataError
-from pipeline.files.formats import box_lines, keypoints_json
-from pipeline.files.formats.detections import Detections, read_detections
+from pipeline.files.formats.people import box_lines, keypoints_json
+from pipeline.files.formats.people.detections import Detections, read_detections
 from pipeline.skeletons import joint_names
 from tests.pipeline.datasets.by_hand import standing
 

@@ -14,8 +14,8 @@ from scipy.spatial.transform import Rotation
 from pipeline import skeletons
 from pipeline.body import Body
 from pipeline.errors import RawDataError
-from pipeline.files.formats.detections import _order
-from pipeline.files.formats.found import ORDERS
+from pipeline.files.formats.people.detections import _order
+from pipeline.files.formats.people.found import ORDERS
 
 KNOWN = [order for orders in ORDERS.values() for order in orders]
 N_FRAMES = 24

@@ -16,7 +16,7 @@ from pipeline.__main__ import main
 from pipeline.accounting import VideoAccount
 from pipeline.datasets.detected.people import Rules, people
 from pipeline.demo.files import mp4_writer
-from pipeline.files.formats.detections import CORNERS, Detections
+from pipeline.files.formats.people.detections import CORNERS, Detections
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import RawVideo
 from pipeline.linking import Cleaning

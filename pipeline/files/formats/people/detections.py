@@ -25,9 +25,10 @@ import numpy as np
 
 from pipeline.cli.text import count
 from pipeline.errors import FOLDER, RawDataError, refuse
-from pipeline.files.formats import box_lines, keypoints_json
 from pipeline.files.formats.arrays import load_json, reading
-from pipeline.files.formats.found import (
+from pipeline.files.formats.known_files import owner_of_file
+from pipeline.files.formats.people import box_lines, keypoints_json, trc
+from pipeline.files.formats.people.found import (
     BODY,
     DAMAGED,
     EXPORT,
@@ -38,18 +39,18 @@ from pipeline.files.formats.found import (
     Sizes,
     label_error,
 )
-from pipeline.files.formats.joint_spellings import DECLARED, joint_called
-from pipeline.files.formats.keypoints_json import ONE_VIDEO
+from pipeline.files.formats.people.joint_spellings import DECLARED, joint_called
+from pipeline.files.formats.people.keypoints_json import ONE_VIDEO
 from pipeline.files.raw.files import list_names, open_regular
 from pipeline.skeletons import Doubles, Ints, Skeleton, bones, joint_names
 
 # its own name for results; or they are called as the video
 ALPHAPOSE: Final = "alphapose-results.json"
-SUFFIXES: Final = (".json", ".txt", ".csv")
+SUFFIXES: Final = (".json", ".txt", ".csv", ".trc")
 # formats of other programs, known only to name them in errors
 UNREAD: Final = frozenset({
     ".npz", ".npy", ".pt", ".pth", ".pkl", ".pickle", ".joblib", ".mat", ".h5", ".hdf5",
-    ".parquet", ".jsonl", ".xml", ".yaml", ".yml", ".msgpack", ".bvh", ".c3d", ".trc",
+    ".parquet", ".jsonl", ".xml", ".yaml", ".yml", ".msgpack", ".bvh", ".c3d",
 })  # fmt: skip
 # the "joints" of people who are known by boxes alone
 CORNERS: Final = ("upper left corner", "lower right corner")
@@ -119,6 +120,9 @@ def read_detections(place: Path, video: str, sizes: Sizes) -> Detections | None:
     """
     if not place.is_dir():
         return read_results(place, sizes)
+    persons = trc.person_files(place, list_names(place))
+    if persons:
+        return _assemble(place, trc.content_of(persons), {})
     numbered = _numbered_files(place, video)
     results = [place / name for name in _result_names(video)]
     results = [file for file in results if file.is_file()]
@@ -154,11 +158,14 @@ def read_results(file: Path, sizes: Sizes | None = None) -> Detections:
     """
     if file.suffix.lower() in UNREAD:
         expected = f"{', '.join(SUFFIXES)}, or a folder of them"
-        actual = f"a {file.suffix} file, which is not read"
+        owner = owner_of_file(file) or f"a {file.suffix} file"
+        actual = f"{owner}, which is not read"
         raise label_error(file, FOLDER, expected, actual)
     with reading(file, "a file", do=DAMAGED), open_regular(file) as stream:
         start = stream.read(64).lstrip()[:1]
-    if start in (b"[", b"{") or file.suffix.lower() == ".json":
+    if file.suffix.lower() == ".trc":
+        content = trc.content_of([file])
+    elif start in (b"[", b"{") or file.suffix.lower() == ".json":
         content = keypoints_json.content_of(file, sizes)
     else:
         content = box_lines.content_of(file)

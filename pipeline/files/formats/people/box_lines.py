@@ -19,7 +19,7 @@ from typing import Final
 import numpy as np
 
 from pipeline.files.formats.arrays import other_than_text, reading, refuse
-from pipeline.files.formats.found import (
+from pipeline.files.formats.people.found import (
     DAMAGED,
     FORMATS,
     FoundPerson,

@@ -17,7 +17,7 @@ import numpy as np
 from pipeline.cli.text import count
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import kind, load_json
-from pipeline.files.formats.found import (
+from pipeline.files.formats.people.found import (
     BODY,
     DAMAGED,
     EXPORT,
@@ -201,11 +201,16 @@ def _identity(file: Path, result: Mapping[str, Any]) -> int | None:
     return whole(file, "idx", idx)
 
 
+def _attributes(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    """CVAT's `attributes` of an annotation; {} without any."""
+    attributes = entry.get("attributes")
+    return attributes if isinstance(attributes, dict) else {}
+
+
 def _track_id(file: Path, key: str, entry: Mapping[str, Any]) -> int | None:
     """`track_id`, which CVAT has in `attributes`; None for a negative one, as without a tracker."""
     if "track_id" not in entry:
-        attributes = entry.get("attributes")
-        entry = attributes if isinstance(attributes, dict) else {}
+        entry = _attributes(entry)
     if "track_id" not in entry:
         return None
     do = "Number people by whole numbers, or leave track_id out."
@@ -308,6 +313,7 @@ def _coco(file: Path, content: Mapping[str, Any], sizes: Sizes | None) -> LabelC
     read = LabelContent(joints=categories.joints)
     boxes = list[tuple[str, dict[str, Any], Doubles]]()
     others = Counter[str]()
+    n_interpolated = 0
     axes = _Axes()
     n_shown = 0
     for i, entry in enumerate(records(file, "annotations", content.get("annotations"))):
@@ -334,6 +340,7 @@ def _coco(file: Path, content: Mapping[str, Any], sizes: Sizes | None) -> LabelC
         else:
             points = COCO.corners(file, f"{key}.bbox", entry["bbox"], _score(file, entry))
         identity = _track_id(file, key, entry)
+        n_interpolated += _attributes(entry).get("keyframe") is False
         read.people.append(FoundPerson(image.frame, points * image.scale, identity))
 
     axes.require_x_first(file)
@@ -343,6 +350,11 @@ def _coco(file: Path, content: Mapping[str, Any], sizes: Sizes | None) -> LabelC
             read.people[i] = read.people[i]._replace(points=box * scale)
     for name, n in others.items():
         read.notes.append(f"{count(n, 'annotation')} of {name!r} left out: no people")
+    if n_interpolated:
+        read.notes.append(
+            f"{n_interpolated} of {len(read.people)} people are between CVAT's key frames: "
+            "interpolated, not labelled"
+        )
     _describe_images(read, images.values())
     return read
 
@@ -415,6 +427,10 @@ def _coco_joints(
     place.
     """
     n_joints = len(names or ())
+    if entry.get("keypoints") == [] and _attributes(entry):
+        found = "none, as older versions of CVAT wrote tracks"
+        do = "Export the task again by a newer CVAT."
+        raise label_error(file, f"{key}.keypoints", "the joints", found, do)
     points = _joints(file, f"{key}.keypoints", entry.get("keypoints"), n_joints)
     scores = entry.get("keypoint_scores")
     if scores is not None:

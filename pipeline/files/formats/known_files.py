@@ -1,9 +1,16 @@
-"""Known files that hold no bodies of an estimator in images, by their keys."""
+"""Known files that no reader takes, by their keys."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
+from pathlib import Path
 from typing import Final
+
+from pipeline.files.raw.files import open_unbuffered
+
+HDF5: Final = b"\x89HDF"
+START: Final = 4096  # bytes in which words of other formats are searched
 
 # keys, endings or first words that a file must all have; whose file it is
 _OTHERS: Final = (
@@ -45,3 +52,18 @@ def owner_of(marks: Collection[str]) -> str:
         if set(needed.split()) <= set(marks):
             return owner
     return ""
+
+
+def owner_of_file(file: Path) -> str:
+    """Whose file it is by its ending, and the keys of an HDF5 file, else the first words; "" for an
+    unknown one. Raises OSError.
+    """
+    with open_unbuffered(file) as stream:
+        start = stream.read(START)
+    words = set(re.findall(r"\w+", start.decode("latin1")))
+    if start.startswith(HDF5):
+        import h5py  # takes 0.2 s
+
+        with h5py.File(file) as content:
+            words = set(content)
+    return owner_of({file.suffix.lower(), *words})

@@ -1,0 +1,173 @@
+"""Files of motions: a body over time, without images.  [raw] -> tracks -> windows
+
+| file | source | arrays |
+|---|---|---|
+| .npz | AMASS (Mahmood et al., ICCV 2019), BEAT2 | `poses`, `betas`, `trans`, the rate |
+| .pkl | AIST++ (Li et al., ICCV 2021), 60 fps | `smpl_poses`, `smpl_trans`, `smpl_scaling` |
+| .npy | Motion-X (Lin et al., NeurIPS 2023), 30 fps | 322 numbers a frame |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import RawDataError
+from pipeline.files.formats.arrays import load_npz, numbers, other_format, reading, refuse
+from pipeline.files.formats.known_files import owner_of
+from pipeline.files.formats.pickles import load_labels
+from pipeline.files.raw.files import open_regular
+from pipeline.skeletons import LARGEST, Doubles
+
+ENDINGS: Final = frozenset({".npz", ".pkl", ".npy"})
+N_BETAS: Final = 10
+SMPLX_POSE: Final = 165  # numbers a frame
+SMPLX_BETAS: Final = 16  # the most that are kept
+_BODY: Final = tuple(range(22))  # pelvis to wrists: the same in SMPL, SMPL-H and SMPL-X
+# SMPL's hand joints are the roots of the index fingers. Key: numbers a frame, 3 a joint.
+SMPL_JOINTS: Final = {156: (*_BODY, 22, 37), SMPLX_POSE: (*_BODY, 25, 40)}
+RATES: Final = ("mocap_framerate", "mocap_frame_rate", "fps")  # keys of an .npz
+AIST_FPS: Final = 60.0
+MOTION_X_FPS: Final = 30.0
+# Numbers of a frame of Motion-X, in this order.
+MOTION_X: Final[Mapping[str, int]] = {
+    "root": 3,
+    "body": 63,
+    "hands": 90,
+    "jaw": 3,
+    "expression": 50,
+    "face_shape": 100,
+    "trans": 3,
+    "betas": 10,
+}
+AGAIN: Final = "Unpack this subset again."
+OTHER_BODY: Final = "Take the SMPL-H or SMPL-X files of the release: other bodies are not read."
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Motion:
+    """N frames of one person."""
+
+    pose: Doubles  # (N, 24, 3) axis-angle rad, SMPL's joints; of SMPL-X (N, 55, 3), all
+    trans: Doubles  # (N, 3) m
+    betas: Doubles  # (10,), or those of SMPL-X, up to (16,)
+    n_betas: int  # in the file
+    rate: float  # frames per second
+    gender: str  # as stored: neutral, male, female, or anything else
+    note: str = ""  # what the file does not state
+
+
+def load_motion(file: Path) -> Motion:
+    """Read one file. Raises RawDataError, also for non-finite numbers and other programs' files."""
+    if file.suffix == ".pkl":
+        motion = _load_aist(file)
+    elif file.suffix == ".npy":
+        motion = _load_motion_x(file)
+    else:
+        motion = _load_npz(file)
+
+    for key, values in {"poses": motion.pose, "trans": motion.trans, "betas": motion.betas}.items():
+        if not (np.abs(values) < LARGEST).all():  # comparisons with NaN are false
+            actual = f"NaN, infinity or numbers over {LARGEST:.0e}"
+            raise RawDataError(file, key, "finite numbers", actual, AGAIN)
+    return motion
+
+
+def _load_npz(file: Path) -> Motion:
+    data = load_npz(file, ("poses", "betas", "trans"), ("gender", *RATES))
+    shape = data["poses"].shape
+    width = shape[-1] if shape else 0
+    if width not in SMPL_JOINTS:
+        expected = "(N, 156) SMPL-H or (N, 165) SMPL-X"
+        raise RawDataError(file, "poses", expected, str(shape), OTHER_BODY)
+    poses = numbers(file, "poses", data["poses"], (None, width)).reshape(-1, width // 3, 3)
+    trans = numbers(file, "trans", data["trans"], (len(poses), 3))
+    betas = numbers(file, "betas", data["betas"], (None,))
+    n_betas = len(betas)
+    if n_betas < N_BETAS:
+        raise RawDataError(file, "betas", f"at least {N_BETAS}", str(n_betas), AGAIN)
+    if width == SMPLX_POSE:
+        betas = betas[:SMPLX_BETAS]
+    else:
+        betas = betas[:N_BETAS]
+        poses = poses[:, SMPL_JOINTS[width]]
+    return Motion(poses, trans, betas, n_betas, _rate(file, data), _gender(data))
+
+
+def _gender(data: dict[str, NDArray[Any]]) -> str:
+    stored = data.get("gender", np.empty(0)).reshape(-1)
+    if stored.size != 1:
+        return ""
+    gender = stored[0]
+    if isinstance(gender, bytes):
+        return gender.decode("latin1")
+    return str(gender)
+
+
+def _rate(file: Path, data: dict[str, NDArray[Any]]) -> float:
+    keys = [key for key in RATES if key in data]
+    if not keys:
+        raise RawDataError(file, RATES[0], "frames per second", "no such key", AGAIN)
+    rate = float(numbers(file, keys[0], data[keys[0]].reshape(-1), (1,))[0])
+    if not 1 <= rate <= 10_000:
+        raise RawDataError(file, keys[0], "1 to 10,000 frames per second", str(rate), AGAIN)
+    return rate
+
+
+def _load_aist(file: Path) -> Motion:
+    """A motion of AIST++: SMPL of the mean shape, larger by `smpl_scaling`, as `smpl_trans` is."""
+    keys = ("smpl_poses", "smpl_trans", "smpl_scaling")
+    data = load_labels(file)
+    missing = [key for key in keys if key not in data]
+    if missing:
+        owner = owner_of(data) or f"only {', '.join(sorted(data)[:12])}"
+        raise RawDataError(file, missing[0], "a motion of AIST++", owner, "Take the file away.")
+
+    poses = numbers(file, "smpl_poses", data["smpl_poses"], (None, 72))
+    trans = numbers(file, "smpl_trans", data["smpl_trans"], (len(poses), 3))
+    scaling = numbers(file, "smpl_scaling", np.reshape(data["smpl_scaling"], -1), (1,))
+    if not scaling[0] > 0:
+        raise RawDataError(file, "smpl_scaling", "a number over 0", str(scaling[0]), AGAIN)
+    return Motion(
+        pose=poses.reshape(-1, 24, 3),
+        trans=trans / scaling[0],
+        betas=np.zeros(N_BETAS),
+        n_betas=0,
+        rate=AIST_FPS,
+        gender="neutral",
+        note=f"AIST++ states no rate and no shape: {AIST_FPS:g} Hz and the average body are taken",
+    )
+
+
+def _load_motion_x(file: Path) -> Motion:
+    """A motion of Motion-X: SMPL-X, with one shape, the mean over its frames."""
+    expected = f"(N, {sum(MOTION_X.values())}) numbers, a motion of Motion-X"
+    with reading(file, expected, do="Take the file away."), open_regular(file) as stream:
+        start = stream.read(16)
+        if not start.startswith(b"\x93NUMPY"):
+            refuse(other_format(start) or f"a file that begins with {start[:4]!r}")
+        stream.seek(0)
+        stored = np.load(stream, allow_pickle=False)
+        if stored.shape[1:] != (sum(MOTION_X.values()),):
+            owner = owner_of({".npy", *map(str, stored.shape[1:])})
+            refuse(owner or f"an array of shape {stored.shape}")
+
+    rows = numbers(file, "array", stored, (None, sum(MOTION_X.values())))
+    stops = np.cumsum(list(MOTION_X.values()))
+    part = dict(zip(MOTION_X, np.split(rows, stops[:-1], axis=1), strict=True))
+    eyes = np.zeros((len(rows), 6))
+    pose = np.hstack([part["root"], part["body"], part["jaw"], eyes, part["hands"]])
+    return Motion(
+        pose=pose.reshape(-1, SMPLX_POSE // 3, 3),
+        trans=part["trans"],
+        betas=part["betas"].sum(axis=0) / max(len(rows), 1),
+        n_betas=N_BETAS,
+        rate=MOTION_X_FPS,
+        gender="neutral",
+        note=f"Motion-X states no rate: {MOTION_X_FPS:g} Hz is taken",
+    )

@@ -1,0 +1,1 @@
+"""Label files of people in images, of detectors and annotation tools.  [raw] -> tracks"""

@@ -1,0 +1,109 @@
+"""TRC files of Sports2D in pixels, one person each.  [raw] -> tracks
+
+Five lines of header, tab-separated; in line 3 the rate, in line 4 each joint's name before two
+empty fields; then rows of a number, a time in s, and x, y, z of each joint. Sports2D counts its
+number from the first frame that it was told to read, and its time from the clip's first frame at
+the stated rate. Its header says m in any case.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from pipeline.files.formats.arrays import other_than_text, reading, refuse
+from pipeline.files.formats.people.found import DAMAGED, FoundPerson, LabelContent, label_error
+from pipeline.files.raw.files import read_regular
+from pipeline.skeletons import LARGEST, Doubles
+
+N_HEADER: Final = 5  # lines
+LEAST_PX: Final = 20.0  # people in m do not reach that far; nobody in px is smaller
+IN_PX: Final = "_px"  # in names of files in px, beside those in m
+TAKE_PX: Final = "Take Sports2D's files with _px in their names."
+
+
+def person_files(folder: Path, names: Sequence[str]) -> list[Path]:
+    """TRC files among the names in a folder: those in px by name, if any says so."""
+    files = sorted(name for name in names if name.lower().endswith(".trc"))
+    in_px = [name for name in files if IN_PX in name]
+    return [folder / name for name in in_px or files]
+
+
+def content_of(files: Sequence[Path]) -> LabelContent:
+    """The people of a clip, by the number at the end of each file's name. Raises RawDataError."""
+    content = LabelContent()
+    for file in files:
+        joints, frames, points = _read_person(file)
+        if content.joints is not None and joints != content.joints:
+            expected = f"the joints of {files[0].name}"
+            raise label_error(file, "line 4", expected, ", ".join(joints)[:200])
+        content.joints = joints
+        number = re.search(r"[0-9]+$", file.stem)
+        identity = file.stem if number is None else int(number[0])
+        for frame, person in zip(frames, points, strict=True):
+            if person[:, 2].any():
+                content.people.append(FoundPerson(frame, person, identity))
+    content.notes.append("joints of TRC files have no confidence: 1 where there is a joint")
+    return content
+
+
+def _read_person(file: Path) -> tuple[list[str], list[int], Doubles]:
+    """Names of joints, frames from 0, and (T, J, 3) px px score."""
+    lines = _lines(file)
+    joints = [name.strip() for name in lines[3].split("\t")[2:] if name.strip()]
+    if not joints or not lines[0].startswith("PathFileType"):
+        found = f"{lines[0][:40]!r} and {len(joints)} names of joints"
+        raise label_error(file, "line 1", "the header of a TRC file", found)
+
+    rate = _numbers(file, "line 3", lines[2].split("\t")[:1])[0]
+    if not rate > 0:
+        raise label_error(file, "line 3", "frames per second", str(rate))
+    n_numbers = 2 + 3 * len(joints)
+    rows = np.empty((len(lines) - N_HEADER, n_numbers))
+    for i, line in enumerate(lines[N_HEADER:]):
+        fields = line.split("\t")
+        key = f"line {N_HEADER + i + 1}"
+        if len(fields) < n_numbers:
+            found = f"{len(fields)} fields"
+            raise label_error(file, key, f"{n_numbers} fields", found, DAMAGED)
+        rows[i] = _numbers(file, key, fields[:n_numbers])
+
+    times = rows[:, 1]
+    if not (np.abs(times) * rate < LARGEST).all():
+        raise label_error(file, "Time", "a time in s in each row", "a row without one", DAMAGED)
+    points = rows[:, 2:].reshape(len(rows), len(joints), 3).copy()
+    points[~np.isfinite(points).all(axis=-1)] = 0
+    _require_px(file, points)
+    points[..., 2] = points[..., :2].any(axis=-1)
+    return joints, np.rint(times * rate).astype(int).tolist(), points
+
+
+def _lines(file: Path) -> list[str]:
+    expected = "a TRC file: text, with five lines of header"
+    with reading(file, expected, do=DAMAGED):
+        content = read_regular(file)
+        other = other_than_text(content)
+        if other:
+            refuse(other)
+        lines = content.decode("utf-8-sig").splitlines()
+        if len(lines) < N_HEADER:
+            refuse(f"{len(lines)} lines")
+    return lines[:N_HEADER] + [line for line in lines[N_HEADER:] if line.strip()]
+
+
+def _numbers(file: Path, key: str, fields: Sequence[str]) -> list[float]:
+    """The fields as numbers, NaN where they are blank."""
+    with reading(file, "numbers", key=key, do=DAMAGED):
+        return [float(field) if field.strip() else np.nan for field in fields]
+
+
+def _require_px(file: Path, points: Doubles) -> None:
+    """Raise RawDataError for positions in space. points: (T, J, 3) x, y, z; 0 where missing."""
+    largest = np.abs(points).max(initial=0.0)
+    if points.any() and (points[..., 2].any() or largest < LEAST_PX):
+        found = "positions in space, or in m"
+        raise label_error(file, "rows", "x and y in px, z 0", found, TAKE_PX)

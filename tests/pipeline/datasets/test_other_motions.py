@@ -1,0 +1,217 @@
+"""Motions of BEAT2, AIST++ and Motion-X beside AMASS's, and files that look like them. Made up in
+their forms: none of them is a real file.
+"""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+import cache
+from pipeline import datasets
+from pipeline.accounting import Accounting
+from tests.fixtures import convert_into
+from tests.pipeline.datasets.by_hand import read_one, refusal
+
+AMASS = datasets.get("amass")
+Y_UP = Rotation.from_rotvec([-np.pi / 2, 0, 0])  # from z up
+N = 301  # frames
+
+
+def angles(n_joints: int, rate: float) -> NDArray[np.float64]:
+    """(N, n_joints, 3) rad: joint j turns about x at (j + 1) / 100 rad/s; joint 0 does not."""
+    turned = np.zeros((N, n_joints, 3))
+    turned[..., 0] = np.arange(N)[:, None] / rate * (np.arange(n_joints) + 1) / 100
+    turned[:, 0] = 0
+    return turned
+
+
+def walk(rate: float) -> NDArray[np.float64]:
+    """(N, 3) m: 1 m/s along x, in a world with y up."""
+    time = np.arange(N) / rate
+    return np.column_stack([time, 0 * time + 0.9, 0 * time])
+
+
+def place(file: Path) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return file
+
+
+def beat2(raw: Path, **changes: Any) -> Path:
+    file = place(raw / "BEAT2/smplxflame_30/2_scott_0_1_1.npz")
+    arrays = {
+        "poses": angles(55, 30).reshape(N, 165),
+        "betas": np.arange(300) / 100,
+        "expressions": np.zeros((N, 100)),
+        "trans": walk(30),
+        "model": "smplx2020",
+        "gender": "neutral",
+        "mocap_frame_rate": 30,
+    }
+    np.savez(file, **{key: value for key, value in (arrays | changes).items() if value is not None})
+    return file
+
+
+def aist(raw: Path, **changes: Any) -> Path:
+    """`smpl_trans` is in units of the scaled body."""
+    file = place(raw / "AIST++/gBR_sBM_cAll_d04_mBR0_ch01.pkl")
+    content = {
+        "smpl_poses": angles(24, 60).reshape(N, 72),
+        "smpl_scaling": np.array([93.5]),
+        "smpl_trans": 93.5 * walk(60),
+        "smpl_loss": 0.1,
+    }
+    file.write_bytes(pickle.dumps(content | changes))
+    return file
+
+
+def motion_x(raw: Path) -> Path:
+    """Joints in Motion-X's order: 22 of the body, 30 of the hands, the jaw."""
+    file = place(raw / "Motion-X/humanml/000021.npy")
+    turned = angles(53, 30).reshape(N, 159)
+    face = np.full((N, 150), 7.0)  # not read
+    betas = np.tile(np.arange(10) / 10, (N, 1))
+    np.save(file, np.hstack([turned[:, :66], turned[:, 66:], face, walk(30), betas]))
+    return file
+
+
+def read(raw: Path) -> tuple[Any, list[str]]:
+    (track,), account = read_one(AMASS, raw)
+    return track, account["notes"]
+
+
+UP = "the motion's world has y up: turned, so that z is up"
+
+
+def require_turned(track: Any) -> None:
+    """The pelvis goes along x, its joints are turned up, at 25 fps."""
+    time = np.arange(len(track.frame_index)) / 25
+    steps = track.trans - track.trans[0]
+    np.testing.assert_allclose(steps, np.column_stack([time, 0 * time, 0 * time]), atol=1e-5)
+    assert 0.4 < track.trans[0, 2] < 1.4
+    up = Rotation.from_rotvec(track.pose[:, :3]).apply([0, 1, 0])
+    np.testing.assert_allclose(up, np.tile([0, 0, 1.0], (len(time), 1)), atol=1e-5)
+    np.testing.assert_allclose(track.pose[25, 3 * 21], 0.22, rtol=1e-4)  # a wrist after 1 s
+
+
+@pytest.mark.parametrize("changes", [{}, {"mocap_frame_rate": None, "fps": 30}])
+def test_beat2_has_its_rate_under_either_key(tmp_path: Path, changes: dict[str, Any]) -> None:
+    beat2(tmp_path, **changes)
+    track, notes = read(tmp_path)
+    require_turned(track)
+    assert notes == [UP, "betas has 300 numbers: the first 16 are used"]
+    np.testing.assert_allclose(track.extra["smplx_pose"][25, 3 * 54], 0.55, rtol=1e-4)
+
+
+def test_aists_translation_is_divided_by_its_scaling(tmp_path: Path) -> None:
+    aist(tmp_path)
+    track, notes = read(tmp_path)
+    require_turned(track)
+    assert len(track.frame_index) == 126  # 5 s of 60 Hz
+    assert not track.betas.any()
+    assert track.gender == "neutral"
+    assert notes == [
+        UP,
+        "AIST++ states no rate and no shape: 60 Hz and the average body are taken",
+    ]
+
+
+def test_motion_xs_joints_go_to_their_places_in_smplx(tmp_path: Path) -> None:
+    motion_x(tmp_path)
+    track, notes = read(tmp_path)
+    require_turned(track)
+    assert notes == [UP, "Motion-X states no rate: 30 Hz is taken"]
+    after_1_s = track.extra["smplx_pose"][25].reshape(55, 3)[:, 0]
+    file_order = [*range(22), 52, None, None, *range(22, 52)]  # jaw; eyes are not in the file
+    expected = [0.0 if j is None else (j + 1) / 100 for j in file_order]
+    np.testing.assert_allclose(after_1_s[1:], expected[1:], atol=1e-5)
+    np.testing.assert_allclose(track.betas[0], np.arange(10) / 10, rtol=1e-6)
+    assert track.extra["smplx_n_betas"] == 10
+
+
+def test_all_of_them_are_converted_beside_amass(embedded: Any, tmp_path: Path) -> None:
+    raw, root = embedded.copy("amass", tmp_path / "amass"), tmp_path / "cache"
+    convert_into(root, raw, "amass")
+    before = [track.name for track in cache.open(root)["amass/train"].tracks]
+    for write in (beat2, aist, motion_x):
+        write(raw)
+    convert_into(root, raw, "amass")
+    split = cache.open(root)["amass/train"]
+    added = {track.name for track in split.tracks}.difference(before)
+    assert added == {
+        "AIST++/gBR_sBM_cAll_d04_mBR0_ch01/0",
+        "BEAT2/smplxflame_30/2_scott_0_1_1/0",
+        "Motion-X/humanml/000021/0",
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "owner"),
+    [
+        (
+            "walk.pkl",
+            {"root_pos": 0, "root_rot": 0, "dof_pos": 0, "fps": 30},
+            "robot's motion (GMR)",
+        ),
+        ("walk.pkl", {"pose_aa": 0, "root_trans_offset": 0, "dof": 0}, "a robot's motion (ASAP)"),
+        ("walk.pkl", {"pose": 0, "betas": 0}, "only betas, pose"),
+        ("walk.npy", np.zeros((60, 22, 3)), "joints of HumanML3D"),
+        ("walk.npy", np.zeros((60, 263)), "features of HumanML3D"),
+        ("walk.npy", np.zeros((60, 72)), "an array of shape (60, 72)"),
+        ("walk.npy", b"\x93NUMP", "begins with b'\\x93NUM'"),
+    ],
+)
+def test_other_programs_motions_are_refused_by_name(
+    tmp_path: Path, name: str, content: Any, owner: str
+) -> None:
+    file = place(tmp_path / "other" / name)
+    if isinstance(content, dict):
+        file.write_bytes(pickle.dumps(content))
+    elif isinstance(content, bytes):
+        file.write_bytes(content)
+    else:
+        np.save(file, content)
+    error = refusal(AMASS, tmp_path)
+    assert str(error).startswith(f"{file}: ")
+    assert owner in str(error)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"smpl_scaling": np.array([0.0])}, "'smpl_scaling': expected a number over 0"),
+        ({"smpl_trans": np.zeros((3, 3))}, "'smpl_trans': expected"),
+        ({"smpl_poses": np.full((N, 72), np.nan)}, "'poses': expected finite numbers"),
+        ({"smpl_poses": np.degrees(angles(24, 1).reshape(N, 72))}, "as in degrees"),
+    ],
+)
+def test_damaged_motions_of_aist_are_refused(
+    tmp_path: Path, changes: dict[str, Any], words: str
+) -> None:
+    aist(tmp_path, **changes)
+    assert words in str(refusal(AMASS, tmp_path))
+
+
+class Calls:
+    """Unpickled, it creates a file."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.file,)
+
+
+def test_no_code_of_a_motion_runs(tmp_path: Path) -> None:
+    mark = tmp_path / "it ran"
+    aist(tmp_path / "raw", smpl_loss=Calls(mark))
+    objects = place(tmp_path / "raw/objects/walk.npy")
+    np.save(objects, np.array([Calls(mark)]), allow_pickle=True)
+    report = Accounting()
+    assert list(AMASS.tracks(tmp_path / "raw", "train", report=report)) == []
+    assert [account.set_aside for account in report] == ["unsafe_pickle", "bad_label_file"]
+    assert not mark.exists()
