@@ -189,7 +189,7 @@ def plan_detection(
         try:
             video = Video(raw, clip)
             files = _files(out, video, kind)
-            is_done = files.done() and not _was_misread(out, raw, clip)
+            is_done = files.is_up_to_date() and not _was_misread(out, raw, clip)
             if not is_done:
                 video.require_whole()
         except (PipelineError, OSError) as error:
