@@ -32,10 +32,10 @@ from __future__ import annotations
 
 import errno
 import functools
-import itertools
 import json
 import os
 import re
+from collections import defaultdict
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -79,6 +79,10 @@ BESIDE_CLIPS: Final = (".json", ".txt", ".md", ".csv", ".xml", ".yaml", ".yml", 
 PICTURES: Final = (".jpg", ".jpeg", ".png", ".heic", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
 
+# (files, folders) with a clip's labels: one or none in all
+_Labels = tuple[tuple[str, ...], tuple[str, ...]]
+
+
 def list_clips(raw: Path, suffix: str = "") -> list[str]:
     """Sorted paths of video files anywhere below `raw`, without hidden ones; empty without such a
     folder.
@@ -86,16 +90,11 @@ def list_clips(raw: Path, suffix: str = "") -> list[str]:
     suffix: what follows their names; ".json" lists the files of `detect`. Links to folders are
     followed, without cycles.
     """
-    files = (file for file in list_files(raw) if file.endswith(suffix))
-    return [
-        file for file in files if PurePath(file.removesuffix(suffix)).suffix.lower() in EXTENSIONS
-    ]
-
-
-def list_images(raw: Path) -> list[str]:
-    """Image files among the clips, but for those in `keypoints`."""
-    files = (file for file in list_files(raw) if not file.startswith(f"{KEYPOINTS}/"))
-    return [file for file in files if PurePath(file).suffix.lower() in PICTURES]
+    clips = []
+    for file in list_files(raw):
+        if file.endswith(suffix) and _kind(file.removesuffix(suffix)) in EXTENSIONS:
+            clips.append(file)
+    return clips
 
 
 def describe_others(raw: Path) -> str:
@@ -103,28 +102,38 @@ def describe_others(raw: Path) -> str:
     and texts.
     """
     others = []
-    for file in list_files(raw):
-        is_known = PurePath(file).suffix.lower() in (*EXTENSIONS, *BESIDE_CLIPS)
-        if not is_known and not file.startswith(f"{KEYPOINTS}/") and PurePath(file).name != PACK:
+    for file in _files_beside_keypoints(raw):
+        is_usual = _kind(file) in (*EXTENSIONS, *BESIDE_CLIPS)
+        if not is_usual and PurePath(file).name != PACK:
             others.append(file)
     if not others:
         return ""
-    names = ", ".join(others[:FEW]) + (", ..." if len(others) > FEW else "")
-    return f"skipped {count(len(others), 'file')} of other kinds: {names}"
+    names = others[:FEW]
+    if len(others) > FEW:
+        names.append("...")
+    return f"skipped {count(len(others), 'file')} of other kinds: {', '.join(names)}"
 
 
 def images_hint(raw: Path) -> str:
     """Advice for a folder of images or of a packed file without clips; "" for another one."""
-    packed = [file for file in list_files(raw) if file.casefold().endswith(PACKED)]
-    if packed:
-        return f" ({packed[0]}: unpack it)"
-    images = list_images(raw)
-    numbered = "clip.gif" if images and images[0].casefold().endswith(".gif") else "%06d.jpg"
-    return (
-        f" ({len(images):,} images; make a clip of them: ffmpeg -i {numbered} clip.mp4)"
-        if images
-        else ""
-    )
+    for file in list_files(raw):
+        if file.casefold().endswith(PACKED):
+            return f" ({file}: unpack it)"
+    images = [file for file in _files_beside_keypoints(raw) if _kind(file) in PICTURES]
+    if not images:
+        return ""
+    source = "%06d.jpg"
+    if _kind(images[0]) == ".gif":
+        source = "clip.gif"
+    return f" ({len(images):,} images; make a clip of them: ffmpeg -i {source} clip.mp4)"
+
+
+def _files_beside_keypoints(raw: Path) -> list[str]:
+    return [file for file in list_files(raw) if not file.startswith(f"{KEYPOINTS}/")]
+
+
+def _kind(file: str) -> str:
+    return PurePath(file).suffix.lower()
 
 
 def list_files(raw: Path) -> list[str]:
@@ -132,17 +141,14 @@ def list_files(raw: Path) -> list[str]:
     files: list[str] = []
     for folder, folders, names in os.walk(raw, followlinks=True):
         resolved = Path(folder).resolve()
-        shown = (name for name in folders if not name.startswith("."))
-        folders[:] = sorted(
-            name
-            for name in shown
-            if not resolved.is_relative_to(os.path.realpath(f"{folder}/{name}"))
-        )
-        files += [
-            (Path(folder) / name).relative_to(raw).as_posix()
-            for name in names
-            if not name.startswith(".")
-        ]
+        shown = [name for name in folders if not name.startswith(".")]
+        folders.clear()
+        for name in shown:
+            is_cycle = resolved.is_relative_to(os.path.realpath(f"{folder}/{name}"))
+            if not is_cycle:
+                folders.append(name)
+        below = PurePath(folder).relative_to(raw)
+        files += [(below / name).as_posix() for name in names if not name.startswith(".")]
     return sorted(files)
 
 
@@ -152,8 +158,8 @@ def entries(folder: Path) -> list[os.DirEntry[str]]:
     """
     if not folder.is_dir():
         return []
-    with os.scandir(folder) as found:
-        return [entry for entry in found if not entry.name.startswith(".")]
+    with os.scandir(folder) as scanned:
+        return [entry for entry in scanned if not entry.name.startswith(".")]
 
 
 class ClipLabels:
@@ -167,29 +173,34 @@ class ClipLabels:
         self._raw = raw
         self._stems = stems
         _require_folder_name(raw)
-        self._called: dict[str, list[str]] = {}  # path, with or without its suffix -> clips
+        # path, with or without its suffix -> clips
+        self._called: dict[str, list[str]] = defaultdict(list)
         for clip in clips:
-            for called in (clip, _stem(clip)):
-                self._called.setdefault(called, []).append(clip)
+            self._called[clip].append(clip)
+            self._called[_stem(clip)].append(clip)
         self._listed: dict[str, tuple[set[str], set[str]]] = {}
         self._similar: dict[str, dict[str, str]] = {}  # folder -> `plain` name -> name
 
     def below(self, folder: str) -> tuple[set[str], set[str]]:
         """Names of the files and of the folders in `keypoints/<folder>`."""
-        if (listed := self._listed.get(folder)) is None:
-            folders, files = listed = set(), set()
-            for entry in entries(self._raw / KEYPOINTS / folder):
-                (folders if is_folder(entry) else files).add(entry.name)
-            if PACK in files:
-                try:
-                    files.update(
-                        f"{PACK}/{name}"
-                        for name in packed_names(self._raw / KEYPOINTS / folder / PACK)
-                    )
-                except OSError:
-                    files.add(_DAMAGED)
-            self._listed[folder] = listed = (files, folders)
-        return listed
+        if folder not in self._listed:
+            self._listed[folder] = self._list(self._raw / KEYPOINTS / folder)
+        return self._listed[folder]
+
+    def _list(self, folder: Path) -> tuple[set[str], set[str]]:
+        files = set[str]()
+        folders = set[str]()
+        for entry in entries(folder):
+            if is_folder(entry):
+                folders.add(entry.name)
+            else:
+                files.add(entry.name)
+        if PACK in files:
+            try:
+                files.update(f"{PACK}/{name}" for name in packed_names(folder / PACK))
+            except OSError:
+                files.add(_DAMAGED)
+        return files, folders
 
     def video(self, clip: str) -> VideoTexts:
         """A clip with its labels, and other clips that the labels may belong to."""
@@ -197,16 +208,15 @@ class ClipLabels:
         files, folders = self.find(name, folder)
         if not files and not folders:
             files, folders = self.find_similar(name, folder)
-        stems = (_stem(name), *(_stem(name) + suffix for suffix in (*SUFFIXES, *UNREAD)))
-        by_stem = any(path.rpartition("/")[2] in stems for path in (*files, *folders))
-        others = (
-            (other for other in self._called.get(_stem(clip), ()) if other != clip)
-            if by_stem
-            else ()
-        )
+        stem = _stem(name)
+        by_stem = {stem + suffix for suffix in ("", *SUFFIXES, *UNREAD)}
+        others: list[str] = []
+        for path in (*files, *folders):
+            if path.rpartition("/")[2] in by_stem:
+                others += [other for other in self._called.get(_stem(clip), ()) if other != clip]
         return VideoTexts(clip, files=(clip, *others, *files), label_folders=folders)
 
-    def find(self, clip: str, folder: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    def find(self, clip: str, folder: str) -> _Labels:
         """A clip's labels in `keypoints/<folder>`: one file or one folder; both empty if it has
         none.
 
@@ -215,36 +225,42 @@ class ClipLabels:
         files, folders = self.below(folder)
         if not files and not folders:
             return (), ()
-        below = f"{KEYPOINTS}/{folder}/" if folder else f"{KEYPOINTS}/"
+        below = PurePath(KEYPOINTS, folder)
         packed = f"{PACK}/{clip}.json"
-        if f"{clip}.json" not in files and (packed in files or _DAMAGED in files):
-            return (below + packed,), ()
+        is_in_pack = packed in files or _DAMAGED in files
+        if is_in_pack and f"{clip}.json" not in files:
+            return (str(below / packed),), ()
         for suffixes in (SUFFIXES, UNREAD):
-            for called in (clip, _stem(clip)):
-                for suffix in suffixes if files else ():
-                    if called + suffix in files:
-                        return (f"{below}{called}{suffix}",), ()
-                if called in folders:
-                    return (), (below + called,)
+            for name in (clip, _stem(clip)):
+                for suffix in suffixes:
+                    if name + suffix in files:
+                        return (str(below / f"{name}{suffix}"),), ()
+                if name in folders:
+                    return (), (str(below / name),)
         return (), ()
 
-    def find_similar(self, clip: str, folder: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    def find_similar(self, clip: str, folder: str) -> _Labels:
         """As `find`: labels that seem to be the clip's, but have another name or lie in another
         folder.
 
         `file_names.require_own_name` raises the error.
         """
-        for place in dict.fromkeys((folder, "")):
-            similar = self._list_similar(place)
-            name = similar.get(plain(_stem(clip))) if similar else None
-            if name is None and place == folder:
+        for parent in dict.fromkeys((folder, "")):
+            similar = self._list_similar(parent)
+            if not similar:
+                continue
+            name = similar.get(plain(_stem(clip)))
+            if name is None and parent == folder:
                 name = similar.get(_OF_ALL)
-            path = PurePath(KEYPOINTS, place, name or "").as_posix()
-            if name is None or read_info(self._raw / path).get("description") == MADE_BY:
+            if name is None:
+                continue
+            labels = str(PurePath(KEYPOINTS, parent, name))
+            path = self._raw / labels
+            if read_info(path).get("description") == MADE_BY:
                 continue  # `detect` renames its own files
-            if (self._raw / path).is_dir():
-                return (), (path,)
-            return (path,), ()
+            if path.is_dir():
+                return (), (labels,)
+            return (labels,), ()
         return (), ()
 
     def _list_similar(self, folder: str) -> dict[str, str]:
@@ -253,7 +269,8 @@ class ClipLabels:
         """
         if folder in self._similar:
             return self._similar[folder]
-        found = self._similar[folder] = {}
+        similar: dict[str, str] = {}
+        self._similar[folder] = similar
         files, folders = self.below(folder)
         for name in sorted(files | folders):
             if name.startswith(PACK) or self._is_of_a_clip(folder, name):
@@ -261,21 +278,21 @@ class ClipLabels:
             key = plain(name)
             if key in NAMES_OF_ALL or name == ALPHAPOSE:
                 key = _OF_ALL
-            found[key] = name
+            similar[key] = name
             if name in folders:
-                for inner in sorted(
-                    entry.name for entry in entries(self._raw / KEYPOINTS / folder / name)
-                ):
-                    found.setdefault(plain(inner), f"{name}/{inner}")
-        return found
+                deeper = entries(self._raw / KEYPOINTS / folder / name)
+                for inner in sorted(entry.name for entry in deeper):
+                    similar.setdefault(plain(inner), f"{name}/{inner}")
+        return similar
 
     def _is_of_a_clip(self, folder: str, name: str) -> bool:
         """Whether `find` takes a name in `keypoints/<folder>` for a clip's labels, or it is a
         folder of clips.
         """
-        path = f"{folder}/{name}" if folder else name
-        if name in self._stems or _stem(name) in self._stems or _stem(_stem(name)) in self._stems:
+        stem = _stem(name)
+        if any(of_clip in self._stems for of_clip in (name, stem, _stem(stem))):
             return True
+        path = f"{folder}/{name}".removeprefix("/")
         if name in self.below(folder)[1]:
             return path in self._called or (self._raw / path).is_dir()
         return _stem(path) in self._called and name.endswith((*SUFFIXES, *UNREAD))
@@ -288,22 +305,19 @@ def _require_folder_name(raw: Path) -> None:
     if (raw / KEYPOINTS).is_dir():
         return
     for entry in entries(raw):
-        if (
-            plain(entry.name) not in (KEYPOINTS, "keypoint")
-            or PurePath(entry.name).suffix.lower() in VIDEOS
-        ):
+        is_similar = plain(entry.name) in (KEYPOINTS, "keypoint")
+        if not is_similar or _kind(entry.name) in EXTENSIONS:
             continue
-        found = "a file"
+        actual = "a file"
         do = f"Write a file for each clip, named as the clip, into {KEYPOINTS}/."
         if is_folder(entry):
-            found = "another name"
+            actual = "another name"
             do = f"Rename it to {KEYPOINTS}."
         elif entry.name.casefold().endswith(PACKED):
-            found = "a packed file"
+            actual = "a packed file"
             do = f"Unpack it into {KEYPOINTS}/."
-        raise RawDataError(
-            raw / entry.name, FOLDER, f"keypoint files in a folder {KEYPOINTS}/", found, do
-        )
+        expected = f"keypoint files in a folder {KEYPOINTS}/"
+        raise RawDataError(raw / entry.name, FOLDER, expected, actual, do)
 
 
 def _stem(clip: str) -> str:
@@ -312,18 +326,22 @@ def _stem(clip: str) -> str:
 
 def labels_of(raw: Path, video: RawVideo) -> Path | None:
     """The file or folder of a video's labels, or None."""
-    files = (file for file in video.files if file.parts[0] == KEYPOINTS)
-    return next((raw / path for path in (*files, *video.label_folders)), None)
+    for file in video.files:
+        if file.parts[0] == KEYPOINTS:
+            return raw / file
+    for folder in video.label_folders:
+        return raw / folder
+    return None
 
 
 def require_own_labels(video: RawVideo, labels: Path) -> None:
     """Raise RawDataError if the labels of a clip (`ClipLabels.video`) may belong to another
     clip.
     """
-    clips = [file for file in video.files if file.parts[0] != KEYPOINTS]
+    clips = [str(file) for file in video.files if file.parts[0] != KEYPOINTS]
     if len(clips) > 1:
         own = PurePath(KEYPOINTS, video.name)
-        actual = f"{', '.join(sorted(map(str, clips)))}, which share this name"
+        actual = f"{', '.join(sorted(clips))}, which share this name"
         do = (
             f"Name each clip's labels by its whole file name: {own}.json (.txt, .csv), or the "
             f"folder {own}/."
@@ -349,27 +367,26 @@ class ClipFiles:
         """File with the reason why an earlier run, with the same fingerprint, gave the clip up."""
         return self.out / RECORDS / self.fingerprint
 
-    def done(self) -> bool:
+    def is_up_to_date(self) -> bool:
         """Whether the file is complete and has this fingerprint.
 
         Raises RawDataError for a file that `detect` did not write: it is never replaced.
         """
         if len(os.fsencode(self.file.name)) > LONGEST_NAME:
-            raise OSError(
-                errno.ENAMETOOLONG, "File name too long. Rename the clip.", str(self.file)
-            )
-        if (file := detected_file(self.out, self.clip)) is None:
+            problem = "File name too long. Rename the clip."
+            raise OSError(errno.ENAMETOOLONG, problem, str(self.file))
+        file = detected_file(self.out, self.clip)
+        if file is None:
             return False
         if file != self.file:
             return packed_entry(file).comment == self.fingerprint.encode()
-        info = read_info(self.file)
+        info = read_info(file)
         if info.get("description") != MADE_BY:
+            expected = f"a file that `{MADE_BY}` has written"
             actual = "another one, which is left as it is"
             do = "Move it, or name another folder."
-            raise RawDataError(
-                self.file, "description", f"a file that `{MADE_BY}` has written", actual, do
-            )
-        return info.get("fingerprint") == self.fingerprint and is_whole(self.file)
+            raise RawDataError(file, "description", expected, actual, do)
+        return info.get("fingerprint") == self.fingerprint and is_whole(file)
 
 
 def is_whole(file: Path) -> bool:
@@ -382,8 +399,12 @@ def is_whole(file: Path) -> bool:
 def detected_file(out: Path, clip: str) -> Path | None:
     """The file of `detect` for a clip, by itself or else in its folder's PACK."""
     file = out / f"{clip}.json"
+    if file.exists():
+        return file
     packed = file.with_name(PACK) / file.name
-    return file if file.exists() else packed if is_packed(packed) else None
+    if is_packed(packed):
+        return packed
+    return None
 
 
 def read_info(file: Path | None) -> dict[str, Any]:
@@ -396,25 +417,33 @@ def read_info(file: Path | None) -> dict[str, Any]:
         info = json.loads(line.removesuffix(b",") + b"}")["info"]
     except (OSError, ValueError, KeyError, TypeError):
         return {}
-    return info if isinstance(info, dict) else {}
+    if not isinstance(info, dict):
+        return {}
+    return info
 
 
 def moved_frames(clip: Video) -> NDArray[np.int64] | None:
     """Frames, ascending, before which the camera moved, by the clip's file of `detect`; None
     without one.
     """
-    if (file := detected_file(clip.root / KEYPOINTS, clip.path)) is None:
+    file = detected_file(clip.root / KEYPOINTS, clip.path)
+    if file is None:
         return None
-    return _read_moved_frames(file, state_of(file.parent if file.parent.name == PACK else file))
+    on_disk = file
+    if file.parent.name == PACK:
+        on_disk = file.parent
+    return _read_moved_frames(file, state_of(on_disk))
 
 
 @functools.lru_cache(maxsize=1)  # tracks of one clip follow each other
 def _read_moved_frames(file: Path, _state: tuple[int, int]) -> NDArray[np.int64] | None:
     if read_info(file).get("description") != MADE_BY:
         return None
-    with open_regular(file) as stream:  # a line for each image; people follow
-        images = itertools.takewhile(lambda line: not line.startswith(b"],"), stream)
-        moved = [
-            re.search(rb'"frame_index": (\d+)', line) for line in images if b'"camera": ' in line
-        ]
-    return np.array([int(match[1]) for match in moved if match], np.int64)
+    frames: list[int] = []
+    with open_regular(file) as stream:
+        for line in stream:  # one for each image; people follow
+            if line.startswith(b"],"):
+                break
+            if b'"camera": ' in line:
+                frames += map(int, re.findall(rb'"frame_index": (\d+)', line))
+    return np.array(frames, np.int64)

@@ -7,7 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from cache import fingerprint
@@ -65,29 +65,19 @@ class DetectionPlan:
         """Whether a clip still has the pixels for which its file is planned, as seen by this
         machine.
         """
-        kind = {
-            "version": VERSION,
-            "detector": self.about["detector"],
-            "detector_version": self.about["version"],
-            "options": self.about["options"],
-        }
         try:
-            return (
-                _files(self.out, Video(self.raw, files.clip), kind).fingerprint == files.fingerprint
-            )
+            return _files(self.out, Video(self.raw, files.clip), self.about) == files
         except (RawDataError, OSError):
             return False
 
     @property
     def again(self) -> str:
         """The command that retries clips that were given up."""
-        options = [
-            f"{field.name}={getattr(self.detector, field.name)}" for field in fields(self.detector)
-        ]
-        words = [word for option in options for word in ("--set", option)]
-        raw = from_here(self.raw)
-        to = from_here(self.out)
-        return command("detect", raw, "--out", to, "--detector", self.detector.name, *words)
+        words = ["detect", from_here(self.raw), "--out", from_here(self.out)]
+        words += ["--detector", self.detector.name]
+        for field in fields(self.detector):
+            words += ["--set", f"{field.name}={getattr(self.detector, field.name)}"]
+        return command(*words)
 
 
 def detected_otherwise(
@@ -99,30 +89,37 @@ def detected_otherwise(
     options: its `identity`. None: its weights are not downloaded, so only N of `--every N` is
     compared.
     """
-    now: dict[str, Any] = {"every": detector.every} if detector.every > 1 else {}
+    now: dict[str, Any] = {}
     if options is not None:
         now = json.loads(json.dumps(dict(options)))
-    found = Counter[str]()
+    elif detector.every > 1:
+        now["every"] = detector.every
+    counts = Counter[str]()
     for clip in clips:
         info = read_info(detected_file(out, clip))
         if info.get("description") != MADE_BY:
             continue
-        before = dict(info.get("options") or {})
-        compared = ["every"] if options is None else sorted({*before, *now})
-        differ = [key for key in compared if before.get(key) != now.get(key)]
         name = str(info.get("detector"))
         if name != detector.name:
-            found[name] += 1
-        elif differ:
-            found[f"{name} with another {', '.join(differ)}"] += 1
-    return [f"{count(n, 'clip')} by {by}" for by, n in found.items()]
+            counts[name] += 1
+            continue
+        before = info.get("options") or {}
+        compared = {"every"}
+        if options is not None:
+            compared = {*before, *now}
+        differ = [key for key in sorted(compared) if before.get(key) != now.get(key)]
+        if differ:
+            counts[f"{name} with another {', '.join(differ)}"] += 1
+    return [f"{count(n, 'clip')} by {by}" for by, n in counts.items()]
 
 
 def usual_detector(raw: Path) -> str:
     """The default detector: `demo` for demo data, else `rtmpose`. raw: a folder of clips, or a
     clip.
     """
-    return "demo" if is_stand_in(raw.parent if raw.is_file() else raw) else "rtmpose"
+    if raw.is_file():
+        raw = raw.parent
+    return "demo" if is_stand_in(raw) else "rtmpose"
 
 
 def unlabelled_clips(raw: Path, *, by_any_detector: bool = False) -> list[str]:
@@ -143,8 +140,9 @@ def _is_labelled(raw: Path, labels: ClipLabels, clip: str, by_any_detector: bool
     if not any(labels.find(name, folder)):
         return any(labels.find_similar(name, folder))  # conversion says how to rename them
     info = read_info(detected_file(raw / KEYPOINTS, clip))
-    by_detect = info.get("description") == MADE_BY
-    return not by_detect or (by_any_detector and info.get("clip_digest") == file_digest(raw / clip))
+    if info.get("description") != MADE_BY:
+        return True
+    return by_any_detector and info.get("clip_digest") == file_digest(raw / clip)
 
 
 def plan_detection(
@@ -168,16 +166,20 @@ def plan_detection(
             f"{detector.name} finds people only in demo data, but {raw} is real data. Use "
             "another detector, or the output of another tool (docs/datasets/videos.md)."
         )
-    options = identity(detector)
-    kind = {
-        "version": VERSION,
+    about = {
         "detector": detector.name,
-        "detector_version": detector.version,
-        "options": options,
+        "version": detector.version,
+        "options": identity(detector),
+        "stand_in": demo,
     }
-    lost = {} if one_clip else _find_lost_clips(raw, out, clips)
-    clips = clips if only is None else list(only)
-    clips = clips if part is None else list(part.share(clips))
+    lost: dict[str, ClipFiles] = {}
+    if not one_clip:
+        lost = _find_lost_clips(raw, out, clips)
+    if only is not None:
+        clips = list(only)
+    if part is not None:
+        clips = list(part.share(clips))
+
     # of the same pixels, by the same detector
     before = {files.fingerprint: files for files in lost.values()}
     missing = []
@@ -188,8 +190,8 @@ def plan_detection(
     for clip in clips:
         try:
             video = Video(raw, clip)
-            files = _files(out, video, kind)
-            is_done = files.done() and not _was_misread(out, raw, clip)
+            files = _files(out, video, about)
+            is_done = files.is_up_to_date() and not _was_misread(out, raw, clip)
             if not is_done:
                 video.require_whole()
         except (PipelineError, OSError) as error:
@@ -203,20 +205,22 @@ def plan_detection(
             renamed[files] = before.pop(files.fingerprint)
         else:
             missing.append(files)
-    about = {
-        "detector": detector.name,
-        "version": detector.version,
-        "options": options,
-        "stand_in": demo,
-    }
-    gone = (
-        detected_file(out, clip) for clip, files in lost.items() if files not in renamed.values()
-    )
-    orphans = [file.relative_to(out).as_posix() for file in gone if file is not None]
+
+    orphans = _relative_files(files for files in lost.values() if files not in renamed.values())
     weights = terms(detector) if missing or failed else []
     return DetectionPlan(
         raw, out, detector, about, missing, renamed, failed, done, refused, orphans, weights
     )
+
+
+def _relative_files(clips: Iterable[ClipFiles]) -> list[str]:
+    """Files of `detect` for these clips, relative to its folder."""
+    relative = []
+    for files in clips:
+        file = detected_file(files.out, files.clip)
+        if file is not None:
+            relative.append(file.relative_to(files.out).as_posix())
+    return relative
 
 
 def _clips_of(raw: Path) -> tuple[Path, list[str]]:
@@ -229,25 +233,31 @@ def _clips_of(raw: Path) -> tuple[Path, list[str]]:
                 f"{raw}: expected a clip or a folder of clips, {KINDS}; found another file"
             )
         return raw.parent, [raw.name]
-    if not (clips := list_clips(raw)):
-        reason = (
-            f"no clips in this folder{images_hint(raw)}"
-            if raw.is_dir()
-            else "no such file or folder"
-        )
-        raise ConfigError(f"{raw}: {reason}. Name a folder with {KINDS}.")
+    clips = list_clips(raw)
+    if not clips:
+        problem = "no such file or folder"
+        if raw.is_dir():
+            problem = f"no clips in this folder{images_hint(raw)}"
+        raise ConfigError(f"{raw}: {problem}. Name a folder with {KINDS}.")
     return raw, clips
 
 
-def _files(out: Path, video: Video, kind: Mapping[str, Any]) -> ClipFiles:
-    """Raises RawDataError for a clip that can have no file."""
+def _files(out: Path, video: Video, about: Mapping[str, Any]) -> ClipFiles:
+    """Raises RawDataError for a clip that can have no file. about: as in `DetectionPlan`."""
     if utf8(video.path) != video.path:
         do = "Rename it, for example with convmv."
         raise RawDataError(video.root / utf8(video.path), "name", "UTF-8", "other bytes", do)
     problem = video.refusal()
     if problem:
         raise video.unreadable(problem)
-    return ClipFiles(out, video.path, fingerprint({**kind, "pixels": video.digest()}))
+    decided_by = {
+        "version": VERSION,
+        "detector": about["detector"],
+        "detector_version": about["version"],
+        "options": about["options"],
+        "pixels": video.digest(),
+    }
+    return ClipFiles(out, video.path, fingerprint(decided_by))
 
 
 def _was_misread(out: Path, raw: Path, clip: str) -> bool:
@@ -269,11 +279,17 @@ def _find_lost_clips(raw: Path, out: Path, clips: Sequence[str]) -> dict[str, Cl
     """Files of `detect` whose clips are gone from `raw` (deleted or renamed), by clip."""
     lost = {}
     files = list_clips(out, ".json")
-    for pack in (path for path in list_files(out) if PurePath(path).name == PACK):
-        with contextlib.suppress(OSError):  # its clips have their errors
-            files += [f"{pack.removesuffix(PACK)}{name}" for name in pack_index(out / pack)]
-    for clip in {path.removesuffix(".json") for path in files} - {*clips}:
-        info = {} if (raw / clip).exists() else read_info(detected_file(out, clip))
+    for file in list_files(out):
+        folder, _, name = file.rpartition("/")
+        if name == PACK:
+            with contextlib.suppress(OSError):  # its clips have their errors
+                files += [
+                    f"{folder}/{packed}".removeprefix("/") for packed in pack_index(out / file)
+                ]
+    for clip in sorted({file.removesuffix(".json") for file in files} - {*clips}):
+        if (raw / clip).exists():
+            continue
+        info = read_info(detected_file(out, clip))
         if info.get("description") == MADE_BY and info.get("clip") == clip:
             lost[clip] = ClipFiles(out, clip, str(info.get("fingerprint")))
-    return dict(sorted(lost.items()))
+    return lost

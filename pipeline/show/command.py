@@ -33,21 +33,17 @@ def _options(sub: argparse.ArgumentParser) -> None:
     add = sub.add_argument
     split_arguments(sub)
     add("--cache", type=ROOT, help="folder or URL of the cache: show converted tracks")
-    read = "the dataset's raw folder: without --cache, show the tracks that conversion would read"
-    add("--raw", type=PATH, help=f"{read}; with --cache, the current folder of the images")
+    help_ = (
+        "the dataset's raw folder: without --cache, show the tracks that conversion would read; "
+        "with --cache, the current folder of the images"
+    )
+    add("--raw", type=PATH, help=help_)
     help_ = f"output page, one HTML file; with the suffix {CLIP}, a clip of one video"
     add("--out", type=PATH, required=True, help=help_)
-    add(
-        "--body",
-        type=PATH,
-        help="folder of SMPL's files, to draw SMPL poses (default: [paths] body)",
-    )
-    add(
-        "--tracks",
-        type=whole(1),
-        default=6,
-        help="number of tracks, spread over the split (default: 6)",
-    )
+    help_ = "folder of SMPL's files, to draw SMPL poses (default: [paths] body)"
+    add("--body", type=PATH, help=help_)
+    help_ = "number of tracks, spread over the split (default: 6)"
+    add("--tracks", type=whole(1), default=6, help=help_)
     add("--track", action="append", default=[], metavar="NAME", help="show this track (repeatable)")
     help_ = (
         "show all tracks of this video, and detections without a track (default for a clip: "
@@ -62,47 +58,51 @@ def _options(sub: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     """Draw some tracks of one split."""
-    clip = args.out.suffix.lower() == CLIP
+    is_clip = args.out.suffix.lower() == CLIP
     check_page(args.out, (*PAGE, CLIP))
-    if clip and args.frames is not None:
+    if is_clip and args.frames is not None:
         raise PipelineError(
             "--frames: a clip has all frames of its video. Omit --frames, or write a page."
         )
     choice = Choice(
         args.tracks, tuple(args.track), args.video, args.frames or PAGE_FRAMES, args.rejected
     )
-    if clip and not (choice.names or choice.video):
-        first = _read_tracks(args, replace(choice, tracks=1, frames=1)).tracks
-        choice = replace(choice, video=first[0].record.video if first else "")
-    shown = _read_tracks(args, replace(choice, frames=sys.maxsize) if clip else choice)
-    name = shown.name
+    if is_clip:
+        choice = _choose_video(args, choice)
+    shown = _read_tracks(args, choice)
     for warning in shown.warnings:
-        err.print(f"{DOUBT} {plain(f'{name}: {warning}')}")
-    with bar(f"show {name}", err, unit="frame" if clip else "track") as progress:
-        of = ""
-        if clip:
+        err.print(f"{DOUBT} {plain(f'{shown.name}: {warning}')}")
+
+    tracks = count(len(shown.tracks), "track")
+    if shown.untracked is not None:
+        detections = count(len(shown.untracked.reasons), "detection")
+        reasons = ", ".join(shown.untracked.dropped)
+        tracks += f" and {detections} without a track ({reasons})"
+    with bar(f"show {shown.name}", err, unit="frame" if is_clip else "track") as progress:
+        if is_clip:
             from pipeline.show.clip import write_clip  # imports SciPy
 
             n, with_rows = write_clip(shown, args.out, progress=progress)
-            of = (
-                f" of {choice.video or shown.tracks[0].record.video}, {count(n, 'frame')}, "
-                f"{with_rows:,} with rows,"
-            )
+            video = choice.video or shown.tracks[0].record.video
+            tracks += f" of {video}, {count(n, 'frame')}, {with_rows:,} with rows,"
         else:
             write_page(shown, args.out, progress=progress)
-    tracks = count(len(shown.tracks), "track")
-    if shown.untracked is not None:
-        reasons = ", ".join(shown.untracked.dropped)
-        tracks += (
-            f" and {count(len(shown.untracked.reasons), 'detection')} without a track ({reasons})"
-        )
-    out.print(plain(f"{name}: {tracks}{of} in {args.out} ({size(args.out.stat().st_size)})"))
+    out.print(plain(f"{shown.name}: {tracks} in {args.out} ({size(args.out.stat().st_size)})"))
     graded = [f"  {track.record.name}: {track.grade}" for track in shown.tracks]
     for line in few(graded, FEW, str(args.out)):
         out.print(plain(line))
     if shown.stand_in:
         out.print(f"  {STAND_IN} demo data, not the dataset itself")
     return 0
+
+
+def _choose_video(args: argparse.Namespace, choice: Choice) -> Choice:
+    """All frames of the chosen tracks; by default, those of the first video."""
+    if not choice.names and not choice.video:
+        first = _read_tracks(args, replace(choice, tracks=1, frames=1)).tracks
+        if first:
+            choice = replace(choice, video=first[0].record.video)
+    return replace(choice, frames=sys.maxsize)
 
 
 def _read_tracks(args: argparse.Namespace, choice: Choice) -> Shown:
@@ -124,10 +124,11 @@ def _read_tracks(args: argparse.Namespace, choice: Choice) -> Shown:
 
 def _body(args: argparse.Namespace, dataset: Dataset, *, demo: bool) -> Path | None:
     """As `body_of`, but None if the folder in luigi.cfg is missing: a page does not need a body."""
-    body = body_of(
-        args, dataset, demo=demo, needed="pose" in dataset.columns(args.split, body=False)
-    )
-    return body if body is None or body == args.body or body.is_dir() else None
+    needed = "pose" in dataset.columns(args.split, body=False)
+    body = body_of(args, dataset, demo=demo, needed=needed)
+    if body is not None and body != args.body and not body.is_dir():
+        return None
+    return body
 
 
 def check_page(page: Path, suffixes: tuple[str, ...] = PAGE) -> None:
@@ -143,6 +144,8 @@ def check_page(page: Path, suffixes: tuple[str, ...] = PAGE) -> None:
         raise PipelineError(f"--out {page}: expected a file name with the suffix .html{or_clip}")
 
 
-COMMAND: Final = Command(
-    _options, _run, reads=lambda args: BODY if args.cache else (args.dataset, *SHARED, *BODY)
-)
+def _reads(args: argparse.Namespace) -> tuple[str, ...]:
+    return BODY if args.cache else (args.dataset, *SHARED, *BODY)
+
+
+COMMAND: Final = Command(_options, _run, reads=_reads)

@@ -54,14 +54,16 @@ def rasterise(corners: Floats, inverse_depth: Floats, width: int, height: int) -
     """
     triangles = _triangles(corners, inverse_depth, width, height)
     fragments = _fragments(triangles.extent)
-    weights = np.stack([_weight(triangles, fragments, corner) for corner in range(3)], axis=1)
+    corner_weights = [_weight(triangles, fragments, corner) for corner in range(3)]
+    weights = np.stack(corner_weights, axis=1)
 
     inside = np.flatnonzero((weights >= 0).all(axis=1))
     weights = weights[inside]
     triangle = fragments.triangle[inside]
-    x, y = triangles.low[triangle].T
-    row = y + fragments.y[inside]
-    pixel = row * width + x + fragments.x[inside]
+    left, top = triangles.low[triangle].T
+    x = left + fragments.x[inside]
+    y = top + fragments.y[inside]
+    pixel = y * width + x
 
     # 1 / depth is linear in the image.
     inverse = inverse_depth[triangles.face].astype(np.float32)
@@ -78,8 +80,11 @@ def rasterise(corners: Floats, inverse_depth: Floats, width: int, height: int) -
     barycentric = np.zeros((n_pixels, 3), np.float32)
     barycentric[hit] = weights[visible]
 
-    shape = (height, width)
-    return Samples(face.reshape(shape), buffer.reshape(shape), barycentric.reshape(*shape, 3))
+    return Samples(
+        face.reshape(height, width),
+        buffer.reshape(height, width),
+        barycentric.reshape(height, width, 3),
+    )
 
 
 def _triangles(corners: Floats, inverse_depth: Floats, width: int, height: int) -> _Triangles:
@@ -114,21 +119,22 @@ def _fragments(extent: Ints) -> _Fragments:
 
 def _weight(triangles: _Triangles, fragments: _Fragments, corner: int) -> Floats32:
     """Weight (N,) of a corner: linear in x and y, 0 on the opposite edge, negative outside."""
-    p = triangles.corners[:, (corner + 1) % 3]
-    q = triangles.corners[:, (corner + 2) % 3]
-    start = _cross(p - triangles.low, q - triangles.low) / triangles.area
-    per_x = (p[:, 1] - q[:, 1]) / triangles.area
-    per_y = (q[:, 0] - p[:, 0]) / triangles.area
+    p = triangles.corners[:, corner - 2]
+    q = triangles.corners[:, corner - 1]
+    start = _cross(p - triangles.low, q - triangles.low)
+    dx, dy = (q - p).T
+    plane = np.stack([start, -dy, dx], axis=1) / triangles.area[:, None]
 
-    plane = np.stack([start, per_x, per_y], axis=1).astype(np.float32)
-    start, per_x, per_y = plane[fragments.triangle].T
+    start, per_x, per_y = plane.astype(np.float32)[fragments.triangle].T
     along_x = per_x * fragments.x.astype(np.float32)
     along_y = per_y * fragments.y.astype(np.float32)
     return np.asarray(start + along_x + along_y)
 
 
 def _cross(a: Floats, b: Floats) -> Floats:
-    return np.asarray(a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0])
+    x, y = a.T
+    u, v = b.T
+    return np.asarray(x * v - y * u)
 
 
 class SmoothNormals:
@@ -138,18 +144,18 @@ class SmoothNormals:
         self.faces = np.asarray(faces, np.int64)
         self.n_vertices = int(self.faces.max()) + 1
 
+        n_faces = len(self.faces)
         vertex = self.faces.ravel()
-        face = np.repeat(np.arange(len(self.faces)), 3)
+        face = np.repeat(np.arange(n_faces), 3)
         ones = np.ones(len(vertex), np.float32)
-        shape = (self.n_vertices, len(self.faces))
+        shape = (self.n_vertices, n_faces)
         self._faces_at_vertex = sparse.csr_array((ones, (vertex, face)), shape=shape)
 
     def __call__(self, verts: Floats) -> Floats32:
         """Vertices (V, 3) -> outward unit normals (V, 3), averaged over adjacent faces by area."""
         corners = verts.astype(np.float32)[self.faces]
-        first_side = corners[:, 1] - corners[:, 0]
-        second_side = corners[:, 2] - corners[:, 0]
-        normals = np.cross(first_side, second_side)
+        a, b, c = corners.swapaxes(0, 1)
+        normals = np.cross(b - a, c - a)
 
         smooth = self._faces_at_vertex @ normals
         length = np.linalg.norm(smooth, axis=1, keepdims=True)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Container, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import chain, islice, pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,7 +23,7 @@ from pipeline.conversion.convert import is_failure
 from pipeline.conversion.identity import reader_parts
 from pipeline.conversion.reading import UNEXPECTED
 from pipeline.datasets.base import Dataset, describe_error
-from pipeline.errors import PipelineError, did_you_mean, reading_refused
+from pipeline.errors import PipelineError, RawDataError, did_you_mean, reading_refused
 from pipeline.estimates import estimates_of
 from pipeline.files.formats import smpl_files
 from pipeline.files.pixels import sources
@@ -120,19 +121,9 @@ def from_cache(
     """
     split = cache.open(root)[name]
     if choice.rejected:
-        reader, raw_folder, model = recorded_reader(split, raw, body)
-        names = {
-            video.name for video in split.videos if video.account.get("set_aside", "") in REFUSED
-        }
-        return from_raw(reader, name.partition("/")[2], raw_folder, choice, body=model, of=names)
-    recorded = split.provenance.get("raw")
+        return _rejected_from_raw(split, choice, raw, body)
     stand_in = bool(split.manifest.get("stand_in", False))
-    if raw is None and recorded is None and "bbox" in split.columns:
-        raise PipelineError(
-            f"{name}: its raw folder is not recorded, since provenance.json is missing. Name "
-            "the dataset's raw folder: --raw DIR"
-        )
-    folder = raw or (None if recorded is None else Path(str(recorded)))
+    folder = _raw_folder(split, raw)
     _refuse_other_body(folder or Path(name), stand_in, body)
     n_rejected, messages = rejected_videos(split)
     warnings = []
@@ -143,18 +134,13 @@ def from_cache(
         warnings.append(
             f"The raw folder {folder} does not exist, so no frame can be shown. Name it: --raw DIR"
         )
-    numbers = spread(len(split.tracks), choice.tracks)
     untracked = None
     if choice.names:
-        number = {track: i for i, track in enumerate(split.tracks.names)}
-        if unknown := [track for track in choice.names if track not in number]:
-            examples = ", ".join(islice(number, 3)) or "none"
-            raise PipelineError(
-                f"{name} has no track {unknown[0]!r}; it has {len(number)}: {examples}, ..."
-            )
-        numbers = [number[track] for track in choice.names]
+        numbers = _track_numbers(split, choice.names)
     elif choice.video:
         numbers, untracked = _video_tracks(split, choice.video, raw, warnings)
+    else:
+        numbers = spread(len(split.tracks), choice.tracks)
     return Shown(
         name=name,
         origin=f"the cache {root}",
@@ -175,6 +161,45 @@ def from_cache(
     )
 
 
+def _rejected_from_raw(split: Split, choice: Choice, raw: Path | None, body: Path | None) -> Shown:
+    reader, raw_folder, model = recorded_reader(split, raw, body)
+    videos = set()
+    for video in split.videos:
+        if video.account.get("set_aside", "") in REFUSED:
+            videos.add(video.name)
+    split_name = split.name.partition("/")[2]
+    return from_raw(reader, split_name, raw_folder, choice, body=model, videos=videos)
+
+
+def _raw_folder(split: Split, raw: Path | None) -> Path | None:
+    """`raw`, else the recorded folder; None for labels without images."""
+    if raw is not None:
+        return raw
+    recorded = split.provenance.get("raw")
+    if recorded is not None:
+        return Path(str(recorded))
+    if "bbox" in split.columns:
+        raise PipelineError(
+            f"{split.name}: its raw folder is not recorded, since provenance.json is missing. Name "
+            "the dataset's raw folder: --raw DIR"
+        )
+    return None
+
+
+def _track_numbers(split: Split, names: Iterable[str]) -> list[int]:
+    """Numbers of these tracks. Raises PipelineError if one is missing."""
+    number_by_name = {track: number for number, track in enumerate(split.tracks.names)}
+    numbers = []
+    for name in names:
+        if name not in number_by_name:
+            examples = ", ".join(islice(number_by_name, 3)) or "none"
+            raise PipelineError(
+                f"{split.name} has no track {name!r}; it has {len(number_by_name)}: {examples}, ..."
+            )
+        numbers.append(number_by_name[name])
+    return numbers
+
+
 def from_raw(
     dataset: Dataset,
     split: str,
@@ -182,7 +207,7 @@ def from_raw(
     choice: Choice,
     *,
     body: Path | None = None,
-    of: Container[str] | None = None,
+    videos: Container[str] | None = None,
 ) -> Shown:
     """The chosen tracks of a raw folder; reads only their videos.
 
@@ -190,7 +215,7 @@ def from_raw(
     RawDataError.
 
     Args:
-        of: Names of the videos to choose from; None: all.
+        videos: Names of the videos to choose from; None: all.
 
     Raises:
         RawDataError: the folder is not the dataset's.
@@ -200,13 +225,17 @@ def from_raw(
     dataset.check_split(split)
     parts = reader_parts(dataset, split, raw, body)
     _refuse_other_body(raw, parts["stand_in"], body)
-    read = _RawTracks(
-        dataset, split, raw, choice, load_body(body) if dataset.uses_body and body else None, of
-    )
+    model = load_body(body) if dataset.uses_body and body else None
+    read = _RawTracks(dataset, split, raw, choice, model, videos)
     if choice.names:
         tracks = [read.find_track(name) for name in choice.names]
+    elif choice.video:
+        tracks = read.read_video(choice.video)
+    elif choice.rejected:
+        tracks = read.rejected()
     else:
-        tracks = read.read_video(choice.video) if choice.video else read.spread_out()
+        tracks = read.spread_out()
+
     failed = [account for account in read.accounts.values() if is_failure(dataset, account)]
     defects = [account for account in failed if account.set_aside == UNEXPECTED]
     warnings = []
@@ -215,6 +244,7 @@ def from_raw(
         warnings.append(
             f"The reader failed on video {defects[0].name}{further}: {defects[0].message}"
         )
+    counted = f"{len(read.accounts):,} of {len(read.videos):,}"
     return Shown(
         name=f"{dataset.name}/{split}",
         origin=f"the raw folder {raw}, not from a cache",
@@ -223,8 +253,7 @@ def from_raw(
         stand_in=parts["stand_in"],
         reader=parts,
         totals=Accounting(read.accounts.values()).totals(),
-        totals_of=f"the videos that were read for this page: {len(read.accounts):,} of "
-        f"{len(read.videos):,}",
+        totals_of=f"the videos that were read for this page: {counted}",
         n_rejected=len(failed),
         rejected=tuple(account.rejection for account in failed[:MOST_LISTED]),
         n_tracks=None,
@@ -244,27 +273,29 @@ class _RawTracks:
         raw: Path,
         choice: Choice,
         body: Body | None,
-        of: Container[str] | None,
+        videos: Container[str] | None,
     ) -> None:
         self._dataset = dataset.detect_layout(raw, split)
         self._split = split
         self._raw = raw
         self._choice = choice
         self._body = body
-        self.videos = [
-            video for video in self._dataset.videos(raw, split) if of is None or video.name in of
-        ]
+        self.videos: Sequence[RawVideo] = self._dataset.videos(raw, split)
+        if videos is not None:
+            self.videos = [video for video in self.videos if video.name in videos]
         self.accounts: dict[str, VideoAccount] = {}
         self.untracked: Untracked | None = None  # detections of the chosen video
 
     def _read(self, video: RawVideo) -> list[ShownTrack]:
         tracks: Sequence[Track] = ()
+        refusals: list[RawDataError] = []
         with ExitStack() as stack, caching():
-            refusals = stack.enter_context(reading_refused()) if self._choice.rejected else []
+            if self._choice.rejected:
+                refusals = stack.enter_context(reading_refused())
+            account = VideoAccount(video.name)
+            if self._choice.video:
+                account = DrawnAccount(video.name)
             try:
-                account = (
-                    DrawnAccount(video.name) if self._choice.video else VideoAccount(video.name)
-                )
                 tracks, _ = self._dataset.read_accounted(
                     self._raw, self._split, video, self._body, account
                 )
@@ -278,77 +309,86 @@ class _RawTracks:
         elif self._choice.rejected:
             return []  # the video is valid, or cannot be drawn
         self.untracked = Untracked.from_account(account, self._raw, video, "")
-        declared = self._dataset.extra_columns(self._split, body=self._body is not None)
-        extra = [column.name for column in declared if column.per == "row"]
-        columns = [
-            t.columns | {name: t.extra[name] for name in extra if name in t.extra} for t in tracks
-        ]
-        return [
-            shown_track(
-                t,
-                track_columns,
-                source=t.frames,
-                notes=account.notes,
-                frames=self._choice.frames,
-                grade=grades.grade(t.columns | dict(t.extra), t.fps, t.frames, account.clip),
-            )
-            for t, track_columns in zip(tracks, columns, strict=True)
-        ]
+        return [self._shown(track, account) for track in tracks]
+
+    def _shown(self, track: Track, account: VideoAccount) -> ShownTrack:
+        columns = track.columns
+        for column in self._dataset.extra_columns(self._split, body=self._body is not None):
+            if column.per == "row" and column.name in track.extra:
+                columns[column.name] = track.extra[column.name]
+        graded = track.columns | dict(track.extra)
+        return shown_track(
+            track,
+            columns,
+            source=track.frames,
+            notes=account.notes,
+            frames=self._choice.frames,
+            grade=grades.grade(graded, track.fps, track.frames, account.clip),
+        )
 
     def find_track(self, name: str) -> ShownTrack:
         """The track with this name, <video>/<person>. Raises PipelineError if it is missing."""
-        candidates = [video for video in self.videos if name.startswith(f"{video.name}/")]
-        tracks = {track.record.name: track for video in candidates for track in self._read(video)}
+        failed = []
+        tracks: dict[str, ShownTrack] = {}
+        reason = "there is no such video"
+        for video in self.videos:
+            if name.startswith(f"{video.name}/"):
+                tracks |= {track.record.name: track for track in self._read(video)}
+                account = self.accounts[video.name]
+                if account.set_aside:
+                    failed.append(account.rejection)
+                reason = f"its video has {', '.join(tracks) or '; '.join(failed) or 'none'}"
         if name not in tracks:
-            failed = [
-                a.rejection for video in candidates if (a := self.accounts[video.name]).set_aside
-            ]
-            has = f"its video has {', '.join(tracks) or '; '.join(failed) or 'none'}"
             raise PipelineError(
-                f"{self._dataset.name}/{self._split} has no track {name!r}: "
-                f"{has if candidates else 'there is no such video'}"
+                f"{self._dataset.name}/{self._split} has no track {name!r}: {reason}"
             )
         return tracks[name]
 
     def read_video(self, name: str) -> list[ShownTrack]:
         """All tracks of the video with this name. Raises PipelineError if there is none."""
-        tracks = [
-            track for video in self.videos if video.name == name for track in self._read(video)
-        ]
+        tracks: list[ShownTrack] = []
+        for video in self.videos:
+            if video.name == name:
+                tracks += self._read(video)
         if not tracks and self.untracked is None:
-            has = (
-                self.accounts[name].rejection if name in self.accounts else "there is no such video"
-            )
-            raise _no_video(
-                f"{self._dataset.name}/{self._split}",
-                name,
-                has,
-                (video.name for video in self.videos),
-            )
+            reason = "there is no such video"
+            if name in self.accounts:
+                reason = self.accounts[name].rejection
+            names = [video.name for video in self.videos]
+            raise _no_video(f"{self._dataset.name}/{self._split}", name, reason, names)
         return tracks
+
+    def rejected(self) -> list[ShownTrack]:
+        """First tracks of rejected videos, spread evenly over the split."""
+        n_tracks = self._choice.tracks
+        chosen: list[ShownTrack] = []
+        for i in spread(len(self.videos), MOST_READ * n_tracks):
+            if len(chosen) == n_tracks:
+                break
+            chosen += self._read(self.videos[i])[:1]
+        return chosen
 
     def spread_out(self) -> list[ShownTrack]:
         """Tracks of videos spread evenly over the split (the first video with tracks of each
         part).
         """
-        videos = self.videos
-        if self._choice.rejected:
-            some = (videos[i] for i in spread(len(videos), MOST_READ * self._choice.tracks))
-            return [
-                *islice(
-                    chain.from_iterable(self._read(video)[:1] for video in some),
-                    self._choice.tracks,
-                )
-            ]
-        parts = min(self._choice.tracks, len(videos))
-        starts = [i * len(videos) // parts for i in range(parts)]
+        n_videos = len(self.videos)
+        n_tracks = self._choice.tracks
+        n_parts = min(n_tracks, n_videos)
+        starts = [i * n_videos // n_parts for i in range(n_parts)]
         chosen: list[ShownTrack] = []
-        for start, stop in pairwise([*starts, len(videos)]):
-            tracks = next(
-                filter(None, map(self._read, videos[start : min(stop, start + MOST_READ)])), []
-            )
-            chosen += [tracks[i] for i in spread(len(tracks), -(-self._choice.tracks // parts))]
-        return [chosen[i] for i in spread(len(chosen), self._choice.tracks)]
+        for start, stop in pairwise([*starts, n_videos]):
+            tracks = self._first_tracks(self.videos[start : min(stop, start + MOST_READ)])
+            chosen += [tracks[i] for i in spread(len(tracks), math.ceil(n_tracks / n_parts))]
+        return [chosen[i] for i in spread(len(chosen), n_tracks)]
+
+    def _first_tracks(self, videos: Iterable[RawVideo]) -> list[ShownTrack]:
+        """All tracks of the first of these videos that has any."""
+        for video in videos:
+            tracks = self._read(video)
+            if tracks:
+                return tracks
+        return []
 
 
 def _video_tracks(
@@ -358,31 +398,29 @@ def _video_tracks(
     or has neither.
     """
     names = split.videos.names
-    untracked = None
-    number = names.index(video) if video in names else -1
+    with_tracks = [names[i] for i in np.unique(split.tracks.video).tolist()]
+    if video not in names:
+        raise _no_video(split.name, video, "there is no such video", with_tracks)
+    number = names.index(video)
     numbers = np.flatnonzero(split.tracks.video == number).tolist()
+    untracked = None
     try:
-        untracked = read_untracked(split, split.videos[number], raw) if number >= 0 else None
+        untracked = read_untracked(split, split.videos[number], raw)
     except (PipelineError, OSError) as error:
         warnings.append(str(error))
     if not numbers and untracked is None:
-        known = (
-            video_state(split.videos[number].account, ())
-            if number >= 0
-            else ("there is no such video",)
-        )
-        reason = ": ".join(filter(None, known))
-        raise _no_video(
-            split.name, video, reason, (names[i] for i in np.unique(split.tracks.video).tolist())
-        )
+        state = video_state(split.videos[number].account, ())
+        raise _no_video(split.name, video, ": ".join(filter(None, state)), with_tracks)
     return numbers, untracked
 
 
-def _no_video(name: str, video: str, reason: str, videos: Iterable[str]) -> PipelineError:
-    names = list(videos)
-    close = did_you_mean(video, names) if "no such video" in reason else ";"
-    examples = "" if close != ";" else f" others have tracks: {', '.join(names[:3]) or 'none'}"
-    return PipelineError(f"{name}, video {video!r}: {reason}{close}{examples}")
+def _no_video(name: str, video: str, reason: str, videos: Sequence[str]) -> PipelineError:
+    end = ";"
+    if "no such video" in reason:
+        end = did_you_mean(video, videos)
+    if end == ";":
+        end = f"; others have tracks: {', '.join(videos[:3]) or 'none'}"
+    return PipelineError(f"{name}, video {video!r}: {reason}{end}")
 
 
 def _refuse_other_body(raw: Path, stand_in: bool, body: Path | None) -> None:
@@ -412,24 +450,25 @@ def shown_track(
     columns.
     """
     frame_index = columns["frame_index"]
-    marked = (
-        columns["kp_2d"][..., 2] > 0
-        if "kp_2d" in columns
-        else np.zeros((len(frame_index), 0), np.bool_)
-    )
-    visible = marked.sum(axis=1)
-    after = np.flatnonzero(np.diff(frame_index) != track.step) + 1
+    is_visible = np.zeros((len(frame_index), 0), np.bool_)
+    if "kp_2d" in columns:
+        is_visible = columns["kp_2d"][..., 2] > 0
+    n_visible = is_visible.sum(axis=1)
+    if grade is None:
+        grade = grades.grade(columns, track.fps, source)
+    before = np.flatnonzero(np.diff(frame_index) != track.step)
+    gaps = np.column_stack([frame_index[before], frame_index[before + 1]])
     chosen = spread(len(frame_index), frames)
     return ShownTrack(
         record=track,
         n_frames=len(frame_index),
         source=source,
-        gaps=tuple((int(frame_index[i - 1]), int(frame_index[i])) for i in after),
-        joints=tuple(JOINTS["spin49"][j] for j in np.flatnonzero(marked.any(axis=0))),
-        visible=(int(visible.min()), int(visible.max())),
+        gaps=tuple((start, stop) for start, stop in gaps.tolist()),
+        joints=tuple(JOINTS["spin49"][j] for j in np.flatnonzero(is_visible.any(axis=0))),
+        visible=(int(n_visible.min()), int(n_visible.max())),
         flags={name: int((columns[name] == 1).sum()) for name in FLAGS if name in columns},
         notes=tuple(notes),
-        grade=grades.grade(columns, track.fps, source) if grade is None else grade,
+        grade=grade,
         rows={name: column[chosen] for name, column in columns.items()},
     )
 
@@ -438,14 +477,12 @@ def _cached_track(split: Split, number: int, raw: Path | None, frames: int) -> S
     record = split.tracks[number]
     entry = split.videos[int(split.tracks.video[number])]
     columns = {name: split.rows(name, record.start, record.stop) for name in split.columns}
-    source = sources.parse(raw, entry.source) if raw is not None and entry.source else None
     notes = [str(note) for note in entry.account.get("notes", ())]
-    if (
-        source is not None
-        and entry.pixels
-        and source.place.exists()
-        and source.digest() != sources.file_part(entry.pixels)
-    ):
-        notes.append("the images in the raw folder have changed since conversion")
-    found = grades.track_grade(split, record, source, entry.account.get("clip", {}))
-    return shown_track(record, columns, source=source, notes=notes, frames=frames, grade=found)
+    source = None
+    if raw is not None and entry.source:
+        source = sources.parse(raw, entry.source)
+        if entry.pixels and source.place.exists():
+            if source.digest() != sources.file_part(entry.pixels):
+                notes.append("the images in the raw folder have changed since conversion")
+    grade = grades.track_grade(split, record, source, entry.account.get("clip", {}))
+    return shown_track(record, columns, source=source, notes=notes, frames=frames, grade=grade)

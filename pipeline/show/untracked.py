@@ -74,7 +74,9 @@ class Untracked(NamedTuple):
         """The detections of an account; None if there are none. spec: the video's source in the
         cache, or "".
         """
-        if not isinstance(account, DrawnAccount) or account.set_aside or not account.detections:
+        if not isinstance(account, DrawnAccount):
+            return None
+        if account.set_aside or not account.detections:
             return None
         source = _find_source(raw, video, spec)
         if source is None:
@@ -117,8 +119,7 @@ def _find_source(raw: Path, video: RawVideo, spec: str) -> FrameSource | None:
 def _boxes(keypoints: Array) -> NDArray[np.float64]:
     """Boxes (N, 2, 2) around the joints of (N, J, 3): around all places if no joint is seen."""
     unseen = ~keypoints[..., 2].any(axis=1)
-    has_place = keypoints[unseen, :, :2].any(axis=-1)
-    keypoints[unseen, :, 2] = has_place
+    keypoints[unseen, :, 2] = keypoints[unseen, :, :2].any(axis=-1)
     corners, _ = extents(keypoints)
     low, high = np.moveaxis(corners, 1, 0)
     if keypoints.shape[1] > 2:  # corners of a box need no margin
@@ -132,12 +133,14 @@ def _draw_dashed(image: Image, box: Array, colour: tuple[int, int, int], size: f
     (left, top), (right, bottom) = box
     path = np.array([(left, top), (right, top), (right, bottom), (left, bottom), (left, top)])
     outline = np.rint(path).astype(np.int32)
-    cv2.polylines(image, [outline], True, (0, 0, 0), round(3 * size), cv2.LINE_AA)
+    black = (0, 0, 0)
+    cv2.polylines(image, [outline], True, black, round(3 * size), cv2.LINE_AA)
 
     sides = np.abs(np.diff(path, axis=0)).sum(axis=1)
     distance = np.append(0, sides.cumsum())  # px from the first corner, along the path
-    n_dashes = max(4, round(distance[-1] / (16 * size)))
-    stops = np.linspace(0, distance[-1], 2 * n_dashes)
+    length = distance[-1]
+    n_dashes = max(4, round(length / (16 * size)))
+    stops = np.linspace(0, length, 2 * n_dashes)
     points = np.column_stack([np.interp(stops, distance, axis) for axis in path.T])
     dashes = np.rint(points).astype(int).reshape(-1, 2, 2)
     for first, last in dashes.tolist():

@@ -316,7 +316,7 @@ def test_rejected_videos_are_drawn_with_what_is_wrong(
         assert pictures(text)
         assert "labels up to frame 159" in text.main.text
         assert bad[0] in text.main.text
-    found = from_raw(reader, "train", raw, Choice(2, rejected=True), of={*good, *bad})
+    found = from_raw(reader, "train", raw, Choice(2, rejected=True), videos={*good, *bad})
     assert [track.record.video for track in found.tracks] == bad
     rejected = Choice(rejected=True)
     moved = raw.rename(tmp_path / "moved")
