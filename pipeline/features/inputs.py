@@ -95,7 +95,7 @@ def _windows_in_run(
 
 
 def label_batch(split: Split, rows: NDArray[np.int64], reads: Reads) -> Labels:
-    """Labels of (n,) rows for a `LabelComputer`."""
+    """Labels of (n,) rows that a stream reads, as a `LabelComputer` gets them."""
     if reads.window == 1:
         return {name: label(split, name, rows) for name in reads.labels}
     around, in_run = _windows_in_run(split.runs, rows, reads)
@@ -114,24 +114,13 @@ def cuts(
 ) -> NDArray[np.void]:
     """Boxes of the crops of (n,) rows, of `CUT`. rows_of: as for `column`."""
     rows_of = rows_of or split.rows
-    frame = column(rows_of, "frame_index", rows)
-    bbox = column(rows_of, "bbox", rows)
-    return _crop_boxes(split, policy, rows, frame, bbox)
-
-
-def _crop_boxes(
-    split: Split,
-    policy: CropPolicy,
-    rows: NDArray[np.int64],
-    frame: NDArray[np.int64],
-    bbox: NDArray[np.float32],
-) -> NDArray[np.void]:
-    """As `cuts`, from frames (n,) and the tracks' boxes (n, 4)."""
     track, which = np.unique(split.track_of(rows), return_inverse=True)
+    bbox = column(rows_of, "bbox", rows)
     boxes = np.zeros(len(rows), CUT)
     boxes["bbox"] = bbox
     boxes["scale"] = split.tracks.crop_scale[track][which]
     if not policy.follows_box:
+        frame = column(rows_of, "frame_index", rows)
         names = (split.tracks[number].name for number in track.tolist())
         keys = policy.keys(names)[which]
         boxes["bbox"], boxes["mirrored"] = policy.boxes(bbox, boxes["scale"], keys, frame)
@@ -156,8 +145,7 @@ def row_keys(split: Split, stream: Stream, rows: NDArray[np.int64]) -> NDArray[n
         return _label_keys(split, rows, reads)
 
     frame = label(split, "frame_index", rows)
-    bbox = label(split, "bbox", rows)
-    boxes = _crop_boxes(split, stream.policy, rows, frame, bbox)
+    boxes = cuts(split, stream.policy, rows)
     parts = [frame, boxes["bbox"], boxes["scale"]]
     if not stream.policy.follows_box:
         parts.append(boxes["mirrored"])
