@@ -51,11 +51,11 @@ def _pair_renamed(gone: Mapping[str, str], coming: Mapping[str, str]) -> dict[st
     by_content: dict[str, list[str]] = {}
     for name in sorted(gone, reverse=True):
         by_content.setdefault(gone[name], []).append(name)
-    return {
-        name: by_content[content].pop()
-        for name, content in sorted(coming.items())
-        if by_content.get(content)
-    }
+    renamed = {}
+    for name, content in sorted(coming.items()):
+        if by_content.get(content):
+            renamed[name] = by_content[content].pop()
+    return renamed
 
 
 def renamed_videos(
@@ -70,20 +70,20 @@ def renamed_videos(
     -> digest. coming: name -> video, digest.
     """
     old = {name: digest[: changes.CONTENTS] for name, digest in gone.items()}
-    renamed = _pair_renamed(
-        old, {name: digest[: changes.CONTENTS] for name, (_, digest) in coming.items()}
-    )
+    new = {name: digest[: changes.CONTENTS] for name, (_, digest) in coming.items()}
+    renamed = _pair_renamed(old, new)
     lost = gone.keys() - renamed.values()
-    numbers = (
-        [number for number, name in enumerate(committed.videos.names) if name in lost]
-        if lost
-        else []
-    )
-    entries = map(committed.videos.__getitem__, numbers)
-    pixels = {entry.name: file_part(entry.pixels) for entry in entries if entry.pixels}
+    pixels = {}
+    for number, name in enumerate(committed.videos.names):
+        if name in lost:
+            pixels[name] = file_part(committed.videos[number].pixels)
+    if not any(pixels.values()):
+        return renamed
+
     clips = {}
-    for name, (video, _) in coming.items() if pixels else ():
-        if name not in renamed and video.files and video.files[0].suffix.lower() in EXTENSIONS:
+    for name, (video, _) in coming.items():
+        is_clip = bool(video.files) and video.files[0].suffix.lower() in EXTENSIONS
+        if is_clip and name not in renamed:
             with contextlib.suppress(RawDataError, OSError):  # the conversion reports it
                 clips[name] = Video(raw, str(video.files[0])).digest()
     return renamed | _pair_renamed(pixels, clips)
@@ -97,7 +97,8 @@ def recorded_raw(committed: cache.Split) -> str:
 def drop_command(split: cache.Split, raw: Path | None = None) -> str:
     """The command that deletes the rows of lost videos. raw: the raw folder; None: as recorded."""
     named = ["--raw", str(raw or recorded_raw(split))]
-    if body := split.provenance.get("body"):
+    body = split.provenance.get("body")
+    if body:
         named += ["--body", str(body)]
     return command("convert", split.name, *named, "--cache", str(split.root), DROP)
 
@@ -127,12 +128,10 @@ def no_videos(raw: Path, committed: cache.Split) -> PipelineError:
 
 
 def _origin(committed: cache.Split, raw: Path) -> str:
-    before = recorded_raw(committed)
-    is_same = before == str(raw.resolve())
-    return (
-        f"{committed.name} was converted from "
-        f"{'this folder' if is_same else before or 'an unknown folder'}."
-    )
+    folder = recorded_raw(committed) or "an unknown folder"
+    if folder == str(raw.resolve()):
+        folder = "this folder"
+    return f"{committed.name} was converted from {folder}."
 
 
 def refuse_other_kind(committed: cache.Split, raw: Path, reader: Mapping[str, Any]) -> None:
@@ -159,7 +158,8 @@ def refuse_other_folder(
     n_same: unchanged committed videos. missing: committed videos that it does not have. n_new: its
     other videos.
     """
-    if not committed.manifest["rows"] or (n_same and not (missing and n_new)):
+    is_update = n_same and not (missing and n_new)
+    if is_update or not committed.manifest["rows"]:
         return
     n_videos = count(len(committed.videos), "video")
     raise PipelineError(
@@ -187,9 +187,10 @@ def refuse_without_raw(
 
 def missing_names(missing: Mapping[str, str]) -> list[str]:
     """Missing videos, each with its missing file if others are present."""
-    return [
-        video + (f" (without {path})" if path else "") for video, path in sorted(missing.items())
-    ]
+    names = []
+    for video, path in sorted(missing.items()):
+        names.append(f"{video} (without {path})" if path else video)
+    return names
 
 
 def why_empty(committed: cache.Split) -> list[str]:
@@ -206,32 +207,32 @@ def empty_lines(
     name: str, totals: Mapping[str, Any], accounts: Iterable[VideoAccount]
 ) -> list[str]:
     """`why_empty` from a split's totals and accounts."""
-    if totals["videos"]["kept"]:
+    videos = totals["videos"]
+    if videos["kept"]:
         return []
-    if not totals["videos"]["found"]:
-        dataset = datasets.find_installed(name.partition("/")[0])
-        is_optional = dataset is not None and name.partition("/")[2] in dataset.optional_splits
-        return (
-            [] if is_optional else [f"{name}: no rows: the raw folder has no video of this split."]
-        )
+    if not videos["found"]:
+        dataset_name, _, split = name.partition("/")
+        dataset = datasets.find_installed(dataset_name)
+        if dataset is not None and split in dataset.optional_splits:
+            return []
+        return [f"{name}: no rows: the raw folder has no video of this split."]
     by_reason: dict[str, list[VideoAccount]] = {}
     for account in accounts:
         # A track without a frame left was dropped for the reasons of its frames.
-        dropped = {
-            why: n for why, n in account.tracks_dropped.items() if why != "no_frame_left"
-        } or account.dropped
+        dropped = dict(account.tracks_dropped)
+        dropped.pop("no_frame_left", None)
+        dropped = dropped or account.dropped
         why = account.set_aside or max(sorted(dropped), key=dropped.__getitem__, default="")
         if why:
             by_reason.setdefault(why, []).append(account)
-    text = f"{name}: no rows: none of {count(totals['videos']['found'], 'video')} could be used."
+    text = f"{name}: no rows: none of {count(videos['found'], 'video')} could be used."
     if by_reason:
-        why, first = max(by_reason.items(), key=lambda item: len(item[1]))
+        why, rejected = max(by_reason.items(), key=lambda item: len(item[1]))
+        first = rejected[0]
+        message = f": {first.message}" if first.message else "."
         text += (
-            f" The most common reason is {why} ({count(len(first), 'video')}): "
-            f"{reason(why).meaning}."
-        )
-        text += f" The first, {first[0].name}" + (
-            f": {first[0].message}" if first[0].message else "."
+            f" The most common reason is {why} ({count(len(rejected), 'video')}): "
+            f"{reason(why).meaning}. The first, {first.name}{message}"
         )
     return [text]
 
@@ -239,17 +240,19 @@ def empty_lines(
 def harmless_of(split: cache.Split) -> tuple[str, ...]:
     """Reasons for which a video may have no rows without a failure; "" is one."""
     dataset = datasets.find_installed(split.name.partition("/")[0])
-    return ("", *(dataset.harmless if dataset is not None else ()))
+    if dataset is None:
+        return ("",)
+    return ("", *dataset.harmless)
 
 
 def why_without_track(account: Mapping[str, Any]) -> str:
     """Why a video of the split gave no track; "" for others."""
-    if account["tracks_kept"] or account["set_aside"] or account["other_split"]:
+    if any(account[key] for key in ("tracks_kept", "set_aside", "other_split")):
         return ""
+    if not account["found"]:
+        return "no person"
     dropped = ", ".join(f"{n:,} {reason}" for reason, n in account["dropped"].items())
-    return (
-        "; ".join(filter(None, [dropped, *account["notes"]])) if account["found"] else "no person"
-    )
+    return "; ".join(filter(None, [dropped, *account["notes"]]))
 
 
 def video_state(account: Mapping[str, Any], harmless: Collection[str]) -> tuple[str, str, str]:
@@ -259,15 +262,16 @@ def video_state(account: Mapping[str, Any], harmless: Collection[str]) -> tuple[
     if "tracks_kept" not in account:
         return NOT_RECORDED, "", ""
     message = "; ".join(filter(None, [account["message"], *account["notes"]]))
-    if why := why_without_track(account):
-        return (
-            "without a track",
-            max(account["dropped"], key=account["dropped"].get, default="no_person"),
-            why,
-        )
-    if because := account["set_aside"]:
-        return "not labelled" if because in harmless else "rejected", because, message
-    return "kept" if account["tracks_kept"] else OTHER_SPLIT, "", message
+    why = why_without_track(account)
+    if why:
+        dropped = account["dropped"]
+        return "without a track", max(dropped, key=dropped.get, default="no_person"), why
+    because = account["set_aside"]
+    if because:
+        state = "not labelled" if because in harmless else "rejected"
+    else:
+        state = "kept" if account["tracks_kept"] else OTHER_SPLIT
+    return state, because, message
 
 
 def recorded_reader(
@@ -289,14 +293,15 @@ def recorded_reader(
 
 def _recorded_dataset(split: cache.Split, raw: Path) -> Dataset:
     parameters: Mapping[str, Any] = split.manifest["reader"]["parameters"]
-    # JSON has no tuples.
-    options = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in parameters.items()
-    }
-    if not_installed := datasets.not_installed(name := split.name.partition("/")[0]):
+    options = dict(parameters)
+    for name, value in parameters.items():
+        if isinstance(value, list):  # JSON has no tuples
+            options[name] = tuple(value)
+    dataset, _, name = split.name.partition("/")
+    not_installed = datasets.not_installed(dataset)
+    if not_installed:
         raise PipelineError(f"split of {not_installed}")
-    return datasets.get(name, **options).detect_layout(raw, split.name.partition("/")[2])
+    return datasets.get(dataset, **options).detect_layout(raw, name)
 
 
 def missing_now(split: cache.Split) -> tuple[dict[str, str], dict[str, str]]:
@@ -316,22 +321,24 @@ def missing_now(split: cache.Split) -> tuple[dict[str, str], dict[str, str]]:
         )
     if not files.list_names(raw):
         raise no_videos(raw, split)
-    listed = {
-        changes.utf8(v.name): v
-        for v in _recorded_dataset(split, raw).videos(raw, split.name.partition("/")[2])
-    }
+    videos = _recorded_dataset(split, raw).videos(raw, split.name.partition("/")[2])
+    listed = {changes.utf8(video.name): video for video in videos}
     stamps = changes.read_stamps(split.root, split.name)
     missing = {}
     for name in sorted(names_with_rows(split)):
+        if name not in listed:
+            missing[name] = ""
+            continue
         before = stamps[name][0] if name in stamps else None
-        lost = (
-            changes.lost_input(before, changes.stamp(raw, listed[name])) if name in listed else ""
-        )
-        if lost or name not in listed:
+        lost = changes.lost_input(before, changes.stamp(raw, listed[name]))
+        if lost:
             missing[name] = lost
-    return missing, {
-        name: why for name, (_, _, why) in stamps.items() if why and name not in missing
-    }
+
+    rejections = {}
+    for name, (_, _, why) in stamps.items():
+        if why and name not in missing:
+            rejections[name] = why
+    return missing, rejections
 
 
 def raw_folder(split: cache.Split, given: Path | None) -> Path:
@@ -352,7 +359,8 @@ def raw_folder(split: cache.Split, given: Path | None) -> Path:
 def _body_folder(split: cache.Split, given: Path | None) -> Path | None:
     if given is not None or split.manifest["reader"]["body"] is None:
         return given
-    if (recorded := split.provenance.get("body")) is None:
+    recorded = split.provenance.get("body")
+    if recorded is None:
         raise PipelineError(
             f"{split.name}: its body model's folder is not recorded. Use --body DIR."
         )
@@ -363,10 +371,10 @@ def rejected_videos(split: cache.Split) -> tuple[int, Iterator[str]]:
     """Number of videos rejected because of errors, and a line about each."""
     harmless = harmless_of(split)
     reasons = split.manifest.get("accounting", {}).get("videos", {}).get("set_aside", {})
-    accounts = ((video.name, video.account) for video in split.videos)
+    n_rejected = sum(n for reason, n in reasons.items() if reason not in harmless)
     messages = (
-        f"{name}: {account['set_aside']}: {account.get('message', '')}"
-        for name, account in accounts
-        if account.get("set_aside", "") not in harmless
+        f"{video.name}: {video.account['set_aside']}: {video.account.get('message', '')}"
+        for video in split.videos
+        if video.account.get("set_aside", "") not in harmless
     )
-    return sum(n for reason, n in reasons.items() if reason not in harmless), messages
+    return n_rejected, messages

@@ -69,19 +69,19 @@ class Conversion:
         """Summary if some videos were unchanged: `1 video read, 3 unchanged`; else ""."""
         if not self.plan.kept:
             return ""
-        removed = [f"{len(self.plan.removed):,} removed"] if self.plan.removed else []
-        return ", ".join(
-            [f"{count(self.read, 'video')} read", *removed, f"{self.unchanged:,} unchanged"]
-        )
+        parts = [f"{count(self.read, 'video')} read"]
+        n_removed = len(self.plan.removed)
+        if n_removed:
+            parts.append(f"{n_removed:,} removed")
+        parts.append(f"{self.unchanged:,} unchanged")
+        return ", ".join(parts)
 
     @property
     def not_counted(self) -> str:
         """Note for the sum of frames: `; frames of 2 unreadable videos are not counted`, or ""."""
-        return (
-            f"; frames of {count(self.uncounted, 'unreadable video')} are not counted"
-            if self.uncounted
-            else ""
-        )
+        if not self.uncounted:
+            return ""
+        return f"; frames of {count(self.uncounted, 'unreadable video')} are not counted"
 
 
 def convert(
@@ -125,7 +125,8 @@ def convert(
     wait_for_parts(plan.root, f"{plan.name}/{WRITING}", tell)
     report_other_work(plan.root, plan.name, None, plan.staging)
     with _open_writer(plan, columns, extra) as writer:
-        if writer.digest != ("" if plan.committed is None else plan.committed.manifest["digest"]):
+        planned_digest = "" if plan.committed is None else plan.committed.manifest["digest"]
+        if writer.digest != planned_digest:
             raise cache.CacheChanged(
                 f"{plan.name}: another run has committed since the plan was made. Run it again."
             )
@@ -134,22 +135,22 @@ def convert(
         digests, stay = _append_videos(plan, writer, read, strict=strict, progress=progress)
         bare = _keep_renamed(plan, writer)
         accounts = _accounts(writer)
-        totals = Accounting(accounts).totals(
-            None if plan.reader["stand_in"] else plan.dataset.totals.get(plan.split)
-        )
-        unusable = {
-            name: a.rejection
-            for name, a in stay.items()
-            if _loses_rows(writer.committed_videos[name], a)
-        }
-        unsettled = {a.name for a in (*accounts, *stay.values()) if a.set_aside in UNSETTLED}
+        stand_in = plan.reader["stand_in"]
+        published = None if stand_in else plan.dataset.totals.get(plan.split)
+        totals = Accounting(accounts).totals(published)
+        unusable = {}
+        for name, account in stay.items():
+            if _loses_rows(writer.committed_videos[name], account):
+                unusable[name] = account.rejection
+        read_accounts = [*accounts, *stay.values()]
+        unsettled = {a.name for a in read_accounts if a.set_aside in UNSETTLED}
         _record_stamps(plan, digests, unsettled, unusable)
         entries = {
             "reader": dict(plan.reader),
-            "stand_in": plan.reader["stand_in"],
+            "stand_in": stand_in,
             "accounting": totals,
+            "keypoints": plan.dataset.keypoints_from,
         }
-        entries["keypoints"] = plan.dataset.keypoints_from
         writer.commit(entries)
     plan = replace(plan, unusable={**plan.unusable, **unusable}, missing={**plan.missing, **bare})
     return _summarize(plan, totals, accounts, stay, doubts)
@@ -165,29 +166,34 @@ def _summarize(
     """Result of a commit with these accounts. `stay`: accounts of committed videos that stay as
     they were.
     """
-    appended = {video.name for video in plan.append}
+    names = {video.name for video in plan.append}
+    appended = [account for account in accounts if account.name in names]
+    n_read = sum(not account.other_split for account in appended)
+    n_of_split = sum(not account.other_split for account in accounts)
+
     failed = [account for account in accounts if is_failure(plan.dataset, account)]
-    rejected = [account for account in failed if account.name in appended - stay.keys()]
+    rejected = [account for account in failed if account.name in names - stay.keys()]
     rejected += [account for name, account in stay.items() if name not in plan.unusable]
+    rejected.sort(key=lambda account: account.set_aside != UNEXPECTED)
+
+    problems = plan.kept_lines
     n_unreadable = sum(account.set_aside == NOT_NOW for account in rejected)
-    unreadable = (
-        [f"{plan.name}: {count(n_unreadable, 'video')} could not be read now. {LATER}"]
-        if n_unreadable
-        else []
-    )
-    doubtful, notes = doubts.notes(a for a in accounts if a.name in appended)
+    if n_unreadable:
+        n_videos = count(n_unreadable, "video")
+        problems.append(f"{plan.name}: {n_videos} could not be read now. {LATER}")
+    problems += empty_lines(plan.name, totals, accounts)
+
+    doubtful, notes = doubts.notes(appended)
     return Conversion(
         plan,
         totals,
-        rejected=tuple(sorted(rejected, key=lambda account: account.set_aside != UNEXPECTED)),
+        rejected=tuple(rejected),
         notes=notes,
         doubts=doubtful,
-        damaged=tuple(_damaged(account for account in accounts if account.name in appended)),
-        problems=(*plan.kept_lines, *unreadable, *empty_lines(plan.name, totals, accounts)),
-        read=sum(account.name in appended and not account.other_split for account in accounts),
-        unchanged=sum(
-            account.name not in appended and not account.other_split for account in accounts
-        ),
+        damaged=tuple(_damaged(appended)),
+        problems=tuple(problems),
+        read=n_read,
+        unchanged=n_of_split - n_read,
         uncounted=sum(not account.found for account in failed),
     )
 
@@ -230,9 +236,10 @@ def record_times(plan: ConversionPlan) -> str:
         _record_stamps(plan, plan.digests(), (), {})
     except (OSError, cache.CacheError):
         return ""
-    if not (n := len(plan.touched)):  # the commit of an earlier version has no seal
+    if not plan.touched:  # the commit of an earlier version has no seal
         return ""
-    return f"new file times of {count(n, 'video')} recorded: the content has not changed"
+    n_videos = count(len(plan.touched), "video")
+    return f"new file times of {n_videos} recorded: the content has not changed"
 
 
 def _record_stamps(
@@ -270,34 +277,30 @@ def _append_videos(
     temporarily cannot be read and stay as they were.
     """
     stay: dict[str, VideoAccount] = {}
-    digests = plan.digests() | writer.journalled
+    journalled = writer.journalled
+    digests = plan.digests() | journalled
     if strict:
-        _refuse_rejected(
-            plan, (account for account in _accounts(writer) if account.name in writer.journalled)
-        )
-    progress(len(writer.journalled), len(plan.append), "")
-    todo = [video for video in plan.append if video.name not in writer.journalled]
-    for n_done, (raw_video, video) in enumerate(
-        zip(todo, read(todo), strict=True), len(writer.journalled) + 1
-    ):
-        name = video.account.name
-        if (
-            is_failure(plan.dataset, video.account)
-            and changes.stamp(plan.raw, raw_video) != plan.stamps[name]
-        ):
-            video.account.reject(
-                NOT_NOW, f"{plan.raw}: files of {name} changed while they were read. {LATER}"
-            )
-            video = ReadVideo(video.fingerprint, video.account)
+        _refuse_rejected(plan, (a for a in _accounts(writer) if a.name in journalled))
+    n_done = len(journalled)
+    progress(n_done, len(plan.append), "")
+    todo = [video for video in plan.append if video.name not in journalled]
+    for raw_video, video in zip(todo, read(todo), strict=True):
+        account = video.account
+        name = account.name
+        failed = is_failure(plan.dataset, account)
+        if failed and changes.stamp(plan.raw, raw_video) != plan.stamps[name]:
+            message = f"{plan.raw}: files of {name} changed while they were read. {LATER}"
+            account.reject(NOT_NOW, message)
+            video = ReadVideo(video.fingerprint, account)
         if strict:
-            _refuse_rejected(plan, [video.account])
-        committed = writer.committed_videos.get(name)
-        if _stays(plan, video, committed):
+            _refuse_rejected(plan, [account])
+        if _stays(plan, video, writer.committed_videos.get(name)):
             writer.keep(name)
-            stay[name] = video.account
+            stay[name] = account
         else:
             writer.append(video.entry, video.tracks)
         digests[name] = video.fingerprint
+        n_done += 1
         progress(n_done, len(plan.append), name)
     return digests, stay
 
@@ -315,15 +318,14 @@ def _stays(plan: ConversionPlan, video: ReadVideo, committed: cache.VideoEntry |
     if account.set_aside and same and VideoAccount.from_dict(dict(committed.account)) == account:
         return not plan.differs
     stays = account.set_aside == NOT_NOW
-    if (
-        is_failure(plan.dataset, account)
-        and not plan.drop_removed
-        and _loses_rows(committed, account)
-    ):
-        stays |= (
-            not (plan.differs and same) or account.set_aside in UNSETTLED
-        )  # else the new reader refuses its content
-    if (stays and plan.differs) or (plan.invalidate and not video.tracks):
+    fails_now = is_failure(plan.dataset, account) and _loses_rows(committed, account)
+    if fails_now and not plan.drop_removed:
+        refused_by_new_reader = plan.differs and same
+        if account.set_aside in UNSETTLED or not refused_by_new_reader:
+            stays = True
+    would_change = stays and plan.differs
+    leaves_no_row = plan.invalidate and not video.tracks
+    if would_change or leaves_no_row:
         message = account.message or f"{account.name}: none of its rows is left."
         do = f" Restore it, or delete its rows: {LET_GO}" if plan.differs else ""
         raise PipelineError(
@@ -344,17 +346,16 @@ def _keep_renamed(plan: ConversionPlan, writer: cache.SplitWriter) -> dict[str, 
 
     Returns their names -> their new names and why, as `ConversionPlan.missing`.
     """
-    now = {account.name: account for account in _accounts(writer)} if plan.renamed else {}
-    bare = {
-        old: "rows under its new name "
-        f"{name}{f': {now[name].set_aside}' if now[name].set_aside else ''}"
-        for name, old in plan.renamed.items()
-        if not plan.drop_removed
-        and not now[name].tracks_kept
-        and writer.committed_videos[old].account["tracks_kept"]
-    }
-    for old in bare:
-        writer.keep(old)
+    bare: dict[str, str] = {}
+    if plan.drop_removed or not plan.renamed:
+        return bare
+    now = {account.name: account for account in _accounts(writer)}
+    for name, old in plan.renamed.items():
+        had_rows = writer.committed_videos[old].account["tracks_kept"]
+        if had_rows and not now[name].tracks_kept:
+            why = f": {now[name].set_aside}" if now[name].set_aside else ""
+            bare[old] = f"rows under its new name {name}{why}"
+            writer.keep(old)
     return bare
 
 
@@ -380,12 +381,14 @@ def refuse_committed_failures(plan: ConversionPlan) -> None:
     drop = set(plan.drop)
     videos = (video for video in plan.committed.videos if video.name not in drop)
     accounts = (VideoAccount.from_dict(dict(video.account)) for video in videos)
-    if failed := [account for account in accounts if is_failure(plan.dataset, account)]:
-        more_text = f", and {len(failed) - 1:,} more" if len(failed) > 1 else ""
+    failed = [account for account in accounts if is_failure(plan.dataset, account)]
+    if failed:
+        n_more = len(failed) - 1
+        more = f", and {n_more:,} more" if n_more else ""
         again = command("convert", plan.name, "--retry", "--cache", str(plan.root))
         raise PipelineError(
             f"{plan.name}: {failed[0].message} (--strict: an earlier conversion rejected this "
-            f"video{more_text}) Correct it, then: {again}"
+            f"video{more}) Correct it, then: {again}"
         )
 
 
@@ -407,16 +410,18 @@ class _Doubts:
         recorded = plan.recorded_stamps()
         changed = recorded.keys() & {*plan.changed}
         for video in plan.append:
-            if video.name in changed and (labels := labels_of(plan.raw, video)) is not None:
-                same = changes.same_inputs(recorded[video.name], plan.stamps[video.name])
-                path, clip = (
-                    changes.utf8(str(file))
-                    for file in (labels.relative_to(plan.raw), video.files[0])
+            if video.name not in changed:
+                continue
+            labels = labels_of(plan.raw, video)
+            if labels is None:
+                continue
+            same = changes.same_inputs(recorded[video.name], plan.stamps[video.name])
+            path = changes.utf8(str(labels.relative_to(plan.raw)))
+            clip = changes.utf8(str(video.files[0]))
+            if path in same and clip not in same:
+                self._stale[video.name] = (
+                    f"the clip has changed, and {path} has not: are these its keypoints?"
                 )
-                if path in same and clip not in same:
-                    self._stale[video.name] = (
-                        f"the clip has changed, and {path} has not: are these its keypoints?"
-                    )
         if strict and self._stale:
             name, text = next(iter(self._stale.items()))
             do = "Replace them, or, if they belong to this clip, touch the file."
@@ -430,17 +435,23 @@ class _Doubts:
             account = video.account
             if account.name in self._stale and not account.set_aside:
                 account.notes.insert(0, self._stale[account.name])
-            keypoints = [
-                kp_2d for track in video.tracks if (kp_2d := track.columns.get("kp_2d")) is not None
-            ]
-            joints = [kp_2d[:: len(kp_2d) // SAMPLED + 1] for kp_2d in keypoints]
-            points = [frames[frames[..., 2] > 0][:, :2] for frames in joints]
-            if video.pixels.source and (n := sum(map(len, points))):
-                reach = np.sort(np.concatenate(points), axis=0)[int(REACH * n)]
-                self._reaches.append(
-                    float((reach / (video.pixels.width, video.pixels.height)).max())
-                )
+            if video.pixels.source:
+                self._measure_reach(video)
             yield video
+
+    def _measure_reach(self, video: ReadVideo) -> None:
+        """Note how far the joints of a video reach, as a share of its image's width or height."""
+        points = []
+        for track in video.tracks:
+            kp_2d = track.columns.get("kp_2d")
+            if kp_2d is not None:
+                joints = kp_2d[:: len(kp_2d) // SAMPLED + 1]
+                points.append(joints[joints[..., 2] > 0][:, :2])
+        n_points = sum(map(len, points))
+        if n_points:
+            reach = np.sort(np.concatenate(points), axis=0)[int(REACH * n_points)]
+            size = video.pixels.width, video.pixels.height
+            self._reaches.append(float((reach / size).max()))
 
     def notes(self, accounts: Iterable[VideoAccount]) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Notes of these videos, `<video>: <note>`: doubts, which every command shows, and other
@@ -454,22 +465,18 @@ class _Doubts:
         return tuple(doubts), tuple(others)
 
     def _size_note(self) -> list[str]:
-        reaches = np.array(self._reaches)
-        of = f"of {len(self._reaches)} videos"
-        if len(reaches) < FEWEST:
+        if len(self._reaches) < FEWEST:
             return []
+        reaches = np.array(self._reaches)
         beyond = reaches > MOST_REACH
+        n_videos = f"of {len(reaches)} videos"
         side = "of an image's width or height"
         if reaches.max() < LEAST_REACH:
-            what = (
-                f"joints {of} reach at most {reaches.max():.0%} {side}: were the images enlarged?"
-            )
+            reach = f"reach at most {reaches.max():.0%} {side}"
+            question = f"joints {n_videos} {reach}: were the images enlarged?"
         elif beyond.mean() > BEYOND:
-            reach = np.median(reaches[beyond])
-            what = (
-                f"joints of {beyond.sum()} {of} reach {reach:.0%} {side}: were the images "
-                "made smaller?"
-            )
+            reach = f"reach {np.median(reaches[beyond]):.0%} {side}"
+            question = f"joints of {beyond.sum()} {n_videos} {reach}: were the images made smaller?"
         else:
             return []
-        return [f"all videos: {what} Compare them with `python -m pipeline show`."]
+        return [f"all videos: {question} Compare them with `python -m pipeline show`."]

@@ -28,34 +28,35 @@ def reader_parts(dataset: Dataset, split: str, raw: Path, body: Path | None) -> 
 
     Raises StandInMixed if demo and real data are mixed, MissingAssets without the body's files.
     """
-    usual = {
-        o.name: o.default
-        for o in fields(dataset)
-        if o in fields(Dataset) or o.name in dataset.added
-    }
-    parameters = dataset.parameters() | {name: getattr(dataset, name) for name in usual}
+    parameters = dataset.parameters()
+    for option in fields(dataset):
+        if option in fields(Dataset) or option.name in dataset.added:
+            value = getattr(dataset, option.name)
+            if value == option.default:
+                parameters.pop(option.name, None)
+            else:
+                parameters[option.name] = value
     parts: dict[str, Any] = {
         "dataset": dataset.name,
         "split": split,
         "version": dataset.version,
-        "parameters": {
-            name: value for name, value in parameters.items() if (name, value) not in usual.items()
-        },
+        "parameters": parameters,
         "stand_in": is_stand_in(raw),
         "body": None,
     }
-    if (dataset.uses_body or dataset.checks_fits) and body is not None:
-        digests = {gender: smpl_files.digest(body, gender) for gender in dataset.genders}
-        refuse_mixture(
-            raw, parts["stand_in"], body, any(stand_in for _, stand_in in digests.values())
-        )
-        parts["body"] = " ".join(digest for digest, _ in digests.values())
+    reads_body = dataset.uses_body or dataset.checks_fits
+    if reads_body and body is not None:
+        bodies = [smpl_files.digest(body, gender) for gender in dataset.genders]
+        refuse_mixture(raw, parts["stand_in"], body, any(stand_in for _, stand_in in bodies))
+        parts["body"] = " ".join(digest for digest, _ in bodies)
         # evaluation compares vertices with those of the same bodies
         if dataset.genders != ("neutral",):
             parts["genders"] = list(dataset.genders)
-    if extra := dataset.extra_columns(split, body=parts["body"] is not None):
+    extra = dataset.extra_columns(split, body=parts["body"] is not None)
+    if extra:
         parts["extra"] = {column.name: column.stored_as for column in extra}
-    if shared := dataset.shared(raw):
+    shared = dataset.shared(raw)
+    if shared:
         parts["shared"] = shared
     # as the manifest returns it: a tuple becomes a list
     plain: dict[str, Any] = json.loads(json.dumps(parts))
@@ -113,7 +114,8 @@ def describe(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     >>> describe({"weights": untrained}, {"weights": other, "precision": "fast"})
     'precision was not set, is fast; weights was untrained:0, is untrained:1'
     """
-    before, now = ({**parts, "weights": short(parts.get("weights"))} for parts in (before, now))
+    before = {**before, "weights": short(before.get("weights"))}
+    now = {**now, "weights": short(now.get("weights"))}
     return "; ".join(map(str, differing(before, now)))
 
 
@@ -130,12 +132,12 @@ def report_other_work(
     software = differing(before.get("software", {}), plan["software"])
     why = "; ".join(map(str, software)) or "other options or another reader"
     pieces = count(other.pieces, "piece")
-    what = (
-        f"unfinished work of {other.host or 'an earlier version'} is computed again "
+    name = split if stream is None else f"{split}, {stream}"
+    text = (
+        f"{name}: unfinished work of {other.host or 'an earlier version'} is computed again "
         f"({pieces}: {why})"
     )
-    name = split if stream is None else f"{split}, {stream}"
-    err.print(f"{DOUBT} {plain(f'{name}: {what}')}")
+    err.print(f"{DOUBT} {plain(text)}")
 
 
 def short(value: Any) -> str:
@@ -149,12 +151,11 @@ def short(value: Any) -> str:
         return "not set"
     if isinstance(value, bool):
         return str(value).lower()  # as luigi.cfg has it
-    # of weights, as --weights has them
-    if isinstance(value, Mapping) and len(value) == 2 and "kind" in value:
-        kind = value["kind"]
-        argument = next(value[key] for key in value if key != "kind")
-        return f"{kind}:{short(argument)}"
     if isinstance(value, Mapping):
+        if len(value) == 2 and "kind" in value:  # of weights, as --weights has them
+            others = dict(value)
+            kind = others.pop("kind")
+            return f"{kind}:{short(*others.values())}"
         return ", ".join(f"{key} {short(part)}" for key, part in value.items()) or "nothing"
     if isinstance(value, Sequence) and not isinstance(value, str):
         return " ".join(map(short, value)) or "nothing"

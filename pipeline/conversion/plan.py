@@ -53,10 +53,11 @@ class ConversionPlan:
     body: Path | None
     reader: Mapping[str, Any]  # identity of the reader: `identity.reader_parts`
     committed: cache.Split | None  # the split in the cache, if any
-    append: tuple[RawVideo, ...]  # new and changed videos
-    drop: tuple[str, ...]  # changed, renamed and removed videos
-    stamps: Mapping[str, changes.Stamp]  # by video of the updated split; empty if `sealed`
-    why: str  # "" if the split is up to date
+    append: tuple[RawVideo, ...] = ()  # new and changed videos
+    drop: tuple[str, ...] = ()  # changed, renamed and removed videos
+    # by video of the updated split; empty if `sealed`
+    stamps: Mapping[str, changes.Stamp] = field(default_factory=dict)
+    why: str = ""  # "" if the split is up to date
     kept: int = 0  # number of unchanged videos, including missing ones
     # missing video -> its missing file; "": all files
     missing: Mapping[str, str] = field(default_factory=dict)
@@ -104,20 +105,20 @@ class ConversionPlan:
         """
         status = command("status", "--all", "--cache", str(self.root))
         drop = "" if self.committed is None else drop_command(self.committed, self.raw)
-        texts = []
-        if missing := missing_names(self.missing):
-            shown = ", ".join(few(missing, FEW, status))
-            texts.append(
+        problems = []
+        if self.missing:
+            shown = ", ".join(few(missing_names(self.missing), FEW, status))
+            text = (
                 f"missing from {self.raw}; the rows are kept: {shown}. Restore them (is the "
                 "disk mounted?)"
             )
-        if rejections := [*self.unusable.values()]:
-            shown = " ".join(few(rejections, FEW, status))
-            texts.append(f"{UNUSABLE}: {shown} Restore them")
-        numbers = (n for n in (len(missing), len(rejections)) if n)
+            problems.append((len(self.missing), text))
+        if self.unusable:
+            shown = " ".join(few([*self.unusable.values()], FEW, status))
+            problems.append((len(self.unusable), f"{UNUSABLE}: {shown} Restore them"))
         return [
             f"{self.name}: {count(n, 'video')} {text}, or delete their rows: {drop}"
-            for n, text in zip(numbers, texts, strict=True)
+            for n, text in problems
         ]
 
     @property
@@ -129,24 +130,25 @@ class ConversionPlan:
     @property
     def problems(self) -> list[str]:
         """Problems of a split with nothing to convert: missing or unusable videos, or no rows."""
-        return self.kept_lines + ([] if self.committed is None else why_empty(self.committed))
+        problems = self.kept_lines
+        if self.committed is not None:
+            problems += why_empty(self.committed)
+        return problems
 
     @property
     def n_videos(self) -> int:
         """Number of committed videos, without those of other splits."""
-        return (
-            0
-            if self.committed is None
-            else int(self.committed.manifest["accounting"]["videos"]["found"])
-        )
+        if self.committed is None:
+            return 0
+        return int(self.committed.manifest["accounting"]["videos"]["found"])
 
     @property
     def provenance(self) -> dict[str, str]:
         """Absolute raw folder and, if tracks depend on it, body folder."""
-        folders = {"raw": self.raw, "body": self.body if self.reader["body"] else None}
-        return {
-            name: str(folder.resolve()) for name, folder in folders.items() if folder is not None
-        }
+        folders = {"raw": str(self.raw.resolve())}
+        if self.body is not None and self.reader["body"]:
+            folders["body"] = str(self.body.resolve())
+        return folders
 
     @property
     def staging(self) -> dict[str, Any]:
@@ -157,8 +159,10 @@ class ConversionPlan:
 
     def digests(self) -> dict[str, str]:
         """Name -> digest of every committed video."""
-        videos = None if self.committed is None else self.committed.videos
-        return {} if videos is None else dict(zip(videos.names, videos.fingerprints, strict=True))
+        if self.committed is None:
+            return {}
+        videos = self.committed.videos
+        return dict(zip(videos.names, videos.fingerprints, strict=True))
 
     def recorded_stamps(self) -> dict[str, changes.Stamp]:
         """Stamps of committed videos whose content is still the committed one."""
@@ -182,22 +186,30 @@ class ConversionPlan:
             raise PipelineError(
                 f"{self.name}: all videos must be converted again ({self.why}). Do that first."
             )
-        videos = tuple(
-            video
-            for video in self.listed
-            if video.name in set(names) and video.name not in self.missing
-        )
+        present = set(names) - self.missing.keys()
+        videos = tuple(video for video in self.listed if video.name in present)
+        drop = tuple(video.name for video in videos)
         # The other videos keep their recorded stamps: new ones would hide changes.
-        stamps = self.recorded_stamps() | {video.name: self.stamps[video.name] for video in videos}
+        stamps = self.recorded_stamps() | {name: self.stamps[name] for name in drop}
+        kept = len(self.committed.videos) - len(videos)
+        why = ""
+        if videos:
+            why = f"{count(len(videos), 'video')} to read again"
         return replace(
-            self,
-            append=videos,
-            drop=tuple(video.name for video in videos),
-            kept=len(self.committed.videos) - len(videos),
-            renamed={},
-            stamps=stamps,
-            why=f"{count(len(videos), 'video')} to read again" if videos else "",
+            self, append=videos, drop=drop, kept=kept, renamed={}, stamps=stamps, why=why
         )
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Switch garbage collection off, for millions of new objects without cycles."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def plan_conversion(
@@ -265,15 +277,13 @@ def compare(
     with _no_collection():
         listed = _list_videos(committed, dataset, split, raw)
         reader = reader_parts(dataset, split, raw, body)
-    plan = ConversionPlan(
-        dataset, split, raw, root, body, reader, committed, (), (), {}, "", listed=listed
-    )
+    plan = ConversionPlan(dataset, split, raw, root, body, reader, committed, listed=listed)
     if committed is not None:
         _refuse_loss(plan, committed)
         refuse_other_kind(committed, raw, reader)
-    with _no_collection():
-        if committed is not None and not stamped and _is_unchanged(plan, committed):
+        if not stamped and _is_unchanged(plan, committed):
             return replace(plan, kept=len(listed), sealed=True)
+    with _no_collection():
         videos = tuple(listed)
         stamps = {video.name: changes.stamp(raw, video) for video in videos}
     plan = replace(plan, append=videos, stamps=stamps, why="not converted before", listed=videos)
@@ -281,61 +291,64 @@ def compare(
         return plan
     with _no_collection():
         seen = changes.read_stamps(root, plan.name)
-    unusable = {
-        name: why for name, (stamp, _, why) in seen.items() if why and stamp == stamps.get(name)
-    }
-    plan = replace(
-        plan,
-        seen=seen,
-        unusable={} if drop_removed or retry else unusable,
-        drop_removed=drop_removed,
-    )
+    unusable = {}
+    if not drop_removed and not retry:
+        for name, (stamp, _, why) in seen.items():
+            if why and stamp == stamps.get(name):
+                unusable[name] = why
+    plan = replace(plan, seen=seen, unusable=unusable, drop_removed=drop_removed)
+
     before = committed.manifest["reader"]
     differs = tuple(differing(before, reader))
-    moved = recorded_raw(committed) not in ("", str(raw.resolve()))
-    contents = moved or not differs
-    rejected = set(committed.manifest["accounting"]["videos"]["set_aside"]) - dataset.harmless
-    again = rejected if retry else rejected & {NOT_NOW}
-    unread = (
-        {video.name for video in committed.videos if video.account["set_aside"] in again}
-        if again
-        else set()
-    )
-    update = _plan_update(plan, committed, unread, contents=contents)
+    moved = _has_moved(committed, raw)
+    unread = _list_rejected(committed, dataset, retry=retry)
+    update = _plan_update(plan, committed, unread, contents=moved or not differs)
     if moved and not drop_removed:
         n_same = update.kept + len(update.renamed) - len(update.missing)
-        refuse_other_folder(
-            committed, raw, n_same=n_same, missing=update.missing, n_new=len(update.new)
-        )
+        n_new = len(update.new)
+        refuse_other_folder(committed, raw, n_same=n_same, missing=update.missing, n_new=n_new)
     if differs:
         why = describe(before, reader)
         refuse_without_raw(committed, raw, update.missing, why)
-        return replace(
-            plan, drop=tuple(committed.videos.names), why=why, differs=differs, unusable={}
-        )
-    why = update.why or (UNFINISHED if committed.has_unfinished_commit() else "")
-    return replace(update, why=why, moved=moved and not update.missing)
+        drop = tuple(committed.videos.names)
+        return replace(plan, drop=drop, why=why, differs=differs, unusable={})
+
+    update = replace(update, moved=moved and not update.missing)
+    if not update.why and committed.has_unfinished_commit():
+        return replace(update, why=UNFINISHED)
+    return update
 
 
+def _has_moved(committed: cache.Split, raw: Path) -> bool:
+    return recorded_raw(committed) not in ("", str(raw.resolve()))
+
+
+def _list_rejected(committed: cache.Split, dataset: Dataset, *, retry: bool) -> set[str]:
+    """Committed videos to read again: those that could not be read; retry: all failed ones."""
+    reasons = set(committed.manifest["accounting"]["videos"]["set_aside"]) - dataset.harmless
+    if not retry:
+        reasons &= {NOT_NOW}
+    if not reasons:  # no look at every video, of which there may be 400,000
+        return set()
+    return {video.name for video in committed.videos if video.account["set_aside"] in reasons}
+
+
+@_no_collection()
 def _is_unchanged(plan: ConversionPlan, committed: cache.Split) -> bool:
     """Whether the seal of the commit shows that nothing has changed."""
-    if committed.has_unfinished_commit() or recorded_raw(committed) not in (
-        "",
-        str(plan.raw.resolve()),
-    ):
+    if committed.has_unfinished_commit() or _has_moved(committed, plan.raw):
         return False
-    same_reader = committed.manifest["reader"] == plan.reader
-    return same_reader and changes.is_sealed(
-        plan.root, plan.name, plan.raw, plan.listed, plan.digests()
-    )
+    if committed.manifest["reader"] != plan.reader:
+        return False
+    return changes.is_sealed(plan.root, plan.name, plan.raw, plan.listed, plan.digests())
 
 
 def _plan_update(
-    plan: ConversionPlan, committed: cache.Split, unread: Collection[str], *, contents: bool
+    plan: ConversionPlan, committed: cache.Split, unread: set[str], *, contents: bool
 ) -> ConversionPlan:
     """Compare all videos of `plan` with committed ones, by stamp, then by digest.
 
-    `unread`: committed videos to read again. `contents`: compute digests of videos with new stamps,
+    unread: committed videos to read again. contents: compute digests of videos with new stamps,
     else these count as unchanged.
     """
     raw = plan.raw
@@ -344,16 +357,25 @@ def _plan_update(
     digests = plan.digests()
     recorded = plan.recorded_stamps()
     new = [v for v in videos if v.name not in digests]
-    looked_at = [v for v in videos if v.name in digests and v.name not in plan.unusable]
-    suspects = [v for v in looked_at if recorded.get(v.name) != stamps[v.name]]
-    now = {v.name: changes.video_digest(raw, v) for v in suspects} if contents else {}
-    same = {name for name, digest in now.items() if digest == digests[name]}.difference(unread)
-    altered = [v for v in videos if v.name in unread or (v.name in now and v.name not in same)]
+    compared = digests.keys() - plan.unusable.keys()
+    suspects = [v for v in videos if v.name in compared and recorded.get(v.name) != stamps[v.name]]
+    now = {}
+    if contents:
+        now = {v.name: changes.video_digest(raw, v) for v in suspects}
+    same = {name for name, digest in now.items() if digest == digests[name]} - unread
+    again = (now.keys() | unread) - same
+    altered = [v for v in videos if v.name in again]
+
     gone = {name: digest for name, digest in digests.items() if name not in stamps}
-    coming = [*new, *altered] if gone else []
-    digests_now = {v.name: (v, now.get(v.name) or changes.video_digest(raw, v)) for v in coming}
-    renamed = renamed_videos(committed, raw, gone, digests_now)
-    missing = {name: "" for name in gone if name not in renamed.values()}
+    renamed: dict[str, str] = {}
+    if gone:
+        coming = {}
+        for v in [*new, *altered]:
+            coming[v.name] = v, now.get(v.name) or changes.video_digest(raw, v)
+        renamed = renamed_videos(committed, raw, gone, coming)
+
+    lost = gone.keys() - renamed.values()
+    missing = {name: "" for name in gone if name in lost}
     removed: list[str] = []
     if plan.drop_removed:
         removed = sorted(missing)
@@ -361,17 +383,21 @@ def _plan_update(
     elif missing or suspects:
         with_rows = names_with_rows(committed)
         removed = sorted(missing.keys() - with_rows)
-        lost = {v.name: changes.lost_input(recorded.get(v.name), stamps[v.name]) for v in suspects}
-        missing |= {name: path for name, path in lost.items() if path and name not in same}
+        for v in suspects:
+            path = changes.lost_input(recorded.get(v.name), stamps[v.name])
+            if path and v.name not in same:
+                missing[v.name] = path
         missing = {name: path for name, path in missing.items() if name in with_rows}
     altered = [v for v in altered if v.name not in missing]
-    parts = [
-        (sum(v.name not in renamed for v in new), "new video"),
-        (sum(v.name not in renamed and v.name not in unread for v in altered), "changed video"),
-        (len(renamed), "renamed video"),
-        (len(removed), "removed video"),
-        (sum(v.name not in renamed and v.name in unread for v in altered), "unreadable video"),
-    ]
+    replaced = [v.name for v in altered if v.name not in renamed]
+    n_unreadable = sum(name in unread for name in replaced)
+    counts = {
+        "new video": sum(v.name not in renamed for v in new),
+        "changed video": len(replaced) - n_unreadable,
+        "renamed video": len(renamed),
+        "removed video": len(removed),
+        "unreadable video": n_unreadable,
+    }
     drop = tuple(sorted({*(v.name for v in altered), *renamed.values(), *removed}))
     kept_stamps = {name: stamp for name, stamp in stamps.items() if name not in missing}
     kept_stamps |= {name: recorded[name] for name in missing if name in recorded}
@@ -381,7 +407,7 @@ def _plan_update(
         drop=drop,
         stamps=kept_stamps,
         kept=len(digests) - len(drop),
-        why=", ".join(count(n, noun) for n, noun in parts if n),
+        why=", ".join(count(n, noun) for noun, n in counts.items() if n),
         touched=tuple(v.name for v in suspects if v.name in same),
         missing=missing,
         renamed=renamed,
@@ -398,18 +424,6 @@ def committed_split(root: cache.Root, name: str) -> cache.Split | None:
         return cache.open(root)[name]
     features.refuse_unmounted(name)
     return None
-
-
-@contextlib.contextmanager
-def _no_collection() -> Iterator[None]:
-    """Switch garbage collection off, for millions of new objects without cycles."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def _list_videos(
@@ -436,7 +450,8 @@ def _list_videos(
         raise no_videos(raw, committed)
     taken = {video.name for video in texts}
     for i, video in enumerate(texts):
-        if (name := changes.utf8(video.name)) != video.name:
+        name = changes.utf8(video.name)
+        if name != video.name:
             while name in taken:
                 name += "?"
             taken.add(name)
@@ -455,18 +470,25 @@ def _refuse_loss(plan: ConversionPlan, committed: cache.Split) -> None:
             "replace the rows of its "
             "features. Convert into another cache, or delete that split and its features."
         )
-    columns = plan.dataset.columns(plan.split, body=reader["body"] is not None)
+    has_body = reader["body"] is not None
+    columns = set(plan.dataset.columns(plan.split, body=has_body))
     stored = set(committed.columns) - committed.extra.keys()
-    added = set(columns) - stored if (before["body"] is None) != (reader["body"] is None) else set()
-    if other_columns := sorted((stored - set(columns)) | added):
-        was, now = (
-            f"{kind_of(of)} with{'out' if of['body'] is None else ''} a body model"
-            for of in (before, reader)
-        )
-        do = f"Restore the label files that {plan.raw} had for them. " if was == now else ""
-        raise PipelineError(
-            f"{folder}: was converted from {was}, and now from {now}: other columns, "
-            f"{', '.join(other_columns)}. The columns of a split cannot change. {do}Convert "
-            "into another cache (--cache, or [paths] cache in luigi.cfg), or delete that "
-            "folder with its features and convert the split again."
-        )
+    other_columns = stored - columns
+    if has_body != (before["body"] is not None):
+        other_columns |= columns - stored
+    if not other_columns:
+        return
+    was = _describe_reader(before)
+    now = _describe_reader(reader)
+    do = f"Restore the label files that {plan.raw} had for them. " if was == now else ""
+    raise PipelineError(
+        f"{folder}: was converted from {was}, and now from {now}: other columns, "
+        f"{', '.join(sorted(other_columns))}. The columns of a split cannot change. {do}Convert "
+        "into another cache (--cache, or [paths] cache in luigi.cfg), or delete that "
+        "folder with its features and convert the split again."
+    )
+
+
+def _describe_reader(reader: Mapping[str, Any]) -> str:
+    body = "without" if reader["body"] is None else "with"
+    return f"{kind_of(reader)} {body} a body model"

@@ -93,28 +93,25 @@ def read_videos(
     Raises PipelineError if the cluster's workers do not see the raw folder.
     """
     body = plan.body if plan.reader["body"] else None
-    job = functools.partial(_read_one, plan.dataset, plan.split, plan.raw, body)
+    inputs = plan.dataset, plan.split, plan.raw, body
     results: Iterator[ReadVideo | Failed]
     if plan.committed is not None:
         videos = _WithClips(videos, plan.committed)
     with ExitStack() as stack:
         if dask.scheduler is not None and videos:
             reader = json.dumps(dict(plan.reader))
-            on_worker = functools.partial(
-                _read_on_worker, reader, plan.dataset, plan.split, plan.raw, body
-            )
+            on_worker = functools.partial(_read_on_worker, reader, *inputs)
             cluster = stack.enter_context(connect_cluster(dask, plan.raw, [plan.dataset]))
             results = cluster.map(on_worker, videos, _share_label_file)
         else:
-            load = functools.partial(_body, body, plan.dataset.genders[0])
             results = ordered_map(
-                job,
+                functools.partial(_read_one, *inputs),
                 videos,
                 workers,
                 timeout=timeout,
                 memory=memory,
                 same_group=_share_label_file,
-                preload=load,
+                preload=functools.partial(_body, body, plan.dataset.genders[0]),
             )
         for video, read in zip(videos, results, strict=True):
             if isinstance(read, Failed):
@@ -184,14 +181,15 @@ class Spool:
 
     def read(self, videos: Sequence[RawVideo], read: Read) -> Generator[ReadVideo]:
         """Every video, in order: of the spool if the raw files are the same, else by `read`."""
-        names = {
-            video.name: name for video in videos if self._names and (name := self._find(video))
-        }
-        todo = [video for video in videos if video.name not in names]
+        names = {video.name: self._find(video) for video in videos}
+        todo = [video for video in videos if not names[video.name]]
         self._report_changed(todo)
         with closing(read(todo)) as others:
             for video in videos:
-                yield self._load(names[video.name]) if video.name in names else next(others)
+                if names[video.name]:
+                    yield self._load(names[video.name])
+                else:
+                    yield next(others)
 
     def read_part(self, part: Part, read: Read, progress: Progress) -> list[VideoAccount]:
         """Read a share of the plan's videos into the spool. Returns accounts of those that cannot
@@ -207,18 +205,18 @@ class Spool:
         self._report_changed(todo)
         with part.running(store, self._place.writing):
             self._place.create_groups()
-            for n_done, (video, of_video) in enumerate(
-                zip(todo, read(todo), strict=True), len(share) - len(todo) + 1
-            ):
+            n_done = len(share) - len(todo)
+            for video, of_video in zip(todo, read(todo), strict=True):
+                account = of_video.account
                 if changes.stamp(self._plan.raw, video) != self._plan.stamps[video.name]:
-                    of_video.account.reject(
-                        NOT_NOW, f"{video.name}: its files changed while they were read. {LATER}"
-                    )
-                if of_video.account.set_aside == NOT_NOW:
-                    unreadable.append(of_video.account)
+                    message = f"{video.name}: its files changed while they were read. {LATER}"
+                    account.reject(NOT_NOW, message)
+                if account.set_aside == NOT_NOW:
+                    unreadable.append(account)
                 else:
                     key = f"{self._key(video)}-{self._hash_stamp(video)}-{of_video.fingerprint}"
                     self._work.put(key, *_as_piece(of_video))
+                n_done += 1
                 progress(n_done, len(share), video.name)
         return unreadable
 
@@ -230,20 +228,27 @@ class Spool:
 
     def _find(self, video: RawVideo) -> str:
         """A video's file, by its stamp, else by its digest; "" without any."""
+        if not self._names:  # no hash of half a million videos
+            return ""
         names = self._names.get(self._key(video), [])
         stamp = self._hash_stamp(video)
-        same = [name for name in names if name.split("-")[2] == stamp]
-        if names and not same:
-            same = [
-                name for name in names if name.endswith(changes.video_digest(self._plan.raw, video))
-            ]
-        return same[0] if same else ""
+        for name in names:
+            if name.split("-")[2] == stamp:
+                return name
+        if names:
+            digest = changes.video_digest(self._plan.raw, video)
+            for name in names:
+                if name.endswith(digest):
+                    return name
+        return ""
 
     def _report_changed(self, todo: Sequence[RawVideo]) -> None:
-        changed = [video for video in todo if self._names and self._key(video) in self._names]
+        if not self._names:
+            return
+        changed = [video for video in todo if self._key(video) in self._names]
         if changed:
-            what = f"their files differ from those that parts have read, first {changed[0].name}"
-            text = f"{self._plan.name}: {count(len(changed), 'staged video')} read again: {what}"
+            why = f"their files differ from those that parts have read, first {changed[0].name}"
+            text = f"{self._plan.name}: {count(len(changed), 'staged video')} read again: {why}"
             err.print(f"{DOUBT} {plain(text)}")
 
     def _load(self, name: str) -> ReadVideo:
@@ -259,13 +264,14 @@ class Spool:
         tracks = head["tracks"]
         for path, values in arrays.items():
             number, kind, column = path.split("/", 2)
-            tracks[int(number)] |= {
-                kind: tracks[int(number)].get(kind, {}) | {column: values} if column else values
-            }
+            track = tracks[int(number)]
+            if column:
+                track.setdefault(kind, {})[column] = values
+            else:
+                track[kind] = values
         account = VideoAccount.from_dict(dict(entry.account))
-        return ReadVideo(
-            entry.fingerprint, account, [cache.TrackRows(**track) for track in tracks], entry
-        )
+        rows = [cache.TrackRows(**track) for track in tracks]
+        return ReadVideo(entry.fingerprint, account, rows, entry)
 
 
 def _as_piece(video: ReadVideo) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -277,7 +283,8 @@ def _as_piece(video: ReadVideo) -> tuple[dict[str, Any], dict[str, Any]]:
         tracks.append({name: getattr(track, name) for name in names})
         arrays |= {f"{i}/columns/{name}": values for name, values in track.columns.items()}
         arrays |= {f"{i}/extra/{name}": values for name, values in track.extra.items()}
-        arrays |= {} if track.intrinsics is None else {f"{i}/intrinsics/": track.intrinsics}
+        if track.intrinsics is not None:
+            arrays[f"{i}/intrinsics/"] = track.intrinsics
     return {"entry": asdict(video.entry), "tracks": tracks}, arrays
 
 
@@ -305,24 +312,22 @@ def _require_reader(
     here.
     """
     expected = json.loads(reader)
-    others = differing(
-        expected, reader_parts(dataset, split, raw, body if expected["body"] else None)
-    )
+    if not expected["body"]:
+        body = None
+    others = differing(expected, reader_parts(dataset, split, raw, body))
     if others:
-        what = "; ".join(map(str, others))
-        raise PipelineError(
-            f"this worker would read otherwise ({what}). Mount the same raw and body folders there."
-        )
+        parts = "; ".join(map(str, others))
+        do = "Mount the same raw and body folders there."
+        raise PipelineError(f"this worker would read otherwise ({parts}). {do}")
 
 
 def _reject_video(raw: Path, video: RawVideo, failed: Failed) -> ReadVideo:
     """A video whose reading process ended."""
     account = VideoAccount(video.name)
-    message = (
-        f"{_place(raw, video)}: the process that read it {failed.message}. "
-        f"{WHAT_TO_DO[failed.reason]}"
-    )
-    account.reject(NOT_NOW if failed.reason == "machine_memory" else failed.reason, message)
+    do = WHAT_TO_DO[failed.reason]
+    message = f"{_place(raw, video)}: the process that read it {failed.message}. {do}"
+    reason = NOT_NOW if failed.reason == "machine_memory" else failed.reason
+    account.reject(reason, message)
     return ReadVideo(changes.video_digest(raw, video), account)
 
 
@@ -373,11 +378,9 @@ def _not_now(raw: Path, video: RawVideo, error: OSError) -> str:
     named = error.filename is not None and not isinstance(error.filename, int)
     where = os.fsdecode(error.filename) if named else _place(raw, video)
     problem = error.strerror or type(error).__name__
-    do = (
-        "Change its permissions"
-        if error.errno in (errno.EACCES, errno.EPERM)
-        else "Check its disk or mount"
-    )
+    do = "Check its disk or mount"
+    if error.errno in (errno.EACCES, errno.EPERM):
+        do = "Change its permissions"
     return f"{where}: {problem[:1].lower()}{problem[1:]}. {do}. {LATER}"
 
 
@@ -389,10 +392,13 @@ def _refuse_other_encodings(raw: Path, video: RawVideo) -> None:
     """Raise RawDataError for a path that is not UTF-8: JSON and tables cannot hold it."""
     for path in video.paths:
         if changes.utf8(str(path)) != str(path):
-            do = "Rename it, for example with convmv."
-            shown = Path(changes.utf8(str(raw / path)))
             raise RawDataError(
-                shown, "name", expected="UTF-8", found="other bytes", do=do, reason="name_not_utf8"
+                Path(changes.utf8(str(raw / path))),
+                "name",
+                expected="UTF-8",
+                found="other bytes",
+                do="Rename it, for example with convmv.",
+                reason="name_not_utf8",
             )
 
 
@@ -408,9 +414,10 @@ def _describe_pixels(tracks: Sequence[Track], account: VideoAccount) -> cache.Vi
 
     Raises RawDataError if no image can be read.
     """
-    source = next((track.frames for track in tracks if track.frames is not None), None)
-    if source is None:
+    sources = [track.frames for track in tracks if track.frames is not None]
+    if not sources:
         return NO_PIXELS
+    source = sources[0]
     digest = source.digest()
     if isinstance(source, Video):
         record = source.record()

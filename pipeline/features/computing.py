@@ -28,21 +28,21 @@ def load(
     """
     with streams.calling(stream.kind, "load"):
         computer = stream.load(machine, recorded)
-        if computer is not None and (stream.reads.crops > 1 or stream.reads.is_whole):
-            what = "rows of several crops, or of whole frames, need `computed`, not `load`"
-            raise PipelineError(f"{streams.label(stream.kind)}: {what}")
-        if (
-            computer is not None
-            and stream.reads.crops
-            and stream.reads.labels
-            and stream.policy.jitter
-        ):
+        if computer is None:
+            return None, stream.provenance
+        reads = stream.reads
+        name = streams.label(stream.kind)
+        if reads.crops > 1 or reads.is_whole:
+            raise PipelineError(
+                f"{name}: rows of several crops, or of whole frames, need `computed`, not `load`"
+            )
+        labels_of_crop = reads.labels if reads.crops else ()
+        if labels_of_crop and stream.policy.jitter:
             raise ConfigError(
-                f"crop {stream.policy}: {streams.label(stream.kind)} reads "
-                f"{', '.join(stream.reads.labels)}, which do "
+                f"crop {stream.policy}: {name} reads {', '.join(labels_of_crop)}, which do "
                 "not follow a crop with jitter. Delete jitter."
             )
-        return computer, stream.provenance if computer is None else computer.provenance
+        return computer, computer.provenance
 
 
 def numbers_of(
@@ -57,7 +57,8 @@ def numbers_of(
     does not declare.
     """
     with streams.calling(stream.kind, "the function that load returned"):
-        computed = computer(crops, labels) if stream.reads.labels else computer(crops)
+        inputs = (crops, labels) if stream.reads.labels else (crops,)
+        computed = computer(*inputs)
         _require_shape(stream, computed, (len(crops), stream.dim))
     return computed
 

@@ -92,14 +92,15 @@ def extract_together(
     Raises PipelineError if the raw folder is missing, and if videos are missing whose features
     would be replaced; ConfigError for both a scheduler and devices.
     """
-    if (devices := resources.processes) and dask.scheduler is not None:
+    devices = resources.processes
+    if devices and dask.scheduler is not None:
         raise ConfigError(
             f"devices {','.join(devices)}: workers of a cluster have their own. Delete one of both."
         )
     together: dict[Hashable, list[int]] = {}
     for i, plan in enumerate(plans):
-        spec = plan.spec
-        together.setdefault(str(spec.raw) if spec.stream.reads.crops else i, []).append(i)
+        source = str(plan.spec.raw) if plan.spec.stream.reads.crops else i
+        together.setdefault(source, []).append(i)
     by_plan: dict[int, Extraction] = {}
     for numbers in together.values():
         extractions = _extract([plans[i] for i in numbers], resources, dask, part, progress)
@@ -119,9 +120,7 @@ def _extract(
     split = cache.open(first.root)[first.split]
     with ExitStack() as stack:
         streams = [_StreamExtraction(plan, split, resources, dask) for plan in plans]
-        missing: Sequence[int] = sorted(
-            {shard for stream in streams for shard in stream.missing.shards}
-        )
+        missing: Sequence[int] = sorted(set().union(*(s.missing.shards for s in streams)))
         pixels_of = None
         if first.spec.stream.reads.crops:
             if any(plan.replace for plan in plans):
@@ -138,9 +137,8 @@ def _extract(
             run = Run(split=split, outputs=outputs, pixels_of=pixels_of, resources=resources)
         else:
             run = _ParallelRun(dask, split, streams, resources)
-        for output, (counts, _) in run.results(
-            lambda done, meter: progress(done, total, str(meter))
-        ):
+        results = run.results(lambda done, meter: progress(done, total, str(meter)))
+        for output, (counts, _) in results:
             streams[output].counts.add(counts)
         finished = zip(streams, run.provenance, strict=True)
         return [stream.finish(provenance, run.meter) for stream, provenance in finished]
@@ -161,7 +159,7 @@ def _leave_lost(
         lost |= find_lost(pixels_of, pending - lost.keys(), Pixels.check)
         stream.reopened = stream.missing.incomplete_with(split, pending - lost.keys())
         stream.lost = {split.videos[number].name: why for number, why in lost.items()}
-    return shards_without(split, lost, missing) if lost else [*missing]
+    return shards_without(split, lost, missing)
 
 
 class _StreamExtraction:
@@ -178,10 +176,15 @@ class _StreamExtraction:
         self._split = split
         self._resources = resources
         self._dask = dask
-        extends = plan.spec.name in split.streams and not plan.replace
-        self.missing = missing_rows(split, plan.spec.name if extends else None)
-        self.recorded = split.stream_manifest(plan.spec.name)["backbone"] if extends else None
-        self._noted = split.stream_provenance(plan.spec.name) if extends else {}
+        self.recorded: Mapping[str, Any] | None = None
+        self._noted: Mapping[str, Any] = {}
+        name = plan.spec.name
+        if name in split.streams and not plan.replace:
+            self.missing = missing_rows(split, name)
+            self.recorded = split.stream_manifest(name)["backbone"]
+            self._noted = split.stream_provenance(name)
+        else:
+            self.missing = missing_rows(split, None)
         self.counts = Counts()
         self.target = list[int]()
 
@@ -189,11 +192,12 @@ class _StreamExtraction:
         """The stream's provenance, from a worker if there are any: this machine may have no GPU."""
         spec = self.plan.spec
         resources = self._resources
+        read = functools.partial(_provenance, spec, resources, None)
         if self._dask.scheduler is None and not resources.processes:
-            return _provenance(spec, resources, None)
+            return read()
         shared = _shared_folder(self._split, spec)
         with connect_workers(self._dask, resources.processes, shared, [spec.stream]) as workers:
-            return workers.run_one(functools.partial(_provenance, spec, resources, None))
+            return workers.run_one(read)
 
     def open(self, stack: ExitStack, part: Part | None, share: frozenset[int]) -> Output:
         """Raises cache.CacheChanged after a commit since the split was opened. share: missing
@@ -215,7 +219,10 @@ class _StreamExtraction:
         put: Callable[..., cache.Staged | None]
         if part is None:
             shards = self._writer = stack.enter_context(cache.StreamWriter(*names, **form))
-            self._report_refused(self._writer.refused)
+            refused = self._writer.refused
+            if refused:
+                text = f"{count(len(refused), 'staged shard')} computed again, first: {refused[0]}"
+                err.print(f"{DOUBT} {plain(text)}")
             self.recorded = self.recorded or self._writer.made or None
             self._writer.reopen(self.reopened)
             share = share.union(self.reopened)
@@ -237,11 +244,6 @@ class _StreamExtraction:
         self.target = pending
         self._n_missing = len(finished) + len(pending)
         return Output(self._split, stream, shards, pending, put, self.recorded)
-
-    def _report_refused(self, refused: Sequence[str]) -> None:
-        if refused:
-            shards = count(len(refused), "staged shard")
-            err.print(f"{DOUBT} {plain(f'{shards} computed again, first: {refused[0]}')}")
 
     def accept(self, staged: cache.Staged) -> None:
         """Put a worker's shard into the stream; that of a part stays staged."""
@@ -271,15 +273,17 @@ class _StreamExtraction:
             return ""
         lost = {**self.lost, **self.counts.lost}
         numbers = {*missing.videos(split), *videos_of(split, missing.shards)}
-        names = [split.videos[number].name for number in sorted(numbers)]
-        told = [f"{name} ({lost[name]})" if name in lost else name for name in names]
-        shown = "; ".join(few(told, FEW, command("status", "--all", "--cache", str(plan.root))))
-        waiting = (
-            f"{count(missing.rows, 'row')} of {count(len(names), 'video')} wait for images: {shown}"
-        )
+        videos = []
+        for number in sorted(numbers):
+            name = split.videos[number].name
+            videos.append(f"{name} ({lost[name]})" if name in lost else name)
+        status = command("status", "--all", "--cache", str(plan.root))
+        shown = "; ".join(few(videos, FEW, status))
+        n_rows = count(missing.rows, "row")
+        n_videos = count(len(videos), "video")
         return (
-            f"{plan.split}: {stream}: {waiting}. Restore them (is the disk mounted?), and run "
-            "the same command again; "
+            f"{plan.split}: {stream}: {n_rows} of {n_videos} wait for images: {shown}. Restore "
+            "them (is the disk mounted?), and run the same command again; "
             f"or delete their rows: {drop_command(split, plan.spec.raw)}"
         )
 
@@ -290,18 +294,19 @@ class _StreamExtraction:
         stand_in = bool(backbone.get("stand_in") or self._split.manifest.get("stand_in"))
         software = {name: version(name) for name in ("av", "opencv-python", "torch", "torchvision")}
         note: dict[str, Any] = {"computed_with": software}
-        if (file := self.plan.spec.stream.weights_file) is not None:
+        file = self.plan.spec.stream.weights_file
+        if file is not None:
             note["weights_file"] = str(file.resolve())
-        if varying := sorted(writer.varying):
+        varying = sorted(writer.varying)
+        if varying:
             note["varying"] = varying
-            what = (
-                f"shards were computed with different {', '.join(varying)}: they agree to "
-                "rounding only"
+            text = (
+                f"{self.plan.split}, {self.plan.spec.name}: shards were computed with different "
+                f"{', '.join(varying)}: they agree to rounding only"
             )
-            err.print(f"{DOUBT} {plain(f'{self.plan.split}, {self.plan.spec.name}: {what}')}")
-        note["without_features"] = self.counts.problems + Counter(
-            self._noted.get("without_features")
-        )
+            err.print(f"{DOUBT} {plain(text)}")
+        before = Counter[str](self._noted.get("without_features"))
+        note["without_features"] = self.counts.problems + before
         identity = dict(self.plan.identity)
         writer.commit({"identity": identity, "backbone": backbone, "stand_in": stand_in}, note=note)
 
@@ -350,13 +355,14 @@ class _ParallelRun:
             n = workers.number()
             most = MOST_OF_DEVICE if self.dask.scheduler is None else MOST_SHARDS
             size = max(1, min(most, len(target) // (4 * n)))
-            groups = [target[start : start + size] for start in range(0, len(target), size)]
-            tasks = [[sorted(shards.intersection(group)) for shards in targets] for group in groups]
+            tasks = []
+            for start in range(0, len(target), size):
+                group = target[start : start + size]
+                tasks.append([sorted(shards.intersection(group)) for shards in targets])
             self.meter = Meter(decoders=0, lanes=0)
             self.meter.note_device(agreed, n)
-            for extracted, meter in workers.as_completed(
-                functools.partial(share.extract, agreed), tasks
-            ):
+            extract = functools.partial(share.extract, agreed)
+            for extracted, meter in workers.as_completed(extract, tasks):
                 for output, (counts, staged) in extracted:
                     assert staged is not None, "a worker commits nothing"
                     self.streams[output].accept(staged)
@@ -373,7 +379,9 @@ class _ParallelRun:
 
 def _shared_folder(split: Split, spec: StreamSpec) -> Path | None:
     """The folder that all workers must see."""
-    return raw_folder(split, spec.raw) if spec.stream.reads.crops else None
+    if not spec.stream.reads.crops:
+        return None
+    return raw_folder(split, spec.raw)
 
 
 def _provenance(
@@ -416,7 +424,8 @@ class _Share:
         """
         for spec, expected in zip(self.specs, agreed, strict=True):
             found = _provenance(spec, self.resources, expected, device)
-            if others := [one for one in differing(expected, found) if one.part != "device"]:
+            others = [one for one in differing(expected, found) if one.part != "device"]
+            if others:
                 raise PipelineError(
                     f"{self.split}: this worker would compute differently from the others: "
                     f"{'; '.join(map(str, others))}. Use workers of one kind."
@@ -443,7 +452,9 @@ class _Share:
                     f"{self.split}: another process has committed meanwhile. Run it again."
                 )
         first = self.specs[0]
-        pixels_of = pixels(split, first.raw) if first.stream.reads.crops else None
+        pixels_of = None
+        if first.stream.reads.crops:
+            pixels_of = pixels(split, first.raw)
         return Run(
             split=split,
             outputs=outputs,

@@ -41,8 +41,10 @@ def crop_labels(labels: Labels, cut: np.void) -> Labels:
     kp_2d = labels["kp_2d"]
     placed = np.zeros_like(kp_2d)[None, None]
     normalise_keypoints(kp_2d[None, None], cut["bbox"][None, None], cut["scale"][None], placed)
-    (shown,) = mirror("kp_2d", placed[0]) if cut["mirrored"] else placed[0]
-    return {**labels, "kp_2d": shown}
+    shown = placed[0]
+    if cut["mirrored"]:
+        shown = mirror("kp_2d", shown)
+    return {**labels, "kp_2d": shown[0]}
 
 
 def column(rows_of: RowsOf, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
@@ -54,8 +56,10 @@ def column(rows_of: RowsOf, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
     if (np.diff(rows.ravel()) == 1).all():
         return rows_of(name, int(rows[0]), int(rows[-1]) + 1)
     different, inverse = np.unique(rows, return_inverse=True)
-    runs = np.split(different, np.flatnonzero(np.diff(different) != 1) + 1)
-    return np.concatenate([rows_of(name, int(run[0]), int(run[-1]) + 1) for run in runs])[inverse]
+    gaps = np.flatnonzero(np.diff(different) != 1)
+    runs = np.split(different, gaps + 1)
+    values = [rows_of(name, int(run[0]), int(run[-1]) + 1) for run in runs]
+    return np.concatenate(values)[inverse]
 
 
 def label(split: Split, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
@@ -68,9 +72,14 @@ def label(split: Split, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
 
 def _fill_value(dtype: np.dtype[Any]) -> Any:
     """Fill value for missing rows: NaN, an extreme integer, or False."""
-    if dtype.kind in "iu":
-        return np.iinfo(dtype).max if dtype.kind == "u" else np.iinfo(dtype).min
-    return np.nan if dtype.kind == "f" else False
+    match dtype.kind:
+        case "f":
+            return np.nan
+        case "i":
+            return np.iinfo(dtype).min
+        case "u":
+            return np.iinfo(dtype).max
+    return False
 
 
 def _windows_in_run(
@@ -80,59 +89,50 @@ def _windows_in_run(
     stop).
     """
     around = rows[:, None] + np.arange(-reads.history, reads.future + 1)
-    start, stop = runs[np.searchsorted(runs[:, 0], rows, side="right") - 1].T
-    return around, (around >= start[:, None]) & (around < stop[:, None])
+    run = np.searchsorted(runs[:, :1].ravel(), rows, side="right") - 1
+    start, stop = runs[run, :, None].swapaxes(0, 1)
+    return around, (around >= start) & (around < stop)
 
 
 def label_batch(split: Split, rows: NDArray[np.int64], reads: Reads) -> Labels:
-    """Labels of (n,) rows for a `LabelComputer`."""
+    """Labels of (n,) rows that a stream reads, as a `LabelComputer` gets them."""
     if reads.window == 1:
         return {name: label(split, name, rows) for name in reads.labels}
     around, in_run = _windows_in_run(split.runs, rows, reads)
     labels: dict[str, NDArray[Any]] = {}
     for name in reads.labels:
         values = label(split, name, around[in_run])
-        labels[name] = np.full(
-            (*around.shape, *values.shape[1:]), _fill_value(values.dtype), values.dtype
-        )
+        shape = (*around.shape, *values.shape[1:])
+        labels[name] = np.full(shape, _fill_value(values.dtype), values.dtype)
         labels[name][in_run] = values
-    return {**labels, "in_run": in_run}
+    labels["in_run"] = in_run
+    return labels
 
 
 def cuts(
     split: Split, policy: CropPolicy, rows: NDArray[np.int64], rows_of: RowsOf | None = None
 ) -> NDArray[np.void]:
     """Boxes of the crops of (n,) rows, of `CUT`. rows_of: as for `column`."""
-    frame, bbox = (column(rows_of or split.rows, name, rows) for name in ("frame_index", "bbox"))
-    boxes = np.empty(len(rows), CUT)
-    boxes["bbox"], boxes["scale"], boxes["mirrored"] = _crop_boxes(split, policy, rows, frame, bbox)
-    return boxes
-
-
-def _crop_boxes(
-    split: Split,
-    policy: CropPolicy,
-    rows: NDArray[np.int64],
-    frame: NDArray[np.int64],
-    bbox: NDArray[np.float32],
-) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.bool_]]:
-    """Boxes (n, 4) of the crop policy, crop scales (n,) of their tracks, and which are mirrored
-    (n,).
-    """
+    rows_of = rows_of or split.rows
     track, which = np.unique(split.track_of(rows), return_inverse=True)
-    scale = np.asarray(split.tracks.crop_scale[track], np.float64)[which]
-    if policy.follows_box:
-        return bbox, scale, np.zeros(len(rows), bool)
-    keys = policy.keys(split.tracks[number].name for number in track.tolist())
-    boxes, mirrored = policy.boxes(bbox, scale, keys[which], frame)
-    return boxes, scale, mirrored
+    bbox = column(rows_of, "bbox", rows)
+    boxes = np.zeros(len(rows), CUT)
+    boxes["bbox"] = bbox
+    boxes["scale"] = split.tracks.crop_scale[track][which]
+    if not policy.follows_box:
+        frame = column(rows_of, "frame_index", rows)
+        names = (split.tracks[number].name for number in track.tolist())
+        keys = policy.keys(names)[which]
+        boxes["bbox"], boxes["mirrored"] = policy.boxes(bbox, boxes["scale"], keys, frame)
+    return boxes
 
 
 def has_previous(split: Split, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
     """(n,) rows of tracks -> whether the row before is in the same run: one step before in the same
     track.
     """
-    return _windows_in_run(split.runs, rows, Reads(history=1))[1][:, 0]
+    _, in_run = _windows_in_run(split.runs, rows, Reads(history=1))
+    return in_run[:, 0]
 
 
 def row_keys(split: Split, stream: Stream, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
@@ -143,20 +143,23 @@ def row_keys(split: Split, stream: Stream, rows: NDArray[np.int64]) -> NDArray[n
     reads = stream.reads
     if not reads.crops:
         return _label_keys(split, rows, reads)
-    frame, bbox, *labels = (
-        label(split, name, rows) for name in ("frame_index", "bbox", *reads.labels)
-    )
-    boxes, scale, mirrored = _crop_boxes(split, stream.policy, rows, frame, bbox)
-    parts = [frame, boxes, scale, *([] if stream.policy.follows_box else [mirrored])]
+
+    frame = label(split, "frame_index", rows)
+    boxes = cuts(split, stream.policy, rows)
+    parts = [frame, boxes["bbox"], boxes["scale"]]
+    if not stream.policy.follows_box:
+        parts.append(boxes["mirrored"])
     if reads.crops > 1:
         previous = np.full(len(rows), -1)
         compared = has_previous(split, rows)
         previous[compared] = column(split.rows, "frame_index", rows[compared] - 1)
         parts.append(previous)
+    parts += [label(split, name, rows) for name in reads.labels]
+
     digests = list[bytes]()
     begun = dict[int, Any]()
     videos = split.tracks.video[split.track_of(rows)].tolist()
-    for number, described in zip(videos, _bytes([*parts, *labels]), strict=True):
+    for number, described in zip(videos, _bytes(parts), strict=True):
         if number not in begun:
             begun[number] = hashlib.blake2b(split.videos[number].pixels.encode(), digest_size=16)
         key = begun[number].copy()
@@ -169,10 +172,10 @@ def has_current_keys(split: Split, name: str, stream: Stream) -> bool:
     """Whether a stream's stored keys equal `row_keys`, for the first rows of a few tracks."""
     start = split.tracks.start
     size = int(split.manifest["geometry"]["rows_per_shard"])
-    rows = start[np.isin(start // size, split.stream_shards(name))][:COMPARED]
-    return np.array_equal(
-        column(split.rows, f"features/{name}_key", rows), row_keys(split, stream, rows)
-    )
+    has_features = np.isin(start // size, split.stream_shards(name))
+    rows = start[has_features][:COMPARED]
+    stored = column(split.rows, f"features/{name}_key", rows)
+    return np.array_equal(stored, row_keys(split, stream, rows))
 
 
 def _label_keys(split: Split, rows: NDArray[np.int64], reads: Reads) -> NDArray[np.uint64]:
@@ -181,9 +184,10 @@ def _label_keys(split: Split, rows: NDArray[np.int64], reads: Reads) -> NDArray[
         return _digests([label(split, name, rows) for name in reads.labels])
     around, in_run = _windows_in_run(split.runs, rows, reads)
     read, of_window = np.unique(around[in_run], return_inverse=True)
+    digests = _digests([label(split, name, read) for name in reads.labels])
     # of digests, which need less memory than labels
     windows = np.zeros((*around.shape, 2), np.uint64)
-    windows[in_run] = _digests([label(split, name, read) for name in reads.labels])[of_window]
+    windows[in_run] = digests[of_window]
     return _digests([windows])
 
 
@@ -197,7 +201,9 @@ def _bytes(columns: Sequence[NDArray[Any]]) -> list[bytes]:
     """All bytes of each row of columns (n, ...)."""
     parts = [np.ascontiguousarray(part).view(np.uint8).reshape(len(part), -1) for part in columns]
     joined = np.concatenate(parts, axis=1)
-    return joined.view(f"V{joined.shape[1]}").ravel().tolist() if len(joined) else []
+    if not len(joined):
+        return []
+    return joined.view(f"V{joined.shape[1]}").ravel().tolist()
 
 
 class Pixels(NamedTuple):
@@ -258,17 +264,19 @@ class Pixels(NamedTuple):
         end.
         """
         place = self.source.place
+        files = [place]
         try:
-            for file in [place / name for name in list_names(place)] if place.is_dir() else [place]:
+            if place.is_dir():
+                files = [place / name for name in list_names(place)]
+            for file in files:
                 alive()
                 with open_regular(file) as stream:
                     while file == place and stream.read(MIB):
                         alive()
         except OSError as error:
             if passes(error) or not is_there(place):
-                raise VideoLost(
-                    f"{error.filename or place} cannot be read: {error.strerror}"
-                ) from error
+                file = error.filename or place
+                raise VideoLost(f"{file} cannot be read: {error.strerror}") from error
 
 
 class VideoLost(PipelineError):
@@ -285,23 +293,25 @@ def pixels(split: Split, raw: Path | None) -> Callable[[int], Pixels]:
 
     def pixels_of(number: int) -> Pixels:
         entry = split.videos[number]
-        return Pixels(sources.parse(folder, entry.source), split.name, entry.name, entry.pixels)
+        source = sources.parse(folder, entry.source)
+        return Pixels(source, split.name, entry.name, entry.pixels)
 
     return pixels_of
 
 
 def raw_folder(split: Split, given: Path | None) -> Path:
     """As `committed.raw_folder`; for an imported split, the given one. Raises PipelineError."""
-    if imported := split.manifest.get("reader", {}).get("imported"):
-        if not all(
-            split.videos[number].source for number in np.unique(split.tracks.video).tolist()
-        ):
+    imported = split.manifest.get("reader", {}).get("imported")
+    if imported:
+        origin = f"{split.name}: imported from {imported['file']}"
+        videos = np.unique(split.tracks.video).tolist()
+        if not all(split.videos[number].source for number in videos):
             raise PipelineError(
-                f"{split.name}: imported from {imported['file']}, which does not name its images. "
+                f"{origin}, which does not name its images. "
                 "To extract features, convert the dataset into another cache."
             )
         if given is None:
-            raise PipelineError(f"{split.name}: imported from {imported['file']}. {RAW}")
+            raise PipelineError(f"{origin}. {RAW}")
     return committed.raw_folder(split, given)
 
 
@@ -309,12 +319,10 @@ def videos_of(split: Split, shards: Sequence[int]) -> list[int]:
     """Numbers of the videos with rows in these shards."""
     target = np.append(np.sort(np.asarray(shards, np.int64)), np.iinfo(np.int64).max)
     size = int(split.manifest["geometry"]["rows_per_shard"])
-    reached = (
-        target[np.searchsorted(target, split.tracks.start // size)]
-        <= (split.tracks.stop - 1) // size
-    )
-    numbers: list[int] = np.unique(split.tracks.video[reached]).tolist()
-    return numbers
+    first = split.tracks.start // size
+    last = (split.tracks.stop - 1) // size
+    next_target = target[np.searchsorted(target, first)]
+    return np.unique(split.tracks.video[next_target <= last]).tolist()  # type: ignore[no-any-return]
 
 
 def unusual_clips(split: Split, shards: Sequence[int]) -> list[str]:
@@ -351,10 +359,12 @@ def shards_without(split: Split, lost: Collection[int], shards: Sequence[int]) -
     """Those of the shards with rows of other videos than the lost ones."""
     size = int(split.manifest["geometry"]["rows_per_shard"])
     is_there = ~np.isin(split.tracks.video, [*lost])
-    n_shards = len(split.rows_by_shard())
-    first = np.bincount(split.tracks.start[is_there] // size, minlength=n_shards + 1)
-    after = np.bincount((split.tracks.stop[is_there] - 1) // size + 1, minlength=n_shards + 1)
-    n_tracks = np.cumsum(first - after)
+    n_bins = len(split.rows_by_shard()) + 1
+    first = split.tracks.start[is_there] // size
+    after = (split.tracks.stop[is_there] - 1) // size + 1
+    begin = np.bincount(first, minlength=n_bins)
+    end = np.bincount(after, minlength=n_bins)
+    n_tracks = np.cumsum(begin - end)
     return [shard for shard in shards if n_tracks[shard]]
 
 
@@ -368,8 +378,9 @@ def require_videos(split: Split, raw: Path | None, shards: Sequence[int]) -> Non
     if lost:
         number, why = next(iter(lost.items()))
         folder = raw_folder(split, raw)
+        drop = committed.drop_command(split, folder)
         raise PipelineError(
             f"{split.name}: {len(lost)} of {len(videos)} videos are missing from {folder}, "
             f"first {split.videos[number].name}: {why}. Restore them (is the disk mounted?), "
-            f"or delete their rows: {committed.drop_command(split, folder)}"
+            f"or delete their rows: {drop}"
         )

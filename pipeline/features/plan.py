@@ -63,9 +63,9 @@ class MissingRows:
     def _shards_of(self, ranges: Ranges) -> list[int]:
         shards = set[int]()
         for start, stop in ranges.tolist():
-            shards.update(
-                range(start // self.rows_per_shard, (stop - 1) // self.rows_per_shard + 1)
-            )
+            first = start // self.rows_per_shard
+            last = (stop - 1) // self.rows_per_shard
+            shards.update(range(first, last + 1))
         return sorted(shards)
 
     def videos(self, split: Split) -> list[int]:
@@ -81,19 +81,21 @@ class MissingRows:
 def missing_rows(split: Split, stream: str | None) -> MissingRows:
     """Missing rows of a committed stream; None: of a new one."""
     live = split.rows_by_shard()
-    has = np.zeros(len(live), bool)
+    shards: list[int] = []
+    pending = np.zeros((0, 2), np.int64)
     if stream is not None:
-        shards = np.array(split.stream_shards(stream), np.int64)
-        has[shards[shards < len(has)]] = True
-    missing = np.flatnonzero((live > 0) & ~has)
-    n_written = sum(
-        len(shard_rows(split.manifest, shard)) for shard in np.flatnonzero(has).tolist()
-    )
-    pending = np.zeros((0, 2), np.int64) if stream is None else split.pending_rows(stream)
-    n_rows = int(live[missing].sum()) + int((pending[:, 1] - pending[:, 0]).sum())
-    size = int(split.manifest["geometry"]["rows_per_shard"])
+        shards = [shard for shard in split.stream_shards(stream) if shard < len(live)]
+        pending = split.pending_rows(stream)
+    is_missing = live > 0
+    is_missing[shards] = False
+    n_rows = int(live[is_missing].sum()) + int((pending[:, 1] - pending[:, 0]).sum())
+    n_written = sum(len(shard_rows(split.manifest, shard)) for shard in shards)
     return MissingRows(
-        tuple(missing.tolist()), pending, n_rows, size, n_written - int(live[has].sum())
+        shards=tuple(np.flatnonzero(is_missing).tolist()),
+        pending=pending,
+        rows=n_rows,
+        rows_per_shard=int(split.manifest["geometry"]["rows_per_shard"]),
+        replaced=n_written - int(live[shards].sum()),
     )
 
 
@@ -140,8 +142,10 @@ def plan_extraction(
     precision or options, or is of crops and needs a column that the split does not have.
     """
     committed = cache.open(root)[split]
-    if spec.stream.reads.crops and (refusal := spec.missing_columns(committed)):
-        raise PipelineError(refusal)
+    if spec.stream.reads.crops:
+        refusal = spec.missing_columns(committed)
+        if refusal:
+            raise PipelineError(refusal)
     plan = compare_stream(committed, spec, replace=replace)
     if plan.refusal:
         raise PipelineError(plan.refusal)
@@ -201,12 +205,15 @@ def weights_of(committed: Split, stream: str) -> dict[str, str]:
     weights = made.get("weights")
     if not weights:
         return {}
-    digest = weights.get("file_sha256") if isinstance(weights, Mapping) else None
-    facts = {
+    digest = made.get("sha256")
+    if isinstance(weights, Mapping):
+        digest = weights.get("file_sha256") or digest
+    return {
         "network": str(made.get("network", stream)),
-        "sha256": str(digest or made.get("sha256") or NOT_RECORDED),
+        "sha256": str(digest or NOT_RECORDED),
+        "licence": str(made.get("licence", NOT_RECORDED)),
+        "source": str(made.get("source", NOT_RECORDED)),
     }
-    return facts | {key: str(made.get(key, NOT_RECORDED)) for key in ("licence", "source")}
 
 
 def stream_label(committed: Split, stream: str, missing: str) -> str:
@@ -214,7 +221,11 @@ def stream_label(committed: Split, stream: str, missing: str) -> str:
     missing rows, or "".
     """
     kind = str((committed.stream_manifest(stream).get("identity") or {}).get("kind", ""))
-    marks = [IMPORTED] * (kind == IMPORTED) + ["untrained"] * is_untrained(committed, stream)
+    marks = []
+    if kind == IMPORTED:
+        marks.append(IMPORTED)
+    if is_untrained(committed, stream):
+        marks.append("untrained")
     if missing:
         marks.append(missing)
     if kind and streams.not_installed(kind):

@@ -80,7 +80,38 @@ class _ComparedStream:
 
     @property
     def ok(self) -> bool:
-        return not (self.misaligned or self.unmatched or self.beyond or self.not_computed)
+        return not any((self.misaligned, self.unmatched, self.beyond, self.not_computed))
+
+    def add_lines(self, result: CommandResult) -> None:
+        """Add a line for each kind of difference."""
+        n_misaligned = len(self.misaligned)
+        if n_misaligned:
+            rows = count(n_misaligned, "row")
+            result.line(f"{rows} with the numbers of another frame:", indent=2)
+        misaligned = [
+            f"{row.track}, frame {row.frame}: differs by {row.differs:.2%}, and from frame "
+            f"{row.neighbour} by {row.neighbour_differs:.2%}"
+            for row in self.misaligned
+        ]
+        result.lines(few(misaligned, MOST_ROWS, "verify --recompute --json"), indent=4)
+        if self.unmatched:
+            why = (
+                "all zeros, or as far from their own frame as from a neighbouring one, or computed "
+                "with other columns"
+            )
+            rows = count(self.unmatched, "row")
+            result.line(f"{rows} that match no frame: {why}", indent=2)
+        if self.beyond:
+            rows = f"{count(self.beyond, 'row')} of {NOISE:.0%} difference or more"
+            result.line(f"{rows}: {OTHERWISE}", indent=2)
+        n_doubtful = self.differing - n_misaligned - self.unmatched - self.beyond
+        if n_doubtful:
+            rows = f"{count(n_doubtful, 'row')} of {SUSPICIOUS:.1%} difference or more"
+            why = "which match no neighbouring frame clearly better"
+            result.line(f"{rows}, {why}", DOUBT, indent=2)
+        if self.not_computed:
+            rows = count(self.not_computed, "row")
+            result.line(f"{rows} not compared, the first: {self.problem}", indent=2)
 
 
 class _Skipped(NamedTuple):
@@ -103,8 +134,9 @@ class Recomputed:
     @property
     def ok(self) -> bool:
         """Whether every drawn row was compared and matches its own frame."""
-        sound = all(stream.ok for stream in self.compared)
-        return sound and not self.refused and all(stream.why == IMPORTED for stream in self.skipped)
+        are_equal = all(stream.ok for stream in self.compared)
+        were_compared = all(stream.why == IMPORTED for stream in self.skipped)
+        return are_equal and were_compared and not self.refused
 
     def add_lines(self, result: CommandResult) -> None:
         """Add a line for each stream; then rows that match another frame or none, and what could
@@ -115,50 +147,10 @@ class Recomputed:
             if not stream.rows:
                 result.line(f"{name}: no rows to compare", IDLE)
                 continue
-            summary = (
-                f"{count(stream.rows, 'row')} recomputed, largest difference {stream.largest:.2%}"
-            )
+            rows = count(stream.rows, "row")
+            summary = f"{rows} recomputed, largest difference {stream.largest:.2%}"
             result.line(f"{name}: {summary}", DONE if stream.ok else WRONG)
-            if stream.misaligned:
-                result.line(
-                    f"{count(len(stream.misaligned), 'row')} with the numbers of another frame:",
-                    indent=2,
-                )
-            misaligned = [
-                f"{row.track}, frame {row.frame}: differs by {row.differs:.2%}, and from frame "
-                f"{row.neighbour} by {row.neighbour_differs:.2%}"
-                for row in stream.misaligned
-            ]
-            result.lines(few(misaligned, MOST_ROWS, "verify --recompute --json"), indent=4)
-            if stream.unmatched:
-                summary = (
-                    f"{count(stream.unmatched, 'row')} that match no frame: all zeros, or "
-                    "as far from their own"
-                )
-                result.line(
-                    f"{summary} frame as from a neighbouring one, or computed with other columns",
-                    indent=2,
-                )
-            if stream.beyond:
-                result.line(
-                    f"{count(stream.beyond, 'row')} of {NOISE:.0%} difference or more: {OTHERWISE}",
-                    indent=2,
-                )
-            if (
-                differing := stream.differing
-                - len(stream.misaligned)
-                - stream.unmatched
-                - stream.beyond
-            ):
-                summary = f"{count(differing, 'row')} of {SUSPICIOUS:.1%} difference or more"
-                result.line(
-                    f"{summary}, which match no neighbouring frame clearly better", DOUBT, indent=2
-                )
-            if stream.not_computed:
-                summary = (
-                    f"{count(stream.not_computed, 'row')} not compared, the first: {stream.problem}"
-                )
-                result.line(summary, indent=2)
+            stream.add_lines(result)
         for skipped in self.skipped:
             mark = IDLE if skipped.why == IMPORTED else WRONG
             result.line(f"{skipped.split}, {skipped.stream}: not compared: {skipped.why}", mark)
@@ -188,7 +180,8 @@ def recompute(
     opened = cache.open(root)
     recomputed = Recomputed()
     names = opened.splits if splits is None else tuple(splits)
-    if raw is not None and len(datasets := {name.partition("/")[0] for name in names}) > 1:
+    datasets = {name.partition("/")[0] for name in names}
+    if raw is not None and len(datasets) > 1:
         raise PipelineError(
             f"--raw goes with the splits of one dataset, found {', '.join(sorted(datasets))}"
         )
@@ -198,7 +191,8 @@ def recompute(
             with bars(f"recompute {name}, {stream}") as progress:
                 try:
                     spec = StreamSpec.from_manifest(split, stream, raw=raw, weights=weights)
-                    if why := _why_not(split, stream, spec):
+                    why = _why_not(split, stream, spec)
+                    if why:
                         recomputed.skipped.append(_Skipped(name, stream, why))
                         continue
                     assert spec is not None
@@ -214,25 +208,24 @@ def draw_rows(split: Split, stream: str, n: int, seed: int) -> Rows:
     """
     shards = split.stream_shards(stream)
     numbers = [len(_computed_rows(split, stream, shard)) for shard in shards]
+    total = sum(numbers)
     ends = np.cumsum([0, *numbers])
     rng = np.random.default_rng([seed, zlib.crc32(f"{split.name}/{stream}".encode())])
-    among = np.sort(rng.choice(int(ends[-1]), min(n, int(ends[-1])), replace=False, shuffle=False))
+    among = np.sort(rng.choice(total, min(n, total), replace=False, shuffle=False))
     parts = np.split(among, np.searchsorted(among, ends[1:-1]))
-    rows = [
-        _computed_rows(split, stream, shard)[part - start]
-        for shard, part, start in zip(shards, parts, ends[:-1].tolist(), strict=True)
-        if len(part)
-    ]
-    return np.concatenate([np.zeros(0, np.int64), *rows])
+    rows = [np.zeros(0, np.int64)]
+    for shard, part, start in zip(shards, parts, ends[:-1].tolist(), strict=True):
+        if len(part):
+            rows.append(_computed_rows(split, stream, shard)[part - start])
+    return np.concatenate(rows)
 
 
 def _computed_rows(split: Split, stream: str, shard: int) -> Rows:
     # without padding, which no shard holds
     of_commit = shard_rows(split.stream_manifest(stream), shard)
     rows = np.arange(of_commit.start, of_commit.stop)
-    is_computed = (
-        split.rows(f"features/{stream}_ok", of_commit.start, of_commit.stop) == cache.COMPUTED
-    )
+    flags = split.rows(f"features/{stream}_ok", of_commit.start, of_commit.stop)
+    is_computed = flags == cache.COMPUTED
     computed: Rows = rows[is_computed & (split.track_of(rows) >= 0)]
     return computed
 
@@ -240,18 +233,20 @@ def _computed_rows(split: Split, stream: str, shard: int) -> Rows:
 def _why_not(split: Split, stream: str, spec: StreamSpec | None) -> str:
     """Why a stream cannot be recomputed here; "" if it can."""
     before = recorded_identity(split, stream)
-    if (kind := before.get("kind")) == "imported":
+    kind = before.get("kind")
+    if kind == "imported":
         return IMPORTED
-    if not_installed := streams.not_installed(str(kind)):
+    not_installed = streams.not_installed(str(kind))
+    if not_installed:
         return f"needs {not_installed}"
     if spec is None:
         digest = str((before.get("weights") or {}).get("file_sha256", ""))[:12]
         file = f" (sha256 {digest})" if digest else ""
         return f"its weights are missing: {kind}{file}. Name them: --weights KIND:FILE"
     identity = spec.stream.identity()
-    return (
-        "" if identity == before else f"it was extracted differently: {describe(before, identity)}"
-    )
+    if identity != before:
+        return f"it was extracted differently: {describe(before, identity)}"
+    return ""
 
 
 def _compare(
@@ -301,43 +296,38 @@ def _compare_neighbours(
     """
     requests = _neighbour_requests(split, spec, sorted(suspicious))
     parts = _parts(split, spec)
+    reads = spec.stream.reads
     stored = {row: _stored_numbers(split, spec, row) for row in suspicious}
-    unmatched = {
-        row
-        for row, suspect in suspicious.items()
-        if suspect.computed is None or not stored[row].any()
-    }
-    # other columns fit no neighbour's
-    if spec.stream.reads.crops == 1 and spec.stream.reads.labels:
-        unmatched |= {row for row, suspect in suspicious.items() if suspect.difference >= NOISE}
+    unmatched = set[int]()
+    for row, suspect in suspicious.items():
+        if suspect.computed is None or not stored[row].any():
+            unmatched.add(row)
     beyond = {row for row, suspect in suspicious.items() if suspect.difference >= NOISE}
+    # other columns fit no neighbour's
+    if reads.crops == 1 and reads.labels:
+        unmatched |= beyond
     best: dict[int, tuple[float, int]] = {}
     for result in single.numbers(requests):
         row = int(requests.row[result.number])
         suspect = suspicious[row]
         difference = _relative_difference(result.numbers, stored[row], parts)
-        best[row] = min(
-            best.get(row, (MOST, row)), (difference, int(requests.labels[result.number]))
-        )
-        moves = (
-            suspect.computed is not None
-            and _relative_difference(result.numbers, suspect.computed) >= SUSPICIOUS
-        )
+        neighbour = int(requests.labels[result.number])
+        best[row] = min(best.get(row, (MOST, row)), (difference, neighbour))
+        if suspect.computed is None:
+            continue
+        moves = _relative_difference(result.numbers, suspect.computed) >= SUSPICIOUS
         if moves and suspect.difference >= max(NOISE, difference):
             unmatched.add(row)
     for row, (difference, neighbour) in sorted(best.items()):
-        if difference < CLEARLY * suspicious[row].difference:
-            frame, next_frame = column(
-                split.rows, "frame_index", np.array([row, neighbour])
-            ).tolist()
+        before = suspicious[row].difference
+        if difference < CLEARLY * before:
+            frames = column(split.rows, "frame_index", np.array([row, neighbour])).tolist()
             track = split.tracks[int(split.track_of(np.array([row]))[0])].name
-            compared.misaligned.append(
-                Misaligned(track, frame, suspicious[row].difference, next_frame, difference)
-            )
+            compared.misaligned.append(Misaligned(track, frames[0], before, frames[1], difference))
             unmatched.discard(row)
             beyond.discard(row)
     # without motion, a pair gives numbers near zero, which are noise
-    if spec.stream.reads.crops <= 1:
+    if reads.crops <= 1:
         compared.unmatched = len(unmatched)
         beyond -= unmatched
     compared.beyond = len(beyond)
@@ -382,11 +372,13 @@ def _relative_difference(
     padded[0, : len(computed)] = computed
     padded[1, : len(stored)] = stored
     least = LEAST_PART * np.sqrt(np.mean(padded**2))
-    differences = []
-    for values in (padded[:, part] for part in parts):
+    largest = 0.0
+    for part in parts:
+        values = padded[:, part]
         size = max(*np.linalg.norm(values, axis=1), least * values.shape[1] ** 0.5)
-        differences.append(float(np.linalg.norm(values[0] - values[1]) / size) if size else 0.0)
-    return max(differences)
+        if size:
+            largest = max(largest, float(np.linalg.norm(values[0] - values[1]) / size))
+    return largest
 
 
 def _parts(split: Split, spec: StreamSpec) -> list[slice]:

@@ -24,7 +24,6 @@ from pipeline.features.inputs import (
     column,
     crop_labels,
     cuts,
-    label,
     label_batch,
     pixels,
 )
@@ -79,9 +78,8 @@ class SingleRows:
         self._spec = spec
         self._stream = spec.stream
         self._workers = workers
-        self._computer = load(spec.stream, Machine(), split.stream_manifest(spec.name)["backbone"])[
-            0
-        ]
+        recorded = split.stream_manifest(spec.name)["backbone"]
+        self._computer, _ = load(spec.stream, Machine(), recorded)
         if spec.stream.reads.crops:
             self._pixels = pixels(split, spec.raw)
 
@@ -97,7 +95,7 @@ class SingleRows:
     def _compute_from_labels(self, requests: Requests) -> Iterator[_RowResult]:
         for start in range(0, len(requests.row), MOST_ROWS):
             rows = requests.labels[start : start + MOST_ROWS]
-            labels = label_batch(self._split, rows, self._stream.reads)
+            labels = self._labels(rows)
             computed, known = compute_labels(self._stream, self._computer, labels, len(rows))
             for i in range(len(rows)):
                 yield _RowResult(start + i, computed[i] if known[i] else None)
@@ -120,18 +118,15 @@ class SingleRows:
                     cropped = [result for result in results if result.numbers is not None]
                     for slot, result in zip(memory, cropped, strict=False):
                         slot[:] = result.numbers
-                    firsts = range(0, len(cropped), size)
-                    batches = [memory[first : first + size][:, *region] for first in firsts]
                     rows = labels_of[[result.number for result in cropped]]
-                    labels = [
-                        self._labels(np.resize(rows[first : first + size], size))
-                        for first in firsts
-                    ]
+                    batches = []
+                    labels = []
+                    for first in range(0, len(cropped), size):
+                        batches.append(memory[first : first + size][:, *region])
+                        labels.append(self._labels(np.resize(rows[first : first + size], size)))
                     computed = itertools.chain.from_iterable(threads.map(compute, batches, labels))
-                    yield from (
-                        result._replace(numbers=numbers)
-                        for result, numbers in zip(cropped, computed, strict=False)
-                    )
+                    for result, numbers in zip(cropped, computed, strict=False):
+                        yield result._replace(numbers=numbers)
         finally:
             self._computer.release()
 
@@ -144,23 +139,28 @@ class SingleRows:
             if isinstance(rows, Failed):
                 rows = [f"a process that decoded it {rows.message}"] * len(chunk.numbers)
             for number, row in zip(chunk.numbers.tolist(), rows, strict=True):
-                numbers, problem = (None, row) if isinstance(row, str) else (row, "")
-                yield _RowResult(number, numbers, problem)
+                if isinstance(row, str):
+                    yield _RowResult(number, None, row)
+                else:
+                    yield _RowResult(number, row)
 
     def _chunks(self, requests: Requests) -> Iterator[_Chunk]:
         video = self._split.tracks.video[self._split.track_of(requests.row)]
-        order = np.lexsort((requests.source, self._frames(requests.source), video))
-        for of_video in np.split(order, np.flatnonzero(np.diff(video[order])) + 1):
+        frame = self._frames(requests.source)
+        order = np.lexsort((requests.source, frame, video))
+        ends = np.flatnonzero(np.diff(video[order])) + 1
+        before = np.arange(self._stream.reads.crops)[::-1]
+        for of_video in np.split(order, ends):
             for first in range(0, len(of_video), MOST_ROWS):
                 numbers = of_video[first : first + MOST_ROWS]
-                rows = requests.source[numbers, None] - np.arange(self._stream.reads.crops)[::-1]
+                rows = requests.source[numbers, None] - before
                 pixels_of = self._pixels(int(video[numbers[0]]))
                 shown = cuts(self._split, self._stream.policy, requests.box[numbers])
                 labels = self._labels(requests.labels[numbers])
                 yield _Chunk(numbers, pixels_of, self._frames(rows), shown, labels)
 
     def _labels(self, rows: Rows) -> Labels:
-        return {name: label(self._split, name, rows) for name in self._stream.reads.labels}
+        return label_batch(self._split, rows, self._stream.reads)
 
     def _frames(self, rows: Rows) -> Rows:
         """Frame numbers of rows, in their shape."""
@@ -194,9 +194,8 @@ def _decoded_rows(
         while n_rows < len(own) and own[n_rows] == frame:
             yield _row_of(stream, size, chunk, n_rows, kept)
             n_rows += 1
-        kept = {
-            number: kept[number] for number in kept if n_rows < len(own) and number >= first[n_rows]
-        }
+        oldest = first[min(n_rows, len(own) - 1)]
+        kept = {number: kept[number] for number in kept if number >= oldest}
 
 
 def _row_of(
@@ -211,5 +210,5 @@ def _row_of(
         crops.append(chunk.pixels.crop(kept[frame], cut, size, is_whole=is_whole))
     if stream is None:
         return crops[0]
-    labels = crop_labels({name: values[i] for name, values in chunk.labels.items()}, cut)
-    return row_of(stream, crops, labels, f"frame {frame}")
+    labels = {name: values[i] for name, values in chunk.labels.items()}
+    return row_of(stream, crops, crop_labels(labels, cut), f"frame {frame}")

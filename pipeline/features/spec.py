@@ -48,14 +48,17 @@ class Resources:
         """The device and its options. process: a process's device, which has a share of the
         cores.
         """
-        threads = max(1, cores(0) // len(self.processes)) if process == "cpu" else 0
+        threads = 0
+        if process == "cpu":
+            threads = max(1, cores(0) // len(self.processes))
         return Machine(process or self.device, self.batch_size, threads, self.compile)
 
     def decoders(self, process: str = "") -> int:
         """Number of decoding processes. process: as for `machine`."""
-        return (
-            max(1, cores(self.workers) // len(self.processes)) if process else cores(self.workers)
-        )
+        n = cores(self.workers)
+        if process:
+            n = max(1, n // len(self.processes))
+        return n
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +91,9 @@ class StreamSpec:
         weights = weights or _weights_file(committed, stream)
         if found is None and weights is not None and "weights" in own:
             found = streams.of_identity({**own, "weights": asdict(weights)})
-        return None if found is None else cls(stream, found, raw=raw)
+        if found is None:
+            return None
+        return cls(stream, found, raw=raw)
 
     def missing_columns(self, committed: Split) -> str:
         """Message that a split with boxes does not have a column of the stream; "" if it has all,
@@ -118,11 +123,10 @@ def _weights_file(committed: Split, stream: str) -> WeightsSpec | None:
     """The weights file of a stream; None if it is not recorded, or has changed."""
     recorded = committed.stream_provenance(stream).get("weights_file")
     own = committed.stream_manifest(stream).get("identity", {}).get("weights")
-    if (
-        not isinstance(recorded, str)
-        or not isinstance(own, Mapping)
-        or not Path(recorded).is_file()
-    ):
+    if not isinstance(recorded, str) or not isinstance(own, Mapping):
+        return None
+    if not Path(recorded).is_file():
         return None
     weights = WeightsSpec(str(own.get("kind")), recorded)
-    return weights if weights.kind in FILES and weights.identity() == own else None
+    is_same = weights.kind in FILES and weights.identity() == own
+    return weights if is_same else None

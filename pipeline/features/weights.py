@@ -72,11 +72,9 @@ class WeightsSpec:
         """
         path = Path(self.argument)
         if not path.is_file():
-            where = (
-                " SPIN's checkpoint: github.com/nkolot/SPIN (fetch_data.sh)."
-                if self.kind == "spin"
-                else ""
-            )
+            where = ""
+            if self.kind == "spin":
+                where = " SPIN's checkpoint: github.com/nkolot/SPIN (fetch_data.sh)."
             raise MissingAssets(f"weights {self}: file not found.{where}")
         return path
 

@@ -137,9 +137,7 @@ class Pool(Generic[T, R]):
         self._memory = memory
         self._env = env
         self._preload = preload
-        self._workers: list[_Worker[T]] = [
-            _Worker(number, work) for number, work in enumerate(works)
-        ]
+        self._workers = [_Worker[T](number, work) for number, work in enumerate(works)]
         self._has_more_jobs = True
         self._fruitless = 0
         self._fds = [os.memfd_create("shared") for _ in shared]
@@ -189,22 +187,20 @@ class Pool(Generic[T, R]):
         Raises PipelineError if FRUITLESS processes in a row end before they start a task.
         """
         self.submit()
-        busy = [
-            (worker, worker.process)
-            for worker in self._workers
-            if worker.process is not None and worker.running
-        ]
-        is_starting = len(busy) < len(self._workers) and not all(
-            process.has_begun for _, process in busy
-        )
-        ready = wait(
-            [process.pipe for _, process in busy], min(patience, 0.01) if is_starting else patience
-        )
-        results = [
-            result for worker, process in busy for result in self._receive(worker, process, ready)
-        ]
+        busy = [(w, w.process) for w in self._workers if w.process is not None and w.running]
+        if len(busy) < len(self._workers) and self._is_starting():
+            patience = min(patience, 0.01)
+        ready = wait([process.pipe for _, process in busy], patience)
+        results = list[_Result[T, R]]()
+        for worker, process in busy:
+            results += self._receive(worker, process, ready)
         self.submit()
         return results
+
+    def _is_starting(self) -> bool:
+        """Whether a process has not begun yet: the others start after it."""
+        started = [worker.process for worker in self._workers if worker.process is not None]
+        return not all(process.has_begun for process in started)
 
     def _submit(self, worker: _Worker[T]) -> bool:
         """Send one more task to a worker's process. Returns False if it has no room, or there is no
@@ -212,14 +208,14 @@ class Pool(Generic[T, R]):
         """
         if len(worker.running) >= self.ahead:
             return False
-        if worker.process is None and not all(
-            w.process.has_begun for w in self._workers if w.process is not None
-        ):
+        if worker.process is None and self._is_starting():
             return False
-        submitted = worker.pending.popleft() if worker.pending else self._next(worker)
+        submitted = self._next(worker)
         if submitted is None:
             return False
-        arguments = (submitted.task, submitted.job.skipped) if self._skips else (submitted.task,)
+        arguments: tuple[Any, ...] = (submitted.task,)
+        if self._skips:
+            arguments += (submitted.job.skipped,)
         message = pickle.dumps(arguments, pickle.HIGHEST_PROTOCOL)
         # it may be sending, too: a deadlock
         if worker.running and worker.n_sent + len(message) > ROOM:
@@ -244,7 +240,11 @@ class Pool(Generic[T, R]):
         return True
 
     def _next(self, worker: _Worker[T]) -> _Submitted[T] | None:
-        """The next task of a worker's job, or of the next job; None: there is none now."""
+        """The task to send again, or the next one of a worker's job or of the next job; None: there
+        is none now.
+        """
+        if worker.pending:
+            return worker.pending.popleft()
         while True:
             if worker.job is None:
                 worker.job = self._next_job()
@@ -255,7 +255,9 @@ class Pool(Generic[T, R]):
             except StopIteration:  # all of the job's tasks have been taken
                 worker.job = None
             else:
-                return None if task is None else _Submitted(worker.job, task)
+                if task is None:
+                    return None
+                return _Submitted(worker.job, task)
 
     def _next_job(self) -> _OpenJob[T] | None:
         """The next job; None: no job now, or, unless `_has_more_jobs`, no more jobs."""
@@ -266,14 +268,18 @@ class Pool(Generic[T, R]):
         except StopIteration:
             self._has_more_jobs = False
             return None
-        return None if tasks is None else _OpenJob(iter(tasks))
+        if tasks is None:
+            return None
+        return _OpenJob(iter(tasks))
 
     def _receive(
         self, worker: _Worker[T], process: Process, ready: Sequence[object]
     ) -> Iterator[_Result[T, R]]:
         """Yield the results that a process has sent. Replaces it if it has ended or hangs."""
         if process.pipe not in ready:
-            patience = self._timeout if process.place >= 0 else max(self._timeout, START)
+            patience = self._timeout
+            if process.place < 0:
+                patience = max(patience, START)
             if process.silence() > patience:
                 yield from self._replace_process(worker, process, process.kill(timeout=patience))
             return
@@ -415,9 +421,9 @@ class _Ordered(Generic[T, R]):
         while self.next < len(items):
             start = self.next
             self.next += 1
-            while self.next < len(items) and self._same_group(
-                items[self.next - 1], items[self.next]
-            ):
+            while self.next < len(items):
+                if not self._same_group(items[self.next - 1], items[self.next]):
+                    break
                 self.next += 1
             yield self._group(start, self.next)
 

@@ -96,12 +96,10 @@ class Process:
         """Seconds without a sign of life; between two calls at most `LOOK`, since the parent may
         have been busy.
         """
+        if self._pulse[0] != self._seen:
+            self.reset_silence()
         now = time.monotonic()
-        signs = self._pulse[0]
-        self._silence = (
-            0.0 if signs != self._seen else self._silence + min(LOOK, now - self._polled)
-        )
-        self._seen = signs
+        self._silence += min(LOOK, now - self._polled)
         self._polled = now
         return self._silence
 
@@ -238,9 +236,11 @@ def serve() -> None:
             return
         sys.path[:] = path  # it may have grown since the server started
         with contextlib.suppress(Exception):  # the process meets and reports it again
-            if preload not in preloaded and (function := pickle.loads(preload)):  # noqa: S301 - the parent's
+            if preload not in preloaded:
                 preloaded.add(preload)
-                function()
+                function = pickle.loads(preload)  # noqa: S301 - the parent's
+                if function is not None:
+                    function()
             pickle.loads(call)  # noqa: S301 - it imports what is called
         gc.freeze()
         server = os.getpid()
@@ -267,12 +267,7 @@ def _run(
         os.environ.update(env)
         main, args = pickle.loads(call)  # noqa: S301 - the parent's
         if memory is not None:
-            hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
-            now = (
-                int(Path("/proc/self/statm").read_text("ascii").split()[5]) * resource.getpagesize()
-            )
-            most = now + memory if hard == resource.RLIM_INFINITY else min(now + memory, hard)
-            resource.setrlimit(resource.RLIMIT_DATA, (most, hard))
+            _limit_memory(memory)
         main(pipe, fds[2:], *args)
         code = 0
     except MemoryError:
@@ -283,6 +278,16 @@ def _run(
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def _limit_memory(beyond: int) -> None:
+    """Limit this process's data to `beyond` bytes more than it has now."""
+    n_pages = int(Path("/proc/self/statm").read_text("ascii").split()[5])
+    most = n_pages * resource.getpagesize() + beyond
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    if hard != resource.RLIM_INFINITY:
+        most = min(most, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (most, hard))
 
 
 def _end(child: int) -> int | None:

@@ -47,10 +47,13 @@ def version(name: str) -> str:
     if name == PYTHON:
         return platform.python_version()
     if name == CODE:
-        files = [file for package in OWN for file in sorted(_HOME.joinpath(package).rglob("*.py"))]
-        is_changed = any(file.stat().st_mtime > _BEGAN for file in files)
-        changed = f", changed while process {os.getpid()} of {socket.gethostname()} ran"
-        return _digest(files) + (changed if is_changed else "")
+        files = list[Path]()
+        for package in OWN:
+            files += sorted(_HOME.joinpath(package).rglob("*.py"))
+        digest = _digest(files)
+        if any(file.stat().st_mtime > _BEGAN for file in files):
+            digest += f", changed while process {os.getpid()} of {socket.gethostname()} ran"
+        return digest
     if name.startswith(CODE_OF):
         return _digest(_find_files(name.removeprefix(CODE_OF)))
     return metadata.version(name)

@@ -40,15 +40,11 @@ class Meter:
         self, provenance: Sequence[Mapping[str, Any] | None], processes: int = 1
     ) -> None:
         """Note the device of several streams' networks, if any; processes: with one each."""
-        device = next(
-            (
-                str(of_stream["device"])
-                for of_stream in provenance
-                if of_stream and "device" in of_stream
-            ),
-            "",
-        )
-        self.device = f"{processes} x {device}" if device and processes > 1 else device
+        for of_stream in provenance:
+            if of_stream and "device" in of_stream:
+                device = str(of_stream["device"])
+                self.device = f"{processes} x {device}" if processes > 1 else device
+                return
 
     def include(self, other: Meter) -> None:
         self.frames = self.frames + other.frames
@@ -65,7 +61,10 @@ class Meter:
     @property
     def elapsed(self) -> float:
         """Seconds until the end, or until now; never 0."""
-        return max((time.monotonic() if self.ended is None else self.ended) - self.began, 1e-3)
+        end = self.ended
+        if end is None:
+            end = time.monotonic()
+        return max(end - self.began, 1e-3)
 
     def stop(self) -> None:
         """End `elapsed`."""
@@ -74,10 +73,12 @@ class Meter:
     def busy(self) -> dict[str, float]:
         """Stage -> share of the time, 0 to 1, that its processes or threads were busy."""
         many = dict.fromkeys(("decode", "crop", "row"), self.decoders) | {"model": self.lanes}
-        spent = {stage: self.seconds[stage] for stage in STAGES if stage in self.seconds}
-        return {
-            stage: min(1.0, s / self.elapsed / many.get(stage, 1)) for stage, s in spent.items()
-        }
+        shares: dict[str, float] = {}
+        for stage in STAGES:
+            if stage in self.seconds:
+                share = self.seconds[stage] / self.elapsed / many.get(stage, 1)
+                shares[stage] = min(1.0, share)
+        return shares
 
     @property
     def bottleneck(self) -> str:
@@ -101,12 +102,11 @@ class Meter:
     def __str__(self) -> str:
         """96 rows/s on cpu, bottleneck: model (busy: decode 22%, crop 3%, model 98%, write 1%)"""
         shares = ", ".join(f"{stage} {share:.0%}" for stage, share in self.busy().items())
-        return (
-            f"{self.rate}, bottleneck: {self.bottleneck} (busy: {shares})" if shares else self.rate
-        )
+        if not shares:
+            return self.rate
+        return f"{self.rate}, bottleneck: {self.bottleneck} (busy: {shares})"
 
     @property
     def rate(self) -> str:
-        return f"{self.rows / self.elapsed:.0f} rows/s" + (
-            f" on {self.device}" if self.device else ""
-        )
+        device = f" on {self.device}" if self.device else ""
+        return f"{self.rows / self.elapsed:.0f} rows/s{device}"

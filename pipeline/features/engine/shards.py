@@ -16,7 +16,7 @@ import cache
 from cache import Split
 from cache.format.layout import NO_KEY
 from pipeline.errors import PipelineError
-from pipeline.features.inputs import column, cuts, has_previous, label, row_keys
+from pipeline.features.inputs import column, cuts, has_previous, label_batch, row_keys
 from pipeline.features.streams.base import Labels, Stream
 
 NO_VALUE: Final = 0  # `ok` of other rows than COMPUTED and UNDEFINED
@@ -83,11 +83,8 @@ class PendingShard:
     def todo(self, start: int, stop: int) -> NDArray[np.int64]:
         """Rows in [start, stop) of the split that are to be computed."""
         first = max(start - self.start, 0)
-        return (
-            np.flatnonzero(self.state[first : max(stop - self.start, 0)] == State.TODO)
-            + first
-            + self.start
-        )
+        state = self.state[first : max(stop - self.start, 0)]
+        return np.flatnonzero(state == State.TODO) + first + self.start
 
     def finish(self, rows: NDArray[np.int64], state: State) -> None:
         """Note that rows of the split are not to be computed any more."""
@@ -109,7 +106,6 @@ class OpenShards:
         self._missing = set(target)
         self._open: dict[int, PendingShard] = {}
         self.pairs = stream.reads.crops > 1
-        self._columns = stream.reads.labels
         self.not_computed = 0  # rows, in all shards so far, that were carried over or given up
         self._finite = 0
         self._not_finite = 0  # computed rows
@@ -138,18 +134,16 @@ class OpenShards:
         if shard is None or name not in shard.columns:
             return self._split.rows(name, first, stop)
         here = shard.columns[name][first - shard.start : stop - shard.start]
-        return (
-            here
-            if stop <= shard.stop
-            else np.concatenate([here, self.rows(name, shard.stop, stop)])
-        )
+        if stop > shard.stop:
+            here = np.concatenate([here, self.rows(name, shard.stop, stop)])
+        return here
 
     def cuts(self, rows: NDArray[np.int64]) -> NDArray[np.void]:
         return cuts(self._split, self._stream.policy, rows, self.rows)
 
     def labels(self, rows: NDArray[np.int64]) -> Labels:
         """Stored labels (n, ...) of (n,) rows that the stream reads, by column."""
-        return {name: label(self._split, name, rows) for name in self._columns}
+        return label_batch(self._split, rows, self._stream.reads)
 
     def check(self, computed: NDArray[Any], known: NDArray[np.bool_]) -> Checked:
         """Numbers (n, dim) as they are stored, and (n,) their `ok`: NO_VALUE if not finite. In any
@@ -187,17 +181,17 @@ class OpenShards:
         frame = column(self.rows, "frame_index", rows)
         for i, track in enumerate(self._split.track_of(rows).tolist()):
             n_bad = np.count_nonzero(~np.isfinite(numbers[i]))
-            what = f"{n_bad:,} of {numbers.shape[1]:,} numbers are not finite in {numbers.dtype}"
-            self.give_up(
-                rows[i : i + 1], NOT_FINITE, f"track {tracks[track].name}, frame {frame[i]}: {what}"
+            message = (
+                f"track {tracks[track].name}, frame {frame[i]}: {n_bad:,} of "
+                f"{numbers.shape[1]:,} numbers are not finite in {numbers.dtype}"
             )
+            self.give_up(rows[i : i + 1], NOT_FINITE, message)
         self._not_finite += len(rows)
         if self._not_finite >= MOST_NOT_FINITE and not self._finite:
-            what = (
-                f"no row of {self._not_finite:,} is finite in {numbers.dtype}. Check its "
-                "weights and precision."
+            raise PipelineError(
+                f"{self._split.name}: {self._stream.kind}: no row of {self._not_finite:,} is "
+                f"finite in {numbers.dtype}. Check its weights and precision."
             )
-            raise PipelineError(f"{self._split.name}: {self._stream.kind}: {what}")
 
     def give_up(self, rows: NDArray[np.int64], kind: str, message: str) -> None:
         """Give up rows that cannot be computed: their `ok` stays 0."""
@@ -260,11 +254,10 @@ class OpenShards:
 
     def take_finished(self, but: Container[int] = ()) -> Iterator[PendingShard]:
         """Close and yield shards without rows to compute, except `but`."""
-        for number in [
-            number for number, shard in self._open.items() if not shard.n_todo and number not in but
-        ]:
-            self._missing.discard(number)
-            yield self._open.pop(number)
+        for number, shard in list(self._open.items()):
+            if not shard.n_todo and number not in but:
+                self._missing.discard(number)
+                yield self._open.pop(number)
 
     def _by_shard(
         self, rows: NDArray[np.int64]
@@ -274,11 +267,11 @@ class OpenShards:
         """
         number = rows // self._size
         numbers = np.unique(number).tolist()
+        if len(numbers) == 1:
+            yield self._open[numbers[0]], slice(None)
+            return
         for shard_number in numbers:
-            yield (
-                self._open[shard_number],
-                number == shard_number if len(numbers) > 1 else slice(None),
-            )
+            yield self._open[shard_number], number == shard_number
 
     def _load(self, number: int) -> PendingShard:
         rows = self._shards.rows(number)

@@ -74,30 +74,25 @@ class Tasks:
     def videos(self) -> Iterator[list[Job]]:
         """Jobs for the next few shards of a video, which are opened."""
         size = int(self._split.manifest["geometry"]["rows_per_shard"])
-        missing = np.unique(
-            np.concatenate([np.asarray(shards.target, np.int64) for shards in self._open])
-        )
-        for video, start, stop in _videos(self._split, missing, size):
-            of_video = missing[
-                slice(*np.searchsorted(missing, [start // size, -(-stop // size)]))
-            ].tolist()
-            touched = [
-                number
-                for number in of_video
-                if any(shards.is_missing(number) for shards in self._open)
-            ]
-            for at in range(0, len(touched), MOST_SHARDS):
-                yield self._jobs(video, range(start, stop), touched[at : at + MOST_SHARDS])
+        targets = [np.asarray(shards.target, np.int64) for shards in self._open]
+        target = np.unique(np.concatenate(targets))
+        for video, start, stop in _videos(self._split, target, size):
+            first, last = np.searchsorted(target, [start // size, -(-stop // size)])
+            touched = target[first:last].tolist()
+            touched = [number for number in touched if self._is_missing(number)]
+            for i in range(0, len(touched), MOST_SHARDS):
+                yield self._jobs(video, range(start, stop), touched[i : i + MOST_SHARDS])
+
+    def _is_missing(self, number: int) -> bool:
+        return any(shards.is_missing(number) for shards in self._open)
 
     def _jobs(self, video: int, of_video: range, touched: Sequence[int]) -> list[Job]:
         """Jobs for these shards of a video. The first one compares the pixels."""
-        waiting = [
-            [number for number in touched if shards.is_missing(number)] for shards in self._open
-        ]
-        todo = [
-            shards.todo(numbers, of_video)
-            for shards, numbers in zip(self._open, waiting, strict=True)
-        ]
+        waiting = []
+        todo = []
+        for shards in self._open:
+            waiting.append([number for number in touched if shards.is_missing(number)])
+            todo.append(shards.todo(waiting[-1], of_video))
         rows = np.unique(np.concatenate(todo))
         if not len(rows):
             return []
@@ -108,9 +103,11 @@ class Tasks:
             self._lose(of_video, pixels, str(error))
             return []
         rows, frame = self._by_frame(rows)
-        parts = list(_parts(frame, pixels.in_order))
-        first = self._job(pixels, rows[parts[0]], todo, waiting, of_video)
-        return [first, *(self._job(pixels, rows[part], todo, [], of_video) for part in parts[1:])]
+        jobs = []
+        for part in _parts(frame, pixels.in_order):
+            jobs.append(self._job(pixels, rows[part], todo, waiting, of_video))
+            waiting = []  # the first job compares the pixels
+        return jobs
 
     def _job(
         self,
@@ -129,14 +126,13 @@ class Tasks:
         previous = frame.copy()
         is_pair = np.isin(rows, pairs)
         previous[is_pair] = self._frames(rows[is_pair] - 1)
-        by_output = zip(self._open, todo, strict=True)
         crops = [
-            self._crops(shards, of_output, rows, frame, previous) for shards, of_output in by_output
+            self._crops(output, of_output, rows, frame, previous)
+            for output, of_output in zip(self._open, todo, strict=True)
         ]
         frames = np.unique(frame)
-        n_kept = int(
-            (np.searchsorted(frames, frame) - np.searchsorted(frames, previous)).max(initial=0)
-        )
+        n_between = np.searchsorted(frames, frame) - np.searchsorted(frames, previous)
+        n_kept = int(n_between.max(initial=0))
         return Job(next(_JOB_NUMBERS), pixels, rows, frame, crops, shards, of_video, n_kept)
 
     def _rows_of_pairs(self, rows: Rows, todo: Sequence[Rows]) -> Rows:
@@ -159,19 +155,17 @@ class Tasks:
         return rows[order], frame[order]
 
     def _crops(
-        self, shards: OpenShards, todo: Rows, rows: Rows, *frames: NDArray[np.int64]
+        self, shards: OpenShards, todo: Rows, rows: Rows, frame: Rows, previous: Rows
     ) -> Crops:
-        """Crops, without slots, of those of a job's rows that an output computes. frames: of all
-        rows, and previous.
-        """
-        at = np.isin(rows, todo)
-        crops = np.zeros(np.count_nonzero(at), CROP)
-        crops["row"], crops["frame"], crops["previous"] = (
-            rows[at],
-            *(numbers[at] for numbers in frames),
-        )
-        crops["cut"] = shards.cuts(rows[at])
-        return Crops(crops, shards.labels(rows[at]))
+        """Crops, without slots, of those of a job's rows that an output computes."""
+        is_todo = np.isin(rows, todo)
+        rows = rows[is_todo]
+        crops = np.zeros(len(rows), CROP)
+        crops["row"] = rows
+        crops["frame"] = frame[is_todo]
+        crops["previous"] = previous[is_todo]
+        crops["cut"] = shards.cuts(rows)
+        return Crops(crops, shards.labels(rows))
 
     def split_job(self, job: Job) -> Iterator[Task | None]:
         """The tasks of a job; None while no slots are free. No task if its video has been lost
@@ -187,44 +181,35 @@ class Tasks:
         last = job.frame[np.append(np.arange(n - 1, len(job.frame) - 1, n), -1)]
         # of tasks: of whole frames
         ends = np.unique(np.searchsorted(frames, last, side="right")).tolist()
-        numbers = frames[np.array(ends) - 1]
-        stops = [
-            np.searchsorted(of.rows["frame"], numbers, side="right").tolist() for of in job.crops
-        ]
-        starts = [0] * len(stops)
-        for start, end, *to in zip([0, *ends[:-1]], ends, *stops, strict=True):
-            crops = [of.part(*span) for of, *span in zip(job.crops, starts, to, strict=True)]
-            while any(
-                len(of.rows) > batches.capacity
-                for of, batches in zip(crops, self.batches, strict=True)
-            ):
+        start = 0
+        for end in ends:
+            crops = [of_output.within(frames[start], frames[end - 1]) for of_output in job.crops]
+            while not self._have_room(crops):
                 yield None
-            places = [
-                batches.take(of.rows["slot"])
-                for of, batches in zip(crops, self.batches, strict=True)
-            ]
+            by_output = []
+            for of_output, batches in zip(crops, self.batches, strict=True):
+                places = batches.take(of_output.rows["slot"])
+                by_output.append((of_output.rows["row"], places))
             number = next(self._task_numbers)
-            before = frames[max(0, start - job.n_kept) : start]
-            self._running[number] = (
-                job,
-                [(of.rows["row"], where) for of, where in zip(crops, places, strict=True)],
-            )
-            here = frames[start:end].tolist()
-            first = start == 0 and bool(job.shards)
-            # images: folders of thousands would be listed often
-            last = end == len(frames) and job.pixels.in_order
+            self._running[number] = job, by_output
             yield Task(
-                number,
-                job.number,
-                job.pixels,
-                here,
-                crops,
-                job.n_kept,
-                before.tolist(),
-                first,
-                last,
+                number=number,
+                job=job.number,
+                pixels=job.pixels,
+                frames=frames[start:end].tolist(),
+                crops=crops,
+                n_kept=job.n_kept,
+                before=frames[max(0, start - job.n_kept) : start].tolist(),
+                first=start == 0 and bool(job.shards),
+                # images: folders of thousands would be listed often
+                last=end == len(frames) and job.pixels.in_order,
             )
-            starts = to
+            start = end
+
+    def _have_room(self, crops: Sequence[Crops]) -> bool:
+        """Whether every output has slots for its crops."""
+        by_output = zip(crops, self.batches, strict=True)
+        return all(len(of_output.rows) <= batches.capacity for of_output, batches in by_output)
 
     def fill(self, task: int, problems: Problems) -> Iterator[tuple[int, Rows, tuple[str, str]]]:
         """Record a decoded task. Yields (output, rows, problem) of rows with a problem."""
@@ -232,17 +217,13 @@ class Tasks:
         self._comparing.pop(job.number, None)
         for output, (rows, places) in enumerate(by_output):
             rows[~self._open[output].is_todo(rows)] = -1  # of a video that has been lost meanwhile
-            of_this = sorted(
-                (i, problem) for (of_output, i), problem in problems.items() if of_output == output
-            )
-            failed = {i: problem for i, problem in of_this if rows[i] >= 0}
-            for problem in dict.fromkeys(failed.values()):
-                yield (
-                    output,
-                    rows[[i for i, of_row in failed.items() if of_row == problem]],
-                    problem,
-                )
-            rows[list(failed)] = -1
+            failed: dict[tuple[str, str], list[int]] = {}  # problem -> indices of rows
+            for (of_output, i), problem in sorted(problems.items()):
+                if of_output == output and rows[i] >= 0:
+                    failed.setdefault(problem, []).append(i)
+            for problem, indices in failed.items():
+                yield output, rows[indices], problem
+                rows[indices] = -1
             self.batches[output].fill(places, rows)
 
     def lose(self, task: int, why: str) -> None:
@@ -304,9 +285,9 @@ def _parts(
     """
     start = 0
     while start < len(frame):
-        stop = len(frame) if in_order else min(start + RUN_ROWS, len(frame))
-        if stop < len(frame):
-            stop = int(np.searchsorted(frame, frame[stop - 1], side="right"))
+        stop = len(frame)
+        if not in_order and start + RUN_ROWS < stop:
+            stop = int(np.searchsorted(frame, frame[start + RUN_ROWS - 1], side="right"))
         counts = np.unique(frame[start:stop], return_counts=True)[1]
         # the other persons are another job, which decodes the frame again
         if counts.max() > most_rows:
@@ -346,23 +327,27 @@ class Batches:
 
     @property
     def capacity(self) -> int:
-        partly = 0 if self._filling is None else self._size - self._filling.taken
-        return partly + len(self._free) * self._size
+        n_free = len(self._free) * self._size
+        if self._filling is not None:
+            n_free += self._size - self._filling.taken
+        return n_free
 
     def take(self, slots: NDArray[np.int64]) -> Places:
         """Assign (n,) slots, at most the capacity. Writes their numbers, and returns where they
         are.
         """
         places: Places = []
-        at = 0
-        while at < len(slots):
-            batch = self._filling = self._filling or self._free.popleft()
-            place = slice(batch.taken, min(batch.taken + len(slots) - at, self._size))
-            numbers = np.arange(batch.first + place.start, batch.first + place.stop)
-            slots[at : at + len(numbers)] = numbers
-            at += len(numbers)
-            places.append((batch, place))
-            batch.taken = place.stop
+        while len(slots):
+            if self._filling is None:
+                self._filling = self._free.popleft()
+            batch = self._filling
+            start = batch.taken
+            stop = min(start + len(slots), self._size)
+            n = stop - start
+            slots[:n] = np.arange(batch.first + start, batch.first + stop)
+            slots = slots[n:]
+            places.append((batch, slice(start, stop)))
+            batch.taken = stop
             batch.waits_for += 1
             if batch.taken == self._size:
                 self._filling = None

@@ -73,11 +73,13 @@ class Crops(NamedTuple):
     rows: NDArray[np.void]  # (n,) of `CROP`, ascending by frame
     labels: Labels  # (n, ...) stored columns that the stream reads
 
-    def part(self, start: int, stop: int) -> Crops:
-        return Crops(
-            self.rows[start:stop],
-            {name: values[start:stop] for name, values in self.labels.items()},
-        )
+    def within(self, first: int, last: int) -> Crops:
+        """Those in frames `first` to `last`."""
+        frame = self.rows["frame"]
+        start = np.searchsorted(frame, first)
+        stop = np.searchsorted(frame, last, side="right")
+        labels = {name: values[start:stop] for name, values in self.labels.items()}
+        return Crops(self.rows[start:stop], labels)
 
     def __reduce__(self) -> tuple[Any, ...]:  # NumPy would describe `CROP` each time
         return _crops, (self.rows.tobytes(), self.labels)
@@ -164,7 +166,9 @@ class CropDecoding:
         for output, crops in enumerate(task.crops):
             for i, number in enumerate(crops.rows["frame"].tolist()):
                 self._of_frame.setdefault(number, []).append((output, i))
-        numbers = task.frames if task.job == self._job else self._begin(task)
+        numbers = task.frames
+        if task.job != self._job:
+            numbers = self._begin(task)
         numbers = [number for number in numbers if not self._is_skipped(number, task, skipped)]
         self._upcoming.extend(numbers)
         for number in numbers:
@@ -197,11 +201,12 @@ class CropDecoding:
     def _is_skipped(self, number: int, task: Task, skipped: Mapping[int, Failed]) -> bool:
         """Whether a frame is given up; records the problem of its rows."""
         pixels = task.pixels
-        frame = min(
-            (f for f in skipped if f == number or (pixels.in_order and f < number)), default=None
-        )
-        if frame is None:
+        frames = [frame for frame in skipped if frame == number]
+        if pixels.in_order:
+            frames = [frame for frame in skipped if frame <= number]
+        if not frames:
             return False
+        frame = min(frames)
         ended = f"{TRIALS} processes that decoded it ended, the last one {skipped[frame].message}"
         kind = KINDS[skipped[frame].reason] if frame == number else AFTER
         for output_crop in self._of_frame.get(number, ()):
@@ -236,7 +241,10 @@ class CropDecoding:
         cropped = time.perf_counter()
         labels = crop_labels({name: values[i] for name, values in crops.labels.items()}, cut)
         row = row_of(stream, images, labels, f"frame {frame.index}")
-        data = np.zeros(slots.shape[1], np.uint8) if row is None else np.frombuffer(row, np.uint8)
-        slots[slot, : len(data)] = data
-        sizes[slot] = 0 if row is None else len(data)
+        if row is None:
+            slots[slot] = 0
+            sizes[slot] = 0
+        else:
+            slots[slot] = row.view(np.uint8)
+            sizes[slot] = row.nbytes
         self._meter.add(crop=cropped - began, row=time.perf_counter() - cropped)

@@ -77,11 +77,9 @@ def load(
     network, provenance = backbones.load(weights)
 
     def fold() -> Loaded:
-        return Loaded(
-            fold_batch_norms(network), provenance, region, Normalisation(region[1]), dim=2048
-        )
+        folded = fold_batch_norms(network)
+        return Loaded(folded, provenance, region, Normalisation(region[1]), dim=2048)
 
-    statistics: Mapping[str, list[float]] | None = None
     if weights.stand_in:  # before the network is loaded: one at a time in memory
         statistics = (recorded or {}).get("standardisation") or _statistics(fold())
         provenance["standardisation"] = dict(statistics)
@@ -90,10 +88,9 @@ def load(
         running = _CudaNetwork(fold(), device, machine, fast=fast and has_bf16(device))
     else:
         running = _FusedOnCpu(fold(), machine, fast=fast)
-    if statistics is not None:
-        running.mean, running.std = (
-            np.array(statistics[name], np.float32) for name in ("mean", "std")
-        )
+    if weights.stand_in:
+        running.mean = np.array(statistics["mean"], np.float32)
+        running.std = np.array(statistics["std"], np.float32)
     return running
 
 
@@ -105,7 +102,6 @@ def run(load: Callable[[], Loaded], precision: str, machine: Machine) -> Network
     the cosine of fast and exact features is below 0.9999 for a rendered crop.
     """
     device = chosen_device(machine.device)
-    on_cuda = device.type == "cuda"
     loaded = load()
     if precision == "fast" and loaded.columns:
         raise ConfigError(
@@ -115,11 +111,9 @@ def run(load: Callable[[], Loaded], precision: str, machine: Machine) -> Network
         )
 
     def on_device(loaded: Loaded, *, fast: bool) -> Network:
-        return (
-            _CudaNetwork(loaded, device, machine, fast=fast)
-            if on_cuda
-            else _OneByOne(loaded, machine, fast=fast)
-        )
+        if device.type == "cuda":
+            return _CudaNetwork(loaded, device, machine, fast=fast)
+        return _OneByOne(loaded, machine, fast=fast)
 
     running = on_device(loaded, fast=False)
     if precision == "fast" and has_bf16(device):
@@ -138,15 +132,17 @@ def has_bf16(device: torch.device) -> bool:
     """
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    if not (
-        hasattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported")
-        and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    ):
+    if not _has(torch.ops.mkldnn, "_is_mkldnn_bf16_supported"):
         return False
     if platform.machine() not in ("x86_64", "AMD64"):
         return True
     instructions = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(hasattr(torch.cpu, name) and getattr(torch.cpu, name)() for name in instructions)
+    return any(_has(torch.cpu, name) for name in instructions)
+
+
+def _has(module: Any, question: str) -> bool:
+    """The answer of a function of torch; no if this torch lacks it."""
+    return hasattr(module, question) and getattr(module, question)()
 
 
 def _render_crops(n: int, region: tuple[int, int]) -> NDArray[np.uint8]:
@@ -167,7 +163,8 @@ def _render_crops(n: int, region: tuple[int, int]) -> NDArray[np.uint8]:
 
 def _check_fast(exact: Network, fast: Network, name: str) -> None:
     crops = _render_crops(COMPARED_CROPS, exact.region)
-    a, b = (compute(network, crops).astype(np.float64) for network in (exact, fast))
+    a = compute(exact, crops).astype(np.float64)
+    b = compute(fast, crops).astype(np.float64)
     lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     least = float(((a * b).sum(axis=1) / lengths).min())
     if not least >= LEAST_COSINE:
@@ -223,14 +220,14 @@ class _CudaNetwork(Network):
     def __init__(
         self, loaded: Loaded, device: torch.device, machine: Machine, *, fast: bool
     ) -> None:
-        super().__init__(
-            loaded, (machine.batch_size or FAST_BATCH) if fast else EXACT_BATCH, 2 if fast else 1
-        )
-        self.device = str(torch.cuda.get_device_name(device))
         compiled = machine.compile and fast
-        self.arithmetic = "fp32 without TF32, deterministic"
         if fast:
+            super().__init__(loaded, machine.batch_size or FAST_BATCH, 2)
             self.arithmetic = "bf16, compiled" if compiled else "bf16, autocast"
+        else:
+            super().__init__(loaded, EXACT_BATCH, 1)
+            self.arithmetic = "fp32 without TF32, deterministic"
+        self.device = str(torch.cuda.get_device_name(device))
         self._device = device
         self._pinned: list[NDArray[np.uint8]] = []  # of each stream that this network computes
         self._forward: Callable[[Tensor], Tensor] = PlainNetwork(
@@ -296,9 +293,10 @@ class _FusedOnCpu(Network):
     device = "cpu"
 
     def __init__(self, loaded: Loaded, machine: Machine, *, fast: bool) -> None:
-        super().__init__(
-            loaded, (machine.batch_size if fast else 0) or BATCH_SIZE, cores(machine.threads)
-        )
+        size = BATCH_SIZE
+        if fast and machine.batch_size:
+            size = machine.batch_size
+        super().__init__(loaded, size, cores(machine.threads))
         self._forward: _FusedNetwork | PlainNetwork
         if _has_fused():
             fast = fast and has_bf16(torch.device("cpu"))
@@ -334,13 +332,11 @@ class _OneByOne(Network):
     def _compute(
         self, crops: NDArray[np.uint8], labels: Mapping[str, Tensor]
     ) -> NDArray[np.float32]:
-        rows = [
-            {name: values[i : i + 1] for name, values in labels.items()} for i in range(len(crops))
-        ]
-        pairs = zip(crops, rows, strict=True)
-        return np.concatenate(
-            [self._forward(torch.from_numpy(crop[None]), **row).numpy() for crop, row in pairs]
-        )
+        features = []
+        for i in range(len(crops)):
+            row = {name: values[i : i + 1] for name, values in labels.items()}
+            features.append(self._forward(torch.from_numpy(crops[i : i + 1]), **row).numpy())
+        return np.concatenate(features)
 
 
 _OPERATORS: Final = (
@@ -393,7 +389,8 @@ class _FusedConvolution:
         weight = torch.ops.mkldnn._reorder_convolution_weight(
             layer.weight.detach(), *where, list(shape)
         )
-        self._rest = [weight, layer.bias if layer.bias is None else layer.bias.detach(), *where]
+        bias = layer.bias if layer.bias is None else layer.bias.detach()
+        self._rest = [weight, bias, *where]
         self.output = (shape[0], layer.out_channels, *_output_shape(layer, shape)[2:])
 
     def __call__(self, pixels: Tensor, activation: str) -> Tensor:
@@ -417,25 +414,28 @@ class _FusedBottleneck:
         self._first = _FusedConvolution(layers.conv1, shape)
         self._second = _FusedConvolution(layers.conv2, self._first.output)
         self._last = _FusedConvolution(layers.conv3, self._second.output)
-        self._shortcut = (
-            None if layers.downsample is None else _FusedConvolution(layers.downsample[0], shape)
-        )
+        self._shortcut: _FusedConvolution | None = None
+        if layers.downsample is not None:
+            self._shortcut = _FusedConvolution(layers.downsample[0], shape)
         self.output = self._last.output
 
     def __call__(self, features: Tensor) -> Tensor:
         inner = self._second(self._first(features, "relu"), "relu")
-        return self._last.onto(
-            features if self._shortcut is None else self._shortcut(features, "none"), inner
-        )
+        if self._shortcut is not None:
+            features = self._shortcut(features, "none")
+        return self._last.onto(features, inner)
 
 
 def _output_shape(layer: Any, shape: Shape) -> Shape:
     """Output shape of a square convolution or pooling, with the input's channels."""
-    kernel, stride, padding, dilation = (
-        value[0] if isinstance(value, tuple) else int(value)
-        for value in (layer.kernel_size, layer.stride, layer.padding, layer.dilation)
-    )
-    height, width = (
-        (side + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1 for side in shape[2:]
-    )
+    window = _side(layer.dilation) * (_side(layer.kernel_size) - 1) + 1
+    padded = 2 * _side(layer.padding) - window
+    stride = _side(layer.stride)
+    height = (shape[2] + padded) // stride + 1
+    width = (shape[3] + padded) // stride + 1
     return (*shape[:2], height, width)
+
+
+def _side(value: Any) -> int:
+    """An option of a square layer, which is a number or a pair of equal ones."""
+    return int(value[0]) if isinstance(value, tuple) else int(value)

@@ -5,9 +5,10 @@
 from __future__ import annotations
 
 import copy
+import functools
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
@@ -99,26 +100,28 @@ def fill(
     """
     expected = network.state_dict()
     tensors = {name: value for name, value in state.items() if not str(name).startswith(ignored)}
+    missing = expected.keys() - tensors.keys()
     # num_batches_tracked: unused in evaluation, missing in older checkpoints
-    missing = sorted(
-        n for n in expected.keys() - tensors.keys() if not n.endswith("num_batches_tracked")
-    )
-    extra = sorted(map(str, tensors.keys() - expected.keys()))
-    if missing or extra:
-        differing = (("without {} of them", missing), ("with {} others", extra))
-        found = " and ".join(
-            f"{text.format(len(names))}, such as {names[0]!r}" for text, names in differing if names
-        )
-        raise not_a_checkpoint(file, "file", f"{of}'s tensors", f"a file {found}")
+    missing = {name for name in missing if not name.endswith("num_batches_tracked")}
+    extra = set(map(str, tensors.keys() - expected.keys()))
+    differences = []
+    if missing:
+        differences.append(f"without {len(missing)} of them, such as {min(missing)!r}")
+    if extra:
+        differences.append(f"with {len(extra)} others, such as {min(extra)!r}")
+    if differences:
+        found = f"a file {' and '.join(differences)}"
+        raise not_a_checkpoint(file, "file", f"{of}'s tensors", found)
     for name, tensor in tensors.items():
-        if not isinstance(tensor, Tensor) or tensor.shape != expected[name].shape:
-            found = (
-                str(tuple(tensor.shape)) if isinstance(tensor, Tensor) else type(tensor).__name__
-            )
-            raise not_a_checkpoint(file, name, str(tuple(expected[name].shape)), found)
+        shape = tuple(expected[name].shape)
+        found = type(tensor).__name__
+        if isinstance(tensor, Tensor):
+            found = str(tuple(tensor.shape))
+        if found != str(shape):
+            raise not_a_checkpoint(file, name, str(shape), found)
         if not torch.isfinite(tensor.float()).all():
             raise not_a_checkpoint(file, name, "finite numbers", "nan or inf")
-    tensors = {name: tensor.to(expected[name].dtype) for name, tensor in tensors.items()}
+        tensors[name] = tensor.to(expected[name].dtype)
     network.load_state_dict(tensors, strict=False, assign=True)
 
 
@@ -150,9 +153,7 @@ def fold_batch_norms(network: ResNet) -> ResNet:
                 setattr(block, f"conv{k}", fused)
                 setattr(block, f"bn{k}", nn.Identity())
             if block.downsample is not None:
-                block.downsample = nn.Sequential(
-                    fuse_conv_bn_eval(block.downsample[0], block.downsample[1])
-                )
+                block.downsample = nn.Sequential(fuse_conv_bn_eval(*block.downsample))
     network.avgpool = _GlobalMean()
     network.fc = nn.Identity()
     return network.float()
@@ -172,18 +173,14 @@ class _Built:
 
 
 def _provenance(built: _Built, weights: WeightsSpec, network: str) -> dict[str, Any]:
-    return {
-        "weights": weights.identity(),
-        **(
-            {"pretrained": built.pretrained}
-            if built.pretrained and weights.kind == "pretrained"
-            else {}
-        ),
-        **(built.terms or weights.terms()),
-        "sha256": tensor_digest(built.network),
-        "stand_in": weights.stand_in,
-        "network": network,
-    }
+    provenance: dict[str, Any] = {"weights": weights.identity()}
+    if built.pretrained and weights.kind == "pretrained":
+        provenance["pretrained"] = built.pretrained
+    provenance |= built.terms or weights.terms()
+    provenance["sha256"] = tensor_digest(built.network)
+    provenance["stand_in"] = weights.stand_in
+    provenance["network"] = network
+    return provenance
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,34 +238,30 @@ class Named:
         """The network with its weights, for evaluation. of: its name for a checkpoint's errors.
         Raises as `load`.
         """
-        file = weights.file() if weights.kind in FILES else None
-        state = None if file is None else load_checkpoint(file)
+        is_pretrained = weights.kind in ("pretrained", "torchvision")
         with torch.random.fork_rng(devices=[]):  # keep the caller's random state
             torch.manual_seed(int(weights.argument) if weights.stand_in else 0)
-            built = self._built(weights if weights.kind in ("pretrained", "torchvision") else None)
-        if file is not None and state is not None:
-            tensors = (
-                state.get("model") if weights.kind == "spin" else state.get("state_dict", state)
-            )
+            built = self._built(weights if is_pretrained else None)
+        if weights.kind in FILES:
+            file = weights.file()
+            state = load_checkpoint(file)
+            ignored = tuple(f"{module}." for module in built.classifier)
+            if weights.kind == "spin":
+                ignored += REGRESSOR
+                tensors = state.get("model")
+            else:
+                tensors = state.get("state_dict", state)
             if not isinstance(tensors, dict):
-                found = f"keys {sorted(state)[:5]}"
-                raise not_a_checkpoint(
-                    file, "model", "SPIN's checkpoint, a dict with `model`", found
-                )
-            ignored = tuple(f"{module}." for module in built.classifier) + (
-                REGRESSOR if weights.kind == "spin" else ()
-            )
+                expected = "SPIN's checkpoint, a dict with `model`"
+                raise not_a_checkpoint(file, "model", expected, f"keys {sorted(state)[:5]}")
             fill(built.network, file, tensors, of=of, ignored=ignored)
         built.network.eval().requires_grad_(False)
         return built
 
     def _built(self, pretrained: WeightsSpec | None) -> _Built:
+        build = _timm if self.library == "timm" else _torchvision
         try:
-            return (
-                _timm(self, pretrained)
-                if self.library == "timm"
-                else _torchvision(self, pretrained)
-            )
+            return build(self, pretrained)
         except (PipelineError, NotImplementedError):
             raise
         except Exception as error:  # as each network puts it
@@ -286,45 +279,42 @@ def _torchvision(named: Named, pretrained: WeightsSpec | None) -> _Built:
             f"torchvision has no network {named.name!r} that gives a vector of "
             f"features{close}{listing}"
         )
-    size = {"image_size": named.region[0]} if named.name.startswith("vit_") else {}
-    weights = None
-    if pretrained is not None:
-        of_network = models.get_model_weights(named.name)
-        names = [*of_network.__members__, "DEFAULT"]
-        if (pretrained.argument or "DEFAULT") not in names:
-            has = (
-                f"no weights {pretrained.argument!r}{did_you_mean(pretrained.argument, names)} "
-                "it has"
-            )
-            raise ConfigError(f"weights {pretrained}: {named} has {has} {', '.join(names)}")
-        weights = of_network[pretrained.argument or "DEFAULT"]
+    options: dict[str, Any] = {}
+    if named.name.startswith("vit_"):
+        options["image_size"] = named.region[0]
+    build = functools.partial(models.get_model, named.name, **options)
+    if pretrained is None:
+        return _without_classifier(named, build())
 
-    def build() -> nn.Module:
-        network: nn.Module = models.get_model(named.name, weights=weights, **size)
-        return network
-
-    network = (
-        build() if pretrained is None or weights is None else _fetch(pretrained, weights, build)
+    of_network = models.get_model_weights(named.name)
+    argument = pretrained.argument or "DEFAULT"
+    names = [*of_network.__members__, "DEFAULT"]
+    if argument not in names:
+        close = did_you_mean(argument, names)
+        raise ConfigError(
+            f"weights {pretrained}: {named} has no weights {argument!r}{close} it has "
+            f"{', '.join(names)}"
+        )
+    weights = of_network[argument]
+    network = _fetch(pretrained, weights, functools.partial(build, weights=weights))
+    about = vars(weights.transforms())
+    return replace(
+        _without_classifier(named, network),
+        mean=about.get("mean", IMAGENET_MEAN),
+        std=about.get("std", IMAGENET_STD),
+        pretrained=weights.name,
+        terms=_library_terms(weights),
     )
+
+
+def _without_classifier(named: Named, network: nn.Module) -> _Built:
     linear = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
     if not linear:
         raise ConfigError(
             f"{named} has no linear layer, whose input would be the features. Name another network."
         )
     network.set_submodule(linear[-1], nn.Identity())
-    about: Mapping[str, Any] = vars(weights.transforms()) if weights is not None else {}
-    mean = about.get("mean", IMAGENET_MEAN)
-    std = about.get("std", IMAGENET_STD)
-    terms = {} if weights is None else _library_terms(weights)
-    return _Built(
-        network,
-        f"input of {linear[-1]}",
-        (linear[-1],),
-        mean,
-        std,
-        weights.name if weights else "",
-        terms,
-    )
+    return _Built(network, f"input of {linear[-1]}", (linear[-1],))
 
 
 def _timm(named: Named, pretrained: WeightsSpec | None) -> _Built:
@@ -334,9 +324,9 @@ def _timm(named: Named, pretrained: WeightsSpec | None) -> _Built:
     except ImportError as error:
         how = "pip install 'vibe-pipeline[timm]', in a clone .venv/bin/pip install -e '.[timm]'"
         raise ConfigError(f"{named} needs the library timm: {how}") from error
-    name = (
-        f"{named.name}.{pretrained.argument}" if pretrained and pretrained.argument else named.name
-    )
+    name = named.name
+    if pretrained and pretrained.argument:
+        name = f"{name}.{pretrained.argument}"
     about = timm.get_pretrained_cfg(name)
     if about is None:
         close = did_you_mean(named.name, timm.list_models()).rstrip(";")
@@ -353,11 +343,12 @@ def _timm(named: Named, pretrained: WeightsSpec | None) -> _Built:
             f"weights {pretrained} of {named}: {url} cannot be downloaded. Download it "
             "elsewhere, and name its path: file:FILE."
         ) from error
-    classifier = (
-        (about.classifier,) if isinstance(about.classifier, str) else tuple(about.classifier or ())
-    )
-    model = f"{named.name.partition('.')[0]}.{about.tag}" if pretrained else ""
-    terms = (
-        {"licence": about.license or "not recorded by timm", "source": source} if pretrained else {}
-    )
-    return _Built(network, "pooled, num_classes=0", classifier, about.mean, about.std, model, terms)
+    classifier = about.classifier or ()
+    if isinstance(classifier, str):
+        classifier = (classifier,)
+    built = _Built(network, "pooled, num_classes=0", tuple(classifier), about.mean, about.std)
+    if pretrained is None:
+        return built
+    model = f"{named.name.partition('.')[0]}.{about.tag}"
+    terms = {"licence": about.license or "not recorded by timm", "source": source}
+    return replace(built, pretrained=model, terms=terms)

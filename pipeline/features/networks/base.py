@@ -63,14 +63,14 @@ class Network(ABC):
         """(batch_size, height, width, 3) RGB, and the stream's columns (batch_size, ...) ->
         (batch_size, dim).
         """
-        if (
-            expected := (self.batch_size, *self.region, 3)
-        ) != crops.shape or crops.dtype != np.uint8:
+        expected = (self.batch_size, *self.region, 3)
+        if crops.shape != expected or crops.dtype != np.uint8:
             raise ValueError(f"expected {expected} uint8, found {crops.shape} {crops.dtype}")
         tensors = {
             name: torch.from_numpy(values.astype(np.float32)) for name, values in labels.items()
         }
-        return (self._threads.submit(self._compute, crops, tensors).result() - self.mean) / self.std
+        features = self._threads.submit(self._compute, crops, tensors).result()
+        return (features - self.mean) / self.std
 
     @abstractmethod
     def _compute(
@@ -183,8 +183,9 @@ def chosen_device(text: str) -> torch.device:
 
 def compute(computer: Network, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Crops (N, height, width, 3), N > 0 -> (N, dim), in the computer's threads."""
-    filled = np.zeros((-len(crops) % computer.batch_size + len(crops), *crops.shape[1:]), np.uint8)
+    n_batches = -(-len(crops) // computer.batch_size)
+    filled = np.zeros((n_batches * computer.batch_size, *crops.shape[1:]), np.uint8)
     filled[: len(crops)] = crops
     with ThreadPoolExecutor(computer.lanes) as lanes:
-        features = list(lanes.map(computer, np.split(filled, len(filled) // computer.batch_size)))
+        features = list(lanes.map(computer, np.split(filled, n_batches)))
     return np.concatenate(features)[: len(crops)]

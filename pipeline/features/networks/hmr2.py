@@ -123,11 +123,8 @@ class _Backbone(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         position = self.pos_embed.float()
-        x = (
-            _times(self.patch_embed["proj"], pixels).flatten(2).mT
-            + position[:, 1:]
-            + position[:, :1]
-        )
+        patches = _times(self.patch_embed["proj"], pixels).flatten(2).mT
+        x = patches + position[:, 1:] + position[:, :1]
         for block in self.blocks:
             x = block(x)
         return _norm(self.last_norm, x)
@@ -140,16 +137,17 @@ class _TransformerBlock(nn.Module):
         super().__init__()
         width = shape.width
         self.heads = shape.heads
-        self.norm1, self.norm2 = (nn.LayerNorm(width, BACKBONE_EPS) for _ in range(2))
-        self.attn = nn.ModuleDict(
-            {"qkv": nn.Linear(width, 3 * width), "proj": nn.Linear(width, width)}
-        )
-        self.mlp = nn.ModuleDict(
-            {"fc1": nn.Linear(width, shape.hidden), "fc2": nn.Linear(shape.hidden, width)}
-        )
+        hidden = shape.hidden
+        self.norm1 = nn.LayerNorm(width, BACKBONE_EPS)
+        attention = {"qkv": nn.Linear(width, 3 * width), "proj": nn.Linear(width, width)}
+        self.attn = nn.ModuleDict(attention)
+        self.norm2 = nn.LayerNorm(width, BACKBONE_EPS)
+        layers = {"fc1": nn.Linear(width, hidden), "fc2": nn.Linear(hidden, width)}
+        self.mlp = nn.ModuleDict(layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = _times(self.attn["qkv"], _norm(self.norm1, x)).chunk(3, dim=-1)
+        attended = _norm(self.norm1, x)
+        q, k, v = _times(self.attn["qkv"], attended).chunk(3, dim=-1)
         x = x + _times(self.attn["proj"], _attention(q, k, v, self.heads))
         hidden = gelu(_times(self.mlp["fc1"], _norm(self.norm2, x)))
         return x + _times(self.mlp["fc2"], hidden)
@@ -170,18 +168,22 @@ class _Decoder(nn.Module):
         )
 
     def forward(self, patches: Tensor) -> Tensor:
-        # of a token 0
-        x = (self.to_token_embedding.bias + self.pos_embedding).float().expand(len(patches), 1, -1)
+        token = self.to_token_embedding.bias + self.pos_embedding  # of a token 0
+        x = token.float().expand(len(patches), 1, -1)
         layers: Any = self.transformer["layers"]
         for attention, cross, forward in layers:
+            to_qkv = attention["fn"]["to_qkv"]
             # A single token attends to itself with weight 1.
-            own = _times(attention["fn"]["to_qkv"], _norm(attention["norm"], x)).chunk(3, dim=-1)[2]
-            x = x + _times(attention["fn"]["to_out"]["0"], own)
+            _, _, v = _times(to_qkv, _norm(attention["norm"], x)).chunk(3, dim=-1)
+            x = x + _times(attention["fn"]["to_out"]["0"], v)
+
             q = _times(cross["fn"]["to_q"], _norm(cross["norm"], x))
             k, v = _times(cross["fn"]["to_kv"], patches).chunk(2, dim=-1)
             x = x + _times(cross["fn"]["to_out"]["0"], _attention(q, k, v, self.heads))
-            hidden = gelu(_times(forward["fn"]["net"]["0"], _norm(forward["norm"], x)))
-            x = x + _times(forward["fn"]["net"]["3"], hidden)
+
+            first, last = forward["fn"]["net"].values()
+            hidden = gelu(_times(first, _norm(forward["norm"], x)))
+            x = x + _times(last, hidden)
         return x[:, 0]
 
 
@@ -192,21 +194,20 @@ def _layer(shape: Shape) -> nn.ModuleList:
     dim = shape.dim
     inner = shape.decoder_heads * shape.head_dim
     hidden = shape.decoder_hidden
-    attention = {"to_qkv": nn.Linear(dim, 3 * inner, bias=False)}
-    cross = {
+    attention: dict[str, nn.Module] = {
+        "to_qkv": nn.Linear(dim, 3 * inner, bias=False),
+        "to_out": nn.ModuleDict({"0": nn.Linear(inner, dim)}),
+    }
+    cross: dict[str, nn.Module] = {
         "to_kv": nn.Linear(shape.width, 2 * inner, bias=False),
         "to_q": nn.Linear(dim, inner, bias=False),
+        "to_out": nn.ModuleDict({"0": nn.Linear(inner, dim)}),
     }
-    out = [nn.ModuleDict({"0": nn.Linear(inner, dim)}) for _ in range(2)]
-    net = nn.ModuleDict({"0": nn.Linear(dim, hidden), "3": nn.Linear(hidden, dim)})
-    parts: list[dict[str, nn.Module]] = [
-        attention | {"to_out": out[0]},
-        cross | {"to_out": out[1]},
-        {"net": net},
-    ]
-    return nn.ModuleList(
-        nn.ModuleDict({"norm": nn.LayerNorm(dim), "fn": nn.ModuleDict(part)}) for part in parts
-    )
+    net = {"0": nn.Linear(dim, hidden), "3": nn.Linear(hidden, dim)}
+    parts = nn.ModuleList()
+    for part in (attention, cross, {"net": nn.ModuleDict(net)}):
+        parts.append(nn.ModuleDict({"norm": nn.LayerNorm(dim), "fn": nn.ModuleDict(part)}))
+    return parts
 
 
 def _times(layer: Any, x: Tensor) -> Tensor:

@@ -112,10 +112,9 @@ class Stream(ABC):
 
     def __str__(self) -> str:
         """ResNet18(weights='untrained'), crop jitter:1"""
-        options = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "crop"}
-        arguments = ", ".join(f"{name}={value!r}" for name, value in options.items())
-        shown = f"{type(self).__name__}({arguments})"
-        return shown + self._crop_shown
+        names = [f.name for f in fields(self) if f.name != "crop"]
+        arguments = ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
+        return f"{type(self).__name__}({arguments}){self._crop_shown}"
 
     @property
     def _crop_shown(self) -> str:
@@ -130,10 +129,10 @@ class Stream(ABC):
     @property
     def needs(self) -> tuple[str, ...]:
         """Columns that a split must have for this stream."""
-        columns = (name for name in self.reads.labels if name != ROW_RATE)
-        return tuple(
-            dict.fromkeys((*(("frame_index", "bbox") if self.reads.crops else ()), *columns))
-        )
+        columns = list(self.reads.labels)
+        if self.reads.crops:
+            columns = ["frame_index", "bbox", *columns]
+        return tuple(name for name in dict.fromkeys(columns) if name != ROW_RATE)
 
     @property
     def policy(self) -> CropPolicy:
@@ -158,9 +157,12 @@ class Stream(ABC):
     @property
     def weights_file(self) -> Path | None:
         """The file of its weights, if any, for `provenance.json`."""
-        for value in (getattr(self, f.name) for f in fields(self)):
-            if isinstance(value, Path) or (isinstance(value, WeightsSpec) and value.kind in FILES):
-                return value if isinstance(value, Path) else Path(value.argument)
+        for option in fields(self):
+            value = getattr(self, option.name)
+            if isinstance(value, Path):
+                return value
+            if isinstance(value, WeightsSpec) and value.kind in FILES:
+                return Path(value.argument)
         return None
 
     @property
@@ -216,10 +218,13 @@ class Stream(ABC):
                     raise MissingAssets(f"{name}: file {value} not found. {self.where}")
                 name = name if "weights" in names | identity.keys() else "weights"
                 value = WeightsSpec("file", str(value))
-            if isinstance(value, CropPolicy):  # empty by default, as in older streams
-                identity |= {name: parts} if (parts := value.as_dict()) else {}
-            else:
-                identity[name] = value.identity() if isinstance(value, WeightsSpec) else value
+            if isinstance(value, CropPolicy):
+                value = value.as_dict()
+                if not value:  # by default, as in older streams
+                    continue
+            elif isinstance(value, WeightsSpec):
+                value = value.identity()
+            identity[name] = value
         return identity
 
     @classmethod
@@ -231,16 +236,18 @@ class Stream(ABC):
         if "crop" in options:
             options["crop"] = CropPolicy.from_dict(options["crop"])
         kinds: dict[str, Any] = {f.name: type(f.default) for f in fields(cls)}
-        file, *others = [*(name for name, kind in kinds.items() if issubclass(kind, Path)), ""]
-        if file and (len(others) > 1 or "weights" in kinds.keys() - {file}):
-            return None  # only digests of files are known
-        if file or issubclass(kinds.get("weights", object), WeightsSpec):
+        files = [name for name, kind in kinds.items() if issubclass(kind, Path)]
+        has_spec = issubclass(kinds.get("weights", object), WeightsSpec)
+        if files or has_spec:
+            if len(files) > 1 or (files and "weights" in kinds.keys() - files):
+                return None  # only digests of files are known
             weights = options.pop("weights")
             if "argument" not in weights:
                 return None  # only the digest of the file is known
-            options[file or "weights"] = (
-                Path(weights["argument"]) if file else kinds["weights"](**weights)
-            )
+            if has_spec:
+                options["weights"] = kinds["weights"](**weights)
+            else:
+                options[files[0]] = Path(weights["argument"])
         return cls(**options) if options.keys() <= kinds.keys() else None
 
 

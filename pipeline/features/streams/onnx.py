@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from pipeline.clips.detectors import graphs
 from pipeline.clips.detectors.graphs import Session
@@ -37,7 +37,10 @@ DO: Final = (
     "Name an ONNX graph and its inputs and outputs: weights, image, inputs, outputs "
     "(docs/features.md)."
 )
-DTYPES: Final = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+DTYPES: Final[Mapping[str, DTypeLike]] = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+}
 
 
 class _Condition(NamedTuple):
@@ -80,47 +83,39 @@ class Onnx(NumberStream):
     def __post_init__(self) -> None:
         if self.weights == Path():
             raise ConfigError(f"weights is not set. {self.where}")
+        inputs = [self.image]
         for word in self.inputs.split():
             name, _, condition = word.partition("=")
             if not name or condition not in CONDITIONS:
                 raise ConfigError(f"inputs {word!r}: expected NAME= one of {', '.join(CONDITIONS)}")
-        inputs = [self.image, *(word.partition("=")[0] for word in self.inputs.split())]
+            inputs.append(name)
         for key, names in (("inputs", inputs), ("outputs", self.outputs.split())):
             if len(set(names)) < len(names):
                 raise ConfigError(f"{key} {getattr(self, key)!r}: expected each name once")
-        for key in ("mean", "std"):
-            try:
-                numbers = _numbers(getattr(self, key))
-            except ValueError:
-                numbers = np.zeros(0, np.float32)
-            if (
-                numbers.shape != (3,)
-                or not np.isfinite(numbers).all()
-                or (key == "std" and not (numbers > 0).all())
-            ):
-                raise ConfigError(
-                    f"{key} {getattr(self, key)!r}: expected three numbers, of red, green and blue"
-                )
+        _require_colour("mean", self.mean, least=-math.inf)
+        _require_colour("std", self.std, least=0)
         if not (self.crop_per_box > 0 and math.isfinite(self.crop_per_box)):
             raise ConfigError(f"crop_per_box {self.crop_per_box}: expected a number above 0")
 
     def __str__(self) -> str:
-        return f"{self.weights.name}{f', {self.inputs}' if self.inputs else ''}{self._crop_shown}"
+        inputs = f", {self.inputs}" if self.inputs else ""
+        return f"{self.weights.name}{inputs}{self._crop_shown}"
 
     @property
     def conditions(self) -> dict[str, str]:
         """Input of the graph -> name in CONDITIONS."""
-        return {
-            name: condition
-            for name, _, condition in (word.partition("=") for word in self.inputs.split())
-        }
+        conditions = {}
+        for word in self.inputs.split():
+            name, _, condition = word.partition("=")
+            conditions[name] = condition
+        return conditions
 
     @property
     def columns(self) -> tuple[str, ...]:
-        columns = (
-            column for name in self.conditions.values() for column in CONDITIONS[name].columns
-        )
-        return tuple(dict.fromkeys(columns))
+        columns: dict[str, None] = {}
+        for condition in self.conditions.values():
+            columns |= dict.fromkeys(CONDITIONS[condition].columns)
+        return tuple(columns)
 
     @property
     def dim(self) -> int:  # type: ignore[override]
@@ -157,16 +152,20 @@ class _GraphComputer:
         self._stream = stream
         self._session = Session(graph, machine.device, "The stream onnx")
         shapes: dict[str, tuple[int, ...]] = {stream.image: (3, *stream.crop.shape)}
-        shapes |= {
-            name: CONDITIONS[condition].shape for name, condition in stream.conditions.items()
-        }
+        for name, condition in stream.conditions.items():
+            shapes[name] = CONDITIONS[condition].shape
         fixed = self._check(shapes)
-        size = machine.batch_size or (GPU_BATCH if self._session.on_gpu else CPU_BATCH)
+        if self._session.on_gpu:
+            size = machine.batch_size or GPU_BATCH
+            self.lanes = 1
+        else:
+            size = machine.batch_size or CPU_BATCH
+            self.lanes = cores(machine.threads)
         self._at_once = fixed or size
         self.batch_size = -(-size // self._at_once) * self._at_once
-        self.lanes = 1 if self._session.on_gpu else cores(machine.threads)
         self._outputs = stream.outputs.split() or self._session.outputs
-        if unknown := [name for name in self._outputs if name not in self._session.outputs]:
+        unknown = [name for name in self._outputs if name not in self._session.outputs]
+        if unknown:
             names = ", ".join(self._session.outputs)
             raise graph.error("outputs", f"{', '.join(unknown)}, as the option names", names)
         self.parts = self._find_parts(shapes)
@@ -195,27 +194,22 @@ class _GraphComputer:
         """
         stream = self._stream
         n = self._at_once
-        pixels = (
-            (crops / np.float32(255) - _numbers(stream.mean)) / _numbers(stream.std)
-        ).transpose(0, 3, 1, 2)
-        inputs = {
-            name: stream.condition(of, labels or {}) for name, of in stream.conditions.items()
-        }
-        inputs[stream.image] = np.ascontiguousarray(pixels)
-        typed = {
-            name: values.astype(DTYPES[self._session.inputs[name][1]])
-            for name, values in inputs.items()
-        }
+        pixels = (crops / np.float32(255) - _numbers(stream.mean)) / _numbers(stream.std)
+        inputs = {stream.image: np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))}
+        for name, condition in stream.conditions.items():
+            inputs[name] = stream.condition(condition, labels or {})
+        for name, values in inputs.items():
+            inputs[name] = values.astype(self._dtype(name))
         rows = []
         for first in range(0, len(crops), n):
-            few = {name: values[first : first + n] for name, values in typed.items()}
+            few = {name: values[first : first + n] for name, values in inputs.items()}
             outputs = self._session.run(self._outputs, few)
-            rows.append(
-                np.concatenate(
-                    [output.reshape(n, -1).astype(np.float32) for output in outputs], axis=1
-                )
-            )
+            numbers = [output.reshape(n, -1).astype(np.float32) for output in outputs]
+            rows.append(np.concatenate(numbers, axis=1))
         return np.concatenate(rows)
+
+    def _dtype(self, name: str) -> DTypeLike:
+        return DTYPES[self._session.inputs[name][1]]
 
     def _check(self, shapes: Mapping[str, Sequence[int]]) -> int:
         """The graph's fixed number of rows; 0: any. shapes: of a row of each input. Raises
@@ -224,13 +218,13 @@ class _GraphComputer:
         session = self._session
         fixed = set[int]()
         matches = session.inputs.keys() == shapes.keys()
-        for name, shape in shapes.items() if matches else ():
-            (n, *found), kind = session.inputs[name] if session.inputs[name][0] else ([None], "")
-            same = len(found) == len(shape) and all(
-                a == b or not isinstance(a, int) for a, b in zip(found, shape, strict=True)
-            )
-            matches = matches and same and kind in DTYPES
-            fixed |= {n} if isinstance(n, int) else set()
+        for name, shape in shapes.items():
+            axes, dtype = session.inputs.get(name, ([], ""))
+            has_shape = len(axes) == 1 + len(shape) and all(map(_accepts, axes[1:], shape))
+            if not has_shape or dtype not in DTYPES:
+                matches = False
+            elif isinstance(axes[0], int):
+                fixed.add(axes[0])
         if not matches or len(fixed) > 1:
             expected = ", ".join(f"{name} {['N', *shape]}" for name, shape in shapes.items())
             do = f"{DO} crop = size:256 region:256x192 sets the crop's height and width."
@@ -245,21 +239,16 @@ class _GraphComputer:
         """
         n = self._at_once
         rng = np.random.default_rng(0)
-        blank = {
-            name: rng.uniform(0.5, 1, (n, *shape)).astype(DTYPES[self._session.inputs[name][1]])
-            for name, shape in shapes.items()
-        }
+        inputs = {}
+        for name, shape in shapes.items():
+            inputs[name] = rng.uniform(0.5, 1, (n, *shape)).astype(self._dtype(name))
+        outputs = self._session.run(self._outputs, inputs)
         parts = []
         offset = 0
-        for name, output in zip(
-            self._outputs, self._session.run(self._outputs, blank), strict=True
-        ):
-            if (
-                not output.shape
-                or output.shape[0] != n
-                or output.dtype.kind not in "fiu"
-                or not output.size
-            ):
+        for name, output in zip(self._outputs, outputs, strict=True):
+            is_number = output.dtype.kind in "fiu"
+            has_rows = output.size > 0 and output.shape[:1] == (n,)
+            if not is_number or not has_rows:
                 found = f"{name} {output.shape} {output.dtype} for {n} rows"
                 raise self._session.graph.error("outputs", "numbers (N, ...)", found)
             parts.append({"name": name, "offset": offset, "shape": list(output.shape[1:])})
@@ -270,6 +259,22 @@ class _GraphComputer:
 @functools.lru_cache(maxsize=MOST_SESSIONS)
 def _running(stream: Onnx, machine: Machine, content: str) -> _GraphComputer:  # noqa: ARG001 - a changed file is another
     return _GraphComputer(stream, machine)
+
+
+def _accepts(axis: object, size: int) -> bool:
+    """Whether an axis of a graph's input takes this size: it is fixed, or has a name."""
+    return axis == size or not isinstance(axis, int)
+
+
+def _require_colour(key: str, text: str, *, least: float) -> None:
+    """Raise ConfigError unless an option has three finite numbers above `least`."""
+    try:
+        numbers = _numbers(text)
+    except ValueError:
+        numbers = np.zeros(0, np.float32)
+    is_valid = np.isfinite(numbers) & (numbers > least)
+    if numbers.shape != (3,) or not is_valid.all():
+        raise ConfigError(f"{key} {text!r}: expected three numbers, of red, green and blue")
 
 
 def _numbers(text: str) -> NDArray[np.float32]:
@@ -283,15 +288,15 @@ def read_part(split: Split, windows: ArrayLike, stream: str, name: str) -> NDArr
     windows: (B, 2), as for `Split.read`. Raises PipelineError if the stream has no output of this
     name.
     """
-    parts = (split.stream_manifest(stream)["backbone"] or {}).get("parts", [])
-    part = next((part for part in parts if part["name"] == name), None)
-    if part is None:
-        names = ", ".join(str(part["name"]) for part in parts) or "none"
+    recorded = (split.stream_manifest(stream)["backbone"] or {}).get("parts", [])
+    parts = {part["name"]: part for part in recorded}
+    if name not in parts:
+        names = ", ".join(map(str, parts)) or "none"
         raise PipelineError(
             f"{split.name}: stream {stream!r} has no part {name!r}; it has: {names}"
         )
+    start = parts[name]["offset"]
+    shape = parts[name]["shape"]
     rows = split.read(windows, stream=stream, fields=["features"])["features"]
-    within: NDArray[np.float32] = rows[
-        ..., part["offset"] : part["offset"] + math.prod(part["shape"])
-    ]
-    return within.reshape(*rows.shape[:2], *part["shape"])
+    numbers: NDArray[np.float32] = rows[..., start : start + math.prod(shape)]
+    return numbers.reshape(*rows.shape[:2], *shape)

@@ -82,19 +82,20 @@ class CamAngvel(LabelStream):
         """extrinsics (n, 3, 4, 4), in_run (n, 3) -> rotations (n, 6), (n,) whether they are
         known.
         """
-        wham = self.convention == "wham"
-        row = np.arange(len(labels["in_run"]))
-        next_ = np.where(labels["in_run"][:, 2] & (not wham), 2, 1)
-        pairs = np.stack(
-            [labels["extrinsics"][row, next_ - 1], labels["extrinsics"][row, next_]], axis=1
-        )
-        known = labels["in_run"][row, next_ - 1] & cameras.is_rigid(
-            pairs.reshape(-1, 4, 4)
-        ).reshape(-1, 2).all(axis=1)
+        in_run = labels["in_run"]
+        cameras_of_run = labels["extrinsics"]
+        is_wham = self.convention == "wham"
+        row = np.arange(len(in_run))
+        later = np.where(in_run[:, 2] & (not is_wham), 2, 1)
+        earlier = later - 1
+        pairs = np.stack([cameras_of_run[row, earlier], cameras_of_run[row, later]], axis=1)
+        is_rigid = cameras.is_rigid(pairs.reshape(-1, 4, 4)).reshape(-1, 2)
+        known = in_run[row, earlier] & is_rigid.all(axis=1)
         pairs = np.where(known[:, None, None, None], pairs, np.eye(4))
-        turns = cameras.angular_velocity(pairs.reshape(-1, 4, 4), self.convention)[int(wham) :: 2]
+        turns = cameras.angular_velocity(pairs.reshape(-1, 4, 4), self.convention)
+        of_rows = turns[int(is_wham) :: 2]
         at_rest = cameras.angular_velocity(np.eye(4)[None], self.convention)[0]
-        return np.where(known[:, None], turns, at_rest).astype(np.float32), known
+        return np.where(known[:, None], of_rows, at_rest).astype(np.float32), known
 
     def mirrored(self, values: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
         """Values (..., 6) for the mirrored video, whose camera is `cameras.mirrored`."""
@@ -175,7 +176,7 @@ class _Contacts:
     def __call__(self, labels: Mapping[str, NDArray[Any]]) -> Known:
         """Labels (n, 5, ...), in_run (n, 5) -> (n, 4), (n,)."""
         in_run = labels["in_run"]
-        row = np.arange(len(labels["in_run"]))
+        row = np.arange(len(in_run))
         begins = ~in_run[:, 1]
         ends = ~in_run[:, 3]
         # of the neighbouring row at a run's start or end
@@ -183,23 +184,17 @@ class _Contacts:
         last = np.where(ends, 2, np.where(begins, 4, 3))
         rate = labels[ROW_RATE][:, 2]
         usable = in_run & (labels["has_smpl"] == 1)
-        known = (
-            (first < last)
-            & usable[row, first]
-            & usable[:, 2]
-            & usable[row, last]
-            & (rate >= MIN_RATE)
-        )
+        are_usable = usable[row, first] & usable[:, 2] & usable[row, last]
+        known = are_usable & (first < last) & (rate >= MIN_RATE)
         contacts = np.full((len(row), len(POINTS)), -1, np.float32)
         rows = np.flatnonzero(known)
         if len(rows):
-            start, stop = (
-                self._points({name: values[rows, side[rows]] for name, values in labels.items()})
-                for side in (first, last)
-            )
-            # NaN if a label is NaN
-            motion = np.linalg.norm(stop - start, axis=-1) / 2 * (rate[rows, None] / RATE)
-            soft = 1 / (1 + np.exp(np.minimum(STEEPNESS * (motion - AT_REST_M), LARGEST_EXPONENT)))
+            before = {name: values[rows, first[rows]] for name, values in labels.items()}
+            after = {name: values[rows, last[rows]] for name, values in labels.items()}
+            distance = np.linalg.norm(self._points(after) - self._points(before), axis=-1)
+            motion = distance / 2 * (rate[rows, None] / RATE)  # NaN if a label is NaN
+            exponent = np.minimum(STEEPNESS * (motion - AT_REST_M), LARGEST_EXPONENT)
+            soft = 1 / (1 + np.exp(exponent))
             known[rows] = np.isfinite(soft).all(axis=1)
             contacts[known] = soft[known[rows]]
         return contacts, known
@@ -211,13 +206,11 @@ class _Contacts:
 
         pose = np.nan_to_num(labels["pose"].astype(np.float64)).reshape(-1, 3)
         rotmat = Rotation.from_rotvec(pose).as_matrix().reshape(-1, smpl_files.N_JOINTS, 3, 3)
+        betas = torch.from_numpy(labels["betas"].astype(np.float64))
         with torch.inference_mode():
-            betas = torch.from_numpy(labels["betas"].astype(np.float64))
-            joints = self._body.joints(betas=betas, rotmat=torch.from_numpy(rotmat))[
-                :, list(POINTS)
-            ].numpy()
-        finite = np.isfinite(labels["pose"]).all(axis=1)
-        points: Doubles = np.where(finite[:, None, None], joints + labels["trans"][:, None], np.nan)
+            joints = self._body.joints(betas=betas, rotmat=torch.from_numpy(rotmat))
+        points: Doubles = joints[:, list(POINTS)].numpy() + labels["trans"][:, None]
+        points[~np.isfinite(labels["pose"]).all(axis=1)] = np.nan
         if "extrinsics" not in labels:
             return points
         camera = labels["extrinsics"].astype(np.float64)
