@@ -14,11 +14,10 @@ from types import SimpleNamespace
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.random import Generator
 from scipy.interpolate import PchipInterpolator
 
-Times = NDArray[np.float64]
-Rng = np.random.Generator
+from pipeline.skeletons import Doubles
 
 TAU: Final = 2 * np.pi
 
@@ -70,20 +69,20 @@ class Body(SimpleNamespace):
         return curves
 
 
-Action = Callable[[Body, Times, Rng], None]
+Action = Callable[[Body, Doubles, Generator], None]
 
 
-def _beat(t: Times, rng: Rng, low: float, high: float) -> Times:
+def _beat(t: Doubles, rng: Generator, low: float, high: float) -> Doubles:
     """Phase in rad of a random tempo between `low` and `high` beats per second."""
     return TAU * (rng.uniform(low, high) * t + rng.uniform())
 
 
-def _pulse(phase: Times, sharpness: float = 1.0) -> Times:
+def _pulse(phase: Doubles, sharpness: float = 1.0) -> Doubles:
     """0..1 once per beat; a higher sharpness spends more of the beat near 0."""
     return ((1 - np.cos(phase)) / 2) ** sharpness
 
 
-def _walk(body: Body, t: Times, rng: Rng) -> None:
+def _walk(body: Body, t: Doubles, rng: Generator) -> None:
     """Walk forward; the stride determines the speed."""
     phase = _beat(t, rng, 0.75, 1.1)
     stride = rng.uniform(20, 30)
@@ -107,7 +106,7 @@ def _walk(body: Body, t: Times, rng: Rng) -> None:
         limbs.elbow = bent + 0.4 * forward
 
 
-def _march(body: Body, t: Times, rng: Rng) -> None:
+def _march(body: Body, t: Doubles, rng: Generator) -> None:
     """On the spot, knees high, arms bent and pumping."""
     phase = _beat(t, rng, 0.7, 1.2)
     high = rng.uniform(55, 100)
@@ -125,7 +124,7 @@ def _march(body: Body, t: Times, rng: Rng) -> None:
         limbs.elbow = 60 + 30 * pump
 
 
-def _wave(body: Body, t: Times, rng: Rng) -> None:
+def _wave(body: Body, t: Doubles, rng: Generator) -> None:
     """One hand beside the head, to and fro."""
     phase = _beat(t, rng, 1.2, 2.2)
     slow = np.sin(_beat(t, rng, 0.15, 0.3))
@@ -139,7 +138,7 @@ def _wave(body: Body, t: Times, rng: Rng) -> None:
     right.elbow = 20 + 15 * slow
 
 
-def _squat(body: Body, t: Times, rng: Rng) -> None:
+def _squat(body: Body, t: Doubles, rng: Generator) -> None:
     """Down and up, arms forward for balance."""
     depth = rng.uniform(70, 105) * _pulse(_beat(t, rng, 0.35, 0.6))
     wide = rng.uniform(6, 20)
@@ -157,7 +156,7 @@ def _squat(body: Body, t: Times, rng: Rng) -> None:
         limbs.elbow = 15 + 0.1 * depth
 
 
-def _arm_raise(body: Body, t: Times, rng: Rng) -> None:
+def _arm_raise(body: Body, t: Doubles, rng: Generator) -> None:
     """Both arms up and down, together or in turn, in a random plane."""
     phase = _beat(t, rng, 0.3, 0.7)
     lag = rng.choice([0.0, np.pi / 2, np.pi])
@@ -174,7 +173,7 @@ def _arm_raise(body: Body, t: Times, rng: Rng) -> None:
     body.head_nod = -10 * first
 
 
-def _jumping_jacks(body: Body, t: Times, rng: Rng) -> None:
+def _jumping_jacks(body: Body, t: Doubles, rng: Generator) -> None:
     """Arms and legs apart and together, with a hop."""
     phase = _beat(t, rng, 0.8, 1.3)
     apart = _pulse(phase)
@@ -193,7 +192,7 @@ def _jumping_jacks(body: Body, t: Times, rng: Rng) -> None:
         limbs.ankle = -25 * jump
 
 
-def _kick(body: Body, t: Times, rng: Rng) -> None:
+def _kick(body: Body, t: Doubles, rng: Generator) -> None:
     """One leg back and through, as at a ball."""
     phase = _beat(t, rng, 0.45, 0.75)
     back = _pulse(phase + 1.2, 3)
@@ -217,7 +216,7 @@ def _kick(body: Body, t: Times, rng: Rng) -> None:
     body.spine_turn = 18 * (front - back)
 
 
-def _box(body: Body, t: Times, rng: Rng) -> None:
+def _box(body: Body, t: Doubles, rng: Generator) -> None:
     """Guard up, straight punches left and right in turn."""
     phase = _beat(t, rng, 0.7, 1.3)
     reach = rng.uniform(60, 85)
@@ -234,7 +233,7 @@ def _box(body: Body, t: Times, rng: Rng) -> None:
         limbs.flex = 16 + sign * 12
 
 
-def _bow(body: Body, t: Times, rng: Rng) -> None:
+def _bow(body: Body, t: Doubles, rng: Generator) -> None:
     """From the hips, arms hanging or back."""
     down = _pulse(_beat(t, rng, 0.25, 0.45), 1.5)
     depth = rng.uniform(0.6, 1.0)
@@ -253,7 +252,7 @@ def _bow(body: Body, t: Times, rng: Rng) -> None:
         limbs.elbow = 15 + 20 * down
 
 
-def _look_around(body: Body, t: Times, rng: Rng) -> None:
+def _look_around(body: Body, t: Doubles, rng: Generator) -> None:
     """Head and trunk turn, one hand at the hip, the other at the brow."""
     slow = _beat(t, rng, 0.3, 0.55)
     slower = np.sin(_beat(t, rng, 0.12, 0.25))
@@ -271,7 +270,7 @@ def _look_around(body: Body, t: Times, rng: Rng) -> None:
     left.elbow = 105 + 20 * np.sin(slow)
 
 
-def _lunge(body: Body, t: Times, rng: Rng) -> None:
+def _lunge(body: Body, t: Doubles, rng: Generator) -> None:
     """One leg in front, down towards the other knee and up."""
     down = _pulse(_beat(t, rng, 0.35, 0.6))
     front = rng.uniform(20, 35)
@@ -290,7 +289,7 @@ def _lunge(body: Body, t: Times, rng: Rng) -> None:
         limbs.elbow = 95 - 60 * down
 
 
-def _side_bend(body: Body, t: Times, rng: Rng) -> None:
+def _side_bend(body: Body, t: Doubles, rng: Generator) -> None:
     """Left and right, the upper arm over the head."""
     lean = np.sin(_beat(t, rng, 0.25, 0.5)) * rng.uniform(0.7, 1.0)
     body.spine_side = 32 * lean
@@ -305,7 +304,7 @@ def _side_bend(body: Body, t: Times, rng: Rng) -> None:
         limbs.knee = 4 + 14 * over
 
 
-def _swing(body: Body, t: Times, rng: Rng) -> None:
+def _swing(body: Body, t: Doubles, rng: Generator) -> None:
     """A racket's forehand: back, through, across the chest."""
     phase = _beat(t, rng, 0.45, 0.8)
     through = np.sin(phase + 0.4 * np.sin(phase))
@@ -328,7 +327,7 @@ def _swing(body: Body, t: Times, rng: Rng) -> None:
         limbs.abduct = 16
 
 
-def _throw(body: Body, t: Times, rng: Rng) -> None:
+def _throw(body: Body, t: Doubles, rng: Generator) -> None:
     """An overarm throw with a step of the other leg."""
     phase = _beat(t, rng, 0.4, 0.7)
     wind = _pulse(phase + 1.3, 2)
@@ -362,7 +361,7 @@ _SWAYED: Final = {
 _OF_LEGS: Final = ("flex", "abduct", "turnout", "knee", "ankle")
 
 
-def _move_at_random(body: Body, t: Times, rng: Rng, *, spread: float, legs: bool) -> None:
+def _move_at_random(body: Body, t: Doubles, rng: Generator, *, spread: float, legs: bool) -> None:
     """Monotone cubic interpolation between random poses 0.45 to 0.9 s apart."""
     knots = [t[0] - rng.uniform(0, 0.5)]
     while knots[-1] < t[-1] or len(knots) < 2:
@@ -381,12 +380,12 @@ def _move_at_random(body: Body, t: Times, rng: Rng, *, spread: float, legs: bool
                 setattr(limbs, name, draw(*dance, SIDED[name]))
 
 
-def _dance(body: Body, t: Times, rng: Rng) -> None:
+def _dance(body: Body, t: Doubles, rng: Generator) -> None:
     """Random poses of the whole body, for the widest variety."""
     _move_at_random(body, t, rng, spread=0.75, legs=True)
 
 
-def _reach(body: Body, t: Times, rng: Rng) -> None:
+def _reach(body: Body, t: Doubles, rng: Generator) -> None:
     """Arms, trunk and head to random places, standing."""
     _move_at_random(body, t, rng, spread=1.0, legs=False)
 

@@ -28,10 +28,7 @@ from pipeline.files.formats.smpl_files import (
     REGRESSOR_H36M,
     SmplArrays,
 )
-from pipeline.skeletons import JOINTS, convert
-
-Array = NDArray[np.float64]
-Floats = NDArray[np.floating[Any]]
+from pipeline.skeletons import JOINTS, Doubles, Floats, convert
 
 VERSION: Final = 1  # raised whenever the body changes
 FILES: Final = ("body_shape.npz", "body_rig.npz")
@@ -104,11 +101,11 @@ def write_files(folder: Path) -> None:
 class Skinned(NamedTuple):
     """T frames of one body, in the coordinates of `trans`."""
 
-    verts: Array  # (T, V, 3) m
-    joints: Array  # (T, 24, 3) m, SMPL's own
+    verts: Doubles  # (T, V, 3) m
+    joints: Doubles  # (T, 24, 3) m, SMPL's own
 
 
-def rest_joints(body: SmplArrays, betas: Floats) -> Array:
+def rest_joints(body: SmplArrays, betas: Floats) -> Doubles:
     """Joints (24, 3) m of the shaped body in its rest pose."""
     return np.asarray(body.J_regressor @ _shape_vertices(body, betas), np.float64)
 
@@ -156,7 +153,7 @@ def skin(
     return Skinned(verts, joints)
 
 
-def spin49(body: SmplArrays, skinned: Skinned) -> Array:
+def spin49(body: SmplArrays, skinned: Skinned) -> Doubles:
     """Joints (T, 49, 3) m of spin49 from all vertices."""
     regressed = body.J_regressor_extra @ skinned.verts
     smpl54 = np.concatenate([skinned.joints, skinned.verts[:, _SURFACE_POINTS], regressed], axis=1)
@@ -164,10 +161,10 @@ def spin49(body: SmplArrays, skinned: Skinned) -> Array:
 
 
 @cache
-def _posedirs(body: SmplArrays) -> Array:
+def _posedirs(body: SmplArrays) -> Doubles:
     """Pose blend shapes (V, 3, 207) as float64, cached since the conversion is slow."""
     return np.asarray(body.posedirs, np.float64)
 
 
-def _shape_vertices(body: SmplArrays, betas: Floats) -> Array:
+def _shape_vertices(body: SmplArrays, betas: Floats) -> Doubles:
     return np.asarray(body.v_template + body.shapedirs @ np.asarray(betas), np.float64)

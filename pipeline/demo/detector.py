@@ -9,7 +9,7 @@ occlude each other. Its results on real images are meaningless.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from pipeline.clips.detectors import Detect, Detector, People
 from pipeline.files.pixels.frames import Image
-from pipeline.skeletons import joint_names
+from pipeline.skeletons import Bools, Doubles, joint_names
 
 MIN_SATURATION: Final = 60  # of 255; backdrops are duller
 BRIGHT: Final = 190  # of 255: a shirt's front
@@ -27,16 +27,12 @@ MIN_SHARE: Final = 1 / 2000  # of the image; smaller patches are ignored
 CLOSE: Final = 1 / 40  # of the image's height; closer patches belong to the same person
 VALUE_WEIGHT: Final = 0.5  # weight of brightness, which depends on light
 NEAR: Final = 1 / 50  # of a person's height; closer parts meet
-MEETING: Final[Mapping[str, tuple[str, str]]] = {
-    f"{side[0]}{joint}": (f"{side} {upper}", f"{side} {lower}" if lower != "shorts" else lower)
-    for side in ("left", "right")
-    for joint, (upper, lower) in {
-        "hip": ("thigh", "shorts"),
-        "knee": ("thigh", "shin"),
-        "ankle": ("shin", "shoe"),
-        "elbow": ("sleeve", "forearm"),
-        "wrist": ("forearm", "glove"),
-    }.items()
+_MEETING: Final = {
+    "hip": ("{} thigh", "shorts"),
+    "knee": ("{} thigh", "{} shin"),
+    "ankle": ("{} shin", "{} shoe"),
+    "elbow": ("{} sleeve", "{} forearm"),
+    "wrist": ("{} forearm", "{} glove"),
 }
 Mask = NDArray[np.uint8]
 
@@ -55,95 +51,118 @@ class Demo(Detector):
 def _people(image: Image) -> People:
     hsv = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2HSV), np.uint8)
     height, width = image.shape[:2]
-    body = ((hsv[..., 1] > MIN_SATURATION) | (hsv[..., 2] > BRIGHT)).astype(np.uint8)
+    is_coloured = hsv[..., 1] > MIN_SATURATION
+    is_body = is_coloured | (hsv[..., 2] > BRIGHT)
+    body = is_body.astype(np.uint8)
     closed = cv2.morphologyEx(body, cv2.MORPH_CLOSE, _disc(height * CLOSE))
     n_patches, labels, stats, _ = cv2.connectedComponentsWithStats(closed)
-    people = []
+    boxes = []
+    keypoints = []
     for patch in range(1, n_patches):
         x, y, w, h, area = stats[patch].tolist()
         if area < MIN_SHARE * height * width:
             continue
-        here = np.s_[y : y + h, x : x + w]
-        joints = _joints(hsv[here], body[here] & (labels[here] == patch).astype(np.uint8))
-        joints[:, :2] += (joints[:, 2:] > 0) * np.array([x, y], np.float32)
-        if (joints[:, 2] > 0).sum() >= len(MEETING) / 2:
-            people.append((np.array([x, y, x + w, y + h], np.float32), joints))
+        part = np.s_[y : y + h, x : x + w]
+        is_patch = (labels[part] == patch).astype(np.uint8)
+        joints = _joints(hsv[part], body[part] & is_patch)
+        is_seen = joints[:, 2] > 0
+        joints[is_seen, :2] += (x, y)
+        if is_seen.sum() >= len(_MEETING):  # half of them
+            boxes.append([x, y, x + w, y + h])
+            keypoints.append(joints)
     return People(
-        np.array([box for box, _ in people], np.float32).reshape(-1, 4),
-        np.ones(len(people), np.float32),
-        np.array([joints for _, joints in people], np.float32).reshape(-1, 17, 3),
+        np.array(boxes, np.float32).reshape(-1, 4),
+        np.ones(len(boxes), np.float32),
+        np.array(keypoints, np.float32).reshape(-1, 17, 3),
     )
 
 
 def _joints(hsv: Image, body: Mask) -> NDArray[np.float32]:
     """Keypoints (17, 3) of the person with the mask `body`."""
     reach = _disc(len(hsv) * NEAR)
-    part = {name: _largest(mask) for name, mask in _parts(hsv, body)}
-    grown = {name: np.asarray(cv2.dilate(mask, reach), np.uint8) for name, mask in part.items()}
-    centres = {joint: _centre(grown[a] & grown[b]) for joint, (a, b) in MEETING.items()}
-    for side in ("left", "right"):  # the end of the sleeve that is farthest from the elbow
+    parts = {name: _largest(mask) for name, mask in _parts(hsv, body)}
+    grown = {name: cv2.dilate(mask, reach) > 0 for name, mask in parts.items()}
+    centres = {"nose": _centre(parts["head"])}
+    for side in ("left", "right"):
+        for joint, (upper, lower) in _MEETING.items():
+            meeting = grown[upper.format(side)] & grown[lower.format(side)]
+            centres[f"{side[0]}{joint}"] = _centre(meeting)
+        # the end of the sleeve that is farthest from the elbow
         elbow = centres[f"{side[0]}elbow"]
-        sleeve = np.argwhere(part[f"{side} sleeve"])[:, ::-1]
+        sleeve = np.argwhere(parts[f"{side} sleeve"])[:, ::-1]
         if elbow is not None and len(sleeve):
             away = np.linalg.norm(sleeve - elbow, axis=1)
-            centres[f"{side[0]}shoulder"] = sleeve[away >= np.quantile(away, 0.85)].mean(axis=0)
-    centres["nose"] = _centre(part["head"])
-    rows = [
-        (0, 0, 0) if (xy := centres.get(name)) is None else (*xy, 1) for name in joint_names("coco")
-    ]
-    return np.array(rows, np.float32)
+            is_end = away >= np.quantile(away, 0.85)
+            centres[f"{side[0]}shoulder"] = sleeve[is_end].mean(axis=0)
+
+    keypoints = np.zeros((17, 3), np.float32)
+    for i, name in enumerate(joint_names("coco")):
+        centre = centres.get(name)
+        if centre is not None:
+            keypoints[i] = (*centre, 1)
+    return keypoints
 
 
 def _parts(hsv: Image, body: Mask) -> Iterator[tuple[str, Mask]]:
     """Yield each part of the kit with the mask of its pixels."""
     names, colours = _kit()
-    seen = _to_color_space(hsv[body > 0] / np.array([180, 255, 255], np.float32))
-    nearest = (np.sum(colours**2, axis=1) - 2 * seen @ colours.T).argmin(axis=1)
-    for name in dict.fromkeys(names):
+    is_body = body > 0
+    largest = np.array([180, 255, 255], np.float32)
+    seen = _to_color_space(hsv[is_body] / largest)
+    distance = np.sum(colours**2, axis=1) - 2 * seen @ colours.T
+    nearest = names[distance.argmin(axis=1)]
+    for name in dict.fromkeys(names.tolist()):
         mask = np.zeros_like(body)
-        mask[body > 0] = np.isin(nearest, [i for i, other in enumerate(names) if other == name])
+        mask[is_body] = nearest == name
         yield name, mask
 
 
 @functools.cache
-def _kit() -> tuple[list[str], NDArray[np.float32]]:
+def _kit() -> tuple[NDArray[np.str_], NDArray[np.float32]]:
     """Names of parts and their colours, in light and in shade."""
     from pipeline.demo import appearance
 
-    parts = [(name, hsv) for name, (hsv, _) in appearance.KIT.items()]
+    parts = list(appearance.KIT.items())
     parts += [("head", hsv) for hsv in appearance.SKIN]
-    parts += [("shirt", hsv) for hsv in (appearance.SHIRT_BACK, appearance.CHEST_BAND)]
-    lit = [(name, (h, s, v * light)) for name, (h, s, v) in parts for light in (1.0, 0.75)]
-    return [name for name, _ in lit], _to_color_space(np.array([hsv for _, hsv in lit], np.float32))
+    parts += [("shirt", appearance.SHIRT_BACK), ("shirt", appearance.CHEST_BAND)]
+    names = []
+    colours = []
+    for name, (hue, saturation, value) in parts:
+        for light in (1.0, 0.75):
+            names.append(name)
+            colours.append((hue, saturation, value * light))
+    return np.array(names), _to_color_space(np.array(colours, np.float32))
 
 
-def _to_color_space(hsv: NDArray[np.floating]) -> NDArray[np.float32]:
+def _to_color_space(hsv: Floats) -> NDArray[np.float32]:
     """Hue, saturation, value in 0..1 (..., 3) -> a space (..., 3) in which similar colours are
     close.
     """
     hue, saturation, value = np.moveaxis(hsv, -1, 0)
     turn = 2 * np.pi * hue
-    return np.stack(
-        [saturation * np.cos(turn), saturation * np.sin(turn), VALUE_WEIGHT * value], -1
-    ).astype(np.float32)
+    x = saturation * np.cos(turn)
+    y = saturation * np.sin(turn)
+    return np.stack([x, y, VALUE_WEIGHT * value], -1).astype(np.float32)
 
 
 def _largest(mask: Mask) -> Mask:
     """The largest connected patch, without specks from compression."""
     n, labels, stats, _ = cv2.connectedComponentsWithStats(mask)
-    return (
-        (labels == 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())).astype(np.uint8)
-        if n > 1
-        else mask
-    )
+    if n == 1:
+        return mask
+    largest = 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())
+    return np.asarray(labels == largest, np.uint8)
 
 
-def _centre(mask: Mask) -> NDArray[np.float64] | None:
+def _centre(mask: Mask | Bools) -> Doubles | None:
     """Centre (2,) of the pixels in px; None if there are none."""
     pixels = np.argwhere(mask)
-    return pixels.mean(axis=0)[::-1] if len(pixels) else None
+    if not len(pixels):
+        return None
+    return np.asarray(pixels.mean(axis=0)[::-1])
 
 
 def _disc(radius: float) -> Mask:
     side = 2 * max(1, round(radius)) + 1
-    return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)), np.uint8)
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
+    return np.asarray(disc, np.uint8)

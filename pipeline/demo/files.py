@@ -21,6 +21,7 @@ from scipy.io import savemat
 
 from pipeline.errors import PipelineError
 from pipeline.files.pixels.frames import Image
+from pipeline.skeletons import Floats
 
 JPEG_QUALITY: Final = 95
 MAT_HEADER: Final = b"MATLAB %s MAT-file, Platform: stand-in, Created on: Thu Jan  1 00:00:00 1970"
@@ -28,7 +29,7 @@ MAT_TEXT: Final = 116  # bytes of text in MATLAB's header
 MAT73_VERSION: Final = bytes(8) + b"\x00\x02IM"  # follows the text
 MAT73_USER_BLOCK: Final = 512  # bytes before the HDF5 begins
 
-Feature = Sequence[bytes] | NDArray[np.floating[Any]] | NDArray[np.integer[Any]]
+Feature = Sequence[bytes] | Floats | NDArray[np.integer[Any]]
 
 
 def jpeg(image: Image) -> bytes:
@@ -78,7 +79,7 @@ def write_mat73(file: Path, variables: Mapping[str, NDArray[Any]]) -> None:
         stream.write((MAT_HEADER % b"7.3" + b" HDF5 schema 1.00 .").ljust(MAT_TEXT) + MAT73_VERSION)
 
 
-def write_cdf(file: Path, pose: NDArray[np.floating[Any]]) -> None:
+def write_cdf(file: Path, pose: Floats) -> None:
     """Write `Pose` as MATLAB does: one record of (F, C) float32, column-major, uncompressed (gzip
     stores the time).
     """

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
+from numpy.random import Generator
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 from scipy.spatial.transform import Rotation
@@ -19,9 +20,7 @@ from scipy.special import softmax
 
 from pipeline.demo.actions import ACTIONS, DOFS, SIDED, Body
 from pipeline.demo.body import procedural, skin
-
-Array = NDArray[np.float64]
-Floats = NDArray[np.floating[Any]]
+from pipeline.skeletons import Doubles, Floats
 
 INDEX: Final = {name: i for i, name in enumerate(DOFS)}
 LOW, HIGH, RELAXED = np.array([*DOFS.values()], np.float64).T
@@ -44,22 +43,22 @@ class Motion:
 
     fps: float
     actions: tuple[str, ...]  # in the order in which they begin
-    angles: Array  # (T, D) degrees, in the order of `DOFS`
-    pose: Array  # (T, 72) rad
-    betas: Array  # (10,)
-    trans: Array  # (T, 3) m
-    heading: Array  # (T,) rad about the vertical, 0 faces +z
+    angles: Doubles  # (T, D) degrees, in the order of `DOFS`
+    pose: Doubles  # (T, 72) rad
+    betas: Doubles  # (10,)
+    trans: Doubles  # (T, 3) m
+    heading: Doubles  # (T,) rad about the vertical, 0 faces +z
 
 
-def random_betas(rng: np.random.Generator) -> Array:
+def random_betas(rng: Generator) -> Doubles:
     """Plausible shape parameters (10,)."""
     betas = rng.normal(0, 0.7, 10)
     return np.asarray(betas.clip(-2, 2))
 
 
 def perform(
-    rng: np.random.Generator,
-    betas: Array,
+    rng: Generator,
+    betas: Doubles,
     facing: float,
     n_frames: int,
     fps: float,
@@ -85,7 +84,7 @@ def perform(
     return Motion(fps, chosen, angles, pose, betas, trans, heading)
 
 
-def _mirror(angles: Floats) -> Array:
+def _mirror(angles: Floats) -> Doubles:
     """The motion with left and right swapped, (T, D) degrees."""
     swapped = {"l_": "r_", "r_": "l_"}
     mirrored = np.empty(angles.shape)
@@ -97,7 +96,7 @@ def _mirror(angles: Floats) -> Array:
     return mirrored
 
 
-def _within_limits(angles: Floats) -> Array:
+def _within_limits(angles: Floats) -> Doubles:
     """Angles (T, D) degrees, smoothly limited to their ranges.
 
     The identity except near a limit, which an angle approaches exponentially: `clip` would make its
@@ -110,7 +109,7 @@ def _within_limits(angles: Floats) -> Array:
     return np.asarray(angles - over + eased_over + under - eased_under, np.float64)
 
 
-def _to_smpl(angles: Floats, heading: Floats) -> Array:
+def _to_smpl(angles: Floats, heading: Floats) -> Doubles:
     """Angles (T, D) in degrees and heading (T,) in rad about the vertical -> SMPL pose (T, 72)
     axis-angle in rad.
 
@@ -151,8 +150,8 @@ def sole_vertices() -> NDArray[np.intp]:
 
 
 def _choreograph(
-    t: Array, rng: np.random.Generator, repertoire: Sequence[str]
-) -> tuple[tuple[str, ...], Array, Array]:
+    t: Doubles, rng: Generator, repertoire: Sequence[str]
+) -> tuple[tuple[str, ...], Doubles, Doubles]:
     """Names, angles (T, D) and height above the ground (T,) of a blended sequence of actions."""
     duration = float(t[-1] - t[0])
     n_actions = max(1, round(duration / rng.uniform(*ACTION_S)))
@@ -183,7 +182,7 @@ def _choreograph(
     return tuple(names), angles, hop
 
 
-def _keep_footing(angles: Array) -> Array:
+def _keep_footing(angles: Doubles) -> Doubles:
     """Convert thigh and foot angles to angles of hips and ankles, (T, D) degrees."""
     column = dict(zip(DOFS, angles.T, strict=True))
     converted = angles.copy()
@@ -196,7 +195,7 @@ def _keep_footing(angles: Array) -> Array:
     return converted
 
 
-def _stand(betas: Array, pose: Array, hop: Array, sigma: float) -> Array:
+def _stand(betas: Doubles, pose: Doubles, hop: Doubles, sigma: float) -> Doubles:
     """Translation (T, 3) that puts the lowest point of the soles on the ground (plus `hop`) without
     foot sliding.
     """
@@ -216,7 +215,7 @@ def _stand(betas: Array, pose: Array, hop: Array, sigma: float) -> Array:
     return np.asarray(trans - start)
 
 
-def _limbs(a: dict[str, Array], side: str, mirrored: int) -> dict[int, Rotation]:
+def _limbs(a: dict[str, Doubles], side: str, mirrored: int) -> dict[int, Rotation]:
     """Rotations of one side's arm and leg; SMPL numbers the right joints one above the left
     ones.
     """

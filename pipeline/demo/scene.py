@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
 import numpy as np
+from numpy.random import Generator
 from numpy.typing import NDArray
 
 from pipeline.demo.appearance import Backdrop, Renderer, dress
@@ -20,9 +21,8 @@ from pipeline.demo.body import VERTEX_IDS, procedural, skin, spin49
 from pipeline.demo.camera import Camera, frame_people
 from pipeline.demo.motion import Motion, perform, random_betas
 from pipeline.files.pixels.frames import Image
+from pipeline.skeletons import Bools, Doubles
 from pipeline.track import CROP_SCALE
-
-Array = NDArray[np.float64]
 
 # a joint is hidden if it is this far behind the visible surface (joints are inside bodies)
 OCCLUDED_M: Final = 0.16
@@ -54,7 +54,7 @@ class Shot:
     hand_held: bool = False
     file: str = ""  # path in the dataset's folder, if the name does not determine it
 
-    def rng(self, purpose: str) -> np.random.Generator:
+    def rng(self, purpose: str) -> Generator:
         """An independent generator for each purpose."""
         words = (self.dataset, self.split, self.name, purpose)
         return np.random.default_rng([self.seed, *(zlib.crc32(word.encode()) for word in words)])
@@ -66,12 +66,12 @@ class Actor:
 
     motion: Motion
     gender: str  # a label: the pixels show the neutral body
-    pose: Array  # (T, 72) rad
-    betas: Array  # (10,)
-    trans: Array  # (T, 3) m
-    joints: Array  # (T, 24, 3) m, SMPL's
-    spin49: Array  # (T, 49, 3) m
-    kp_2d: Array  # (T, 49, 2) px, pixel centres at integers from 0
+    pose: Doubles  # (T, 72) rad
+    betas: Doubles  # (10,)
+    trans: Doubles  # (T, 3) m
+    joints: Doubles  # (T, 24, 3) m, SMPL's
+    spin49: Doubles  # (T, 49, 3) m
+    kp_2d: Doubles  # (T, 49, 2) px, pixel centres at integers from 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,7 +99,7 @@ class SceneFrame(NamedTuple):
     """A frame and its visible joints."""
 
     image: Image
-    visible: tuple[NDArray[np.bool_], ...]  # per actor (49,): in the image and not occluded
+    visible: tuple[Bools, ...]  # per actor (49,): in the image and not occluded
 
 
 def stage(shot: Shot) -> Take:
@@ -186,7 +186,7 @@ def calibration_crops(n: int) -> NDArray[np.uint8]:
     return crops
 
 
-def _spaced_out(paths: list[Array], facing: float, rng: np.random.Generator) -> list[Array]:
+def _spaced_out(paths: list[Doubles], facing: float, rng: Generator) -> list[Doubles]:
     """Translations (T, 3) that put people side by side, far enough apart in every frame."""
     sideways = np.array([np.cos(facing), 0, -np.sin(facing)])  # of a camera in front of them
     forward = np.array([np.sin(facing), 0, np.cos(facing)])
@@ -207,7 +207,7 @@ def _spaced_out(paths: list[Array], facing: float, rng: np.random.Generator) -> 
     return placed
 
 
-def _visible(camera: Camera, frame: int, actor: Actor, depth: NDArray[Any]) -> NDArray[np.bool_]:
+def _visible(camera: Camera, frame: int, actor: Actor, depth: NDArray[Any]) -> Bools:
     """(49,) whether a joint is in the image and not occluded."""
     visible = camera.sees(actor.kp_2d[frame])
     x, y = np.round(np.where(visible[:, None], actor.kp_2d[frame], 0)).astype(np.int64).T

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Final
 
 import numpy as np
 import pytest
+from numpy.random import Generator
 from numpy.typing import NDArray
 
 from cache import COLUMNS
@@ -154,7 +155,7 @@ class _Sample:
         return self.labels[name][start:stop]
 
 
-def _random_column(name: str, rng: np.random.Generator) -> NDArray[Any]:
+def _random_column(name: str, rng: Generator) -> NDArray[Any]:
     """Random values (N, ...) for a column of the cache."""
     if name == "image_size":
         return np.tile(np.array([320, 240], np.int32), (N, 1))

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import numpy as np
+from numpy.random import Generator
 from numpy.typing import NDArray
 
 from pipeline.demo.files import jpeg, mp4_writer
 from pipeline.demo.scene import Shot, Take, film
 from pipeline.errors import ConfigError
+from pipeline.skeletons import Bools, Doubles
 
 T = TypeVar("T")
 
@@ -51,7 +53,7 @@ class Request:
             else max(1, round(usual * SIZES[self.size][0]))
         )
 
-    def frames(self, rng: np.random.Generator, low: int, high: int, *, least: int) -> int:
+    def frames(self, rng: Generator, low: int, high: int, *, least: int) -> int:
         """Number of frames in a video with `low` to `high` by default; below `least` only if
         `n_frames` is set.
         """
@@ -62,13 +64,11 @@ class Request:
             else max(least, round(drawn * SIZES[self.size][1]))
         )
 
-    def rng(self, *key: int) -> np.random.Generator:
+    def rng(self, *key: int) -> Generator:
         """An independent generator for each key, such as (dataset's number, video's number)."""
         return np.random.default_rng([self.seed, *key])
 
-    def enumerate_videos(
-        self, key: int, **usual: int
-    ) -> Iterator[tuple[int, str, np.random.Generator]]:
+    def enumerate_videos(self, key: int, **usual: int) -> Iterator[tuple[int, str, Generator]]:
         """Yield (number, split, generator) of every video; `usual`: default number of videos by
         split.
         """
@@ -94,7 +94,7 @@ def pick_cyclic(options: Sequence[T], number: int) -> T:
     return options[number % len(options)]
 
 
-def write_pictures(take: Take, folder: Path, name: str, *, first: int = 0) -> NDArray[np.bool_]:
+def write_pictures(take: Take, folder: Path, name: str, *, first: int = 0) -> Bools:
     """Render a take into a new folder of JPEGs, `name.format(frame + first)`. Returns visible (T,
     actors, 49).
     """
@@ -106,7 +106,7 @@ def write_pictures(take: Take, folder: Path, name: str, *, first: int = 0) -> ND
     return np.array(visible)
 
 
-def write_video(take: Take, file: Path) -> NDArray[np.bool_]:
+def write_video(take: Take, file: Path) -> Bools:
     """Render a take into a video file. Returns visible (T, actors, 49)."""
     file.parent.mkdir(parents=True, exist_ok=True)
     visible = []
@@ -126,6 +126,6 @@ def write_json(file: Path, content: Any, *, compact: bool = False) -> None:
     )
 
 
-def append_confidence(kp_2d: NDArray[Any], confidence: NDArray[Any]) -> NDArray[np.float64]:
+def append_confidence(kp_2d: NDArray[Any], confidence: NDArray[Any]) -> Doubles:
     """(..., J, 2) px and (..., J) -> (..., J, 3)."""
     return np.concatenate([kp_2d, confidence[..., None]], axis=-1)

@@ -21,6 +21,7 @@ from pipeline.demo.body import procedural, rest_joints
 from pipeline.demo.layouts import ReleaseLayout, Request, append_confidence, pick_cyclic
 from pipeline.demo.scene import Actor, Shot, Take, film, stage
 from pipeline.errors import PipelineError
+from pipeline.skeletons import Doubles
 
 FPS: Final = 30
 # A scene's name, people, width and height in px, and actions. At 6 fps, every fifth image exists.
@@ -124,7 +125,7 @@ def _rows(take: Take, person: int, actor: Actor) -> dict[str, NDArray[Any]]:
     return {key: values[labelled] for key, values in rows.items()}
 
 
-def _level(rotation: NDArray[np.float64]) -> NDArray[np.float64]:
+def _level(rotation: Doubles) -> Doubles:
     """Rotations (T, 3, 3) to the camera -> to the camera's level axes (right, down, ahead); the
     world is y-up.
     """

@@ -16,14 +16,13 @@ from typing import Any, Final
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from pipeline.demo.camera import Camera, look_at
 from pipeline.demo.files import write_cdf
 from pipeline.demo.layouts import ReleaseLayout, Request, pick_cyclic, write_json, write_video
 from pipeline.demo.scene import Shot, Take, stage
-from pipeline.skeletons import JOINTS
+from pipeline.skeletons import JOINTS, Doubles
 
 CAMERAS: Final = ("54138969", "55011271", "58860488", "60457274")
 # px; the release has 1000 x 1002 and 1000 x 1000
@@ -155,7 +154,7 @@ def _stage_take(shot: Shot) -> Take:
     return stage(replace(shot, name=shot.name.rpartition(".")[0], number=0, width=300, height=300))
 
 
-def _poses_of(take: Take) -> dict[str, NDArray[np.float64]]:
+def _poses_of(take: Take) -> dict[str, Doubles]:
     """D2_Positions (F, 64) px and D3_Positions_mono (F, 96) mm in the camera's axes."""
     (actor,) = take.actors
     n_frames = take.shot.n_frames - (UNLABELLED_FRAMES if take.shot.name.startswith("S5/") else 0)
@@ -196,7 +195,7 @@ def _cameras() -> dict[str, Any]:
 
 def _numbers_of(
     name: str,
-) -> tuple[NDArray[np.float64], NDArray[np.float64], list[float], list[float]]:
+) -> tuple[Doubles, Doubles, list[float], list[float]]:
     """A camera's rotation (3, 3), translation (3,) m, focal lengths and principal point in px."""
     camera = _camera_of(name, 1)
     extrinsics = camera.extrinsics[0]

@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.demo.files import Feature, jpeg, tf_example, tfrecord
 from pipeline.demo.layouts import ReleaseLayout, Request, append_confidence, pick_cyclic
 from pipeline.demo.scene import Shot, Take, film, stage
-from pipeline.skeletons import convert
+from pipeline.skeletons import Bools, convert
 
 TAGS: Final = {  # tag of Instagram -> actions
     "javelinthrow": ("throw", "reach"),
@@ -80,9 +79,7 @@ def _finish(folder: Path, shots: Sequence[Shot]) -> None:
         record.unlink()
 
 
-def _features_of(
-    take: Take, pictures: Sequence[bytes], visible: NDArray[np.bool_]
-) -> dict[str, Feature]:
+def _features_of(take: Take, pictures: Sequence[bytes], visible: Bools) -> dict[str, Feature]:
     """The features of an example; visible (T, 49). Labels are (T, 3, J) as stored: rows x, y,
     seen.
     """

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.random import Generator
 
 from pipeline.demo.layouts import (
     ReleaseLayout,
@@ -24,9 +24,9 @@ from pipeline.demo.layouts import (
     write_video,
 )
 from pipeline.demo.scene import Shot, Take, stage
-from pipeline.skeletons import convert
+from pipeline.skeletons import Bools, Doubles, convert
 
-Detections = list[tuple[int, NDArray[np.float64]]]  # of one frame: (person, joints)
+Detections = list[tuple[int, Doubles]]  # of one frame: (person, joints)
 
 CLASSES: Final = {  # class of Kinetics-400 -> actions
     "jumpstyle dancing": ("dance", "march", "jumping_jacks"),
@@ -105,9 +105,7 @@ def _finish(folder: Path, shots: Sequence[Shot]) -> None:
                 table.writerow([Path(shot.file).parent.name, video_id, int(start), int(end), split])
 
 
-def _detect(
-    take: Take, frame: int, visible: NDArray[np.bool_], rng: np.random.Generator
-) -> Detections:
+def _detect(take: Take, frame: int, visible: Bools, rng: Generator) -> Detections:
     """Detections in a frame: (person, (49, 3) x, y, confidence) in random order; 0, 0, 0 for
     missing joints.
     """
@@ -136,7 +134,7 @@ def _openpose(people: Detections) -> dict[str, Any]:
     return {"version": 1.3, "people": entries}
 
 
-def _alphapose(detections: Sequence[Detections], rng: np.random.Generator) -> list[dict[str, Any]]:
+def _alphapose(detections: Sequence[Detections], rng: Generator) -> list[dict[str, Any]]:
     """AlphaPose's result format with tracking: one list of people, COCO's 17 joints, `idx` from
     1.
     """
@@ -158,7 +156,7 @@ def _alphapose(detections: Sequence[Detections], rng: np.random.Generator) -> li
     return entries
 
 
-def _round(values: NDArray[np.float64], digits: int) -> list[float]:
+def _round(values: Doubles, digits: int) -> list[float]:
     return [round(value, digits) for value in values.ravel().tolist()]
 
 

@@ -16,9 +16,7 @@ from pipeline.demo.camera import Camera, frame_people
 from pipeline.demo.files import write_mat, write_mat73
 from pipeline.demo.layouts import ReleaseLayout, Request, pick_cyclic, write_pictures, write_video
 from pipeline.demo.scene import Actor, Shot, Take, stage
-from pipeline.skeletons import JOINTS, convert
-
-Array = NDArray[np.float64]
+from pipeline.skeletons import JOINTS, Doubles, convert
 
 N_CAMERAS: Final = 14
 PAIRS: Final = ((0, 1), (2, 4), (5, 6), (7, 8))  # cameras that film a sequence
@@ -177,7 +175,7 @@ def _universal_scale(take: Take) -> float:
     return float(UNIVERSAL_LEG_M / (np.linalg.norm(hip - knee) + np.linalg.norm(knee - ankle)))
 
 
-def _native_joints(actor: Actor) -> Array:
+def _native_joints(actor: Actor) -> Doubles:
     """(T, 28, 3) m in the world, in the release's order."""
     smpl = JOINTS["smpl54"][: actor.joints.shape[1]]
     places = dict(zip(JOINTS["spin49"], actor.spin49.transpose(1, 0, 2), strict=True))
@@ -207,7 +205,7 @@ def _cameras(take: Take) -> list[Camera]:
     return [cameras[number] for number in range(N_CAMERAS)]
 
 
-def _cell(arrays: list[Array]) -> NDArray[np.object_]:
+def _cell(arrays: list[Doubles]) -> NDArray[np.object_]:
     """(n, 1) cell."""
     cell = np.empty((len(arrays), 1), object)
     for i, array in enumerate(arrays):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pipeline.demo.files import write_mat
 from pipeline.demo.layouts import ReleaseLayout, Request, pick_cyclic, write_pictures
 from pipeline.demo.scene import Shot, Take, stage
-from pipeline.skeletons import convert
+from pipeline.skeletons import Bools, convert
 
 # The dataset's actions -> actions of `actions.py`.
 ACTIONS: Final = {
@@ -58,7 +58,7 @@ def _record(shot: Shot, folder: Path) -> Take:
     return take
 
 
-def _labels_of(take: Take, visible: NDArray[np.bool_]) -> dict[str, Any]:
+def _labels_of(take: Take, visible: Bools) -> dict[str, Any]:
     """The variables of a label file; visible (T, 49). Coordinates count from 1, as MATLAB does."""
     shot = take.shot
     actor = take.actors[0]

@@ -20,7 +20,7 @@ from pipeline.demo.layouts import (
     write_pictures,
 )
 from pipeline.demo.scene import Shot, Take, stage
-from pipeline.skeletons import JOINTS, convert
+from pipeline.skeletons import JOINTS, Bools, Doubles, convert
 
 NAMES: Final = (  # the release's joints, in the order of `JOINTS["posetrack"]`
     "nose", "head_bottom", "head_top", "left_ear", "right_ear", "left_shoulder", "right_shoulder",
@@ -92,7 +92,7 @@ def _record(shot: Shot, folder: Path) -> Take:
     return take
 
 
-def _labels_of(take: Take, visible: NDArray[np.bool_]) -> dict[str, Any]:
+def _labels_of(take: Take, visible: Bools) -> dict[str, Any]:
     """The content of a sequence's file; visible (T, people, 49)."""
     shot = take.shot
     images = []
@@ -128,7 +128,7 @@ def _labels_of(take: Take, visible: NDArray[np.bool_]) -> dict[str, Any]:
     return {"images": images, "annotations": annotations, "categories": [CATEGORY]}
 
 
-def _labels(kp_2d: NDArray[Any], visible: NDArray[np.bool_]) -> NDArray[np.float64]:
+def _labels(kp_2d: NDArray[Any], visible: Bools) -> Doubles:
     """Joints (T, 17, 3): x y 1 if visible, else 0 0 0."""
     joints = np.where(visible[..., None], append_confidence(kp_2d, np.ones(kp_2d.shape[:2])), 0.0)
     posetrack = convert(joints, source="spin49", target="posetrack")
@@ -136,7 +136,7 @@ def _labels(kp_2d: NDArray[Any], visible: NDArray[np.bool_]) -> NDArray[np.float
     return posetrack
 
 
-def _box(joints: NDArray[np.float64]) -> list[float]:
+def _box(joints: Doubles) -> list[float]:
     """Box x y w h of the labelled joints of (J, 3), with a margin; [] if none is labelled."""
     points = joints[joints[:, 2] > 0, :2]
     if not len(points):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from numpy.random import Generator
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation, Slerp
 
@@ -20,7 +21,7 @@ from pipeline.demo.layouts import (
     write_pictures,
 )
 from pipeline.demo.scene import Actor, Shot, Take, stage
-from pipeline.skeletons import JOINTS, convert
+from pipeline.skeletons import JOINTS, Bools, convert
 
 PLACES: Final = ("courtyard", "outdoors", "downtown", "office", "flat")
 TITLES: Final = {  # title in a sequence's name -> its actions
@@ -68,7 +69,7 @@ def _record(shot: Shot, folder: Path) -> Take:
     return take
 
 
-def _labels_of(take: Take, visible: NDArray[np.bool_]) -> dict[str, Any]:
+def _labels_of(take: Take, visible: Bools) -> dict[str, Any]:
     """The content of a sequence file; visible (T, actors, 49). Lists have one entry per actor."""
     shot = take.shot
     actors = take.actors
@@ -105,9 +106,7 @@ def _labels_of(take: Take, visible: NDArray[np.bool_]) -> dict[str, Any]:
     }
 
 
-def _poses2d(
-    actor: Actor, visible: NDArray[np.bool_], shot: Shot, rng: np.random.Generator
-) -> NDArray[Any]:
+def _poses2d(actor: Actor, visible: Bools, shot: Shot, rng: Generator) -> NDArray[Any]:
     """(T, 3, 18) x, y, confidence: exact projections, with confidence for visible joints; 0 in
     undetected frames.
     """
