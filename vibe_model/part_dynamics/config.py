@@ -101,7 +101,9 @@ class PartDynamicsConfig(VideoConfig):
 
     @property
     def reads_made(self) -> tuple[str, ...]:
-        return ("embedding",) if self.uncertainty_weight else ()
+        if self.uncertainty_weight:
+            return ("embedding",)
+        return ()
 
 
 PRESETS: Final[Mapping[str, Callable[..., PartDynamicsConfig]]] = {

@@ -9,7 +9,7 @@ Dynamics" (ICCV 2021). Details that the available slides and note do not give ar
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -49,18 +49,17 @@ class RegionConvolution(nn.Module):
         self.recombine = recombine
         # (region, tap, in, out)
         self.weight = nn.Parameter(torch.empty(regions, kernel, width, width))
-        for one in self.weight.data:
-            nn.init.xavier_uniform_(one.view(kernel * width, width))
+        for region in self.weight.data:
+            nn.init.xavier_uniform_(region.view(kernel * width, width))
         if recombine != "none":
             # (region, its tap, other region, other's tap, channel). Initially 0, which makes each
             # factor 0.5.
             self.context = nn.Parameter(torch.zeros(regions, kernel, regions - 1, kernel, width))
             self.context_bias = nn.Parameter(torch.zeros(regions, kernel))
             self.context_norm = nn.BatchNorm1d(regions * kernel)
-            other_regions = [
-                [one for one in range(regions) if one != region] for region in range(regions)
-            ]
-            self.register_buffer("others", torch.tensor(other_regions), persistent=False)
+            numbers = torch.arange(regions - 1)
+            others = numbers + (numbers >= torch.arange(regions)[:, None])  # skips the region
+            self.register_buffer("others", others, persistent=False)
 
     others: Tensor
 
@@ -68,30 +67,35 @@ class RegionConvolution(nn.Module):
         """(B, T, R, W) -> (B, T, R, W)."""
         n_frames = states.shape[1]
         margin = (self.kernel - 1) // 2 * self.dilation
-        frames = torch.arange(-margin, n_frames + margin, device=states.device).clamp(
-            0, n_frames - 1
-        )
-        padded = states[:, frames]
-        starts = (tap * self.dilation for tap in range(self.kernel))
-        # (B, T, R, K, W)
-        taps = torch.stack([padded[:, start : start + n_frames] for start in starts], dim=3)
+        frames = torch.arange(-margin, n_frames + margin, device=states.device)
+        padded = states[:, frames.clamp(0, n_frames - 1)]
+        shifted = []
+        for tap in range(self.kernel):
+            start = tap * self.dilation
+            shifted.append(padded[:, start : start + n_frames])
+        taps = torch.stack(shifted, dim=3)  # (B, T, R, K, W)
+
         if self.recombine == "multiply":
-            taps = taps * self._context(taps).sigmoid()[..., None]
+            taps = taps * self._context(taps).sigmoid()
         elif self.recombine == "add":
-            taps = taps + self._context(taps)[..., None]
-        rows = taps.flatten(3).flatten(0, 1).transpose(0, 1)  # (R, B T, K W)
-        return torch.bmm(rows, self.weight.flatten(1, 2)).transpose(0, 1).view_as(states)
+            taps = taps + self._context(taps)
+        by_region = taps.flatten(3).flatten(0, 1).transpose(0, 1)  # (R, B T, K W)
+        weight = self.weight.flatten(1, 2)
+        convolved = torch.bmm(by_region, weight).transpose(0, 1)
+        return convolved.view_as(states)
 
     def _context(self, taps: Tensor) -> Tensor:
-        """Context of each region from the others, batch-normed: (B, T, R, K, W) -> (B, T, R, K)."""
-        n_regions, kernel = self.context_bias.shape
+        """Context of each region from the others, batch-normed: (B, T, R, K, W) -> (B, T, R, K,
+        1).
+        """
+        n_regions, kernel, _, _, width = self.context.shape
+        regions = torch.arange(n_regions, device=taps.device)
+        weight = self.context.new_zeros(n_regions, n_regions, kernel, kernel, width)
         # 0 for the region itself
-        whole = self.context.new_zeros(n_regions, n_regions, kernel, kernel, taps.shape[-1])
-        regions = torch.arange(n_regions, device=taps.device)[:, None]
-        whole = whole.index_put((regions, self.others), self.context.transpose(1, 2))
-        context = torch.einsum("btskw,rsjkw->btrj", taps, whole) + self.context_bias
+        weight = weight.index_put((regions[:, None], self.others), self.context.transpose(1, 2))
+        context = torch.einsum("btskw,rsjkw->btrj", taps, weight) + self.context_bias
         normed: Tensor = self.context_norm(context.flatten(0, 1).flatten(1))
-        return normed.view(*taps.shape[:2], n_regions, kernel)
+        return normed.view(*taps.shape[:-1], 1)
 
 
 class _Layer(nn.Module):
@@ -107,13 +111,13 @@ class _Layer(nn.Module):
 
     def forward(self, states: Tensor) -> Tensor:
         """(B, T, R, W) -> (B, T, R, W)."""
-        inner = self._active(self.norm1, self.conv1(states))
-        return states + self._active(self.norm2, self.conv2(inner))
+        inner = self._activate(self.norm1, self.conv1(states))
+        return states + self._activate(self.norm2, self.conv2(inner))
 
-    def _active(self, norm: nn.Module, states: Tensor) -> Tensor:
-        normed = norm(states.flatten(2).flatten(0, 1)).view_as(states)
-        out: Tensor = self.dropout(functional.leaky_relu(normed))
-        return out
+    def _activate(self, norm: nn.Module, states: Tensor) -> Tensor:
+        normed = norm(states.flatten(2).flatten(0, 1))
+        active: Tensor = self.dropout(functional.leaky_relu(normed))
+        return active.view_as(states)
 
 
 class RegionDecoder(nn.Module):
@@ -127,8 +131,8 @@ class RegionDecoder(nn.Module):
         super().__init__()
         self.regions = regions
         self.split = nn.Linear(n_features, regions * width)
-        for one in self.split.weight.data.view(regions, width, n_features):
-            nn.init.xavier_uniform_(one)
+        for region in self.split.weight.data.view(regions, width, n_features):
+            nn.init.xavier_uniform_(region)
         nn.init.zeros_(self.split.bias)
         self.layers = nn.ModuleList(
             _Layer(regions, width, dilation, recombine) for dilation in DILATIONS
@@ -136,9 +140,8 @@ class RegionDecoder(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, T, F) -> (B, T, R, W)."""
-        states = functional.leaky_relu(self.split(features)).view(
-            *features.shape[:2], self.regions, -1
-        )
+        active = functional.leaky_relu(self.split(features))
+        states = active.view(*features.shape[:2], self.regions, -1)
         for layer in self.layers:
             states = layer(states)
         return states
@@ -169,8 +172,18 @@ class _Neighbour(nn.Module):
 
     def forward(self, state: Tensor, rotations: Tensor) -> Tensor:
         """(N, width), (N, 6 n) -> (N, 6 n)."""
-        out: Tensor = self.out(self.hidden(torch.cat((state, rotations), dim=-1)).relu())
-        return out
+        hidden = self.hidden(torch.cat((state, rotations), dim=-1))
+        change: Tensor = self.out(hidden.relu())
+        return change
+
+
+class _Regressed(NamedTuple):
+    """What the regressor gives, and its input's states."""
+
+    pose: Tensor  # (B, T, 144)
+    shape: Tensor  # (B, T, 10)
+    camera: Tensor  # (B, T, 3)
+    states: Tensor  # (B, T, R, W) of the regions
 
 
 class PartDynamics(VideoModel):
@@ -211,33 +224,32 @@ class PartDynamics(VideoModel):
             raise ConfigError(
                 f"recombine: expected one of {', '.join(RECOMBINE)}, found {recombine!r}"
             )
-        if unknown := sorted(set(uses) - SIZES.keys()):
+        unknown = sorted(set(uses) - SIZES.keys())
+        if unknown:
             raise ConfigError(
                 f"uses: expected some of {', '.join(SIZES)}, found {', '.join(unknown)}"
             )
         if delta < 0:
             raise ConfigError(f"delta: expected 0 or more frames, found {delta}")
         self.uses = tuple(uses)
-        self.steps = (-delta, delta) if delta else ()
-        self.joints = REGIONS if regions == len(REGIONS) else (tuple(range(24)),)
+        self.joints: tuple[tuple[int, ...], ...] = REGIONS
+        if regions == 1:
+            self.joints = (tuple(range(24)),)
+            recombine = "none"
         width = width or WIDTHS[regions]
+        n_inputs = feature_size + sum(SIZES[name] for name in uses)
         self.encoder = TemporalEncoder(hidden_size=hidden_size, feature_size=feature_size)
-        self.decoder = RegionDecoder(
-            feature_size + sum(SIZES[name] for name in uses),
-            regions,
-            width,
-            recombine if regions > 1 else "none",
-        )
+        self.decoder = RegionDecoder(n_inputs, regions, width, recombine)
         self.current = xavier(regions * width, feature_size, SMALL)
         self.regressor = Regressor(body, feature_size=feature_size, hidden_size=regressor_size)
-        self.deltas = nn.ModuleDict(
-            {
-                side: nn.ModuleList(
-                    _Neighbour(width, len(joints), WIDTHS[5]) for joints in self.joints
-                )
-                for side in (("before", "after") if delta else ())
-            }
-        )
+        self.deltas = nn.ModuleDict()
+        if delta:
+            self.steps = (-delta, delta)
+            for side in ("before", "after"):
+                heads = nn.ModuleList()
+                for joints in self.joints:
+                    heads.append(_Neighbour(width, len(joints), WIDTHS[5]))
+                self.deltas[side] = heads
         self.register_buffer("sigma", torch.ones(9))
         self.body = body
 
@@ -256,12 +268,10 @@ class PartDynamics(VideoModel):
         dict by step in frames, -5 and 5, indexed by the frame that predicts them, with the camera
         (1, 0, 0) and that frame's shape. Raises ValueError if a stream of `uses` is None.
         """
-        every = self.regress_around(features, pr_vipe, homography)
-        current = self.pose(every.pop(0), eval_joints, vertices)
-        return {
-            **current,
-            "deltas": pose_neighbours(self.body, every, eval_joints=eval_joints, vertices=vertices),
-        }
+        estimates = self.regress_around(features, pr_vipe, homography)
+        current = self.pose(estimates.pop(0), eval_joints, vertices)
+        deltas = pose_neighbours(self.body, estimates, eval_joints=eval_joints, vertices=vertices)
+        return {**current, "deltas": deltas}
 
     def regress(
         self, features: Tensor, pr_vipe: Tensor | None = None, homography: Tensor | None = None
@@ -275,60 +285,63 @@ class PartDynamics(VideoModel):
     ) -> dict[int, Estimate]:
         """Bodies by step (0: now), with the frame's shape and camera; inputs as for `forward`."""
         pose, shape, camera, states = self._regress_parts(features, pr_vipe, homography)
-        moved = {
-            step: self._move(heads, states, pose)
-            for step, heads in zip(self.steps, self.deltas.values(), strict=True)
-        }
-        return {
-            step: Estimate.of_6d(one, shape, camera) for step, one in ({0: pose} | moved).items()
-        }
+        estimates = {0: Estimate.of_6d(pose, shape, camera)}
+        for step, heads in zip(self.steps, self.deltas.values(), strict=True):
+            moved = self._move(heads, states, pose)
+            estimates[step] = Estimate.of_6d(moved, shape, camera)
+        return estimates
 
     def regress_stills(
         self, features: Tensor, pr_vipe: Tensor | None = None, homography: Tensor | None = None
     ) -> dict[int, Estimate]:
         """`regress_around` for still images: all homographies are the identity."""
-        return self.regress_around(
-            features, pr_vipe, None if homography is None else torch.zeros_like(homography)
-        )
+        if homography is not None:
+            homography = torch.zeros_like(homography)
+        return self.regress_around(features, pr_vipe, homography)
 
     def _regress_parts(
         self, features: Tensor, pr_vipe: Tensor | None, homography: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Pose (B, T, 144), shape (B, T, 10), camera (B, T, 3), and the regions' states (B, T, R,
-        W).
-        """
+    ) -> _Regressed:
         encoded: Tensor = self.encoder(features)
-        read = [encoded]
-        frames = features.shape[:2]
-        for name, stream in (("pr_vipe", pr_vipe), ("homography", homography)):
-            if name not in self.uses:
-                continue
-            if stream is None:
-                raise ValueError(
-                    f"{name}: expected (B, T, {SIZES[name]}), which this model reads; found None"
-                )
-            if name == "homography":  # in standard deviations
-                by_pair = stream.reshape(*frames, -1, 9) / self.sigma.clamp(min=1e-6)
-                stream = by_pair.clamp(-LARGEST_MOTION, LARGEST_MOTION).flatten(-2)
-            read.append(stream)
-        states: Tensor = self.decoder(torch.cat(read, dim=-1))
-        regressed = self.regressor((encoded + self.current(states.flatten(2))).flatten(0, 1))
+        inputs = [encoded]
+        if "pr_vipe" in self.uses:
+            inputs.append(_require_stream("pr_vipe", pr_vipe))
+        if "homography" in self.uses:
+            inputs.append(self._normalise(_require_stream("homography", homography)))
+        states: Tensor = self.decoder(torch.cat(inputs, dim=-1))
+        corrected = encoded + self.current(states.flatten(2))
+        regressed = self.regressor(corrected.flatten(0, 1))
         # Back to the features' dtype after autocast.
-        pose, shape, camera = (part.to(features.dtype).view(*frames, -1) for part in regressed)
-        return pose, shape, camera, states.to(features.dtype)
+        pose, shape, camera = (
+            part.to(features.dtype).view(*features.shape[:2], -1) for part in regressed
+        )
+        return _Regressed(pose, shape, camera, states.to(features.dtype))
+
+    def _normalise(self, homography: Tensor) -> Tensor:
+        """(B, T, 135) -> the same in standard deviations, clipped."""
+        by_pair = homography.reshape(*homography.shape[:2], -1, 9)
+        deviations = by_pair / self.sigma.clamp(min=1e-6)
+        return deviations.clamp(-LARGEST_MOTION, LARGEST_MOTION).flatten(-2)
 
     def _move(self, heads: nn.Module, states: Tensor, pose: Tensor) -> Tensor:
         """The pose of a neighbouring frame, (B, T, 144)."""
-        rotations = pose.reshape(*pose.shape[:2], 24, 6)
-        moved = torch.zeros_like(rotations)
         assert isinstance(heads, nn.ModuleList)
-        for region, (head, joints) in enumerate(zip(heads, self.joints, strict=True)):
-            chosen = constant(joints, rotations)
-            region_rotations = rotations[..., chosen, :]
-            moved[..., chosen, :] = region_rotations + head(
-                states[..., region, :], region_rotations.flatten(-2)
-            ).view_as(region_rotations)
+        rotations = pose.view(*pose.shape[:2], 24, 6)
+        moved = torch.zeros_like(rotations)
+        for region, head in enumerate(heads):
+            joints = constant(self.joints[region], rotations)
+            current = rotations[..., joints, :]
+            change = head(states[..., region, :], current.flatten(-2))
+            moved[..., joints, :] = current + change.view_as(current)
         return moved.flatten(-2)
+
+
+def _require_stream(name: str, stream: Tensor | None) -> Tensor:
+    if stream is None:
+        raise ValueError(
+            f"{name}: expected (B, T, {SIZES[name]}), which this model reads; found None"
+        )
+    return stream
 
 
 def pose_neighbours(
@@ -339,20 +352,32 @@ def pose_neighbours(
     """
     neighbours = {}
     for step, estimate in moved.items():
-        still = estimate._replace(
-            camera=constant((1.0, 0.0, 0.0), estimate.camera).expand_as(estimate.camera)
+        camera = constant((1.0, 0.0, 0.0), estimate.camera).expand_as(estimate.camera)
+        neighbours[step] = pose_estimate(
+            body,
+            estimate._replace(camera=camera),
+            project_orthographic,
+            eval_joints=eval_joints,
+            vertices=vertices,
         )
-        options = {"eval_joints": eval_joints, "vertices": vertices}
-        neighbours[step] = pose_estimate(body, still, project_orthographic, **options)
     return neighbours
 
 
 def build_generator(config: PartDynamicsConfig, body: Body) -> VideoModel:
     """Build a generator with new parameters; without `temporal`, only VIBE's regressor."""
-    sizes = {
-        name: getattr(config, name) for name in ("hidden_size", "feature_size", "regressor_size")
+    sizes: dict[str, Any] = {
+        "hidden_size": config.hidden_size,
+        "feature_size": config.feature_size,
+        "regressor_size": config.regressor_size,
     }
     if not config.temporal:
         return VIBE(body, n_layers=0, **sizes)
-    options = {name: getattr(config, name) for name in ("regions", "recombine", "delta", "width")}
-    return PartDynamics(body, uses=tuple(config.extra_streams), **options, **sizes)
+    return PartDynamics(
+        body,
+        uses=tuple(config.extra_streams),
+        regions=config.regions,
+        recombine=config.recombine,
+        delta=config.delta,
+        width=config.width,
+        **sizes,
+    )

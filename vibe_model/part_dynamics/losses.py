@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pipeline.skeletons import KEYPOINTS_13_OF_SPIN49
-from vibe_model.cameras import has_optimal_camera, optimal_camera
+from vibe_model.cameras import has_optimal_camera, optimal_camera, project_orthographic
 from vibe_model.constants import constant
 from vibe_model.losses import generator_losses, pair_step
 from vibe_model.part_dynamics.pr_vipe.network import PrVIPE
@@ -37,18 +37,22 @@ def neighbours(
         deltas: Step in frames -> predictions of each frame with the camera (1, 0, 0).
         batch, weights: Arguments of `losses.generator_losses`.
     """
-    total = next(iter(deltas.values()))["theta"].new_zeros(())
+    kp_2d = batch["kp_2d"]
+    total = kp_2d.new_zeros(())
     for step, predicted in deltas.items():
-        if abs(step) >= batch["kp_2d"].shape[1]:
+        if abs(step) >= kp_2d.shape[1]:
             continue
         pred, label = pair_step(predicted, batch, step)
+        points = pred["kp_2d"]
         label_xy = label["kp_2d"][..., :2]
         visible = label["kp_2d"][..., 2]
-        camera = optimal_camera(pred["kp_2d"], label_xy, visible)[..., None, :]
-        counted = visible * has_optimal_camera(pred["kp_2d"], visible)[..., None]
-        pred["kp_2d"] = camera[..., :1] * (pred["kp_2d"] + camera[..., 1:])
+        camera = optimal_camera(points, label_xy, visible)
+        pred["kp_2d"] = project_orthographic(points, camera)
+        is_counted = has_optimal_camera(points, visible)
+        counted = visible * is_counted[..., None]
         label["kp_2d"] = torch.cat((label_xy, counted[..., None]), dim=-1)
-        total = total + torch.stack(list(generator_losses(pred, label, weights).values())).sum()
+        terms = generator_losses(pred, label, weights)
+        total = total + torch.stack([*terms.values()]).sum()
     return total
 
 
@@ -58,11 +62,12 @@ def keypoints_13(points: Tensor, label: Tensor) -> Tensor:
 
     points (..., 49, 2), label (..., 49, 3) -> (..., 13, 3).
     """
-    named, openpose = (
-        torch.cat((points[..., of, :], label[..., of, 2:]), dim=-1)
-        for of in (constant(numbers, points) for numbers in KEYPOINTS_13_OF_SPIN49)
-    )
-    return torch.where(named[..., 2:] > 0, named, openpose)
+    confidence = label[..., 2:]
+    every = torch.cat((points, confidence), dim=-1)
+    named, openpose = KEYPOINTS_13_OF_SPIN49
+    by_name = every[..., constant(named, points), :]
+    by_openpose = every[..., constant(openpose, points), :]
+    return torch.where(by_name[..., 2:] > 0, by_name, by_openpose)
 
 
 def uncertainty(embedding: PrVIPE, kp: Tensor, pr_vipe: Tensor, ok: Tensor) -> Tensor:
@@ -86,11 +91,14 @@ def uncertainty(embedding: PrVIPE, kp: Tensor, pr_vipe: Tensor, ok: Tensor) -> T
         embedding.eval()
         predicted = _weigh(*embedding(normalised[counted]))
         embedding.train(was_training)
-    target = _weigh(*pr_vipe[counted].chunk(2, dim=-1))
-    return ((predicted - target).square().sum(-1) + _EPSILON).sqrt().mean()
+    mean, std = pr_vipe[counted].chunk(2, dim=-1)
+    target = _weigh(mean, std)
+    squared = (predicted - target).square().sum(-1)
+    return (squared + _EPSILON).sqrt().mean()
 
 
 def _weigh(mean: Tensor, std: Tensor) -> Tensor:
     """(N, size) each -> (N, size)."""
     variance = std.clamp(min=LEAST_STD).square()
-    return variance / variance.sum(-1, keepdim=True) * mean
+    total = variance.sum(-1, keepdim=True)
+    return variance / total * mean

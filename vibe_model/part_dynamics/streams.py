@@ -68,7 +68,9 @@ class PrVipe(LabelStream):
 
     @property
     def trained_by(self) -> str:
-        return "TrainPrVIPE" if self.weights.stand_in else ""
+        if self.weights.stand_in:
+            return "TrainPrVIPE"
+        return ""
 
     def with_weights(self, checkpoint: Path) -> PrVipe:
         return replace(self, weights=EmbeddingWeights("file", str(checkpoint)))
@@ -76,9 +78,10 @@ class PrVipe(LabelStream):
     @property
     def stand_in(self) -> bool:
         """Whether the weights are random, or the embedding was trained on demo data."""
-        return self.weights.stand_in or bool(
-            _checkpoint(self.weights, str(self.weights.identity())).get("stand_in")
-        )
+        return self.weights.stand_in or bool(self._read_checkpoint().get("stand_in"))
+
+    def _read_checkpoint(self) -> dict[str, Any]:
+        return _read_checkpoint(self.weights, str(self.weights.identity()))
 
     def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> Embedding:  # noqa: ARG002
         """Load the embedding on its device. Raises as `load_network`, and ConfigError for an
@@ -92,9 +95,10 @@ class PrVipe(LabelStream):
             "weights": self.weights.identity(),
             "sha256": tensor_digest(network),
             "stand_in": self.stand_in,
+            **self.weights.terms(),
         }
-        about |= self.weights.terms()
-        return Embedding(network.to(chosen_device(machine.device)), about)
+        device = chosen_device(machine.device)
+        return Embedding(network.to(device), about)
 
     def load_network(self) -> PrVIPE:
         """Load the frozen embedding. Raises MissingAssets for a missing checkpoint, RawDataError
@@ -112,7 +116,7 @@ class PrVipe(LabelStream):
                 network = PrVIPE(SIZE)
         else:
             file = self.weights.file()
-            state = _checkpoint(self.weights, str(self.weights.identity())).get(STATE, {})
+            state = self._read_checkpoint().get(STATE, {})
             hidden: tuple[int, ...] = getattr(state.get("stem.linear.bias"), "shape", ())
             if len(hidden) != 1:
                 names = ", ".join(sorted(state)[:3]) or "none"
@@ -131,29 +135,32 @@ class Embedding:
 
     def __call__(
         self, labels: Mapping[str, NDArray[Any]]
-    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    ) -> tuple[skeletons.Floats, skeletons.Bools]:
         """kp_2d (n, 49, 3) in any unit, with confidence -> (n, 64), and (n,) whether the torso is
         visible.
         """
         import torch
 
-        kp = torch.from_numpy(skeletons.keypoints_13(np.asarray(labels["kp_2d"], np.float64)))
+        kp_2d = np.asarray(labels["kp_2d"], np.float64)
+        kp = torch.from_numpy(skeletons.keypoints_13(kp_2d))
         normalised, known = self._network.normalise(kp)
         # the prior
-        values = torch.cat((torch.zeros(len(kp), SIZE), torch.ones(len(kp), SIZE)), dim=1)
-        device = self._network.b.device
+        means = torch.zeros(len(kp), SIZE)
+        values = torch.cat((means, torch.ones_like(means)), dim=1)
         with torch.inference_mode():
             for start in range(0, len(kp), AT_ONCE):
-                part = normalised[start : start + AT_ONCE].float()
-                whole = torch.nn.functional.pad(part, (0, 0, 0, AT_ONCE - len(part)))
-                computed = torch.cat(self._network(whole.to(device)), dim=1)[: len(part)].cpu()
-                here = slice(start, start + len(part))
-                values[here] = torch.where(known[here, None], computed, values[here])
+                rows = slice(start, start + AT_ONCE)
+                part = normalised[rows].float()
+                n_missing = AT_ONCE - len(part)
+                whole = torch.nn.functional.pad(part, (0, 0, 0, n_missing))
+                mean, std = self._network(whole.to(self._network.b.device))
+                computed = torch.cat((mean, std), dim=1)[: len(part)].cpu()
+                values[rows] = torch.where(known[rows, None], computed, values[rows])
         return values.numpy(), known.numpy()
 
 
 @functools.lru_cache(maxsize=1)
-def _checkpoint(weights: EmbeddingWeights, content: str) -> dict[str, Any]:  # noqa: ARG001 - another content, another one
+def _read_checkpoint(weights: EmbeddingWeights, content: str) -> dict[str, Any]:  # noqa: ARG001 - another content, another one
     from pipeline.files.formats.checkpoints import load_checkpoint
 
     return load_checkpoint(weights.file())

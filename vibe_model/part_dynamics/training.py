@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -56,22 +57,11 @@ class PartDynamicsTrainer(VideoTrainer):
         weights.
         """
         config = self.config
-        extra_streams = self.config.extra_streams
-        if config.embedding is not None and "pr_vipe" in extra_streams:
-            digest = runs.file_digest(config.embedding)
-            for name in config.training_splits:
-                identity = (
-                    splits[name].stream_manifest(extra_streams["pr_vipe"].stream).get("identity")
-                    or {}
-                )
-                weights = identity.get("weights") or {}
-                if weights.get("file_sha256", digest) != digest:
-                    raise DataError(
-                        f"{name}: stream {extra_streams['pr_vipe'].stream} was computed by "
-                        f"another embedding than {config.embedding}. Extract it again with "
-                        "--set weights=file:FILE --replace, or set `embedding` to its file."
-                    )
-        if isinstance(self.generator, PartDynamics) and "homography" in extra_streams:
+        streams = config.extra_streams
+        if config.embedding is not None and "pr_vipe" in streams:
+            training = {name: splits[name] for name in config.training_splits}
+            _check_embeddings(config.embedding, streams["pr_vipe"].stream, training)
+        if isinstance(self.generator, PartDynamics) and "homography" in streams:
             self.generator.sigma.copy_(motion_deviations(config, splits))
 
     def losses(self, batch: TrainingBatch) -> dict[str, Tensor]:
@@ -79,29 +69,44 @@ class PartDynamicsTrainer(VideoTrainer):
         labels = batch.labels
         weights = config.weights
         inputs = {name: labels[name].float() for name in ("features", *config.extra_streams)}
-        with torch.autocast(
-            inputs["features"].device.type, torch.bfloat16, enabled=config.precision == "bf16"
-        ):
-            every = self.generator.regress_around(**inputs)
-        current = self.generator.pose(every.pop(0), vertices=False)
+        device = inputs["features"].device.type
+        with torch.autocast(device, torch.bfloat16, enabled=config.precision == "bf16"):
+            estimates = self.generator.regress_around(**inputs)
+        current = self.generator.pose(estimates.pop(0), vertices=False)
         supervised = {name: weights[name] for name in SUPERVISED}
         terms = generator_losses(current, labels, supervised)
-        if every:
-            deltas = pose_neighbours(self.generator.body, every, vertices=False)
-            terms["neighbours"] = weights["neighbours"] * losses.neighbours(
-                deltas, labels, supervised
-            )
+        if estimates:
+            deltas = pose_neighbours(self.generator.body, estimates, vertices=False)
+            neighbours = losses.neighbours(deltas, labels, supervised)
+            terms["neighbours"] = weights["neighbours"] * neighbours
         if self.embedding is not None:
-            kp_2d = labels["kp_2d"]
-            with torch.no_grad():  # stored embeddings may be those of detected keypoints
-                normalised, known = PrVIPE.normalise(losses.keypoints_13(kp_2d[..., :2], kp_2d))
-                labelled = torch.cat(self.embedding(normalised.flatten(0, 1)), dim=-1).view(
-                    *known.shape, -1
-                )
-            predicted = losses.keypoints_13(current["kp_2d"], kp_2d)
-            uncertainty = losses.uncertainty(self.embedding, predicted, labelled, known)
+            uncertainty = _uncertainty(self.embedding, current["kp_2d"], labels["kp_2d"])
             terms["uncertainty"] = weights["uncertainty"] * uncertainty
         return terms
+
+
+def _uncertainty(embedding: PrVIPE, predicted: Tensor, kp_2d: Tensor) -> Tensor:
+    """`losses.uncertainty` of predicted (B, T, 49, 2) and labelled keypoints (B, T, 49, 3)."""
+    labelled = losses.keypoints_13(kp_2d[..., :2], kp_2d)
+    with torch.no_grad():  # stored embeddings may be those of detected keypoints
+        normalised, known = PrVIPE.normalise(labelled)
+        mean, std = embedding(normalised.flatten(0, 1))
+    pr_vipe = torch.cat((mean, std), dim=-1).view(*known.shape, -1)
+    return losses.uncertainty(embedding, losses.keypoints_13(predicted, kp_2d), pr_vipe, known)
+
+
+def _check_embeddings(embedding: Path, stream: str, splits: Mapping[str, Split]) -> None:
+    """Raises DataError if a split's stream was computed by another embedding."""
+    digest = runs.file_digest(embedding)
+    for name, split in splits.items():
+        identity = split.stream_manifest(stream).get("identity") or {}
+        weights = identity.get("weights") or {}
+        if weights.get("file_sha256", digest) != digest:
+            raise DataError(
+                f"{name}: stream {stream} was computed by another embedding than {embedding}. "
+                "Extract it again with --set weights=file:FILE --replace, or set `embedding` to "
+                "its file."
+            )
 
 
 def motion_deviations(config: PartDynamicsConfig, splits: Mapping[str, Split]) -> Tensor:
@@ -110,23 +115,26 @@ def motion_deviations(config: PartDynamicsConfig, splits: Mapping[str, Split]) -
     Raises DataError if no drawn row has a homography.
     """
     stream = config.homography_stream
-    flags = f"{config.homography_stream}_ok"
-    chosen = {name: splits[name] for name in config.training_splits}
-    n_rows = sum(int((split.runs[:, 1] - split.runs[:, 0]).sum()) for split in chosen.values())
-    every = max(n_rows // MOST_ROWS, 1)
+    flags = f"{stream}_ok"
+    training = {name: splits[name] for name in config.training_splits}
+    n_rows = 0
+    for split in training.values():
+        starts, stops = split.runs.T
+        n_rows += int((stops - starts).sum())
     part = MixturePart(
         name="sigma",
-        splits=chosen,
+        splits=training,
         count=config.sigma_rows,
         fields=(stream, flags),
         streams=(stream,),
-        stride=every,
+        stride=max(n_rows // MOST_ROWS, 1),
     )
     mixture = Mixture([part], seqlen=1, seed=config.seed)
     drawn = mixture.read(mixture.draw(0))["sigma"]
-    rows = drawn[stream][drawn[flags] > 0].astype(np.float64)  # (N, 9)
+    is_known = drawn[flags] > 0
+    rows = drawn[stream][is_known].astype(np.float64)  # (N, 9)
     if not len(rows):
         raise DataError(
-            f"{', '.join(chosen)}: stream {stream}: expected rows with a homography, found none"
+            f"{', '.join(training)}: stream {stream}: expected rows with a homography, found none"
         )
     return torch.from_numpy(rows.std(axis=0)).float()

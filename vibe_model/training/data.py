@@ -8,6 +8,7 @@ Features stay as stored (float16) until they are on the device.
 from __future__ import annotations
 
 import pickle
+from collections import defaultdict
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -76,23 +77,25 @@ class TrainingBatches(Dataset[TrainingBatch]):
         mixture = Mixture(
             parts, seqlen=config.seqlen, seed=config.seed, rank=rank, world_size=world_size
         )
-        self._beside = config.extra_streams
-        self._names = {
-            reading.stream + end: name + end
-            for name, reading in config.extra_streams.items()
-            for end in ("", "_ok")
-        }
-        self._names |= {part.streams[0]: "features" for part in parts if part.streams}
+        for name, fields in mixture.fields.items():
+            shape, _ = fields.get("kp_3d", ((49, 3), None))
+            if shape != (49, 3):
+                raise DataError(
+                    f"{name}: {', '.join(mixture.parts[name].splits)}: kp_3d: expected 49 "
+                    f"joints to train on, found {shape[0]}. Evaluation splits "
+                    f"cannot be trained on; remove them from {name}."
+                )
+        self._extra_streams = config.extra_streams
+        self._label_names: dict[str, str] = {}  # of streams' fields
+        for name, reading in config.extra_streams.items():
+            self._label_names[reading.stream] = name
+            self._label_names[f"{reading.stream}_ok"] = f"{name}_ok"
+        for part in parts:
+            if part.streams:
+                self._label_names[part.streams[0]] = "features"
         self._mixture: Mixture | bytes = mixture
         self._rows: StreamRows | None = None
         self.where = NOT_IN_MEMORY  # where features are, as text
-        for name, fields in mixture.fields.items():
-            if "kp_3d" in fields and fields["kp_3d"][0] != (49, 3):
-                raise DataError(
-                    f"{name}: {', '.join(mixture.parts[name].splits)}: kp_3d: expected 49 "
-                    f"joints to train on, found {fields['kp_3d'][0][0]}. Evaluation splits "
-                    f"cannot be trained on; remove them from {name}."
-                )
 
     @property
     def mixture(self) -> Mixture:
@@ -116,7 +119,9 @@ class TrainingBatches(Dataset[TrainingBatch]):
         Raises ConfigError if they do not fit where `hold` puts them.
         """
         table, self.where = FeatureTable.load(self.mixture, hold, device, report)
-        self._rows = None if table is None else table.rows
+        self._rows = None
+        if table is not None:
+            self._rows = table.rows
         return table
 
     def __len__(self) -> int:
@@ -127,84 +132,112 @@ class TrainingBatches(Dataset[TrainingBatch]):
             raise IndexError(f"step {step} of {self._n_steps}")
         mixture = self.mixture
         picks = mixture.draw(step)
-        # of windows of videos
-        sizes = {part: size for part, size in mixture.sizes.items() if part != "motion"}
-        labels = self._empty(sum(sizes.values())) if sizes else {}
-        out: dict[str, Arrays] = {}
-        end = 0
-        for part, size in sizes.items():
-            rows_of_part = slice(end, end := end + size)
-            names = {field: self._names.get(field, field) for field in mixture.parts[part].fields}
-            out[part] = {
-                field: labels[name][rows_of_part] for field, name in names.items() if name in labels
-            }
+        buffers: dict[str, Arrays] = {}
+        motion = None
         if "motion" in picks:
-            out["motion"] = {
-                "theta": np.empty((mixture.sizes["motion"], mixture.seqlen, 85), np.float32)
-            }
-        mixture.read(picks, out)
-        if self._rows is not None:
-            rows = [
-                self._rows.place(pick.split, pick.starts) for part in sizes for pick in picks[part]
-            ]
-            labels[ROWS] = np.concatenate([*rows, np.empty(0, np.int64)])
-        for name, reading in self._beside.items() if sizes else ():
-            labels[name] = stack_history(labels[name], reading.history)
-            labels[f"{name}_ok"] = labels[f"{name}_ok"][:, reading.history :]
-        return TrainingBatch(labels, out["motion"]["theta"] if "motion" in picks else None)
+            motion = np.empty((mixture.sizes["motion"], mixture.seqlen, 85), np.float32)
+            buffers["motion"] = {"theta": motion}
+        video_parts = [part for part in picks if part != "motion"]
+        labels: Arrays = {}
+        if video_parts:
+            labels = self._new_labels(sum(mixture.sizes[part] for part in video_parts))
+        stop = 0
+        for part in video_parts:
+            start = stop
+            stop += mixture.sizes[part]
+            buffers[part] = {}
+            for field in mixture.parts[part].fields:
+                name = self._label_names.get(field, field)
+                if name in labels:
+                    buffers[part][field] = labels[name][start:stop]
+        mixture.read(picks, buffers)
 
-    def _empty(self, n_windows: int) -> Arrays:
-        shape = (n_windows, self.mixture.seqlen)
-        labels: Arrays = {"kp_2d": np.empty((*shape, 49, 3), np.float32)}
-        for name, rest in (("kp_3d", (49, 3)), ("theta", (85,)), ("w_3d", ()), ("w_smpl", ())):
-            labels[name] = np.zeros((*shape, *rest), np.float32)
+        if self._rows is not None:
+            rows = [np.empty(0, np.int64)]
+            for part in video_parts:
+                rows += [self._rows.place(pick.split, pick.starts) for pick in picks[part]]
+            labels[ROWS] = np.concatenate(rows)
+        if video_parts:
+            for name, reading in self._extra_streams.items():
+                labels[name] = stack_history(labels[name], reading.history)
+                labels[f"{name}_ok"] = labels[f"{name}_ok"][:, reading.history :]
+        return TrainingBatch(labels, motion)
+
+    def _new_labels(self, n_windows: int) -> Arrays:
+        """Arrays of a batch's windows of videos; 0 where a part may lack labels."""
+        mixture = self.mixture
+        frames = (n_windows, mixture.seqlen)
+        labels: Arrays = {
+            "kp_2d": np.empty((*frames, 49, 3), np.float32),
+            "kp_3d": np.zeros((*frames, 49, 3), np.float32),
+            "theta": np.zeros((*frames, 85), np.float32),
+            "w_3d": np.zeros(frames, np.float32),
+            "w_smpl": np.zeros(frames, np.float32),
+        }
         # streams' fields: all parts have them
-        alike: dict[str, list[tuple[int, tuple[int, ...], np.dtype[Any]]]] = {}
-        for part in self.mixture.parts.values():
-            for field, (size, dtype) in self.mixture.fields[part.name].items():
-                frames = part.history_rows(field) + self.mixture.seqlen
-                alike.setdefault(self._names.get(field, field), []).append((frames, size, dtype))
-        for name, of_parts in alike.items():
-            if name not in labels and (name != "features" or self._rows is None):
-                frames, size, _ = of_parts[0]
-                labels[name] = np.empty(
-                    (n_windows, frames, *size), np.result_type(*(dtype for *_, dtype in of_parts))
-                )
+        shapes: dict[str, tuple[int, ...]] = {}
+        dtypes = defaultdict[str, list[np.dtype[Any]]](list)
+        for part in mixture.parts.values():
+            for field, (size, dtype) in mixture.fields[part.name].items():
+                name = self._label_names.get(field, field)
+                n_frames = part.history_rows(field) + mixture.seqlen
+                shapes.setdefault(name, (n_windows, n_frames, *size))
+                dtypes[name].append(dtype)
+        if self._rows is not None:
+            shapes.pop("features", None)
+        for name, shape in shapes.items():
+            if name not in labels:
+                labels[name] = np.empty(shape, np.result_type(*dtypes[name]))
         return labels
 
 
 def _part(config: RunConfig, name: str, splits: Mapping[str, Split]) -> MixturePart:
-    read = config.streams_of(name) if "features" in FIELDS[name] else ()
-    extra = list(config.extra_streams.values()) if read else []
-    columns = [field for field in config.fields if read and field not in FIELDS["datasets_3d"]]
-    for split in config.part(name) if columns else ():
-        if unknown := sorted({*columns} - splits[split].known_columns):
-            raise DataError(
-                f"{split}: expected {', '.join(unknown)} for every track, since the model's "
-                "configuration names it "
-                f"(fields); found tracks without. Remove the split from {name}."
-            )
-    extra_fields = [
-        field for reading in extra for field in (reading.stream, f"{reading.stream}_ok")
-    ]
+    own_splits = {split: splits[split] for split in config.part(name)}
+    copies = config.streams_of(name)
+    fields = list(FIELDS[name])
+    streams: list[str] = []
+    history: dict[str, int] = {}
+    if copies:
+        fields.remove("features")
+        streams.append(copies[0])
+        for reading in config.extra_streams.values():
+            streams.append(reading.stream)
+            fields.append(f"{reading.stream}_ok")
+            if reading.history:
+                history[reading.stream] = reading.history
+        fields += streams
+        fields += _extra_columns(config, name, own_splits)
+    left_out = {split: rows_of(own_splits[split], config.left_out(split)) for split in own_splits}
     return MixturePart(
         name=name,
-        splits={split: splits[split] for split in config.part(name)},
+        splits=own_splits,
         count=config.parts[name],
-        fields=[read[0] if field == "features" else field for field in FIELDS[name]]
-        + extra_fields
-        + columns,
-        streams=(*read[:1], *(reading.stream for reading in extra)),
-        history={reading.stream: reading.history for reading in extra if reading.history},
-        copies={read[0]: read} if len(read) > 1 else {},
+        fields=fields,
+        streams=streams,
+        history=history,
+        copies={copies[0]: copies} if len(copies) > 1 else {},
         stride=config.stride,
         strides=config.strides,
         weights=config.window_weights,
-        tail="cover" if config.tail == "cover" else "drop",
-        left_out={
-            split: rows_of(splits[split], config.left_out(split)) for split in config.part(name)
-        },
+        tail=config.tail,
+        left_out=left_out,
     )
+
+
+def _extra_columns(config: RunConfig, name: str, splits: Mapping[str, Split]) -> list[str]:
+    """Columns that the configuration names. Raises DataError if a split of a part lacks one."""
+    columns = [field for field in config.fields if field not in FIELDS["datasets_3d"]]
+    if not columns:
+        return []
+    for split_name, split in splits.items():
+        unknown = sorted({*columns} - split.known_columns)
+        if unknown:
+            raise DataError(
+                f"{split_name}: expected {', '.join(unknown)} for every track, since the model's "
+                "configuration names it "
+                f"(fields); found tracks without. Remove the split from {name}."
+            )
+    return columns
 
 
 def stream(
@@ -220,28 +253,31 @@ def stream(
     A thread prepares the next batch. workers: processes that read several steps ahead; 0: the
     thread reads. table: the features, if `batches` has rows instead.
     """
-    # Not forked: this process has threads, and maybe a GPU. Not spawned: such workers sometimes
-    # abort while they send.
-    context = "forkserver" if workers else None
     loader = DataLoader(
         batches,
         batch_size=None,
         sampler=range(start, len(batches)),
         num_workers=workers,
-        multiprocessing_context=context,
+        # Not forked: this process has threads, and maybe a GPU. Not spawned: such workers
+        # sometimes abort while they send.
+        multiprocessing_context="forkserver" if workers else None,
         generator=torch.Generator(),  # of its own: dropout draws from the default one
     )
     source = iter(loader)
 
-    def ready() -> TrainingBatch | None:
+    def read_next() -> TrainingBatch | None:
         batch = next(source, None)
-        return None if batch is None else on_device(batch, device, table)
+        if batch is None:
+            return None
+        return on_device(batch, device, table)
 
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches") as reader:
-        ahead = reader.submit(ready)
-        while (batch := ahead.result()) is not None:
-            ahead = reader.submit(ready)
+        ahead = reader.submit(read_next)
+        batch = ahead.result()
+        while batch is not None:
+            ahead = reader.submit(read_next)
             yield batch
+            batch = ahead.result()
 
 
 def on_device(
@@ -253,19 +289,21 @@ def on_device(
     labels = {name: torch.as_tensor(value) for name, value in batch.labels.items()}
     if table is not None:
         labels["features"] = table.windows(labels.pop(ROWS))
-    motion = (
-        None if batch.real_theta is None else _to_device(torch.as_tensor(batch.real_theta), device)
-    )
-    return TrainingBatch(
-        {name: _to_device(value, device) for name, value in labels.items()}, motion
-    )
+    for name, value in labels.items():
+        labels[name] = _to_device(value, device)
+    motion = None
+    if batch.real_theta is not None:
+        motion = _to_device(torch.as_tensor(batch.real_theta), device)
+    return TrainingBatch(labels, motion)
 
 
 def _to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    if tensor.device == device or (tensor.device.type == device.type and device.index is None):
+    is_any_index = device.index is None and tensor.device.type == device.type
+    if is_any_index or tensor.device == device:
         return tensor
-    # From pinned memory a GPU copies while the CPU continues.
-    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()  # from it, a GPU copies while the CPU continues
+    return tensor.to(device, non_blocking=True)
 
 
 class Tracks(Dataset[dict[str, Any]]):
@@ -304,10 +342,12 @@ class Tracks(Dataset[dict[str, Any]]):
         read = self.split.read(window, streams=self.streams, fields=self.fields)
         item: dict[str, Any] = {name: torch.from_numpy(array[0]) for name, array in read.items()}
         for stream in self.streams:
+            features = self.split.rows(f"features/{stream}", track.start, track.stop)
+            features = features.astype(np.float32)
             ok = self.split.rows(f"features/{stream}_ok", track.start, track.stop) == 1
-            features = self.split.rows(f"features/{stream}", track.start, track.stop).astype(
-                np.float32
-            )
             features[~ok] = 0
-            item |= {stream: torch.from_numpy(features), f"{stream}_ok": torch.from_numpy(ok)}
-        return item | {"track": track.name, "video": track.video}
+            item[stream] = torch.from_numpy(features)
+            item[f"{stream}_ok"] = torch.from_numpy(ok)
+        item["track"] = track.name
+        item["video"] = track.video
+        return item

@@ -146,11 +146,13 @@ class TrainingState:
 
     def means(self) -> dict[str, float]:
         """Mean of each term over this epoch's good steps; empty without any."""
-        return (
-            {name: total / self.good_steps for name, total in self.sums.items()}
-            if self.good_steps
-            else {}
-        )
+        return {name: total / self.good_steps for name, total in self.sums.items()}
+
+    def total(self) -> float | None:
+        """Sum of the means; None without any."""
+        if not self.sums:
+            return None
+        return sum(self.means().values())
 
     def end_epoch(
         self,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from pipeline.errors import ConfigError, DataError
 from vibe_model import models, runs
@@ -72,11 +72,11 @@ class VideoTrainer(Trainer):
         """Fill the generator from a checkpoint of its model, else its regressor. Raises
         CheckpointError.
         """
-        same_model = (
-            read_checkpoint(checkpoint).get("of_model", "vibe") == self.config.MODEL
-            and not self.config.per_frame
-        )
-        return load_published(self.generator, checkpoint, only="" if same_model else "regressor.")
+        model = read_checkpoint(checkpoint).get("of_model", "vibe")
+        only = "regressor."
+        if model == self.config.MODEL and not self.config.per_frame:
+            only = ""
+        return load_published(self.generator, checkpoint, only=only)
 
 
 def run(config: VideoConfig, progress: ShowProgress | None = None) -> Path:
@@ -92,9 +92,8 @@ def run(config: VideoConfig, progress: ShowProgress | None = None) -> Path:
     def prepare(splits: Mapping[str, Split]) -> Callable[[ProcessGroup], VideoRun]:
         body = load_body(config.body)
         trainer = models.model_of(config).load_trainer()
-        stand_in = runs.require_one_kind(splits, the_body=body.is_stand_in) | _check_streams(
-            config, splits
-        )
+        stand_in = runs.require_one_kind(splits, the_body=body.is_stand_in)
+        stand_in |= _check_streams(config, splits)
 
         def make(group: ProcessGroup) -> VideoRun:
             with models.calling(config.MODEL, "its trainer's constructor"):
@@ -103,7 +102,8 @@ def run(config: VideoConfig, progress: ShowProgress | None = None) -> Path:
 
         return make
 
-    return run_once(config, ProcessGroup.join(config.device, config.processes), prepare)
+    joined = ProcessGroup.join(config.device, config.processes)
+    return run_once(config, joined, prepare)
 
 
 class VideoRun(TrainingLoop):
@@ -123,21 +123,19 @@ class VideoRun(TrainingLoop):
         group = self.group
         for name in models.model_of(config).protocols or ():
             protocols.find(name)  # reports an unknown one before training
-        if empty := [
-            n
-            for n in config.validation
-            if not select_tracks(splits[split_of(n)], config.tracks_of(n))
-        ]:
+        empty = []
+        for name in config.validation:
+            if not select_tracks(splits[split_of(name)], config.tracks_of(name)):
+                empty.append(name)
+        if empty:
             raise DataError(f"validation: {', '.join(empty)}: no track matches. Name others.")
-        self.score = "pa_mpjpe" if any(map(self._is_3d, config.validation)) else "error_2d"
+        self.score = "error_2d"
+        if any(map(self._is_3d, config.validation)):
+            self.score = "pa_mpjpe"
+        extra_streams = [reading.stream for reading in config.extra_streams.values()]
         self.facts["processes"] = group.size
-        self.facts["parameters"] = sum(
-            parameter.numel() for parameter in trainer.generator.parameters()
-        )
-        self.facts["reads"] = [
-            config.stream,
-            *(reading.stream for reading in config.extra_streams.values()),
-        ]
+        self.facts["parameters"] = sum(map(Tensor.numel, trainer.generator.parameters()))
+        self.facts["reads"] = [config.stream, *extra_streams]
         # The same settings give other numbers with other processes and devices.
         self.identity |= {"processes": group.size, "device": group.device.type}
         with models.calling(config.MODEL, "prepare"):
@@ -150,17 +148,17 @@ class VideoRun(TrainingLoop):
             "batch_size": config.eval_batch,
         }
         self._batches = TrainingBatches(config, splits, rank=group.rank, world_size=group.size)
-        self._table = self._batches.load_features(
-            config.hold, group.device, report if group.leads else None
-        )
+        show = report if group.leads else None
+        self._table = self._batches.load_features(config.hold, group.device, show)
 
     def inputs(self) -> dict[str, Any]:
-        read = {
+        return {
+            **super().inputs(),
             "windows": self._batches.mixture.counts,
             "features": self._batches.where,
             "pretrained": self._pretrained,
+            "of_model": self.config.MODEL,
         }
-        return {**super().inputs(), **read, "of_model": self.config.MODEL}
 
     def batches(self, start: int) -> Generator[TrainingBatch, None, None]:
         device = self.group.device
@@ -170,13 +168,10 @@ class VideoRun(TrainingLoop):
         if poses is None:
             yield from windows
             return
-        drawn = TrainingBatches(
-            poses, self.splits, rank=self.group.rank, world_size=self.group.size
-        )
-        with (
-            closing(windows),
-            closing(stream(drawn, start, device=device, workers=workers)) as real,
-        ):
+        group = self.group
+        drawn = TrainingBatches(poses, self.splits, rank=group.rank, world_size=group.size)
+        real = stream(drawn, start, device=device, workers=workers)
+        with closing(windows), closing(real):
             for batch, poses_batch in zip(windows, real, strict=True):
                 yield TrainingBatch(batch.labels, poses_batch.real_theta)
 
@@ -185,30 +180,34 @@ class VideoRun(TrainingLoop):
         its labels.
         """
         config = self.config
-        by_split = {
-            name: evaluate_split(
+        protocol = protocols.DEFAULT
+        labels = "3D"
+        if self.score == "error_2d":
+            protocol = protocols.VALIDATION_2D
+            labels = "2D"
+        by_split = {}
+        scores = {}
+        unlabelled = []
+        for name in config.validation:
+            is_3d = self._is_3d(name)
+            metrics = evaluate_split(
                 self.trainer.generator,
                 self.splits[split_of(name)],
-                protocol=protocols.VALIDATION_2D if self.score == "error_2d" else protocols.DEFAULT,
+                protocol=protocol,
                 tracks=config.tracks_of(name),
                 vertices=False,
-                keypoints=not self._is_3d(name),
+                keypoints=not is_3d,
                 **self._windows,
             )
-            for name in config.validation
-        }
-        scores = {
-            name: metrics[self.score] for name, metrics in by_split.items() if self.score in metrics
-        }
-        needed = [name for name in by_split if self._is_3d(name) or self.score == "error_2d"]
-        if unlabelled := [name for name in needed if name not in scores]:
-            labels = (
-                f"frames with {'3D' if self.score == 'pa_mpjpe' else '2D'} labels to choose "
-                "the best epoch by"
-            )
+            by_split[name] = metrics
+            if self.score in metrics:
+                scores[name] = metrics[self.score]
+            elif is_3d or labels == "2D":
+                unlabelled.append(name)
+        if unlabelled:
             raise DataError(
-                f"validation: {', '.join(unlabelled)}: expected {labels}, found none. Name "
-                "other tracks."
+                f"validation: {', '.join(unlabelled)}: expected frames with {labels} labels to "
+                "choose the best epoch by, found none. Name other tracks."
             )
         return by_split, float(np.mean([*scores.values()]))
 
@@ -216,19 +215,19 @@ class VideoRun(TrainingLoop):
         return not {"kp_3d", "kp_3d_eval"}.isdisjoint(self.splits[split_of(named)].columns)
 
     def best(self) -> dict[str, Any]:
-        weights = weights_of(self.trainer.generator)
-        settings = self.config.as_dict()
-        features = self._identity(self.config.stream)
+        config = self.config
         content = {
-            "gen_state_dict": weights,
-            "of_model": self.config.MODEL,
-            "config": settings,
-            "features": features,
+            "gen_state_dict": weights_of(self.trainer.generator),
+            "of_model": config.MODEL,
+            "config": config.as_dict(),
+            "features": self._find_identity(config.stream),
         }
-        identities = {
-            name: self._identity(extra.stream) for name, extra in self.config.extra_streams.items()
-        }
-        return {**content, **({"extra_streams": identities} if identities else {})}
+        identities = {}
+        for name, reading in config.extra_streams.items():
+            identities[name] = self._find_identity(reading.stream)
+        if identities:
+            content["extra_streams"] = identities
+        return content
 
     def results(self) -> dict[str, Any]:
         """The best epoch's metrics on the evaluation splits, by all protocols of the model."""
@@ -258,13 +257,15 @@ class VideoRun(TrainingLoop):
             **self._windows,
         )
 
-    def _identity(self, stream: str) -> Mapping[str, Any] | None:
+    def _find_identity(self, stream: str) -> Mapping[str, Any] | None:
         """Identity of a stream's network, if recorded."""
-        splits = (self.splits[name] for name, read in self.config.streams.items() if stream in read)
-        manifests = (split.stream_manifest(stream) for split in splits)
-        return next(
-            (manifest["identity"] for manifest in manifests if "identity" in manifest), None
-        )
+        for name, streams in self.config.streams.items():
+            if stream in streams:
+                manifest = self.splits[name].stream_manifest(stream)
+                if "identity" in manifest:
+                    identity: Mapping[str, Any] = manifest["identity"]
+                    return identity
+        return None
 
     def _start_from_checkpoint(self) -> dict[str, Any] | None:
         """Fill the generator from the configured checkpoint. Returns numbers of used and ignored
@@ -290,38 +291,49 @@ def _check_streams(config: VideoConfig, splits: Mapping[str, Split]) -> bool:
     # first identity of the features (""), and of each extra stream
     firsts: dict[str, tuple[str, dict[str, Any]]] = {}
     stand_in = False
-    for name, key in ((name, key) for name, read in config.streams.items() for key in read):
-        manifest = splits[name].stream_manifest(key)
-        size = sizes.get(key, config.feature_size)
-        stand_in |= bool(manifest.get("stand_in", False))
-        if manifest["dim"] != size:
-            do = (
-                "Extract it with other options."
-                if key in sizes
-                else f"Name another one, or set dim in [{key}]."
-            )
-            message = f"stream {key}: expected features of {size} numbers, found {manifest['dim']}"
-            raise DataError(f"{name}: {message}. {do}")
-        if manifest.get("identity") is None:
-            continue
-        # Jittered copies may differ in their crops, and imported streams in the file that each
-        # comes from.
-        identity = {
-            **manifest["identity"],
-            "crop": replace(splits[name].crop_policy(key), jitter=None),
-        }
-        if identity.get("kind") == "imported":
-            identity.pop("file_sha256", None)
-        first, expected = firsts.setdefault(
-            key if key in sizes else "", (f"{name}/{key}", identity)
-        )
-        if differing := sorted(
-            n for n in expected.keys() | identity.keys() if expected.get(n) != identity.get(n)
-        ):
-            differ = "; ".join(f"{n} {expected.get(n)} and {identity.get(n)}" for n in differing)
-            raise DataError(
-                f"expected features of one network, found different ones in {first} and "
-                f"{name}/{key}: {differ}. Extract one of them again with the other's settings "
-                "(--replace), or name another stream."
-            )
+    for name, streams in config.streams.items():
+        for key in streams:
+            manifest = splits[name].stream_manifest(key)
+            stand_in |= bool(manifest.get("stand_in", False))
+            role = ""
+            size = config.feature_size
+            do = f"Name another one, or set dim in [{key}]."
+            if key in sizes:
+                role = key
+                size = sizes[key]
+                do = "Extract it with other options."
+            if manifest["dim"] != size:
+                raise DataError(
+                    f"{name}: stream {key}: expected features of {size} numbers, found "
+                    f"{manifest['dim']}. {do}"
+                )
+            if manifest.get("identity") is not None:
+                identity = _network_of(splits[name], key)
+                first, expected = firsts.setdefault(role, (f"{name}/{key}", identity))
+                _require_equal(expected, identity, first, f"{name}/{key}")
     return stand_in
+
+
+def _network_of(split: Split, stream: str) -> dict[str, Any]:
+    """A stream's identity, without what may differ between splits."""
+    identity = dict(split.stream_manifest(stream)["identity"])
+    # jittered copies may differ in their crops, imported streams in the file that each comes from
+    identity["crop"] = replace(split.crop_policy(stream), jitter=None)
+    if identity.get("kind") == "imported":
+        identity.pop("file_sha256", None)
+    return identity
+
+
+def _require_equal(
+    expected: Mapping[str, Any], identity: Mapping[str, Any], first: str, second: str
+) -> None:
+    differences = []
+    for name in sorted(expected.keys() | identity.keys()):
+        if expected.get(name) != identity.get(name):
+            differences.append(f"{name} {expected.get(name)} and {identity.get(name)}")
+    if differences:
+        raise DataError(
+            f"expected features of one network, found different ones in {first} and "
+            f"{second}: {'; '.join(differences)}. Extract one of them again with the other's "
+            "settings (--replace), or name another stream."
+        )

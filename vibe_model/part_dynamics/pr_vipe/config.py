@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Final, Literal, cast
+from typing import ClassVar, Final, Literal, cast
 
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
@@ -30,15 +30,13 @@ class PrVIPEConfig(RunConfig):
         {"name", "cache", "runs", "body", "checkpoint_every"}
     )
     FIXED: ClassVar[frozenset[str]] = RunConfig.FIXED | {
-        *(
-            "seqlen",
-            "strides",
-            "window_weights",
-            "tail",
-            "plateau_factor",
-            "plateau_patience",
-            "size",
-        )
+        "seqlen",
+        "strides",
+        "window_weights",
+        "tail",
+        "plateau_factor",
+        "plateau_patience",
+        "size",
     }
 
     name: str = "pr-vipe"
@@ -93,7 +91,8 @@ class PrVIPEConfig(RunConfig):
             )
         if self.batch_size < 2:
             raise ConfigError(f"batch_size: expected at least 2 pairs, found {self.batch_size}")
-        if partly := [name for name in self.validation if ":" in name]:
+        partly = [name for name in self.validation if ":" in name]
+        if partly:
             raise ConfigError(f"validation: expected whole splits, found {', '.join(partly)}")
         if self.seqlen != 1:
             raise ConfigError(
@@ -140,8 +139,10 @@ def pr_vipe_settings(s: Settings, seed: int = -1) -> PrVIPEConfig:
     ConfigError.
     """
     config = cast("PrVIPEConfig", other_settings(s, PR_VIPE))
-    by_option: dict[str, Any] = {} if seed < 0 else {"seed": seed}
-    return replace(config, cache=s.paths.cache, runs=s.paths.runs, body=s.paths.body, **by_option)
+    config = replace(config, cache=s.paths.cache, runs=s.paths.runs, body=s.paths.body)
+    if seed < 0:
+        return config
+    return replace(config, seed=seed)
 
 
 def _check(s: Settings) -> None:

@@ -24,14 +24,18 @@ def triplet_ratio(distances: Tensor, pose_distances: Tensor) -> Tensor:
     match; anchors without one are ignored. distances: (B, B), -log of matching probabilities;
     pose_distances: (B, B) NP-MPJPE.
     """
-    to_own = distances.diagonal()[:, None]  # (B, 1)
+    to_own = distances.diagonal()  # (B,)
     other = ~torch.eye(len(distances), dtype=torch.bool, device=distances.device)
-    semi_hard = other & (pose_distances >= KAPPA) & (distances > to_own)
+    is_different = pose_distances >= KAPPA
+    is_farther = distances > to_own[:, None]
+    semi_hard = other & is_different & is_farther
+
     nearest = torch.where(semi_hard, distances, torch.inf).amin(1)  # (B,)
-    hinge = (
-        to_own[:, 0] - torch.where(semi_hard.any(1), nearest, to_own[:, 0] + 2 * MARGIN) + MARGIN
-    ).clamp(min=0)
-    return hinge.sum() / (hinge > 0).sum().clamp(min=1)
+    # without a negative, a distance whose hinge is 0
+    negative = torch.where(semi_hard.any(1), nearest, to_own + 2 * MARGIN)
+    hinge = (to_own - negative + MARGIN).clamp(min=0)
+    n_positive = (hinge > 0).sum()
+    return hinge.sum() / n_positive.clamp(min=1)
 
 
 def positive_pairwise(distances: Tensor) -> Tensor:
@@ -43,4 +47,6 @@ def prior(mean: Tensor, std: Tensor) -> Tensor:
     """Mean over poses of the KL divergence from the standard normal distribution, in nats. (N,
     size) each -> scalar.
     """
-    return 0.5 * (std.square() + mean.square() - 1 - 2 * std.log()).sum(-1).mean()
+    squares = std.square() + mean.square()
+    divergence = squares - 1 - 2 * std.log()
+    return 0.5 * divergence.sum(-1).mean()

@@ -9,7 +9,6 @@ and Lee (ICCV 2021), and the points' visibility flags as additional inputs.
 
 from __future__ import annotations
 
-import itertools
 from typing import Final
 
 import torch
@@ -24,10 +23,16 @@ N_INPUTS: Final = 3 * N_POINTS  # x and y of each point, then the visibilities
 SIZE: Final = 32
 SAMPLES: Final = 20  # samples of an embedding for a comparison
 SMOOTHING: Final = 0.1  # of the matching probability, which is in [0.05, 0.95]
-SHOULDERS, HIPS = (
-    [KEYPOINTS_13.index(side + joint) for side in "lr"] for joint in ("shoulder", "hip")
-)
-TORSO: Final = (*SHOULDERS, *HIPS)
+
+
+def point_numbers(*joints: str) -> tuple[int, ...]:
+    """Numbers in KEYPOINTS_13 of joints on the left, then of those on the right."""
+    names = [f"l{joint}" for joint in joints] + [f"r{joint}" for joint in joints]
+    return tuple(KEYPOINTS_13.index(name) for name in names)
+
+
+HIPS: Final = point_numbers("hip")
+TORSO: Final = (*point_numbers("shoulder"), *HIPS)
 _TORSO_SIZE: Final = 0.5  # of a normalised pose
 _LEAST_STD: Final = 1e-6  # in float32, elu(s) + 1 is 0 below s = -17
 _SAMPLE_PAIRS: Final = 1 << 24  # compared at once without gradients (64 MiB of distances)
@@ -44,8 +49,9 @@ class _Stem(nn.Module):
 
     def forward(self, poses: Tensor) -> Tensor:
         """(N, 39) -> (N, hidden)."""
-        out: Tensor = self.dropout(self.norm(self.linear(poses)).relu())
-        return out
+        state = self.norm(self.linear(poses))
+        dropped: Tensor = self.dropout(state.relu())
+        return dropped
 
 
 class _ResidualBlock(nn.Module):
@@ -61,9 +67,11 @@ class _ResidualBlock(nn.Module):
 
     def forward(self, state: Tensor) -> Tensor:
         """(N, hidden) -> (N, hidden)."""
-        inner = self.dropout(self.norm1(self.linear1(state)).relu())
-        out: Tensor = state + self.dropout(self.norm2(self.linear2(inner)).relu())
-        return out
+        inner = self.norm1(self.linear1(state))
+        inner = self.dropout(inner.relu())
+        inner = self.norm2(self.linear2(inner))
+        added: Tensor = self.dropout(inner.relu())
+        return state + added
 
 
 class PrVIPE(nn.Module):
@@ -90,22 +98,30 @@ class PrVIPE(nn.Module):
         """
         visible = kp[..., 2] > 0
         xy = torch.where(visible[..., None], kp[..., :2], 0.0)
-        sides = [xy[..., i, :] - xy[..., j, :] for i, j in itertools.combinations(TORSO, 2)]
-        size = torch.stack(sides, dim=-2).square().sum(-1).amax(-1)  # (...), squared
-        ok = visible[..., constant(TORSO, kp)].all(-1) & (size > 0)
+        torso = xy[..., constant(TORSO, kp), :]
+        sides = torso.unsqueeze(-2) - torso.unsqueeze(-3)  # (..., 4, 4, 2)
+        squared = sides.square().sum(-1)
+        size = squared.amax((-2, -1))  # (...), squared
+        is_whole = visible[..., constant(TORSO, kp)].all(-1)
+        ok = is_whole & (size > 0)
         size = torch.where(ok, size, 1.0).sqrt()
-        centred = xy - xy[..., constant(HIPS, kp), :].mean(-2, keepdim=True)
+
+        hips = xy[..., constant(HIPS, kp), :]
+        centre = hips.mean(-2, keepdim=True)
+        scale = _TORSO_SIZE / size
+        scaled = (xy - centre) * scale[..., None, None]
         known = visible & ok[..., None]
-        scaled = torch.where(known[..., None], centred * (_TORSO_SIZE / size)[..., None, None], 0.0)
-        return torch.cat((scaled.flatten(-2), known.to(kp.dtype)), dim=-1), ok
+        points = torch.where(known[..., None], scaled, 0.0)
+        flags = known.to(kp.dtype)
+        return torch.cat((points.flatten(-2), flags), dim=-1), ok
 
     def forward(self, normalised: Tensor) -> tuple[Tensor, Tensor]:
         """(N, 39) of `normalise` -> mean (N, size), std (N, size), above 0."""
         state = self.stem(normalised)
         for block in self.blocks:
             state = block(state)
-        std = (functional.elu(self.spread(state)) + 1).clamp(min=_LEAST_STD)
-        return self.mean(state), std
+        std = functional.elu(self.spread(state)) + 1
+        return self.mean(state), std.clamp(min=_LEAST_STD)
 
     def match_probability(
         self,
@@ -121,11 +137,10 @@ class PrVIPE(nn.Module):
 
         The mean over all pairs of `samples` samples of either side.
         """
-        # (N, K, size)
-        a, b = (
-            _draw_samples(m, s, samples, generator) for m, s in ((mean_a, std_a), (mean_b, std_b))
-        )
-        return self._probability(torch.cdist(a, b)).mean((-2, -1))
+        a = _draw_samples(mean_a, std_a, samples, generator)  # (N, K, size)
+        b = _draw_samples(mean_b, std_b, samples, generator)
+        pairs = self._probability(torch.cdist(a, b))  # (N, K, K)
+        return pairs.mean((-2, -1))
 
     def distances(
         self,
@@ -140,22 +155,25 @@ class PrVIPE(nn.Module):
 
         Draws each row's samples once. Without gradients, computes some rows at a time.
         """
-        a, b = (
-            _draw_samples(m, s, samples, generator) for m, s in ((mean_a, std_a), (mean_b, std_b))
-        )
+        a = _draw_samples(mean_a, std_a, samples, generator)
+        b = _draw_samples(mean_b, std_b, samples, generator)
         every = b.flatten(0, 1)  # (B K, size)
-        n_rows = (
-            len(a) if torch.is_grad_enabled() else max(_SAMPLE_PAIRS // (samples * len(every)), 1)
-        )
+        n_rows = len(a)
+        if not torch.is_grad_enabled():
+            n_rows = max(_SAMPLE_PAIRS // (samples * len(every)), 1)
         parts = []
         for rows in torch.split(a, n_rows):
-            probability = self._probability(torch.cdist(rows.flatten(0, 1), every))
-            parts.append(probability.view(len(rows), samples, len(b), samples).mean((1, 3)))
+            distances = torch.cdist(rows.flatten(0, 1), every)
+            pairs = self._probability(distances)
+            by_row = pairs.view(len(rows), samples, len(b), samples)
+            parts.append(by_row.mean((1, 3)))
         return -torch.cat(parts).log()
 
     def _probability(self, distance: Tensor) -> Tensor:
-        sure = torch.sigmoid(self.b - (functional.elu(self.raw_a) + 1) * distance)
-        return (1 - SMOOTHING) * sure + SMOOTHING / 2
+        """sigmoid(b - a d) of distances d, with a = elu(raw_a) + 1 > 0, smoothed."""
+        slope = functional.elu(self.raw_a) + 1
+        probability = torch.sigmoid(self.b - slope * distance)
+        return (1 - SMOOTHING) * probability + SMOOTHING / 2
 
 
 def _draw_samples(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -12,7 +13,16 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.rotations import axis_angle_to_matrix
-from pipeline.skeletons import KEYPOINTS_13, convert, keypoints_13
+from pipeline.skeletons import (
+    KEYPOINTS_13,
+    Bools,
+    Doubles,
+    Floats,
+    Ints,
+    convert,
+    keypoints_13,
+    with_ones,
+)
 from vibe_model.metrics import normalise_13
 from vibe_model.part_dynamics.pr_vipe.network import TORSO
 
@@ -28,6 +38,9 @@ CAMERAS: Final = {  # dataset -> pattern of a track's name: recording, camera
     "mpi_inf_3dhp": re.compile(r"(S\d+/Seq\d+)/video_(\d+)/\d+"),
 }
 
+_NO_INSTANTS: Final = np.empty((0, 2), np.int64)
+Labels = Mapping[str, NDArray[Any]]  # (n, ...) of frames, by field
+
 
 def same_instant(split: str, track: str) -> tuple[str, str] | None:
     """(recording, camera) of a track; equal frames of a recording are the same instant. None: a
@@ -36,9 +49,14 @@ def same_instant(split: str, track: str) -> tuple[str, str] | None:
     >>> same_instant("h36m/train", "S1/Walking 1.54138969/0")
     ('S1/Walking 1', '54138969')
     """
-    pattern = CAMERAS.get(split.partition("/")[0])
-    match = None if pattern is None else pattern.fullmatch(track)
-    return None if match is None else (match[1], match[2])
+    dataset, _, _ = split.partition("/")
+    pattern = CAMERAS.get(dataset)
+    if pattern is None:
+        return None
+    match = pattern.fullmatch(track)
+    if match is None:
+        return None
+    return match[1], match[2]
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,10 +65,10 @@ class PoseSet:
     unknown.
     """
 
-    poses: NDArray[np.float32]  # (N, 13, 3)
-    shown: NDArray[np.bool_]  # (N, 13)
-    kp_2d: NDArray[np.float32]  # (N, 13, 3) labelled x, y, confidence; 0 without images
-    instants: NDArray[np.int64]  # (I, C) rows of C cameras at the same instant, -1 for none
+    poses: Floats  # (N, 13, 3) float32
+    shown: Bools  # (N, 13)
+    kp_2d: Floats  # (N, 13, 3) float32 labelled x, y, confidence; 0 without images
+    instants: Ints  # (I, C) rows of C cameras at the same instant, -1 for none
 
     def __len__(self) -> int:
         return len(self.poses)
@@ -63,119 +81,144 @@ class PoseSet:
         """
         random = np.random.default_rng([seed, step])
         n_instants = len(self.instants)
-        # (R, C)
-        drawn = self.instants[
-            random.integers(n_instants, size=round(real * n)) if n_instants else []
-        ]
+        n_real = 0
+        if n_instants:
+            n_real = round(real * n)
+        drawn = self.instants[random.integers(n_instants, size=n_real)]  # (R, C)
         keys = np.where(drawn >= 0, random.random(drawn.shape), 2.0)
-        pairs = np.take_along_axis(drawn, np.argsort(keys, axis=1)[:, :2], axis=1)  # (R, 2)
-        rows = np.concatenate([pairs[:, 0], random.integers(len(self), size=n - len(pairs))])
-        return {"poses": self.poses[rows], "shown": self.shown[rows], "kp_2d": self.kp_2d[pairs]}
+        order = np.argsort(keys, axis=1)
+        pairs = np.take_along_axis(drawn, order[:, :2], axis=1)  # (R, 2)
+        others = random.integers(len(self), size=n - n_real)
+        rows = np.concatenate([pairs[:, 0], others])
+        return {
+            "poses": self.poses[rows],
+            "shown": self.shown[rows],
+            "kp_2d": self.kp_2d[pairs],
+        }
 
 
 def concatenate(parts: list[PoseSet]) -> PoseSet:
     """Concatenate pose sets."""
-    starts = np.cumsum([0, *(len(part) for part in parts)])
     width = max(part.instants.shape[1] for part in parts)
-    instants = [
-        np.pad(
-            np.where(part.instants >= 0, part.instants + start, -1),
-            ((0, 0), (0, width - part.instants.shape[1])),
-            constant_values=-1,
-        )
-        for part, start in zip(parts, starts, strict=False)
-    ]
-    poses, shown, kp_2d = (
-        np.concatenate([getattr(p, name) for p in parts]) for name in ("poses", "shown", "kp_2d")
+    instants = []
+    n_poses = 0
+    for part in parts:
+        rows = np.full((len(part.instants), width), -1)
+        is_seen = part.instants >= 0
+        cameras = rows[:, : is_seen.shape[1]]
+        cameras[is_seen] = part.instants[is_seen] + n_poses
+        instants.append(rows)
+        n_poses += len(part)
+    return PoseSet(
+        np.concatenate([part.poses for part in parts]),
+        np.concatenate([part.shown for part in parts]),
+        np.concatenate([part.kp_2d for part in parts]),
+        np.concatenate(instants),
     )
-    return PoseSet(poses, shown, kp_2d, np.concatenate(instants))
 
 
 def read_poses(
-    split: Split, name: str, body: Body, *, stride: int, z_up: bool, tracks: NDArray[np.bool_]
+    split: Split, name: str, body: Body, *, stride: int, z_up: bool, tracks: Bools
 ) -> PoseSet:
     """Read every `stride`-th frame with SMPL or 3D labels.
 
     tracks: (tracks,) whether to read each track. z_up: AMASS's axes instead of camera axes.
     """
-    every = split.windows(1, 1)[:, 0]
-    track_of = split.track_of(every)
-    chosen = list(split.tracks)
     steps = np.array([track.step for track in split.tracks])
-    parts = []
-    places = []
+    every = split.windows(1, 1)[:, 0]
+    points = np.empty((0, 13, 3), np.float32)
+    shown = np.empty((0, 13), np.bool_)
+    parts = [PoseSet(points, shown, points, _NO_INSTANTS)]
+    track_numbers: list[int] = []
+    frames: list[int] = []
     for start in range(0, len(every), AT_ONCE):
         rows = every[start : start + AT_ONCE]
-        row_tracks = track_of[start : start + AT_ONCE]
-        frames = split.read(
-            np.stack([rows, rows + 1], axis=1), stream=None, fields=("frame_index",)
-        )["frame_index"]
-        numbers = frames[:, 0].astype(np.int64) // steps[row_tracks]
-        chosen_rows = tracks[row_tracks] & (numbers % stride == 0)
-        rows = rows[chosen_rows]
-        if not len(rows):
+        row_tracks = split.track_of(rows)
+        numbers = _read_rows(split, rows, ("frame_index",))["frame_index"]
+        numbers = numbers.astype(np.int64) // steps[row_tracks]
+        is_chosen = tracks[row_tracks] & (numbers % stride == 0)
+        if not is_chosen.any():
             continue
-        labels = split.read(np.stack([rows, rows + 1], axis=1), stream=None, fields=FIELDS)
-        part, usable = _poses({field: array[:, 0] for field, array in labels.items()}, body, z_up)
+        labels = _read_rows(split, rows[is_chosen], FIELDS)
+        part, is_usable = _poses(labels, body, z_up)
         parts.append(part)
-        places += list(
-            zip(row_tracks[chosen_rows][usable], labels["frame_index"][usable, 0], strict=True)
-        )
-    parts.append(
-        (
-            np.empty((0, 13, 3), np.float32),
-            np.empty((0, 13), np.bool_),
-            np.empty((0, 13, 3), np.float32),
-        )
-    )
-    poses, shown, kp_2d = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    cameras = [same_instant(name, track.name) for track in chosen]
-    return PoseSet(
-        poses,
-        shown,
-        kp_2d,
-        _instants([(cameras[track], int(frame)) for track, frame in places], kp_2d),
-    )
+        chosen_tracks = row_tracks[is_chosen]
+        track_numbers += chosen_tracks[is_usable].tolist()
+        frames += labels["frame_index"][is_usable].tolist()
+    poses = concatenate(parts)
+    cameras = [same_instant(name, track.name) for track in split.tracks]
+    filmed = [cameras[number] for number in track_numbers]
+    return replace(poses, instants=_instants(filmed, frames, poses.kp_2d))
 
 
-def _poses(
-    labels: Mapping[str, NDArray[Any]], body: Body, z_up: bool
-) -> tuple[tuple[NDArray[Any], ...], Any]:
-    """(poses, shown, kp_2d) of usable frames, and (N,) whether each is usable. Prefers SMPL's
-    labels.
-    """
+def _read_rows(split: Split, rows: Ints, fields: tuple[str, ...]) -> Labels:
+    windows = np.stack([rows, rows + 1], axis=1)
+    labels = split.read(windows, stream=None, fields=fields)
+    return {field: array[:, 0] for field, array in labels.items()}
+
+
+def _poses(labels: Labels, body: Body, z_up: bool) -> tuple[PoseSet, Bools]:
+    """Poses of usable frames, and (n,) whether each frame is usable. Prefers SMPL's labels."""
+    is_smpl = labels["w_smpl"] > 0
+    by_body = _body_points(labels, body)
+    points = np.where(is_smpl[:, None, None], by_body, _joint_points(labels))
+    shown = points[..., 3] > 0
+    is_labelled = is_smpl | (labels["w_3d"] > 0)
+    is_whole = np.delete(shown, NOSE, axis=1).all(1)
+    is_finite = np.isfinite(points).all((1, 2))
+    is_usable = is_labelled & is_whole & is_finite
+
+    shown = shown[is_usable]
+    xyz = points[is_usable, :, :3]
+    if z_up:
+        x, y, z = np.moveaxis(xyz, -1, 0)
+        xyz = np.stack([x, -z, y], axis=-1)
+    poses = np.where(shown[..., None], normalise_13(xyz), 0)
+    poses = poses.astype(np.float32)
+    kp_2d = keypoints_13(labels["kp_2d"])[is_usable]
+    kp_2d = kp_2d.astype(np.float32)
+    return PoseSet(poses, shown, kp_2d, _NO_INSTANTS), is_usable
+
+
+def _body_points(labels: Labels, body: Body) -> Doubles:
+    """(n, 13, 4) of SMPL's labels: x, y, z, 1."""
     theta = torch.as_tensor(labels["theta"])
-    rotmat = axis_angle_to_matrix(theta[:, 3:75].reshape(-1, 24, 3))
+    axis_angle = theta[:, 3:75].reshape(-1, 24, 3)
+    rotmat = axis_angle_to_matrix(axis_angle)
     with torch.no_grad():
-        joints = body.joints(betas=theta[:, 75:], rotmat=rotmat).numpy()  # (N, 49, 3)
-    smpl = labels["w_smpl"] > 0
-    by_body = keypoints_13(np.concatenate([joints, np.ones_like(joints[..., :1])], axis=-1))
+        joints = body.joints(betas=theta[:, 75:], rotmat=rotmat)  # (n, 49, 3)
+    return keypoints_13(with_ones(joints.numpy()))
+
+
+def _joint_points(labels: Labels) -> Floats:
+    """(n, 13, 4) of 3D joints: x, y, z, and 0 for joints at 0, which are not labelled."""
     kp_3d = labels["kp_3d"]
-    # a joint at 0 is not labelled
-    kp_3d = np.concatenate([kp_3d, kp_3d.any(-1, keepdims=True)], axis=-1)
+    is_labelled = kp_3d.any(-1, keepdims=True)
+    kp_3d = np.concatenate([kp_3d, is_labelled], axis=-1)
     if kp_3d.shape[1] == 14:
         kp_3d = convert(kp_3d, source="common14", target="spin49")
-    points = np.where(smpl[:, None, None], by_body, keypoints_13(kp_3d))  # (N, 13, 4)
-    shown = points[..., 3] > 0
-    usable = (smpl | (labels["w_3d"] > 0)) & np.delete(shown, NOSE, axis=1).all(1)
-    usable &= np.isfinite(points).all((1, 2))
-    xyz = points[usable, :, :3]
-    if z_up:
-        xyz = np.stack([xyz[..., 0], -xyz[..., 2], xyz[..., 1]], axis=-1)
-    poses = np.where(shown[usable][..., None], normalise_13(xyz), 0).astype(np.float32)
-    return (poses, shown[usable], keypoints_13(labels["kp_2d"])[usable].astype(np.float32)), usable
+    return keypoints_13(kp_3d)
 
 
-def _instants(
-    places: list[tuple[tuple[str, str] | None, int]], kp_2d: NDArray[np.float32]
-) -> NDArray[np.int64]:
-    """Rows (I, C) of instants seen by at least two cameras with the whole torso visible."""
-    torso = np.all(kp_2d[:, TORSO, 2] > 0, axis=1)
-    cameras = sorted({filmed[1] for filmed, _ in places if filmed is not None})
-    table: dict[tuple[str, int], NDArray[np.int64]] = {}
-    for row, (filmed, frame) in enumerate(places):
-        if filmed is not None and torso[row]:
-            cameras_rows = table.setdefault((filmed[0], frame), np.full(len(cameras), -1, np.int64))
-            cameras_rows[cameras.index(filmed[1])] = row
-    several = [cameras_rows for cameras_rows in table.values() if (cameras_rows >= 0).sum() > 1]
-    return np.stack(several) if several else np.empty((0, max(len(cameras), 2)), np.int64)
+def _instants(filmed: list[tuple[str, str] | None], frames: list[int], kp_2d: Floats) -> Ints:
+    """Rows (I, C) of instants seen by at least two cameras with the whole torso visible.
+
+    filmed, frames: recording and camera, and frame, of each row.
+    """
+    is_visible = np.all(kp_2d[:, TORSO, 2] > 0, axis=1)
+    cameras = set()
+    rows_by_instant: dict[tuple[str, int], dict[str, int]] = defaultdict(dict)
+    for row, source in enumerate(filmed):
+        if source is None:
+            continue
+        recording, camera = source
+        cameras.add(camera)
+        if is_visible[row]:
+            rows_by_instant[recording, frames[row]][camera] = row
+    order = sorted(cameras)
+    instants = []
+    for rows in rows_by_instant.values():
+        if len(rows) > 1:
+            instants.append([rows.get(camera, -1) for camera in order])
+    width = max(len(order), 2)
+    return np.array(instants, np.int64).reshape(-1, width)

@@ -11,32 +11,32 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+from collections import defaultdict
 from typing import Final, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from pipeline.rotations import axis_angle_to_matrix
-from pipeline.skeletons import KEYPOINTS_13
+from pipeline.skeletons import Doubles, Floats, Ints
 from vibe_model.constants import constant
 from vibe_model.part_dynamics.pr_vipe.losses import KAPPA
-from vibe_model.part_dynamics.pr_vipe.network import TORSO, PrVIPE
-from vibe_model.part_dynamics.pr_vipe.poses import NOSE, PoseSet
+from vibe_model.part_dynamics.pr_vipe.network import TORSO, PrVIPE, point_numbers
+from vibe_model.part_dynamics.pr_vipe.poses import PoseSet
 
 RANKS: Final = (1, 10, 20)
 AT_ONCE: Final = 64  # queries compared at once
 # rotations about x, y and z in both directions
-LARGEST: Final = (math.radians(30), math.pi, math.radians(30))
+_TILT: Final = math.radians(30)
+LARGEST: Final = (_TILT, math.pi, _TILT)
 _TINY: Final = 1e-30  # instead of 0, to divide by
 _EQUAL: Final = 1e-7  # difference of two eigenvalues that count as one, relative to the norm
 NEAREST: Final = 0.25  # torso sizes from the camera; nearer points are invisible
-LIMBS: Final = tuple(
-    (KEYPOINTS_13.index(side + a), KEYPOINTS_13.index(side + b))
-    for side in "lr"
-    for a, b in (("shoulder", "elbow"), ("elbow", "wrist"), ("hip", "knee"), ("knee", "ankle"))
-)
+_LIMB_STARTS: Final = point_numbers("shoulder", "elbow", "hip", "knee")
+_LIMB_ENDS: Final = point_numbers("elbow", "wrist", "knee", "ankle")
 
 
 class Views(NamedTuple):
@@ -46,54 +46,69 @@ class Views(NamedTuple):
     poses: Tensor  # (N, 13, 3) in camera axes, relative to the hips
 
 
+class _Pair(NamedTuple):
+    """Views of two cameras."""
+
+    queries: Tensor  # (Q, 13, 3) keypoints
+    gallery: Tensor  # (G, 13, 3)
+    pose_distances: Floats  # (Q, G) NP-MPJPE
+
+
 def render_views(poses: Tensor, shown: Tensor, *, depth: float, noise: float = 0.0) -> Views:
     """Project poses (N, 13, 3) by random cameras, one each, from torch's generator.
 
     The cameras look at the hips from `depth` torso sizes. shown: (N, 13) known joints. noise:
     Standard deviation of the keypoints, in projected torso sizes.
     """
-    n = len(poses)
-    largest = constant(LARGEST, poses)
-    # (N, 3, 3, 3)
-    turns = axis_angle_to_matrix(torch.diag_embed((2 * torch.rand(n, 3).to(poses) - 1) * largest))
+    shares = torch.rand(len(poses), 3).to(poses)
+    angles = (2 * shares - 1) * constant(LARGEST, poses)
+    turns = axis_angle_to_matrix(torch.diag_embed(angles))
     elevation, azimuth, roll = turns.unbind(1)
-    turned = poses @ (roll @ elevation @ azimuth).mT
-    z = turned[..., 2] + depth
-    xy = turned[..., :2] / z.clamp(min=NEAREST)[..., None]
+    turn = roll @ elevation @ azimuth
+    turned = poses @ turn.mT
+
+    z = turned[..., 2:] + depth
+    xy = turned[..., :2] / z.clamp(min=NEAREST)
     if noise:
         torso = xy[:, constant(TORSO, xy)]
-        size = (torso[:, :, None] - torso[:, None]).norm(dim=-1).amax((1, 2))
-        xy = xy + noise * size[:, None, None] * torch.randn(xy.shape).to(poses)
-    visible = shown & (z > NEAREST)
-    return Views(torch.cat((xy, visible[..., None].to(poses)), dim=-1), turned)
+        sides = torso.unsqueeze(2) - torso.unsqueeze(1)  # (N, 4, 4, 2)
+        lengths = sides.norm(dim=-1)
+        size = lengths.amax((1, 2))
+        deviation = noise * size[:, None, None]
+        xy = xy + deviation * torch.randn(xy.shape).to(poses)
+    visible = shown[..., None] & (z > NEAREST)
+    visible = visible.to(poses)
+    keypoints = torch.cat((xy, visible), dim=-1)
+    return Views(keypoints, turned)
 
 
 def has_foreshortened_limb(poses: Tensor, depth: float, degrees: float = 15.0) -> Tensor:
     """Whether a limb is within `degrees` of its viewing ray: (N, 13, 3) in camera axes -> (N,)."""
     points = poses + poses.new_tensor((0.0, 0.0, depth))
-    first, second = (points[:, [limb[end] for limb in LIMBS]] for end in (0, 1))
-    along = second - first
-    ray = first + second
-    cosine = (along * ray).sum(-1).abs() / (along.norm(dim=-1) * ray.norm(dim=-1)).clamp(min=1e-12)
-    is_foreshortened: Tensor = (cosine > math.cos(math.radians(degrees))).any(-1)
-    return is_foreshortened
+    start = points[:, _LIMB_STARTS]
+    end = points[:, _LIMB_ENDS]
+    limb = end - start
+    ray = start + end
+    cosine = functional.cosine_similarity(limb, ray, dim=-1)
+    is_foreshortened = cosine.abs() > math.cos(math.radians(degrees))
+    return is_foreshortened.any(-1)
 
 
 def pose_distances(poses: Tensor, others: Tensor) -> Tensor:
     """NP-MPJPE of all pairs of normalised poses (A, J, 3), (B, J, 3) -> (A, B), as
     `metrics.np_mpjpe`.
     """
-    source, goal = (points - points.mean(1, keepdim=True) for points in (poses, others))
+    source = poses - poses.mean(1, keepdim=True)
+    goal = others - others.mean(1, keepdim=True)
     products = torch.einsum("bjx,ajy->abxy", goal, source)
     rotation = _closest_rotations(products)
-    scale = (rotation * products).sum((-2, -1)) / source.square().sum((-2, -1)).clamp(min=1e-12)[
-        :, None
-    ]
+    trace = (rotation * products).sum((-2, -1))
+    spread = source.square().sum((-2, -1))
+    scale = trace / spread.clamp(min=1e-12)[:, None]
     similarity = scale[..., None, None] * rotation
-    found: Tensor = (
-        (torch.einsum("abxy,ajy->abjx", similarity, source) - goal).norm(dim=-1).mean(-1)
-    )
-    return found
+    aligned = torch.einsum("abxy,ajy->abjx", similarity, source)
+    errors: Tensor = (aligned - goal).norm(dim=-1)
+    return errors.mean(-1)
 
 
 def _closest_rotations(products: Tensor) -> Tensor:
@@ -104,31 +119,58 @@ def _closest_rotations(products: Tensor) -> Tensor:
     1987), whose eigenvalues are sums of M's singular values a >= b >= |c|, c with the sign of
     det(M). Where the largest one is not single, any of its eigenvectors is taken.
     """
-    m = products.double()
-    m = m / m.flatten(-2).norm(dim=-1).clamp(min=_TINY)[..., None, None]
-    # eigenvalues in closed form
-    deviation = m.mT @ m - torch.eye(3, dtype=m.dtype, device=m.device) / 3
-    p = (deviation.square().sum((-2, -1)) / 6).sqrt()
-    angle = (torch.linalg.det(deviation) / (2 * p**3).clamp(min=_TINY)).clamp(-1, 1).acos() / 3
-    largest = 1 / 3 + 2 * p * angle.cos()
-    a = largest.sqrt()
-    rest = (1 - largest).clamp(min=0)
-    bc = torch.linalg.det(m) / largest.sqrt()
-    b = ((rest + (rest.square() - 4 * bc.square()).clamp(min=0).sqrt()) / 2).sqrt()
-    c = torch.minimum(torch.maximum(bc / b.clamp(min=_TINY), -b), b)
-    horn = _quaternion_products(m.device)
-    matrix = (m.flatten(-2) @ horn.T).reshape(*m.shape[:-2], 4, 4)
-    space = torch.eye(4, dtype=m.dtype, device=m.device).expand(matrix.shape)
+    matrix = products.double()
+    norm = torch.linalg.matrix_norm(matrix, keepdim=True)
+    matrix = matrix / norm.clamp(min=_TINY)
+    table = _quaternion_products(matrix.device)
+    flat = matrix.flatten(-2) @ table.T
+    horn = flat.view(*matrix.shape[:-2], 4, 4)
+
+    a, b, c = _singular_values(matrix)[..., None, None]
+    others = (c - a - b, b - a - c, a - b - c)
+    space = torch.eye(4).to(horn)
     # project it out, unless it equals the largest
-    for eigenvalue in (c - a - b, b - a - c, a - b - c):
-        projected = matrix @ space - eigenvalue[..., None, None] * space
+    for eigenvalue in others:
+        projected = horn @ space - eigenvalue * space
         size = projected.abs().amax((-2, -1), keepdim=True)
         space = torch.where(size > _EQUAL, projected / size, space)
     space = space @ space  # squares the remainders of the others
-    column = space.abs().sum(-2, keepdim=True).argmax(-1, keepdim=True)
-    quaternion = space.gather(-1, column.expand(*space.shape[:-1], 1))
-    pairs = quaternion @ quaternion.mT / quaternion.square().sum(-2, keepdim=True)
-    return (pairs.flatten(-2) @ horn).view(m.shape).to(products)
+
+    sizes = space.abs().sum(-2, keepdim=True)
+    largest = sizes.argmax(-1, keepdim=True)
+    quaternion = torch.take_along_dim(space, largest, -1)  # (..., 4, 1)
+    squared = quaternion.square().sum(-2, keepdim=True)
+    pairs = quaternion @ quaternion.mT / squared
+    rotation = pairs.flatten(-2) @ table
+    return rotation.view_as(matrix).to(products)
+
+
+def _singular_values(matrix: Tensor) -> Tensor:
+    """a >= b >= |c| of matrices M (..., 3, 3) of Frobenius norm 1, c with the sign of det(M) -> (3,
+    ...).
+
+    a^2 is the largest eigenvalue of M^T M, in closed form (Smith, CACM 1961); the others follow
+    from b^2 + c^2 = 1 - a^2 and b c = det(M) / a.
+    """
+    third = torch.eye(3).to(matrix) / 3
+    deviation = matrix.mT @ matrix - third
+    squares = deviation.square().sum((-2, -1))
+    p = (squares / 6).sqrt()
+    cubed = (2 * p**3).clamp(min=_TINY)
+    cosine = torch.linalg.det(deviation) / cubed
+    angle = cosine.clamp(-1, 1).acos() / 3
+    largest = 1 / 3 + 2 * p * angle.cos()
+
+    a = largest.sqrt()
+    bc = torch.linalg.det(matrix) / a
+    rest = (1 - largest).clamp(min=0)
+    discriminant = rest.square() - 4 * bc.square()
+    root = discriminant.clamp(min=0).sqrt()
+    b = ((rest + root) / 2).sqrt()
+    c = bc / b.clamp(min=_TINY)
+    c = torch.maximum(c, -b)
+    c = torch.minimum(c, b)
+    return torch.stack((a, b, c))
 
 
 @functools.cache
@@ -141,35 +183,56 @@ def _quaternion_products(device: torch.device) -> Tensor:
         w = q[0]
         v = q[1:]
         eye = torch.eye(3, dtype=q.dtype)
+        outer = torch.outer(v, v)
         across: Tensor = torch.linalg.cross(v.expand(3, 3), eye).mT
-        return (w * w - v @ v) * eye + 2 * torch.outer(v, v) + 2 * w * across
+        real = w * w - v @ v
+        return real * eye + 2 * outer + 2 * w * across
 
-    units = torch.eye(4, dtype=torch.float64)
-    forms = [rotation(p + q) - rotation(p) - rotation(q) for p in units for q in units]
-    return (torch.stack(forms) / 2).reshape(16, 9).to(device)
+    products = []
+    units = torch.eye(4).double()
+    for p, q in itertools.product(units, units):
+        twice = rotation(p + q) - rotation(p) - rotation(q)
+        products.append(twice.flatten() / 2)
+    return torch.stack(products).to(device)
 
 
-def flat_distances(
-    keypoints: NDArray[np.floating], others: NDArray[np.floating]
-) -> NDArray[np.float64]:
+def flat_distances(keypoints: Floats, others: Floats) -> Doubles:
     """Baseline: mean distance of 2D keypoints in torso sizes after the best 2D similarity
     transform.
 
     (A, J, 2) and (B, J, 2), centred and normalised by the torso -> (A, B).
     """
-    a, b = (points[..., 0] + 1j * points[..., 1] for points in (keypoints, others))
-    a, b = (points - points.mean(1, keepdims=True) for points in (a, b))
-    # (A, B) scale and rotation
-    turn = (a.conj() @ b.T) / np.maximum((abs(a) ** 2).sum(1), 1e-12)[:, None]
-    rows = [abs(turn[i][:, None] * a[i] - b).mean(1) for i in range(len(a))]
+    source = _centred_complex(keypoints)
+    goal = _centred_complex(others)
+    squares = abs(source) ** 2
+    spread = squares.sum(1, keepdims=True)
+    products = source.conj() @ goal.T
+    turns = products / np.maximum(spread, 1e-12)  # (A, B) scale and rotation
+    rows = []
+    for pose, turn in zip(source, turns, strict=True):
+        aligned = turn[:, None] * pose
+        errors = abs(aligned - goal)
+        rows.append(errors.mean(1))
     return np.array(rows, np.float64)
 
 
-def hits(distances: NDArray[np.floating], pose_distances: NDArray[np.floating]) -> dict[str, float]:
+def _centred_complex(points: Floats) -> NDArray[np.complexfloating]:
+    """(N, J, 2) -> (N, J) about their mean."""
+    x, y = np.moveaxis(points, -1, 0)
+    numbers: NDArray[np.complexfloating] = x + 1j * y
+    numbers -= numbers.mean(1, keepdims=True)
+    return numbers
+
+
+def hits(distances: Floats, pose_distances: Floats) -> dict[str, float]:
     """hit_1, hit_10, hit_20 in %, from distances of views and NP-MPJPE, each (queries, gallery)."""
-    order = np.argsort(distances, axis=1, kind="stable")[:, : max(RANKS)]
-    same = np.take_along_axis(np.asarray(pose_distances) <= KAPPA, order, axis=1)
-    return {f"hit_{k}": 100 * float(same[:, :k].any(1).mean()) for k in RANKS}
+    order = np.argsort(distances, axis=1, kind="stable")
+    is_same = np.take_along_axis(pose_distances <= KAPPA, order, axis=1)
+    shares = {}
+    for k in RANKS:
+        is_hit = is_same[:, :k].any(1)
+        shares[f"hit_{k}"] = 100 * float(is_hit.mean())
+    return shares
 
 
 def evaluate(
@@ -184,85 +247,104 @@ def evaluate(
         standard deviation of views with and without a limb along the viewing ray. Depends on `seed`
         only.
     """
-    device = next(embedding.parameters()).device
-    chosen = np.unique(np.linspace(0, len(poses) - 1, min(most, len(poses))).astype(np.int64))
-    instants = poses.instants[
-        np.linspace(0, len(poses.instants) - 1, min(most, len(poses.instants))).astype(np.int64)
-    ]
+    rows = _spread_rows(len(poses), most)
+    points = torch.from_numpy(poses.poses[rows])
+    shown = torch.from_numpy(poses.shown[rows])
+    distances = _distances_between(poses, rows, rows)
+    results: dict[str, float] = {"poses": len(rows)}
     was_training = embedding.training
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
         embedding.eval()
-        shown = torch.from_numpy(poses.shown[chosen])
-        points = torch.from_numpy(poses.poses[chosen])
-        views = [render_views(points, shown, depth=depth) for _ in range(2)]
-        between = _between(poses, chosen, chosen)
-        pairs = [
-            (first.keypoints, second.keypoints, between)
-            for first, second in itertools.permutations(views)
-        ]
-        results: dict[str, float] = {
-            "poses": len(chosen),
-            **_means(embedding, pairs, samples, device),
-        }
-        stds = []
-        along = []
-        for view in views:
-            stds.append(embedding(PrVIPE.normalise(view.keypoints)[0].to(device))[1].mean(1).cpu())
-            along.append(has_foreshortened_limb(view.poses, depth))
-        std = torch.cat(stds)
-        is_along = torch.cat(along)
-        for name, part in (("std_foreshortened", is_along), ("std_other", ~is_along)):
-            if part.any():
-                results[name] = float(std[part].mean())
-        real = []
-        for a, b in itertools.permutations(range(instants.shape[1] if len(instants) else 0), 2):
-            rows = instants[(instants[:, [a, b]] >= 0).all(1)]
-            if len(rows):
-                kp_a, kp_b = (torch.from_numpy(poses.kp_2d[rows[:, camera]]) for camera in (a, b))
-                real.append((kp_a, kp_b, _between(poses, rows[:, a], rows[:, b])))
-        if real:
-            cameras = _means(embedding, real, samples, device)
-            results |= {
-                "instants": len(instants),
-                **{f"cameras_{name}": value for name, value in cameras.items()},
-            }
+        first = render_views(points, shown, depth=depth)
+        second = render_views(points, shown, depth=depth)
+        forth = _Pair(first.keypoints, second.keypoints, distances)
+        back = _Pair(second.keypoints, first.keypoints, distances)
+        results |= _mean_hits(embedding, [forth, back], samples)
+        results |= _mean_stds(embedding, [first, second], depth)
+
+        instant_rows = _spread_rows(len(poses.instants), most)
+        instants = poses.instants[instant_rows]
+        real_pairs = _real_pairs(poses, instants)
+        if real_pairs:
+            results["instants"] = len(instants)
+            for name, value in _mean_hits(embedding, real_pairs, samples).items():
+                results[f"cameras_{name}"] = value
     embedding.train(was_training)
     return results
 
 
-def _between(
-    poses: PoseSet, queries: NDArray[np.int64], gallery: NDArray[np.int64]
-) -> NDArray[np.float32]:
-    """NP-MPJPE of queries and gallery, without the nose if it is unknown in any pose."""
-    joints = np.ones(poses.shown.shape[1], np.bool_)
-    joints[NOSE] = poses.shown[np.concatenate([queries, gallery]), NOSE].all()
-    all_poses = torch.from_numpy(poses.poses[gallery][:, joints])
-    parts = torch.split(torch.from_numpy(poses.poses[queries][:, joints]), AT_ONCE)
-    distances: NDArray[np.float32] = torch.cat(
-        [pose_distances(part, all_poses) for part in parts]
-    ).numpy()
+def _spread_rows(n_rows: int, most: int) -> Ints:
+    """At most `most` rows, spread evenly."""
+    return np.linspace(0, n_rows - 1, min(most, n_rows), dtype=np.int64)
+
+
+def _real_pairs(poses: PoseSet, instants: Ints) -> list[_Pair]:
+    """Each two cameras that saw instants (I, C), rows of `poses` or -1, together."""
+    kp_2d = torch.from_numpy(poses.kp_2d)
+    pairs = []
+    for first, second in itertools.permutations(instants.T, 2):
+        is_pair = (first >= 0) & (second >= 0)
+        if is_pair.any():
+            queries = first[is_pair]
+            gallery = second[is_pair]
+            distances = _distances_between(poses, queries, gallery)
+            pairs.append(_Pair(kp_2d[queries], kp_2d[gallery], distances))
+    return pairs
+
+
+def _distances_between(poses: PoseSet, queries: Ints, gallery: Ints) -> Floats:
+    """NP-MPJPE of rows of `poses`, without the nose if it is unknown in any of them."""
+    compared = np.concatenate([queries, gallery])
+    joints = poses.shown[compared].all(axis=0)
+    points = torch.from_numpy(poses.poses[:, joints])
+    goal = points[gallery]
+    parts = []
+    for some_queries in torch.split(points[queries], AT_ONCE):
+        parts.append(pose_distances(some_queries, goal))
+    distances: Floats = torch.cat(parts).numpy()
     return distances
 
 
-def _means(
-    embedding: PrVIPE,
-    pairs: list[tuple[Tensor, Tensor, NDArray[np.float32]]],
-    samples: int,
-    device: torch.device,
-) -> dict[str, float]:
-    """Mean hits over (queries, gallery, NP-MPJPE), of the embedding and of the baseline."""
-    every = []
-    for queries, gallery, between in pairs:
-        normalised = [PrVIPE.normalise(points)[0] for points in (queries, gallery)]
-        (mean_a, std_a), (mean_b, std_b) = (embedding(points.to(device)) for points in normalised)
+def _mean_hits(embedding: PrVIPE, pairs: list[_Pair], samples: int) -> dict[str, float]:
+    """Mean hits over pairs of cameras, of the embedding and of the baseline."""
+    device = embedding.b.device
+    by_name = defaultdict(list)
+    for pair in pairs:
+        queries, _ = PrVIPE.normalise(pair.queries)
+        gallery, _ = PrVIPE.normalise(pair.gallery)
+        mean_a, std_a = embedding(queries.to(device))
+        mean_b, std_b = embedding(gallery.to(device))
         distances = embedding.distances(mean_a, std_a, mean_b, std_b, samples)
-        flat_a, flat_b = (points[:, :26].reshape(-1, 13, 2).numpy() for points in normalised)
-        plain = hits(flat_distances(flat_a, flat_b), between)
-        every.append(
-            hits(distances.cpu().numpy(), between)
-            | {f"procrustes_{name}": value for name, value in plain.items()}
-        )
-    return {
-        name: float(np.mean([hits_of_pair[name] for hits_of_pair in every])) for name in every[0]
-    }
+        shares = hits(distances.cpu().numpy(), pair.pose_distances)
+        flat = flat_distances(_coordinates(queries), _coordinates(gallery))
+        baseline = hits(flat, pair.pose_distances)
+        for name, share in shares.items():
+            by_name[name].append(share)
+            by_name[f"procrustes_{name}"].append(baseline[name])
+    return {name: float(np.mean(shares)) for name, shares in by_name.items()}
+
+
+def _coordinates(normalised: Tensor) -> Floats:
+    """(N, 39) of `PrVIPE.normalise` -> (N, 13, 2)."""
+    coordinates: Floats = normalised[:, :26].numpy()
+    return coordinates.reshape(-1, 13, 2)
+
+
+def _mean_stds(embedding: PrVIPE, views: list[Views], depth: float) -> dict[str, float]:
+    """Mean standard deviation of views with and without a foreshortened limb."""
+    stds = []
+    along = []
+    for view in views:
+        normalised, _ = PrVIPE.normalise(view.keypoints)
+        _, std = embedding(normalised.to(embedding.b.device))
+        stds.append(std.mean(1).cpu())
+        along.append(has_foreshortened_limb(view.poses, depth))
+    is_along = torch.cat(along)
+    std = torch.cat(stds)
+    parts = {"std_foreshortened": std[is_along], "std_other": std[~is_along]}
+    means = {}
+    for name, part in parts.items():
+        if len(part):
+            means[name] = float(part.mean())
+    return means

@@ -19,12 +19,11 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import CheckpointError, DataError
-from pipeline.skeletons import KEYPOINTS_13
 from vibe_model import runs
 from vibe_model.checkpoints import device_of, load_body
 from vibe_model.part_dynamics.pr_vipe import losses
 from vibe_model.part_dynamics.pr_vipe.config import PrVIPEConfig
-from vibe_model.part_dynamics.pr_vipe.network import N_POINTS, TORSO, PrVIPE
+from vibe_model.part_dynamics.pr_vipe.network import N_POINTS, TORSO, PrVIPE, point_numbers
 from vibe_model.part_dynamics.pr_vipe.poses import PoseSet, concatenate, read_poses
 from vibe_model.part_dynamics.pr_vipe.retrieval import evaluate, pose_distances, render_views
 from vibe_model.training.data import TrainingBatch, on_device
@@ -37,13 +36,9 @@ if TYPE_CHECKING:
 
 STATE: Final = "pr_vipe_state_dict"
 AVERAGE: Final = "average"
-LEGS: Final = tuple(
-    tuple(KEYPOINTS_13.index(side + joint) for joint in ("knee", "ankle")) for side in "lr"
-)
-ARMS: Final = tuple(
-    tuple(KEYPOINTS_13.index(side + joint) for joint in ("elbow", "wrist")) for side in "lr"
-)
-LIMBS: Final = (*ARMS, *LEGS, (*LEGS[0], *LEGS[1]))  # keypoints to drop together
+_ARMS: Final = point_numbers("elbow", "wrist")  # left, then right
+_LEGS: Final = point_numbers("knee", "ankle")
+LIMBS: Final = (_ARMS[:2], _ARMS[2:], _LEGS[:2], _LEGS[2:], _LEGS)  # keypoints to drop together
 
 
 def run(config: PrVIPEConfig, progress: Callable[[TrainingProgress], None] | None = None) -> Path:
@@ -57,10 +52,17 @@ def run(config: PrVIPEConfig, progress: Callable[[TrainingProgress], None] | Non
     def prepare(splits: Mapping[str, Split]) -> Callable[[ProcessGroup], _PrVIPERun]:
         body = load_body(config.body)
         stand_in = runs.require_one_kind(splits, the_body=body.is_stand_in)
-        options: dict[str, Any] = {"body": body, "stand_in": stand_in, "report": progress}
-        return lambda group: _PrVIPERun(config, PrVIPETrainer(config, group), splits, **options)
 
-    return run_once(config, nullcontext(ProcessGroup(device=device_of(config.device))), prepare)
+        def make(group: ProcessGroup) -> _PrVIPERun:
+            trainer = PrVIPETrainer(config, group)
+            return _PrVIPERun(
+                config, trainer, splits, body=body, stand_in=stand_in, report=progress
+            )
+
+        return make
+
+    group = ProcessGroup(device=device_of(config.device))
+    return run_once(config, nullcontext(group), prepare)
 
 
 class PrVIPETrainer(Trainer):
@@ -70,9 +72,8 @@ class PrVIPETrainer(Trainer):
 
     def __init__(self, config: PrVIPEConfig, group: ProcessGroup | None = None) -> None:
         super().__init__(config, group)
-        self.embedding = PrVIPE(config.size, config.hidden_size, config.dropout).to(
-            self.group.device
-        )
+        embedding = PrVIPE(config.size, config.hidden_size, config.dropout)
+        self.embedding = embedding.to(self.group.device)
         self.average = copy.deepcopy(self.embedding).requires_grad_(False).eval()
         learner = Learner(config, self.embedding, STATE.removesuffix("_state_dict"), lr=config.lr)
         if config.optimiser == "adagrad":
@@ -91,26 +92,30 @@ class PrVIPETrainer(Trainer):
 
     def losses(self, batch: TrainingBatch) -> dict[str, Tensor]:
         config = self.config
-        labels = batch.labels
-        poses = labels["poses"]
-        shown = labels["shown"]
-        kp_2d = labels["kp_2d"]
+        poses = batch.labels["poses"]
+        shown = batch.labels["shown"]
+        kp_2d = batch.labels["kp_2d"]  # (R, 2, 13, 3) of the first pairs
         n_real = len(kp_2d)
-        virtual = (
-            render_views(poses[n_real:], shown[n_real:], depth=config.depth, noise=config.noise)
-            for _ in range(2)
-        )
-        sides = [torch.cat((kp_2d[:, i], views.keypoints)) for i, views in enumerate(virtual)]
+        sides = []
+        for side in range(2):
+            views = render_views(
+                poses[n_real:], shown[n_real:], depth=config.depth, noise=config.noise
+            )
+            sides += [kp_2d[:, side], views.keypoints]
         normalised, _ = PrVIPE.normalise(torch.cat(sides))  # (2 B, 39)
         mean, std = self.embedding(self._drop_points(normalised))
-        n = len(poses)
-        distances = self.embedding.distances(mean[:n], std[:n], mean[n:], std[n:], config.samples)
+        mean_a, mean_b = mean.chunk(2)
+        std_a, std_b = std.chunk(2)
+        distances = self.embedding.distances(mean_a, std_a, mean_b, std_b, config.samples)
+
         joints = poses[:, shown.all(0)]  # without the nose if it is unknown in any pose
+        triplet = losses.triplet_ratio(distances, pose_distances(joints, joints))
+        positive = losses.positive_pairwise(distances)
+        prior = losses.prior(mean, std)
         return {
-            "triplet": config.triplet_weight
-            * losses.triplet_ratio(distances, pose_distances(joints, joints)),
-            "positive": config.positive_weight * losses.positive_pairwise(distances),
-            "prior": config.prior_weight * losses.prior(mean, std),
+            "triplet": config.triplet_weight * triplet,
+            "positive": config.positive_weight * positive,
+            "prior": config.prior_weight * prior,
         }
 
     def state_dict(self) -> dict[str, Any]:
@@ -132,19 +137,21 @@ class PrVIPETrainer(Trainer):
         missing[:, TORSO] = False
         in_limb = torch.zeros(len(LIMBS), N_POINTS, dtype=torch.bool)
         for limb, points in enumerate(LIMBS):
-            in_limb[limb, list(points)] = True
-        chosen = in_limb[torch.randint(len(LIMBS), (n,))]
-        missing |= chosen & (torch.rand(n, 1) < self.config.limb_dropout)
-        shown_points = (~missing).to(normalised)  # one copy to the device
-        return normalised * torch.cat(
-            (shown_points.repeat_interleave(2, dim=1), shown_points), dim=1
-        )
+            in_limb[limb, points] = True
+        limbs = torch.randint(len(LIMBS), (n,))
+        has_dropped_limb = torch.rand(n, 1) < self.config.limb_dropout
+        missing |= in_limb[limbs] & has_dropped_limb
+
+        shown = (~missing).to(normalised)  # one copy to the device
+        coordinates = shown.repeat_interleave(2, dim=1)
+        return normalised * torch.cat((coordinates, shown), dim=1)
 
     def _set_rate(self) -> None:
         """Set the learning rate by a cosine over all steps."""
         config = self.config
-        share = self.state.step / (self.config.epochs * self.config.iterations)
-        rate = config.lr_end + (config.lr - config.lr_end) * (1 + math.cos(math.pi * share)) / 2
+        share = self.state.step / (config.epochs * config.iterations)
+        cosine = math.cos(math.pi * share)
+        rate = config.lr_end + (config.lr - config.lr_end) * (1 + cosine) / 2
         for group in self.learners["embedding"].optimiser.param_groups:
             group["lr"] = rate
 
@@ -187,10 +194,11 @@ class _PrVIPERun(TrainingLoop):
                 f"{', '.join(names)}: expected frames with SMPL or 3D labels, found none. "
                 "Convert with a body."
             )
-        held_out = {
-            name: self._read(name, held_out=True) for name in (*config.motion, *config.validation)
-        }
-        self._held_out = {name: poses for name, poses in held_out.items() if len(poses)}
+        self._held_out = {}
+        for name in (*config.motion, *config.validation):
+            poses = self._read(name, held_out=True)
+            if len(poses):
+                self._held_out[name] = poses
 
     def inputs(self) -> dict[str, Any]:
         counts = {"poses": len(self._poses), "instants": len(self._poses.instants)}
@@ -207,20 +215,20 @@ class _PrVIPERun(TrainingLoop):
         poses, the loss).
         """
         config = self.config
-        options: dict[str, Any] = {
-            name: getattr(config, name) for name in ("depth", "samples", "seed")
-        }
-        options["most"] = config.eval_poses
-        by_split = {
-            name: evaluate(self.trainer.average, poses, **options)
-            for name, poses in self._held_out.items()
-        }
-        losses = self.trainer.state.means()
-        if by_split:
-            return by_split, 100 - float(
-                np.mean([metrics["hit_1"] for metrics in by_split.values()])
+        by_split = {}
+        for name, poses in self._held_out.items():
+            by_split[name] = evaluate(
+                self.trainer.average,
+                poses,
+                most=config.eval_poses,
+                depth=config.depth,
+                samples=config.samples,
+                seed=config.seed,
             )
-        return by_split, sum(losses.values()) if losses else None
+        if not by_split:
+            return {}, self.trainer.state.total()
+        hits = [metrics["hit_1"] for metrics in by_split.values()]
+        return by_split, 100 - float(np.mean(hits))
 
     def best(self) -> dict[str, Any]:
         return {STATE: weights_of(self.trainer.average)}
@@ -229,17 +237,17 @@ class _PrVIPERun(TrainingLoop):
         """Read the poses of a split; of motion, only held-out tracks or only the others."""
         config = self.config
         split = self.splits[name]
+        is_motion = name in config.motion
         tracks = np.ones(len(split.tracks), np.bool_)
-        if name in config.motion:
-            tracks = (
-                np.array([_share(track.name) < config.held_out for track in split.tracks], np.bool_)
-                == held_out
-            )
+        if is_motion:
+            shares = np.array([_share(track.name) for track in split.tracks])
+            tracks = (shares < config.held_out) == held_out
         return read_poses(
-            split, name, self._body, stride=config.stride, z_up=name in config.motion, tracks=tracks
+            split, name, self._body, stride=config.stride, z_up=is_motion, tracks=tracks
         )
 
 
 def _share(name: str) -> float:
     """A number in [0, 1) that depends on a track's name only."""
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") / 2**32
+    digest = hashlib.sha256(name.encode()).digest()
+    return int.from_bytes(digest[:4], "big") / 2**32
