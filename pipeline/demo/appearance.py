@@ -248,7 +248,7 @@ def _surroundings(rng: Generator, tone: Floats32) -> Picture:
     shades = rng.uniform(0.98, 1.02, (1, 24)).astype(np.float32)
     columns = _resize(shades, TEXTURE_PX, 1, cv2.INTER_CUBIC)
     grey = rows * columns * _grain(rng, 0.02)
-    return np.clip(grey[..., None] * tone, 0, 1)
+    return np.asarray(np.clip(grey[..., None] * tone, 0, 1))
 
 
 def _grain(rng: Generator, contrast: float) -> Floats32:
