@@ -191,7 +191,7 @@ class Backdrop:
         rays = homogeneous @ inverse.T @ rotation  # into the world: R^T
         eye = -rotation.T @ extrinsics[:3, 3]
         ray_x, ray_y, ray_z = np.moveaxis(rays, -1, 0)
-        far = np.hypot(ray_x, ray_z)
+        far = np.linalg.norm(rays[..., [0, 2]], axis=-1)
         turns = np.arctan2(ray_x, ray_z) / (2 * np.pi) % 1
         up = np.arctan2(ray_y, far) / np.pi + 0.5
         row = (1 - up) * (TEXTURE_PX - 1)
