@@ -106,9 +106,11 @@ def frame_people(
     eye_height = rng.uniform(1.0, 1.6) + 0.04 * sway[:, 1]
 
     width, height = size
-    focal = rng.uniform(1.15, 1.6) * max(size)
+    zoom = rng.uniform(1.15, 1.6)
+    focal = zoom * max(size)
     last_pixel = np.array(size) - 1
-    principal = last_pixel / 2 + rng.uniform(-2, 2, 2)
+    off_centre = rng.uniform(-2, 2, 2)
+    principal = last_pixel / 2 + off_centre
     intrinsics = np.diag([focal, focal, 1])
     intrinsics[:2, 2] = principal
     aim = target + 0.03 * sway[:, 2:5]

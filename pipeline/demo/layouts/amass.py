@@ -31,7 +31,9 @@ def _plan(request: Request) -> Iterator[Shot]:
         subject = number // len(SUBSETS) + 1
         name = f"{subset}/subject{subject:02d}/motion{number + 1:02d}"
         file = f"{name}_poses.npz"
-        n_frames = request.frames(rng, round(4 * fps), round(10 * fps), least=round(3 * fps))
+        shortest = round(4 * fps)
+        longest = round(10 * fps)
+        n_frames = request.frames(rng, shortest, longest, least=round(3 * fps))
         yield Shot("amass", split, name, number, request.seed, n_frames, fps, file=file)
 
 
@@ -53,6 +55,7 @@ def _record(shot: Shot, folder: Path) -> Take:
     file.parent.mkdir(parents=True, exist_ok=True)
     shape = np.concatenate([betas, np.zeros(6)])
     np.savez(file.with_name("shape.npz"), gender=gender, betas=shape)
+    hands = fingers.reshape(-1, 90)
     np.savez(
         file,
         trans=trans,
@@ -60,7 +63,7 @@ def _record(shot: Shot, folder: Path) -> Take:
         mocap_framerate=shot.fps,
         betas=shape,
         dmpls=np.zeros((shot.n_frames, 8)),
-        poses=np.concatenate([pose[:, :66], fingers.reshape(-1, 90)], axis=1),
+        poses=np.hstack([pose[:, :66], hands]),
     )
     nowhere = np.zeros((shot.n_frames, 0, 3))
     actor = Actor(motion, gender, pose, betas, trans, nowhere, nowhere, nowhere[..., :2])
