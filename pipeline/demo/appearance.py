@@ -195,26 +195,28 @@ class Backdrop:
         turns = np.arctan2(ray_x, ray_z) / (2 * np.pi) % 1
         up = np.arctan2(ray_y, far) / np.pi + 0.5
         row = (1 - up) * (TEXTURE_PX - 1)
-        around = _look_up(self._around, turns * TEXTURE_PX, row)
+        column = turns * TEXTURE_PX
+        around = _look_up(self._around, column, row)
 
         along = -eye[1] / np.minimum(ray_y, -1e-4)
         per_m = TEXTURE_PX / TILE_M
         x = eye[0] + along * ray_x
         z = eye[2] + along * ray_z
-        ground = _look_up(self._ground, x * per_m % TEXTURE_PX, z * per_m % TEXTURE_PX)
+        column = x * per_m % TEXTURE_PX
+        row = z * per_m % TEXTURE_PX
+        ground = _look_up(self._ground, column, row)
 
-        haze = expit((HAZE_M - along * far) / 2.5)
-        share = np.where(ray_y < 0, haze, 0).astype(np.float32)
-        share = share[..., None]
+        nearness = (HAZE_M - along * far) / 2.5
+        haze = np.where(ray_y < 0, expit(nearness), 0)
+        share = haze.astype(np.float32)[..., None]
         picture = ground * share + around * (1 - share)
         return _resize(picture, camera.width, camera.height)
 
 
 def _coarse_centres(n: int) -> NDArray[np.float32]:
     """Centres (px) of the backdrop's pixels along a side of n px."""
-    n_pixels = -(-n // COARSE)
-    numbers = np.arange(n_pixels, dtype=np.float32)
-    return numbers * COARSE + (COARSE - 1) / 2
+    corners = np.arange(0, n, COARSE, dtype=np.float32)
+    return corners + (COARSE - 1) / 2
 
 
 def _resize(picture: Picture, width: int, height: int, method: int = cv2.INTER_LINEAR) -> Picture:
@@ -234,7 +236,8 @@ def _floor(rng: Generator, tone: Floats32) -> Picture:
     n_rows = n if rng.random() < 0.5 else 1
     shades = rng.uniform(0.98, 1.02, (n_rows, n)).astype(np.float32)
     floor = _resize(shades, TEXTURE_PX, TEXTURE_PX, cv2.INTER_NEAREST)
-    is_joint = np.arange(TEXTURE_PX) % (TEXTURE_PX // n) < 3
+    board_px = TEXTURE_PX // n
+    is_joint = np.arange(TEXTURE_PX) % board_px < 3
     joint = np.where(is_joint, 0.94, 1).astype(np.float32)
     floor *= joint
     if n_rows > 1:  # tiles; boards have no joints across
@@ -249,7 +252,8 @@ def _surroundings(rng: Generator, tone: Floats32) -> Picture:
     shades = rng.uniform(0.98, 1.02, (1, 24)).astype(np.float32)
     columns = _resize(shades, TEXTURE_PX, 1, cv2.INTER_CUBIC)
     grey = rows * columns * _grain(rng, 0.02)
-    return np.asarray(np.clip(grey[..., None] * tone, 0, 1))
+    colours = grey[..., None] * tone
+    return np.asarray(np.clip(colours, 0, 1))
 
 
 def _grain(rng: Generator, contrast: float) -> Floats32:
@@ -300,16 +304,16 @@ class Renderer:
         samples, left, top = self._sample(camera, frame, verts)
         if samples.face.size:
             to_light = backdrop.to_light
-            light = np.concatenate([self._light(body, to_light) for body in verts])
-            colours = np.concatenate([colours for _, colours in bodies])
-            mean = _mean_colours(samples, light, colours)
+            light = [self._light(body, to_light) for body in verts]
+            colours = [colours for _, colours in bodies]
+            mean = _mean_colours(samples, np.concatenate(light), np.concatenate(colours))
             height, width = mean.shape[:2]
             part = np.s_[top : top + height, left : left + width]
             coverage = mean[..., 3:]
             canvas[part] = canvas[part] * (1 - coverage) + mean[..., :3]
             with np.errstate(divide="ignore"):
                 depth[part] = 1 / _reduce_samples(samples.inverse_depth, np.maximum)
-        image = np.round(np.clip(canvas, 0, 1) * 255)
+        image = np.round(canvas.clip(0, 1) * 255)
         return image.astype(np.uint8), depth
 
     def _sample(
@@ -335,7 +339,8 @@ class Renderer:
             nothing = rasterise(np.zeros((0, 3, 2)), np.zeros((0, 3)), 0, 0)
             return nothing, 0, 0
 
-        width, height = (int(n) * SUPERSAMPLING for n in high - low + 1)
+        size = (high - low + 1) * SUPERSAMPLING
+        width, height = size.astype(int).tolist()
         n_vertices = self.normals.n_vertices
         faces = np.concatenate([self.faces + i * n_vertices for i in range(len(bodies))])
         corners = (pixels - low + 0.5) * SUPERSAMPLING - 0.5

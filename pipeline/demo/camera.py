@@ -101,7 +101,8 @@ def frame_people(
     half_turn *= rng.choice([-1, 1])
     half_turn += rng.uniform(0, np.pi)
     orbit = ORBIT * rng.uniform(0.4, 1) * np.sin(half_turn)
-    aside = rng.uniform(-turn, turn) + hand_held * orbit
+    off_front = rng.uniform(-turn, turn)
+    aside = off_front + hand_held * orbit
     azimuth = heading + np.radians(aside) + 0.05 * sway[:, 0]
     eye_height = rng.uniform(1.0, 1.6) + 0.04 * sway[:, 1]
 

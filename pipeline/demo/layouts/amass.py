@@ -29,7 +29,8 @@ def _plan(request: Request) -> Iterator[Shot]:
         fps = pick_cyclic(FRAME_RATES, number)
         subset = pick_cyclic(SUBSETS, number)
         subject = number // len(SUBSETS) + 1
-        name = f"{subset}/subject{subject:02d}/motion{number + 1:02d}"
+        folder = f"{subset}/subject{subject:02d}"
+        name = f"{folder}/motion{number + 1:02d}"
         file = f"{name}_poses.npz"
         shortest = round(4 * fps)
         longest = round(10 * fps)
@@ -65,8 +66,9 @@ def _record(shot: Shot, folder: Path) -> Take:
         dmpls=np.zeros((shot.n_frames, 8)),
         poses=np.hstack([pose[:, :66], hands]),
     )
-    nowhere = np.zeros((shot.n_frames, 0, 3))
-    actor = Actor(motion, gender, pose, betas, trans, nowhere, nowhere, nowhere[..., :2])
+    no_joints = np.zeros((shot.n_frames, 0, 3))
+    no_pixels = no_joints[..., :2]
+    actor = Actor(motion, gender, pose, betas, trans, no_joints, no_joints, no_pixels)
     return Take(shot, None, (actor,))
 
 
