@@ -55,7 +55,8 @@ def between(previous: NDArray[Any], current: NDArray[Any]) -> tuple[Doubles, boo
         raise ValueError(f"expected two images of one size, found {first.shape} and {second.shape}")
     if min(first.shape) < LEAST_SIDE:
         return np.eye(3), False
-    return fit(*_correspondences(first, second))
+    source, target = _correspondences(first, second)
+    return fit(source, target)
 
 
 def grey(picture: NDArray[Any]) -> Bytes:
@@ -111,7 +112,8 @@ def normalise(pixels: NDArray[Any], height: int, width: int) -> Doubles:
     """(..., 2) x and y of pixels -> [-1, 1] over the image: a pixel's centre is half a pixel from
     its corner.
     """
-    return np.asarray((pixels + 0.5) / (width / 2, height / 2) - 1, np.float64)
+    half = (width / 2, height / 2)
+    return np.asarray((pixels + 0.5) / half - 1, np.float64)
 
 
 def _correspondences(previous: Bytes, current: Bytes) -> tuple[Doubles, Doubles]:
@@ -129,7 +131,8 @@ def _correspondences(previous: Bytes, current: Bytes) -> tuple[Doubles, Doubles]
     x, y = start.T
     forward = flow[y, x].astype(np.float64)
     end = start + forward
-    backward = _sample(_dense_flow(current, previous, FINEST_SCALE + 1), end)
+    coarse_flow = _dense_flow(current, previous, FINEST_SCALE + 1)
+    backward = _sample(coarse_flow, end)
 
     is_inside = ((end >= 0) & (end <= size - 1)).all(axis=1)
     squared_error = np.square(forward + backward).sum(axis=1)
@@ -218,7 +221,8 @@ def _solve_reweighted(source: Doubles, target: Doubles) -> tuple[Doubles, Double
         homography = to_target @ solution @ from_source
         mapped = homogeneous @ homography.T
         depth = mapped[:, 2:]
-        residual = (mapped[:, :2] - target * depth) / RESIDUAL
+        moved = mapped[:, :2] - target * depth
+        residual = moved / RESIDUAL
         # 1 / (1 + (r / 0.01)^2), with the squared depth above and below: it may be 0
         squared_residual = np.square(residual).sum(axis=1)
         squared_depth = np.square(depth[:, 0]) + np.finfo(float).tiny
@@ -258,7 +262,8 @@ class _System:
         products = homogeneous[:, :, None] * homogeneous[:, None]
         self._products = products.reshape(-1, 9)
         squared = np.square(target).sum(axis=1)
-        self._factors = np.stack([np.ones(len(target)), *target.T, squared])
+        ones = np.ones(len(target))
+        self._factors = np.stack([ones, *target.T, squared])
 
     def solve(self, weights: Doubles) -> tuple[Doubles, Doubles]:
         """(P,) of squared residuals -> (9,) singular values of the weighted rows, ascending; (3, 3)

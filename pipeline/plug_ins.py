@@ -110,7 +110,9 @@ def import_on_use(module: str, homes: Mapping[str, str]) -> Callable[[str], Any]
         if name not in homes:
             raise AttributeError(f"module {module!r} has no attribute {name!r}")
         home = homes[name]
-        return load(home if ":" in home else f"{home}:{name}")
+        if ":" not in home:
+            home = f"{home}:{name}"
+        return load(home)
 
     return attribute
 
@@ -135,7 +137,7 @@ def commands_of(program: str) -> dict[str, CommandEntry]:
         name: CommandEntry(module, text, program)
         for name, (module, text) in table.COMMANDS[program].items()
     }
-    taken = {name for entries in table.COMMANDS.values() for name in entries}
+    taken = set[str]().union(*table.COMMANDS.values())
     others = load_records(COMMANDS, CommandEntry, taken)
     return ours | {name: entry for name, entry in others.items() if entry.program == program}
 
@@ -195,21 +197,25 @@ class Records(Generic[T]):
 
     def unknown(self, name: str) -> str:
         """Why a name is unknown, and what to do; "" for a known name."""
-        if name in (names := self.names()):
+        names = self.names()
+        if name in names:
             return ""
         hint = f"known: {', '.join(names)}. If a package adds it, install the package."
         return f"no {self.what} is called {name!r}{did_you_mean(name, names)} {hint}"
 
     def not_installed(self, name: str) -> str:
         """Description of stored data's origin whose package is missing; "" if it is installed."""
-        return (
-            "" if name in self.names() else f"{self.what} {name!r}, whose package is not installed"
-        )
+        if name in self.names():
+            return ""
+        return f"{self.what} {name!r}, whose package is not installed"
 
     def label(self, name: str) -> str:
         """Name for messages: "detector 'my_pose'", with the package's name if it is not ours."""
+        label = f"{self.what} {name!r}"
         entry = self._plug_ins().get(name)
-        return f"{self.what} {name!r}" + (f" of {_package(entry)}" if entry is not None else "")
+        if entry is not None:
+            label += f" of {_package(entry)}"
+        return label
 
     @contextmanager
     def calling(self, name: str, function: str) -> Iterator[None]:
@@ -267,31 +273,27 @@ class Registry(Records[type[C]], Generic[C]):
         """
         loaded: Any = self.find(name)
         options_of = [field.name for field in fields(loaded) if field.init]
-        if unknown := sorted(options.keys() - set(options_of)):
-            raise ConfigError(
-                f"{name} has no option {', '.join(unknown)}; it has "
-                f"{', '.join(options_of) or 'none'}"
-            )
-        made: C = loaded(**options)
-        return made
+        unknown = sorted(options.keys() - set(options_of))
+        if unknown:
+            known = ", ".join(options_of) or "none"
+            raise ConfigError(f"{name} has no option {', '.join(unknown)}; it has {known}")
+        instance: C = loaded(**options)
+        return instance
 
 
 def _package(entry: EntryPoint) -> str:
-    return (
-        f"package {entry.dist.name}"
-        if entry.dist is not None
-        else f"{entry.value} (of no known package)"
-    )
+    if entry.dist is None:
+        return f"{entry.value} (of no known package)"
+    return f"package {entry.dist.name}"
 
 
 def _own_line(error: Exception, package: str) -> str:
     """The last line of a package's code in an exception's traceback, for a message; "" without
     any.
     """
-    frames = traceback.walk_tb(error.__traceback__)
-    own = [
-        (f, line)
-        for f, line in frames
-        if str(f.f_globals.get("__name__")).partition(".")[0] == package
-    ]
-    return f" (at {own[-1][0].f_code.co_filename}:{own[-1][1]})" if own else ""
+    text = ""
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        module = str(frame.f_globals.get("__name__"))
+        if module.partition(".")[0] == package:
+            text = f" (at {frame.f_code.co_filename}:{line})"
+    return text

@@ -95,10 +95,13 @@ def function_bodies(text: str) -> Iterator[set[int]]:
     """The lines of each function's body, without its docstring."""
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            body = node.body[1:] if ast.get_docstring(node) is not None else node.body
-            yield {
-                line for part in body for line in range(part.lineno, (part.end_lineno or 0) + 1)
-            } - {node.lineno}
+            lines = set[int]()
+            for part in node.body:
+                lines.update(range(part.lineno, (part.end_lineno or 0) + 1))
+            if ast.get_docstring(node) is not None:
+                docstring = node.body[0]
+                lines.difference_update(range(docstring.lineno, (docstring.end_lineno or 0) + 1))
+            yield lines - {node.lineno}
 
 
 def files_run(data: coverage.CoverageData) -> dict[str, int]:
@@ -106,13 +109,16 @@ def files_run(data: coverage.CoverageData) -> dict[str, int]:
     counts = {}
     for file in data.measured_files():
         lines = set(data.lines(file) or ())
-        if n := sum(bool(body & lines) for body in function_bodies(Path(file).read_text("utf-8"))):
-            counts[Path(file).relative_to(ROOT).as_posix()] = n
-    return dict(
-        sorted(
-            counts.items(), key=lambda item: (PACKAGES.index(item[0].partition("/")[0]), item[0])
-        )
-    )
+        path = Path(file)
+        n = sum(not body.isdisjoint(lines) for body in function_bodies(path.read_text("utf-8")))
+        if n:
+            counts[path.relative_to(ROOT).as_posix()] = n
+
+    def in_order(file: str) -> tuple[int, str]:
+        package = file.partition("/")[0]
+        return PACKAGES.index(package), file
+
+    return {file: counts[file] for file in sorted(counts, key=in_order)}
 
 
 def measure(folder: Path) -> dict[str, dict[str, int]]:
@@ -130,22 +136,20 @@ def measure(folder: Path) -> dict[str, dict[str, int]]:
     run((*PIPELINE, "synthesize", "--out", ".", "--size", "tiny"), folder, plain)
     run(VIDEOS, folder, plain)
     for way, command in WAYS.items():
-        settings, data = folder / f"{way}.ini", folder / f"{way}.coverage"
-        lists = {
-            "patch": ("_exit", "fork", "subprocess"),
-            "source": [ROOT / package for package in PACKAGES],
-        }
-        options = "".join(
-            f"{key} = {','.join(map(str, values))}\n" for key, values in lists.items()
+        settings = folder / f"{way}.ini"
+        data = folder / f"{way}.coverage"
+        source = ",".join(str(ROOT / package) for package in PACKAGES)
+        lines = (
+            "[run]",
+            f"data_file = {data}",
+            "parallel = true",
+            "sigterm = true",
+            "patch = _exit,fork,subprocess",
+            f"source = {source}",
         )
-        settings.write_text(
-            f"[run]\ndata_file = {data}\nparallel = true\nsigterm = true\n{options}"
-        )
-        measured = {
-            **plain,
-            "COVERAGE_PROCESS_START": str(settings),
-            "PYTHONPATH": f"{site}{os.pathsep}{ROOT}",
-        }
+        settings.write_text("\n".join(lines))
+        measured = plain | {"COVERAGE_PROCESS_START": str(settings)}
+        measured["PYTHONPATH"] = f"{site}{os.pathsep}{ROOT}"
         run(command, folder, measured)
         combined = coverage.Coverage(data_file=data, config_file=False)
         # of processes that ended while they wrote their data once more
@@ -178,9 +182,10 @@ def main() -> None:
         ways = measure(Path(folder))
     for way, files in ways.items():
         print(f"{way}: {len(files)} files, {sum(files.values())} functions")  # noqa: T201
-        for name, n in (
-            files if names else Counter("/".join(file.split("/")[:2]) for file in files)
-        ).items():
+        counts: Mapping[str, int] = files
+        if not names:
+            counts = Counter("/".join(file.split("/")[:2]) for file in files)
+        for name, n in counts.items():
             print(f"  {n:4} {name}")  # noqa: T201
 
 

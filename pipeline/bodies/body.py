@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from pipeline.bodies.body_file import LEVELS, BodyArrays
 
@@ -49,54 +50,48 @@ class AnnyBody:
         device: str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        floats = [
-            torch.as_tensor(a, device=device, dtype=dtype) for a in arrays if a.dtype.kind == "f"
-        ]
-        (
-            self._template,
-            self._shapes,
-            self._weights,
-            self._regressor,
-            self._heads,
-            self._head_shapes,
-        ) = floats[:6]
-        self._orientations, self._orientation_shapes, self._references = floats[6:]
+        to_tensor = functools.partial(torch.as_tensor, device=device, dtype=dtype)
+        self._template = to_tensor(arrays.template)
+        self._shapes = to_tensor(arrays.shapes)
+        self._weights = to_tensor(arrays.weights)
+        self._regressor = to_tensor(arrays.keypoints)
+        self._heads = to_tensor(arrays.heads)
+        self._head_shapes = to_tensor(arrays.head_shapes)
+        self._orientations = to_tensor(arrays.orientations)
+        self._orientation_shapes = to_tensor(arrays.orientation_shapes)
+        self._references = to_tensor(arrays.references)
         self.faces = arrays.faces
         self.bone_names: list[str] = arrays.bone_names.tolist()
         self.keypoint_names: list[str] = arrays.keypoint_names.tolist()
         self.bones = list(bones or self.bone_names)
-        parents: list[int] = arrays.parents.tolist()
-        number = {self.bone_names.index(name): i for i, name in enumerate(self.bones)}
-        nearest: list[int] = []  # bone -> the given rotation that it follows
-        for bone, parent in enumerate(parents):
-            nearest.append(number.get(bone, nearest[parent] if parent >= 0 else 0))
-        self._nearest = torch.tensor(nearest, device=device)
-        self._given_parents = [
-            nearest[max(parents[self.bone_names.index(name)], 0)] for name in self.bones
-        ]
-        self._above = torch.tensor([max(parent, 0) for parent in parents], device=device)
-        chain = torch.eye(len(parents))
-        for bone, parent in enumerate(parents[1:], 1):
+        above: list[int] = arrays.parents.clip(min=0).tolist()  # the root is its own parent
+        number = {name: i for i, name in enumerate(self.bones)}
+        nearest = [0]  # bone -> the given rotation that it follows
+        chain = torch.eye(len(above))
+        for bone, parent in enumerate(above[1:], 1):
+            nearest.append(number.get(self.bone_names[bone], nearest[parent]))
             chain[bone] += chain[parent]
+        self._nearest = torch.tensor(nearest, device=device)
+        self._given_parents = [nearest[above[self.bone_names.index(name)]] for name in self.bones]
+        self._above = torch.tensor(above, device=device)
         self._chain = chain.to(device, dtype)  # (B, B) a bone's ancestors and itself
 
     def shape(self, parameters: Tensor) -> RestBody:
         """The body of these parameters (6,), in the order of PARAMETERS, each 0 .. 1."""
         shares = parameters.new_ones(1)
         for value, names in zip(parameters, LEVELS.values(), strict=False):
-            at = value.clamp(0, 1) * (len(names) - 1)
-            levels = (1 - (at - torch.arange(len(names), device=at.device)).abs()).clamp(min=0)
-            shares = (shares[:, None] * levels).flatten()
+            level = value.clamp(0, 1) * (len(names) - 1)
+            distances = (level - torch.arange(len(names), device=level.device)).abs()
+            level_shares = (1 - distances).clamp(min=0)
+            shares = (shares[:, None] * level_shares).flatten()
         height, proportions = parameters[len(LEVELS) :].clamp(0, 1)
         coefficients = torch.cat([shares, height * shares, proportions * shares])
-        matrices = self._orientations + torch.tensordot(coefficients, self._orientation_shapes, 1)
+        matrices = _blend(self._orientations, self._orientation_shapes, coefficients)
+        heads = _blend(self._heads, self._head_shapes, coefficients)
         # The root's is the reference; the gradient at its three equal singular values would be NaN.
-        turns = torch.cat(
-            [self._references[:1], self._references[1:] @ _nearest_rotations(matrices[1:]).mT]
-        )
-        return RestBody(
-            coefficients, self._heads + torch.tensordot(coefficients, self._head_shapes, 1), turns
-        )
+        root = self._references[:1]
+        others = self._references[1:] @ _nearest_rotations(matrices[1:]).mT
+        return RestBody(coefficients, heads, torch.cat([root, others]))
 
     def pose(self, rest: RestBody, rotations: Tensor, translation: Tensor) -> Posed:
         """Transforms of rotations (N, bones, 3, 3) and translations (N, 3) m of the root."""
@@ -105,31 +100,29 @@ class AnnyBody:
             given.append(given[parent] @ rotations[:, i])
         world = torch.stack(given, 1)[:, self._nearest]  # (N, B, 3, 3)
         offsets = rest.heads - rest.heads[self._above]  # (B, 3)
-        offsets = (rest.turns[self._above] @ offsets[..., None])[..., 0]
-        steps = (world[:, self._above] @ offsets[..., None])[..., 0]  # (N, B, 3), 0 of the root
+        offsets = _turn(rest.turns[self._above], offsets)
+        steps = _turn(world[:, self._above], offsets)  # (N, B, 3), 0 of the root
         heads = self._chain @ steps + translation[:, None]
         turned = world @ rest.turns
-        return Posed(turned, heads - (turned @ rest.heads[..., None])[..., 0])
+        return Posed(turned, heads - _turn(turned, rest.heads))
 
     def points(self, rest: RestBody) -> Tensor:
         """Vertices (V, 3) m of the rest body, which stands upright."""
-        points: Tensor = self._template + torch.tensordot(rest.coefficients, self._shapes, 1)
-        return points
+        return _blend(self._template, self._shapes, rest.coefficients)
 
     def vertices(self, rest: RestBody, posed: Posed) -> Tensor:
         """(N, V, 3) m."""
         points = self.points(rest)
-        rotations = (self._weights @ posed.rotations.flatten(2)).view(-1, len(points), 3, 3)
-        verts: Tensor = (rotations @ points[:, :, None])[..., 0] + self._weights @ posed.shifts
-        return verts
+        blended = self._weights @ posed.rotations.flatten(2)
+        rotations = blended.view(-1, len(points), 3, 3)
+        return _turn(rotations, points) + self._weights @ posed.shifts
 
     def keypoints(self, rest: RestBody, posed: Posed) -> Tensor:
         """(N, J + B, 3) m: the keypoints, then the heads of all bones."""
-        template, shapes = self._on_bones
-        moments = template + torch.tensordot(rest.coefficients, shapes, 1)  # (J, B, 4)
+        moments = _blend(*self._on_bones, rest.coefficients)  # (J, B, 4)
         transforms = torch.cat([posed.rotations, posed.shifts[..., None]], -1)  # (N, B, 3, 4)
         keypoints = torch.einsum("nbik,jbk->nji", transforms, moments)
-        heads = (posed.rotations @ rest.heads[..., None])[..., 0] + posed.shifts
+        heads = _turn(posed.rotations, rest.heads) + posed.shifts
         return torch.cat([keypoints, heads], 1)
 
     @functools.cached_property
@@ -142,16 +135,28 @@ class AnnyBody:
         for of_vertices in self._regressor:
             used = of_vertices.nonzero()[:, 0]
             shares = (of_vertices[used, None] * self._weights[used]).T  # (B, some V)
-            template.append(
-                torch.cat([shares @ self._template[used], shares.sum(1, keepdim=True)], -1)
-            )
-            shapes.append(torch.nn.functional.pad(shares @ self._shapes[:, used], (0, 1)))
+            moments = [shares @ self._template[used], shares.sum(1, keepdim=True)]
+            template.append(torch.cat(moments, -1))
+            shapes.append(functional.pad(shares @ self._shapes[:, used], (0, 1)))
         return torch.stack(template), torch.stack(shapes, 1)
+
+
+def _blend(template: Tensor, shapes: Tensor, coefficients: Tensor) -> Tensor:
+    """The template plus the weighted sum of its shapes (216, ...)."""
+    blended: Tensor = template + torch.tensordot(coefficients, shapes, 1)
+    return blended
+
+
+def _turn(rotations: Tensor, vectors: Tensor) -> Tensor:
+    """(..., 3, 3), (..., 3) -> (..., 3)."""
+    return (rotations @ vectors[..., None])[..., 0]
 
 
 def _nearest_rotations(matrices: Tensor) -> Tensor:
     """The nearest rotation to each matrix (B, 3, 3), no reflection."""
     u, _, vt = torch.linalg.svd(matrices.double())
     third = torch.linalg.det((u @ vt).detach()).sign()
-    rotations: Tensor = u * torch.stack([third.abs(), third.abs(), third], -1)[:, None] @ vt
+    one = torch.ones_like(third)
+    signs = torch.stack([one, one, third], -1)
+    rotations: Tensor = u * signs[:, None] @ vt
     return rotations.to(matrices.dtype)

@@ -66,9 +66,8 @@ def body_file() -> Path:
     """
     file = cache_folder() / FILE
     if not file.is_file():
-        with open_wheel(
-            *PACKAGE, f"or the body {FILE} of another computer", sha256=WHEEL_SHA256
-        ) as wheel:
+        other = f"or the body {FILE} of another computer"
+        with open_wheel(*PACKAGE, other, sha256=WHEEL_SHA256) as wheel:
             arrays = read_wheel(wheel)
         content = io.BytesIO()
         np.savez(content, **arrays._asdict())
@@ -106,9 +105,13 @@ def read_wheel(file: Path) -> BodyArrays:
         row = {name: number for number, name in enumerate(bones["blendshape_labels"])}
 
         def offsets(name: str) -> Array:
-            path = name if "/" in name else f"macrodetails/{name}"
-            target = _read_target(wheel.read(f"{DATA}mpfb2/targets/{path}.target.gz"), len(points))
-            return np.asarray(target[used])
+            if "/" not in name:
+                name = f"macrodetails/{name}"
+            content = wheel.read(f"{DATA}mpfb2/targets/{name}.target.gz")
+            return np.asarray(_read_target(content, len(points))[used])
+
+        def shapes(key: str) -> Array:
+            return _sum_shapes(lambda label: bones[key][row[label]].numpy())
 
         names: list[str] = bones["bone_labels"]
         index = {name: number for number, name in enumerate(names)}
@@ -118,6 +121,10 @@ def read_wheel(file: Path) -> BodyArrays:
             for vertex, weight in pairs:
                 weights[vertex, bone] += weight
         weights = weights[used]
+        parents = []
+        for name in names:
+            parent = _nearest_bone(rig[name]["parent"], rig, index)
+            parents.append(index.get(parent, -1))
         forms = {
             "template": points[used],
             "shapes": _sum_shapes(lambda label: offsets(_target(label))),
@@ -125,22 +132,16 @@ def read_wheel(file: Path) -> BodyArrays:
             "weights": weights / weights.sum(axis=1, keepdims=True),
             "keypoints": np.stack([weight.numpy()[used] for weight in keypoints.values()]),
             "heads": bones["template_bone_heads"].numpy(),
-            "head_shapes": _sum_shapes(
-                lambda label: bones["bone_heads_blendshapes"][row[label]].numpy()
-            ),
+            "head_shapes": shapes("bone_heads_blendshapes"),
             "orientations": bones["bone_template_orientation_matrices"].numpy(),
-            "orientation_shapes": _sum_shapes(
-                lambda label: bones["bone_orientation_blendshapes"][row[label]].numpy()
-            ),
+            "orientation_shapes": shapes("bone_orientation_blendshapes"),
             "references": bones["reference_bone_orientations"].numpy(),
-            "parents": np.array(
-                [index.get(_nearest_bone(rig[name]["parent"], rig, index), -1) for name in names]
-            ),
+            "parents": np.array(parents),
         }
-    numbers = {
-        name: array.astype("i4" if array.dtype.kind == "i" else "f4")
-        for name, array in forms.items()
-    }
+    numbers = {}
+    for name, array in forms.items():
+        dtype = "i4" if array.dtype.kind == "i" else "f4"
+        numbers[name] = array.astype(dtype)
     return BodyArrays(**numbers, bone_names=np.array(names), keypoint_names=np.array([*keypoints]))
 
 
@@ -168,17 +169,19 @@ def _sum_shapes(read: Callable[[str], Array]) -> Array:
     by_proportions = []
     for levels in itertools.product(*LEVELS.values()):
         name = "-".join(levels)
-        low, high = (read(f"height:{name}-{level}") for level in HEIGHTS)
-        ancestry = sum(read(f"race:{one}-{levels[0]}-{levels[1]}") for one in ANCESTRIES) / len(
-            ANCESTRIES
-        )
-        base.append(read(f"universal:{name}") + ancestry + low)
+        gender, age, *_ = levels
+        low, high = [read(f"height:{name}-{level}") for level in HEIGHTS]
+        by_ancestry = [read(f"race:{ancestry}-{gender}-{age}") for ancestry in ANCESTRIES]
+        mean = sum(by_ancestry) / len(ANCESTRIES)
+        shape = read(f"universal:{name}") + mean + low
+        change = np.zeros_like(low)
+        if age != "baby":  # which has no proportions
+            ideal, uncommon = [read(f"proportions:{name}-{level}") for level in PROPORTIONS]
+            shape = shape + ideal
+            change = uncommon - ideal
+        base.append(shape)
         by_height.append(high - low)
-        by_proportions.append(np.zeros_like(low))
-        if levels[1] != "baby":  # which has no proportions
-            ideal, uncommon = (read(f"proportions:{name}-{level}") for level in PROPORTIONS)
-            base[-1] = base[-1] + ideal
-            by_proportions[-1] = uncommon - ideal
+        by_proportions.append(change)
     return np.stack(base + by_height + by_proportions)
 
 
@@ -201,9 +204,8 @@ def _read_mesh(text: str) -> tuple[Array, Array]:
 def _read_target(content: bytes, n: int) -> Array:
     """Offsets (n, 3) m of a target's lines `vertex x y z`."""
     text = gzip.decompress(content).decode()
-    lines = np.array(
-        " ".join(line for line in text.splitlines() if line[:1] != "#").split(), np.float64
-    ).reshape(-1, 4)
+    words = " ".join(line for line in text.splitlines() if line[:1] != "#").split()
+    lines = np.array(words, np.float64).reshape(-1, 4)
     offsets = np.zeros((n, 3))
     offsets[lines[:, 0].astype(np.int64)] = _to_metres(lines[:, 1:])
     return offsets

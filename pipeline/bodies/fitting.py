@@ -46,13 +46,11 @@ HUNG: Final = {
 }
 BONES: Final = (  # whose rotations are fitted
     "root",
-    *(f"{bone}.{side}" for side in "LR" for bone in ("upperleg01", "lowerleg01", "foot")),
+    *("upperleg01.L", "lowerleg01.L", "foot.L"),
+    *("upperleg01.R", "lowerleg01.R", "foot.R"),
     *("spine04", "spine02"),
-    *(
-        f"{bone}.{side}"
-        for side in "LR"
-        for bone in ("clavicle", "upperarm01", "lowerarm01", "wrist")
-    ),
+    *("clavicle.L", "upperarm01.L", "lowerarm01.L", "wrist.L"),
+    *("clavicle.R", "upperarm01.R", "lowerarm01.R", "wrist.R"),
     *("neck01", "head"),
 )
 STIFFER: Final = 5.0  # times REFERENCE
@@ -106,9 +104,8 @@ class Fitter:
         self._device = device
         self._blaze, self._own, self._anchors, self._weights = _match_points(self.body)
         self._hung = self._tensor(np.arange(len(self._anchors)) != self._anchors)[:, None]  # (K, 1)
-        self._stiffness = self._tensor(
-            [REFERENCE * (STIFFER if bone.startswith(STIFF) else 1) for bone in BONES[1:]]
-        )
+        is_stiff = np.array([bone.startswith(STIFF) for bone in BONES[1:]])
+        self._stiffness = self._tensor(np.where(is_stiff, STIFFER * REFERENCE, REFERENCE))
 
     def fit(
         self,
@@ -123,24 +120,24 @@ class Fitter:
 
         done, total: rows, for progress.
         """
-        chosen = np.unique(
-            np.linspace(0, len(joints) - 1, min(len(joints), SHAPE_ROWS)).round().astype(int)
-        )
-        parameters = self._fit_chunk(joints[chosen], np.zeros(len(chosen)), None)[0]
+        n_rows = len(joints)
+        spread = np.linspace(0, n_rows - 1, min(n_rows, SHAPE_ROWS))
+        chosen = np.unique(spread.round().astype(int))
+        parameters, *_ = self._fit_chunk(joints[chosen], np.zeros(len(chosen)), None)
         with torch.no_grad():
             rest = self.body.shape(parameters)
         parts = []
-        for start in range(0, len(joints), CHUNK):
+        for start in range(0, n_rows, CHUNK):
             first = max(start - OVERLAP, 0)
-            stop = min(start + CHUNK + OVERLAP, len(joints))
-            arrays = self._fit_chunk(joints[first:stop], follows[first:stop], rest)[1:]
-            parts.append(
-                [array[start - first : start - first + CHUNK].cpu().numpy() for array in arrays]
-            )
-            progress(done + min(start + CHUNK, len(joints)), total)
-        rows = (np.concatenate(part) for part in zip(*parts, strict=True))
+            stop = start + CHUNK + OVERLAP
+            _, *arrays = self._fit_chunk(joints[first:stop], follows[first:stop], rest)
+            chunk = slice(start - first, start - first + CHUNK)
+            parts.append([array[chunk].cpu().numpy() for array in arrays])
+            progress(done + min(start + CHUNK, n_rows), total)
+        rows = map(np.concatenate, zip(*parts, strict=True))
         z = self.body.points(rest)[:, 2]
-        return FittedBodies(parameters.cpu().numpy(), (z.max() - z.min()).cpu().numpy(), *rows)
+        height = z.max() - z.min()
+        return FittedBodies(parameters.cpu().numpy(), height.cpu().numpy(), *rows)
 
     def vertices(self, fitted: FittedBodies, row: int) -> Array:
         """Vertices (V, 3) m of a row."""
@@ -166,27 +163,32 @@ class Fitter:
         turned = self._first_turns(rest or body.shape(first), joints)
         fixed = torch.arange(len(first), device=self._device) == AGE
 
+        def parameters() -> Tensor:
+            return torch.where(fixed, first, first + change)
+
         def pose() -> tuple[Tensor, Tensor, Tensor]:
-            shape = rest or body.shape(torch.where(fixed, first, first + change))
+            shape = rest or body.shape(parameters())
             matrices = axis_angle_to_matrix(angles)
-            matrices = torch.cat([(turned @ matrices[:, 0])[:, None], matrices[:, 1:]], 1)
+            root = turned @ matrices[:, 0]
+            matrices = torch.cat([root[:, None], matrices[:, 1:]], 1)
             keypoints = body.keypoints(shape, body.pose(shape, matrices, turned.new_zeros(1, 3)))
             offsets = target.points - keypoints[:, self._own]
             shift = (target.placing[..., None] * offsets).sum(1)  # the best translation
             return matrices, shift, keypoints + shift[:, None]
 
-        rates = [RATE, RATE / 4] if rest is None else [RATE]
-        groups = [
-            {"params": [leaf], "lr": rate}
-            for leaf, rate in zip((angles, change), rates, strict=False)
-        ]
+        rates = [RATE]
+        groups = [{"params": [angles], "lr": RATE}]
+        if rest is None:
+            rates.append(RATE / 4)
+            groups.append({"params": [change], "lr": RATE / 4})
         adam = torch.optim.Adam(groups, betas=(0.9, 0.95))
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             adam, rates, STEPS, pct_start=0.1, final_div_factor=100
         )
         for _ in range(STEPS):
             adam.zero_grad()
-            loss = self._loss(target, angles, pose()[2][:, self._own])
+            _, _, keypoints = pose()
+            loss = self._loss(target, angles, keypoints[:, self._own])
             loss = loss + len(joints) * AVERAGE * (change / SPREAD).square().sum()
             loss.backward()  # type: ignore[no-untyped-call]
             adam.step()
@@ -195,41 +197,40 @@ class Fitter:
                 change.clamp_(-0.5, 0.5)
         with torch.no_grad():
             matrices, shift, keypoints = pose()
-            distance = (
-                target.placing * (keypoints[:, self._own] - target.points).norm(dim=-1)
-            ).sum(1)
+            distances = (keypoints[:, self._own] - target.points).norm(dim=-1)
+            distance = (target.placing * distances).sum(1)
             named = keypoints[:, : len(body.keypoint_names)]
-            return (
-                torch.where(fixed, first, first + change),
-                matrix_to_axis_angle(matrices),
-                shift,
-                named,
-                distance,
-            )
+            return parameters(), matrix_to_axis_angle(matrices), shift, named, distance
 
-    def _loss(self, wanted: _TargetJoints, angles: Tensor, found: Tensor) -> Tensor:
-        """Distances of the points (N, K, 3) to the wanted ones, and priors of pose and motion,
-        summed over rows.
+    def _loss(self, target: _TargetJoints, angles: Tensor, points: Tensor) -> Tensor:
+        """Distances of the points (N, K, 3) to the target's, and priors of pose and motion, summed
+        over rows.
         """
-        ends = found - self._hung * found[:, self._anchors]
-        lengths = ends.detach().norm(dim=-1, keepdim=True) / (
-            wanted.points.norm(dim=-1, keepdim=True) + 1e-6
-        )
-        target = torch.where(self._hung > 0, lengths, 1) * wanted.points
-        loss = (wanted.weights * (ends - target).square().sum(-1)).sum()
-        loss = loss + (self._stiffness * angles[:, 1:].square().sum(-1)).sum()
-        loss = loss + TURN * (wanted.follows * angles.diff(dim=0).square().sum((1, 2))).sum()
-        pairs = wanted.follows[1:] * wanted.follows[:-1]
-        return loss + ACCELERATION * (pairs * found.diff(n=2, dim=0).square().sum(-1).mean(1)).sum()
+        ends = self._from_anchors(points)
+        length = ends.detach().norm(dim=-1, keepdim=True)
+        target_length = target.points.norm(dim=-1, keepdim=True) + 1e-6
+        scale = torch.where(self._hung > 0, length / target_length, 1)
+        squared_distance = (ends - scale * target.points).square().sum(-1)
+        squared_angle = angles[:, 1:].square().sum(-1)
+        squared_turn = angles.diff(dim=0).square().sum((1, 2))
+        acceleration = points.diff(n=2, dim=0).square().sum(-1).mean(1)
+        pairs = target.follows[1:] * target.follows[:-1]
+        loss = (target.weights * squared_distance).sum()
+        loss = loss + (self._stiffness * squared_angle).sum()
+        loss = loss + TURN * (target.follows * squared_turn).sum()
+        return loss + ACCELERATION * (pairs * acceleration).sum()
+
+    def _from_anchors(self, points: Tensor) -> Tensor:
+        """Points (N, K, 3), hung ones from their anchors."""
+        return points - self._hung * points[:, self._anchors]
 
     def _read_joints(self, joints: Array, follows: Array) -> _TargetJoints:
-        points = self._tensor(joints[:, self._blaze, :3])
-        weights = self._tensor(
-            np.array(self._weights) * np.clip(joints[:, self._blaze, 3], UNSEEN, 1)
-        )
+        matched = joints[:, self._blaze]
+        visibility = np.clip(matched[..., 3], UNSEEN, 1)
+        weights = self._tensor(np.array(self._weights) * visibility)
         placing = weights * (1 - self._hung[:, 0])
         return _TargetJoints(
-            points - self._hung * points[:, self._anchors],
+            self._from_anchors(self._tensor(matched[..., :3])),
             weights / weights.sum(1, keepdim=True),
             placing / placing.sum(1, keepdim=True),
             self._tensor(follows[1:]),
@@ -241,17 +242,13 @@ class Fitter:
         """
         identity = torch.eye(3, device=self._device).expand(1, len(BONES), 3, 3)
         with torch.no_grad():
-            shown = (
-                self.body.keypoints(rest, self.body.pose(rest, identity, identity[0, 0, :1]))[0]
-                .cpu()
-                .numpy()
-            )
-        model = shown[[self.body.keypoint_names.index(name) for name in TORSO]]
+            posed = self.body.pose(rest, identity, identity[0, 0, :1])
+            keypoints = self.body.keypoints(rest, posed)[0].cpu().numpy()
+        model = keypoints[[self.body.keypoint_names.index(name) for name in TORSO]]
+        model = model - model.mean(0)
         target = joints[:, [BLAZE.index(name) for name in TORSO], :3]
         target = target - target.mean(1, keepdims=True)
-        return self._tensor(
-            nearest_rotations(np.einsum("nki,kj->nij", target, model - model.mean(0)))
-        )
+        return self._tensor(nearest_rotations(np.einsum("nki,kj->nij", target, model)))
 
     def _tensor(self, array: Any) -> Tensor:
         return torch.as_tensor(np.ascontiguousarray(array, np.float32), device=self._device)
@@ -265,20 +262,27 @@ def _match_points(body: AnnyBody) -> tuple[list[int], list[int], list[int], list
     point itself.
     """
     numbers = {name: i for i, name in enumerate([*body.keypoint_names, *body.bone_names])}
-    matched = []
-    for number, name in enumerate(BLAZE):
+    known = POINTS | HUNG
+    blaze = []
+    points = []
+    anchors = []
+    weights = []
+    for column, name in enumerate(BLAZE):
         side, _, part = name.partition("_")
-        point, weight = (POINTS | HUNG).get(part or name, ("", 0.0))
+        if (part or name) not in known:
+            continue
+        point, weight = known[part or name]
         names = (point, f"{side}_{point}", f"{point}.{side[0].upper()}")
-        anchor = (
-            f"{side}_{'ankle' if part in ('heel', 'foot_index') else 'wrist'}"
-            if part in HUNG
-            else name
-        )
-        matched += [
-            (number, numbers[found], BLAZE.index(anchor), weight)
-            for found in names
-            if found in numbers
-        ][:1]
-    blaze, points, anchors, weights = zip(*matched, strict=True)
-    return list(blaze), list(points), [blaze.index(anchor) for anchor in anchors], list(weights)
+        matches = [numbers[match] for match in names if match in numbers]
+        if not matches:
+            continue
+        anchor = name
+        if part in ("heel", "foot_index"):
+            anchor = f"{side}_ankle"
+        elif part in HUNG:
+            anchor = f"{side}_wrist"
+        blaze.append(column)
+        points.append(matches[0])
+        anchors.append(BLAZE.index(anchor))
+        weights.append(weight)
+    return blaze, points, [blaze.index(anchor) for anchor in anchors], weights

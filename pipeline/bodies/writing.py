@@ -45,6 +45,7 @@ _FittedPerson = tuple[Mapping[int, int], FittedBodies, Array]
 VERSION: Final = 1  # raised whenever the same joints would give other bodies
 SUMMARY: Final = "bodies.json"
 SHAPE: Final = (len(BLAZE), 4)  # of a row of the stream
+WIDTH: Final = SHAPE[0] * SHAPE[1]
 ABOUT: Final = {
     "estimated": "all numbers, height and camera included: BlazePose's depth is a network's "
     "estimate. No SMPL.",
@@ -92,11 +93,13 @@ def write_bodies(job: BodiesJob, progress: Progress) -> dict[str, Any]:
     split = cache.open(job.root)[job.name]
     inputs = _inputs(job, split)
     before = _read_summary(job.out)
-    if before.get("inputs") == inputs and all(
-        (job.out / file).is_file() for file in _files_of(before)
-    ):
-        return before | {"up_to_date": True}
-    raw = raw_folder(split, job.raw) if job.overlay and "kp_2d" in split.columns else None
+    if before.get("inputs") == inputs:
+        missing = [file for file in _files_of(before) if not (job.out / file).is_file()]
+        if not missing:
+            return before | {"up_to_date": True}
+    raw = None
+    if job.overlay and "kp_2d" in split.columns:
+        raw = raw_folder(split, job.raw)
     fitter = Fitter(read_body(body_file()), age=job.age, device=job.device)
     (job.out / "bodies").mkdir(parents=True, exist_ok=True)
     about: dict[str, Any] = {**ABOUT, "split": job.name, "stream": job.stream}
@@ -105,49 +108,39 @@ def write_bodies(job: BodiesJob, progress: Progress) -> dict[str, Any]:
     n_done = 0
     total = sum(track.stop - track.start for track in split.tracks)
     runs_of_stream = split.runs_with([job.stream])
-    for video, tracks in itertools.groupby(
-        range(len(split.tracks)), key=split.tracks.video.tolist().__getitem__
-    ):
+    of_video = split.tracks.video.tolist()
+    for video, tracks in itertools.groupby(range(len(split.tracks)), key=of_video.__getitem__):
         people: list[_FittedPerson] = []
         entry = split.videos[video]
-        digest = hashlib.sha256(f"{VERSION} {split.videos[video].pixels}".encode())
-        for track in map(split.tracks.__getitem__, tracks):
+        digest = hashlib.sha256(f"{VERSION} {entry.pixels}".encode())
+        for number in tracks:
+            track = split.tracks[number]
             rows = _read_rows(split, track, job.stream, runs_of_stream)
             if len(rows.joints):
                 file = f"bodies/{file_name(track.name)}"
-                text = json.dumps(
-                    about | {"track": track.name, "inputs": rows.inputs(job.age)}, sort_keys=True
-                )
+                content = about | {"track": track.name, "inputs": rows.inputs(job.age)}
+                text = json.dumps(content, sort_keys=True)
                 digest.update(text.encode())
-                if (stored := _read_bodies(job.out / file, text)) is None:
+                stored = _read_bodies(job.out / file, text)
+                if stored is None:
                     fitted = fitter.fit(rows.joints, rows.follows, progress, n_done, total)
-                    stored = (
-                        fitted,
-                        estimate_camera(fitted.keypoints, fitter.body.keypoint_names, rows.kp_2d),
-                    )
-                    _write_track(job.out / file, rows, *stored, fitter.body.keypoint_names, text)
+                    names = fitter.body.keypoint_names
+                    stored = fitted, estimate_camera(fitted.keypoints, names, rows.kp_2d)
+                    _write_track(job.out / file, rows, *stored, names, text)
                 fitted, camera = stored
-                people.append(
-                    ({int(frame): i for i, frame in enumerate(rows.frame_index)}, fitted, camera)
-                )
-                shape = dict(zip(PARAMETERS, fitted.parameters.round(3).tolist(), strict=True))
-                measures = {
-                    "rows": len(fitted.distance),
-                    "height_m": round(float(fitted.height), 3),
-                }
-                measures["mean_distance_mm"] = round(1000 * float(fitted.distance.mean()), 2)
-                summary["tracks"].append(
-                    {"name": track.name, "file": file, **measures, "parameters": shape}
-                )
+                row_of_frame = {int(frame): i for i, frame in enumerate(rows.frame_index)}
+                people.append((row_of_frame, fitted, camera))
+                summary["tracks"].append({"name": track.name, "file": file} | _measures(fitted))
             summary["left_out"] += track.stop - track.start - len(rows.joints)
             n_done += track.stop - track.start
         if raw is not None and people:
             file = f"overlays/{Path(file_name(entry.name)).stem}-{digest.hexdigest()[:8]}{SUFFIX}"
-            shown = f"{f'{DEMO_MARK}  ' if about['stand_in'] else ''}Anny's body, estimated"
+            shown = "Anny's body, estimated"
+            if about["stand_in"]:
+                shown = f"{DEMO_MARK}  {shown}"
             if not (job.out / file).is_file():
-                _write_overlay(
-                    job.out / file, sources.parse(raw, entry.source), people, fitter, shown
-                )
+                source = sources.parse(raw, entry.source)
+                _write_overlay(job.out / file, source, people, fitter, shown)
             summary["overlays"].append(file)
     if not summary["tracks"]:
         raise PipelineError(
@@ -161,6 +154,16 @@ def write_bodies(job: BodiesJob, progress: Progress) -> dict[str, Any]:
     return summary
 
 
+def _measures(fitted: FittedBodies) -> dict[str, Any]:
+    """A track's entries in bodies.json."""
+    return {
+        "rows": len(fitted.distance),
+        "height_m": round(float(fitted.height), 3),
+        "mean_distance_mm": round(1000 * float(fitted.distance.mean()), 2),
+        "parameters": dict(zip(PARAMETERS, fitted.parameters.round(3).tolist(), strict=True)),
+    }
+
+
 def _write_track(
     file: Path,
     rows: _JointRows,
@@ -169,12 +172,10 @@ def _write_track(
     keypoint_names: list[str],
     about: str,
 ) -> None:
-    named = {
-        "bones": np.array(BONES),
-        "keypoint_names": np.array(keypoint_names),
-        "about": np.array(about),
-    }
-    arrays = {"frame_index": rows.frame_index, **fitted._asdict(), "camera": camera, **named}
+    arrays = {"frame_index": rows.frame_index, **fitted._asdict(), "camera": camera}
+    arrays["bones"] = np.array(BONES)
+    arrays["keypoint_names"] = np.array(keypoint_names)
+    arrays["about"] = np.array(about)
     content = io.BytesIO()
     np.savez(content, allow_pickle=False, **arrays)
     write_atomic(file, content.getvalue())
@@ -187,7 +188,8 @@ def _read_bodies(file: Path, about: str) -> tuple[FittedBodies, Array] | None:
     with contextlib.suppress(RawDataError):
         stored = load_npz(file, ("about", "camera", *FittedBodies._fields))
         if str(stored["about"]) == about:
-            return FittedBodies(*(stored[name] for name in FittedBodies._fields)), stored["camera"]
+            fitted = FittedBodies(*(stored[name] for name in FittedBodies._fields))
+            return fitted, stored["camera"]
     return None
 
 
@@ -201,18 +203,19 @@ def _inputs(job: BodiesJob, split: cache.Split) -> dict[str, Any]:
             f"{job.name}: no stream {job.stream!r}; it has {has}. Extract or import joints first."
         )
     width = split.column(f"features/{job.stream}").shape[1]
-    if width != SHAPE[0] * SHAPE[1]:
-        expected = (
-            f"{SHAPE[0]} joints of x, y, z in m and visibility, {SHAPE[0] * SHAPE[1]} numbers"
-        )
+    if width != WIDTH:
         raise PipelineError(
-            f"{job.name}: stream {job.stream!r}: expected {expected} a row, found {width}"
+            f"{job.name}: stream {job.stream!r}: expected {SHAPE[0]} joints of x, y, z in m and "
+            f"visibility, {WIDTH} numbers a row, found {width}"
         )
-    digests = {
+    return {
+        "version": VERSION,
+        "body": FILE,
+        "age": job.age,
+        "overlay": job.overlay,
         "split": split.manifest["digest"],
         "stream": split.stream_manifest(job.stream)["digest"],
     }
-    return {"version": VERSION, "body": FILE, "age": job.age, "overlay": job.overlay, **digests}
 
 
 def _read_summary(out: Path) -> dict[str, Any]:
@@ -236,22 +239,18 @@ def _read_rows(split: cache.Split, track: Any, stream: str, runs_of_stream: Arra
     ascending.
     """
     first, last = np.searchsorted(runs_of_stream[:, 0], [track.start, track.stop])
-    runs_of_track = [np.arange(*run) for run in runs_of_stream[first:last]]
-    empty: list[Array] = [np.zeros((0, SHAPE[0] * SHAPE[1]), np.float32)]
-    joints = np.concatenate(
-        empty + [split.rows(f"features/{stream}", part[0], part[-1] + 1) for part in runs_of_track]
-    )
-    joints = joints.reshape(-1, *SHAPE).astype(np.float64)
-    finite = np.isfinite(joints).all(axis=(1, 2))
-    chosen = np.concatenate([np.zeros(0, np.int64), *runs_of_track])[finite]
-    frames = split.rows("frame_index", track.start, track.stop)[chosen - track.start]
+    n_rows = track.stop - track.start
+    stored = np.full((n_rows, *SHAPE), np.nan)
+    for start, stop in runs_of_stream[first:last]:
+        joints = split.rows(f"features/{stream}", start, stop)
+        stored[start - track.start : stop - track.start] = joints.reshape(-1, *SHAPE)
+    is_known = np.isfinite(stored).all(axis=(1, 2))
+    frames = split.rows("frame_index", track.start, track.stop)[is_known]
     follows = np.diff(frames, prepend=frames[:1]) == track.step
-    kp_2d = (
-        split.rows("kp_2d", track.start, track.stop)[chosen - track.start]
-        if "kp_2d" in split.columns
-        else None
-    )
-    return _JointRows(frames, joints[finite], follows, kp_2d)
+    kp_2d = None
+    if "kp_2d" in split.columns:
+        kp_2d = split.rows("kp_2d", track.start, track.stop)[is_known]
+    return _JointRows(frames, stored[is_known], follows, kp_2d)
 
 
 def estimate_camera(keypoints: Array, names: list[str], kp_2d: Array | None) -> Array:
@@ -263,26 +262,27 @@ def estimate_camera(keypoints: Array, names: list[str], kp_2d: Array | None) -> 
     if kp_2d is None:
         return np.full((len(keypoints), 3), np.nan)
     sides = {"l": "left_", "r": "right_"}
-    own = [
-        names.index(name if name == "nose" else sides[name[0]] + name[1:]) for name in KEYPOINTS_13
-    ]
-    first, second = (
-        kp_2d[:, list(columns)].astype(np.float64) for columns in KEYPOINTS_13_OF_SPIN49
-    )
+    columns = [names.index("nose")]
+    columns += [names.index(sides[name[0]] + name[1:]) for name in KEYPOINTS_13[1:]]
+    points = keypoints[:, columns, :2]
+    named, openpose = KEYPOINTS_13_OF_SPIN49
+    first = kp_2d[:, list(named)].astype(np.float64)
+    second = kp_2d[:, list(openpose)].astype(np.float64)
     observed = np.where(first[..., 2:] >= second[..., 2:], first, second)
-    weights = np.maximum(observed[..., 2:], 0)
+    pixels = observed[..., :2]
+    confidence = observed[..., 2:]
+    weights = np.maximum(confidence, 0)
     with np.errstate(invalid="ignore", divide="ignore"):
         weights = weights / weights.sum(axis=1, keepdims=True)
-        points = keypoints[:, own, :2]
-        middle, centre = (
-            (weights * array).sum(axis=1, keepdims=True) for array in (points, observed[..., :2])
-        )
+        middle = (weights * points).sum(axis=1, keepdims=True)
+        centre = (weights * pixels).sum(axis=1, keepdims=True)
         spread = points - middle
-        scale = (weights * spread * (observed[..., :2] - centre)).sum((1, 2)) / (
-            weights * spread**2
-        ).sum((1, 2))
+        covariance = (weights * spread * (pixels - centre)).sum((1, 2))
+        variance = (weights * spread**2).sum((1, 2))
+        scale = covariance / variance
         camera = np.column_stack([scale, centre[:, 0] - scale[:, None] * middle[:, 0]])
-    camera[((observed[..., 2] > 0).sum(axis=1) < FEWEST) | ~(scale > 0)] = np.nan
+    is_seen = (confidence > 0).sum(axis=(1, 2)) >= FEWEST
+    camera[~(is_seen & (scale > 0))] = np.nan
     return camera
 
 

@@ -24,6 +24,7 @@ from pipeline.demo.camera import Camera
 from pipeline.files.formats.smpl_files import SmplArrays
 from pipeline.files.pixels.frames import Image
 from pipeline.show.rasterising import NEAR_M, Floats, Floats32, Samples, SmoothNormals, rasterise
+from pipeline.skeletons import Bools
 
 Colours = NDArray[np.float32]  # (F, 3) RGB 0..1
 Picture = NDArray[np.float32]  # (H, W, 3) RGB 0..1
@@ -92,47 +93,48 @@ AMBIENT: Final = 0.6  # share of ambient light
 def dress(body: SmplArrays, rng: Generator) -> Colours:
     """Draw a person's kit, skin and hair: (F, 3) RGB in 0..1 of the body's faces."""
 
-    def shade(hsv: Hsv) -> Hsv:
-        """A colour near the given one."""
-        hue = (hsv[0] + rng.uniform(-0.005, 0.005)) % 1
-        saturation = hsv[1] * rng.uniform(0.96, 1.04)
-        value = hsv[2] * rng.uniform(0.96, 1.04)
-        return colorsys.hsv_to_rgb(hue, min(saturation, 1.0), min(value, 1.0))
-
-    weights = np.asarray(body.weights)[body.faces].sum(axis=1)
+    weights = body.weights[body.faces].sum(axis=1)
     part = weights.argmax(axis=1)
-    template = np.asarray(body.v_template)
-    landmark = {name: template[vertex] for name, vertex in VERTEX_IDS.items()}
-    centre = template[body.faces].mean(axis=1)
-    y = centre[:, 1]
-    z = centre[:, 2]
-    colours = np.zeros((len(body.faces), 3), np.float32)
+    centre = body.v_template[body.faces].mean(axis=1)
+    _, y, z = centre.T
+    colours = np.zeros((len(part), 3), np.float32)
+
+    def paint(faces: Bools, hsv: Hsv) -> None:
+        """Give the faces a colour near this one."""
+        hue, saturation, value = hsv
+        hue += rng.uniform(-0.005, 0.005)
+        saturation *= rng.uniform(0.96, 1.04)
+        value *= rng.uniform(0.96, 1.04)
+        colours[faces] = colorsys.hsv_to_rgb(hue % 1, min(saturation, 1.0), min(value, 1.0))
+
     for name, hsv in KIT.items():
-        colours[np.isin(part, _JOINTS[name])] = shade(hsv)
+        paint(np.isin(part, _JOINTS[name]), hsv)
 
     # A dark back and a coloured band across the chest show front, back and the trunk's twist.
     shirt = np.isin(part, _JOINTS["shirt"])
-    spine = np.asarray(body.J_regressor @ body.v_template)
+    spine = body.J_regressor @ body.v_template
     middle = spine[3, 2]
     is_back = z < middle
-    colours[shirt & is_back] = shade(SHIRT_BACK)
+    paint(shirt & is_back, SHIRT_BACK)
     is_front = z > middle + 0.02
     is_above_belly = y > spine[6, 1]
     is_below_neck = y < spine[9, 1] + 0.06
     chest = is_front & is_above_belly & is_below_neck
-    colours[shirt & chest] = shade(CHEST_BAND)
+    paint(shirt & chest, CHEST_BAND)
 
     head = np.isin(part, _HEAD)
-    colours[head] = shade(SKIN[rng.integers(len(SKIN))])
-    nose_y, nose_z = landmark["nose"][1:]
-    ears_z = ((landmark["lear"] + landmark["rear"]) / 2)[2]
+    paint(head, SKIN[rng.integers(len(SKIN))])
+    landmarks = body.v_template[[*VERTEX_IDS.values()]]
+    landmark = dict(zip(VERTEX_IDS, landmarks, strict=True))
+    _, nose_y, nose_z = landmark["nose"]
+    _, _, ears_z = (landmark["lear"] + landmark["rear"]) / 2
     depth = max(nose_z - ears_z, 0.01)
     brow = nose_y + 0.055 - 0.05 * (z - ears_z) / depth
     is_behind_ears = z < ears_z - 0.005
     is_above_neck = y > nose_y - 0.05
     is_above_brow = y > brow + 0.02
     hair = (is_behind_ears & is_above_neck) | is_above_brow
-    colours[head & hair] = shade(_HAIR[rng.integers(len(_HAIR))])
+    paint(head & hair, _HAIR[rng.integers(len(_HAIR))])
     for eye in ("leye", "reye"):
         distance = np.linalg.norm(centre - landmark[eye], axis=1)
         colours[head & (distance < 0.013)] = 0.08
@@ -163,57 +165,58 @@ class Backdrop:
 
     def shade(self, picture: Picture, camera: Camera, frame: int, verts: Floats) -> Picture:
         """A copy of the image with shadows of bodies (N, 3) m on the ground."""
-        height, width = (n // SHADOW_COARSE + 1 for n in picture.shape[:2])
         distance = verts[:, 1:2] / self.to_light[1]
         fallen = verts - self.to_light * distance
         pixels = camera.frame(frame).project(fallen[None])[0]
         coarse = np.floor((pixels + 0.5) / SHADOW_COARSE).astype(np.int64)
+        width = camera.width // SHADOW_COARSE + 1
+        height = camera.height // SHADOW_COARSE + 1
         is_inside = (coarse >= 0) & (coarse < (width, height))
         x, y = coarse[is_inside.all(axis=1)].T
         mask = np.zeros((height, width), np.float32)
         mask[y, x] = 1
         mask = np.asarray(cv2.GaussianBlur(mask, (0, 0), 1.1), np.float32)
         shadow = _resize(mask, width * SHADOW_COARSE, height * SHADOW_COARSE)
-        height, width = picture.shape[:2]
-        light = 1 - SHADOW * shadow[:height, :width, None]
-        return np.asarray(picture * light, np.float32)
+        light = 1 - SHADOW * shadow[: camera.height, : camera.width]
+        return np.asarray(picture * light[..., None], np.float32)
 
     def _paint(self, camera: Camera, frame: int) -> Picture:
         x = _coarse_centres(camera.width)
         y = _coarse_centres(camera.height)
-        points = np.broadcast_arrays(x[None], y[:, None], np.float32(1))
-        homogeneous = np.stack(points, axis=-1)
+        u, v = np.meshgrid(x, y)
+        homogeneous = np.stack([u, v, np.ones_like(u)], axis=-1)
         inverse = np.linalg.inv(camera.intrinsics).astype(np.float32)
         extrinsics = camera.extrinsics[frame].astype(np.float32)
         rotation = extrinsics[:3, :3]
         rays = homogeneous @ inverse.T @ rotation  # into the world: R^T
         eye = -rotation.T @ extrinsics[:3, 3]
         ray_x, ray_y, ray_z = np.moveaxis(rays, -1, 0)
-
         far = np.linalg.norm(rays[..., [0, 2]], axis=-1)
         turns = np.arctan2(ray_x, ray_z) / (2 * np.pi) % 1
         up = np.arctan2(ray_y, far) / np.pi + 0.5
         row = (1 - up) * (TEXTURE_PX - 1)
-        around = _look_up(self._around, turns * TEXTURE_PX, row)
+        column = turns * TEXTURE_PX
+        around = _look_up(self._around, column, row)
 
         along = -eye[1] / np.minimum(ray_y, -1e-4)
         per_m = TEXTURE_PX / TILE_M
-        u = (eye[0] + along * ray_x) * per_m % TEXTURE_PX
-        v = (eye[2] + along * ray_z) * per_m % TEXTURE_PX
-        ground = _look_up(self._ground, u, v)
+        x = eye[0] + along * ray_x
+        z = eye[2] + along * ray_z
+        column = x * per_m % TEXTURE_PX
+        row = z * per_m % TEXTURE_PX
+        ground = _look_up(self._ground, column, row)
 
-        haze = expit((HAZE_M - along * far) / 2.5)
-        share = np.where(ray_y < 0, haze, 0).astype(np.float32)
-        share = share[..., None]
+        nearness = (HAZE_M - along * far) / 2.5
+        haze = np.where(ray_y < 0, expit(nearness), 0)
+        share = haze.astype(np.float32)[..., None]
         picture = ground * share + around * (1 - share)
         return _resize(picture, camera.width, camera.height)
 
 
 def _coarse_centres(n: int) -> NDArray[np.float32]:
     """Centres (px) of the backdrop's pixels along a side of n px."""
-    n_pixels = -(-n // COARSE)
-    numbers = np.arange(n_pixels, dtype=np.float32)
-    return numbers * COARSE + (COARSE - 1) / 2
+    corners = np.arange(0, n, COARSE, dtype=np.float32)
+    return corners + (COARSE - 1) / 2
 
 
 def _resize(picture: Picture, width: int, height: int, method: int = cv2.INTER_LINEAR) -> Picture:
@@ -233,7 +236,8 @@ def _floor(rng: Generator, tone: Floats32) -> Picture:
     n_rows = n if rng.random() < 0.5 else 1
     shades = rng.uniform(0.98, 1.02, (n_rows, n)).astype(np.float32)
     floor = _resize(shades, TEXTURE_PX, TEXTURE_PX, cv2.INTER_NEAREST)
-    is_joint = np.arange(TEXTURE_PX) % (TEXTURE_PX // n) < 3
+    board_px = TEXTURE_PX // n
+    is_joint = np.arange(TEXTURE_PX) % board_px < 3
     joint = np.where(is_joint, 0.94, 1).astype(np.float32)
     floor *= joint
     if n_rows > 1:  # tiles; boards have no joints across
@@ -248,7 +252,8 @@ def _surroundings(rng: Generator, tone: Floats32) -> Picture:
     shades = rng.uniform(0.98, 1.02, (1, 24)).astype(np.float32)
     columns = _resize(shades, TEXTURE_PX, 1, cv2.INTER_CUBIC)
     grey = rows * columns * _grain(rng, 0.02)
-    return np.asarray(np.clip(grey[..., None] * tone, 0, 1))
+    colours = grey[..., None] * tone
+    return np.asarray(np.clip(colours, 0, 1))
 
 
 def _grain(rng: Generator, contrast: float) -> Floats32:
@@ -299,16 +304,16 @@ class Renderer:
         samples, left, top = self._sample(camera, frame, verts)
         if samples.face.size:
             to_light = backdrop.to_light
-            light = np.concatenate([self._light(body, to_light) for body in verts])
-            colours = np.concatenate([colours for _, colours in bodies])
-            mean = _mean_colours(samples, light, colours)
+            light = [self._light(body, to_light) for body in verts]
+            colours = [colours for _, colours in bodies]
+            mean = _mean_colours(samples, np.concatenate(light), np.concatenate(colours))
             height, width = mean.shape[:2]
             part = np.s_[top : top + height, left : left + width]
             coverage = mean[..., 3:]
             canvas[part] = canvas[part] * (1 - coverage) + mean[..., :3]
             with np.errstate(divide="ignore"):
                 depth[part] = 1 / _reduce_samples(samples.inverse_depth, np.maximum)
-        image = np.round(np.clip(canvas, 0, 1) * 255)
+        image = np.round(canvas.clip(0, 1) * 255)
         return image.astype(np.uint8), depth
 
     def _sample(
@@ -334,7 +339,8 @@ class Renderer:
             nothing = rasterise(np.zeros((0, 3, 2)), np.zeros((0, 3)), 0, 0)
             return nothing, 0, 0
 
-        width, height = (int(n) * SUPERSAMPLING for n in high - low + 1)
+        size = (high - low + 1) * SUPERSAMPLING
+        width, height = size.astype(int).tolist()
         n_vertices = self.normals.n_vertices
         faces = np.concatenate([self.faces + i * n_vertices for i in range(len(bodies))])
         corners = (pixels - low + 0.5) * SUPERSAMPLING - 0.5

@@ -101,14 +101,17 @@ def frame_people(
     half_turn *= rng.choice([-1, 1])
     half_turn += rng.uniform(0, np.pi)
     orbit = ORBIT * rng.uniform(0.4, 1) * np.sin(half_turn)
-    aside = rng.uniform(-turn, turn) + hand_held * orbit
+    off_front = rng.uniform(-turn, turn)
+    aside = off_front + hand_held * orbit
     azimuth = heading + np.radians(aside) + 0.05 * sway[:, 0]
     eye_height = rng.uniform(1.0, 1.6) + 0.04 * sway[:, 1]
 
     width, height = size
-    focal = rng.uniform(1.15, 1.6) * max(size)
+    zoom = rng.uniform(1.15, 1.6)
+    focal = zoom * max(size)
     last_pixel = np.array(size) - 1
-    principal = last_pixel / 2 + rng.uniform(-2, 2, 2)
+    off_centre = rng.uniform(-2, 2, 2)
+    principal = last_pixel / 2 + off_centre
     intrinsics = np.diag([focal, focal, 1])
     intrinsics[:2, 2] = principal
     aim = target + 0.03 * sway[:, 2:5]

@@ -76,9 +76,11 @@ def perform(
     limited = _within_limits(_keep_footing(angles))
     angles = gaussian_filter1d(limited, sigma, axis=0, mode="nearest")
 
-    swing = np.radians(12) * rng.uniform(0.2, 1)  # a slow, smooth change of direction
+    # a slow, smooth change of direction
+    swing = np.radians(12) * rng.uniform(0.2, 1)
     turns = rng.uniform(0.08, 0.25) * t + rng.uniform()
-    heading = facing + swing * np.sin(2 * np.pi * turns)
+    phase = 2 * np.pi * turns
+    heading = facing + swing * np.sin(phase)
     pose = _to_smpl(angles, heading)
     trans = _stand(betas, pose, hop, sigma)
     return Motion(fps, chosen, angles, pose, betas, trans, heading)
@@ -90,9 +92,11 @@ def _mirror(angles: Floats) -> Doubles:
     mirrored = np.empty(angles.shape)
     for name, i in INDEX.items():
         side = name[:2]
-        source = INDEX[swapped.get(side, side) + name[2:]]
-        sign = -1.0 if name in _MIRRORED else 1.0
-        mirrored[:, i] = angles[:, source] * sign
+        other = swapped.get(side, side)
+        curve = angles[:, INDEX[other + name[2:]]]
+        if name in _MIRRORED:
+            curve = -curve
+        mirrored[:, i] = curve
     return mirrored
 
 
@@ -106,7 +110,8 @@ def _within_limits(angles: Floats) -> Doubles:
     under = np.maximum((LOW + SOFTNESS) - angles, 0)
     eased_over = SOFTNESS * -np.expm1(-over / SOFTNESS)
     eased_under = SOFTNESS * -np.expm1(-under / SOFTNESS)
-    return np.asarray(angles - over + eased_over + under - eased_under, np.float64)
+    limited = angles - over + eased_over + under - eased_under
+    return np.asarray(limited, np.float64)
 
 
 def _to_smpl(angles: Floats, heading: Floats) -> Doubles:
@@ -115,7 +120,8 @@ def _to_smpl(angles: Floats, heading: Floats) -> Doubles:
 
     Heading 0 faces +z, a positive one is turned towards +x. The body stays y-up.
     """
-    a = dict(zip(DOFS, np.radians(angles).T, strict=True))
+    radians = np.radians(angles)
+    a = dict(zip(DOFS, radians.T, strict=True))
     yaw = heading + a["pelvis_yaw"]
     root = _turn_yxz(yaw, a["pelvis_pitch"], a["pelvis_roll"])
     bend = a["spine_bend"] / 3
@@ -154,7 +160,8 @@ def _choreograph(
 ) -> tuple[tuple[str, ...], Doubles, Doubles]:
     """Names, angles (T, D) and height above the ground (T,) of a blended sequence of actions."""
     duration = float(t[-1] - t[0])
-    n_actions = max(1, round(duration / rng.uniform(*ACTION_S)))
+    action_s = rng.uniform(*ACTION_S)
+    n_actions = max(1, round(duration / action_s))
     starts = t[0] + duration * np.arange(1, n_actions) / n_actions
     since = t - starts[:, None]
     ramps = np.clip(since / BLEND_S + 0.5, 0, 1)
@@ -206,8 +213,8 @@ def _stand(betas: Doubles, pose: Doubles, hop: Doubles, sigma: float) -> Doubles
     above = height - lowest[:, None]
     weight = softmax(-above / GRIP_M, axis=1)
     share = (weight[1:] + weight[:-1]) / 2
-    level = soles[..., [0, 2]]
-    slide = (np.diff(level, axis=0) * share[..., None]).sum(axis=1)
+    steps = np.diff(soles[..., [0, 2]], axis=0)
+    slide = (steps * share[..., None]).sum(axis=1)
     trans[1:, [0, 2]] = np.cumsum(-slide, axis=0)
     trans[:, 1] = hop - lowest
     trans = gaussian_filter1d(trans, sigma / 2, axis=0, mode="nearest")
@@ -232,12 +239,13 @@ def _limbs(a: dict[str, Doubles], side: str, mirrored: int) -> dict[int, Rotatio
     swing = Rotation.from_rotvec(axis * raised[:, None])  # from hanging into the plane
     right_angle = np.full_like(raised, -mirrored * np.pi / 2)
     hang = _turn("z", right_angle)  # from the T-pose
+    twisted = _turn("x", -limb.twist)
     flexed = _turn("x", -limb.flex)
     abducted = _turn("z", mirrored * limb.abduct)
     turned_out = _turn("y", mirrored * limb.turnout)
     left = {
         13: blade_up * blade_ahead,
-        16: swing * hang * _turn("x", -limb.twist),
+        16: swing * hang * twisted,
         18: _turn("y", -mirrored * limb.elbow),
         20: _turn("z", mirrored * limb.wrist),
         1: flexed * abducted * turned_out,

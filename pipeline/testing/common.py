@@ -66,7 +66,8 @@ def declaration_problems(plug_in: Any, named_by: str, but: str = "") -> Iterator
 
 def number_problems(plug_in: Any, name: str) -> Iterator[str]:
     """Problems of an attribute that must be a positive integer."""
-    if not isinstance(value := getattr(plug_in, name), int) or value < 1:
+    value = getattr(plug_in, name)
+    if not isinstance(value, int) or value < 1:
         yield f"{name} is {value!r}: expected an integer >= 1"
 
 

@@ -63,11 +63,14 @@ def reader_problems(dataset: Dataset, raw: Path, split: str, body: Body | None =
     Rejecting a video with RawDataError is allowed; failing with another error is a problem. Decodes
     the first frame of each track. Raises what `videos` raises.
     """
-    if problems := [*number_problems(dataset, "version"), *_splits_problems(dataset)]:
+    problems = [*number_problems(dataset, "version"), *_splits_problems(dataset)]
+    if problems:
         return problems
     dataset = dataset.detect_layout(raw, split)
-    listed, again = (list(dataset.videos(raw, split)) for _ in range(2))
+    listed = list(dataset.videos(raw, split))
+    again = list(dataset.videos(raw, split))
     problems = list(_listing_problems(listed, again))
+    declared = dataset.extra_columns(split, body=body is not None)
     names: set[str] = set()
     mistakes = LabelMistakes()
     rejected = ""
@@ -76,36 +79,30 @@ def reader_problems(dataset: Dataset, raw: Path, split: str, body: Body | None =
     for video in listed:
         try:
             with reading_refused(), _files_opened(raw) as opened:
-                (tracks, account), second = (
-                    dataset.read_accounted(raw, split, video, body) for _ in range(2)
-                )
+                tracks, account = dataset.read_accounted(raw, split, video, body)
+                second = dataset.read_accounted(raw, split, video, body)
             problems += _origin_problems(dataset, video)
         except Exception as error:  # conversion rejects the video for any error
             problems.append(f"{video.name}: {describe_error(error)}")
             continue
         problems += _account_problems(tracks, account, second)
         problems += _opened_problems(video, opened - shared)
-        rejected = rejected or (f"; {video.name}: {account.message}" if account.message else "")
+        if account.message and not rejected:
+            rejected = f"; {video.name}: {account.message}"
         for track, repeated in zip(tracks, second[0], strict=False):
             problems += _name_problems(dataset, split, video, track, names)
             problems += track_problems(track)
-            problems += _extra_problems(track, dataset.extra_columns(split, body=body is not None))
-            problems += [
-                f"{track.name}: {name} differs when read again"
-                for name in _differences(track, repeated)
-            ]
+            problems += _extra_problems(track, declared)
+            for name in _differences(track, repeated):
+                problems.append(f"{track.name}: {name} differs when read again")
             if track.frames is not None:
-                problems += [
-                    f"{track.name}: {problem}"
-                    for problem in _source_problems(raw, video, track, track.frames)
-                ]
+                for problem in _source_problems(raw, video, track, track.frames):
+                    problems.append(f"{track.name}: {problem}")
             mistakes.check(track, dataset, body)
     problems += mistakes.problems(split)
-    return (
-        problems
-        if problems or names
-        else [f"{split}: no track was read, so nothing was checked{rejected}"]
-    )
+    if not problems and not names:
+        problems = [f"{split}: no track was read, so nothing was checked{rejected}"]
+    return problems
 
 
 def _listing_problems(listed: Sequence[RawVideo], again: Sequence[RawVideo]) -> Iterator[str]:
@@ -144,12 +141,10 @@ def _files_opened(raw: Path) -> Iterator[set[Path]]:
     finally:
         _RECORDED.remove(paths)
         root = raw.absolute()
-        absolute = (Path(os.path.normpath(Path(path).absolute())) for path in paths)
-        opened |= {
-            path.relative_to(root)
-            for path in absolute
-            if path.is_relative_to(root) and path.is_file()
-        }
+        for name in paths:
+            path = Path(os.path.normpath(Path(name).absolute()))
+            if path.is_relative_to(root) and path.is_file():
+                opened.add(path.relative_to(root))
 
 
 @functools.cache
@@ -166,26 +161,28 @@ def _record(event: str, arguments: tuple[Any, ...]) -> None:
 
 def _extra_problems(track: Track, declared: Iterable[cache.ExtraColumn]) -> Iterator[str]:
     """Problems of a track's extra columns that reading does not reject: dtypes and mirroring."""
-    for column in (column for column in declared if column.name in track.extra):
+    for column in declared:
+        if column.name not in track.extra:
+            continue
         values = track.extra[column.name]
         about = f"{track.name}: {column.name}"
         flags = column.dtype == "uint8" and values.dtype == np.bool_
         if not flags and values.dtype != column.dtype:
             yield f"{about} is {values.dtype}, not {column.dtype}"
-        rows = np.asarray(values if column.per == "row" else values[None], column.dtype)
+        rows = np.asarray(values, column.dtype)
+        if column.per != "row":
+            rows = rows[None]
         try:
             once = column.mirrored(rows.copy(), track.dataset)
             again = column.mirrored(once.copy(), track.dataset)
         except Exception as error:  # third-party code can raise anything
             yield f"{about} cannot be mirrored: {describe_error(error)}"
             continue
-        if once.dtype != rows.dtype or column.problem(
-            once if column.per == "row" else once[0], len(rows)
-        ):
+        mirrored = once if column.per == "row" else once[0]
+        tolerance = 1e-4 * float(np.abs(rows).max(initial=1))
+        if once.dtype != rows.dtype or column.problem(mirrored, len(rows)):
             yield f"{about} is invalid after mirroring"
-        elif not np.allclose(
-            again, rows, rtol=1e-4, atol=1e-4 * float(np.abs(rows).max(initial=1))
-        ):
+        elif not np.allclose(again, rows, rtol=1e-4, atol=tolerance):
             yield f"{about} differs after mirroring it twice"
 
 

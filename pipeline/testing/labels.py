@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.boxes import MIN_SIDE_PX, extents
+from pipeline.cameras import project
 from pipeline.datasets.base import EXTRINSICS, UP, Dataset
 from pipeline.errors import RawDataError
 from pipeline.skeletons import convert, with_ones
@@ -82,25 +83,28 @@ class LabelMistakes:
             self._add(track, check_keypoints(track.kp_2d, track.bbox, _image_size(track)))
             self._add(track, _check_projection(track))
         self._add(track, check_extrinsics(track))
-        if body is not None and (sample := _sample_posed_frames(track)) is not None:
+        if body is None:
+            return
+        sample = _sample_posed_frames(track)
+        if sample is not None:
             self._add(sample, _check_pose(sample, _label_body(dataset, track, body)))
 
     def _add(self, track: Track, mistakes: Mistakes) -> None:
         for mistake, (shows, could) in mistakes.items():
-            self._wrong[mistake] += int((shows & could).sum())
+            wrong = shows & could
+            self._wrong[mistake] += int(wrong.sum())
             self._checked[mistake] += int(could.sum())
-            if (shows & could).any():
-                frame = track.frame_index[(shows & could).argmax()]
+            if wrong.any():
+                frame = track.frame_index[wrong.argmax()]
                 self._first.setdefault(mistake, f"frame {frame} of {track.name}")
 
     def problems(self, split: str) -> Iterator[str]:
         for mistake, n in self._wrong.items():
-            if n > self._checked[mistake] * (FEW if mistake == ORIGIN else MOST):
-                frames = (
-                    f"in {n:,} of {self._checked[mistake]:,} frames, the first is "
-                    f"{self._first[mistake]}"
-                )
-                yield f"{split}: {mistake}: {frames}"
+            checked = self._checked[mistake]
+            allowed = FEW if mistake == ORIGIN else MOST
+            if n > checked * allowed:
+                first = self._first[mistake]
+                yield f"{split}: {mistake}: in {n:,} of {checked:,} frames, the first is {first}"
 
 
 def track_problems(track: Track) -> list[str]:
@@ -137,32 +141,39 @@ def check_keypoints(kp_2d: Array, bbox: Array | None, size: tuple[int, int] | No
     corners, any_seen = extents(kp_2d)
     visible = (kp_2d[..., 2] > 0) & np.isfinite(points).all(axis=-1)
     points[~visible] = 0
+
+    def count(joints: Any) -> Array:
+        """(T,) number of visible joints among these (T, 49)."""
+        return np.asarray((visible & joints).sum(axis=1))
+
     n_seen = visible.sum(axis=1)
     enough = n_seen >= ENOUGH
-    one_place = (corners[:, 1] - corners[:, 0]).max(axis=1) < MIN_SIDE_PX
-    mistakes = {
-        ONE_PLACE: (one_place, enough),
-        ORIGIN: ((visible & (points == 0).all(axis=-1)).any(axis=1), any_seen),
-    }
+    one_place = np.ptp(corners, axis=1).max(axis=1) < MIN_SIDE_PX
+    is_origin = (points == 0).all(axis=-1)
+    mistakes = {ONE_PLACE: (one_place, enough), ORIGIN: (count(is_origin) > 0, any_seen)}
     if size is not None:
-        outside = visible & ((points < -0.5) | (points > np.array(size) - 0.5)).any(axis=-1)
-        mistakes[OUTSIDE_IMAGE] = (outside.sum(axis=1) > MOST * n_seen, any_seen)
-    if bbox is not None and np.isfinite(bbox).all():
-        from_centre = points - bbox[:, None, :2]
-        outside = visible & (np.abs(from_centre) > bbox[:, None, 2:] / 2 + ROUNDING_PX).any(axis=-1)
-        mistakes[OUTSIDE_BOX] = (outside.sum(axis=1) > MOST * n_seen, any_seen)
-        quarters = [(from_centre * (x, y) >= 0).all(axis=-1) for x in (-1, 1) for y in (-1, 1)]
-        n_beside = np.max([(visible & quarter).sum(axis=1) for quarter in quarters], axis=0)
-        mistakes[ONE_QUARTER] = (n_beside >= NEARLY_ALL * n_seen, enough & ~one_place)
+        edge = np.array(size) - 0.5
+        outside = ((points < -0.5) | (points > edge)).any(axis=-1)
+        mistakes[OUTSIDE_IMAGE] = (count(outside) > MOST * n_seen, any_seen)
+    if bbox is None or not np.isfinite(bbox).all():
+        return mistakes
+
+    from_centre = points - bbox[:, None, :2]
+    reach = bbox[:, None, 2:] / 2 + ROUNDING_PX
+    outside = (np.abs(from_centre) > reach).any(axis=-1)
+    mistakes[OUTSIDE_BOX] = (count(outside) > MOST * n_seen, any_seen)
+    n_beside = np.zeros_like(n_seen)
+    for direction in ((-1, -1), (-1, 1), (1, -1), (1, 1)):
+        is_in_quarter = (from_centre * direction >= 0).all(axis=-1)
+        n_beside = np.maximum(n_beside, count(is_in_quarter))
+    mistakes[ONE_QUARTER] = (n_beside >= NEARLY_ALL * n_seen, enough & ~one_place)
     return mistakes
 
 
 def _camera_problem(intrinsics: Array) -> bool:
-    return (
-        intrinsics.shape != (3, 3)
-        or not np.isfinite(intrinsics).all()
-        or np.linalg.matrix_rank(intrinsics) < 3
-    )
+    if intrinsics.shape != (3, 3) or not np.isfinite(intrinsics).all():
+        return True
+    return bool(np.linalg.matrix_rank(intrinsics) < 3)
 
 
 def _check_projection(
@@ -187,60 +198,61 @@ def _check_projection(
     if joints is None and track.kp_3d_eval is not None:
         joints = convert(with_ones(track.kp_3d_eval), source="common14", target="spin49")
     camera = track.intrinsics
-    if (
-        track.kp_2d is None
-        or track.bbox is None
-        or joints is None
-        or camera is None
-        or _camera_problem(camera)
-    ):
+    if joints is None or camera is None or _camera_problem(camera):
         return {}
-    points = joints[..., :3].astype(np.float64)
+    if track.kp_2d is None or track.bbox is None:
+        return {}
     keypoints = track.kp_2d.astype(np.float64)
-    used = (
-        (joints[..., 3] > 0)
-        & (keypoints[..., 2] > 0)
-        & np.isfinite(points).all(-1)
-        & np.isfinite(keypoints).all(-1)
-    )
-    could = (used.sum(axis=1) >= ENOUGH) & (True if track.has_3d is None else track.has_3d)
-    points = points[could]
-    keypoints = keypoints[could]
+    used = _usable(joints) & _usable(keypoints)
+    could = _enough_joints(track, used)
     used = used[could]
+    points = joints[could, :, :3].astype(np.float64)
+    keypoints = keypoints[could]
     points[~used] = 0
     keypoints[~used] = 0
     keypoints[..., 2] = 1
-    rays = keypoints @ np.linalg.inv(camera).T
-    translation = _fit_translation(points, rays, used) if trans is None else trans[could, None]
-    projected = (points + translation) @ camera.T.astype(np.float64)
-    depth = np.where(projected[..., 2:] > 0, projected[..., 2:], np.nan)  # NaN behind the camera
-    away = np.nan_to_num(
-        np.linalg.norm(projected[..., :2] / depth - keypoints[..., :2], axis=-1), nan=np.inf
-    )
-    median = np.nanmedian(np.where(used, away, np.nan), axis=1)
+    if trans is None:
+        rays = keypoints @ np.linalg.inv(camera).T
+        points += _fit_translation(points, rays, used)
+    else:
+        points = points + trans[could, None]
+
+    away = np.linalg.norm(project(points, camera) - keypoints[..., :2], axis=-1)
+    away[np.isnan(away)] = np.inf  # behind the camera
+    away[~used] = np.nan
     shows = np.zeros(len(could), np.bool_)
-    shows[could] = median > FAR * track.bbox[could, 2]
+    shows[could] = np.nanmedian(away, axis=1) > FAR * track.bbox[could, 2]
     return {mistake: (shows, could)}
+
+
+def _usable(joints: Array) -> Array:
+    """(T, J) whether joints (T, J, C), the last number a confidence, are known and finite."""
+    return np.asarray((joints[..., -1] > 0) & np.isfinite(joints).all(axis=-1))
+
+
+def _enough_joints(track: Track, used: Array) -> Array:
+    """(T,) whether a frame has 3D labels and enough joints (T, J) to compare."""
+    enough = used.sum(axis=1) >= ENOUGH
+    if track.has_3d is not None:
+        enough &= track.has_3d.astype(np.bool_)
+    return np.asarray(enough)
 
 
 def _fit_translation(points: Array, rays: Array, used: Array) -> Array:
     """Translation (n, 1, 3) m that moves points (n, 49, 3) m nearest to camera rays (n, 49, 3), by
     least squares.
     """
-    x, y, _ = np.moveaxis(rays, -1, 0)
+    x, y, z = np.moveaxis(points, -1, 0)
+    ray_x, ray_y, _ = np.moveaxis(rays, -1, 0)
     ones = np.ones_like(x)
     zero = np.zeros_like(x)
-    # (n, 2 * 49, 3)
-    across = np.concatenate(
-        [np.stack([ones, zero, -x], -1), np.stack([zero, ones, -y], -1)], axis=1
-    )
-    residual = np.concatenate(
-        [x * points[..., 2] - points[..., 0], y * points[..., 2] - points[..., 1]], axis=1
-    )
+    by_x = np.stack([ones, zero, -ray_x], -1)
+    by_y = np.stack([zero, ones, -ray_y], -1)
+    system = np.concatenate([by_x, by_y], axis=1)  # (n, 2 * 49, 3)
+    residual = np.concatenate([ray_x * z - x, ray_y * z - y], axis=1)
     weight = np.tile(used, 2)[..., None]
-    return np.asarray(
-        (np.linalg.pinv(across * weight) @ (residual[..., None] * weight)).transpose(0, 2, 1)
-    )
+    solution = np.linalg.pinv(system * weight) @ (residual[..., None] * weight)
+    return np.asarray(solution.transpose(0, 2, 1))
 
 
 def _check_pose(track: Track, body: Body) -> Mistakes:
@@ -255,19 +267,24 @@ def _check_pose(track: Track, body: Body) -> Mistakes:
     spin49, common14 = body.posed_joints(track.pose, track.betas)
     posed = with_ones(spin49)
     known = replace(track, has_3d=None)
-    mistakes = (
-        {} if track.trans is None else _check_projection(known, posed, track.trans, MISPLACED)
-    )
-    joints = track.kp_3d
-    if joints is None and track.kp_3d_eval is not None:
+    mistakes: Mistakes = {}
+    if track.trans is not None:
+        mistakes = _check_projection(known, posed, track.trans, MISPLACED)
+    if track.kp_3d is not None:
+        joints = track.kp_3d
+        compared = spin49
+    elif track.kp_3d_eval is not None:
         joints = with_ones(track.kp_3d_eval)
-    if joints is None:
+        compared = common14
+    else:
         return _check_projection(known, posed) | mistakes
-    used = (joints[..., 3] > 0) & np.isfinite(joints).all(axis=-1)
-    could = (used.sum(axis=1) >= ENOUGH) & (True if track.has_3d is None else track.has_3d)
-    angle, apart = _fit_rotation(common14 if track.kp_3d is None else spin49, joints[..., :3], used)
-    mistakes[MISPOSED] = (apart > MISPOSED_M, could)
-    return mistakes | {TURNED: ((angle > TURNED_DEG) & (apart <= MISPOSED_M), could)}
+    used = _usable(joints)
+    could = _enough_joints(track, used)
+    angle, apart = _fit_rotation(compared, joints[..., :3], used)
+    is_misposed = apart > MISPOSED_M
+    mistakes[MISPOSED] = (is_misposed, could)
+    mistakes[TURNED] = ((angle > TURNED_DEG) & ~is_misposed, could)
+    return mistakes
 
 
 def check_extrinsics(track: Track) -> Mistakes:
@@ -281,16 +298,22 @@ def check_extrinsics(track: Track) -> Mistakes:
         return {}
     from scipy.spatial.transform import Rotation  # takes 0.4 s
 
-    camera = extra[EXTRINSICS.name][:, :3, :3].astype(np.float64)
-    could = np.asarray(
-        np.isfinite(pose).all(axis=1) & (True if track.has_smpl is None else track.has_smpl)
-    )
-    spine = Rotation.from_rotvec(np.where(could[:, None], pose[:, :3], 0)).apply([0.0, 1.0, 0.0])
-    given, inverse = (
-        np.einsum("tij,j,ti->t", axes, extra[UP.name], spine)
-        for axes in (camera, camera.swapaxes(1, 2))
-    )
+    rotation = extra[EXTRINSICS.name][:, :3, :3].astype(np.float64)
+    could = _labelled(track, pose)
+    root = np.where(could[:, None], pose[:, :3], 0)
+    spine = Rotation.from_rotvec(root).apply([0.0, 1.0, 0.0])
+    up = extra[UP.name]
+    given = np.einsum("tij,j,ti->t", rotation, up, spine)
+    inverse = np.einsum("tji,j,ti->t", rotation, up, spine)
     return {INVERTED: ((given < ASLANT) & (inverse > UPRIGHT), could)}
+
+
+def _labelled(track: Track, body: Array) -> Array:
+    """(T,) whether a frame has a body, and its parameters (T, C) are finite."""
+    is_finite = np.isfinite(body).all(axis=1)
+    if track.has_smpl is not None:
+        is_finite &= track.has_smpl.astype(np.bool_)
+    return np.asarray(is_finite)
 
 
 def _sample_posed_frames(track: Track) -> Track | None:
@@ -299,42 +322,48 @@ def _sample_posed_frames(track: Track) -> Track | None:
     """
     if track.pose is None or track.betas is None:
         return None
-    finite = np.isfinite(track.pose).all(axis=1) & np.isfinite(track.betas).all(axis=1)
-    rows = np.flatnonzero(
-        finite if track.has_smpl is None else finite & track.has_smpl.astype(np.bool_)
-    )
+    is_labelled = _labelled(track, np.concatenate([track.pose, track.betas], axis=1))
+    rows = np.flatnonzero(is_labelled)
     if not len(rows):
         return None
-    rows = rows[np.unique(np.linspace(0, len(rows) - 1, POSED).astype(np.int64))]
+    spread = np.linspace(0, len(rows) - 1, POSED).astype(np.int64)
+    rows = rows[np.unique(spread)]
     columns: dict[str, Any] = {name: array[rows] for name, array in track.columns.items()}
     return replace(track, **columns)
 
 
 def _label_body(dataset: Dataset, track: Track, body: Body) -> Body:
     """The body of the gender that a track's labels use (`Dataset.genders`)."""
-    gender = track.gender if track.gender in dataset.genders else dataset.genders[0]
-    return body if dataset.genders == ("neutral",) else body.of(gender)
+    if dataset.genders == ("neutral",):
+        return body
+    if track.gender in dataset.genders:
+        return body.of(track.gender)
+    return body.of(dataset.genders[0])
 
 
 def _fit_rotation(joints: Array, target: Array, used: Array) -> tuple[Array, Array]:
     """Joints and target (T, J, 3) m, used (T, J) -> angle of the best rotation (T,) deg, mean
     residual (T,) m.
     """
-    weight = used[..., None] / np.maximum(used.sum(axis=1), 1)[:, None, None]
+    from pipeline.rotations import nearest_rotations  # loads torch
+
+    n_used = np.maximum(used.sum(axis=1), 1)
+    weight = (used / n_used[:, None])[..., None]
     target = np.where(used[..., None], target, 0).astype(np.float64)
-    a, b = (points - (points * weight).sum(axis=1, keepdims=True) for points in (joints, target))
-    u, _, vt = np.linalg.svd(np.swapaxes(a * weight, 1, 2) @ b)
-    vt[:, 2] *= np.linalg.det(u @ vt)[:, None]  # no mirror
-    turn = u @ vt
-    residual = (np.linalg.norm(a @ turn - b, axis=-1, keepdims=True) * weight).sum(axis=(1, 2))
-    return np.degrees(
-        np.arccos(np.clip((np.trace(turn, axis1=1, axis2=2) - 1) / 2, -1, 1))
-    ), residual
+    a = joints - (joints * weight).sum(axis=1, keepdims=True)
+    b = target - (target * weight).sum(axis=1, keepdims=True)
+    turn = nearest_rotations(np.swapaxes(a * weight, 1, 2) @ b)
+    distance = np.linalg.norm(a @ turn - b, axis=-1, keepdims=True)
+    residual = (distance * weight).sum(axis=(1, 2))
+    cosine = (np.trace(turn, axis1=1, axis2=2) - 1) / 2
+    return np.degrees(np.arccos(np.clip(cosine, -1, 1))), residual
 
 
 def _image_size(track: Track) -> tuple[int, int] | None:
     """Width and height in px; None if no image can be read."""
+    if track.frames is None:
+        return None
     try:
-        return None if track.frames is None else track.frames.size()
+        return track.frames.size()
     except RawDataError:
         return None

@@ -69,16 +69,14 @@ def stream_problems(
         sample = _Sample.build(stream, labels)
         compute = _load(stream, sample, 4)
         rows = compute(range(N))
-        problems = list(
-            dict.fromkeys(problem for row in rows for problem in _row_problems(stream, row))
-        )
-        problems = problems or [*_repeat_problems(stream, sample, compute, rows)]
-        if (
-            another_process
-            and not problems
-            and not _same(rows, run_in_new_process(_load_and_compute, stream, sample))
-        ):
-            problems.append("computes different numbers in another process")
+        by_row: dict[str, None] = {}  # each problem once
+        for row in rows:
+            by_row |= dict.fromkeys(_row_problems(stream, row))
+        problems = list(by_row) or list(_repeat_problems(stream, sample, compute, rows))
+        if another_process and not problems:
+            others = run_in_new_process(_load_and_compute, stream, sample)
+            if not _same(rows, others):
+                problems.append("computes different numbers in another process")
     except Exception as error:  # third-party code can raise anything
         problems.append(f"fails: {type(error).__name__}: {error}")
     return problems
@@ -90,16 +88,19 @@ def _stream_declaration_problems(stream: Stream) -> Iterator[str]:
     elif not isinstance(stream.dim, int) or stream.dim < 1:
         yield f"dim is {stream.dim!r}: expected the number of values per row, an integer >= 1"
     reads = stream.reads
-    if min(reads.history, reads.future) < 0 or (reads.crops and reads.window > 1):
+    is_window_of_crops = reads.crops and reads.window > 1
+    if min(reads.history, reads.future) < 0 or is_window_of_crops:
         yield f"reads {reads}: history and future must be >= 0, and are for streams of labels only"
-    yield from (problems := list(declaration_problems(stream, "kind", but="crop")))
+    problems = list(declaration_problems(stream, "kind", but="crop"))
+    yield from problems
     if problems:
         return
     identity = stream.identity()
     if (identity.get("kind"), identity.get("version")) != (stream.kind, stream.version):
         yield "identity() has a different kind or version than the stream"
     restored = type(stream).from_identity(json.loads(json.dumps(identity)))
-    if (restored is not None or stream.weights_file is None) and restored != stream:
+    needs_weights = restored is None and stream.weights_file is not None
+    if restored != stream and not needs_weights:
         yield f"from_identity() returns {restored} for the identity of {stream}"
     if any(f.name == "crop" for f in fields(stream)):
         yield from _crop_problems(stream, identity)
@@ -107,8 +108,10 @@ def _stream_declaration_problems(stream: Stream) -> Iterator[str]:
 
 def _crop_problems(stream: Stream, identity: dict[str, Any]) -> Iterator[str]:
     """Check that the option `crop` changes the policy and the identity, as mirrored copies need."""
-    jitter = Jitter(copy=1, flip=1.0)
-    policy = replace(stream.policy, jitter=None if stream.policy.jitter == jitter else jitter)
+    jitter: Jitter | None = Jitter(copy=1, flip=1.0)
+    if stream.policy.jitter == jitter:
+        jitter = None
+    policy = replace(stream.policy, jitter=jitter)
     with_crop: Any = stream
     mirrored = replace(with_crop, crop=policy)
     if mirrored.policy != policy:
@@ -128,25 +131,21 @@ class _Sample:
     crops: NDArray[np.uint8]
     labels: Labels
     runs: ClassVar[NDArray[np.int64]] = np.array([[0, 4], [4, N]])  # of consecutive frames
-    tracks: ClassVar[SimpleNamespace] = SimpleNamespace(
-        fps=np.array([30.0, 25.0]), step=np.array([1, 1])
-    )
+    tracks: ClassVar = SimpleNamespace(fps=np.array([30.0, 25.0]), step=np.array([1, 1]))
 
     @classmethod
     def build(cls, stream: Stream, labels: Labels | None) -> _Sample:
         rng = np.random.default_rng(0)
-        policy = stream.policy
-        side = policy.size if stream.reads.crops else 1
-        scene = np.kron(
-            rng.integers(0, 256, (side // 8 + 4, side // 8 + 4, 3), np.uint8),
-            np.ones((8, 8, 1), np.uint8),
-        )
+        side = stream.policy.size if stream.reads.crops else 1
+        n_blocks = side // 8 + 4
+        blocks = rng.integers(0, 256, (n_blocks, n_blocks, 3), np.uint8)
+        scene = blocks.repeat(8, axis=0).repeat(8, axis=1)
         crops = np.stack([scene[i : i + side, 2 * i : 2 * i + side] for i in range(N + 1)])
-        columns = [name for name in stream.reads.labels if name != ROW_RATE]
-        random_labels = {
-            name: _random_column(name, rng) for name in columns if not labels or name not in labels
-        }
-        return cls(crops, {**random_labels, **(labels or {})})
+        columns = dict(labels or {})
+        for name in stream.reads.labels:
+            if name != ROW_RATE and name not in columns:
+                columns[name] = _random_column(name, rng)
+        return cls(crops, columns)
 
     def track_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         return np.searchsorted(self.runs[:, 1], rows, side="right")
@@ -175,7 +174,9 @@ def _random_column(name: str, rng: Generator) -> NDArray[Any]:
         return rng.integers(0, 2, (N, *column.trailing)).astype(column.dtype)
     values = rng.normal(0, 0.3, (N, *column.trailing))
     if name == "bbox":
-        values = np.stack([*rng.uniform(100, 200, (2, N)), *[rng.uniform(80, 120, N)] * 2], axis=1)
+        centre = rng.uniform(100, 200, (N, 2))
+        side = rng.uniform(80, 120, N)
+        values = np.column_stack([centre, side, side])
     if name == "kp_2d":
         values[..., :2] = rng.uniform(100, 200, values[..., :2].shape)
     if name in ("kp_2d", "kp_3d"):
@@ -193,14 +194,9 @@ def _load(stream: Stream, sample: Any, batch_size: int, fill: float | None = Non
     machine = Machine("cpu", batch_size, 1)
     computer: Any = stream.load(machine, None)
     provenance = stream.provenance if computer is None else computer.provenance
-    if not isinstance(json.loads(json.dumps(dict(provenance))).get("stand_in"), bool):
+    stored = json.loads(json.dumps(dict(provenance)))
+    if not isinstance(stored.get("stand_in"), bool):
         raise TypeError("its provenance has no stand_in, true or false")
-
-    def require_unchanged(before: Labels, labels: Labels) -> None:
-        _require(
-            all(np.array_equal(before[name], labels[name], equal_nan=True) for name in before),
-            "its labels",
-        )
 
     def compute_from_labels(rows: Sequence[int]) -> Rows:
         labels = dict(label_batch(sample, np.array(rows), stream.reads))
@@ -209,13 +205,13 @@ def _load(stream: Stream, sample: Any, batch_size: int, fill: float | None = Non
                 labels[name][~labels["in_run"]] = fill
         before = copy.deepcopy(labels)
         computed, known = computer(labels)
-        require_unchanged(before, labels)
+        _require_unchanged("labels", before, labels)
         if np.shape(known) != (len(rows),) or np.asarray(known).dtype != np.bool_:
             raise TypeError(
                 f"flags are {np.shape(known)} {np.asarray(known).dtype}: expected "
                 f"{(len(rows),)} bool"
             )
-        return [computed] if np.shape(computed) != (len(rows), stream.dim) else list(computed)
+        return _rows_of(computed, (len(rows), stream.dim))
 
     def compute_from_crops(rows: Sequence[int]) -> Rows:
         size = computer.batch_size
@@ -225,38 +221,55 @@ def _load(stream: Stream, sample: Any, batch_size: int, fill: float | None = Non
         computer.adopt(memory)
         labels = label_batch(sample, np.resize(np.array(rows), size), stream.reads)
         labels_before = copy.deepcopy(labels)
-        computed = computer(memory[:, *stream.policy.slices], *([labels] if labels else []))
+        inputs: list[Any] = [memory[:, *stream.policy.slices]]
+        if labels:
+            inputs.append(labels)
+        computed = computer(*inputs)
         computer.release()
-        require_unchanged(labels_before, labels)
-        _require(np.array_equal(before, memory), "its crops")
-        return (
-            [computed] if np.shape(computed) != (size, stream.dim) else list(computed)[: len(rows)]
-        )
+        _require_unchanged("labels", labels_before, labels)
+        _require_unchanged("crops", {"": before}, {"": memory})
+        return _rows_of(computed, (size, stream.dim))[: len(rows)]
 
     def compute_each(rows: Sequence[int]) -> Rows:
         n = stream.reads.crops
         results = []
         labels = label_batch(sample, np.array(rows), stream.reads)
         for i, row in enumerate(rows):
-            crops = [crop.copy() for crop in sample.crops[row + 2 - n : row + 2]]
-            results.append(
-                stream.computed(crops, {name: values[i].copy() for name, values in labels.items()})
-            )
-            _require(np.array_equal(crops, sample.crops[row + 2 - n : row + 2]), "its crops")
+            stored_crops = sample.crops[row + 2 - n : row + 2]
+            crops = [crop.copy() for crop in stored_crops]
+            row_labels = {name: values[i].copy() for name, values in labels.items()}
+            results.append(stream.computed(crops, row_labels))
+            _require_unchanged("crops", {"": stored_crops}, {"": np.array(crops)})
         return results
 
     if computer is None:
         return compute_each
-    compute = compute_from_crops if stream.reads.crops else compute_from_labels
-    size = computer.batch_size if stream.reads.crops else batch_size
-    return lambda rows: [
-        row for start in range(0, len(rows), size) for row in compute(rows[start : start + size])
-    ]
+
+    def compute_batches(rows: Sequence[int]) -> Rows:
+        compute = compute_from_labels
+        size = batch_size
+        if stream.reads.crops:
+            compute = compute_from_crops
+            size = computer.batch_size
+        results = []
+        for start in range(0, len(rows), size):
+            results += compute(rows[start : start + size])
+        return results
+
+    return compute_batches
 
 
-def _require(unchanged: bool, what: str) -> None:
-    if not unchanged:
-        raise ValueError(f"it changes {what}, which other streams read, too")
+def _rows_of(computed: Any, shape: tuple[int, int]) -> Rows:
+    """The rows of a result of this shape; another result as it is, for `_row_problems`."""
+    if np.shape(computed) != shape:
+        return [computed]
+    return list(computed)
+
+
+def _require_unchanged(inputs: str, before: Labels, after: Labels) -> None:
+    for name, values in before.items():
+        if not np.array_equal(values, after[name], equal_nan=True):
+            raise ValueError(f"it changes its {inputs}, which other streams read, too")
 
 
 def _row_problems(stream: Stream, row: Any) -> Iterator[str]:
@@ -300,10 +313,15 @@ def _repeat_problems(
 
 def _same(rows: Rows, others: Rows) -> bool:
     """Whether two results are equal except for rounding."""
-    return len(rows) == len(others) and all(
-        a is b if a is None or b is None else not different(np.asarray(a), np.asarray(b))
-        for a, b in zip(rows, others, strict=True)
-    )
+    if len(rows) != len(others):
+        return False
+    for row, other in zip(rows, others, strict=True):
+        if row is None or other is None:
+            if row is not other:
+                return False
+        elif different(np.asarray(row), np.asarray(other)):
+            return False
+    return True
 
 
 def _load_and_compute(stream: Stream, sample: _Sample) -> Rows:

@@ -89,44 +89,41 @@ def _run(args: argparse.Namespace) -> int:
     """
     folder = args.out
     raw = args.out / "clips"
-    if missing := _fetch(raw / NAME):
-        for text in missing:
-            err.print(f"{ERROR} {plain(text)}")
+    missing = _fetch(raw / NAME)
+    for text in missing:
+        err.print(f"{ERROR} {plain(text)}")
+    if missing:
         return 2
     joints = folder / "joints.mp4"
     bodies = folder / "bodies"
     page = folder / PAGE
     *steps, show = _commands(str(raw), str(folder / "cache"), str(bodies), NAME, str(joints))
     for words in steps:
-        if code := _run_step(words):
+        code = _run_step(words)
+        if code:
             return code
     digest = whole_file_digest(bodies / SUMMARY)  # it has those of the split and of the joints
     current = joints.is_file() and split_of(page) == digest
-    own = [
-        command(*words)
-        for words in _commands("CLIPS", "data/mine", "bodies", "CLIP.mp4", "joints.mp4")
-    ]
+    usage = _commands("CLIPS", "data/mine", "bodies", "CLIP.mp4", "joints.mp4")
+    own = [command(*words) for words in usage]
     if not current:
-        if code := _run_step(show):
+        code = _run_step(show)
+        if code:
             return code
         summary = json.loads((bodies / SUMMARY).read_bytes())
         clips = (joints, bodies / summary["overlays"][0])
         detected = json.loads((raw / KEYPOINTS / f"{NAME}.json").read_bytes())["info"]["weights"]
         weights = [("Weights", OF_WEIGHTS, file["licence"], file["source"]) for file in detected]
-        posters, people = _people(
-            cache.open(folder / "cache")[SPLIT], summary["tracks"], raw, clips
-        )
+        split = cache.open(folder / "cache")[SPLIT]
+        posters, people = _people(split, summary["tracks"], raw, clips)
         content = {"digest": digest, "commands": own, "people": people, "doubtful": DOUBTFUL}
         content["clips"] = [*zip(map(_data_uri, clips), posters, TEXTS, strict=True)]
         content["credits"] = [CREDITS[0], *weights, CREDITS[1]]
-        write(
-            templates(Path(__file__).parents[1] / "templates").get_template(PAGE).stream(content),
-            page,
-        )
-    out.print(
-        f"\n{IDLE if current else DONE} "
-        f"{line('page', plain(from_here(page)), size(page.stat().st_size))}"
-    )
+        template = templates(Path(__file__).parents[1] / "templates").get_template(PAGE)
+        write(template.stream(content), page)
+    mark = IDLE if current else DONE
+    listed = line("page", plain(from_here(page)), size(page.stat().st_size))
+    out.print(f"\n{mark} {listed}")
     out.print("The same with your own clips, in a folder CLIPS:")
     for text in own:
         out.print(plain(f"  {text}"), soft_wrap=True)
@@ -179,20 +176,17 @@ def _people(
     records = [split.tracks[split.tracks.names.index(one["name"])] for one in fitted]
     frames = [split.rows("frame_index", record.start, record.stop) for record in records]
     middle_of_all = int(np.median(np.concatenate(frames)))
-    middles = [len(indices) // 2 for indices in frames]
-    shown = {
-        middle_of_all,
-        *(int(indices[middle]) for indices, middle in zip(frames, middles, strict=True)),
-    }
-    drawn = [_read(clip, shown) for clip in clips]
+    shown = {int(indices[len(indices) // 2]) for indices in frames}
+    drawn = [_read(clip, {middle_of_all, *shown}) for clip in clips]
     people: list[_DrawnPerson] = []
-    for one, record, indices, middle in zip(fitted, records, frames, middles, strict=True):
+    for one, record, indices in zip(fitted, records, frames, strict=True):
         grade = grades.track_grade(split, record, Video(raw.resolve(), NAME))
-        bbox = split.rows("bbox", record.start + middle, record.start + middle + 1)[0]
+        middle = len(indices) // 2
+        row = record.start + middle
+        bbox = split.rows("bbox", row, row + 1)[0]
         images = [crop_person(images[int(indices[middle])], bbox, 1.1) for images in drawn]
-        colour = (
-            "#" + bytes(round(255 * share) for share in PEOPLE[len(people) % len(PEOPLE)]).hex()
-        )
+        rgb = PEOPLE[len(people) % len(PEOPLE)]
+        colour = "#" + bytes(round(255 * share) for share in rgb).hex()
         seconds = indices[0] / record.fps, indices[-1] / record.fps
         doubtful = grade.limb_spread_3d_percent > DOUBTFUL
         people.append(_DrawnPerson(colour, one, seconds, str(grade).split("; "), doubtful, images))

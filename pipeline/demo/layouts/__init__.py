@@ -23,7 +23,6 @@ from pipeline.skeletons import Bools, Doubles
 
 T = TypeVar("T")
 
-
 # videos and frames, of the default
 SIZES: Final = {"tiny": (0.2, 0.7), "default": (1.0, 1.0), "large": (4.0, 1.5)}
 
@@ -41,28 +40,27 @@ class Request:
 
     def __post_init__(self) -> None:
         if self.size not in SIZES:
+            sizes = ", ".join(SIZES)
             raise ConfigError(
-                f"size of the demo data: expected one of {', '.join(SIZES)}, found {self.size!r}"
+                f"size of the demo data: expected one of {sizes}, found {self.size!r}"
             )
 
     def videos(self, usual: int) -> int:
         """Number of videos in a split with `usual` videos by default."""
-        return (
-            self.n_videos
-            if self.n_videos is not None
-            else max(1, round(usual * SIZES[self.size][0]))
-        )
+        if self.n_videos is not None:
+            return self.n_videos
+        factor, _ = SIZES[self.size]
+        return max(1, round(usual * factor))
 
     def frames(self, rng: Generator, low: int, high: int, *, least: int) -> int:
         """Number of frames in a video with `low` to `high` by default; below `least` only if
         `n_frames` is set.
         """
         drawn = int(rng.integers(low, high + 1))
-        return (
-            self.n_frames
-            if self.n_frames is not None
-            else max(least, round(drawn * SIZES[self.size][1]))
-        )
+        if self.n_frames is not None:
+            return self.n_frames
+        _, factor = SIZES[self.size]
+        return max(least, round(drawn * factor))
 
     def rng(self, *key: int) -> Generator:
         """An independent generator for each key, such as (dataset's number, video's number)."""
@@ -72,7 +70,9 @@ class Request:
         """Yield (number, split, generator) of every video; `usual`: default number of videos by
         split.
         """
-        splits = [split for split, n in usual.items() for _ in range(self.videos(n))]
+        splits: list[str] = []
+        for split, n in usual.items():
+            splits += [split] * self.videos(n)
         for number, split in enumerate(splits):
             yield number, split, self.rng(key, number)
 
@@ -121,9 +121,8 @@ def write_video(take: Take, file: Path) -> Bools:
 def write_json(file: Path, content: Any, *, compact: bool = False) -> None:
     """Write a JSON file, and create its folder."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(
-        json.dumps(content, separators=(",", ":") if compact else None), encoding="utf-8"
-    )
+    separators = (",", ":") if compact else None
+    file.write_text(json.dumps(content, separators=separators), encoding="utf-8")
 
 
 def append_confidence(kp_2d: NDArray[Any], confidence: NDArray[Any]) -> Doubles:

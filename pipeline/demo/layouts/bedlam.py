@@ -15,8 +15,8 @@ from typing import Any, Final
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
+from pipeline.cameras import pose_in_camera
 from pipeline.demo.body import procedural, rest_joints
 from pipeline.demo.layouts import ReleaseLayout, Request, append_confidence, pick_cyclic
 from pipeline.demo.scene import Actor, Shot, Take, film, stage
@@ -45,60 +45,71 @@ def _plan(request: Request) -> Iterator[Shot]:
     """
     for number in range(request.videos(len(SCENES))):
         scene, n_people, width, height, actions = pick_cyclic(SCENES, number)
-        name = scene if number < len(SCENES) else f"{number:03d}_{scene}"
-        n_pictures = request.frames(request.rng(110, number), 24, 30, least=20)
-        step = _step(name)
-        n_frames = step * (n_pictures - 1) + 1
-        looks = (width, height, n_people, actions, MOVING in name)
-        yield Shot(
-            "bedlam", "train", f"{name}/{SEQUENCE}", number, request.seed, n_frames, FPS, *looks
-        )
+        name = f"{scene}/{SEQUENCE}"
+        if number >= len(SCENES):
+            name = f"{number:03d}_{name}"
+        n_images = request.frames(request.rng(110, number), 24, 30, least=20)
+        n_frames = _step(scene) * (n_images - 1) + 1
+        looks = (width, height, n_people, actions, MOVING in scene)
+        yield Shot("bedlam", "train", name, number, request.seed, n_frames, FPS, *looks)
 
 
 def _record(shot: Shot, folder: Path) -> Take:
     """`<scene>/png/<sequence>/<sequence>_<4 digits>.png` and
     `all_npz_12_smpl_training/<scene>.npz`.
     """
-    take, (scene, sequence) = stage(shot), shot.name.split("/")
-    pictures = folder / scene / "png" / sequence
-    pictures.mkdir(parents=True)
-    numbers = range(0, shot.n_frames, _step(scene))
-    for number, filmed in zip(numbers, film(_every(take, _step(scene))), strict=True):
-        stored = np.rot90(filmed.image) if TURNED in scene else filmed.image
-        if not cv2.imwrite(str(pictures / f"{sequence}_{number:04d}.png"), stored[..., ::-1]):
+    take = stage(shot)
+    scene, sequence = shot.name.split("/")
+    images = folder / scene / "png" / sequence
+    images.mkdir(parents=True)
+    step = _step(scene)
+    for number, filmed in enumerate(film(_every(take, step))):
+        image = filmed.image[..., ::-1]
+        if TURNED in scene:
+            image = np.rot90(image)
+        file = images / f"{sequence}_{number * step:04d}.png"
+        if not cv2.imwrite(str(file), image):
             raise PipelineError(
                 "OpenCV cannot encode PNG. Install opencv-python with its image codecs."
             )
+
     labels = folder / TRAINING / f"{scene}.npz"
     labels.parent.mkdir(exist_ok=True)
-    np.savez(labels, **_labels_of(take))
-    return take
-
-
-def _labels_of(take: Take) -> dict[str, Any]:
-    """Content of a scene's file: the first person's rows, then the second's."""
+    content: dict[str, Any] = {}  # the first person's rows, then the second's
     by_person = [_rows(take, person, actor) for person, actor in enumerate(take.actors)]
-    return {key: np.concatenate([rows[key] for rows in by_person]) for key in by_person[0]}
+    for key in by_person[0]:
+        content[key] = np.concatenate([rows[key] for rows in by_person])
+    np.savez(labels, **content)
+    return take
 
 
 def _rows(take: Take, person: int, actor: Actor) -> dict[str, NDArray[Any]]:
     shot = take.shot
-    camera = take.view.extrinsics
-    turn = _level(camera[:, :3, :3])
+    extrinsics = take.view.extrinsics.copy()
+    rotation = take.view.extrinsics[:, :3, :3]
+    turn = _level(rotation)
     pelvis = rest_joints(procedural(), actor.betas)[0]
     begin = actor.trans[0] * (1, 0, 1)  # of the person's world: below the body
-    extrinsics = camera.copy()
-    extrinsics[:, :3, :3] = camera[:, :3, :3] @ turn.transpose(0, 2, 1)  # without the camera's yaw
-    extrinsics[:, :3, 3] += camera[:, :3, :3] @ begin
-    root = Rotation.from_rotvec(actor.pose[:, :3])
-    in_camera, in_world = (
-        (Rotation.from_matrix(r) * root).as_rotvec() for r in (camera[:, :3, :3], turn)
-    )
+    extrinsics[:, :3, :3] = rotation @ turn.transpose(0, 2, 1)  # without the camera's yaw
+    extrinsics[:, :3, 3] += rotation @ begin
     offset = actor.trans + pelvis - begin
     kp_2d = take.view.project(actor.joints)  # (T, 24, 2)
     low = kp_2d[:, :22].min(axis=1)
     high = kp_2d[:, :22].max(axis=1)
     scene, sequence = shot.name.split("/")
+    frames = range(shot.n_frames)
+    names = [f"{sequence}/{sequence}_{frame:04d}.png" for frame in frames]
+    rows = {
+        "imgname": np.array(names),
+        "center": (low + high) / 2,
+        "scale": (high - low).max(axis=1) / 200 * 1.2,
+        "pose_cam": pose_in_camera(actor.pose, rotation),
+        "pose_world": pose_in_camera(actor.pose, turn),
+        "trans_cam": np.einsum("tij,tj->ti", rotation, offset) - pelvis,
+        "trans_world": np.einsum("tij,tj->ti", turn, offset) - pelvis,
+        "cam_ext": extrinsics,
+        "gtkps": append_confidence(kp_2d, np.ones(kp_2d.shape[:2])),
+    }
     same = {
         "shape": actor.betas,
         "cam_int": take.view.intrinsics,
@@ -106,22 +117,11 @@ def _rows(take: Take, person: int, actor: Actor) -> dict[str, NDArray[Any]]:
         "motion_info": f"demo_{shot.number:03d}_{person}",
         "sub": f"demo_{shot.number:03d}_posed_{person:03d}",
     }
-    rows = {
-        "imgname": np.array(
-            [f"{sequence}/{sequence}_{number:04d}.png" for number in range(shot.n_frames)]
-        ),
-        "center": (low + high) / 2,
-        "scale": (high - low).max(axis=1) / 200 * 1.2,
-        "pose_cam": np.concatenate([in_camera, actor.pose[:, 3:]], axis=1),
-        "pose_world": np.concatenate([in_world, actor.pose[:, 3:]], axis=1),
-        "trans_cam": np.einsum("tij,tj->ti", camera[:, :3, :3], offset) - pelvis,
-        "trans_world": np.einsum("tij,tj->ti", turn, offset) - pelvis,
-        "cam_ext": extrinsics,
-        "gtkps": append_confidence(kp_2d, np.ones(kp_2d.shape[:2])),
-        **{key: np.array([value] * shot.n_frames) for key, value in same.items()},
-    }
+    for key, value in same.items():
+        rows[key] = np.array([value] * shot.n_frames)
     labelled = np.arange(0, shot.n_frames, _step(scene))
-    labelled = np.delete(labelled, HOLE) if person and len(labelled) > HOLE.stop else labelled
+    if person and len(labelled) > HOLE.stop:
+        labelled = np.delete(labelled, HOLE)
     return {key: values[labelled] for key, values in rows.items()}
 
 
@@ -137,18 +137,20 @@ def _level(rotation: Doubles) -> Doubles:
 
 def _every(take: Take, step: int) -> Take:
     """A take with every step-th frame."""
-    camera = take.view
-    part = slice(None, None, step)
-    actors = tuple(
-        replace(a, **{key: getattr(a, key)[part] for key in BY_FRAME}) for a in take.actors
-    )
-    n_frames = len(camera.extrinsics[part])
-    seen = replace(camera, extrinsics=camera.extrinsics[part])
-    return Take(replace(take.shot, n_frames=n_frames), seen, actors)
+    actors = []
+    for actor in take.actors:
+        thinned = {key: getattr(actor, key)[::step] for key in BY_FRAME}
+        actors.append(replace(actor, **thinned))
+    extrinsics = take.view.extrinsics[::step]
+    camera = replace(take.view, extrinsics=extrinsics)
+    shot = replace(take.shot, n_frames=len(extrinsics))
+    return Take(shot, camera, tuple(actors))
 
 
 def _step(scene: str) -> int:
-    return 5 if scene.partition("/")[0].endswith(SPARSE) else 1
+    if scene.endswith(SPARSE):
+        return 5
+    return 1
 
 
 WHAT: Final = "Rendered people in BEDLAM's layout, all of the neutral body: nothing of BEDLAM."

@@ -118,21 +118,20 @@ def _record(shot: Shot, folder: Path) -> Take:
 def _finish(folder: Path, shots: Sequence[Shot]) -> None:
     """metadata.xml, and the fits of one subject with their cameras."""
     (folder / "metadata.xml").write_bytes(_metadata())
-    ids = {
-        f"{FITTED}/{_file_name(a, s, FITTED)}": (i, s)
-        for i, a in enumerate(ACTIONS, start=1)
-        for s in (1, 2)
-    }
+    ids = {}
+    for number, action in enumerate(ACTIONS, start=1):
+        for subaction in (1, 2):
+            name = f"{FITTED}/{_file_name(action, subaction, FITTED)}"
+            ids[name] = (str(number), str(subaction))
+    by_name = {shot.name.rpartition(".")[0]: shot for shot in shots}  # one of four cameras
     fits: dict[str, dict[str, Any]] = {}
-    for name, shot in {shot.name.rpartition(".")[0]: shot for shot in shots}.items():
+    for name, shot in by_name.items():
         if name in ids:
-            action, subaction = ids[name]
-            fits.setdefault(str(action), {})[str(subaction)] = _fits_of(_stage_take(shot))
-    for kind, content in (("smpl_param", fits), ("camera", _cameras())):
-        write_json(
-            folder / "smpl_param" / f"Human36M_subject{FITTED.removeprefix('S')}_{kind}.json",
-            content,
-        )
+            action_id, subaction_id = ids[name]
+            fits.setdefault(action_id, {})[subaction_id] = _fits_of(_stage_take(shot))
+    stem = f"Human36M_subject{FITTED.removeprefix('S')}"
+    write_json(folder / "smpl_param" / f"{stem}_smpl_param.json", fits)
+    write_json(folder / "smpl_param" / f"{stem}_camera.json", _cameras())
 
 
 def _camera_of(name: str, n_frames: int) -> Camera:
@@ -140,24 +139,30 @@ def _camera_of(name: str, n_frames: int) -> Camera:
     number = CAMERAS.index(name)
     width, height = SIZES[number]
     azimuth = np.radians(AZIMUTHS[number])
-    position = np.array([[DISTANCE_M * np.sin(azimuth), HEIGHT_M, DISTANCE_M * np.cos(azimuth)]])
-    extrinsics = look_at(position, np.array([[0.0, AIM_M, 0.0]]), np.zeros(1))
+    x = DISTANCE_M * np.sin(azimuth)
+    z = DISTANCE_M * np.cos(azimuth)
+    position = np.array([[x, HEIGHT_M, z]])
+    aim = np.array([[0.0, AIM_M, 0.0]])
+    extrinsics = look_at(position, aim, np.zeros(1))
     focal = FOCAL * width + number
-    intrinsics = np.array(
-        [[focal, 0, (width - 1) / 2 + number], [0, focal + 1, (height - 1) / 2 - number], [0, 0, 1]]
-    )
+    centre_x = (width - 1) / 2 + number
+    centre_y = (height - 1) / 2 - number
+    intrinsics = np.array([[focal, 0, centre_x], [0, focal + 1, centre_y], [0, 0, 1]])
     return Camera(width, height, intrinsics, np.repeat(extrinsics, n_frames, axis=0))
 
 
 def _stage_take(shot: Shot) -> Take:
     """The take shared by all cameras."""
-    return stage(replace(shot, name=shot.name.rpartition(".")[0], number=0, width=300, height=300))
+    name = shot.name.rpartition(".")[0]
+    return stage(replace(shot, name=name, number=0, width=300, height=300))
 
 
 def _poses_of(take: Take) -> dict[str, Doubles]:
     """D2_Positions (F, 64) px and D3_Positions_mono (F, 96) mm in the camera's axes."""
     (actor,) = take.actors
-    n_frames = take.shot.n_frames - (UNLABELLED_FRAMES if take.shot.name.startswith("S5/") else 0)
+    n_frames = take.shot.n_frames
+    if take.shot.name.startswith("S5/"):
+        n_frames -= UNLABELLED_FRAMES
     index = [JOINTS["spin49"].index(name) for name in STORED]
     in_camera = 1000 * take.view.to_camera(actor.spin49)
     return {
@@ -214,15 +219,11 @@ def _metadata() -> bytes:
     w0 has three angles and the position (mm) for every camera and subject, then the intrinsics of
     every camera.
     """
-    rows = [
-        [
-            str(number),
-            str(subaction),
-            *(_file_name(action, subaction, subject) for subject in SUBJECTS),
-        ]
-        for number, action in enumerate(ACTIONS, start=1)
-        for subaction in (1, 2)
-    ]
+    rows = [["", "", *SUBJECTS]]
+    for number, action in enumerate(ACTIONS, start=1):
+        for subaction in (1, 2):
+            files = [_file_name(action, subaction, subject) for subject in SUBJECTS]
+            rows.append([str(number), str(subaction), *files])
     extrinsic = list[float]()
     intrinsic = list[float]()
     for from_scene, shift, focal, centre in map(_numbers_of, CAMERAS):
@@ -232,15 +233,14 @@ def _metadata() -> bytes:
         intrinsic += [*focal, *centre, *DISTORTION]
     root = Element("metadata")
     mapping = SubElement(root, "mapping")
-    tables = [(SubElement(mapping, "tr"), row) for row in (["", "", *SUBJECTS], *rows)]
+    tables = [(SubElement(mapping, "tr"), row) for row in rows]
     tables.append((SubElement(root, "actionnames"), list(ACTIONS)))
     tables.append((SubElement(SubElement(root, "dbcameras"), "index2id"), list(CAMERAS)))
     for parent, texts in tables:
         for text in texts:
             SubElement(parent, "td").text = text
-    SubElement(root, "w0").text = (
-        "[" + " ".join(repr(float(number)) for number in (*extrinsic, *intrinsic)) + "]"
-    )
+    numbers = " ".join(repr(float(value)) for value in (*extrinsic, *intrinsic))
+    SubElement(root, "w0").text = f"[{numbers}]"
     indent(root)
     return bytes(tostring(root, encoding="utf-8", xml_declaration=True)) + b"\n"
 

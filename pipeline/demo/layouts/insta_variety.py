@@ -58,15 +58,17 @@ def _record(shot: Shot, folder: Path) -> Take:
     low = points.min(axis=0)
     high = points.max(axis=0)
     # As if the images were cropped around the person.
-    take = staged.film_with(
-        staged.view.cut((low + high) / 2, FILLED * shot.width / (high - low).max(), shot.width)
-    )
-    pictures, visible = zip(
-        *((jpeg(filmed.image), filmed.visible[0]) for filmed in film(take)), strict=True
-    )
+    zoom = FILLED * shot.width / (high - low).max()
+    take = staged.film_with(staged.view.cut((low + high) / 2, zoom, shot.width))
+    images = []
+    visible = []
+    for filmed in film(take):
+        images.append(jpeg(filmed.image))
+        visible.append(filmed.visible[0])
+    features = _features_of(take, images, np.array(visible))
     file = _record_file(folder, shot)
     file.parent.mkdir(exist_ok=True)
-    file.write_bytes(tfrecord(tf_example(_features_of(take, pictures, np.array(visible)))))
+    file.write_bytes(tfrecord(tf_example(features)))
     return take
 
 
@@ -96,14 +98,13 @@ def _features_of(take: Take, pictures: Sequence[bytes], visible: Bools) -> dict[
     face = labels[..., 14:19]
     toes = labels[..., 19:]
     tag = pick_cyclic(tuple(TAGS), shot.number)
+    names = [f"{tag}/{shot.number:08d}/frame{i + 1:06d}.png" for i in range(n_frames)]
     features: dict[str, Feature] = {
         "meta/N": np.array([n_frames]),
         "meta/has_3d": np.array([0]),
         "meta/has_3d_joints": np.array([0]),
         "image/encoded": pictures,
-        "image/filenames": [
-            f"{tag}/{shot.number:08d}/frame{i + 1:06d}.png".encode() for i in range(n_frames)
-        ],
+        "image/filenames": [name.encode() for name in names],
         "image/heightwidths": np.full((n_frames, 2), shot.width),
         "image/centers": np.full((n_frames, 2), shot.width // 2),
         "image/scale_factors": np.ones((n_frames,) if testing else (n_frames, 2)),

@@ -20,10 +20,9 @@ from pipeline.skeletons import JOINTS, Doubles, convert
 
 N_CAMERAS: Final = 14
 PAIRS: Final = ((0, 1), (2, 4), (5, 6), (7, 8))  # cameras that film a sequence
-SEQUENCES: Final = tuple(  # the release's sequences at 25 fps
-    f"S{subject}/Seq{sequence}"
-    for sequence, subjects in ((1, (1, 2, 4, 6, 7, 8)), (2, (2, 4, 6, 7, 8)))
-    for subject in subjects
+SEQUENCES: Final = (  # the release's sequences at 25 fps
+    *(f"S{subject}/Seq1" for subject in (1, 2, 4, 6, 7, 8)),
+    *(f"S{subject}/Seq2" for subject in (2, 4, 6, 7, 8)),
 )
 FPS: Final = 25.0
 SIDE_PX: Final = 320  # 2048 in the release
@@ -56,21 +55,12 @@ def _plan(request: Request) -> Iterator[Shot]:
         camera = pick_cyclic(PAIRS, pair // len(SEQUENCES))[view]
         n_frames = request.frames(request.rng(105, pair), 28, 28, least=20)
         # Every fourth video is a file, as in the download; the others are extracted images.
-        file = (
-            f"imageSequence/video_{camera}.avi"
-            if number % 4 == 3
-            else f"imageFrames/video_{camera}"
-        )
-        looks = (FPS, SIDE_PX, SIDE_PX, 1, ON_THE_SPOT, False, f"{sequence}/{file}")
-        yield Shot(
-            "mpi_inf_3dhp",
-            "train",
-            f"{sequence}/video_{camera}",
-            number,
-            request.seed,
-            n_frames,
-            *looks,
-        )
+        file = f"{sequence}/imageFrames/video_{camera}"
+        if number % 4 == 3:
+            file = f"{sequence}/imageSequence/video_{camera}.avi"
+        name = f"{sequence}/video_{camera}"
+        looks = (FPS, SIDE_PX, SIDE_PX, 1, ON_THE_SPOT, False, file)
+        yield Shot("mpi_inf_3dhp", "train", name, number, request.seed, n_frames, *looks)
     for number, name in enumerate(TESTS[: request.videos(2)], start=n_training):
         n_frames = request.frames(request.rng(106, number), 32, 32, least=24)
         size = TEST_PICTURES.get(name, (300, 300))
@@ -109,15 +99,14 @@ def _labels_of(take: Take, cameras: list[Camera]) -> dict[str, Any]:
     """The variables of annot.mat: cells with one entry per camera."""
     points = _native_joints(take.actors[0])
     n_frames = len(points)
-    in_cameras = [camera.to_camera(points) * 1000 for camera in cameras]
+    in_cameras = [1000 * camera.to_camera(points).reshape(n_frames, -1) for camera in cameras]
+    scale = _universal_scale(take)
     return {
         "frames": np.arange(n_frames, dtype=np.int32)[:, None],
         "cameras": np.arange(N_CAMERAS, dtype=np.uint8)[None],
         "annot2": _cell([camera.project(points).reshape(n_frames, -1) for camera in cameras]),
-        "annot3": _cell([mm.reshape(n_frames, -1) for mm in in_cameras]),
-        "univ_annot3": _cell(
-            [_universal_scale(take) * mm.reshape(n_frames, -1) for mm in in_cameras]
-        ),
+        "annot3": _cell(in_cameras),
+        "univ_annot3": _cell([scale * mm for mm in in_cameras]),
     }
 
 
@@ -129,15 +118,12 @@ def _calibration(cameras: list[Camera]) -> str:
         extrinsics = camera.extrinsics[0].copy()
         intrinsics[:3, :3] = camera.intrinsics
         extrinsics[:3, 3] *= 1000
-        intrinsic, extrinsic = (
-            " ".join(f"{v:.10g}" for v in m.ravel()) for m in (intrinsics, extrinsics)
-        )
+        intrinsic = " ".join(f"{value:.10g}" for value in intrinsics.ravel())
+        extrinsic = " ".join(f"{value:.10g}" for value in extrinsics.ravel())
         lines += [
             f"name          {number}",
             "  sensor      10 10",
             f"  size        {camera.width} {camera.height}",
-        ]
-        lines += [
             "  animated    0",
             f"  intrinsic   {intrinsic}",
             f"  extrinsic   {extrinsic}",
@@ -154,25 +140,23 @@ def _labels_of_test(take: Take) -> dict[str, NDArray[Any]]:
     n_frames = len(points)
     valid = np.ones((n_frames, 1))
     valid[:INVALID_FRAMES] = 0
+    rest = np.zeros((n_frames, 30))
     return {
         "annot2": pixels[:, None],
         "annot3": mm[:, None],
         "univ_annot3": _universal_scale(take) * mm[:, None],
         "valid_frame": valid,
         "activity_annotation": np.full((n_frames, 1), 1 + take.shot.number % 7, np.float64),
-        "bb_crop": np.concatenate(
-            [pixels.min(axis=1), pixels.max(axis=1), np.zeros((n_frames, 30))], axis=1
-        ),
+        "bb_crop": np.hstack([pixels.min(axis=1), pixels.max(axis=1), rest]),
     }
 
 
 def _universal_scale(take: Take) -> float:
     """Scale of the universal skeleton relative to the actor."""
-    hip, knee, ankle = (
-        take.actors[0].spin49[0, JOINTS["spin49"].index(name)]
-        for name in ("lhip", "lknee", "lankle")
-    )
-    return float(UNIVERSAL_LEG_M / (np.linalg.norm(hip - knee) + np.linalg.norm(knee - ankle)))
+    place = dict(zip(JOINTS["spin49"], take.actors[0].spin49[0], strict=True))
+    thigh = np.linalg.norm(place["lhip"] - place["lknee"])
+    shin = np.linalg.norm(place["lknee"] - place["lankle"])
+    return float(UNIVERSAL_LEG_M / (thigh + shin))
 
 
 def _native_joints(actor: Actor) -> Doubles:
@@ -191,17 +175,17 @@ def _cameras(take: Take) -> list[Camera]:
     shot = take.shot
     actor = take.actors[0]
     facing = float(actor.motion.heading[0])
-    order = [
-        *(camera for pair in zip(*PAIRS, strict=True) for camera in pair),
-        3,
-        *range(9, N_CAMERAS),
-    ]
+    first, second = zip(*PAIRS, strict=True)
+    order = [*first, *second, 3, *range(9, N_CAMERAS)]
     cameras = {}
     for row, number in enumerate(order):
-        angle = np.radians((row - 3.5) * 180 / 8 if row < 8 else 90 + (row - 7) * 180 / 7)
+        degrees = 90 + (row - 7) * 180 / 7
+        if row < 8:
+            degrees = (row - 3.5) * 180 / 8
         rng = shot.rng(f"camera {number}")
         size = (shot.width, shot.height)
-        cameras[number] = frame_people(rng, actor.spin49, size, heading=facing + angle, turn=8)
+        heading = facing + np.radians(degrees)
+        cameras[number] = frame_people(rng, actor.spin49, size, heading=heading, turn=8)
     return [cameras[number] for number in range(N_CAMERAS)]
 
 

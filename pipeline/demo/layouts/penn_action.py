@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,7 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.demo.files import write_mat
-from pipeline.demo.layouts import ReleaseLayout, Request, pick_cyclic, write_pictures
+from pipeline.demo.layouts import (
+    ReleaseLayout,
+    Request,
+    append_confidence,
+    pick_cyclic,
+    write_pictures,
+)
 from pipeline.demo.scene import Shot, Take, stage
 from pipeline.skeletons import Bools, convert
 
@@ -36,17 +44,17 @@ BOX_MARGIN_PX: Final = 6.0
 
 def _plan(request: Request) -> Iterator[Shot]:
     """By default 10 training videos and 4 test videos among them, of 28 to 52 frames."""
-    counts = {"train": request.videos(10), "test": request.videos(4)}
-    # spread over the numbers
-    through = [((i + 0.5) / n, split) for split, n in counts.items() for i in range(n)]
-    for number, (_, split) in enumerate(sorted(through, key=lambda at: at[0])):
+    spread: list[tuple[float, str]] = []  # each split's videos over the numbers
+    for split, usual in (("train", 10), ("test", 4)):
+        n = request.videos(usual)
+        spread += [((i + 0.5) / n, split) for i in range(n)]
+    spread.sort(key=operator.itemgetter(0))
+    for number, (_, split) in enumerate(spread):
         n_frames = request.frames(request.rng(101, number), 28, 52, least=20)
-        size = pick_cyclic(PICTURES, number)
+        width, height = pick_cyclic(PICTURES, number)
         actions = pick_cyclic(tuple(ACTIONS.values()), number)
-        name = f"{number + 1:04d}"
-        yield Shot(
-            "penn_action", split, name, number, request.seed, n_frames, 30.0, *size, actions=actions
-        )
+        shot = Shot("penn_action", split, f"{number + 1:04d}", number, request.seed, n_frames, 30.0)
+        yield replace(shot, width=width, height=height, actions=actions)
 
 
 def _record(shot: Shot, folder: Path) -> Take:
@@ -62,23 +70,24 @@ def _labels_of(take: Take, visible: Bools) -> dict[str, Any]:
     """The variables of a label file; visible (T, 49). Coordinates count from 1, as MATLAB does."""
     shot = take.shot
     actor = take.actors[0]
-    joints = convert(actor.kp_2d + 1, source="spin49", target="penn_action")
-    visible_joints = convert(
-        visible[..., None].astype(np.float64), source="spin49", target="penn_action"
-    )[..., 0]
-    # of the release's invisible joints
-    unmarked = shot.rng("labels").random(visible_joints.shape) < 0.36
-    joints[(visible_joints == 0) & unmarked] = NOT_LABELLED
+    kp_2d = append_confidence(actor.kp_2d + 1, visible)
+    x, y, visibility = np.moveaxis(convert(kp_2d, source="spin49", target="penn_action"), -1, 0)
+    # share of the release's invisible joints
+    unmarked = shot.rng("labels").random(x.shape) < 0.36
+    unmarked &= visibility == 0
+    x[unmarked] = NOT_LABELLED
+    y[unmarked] = NOT_LABELLED
+    train = 1 if shot.split == "train" else -1
     return {
         "action": pick_cyclic(tuple(ACTIONS), shot.number),
         "pose": _view_side(take),
-        "x": joints[..., 0],
-        "y": joints[..., 1],
-        "visibility": visible_joints.astype(np.uint8),
-        "train": np.int32(1 if shot.split == "train" else -1),
+        "x": x,
+        "y": y,
+        "visibility": visibility.astype(np.uint8),
+        "train": np.int32(train),
         "bbox": _boxes(actor.kp_2d, shot),
         "dimensions": np.array([shot.height, shot.width, shot.n_frames], np.uint16),
-        "nframes": np.uint8(shot.n_frames) if shot.n_frames < 256 else np.uint16(shot.n_frames),
+        "nframes": np.min_scalar_type(shot.n_frames).type(shot.n_frames),
     }
 
 
@@ -86,21 +95,23 @@ def _boxes(kp_2d: NDArray[Any], shot: Shot) -> NDArray[Any]:
     """Boxes (T, 4) x1 y1 x2 y2, from 1; rounded to the smallest type in every other video, as in
     the release.
     """
-    low = np.maximum(kp_2d.min(axis=1) - BOX_MARGIN_PX, 0) + 1
-    high = np.minimum(kp_2d.max(axis=1) + BOX_MARGIN_PX, (shot.width - 1, shot.height - 1)) + 1
-    boxes = np.concatenate([low, high], axis=1)
+    last_pixel = (shot.width - 1, shot.height - 1)
+    low = kp_2d.min(axis=1) - BOX_MARGIN_PX
+    high = kp_2d.max(axis=1) + BOX_MARGIN_PX
+    corners = [np.maximum(low, 0), np.minimum(high, last_pixel)]
+    boxes = np.concatenate(corners, axis=1) + 1
     if shot.number % 2:
         return boxes
-    return np.round(boxes).astype(np.uint8 if np.round(boxes).max() < 256 else np.uint16)
+    rounded = np.round(boxes)
+    return rounded.astype(np.min_scalar_type(int(rounded.max())))
 
 
 def _view_side(take: Take) -> str:
     """The release's name of the camera's view."""
     middle = take.shot.n_frames // 2
     heading = take.actors[0].motion.heading[middle]
-    across, _, away = take.view.extrinsics[middle, :3, :3] @ np.array(
-        [np.sin(heading), 0, np.cos(heading)]
-    )
+    ahead = np.array([np.sin(heading), 0, np.cos(heading)])
+    across, _, away = take.view.extrinsics[middle, :3, :3] @ ahead
     if abs(across) > abs(away):
         return "right" if across > 0 else "left"
     return "front" if away < 0 else "back"

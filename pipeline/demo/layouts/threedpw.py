@@ -48,14 +48,14 @@ def _plan(request: Request) -> Iterator[Shot]:
     """
     for number, split, rng in request.enumerate_videos(104, train=28, validation=5, test=5):
         title, actions = pick_cyclic(tuple(TITLES.items()), number)
-        name = f"{pick_cyclic(PLACES, number)}_{title}_{number:02d}"
+        place = pick_cyclic(PLACES, number)
+        name = f"{place}_{title}_{number:02d}"
         n_frames = request.frames(rng, 24, 30, least=24)
-        looks = (
-            *pick_cyclic(PICTURES, number),
-            2 if split == "train" and number % 14 == 2 else 1,
-            actions,
-            True,
-        )
+        width, height = pick_cyclic(PICTURES, number)
+        n_people = 1
+        if split == "train" and number % 14 == 2:
+            n_people = 2
+        looks = (width, height, n_people, actions, True)
         yield Shot("3dpw", split, name, number, request.seed, n_frames, FPS, *looks)
 
 
@@ -89,19 +89,14 @@ def _labels_of(take: Take, visible: Bools) -> dict[str, Any]:
         "poses": [actor.pose for actor in actors],
         "trans": [actor.trans for actor in actors],
         "poses_60Hz": [_interpolate_poses(actor.pose, fine) for actor in actors],
-        "trans_60Hz": [
-            np.stack([np.interp(fine, np.arange(n_frames), c) for c in a.trans.T], axis=1)
-            for a in actors
-        ],
+        "trans_60Hz": [_interpolate_places(actor.trans, fine) for actor in actors],
         "jointPositions": [actor.joints.reshape(n_frames, 72) for actor in actors],
         "poses2d": [_poses2d(actor, visible[:, i], shot, rng) for i, actor in enumerate(actors)],
         "img_frame_ids": np.arange(n_frames) * 2,
         "cam_poses": take.view.extrinsics,
         "cam_intrinsics": take.view.intrinsics,
         "campose_valid": [valid for _ in actors],
-        "v_template_clothed": [
-            np.asarray(body.v_template + body.shapedirs @ a.betas, np.float64) for a in actors
-        ],
+        "v_template_clothed": [body.v_template + body.shapedirs @ a.betas for a in actors],
         "texture_maps": [np.full((1, 1, 3), 128, np.uint8) for _ in actors],
     }
 
@@ -110,19 +105,22 @@ def _poses2d(actor: Actor, visible: Bools, shot: Shot, rng: Generator) -> NDArra
     """(T, 3, 18) x, y, confidence: exact projections, with confidence for visible joints; 0 in
     undetected frames.
     """
-    joints = convert(actor.kp_2d, source="spin49", target=POSES_2D)
-    visible_joints = (
-        convert(visible[..., None].astype(np.float64), source="spin49", target=POSES_2D)[..., 0] > 0
-    )
-    confidence = np.where(
-        visible_joints,
-        rng.uniform(0.55, 0.98, visible_joints.shape),
-        rng.uniform(0.05, 0.5, visible_joints.shape),
-    )
-    poses2d = append_confidence(joints, confidence).transpose(0, 2, 1)
+    kp_2d = append_confidence(actor.kp_2d, visible)
+    joints = convert(kp_2d, source="spin49", target=POSES_2D)
+    is_visible = joints[..., 2] > 0
+    high = rng.uniform(0.55, 0.98, is_visible.shape)
+    low = rng.uniform(0.05, 0.5, is_visible.shape)
+    joints[..., 2] = np.where(is_visible, high, low)
+    poses2d = joints.transpose(0, 2, 1)
     if shot.number % 3 == 1:
         poses2d[:UNSEEN_FRAMES] = 0
     return np.ascontiguousarray(poses2d)
+
+
+def _interpolate_places(trans: NDArray[Any], frames: NDArray[Any]) -> NDArray[Any]:
+    """Interpolate translations (T, 3) at fractional frames."""
+    stored = np.arange(len(trans))
+    return np.stack([np.interp(frames, stored, column) for column in trans.T], axis=1)
 
 
 def _interpolate_poses(pose: NDArray[Any], frames: NDArray[Any]) -> NDArray[Any]:
@@ -131,12 +129,11 @@ def _interpolate_poses(pose: NDArray[Any], frames: NDArray[Any]) -> NDArray[Any]
     """
     if len(pose) == 1:
         return pose
-    joints = pose.reshape(len(pose), 24, 3)
-    turns = [
-        Slerp(np.arange(len(pose)), Rotation.from_rotvec(joints[:, j]))(frames).as_rotvec()
-        for j in range(24)
-    ]
-    return np.stack(turns, axis=1).reshape(-1, 72)
+    turns = []
+    for joint in np.split(pose, 24, axis=1):
+        interpolate = Slerp(np.arange(len(pose)), Rotation.from_rotvec(joint))
+        turns.append(interpolate(frames).as_rotvec())
+    return np.concatenate(turns, axis=1)
 
 
 WHAT: Final = (

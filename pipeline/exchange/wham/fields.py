@@ -60,8 +60,9 @@ class RowFields:
         self.bodies = bodies
         self.dataset = split.name.partition("/")[0]
         tracks = split.tracks
-        tables = split.videos.tables
-        self.sizes = np.stack([tables["video_width"], tables["video_height"]], axis=1)
+        width = split.videos.tables["video_width"]
+        height = split.videos.tables["video_height"]
+        self.sizes = np.stack([width, height], axis=1)
         self.genders = np.array([track.gender for track in tracks])
         self.rates = tracks.fps / tracks.step
         self.track_intrinsics: Doubles = tracks.tables["track_intrinsics"]  # NaN if unknown
@@ -104,39 +105,45 @@ class RowFields:
         if need == NO_GENDER:
             return np.isin(self.genders_of(start, stop), MALE_FIRST)
         if need == NO_RATE:
-            return np.asarray(np.abs(self.rates[self._tracks(start, stop)] - FPS) < RATE_NOISE)
+            rates = self.rates[self._tracks(start, stop)]
+            return np.asarray(np.abs(rates - FPS) < RATE_NOISE)
         name = need.removeprefix("no ")
         if name == "intrinsics":
             values: Array = self.intrinsics(start, stop)
         else:
             values = self.split.rows(name, start, stop)
-        return np.asarray(np.isfinite(values.reshape(stop - start, -1)).all(axis=1))
+        values = values.reshape(stop - start, -1)
+        return np.asarray(np.isfinite(values).all(axis=1))
 
     def boxes(self, start: int, stop: int) -> Array:
         """(n, 4) centre, width, height px; for EMDB and BEDLAM (n, 3) centre, side; InstaVariety's
         in its crops.
         """
-        bbox = self.split.rows("bbox", start, stop)
         if self.dataset == "insta_variety":
-            return np.tile([PICTURE / 2, PICTURE / 2, PICTURE / 200], (stop - start, 1))
+            middle = PICTURE / 2
+            return np.tile([middle, middle, PICTURE / 200], (stop - start, 1))
+        bbox = self.split.rows("bbox", start, stop)
         if self.dataset == "emdb":
             return bbox[:, :3] / (1, 1, EMDB_FACTOR)
         if self.dataset == "bedlam":  # the release's scale includes the crop scale
             crop_scale = self.split.tracks.crop_scale[self._tracks(start, stop)]
-            return np.column_stack([bbox[:, :2], bbox[:, 2] * crop_scale])
+            side = bbox[:, 2] * crop_scale
+            return np.column_stack([bbox[:, :2], side])
         return bbox
 
     def resolutions(self, start: int, stop: int) -> Array:
         """(n, 2) width, height px."""
         if self.dataset == "insta_variety":
             return np.full((stop - start, 2), PICTURE)
-        return np.asarray(self.sizes[self.split.tracks.video[self._tracks(start, stop)]])
+        videos = self.split.tracks.video[self._tracks(start, stop)]
+        return np.asarray(self.sizes[videos])
 
     def keypoints(self, start: int, stop: int) -> Array:
         """(n, 17, 3) px and confidence, in COCO's order; InstaVariety's in crops of 224 x 224."""
         kp_2d = self.split.rows("kp_2d", start, stop)
         if self.dataset == "insta_variety":
-            kp_2d = to_crop_pixels(kp_2d, self.split.rows("bbox", start, stop))
+            bbox = self.split.rows("bbox", start, stop)
+            kp_2d = to_crop_pixels(kp_2d, bbox)
         return coco(kp_2d)
 
     def flipped_boxes(self, start: int, stop: int) -> Array:
@@ -150,7 +157,8 @@ class RowFields:
         kp2d = self.keypoints(start, stop)[:, mirrored("coco")]
         width = self.resolutions(start, stop)[:, :1]
         x, y, score = np.moveaxis(kp2d, -1, 0)
-        return np.stack([np.where(score > 0, width - x, x), y, score], axis=-1)
+        mirrored_x = np.where(score > 0, width - x, x)
+        return np.stack([mirrored_x, y, score], axis=-1)
 
     def place_bodies(self, start: int, stop: int) -> tuple[Doubles, Doubles]:
         """Translation (n, 3) of the gendered body and its joints (n, 31, 3), m, in camera axes.
@@ -163,25 +171,27 @@ class RowFields:
         pose = rows("pose", start, stop)
         betas = rows("betas", start, stop)
         trans = rows("trans", start, stop).astype(np.float64)
-        rotation = rows("extrinsics", start, stop)[:, :3, :3].astype(np.float64)
+        rotation = self._rotations(start, stop)
         n_joints = 0 if self.bodies.regressor is None else REGRESSED
         joints = np.zeros((stop - start, n_joints, 3))
         genders = self.genders_of(start, stop)
-        for gender in np.unique(genders):
-            of_gender = genders == gender
-            pelvis, posed = self.bodies.joints(str(gender), pose[of_gender], betas[of_gender])
+        for gender in np.unique(genders).tolist():
+            chosen = np.flatnonzero(genders == gender)
+            parameters = (pose[chosen], betas[chosen])
+            pelvis, posed = self.bodies.joints(gender, *parameters)
             if self.uses_neutral_body:
-                neutral, _ = self.bodies.joints("neutral", pose[of_gender], betas[of_gender])
+                neutral, _ = self.bodies.joints("neutral", *parameters)
                 shift = pelvis - neutral
-                turned = np.einsum("nij,nj->ni", rotation[of_gender], shift)
-                trans[of_gender] += turned - shift
-            joints[of_gender] = posed + trans[of_gender, None]
+                turned = np.einsum("nij,nj->ni", rotation[chosen], shift)
+                trans[chosen] += turned - shift
+            joints[chosen] = posed + trans[chosen, None]
         return trans, joints
 
     def project_joints(self, start: int, stop: int) -> Doubles:
         """Joints (n, 31, 2) px."""
         _, joints = self.place_bodies(start, stop)
-        return cameras.project(joints, self.intrinsics(start, stop)[:, None])
+        intrinsics = self.intrinsics(start, stop)
+        return cameras.project(joints, intrinsics[:, None])
 
     def contacts(self, start: int, stop: int) -> Array:
         """Contacts (n, 4), 0 to 1, of left toe and heel, right toe and heel; -1 if unknown."""
@@ -191,17 +201,20 @@ class RowFields:
 
     def world_roots(self, start: int, stop: int) -> Doubles:
         """Global orientation (n, 3) rad in the world."""
-        rotation = self.split.rows("extrinsics", start, stop)[:, :3, :3].astype(np.float64)
+        to_world = self._rotations(start, stop).transpose(0, 2, 1)
         root = self.split.rows("pose", start, stop)[:, :3]
-        return compose(rotation.transpose(0, 2, 1), root)
+        return compose(to_world, root)
 
     def world_places(self, start: int, stop: int) -> Doubles:
         """Translation (n, 3) m of the neutral body in the world."""
         assert self.bodies is not None
-        names = ("pose", "betas", "trans", "extrinsics")
-        pose, betas, trans, extrinsics = (self.split.rows(name, start, stop) for name in names)
-        pelvis = self.bodies.joints("neutral", pose, betas)[0]
-        return cameras.to_world(pose[:, :3], trans, extrinsics, pelvis)[1]
+        pose = self.split.rows("pose", start, stop)
+        betas = self.split.rows("betas", start, stop)
+        trans = self.split.rows("trans", start, stop)
+        extrinsics = self.split.rows("extrinsics", start, stop)
+        pelvis, _ = self.bodies.joints("neutral", pose, betas)
+        _, world_trans = cameras.to_world(pose[:, :3], trans, extrinsics, pelvis)
+        return world_trans
 
     def intrinsics(self, start: int, stop: int) -> Doubles:
         """Intrinsics (n, 3, 3) px of the row (if the camera zooms), else of the track."""
@@ -209,10 +222,16 @@ class RowFields:
         if "intrinsics" not in self.split.columns:
             return track_cameras
         row_cameras = self.split.rows("intrinsics", start, stop)
-        return np.where(np.isfinite(row_cameras), row_cameras, track_cameras)
+        is_known = np.isfinite(row_cameras)
+        return np.where(is_known, row_cameras, track_cameras)
 
     def genders_of(self, start: int, stop: int) -> NDArray[np.str_]:
         return self.genders[self._tracks(start, stop)]
+
+    def _rotations(self, start: int, stop: int) -> Doubles:
+        """World to camera, (n, 3, 3)."""
+        extrinsics = self.split.rows("extrinsics", start, stop)
+        return extrinsics[:, :3, :3].astype(np.float64)
 
     def _tracks(self, start: int, stop: int) -> Rows:
         return self.split.track_of(np.arange(start, stop))
@@ -252,34 +271,39 @@ class Motions:
         """Positions (m,) of the frames at 30 fps among a segment's rows; fractions are between two
         rows.
         """
-        track = int(self.segments.track[number])
-        rate = float(self.split.tracks.fps[track] / self.split.tracks.step[track])
-        n_rows = int(self.segments.stop[number] - self.segments.start[number])
+        track = self.segments.track[number]
+        tracks = self.split.tracks
+        rate = float(tracks.fps[track] / tracks.step[track])
+        n_rows = self.segments.stop[number] - self.segments.start[number]
         if abs(rate - FPS) < RATE_NOISE:
             return np.arange(float(n_rows))
-        last = np.floor((n_rows - 1) * FPS / rate + 1e-9)  # at 30 fps
+        duration = (n_rows - 1) * FPS / rate  # in frames at 30 fps
+        last = np.floor(duration + 1e-9)
         return np.arange(last + 1) * rate / FPS
 
     def pose(self, number: int) -> Doubles:
         """(m, 72) rad."""
-        stored = self.read_column("pose", number).reshape(-1, 24, 3)
-        pose = resample_rotations(stored, self.positions(number)).reshape(-1, 72)
-        return pose_in_camera(pose, Y_DOWN[:3, :3])
+        stored = self.read_column("pose", number)
+        joints = stored.reshape(-1, 24, 3)
+        pose = resample_rotations(joints, self.positions(number))
+        return pose_in_camera(pose.reshape(-1, 72), Y_DOWN[:3, :3])
 
     def betas(self, number: int) -> Doubles:
         """(m, 10)."""
-        return self.read_column("betas", number)[self.positions(number).astype(np.int64)]
+        rows = self.positions(number).astype(np.int64)
+        return self.read_column("betas", number)[rows]
 
     def transl(self, number: int) -> Doubles:
         """(m, 3) m."""
         assert self.bodies is not None
-        gender = self.split.tracks[int(self.segments.track[number])].gender
+        track = self.split.tracks[int(self.segments.track[number])]
         pose = self.pose(number)
         betas = self.betas(number)
-        pelvis = self.bodies.joints(gender, pose[:1], betas[:1])[0]
-        trans = resample_linear(self.read_column("trans", number), self.positions(number))
-        trans = cameras.to_camera(np.zeros(3), trans, Y_DOWN, pelvis)[1]
-        trans[:, 1] -= self.bodies.lowest(gender, pose[0], betas[0], trans[0])
+        pelvis, _ = self.bodies.joints(track.gender, pose[:1], betas[:1])
+        stored = self.read_column("trans", number)
+        in_world = resample_linear(stored, self.positions(number))
+        _, trans = cameras.to_camera(np.zeros(3), in_world, Y_DOWN, pelvis)
+        trans[:, 1] -= self.bodies.lowest(track.gender, pose[0], betas[0], trans[0])
         return trans
 
     def read_column(self, column: str, number: int) -> Doubles:
@@ -317,39 +341,40 @@ class Bodies:
             stored = np.load(file, allow_pickle=False)
         return numbers(file, REGRESSOR_FILE, stored, (REGRESSED, smpl_files.N_VERTICES))
 
-    def joints(
-        self, gender: str, pose: NDArray[Any], betas: NDArray[Any]
-    ) -> tuple[Doubles, Doubles]:
+    def joints(self, gender: str, pose: Array, betas: Array) -> tuple[Doubles, Doubles]:
         """pose (n, 72) rad, betas (n, 10) -> rest pelvis (n, 3) m, and WHAM's joints (n, 31, 3) m
         without translation.
 
         Without a regressor there are no joints.
         """
+        shape = torch.tensor(betas).float()
         with torch.no_grad():
-            posed = self._posed(gender)(torch.tensor(betas).float(), _rotations(pose))
+            posed = self._posed(gender)(shape, _rotations(pose))
         joints = posed.double().numpy()
         return joints[:, 0], joints[:, 1:]  # SMPL rotates about its pelvis, which does not move
 
-    def lowest(
-        self, gender: str, pose: NDArray[Any], betas: NDArray[Any], trans: NDArray[Any]
-    ) -> float:
+    def lowest(self, gender: str, pose: Array, betas: Array, trans: Array) -> float:
         """y in m of a body's lowest vertex (y points down), for pose (72,), betas (10,), trans
         (3,).
         """
         shape = torch.tensor(betas[None]).float()
         with torch.no_grad():
             posed = self.load(gender)(betas=shape, rotmat=_rotations(pose[None]))
-        return float(posed.verts[0, :, 1].max() + trans[1])
+        lowest = posed.verts[0, :, 1].max()
+        return float(lowest + trans[1])
 
     def _posed_joints(self, gender: str) -> PosedJoints:
         regressor = self.regressor
         if regressor is None:
             regressor = np.zeros((0, smpl_files.N_VERTICES))
-        take = [0, *range(smpl_files.N_JOINTS, smpl_files.N_JOINTS + len(regressor))]
-        return PosedJoints(smpl_files.load(self.folder, gender), regressor, take)
+        body = smpl_files.load(self.folder, gender)
+        n_joints = smpl_files.N_JOINTS
+        take = [0, *range(n_joints, n_joints + len(regressor))]
+        return PosedJoints(body, regressor, take)
 
 
-def _rotations(pose: NDArray[Any]) -> torch.Tensor:
+def _rotations(pose: Array) -> torch.Tensor:
     """(n, 72) -> (n, 24, 3, 3)."""
-    rotmat = Rotation.from_rotvec(np.asarray(pose, np.float64).reshape(-1, 3)).as_matrix()
-    return torch.tensor(rotmat).float().reshape(-1, smpl_files.N_JOINTS, 3, 3)
+    rotvec = np.asarray(pose, np.float64).reshape(-1, 3)
+    matrices = torch.tensor(Rotation.from_rotvec(rotvec).as_matrix())
+    return matrices.float().reshape(-1, smpl_files.N_JOINTS, 3, 3)

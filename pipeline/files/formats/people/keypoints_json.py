@@ -17,6 +17,7 @@ import numpy as np
 from pipeline.cli.text import count
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import kind, load_json
+from pipeline.files.formats.people.axis_order import AxisOrder
 from pipeline.files.formats.people.found import (
     BODY,
     DAMAGED,
@@ -49,9 +50,7 @@ OTHER_TOOL: Final = (
 )
 # a person whose joints have no names
 NUMBERS: Final = tuple(3 * n_joints for n_joints in (*ORDERS, *sorted(BODY)))
-X_FIRST: Final = "Write x, y and score of each joint, in this order."
 VISIBILITY: Final = (0, 1, 2)  # COCO's: not labelled, labelled and hidden, visible
-AROUND: Final = 0.1  # of a box's size: joints this far outside belong to it
 # COCO's, AP-10K's and others; and joints that people do not have
 ANIMALS: Final = re.compile(
     "(?<![a-z])(animal|bird|cat|dog|horse|sheep|cow|elephant|bear|zebra|giraffe|monkey|macaque|ape"
@@ -140,7 +139,7 @@ def _results(file: Path, results: Sequence[Mapping[str, Any]]) -> LabelContent:
     people = []
     others = Counter[str]()
     first = None
-    axes = _Axes()
+    axes = AxisOrder()
     for result in results:
         category = result.get("category_id", 1)
         if category != 1:
@@ -218,49 +217,6 @@ def _track_id(file: Path, key: str, entry: Mapping[str, Any]) -> int | None:
     return None if identity < 0 else identity
 
 
-class _Axes:
-    """Whether joints lie in their own boxes only if y is taken for x."""
-
-    def __init__(self) -> None:
-        self._n = 0
-        self._inside = 0
-        self._inside_swapped = 0
-
-    def compare(self, points: Doubles, box: object) -> None:
-        """Count the joints of a person, (J, 3) px px score, in a box x y w h; of other boxes,
-        none.
-        """
-        if not isinstance(box, list) or len(box) != 4:
-            return
-        if not all(isinstance(value, int | float) for value in box):
-            return
-        corner, size = np.array(box, np.float64).reshape(2, 2)
-        low = corner - AROUND * size
-        high = corner + (1 + AROUND) * size
-
-        def count_inside(points: Doubles) -> int:
-            is_inside = (points >= low) & (points <= high)
-            return int(is_inside.all(axis=1).sum())
-
-        shown = points[points[:, 2] > 0, :2]
-        self._n += len(shown)
-        self._inside += count_inside(shown)
-        self._inside_swapped += count_inside(shown[:, ::-1])
-
-    def require_x_first(self, file: Path) -> None:
-        """Raise RawDataError if most joints are outside of their boxes, and inside with x and y
-        exchanged.
-        """
-        are_outside = self._inside < self._n / 2
-        if are_outside and self._inside_swapped > 0.9 * self._n:
-            share = self._inside_swapped / self._n
-            found = (
-                f"y before x: {share:.0%} of the joints lie in their boxes only if x and y "
-                "are exchanged"
-            )
-            raise label_error(file, "keypoints", "x before y", found, X_FIRST)
-
-
 class _Categories(NamedTuple):
     """Who are people among COCO's categories."""
 
@@ -314,7 +270,7 @@ def _coco(file: Path, content: Mapping[str, Any], sizes: Sizes | None) -> LabelC
     boxes = list[tuple[str, dict[str, Any], Doubles]]()
     others = Counter[str]()
     n_interpolated = 0
-    axes = _Axes()
+    axes = AxisOrder()
     n_shown = 0
     for i, entry in enumerate(records(file, "annotations", content.get("annotations"))):
         key = f"annotations[{i}]"
