@@ -221,7 +221,10 @@ def delete_stream(root: Root, split: str, stream: str) -> None:
     layout.check_names(split, stream)
     store = store_at(root)
     place = Place(store, split, stream)
-    if not store.list_names(place.home):
+    # The array whose folder has the lock goes last: else another writer could begin while arrays
+    # are removed.
+    arrays = [place.array(f"{stream}{part}") for part in reversed(layout.STREAM_ARRAYS)]
+    if not any(store.list_names(array) for array in arrays):
         return
     refuse_tags(store)
     with store.lock(place.writing):
@@ -229,9 +232,7 @@ def delete_stream(root: Root, split: str, stream: str) -> None:
         # Without its manifest, no reader finds the stream; without zarr.json, its manifest is not
         # lost.
         store.remove([place.manifest, f"{place.home}/zarr.json"])
-        # The array whose folder has the lock goes last: else another writer could begin while
-        # arrays are removed.
-        store.remove([place.array(f"{stream}{part}") for part in reversed(layout.STREAM_ARRAYS)])
+        store.remove(arrays)
 
 
 def invalidate(root: Root, split: str, stream: str | None, numbers: Collection[int]) -> None:

@@ -22,6 +22,7 @@ from pipeline import smplx
 from pipeline.body import Body
 from pipeline.cli.text import count
 from pipeline.conversion.plan import committed_split
+from pipeline.datasets.base import EXTRINSICS, PELVIS, UP
 from pipeline.errors import PipelineError, RawDataError, StandInMixed
 from pipeline.estimates import files_of, recorded_estimates
 from pipeline.exchange.bodies.projection import NOTED, REFUSED, Fit, Keypoints, fit
@@ -33,16 +34,20 @@ from pipeline.exchange.bodies.tools import (
     camera_file,
     clip_of,
     read_estimates,
+    rigid,
     stem_of,
 )
 from pipeline.files.raw.files import whole_file_digest
 from pipeline.processes.software import staging_plan
-from pipeline.skeletons import Doubles
+from pipeline.skeletons import JOINTS, Doubles
 
-VERSION: Final = 2  # raised whenever the same files would give other labels; 2: SMPL-X's bodies
+VERSION: Final = 3  # raised whenever the same files would give other labels; 3: worlds
 LABELS: Final = ("pose", "betas", "trans", "has_smpl", "valid")
 TRUTH: Final = ("pose", "kp_3d", "kp_3d_eval")  # columns of splits with labels of their own
 ABOUT: Final = ("name", "video", "step", "fps", "crop_scale", "gender", "intrinsics")  # tracks
+HIPS: Final = [JOINTS["spin49"].index(joint) for joint in ("lhip", "rhip")]
+WORLD_UP: Final = np.array([0, 1, 0], np.float32)  # of the tools' worlds
+WORLD: Final = (replace(EXTRINSICS, gaps=True), UP)
 ELSEWHERE: Final = 1.0  # heights of a box: bodies farther away are of another person
 
 
@@ -125,7 +130,7 @@ def import_bodies(
     tracks = {
         video: list(group) for video, group in itertools.groupby(split.tracks, lambda t: t.video)
     }
-    extra = smplx.columns(f"{N_BETAS} numbers", trans=True, gaps=True)
+    extra = (*smplx.columns(f"{N_BETAS} numbers", trans=True, gaps=True), *WORLD)
     plan = staging_plan(cache.fingerprint(origin | {"clips": split.manifest["digest"]}))
     with cache.SplitWriter(
         root, name, columns=[*split.columns, *LABELS], plan=plan, extra=extra
@@ -275,9 +280,17 @@ class _TrackBodies:
         columns = self.columns
         return Keypoints(columns["frame_index"], columns["kp_2d"], columns["bbox"][:, 3])
 
-    def fill(self, estimate: Estimate, trans: Doubles, whole_pose: Doubles) -> int:
+    def fill(
+        self,
+        estimate: Estimate,
+        trans: Doubles,
+        whole_pose: Doubles,
+        extrinsics: Doubles | None,
+    ) -> int:
         """Write a person's bodies into the rows of common frames that have none yet. Returns their
         number.
+
+        trans: (N, 3) m; whole_pose: (N, 72) or (N, 165) rad; extrinsics: (N, 4, 4) m, of its world.
         """
         _, rows, of_track = np.intersect1d(
             estimate.frames, self.columns["frame_index"], return_indices=True
@@ -286,6 +299,10 @@ class _TrackBodies:
         rows = rows[is_free]
         of_track = of_track[is_free]
         self.has_body[of_track] = True
+        if extrinsics is not None:
+            nowhere = np.full((self.n, 4, 4), np.nan, np.float32)
+            self.extra.setdefault("extrinsics", nowhere)[of_track] = extrinsics[rows]
+            self.extra["up"] = WORLD_UP
         if not estimate.is_smplx:
             self.columns["pose"][of_track] = whole_pose[rows]
             self.columns["betas"][of_track] = estimate.betas[rows]
@@ -313,6 +330,7 @@ class _Match(NamedTuple):
     fit: Fit
     track: _TrackBodies
     estimate: Estimate
+    joints: Doubles  # spin49 (N, 49, 3) m, without translation
 
 
 def _add_bodies(
@@ -346,16 +364,39 @@ def _add_bodies(
                     beside.append(RawDataError(file, "projection", expected, found, do))
             for fitted, track in zip(fits, tracks, strict=True):
                 if fitted.distance <= REFUSED:
-                    matches.append(_Match(fitted, track, estimate))
+                    matches.append(_Match(fitted, track, estimate, joints))
     if beside and not matches:
         raise beside[0]
 
-    for fitted, track, estimate in sorted(matches, key=lambda match: match.fit.distance):
+    for fitted, track, estimate, joints in sorted(matches, key=lambda match: match.fit.distance):
         pose = estimate.pose
         if bodies.smplx is not None:
             pose = bodies.smplx.whole_pose(pose)
-        if track.fill(estimate, estimate.position(size, fitted.margin), pose):
+        trans = estimate.position(size, fitted.margin)
+        if track.fill(estimate, trans, pose, _extrinsics_of(estimate, trans, joints)):
             clip.notes.append(f"{track.track.name}: {_told(estimate, fitted)}")
+
+
+def _extrinsics_of(estimate: Estimate, trans: Doubles, joints: Doubles) -> Doubles | None:
+    """(N, 4, 4) m, from the world to the camera; None without a world.
+
+    A person's own world is where the same body has its other place and orientation: with R R_w =
+    R_c, and a point of the body at p_w and p_c, t = p_c - R p_w. trans: (N, 3) m in the camera;
+    joints: (N, 49, 3) m without it.
+    """
+    if estimate.world_root is None or estimate.world_place is None:
+        return estimate.extrinsics
+    from scipy.spatial.transform import Rotation  # takes 0.4 s
+
+    in_camera = Rotation.from_rotvec(estimate.pose[:, :3])
+    turn = in_camera * Rotation.from_rotvec(estimate.world_root).inv()
+    point = joints[:, PELVIS]
+    in_world = estimate.world_place + point
+    if estimate.is_place_of_hips:
+        point = joints[:, HIPS].mean(axis=1)
+        in_world = estimate.world_place
+    shift = point + trans - turn.apply(in_world)
+    return rigid(turn.as_matrix(), shift)
 
 
 def _told(estimate: Estimate, fitted: Fit) -> str:
@@ -364,6 +405,8 @@ def _told(estimate: Estimate, fitted: Fit) -> str:
         text += f"; likely: {fitted.cause}"
     if estimate.trans is None:
         text += "; trans is of a weak-perspective camera"
+    if estimate.world_root is not None:
+        text += "; its world is of this person alone"
     return text
 
 

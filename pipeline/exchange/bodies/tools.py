@@ -30,7 +30,17 @@ LARGER_CROP: Final = 1.1  # VIBE's crop side / side of the boxes that it writes
 MOST_FPS: Final = 60.0  # of the pictures that PromptHMR reads
 FIRST_DOT: Final = ("PHALP", "TRAM", "PromptHMR")  # cut the clip's name there, others at the last
 ALIKE: Final = 0.02  # how much the sides of resized pictures may differ in their scales
-ROWS: Final = ("frames", "pose", "betas", "trans", "boxes", "crop_camera")  # of `Estimate`
+ROWS: Final = (  # fields of `Estimate`
+    "frames",
+    "pose",
+    "betas",
+    "trans",
+    "boxes",
+    "crop_camera",
+    "extrinsics",
+    "world_root",
+    "world_place",
+)
 READ: Final = (
     "GVHMR's, WHAM's, TRAM's, PHALP's, PromptHMR's, VIBE's and TCMR's are read (docs/results.md)."
 )
@@ -54,6 +64,13 @@ class Estimate:
     is_reduced: bool = False  # the tool made them smaller and fewer, as `in_clip` undoes
     boxes: Doubles | None = None  # (N, 4) cx cy w h px
     crop_camera: Doubles | None = None  # (N, 3) s tx ty of a weak-perspective camera in the crop
+    # (N, 4, 4) m, from a world of all people, whose y is up, to the camera
+    extrinsics: Doubles | None = None
+    # The same person in a world of its own, whose y is up: (N, 3) rad global orientation, and
+    # (N, 3) m the translation, or the middle of the hips.
+    world_root: Doubles | None = None
+    world_place: Doubles | None = None
+    is_place_of_hips: bool = False
     dropped: Mapping[str, int] = field(default_factory=dict)  # reason -> frames
 
     @property
@@ -212,14 +229,25 @@ class _Entry:
             raise self.error(key, "frames from 0, ascending", str(frames[:8].tolist()))
         return frames
 
+    def rotations(self, key: str, *shape: int) -> Doubles:
+        """Rotations (..., 3, 3); of one axis if no shape is given."""
+        matrices = self.take(key, *(shape or [None]), 3, 3)
+        if not is_rotation(matrices.reshape(-1, 3, 3)).all():
+            raise self.error(key, "rotations", "other matrices")
+        return matrices
+
     def turns(self, key: str, *shape: int) -> Doubles:
         """Rotations (..., 3, 3) -> (..., 3) rad."""
         from scipy.spatial.transform import Rotation  # takes 0.4 s
 
-        matrices = self.take(key, *shape, 3, 3).reshape(-1, 3, 3)
-        if not is_rotation(matrices).all():
-            raise self.error(key, "rotations", "other matrices")
+        matrices = self.rotations(key, *shape).reshape(-1, 3, 3)
         return np.asarray(Rotation.from_matrix(matrices).as_rotvec().reshape(*shape, 3))
+
+    def in_frames(self, of_pictures: Doubles, frames: Ints, key: str) -> Doubles:
+        """The rows of a person's frames, of one for each picture."""
+        if len(frames) and frames[-1] >= len(of_pictures):
+            raise self.error(key, f"one for each of {frames[-1] + 1} frames", str(len(of_pictures)))
+        return of_pictures[frames]
 
 
 def _gvhmr(content: _Entry) -> Iterator[Estimate]:
@@ -231,8 +259,27 @@ def _gvhmr(content: _Entry) -> Iterator[Estimate]:
     betas = body.take("betas", n, N_BETAS)
     trans = body.take("transl", n, 3)
     camera = content.take("K_fullimg", n, 3, 3)[0]
-    size = _size(camera[:2, 2])
-    yield Estimate("GVHMR", "0", np.arange(n), pose, betas, trans, camera, size)
+    world = content.below("smpl_params_global")
+    yield Estimate(
+        "GVHMR",
+        "0",
+        np.arange(n),
+        pose,
+        betas,
+        trans,
+        camera,
+        _size(camera[:2, 2]),
+        world_root=world.take("global_orient", n, 3),
+        world_place=world.take("transl", n, 3),
+    )
+
+
+def rigid(rotation: Doubles, shift: Doubles) -> Doubles:
+    """Rotations (N, 3, 3) and shifts (N, 3) -> (N, 4, 4)."""
+    matrices = np.tile(np.eye(4), (len(rotation), 1, 1))
+    matrices[:, :3, :3] = rotation
+    matrices[:, :3, 3] = shift
+    return matrices
 
 
 def _size(center: Doubles) -> tuple[int, int]:
@@ -241,14 +288,24 @@ def _size(center: Doubles) -> tuple[int, int]:
 
 
 def _wham(content: _Entry) -> Iterator[Estimate]:
-    """`trans` is SMPL's translation; `trans_world` is the mid-hip's place and is not taken."""
+    """`trans` is SMPL's translation; `trans_world` is the mid-hip's place."""
     for person, entry in content.people():
         frames = entry.frames("frame_ids")
         n = len(frames)
         pose = entry.take("pose", n, N_POSE)
         betas = entry.take("betas", n, N_BETAS)
         trans = entry.take("trans", n, 3)
-        yield Estimate("WHAM", person, frames, pose, betas, trans)
+        yield Estimate(
+            "WHAM",
+            person,
+            frames,
+            pose,
+            betas,
+            trans,
+            world_root=entry.take("pose_world", n, N_POSE)[:, :3],
+            world_place=entry.take("trans_world", n, 3),
+            is_place_of_hips=True,
+        )
 
 
 def _tram(content: _Entry) -> Iterator[Estimate]:
@@ -262,15 +319,26 @@ def _tram(content: _Entry) -> Iterator[Estimate]:
     stored = _Entry(place, "", load_results(place))
     size = _size(stored.take("img_center", 2))
     camera = pinhole(float(stored.take("img_focal")), size)
+    extrinsics = None
+    if "world_cam_R" in stored.content:
+        to_world = stored.rotations("world_cam_R")
+        rotation = np.swapaxes(to_world, -1, -2)
+        shift = -np.einsum("nij,nj->ni", rotation, stored.take("world_cam_T", len(rotation), 3))
+        extrinsics = stored.in_frames(rigid(rotation, shift), frames, "world_cam_R")
     person = content.file.stem.rpartition("_")[2]
-    yield Estimate("TRAM", person, frames, pose, betas, trans, camera, size)
+    yield Estimate("TRAM", person, frames, pose, betas, trans, camera, size, extrinsics=extrinsics)
 
 
 def _prompthmr(content: _Entry) -> Iterator[Estimate]:
-    """`smplx_world` is another body, and is not taken."""
+    """`smplx_world` is another body, and `Twc` is wrong after the tool's optimisation: neither is
+    taken.
+    """
     stored = content.below("camera")
     size = _size(stored.take("img_center", 2))
     camera = pinhole(float(stored.take("img_focal")), size)
+    world = content.below("camera_world")
+    rotation = world.rotations("Rcw")
+    extrinsics = rigid(rotation, world.take("Tcw", len(rotation), 3))
     for person, entry in content.below("people").people():
         frames = entry.frames("frames")
         n = len(frames)
@@ -279,7 +347,16 @@ def _prompthmr(content: _Entry) -> Iterator[Estimate]:
         betas = body.take("shape", n, N_BETAS)
         trans = body.take("trans", n, 3)
         estimate = Estimate(
-            "PromptHMR", person, frames, pose, betas, trans, camera, size, is_reduced=True
+            "PromptHMR",
+            person,
+            frames,
+            pose,
+            betas,
+            trans,
+            camera,
+            size,
+            is_reduced=True,
+            extrinsics=world.in_frames(extrinsics, frames, "Rcw"),
         )
         is_detected = entry.take("detected", n) > 0
         yield estimate.only(np.flatnonzero(is_detected), "not detected")

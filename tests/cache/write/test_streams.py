@@ -11,6 +11,7 @@ import pytest
 
 import cache
 from cache import CacheError, StreamWriter
+from tests.trees import contents
 
 
 def writer_of(root: Path, **options: Any) -> StreamWriter:
@@ -120,6 +121,17 @@ def test_features_that_were_deleted_by_hand_are_extracted_into_a_whole_cache(
     shutil.rmtree(tracks / "toy/train/features")
     toy.write_stream(tracks)
     assert cache.verify(tracks).problems == ()
+
+
+def test_a_stream_whose_deletion_was_cut_off_is_deleted_by_the_next(tracks: Path, toy: Any) -> None:
+    """After a power cut, any of its folders may be there."""
+    before = contents(tracks)
+    toy.write_stream(tracks)
+    features = tracks / "toy/train/features"
+    shutil.rmtree(features / "resnet50")
+    shutil.rmtree(features / "resnet50_ok")
+    cache.delete_stream(tracks, "toy/train", "resnet50")
+    assert contents(tracks).keys() == before.keys()
 
 
 def test_features_of_other_rows_under_the_same_numbers_are_never_taken_for_these(

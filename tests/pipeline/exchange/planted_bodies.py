@@ -14,11 +14,13 @@ from scipy.spatial.transform import Rotation
 
 from pipeline.body import Body
 from pipeline.cameras import project
+from pipeline.datasets.base import PELVIS
 from pipeline.demo.body import procedural
 from pipeline.exchange.bodies.importing import BodyModels
 from pipeline.exchange.bodies.projection import SMPLX_PELVIS, Keypoints
 from pipeline.exchange.bodies.smplx_joints import SmplxJoints
 from pipeline.exchange.bodies.tools import FOCAL, pinhole
+from pipeline.skeletons import JOINTS
 
 SIZE = (640, 480)
 DIAGONAL = 800.0
@@ -56,6 +58,36 @@ def keypoints(person: int, focal: float = DIAGONAL, away: float = 5.0) -> Keypoi
     return Keypoints(np.arange(N), kp_2d, np.full(N, HEIGHT))
 
 
+def extrinsics(n: int = N) -> np.ndarray:
+    """(n, 4, 4) from a world with y up to the camera, which turns and goes along."""
+    over = np.diag([1.0, -1, -1])
+    turns = Rotation.from_euler("y", np.arange(n)[:, None] * 0.05).as_matrix()
+    matrices = np.tile(np.eye(4), (n, 1, 1))
+    matrices[:, :3, :3] = over @ turns
+    matrices[:, :3, 3] = np.column_stack([np.arange(n) * 0.1, np.full(n, 1.5), np.full(n, 4)])
+    return matrices
+
+
+def in_world(points: np.ndarray) -> np.ndarray:
+    """(N, 3) m in the camera -> in the world."""
+    to_camera = extrinsics()
+    away = points - to_camera[:, :3, 3]
+    return np.einsum("nji,nj->ni", to_camera[:, :3, :3], away)
+
+
+def world_root(person: int) -> np.ndarray:
+    """(N, 3) rad."""
+    to_camera = Rotation.from_matrix(extrinsics()[:, :3, :3])
+    return (to_camera.inv() * Rotation.from_rotvec(pose(person)[:, :3])).as_rotvec()
+
+
+def hips(person: int) -> np.ndarray:
+    """(N, 3) m, their middle in the camera."""
+    joints = BODY.posed_joints(pose(person), betas(person))[0]
+    sides = [JOINTS["spin49"].index(name) for name in ("lhip", "rhip")]
+    return joints[:, sides].mean(axis=1) + trans(person)
+
+
 def wham(**changed: Any) -> dict[Any, Any]:
     """As demo.py --save_pkl leaves it. `trans_world` is the mid-hip's place."""
     content: dict[Any, Any] = defaultdict(dict)
@@ -63,8 +95,8 @@ def wham(**changed: Any) -> dict[Any, Any]:
         content[np.int64(person + 3)] = {
             "pose": pose(person).astype(np.float32),
             "trans": trans(person).astype(np.float32),
-            "pose_world": pose(person).astype(np.float32),
-            "trans_world": trans(person).astype(np.float32) + 9,
+            "pose_world": np.hstack([world_root(person), pose(person)[:, 3:]]).astype(np.float32),
+            "trans_world": in_world(hips(person)).astype(np.float32),
             "betas": betas(person).astype(np.float32),
             "verts": np.zeros((N, 6890, 3), np.float32),
             "frame_ids": np.arange(N),
@@ -145,8 +177,12 @@ def gvhmr(**changed: Any) -> dict[str, Any]:
         "transl": trans(0) - SMPLX_PELVIS,
     } | changed
     incam = {key: torch.tensor(values).float() for key, values in body.items()}
-    # another frame: y up
-    world = incam | {"global_orient": torch.zeros(N, 3), "transl": torch.zeros(N, 3)}
+    pelvis = BODY.posed_joints(pose(0), betas(0))[0][:, PELVIS]
+    rest = pelvis + SMPLX_PELVIS
+    world = incam | {
+        "global_orient": torch.tensor(world_root(0)).float(),
+        "transl": torch.tensor(in_world(pelvis + trans(0)) - rest).float(),
+    }
     cameras = torch.tensor(pinhole(DIAGONAL, SIZE)).float().repeat(N, 1, 1)
     return {"smpl_params_global": world, "smpl_params_incam": incam, "K_fullimg": cameras}
 
@@ -166,8 +202,13 @@ def tram(person: int, **changed: Any) -> dict[str, Any]:
 
 
 def tram_camera(size: tuple[int, int] = SIZE, focal: float = DIAGONAL) -> dict[str, Any]:
-    center = np.array(size) / 2
-    return {"img_focal": focal, "img_center": center, "world_cam_R": torch.eye(3).repeat(N, 1, 1)}
+    to_world = np.linalg.inv(extrinsics())
+    return {
+        "img_focal": focal,
+        "img_center": np.array(size) / 2,
+        "world_cam_R": torch.tensor(to_world[:, :3, :3]).float(),
+        "world_cam_T": torch.tensor(to_world[:, :3, 3]).float(),
+    }
 
 
 def prompthmr(
@@ -194,7 +235,9 @@ def prompthmr(
         } | changed
     scale = size[0] / SIZE[0]
     camera = {"img_focal": DIAGONAL * scale, "img_center": np.array(size) / 2}
-    return {"people": people, "camera": camera, "camera_world": {"Twc": np.zeros((N, 3))}}
+    to_camera = extrinsics()[frames]
+    world = {"Rcw": to_camera[:, :3, :3], "Tcw": to_camera[:, :3, 3], "Twc": np.zeros((N, 3))}
+    return {"people": people, "camera": camera, "camera_world": world}
 
 
 def write(folder: Path, tool: str, content: Any = None, clip: str = "walk") -> Path:

@@ -108,6 +108,43 @@ def test_bodies_of_smplx_have_columns_of_their_own(tmp_path: Path, tool: str) ->
     assert not split.column("has_smpl")[:].any()
 
 
+@pytest.mark.parametrize("tool", ["wham", "tram", "gvhmr", "prompthmr"])
+def test_the_world_of_a_body_is_in_its_rows(tmp_path: Path, tool: str) -> None:
+    """Traps 1, 4, 9 and 12: places are of the mid-hip, bodies turn about the pelvis, `Twc` is
+    wrong, and worlds of WHAM and GVHMR are one person's.
+    """
+    write_clips(tmp_path / "clips")
+    files = planted.write_tram(tmp_path) if tool == "tram" else [planted.write(tmp_path, tool)]
+    run(tmp_path, *files)
+    split = cache.open(tmp_path / "c")[NAME]
+    n_with_world = 0
+    for track in split.tracks:
+        to_camera = split.rows("extrinsics", track.start, track.stop)
+        has_world = np.isfinite(to_camera[:, 0, 0])
+        pose = "smplx_pose" if tool in ("gvhmr", "prompthmr") else "pose"
+        has_body = np.isfinite(split.rows(pose, track.start, track.stop)[:, 0])
+        np.testing.assert_array_equal(has_world, has_body)
+        n_with_world += has_world.any()
+        expected = planted.extrinsics()[has_world]
+        np.testing.assert_allclose(to_camera[has_world], expected, atol=2e-5)
+        up = track.extra.get("up")
+        if has_world.any():
+            np.testing.assert_array_equal(up, [0, 1, 0])
+    assert n_with_world == (1 if tool == "gvhmr" else 2)
+    notes = " ".join(split.videos[0].account["notes"])
+    assert ("its world is of this person alone" in notes) == (tool in ("wham", "gvhmr"))
+
+
+def test_a_world_with_fewer_pictures_than_the_person_is_refused(tmp_path: Path) -> None:
+    write_clips(tmp_path / "clips")
+    camera = planted.tram_camera()
+    for key in ("world_cam_R", "world_cam_T"):
+        camera[key] = camera[key][:5]
+    files = planted.write_tram(tmp_path, camera=camera)
+    with pytest.raises(RawDataError, match="'world_cam_R': expected one for each of 12 frames"):
+        run(tmp_path, *files)
+
+
 def test_smplx_is_not_taken_unchecked(tmp_path: Path) -> None:
     write_clips(tmp_path / "clips")
     file = planted.write(tmp_path, "gvhmr")
