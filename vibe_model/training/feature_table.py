@@ -77,21 +77,16 @@ class FeatureTable:
         (size,), dtype = _field_type(mixture)
         needed = rows.total * size * dtype.itemsize
         cpu = torch.device("cpu")
-        # each process of a machine has a table in its RAM
-        sharing = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        places = {"ram": [cpu], "device": [device], "auto": [device, cpu]}[hold]
         tight: list[str] = []
-        for place in dict.fromkeys({"ram": [cpu], "device": [device], "auto": [device, cpu]}[hold]):
-            room = int(
-                SHARE_OF_FREE * _free_memory(place) / (sharing if place.type == "cpu" else 1)
-            )
-            because = f" ({', '.join(tight)})" if tight else ""
+        for place in dict.fromkeys(places):
+            room = _room(place)
             if room >= needed:
-                where = f"held in {_name(place)}: {_size(needed)}{because}"
-                empty = torch.empty(
-                    (rows.total, size),
-                    dtype=torch.from_numpy(np.empty(0, dtype)).dtype,
-                    device=place,
-                )
+                where = f"held in {_name(place)}: {_size(needed)}"
+                if tight:
+                    where += f" ({', '.join(tight)})"
+                torch_dtype = torch.from_numpy(np.empty(0, dtype)).dtype
+                empty = torch.empty((rows.total, size), dtype=torch_dtype, device=place)
                 table = cls(empty, rows)
                 table._fill(mixture, where, report)
                 return table, where
@@ -114,33 +109,40 @@ class FeatureTable:
 
     def _fill(self, mixture: Mixture, where: str, report: Callable[[TableProgress], None]) -> None:
         """Read all rows, and report progress. where: place of the table, as text."""
-        parts = _feature_parts(mixture)
-        sources = {
-            name: (split, part.streams[0]) for part in parts for name, split in part.splits.items()
-        }
+        sources = {}
+        for part in _feature_parts(mixture):
+            for name, split in part.splits.items():
+                sources[name] = (split, part.streams[0])
         _, dtype = _field_type(mixture)
+        device = self.table.device
         for name, starts in self.rows.batches():
             split, stream = sources[name]
             windows = np.stack([starts, starts + self.rows.seqlen], axis=1)
-            features = split.read(windows, stream=stream, fields=("features",), dtype=dtype)[
-                "features"
-            ]
-            rows = torch.from_numpy(self.rows.place(name, starts))[:, None] + self._frames
-            self.table[rows.to(self.table.device)] = torch.from_numpy(features).to(
-                self.table.device
-            )
+            read = split.read(windows, stream=stream, fields=("features",), dtype=dtype)
+            first_rows = torch.from_numpy(self.rows.place(name, starts))
+            rows = first_rows[:, None] + self._frames
+            self.table[rows.to(device)] = torch.from_numpy(read["features"]).to(device)
             report(TableProgress(where, int(rows[-1, -1]) + 1, len(self.table)))
 
 
 def _field_type(mixture: Mixture) -> tuple[tuple[int, ...], np.dtype[Any]]:
     """Shape of a frame's features, and the dtype that holds those of all parts exactly."""
     types = [mixture.fields[part.name][part.streams[0]] for part in _feature_parts(mixture)]
-    return types[0][0], np.result_type(*(dtype for _, dtype in types))
+    dtypes = [dtype for _, dtype in types]
+    return types[0][0], np.result_type(*dtypes)
 
 
 def _feature_parts(mixture: Mixture) -> list[MixturePart]:
     """Parts with features, which are of their first stream."""
     return [part for part in mixture.parts.values() if part.streams]
+
+
+def _room(device: torch.device) -> int:
+    """Bytes that the features of one process may take."""
+    room = SHARE_OF_FREE * _free_memory(device)
+    if device.type == "cpu":  # each process of a machine has a table in its RAM
+        room /= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return int(room)
 
 
 def _free_memory(device: torch.device) -> int:
@@ -158,26 +160,33 @@ def _free_memory(device: torch.device) -> int:
 def _free_in_cgroups(
     own: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")
 ) -> list[int]:
-    """Free bytes within each limit of this process's control groups (version 2); cached files count
-    as free.
-    """
+    """Free bytes within each limit of this process's control groups (version 2)."""
     try:
-        name = next(line[3:] for line in own.read_text().splitlines() if line.startswith("0::"))
-    except (OSError, StopIteration):
+        lines = own.read_text().splitlines()
+    except OSError:
+        return []
+    names = [line.removeprefix("0::") for line in lines if line.startswith("0::")]
+    if not names:
         return []
     free = []
-    group = root / name.lstrip("/")
+    group = root / names[0].lstrip("/")
     for folder in (group, *group.parents):
         if not folder.is_relative_to(root) or not (folder / "memory.max").is_file():
             continue
         limit = (folder / "memory.max").read_text().strip()
         if limit != "max":
-            lines = (line.split() for line in (folder / "memory.stat").read_text().splitlines())
-            files = sum(
-                int(value) for name, value in lines if name in ("active_file", "inactive_file")
-            )
-            free.append(max(int(limit) - int((folder / "memory.current").read_text()) + files, 0))
+            free.append(max(int(limit) - _used_in_cgroup(folder), 0))
     return free
+
+
+def _used_in_cgroup(folder: Path) -> int:
+    """Used bytes of a control group; cached files count as free."""
+    used = int((folder / "memory.current").read_text())
+    for line in (folder / "memory.stat").read_text().splitlines():
+        name, value = line.split()
+        if name in ("active_file", "inactive_file"):
+            used -= int(value)
+    return used
 
 
 def _name(place: torch.device) -> str:

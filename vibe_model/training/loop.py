@@ -176,7 +176,8 @@ class TrainingLoop(ABC):
             self.trainer.load_state_dict(_saved_state(last, self.identity))
         self._settle_best()
         step = self.trainer.state.step
-        if step != (first := int(self.group.from_first(step) or 0)):
+        first = int(self.group.from_first(step) or 0)
+        if step != first:
             raise CheckpointError(
                 f"{last}: process {self.group.rank} resumes at step {step}, the first one at "
                 f"{first}. All processes "

@@ -48,18 +48,18 @@ class ProcessGroup:
     @staticmethod
     def launched_size() -> int:
         """Number of processes that torch's launcher started; 1 without it."""
-        return (
-            int(os.environ.get("WORLD_SIZE", "1")) if distributed.is_torchelastic_launched() else 1
-        )
+        if not distributed.is_torchelastic_launched():
+            return 1
+        return int(os.environ.get("WORLD_SIZE", "1"))
 
     @staticmethod
     def planned_size(config: VideoConfig) -> int:
         """Number of processes of a training on this machine, by its settings."""
         if config.processes:
             return config.processes
-        device = device_of(config.device)
-        # cuda:1 is that GPU only
-        return torch.cuda.device_count() if device == torch.device("cuda") else 1
+        if device_of(config.device) == torch.device("cuda"):  # cuda:1 is that GPU only
+            return torch.cuda.device_count()
+        return 1
 
     @property
     def leads(self) -> bool:
@@ -96,12 +96,15 @@ class ProcessGroup:
             yield cls(device=device_of(device))
             return
         device_of_rank = device_of(device, int(os.environ["LOCAL_RANK"]))
+        backend = "gloo"
+        gpu = None
         if device_of_rank.type == "cuda":
             torch.cuda.set_device(device_of_rank)
+            backend = "nccl"
+            gpu = device_of_rank
         # The optimisers import it anyway. Imported later, it keeps the group alive, whose threads
         # then end the finished process with an error.
         importlib.import_module("torch._dynamo")
-        backend, gpu = ("nccl", device_of_rank) if device_of_rank.type == "cuda" else ("gloo", None)
         # With a GPU named, NCCL starts, or fails, here.
         distributed.init_process_group(backend, timeout=PATIENCE, device_id=gpu)
         group = cls(distributed.get_rank(), size, device_of_rank)
@@ -142,7 +145,8 @@ class TrainingState:
             return
         self.skipped_in_a_row = 0
         self.good_steps += 1
-        self.sums = {name: self.sums.get(name, 0.0) + value for name, value in step.terms.items()}
+        for name, value in step.terms.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
 
     def means(self) -> dict[str, float]:
         """Mean of each term over this epoch's good steps; empty without any."""
@@ -162,13 +166,20 @@ class TrainingState:
     ) -> bool:
         """Add an epoch to the history. True when its score, lower is better, is the best so far."""
         epoch = len(self.history)
-        entry = {"epoch": epoch, "step": self.step, "score": score, "losses": self.means()}
-        self.history.append(
-            {**entry, "validation": dict(validation), "learning_rates": dict(learning_rates)}
-        )
+        entry = {
+            "epoch": epoch,
+            "step": self.step,
+            "score": score,
+            "losses": self.means(),
+            "validation": dict(validation),
+            "learning_rates": dict(learning_rates),
+        }
+        self.history.append(entry)
         self.sums = {}
         self.good_steps = 0
-        improved = score is not None and (self.best is None or score < self.best)
+        improved = False
+        if score is not None:
+            improved = self.best is None or score < self.best
         if improved:
             self.best = score
             self.best_epoch = epoch
@@ -254,11 +265,9 @@ class Trainer(ABC):
         losses = self.group.sum(values.detach().double())
         norms = torch.stack([_gradient_norm(learner.network) for learner in learners])
         numbers = torch.cat((losses, norms)).tolist()
-        step = Step(  # a term and a network may share a name
-            dict(zip(terms, numbers[: len(terms)], strict=True)),
-            dict(zip(self.learners, numbers[len(terms) :], strict=True)),
-            all(map(math.isfinite, numbers)),
-        )
+        by_term = dict(zip(terms, numbers[: len(terms)], strict=True))
+        by_network = dict(zip(self.learners, numbers[len(terms) :], strict=True))
+        step = Step(by_term, by_network, all(map(math.isfinite, numbers)))
         if step.good:
             for learner in learners:
                 learner.optimiser.step()
@@ -278,12 +287,12 @@ class Trainer(ABC):
     def _shares(self, batch: TrainingBatch, terms: Iterable[str]) -> Tensor:
         """This process's share of the items that each term is a mean over, (number of terms,)."""
         counts = self.counts(batch)
-        windows = len(batch.labels["kp_2d"])
+        n_windows = len(batch.labels["kp_2d"])
         device = self.group.device
-        counted = [
-            torch.as_tensor(counts.get(name, windows), dtype=torch.float64, device=device)
-            for name in terms
-        ]
+        counted = []
+        for name in terms:
+            count = counts.get(name, n_windows)
+            counted.append(torch.as_tensor(count, dtype=torch.float64, device=device))
         local = torch.stack(counted)
         total = self.group.sum(local.clone())
         return (local / total.clamp(min=1e-12)).float()
@@ -296,11 +305,11 @@ class Trainer(ABC):
         return self.state.end_epoch(score, validation, self.learning_rates())
 
     def learning_rates(self) -> dict[str, float]:
-        learners = self.learners.values()
-        return {
-            f"{learner.name}_optimizer": float(learner.optimiser.param_groups[0]["lr"])
-            for learner in learners
-        }
+        rates = {}
+        for learner in self.learners.values():
+            group = learner.optimiser.param_groups[0]
+            rates[f"{learner.name}_optimizer"] = float(group["lr"])
+        return rates
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors, numbers and text only, which are read without running code; no body data."""
