@@ -66,42 +66,48 @@ class ClipDecoding:
 
     def __call__(self, task: Task) -> DecodedTask:
         alive()
-        if self._clip != task[0] or (self._position != task[1] and not self._over):
-            (self._clip, self._position), self._over = task, False
-            before = max(self._position - 1, 0)
-            self._frames = Video(self._raw, self._clip).read(itertools.count(before), Survey())
-            self._before = None
-            if before < self._position:
-                self._before = _small(next(self._frames).image)
+        clip, start = task
+        if self._clip != clip or (self._position != start and not self._over):
+            self._open(clip, start)
         frames: list[_ClipFrame] = []
+        if self._over:  # a task beyond the end
+            return DecodedTask(clip, frames, ended=True)
         problem = None
         record = None
-        # a task beyond the end is empty
-        for frame in itertools.islice(self._frames, 0 if self._over else self._size):
+        for frame in itertools.islice(self._frames, self._size):
             if frame.kind in ("video_ended", "video_unreadable"):
                 self._over = True
                 record = frame.record
-                problem = (
-                    None
-                    if frame.index
-                    else Video(self._raw, self._clip).unreadable(str(frame.problem))
-                )
+                if not frame.index:
+                    problem = Video(self._raw, clip).unreadable(str(frame.problem))
                 break
-            colours = None if frame.image is None else histogram(frame.image)
-            small = _small(frame.image)
+            colours = None
+            small = None
+            if frame.image is not None:
+                colours = histogram(frame.image)
+                small = _small(frame.image)
             camera = _camera_motion(self._before, small)
             frames.append(_ClipFrame(frame.index, frame.image, colours, camera))
             self._before = small
         self._position += len(frames)
-        return DecodedTask(self._clip, frames, self._over, problem, record)
+        return DecodedTask(clip, frames, self._over, problem, record)
+
+    def _open(self, clip: str, start: int) -> None:
+        """Begin a clip, or a task of a clip that another process began."""
+        self._clip = clip
+        self._position = start
+        self._over = False
+        self._before = None
+        before = max(start - 1, 0)
+        self._frames = Video(self._raw, clip).read(itertools.count(before), Survey())
+        if before < start:
+            image = next(self._frames).image
+            if image is not None:
+                self._before = _small(image)
 
 
-def _small(image: Image | None) -> homography.Bytes | None:
-    return (
-        None
-        if image is None
-        else homography.grey(cv2.resize(image, SMALL, interpolation=cv2.INTER_AREA))
-    )
+def _small(image: Image) -> homography.Bytes:
+    return homography.grey(cv2.resize(image, SMALL, interpolation=cv2.INTER_AREA))
 
 
 def _camera_motion(
@@ -112,9 +118,12 @@ def _camera_motion(
     """
     if before is None or now is None:
         return None
-    matrix, known = homography.between(before, now)
-    moves = np.abs(homography.transfer(matrix, homography.CORNERS) - homography.CORNERS)
-    return matrix.ravel()[:8].round(PLACES).tolist() if known and moves.max() > STILL else None
+    matrix, is_known = homography.between(before, now)
+    moves = homography.transfer(matrix, homography.CORNERS) - homography.CORNERS
+    if is_known and np.abs(moves).max() > STILL:
+        elements: list[float] = matrix.ravel()[:8].round(PLACES).tolist()
+        return elements
+    return None
 
 
 class Decoders:
@@ -138,7 +147,7 @@ class Decoders:
         works = [ClipDecoding(self._raw, self._size)] * self._n
         with Pool[Task, DecodedTask](works, jobs, timeout=self._timeout, env=self._env) as pool:
             while pool.has_more or not pool.is_idle or self._waiting:
-                ready = next((tasks for tasks in self._waiting.values() if tasks), None)
+                ready = self._first_ready()
                 for result in pool.poll(0 if ready else 1):
                     clip, start = result.task
                     decoded = result.get()
@@ -146,9 +155,8 @@ class Decoders:
                         failure = (
                             f"after frame {start}: the process that decodes it {decoded.message}"
                         )
-                        decoded = DecodedTask(
-                            clip, [], True, Video(self._raw, clip).unreadable(failure)
-                        )
+                        problem = Video(self._raw, clip).unreadable(failure)
+                        decoded = DecodedTask(clip, [], True, problem)
                     if clip in self._waiting:  # else beyond the end of the clip
                         self._waiting[clip].append(decoded)
                 if ready:
@@ -157,13 +165,21 @@ class Decoders:
                         del self._waiting[decoded.clip]
                     yield decoded
 
+    def _first_ready(self) -> list[DecodedTask]:
+        """The decoded tasks of the earliest clip that has any."""
+        for tasks in self._waiting.values():
+            if tasks:
+                return tasks
+        return []
+
     def _tasks(self, clip: str) -> Iterator[Task | None]:
         """Yield the tasks of one clip; None while a decoded one waits."""
         start = 0
         self._waiting[clip] = []
-        while (tasks := self._waiting.get(clip)) is not None and not any(
-            decoded.ended for decoded in tasks
-        ):
+        while clip in self._waiting:
+            tasks = self._waiting[clip]
+            if any(decoded.ended for decoded in tasks):
+                break
             if tasks:
                 yield None
             else:

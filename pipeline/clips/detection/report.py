@@ -30,12 +30,16 @@ class DetectionReport:
     @property
     def bottleneck(self) -> str:
         """The slower step, "decode" or "model"."""
-        return "decode" if self.decoding > self.seconds / 2 else "model"
+        if self.decoding > self.seconds / 2:
+            return "decode"
+        return "model"
 
     def add(self, other: DetectionReport) -> None:
         """Add the counts of another process."""
-        for name in ("done", "frames", "persons", "decoding"):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.done += other.done
+        self.frames += other.frames
+        self.persons += other.persons
+        self.decoding += other.decoding
         self.problems |= other.problems
         self.damaged |= other.damaged
 
@@ -44,9 +48,14 @@ class DetectionReport:
         """Messages for the user, besides `problems`."""
         messages = [f"{clip}: {remark}" for clip, remark in self.damaged.items()]
         if self.orphans:
-            first = ", ".join(self.orphans[:FEW]) + (", ..." if len(self.orphans) > FEW else "")
-            files = f"{count(len(self.orphans), 'keypoint file')} of missing clips: {first}"
-            messages.append(f"{files}. Restore the clips, or delete the files.")
+            names = self.orphans[:FEW]
+            if len(self.orphans) > FEW:
+                names.append("...")
+            files = count(len(self.orphans), "keypoint file")
+            messages.append(
+                f"{files} of missing clips: {', '.join(names)}. Restore the clips, or delete the "
+                "files."
+            )
         return messages
 
     @property
@@ -54,24 +63,27 @@ class DetectionReport:
         """230 files now in detected.zip of their folders"""
         return f"{count(self.packed, 'file')} now in {PACK} of their folders"
 
+    @property
+    def _speed(self) -> float:
+        """Frames a second."""
+        return self.frames / max(self.seconds, 1e-3)
+
     def __str__(self) -> str:
         """4 clips: 812 persons in 400 frames (31 frames/s, bottleneck: model)"""
-        speed = (
-            f"{rate(self.frames / max(self.seconds, 1e-3), 'frame')}, bottleneck: {self.bottleneck}"
-        )
-        people = f"{count(self.persons, 'person')} in {count(self.frames, 'frame')}"
-        renamed = f", {len(self.renamed):,} renamed" if self.renamed else ""
-        packed = f"; {self.packed_text}" if self.packed else ""
-        return (
-            f"{count(self.done, 'clip')}{renamed}: {people}"
-            + (f" ({speed})" if self.frames else "")
-            + packed
-        )
+        text = count(self.done, "clip")
+        if self.renamed:
+            text += f", {len(self.renamed):,} renamed"
+        text += f": {count(self.persons, 'person')} in {count(self.frames, 'frame')}"
+        if self.frames:
+            text += f" ({rate(self._speed, 'frame')}, bottleneck: {self.bottleneck})"
+        if self.packed:
+            text += f"; {self.packed_text}"
+        return text
 
     def as_dict(self) -> dict[str, Any]:
         """The report for --json."""
-        rate = round(self.frames / max(self.seconds, 1e-3), 2) if self.frames else 0.0
-        return asdict(self) | {
-            "frames_a_second": rate,
-            "bottleneck": self.bottleneck if self.frames else "",
-        }
+        texts = asdict(self) | {"frames_a_second": 0.0, "bottleneck": ""}
+        if self.frames:
+            texts["frames_a_second"] = round(self._speed, 2)
+            texts["bottleneck"] = self.bottleneck
+        return texts

@@ -14,6 +14,7 @@ import functools
 import math
 import platform
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,9 +71,8 @@ def detect_clips(
 
     `progress` counts frames by the clips' headers. Raises what `plan_detection` and `detect` raise.
     """
-    return detect_planned(
-        plan_detection(raw, out, detector), machine or DetectionResources(), progress=progress
-    )
+    plan = plan_detection(raw, out, detector)
+    return detect_planned(plan, machine or DetectionResources(), progress=progress)
 
 
 def detect_planned(
@@ -99,27 +99,47 @@ def detect_planned(
         up_to_date=plan.done, orphans=[*plan.orphans], problems=dict(plan.refused)
     )
     todo = [*plan.missing, *plan.failed]
-    renamed = plan.renamed if part is None else {}
-    if todo or renamed:
-        with _lock(plan.out) if part is None else part.running(plan.out, RECORDS):
-            for files, before in renamed.items():
+    if part is not None and todo:
+        with part.running(plan.out, RECORDS):
+            _detect_todo(dask, plan, machine, todo, report, progress)
+    elif part is None and (todo or plan.renamed):
+        with _lock(plan.out):
+            for files, before in plan.renamed.items():
                 rename_clip(files, before)
                 report.renamed[files.clip] = before.clip
-            if todo and dask.scheduler is None and not machine.processes:
-                _DetectionRun(
-                    plan, machine, todo, report, load(plan.detector, machine.device), progress
-                ).run()
-            elif todo:
-                _run_parallel(dask, plan, machine, todo, report, progress)
+            _detect_todo(dask, plan, machine, todo, report, progress)
     report.seconds = time.monotonic() - began
     if part is None:
-        gone = [before.file for before in renamed.values()]
-        if folders := folders_to_pack(plan.out, gone):
-            with _lock(plan.out):
-                report.packed = sum(
-                    pack_folder(folder, files, gone) for folder, files in folders.items()
-                )
+        _pack(plan, report)
     return report
+
+
+def _pack(plan: DetectionPlan, report: DetectionReport) -> None:
+    """Pack the files of folders with many; adds their number to `report`."""
+    gone = [before.file for before in plan.renamed.values()]
+    folders = folders_to_pack(plan.out, gone)
+    if folders:
+        with _lock(plan.out):
+            for folder, files in folders.items():
+                report.packed += pack_folder(folder, files, gone)
+
+
+def _detect_todo(
+    dask: Dask,
+    plan: DetectionPlan,
+    machine: DetectionResources,
+    todo: Sequence[ClipFiles],
+    report: DetectionReport,
+    progress: Progress,
+) -> None:
+    """Detect here, or else in other processes. Adds to `report`."""
+    if not todo:
+        return
+    if dask.scheduler is not None or machine.processes:
+        _run_parallel(dask, plan, machine, todo, report, progress)
+        return
+    detect = load(plan.detector, machine.device)
+    _DetectionRun(plan, machine, todo, report, detect, progress).run()
 
 
 @contextlib.contextmanager
@@ -162,17 +182,13 @@ def _on_worker(
     alive: Callable[[], None],
     device: str = "",
 ) -> DetectionReport:
+    def progress(done: int, total: int, message: str = "") -> None:  # noqa: ARG001
+        alive()
+
     report = DetectionReport()
     machine = machine.share(device)
     detect = _load_cached(plan.detector, machine.device)
-    _DetectionRun(
-        plan,
-        machine,
-        todo,
-        report,
-        detect,
-        lambda done, total, message="": alive(),  # noqa: ARG005
-    ).run()
+    _DetectionRun(plan, machine, todo, report, detect, progress).run()
     return report
 
 
@@ -188,6 +204,7 @@ class _OpenClip:
         self.digest = digest  # of the file, before its first frame was decoded
         self._every = every
         self._shape = tuple[int, ...]()  # of the last decoded frame
+        self._group = -1  # of its key frame: the quotient of the numbers of both by `every`
         self.files = files
         self.has_ended = False
         self.n_persons = 0
@@ -200,7 +217,7 @@ class _OpenClip:
         self.size = (0, 0)  # width, height px; (0, 0) until a frame is decoded
         self.text = open_people(files)
         self._before: Histogram | None = None
-        self._found: dict[int, People] = {}  # by frame; waits for the results of earlier frames
+        self._waiting: dict[int, People] = {}  # by frame; they wait for those of earlier frames
         self._n_written = 0  # frames of `decoded`
 
     @property
@@ -211,37 +228,39 @@ class _OpenClip:
     def add_task(self, task: DecodedTask) -> Iterator[_WaitingFrame]:
         """Record decoded frames, and yield those to pass to the detector."""
         for frame in task.frames:
-            before = self._before
-            colours = frame.colours
-            changed = 0.0 if colours is None or before is None else difference(before, colours)
+            changed = 0.0
+            if frame.colours is not None:
+                if self._before is not None:
+                    changed = difference(self._before, frame.colours)
+                self._before = frame.colours
             self.differences.append(changed)
-            self._before = before if colours is None else colours
             if frame.camera is not None:
                 self.camera[frame.number] = frame.camera
             if frame.image is None:
                 self.undecoded.append(frame.number)
-            else:
-                self.size = (
-                    self.size if self.decoded else (frame.image.shape[1], frame.image.shape[0])
-                )
-                follows = (
-                    self.decoded and self.decoded[-1] // self._every == frame.number // self._every
-                )
-                same_scene = changed < LEAST and frame.image.shape == self._shape
-                self.decoded.append(frame.number)
-                self._shape = frame.image.shape
-                yield _WaitingFrame(self, frame.number, frame.image, not (follows and same_scene))
+                continue
+            shape = frame.image.shape
+            if not self.decoded:
+                height, width = shape[:2]
+                self.size = (width, height)
+            group = frame.number // self._every
+            is_same_group = self._group == group
+            is_same_scene = changed < LEAST and self._shape == shape
+            is_key = not (is_same_group and is_same_scene)
+            self.decoded.append(frame.number)
+            self._group = group
+            self._shape = shape
+            yield _WaitingFrame(self, frame.number, frame.image, is_key)
         self.has_ended |= task.ended
         self.record = task.record or self.record
 
     def add_people(self, frame: int, people: People) -> None:
         """Store a frame's people. They are written in frame order."""
-        self._found[frame] = people
-        while (
-            self._n_written < len(self.decoded)
-            and (number := self.decoded[self._n_written]) in self._found
-        ):
-            results = self._found.pop(number)
+        self._waiting[frame] = people
+        for number in self.decoded[self._n_written :]:
+            if number not in self._waiting:
+                break
+            results = self._waiting.pop(number)
             self.text.write(people_text(number, results, self.n_persons))
             self.n_persons += len(results.boxes)
             self._n_written += 1
@@ -277,13 +296,13 @@ class _DetectionRun:
         self.every = plan.detector.every
         size = machine.batch_size or plan.detector.batch_size * max(1, self.every // 2)
         # key frames and those that follow them share a batch
-        self.size = -(-size // self.every) * self.every
+        self.size = math.ceil(size / self.every) * self.every
         n = max(1, min(cores(machine.workers), len(todo)))
-        self.decoders = Decoders(
-            plan.raw, n, self.size, threads=max(1, cores(0) // n), timeout=machine.timeout
-        )
+        threads = max(1, cores(0) // n)
+        self.decoders = Decoders(plan.raw, n, self.size, threads=threads, timeout=machine.timeout)
         self.open: dict[str, _OpenClip] = {}
-        self.waiting: dict[tuple[int, ...], list[_WaitingFrame]] = {}  # by the image's shape
+        # by the image's shape
+        self.waiting = defaultdict[tuple[int, ...], list[_WaitingFrame]](list)
         self.total = _n_frames_stated(plan.raw, todo)
         self.frames = 0
         self.began = time.monotonic()
@@ -298,18 +317,12 @@ class _DetectionRun:
                     clip.text.close()
 
     def _detect_all(self, tasks: Iterator[DecodedTask]) -> None:
-        while (task := self._next(tasks)) is not None:
+        for task in self._timed(tasks):
             clip = self.open[task.clip]
-            # wait for a full batch of one size, unless too many wait
             for frame in clip.add_task(task):
-                same = self.waiting.setdefault(frame.image.shape, [])
-                same.append(frame)
-                if (frame.number + 1) % self.every:
-                    continue
-                if len(same) > self.size - self.every:
-                    self._detect(frame.image.shape)
-                elif sum(map(len, self.waiting.values())) > WAITING * self.size:
-                    self._detect(max(self.waiting, key=lambda shape: len(self.waiting[shape])))
+                self.waiting[frame.image.shape].append(frame)
+                if (frame.number + 1) % self.every == 0:
+                    self._detect_full(frame.image.shape)
             if task.problem is not None:
                 self._give_up(clip, task.problem)
             else:
@@ -317,31 +330,46 @@ class _DetectionRun:
         for shape in list(self.waiting):
             self._detect(shape)
 
+    def _detect_full(self, shape: tuple[int, ...]) -> None:
+        """Detect people if a batch of this size is full, or if too many frames wait."""
+        if len(self.waiting[shape]) > self.size - self.every:
+            self._detect(shape)
+        elif sum(map(len, self.waiting.values())) > WAITING * self.size:
+            self._detect(max(self.waiting, key=lambda shape: len(self.waiting[shape])))
+
     def _next_clips(self) -> Iterator[str]:
         for files in self.todo:
             digest = _digest_of(self.plan.raw / files.clip)
             self.open[files.clip] = _OpenClip(files, self.every, digest)
             yield files.clip
 
-    def _next(self, tasks: Iterator[DecodedTask]) -> DecodedTask | None:
-        began = time.monotonic()
-        task = next(tasks, None)
-        self.report.decoding += time.monotonic() - began
-        self.report.seconds = time.monotonic() - self.began
-        return task
+    def _timed(self, tasks: Iterator[DecodedTask]) -> Iterator[DecodedTask]:
+        """The tasks; adds the time that each is waited for to the report."""
+        task: DecodedTask | None
+        while True:
+            began = time.monotonic()
+            task = next(tasks, None)
+            now = time.monotonic()
+            self.report.decoding += now - began
+            self.report.seconds = now - self.began
+            if task is None:
+                return
+            yield task
 
     def _detect(self, shape: tuple[int, ...]) -> None:
         """Detect people in the waiting frames of one size."""
         frames = [frame for frame in self.waiting.pop(shape) if frame.clip.files.clip in self.open]
         if not frames:
             return
-        keys = [[frame.is_key for frame in frames]] if self.every > 1 else []
-        results = self.detect([frame.image for frame in frames], *keys)
+        arguments: list[Sequence[Any]] = [[frame.image for frame in frames]]
+        if self.every > 1:
+            arguments.append([frame.is_key for frame in frames])
+        results = self.detect(*arguments)
         for frame, people in zip(frames, results, strict=True):
             frame.clip.add_people(frame.number, people)
             self.report.persons += len(people.boxes)
-        self.frames = self.frames + len(frames)
-        self.report.frames = self.report.frames + len(frames)
+        self.frames += len(frames)
+        self.report.frames += len(frames)
         message = f"{frames[-1].clip.files.clip}, bottleneck: {self.report.bottleneck}"
         self.progress(self.frames, max(self.total, self.frames), message)
         for clip in dict.fromkeys(frame.clip for frame in frames):

@@ -10,6 +10,7 @@ import json
 import os
 import tempfile
 import zipfile
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Final
@@ -78,16 +79,19 @@ def folders_to_pack(out: Path, renamed: Collection[Path]) -> dict[Path, list[Pat
     """Files of clips in each folder below `out` that has MANY of them, or a PACK with one of the
     files `renamed`.
     """
-    folders: dict[Path, list[Path]] = {}
+    folders = defaultdict[Path, list[Path]](list)
     for path in list_clips(out, ".json"):
-        folders.setdefault((out / path).parent, []).append(out / path)
-    full = {
+        file = out / path
+        folders[file.parent].append(file)
+    to_pack = {
         folder: files
         for folder, files in folders.items()
         if len(files) >= MANY and os.access(folder, os.W_OK)
     }
-    others = {file.parent for file in renamed if is_packed(file.parent / PACK / file.name)}
-    return full | {folder: folders.get(folder, []) for folder in others}
+    for file in renamed:
+        if is_packed(file.parent / PACK / file.name):
+            to_pack[file.parent] = folders[file.parent]
+    return to_pack
 
 
 def pack_folder(folder: Path, files: Iterable[Path], renamed: Collection[Path]) -> int:
@@ -98,19 +102,27 @@ def pack_folder(folder: Path, files: Iterable[Path], renamed: Collection[Path]) 
     places: that beside the PACK counts. Another program's PACK stays as it is. Raises OSError for a
     damaged one.
     """
-    added = {file.name: comment for file in files if (comment := _fingerprint_of(file))}
-    names = {name: entry.comment for name, entry in pack_index(folder / PACK).items()}
-    kept = names.keys() - {file.name for file in renamed if file.parent == folder}
-    if not all(names.values()) or (not added and kept == names.keys()):
+    packed = {name: entry.comment for name, entry in pack_index(folder / PACK).items()}
+    is_by_detect = all(packed.values())
+    n_packed = len(packed)
+    for file in renamed:
+        if file.parent == folder:
+            packed.pop(file.name, None)
+    added = {file.name: _fingerprint_of(file) for file in files}
+    added = {name: comment for name, comment in added.items() if comment}
+    is_same = not added and len(packed) == n_packed
+    if is_same or not is_by_detect:
         return 0
     with tempfile.TemporaryFile(dir=folder) as stream:
         with zipfile.ZipFile(stream, "w") as pack:
-            for name in sorted(kept | added.keys()):
+            for name, comment in sorted((packed | added).items()):
                 entry = zipfile.ZipInfo(name)  # without times: the same files give the same bytes
-                entry.comment = added.get(name) or names[name]
+                entry.comment = comment
                 entry.compress_type = zipfile.ZIP_DEFLATED
-                content = read_regular(folder / name if name in added else folder / PACK / name)
-                pack.writestr(entry, content, compresslevel=1)
+                file = folder / PACK / name
+                if name in added:
+                    file = folder / name
+                pack.writestr(entry, read_regular(file), compresslevel=1)
         stream.seek(0)
         temporary = temporary_file(folder / PACK, shared=True)
         write_synced(temporary, iter(functools.partial(stream.read, 1 << 20), b""))
@@ -135,9 +147,15 @@ def people_text(frame: int, people: People, n_before: int) -> bytes:
     for number, (box, score, joints) in enumerate(zip(*people, strict=True), n_before + 1):
         corner = box[:2].astype(np.float64)
         side = (box[2:] - box[:2]).astype(np.float64)
-        visible = np.where(joints[:, 2] >= SEEN, 2, np.where(joints[:, 2] > 0, 1, 0))
-        xy = np.where(visible[:, None] > 0, np.round(joints[:, :2].astype(np.float64), PLACES), 0)
-        triples = zip(*xy.T.tolist(), visible.tolist(), strict=True)
+        confidence = joints[:, 2].astype(np.float64)
+        is_marked = joints[:, 2] > 0
+        triples = np.zeros((len(joints), 3))
+        triples[is_marked, :2] = np.round(joints[is_marked, :2].astype(np.float64), PLACES)
+        triples[is_marked, 2] = 1
+        triples[joints[:, 2] >= SEEN, 2] = 2
+        keypoints: list[float] = []
+        for x, y, visible in triples.tolist():
+            keypoints += (x, y, int(visible))
         annotation = {
             "id": number,
             "image_id": frame + 1,
@@ -146,9 +164,9 @@ def people_text(frame: int, people: People, n_before: int) -> bytes:
             "area": round(float(side.prod()), PLACES),
             "iscrowd": 0,
             "score": round(float(score), 4),
-            "num_keypoints": int((visible > 0).sum()),
-            "keypoints": [value for triple in triples for value in triple],
-            "keypoint_scores": np.round(joints[:, 2].astype(np.float64), 4).tolist(),
+            "num_keypoints": int(is_marked.sum()),
+            "keypoints": keypoints,
+            "keypoint_scores": np.round(confidence, 4).tolist(),
         }
         text += b",\n" + json.dumps(annotation, separators=(",", ":")).encode()
     return text
@@ -173,11 +191,16 @@ def _clip_text(
     yield b'"images": ['
     comma = b""
     for t in frames:
-        # COCO's ids begin with 1
-        image = {"id": t + 1, "frame_index": t, "file_name": f"{files.clip}/{t:09d}.jpg"}
-        size = {"width": info["width"], "height": info["height"]}
-        moved = {"camera": camera[t]} if t in camera else {}
-        yield comma + b"\n" + json.dumps(image | size | moved).encode()
+        image = {
+            "id": t + 1,  # COCO's begin with 1
+            "frame_index": t,
+            "file_name": f"{files.clip}/{t:09d}.jpg",
+            "width": info["width"],
+            "height": info["height"],
+        }
+        if t in camera:
+            image["camera"] = camera[t]
+        yield comma + b"\n" + json.dumps(image).encode()
         comma = b","
     yield b'\n],\n"annotations": ['
     people.seek(0)
@@ -185,23 +208,36 @@ def _clip_text(
     while text := people.read(1 << 20):
         yield text
     yield b"\n],\n"
-    skeleton = [[a + 1, b + 1] for a, b in bones("coco")]
-    side = {"l": "left", "r": "right"}  # as COCO itself calls the joints: left_eye
-    names = [
-        name if name == "nose" else f"{side[name[0]]}_{name[1:]}" for name in joint_names("coco")
-    ]
-    person = {"id": 1, "name": "person", "keypoints": names, "skeleton": skeleton}
+    person = {
+        "id": 1,
+        "name": "person",
+        "keypoints": [_coco_name(joint) for joint in joint_names("coco")],
+        "skeleton": [[a + 1, b + 1] for a, b in bones("coco")],
+    }
     yield f'"categories": [{json.dumps(person)}'.encode() + END[1:]
+
+
+def _coco_name(joint: str) -> str:
+    """A joint as COCO itself calls it: leye -> left_eye."""
+    if joint == "nose":
+        return joint
+    side = "left" if joint[0] == "l" else "right"
+    return f"{side}_{joint[1:]}"
 
 
 def _renamed_text(file: Path, before: str, clip: str, info: dict[str, Any]) -> Iterator[bytes]:
     """A file's text with another `info`, and the clip's new name in its images' names."""
-    old, new = (json.dumps({"file_name": f"{name}/"})[1:-2].encode() for name in (before, clip))
+    old = _image_folder(before)
+    new = _image_folder(clip)
     with open_regular(file) as stream:
         stream.readline()
         yield _first_line(info)
         for line in stream:
             yield line.replace(old, new, 1)
+
+
+def _image_folder(clip: str) -> bytes:
+    return json.dumps({"file_name": f"{clip}/"})[1:-2].encode()
 
 
 def _first_line(info: dict[str, Any]) -> bytes:

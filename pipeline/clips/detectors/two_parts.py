@@ -26,6 +26,7 @@ from pipeline.files.pixels.frames import Image
 
 Floats = NDArray[np.float32]
 Found = TypeVar("Found")
+_Images = Sequence[Image]
 
 SEEN: Final = 0.3  # confidence of a joint that moves its box
 LEAST_SHARED: Final = 3  # joints
@@ -45,9 +46,9 @@ class Boxes(NamedTuple):
 class Networks(NamedTuple):
     """The two loaded networks; images of a call are of one size."""
 
-    find: Callable[[Sequence[Image]], list[Boxes]]
+    find: Callable[[_Images], list[Boxes]]
     # images, boxes (P, 4) -> joints (P, 17, 3)
-    look: Callable[[Sequence[Image], Sequence[Floats]], list[Floats]]
+    look: Callable[[_Images, Sequence[Floats]], list[Floats]]
 
 
 @dataclass(frozen=True)
@@ -81,17 +82,16 @@ class TwoPartDetector(FollowingDetector):
         return functools.partial(find_and_follow, self.load_networks(device))
 
 
-def find_and_follow(
-    networks: Networks, images: Sequence[Image], keys: Sequence[bool] = ()
-) -> list[People]:
+def find_and_follow(networks: Networks, images: _Images, keys: Sequence[bool] = ()) -> list[People]:
     """People in each image; `keys` as in `run_chains`."""
 
-    def start(images: Sequence[Image]) -> list[People]:
+    def start(images: _Images) -> list[People]:
         boxes = networks.find(images)
         joints = networks.look(images, [of_image.boxes for of_image in boxes])
-        return [People(*of_image, points) for of_image, points in zip(boxes, joints, strict=True)]
+        people = zip(boxes, joints, strict=True)
+        return [People(*of_image, points) for of_image, points in people]
 
-    def step(images: Sequence[Image], before: Sequence[People]) -> list[People]:
+    def step(images: _Images, before: Sequence[People]) -> list[People]:
         joints = networks.look(images, [people.boxes for people in before])
         return list(map(follow, before, joints, images))
 
@@ -99,9 +99,9 @@ def find_and_follow(
 
 
 def run_chains(
-    start: Callable[[Sequence[Image]], list[Found]],
-    step: Callable[[Sequence[Image], Sequence[Found]], list[Found]],
-    images: Sequence[Image],
+    start: Callable[[_Images], list[Found]],
+    step: Callable[[_Images, Sequence[Found]], list[Found]],
+    images: _Images,
     keys: Sequence[bool] = (),
 ) -> list[Found]:
     """Results in each image: of `start` in key frames, else of `step`, from the results in the
@@ -112,14 +112,17 @@ def run_chains(
     Args:
         keys: Which images are key frames, the first one among them (default: all).
     """
-    starts = [i for i, is_key in enumerate(keys or [True] * len(images)) if is_key]
-    chains = [range(a, b) for a, b in zip(starts, [*starts[1:], len(images)], strict=True)]
-    results = dict(zip(starts, start([images[i] for i in starts]), strict=True))
-    for n in range(1, max(map(len, chains), default=0)):  # the chains side by side
-        frames = [chain[n] for chain in chains if n < len(chain)]
-        results |= zip(
-            frames, step([images[i] for i in frames], [results[i - 1] for i in frames]), strict=True
-        )
+    if not keys:
+        return start(images)
+    assert keys[0], "no image follows another one before it"
+    frames = [i for i, is_key in enumerate(keys) if is_key]
+    results = dict(zip(frames, start([images[i] for i in frames]), strict=True))
+    while len(results) < len(images):  # the chains side by side
+        following = [i + 1 for i in frames if i + 1 < len(images)]
+        frames = [i for i in following if not keys[i]]
+        before = [results[i - 1] for i in frames]
+        followed = step([images[i] for i in frames], before)
+        results |= zip(frames, followed, strict=True)
     return [results[i] for i in range(len(images))]
 
 
@@ -127,19 +130,28 @@ def follow(before: People, joints: Floats, image: Image) -> People:
     """The people of the frame before, whose joints are now (P, 17, 3): boxes as in the module
     docstring.
     """
-    visible = (before.keypoints[..., 2] >= SEEN) & (joints[..., 2] >= SEEN)
-    old, new = (
-        extents(np.dstack([points[..., :2], visible]))[0] for points in (before.keypoints, joints)
-    )
+    was_visible = before.keypoints[..., 2] >= SEEN
+    is_visible = joints[..., 2] >= SEEN
+    visible = was_visible & is_visible
+    old = _corners(before.keypoints, visible)
+    new = _corners(joints, visible)
     height, width = image.shape[:2]
-    boxes = np.clip(
-        before.boxes + (new - old).reshape(-1, 4), 0, [width, height, width, height]
-    ).astype(np.float32)
-    followed = (visible.sum(axis=1) >= LEAST_SHARED) & (
-        boxes[:, 2:] - boxes[:, :2] >= LEAST_SIDE
-    ).all(axis=1)
-    people = People(boxes[followed], before.scores[followed], joints[followed])
-    return People(*(values[distinct(people)] for values in people))
+    moved = before.boxes + (new - old)
+    boxes = np.clip(moved, 0, [width, height, width, height]).astype(np.float32)
+
+    has_shared = visible.sum(axis=1) >= LEAST_SHARED
+    sides = boxes[:, 2:] - boxes[:, :2]
+    has_area = (sides >= LEAST_SIDE).all(axis=1)
+    is_followed = has_shared & has_area
+    people = People(boxes[is_followed], before.scores[is_followed], joints[is_followed])
+    chosen = distinct(people)
+    return People(*(values[chosen] for values in people))
+
+
+def _corners(keypoints: Floats, visible: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Corners (P, 4) px of the visible joints."""
+    corners, _ = extents(np.dstack([keypoints[..., :2], visible]))
+    return corners.reshape(-1, 4)
 
 
 def distinct(people: People) -> list[int]:
@@ -148,15 +160,19 @@ def distinct(people: People) -> list[int]:
     """
     xy = people.keypoints[..., :2]
     visible = people.keypoints[..., 2] >= SEEN
-    diagonal = np.linalg.norm(people.boxes[:, 2:] - people.boxes[:, :2], axis=1)
     shared = visible[:, None] & visible  # (P, P, 17)
-    apart = (np.linalg.norm(xy[:, None] - xy, axis=-1) * shared).sum(axis=2) / np.maximum(
-        shared.sum(axis=2), 1
-    )
-    same = (shared.sum(axis=2) >= LEAST_SHARED) & (
-        apart < SAME * np.minimum(diagonal[:, None], diagonal)
-    )
+    n_shared = shared.sum(axis=2)
+    distance = np.linalg.norm(xy[:, None] - xy, axis=-1)
+    sums = (distance * shared).sum(axis=2)
+    mean_distance = sums / np.maximum(n_shared, 1)
+
+    sides = people.boxes[:, 2:] - people.boxes[:, :2]
+    diagonal = np.linalg.norm(sides, axis=1)
+    smaller = np.minimum(diagonal[:, None], diagonal)
+    is_same = (n_shared >= LEAST_SHARED) & (mean_distance < SAME * smaller)
+
     chosen: list[int] = []
     for i in np.argsort(-people.scores, kind="stable").tolist():
-        chosen += [] if same[i, chosen].any() else [i]
+        if not is_same[i, chosen].any():
+            chosen.append(i)
     return sorted(chosen)
