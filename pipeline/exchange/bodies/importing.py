@@ -127,9 +127,8 @@ def import_bodies(
         cache.finish_commits(root, name)  # of an import that was killed
         return ImportedBodies(0, {}, "")
 
-    tracks = {
-        video: list(group) for video, group in itertools.groupby(split.tracks, lambda t: t.video)
-    }
+    by_video = itertools.groupby(split.tracks, lambda track: track.video)
+    tracks = {video: list(group) for video, group in by_video}
     extra = (*smplx.columns(f"{N_BETAS} numbers", trans=True, gaps=True), *WORLD)
     plan = staging_plan(cache.fingerprint(origin | {"clips": split.manifest["digest"]}))
     with cache.SplitWriter(
@@ -188,7 +187,8 @@ def _require_size(file: Path, estimate: Estimate, size: tuple[int, int]) -> None
     """Raise RawDataError if the tool saw pictures of another size, or turned."""
     if estimate.has_size(size) or estimate.size is None:
         return
-    found = f"{estimate.size[0]} x {estimate.size[1]}"
+    width, height = estimate.size
+    found = f"{width} x {height}"
     if estimate.has_size(size[::-1]):
         found += ": it ignored the clip's rotation flag"
     do = "Run the tool on the clip's pictures as they are decoded."
@@ -342,9 +342,12 @@ def _add_bodies(
     """
     matches: list[_Match] = []
     beside: list[RawDataError] = []
+    fps = np.nan
+    if tracks:
+        fps = tracks[0].track.fps
     for file in clip.files:
         for stored in read_estimates(file):
-            estimate = stored.in_clip(size, tracks[0].track.fps if tracks else np.nan)
+            estimate = stored.in_clip(size, fps)
             for reason, n in estimate.dropped.items():
                 clip.notes.append(f"{estimate.name}: {n} frames: {reason}")
             joints = bodies.joints(estimate)

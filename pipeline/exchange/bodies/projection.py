@@ -83,7 +83,9 @@ class _Scene:
         """Median distance in heights of the box; nan without a confident joint in a common
         frame. frames: (N,) other ones than the estimate's.
         """
-        rows, rows_2d = self._common_rows(self.estimate.frames if frames is None else frames)
+        if frames is None:
+            frames = self.estimate.frames
+        rows, rows_2d = self._common_rows(frames)
         projected = self._project(trans, self.estimate.camera(self.size))
         return self._distance(projected[rows], rows_2d)
 
@@ -142,7 +144,8 @@ class _Scene:
 
     def _distance(self, projected: Doubles, rows_2d: Ints) -> float:
         seen, is_seen = self._seen(rows_2d)
-        apart = np.linalg.norm(projected - seen, axis=-1) / self.keypoints.height[rows_2d, None]
+        height = self.keypoints.height[rows_2d]
+        apart = np.linalg.norm(projected - seen, axis=-1) / height[:, None]
         compared = apart[is_seen & np.isfinite(apart)]
         if not len(compared):
             return np.nan
@@ -152,7 +155,8 @@ class _Scene:
 def _scale(projected: Doubles, seen: Doubles, is_seen: Bools) -> float:
     """The scale of projected points that is closest to the seen ones; 1 without any."""
     used = is_seen & np.isfinite(projected).all(axis=-1)
-    length = float((projected[used] ** 2).sum())
+    projected = projected[used]
+    length = float((projected**2).sum())
     if not length:
         return 1.0
-    return float((projected[used] * seen[used]).sum()) / length
+    return float((projected * seen[used]).sum()) / length

@@ -45,13 +45,15 @@ class SmplxJoints:
 
         n = len(pose)
         rest = self.rest + np.einsum("jcb,nb->njc", self.by_beta, betas)
-        local = Rotation.from_rotvec(pose[:, :N_BODY].reshape(-1, 3)).as_matrix()
+        rotvec = pose[:, :N_BODY].reshape(-1, 3)
+        local = Rotation.from_rotvec(rotvec).as_matrix()
         turns = local.reshape(n, N_JOINTS, 3, 3)
         places = rest.copy()
         for joint in range(1, N_JOINTS):
             parent = parents[joint]
             arm = rest[:, joint] - rest[:, parent]
-            places[:, joint] = places[:, parent] + np.einsum("nij,nj->ni", turns[:, parent], arm)
+            turned = np.einsum("nij,nj->ni", turns[:, parent], arm)
+            places[:, joint] = places[:, parent] + turned
             turns[:, joint] = turns[:, parent] @ turns[:, joint]
         take, put = correspondence(JOINTS["smpl"][:N_JOINTS], "spin49")
         joints = np.full((n, len(JOINTS["spin49"]), 3), np.nan)
@@ -62,5 +64,7 @@ class SmplxJoints:
         """(N, 66) -> (N, 165), with the hands at their mean; another pose stays as it is."""
         if pose.shape[1] != N_BODY:
             return pose
-        face_and_hands = np.concatenate([np.zeros(N_FACE), self.hands])
-        return np.hstack([pose, np.tile(face_and_hands, (len(pose), 1))])
+        face = np.zeros(N_FACE)
+        face_and_hands = np.concatenate([face, self.hands])
+        others = np.tile(face_and_hands, (len(pose), 1))
+        return np.hstack([pose, others])

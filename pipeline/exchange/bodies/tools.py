@@ -95,10 +95,14 @@ class Estimate:
             return self.trans
         assert self.crop_camera is not None and self.boxes is not None
         scale, x, y = self.crop_camera.T
+        box_x, box_y, width, _ = self.boxes.T
         camera = self.camera(size)
-        away = 2 * camera[0, 0] / (scale * self.boxes[:, 2] * margin)  # m
-        aside = (self.boxes[:, :2] - camera[:2, 2]) * (away / camera[0, 0])[:, None]
-        return np.column_stack([x + aside[:, 0], y + aside[:, 1], away])
+        focal = camera[0, 0]
+        away = 2 * focal / (scale * width * margin)  # m
+        m_per_px = away / focal
+        x = x + (box_x - camera[0, 2]) * m_per_px
+        y = y + (box_y - camera[1, 2]) * m_per_px
+        return np.column_stack([x, y, away])
 
     def has_size(self, size: tuple[int, int]) -> bool:
         """Whether the tool saw pictures of this width and height, as far as it is known."""
@@ -113,10 +117,11 @@ class Estimate:
         """
         if not self.is_reduced or self.size is None or self.intrinsics is None:
             return self
-        larger = np.diag([*np.divide(size, self.size), 1])
+        across, down = np.divide(size, self.size)
+        intrinsics = np.diag([across, down, 1]) @ self.intrinsics
         every = math.ceil(max(1.0, fps) / MOST_FPS)  # 1 for an unknown rate, NaN
         frames = self.frames * every + every - 1
-        return replace(self, frames=frames, intrinsics=larger @ self.intrinsics, size=size)
+        return replace(self, frames=frames, intrinsics=intrinsics, size=size)
 
     def only(self, rows: Ints, reason: str) -> Estimate:
         """These rows; the others are counted under the reason."""
@@ -145,11 +150,13 @@ def read_estimates(file: Path) -> Iterator[Estimate]:
             with reading(file, EXPECTED, do=AGAIN):
                 for estimate in reader(_Entry(file, "", content)):
                     # ffmpeg repeats frames of a variable rate
-                    first = np.unique(estimate.frames, return_index=True)[1]
+                    _, first = np.unique(estimate.frames, return_index=True)
                     yield estimate.only(first, "repeated frame")
             return
-    listed = ", ".join(sorted(keys)[:12])
-    owner = owner_of(keys) or f"{type(content).__name__} with {listed or 'no keys'}"
+    owner = owner_of(keys)
+    if not owner:
+        listed = ", ".join(sorted(keys)[:12]) or "no keys"
+        owner = f"{type(content).__name__} with {listed}"
     raise RawDataError(file, "file", EXPECTED, owner, READ)
 
 
@@ -162,7 +169,9 @@ def clip_of(file: Path, tool: str) -> str:
     if tool == "PHALP":
         return file.name.partition(".")[0].removeprefix("demo_")
     folder = file.absolute().parent
-    return folder.parent.name if tool == "TRAM" else folder.name
+    if tool == "TRAM":
+        folder = folder.parent
+    return folder.name
 
 
 def stem_of(name: str, tool: str) -> str:
@@ -241,7 +250,8 @@ class _Entry:
         from scipy.spatial.transform import Rotation  # takes 0.4 s
 
         matrices = self.rotations(key, *shape).reshape(-1, 3, 3)
-        return np.asarray(Rotation.from_matrix(matrices).as_rotvec().reshape(*shape, 3))
+        rotvec = Rotation.from_matrix(matrices).as_rotvec()
+        return np.asarray(rotvec.reshape(*shape, 3))
 
     def in_frames(self, of_pictures: Doubles, frames: Ints, key: str) -> Doubles:
         """The rows of a person's frames, of one for each picture."""
@@ -398,8 +408,10 @@ def _phalp(content: _Entry) -> Iterator[Estimate]:
             if lists["tracked_time"][k] != 0:
                 bodies.dropped["ghost"] += 1
                 continue
-            row = {"camera": lists["camera"][k], "size": lists["size"][k]}
-            body = _Entry(content.file, f"{name}[{k}].", lists["smpl"][k] | row)
+            row = dict(lists["smpl"][k])
+            row["camera"] = lists["camera"][k]
+            row["size"] = lists["size"][k]
+            body = _Entry(content.file, f"{name}[{k}].", row)
             turn = body.turns("global_orient", 1)
             joints = body.turns("body_pose", 23)
             bodies.frames.append(int(picture.take("time")))
