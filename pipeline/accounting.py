@@ -152,8 +152,8 @@ class VideoAccount:
         )
 
     @classmethod
-    def from_dict(cls, raw: dict[str, Any]) -> Self:
-        return cls(**raw | {key: Counter(raw[key]) for key in _COUNTED})
+    def from_dict(cls, raw: Mapping[str, Any]) -> Self:
+        return cls(**{**raw, **{key: Counter(raw[key]) for key in _COUNTED}})
 
 
 _COUNTED: Final = ("dropped", "tracks_dropped")

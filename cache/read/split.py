@@ -193,6 +193,11 @@ class Split(OpenSplit):
         """
         return self._tables.track_of(np.asarray(rows))
 
+    @property
+    def rows_per_shard(self) -> int:
+        """Number of rows of a complete shard."""
+        return int(self.manifest["geometry"]["rows_per_shard"])
+
     def rows_by_shard(self) -> Ints:
         """(shards,) how many rows of committed tracks each shard holds."""
         return self._tables.live_by_shard(

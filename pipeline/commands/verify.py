@@ -304,7 +304,7 @@ def _drop_videos(split: cache.Split, shards: Collection[int], done: _Repair) -> 
 
     Raises PipelineError, and changes nothing, unless all of them are in the raw folder.
     """
-    size = int(split.manifest["geometry"]["rows_per_shard"])
+    size = split.rows_per_shard
     tracks = split.tracks
     hit = np.any(
         [(tracks.start < (shard + 1) * size) & (tracks.stop > shard * size) for shard in shards],

@@ -8,7 +8,7 @@ one of its files is gone.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -62,15 +62,21 @@ def renamed_videos(
     committed: cache.Split,
     raw: Path,
     gone: Mapping[str, str],
-    coming: Mapping[str, tuple[RawVideo, str]],
+    coming: Sequence[RawVideo],
+    digests: Mapping[str, str],
 ) -> dict[str, str]:
     """New name -> old name of videos with equal content, else of clips with equal images.
 
     The second rule is for clips whose keypoint files differ, since those name the clip. gone: name
-    -> digest. coming: name -> video, digest.
+    -> digest. digests: by name, of some of the coming videos.
     """
+    if not gone:
+        return {}
     old = {name: digest[: changes.CONTENTS] for name, digest in gone.items()}
-    new = {name: digest[: changes.CONTENTS] for name, (_, digest) in coming.items()}
+    new = {}
+    for video in coming:
+        digest = digests.get(video.name) or changes.video_digest(raw, video)
+        new[video.name] = digest[: changes.CONTENTS]
     renamed = _pair_renamed(old, new)
     lost = gone.keys() - renamed.values()
     pixels = {}
@@ -81,11 +87,11 @@ def renamed_videos(
         return renamed
 
     clips = {}
-    for name, (video, _) in coming.items():
+    for video in coming:
         is_clip = bool(video.files) and video.files[0].suffix.lower() in EXTENSIONS
-        if is_clip and name not in renamed:
+        if is_clip and video.name not in renamed:
             with contextlib.suppress(RawDataError, OSError):  # the conversion reports it
-                clips[name] = Video(raw, str(video.files[0])).digest()
+                clips[video.name] = Video(raw, str(video.files[0])).digest()
     return renamed | _pair_renamed(pixels, clips)
 
 
@@ -134,20 +140,49 @@ def _origin(committed: cache.Split, raw: Path) -> str:
     return f"{committed.name} was converted from {folder}."
 
 
-def refuse_other_kind(committed: cache.Split, raw: Path, reader: Mapping[str, Any]) -> None:
-    """Raise StandInMixed if demo data would replace real data, or the reverse. reader: identity of
-    the new reader.
+def refuse_loss(
+    committed: cache.Split, raw: Path, reader: Mapping[str, Any], columns: Iterable[str]
+) -> None:
+    """Raise PipelineError if a conversion would destroy committed data instead of updating it;
+    StandInMixed if demo data would replace real data, or the reverse.
+
+    reader: identity of the new reader. columns: of its tracks.
     """
-    before = committed.manifest["reader"]
-    if before["stand_in"] == reader["stand_in"]:
-        return
     root = committed.root
-    other = "demo" if reader["stand_in"] else "real"
-    raise StandInMixed(
-        f"{root}/{committed.name}: was made from {kind_of(before)}, and {raw} is "
-        f"{kind_of(reader)}, which would "
-        f"replace it. Use another cache: --cache {root}-{other}, or [paths] cache in luigi.cfg."
-    )
+    folder = f"{root}/{committed.name}"
+    before = committed.manifest["reader"]
+    if "imported" in before:
+        raise PipelineError(
+            f"{folder}: was imported from {before['imported']['file']}: a conversion would "
+            "replace the rows of its "
+            "features. Convert into another cache, or delete that split and its features."
+        )
+    stored = set(committed.columns) - committed.extra.keys()
+    other_columns = stored.difference(columns)
+    if (before["body"] is None) != (reader["body"] is None):
+        other_columns = stored.symmetric_difference(columns)
+    if other_columns:
+        was = _describe_reader(before)
+        now = _describe_reader(reader)
+        do = f"Restore the label files that {raw} had for them. " if was == now else ""
+        raise PipelineError(
+            f"{folder}: was converted from {was}, and now from {now}: other columns, "
+            f"{', '.join(sorted(other_columns))}. The columns of a split cannot change. {do}"
+            "Convert into another cache (--cache, or [paths] cache in luigi.cfg), or delete that "
+            "folder with its features and convert the split again."
+        )
+    if before["stand_in"] != reader["stand_in"]:
+        other = "demo" if reader["stand_in"] else "real"
+        raise StandInMixed(
+            f"{folder}: was made from {kind_of(before)}, and {raw} is {kind_of(reader)}, which "
+            f"would replace it. Use another cache: --cache {root}-{other}, or [paths] cache in "
+            "luigi.cfg."
+        )
+
+
+def _describe_reader(reader: Mapping[str, Any]) -> str:
+    body = "without" if reader["body"] is None else "with"
+    return f"{kind_of(reader)} {body} a body model"
 
 
 def refuse_other_folder(
@@ -199,7 +234,7 @@ def why_empty(committed: cache.Split) -> list[str]:
     """
     if committed.manifest["rows"] or "videos" not in committed.manifest.get("accounting", {}):
         return []
-    accounts = (VideoAccount.from_dict(dict(video.account)) for video in committed.videos)
+    accounts = (VideoAccount.from_dict(video.account) for video in committed.videos)
     return empty_lines(committed.name, committed.manifest["accounting"], accounts)
 
 

@@ -135,25 +135,32 @@ def convert(
         digests, stay = _append_videos(plan, writer, read, strict=strict, progress=progress)
         bare = _keep_renamed(plan, writer)
         accounts = _accounts(writer)
-        stand_in = plan.reader["stand_in"]
-        published = None if stand_in else plan.dataset.totals.get(plan.split)
-        totals = Accounting(accounts).totals(published)
         unusable = {}
         for name, account in stay.items():
             if _loses_rows(writer.committed_videos[name], account):
                 unusable[name] = account.rejection
-        read_accounts = [*accounts, *stay.values()]
-        unsettled = {a.name for a in read_accounts if a.set_aside in UNSETTLED}
+        unsettled = {a.name for a in [*accounts, *stay.values()] if a.set_aside in UNSETTLED}
         _record_stamps(plan, digests, unsettled, unusable)
-        entries = {
-            "reader": dict(plan.reader),
-            "stand_in": stand_in,
-            "accounting": totals,
-            "keypoints": plan.dataset.keypoints_from,
-        }
-        writer.commit(entries)
+        totals = _commit(plan, writer, accounts)
     plan = replace(plan, unusable={**plan.unusable, **unusable}, missing={**plan.missing, **bare})
     return _summarize(plan, totals, accounts, stay, doubts)
+
+
+def _commit(
+    plan: ConversionPlan, writer: cache.SplitWriter, accounts: list[VideoAccount]
+) -> dict[str, Any]:
+    """Commit the rows. Returns the totals of the accounts."""
+    stand_in = plan.reader["stand_in"]
+    published = None if stand_in else plan.dataset.totals.get(plan.split)
+    totals = Accounting(accounts).totals(published)
+    entries = {
+        "reader": dict(plan.reader),
+        "stand_in": stand_in,
+        "accounting": totals,
+        "keypoints": plan.dataset.keypoints_from,
+    }
+    writer.commit(entries)
+    return totals
 
 
 def _summarize(
@@ -315,8 +322,9 @@ def _stays(plan: ConversionPlan, video: ReadVideo, committed: cache.VideoEntry |
     if committed is None or account.name not in plan.drop:
         return False
     same = committed.fingerprint == video.fingerprint
-    if account.set_aside and same and VideoAccount.from_dict(dict(committed.account)) == account:
-        return not plan.differs
+    if account.set_aside and same:
+        if VideoAccount.from_dict(committed.account) == account:
+            return not plan.differs
     stays = account.set_aside == NOT_NOW
     fails_now = is_failure(plan.dataset, account) and _loses_rows(committed, account)
     if fails_now and not plan.drop_removed:
@@ -360,7 +368,7 @@ def _keep_renamed(plan: ConversionPlan, writer: cache.SplitWriter) -> dict[str, 
 
 
 def _accounts(writer: cache.SplitWriter) -> list[VideoAccount]:
-    return [VideoAccount.from_dict(dict(account)) for account in writer.accounts()]
+    return [*map(VideoAccount.from_dict, writer.accounts())]
 
 
 def is_failure(dataset: Dataset, account: VideoAccount) -> bool:
@@ -380,7 +388,7 @@ def refuse_committed_failures(plan: ConversionPlan) -> None:
         return
     drop = set(plan.drop)
     videos = (video for video in plan.committed.videos if video.name not in drop)
-    accounts = (VideoAccount.from_dict(dict(video.account)) for video in videos)
+    accounts = (VideoAccount.from_dict(video.account) for video in videos)
     failed = [account for account in accounts if is_failure(plan.dataset, account)]
     if failed:
         n_more = len(failed) - 1

@@ -26,14 +26,14 @@ from pipeline.conversion.committed import (
     no_videos,
     recorded_raw,
     recorded_reader,
+    refuse_loss,
     refuse_missing_folder,
     refuse_other_folder,
-    refuse_other_kind,
     refuse_without_raw,
     renamed_videos,
     why_empty,
 )
-from pipeline.conversion.identity import Difference, describe, differing, kind_of, reader_parts
+from pipeline.conversion.identity import Difference, describe, differing, reader_parts
 from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.raw import RawVideo, RawVideos, VideoTexts, changes, texts_of
@@ -279,8 +279,8 @@ def compare(
         reader = reader_parts(dataset, split, raw, body)
     plan = ConversionPlan(dataset, split, raw, root, body, reader, committed, listed=listed)
     if committed is not None:
-        _refuse_loss(plan, committed)
-        refuse_other_kind(committed, raw, reader)
+        columns = dataset.columns(split, body=reader["body"] is not None)
+        refuse_loss(committed, raw, reader, columns)
         if not stamped and _is_unchanged(plan, committed):
             return replace(plan, kept=len(listed), sealed=True)
     with _no_collection():
@@ -289,26 +289,34 @@ def compare(
     plan = replace(plan, append=videos, stamps=stamps, why="not converted before", listed=videos)
     if committed is None:
         return plan
+    return _compare_committed(plan, committed, drop_removed=drop_removed, retry=retry)
+
+
+def _compare_committed(
+    plan: ConversionPlan, committed: cache.Split, *, drop_removed: bool, retry: bool
+) -> ConversionPlan:
+    """The plan for a committed split, from one to convert all videos."""
+    raw = plan.raw
     with _no_collection():
-        seen = changes.read_stamps(root, plan.name)
+        seen = changes.read_stamps(plan.root, plan.name)
     unusable = {}
     if not drop_removed and not retry:
         for name, (stamp, _, why) in seen.items():
-            if why and stamp == stamps.get(name):
+            if why and stamp == plan.stamps.get(name):
                 unusable[name] = why
     plan = replace(plan, seen=seen, unusable=unusable, drop_removed=drop_removed)
 
     before = committed.manifest["reader"]
-    differs = tuple(differing(before, reader))
+    differs = tuple(differing(before, plan.reader))
     moved = _has_moved(committed, raw)
-    unread = _list_rejected(committed, dataset, retry=retry)
+    unread = _list_rejected(committed, plan.dataset, retry=retry)
     update = _plan_update(plan, committed, unread, contents=moved or not differs)
     if moved and not drop_removed:
         n_same = update.kept + len(update.renamed) - len(update.missing)
         n_new = len(update.new)
         refuse_other_folder(committed, raw, n_same=n_same, missing=update.missing, n_new=n_new)
     if differs:
-        why = describe(before, reader)
+        why = describe(before, plan.reader)
         refuse_without_raw(committed, raw, update.missing, why)
         drop = tuple(committed.videos.names)
         return replace(plan, drop=drop, why=why, differs=differs, unusable={})
@@ -351,7 +359,6 @@ def _plan_update(
     unread: committed videos to read again. contents: compute digests of videos with new stamps,
     else these count as unchanged.
     """
-    raw = plan.raw
     videos = plan.listed
     stamps = plan.stamps
     digests = plan.digests()
@@ -361,19 +368,12 @@ def _plan_update(
     suspects = [v for v in videos if v.name in compared and recorded.get(v.name) != stamps[v.name]]
     now = {}
     if contents:
-        now = {v.name: changes.video_digest(raw, v) for v in suspects}
+        now = {v.name: changes.video_digest(plan.raw, v) for v in suspects}
     same = {name for name, digest in now.items() if digest == digests[name]} - unread
     again = (now.keys() | unread) - same
     altered = [v for v in videos if v.name in again]
-
     gone = {name: digest for name, digest in digests.items() if name not in stamps}
-    renamed: dict[str, str] = {}
-    if gone:
-        coming = {}
-        for v in [*new, *altered]:
-            coming[v.name] = v, now.get(v.name) or changes.video_digest(raw, v)
-        renamed = renamed_videos(committed, raw, gone, coming)
-
+    renamed = renamed_videos(committed, plan.raw, gone, [*new, *altered], now)
     lost = gone.keys() - renamed.values()
     missing = {name: "" for name in gone if name in lost}
     removed: list[str] = []
@@ -389,23 +389,22 @@ def _plan_update(
                 missing[v.name] = path
         missing = {name: path for name, path in missing.items() if name in with_rows}
     altered = [v for v in altered if v.name not in missing]
-    replaced = [v.name for v in altered if v.name not in renamed]
-    n_unreadable = sum(name in unread for name in replaced)
+    names = {v.name for v in [*new, *altered]} - renamed.keys()
     counts = {
-        "new video": sum(v.name not in renamed for v in new),
-        "changed video": len(replaced) - n_unreadable,
+        "new video": len(names - digests.keys()),
+        "changed video": len(names & (digests.keys() - unread)),
         "renamed video": len(renamed),
         "removed video": len(removed),
-        "unreadable video": n_unreadable,
+        "unreadable video": len(names & unread),
     }
     drop = tuple(sorted({*(v.name for v in altered), *renamed.values(), *removed}))
-    kept_stamps = {name: stamp for name, stamp in stamps.items() if name not in missing}
-    kept_stamps |= {name: recorded[name] for name in missing if name in recorded}
+    stamps = {name: stamp for name, stamp in stamps.items() if name not in missing}
+    stamps |= {name: recorded[name] for name in missing if name in recorded}
     return replace(
         plan,
         append=tuple(sorted(new + altered, key=lambda v: v.name)),
         drop=drop,
-        stamps=kept_stamps,
+        stamps=stamps,
         kept=len(digests) - len(drop),
         why=", ".join(count(n, noun) for noun, n in counts.items() if n),
         touched=tuple(v.name for v in suspects if v.name in same),
@@ -457,38 +456,3 @@ def _list_videos(
             taken.add(name)
             texts[i] = video._replace(name=name)
     return RawVideos(texts)
-
-
-def _refuse_loss(plan: ConversionPlan, committed: cache.Split) -> None:
-    """Raise PipelineError if a conversion would destroy committed data instead of updating it."""
-    folder = f"{plan.root}/{plan.name}"
-    before = committed.manifest["reader"]
-    reader = plan.reader
-    if "imported" in before:
-        raise PipelineError(
-            f"{folder}: was imported from {before['imported']['file']}: a conversion would "
-            "replace the rows of its "
-            "features. Convert into another cache, or delete that split and its features."
-        )
-    has_body = reader["body"] is not None
-    columns = set(plan.dataset.columns(plan.split, body=has_body))
-    stored = set(committed.columns) - committed.extra.keys()
-    other_columns = stored - columns
-    if has_body != (before["body"] is not None):
-        other_columns |= columns - stored
-    if not other_columns:
-        return
-    was = _describe_reader(before)
-    now = _describe_reader(reader)
-    do = f"Restore the label files that {plan.raw} had for them. " if was == now else ""
-    raise PipelineError(
-        f"{folder}: was converted from {was}, and now from {now}: other columns, "
-        f"{', '.join(sorted(other_columns))}. The columns of a split cannot change. {do}Convert "
-        "into another cache (--cache, or [paths] cache in luigi.cfg), or delete that "
-        "folder with its features and convert the split again."
-    )
-
-
-def _describe_reader(reader: Mapping[str, Any]) -> str:
-    body = "without" if reader["body"] is None else "with"
-    return f"{kind_of(reader)} {body} a body model"

@@ -232,15 +232,11 @@ class Spool:
             return ""
         names = self._names.get(self._key(video), [])
         stamp = self._hash_stamp(video)
-        for name in names:
-            if name.split("-")[2] == stamp:
-                return name
-        if names:
+        same = [name for name in names if name.split("-")[2] == stamp]
+        if names and not same:
             digest = changes.video_digest(self._plan.raw, video)
-            for name in names:
-                if name.endswith(digest):
-                    return name
-        return ""
+            same = [name for name in names if name.endswith(digest)]
+        return same[0] if same else ""
 
     def _report_changed(self, todo: Sequence[RawVideo]) -> None:
         if not self._names:
@@ -269,7 +265,7 @@ class Spool:
                 track.setdefault(kind, {})[column] = values
             else:
                 track[kind] = values
-        account = VideoAccount.from_dict(dict(entry.account))
+        account = VideoAccount.from_dict(entry.account)
         rows = [cache.TrackRows(**track) for track in tracks]
         return ReadVideo(entry.fingerprint, account, rows, entry)
 

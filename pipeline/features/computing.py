@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.arrays import Array, Bools, Floats
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features import streams
-from pipeline.features.streams.base import LabelComputer, Labels, Machine, Stream
+from pipeline.features.streams.base import LabelComputer, Labels, Machine, Provenance, Stream
 from pipeline.files.pixels.frames import Image
 
 REPEATED: Final = 16  # rows of a batch that are computed twice
@@ -18,9 +19,7 @@ REPEATED: Final = 16  # rows of a batch that are computed twice
 RELATIVE: Final = 1e-3
 
 
-def load(
-    stream: Stream, machine: Machine, recorded: Mapping[str, Any] | None
-) -> tuple[Any, Mapping[str, Any]]:
+def load(stream: Stream, machine: Machine, recorded: Provenance | None) -> tuple[Any, Provenance]:
     """Load the computer of a stream's batches (None if decoding processes compute it) and its
     provenance.
 
@@ -47,10 +46,10 @@ def load(
 
 def numbers_of(
     stream: Stream,
-    computer: Callable[..., NDArray[np.float32]],
+    computer: Callable[..., Floats],
     crops: NDArray[np.uint8],
     labels: Labels,
-) -> NDArray[np.float32]:
+) -> Floats:
     """Compute a batch of crops. labels: of their rows, if the stream reads columns.
 
     Raises PlugInError if another package's code fails, PipelineError for a shape that the stream
@@ -65,14 +64,14 @@ def numbers_of(
 
 def compute_labels(
     stream: Stream, computer: LabelComputer, labels: Labels, n: int
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+) -> tuple[Floats, Bools]:
     """Compute n rows from labels: (n, dim) numbers, and (n,) whether they are known. Raises as
     `numbers_of`.
 
     Some rows are computed again without their neighbours: PipelineError if their numbers differ.
     """
 
-    def compute(rows: NDArray[np.intp]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    def compute(rows: NDArray[np.intp]) -> tuple[Floats, Bools]:
         with streams.calling(stream.kind, "the function that load returned"):
             computed, known = computer({name: values[rows] for name, values in labels.items()})
             _require_shape(stream, computed, (len(rows), stream.dim))
@@ -91,7 +90,7 @@ def compute_labels(
     return computed, known
 
 
-def different(numbers: NDArray[Any], others: NDArray[Any]) -> bool:
+def different(numbers: Array, others: Array) -> bool:
     """Whether numbers of the same rows differ by more than rounding in another batch."""
     near = RELATIVE * max(
         np.abs(values[np.isfinite(values)]).max(initial=0) for values in (numbers, others)
@@ -99,9 +98,7 @@ def different(numbers: NDArray[Any], others: NDArray[Any]) -> bool:
     return not np.allclose(numbers, others, rtol=RELATIVE, atol=near, equal_nan=True)
 
 
-def row_of(
-    stream: Stream, crops: Sequence[Image], labels: Labels, where: str
-) -> NDArray[np.float32] | None:
+def row_of(stream: Stream, crops: Sequence[Image], labels: Labels, where: str) -> Floats | None:
     """Compute one row of a stream without a computer; None: its value is unknown. where: for
     messages.
 

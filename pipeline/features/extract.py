@@ -44,6 +44,7 @@ from pipeline.features.inputs import (
 )
 from pipeline.features.plan import ExtractionPlan, missing_rows
 from pipeline.features.spec import Resources, StreamSpec
+from pipeline.features.streams.base import Provenance
 from pipeline.processes import NO_CLUSTER, Dask
 from pipeline.processes.cluster import connect_workers
 from pipeline.processes.software import staging_plan
@@ -176,7 +177,7 @@ class _StreamExtraction:
         self._split = split
         self._resources = resources
         self._dask = dask
-        self.recorded: Mapping[str, Any] | None = None
+        self.recorded: Provenance | None = None
         self._noted: Mapping[str, Any] = {}
         name = plan.spec.name
         if name in split.streams and not plan.replace:
@@ -188,7 +189,7 @@ class _StreamExtraction:
         self.counts = Counts()
         self.target = list[int]()
 
-    def _provenance(self) -> Mapping[str, Any]:
+    def _provenance(self) -> Provenance:
         """The stream's provenance, from a worker if there are any: this machine may have no GPU."""
         spec = self.plan.spec
         resources = self._resources
@@ -250,7 +251,7 @@ class _StreamExtraction:
         if self._writer is not None:
             self._writer.accept(staged)
 
-    def finish(self, provenance: Mapping[str, Any] | None, meter: Meter) -> Extraction:
+    def finish(self, provenance: Provenance | None, meter: Meter) -> Extraction:
         """Commit, unless this is a part. provenance: of the network; None: no network was
         loaded.
         """
@@ -287,7 +288,7 @@ class _StreamExtraction:
             f"or delete their rows: {drop_command(split, plan.spec.raw)}"
         )
 
-    def _commit(self, writer: cache.StreamWriter, provenance: Mapping[str, Any] | None) -> None:
+    def _commit(self, writer: cache.StreamWriter, provenance: Provenance | None) -> None:
         pending = sorted(set(self.target) & set(writer.pending))
         assert not pending, f"{self.plan.split}: shards {pending} were not computed"
         backbone = dict(provenance or writer.made or self.recorded or self._provenance())
@@ -327,7 +328,7 @@ class _ParallelRun:
 
     def __post_init__(self) -> None:
         self.meter = Meter()
-        self.provenance: list[Mapping[str, Any] | None] = [None] * len(self.streams)
+        self.provenance: list[Provenance | None] = [None] * len(self.streams)
 
     def results(self, progress: Callable[[int, Meter], None]) -> Iterator[tuple[int, Written]]:
         """As `Run.results`; progress is called after each task. Raises also errors of the workers'
@@ -385,8 +386,8 @@ def _shared_folder(split: Split, spec: StreamSpec) -> Path | None:
 
 
 def _provenance(
-    spec: StreamSpec, resources: Resources, recorded: Mapping[str, Any] | None, device: str = ""
-) -> Mapping[str, Any]:
+    spec: StreamSpec, resources: Resources, recorded: Provenance | None, device: str = ""
+) -> Provenance:
     return load(spec.stream, resources.machine(device), recorded)[1]
 
 
@@ -400,10 +401,10 @@ class _Share:
     specs: tuple[StreamSpec, ...]  # streams that share their pixels, or one of labels
     resources: Resources
     plans: tuple[Mapping[str, Any], ...]  # of the streams' writers
-    recorded: tuple[Mapping[str, Any] | None, ...]
+    recorded: tuple[Provenance | None, ...]
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)  # of this extraction
 
-    def provenance(self, device: str = "") -> list[Mapping[str, Any]]:
+    def provenance(self, device: str = "") -> list[Provenance]:
         """Provenance by stream, with the standardisation of random weights: equal for all
         workers.
         """
@@ -412,7 +413,7 @@ class _Share:
 
     def extract(
         self,
-        agreed: Sequence[Mapping[str, Any]],
+        agreed: Sequence[Provenance],
         shards: Sequence[Sequence[int]],
         alive: Callable[[], None],
         device: str = "",
@@ -438,7 +439,7 @@ class _Share:
         _runs[self.mark] = run
         return extracted, run.meter if run.meter.seconds else None
 
-    def _open(self, agreed: Sequence[Mapping[str, Any]], device: str) -> Run:
+    def _open(self, agreed: Sequence[Provenance], device: str) -> Run:
         split = cache.open(self.root)[self.split]
         outputs = list[Output]()
         for spec, plan, expected in zip(self.specs, self.plans, agreed, strict=True):

@@ -5,6 +5,7 @@ features
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache import CropPolicy, Split
+from cache.arrays import Array, Bools, Ints, Keys
 from cache.read.labels import mirror, normalise_keypoints
 from pipeline import crops
 from pipeline.accounting import NOT_NOW
@@ -26,11 +28,12 @@ from pipeline.files.raw.files import MIB, is_there, list_names, open_regular, pa
 from pipeline.processes import alive
 
 # name of a column, first row, last row + 1 -> stored values
-RowsOf = Callable[[str, int, int], NDArray[Any]]
+RowsOf = Callable[[str, int, int], Array]
 
 # A crop's box in an image: cxcywh px, its scale, and whether the crop is mirrored
 CUT: Final = np.dtype([("bbox", np.float32, 4), ("scale", np.float64), ("mirrored", np.bool_)])
 COMPARED: Final = 8  # rows whose stored keys are compared, or videos whose digests are
+_NO_BYTES: Final = itertools.repeat(hashlib.blake2b(digest_size=16))
 RAW: Final = "Name the dataset's raw folder: --raw DIR, or [paths] raw in luigi.cfg."
 
 
@@ -47,7 +50,7 @@ def crop_labels(labels: Labels, cut: np.void) -> Labels:
     return {**labels, "kp_2d": shown[0]}
 
 
-def column(rows_of: RowsOf, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
+def column(rows_of: RowsOf, name: str, rows: Ints) -> Array:
     """Stored values (n, ...) of a column at any rows. rows_of: `Split.rows`, or
     `OpenShards.rows`.
     """
@@ -62,7 +65,7 @@ def column(rows_of: RowsOf, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
     return np.concatenate(values)[inverse]
 
 
-def label(split: Split, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
+def label(split: Split, name: str, rows: Ints) -> Array:
     """Stored values (n, ...) of a column at any rows, or `ROW_RATE`."""
     if name != ROW_RATE:
         return column(split.rows, name, rows)
@@ -82,9 +85,7 @@ def _fill_value(dtype: np.dtype[Any]) -> Any:
     return False
 
 
-def _windows_in_run(
-    runs: NDArray[np.int64], rows: NDArray[np.int64], reads: Reads
-) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+def _windows_in_run(runs: Ints, rows: Ints, reads: Reads) -> tuple[Ints, Bools]:
     """(n, window) rows around each of (n,), and whether they are in its run. runs (R, 2): [start,
     stop).
     """
@@ -94,12 +95,12 @@ def _windows_in_run(
     return around, (around >= start) & (around < stop)
 
 
-def label_batch(split: Split, rows: NDArray[np.int64], reads: Reads) -> Labels:
+def label_batch(split: Split, rows: Ints, reads: Reads) -> Labels:
     """Labels of (n,) rows that a stream reads, as a `LabelComputer` gets them."""
     if reads.window == 1:
         return {name: label(split, name, rows) for name in reads.labels}
     around, in_run = _windows_in_run(split.runs, rows, reads)
-    labels: dict[str, NDArray[Any]] = {}
+    labels: dict[str, Array] = {}
     for name in reads.labels:
         values = label(split, name, around[in_run])
         shape = (*around.shape, *values.shape[1:])
@@ -110,7 +111,7 @@ def label_batch(split: Split, rows: NDArray[np.int64], reads: Reads) -> Labels:
 
 
 def cuts(
-    split: Split, policy: CropPolicy, rows: NDArray[np.int64], rows_of: RowsOf | None = None
+    split: Split, policy: CropPolicy, rows: Ints, rows_of: RowsOf | None = None
 ) -> NDArray[np.void]:
     """Boxes of the crops of (n,) rows, of `CUT`. rows_of: as for `column`."""
     rows_of = rows_of or split.rows
@@ -127,7 +128,7 @@ def cuts(
     return boxes
 
 
-def has_previous(split: Split, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+def has_previous(split: Split, rows: Ints) -> Bools:
     """(n,) rows of tracks -> whether the row before is in the same run: one step before in the same
     track.
     """
@@ -135,7 +136,7 @@ def has_previous(split: Split, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
     return in_run[:, 0]
 
 
-def row_keys(split: Split, stream: Stream, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
+def row_keys(split: Split, stream: Stream, rows: Ints) -> Keys:
     """Keys (n, 2) of ascending rows of tracks: 128 bits that change with any input.
 
     They are part of the cache's format: if they change, all features are computed again.
@@ -156,29 +157,24 @@ def row_keys(split: Split, stream: Stream, rows: NDArray[np.int64]) -> NDArray[n
         parts.append(previous)
     parts += [label(split, name, rows) for name in reads.labels]
 
-    digests = list[bytes]()
     begun = dict[int, Any]()
     videos = split.tracks.video[split.track_of(rows)].tolist()
-    for number, described in zip(videos, _bytes(parts), strict=True):
-        if number not in begun:
-            begun[number] = hashlib.blake2b(split.videos[number].pixels.encode(), digest_size=16)
-        key = begun[number].copy()
-        key.update(described)
-        digests.append(key.digest())
-    return np.frombuffer(b"".join(digests), np.uint64).reshape(-1, 2)
+    for number in set(videos):
+        begun[number] = hashlib.blake2b(split.videos[number].pixels.encode(), digest_size=16)
+    return _digests(parts, map(begun.__getitem__, videos))
 
 
 def has_current_keys(split: Split, name: str, stream: Stream) -> bool:
     """Whether a stream's stored keys equal `row_keys`, for the first rows of a few tracks."""
     start = split.tracks.start
-    size = int(split.manifest["geometry"]["rows_per_shard"])
+    size = split.rows_per_shard
     has_features = np.isin(start // size, split.stream_shards(name))
     rows = start[has_features][:COMPARED]
     stored = column(split.rows, f"features/{name}_key", rows)
     return np.array_equal(stored, row_keys(split, stream, rows))
 
 
-def _label_keys(split: Split, rows: NDArray[np.int64], reads: Reads) -> NDArray[np.uint64]:
+def _label_keys(split: Split, rows: Ints, reads: Reads) -> Keys:
     """Keys (n, 2) of (n,) rows: 128 bits that change with any label of the row's window."""
     if reads.window == 1 or not len(rows):
         return _digests([label(split, name, rows) for name in reads.labels])
@@ -191,13 +187,17 @@ def _label_keys(split: Split, rows: NDArray[np.int64], reads: Reads) -> NDArray[
     return _digests([windows])
 
 
-def _digests(columns: Sequence[NDArray[Any]]) -> NDArray[np.uint64]:
-    """Columns (n, ...) -> digests (n, 2)."""
-    keys = b"".join(hashlib.blake2b(row, digest_size=16).digest() for row in _bytes(columns))
-    return np.frombuffer(keys, np.uint64).reshape(-1, 2)
+def _digests(columns: Sequence[Array], begun: Iterable[Any] = _NO_BYTES) -> Keys:
+    """Columns (n, ...) -> digests (n, 2). begun: digest of each row that its bytes are added to."""
+    keys = []
+    for digest, row in zip(begun, _bytes(columns), strict=False):
+        digest = digest.copy()
+        digest.update(row)
+        keys.append(digest.digest())
+    return np.frombuffer(b"".join(keys), np.uint64).reshape(-1, 2)
 
 
-def _bytes(columns: Sequence[NDArray[Any]]) -> list[bytes]:
+def _bytes(columns: Sequence[Array]) -> list[bytes]:
     """All bytes of each row of columns (n, ...)."""
     parts = [np.ascontiguousarray(part).view(np.uint8).reshape(len(part), -1) for part in columns]
     joined = np.concatenate(parts, axis=1)
@@ -318,7 +318,7 @@ def raw_folder(split: Split, given: Path | None) -> Path:
 def videos_of(split: Split, shards: Sequence[int]) -> list[int]:
     """Numbers of the videos with rows in these shards."""
     target = np.append(np.sort(np.asarray(shards, np.int64)), np.iinfo(np.int64).max)
-    size = int(split.manifest["geometry"]["rows_per_shard"])
+    size = split.rows_per_shard
     first = split.tracks.start // size
     last = (split.tracks.stop - 1) // size
     next_target = target[np.searchsorted(target, first)]
@@ -357,7 +357,7 @@ def find_lost(
 
 def shards_without(split: Split, lost: Collection[int], shards: Sequence[int]) -> list[int]:
     """Those of the shards with rows of other videos than the lost ones."""
-    size = int(split.manifest["geometry"]["rows_per_shard"])
+    size = split.rows_per_shard
     is_there = ~np.isin(split.tracks.video, [*lost])
     n_bins = len(split.rows_by_shard()) + 1
     first = split.tracks.start[is_there] // size

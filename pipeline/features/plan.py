@@ -94,7 +94,7 @@ def missing_rows(split: Split, stream: str | None) -> MissingRows:
         shards=tuple(np.flatnonzero(is_missing).tolist()),
         pending=pending,
         rows=n_rows,
-        rows_per_shard=int(split.manifest["geometry"]["rows_per_shard"]),
+        rows_per_shard=split.rows_per_shard,
         replaced=n_written - int(live[shards].sum()),
     )
 

@@ -11,12 +11,13 @@ import functools
 import itertools
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cache import Split
+from cache.arrays import Array, Ints
 from pipeline.features.computing import compute_labels, load, numbers_of, row_of
 from pipeline.features.inputs import (
     Pixels,
@@ -35,8 +36,8 @@ from pipeline.processes.pool import ordered_map
 
 MOST_ROWS: Final = 256  # per process and chunk (39 MB of 224 px crops)
 
-Rows = NDArray[np.int64]
-Numbers = NDArray[Any]
+Rows = Ints
+Numbers = Array
 
 
 class Requests(NamedTuple):

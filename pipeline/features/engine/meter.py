@@ -6,9 +6,11 @@ import contextlib
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
+
+from pipeline.features.streams.base import Provenance
 
 STAGES: Final = ("decode", "crop", "row", "model", "write")  # row: numbers without a network
 BUSY: Final = 0.5  # share of the time from which a stage is a bottleneck
@@ -36,9 +38,7 @@ class Meter:
             for stage, spent in seconds.items():
                 self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
 
-    def note_device(
-        self, provenance: Sequence[Mapping[str, Any] | None], processes: int = 1
-    ) -> None:
+    def note_device(self, provenance: Sequence[Provenance | None], processes: int = 1) -> None:
         """Note the device of several streams' networks, if any; processes: with one each."""
         for of_stream in provenance:
             if of_stream and "device" in of_stream:

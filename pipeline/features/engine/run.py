@@ -29,7 +29,7 @@ import contextlib
 import itertools
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
@@ -38,6 +38,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache import Split, Staged, StreamShards
+from cache.arrays import Ints
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features.computing import compute_labels, load, numbers_of
 from pipeline.features.engine.meter import Meter
@@ -54,7 +55,7 @@ from pipeline.features.engine.tasks import (
 from pipeline.features.engine.worker import AHEAD, CropDecoding, Decoded, Slots, Task
 from pipeline.features.inputs import Pixels, label_batch
 from pipeline.features.spec import Resources
-from pipeline.features.streams.base import Computer, Labels, Machine, Stream
+from pipeline.features.streams.base import Computer, Labels, Machine, Provenance, Stream
 from pipeline.processes import Failed, cores
 from pipeline.processes.pool import TRIALS, VIDEO_THREADS, Pool
 
@@ -86,8 +87,8 @@ class Output:
         shards: StreamShards,
         target: Sequence[int],
         put: Callable[..., Staged | None],
-        recorded: Mapping[str, Any] | None = None,
-        agreed: Mapping[str, Any] | None = None,
+        recorded: Provenance | None = None,
+        agreed: Provenance | None = None,
     ) -> None:
         self.stream = stream
         self._split = split
@@ -96,7 +97,7 @@ class Output:
         self._recorded = recorded
         self._agreed = agreed
         self.begin(target)
-        self.provenance: Mapping[str, Any] | None = None  # of the network; None: nothing was loaded
+        self.provenance: Provenance | None = None  # of the network; None: nothing was loaded
         self.threads = 1  # of the network
         self.task_rows: int  # rows of a task
         self.computing = 0  # batches
@@ -105,7 +106,7 @@ class Output:
         self._computer: Computer | None = None  # None: decoding processes compute rows
         self._most_open = 0
         self._slots: NDArray[np.uint8]  # contents
-        self._sizes: NDArray[np.int64]
+        self._sizes: Ints
 
     def begin(self, target: Sequence[int]) -> None:
         """Compute these shards, after all others."""
@@ -127,25 +128,26 @@ class Output:
         """Load the network, if any. Returns the slots that the decoding processes, `workers` of
         them, fill.
         """
-        stream = self.stream
+        crop_size = self.stream.policy.size
         size = WITHOUT_NETWORK
+        by_worker: Stream | None = self.stream
+        slot_bytes = 4 * self.stream.dim
         self._computer = self.load_computer(machine)
         if self._computer is not None:
             size = self._computer.batch_size
             self.threads = self._computer.lanes
+            by_worker = None
+            slot_bytes = crop_size**2 * 3
         self._most_open = workers + 2
         self.task_rows = min(max(FEWEST_ROWS, size // 4), MOST_ROWS)
-        n_batches = (
-            3 * self.threads + 2 + -(-workers * AHEAD * (FEWEST_ROWS + self.task_rows) // size)
-        )
+        rows_ahead = workers * AHEAD * (FEWEST_ROWS + self.task_rows)
+        n_batches = 3 * self.threads + 2 + -(-rows_ahead // size)
         n_slots = max(n_batches * size, 2 * MOST_PERSONS)
         self.batches = Batches(n_slots, size)
-        by_worker = stream if self._computer is None else None
-        slot_bytes = 4 * stream.dim if by_worker else self.stream.policy.size**2 * 3
-        return Slots(self.stream.policy.size, by_worker, n_slots, slot_bytes)
+        return Slots(crop_size, by_worker, n_slots, slot_bytes)
 
     @contextlib.contextmanager
-    def use_slots(self, slots: NDArray[np.uint8], sizes: NDArray[np.int64]) -> Iterator[None]:
+    def use_slots(self, slots: NDArray[np.uint8], sizes: Ints) -> Iterator[None]:
         self._slots = slots
         self._sizes = sizes
         if self._computer is not None:
@@ -211,7 +213,7 @@ class Run:
         self._reported = 0.0
 
     @property
-    def provenance(self) -> list[Mapping[str, Any] | None]:
+    def provenance(self) -> list[Provenance | None]:
         """Provenance by output; None: nothing was loaded."""
         return [out.provenance for out in self.outputs]
 
@@ -326,9 +328,8 @@ class Run:
 
     def _report(self) -> None:
         self._reported = time.monotonic()
-        self._progress(
-            self.meter.rows + sum(out.open.not_computed for out in self.outputs), self.meter
-        )
+        n_not_computed = sum(out.open.not_computed for out in self.outputs)
+        self._progress(self.meter.rows + n_not_computed, self.meter)
 
     def _loop(self) -> Iterator[tuple[int, Written]]:
         with (
@@ -336,26 +337,13 @@ class Run:
             ThreadPoolExecutor(1, thread_name_prefix="write") as writer,
         ):
             try:
-                while (
-                    self._pool.has_more
-                    or any(len(out.open) for out in self.outputs)
-                    or self._writing
-                ):
+                while self._pool.has_more or self._has_open or self._writing:
                     self._submit()
-                    for out in self.outputs:
-                        while out.batches.full and out.computing < 2 * out.threads:
-                            batch = out.batches.full.popleft()
-                            out.computing += 1
-                            future = network.submit(
-                                out.compute, batch, out.labels(batch), self.meter
-                            )
-                            self._computing[future] = out, batch
+                    self._begin_to_compute(network)
                     self._begin_to_write(writer)
                     self._begin_to_save(writer)
                     waits = not self._pool.is_idle or self._computing or self._writing or self._full
-                    assert waits or not any(len(out.open) for out in self.outputs), (
-                        "open shards without work"
-                    )
+                    assert waits or not self._has_open, "open shards without work"
                     self._receive()
                     while self._writing and self._writing[0][1].done():
                         output, written = self._writing.popleft()
@@ -366,8 +354,20 @@ class Run:
                 self._begin_to_save(writer, now=True)
 
     @property
+    def _has_open(self) -> bool:
+        return any(len(out.open) for out in self.outputs)
+
+    @property
     def _full(self) -> bool:
         return any(out.batches.full for out in self.outputs)
+
+    def _begin_to_compute(self, network: ThreadPoolExecutor) -> None:
+        for out in self.outputs:
+            while out.batches.full and out.computing < 2 * out.threads:
+                batch = out.batches.full.popleft()
+                out.computing += 1
+                future = network.submit(out.compute, batch, out.labels(batch), self.meter)
+                self._computing[future] = out, batch
 
     def _begin_to_write(self, writer: ThreadPoolExecutor) -> None:
         for output, out in enumerate(self.outputs):
@@ -379,14 +379,15 @@ class Run:
         """Write checkpoints when due, or `now`, in the writing thread, so that complete shards come
         after.
         """
-        while self._saving and self._saving[0].done() and not now:
-            self._saving.popleft().result()
-        if now or (not self._saving and time.monotonic() - self._saved > CHECKPOINT_EVERY):
-            self._saved = time.monotonic()
-            for out in self.outputs:
-                self._saving += [
-                    writer.submit(save) for save in out.open.save(but=self._tasks.uncompared_rows())
-                ]
+        if not now:
+            while self._saving and self._saving[0].done():
+                self._saving.popleft().result()
+            if self._saving or time.monotonic() - self._saved <= CHECKPOINT_EVERY:
+                return
+        self._saved = time.monotonic()
+        for out in self.outputs:
+            for save in out.open.save(but=self._tasks.uncompared_rows()):
+                self._saving.append(writer.submit(save))
 
     def _write(self, out: Output, shard: PendingShard) -> Written:
         with self.meter.measure("write"):
@@ -417,11 +418,16 @@ class Run:
             for output, rows, problem in self._tasks.fill(result.task.number, done.problems):
                 self.outputs[output].open.give_up(rows, *problem)
         for future in [future for future in self._computing if future.done()]:
-            (out, batch), (computed, ok) = self._computing.pop(future), future.result()
+            out, batch = self._computing.pop(future)
+            computed, ok = future.result()
+            rows = batch.rows
             out.computing -= 1
-            is_todo = out.open.is_todo(batch.rows)
-            at = slice(None) if is_todo.all() else is_todo  # a slice copies nothing
-            self.meter.rows += out.open.store(batch.rows[at], computed[at], ok[at])
+            is_todo = out.open.is_todo(rows)
+            if not is_todo.all():  # else nothing is copied
+                rows = rows[is_todo]
+                computed = computed[is_todo]
+                ok = ok[is_todo]
+            self.meter.rows += out.open.store(rows, computed, ok)
             out.batches.free(batch)
         if time.monotonic() - self._reported > REPORT_EVERY:
             self._report()

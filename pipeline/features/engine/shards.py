@@ -7,13 +7,14 @@ import functools
 from collections import Counter
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 import cache
 from cache import Split
+from cache.arrays import Array, Bools, Ints, Keys
 from cache.format.layout import NO_KEY
 from pipeline.errors import PipelineError
 from pipeline.features.inputs import column, cuts, has_previous, label_batch, row_keys
@@ -45,7 +46,7 @@ class Counts:
         self.lost |= other.lost
 
 
-Checked = tuple[NDArray[Any], NDArray[Any]]  # see `OpenShards.check`
+Checked = tuple[Array, Array]  # see `OpenShards.check`
 
 
 class State(enum.IntEnum):
@@ -67,11 +68,11 @@ class PendingShard:
 
     number: int
     start: int  # its first row
-    columns: Mapping[str, NDArray[Any]]  # for streams of crops, frame_index (n,) and bbox (n, 4)
-    keys: NDArray[np.uint64]  # (n, 2)
+    columns: Mapping[str, Array]  # for streams of crops, frame_index (n,) and bbox (n, 4)
+    keys: Keys  # (n, 2)
     state: NDArray[np.uint8]  # (n,) of `State`
     n_todo: int  # rows with the state TODO
-    values: NDArray[Any]  # (n, dim)
+    values: Array  # (n, dim)
     ok: NDArray[np.uint8]  # (n,) COMPUTED, UNDEFINED or NO_VALUE
     counts: Counts
     n_saved: int  # rows in the checkpoint
@@ -80,13 +81,13 @@ class PendingShard:
     def stop(self) -> int:
         return self.start + len(self.ok)
 
-    def todo(self, start: int, stop: int) -> NDArray[np.int64]:
+    def todo(self, start: int, stop: int) -> Ints:
         """Rows in [start, stop) of the split that are to be computed."""
         first = max(start - self.start, 0)
         state = self.state[first : max(stop - self.start, 0)]
         return np.flatnonzero(state == State.TODO) + first + self.start
 
-    def finish(self, rows: NDArray[np.int64], state: State) -> None:
+    def finish(self, rows: Ints, state: State) -> None:
         """Note that rows of the split are not to be computed any more."""
         self.state[rows - self.start] = state
         self.n_todo -= len(rows)
@@ -102,7 +103,7 @@ class OpenShards:
         self._shards = shards
         self._stream = stream
         self.target = target
-        self._size = int(split.manifest["geometry"]["rows_per_shard"])
+        self._size = split.rows_per_shard
         self._missing = set(target)
         self._open: dict[int, PendingShard] = {}
         self.pairs = stream.reads.crops > 1
@@ -119,7 +120,7 @@ class OpenShards:
             self._open[number] = self._load(number)
         return self._open[number]
 
-    def todo(self, numbers: Sequence[int], rows: range) -> NDArray[np.int64]:
+    def todo(self, numbers: Sequence[int], rows: range) -> Ints:
         """Rows to be computed of these rows and shards, which are opened."""
         parts = [self.open(number).todo(rows.start, rows.stop) for number in numbers]
         return np.concatenate([np.zeros(0, np.int64), *parts])
@@ -128,7 +129,7 @@ class OpenShards:
         """Whether a shard is missing and not finished."""
         return number in self._missing
 
-    def rows(self, name: str, first: int, stop: int) -> NDArray[Any]:
+    def rows(self, name: str, first: int, stop: int) -> Array:
         """As `Split.rows`, from open shards if they have the rows."""
         shard = self._open.get(first // self._size)
         if shard is None or name not in shard.columns:
@@ -138,14 +139,14 @@ class OpenShards:
             here = np.concatenate([here, self.rows(name, shard.stop, stop)])
         return here
 
-    def cuts(self, rows: NDArray[np.int64]) -> NDArray[np.void]:
+    def cuts(self, rows: Ints) -> NDArray[np.void]:
         return cuts(self._split, self._stream.policy, rows, self.rows)
 
-    def labels(self, rows: NDArray[np.int64]) -> Labels:
+    def labels(self, rows: Ints) -> Labels:
         """Stored labels (n, ...) of (n,) rows that the stream reads, by column."""
         return label_batch(self._split, rows, self._stream.reads)
 
-    def check(self, computed: NDArray[Any], known: NDArray[np.bool_]) -> Checked:
+    def check(self, computed: Array, known: Bools) -> Checked:
         """Numbers (n, dim) as they are stored, and (n,) their `ok`: NO_VALUE if not finite. In any
         thread.
         """
@@ -154,7 +155,7 @@ class OpenShards:
         ok = np.where(known, cache.COMPUTED, cache.UNDEFINED)
         return computed, np.where(np.isfinite(computed).all(axis=1), ok, NO_VALUE)
 
-    def store(self, rows: NDArray[np.int64], computed: NDArray[Any], ok: NDArray[Any]) -> int:
+    def store(self, rows: Ints, computed: Array, ok: Array) -> int:
         """Store what `check` returned of (n,) rows in open shards, and give up those that are not
         finite.
 
@@ -176,7 +177,7 @@ class OpenShards:
             shard.counts.computed += len(here)
         return len(rows)
 
-    def _give_up_not_finite(self, rows: NDArray[np.int64], numbers: NDArray[Any]) -> None:
+    def _give_up_not_finite(self, rows: Ints, numbers: Array) -> None:
         tracks = self._split.tracks
         frame = column(self.rows, "frame_index", rows)
         for i, track in enumerate(self._split.track_of(rows).tolist()):
@@ -193,14 +194,14 @@ class OpenShards:
                 f"finite in {numbers.dtype}. Check its weights and precision."
             )
 
-    def give_up(self, rows: NDArray[np.int64], kind: str, message: str) -> None:
+    def give_up(self, rows: Ints, kind: str, message: str) -> None:
         """Give up rows that cannot be computed: their `ok` stays 0."""
         self.not_computed += len(rows)
         for shard, at in self._by_shard(rows):
             shard.finish(rows[at], State.GIVEN_UP)
             shard.counts.add(Counts(problems=Counter({kind: len(rows[at])}), examples=[message]))
 
-    def is_todo(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+    def is_todo(self, rows: Ints) -> Bools:
         """(n,) whether rows, -1 for none, are still to be computed: those of lost videos are
         not.
         """
@@ -246,7 +247,7 @@ class OpenShards:
                 shard.n_saved = len(rows)
                 yield functools.partial(self._save, shard, rows)
 
-    def _save(self, shard: PendingShard, rows: NDArray[np.int64]) -> None:
+    def _save(self, shard: PendingShard, rows: Ints) -> None:
         # Computed rows do not change.
         self._shards.checkpoint(
             shard.number, rows, shard.values[rows], shard.ok[rows], shard.keys[rows]
@@ -259,9 +260,7 @@ class OpenShards:
                 self._missing.discard(number)
                 yield self._open.pop(number)
 
-    def _by_shard(
-        self, rows: NDArray[np.int64]
-    ) -> Iterator[tuple[PendingShard, slice | NDArray[np.bool_]]]:
+    def _by_shard(self, rows: Ints) -> Iterator[tuple[PendingShard, slice | Bools]]:
         """Open shards with any of (n,) rows, and which: a slice, which copies nothing, if all are
         in one shard.
         """

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cache import Split
+from cache.arrays import Ints
 from pipeline.features.engine.shards import OpenShards
 from pipeline.features.engine.worker import CROP, Crops, Problems, Task
 from pipeline.features.inputs import Pixels, VideoLost, column
@@ -30,7 +30,7 @@ MOST_PERSONS: Final = 256  # of a frame that are cropped at once
 
 _JOB_NUMBERS: Final = itertools.count()  # decoding processes may stay for the next tasks
 
-Rows = NDArray[np.int64]
+Rows = Ints
 
 
 class Job(NamedTuple):
@@ -42,7 +42,7 @@ class Job(NamedTuple):
     number: int
     pixels: Pixels
     rows: Rows  # (n,) of the split
-    frame: NDArray[np.int64]  # (n,) ascending
+    frame: Ints  # (n,) ascending
     crops: list[Crops]  # by output: of the rows to be computed, without slots
     # by output: those that wait for this job to compare the pixels; (): none
     shards: Sequence[Sequence[int]]
@@ -73,10 +73,10 @@ class Tasks:
 
     def videos(self) -> Iterator[list[Job]]:
         """Jobs for the next few shards of a video, which are opened."""
-        size = int(self._split.manifest["geometry"]["rows_per_shard"])
+        size = self._split.rows_per_shard
         targets = [np.asarray(shards.target, np.int64) for shards in self._open]
         target = np.unique(np.concatenate(targets))
-        for video, start, stop in _videos(self._split, target, size):
+        for video, start, stop in _videos(self._split, target):
             first, last = np.searchsorted(target, [start // size, -(-stop // size)])
             touched = target[first:last].tolist()
             touched = [number for number in touched if self._is_missing(number)]
@@ -145,10 +145,10 @@ class Tasks:
                 is_pair |= np.isin(rows, of_output)
         return rows[is_pair]
 
-    def _frames(self, rows: Rows) -> NDArray[np.int64]:
+    def _frames(self, rows: Rows) -> Ints:
         return column(self._open[0].rows, "frame_index", rows)
 
-    def _by_frame(self, rows: Rows) -> tuple[Rows, NDArray[np.int64]]:
+    def _by_frame(self, rows: Rows) -> tuple[Rows, Ints]:
         """Rows in the order of their frames, and the frames."""
         frame = self._frames(rows)
         order = np.lexsort((rows, frame))
@@ -255,7 +255,7 @@ class Tasks:
         return [job.video for job in self._comparing.values()]
 
 
-def _videos(split: Split, target: NDArray[np.int64], size: int) -> Iterator[tuple[int, int, int]]:
+def _videos(split: Split, target: Ints) -> Iterator[tuple[int, int, int]]:
     """(video, first row, last row + 1) of every range of tracks of one video with rows in a target
     shard.
     """
@@ -263,6 +263,7 @@ def _videos(split: Split, target: NDArray[np.int64], size: int) -> Iterator[tupl
     if not len(tracks) or not len(target):
         return
     video = tracks.video
+    size = split.rows_per_shard
     starts = tracks.start
     stops = tracks.stop
     first = np.concatenate([[0], np.flatnonzero(np.diff(video)) + 1])
@@ -274,9 +275,7 @@ def _videos(split: Split, target: NDArray[np.int64], size: int) -> Iterator[tupl
         yield int(video[first[i]]), int(starts[first[i]]), int(stops[last[i]])
 
 
-def _parts(
-    frame: NDArray[np.int64], in_order: bool, most_rows: int = MOST_PERSONS
-) -> Iterator[slice]:
+def _parts(frame: Ints, in_order: bool, most_rows: int = MOST_PERSONS) -> Iterator[slice]:
     """Slices of rows, one for each job. `frame` is ascending; a frame is divided only if it has too
     many persons.
 
@@ -302,7 +301,7 @@ class Batch:
     """Slots [first, first + size) of the memory, and the split's rows in them."""
 
     first: int
-    rows: NDArray[np.int64]  # (size,); -1: empty
+    rows: Ints  # (size,); -1: empty
     taken: int = 0  # slots assigned to tasks
     waits_for: int = 0  # running tasks with slots in it
 
@@ -332,7 +331,7 @@ class Batches:
             n_free += self._size - self._filling.taken
         return n_free
 
-    def take(self, slots: NDArray[np.int64]) -> Places:
+    def take(self, slots: Ints) -> Places:
         """Assign (n,) slots, at most the capacity. Writes their numbers, and returns where they
         are.
         """
@@ -353,7 +352,7 @@ class Batches:
                 self._filling = None
         return places
 
-    def fill(self, places: Places, rows: NDArray[np.int64]) -> None:
+    def fill(self, places: Places, rows: Ints) -> None:
         """Record slots of one task as filled with (n,) rows; -1: not filled."""
         for batch, place in places:
             n = place.stop - place.start

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.arrays import Ints
 from pipeline.features.computing import row_of
 from pipeline.features.engine.meter import Meter
 from pipeline.features.inputs import CUT, Pixels, VideoLost, crop_labels
@@ -58,12 +59,10 @@ class Slots(NamedTuple):
     def n_bytes(self) -> int:
         return -(-self.n_slots * self.slot_bytes // 8) * 8 + self.n_slots * 8
 
-    def map(self, memory: mmap.mmap) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    def map(self, memory: mmap.mmap) -> tuple[NDArray[np.uint8], Ints]:
         """(n_slots, slot_bytes) contents, and their sizes (n_slots,)."""
         slots: NDArray[np.uint8] = np.frombuffer(memory, np.uint8, self.n_slots * self.slot_bytes)
-        sizes: NDArray[np.int64] = np.frombuffer(
-            memory, np.int64, self.n_slots, self.n_bytes - self.n_slots * 8
-        )
+        sizes: Ints = np.frombuffer(memory, np.int64, self.n_slots, self.n_bytes - self.n_slots * 8)
         return slots.reshape(self.n_slots, self.slot_bytes), sizes
 
 
@@ -131,7 +130,7 @@ class CropDecoding:
         self._kept: dict[int, Frame] = {}  # frame number -> one of the last few decoded frames
         self._upcoming = deque[int]()
         # by output: contents and sizes
-        self._mapped: list[tuple[NDArray[np.uint8], NDArray[np.int64]]]
+        self._mapped: list[tuple[NDArray[np.uint8], Ints]]
         self._frames: Iterator[Frame]
         self._task: Task
         self._of_frame: dict[int, list[tuple[int, int]]]  # (output, index in its crops)

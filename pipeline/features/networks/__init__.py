@@ -24,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from cache.arrays import Floats
 from pipeline.crops import CROP_SIZE
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features.networks import backbones
@@ -36,7 +37,7 @@ from pipeline.features.networks.base import (
     chosen_device,
     compute,
 )
-from pipeline.features.streams.base import Machine
+from pipeline.features.streams.base import Machine, Provenance
 from pipeline.features.weights import WeightsSpec
 from pipeline.processes import cores
 
@@ -60,7 +61,7 @@ def load(
     weights: WeightsSpec,
     precision: str,
     machine: Machine,
-    recorded: Mapping[str, Any] | None,
+    recorded: Provenance | None,
     region: tuple[int, int] = (CROP_SIZE, CROP_SIZE),
 ) -> Network:
     """Load a ResNet-50 on its device, for crops of `region` (height, width) px. recorded:
@@ -261,9 +262,7 @@ class _CudaNetwork(Network):
                 torch.cuda.cudart().cudaHostUnregister(self._pinned.pop().ctypes.data)  # type: ignore[no-untyped-call]
 
     @torch.inference_mode()
-    def _compute(
-        self, crops: NDArray[np.uint8], labels: Mapping[str, Tensor]
-    ) -> NDArray[np.float32]:
+    def _compute(self, crops: NDArray[np.uint8], labels: Mapping[str, Tensor]) -> Floats:
         with torch.cuda.stream(self._stream()):
             there = torch.from_numpy(crops).to(self._device, non_blocking=True)
             beside = {name: values.to(self._device) for name, values in labels.items()}
@@ -271,7 +270,7 @@ class _CudaNetwork(Network):
             with _LAUNCHING, _arithmetic(fast=self._fast), autocast:
                 features = self._forward(there, **beside)
             # Waits for this thread's stream only. Then the crops' memory may be overwritten.
-            result: NDArray[np.float32] = features.cpu().numpy()
+            result: Floats = features.cpu().numpy()
         return result
 
     def _stream(self) -> torch.cuda.Stream:
@@ -311,8 +310,8 @@ class _FusedOnCpu(Network):
         self,
         crops: NDArray[np.uint8],
         labels: Mapping[str, Tensor],  # noqa: ARG002
-    ) -> NDArray[np.float32]:
-        features: NDArray[np.float32] = self._forward(torch.from_numpy(crops)).numpy()
+    ) -> Floats:
+        features: Floats = self._forward(torch.from_numpy(crops)).numpy()
         return features
 
 
@@ -329,9 +328,7 @@ class _OneByOne(Network):
         self._forward = PlainNetwork(loaded, fast=fast)
 
     @torch.inference_mode()
-    def _compute(
-        self, crops: NDArray[np.uint8], labels: Mapping[str, Tensor]
-    ) -> NDArray[np.float32]:
+    def _compute(self, crops: NDArray[np.uint8], labels: Mapping[str, Tensor]) -> Floats:
         features = []
         for i in range(len(crops)):
             row = {name: values[i : i + 1] for name, values in labels.items()}

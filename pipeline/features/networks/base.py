@@ -19,9 +19,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from cache.arrays import Floats
 from pipeline.crops import CROP_SIZE
 from pipeline.errors import ConfigError
-from pipeline.features.streams.base import Labels
+from pipeline.features.streams.base import Labels, Provenance
 
 IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)  # of RGB in [0, 1]
 IMAGENET_STD: Final = (0.229, 0.224, 0.225)
@@ -38,8 +39,8 @@ class Network(ABC):
 
     device: str
     arithmetic: str
-    mean: NDArray[np.float32] | float = 0.0
-    std: NDArray[np.float32] | float = 1.0
+    mean: Floats | float = 0.0
+    std: Floats | float = 1.0
 
     def __init__(self, loaded: Loaded, batch_size: int, lanes: int) -> None:
         self.batch_size = batch_size
@@ -49,7 +50,7 @@ class Network(ABC):
         self._threads = torch_threads(lanes)
 
     @property
-    def provenance(self) -> Mapping[str, Any]:
+    def provenance(self) -> Provenance:
         """Weights, their source, and the arithmetic."""
         return {**self._of_weights, "arithmetic": self.arithmetic, "device": self.device}
 
@@ -59,7 +60,7 @@ class Network(ABC):
     def release(self) -> None:  # noqa: B027
         """Release that memory."""
 
-    def __call__(self, crops: NDArray[np.uint8], labels: Labels = NOTHING) -> NDArray[np.float32]:
+    def __call__(self, crops: NDArray[np.uint8], labels: Labels = NOTHING) -> Floats:
         """(batch_size, height, width, 3) RGB, and the stream's columns (batch_size, ...) ->
         (batch_size, dim).
         """
@@ -73,9 +74,7 @@ class Network(ABC):
         return (features - self.mean) / self.std
 
     @abstractmethod
-    def _compute(
-        self, crops: NDArray[np.uint8], labels: Mapping[str, Tensor]
-    ) -> NDArray[np.float32]:
+    def _compute(self, crops: NDArray[np.uint8], labels: Mapping[str, Tensor]) -> Floats:
         """`__call__` without standardisation, in one thread. labels: in float32."""
 
 
@@ -181,7 +180,7 @@ def chosen_device(text: str) -> torch.device:
     return torch.device(text)
 
 
-def compute(computer: Network, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+def compute(computer: Network, crops: NDArray[np.uint8]) -> Floats:
     """Crops (N, height, width, 3), N > 0 -> (N, dim), in the computer's threads."""
     n_batches = -(-len(crops) // computer.batch_size)
     filled = np.zeros((n_batches * computer.batch_size, *crops.shape[1:]), np.uint8)

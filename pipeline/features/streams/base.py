@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache import CropPolicy
+from cache.arrays import Array, Bools, Floats
 from pipeline.errors import MissingAssets
 from pipeline.features.weights import FILES, WeightsSpec
 from pipeline.files.pixels.frames import Image
@@ -29,7 +30,8 @@ MOST_CROPS: Final = 8192  # in a batch, 1.2 GB of pixels
 ROW_RATE: Final = "rows_per_second"
 WHOLE: Final = CropPolicy()  # the track's box times its crop scale, 224 x 224
 
-Labels = Mapping[str, NDArray[Any]]  # by column
+Labels = Mapping[str, Array]  # by column
+Provenance = Mapping[str, Any]  # where rows and weights come from, for a manifest
 
 
 class Reads(NamedTuple):
@@ -74,7 +76,7 @@ class Computer(Protocol):
         ...
 
     @property
-    def provenance(self) -> Mapping[str, Any]:
+    def provenance(self) -> Provenance:
         """For the stream's manifest: where the weights come from, `stand_in`, ..."""
         ...
 
@@ -86,7 +88,7 @@ class Computer(Protocol):
         """Release that memory, after the last batch."""
         ...
 
-    def __call__(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def __call__(self, crops: NDArray[np.uint8]) -> Floats:
         """(batch_size, height, width, 3) RGB, part of the adopted memory -> (batch_size, dim).
 
         Height and width are the crop policy's region, or its size, by default 224 x 224. If the
@@ -179,14 +181,14 @@ class Stream(ABC):
         )
 
     @property
-    def provenance(self) -> Mapping[str, Any]:
+    def provenance(self) -> Provenance:
         """Provenance of a stream without a computer, for its manifest."""
         return {"stand_in": self.stand_in}
 
     def load(
         self,
         machine: Machine,  # noqa: ARG002
-        recorded: Mapping[str, Any] | None,  # noqa: ARG002
+        recorded: Provenance | None,  # noqa: ARG002
     ) -> Computer | LabelComputer | None:
         """Load the computer of batches. None: decoding processes call `computed`.
 
@@ -195,7 +197,7 @@ class Stream(ABC):
         """
         return None
 
-    def computed(self, crops: Sequence[Image], labels: Labels) -> NDArray[np.float32] | None:
+    def computed(self, crops: Sequence[Image], labels: Labels) -> Floats | None:
         """Compute a row from its crops, its own last, and labels; None: its value is unknown."""
         raise NotImplementedError(f"{type(self).__name__}: neither load nor computed is defined")
 
@@ -276,7 +278,7 @@ class NumberStream(Stream):
         return Reads(1, self.columns)
 
     @abstractmethod
-    def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> Computer: ...
+    def load(self, machine: Machine, recorded: Provenance | None) -> Computer: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -300,13 +302,11 @@ class PairStream(Stream):
     def reads(self) -> Reads:
         return Reads(2, self.columns)
 
-    def computed(self, crops: Sequence[Image], labels: Labels) -> NDArray[np.float32] | None:
+    def computed(self, crops: Sequence[Image], labels: Labels) -> Floats | None:
         return self.pair(*crops, **labels)
 
     @abstractmethod
-    def pair(
-        self, previous: Image, current: Image, *args: Any, **labels: Any
-    ) -> NDArray[np.float32] | None:
+    def pair(self, previous: Image, current: Image, *args: Any, **labels: Any) -> Floats | None:
         """Two (size, size, 3) uint8 RGB crops, the earlier first -> (dim,); None: unknown.
 
         `columns` are keyword arguments: `pair(self, previous, current, kp_2d)`. They are as stored,
@@ -321,11 +321,11 @@ class LabelComputer(Protocol):
     """A label stream's computation, loaded and on its device."""
 
     @property
-    def provenance(self) -> Mapping[str, Any]:
+    def provenance(self) -> Provenance:
         """For the stream's manifest: where the weights come from, `stand_in`, ..."""
         ...
 
-    def __call__(self, labels: Labels) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    def __call__(self, labels: Labels) -> tuple[Floats, Bools]:
         """The stream's `columns`, each (n, ...) as stored -> (n, dim), and (n,) whether a row's
         numbers are known.
 
@@ -357,10 +357,10 @@ class LabelStream(Stream):
     def reads(self) -> Reads:
         return Reads(labels=self.columns, history=self.history, future=self.future)
 
-    def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> LabelComputer:  # noqa: ARG002
+    def load(self, machine: Machine, recorded: Provenance | None) -> LabelComputer:  # noqa: ARG002
         """Load what computes the rows: the stream itself, unless it needs weights or a device."""
         return self
 
-    def __call__(self, labels: Labels) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    def __call__(self, labels: Labels) -> tuple[Floats, Bools]:
         """Compute rows, as `LabelComputer` does."""
         raise NotImplementedError(f"{type(self).__name__}: neither load nor __call__ is defined")

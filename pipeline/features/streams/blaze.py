@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ from pipeline.clips.detectors.blaze_pose import (
 )
 from pipeline.crops import crop_affine, crop_person
 from pipeline.errors import ConfigError
-from pipeline.features.streams.base import Labels, Machine, Reads, Stream
+from pipeline.features.streams.base import Labels, Machine, Provenance, Reads, Stream
 from pipeline.files.pixels.frames import Image
 
 SIDE: Final = SIDES[0]  # px of the person's crop, in which the first network finds the circle
@@ -57,7 +57,7 @@ class BlazeJoints(Stream):
         return Reads(crops=1, labels=("bbox", "crop_scale"), is_whole=True)
 
     @property
-    def provenance(self) -> Mapping[str, Any]:
+    def provenance(self) -> Provenance:
         about = {
             "stand_in": False,
             "network": f"BlazePose {self.weights}",
@@ -65,7 +65,7 @@ class BlazeJoints(Stream):
         }
         return about | blaze_pose.terms(self.weights)[1] | {"device": "cpu"}
 
-    def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> None:  # noqa: ARG002
+    def load(self, machine: Machine, recorded: Provenance | None) -> None:  # noqa: ARG002
         """Check that decoding processes can load the networks. Raises MissingAssets, or ConfigError
         without LiteRT.
         """

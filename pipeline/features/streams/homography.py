@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from pipeline import homography
 from pipeline.errors import ConfigError
-from pipeline.features.streams.base import PairStream
+from pipeline.features.streams.base import PairStream, Provenance
 from pipeline.files.pixels.frames import Image
 
 # How flow is computed and fitted. Part of the identity, since these were once options.
@@ -64,7 +64,7 @@ class Homography(PairStream):
         )
 
     @property
-    def provenance(self) -> Mapping[str, Any]:
+    def provenance(self) -> Provenance:
         """OpenCV's version and CPU features, which can change the last digits but are not part of
         the identity.
         """

@@ -6,13 +6,12 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self, get_args
+from typing import TYPE_CHECKING, ClassVar, Final, Literal, Self, get_args
 
 from cache import CropPolicy
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.features.streams.base import Machine, NumberStream
+from pipeline.features.streams.base import Machine, NumberStream, Provenance
 from pipeline.features.weights import NetworkWeights, WeightsSpec
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ class NetworkStream(NumberStream):
         """Load the network in fp32, for streams that do not override `running`."""
         raise NotImplementedError
 
-    def running(self, machine: Machine, recorded: Mapping[str, Any]) -> Network:  # noqa: ARG002 - resnet50 reads it
+    def running(self, machine: Machine, recorded: Provenance) -> Network:  # noqa: ARG002 - resnet50 reads it
         """The network on its device. recorded: the standardisation of existing rows, if any."""
         from pipeline.features import networks
 
@@ -58,7 +57,7 @@ class NetworkStream(NumberStream):
 
         return networks.run(load_with_crop, self.precision, machine)
 
-    def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> Network:
+    def load(self, machine: Machine, recorded: Provenance | None) -> Network:
         """Load the network on its device; a changed checkpoint is another network.
 
         Raises PipelineError if existing rows were computed with other weights, and what `running`
@@ -111,7 +110,7 @@ class ResNet50(NetworkStream):
         """Shared by all copies with jitter."""
         return replace(self, crop=CropPolicy(size=self.crop.size, region=self.crop.region))
 
-    def running(self, machine: Machine, recorded: Mapping[str, Any]) -> Network:
+    def running(self, machine: Machine, recorded: Provenance) -> Network:
         """Raises ConfigError for a missing device, and what `networks.backbones.load` raises."""
         from pipeline.features import networks
 

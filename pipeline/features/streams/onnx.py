@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from cache.arrays import Doubles, Floats
 from pipeline.clips.detectors import graphs
 from pipeline.clips.detectors.graphs import Session
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.features.streams.base import Labels, Machine, NumberStream
+from pipeline.features.streams.base import Labels, Machine, NumberStream, Provenance
 from pipeline.files.packages import NOT_KNOWN
 from pipeline.processes import cores
 
@@ -123,7 +124,7 @@ class Onnx(NumberStream):
         parts = _running(self, Machine("cpu"), str(self.identity())).parts
         return sum(math.prod(part["shape"]) for part in parts)
 
-    def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> _GraphComputer:  # noqa: ARG002
+    def load(self, machine: Machine, recorded: Provenance | None) -> _GraphComputer:  # noqa: ARG002
         """Load the graph, check its inputs and outputs, and run it once.
 
         Raises MissingAssets for a missing file, RawDataError for an unsuitable graph, ConfigError
@@ -131,7 +132,7 @@ class Onnx(NumberStream):
         """
         return _running(self, machine, str(self.identity()))
 
-    def condition(self, name: str, labels: Labels) -> NDArray[np.float64]:
+    def condition(self, name: str, labels: Labels) -> Doubles:
         """(n, ...) one of CONDITIONS of n rows."""
         if name in ("image_size", "intrinsics"):
             return np.asarray(labels[name], np.float64)
@@ -186,9 +187,7 @@ class _GraphComputer:
     def release(self) -> None:
         """Nothing to release."""
 
-    def __call__(
-        self, crops: NDArray[np.uint8], labels: Labels | None = None
-    ) -> NDArray[np.float32]:
+    def __call__(self, crops: NDArray[np.uint8], labels: Labels | None = None) -> Floats:
         """(batch_size, height, width, 3) RGB, and columns (batch_size, ...) -> (batch_size,
         dim).
         """
@@ -277,11 +276,11 @@ def _require_colour(key: str, text: str, *, least: float) -> None:
         raise ConfigError(f"{key} {text!r}: expected three numbers, of red, green and blue")
 
 
-def _numbers(text: str) -> NDArray[np.float32]:
+def _numbers(text: str) -> Floats:
     return np.array(text.split(), np.float32)
 
 
-def read_part(split: Split, windows: ArrayLike, stream: str, name: str) -> NDArray[np.float32]:
+def read_part(split: Split, windows: ArrayLike, stream: str, name: str) -> Floats:
     """Read one output of an ONNX graph, by its name: (B, T, ...), its own shape behind windows and
     frames.
 
@@ -298,5 +297,5 @@ def read_part(split: Split, windows: ArrayLike, stream: str, name: str) -> NDArr
     start = parts[name]["offset"]
     shape = parts[name]["shape"]
     rows = split.read(windows, stream=stream, fields=["features"])["features"]
-    numbers: NDArray[np.float32] = rows[..., start : start + math.prod(shape)]
+    numbers: Floats = rows[..., start : start + math.prod(shape)]
     return numbers.reshape(*rows.shape[:2], *shape)

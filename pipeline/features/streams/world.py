@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache import CropPolicy
+from cache.arrays import Array, Bools, Doubles, Floats
 from pipeline import cameras
 from pipeline.errors import ConfigError
-from pipeline.features.streams.base import ROW_RATE, LabelStream, Machine, Reads
+from pipeline.features.streams.base import ROW_RATE, LabelStream, Machine, Provenance, Reads
 from pipeline.features.streams.network import NetworkStream, Precision
 from pipeline.files.formats import smpl_files
 from pipeline.files.raw import is_stand_in
@@ -28,8 +29,7 @@ if TYPE_CHECKING:
     from pipeline.features.networks.base import Loaded
 
 
-Doubles = NDArray[np.float64]
-Known = tuple[NDArray[np.float32], NDArray[np.bool_]]
+Known = tuple[Floats, Bools]
 
 # SMPL's vertices 3216, 3387, 6617, 6787, as in foot sliding.
 POINTS: Final = tuple(
@@ -78,7 +78,7 @@ class CamAngvel(LabelStream):
     def __str__(self) -> str:
         return f"camera rotations, convention {self.convention}"
 
-    def __call__(self, labels: Mapping[str, NDArray[Any]]) -> Known:
+    def __call__(self, labels: Mapping[str, Array]) -> Known:
         """extrinsics (n, 3, 4, 4), in_run (n, 3) -> rotations (n, 6), (n,) whether they are
         known.
         """
@@ -149,7 +149,7 @@ class Stationary(LabelStream):
         """Whether the body is procedural."""
         return is_stand_in(self.body.parent)
 
-    def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> _Contacts:  # noqa: ARG002 - on the CPU
+    def load(self, machine: Machine, recorded: Provenance | None) -> _Contacts:  # noqa: ARG002 - on the CPU
         """Load the body in float64. Raises what `Body.load` raises, and ConfigError for a file that
         it would ignore.
         """
@@ -170,10 +170,10 @@ class Stationary(LabelStream):
 
 class _Contacts:
     def __init__(self, body: Body) -> None:
-        self.provenance: Mapping[str, Any] = {"stand_in": body.is_stand_in}
+        self.provenance: Provenance = {"stand_in": body.is_stand_in}
         self._body = body
 
-    def __call__(self, labels: Mapping[str, NDArray[Any]]) -> Known:
+    def __call__(self, labels: Mapping[str, Array]) -> Known:
         """Labels (n, 5, ...), in_run (n, 5) -> (n, 4), (n,)."""
         in_run = labels["in_run"]
         row = np.arange(len(in_run))
@@ -199,7 +199,7 @@ class _Contacts:
             contacts[known] = soft[known[rows]]
         return contacts, known
 
-    def _points(self, labels: Mapping[str, NDArray[Any]]) -> Doubles:
+    def _points(self, labels: Mapping[str, Array]) -> Doubles:
         """World coordinates (n, 4, 3) m of the points in n rows."""
         import torch
         from scipy.spatial.transform import Rotation
