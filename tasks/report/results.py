@@ -4,6 +4,7 @@ page
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 from typing import Any, Final, NamedTuple
@@ -57,26 +58,30 @@ def results_section(
 ) -> PageSection:
     """The section of results. ablation: the content of ablation.json, empty if there is none."""
     evaluated = [run for run in runs if run.splits]
-    splits = dict.fromkeys(split for run in evaluated for split in run.splits)
-    tables = {split: tables_of(split, evaluated) for split in splits}
+    splits: dict[str, list[_ResultsTable]] = {}
+    dynamics: list[dict[str, Any]] = []
+    listings: list[dict[str, Any]] = []
+    for run in evaluated:
+        for split in run.splits:
+            if split not in splits:
+                splits[split] = tables_of(split, evaluated)
+        dynamics += _dynamics(run)
+        listings += _listings(run, cache)
+
     ablated = list(_ablation(ablation))
-    every = (
-        row
-        for split_tables in (*tables.values(), ablated)
-        for table in split_tables
-        for row in table.rows
-    )
+    tables = [*itertools.chain.from_iterable(splits.values()), *ablated]
+    rows = itertools.chain.from_iterable(table.rows for table in tables)
     data = {
-        "metrics": table_metrics(row.errors for row in every),
+        "metrics": table_metrics(row.errors for row in rows),
         "units": UNITS,
         "pck_mm": PCK_THRESHOLD_MM,
         "pck_2d_share": PCK_2D_SHARE,
         "waiting": [f"{run.name}: {run.state}" for run in runs if not run.splits],
-        "splits": tables,
-        "dynamics": [table for run in evaluated for table in _dynamics(run)],
+        "splits": splits,
+        "dynamics": dynamics,
         "ablation": ablated,
         "ablation_stand_in": bool(ablation.get("stand_in")),
-        "listings": [listing for run in evaluated for listing in _listings(run, cache)],
+        "listings": listings,
     }
     return PageSection("results", "Results", "results.html", data)
 
@@ -86,46 +91,48 @@ def tables_of(split: str, runs: Sequence[TrainingRun]) -> list[_ResultsTable]:
     runs = [run for run in runs if split in run.splits]
     stand_in = any(run.stand_in for run in runs)
     figures = _published_figures(split, runs)
+    protocols: dict[str, None] = {}
+    for run in runs:
+        protocols |= dict.fromkeys(by_protocol(run.splits[split]))
+
     tables = list[_ResultsTable]()
-    for protocol in dict.fromkeys(name for run in runs for name in by_protocol(run.splits[split])):
+    for protocol in protocols:
         rows = list(_rows(split, protocol, runs))
-        rows += [
-            row for figure_protocol, row in figures if figure_protocol == protocol and not stand_in
-        ]
-        about = (
-            meaning(protocol),
-            _labels(split, protocol, runs),
-            "" if tables else _left_out(split, runs),
-        )
-        tables.append(
-            _ResultsTable(
-                protocol, f"Protocol “{protocol}”", split, rows, " ".join(filter(None, about))
-            )
-        )
+        if not stand_in:
+            rows += [row for figure_protocol, row in figures if figure_protocol == protocol]
+        about = [meaning(protocol), _labels(split, protocol, runs)]
+        if not tables:
+            about.append(_left_out(split, runs))
+        title = f"Protocol “{protocol}”"
+        text = " ".join(filter(None, about))
+        tables.append(_ResultsTable(protocol, title, split, rows, text))
     if stand_in and figures:
         note = "These figures are for real data, the tables above for demo data."
+        caption = f"{split}, real data"
         rows = [row for _, row in figures]
-        tables.append(
-            _ResultsTable("published", "Published figures", f"{split}, real data", rows, note=note)
-        )
+        table = _ResultsTable("published", "Published figures", caption, rows, note=note)
+        tables.append(table)
     return tables
 
 
 def _left_out(split: str, runs: Sequence[TrainingRun]) -> str:
     """Protocols that could not be evaluated, and why."""
-    reasons = {p: why for run in runs for p, why in run.splits[split].get(LEFT_OUT, {}).items()}
+    reasons: dict[str, str] = {}
+    for run in runs:
+        reasons |= run.splits[split].get(LEFT_OUT, {})
     return " ".join(f"Not evaluated by “{protocol}”: {why}." for protocol, why in reasons.items())
 
 
 def _labels(split: str, protocol: str, runs: Sequence[TrainingRun]) -> str:
     """A sentence about the labels' body, unless it is the neutral one."""
-    numbers = (by_protocol(run.splits[split]).get(protocol) for run in runs)
-    genders = next(filter(None, numbers), {}).get(LABEL_BODY, NEUTRAL_BODY)
-    return (
-        ""
-        if genders == NEUTRAL_BODY
-        else f"Labels use gendered bodies ({genders}), predictions the neutral one."
-    )
+    for run in runs:
+        errors = by_protocol(run.splits[split]).get(protocol)
+        if errors:
+            genders = errors.get(LABEL_BODY, NEUTRAL_BODY)
+            if genders == NEUTRAL_BODY:
+                return ""
+            return f"Labels use gendered bodies ({genders}), predictions the neutral one."
+    return ""
 
 
 def _dynamics(run: TrainingRun) -> Iterator[dict[str, Any]]:
@@ -133,23 +140,23 @@ def _dynamics(run: TrainingRun) -> Iterator[dict[str, Any]]:
     (`vibe_model.hmmr.dynamics`).
     """
     for split, errors in run.splits.items():
-        tables = [
-            numbers["dynamics"] for numbers in by_protocol(errors).values() if "dynamics" in numbers
-        ]
-        for table in tables[:1]:
-            by_model = table["pa_mpjpe"]
-            steps = [int(step) for step in next(iter(by_model.values()))]
-            rows = {
-                model: [by_step[str(step)] for step in steps] for model, by_step in by_model.items()
-            }
-            frames = count(table["frames"], "frame")
-            tracks = count(table["tracks"], "track")
-            header = [f"{step:+d} frames" if step else "now" for step in steps]
-            yield {
-                "caption": f"{run.name}, {split}: {frames} of {tracks}",
-                "header": header,
-                "rows": rows,
-            }
+        measured = [numbers for numbers in by_protocol(errors).values() if "dynamics" in numbers]
+        if not measured:
+            continue
+        table = measured[0]["dynamics"]
+        by_model = {model: by_step.values() for model, by_step in table["pa_mpjpe"].items()}
+        first = next(iter(table["pa_mpjpe"].values()))
+        frames = count(table["frames"], "frame")
+        tracks = count(table["tracks"], "track")
+        yield {
+            "caption": f"{run.name}, {split}: {frames} of {tracks}",
+            "header": [_step_title(int(step)) for step in first],
+            "rows": {model: [*values] for model, values in by_model.items()},
+        }
+
+
+def _step_title(step: int) -> str:
+    return f"{step:+d} frames" if step else "now"
 
 
 def _rows(split: str, protocol: str, runs: Sequence[TrainingRun]) -> Iterator[_ModelErrors]:
@@ -162,49 +169,60 @@ def _rows(split: str, protocol: str, runs: Sequence[TrainingRun]) -> Iterator[_M
         if protocol not in run_errors:
             continue
         errors = run_errors[protocol]
-        about = _about(run, split) if protocol == next(iter(run_errors)) else ""
-        yield _ModelErrors(run.name, _select_metrics(errors), _frames(errors), about)
-        if isinstance(smoothed := errors.get("smoothed"), Mapping):
+        n_frames = _frames(errors)
+        about = ""
+        if protocol == next(iter(run_errors)):
+            about = _about(run, split)
+        yield _ModelErrors(run.name, _select_metrics(errors), n_frames, about)
+
+        smoothed = errors.get("smoothed")
+        if isinstance(smoothed, Mapping):
             sigma = smoothed.get("sigma")
-            about = f"Gaussian of {sigma:g} frames" if isinstance(sigma, int | float) else ""
-            yield _ModelErrors(
-                f"{run.name}, smoothed", _select_metrics(smoothed), _frames(errors), about
-            )
+            width = ""
+            if isinstance(sigma, int | float):
+                width = f"Gaussian of {sigma:g} frames"
+            name = f"{run.name}, smoothed"
+            yield _ModelErrors(name, _select_metrics(smoothed), n_frames, width)
     if errors:
         yield _ModelErrors(MEAN_BODY, _select_metrics(errors["baseline"]), _frames(errors))
 
 
 def _about(run: TrainingRun, split: str) -> str:
     """Model size, training speed and inputs, as far as they are recorded."""
-    reads = run.metrics.get("reads", [])
-    keypoints = run.splits[split].get(KEYPOINTS)
-    parts = (
-        [f"{run.metrics['parameters'] / 1e6:,.1f} M parameters"]
-        if "parameters" in run.metrics
-        else []
-    )
+    parts: list[str] = []
+    if "parameters" in run.metrics:
+        parts.append(f"{run.metrics['parameters'] / 1e6:,.1f} M parameters")
     speed = run.logged.curves.get("speed/windows_per_second")
     if run.config is not None and speed is not None and speed.values:
         parts.append(f"{median(speed.values) / run.config.batch_size:.2g} steps/s")
-    parts += [f"reads {', '.join(reads)}"] if reads else []
-    parts += [f"2D keypoints: {keypoints}"] if keypoints else []
+    reads = run.metrics.get("reads", [])
+    if reads:
+        parts.append(f"reads {', '.join(reads)}")
+    keypoints = run.splits[split].get(KEYPOINTS)
+    if keypoints:
+        parts.append(f"2D keypoints: {keypoints}")
     return "; ".join(parts)
 
 
 def _published_figures(split: str, runs: Sequence[TrainingRun]) -> list[tuple[str, _ModelErrors]]:
     """(protocol, published figures) of a split, with a note on those trained like the first run."""
-    config = runs[0].config if runs else None
-    with_3dpw = None if config is None else "3dpw/train" in config.training_splits
-    same = (
-        f"; trained {'with' if with_3dpw else 'without'} 3DPW, as {runs[0].name} here"
-        if runs
-        else ""
-    )
-    return [
-        (paper.protocol, _ModelErrors(paper.model, _select_metrics(paper.errors), None, source))
-        for paper in published.figures_of(split)
-        for source in [paper.source + (same if paper.with_3dpw == with_3dpw else "")]
-    ]
+    trained_alike = ""
+    with_3dpw = None
+    if runs:
+        config = runs[0].config
+        if config is not None:
+            with_3dpw = "3dpw/train" in config.training_splits
+        word = "with" if with_3dpw else "without"
+        trained_alike = f"; trained {word} 3DPW, as {runs[0].name} here"
+
+    figures = []
+    for paper in published.figures_of(split):
+        source = paper.source
+        if paper.with_3dpw == with_3dpw:
+            source += trained_alike
+        errors = _select_metrics(paper.errors)
+        figures.append((paper.protocol, _ModelErrors(paper.model, errors, None, source)))
+    return figures
 
 
 def _select_metrics(errors: Mapping[str, Any]) -> dict[str, float]:
@@ -220,10 +238,11 @@ def _ablation(content: Mapping[str, Any]) -> Iterator[_ResultsTable]:
     tables: dict[tuple[str, str], list[_ModelErrors]] = {}
     for row in content.get("rows", []):
         means = {name: value["mean"] for name, value in row["errors"].items()}
-        name = row["model"] + (f" (mean of {row['seeds']} seeds)" if row["seeds"] > 1 else "")
-        tables.setdefault((row["split"], row["protocol"]), []).append(
-            _ModelErrors(name, means, row["frames"] or None)
-        )
+        name = row["model"]
+        if row["seeds"] > 1:
+            name += f" (mean of {row['seeds']} seeds)"
+        errors = _ModelErrors(name, means, row["frames"] or None)
+        tables.setdefault((row["split"], row["protocol"]), []).append(errors)
     for (split, protocol), rows in tables.items():
         yield _ResultsTable(protocol, f"{split}, protocol “{protocol}”", split, rows)
 
@@ -233,59 +252,49 @@ def _listings(run: TrainingRun, cache: str) -> Iterator[dict[str, Any]]:
 
     `look`: the command that shows the first row.
     """
-    for split in dict.fromkeys(
-        str(row.get("split")) for row in (*run.sequences, *run.worst_windows)
-    ):
+    listed = (*run.sequences, *run.worst_windows)
+    for split in dict.fromkeys(str(row.get("split")) for row in listed):
         tracks = run.tracks_of(split)
+        shown = f"the worst {MOST_SEQUENCES} of"
+        if len(tracks) <= MOST_SEQUENCES:
+            shown = "all"
         windows = run.windows_of(split, MOST_WINDOWS)
-        shown = "all" if len(tracks) <= MOST_SEQUENCES else f"the worst {MOST_SEQUENCES} of"
-        by_track = (
-            f"{run.name} on {split}: {shown} {count(len(tracks), 'track')} (see the run's "
-            "sequences.csv)"
-        )
-        worst = (
-            f"{run.name} on {split}: worst {count(len(windows), 'window')} (more in the "
-            "run's worst_windows.csv)"
-        )
-        for caption, rows in ((by_track, tracks[:MOST_SEQUENCES]), (worst, windows)):
-            if rows:
-                track = str(rows[0].get("track"))
-                look = command(
-                    "show",
-                    *split.split("/", 1),
-                    "--cache",
-                    cache,
-                    "--track",
-                    track,
-                    "--out",
-                    "track.html",
-                )
-                yield {
-                    "caption": caption,
-                    "split": split,
-                    "columns": _columns(rows),
-                    "rows": rows,
-                    "look": look,
-                }
+        n_tracks = count(len(tracks), "track")
+        n_windows = count(len(windows), "window")
+        by_track = f"{shown} {n_tracks} (see the run's sequences.csv)"
+        worst = f"worst {n_windows} (more in the run's worst_windows.csv)"
+        for text, rows in ((by_track, tracks[:MOST_SEQUENCES]), (worst, windows)):
+            if not rows:
+                continue
+            track = str(rows[0].get("track"))
+            name = split.split("/", 1)
+            options = ("--cache", cache, "--track", track, "--out", "track.html")
+            yield {
+                "caption": f"{run.name} on {split}: {text}",
+                "split": split,
+                "columns": _columns(rows),
+                "rows": rows,
+                "look": command("show", *name, *options),
+            }
 
 
 def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Metrics that any row has -> their titles."""
-    return {
-        name: metric.title
-        for name, metric in table_metrics(rows).items()
-        if any(name in row for row in rows)
-    }
+    names = set().union(*rows)
+    metrics = table_metrics(rows)
+    return {name: metric.title for name, metric in metrics.items() if name in names}
 
 
 def as_csv(splits: Mapping[str, Sequence[_ResultsTable]]) -> str:
     """All rows of all tables as CSV with a header; unknown errors are empty."""
-    measured = table_metrics(
-        row.errors for tables in splits.values() for table in tables for row in table.rows
-    )
-    lines: list[tuple[Any, ...]] = [("split", "protocol", "model", *measured, "frames")]
+    keyed: list[tuple[str, str, _ModelErrors]] = []
     for split, tables in splits.items():
-        for key, row in ((table.key, row) for table in tables for row in table.rows):
-            errors = (f"{row.errors[name]:.2f}" if name in row.errors else "" for name in measured)
-            lines.append((split, key, row.model, *errors, "" if row.frames is None else row.frames))
+        for table in tables:
+            keyed += [(split, table.key, row) for row in table.rows]
+    measured = table_metrics(row.errors for _, _, row in keyed)
+    lines: list[tuple[Any, ...]] = [("split", "protocol", "model", *measured, "frames")]
+    for split, key, row in keyed:
+        errors = [f"{row.errors[name]:.2f}" if name in row.errors else "" for name in measured]
+        n_frames = "" if row.frames is None else row.frames
+        lines.append((split, key, row.model, *errors, n_frames))
     return csv_text(lines)
