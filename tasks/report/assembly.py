@@ -61,24 +61,36 @@ class ReportContent:
         """16 hex digits over the page's sources: commits of the cache, sizes and times of the runs'
         files.
         """
-        raw = self.raw.iterdir() if self.raw is not None and self.raw.is_dir() else ()
-        state: dict[str, Any] = {"version": VERSION, "software": _software(), "notes": self.notes}
-        state |= {"stream": self.stream, "training": self.training}
-        state |= {
-            "raw": sorted(path.name for path in raw),
-            "other runs": sorted(p.name for p in self.other_runs()),
+        raw: list[str] = []
+        if self.raw is not None and self.raw.is_dir():
+            raw = sorted(path.name for path in self.raw.iterdir())
+        state: dict[str, Any] = {
+            "version": VERSION,
+            "software": _software(),
+            "notes": self.notes,
+            "stream": self.stream,
+            "training": self.training,
+            "raw": raw,
+            "other runs": sorted(folder.name for folder in self.other_runs()),
         }
         try:
             opened = cache.open(self.root)
             state["splits"] = {name: _commits(opened, name) for name in opened.splits}
         except UNREADABLE as error:
             state["splits"] = str(error)
+
         tables = [f"{table}.json" for table in (SEQUENCES, WORST_WINDOWS)]
         names = (runs.CONFIG, runs.METRICS, runs.BEST, runs.CURVES, *tables)
-        files = [self.runs_folder / ABLATION] if self.ablation else []
+        files: list[Path] = []
+        if self.ablation:
+            files.append(self.runs_folder / ABLATION)
         for _, folder in self.runs:
             files += [folder / name for name in names]
-        stamps = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.exists()]
+        stamps = []
+        for file in files:
+            if file.exists():
+                status = file.stat()
+                stamps.append((str(file), status.st_size, status.st_mtime_ns))
         state["runs"] = [[(name, str(folder)) for name, folder in self.runs], stamps]
         return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -105,7 +117,6 @@ def write_report(content: ReportContent, out: Path, progress: Progress = silent)
     progress(0, 3, "training")
     opened = open_splits(content.root)
     shown = [read_run(folder, name) for name, folder in content.runs]
-    of_ablation = list[TrainingRun]()
     sections = list[PageSection]()
     made = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
     facts = {
@@ -115,13 +126,18 @@ def write_report(content: ReportContent, out: Path, progress: Progress = silent)
         "Runs": str(content.runs_folder),
     }
     if content.training:
-        ablation, problems = _read_ablation(content.runs_folder) if content.ablation else ({}, [])
+        ablation: dict[str, Any] = {}
+        problems: list[str] = []
+        if content.ablation:
+            ablation, problems = _read_ablation(content.runs_folder)
         of_ablation = [read_run(folder, name) for name, folder in _ablation_runs(ablation, content)]
         drawn = {run.folder.resolve() for run in (*shown, *of_ablation)}
         notes = [*content.notes, *_not_shown(content, drawn), *problems]
         results = results_section(shown, ablation, cache=str(content.root))
+        sections.append(results)
         bodies = bodies_section(opened, shown, raw=content.raw, body=content.body)
-        sections += [results, *([bodies] if any(bodies.data.values()) else [])]
+        if any(bodies.data.values()):
+            sections.append(bodies)
         sections.append(curves_section(shown, of_ablation, notes=notes))
         if results.data["splits"]:
             table.parent.mkdir(parents=True, exist_ok=True)
@@ -129,13 +145,16 @@ def write_report(content: ReportContent, out: Path, progress: Progress = silent)
             facts["Results as a file"] = table.name
     progress(1, 3, "data")
     if opened.splits:
+        uses = split_uses(shown) if shown else None
         sections += [
-            overview_section(opened, split_uses(shown) if shown else None),
+            overview_section(opened, uses),
             accounting_section(opened),
             examples_section(opened, raw=content.raw, body=content.body),
         ]
     progress(2, 3, "page")
-    mark = opened.mark or (DEMO if any(run.stand_in for run in shown) else "")
+    mark = opened.mark
+    if not mark and any(run.stand_in for run in shown):
+        mark = DEMO
     first = summary(opened, shown, stream=content.stream, trains=content.training)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_page(
@@ -155,62 +174,66 @@ def summary(
     _, wrong = opened.frames_left_out()
     n_rejected = sum(rejected_videos(split)[0] for split in opened.splits)
     missing = sum(n for (_, name), n in opened.missing.items() if name == stream)
-    problems = [
-        *opened.problems,
-        *([f"{count(n_rejected, 'video')} rejected (Dropped data)"] if n_rejected else []),
-        *(
-            [f"{count(wrong, 'person-frame')} dropped because of errors (Dropped data)"]
-            if wrong
-            else []
-        ),
-        *(f"{run.name}: {text}" for run in shown for text in run.problems),
-    ]
+    problems = [*opened.problems]
+    if n_rejected:
+        problems.append(f"{count(n_rejected, 'video')} rejected (Dropped data)")
+    if wrong:
+        frames = count(wrong, "person-frame")
+        problems.append(f"{frames} dropped because of errors (Dropped data)")
+    for run in shown:
+        problems += [f"{run.name}: {text}" for text in run.problems]
+
+    state = "complete"
+    if missing:
+        state = f"with {count(missing, 'row')} missing"
     texts = [
         f"{count(len(opened.splits), 'split')} of {count(len(opened.datasets), 'dataset')}",
         f"{count(opened.n_rows, 'row')} (one person in one frame each)",
-        *([] if wrong or n_rejected else ["no row dropped because of errors"]),
-        f"features {stream} "
-        + (f"with {count(missing, 'row')} missing" if missing else "complete"),
     ]
+    if not wrong and not n_rejected:
+        texts.append("no row dropped because of errors")
+    texts.append(f"features {stream} {state}")
     if trains:
-        for run in shown:
-            best = run.metrics.get("best") or {}
-            texts.append(
-                f"{run.name}: {run.state}"
-                + (f", best epoch {best['epoch'] + 1}" if "epoch" in best else "")
-            )
-        texts += [] if shown else ["no training run to show"]
-    line = f"{'' if problems else '✓ '}{'; '.join(texts)}."
+        texts += map(_training_state, shown)
+        if not shown:
+            texts.append("no training run to show")
+    mark = "" if problems else "✓ "
+    line = f"{mark}{'; '.join(texts)}."
     return {"line": line, "problems": problems, "demo_parts": _demo_parts(opened, shown)}
+
+
+def _training_state(run: TrainingRun) -> str:
+    best = run.metrics.get("best") or {}
+    if "epoch" not in best:
+        return f"{run.name}: {run.state}"
+    return f"{run.name}: {run.state}, best epoch {best['epoch'] + 1}"
 
 
 def _demo_parts(opened: OpenedCache, shown: Sequence[TrainingRun]) -> str:
     """A sentence about which of data, body and network are not real."""
     demo = [split for split in opened.splits if is_demo(split)]
-    untrained = {
-        name for split in opened.splits for name in split.streams if is_untrained(split, name)
-    }
+    untrained: set[str] = set()
+    for split in opened.splits:
+        untrained.update(name for name in split.streams if is_untrained(split, name))
+
     parts = []
     if demo:
-        which = (
-            "all splits"
-            if len(demo) == len(opened.splits)
-            else f"{len(demo)} of {len(opened.splits)} splits"
-        )
+        which = f"{len(demo)} of {len(opened.splits)} splits"
+        if len(demo) == len(opened.splits):
+            which = "all splits"
         parts.append(f"The data of {which} are synthetic, in the datasets' layouts")
-        body = any((split.manifest.get("reader") or {}).get("body") for split in demo)
-        if body:
+        if any((split.manifest.get("reader") or {}).get("body") for split in demo):
             parts.append("the body model is procedural, not SMPL")
     if untrained:
+        article = "the" if demo else "The"
         streams = ", ".join(sorted(untrained))
-        parts.append(
-            f"{'the' if demo else 'The'} network of the features {streams} has random weights"
-        )
-    if not parts and any(run.stand_in for run in shown):
-        parts.append(
-            f"Trained on demo data: {', '.join(run.name for run in shown if run.stand_in)}"
-        )
-    return f"{'; '.join(parts)}." if parts else ""
+        parts.append(f"{article} network of the features {streams} has random weights")
+    stand_in = [run.name for run in shown if run.stand_in]
+    if not parts and stand_in:
+        parts.append(f"Trained on demo data: {', '.join(stand_in)}")
+    if not parts:
+        return ""
+    return f"{'; '.join(parts)}."
 
 
 def _software() -> str:
@@ -220,11 +243,9 @@ def _software() -> str:
 
 def recorded_fingerprint(page: Path) -> str:
     """The fingerprint that a page records; "" if there is no such page."""
-    marks = (
-        _RECORDED.findall(page.read_text(encoding="utf-8", errors="replace"))
-        if page.is_file()
-        else []
-    )
+    if not page.is_file():
+        return ""
+    marks = _RECORDED.findall(page.read_text(encoding="utf-8", errors="replace"))
     return str(marks[-1]) if marks else ""
 
 
@@ -240,13 +261,17 @@ def _read_ablation(folder: Path) -> tuple[dict[str, Any], list[str]]:
 def _ablation_runs(ablation: dict[str, Any], content: ReportContent) -> list[tuple[str, Path]]:
     """Name and folder of the ablation's runs that are not shown otherwise."""
     shown = [folder for _, folder in content.runs]
-    return [
-        (f"{variant}, {folder.name}" if len(names) > 1 else variant, folder)
-        for variant, names in ablation.get("runs", {}).items()
-        # .name: stay in the runs' folder
-        for folder in (content.runs_folder / Path(name).name for name in names)
-        if folder.is_dir() and folder not in shown
-    ]
+    of_ablation = []
+    for variant, names in ablation.get("runs", {}).items():
+        for name in names:
+            folder = content.runs_folder / Path(name).name  # stay in the runs' folder
+            if not folder.is_dir() or folder in shown:
+                continue
+            title = variant
+            if len(names) > 1:
+                title += f", {folder.name}"
+            of_ablation.append((title, folder))
+    return of_ablation
 
 
 def _not_shown(content: ReportContent, shown: set[Path]) -> list[str]:
@@ -254,19 +279,21 @@ def _not_shown(content: ReportContent, shown: set[Path]) -> list[str]:
     hidden = [folder for folder in content.other_runs() if folder.resolve() not in shown]
     if not hidden:
         return []
-    names = ", ".join(folder.name for folder in hidden[:5]) + (", ..." if len(hidden) > 5 else "")
+    names = ", ".join(folder.name for folder in hidden[:5])
+    if len(hidden) > 5:
+        names += ", ..."
+    notes = [
+        f"{count(len(hidden), 'run')} with other settings not shown: {names}. To show one: "
+        f"python -m tasks report --run {from_here(hidden[0])} (repeatable)."
+    ]
     of_models = {
         str(read_json(folder / runs.CONFIG, [], "").get("of_model", "vibe")) for folder in hidden
     }
-    return [
-        f"{count(len(hidden), 'run')} with other settings not shown: {names}. To show one: "
-        f"python -m tasks report --run {from_here(hidden[0])} (repeatable).",
-        *(
-            f"Among them are some of {text}."
-            for name in sorted(of_models)
-            if (text := models.not_installed(name))
-        ),
-    ]
+    for name in sorted(of_models):
+        text = models.not_installed(name)
+        if text:
+            notes.append(f"Among them are some of {text}.")
+    return notes
 
 
 def _commits(opened: cache.FeatureCache, name: str) -> Any:
