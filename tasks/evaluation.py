@@ -64,13 +64,12 @@ class Evaluate(PipelineTask):
 
     def show(self) -> None:
         folder = self._folder()
-        rows = _all_rows(self.record)
-        for split, protocol in dict.fromkeys((row["split"], row["protocol"]) for row in rows):
+        tables: dict[str, list[dict[str, Any]]] = {}
+        for row in _all_rows(self.record):
+            tables.setdefault(f"{row['split']}, {row['protocol']}", []).append(row)
+        for title, rows in tables.items():
             console.out.print()
-            of_protocol = [
-                row for row in rows if (row["split"], row["protocol"]) == (split, protocol)
-            ]
-            console.show(table_of(f"{split}, {protocol}", of_protocol), least=WIDE)
+            console.show(table_of(title, rows), least=WIDE)
         show_notes(read_metrics(folder))
         where = from_here(folder)
         fact("numbers", f"{where}/{RESULTS}, {where}/{runs.METRICS} (all)")
@@ -89,19 +88,16 @@ class EvaluateVIBE(Evaluate):
 
 def baseline_config(model: Model = VIBE) -> VideoConfig | None:
     """The per-frame baseline's configuration; None with `baseline = false`."""
-    return (
-        model_config(model, _baseline_variant(model))
-        if which_runs(settings(), model).baseline
-        else None
-    )
+    if not which_runs(settings(), model).baseline:
+        return None
+    return model_config(model, _baseline_variant(model))
 
 
 def _baseline_variant(model: Model = VIBE) -> str:
     """Variant for the per-frame baseline of the configured run, trained on the same windows."""
     variants = (which_runs(settings(), model).variant or "").split("+")
-    return "+".join(
-        [*(name for name in variants if name and name != model.baseline), model.baseline]
-    )
+    others = [name for name in variants if name and name != model.baseline]
+    return "+".join([*others, model.baseline])
 
 
 def _all_rows(model: Model) -> list[dict[str, Any]]:
@@ -125,32 +121,26 @@ def result_rows(
     """
     rows = []
     for split in splits_of(metrics):
+        trained = title
+        keypoints = metrics[split].get(runs.KEYPOINTS)
+        if keypoints:
+            trained += f", keypoints {keypoints}"
         results = by_protocol(metrics[split])
-        for protocol, own in sorted(
-            results.items(), key=lambda item: item[0] != split.partition("/")[0]
-        ):
-            keypoints = metrics[split].get(runs.KEYPOINTS)
-            models = {f"{title}, keypoints {keypoints}" if keypoints else title: own}
+        dataset = split.partition("/")[0]
+        for protocol in sorted(results, key=lambda name: name != dataset):
+            errors = results[protocol]
+            models = {trained: errors}
             if per_frame is not None:
-                per_frame_result = by_protocol(per_frame[split]).get(protocol, {})
-                models |= {
-                    "per frame": per_frame_result,
-                    "per frame, smoothed": per_frame_result.get("smoothed", {}),
-                }
-            models["mean body"] = own["baseline"]
+                baseline = by_protocol(per_frame[split]).get(protocol, {})
+                models["per frame"] = baseline
+                models["per frame, smoothed"] = baseline.get("smoothed", {})
+            models["mean body"] = errors["baseline"]
             measured = table_metrics(models.values())
+            frames = errors["frames"] or errors.get("frames_2d", 0)
             for model, numbers in models.items():
-                errors = {name: numbers.get(name, "") for name in measured}
-                frames = own["frames"] or own.get("frames_2d", 0)
-                rows.append(
-                    {
-                        "split": split,
-                        "protocol": protocol,
-                        "model": model,
-                        **errors,
-                        "frames": frames,
-                    }
-                )
+                row = {"split": split, "protocol": protocol, "model": model}
+                row |= {name: numbers.get(name, "") for name in measured}
+                rows.append(row | {"frames": frames})
     return rows
 
 
@@ -159,33 +149,40 @@ def as_csv(rows: Rows) -> str:
     empty.
     """
     columns = ("split", "protocol", "model", *table_metrics(rows), "frames")
-    cells = ([row.get(name, "") for name in columns] for row in rows)
-    rounded = (
-        [round(cell, 2) if isinstance(cell, float) else cell for cell in line] for line in cells
-    )
-    return runs.csv_text([columns, *rounded])
+    lines: list[Sequence[Any]] = [columns]
+    for row in rows:
+        cells = [row.get(name, "") for name in columns]
+        lines.append([round(cell, 2) if isinstance(cell, float) else cell for cell in cells])
+    return runs.csv_text(lines)
 
 
 def table_of(title: str, rows: Rows, *, protocols: bool = False) -> Table:
     """The main errors in `result_rows` of one split. protocols: with a column of protocols."""
     metrics = table_metrics(rows)
     measured = [name for name in metrics if any(row.get(name, "") != "" for row in rows)]
-    minor = (
-        {"pck", "auc", "pck_2d"}
-        if "pve" in measured
-        else {"pck_2d"}
-        if "mpjpe" in measured
-        else set()
-    )
+    minor: set[str] = set()
+    if "pve" in measured:
+        minor = {"pck", "auc", "pck_2d"}
+    elif "mpjpe" in measured:
+        minor = {"pck_2d"}
     shown = [name for name in measured if name not in minor]
-    table = console.table(title, *(["protocol"] if protocols else []))
+
+    texts = ["protocol"] if protocols else []
+    table = console.table(title, *texts)
     for name in (*(metrics[name].title for name in shown), "frames"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
-        numbers = [f"{row[name]:.1f}" if row.get(name, "") != "" else "-" for name in shown]
-        frames = f"{row['frames']:,}" if row["frames"] else "-"
-        table.add_row(row["model"], *([row["protocol"]] if protocols else []), *numbers, frames)
+        cells = [row["model"]]
+        if protocols:
+            cells.append(row["protocol"])
+        cells += [_one_digit(row.get(name, "")) for name in shown]
+        cells.append(f"{row['frames']:,}" if row["frames"] else "-")
+        table.add_row(*cells)
     return table
+
+
+def _one_digit(error: float | str) -> str:
+    return "-" if error == "" else f"{error:.1f}"
 
 
 def show_notes(metrics: Mapping[str, Any], note: str = "") -> None:
@@ -202,16 +199,19 @@ def show_notes(metrics: Mapping[str, Any], note: str = "") -> None:
             )
         by_genders: dict[str, list[str]] = {}
         for protocol, numbers in by_protocol(metrics[split]).items():
-            by_genders.setdefault(numbers.get(runs.LABEL_BODY, runs.NEUTRAL_BODY), []).append(
-                protocol
-            )
-            if text := numbers.get(runs.COMPARES_WITH):
+            genders = numbers.get(runs.LABEL_BODY, runs.NEUTRAL_BODY)
+            by_genders.setdefault(genders, []).append(protocol)
+            text = numbers.get(runs.COMPARES_WITH)
+            if text:
                 console.out.print(f"[dim]{split}, protocol {protocol}: {text}[/dim]")
         for genders, names in by_genders.items():
-            if genders != runs.NEUTRAL_BODY:
-                labels = f"labels by gendered bodies ({genders}), predictions by the neutral one"
-                protocol_names = f", protocol {', '.join(names)}" if len(by_genders) > 1 else ""
-                console.out.print(f"[dim]{split}{protocol_names}: {labels}[/dim]")
+            if genders == runs.NEUTRAL_BODY:
+                continue
+            which = split
+            if len(by_genders) > 1:
+                which += f", protocol {', '.join(names)}"
+            labels = f"labels by gendered bodies ({genders}), predictions by the neutral one"
+            console.out.print(f"[dim]{which}: {labels}[/dim]")
     _show_dynamics(metrics)
     has_3d = any(metrics[split].get("mpjpe") is not None for split in splits_of(metrics))
     units = UNITS if has_3d else UNITS_2D
@@ -223,29 +223,27 @@ def show_notes(metrics: Mapping[str, Any], note: str = "") -> None:
 def _show_dynamics(metrics: Mapping[str, Any]) -> None:
     """Print the errors of past and future bodies, beside published figures on real data."""
     for split in splits_of(metrics):
-        by_name = by_protocol(metrics[split])
-        dynamics = next(
-            (numbers["dynamics"] for numbers in by_name.values() if "dynamics" in numbers), None
-        )
-        if not dynamics:
-            continue
-        published_rows = {} if metrics["stand_in"] else published.DYNAMICS.get(split, {})
-        rows = {**dynamics["pa_mpjpe"], **published_rows}
-        table = console.table(f"{split}, past and future")
-        steps = list(next(iter(rows.values())))
-        for step in steps:
-            table.add_column(
-                "now" if step == "0" else f"{int(step):+d} frames", justify="right", no_wrap=True
-            )
-        for model, errors in rows.items():
-            table.add_row(
-                model, *(f"{errors[step]:.1f}" if step in errors else "-" for step in steps)
-            )
-        console.out.print()
-        console.out.print(table)
-        console.out.print(
-            f"[dim]PA-MPJPE from one frame, mean over {count(dynamics['tracks'], 'track')}[/dim]"
-        )
+        for numbers in by_protocol(metrics[split]).values():
+            if numbers.get("dynamics"):
+                _show_steps(split, numbers["dynamics"], stand_in=metrics["stand_in"])
+                break
+
+
+def _show_steps(split: str, dynamics: Mapping[str, Any], *, stand_in: bool) -> None:
+    rows = dict(dynamics["pa_mpjpe"])
+    if not stand_in:
+        rows |= published.DYNAMICS.get(split, {})
+    table = console.table(f"{split}, past and future")
+    steps = list(next(iter(rows.values())))
+    for step in steps:
+        title = "now" if step == "0" else f"{int(step):+d} frames"
+        table.add_column(title, justify="right", no_wrap=True)
+    for model, errors in rows.items():
+        table.add_row(model, *(_one_digit(errors.get(step, "")) for step in steps))
+    console.out.print()
+    console.out.print(table)
+    tracks = count(dynamics["tracks"], "track")
+    console.out.print(f"[dim]PA-MPJPE from one frame, mean over {tracks}[/dim]")
 
 
 def rows_beside_published(
@@ -257,16 +255,11 @@ def rows_beside_published(
     rows: dict[str, list[dict[str, Any]]] = {}
     for row in result_rows(metrics, title=title):
         rows.setdefault(row["split"], []).append(row)
+    if metrics["stand_in"]:
+        return rows
     for split, shown in rows.items():
-        for figures in () if metrics["stand_in"] else published.figures_of(split):
-            errors = {name: figures.errors.get(name, "") for name in METRICS}
-            shown.append(
-                {
-                    "split": split,
-                    "protocol": figures.protocol,
-                    "model": figures.model,
-                    **errors,
-                    "frames": "",
-                }
-            )
+        for figures in published.figures_of(split):
+            row = {"split": split, "protocol": figures.protocol, "model": figures.model}
+            row |= {name: figures.errors.get(name, "") for name in METRICS}
+            shown.append(row | {"frames": ""})
     return rows
