@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -84,24 +86,24 @@ class Ablation(PipelineTask):
         """
         table = self._table()
         folder = settings().paths.runs
-        rows = table.rows
-        for split, protocol in dict.fromkeys((row.split, row.protocol) for row in rows):
-            of_split = [row for row in rows if (row.split, row.protocol) == (split, protocol)]
-            is_first = protocol == next(row.protocol for row in rows if row.split == split)
-            if not is_first and all(row.seeds for row in of_split):
-                continue
-            by = "" if is_first else f", protocol {protocol}"
-            console.out.print(f"\n{split}, {of_split[0].frames:,} frames{by}")
-            # The paper's errors; without any, the others.
-            metrics = table_metrics(row.means for row in of_split)
-            measured = [name for name in metrics if any(name in row.errors for row in of_split)]
-            names = [name for name in measured if name in OF_PAPER] or measured
-            shown = console.table("", *(metrics[name].title for name in names))
-            for row in of_split:
-                shown.add_row(row.model, *(row.text(name) for name in names))
-            console.show(shown)
-        seeds = max(row.seeds for row in rows)
-        spread = f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "one seed"
+        tables: dict[tuple[str, str], list[AblationRow]] = {}
+        for row in table.rows:
+            tables.setdefault((row.split, row.protocol), []).append(row)
+        shown_splits: set[str] = set()
+        for (split, protocol), rows in tables.items():
+            title = f"{split}, {rows[0].frames:,} frames"
+            if split in shown_splits:
+                if all(row.seeds for row in rows):
+                    continue
+                title += f", protocol {protocol}"
+            shown_splits.add(split)
+            console.out.print(f"\n{title}")
+            _show_errors(rows)
+
+        seeds = max(row.seeds for row in table.rows)
+        spread = "one seed"
+        if seeds > 1:
+            spread = f"mean ± standard deviation over {seeds} seeds"
         console.out.print(f"\n[dim]{UNITS}; {spread}[/dim]\n")
         if table.stand_in:
             console.out.print(DEMO_DATA)
@@ -111,15 +113,13 @@ class Ablation(PipelineTask):
 
     def _texts(self) -> dict[str, str]:
         table = self._table()
-        return dict(zip(FILES, (table.as_csv(), table.as_json(self._left_out())), strict=True))
+        texts = (table.as_csv(), table.as_json(self._left_out()))
+        return dict(zip(FILES, texts, strict=True))
 
     def _trainings(self) -> list[tuple[str, int]]:
         """Variant ("" for the configuration itself) and seed."""
-        return [
-            ("" if name == AS_CONFIGURED else name, seed)
-            for name in self._variants()
-            for seed in self._seeds()
-        ]
+        variants = ["" if name == AS_CONFIGURED else name for name in self._variants()]
+        return list(itertools.product(variants, self._seeds()))
 
     def _table(self) -> AblationTable:
         by_variant: dict[str, dict[str, Metrics]] = {}
@@ -144,12 +144,14 @@ class Ablation(PipelineTask):
         return {} if self.variants else left_out(train_config())
 
     def _seeds(self) -> list[int]:
-        words = [word.strip() for word in str(self.seeds).split(",")] if self.seeds else []
+        if not self.seeds:
+            return [-1]
+        words = [word.strip() for word in str(self.seeds).split(",")]
         if not all(word.isdecimal() for word in words):
             raise ConfigError(
                 f"--seeds {self.seeds}: expected whole numbers with commas between, such as 0,1,2"
             )
-        return list(dict.fromkeys(map(int, words))) or [-1]
+        return list(dict.fromkeys(map(int, words)))
 
 
 def default_variants() -> list[str]:
@@ -159,9 +161,8 @@ def default_variants() -> list[str]:
     base = train_config()
     reasons = left_out(base)
     chosen = [name for name in VARIANTS if name not in reasons]
-    if WITHOUT_3DPW in chosen and not any(
-        replace(train_config(n), name=base.name) == base for n in chosen
-    ):
+    is_among = any(replace(train_config(name), name=base.name) == base for name in chosen)
+    if WITHOUT_3DPW in chosen and not is_among:
         chosen.insert(chosen.index(WITHOUT_3DPW), AS_CONFIGURED)
     return chosen
 
@@ -170,12 +171,9 @@ def left_out(base: TrainConfig) -> dict[str, str]:
     """Variants that these datasets cannot train or distinguish, with reasons."""
     reasons = {}
     if not set(base.motion) - set(base.leave_out):
-        needs = [
-            name
-            for name, variant in VARIANTS.items()
-            if variant.changes.get("prior", base.prior) != "none"
-        ]
-        reasons = dict.fromkeys(needs, "[vibe] motion names no real motion")
+        for name, variant in VARIANTS.items():
+            if variant.changes.get("prior", base.prior) != "none":
+                reasons[name] = "[vibe] motion names no real motion"
     if _3DPW not in base.training_splits:
         reasons[WITHOUT_3DPW] = f"{_3DPW} is not trained on"
     elif set(base.part("datasets_3d")) == {_3DPW}:
@@ -209,8 +207,10 @@ class AblationRow:
         """An error as text: `51.9 ± 0.3`, `51.9` of one seed, `-` without one."""
         if name not in self.errors:
             return "-"
-        mean, spread = self.errors[name]
-        return f"{mean:.1f}" + ("" if spread is None else f" ± {spread:.1f}")
+        error = self.errors[name]
+        if error.spread is None:
+            return f"{error.mean:.1f}"
+        return f"{error.mean:.1f} ± {error.spread:.1f}"
 
 
 class AblationTable:
@@ -218,74 +218,86 @@ class AblationTable:
 
     def __init__(self, by_variant: Runs) -> None:
         self.by_variant = by_variant
-        # Are any of the runs of demo data?
-        self.stand_in = any(
-            metrics["stand_in"] for by_seed in by_variant.values() for metrics in by_seed.values()
-        )
-        first = next(iter(next(iter(by_variant.values())).values()))
-        self.rows = [
-            row
-            for s in splits_of(first)
-            for protocol in by_protocol(first[s])
-            for row in self._rows_of(s, protocol)
-        ]
+        trained = [metrics for by_seed in by_variant.values() for metrics in by_seed.values()]
+        self.stand_in = any(metrics["stand_in"] for metrics in trained)  # of any
+        self.rows: list[AblationRow] = []
+        for split in splits_of(trained[0]):
+            for protocol in by_protocol(trained[0][split]):
+                self.rows += self._rows_of(split, protocol)
 
     def as_csv(self) -> str:
         """A line per row, with mean and spread of each error, empty without one."""
         measured = table_metrics(row.means for row in self.rows)
-        errors = [column for name in measured for column in (name, f"{name}_spread")]
-        lines: list[list[Any]] = [["split", "protocol", "model", "seeds", *errors, "frames"]]
+        titles: list[str] = []
+        for name in measured:
+            titles += [name, f"{name}_spread"]
+        lines: list[list[Any]] = [["split", "protocol", "model", "seeds", *titles, "frames"]]
         for row in self.rows:
-            values = [number for name in measured for number in row.errors.get(name, (None, None))]
-            rounded = ["" if number is None else round(number, 2) for number in values]
-            lines.append([row.split, row.protocol, row.model, row.seeds, *rounded, row.frames])
+            errors: list[float | str] = []
+            for name in measured:
+                error = row.errors.get(name, (None, None))
+                errors += ["" if number is None else round(number, 2) for number in error]
+            lines.append([row.split, row.protocol, row.model, row.seeds, *errors, row.frames])
         return runs.csv_text(lines)
 
     def as_json(self, left: Mapping[str, str]) -> str:
         """The rows with all digits, their runs, and whether these are of demo data."""
+        rows = []
+        for row in self.rows:
+            errors = {name: error._asdict() for name, error in row.errors.items()}
+            rows.append({**asdict(row), "errors": errors})
         content = {
             "stand_in": self.stand_in,
             "runs": {variant: list(by_folder) for variant, by_folder in self.by_variant.items()},
             "left_out": dict(left),
-            "rows": [
-                {**asdict(row), "errors": {n: error._asdict() for n, error in row.errors.items()}}
-                for row in self.rows
-            ],
+            "rows": rows,
         }
         return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
     def _rows_of(self, split: str, protocol: str) -> Iterator[AblationRow]:
-        results = {
-            variant: [by_protocol(metrics[split]).get(protocol, {}) for metrics in by_seed.values()]
-            for variant, by_seed in self.by_variant.items()
-        }
+        results: dict[str, list[Metrics]] = {}
+        for variant, by_seed in self.by_variant.items():
+            of_split = [by_protocol(metrics[split]) for metrics in by_seed.values()]
+            results[variant] = [by_name.get(protocol, {}) for by_name in of_split]
+            if not all(results[variant]):
+                return  # not evaluated by this protocol
+
         first = next(iter(results.values()))[0]
-        if not all(result for by_seed in results.values() for result in by_seed):
-            return  # not evaluated by this protocol
-
-        def row(model: str, by_seed: Sequence[Metrics]) -> AblationRow:
-            measured = (
-                name
-                for name in table_metrics(by_seed)
-                if all(name in metrics for metrics in by_seed)
-            )
-            numbers = {name: [float(metrics[name]) for metrics in by_seed] for name in measured}
-            errors = {
-                name: _MeanError(fmean(n), stdev(n) if len(n) > 1 else None)
-                for name, n in numbers.items()
-            }
-            return AblationRow(split, protocol, model, len(by_seed), first["frames"], errors)
-
+        row = functools.partial(_mean_row, split, protocol, first["frames"])
         yield row("constant mean body", [first["baseline"]])  # the same for every run
-        for variant, by_seed in results.items():
-            yield row(_title(variant), by_seed)
-            if variant == PER_FRAME and all("smoothed" in result for result in by_seed):
-                yield row("per frame, smoothed in time", [result["smoothed"] for result in by_seed])
+        for variant, seeds in results.items():
+            yield row(_title(variant), seeds)
+            if variant == PER_FRAME and all("smoothed" in result for result in seeds):
+                yield row("per frame, smoothed in time", [result["smoothed"] for result in seeds])
         if (split, protocol) == published.ABLATION_OF and not self.stand_in:
             for name, numbers in published.ABLATION.items():
                 errors = {metric: _MeanError(number, None) for metric, number in numbers.items()}
                 title = f"{_title(name)}, published"
                 yield AblationRow(split, protocol, title, 0, 0, errors)
+
+
+def _mean_row(
+    split: str, protocol: str, frames: int, model: str, by_seed: Sequence[Metrics]
+) -> AblationRow:
+    """A row of the errors that all seeds have."""
+    errors = {}
+    for name in table_metrics(by_seed):
+        if all(name in metrics for metrics in by_seed):
+            values = [float(metrics[name]) for metrics in by_seed]
+            spread = stdev(values) if len(values) > 1 else None
+            errors[name] = _MeanError(fmean(values), spread)
+    return AblationRow(split, protocol, model, len(by_seed), frames, errors)
+
+
+def _show_errors(rows: Sequence[AblationRow]) -> None:
+    """Print the paper's errors; without any, the others."""
+    metrics = table_metrics(row.means for row in rows)
+    measured = [name for name in metrics if any(name in row.errors for row in rows)]
+    names = [name for name in measured if name in OF_PAPER] or measured
+    table = console.table("", *(metrics[name].title for name in names))
+    for row in rows:
+        table.add_row(row.model, *(row.text(name) for name in names))
+    console.show(table)
 
 
 def _title(variant: str) -> str:
