@@ -7,7 +7,6 @@ of each run, and one window of the first run's median track.
 
 from __future__ import annotations
 
-import functools
 import re
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -66,26 +65,40 @@ class _PredictedTrack:
         """Read the run's predictions for this track; None if there are none. Raises OSError,
         ValueError, KeyError.
         """
-        rows = (row for row in run.tracks_of(window.split) if row.get("track") == window.track)
-        name = next((str(row["predictions"]) for row in rows if "predictions" in row), "")
-        file = (run.folder / name).resolve()
-        if not name or not file.is_relative_to(run.folder.resolve()):
+        file = _predictions_file(run, window)
+        if file is None:
             return None
         with np.load(file, allow_pickle=False) as arrays:
             pose = {0: arrays["pose"]}
-            for match in filter(None, map(_MOVED.fullmatch, arrays.files)):
-                pose[int(match[2]) * (-1 if match[1] == "minus" else 1)] = arrays[match[0]]
-            index, bbox, camera, betas = (
-                arrays[name] for name in ("frame_index", "bbox", "camera", "betas")
+            for name in arrays.files:
+                match = _MOVED.fullmatch(name)
+                if match is not None:
+                    sign = -1 if match[1] == "minus" else 1
+                    pose[sign * int(match[2])] = arrays[name]
+            scale = re.findall(r'"crop_scale": ([\d.]+)', str(arrays["about"]))[0]
+            return cls(
+                arrays["frame_index"],
+                arrays["bbox"],
+                float(scale),
+                arrays["camera"],
+                arrays["betas"],
+                dict(sorted(pose.items())),
             )
-            scale = float(re.findall(r'"crop_scale": ([\d.]+)', str(arrays["about"]))[0])
-            return cls(index, bbox, scale, camera, betas, dict(sorted(pose.items())))
 
     def tile(self, row: int, image: Image | None) -> Image:
         """The crop of a row; grey if the frame is missing."""
         if image is None:
             return np.full((TILE_PX, TILE_PX, 3), GREY, np.uint8)
         return crop_person(image, self.bbox[row], self.scale, TILE_PX)
+
+
+def _predictions_file(run: TrainingRun, window: _TrackWindow) -> Path | None:
+    """The run's predictions for this track, below its folder; None if there are none."""
+    for row in run.tracks_of(window.split):
+        if row.get("track") == window.track and "predictions" in row:
+            file = (run.folder / str(row["predictions"])).resolve()
+            return file if file.is_relative_to(run.folder.resolve()) else None
+    return None
 
 
 def bodies_section(
@@ -100,51 +113,48 @@ def bodies_section(
     problems: list[str] = []
     drawn: list[tuple[_TrackWindow, list[tuple[str, Image]]]] = []
     splits = {split.name: split for split in opened.splits}
-    try:
-        bodies = LabelledBodies(body) if body is not None and predicted else None
-    except BROKEN as error:
-        bodies = None
-        problems.append(f"Bodies are not drawn: {error}")
-    for window in _choose_windows(predicted) if bodies is not None else ():
-        assert bodies is not None
+    if body is not None and predicted:
         try:
-            drawn.append(
-                (window, _draw(window, splits[window.split], predicted, bodies, raw, problems))
-            )
+            bodies = LabelledBodies(body)
         except BROKEN as error:
-            problems.append(f"{window.split}, {window.track}: {error_text(error)}")
+            problems.append(f"Bodies are not drawn: {error}")
+        else:
+            for window in _choose_windows(predicted):
+                try:
+                    strips = _draw(window, splits[window.split], predicted, bodies, raw, problems)
+                    drawn.append((window, strips))
+                except BROKEN as error:
+                    problems.append(f"{window.split}, {window.track}: {error_text(error)}")
     without = [run.name for run in runs if run not in predicted]
-    return PageSection(
-        "bodies",
-        "Bodies",
-        "bodies.html",
-        {"drawn": drawn, "without": without, "problems": problems},
-    )
+    data = {"drawn": drawn, "without": without, "problems": problems}
+    return PageSection("bodies", "Bodies", "bodies.html", data)
 
 
 def _choose_windows(runs: Sequence[TrainingRun]) -> Iterator[_TrackWindow]:
     """For each split: a window of the first run's median track, then the worst one of each run."""
+    splits: dict[str, list[TrainingRun]] = {}
+    for run in runs:
+        for split in dict.fromkeys(str(row.get("split")) for row in run.sequences):
+            splits.setdefault(split, []).append(run)
 
-    def window(row: Mapping[str, Any], why: str) -> _TrackWindow:
-        return _TrackWindow(
-            str(row["split"]),
-            str(row["track"]),
-            int(row["first_frame"]),
-            int(row["last_frame"]),
-            why,
-        )
-
-    for split in dict.fromkeys(str(row.get("split")) for run in runs for row in run.sequences):
-        first = next(run for run in runs if run.tracks_of(split))
+    for split, of_split in splits.items():
+        first = of_split[0]
         tracks = first.tracks_of(split)
-        yield window(tracks[len(tracks) // 2], f"median track by {first.name}'s errors")
-        worst = [(run, row) for run in runs for row in run.windows_of(split, 1)]
+        yield _window(tracks[len(tracks) // 2], f"median track by {first.name}'s errors")
         names: dict[_TrackWindow, list[str]] = {}
-        for run, row in worst:
-            error = f" ({row['pa_mpjpe']:.0f} mm)" if "pa_mpjpe" in row else ""
-            names.setdefault(window(row, "the worst window of"), []).append(f"{run.name}{error}")
-        for bad, run_names in [*names.items()][:MOST_WORST]:
-            yield bad._replace(why=f"{bad.why} {', '.join(run_names)}")
+        for run in runs:
+            for row in run.windows_of(split, 1):
+                name = run.name
+                if "pa_mpjpe" in row:
+                    name += f" ({row['pa_mpjpe']:.0f} mm)"
+                names.setdefault(_window(row, "the worst window of"), []).append(name)
+        for worst, run_names in [*names.items()][:MOST_WORST]:
+            yield worst._replace(why=f"{worst.why} {', '.join(run_names)}")
+
+
+def _window(row: Mapping[str, Any], why: str) -> _TrackWindow:
+    frames = int(row["first_frame"]), int(row["last_frame"])
+    return _TrackWindow(str(row["split"]), str(row["track"]), *frames, why)
 
 
 def _paint(
@@ -162,9 +172,8 @@ def _paint(
     skinned = bodies.skin(predicted.pose[step][rows], predicted.betas[rows]).verts.numpy()
     for tile, verts, camera in zip(tiles, skinned, predicted.camera[rows], strict=True):
         pixels = (camera[0] * (verts[:, :2] + camera[1:]) + 1) * (TILE_PX / 2)
-        painted.append(
-            bodies.painter.paint(tile, [SeenBody(verts, pixels, verts[:, 2] + DISTANCE_M, colour)])
-        )
+        seen = SeenBody(verts, pixels, verts[:, 2] + DISTANCE_M, colour)
+        painted.append(bodies.painter.paint(tile, [seen]))
     return painted
 
 
@@ -179,48 +188,41 @@ def _draw(
     """Label and image of each strip: the window's frames side by side, as they are and with each
     run's bodies.
     """
-    predicted = {
-        run.name: track for run in runs if (track := _PredictedTrack.read(run, window)) is not None
-    }
-    window_frames = np.arange(window.first, window.last + 1)
-    common = functools.reduce(
-        np.intersect1d, (track.frame_index for track in predicted.values()), window_frames
-    )
+    predicted: dict[str, _PredictedTrack] = {}
+    common = np.arange(window.first, window.last + 1)
+    for run in runs:
+        track = _PredictedTrack.read(run, window)
+        if track is not None:
+            predicted[run.name] = track
+            common = np.intersect1d(common, track.frame_index)
     if not predicted or not len(common):
         raise ValueError("no frame was predicted by all runs: evaluate them again")
+
     chosen = common[np.unique(np.linspace(0, len(common) - 1, N_FRAMES).round().astype(int))]
     number = split.tracks.names.index(window.track)
     step = int(split.tracks.step[number])
     middle = int(chosen[len(chosen) // 2])
-    around = [middle + step * later for track in predicted.values() for later in track.pose]
-    images = _images(split, number, sorted({*chosen.tolist(), *around}), raw, problems)
+    frames = set(chosen.tolist())
+    for track in predicted.values():
+        frames.update(middle + step * later for later in track.pose)
+    images = _images(split, number, sorted(frames), raw, problems)
 
-    def crops(track: _PredictedTrack, colour: Colour | None = None) -> list[Image]:
-        """A run's crops of the chosen frames, with bodies if a colour is given."""
-        rows = np.searchsorted(track.frame_index, chosen)
-        tiles = [
-            track.tile(row, images.get(frame))
-            for row, frame in zip(rows, chosen.tolist(), strict=True)
-        ]
-        return tiles if colour is None else _paint(bodies, track, rows, tiles, colour)
-
-    first = next(iter(predicted.values()))
-    strips = [("frames", crops(first))]
+    strips: list[tuple[str, list[Image]]] = []
     for (name, track), colour in zip(predicted.items(), COLOURS, strict=False):
-        strips.append((name, crops(track, colour)))
+        rows = np.searchsorted(track.frame_index, chosen)
+        numbered = zip(rows, chosen.tolist(), strict=True)
+        tiles = [track.tile(row, images.get(frame)) for row, frame in numbered]
+        if not strips:
+            strips.append(("frames", tiles))
+        strips.append((name, _paint(bodies, track, rows, tiles, colour)))
         if len(track.pose) > 1:  # past and future at one frame, drawn over past and future frames
             rows = np.searchsorted(track.frame_index, [middle])
-            tiles = {
-                later: track.tile(rows[0], images.get(middle + step * later))
-                for later in track.pose
-            }
-            painted = [
-                _paint(bodies, track, rows, [tile], colour, later)[0]
-                for later, tile in tiles.items()
-            ]
-            strips.append(
-                (f"{name} at frame {middle}: {', '.join(map(_time_label, track.pose))}", painted)
-            )
+            painted = []
+            for later in track.pose:
+                tile = track.tile(rows[0], images.get(middle + step * later))
+                painted += _paint(bodies, track, rows, [tile], colour, later)
+            times = ", ".join(map(_time_label, track.pose))
+            strips.append((f"{name} at frame {middle}: {times}", painted))
     return [(label, np.concatenate(tiles, axis=1)) for label, tiles in strips]
 
 
@@ -228,19 +230,22 @@ def _images(
     split: cache.Split, number: int, frames: Sequence[int], raw: Path | None, problems: list[str]
 ) -> dict[int, Image | None]:
     """The source's frames; None for one that cannot be read, which is added to `problems`."""
-    folder = None if raw is None else raw / split.name.partition("/")[0]
+    folder = None
+    if raw is not None and (raw / split.name.partition("/")[0]).is_dir():
+        folder = raw / split.name.partition("/")[0]
     entry = split.videos[int(split.tracks.video[number])]
     indices = [index for index in frames if index >= 0]
     try:
-        where = raw_folder(split, folder if folder is not None and folder.is_dir() else None)
-        source = sources.parse(where, entry.source)
-        return {
-            index: frame.image for index, frame in zip(indices, source.read(indices), strict=False)
-        }
+        source = sources.parse(raw_folder(split, folder), entry.source)
+        read = zip(indices, source.read(indices), strict=False)
+        return {index: frame.image for index, frame in read}
     except (PipelineError, OSError) as error:
         problems.append(f"Bodies of {split.name} are drawn on grey: {error}")
         return {}
 
 
 def _time_label(step: int) -> str:
-    return "now" if not step else f"{abs(step)} frames {'before' if step < 0 else 'later'}"
+    if not step:
+        return "now"
+    side = "before" if step < 0 else "later"
+    return f"{abs(step)} frames {side}"
