@@ -21,6 +21,7 @@ from tasks.settings import settings
 from tasks.training import model_config, progress_callback
 from vibe_model import models, runs
 from vibe_model.sections import model_settings, not_small, without_depth
+from vibe_model.settings import VideoConfig
 
 
 def _options(sub: argparse.ArgumentParser) -> None:
@@ -38,7 +39,8 @@ def _options(sub: argparse.ArgumentParser) -> None:
 
 
 def _model(name: str) -> str:
-    if unknown := models.unknown(name):
+    unknown = models.unknown(name)
+    if unknown:
         raise argparse.ArgumentTypeError(unknown)
     return name
 
@@ -47,31 +49,34 @@ def _run(args: argparse.Namespace) -> int:
     from vibe_model import training
 
     model = models.find(args.model)
-    leads = os.environ.get("RANK", "0") == "0"
     config = model_config(model, args.variant, args.seed)
-    if leads and (note := not_small(settings(), model)):
-        warn(note)
-    if leads and (note := without_depth(config)):
-        warn(note)
-    for name, split in runs.open_splits(config).items() if leads else ():
-        for stream in config.streams.get(name, ()):
-            if rows := missing_rows(split, stream).rows:
-                do = text.command("extract", name, "--stream", stream, "--cache", str(config.cache))
-                warn(
-                    f"{name}: {text.count(rows, 'row')} not extracted yet, and so not trained "
-                    f"on: {do}"
-                )
     if "RANK" in os.environ:
         end_with_parent()  # else processes survive a killed launcher
-    other_seed = config.seed != model_settings(settings(), model, args.variant).seed
-    title = f"{model.title}, {config.name}" + (f", seed {config.seed}" if other_seed else "")
-    with bar("train", console.err, unit="step", quiet=not leads) as progress:
-        folder = training.run(
-            config, progress=progress_callback(progress, title) if leads else None
-        )
-    if leads:
-        fact("run", text.from_here(folder))
+    if os.environ.get("RANK", "0") != "0":
+        training.run(config, progress=None)
+        return 0
+
+    for note in (not_small(settings(), model), without_depth(config)):
+        if note:
+            warn(note)
+    _warn_of_missing_rows(config)
+    title = f"{model.title}, {config.name}"
+    if config.seed != model_settings(settings(), model, args.variant).seed:
+        title += f", seed {config.seed}"
+    with bar("train", console.err, unit="step") as progress:
+        folder = training.run(config, progress=progress_callback(progress, title))
+    fact("run", text.from_here(folder))
     return 0
+
+
+def _warn_of_missing_rows(config: VideoConfig) -> None:
+    for name, split in runs.open_splits(config).items():
+        for stream in config.streams.get(name, ()):
+            n_rows = missing_rows(split, stream).rows
+            if n_rows:
+                rows = text.count(n_rows, "row")
+                do = text.command("extract", name, "--stream", stream, "--cache", str(config.cache))
+                warn(f"{name}: {rows} not extracted yet, and so not trained on: {do}")
 
 
 def end_with_parent() -> None:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -24,7 +25,9 @@ from tasks.evaluation import Evaluate, baseline_config
 from tasks.settings import settings
 from tasks.training import model_config
 from vibe_model import models, runs
+from vibe_model.models import Model
 from vibe_model.sections import VIBE, which_runs
+from vibe_model.settings import VideoConfig
 
 if TYPE_CHECKING:
     from tasks.report.assembly import ReportContent
@@ -103,34 +106,37 @@ def as_configured(*, training: bool = True) -> ReportContent:
     s = settings()
     notes = list[str]()
     folders: dict[str, Path] = {}
-    for model in models.every() if training else ():
+    chosen = models.every() if training else ()
+    for model in chosen:
         try:
-            config = model_config(model)
-            baseline = baseline_config(model)
-            per_frame = f"{model.title}, per frame" if "per frame" in folders else "per frame"
-            configs = {model.title: config} | (
-                {} if baseline in (None, config) else {per_frame: baseline}
-            )
-            begun = {
-                name: folder
-                for name, of in configs.items()
-                if (folder := runs.run_folder(of)).is_dir()
-            }
+            configs = _configs(model, folders)
+            begun = {name: runs.run_folder(config) for name, config in configs.items()}
+            begun = {name: folder for name, folder in begun.items() if folder.is_dir()}
             folders |= begun
             if which_runs(s, model).report:
                 missing = f"no run with the settings of {s.file} has started on the current cache."
                 notes += [f"{name}: {missing}" for name in configs if name not in begun]
-        except (
-            USER_ERRORS
-        ) as error:  # such as a model that luigi.cfg does not name and whose streams are missing
-            if model is VIBE or (
-                "report" in s.source.section(model.section) and which_runs(s, model).report
-            ):
+        except USER_ERRORS as error:
+            # such as a model that luigi.cfg does not name and whose streams are missing
+            is_named = "report" in s.source.section(model.section) and which_runs(s, model).report
+            if model is VIBE or is_named:
                 notes.append(f"The runs of {model.title} in {s.file} are unknown: {error}")
     where = (s.paths.cache, s.paths.raw, s.paths.body, s.stream.name, s.paths.runs)
     return ReportContent(
         *where, tuple(folders.items()), tuple(notes), ablation=training, training=training
     )
+
+
+def _configs(model: Model, shown: Collection[str]) -> dict[str, VideoConfig]:
+    """The configured run of a model, and its baseline, by names that are not `shown`."""
+    configs = {model.title: model_config(model)}
+    baseline = baseline_config(model)
+    if baseline is not None and baseline != configs[model.title]:
+        name = "per frame"
+        if name in shown:
+            name = f"{model.title}, per frame"
+        configs[name] = baseline
+    return configs
 
 
 def _options(sub: argparse.ArgumentParser) -> None:
@@ -177,7 +183,8 @@ def _run(args: argparse.Namespace) -> int:
 
     if args.folders and args.no_training:
         raise PipelineError("--run and --no-training exclude each other. Omit one of them.")
-    if missing := [folder for folder in args.folders if not folder.is_dir()]:
+    missing = [folder for folder in args.folders if not folder.is_dir()]
+    if missing:
         raise PipelineError(f"--run {missing[0]}: folder not found. Runs are in [paths] runs.")
     if args.cache is not None:
         cache.open(args.cache)  # raises CacheError
@@ -188,11 +195,8 @@ def _run(args: argparse.Namespace) -> int:
     else:
         out = _require_own(pages.runs_folder / PAGE)
     if args.folders:
-        pages = replace(
-            pages,
-            runs=tuple((folder.resolve().name, folder) for folder in args.folders),
-            training=True,
-        )
+        named = tuple((folder.resolve().name, folder) for folder in args.folders)
+        pages = replace(pages, runs=named, training=True)
     with bar("  report", console.out) as progress:
         size, mark = write_report(pages, out, progress)
     say("report", "page", size)
