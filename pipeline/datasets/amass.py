@@ -41,8 +41,9 @@ TARGET_FPS: Final = 25
 MIN_FRAMES: Final = 60  # after resampling
 RATE_NOISE: Final = 1e-4  # 120.00000763 Hz is 120 Hz stored as float32 periods
 MOST_BETAS: Final = 16  # in the releases' files
-# SMPL-H's ending, and SMPL-X's (newer releases of both); BEAT2's, Motion-X's, and AIST++'s
-MOTION: Final = "{_poses.npz,_stageii.npz,.npz,.npy,_ch[0-9][0-9].pkl}"
+MOTION: Final = "{_poses,_stageii}.npz"  # SMPL-H's ending, and SMPL-X's (newer releases of both)
+OTHER_MOTION: Final = "{_ch<01>.pkl,.npy}"  # AIST++'s and Motion-X's
+FOLDERS: Final = ("<subject>/", "", "*/*/")
 LAYOUT: Final = "<subset>/<subject>/<motion>_poses.npz"
 UNPACK: Final = "Unpack at least one subset into it."
 # A subset's folder as archives of SMPL-H unpack it -> the subset's name on the page and in newer
@@ -106,7 +107,8 @@ class Amass(Dataset):
     parts: ClassVar[tuple[ReleasePart, ...]] = (
         ReleasePart(
             "motions",
-            tuple(f"<subset>/{folder}<motion>{MOTION}" for folder in ("<subject>/", "", "*/*/")),
+            tuple(f"<subset>/{folder}<motion>{MOTION}" for folder in FOLDERS)
+            + tuple(f"<subset>/{folder}<motion>{OTHER_MOTION}" for folder in FOLDERS),
             "one <subset>.tar.bz2 or more, body data, SMPL+H",
         ),
     )
