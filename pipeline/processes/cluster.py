@@ -108,6 +108,9 @@ def connect_cluster(
     except OSError as error:
         silent = f"no Dask scheduler answers there after {ANSWER:.0f} s ({error})."
         raise PipelineError(f"{scheduler}: {silent} {START}") from error
+    except AssertionError as error:  # distributed expects the scheduler's first message alone
+        busy = "this Dask scheduler sent something else while the command connected."
+        raise PipelineError(f"{scheduler}: {busy} {AGAIN}") from error
     try:
         yield _Workers(client, Submitter.here(shared, plug_ins), dask.patience)
     except CancelledError as error:
