@@ -9,8 +9,7 @@ and mmhuman3d 0.11.0 (core/conventions/keypoints_mapping):
     coco, coco_feet             coco.py and coco_wholebody.py; also ultralytics 8.4 coco-pose.yaml
     body_25, body_25b           OpenPose's poseParameters.cpp: BODY_25, and the first 25 of BODY_135
     openpose_coco               the same, COCO; coco_openpose.py
-    coco_neck                   DWPose before it reorders joints (controlnet_aux 0.0.10,
-                                dwpose/wholebody.py)
+    coco_neck                   DWPose before it reorders: controlnet_aux 0.0.10 dwpose/wholebody.py
     halpe_26                    halpe26.py; pose2sim 0.10.49 skeletons.py
     posetrack, penn_action      posetrack18.py; penn_action.py
     insta_variety, spin49       instavariety.py; smpl.py: SMPL_49, which is SPIN's
