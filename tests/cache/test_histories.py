@@ -469,6 +469,7 @@ class Histories(RuleBasedStateMachine):
         """
         made_up.convert(self.root, self.state.videos)
         cache.gc(self.root, unfinished=True)
+        self._disk_changed()
 
     def _disk_changed(self) -> None:
         """By hand, or after a power cut: what is there now is on the disk."""
