@@ -186,7 +186,7 @@ def _landmark(name: str) -> NDArray[np.float64]:
         return np.asarray(_landmark(f"l{name[1:]}") * MIRROR)
     if name in _LANDMARKS:
         return np.array(_LANDMARKS[name])
-    return _REST[f"l_{name[1:]}"]
+    return np.asarray(_REST[f"l_{name[1:]}"])
 
 
 def _weights_for(target: Scalars, vertices: Points, prior: Scalars) -> Scalars:
@@ -352,7 +352,7 @@ def relaxed_pose() -> Points:
         degrees[joint] = (x, y, z)
         if name.startswith("l_"):
             degrees[_PARTNER[joint]] = (x, -y, -z)
-    return Rotation.from_euler("xyz", degrees, degrees=True).as_matrix()
+    return np.asarray(Rotation.from_euler("xyz", degrees, degrees=True).as_matrix())
 
 
 def arrays() -> dict[str, NDArray[Any]]:
