@@ -16,7 +16,7 @@ from pipeline.cli.text import count
 from pipeline.conversion.committed import why_empty
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features import extract, streams
-from pipeline.features.plan import IMPORTED, plan_extraction
+from pipeline.features.plan import IMPORTED, ExtractionPlan, plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import Stream
 from pipeline.features.streams.network import ResNet50
@@ -73,26 +73,15 @@ def _run(args: argparse.Namespace) -> int:
     if empty:
         return 1
 
-    specs = []
-    failed = False
     stand_in = bool(committed.manifest.get("stand_in"))
-    for spec in specs_of(args, name, committed, stand_in=stand_in):
-        refusal = spec.missing_columns(committed)
-        if refusal:
-            out.show_line(refusal, WRONG)
-            failed = True
-        else:
-            specs.append(spec)
-
-    upcoming = []
-    for spec in specs:
-        plan = plan_extraction(args.cache, name, spec, replace=args.replace)
-        if not plan.up_to_date:
-            upcoming.append(plan)
-        elif committed.known_columns.issuperset(spec.stream.needs):
-            out.print(f"{name}: {spec.name} is up to date")
-        else:
-            out.print(f"{name}: motion only, without images")
+    asked = specs_of(args, name, committed, stand_in=stand_in)
+    specs = [spec for spec in asked if _has_columns(spec, committed)]
+    failed = len(specs) < len(asked)
+    plans = [plan_extraction(args.cache, name, spec, replace=args.replace) for spec in specs]
+    upcoming = [plan for plan in plans if not plan.up_to_date]
+    for plan in plans:
+        if plan.up_to_date:
+            _print_up_to_date(plan, committed)
     if not upcoming:
         return int(failed)
 
@@ -110,6 +99,22 @@ def _run(args: argparse.Namespace) -> int:
         if extraction.problem or extraction.n_crashed:
             failed = True
     return int(failed)
+
+
+def _has_columns(spec: StreamSpec, committed: cache.Split) -> bool:
+    """Whether the split has all that the stream reads; prints what is missing."""
+    refusal = spec.missing_columns(committed)
+    if refusal:
+        out.show_line(refusal, WRONG)
+    return not refusal
+
+
+def _print_up_to_date(plan: ExtractionPlan, committed: cache.Split) -> None:
+    spec = plan.spec
+    if committed.known_columns.issuperset(spec.stream.needs):
+        out.print(f"{plan.split}: {spec.name} is up to date")
+    else:
+        out.print(f"{plan.split}: motion only, without images")
 
 
 def _print_extraction(
