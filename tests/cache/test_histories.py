@@ -401,7 +401,8 @@ class Histories(RuleBasedStateMachine):
             # an earlier commit may be unfinished in one of them
             for root in (self.root, self.calm):
                 cache.finish_commits(root, SPLIT)
-                if collected:
+                # a cut may take what killed commands before have left
+                if collected or trouble.how == "power cut":
                     cache.gc(root)
             self._disk_changed()
             self.state = state
