@@ -82,8 +82,6 @@ def connect_cluster(
     dask: Dask, shared: Path | None = None, plug_ins: Sequence[object] = ()
 ) -> Iterator[_Workers]:
     """Connect to the workers of a cluster: see `connect_workers`."""
-    import distributed
-
     scheduler = str(dask.scheduler)
     levels = {
         log: log.level for log in map(logging.getLogger, ("distributed", "distributed.client"))
@@ -92,13 +90,7 @@ def connect_cluster(
         log.setLevel(logging.CRITICAL)  # this module reports lost workers and schedulers
     address, file = _address(scheduler)
     try:
-        client = distributed.Client(
-            address,
-            scheduler_file=file,
-            timeout=ANSWER,
-            set_as_default=False,  # other Dask work of this process stays here
-            direct_to_workers=True,  # results come straight from workers
-        )
+        client = _new_client(address, file)
     except ValueError as error:
         expected = (
             "expected tcp://HOST:PORT, as `dask scheduler` prints it, or its scheduler "
@@ -108,7 +100,7 @@ def connect_cluster(
     except OSError as error:
         silent = f"no Dask scheduler answers there after {ANSWER:.0f} s ({error})."
         raise PipelineError(f"{scheduler}: {silent} {START}") from error
-    except AssertionError as error:  # distributed expects the scheduler's first message alone
+    except AssertionError as error:
         busy = "this Dask scheduler sent something else while the command connected."
         raise PipelineError(f"{scheduler}: {busy} {AGAIN}") from error
     try:
@@ -121,6 +113,28 @@ def connect_cluster(
             client.close()
         for log, level in levels.items():
             log.setLevel(level)
+
+
+def _new_client(address: str | None, file: str | None) -> Client:
+    """A connected client. distributed asserts that a scheduler's first message comes alone; one
+    that is busy may send a second one with it, so that another attempt succeeds.
+    """
+    import distributed
+
+    attempts = 3
+    while True:
+        try:
+            return distributed.Client(
+                address,
+                scheduler_file=file,
+                timeout=ANSWER,
+                set_as_default=False,  # other Dask work of this process stays here
+                direct_to_workers=True,  # results come straight from workers
+            )
+        except AssertionError:
+            attempts -= 1
+            if not attempts:
+                raise
 
 
 def _address(scheduler: str) -> tuple[str | None, str | None]:
