@@ -65,55 +65,59 @@ def put(file: Path, text: str = "mine") -> None:
     file.write_text(text)
 
 
-def mark_as_own(folder: Path) -> None:
+def mark_as_own(raw: Path) -> None:
     """As docs/adding-a-dataset.md says of made-up data."""
     put(
-        folder / RAW / "STAND_IN.json",
+        raw / "STAND_IN.json",
         '{"stand_in": true, "what": "Random people, made up to try the reader."}',
     )
 
 
-@pytest.mark.parametrize(
-    ("change", "stays", "named"),
-    [
-        (lambda clone: None, None, ""),
-        (lambda clone: put(clone / RAW / "notes.txt"), RAW, "notes.txt"),
-        (lambda clone: put(clone / RAW / "ACCAD/subject01/shape.npz"), RAW, "shape.npz"),
-        (lambda clone: put(clone / RAW / "keypoints/clip.mp4.json", "{}"), RAW, "clip.mp4.json"),
-        (mark_as_own, RAW, "without a list of files"),
-        (lambda clone: (clone / RAW / "mine").symlink_to(clone), RAW, "mine"),
-        (lambda clone: put(clone / BODY / "SMPL_NEUTRAL.npz"), BODY, "SMPL_NEUTRAL.npz"),
-        (lambda clone: put(clone / CACHE / "toy/train/notes.txt"), CACHE, "notes.txt"),
-        (
-            lambda clone: put(clone / CACHE / "3dpw/train/manifest.json", '{"stand_in": false}'),
-            CACHE,
-            "3dpw/train",
-        ),
-        (
-            lambda clone: put(clone / CACHE / "3dpw/train/bbox/c/0/0"),
-            CACHE,
-            "3dpw/train/manifest.json",
-        ),
-        (
-            lambda clone: (clone / CACHE / "toy/train/trans").symlink_to(clone),
-            CACHE,
-            "toy/train/trans",
-        ),
-        (
-            lambda clone: put(clone / RUNS / "vibe-1/config.json", '{"stand_in": false}'),
-            RUNS,
-            "vibe-1",
-        ),
-        (lambda clone: put(clone / RUNS / "vibe-1/best.pt"), RUNS, "vibe-1"),
-        (lambda clone: put(clone / RUN / "paper.tex"), RUNS, "paper.tex"),
-        (lambda clone: put(clone / RUNS / "mine.csv"), RUNS, "mine.csv"),
+def link(file: Path) -> None:
+    file.symlink_to(file.parent)
+
+
+def put_real(file: Path) -> None:
+    put(file, '{"stand_in": false}')
+
+
+# What may lie in each folder that is cleaned: how it comes there, and what the line names.
+OTHERS = {
+    RAW: [
+        (lambda raw: put(raw / "notes.txt"), "notes.txt"),
+        (lambda raw: put(raw / "ACCAD/subject01/shape.npz"), "shape.npz"),
+        (lambda raw: put(raw / "keypoints/clip.mp4.json", "{}"), "clip.mp4.json"),
+        (mark_as_own, "without a list of files"),
+        (lambda raw: link(raw / "mine"), "mine"),
     ],
-)
+    BODY: [(lambda body: put(body / "SMPL_NEUTRAL.npz"), "SMPL_NEUTRAL.npz")],
+    CACHE: [
+        (lambda root: put(root / "toy/train/notes.txt"), "notes.txt"),
+        (lambda root: put_real(root / "3dpw/train/manifest.json"), "3dpw/train"),
+        (lambda root: put(root / "3dpw/train/bbox/c/0/0"), "3dpw/train/manifest.json"),
+        (lambda root: link(root / "toy/train/trans"), "toy/train/trans"),
+    ],
+    RUNS: [
+        (lambda runs: put_real(runs / "vibe-1/config.json"), "vibe-1"),
+        (lambda runs: put(runs / "vibe-1/best.pt"), "vibe-1"),
+        (lambda runs: put(runs / RUN.name / "paper.tex"), "paper.tex"),
+        (lambda runs: put(runs / "mine.csv"), "mine.csv"),
+    ],
+}
+
+
+@pytest.mark.parametrize("number", [*range(5), None])
 def test_what_is_demo_data_goes_and_anything_else_stays(
-    change, stays, named, made: Path, tmp_path: Path
+    number: int | None, made: Path, tmp_path: Path
 ) -> None:
+    """In each folder the thing of this number, where it has so many."""
     clone = shutil.copytree(made, tmp_path / "clone", symlinks=True)
-    change(clone)
+    expected = {}
+    for folder, others in OTHERS.items():
+        if number is not None and number < len(others):
+            change, named = others[number]
+            change(clone / folder)
+            expected[folder] = named
     # of `make test`
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
     environment |= {"PYTHONPATH": str(ROOT)}
@@ -122,9 +126,11 @@ def test_what_is_demo_data_goes_and_anything_else_stays(
         done = subprocess.run(
             command, cwd=clone, env=environment, check=True, capture_output=True, text=True
         )
-        assert done.stdout.count("\n") == bool(stays)
-        if stays:
-            assert f"{stays} is left: not all of it is known to be demo data (" in done.stdout
-            assert named in done.stdout
+        lines = done.stdout.splitlines()
+        assert len(lines) == len(expected)
+        for folder, named in expected.items():
+            start = f"{folder} is left: not all of it is known to be demo data ("
+            (line,) = [line for line in lines if line.startswith(start)]
+            assert named in line.removeprefix(start)
         folders = (RAW, BODY, CACHE, RUNS, Path("docs/_build"))
-        assert [folder for folder in folders if (clone / folder).exists()] == [stays] * bool(stays)
+        assert [folder for folder in folders if (clone / folder).exists()] == [*expected]
