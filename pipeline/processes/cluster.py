@@ -42,6 +42,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 ANSWER: Final = 60.0  # s that a scheduler may take to answer, and a result to arrive
+ASK_AGAIN: Final = 5.0  # s after which a scheduler is asked again for its workers
 LOOK_EVERY: Final = 0.5  # s between polls of the workers
 TOGETHER: Final = 8  # most items in a task: submitting one costs as much as reading a short video
 # Most tasks per worker whose results are not taken. One runs and one waits, so that the worker has
@@ -251,9 +252,13 @@ class _Workers:
         return future
 
     def _take(self, future: Future[R]) -> R:
-        """The result of a task that has ended. Raises PipelineError if its workers were lost."""
+        """The result of a task that has ended. Raises PipelineError if its workers were lost,
+        CancelledError if the scheduler has gone: no result would arrive.
+        """
         from distributed import KilledWorker
 
+        if self._client.status != "running":
+            raise CancelledError
         try:
             return future.result(ANSWER)
         except KilledWorker as error:
@@ -275,7 +280,10 @@ class _Workers:
         latest = SLOW - EVERY
         demand: Future[int] | None = None
         while self._client.status == "running":
-            workers = self._client.scheduler_info(n_workers=-1)["workers"]
+            try:
+                workers = self._ask_workers()
+            except TimeoutError:  # it is busy, or has gone: then the client's status changes
+                continue
             gpus = [
                 address for address, worker in workers.items() if worker["resources"].get("GPU")
             ]
@@ -299,6 +307,13 @@ class _Workers:
                 err.print(plain(f"{self._address}: waiting for a Dask {what}, {passed}"))
             time.sleep(LOOK_EVERY / 2)
         raise CancelledError
+
+    def _ask_workers(self) -> dict[str, Any]:
+        """The workers by address, as `Client.scheduler_info` has them. Raises TimeoutError."""
+        scheduler: Any = self._client.scheduler
+        identity = self._client.sync(scheduler.identity, n_workers=-1, callback_timeout=ASK_AGAIN)
+        workers: dict[str, Any] = identity["workers"]
+        return workers
 
 
 class _Devices:

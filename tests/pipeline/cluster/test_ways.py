@@ -1,5 +1,6 @@
 """Array jobs, devices and Dask workers do the same work in the same way."""
 
+import itertools
 import multiprocessing
 import random
 import re
@@ -26,9 +27,11 @@ PENN = "penn_action/train"
 ONE = Resources(workers=1)
 TWO = Resources(workers=1, devices="cpu,cpu")
 WAYS = pytest.mark.parametrize("way", ["parts", "devices", "dask"])
-SEEDS = pytest.mark.parametrize(
-    "seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 7))]
-)
+SLOW = [
+    pytest.param(way, seed, marks=pytest.mark.slow)
+    for way, seed in itertools.product(["parts", "devices", "dask"], range(1, 7))
+    if (way, seed) != ("dask", 1)  # test_parts.py and test_devices.py kill the others
+]
 # Runs the command line after a file of its code has changed.
 EDITED_MEANWHILE = """
 import sys
@@ -46,8 +49,7 @@ sys.exit(main(sys.argv[1:]))
 # ------------------------------------------------------------------------------- killed at random
 
 
-@WAYS
-@SEEDS
+@pytest.mark.parametrize(("way", "seed"), [("dask", 1), *SLOW])
 def test_killed_at_random_they_end_with_the_bytes_of_one_run(
     way, seed, request, penn, made_up, into, tmp_path, small_shards
 ):
