@@ -287,6 +287,10 @@ class WriterLock(Lock):
             with contextlib.suppress(OSError):  # a full disk: the number is for messages only
                 os.ftruncate(self._fd, 0)
                 os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+            # A killed writer may have put a manifest into place without making its name durable. A
+            # power cut must not bring the manifest before it back once this writer has removed what
+            # only that one names.
+            sync_folder(self.file.parent.parent)
         except BaseException:
             self.close()
             raise
