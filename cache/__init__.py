@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from cache.crop_policy import CropPolicy, Jitter
+from cache.digest import content_digest
 from cache.errors import AccessDenied, Busy, CacheChanged, CacheError, MissingSplit
 from cache.format.extra import ExtraColumn, Mirror, find_mirrors_by
 from cache.format.layout import (
@@ -46,7 +47,7 @@ __all__ += ["ExtraColumn", "Mirror", "find_mirrors_by"]  # a dataset's own colum
 __all__ += ["SplitWriter", "Staged", "StreamShards", "StreamWriter", "check_track", "fingerprint"]
 __all__ += ["Copied", "copy_split"]  # copies
 __all__ += ["Collected", "delete_stream", "finish_commits", "gc", "invalidate"]  # removal
-__all__ += ["Damage", "Repaired", "VerifyReport", "repair", "verify"]  # damage
+__all__ += ["Damage", "Repaired", "VerifyReport", "content_digest", "repair", "verify"]
 # format
 __all__ += [
     "COLUMNS",
