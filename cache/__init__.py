@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from cache.crop_policy import CropPolicy, Jitter
-from cache.digest import content_digest
 from cache.errors import AccessDenied, Busy, CacheChanged, CacheError, MissingSplit
 from cache.format.extra import ExtraColumn, Mirror, find_mirrors_by
 from cache.format.layout import (
@@ -21,6 +20,7 @@ from cache.format.layout import (
 )
 from cache.format.tables import TrackRecord, TrackRows, VideoEntry
 from cache.read.batches import USUAL
+from cache.read.digest import content_digest
 from cache.read.split import FeatureCache, Split, open  # noqa: A004  it reads as cache.open
 from cache.storage import is_url, store_at
 from cache.storage.base import Root

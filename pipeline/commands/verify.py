@@ -30,6 +30,7 @@ from pipeline.features.inputs import require_videos
 from pipeline.features.plan import missing_rows
 from pipeline.features.weights import WeightsSpec
 from pipeline.processes import cores
+from pipeline.recipe.digests import ContentDigest, compare_digests, read_list
 from pipeline.settings.arguments import cache_option, choose_splits, join_split_name
 from pipeline.settings.file import PATH
 from pipeline.track import other_units
@@ -56,6 +57,8 @@ def _options(sub: argparse.ArgumentParser) -> None:
         help="Recompute N random rows (default: 100) of each stream anew and compare. Exits "
         "with 1 if a row does not match its own frame, or cannot be compared",
     )
+    help_ = "Compare with a list of digests, as status --digest prints it"
+    add("--digest", type=PATH, metavar="FILE", help=help_)
     add(
         "--seed",
         type=whole(0),
@@ -79,6 +82,9 @@ def _run(args: argparse.Namespace) -> int:
     weights = WeightsSpec.parse(args.weights) if args.weights else None
     result = CommandResult({})
     splits = _splits(args)
+    listed = []
+    if args.digest:
+        listed = read_list(args.digest, splits)
     report = _verify(args, splits, result)
     repaired = None
     again = None
@@ -106,6 +112,9 @@ def _run(args: argparse.Namespace) -> int:
             bars=functools.partial(bar, console=err, unit="row"),
         )
         again.add_lines(result)
+    differing = None
+    if args.digest:
+        differing = _differing_digests(args, listed, result)
     cameras = [] if args.fast else list(_camera_problems(args.cache, splits, report.problems))
     result.lines(cameras, WRONG)
     for refused in (*(repaired.refused if repaired else ()), *(again.refused if again else ())):
@@ -113,6 +122,7 @@ def _run(args: argparse.Namespace) -> int:
     ok = (
         report.ok
         and not cameras
+        and not differing
         and not (repaired and repaired.refused)
         and (again is None or again.ok)
     )
@@ -122,6 +132,7 @@ def _run(args: argparse.Namespace) -> int:
         "ok": ok,
         **{key: getattr(report, key) for key in keys},
         "problems": [*report.problems, *cameras],
+        "digest": differing,
         "repair": repaired and _as_dict(repaired),
         "recompute": again
         and {
@@ -133,6 +144,19 @@ def _run(args: argparse.Namespace) -> int:
     }
     result.exit_code = 0 if ok else 1
     return result.print(as_json=args.json)
+
+
+def _differing_digests(
+    args: argparse.Namespace, listed: Sequence[ContentDigest], result: CommandResult
+) -> list[str]:
+    """Compare with a published list; add what differs to the result."""
+    with bar("digest", err) as progress:
+        differing = list(compare_digests(cache.open(args.cache), listed, progress))
+    result.lines(differing, WRONG)
+    n_equal = len(listed) - len(differing)
+    mark = DONE if n_equal == len(listed) else WRONG
+    result.line(f"{n_equal} of {count(len(listed), 'digest')} equal to {args.digest}", mark)
+    return differing
 
 
 def _splits(args: argparse.Namespace) -> list[str] | None:

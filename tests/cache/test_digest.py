@@ -129,6 +129,15 @@ def test_digests_are_equal_after_any_history_of_twenty_steps_that_ends_alike(
     assert ends == written_at_once(tmp_path / "larger_shards", TARGET)
 
 
+def test_a_digest_stays_over_versions(tmp_path: Path) -> None:
+    """Published lists hold them."""
+    assert written_at_once(tmp_path / "cache", TARGET) == {
+        None: "072ae4b799c310c93875fae1cc502a4c3cf00f35968c8c4b4a70daaa2cc66c17",
+        "crops": "19411a23c1b0edc5e4430884b0ce5493b7112662c94c6d420abdaaf4a9ca123a",
+        "resnet50": "5ab64e97edf77ccc6ba9c577514b8da39e3b76baf0e2d57eac1f9a7aa4fd9bdf",
+    }
+
+
 @pytest.fixture
 def before(tmp_path: Path) -> dict[str | None, str]:
     return written_at_once(tmp_path / "before", TARGET)

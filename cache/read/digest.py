@@ -87,5 +87,5 @@ def _digest_rows(split: Split, array: str, ranges: Ranges) -> bytes:
     for start, stop in ranges.tolist():
         for begin in range(start, stop, _ROWS_AT_ONCE):
             rows = split.rows(array, begin, min(begin + _ROWS_AT_ONCE, stop))
-            digest.update(rows)
+            digest.update(rows.data)
     return digest.digest()
