@@ -2,6 +2,7 @@
 
 import random
 import shutil
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -216,3 +217,15 @@ def test_a_row_without_features_counts_however_it_lacks_them(tmp_path: Path) -> 
     assert digests(tmp_path / "copy") == few
     fill(root, "crops")
     assert digests(root)["crops"] != few["crops"]
+
+
+def test_memory_does_not_grow_with_the_rows_of_a_track(tmp_path: Path, toy: Any) -> None:
+    n_rows = 40_000
+    columns = {"frame_index": np.arange(n_rows), "kp_2d": np.ones((n_rows, 49, 3), np.float32)}
+    split = toy.split_of(tmp_path, columns, rows_per_shard=8192, rows_per_chunk=64)
+    cache.content_digest(split)  # modules are imported, shards are mapped
+    tracemalloc.start()
+    cache.content_digest(split)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < columns["kp_2d"].nbytes / 4
