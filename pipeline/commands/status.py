@@ -30,7 +30,7 @@ from pipeline.estimates import estimates_of
 from pipeline.features.plan import is_current, is_untrained, stream_label, weights_of
 from pipeline.files.pixels import sources
 from pipeline.grades import Grade, track_grade
-from pipeline.recipe.digests import compute_digests
+from pipeline.recipe.digests import list_digests
 from pipeline.recipe.overview import stored_bytes
 from pipeline.settings import sections
 from pipeline.settings.arguments import cache_option, choose_splits, splits_argument
@@ -91,7 +91,7 @@ def _run(args: argparse.Namespace) -> int:
     result = CommandResult([])
     if args.digest:
         with bar("digest", err) as progress:
-            lines = list(compute_digests(opened, chosen, result.problems, progress))
+            lines = list(list_digests(opened, chosen, result.problems, progress))
         return result.print(instead="".join(f"{line}\n" for line in lines))
     rows = []
     for name in chosen:

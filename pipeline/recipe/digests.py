@@ -13,6 +13,7 @@ from pipeline.cli.progress import Progress
 from pipeline.cli.text import error_text
 from pipeline.errors import PipelineError
 from pipeline.features.plan import is_current, is_untrained
+from pipeline.processes.software import package_version
 
 LABELS: Final = "labels"
 _LINE: Final = re.compile(r"([0-9a-f]{64}) +(\S+/\S+) +(labels|features/\S+)")
@@ -31,10 +32,11 @@ class ContentDigest(NamedTuple):
         return f"{self.digest}  {self.split}  {self.content}{comment}"
 
 
-def compute_digests(
+def list_digests(
     opened: cache.FeatureCache, names: Sequence[str], problems: list[str], progress: Progress
-) -> Iterator[ContentDigest]:
-    """The digests of splits, by name. Adds a problem for what cannot be read."""
+) -> Iterator[str]:
+    """The lines of splits, by name. Adds a problem for what cannot be read."""
+    yield f"# {package_version()}"
     contents = []
     for name in names:
         try:
@@ -47,7 +49,7 @@ def compute_digests(
         progress(number, len(contents), f"{split.name} {content}")
         try:
             digest = _digest_of(split, content)
-            yield ContentDigest(digest, split.name, content, _note_on(split, content))
+            yield str(ContentDigest(digest, split.name, content, _note_on(split, content)))
         except (cache.CacheError, OSError) as error:
             problems.append(f"{split.name}: no digest of {content}: {error_text(error)}")
 
