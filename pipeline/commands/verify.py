@@ -30,7 +30,7 @@ from pipeline.features.inputs import require_videos
 from pipeline.features.plan import missing_rows
 from pipeline.features.weights import WeightsSpec
 from pipeline.processes import cores
-from pipeline.recipe.digests import ContentDigest, compare_digests, read_list
+from pipeline.recipe.digests import ListedDigest, compare_digests, read_list
 from pipeline.settings.arguments import cache_option, choose_splits, join_split_name
 from pipeline.settings.file import PATH
 from pipeline.track import other_units
@@ -91,12 +91,8 @@ def _run(args: argparse.Namespace) -> int:
     if args.repair:
         repaired = _repair(args.cache, report)
         _add_repair(result, repaired)
-        if (
-            repaired.cache.restored
-            or repaired.cache.removed
-            or repaired.dropped
-            or repaired.refused
-        ):
+        changed = repaired.cache.restored or repaired.cache.removed or repaired.dropped
+        if changed or repaired.refused:
             report = _verify(args, splits, result)
     if args.recompute:
         from pipeline.features.recompute import recompute
@@ -117,37 +113,28 @@ def _run(args: argparse.Namespace) -> int:
         differing = _differing_digests(args, listed, result)
     cameras = [] if args.fast else list(_camera_problems(args.cache, splits, report.problems))
     result.lines(cameras, WRONG)
-    for refused in (*(repaired.refused if repaired else ()), *(again.refused if again else ())):
-        err.print(f"{ERROR} {plain(refused)}")
-    ok = (
-        report.ok
-        and not cameras
-        and not differing
-        and not (repaired and repaired.refused)
-        and (again is None or again.ok)
-    )
+
+    refused = [*(repaired.refused if repaired else ()), *(again.refused if again else ())]
+    for text in refused:
+        err.print(f"{ERROR} {plain(text)}")
+    ok = report.ok and not (cameras or differing or refused) and (again is None or again.ok)
     # after a repair: what remains
     keys = ("fast", "splits", "shards", "bytes", "problems", "notes", "damaged")
+    recomputed = ("ok", "compared", "skipped", "refused")
     result.rows = {
         "ok": ok,
         **{key: getattr(report, key) for key in keys},
         "problems": [*report.problems, *cameras],
         "digest": differing,
         "repair": repaired and _as_dict(repaired),
-        "recompute": again
-        and {
-            "ok": again.ok,
-            "compared": again.compared,
-            "skipped": again.skipped,
-            "refused": again.refused,
-        },
+        "recompute": again and {key: getattr(again, key) for key in recomputed},
     }
     result.exit_code = 0 if ok else 1
     return result.print(as_json=args.json)
 
 
 def _differing_digests(
-    args: argparse.Namespace, listed: Sequence[ContentDigest], result: CommandResult
+    args: argparse.Namespace, listed: Sequence[ListedDigest], result: CommandResult
 ) -> list[str]:
     """Compare with a published list; add what differs to the result."""
     with bar("digest", err) as progress:

@@ -15,21 +15,15 @@ from pipeline.errors import PipelineError
 from pipeline.features.plan import is_current, is_untrained
 from pipeline.processes.software import package_version
 
-LABELS: Final = "labels"
-_LINE: Final = re.compile(r"([0-9a-f]{64}) +(\S+/\S+) +(labels|features/\S+)")
+_LINE: Final = re.compile(r"([0-9a-f]{64}) +(\S+/\S+) +(labels|features/(\S+))")
 
 
-class ContentDigest(NamedTuple):
-    """One line of a list. `content`: "labels", or "features/<stream>"."""
+class ListedDigest(NamedTuple):
+    """One line of a list. stream: None for labels."""
 
     digest: str
     split: str
-    content: str
-    note: str = ""
-
-    def __str__(self) -> str:
-        comment = f"  # {self.note}" if self.note else ""
-        return f"{self.digest}  {self.split}  {self.content}{comment}"
+    stream: str | None
 
 
 def list_digests(
@@ -37,63 +31,64 @@ def list_digests(
 ) -> Iterator[str]:
     """The lines of splits, by name. Adds a problem for what cannot be read."""
     yield f"# {package_version()}"
-    contents = []
+    contents: list[tuple[cache.Split, str | None]] = []
     for name in names:
         try:
             split = opened[name]
-            contents.append((split, LABELS))
-            contents += [(split, f"{FEATURES}/{stream}") for stream in split.streams]
+            contents.append((split, None))
+            contents += [(split, stream) for stream in split.streams]
         except (cache.CacheError, OSError) as error:
             problems.append(error_text(error))
-    for number, (split, content) in enumerate(contents):
+    for number, (split, stream) in enumerate(contents):
+        content = _content(stream)
         progress(number, len(contents), f"{split.name} {content}")
         try:
-            digest = _digest_of(split, content)
-            yield str(ContentDigest(digest, split.name, content, _note_on(split, content)))
+            notes = _notes_on(split, stream)
+            line = f"{cache.content_digest(split, stream)}  {split.name}  {content}"
+            yield f"{line}  # {', '.join(notes)}" if notes else line
         except (cache.CacheError, OSError) as error:
             problems.append(f"{split.name}: no digest of {content}: {error_text(error)}")
 
 
-def _digest_of(split: cache.Split, content: str) -> str:
-    stream = None if content == LABELS else content.removeprefix(f"{FEATURES}/")
-    return cache.content_digest(split, stream)
+def _content(stream: str | None) -> str:
+    return "labels" if stream is None else f"{FEATURES}/{stream}"
 
 
-def _note_on(split: cache.Split, content: str) -> str:
+def _notes_on(split: cache.Split, stream: str | None) -> list[str]:
     """What a reader of a list has to know of a content."""
-    if content == LABELS:
-        return "demo data" if split.manifest.get("stand_in") else ""
-    stream = content.removeprefix(f"{FEATURES}/")
     notes = []
+    if stream is None:
+        if split.manifest.get("stand_in"):
+            notes.append("demo data")
+        return notes
     if is_untrained(split, stream):
         notes.append("untrained")
     if not is_current(split, stream):
         notes.append("rows missing")
     device = (split.stream_manifest(stream).get("backbone") or {}).get("device")
     if device:
-        notes.append(f"computed on {device}; on other hardware, the last bits differ")
-    return ", ".join(notes)
+        notes.append(f"computed on {device}; other hardware may differ in the last bits")
+    return notes
 
 
-def read_list(file: Path, splits: Sequence[str] | None = None) -> list[ContentDigest]:
+def read_list(file: Path, splits: Sequence[str] | None = None) -> list[ListedDigest]:
     """The lines of a published list, of all or these splits. Text after # is a comment.
 
     Raises PipelineError for a file without such digests, and for a line that is none; OSError.
     """
     listed = []
     for number, line in enumerate(file.read_text(errors="replace").splitlines(), start=1):
-        text, _, note = line.partition("#")
-        if not text.strip():
+        text = line.partition("#")[0].strip()
+        if not text:
             continue
-        parts = _LINE.fullmatch(text.strip())
+        parts = _LINE.fullmatch(text)
         if parts is None:
             raise PipelineError(
                 f"{file}, line {number}: expected SHA-256, split and content, as status --digest "
-                f"prints them, found {text.strip()[:80]!r}"
+                f"prints them, found {text[:80]!r}"
             )
-        digest, split, content = parts.groups()
-        if splits is None or split in splits:
-            listed.append(ContentDigest(digest, split, content, note.strip()))
+        if splits is None or parts[2] in splits:
+            listed.append(ListedDigest(parts[1], parts[2], parts[4]))
     if not listed:
         names = ""
         if splits:
@@ -104,20 +99,20 @@ def read_list(file: Path, splits: Sequence[str] | None = None) -> list[ContentDi
 
 
 def compare_digests(
-    opened: cache.FeatureCache, listed: Sequence[ContentDigest], progress: Progress
+    opened: cache.FeatureCache, listed: Sequence[ListedDigest], progress: Progress
 ) -> Iterator[str]:
     """A message about each content of a list that the cache does not have."""
     for number, one in enumerate(listed):
-        progress(number, len(listed), f"{one.split} {one.content}")
+        content = _content(one.stream)
+        progress(number, len(listed), f"{one.split} {content}")
         try:
-            digest = _digest_of(opened[one.split], one.content)
+            digest = cache.content_digest(opened[one.split], one.stream)
         except (cache.CacheError, OSError) as error:
-            yield f"{one.split}: {one.content} cannot be compared: {error_text(error)}"
+            yield f"{one.split}: {content} cannot be compared: {error_text(error)}"
             continue
         if digest == one.digest:
             continue
-        text = f"{one.split}: {one.content}: expected the digest {one.digest}, found {digest}."
-        if one.content == LABELS:
-            yield f"{text} Compare release, split and version (docs/digests.md)."
-        else:
-            yield f"{text} Computed on other hardware? To compare: verify --recompute."
+        do = "Compare release, split, settings and version (docs/digests.md)."
+        if one.stream is not None:
+            do = "Computed on other hardware? To compare: verify --recompute."
+        yield f"{one.split}: {content}: expected the digest {one.digest}, found {digest}. {do}"
