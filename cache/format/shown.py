@@ -10,7 +10,6 @@ from typing import Final
 from cache.errors import CacheError
 
 _MOST_LINES: Final = 8
-_WIDEST: Final = 100  # characters of a cell
 
 Lines = list[Sequence[str]]
 
@@ -32,7 +31,7 @@ class Shown(ABC):
         n_more = len(lines) + 1 - _MOST_LINES
         if n_more > 0:
             lines = [*lines[: _MOST_LINES - 2], (f"... {n_more + 1} more",)]
-        return f"{type(self).__name__} {title}", [[_short(cell) for cell in line] for line in lines]
+        return f"{type(self).__name__} {title}", lines
 
     def __repr__(self) -> str:
         title, lines = self._first_lines()
@@ -51,7 +50,3 @@ class Shown(ABC):
             cells = "".join(f"<td>{html.escape(cell)}</td>" for cell in line)
             rows.append(f"<tr>{cells}</tr>")
         return f"<b>{html.escape(title)}</b><table>{''.join(rows)}</table>"
-
-
-def _short(cell: str) -> str:
-    return cell if len(cell) <= _WIDEST else f"{cell[: _WIDEST - 3]}..."

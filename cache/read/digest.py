@@ -31,7 +31,6 @@ def content_digest(split: Split, stream: str | None = None) -> str:
     split is replaced meanwhile.
     """
     tracks = split.tracks
-    form: dict[str, Any]
     if stream is None:
         arrays = sorted(split.columns)
         ranges = np.stack([tracks.start, tracks.stop], axis=1)

@@ -145,8 +145,7 @@ class FeatureCache(Shown, Mapping[str, "Split"]):
                 if current is not None:
                     counts = f"{current[0]['rows']:,} rows, {current[0]['tracks']:,} tracks"
             lines.append((name, counts, ", ".join(stream_folders(self.store, name))))
-        plural = "s" if len(lines) != 1 else ""
-        return f"{self.root}: {len(lines)} split{plural}", lines
+        return f"{self.root}, splits: {len(lines)}", lines
 
 
 class Split(Shown, OpenSplit):

@@ -21,7 +21,7 @@ def opened(tmp_path: Path, toy: Any) -> cache.FeatureCache:
 
 def test_a_cache_and_a_split_say_what_they_hold(opened: cache.FeatureCache) -> None:
     shown = repr(opened).splitlines()
-    assert shown[0] == f"FeatureCache {opened.root}: 1 split"
+    assert shown[0] == f"FeatureCache {opened.root}, splits: 1"
     assert shown[1].split() == ["toy/train", "189", "rows,", "18", "tracks", "resnet50"]
     title, *lines = repr(opened["toy/train"]).splitlines()
     assert title == "Split toy/train: 189 rows of 18 tracks, 9 videos"
