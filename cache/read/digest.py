@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from cache.format.layout import FEATURES
-from cache.format.tables import TrackTable
+from cache.format.tables import Tables, TrackRecord
 from cache.read.split import Split
 from cache.windows import Ranges
 
@@ -35,7 +35,7 @@ def content_digest(split: Split, stream: str | None = None) -> str:
         arrays = sorted(split.columns)
         ranges = np.stack([tracks.start, tracks.stop], axis=1)
         extra = {name: column.stored_as for name, column in split.extra.items()}
-        form = {"columns": arrays, "extra": extra}
+        form = dict[str, Any](columns=arrays, extra=extra)
     else:
         arrays = [f"{FEATURES}/{stream}", f"{FEATURES}/{stream}_ok"]
         ranges = split.runs_with([stream])
@@ -50,7 +50,7 @@ def content_digest(split: Split, stream: str | None = None) -> str:
         with_rows = ranges[begins[number] : ends[number]]
         facts = {"name": track.name, "rows": (with_rows - track.start).tolist()}
         if stream is None:
-            facts |= _facts_of(tracks, number)
+            facts |= _facts_of(track, tracks.tables, tracks.video[number])
         of_track = hashlib.sha256(_encode(facts))
         for array in arrays:
             of_track.update(_digest_rows(split, array, with_rows))
@@ -58,11 +58,8 @@ def content_digest(split: Split, stream: str | None = None) -> str:
     return hashlib.sha256(_encode(form) + b"".join(sorted(digests))).hexdigest()
 
 
-def _facts_of(tracks: TrackTable, number: int) -> dict[str, Any]:
-    """What a batch may hold of a track besides its rows."""
-    track = tracks[number]
-    video = tracks.video[number]
-    tables = tracks.tables
+def _facts_of(track: TrackRecord, tables: Tables, video: int) -> dict[str, Any]:
+    """What a batch may hold of a track besides its rows. video: its number."""
     intrinsics = None if track.intrinsics is None else track.intrinsics.tolist()
     return {
         "video": track.video,
