@@ -20,6 +20,7 @@ from cache.format.layout import (
 )
 from cache.format.tables import TrackRecord, TrackRows, VideoEntry
 from cache.read.batches import USUAL
+from cache.read.digest import content_digest
 from cache.read.split import FeatureCache, Split, open  # noqa: A004  it reads as cache.open
 from cache.storage import is_url, store_at
 from cache.storage.base import Root
@@ -46,7 +47,7 @@ __all__ += ["ExtraColumn", "Mirror", "find_mirrors_by"]  # a dataset's own colum
 __all__ += ["SplitWriter", "Staged", "StreamShards", "StreamWriter", "check_track", "fingerprint"]
 __all__ += ["Copied", "copy_split"]  # copies
 __all__ += ["Collected", "delete_stream", "finish_commits", "gc", "invalidate"]  # removal
-__all__ += ["Damage", "Repaired", "VerifyReport", "repair", "verify"]  # damage
+__all__ += ["Damage", "Repaired", "VerifyReport", "content_digest", "repair", "verify"]
 # format
 __all__ += [
     "COLUMNS",

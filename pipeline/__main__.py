@@ -9,6 +9,7 @@ from typing import Final
 
 from pipeline.cli import command_line
 from pipeline.plug_ins import commands_of
+from pipeline.processes.software import package_version
 
 SEE: Final = (
     "Training, evaluation, prediction: python -m tasks --help. The whole pipeline by "
@@ -20,7 +21,12 @@ def parser() -> argparse.ArgumentParser:
     """Make the parser of all commands."""
     description = "Raw datasets -> tracks -> features in a Zarr cache."
     return command_line.parser_of(
-        commands_of("pipeline"), "python -m pipeline", description, SEE, complete=complete
+        commands_of("pipeline"),
+        "python -m pipeline",
+        description,
+        SEE,
+        complete=complete,
+        version=package_version,
     )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from pipeline.cli import command_line
 from pipeline.plug_ins import commands_of
+from pipeline.processes.software import package_version
 from pipeline.settings import sections
 from pipeline.settings.file import settings_file
 from tasks.settings import settings, tolerating
@@ -21,7 +22,11 @@ def parser() -> argparse.ArgumentParser:
         "Use a trained VIBE. From raw data to a trained model: luigi --module tasks EvaluateVIBE."
     )
     return command_line.parser_of(
-        commands_of("tasks"), "python -m tasks", description, complete=_check_settings
+        commands_of("tasks"),
+        "python -m tasks",
+        description,
+        complete=_check_settings,
+        version=package_version,
     )
 
 

@@ -24,7 +24,7 @@ from tasks.training import Train, read_metrics, splits_of, train_config
 from vibe_model import runs
 from vibe_model.evaluation import published
 from vibe_model.evaluation.protocols import by_protocol, table_metrics
-from vibe_model.metrics import UNITS
+from vibe_model.metrics import units_of
 from vibe_model.sections import VIBE, which_runs
 from vibe_model.vibe.config import PER_FRAME, VARIANTS, TrainConfig
 
@@ -100,11 +100,12 @@ class Ablation(PipelineTask):
             console.out.print(f"\n{title}")
             _show_errors(rows)
 
+        units = units_of(row.errors for row in table.rows)
         seeds = max(row.seeds for row in table.rows)
         spread = "one seed"
         if seeds > 1:
             spread = f"mean ± standard deviation over {seeds} seeds"
-        console.out.print(f"\n[dim]{UNITS}; {spread}[/dim]\n")
+        console.out.print(f"\n[dim]{units}; {spread}[/dim]\n")
         if table.stand_in:
             console.out.print(DEMO_DATA)
         fact("numbers", f"{', '.join(from_here(folder / name) for name in FILES)} (all protocols)")

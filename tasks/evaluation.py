@@ -11,15 +11,15 @@ from rich.table import Table
 
 from pipeline.cli import console
 from pipeline.cli.text import command, count, from_here
-from tasks.base import DEMO_DATA, PipelineTask, fact, plain
+from tasks.base import DEMO_DATA, PipelineTask, fact, plain, warn
 from tasks.settings import settings
 from tasks.training import MODEL_NAMES, Train, model_config, read_metrics, splits_of
 from vibe_model import models, runs
 from vibe_model.evaluation import published
 from vibe_model.evaluation.protocols import LEFT_OUT, by_protocol, table_metrics
-from vibe_model.metrics import METRICS, UNITS, UNITS_2D
+from vibe_model.metrics import METRICS, units_of
 from vibe_model.models import Model
-from vibe_model.sections import VIBE, which_runs
+from vibe_model.sections import VIBE, which_runs, without_depth
 from vibe_model.settings import VideoConfig
 
 RESULTS: Final = "results.csv"
@@ -70,7 +70,7 @@ class Evaluate(PipelineTask):
         for title, rows in tables.items():
             console.out.print()
             console.show(table_of(title, rows), least=WIDE)
-        show_notes(read_metrics(folder))
+        show_notes(read_metrics(folder), model_config(self.record))
         where = from_here(folder)
         fact("numbers", f"{where}/{RESULTS}, {where}/{runs.METRICS} (all)")
         fact("curves", command("--logdir", from_here(folder.parent), module="tensorboard.main"))
@@ -185,8 +185,8 @@ def _one_digit(error: float | str) -> str:
     return "-" if error == "" else f"{error:.1f}"
 
 
-def show_notes(metrics: Mapping[str, Any], note: str = "") -> None:
-    """Print explanations below the tables, and `note`.
+def show_notes(metrics: Mapping[str, Any], config: object, note: str = "") -> None:
+    """Print explanations below the tables, and `note`. config: of the training.
 
     By split: protocols that could not evaluate it, gendered bodies of its labels, and the published
     evaluation that a protocol compares with.
@@ -213,9 +213,11 @@ def show_notes(metrics: Mapping[str, Any], note: str = "") -> None:
             labels = f"labels by gendered bodies ({genders}), predictions by the neutral one"
             console.out.print(f"[dim]{which}: {labels}[/dim]")
     _show_dynamics(metrics)
-    has_3d = any(metrics[split].get("mpjpe") is not None for split in splits_of(metrics))
-    units = UNITS if has_3d else UNITS_2D
+    units = units_of(metrics[split] for split in splits_of(metrics))
     console.out.print(f"[dim]{units}{note}[/dim]\n")
+    no_depth = without_depth(config)
+    if no_depth:
+        warn(no_depth)
     if metrics["stand_in"]:
         console.out.print(DEMO_DATA)
 

@@ -6,7 +6,7 @@ are NumPy; results are float64, in mm (accelerations: mm per frame^2) or %.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -53,7 +53,7 @@ class Metric:
 
 MM_PER_FRAME2: Final = "mm per frame²"
 UNITS: Final = "Mean errors over frames in mm, accelerations in mm per frame², PCK and AUC in %"
-UNITS_2D: Final = "2D keypoints alone: PCK in %. Nothing measures depth"
+_UNITS_2D: Final = "2D keypoints alone: PCK in %. Nothing measures depth"
 
 HIPS: Final = [JOINTS["common14"].index(name) for name in ("rhip", "lhip")]
 PCK_THRESHOLD_MM: Final = 150.0
@@ -63,6 +63,12 @@ FEWEST_VISIBLE: Final = 6  # keypoints per frame for the aligned PCK
 # of the person's diagonal, 150 px in the authors' crops
 PCK_ALIGNED_SHARE: Final = 0.05 * 224 / 150
 _MM: Final = 1000.0
+
+
+def units_of(errors: Iterable[Container[str]]) -> str:
+    """The units of a table, for the text below it. errors: of its rows, by name."""
+    has_3d = any("mpjpe" in row for row in errors)
+    return UNITS if has_3d else _UNITS_2D
 
 
 def mpjpe(pred: Floats, target: Floats) -> Float64s:

@@ -77,7 +77,7 @@ def without_depth(config: object) -> str:
     """
     if getattr(config, "datasets_3d", True):
         return ""
-    return "datasets_3d is empty: without 3D labels, training learns 2D joints, and no depth"
+    return "trained on 2D labels alone (datasets_3d is empty): depth is not learned"
 
 
 def model_settings(

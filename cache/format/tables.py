@@ -13,7 +13,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,10 +23,15 @@ from cache.errors import CacheError
 from cache.format.extra import ExtraColumn
 from cache.format.layout import TABLE_FOLDER, TABLES, TEXTS, Geometry, canonical, shard_key
 from cache.format.shard import crc32c, sha256
+from cache.format.shown import Lines, Shown
 from cache.storage.base import Bytes
+
+if TYPE_CHECKING:
+    import pandas
 
 _R = TypeVar("_R")
 
+_SHOWN: Final = 7  # records, of which a console shows some
 _LONGEST_TEXT: Final = 4096  # bytes; one long name widens its whole table
 
 
@@ -305,7 +310,7 @@ class _Table(Sequence[_R], ABC):
         return list(map(self._record, chosen))
 
 
-class TrackTable(_Table[TrackRecord]):
+class TrackTable(Shown, _Table[TrackRecord]):
     """The track table: records one by one, or whole columns as arrays."""
 
     def __init__(self, tables: Tables) -> None:
@@ -351,6 +356,33 @@ class TrackTable(_Table[TrackRecord]):
     @property
     def names(self) -> list[str]:
         return self.tables.texts("track_name")
+
+    def _summary(self) -> tuple[str, Lines]:
+        rows = f"{int((self.stop - self.start).sum()):,} rows"
+        lines: Lines = [("track", "rows", "step", "fps", "gender")]
+        for track in self[:_SHOWN]:
+            cells = (f"{track.start}:{track.stop}", str(track.step), f"{track.fps:g}")
+            lines.append((track.name, *cells, track.gender))
+        return f"of {len(self):,} tracks, {rows}", lines + [()] * (len(self) - _SHOWN)
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """The tracks as a table: the fields of `TrackRecord`, and extra columns of one number.
+
+        Raises CacheError where pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise CacheError("to_pandas needs pandas: pip install pandas") from error
+        columns: dict[str, Any] = {
+            "name": self.names,
+            "video": np.array(self.tables.texts("video_name"), object)[self.video],
+            "gender": self.tables.texts("track_gender"),
+        }
+        for name in ("start", "stop", "fps", "step", "crop_scale"):
+            columns[name] = getattr(self, name)
+        columns |= {name: values for name, values in self.extra.items() if values.ndim == 1}
+        return pandas.DataFrame(columns)
 
 
 class VideoTable(_Table[VideoEntry]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +17,8 @@ from cache.format import extra, layout
 from cache.format.extra import FUNCTION, FindMirror, find_mirrors_by
 from cache.format.layout import HAS_VALUE, MANIFEST, UNDECODABLE, Geometry
 from cache.format.listing import listed_splits, refuse_missing, refuse_unmounted
-from cache.format.manifest import Commit, Place, possible_splits
+from cache.format.manifest import Commit, Place, possible_splits, stream_folders
+from cache.format.shown import Lines, Shown
 from cache.format.tables import TrackTable, VideoTable
 from cache.read.batches import OF_TRACKS, USUAL, OpenSplit, StreamFields
 from cache.storage import store_at
@@ -69,7 +71,7 @@ def require_cache(root: Root) -> Store:
     return store
 
 
-class FeatureCache(Mapping[str, "Split"]):
+class FeatureCache(Shown, Mapping[str, "Split"]):
     """All splits of a cache, by "<dataset>/<split>". Each look-up opens the newest commit.
 
     A listed split that is missing, as on a disk that is not mounted, is among them: opening it
@@ -134,11 +136,19 @@ class FeatureCache(Mapping[str, "Split"]):
         """
         refuse_unmounted(self.store, name)
 
-    def __repr__(self) -> str:
-        return f"<FeatureCache {self.root}: {', '.join(self.splits) or 'empty'}>"
+    def _summary(self) -> tuple[str, Lines]:
+        lines: Lines = []
+        for name in self.splits:
+            counts = "a problem: open it"
+            with suppress(CacheError):
+                current = Place(self.store, name).read_manifest()
+                if current is not None:
+                    counts = f"{current[0]['rows']:,} rows, {current[0]['tracks']:,} tracks"
+            lines.append((name, counts, ", ".join(stream_folders(self.store, name))))
+        return f"{self.root}, splits: {len(lines)}", lines
 
 
-class Split(OpenSplit):
+class Split(Shown, OpenSplit):
     """One committed state of the tracks of <dataset>/<split>: rows, tables, windows.
 
     Later commits show when it is opened again. Pickled into a worker, it is opened again there, and
@@ -151,10 +161,21 @@ class Split(OpenSplit):
             finders = tuple(extra.FINDERS)
         return _reopen, (self.root, self.name, self._commit.digest, finders)
 
-    def __repr__(self) -> str:
-        return (
-            f"<Split {self.name}: {self.manifest['rows']} rows, {self.manifest['tracks']} tracks>"
-        )
+    def _summary(self) -> tuple[str, Lines]:
+        streams = []
+        for name in self.streams:
+            manifest = self.stream_manifest(name)
+            streams.append(f"{name} ({manifest['dim']}, {manifest['dtype']})")
+        title = f"{self.name}: {self.manifest['rows']:,} rows of {len(self.tracks):,} tracks"
+        n_frames = np.diff(self.runs)
+        runs = f"{len(n_frames):,} of consecutive frames, up to {n_frames.max(initial=0):,}"
+        return f"{title}, {len(self.videos):,} videos", [
+            ("cache", str(self.root)),
+            ("columns", ", ".join(self.columns)),
+            ("of tracks", ", ".join(self._track_fields)),
+            ("streams", ", ".join(streams) or "none"),
+            ("runs", runs),
+        ]
 
     @property
     def provenance(self) -> Mapping[str, Any]:

@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 
 from cache.arrays import Ints
 from cache.errors import CacheChanged, CacheError
+from cache.format.shown import Lines, Shown
 from cache.windows import Tail
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class Reading(NamedTuple):
     history: Mapping[str, int] | None
 
 
-class TorchWindows(Dataset[Item]):
+class TorchWindows(Shown, Dataset[Item]):
     """The windows of one or more splits: see `cache.torch_windows`. Workers open the splits
     again.
     """
@@ -90,6 +91,14 @@ class TorchWindows(Dataset[Item]):
                 for place, window in zip(places.tolist(), torch.from_numpy(array), strict=True):
                     items[place][name] = window
         return items
+
+    def _summary(self) -> tuple[str, Lines]:
+        lines: Lines = [("splits", ", ".join(split.name for split in self._splits))]
+        if len(self):
+            for name, values in self[0].items():
+                lines.append((name, f"{tuple(values.shape)} {values.dtype}"))
+        title = f"{len(self):,} of {self.seqlen} frames, stride {self._arguments[1]}"
+        return title, lines
 
     @property
     def _identity(self) -> str:

@@ -17,12 +17,11 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from types import FrameType
 from typing import Any, Final, NoReturn
 
 from pipeline.cli import text
-from pipeline.cli.console import ERROR, BrokenPipe, err, plain
+from pipeline.cli.console import ERROR, BrokenPipe, err, out, plain
 from pipeline.errors import ConfigError, PipelineError, did_you_mean
 
 EXIT_CODES: Final = (
@@ -146,6 +145,14 @@ class _CommandParser(_Parser):
             )
 
 
+class _ShowVersion(argparse.Action):
+    """Compute the version only when it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        out.out(self.const(), highlight=False)
+        parser.exit()
+
+
 def parser_of(
     commands: Mapping[str, tuple[str, str, str]],
     prog: str,
@@ -153,6 +160,7 @@ def parser_of(
     see: str = "",
     *,
     complete: Callable[[argparse.Namespace], None],
+    version: Callable[[], str],
 ) -> argparse.ArgumentParser:
     """Make the parser of all commands; `run` of its result is the command's function.
 
@@ -161,14 +169,14 @@ def parser_of(
         see: the end of --help, before the exit codes.
         complete: called before `run`; fills in settings of luigi.cfg and refuses a `--set` that the
             command ignores.
+        version: the text of --version.
     """
     top = _Parser(
         prog=prog, description=description, epilog=" ".join(filter(None, [see, EXIT_CODES]))
     )
     top.add_argument("--debug", action="store_true", help="Show the traceback of an error")
-    top.add_argument(
-        "--version", action="version", version=f"vibe-pipeline {metadata.version('vibe-pipeline')}"
-    )
+    help_ = "Show version, commit and an id of the code"
+    top.add_argument("--version", action=_ShowVersion, nargs=0, const=version, help=help_)
     subparsers = top.add_subparsers(dest="command", required=True, parser_class=_CommandParser)
     for name, (module, help_, _) in commands.items():
         subparsers.add_parser(name, help=help_, description=help_, module=module, complete=complete)

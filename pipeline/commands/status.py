@@ -22,6 +22,7 @@ from pipeline import datasets
 from pipeline.accounting import VideoAccount, reason
 from pipeline.cli.command_line import Command, json_option
 from pipeline.cli.console import DOUBT, IDLE, CommandResult, err, out, plain, printable, size, table
+from pipeline.cli.progress import bar
 from pipeline.cli.text import FEW, command, count, error_text, few
 from pipeline.conversion import committed
 from pipeline.errors import PipelineError
@@ -29,14 +30,13 @@ from pipeline.estimates import estimates_of
 from pipeline.features.plan import is_current, is_untrained, stream_label, weights_of
 from pipeline.files.pixels import sources
 from pipeline.grades import Grade, track_grade
+from pipeline.recipe.digests import list_digests
 from pipeline.recipe.overview import stored_bytes
 from pipeline.settings import sections
 from pipeline.settings.arguments import cache_option, choose_splits, splits_argument
 from pipeline.settings.file import settings_file
 
 COLUMNS: Final = ("split", "videos", "tracks", "frames kept / found", "dropped", "streams")
-
-
 VIDEO_KEYS: Final = ("name", "found", "kept", "dropped", "set_aside", "message", "notes")
 
 
@@ -55,6 +55,8 @@ def _options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--max-rejected", type=_percent, default=100.0, metavar="N%", help=help_)
     help_ = "Print CSV with one line per video: its state, frames and grades"
     sub.add_argument("--csv", action="store_true", help=help_)
+    help_ = "Print digests of labels and streams, which are equal on any machine"
+    sub.add_argument("--digest", action="store_true", help=help_)
     json_option(sub, ", with all videos")
 
 
@@ -77,6 +79,8 @@ def _run(args: argparse.Namespace) -> int:
     """
     if args.csv and (args.json or args.sizes):
         raise PipelineError("--csv excludes --json and --sizes")
+    if args.digest and (args.csv or args.json or args.sizes):
+        raise PipelineError("--digest excludes --csv, --json and --sizes")
     opened = cache.open(args.cache)
     all_datasets = datasets.names()
     names = dict.fromkeys(name.partition("/")[0] for name in opened.splits)
@@ -85,6 +89,10 @@ def _run(args: argparse.Namespace) -> int:
 
     chosen = choose_splits(args.splits, opened.splits)
     result = CommandResult([])
+    if args.digest:
+        with bar("digest", err) as progress:
+            lines = list(list_digests(opened, chosen, result.problems, progress))
+        return result.print(instead="".join(f"{line}\n" for line in lines))
     rows = []
     for name in chosen:
         try:

@@ -30,6 +30,7 @@ from pipeline.features.inputs import require_videos
 from pipeline.features.plan import missing_rows
 from pipeline.features.weights import WeightsSpec
 from pipeline.processes import cores
+from pipeline.recipe.digests import ListedDigest, compare_digests, read_list
 from pipeline.settings.arguments import cache_option, choose_splits, join_split_name
 from pipeline.settings.file import PATH
 from pipeline.track import other_units
@@ -56,6 +57,8 @@ def _options(sub: argparse.ArgumentParser) -> None:
         help="Recompute N random rows (default: 100) of each stream anew and compare. Exits "
         "with 1 if a row does not match its own frame, or cannot be compared",
     )
+    help_ = "Compare with a list of digests, as status --digest prints it"
+    add("--digest", type=PATH, metavar="FILE", help=help_)
     add(
         "--seed",
         type=whole(0),
@@ -79,18 +82,17 @@ def _run(args: argparse.Namespace) -> int:
     weights = WeightsSpec.parse(args.weights) if args.weights else None
     result = CommandResult({})
     splits = _splits(args)
+    listed = []
+    if args.digest:
+        listed = read_list(args.digest, splits)
     report = _verify(args, splits, result)
     repaired = None
     again = None
     if args.repair:
         repaired = _repair(args.cache, report)
         _add_repair(result, repaired)
-        if (
-            repaired.cache.restored
-            or repaired.cache.removed
-            or repaired.dropped
-            or repaired.refused
-        ):
+        changed = repaired.cache.restored or repaired.cache.removed or repaired.dropped
+        if changed or repaired.refused:
             report = _verify(args, splits, result)
     if args.recompute:
         from pipeline.features.recompute import recompute
@@ -106,33 +108,42 @@ def _run(args: argparse.Namespace) -> int:
             bars=functools.partial(bar, console=err, unit="row"),
         )
         again.add_lines(result)
+    differing = None
+    if args.digest:
+        differing = _differing_digests(args, listed, result)
     cameras = [] if args.fast else list(_camera_problems(args.cache, splits, report.problems))
     result.lines(cameras, WRONG)
-    for refused in (*(repaired.refused if repaired else ()), *(again.refused if again else ())):
-        err.print(f"{ERROR} {plain(refused)}")
-    ok = (
-        report.ok
-        and not cameras
-        and not (repaired and repaired.refused)
-        and (again is None or again.ok)
-    )
+
+    refused = [*(repaired.refused if repaired else ()), *(again.refused if again else ())]
+    for text in refused:
+        err.print(f"{ERROR} {plain(text)}")
+    ok = report.ok and not (cameras or differing or refused) and (again is None or again.ok)
     # after a repair: what remains
     keys = ("fast", "splits", "shards", "bytes", "problems", "notes", "damaged")
+    recomputed = ("ok", "compared", "skipped", "refused")
     result.rows = {
         "ok": ok,
         **{key: getattr(report, key) for key in keys},
         "problems": [*report.problems, *cameras],
+        "digest": differing,
         "repair": repaired and _as_dict(repaired),
-        "recompute": again
-        and {
-            "ok": again.ok,
-            "compared": again.compared,
-            "skipped": again.skipped,
-            "refused": again.refused,
-        },
+        "recompute": again and {key: getattr(again, key) for key in recomputed},
     }
     result.exit_code = 0 if ok else 1
     return result.print(as_json=args.json)
+
+
+def _differing_digests(
+    args: argparse.Namespace, listed: Sequence[ListedDigest], result: CommandResult
+) -> list[str]:
+    """Compare with a published list; add what differs to the result."""
+    with bar("digest", err) as progress:
+        differing = list(compare_digests(cache.open(args.cache), listed, progress))
+    result.lines(differing, WRONG)
+    n_equal = len(listed) - len(differing)
+    mark = DONE if n_equal == len(listed) else WRONG
+    result.line(f"{n_equal} of {count(len(listed), 'digest')} equal to {args.digest}", mark)
+    return differing
 
 
 def _splits(args: argparse.Namespace) -> list[str] | None:

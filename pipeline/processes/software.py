@@ -10,11 +10,14 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib
+import json
 import os
 import platform
 import socket
+import subprocess
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +27,7 @@ CODE_OF: Final = "code of "  # and a package with a dataset, stream or detector
 PYTHON: Final = "python"
 LIBRARIES: Final = ("av", "numpy", "opencv-python", "torch")
 OWN: Final = ("cache", "pipeline", "tasks", "vibe_model")
+_PACKAGE: Final = "vibe-pipeline"
 _HOME: Final = Path(__file__).parents[2]  # of the packages
 _BEGAN: Final = time.time()
 
@@ -57,6 +61,30 @@ def version(name: str) -> str:
     if name.startswith(CODE_OF):
         return _digest(_find_files(name.removeprefix(CODE_OF)))
     return metadata.version(name)
+
+
+def package_version() -> str:
+    """The package's version with its commit, if known, and an id of its code, to name in a paper.
+
+    The id is equal for equal code, however it was installed: from a clone, a wheel or by pip.
+    """
+    parts = [f"code {version(CODE)}"]
+    commit = _git_commit()
+    if commit:
+        parts.insert(0, f"commit {commit}")
+    return f"{_PACKAGE} {version(_PACKAGE)} ({', '.join(parts)})"
+
+
+def _git_commit() -> str:
+    """12 digits of the commit of a clone, or of what pip installed from Git; "" if unknown."""
+    if (_HOME / ".git").exists():
+        command = ["git", "-C", str(_HOME), "describe", "--always", "--dirty", "--abbrev=12"]
+        with suppress(OSError, subprocess.CalledProcessError):
+            return subprocess.check_output(  # noqa: S603  our own words
+                [*command, "--exclude=*"], stderr=subprocess.DEVNULL, text=True
+            ).strip()
+    installed = json.loads(metadata.distribution(_PACKAGE).read_text("direct_url.json") or "{}")
+    return str(installed.get("vcs_info", {}).get("commit_id", ""))[:12]
 
 
 def staging_plan(identity: str, *plug_ins: object) -> dict[str, Any]:

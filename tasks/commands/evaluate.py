@@ -157,7 +157,7 @@ def _run(args: argparse.Namespace) -> int:
     for name, rows in evaluation.rows_beside_published(metrics, model.title).items():
         console.show(evaluation.table_of(name, rows, protocols=True), least=evaluation.WIDE)
         console.out.print()
-    evaluation.show_notes(metrics, f"; {NOTE}")
+    evaluation.show_notes(metrics, model.config, f"; {NOTE}")
     if out is not None:
         shown = plain(from_here(out))
         fact("numbers", f"{shown}/{evaluation.RESULTS}, {shown}/{runs.METRICS} (all)")

@@ -14,8 +14,9 @@ from tasks.report.page import PageSection
 from tasks.report.runs import TrainingRun
 from vibe_model.evaluation import published
 from vibe_model.evaluation.protocols import LEFT_OUT, by_protocol, meaning, table_metrics
-from vibe_model.metrics import PCK_2D_SHARE, PCK_THRESHOLD_MM, UNITS
+from vibe_model.metrics import PCK_2D_SHARE, PCK_THRESHOLD_MM, units_of
 from vibe_model.runs import KEYPOINTS, LABEL_BODY, NEUTRAL_BODY, csv_text
+from vibe_model.sections import without_depth
 
 MOST_SEQUENCES: Final = 20  # per split
 MOST_WINDOWS: Final = 10
@@ -71,9 +72,11 @@ def results_section(
     ablated = list(_ablation(ablation))
     tables = [*itertools.chain.from_iterable(splits.values()), *ablated]
     rows = itertools.chain.from_iterable(table.rows for table in tables)
+    errors = [row.errors for row in rows]
     data = {
-        "metrics": table_metrics(row.errors for row in rows),
-        "units": UNITS,
+        "metrics": table_metrics(errors),
+        "units": units_of(errors),
+        "without_depth": [run.name for run in evaluated if without_depth(run.config)],
         "pck_mm": PCK_THRESHOLD_MM,
         "pck_2d_share": PCK_2D_SHARE,
         "waiting": [f"{run.name}: {run.state}" for run in runs if not run.splits],

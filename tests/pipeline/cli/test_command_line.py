@@ -296,7 +296,11 @@ def test_without_the_packages_a_command_is_one_line() -> None:
 def test_every_command_explains_itself(ran: Any) -> None:
     assert all(word in ran("--help").out for word in commands_of("pipeline"))
     assert ran("help").out == ran("--help").out
-    assert ran("--version").out == f"vibe-pipeline {metadata.version('vibe-pipeline')}\n"
+    release = metadata.version("vibe-pipeline")
+    assert re.fullmatch(
+        rf"vibe-pipeline {release} \((commit \w+(-dirty)?, )?code \w{{12}}\)\n",
+        ran("--version").out,
+    )
     for name in commands_of("pipeline"):
         shown = ran(name, "--help").out
         assert shown.startswith(f"usage: python -m pipeline {name} ")

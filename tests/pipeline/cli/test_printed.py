@@ -14,6 +14,7 @@ from pipeline.files.raw import MARKER
 
 UNTRAINED = ("--weights", "untrained:0")
 TABLES = [(r"(tables, manifests +)[\d.]+ KiB", r"\1N KiB"), (r"(?m)^(all +)[\d.]+ KiB", r"\1N KiB")]
+DIGESTS = [(r"\b[0-9a-f]{64}\b", "SHA-256"), (r"# vibe-pipeline .*", "# vibe-pipeline VERSION")]
 
 
 @pytest.fixture
@@ -82,10 +83,11 @@ def test_status(penn: Any, show: Any, network: Any, into: Any) -> None:
     words = ("status", "--cache", penn.root)
     penn.converted("fast")
     penn.convert("test")
-    with show("status", TABLES) as ran:
+    with show("status", [*TABLES, *DIGESTS]) as ran:
         ran("two splits", *words)
         ran("one of them", "status", penn.name, "--cache", penn.root)
         ran("bytes", *words, "--sizes")
+        ran("digests", *words, "--digest")
         penn.add("0007")
         penn.spoil("0003", "0007")
         (penn.frames("0001") / "000003.jpg").unlink()

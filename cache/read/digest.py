@@ -1,0 +1,87 @@
+"""The digest of a split's content: equal on any machine and after any history.  [cache]
+
+It covers what readers get of committed tracks, whose order does not count: facts of tracks, names
+of columns, and rows as stored. It does not cover where rows lie, rows of replaced tracks, accounts
+of videos, keys of features and notes on commits. docs/digests.md gives the bytes that are hashed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, Final
+
+import numpy as np
+
+from cache.format.layout import FEATURES
+from cache.format.tables import Tables, TrackRecord
+from cache.read.split import Split
+from cache.windows import Ranges
+
+_ROWS_AT_ONCE: Final = 4096
+
+
+def content_digest(split: Split, stream: str | None = None) -> str:
+    """SHA-256, in hex, of a split's tracks and labels, or of the features of a stream.
+
+    Rows of a stream without features count as such, whether their frames could not be decoded or
+    they are still to be computed. Every row is read and checked; memory does not grow with rows.
+
+    Raises CacheError for damaged shards and a stream that does not exist, CacheChanged when the
+    split is replaced meanwhile.
+    """
+    tracks = split.tracks
+    if stream is None:
+        arrays = sorted(split.columns)
+        ranges = np.stack([tracks.start, tracks.stop], axis=1)
+        extra = {name: column.stored_as for name, column in split.extra.items()}
+        form = dict[str, Any](columns=arrays, extra=extra)
+    else:
+        arrays = [f"{FEATURES}/{stream}", f"{FEATURES}/{stream}_ok"]
+        ranges = split.runs_with([stream])
+        manifest = split.stream_manifest(stream)
+        crop = (manifest.get("identity") or {}).get("crop")
+        form = {"dim": manifest["dim"], "dtype": manifest["dtype"], "crop": crop}
+
+    begins = np.searchsorted(ranges[:, 0], tracks.start)
+    ends = np.searchsorted(ranges[:, 0], tracks.stop)
+    digests = []
+    for number, track in enumerate(tracks):
+        with_rows = ranges[begins[number] : ends[number]]
+        facts = {"name": track.name, "rows": (with_rows - track.start).tolist()}
+        if stream is None:
+            facts |= _facts_of(track, tracks.tables, tracks.video[number])
+        of_track = hashlib.sha256(_encode(facts))
+        for array in arrays:
+            of_track.update(_digest_rows(split, array, with_rows))
+        digests.append(of_track.digest())
+    return hashlib.sha256(_encode(form) + b"".join(sorted(digests))).hexdigest()
+
+
+def _facts_of(track: TrackRecord, tables: Tables, video: int) -> dict[str, Any]:
+    """What a batch may hold of a track besides its rows. video: its number."""
+    intrinsics = None if track.intrinsics is None else track.intrinsics.tolist()
+    return {
+        "video": track.video,
+        "step": track.step,
+        "fps": track.fps,
+        "crop_scale": track.crop_scale,
+        "gender": track.gender,
+        "intrinsics": intrinsics,
+        "image_size": [int(tables["video_width"][video]), int(tables["video_height"][video])],
+        "extra": {name: values.tolist() for name, values in track.extra.items()},
+    }
+
+
+def _encode(value: dict[str, Any]) -> bytes:
+    """As JSON, where NaN may be; numbers as the shortest text that gives them."""
+    return json.dumps(value, sort_keys=True).encode()
+
+
+def _digest_rows(split: Split, array: str, ranges: Ranges) -> bytes:
+    digest = hashlib.sha256()
+    for start, stop in ranges.tolist():
+        for begin in range(start, stop, _ROWS_AT_ONCE):
+            rows = split.rows(array, begin, min(begin + _ROWS_AT_ONCE, stop))
+            digest.update(rows.data)
+    return digest.digest()

@@ -1,0 +1,118 @@
+"""Digests of splits as lines of text, to publish and to compare (docs/digests.md).  [cache]"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import cache
+from cache.format.layout import FEATURES
+from pipeline.cli.progress import Progress
+from pipeline.cli.text import error_text
+from pipeline.errors import PipelineError
+from pipeline.features.plan import is_current, is_untrained
+from pipeline.processes.software import package_version
+
+_LINE: Final = re.compile(r"([0-9a-f]{64}) +(\S+/\S+) +(labels|features/(\S+))")
+
+
+class ListedDigest(NamedTuple):
+    """One line of a list. stream: None for labels."""
+
+    digest: str
+    split: str
+    stream: str | None
+
+
+def list_digests(
+    opened: cache.FeatureCache, names: Sequence[str], problems: list[str], progress: Progress
+) -> Iterator[str]:
+    """The lines of splits, by name. Adds a problem for what cannot be read."""
+    yield f"# {package_version()}"
+    contents: list[tuple[cache.Split, str | None]] = []
+    for name in names:
+        try:
+            split = opened[name]
+            contents.append((split, None))
+            contents += [(split, stream) for stream in split.streams]
+        except (cache.CacheError, OSError) as error:
+            problems.append(error_text(error))
+    for number, (split, stream) in enumerate(contents):
+        content = _content(stream)
+        progress(number, len(contents), f"{split.name} {content}")
+        try:
+            notes = _notes_on(split, stream)
+            line = f"{cache.content_digest(split, stream)}  {split.name}  {content}"
+            yield f"{line}  # {', '.join(notes)}" if notes else line
+        except (cache.CacheError, OSError) as error:
+            problems.append(f"{split.name}: no digest of {content}: {error_text(error)}")
+
+
+def _content(stream: str | None) -> str:
+    return "labels" if stream is None else f"{FEATURES}/{stream}"
+
+
+def _notes_on(split: cache.Split, stream: str | None) -> list[str]:
+    """What a reader of a list has to know of a content."""
+    notes = []
+    if stream is None:
+        if split.manifest.get("stand_in"):
+            notes.append("demo data")
+        return notes
+    if is_untrained(split, stream):
+        notes.append("untrained")
+    if not is_current(split, stream):
+        notes.append("rows missing")
+    device = (split.stream_manifest(stream).get("backbone") or {}).get("device")
+    if device:
+        notes.append(f"computed on {device}; other hardware may differ in the last bits")
+    return notes
+
+
+def read_list(file: Path, splits: Sequence[str] | None = None) -> list[ListedDigest]:
+    """The lines of a published list, of all or these splits. Text after # is a comment.
+
+    Raises PipelineError for a file without such digests, and for a line that is none; OSError.
+    """
+    listed = []
+    for number, line in enumerate(file.read_text(errors="replace").splitlines(), start=1):
+        text = line.partition("#")[0].strip()
+        if not text:
+            continue
+        parts = _LINE.fullmatch(text)
+        if parts is None:
+            raise PipelineError(
+                f"{file}, line {number}: expected SHA-256, split and content, as status --digest "
+                f"prints them, found {text[:80]!r}"
+            )
+        if splits is None or parts[2] in splits:
+            listed.append(ListedDigest(parts[1], parts[2], parts[4]))
+    if not listed:
+        names = ""
+        if splits:
+            names = f" of {', '.join(splits)}"
+        do = "Write a list: python -m pipeline status --digest > FILE"
+        raise PipelineError(f"{file}: no digests{names}. {do}")
+    return listed
+
+
+def compare_digests(
+    opened: cache.FeatureCache, listed: Sequence[ListedDigest], progress: Progress
+) -> Iterator[str]:
+    """A message about each content of a list that the cache does not have."""
+    for number, one in enumerate(listed):
+        content = _content(one.stream)
+        progress(number, len(listed), f"{one.split} {content}")
+        try:
+            digest = cache.content_digest(opened[one.split], one.stream)
+        except (cache.CacheError, OSError) as error:
+            yield f"{one.split}: {content} cannot be compared: {error_text(error)}"
+            continue
+        if digest == one.digest:
+            continue
+        do = "Compare release, split, settings and version (docs/digests.md)."
+        if one.stream is not None:
+            do = "Computed on other hardware? To compare: verify --recompute."
+        yield f"{one.split}: {content}: expected the digest {one.digest}, found {digest}. {do}"
