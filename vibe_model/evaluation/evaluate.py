@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import heapq
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 Metrics = dict[str, Any]
 Row = dict[str, Any]
-Collect = Callable[[TrackBodies, TrackErrors], None]
 
 PREDICTIONS: Final = "predictions"  # a folder with one per split, which has an npz per track
 KEPT_WINDOWS: Final = 100  # per split
@@ -77,10 +76,12 @@ def evaluate_split(
     an invalid sigma, DataError for non-finite predictions and missing columns, MissingAssets if a
     gender's body is missing.
     """
-    record = protocols.find(protocol) if isinstance(protocol, str) else protocol
-    if lacking := record.lacking(split):
+    if isinstance(protocol, str):
+        protocol = protocols.find(protocol)
+    lacking = protocol.lacking(split)
+    if lacking:
         raise DataError(f"{split.name}: {lacking}")
-    return _metrics(generator, split, EvalOptions(**options), [record])[record.name]
+    return _metrics(generator, split, EvalOptions(**options), [protocol])[protocol.name]
 
 
 def evaluate_all(
@@ -113,42 +114,46 @@ def evaluate_all(
     Raises StandInMixed if splits and body are partly demo data, DataError for a split that no
     protocol can evaluate, and as `evaluate_split` does.
     """
-    stand_in = runs.require_one_kind(splits, the_body=generator.body.is_stand_in) | stand_in
-    about = {**(about or {}), "smooth": EvalOptions(**options).smooth}
+    of_all = EvalOptions(**options)
+    patterns = tracks or {}
+    stand_in |= runs.require_one_kind(splits, the_body=generator.body.is_stand_in)
+    facts = {**(about or {}), "smooth": of_all.smooth, "stand_in": stand_in}
+    dynamics_by = functools.cache(lambda name: plug_ins.load(name)(generator, training or {}))
+
     by_split: dict[str, Metrics] = {}
     collected: list[SplitResults] = []
-    dynamics_of = functools.cache(lambda name: plug_ins.load(name)(generator, training or {}))
     for name, split in splits.items():
-        chosen = EvalOptions(tracks=(tracks or {}).get(name, "*"), **options)
-        collected.append(results := SplitResults(name, chosen.seqlen))
-        if folder is not None and predictions:
-            recorded = {**about, "split": name, "stand_in": stand_in}
-            results.save = functools.partial(_save_predictions, folder, name, generator, recorded)
         records, left_out = protocols.choose(split, named)
         if not records:
             reasons = "; ".join(left_out.values())
             raise DataError(f"{name}: {reasons or 'no protocol is for this split: name one'}")
-        by_protocol = _metrics(
-            generator, split, chosen, records, results.add if folder else None, around=predictions
-        )
-        for record in records if generator.steps else ():
-            if record.dynamics and (
-                table := dynamics_of(record.dynamics)(
-                    split,
-                    stream=chosen.stream,
-                    extra_streams=chosen.extra_streams,
-                    tracks=chosen.tracks,
+
+        results = None
+        if folder is not None:
+            results = SplitResults(name, of_all.seqlen)
+            collected.append(results)
+            if predictions:
+                npz_folder = folder / PREDICTIONS / name
+                npz_facts = facts | {"split": name}
+                results.save = functools.partial(
+                    save_npz, npz_folder, generator=generator, about=npz_facts
                 )
-            ):
-                by_protocol[record.name]["dynamics"] = table
-        first, *others = (by_protocol[record.name] | {"stand_in": stand_in} for record in records)
-        if any(reading.of_keypoints for reading in chosen.extra_streams.values()):
+        of_split = replace(of_all, tracks=patterns.get(name, "*"))
+        by_protocol = _metrics(generator, split, of_split, records, results)
+        if generator.steps:
+            _add_dynamics(by_protocol, split, of_split, records, dynamics_by)
+
+        for metrics in by_protocol.values():
+            metrics["stand_in"] = stand_in
+        first, *others = by_protocol.values()
+        if any(reading.of_keypoints for reading in of_all.extra_streams.values()):
             first[runs.KEYPOINTS] = str(split.manifest.get(runs.KEYPOINTS, "not recorded"))
         if left_out:
             first[protocols.LEFT_OUT] = left_out
         by_split[name] = first | {metrics["protocol"]: metrics for metrics in others}
+
     if folder is not None:
-        _write_results(folder, collected, stand_in=stand_in, about=about)
+        _write_results(folder, collected, facts)
     return by_split
 
 
@@ -165,20 +170,22 @@ def choose_sigma(
     Of equals the first candidate wins. tracks, options: as in `evaluate_all`. Splits without 3D
     labels do not count. Raises DataError if none has any, ConfigError for an invalid candidate.
     """
+    patterns = tracks or {}
+    of_all = EvalOptions(vertices=False, keypoints=False, **options)
     scores: dict[float, list[float]] = {sigma: [] for sigma in candidates}
     for name, split in splits.items():
-        chosen = EvalOptions(
-            tracks=(tracks or {}).get(name, "*"), vertices=False, keypoints=False, **options
-        )
-        of_protocols = _means(generator, split, chosen, [protocols.DEFAULT], candidates)
-        for sigma, means in zip(candidates, of_protocols[protocols.DEFAULT.name], strict=True):
-            scores[sigma] += [means.by_error()["pa_mpjpe"]] if means.counted else []
+        of_split = replace(of_all, tracks=patterns.get(name, "*"))
+        by_name = _means(generator, split, of_split, [protocols.DEFAULT], candidates)
+        for sigma, means in zip(candidates, by_name[protocols.DEFAULT.name], strict=True):
+            if means.counted:
+                scores[sigma].append(means.by_error()["pa_mpjpe"])
     if not all(scores.values()):
         raise DataError(
             f"{', '.join(splits)}: expected frames with 3D labels to choose a sigma by, found none"
         )
+
     by_sigma = {sigma: float(np.mean(values)) for sigma, values in scores.items()}
-    return min(by_sigma, key=lambda sigma: by_sigma[sigma]), by_sigma
+    return min(by_sigma, key=by_sigma.__getitem__), by_sigma
 
 
 def _metrics(
@@ -186,35 +193,36 @@ def _metrics(
     split: Split,
     options: EvalOptions,
     records: Sequence[Protocol],
-    collect: Collect | None = None,
-    *,
-    around: bool = False,
+    results: SplitResults | None = None,
 ) -> dict[str, Metrics]:
-    """Metrics by protocol. collect: gets every track by the first protocol; around: predict past
-    and future bodies.
-    """
-    sigmas = (options.smooth, options.smoothed_too) if options.smoothed_too else (options.smooth,)
+    """Metrics by protocol. results: gets every track by the first protocol."""
+    sigmas = [options.smooth]
+    if options.smoothed_too:
+        sigmas.append(options.smoothed_too)
     total = sum(track.stop - track.start for track in select_tracks(split, options.tracks))
+    by_name = _means(generator, split, options, records, sigmas, results)
+
     by_protocol = {}
-    by_name = _means(generator, split, options, records, sigmas, collect, around=around)
     for record in records:
         means, *of_other_sigmas = by_name[record.name]
-        metrics = by_protocol[record.name] = {
+        metrics: Metrics = {
             "protocol": record.name,
             runs.LABEL_BODY: ", ".join(sorted(record.genders(split))),
-            **({runs.COMPARES_WITH: record.compares_with} if record.compares_with else {}),
-            "frames_total": total,
-            "frames_not_predicted": total - means.predicted,
-            "frames": means.counted,
-            "frames_2d": means.counted_2d,
-            "frames_not_counted": means.predicted - means.counted,
-            **means.by_error(),
-            "baseline": means.by_error("baseline"),
         }
+        if record.compares_with:
+            metrics[runs.COMPARES_WITH] = record.compares_with
+        metrics["frames_total"] = total
+        metrics["frames_not_predicted"] = total - means.predicted
+        metrics["frames"] = means.counted
+        metrics["frames_2d"] = means.counted_2d
+        metrics["frames_not_counted"] = means.predicted - means.counted
+        metrics |= means.by_error()
+        metrics["baseline"] = means.by_error("baseline")
         if options.smooth:
             metrics["sigma"] = options.smooth
         for smoothed in of_other_sigmas:
             metrics["smoothed"] = {"sigma": options.smoothed_too, **smoothed.by_error()}
+        by_protocol[record.name] = metrics
     return by_protocol
 
 
@@ -224,26 +232,22 @@ def _means(
     options: EvalOptions,
     records: Sequence[Protocol],
     sigmas: Sequence[float],
-    collect: Collect | None = None,
-    *,
-    around: bool = False,
+    results: SplitResults | None = None,
 ) -> dict[str, list[Means]]:
     """By protocol, the means of each sigma. Protocols with the same windows share the
     predictions.
     """
-    # the first record's windows first
-    cuts = list(dict.fromkeys(record.drop_last for record in records))
-    vertices = options.vertices
-    keypoints = options.keypoints
-    scorers = []
-    for cut in cuts:
-        same = [record for record in records if record.drop_last == cut]
-        of_cut = [
-            Scorer(generator, split, same, sigma, vertices=vertices, keypoints=keypoints)
-            for sigma in sigmas
-        ]
-        scorers.append(of_cut)
-    for of_cuts in predict_tracks(
+    by_cut: dict[bool, list[Protocol]] = {}
+    for record in records:
+        by_cut.setdefault(record.drop_last, []).append(record)
+    create = functools.partial(
+        Scorer, generator, split, vertices=options.vertices, keypoints=options.keypoints
+    )
+    scorers = {}
+    for cut, same in by_cut.items():
+        scorers[cut] = [create(same, sigma) for sigma in sigmas]
+
+    tracks = predict_tracks(
         generator,
         split,
         stream=options.stream,
@@ -251,18 +255,43 @@ def _means(
         seqlen=options.seqlen,
         tracks=options.tracks,
         batch_size=options.batch_size,
-        drop_last=cuts,
-        around=around,
-    ):
-        scored = [
-            [scorer.add(b) for scorer in of_cut] for of_cut, b in zip(scorers, of_cuts, strict=True)
-        ]
-        if collect is not None:
-            collect(*scored[0][0])
-    return {
-        record.name: [scorer.means[record.name] for scorer in scorers[cuts.index(record.drop_last)]]
-        for record in records
-    }
+        drop_last=list(scorers),
+        around=results is not None and results.save is not None,
+    )
+    for bodies_by_cut in tracks:
+        scored = []
+        for bodies, of_cut in zip(bodies_by_cut, scorers.values(), strict=True):
+            scored += [scorer.add(bodies) for scorer in of_cut]
+        if results is not None:
+            results.add(*scored[0])
+
+    means = {}
+    for record in records:
+        means[record.name] = [scorer.means[record.name] for scorer in scorers[record.drop_last]]
+    return means
+
+
+def _add_dynamics(
+    by_protocol: Mapping[str, Metrics],
+    split: Split,
+    options: EvalOptions,
+    records: Sequence[Protocol],
+    dynamics_by: Callable[[str], Callable[..., dict[str, Any]]],
+) -> None:
+    """Add the errors of past and future bodies to the metrics of the protocols that measure
+    them.
+    """
+    for record in records:
+        if not record.dynamics:
+            continue
+        table = dynamics_by(record.dynamics)(
+            split,
+            stream=options.stream,
+            extra_streams=options.extra_streams,
+            tracks=options.tracks,
+        )
+        if table:
+            by_protocol[record.name]["dynamics"] = table
 
 
 @dataclass(slots=True)
@@ -271,8 +300,8 @@ class SplitResults:
 
     name: str  # of the split
     seqlen: int  # frames per window; 0: whole stretches
-    # saves a track's predictions; returns the file, for its row
-    save: Callable[[TrackBodies], str] | None = None
+    # saves a track's predictions, past and future ones too; returns the file
+    save: Callable[[TrackBodies], Path] | None = None
     sequences: list[Row] = field(default_factory=list)
     # a heap, the least bad window first
     _worst: list[tuple[float, int, Row]] = field(default_factory=list)
@@ -281,24 +310,32 @@ class SplitResults:
         """Add one track."""
         if not len(bodies):
             return
-        self.sequences.append(self._row(bodies, errors, slice(0, len(bodies))))
+        row = self._row(bodies, errors, slice(None))
         if self.save is not None:
-            self.sequences[-1]["predictions"] = self.save(bodies)
+            row["predictions"] = f"{PREDICTIONS}/{self.name}/{self.save(bodies).name}"
+        self.sequences.append(row)
+
         for start, stop in segments(bodies.run):
             for window in cover(start, stop, self.seqlen or stop - start):
-                row = self._row(bodies, errors, slice(window.start, window.stop))
-                if "pa_mpjpe" in row or "pck_2d" in row:
-                    badness = row["pa_mpjpe"] if "pa_mpjpe" in row else -row["pck_2d"]
-                    # First rows differ: rows themselves are never compared.
-                    heapq.heappush(self._worst, (float(badness), -row["first_row"], row))
-                    if len(self._worst) > KEPT_WINDOWS:
-                        heapq.heappop(self._worst)
+                self._add_window(self._row(bodies, errors, slice(window.start, window.stop)))
 
     def worst(self) -> list[Row]:
         """The worst windows first: largest PA-MPJPE (without 3D labels, smallest 2D PCK); of equals
         the earlier one.
         """
-        return [row for _, _, row in sorted(self._worst, key=lambda entry: entry[:2], reverse=True)]
+        return [row for _, _, row in sorted(self._worst, reverse=True)]
+
+    def _add_window(self, row: Row) -> None:
+        if "pa_mpjpe" in row:
+            badness = row["pa_mpjpe"]
+        elif "pck_2d" in row:
+            badness = -row["pck_2d"]
+        else:
+            return
+        # First rows differ: rows themselves are never compared.
+        heapq.heappush(self._worst, (badness, -row["first_row"], row))
+        if len(self._worst) > KEPT_WINDOWS:
+            heapq.heappop(self._worst)
 
     def _row(self, bodies: TrackBodies, errors: TrackErrors, part: slice) -> Row:
         means = Means().add(errors, part)
@@ -319,37 +356,34 @@ class SplitResults:
         }
 
 
-def _save_predictions(
-    folder: Path, split: str, generator: VideoModel, about: Mapping[str, Any], bodies: TrackBodies
-) -> str:
-    return (
-        save_npz(folder / PREDICTIONS / split, bodies, generator, about=about)
-        .relative_to(folder)
-        .as_posix()
-    )
-
-
 def _write_results(
-    folder: Path, results: Sequence[SplitResults], *, stand_in: bool, about: Mapping[str, Any]
+    folder: Path, collected: Sequence[SplitResults], facts: Mapping[str, Any]
 ) -> None:
-    """Write results by track and the worst windows, as JSON with the facts `about`, and as CSV."""
+    """Write results by track and the worst windows, as JSON with the facts, and as CSV."""
     folder.mkdir(parents=True, exist_ok=True)
-    tables = {
-        runs.SEQUENCES: [row for split in results for row in split.sequences],
-        runs.WORST_WINDOWS: [row for split in results for row in split.worst()],
-    }
-    for name, table_rows in tables.items():
-        rows = [{**row, "stand_in": stand_in} for row in table_rows]
+    tables: dict[str, list[Row]] = {runs.SEQUENCES: [], runs.WORST_WINDOWS: []}
+    for results in collected:
+        tables[runs.SEQUENCES] += results.sequences
+        tables[runs.WORST_WINDOWS] += results.worst()
+
+    for name, rows in tables.items():
+        for row in rows:
+            row["stand_in"] = facts["stand_in"]
         measured = table_metrics(rows)
-        predictions = ("predictions",) if any("predictions" in row for row in rows) else ()
-        columns = (*PLACE, *measured, *COUNTS, "stand_in", *predictions)
-        units = {**{metric: measured[metric].unit for metric in measured}, **UNITS}
-        runs.write_json(
-            folder / f"{name}.json", {**about, "stand_in": stand_in, "units": units, name: rows}
-        )
-        # errors with two decimals
-        cells = ((row.get(column, "") for column in columns) for row in rows)
-        lines = (
-            [f"{cell:.2f}" if isinstance(cell, float) else cell for cell in row] for row in cells
-        )
-        runs.write_text(folder / f"{name}.csv", runs.csv_text([columns, *lines]))
+        units = {metric: record.unit for metric, record in measured.items()} | UNITS
+        runs.write_json(folder / f"{name}.json", {**facts, "units": units, name: rows})
+
+        columns = [*PLACE, *measured, *COUNTS, "stand_in"]
+        if any("predictions" in row for row in rows):
+            columns.append("predictions")
+        lines = [columns]
+        for row in rows:
+            lines.append([_cell(row.get(column, "")) for column in columns])
+        runs.write_text(folder / f"{name}.csv", runs.csv_text(lines))
+
+
+def _cell(value: Any) -> Any:
+    """A value of a table; errors have two decimals."""
+    if isinstance(value, float):
+        return f"{value:.2f}"
+    return value

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
@@ -24,7 +25,7 @@ from vibe_model.cameras import project
 from vibe_model.evaluation import protocols
 from vibe_model.evaluation.protocols import Labels, Protocol
 from vibe_model.losses import COMMON14
-from vibe_model.networks.video_model import Estimate, VideoModel
+from vibe_model.networks.video_model import VideoModel
 from vibe_model.prediction.predict import POSED_AT_ONCE, TrackBodies
 from vibe_model.runs import NEUTRAL_BODY
 
@@ -44,7 +45,9 @@ Pair = tuple[Floats, Floats]  # predicted and true
 _LABELS: Final = ("kp_2d", "kp_3d", "theta", "w_3d", "w_smpl", "valid")
 ROUNDED: Final = ("joints", "kp_2d", "theta")  # labels to round
 VERTICES: Final = ("vertices", "vertices at rest")
-OWN, BASELINE = MODELS = ("own", "baseline")  # the prediction, and the constant mean body
+OWN: Final = "own"  # the prediction
+BASELINE: Final = "baseline"  # the constant mean body
+MODELS: Final = (OWN, BASELINE)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,24 +82,27 @@ class Means:
         self.counted += int(errors.counted[part].sum())
         self.counted_2d += int((keypoints > 0).sum())
         for model, by_frame in errors.models.items():
-            for name, values in by_frame.items():
-                known = ~np.isnan(values[part])
-                weight = (
-                    keypoints[known] if name in errors.by_keypoint else np.ones(int(known.sum()))
-                )
+            for name, of_track in by_frame.items():
+                values = of_track[part]
+                has_value = ~np.isnan(values)
+                values = values[has_value]
+                weights = np.ones(len(values))
+                if name in errors.by_keypoint:
+                    weights = keypoints[has_value]
                 groups = self.sums.setdefault((model, name), {})
-                total, weights = groups.get(group, (0.0, 0.0))
-                total += float((weight * values[part][known]).sum())
-                groups[group] = (total, weights + float(weight.sum()))
+                total, weight = groups.get(group, (0.0, 0.0))
+                total += float((weights * values).sum())
+                weight += float(weights.sum())
+                groups[group] = (total, weight)
         return self
 
-    def by_error(self, model: str = "own") -> dict[str, float]:
-        means = {
-            name: [total / weights for total, weights in groups.values() if weights]
-            for (of, name), groups in self.sums.items()
-            if of == model
-        }
-        return {name: fmean(of_groups) for name, of_groups in means.items() if of_groups}
+    def by_error(self, model: str = OWN) -> dict[str, float]:
+        means = {}
+        for (of_model, name), groups in self.sums.items():
+            of_groups = [total / weights for total, weights in groups.values() if weights]
+            if of_model == model and of_groups:
+                means[name] = fmean(of_groups)
+        return means
 
 
 class Scorer:
@@ -123,24 +129,25 @@ class Scorer:
         self._split = split
         self._smooth = smooth
         self._keypoints = keypoints
-        kept = {"vertices": vertices, "vertices at rest": vertices, "keypoints": keypoints}
-        self._protocols = [
-            replace(
-                p, metrics={name: m for name, m in p.metrics.items() if kept.get(m.reads, True)}
-            )
-            for p in protocols
-        ]
-        self.means = {p.name: Means() for p in protocols}  # over the tracks so far
-        self._genders = {
-            p.name: p.genders(split)
-            for p in self._protocols
-            if p.truth == "body" or _reads_vertices(p)
-        }
-        genders = dict.fromkeys(
-            gender for of_protocol in self._genders.values() for gender in of_protocol
-        )
+        unread: set[str] = set()
+        if not vertices:
+            unread.update(VERTICES)
+        if not keypoints:
+            unread.add("keypoints")
+        self._protocols = []
+        for protocol in protocols:
+            metrics = {n: m for n, m in protocol.metrics.items() if m.reads not in unread}
+            self._protocols.append(replace(protocol, metrics=metrics))
+        self.means = {protocol.name: Means() for protocol in protocols}  # over the tracks so far
+
+        self._genders: dict[str, tuple[str, ...]] = {}
+        for protocol in self._protocols:
+            if protocol.truth == "body" or _reads_vertices(protocol):
+                self._genders[protocol.name] = protocol.genders(split)
+        genders = itertools.chain.from_iterable(self._genders.values())
         self._label_bodies = _label_bodies(generator, split, genders)
         self._unit_shapes = functools.cache(_unit_shapes)
+
         # The baseline: the body and camera with which VIBE's regressor starts
         body = generator.body
         rotmat = rotation_6d_to_matrix(body.mean_pose.reshape(1, 24, 6))
@@ -149,8 +156,8 @@ class Scorer:
         self._mean = _Mesh(body, betas, rotmat, mean.verts)
         # (1, 49, 2) in the crop
         self._mean_kp_2d = _numpy(project(mean.joints, body.mean_cam.reshape(1, 3)))
-        # Last frames of the previous track, for metrics across tracks
-        self._before: dict[tuple[str, str, str], Pair] = {}
+        # Last frames of the previous track by protocol, model, metric, for metrics across tracks
+        self._previous: dict[tuple[str, str, str], Pair] = {}
 
     def add(self, raw: TrackBodies) -> tuple[TrackBodies, TrackErrors]:
         """Add the errors of one track. Returns it smoothed, and its errors by the first
@@ -160,39 +167,38 @@ class Scorer:
         labels = self._labels(bodies)
         truths = [_Truth.from_labels(protocol, labels) for protocol in self._protocols]
         predicted = self._pose(bodies, truths)
+        groups = {"frames": "", "tracks": raw.track.name, "videos": raw.track.video}
         by_protocol = []
         for truth in truths:
             for model in MODELS:
                 self._measure(model, truth, predicted, bodies.run)
-            keypoints = metrics.hits_2d(truth.kp_2d[..., :2], truth.kp_2d)[1]
-            by_keypoint = frozenset(
-                name for name, metric in truth.protocol.metrics.items() if metric.by_keypoint
-            )
-            by_protocol.append(TrackErrors(truth.counted, keypoints, truth.errors, by_keypoint))
-            group = {"tracks": raw.track.name, "videos": raw.track.video}.get(
-                truth.protocol.mean, ""
-            )
-            self.means[truth.protocol.name].add(by_protocol[-1], group=group)
+            _, keypoints = metrics.hits_2d(truth.kp_2d[..., :2], truth.kp_2d)
+            by_keypoint = [n for n, m in truth.protocol.metrics.items() if m.by_keypoint]
+            errors = TrackErrors(truth.counted, keypoints, truth.errors, frozenset(by_keypoint))
+            self.means[truth.protocol.name].add(errors, group=groups[truth.protocol.mean])
+            by_protocol.append(errors)
         return bodies, by_protocol[0]
 
     def _labels(self, bodies: TrackBodies) -> Labels:
         track = bodies.track
-        fields = [name for name in _LABELS if self._keypoints or name != "kp_2d"]
-        whole = self._split.read(
-            np.array([(track.start, track.stop)], np.int64), stream=None, fields=fields
-        )
-        arrays: dict[str, Any] = {
-            name: array[0, bodies.rows - track.start] for name, array in whole.items()
-        }
+        fields = list(_LABELS)
+        if not self._keypoints:
+            fields.remove("kp_2d")
+        whole = np.array([(track.start, track.stop)], np.int64)
+        arrays: dict[str, Any] = {}
+        for name, array in self._split.read(whole, stream=None, fields=fields).items():
+            arrays[name] = array[0, bodies.rows - track.start]
+
         joints = arrays["kp_3d"]
         if joints.shape[-2] != len(COMMON14):  # spin49: not an evaluation split
             joints = joints[:, COMMON14]
         kp_2d = arrays.get("kp_2d", np.zeros((len(joints), 49, 3), np.float32))
+        valid = arrays["valid"] > 0
         if recorded_estimates(self._split):
             # not valid as ground truth, which `Protocol.lacking` sees to; 2D joints count as before
-            arrays["valid"] = np.ones_like(arrays["valid"])
-        flags = (arrays[name] > 0 for name in ("w_3d", "w_smpl", "valid"))
-        return Labels(joints, kp_2d, arrays["theta"], *flags)
+            valid = np.ones_like(valid)
+        has_3d = arrays["w_3d"] > 0
+        return Labels(joints, kp_2d, arrays["theta"], has_3d, arrays["w_smpl"] > 0, valid)
 
     @torch.no_grad()
     def _pose(self, predicted: TrackBodies, truths: Sequence[_Truth]) -> dict[str, Floats]:
@@ -200,85 +206,84 @@ class Scorer:
 
         Fills metrics of vertices into the truths, since vertices are too large to keep.
         """
+        n_frames = len(predicted)
+        points: dict[str, Floats] = {"keypoints": np.zeros((n_frames, 49, 2), np.float32)}
         orders: set[Order] = {truth.protocol.joints for truth in truths}
-        shapes: dict[str, tuple[int, int]] = {order: (len(JOINTS[order]), 3) for order in orders}
-        shapes["keypoints"] = (49, 2)
-        out: dict[str, Floats] = {
-            name: np.zeros((len(predicted), *s), np.float32) for name, s in shapes.items()
-        }
-        # truths that need the labels' body, by gender and rounding
-        groups: dict[tuple[str, bool], list[_Truth]] = {}
-        for truth in truths:
-            if genders := self._genders.get(truth.protocol.name):
-                of_track = predicted.track.gender
-                gender = of_track if of_track in genders else genders[0]
-                groups.setdefault((gender, truth.protocol.round_labels), []).append(truth)
-        with_mesh = {
-            key: any(_reads_vertices(truth.protocol) for truth in of) for key, of in groups.items()
-        }
-        needed = np.flatnonzero(
-            np.any([truth.with_joints | truth.with_keypoints for truth in truths], axis=0)
-        )
+        for order in orders:
+            points[order] = np.zeros((n_frames, len(JOINTS[order]), 3), np.float32)
+        with_joints = _any_row(truth.with_joints for truth in truths)
+        with_keypoints = _any_row(truth.with_keypoints for truth in truths)
+        groups = self._group_by_body(truths, predicted.track.gender)
+
+        needed = np.flatnonzero(with_joints | with_keypoints)
         for start in range(0, len(needed), POSED_AT_ONCE):
             part = needed[start : start + POSED_AT_ONCE]
             bodies = predicted.on_device(part, self._generator.device)
-            rows = {
-                key: part[np.any([t.with_body[part] for t in group], axis=0)]
-                for key, group in groups.items()
-            }
-            meshed = any(len(rows[key]) and with_mesh[key] for key in groups)
+            vertices = any(group.has_vertices and group.rows[part].any() for group in groups)
             posed: dict[str, Tensor] = {}
-            if meshed or any(truth.with_keypoints[part].any() for truth in truths):
-                posed = self._generator.pose(bodies, vertices=meshed)
-                out["keypoints"][part] = _numpy(posed["kp_2d"])
+            if vertices or with_keypoints[part].any():
+                posed = self._generator.pose(bodies, vertices=vertices)
+                points["keypoints"][part] = _numpy(posed["kp_2d"])
+            if not with_joints[part].any():
+                continue
+
             own = _Mesh(self._generator.body, bodies.shape, bodies.rotmat, posed.get("verts"))
-            if any(truth.with_joints[part].any() for truth in truths):
-                for order in orders:
-                    out[order][part] = _numpy(self._predicted_joints(order, bodies, own))
-            for key, group in groups.items():
-                if len(labelled := rows[key]):
-                    theta = group[0].labels.theta[labelled]
-                    label = _Mesh.from_theta(self._label_bodies[key[0]], theta, own.betas)
-                    label = label.with_vertices() if with_mesh[key] else label
-                    self._compare_bodies(group, own.take(np.isin(part, labelled)), label, labelled)
-        return out
+            for order in orders:
+                if order == "common14" and not vertices:
+                    evaluated = self._generator.pose(bodies, eval_joints=True, vertices=False)
+                    points[order][part] = _numpy(evaluated["kp_3d"])
+                else:
+                    points[order][part] = _numpy(own.joints(order))
+            for group in groups:
+                is_labelled = group.rows[part]
+                if is_labelled.any():
+                    self._compare_bodies(group, own.take(is_labelled), part[is_labelled])
+        return points
 
-    def _predicted_joints(self, order: Order, bodies: Estimate, mesh: _Mesh) -> Tensor:
-        """(N, J, 3) m."""
-        if order == "common14" and mesh.verts is None:
-            return self._generator.pose(bodies, eval_joints=True, vertices=False)["kp_3d"]
-        return mesh.joints(order)
+    def _group_by_body(self, truths: Sequence[_Truth], gender: str) -> list[_BodyGroup]:
+        """The truths that need the labels' bodies, by gender and rounding. gender: of the track."""
+        groups: dict[tuple[str, bool], list[_Truth]] = {}
+        for truth in truths:
+            genders = self._genders.get(truth.protocol.name)
+            if genders:
+                compared = gender if gender in genders else genders[0]
+                groups.setdefault((compared, truth.protocol.round_labels), []).append(truth)
+        return [_BodyGroup(self._label_bodies[key[0]], same) for key, same in groups.items()]
 
-    def _compare_bodies(
-        self, truths: Sequence[_Truth], own: _Mesh, label: _Mesh, rows: Ints
-    ) -> None:
+    def _compare_bodies(self, group: _BodyGroup, own: _Mesh, rows: Ints) -> None:
         """Fill in joints of labels' bodies and metrics of vertices for some rows of a track."""
+        theta = group.truths[0].labels.theta[rows]
+        label = _Mesh.from_theta(group.body, theta, own.betas)
+        if group.has_vertices:
+            label = label.with_vertices()
         vertices = functools.cache(self._vertices)
         errors: dict[tuple[str, int, Root], Floats] = {}  # by model, metric, root
-        for truth in truths:
+        for truth in group.truths:
             protocol = truth.protocol
-            counted = truth.counted[rows]
             if protocol.truth == "body":
                 truth.joints[rows] = _numpy(label.joints(protocol.joints))
-            centred = protocol.root_vertices or label.body is not own.body
-            root: Root = (protocol.joints, tuple(protocol.root_places) if centred else ())
+            is_counted = truth.counted[rows]
+            if not is_counted.any():
+                continue
+            root: Root = (protocol.joints, ())
+            if protocol.root_vertices or label.body is not own.body:
+                root = (protocol.joints, tuple(protocol.root_places))
             for name, metric in protocol.metrics.items():
-                if metric.reads not in VERTICES or not counted.any():
+                if metric.reads not in VERTICES:
                     continue
-                for model, mesh in zip(MODELS, (own, self._mean), strict=True):
-                    if (key := (model, id(metric), root)) not in errors:
+                for model, mesh in ((OWN, own), (BASELINE, self._mean)):
+                    key = (model, id(metric), root)
+                    if key not in errors:
                         target = vertices(label, metric.reads, root)
                         pred = np.broadcast_to(vertices(mesh, metric.reads, root), target.shape)
                         errors[key] = protocol.measure(name, pred, target)
-                    truth.errors[model][name][rows[counted]] = errors[key][counted]
+                    truth.errors[model][name][rows[is_counted]] = errors[key][is_counted]
 
     def _vertices(self, mesh: _Mesh, reads: str, root: Root) -> Floats:
         """(N, 6890, 3) m for metrics."""
-        return _numpy(
-            (mesh if reads == "vertices" else mesh.unpose(self._unit_shapes(mesh.body))).vertices(
-                root
-            )
-        )
+        if reads == "vertices at rest":
+            mesh = mesh.unpose(self._unit_shapes(mesh.body))
+        return _numpy(mesh.vertices(root))
 
     def _measure(
         self, model: str, truth: _Truth, predicted: Mapping[str, Floats], run: Ints
@@ -286,36 +291,32 @@ class Scorer:
         """Fill in all errors of a track except those of vertices."""
         protocol = truth.protocol
         pairs = self._pairs(model, truth, predicted)
+        frames = {"keypoints": truth.with_keypoints, "prediction": truth.with_joints}
         for name, metric in protocol.metrics.items():
             if metric.reads in VERTICES:
                 continue
             pred, target = pairs[metric.reads]
-            rows = np.flatnonzero(
-                {"keypoints": truth.with_keypoints, "prediction": truth.with_joints}.get(
-                    metric.reads, truth.counted
-                )
-            )
-            out = truth.errors[model][name]
-            if metric.span > 1 and protocol.successive == "split":
-                before = self._before.get((protocol.name, model, name), (pred[:0], target[:0]))
-                pred = np.concatenate([before[0], pred[rows]])
-                target = np.concatenate([before[1], target[rows]])
-                values = protocol.measure(name, pred, target)
-                out[rows[len(rows) - len(values) :]] = values
-                self._before[protocol.name, model, name] = (
-                    pred[-metric.span + 1 :],
-                    target[-metric.span + 1 :],
-                )
+            rows = np.flatnonzero(frames.get(metric.reads, truth.counted))
+            errors = truth.errors[model][name]
+            if metric.span > 1 and protocol.successive == "neighbours":
+                is_gap = (np.diff(rows) != 1) | (np.diff(run[rows]) != 0)
+                for stretch in np.split(rows, np.flatnonzero(is_gap) + 1):
+                    values = protocol.measure(name, pred[stretch], target[stretch])
+                    errors[stretch[metric.span // 2 :][: len(values)]] = values
                 continue
-            for stretch in _stretches(rows, run, protocol, metric.span):
-                values = protocol.measure(name, pred[stretch], target[stretch])
-                # With "track", a value belongs to the last of its frames.
-                first = (
-                    len(stretch) - len(values)
-                    if protocol.successive == "track"
-                    else metric.span // 2
-                )
-                out[stretch[first:][: len(values)]] = values
+
+            pred = pred[rows]
+            target = target[rows]
+            if metric.span > 1 and protocol.successive == "split":
+                key = (protocol.name, model, name)
+                if key in self._previous:
+                    previous = self._previous[key]
+                    pred = np.concatenate([previous[0], pred])
+                    target = np.concatenate([previous[1], target])
+                self._previous[key] = (pred[1 - metric.span :], target[1 - metric.span :])
+            values = protocol.measure(name, pred, target)
+            # A value of several frames belongs to the last one.
+            errors[rows[len(rows) - len(values) :]] = values
 
     def _pairs(self, model: str, truth: _Truth, predicted: Mapping[str, Floats]) -> dict[str, Pair]:
         protocol = truth.protocol
@@ -355,37 +356,40 @@ class _Truth:
         """(F,) frames whose predicted joints are read: all, with a metric of the prediction
         alone.
         """
-        return self.counted | any(
-            metric.reads == "prediction" for metric in self.protocol.metrics.values()
-        )
-
-    @property
-    def with_body(self) -> Bools:
-        """(F,) counted frames with SMPL parameters."""
-        return self.counted & self.labels.has_smpl
+        reads = [metric.reads for metric in self.protocol.metrics.values()]
+        return self.counted | ("prediction" in reads)
 
     @classmethod
     def from_labels(cls, protocol: Protocol, labels: Labels) -> Self:
         """Raises PlugInError if another package's rules fail."""
         if protocol.round_labels:
-            rounded = {
-                name: getattr(labels, name).astype(np.float16).astype(np.float32)
-                for name in ROUNDED
-            }
-            labels = labels._replace(**rounded)
+            for name in ROUNDED:
+                rounded = getattr(labels, name).astype(np.float16).astype(np.float32)
+                labels = labels._replace(**{name: rounded})
         with protocols.REGISTRY.calling(protocol.name, "rows, rows_2d"):
-            rows, rows_2d = (
-                np.asarray(rule(labels), np.bool_) for rule in (protocol.rows, protocol.rows_2d)
-            )
+            rows = np.asarray(protocol.rows(labels), np.bool_)
+            rows_2d = np.asarray(protocol.rows_2d(labels), np.bool_)
             kp_2d = np.where(rows_2d[:, None, None], labels.kp_2d, np.float32(0))
-        errors = {
-            model: {name: np.full(len(rows), np.nan) for name in protocol.metrics}
-            for model in MODELS
-        }
-        if protocol.truth == "joints":
-            return cls(protocol, labels, labels.joints, kp_2d, rows & labels.has_3d, errors)
-        joints = np.zeros((len(rows), len(JOINTS[protocol.joints]), 3), np.float32)
-        return cls(protocol, labels, joints, kp_2d, rows & labels.has_smpl, errors)
+        joints = labels.joints
+        counted = rows & labels.has_3d
+        if protocol.truth == "body":
+            joints = np.zeros((len(rows), len(JOINTS[protocol.joints]), 3), np.float32)
+            counted = rows & labels.has_smpl
+        errors = {}
+        for model in MODELS:
+            errors[model] = {name: np.full(len(rows), np.nan) for name in protocol.metrics}
+        return cls(protocol, labels, joints, kp_2d, counted, errors)
+
+
+class _BodyGroup:
+    """Truths of a track that compare with the same bodies of labels."""
+
+    def __init__(self, body: Body, truths: list[_Truth]) -> None:
+        self.body = body
+        self.truths = truths
+        self.has_vertices = any(_reads_vertices(truth.protocol) for truth in truths)
+        # (F,) counted frames with SMPL parameters
+        self.rows = truths[0].labels.has_smpl & _any_row(truth.counted for truth in truths)
 
 
 class _Mesh(NamedTuple):
@@ -403,11 +407,11 @@ class _Mesh(NamedTuple):
         return cls(body, label[:, 75:], axis_angle_to_matrix(label[:, 3:75].reshape(-1, 24, 3)))
 
     def take(self, rows: Bools) -> _Mesh:
-        if rows.all():
-            return self
         some = torch.as_tensor(rows)
-        verts = None if self.verts is None else self.verts[some]
-        return _Mesh(self.body, self.betas[some], self.rotmat[some], verts)
+        mesh = self._replace(betas=self.betas[some], rotmat=self.rotmat[some])
+        if self.verts is not None:
+            mesh = mesh._replace(verts=self.verts[some])
+        return mesh
 
     def with_vertices(self) -> _Mesh:
         return self._replace(verts=self.body(betas=self.betas, rotmat=self.rotmat).verts)
@@ -416,7 +420,7 @@ class _Mesh(NamedTuple):
         """Unposed, with vertices. units: `_unit_shapes` of its body."""
         verts = units[10] + torch.einsum("nb,bvc->nvc", self.betas, units[:10] - units[10])
         rest = torch.eye(3, device=verts.device).expand(len(self.betas), 24, 3, 3)
-        return _Mesh(self.body, self.betas, rest, verts)
+        return self._replace(rotmat=rest, verts=verts)
 
     def joints(self, order: Order) -> Tensor:
         """(N, J, 3) m."""
@@ -428,11 +432,9 @@ class _Mesh(NamedTuple):
         """(N, 6890, 3) m about a root."""
         assert self.verts is not None
         order, places = root
-        return (
-            self.verts - self.joints(order)[:, places].mean(dim=1, keepdim=True)
-            if places
-            else self.verts
-        )
+        if not places:
+            return self.verts
+        return self.verts - self.joints(order)[:, places].mean(dim=1, keepdim=True)
 
 
 def _unit_shapes(body: Body) -> Tensor:
@@ -449,34 +451,25 @@ def _label_bodies(generator: VideoModel, split: Split, genders: Iterable[str]) -
     """Bodies by gender, on the generator's device. Raises MissingAssets if a gender's files are
     missing.
     """
+    bodies = {NEUTRAL_BODY: generator.body}
     try:
-        of_genders = {
-            gender: generator.body.of(gender).to(generator.device)
-            for gender in genders
-            if gender != NEUTRAL_BODY
-        }
+        for gender in genders:
+            if gender not in bodies:
+                bodies[gender] = generator.body.of(gender).to(generator.device)
     except MissingAssets as error:
         raise MissingAssets(
             f"{split.name}: PVE compares with the gendered bodies of its labels: {error}"
         ) from None
-    return {NEUTRAL_BODY: generator.body, **of_genders}
+    return bodies
 
 
 def _reads_vertices(protocol: Protocol) -> bool:
     return any(metric.reads in VERTICES for metric in protocol.metrics.values())
 
 
-def _stretches(rows: Ints, run: Ints, protocol: Protocol, span: int) -> list[Ints]:
-    """Split counted frames into stretches of successive ones with at least `span` frames."""
-    if span == 1 or protocol.successive == "track":
-        stretches = [rows]
-    else:
-        stretches = np.split(
-            rows, np.flatnonzero((np.diff(rows) != 1) | (np.diff(run[rows]) != 0)) + 1
-        )
-    return [stretch for stretch in stretches if len(stretch) >= span]
+def _any_row(masks: Iterable[Bools]) -> Bools:
+    return np.asarray(np.any(list(masks), axis=0))
 
 
 def _numpy(tensor: Tensor) -> Floats:
-    array: Floats = tensor.detach().float().cpu().numpy()
-    return array
+    return np.asarray(tensor.detach().float().cpu())
