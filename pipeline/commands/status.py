@@ -77,10 +77,7 @@ def _run(args: argparse.Namespace) -> int:
 
     Returns 1 for problems: unreadable or missing data, no rows, more rejected videos than allowed.
     """
-    if args.csv and (args.json or args.sizes):
-        raise PipelineError("--csv excludes --json and --sizes")
-    if args.digest and (args.csv or args.json or args.sizes):
-        raise PipelineError("--digest excludes --csv, --json and --sizes")
+    _refuse_together(args)
     opened = cache.open(args.cache)
     all_datasets = datasets.names()
     names = dict.fromkeys(name.partition("/")[0] for name in opened.splits)
@@ -117,14 +114,26 @@ def _run(args: argparse.Namespace) -> int:
     elif rows and args.sizes:
         result.text.append(_sizes_table(rows))
     elif rows:
-        whole = _table(rows, range(len(COLUMNS)))
-        if out.fits(whole):
-            result.text.append(whole)
-        else:
-            result.text += [_table(rows, range(4)), "", _table(rows, (0, 4, 5))]
+        result.text += _tables(rows)
     if not args.sizes:
         _add_notes(result, args, opened, rows)
     return result.print(as_json=args.json)
+
+
+def _tables(rows: Sequence[_SplitStatus]) -> list[str]:
+    """One table of all columns, or two where the terminal is too narrow for it."""
+    whole = _table(rows, range(len(COLUMNS)))
+    if out.fits(whole):
+        return [whole]
+    return [_table(rows, range(4)), "", _table(rows, (0, 4, 5))]
+
+
+def _refuse_together(args: argparse.Namespace) -> None:
+    """Raise PipelineError for options that exclude each other."""
+    if args.csv and (args.json or args.sizes):
+        raise PipelineError("--csv excludes --json and --sizes")
+    if args.digest and (args.csv or args.json or args.sizes):
+        raise PipelineError("--digest excludes --csv, --json and --sizes")
 
 
 def _add_notes(
