@@ -120,7 +120,7 @@ def _run(args: argparse.Namespace) -> int:
     return result.print(as_json=args.json)
 
 
-def _tables(rows: Sequence[_SplitStatus]) -> list[str]:
+def _tables(rows: Sequence[_SplitStatus]) -> list[str | Table]:
     """One table of all columns, or two where the terminal is too narrow for it."""
     whole = _table(rows, range(len(COLUMNS)))
     if out.fits(whole):
