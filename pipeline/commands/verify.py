@@ -114,7 +114,10 @@ def _run(args: argparse.Namespace) -> int:
     cameras = [] if args.fast else list(_camera_problems(args.cache, splits, report.problems))
     result.lines(cameras, WRONG)
 
-    refused = [*(repaired.refused if repaired else ()), *(again.refused if again else ())]
+    refused = []
+    for work in (repaired, again):
+        if work is not None:
+            refused += work.refused
     for text in refused:
         err.print(f"{ERROR} {plain(text)}")
     ok = report.ok and not (cameras or differing or refused) and (again is None or again.ok)
