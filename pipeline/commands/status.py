@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import io
-import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,17 +18,16 @@ from cache.write.parts import staged_by_parts
 from pipeline import datasets
 from pipeline.accounting import VideoAccount, reason
 from pipeline.cli.command_line import Command, json_option
-from pipeline.cli.console import DOUBT, IDLE, CommandResult, err, out, plain, printable, size, table
+from pipeline.cli.console import DOUBT, IDLE, CommandResult, err, out, plain, size, table
 from pipeline.cli.progress import bar
 from pipeline.cli.text import FEW, command, count, error_text, few
 from pipeline.conversion import committed
 from pipeline.errors import PipelineError
 from pipeline.estimates import estimates_of
 from pipeline.features.plan import is_current, is_untrained, stream_label, weights_of
-from pipeline.files.pixels import sources
-from pipeline.grades import Grade, track_grade
 from pipeline.recipe.digests import list_digests
 from pipeline.recipe.overview import stored_bytes
+from pipeline.recipe.videos import videos_csv
 from pipeline.settings import sections
 from pipeline.settings.arguments import cache_option, choose_splits, splits_argument
 from pipeline.settings.file import settings_file
@@ -107,7 +103,9 @@ def _run(args: argparse.Namespace) -> int:
     result.problems += _rejected_beyond(args.max_rejected, rows)
 
     if args.csv:
-        return result.print(instead=_csv([opened[row.split] for row in rows], result.problems))
+        return result.print(
+            instead=videos_csv([opened[row.split] for row in rows], result.problems)
+        )
     if not chosen:
         result.line("no split is committed yet")
         result.lines(cache.verify(args.cache, fast=True).notes, IDLE)
@@ -385,67 +383,6 @@ def _add_videos(status: _SplitStatus, split: cache.Split) -> None:
         if failed:
             status.set_aside.append(f"{account['set_aside']}: {account['message']}")
             status.uncounted += not account["found"]
-
-
-def _csv(splits: Sequence[cache.Split], problems: list[str]) -> str:
-    """A header, and a line for each video: found = kept + dropped by reason, in person-frames; its
-    worst grades.
-    """
-    reasons = set()
-    for split in splits:
-        frames = split.manifest.get("accounting", {}).get("frames", {})
-        reasons |= {*frames.get("dropped", {})}
-    columns = sorted(reasons)
-
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    counts = ("tracks", "found", "kept")
-    writer.writerow(
-        map(
-            printable,
-            ("split", "video", "state", "reason", *counts, *columns, *Grade._fields, "message"),
-        )
-    )
-    for split in splits:
-        harmless = committed.harmless_of(split)
-        grades = _worst_grades(split, problems)
-        for number, video in enumerate(split.videos):
-            state, why, message = committed.video_state(video.account, harmless)
-            if state == committed.OTHER_SPLIT:
-                continue
-            cells = [split.name, video.name, state, why]
-            cells += _frame_counts(video.account, columns)
-            for grade in grades.get(number, Grade()):
-                cells.append("" if math.isnan(grade) else f"{round(grade, 3):g}")
-            writer.writerow(map(printable, (*cells, message)))
-    return text.getvalue()
-
-
-def _frame_counts(account: Mapping[str, Any], reasons: Sequence[str]) -> list[str]:
-    """Cells: tracks, frames found and kept, and those dropped by reason; empty if unknown."""
-    counts = [account.get(key, "") for key in ("tracks_kept", "found", "kept")]
-    for name in reasons:
-        counts.append(account["dropped"].get(name, 0) if "dropped" in account else "")
-    return [*map(str, counts)]
-
-
-def _worst_grades(split: cache.Split, problems: list[str]) -> dict[int, Grade]:
-    """Each video's worst grades, by its number. Adds a problem for rows that cannot be read."""
-    worst: dict[int, Grade] = {}
-    raw = committed.recorded_raw(split)
-    try:
-        for track, number in zip(split.tracks, split.tracks.video.tolist(), strict=True):
-            video = split.videos[number]
-            source = None
-            if raw and video.source:
-                source = sources.parse(Path(raw), video.source)
-            grade = track_grade(split, track, source, video.account.get("clip", {}))
-            if number in worst:
-                grade = worst[number].worse(grade)
-            worst[number] = grade
-    except (cache.CacheError, OSError) as error:
-        problems.append(f"{split.name}: no grades: {error_text(error)}")
-    return worst
 
 
 def _marked_name(row: _SplitStatus) -> str:
