@@ -227,7 +227,7 @@ class _Workers:
                 try:
                     result = self._take(future)
                 except TimeoutError:
-                    if future.done():  # the call's own error
+                    if future.status == "error":  # the call's own
                         raise
                     continue  # the worker went away with the result: Dask computes it again
                 futures.remove(future)

@@ -143,15 +143,35 @@ def test_workers_that_come_late_and_go_are_waited_for(
             running.add()
 
     coming = threading.Thread(target=come_and_go)
-    coming.start()
-    assert list(mapped(running.address, made_up.Doubled(tmp_path, gate=12))) == [
-        2 * item for item in ITEMS
-    ]
+    with cluster.connect_cluster(Dask(running.address, 600)) as workers:
+        monkeypatch.setattr(cluster, "ANSWER", 0.5)  # s for a result; connecting had longer
+        coming.start()
+        job = made_up.Doubled(tmp_path, gate=12)
+        results = list(workers.map(job, ITEMS, lambda one, other: False))
     coming.join()
+    assert results == [2 * item for item in ITEMS]
     assert len(running.workers) == 1
     assert re.search(
         r": waiting for a Dask worker, \d+ s of at most 10 min", capsys.readouterr().err
     )
+
+
+def test_a_result_that_does_not_arrive_is_asked_for_again(
+    running: Cluster, made_up: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker has stopped, and Dask believes that it is there."""
+    running.have(1)
+    (worker,) = running.workers.values()
+    with cluster.connect_cluster(Dask(running.address, 600)) as workers:
+        monkeypatch.setattr(cluster, "ANSWER", 0.2)  # s for a result; connecting had longer
+        results = workers.map(made_up.Doubled(tmp_path), ITEMS, lambda one, other: False)
+        assert next(results) == 0
+        await_that(lambda: len(made_up.logged(tmp_path)) > cluster.TOGETHER)
+        worker.send_signal(signal.SIGSTOP)
+        going_on = threading.Timer(1, worker.send_signal, [signal.SIGCONT])
+        going_on.start()
+        assert list(results) == [2 * item for item in ITEMS[1:]]
+        going_on.join()
 
 
 def test_a_task_that_ends_its_workers_ends_the_work(running: Cluster, tmp_path: Path) -> None:
