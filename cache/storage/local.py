@@ -152,9 +152,12 @@ class LocalStore(Store):
 
     def files(self, folder: str) -> dict[str, int]:
         sizes = {}
-        for top, _, names in os.walk(self._own(f"{folder}/")):
+        top = self.root  # a link may lead to it
+        if folder:
+            top = self._own(f"{folder}/")
+        for parent, _, names in os.walk(top):
             for name in names:
-                file = Path(top, name)
+                file = Path(parent, name)
                 with contextlib.suppress(FileNotFoundError):  # a writer has removed it meanwhile
                     sizes[file.relative_to(self.root).as_posix()] = file.stat().st_size
         return sizes
