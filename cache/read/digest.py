@@ -43,8 +43,9 @@ def content_digest(split: Split, stream: str | None = None) -> str:
         crop = (manifest.get("identity") or {}).get("crop")
         form = {"dim": manifest["dim"], "dtype": manifest["dtype"], "crop": crop}
 
-    begins = np.searchsorted(ranges[:, 0], tracks.start)
-    ends = np.searchsorted(ranges[:, 0], tracks.stop)
+    starts = ranges[:, 0]
+    begins = np.searchsorted(starts, tracks.start)
+    ends = np.searchsorted(starts, tracks.stop)
     digests = []
     for number, track in enumerate(tracks):
         with_rows = ranges[begins[number] : ends[number]]
@@ -55,12 +56,17 @@ def content_digest(split: Split, stream: str | None = None) -> str:
         for array in arrays:
             of_track.update(_digest_rows(split, array, with_rows))
         digests.append(of_track.digest())
-    return hashlib.sha256(_encode(form) + b"".join(sorted(digests))).hexdigest()
+    content = _encode(form) + b"".join(sorted(digests))
+    return hashlib.sha256(content).hexdigest()
 
 
 def _facts_of(track: TrackRecord, tables: Tables, video: int) -> dict[str, Any]:
     """What a batch may hold of a track besides its rows. video: its number."""
-    intrinsics = None if track.intrinsics is None else track.intrinsics.tolist()
+    intrinsics = track.intrinsics
+    if intrinsics is not None:
+        intrinsics = intrinsics.tolist()
+    width = int(tables["video_width"][video])
+    height = int(tables["video_height"][video])
     return {
         "video": track.video,
         "step": track.step,
@@ -68,7 +74,7 @@ def _facts_of(track: TrackRecord, tables: Tables, video: int) -> dict[str, Any]:
         "crop_scale": track.crop_scale,
         "gender": track.gender,
         "intrinsics": intrinsics,
-        "image_size": [int(tables["video_width"][video]), int(tables["video_height"][video])],
+        "image_size": [width, height],
         "extra": {name: values.tolist() for name, values in track.extra.items()},
     }
 
@@ -82,6 +88,7 @@ def _digest_rows(split: Split, array: str, ranges: Ranges) -> bytes:
     digest = hashlib.sha256()
     for start, stop in ranges.tolist():
         for begin in range(start, stop, _ROWS_AT_ONCE):
-            rows = split.rows(array, begin, min(begin + _ROWS_AT_ONCE, stop))
+            end = min(begin + _ROWS_AT_ONCE, stop)
+            rows = split.rows(array, begin, end)
             digest.update(rows.data)
     return digest.digest()

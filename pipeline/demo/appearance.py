@@ -105,7 +105,9 @@ def dress(body: SmplArrays, rng: Generator) -> Colours:
         hue += rng.uniform(-0.005, 0.005)
         saturation *= rng.uniform(0.96, 1.04)
         value *= rng.uniform(0.96, 1.04)
-        colours[faces] = colorsys.hsv_to_rgb(hue % 1, min(saturation, 1.0), min(value, 1.0))
+        saturation = min(saturation, 1.0)
+        value = min(value, 1.0)
+        colours[faces] = colorsys.hsv_to_rgb(hue % 1, saturation, value)
 
     for name, hsv in KIT.items():
         paint(np.isin(part, _JOINTS[name]), hsv)
@@ -123,21 +125,27 @@ def dress(body: SmplArrays, rng: Generator) -> Colours:
     paint(shirt & chest, CHEST_BAND)
 
     head = np.isin(part, _HEAD)
-    paint(head, SKIN[rng.integers(len(SKIN))])
+    skin = rng.integers(len(SKIN))
+    paint(head, SKIN[skin])
+
     landmarks = body.v_template[[*VERTEX_IDS.values()]]
     landmark = dict(zip(VERTEX_IDS, landmarks, strict=True))
     _, nose_y, nose_z = landmark["nose"]
-    _, _, ears_z = (landmark["lear"] + landmark["rear"]) / 2
+    ears = (landmark["lear"] + landmark["rear"]) / 2
+    ears_z = ears[2]
     depth = max(nose_z - ears_z, 0.01)
     brow = nose_y + 0.055 - 0.05 * (z - ears_z) / depth
     is_behind_ears = z < ears_z - 0.005
     is_above_neck = y > nose_y - 0.05
     is_above_brow = y > brow + 0.02
     hair = (is_behind_ears & is_above_neck) | is_above_brow
-    paint(head & hair, _HAIR[rng.integers(len(_HAIR))])
+    shade = rng.integers(len(_HAIR))
+    paint(head & hair, _HAIR[shade])
+
     for eye in ("leye", "reye"):
         distance = np.linalg.norm(centre - landmark[eye], axis=1)
-        colours[head & (distance < 0.013)] = 0.08
+        is_eye = head & (distance < 0.013)
+        colours[is_eye] = 0.08
     return colours
 
 
@@ -146,14 +154,17 @@ class Backdrop:
 
     def __init__(self, rng: Generator) -> None:
         hue = rng.uniform(0, 1)
-        self._ground = _floor(rng, _draw_tone(rng, hue, 0.51, 0.54))
-        self._around = _surroundings(rng, _draw_tone(rng, hue, 0.55, 0.58))
+        ground_tone = _draw_tone(rng, hue, 0.51, 0.54)
+        self._ground = _floor(rng, ground_tone)
+        around_tone = _draw_tone(rng, hue, 0.55, 0.58)
+        self._around = _surroundings(rng, around_tone)
         azimuth = rng.uniform(-np.pi, np.pi)
         elevation = np.radians(rng.uniform(60, 80))
         level = np.cos(elevation)
         x = level * np.sin(azimuth)
+        y = np.sin(elevation)
         z = level * np.cos(azimuth)
-        self.to_light = np.array([x, np.sin(elevation), z])
+        self.to_light = np.array([x, y, z])
         self._last: tuple[bytes, Picture] | None = None
 
     def paint(self, camera: Camera, frame: int) -> Picture:
@@ -167,31 +178,36 @@ class Backdrop:
         """A copy of the image with shadows of bodies (N, 3) m on the ground."""
         distance = verts[:, 1:2] / self.to_light[1]
         fallen = verts - self.to_light * distance
-        pixels = camera.frame(frame).project(fallen[None])[0]
-        coarse = np.floor((pixels + 0.5) / SHADOW_COARSE).astype(np.int64)
+        view = camera.frame(frame)
+        pixels = view.project(fallen[None])[0]
+        coarse = (pixels + 0.5) // SHADOW_COARSE
+        coarse = coarse.astype(np.int64)
         width = camera.width // SHADOW_COARSE + 1
         height = camera.height // SHADOW_COARSE + 1
         is_inside = (coarse >= 0) & (coarse < (width, height))
         x, y = coarse[is_inside.all(axis=1)].T
         mask = np.zeros((height, width), np.float32)
         mask[y, x] = 1
-        mask = np.asarray(cv2.GaussianBlur(mask, (0, 0), 1.1), np.float32)
-        shadow = _resize(mask, width * SHADOW_COARSE, height * SHADOW_COARSE)
-        light = 1 - SHADOW * shadow[: camera.height, : camera.width]
+        blurred = np.asarray(cv2.GaussianBlur(mask, (0, 0), 1.1), np.float32)
+        shadow = _resize(blurred, width * SHADOW_COARSE, height * SHADOW_COARSE)
+        shadow = shadow[: camera.height, : camera.width]
+        light = 1 - SHADOW * shadow
         return np.asarray(picture * light[..., None], np.float32)
 
     def _paint(self, camera: Camera, frame: int) -> Picture:
         x = _coarse_centres(camera.width)
         y = _coarse_centres(camera.height)
         u, v = np.meshgrid(x, y)
-        homogeneous = np.stack([u, v, np.ones_like(u)], axis=-1)
+        ones = np.ones_like(u)
+        homogeneous = np.stack([u, v, ones], axis=-1)
         inverse = np.linalg.inv(camera.intrinsics).astype(np.float32)
         extrinsics = camera.extrinsics[frame].astype(np.float32)
         rotation = extrinsics[:3, :3]
         rays = homogeneous @ inverse.T @ rotation  # into the world: R^T
         eye = -rotation.T @ extrinsics[:3, 3]
         ray_x, ray_y, ray_z = np.moveaxis(rays, -1, 0)
-        far = np.linalg.norm(rays[..., [0, 2]], axis=-1)
+        level = rays[..., [0, 2]]
+        far = np.linalg.norm(level, axis=-1)
         turns = np.arctan2(ray_x, ray_z) / (2 * np.pi) % 1
         up = np.arctan2(ray_y, far) / np.pi + 0.5
         row = (1 - up) * (TEXTURE_PX - 1)
@@ -220,27 +236,29 @@ def _coarse_centres(n: int) -> NDArray[np.float32]:
 
 
 def _resize(picture: Picture, width: int, height: int, method: int = cv2.INTER_LINEAR) -> Picture:
-    return np.asarray(cv2.resize(picture, (width, height), interpolation=method))
+    resized = cv2.resize(picture, (width, height), interpolation=method)
+    return np.asarray(resized)
 
 
 def _look_up(texture: Picture, u: Floats, v: Floats) -> Picture:
     u = u.astype(np.float32)
     v = v.astype(np.float32)
-    linear = cv2.INTER_LINEAR
-    return np.asarray(cv2.remap(texture, u, v, linear, borderMode=cv2.BORDER_WRAP))
+    mapped = cv2.remap(texture, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+    return np.asarray(mapped)
 
 
 def _floor(rng: Generator, tone: Floats32) -> Picture:
     """A seamless texture of boards or tiles in slightly different shades, with grain."""
     n = int(rng.choice([4, 6, 8, 12]))
-    n_rows = n if rng.random() < 0.5 else 1
+    is_tiled = rng.random() < 0.5
+    n_rows = n if is_tiled else 1
     shades = rng.uniform(0.98, 1.02, (n_rows, n)).astype(np.float32)
     floor = _resize(shades, TEXTURE_PX, TEXTURE_PX, cv2.INTER_NEAREST)
     board_px = TEXTURE_PX // n
     is_joint = np.arange(TEXTURE_PX) % board_px < 3
     joint = np.where(is_joint, 0.94, 1).astype(np.float32)
     floor *= joint
-    if n_rows > 1:  # tiles; boards have no joints across
+    if is_tiled:  # boards have no joints across
         floor *= joint[:, None]
     grey = floor * _grain(rng, 0.02)
     return np.asarray(grey[..., None] * tone)
@@ -267,15 +285,18 @@ def _grain(rng: Generator, contrast: float) -> Floats32:
         side = len(padded) * scale
         big = _resize(padded, side, side, cv2.INTER_CUBIC)
         middle = slice(pad * scale, -pad * scale)
-        total += big[middle, middle] * (8 / cells) ** 0.4
-    return np.asarray(1 + contrast * total / total.std(), np.float32)
+        amplitude = (8 / cells) ** 0.4
+        total += big[middle, middle] * amplitude
+    grain = 1 + contrast * total / total.std()
+    return np.asarray(grain, np.float32)
 
 
 def _draw_tone(rng: Generator, hue: float, darkest: float, lightest: float) -> Floats32:
     """A dull RGB colour of this hue."""
     saturation = rng.uniform(0.01, 0.05)
     value = rng.uniform(darkest, lightest)
-    return np.array(colorsys.hsv_to_rgb(hue, saturation, value), np.float32)
+    rgb = colorsys.hsv_to_rgb(hue, saturation, value)
+    return np.array(rgb, np.float32)
 
 
 class Renderer:
@@ -304,13 +325,14 @@ class Renderer:
         samples, left, top = self._sample(camera, frame, verts)
         if samples.face.size:
             to_light = backdrop.to_light
-            light = [self._light(body, to_light) for body in verts]
-            colours = [colours for _, colours in bodies]
-            mean = _mean_colours(samples, np.concatenate(light), np.concatenate(colours))
+            light = np.concatenate([self._light(body, to_light) for body in verts])
+            colours = np.concatenate([colours for _, colours in bodies])
+            mean = _mean_colours(samples, light, colours)
             height, width = mean.shape[:2]
             part = np.s_[top : top + height, left : left + width]
             coverage = mean[..., 3:]
-            canvas[part] = canvas[part] * (1 - coverage) + mean[..., :3]
+            behind = canvas[part] * (1 - coverage)
+            canvas[part] = behind + mean[..., :3]
             with np.errstate(divide="ignore"):
                 depth[part] = 1 / _reduce_samples(samples.inverse_depth, np.maximum)
         image = np.round(canvas.clip(0, 1) * 255)
@@ -336,13 +358,15 @@ class Renderer:
         last_pixel = (camera.width - 1, camera.height - 1)
         high = np.minimum(high, last_pixel)
         if (low > high).any():
-            nothing = rasterise(np.zeros((0, 3, 2)), np.zeros((0, 3)), 0, 0)
+            no_corners = np.zeros((0, 3, 2))
+            nothing = rasterise(no_corners, no_corners[..., 0], 0, 0)
             return nothing, 0, 0
 
         size = (high - low + 1) * SUPERSAMPLING
         width, height = size.astype(int).tolist()
         n_vertices = self.normals.n_vertices
-        faces = np.concatenate([self.faces + i * n_vertices for i in range(len(bodies))])
+        shifted = [self.faces + i * n_vertices for i in range(len(bodies))]
+        faces = np.concatenate(shifted)
         corners = (pixels - low + 0.5) * SUPERSAMPLING - 0.5
         inverse_depth = 1 / points[:, 2]
         samples = rasterise(corners[faces], inverse_depth[faces], width, height)

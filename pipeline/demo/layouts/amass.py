@@ -34,7 +34,8 @@ def _plan(request: Request) -> Iterator[Shot]:
         file = f"{name}_poses.npz"
         shortest = round(4 * fps)
         longest = round(10 * fps)
-        n_frames = request.frames(rng, shortest, longest, least=round(3 * fps))
+        least = round(3 * fps)
+        n_frames = request.frames(rng, shortest, longest, least=least)
         yield Shot("amass", split, name, number, request.seed, n_frames, fps, file=file)
 
 
@@ -45,11 +46,14 @@ def _record(shot: Shot, folder: Path) -> Take:
     facing = float(rng.uniform(-np.pi, np.pi))
     motion = perform(rng, betas, facing, shot.n_frames, shot.fps)
     gender = str(rng.choice(GENDERS))
+
     fingers = _curl_fingers(rng, shot.n_frames)
+    axis_angles = motion.pose.reshape(shot.n_frames, -1, 3)
     for smpl, smplh in SMPLH_HANDS.items():
-        first = 3 * smpl
-        motion.pose[:, first : first + 3] = fingers[:, smplh - 22]
-    pelvis = rest_joints(procedural(), betas)[0]
+        axis_angles[:, smpl] = fingers[:, smplh - 22]
+    body = procedural()
+    rest = rest_joints(body, betas)
+    pelvis = rest[0]
     pose, trans = z_up(motion.pose, motion.trans, pelvis)
 
     file = folder / shot.file
@@ -57,6 +61,7 @@ def _record(shot: Shot, folder: Path) -> Take:
     shape = np.concatenate([betas, np.zeros(6)])
     np.savez(file.with_name("shape.npz"), gender=gender, betas=shape)
     hands = fingers.reshape(-1, 90)
+    without_hands = pose[:, :66]
     np.savez(
         file,
         trans=trans,
@@ -64,10 +69,10 @@ def _record(shot: Shot, folder: Path) -> Take:
         mocap_framerate=shot.fps,
         betas=shape,
         dmpls=np.zeros((shot.n_frames, 8)),
-        poses=np.hstack([pose[:, :66], hands]),
+        poses=np.hstack([without_hands, hands]),
     )
     no_joints = np.zeros((shot.n_frames, 0, 3))
-    no_pixels = no_joints[..., :2]
+    no_pixels = np.zeros((shot.n_frames, 0, 2))
     actor = Actor(motion, gender, pose, betas, trans, no_joints, no_joints, no_pixels)
     return Take(shot, None, (actor,))
 
@@ -79,8 +84,9 @@ def _curl_fingers(rng: Generator, n_frames: int) -> Doubles:
     phase = np.linspace(0, 2 * np.pi, n_frames)
     start = rng.uniform(0, 2 * np.pi, 30)
     curl = 0.25 + 0.15 * np.sin(phase[:, None] + start)
+    sides = np.repeat([-1.0, 1.0], 15)
     fingers = np.zeros((n_frames, 30, 3))
-    fingers[..., 2] = curl * np.repeat([-1.0, 1.0], 15)
+    fingers[..., 2] = curl * sides
     return fingers
 
 

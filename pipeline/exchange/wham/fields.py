@@ -38,14 +38,22 @@ RATE_NOISE: Final = 0.1  # treats 29.97 as 30
 MALE_FIRST: Final = ("male", "female")
 EMDB_FACTOR: Final = 1.1  # box / WHAM's box (lib/data_utils/emdb_eval_utils.py)
 OPENPOSE: Final = JOINTS["body_25b"][:17]  # OpenPose's joints in COCO's order
-Y_DOWN: Final = np.array([[1.0, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]])  # from z up
+Y_DOWN: Final = np.array(  # from z up
+    [
+        [1.0, 0, 0, 0],
+        [0, 0, -1, 0],
+        [0, 1, 0, 0],
+        [0, 0, 0, 1],
+    ]
+)
 
 
 def coco(kp_2d: Array) -> Array:
     """(..., 49, 3) -> (..., 17, 3) in COCO's order: annotated joints, else OpenPose's."""
     named = convert(kp_2d, source="spin49", target="coco")
     openpose = convert(kp_2d, source="spin49", target=OPENPOSE)
-    return np.where(named[..., 2:] > 0, named, openpose)
+    is_annotated = named[..., 2:] > 0
+    return np.where(is_annotated, named, openpose)
 
 
 class RowFields:
@@ -67,8 +75,9 @@ class RowFields:
         self.rates = tracks.fps / tracks.step
         self.track_intrinsics: Doubles = tracks.tables["track_intrinsics"]  # NaN if unknown
         # Whether the labels use the neutral body: BEDLAM's, and 3DPW's by default.
-        parameters: Mapping[str, Any] = split.manifest.get("reader", {}).get("parameters", {})
-        self.uses_neutral_body = self.dataset == "bedlam" or parameters.get("model") == "neutral"
+        reader: Mapping[str, Any] = split.manifest.get("reader", {})
+        model = reader.get("parameters", {}).get("model")
+        self.uses_neutral_body = self.dataset == "bedlam" or model == "neutral"
         self.computed: dict[str, Compute] = {
             "frame_id": self._column("frame_index"),
             "bbox": self.boxes,
@@ -77,7 +86,7 @@ class RowFields:
             "betas": self._column("betas"),
             "body_transl": lambda start, stop: self.place_bodies(start, stop)[0],
             "kp2d": self.keypoints,
-            "joints3D": lambda start, stop: split.rows("kp_3d", start, stop)[..., :3],
+            "joints3D": self.labelled_joints,
             "joints2D": self._column("kp_2d"),
             "body_joints3D": lambda start, stop: self.place_bodies(start, stop)[1],
             "body_joints2D": self.project_joints,
@@ -101,7 +110,8 @@ class RowFields:
         in a column.
         """
         if need == NO_SIZE:
-            return np.asarray((self.resolutions(start, stop) > 0).all(axis=1))
+            sizes = self.resolutions(start, stop)
+            return np.asarray((sizes > 0).all(axis=1))
         if need == NO_GENDER:
             return np.isin(self.genders_of(start, stop), MALE_FIRST)
         if need == NO_RATE:
@@ -112,8 +122,8 @@ class RowFields:
             values: Array = self.intrinsics(start, stop)
         else:
             values = self.split.rows(name, start, stop)
-        values = values.reshape(stop - start, -1)
-        return np.asarray(np.isfinite(values).all(axis=1))
+        is_finite = np.isfinite(values.reshape(stop - start, -1))
+        return np.asarray(is_finite.all(axis=1))
 
     def boxes(self, start: int, stop: int) -> Array:
         """(n, 4) centre, width, height px; for EMDB and BEDLAM (n, 3) centre, side; InstaVariety's
@@ -121,13 +131,14 @@ class RowFields:
         """
         if self.dataset == "insta_variety":
             middle = PICTURE / 2
-            return np.tile([middle, middle, PICTURE / 200], (stop - start, 1))
+            box = [middle, middle, PICTURE / 200]
+            return np.tile(box, (stop - start, 1))
         bbox = self.split.rows("bbox", start, stop)
         if self.dataset == "emdb":
             return bbox[:, :3] / (1, 1, EMDB_FACTOR)
         if self.dataset == "bedlam":  # the release's scale includes the crop scale
-            crop_scale = self.split.tracks.crop_scale[self._tracks(start, stop)]
-            side = bbox[:, 2] * crop_scale
+            tracks = self._tracks(start, stop)
+            side = bbox[:, 2] * self.split.tracks.crop_scale[tracks]
             return np.column_stack([bbox[:, :2], side])
         return bbox
 
@@ -135,7 +146,8 @@ class RowFields:
         """(n, 2) width, height px."""
         if self.dataset == "insta_variety":
             return np.full((stop - start, 2), PICTURE)
-        videos = self.split.tracks.video[self._tracks(start, stop)]
+        tracks = self._tracks(start, stop)
+        videos = self.split.tracks.video[tracks]
         return np.asarray(self.sizes[videos])
 
     def keypoints(self, start: int, stop: int) -> Array:
@@ -146,11 +158,19 @@ class RowFields:
             kp_2d = to_crop_pixels(kp_2d, bbox)
         return coco(kp_2d)
 
+    def labelled_joints(self, start: int, stop: int) -> Array:
+        """(n, 49, 3) m."""
+        kp_3d = self.split.rows("kp_3d", start, stop)
+        return kp_3d[..., :3]
+
     def flipped_boxes(self, start: int, stop: int) -> Array:
         """(n, 3) centre and side in the mirrored image (of 3DPW's four numbers, the last)."""
         boxes = self.boxes(start, stop)
         width = self.resolutions(start, stop)[:, 0]
-        return np.column_stack([width - boxes[:, 0], boxes[:, 1], boxes[:, -1]])
+        x = width - boxes[:, 0]
+        y = boxes[:, 1]
+        side = boxes[:, -1]
+        return np.column_stack([x, y, side])
 
     def flipped_keypoints(self, start: int, stop: int) -> Array:
         """(n, 17, 3): left and right swapped, x mirrored except for joints without confidence."""
@@ -201,9 +221,10 @@ class RowFields:
 
     def world_roots(self, start: int, stop: int) -> Doubles:
         """Global orientation (n, 3) rad in the world."""
-        to_world = self._rotations(start, stop).transpose(0, 2, 1)
-        root = self.split.rows("pose", start, stop)[:, :3]
-        return compose(to_world, root)
+        to_camera = self._rotations(start, stop)
+        to_world = to_camera.transpose(0, 2, 1)
+        pose = self.split.rows("pose", start, stop)
+        return compose(to_world, pose[:, :3])
 
     def world_places(self, start: int, stop: int) -> Doubles:
         """Translation (n, 3) m of the neutral body in the world."""
@@ -213,7 +234,8 @@ class RowFields:
         trans = self.split.rows("trans", start, stop)
         extrinsics = self.split.rows("extrinsics", start, stop)
         pelvis, _ = self.bodies.joints("neutral", pose, betas)
-        _, world_trans = cameras.to_world(pose[:, :3], trans, extrinsics, pelvis)
+        root = pose[:, :3]
+        _, world_trans = cameras.to_world(root, trans, extrinsics, pelvis)
         return world_trans
 
     def intrinsics(self, start: int, stop: int) -> Doubles:
@@ -253,7 +275,8 @@ class Motions:
         self.segments = segments
         self.bodies = bodies
         n_segments = len(segments.start)
-        lengths = np.array([len(self.positions(i)) for i in range(n_segments)], np.int64)
+        n_frames = [len(self.positions(number)) for number in range(n_segments)]
+        lengths = np.array(n_frames, np.int64)
         is_long = lengths >= MIN_FRAMES
         self.segments = segments.only(is_long, TOO_SHORT)
         self.lengths: list[int] = lengths[is_long].tolist()  # at 30 fps
@@ -274,7 +297,8 @@ class Motions:
         track = self.segments.track[number]
         tracks = self.split.tracks
         rate = float(tracks.fps[track] / tracks.step[track])
-        n_rows = self.segments.stop[number] - self.segments.start[number]
+        start = self.segments.start[number]
+        n_rows = self.segments.stop[number] - start
         if abs(rate - FPS) < RATE_NOISE:
             return np.arange(float(n_rows))
         duration = (n_rows - 1) * FPS / rate  # in frames at 30 fps
@@ -286,7 +310,8 @@ class Motions:
         stored = self.read_column("pose", number)
         joints = stored.reshape(-1, 24, 3)
         pose = resample_rotations(joints, self.positions(number))
-        return pose_in_camera(pose.reshape(-1, 72), Y_DOWN[:3, :3])
+        rotation = Y_DOWN[:3, :3]
+        return pose_in_camera(pose.reshape(-1, 72), rotation)
 
     def betas(self, number: int) -> Doubles:
         """(m, 10)."""
@@ -296,14 +321,16 @@ class Motions:
     def transl(self, number: int) -> Doubles:
         """(m, 3) m."""
         assert self.bodies is not None
-        track = self.split.tracks[int(self.segments.track[number])]
+        row = int(self.segments.track[number])
+        track = self.split.tracks[row]
         pose = self.pose(number)
         betas = self.betas(number)
         pelvis, _ = self.bodies.joints(track.gender, pose[:1], betas[:1])
         stored = self.read_column("trans", number)
         in_world = resample_linear(stored, self.positions(number))
         _, trans = cameras.to_camera(np.zeros(3), in_world, Y_DOWN, pelvis)
-        trans[:, 1] -= self.bodies.lowest(track.gender, pose[0], betas[0], trans[0])
+        lowest = self.bodies.lowest(track.gender, pose[0], betas[0], trans[0])
+        trans[:, 1] -= lowest
         return trans
 
     def read_column(self, column: str, number: int) -> Doubles:
@@ -357,9 +384,11 @@ class Bodies:
         """y in m of a body's lowest vertex (y points down), for pose (72,), betas (10,), trans
         (3,).
         """
+        body = self.load(gender)
         shape = torch.tensor(betas[None]).float()
+        rotmat = _rotations(pose[None])
         with torch.no_grad():
-            posed = self.load(gender)(betas=shape, rotmat=_rotations(pose[None]))
+            posed = body(betas=shape, rotmat=rotmat)
         lowest = posed.verts[0, :, 1].max()
         return float(lowest + trans[1])
 
@@ -376,5 +405,6 @@ class Bodies:
 def _rotations(pose: Array) -> torch.Tensor:
     """(n, 72) -> (n, 24, 3, 3)."""
     rotvec = np.asarray(pose, np.float64).reshape(-1, 3)
-    matrices = torch.tensor(Rotation.from_rotvec(rotvec).as_matrix())
-    return matrices.float().reshape(-1, smpl_files.N_JOINTS, 3, 3)
+    matrices = Rotation.from_rotvec(rotvec).as_matrix()
+    rotmat = torch.tensor(matrices).float()
+    return rotmat.reshape(-1, smpl_files.N_JOINTS, 3, 3)

@@ -96,9 +96,10 @@ def _load_metadata(file: Path, state: tuple[int, int]) -> Metadata:  # noqa: ARG
     cameras = _texts(section("dbcameras/index2id"))
     if tuple(cameras) != CAMERAS:
         raise RawDataError(file, "index2id", ", ".join(CAMERAS), ", ".join(cameras), XML_AGAIN)
-    words = _text(section("w0")).removeprefix("[").removesuffix("]").split()
+    text = _text(section("w0"))
+    words = text.removeprefix("[").removesuffix("]").split()
     with reading(file, "numbers", key="w0", do=XML_AGAIN):
-        values = np.array([float(word) for word in words])
+        values = np.array(words, np.float64)
     if len(values) != N_NUMBERS or not np.isfinite(values).all():
         raise RawDataError(file, "w0", f"{N_NUMBERS} finite numbers", f"{len(values)}", XML_AGAIN)
 
@@ -127,15 +128,17 @@ def _cameras(values: Doubles) -> dict[tuple[str, str], Camera]:
     n = len(CAMERAS)
     extrinsics, intrinsics = np.split(values, [n * N_SUBJECTS * N_EXTRINSIC])
     poses = extrinsics.reshape(n, N_SUBJECTS, 2, 3)
-    for camera, of_subjects, lens in zip(CAMERAS, poses, intrinsics.reshape(n, -1), strict=True):
-        fx, fy, cx, cy = lens[:4]  # distortion follows
+    lenses = intrinsics.reshape(n, N_INTRINSIC)
+    for number, camera in enumerate(CAMERAS):
+        fx, fy, cx, cy = lenses[number, :4]  # distortion follows
         matrix = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], np.float32)
-        for subject, (angles, position) in enumerate(of_subjects, start=1):
-            world_to_camera = np.eye(4)
+        for subject, (angles, position) in enumerate(poses[number], start=1):
             rotation = Rotation.from_euler("XYZ", angles).as_matrix()
+            world_to_camera = np.eye(4)
             world_to_camera[:3, :3] = rotation
             world_to_camera[:3, 3] = -rotation @ position / 1000
-            cameras[f"S{subject}", camera] = world_to_camera.astype(np.float32), matrix
+            key = f"S{subject}", camera
+            cameras[key] = world_to_camera.astype(np.float32), matrix
     return cameras
 
 
@@ -158,7 +161,7 @@ def load_fits(file: Path, action: tuple[int, int], frames: Ints) -> NDArray[np.f
     stored = load_sequence(file, action, LEVELS, do=JSON_AGAIN)
     if not stored:
         raise RawDataError(file, "action/subaction", key, "none", "Nothing, if it has no fits.")
-    for row, frame in zip(rows, frames.tolist(), strict=True):
+    for row, frame in enumerate(frames.tolist()):
         fit = stored.get(frame)
         if not fit:
             continue
@@ -170,7 +173,7 @@ def load_fits(file: Path, action: tuple[int, int], frames: Ints) -> NDArray[np.f
                     refuse(f"{len(values)}")
             parts.append(values)
         with np.errstate(over="ignore"):
-            row[:] = np.concatenate(parts)
+            rows[row] = np.concatenate(parts)
     return rows
 
 
@@ -184,8 +187,9 @@ def load_joints(file: Path, action: tuple[int, int]) -> tuple[Ints, Doubles]:
     if not frames:
         expected = "joints of this action and subaction"
         raise RawDataError(file, key, expected, "none", JSON_AGAIN, reason="no_label")
+    frame_index = np.array([*frames], np.int64)
     joints = numbers(file, key, [*frames.values()], (None, 17, 3), do=JSON_AGAIN)
-    return np.array([*frames], np.int64), joints
+    return frame_index, joints
 
 
 def load_cameras(file: Path, keys: str = "Rtfc") -> Mapping[str, Mapping[str, Doubles]]:
@@ -195,14 +199,16 @@ def load_cameras(file: Path, keys: str = "Rtfc") -> Mapping[str, Mapping[str, Do
     stored = load_json(file, do=JSON_AGAIN)
     if not isinstance(stored, dict):
         stored = {}
-    cameras = {}
+    cameras: dict[str, dict[str, Doubles]] = {}
     for number, camera in enumerate(CAMERAS, start=1):
         values = stored.get(str(number))
         if not isinstance(values, dict):
             values = {}
-        cameras[camera] = {
-            k: numbers(file, f"{number}/{k}", values.get(k), SHAPES[k], do=JSON_AGAIN) for k in keys
-        }
+        cameras[camera] = {}
+        for key in keys:
+            stored_as = f"{number}/{key}"
+            value = numbers(file, stored_as, values.get(key), SHAPES[key], do=JSON_AGAIN)
+            cameras[camera][key] = value
     return cameras
 
 
@@ -228,4 +234,5 @@ def load_cdf(file: Path, key: str) -> Floats:
         values = np.asarray(cdf.varget(key))
     if values.dtype.kind != "f":
         raise RawDataError(file, key, "floating-point numbers", str(values.dtype), AGAIN)
-    return np.ascontiguousarray(values, values.dtype.newbyteorder("="))
+    native = values.dtype.newbyteorder("=")
+    return np.ascontiguousarray(values, native)

@@ -43,7 +43,9 @@ def content_of(files: Sequence[Path]) -> LabelContent:
             raise label_error(file, "line 4", expected, ", ".join(joints)[:200])
         content.joints = joints
         number = re.search(r"[0-9]+$", file.stem)
-        identity = file.stem if number is None else int(number[0])
+        identity: str | int = file.stem
+        if number is not None:
+            identity = int(number[0])
         for frame, person in zip(frames, points, strict=True):
             if person[:, 2].any():
                 content.people.append(FoundPerson(frame, person, identity))
@@ -54,7 +56,8 @@ def content_of(files: Sequence[Path]) -> LabelContent:
 def _read_person(file: Path) -> tuple[list[str], list[int], Doubles]:
     """Names of joints, frames from 0, and (T, J, 3) px px score."""
     lines = _lines(file)
-    joints = [name.strip() for name in lines[3].split("\t")[2:] if name.strip()]
+    names = [name.strip() for name in lines[3].split("\t")]
+    joints = [name for name in names[2:] if name]
     if not joints or not lines[0].startswith("PathFileType"):
         found = f"{lines[0][:40]!r} and {len(joints)} names of joints"
         raise label_error(file, "line 1", "the header of a TRC file", found)
@@ -72,14 +75,15 @@ def _read_person(file: Path) -> tuple[list[str], list[int], Doubles]:
             raise label_error(file, key, f"{n_numbers} fields", found, DAMAGED)
         rows[i] = _numbers(file, key, fields[:n_numbers])
 
-    times = rows[:, 1]
-    if not (np.abs(times) * rate < LARGEST).all():
+    frames = np.rint(rows[:, 1] * rate)
+    if not (np.abs(frames) < LARGEST).all():
         raise label_error(file, "Time", "a time in s in each row", "a row without one", DAMAGED)
     points = rows[:, 2:].reshape(len(rows), len(joints), 3).copy()
-    points[~np.isfinite(points).all(axis=-1)] = 0
+    is_missing = ~np.isfinite(points).all(axis=-1)
+    points[is_missing] = 0
     _require_px(file, points)
     points[..., 2] = points[..., :2].any(axis=-1)
-    return joints, np.rint(times * rate).astype(int).tolist(), points
+    return joints, frames.astype(int).tolist(), points
 
 
 def _lines(file: Path) -> list[str]:
@@ -92,7 +96,8 @@ def _lines(file: Path) -> list[str]:
         lines = content.decode("utf-8-sig").splitlines()
         if len(lines) < N_HEADER:
             refuse(f"{len(lines)} lines")
-    return lines[:N_HEADER] + [line for line in lines[N_HEADER:] if line.strip()]
+    rows = [line for line in lines[N_HEADER:] if line.strip()]
+    return lines[:N_HEADER] + rows
 
 
 def _numbers(file: Path, key: str, fields: Sequence[str]) -> list[float]:
@@ -103,7 +108,9 @@ def _numbers(file: Path, key: str, fields: Sequence[str]) -> list[float]:
 
 def _require_px(file: Path, points: Doubles) -> None:
     """Raise RawDataError for positions in space. points: (T, J, 3) x, y, z; 0 where missing."""
-    largest = np.abs(points).max(initial=0.0)
-    if points.any() and (points[..., 2].any() or largest < LEAST_PX):
+    if not points.any():
+        return
+    largest = np.abs(points).max()
+    if points[..., 2].any() or largest < LEAST_PX:
         found = "positions in space, or in m"
         raise label_error(file, "rows", "x and y in px, z 0", found, TAKE_PX)
