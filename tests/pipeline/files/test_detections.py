@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import RawDataError
-from pipeline.files.formats.people import box_lines, keypoints_json
+from pipeline.files.formats.people import box_lines, keypoints_json, mmpose
 from pipeline.files.formats.people.detections import Detections, read_detections
 from pipeline.skeletons import joint_names
 from tests.pipeline.datasets.by_hand import standing
@@ -416,7 +416,7 @@ def test_the_page_declares_every_format_as_it_is_read() -> None:
         for line in page.read_text().splitlines()
         if len(row := line.strip("|").split("|")) == 6
     }
-    modules = {**vars(box_lines), **vars(keypoints_json)}
+    modules = {**vars(box_lines), **vars(keypoints_json), **vars(mmpose)}
     for form in (form for form in modules.values() if type(form).__name__ == "LabelFormat"):
         (row,) = (row for name, row in rows.items() if form.name in name)
         assert row[2].strip().startswith(str(form.first)), form

@@ -33,6 +33,7 @@ from pipeline.files.formats.people.found import (
     DAMAGED,
     EXPORT,
     FORMATS,
+    ONE_VIDEO,
     ORDERS,
     FoundPerson,
     LabelContent,
@@ -40,7 +41,6 @@ from pipeline.files.formats.people.found import (
     label_error,
 )
 from pipeline.files.formats.people.joint_spellings import DECLARED, joint_called
-from pipeline.files.formats.people.keypoints_json import ONE_VIDEO
 from pipeline.files.raw.files import list_names, open_regular
 from pipeline.skeletons import Doubles, Ints, Skeleton, bones, joint_names
 

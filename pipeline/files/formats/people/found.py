@@ -5,11 +5,11 @@ Each format declares in a `LabelFormat` how it counts frames and pixels and what
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -37,6 +37,13 @@ EXPORT: Final = (
     "Export one of the joint orders in docs/datasets/kinetics.md: x, y and score of each "
     "joint in pixels."
 )
+ONE_VIDEO: Final = "Have the files of one video, and of one run of the detector, in a folder."
+OTHER_TOOL: Final = (
+    "docs/datasets/videos.md has the formats that are read (AlphaPose's without --format). "
+    "Ten lines in docs/adding-a-detector.md write those of another tool."
+)
+# a person whose joints have no names
+NUMBERS: Final = tuple(3 * n_joints for n_joints in (*ORDERS, *sorted(BODY)))
 BOXES: Final = {  # a box's two stored points -> its upper left and lower right corner
     "x y w h": lambda a, b: (a, a + b),
     "cx cy w h": lambda a, b: (a - b / 2, a + b / 2),
@@ -123,3 +130,31 @@ class LabelFormat:
             expected = f"a box {self.box} with a width and a height above 0"
             raise label_error(file, key, expected, found)
         return np.column_stack([corners * size, (score, score)])
+
+
+def joint_names(file: Path, key: str, names: Any) -> list[str]:
+    """The names of a file's joints. Raises RawDataError unless they are a list of different
+    texts.
+    """
+    are_texts = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    if not are_texts or len(set(names)) < len(names):
+        found = arrays.kind(names)
+        raise label_error(file, key, "the names of the joints, each once", found)
+    return list(names)
+
+
+def attributes(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    """CVAT's `attributes` of an annotation; {} without any."""
+    attributes = entry.get("attributes")
+    return attributes if isinstance(attributes, dict) else {}
+
+
+def track_id(file: Path, key: str, entry: Mapping[str, Any]) -> int | None:
+    """`track_id`, which CVAT has in `attributes`; None for a negative one, as without a tracker."""
+    if "track_id" not in entry:
+        entry = attributes(entry)
+    if "track_id" not in entry:
+        return None
+    do = "Number people by whole numbers, or leave track_id out."
+    identity = whole(file, f"{key}.track_id", entry["track_id"], do=do)
+    return None if identity < 0 else identity

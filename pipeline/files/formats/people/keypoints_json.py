@@ -19,22 +19,26 @@ from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import kind, load_json
 from pipeline.files.formats.people.axis_order import AxisOrder
 from pipeline.files.formats.people.found import (
-    BODY,
     DAMAGED,
     EXPORT,
-    ORDERS,
+    NUMBERS,
+    ONE_VIDEO,
+    OTHER_TOOL,
     FoundPerson,
     LabelContent,
     LabelFormat,
     Sizes,
+    attributes,
+    joint_names,
     label_error,
     numbers,
     records,
+    track_id,
     whole,
 )
+from pipeline.files.formats.people.mmpose import DEMO, INFERENCER, mmpose_content
 from pipeline.skeletons import Doubles
 
-ONE_VIDEO: Final = "Have the files of one video, and of one run of the detector, in a folder."
 NUMBERED: Final = (
     "Rename the images in it, with the frame number (from 0) at the end: clip_000035.jpg is "
     "frame 35."
@@ -43,13 +47,6 @@ ONE_FILE: Final = (
     "Write another tool's results into one file for the clip (docs/datasets/videos.md has "
     "the formats)."
 )
-IN_PICTURE: Final = "Use a 2D detector's output, x and y in pixels, not a pose lifter's 3D joints."
-OTHER_TOOL: Final = (
-    "docs/datasets/videos.md has the formats that are read (AlphaPose's without --format). "
-    "Ten lines in docs/adding-a-detector.md write those of another tool."
-)
-# a person whose joints have no names
-NUMBERS: Final = tuple(3 * n_joints for n_joints in (*ORDERS, *sorted(BODY)))
 VISIBILITY: Final = (0, 1, 2)  # COCO's: not labelled, labelled and hidden, visible
 # COCO's, AP-10K's and others; and joints that people do not have
 ANIMALS: Final = re.compile(
@@ -61,8 +58,6 @@ _PICTURE: Final = re.compile(r"(?P<name>(?:.*\D)?)(?P<number>[0-9]{1,18})", re.D
 
 RESULTS: Final = LabelFormat("AlphaPose's and COCO's results", first=0, box="x y w h")
 COCO: Final = LabelFormat("COCO's JSON", first=0, box="x y w h")
-INFERENCER: Final = LabelFormat("MMPose's inferencer", first=0)  # enumerate() over the frames
-DEMO: Final = LabelFormat("MMPose's demo", first=1)  # counts a frame before it is looked at
 
 
 def content_of(file: Path, sizes: Sizes | None = None) -> LabelContent:
@@ -72,14 +67,14 @@ def content_of(file: Path, sizes: Sizes | None = None) -> LabelContent:
     content = load_json(file, do=DAMAGED)
     if _has(content, "instance_info"):
         frames = content["instance_info"]
-        return _mmpose(DEMO, file, "instance_info", frames, content.get("meta_info"))
+        return mmpose_content(DEMO, file, "instance_info", frames, content.get("meta_info"))
     if _has(content, "images"):
         return _coco(file, content, sizes)
     if isinstance(content, list):
         if content and all(
             isinstance(entry, list) or _has(entry, "instances") for entry in content
         ):
-            return _mmpose(INFERENCER, file, "frames", content, None)
+            return mmpose_content(INFERENCER, file, "frames", content, None)
         if content and all(_has(entry, "people") for entry in content):
             return openpose_content(((i, file, entry) for i, entry in enumerate(content)), sizes)
         if all(isinstance(entry, dict) for entry in content):
@@ -200,23 +195,6 @@ def _identity(file: Path, result: Mapping[str, Any]) -> int | None:
     return whole(file, "idx", idx)
 
 
-def _attributes(entry: Mapping[str, Any]) -> Mapping[str, Any]:
-    """CVAT's `attributes` of an annotation; {} without any."""
-    attributes = entry.get("attributes")
-    return attributes if isinstance(attributes, dict) else {}
-
-
-def _track_id(file: Path, key: str, entry: Mapping[str, Any]) -> int | None:
-    """`track_id`, which CVAT has in `attributes`; None for a negative one, as without a tracker."""
-    if "track_id" not in entry:
-        entry = _attributes(entry)
-    if "track_id" not in entry:
-        return None
-    do = "Number people by whole numbers, or leave track_id out."
-    identity = whole(file, f"{key}.track_id", entry["track_id"], do=do)
-    return None if identity < 0 else identity
-
-
 class _Categories(NamedTuple):
     """Who are people among COCO's categories."""
 
@@ -237,7 +215,7 @@ def _categories(file: Path, stored: object) -> _Categories:
     key = "categories.keypoints"
     joints = None
     for category in with_joints:
-        names = _names(file, key, category["keypoints"])
+        names = joint_names(file, key, category["keypoints"])
         joints = joints or names
         if names != joints:
             found = f"others for {people[0].get('name')!r} and {category.get('name')!r}"
@@ -295,8 +273,8 @@ def _coco(file: Path, content: Mapping[str, Any], sizes: Sizes | None) -> LabelC
             n_shown += int(np.count_nonzero(points[:, 2]))
         else:
             points = COCO.corners(file, f"{key}.bbox", entry["bbox"], _score(file, entry))
-        identity = _track_id(file, key, entry)
-        n_interpolated += _attributes(entry).get("keyframe") is False
+        identity = track_id(file, key, entry)
+        n_interpolated += attributes(entry).get("keyframe") is False
         read.people.append(FoundPerson(image.frame, points * image.scale, identity))
 
     axes.require_x_first(file)
@@ -383,7 +361,7 @@ def _coco_joints(
     place.
     """
     n_joints = len(names or ())
-    if entry.get("keypoints") == [] and _attributes(entry):
+    if entry.get("keypoints") == [] and attributes(entry):
         found = "none, as older versions of CVAT wrote tracks"
         do = "Export the task again by a newer CVAT."
         raise label_error(file, f"{key}.keypoints", "the joints", found, do)
@@ -426,73 +404,6 @@ def _scale(file: Path, key: str, stated: tuple[object, object], sizes: Sizes | N
 
 def _is_scaled(scale: Doubles) -> bool:
     return bool((scale != 1).any())
-
-
-def _mmpose(form: LabelFormat, file: Path, key: str, frames: object, meta: Any) -> LabelContent:
-    """Frames of `instances`: keypoints J x (x, y), keypoint_scores J, bbox; ViTPose in MMPose
-    writes the same.
-
-    Joint names are in `keypoint_id2name` of `meta`, if present. Older inferencers, and lists of
-    Ultralytics' to_json() per frame, have only the instances.
-    """
-    if not isinstance(frames, list):
-        raise label_error(file, key, "a list of frames", kind(frames))
-    names = None
-    if _has(meta, "keypoint_id2name") and isinstance(meta["keypoint_id2name"], dict):
-        by_id = meta["keypoint_id2name"]
-        ordered = [by_id.get(str(j)) for j in range(len(by_id))]
-        names = _names(file, "meta_info.keypoint_id2name", ordered)
-
-    people = []
-    numbers = []
-    for i, entry in enumerate(frames):
-        key_of_frame = f"{key}[{i}]"
-        if isinstance(entry, list):
-            frame = i
-            stored = entry
-        elif _has(entry, "instances"):
-            frame = form.frame(file, f"{key_of_frame}.frame_id", entry.get("frame_id"))
-            stored = entry["instances"]
-        else:
-            do = "Run the detector on the video, not on an image."
-            raise label_error(file, key_of_frame, "a frame's instances", kind(entry), do)
-        numbers.append(frame)
-        key_of_people = f"{key_of_frame}.instances"
-        for k, person in enumerate(records(file, key_of_people, stored)):
-            people.append(_instance(file, f"{key_of_people}[{k}]", frame, person, names))
-    if len(set(numbers)) != len(numbers):
-        raise label_error(file, key, "each frame once", "one twice", ONE_VIDEO)
-    return LabelContent(people, sorted(numbers), names)
-
-
-def _instance(
-    file: Path, key: str, frame: int, person: Mapping[str, Any], names: Sequence[str] | None
-) -> FoundPerson:
-    scores = person.get("keypoint_scores")
-    joints = person.get("keypoints")
-    if isinstance(joints, dict):  # Ultralytics' to_json
-        x = numbers(file, f"{key}.keypoints.x", joints.get("x"), (None,))
-        y = numbers(file, f"{key}.keypoints.y", joints.get("y"), (len(x),))
-        scores = joints.get("visible")
-        joints = np.column_stack([x, y]).tolist()
-    if not isinstance(scores, list):
-        expected = "keypoints with a score each"
-        raise label_error(file, f"{key}.keypoint_scores", expected, kind(scores), OTHER_TOOL)
-    n_joints = len(names or scores)
-    scores = numbers(file, f"{key}.keypoint_scores", scores, (n_joints,))
-    points = numbers(file, f"{key}.keypoints", joints, (n_joints, 2), do=IN_PICTURE)
-    if not names and 3 * n_joints not in NUMBERS:
-        lengths = ", ".join(str(n // 3) for n in NUMBERS)
-        expected = f"{lengths} joints, or meta_info with their names"
-        raise label_error(file, f"{key}.keypoints", expected, str(n_joints), EXPORT)
-    return FoundPerson(frame, np.column_stack([points, scores]), _track_id(file, key, person))
-
-
-def _names(file: Path, key: str, names: Any) -> list[str]:
-    are_texts = isinstance(names, list) and all(isinstance(name, str) for name in names)
-    if not are_texts or len(set(names)) < len(names):
-        raise label_error(file, key, "the names of the joints, each once", kind(names))
-    return list(names)
 
 
 def _joints(file: Path, key: str, stored: object, n_joints: int = 0) -> Doubles:

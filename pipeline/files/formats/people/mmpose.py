@@ -1,0 +1,93 @@
+"""JSON of MMPose, and lists that are written like it.  [raw] -> tracks -> features -> windows"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from pipeline.files.formats.arrays import kind
+from pipeline.files.formats.people.found import (
+    EXPORT,
+    NUMBERS,
+    ONE_VIDEO,
+    OTHER_TOOL,
+    FoundPerson,
+    LabelContent,
+    LabelFormat,
+    joint_names,
+    label_error,
+    numbers,
+    records,
+    track_id,
+)
+
+IN_PICTURE: Final = "Use a 2D detector's output, x and y in pixels, not a pose lifter's 3D joints."
+INFERENCER: Final = LabelFormat("MMPose's inferencer", first=0)  # enumerate() over the frames
+DEMO: Final = LabelFormat("MMPose's demo", first=1)  # counts a frame before it is looked at
+
+
+def mmpose_content(
+    form: LabelFormat, file: Path, key: str, frames: object, meta: Any
+) -> LabelContent:
+    """Frames of `instances`: keypoints J x (x, y), keypoint_scores J, bbox; ViTPose in MMPose
+    writes the same.
+
+    Joint names are in `keypoint_id2name` of `meta`, if present. Older inferencers, and lists of
+    Ultralytics' to_json() per frame, have only the instances.
+    """
+    if not isinstance(frames, list):
+        raise label_error(file, key, "a list of frames", kind(frames))
+    names = None
+    by_id = None
+    if isinstance(meta, dict):
+        by_id = meta.get("keypoint_id2name")
+    if isinstance(by_id, dict):
+        ordered = [by_id.get(str(j)) for j in range(len(by_id))]
+        names = joint_names(file, "meta_info.keypoint_id2name", ordered)
+
+    people = []
+    seen = []
+    for i, entry in enumerate(frames):
+        key_of_frame = f"{key}[{i}]"
+        if isinstance(entry, list):
+            frame = i
+            stored = entry
+        elif isinstance(entry, dict) and "instances" in entry:
+            frame = form.frame(file, f"{key_of_frame}.frame_id", entry.get("frame_id"))
+            stored = entry["instances"]
+        else:
+            do = "Run the detector on the video, not on an image."
+            raise label_error(file, key_of_frame, "a frame's instances", kind(entry), do)
+        seen.append(frame)
+        key_of_people = f"{key_of_frame}.instances"
+        for k, person in enumerate(records(file, key_of_people, stored)):
+            people.append(_instance(file, f"{key_of_people}[{k}]", frame, person, names))
+    if len(set(seen)) != len(seen):
+        raise label_error(file, key, "each frame once", "one twice", ONE_VIDEO)
+    return LabelContent(people, sorted(seen), names)
+
+
+def _instance(
+    file: Path, key: str, frame: int, person: Mapping[str, Any], names: Sequence[str] | None
+) -> FoundPerson:
+    scores = person.get("keypoint_scores")
+    joints = person.get("keypoints")
+    if isinstance(joints, dict):  # Ultralytics' to_json
+        x = numbers(file, f"{key}.keypoints.x", joints.get("x"), (None,))
+        y = numbers(file, f"{key}.keypoints.y", joints.get("y"), (len(x),))
+        scores = joints.get("visible")
+        joints = np.column_stack([x, y]).tolist()
+    if not isinstance(scores, list):
+        expected = "keypoints with a score each"
+        raise label_error(file, f"{key}.keypoint_scores", expected, kind(scores), OTHER_TOOL)
+    n_joints = len(names or scores)
+    scores = numbers(file, f"{key}.keypoint_scores", scores, (n_joints,))
+    points = numbers(file, f"{key}.keypoints", joints, (n_joints, 2), do=IN_PICTURE)
+    if not names and 3 * n_joints not in NUMBERS:
+        lengths = ", ".join(str(n // 3) for n in NUMBERS)
+        expected = f"{lengths} joints, or meta_info with their names"
+        raise label_error(file, f"{key}.keypoints", expected, str(n_joints), EXPORT)
+    return FoundPerson(frame, np.column_stack([points, scores]), track_id(file, key, person))
