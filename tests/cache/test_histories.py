@@ -281,7 +281,7 @@ class Histories(RuleBasedStateMachine):
         files = [
             file
             for file in sorted(self.root.rglob("*"))
-            if file.is_file() and file.name != "provenance.json"
+            if file.is_file() and file.name != "provenance.json" and file.name != "lock"
         ]
         shards = [file for file in files if "c" in file.parts and "tables" not in file.parts]
         files = (
@@ -406,8 +406,9 @@ class Histories(RuleBasedStateMachine):
             # an earlier commit may be unfinished in one of them
             for root in (self.root, self.calm):
                 cache.finish_commits(root, SPLIT)
-                # a cut may take what killed commands before have left
-                if collected or trouble.how == "power cut":
+                if trouble.how == "power cut":  # it may take what killed commands before have left
+                    cache.gc(root, unfinished=True)
+                elif collected:
                     cache.gc(root)
             self._disk_changed()
             self.state = state
