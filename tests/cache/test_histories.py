@@ -281,7 +281,7 @@ class Histories(RuleBasedStateMachine):
         files = [
             file
             for file in sorted(self.root.rglob("*"))
-            if file.is_file() and file.name != "provenance.json" and file.name != "lock"
+            if file.is_file() and file.name not in ("provenance.json", "lock")
         ]
         shards = [file for file in files if "c" in file.parts and "tables" not in file.parts]
         files = (

@@ -34,6 +34,7 @@ from pipeline.files.packages import PackageFile, fetch_files
 from pipeline.files.pixels.frames import Image
 
 Doubles = NDArray[np.float64]
+Followed = tuple[People, Doubles]  # people, and the circles (N, 2, 2) px to look for them next
 Weights = Literal["lite", "full", "heavy"]
 
 LICENCE: Final = "Apache-2.0"  # of both packages; the files themselves state none
@@ -118,22 +119,28 @@ class BlazePose(FollowingDetector):
         return not all(file.place.is_file() for file in FILES[self.weights])
 
     def identity(self) -> dict[str, Any]:
-        fetch_files(*FILES[self.weights])
-        return super().identity() | {"sha256": [file.sha256 for file in FILES[self.weights]]}
+        files = FILES[self.weights]
+        fetch_files(*files)
+        digests = [file.sha256 for file in files]
+        return super().identity() | {"sha256": digests}
 
     def terms(self) -> list[dict[str, str]]:
         return terms(self.weights)
 
     def load(self, device: str) -> Detect:  # noqa: ARG002 - runs on the CPU
         finder = _Finder(self.min_score, *load_networks(self.weights))
-        run_all = ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="blaze").map
+        n_cores = len(os.sched_getaffinity(0))
+        threads = ThreadPoolExecutor(n_cores, thread_name_prefix="blaze")
+
+        def search(images: Sequence[Image]) -> list[Followed]:
+            return list(threads.map(finder.search, images))
+
+        def follow(images: Sequence[Image], before: Sequence[Followed]) -> list[Followed]:
+            return list(threads.map(finder.follow, images, before))
 
         def detect(images: Sequence[Image], keys: Sequence[bool] = ()) -> list[People]:
-            search, follow = (
-                lambda *args, do=do: list(run_all(do, *args))
-                for do in (finder.search, finder.follow)
-            )
-            return [people for people, _ in run_chains(search, follow, images, keys)]
+            found = run_chains(search, follow, images, keys)
+            return [people for people, _ in found]
 
         return detect
 
@@ -160,7 +167,9 @@ class LiteNetwork:
             self._own.network = self._load()
             self._own.network.allocate_tensors()
         network = self._own.network
-        network.set_tensor(network.get_input_details()[0]["index"], pixels[None].astype(np.float32))
+        (expected,) = network.get_input_details()
+        batch = pixels[None].astype(np.float32)
+        network.set_tensor(expected["index"], batch)
         network.invoke()
         outputs = sorted(network.get_output_details(), key=lambda output: str(output["name"]))
         return [network.get_tensor(output["index"])[0] for output in outputs]
@@ -194,22 +203,28 @@ def find(
     """
     values, logits = network(square / np.float32(127.5) - 1)
     scores = _sigmoid(logits[:, 0])
-    order = np.argsort(-scores, kind="stable")[: (scores >= min_score).sum()]
+    n_people = int((scores >= min_score).sum())
+    order = np.argsort(-scores, kind="stable")[:n_people]
     # of each cell: middle, size, circle, two points
     pairs = values.reshape(-1, 6, 2).astype(np.float64)
     pairs[:, [0, 2, 3]] += _cells()[:, None]
-    low = pairs[:, 0] - pairs[:, 1] / 2
-    high = pairs[:, 0] + pairs[:, 1] / 2
+    middle = pairs[:, 0]
+    size = pairs[:, 1]
+    low = middle - size / 2
+    high = middle + size / 2
+    area = size.prod(axis=1)
     people = []
     while len(order):
-        shared = np.clip(
-            np.minimum(high[order], high[order[0]]) - np.maximum(low[order], low[order[0]]), 0, None
-        )
-        union = pairs[order, 1].prod(axis=1) + pairs[order[0], 1].prod() - shared.prod(axis=1)
-        same = shared.prod(axis=1) > SAME_FACE * union
+        best = order[0]
+        right = np.minimum(high[order], high[best])
+        left = np.maximum(low[order], low[best])
+        shared = np.maximum(right - left, 0).prod(axis=1)
+        union = area[order] + area[best] - shared
+        same = shared > SAME_FACE * union
         same[0] = True
-        circle = np.average(pairs[order[same], 2:4], axis=0, weights=scores[order[same]])
-        people.append((float(scores[order[0]]), circle))
+        cells = order[same]
+        circle = np.average(pairs[cells, 2:4], axis=0, weights=scores[cells])
+        people.append((float(scores[best]), circle))
         order = order[~same]
     return people
 
@@ -218,22 +233,26 @@ def look(network: LiteNetwork, image: Image, circle: Doubles) -> Pose:
     """The pose of the person in a circle (2, 2) px of an image, whose edge is repeated outside."""
     side = SIDES[1]
     up = circle[1] - circle[0]
-    up = up if np.linalg.norm(up) >= 1 else np.array([0, -1])
+    if np.linalg.norm(up) < 1:
+        up = np.array([0, -1])
     length = float(np.linalg.norm(up))
     sin = up[0] / length
     cos = -up[1] / length  # of the square's turn, clockwise on the screen
-    turn = side / (2 * MARGIN * length) * np.array([[cos, sin], [-sin, cos]])
+    scale = side / (2 * MARGIN * length)
+    turn = scale * np.array([[cos, sin], [-sin, cos]])
     shift = side / 2 - turn @ circle[0]
     affine = np.column_stack([turn, shift])
     size = (side, side)
-    pixels = cv2.warpAffine(
-        image, affine, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    )
+    edge = cv2.BORDER_REPLICATE
+    pixels = cv2.warpAffine(image, affine, size, flags=cv2.INTER_LINEAR, borderMode=edge)
     points, presence, _, heat, metres = network(pixels / np.float32(255))
+
     # x, y, depth, and two logits: visible, inside the square
     rows = points.reshape(-1, 5).astype(np.float64)
-    xy = (_refine(rows[:, :2], heat) - shift) @ np.linalg.inv(turn).T
-    joints = metres.reshape(-1, 3)[:BODY] @ np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]])
+    in_square = _refine(rows[:, :2], heat)
+    xy = (in_square - shift) @ np.linalg.inv(turn).T
+    about_z = np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]])
+    joints = metres.reshape(-1, 3)[:BODY] @ about_z
     visible, inside = _sigmoid(rows[:BODY, 3:]).T
     confidence = np.minimum(visible, inside)
     return Pose(
@@ -252,19 +271,24 @@ class _Finder:
         self._finder = finder
         self._landmarks = landmarks
 
-    def search(self, image: Image) -> tuple[People, Doubles]:
-        found = [
-            (score, (circle + corner) / zoom)
-            for square, zoom, corner in _squares(image)
-            for score, circle in find(self._finder, square, self._min_score)
-        ]
+    def search(self, image: Image) -> Followed:
+        candidates = []
+        for square, zoom, corner in _squares(image):
+            for score, circle in find(self._finder, square, self._min_score):
+                candidates.append((score, (circle + corner) / zoom))
+        candidates.sort(key=lambda candidate: -candidate[0])
+
         poses: list[Pose] = []
-        for _, circle in sorted(found, key=lambda one: -one[0]):
-            poses += filter(None, [self._settle(image, circle, poses)])
+        for _, circle in candidates:
+            pose = self._settle(image, circle, poses)
+            if pose is not None:
+                poses.append(pose)
         return self._people(image, poses)
 
-    def follow(self, image: Image, before: tuple[People, Doubles]) -> tuple[People, Doubles]:
-        return self._people(image, [look(self._landmarks, image, circle) for circle in before[1]])
+    def follow(self, image: Image, before: Followed) -> Followed:
+        _, circles = before
+        poses = [look(self._landmarks, image, circle) for circle in circles]
+        return self._people(image, poses)
 
     def _settle(self, image: Image, circle: Doubles, others: Sequence[Pose]) -> Pose | None:
         """The pose whose circle holds still; None if no circle does, or if it is one of the
@@ -281,26 +305,27 @@ class _Finder:
             circle = pose.circle
         return None
 
-    def _people(self, image: Image, poses: Sequence[Pose]) -> tuple[People, Doubles]:
+    def _people(self, image: Image, poses: Sequence[Pose]) -> Followed:
         """One person for each present pose, without copies; joints outside the image are not
         seen.
         """
         size = np.array(image.shape[1::-1])
-        poses = [pose for pose in poses if pose.presence >= self._min_score]
-        poses = [
-            pose
-            for pose in poses
-            if (np.ptp(np.clip(pose.points[:, :2], 0, size), axis=0) >= 1).all()
-        ]
-        points = np.array([pose.points for pose in poses], np.float32).reshape(-1, BODY, 3)
-        points[..., 2] *= ((points[..., :2] >= 0) & (points[..., :2] < size)).all(axis=-1)
-        body = np.clip(points[..., :2], 0, size).astype(np.float32)
+        present = []
+        for pose in poses:
+            extent = np.ptp(np.clip(pose.points[:, :2], 0, size), axis=0)
+            if pose.presence >= self._min_score and (extent >= 1).all():
+                present.append(pose)
+
+        points = np.array([pose.points for pose in present], np.float32).reshape(-1, BODY, 3)
+        xy = points[..., :2]
+        is_inside = (xy >= 0) & (xy < size)
+        points[..., 2] *= is_inside.all(axis=-1)
+        body = np.clip(xy, 0, size).astype(np.float32)
         boxes = np.hstack([body.min(axis=1), body.max(axis=1)])
-        people = People(
-            boxes, np.array([pose.presence for pose in poses], np.float32), points[:, COCO]
-        )
+        scores = np.array([pose.presence for pose in present], np.float32)
+        people = People(boxes, scores, points[:, COCO])
         chosen = distinct(people)
-        circles = np.array([pose.circle for pose in poses]).reshape(-1, 2, 2)
+        circles = np.array([pose.circle for pose in present]).reshape(-1, 2, 2)
         return People(*(part[chosen] for part in people)), circles[chosen]
 
 
@@ -308,10 +333,11 @@ def _moves(circle: Doubles, other: Doubles) -> tuple[float, float]:
     """Distance of the circles' middles, and difference of their radii, in radii of the smaller
     one.
     """
-    a = np.linalg.norm(circle[1] - circle[0])
-    b = np.linalg.norm(other[1] - other[0])
-    radius = np.clip(min(float(a), float(b)), 1, None)
-    return float(np.linalg.norm(circle[0] - other[0]) / radius), float(abs(a - b) / radius)
+    radius = float(np.linalg.norm(circle[1] - circle[0]))
+    other_radius = float(np.linalg.norm(other[1] - other[0]))
+    unit = max(min(radius, other_radius), 1)
+    distance = float(np.linalg.norm(circle[0] - other[0]))
+    return distance / unit, abs(radius - other_radius) / unit
 
 
 def _squares(image: Image) -> Iterator[tuple[Image, Doubles, NDArray[Any]]]:
@@ -319,32 +345,40 @@ def _squares(image: Image) -> Iterator[tuple[Image, Doubles, NDArray[Any]]]:
     (x, y).
     """
     size = np.array(image.shape[1::-1])
+    longer = int(size.max())
+    shorter = int(size.min())
     n = SIDES[0]
-    for side in dict.fromkeys((int(size.max()), int(size.min()), int(size.min()) / 2)):
+    for side in dict.fromkeys((longer, shorter, shorter / 2)):
         width, height = np.maximum(np.rint(size * n / side), 1).astype(int).tolist()
         scaled = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+        zoom = np.array([width, height]) / size
         left = max(0, n - width) // 2
         top = max(0, n - height) // 2
         padding = (top, max(0, n - height - top), left, max(0, n - width - left))
         padded: Any = cv2.copyMakeBorder(scaled, *padding, cv2.BORDER_CONSTANT)
-        rows, columns = (
-            np.linspace(0, d - n, 1 - (-2 * (d - n) // n), dtype=int).tolist()
-            for d in padded.shape[:2]
-        )
-        for y, x in ((y, x) for y in rows for x in columns):
-            yield (
-                padded[y : y + n, x : x + n],
-                np.array([width, height]) / size,
-                np.array([x - left, y - top]),
-            )
+        for y in _starts(padded.shape[0]):
+            for x in _starts(padded.shape[1]):
+                square = padded[y : y + n, x : x + n]
+                yield square, zoom, np.array([x - left, y - top])
+
+
+def _starts(length: int) -> list[int]:
+    """Where squares begin along a side of `length` px: at most half a square apart, the last one
+    ends with it.
+    """
+    rest = length - SIDES[0]
+    n_steps = -(-2 * rest // SIDES[0])
+    starts: list[int] = np.linspace(0, rest, 1 + n_steps, dtype=int).tolist()
+    return starts
 
 
 def _cells() -> Doubles:
     """(2254, 2) px, the middle of each output's cell."""
-    grids = [
-        np.repeat(np.indices((n, n))[::-1].reshape(2, -1).T + 0.5, times, axis=0) / n
-        for n, times in CELLS
-    ]
+    grids = []
+    for n, n_outputs in CELLS:
+        row, column = np.indices((n, n)).reshape(2, -1)
+        middles = np.column_stack([column, row]) + 0.5
+        grids.append(np.repeat(middles, n_outputs, axis=0) / n)
     return np.concatenate(grids) * SIDES[0]
 
 
@@ -352,22 +386,28 @@ def _refine(xy: Doubles, heat: NDArray[np.float32]) -> Doubles:
     """Points (39, 2) px, moved to the middle of their heat maps (64, 64, 39) nearby where these are
     sure.
     """
+    cell_px = SIDES[1] / HEAT_SIDE
     cell = np.floor(xy * (HEAT_SIDE / SIDES[1])).astype(np.int64)
-    near = cell[:, None] + np.arange(-REACH, REACH + 1)[:, None]  # (39, 9, 2) columns and rows
-    inside, (columns, rows) = (
-        (near >= 0) & (near < HEAT_SIDE),
-        np.moveaxis(np.clip(near, 0, HEAT_SIDE - 1), 2, 0),
-    )
-    weights = _sigmoid(heat[rows[:, :, None], columns[:, None], np.arange(len(xy))[:, None, None]])
+    offsets = np.arange(-REACH, REACH + 1)
+    near = cell[:, None] + offsets[:, None]  # (39, 9, 2) columns and rows
+    inside = (near >= 0) & (near < HEAT_SIDE)
+    in_map = np.clip(near, 0, HEAT_SIDE - 1)
+    columns = in_map[:, None, :, 0]  # (39, 1, 9)
+    rows = in_map[:, :, None, 1]  # (39, 9, 1)
+    point = np.arange(len(xy))[:, None, None]
+
+    weights = _sigmoid(heat[rows, columns, point])  # (39, 9, 9)
     weights *= inside[:, :, None, 1] & inside[:, None, :, 0]
-    sums = np.stack(
-        [(weights * cells).sum(axis=(1, 2)) for cells in (columns[:, None], rows[:, :, None])],
-        axis=1,
-    )
-    sure = (weights.max(axis=(1, 2)) >= SURE) & inside[:, REACH].all(axis=1)
-    refined = sums / np.maximum(weights.sum(axis=(1, 2)), SURE)[:, None] * (SIDES[1] / HEAT_SIDE)
-    return np.where(sure[:, None], refined, xy)
+    total = weights.sum(axis=(1, 2))
+    x = (weights * columns).sum(axis=(1, 2))
+    y = (weights * rows).sum(axis=(1, 2))
+    middle = np.column_stack([x, y]) / np.maximum(total, SURE)[:, None]
+
+    is_inside = inside[:, REACH].all(axis=1)
+    is_sure = (weights.max(axis=(1, 2)) >= SURE) & is_inside
+    return np.where(is_sure[:, None], middle * cell_px, xy)
 
 
 def _sigmoid(logits: NDArray[Any]) -> Doubles:
-    return 1 / (1 + np.exp(-np.clip(logits.astype(np.float64), -100, 100)))
+    bounded = np.clip(logits.astype(np.float64), -100, 100)
+    return 1 / (1 + np.exp(-bounded))
