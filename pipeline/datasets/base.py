@@ -42,6 +42,12 @@ EXTRINSICS: Final = cache.ExtraColumn(  # if the camera's position in a world is
     shape=(4, 4),
     mirror=cameras.mirrored,
 )
+INTRINSICS: Final = cache.ExtraColumn(  # not mirrored, like boxes and a track's intrinsics
+    name="intrinsics",
+    about="camera matrix of the row, if the camera zooms",
+    unit="px",
+    shape=(3, 3),
+)
 UP: Final = cache.ExtraColumn(  # if the world's vertical is known
     name="up",
     about="the axis of the world that points up, of length 1",

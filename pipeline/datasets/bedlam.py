@@ -28,6 +28,7 @@ from pipeline.accounting import VideoAccount
 from pipeline.cameras import is_rigid
 from pipeline.datasets.base import (
     EXTRINSICS,
+    INTRINSICS,
     UP,
     Dataset,
     Mistake,
@@ -80,12 +81,6 @@ STEP: Final = 5  # frames between the images of a file at 6 fps
 CROP_SCALE: Final = 1.2  # included in the release's boxes: center and 200 * scale describe the crop
 # the world has the camera's axes without roll and pitch
 WORLD_UP: Final = np.array([0, -1, 0], np.float32)
-INTRINSICS: Final = cache.ExtraColumn(  # not mirrored, like boxes and a track's intrinsics
-    name="intrinsics",
-    about="camera matrix of the row, if the camera zooms",
-    unit="px",
-    shape=(3, 3),
-)
 SHARED: Final = JOINTS["smpl"][:22]  # joints of SMPL and of SMPL-X
 PICTURES: Final = ReleasePart(
     "sequences' images",

@@ -182,6 +182,29 @@ class LabelledBodies:
         return [SeenBody(body.verts, pixels, body.verts[:, 2] + DISTANCE_M, colour)]
 
 
+def projected_joints(track: ShownTrack, body: Path | None) -> Array:
+    """(n, 49, 3) px and 1 of a track's estimated bodies; 0 without one, or without its camera.
+
+    body: folder of the model; None: nothing is projected. Raises what `Body.load` raises.
+    """
+    rows = track.rows
+    n_rows = len(rows["frame_index"])
+    projected = np.zeros((n_rows, 49, 3))
+    if body is None or not track.fits:
+        return projected
+    bodies = LabelledBodies(body)
+    for row in range(n_rows):
+        posed = bodies.pose(track, row)
+        intrinsics = intrinsics_of(track, row)
+        if posed is None or intrinsics is None:
+            continue
+        pixels = project(posed.joints + rows["trans"][row], intrinsics)
+        is_in_front = np.isfinite(pixels).all(axis=1)
+        projected[row, is_in_front, :2] = pixels[is_in_front]
+        projected[row, is_in_front, 2] = 1
+    return projected
+
+
 def intrinsics_of(track: ShownTrack, row: int) -> Array | None:
     """Intrinsics (3, 3) px of a row (if the camera zooms), else of the track; None if unknown."""
     cameras = [track.record.intrinsics]

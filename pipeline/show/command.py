@@ -91,6 +91,11 @@ def _run(args: argparse.Namespace) -> int:
     graded = [f"  {track.record.name}: {track.grade}" for track in shown.tracks]
     for line in few(graded, FEW, str(args.out)):
         out.print(plain(line))
+    fits = [f"  {track.record.name}: {fit}" for track in shown.tracks for fit in track.fits]
+    if fits:
+        out.print("  Estimated bodies, by the distance of projected joints (share of the box):")
+        for line in few(fits, FEW, str(args.out)):
+            out.print(plain(f"  {line}"))
     if shown.stand_in:
         out.print(f"  {STAND_IN} demo data, not the dataset itself")
     return 0

@@ -28,6 +28,7 @@ from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import count
 from pipeline.crops import CROP_SIZE, crop_person, normalise_keypoints
 from pipeline.files.pixels.frames import Frame, Image
+from pipeline.show.bodies import projected_joints
 from pipeline.show.drawing import (
     SIDE_COLOURS,
     Skeleton,
@@ -59,6 +60,7 @@ class _Overlay(NamedTuple):
     height: int
     rects: tuple[Rect, ...]
     skeleton: Skeleton
+    estimated: Skeleton  # joints of an estimated body
     radius: float  # of a joint's dot
     outside: int  # visible joints outside the image
 
@@ -94,13 +96,15 @@ def portrait(track: ShownTrack, body: Path | None) -> Portrait:
     solid: list[tuple[View, ...]] = [() for _ in rows["frame_index"]]
     if joints is not None:
         solid = [views(frame_joints, camera="bbox" in rows) for frame_joints in joints]
+    estimated = projected_joints(track, body)
     cards = []
     for i, frame in enumerate(_frames(track)):
         n_visible = None
         if "kp_2d" in rows:
             n_visible = int((rows["kp_2d"][i, :, 2] > 0).sum())
         unset = tuple(name for name in track.flags if rows[name][i] != 1)
-        cards.append(_Card(frame.index, n_visible, unset, *_overlays(frame, track, i), solid[i]))
+        overlays = _overlays(frame, track, i, estimated[i])
+        cards.append(_Card(frame.index, n_visible, unset, *overlays, solid[i]))
     box = view_box(list(itertools.chain.from_iterable(solid)))
     return Portrait(track, caption, box, tuple(cards))
 
@@ -133,9 +137,11 @@ def _problem(frame: Frame) -> str:
 
 
 def _overlays(
-    frame: Frame, track: ShownTrack, i: int
+    frame: Frame, track: ShownTrack, i: int, estimated: Array
 ) -> tuple[str, _Overlay | None, _Overlay | None]:
-    """The problem of row i's image or "", the full frame, and the crop."""
+    """The problem of row i's image or "", the full frame, and the crop. estimated: (49, 3) px and
+    1 of its body.
+    """
     image = frame.image
     if image is None or "bbox" not in track.rows:
         return _problem(frame), None, None
@@ -157,12 +163,19 @@ def _overlays(
     crop_radius = float(size[0]) * scale * DOT  # small people get small dots
     radius = min(max(crop_radius, longest / 250), longest / 75)
     small = _shrink(image, LONGEST_PX)
-    full = _overlay(small, (width, height), rects, kp_2d, kp_2d[:, :2], radius)
+    both = (kp_2d, estimated)
+    full = _overlay(small, (width, height), rects, both, (kp_2d, estimated), radius)
 
-    normalised = normalise_keypoints(kp_2d.astype(np.float64), bbox, scale)
-    on_crop = (normalised[:, :2] + 1) * CROP_SIZE / 2
+    on_crop = (_on_crop(kp_2d, bbox, scale), _on_crop(estimated, bbox, scale))
     crop_size = (CROP_SIZE, CROP_SIZE)
-    return "", full, _overlay(crop, crop_size, (), kp_2d, on_crop, CROP_SIZE * DOT)
+    return "", full, _overlay(crop, crop_size, (), both, on_crop, CROP_SIZE * DOT)
+
+
+def _on_crop(kp_2d: Array, bbox: Array, scale: float) -> Array:
+    """(49, 2) px of the crop."""
+    normalised = normalise_keypoints(kp_2d.astype(np.float64), bbox, scale)
+    on_crop: Array = (normalised[:, :2] + 1) * CROP_SIZE / 2
+    return on_crop
 
 
 def _rect(kind: str, centre: Array, size: Array) -> Rect:
@@ -185,17 +198,21 @@ def _overlay(
     image: Image,
     size: tuple[int, int],
     rects: tuple[Rect, ...],
-    kp_2d: Array,
-    pixels: Array,
+    joints: tuple[Array, Array],
+    pixels: tuple[Array, Array],
     radius: float,
 ) -> _Overlay:
-    """An RGB image with joints at `pixels`, in the coordinates of an image of `size`, with kp_2d's
-    confidence.
+    """An RGB image with labelled joints and those of an estimated body, (49, 3) px and confidence
+    each, drawn at `pixels`, in the coordinates of an image of `size`.
     """
-    is_inside = ((pixels >= -0.5) & (pixels <= np.array(size) - 0.5)).all(axis=1)
-    is_visible = kp_2d[:, 2] > 0
+    labelled, estimated = joints
+    at_labelled = pixels[0][:, :2]
+    is_inside = ((at_labelled >= -0.5) & (at_labelled <= np.array(size) - 0.5)).all(axis=1)
+    is_visible = labelled[:, 2] > 0
     outside = int((is_visible & ~is_inside).sum())
-    return _Overlay(image, *size, rects, flat(kp_2d, pixels), radius, outside)
+    skeleton = flat(labelled, at_labelled)
+    body = flat(estimated, pixels[1][:, :2])
+    return _Overlay(image, *size, rects, skeleton, body, radius, outside)
 
 
 def _jpeg_uri(image: Image) -> str:

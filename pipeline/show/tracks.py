@@ -24,7 +24,7 @@ from pipeline.conversion.identity import reader_parts
 from pipeline.conversion.reading import UNEXPECTED
 from pipeline.datasets.base import Dataset, describe_error
 from pipeline.errors import PipelineError, RawDataError, did_you_mean, reading_refused
-from pipeline.estimates import estimates_of
+from pipeline.estimates import BodyFit, estimates_of, fits_of
 from pipeline.files.formats import smpl_files
 from pipeline.files.pixels import sources
 from pipeline.files.pixels.frames import FrameSource
@@ -73,6 +73,7 @@ class ShownTrack:
     flags: Mapping[str, int]  # has_3d, has_smpl, valid -> number of frames that set it
     notes: tuple[str, ...]
     grade: grades.Grade
+    fits: tuple[BodyFit, ...]  # of estimated bodies
     rows: Mapping[str, Array]  # column -> (n, ...) at the n frames to draw
 
 
@@ -445,6 +446,7 @@ def shown_track(
     notes: Sequence[str],
     frames: int,
     grade: grades.Grade | None = None,
+    fits: tuple[BodyFit, ...] = (),
 ) -> ShownTrack:
     """A track to show, from the cache's columns for all its frames. `grade`: None: by these
     columns.
@@ -469,6 +471,7 @@ def shown_track(
         flags={name: int((columns[name] == 1).sum()) for name in FLAGS if name in columns},
         notes=tuple(notes),
         grade=grade,
+        fits=fits,
         rows={name: column[chosen] for name, column in columns.items()},
     )
 
@@ -485,4 +488,7 @@ def _cached_track(split: Split, number: int, raw: Path | None, frames: int) -> S
             if source.digest() != sources.file_part(entry.pixels):
                 notes.append("the images in the raw folder have changed since conversion")
     grade = grades.track_grade(split, record, source, entry.account.get("clip", {}))
-    return shown_track(record, columns, source=source, notes=notes, frames=frames, grade=grade)
+    fits = fits_of(entry.account, record.name)
+    return shown_track(
+        record, columns, source=source, notes=notes, frames=frames, grade=grade, fits=fits
+    )

@@ -91,7 +91,7 @@ def marked(terminal: Terminal) -> None:
     folder = terminal.folder
     types("pipeline status --cache estimated", r"\(estimates of GVHMR, WHAM\)")
     show = "pipeline show videos train --cache estimated --raw clips --body body --out page.html"
-    types(show, r"5 tracks in page.html")
+    types(show, r"5 tracks in page.html", r"walk\.mp4/1: GVHMR's person 0, 0\.0% off")
     assert "estimates of GVHMR, WHAM, no ground truth" in (folder / "page.html").read_text()
     export = "pipeline export videos train --cache estimated --format parquet --out tables"
     types(export, r"bodies are estimates of GVHMR, WHAM, no ground truth")

@@ -22,10 +22,10 @@ from pipeline import smplx
 from pipeline.body import Body
 from pipeline.cli.text import count
 from pipeline.conversion.plan import committed_split
-from pipeline.datasets.base import EXTRINSICS, PELVIS, UP
+from pipeline.datasets.base import EXTRINSICS, INTRINSICS, PELVIS, UP
 from pipeline.errors import PipelineError, RawDataError, StandInMixed
-from pipeline.estimates import files_of, recorded_estimates
-from pipeline.exchange.bodies.projection import NOTED, REFUSED, Fit, Keypoints, fit
+from pipeline.estimates import BodyFit, files_of, recorded_estimates
+from pipeline.exchange.bodies.projection import REFUSED, Fit, Keypoints, fit
 from pipeline.exchange.bodies.smplx_joints import SmplxJoints
 from pipeline.exchange.bodies.tools import (
     N_BETAS,
@@ -41,12 +41,13 @@ from pipeline.files.raw.files import whole_file_digest
 from pipeline.processes.software import staging_plan
 from pipeline.skeletons import JOINTS, Doubles
 
-VERSION: Final = 3  # raised whenever the same files would give other labels; 3: worlds
+VERSION: Final = 4  # raised whenever the same files would give other labels; 4: cameras
 LABELS: Final = ("pose", "betas", "trans", "has_smpl", "valid")
 TRUTH: Final = ("pose", "kp_3d", "kp_3d_eval")  # columns of splits with labels of their own
 ABOUT: Final = ("name", "video", "step", "fps", "crop_scale", "gender", "intrinsics")  # tracks
 HIPS: Final = [JOINTS["spin49"].index(joint) for joint in ("lhip", "rhip")]
 WORLD_UP: Final = np.array([0, 1, 0], np.float32)  # of the tools' worlds
+CAMERA: Final = replace(INTRINSICS, about="camera matrix that the tool assumed", gaps=True)
 WORLD: Final = (replace(EXTRINSICS, gaps=True), UP)
 ELSEWHERE: Final = 1.0  # heights of a box: bodies farther away are of another person
 
@@ -85,6 +86,7 @@ class _Clip:
     files: list[Path] = field(default_factory=list)
     digests: dict[str, str] = field(default_factory=dict)  # file name -> SHA-256
     notes: list[str] = field(default_factory=list)
+    fits: dict[str, list[BodyFit]] = field(default_factory=dict)  # by the track's name
 
     def add(self, file: Path) -> None:
         self.files.append(file)
@@ -129,7 +131,7 @@ def import_bodies(
 
     by_video = itertools.groupby(split.tracks, lambda track: track.video)
     tracks = {video: list(group) for video, group in by_video}
-    extra = (*smplx.columns(f"{N_BETAS} numbers", trans=True, gaps=True), *WORLD)
+    extra = (*smplx.columns(f"{N_BETAS} numbers", trans=True, gaps=True), CAMERA, *WORLD)
     plan = staging_plan(cache.fingerprint(origin | {"clips": split.manifest["digest"]}))
     with cache.SplitWriter(
         root, name, columns=[*split.columns, *LABELS], plan=plan, extra=extra
@@ -272,8 +274,8 @@ class _TrackBodies:
         self.extra: dict[str, NDArray[Any]] = {}
         self.has_body = np.zeros(self.n, bool)
 
-    def _nothing(self, width: int) -> NDArray[Any]:
-        return np.full((self.n, width), np.nan, np.float32)
+    def _nothing(self, *shape: int) -> NDArray[Any]:
+        return np.full((self.n, *shape), np.nan, np.float32)
 
     @property
     def keypoints(self) -> Keypoints:
@@ -285,12 +287,14 @@ class _TrackBodies:
         estimate: Estimate,
         trans: Doubles,
         whole_pose: Doubles,
+        intrinsics: Doubles,
         extrinsics: Doubles | None,
     ) -> int:
         """Write a person's bodies into the rows of common frames that have none yet. Returns their
         number.
 
-        trans: (N, 3) m; whole_pose: (N, 72) or (N, 165) rad; extrinsics: (N, 4, 4) m, of its world.
+        trans: (N, 3) m; whole_pose: (N, 72) or (N, 165) rad; intrinsics: (3, 3) px; extrinsics:
+        (N, 4, 4) m, of its world.
         """
         _, rows, of_track = np.intersect1d(
             estimate.frames, self.columns["frame_index"], return_indices=True
@@ -299,9 +303,11 @@ class _TrackBodies:
         rows = rows[is_free]
         of_track = of_track[is_free]
         self.has_body[of_track] = True
+        cameras = self.extra.setdefault("intrinsics", self._nothing(3, 3))
+        cameras[of_track] = intrinsics
         if extrinsics is not None:
-            nowhere = np.full((self.n, 4, 4), np.nan, np.float32)
-            self.extra.setdefault("extrinsics", nowhere)[of_track] = extrinsics[rows]
+            worlds = self.extra.setdefault("extrinsics", self._nothing(4, 4))
+            worlds[of_track] = extrinsics[rows]
             self.extra["up"] = WORLD_UP
         if not estimate.is_smplx:
             self.columns["pose"][of_track] = whole_pose[rows]
@@ -376,8 +382,12 @@ def _add_bodies(
         if bodies.smplx is not None:
             pose = bodies.smplx.whole_pose(pose)
         trans = estimate.position(size, fitted.margin)
-        if track.fill(estimate, trans, pose, _extrinsics_of(estimate, trans, joints)):
-            clip.notes.append(f"{track.track.name}: {_told(estimate, fitted)}")
+        extrinsics = _extrinsics_of(estimate, trans, joints)
+        if track.fill(estimate, trans, pose, estimate.camera(size), extrinsics):
+            name = track.track.name
+            body_fit = BodyFit(estimate.name, round(fitted.distance, 4), fitted.cause)
+            clip.fits.setdefault(name, []).append(body_fit)
+            clip.notes.append(f"{name}: {_told(estimate, body_fit)}")
 
 
 def _extrinsics_of(estimate: Estimate, trans: Doubles, joints: Doubles) -> Doubles | None:
@@ -402,10 +412,8 @@ def _extrinsics_of(estimate: Estimate, trans: Doubles, joints: Doubles) -> Doubl
     return rigid(turn.as_matrix(), shift)
 
 
-def _told(estimate: Estimate, fitted: Fit) -> str:
-    text = f"{estimate.name}, {fitted.distance:.1%} off"
-    if fitted.distance > NOTED:
-        text += f"; likely: {fitted.cause}"
+def _told(estimate: Estimate, body_fit: BodyFit) -> str:
+    text = str(body_fit)
     if estimate.trans is None:
         text += "; trans is of a weak-perspective camera"
     if estimate.world_root is not None:
@@ -414,6 +422,6 @@ def _told(estimate: Estimate, fitted: Fit) -> str:
 
 
 def _noted(entry: cache.VideoEntry, clip: _Clip) -> cache.VideoEntry:
-    """The clip's entry with the notes."""
+    """The clip's entry with the notes, and how its bodies fit."""
     notes = [*entry.account.get("notes", ()), *clip.notes]
-    return replace(entry, account={**entry.account, "notes": notes})
+    return replace(entry, account={**entry.account, "notes": notes, "body_fits": clip.fits})

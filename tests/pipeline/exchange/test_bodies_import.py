@@ -1,5 +1,6 @@
 """Estimated bodies become labels of the people whom they lie on, and stay marked."""
 
+import html
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -9,10 +10,14 @@ import pytest
 
 import cache
 from pipeline.__main__ import main
+from pipeline.cameras import project
+from pipeline.demo import writing
 from pipeline.errors import PipelineError, RawDataError, StandInMixed
-from pipeline.estimates import estimates_of
+from pipeline.estimates import estimates_of, fits_of
 from pipeline.exchange.bodies.importing import BodyModels, ImportedBodies, import_bodies
 from pipeline.exchange.bodies.projection import SMPLX_PELVIS
+from pipeline.show.bodies import projected_joints
+from pipeline.show.tracks import Choice, ShownTrack, from_cache
 from tests.made_splits import track_of, write_split, write_stream
 from tests.pipeline.exchange import planted_bodies as planted
 from tests.vibe_model.builders import SMALL
@@ -75,6 +80,75 @@ def test_bodies_go_to_the_people_whom_they_lie_on(tmp_path: Path, tool: str) -> 
     cameras = ["camera.npy"] if tool == "tram" else []
     assert [*recorded] == sorted([*cameras, *(file.name for file in files)])
     assert run(tmp_path, *files).why == ""
+
+
+@pytest.mark.parametrize("tool", ["wham", "vibe", "tram"])
+def test_bodies_with_the_camera_of_their_rows_lie_on_the_2d_joints(
+    tmp_path: Path, tool: str
+) -> None:
+    """By what is in the cache alone."""
+    write_clips(tmp_path / "clips")
+    files = planted.write_tram(tmp_path) if tool == "tram" else [planted.write(tmp_path, tool)]
+    run(tmp_path, *files)
+    split = cache.open(tmp_path / "c")[NAME]
+    account = split.videos[0].account
+    n_compared = 0
+    for track in split.tracks:
+        rows = {}
+        for name in ("pose", "betas", "trans", "intrinsics", "kp_2d", "has_smpl"):
+            rows[name] = split.rows(name, track.start, track.stop)[:]
+        has_body = rows["has_smpl"] == 1
+        assert (np.isfinite(rows["intrinsics"][:, 0, 0]) == has_body).all()
+        fits = fits_of(account, track.name)
+        assert len(fits) == int(has_body.any())
+        if not has_body.any():
+            continue
+        joints, _ = planted.BODY.posed_joints(rows["pose"][has_body], rows["betas"][has_body])
+        in_camera = joints + rows["trans"][has_body, None]
+        pixels = project(in_camera, rows["intrinsics"][has_body, None])
+        seen = rows["kp_2d"][has_body]
+        is_seen = seen[..., 2] > 0
+        assert np.abs(pixels - seen[..., :2])[is_seen].max() < 0.5
+        assert fits[0].distance < 0.002
+        assert fits[0].cause == ""
+        n_compared += 1
+    assert n_compared == 2
+
+
+def test_the_page_draws_estimated_bodies_and_says_how_far_off_they_are(tmp_path: Path) -> None:
+    write_clips(tmp_path / "clips")
+    wham = planted.wham()
+    for person in wham.values():
+        person["trans"] = person["trans"] + [0.15, 0, 0]
+    run(tmp_path, planted.write(tmp_path, "wham", wham))
+    writing.write_body(tmp_path / "body")
+    options = ["--cache", tmp_path / "c", "--body", tmp_path / "body", "--raw", tmp_path / "raw"]
+    (tmp_path / "raw").mkdir()
+    shown = ["show", *NAME.split("/"), *map(str, options), "--out", str(tmp_path / "a.html")]
+    assert main(shown) == 0
+    page = (tmp_path / "a.html").read_text()
+    split = cache.open(tmp_path / "c")[NAME]
+    (fit,) = fits_of(split.videos[0].account, "walk.mp4/0")
+    assert 0.05 < fit.distance < 0.15
+    row = f'<th scope="row">walk.mp4/0</th><td>{html.escape(fit.person)}</td>'
+    assert row.replace("&#x27;", "&#39;") in page
+    assert f"<td>{fit.distance:.1%}</td><td>{fit.cause}</td>" in page
+
+    track = _shown(tmp_path, "walk.mp4/0")
+    drawn = projected_joints(track, tmp_path / "body")
+    seen = track.rows["kp_2d"]
+    is_seen = seen[..., 2] > 0
+    assert (drawn[is_seen][:, 2] == 1).all()
+    apart = np.linalg.norm(drawn[..., :2] - seen[..., :2], axis=-1)[is_seen]
+    assert np.median(apart) / planted.HEIGHT == pytest.approx(fit.distance, rel=0.2)
+    assert not projected_joints(_shown(tmp_path, "other.mp4/0"), tmp_path / "body").any()
+    assert not projected_joints(track, None).any()
+
+
+def _shown(tmp_path: Path, name: str) -> ShownTrack:
+    chosen = Choice(names=(name,))
+    (track,) = from_cache(tmp_path / "c", NAME, chosen, raw=tmp_path / "raw").tracks
+    return track
 
 
 @pytest.mark.parametrize("tool", ["gvhmr", "prompthmr"])
