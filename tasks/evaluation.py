@@ -218,6 +218,8 @@ def show_notes(metrics: Mapping[str, Any], config: object, note: str = "") -> No
     no_depth = without_depth(config)
     if no_depth:
         warn(no_depth)
+    for split, whose in metrics.get("estimates", {}).items():
+        warn(f"trained on the bodies of {split}: {whose}, no ground truth")
     if metrics["stand_in"]:
         console.out.print(DEMO_DATA)
 

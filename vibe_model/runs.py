@@ -17,6 +17,7 @@ from typing import IO, TYPE_CHECKING, Any, Final
 
 from cache.storage.durable import sync_folder
 from pipeline.errors import ConfigError, DataError, StandInMixed
+from pipeline.estimates import estimates_of
 from vibe_model.settings import RunConfig, VideoConfig, split_of
 
 if TYPE_CHECKING:
@@ -129,6 +130,21 @@ def inputs(config: RunConfig, splits: Mapping[str, Split]) -> dict[str, Any]:
         "body": None if config.body is None else folder_digest(config.body),
         **{name: None if file is None else file_digest(file) for name, file in files.items()},
     }
+
+
+def estimated_bodies(config: VideoConfig, splits: Mapping[str, Split]) -> dict[str, str]:
+    """Split -> "estimates of WHAM", of the splits whose bodies are trained on and no ground
+    truth.
+    """
+    estimated = {}
+    for part in config.parts:
+        if part == "datasets_2d":  # 2D joints alone
+            continue
+        for name in config.part(part):
+            whose = estimates_of(splits[name])
+            if whose:
+                estimated[name] = whose
+    return estimated
 
 
 def _content_digest(manifest: Mapping[str, Any]) -> str:

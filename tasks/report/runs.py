@@ -402,6 +402,10 @@ def _facts(run: TrainingRun) -> dict[str, str]:
         facts["Duration"] = duration(run.logged.seconds)
     if "skipped_steps" in run.metrics:
         facts["Steps skipped because the loss was not finite"] = f"{run.metrics['skipped_steps']:,}"
+    estimates = run.metrics.get("estimates", {})
+    if estimates:
+        splits = [f"{split} ({whose})" for split, whose in estimates.items()]
+        facts["Trained on estimated bodies, no ground truth"] = ", ".join(splits)
     return facts
 
 

@@ -120,6 +120,9 @@ class VideoRun(TrainingLoop):
         config = self.config
         trainer = self.trainer
         splits = self.splits
+        estimated = runs.estimated_bodies(config, splits)
+        if estimated:
+            self.facts["estimates"] = estimated
         group = self.group
         for name in models.model_of(config).protocols or ():
             protocols.find(name)  # reports an unknown one before training

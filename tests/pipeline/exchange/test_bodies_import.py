@@ -1,6 +1,7 @@
 """Estimated bodies become labels of the people whom they lie on, and stay marked."""
 
 import html
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -18,9 +19,13 @@ from pipeline.exchange.bodies.importing import BodyModels, ImportedBodies, impor
 from pipeline.exchange.bodies.projection import SMPLX_PELVIS
 from pipeline.show.bodies import projected_joints
 from pipeline.show.tracks import Choice, ShownTrack, from_cache
+from tasks.evaluation import show_notes
+from tasks.report.runs import curves_section, read_run
 from tests.made_splits import track_of, write_split, write_stream
 from tests.pipeline.exchange import planted_bodies as planted
 from tests.vibe_model.builders import SMALL
+from vibe_model import training
+from vibe_model.runs import CONFIG, METRICS
 from vibe_model.training.data import TrainingBatches
 from vibe_model.vibe.config import TrainConfig
 
@@ -367,6 +372,46 @@ def test_training_takes_bodies_of_named_splits_alone(tmp_path: Path) -> None:
     named = replace(config, datasets_2d=(), datasets_3d=(NAME,))
     labels = TrainingBatches(named, splits)[0].labels
     assert labels["w_smpl"].any()
+
+
+def test_a_run_says_that_it_was_trained_on_estimates(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In its files, in the table of results and on the report's page."""
+    write_clips(tmp_path / "clips")
+    run(tmp_path, planted.write(tmp_path, "wham"))
+    root = tmp_path / "c"
+    write_stream(root, NAME, "resnet50", lambda rows: np.zeros((len(rows), 6), np.float32), dim=6)
+    writing.write_body(tmp_path / "body")
+    config = TrainConfig(
+        cache=root,
+        runs=tmp_path / "runs",
+        body=tmp_path / "body",
+        datasets_2d=(),
+        datasets_3d=(NAME,),
+        prior="none",
+        validation=(NAME,),
+        evaluation=(),
+        seqlen=4,
+        batch_size=4,
+        iterations=1,
+        epochs=1,
+        device="cpu",
+        **SMALL,
+    )
+    folder = training.run(config)
+    for name in (CONFIG, METRICS):
+        assert json.loads((folder / name).read_text())["estimates"] == {NAME: "estimates of WHAM"}
+    show_notes(json.loads((folder / METRICS).read_text()), config)
+    shown = capsys.readouterr()
+    told = " ".join((shown.out + shown.err).split())
+    assert "trained on the bodies of videos/train: estimates of WHAM, no ground truth" in told
+    page = curves_section([read_run(folder)])
+    (_, facts, _) = page.data["runs"][0]
+    assert "videos/train (estimates of WHAM)" in facts.values()
+
+    others = replace(config, datasets_2d=(NAME,), datasets_3d=())
+    assert "estimates" not in json.loads((training.run(others) / METRICS).read_text())
 
 
 def test_a_damaged_split_names_the_files_of_its_damaged_clips(
