@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -47,7 +46,7 @@ from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import Provenance
 from pipeline.processes import NO_CLUSTER, Dask
 from pipeline.processes.cluster import connect_workers
-from pipeline.processes.software import staging_plan
+from pipeline.processes.software import staging_plan, version
 
 HERE: Final = Resources()  # the whole machine
 MOST_SHARDS: Final = 4  # in a task of a cluster: a lost worker costs 32,768 rows

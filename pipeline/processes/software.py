@@ -26,6 +26,12 @@ CODE: Final = "code"
 CODE_OF: Final = "code of "  # and a package with a dataset, stream or detector
 PYTHON: Final = "python"
 LIBRARIES: Final = ("av", "numpy", "opencv-python", "torch")
+# What pip calls OpenCV without windows and with more modules: one code, and one version's numbers.
+OTHER_OPENCV: Final = (
+    "opencv-python-headless",
+    "opencv-contrib-python",
+    "opencv-contrib-python-headless",
+)
 OWN: Final = ("cache", "pipeline", "tasks", "vibe_model")
 _PACKAGE: Final = "vibe-pipeline"
 _HOME: Final = Path(__file__).parents[2]  # of the packages
@@ -60,7 +66,19 @@ def version(name: str) -> str:
         return digest
     if name.startswith(CODE_OF):
         return _digest(_find_files(name.removeprefix(CODE_OF)))
+    if name == "opencv-python":
+        return _opencv_version()
     return metadata.version(name)
+
+
+def _opencv_version() -> str:
+    """OpenCV's version, whichever of its packages is installed."""
+    for name in ("opencv-python", *OTHER_OPENCV):
+        with suppress(metadata.PackageNotFoundError):
+            return metadata.version(name)
+    import cv2  # built by hand: it has no package
+
+    return str(cv2.__version__)
 
 
 def package_version() -> str:

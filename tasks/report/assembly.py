@@ -8,7 +8,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +17,7 @@ from pipeline.cli.text import count, from_here
 from pipeline.conversion.committed import rejected_videos
 from pipeline.errors import PipelineError
 from pipeline.features.plan import is_untrained
+from pipeline.processes.software import version
 from tasks.report.bodies import bodies_section
 from tasks.report.data import (
     DEMO,
@@ -238,7 +238,7 @@ def _demo_parts(opened: OpenedCache, shown: Sequence[TrainingRun]) -> str:
 
 def _software() -> str:
     """Versions of the packages that draw a page."""
-    return ", ".join(f"{name} {metadata.version(name)}" for name in SOFTWARE)
+    return ", ".join(f"{name} {version(name)}" for name in SOFTWARE)
 
 
 def recorded_fingerprint(page: Path) -> str:

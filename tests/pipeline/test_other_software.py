@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import pytest
 
 from cache.write.parts import Part
@@ -137,3 +138,23 @@ def test_staged_shards_of_other_weights_are_computed_again(
     )
     assert "expected weights aa, as of other shards, found bb" in shown
     assert into.tree(root) == into.tree(calm)
+
+
+@pytest.mark.parametrize(
+    "package",
+    ["opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless", ""],
+)
+def test_opencv_of_any_package_has_its_version(
+    package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def version(name: str) -> str:
+        if name == package:
+            return "4.12.0.88"
+        raise software.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(software.metadata, "version", version)
+    software.version.cache_clear()
+    expected = "4.12.0.88" if package else cv2.__version__
+    assert software.version("opencv-python") == expected
+    monkeypatch.undo()
+    software.version.cache_clear()
