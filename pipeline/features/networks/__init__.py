@@ -1,9 +1,9 @@
 """Run networks on CPU or GPU, in batches and threads.  crops -> [network] -> features
 
-A GPU computes one batch by torch's layers while it copies the next. A CPU computes a batch per
-core: a ResNet-50 by oneDNN's fused convolutions, in which bias, residual sum and ReLU take one pass
-over the memory (torch's compiler uses the same operators, but needs a C++ compiler and a minute),
-other networks crop by crop.
+A GPU computes one batch while it copies the next, a CPU a batch per core. A fast ResNet-50 on a
+GPU, and any on a CPU, has fused convolutions (cuDNN's, oneDNN's), in which bias, residual sum and
+ReLU take one pass over the memory: torch's compiler is as fast, but needs a C++ compiler and more
+time. Other networks are computed by torch's layers, on a CPU crop by crop.
 
 Importing this imports torch, so streams import it when they compute.
 """
@@ -16,18 +16,19 @@ import platform
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torchvision.models.resnet import ResNet
 
 from cache.arrays import Floats
 from pipeline.crops import CROP_SIZE
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.features.networks import backbones
+from pipeline.features.networks import backbones, cudnn
 from pipeline.features.networks.backbones import fold_batch_norms
 from pipeline.features.networks.base import (
     Loaded,
@@ -86,7 +87,7 @@ def load(
         provenance["standardisation"] = dict(statistics)
     running: Network
     if device.type == "cuda":
-        running = _CudaNetwork(fold(), device, machine, fast=fast and has_bf16(device))
+        running = _on_gpu(fold(), device, machine, fast=fast and has_bf16(device))
     else:
         running = _FusedOnCpu(fold(), machine, fast=fast)
     if weights.stand_in:
@@ -187,6 +188,15 @@ def _statistics(loaded: Loaded) -> dict[str, list[float]]:
     return {"mean": [float(f"{x:.6g}") for x in mean], "std": [float(f"{x:.6g}") for x in std]}
 
 
+def _on_gpu(folded: Loaded, device: torch.device, machine: Machine, *, fast: bool) -> Network:
+    """The folded ResNet-50."""
+    fused = fast and not machine.compile and cudnn.is_there()
+    if fused:
+        network = cudnn.FusedResNet(cast("ResNet", folded.network))
+        folded = replace(folded, network=network)
+    return _CudaNetwork(folded, device, machine, fast=fast, fused=fused)
+
+
 @contextlib.contextmanager
 def _arithmetic(*, fast: bool) -> Iterator[None]:
     """Not fast: compute fp32 without TF32's 10 bits, which are cuDNN's default, and of products an
@@ -214,17 +224,28 @@ def _arithmetic(*, fast: bool) -> Iterator[None]:
 class _CudaNetwork(Network):
     """A network on a GPU; crops are copied as bytes and normalised there.
 
-    fast: bf16 by autocast, channels last, two threads with a stream each, optionally torch.compile.
-    Otherwise fp32 without TF32, by deterministic algorithms, in batches of one size and one thread.
+    fast: bf16, channels last, two threads with a stream each; by autocast, optionally with
+    torch.compile, or `fused`, which computes in bf16 itself. Otherwise fp32 without TF32, by
+    deterministic algorithms, in batches of one size and one thread.
     """
 
     def __init__(
-        self, loaded: Loaded, device: torch.device, machine: Machine, *, fast: bool
+        self,
+        loaded: Loaded,
+        device: torch.device,
+        machine: Machine,
+        *,
+        fast: bool,
+        fused: bool = False,
     ) -> None:
         compiled = machine.compile and fast
         if fast:
             super().__init__(loaded, machine.batch_size or FAST_BATCH, 2)
-            self.arithmetic = "bf16, compiled" if compiled else "bf16, autocast"
+            self.arithmetic = "bf16, autocast"
+            if fused:
+                self.arithmetic = "bf16, cuDNN's fused convolutions"
+            elif compiled:
+                self.arithmetic = "bf16, compiled"
         else:
             super().__init__(loaded, EXACT_BATCH, 1)
             self.arithmetic = "fp32 without TF32, deterministic"
@@ -232,14 +253,14 @@ class _CudaNetwork(Network):
         self._device = device
         self._pinned: list[NDArray[np.uint8]] = []  # of each stream that this network computes
         self._forward: Callable[[Tensor], Tensor] = PlainNetwork(
-            loaded, fast=False, channels_last=fast
+            loaded, fast=fused, channels_last=fast
         ).to(device)
         if compiled:
-            self._forward = torch.compile(
-                self._forward, mode="max-autotune-no-cudagraphs", dynamic=False
-            )
+            # Trying all algorithms takes minutes, and ends at cuDNN's for nearly every layer.
+            self._forward = torch.compile(self._forward, dynamic=False)
         self._of_thread = threading.local()
         self._fast = fast
+        self._autocast = fast and not fused
         if not loaded.columns:  # compile here, not in two threads at the same time
             self(np.zeros((self.batch_size, *self.region, 3), np.uint8))
 
@@ -266,7 +287,7 @@ class _CudaNetwork(Network):
         with torch.cuda.stream(self._stream()):
             there = torch.from_numpy(crops).to(self._device, non_blocking=True)
             beside = {name: values.to(self._device) for name, values in labels.items()}
-            autocast = torch.autocast("cuda", torch.bfloat16, enabled=self._fast)
+            autocast = torch.autocast("cuda", torch.bfloat16, enabled=self._autocast)
             with _LAUNCHING, _arithmetic(fast=self._fast), autocast:
                 features = self._forward(there, **beside)
             # Waits for this thread's stream only. Then the crops' memory may be overwritten.

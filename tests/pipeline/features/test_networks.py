@@ -6,16 +6,19 @@ import copy
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 from torchvision.models.resnet import ResNet
 
 from pipeline.demo.scene import calibration_crops
 from pipeline.errors import ConfigError
 from pipeline.features import networks
-from pipeline.features.networks import _CudaNetwork, _FusedOnCpu
+from pipeline.features.networks import _CudaNetwork, _FusedOnCpu, _on_gpu, cudnn
 from pipeline.features.networks.backbones import fold_batch_norms
 from pipeline.features.networks.base import Loaded, Normalisation, PlainNetwork, torch_threads
 from pipeline.features.streams.base import Machine
@@ -252,26 +255,62 @@ def test_one_gpu_of_several_is_chosen_by_its_number(monkeypatch: pytest.MonkeyPa
         networks.chosen_device("cuda:2")
 
 
+def test_cudnns_fused_convolutions_are_put_together_as_in_torchvision(
+    network: ResNet, crops: np.ndarray, truth: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def onto(
+        pixels: Tensor, weight: Tensor, other: Tensor, factor: float, bias: Tensor, *how: Any
+    ) -> Tensor:
+        return torch.relu(torch.nn.functional.conv2d(pixels, weight, bias, *how) + factor * other)
+
+    def alone(pixels: Tensor, weight: Tensor, bias: Tensor, *how: Any) -> Tensor:
+        return torch.relu(torch.nn.functional.conv2d(pixels, weight, bias, *how))
+
+    monkeypatch.setattr(torch, "cudnn_convolution_relu", alone)
+    monkeypatch.setattr(torch, "cudnn_convolution_add_relu", onto)
+    fused = cudnn.FusedResNet(fold_batch_norms(network))
+    whole = replace(loaded(network), network=fused)
+    with torch.inference_mode():
+        features = PlainNetwork(whole, fast=False)(torch.from_numpy(crops)).numpy()
+    assert error(features, truth) < 1e-5
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
-@pytest.mark.parametrize("compiled", [False, True])
-def test_a_gpu_gives_torchvisions_features(compiled, network, crops, truth):
+@pytest.mark.parametrize(
+    ("fast", "compiled", "told"),
+    [
+        (False, False, "fp32 without TF32"),
+        (True, False, "cuDNN's fused"),
+        (True, True, "compiled"),
+    ],
+)
+def test_a_gpu_gives_torchvisions_features(fast, compiled, told, network, crops, truth):
     device = torch.device("cuda", 0)
     memory = np.zeros((2, 64, 224, 224, 3), np.uint8)
     memory[:, :N] = crops
-    for precision in (False, True):
-        there = _CudaNetwork(
-            loaded(network), device, Machine(batch_size=64, compile=compiled), fast=precision
-        )
-        there.adopt(memory)
-        try:
-            features = np.stack([there(part) for part in memory])[:, :N].astype(np.float64)
-        finally:
-            there.release()
-        assert least_cosine(features[0], truth) > 0.9999
-        if not precision:
-            assert error(features[0], truth) < 1e-5
-            np.testing.assert_array_equal(features[0], features[1])
+    machine = Machine(batch_size=64, compile=compiled)
+    there = _on_gpu(loaded(network), device, machine, fast=fast)
+    assert told in there.arithmetic
+    there.adopt(memory)
+    try:
+        features = np.stack([there(part) for part in memory])[:, :N].astype(np.float64)
+    finally:
+        there.release()
+    assert least_cosine(features[0], truth) > 0.9999
+    if not fast:
+        assert error(features[0], truth) < 1e-5
+        np.testing.assert_array_equal(features[0], features[1])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+def test_a_gpu_computes_any_network_by_autocast(network: ResNet, crops: np.ndarray) -> None:
+    fast = networks.run(lambda: loaded(network), "fast", Machine("cuda", batch_size=4))
+    exact = networks.run(lambda: loaded(network), "exact", Machine("cuda"))
+    assert fast.arithmetic == "bf16, autocast"
+    wide = networks.compute(exact, crops).astype(np.float64)
+    assert least_cosine(networks.compute(fast, crops).astype(np.float64), wide) > 0.9999
 
 
 @pytest.mark.gpu
