@@ -25,33 +25,39 @@ ROOT: Final = Path(__file__).parents[1]
 
 
 def report(about: str, title: str, lines: Iterable[str], args: argparse.Namespace) -> None:
-    """Print the lines below their command, date and machine, and write them to `args.out` if
-    set.
-    """
+    """Print the `page`, and write it to `args.out` if set."""
+    text = page(about, title, lines, args)
+    print(text)
+    if args.out:
+        args.out.write_text(text)
+
+
+def page(about: str, title: str, lines: Iterable[str], args: argparse.Namespace) -> str:
+    """The lines below their command, date and machine."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    software = (
-        f"Python {platform.python_version()}, NumPy {version('numpy')}, torch {version('torch')}"
-    )
-    machine = (
-        f"{len(os.sched_getaffinity(0))} cores ({platform.machine()}), {memory:.0f} GiB, "
-        f"{gpu_of(args)}"
-    )
+    cores = len(os.sched_getaffinity(0))
     command = " ".join((f".venv/bin/python benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]))
+    facts = [
+        str(datetime.date.today()),
+        f"{cores} cores ({platform.machine()})",
+        f"{memory:.0f} GiB",
+        gpu_of(args),
+        f"Python {platform.python_version()}",
+        f"NumPy {version('numpy')}",
+        f"torch {version('torch')}",
+        f"a load of {os.getloadavg()[1]:.0f}.",
+    ]
     text = [
         f"# {title}",
         "",
         f"{about} Made by `{command}`, whose docstring describes the comparison.",
         "",
-    ]
-    text += [
-        f"{datetime.date.today()}, {machine}, {software}, a load of {os.getloadavg()[1]:.0f}.",
+        ", ".join(facts),
         "",
         *lines,
         "",
     ]
-    print("\n".join(text))
-    if args.out:
-        args.out.write_text("\n".join(text))
+    return "\n".join(text)
 
 
 def gpu_of(args: argparse.Namespace) -> str:

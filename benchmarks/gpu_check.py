@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -50,7 +49,7 @@ from vibe_model.training.video import VideoRun
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, also for a script
 
 from benchmarks import features
-from benchmarks.common import ROOT, parser, report, table, write_stream
+from benchmarks.common import ROOT, page, parser, report, table, write_stream
 from benchmarks.training import SPLITS, TRACK, make_cache
 
 # Precision, crops at once (0: as usual), compiled
@@ -98,26 +97,28 @@ def main() -> None:
             "gpu-check: torch finds no CUDA GPU here (`nvidia-smi`?). A trial run: --tiny "
             "--device cpu"
         )
-    lines, failed, began = list[str](), list[str](), time.monotonic()
+    about = "Random weights, labels and images: no result about any model."
+    title = "What a GPU does with this code"
+    lines = list[str]()
+    failed = list[str]()
+    began = time.monotonic()
     if args.tiny:
         lines += ["**A trial run at small sizes: its figures mean nothing.**", ""]
     with tempfile.TemporaryDirectory(dir=args.at) as folder:
-        for title, part, do in PARTS:
-            print(f"{title} ...", file=sys.stderr, flush=True)
-            lines += [f"## {title}", ""]
+        for name, part, do in PARTS:
+            print(f"{name} ...", file=sys.stderr, flush=True)
+            lines += [f"## {name}", ""]
             try:
                 lines.extend(part(Path(folder), args))  # those before a failure, too
             except Exception as error:
                 traceback.print_exc()
-                failed.append(f"{title}: {type(error).__name__}: {error}. What to do: {do}")
+                failed.append(f"{name}: {type(error).__name__}: {error}. What to do: {do}")
                 lines += ["", f"**Failed.** {failed[-1]}"]
             lines.append("")
+            if args.out:  # as far as it came, should the machine be taken away
+                args.out.write_text(page(about, title, lines, args))
     lines.append(f"All of it took {time.monotonic() - began:.0f} s.")
-    about = (
-        f"Machine: {socket.gethostname()}. Random weights, labels and images: no result "
-        "about any model."
-    )
-    report(about, "What a GPU does with this code", lines, args)
+    report(about, title, lines, args)
     if failed:
         raise SystemExit("\n".join(failed))
 
@@ -152,7 +153,12 @@ def tests(root: Path, args: argparse.Namespace) -> Iterator[str]:
     if not on_gpu(args):
         yield "Not run: they need a GPU."
         return
-    command = [sys.executable, "-m", "pytest", "-n", "0", "-m", "gpu", "tests"]
+    # Only their files: collecting all tests takes longer than these, and wants every extra package.
+    files = []
+    for file in sorted((ROOT / "tests").rglob("test_*.py")):
+        if "mark.gpu" in file.read_text():
+            files.append(str(file))
+    command = [sys.executable, "-m", "pytest", "-n", "0", "-m", "gpu", *files]
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     last = ran.stdout.strip().rpartition("\n")[2]
     if ran.returncode or "skipped" in last:

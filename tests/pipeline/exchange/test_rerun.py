@@ -9,12 +9,15 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from rerun.chunk import RrdReader
 
 import cache
 from pipeline.__main__ import main
 from pipeline.exchange.formats import RERUN
 from pipeline.show.drawing import NAMES
+
+RrdReader = pytest.importorskip(
+    "rerun.chunk", reason="export --format rerun needs rerun-sdk: pip install -e '.[exchange]'"
+).RrdReader
 
 POINT = np.array([0.3, -0.2, 4.0])  # m, in the camera
 
