@@ -61,7 +61,9 @@ def fast(network: ResNet) -> networks.Network:
 
 
 def loaded(network: ResNet) -> Loaded:
-    return Loaded(fold_batch_norms(network), {}, (224, 224), Normalisation(), 2048)
+    return Loaded(
+        fold_batch_norms(network), {"network": "a small ResNet"}, (224, 224), Normalisation(), 2048
+    )
 
 
 def on_cpu(
@@ -276,6 +278,7 @@ def test_cudnns_fused_convolutions_are_put_together_as_in_torchvision(
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:.*script_method. is deprecated:DeprecationWarning")
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 @pytest.mark.parametrize(
     ("fast", "compiled", "told"),
