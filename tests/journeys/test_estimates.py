@@ -97,6 +97,10 @@ def marked(terminal: Terminal) -> None:
     types(export, r"bodies are estimates of GVHMR, WHAM, no ground truth")
     exported = json.loads((folder / "tables/provenance.json").read_text())
     assert exported["estimates"]["run.mp4"]["tool"] == "WHAM"
+    export = "pipeline export videos train --cache estimated --format"
+    types(f"{export} rerun --out world.rrd --raw clips --body body", r"estimates of GVHMR, WHAM")
+    types(f"{export} wham --out labels.pth", r"WHAM has no file for this split", code=2)
+    types(f"{export} gvhmr --out gvhmr_files", r"has no class for this dataset", code=2)
     extract = "pipeline extract videos/train --cache estimated --raw clips"
     types(f"{extract} --set features.streams=means", r"60 rows computed")
     types("pipeline verify --cache estimated")

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import datetime
+import gc
 import hashlib
 import importlib
 import math
@@ -112,6 +113,8 @@ class ProcessGroup:
             yield group
             group.from_first(0.0)  # wait for the first process
         finally:
+            # A trainer that waits for the garbage collector holds the group, too.
+            gc.collect()
             distributed.destroy_process_group()
 
 
