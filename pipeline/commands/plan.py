@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from pipeline import datasets
@@ -15,7 +15,7 @@ from pipeline.features.inputs import unusual_clips
 from pipeline.features.plan import IMPORTED
 from pipeline.files.raw.changes import what_differs
 from pipeline.recipe.forecast import Forecast, forecast_lines, forecasts_of
-from pipeline.recipe.overview import SplitPlan, plan_splits
+from pipeline.recipe.overview import SplitPlan, StreamPlan, plan_splits
 from pipeline.recipe.recipe import NO_SETTINGS, Recipe, missing_files
 from pipeline.settings.arguments import CACHE, join_split_name
 from pipeline.settings.file import PATH, ROOT, settings_file
@@ -42,29 +42,43 @@ def _run(args: argparse.Namespace) -> int:
     recipes = Recipe.by_settings(settings, join_split_name(args.names), args.cache)
     plans = plan_splits(recipes)
     missing = missing_files(recipes)
-    broken = [] if args.names else [*datasets.broken(settings.data.datasets).values()]
-    for text in broken:
+    broken = dict[str, str]()
+    if not args.names:
+        broken = datasets.broken(settings.data.datasets)
+    for text in broken.values():
         err.print(f"{DOUBT} {plain(text)}: skipped")
+
     forecasts = forecasts_of(plans)
-    failed = any(plan.problems or plan.refusals for plan in plans)
     rows = [_as_dict(plan, missing, forecasts.get(plan.name)) for plan in plans]
-    result = CommandResult(rows, exit_code=2 if broken or missing or failed else 0)
+    result = CommandResult(rows)
+    failed = any(plan.problems or plan.refusals for plan in plans)
+    if broken or missing or failed:
+        result.exit_code = 2
+
+    most = None if args.all else FEW
     for plan in plans:
-        result.text += lines(plan, None if args.all else FEW, missing)
+        result.text += lines(plan, most, missing)
     result.text += forecast_lines([*forecasts.values()])
     result.problems = missing
-    if plans and all(
-        plan.up_to_date and not (plan.conversion and plan.conversion.problems) for plan in plans
-    ):
-        bare = sum(plan.recipe.dataset.has_pixels and not plan.extractions for plan in plans)
-        did = "converted" if bare == len(plans) else "converted and extracted"
-        without = (
-            f", {bare:,} without features: no stream is named here or in the cache" if bare else ""
-        )
-        result.line(
-            f"up to date: {count(len(plans), 'split')} {did} (training is not included){without}"
-        )
+    if plans and all(map(_is_done, plans)):
+        result.line(_up_to_date(plans))
     return result.print(as_json=args.json)
+
+
+def _is_done(plan: SplitPlan) -> bool:
+    has_problems = plan.conversion is not None and bool(plan.conversion.problems)
+    return plan.up_to_date and not has_problems
+
+
+def _up_to_date(plans: Sequence[SplitPlan]) -> str:
+    bare = sum(plan.recipe.dataset.has_pixels and not plan.extractions for plan in plans)
+    did = "converted and extracted"
+    if bare == len(plans):
+        did = "converted"
+    text = f"up to date: {count(len(plans), 'split')} {did} (training is not included)"
+    if bare:
+        text += f", {bare:,} without features: no stream is named here or in the cache"
+    return text
 
 
 def lines(plan: SplitPlan, most: int | None, shown: Collection[str] = ()) -> Iterator[str]:
@@ -73,7 +87,6 @@ def lines(plan: SplitPlan, most: int | None, shown: Collection[str] = ()) -> Ite
     most: number of videos to name; None: all. shown: problems that are printed once for all splits.
     """
     todo = plan.conversion
-    because = ""
     if plan.up_to_date and todo is not None:
         has = "".join(f", {plain(stream.stream)}" for stream in plan.extractions)
         mark = DOUBT if todo.problems else DONE
@@ -83,41 +96,57 @@ def lines(plan: SplitPlan, most: int | None, shown: Collection[str] = ()) -> Ite
     if plan.recipe.not_made:
         yield "  convert  everything, after the demo data are made"
         return
-    yield from (f"  {line}" for line in _detection(plan, most))
-    if todo is not None and (todo.why or plan.undetected):
-        because = ", and new rows of the conversion"
-        yield from (f"  {line}" for line in _conversion(plan, todo, most))
-    yield from (f"  {line}" for line in (*_notes(plan), *map(plain, plan.parts)))
-    for stream in () if plan.up_to_date else plan.extractions:
-        if stream.why and plan.committed is not None:
-            missing = stream.missing
-            n_rows = count(plan.committed.manifest["rows"], "row")
-            n_shards = len(missing.shards) + len(missing.incomplete)
-            rows = (
-                f"{missing.rows:,} of {n_rows} in {count(n_shards, 'shard')}, "
-                f"{size(stream.n_bytes)}"
-            )
-            yield f"  extract  {plain(stream.stream)}: {rows}{because}"
-            yield f"    why    {plain(stream.why)}"
-            unusual = unusual_clips(plan.committed, missing.shards)
-            if unusual and missing.replaced:
-                n_shown = len(unusual) if most is None else most
-                yield f"    {count(len(unusual), 'clip')} that earlier versions decoded otherwise:"
-                yield from (
-                    f"      {plain(line)}" for line in few(unusual, n_shown, "--all names them")
-                )
-        elif because and not stream.differs and (todo is None or todo.append):
-            yield (
-                f"  {_verb(plan, stream.stream)}  {plain(stream.stream)}: new rows of the "
-                "conversion"
-            )
-        if stream.other_keys:
-            yield "    no feature can be carried over: the stored keys are from another version"
-    for spec in plan.recipe.streams if plan.committed is None and not plan.problems else ():
-        yield f"  {_verb(plan, spec.name)}  {plain(spec.name)}: all rows of the conversion"
+
+    steps = [*_detection(plan, most)]
+    if todo is not None and _converts(plan):
+        steps += _conversion(plan, todo, most)
+    steps += _notes(plan)
+    steps += map(plain, plan.parts)
+    steps += _extractions(plan, most)
+    for line in steps:
+        yield f"  {line}"
+
     for problem in (*plan.problems, *plan.refusals):
-        reason = "not planned: see the last lines" if problem in shown else plain(problem)
+        reason = plain(problem)
+        if problem in shown:
+            reason = "not planned: see the last lines"
         yield f"  {WRONG} {reason}"
+
+
+def _converts(plan: SplitPlan) -> bool:
+    return plan.conversion is not None and bool(plan.conversion.why or plan.undetected)
+
+
+def _extractions(plan: SplitPlan, most: int | None) -> Iterator[str]:
+    if not plan.up_to_date:
+        for stream in plan.extractions:
+            yield from _extraction(plan, stream, most)
+    if plan.committed is None and not plan.problems:
+        for spec in plan.recipe.streams:
+            yield f"{_verb(plan, spec.name)}  {plain(spec.name)}: all rows of the conversion"
+
+
+def _extraction(plan: SplitPlan, stream: StreamPlan, most: int | None) -> Iterator[str]:
+    has_new_rows = _converts(plan)
+    appends = plan.conversion is None or bool(plan.conversion.append)
+    if stream.why and plan.committed is not None:
+        missing = stream.missing
+        n_rows = count(plan.committed.manifest["rows"], "row")
+        n_shards = len(missing.shards) + len(missing.incomplete)
+        text = f"{missing.rows:,} of {n_rows} in {count(n_shards, 'shard')}, {size(stream.n_bytes)}"
+        if has_new_rows:
+            text += ", and new rows of the conversion"
+        yield f"extract  {plain(stream.stream)}: {text}"
+        yield f"  why    {plain(stream.why)}"
+        unusual = unusual_clips(plan.committed, missing.shards)
+        if unusual and missing.replaced:
+            yield f"  {count(len(unusual), 'clip')} that earlier versions decoded otherwise:"
+            for line in few(unusual, most, "--all names them"):
+                yield f"    {plain(line)}"
+    elif has_new_rows and appends and not stream.differs:
+        yield f"{_verb(plan, stream.stream)}  {plain(stream.stream)}: new rows of the conversion"
+    if stream.other_keys:
+        yield "  no feature can be carried over: the stored keys are from another version"
 
 
 def _verb(plan: SplitPlan, stream: str) -> str:
@@ -126,19 +155,18 @@ def _verb(plan: SplitPlan, stream: str) -> str:
 
 
 def _detection(plan: SplitPlan, most: int | None) -> Iterator[str]:
-    stamps = {} if plan.conversion is None or plan.up_to_date else plan.conversion.stamps
-    if refused := [
-        clip for clip in (plan.detection.refused if plan.detection else ()) if clip in stamps
-    ]:
-        yield (
-            f"{DOUBT} {count(len(refused), 'clip')} cannot be read: "
-            f"{plain(', '.join(refused[:FEW]))}"
-        )
+    refused = list[str]()
+    if plan.detection is not None and plan.conversion is not None and not plan.up_to_date:
+        stamps = plan.conversion.stamps
+        refused = [clip for clip in plan.detection.refused if clip in stamps]
+    if refused:
+        clips = count(len(refused), "clip")
+        yield f"{DOUBT} {clips} cannot be read: {plain(', '.join(refused[:FEW]))}"
     if plan.undetected and plan.recipe.detector is not None:
         clips = count(len(plan.undetected), "clip")
         yield f"detect   {clips}, by {plain(plan.recipe.detector.name)}"
-        shown = len(plan.undetected) if most is None else most
-        yield from (f"  {plain(line)}" for line in few(plan.undetected, shown, "--all names them"))
+        for line in few(plan.undetected, most, "--all names them"):
+            yield f"  {plain(line)}"
 
 
 def _conversion(plan: SplitPlan, todo: ConversionPlan, most: int | None) -> Iterator[str]:
@@ -148,13 +176,11 @@ def _conversion(plan: SplitPlan, todo: ConversionPlan, most: int | None) -> Iter
     if todo.differs or plan.committed is None:
         return
     videos = [f"new      {name}" for name in todo.new]
-    videos += [
-        f"changed  {name}: {'; '.join(differences)}"
-        for name, differences in _changed_videos(todo).items()
-    ]
+    for name, differences in _changed_videos(todo).items():
+        videos.append(f"changed  {name}: {'; '.join(differences)}")
     videos += [f"renamed  {old} -> {name}" for name, old in todo.renamed.items()]
     videos += [f"removed  {name}" for name in todo.removed]
-    for line in few(videos, len(videos) if most is None else most, "--all names them"):
+    for line in few(videos, most, "--all names them"):
         yield f"  {plain(line)}"
     if plan.rows_again:
         yield f"  the cache has {count(plan.rows_again, 'row')} of the changed videos"
@@ -168,69 +194,87 @@ def _changed_videos(todo: ConversionPlan) -> dict[str, list[str]]:
 def _notes(plan: SplitPlan) -> Iterator[str]:
     """Missing videos, a split without rows, and streams that no task extracts."""
     todo = plan.conversion
-    for text in () if todo is None else todo.problems if todo.up_to_date else todo.kept_lines:
+    problems: Iterable[str] = ()
+    if todo is not None:
+        problems = todo.problems if todo.up_to_date else todo.kept_lines
+    for text in problems:
         yield f"{WRONG} {plain(text)}"
     for stream in plan.behind:
         split = command(
             "extract", plan.recipe.dataset.name, plan.recipe.split, "--cache", str(plan.recipe.root)
         )
-        yield f"{DOUBT} " + plain(
-            f"stream {stream.stream}: {count(stream.missing.rows, 'row')} missing, and not in "
-            f"[features] streams: {split} --stream {stream.stream}"
+        rows = count(stream.missing.rows, "row")
+        text = (
+            f"stream {stream.stream}: {rows} missing, and not in [features] streams: {split} "
+            f"--stream {stream.stream}"
         )
+        yield f"{DOUBT} {plain(text)}"
 
 
 def _as_dict(
     plan: SplitPlan, more_problems: Sequence[str] = (), forecast: Forecast | None = None
 ) -> dict[str, Any]:
     """For --json."""
-    todo = plan.conversion
-    conversion = None
-    if todo is not None:
-        by_video = not todo.differs and plan.committed is not None
-        n_videos = {
-            "read": len(todo.append),
-            "of": len(todo.stamps or todo.listed),
-            "kept": todo.kept,
-            "touched": len(todo.touched),
-        }
-        conversion = {
-            "why": todo.why,
-            "reader": [difference.as_dict() for difference in todo.differs],
-            "videos": n_videos,
-            "new": list(todo.new) if by_video else [],
-            "changed": _changed_videos(todo) if by_video else {},
-            "removed": list(todo.removed) if by_video else [],
-            "renamed": dict(todo.renamed),
-            "missing": dict(todo.missing),
-            "unusable": dict(todo.unusable),
-            "bytes_to_read": plan.bytes_of_labels,
-            "rows_again": plan.rows_again,
-        }
     return {
         "split": plan.name,
         "nothing_to_do": plan.up_to_date,
         "to_be_made": plan.recipe.not_made,
         "detect": list(plan.undetected),
-        "convert": conversion,
-        "extract": [
-            {
-                "stream": stream.stream,
-                "why": stream.why,
-                "identity": [difference.as_dict() for difference in stream.differs],
-                "shards": len(stream.missing.shards) + len(stream.missing.incomplete),
-                "rows": stream.missing.rows,
-                "carried_at_most": 0 if stream.other_keys else stream.missing.carried_at_most,
-                "other_keys": stream.other_keys,
-                "bytes": stream.n_bytes,
-            }
-            for stream in plan.extractions
-        ],
+        "convert": _conversion_as_dict(plan),
+        "extract": [_extraction_as_dict(stream) for stream in plan.extractions],
         "problems": list(dict.fromkeys([*plan.problems, *plan.refusals, *more_problems])),
         "behind": [
             {"stream": stream.stream, "rows": stream.missing.rows} for stream in plan.behind
         ],
         "forecast": forecast and forecast.as_dict(),
+    }
+
+
+def _conversion_as_dict(plan: SplitPlan) -> dict[str, Any] | None:
+    todo = plan.conversion
+    if todo is None:
+        return None
+    new = list[str]()
+    changed = dict[str, list[str]]()
+    removed = list[str]()
+    if plan.committed is not None and not todo.differs:
+        new += todo.new
+        changed |= _changed_videos(todo)
+        removed += todo.removed
+    n_videos = {
+        "read": len(todo.append),
+        "of": len(todo.stamps or todo.listed),
+        "kept": todo.kept,
+        "touched": len(todo.touched),
+    }
+    return {
+        "why": todo.why,
+        "reader": [difference.as_dict() for difference in todo.differs],
+        "videos": n_videos,
+        "new": new,
+        "changed": changed,
+        "removed": removed,
+        "renamed": dict(todo.renamed),
+        "missing": dict(todo.missing),
+        "unusable": dict(todo.unusable),
+        "bytes_to_read": plan.bytes_of_labels,
+        "rows_again": plan.rows_again,
+    }
+
+
+def _extraction_as_dict(stream: StreamPlan) -> dict[str, Any]:
+    carried = stream.missing.carried_at_most
+    if stream.other_keys:
+        carried = 0
+    return {
+        "stream": stream.stream,
+        "why": stream.why,
+        "identity": [difference.as_dict() for difference in stream.differs],
+        "shards": len(stream.missing.shards) + len(stream.missing.incomplete),
+        "rows": stream.missing.rows,
+        "carried_at_most": carried,
+        "other_keys": stream.other_keys,
+        "bytes": stream.n_bytes,
     }
 
 

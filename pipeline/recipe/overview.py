@@ -46,7 +46,7 @@ FLAG_AND_KEY: Final = (1, 16)  # bytes a row of every stream's `_ok` and `_key`
 
 
 @dataclass(slots=True)
-class _StreamPlan:
+class StreamPlan:
     """Extraction of the committed rows."""
 
     stream: str
@@ -68,13 +68,13 @@ class SplitPlan:
     recipe: Recipe
     conversion: ConversionPlan | None = None
     # without rows that the conversion adds
-    extractions: list[_StreamPlan] = field(default_factory=list)
+    extractions: list[StreamPlan] = field(default_factory=list)
     committed: cache.Split | None = None
     problems: list[str] = field(default_factory=list)  # errors that a run will meet
     # messages: streams to import, missing columns
     refusals: list[str] = field(default_factory=list)
     # incomplete streams that no setting or option names
-    behind: list[_StreamPlan] = field(default_factory=list)
+    behind: list[StreamPlan] = field(default_factory=list)
     undetected: tuple[str, ...] = ()  # clips without keypoints, for the detector
     # of the whole raw folder; None also until its weights are downloaded
     detection: DetectionPlan | None = None
@@ -264,16 +264,16 @@ def _has_other_keys(
     return has_pixels
 
 
-def _as_extracted(committed: cache.Split, name: str) -> _StreamPlan:
+def _as_extracted(committed: cache.Split, name: str) -> StreamPlan:
     manifest = committed.stream_manifest(name)
     missing = missing_rows(committed, name)
     why = CHANGED if missing.rows else ""
-    return _StreamPlan(name, why, missing, (int(manifest["dim"]), str(manifest["dtype"])))
+    return StreamPlan(name, why, missing, (int(manifest["dim"]), str(manifest["dtype"])))
 
 
 def _plan_stream(
     plan: SplitPlan, committed: cache.Split, spec: StreamSpec, raw: Path
-) -> _StreamPlan:
+) -> StreamPlan:
     form = (spec.stream.dim, spec.stream.dtype)
     compared = compare_stream(committed, replace(spec, raw=raw))
     assert compared.missing is not None, "a split with boxes has pixels"
@@ -283,7 +283,7 @@ def _plan_stream(
     elif refusal:
         plan.refusals.append(refusal)
     why = "" if refusal and not compared.differs else compared.why
-    return _StreamPlan(spec.name, why, compared.missing, form, compared.differs)
+    return StreamPlan(spec.name, why, compared.missing, form, compared.differs)
 
 
 def _array_bytes(rows: float, row_bytes: int) -> float:
