@@ -11,12 +11,12 @@ from typing import Any, ClassVar
 import pytest
 
 from pipeline import datasets
-from pipeline.commands.doctor import BODY, Examination, examine
 from pipeline.datasets import RELEASES
 from pipeline.datasets.base import Dataset, ReleasePart, globs
 from pipeline.errors import RawDataError
 from pipeline.files.formats import smpl_files
 from pipeline.files.raw import RawVideo
+from pipeline.recipe.examination import BODY, Examination, examine
 from tests.pipeline.datasets.by_hand import write_video
 from tests.pipeline.files.made_clips import Clip, with_matrix
 

@@ -12,12 +12,12 @@ from scipy.spatial.transform import Rotation
 import cache
 from pipeline import cameras
 from pipeline.body import Body
-from pipeline.commands import doctor
 from pipeline.commands.leaks import compare_names
 from pipeline.datasets.bedlam import Bedlam, Bedlam2
 from pipeline.demo.body import procedural, skin
 from pipeline.files.pixels.sources import parse
 from pipeline.files.raw.changes import bytes_of_labels, stamp, video_digest
+from pipeline.recipe.examination import examine
 from pipeline.skeletons import JOINTS
 from pipeline.testing import datasets as contract
 from tests.pipeline.datasets.by_hand import read_one, refusal, touch
@@ -302,7 +302,7 @@ def test_the_folders_of_the_releases_own_scripts_are_read(dataset, folder, image
     other: Any = Bedlam2() if dataset.name == "bedlam" else Bedlam()
     if "all_npz" not in folder:
         assert folder in dataset.folders and folder not in other.folders
-    assert not doctor.examine(dataset, tmp_path).missing
+    assert not examine(dataset, tmp_path).missing
 
 
 def test_scenes_that_were_not_released_are_a_split_of_their_own(into: Any, tmp_path: Path) -> None:

@@ -1,0 +1,341 @@
+"""Which parts of a download, and of the body model's files, are complete, missing or wrong.  [raw]
+
+Only names of files and folders are compared, with the parts and the known mistakes that each
+dataset declares (`pipeline.datasets.base`): seconds for a full download. Of detected keypoints,
+those of the first clips are read.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePath
+from typing import Final, NamedTuple
+
+from pipeline.cli.progress import line_if_slow
+from pipeline.cli.text import count as count_of
+from pipeline.clips.files import EXTENSIONS, KEYPOINTS, labels_of
+from pipeline.datasets.base import Dataset, Mistake, ReleasePart, describe_error, globs
+from pipeline.datasets.downloads import (
+    OTHER_NAMES,
+    find_archives,
+    folders_in_part,
+    misplaced_parts,
+    packed_parts,
+)
+from pipeline.errors import RawDataError
+from pipeline.files.formats import smpl_files
+from pipeline.files.formats.people.detections import read_detections
+from pipeline.files.pixels.frames import Video
+from pipeline.files.raw import MARKER, RawVideo, files
+
+SAMPLED: Final = 3  # clips whose keypoints are read
+OPENED: Final = 100  # clips of a split whose first frame is decoded
+SPIN: Final = "data of SPIN, by fetch_data.sh of github.com/nkolot/SPIN"
+ARCHIVE: Final = (
+    "SMPL_python_v.1.1.0.zip: smpl/models/basicmodel_{}_lbs_10_207_0_v1.1.0.pkl, renamed to {}.pkl"
+)
+
+
+class _BodyFiles:
+    """The body model's files, declared as those of a dataset."""
+
+    name = "body"
+    page = "https://smpl.is.tue.mpg.de"
+    splits: tuple[str, ...] = ()
+    parts = (
+        ReleasePart(
+            "SMPL, neutral", ("SMPL_NEUTRAL.{pkl,npz}",), ARCHIVE.format("neutral", "SMPL_NEUTRAL")
+        ),
+        ReleasePart("joints for spin49", (smpl_files.REGRESSOR_EXTRA,), SPIN),
+        ReleasePart("Human3.6M's joints", (smpl_files.REGRESSOR_H36M,), SPIN),
+        ReleasePart("mean parameters", (smpl_files.MEAN_PARAMS,), SPIN),
+        *(
+            ReleasePart(
+                f"SMPL, {gender}",
+                (f"{name}.{{pkl,npz}}",),
+                ARCHIVE.format(gender[0], name),
+                without=f"bodies of {gender} actors in evaluation",
+            )
+            for gender, name in (("male", "SMPL_MALE"), ("female", "SMPL_FEMALE"))
+        ),
+    )
+    mistakes = tuple(
+        Mistake(
+            f"{folder}basicmodel_<gender>_<version>.pkl",
+            "has its name in SMPL's archive",
+            "Rename it: see below.",
+        )
+        for folder in ("", "*/")
+    )
+
+
+BODY: Final = _BodyFiles()
+
+
+class PartCount(NamedTuple):
+    """One part of a release, with the number of its files or folders."""
+
+    what: str
+    where: tuple[str, ...]  # the part's patterns
+    source: str
+    without: str
+    splits: tuple[str, ...]
+    found: int
+    known: int | None  # number in the release; None: unknown, or demo data
+    # there, incomplete, missing, invalid, left out (missing and optional), TO_BE_MADE or NOT_NEEDED
+    state: str
+
+    @classmethod
+    def from_part(
+        cls, part: ReleasePart, splits: tuple[str, ...], found: int, known: int | None
+    ) -> PartCount:
+        state = "there"
+        if not found:
+            state = "left out" if part.without else "missing"
+        elif known is not None and found < known:
+            state = "incomplete"
+        return cls(
+            part.what,
+            part.patterns,
+            part.source,
+            part.without,
+            part.splits or splits,
+            found,
+            known,
+            state,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """Contents of one raw folder."""
+
+    dataset: str
+    page: str
+    raw: Path
+    stand_in: bool
+    splits: tuple[str, ...]
+    parts: tuple[PartCount, ...]
+    mistakes: tuple[str, ...]  # messages: what is wrong, and what to do
+    packed: tuple[Path, ...] = ()  # archives
+    usable: tuple[str, ...] = ()  # splits with all required parts, complete or not
+    is_in_part: bool = False  # image folders lack images
+
+    @property
+    def missing(self) -> tuple[PartCount, ...]:
+        """The parts without which a split cannot be converted, also invalid ones."""
+        return tuple(part for part in self.parts if part.state in ("missing", "invalid"))
+
+    @property
+    def incomplete(self) -> tuple[PartCount, ...]:
+        return tuple(part for part in self.parts if part.state == "incomplete")
+
+    def replace_missing(self, excuse: str) -> Examination:
+        """Replace the state of missing parts, which the user need not get."""
+        parts = list[PartCount]()
+        for part in self.parts:
+            is_missing = part.state == "missing"
+            parts.append(part._replace(state=excuse) if is_missing else part)
+        return replace(self, parts=tuple(parts))
+
+
+@line_if_slow("listing the raw files ...")
+def examine(dataset: Dataset | _BodyFiles, raw: Path) -> Examination:
+    """Examine the raw folder of a dataset, or the body model's folder."""
+    splits = dataset.splits
+    parts = _choose_layout(raw, dataset.parts)
+    unreadable = files.Unreadable()
+    stand_in = files.is_there(raw / MARKER)
+    counts = list[PartCount]()
+    refused = list[str]()
+    for part in parts:
+        if isinstance(dataset, Dataset) and part.patterns[0].startswith(KEYPOINTS):
+            counts.append(_count_keypoints(dataset, raw, part, refused))
+        else:
+            counts.append(_count_files(raw, part, splits, unreadable, stand_in=stand_in))
+
+    packed = find_archives(raw, parts)
+    problems = list[str]()
+    for place, why in sorted(unreadable.items()):
+        problems.append(f"{place} cannot be read: {why}. Change its permissions.")
+    problems += refused
+    absent = [part for part, count in zip(parts, counts, strict=True) if count.state == "missing"]
+    misplaced = [*misplaced_parts(raw, absent, OTHER_NAMES.get(dataset.name, ()))]
+    if not misplaced and any(not count.without and count.state != "there" for count in counts):
+        misplaced = [*packed_parts(raw, packed)]
+    problems += misplaced
+    problems += _mistakes(raw, dataset.mistakes)
+
+    in_part = list[str]()
+    if isinstance(dataset, Dataset):
+        in_part = folders_in_part(dataset, raw)
+        for split in splits:
+            unused = dataset.unused_labels(raw, split)
+            if unused:
+                problems.append(f"{split}: {unused}")
+        if not parts:
+            counts, unlistable = _listed_videos(dataset, raw, stand_in=stand_in)
+            problems += unlistable
+            if not dataset.page:  # own clips need not be in every split
+                counts = [part for part in counts if part.found] or counts
+                splits = tuple(itertools.chain.from_iterable(part.splits for part in counts))
+    without = set[str]()
+    for part_count in counts:
+        if part_count.state in ("missing", "invalid"):
+            without.update(part_count.splits)
+    return Examination(
+        dataset.name,
+        dataset.page,
+        raw,
+        stand_in,
+        splits,
+        tuple(counts),
+        mistakes=(*in_part, *problems),
+        packed=packed,
+        usable=tuple(split for split in splits if split not in without),
+        is_in_part=bool(in_part),
+    )
+
+
+def _count_files(
+    raw: Path,
+    part: ReleasePart,
+    splits: tuple[str, ...],
+    unreadable: files.Unreadable,
+    *,
+    stand_in: bool,
+) -> PartCount:
+    """A part's files, its patterns with the most files first."""
+    found = dict[str, int]()
+    for pattern in part.patterns:
+        found[pattern] = 0
+        for glob in globs([pattern]):
+            found[pattern] += sum(1 for _ in files.find(raw, glob, unreadable))
+    patterns = sorted(found, key=lambda pattern: -found[pattern])
+    known = None if stand_in else part.known
+    sorted_part = replace(part, patterns=tuple(patterns))
+    return PartCount.from_part(sorted_part, splits, sum(found.values()), known)
+
+
+def _mistakes(raw: Path, mistakes: Sequence[Mistake]) -> Iterator[str]:
+    """A message for each mistake that a file shows, which it names."""
+    for mistake in mistakes:
+        paths = list[str]()
+        for glob in globs([mistake.pattern]):
+            paths += files.find(raw, glob, {})
+        if paths:
+            yield f"{min(paths)} {mistake.what}. {mistake.do}"
+
+
+def _choose_layout(raw: Path, parts: Sequence[ReleasePart]) -> Sequence[ReleasePart]:
+    """The parts; where another layout's first part of a split exists, those of it that replace
+    missing ones.
+    """
+    has_other: dict[tuple[str, ...], bool] = {}
+    for part in parts:
+        if part.instead and part.splits not in has_other:
+            has_other[part.splits] = files.any_fits(raw, globs(part.instead.patterns))
+    chosen = list[ReleasePart]()
+    for part in parts:
+        may_replace = part.instead is not None and has_other.get(part.splits, False)
+        if part.instead and may_replace and not files.any_fits(raw, globs(part.patterns)):
+            chosen.append(part.instead)
+        else:
+            chosen.append(part)
+    return chosen
+
+
+def _listed_videos(
+    dataset: Dataset, raw: Path, *, stand_in: bool
+) -> tuple[list[PartCount], list[str]]:
+    """Videos that the reader lists, for a dataset without declared parts."""
+    counts = list[PartCount]()
+    problems = dict[str, None]()
+    source = "the download" if dataset.page else "your own clips"
+    for split in dataset.splits:
+        n = 0
+        try:
+            videos = dataset.videos(raw, split)
+            n = len(videos)
+            if dataset.keypoints_from == "detected":
+                problems |= dict.fromkeys(_unusual_clips(raw, videos[:OPENED]))
+        except RawDataError as error:
+            problems[str(error)] = None
+        except Exception as error:  # a reader of another package
+            do = "Please report this bug of its reader to its authors."
+            problems[f"{dataset.name} cannot be examined: {describe_error(error)}. {do}"] = None
+        known: int | None = None
+        total = dataset.totals.get(split)
+        if total is not None and not stand_in:
+            known = total.videos
+        part = ReleasePart(f"videos of {split}", (), source, (split,))
+        counts.append(PartCount.from_part(part, dataset.splits, n, known))
+
+        if n and dataset.keypoints_from == "detected":
+            refused = list[str]()
+            part = ReleasePart(f"videos of {split} with keypoints", (), source, (split,))
+            labelled = _count_keypoints(dataset, raw, part, refused)
+            if labelled.found:
+                counts.append(labelled)
+                problems |= dict.fromkeys(refused)
+    return counts, [*problems]
+
+
+def _unusual_clips(raw: Path, videos: Sequence[RawVideo]) -> Iterator[str]:
+    """What is unusual about clips by their headers and first frames, with an example: conversion
+    decodes all.
+    """
+    clips_of = dict[str, list[str]]()
+    for video in videos:
+        clip = video.name
+        if video.files:
+            clip = str(video.files[0])
+        if PurePath(clip).suffix.lower() not in EXTENSIONS:
+            continue
+        try:
+            remarks = Video(raw, clip).first_look().remarks()
+        except RawDataError as error:
+            remarks = [str(error)]
+        for remark in remarks:
+            clips_of.setdefault(remark, []).append(clip)
+    for remark, clips in clips_of.items():
+        shown = clips[0]
+        if len(clips) > 1:
+            shown += f" and {count_of(len(clips) - 1, 'other clip')}"
+        yield f"{shown}: {remark}"
+
+
+def _count_keypoints(
+    dataset: Dataset, raw: Path, part: ReleasePart, refused: list[str]
+) -> PartCount:
+    """Number of clips with keypoint files; "invalid" if those of the first SAMPLED clips all are.
+
+    Messages about invalid ones are added to `refused`.
+    """
+    videos: Sequence[RawVideo] = ()
+    if files.is_folder_there(raw / KEYPOINTS):
+        with suppress(RawDataError):  # there is no clip either
+            videos = dataset.videos(raw, part.splits[0])
+    labelled = list[tuple[RawVideo, Path]]()
+    for video in videos:
+        labels = labels_of(raw, video)
+        if labels:
+            labelled.append((video, labels))
+    errors = list[str]()
+    n = min(SAMPLED, len(labelled))
+    for video, labels in labelled[:n]:
+        clip = PurePath(video.name)
+        if video.files:
+            clip = PurePath(video.files[0])
+        try:
+            read_detections(labels, clip.stem, Video(raw, clip.as_posix()).sizes)
+        except RawDataError as error:
+            errors.append(f"{error} (of the first {n} of {len(labelled)} clips with keypoints)")
+    refused += errors
+    counted = PartCount.from_part(part, dataset.splits, len(labelled), None)
+    if labelled and len(errors) == n:
+        return counted._replace(state="invalid")
+    return counted
