@@ -8,7 +8,7 @@ import argparse
 import functools
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,22 +17,20 @@ from typing import Final
 import cache
 from pipeline import datasets
 from pipeline.cli.command_line import Command, every_option
-from pipeline.cli.console import DOUBT, STAND_IN, VERB, WRONG, err, line, out, plain, size
+from pipeline.cli.console import DOUBT, WRONG, err, line, out, plain, size
 from pipeline.cli.progress import Progress, bar
-from pipeline.cli.text import FEW, command, count, error_text, few, from_here
+from pipeline.cli.text import FEW, count, error_text, few, from_here
 from pipeline.clips import detectors
 from pipeline.clips.detectors import Detector
 from pipeline.clips.files import KEYPOINTS, describe_others, list_clips
 from pipeline.clips.plan import detected_otherwise, unlabelled_clips, usual_detector
 from pipeline.commands import extract as extract_command
-from pipeline.commands.convert import accounting_lines
 from pipeline.commands.plan import lines
-from pipeline.conversion.committed import rejected_videos
+from pipeline.commands.summary import Summary, split_now
 from pipeline.conversion.plan import committed_split
 from pipeline.datasets.base import Dataset
 from pipeline.errors import ConfigError, MissingAssets, PipelineError, RawDataError
 from pipeline.features import computing
-from pipeline.features.plan import missing_rows, stream_label
 from pipeline.features.spec import StreamSpec
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import is_stand_in
@@ -111,20 +109,11 @@ def _options(sub: argparse.ArgumentParser) -> None:
 
 def _reads(args: argparse.Namespace) -> list[str]:
     """Sections of the dataset, detector, streams and resources."""
-    detector = (
-        [args.detector or usual_detector(args.raw)]
-        if args.dataset in args.cfg.detect.datasets
-        else []
-    )
-    return [
-        args.dataset,
-        *BODY,
-        "detect",
-        *detector,
-        "convert",
-        "dask",
-        *extract_command.reads(args),
-    ]
+    detector = list[str]()
+    if args.dataset in args.cfg.detect.datasets:
+        detector.append(args.detector or usual_detector(args.raw))
+    streams = extract_command.reads(args)
+    return [args.dataset, *BODY, "detect", *detector, "convert", "dask", *streams]
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -163,28 +152,27 @@ class Preparation:
                 "added after features. (`convert` and `extract` work without.)"
             )
         streams_of = dict[str, tuple[StreamSpec, ...]]()
+        specs = dict[str, StreamSpec]()
         without_weights = False
-        committed = {
-            split: committed_split(args.cache, f"{dataset.name}/{split}")
-            for split in dataset.splits
-        }
-        first = next(
-            (split for split in committed.values() if split is not None and split.streams), None
-        )
+        committed = dict[str, cache.Split | None]()
         for split in dataset.splits:
-            try:  # a new split takes the recorded weights of another one
-                recorded = first if committed[split] is None else committed[split]
+            committed[split] = committed_split(args.cache, f"{dataset.name}/{split}")
+        for split in dataset.splits:
+            try:
                 named = streams or extract_command.specs_of(
-                    args, f"{dataset.name}/{split}", recorded, stand_in=demo
-                )
-                streams_of[split] = tuple(
-                    spec for spec in named if dataset.has_pixels or not spec.stream.reads.crops
+                    args,
+                    f"{dataset.name}/{split}",
+                    _recorded(committed, split),
+                    stand_in=demo,
                 )
             except extract_command.NoWeights:
                 if args.stream is not None:
                     raise
                 without_weights = dataset.has_pixels
-        specs = {spec.name: spec for every in streams_of.values() for spec in every}
+                continue
+            computed = [spec for spec in named if dataset.has_pixels or not spec.stream.reads.crops]
+            streams_of[split] = tuple(computed)
+            specs |= {spec.name: spec for spec in computed}
         detector = _detector(args, settings, specs.values())
         recipes = [
             Recipe(
@@ -210,28 +198,29 @@ class Preparation:
         """
         args = self.args
         plans = self.plans()
-        if not plans or all(plan.problems for plan in plans):
-            problems = [problem for plan in plans for problem in plan.problems]
+        failures = list[str]()
+        runnable = list[SplitPlan]()
+        printed = list[str]()
+        for plan in plans:
+            failures += plan.problems
+            if not plan.problems:
+                runnable.append(plan)
+                if plan.conversion:
+                    printed += plan.conversion.kept_lines
+        if not plans:
             do = "Name its raw folder: --raw DIR"
-            raise PipelineError(
-                problems[0] if problems else f"{args.raw}: found no videos of {args.dataset}. {do}"
-            )
+            raise PipelineError(f"{args.raw}: found no videos of {args.dataset}. {do}")
+        if not runnable:
+            raise PipelineError(failures[0])
         _print_plan(self, plans)
         if args.plan:
             missing = missing_files(self.recipes)
             for text in missing:
                 out.print(f"{DOUBT} {plain(text)}")
             return 2 if missing else 0
+
         self.check(plans)
-        detection = next(
-            (plan.recipe for plan in plans if plan.undetected or plan.detection is not None), None
-        )
-        detected = StepResult(details=[]) if detection is None else _detect(self, detection)
-        runnable = [plan for plan in plans if not plan.problems]
-        failures = [problem for plan in plans for problem in plan.problems]
-        printed = [
-            text for plan in runnable if plan.conversion for text in plan.conversion.kept_lines
-        ]
+        detected = _detect(self, plans)
         n_flaws = detected.flaws
         for step in (_convert, _extract, _show):
             for plan in runnable:
@@ -242,22 +231,27 @@ class Preparation:
                     news = [text for text in failures[-1].split("\n") if text not in printed]
                     text = plain("\n".join(news), keep=LAYOUT) or "see the plan above"
                     err.print(f"{WRONG} {line(step.__name__[1:], plan.name, text)}")
-        n_flaws += _print_summary(self, runnable, detected.warnings)
+        pages = {plan.name: self.page(plan.recipe) for plan in runnable}
+        summary = Summary(args.cache, pages, detected.warnings, self.without_weights)
+        n_flaws += summary.print(runnable)
         return int(bool(failures or n_flaws))
 
     def plans(self) -> list[SplitPlan]:
-        every = plan_splits(self.recipes)
-        return [
-            plan
-            for plan in every
-            if not plan.conversion or plan.conversion.listed or plan.committed is not None
-        ]
+        """Of splits that have, or had, videos."""
+        plans = list[SplitPlan]()
+        for plan in plan_splits(self.recipes):
+            is_empty = plan.conversion is not None and not plan.conversion.listed
+            if plan.committed is not None or not is_empty:
+                plans.append(plan)
+        return plans
 
     def bar(self, verb: str, what: str, unit: str = "") -> AbstractContextManager[Progress]:
         return bar(f"  {line(verb, what, '')}", err, unit=unit)
 
     def page(self, recipe: Recipe) -> Path:
-        folder = self.args.cache.parent if isinstance(self.args.cache, Path) else Path()
+        folder = Path()
+        if isinstance(self.args.cache, Path):
+            folder = self.args.cache.parent
         # two caches in one folder have different pages
         root = Path(self.args.cache).absolute().name
         return (self.args.pages or folder) / f"{root}-{recipe.dataset.name}-{recipe.split}.html"
@@ -266,9 +260,8 @@ class Preparation:
         """Raise errors of later steps before hours of work: weights, packages, device, folders for
         pages.
         """
-        from pipeline.show.page import split_of
-
-        if missing := missing_files(self.recipes):
+        missing = missing_files(self.recipes)
+        if missing:
             raise PipelineError(" ".join(missing))
         for plan in plans:
             if plan.undetected and not os.access(plan.recipe.raw, os.W_OK):
@@ -277,35 +270,59 @@ class Preparation:
                     f"{KEYPOINTS}. Make a "
                     "folder of links to the clips (ln -s), and name it: --raw DIR"
                 )
-        upcoming = [plan.recipe for plan in plans if not (plan.up_to_date or plan.problems)]
-        specs = {spec.name: spec for recipe in upcoming for spec in recipe.streams}
-        if failures := _load(self.args, self.recipes[0].settings, specs.values()):
+        specs = dict[str, StreamSpec]()
+        for plan in plans:
+            if not (plan.up_to_date or plan.problems):
+                specs |= {spec.name: spec for spec in plan.recipe.streams}
+        failures = _load(self.args, self.recipes[0].settings, specs.values())
+        if failures:
             raise MissingAssets(" ".join(failures))
-        for page in map(self.page, (plan.recipe for plan in plans)):
-            if page.exists() and not split_of(page):
-                raise PipelineError(
-                    f"{page}: expected no file, or an earlier page of tracks; found another "
-                    "file, which is not "
-                    "replaced. Move it, or name another folder for pages: --pages DIR"
-                )
-        for folder in {self.page(plan.recipe).absolute().parent for plan in plans}:
-            above = next(path for path in (folder, *folder.parents) if path.exists())
-            if not (above.is_dir() and os.access(above, os.W_OK)):
-                raise PipelineError(
-                    f"{folder}: cannot write pages there. Name another folder: --pages DIR"
-                )
+        for plan in plans:
+            _check_page(self.page(plan.recipe))
+
+
+def _recorded(committed: Mapping[str, cache.Split | None], name: str) -> cache.Split | None:
+    """The split; of one that is not there yet, another with streams, whose weights it takes."""
+    if committed[name] is not None:
+        return committed[name]
+    for split in committed.values():
+        if split is not None and split.streams:
+            return split
+    return None
+
+
+def _check_page(page: Path) -> None:
+    """Raises PipelineError if a page cannot be written."""
+    from pipeline.show.page import split_of
+
+    if page.exists() and not split_of(page):
+        raise PipelineError(
+            f"{page}: expected no file, or an earlier page of tracks; found another file, which "
+            "is not replaced. Move it, or name another folder for pages: --pages DIR"
+        )
+    folder = page.absolute().parent
+    above = folder
+    while not above.exists():
+        above = above.parent
+    if not (above.is_dir() and os.access(above, os.W_OK)):
+        raise PipelineError(f"{folder}: cannot write pages there. Name another folder: --pages DIR")
 
 
 def _load(args: argparse.Namespace, settings: Settings, specs: Iterable[StreamSpec]) -> list[str]:
     """Load networks that run in this process, and download their weights. Returns messages about
     missing ones.
     """
-    messages = []
-    for spec in () if settings.dask.scheduler or settings.features.processes else specs:
+    messages = list[str]()
+    if settings.dask.scheduler or settings.features.processes:
+        return messages
+    for spec in specs:
         try:
             computing.load(spec.stream, settings.features.machine(), None)
         except MissingAssets as error:
-            messages.append(f"{error} {NO_DOWNLOAD}" if args.weights else str(error))
+            message = str(error)
+            if args.weights:
+                message += f" {NO_DOWNLOAD}"
+            messages.append(message)
     return messages
 
 
@@ -332,15 +349,16 @@ def _detector(
             detectors.identity(detector)  # downloads its weights
     except (ConfigError, MissingAssets) as error:
         # as here
-        message = re.sub(rf"--set (?!\[|{re.escape(name)}\.)", f"--set {name}.", str(error)).rstrip(
-            "."
-        )
+        message = re.sub(rf"--set (?!\[|{re.escape(name)}\.)", f"--set {name}.", str(error))
+        message = message.rstrip(".")
         message = message.replace("--weights ", f"--detector {name} --set {name}.weights=")
         do = (
             "Or name another --detector, or put keypoints of another tool into "
             f"{args.raw}/{KEYPOINTS}."
         )
-        others = [] if args.plan or isinstance(error, ConfigError) else _load(args, settings, specs)
+        others = list[str]()
+        if isinstance(error, MissingAssets) and not args.plan:
+            others = _load(args, settings, specs)
         raise type(error)(" ".join([f"{message}. {do}", *others])) from error
     return detector
 
@@ -362,8 +380,12 @@ def _keeps_other_keypoints(args: argparse.Namespace, detector: str) -> bool:
 # steps
 
 
-def _detect(prepared: Preparation, recipe: Recipe) -> StepResult:
-    """Detect people, and print the result. Flaws: clips that cannot be used."""
+def _detect(prepared: Preparation, plans: Sequence[SplitPlan]) -> StepResult:
+    """Detect people once for all splits, and print the result. Flaws: clips that cannot be used."""
+    detecting = [plan.recipe for plan in plans if plan.undetected or plan.detection is not None]
+    if not detecting:
+        return StepResult(details=[])
+    recipe = detecting[0]
     plan = recipe.plan_detection()
     if plan.up_to_date:
         given_up = few(list(plan.problems.values()), FEW, plan.again)
@@ -381,25 +403,22 @@ def _detect(prepared: Preparation, recipe: Recipe) -> StepResult:
 def _convert(prepared: Preparation, plan: SplitPlan) -> int:
     """Returns the number of flaws, as all steps do."""
     recipe = plan.recipe
-    conversion = (
-        plan.conversion if plan.up_to_date and plan.conversion else recipe.plan_conversion()
-    )
+    conversion = plan.conversion
+    if conversion is None or not plan.up_to_date:
+        conversion = recipe.plan_conversion()
     with prepared.bar("convert", recipe.name, "video") as progress:
         result = recipe.convert(conversion, progress)
-    details = () if conversion.up_to_date else result.details
+    details = result.details
+    if conversion.up_to_date:
+        details = ()
     # the summary has the warnings
     replace(result, details=details, warnings=()).report("convert", recipe.name)
     return result.flaws
 
 
-def _split_now(plan: SplitPlan) -> cache.Split | None:
-    """The split as it is now: a plan with nothing to do has opened it."""
-    return plan.committed if plan.up_to_date else committed_split(plan.recipe.root, plan.name)
-
-
 def _extract(prepared: Preparation, plan: SplitPlan) -> int:
     recipe = plan.recipe
-    split = _split_now(plan)
+    split = split_now(plan)
     # conversion has reported the latter
     if plan.up_to_date or split is None or not split.manifest["rows"]:
         return 0
@@ -416,7 +435,7 @@ def _show(prepared: Preparation, plan: SplitPlan) -> int:
     from pipeline.show.page import split_of, write_split_page
 
     recipe = plan.recipe
-    split = _split_now(plan)
+    split = split_now(plan)
     page = prepared.page(recipe)
     if split is None or not len(split.tracks) or split_of(page) == split.manifest["digest"]:
         return 0
@@ -436,7 +455,9 @@ def _show(prepared: Preparation, plan: SplitPlan) -> int:
 
 def _print_plan(prepared: Preparation, plans: Sequence[SplitPlan]) -> None:
     most = None if prepared.args.all else FEW
-    texts = [text for plan in plans for text in lines(plan, most)]
+    texts = list[str]()
+    for plan in plans:
+        texts += lines(plan, most)
     texts += _other_keypoints(prepared.args.raw, plans)
     for text in (*texts, *forecast_lines([*forecasts_of(plans).values()])):
         out.print(text)
@@ -450,12 +471,15 @@ def _other_keypoints(raw: Path, plans: Sequence[SplitPlan]) -> list[str]:
     detector = plans[0].recipe.detector
     if detector is None:
         return []
-    detection = next((plan.detection for plan in plans if plan.detection is not None), None)
     options = None  # until the detector's weights are downloaded
-    missing = {clip for plan in plans for clip in plan.undetected}
-    if detection is not None:
-        options = detection.about["options"]
-        missing = {files.clip for files in detection.missing}
+    missing = set[str]()
+    detections = [plan.detection for plan in plans if plan.detection is not None]
+    if detections:
+        options = detections[0].about["options"]
+        missing.update(files.clip for files in detections[0].missing)
+    else:
+        for plan in plans:
+            missing.update(plan.undetected)
     kept = {*list_clips(raw)} - missing  # none, if a detector is named
     by_others = functools.partial(
         detected_otherwise, raw / KEYPOINTS, detector=detector, options=options
@@ -467,75 +491,6 @@ def _other_keypoints(raw: Path, plans: Sequence[SplitPlan]) -> list[str]:
         for by in by_others(kept)
     ]
     return texts
-
-
-def _print_summary(
-    prepared: Preparation, plans: Sequence[SplitPlan], printed: Sequence[str]
-) -> int:
-    """Print the cache's contents and the next commands. Returns the number of rejected videos.
-
-    printed: messages about clips, which are not repeated.
-    """
-    from pipeline.show.page import split_of
-
-    n_flaws = 0
-    with_features = ""
-    n_rows = 0
-    at = ["--cache", str(prepared.args.cache)]
-    for plan in plans:
-        recipe = plan.recipe
-        split = _split_now(plan)
-        if split is None:
-            continue
-        missing = {stream: missing_rows(split, stream).rows for stream in split.streams}
-        lacks = {stream: f"{count(n, 'row')} missing" if n else "" for stream, n in missing.items()}
-        streams = [stream_label(split, stream, text) for stream, text in lacks.items()]
-        demo = f"  {STAND_IN}" if split.manifest["stand_in"] else ""
-        out.print(f"[bold]{plain(recipe.name)}[/bold]{demo}")
-        for text in accounting_lines(split.manifest["accounting"]):
-            out.print(f"  {plain(text)}")
-        out.print(f"  features {plain(', '.join(streams)) or 'none'}")
-        page = prepared.page(recipe)
-        if split_of(page) == split.manifest["digest"]:
-            out.print(f"  page {plain(from_here(page))}")
-        n_rejected, messages = rejected_videos(split)
-        for text in few(
-            [_once(text, recipe.raw, printed) for text in messages],
-            FEW,
-            command("status", "--all", *at),
-        ):
-            out.print(f"  {DOUBT} {plain(text)}")
-        n_flaws = n_flaws + n_rejected
-        n_rows = n_rows + split.manifest["rows"]
-        inputs = [
-            spec.name
-            for spec in recipe.streams
-            if spec.stream.is_model_input and spec.name in split.streams
-        ]
-        if not with_features and inputs and split.manifest["rows"]:
-            with_features = recipe.name
-    predict = ["predict", with_features, *at, "--checkpoint", "FILE", "--body", "DIR"]
-    upcoming = {
-        "videos": command("status", "--all", *at),
-        "features": "the same command with --weights"
-        if prepared.without_weights and n_rows
-        else "",
-        "bodies": command(*predict, module="tasks") if with_features else "",
-        "more": "the same command, after adding or changing videos",
-    }
-    for title, text in upcoming.items():
-        if text:
-            out.print(f"{title:<{VERB}} {plain(text)}")
-    return n_flaws
-
-
-def _once(rejection: str, raw: Path, printed: Sequence[str]) -> str:
-    """A line about a rejected video; without the message if one about the same clip is
-    `printed`.
-    """
-    name, reason, *_ = rejection.split(": ")
-    is_printed = any(text.startswith(f"{raw / name}: ") for text in printed)
-    return f"rejected {name}: {reason} (see above)" if is_printed else f"rejected {rejection}"
 
 
 COMMAND: Final = Command(

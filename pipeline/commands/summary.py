@@ -1,0 +1,110 @@
+"""What `prepare` prints at its end: the cache's contents, and the next commands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cache
+from pipeline.cli.console import DOUBT, STAND_IN, VERB, out, plain
+from pipeline.cli.text import FEW, command, count, few, from_here
+from pipeline.commands.convert import accounting_lines
+from pipeline.conversion.committed import rejected_videos
+from pipeline.conversion.plan import committed_split
+from pipeline.features.plan import missing_rows, stream_label
+from pipeline.recipe.overview import SplitPlan
+
+
+def split_now(plan: SplitPlan) -> cache.Split | None:
+    """The split as it is now: a plan with nothing to do has opened it."""
+    if plan.up_to_date:
+        return plan.committed
+    return committed_split(plan.recipe.root, plan.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """The end of a preparation."""
+
+    root: cache.Root
+    pages: Mapping[str, Path]  # of each split
+    printed: Sequence[str]  # messages about clips, which are not repeated
+    without_weights: bool  # no weights are named: no features
+
+    def print(self, plans: Sequence[SplitPlan]) -> int:
+        """Print it. Returns the number of rejected videos."""
+        n_rejected = 0
+        n_rows = 0
+        with_inputs = list[str]()  # splits that a model can be run on
+        for plan in plans:
+            split = split_now(plan)
+            if split is None:
+                continue
+            n_rejected += self._print_split(plan, split)
+            n_rows += split.manifest["rows"]
+            if split.manifest["rows"] and _has_inputs(plan, split):
+                with_inputs.append(plan.name)
+        for title, text in self._next(with_inputs, n_rows):
+            out.print(f"{title:<{VERB}} {plain(text)}")
+        return n_rejected
+
+    def _print_split(self, plan: SplitPlan, split: cache.Split) -> int:
+        from pipeline.show.page import split_of
+
+        title = f"[bold]{plain(plan.name)}[/bold]"
+        if split.manifest["stand_in"]:
+            title += f"  {STAND_IN}"
+        out.print(title)
+        for text in accounting_lines(split.manifest["accounting"]):
+            out.print(f"  {plain(text)}")
+        out.print(f"  features {plain(', '.join(_stream_labels(split))) or 'none'}")
+        page = self.pages[plan.name]
+        if split_of(page) == split.manifest["digest"]:
+            out.print(f"  page {plain(from_here(page))}")
+        n_rejected, messages = rejected_videos(split)
+        rejected = [self._rejection(text, plan.recipe.raw) for text in messages]
+        for text in few(rejected, FEW, self._status()):
+            out.print(f"  {DOUBT} {plain(text)}")
+        return n_rejected
+
+    def _rejection(self, rejection: str, raw: Path) -> str:
+        """A line about a rejected video; without the message if one about the same clip is
+        printed.
+        """
+        name, reason, *_ = rejection.split(": ")
+        if any(text.startswith(f"{raw / name}: ") for text in self.printed):
+            return f"rejected {name}: {reason} (see above)"
+        return f"rejected {rejection}"
+
+    def _next(self, with_inputs: Sequence[str], n_rows: int) -> Iterator[tuple[str, str]]:
+        """Titles and commands."""
+        yield "videos", self._status()
+        if self.without_weights and n_rows:
+            yield "features", "the same command with --weights"
+        if with_inputs:
+            options = ["--cache", str(self.root), "--checkpoint", "FILE", "--body", "DIR"]
+            yield "bodies", command("predict", with_inputs[0], *options, module="tasks")
+        yield "more", "the same command, after adding or changing videos"
+
+    def _status(self) -> str:
+        return command("status", "--all", "--cache", str(self.root))
+
+
+def _stream_labels(split: cache.Split) -> list[str]:
+    labels = list[str]()
+    for stream in split.streams:
+        lack = ""
+        n_missing = missing_rows(split, stream).rows
+        if n_missing:
+            lack = f"{count(n_missing, 'row')} missing"
+        labels.append(stream_label(split, stream, lack))
+    return labels
+
+
+def _has_inputs(plan: SplitPlan, split: cache.Split) -> bool:
+    """Whether a stream of the recipe is a model's input, and there."""
+    for spec in plan.recipe.streams:
+        if spec.stream.is_model_input and spec.name in split.streams:
+            return True
+    return False
