@@ -17,8 +17,9 @@ from pipeline.exchange.formats import ExportFormat
 from pipeline.features.streams.base import Stream
 from pipeline.files.raw import files
 from pipeline.files.raw.files import HASHED_WHOLE, MIB
-from tests.docs.markdown import ROOT, document
+from tests.docs.markdown import ROOT, document, tables
 from tests.made_splits import track_of, write_split, write_stream
+from vibe_model import models
 from vibe_model.evaluation.protocols import Protocol
 from vibe_model.metrics import METRICS
 from vibe_model.models import Model
@@ -40,6 +41,7 @@ KINDS: dict[str, tuple[type[Any], str]] = {
     "vibe_pipeline.models": (Model, "settings.md"),
     "vibe_pipeline.protocols": (Protocol, "vibe.md"),
 }
+PAGE_OF = {"part_dynamics": "part-dynamics.md"}
 # which a module uses alone
 INTERNAL = {"vibe_model.evaluation.protocols:VALIDATION_2D"}
 REGISTERED = [(group, name) for group in KINDS for name in table.OWN[group]]
@@ -87,6 +89,20 @@ def test_a_metric_has_a_page_and_a_test(name: str) -> None:
     title = METRICS[name].title
     assert f"`{name}`" in pages or title.lower() in pages.lower(), "no page tells of it"
     assert f'"{name}"' in TESTS, "no test names it"
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_a_metric_is_of_a_protocol(name: str) -> None:
+    protocols = [plug_ins.load(target) for target in table.OWN["vibe_pipeline.protocols"].values()]
+    assert any(name in protocol.metrics for protocol in protocols), "no evaluation computes it"
+
+
+@pytest.mark.parametrize("model", models.every(), ids=lambda model: model.section)
+def test_the_losses_of_a_model_are_those_of_its_page(model: Model) -> None:
+    page = document(PAGE_OF.get(model.section, f"{model.section}.md"))
+    told = [name for row in tables(page, "term") for name in re.findall(r"\w+", row["term"])]
+    terms = model.presets[model.preset]().TERMS
+    assert [name for name in terms if name not in told] == [], "they have no weight on its page"
 
 
 def test_every_command_is_in_the_table() -> None:
