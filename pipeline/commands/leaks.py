@@ -76,9 +76,11 @@ def _run(args: argparse.Namespace) -> int:
     splits = [opened[name] for name in opened.splits]
     compared = compare_names(splits)
     if args.pictures is not None:
-        pictures = {}
+        pictures = dict[str, _SampledPictures]()
         for split in splits:
-            raw = None if args.raw is None else args.raw / split.name.partition("/")[0]
+            raw = args.raw
+            if raw is not None:
+                raw /= split.name.partition("/")[0]
             with bar(f"images     {split.name}", err, unit="video") as progress:
                 pictures[split.name] = _sample_pictures(
                     split, raw, args.pictures, cores(args.workers), progress
@@ -100,31 +102,28 @@ def _add_text(result: CommandResult, compared: Sequence[Comparison], *, every: b
     for pair in compared:
         both = f"{pair.first} and {pair.second}"
         if pair.common:
-            pair_text = f"{pair.first} has twice" if pair.first == pair.second else f"{both} share"
-            result.line(
-                f"{pair_text} {count(len(pair.common), pair.what)}:", WRONG if pair.leaks else DOUBT
-            )
+            verb = f"{both} share"
+            if pair.first == pair.second:
+                verb = f"{pair.first} has twice"
+            mark = WRONG if pair.leaks else DOUBT
+            result.line(f"{verb} {count(len(pair.common), pair.what)}:", mark)
             named = [f"{c.name}: {', '.join(c.first)} | {', '.join(c.second)}" for c in pair.common]
-            result.lines(few(named, len(named) if every else FEW, "leaks --all"), indent=4)
+            most = None if every else FEW
+            result.lines(few(named, most, "leaks --all"), indent=4)
         if pair.unknown:
             unknown[pair.what, pair.unknown].append(both)
         elif not pair.common:
             clean[both].append(pair.what)
-    result.lines(
-        (f"{both} share no {' and no '.join(whats)}" for both, whats in clean.items()), DONE
-    )
-    if not every:
-        if unknown:
-            result.line(
-                f"unknown: {_summarize_unknown(unknown)} (leaks --all prints the reasons)", DOUBT
-            )
+    for both, whats in clean.items():
+        result.line(f"{both} share no {' and no '.join(whats)}", DONE)
+    if unknown and not every:
+        text = _summarize_unknown(unknown)
+        result.line(f"unknown: {text} (leaks --all prints the reasons)", DOUBT)
         return
     for (what, why), pairs in unknown.items():
-        where = (
-            count(len(pairs), "pair") + " of splits of two datasets"
-            if why == NOT_COMPARABLE
-            else ", ".join(pairs)
-        )
+        where = ", ".join(pairs)
+        if why == NOT_COMPARABLE:
+            where = f"{count(len(pairs), 'pair')} of splits of two datasets"
         result.line(f"{what}s of {where}: unknown: {why}", DOUBT)
 
 
@@ -133,11 +132,13 @@ def _summarize_unknown(unknown: Mapping[tuple[str, str], Sequence[str]]) -> str:
     by_what = defaultdict[str, list[str]](list)
     for (what, _), pairs in unknown.items():
         by_what[what] += pairs
-    places = {
-        what: pairs[0] if len(pairs) == 1 else f"{len(pairs):,} pairs of splits"
-        for what, pairs in by_what.items()
-    }
-    return ", ".join(f"{what}s of {place}" for what, place in places.items())
+    texts = list[str]()
+    for what, pairs in by_what.items():
+        place = pairs[0]
+        if len(pairs) > 1:
+            place = f"{len(pairs):,} pairs of splits"
+        texts.append(f"{what}s of {place}")
+    return ", ".join(texts)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -187,26 +188,31 @@ class _Origins(NamedTuple):
     @classmethod
     def from_split(cls, split: cache.Split) -> _Origins:
         """Ask the dataset's reader; without one, all names are unknown."""
-        dataset = split.name.partition("/")[0]
-        names = split.videos.names
-        reader = find_installed(dataset)
-        numbers = {names[number]: number for number in np.unique(split.tracks.video).tolist()}
-        videos = tuple(numbers)
-        origins = {video: reader.origin(video) if reader else Origin() for video in videos}
-        subjects: list[tuple[str, str | None]] = []
-        for video, (subject, _) in origins.items():
-            labelled = [] if subject else split.videos.account(numbers[video]).get("subjects", [])
-            subjects += [(video, name) for name in dict.fromkeys(labelled or [subject])]
-        if reader and reader.people:
-            tracks = (name.rpartition("/")[::2] for name in split.tracks.names)
-            subjects = [*dict.fromkeys((video, subject) for video, subject in tracks)]
-        recordings = [(video, origin.recording) for video, origin in origins.items()]
-        people, recording = (
-            (reader.people or dataset, reader.recording) if reader else (dataset, "recording")
-        )
-        return cls(
-            split.name, recording, people, videos, {"subject": subjects, "recording": recordings}
-        )
+        people = split.name.partition("/")[0]
+        recording = "recording"
+        reader = find_installed(people)
+        if reader:
+            recording = reader.recording
+            people = reader.people or people
+        videos = list[str]()
+        subjects = list[tuple[str, str | None]]()
+        recordings = list[tuple[str, str | None]]()
+        for number in np.unique(split.tracks.video).tolist():
+            video = split.videos.names[number]
+            videos.append(video)
+            origin = reader.origin(video) if reader else Origin()
+            recordings.append((video, origin.recording))
+            labelled = [origin.subject]
+            if not origin.subject:
+                labelled = split.videos.account(number).get("subjects") or [origin.subject]
+            subjects += [(video, name) for name in dict.fromkeys(labelled)]
+        if reader and reader.people:  # tracks have people's names
+            subjects.clear()
+            for track in dict.fromkeys(split.tracks.names):
+                video, _, subject = track.rpartition("/")
+                subjects.append((video, subject))
+        by_field = {"subject": subjects, "recording": recordings}
+        return cls(split.name, recording, people, tuple(videos), by_field)
 
     def videos_by_name(self, field: str) -> dict[str, list[str]]:
         """Subject or recording -> its videos."""
@@ -219,8 +225,11 @@ class _Origins(NamedTuple):
     def nameless(self, field: str) -> str:
         """Where names are missing, as text; "" if all are known."""
         n = sum(name is None for _, name in self.by_field[field])
-        some = f"{n:,} of {count(len(self.videos), 'video')} of " if n < len(self.videos) else ""
-        return f"{some}{self.split}" if n else ""
+        if n == 0:
+            return ""
+        if n < len(self.videos):
+            return f"{n:,} of {count(len(self.videos), 'video')} of {self.split}"
+        return self.split
 
 
 def compare_names(splits: Sequence[cache.Split]) -> list[Comparison]:
@@ -228,39 +237,43 @@ def compare_names(splits: Sequence[cache.Split]) -> list[Comparison]:
     training splits.
     """
     by_split = {split.name: _Origins.from_split(split) for split in splits}
-    pairs = ((by_split[train], by_split[test]) for train, test in _pairs([*by_split]))
-    compared = [result for pair in pairs for result in _compare_origins(*pair)]
+    compared = list[Comparison]()
+    for train, test in _pairs([*by_split]):
+        compared += _compare_origins(by_split[train], by_split[test])
     for first, second in itertools.combinations(by_split.values(), 2):
         dataset = first.split.partition("/")[0]
-        # none to train on
-        if second.split.partition("/")[0] == dataset and f"{dataset}/{TRAIN}" not in by_split:
-            compared += [
-                c for c in _compare_origins(first, second) if c.what != "subject" and c.common
-            ]
-        elif (
-            first.people == second.people
-            and _is_training(first.split)
-            and _is_training(second.split)
-        ):
-            compared += [
-                comparison for comparison in _compare_origins(first, second) if comparison.common
-            ]
-    for name, origins in by_split.items():
+        of_one_dataset = second.split.partition("/")[0] == dataset
+        of_training = _is_training(first.split) and _is_training(second.split)
+        if of_one_dataset and f"{dataset}/{TRAIN}" not in by_split:  # none to train on
+            for comparison in _compare_origins(first, second):
+                if comparison.common and comparison.what != "subject":
+                    compared.append(comparison)
+        elif of_training and first.people == second.people:
+            for comparison in _compare_origins(first, second):
+                if comparison.common:
+                    compared.append(comparison)
+    for origins in by_split.values():
         if origins.recording in ("motion", PUBLISHED):  # a sequence may have several cameras
-            recordings = sorted(origins.videos_by_name("recording").items())
-            twice = tuple(
-                _Common(key, tuple(videos[:1]), tuple(videos[1:]))
-                for key, videos in recordings
-                if videos[1:]
-            )
-            compared += [Comparison(name, name, origins.recording, twice, "")] if twice else []
+            compared += _find_twice(origins)
     return compared
+
+
+def _find_twice(origins: _Origins) -> Iterator[Comparison]:
+    """A split compared with itself, if it has a recording twice."""
+    twice = list[_Common]()
+    for recording, videos in sorted(origins.videos_by_name("recording").items()):
+        if len(videos) > 1:
+            twice.append(_Common(recording, tuple(videos[:1]), tuple(videos[1:])))
+    if twice:
+        name = origins.split
+        yield Comparison(name, name, origins.recording, tuple(twice), "")
 
 
 def _pairs(names: Sequence[str]) -> list[tuple[str, str]]:
     """Every training split with every test split."""
     trained = [name for name in names if _is_training(name)]
-    return [(first, second) for first in trained for second in names if second not in trained]
+    tested = [name for name in names if not _is_training(name)]
+    return [*itertools.product(trained, tested)]
 
 
 def _is_training(split: str) -> bool:
@@ -271,24 +284,25 @@ def _compare_origins(first: _Origins, second: _Origins) -> Iterator[Comparison]:
     """Compare subjects and recordings of two splits."""
     same = first.split.partition("/")[0] == second.split.partition("/")[0]
     published = first.recording == second.recording == PUBLISHED
-    for field, comparable in (
-        ("subject", first.people == second.people),
-        ("recording", same or published),
+    recording = "recording"
+    if first.recording == second.recording:
+        recording = first.recording
+    for field, what, comparable in (
+        ("subject", "subject", first.people == second.people),
+        ("recording", recording, same or published),
     ):
-        what = (
-            field if field == "subject" or first.recording != second.recording else first.recording
-        )
         if not comparable:
             yield Comparison(first.split, second.split, what, (), NOT_COMPARABLE)
             continue
         ours = first.videos_by_name(field)
         theirs = second.videos_by_name(field)
-        common = (
-            _Common(name, tuple(ours[name]), tuple(theirs[name]))
-            for name in sorted(ours.keys() & theirs.keys())
-        )
-        nameless = " and ".join(filter(None, (first.nameless(field), second.nameless(field))))
-        unknown = f"not in the names of {nameless}" if nameless else ""
+        common = list[_Common]()
+        for name in sorted(ours.keys() & theirs.keys()):
+            common.append(_Common(name, tuple(ours[name]), tuple(theirs[name])))
+        unknown = ""
+        nameless = [*filter(None, (first.nameless(field), second.nameless(field)))]
+        if nameless:
+            unknown = f"not in the names of {' and '.join(nameless)}"
         yield Comparison(first.split, second.split, what, tuple(common), unknown)
 
 
@@ -302,9 +316,9 @@ def summary(compared: Sequence[Comparison]) -> str:
     ]
     unknown = sum(bool(pair.unknown) for pair in pairs)
     line = "; ".join(shared) or "training and test splits share no name of a person or recording"
-    return line + (
-        f" ({unknown} of {len(pairs)} comparisons by name are impossible)" if unknown else ""
-    )
+    if unknown:
+        line += f" ({unknown} of {len(pairs)} comparisons by name are impossible)"
+    return line
 
 
 # --------------------------------------------------------------------------------------------------
@@ -326,8 +340,10 @@ def _sample_pictures(
 
     raw: the dataset's raw folder now; None: as recorded.
     """
+    folder = raw
     recorded = split.provenance.get("raw")
-    folder = raw or (Path(str(recorded)) if recorded else None)
+    if recorded and folder is None:
+        folder = Path(str(recorded))
     videos, first = np.unique(split.tracks.video, return_index=True)
     samples: list[tuple[str, str, list[int]]] = []
     for number, track in zip(videos.tolist(), first.tolist(), strict=True):
@@ -335,8 +351,9 @@ def _sample_pictures(
         stop = int(split.tracks.stop[track])
         rows = np.unique(np.linspace(start, stop - 1, n + 2)[1:-1].astype(np.int64)).tolist()
         video = split.videos[number]
-        frames = [int(split.rows("frame_index", row, row + 1)[0]) for row in rows]
-        samples += [(video.name, video.source, frames)] if video.source else []
+        if video.source:
+            frames = [int(split.rows("frame_index", row, row + 1)[0]) for row in rows]
+            samples.append((video.name, video.source, frames))
     if not samples:
         return _SampledPictures(np.empty(0, np.uint64), (), "there are no images")
     if folder is None or not folder.is_dir():
@@ -348,13 +365,18 @@ def _sample_pictures(
     unread = 0
     jobs = [(source, frames) for _, source, frames in samples]
     for n_done, result in enumerate(ordered_map(functools.partial(_hashes, folder), jobs, workers)):
-        by_frame = {} if isinstance(result, Failed) else result
-        hashes += by_frame.values()
-        shown += (f"frame {frame} of {samples[n_done][0]}" for frame in by_frame)
-        unread += not by_frame
-        progress(n_done + 1, len(jobs), samples[n_done][0])
-    unknown = f"{unread:,} of {count(len(jobs), 'video')} of {split.name} are unreadable or blank"
-    return _SampledPictures(np.array(hashes, np.uint64), tuple(shown), unknown if unread else "")
+        name = samples[n_done][0]
+        if isinstance(result, Failed) or not result:
+            unread += 1
+        else:
+            hashes += result.values()
+            shown += [f"frame {frame} of {name}" for frame in result]
+        progress(n_done + 1, len(jobs), name)
+    unknown = ""
+    if unread:
+        videos_of = f"{count(len(jobs), 'video')} of {split.name}"
+        unknown = f"{unread:,} of {videos_of} are unreadable or blank"
+    return _SampledPictures(np.array(hashes, np.uint64), tuple(shown), unknown)
 
 
 def _hashes(raw: Path, job: tuple[str, list[int]]) -> dict[int, int]:
@@ -363,8 +385,10 @@ def _hashes(raw: Path, job: tuple[str, list[int]]) -> dict[int, int]:
     by_frame: dict[int, int] = {}
     try:
         for frame in sources.parse(raw, source).read(frames):
-            if frame.image is not None and (bits := picture_hash(frame.image)) is not None:
-                by_frame[frame.index] = bits
+            if frame.image is not None:
+                bits = picture_hash(frame.image)
+                if bits is not None:
+                    by_frame[frame.index] = bits
     except PipelineError:
         return {}
     return by_frame

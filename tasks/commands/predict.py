@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import glob
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -87,18 +88,20 @@ def _run(args: argparse.Namespace) -> int:
     """Prepare clips, then predict their bodies; with --json, print predictions.json. Returns 1 if a
     video failed.
     """
-    name = (
-        Path(args.named).resolve().stem
-        if Path(args.named).exists()
-        else args.named.replace("/", "-")
-    )
+    named = Path(args.named)
+    name = args.named.replace("/", "-")
+    if named.exists():
+        name = named.resolve().stem
     out = args.out or Path(f"{name}-bodies")
     with console.aside(args.json):
         summaries, problems = _predict(args, out)
     if args.json:
-        console.show_json(
-            {"out": str(out), **(summaries[0] if len(summaries) == 1 else {"splits": summaries})}
-        )
+        document: dict[str, Any] = {"out": str(out)}
+        if len(summaries) == 1:
+            document |= summaries[0]
+        else:
+            document["splits"] = summaries
+        console.show_json(document)
     return 1 if problems else 0
 
 
@@ -112,11 +115,14 @@ def _predict(args: argparse.Namespace, out: Path) -> tuple[list[dict[str, Any]],
     from vibe_model.prediction import job as jobs  # imports torch
 
     loaded = sections.load(settings_file(), tolerant=True, optional=True)
-    if (body := args.body or loaded.value("paths.body")) is None:
+    body = args.body or loaded.value("paths.body")
+    if body is None:
         raise ConfigError(
             f"{settings_file().resolve()}: file not found. Name the body model's folder: --body DIR"
         )
-    raw = jobs.folder_of(named, args.cache, out) if named.exists() else None
+    raw: Path | None = None
+    if named.exists():
+        raw = jobs.folder_of(named, args.cache, out)
     model = load_trained(args.checkpoint, body, args.device)
     if raw is None:
         stream = args.stream or model.stream or loaded.stream.name
@@ -125,12 +131,12 @@ def _predict(args: argparse.Namespace, out: Path) -> tuple[list[dict[str, Any]],
         return [summary], problems
     streams = jobs.streams_of(model, loaded, raw, args.weights, args.pose_embedding)
     n_left_out = prepare.Preparation.resolve(_preparing(args, raw, loaded), streams).run()
-    found = [f"{OwnVideos.name}/{split}" for split in OwnVideos.splits]
-    splits = [
-        name
-        for name in found
-        if (split := committed_split(args.cache, name)) is not None and len(split.tracks)
-    ]
+    splits = dict[str, cache.Split]()
+    for part in OwnVideos.splits:
+        name = f"{OwnVideos.name}/{part}"
+        split = committed_split(args.cache, name)
+        if split is not None and len(split.tracks):
+            splits[name] = split
     if not splits:
         fewest = loaded.dataset(OwnVideos.name).parameters()["min_frames"]
         do = (
@@ -141,13 +147,15 @@ def _predict(args: argparse.Namespace, out: Path) -> tuple[list[dict[str, Any]],
     if named.is_file() and args.tracks == "*":
         args.tracks = f"{glob.escape(named.name)}/*"
     summaries = []
-    for name in splits:
-        committed = cache.open(args.cache)[name]
-        if refusals := [text for spec in streams if (text := spec.missing_columns(committed))]:
+    for name, committed in splits.items():
+        refusals = [*filter(None, (spec.missing_columns(committed) for spec in streams))]
+        if refusals:
             warn(refusals[0])
             n_left_out += 1
             continue
-        to = out if len(splits) == 1 else out / name.rpartition("/")[2]
+        to = out
+        if len(splits) > 1:
+            to /= name.rpartition("/")[2]
         job = jobs.open_job(args.cache, name, model, streams[-1].name, to, raw)
         for text in jobs.warnings(job, streams):
             warn(text)
@@ -161,17 +169,17 @@ def _preparing(
     args: argparse.Namespace, raw: Path, loaded: sections.Settings
 ) -> argparse.Namespace:
     """Arguments of `python -m pipeline prepare videos` for these clips."""
-    given = {
-        "dataset": OwnVideos.name,
-        "raw": raw,
-        "cache": args.cache,
-        "detector": args.detector or loaded.value("detect.detector"),
-        "every": args.every,
-        "device": None if args.device == "auto" else args.device,
-        "settings": args.settings,
-        "cfg": loaded,
-    }
-    return argparse.Namespace(**prepare.DEFAULTS | given)
+    preparing = argparse.Namespace(**prepare.DEFAULTS)
+    preparing.dataset = OwnVideos.name
+    preparing.raw = raw
+    preparing.cache = args.cache
+    preparing.detector = args.detector or loaded.value("detect.detector")
+    preparing.every = args.every
+    if args.device != "auto":
+        preparing.device = args.device
+    preparing.settings = args.settings
+    preparing.cfg = loaded
+    return preparing
 
 
 def _write(
@@ -213,7 +221,9 @@ def _refined(errors: Sequence[tuple[float, float]]) -> str:
         before, after = map(median, zip(*better, strict=True))
         text += f", median distance to the 2D joints {before:.1f} -> {after:.1f} px"
     without = sum(map(math.isnan, (before for before, _ in errors)))
-    return text + (f"; {count(without, 'track')} without 2D joints" if without else "")
+    if without:
+        text += f"; {count(without, 'track')} without 2D joints"
+    return text
 
 
 def _print_places(summary: dict[str, Any], out: Path) -> None:
@@ -225,11 +235,14 @@ def _print_places(summary: dict[str, Any], out: Path) -> None:
         console.out.print(DEMO_DATA)
     shown = plain(from_here(out))
     fact("bodies", f"{shown}/{videos.BODIES} (listed in {videos.SUMMARY})")
-    if any("motion" in track for video in summary["videos"] for track in video["tracks"]):
+    tracks = itertools.chain.from_iterable(video["tracks"] for video in summary["videos"])
+    if any("motion" in track for track in tracks):
         fact("motions", f"{shown}/{videos.MOTIONS} (interpolated to at least 30 frames per second)")
     drawn = [video["overlay"]["file"] for video in summary["videos"] if video["overlay"]]
-    if drawn:
-        fact("overlay", f"{shown}/{plain(drawn[0] if len(drawn) == 1 else videos.OVERLAYS)}")
+    if len(drawn) == 1:
+        fact("overlay", f"{shown}/{plain(drawn[0])}")
+    elif drawn:
+        fact("overlay", f"{shown}/{videos.OVERLAYS}")
 
 
 COMMAND: Final = Command(_options, _run)
