@@ -104,12 +104,11 @@ class OpenedCache:
         """
         if any(map(is_demo, self.splits)):
             return DEMO
-        streams = ((split, name) for split in self.splits for name in split.streams)
-        untrained = (
-            split.stream_manifest(name).get("stand_in") or is_untrained(split, name)
-            for split, name in streams
-        )
-        return UNTRAINED if any(untrained) else ""
+        for split in self.splits:
+            for name in split.streams:
+                if split.stream_manifest(name).get("stand_in") or is_untrained(split, name):
+                    return UNTRAINED
+        return ""
 
     @property
     def n_rows(self) -> int:
@@ -147,13 +146,13 @@ def open_splits(root: cache.Root) -> OpenedCache:
         try:
             split = features[name]
             _n_rows(split)  # reads the tables
-            opened.missing |= {
-                (name, stream): missing_rows(split, stream).rows for stream in split.streams
-            }
+            for stream in split.streams:
+                opened.missing[name, stream] = missing_rows(split, stream).rows
             opened.splits.append(split)
             if "reader" in split.manifest and "imported" not in split.manifest["reader"]:
                 not_installed = datasets.not_installed(name.partition("/")[0])
-                opened.problems += [f"{name}: split of {not_installed}"] if not_installed else []
+                if not_installed:
+                    opened.problems.append(f"{name}: split of {not_installed}")
         except UNREADABLE as error:
             opened.problems.append(f"{name}: {error_text(error)}")
     return opened
@@ -176,50 +175,35 @@ def overview_section(opened: OpenedCache, used: Mapping[str, str] | None = None)
     """The section of datasets and splits: size, dropped data, streams. used: the runs' use of each
     split.
     """
-    rows: list[tuple[Cell, ...]] = []
-    sizes = [
-        (len(np.unique(split.tracks.video)), len(split.tracks), _n_rows(split))
-        for split in opened.splits
-    ]
-    for split, size in zip(opened.splits, sizes, strict=True):
-        missing = {name: opened.missing[split.name, name] for name in split.streams}
-        notes = {name: f"{count(n, 'row')} missing" if n else "" for name, n in missing.items()}
-        streams = ", ".join(stream_label(split, name, note) for name, note in notes.items())
-        use = () if used is None else (used.get(split.name, "nothing"),)
+    header = ["split", "data", "videos", "tracks", "rows", "person-time", "streams"]
+    if used is not None:
+        header.append("used for")
+    header.append("dropped, by reason")
+    rows = list[Sequence[Cell]]()
+    sizes = list[tuple[int, int, int]]()
+    for split in opened.splits:
+        sizes.append((len(np.unique(split.tracks.video)), len(split.tracks), _n_rows(split)))
         kind = "demo" if is_demo(split) else "real"
-        kind = estimates_of(split) or kind
-        rows.append(
-            (
-                split.name,
-                kind,
-                *size,
-                _person_time([split]),
-                streams or "none",
-                *use,
-                _left_out_of(split),
-            )
-        )
+        row: list[Cell] = [split.name, estimates_of(split) or kind, *sizes[-1]]
+        row += [_person_time([split]), _streams_of(split, opened)]
+        if used is not None:
+            row.append(used.get(split.name, "nothing"))
+        row.append(_left_out_of(split))
+        rows.append(row)
     if len(rows) > 1:
-        blank = ("",) * (len(rows[0]) - 6)
-        rows.append(
-            ("all", "", *map(sum, zip(*sizes, strict=True)), _person_time(opened.splits), *blank)
-        )
+        row = ["all", "", *map(sum, zip(*sizes, strict=True)), _person_time(opened.splits)]
+        row += [""] * (len(header) - len(row))
+        rows.append(row)
     comparisons = leaks.compare_names(opened.splits)
-    header = ("split", "data", "videos", "tracks", "rows", "person-time", "streams")
+    there = {split.name for split in opened.splits}
+    gone = [(name, use) for name, use in (used or {}).items() if name not in there]
+    cited = [name for name in opened.datasets if name in CITED]
     data = {
-        "header": (*header, *(() if used is None else ("used for",)), "dropped, by reason"),
+        "header": header,
         "rows": rows,
         "problems": opened.problems,
-        "gone": [
-            (name, use)
-            for name, use in (used or {}).items()
-            if name not in {s.name for s in opened.splits}
-        ],
-        "releases": [
-            (name, TERMS.get(name, REGISTERED), CITED[name])
-            for name in opened.datasets
-            if name in CITED
-        ],
+        "gone": gone,
+        "releases": [(name, TERMS.get(name, REGISTERED), CITED[name]) for name in cited],
         "demo": any(map(is_demo, opened.splits)),
         "weights": _weights(opened.splits),
         "shared": leaks.summary(comparisons),
@@ -233,17 +217,27 @@ def overview_section(opened: OpenedCache, used: Mapping[str, str] | None = None)
     )
 
 
+def _streams_of(split: cache.Split, opened: OpenedCache) -> str:
+    labels = list[str]()
+    for name in split.streams:
+        note = ""
+        n_missing = opened.missing[split.name, name]
+        if n_missing:
+            note = f"{count(n_missing, 'row')} missing"
+        labels.append(stream_label(split, name, note))
+    return ", ".join(labels) or "none"
+
+
 def _weights(splits: Iterable[cache.Split]) -> list[tuple[str, ...]]:
     """Stream, network, licence, source and digest of the features' weights, each once."""
-    every = ((name, weights_of(split, name)) for split in splits for name in split.streams)
-    keys = ("network", "licence", "source")
-    return sorted(
-        {
-            (name, *(about[key] for key in keys), about["sha256"][:12])
-            for name, about in every
-            if about
-        }
-    )
+    rows = set[tuple[str, ...]]()
+    for split in splits:
+        for name in split.streams:
+            about = weights_of(split, name)
+            if about:
+                network, licence, source = about["network"], about["licence"], about["source"]
+                rows.add((name, network, licence, source, about["sha256"][:12]))
+    return sorted(rows)
 
 
 def _person_time(splits: Sequence[cache.Split]) -> str:
@@ -253,21 +247,19 @@ def _person_time(splits: Sequence[cache.Split]) -> str:
     seconds = 0.0
     n_known = 0
     n_tracks = 0
-    for tracks in (split.tracks for split in splits):
+    for split in splits:
+        tracks = split.tracks
         has_rate = np.isfinite(tracks.fps) & (tracks.fps > 0)
-        seconds += float(
-            (((tracks.stop - tracks.start) * tracks.step)[has_rate] / tracks.fps[has_rate]).sum()
-        )
+        frames = (tracks.stop - tracks.start) * tracks.step
+        seconds += float((frames[has_rate] / tracks.fps[has_rate]).sum())
         n_known += int(has_rate.sum())
         n_tracks += len(tracks)
     if not n_known:
         return "unknown rate"
-    of_tracks = (
-        ""
-        if n_known == n_tracks
-        else f" (of {count(n_known, 'track')}; unknown rate for the others)"
-    )
-    return f"{duration(seconds)}{of_tracks}"
+    if n_known < n_tracks:
+        known = count(n_known, "track")
+        return f"{duration(seconds)} (of {known}; unknown rate for the others)"
+    return duration(seconds)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -279,18 +271,19 @@ def accounting_section(opened: OpenedCache) -> PageSection:
     recorded = [split for split in opened.splits if "accounting" in split.manifest]
     left_out = _left_out(recorded)
     reasons = []
-    for name in sorted(
-        {name for _, name in left_out}, key=lambda name: (reason(name).by_design, name)
-    ):
-        kind = "sampling" if name in SAMPLED else "by design" if reason(name).by_design else "error"
+    names = {name for _, name in left_out}
+    for name in sorted(names, key=lambda name: (reason(name).by_design, name)):
+        kind = "by design" if reason(name).by_design else "error"
+        if name in SAMPLED:
+            kind = "sampling"
         dropped = ", ".join(count(n, what[:-1]) for (what, of), n in left_out.items() if of == name)
         reasons.append((name, kind, dropped, reason(name).meaning))
-    rejected = ((split.name, *rejected_videos(split)) for split in recorded)
-    faulty = [
-        {"split": s, "n": n, "first": [*islice(texts, MOST_REJECTED)]}
-        for s, n, texts in rejected
-        if n
-    ]
+    faulty = []
+    for split in recorded:
+        n_rejected, texts = rejected_videos(split)
+        if n_rejected:
+            first = [*islice(texts, MOST_REJECTED)]
+            faulty.append({"split": split.name, "n": n_rejected, "first": first})
     coverage = list(_coverage(recorded))
     data = {
         "reasons": reasons,
@@ -335,10 +328,9 @@ def _left_out_of(split: cache.Split) -> str:
     for of, what in COUNTED.items():
         trackless = split.manifest["accounting"][of].get("without_tracks")
         reasons = {**_reasons(split, of), "without a track": trackless}
-        if counts := ", ".join(
-            f"{n:,} {name}" for name, n in reasons.items() if n and name not in SAMPLED
-        ):
-            texts.append(f"{what}: {counts}")
+        counts = [f"{n:,} {name}" for name, n in reasons.items() if n and name not in SAMPLED]
+        if counts:
+            texts.append(f"{what}: {', '.join(counts)}")
     return "; ".join(texts) or "nothing"
 
 
@@ -352,14 +344,12 @@ def _coverage(recorded: Sequence[cache.Split]) -> Iterator[tuple[str, str, int, 
             real.setdefault(split.name.partition("/")[0], []).append(split)
     totals: list[tuple[str, Sequence[cache.Split], Mapping[str, int]]] = []
     for name, splits in real.items():
-        totals += [
-            (split.name, [split], split.manifest["accounting"].get("known", {})) for split in splits
-        ]
-        dataset = (
-            datasets.get(name) if name in datasets.names() and not datasets.broken([name]) else None
-        )
-        if dataset is not None and "all" in dataset.totals and len(splits) == len(dataset.splits):
-            totals.append((f"{name}, all splits", splits, dataset.totals["all"].as_dict()))
+        for split in splits:
+            totals.append((split.name, [split], split.manifest["accounting"].get("known", {})))
+        if name in datasets.names() and not datasets.broken([name]):
+            dataset = datasets.get(name)
+            if "all" in dataset.totals and len(splits) == len(dataset.splits):
+                totals.append((f"{name}, all splits", splits, dataset.totals["all"].as_dict()))
     for label, counted, release in totals:
         for what, published in release.items():
             n = sum(split.manifest["accounting"][what]["found"] for split in counted)
@@ -374,17 +364,13 @@ def _list_clips(split: cache.Split) -> list[ClipTracks]:
     """At most MOST_CLIPS clips, evenly spaced over the split, each with at most so many tracks."""
     clips = []
     for number in spread(len(split.videos), MOST_CLIPS):
-        tracks = [
-            split.tracks[i]
-            for i in np.flatnonzero(split.tracks.video == number)[:MOST_CLIPS].tolist()
-        ]
-        ends = [
-            [int(split.rows("frame_index", row, row + 1)[0]) for row in (t.start, t.stop - 1)]
-            for t in tracks
-        ]
-        clips.append(
-            (split.videos[number], [(t.name, *span) for t, span in zip(tracks, ends, strict=True)])
-        )
+        tracks = []
+        for i in np.flatnonzero(split.tracks.video == number)[:MOST_CLIPS].tolist():
+            track = split.tracks[i]
+            first = int(split.rows("frame_index", track.start, track.start + 1)[0])
+            last = int(split.rows("frame_index", track.stop - 1, track.stop)[0])
+            tracks.append((track.name, first, last))
+        clips.append((split.videos[number], tracks))
     return clips
 
 
@@ -416,23 +402,23 @@ def examples_section(opened: OpenedCache, *, raw: Path | None, body: Path | None
         needs_body = []
     drawn: dict[str, list[_DrawnSplit]] = {}
     for dataset, splits in opened.datasets.items():
-        chosen = sorted(
-            (s for s in splits if len(s.tracks)), key=lambda s: not s.name.endswith("/train")
-        )[:TRACKS]
+        chosen = [split for split in splits if len(split.tracks)]
+        chosen.sort(key=lambda split: not split.name.endswith("/train"))
+        chosen = chosen[:TRACKS]
         choice = Choice(TRACKS // max(len(chosen), 1), frames=FRAMES)
         for split in chosen:
-            folder = None if raw is None else raw / dataset
-            if folder is not None and not (
-                folder.is_dir() and is_stand_in(folder) == is_demo(split)
-            ):
-                folder = None  # use the recorded folder
+            folder: Path | None = None  # use the recorded folder
+            if raw is not None and (raw / dataset).is_dir():
+                if is_stand_in(raw / dataset) == is_demo(split):
+                    folder = raw / dataset
             posed_by = body if split in needs_body else None
+            clips = list[ClipTracks]()
             try:
-                clips = _list_clips(split) if dataset == OwnVideos.name else []
+                if dataset == OwnVideos.name:
+                    clips = _list_clips(split)
                 names = [max(tracks, key=lambda t: t[2] - t[1])[0] for _, tracks in clips if tracks]
-                choice = replace(
-                    choice, names=tuple(names[i] for i in spread(len(names), DRAWN_CLIPS))
-                )
+                longest = tuple(names[i] for i in spread(len(names), DRAWN_CLIPS))
+                choice = replace(choice, names=longest)
                 shown = from_cache(opened.root, split.name, choice, raw=folder, body=posed_by)
             except (*UNREADABLE, PipelineError) as error:
                 problems.append(f"{split.name}: {error_text(error)}")
