@@ -108,9 +108,11 @@ def prepare() -> None:
             return
         settings()
         pids = options.lock_pid_dir or config.get("core", "lock_pid_dir")
-        if not options.own_lock and (message := _already_running(pids)):
-            sys.stderr.write(f"error: {message}\n")
-            raise SystemExit(config.getint("retcode", "already_running"))
+        if not options.own_lock:
+            message = _already_running(pids)
+            if message:
+                sys.stderr.write(f"error: {message}\n")
+                raise SystemExit(config.getint("retcode", "already_running"))
         if not (options.local_scheduler or config.getboolean("core", "local_scheduler", False)):
             address = {
                 key: getattr(options, f"scheduler_{key}")
@@ -155,7 +157,9 @@ def _already_running(pids: str) -> str:
         Path(pids).mkdir(mode=0o700, exist_ok=True)
         if not os.access(pids, os.R_OK | os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, "permission denied")
-        running = Path(file).read_text().split() if Path(file).is_file() else []
+        running = list[str]()
+        if Path(file).is_file():
+            running += Path(file).read_text().split()
     except OSError as error:
         message = (
             f"{error.strerror}. Delete it, or name another folder: --set core.lock_pid_dir=DIR"
@@ -196,11 +200,10 @@ def _introduce_data(task: luigi.Task, dependency: luigi.Task) -> None:  # noqa: 
 def _up_to_date(task: luigi.Task) -> None:
     if isinstance(task, PipelineTask):
         introduce()
-        flaw = task.flaw
-        task.say(
-            f"up to date ({flaw})" if flaw else UP_TO_DATE,
-            mark=console.DOUBT if flaw else console.IDLE,
-        )
+        if task.flaw:
+            task.say(f"up to date ({task.flaw})", mark=console.DOUBT)
+        else:
+            task.say(UP_TO_DATE, mark=console.IDLE)
         task.show()
 
 
@@ -212,7 +215,9 @@ def _report_failure(task: luigi.Task, error: BaseException) -> None:
         _failed.value = 1
     # Luigi itself logs others
     if isinstance(task, PipelineTask) and isinstance(error, USER_ERRORS):
-        message = "the same error" if str(error) in reported else task.message_of(error)
+        message = "the same error"
+        if str(error) not in reported:
+            message = task.message_of(error)
         reported.add(str(error))
         _complain(console.line(task.verb, task.what, message))
 
@@ -256,12 +261,13 @@ def whose_data(s: Settings) -> str:
     )
     if not demo:
         return f"in {raw}: {other_names}"
-    size = "" if s.embedded.size == "default" else f", {s.embedded.size}"
-    further = f"; beside them {other_names}" if other_names else ""
-    return (
-        f"[yellow]demo data[/yellow] (seed {s.embedded.seed}{size}), in {raw}: "
-        f"{', '.join(demo)}{further}"
-    )
+    made = f"seed {s.embedded.seed}"
+    if s.embedded.size != "default":
+        made += f", {s.embedded.size}"
+    text = f"[yellow]demo data[/yellow] ({made}), in {raw}: {', '.join(demo)}"
+    if other_names:
+        text += f"; beside them {other_names}"
+    return text
 
 
 def _not_printed_by_us(record: logging.LogRecord) -> bool:

@@ -166,7 +166,8 @@ def lines(
         name: (np.asarray(x, np.float64), np.asarray(y, np.float64))
         for name, (x, y) in series.items()
     }
-    if log_y := log_y and any((y > 0).any() for _, y in points.values()):
+    is_log = log_y and any((y > 0).any() for _, y in points.values())
+    if is_log:
         points = {name: (x, np.where(y > 0, y, np.nan)) for name, (x, y) in points.items()}
     with mpl.rc_context():
         mpl.rcdefaults()  # ignore the user's matplotlibrc
@@ -179,8 +180,8 @@ def lines(
             # a single point has no line
             marker = "o" if np.count_nonzero(np.isfinite(y)) == 1 else ""
             axes.plot(x, y, color=color, linestyle=dash, marker=marker, markersize=4, label=label)
-        axes.set(xlabel=x_label, ylabel=y_label, yscale="log" if log_y else "linear")
-        if log_y:
+        axes.set(xlabel=x_label, ylabel=y_label, yscale="log" if is_log else "linear")
+        if is_log:
             # 0.01, not a power of ten
             axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
             # between few powers, too
@@ -197,10 +198,10 @@ def lines(
 
 def _rows_by_x(points: Mapping[str, tuple[Array, Array]]) -> list[tuple[Cell, ...]]:
     columns = [dict(zip(x.tolist(), y.tolist(), strict=True)) for x, y in points.values()]
-    every = sorted({x for column in columns for x in column})
-    few = (
-        np.unique(np.linspace(0, len(every) - 1, min(len(every), MOST_ROWS)).round().astype(int))
-        if every
-        else ()
-    )
-    return [(_cell_text(every[i]), *(column.get(every[i]) for column in columns)) for i in few]
+    every = sorted(set[float]().union(*columns))
+    rows = list[tuple[Cell, ...]]()
+    n_rows = min(len(every), MOST_ROWS)
+    for i in np.unique(np.linspace(0, len(every) - 1, n_rows).round().astype(int)):
+        values = [column.get(every[i]) for column in columns]
+        rows.append((_cell_text(every[i]), *values))
+    return rows

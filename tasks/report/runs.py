@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from array import array
@@ -18,7 +19,7 @@ from pipeline.cli.text import command
 from pipeline.errors import PipelineError
 from tasks.report.page import PageSection, Plot, lines
 from vibe_model import models, runs
-from vibe_model.metrics import METRICS, MM_PER_FRAME2, SCORES, score_text
+from vibe_model.metrics import METRICS, MM_PER_FRAME2, SCORES, Metric, score_text
 from vibe_model.runs import SEQUENCES, WORST_WINDOWS
 from vibe_model.settings import VideoConfig, split_of
 
@@ -111,19 +112,15 @@ class TrainingRun:
         """The run's progress, for the page."""
         if not self.folder.is_dir():
             return "folder not found"
+        if self.metrics and (self.folder / runs.BEST).is_file():
+            return "finished"
         if self.metrics:
-            return (
-                "finished"
-                if (self.folder / runs.BEST).is_file()
-                else f"evaluated, but {runs.BEST} is missing"
-            )
-        total = (
-            "" if self.config is None else f" of {self.config.epochs * self.config.iterations:,}"
-        )
-        last_step = max(
-            (curve.steps[-1] for curve in self.logged.curves.values() if curve.steps), default=0
-        )
-        return f"not finished: step {last_step:,}{total}, no results yet"
+            return f"evaluated, but {runs.BEST} is missing"
+        last_steps = [curve.steps[-1] for curve in self.logged.curves.values() if curve.steps]
+        step = f"{max(last_steps, default=0):,}"
+        if self.config is not None:
+            step += f" of {self.config.epochs * self.config.iterations:,}"
+        return f"not finished: step {step}, no results yet"
 
     @property
     def stand_in(self) -> bool:
@@ -151,12 +148,13 @@ class TrainingRun:
         """
 
         def badness(row: Mapping[str, Any]) -> tuple[float, str]:
-            worst = (
-                -float(row["pa_mpjpe"]) if "pa_mpjpe" in row else float(row.get("pck_2d", 100.0))
-            )
+            worst = float(row.get("pck_2d", 100.0))
+            if "pa_mpjpe" in row:
+                worst = -float(row["pa_mpjpe"])
             return worst, str(row.get("track"))
 
-        return sorted((row for row in self.sequences if row.get("split") == split), key=badness)
+        tracks = [row for row in self.sequences if row.get("split") == split]
+        return sorted(tracks, key=badness)
 
     def windows_of(self, split: str, most: int) -> list[Mapping[str, Any]]:
         """At most so many of the worst windows of a split, the worst first."""
@@ -175,7 +173,8 @@ def read_run(folder: Path, name: str = "") -> TrainingRun:
             metrics = {}
             break
     about = read_json(folder / runs.CONFIG, problems, "The run's settings cannot be shown.")
-    if not_installed := models.not_installed(about.get("of_model", "vibe")):
+    not_installed = models.not_installed(about.get("of_model", "vibe"))
+    if not_installed:
         problems.append(f"{folder}: run of {not_installed}: its settings cannot be shown.")
     again = AGAIN.replace("it and", f"it and {runs.METRICS} and", 1)
     sequences, worst_windows = (
@@ -265,8 +264,11 @@ def curves_section(
     of `ablation`).
     """
     together = list(dict.fromkeys([*runs, *ablation]))
+    compared = list[Plot]()
+    if len(together) > 1:
+        compared += _together(together[:MOST_TOGETHER])
     data = {
-        "together": list(_together(together[:MOST_TOGETHER])) if len(together) > 1 else [],
+        "together": compared,
         "notes": notes,
         "left_out": [run.name for run in together[MOST_TOGETHER:]],
         "runs": [(run, _facts(run), [*plots_of(run, i)]) for i, run in enumerate(runs)],
@@ -300,30 +302,12 @@ def plots_of(run: TrainingRun, number: int) -> Iterator[Plot]:
                     y_label=unit,
                 )
     for group in GROUPS:
-        curves = {
-            tag: curve
-            for tag, curve in logged.items()
-            if tag.startswith(group.prefix) and (group.key != "terms" or tag not in NO_TERMS)
-        }
-        if varying := {tag: curve for tag, curve in curves.items() if any(curve.values)}:
-            series = {_short(tag): _thin(curve, group.scale) for tag, curve in varying.items()}
-            zero = ", ".join(_short(tag) for tag in curves if tag not in varying)
-            each = math.ceil(max(len(curve.steps) for curve in varying.values()) / MOST_POINTS)
-            thinned = f"Each point is the mean of {each} logged ones." if each > 1 else ""
-            about = " ".join(
-                filter(None, [group.caption, thinned, f"Zero throughout: {zero}." if zero else ""])
-            )
-            key = f"{name}-{group.key}"
-            title = f"{run.name}: {group.title}"
-            yield lines(
-                key, title, about, series, x_label="step", y_label=group.unit, log_y=group.log
-            )
-    if rates := {
-        tag: curve
-        for tag, curve in logged.items()
-        if tag.startswith("learning_rate/") and curve.steps
-    }:
-        series = {_short(tag): _by_epoch(run, curve) for tag, curve in rates.items()}
+        yield from _plot_of(run, group, f"{name}-{group.key}")
+    series = {}
+    for tag, curve in logged.items():
+        if tag.startswith("learning_rate/") and curve.steps:
+            series[_short(tag)] = _by_epoch(run, curve)
+    if series:
         about = "After each epoch; decreases when validation stops improving."
         title = f"{run.name}: Learning rate"
         yield lines(
@@ -331,25 +315,63 @@ def plots_of(run: TrainingRun, number: int) -> Iterator[Plot]:
         )
 
 
+def _plot_of(run: TrainingRun, group: _CurveGroup, key: str) -> Iterator[Plot]:
+    """The plot of a group's curves, without those that are zero throughout; none if all are."""
+    varying = dict[str, _Curve]()
+    zero = list[str]()
+    for tag, curve in run.logged.curves.items():
+        is_term = group.key != "terms" or tag not in NO_TERMS
+        if is_term and tag.startswith(group.prefix):
+            if any(curve.values):
+                varying[tag] = curve
+            else:
+                zero.append(_short(tag))
+    if varying:
+        series = {_short(tag): _thin(curve, group.scale) for tag, curve in varying.items()}
+        captions = [group.caption]
+        each = math.ceil(max(len(curve.steps) for curve in varying.values()) / MOST_POINTS)
+        if each > 1:
+            captions.append(f"Each point is the mean of {each} logged ones.")
+        if zero:
+            captions.append(f"Zero throughout: {', '.join(zero)}.")
+        yield lines(
+            key,
+            f"{run.name}: {group.title}",
+            " ".join(filter(None, captions)),
+            series,
+            x_label="step",
+            y_label=group.unit,
+            log_y=group.log,
+        )
+
+
 def _together(runs: Sequence[TrainingRun]) -> Iterator[Plot]:
     """Yield a plot of all runs' validation score for each split."""
-    for i, split in enumerate(dict.fromkeys(split for run in runs for split in run.logged.scores)):
+    splits = itertools.chain.from_iterable(run.logged.scores for run in runs)
+    for i, split in enumerate(dict.fromkeys(splits)):
         validated = [run for run in runs if split in run.logged.scores]
         names = _brief([run.name for run in validated])
         series = {
             name: _by_epoch(run, run.logged.scores[split])
             for name, run in zip(names, validated, strict=True)
         }
-        shown = names if len(names) <= 4 else [*names[:3], f"{len(names) - 3} more"]
-        logged = validated[0].logged.curves
-        score = next(
-            score for name, score in SCORES.items() if f"{VALIDATION}{split}/{name}" in logged
-        )
+        shown = names
+        if len(names) > 4:
+            shown = [*names[:3], f"{len(names) - 3} more"]
+        score = _score_of(validated[0], split)
         title = f"{score.title} on {split}: {_join_names(shown)}"
         about = f"{ABOUT_VALIDATION.format(split)}; lower is better."
         yield lines(
             f"curves-together-{i}", title, about, series, x_label="epoch", y_label=score.unit
         )
+
+
+def _score_of(run: TrainingRun, split: str) -> Metric:
+    """The score that validated the run on the split."""
+    for name, score in SCORES.items():
+        if f"{VALIDATION}{split}/{name}" in run.logged.curves:
+            return score
+    raise KeyError(split)
 
 
 def _brief(names: Sequence[str], most: int = 28) -> list[str]:
@@ -360,8 +382,12 @@ def _brief(names: Sequence[str], most: int = 28) -> list[str]:
     """
     shown: list[str] = []
     for name in names:
-        short = name if len(name) <= most else f"{name[: most // 2]}…{name[-(most // 2 - 3) :]}"
-        shown.append(f"{short} ({len(shown) + 1})" if short in shown else short)
+        short = name
+        if len(name) > most:
+            short = f"{name[: most // 2]}…{name[-(most // 2 - 3) :]}"
+        if short in shown:
+            short += f" ({len(shown) + 1})"
+        shown.append(short)
     return shown
 
 
@@ -384,8 +410,9 @@ def _thin(curve: _Curve, scale: float) -> tuple[list[float], list[float]]:
 
 
 def _by_epoch(run: TrainingRun, curve: _Curve) -> tuple[list[float], list[float]]:
-    # without settings, the steps themselves
-    iterations = run.config.iterations if run.config is not None else 1
+    iterations = 1  # without settings, the steps themselves
+    if run.config is not None:
+        iterations = run.config.iterations
     return [step / iterations for step in curve.steps], list(curve.values)
 
 
@@ -396,7 +423,8 @@ def _short(tag: str) -> str:
 
 def _facts(run: TrainingRun) -> dict[str, str]:
     facts = {"State": run.state}
-    if best := run.metrics.get("best"):
+    best = run.metrics.get("best")
+    if best:
         facts["Best epoch"] = f"{best['epoch'] + 1}, validation {score_text(best)}"
     if run.logged.seconds:
         facts["Duration"] = duration(run.logged.seconds)
@@ -415,15 +443,19 @@ def split_uses(runs: Sequence[TrainingRun]) -> dict[str, str]:
     configs = {run.name: run.config for run in runs if run.config is not None}
     for name, config in configs.items():
         for part, words in PARTS.items():
-            splits = (
-                getattr(config, part) if part in ("validation", "evaluation") else config.part(part)
-            )
+            if part in ("validation", "evaluation"):
+                splits = getattr(config, part)
+            else:
+                splits = config.part(part)
             for split in dict.fromkeys(map(split_of, splits)):
                 names.setdefault(split, {}).setdefault(words, []).append(name)
-    return {
-        split: ", ".join(
-            w if len(used) == len(configs) else f"{w} ({_join_names(used)})"
-            for w, used in uses.items()
-        )
-        for split, uses in names.items()
-    }
+    texts = dict[str, str]()
+    for split, uses in names.items():
+        words_of_split = list[str]()
+        for words, used in uses.items():
+            text = words
+            if len(used) < len(configs):
+                text += f" ({_join_names(used)})"
+            words_of_split.append(text)
+        texts[split] = ", ".join(words_of_split)
+    return texts
