@@ -141,7 +141,9 @@ def check_tensors(path: Path, expected: Mapping[str, Tensor], found: Mapping[Any
                 f"{path}: {name!r}: expected a plain tensor, found {type(tensor).__name__}"
             )
         if tensor.shape != like.shape or tensor.is_floating_point() != like.is_floating_point():
-            kind = "floats" if like.is_floating_point() else str(like.dtype)
+            kind = str(like.dtype)
+            if like.is_floating_point():
+                kind = "floats"
             raise CheckpointError(
                 f"{path}: {name!r}: expected {tuple(like.shape)} {kind}, found "
                 f"{tuple(tensor.shape)} {tensor.dtype}"
@@ -155,8 +157,10 @@ def check_tensors(path: Path, expected: Mapping[str, Tensor], found: Mapping[Any
 def some(names: Iterable[str]) -> str:
     """The first five of some names, for a message."""
     shown = sorted(names)
-    rest_text = f" and {len(shown) - 5} more" if len(shown) > 5 else ""
-    return (", ".join(shown[:5]) or "none") + rest_text
+    text = ", ".join(shown[:5]) or "none"
+    if len(shown) > 5:
+        text += f" and {len(shown) - 5} more"
+    return text
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,11 +201,11 @@ class Trained:
         """Whether one of the model's streams has random weights. Raises DataError as
         `check_features`.
         """
-        streams = {
-            "features": stream,
-            **{name: extra.stream for name, extra in self.config.extra_streams.items()},
-        }
-        if absent := [name for name in streams.values() if name not in split.streams]:
+        streams = {"features": stream}
+        for name, extra in self.config.extra_streams.items():
+            streams[name] = extra.stream
+        absent = [name for name in streams.values() if name not in split.streams]
+        if absent:
             has = ", ".join(split.streams) or "none"
             raise DataError(
                 f"{split.name}: expected the streams {', '.join(absent)}, which "
@@ -229,26 +233,29 @@ class Trained:
 
         name: of the stream; of: the model's argument.
         """
-        size = self.config.feature_size if of == "features" else self.config.extra_streams[of].size
+        if of == "features":
+            size = self.config.feature_size
+            expected = self.features
+        else:
+            size = self.config.extra_streams[of].size
+            expected = self.extra_streams.get(of)
         if dim != size:
             raise DataError(
                 f"{name}: expected {of} of {size} numbers, as {self.checkpoint} was trained on, "
                 f"found {dim}. Name the "
                 "stream that it was trained on: --stream, or [features] of luigi.cfg."
             )
-        expected = self.features if of == "features" else self.extra_streams.get(of)
-        if (
-            not expected
-            or not identity
-            or "imported" in (expected.get("kind"), identity.get("kind"))
-        ):
+        if not expected or not identity:
             return
-        recorded = expected.keys() | (() if self.kind == HMR2 else identity.keys())
-        if keys := sorted(key for key in recorded if expected.get(key) != identity.get(key)):
-            before, now = (
-                ", ".join(f"{key} {_text(side.get(key))}" for key in keys)
-                for side in (expected, identity)
-            )
+        if "imported" in (expected.get("kind"), identity.get("kind")):
+            return
+        recorded = set(expected)
+        if self.kind != HMR2:
+            recorded |= identity.keys()
+        keys = sorted(key for key in recorded if expected.get(key) != identity.get(key))
+        if keys:
+            before = ", ".join(f"{key} {_text(expected.get(key))}" for key in keys)
+            now = ", ".join(f"{key} {_text(identity.get(key))}" for key in keys)
             do = "Name the same network: --weights, --precision, or [features] of luigi.cfg."
             if self.kind == HMR2:
                 do = "Extract them by this file, as stream of another name, or predict clips."
@@ -292,7 +299,10 @@ def load_trained(checkpoint: Path, body: Path | None, device: str = "auto") -> T
     if config is None:  # published: VIBE's, or frame by frame SPIN's (its regressor) and HMR2.0's
         kind = _kind_of(checkpoint, content)
         vibe = models.find("vibe")
-        config = models.variant_of(vibe.config(), vibe.baseline if kind != "vibe" else "")
+        variant = ""
+        if kind != "vibe":
+            variant = vibe.baseline
+        config = models.variant_of(vibe.config(), variant)
     model = load_body(body)  # after the checks of the checkpoint, which do not need it
     runs.one_kind(
         {f"the checkpoint {checkpoint}": stand_in, f"the body in {body}": model.is_stand_in}
@@ -303,7 +313,9 @@ def load_trained(checkpoint: Path, body: Path | None, device: str = "auto") -> T
             "kind": HMR2_STREAM,
             "weights": {"kind": "file", "file_sha256": runs.file_digest(checkpoint)},
         }
-    generator = _Hmr2Head(model) if kind == HMR2 else models.model_of(config).build(config, model)
+        generator: VideoModel = _Hmr2Head(model)
+    else:
+        generator = models.model_of(config).build(config, model)
     load_published(generator, checkpoint)
     return Trained(
         generator=generator.to(target).eval(),
@@ -322,7 +334,8 @@ def _config(checkpoint: Path, content: Mapping[str, Any]) -> VideoConfig | None:
     if settings is None:
         return None
     name = content.get("of_model", "vibe")
-    if not_installed := models.not_installed(name):
+    not_installed = models.not_installed(name)
+    if not_installed:
         raise CheckpointError(f"{checkpoint}: checkpoint of {not_installed}. Install that package.")
     try:
         return models.find(name).config.from_dict(settings)
@@ -387,10 +400,12 @@ def device_of(name: str, local_rank: int | None = None) -> torch.device:
     """Device of a setting: auto, cpu, cuda or cuda:1; with `local_rank`, a GPU per process. Raises
     ConfigError.
     """
+    has_gpu = torch.cuda.is_available()
+    chosen = name
+    if name == "auto":
+        chosen = "cuda" if has_gpu else "cpu"
     try:
-        device = torch.device(
-            ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
-        )
+        device = torch.device(chosen)
     except RuntimeError as error:
         raise ConfigError(f"device: expected auto, cpu, cuda or cuda:1, found {name!r}") from error
     if device.type == "cuda" and local_rank is not None:
@@ -400,10 +415,9 @@ def device_of(name: str, local_rank: int | None = None) -> torch.device:
                 "Use cuda."
             )
         device = torch.device("cuda", local_rank)
-    n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if device.type not in ("cpu", "cuda") or (
-        device.type == "cuda" and (device.index or 0) >= n_gpus
-    ):
+    n_gpus = torch.cuda.device_count() if has_gpu else 0
+    is_missing = device.type == "cuda" and (device.index or 0) >= n_gpus
+    if is_missing or device.type not in ("cpu", "cuda"):
         raise ConfigError(
             f"device: {name!r} needs {device}, but torch finds {n_gpus} GPUs here. Use cpu, or "
             "auto."

@@ -56,10 +56,12 @@ def missing(config: RunConfig) -> list[str]:
         return list(config.splits)
     opened = cache.open(config.cache)
     absent = [name for name in config.splits if name not in opened.splits]
-    streams = [
-        (name, s) for name, read in config.streams.items() if name not in absent for s in read
-    ]
-    return absent + [f"{name}/features/{s}" for name, s in streams if s not in opened[name].streams]
+    absent_streams = list[str]()
+    for name, streams in config.streams.items():
+        if name not in absent:
+            there = opened[name].streams
+            absent_streams += [f"{name}/features/{s}" for s in streams if s not in there]
+    return absent + absent_streams
 
 
 def open_splits(config: RunConfig) -> dict[str, Split]:
@@ -67,7 +69,8 @@ def open_splits(config: RunConfig) -> dict[str, Split]:
     import cache
 
     opened = cache.open(config.cache)
-    if absent := missing(config):
+    absent = missing(config)
+    if absent:
         present = ", ".join(opened.splits) or "none"
         splits = {name.partition("/features/")[0] for name in absent}
         lists = {key: value for key, value in config.as_dict().items() if isinstance(value, list)}
@@ -94,10 +97,8 @@ def one_kind(kinds: Mapping[str, bool | None]) -> bool:
     """Whether all sources are demo data; None: unknown, ignored. Raises StandInMixed if only some
     are.
     """
-    demo, real = (
-        ", ".join(source for source, kind in kinds.items() if kind is is_demo)
-        for is_demo in (True, False)
-    )
+    demo = ", ".join(source for source, kind in kinds.items() if kind is True)
+    real = ", ".join(source for source, kind in kinds.items() if kind is False)
     if demo and real:
         raise StandInMixed(
             f"demo data ({demo}) cannot be used together with real data ({real}). For real data "
@@ -116,20 +117,20 @@ def inputs(config: RunConfig, splits: Mapping[str, Split]) -> dict[str, Any]:
     of_splits = {name: _content_digest(splits[name].manifest) for name in config.splits}
     if not isinstance(config, VideoConfig):
         body = getattr(config, "body", None)
-        return of_splits if body is None else {**of_splits, "body": folder_digest(body)}
-    files = config.files()
-    return {
-        "splits": of_splits,
-        "streams": {
-            name if s == config.stream else f"{name}/{s}": _content_digest(
-                splits[name].stream_manifest(s)
-            )
-            for name, read in config.streams.items()
-            for s in read
-        },
-        "body": None if config.body is None else folder_digest(config.body),
-        **{name: None if file is None else file_digest(file) for name, file in files.items()},
-    }
+        if body is not None:
+            of_splits["body"] = folder_digest(body)
+        return of_splits
+    of_streams = dict[str, str]()
+    for name, streams in config.streams.items():
+        for stream in streams:
+            key = name if stream == config.stream else f"{name}/{stream}"
+            of_streams[key] = _content_digest(splits[name].stream_manifest(stream))
+    digests: dict[str, Any] = {"splits": of_splits, "streams": of_streams, "body": None}
+    if config.body is not None:
+        digests["body"] = folder_digest(config.body)
+    for name, file in config.files().items():
+        digests[name] = None if file is None else file_digest(file)
+    return digests
 
 
 def estimated_bodies(config: VideoConfig, splits: Mapping[str, Split]) -> dict[str, str]:
@@ -180,7 +181,8 @@ def run_folder(config: RunConfig, splits: Mapping[str, Split] | None = None) -> 
 
     A run that began before a setting existed is the run in which this setting has its default.
     """
-    splits = open_splits(config) if splits is None else splits
+    if splits is None:
+        splits = open_splits(config)
     settings = config.as_dict()
     read = inputs(config, splits)
     folder = config.runs / f"{config.name}-{_digest(config, settings, read)}"
@@ -238,9 +240,9 @@ def what_differs(config: VideoConfig) -> str:
     for kind, records in inputs(config, splits).items():
         recorded = before["inputs"].get(kind)
         if isinstance(records, Mapping) and isinstance(recorded, Mapping):
-            if names := [
-                name for name in records if name in recorded and records[name] != recorded[name]
-            ]:
+            both = recorded.keys() & records.keys()
+            names = [name for name in records if name in both and records[name] != recorded[name]]
+            if names:
                 differ.append(f"other {kind}: {', '.join(names)}")
         elif records != recorded:
             differ.append(f"another {kind}")
@@ -253,10 +255,10 @@ def folder_digest(folder: Path) -> str:
     """
     if not folder.is_dir():
         raise ConfigError(f"{folder}: expected a folder of body model files, found none")
-    present = (
-        [folder / name for name in names if (folder / name).is_file()] for names in BODY_FILES
-    )
-    lines = [f"{files[0].name} {file_digest(files[0])}" for files in present if files]
+    lines = list[str]()
+    for names in BODY_FILES:
+        present = [folder / name for name in names if (folder / name).is_file()]
+        lines += [f"{file.name} {file_digest(file)}" for file in present[:1]]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 

@@ -98,22 +98,23 @@ def model_settings(
         "body": paths.body,
         "stream": s.stream.name,
     }
-    values |= {} if seed is None else {"seed": seed}
+    if seed is not None:
+        values["seed"] = seed
     values["feature_size"] = s.stream.stream.dim
-    # of the enabled datasets
-    for name in ("datasets_2d", "evaluation") if runs.preset == EMBEDDED else ():
-        enabled = tuple(
-            split for split in getattr(preset, name) if split.split("/")[0] in s.data.datasets
-        )
-        if name not in values and (enabled or name == "datasets_2d"):
-            values[name] = enabled
+    if runs.preset == EMBEDDED:
+        for name in ("datasets_2d", "evaluation"):
+            splits = [
+                split for split in getattr(preset, name) if split.split("/")[0] in s.data.datasets
+            ]
+            if name not in values and (splits or name == "datasets_2d"):
+                values[name] = tuple(splits)
     with _name_section(section, variant_by_option=bool(given)):
         config = replace(preset, **values)
+        if not variant:
+            return config
         # Settings of a variant override luigi.cfg.
-        return replace(
-            models.variant_of(config, variant),
-            name=f"{config.name}-{variant}" if variant else config.name,
-        )
+        varied = models.variant_of(config, variant)
+        return replace(varied, name=f"{config.name}-{variant}")
 
 
 def mposer_settings(s: Settings, train: VideoConfig) -> MPoserConfig:
@@ -133,16 +134,19 @@ def other_settings(s: Settings, training: Training) -> RunConfig:
     section = s.source.section(training.section)
     preset = _preset_of(s, training)
     values = _own(section, training, preset, besides=("preset",))
-    of_vibe = {
-        name: getattr(model_settings(s, VIBE), name) for name in UNLESS_SET if training is MPOSER
-    }
+    of_vibe = dict[str, Any]()
+    if training is MPOSER:
+        config = model_settings(s, VIBE)
+        of_vibe |= {name: getattr(config, name) for name in UNLESS_SET}
     with _name_section(section):
         return replace(training.presets[preset](), **of_vibe | values)
 
 
 def _preset_of(s: Settings, training: Training) -> str:
     """Preset of [mposer] or [pose_embedding]: `embedded` if [vibe] has it, unless set."""
-    usual = EMBEDDED if which_runs(s).preset == EMBEDDED else training.preset
+    usual = training.preset
+    if which_runs(s).preset == EMBEDDED:
+        usual = EMBEDDED
     return s.source.section(training.section).get("preset", usual)
 
 
@@ -170,7 +174,10 @@ def _name_section(section: Section, *, variant_by_option: bool = False) -> Itera
         yield
     except ConfigError as error:
         of_option = variant_by_option and str(error).startswith("variant:")
-        raise ConfigError(f"--{error}" if of_option else section.prefix_line(str(error))) from error
+        text = section.prefix_line(str(error))
+        if of_option:
+            text = f"--{error}"
+        raise ConfigError(text) from error
 
 
 def check(s: Settings) -> None:
@@ -187,7 +194,9 @@ def _check_model(s: Settings, model: Model, config: VideoConfig) -> None:
     where = functools.partial(s.source.where, model.section)
     splits, broken = s.known_splits()
     for key in ("strides", "tracks"):  # training would ignore other splits
-        for name in getattr(config, key) if key in s.source.section(model.section) else ():
+        if key not in s.source.section(model.section):
+            continue
+        for name in getattr(config, key):
             if name not in splits and name.split("/")[0] not in broken:
                 raise ConfigError(
                     f"{where(key)}: there is no split {name}; known: {', '.join(splits)}"
@@ -236,31 +245,42 @@ def check_inputs(s: Settings, config: RunConfig, section_name: str = VIBE.sectio
                 f"{', '.join(splits)}"
             )
     specs = {spec.name: spec.stream for spec in s.streams}
-    streams = config.streams if isinstance(config, VideoConfig) else {}
-    for split in (split for split in streams if split in splits):
-        dataset, _, part = split.partition("/")
-        reader = s.dataset(dataset)
-        extra = (column.name for column in reader.extra_columns(part, body=True))
-        columns = {*reader.columns(part, body=True), *extra, *OF_TRACKS}
-        for name in (name for name in streams[split] if name in specs):
-            if missing := [column for column in specs[name].needs if column not in columns]:
-                keys = (
-                    key
-                    for key in SPLITS
-                    if split in map(split_of, getattr(config, key, ())) and key != "motion"
-                )
-                message = (
-                    f"stream {name!r} is computed from {', '.join(missing)}, which {split} "
-                    "does not have."
-                )
-                do = "Use other splits, or a variant without this stream."
-                raise ConfigError(f"{section.where(next(keys))}: {message} {do}")
+    if isinstance(config, VideoConfig):
+        for split, streams in config.streams.items():
+            if split in splits:
+                needing = {name: specs[name] for name in streams if name in specs}
+                _check_columns(s, config, split, needing)
     pretrained = getattr(config, "pretrained", None)
     if pretrained is not None and not pretrained.is_file():
         raise ConfigError(
             f"{section.where('pretrained')} = {pretrained}: there is no such file. Name "
             "another, or none."
         )
+
+
+def _check_columns(
+    s: Settings, config: VideoConfig, split: str, streams: Mapping[str, Any]
+) -> None:
+    """Raise ConfigError for a stream that is computed from what the split's reader does not
+    write.
+    """
+    dataset, _, part = split.partition("/")
+    reader = s.dataset(dataset)
+    extra = (column.name for column in reader.extra_columns(part, body=True))
+    columns = {*reader.columns(part, body=True), *extra, *OF_TRACKS}
+    for name, stream in streams.items():
+        missing = [column for column in stream.needs if column not in columns]
+        if missing:
+            naming = [
+                key
+                for key in SPLITS
+                if key != "motion" and split in map(split_of, getattr(config, key, ()))
+            ]
+            where = s.source.section(config.MODEL).where(naming[0])
+            raise ConfigError(
+                f"{where}: stream {name!r} is computed from {', '.join(missing)}, which {split} "
+                "does not have. Use other splits, or a variant without this stream."
+            )
 
 
 def _values(s: Settings) -> Iterator[SettingValue]:

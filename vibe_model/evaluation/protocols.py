@@ -89,7 +89,8 @@ class Protocol:
     splits: str = "*"  # pattern of the splits that it is for, unless it is named
 
     def __post_init__(self) -> None:
-        if absent := [name for name in self.root if name not in JOINTS[self.joints]]:
+        absent = [name for name in self.root if name not in JOINTS[self.joints]]
+        if absent:
             raise ConfigError(
                 f"{self.name}: root: expected joints of {self.joints}, found {', '.join(absent)}"
             )
@@ -107,11 +108,10 @@ class Protocol:
     def rooted(self, joints: Floats) -> Floats:
         """(N, J, 3) m -> the same in float64 about the root."""
         joints = joints.astype(np.float64)
-        return (
-            joints - joints[..., self.root_places, :].mean(axis=-2, keepdims=True)
-            if self.root
-            else joints
-        )
+        if not self.root:
+            return joints
+        root: Floats = joints[..., self.root_places, :].mean(axis=-2, keepdims=True)
+        return joints - root
 
     def measure(self, name: str, pred: Floats, target: Floats) -> Floats:
         """One metric, (N - span + 1,). Raises PlugInError if a package's metric fails, DataError
@@ -124,7 +124,9 @@ class Protocol:
         with REGISTRY.calling(self.name, f"metric {name}"):
             values = np.asarray(metric.of(pred, target), np.float64)
         if values.shape != shape or np.isinf(values).any():
-            found = "infinite ones" if values.shape == shape else f"an array of {values.shape}"
+            found = f"an array of {values.shape}"
+            if values.shape == shape:
+                found = "infinite ones"
             raise DataError(
                 f"{REGISTRY.label(self.name)}: metric {name}: expected {shape[0]} numbers, "
                 f"found {found}"
@@ -137,23 +139,22 @@ class Protocol:
         """
         if self.body == "own":
             return tuple(sorted({track.gender for track in split.tracks})) or (NEUTRAL_BODY,)
-        declared = (
-            split.manifest.get("reader", {}).get("genders") if self.body == "declared" else None
-        )
+        declared = None
+        if self.body == "declared":
+            declared = split.manifest.get("reader", {}).get("genders")
         return tuple(declared or (NEUTRAL_BODY,))
 
     def lacking(self, split: Split) -> str:
         """Why it cannot evaluate a split; "" if it can."""
-        needed = ("pose", "betas", "has_smpl") if self.truth == "body" else ()
-        absent = [name for name in needed if name not in split.columns]
+        if self.truth == "joints":
+            return ""
         estimates = estimates_of(split)
-        if needed and estimates:
+        if estimates:
             return f"its bodies are {estimates}, no ground truth for protocol {self.name}"
-        return (
-            f"it has no {', '.join(absent)}, which protocol {self.name} makes its joints of"
-            if absent
-            else ""
-        )
+        absent = [name for name in ("pose", "betas", "has_smpl") if name not in split.columns]
+        if absent:
+            return f"it has no {', '.join(absent)}, which protocol {self.name} makes its joints of"
+        return ""
 
 
 _OF_VIBE: Final = {
@@ -202,7 +203,10 @@ def choose(
         records = [record for record in loaded if fnmatchcase(split.name, record.splits)]
     else:
         records = [find(name) for name in dict.fromkeys(named)]
-    left_out |= {record.name: reason for record in records if (reason := record.lacking(split))}
+    for record in records:
+        reason = record.lacking(split)
+        if reason:
+            left_out[record.name] = reason
     return [record for record in records if record.name not in left_out], left_out
 
 
@@ -224,20 +228,15 @@ def table_metrics(rows: Iterable[Mapping[str, Any]]) -> dict[str, Metric]:
     """Metrics by name, in the order of tables: ours, then those of packages with a number in any
     row.
     """
-    numbers = {
-        name
-        for row in rows
-        for name, value in row.items()
-        if name not in METRICS and isinstance(value, float)
-    }
-    records = REGISTRY.every() if numbers else []
-    of_packages = {
-        name: metric
-        for record in records
-        for name, metric in record.metrics.items()
-        if name in numbers
-    }
-    return {**METRICS, **of_packages}
+    others = set[str]()
+    for row in rows:
+        others.update(name for name, value in row.items() if isinstance(value, float))
+    others.difference_update(METRICS)
+    metrics = {**METRICS}
+    if others:
+        for record in REGISTRY.every():
+            metrics |= {name: of for name, of in record.metrics.items() if name in others}
+    return metrics
 
 
 def meaning(name: str) -> str:

@@ -233,7 +233,8 @@ class HMMR(VideoModel):
         for name, found, known in (("norm", norm, NORMS), ("regressor", regressor, REGRESSORS)):
             if found not in known:
                 raise ConfigError(f"{name}: expected one of {', '.join(known)}, found {found!r}")
-        if temporal and (size := width or feature_size) % N_GROUPS:
+        size = width or feature_size
+        if temporal and size % N_GROUPS:
             raise ConfigError(
                 f"width: expected a multiple of {N_GROUPS}, the group norm's groups; found {size}"
             )
@@ -323,15 +324,12 @@ class HMMR(VideoModel):
                 state.to(features.dtype) for state in self._states(strips, self.steps)
             )
         out = self._pose_all(poses, shape, camera, vertices=False)
-        strip, n = strip.to(features.dtype), len(strip)
+        strip = strip.to(features.dtype)
         if hallucination is None:
             return Sets(strip, None, out, None)
-        return Sets(
-            strip,
-            hallucination.to(features.dtype),
-            _part(out, slice(0, n)),
-            _part(out, slice(n, None)),
-        )
+        hallucination = hallucination.to(features.dtype)
+        n = len(strip)
+        return Sets(strip, hallucination, _part(out, slice(0, n)), _part(out, slice(n, None)))
 
     def regress(self, features: Tensor) -> Estimate:
         """(B, T, feature_size) -> bodies and cameras of the frames themselves, (B, T, ...)."""
@@ -344,11 +342,9 @@ class HMMR(VideoModel):
 
     def regress_stills(self, features: Tensor) -> dict[int, Estimate]:
         """`regress_around` from the hallucinated strip, if there is a hallucinator."""
-        return (
-            self.regress_around(features)
-            if self.hallucinator is None
-            else self._around(self.hallucinate(features))
-        )
+        if self.hallucinator is None:
+            return self.regress_around(features)
+        return self._around(self.hallucinate(features))
 
     def _around(self, strip: Tensor) -> dict[int, Estimate]:
         poses, shape, camera = self._states(strip, self.steps)
@@ -416,7 +412,10 @@ def build_generator(config: HMMRConfig, body: Body) -> HMMR:
 
 def _part(prediction: Mapping[Any, Any], part: slice) -> dict[Any, Any]:
     """Select windows of a prediction."""
-    return {
-        k: value[part] if isinstance(value, Tensor) else _part(value, part)
-        for k, value in prediction.items()
-    }
+    selected = dict[Any, Any]()
+    for key, value in prediction.items():
+        if isinstance(value, Tensor):
+            selected[key] = value[part]
+        else:
+            selected[key] = _part(value, part)
+    return selected

@@ -85,7 +85,9 @@ def folder_of(named: Path, root: cache.Root, out: Path) -> Path:
         raise ConfigError(
             f"{named}: expected a clip ({ENDINGS}) or a folder of clips, found {what}"
         )
-    raw = root.with_name(f"{root.name}-{CLIPS}") if isinstance(root, Path) else out / CLIPS
+    raw = out / CLIPS
+    if isinstance(root, Path):
+        raw = root.with_name(f"{root.name}-{CLIPS}")
     clip = named.absolute()
     if clip.parent.resolve() == raw.resolve():
         return raw
@@ -93,11 +95,10 @@ def folder_of(named: Path, root: cache.Root, out: Path) -> Path:
     siblings = [
         entry.name for entry in entries(clip.parent) if entry.name.lower().endswith(EXTENSIONS)
     ]
-    links, (video,) = (
-        {raw / clip.name: clip},
-        RawVideos([ClipLabels(clip.parent, siblings).video(clip.name)]),
-    )
-    if (labels := labels_of(clip.parent, video)) is not None:
+    links = {raw / clip.name: clip}
+    (video,) = RawVideos([ClipLabels(clip.parent, siblings).video(clip.name)])
+    labels = labels_of(clip.parent, video)
+    if labels is not None:
         require_own_labels(video, labels)
         require_own_name(clip.parent / KEYPOINTS, video, labels, clip.name)
         suffix = "" if video.label_folders else labels.suffix
@@ -116,10 +117,11 @@ def folder_of(named: Path, root: cache.Root, out: Path) -> Path:
             )
         place.unlink(missing_ok=True)
         place.symlink_to(target)
-    folder = next((folder for folder in clip.parents if is_stand_in(folder)), None)
     (raw / MARKER).unlink(missing_ok=True)
-    if folder is not None:
-        shutil.copyfile(folder / MARKER, raw / MARKER)
+    for folder in clip.parents:
+        if is_stand_in(folder):
+            shutil.copyfile(folder / MARKER, raw / MARKER)
+            break
     return raw
 
 

@@ -124,12 +124,15 @@ def predict_tracks(
     margin = generator.margin
     repeat_ends = generator.repeats_ends
     cut = functools.partial(present.windows, seqlen=seqlen, margin=margin, repeat_ends=repeat_ends)
-    plans = (
-        (track, [cut(track, drop_last=drop) for drop in drop_last])
-        for track in select_tracks(split, tracks)
-    )
-    for group in _groups(plans, batch_size):
-        needed = {window.seen for _, cuts in group for cut in cuts for window in cut}
+
+    def plans() -> Iterator[tuple[Any, list[list[EvalWindow]]]]:
+        for track in select_tracks(split, tracks):
+            yield track, [cut(track, drop_last=drop) for drop in drop_last]
+
+    for group in _groups(plans(), batch_size):
+        needed = set[Seen]()
+        for _, cuts in group:
+            needed.update(window.seen for windows in cuts for window in windows)
         mode = generator.training  # restored before each yield: the caller may train between tracks
         generator.eval()
         try:
@@ -141,8 +144,8 @@ def predict_tracks(
         for track, cuts in group:
             steps = generator.steps if around else ()
             yield tuple(
-                _assemble_track(split, track, cut, estimates, present, stream, steps)
-                for cut in cuts
+                _assemble_track(split, track, windows, estimates, present, stream, steps)
+                for windows in cuts
             )
 
 
@@ -189,8 +192,9 @@ def segments(run: Ints) -> Iterator[tuple[int, int]]:
     >>> list(segments(np.array([4, 4, 7])))
     [(0, 2), (2, 3)]
     """
-    edges = [0, *(np.flatnonzero(np.diff(run)) + 1).tolist(), len(run)] if len(run) else []
-    yield from pairwise(edges)
+    if len(run):
+        changes = np.flatnonzero(np.diff(run)) + 1
+        yield from pairwise([0, *changes.tolist(), len(run)])
 
 
 def save_npz(
@@ -300,18 +304,25 @@ def _regress(
     shapes = {window: (window[1] - window[0], *window[2:]) for window in windows}
     for length, before, after in sorted(set(shapes.values())):
         still = around and stills and length == 1
-        n_before, right = (0, 0) if still else (before, after)
+        n_before = before
+        n_after = after
+        function = "regress"
+        if still:
+            n_before = 0
+            n_after = 0
+            function = "regress_stills"
+        elif around:
+            function = "regress_around"
         same = [window for window, shape in shapes.items() if shape == (length, before, after)]
         for first in range(0, len(same), batch_size):
             batch = same[first : first + batch_size]
             rows = np.array([window[:2] for window in batch], np.int64)
             inputs = {
                 name: torch.as_tensor(
-                    np.pad(array, ((0, 0), (n_before, right), (0, 0)), mode="edge"), device=device
+                    np.pad(array, ((0, 0), (n_before, n_after), (0, 0)), mode="edge"), device=device
                 )
                 for name, array in read(rows).items()
             }
-            function = ("regress_stills" if still else "regress_around") if around else "regress"
             with models.calling(generator.model_name, function):
                 estimated = getattr(generator, function)(**inputs)
                 every = dict(estimated) if around else {0: estimated}
@@ -319,7 +330,8 @@ def _regress(
                 arrays = [
                     part[:, n_before : n_before + length].float().cpu().numpy() for part in parts
                 ]
-            estimates |= {window: [array[i] for array in arrays] for i, window in enumerate(batch)}
+            for i, window in enumerate(batch):
+                estimates[window] = [array[i] for array in arrays]
     return estimates
 
 
@@ -338,10 +350,10 @@ def _assemble_track(
         np.zeros((0, *shape), np.float32)
         for shape in ((24, 3, 3), (10,), (3,), *[(24, 3, 3)] * len(steps))
     ]
-    parts = [
-        [array[first - window.start : stop - window.start] for array in estimates[window.seen]]
-        for window, (first, stop) in zip(windows, used, strict=True)
-    ]
+    parts = []
+    for window, (first, stop) in zip(windows, used, strict=True):
+        kept = slice(first - window.start, stop - window.start)
+        parts.append([array[kept] for array in estimates[window.seen]])
     rotmat, shape, camera, *moved = (
         np.concatenate(arrays) for arrays in zip(empty, *parts, strict=True)
     )
