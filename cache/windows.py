@@ -25,7 +25,8 @@ def spread(counts: Ints) -> tuple[Ints, Ints]:
     """
     item = np.repeat(np.arange(len(counts)), counts)
     first = np.cumsum(counts) - counts
-    return item, np.arange(len(item)) - first[item]
+    repetition = np.arange(len(item)) - first[item]
+    return item, repetition
 
 
 def windows_of(runs: Ranges, *, seqlen: int, stride: int, tail: Tail = "drop") -> Ranges:
@@ -42,7 +43,8 @@ def windows_of(runs: Ranges, *, seqlen: int, stride: int, tail: Tail = "drop") -
     Raises ValueError unless seqlen and stride are integers of at least 1 and tail is one of the
     two.
     """
-    if not all(isinstance(number, int | np.integer) for number in (seqlen, stride)):
+    are_whole = all(isinstance(number, int | np.integer) for number in (seqlen, stride))
+    if not are_whole:
         raise ValueError(f"expected whole numbers, found seqlen={seqlen!r} and stride={stride!r}")
     if seqlen < 1 or stride < 1:
         raise ValueError(f"seqlen {seqlen} and stride {stride} must be at least 1")
@@ -54,15 +56,17 @@ def windows_of(runs: Ranges, *, seqlen: int, stride: int, tail: Tail = "drop") -
     if tail == "cover":
         counts += room % stride > 0
     counts[room < 0] = 0
+    n_windows = int(counts.sum())
     n_before = np.cumsum(counts) - counts
-    windows = np.empty((int(counts.sum()), 2), np.int64)
+    windows = np.empty((n_windows, 2), np.int64)
     # in place: of millions of windows, clearing memory takes longer than all else
     starts = windows[:, 0]
-    starts[:] = np.arange(len(windows))
+    starts[:] = np.arange(n_windows)
     starts *= stride
     starts += np.repeat(first - n_before * stride, counts)
     if tail == "cover":
-        np.minimum(starts, np.repeat(first + room, counts), out=starts)
+        last = np.repeat(first + room, counts)
+        np.minimum(starts, last, out=starts)
     np.add(starts, seqlen, out=windows[:, 1])
     return windows
 
@@ -77,7 +81,8 @@ def intersect(runs: Ranges, keep: Ranges) -> Ranges:
     keep_start, keep_stop = keep.T
     low = np.searchsorted(keep_stop, start, side="right")
     high = np.searchsorted(keep_start, stop, side="left")
-    run, within = spread(np.maximum(high - low, 0))
+    n_parts = np.maximum(high - low, 0)
+    run, within = spread(n_parts)
     part = low[run] + within
     starts = np.maximum(start[run], keep_start[part])
     stops = np.minimum(stop[run], keep_stop[part])
@@ -91,8 +96,9 @@ def ranges_where(flags: Bools, first_row: int = 0) -> Ranges:
     [[5, 7], [8, 9]]
     """
     padded = np.concatenate([[False], flags, [False]])
-    edges = np.flatnonzero(padded[1:] != padded[:-1])
-    return (edges.reshape(-1, 2) + first_row).astype(np.int64)
+    changes = padded[1:] != padded[:-1]
+    edges = np.flatnonzero(changes).reshape(-1, 2)
+    return (edges + first_row).astype(np.int64)
 
 
 def join_adjacent(ranges: Ranges) -> Ranges:
@@ -140,7 +146,8 @@ class StreamRows:
         """Windows' (b,) first rows in the split -> (b,) first rows in the table."""
         segments = self._segments[split]
         segment = np.searchsorted(segments.first, starts, side="right") - 1
-        return segments.place[segment] + starts - segments.first[segment]
+        within = starts - segments.first[segment]
+        return segments.place[segment] + within
 
     def batches(self, n_windows: int = 512) -> Iterator[tuple[str, Ints]]:
         """Windows that cover the table, to fill it: (split, first rows of at most `n_windows`
@@ -148,7 +155,8 @@ class StreamRows:
         """
         for name, segments in self._segments.items():
             lengths = segments.stop - segments.first
-            segment, within = spread(-(-lengths // self.seqlen))
+            n_covering = -(-lengths // self.seqlen)
+            segment, within = spread(n_covering)
             starts = segments.first[segment] + within * self.seqlen
             # The last one of a segment ends where the segment does.
             starts = np.minimum(starts, segments.stop[segment] - self.seqlen)

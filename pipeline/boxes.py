@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from pipeline.skeletons import Bools, Doubles, Floats
 
+Float32s = NDArray[np.float32]
+
 MIN_SIDE_PX: Final = 1.0  # a tight box smaller than this is degenerate
 MIN_DIAGONAL_PX: Final = 0.5  # an extent smaller than this is no detection
 REFERENCE_PX: Final = 150.0  # a person whose extent has this diagonal has scale 1
@@ -25,8 +27,9 @@ def extents(kp_2d: Floats, threshold: float = 0.0) -> tuple[Doubles, Bools]:
     count as unseen.
     """
     points = np.asarray(kp_2d, np.float64)
+    confidence = points[..., 2]
     is_finite = np.isfinite(points).all(axis=-1)
-    is_seen = is_finite & (points[..., 2] > threshold)
+    is_seen = is_finite & (confidence > threshold)
     any_seen: Bools = np.any(is_seen, axis=1)
 
     corners = _extents(points, is_seen)
@@ -38,12 +41,14 @@ def _extents(points: Doubles, is_seen: Bools) -> Doubles:
     """Corners (N, 2, 2) of the seen joints of (N, J, 3); infinite without one."""
     xy = points[..., :2]
     mask = is_seen[..., None]
-    low = np.where(mask, xy, np.inf).min(axis=1, initial=np.inf)
-    high = np.where(mask, xy, -np.inf).max(axis=1, initial=-np.inf)
+    seen_or_right = np.where(mask, xy, np.inf)
+    seen_or_left = np.where(mask, xy, -np.inf)
+    low = seen_or_right.min(axis=1, initial=np.inf)
+    high = seen_or_left.max(axis=1, initial=-np.inf)
     return np.stack([low, high], axis=1)
 
 
-def tight_boxes(kp_2d: Floats, factor: float = 1.0) -> tuple[NDArray[np.float32], Bools, Bools]:
+def tight_boxes(kp_2d: Floats, factor: float = 1.0) -> tuple[Float32s, Bools, Bools]:
     """Extent of the visible joints, made square by its larger side, times `factor`.
 
     kp_2d is (N, J, 3); a joint is visible if its confidence is above 0. Returns boxes (N, 4) cxcywh
@@ -52,16 +57,18 @@ def tight_boxes(kp_2d: Floats, factor: float = 1.0) -> tuple[NDArray[np.float32]
     """
     corners, any_seen = extents(kp_2d)
     centre = corners.mean(axis=1)
-    side = np.ptp(corners, axis=1).max(axis=1)
+    sides = np.ptp(corners, axis=1)
+    side = sides.max(axis=1)
     width = side * factor
     boxes = np.column_stack([centre, width, width])
-    degenerate = any_seen & (side < MIN_SIDE_PX)
-    return boxes.astype(np.float32), ~any_seen, degenerate
+    is_empty = ~any_seen
+    is_degenerate = any_seen & (side < MIN_SIDE_PX)
+    return boxes.astype(np.float32), is_empty, is_degenerate
 
 
 def smooth_boxes(
     kp_2d: Floats, threshold: float = 0.3, median: int = 11, sigma: float = 8
-) -> tuple[NDArray[np.float32], int, int]:
+) -> tuple[Float32s, int, int]:
     """Boxes of one person over time, robust against single bad detections.
 
     kp_2d is (N, J, 3), one row per frame. Each frame's extent of the joints above `threshold` gives
@@ -74,7 +81,8 @@ def smooth_boxes(
     infinite. The filter is then as wide as the number of frames (odd).
     """
     corners, any_seen = extents(kp_2d, threshold)
-    diagonal = np.linalg.norm(corners[:, 1] - corners[:, 0], axis=-1)
+    sides = corners[:, 1] - corners[:, 0]
+    diagonal = np.linalg.norm(sides, axis=-1)
     is_detected = any_seen & (diagonal >= MIN_DIAGONAL_PX)
     detected = np.flatnonzero(is_detected)
     if not len(detected):
@@ -92,7 +100,8 @@ def smooth_boxes(
 
     x, y, scale = smoothed
     side = REFERENCE_PX / scale
-    return np.column_stack([x, y, side, side]).astype(np.float32), first, stop
+    boxes = np.column_stack([x, y, side, side])
+    return boxes.astype(np.float32), first, stop
 
 
 def _smooth(column: Doubles, median: int, sigma: float) -> Doubles:
@@ -114,7 +123,8 @@ def boxes_with_margin(joints: Doubles, margin: float) -> Doubles:
 
     margin: added to the joints' extent on every side, as a share of it.
     """
-    corners = _extents(joints, joints[..., 2] > 0)
+    is_seen = joints[..., 2] > 0
+    corners = _extents(joints, is_seen)
     low = corners[:, 0]
     extent = corners[:, 1] - low
     corner = low - margin * extent

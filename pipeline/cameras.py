@@ -35,8 +35,9 @@ def to_camera(
     """
     rotation, shift = _parts(extrinsics)
     rest = np.asarray(pelvis, np.float64)
-    turned = _apply(rotation, np.asarray(trans, np.float64) + rest)
-    return compose(rotation, root), turned + shift - rest
+    pelvis_in_world = np.asarray(trans, np.float64) + rest
+    pelvis_in_camera = _apply(rotation, pelvis_in_world) + shift
+    return compose(rotation, root), pelvis_in_camera - rest
 
 
 def to_world(
@@ -48,8 +49,9 @@ def to_world(
     rotation, shift = _parts(extrinsics)
     inverse = np.swapaxes(rotation, -1, -2)
     rest = np.asarray(pelvis, np.float64)
-    turned = _apply(inverse, np.asarray(trans, np.float64) + rest - shift)
-    return compose(inverse, root), turned - rest
+    pelvis_in_camera = np.asarray(trans, np.float64) + rest
+    pelvis_in_world = _apply(inverse, pelvis_in_camera - shift)
+    return compose(inverse, root), pelvis_in_world - rest
 
 
 def project(points: ArrayLike, intrinsics: ArrayLike) -> Doubles:
@@ -62,7 +64,9 @@ def project(points: ArrayLike, intrinsics: ArrayLike) -> Doubles:
     points = np.asarray(points, np.float64)
     z = points[..., 2:]
     depth = np.where(z > 0, z, np.nan)
-    return _apply(np.asarray(intrinsics, np.float64), points / depth)[..., :2]
+    matrices = np.asarray(intrinsics, np.float64)
+    pixels = _apply(matrices, points / depth)
+    return pixels[..., :2]
 
 
 def angular_velocity(extrinsics: ArrayLike, convention: str = "gvhmr") -> Doubles:
@@ -86,7 +90,8 @@ def angular_velocity(extrinsics: ArrayLike, convention: str = "gvhmr") -> Double
         six[1:] = backwards[:, :2].reshape(-1, 6)
         return (six - _IDENTITY_6D) * _WHAM_FPS
 
-    six[:-1] = steps[:, :2].reshape(-1, 6)
+    two_rows = steps[:, :2]
+    six[:-1] = two_rows.reshape(-1, 6)
     if len(steps):
         six[-1] = six[-2]
     return six
@@ -100,7 +105,8 @@ def mirrored(extrinsics: Floats) -> Floats:
     1, 1).
     """
     sign = _MIRROR.astype(extrinsics.dtype)
-    return np.asarray(sign[:, None] * extrinsics * sign + 0)  # 0 for -0
+    both = sign[:, None] * extrinsics * sign
+    return np.asarray(both + 0)  # 0 for -0
 
 
 def mirrored_axis(axes: Floats) -> Floats:
@@ -112,19 +118,24 @@ def mirrored_axis(axes: Floats) -> Floats:
 def is_rigid(extrinsics: Floats) -> Bools:
     """(N, 4, 4) -> (N,): finite, a rotation to 1%, no mirror, and a last row of 0 0 0 1."""
     # comparisons with NaN are false
-    is_finite = np.asarray((np.abs(extrinsics) < LARGEST).all(axis=(1, 2)))
+    is_small = np.abs(extrinsics) < LARGEST
+    is_finite = np.asarray(is_small.all(axis=(1, 2)))
     last_row = np.where(is_finite[:, None], extrinsics[:, 3], 0)
-    error = np.abs(last_row - (0, 0, 0, 1)).max(axis=1)
+    difference = np.abs(last_row - (0, 0, 0, 1))
+    error = difference.max(axis=1)
     is_homogeneous = is_finite & (error < 1e-6)
     return np.asarray(is_homogeneous & is_rotation(extrinsics[:, :3, :3]))
 
 
 def is_rotation(matrices: Floats) -> Bools:
     """(N, 3, 3) -> (N,): orthogonal to 1%, and no mirror. False for non-finite or huge matrices."""
-    finite = np.where(np.abs(matrices) < LARGEST, matrices, 0.0)  # comparisons with NaN are false
+    is_small = np.abs(matrices) < LARGEST  # comparisons with NaN are false
+    finite = np.where(is_small, matrices, 0.0)
     product = finite @ finite.transpose(0, 2, 1)
-    error = np.abs(product - np.eye(3)).max(axis=(1, 2))
-    no_mirror = np.linalg.det(finite) > 0
+    difference = np.abs(product - np.eye(3))
+    error = difference.max(axis=(1, 2))
+    determinant = np.linalg.det(finite)
+    no_mirror = determinant > 0
     return np.asarray(no_mirror & (error < 1e-2))
 
 
@@ -148,13 +159,14 @@ def compose(rotation: Floats, vectors: ArrayLike) -> Doubles:
 
     vectors = np.asarray(vectors, np.float64)
     shape = np.broadcast_shapes(vectors.shape[:-1], rotation.shape[:-2])
-    all_vectors = np.broadcast_to(vectors, (*shape, 3)).reshape(-1, 3)
-    all_matrices = np.broadcast_to(rotation, (*shape, 3, 3)).reshape(-1, 3, 3)
+    all_vectors = np.broadcast_to(vectors, (*shape, 3))
+    all_matrices = np.broadcast_to(rotation, (*shape, 3, 3))
 
-    first = Rotation.from_rotvec(np.array(all_vectors))
-    second = Rotation.from_matrix(all_matrices)
-    rotvec = (second * first).as_rotvec()
-    return np.asarray(rotvec.reshape(*shape, 3))
+    first = Rotation.from_rotvec(np.array(all_vectors.reshape(-1, 3)))
+    second = Rotation.from_matrix(all_matrices.reshape(-1, 3, 3))
+    both = second * first
+    rotvec = both.as_rotvec().reshape(*shape, 3)
+    return np.asarray(rotvec)
 
 
 def _slerp(start: Doubles, end: Doubles, part: Doubles) -> Doubles:
@@ -170,18 +182,23 @@ def _slerp(start: Doubles, end: Doubles, part: Doubles) -> Doubles:
     second = np.where(is_far, -second, second)
 
     # exact for small arcs, where an arc cosine is not
-    arc = 2 * np.arctan2(_norm(second - first), _norm(second + first))
+    chord = _norm(second - first)
+    sum_norm = _norm(second + first)
+    arc = 2 * np.arctan2(chord, sum_norm)
     sinc = np.sinc(arc / np.pi)  # sin(arc) / arc, at 0 too
     rest = 1 - part
-    first_weight = rest * np.sinc(rest * arc / np.pi) / sinc
-    second_weight = part * np.sinc(part * arc / np.pi) / sinc
+    first_sinc = np.sinc(rest * arc / np.pi)
+    second_sinc = np.sinc(part * arc / np.pi)
+    first_weight = rest * first_sinc / sinc
+    second_weight = part * second_sinc / sinc
     quaternion = first_weight * first + second_weight * second
 
     quaternion = np.where(quaternion[0] < 0, -quaternion, quaternion)  # angles up to pi
     cosine = quaternion[0]
     axis = quaternion[1:]
     half_angle = np.arctan2(_norm(axis), cosine)
-    rotvec = axis * (2 / np.sinc(half_angle / np.pi))
+    factor = 2 / np.sinc(half_angle / np.pi)
+    rotvec = factor * axis
     return np.moveaxis(rotvec, 0, -1)
 
 
@@ -200,7 +217,8 @@ def _quaternions(rotvec: Doubles) -> Doubles:
     angle = np.sqrt(np.einsum("...i,...i->...", rotvec, rotvec))
     half_sine = np.sinc(angle / (2 * np.pi)) / 2  # sin(angle / 2) / angle, at 0 too
     cosine = np.cos(angle / 2)
-    axis = np.moveaxis(rotvec, -1, 0) * half_sine
+    components = np.moveaxis(rotvec, -1, 0)
+    axis = components * half_sine
     return np.concatenate([cosine[None], axis])
 
 
@@ -227,7 +245,9 @@ def resample_linear(values: Doubles, position: Doubles) -> Doubles:
     before = np.floor(position).astype(np.int64)
     after = np.minimum(before + 1, len(values) - 1)
     part = (position % 1)[:, None]
-    return values[before] * (1 - part) + values[after] * part
+    from_before = values[before] * (1 - part)
+    from_after = values[after] * part
+    return from_before + from_after
 
 
 def _parts(extrinsics: ArrayLike) -> tuple[Doubles, Doubles]:

@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+Floats = NDArray[np.floating[Any]]
+Doubles = NDArray[np.float64]
+
 # Squared angle (or sine) below which a series replaces the closed form; its first omitted term is
 # 1e-14 relative.
 _SMALL: Final = 1e-7
@@ -44,7 +47,7 @@ def matrix_to_axis_angle(matrix: Tensor) -> Tensor:
     # q and -q are one rotation; w >= 0 is the one of at most half a turn.
     quaternion = torch.where(quaternion[..., :1] < 0, -quaternion, quaternion)
     w = quaternion[..., :1]
-    axis = quaternion[..., 1:]
+    axis = quaternion[..., 1:]  # its length is the sine of half the angle
     sine_squared = axis.square().sum(-1, keepdim=True)
     is_small = sine_squared < _SMALL
     # The other branch must be finite: where() multiplies its gradient by 0, and 0 * inf is nan.
@@ -52,9 +55,12 @@ def matrix_to_axis_angle(matrix: Tensor) -> Tensor:
     sine = torch.where(is_small, one, sine_squared).sqrt()
     cosine = torch.where(is_small, w, one)
     # angle / sin(angle / 2), of which the axis has the sine's length
-    series = 2 / cosine - (2 / 3) * sine_squared / cosine**3
+    first_order = 2 / cosine
+    third_order = (2 / 3) * sine_squared / cosine**3
+    series = first_order - third_order
     closed_form = 2 * torch.atan2(sine, w) / sine
-    return axis * torch.where(is_small, series, closed_form)
+    factor = torch.where(is_small, series, closed_form)
+    return axis * factor
 
 
 def axis_angle_to_matrix(axis_angle: Tensor) -> Tensor:
@@ -62,32 +68,41 @@ def axis_angle_to_matrix(axis_angle: Tensor) -> Tensor:
     angle_squared = axis_angle.square().sum(-1)[..., None, None]  # (..., 1, 1)
     x, y, z = axis_angle.unbind(-1)
     zero = torch.zeros_like(x)
-    elements = torch.stack((zero, -z, y, z, zero, -x, -y, x, zero), dim=-1)
-    cross = elements.reshape(*x.shape, 3, 3)  # [axis_angle]x
+    elements = (
+        *(zero, -z, y),
+        *(z, zero, -x),
+        *(-y, x, zero),
+    )
+    cross = torch.stack(elements, dim=-1).reshape(*x.shape, 3, 3)  # [axis_angle]x
     identity = torch.eye(3, dtype=axis_angle.dtype, device=axis_angle.device)
 
     first_order = _sinc(angle_squared) * cross
     # (1 - cos t) / t^2 as 0.5 sinc(t / 2)^2: without the cancellation near 0.
-    second_order = 0.5 * _sinc(angle_squared / 4).square() * (cross @ cross)
+    half_sinc = _sinc(angle_squared / 4)
+    second_order = 0.5 * half_sinc.square() * (cross @ cross)
     return identity + first_order + second_order
 
 
-def nearest_rotations(matrix: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+def nearest_rotations(matrix: Floats) -> Doubles:
     """The nearest rotation to each matrix in least squares, no reflection: (..., 3, 3) -> (..., 3,
     3).
     """
     u, _, vt = np.linalg.svd(matrix.astype(np.float64))
     is_mirror = np.linalg.det(u @ vt) < 0
-    u[..., -1] *= np.where(is_mirror, -1.0, 1.0)[..., None]
-    rotation: NDArray[np.float64] = u @ vt
+    sign = np.where(is_mirror, -1.0, 1.0)
+    u[..., -1] *= sign[..., None]
+    rotation: Doubles = u @ vt
     return rotation
 
 
 def _sinc(x_squared: Tensor) -> Tensor:
     """sin(x) / x as a function of x^2, smooth at 0."""
     is_small = x_squared < _SMALL
-    x = torch.where(is_small, torch.ones_like(x_squared), x_squared).sqrt()
-    return torch.where(is_small, 1 - x_squared / 6, x.sin() / x)
+    one = torch.ones_like(x_squared)
+    x = torch.where(is_small, one, x_squared).sqrt()
+    series = 1 - x_squared / 6
+    closed_form = x.sin() / x
+    return torch.where(is_small, series, closed_form)
 
 
 def _matrix_to_quaternion(matrix: Tensor) -> Tensor:

@@ -35,15 +35,19 @@ def project(joints: Tensor, camera: Tensor, crop_px: int = CROP_PX) -> Tensor:
     shift = camera[..., 1:]
     # (..., 1) m, at which the focal length gives this scale
     depth = 2 * FOCAL_LENGTH_PX / (crop_px * scale + 1e-9)
-    points = joints + torch.cat((shift, depth), dim=-1).unsqueeze(-2)  # (..., J, 3)
-    return FOCAL_LENGTH_PX * points[..., :2] / points[..., 2:] / (crop_px / 2)
+    trans = torch.cat((shift, depth), dim=-1)
+    points = joints + trans.unsqueeze(-2)  # (..., J, 3)
+    pixels = FOCAL_LENGTH_PX * points[..., :2] / points[..., 2:]
+    return pixels / (crop_px / 2)
 
 
 def project_orthographic(joints: Tensor, camera: Tensor) -> Tensor:
     """Weak perspective: scale (xy + t). joints (..., J, 3) m, camera (..., 3) scale, tx, ty ->
     (..., J, 2), [-1, 1].
     """
-    return camera[..., None, :1] * (joints[..., :2] + camera[..., None, 1:])
+    scale = camera[..., None, :1]
+    shift = camera[..., None, 1:]
+    return scale * (joints[..., :2] + shift)
 
 
 def optimal_camera(
@@ -65,41 +69,61 @@ def optimal_camera(
         raise ConfigError(f"method: expected one of {', '.join(METHODS)}, found {method!r}")
     with torch.no_grad():
         known = (visible > 0)[..., None]  # (..., J, 1)
-        (source, source_mean), (goal, goal_mean) = (
-            _centre(array, known) for array in (points, targets)
-        )
+        source, source_mean = _centre(points, known)
+        goal, goal_mean = _centre(targets, known)
         is_defined = has_optimal_camera(points, visible)  # (...)
         if method == "least_squares":
-            scale = (source * goal).sum((-2, -1)) / torch.where(
-                is_defined, source.square().sum((-2, -1)), 1.0
-            )
+            product = _sum_points(source * goal)
+            spread = _sum_points(source.square())
+            scale = product / torch.where(is_defined, spread, 1.0)
         else:
-            (xx, xy), (_, yy) = (row.unbind(-1) for row in (source.mT @ source).unbind(-2))
-            (to_xx, to_xy), (to_yx, to_yy) = (
-                row.unbind(-1) for row in (source.mT @ goal).unbind(-2)
-            )
-            xx = xx + _TRACE_RIDGE
-            yy = yy + _TRACE_RIDGE
-            # Half the trace of inverse([[xx, xy], [xy, yy]]) @ [[to_xx, to_xy], [to_yx, to_yy]]
-            scale = (
-                (yy * to_xx - xy * to_yx - xy * to_xy + xx * to_yy) / (xx * yy - xy.square()) / 2
-            )
+            scale = _half_trace(source, goal)
         scale = scale.clamp(*limits)[..., None]
-        camera = torch.cat((scale, goal_mean / scale - source_mean), dim=-1)
-        return torch.where(is_defined[..., None], camera, constant((1.0, 0.0, 0.0), camera))
+        shift = goal_mean / scale - source_mean
+        camera = torch.cat((scale, shift), dim=-1)
+        still = constant((1.0, 0.0, 0.0), camera)
+        return torch.where(is_defined[..., None], camera, still)
+
+
+def _half_trace(source: Tensor, goal: Tensor) -> Tensor:
+    """Half the trace of the best 2 x 2 map of (..., J, 2) centred points: (...).
+
+    The map is the inverse of [[xx, xy], [xy, yy]] times [[to_xx, to_xy], [to_yx, to_yy]].
+    """
+    covariance = source.mT @ source  # (..., 2, 2)
+    xx = covariance[..., 0, 0] + _TRACE_RIDGE
+    xy = covariance[..., 0, 1]
+    yy = covariance[..., 1, 1] + _TRACE_RIDGE
+    determinant = xx * yy - xy.square()
+
+    to_goal = source.mT @ goal  # (..., 2, 2)
+    to_xx = to_goal[..., 0, 0]
+    to_xy = to_goal[..., 0, 1]
+    to_yx = to_goal[..., 1, 0]
+    to_yy = to_goal[..., 1, 1]
+    return (yy * to_xx - xy * to_yx - xy * to_xy + xx * to_yy) / determinant / 2
+
+
+def _sum_points(values: Tensor) -> Tensor:
+    """(..., J, 2) -> (...)."""
+    return values.sum((-2, -1))
 
 
 def has_optimal_camera(points: Tensor, visible: Tensor) -> Tensor:
     """Whether at least two different points are visible: (..., J, 2), (..., J) -> (...) bool."""
     known = (visible > 0)[..., None]
-    spread = _centre(points.detach(), known)[0].square().sum((-2, -1))
-    return (known.sum((-2, -1)) >= _FEWEST_POINTS) & (spread >= _LEAST_SPREAD)
+    centred, _ = _centre(points.detach(), known)
+    has_points = _sum_points(known) >= _FEWEST_POINTS
+    has_spread = _sum_points(centred.square()) >= _LEAST_SPREAD
+    return has_points & has_spread
 
 
 def _centre(points: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
     """Known points (..., J, 2) about their mean, 0 elsewhere, and the mean (..., 2)."""
-    mean = torch.where(known, points, 0.0).sum(-2) / known.sum(-2).clamp(min=1)
-    return torch.where(known, points - mean[..., None, :], 0.0), mean
+    n_known = known.sum(-2).clamp(min=1)
+    mean = torch.where(known, points, 0.0).sum(-2) / n_known
+    centred = points - mean[..., None, :]
+    return torch.where(known, centred, 0.0), mean
 
 
 def camera_in_picture(
@@ -112,16 +136,18 @@ def camera_in_picture(
     image.
     """
     size = np.asarray(picture, np.float64)  # (2,)
-    scale = camera[:, :1].astype(np.float64) * bbox[:, 2:] * crop_scale / size  # (F, 2)
-    centre = 2 * bbox[:, :2].astype(np.float64) / size - 1  # (F, 2) of the crop, in the image
-    shift = camera[:, 1:].astype(np.float64) + np.divide(
-        centre, scale, out=np.zeros_like(centre), where=scale != 0
-    )
+    camera = camera.astype(np.float64)
+    bbox = bbox.astype(np.float64)
+    scale = camera[:, :1] * bbox[:, 2:] * crop_scale / size  # (F, 2)
+    centre = 2 * bbox[:, :2] / size - 1  # (F, 2) of the crop, in the image
+    no_shift = np.zeros_like(centre)
+    shift = camera[:, 1:] + np.divide(centre, scale, out=no_shift, where=scale != 0)
     return np.concatenate([scale, shift], axis=1).astype(np.float32)
 
 
 def crop_to_image(points: Floats, bbox: Floats, *, crop_scale: float) -> Float32s:
     """(F, J, 2) in [-1, 1] over the crop, boxes (F, 4) cxcywh px -> (F, J, 2) px of the image."""
-    half = 0.5 * crop_scale * bbox[:, None, 2:].astype(np.float64)
-    pixels: Float32s = (bbox[:, None, :2] + half * points).astype(np.float32)
-    return pixels
+    centre = bbox[:, None, :2]
+    half_side = 0.5 * crop_scale * bbox[:, None, 2:].astype(np.float64)
+    pixels = centre + half_side * points
+    return pixels.astype(np.float32)

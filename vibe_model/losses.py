@@ -38,14 +38,14 @@ def generator_losses(
     w_3d, w_smpl (B, T), 0 for frames without such labels. weights: a factor for each term.
     """
     label = labels_of(batch, pred["theta"])
+    # The published code converts matrices to axis-angle and back.
+    rotation_error = pred["rotmat"] - label["rotmat"]
+    shape_error = pred["theta"][..., 75:] - label["theta"][..., 75:]
     terms = {
         "kp_2d": keypoints_2d(pred["kp_2d"], label["kp_2d"]),
         "kp_3d": keypoints_3d(pred["kp_3d"], label["kp_3d"], label["w_3d"]),
-        # The published code converts matrices to axis-angle and back.
-        "pose": mean_where((pred["rotmat"] - label["rotmat"]).square(), label["w_smpl"]),
-        "shape": mean_where(
-            (pred["theta"][..., 75:] - label["theta"][..., 75:]).square(), label["w_smpl"]
-        ),
+        "pose": mean_where(rotation_error.square(), label["w_smpl"]),
+        "shape": mean_where(shape_error.square(), label["w_smpl"]),
     }
     return {name: weights[name] * term for name, term in terms.items()}
 
@@ -64,7 +64,9 @@ def keypoints_2d(pred: Tensor, target: Tensor) -> Tensor:
     """Mean of confidence times squared error. pred: (B, T, J, 2), target: (B, T, J, 3), in [-1, 1]
     over the crop.
     """
-    return (target[..., 2:] * (pred - target[..., :2]).square()).mean()
+    confidence = target[..., 2:]
+    error = pred - target[..., :2]
+    return (confidence * error.square()).mean()
 
 
 def keypoints_3d(pred: Tensor, target: Tensor, weight: Tensor) -> Tensor:
@@ -74,13 +76,16 @@ def keypoints_3d(pred: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     pred, target: (B, T, 49, 3) m; weight: (B, T).
     """
     common = constant(COMMON14, pred)
-    error = _centre_on_hips(pred[..., common, :]) - _centre_on_hips(target[..., common, :])
+    centred = _centre_on_hips(pred[..., common, :])
+    expected = _centre_on_hips(target[..., common, :])
+    error = centred - expected
     return mean_where(error.square(), weight)
 
 
 def _centre_on_hips(joints: Tensor) -> Tensor:
     """(..., 14, 3) -> (..., 14, 3) about the midpoint of both hips."""
-    return joints - joints[..., constant(HIPS, joints), :].mean(dim=-2, keepdim=True)
+    hips = joints[..., constant(HIPS, joints), :]
+    return joints - hips.mean(dim=-2, keepdim=True)
 
 
 def pair_step(
@@ -93,8 +98,11 @@ def pair_step(
     n_frames = label["kp_2d"].shape[1]
     first = max(-step, 0)
     stop = n_frames - max(step, 0)
-    moved = {name: values[:, first + step : stop + step] for name, values in label.items()}
-    return {name: values[:, first:stop] for name, values in pred.items()}, moved
+    predicting = slice(first, stop)
+    there = slice(first + step, stop + step)
+    predicted = {name: values[:, predicting] for name, values in pred.items()}
+    moved = {name: values[:, there] for name, values in label.items()}
+    return predicted, moved
 
 
 def adversarial_generator(fake_scores: Tensor) -> Tensor:
@@ -142,4 +150,5 @@ def mean_where(error: Tensor, weight: Tensor) -> Tensor:
     """
     per_frame = error.flatten(2).mean(-1)  # (B, T)
     total = weight.sum()
-    return (weight * per_frame).sum() / torch.where(total > 0, total, torch.ones_like(total))
+    divisor = torch.where(total > 0, total, torch.ones_like(total))
+    return (weight * per_frame).sum() / divisor

@@ -69,10 +69,12 @@ class AnnyBody:
         nearest = [0]  # bone -> the given rotation that it follows
         chain = torch.eye(len(above))
         for bone, parent in enumerate(above[1:], 1):
-            nearest.append(number.get(self.bone_names[bone], nearest[parent]))
+            name = self.bone_names[bone]
+            nearest.append(number.get(name, nearest[parent]))
             chain[bone] += chain[parent]
         self._nearest = torch.tensor(nearest, device=device)
-        self._given_parents = [nearest[above[self.bone_names.index(name)]] for name in self.bones]
+        parents = [above[self.bone_names.index(name)] for name in self.bones]
+        self._given_parents = [nearest[parent] for parent in parents]
         self._above = torch.tensor(above, device=device)
         self._chain = chain.to(device, dtype)  # (B, B) a bone's ancestors and itself
 
@@ -80,31 +82,40 @@ class AnnyBody:
         """The body of these parameters (6,), in the order of PARAMETERS, each 0 .. 1."""
         shares = parameters.new_ones(1)
         for value, names in zip(parameters, LEVELS.values(), strict=False):
-            level = value.clamp(0, 1) * (len(names) - 1)
-            distances = (level - torch.arange(len(names), device=level.device)).abs()
+            highest = len(names) - 1
+            level = value.clamp(0, 1) * highest
+            levels = torch.arange(len(names), device=level.device)
+            distances = (level - levels).abs()
             level_shares = (1 - distances).clamp(min=0)
-            shares = (shares[:, None] * level_shares).flatten()
+            products = shares[:, None] * level_shares
+            shares = products.flatten()
         height, proportions = parameters[len(LEVELS) :].clamp(0, 1)
-        coefficients = torch.cat([shares, height * shares, proportions * shares])
+        by_height = height * shares
+        by_proportions = proportions * shares
+        coefficients = torch.cat([shares, by_height, by_proportions])
         matrices = _blend(self._orientations, self._orientation_shapes, coefficients)
         heads = _blend(self._heads, self._head_shapes, coefficients)
         # The root's is the reference; the gradient at its three equal singular values would be NaN.
         root = self._references[:1]
-        others = self._references[1:] @ _nearest_rotations(matrices[1:]).mT
-        return RestBody(coefficients, heads, torch.cat([root, others]))
+        rotations = _nearest_rotations(matrices[1:])
+        others = self._references[1:] @ rotations.mT
+        turns = torch.cat([root, others])
+        return RestBody(coefficients, heads, turns)
 
     def pose(self, rest: RestBody, rotations: Tensor, translation: Tensor) -> Posed:
         """Transforms of rotations (N, bones, 3, 3) and translations (N, 3) m of the root."""
         given = [rotations[:, 0]]
         for i, parent in enumerate(self._given_parents[1:], 1):
-            given.append(given[parent] @ rotations[:, i])
+            rotation = given[parent] @ rotations[:, i]
+            given.append(rotation)
         world = torch.stack(given, 1)[:, self._nearest]  # (N, B, 3, 3)
-        offsets = rest.heads - rest.heads[self._above]  # (B, 3)
-        offsets = _turn(rest.turns[self._above], offsets)
+        heads_above = rest.heads[self._above]
+        offsets = _turn(rest.turns[self._above], rest.heads - heads_above)  # (B, 3)
         steps = _turn(world[:, self._above], offsets)  # (N, B, 3), 0 of the root
         heads = self._chain @ steps + translation[:, None]
         turned = world @ rest.turns
-        return Posed(turned, heads - _turn(turned, rest.heads))
+        shifts = heads - _turn(turned, rest.heads)
+        return Posed(turned, shifts)
 
     def points(self, rest: RestBody) -> Tensor:
         """Vertices (V, 3) m of the rest body, which stands upright."""
@@ -115,14 +126,16 @@ class AnnyBody:
         points = self.points(rest)
         blended = self._weights @ posed.rotations.flatten(2)
         rotations = blended.view(-1, len(points), 3, 3)
-        return _turn(rotations, points) + self._weights @ posed.shifts
+        shifts = self._weights @ posed.shifts
+        return _turn(rotations, points) + shifts
 
     def keypoints(self, rest: RestBody, posed: Posed) -> Tensor:
         """(N, J + B, 3) m: the keypoints, then the heads of all bones."""
         moments = _blend(*self._on_bones, rest.coefficients)  # (J, B, 4)
         transforms = torch.cat([posed.rotations, posed.shifts[..., None]], -1)  # (N, B, 3, 4)
         keypoints = torch.einsum("nbik,jbk->nji", transforms, moments)
-        heads = _turn(posed.rotations, rest.heads) + posed.shifts
+        turned = _turn(posed.rotations, rest.heads)
+        heads = turned + posed.shifts
         return torch.cat([keypoints, heads], 1)
 
     @functools.cached_property
@@ -135,8 +148,9 @@ class AnnyBody:
         for of_vertices in self._regressor:
             used = of_vertices.nonzero()[:, 0]
             shares = (of_vertices[used, None] * self._weights[used]).T  # (B, some V)
-            moments = [shares @ self._template[used], shares.sum(1, keepdim=True)]
-            template.append(torch.cat(moments, -1))
+            places = shares @ self._template[used]
+            totals = shares.sum(1, keepdim=True)
+            template.append(torch.cat([places, totals], -1))
             shapes.append(functional.pad(shares @ self._shapes[:, used], (0, 1)))
         return torch.stack(template), torch.stack(shapes, 1)
 
@@ -155,7 +169,8 @@ def _turn(rotations: Tensor, vectors: Tensor) -> Tensor:
 def _nearest_rotations(matrices: Tensor) -> Tensor:
     """The nearest rotation to each matrix (B, 3, 3), no reflection."""
     u, _, vt = torch.linalg.svd(matrices.double())
-    third = torch.linalg.det((u @ vt).detach()).sign()
+    product = (u @ vt).detach()
+    third = torch.linalg.det(product).sign()
     one = torch.ones_like(third)
     signs = torch.stack([one, one, third], -1)
     rotations: Tensor = u * signs[:, None] @ vt

@@ -72,26 +72,21 @@ def write_motion(
         fps *= record.usual_fps / record.fps
     # frames written for each source frame
     parts = max(1, math.ceil(MIN_RATE * step / fps - RATE_NOISE))
-    every = frames[0] + np.arange((frames[-1] - frames[0]) // step * parts + 1) * step / parts
+    n_steps = (frames[-1] - frames[0]) // step
+    written = np.arange(n_steps * parts + 1)
+    every = frames[0] + written * step / parts
     position = np.interp(every, frames, np.arange(len(frames)))
     betas = bodies.shape.mean(axis=0, dtype=np.float64)
     trans = resample_linear(translations(bodies), position) @ TO_WORLD.T
     pelvis = _pelvis(body, betas)  # SMPL rotates about the pelvis, which is not at the origin
-    pose = Rotation.from_matrix(bodies.rotmat.reshape(-1, 3, 3)).as_rotvec().reshape(-1, 24, 3)
-    turned = pose_in_camera(resample_rotations(pose, position).reshape(-1, 72), TO_WORLD).reshape(
-        -1, 24, 3
-    )
-    poses = np.zeros((len(every), N_JOINTS, 3))
-    poses[:, :22] = turned[:, :22]
-    for hand, fingers in HANDS.items():
-        poses[:, fingers] = turned[:, [hand]]
+    flat = _poses(bodies, position)
     about = {
         "track": bodies.track.name,
         "first_frame": int(bodies.frame_index[0]),
         "interpolated": len(every) - len(frames),
+        "frames_for_one": parts,
+        "stand_in": bool(body.is_stand_in),
     }
-    about["frames_for_one"] = parts
-    flat = poses.reshape(len(every), 3 * N_JOINTS)
     rate = np.array(fps / step * parts)
     arrays: dict[str, Any] = {
         "poses": flat,
@@ -103,12 +98,25 @@ def write_motion(
         "gender": np.array("neutral"),
         "mocap_framerate": rate,
         "mocap_frame_rate": rate,
-        "about": np.array(json.dumps({**about, "stand_in": bool(body.is_stand_in)})),
+        "about": np.array(json.dumps(about)),
     }
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / (file_name(bodies.track.name).removesuffix(".npz") + ENDING)
     runs.replace_file(path, lambda stream: np.savez(stream, **arrays))
     return path
+
+
+def _poses(bodies: TrackBodies, position: Doubles) -> Doubles:
+    """Axis-angle (N, 3 * N_JOINTS) rad of SMPL-X's joints at fractional positions (N,), z up."""
+    matrices = bodies.rotmat.reshape(-1, 3, 3)
+    rotvec = Rotation.from_matrix(matrices).as_rotvec().reshape(-1, 24, 3)
+    in_camera = resample_rotations(rotvec, position).reshape(-1, 72)
+    turned = pose_in_camera(in_camera, TO_WORLD).reshape(-1, 24, 3)
+    poses = np.zeros((len(turned), N_JOINTS, 3))
+    poses[:, :22] = turned[:, :22]
+    for hand, fingers in HANDS.items():
+        poses[:, fingers] = turned[:, [hand]]
+    return poses.reshape(len(turned), 3 * N_JOINTS)
 
 
 def translations(bodies: TrackBodies) -> Doubles:
@@ -123,10 +131,13 @@ def translations(bodies: TrackBodies) -> Doubles:
     size = np.array(bodies.picture, np.float64)
     camera = bodies.camera.astype(np.float64)
     box = bodies.bbox.astype(np.float64)
-    # (F, 1)
-    px_per_m = np.maximum(camera[:, :1] * box[:, 2:3] * float(bodies.track.crop_scale) / 2, 1e-3)
-    sideways = camera[:, 1:] + (box[:, :2] - size / 2) / px_per_m
-    return np.concatenate([sideways, math.hypot(*size) / px_per_m], axis=1)
+    crop_scale = float(bodies.track.crop_scale)
+    half_crop = camera[:, :1] * box[:, 2:3] * crop_scale / 2
+    px_per_m = np.maximum(half_crop, 1e-3)  # (F, 1)
+    from_middle = box[:, :2] - size / 2
+    sideways = camera[:, 1:] + from_middle / px_per_m
+    depth = math.hypot(*size) / px_per_m
+    return np.concatenate([sideways, depth], axis=1)
 
 
 def _pelvis(body: Body, betas: Doubles) -> Doubles:

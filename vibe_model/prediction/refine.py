@@ -178,42 +178,47 @@ class _Refinement:
         for start in range(0, len(pose), CHUNK):  # not all at once, as in `solve`
             few = slice(start, start + CHUNK)
             rotmat = axis_angle_to_matrix(pose[few].reshape(-1, 24, 3))
-            pixels = self.pose(camera[few], rotmat, betas[few], track.bbox[few])[1]
-            distances.append(
-                (pixels - track.kp_2d[few, :, :2]).norm(dim=-1)[_weights(track.kp_2d[few]) > 0]
-            )
-        return float(torch.cat(distances).median()) if sum(map(len, distances)) else math.nan
+            _, pixels = self.pose(camera[few], rotmat, betas[few], track.bbox[few])
+            keypoints = track.kp_2d[few]
+            distance = (pixels - keypoints[..., :2]).norm(dim=-1)
+            is_seen = _weights(keypoints) > 0
+            distances.append(distance[is_seen])
+        every = torch.cat(distances)
+        if not len(every):
+            return math.nan
+        return float(every.median())
 
     def solve(self, track: _FittedTrack, *, n_fixed: int = 0, fit_shape: bool) -> Tensor:
         """The theta (n, 85) of least loss. The first `n_fixed` frames stay."""
         camera, pose, betas = torch.split(track.theta, [3, 72, 10], dim=1)
         rotmat = axis_angle_to_matrix(pose.reshape(-1, 24, 3))
         n = len(pose)
-        moving = (torch.arange(len(pose), device=pose.device) >= n_fixed).float()[:, None]
-        turn, shift, growth = (
-            torch.zeros_like(part, requires_grad=True) for part in (pose, camera, betas[0])
-        )
+        is_moving = torch.arange(n, device=pose.device) >= n_fixed
+        moving = is_moving.float()[:, None]
+        turn = torch.zeros_like(pose, requires_grad=True)
+        shift = torch.zeros_like(camera, requires_grad=True)
+        growth = torch.zeros_like(betas[0], requires_grad=True)
 
         def moved() -> tuple[Tensor, Tensor, Tensor]:
-            turned = rotmat @ axis_angle_to_matrix((POSE * moving * turn).reshape(-1, 24, 3))
+            turns = POSE * moving * turn
+            turned = rotmat @ axis_angle_to_matrix(turns.reshape(-1, 24, 3))
             step = CAMERA * moving * shift
-            scaled = torch.cat(
-                (camera[:, :1] * step[:, :1].exp(), camera[:, 1:] + step[:, 1:]), dim=1
-            )
-            return scaled, turned, betas + SHAPE * growth
+            scale = camera[:, :1] * step[:, :1].exp()
+            place = camera[:, 1:] + step[:, 1:]
+            return torch.cat((scale, place), dim=1), turned, betas + SHAPE * growth
 
         def closure() -> Tensor:
             optimiser.zero_grad()
-            loss = (
-                self._loss(track, *moved())
-                + turn.square().sum()
-                + shift.square().sum()
-                + n * growth.square().sum()
-            )
+            loss = self._loss(track, *moved())
+            loss = loss + turn.square().sum()
+            loss = loss + shift.square().sum()
+            loss = loss + n * growth.square().sum()
             (loss / n).backward()  # type: ignore[no-untyped-call]
             return loss.detach() / n
 
-        variables = [turn, shift, *([growth] if fit_shape else [])]
+        variables = [turn, shift]
+        if fit_shape:
+            variables.append(growth)
         optimiser = torch.optim.LBFGS(
             variables,
             max_iter=ITERATIONS,
@@ -229,12 +234,12 @@ class _Refinement:
     def _loss(self, track: _FittedTrack, camera: Tensor, rotmat: Tensor, betas: Tensor) -> Tensor:
         """Twice the negative log likelihood of the keypoints and of the joints' accelerations."""
         joints, pixels = self.pose(camera, rotmat, betas, track.bbox)
-        squared = ((pixels - track.kp_2d[..., :2]) / track.bbox[:, None, 2:3]).square().sum(-1)
+        error = (pixels - track.kp_2d[..., :2]) / track.bbox[:, None, 2:3]
+        squared = error.square().sum(-1)
         robust = squared / (1 + squared / OUTLIER**2)
         # Metres in the image's plane, by the prediction's scale, and in depth from the body's root.
-        px_per_m = (
-            (track.theta[:, 0] * track.bbox[:, 2]).abs().median().clamp(min=1) * self.crop_scale / 2
-        )
+        scale_px = (track.theta[:, 0] * track.bbox[:, 2]).abs()
+        px_per_m = scale_px.median().clamp(min=1) * self.crop_scale / 2
         places = torch.cat((pixels / px_per_m, joints[..., 2:]), dim=-1)
         acceleration = (places[2:] - 2 * places[1:-1] + places[:-2]) * self.rate**2
         adjacent = (track.run[2:] == track.run[:-2])[:, None, None]
