@@ -1,0 +1,154 @@
+"""How dense the code may be: tokens a line, forms that a reader has to unpack, lines a file."""
+
+import ast
+import io
+import tokenize
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("cache", "pipeline", "vibe_model", "tasks")
+FILES = [file for package in PACKAGES for file in sorted((ROOT / package).rglob("*.py"))]
+
+# of a file of FEWEST and more lines of code; of every file
+FEWEST = 40
+TOKENS_A_LINE = 11.5
+FORMS_A_THOUSAND = 50
+LINES = 500
+# of all files together
+ALL_TOKENS_A_LINE = 9.4
+ALL_TOKENS_A_STATEMENT = 12.0
+ALL_FORMS_A_THOUSAND = 20
+
+COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+HAVE_DOCSTRINGS = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+COUNTED = {tokenize.NAME, tokenize.NUMBER, tokenize.OP, tokenize.STRING}
+COUNTED.add(getattr(tokenize, "FSTRING_MIDDLE", tokenize.STRING))
+
+
+@dataclass
+class Density:
+    """Of code without imports, docstrings and comments."""
+
+    tokens: int = 0
+    lines: set[tuple[str, int]] = field(default_factory=set)
+    statements: int = 0
+    forms: list[str] = field(default_factory=list)
+
+    def add(self, text: str, name: str = "") -> None:
+        tree = ast.parse(text)
+        left_out = {*lines_left_out(tree)}
+        for token in tokenize.generate_tokens(io.StringIO(text).readline):
+            if token.type in COUNTED and token.start[0] not in left_out:
+                self.tokens += 1
+                self.lines.update((name, n) for n in range(token.start[0], token.end[0] + 1))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.stmt) and node.lineno not in left_out:
+                self.statements += 1
+            self.forms += [f"{name}:{line_of(node)}: {form}" for form in forms_of(node)]
+
+    @property
+    def tokens_a_line(self) -> float:
+        return self.tokens / len(self.lines)
+
+    @property
+    def forms_a_thousand(self) -> float:
+        return 1000 * len(self.forms) / len(self.lines)
+
+
+def line_of(node: ast.AST) -> int:
+    return int(getattr(node, "lineno", 0))
+
+
+def lines_left_out(tree: ast.Module) -> Iterator[int]:
+    """Lines of imports and docstrings."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield from range(node.lineno, (node.end_lineno or node.lineno) + 1)
+        elif isinstance(node, HAVE_DOCSTRINGS) and ast.get_docstring(node) is not None:
+            first = node.body[0]
+            yield from range(first.lineno, (first.end_lineno or first.lineno) + 1)
+
+
+def forms_of(node: ast.AST) -> Iterator[str]:
+    """The forms of this node that a reader has to unpack."""
+    if isinstance(node, ast.NamedExpr):
+        yield "walrus"
+    elif isinstance(node, ast.IfExp):
+        yield "ternary"
+        if has_inner(node, (ast.IfExp,)):
+            yield "ternary in a ternary"
+    elif isinstance(node, ast.For) and isinstance(node.iter, ast.IfExp):
+        yield "loop over a ternary"
+    elif isinstance(node, COMPREHENSIONS):
+        if len(node.generators) > 1:
+            yield "comprehension with two `for`"
+        if has_inner(node, COMPREHENSIONS):
+            yield "comprehension in a comprehension"
+    elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args:
+        if node.func.id == "next" and isinstance(node.args[0], ast.GeneratorExp):
+            yield "next of a comprehension"
+    elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Tuple):
+        target = node.targets[0]
+        if isinstance(target, ast.Tuple) and not is_swap(target, node.value):
+            yield "two assignments in one"
+
+
+def has_inner(node: ast.AST, kinds: tuple[type[ast.AST], ...]) -> bool:
+    return any(isinstance(inner, kinds) for inner in ast.walk(node) if inner is not node)
+
+
+def is_swap(target: ast.Tuple, value: ast.Tuple) -> bool:
+    return sorted(map(ast.unparse, target.elts)) == sorted(map(ast.unparse, value.elts))
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_a_file_is_no_denser_than_people_enjoy_reading(file: Path) -> None:
+    text = file.read_text()
+    assert text.count("\n") <= LINES, "make two files of it"
+    density = Density()
+    density.add(text, file.name)
+    if len(density.lines) >= FEWEST:
+        assert density.tokens_a_line <= TOKENS_A_LINE, "give the parts of long lines a name"
+        assert density.forms_a_thousand <= FORMS_A_THOUSAND, "\n".join(density.forms)
+
+
+def test_all_of_it_is_no_denser_than_other_projects_of_the_field() -> None:
+    every = Density()
+    for file in FILES:
+        every.add(file.read_text(), str(file))
+    assert every.tokens_a_line <= ALL_TOKENS_A_LINE
+    assert every.tokens / every.statements <= ALL_TOKENS_A_STATEMENT
+    assert every.forms_a_thousand <= ALL_FORMS_A_THOUSAND
+
+
+def test_each_form_is_known_and_plain_code_has_none() -> None:
+    dense = Density()
+    dense.add(
+        "a, b = 1, 2\n"
+        "c = 1 if a else 2 if b else 3\n"
+        "while d := b: b = 0\n"
+        "e = [x for y in z for x in y]\n"
+        "f = [[x for x in y] for y in z]\n"
+        "g = next(x for x in z)\n"
+        "for h in z if a else (): pass\n"
+    )
+    assert {form.partition(": ")[2] for form in dense.forms} == {
+        "two assignments in one",
+        "ternary",
+        "ternary in a ternary",
+        "walrus",
+        "comprehension with two `for`",
+        "comprehension in a comprehension",
+        "next of a comprehension",
+        "loop over a ternary",
+    }
+    plain = Density()
+    plain.add('"""A page."""\nimport os\n\n# why\na, b = b, a\nfor x in y:\n    a.append(x)\n')
+    assert plain.forms == []
+    assert len(plain.lines) == 3
+    assert plain.statements == 3
+    assert plain.tokens == 7 + 5 + 6
