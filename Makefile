@@ -1,5 +1,6 @@
 # Every command here also runs by hand: see what it does with `make -n TARGET`.
-PYTHON ?= python3
+# names another Python than the first that fits: make PYTHON=python3.12 setup
+PYTHON ?=
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 LUIGI := $(BIN)/luigi --module tasks
@@ -20,11 +21,9 @@ setup: .venv/.ready  ## the virtual environment, with everything installed
 	@echo "Your clips: $(BIN)/python -m pipeline prepare videos --raw CLIPS --cache CACHE; datasets: docs/getting-started.md; on a folder of its own: $(BIN)/python -m pipeline init"
 
 .venv/.ready: pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "Python 3.11 to 3.13 is needed: make PYTHON=python3.12 ...")'
-	@echo "Setting up .venv: 7.5 GB, about 10 minutes, once"
-	@$(PYTHON) -m venv .venv
+	@python=$$(PYTHON=$(PYTHON) tools/find_python.sh) && echo "Setting up .venv with $$python: 7.5 GB, about 10 minutes, once" && $$python -m venv .venv
 	@echo "  1/3 PyTorch and its CUDA libraries (5.4 GB, most of the time)"
-	@$(PIP) $$($(PYTHON) -c 'import tomllib; print(*(p for p in tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"] if p.startswith("torch")))')
+	@$(PIP) $$($(BIN)/python -c 'import tomllib; print(*(p for p in tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"] if p.startswith("torch")))')
 	@echo "  2/3 NumPy, OpenCV, Zarr, Luigi and the rest of the pipeline"
 	@$(PIP) --editable .
 	@echo "  3/3 extras, and tools for tests and docs"

@@ -1,0 +1,102 @@
+"""`make setup` finds a Python that fits, whatever comes first on the PATH."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SCRIPT = ROOT / "tools" / "find_python.sh"
+NAMES = ("python3.13", "python3.12", "python3.11", "python3")
+# answers as a Python of another version does: whether it fits is asked by its exit code
+OTHER = "#!/bin/sh\nexit 1\n"
+FITTING = f'#!/bin/sh\nexec {sys.executable} "$@"\n'
+UV = """#!/bin/sh
+case "$2" in
+    install) touch "$(dirname "$0")/installed" ;;
+    find) [ -e "$(dirname "$0")/installed" ] && echo /uv/python3.12 ;;
+esac
+"""
+
+
+@pytest.fixture
+def programs(tmp_path: Path) -> Path:
+    """A folder with Pythons of which none fits, first on the PATH."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name in NAMES:
+        write(folder / name, OTHER)
+    return folder
+
+
+def write(file: Path, text: str) -> None:
+    file.write_text(text)
+    file.chmod(0o755)
+
+
+def find(programs: Path, python: str = "") -> subprocess.CompletedProcess[str]:
+    for name in ("dirname", "touch"):  # no more of the system: its Pythons and its uv stay out
+        program = shutil.which(name)
+        assert program is not None
+        if not (programs / name).exists():
+            (programs / name).symlink_to(program)
+    environment = {"PATH": str(programs), "PYTHON": python}
+    return subprocess.run(
+        ["/bin/sh", str(SCRIPT)], env=environment, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_one_that_fits_is_found_behind_others(programs: Path, name: str) -> None:
+    write(programs / name, FITTING)
+    assert find(programs).stdout == f"{programs / name}\n"
+
+
+def test_the_newest_that_fits_is_taken_and_another_if_it_is_named(programs: Path) -> None:
+    for name in ("python3.12", "python3.11"):
+        write(programs / name, FITTING)
+    assert find(programs).stdout == f"{programs / 'python3.12'}\n"
+    assert find(programs, "python3.11").stdout == f"{programs / 'python3.11'}\n"
+
+
+def test_uv_installs_one_if_none_fits(programs: Path) -> None:
+    write(programs / "uv", UV)
+    for _ in range(2):
+        assert find(programs).stdout == "/uv/python3.12\n"
+
+
+def test_without_any_a_line_says_what_to_install(programs: Path) -> None:
+    answer = find(programs)
+    assert (answer.returncode, answer.stdout) == (1, "")
+    assert "found no Python 3.11, 3.12 or 3.13 with venv. (Luigi has no" in answer.stderr
+    assert "make PYTHON=/path/to/python3.12 setup" in answer.stderr
+    named = find(programs, "python3")
+    assert "3.13 with venv, but PYTHON=python3." in named.stderr
+
+
+def test_make_setup_asks_it(programs: Path, tmp_path: Path) -> None:
+    make = shutil.which("make")
+    assert make is not None
+    folder = tmp_path / "clone"
+    (folder / "tools").mkdir(parents=True)
+    shutil.copy(SCRIPT, folder / "tools")
+    for name in ("Makefile", "pyproject.toml"):
+        shutil.copy(ROOT / name, folder)
+    path = os.pathsep.join([str(programs), os.environ["PATH"]])
+    for name in NAMES:
+        write(programs / name, OTHER)
+    write(programs / "uv", "#!/bin/sh\nexit 1\n")
+    answer = subprocess.run(
+        [make, "setup"],
+        cwd=folder,
+        env={**os.environ, "PATH": path, "PYTHON": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert answer.returncode == 2
+    assert "found no Python 3.11, 3.12 or 3.13" in answer.stderr
+    assert not (folder / ".venv").exists()
