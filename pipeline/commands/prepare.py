@@ -293,9 +293,9 @@ def _recorded(committed: Mapping[str, cache.Split | None], name: str) -> cache.S
 
 def _check_page(page: Path) -> None:
     """Raises PipelineError if a page cannot be written."""
-    from pipeline.show.page import split_of
+    from pipeline.show.page import is_page
 
-    if page.exists() and not split_of(page):
+    if page.exists() and not is_page(page):
         raise PipelineError(
             f"{page}: expected no file, or an earlier page of tracks; found another file, which "
             "is not replaced. Move it, or name another folder for pages: --pages DIR"
@@ -432,12 +432,12 @@ def _extract(prepared: Preparation, plan: SplitPlan) -> int:
 
 
 def _show(prepared: Preparation, plan: SplitPlan) -> int:
-    from pipeline.show.page import split_of, write_split_page
+    from pipeline.show.page import shows, write_split_page
 
     recipe = plan.recipe
     split = split_now(plan)
     page = prepared.page(recipe)
-    if split is None or not len(split.tracks) or split_of(page) == split.manifest["digest"]:
+    if split is None or not len(split.tracks) or shows(page, split.manifest["digest"]):
         return 0
     page.parent.mkdir(parents=True, exist_ok=True)
     with prepared.bar("show", recipe.name, "track") as progress:

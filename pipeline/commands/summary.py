@@ -50,7 +50,7 @@ class Summary:
         return n_rejected
 
     def _print_split(self, plan: SplitPlan, split: cache.Split) -> int:
-        from pipeline.show.page import split_of
+        from pipeline.show.page import shows
 
         title = f"[bold]{plain(plan.name)}[/bold]"
         if split.manifest["stand_in"]:
@@ -60,7 +60,7 @@ class Summary:
             out.print(f"  {plain(text)}")
         out.print(f"  features {plain(', '.join(_stream_labels(split))) or 'none'}")
         page = self.pages[plan.name]
-        if split_of(page) == split.manifest["digest"]:
+        if shows(page, split.manifest["digest"]):
             out.print(f"  page {plain(from_here(page))}")
         n_rejected, messages = rejected_videos(split)
         rejected = [self._rejection(text, plan.recipe.raw) for text in messages]

@@ -46,6 +46,7 @@ Array = NDArray[Any]
 # "box" or "crop"; x, y, width, height, px of the frame
 Rect = tuple[str, float, float, float, float]
 
+VERSION: Final = 1  # of a page's content: `prepare` and `try` replace pages of others
 LONGEST_PX: Final = 480  # longer side of a full frame on the page
 QUALITY: Final = 80  # of the page's JPEGs
 DOT: Final = 1 / 75  # radius of a joint / side of the crop
@@ -233,7 +234,7 @@ def write_page(shown: Shown, out: Path, *, progress: Progress = silent) -> None:
             yield portrait(track, shown.body)
         progress(n_tracks, n_tracks)
 
-    content: dict[str, Any] = {"shown": shown, "portraits": portraits()}
+    content: dict[str, Any] = {"shown": shown, "version": VERSION, "portraits": portraits()}
     if shown.untracked is not None:
         content["untracked"] = _draw_untracked(shown.untracked)
     write(templates().get_template("page.html").stream(content), out)
@@ -248,13 +249,25 @@ def write_split_page(
     return len(shown.tracks)
 
 
-def split_of(page: Path) -> str:
-    """The digest of the committed split that a page shows; "" if there is no such page."""
+def is_page(file: Path) -> bool:
+    """Whether it is a page of tracks, of any version."""
+    return _mark_of(file) is not None
+
+
+def shows(page: Path, digest: str) -> bool:
+    """Whether a page of this version shows the split of this digest."""
+    return _mark_of(page) == f"{digest} {VERSION}"
+
+
+def _mark_of(page: Path) -> str | None:
+    """The digest and the version in a page's head; None if it is no page of tracks."""
     head = b""
     with contextlib.suppress(OSError), page.open("rb") as stream:
         head = stream.read(2000)
-    match = re.search(rb'<meta name="split" content="(\w*)">', head)
-    return match[1].decode() if match else ""
+    match = re.search(rb'<meta name="split" content="([\w ]+)">', head)
+    if match is None:
+        return None
+    return match[1].decode()
 
 
 def write(page: TemplateStream, out: Path) -> None:

@@ -96,7 +96,7 @@ class Shown:
     warnings: tuple[str, ...]
     tracks: tuple[ShownTrack, ...]
     more: str = ""  # the command that shows other tracks of a cache
-    digest: str = ""  # of the committed split, for `split_of`
+    digest: str = ""  # of the committed split, for `shows`
     untracked: Untracked | None = None  # detections of the chosen video that became no track
 
 

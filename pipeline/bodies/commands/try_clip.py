@@ -33,7 +33,7 @@ from pipeline.files.pixels.frames import Image, Video
 from pipeline.files.raw.files import whole_file_digest
 from pipeline.settings.file import PATH
 from pipeline.show.clip import PEOPLE
-from pipeline.show.page import split_of, templates, write
+from pipeline.show.page import VERSION, shows, templates, write
 
 CLIP: Final = PackageFile(
     "sports2d",
@@ -103,7 +103,7 @@ def _run(args: argparse.Namespace) -> int:
         if code:
             return code
     digest = whole_file_digest(bodies / SUMMARY)  # it has those of the split and of the joints
-    current = joints.is_file() and split_of(page) == digest
+    current = joints.is_file() and shows(page, digest)
     usage = _commands("CLIPS", "data/mine", "bodies", "CLIP.mp4", "joints.mp4")
     own = [command(*words) for words in usage]
     if not current:
@@ -116,7 +116,7 @@ def _run(args: argparse.Namespace) -> int:
         weights = [("Weights", OF_WEIGHTS, file["licence"], file["source"]) for file in detected]
         split = cache.open(folder / "cache")[SPLIT]
         posters, people = _people(split, summary["tracks"], raw, clips)
-        content = {"digest": digest, "commands": own, "people": people, "doubtful": DOUBTFUL}
+        content = {"digest": digest, "version": VERSION, "commands": own, "people": people, "doubtful": DOUBTFUL}
         content["clips"] = [*zip(map(_data_uri, clips), posters, TEXTS, strict=True)]
         content["credits"] = [CREDITS[0], *weights, CREDITS[1]]
         template = templates(Path(__file__).parents[1] / "templates").get_template(PAGE)

@@ -19,6 +19,7 @@ from pipeline.commands import prepare
 from pipeline.errors import MissingAssets
 from pipeline.features.streams.homography import Homography
 from pipeline.files.raw.files import file_digest
+from pipeline.show import page
 from tests.pipeline.datasets.by_hand import write_video
 
 
@@ -56,6 +57,18 @@ def test_a_file_in_the_place_of_a_page_stays_and_ends_the_command_before_it_conv
     assert not penn.root.exists()
     (penn.root.parent / "pages").mkdir()
     assert "✓ convert" in ran(*words, "--pages", penn.root.parent / "pages").out
+
+
+def test_pages_of_an_earlier_version_are_written_anew_and_others_not(penn, ran, monkeypatch):
+    penn.without_marker()
+    words = ("prepare", "penn_action", "--raw", penn.raw, "--cache", penn.root)
+    assert ran(*words).out.count("✓ show") == 2
+    assert "✓ show" not in ran(*words).out
+    monkeypatch.setattr(page, "VERSION", page.VERSION + 1)
+    shown = ran(*words).out
+    assert shown.count("✓ show") == 2
+    assert shown.count("up to date") == 2
+    assert "✓ show" not in ran(*words).out
 
 
 @pytest.mark.parametrize(
