@@ -4,7 +4,7 @@ import hashlib
 import importlib
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pytest
@@ -103,6 +103,16 @@ def test_the_losses_of_a_model_are_those_of_its_page(model: Model) -> None:
     told = [name for row in tables(page, "term") for name in re.findall(r"\w+", row["term"])]
     terms = model.presets[model.preset]().TERMS
     assert [name for name in terms if name not in told] == [], "they have no weight on its page"
+
+
+@pytest.mark.parametrize("model", models.every(), ids=lambda model: model.section)
+def test_the_choices_of_a_model_s_settings_are_on_a_page(model: Model) -> None:
+    pages = {PAGE_OF.get(model.section, f"{model.section}.md"), "vibe.md", "settings.md"}
+    told = {*re.findall(r"\w+", " ".join(document(page) for page in sorted(pages)))}
+    for name, kind in get_type_hints(model.config).items():
+        choices = get_args(kind) if get_origin(kind) is Literal else ()
+        for word in (name, *choices) if choices else ():
+            assert word in told, f"[{model.section}] {name}: no page tells of {word!r}"
 
 
 def test_every_command_is_in_the_table() -> None:
