@@ -19,13 +19,10 @@ from vibe_model.settings import VideoConfig
 
 def _embedding_in_settings() -> Path | None:
     """The embedding's file in a stream of [features], if there is one."""
-    weights = [
-        spec.stream.weights for spec in settings().streams if isinstance(spec.stream, PrVipe)
-    ]
-    return next(
-        (Path(weights_spec.argument) for weights_spec in weights if weights_spec.kind == "file"),
-        None,
-    )
+    for spec in settings().streams:
+        if isinstance(spec.stream, PrVipe) and spec.stream.weights.kind == "file":
+            return Path(spec.stream.weights.argument)
+    return None
 
 
 class TrainPrVIPE(CheckpointTask):

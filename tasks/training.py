@@ -285,11 +285,14 @@ class Train(TrainingTask):
 
     def work(self) -> None:
         config = self.config()
-        if note := not_small(settings(), self.record):
+        note = not_small(settings(), self.record)
+        if note:
             warn(note)
-        if note := without_depth(config):
+        note = without_depth(config)
+        if note:
             warn(note)
-        if reason := runs.what_differs(config):
+        reason = runs.what_differs(config)
+        if reason:
             self.say(f"a new run beside {plain(reason)}", mark=console.IDLE)
         try:
             with self.progress() as progress:

@@ -65,7 +65,7 @@ def load_published(model: nn.Module, path: Path | str, *, only: str = "") -> Loa
     path = Path(path)
     content = read_checkpoint(path)
     kind = _kind_of(path, content)
-    tensors = next(content[key] for key in _KINDS if key in content)
+    (tensors,) = (content[key] for key in _KINDS if key in content)
     prefix = "regressor." if kind == "spin" else ""
     skip = _BODY + _OTHER[kind]
     part = prefix or only

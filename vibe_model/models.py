@@ -79,7 +79,8 @@ class Model(Training):
             raise ConfigError(f"baseline: expected one of {variants}, found {self.baseline!r}")
         known = {field.name for field in fields(self.config)}
         for variant, changes in self.variants.items():
-            if strange := sorted(changes.keys() - known):
+            strange = sorted(changes.keys() - known)
+            if strange:
                 close = did_you_mean(strange[0], known).rstrip(";")
                 raise ConfigError(f"variant {variant!r}: {strange[0]}: no such setting{close}")
         object.__setattr__(self, "section", self.section or self.config.MODEL)

@@ -286,13 +286,13 @@ class VideoConfig(RunConfig):
             )
         splits = {*self.datasets_2d, *self.datasets_3d, *self.motion}
         for name, named in (("leave_out", self.leave_out), ("window_weights", self.window_weights)):
-            if idle := sorted({*map(split_of, named)} - splits):
+            idle = sorted({*map(split_of, named)} - splits)
+            if idle:
                 raise ConfigError(
                     f"{name}: expected splits that are trained on, found {', '.join(idle)}"
                 )
-        if partly := [
-            name for name in self.leave_out if ":" in name and split_of(name) in self.motion
-        ]:
+        partly = [name for name in self.leave_out if ":" in name and split_of(name) in self.motion]
+        if partly:
             raise ConfigError(
                 f"leave_out: expected whole splits of motion, found {', '.join(partly)}"
             )

@@ -77,8 +77,9 @@ def _options(sub: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     """Print every problem of a cache, files of killed runs, and repairs. Returns 1 for problems."""
-    if alone := [name for name in ("raw", "weights") if getattr(args, name) and not args.recompute]:
-        raise PipelineError(f"--{alone[0]} needs --recompute")
+    for name in ("raw", "weights"):
+        if getattr(args, name) and not args.recompute:
+            raise PipelineError(f"--{name} needs --recompute")
     weights = WeightsSpec.parse(args.weights) if args.weights else None
     result = CommandResult({})
     splits = _splits(args)
@@ -160,12 +161,13 @@ def _camera_problems(
     root: cache.Root, splits: Sequence[str] | None, damaged: Sequence[str]
 ) -> Iterator[str]:
     """Cameras that conversion refuses now, written by an earlier version or another program."""
+    if damaged:
+        return
     opened = cache.open(root)
-    for split in [] if damaged else [opened[name] for name in splits or opened.splits]:
-        if (
-            EXTRINSICS.name not in split.extra
-            or split.extra[EXTRINSICS.name].shape != EXTRINSICS.shape
-        ):
+    for split_name in splits or opened.splits:
+        split = opened[split_name]
+        declared = split.extra.get(EXTRINSICS.name)
+        if declared is None or declared.shape != EXTRINSICS.shape:
             continue
         wrong = []
         for track in split.tracks:
@@ -325,7 +327,8 @@ def _drop_videos(split: cache.Split, shards: Collection[int], done: _Repair) -> 
         axis=0,
     )
     names = {split.videos[number].name for number in np.unique(tracks.video[hit]).tolist()}
-    if imported := split.manifest.get("reader", {}).get("imported"):
+    imported = split.manifest.get("reader", {}).get("imported")
+    if imported:
         files = files_of(recorded_estimates(split), names) or [imported["file"]]
         raise PipelineError(
             f"{split.name}: rows of {count(len(names), 'video')} are damaged. They were "
@@ -337,7 +340,8 @@ def _drop_videos(split: cache.Split, shards: Collection[int], done: _Repair) -> 
     fill = command(
         "convert", split.name, "--raw", str(plan.raw), "--cache", str(split.root), *with_body
     )
-    if gone := sorted(names - set(plan.drop)):
+    gone = sorted(names - set(plan.drop))
+    if gone:
         raise PipelineError(
             f"{split.name}: {count(len(gone), 'video')} with damaged rows missing from "
             f"{plan.raw}, first {gone[0]}. "

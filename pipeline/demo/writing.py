@@ -195,7 +195,8 @@ def refuse_foreign(folder: Path) -> None:
     """Raise PipelineError unless the folder is missing, empty, or has only files as `new_folder`
     wrote them.
     """
-    if foreign := find_foreign(folder):
+    foreign = find_foreign(folder)
+    if foreign:
         raise PipelineError(
             f"{folder}: expected no folder, or demo data as this program wrote them; found "
             f"other files, which are not changed: {foreign}. If you need nothing in it, delete "

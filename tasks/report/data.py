@@ -235,8 +235,8 @@ def _weights(splits: Iterable[cache.Split]) -> list[tuple[str, ...]]:
         for name in split.streams:
             about = weights_of(split, name)
             if about:
-                network, licence, source = about["network"], about["licence"], about["source"]
-                rows.add((name, network, licence, source, about["sha256"][:12]))
+                facts = [about[key] for key in ("network", "licence", "source")]
+                rows.add((name, *facts, about["sha256"][:12]))
     return sorted(rows)
 
 

@@ -48,7 +48,8 @@ def select_tracks(split: Split, pattern: str = "*") -> list[Any]:
     """Tracks with matching names, in row order, each with name, start, stop. 1/10: those of a tenth
     of the videos.
     """
-    if share := _SHARE.fullmatch(pattern):
+    share = _SHARE.fullmatch(pattern)
+    if share:
         return [track for track in split.tracks if _is_drawn(track.video, int(share[1]))]
     return [track for track in split.tracks if fnmatchcase(track.name, pattern)]
 

@@ -116,7 +116,13 @@ def _run(args: argparse.Namespace) -> int:
         weights = [("Weights", OF_WEIGHTS, file["licence"], file["source"]) for file in detected]
         split = cache.open(folder / "cache")[SPLIT]
         posters, people = _people(split, summary["tracks"], raw, clips)
-        content = {"digest": digest, "version": VERSION, "commands": own, "people": people, "doubtful": DOUBTFUL}
+        content = {
+            "digest": digest,
+            "version": VERSION,
+            "commands": own,
+            "people": people,
+            "doubtful": DOUBTFUL,
+        }
         content["clips"] = [*zip(map(_data_uri, clips), posters, TEXTS, strict=True)]
         content["credits"] = [CREDITS[0], *weights, CREDITS[1]]
         template = templates(Path(__file__).parents[1] / "templates").get_template(PAGE)

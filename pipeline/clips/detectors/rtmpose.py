@@ -175,7 +175,8 @@ class RTMPose(TwoPartDetector):
         absent = [
             (release, name) for _, name, release in parts if release and not release.local.is_file()
         ]
-        if failures := list(filter(None, itertools.starmap(_download, absent))):
+        failures = list(filter(None, itertools.starmap(_download, absent)))
+        if failures:
             raise MissingAssets(
                 f"{' '.join(failures)} Or name your files: --weights FILE --set detector=FILE. "
                 "Without them: the same command with --detector blaze_pose."
@@ -275,7 +276,8 @@ class _PersonFinder:
         size = self._detector.size
         padded, scale = letterbox(image, size)
         outputs = self._detector(detector_input(padded, normalised=self._normalised))
-        if (persons := read_persons(outputs, size)) is None:
+        persons = read_persons(outputs, size)
+        if persons is None:
             expected = (
                 f"boxes (1, N, 5) and labels (1, N), or YOLOX's (1, {len(_cells(size))}, 6 or more)"
             )

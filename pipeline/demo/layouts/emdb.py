@@ -70,7 +70,9 @@ def _apply_gender(actor: Actor, take: Take) -> Actor:
 
 def _labels_of(take: Take) -> dict[str, Any]:
     """Content of a sequence's file."""
-    (actor,), shot, view = take.actors, take.shot, take.view
+    (actor,) = take.actors
+    shot = take.shot
+    view = take.view
     kp_2d = view.project(actor.joints)  # (T, 24, 2)
     good = np.ones(shot.n_frames, np.bool_)
     if shot.number == 0:

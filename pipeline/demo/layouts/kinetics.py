@@ -101,7 +101,8 @@ def _finish(folder: Path, shots: Sequence[Shot]) -> None:
             table = csv.writer(stream, lineterminator="\n")
             table.writerow(["label", "youtube_id", "time_start", "time_end", "split"])
             for shot in (shot for shot in shots if shot.split == split):
-                video_id, start, end = shot.name[:11], *shot.name[12:].split("_")
+                video_id = shot.name[:11]
+                start, end = shot.name[12:].split("_")
                 table.writerow([Path(shot.file).parent.name, video_id, int(start), int(end), split])
 
 
