@@ -37,7 +37,9 @@ def write(file: Path, text: str) -> None:
     file.chmod(0o755)
 
 
-def find(programs: Path, python: str = "") -> subprocess.CompletedProcess[str]:
+def find(
+    programs: Path, python: str = "", folder: Path | None = None
+) -> subprocess.CompletedProcess[str]:
     for name in ("dirname", "touch"):  # no more of the system: its Pythons and its uv stay out
         program = shutil.which(name)
         assert program is not None
@@ -45,7 +47,12 @@ def find(programs: Path, python: str = "") -> subprocess.CompletedProcess[str]:
             (programs / name).symlink_to(program)
     environment = {"PATH": str(programs), "PYTHON": python}
     return subprocess.run(
-        ["/bin/sh", str(SCRIPT)], env=environment, capture_output=True, text=True, check=False
+        ["/bin/sh", str(SCRIPT)],
+        cwd=folder or programs,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 
@@ -60,6 +67,23 @@ def test_the_newest_that_fits_is_taken_and_another_if_it_is_named(programs: Path
         write(programs / name, FITTING)
     assert find(programs).stdout == f"{programs / 'python3.12'}\n"
     assert find(programs, "python3.11").stdout == f"{programs / 'python3.11'}\n"
+
+
+def test_an_environment_that_is_there_keeps_its_python(programs: Path, tmp_path: Path) -> None:
+    (tmp_path / ".venv/bin").mkdir(parents=True)
+    own = tmp_path / ".venv/bin/python"
+    write(own, FITTING)
+    write(programs / "python3.13", FITTING)
+    assert find(programs, folder=tmp_path).stdout == ".venv/bin/python\n"
+    own.unlink()
+    own.symlink_to("/nowhere/python3.12")  # an interpreter that was removed
+    assert find(programs, folder=tmp_path).stdout == f"{programs / 'python3.13'}\n"
+
+
+def test_a_path_with_spaces_is_one_python(programs: Path, tmp_path: Path) -> None:
+    named = tmp_path / "my python"
+    write(named, FITTING)
+    assert find(programs, str(named)).stdout == f"{named}\n"
 
 
 def test_uv_installs_one_if_none_fits(programs: Path) -> None:

@@ -1,12 +1,18 @@
 #!/bin/sh
-# Prints the Python that `make setup` uses: $PYTHON if it is set, else the first of these that fits, else uv's.
+# Prints the Python that `make setup` uses: $PYTHON if it is set, else the first of these that fits, else uv's. The one
+# of an environment that is there comes first: another one would leave a mixture of both.
 # It fits if it is 3.11 to 3.13, since Luigi has no release for 3.14, and can make virtual environments.
 
 fits() {
     "$1" -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null
 }
 
-for python in ${PYTHON:-python3.13 python3.12 python3.11 python3}; do
+if [ -n "$PYTHON" ]; then
+    set -- "$PYTHON"
+else
+    set -- .venv/bin/python python3.13 python3.12 python3.11 python3
+fi
+for python in "$@"; do
     if fits "$python"; then
         command -v "$python"
         exit

@@ -264,7 +264,7 @@ def _mark_of(page: Path) -> str | None:
     head = b""
     with contextlib.suppress(OSError), page.open("rb") as stream:
         head = stream.read(2000)
-    match = re.search(rb'<meta name="split" content="([\w ]+)">', head)
+    match = re.search(rb'<meta name="split" content="(\w[\w ]*)">', head)
     if match is None:
         return None
     return match[1].decode()
