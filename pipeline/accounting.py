@@ -258,6 +258,7 @@ REASONS: Final[dict[str, Reason]] = {
     ),
     "label_not_finite": Reason("NaN, infinity or a huge number in the labels", False),
     "limbs_vary": Reason("the length of an arm or leg varies more than the reader allows", True),
+    "low_grade": Reason("the person's grade is worse than the reader allows", True),
     "low_score": Reason("the score of the detection is too low", True),
     "name_not_utf8": Reason("the name of a file or folder is not UTF-8: rename it", False),
     "no_annotations": Reason("images without annotations", True),

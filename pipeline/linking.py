@@ -11,7 +11,7 @@ frame's detections are paired with the persons at the least total cost (Kuhn: Th
 with d (px) the mean distance, as a vector, from the joints expected to those detected, over joints
 seen in both; S its expected variance, which grows with time, and R that of a detection; r the mean
 distance that remains without d, by the box diagonal; n how often the person was seen. Pairs up to
-SURE_COST are linked first; pairs above MAX_COST, or a diagonal apart, never. Nothing is linked
+SURE_COST are linked first; pairs above MAX_COST, or REACH diagonals apart, never. Nothing is linked
 across a scene cut. Lengths are in box diagonals of the last detection; benchmarks/linking.py has
 the scenes from which the constants are.
 
@@ -47,6 +47,8 @@ SHAPE: Final = 0.07  # diagonals: of joints around their mean, in another frame 
 SURENESS: Final = 0.3  # prefers who was just seen
 # so that half a person, briefly detected as another, does not take over the track
 NEWCOMER: Final = 4.0
+# diagonals from where a person is expected: one who appears farther away is somebody else
+REACH: Final = 0.7
 MARGIN_PX: Final = 1.0  # gives a box around two aligned joints an area
 
 
@@ -189,7 +191,7 @@ class _Filters:
         sureness = SURENESS * np.log(variance / noise)
         newcomer = NEWCOMER / self._n_seen[:, None]
         cost = squared / variance + shape**2 + sureness + newcomer
-        is_possible = is_shared.any(axis=2) & (squared < size**2)
+        is_possible = is_shared.any(axis=2) & (squared < (REACH * size) ** 2)
         return np.where(is_possible, cost, np.inf), distance
 
     def update(self, pairs: Ints, now: Ints, distance: Doubles) -> None:

@@ -33,6 +33,7 @@ from pipeline.features.inputs import raw_folder
 from pipeline.files.formats.arrays import load_npz
 from pipeline.files.pixels import sources
 from pipeline.files.places import file_name
+from pipeline.grades import Grade, video_grades
 from pipeline.show.bodies import FEWEST, Painter, SeenBody
 from pipeline.show.clip import DEMO_MARK, PEOPLE, caption, frames_of, rate_of
 from pipeline.show.video_file import SUFFIX, video_writer
@@ -42,8 +43,10 @@ Array = NDArray[Any]
 # frame -> row, the bodies, their cameras
 _FittedPerson = tuple[Mapping[int, int], FittedBodies, Array]
 
-VERSION: Final = 1  # raised whenever the same joints would give other bodies
+# raised whenever the same joints would give other bodies; 2: heights with their spread
+VERSION: Final = 2
 SUMMARY: Final = "bodies.json"
+LEGS_SEEN: Final = 50.0  # % of knees and ankles; with fewer, the height rests on nothing
 SHAPE: Final = (len(BLAZE), 4)  # of a row of the stream
 WIDTH: Final = SHAPE[0] * SHAPE[1]
 ABOUT: Final = {
@@ -113,6 +116,10 @@ def write_bodies(job: BodiesJob, progress: Progress) -> dict[str, Any]:
         people: list[_FittedPerson] = []
         entry = split.videos[video]
         digest = hashlib.sha256(f"{VERSION} {entry.pixels}".encode())
+        source = None
+        if raw is not None:
+            source = sources.parse(raw, entry.source)
+        grades = video_grades(split, video, source)
         for number in tracks:
             track = split.tracks[number]
             rows = _read_rows(split, track, job.stream, runs_of_stream)
@@ -130,16 +137,16 @@ def write_bodies(job: BodiesJob, progress: Progress) -> dict[str, Any]:
                 fitted, camera = stored
                 row_of_frame = {int(frame): i for i, frame in enumerate(rows.frame_index)}
                 people.append((row_of_frame, fitted, camera))
-                summary["tracks"].append({"name": track.name, "file": file} | _measures(fitted))
+                measures = _measures(fitted, grades[track.name])
+                summary["tracks"].append({"name": track.name, "file": file} | measures)
             summary["left_out"] += track.stop - track.start - len(rows.joints)
             n_done += track.stop - track.start
-        if raw is not None and people:
+        if source is not None and people:
             file = f"overlays/{Path(file_name(entry.name)).stem}-{digest.hexdigest()[:8]}{SUFFIX}"
             shown = "Anny's body, estimated"
             if about["stand_in"]:
                 shown = f"{DEMO_MARK}  {shown}"
             if not (job.out / file).is_file():
-                source = sources.parse(raw, entry.source)
                 _write_overlay(job.out / file, source, people, fitter, shown)
             summary["overlays"].append(file)
     if not summary["tracks"]:
@@ -154,12 +161,21 @@ def write_bodies(job: BodiesJob, progress: Progress) -> dict[str, Any]:
     return summary
 
 
-def _measures(fitted: FittedBodies) -> dict[str, Any]:
-    """A track's entries in bodies.json."""
+def _measures(fitted: FittedBodies, grade: Grade) -> dict[str, Any]:
+    """A track's entries in bodies.json. Without legs there is no height."""
+    distance_mm = 1000 * float(fitted.distance.mean())
+    grade = grade._replace(body_distance_mm=distance_mm)
+    height = None
+    if not grade.legs_visible_percent < LEGS_SEEN:  # nan: not known
+        height = round(float(fitted.height), 3)
     return {
         "rows": len(fitted.distance),
-        "height_m": round(float(fitted.height), 3),
-        "mean_distance_mm": round(1000 * float(fitted.distance.mean()), 2),
+        "grade": grade.word,
+        "grade_reasons": grade.reasons,
+        "height_m": height,
+        "height_spread_m": round(float(fitted.height_spread), 3),
+        "height_prior_share": round(float(fitted.prior_share), 2),
+        "mean_distance_mm": round(distance_mm, 2),
         "parameters": dict(zip(PARAMETERS, fitted.parameters.round(3).tolist(), strict=True)),
     }
 

@@ -17,7 +17,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Final
+from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Literal
 
 from pydantic import BeforeValidator
 
@@ -82,6 +82,9 @@ class OwnVideos(ClipDataset):
     max_jitter: float | None = None
     # drop people with a limb whose length varies more, in %; unset: none
     max_limb_spread: float | None = None
+    # drop people whose grade is worse: doubtful drops the bad ones, good the doubtful ones, too;
+    # unset: none
+    min_grade: Literal["doubtful", "good"] | None = None
     # rates of the camera, as 240 or "slow/*=240, a.mp4=120"; unset: those of the files
     fps: str | None = None
 
@@ -91,7 +94,7 @@ class OwnVideos(ClipDataset):
     optional_splits: ClassVar[frozenset[str]] = frozenset({"val", "test"})
     version: ClassVar[int] = 6  # 6: clips decoded by PyAV; 5: joint orders, identities, scores
     page: ClassVar[str] = ""
-    added: ClassVar[tuple[str, ...]] = ("cuts", "max_jitter", "max_limb_spread", "fps")
+    added: ClassVar[tuple[str, ...]] = ("cuts", "max_jitter", "max_limb_spread", "min_grade", "fps")
 
     def __post_init__(self) -> None:
         if min(self.val, self.test) < 0 or self.val + self.test > 100:
@@ -178,6 +181,7 @@ class OwnVideos(ClipDataset):
             self.cuts,
             self.max_jitter,
             self.max_limb_spread,
+            self.min_grade,
             self.filmed_fps(video.name),
         )
         return clip_tracks(self, raw, split, video, account, rules)

@@ -37,7 +37,8 @@ from pipeline.exchange.formats import Exported, require_new_file
 from pipeline.files.pixels.frames import Frame, Image
 from pipeline.show.bodies import LabelledBodies, intrinsics_of
 from pipeline.show.drawing import NAMES, SIDE_COLOURS, SIDES, rgb
-from pipeline.show.tracks import Choice, ShownTrack, from_cache
+from pipeline.show.shown import Choice, ShownTrack
+from pipeline.show.tracks import from_cache
 from pipeline.skeletons import bones
 
 Array = NDArray[Any]

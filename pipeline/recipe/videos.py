@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import cache
 from pipeline.cli.console import printable
 from pipeline.cli.text import error_text
 from pipeline.conversion import committed
 from pipeline.files.pixels import sources
-from pipeline.grades import Grade, track_grade
+from pipeline.grades import Grade, video_grades
 
 
 def videos_csv(splits: Sequence[cache.Split], problems: list[str]) -> str:
@@ -33,7 +36,18 @@ def videos_csv(splits: Sequence[cache.Split], problems: list[str]) -> str:
     writer.writerow(
         map(
             printable,
-            ("split", "video", "state", "reason", *counts, *columns, *Grade._fields, "message"),
+            (
+                "split",
+                "video",
+                "state",
+                "reason",
+                *counts,
+                *columns,
+                "grade",
+                "grade_reasons",
+                *Grade._fields,
+                "message",
+            ),
         )
     )
     for split in splits:
@@ -45,8 +59,11 @@ def videos_csv(splits: Sequence[cache.Split], problems: list[str]) -> str:
                 continue
             cells = [split.name, video.name, state, why]
             cells += _frame_counts(video.account, columns)
-            for grade in grades.get(number, Grade()):
-                cells.append("" if math.isnan(grade) else f"{round(grade, 3):g}")
+            grade = grades.get(number, Grade())
+            reasons_of_grade = grade.reasons if number in grades else []
+            cells += [grade.word, ", ".join(reasons_of_grade)]
+            for measure in grade:
+                cells.append("" if math.isnan(measure) else f"{round(measure, 3):g}")
             writer.writerow(map(printable, (*cells, message)))
     return text.getvalue()
 
@@ -64,15 +81,12 @@ def _worst_grades(split: cache.Split, problems: list[str]) -> dict[int, Grade]:
     worst: dict[int, Grade] = {}
     raw = committed.recorded_raw(split)
     try:
-        for track, number in zip(split.tracks, split.tracks.video.tolist(), strict=True):
-            video = split.videos[number]
+        for number in np.unique(split.tracks.video).tolist():
             source = None
-            if raw and video.source:
-                source = sources.parse(Path(raw), video.source)
-            grade = track_grade(split, track, source, video.account.get("clip", {}))
-            if number in worst:
-                grade = worst[number].worse(grade)
-            worst[number] = grade
+            if raw and split.videos[number].source:
+                source = sources.parse(Path(raw), split.videos[number].source)
+            by_track = video_grades(split, number, source)
+            worst[number] = functools.reduce(Grade.worse, by_track.values())
     except (cache.CacheError, OSError) as error:
         problems.append(f"{split.name}: no grades: {error_text(error)}")
     return worst

@@ -19,7 +19,7 @@ from pipeline.cameras import project
 from pipeline.files.pixels.frames import Image
 from pipeline.show.drawing import load_body
 from pipeline.show.rasterising import SmoothNormals, rasterise
-from pipeline.show.tracks import ShownTrack
+from pipeline.show.shown import ShownTrack
 
 if TYPE_CHECKING:
     from pipeline.body import BodyOutput

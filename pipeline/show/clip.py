@@ -31,7 +31,7 @@ from pipeline.show.drawing import (
     flat,
     rgb,
 )
-from pipeline.show.tracks import Shown, ShownTrack
+from pipeline.show.shown import Shown, ShownTrack
 from pipeline.show.video_file import DEFAULT_FPS, video_writer
 
 DEMO_MARK: Final = "DEMO DATA"  # in the corner of images made with demo data

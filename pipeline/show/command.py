@@ -23,7 +23,9 @@ from pipeline.settings.arguments import BODY, body_of, check_own_folder, split_a
 from pipeline.settings.file import PATH, ROOT
 from pipeline.settings.sections import SHARED
 from pipeline.show.page import write_page
-from pipeline.show.tracks import PAGE_FRAMES, Choice, Shown, from_cache, from_raw
+from pipeline.show.raw_tracks import from_raw
+from pipeline.show.shown import PAGE_FRAMES, Choice, Shown
+from pipeline.show.tracks import from_cache
 
 PAGE: Final = (".html", ".htm")  # suffixes of --out for a page
 CLIP: Final = ".mp4"  # for a clip
@@ -88,7 +90,7 @@ def _run(args: argparse.Namespace) -> int:
         else:
             write_page(shown, args.out, progress=progress)
     out.print(plain(f"{shown.name}: {tracks} in {args.out} ({size(args.out.stat().st_size)})"))
-    graded = [f"  {track.record.name}: {track.grade}" for track in shown.tracks]
+    graded = [f"  {track.record.name}: {track.grade.verdict}" for track in shown.tracks]
     for line in few(graded, FEW, str(args.out)):
         out.print(plain(line))
     fits = [f"  {track.record.name}: {fit}" for track in shown.tracks for fit in track.fits]

@@ -39,7 +39,8 @@ from pipeline.show.drawing import (
     view_box,
     views,
 )
-from pipeline.show.tracks import PAGE_FRAMES, Choice, Shown, ShownTrack, from_cache, spread
+from pipeline.show.shown import PAGE_FRAMES, Choice, Shown, ShownTrack, spread
+from pipeline.show.tracks import from_cache
 from pipeline.show.untracked import Untracked
 
 Array = NDArray[Any]

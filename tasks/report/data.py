@@ -27,7 +27,8 @@ from pipeline.features.plan import is_untrained, missing_rows, stream_label, wei
 from pipeline.files.formats import smpl_files
 from pipeline.files.raw import is_stand_in
 from pipeline.show.page import Portrait, portrait
-from pipeline.show.tracks import Choice, Shown, from_cache, spread
+from pipeline.show.shown import Choice, Shown, spread
+from pipeline.show.tracks import from_cache
 from tasks.report.page import Cell, PageSection
 
 # a clip; name, first and last frame of its tracks

@@ -1,7 +1,11 @@
 """Grades of people whose shake, slide and stretched limb are planted."""
 
+import csv
+import io
 import json
 import math
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +13,11 @@ import numpy as np
 import pytest
 
 from pipeline.clips import files as clips
+from pipeline.demo.writing import write_dataset
 from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.files.pixels.frames import Video
-from pipeline.grades import BLAZE_12, BLAZE_JOINTS, Grade, grade
-from pipeline.skeletons import KEYPOINTS_13, convert
+from pipeline.grades import BLAZE_12, BLAZE_JOINTS, WORDS, Grade, grade, grades_of
+from pipeline.skeletons import JOINTS, KEYPOINTS_13, convert
 
 T = 400
 BODY = {"nose": (0, 1.6), "lshoulder": (0.2, 1.4), "lelbow": (0.25, 1.1), "lwrist": (0.25, 0.85), "lhip": (0.1, 0.95),
@@ -22,6 +27,24 @@ BODY |= {f"r{name[1:]}": (-x, y) for name, (x, y) in BODY.items() if name != "no
 FRONT = np.array([(*BODY[name], 0) for name in KEYPOINTS_13])
 AT = {name: i for i, name in enumerate(KEYPOINTS_13)}
 Array = np.ndarray[Any, Any]
+RECORD = ClipRecord(
+    stored=(800, 600),
+    aspect=(1, 1),
+    matrix=(1, 0, 0, 1),
+    times=np.arange(T) / 30,
+    lost=(),
+    n_hidden=0,
+    n_missing=0,
+    n_interlaced=0,
+    n_resized=0,
+    n_repeated=0,
+    n_streams=1,
+    n_restarts=0,
+    transfer=1,
+    header_frames=None,
+    header_fps=30.0,
+    filmed_fps=math.nan,
+)
 
 
 def person(extra: Array | float = 0) -> Array:
@@ -184,24 +207,7 @@ def test_a_track_without_joints_has_no_grade_and_a_hidden_joint_counts() -> None
 def test_where_frames_are_uneven_speeds_are_by_time(tmp_path: Path) -> None:
     # of 30 a second
     shown = np.sort(np.random.default_rng(3).choice(np.arange(T), 320, replace=False))
-    record = ClipRecord(
-        stored=(800, 600),
-        aspect=(1, 1),
-        matrix=(1, 0, 0, 1),
-        times=np.append(np.zeros(7), shown / 30 + 1),
-        lost=(),
-        n_hidden=0,
-        n_missing=0,
-        n_interlaced=0,
-        n_resized=0,
-        n_repeated=0,
-        n_streams=1,
-        n_restarts=0,
-        transfer=1,
-        header_frames=None,
-        header_fps=math.nan,
-        filmed_fps=math.nan,
-    )
+    record = replace(RECORD, times=np.append(np.zeros(7), shown / 30 + 1))
     columns = {name: values[shown] for name, values in flat(walk(0.4)).items()}
     columns["frame_index"] = np.arange(7, 7 + len(shown))
     assert not record.is_even
@@ -210,3 +216,161 @@ def test_where_frames_are_uneven_speeds_are_by_time(tmp_path: Path) -> None:
     assert grade(columns, record.fps, clip(tmp_path)).skating_2d_percent_s != pytest.approx(
         20, rel=0.05
     )
+
+
+def joints_named(*ends: str) -> list[int]:
+    return [i for i, name in enumerate(JOINTS["spin49"]) if name.lower().endswith(ends)]
+
+
+def unseen(*ends: str, share: float = 1.0) -> Callable[[dict[str, Array]], None]:
+    """Hide joints in this share of the frames."""
+
+    def hide(columns: dict[str, Array]) -> None:
+        columns["kp_2d"][: round(share * T), joints_named(*ends)] = 0
+
+    return hide
+
+
+def noise(size: float) -> Callable[[dict[str, Array]], None]:
+    """Of so many boxes; columns of `flat` have a box of 400 px."""
+
+    def add(columns: dict[str, Array]) -> None:
+        shift = np.random.default_rng(0).normal(0, 400 * size, columns["kp_2d"][..., :2].shape)
+        columns["kp_2d"][..., :2] += shift
+
+    return add
+
+
+def elsewhere(columns: dict[str, Array]) -> None:
+    """Somebody else's joints, a box away, for ten frames at a time."""
+    is_other = np.arange(T) // 10 % 2 == 1
+    columns["kp_2d"][is_other, :, 0] += 400
+
+
+def beyond_left_edge(columns: dict[str, Array]) -> None:
+    """The image's edge is in the middle of the body."""
+    columns["kp_2d"][..., 0] -= 500
+
+
+def nothing(columns: dict[str, Array]) -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("change", "word", "reason"),
+    [
+        (nothing, "good", ""),
+        (unseen("wrist", share=0.5), "good", ""),
+        (unseen("knee", "ankle"), "doubtful", "knees and ankles are seen in 0 % of the frames"),
+        (unseen("knee", "ankle", share=0.3), "good", ""),
+        (unseen("elbow", "wrist"), "doubtful", "elbows and wrists are seen in 0 %"),
+        (unseen("elbow", "wrist", "knee", "ankle", "hip"), "bad", "17 % of 12 joints visible"),
+        (noise(0.005), "good", ""),
+        (noise(0.025), "doubtful", "the worst joint shakes by 2."),
+        (noise(0.1), "bad", "the worst joint shakes by 1"),
+        (elsewhere, "doubtful", "joints jump in 2"),
+        (beyond_left_edge, "doubtful", "the image's edge cuts the person in 100 % of the frames"),
+    ],
+)  # fmt: skip
+def test_a_planted_defect_of_joints_in_the_image_has_its_word(
+    change: Callable[[dict[str, Array]], None], word: str, reason: str
+) -> None:
+    columns = flat(person())
+    columns["frame_index"] = np.arange(T)
+    change(columns)
+    found = grade(columns, 30, None, replace(RECORD, stored=(1000, 1000)).as_dict())
+    assert (found.word, reason in found.verdict) == (word, True)
+    assert (found.reasons == []) == (word == "good")
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"n_repeated": T // 2}, "50 % of the clip's frames repeat the one before"),
+        ({"lost": tuple(range(40))}, "10 % of the clip's frames cannot be decoded"),
+    ],
+)
+def test_a_defect_of_the_clip_is_one_of_its_tracks(changed: dict[str, Any], reason: str) -> None:
+    columns = flat(person())
+    clip = replace(RECORD, stored=(1000, 1000), **changed).as_dict()
+    assert grade(columns, 30, None, clip).verdict == f"doubtful: {reason}"
+
+
+def test_people_who_cover_each_other_most_of_the_time_are_doubtful() -> None:
+    alone = flat(person(np.array([4, 0, 0])))
+    behind = flat(person(np.array([0.1, 0, 0])))
+    first, second, third = grades_of([flat(person()), behind, alone], 30)
+    assert first.verdict == "doubtful: others cover the person's box in 100 % of the frames"
+    assert second.overlap_percent == 100
+    assert (third.word, third.overlap_percent) == ("good", 0)
+    crossing = flat(person(np.linspace([-4, 0, 0], [4, 0, 0], T)[:, None]))
+    assert [found.word for found in grades_of([flat(person()), crossing], 30)] == ["good", "good"]
+
+
+def motion(n_frames: int = 200) -> dict[str, Array]:
+    """SMPL's parameters of somebody who stands upright, z up, and sways a little."""
+    pose = np.zeros((n_frames, 72))
+    pose[:, 0] = np.pi / 2  # SMPL's y is the world's z
+    pose[:, 3] = 0.05 * np.sin(np.arange(n_frames) / 10)
+    trans = np.tile([0.0, 0.0, 0.95], (n_frames, 1))
+    return {"frame_index": np.arange(n_frames), "pose": pose, "trans": trans}
+
+
+def test_planted_defects_of_a_motion_are_found_with_their_size() -> None:
+    assert grade(motion(), 25).verdict == "good"
+
+    jump = motion()
+    jump["trans"][100:] += [0.9, 1.2, 0]
+    found = grade(jump, 25)
+    assert found.root_jump_m == pytest.approx(1.5)
+    assert found.root_speed_m_s == pytest.approx(1.5 * 25)
+    assert found.word == "bad" and "the root jumps by 1.5 m" in found.reasons
+
+    flip = motion()
+    flip["pose"][100, 9] = np.pi  # a turn of 180 degrees in a frame
+    assert grade(flip, 25).joint_speed_deg_s == pytest.approx(180 * 25, rel=1e-3)
+    assert grade(flip, 25).word == "doubtful"
+
+    sunk = motion()
+    sunk["trans"][50:58, 2] -= 0.4
+    assert grade(sunk, 25).below_floor_percent == pytest.approx(4)
+    assert "feet are below the floor in 4.0 % of the frames" in grade(sunk, 25).reasons
+
+    slides = motion()
+    slides["trans"][:, 0] += np.arange(200) * 0.6 / 25
+    assert grade(slides, 25).skating_3d_cm_s == pytest.approx(60, rel=0.05)
+    assert grade(slides, 25).reasons == [
+        f"feet slide by {grade(slides, 25).skating_3d_cm_s:.2g} cm a second"
+    ]
+
+
+def test_the_worst_numbers_of_two_tracks_have_the_worse_word() -> None:
+    bad = Grade(20, jitter_2d_percent=0.5)
+    doubtful = Grade(90, jitter_2d_percent=2)
+    both = bad.worse(doubtful)
+    assert both == doubtful.worse(bad)
+    assert (both.visible_percent, both.jitter_2d_percent, both.word) == (20, 2, "bad")
+    assert len(both.reasons) == 2
+    assert Grade().worse(doubtful).word == "doubtful"
+    assert [bad.word, doubtful.word, Grade(90).word] == [*WORDS]
+
+
+def test_a_jump_in_a_file_of_amass_is_in_the_table_of_videos(tmp_path: Path, ran: Any) -> None:
+    """A file is changed, and everything is run again."""
+    raw, root = tmp_path / "amass", tmp_path / "cache"
+    write_dataset("amass", raw, n_videos=2, n_frames=400)
+    ran("convert", "amass", "train", "--raw", raw, "--cache", root)
+    assert words_of(ran, root) == {"good"}
+    file = sorted(raw.rglob("*_poses.npz"))[0]
+    with np.load(file) as stored:
+        content = dict(stored)
+    content["trans"] = content["trans"].copy()
+    content["trans"][len(content["trans"]) // 2 :, 0] += 1.5
+    np.savez(file, **content)
+    ran("convert", "amass", "train", "--raw", raw, "--cache", root)
+    assert words_of(ran, root) == {"good", "bad"}
+
+
+def words_of(ran: Any, root: Path) -> set[str]:
+    text = ran("status", "--cache", root, "--csv").out
+    return {line["grade"] for line in csv.DictReader(io.StringIO(text))}

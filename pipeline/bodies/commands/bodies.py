@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from pipeline.cli.command_line import Command
 from pipeline.cli.console import DOUBT, STAND_IN, err, out, plain
 from pipeline.cli.progress import bar
 from pipeline.cli.text import FEW, count, few, from_here
+from pipeline.grades.words import BAD
 from pipeline.settings.arguments import cache_option, split_arguments
 from pipeline.settings.file import PATH
 
 ADULT: Final = 0.67
+MOSTLY: Final = 0.5  # share of the prior in a height
 
 
 def _options(sub: argparse.ArgumentParser) -> None:
@@ -87,14 +90,41 @@ def _run(args: argparse.Namespace) -> int:
     )
     if summary["left_out"]:
         out.print(f"  {DOUBT} {count(summary['left_out'], 'row')} without joints left out")
-    heights = [f"{track['name']}: {track['height_m']:.2f} m tall (estimated)" for track in tracks]
-    for line in few(heights, FEW, str(from_here(folder / SUMMARY))):
+    for line in few([*map(_track_text, tracks)], FEW, str(from_here(folder / SUMMARY))):
         out.print(plain(f"  {line}"))
+    unused = [track["name"] for track in tracks if track["grade"] == BAD]
+    if unused:
+        names = ", ".join(unused[:FEW])
+        out.print(f"  {DOUBT} {count(len(unused), 'track')} not to be used: {plain(names)}")
     if summary["stand_in"]:
         out.print(f"  {STAND_IN} demo data, not the dataset itself")
     done = "up to date in" if "up_to_date" in summary else "in"
     out.print(plain(f"{done} {from_here(folder)} (listed in {SUMMARY})"))
     return 0
+
+
+def _track_text(track: Mapping[str, Any]) -> str:
+    """A track of bodies.json in a line: its height, and its grade.
+
+    >>> spread = {"height_spread_m": 0.09, "height_prior_share": 0.9}
+    >>> track = {"name": "a.mp4/0", "height_m": 1.64, "grade": "good", "grade_reasons": []}
+    >>> _track_text(track | spread)
+    'a.mp4/0: 1.64 m +- 0.09 tall (estimated, mostly the average person), good'
+    """
+    reasons = ", ".join(track["grade_reasons"])
+    verdict = ": ".join(filter(None, (track["grade"], reasons)))
+    return f"{track['name']}: {height_text(track)}, {verdict}"
+
+
+def height_text(track: Mapping[str, Any]) -> str:
+    """The height of a track of bodies.json, with what it rests on."""
+    height = track["height_m"]
+    if height is None:
+        return "no height, since legs are not seen"
+    estimated = "estimated"
+    if track["height_prior_share"] > MOSTLY:
+        estimated = "estimated, mostly the average person"
+    return f"{height:.2f} m +- {track['height_spread_m']:.2f} tall ({estimated})"
 
 
 COMMAND: Final = Command(_options, _run)

@@ -16,9 +16,9 @@ import numpy as np
 
 import cache
 from cache.storage.durable import write_atomic
-from pipeline import grades
 from pipeline.__main__ import main
 from pipeline.bodies.body_file import PACKAGE, body_file
+from pipeline.bodies.commands.bodies import height_text
 from pipeline.bodies.writing import SUMMARY
 from pipeline.cli.command_line import Command
 from pipeline.cli.console import DONE, ERROR, IDLE, err, line, out, plain, size
@@ -31,6 +31,7 @@ from pipeline.errors import MissingAssets
 from pipeline.files.packages import PackageFile, cache_folder, fetch_files
 from pipeline.files.pixels.frames import Image, Video
 from pipeline.files.raw.files import whole_file_digest
+from pipeline.grades import Grade, video_grades
 from pipeline.settings.file import PATH
 from pipeline.show.clip import PEOPLE
 from pipeline.show.page import VERSION, shows, templates, write
@@ -45,7 +46,6 @@ NAME: Final = "sports2d.mp4"
 DETECTOR: Final = "blaze_pose"
 SPLIT: Final = "videos/train"
 PAGE: Final = "try.html"
-DOUBTFUL: Final = 20.0  # %, of a limb's length in 3D
 CREDITS: Final = (  # what, whose, licence, where it is from
     (
         "Clip",
@@ -68,8 +68,8 @@ class _DrawnPerson(NamedTuple):
     colour: str
     fitted: dict[str, Any]  # of bodies.json
     seconds: tuple[float, float]
-    grade: list[str]
-    doubtful: bool
+    grade: Grade
+    height: str
     images: list[Image]  # with joints, with the body
 
 
@@ -121,7 +121,6 @@ def _run(args: argparse.Namespace) -> int:
             "version": VERSION,
             "commands": own,
             "people": people,
-            "doubtful": DOUBTFUL,
         }
         content["clips"] = [*zip(map(_data_uri, clips), posters, TEXTS, strict=True)]
         content["credits"] = [CREDITS[0], *weights, CREDITS[1]]
@@ -184,9 +183,9 @@ def _people(
     middle_of_all = int(np.median(np.concatenate(frames)))
     shown = {int(indices[len(indices) // 2]) for indices in frames}
     drawn = [_read(clip, {middle_of_all, *shown}) for clip in clips]
+    graded = video_grades(split, split.videos.names.index(NAME), Video(raw.resolve(), NAME))
     people: list[_DrawnPerson] = []
     for one, record, indices in zip(fitted, records, frames, strict=True):
-        grade = grades.track_grade(split, record, Video(raw.resolve(), NAME))
         middle = len(indices) // 2
         row = record.start + middle
         bbox = split.rows("bbox", row, row + 1)[0]
@@ -194,8 +193,8 @@ def _people(
         rgb = PEOPLE[len(people) % len(PEOPLE)]
         colour = "#" + bytes(round(255 * share) for share in rgb).hex()
         seconds = indices[0] / record.fps, indices[-1] / record.fps
-        doubtful = grade.limb_spread_3d_percent > DOUBTFUL
-        people.append(_DrawnPerson(colour, one, seconds, str(grade).split("; "), doubtful, images))
+        grade = graded[record.name]._replace(body_distance_mm=one["mean_distance_mm"])
+        people.append(_DrawnPerson(colour, one, seconds, grade, height_text(one), images))
     return [images[middle_of_all] for images in drawn], people
 
 

@@ -15,7 +15,7 @@ from pipeline.boxes import smooth_boxes, tight_boxes
 from pipeline.cli.text import count
 from pipeline.datasets.base import finite_joints
 from pipeline.files.formats.people.detections import Detections
-from pipeline.grades import grade
+from pipeline.grades import WORDS, grade
 from pipeline.linking import SECOND, Cleaning, clean, link, split_at_gaps
 from pipeline.skeletons import Bools, Doubles, Ints, Skeleton, convert, joint_names
 from pipeline.track import CROP_SCALE
@@ -38,6 +38,7 @@ class Rules:
     cuts: bool = True  # link no one across a scene cut
     max_jitter: float | None = None  # % of the box (`pipeline.grades`); no limit
     max_limb_spread: float | None = None  # %; no limit
+    min_grade: str | None = None  # a word of `pipeline.grades`; no limit
     # frames a second at which the clip was filmed, if the user states it
     filmed_fps: float = math.nan
 
@@ -173,14 +174,22 @@ class _Selection:
         if n_frames < rules.min_frames:
             self.too_short.append(n_frames)
             return "track_too_short"
-        if not (rules.max_jitter or rules.max_limb_spread):
+        if not (rules.max_jitter or rules.max_limb_spread or rules.min_grade):
             return ""
 
-        graded = grade({"frame_index": track.frame_index, "bbox": track.bbox, "kp_2d": track.kp_2d})
+        columns: dict[str, NDArray[Any]] = {
+            "frame_index": track.frame_index,
+            "bbox": track.bbox,
+            "kp_2d": track.kp_2d,
+        }
+        graded = grade(columns, clip=self.account.clip)
         if rules.max_jitter and graded.jitter_2d_percent > rules.max_jitter:
             return "joints_shake"
         if rules.max_limb_spread and graded.limb_spread_2d_percent > rules.max_limb_spread:
             return "limbs_vary"
+        if rules.min_grade and graded.word:
+            if WORDS.index(graded.word) < WORDS.index(rules.min_grade):
+                return "low_grade"
         return ""
 
 

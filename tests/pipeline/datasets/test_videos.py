@@ -3,6 +3,7 @@ hand.
 """
 
 import csv
+import html
 import io
 import json
 import os
@@ -287,10 +288,10 @@ def test_a_person_beyond_a_limit_is_counted_drawn_and_graded(option, column, rea
     out = ran("show", "videos", "train", "--cache", other, "--video", "b.mp4", "--out", page).out
     assert f"60 detections without a track ({reason})" in out
     out = ran("show", "videos", "train", "--cache", root, "--video", "a.mp4", "--out", page).out
-    assert (
-        "  a.mp4/0: 100 % of 12 joints visible; 2D: the worst joint shakes by 0 % of the box, "
-        "the worst limb" in out
-    )
+    verdict = "doubtful: 98 % of the clip's frames repeat the one before"
+    assert f"  a.mp4/0: {verdict}" in out
+    assert f"{lines['a.mp4']['grade']}: {lines['a.mp4']['grade_reasons']}" == verdict
+    assert verdict in html.unescape(page.read_text())
     refused = ran(
         "convert",
         "videos",
@@ -304,6 +305,36 @@ def test_a_person_beyond_a_limit_is_counted_drawn_and_graded(option, column, rea
         code=2,
     )
     assert "max_jitter or max_limb_spread is 0; expected more than 0 %" in refused.err
+
+
+def test_people_of_a_worse_grade_are_dropped_if_that_is_asked_for(tmp_path: Path, ran: Any) -> None:
+    raw = tmp_path / "raw"
+    for name in "ab":
+        write_clip(raw / f"{name}.mp4")
+        write_alphapose(raw / f"keypoints/{name}.json")
+    people = json.loads((raw / "keypoints/b.json").read_text())
+    rng = np.random.default_rng(0)
+    for person in people:
+        noise = rng.normal(0, 6, (17, 3)) * [1, 1, 0]
+        person["keypoints"] = (np.reshape(person["keypoints"], (17, 3)) + noise).ravel().tolist()
+    (raw / "keypoints/b.json").write_text(json.dumps(people))
+
+    kept = {}
+    for min_grade in ("", "doubtful"):
+        root = tmp_path / f"cache-{min_grade}"
+        setting = ["--set", f"videos.min_grade={min_grade}"] if min_grade else []
+        ran("convert", "videos", "train", "--raw", raw, "--cache", root, *setting)
+        split = cache.open(root)["videos/train"]
+        kept[min_grade] = [track.video for track in split.tracks]
+        dropped = split.manifest["accounting"]["frames"]["dropped"]
+        assert dropped.get("low_grade", 0) == 60 * (2 - len(kept[min_grade]))
+    assert kept == {"": ["a.mp4", "b.mp4"], "doubtful": ["a.mp4"]}
+
+    convert = ("convert", "videos", "train", "--raw", raw, "--cache", tmp_path / "other", "--set")
+    # every frame of a.mp4 repeats the one before
+    assert "2 low_grade" in ran(*convert, "videos.min_grade=good", code=1).out
+    refused = ran(*convert, "videos.min_grade=great", code=2)
+    assert "doubtful" in refused.err and "great" in refused.err
 
 
 def test_status_names_clips_without_a_track_and_why(tmp_path: Path, ran: Any) -> None:

@@ -18,7 +18,8 @@ from pipeline.estimates import estimates_of, fits_of
 from pipeline.exchange.bodies.importing import BodyModels, ImportedBodies, import_bodies
 from pipeline.exchange.bodies.projection import SMPLX_PELVIS
 from pipeline.show.bodies import projected_joints
-from pipeline.show.tracks import Choice, ShownTrack, from_cache
+from pipeline.show.shown import Choice, ShownTrack
+from pipeline.show.tracks import from_cache
 from tasks.evaluation import show_notes
 from tasks.report.runs import curves_section, read_run
 from tests.made_splits import track_of, write_split, write_stream

@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.__main__ import main
 from pipeline.show.page import write_page
-from pipeline.show.tracks import ShownTrack
+from pipeline.show.shown import ShownTrack
 from tests.html_pages import Page
 from tests.pipeline.show.made_tracks import shown_split
 

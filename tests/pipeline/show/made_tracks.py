@@ -9,8 +9,9 @@ import numpy as np
 
 import cache
 from pipeline.files.pixels.frames import Pictures
+from pipeline.grades import grade
 from pipeline.show.drawing import NAMES
-from pipeline.show.tracks import Shown, ShownTrack, shown_track
+from pipeline.show.shown import Shown, ShownTrack, shown_track
 from pipeline.track import Track
 from tests.html_pages import Page
 from tests.made_splits import DEMO, track_of, write_split, write_stream
@@ -60,7 +61,10 @@ def shown(track: Track, *notes: str, frames: int = 5) -> ShownTrack:
     columns = {
         name: np.asarray(value) for name in fields if (value := getattr(track, name)) is not None
     }
-    return shown_track(track, columns, source=track.frames, notes=notes, frames=frames)
+    graded = grade(columns, track.fps, track.frames)
+    return shown_track(
+        track, columns, source=track.frames, notes=notes, frames=frames, grade=graded
+    )
 
 
 def shown_split(raw: Path, /, *tracks: ShownTrack, **changed: Any) -> Shown:

@@ -19,7 +19,9 @@ from pipeline import datasets
 from pipeline.show import clip
 from pipeline.show.bodies import PosedBody, intrinsics_of, weak_perspective
 from pipeline.show.drawing import draw_label
-from pipeline.show.tracks import Choice, ShownTrack, from_cache, from_raw
+from pipeline.show.raw_tracks import from_raw
+from pipeline.show.shown import Choice, ShownTrack
+from pipeline.show.tracks import from_cache
 from pipeline.track import Track
 from tests.pipeline.show.made_tracks import AT, made, shown, shown_split
 

@@ -13,7 +13,9 @@ from pipeline import datasets
 from pipeline.demo import writing as synthetic
 from pipeline.errors import PipelineError, StandInMixed
 from pipeline.show.drawing import NAMES
-from pipeline.show.tracks import Choice, from_cache, from_raw
+from pipeline.show.raw_tracks import from_raw
+from pipeline.show.shown import Choice
+from pipeline.show.tracks import from_cache
 from tests.pipeline.show.made_tracks import made, pictures, shown
 
 
@@ -79,7 +81,8 @@ def test_a_track_s_facts(drawn: Any, tmp_path: Path) -> None:
         "valid": "4 of 6 frames",
         "Crop scale": "1.2",
         "Source": "pictures:f/{:06d}.jpg+0",
-        "Grade": "24 % of 12 joints visible",
+        "Grade": "bad: 24 % of 12 joints visible, knees and ankles are seen in 0 % of the frames "
+        "24 % of 12 joints visible",
         "3D": "no 3D labels",
     }
     assert "rshoulder, lwrist" in section.text

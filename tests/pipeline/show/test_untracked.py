@@ -20,7 +20,8 @@ from pipeline.files.formats.people.detections import CORNERS, Detections
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import RawVideo
 from pipeline.linking import Cleaning
-from pipeline.show.tracks import Choice, from_cache
+from pipeline.show.shown import Choice
+from pipeline.show.tracks import from_cache
 from pipeline.show.untracked import COLOURS, DrawnAccount, Untracked
 from tasks.report.data import examples_section, open_splits
 from tasks.report.page import write_page

@@ -1,0 +1,127 @@
+"""Statistics of joints over time: shake, jumps, limbs' lengths, sliding feet.  raw -> [tracks]
+
+Third differences of noise are sqrt(20) times as large as the noise; those of smooth motion are
+small. The page docs/datasets/videos.md describes the numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from pipeline.skeletons import LARGEST, Bools, Doubles, Ints
+
+ARMS: Final = ((0, 2), (1, 3), (2, 4), (3, 5))
+LEGS: Final = ((6, 8), (7, 9), (8, 10), (9, 11))
+LIMBS: Final = ARMS + LEGS
+ANKLES: Final = [10, 11]
+NOISE: Final = 1.4826 / math.sqrt(20)  # median of absolute third differences -> standard deviation
+FEWEST: Final = 10  # numbers in a statistic
+SPAN: Final = 0.2  # s over which a foot's speed is measured
+AROUND: Final = 0.5  # s before and after in which the lowest place of a foot is the ground
+JUMP: Final = 0.25  # of the box's side: no joint's step changes by so much within a frame
+
+
+class Joints(NamedTuple):
+    """The 12 joints in T rows, with lengths in units of `size`."""
+
+    frames: Doubles  # (T,) in steps
+    points: Doubles  # (T, 12, C)
+    seen: Bools  # (T, 12)
+    size: Doubles  # (T,)
+
+    def jitter(self) -> float:
+        """Standard deviation of the worst joint's noise."""
+        third = np.diff(self.points, 3, axis=0)
+        size = self.size[3:, None, None]
+        noise = np.abs(third) / size
+
+        rows = self._follow(3)
+        n_rows = rows.sum(axis=0)
+        medians = []
+        for joint in np.flatnonzero(n_rows >= FEWEST):
+            of_joint = noise[rows[:, joint], joint]
+            medians.append(float(np.median(of_joint)))
+        return NOISE * max(medians, default=math.nan)
+
+    def jumps(self) -> float:
+        """Share of frames in which a joint's step changes by much."""
+        second = np.diff(self.points, 2, axis=0)
+        change = np.linalg.norm(second, axis=-1)
+        size = self.size[2:, None]
+
+        rows = self._follow(2)
+        is_known = rows.any(axis=1)
+        if is_known.sum() < FEWEST:
+            return math.nan
+        jumps = rows & (change > JUMP * size)
+        is_jump = jumps.any(axis=1)
+        return float(is_jump[is_known].mean())
+
+    def _follow(self, n: int) -> Bools:
+        """(T - n, 12) whether a joint is seen in a row and in the n rows before it, without a
+        gap.
+        """
+        if len(self.seen) <= n:
+            return np.zeros((0, self.seen.shape[1]), np.bool_)
+        is_seen = sliding_window_view(self.seen, n + 1, axis=0).all(axis=-1)
+        has_no_gap = self.frames[n:] - self.frames[:-n] == n
+        follows: Bools = is_seen & has_no_gap[:, None]
+        return follows
+
+    def limb_spread(self) -> float:
+        """Standard deviation of the worst limb's length, of its mean."""
+        spreads = []
+        for start, end in LIMBS:
+            rows = self.seen[:, start] & self.seen[:, end]
+            if rows.sum() < FEWEST:
+                continue
+            limb = self.points[rows, start] - self.points[rows, end]
+            length = np.linalg.norm(limb, axis=-1)
+            length /= self.size[rows]
+            mean = length.mean()
+            if mean > 0:
+                spreads.append(float(length.std() / mean))
+        return max(spreads, default=math.nan)
+
+    def skating(self, up: Doubles | None, rate: float, shots: Ints | None, contact: float) -> float:
+        """Median speed of the lower foot across `up`, a second, while it is on the ground.
+
+        shots: (T,) a number that differs between two rows if the camera moved between them.
+        """
+        from scipy.ndimage import minimum_filter1d  # takes 0.1 s
+
+        if shots is None or up is None or not rate > 0:
+            return math.nan
+        k = max(1, round(SPAN * rate))
+        if k >= len(self.frames):
+            return math.nan
+        ankles = self.points[:, ANKLES]
+        height = np.where(self.seen[:, ANKLES], ankles @ up, LARGEST)
+        lower = np.nan_to_num(height, nan=LARGEST).min(axis=1, keepdims=True)
+        n_around = 2 * round(AROUND * rate) + 1
+        ground = minimum_filter1d(lower, n_around, axis=0)
+        is_lower_foot = height == lower
+        is_seen = lower < LARGEST
+        above_ground = lower - ground
+        is_on_ground = above_ground <= contact * self.size[:, None]
+        stands = is_lower_foot & is_seen & is_on_ground
+
+        is_evenly_timed = self.frames[k:] - self.frames[:-k] == k
+        is_same_shot = shots[k:] == shots[:-k]
+        is_still = is_evenly_timed & is_same_shot
+        stays = stands[k:] & stands[:-k]
+        rows = stays & is_still[:, None]
+
+        path = ankles[k:] - ankles[:-k]
+        along_up = path @ up
+        across = path - along_up[..., None] * up
+        length = np.linalg.norm(across, axis=-1)
+        length /= self.size[k:, None]
+        speed = length[rows] * rate / k
+        if len(speed) < FEWEST:
+            return math.nan
+        return float(np.median(speed))

@@ -1,0 +1,303 @@
+"""Numbers of a track without a target: what is seen, shaking joints, changing limbs, sliding feet.
+raw -> [tracks] -> features
+
+The page docs/datasets/videos.md describes the numbers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+import cache
+from pipeline.boxes import extents
+from pipeline.clips.files import moved_frames
+from pipeline.estimates import fits_of
+from pipeline.files.pixels.clip_record import record_from
+from pipeline.files.pixels.frames import FrameSource, Video
+from pipeline.grades import motions
+from pipeline.grades.joints import ANKLES, FEWEST, LIMBS, Joints
+from pipeline.grades.words import Grade
+from pipeline.skeletons import JOINTS, Bools, Doubles, Ints, keypoints_13
+
+Columns = Mapping[str, NDArray[Any]]
+
+COLUMNS: Final = ("frame_index", "bbox", "kp_2d", "kp_3d", "has_3d", "trans", "extrinsics", "up")
+ARM_ENDS: Final = [2, 3, 4, 5]  # elbows and wrists
+LEG_ENDS: Final = [8, 9, 10, 11]  # knees and ankles
+PELVIS: Final = JOINTS["spin49"].index("OP MidHip")  # where `trans` is
+BLAZE_JOINTS: Final = "blaze_joints"  # a stream (33, 4): m m m visibility
+BLAZE_12: Final = [*range(11, 17), *range(23, 29)]
+VISIBLE: Final = 0.5  # of BlazePose's visibility
+MOVED: Final = 1e-5  # of extrinsics
+OUTSIDE: Final = 0.02  # of the box's side: so far outside the image, a joint is invented
+NEAR: Final = 0.05  # of the box's side: so near to the edge, what is not seen may be outside
+COVERED: Final = 0.4  # of the box around the joints
+CONTACT: Final = (0.03, 0.05)  # of the box's side, m: above the ground
+
+
+def grade(
+    columns: Columns,
+    fps: float = math.nan,
+    source: FrameSource | None = None,
+    clip: Mapping[str, Any] = MappingProxyType({}),
+) -> Grade:
+    """Grade a track by its T rows, as if it were alone in its video.
+
+    columns: as in COLUMNS, (T, ...), and BLAZE_JOINTS. fps: of the video; nan: no speed. source:
+    the images, whose file of `detect` says where the camera moved if there are no `extrinsics`.
+    clip: `ClipRecord.as_dict`: speeds by time where frames are uneven, the image's edge, and how
+    whole the clip is.
+    """
+    ticks = columns["frame_index"].astype(np.int64)
+    shots, up = _camera_of(columns, ticks, source)
+    record = record_from(clip)
+    if record is not None and not record.is_even:
+        ticks = record.clock()[ticks]
+        fps *= record.usual_fps / record.fps
+    step = 1
+    steps, counts = np.unique(np.diff(ticks), return_counts=True)
+    if len(steps):
+        step = int(steps[counts.argmax()])
+    frames = (ticks - ticks[0]) / step
+    rate = fps / step
+
+    numbers: dict[str, float] = {}
+    if record is not None and record.n_frames:
+        numbers["repeated_percent"] = 100 * record.n_repeated / record.n_frames
+        numbers["lost_percent"] = 100 * len(record.lost) / record.n_frames
+    size = None
+    if record is not None:
+        size = record.view.size
+    if _has_joints(columns):
+        numbers |= _numbers_2d(columns, frames, rate, shots, size)
+    numbers |= _numbers_3d(columns, frames, rate, shots, up, numbers.get("visible_percent"))
+    is_motion = "bbox" not in columns and {"pose", "trans"} <= columns.keys()
+    if is_motion and len(frames) >= FEWEST:
+        numbers |= _numbers_of_motion(columns, frames, rate)
+    return Grade(**numbers)
+
+
+def grades_of(
+    people: Sequence[Columns],
+    fps: float = math.nan,
+    source: FrameSource | None = None,
+    clip: Mapping[str, Any] = MappingProxyType({}),
+) -> list[Grade]:
+    """`grade` of all tracks of a video, and how much they cover each other."""
+    grades = [grade(columns, fps, source, clip) for columns in people]
+    for number, covered in enumerate(_overlaps(people)):
+        grades[number] = grades[number]._replace(overlap_percent=100 * covered)
+    return grades
+
+
+def video_grades(split: cache.Split, video: int, source: FrameSource | None) -> dict[str, Grade]:
+    """`grades_of` a video's committed tracks, by their names. Raises CacheError if rows cannot be
+    read.
+    """
+    entry = split.videos[video]
+    names = []
+    people = []
+    fps = math.nan
+    for number in np.flatnonzero(split.tracks.video == video).tolist():
+        track = split.tracks[number]
+        names.append(track.name)
+        people.append(_columns_of(split, track))
+        fps = track.fps
+    graded = grades_of(people, fps, source, entry.account.get("clip", {}))
+    grades = dict(zip(names, graded, strict=True))
+    for name, grade in grades.items():
+        distances = [fit.distance for fit in fits_of(entry.account, name)]
+        if distances:
+            grades[name] = grade._replace(estimate_percent=100 * max(distances))
+    return grades
+
+
+def _columns_of(split: cache.Split, track: cache.TrackRecord) -> dict[str, NDArray[Any]]:
+    """A committed track's columns that are graded."""
+    first = track.start
+    stop = track.stop
+    columns: dict[str, NDArray[Any]] = {}
+    for name in COLUMNS:
+        if name in split.columns or name in split.extra:
+            columns[name] = split.rows(name, first, stop)
+    if "bbox" not in split.columns and "pose" in split.columns:
+        columns["pose"] = split.rows("pose", first, stop)
+    if BLAZE_JOINTS in split.streams:
+        with contextlib.suppress(cache.CacheError):  # rows that are not extracted yet
+            columns[BLAZE_JOINTS] = split.rows(f"features/{BLAZE_JOINTS}", first, stop)
+    return columns
+
+
+def _has_joints(columns: Columns) -> bool:
+    return "kp_2d" in columns and bool(columns["kp_2d"][..., 2].any())
+
+
+def _numbers_2d(
+    columns: Columns, frames: Doubles, rate: float, shots: Ints | None, size: tuple[int, int] | None
+) -> dict[str, float]:
+    """By 2D joints. size: width and height of the image, px; None: not known."""
+    kp = keypoints_13(columns["kp_2d"].astype(np.float64))[:, 1:]
+    side = np.maximum(columns["bbox"][:, 2].astype(np.float64), 1)
+    seen = kp[..., 2] > 0
+    inside = seen
+    numbers = {}
+    if size is not None:
+        outside, near = _place_in_image(kp[..., :2], side, size)
+        inside = seen & ~outside
+        numbers["cut_percent"] = 100 * _cut_share(seen & outside, inside, near)
+    joints = Joints(frames, kp[..., :2], seen, side)
+    up = np.array([0.0, -1.0])
+    return numbers | {
+        "visible_percent": 100 * float(inside.mean()),
+        "arms_visible_percent": 100 * float(inside[:, ARM_ENDS].mean()),
+        "legs_visible_percent": 100 * float(inside[:, LEG_ENDS].mean()),
+        "jitter_2d_percent": 100 * joints.jitter(),
+        "limb_spread_2d_percent": 100 * joints.limb_spread(),
+        "skating_2d_percent_s": 100 * joints.skating(up, rate, shots, CONTACT[0]),
+        "jumps_percent": 100 * joints.jumps(),
+    }
+
+
+def _place_in_image(points: Doubles, side: Doubles, size: tuple[int, int]) -> tuple[Bools, Bools]:
+    """(T, 12) whether joints (T, 12, 2) px are outside the image, and whether the image's edge is
+    near.
+    """
+    beyond = np.maximum(-points, points - np.array(size)).max(axis=-1)  # px; below 0 inside
+    side = side[:, None]
+    return beyond > OUTSIDE * side, beyond > -NEAR * side
+
+
+def _cut_share(outside: Bools, inside: Bools, near: Bools) -> float:
+    """Share of frames in which a joint is outside the image, or a limb that begins near its edge
+    has no visible end.
+    """
+    cut = outside.any(axis=1)
+    for start, end in LIMBS:
+        cut |= inside[:, start] & near[:, start] & ~inside[:, end]
+    return float(cut.mean())
+
+
+def _numbers_3d(
+    columns: Columns,
+    frames: Doubles,
+    rate: float,
+    shots: Ints | None,
+    up: Doubles | None,
+    visible_percent: float | None,
+) -> dict[str, float]:
+    """By 3D joints; the visible share also, if it is not known by 2D joints."""
+    kp, root = _joints_3d(columns)
+    is_seen = kp[..., 3] > 0
+    if not is_seen.any():
+        return {}
+    points = kp[..., :3]
+    joints = Joints(frames, points, is_seen, np.ones(len(kp)))
+    in_place = joints._replace(points=points + root[:, None])
+    numbers = {
+        "jitter_3d_mm": 1000 * joints.jitter(),
+        "limb_spread_3d_percent": 100 * joints.limb_spread(),
+        "skating_3d_cm_s": 100 * in_place.skating(up, rate, shots, CONTACT[1]),
+    }
+    if visible_percent is None:
+        numbers["visible_percent"] = 100 * float(is_seen.mean())
+    return numbers
+
+
+def _numbers_of_motion(columns: Columns, frames: Doubles, rate: float) -> dict[str, float]:
+    """Of SMPL's parameters in a world with z up."""
+    pose = columns["pose"]
+    trans = columns["trans"]
+    ankles = motions.ankles_of(pose, trans)
+    points = np.zeros((len(frames), 12, 3))
+    points[:, ANKLES] = ankles
+    is_ankle = np.zeros(points.shape[:2], np.bool_)
+    is_ankle[:, ANKLES] = True
+    joints = Joints(frames, points, is_ankle, np.ones(len(frames)))
+    camera_stands = np.zeros(len(frames), np.int64)
+    up = np.array([0.0, 0.0, 1.0])
+    return {
+        "skating_3d_cm_s": 100 * joints.skating(up, rate, camera_stands, CONTACT[1]),
+        "root_speed_m_s": motions.root_speed(trans, rate),
+        "root_jump_m": motions.root_jump(trans),
+        "joint_speed_deg_s": motions.joint_speed(pose, rate),
+        "below_floor_percent": 100 * motions.below_floor(ankles),
+    }
+
+
+def _overlaps(people: Sequence[Columns]) -> list[float]:
+    """Share of each track's frames in which another person covers much of the box around its
+    joints; nan without joints.
+    """
+    shares = [math.nan] * len(people)
+    boxes = {}
+    for number, columns in enumerate(people):
+        if _has_joints(columns):
+            corners, is_seen = extents(columns["kp_2d"].astype(np.float64))
+            boxes[number] = columns["frame_index"][is_seen], corners[is_seen]
+    for number, (frames, corners) in boxes.items():
+        is_covered = np.zeros(len(frames), np.bool_)
+        for other, (other_frames, other_corners) in boxes.items():
+            if other == number:
+                continue
+            _, rows, other_rows = np.intersect1d(frames, other_frames, return_indices=True)
+            is_covered[rows] |= _covered(corners[rows], other_corners[other_rows]) > COVERED
+        shares[number] = float(is_covered.mean())
+    return shares
+
+
+def _covered(boxes: Doubles, others: Doubles) -> Doubles:
+    """(n,) share of each box's area inside the other one. boxes, others: (n, 2, 2) corners."""
+    low = np.maximum(boxes[:, 0], others[:, 0])
+    high = np.minimum(boxes[:, 1], others[:, 1])
+    common = np.maximum(high - low, 0).prod(axis=-1)
+    area = np.diff(boxes, axis=1)[:, 0].prod(axis=-1)
+    return np.asarray(common / np.maximum(area, 1))
+
+
+def _camera_of(
+    columns: Columns, index: Ints, source: FrameSource | None
+) -> tuple[Ints | None, Doubles | None]:
+    """(T,) numbers that differ between two rows if the camera moved between them, and (3,) the
+    direction up in it; None if unknown.
+    """
+    if "bbox" not in columns:  # motion without a camera
+        return np.zeros(len(index), np.int64), np.array([0.0, 0.0, 1.0])
+    if "extrinsics" in columns:
+        camera = columns["extrinsics"].astype(np.float64)
+        change = np.abs(np.diff(camera, axis=0)).max(axis=(1, 2))
+        same = change <= MOVED  # nan: unknown
+        shots = np.append(0, np.cumsum(~same))
+        if "up" not in columns:
+            return shots, None
+        up = columns["up"].reshape(-1, 3)[0]
+        return shots, camera[0, :3, :3] @ up
+    if isinstance(source, Video):
+        moved = moved_frames(source)
+        if moved is not None:
+            return np.searchsorted(moved, index, side="right"), None
+    return None, None
+
+
+def _joints_3d(columns: Columns) -> tuple[Doubles, Doubles]:
+    """(T, 12, 4) m and confidence, which is 0 without 3D joints; (T, 3) m, what moves them in
+    place, nan if unknown.
+    """
+    n_frames = len(columns["frame_index"])
+    unknown = np.full((n_frames, 3), np.nan)
+    if "kp_3d" in columns:
+        joints = columns["kp_3d"].astype(np.float64)
+        joints[..., 3] *= columns["has_3d"][:, None] == 1
+        root = columns.get("trans", unknown) - joints[:, PELVIS, :3]
+        return keypoints_13(joints)[:, 1:], root
+
+    blaze = columns.get(BLAZE_JOINTS, np.zeros((n_frames, 33, 4)))
+    kp = blaze.reshape(n_frames, 33, 4)[:, BLAZE_12].astype(np.float64)
+    kp[..., 3] *= kp[..., 3] >= VISIBLE
+    return kp, unknown

@@ -1,0 +1,73 @@
+"""Numbers of motions without a camera: speeds, jumps, feet below the floor.  raw -> [tracks]
+
+Legs are those of an average person, since a body model may not be at hand: shares of the height by
+Drillis and Contini (1966), as in Winter: Biomechanics and motor control of human movement.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from pipeline.skeletons import Doubles, Floats
+
+HEIGHT_M: Final = 1.7
+THIGH_M: Final = 0.245 * HEIGHT_M
+SHANK_M: Final = 0.246 * HEIGHT_M
+# from SMPL's pelvis to its left hip, x to the left, y up; rounded
+HIP_M: Final = (0.09, -0.09, 0.0)
+DOWN: Final = np.array([0.0, -1.0, 0.0])
+HIPS: Final = (1, 2)  # SMPL's joints, left and right
+KNEES: Final = (4, 5)
+# of the lower ankle's heights: where the floor is
+FLOOR_PERCENTILE: Final = 5
+BELOW_M: Final = 0.15  # lower than this, a foot is below the floor
+
+
+def ankles_of(pose: Floats, trans: Floats) -> Doubles:
+    """(T, 2, 3) m left and right ankles, z up, of an average person. pose: (T, 72) SMPL; trans: (T,
+    3) m.
+    """
+    from scipy.spatial.transform import Rotation  # takes 0.1 s
+
+    rotations = np.asarray(pose, np.float64).reshape(len(pose), -1, 3)
+    root = Rotation.from_rotvec(rotations[:, 0])
+    ankles = []
+    for side, hip, knee in zip((1, -1), HIPS, KNEES, strict=True):
+        thigh = root * Rotation.from_rotvec(rotations[:, hip])
+        shank = thigh * Rotation.from_rotvec(rotations[:, knee])
+        hip_place = root.apply(np.array(HIP_M) * [side, 1, 1])
+        ankle = hip_place + THIGH_M * thigh.apply(DOWN) + SHANK_M * shank.apply(DOWN)
+        ankles.append(trans + ankle)
+    return np.stack(ankles, axis=1)
+
+
+def root_speed(trans: Floats, rate: float) -> float:
+    """Largest speed, m/s. trans: (T, 3) m, T >= 2."""
+    steps = np.diff(trans.astype(np.float64), axis=0)
+    return float(np.linalg.norm(steps, axis=-1).max() * rate)
+
+
+def root_jump(trans: Floats) -> float:
+    """Largest change of the step from frame to frame, m: of a jump, its length. T >= 3."""
+    changes = np.diff(trans.astype(np.float64), 2, axis=0)
+    return float(np.linalg.norm(changes, axis=-1).max())
+
+
+def joint_speed(pose: Floats, rate: float) -> float:
+    """Largest speed of a joint's turn, degrees/s. pose: (T, 72), T >= 2."""
+    from scipy.spatial.transform import Rotation  # takes 0.1 s
+
+    rotations = pose.astype(np.float64).reshape(len(pose), -1, 3)
+    before = Rotation.from_rotvec(rotations[:-1].reshape(-1, 3))
+    after = Rotation.from_rotvec(rotations[1:].reshape(-1, 3))
+    turns = (before.inv() * after).magnitude()
+    return float(np.degrees(turns.max()) * rate)
+
+
+def below_floor(ankles: Doubles) -> float:
+    """Share of frames with a foot below the floor."""
+    lower = ankles[..., 2].min(axis=1)
+    floor = np.percentile(lower, FLOOR_PERCENTILE)
+    return float((lower < floor - BELOW_M).mean())

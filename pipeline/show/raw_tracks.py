@@ -1,0 +1,237 @@
+"""Tracks to show of a raw folder, read video by video.  raw -> [tracks] -> page"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Container, Iterable, Sequence
+from contextlib import ExitStack
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from numpy.typing import NDArray
+
+from pipeline import grades
+from pipeline.accounting import Accounting, VideoAccount
+from pipeline.conversion.convert import is_failure
+from pipeline.conversion.identity import reader_parts
+from pipeline.conversion.reading import UNEXPECTED
+from pipeline.datasets.base import Dataset, describe_error
+from pipeline.errors import PipelineError, RawDataError, reading_refused
+from pipeline.files.raw import RawVideo
+from pipeline.files.raw.files import caching
+from pipeline.show.drawing import load_body
+from pipeline.show.shown import (
+    MOST_LISTED,
+    Choice,
+    Shown,
+    ShownTrack,
+    no_video,
+    refuse_other_body,
+    shown_track,
+    spread,
+)
+from pipeline.show.untracked import DrawnAccount, Untracked
+from pipeline.track import Track
+
+if TYPE_CHECKING:
+    from pipeline.body import Body
+
+Array = NDArray[Any]
+
+MOST_READ: Final = 50  # videos to read for one track, since most videos of some splits have none
+
+
+def from_raw(
+    dataset: Dataset,
+    split: str,
+    raw: Path,
+    choice: Choice,
+    *,
+    body: Path | None = None,
+    videos: Container[str] | None = None,
+) -> Shown:
+    """The chosen tracks of a raw folder; reads only their videos.
+
+    A video on which the reader fails is rejected, with a warning unless the error is a
+    RawDataError.
+
+    Args:
+        videos: Names of the videos to choose from; None: all.
+
+    Raises:
+        RawDataError: the folder is not the dataset's.
+        PipelineError: the split or a track is missing.
+        StandInMixed, MissingAssets: as `from_cache`.
+    """
+    dataset.check_split(split)
+    parts = reader_parts(dataset, split, raw, body)
+    refuse_other_body(raw, parts["stand_in"], body)
+    model = load_body(body) if dataset.uses_body and body else None
+    read = _RawTracks(dataset, split, raw, choice, model, videos)
+    if choice.names:
+        tracks = [read.find_track(name) for name in choice.names]
+    elif choice.video:
+        tracks = read.read_video(choice.video)
+    elif choice.rejected:
+        tracks = read.rejected()
+    else:
+        tracks = read.spread_out()
+
+    failed = [account for account in read.accounts.values() if is_failure(dataset, account)]
+    defects = [account for account in failed if account.set_aside == UNEXPECTED]
+    warnings = []
+    if defects:
+        further = f", and {len(defects) - 1:,} more" if len(defects) > 1 else ""
+        warnings.append(
+            f"The reader failed on video {defects[0].name}{further}: {defects[0].message}"
+        )
+    counted = f"{len(read.accounts):,} of {len(read.videos):,}"
+    return Shown(
+        name=f"{dataset.name}/{split}",
+        origin=f"the raw folder {raw}, not from a cache",
+        raw=raw,
+        body=body,
+        stand_in=parts["stand_in"],
+        reader=parts,
+        totals=Accounting(read.accounts.values()).totals(),
+        totals_of=f"the videos that were read for this page: {counted}",
+        n_rejected=len(failed),
+        rejected=tuple(account.rejection for account in failed[:MOST_LISTED]),
+        n_tracks=None,
+        warnings=tuple(warnings),
+        tracks=tuple(tracks),
+        untracked=read.untracked,
+    )
+
+
+class _RawTracks:
+    """Tracks of a raw folder, read video by video; `accounts`: of the videos read so far."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        split: str,
+        raw: Path,
+        choice: Choice,
+        body: Body | None,
+        videos: Container[str] | None,
+    ) -> None:
+        self._dataset = dataset.detect_layout(raw, split)
+        self._split = split
+        self._raw = raw
+        self._choice = choice
+        self._body = body
+        self.videos: Sequence[RawVideo] = self._dataset.videos(raw, split)
+        if videos is not None:
+            self.videos = [video for video in self.videos if video.name in videos]
+        self.accounts: dict[str, VideoAccount] = {}
+        self.untracked: Untracked | None = None  # detections of the chosen video
+
+    def _read(self, video: RawVideo) -> list[ShownTrack]:
+        tracks: Sequence[Track] = ()
+        refusals: list[RawDataError] = []
+        with ExitStack() as stack, caching():
+            if self._choice.rejected:
+                refusals = stack.enter_context(reading_refused())
+            account = VideoAccount(video.name)
+            if self._choice.video:
+                account = DrawnAccount(video.name)
+            try:
+                tracks, _ = self._dataset.read_accounted(
+                    self._raw, self._split, video, self._body, account
+                )
+            except Exception as error:  # keep the other videos
+                account = VideoAccount(video.name)
+                account.reject(UNEXPECTED, describe_error(error))
+        self.accounts[video.name] = account
+        if refusals:
+            account.reject(refusals[0].reason, str(refusals[0]))
+            account.notes[:0] = list(dict.fromkeys(f"rejected: {error}" for error in refusals))
+        elif self._choice.rejected:
+            return []  # the video is valid, or cannot be drawn
+        self.untracked = Untracked.from_account(account, self._raw, video, "")
+        people = [track.columns | dict(track.extra) for track in tracks]
+        fps = tracks[0].fps if tracks else math.nan
+        source = tracks[0].frames if tracks else None
+        graded = grades.grades_of(people, fps, source, account.clip)
+        pairs = zip(tracks, graded, strict=True)
+        return [self._shown(track, account, grade) for track, grade in pairs]
+
+    def _shown(self, track: Track, account: VideoAccount, grade: grades.Grade) -> ShownTrack:
+        columns = track.columns
+        for column in self._dataset.extra_columns(self._split, body=self._body is not None):
+            if column.per == "row" and column.name in track.extra:
+                columns[column.name] = track.extra[column.name]
+        return shown_track(
+            track,
+            columns,
+            source=track.frames,
+            notes=account.notes,
+            frames=self._choice.frames,
+            grade=grade,
+        )
+
+    def find_track(self, name: str) -> ShownTrack:
+        """The track with this name, <video>/<person>. Raises PipelineError if it is missing."""
+        failed = []
+        tracks: dict[str, ShownTrack] = {}
+        reason = "there is no such video"
+        for video in self.videos:
+            if name.startswith(f"{video.name}/"):
+                tracks |= {track.record.name: track for track in self._read(video)}
+                account = self.accounts[video.name]
+                if account.set_aside:
+                    failed.append(account.rejection)
+                reason = f"its video has {', '.join(tracks) or '; '.join(failed) or 'none'}"
+        if name not in tracks:
+            raise PipelineError(
+                f"{self._dataset.name}/{self._split} has no track {name!r}: {reason}"
+            )
+        return tracks[name]
+
+    def read_video(self, name: str) -> list[ShownTrack]:
+        """All tracks of the video with this name. Raises PipelineError if there is none."""
+        tracks: list[ShownTrack] = []
+        for video in self.videos:
+            if video.name == name:
+                tracks += self._read(video)
+        if not tracks and self.untracked is None:
+            reason = "there is no such video"
+            if name in self.accounts:
+                reason = self.accounts[name].rejection
+            names = [video.name for video in self.videos]
+            raise no_video(f"{self._dataset.name}/{self._split}", name, reason, names)
+        return tracks
+
+    def rejected(self) -> list[ShownTrack]:
+        """First tracks of rejected videos, spread evenly over the split."""
+        n_tracks = self._choice.tracks
+        chosen: list[ShownTrack] = []
+        for i in spread(len(self.videos), MOST_READ * n_tracks):
+            if len(chosen) == n_tracks:
+                break
+            chosen += self._read(self.videos[i])[:1]
+        return chosen
+
+    def spread_out(self) -> list[ShownTrack]:
+        """Tracks of videos spread evenly over the split (the first video with tracks of each
+        part).
+        """
+        n_videos = len(self.videos)
+        n_tracks = self._choice.tracks
+        n_parts = min(n_tracks, n_videos)
+        starts = [i * n_videos // n_parts for i in range(n_parts)]
+        chosen: list[ShownTrack] = []
+        for start, stop in pairwise([*starts, n_videos]):
+            tracks = self._first_tracks(self.videos[start : min(stop, start + MOST_READ)])
+            chosen += [tracks[i] for i in spread(len(tracks), math.ceil(n_tracks / n_parts))]
+        return [chosen[i] for i in spread(len(chosen), n_tracks)]
+
+    def _first_tracks(self, videos: Iterable[RawVideo]) -> list[ShownTrack]:
+        """All tracks of the first of these videos that has any."""
+        for video in videos:
+            tracks = self._read(video)
+            if tracks:
+                return tracks
+        return []

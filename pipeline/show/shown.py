@@ -1,0 +1,142 @@
+"""What a page shows of tracks, wherever they are from.  raw, cache -> [tracks] -> page"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+import cache
+from pipeline import grades
+from pipeline.errors import PipelineError, did_you_mean
+from pipeline.estimates import BodyFit
+from pipeline.files.formats import smpl_files
+from pipeline.files.pixels.frames import FrameSource
+from pipeline.files.raw import refuse_mixture
+from pipeline.show.untracked import Untracked
+from pipeline.skeletons import JOINTS
+from pipeline.track import FLAGS, Track
+
+if TYPE_CHECKING:
+    pass
+
+Array = NDArray[Any]
+
+MOST_LISTED: Final = 20  # rejected videos to list; the others are counted
+PAGE_FRAMES: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Tracks to show: those with `names`, or all of `video`, or else `tracks` spread over the
+    split.
+    """
+
+    tracks: int = 6
+    names: tuple[str, ...] = ()
+    video: str = ""
+    frames: int = PAGE_FRAMES  # per track, evenly spaced
+    rejected: bool = False  # show rejected videos
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)  # eq=False: == of arrays is ambiguous
+class ShownTrack:
+    """A track with facts about all its frames, and the columns of the frames to draw."""
+
+    record: Track | cache.TrackRecord
+    n_frames: int
+    source: FrameSource | None  # None without images
+    gaps: tuple[tuple[int, int], ...]  # (last frame before, first frame after)
+    joints: tuple[str, ...]  # of spin49, visible in some frame
+    visible: tuple[int, int]  # fewest and most visible joints in a frame
+    flags: Mapping[str, int]  # has_3d, has_smpl, valid -> number of frames that set it
+    notes: tuple[str, ...]
+    grade: grades.Grade
+    fits: tuple[BodyFit, ...]  # of estimated bodies
+    rows: Mapping[str, Array]  # column -> (n, ...) at the n frames to draw
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """A page's content except the pixels."""
+
+    name: str  # <dataset>/<split>
+    origin: str  # source of the tracks, for the page
+    raw: Path | None  # the raw folder; None if not recorded
+    # folder of a body model, for tracks with SMPL parameters but without 3D joints
+    body: Path | None
+    stand_in: bool
+    reader: Mapping[str, Any]  # dataset, version, parameters, body; empty if not recorded
+    totals: Mapping[str, Any]  # as Accounting.totals(); empty if not recorded
+    totals_of: str  # what the totals count, for the page
+    n_rejected: int  # videos rejected because of errors
+    rejected: tuple[str, ...]  # the first of them: video, reason and message
+    n_tracks: int | None  # in the split; None if it was not read as a whole
+    warnings: tuple[str, ...]
+    tracks: tuple[ShownTrack, ...]
+    more: str = ""  # the command that shows other tracks of a cache
+    digest: str = ""  # of the committed split, for `shows`
+    untracked: Untracked | None = None  # detections of the chosen video that became no track
+
+
+def refuse_other_body(raw: Path, stand_in: bool, body: Path | None) -> None:
+    """Raise StandInMixed if body and tracks are not both real or both demo data."""
+    if body is not None:
+        refuse_mixture(raw, stand_in, body, smpl_files.digest(body)[1])
+
+
+def spread(n: int, k: int) -> list[int]:
+    """At most k of the numbers 0 .. n - 1, evenly spaced from the first to the last.
+
+    >>> spread(10, 4), spread(2, 4), spread(7, 1)
+    ([0, 3, 6, 9], [0, 1], [0])
+    """
+    return [round(position) for position in np.linspace(0, n - 1, min(n, k))]
+
+
+def shown_track(
+    track: Track | cache.TrackRecord,
+    columns: Mapping[str, Array],
+    *,
+    source: FrameSource | None,
+    notes: Sequence[str],
+    frames: int,
+    grade: grades.Grade,
+    fits: tuple[BodyFit, ...] = (),
+) -> ShownTrack:
+    """A track to show, from the cache's columns for all its frames."""
+    frame_index = columns["frame_index"]
+    is_visible = np.zeros((len(frame_index), 0), np.bool_)
+    if "kp_2d" in columns:
+        is_visible = columns["kp_2d"][..., 2] > 0
+    n_visible = is_visible.sum(axis=1)
+    before = np.flatnonzero(np.diff(frame_index) != track.step)
+    gaps = np.column_stack([frame_index[before], frame_index[before + 1]])
+    chosen = spread(len(frame_index), frames)
+    return ShownTrack(
+        record=track,
+        n_frames=len(frame_index),
+        source=source,
+        gaps=tuple((start, stop) for start, stop in gaps.tolist()),
+        joints=tuple(JOINTS["spin49"][j] for j in np.flatnonzero(is_visible.any(axis=0))),
+        visible=(int(n_visible.min()), int(n_visible.max())),
+        flags={name: int((columns[name] == 1).sum()) for name in FLAGS if name in columns},
+        notes=tuple(notes),
+        grade=grade,
+        fits=fits,
+        rows={name: column[chosen] for name, column in columns.items()},
+    )
+
+
+def no_video(name: str, video: str, reason: str, videos: Sequence[str]) -> PipelineError:
+    """The error of a video without tracks; `videos` are those with tracks."""
+    end = ";"
+    if "no such video" in reason:
+        end = did_you_mean(video, videos)
+    if end == ";":
+        end = f"; others have tracks: {', '.join(videos[:3]) or 'none'}"
+    return PipelineError(f"{name}, video {video!r}: {reason}{end}")
