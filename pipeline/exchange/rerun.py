@@ -16,10 +16,10 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import cv2
 import numpy as np
@@ -37,7 +37,7 @@ from pipeline.exchange.formats import Exported, require_new_file
 from pipeline.files.pixels.frames import Frame, Image
 from pipeline.show.bodies import LabelledBodies, intrinsics_of
 from pipeline.show.drawing import NAMES, SIDE_COLOURS, SIDES, rgb
-from pipeline.show.shown import Choice, ShownTrack
+from pipeline.show.shown import Choice, Shown, ShownTrack
 from pipeline.show.tracks import from_cache
 from pipeline.skeletons import bones
 
@@ -45,12 +45,26 @@ Array = NDArray[Any]
 
 PERSON: Final = 0  # class of the annotations
 JPEG_QUALITY: Final = 85
-UP: Final = {  # axis of the world and its sign -> the viewer's axes
+VIEW_AXES: Final = {  # axis of the world and its sign -> the viewer's axes
     (1, 1): rr.ViewCoordinates.RIGHT_HAND_Y_UP,
     (1, -1): rr.ViewCoordinates.RIGHT_HAND_Y_DOWN,
     (2, 1): rr.ViewCoordinates.RIGHT_HAND_Z_UP,
     (2, -1): rr.ViewCoordinates.RIGHT_HAND_Z_DOWN,
 }
+
+
+class Entry(NamedTuple):
+    """Content of one frame at a path below the video's entity."""
+
+    path: str
+    content: rr.AsComponents
+
+
+class Recorded(NamedTuple):
+    """What a frame, or all of them, recorded."""
+
+    n_rows: int
+    n_missing: int  # frames without image
 
 
 @validated(frozen=True, config={"extra": "forbid"})
@@ -95,51 +109,70 @@ def export(
         body = Path(options.body)
     shown = from_cache(root, name, choice, raw=raw, body=body)
     part = out.with_name(f".{out.name}.part")
-    n_done = 0
-    n_missing = 0
-    total = sum(len(track.rows["frame_index"][:: options.every]) for track in shown.tracks)
     part.unlink(missing_ok=True)
     recording = rr.RecordingStream("vibe-pipeline")
     try:
         recording.save(part)
-        title = f"{name} (DEMO DATA)" if shown.stand_in else name
-        if "estimates" in shown.reader.get("imported", {}):
-            title += " (estimates)"
-        recording.send_recording_name(title)
-        bodies = None
-        if body is not None:
-            bodies = LabelledBodies(body)
-        for video in sorted({track.record.video for track in shown.tracks}):
-            tracks = [track for track in shown.tracks if track.record.video == video]
-            for n_rows, is_missing in _video_frames(recording, video, tracks, bodies, options):
-                n_done += n_rows
-                n_missing += is_missing
-                progress(n_done, total, video)
+        recording.send_recording_name(_title(shown))
+        recorded = _record(recording, shown, options, progress)
         recording.flush()
         recording.disconnect()
         part.replace(out)
     finally:
         recording.disconnect()
         part.unlink(missing_ok=True)
-    summary = f"{count(n_done, 'row')} of {count(len(shown.tracks), 'track')}"
+    summary = f"{count(recorded.n_rows, 'row')} of {count(len(shown.tracks), 'track')}"
+    absent = _absent(shown, recorded.n_missing)
+    return Exported(out, recorded.n_rows, summary, absent, {}, shown.stand_in)
+
+
+def _title(shown: Shown) -> str:
+    title = shown.name
+    if shown.stand_in:
+        title += " (DEMO DATA)"
+    if "estimates" in shown.reader.get("imported", {}):
+        title += " (estimates)"
+    return title
+
+
+def _absent(shown: Shown, n_missing: int) -> dict[str, str]:
+    """What a recording lacks, and why. n_missing: frames without image."""
     absent = {}
     if n_missing:
         frames = count(n_missing, "frame")
         absent["images"] = f"{frames} cannot be read from the raw folder {shown.raw}"
-    if body is None and any("pose" in track.rows for track in shown.tracks):
+    if shown.body is None and any("pose" in track.rows for track in shown.tracks):
         absent["bodies"] = "name the folder of SMPL's files: --body DIR"
-    return Exported(out, n_done, summary, absent, {}, shown.stand_in)
+    return absent
 
 
-def _video_frames(
+def _record(
+    recording: rr.RecordingStream, shown: Shown, options: RecordingOptions, progress: Progress
+) -> Recorded:
+    """Log all tracks, video by video."""
+    bodies = None
+    if shown.body is not None:
+        bodies = LabelledBodies(shown.body)
+    total = sum(len(track.rows["frame_index"][:: options.every]) for track in shown.tracks)
+    n_rows = 0
+    n_missing = 0
+    for video in sorted({track.record.video for track in shown.tracks}):
+        tracks = [track for track in shown.tracks if track.record.video == video]
+        for frame in _record_video(recording, tracks, bodies, options):
+            n_rows += frame.n_rows
+            n_missing += frame.n_missing
+            progress(n_rows, total, video)
+    return Recorded(n_rows, n_missing)
+
+
+def _record_video(
     recording: rr.RecordingStream,
-    video: str,
     tracks: list[ShownTrack],
     bodies: LabelledBodies | None,
     options: RecordingOptions,
-) -> Iterator[tuple[int, bool]]:
-    """Log one video. Yields for each frame its number of rows, and whether its image is missing."""
-    log = _logger(recording, video)
+) -> Iterator[Recorded]:
+    """Log the tracks of one video. Yields after each frame what it recorded."""
+    log = _VideoLog(recording, tracks[0].record.video)
     fps = tracks[0].record.fps
     present_at: dict[int, list[tuple[int, int]]] = {}  # frame -> number of a track, and its row
     for number, track in enumerate(tracks):
@@ -152,39 +185,65 @@ def _video_frames(
     source = tracks[0].source
     if options.pictures and source is not None:
         frames = source.read(indices)
+    resolution = _resolution(tracks)
 
-    shown: list[int] = []  # in the previous frame
     for frame in frames:
         recording.set_time("frame", sequence=frame.index)
         if math.isfinite(fps):
             recording.set_time("time", duration=frame.index / fps)
-        present = dict(present_at[frame.index])
+        present = present_at[frame.index]
+        entries: list[Entry] = []
         if frame.image is not None:
-            log("camera/image", _jpeg(frame.image))
-        number, row = present_at[frame.index][0]
-        _log_camera(log, tracks[number], row)
-        for number in shown:
-            if number not in present:
-                _clear(log, tracks[number])
-        for number, row in present.items():
-            _log_person(log, tracks[number], row, frame.image, bodies)
-        shown = [*present]
-        yield len(present), frame.problem is not None
+            entries.append(Entry("camera/image", _jpeg(frame.image)))
+        number, row = present[0]  # any person's: the rows of a frame repeat its one camera
+        entries += _camera_entries(tracks[number], row, resolution)
+        for number, row in present:
+            entries += _person_entries(tracks[number], row, frame.image, bodies)
+        log.show(entries)
+        yield Recorded(len(present), int(frame.problem is not None))
     recording.reset_time()
 
 
-def _logger(recording: rr.RecordingStream, video: str) -> Any:
-    """Return a function (path below the video's entity, *content, static=False) -> None."""
-    parts = [part for part in video.split("/") if part]
+def _resolution(tracks: list[ShownTrack]) -> tuple[int, int] | None:
+    """(width, height) px of a video's images; None without images or cameras."""
+    source = tracks[0].source
+    has_camera = any(
+        track.record.intrinsics is not None or "intrinsics" in track.rows for track in tracks
+    )
+    if source is None or not has_camera or not source.place.exists():
+        return None
+    return source.size()
 
-    def log(path: str, *content: Any, static: bool = False) -> None:
-        below = [part for part in path.split("/") if part]
-        recording.log(rr.new_entity_path([*parts, *below]), *content, static=static)
 
-    return log
+class _VideoLog:
+    """Logs below a video's entity."""
+
+    def __init__(self, recording: rr.RecordingStream, video: str) -> None:
+        self._recording = recording
+        self._video = video
+        # of the last frame: path -> types of its contents
+        self._shown: dict[str, set[type]] = {}
+
+    def show(self, entries: Sequence[Entry]) -> None:
+        """Log a frame, and clear what only the frame before shows: the viewer keeps the latest
+        content until then.
+        """
+        shown: dict[str, set[type]] = {}
+        for entry in entries:
+            shown.setdefault(entry.path, set()).add(type(entry.content))
+        for path, types in self._shown.items():
+            if not types <= shown.get(path, set()):
+                self.log(path, rr.Clear(recursive=False))
+        for entry in entries:
+            self.log(entry.path, entry.content)
+        self._shown = shown
+
+    def log(self, path: str, content: rr.AsComponents, *, static: bool = False) -> None:
+        parts = [part for part in f"{self._video}/{path}".split("/") if part]
+        self._recording.log(rr.new_entity_path(parts), content, static=static)
 
 
-def _log_static(log: Any, tracks: list[ShownTrack], bodies: LabelledBodies | None) -> None:
+def _log_static(log: _VideoLog, tracks: list[ShownTrack], bodies: LabelledBodies | None) -> None:
     """Log data common to all frames: joint names and sides, bones, world axes, body faces."""
     colours = [rgb(SIDE_COLOURS[side]) for side in SIDES]
     joints = []
@@ -194,72 +253,65 @@ def _log_static(log: Any, tracks: list[ShownTrack], bodies: LabelledBodies | Non
     description = rr.ClassDescription(
         info=person, keypoint_annotations=joints, keypoint_connections=bones("spin49")
     )
-    log("", rr.AnnotationContext([description]), static=True)
+    log.log("", rr.AnnotationContext([description]), static=True)
     world = rr.ViewCoordinates.RIGHT_HAND_Z_UP
     if "bbox" in tracks[0].rows:
         world = rr.ViewCoordinates.RDF
     up = tracks[0].record.extra.get("up")
     if up is not None and np.isfinite(up).all():
         axis = int(np.abs(up).argmax())
-        world = UP.get((axis, int(np.sign(up[axis]))), world)
-    log("", world, static=True)
+        world = VIEW_AXES.get((axis, int(np.sign(up[axis]))), world)
+    log.log("", world, static=True)
     if bodies is not None:
         faces = rr.Mesh3D.from_fields(triangle_indices=bodies.faces)
         for track in tracks:
-            log(_body_path(track), faces, static=True)
+            log.log(_body_path(track), faces, static=True)
 
 
-def _log_camera(log: Any, track: ShownTrack, row: int) -> None:
-    """Log the camera's intrinsics, and its pose as the inverse of `extrinsics`."""
-    intrinsics = intrinsics_of(track, row)
+def _camera_entries(
+    track: ShownTrack, row: int, resolution: tuple[int, int] | None
+) -> Iterator[Entry]:
+    """The camera's intrinsics, and its pose as the inverse of `extrinsics`."""
     extrinsics = track.rows.get("extrinsics")
     if extrinsics is not None and np.isfinite(extrinsics[row]).all():
         rotation = extrinsics[row][:3, :3].T
         shift = extrinsics[row][:3, 3]
-        log("camera", rr.Transform3D(mat3x3=rotation, translation=-rotation @ shift))
-    source = track.source
-    has_images = source is not None and source.place.exists()
-    if intrinsics is not None and source is not None and has_images:
-        pinhole = rr.Pinhole(image_from_camera=intrinsics, resolution=source.size())
-        log("camera/image", pinhole)
+        yield Entry("camera", rr.Transform3D(mat3x3=rotation, translation=-rotation @ shift))
+    intrinsics = intrinsics_of(track, row)
+    if intrinsics is not None and resolution is not None:
+        pinhole = rr.Pinhole(image_from_camera=intrinsics, resolution=resolution)
+        yield Entry("camera/image", pinhole)
 
 
-def _log_person(
-    log: Any, track: ShownTrack, row: int, image: Image | None, bodies: LabelledBodies | None
-) -> None:
-    """Log one person in one frame."""
+def _person_entries(
+    track: ShownTrack, row: int, image: Image | None, bodies: LabelledBodies | None
+) -> Iterator[Entry]:
+    """One person in one frame."""
     rows = track.rows
     person = _person(track)
     if "bbox" in rows:
         box = rows["bbox"][row]
         boxes = rr.Boxes2D(centers=[box[:2]], sizes=[box[2:]], labels=[person])
-        log(f"camera/image/{person}/box", boxes)
+        yield Entry(f"camera/image/{person}/box", boxes)
         if image is not None:
             with suppress(ValueError):  # a box without a valid crop
-                log(f"crops/{person}", _jpeg(crop_person(image, box, track.record.crop_scale)))
+                crop = crop_person(image, box, track.record.crop_scale)
+                yield Entry(f"crops/{person}", _jpeg(crop))
     if "kp_2d" in rows:
         visible = np.flatnonzero(rows["kp_2d"][row, :, 2] > 0)
         joints = rows["kp_2d"][row, visible, :2]
         points_2d = rr.Points2D(joints, class_ids=PERSON, keypoint_ids=visible)
-        log(f"camera/image/{person}/joints", points_2d)
+        yield Entry(f"camera/image/{person}/joints", points_2d)
     if "kp_3d" in rows and ("has_3d" not in rows or rows["has_3d"][row] == 1):
         labelled = np.flatnonzero(rows["kp_3d"][row, :, 3] > 0)
         joints = rows["kp_3d"][row, labelled, :3]
         points_3d = rr.Points3D(joints, class_ids=PERSON, keypoint_ids=labelled)
-        log(f"pelvis/{person}/joints", points_3d)
+        yield Entry(f"pelvis/{person}/joints", points_3d)
     if bodies is not None:
         posed = bodies.pose(track, row)
         if posed is not None and "trans" in rows and np.isfinite(rows["trans"][row]).all():
             vertices = posed.verts + rows["trans"][row]
-            log(_body_path(track), rr.Mesh3D.from_fields(vertex_positions=vertices))
-
-
-def _clear(log: Any, track: ShownTrack) -> None:
-    """Stop showing a person from this frame on."""
-    person = _person(track)
-    paths = [f"camera/image/{person}", f"crops/{person}", f"pelvis/{person}", _body_path(track)]
-    for path in paths:
-        log(path, rr.Clear(recursive=True))
+            yield Entry(_body_path(track), rr.Mesh3D.from_fields(vertex_positions=vertices))
 
 
 def _person(track: ShownTrack) -> str:

@@ -2,7 +2,9 @@
 cache.
 """
 
+import shutil
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,9 @@ import pytest
 import cache
 from pipeline.__main__ import main
 from pipeline.exchange.formats import RERUN
+from pipeline.files.pixels.frames import Pictures
 from pipeline.show.drawing import NAMES
+from pipeline.show.tracks import from_cache
 
 RrdReader = pytest.importorskip(
     "rerun.chunk", reason="export --format rerun needs rerun-sdk: pip install -e '.[exchange]'"
@@ -149,6 +153,51 @@ def test_a_person_without_a_row_in_a_frame_is_cleared(
         split.tracks[1].name.removeprefix(f"{split.tracks[1].video}/") in path
         for path, _ in cleared
     )
+
+
+def test_what_a_row_lacks_is_cleared(
+    root: Path, embedded: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
+    """The viewer shows the latest content of an entity until it is cleared."""
+    raw = tmp_path / "raw"
+    shutil.copytree(embedded.raw("emdb"), raw)
+    frames: list[int] = []
+
+    def with_holes(*args: Any, **options: Any) -> Any:
+        shown = from_cache(*args, **options)
+        (track,) = shown.tracks
+        frames.extend(track.rows["frame_index"].tolist())
+        rows = {name: values.copy() for name, values in track.rows.items()}
+        rows["kp_3d"] = np.ones((track.n_frames, 49, 4))
+        rows["has_3d"] = np.ones(track.n_frames)
+        rows["has_3d"][1] = 0
+        rows["trans"][2] = np.nan
+        rows["bbox"][3] = np.nan
+        rows["extrinsics"][4] = np.nan
+        assert isinstance(track.source, Pictures)
+        track.source.path(frames[5]).write_bytes(b"")
+        return replace(shown, tracks=(replace(track, rows=rows),))
+
+    monkeypatch.setattr("pipeline.exchange.rerun.from_cache", with_holes)
+    options = (f"body={embedded.body}", f"raw={raw}", "tracks=1")
+    assert export(root, "emdb/emdb1", tmp_path / "a.rrd", *options) == 0
+    content = read(tmp_path / "a.rrd")
+    cleared = defaultdict(set)
+    for path, components in content.items():
+        for frame in components.get("Clear:is_recursive", {}):
+            cleared[frames.index(frame)].add(path)
+    track = cache.open(root)["emdb/emdb1"].tracks[0]
+    top = f"/{track.video}"
+    person = track.name.removeprefix(f"{track.video}/")
+    assert cleared == {
+        1: {f"{top}/pelvis/{person}/joints"},
+        2: {f"{top}/camera/{person}/body"},
+        3: {f"{top}/crops/{person}"},
+        4: {f"{top}/camera"},
+        5: {f"{top}/camera/image", f"{top}/crops/{person}"},
+    }
+    pinholes = content[f"{top}/camera/image"]["Pinhole:image_from_camera"]
+    assert sorted(pinholes) == frames, "the image of frame 5 is cleared, its camera is not"
 
 
 def test_pictures_can_be_left_out_and_what_is_there_stays(
