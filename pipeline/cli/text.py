@@ -94,19 +94,35 @@ def _place(error: OSError, places: Sequence[Path | str]) -> str:
     """The path of an error, without our own hidden files and folders."""
     if error.filename is None or isinstance(error.filename, int):  # a number: an open file
         return " or ".join(map(str, places)) or "the disk"
-    file = Path(os.fsdecode(error.filename))
+    file = _without_hidden(Path(os.fsdecode(error.filename)), places)
+    return str(_find_blamed(file, error.errno))
+
+
+def _without_hidden(file: Path, places: Sequence[Path | str]) -> Path:
+    """The place, or the path below it, whose temporary file this is; else the file."""
     for place in places:
-        if isinstance(place, Path) and file == place.with_name(f".{place.name}.part"):
-            file = place
-        elif isinstance(place, Path) and file.is_relative_to(place):
+        if not isinstance(place, Path):
+            continue
+        # not with_name: "." and "/" have none
+        if file == place.parent / f".{place.name}.part":
+            return place
+        if file.is_relative_to(place):
             names = file.relative_to(place).parts
-            file = place.joinpath(*itertools.takewhile(lambda name: name[0] != ".", names))
-            break
-    # "." has no name
-    above = [path if path.name else path.absolute() for path in (file, *file.parents)]
-    to_blame = [file]
-    if error.errno in (errno.EEXIST, errno.ENOTDIR):
-        to_blame = [folder for folder in reversed(above) if folder.is_file()]
-    elif error.errno == errno.EACCES:  # a missing file needs the permissions of its folder
-        to_blame = [folder for folder in above if os.path.lexists(folder)]
-    return str([*to_blame, file][0])
+            return place.joinpath(*itertools.takewhile(lambda name: name[0] != ".", names))
+    return file
+
+
+def _find_blamed(file: Path, number: int | None) -> Path:
+    """The file or folder on the way to `file` that caused a system error."""
+    above = [file, *file.parents]
+    if not file.is_absolute():
+        above[-1] = Path.cwd()  # says more than "."
+    if number in (errno.EEXIST, errno.ENOTDIR):
+        for folder in reversed(above):
+            if folder.is_file():
+                return folder
+    elif number == errno.EACCES:  # a missing file needs the permissions of its folder
+        for folder in above:
+            if os.path.lexists(folder):
+                return folder
+    return file

@@ -42,6 +42,9 @@ def test_the_place_is_the_file_or_folder_that_the_user_named_or_that_is_in_the_w
         (errno.ENOSPC, tmp_path / ".page.html.part", [page], f"{page}: no space left"),
         (errno.ENOENT, hidden, [], f"{hidden}: no such file"),
         (errno.EIO, rows, [tmp_path / ".data/cache"], f"{rows}: "),
+        (errno.EACCES, Path("/nowhere/file"), [Path()], "/: permission denied"),
+        (errno.EACCES, Path("/nowhere/file"), [Path("/")], "/: permission denied"),
+        (errno.EACCES, Path("nowhere/file"), [], f"{Path.cwd()}: permission denied"),
         (errno.ELOOP, tmp_path, [], f"{tmp_path}: {os.strerror(errno.ELOOP)}. "),
     ):
         assert error_text(failed(number, where), places).startswith(shown), (number, where)
