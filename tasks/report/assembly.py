@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import cache
 from pipeline.cli.progress import Progress, silent
-from pipeline.cli.text import count, from_here
+from pipeline.cli.text import FEW, command, count, from_here
 from pipeline.conversion.committed import rejected_videos
 from pipeline.errors import PipelineError
 from pipeline.features.plan import is_untrained
@@ -58,27 +58,26 @@ class ReportContent:
     training: bool = True
 
     def fingerprint(self) -> str:
-        """16 hex digits over the page's sources: commits of the cache, sizes and times of the runs'
-        files.
+        """16 hex digits over the page's sources: commits of the cache, sizes and times of the files
+        of runs and body.
         """
-        raw: list[str] = []
-        if self.raw is not None and self.raw.is_dir():
-            raw = sorted(path.name for path in self.raw.iterdir())
-        state: dict[str, Any] = {
+        state = {
             "version": VERSION,
             "software": _software(),
             "notes": self.notes,
             "stream": self.stream,
             "training": self.training,
-            "raw": raw,
+            "raw": [str(self.raw), [path.name for path in _entries(self.raw)]],
+            "body": [str(self.body), _stamps(_entries(self.body))],
+            "splits": _splits_state(self.root),
+            "runs": [(name, str(folder)) for name, folder in self.runs],
+            "results": _stamps(self._result_files()),
             "other runs": sorted(folder.name for folder in self.other_runs()),
         }
-        try:
-            opened = cache.open(self.root)
-            state["splits"] = {name: _commits(opened, name) for name in opened.splits}
-        except UNREADABLE as error:
-            state["splits"] = str(error)
+        return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:16]
 
+    def _result_files(self) -> list[Path]:
+        """The files of the runs and of the ablation that the page shows."""
         tables = [f"{table}.json" for table in (SEQUENCES, WORST_WINDOWS)]
         names = (runs.CONFIG, runs.METRICS, runs.BEST, runs.CURVES, *tables)
         files: list[Path] = []
@@ -86,13 +85,7 @@ class ReportContent:
             files.append(self.runs_folder / ABLATION)
         for _, folder in self.runs:
             files += [folder / name for name in names]
-        stamps = []
-        for file in files:
-            if file.exists():
-                status = file.stat()
-                stamps.append((str(file), status.st_size, status.st_mtime_ns))
-        state["runs"] = [[(name, str(folder)) for name, folder in self.runs], stamps]
-        return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:16]
+        return files
 
     def other_runs(self) -> list[Path]:
         """Run folders in the runs' folder, the newest first."""
@@ -117,7 +110,7 @@ def write_report(content: ReportContent, out: Path, progress: Progress = silent)
     progress(0, 3, "training")
     opened = open_splits(content.root)
     shown = [read_run(folder, name) for name, folder in content.runs]
-    sections = list[PageSection]()
+    sections: list[PageSection] = []
     made = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
     facts = {
         "Made": made,
@@ -126,42 +119,61 @@ def write_report(content: ReportContent, out: Path, progress: Progress = silent)
         "Runs": str(content.runs_folder),
     }
     if content.training:
-        ablation: dict[str, Any] = {}
-        problems: list[str] = []
-        if content.ablation:
-            ablation, problems = _read_ablation(content.runs_folder)
-        of_ablation = [read_run(folder, name) for name, folder in _ablation_runs(ablation, content)]
-        drawn = {run.folder.resolve() for run in (*shown, *of_ablation)}
-        notes = [*content.notes, *_not_shown(content, drawn), *problems]
-        results = results_section(shown, ablation, cache=str(content.root))
-        sections.append(results)
-        bodies = bodies_section(opened, shown, raw=content.raw, body=content.body)
-        if any(bodies.data.values()):
-            sections.append(bodies)
-        sections.append(curves_section(shown, of_ablation, notes=notes))
-        if results.data["splits"]:
+        sections += _training_sections(content, opened, shown)
+        results = sections[0].data["splits"]
+        if results:
             table.parent.mkdir(parents=True, exist_ok=True)
-            write_text(table, as_csv(results.data["splits"]))
+            write_text(table, as_csv(results))
             facts["Results as a file"] = table.name
     progress(1, 3, "data")
     if opened.splits:
-        uses = split_uses(shown) if shown else None
-        sections += [
-            overview_section(opened, uses),
-            accounting_section(opened),
-            examples_section(opened, raw=content.raw, body=content.body),
-        ]
+        sections += _data_sections(content, opened, shown)
     progress(2, 3, "page")
     mark = opened.mark
     if not mark and any(run.stand_in for run in shown):
         mark = DEMO
-    first = summary(opened, shown, stream=content.stream, trains=content.training)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_page(
-        out, sections, title=TITLE, mark=mark, facts=facts, summary=first, fingerprint=fingerprint
+        out,
+        sections,
+        title=TITLE,
+        mark=mark,
+        facts=facts,
+        summary=summary(opened, shown, stream=content.stream, trains=content.training),
+        fingerprint=fingerprint,
     )
     progress(3, 3, "")
     return f"{count(len(sections), 'section')}, {out.stat().st_size / 1e6:.1f} MB", mark
+
+
+def _training_sections(
+    content: ReportContent, opened: OpenedCache, shown: Sequence[TrainingRun]
+) -> list[PageSection]:
+    """Results, bodies if there are any, and curves."""
+    ablation: dict[str, Any] = {}
+    problems: list[str] = []
+    if content.ablation:
+        ablation, problems = _read_ablation(content.runs_folder)
+    of_ablation = [read_run(folder, name) for name, folder in _ablation_runs(ablation, content)]
+    drawn = {run.folder.resolve() for run in (*shown, *of_ablation)}
+    notes = [*content.notes, *_not_shown(content, drawn), *problems]
+    sections = [results_section(shown, ablation, cache=str(content.root))]
+    bodies = bodies_section(opened, shown, raw=content.raw, body=content.body)
+    if any(bodies.data.values()):
+        sections.append(bodies)
+    sections.append(curves_section(shown, of_ablation, notes=notes))
+    return sections
+
+
+def _data_sections(
+    content: ReportContent, opened: OpenedCache, shown: Sequence[TrainingRun]
+) -> list[PageSection]:
+    uses = split_uses(shown) if shown else None
+    return [
+        overview_section(opened, uses),
+        accounting_section(opened),
+        examples_section(opened, raw=content.raw, body=content.body),
+    ]
 
 
 def summary(
@@ -279,12 +291,13 @@ def _not_shown(content: ReportContent, shown: set[Path]) -> list[str]:
     hidden = [folder for folder in content.other_runs() if folder.resolve() not in shown]
     if not hidden:
         return []
-    names = ", ".join(folder.name for folder in hidden[:5])
-    if len(hidden) > 5:
+    names = ", ".join(folder.name for folder in hidden[:FEW])
+    if len(hidden) > FEW:
         names += ", ..."
+    show = command("report", "--run", from_here(hidden[0]), module="tasks")
     notes = [
         f"{count(len(hidden), 'run')} with other settings not shown: {names}. To show one: "
-        f"python -m tasks report --run {from_here(hidden[0])} (repeatable)."
+        f"{show} (repeatable)."
     ]
     of_models = {
         str(read_json(folder / runs.CONFIG, [], "").get("of_model", "vibe")) for folder in hidden
@@ -296,6 +309,15 @@ def _not_shown(content: ReportContent, shown: set[Path]) -> list[str]:
     return notes
 
 
+def _splits_state(root: cache.Root) -> Any:
+    """Digests of the cache's splits and their streams, or why it cannot be read."""
+    try:
+        opened = cache.open(root)
+        return {name: _commits(opened, name) for name in opened.splits}
+    except UNREADABLE as error:
+        return str(error)
+
+
 def _commits(opened: cache.FeatureCache, name: str) -> Any:
     try:
         split = opened[name]
@@ -303,3 +325,20 @@ def _commits(opened: cache.FeatureCache, name: str) -> Any:
         return [split.manifest.get("digest"), streams]
     except UNREADABLE as error:
         return str(error)
+
+
+def _entries(folder: Path | None) -> list[Path]:
+    """Files and folders in a folder; none if it does not exist."""
+    if folder is None or not folder.is_dir():
+        return []
+    return sorted(folder.iterdir())
+
+
+def _stamps(files: Sequence[Path]) -> list[tuple[str, int, int]]:
+    """Path, size and time of the files that exist."""
+    stamps = []
+    for file in files:
+        if file.exists():
+            status = file.stat()
+            stamps.append((str(file), status.st_size, status.st_mtime_ns))
+    return stamps

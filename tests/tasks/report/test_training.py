@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from html import unescape
 from pathlib import Path
@@ -210,8 +211,8 @@ def test_the_fingerprint_follows_what_is_shown_and_nothing_else(root, make, tmp_
 
     def fingerprint(*folders: Path, **more: Any) -> str:
         found = tuple((f.name, f) for f in folders)
-        content = ReportContent(own, None, None, "resnet50", tmp_path / "runs", found, **more)
-        return content.fingerprint()
+        content = ReportContent(own, None, None, "resnet50", tmp_path / "runs", found)
+        return replace(content, **more).fingerprint()
 
     seen = [fingerprint(folder)]
     (folder / "last.pt").write_bytes(b"not shown")
@@ -220,6 +221,14 @@ def test_the_fingerprint_follows_what_is_shown_and_nothing_else(root, make, tmp_
     seen.append(fingerprint(folder))
     log(folder, {31: {"train/total": 1.0}})
     seen += [fingerprint(folder), fingerprint(), fingerprint(folder, notes=("another note",))]
+    body = tmp_path / "body"
+    seen.append(fingerprint(folder, body=body))
+    body.mkdir()
+    (body / "SMPL_NEUTRAL.pkl").write_bytes(b"a model")
+    seen.append(fingerprint(folder, body=body))
+    for raw in (tmp_path / "raw", tmp_path / "other raw"):
+        (raw / "3dpw").mkdir(parents=True)
+        seen.append(fingerprint(folder, raw=raw))
     shutil.rmtree(own / "amass")
     seen.append(fingerprint(folder))
     shutil.rmtree(own)
