@@ -46,12 +46,30 @@ class _ResultsTable(NamedTuple):
     @property
     def columns(self) -> dict[str, str]:
         """The errors that any row has -> their titles."""
-        return _columns([row.errors for row in self.rows])
+        return _metric_titles([row.errors for row in self.rows])
 
     @property
     def counted(self) -> bool:
         """Whether the number of frames is known for any row."""
         return any(row.frames is not None for row in self.rows)
+
+
+class _DynamicsTable(NamedTuple):
+    """Errors of one run on one split, of the bodies before and after a frame."""
+
+    caption: str
+    header: Sequence[str]  # the steps from the frame
+    rows: Mapping[str, Sequence[float]]  # model -> errors
+
+
+class _Listing(NamedTuple):
+    """Tracks or windows of one run on one split, the worst first."""
+
+    caption: str
+    split: str
+    columns: Mapping[str, str]  # metrics -> their titles
+    rows: Sequence[Mapping[str, Any]]
+    look: str  # the command that shows the first row
 
 
 def results_section(
@@ -60,8 +78,8 @@ def results_section(
     """The section of results. ablation: the content of ablation.json, empty if there is none."""
     evaluated = [run for run in runs if run.splits]
     splits: dict[str, list[_ResultsTable]] = {}
-    dynamics: list[dict[str, Any]] = []
-    listings: list[dict[str, Any]] = []
+    dynamics: list[_DynamicsTable] = []
+    listings: list[_Listing] = []
     for run in evaluated:
         for split in run.splits:
             if split not in splits:
@@ -100,10 +118,10 @@ def tables_of(split: str, runs: Sequence[TrainingRun]) -> list[_ResultsTable]:
 
     tables = list[_ResultsTable]()
     for protocol in protocols:
-        rows = list(_rows(split, protocol, runs))
+        rows = list(_model_rows(split, protocol, runs))
         if not stand_in:
             rows += [row for figure_protocol, row in figures if figure_protocol == protocol]
-        about = [meaning(protocol), _labels(split, protocol, runs)]
+        about = [meaning(protocol), _describe_labels(split, protocol, runs)]
         if not tables:
             about.append(_left_out(split, runs))
         title = f"Protocol “{protocol}”"
@@ -126,7 +144,7 @@ def _left_out(split: str, runs: Sequence[TrainingRun]) -> str:
     return " ".join(f"Not evaluated by “{protocol}”: {why}." for protocol, why in reasons.items())
 
 
-def _labels(split: str, protocol: str, runs: Sequence[TrainingRun]) -> str:
+def _describe_labels(split: str, protocol: str, runs: Sequence[TrainingRun]) -> str:
     """A sentence about the labels' body, unless it is the neutral one."""
     for run in runs:
         errors = by_protocol(run.splits[split]).get(protocol)
@@ -138,7 +156,7 @@ def _labels(split: str, protocol: str, runs: Sequence[TrainingRun]) -> str:
     return ""
 
 
-def _dynamics(run: TrainingRun) -> Iterator[dict[str, Any]]:
+def _dynamics(run: TrainingRun) -> Iterator[_DynamicsTable]:
     """PA-MPJPE of past, present and future bodies predicted from one frame
     (`vibe_model.hmmr.dynamics`).
     """
@@ -147,35 +165,35 @@ def _dynamics(run: TrainingRun) -> Iterator[dict[str, Any]]:
         if not measured:
             continue
         table = measured[0]["dynamics"]
-        by_model = {model: by_step.values() for model, by_step in table["pa_mpjpe"].items()}
-        first = next(iter(table["pa_mpjpe"].values()))
+        errors_by_step = table["pa_mpjpe"]
+        first = next(iter(errors_by_step.values()))
         frames = count(table["frames"], "frame")
         tracks = count(table["tracks"], "track")
-        yield {
-            "caption": f"{run.name}, {split}: {frames} of {tracks}",
-            "header": [_step_title(int(step)) for step in first],
-            "rows": {model: [*values] for model, values in by_model.items()},
-        }
+        yield _DynamicsTable(
+            caption=f"{run.name}, {split}: {frames} of {tracks}",
+            header=[_step_title(int(step)) for step in first],
+            rows={model: [*by_step.values()] for model, by_step in errors_by_step.items()},
+        )
 
 
 def _step_title(step: int) -> str:
     return f"{step:+d} frames" if step else "now"
 
 
-def _rows(split: str, protocol: str, runs: Sequence[TrainingRun]) -> Iterator[_ModelErrors]:
+def _model_rows(split: str, protocol: str, runs: Sequence[TrainingRun]) -> Iterator[_ModelErrors]:
     """Rows of each run, of its smoothed predictions, and of the mean body, which is the same for
     all runs.
     """
-    errors: Mapping[str, Any] = {}
+    with_baseline: Mapping[str, Any] = {}  # the errors of any run
     for run in runs:
         run_errors = by_protocol(run.splits[split])
         if protocol not in run_errors:
             continue
         errors = run_errors[protocol]
-        n_frames = _frames(errors)
+        n_frames = _count_frames(errors)
         about = ""
         if protocol == next(iter(run_errors)):
-            about = _about(run, split)
+            about = _describe_run(run, split)
         yield _ModelErrors(run.name, _select_metrics(errors), n_frames, about)
 
         smoothed = errors.get("smoothed")
@@ -186,11 +204,13 @@ def _rows(split: str, protocol: str, runs: Sequence[TrainingRun]) -> Iterator[_M
                 width = f"Gaussian of {sigma:g} frames"
             name = f"{run.name}, smoothed"
             yield _ModelErrors(name, _select_metrics(smoothed), n_frames, width)
-    if errors:
-        yield _ModelErrors(MEAN_BODY, _select_metrics(errors["baseline"]), _frames(errors))
+        with_baseline = errors
+    if with_baseline:
+        n_frames = _count_frames(with_baseline)
+        yield _ModelErrors(MEAN_BODY, _select_metrics(with_baseline["baseline"]), n_frames)
 
 
-def _about(run: TrainingRun, split: str) -> str:
+def _describe_run(run: TrainingRun, split: str) -> str:
     """Model size, training speed and inputs, as far as they are recorded."""
     parts: list[str] = []
     if "parameters" in run.metrics:
@@ -211,10 +231,8 @@ def _published_figures(split: str, runs: Sequence[TrainingRun]) -> list[tuple[st
     """(protocol, published figures) of a split, with a note on those trained like the first run."""
     trained_alike = ""
     with_3dpw = None
-    if runs:
-        config = runs[0].config
-        if config is not None:
-            with_3dpw = "3dpw/train" in config.training_splits
+    if runs and runs[0].config is not None:
+        with_3dpw = "3dpw/train" in runs[0].config.training_splits
         word = "with" if with_3dpw else "without"
         trained_alike = f"; trained {word} 3DPW, as {runs[0].name} here"
 
@@ -232,7 +250,7 @@ def _select_metrics(errors: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(errors[name]) for name in table_metrics([errors]) if name in errors}
 
 
-def _frames(errors: Mapping[str, Any]) -> int:
+def _count_frames(errors: Mapping[str, Any]) -> int:
     return int(errors.get("frames") or errors.get("frames_2d") or 0)
 
 
@@ -250,38 +268,35 @@ def _ablation(content: Mapping[str, Any]) -> Iterator[_ResultsTable]:
         yield _ResultsTable(protocol, f"{split}, protocol “{protocol}”", split, rows)
 
 
-def _listings(run: TrainingRun, cache: str) -> Iterator[dict[str, Any]]:
-    """Yield a run's results by track, and its worst windows, of each split; the worst first.
-
-    `look`: the command that shows the first row.
-    """
+def _listings(run: TrainingRun, cache: str) -> Iterator[_Listing]:
+    """Yield a run's results by track, and its worst windows, of each split."""
     listed = (*run.sequences, *run.worst_windows)
     for split in dict.fromkeys(str(row.get("split")) for row in listed):
+        title = f"{run.name} on {split}"
         tracks = run.tracks_of(split)
-        shown = f"the worst {MOST_SEQUENCES} of"
-        if len(tracks) <= MOST_SEQUENCES:
-            shown = "all"
+        if tracks:
+            shown = f"the worst {MOST_SEQUENCES} of"
+            if len(tracks) <= MOST_SEQUENCES:
+                shown = "all"
+            n_tracks = count(len(tracks), "track")
+            caption = f"{title}: {shown} {n_tracks} (see the run's sequences.csv)"
+            yield _listing(caption, split, tracks[:MOST_SEQUENCES], cache)
         windows = run.windows_of(split, MOST_WINDOWS)
-        n_tracks = count(len(tracks), "track")
-        n_windows = count(len(windows), "window")
-        by_track = f"{shown} {n_tracks} (see the run's sequences.csv)"
-        worst = f"worst {n_windows} (more in the run's worst_windows.csv)"
-        for text, rows in ((by_track, tracks[:MOST_SEQUENCES]), (worst, windows)):
-            if not rows:
-                continue
-            track = str(rows[0].get("track"))
-            name = split.split("/", 1)
-            options = ("--cache", cache, "--track", track, "--out", "track.html")
-            yield {
-                "caption": f"{run.name} on {split}: {text}",
-                "split": split,
-                "columns": _columns(rows),
-                "rows": rows,
-                "look": command("show", *name, *options),
-            }
+        if windows:
+            n_windows = count(len(windows), "window")
+            caption = f"{title}: worst {n_windows} (more in the run's worst_windows.csv)"
+            yield _listing(caption, split, windows, cache)
 
 
-def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+def _listing(caption: str, split: str, rows: Sequence[Mapping[str, Any]], cache: str) -> _Listing:
+    dataset_and_part = split.split("/", 1)
+    track = str(rows[0].get("track"))
+    options = ("--cache", cache, "--track", track, "--out", "track.html")
+    look = command("show", *dataset_and_part, *options)
+    return _Listing(caption, split, _metric_titles(rows), rows, look)
+
+
+def _metric_titles(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Metrics that any row has -> their titles."""
     names = set().union(*rows)
     metrics = table_metrics(rows)
@@ -289,7 +304,9 @@ def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
 
 def as_csv(splits: Mapping[str, Sequence[_ResultsTable]]) -> str:
-    """All rows of all tables as CSV with a header; unknown errors are empty."""
+    """All rows of the splits' tables, without the ablation, as CSV with a header; unknown errors
+    are empty.
+    """
     keyed: list[tuple[str, str, _ModelErrors]] = []
     for split, tables in splits.items():
         for table in tables:
