@@ -59,14 +59,14 @@ class DetectionPlan:
     @property
     def problems(self) -> dict[str, str]:
         """Clip -> why it has no file."""
-        return dict(self.refused) | {files.clip: why for files, why in self.failed.items()}
+        return dict(self.refused) | {target.clip: why for target, why in self.failed.items()}
 
-    def is_unchanged(self, files: ClipFiles) -> bool:
+    def is_unchanged(self, target: ClipFiles) -> bool:
         """Whether a clip still has the pixels for which its file is planned, as seen by this
         machine.
         """
         try:
-            return _files(self.out, Video(self.raw, files.clip), self.about) == files
+            return _target_of(self.out, Video(self.raw, target.clip), self.about) == target
         except (RawDataError, OSError):
             return False
 
@@ -104,7 +104,7 @@ def detected_otherwise(
             counts[name] += 1
             continue
         before = info.get("options") or {}
-        compared = {"every"}
+        compared = {"every"}  # the one option that needs no weights
         if options is not None:
             compared = {*before, *now}
         differ = [key for key in sorted(compared) if before.get(key) != now.get(key)]
@@ -137,8 +137,10 @@ def _is_labelled(raw: Path, labels: ClipLabels, clip: str, by_any_detector: bool
     if clip.startswith(f"{KEYPOINTS}/"):
         return True
     folder, _, name = clip.rpartition("/")
-    if not any(labels.find(name, folder)):
-        return any(labels.find_similar(name, folder))  # conversion says how to rename them
+    has_labels = any(labels.find(name, folder))
+    if not has_labels:
+        # labels of a similar name are probably the clip's: conversion says how to rename them
+        return any(labels.find_similar(name, folder))
     info = read_info(detected_file(raw / KEYPOINTS, clip))
     if info.get("description") != MADE_BY:
         return True
@@ -172,7 +174,7 @@ def plan_detection(
         "options": identity(detector),
         "stand_in": demo,
     }
-    lost: dict[str, ClipFiles] = {}
+    lost: list[ClipFiles] = []
     if not one_clip:
         lost = _find_lost_clips(raw, out, clips)
     if only is not None:
@@ -180,8 +182,20 @@ def plan_detection(
     if part is not None:
         clips = list(part.share(clips))
 
+    return _plan_clips(raw, out, detector, about, clips, lost)
+
+
+def _plan_clips(
+    raw: Path,
+    out: Path,
+    detector: Detector,
+    about: Mapping[str, Any],
+    clips: Iterable[str],
+    lost: Sequence[ClipFiles],
+) -> DetectionPlan:
+    """What to do for each clip. about: as in `DetectionPlan`; lost: files whose clips are gone."""
     # of the same pixels, by the same detector
-    before = {files.fingerprint: files for files in lost.values()}
+    lost_by_fingerprint = {target.fingerprint: target for target in lost}
     missing = []
     renamed = dict[ClipFiles, ClipFiles]()
     failed = {}
@@ -190,37 +204,52 @@ def plan_detection(
     for clip in clips:
         try:
             video = Video(raw, clip)
-            files = _files(out, video, about)
-            is_done = files.is_up_to_date() and not _was_misread(out, raw, clip)
-            if not is_done:
-                video.require_whole()
+            target = _target_of(out, video, about)
+            is_done = _is_done(target, video)
         except (PipelineError, OSError) as error:
             refused[utf8(clip)] = str(error)
             continue
         if is_done:
             done += 1
-        elif files.failed.is_file():
-            failed[files] = files.failed.read_text()
-        elif files.fingerprint in before:
-            renamed[files] = before.pop(files.fingerprint)
+        elif target.failed.is_file():
+            failed[target] = target.failed.read_text()
+        elif target.fingerprint in lost_by_fingerprint:
+            renamed[target] = lost_by_fingerprint.pop(target.fingerprint)
         else:
-            missing.append(files)
+            missing.append(target)
 
-    orphans = _relative_files(files for files in lost.values() if files not in renamed.values())
-    weights = terms(detector) if missing or failed else []
     return DetectionPlan(
-        raw, out, detector, about, missing, renamed, failed, done, refused, orphans, weights
+        raw=raw,
+        out=out,
+        detector=detector,
+        about=about,
+        missing=missing,
+        renamed=renamed,
+        failed=failed,
+        done=done,
+        refused=refused,
+        orphans=_find_orphans(lost, renamed.values()),
+        weights=terms(detector) if missing or failed else [],
     )
 
 
-def _relative_files(clips: Iterable[ClipFiles]) -> list[str]:
-    """Files of `detect` for these clips, relative to its folder."""
-    relative = []
-    for files in clips:
-        file = detected_file(files.out, files.clip)
-        if file is not None:
-            relative.append(file.relative_to(files.out).as_posix())
-    return relative
+def _is_done(target: ClipFiles, video: Video) -> bool:
+    """Whether a clip has its file. Raises PipelineError or OSError if it cannot have one."""
+    if target.is_up_to_date() and not _was_misread(target.out, video.root, target.clip):
+        return True
+    video.require_whole()
+    return False
+
+
+def _find_orphans(lost: Iterable[ClipFiles], renamed: Iterable[ClipFiles]) -> list[str]:
+    """Files of the lost clips that were not renamed, relative to the folder of `detect`."""
+    renamed = set(renamed)
+    orphans = []
+    for target in lost:
+        file = detected_file(target.out, target.clip)
+        if target not in renamed and file is not None:
+            orphans.append(file.relative_to(target.out).as_posix())
+    return orphans
 
 
 def _clips_of(raw: Path) -> tuple[Path, list[str]]:
@@ -242,8 +271,8 @@ def _clips_of(raw: Path) -> tuple[Path, list[str]]:
     return raw, clips
 
 
-def _files(out: Path, video: Video, about: Mapping[str, Any]) -> ClipFiles:
-    """Raises RawDataError for a clip that can have no file. about: as in `DetectionPlan`."""
+def _target_of(out: Path, video: Video, about: Mapping[str, Any]) -> ClipFiles:
+    """The file of a clip. Raises RawDataError if it can have none. about: as in `DetectionPlan`."""
     if utf8(video.path) != video.path:
         do = "Rename it, for example with convmv."
         raise RawDataError(video.root / utf8(video.path), "name", "UTF-8", "other bytes", do)
@@ -275,21 +304,21 @@ def _was_misread(out: Path, raw: Path, clip: str) -> bool:
     return bool(look.otherwise) or n_shown > n_decoded + MOST_LOST
 
 
-def _find_lost_clips(raw: Path, out: Path, clips: Sequence[str]) -> dict[str, ClipFiles]:
-    """Files of `detect` whose clips are gone from `raw` (deleted or renamed), by clip."""
-    lost = {}
-    files = list_clips(out, ".json")
-    for file in list_files(out):
-        folder, _, name = file.rpartition("/")
+def _find_lost_clips(raw: Path, out: Path, clips: Sequence[str]) -> list[ClipFiles]:
+    """Files of `detect` whose clips are gone from `raw` (deleted or renamed)."""
+    lost = []
+    paths = list_clips(out, ".json")
+    for path in list_files(out):
+        folder, _, name = path.rpartition("/")
         if name == PACK:
             with contextlib.suppress(OSError):  # its clips have their errors
-                files += [
-                    f"{folder}/{packed}".removeprefix("/") for packed in pack_index(out / file)
+                paths += [
+                    f"{folder}/{packed}".removeprefix("/") for packed in pack_index(out / path)
                 ]
-    for clip in sorted({file.removesuffix(".json") for file in files} - {*clips}):
+    for clip in sorted({path.removesuffix(".json") for path in paths} - {*clips}):
         if (raw / clip).exists():
             continue
         info = read_info(detected_file(out, clip))
         if info.get("description") == MADE_BY and info.get("clip") == clip:
-            lost[clip] = ClipFiles(out, clip, str(info.get("fingerprint")))
+            lost.append(ClipFiles(out, clip, str(info.get("fingerprint"))))
     return lost

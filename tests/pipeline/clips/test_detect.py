@@ -20,7 +20,7 @@ from pipeline.accounting import Accounting
 from pipeline.clips.detection.report import DetectionReport
 from pipeline.clips.detection.run import detect_clips, detect_planned
 from pipeline.clips.detectors import Detect, DetectionResources, Detector, People
-from pipeline.clips.files import list_clips
+from pipeline.clips.files import MADE_BY, ClipFiles, list_clips
 from pipeline.clips.plan import plan_detection
 from pipeline.errors import ConfigError, RawDataError
 from pipeline.files.formats.people.detections import read_results
@@ -201,6 +201,35 @@ def test_people_of_a_clip_that_a_worker_sees_otherwise_than_the_plan_are_not_wri
     assert (report.done, list(report.problems)) == (1, ["a.mp4"])
     assert f"on {platform.node()}" in report.problems["a.mp4"]
     assert not (out / "a.mp4.json").exists()
+
+
+def test_time_to_plan_grows_with_the_number_of_renamed_clips_not_with_its_square(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    n_clips = 40
+    raw.mkdir()
+    out.mkdir()
+    for i in range(n_clips):
+        (raw / f"{i}.mp4").write_bytes(b"%d" % i)
+    monkeypatch.setattr("pipeline.clips.plan.Video.refusal", lambda _: "")
+    monkeypatch.setattr("pipeline.clips.plan.Video.require_whole", lambda _: None)
+    plan = plan_detection(raw, out, Bright())
+    for target in plan.missing:
+        info = {"description": MADE_BY, "clip": target.clip, "fingerprint": target.fingerprint}
+        target.file.write_text(f"{json.dumps({'info': info})[:-1]},\n}}")
+        (raw / target.clip).rename(raw / f"new {target.clip}")
+    n_compared = 0
+
+    def count_comparison(self: Any, other: Any) -> bool:
+        nonlocal n_compared
+        n_compared += 1
+        return (self.out, self.clip) == (other.out, other.clip)
+
+    monkeypatch.setattr(ClipFiles, "__eq__", count_comparison)
+    plan = plan_detection(raw, out, Bright())
+    assert (len(plan.renamed), plan.orphans, plan.missing) == (n_clips, [], [])
+    assert n_compared <= n_clips
 
 
 @pytest.mark.parametrize("most", [3, 9, 17, 33])
