@@ -36,18 +36,26 @@ def _run(args: argparse.Namespace) -> int:
     from pipeline.files.formats.fits import FILE
 
     n_fits = 0
+    n_read = 0
+    n_known = 0
     unread = []
     skipped = Counter[str]()
     contents = fits.read_all(sorted(args.files), args.raw / FILE, args.key)
     with bar(f"fits {args.raw.name}", err, unit="file") as progress:
         for n_done, content in enumerate(contents, 1):
             progress(n_done, len(args.files))
-            if isinstance(content, fits.FitsRead):
+            if content is None:  # an earlier run has read this file
+                n_known += 1
+            elif isinstance(content, fits.FitsRead):
+                n_read += 1
                 n_fits += len(content.fits)
                 skipped += content.skipped
-            elif content is not None:
+            else:
                 unread.append(str(content))
-    out.print(f"{count(n_fits, 'fit')} read of {count(len(args.files), 'tar')}")
+    text = f"{count(n_fits, 'fit')} read of {count(n_read, 'file')}"
+    if n_known:
+        text += f", {count(n_known, 'file')} read before"
+    out.print(text)
     for why, n in sorted(skipped.items()):
         out.print(f"  {DOUBT} skipped {count(n, 'person')}: {plain(why)}")
     for message in unread:

@@ -273,6 +273,21 @@ def test_a_damaged_tar_costs_itself_alone_and_is_read_by_the_next_run(raw, tmp_p
     assert digest_of(raw) == one  # whatever the order
 
 
+def test_files_that_give_no_fits_are_not_among_those_read(
+    raw: Path, tmp_path: Path, capsys: Any
+) -> None:
+    first = tar(tmp_path / "0.tar", {NAMES[0]: [person(0)]})
+    read(raw, first)
+    assert capsys.readouterr().out.splitlines()[0] == "1 fit read of 1 file"
+    second = tar(tmp_path / "1.tar", {NAMES[1]: [person(1)]})
+    damaged = tmp_path / "2.npz"
+    damaged.write_bytes(b"<html>")
+    files = [str(file) for file in (first, second, damaged)]
+    assert main(["fits", *files, "--raw", str(raw)]) == 1
+    shown = capsys.readouterr().out
+    assert shown.splitlines()[0] == "1 fit read of 1 file, 1 file read before"
+
+
 def test_without_the_file_and_with_another_one_it_says_what_to_do(
     raw: Path, tmp_path: Path
 ) -> None:
