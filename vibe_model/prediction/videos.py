@@ -14,10 +14,10 @@ import itertools
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -59,6 +59,17 @@ class PredictedVideos:
     summary: dict[str, Any] = field(default_factory=dict)  # the content of predictions.json
 
 
+class PredictedPerson(NamedTuple):
+    """A person in a video, and the median px from the joints before and after `refine`; NaN
+    without joints.
+    """
+
+    video: int  # number in the split
+    bodies: TrackBodies
+    before_px: float
+    after_px: float
+
+
 def predict_videos(job: PredictionJob, progress: Progress) -> PredictedVideos:
     """Write all files that the job asks for, and predictions.json.
 
@@ -69,48 +80,66 @@ def predict_videos(job: PredictionJob, progress: Progress) -> PredictedVideos:
     split = job.split()
     predicted = PredictedVideos()
     about = _about(job, split)
-    predicted.summary = about | {"videos": []}
+    videos = []
     raw = raw_folder(split, job.raw) if job.overlay else None
     chosen = select_tracks(split, job.tracks)
-    total = sum(track.stop - track.start for track in chosen)
     n_videos = len({track.video for track in chosen})
-    for number, tracks in itertools.groupby(_bodies(job, split), key=lambda one: one[0]):
+    everyone = _predict_people(job, split, chosen, progress)
+    for number, people in itertools.groupby(everyone, key=lambda person: person.video):
         entry = split.videos[number]
-        facts = {
-            "video": entry.name,
-            "picture": [entry.width, entry.height],
-            "accounting": entry.account,
-        }
-        bodies = PredictedBodies(job.out, job.trained.generator.steps)
-        rows = []
-        for _, track, error_px in tracks:
-            predicted.errors.append(error_px)
-            better = [round(px, 2) for px in error_px] if error_px[1] < error_px[0] else None
-            clip = entry.account.get("clip", {})
-            rows.append(_write(job, track, about | {"video": entry.name, "refined": better}, clip))
-            bodies.add(track)
-            predicted.bodies += len(track)
-            progress(predicted.bodies, total, entry.name)
-        fps = bodies.fps if math.isfinite(bodies.fps) else None
-        predicted.summary["videos"].append({**facts, "fps": fps, "tracks": rows, "overlay": None})
-        predicted.tracks += len(rows)
+        video_bodies = PredictedBodies(job.out, job.trained.generator.steps)
+        video = _predict_video(job, entry, people, about, video_bodies, predicted)
         if raw is not None:
             file = job.out / (OVERLAY if n_videos == 1 else f"{OVERLAYS}/{file_name(entry.name)}")
-            _draw(job, predicted, file, sources.parse(raw, entry.source), bodies)
+            source = sources.parse(raw, entry.source)
+            video["overlay"] = _draw(job, predicted, file, source, video_bodies)
+        videos.append(video)
     if not predicted.tracks:
         raise PipelineError(
             f"{job.name}: no frame with a person could be decoded, so nothing is predicted"
         )
+    predicted.summary = about | {"videos": videos}
     runs.write_json(job.out / SUMMARY, predicted.summary)
     return predicted
 
 
-def _bodies(
-    job: PredictionJob, split: cache.Split
-) -> Iterator[tuple[int, TrackBodies, tuple[float, float]]]:
-    """Yield video number, bodies and errors before and after refinement (px, NaN without) of each
-    person.
+def _predict_video(
+    job: PredictionJob,
+    entry: cache.VideoEntry,
+    people: Iterator[PredictedPerson],
+    about: Mapping[str, Any],
+    video_bodies: PredictedBodies,
+    predicted: PredictedVideos,
+) -> dict[str, Any]:
+    """Write the files of one video's people, and add their bodies to `video_bodies`. Returns the
+    video's entry in predictions.json.
     """
+    rows = []
+    for person in people:
+        rows.append(_write_person(job, person, entry, about))
+        video_bodies.add(person.bodies)
+        predicted.errors.append((person.before_px, person.after_px))
+        predicted.bodies += len(person.bodies)
+    predicted.tracks += len(rows)
+    return {
+        "video": entry.name,
+        "picture": [entry.width, entry.height],
+        "accounting": entry.account,
+        "fps": video_bodies.fps if math.isfinite(video_bodies.fps) else None,
+        "tracks": rows,
+        "overlay": None,
+    }
+
+
+def _predict_people(
+    job: PredictionJob,
+    split: cache.Split,
+    chosen: Sequence[cache.TrackRecord],
+    progress: Progress,
+) -> Iterator[PredictedPerson]:
+    """Predict each person with a frame that could be decoded, and refine as the job says."""
+    total = sum(track.stop - track.start for track in chosen)
+    n_done = 0
     trained = job.trained
     predictions = predict_tracks(
         trained.generator,
@@ -123,33 +152,46 @@ def _bodies(
         stills=True,
     )
     for (bodies,) in predictions:
-        if len(bodies):  # else no frame could be decoded
-            track = int(split.track_of(np.array([bodies.track.start]))[0])
-            before = after = math.nan
-            if job.refine and "kp_2d" in split.columns:
-                kp_2d = split.rows("kp_2d", bodies.track.start, bodies.track.stop)[
-                    bodies.rows - bodies.track.start
-                ]
-                bodies, (_, before, after) = refine_track(bodies, kp_2d, trained.generator)
-            yield int(split.tracks.video[track]), bodies.smooth_time(job.smooth), (before, after)
+        if not len(bodies):
+            continue
+        track = int(split.track_of(np.array([bodies.track.start]))[0])
+        before_px = math.nan
+        after_px = math.nan
+        if job.refine and "kp_2d" in split.columns:
+            kp_2d = split.rows("kp_2d", bodies.track.start, bodies.track.stop)
+            in_decoded = kp_2d[bodies.rows - bodies.track.start]
+            bodies, refined = refine_track(bodies, in_decoded, trained.generator)
+            before_px = refined.before
+            after_px = refined.after
+        video = int(split.tracks.video[track])
+        yield PredictedPerson(video, bodies.smooth_time(job.smooth), before_px, after_px)
+        n_done += len(bodies)  # written by now
+        progress(n_done, total, bodies.track.video)
 
 
-def _write(
-    job: PredictionJob, bodies: TrackBodies, about: Mapping[str, Any], clip: Mapping[str, Any]
+def _write_person(
+    job: PredictionJob,
+    person: PredictedPerson,
+    entry: cache.VideoEntry,
+    about: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Write the files of one person. Returns their entry in predictions.json. clip:
-    `ClipRecord.as_dict`.
-    """
+    """Write the files of one person. Returns their entry in predictions.json."""
+    bodies = person.bodies
     generator = job.trained.generator
-    file = save_npz(job.out / BODIES, bodies, generator, about=about)
+    refined = None
+    if person.after_px < person.before_px:
+        refined = [round(px, 2) for px in (person.before_px, person.after_px)]
+    of_person = {**about, "video": entry.name, "refined": refined}
+    file = save_npz(job.out / BODIES, bodies, generator, about=of_person)
     first, last = (int(bodies.frame_index[i]) for i in (0, -1))
     facts = {
         "name": bodies.track.name,
         "file": f"{BODIES}/{file.name}",
-        "refined": about["refined"],
+        "refined": refined,
     }
     if job.export:
         fps = bodies.track.fps if math.isfinite(bodies.track.fps) else DEFAULT_FPS
+        clip = entry.account.get("clip", {})
         motion = write_motion(job.out / MOTIONS, bodies, generator.body, fps, clip)
         facts["motion"] = f"{MOTIONS}/{motion.name}"
     return {**facts, "frames": len(bodies), "first": first, "last": last}
@@ -161,19 +203,20 @@ def _draw(
     file: Path,
     source: FrameSource,
     bodies: PredictedBodies,
-) -> None:
-    """Write the overlay of the last video of `predicted`."""
+) -> dict[str, Any] | None:
+    """Write the overlay of a video. Returns its entry in predictions.json; None if it cannot be
+    drawn.
+    """
     began = time.monotonic()
     text = DEMO_MARK if job.stand_in else ""
     try:
         overlay, n_frames = write_overlay(file, source, bodies, job.trained.generator, text=text)
     except PipelineError as error:
         predicted.problems.append(str(error))
-        return
+        return None
     predicted.frames += n_frames
     predicted.drawing += time.monotonic() - began
-    entry = {"file": overlay.relative_to(job.out).as_posix(), "fps": rate_of(source)}
-    predicted.summary["videos"][-1]["overlay"] = entry
+    return {"file": overlay.relative_to(job.out).as_posix(), "fps": rate_of(source)}
 
 
 def _about(job: PredictionJob, split: cache.Split) -> dict[str, Any]:
