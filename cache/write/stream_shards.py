@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -30,13 +30,18 @@ from cache.storage.base import Root
 from cache.write.staged import FILE, ROWS, STAGED, Plan, StagedWork
 
 Arrays = Mapping[str, Array]  # of one shard, by name
-# mask, features, ok: see `StreamShards.carried`
-Carried = tuple[Bools, Any, Flags]
-
 
 # odd: each word is mapped one to one
 _MIX: Final = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F], np.uint64)
 _SORTED_ROWS: Final = 1 << 22  # rows that are sorted in memory at once: 64 MiB
+
+
+class FoundRows(NamedTuple):
+    """Which of n rows have stored features, and these; 0 for the others."""
+
+    mask: Bools  # (n,)
+    features: Any  # (n, dim)
+    ok: Flags  # (n,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +52,7 @@ class Staged:
     rows: str  # identity of the split's rows: `manifest.rows_record`
     form: str  # size and type of a row: as "2048 numbers of float16"
     token: str  # of its names
-    keys: dict[str, str]  # array -> the key of its file in the store
+    keys: dict[str, str]  # array -> the path of its file in the store
     records: dict[str, str]  # array -> the manifest's record of the file: size and checksum
     made: dict[str, Any]  # `StreamShards.made`
 
@@ -112,8 +117,8 @@ class StreamShards:
         self.geometry = Geometry(**split.manifest["geometry"])
         self.rows_per_shard = self.geometry.rows_per_shard
         self._tables = split.tables
-        live = self._tables.live_by_shard(self.geometry, int(split.manifest["extent"]))
-        self.live_shards = np.flatnonzero(live).tolist()
+        n_live = self._tables.live_by_shard(self.geometry, int(split.manifest["extent"]))
+        self.live_shards = np.flatnonzero(n_live).tolist()
         self.foreign: list[int] = []  # shards that the stream has for other rows
         self.committed: dict[int, dict[str, str]] = {}  # shard -> the records of its arrays
         if self._commit is not None:
@@ -130,13 +135,16 @@ class StreamShards:
                 records = {name: by_array[name][str(shard)] for name in by_array}
                 self.committed[shard] = records
         # Only rows of replaced or removed tracks can be carried over.
-        self._has_replaced_rows = False
-        for shard in self.committed:
-            is_gone = shard >= len(live) or not self.rows_record(shard)
-            if is_gone or live[shard] < len(self.rows(shard)):
-                self._has_replaced_rows = True
+        self._has_replaced_rows = any(
+            self._is_partly_replaced(shard, n_live) for shard in self.committed
+        )
         self._index: _KeyIndex | None = None
         self._index_lock = threading.Lock()
+
+    def _is_partly_replaced(self, shard: int, n_live: Ints) -> bool:
+        """Whether a committed shard has rows without a track. n_live: rows with one, by shard."""
+        is_gone = shard >= len(n_live) or not self.rows_record(shard)
+        return is_gone or bool(n_live[shard] < len(self.rows(shard)))
 
     def rows(self, shard: int) -> range:
         """The rows of a shard, all of which `stage` expects: without padding, with rows of replaced
@@ -154,26 +162,25 @@ class StreamShards:
     def rows_record(self, shard: int) -> str:
         return manifest.rows_record(self.split.manifest, shard)
 
-    def carried(self, keys: Keys) -> Carried:
+    def carried(self, keys: Keys) -> FoundRows:
         """Find features that the stream already has for rows with these keys, (n, 2) uint64, of
         replaced tracks.
-
-        Returns mask (n,), features (n, dim) and ok (n,), which are 0 where the mask is False.
         """
         with self._index_lock:
             if self._index is None and self._has_replaced_rows and self._commit is not None:
                 stream = OpenStream(self._commit, self.split.manifest)
                 self._index = _KeyIndex(stream, self.committed)
-        mask, data, ok = self._zeros(len(keys))
+        found = self._none_found(len(keys))
         if self._index is None:
-            return mask, data, ok
+            return found
+        mask, data, ok = found
         rows = self._index.find(keys)
         stream = self._index.stream
-        mask = rows >= 0
+        mask[:] = rows >= 0
         ok[mask] = stream.read("_ok", rows[mask])[:, 0]
         good = ok != UNDECODABLE
         data[good] = stream.read("", rows[good])[:, 0]
-        return mask, data, ok
+        return found
 
     def checkpoint(self, shard: int, rows: Ints, data: Array, ok: Flags, keys: Keys) -> None:
         """Store some rows of an incomplete shard durably, replacing its last checkpoint.
@@ -182,12 +189,11 @@ class StreamShards:
         """
         self._work.put(f"{ROWS}-{shard}", {}, {"rows": rows, "ok": ok, "keys": keys, "data": data})
 
-    def kept(self, shard: int, keys: Keys) -> Carried:
-        """Read a shard's rows from its checkpoint, where plan and keys are equal. Returns as
-        `carried`.
-        """
+    def kept(self, shard: int, keys: Keys) -> FoundRows:
+        """Read a shard's rows from its checkpoint, where plan and keys are equal."""
         n = len(keys)
-        mask, data, ok = self._zeros(n)
+        found = self._none_found(n)
+        mask, data, ok = found
         for _, saved in self._work.read([f"{ROWS}-{shard}"]).values():
             rows = saved["rows"]
             values = saved["data"]
@@ -197,12 +203,12 @@ class StreamShards:
             mask[rows[same]] = True
             data[rows[same]] = values[same]
             ok[rows[same]] = saved["ok"][same]
-        return mask, data, ok
+        return found
 
-    def _zeros(self, n: int) -> Carried:
+    def _none_found(self, n: int) -> FoundRows:
         spec = self.columns[self._stream]
         data = np.zeros((n, *spec.trailing), spec.dtype)
-        return np.zeros(n, bool), data, np.zeros(n, np.uint8)
+        return FoundRows(np.zeros(n, bool), data, np.zeros(n, np.uint8))
 
     def list_staged(self) -> dict[int, Staged]:
         """Shards that any process has staged by this plan, for the rows that the split has now."""
@@ -232,13 +238,21 @@ class StreamShards:
                 file, record = ShardLayout(spec, self.geometry).encode(arrays[name])
                 self._store.put(files[name], file, temporary=temporary[name])
                 records[name] = record
-            rows = self.rows_record(shard)
-            staged = Staged(shard, rows, self.form, token, files, records, dict(self.made))
+            staged = Staged(
+                shard=shard,
+                rows=self.rows_record(shard),
+                form=self.form,
+                token=token,
+                keys=files,
+                records=records,
+                made=dict(self.made),
+            )
             if self.plan:
                 self._record(staged)
         except BaseException:
             self._store.remove(temporary.values())
-            self._store.remove([key for key in files.values() if key.startswith(self._work.folder)])
+            folder = self._work.folder  # a file outside of it may be a committed one
+            self._store.remove([path for path in files.values() if path.startswith(folder)])
             raise
         return staged
 
@@ -247,7 +261,7 @@ class StreamShards:
             raise CacheError(f"{self.title(shard)}: is not pending")
 
     def _new_files(self, shard: int, token: str) -> dict[str, str]:
-        """Keys of a new shard's files by array."""
+        """Paths of a new shard's files by array."""
         return {name: f"{self._work.folder}/{FILE}-{shard}-{token}-{name}" for name in self.columns}
 
     def _record(self, staged: Staged) -> None:
@@ -296,6 +310,7 @@ class StreamShards:
         }
 
     def _key(self, name: str, shard: int) -> str:
+        """The path of a committed shard of an array in the store."""
         return layout.shard_key(self.place.array(name), shard, self.columns[name].trailing)
 
     def title(self, shard: int) -> str:
@@ -336,6 +351,7 @@ class _KeyIndex:
                 continue
             position = np.searchsorted(sorted_hashes, hashes)
             position = np.minimum(position, len(sorted_hashes) - 1)
+            # the first row of a hash alone: if another key shares it, a row is computed again
             hits = (sorted_hashes[position] == hashes) & (rows < 0)
             rows[hits] = sorted_rows[position[hits]]
         candidates = np.flatnonzero(rows >= 0)
