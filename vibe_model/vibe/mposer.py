@@ -24,7 +24,7 @@ from pipeline.errors import CheckpointError
 from pipeline.rotations import axis_angle_to_matrix, nearest_rotations, rotation_6d_to_matrix
 from vibe_model import runs
 from vibe_model.checkpoints import check_tensors, device_of, read_checkpoint, some
-from vibe_model.prediction.windows import rows_of
+from vibe_model.prediction.windows import select_tracks
 from vibe_model.settings import split_of
 from vibe_model.training.data import TrainingBatch, TrainingBatches, stream
 from vibe_model.training.loop import TrainingLoop, TrainingProgress, run_once
@@ -196,10 +196,22 @@ class MPoserRun(TrainingLoop):
     config: MPoserConfig
     trainer: MPoserTrainer
 
+    def __init__(
+        self,
+        config: MPoserConfig,
+        trainer: MPoserTrainer,
+        splits: Mapping[str, Split],
+        *,
+        stand_in: bool,
+        report: Callable[[TrainingProgress], None] | None,
+    ) -> None:
+        super().__init__(config, trainer, splits, stand_in=stand_in, report=report)
+        self._batches = TrainingBatches(config, splits)
+        n_steps = min(MEAN_POSE_STEPS, len(self._batches))
+        self.mean_pose = _mean_rotations(self._batches, n_steps)
+
     def batches(self, start: int) -> Generator[TrainingBatch, None, None]:
-        batches = TrainingBatches(self.config, self.splits)
-        self.mean_pose = _mean_rotations(batches, min(MEAN_POSE_STEPS, len(batches)))
-        return stream(batches, start, device=self.group.device)
+        return stream(self._batches, start, device=self.group.device)
 
     def validate(self) -> tuple[dict[str, Any], float | None]:
         """Errors by split, and their mean angle; without labelled motion, the mean training
@@ -223,6 +235,7 @@ def _mean_rotations(batches: TrainingBatches, n_steps: int) -> Tensor:
     total = torch.zeros(N_ROTATIONS, 3, 3, dtype=torch.float64)
     for step in range(n_steps):
         rotmat = _matrices(torch.as_tensor(batches[step].real_theta)).double()  # (B, T, 23, 3, 3)
+        # motion that is not finite is refused by the losses, with a better message than here
         total = total + rotmat.nan_to_num(nan=0.0).mean(dim=(0, 1))
     return torch.from_numpy(nearest_rotations(total.numpy())).float()
 
@@ -239,20 +252,21 @@ def _held_out_errors(
     for name in config.validation:
         n_windows = 0
         own_error = 0.0
-        mean = 0.0
-        for theta in _read_labelled(
-            splits[split_of(name)], config.seqlen, name.partition(":")[2] or "*"
-        ):
+        mean_pose_error = 0.0
+        tracks = name.partition(":")[2] or "*"
+        for theta in _read_labelled(splits[split_of(name)], config.seqlen, tracks):
             target = _matrices(theta)
             with torch.no_grad():
                 rotmat, _ = prior(theta[..., MOTION].to(device))
-            own_error += float(_geodesic_degrees(rotmat.cpu(), target).double().mean()) * len(theta)
-            mean += float(_geodesic_degrees(mean_pose, target).double().mean()) * len(theta)
+            degrees = _geodesic_degrees(rotmat.cpu(), target)
+            mean_pose_degrees = _geodesic_degrees(mean_pose, target)
+            own_error += float(degrees.double().mean()) * len(theta)
+            mean_pose_error += float(mean_pose_degrees.double().mean()) * len(theta)
             n_windows += len(theta)
         if n_windows:
             by_split[name] = {
                 RECONSTRUCTION: own_error / n_windows,
-                MEAN_POSE: mean / n_windows,
+                MEAN_POSE: mean_pose_error / n_windows,
                 "windows": n_windows,
             }
     return by_split
@@ -261,9 +275,9 @@ def _held_out_errors(
 def _read_labelled(split: Split, seqlen: int, tracks: str) -> Iterator[Tensor]:
     """theta (B, T, 85) of the windows with SMPL labels in every frame, in batches."""
     windows = split.windows(seqlen, seqlen)
-    windows = windows[
-        np.isin(split.track_of(windows[:, 0]), split.track_of(rows_of(split, [tracks])[:, 0]))
-    ]
+    starts = np.array([track.start for track in select_tracks(split, tracks)], np.int64)
+    chosen = split.track_of(starts)
+    windows = windows[np.isin(split.track_of(windows[:, 0]), chosen)]
     for first in range(0, len(windows), VALIDATION_BATCH):
         arrays = split.read(
             windows[first : first + VALIDATION_BATCH], stream=None, fields=("theta", "w_smpl")
@@ -289,5 +303,5 @@ def _geodesic_degrees(rotmat: Tensor, target: Tensor) -> Tensor:
     """Angle between rotations, (..., 3, 3) each -> (...) degrees; from the distance, exact near
     0.
     """
-    sine = (rotmat - target).flatten(-2).norm(dim=-1) / 8**0.5
-    return torch.rad2deg(2 * torch.asin(sine.clamp(max=1.0)))
+    sine_of_half = (rotmat - target).flatten(-2).norm(dim=-1) / 8**0.5
+    return torch.rad2deg(2 * torch.asin(sine_of_half.clamp(max=1.0)))
