@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Final
 
 import numpy as np
@@ -139,8 +139,8 @@ class CropPolicy:
             values["jitter"] = Jitter(**values["jitter"])
         return cls(**values)
 
-    def keys(self, names: Iterable[str]) -> Keys:
-        """Seeds of the tracks' jitter, (N,), from their names."""
+    def seeds(self, names: Iterable[str]) -> Keys:
+        """(N,) of the tracks' jitter, from their names."""
         jitter = self.jitter or Jitter(copy=1)
         mark = f"{jitter.seed}\0{jitter.copy}\0"
         digests = bytearray()
@@ -153,28 +153,27 @@ class CropPolicy:
         self,
         bbox: Floats,
         crop_scale: Doubles,
-        keys: Keys,
+        seeds: Keys,
         frame: Array,
     ) -> tuple[Floats, Bools]:
         """Crop boxes, (..., 4) cxcywh px before the crop scale, and whether each crop is mirrored,
         (...).
 
-        `crop_scale`, `keys` (of each row's track) and `frame` broadcast to (...).
+        `crop_scale`, `seeds` (of each row's track) and `frame` broadcast to (...).
         """
         box = bbox.astype(np.float64)
         mirrored = np.zeros(bbox.shape[:-1], bool)
         box[..., 2:] *= self.scale
         if self.jitter is not None:
-            per_frame = _mix_bits(keys + np.asarray(frame).astype(np.uint64) * _GOLDEN)
-            # uniform in [-1, 1)
-            move_x = 2 * _uniform(per_frame, 0) - 1
-            move_y = 2 * _uniform(per_frame, 1) - 1
-            zoom = 2 * _uniform(per_frame, 2) - 1
+            per_frame = _mix_bits(seeds + np.asarray(frame).astype(np.uint64) * _GOLDEN)
+            move_x = _uniform_signed(per_frame, MOVE_X)
+            move_y = _uniform_signed(per_frame, MOVE_Y)
+            zoom = _uniform_signed(per_frame, ZOOM)
             box[..., 2:] *= (2.0 ** (-self.jitter.scale_log2 * zoom))[..., None]
             side = box[..., 2:] * np.asarray(crop_scale)[..., None]
             move = np.stack([move_x, move_y], axis=-1) * (self.jitter.trans_px / SIZE)
-            box[..., :2] -= move * side
-            mirrored[...] = _uniform(keys, 0) < self.jitter.flip
+            box[..., :2] -= move * side  # the person moves by +move in the crop
+            mirrored[...] = _uniform(seeds, MIRROR) < self.jitter.flip
         return box.astype(np.float32), mirrored
 
 
@@ -184,10 +183,7 @@ def _region(text: str) -> tuple[int, int]:
 
 
 _JITTER: Final[Mapping[str, Any]] = {
-    "trans_px": float,
-    "scale_log2": float,
-    "flip": float,
-    "seed": int,
+    field.name: type(field.default) for field in fields(Jitter) if field.name != "copy"
 }
 _WORDS: Final[Mapping[str, Any]] = {
     "size": int,
@@ -196,7 +192,11 @@ _WORDS: Final[Mapping[str, Any]] = {
     "jitter": int,
     **_JITTER,
 }
-_GOLDEN: Final = np.uint64(0x9E3779B97F4A7C15)
+_GOLDEN: Final = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: SplitMix64's step
+
+# Numbers of random values: of a frame's seed, and of a track's.
+MOVE_X, MOVE_Y, ZOOM = range(3)
+MIRROR: Final = 0
 
 
 def _mix_bits(x: Keys) -> Keys:
@@ -206,7 +206,12 @@ def _mix_bits(x: Keys) -> Keys:
     return np.asarray(x ^ (x >> np.uint64(31)), np.uint64)
 
 
-def _uniform(keys: Keys, i: int) -> Doubles:
-    """The i-th uniform number in [0, 1) of each key."""
-    bits = _mix_bits(keys + np.uint64(((i + 1) * 0x9E3779B97F4A7C15) % 2**64))
+def _uniform(seeds: Keys, i: int) -> Doubles:
+    """The i-th uniform number in [0, 1) of each seed."""
+    bits = _mix_bits(seeds + np.uint64(i + 1) * _GOLDEN)
     return np.asarray((bits >> np.uint64(11)) * 2.0**-53, np.float64)
+
+
+def _uniform_signed(seeds: Keys, i: int) -> Doubles:
+    """As `_uniform`, in [-1, 1)."""
+    return 2 * _uniform(seeds, i) - 1

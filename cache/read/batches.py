@@ -166,7 +166,7 @@ class OpenSplit:
         self._check_current = StalenessCheck(commit)
         self._rows: dict[str, Rows] = {}
         self._streams: dict[str, OpenStream] = {}
-        self._keys: dict[CropPolicy, Keys] = {}
+        self._seeds: dict[CropPolicy, Keys] = {}
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
@@ -412,21 +412,21 @@ class OpenSplit:
         if policy.follows_box:
             return None
         scale = self._tables["track_crop_scale"][track][:, None]
-        keys = self._jitter_keys(policy)[track][:, None]
-        return lambda bbox, frame: policy.boxes(bbox, scale, keys, frame)
+        seeds = self._jitter_seeds(policy)[track][:, None]
+        return lambda bbox, frame: policy.boxes(bbox, scale, seeds, frame)
 
     @cached_property
     def _has_usual_stream(self) -> bool:
         return self.store.exists(self.place(USUAL).manifest)
 
-    def _jitter_keys(self, policy: CropPolicy) -> Keys:
+    def _jitter_seeds(self, policy: CropPolicy) -> Keys:
         """(n_tracks,) seeds of the tracks' jitter, hashed once per policy."""
         tracks = TrackTable(self._tables)
         if policy.jitter is None:
             return np.zeros(len(tracks), np.uint64)
-        if policy not in self._keys:
-            self._keys[policy] = policy.keys(tracks.names)
-        return self._keys[policy]
+        if policy not in self._seeds:
+            self._seeds[policy] = policy.seeds(tracks.names)
+        return self._seeds[policy]
 
     def _checked_fields(
         self, fields: Sequence[str] | None, stream_fields: Sequence[str]

@@ -123,8 +123,8 @@ def cuts(
     if not policy.follows_box:
         frame = column(rows_of, "frame_index", rows)
         names = (split.tracks[number].name for number in track.tolist())
-        keys = policy.keys(names)[which]
-        boxes["bbox"], boxes["mirrored"] = policy.boxes(bbox, boxes["scale"], keys, frame)
+        seeds = policy.seeds(names)[which]
+        boxes["bbox"], boxes["mirrored"] = policy.boxes(bbox, boxes["scale"], seeds, frame)
     return boxes
 
 

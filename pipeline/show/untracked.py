@@ -52,9 +52,11 @@ class DrawnAccount(VideoAccount):
     detections: list[_Detections] = field(default_factory=list)
 
     def drop(self, reason: str, frames: int, *people: Array) -> None:
+        # not super(): a dataclass with slots is another class than the one in its methods
         VideoAccount.drop(self, reason, frames)
         if people and frames:
-            self.detections.append(_Detections(reason, *people))
+            frame_index, keypoints = people
+            self.detections.append(_Detections(reason, frame_index, keypoints))
 
 
 class Untracked(NamedTuple):
@@ -82,12 +84,20 @@ class Untracked(NamedTuple):
         if source is None:
             return None
         reasons: list[str] = []
+        frame_index = []
+        keypoints = []
         for person in account.detections:
             reasons += [person.reason] * len(person.frame_index)
-        frame_index = np.concatenate([person.frame_index for person in account.detections])
-        keypoints = np.concatenate([person.keypoints for person in account.detections])
-        boxes = _boxes(keypoints)
-        return cls(account.name, source, dict(account.dropped), frame_index, boxes, tuple(reasons))
+            frame_index.append(person.frame_index)
+            keypoints.append(person.keypoints)
+        return cls(
+            video=account.name,
+            source=source,
+            dropped=dict(account.dropped),
+            frame_index=np.concatenate(frame_index),
+            boxes=_boxes(np.concatenate(keypoints)),
+            reasons=tuple(reasons),
+        )
 
     def colour(self, reason: str) -> str:
         """#rrggbb of a reason."""
@@ -118,9 +128,12 @@ def _find_source(raw: Path, video: RawVideo, spec: str) -> FrameSource | None:
 
 def _boxes(keypoints: Array) -> NDArray[np.float64]:
     """Boxes (N, 2, 2) around the joints of (N, J, 3): around all places if no joint is seen."""
-    unseen = ~keypoints[..., 2].any(axis=1)
-    keypoints[unseen, :, 2] = keypoints[unseen, :, :2].any(axis=-1)
-    corners, _ = extents(keypoints)
+    confidence = keypoints[..., 2]
+    has_joint = confidence.any(axis=1, keepdims=True)
+    has_place = keypoints[..., :2].any(axis=-1)
+    inside = keypoints.copy()  # with a confidence for each point that the box encloses
+    inside[..., 2] = np.where(has_joint, confidence, has_place)
+    corners, _ = extents(inside)
     low, high = np.moveaxis(corners, 1, 0)
     if keypoints.shape[1] > 2:  # corners of a box need no margin
         margin = MARGIN * (high - low).max(axis=1, keepdims=True)

@@ -13,7 +13,7 @@ BOX = np.float32([100, 200, 50, 60])
 
 def boxes(policy: CropPolicy, name: str = "a/0", n: int = N) -> tuple[np.ndarray, np.ndarray]:
     return policy.boxes(
-        np.tile(BOX, (n, 1)), np.full(n, 1.3), policy.keys([name]).repeat(n), np.arange(n)
+        np.tile(BOX, (n, 1)), np.full(n, 1.3), policy.seeds([name]).repeat(n), np.arange(n)
     )
 
 
@@ -43,7 +43,7 @@ def test_jitter_is_uniform_in_its_ranges_and_independent() -> None:
 
 def test_a_whole_track_is_mirrored_or_not_and_half_of_them_are() -> None:
     policy = CropPolicy(jitter=Jitter(copy=2))
-    keys = policy.keys(f"video/{i}" for i in range(4000))
+    keys = policy.seeds(f"video/{i}" for i in range(4000))
     mirrored = policy.boxes(
         np.tile(BOX, (4000, 5, 1)), np.ones((4000, 1)), keys[:, None], np.arange(5)[None]
     )[1]

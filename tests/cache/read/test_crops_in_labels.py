@@ -44,7 +44,7 @@ def cut_out(split: cache.Split, policy: CropPolicy) -> tuple[np.ndarray, np.ndar
         bbox, frame = (
             split.rows(name, track.start, track.stop) for name in ("bbox", "frame_index")
         )
-        keys = policy.keys([track.name])
+        keys = policy.seeds([track.name])
         found += [
             policy.boxes(b, np.float64(track.crop_scale), keys[0], f)
             for b, f in zip(bbox, frame, strict=True)

@@ -166,7 +166,7 @@ def test_each_kind_has_the_numbers_that_its_definition_gives(extracted: Toy) -> 
     pairs, ok = toy.rows("features/homography"), toy.rows("features/homography_ok")
     jittered, poses = toy.rows("features/colour.j1"), toy.rows("features/pr_vipe")
     for name, box in boxes.items():
-        keys = JITTERED.keys([name]).repeat(len(box))
+        keys = JITTERED.seeds([name]).repeat(len(box))
         cuts, mirrored = JITTERED.boxes(box, np.full(len(box), 1.2), keys, frames[name])
         for i, frame in enumerate(frames[name].tolist()):
             shown = np.ascontiguousarray(picture(frame))
@@ -215,7 +215,7 @@ def test_a_pair_has_its_later_row_s_keypoints_as_readers_of_its_crops_do(
     assert isinstance(spec.stream, PairStream)
     for track in split.tracks:
         box, frame = boxes[track.name], frames[track.name]
-        keys = MIRRORED.keys([track.name]).repeat(len(box))
+        keys = MIRRORED.seeds([track.name]).repeat(len(box))
         cuts, mirrored = MIRRORED.boxes(box, np.full(len(box), 1.2), keys, frame)
         assert mirrored.all()
         windows = np.stack(
