@@ -81,16 +81,16 @@ class PipelineTask(luigi.Task):
         return ""
 
     def show(self) -> None:
-        """Print the result, even if there was nothing to do."""
+        """Print the task's result, whenever it was made: after `work`, or in place of it."""
 
     def complete(self) -> bool:
         console.out.check_pipe()
         if self.task_id in _complete:
             return True
         try:
-            if not (
-                all(task.complete() for task in flatten(self.requires())) and self.up_to_date()
-            ):
+            if not all(task.complete() for task in flatten(self.requires())):
+                return False
+            if not self.up_to_date():
                 return False
         except USER_ERRORS:
             return False  # `run` or `requires` raises it again, and Luigi reports it for this task
@@ -108,13 +108,14 @@ class PipelineTask(luigi.Task):
         say(self.verb, self.what, detail, mark=mark)
 
     def report(self, result: StepResult) -> None:
+        """Print what a step of the recipe has done just now."""
         result.report(self.verb, self.what)
 
     @contextmanager
     def progress(self) -> Iterator[Progress]:
         """A bar on a terminal, lines in a log, and the same on Luigi's page."""
         alone = multiprocessing.parent_process() is None
-        page = _luigi_page(self)
+        page = _LuigiPage(self)
         label = f"  {console.line(self.verb, plain(self.what), '')}"
         with bar(label, console.out, unit=self.unit, alone=alone) as shown:
 
@@ -140,31 +141,33 @@ class PipelineTask(luigi.Task):
         )
 
 
-def _luigi_page(task: luigi.Task) -> Progress:
-    """Function that shows a task's progress on Luigi's web page, at most once per second."""
-    percent = task.set_progress_percentage
-    status = task.set_status_message  # None outside of Luigi
-    began = due = time.monotonic()
+class _LuigiPage:
+    """Shows a task's progress on Luigi's web page, at most once per second."""
 
-    def show(done: int, total: int, message: str = "") -> None:
-        nonlocal percent, due
+    def __init__(self, task: luigi.Task) -> None:
+        self._percent: Any = task.set_progress_percentage
+        self._status: Any = task.set_status_message
+        # they are None outside of Luigi
+        self._answers = self._percent is not None and self._status is not None
+        self._began = time.monotonic()
+        self._due = self._began
+
+    def __call__(self, done: int, total: int, message: str = "") -> None:
         now = time.monotonic()
-        if percent is None or status is None or (now < due and done < total):
+        is_early = now < self._due and done < total
+        if not self._answers or is_early:
             return
-        due = now + PAGE_INTERVAL
-        remaining = (
-            f", {console.duration((now - began) * (total - done) / done)} left"
-            if 0 < done < total
-            else ""
-        )
+        self._due = now + PAGE_INTERVAL
+        remaining = ""
+        if 0 < done < total:
+            seconds = (now - self._began) * (total - done) / done
+            remaining = f", {console.duration(seconds)} left"
         try:
-            percent(round(100 * done / max(total, 1)))
-            status(f"{done} of {total}{remaining}  {message}")
+            self._percent(round(100 * done / max(total, 1)))
+            self._status(f"{done} of {total}{remaining}  {message}")
         except RPCError as error:  # a missing page must not end days of work
-            percent = None
+            self._answers = False
             warn(
                 f"Luigi's scheduler does not answer ({error}): its page shows no progress. The "
                 "work continues."
             )
-
-    return show

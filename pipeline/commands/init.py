@@ -70,12 +70,11 @@ def _run(args: argparse.Namespace) -> int:
         ("paths", "body"): args.body,
         ("resnet50", "weights"): args.weights,
     }
-    named = {key: _from_here(value) for key, value in options.items() if value is not None}
+    named = {key: absolute(value) for key, value in options.items() if value is not None}
     if named and not args.real:
         raise PipelineError("--raw, --body and --weights are for real data: add --real")
     if args.real:
-        text = set_values(ABOUT_REAL + text[text.index("\n\n") + 1 :], {**REAL, **named})
-        text = text.replace(OF_DEMO, "")
+        text = _for_real_data(text, named)
 
     args.folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -97,6 +96,15 @@ def _run(args: argparse.Namespace) -> int:
         out.print(plain(f"{heading:<10} {step}"))
         heading = ""
     return 0
+
+
+def _for_real_data(template: str, named: Mapping[tuple[str, str], str]) -> str:
+    """The template with settings for real data, and those that are `named`."""
+    _, _, settings = template.partition("\n\n")  # without its heading
+    text = set_values(f"{ABOUT_REAL}\n{settings}", {**REAL, **named})
+    if OF_DEMO not in text:
+        raise KeyError(f"the template has no {OF_DEMO!r}")
+    return text.replace(OF_DEMO, "")
 
 
 def set_values(text: str, values: Mapping[tuple[str, str], str]) -> str:
@@ -122,7 +130,7 @@ def set_values(text: str, values: Mapping[tuple[str, str], str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _from_here(value: Path | str) -> str:
+def absolute(value: Path | str) -> str:
     """Make a path absolute: on the command line it is relative to this folder, in luigi.cfg to
     luigi.cfg's.
     """
@@ -133,7 +141,7 @@ def _from_here(value: Path | str) -> str:
         return str(path.absolute())
     kind, _, file = value.partition(":")
     if file and kind in ("spin", "file"):
-        return f"{kind}:{_from_here(Path(file))}"
+        return f"{kind}:{absolute(Path(file))}"
     return value
 
 
