@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.random import Generator
@@ -23,8 +23,19 @@ from pipeline.skeletons import Bools, Doubles
 
 T = TypeVar("T")
 
-# videos and frames, of the default
-SIZES: Final = {"tiny": (0.2, 0.7), "default": (1.0, 1.0), "large": (4.0, 1.5)}
+
+class Factors(NamedTuple):
+    """An amount of demo data, relative to the default."""
+
+    videos: float
+    frames: float
+
+
+SIZES: Final = {
+    "tiny": Factors(videos=0.2, frames=0.7),
+    "default": Factors(videos=1.0, frames=1.0),
+    "large": Factors(videos=4.0, frames=1.5),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +60,7 @@ class Request:
         """Number of videos in a split with `usual` videos by default."""
         if self.n_videos is not None:
             return self.n_videos
-        factor, _ = SIZES[self.size]
-        return max(1, round(usual * factor))
+        return max(1, round(usual * SIZES[self.size].videos))
 
     def frames(self, rng: Generator, low: int, high: int, *, least: int) -> int:
         """Number of frames in a video with `low` to `high` by default; below `least` only if
@@ -59,22 +69,21 @@ class Request:
         drawn = int(rng.integers(low, high + 1))
         if self.n_frames is not None:
             return self.n_frames
-        _, factor = SIZES[self.size]
-        return max(least, round(drawn * factor))
+        return max(least, round(drawn * SIZES[self.size].frames))
 
     def rng(self, *key: int) -> Generator:
         """An independent generator for each key, such as (dataset's number, video's number)."""
         return np.random.default_rng([self.seed, *key])
 
-    def enumerate_videos(self, key: int, **usual: int) -> Iterator[tuple[int, str, Generator]]:
-        """Yield (number, split, generator) of every video; `usual`: default number of videos by
-        split.
+    def enumerate_videos(self, dataset: int, **usual: int) -> Iterator[tuple[int, str, Generator]]:
+        """Yield (number, split, generator) of every video of the dataset with this number; `usual`:
+        default number of videos by split.
         """
         splits: list[str] = []
         for split, n in usual.items():
             splits += [split] * self.videos(n)
         for number, split in enumerate(splits):
-            yield number, split, self.rng(key, number)
+            yield number, split, self.rng(dataset, number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +93,7 @@ class ReleaseLayout:
     name: str
     what: str  # one sentence for the marker file
     plan: Callable[[Request], Iterator[Shot]]  # all videos
-    # (shot, folder): writes one video into the dataset's folder, returns its ground truth
+    # (shot, folder=): writes one video into the dataset's folder, returns its ground truth
     record: Callable[..., Take]
     finish: Callable[[Path, Sequence[Shot]], None] | None = None  # writes files about all videos
 

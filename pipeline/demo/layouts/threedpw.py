@@ -33,6 +33,8 @@ TITLES: Final = {  # title in a sequence's name -> its actions
 }
 PICTURES: Final = ((400, 300), (360, 300), (300, 300))  # width, height px
 FPS: Final = 30.0
+NUMBER: Final = 104  # of the dataset, which makes its random numbers its own
+PAIR_EVERY: Final = 14  # one of so many training sequences shows two actors
 # 18, in the order of OpenPose's COCO model
 POSES_2D: Final = (*JOINTS["3dpw"], "reye", "leye", "rear", "lear")
 # first frames of every third sequence without a detection, as in the release
@@ -46,17 +48,29 @@ def _plan(request: Request) -> Iterator[Shot]:
 
     Many short sequences, because a small network learns more from more people and poses.
     """
-    for number, split, rng in request.enumerate_videos(104, train=28, validation=5, test=5):
+    for number, split, rng in request.enumerate_videos(NUMBER, train=28, validation=5, test=5):
         title, actions = pick_cyclic(tuple(TITLES.items()), number)
         place = pick_cyclic(PLACES, number)
         name = f"{place}_{title}_{number:02d}"
         n_frames = request.frames(rng, 24, 30, least=24)
         width, height = pick_cyclic(PICTURES, number)
         n_people = 1
-        if split == "train" and number % 14 == 2:
+        if split == "train" and number % PAIR_EVERY == 2:
             n_people = 2
-        looks = (width, height, n_people, actions, True)
-        yield Shot("3dpw", split, name, number, request.seed, n_frames, FPS, *looks)
+        yield Shot(
+            dataset="3dpw",
+            split=split,
+            name=name,
+            number=number,
+            seed=request.seed,
+            n_frames=n_frames,
+            fps=FPS,
+            width=width,
+            height=height,
+            n_people=n_people,
+            actions=actions,
+            hand_held=True,
+        )
 
 
 def _record(shot: Shot, folder: Path) -> Take:
@@ -73,7 +87,7 @@ def _labels_of(take: Take, visible: Bools) -> dict[str, Any]:
     """The content of a sequence file; visible (T, actors, 49). Lists have one entry per actor."""
     shot = take.shot
     actors = take.actors
-    n_frames = take.shot.n_frames
+    n_frames = shot.n_frames
     body = procedural()
     valid = np.ones(n_frames, np.bool_)
     if shot.number % 4 == 3:

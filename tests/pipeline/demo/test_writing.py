@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.__main__ import main
 from pipeline.demo import writing as synthetic
-from pipeline.demo.layouts import SIZES
+from pipeline.demo.layouts import SIZES, Factors
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.files.raw import is_stand_in
 
@@ -36,7 +36,7 @@ def test_the_same_seed_gives_the_same_bytes_in_any_number_of_processes(tmp_path:
 
 
 def test_what_is_up_to_date_stays_and_another_seed_replaces_it(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setitem(SIZES, "tiny", (0.05, 0.1))
+    monkeypatch.setitem(SIZES, "tiny", Factors(videos=0.05, frames=0.1))
     place = (tmp_path / "raw", tmp_path / "body")
 
     def written(seed: int = 0) -> list[str]:
