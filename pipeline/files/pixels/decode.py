@@ -194,19 +194,22 @@ def is_cut_off(file: Path) -> bool:
 
 def _segment_end(head: bytes) -> int:
     """End of Matroska's segment; 0 if unknown."""
-    size, offset = _vint(head, 4)
-    offset += size
-    if head[offset : offset + 4] != SEGMENT:
+    header_size, segment = _read_vint(head, 4)
+    if header_size is None:
         return 0
-    size, start = _vint(head, offset + 4)
-    is_unknown = size + 1 == 1 << 7 * (start - offset - 4)  # all bits are 1
-    return 0 if is_unknown else start + size
+    segment += header_size
+    if head[segment : segment + 4] != SEGMENT:
+        return 0
+    size, start = _read_vint(head, segment + 4)
+    return 0 if size is None else start + size
 
 
-def _vint(head: bytes, offset: int) -> tuple[int, int]:
-    """A number of variable length, and where it ends."""
+def _read_vint(head: bytes, offset: int) -> tuple[int | None, int]:
+    """A number of variable length (None: unknown, all bits are 1), and where it ends."""
+    # At the end of a file: a number that ends after it, which shows that the file is cut off.
     first = head[offset : offset + 1] or b"\xff"
     length = 9 - first[0].bit_length()
     end = offset + length
     mask = (1 << 7 * length) - 1
-    return int.from_bytes(head[offset:end]) & mask, end
+    number = int.from_bytes(head[offset:end]) & mask
+    return None if number == mask else number, end

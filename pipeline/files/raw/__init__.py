@@ -21,7 +21,7 @@ class RawVideo:
     folder.
     """
 
-    name: str  # unique within the dataset; without what is the same for all videos
+    name: str  # unique within the dataset; without what all share: 0001 of labels/0001.mat
     files: tuple[Path, ...]  # label files and videos: their content decides the tracks
     folders: tuple[Path, ...] = ()  # image folders: the names in them decide the tracks
     # folders of label files: names and content decide the tracks
@@ -39,13 +39,32 @@ class RawVideo:
 
 
 class VideoTexts(NamedTuple):
-    """A RawVideo with texts for paths."""
+    """A RawVideo with texts for paths, and without the record of an earlier conversion."""
 
     name: str
     files: tuple[str, ...] = ()
     folders: tuple[str, ...] = ()
     label_folders: tuple[str, ...] = ()
     span: tuple[int, int] | None = None
+
+    @classmethod
+    def of(cls, video: RawVideo) -> VideoTexts:
+        return cls(
+            video.name,
+            tuple(map(str, video.files)),
+            tuple(map(str, video.folders)),
+            tuple(map(str, video.label_folders)),
+            video.span,
+        )
+
+    def video(self) -> RawVideo:
+        return RawVideo(
+            self.name,
+            tuple(map(Path, self.files)),
+            tuple(map(Path, self.folders)),
+            tuple(map(Path, self.label_folders)),
+            self.span,
+        )
 
 
 class RawVideos(Sequence[RawVideo]):
@@ -60,30 +79,14 @@ class RawVideos(Sequence[RawVideo]):
     def __getitem__(self, number: Any) -> Any:
         if isinstance(number, slice):
             return RawVideos(self.texts[number])
-        texts = self.texts[number]
-        return RawVideo(
-            texts.name,
-            tuple(map(Path, texts.files)),
-            tuple(map(Path, texts.folders)),
-            tuple(map(Path, texts.label_folders)),
-            texts.span,
-        )
+        return self.texts[number].video()
 
 
 def texts_of(videos: Sequence[RawVideo]) -> Sequence[VideoTexts]:
     """The videos as texts, without making objects of `RawVideos`."""
     if isinstance(videos, RawVideos):
         return videos.texts
-    return [
-        VideoTexts(
-            video.name,
-            tuple(map(str, video.files)),
-            tuple(map(str, video.folders)),
-            tuple(map(str, video.label_folders)),
-            video.span,
-        )
-        for video in videos
-    ]
+    return [VideoTexts.of(video) for video in videos]
 
 
 def is_stand_in(folder: Path) -> bool:
@@ -101,7 +104,7 @@ def refuse_mixture(
     """
     if data_stands_in == body_stands_in:
         return
-    kinds = "real data", "demo data"
+    kinds = {False: "real data", True: "demo data"}
     raise StandInMixed(
         f"{data} is {kinds[data_stands_in]}, but the body in {body} is {kinds[body_stands_in]}: "
         f"labels made from both would mean nothing. Point {option} at the SMPL files for real "
