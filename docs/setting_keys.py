@@ -17,7 +17,7 @@ from pipeline.clips import detectors
 from pipeline.commands.config import text_of
 from pipeline.datasets.base import Dataset
 from pipeline.features import streams
-from pipeline.settings.schema import TYPES
+from pipeline.settings.schema import SECTION_TYPES
 from vibe_model import models
 from vibe_model.models import Model, Training
 from vibe_model.part_dynamics.pr_vipe.config import PR_VIPE
@@ -138,7 +138,7 @@ def _trained(training: Training) -> Iterator[Key]:
 def sections() -> dict[str, tuple[Key, ...]]:
     """Section -> its keys, if it has any."""
     options: dict[str, type[Any]] = {
-        **TYPES,
+        **SECTION_TYPES,
         **{name: type(datasets.get(name)) for name in datasets.names()},
         **{name: streams.find(name) for name in streams.names()},
         **{name: detectors.find(name) for name in detectors.names()},

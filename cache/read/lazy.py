@@ -29,34 +29,42 @@ def open_lazily(commit: Commit, array: str, check_current: Callable[[], None]) -
     """
     metadata = json.loads(commit.column_metadata(array))
     trailing = tuple(metadata["shape"][1:])
-    named = [shard_key("", int(shard), trailing)[1:] for shard in commit.manifest["shards"][array]]
+    committed = [_key_in_array(int(n), trailing) for n in commit.manifest["shards"][array]]
     store = commit.place.store
     folder = commit.place.array(array)
-    strict = _StrictStore(store.zarr(folder), store.location(folder), named, check_current)
+    strict = _StrictStore(store.zarr(folder), store.location(folder), committed, check_current)
     return zarr.Array(zarr.AsyncArray(metadata=metadata, store_path=StorePath(strict)))
 
 
+def _key_in_array(shard: int, trailing: tuple[int, ...]) -> str:
+    """The key of a shard relative to its array's folder."""
+    return shard_key("", shard, trailing).removeprefix("/")
+
+
 class _StrictStore(WrapperStore[Any]):
-    """One array's folder, read-only. Raises for missing shards among `named`; `location` is for
+    """One array's folder, read-only. Raises for missing shards among `committed`; `location` is for
     messages.
+
+    zarr-python reads a shard of an array by `get` alone: it neither lists keys, nor asks whether
+    one exists.
     """
 
     def __init__(
         self,
         store: ZarrStore,
         location: str,
-        named: Collection[str],
+        committed: Collection[str],
         check_current: Callable[[], None],
     ) -> None:
         super().__init__(store)
         self._location = location
-        self._named = frozenset(named)
+        self._committed = frozenset(committed)
         self._check_current = check_current
 
     async def get(
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
-        if key not in self._named:  # the file belongs to an unfinished commit
+        if key not in self._committed:  # the file belongs to an unfinished commit
             return None
         data = await super().get(key, prototype, byte_range)
         # first: a shard that is missing because its split was replaced is no damage

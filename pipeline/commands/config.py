@@ -18,7 +18,7 @@ from pipeline.errors import ConfigError, did_you_mean
 from pipeline.recipe.recipe import Recipe, missing_files
 from pipeline.settings import sections
 from pipeline.settings.file import LUIGI, PATH, settings_file
-from pipeline.settings.schema import TYPES
+from pipeline.settings.schema import SECTION_TYPES
 from pipeline.settings.sections import Settings, SettingValue
 
 REQUIRED: Final = "(required)"
@@ -143,7 +143,7 @@ def text_of(value: Any) -> str:
 
 def effective(s: Settings) -> Iterator[SettingValue]:
     """All settings, section by section, in the order of docs/settings.md."""
-    for section in TYPES:
+    for section in SECTION_TYPES:
         yield from _values_of(section, getattr(s, section))
         if section == "features":
             for spec in s.streams:

@@ -26,7 +26,7 @@ from pipeline.files.formats import smpl_files
 from pipeline.files.raw import files, is_stand_in
 from pipeline.settings import sections
 from pipeline.settings.file import LUIGI, ROOT, option_type, parse_overrides, settings_file
-from pipeline.settings.schema import TYPES
+from pipeline.settings.schema import SECTION_TYPES
 from pipeline.settings.sections import Settings, declared_names
 
 CACHE: Final = "Folder or URL (s3://bucket/prefix) of the cache"
@@ -195,15 +195,15 @@ def from_settings(sub: argparse.ArgumentParser, **options: str) -> None:
 def setting_options(
     sub: argparse.ArgumentParser, section: str, *keys: str, group: Any = None, set_only: str = ""
 ) -> None:
-    """Add `--KEY` for keys of a section of TYPES, with the type and description of the setting.
+    """Add `--KEY` for keys of a section of SECTION_TYPES, with the setting's type and description.
 
     group: add them to this group of mutually exclusive options. set_only: a key that is read,
     without an option.
     """
-    hints = get_type_hints(TYPES[section], include_extras=True)
+    hints = get_type_hints(SECTION_TYPES[section], include_extras=True)
     for key in keys:
         about: dict[str, Any] = {
-            "help": TYPES[section].__pydantic_fields__[key].description.replace("%", "%%")
+            "help": SECTION_TYPES[section].__pydantic_fields__[key].description.replace("%", "%%")
         }
         if hints[key] is bool or bool in get_args(hints[key]):
             about["action"] = "store_true"

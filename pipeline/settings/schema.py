@@ -1,7 +1,7 @@
 """Keys of luigi.cfg except those of training and plug-ins.  [raw -> tracks] -> features
 
-Descriptions and comments of the fields are the settings page; descriptions are also the --help of
-options.
+The settings page parses this file: it shows a field's description, which is also the --help of an
+option, or else the comments above and behind the field.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from pipeline.datasets.base import ReaderOptions
 from pipeline.features.spec import Resources
 from pipeline.processes import Dask
 
-# built on first use: that takes a ms each
-FROZEN: Final[Any] = {"extra": "forbid", "defer_build": True}
+# an unknown key is an error; validators are built on first use: that takes a ms each
+STRICT: Final[Any] = {"extra": "forbid", "defer_build": True}
 
 
-@dataclass(frozen=True, config=FROZEN)
+@dataclass(frozen=True, config=STRICT)
 class Paths:
     """[paths]: folders. Relative paths are relative to the folder of luigi.cfg."""
 
@@ -37,14 +37,14 @@ class Paths:
     new_cache: Literal["yes", "no", "once"] = "yes"
 
 
-@dataclass(frozen=True, config=FROZEN)
+@dataclass(frozen=True, config=STRICT)
 class DataSettings:
     """[data]: the datasets to prepare."""
 
     datasets: tuple[str, ...]  # Datasets to prepare, each with all its splits
 
 
-@dataclass(frozen=True, config=FROZEN)
+@dataclass(frozen=True, config=STRICT)
 class Embedded:
     """[embedded]: demo data, for trial runs without downloads."""
 
@@ -54,7 +54,7 @@ class Embedded:
     size: Literal["tiny", "default", "large"] = "default"  # Amount of demo data
 
 
-@dataclass(frozen=True, config=FROZEN)
+@dataclass(frozen=True, config=STRICT)
 class DetectSettings(DetectionResources):
     """[detect]: detection of people in clips without keypoints. The detector's options are in a
     section of its name.
@@ -65,7 +65,7 @@ class DetectSettings(DetectionResources):
     datasets: tuple[str, ...] = ("videos",)
 
 
-@dataclass(frozen=True, config=FROZEN)
+@dataclass(frozen=True, config=STRICT)
 class ConvertSettings(ReaderOptions):
     """[convert]: raw -> tracks."""
 
@@ -81,18 +81,17 @@ class ConvertSettings(ReaderOptions):
     ] = False
 
 
-@dataclass(frozen=True, config=FROZEN)
+@dataclass(frozen=True, config=STRICT)
 class Features(Resources):
     """[features]: streams to extract, and resources for it. Options of a stream are in a section of
     its name.
     """
 
-    streams: tuple[str, ...] = (
-        "resnet50",
-    )  # Kinds of streams, or sections with `kind = resnet50`; models read the first
+    # Kinds of streams, or sections with `kind = resnet50`; models read the first
+    streams: tuple[str, ...] = ("resnet50",)
 
 
-TYPES: Final[dict[str, type[Any]]] = {
+SECTION_TYPES: Final[dict[str, type[Any]]] = {
     "paths": Paths,
     "data": DataSettings,
     "embedded": Embedded,

@@ -29,7 +29,7 @@ from pipeline.features.spec import StreamSpec
 from pipeline.processes import Dask, cores
 from pipeline.settings.file import BY_SET, LUIGI, NO_FILE, Section, SettingsFile
 from pipeline.settings.schema import (
-    TYPES,
+    SECTION_TYPES,
     ConvertSettings,
     DataSettings,
     DetectSettings,
@@ -226,12 +226,12 @@ def load(
     _check_sections(source, tolerant=tolerant)
     values = {}
     required = ("paths", "data") if absent else ()  # that have no defaults
-    for name, spec in TYPES.items():
+    for name, spec in SECTION_TYPES.items():
         if name not in required:
             values[name] = _dataclass_of(source.section(name), spec)
     for name in required:
-        source.section(name).check_keys(field.name for field in fields(TYPES[name]))
-        source.section(name).parse(TYPES[name])
+        source.section(name).check_keys(field.name for field in fields(SECTION_TYPES[name]))
+        source.section(name).parse(SECTION_TYPES[name])
 
     implied = None
     if values["embedded"].enabled and "detector" not in source.section("detect"):
@@ -271,7 +271,9 @@ def _readers_of(source: SettingsFile) -> dict[str, Dataset]:
 
 
 def _dataclass_of(section: Section, spec: type[Any]) -> Any:
-    """A section as its dataclass of TYPES. Raises ConfigError, also for a missing required key."""
+    """A section as its dataclass of SECTION_TYPES. Raises ConfigError, also for a missing required
+    key.
+    """
     try:
         return configure([section], spec, spec)
     except ValidationError as error:
@@ -380,7 +382,13 @@ def _check_sections(source: SettingsFile, *, tolerant: bool) -> None:
     """Raise ConfigError for an unknown section, unless `tolerant`, and for names that two packages
     claim.
     """
-    names = [*TYPES, *datasets.names(), *streams.names(), *detectors.names(), *declared_names()]
+    names = [
+        *SECTION_TYPES,
+        *datasets.names(),
+        *streams.names(),
+        *detectors.names(),
+        *declared_names(),
+    ]
     twice = sorted(name for name in names if names.count(name) > 1)
     if twice:
         problem = "a stream, detector or model has this name, too. Rename it."

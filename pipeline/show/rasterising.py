@@ -99,9 +99,9 @@ def _triangles(corners: Floats, inverse_depth: Floats, width: int, height: int) 
     extent = np.maximum(high - low + 1, 0)
 
     is_front = area < -LEAST_AREA
-    is_far = (inverse_depth > 0) & (inverse_depth < 1 / NEAR_M)
+    is_beyond_near = (inverse_depth > 0) & (inverse_depth < 1 / NEAR_M)
     has_samples = extent.all(axis=1)
-    drawn = np.flatnonzero(is_front & is_far.all(axis=1) & has_samples)
+    drawn = np.flatnonzero(is_front & is_beyond_near.all(axis=1) & has_samples)
     return _Triangles(drawn, corners[drawn], area[drawn], low[drawn], extent[drawn])
 
 
@@ -119,6 +119,7 @@ def _fragments(extent: Ints) -> _Fragments:
 
 def _weight(triangles: _Triangles, fragments: _Fragments, corner: int) -> Floats32:
     """Weight (N,) of a corner: linear in x and y, 0 on the opposite edge, negative outside."""
+    # the two others, in order: -2 and -1 count from the end
     p = triangles.corners[:, corner - 2]
     q = triangles.corners[:, corner - 1]
     start = _cross(p - triangles.low, q - triangles.low)

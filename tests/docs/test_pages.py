@@ -24,7 +24,7 @@ from pipeline.commands.config import effective
 from pipeline.datasets import RELEASES
 from pipeline.features import streams
 from pipeline.settings.file import LUIGI, Section
-from pipeline.settings.schema import TYPES
+from pipeline.settings.schema import SECTION_TYPES
 from pipeline.settings.sections import declared_names
 from tasks import settings
 from tasks.training import train_config
@@ -164,7 +164,7 @@ OPTIONS = {name: keys for name, keys in OPTIONS.items() if keys}
 
 
 def test_every_section_is_in_the_table_of_sections_and_among_the_generated_ones() -> None:
-    known = {*TYPES, *OPTIONS, *streams.names(), *detectors.names(), *declared_names()}
+    known = {*SECTION_TYPES, *OPTIONS, *streams.names(), *detectors.names(), *declared_names()}
     without_keys = {
         name for name in detectors.names() if not dataclasses.fields(detectors.find(name))
     }

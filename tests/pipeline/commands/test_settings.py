@@ -24,7 +24,7 @@ from pipeline.plug_ins import commands_of
 from pipeline.recipe.recipe import Recipe, missing_files
 from pipeline.settings import arguments
 from pipeline.settings.file import SettingsFile
-from pipeline.settings.schema import TYPES
+from pipeline.settings.schema import SECTION_TYPES
 from pipeline.settings.sections import Settings, load
 from tests.pipeline.datasets.by_hand import write_video
 
@@ -210,8 +210,8 @@ def test_a_command_reads_only_what_it_names(
 
     monkeypatch.setattr(arguments, "_refuse_unread", begin)
     record(Settings, "dataset", str)
-    record(SettingsFile, "section", lambda name: "" if name in TYPES else name)
-    for section, kind in TYPES.items():
+    record(SettingsFile, "section", lambda name: "" if name in SECTION_TYPES else name)
+    for section, kind in SECTION_TYPES.items():
         keys = {field.name: f"{section}.{field.name}" for field in dataclasses.fields(kind)}
         record(kind, "__getattribute__", lambda key, keys=keys: keys.get(key, ""))
     for words in READING[name]:
