@@ -21,6 +21,13 @@ video. Output 0 is `resnet50`, 1 is `homography`; both open the shard of these r
 ... Its tasks are frames 0 to 7, 8 to 15 and 16 to 19, with a slot for each crop; frame 1 has four
 crops. A process decodes frame 1 once, fills its four slots, keeps the last `n_kept` frames for
 later rows, and answers each task with the problems of its slots, and a `Meter`.
+
+Row 101 of `resnet50` on its way: `Tasks.videos` puts it into the job, and `Tasks.split_job` into
+the first task, for which `Batches.take` assigns slots: row 101 gets one in the batch that is being
+filled. When the process has answered, `Tasks.fill` records in the batch that the slot has row 101.
+Once all slots of the batch have been recorded, a thread computes it (`Output.compute`),
+`OpenShards.store` puts the numbers into the row's shard, and the batch's slots are free again. Once
+no row of the shard is left to compute, the writing thread writes it (`Output.write`).
 """
 
 from __future__ import annotations
