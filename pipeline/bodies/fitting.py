@@ -57,7 +57,6 @@ STIFFER: Final = 5.0  # times REFERENCE
 STIFF: Final = ("spine", "clavicle", "neck", "head", "wrist", "foot")  # bones that turn less
 TORSO: Final = ("left_shoulder", "right_shoulder", "left_hip", "right_hip")
 AGE: Final = PARAMETERS.index("age")  # which is not fitted
-HEIGHT: Final = PARAMETERS.index("height")
 
 CHUNK: Final = 256  # rows at once
 OVERLAP: Final = 8  # rows before and after a chunk, fitted again
@@ -70,11 +69,6 @@ REFERENCE: Final = 5e-6  # squared angle of a rotation, in rad
 AVERAGE: Final = 2e-5  # squared deviation of the shape's parameters from 0.5, in units of SPREAD
 SPREAD: Final = 0.2
 TURN: Final = 2e-5  # squared change of a rotation between rows
-# of the prior of the height's parameter, to see how far the height follows it
-PRIOR_SHIFT: Final = SPREAD
-# standard deviation of adults' heights, women and men together (NCD-RisC 2016: 0.07 within a sex,
-# 0.12 between their means)
-ADULTS_M: Final = 0.09
 ACCELERATION: Final = 0.02  # squared second difference of a joint
 
 
@@ -94,8 +88,6 @@ class FittedBodies(NamedTuple):
 
     parameters: Array  # (6,) in the order of PARAMETERS
     height: Array  # () m, standing
-    height_spread: Array  # () m, standard deviation
-    prior_share: Array  # () of the height that is the average person's, 0 to 1
     rotations: Array  # (N, len(BONES), 3) axis times angle, rad
     translation: Array  # (N, 3) m of the root
     keypoints: Array  # (N, J, 3) m
@@ -131,12 +123,9 @@ class Fitter:
         n_rows = len(joints)
         spread = np.linspace(0, n_rows - 1, min(n_rows, SHAPE_ROWS))
         chosen = np.unique(spread.round().astype(int))
-        apart = np.zeros(len(chosen))
-        parameters, *_ = self._fit_chunk(joints[chosen], apart, None)
-        others, *_ = self._fit_chunk(joints[chosen], apart, None, PRIOR_SHIFT)
+        parameters, *_ = self._fit_chunk(joints[chosen], np.zeros(len(chosen)), None)
         with torch.no_grad():
             rest = self.body.shape(parameters)
-        share = self._prior_share(parameters, others)
         parts = []
         for start in range(0, n_rows, CHUNK):
             first = max(start - OVERLAP, 0)
@@ -146,44 +135,9 @@ class Fitter:
             parts.append([array[chunk].cpu().numpy() for array in arrays])
             progress(done + min(start + CHUNK, n_rows), total)
         rows = map(np.concatenate, zip(*parts, strict=True))
-        # the share of the prior's variance that the joints leave, as of two normal distributions
-        spread_m = ADULTS_M * np.sqrt(share)
-        return FittedBodies(
-            parameters.cpu().numpy(),
-            np.array(self._height(parameters), np.float32),
-            np.array(spread_m, np.float32),
-            np.array(share, np.float32),
-            *rows,
-        )
-
-    def _prior_share(self, parameters: Tensor, others: Tensor) -> float:
-        """How far the height follows the prior's: 1 where joints say nothing of it, else less.
-
-        parameters, others: (6,) fitted with the average prior, and with one that is shifted by
-        PRIOR_SHIFT.
-        """
-        average = self._average()
-        shifted = average + self._shift(PRIOR_SHIFT)
-        followed = self._height(others) - self._height(parameters)
-        prior = self._height(shifted) - self._height(average)
-        return float(np.clip(followed / prior, 0, 1))
-
-    def _height(self, parameters: Tensor) -> float:
-        with torch.no_grad():
-            z = self.body.points(self.body.shape(parameters))[:, 2]
-        return float(z.max() - z.min())
-
-    def _average(self) -> Tensor:
-        """(6,) parameters of the average person of this age."""
-        average = torch.full((len(PARAMETERS),), 0.5, device=self._device)
-        average[AGE] = self._age
-        return average
-
-    def _shift(self, height: float) -> Tensor:
-        """(6,) a change of the height's parameter."""
-        shift = torch.zeros(len(PARAMETERS), device=self._device)
-        shift[HEIGHT] = height
-        return shift
+        z = self.body.points(rest)[:, 2]
+        height = z.max() - z.min()
+        return FittedBodies(parameters.cpu().numpy(), height.cpu().numpy(), *rows)
 
     def vertices(self, fitted: FittedBodies, row: int) -> Array:
         """Vertices (V, 3) m of a row."""
@@ -195,15 +149,15 @@ class Fitter:
         return verts
 
     def _fit_chunk(
-        self, joints: Array, follows: Array, rest: RestBody | None, prior_shift: float = 0.0
+        self, joints: Array, follows: Array, rest: RestBody | None
     ) -> tuple[Tensor, ...]:
         """Parameters, rotations, translation, keypoints and distances of rows. rest: None to fit
-        the shape, too; prior_shift: of the height's parameter, from the average person's.
+        the shape, too.
         """
         target = self._read_joints(joints, follows)
         body = self.body
-        first = self._average()
-        prior = self._shift(prior_shift)
+        first = torch.full((len(PARAMETERS),), 0.5, device=self._device)
+        first[AGE] = self._age
         change = torch.zeros_like(first, requires_grad=rest is None)
         angles = torch.zeros(len(joints), len(BONES), 3, device=self._device, requires_grad=True)
         turned = self._first_turns(rest or body.shape(first), joints)
@@ -235,7 +189,7 @@ class Fitter:
             adam.zero_grad()
             _, _, keypoints = pose()
             loss = self._loss(target, angles, keypoints[:, self._own])
-            loss = loss + len(joints) * AVERAGE * ((change - prior) / SPREAD).square().sum()
+            loss = loss + len(joints) * AVERAGE * (change / SPREAD).square().sum()
             loss.backward()  # type: ignore[no-untyped-call]
             adam.step()
             schedule.step()

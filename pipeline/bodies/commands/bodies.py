@@ -17,7 +17,6 @@ from pipeline.settings.arguments import cache_option, split_arguments
 from pipeline.settings.file import PATH
 
 ADULT: Final = 0.67
-MOSTLY: Final = 0.5  # share of the prior in a height
 
 
 def _options(sub: argparse.ArgumentParser) -> None:
@@ -106,10 +105,9 @@ def _run(args: argparse.Namespace) -> int:
 def _track_text(track: Mapping[str, Any]) -> str:
     """A track of bodies.json in a line: its height, and its grade.
 
-    >>> spread = {"height_spread_m": 0.09, "height_prior_share": 0.9}
-    >>> track = {"name": "a.mp4/0", "height_m": 1.64, "grade": "good", "grade_reasons": []}
-    >>> _track_text(track | spread)
-    'a.mp4/0: 1.64 m +- 0.09 tall (estimated, mostly the average person), good'
+    >>> track = {"name": "a.mp4/0", "height_m": 1.64, "height_spread_m": 0.08}
+    >>> _track_text(track | {"grade": "good", "grade_reasons": []})
+    'a.mp4/0: 1.64 m +- 0.08 tall (estimated, mostly the average person), good'
     """
     reasons = ", ".join(track["grade_reasons"])
     verdict = ": ".join(filter(None, (track["grade"], reasons)))
@@ -121,10 +119,8 @@ def height_text(track: Mapping[str, Any]) -> str:
     height = track["height_m"]
     if height is None:
         return "no height, since legs are not seen"
-    estimated = "estimated"
-    if track["height_prior_share"] > MOSTLY:
-        estimated = "estimated, mostly the average person"
-    return f"{height:.2f} m +- {track['height_spread_m']:.2f} tall ({estimated})"
+    spread = track["height_spread_m"]
+    return f"{height:.2f} m +- {spread:.2f} tall (estimated, mostly the average person)"
 
 
 COMMAND: Final = Command(_options, _run)
