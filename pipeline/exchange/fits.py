@@ -36,12 +36,12 @@ END: Final = 1024  # zero bytes at a tar's end
 AGAIN: Final = "Download this file again, and run the same command."
 MOST_BYTES: Final = 1 << 24  # of one image's pickle, which usually has some kilobytes
 N_STORED: Final = 44
-KEYS: Final = ("body_pose", "betas", "keypoints_2d", "has_body_pose", "has_betas")
 SHAPES: Final[Mapping[str, tuple[int, ...]]] = {
     "body_pose": (N_POSE,),
     "betas": (N_BETAS,),
     "keypoints_2d": (N_STORED, 3),
 }
+FLAGS: Final = ("has_body_pose", "has_betas")
 
 
 class FitsRead(NamedTuple):
@@ -52,8 +52,12 @@ class FitsRead(NamedTuple):
     digest: str
 
 
-def read(file: Path, key: re.Pattern[str] | None = None) -> FitsRead:
-    """Read all fits of a file: CameraHMR's .npz, or else 4D-Humans' tar.
+class _Skipped(Exception):
+    """A person is not stored; its text is the reason."""
+
+
+def read(file: Path, pattern: re.Pattern[str] | None = None) -> FitsRead:
+    """Read all fits of a file: CameraHMR's .npz, or else 4D-Humans' tar. pattern: `--key`.
 
     Raises RawDataError for an invalid or truncated file, UnsafePickle for a pickle that names
     anything but arrays.
@@ -61,19 +65,22 @@ def read(file: Path, key: re.Pattern[str] | None = None) -> FitsRead:
     fits = []
     skipped = Counter[str]()
     digest = hashlib.sha256()
-    people = _read_tar(file)
     if file.suffix == ".npz":
         people = _read_npz(file)
+    else:
+        people = _read_tar(file)
     for path, person in people:
-        name = picture_name(path, key)
-        stored: bytes | str = "no name by --key"
-        if name:
-            stored = _encode_person(person)
-        if isinstance(stored, str):
-            skipped[stored] += 1
+        name = picture_name(path, pattern)
+        if not name:
+            skipped["no name by --key"] += 1
             continue
-        fits.append((name, stored))
-        digest.update(name.encode() + b"\0" + stored)
+        try:
+            fit = _encode_person(person)
+        except _Skipped as reason:
+            skipped[str(reason)] += 1
+            continue
+        fits.append((name, fit))
+        digest.update(name.encode() + b"\0" + fit)
     return FitsRead(fits, skipped, digest.hexdigest())
 
 
@@ -104,37 +111,45 @@ def _read_tar(file: Path) -> Iterator[tuple[str, Any]]:
 def _read_npz(file: Path) -> Iterator[tuple[str, Any]]:
     """Yield name and person of CameraHMR's file, whose bodies are all known."""
     arrays = load_npz(file, ("imgname", "pose_cam", "shape", "gtkps"))
-    n = len(arrays["imgname"])
-    known = np.ones(1)
-    pose = numbers(file, "pose_cam", arrays["pose_cam"].reshape(n, -1), (n, N_POSE), do=AGAIN)
-    betas = numbers(file, "shape", arrays["shape"], (n, None), do=AGAIN)[:, :N_BETAS]
-    keypoints = numbers(file, "gtkps", arrays["gtkps"], (n, None, 3), do=AGAIN)[:, :N_STORED]
-    for name, *person in zip(arrays["imgname"].tolist(), pose, betas, keypoints, strict=True):
-        yield str(name), dict(zip(KEYS, (*person, known, known), strict=True))
+    names = arrays["imgname"].ravel().tolist()
+    n = len(names)
+    pose = arrays["pose_cam"]
+    if pose.ndim == 3:  # a row of three numbers for each joint
+        pose = pose.reshape(len(pose), pose.shape[1] * pose.shape[2])
+    pose = numbers(file, "pose_cam", pose, (n, N_POSE), do=AGAIN)
+    betas = numbers(file, "shape", arrays["shape"], (n, None), do=AGAIN)
+    keypoints = numbers(file, "gtkps", arrays["gtkps"], (n, None, 3), do=AGAIN)
+    for number, name in enumerate(names):
+        person = {
+            "body_pose": pose[number],
+            "betas": betas[number, :N_BETAS],
+            "keypoints_2d": keypoints[number, :N_STORED],
+        }
+        yield str(name), person | dict.fromkeys(FLAGS, 1)
 
 
-def _encode_person(person: Any) -> bytes | str:
-    """Encode a person for storage, or return why it is skipped."""
+def _encode_person(person: Any) -> bytes:
+    """Encode a person for storage. Raises _Skipped."""
     if not isinstance(person, dict):
-        return "no dict"
-    for key in KEYS:
-        if key not in person:
-            return f"no {key}"
+        raise _Skipped("no dict")
+    for name in (*SHAPES, *FLAGS):
+        if name not in person:
+            raise _Skipped(f"no {name}")
     arrays = {}
-    for key, shape in SHAPES.items():
+    for name, shape in SHAPES.items():
         try:
-            array = np.asarray(person[key])
-        except ValueError:
-            return f"{key} is no array"
+            array = np.asarray(person[name])
+        except ValueError as error:
+            raise _Skipped(f"{name} is no array") from error
         if array.dtype.kind not in "biuf" or array.size != np.prod(shape):
-            return f"{key} has another shape"
-        arrays[key] = array.astype(np.float64).reshape(shape)
-        if not (np.abs(arrays[key]) < LARGEST).all():  # comparisons with NaN are false
-            return f"{key} is not finite"
-    for key in KEYS[-2:]:
-        flag = np.asarray(person[key])
+            raise _Skipped(f"{name} has another shape")
+        arrays[name] = array.astype(np.float64).reshape(shape)
+        if not (np.abs(arrays[name]) < LARGEST).all():  # comparisons with NaN are false
+            raise _Skipped(f"{name} is not finite")
+    for name in FLAGS:
+        flag = np.asarray(person[name])
         if flag.size != 1 or not flag.item():
-            return "has no body"
+            raise _Skipped("has no body")
     arrays["keypoints_2d"] = arrays["keypoints_2d"][:N_JOINTS]
     return b"".join(array.astype("<f4").tobytes() for array in arrays.values())
 
@@ -160,32 +175,32 @@ def _open(file: Path, key: str) -> sqlite3.Connection:
 
 
 def _read_into(
-    database: sqlite3.Connection, tar: Path, key: re.Pattern[str] | None
+    database: sqlite3.Connection, file: Path, pattern: re.Pattern[str] | None
 ) -> FitsRead | None:
-    """Replace the fits of a tar in one transaction; None if a tar with this name and size has been
-    read.
+    """Replace the fits of a tar or .npz in one transaction; None if one with this name and size has
+    been read.
     """
     # with its folder: datasets' tars have equal numbers
-    name = PurePosixPath(*tar.absolute().parts[-2:]).as_posix()
+    name = PurePosixPath(*file.absolute().parts[-2:]).as_posix()
     before = database.execute("SELECT size FROM tars WHERE name = ?", (name,)).fetchone()
-    if before is not None and before[0] == tar.stat().st_size:
+    if before is not None and before[0] == file.stat().st_size:
         return None
-    content = read(tar, key)
+    content = read(file, pattern)
     with database:
         database.execute("DELETE FROM fits WHERE tar = ?", (name,))
         database.executemany(
             "INSERT INTO fits VALUES (?, ?, ?)", ((name, *fit) for fit in content.fits)
         )
-        record = (name, tar.stat().st_size, content.digest)
+        record = (name, file.stat().st_size, content.digest)
         database.execute("INSERT OR REPLACE INTO tars VALUES (?, ?, ?)", record)
     return content
 
 
 def read_all(
-    tars: Iterable[Path], file: Path, key: str = ""
+    files: Iterable[Path], store: Path, key: str = ""
 ) -> Iterator[FitsRead | RawDataError | None]:
-    """Read files into the store `file`. Yields of each its fits, None if it was read before, or its
-    error.
+    """Read tars and .npz files into `store`. Yields of each its fits, None if it was read before,
+    or its error.
 
     Each file is committed separately, so an interrupted run can be continued. Raises UnsafePickle,
     and PipelineError for an invalid `key`, or one that differs from the store's.
@@ -197,10 +212,10 @@ def read_all(
     except re.error as error:
         raise PipelineError(f"--key {key!r}: expected a regular expression: {error}") from error
     try:
-        with contextlib.closing(_open(file, key)) as database:
-            for tar in tars:
+        with contextlib.closing(_open(store, key)) as database:
+            for file in files:
                 try:
-                    yield _read_into(database, tar, pattern)
+                    yield _read_into(database, file, pattern)
                 except RawDataError as error:
                     yield error
     except sqlite3.Error as error:
@@ -208,4 +223,4 @@ def read_all(
             "Check that its folder exists and is writable, the disk is not full, and no other "
             "`fits` is running."
         )
-        raise PipelineError(f"{file}: cannot be written: {error}. {do}") from error
+        raise PipelineError(f"{store}: cannot be written: {error}. {do}") from error

@@ -233,6 +233,26 @@ def test_camerahmrs_file_joins_by_the_same_names(
     )
 
 
+@pytest.mark.parametrize(("n_names", "pose"), [(10, (9, 24, 3)), (10, (9, 72)), (0, (3, 24, 3))])
+def test_a_file_of_camerahmr_with_other_numbers_of_poses_costs_itself_alone(
+    tmp_path: Path, n_names: int, pose: tuple[int, ...]
+) -> None:
+    bad = tmp_path / "insta1-release.npz"
+    np.savez(
+        bad,
+        imgname=np.full(n_names, NAMES[0]),
+        pose_cam=np.zeros(pose),
+        shape=np.zeros((n_names, 10)),
+        gtkps=np.zeros((n_names, MOST, 3)),
+    )
+    good = tar(tmp_path / "0.tar", {NAMES[1]: [person(1)]})
+    error, read = writing.read_all([bad, good], tmp_path / fits.FILE)
+    assert isinstance(error, RawDataError)
+    assert f"expected numbers of shape ({n_names}, 72), found ({pose[0]}, 72)" in str(error)
+    assert isinstance(read, writing.FitsRead)
+    assert len(read.fits) == 1
+
+
 def test_a_pickle_that_would_run_code_is_refused(
     raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
