@@ -46,9 +46,9 @@ def reader_parts(dataset: Dataset, split: str, raw: Path, body: Path | None) -> 
     }
     reads_body = dataset.uses_body or dataset.checks_fits
     if reads_body and body is not None:
-        bodies = [smpl_files.digest(body, gender) for gender in dataset.genders]
-        refuse_mixture(raw, parts["stand_in"], body, any(stand_in for _, stand_in in bodies))
-        parts["body"] = " ".join(digest for digest, _ in bodies)
+        bodies = [smpl_files.body_files(body, gender) for gender in dataset.genders]
+        refuse_mixture(raw, parts["stand_in"], body, any(files.stand_in for files in bodies))
+        parts["body"] = " ".join(files.digest for files in bodies)
         # evaluation compares vertices with those of the same bodies
         if dataset.genders != ("neutral",):
             parts["genders"] = list(dataset.genders)

@@ -226,7 +226,7 @@ def missing_files(recipes: Iterable[Recipe]) -> list[str]:
             needed.append(recipe.detector.identity)
         if recipe.dataset.uses_body and recipe.body is not None and not recipe.not_made:
             needed += [
-                functools.partial(smpl_files.digest, recipe.body, gender)
+                functools.partial(smpl_files.body_files, recipe.body, gender)
                 for gender in recipe.dataset.genders
             ]
         for digest in needed:

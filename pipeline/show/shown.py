@@ -86,7 +86,7 @@ class Shown:
 def refuse_other_body(raw: Path, stand_in: bool, body: Path | None) -> None:
     """Raise StandInMixed if body and tracks are not both real or both demo data."""
     if body is not None:
-        refuse_mixture(raw, stand_in, body, smpl_files.digest(body)[1])
+        refuse_mixture(raw, stand_in, body, smpl_files.body_files(body).stand_in)
 
 
 def spread(n: int, k: int) -> list[int]:

@@ -397,7 +397,7 @@ def examples_section(opened: OpenedCache, *, raw: Path | None, body: Path | None
     ]
     try:
         if body is not None and needs_body:
-            smpl_files.digest(body)
+            smpl_files.body_files(body)  # raises it
     except MissingAssets as error:
         problems.append(f"Tracks with SMPL parameters but without 3D joints are not drawn: {error}")
         needs_body = []

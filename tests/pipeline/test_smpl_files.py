@@ -17,6 +17,7 @@ from pipeline.errors import MissingAssets, RawDataError, UnsafePickle
 from pipeline.files.formats import smpl_files
 from pipeline.files.formats.pickles import load_pickle
 from pipeline.files.raw import MARKER
+from pipeline.skeletons import JOINTS
 
 
 @pytest.fixture
@@ -102,7 +103,7 @@ def test_all_that_is_missing_is_named_with_where_to_get_it(folder: Path) -> None
     (folder / "SMPL_NEUTRAL.pkl").unlink()
     (folder / smpl_files.REGRESSOR_H36M).unlink()
     assert smpl_files.missing(folder) == ["SMPL_NEUTRAL.pkl (or .npz)", "J_regressor_h36m.npy"]
-    for what in (smpl_files.load, smpl_files.digest):
+    for what in (smpl_files.load, smpl_files.body_files):
         with pytest.raises(MissingAssets) as error:
             what(folder)
         for word in (
@@ -121,7 +122,7 @@ def test_a_gender_that_is_not_there_is_missing_and_an_unknown_one_a_mistake(fold
     with pytest.raises(MissingAssets, match=r"SMPL_MALE\.pkl"):
         smpl_files.load(folder, "male")
     (folder / "SMPL_NEUTRAL.pkl").rename(folder / "SMPL_MALE.pkl")
-    assert smpl_files.load(folder, "male").digest == smpl_files.digest(folder, "male")[0]
+    assert smpl_files.load(folder, "male").digest == smpl_files.body_files(folder, "male").digest
     with pytest.raises(ValueError, match="neutral, male, female"):
         smpl_files.load(folder, "other")
 
@@ -206,19 +207,19 @@ def test_either_mark_makes_a_procedural_body_and_neither_a_real_one(
     assert not smpl_files.load(folder).stand_in
     (folder / MARKER).write_text("{}")
     assert smpl_files.load(folder).stand_in, "the marker file"
-    assert smpl_files.digest(folder)[1]
+    assert smpl_files.body_files(folder).stand_in
 
 
 def test_the_digest_follows_the_content_and_not_the_place_or_the_time(
     folder: Path, tmp_path_factory: Any
 ) -> None:
-    first, stand_in = smpl_files.digest(folder)
+    first, stand_in = smpl_files.body_files(folder)
     assert stand_in
     assert smpl_files.load(folder).digest == first
     elsewhere = tmp_path_factory.mktemp("elsewhere") / "body"
     shutil.copytree(folder, elsewhere)
     os.utime(elsewhere / "SMPL_NEUTRAL.pkl", ns=(1, 1))
-    assert smpl_files.digest(elsewhere)[0] == first
+    assert smpl_files.body_files(elsewhere).digest == first
     cam = np.load(folder / smpl_files.MEAN_PARAMS)
     np.savez(
         folder / smpl_files.MEAN_PARAMS,
@@ -226,20 +227,20 @@ def test_the_digest_follows_the_content_and_not_the_place_or_the_time(
         shape=cam["shape"],
         cam=np.array([1.0, 0.0, 0.0]),
     )
-    assert smpl_files.digest(folder)[0] != first
+    assert smpl_files.body_files(folder).digest != first
 
 
 def test_the_digest_is_of_the_files_that_the_gender_needs(folder: Path) -> None:
-    before = smpl_files.digest(folder)
+    before = smpl_files.body_files(folder)
     model = (folder / "SMPL_NEUTRAL.pkl").read_bytes()
     (folder / "SMPL_MALE.pkl").write_bytes(model)
     (folder / "SMPL_NEUTRAL.npz").write_bytes(b"the .pkl is the one that is read")
     (folder / "README.txt").write_text("about the body")
-    assert smpl_files.digest(folder) == before
-    male = smpl_files.digest(folder, "male")
+    assert smpl_files.body_files(folder) == before
+    male = smpl_files.body_files(folder, "male")
     (folder / "SMPL_NEUTRAL.pkl").write_bytes(model + b"more")
-    assert smpl_files.digest(folder) != before
-    assert smpl_files.digest(folder, "male") == male
+    assert smpl_files.body_files(folder) != before
+    assert smpl_files.body_files(folder, "male") == male
 
 
 @pytest.mark.parametrize(
@@ -261,4 +262,14 @@ def test_a_regressor_of_another_joint_order_is_refused_by_geometry(
     regressor[ours + theirs] = regressor[theirs + ours]  # exchanged
     change(J_regressor=regressor) if model else np.save(folder / file, regressor)
     with pytest.raises(RawDataError, match=f"{file}.*{found}"):
+        smpl_files.load(folder)
+
+
+def test_of_two_hips_on_one_side_the_wrong_one_is_named(folder: Path) -> None:
+    file = folder / smpl_files.REGRESSOR_H36M
+    regressor = np.load(file)
+    names = JOINTS["h36m"]
+    regressor[names.index("rhip")] = regressor[names.index("lhip")]
+    np.save(file, regressor)
+    with pytest.raises(RawDataError, match=r"found rhip at x = \+0\.092 m\."):
         smpl_files.load(folder)

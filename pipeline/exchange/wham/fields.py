@@ -352,7 +352,7 @@ class Bodies:
         digests = {}
         for gender in smpl_files.GENDERS:
             if any(self.folder.glob(f"SMPL_{gender.upper()}.*")):
-                digests[gender], _ = smpl_files.digest(self.folder, gender)
+                digests[gender] = smpl_files.body_files(self.folder, gender).digest
         return digests
 
     @functools.cached_property

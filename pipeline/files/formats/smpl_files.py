@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.lib.npyio import NpzFile
@@ -27,6 +27,7 @@ from pipeline.skeletons import JOINTS, Floats, Ints
 N_VERTICES: Final = 6890
 N_FACES: Final = 13776
 N_JOINTS: Final = 24
+N_EXTRA: Final = 9  # joints of J_regressor_extra, the last of smpl54
 N_BETAS: Final = 10  # of the official files' 300: what VIBE and 3DPW use
 
 GENDERS: Final = ("neutral", "male", "female")
@@ -62,6 +63,13 @@ class SmplArrays:
     digest: str  # sha256 over the content of the files read
 
 
+class BodyFiles(NamedTuple):
+    """Identity of the files that `load` reads."""
+
+    digest: str  # sha256 over their content
+    stand_in: bool  # their folder is marked as the procedural body
+
+
 def load(folder: Path | str, gender: str = "neutral") -> SmplArrays:
     """Read one gender's body from `folder`.
 
@@ -71,31 +79,31 @@ def load(folder: Path | str, gender: str = "neutral") -> SmplArrays:
     folder = Path(folder)
     if gender not in GENDERS:
         raise ValueError(f"gender: expected one of {', '.join(GENDERS)}, found {gender!r}")
-    model = _Arrays(_require(folder, gender))
+    model = _Arrays(_require_model_file(folder, gender))
     extra = _Arrays(folder / REGRESSOR_EXTRA)
     h36m = _Arrays(folder / REGRESSOR_H36M)
     mean = _Arrays(folder / MEAN_PARAMS)
-    folder_digest, stand_in = digest(folder, gender)
+    files = body_files(folder, gender)
     arrays = SmplArrays(
         v_template=model.take("v_template", (N_VERTICES, 3)),
-        shapedirs=_shapedirs(model),
+        shapedirs=model.take("shapedirs", (N_VERTICES, 3, N_BETAS), first=True),
         posedirs=model.take("posedirs", (N_VERTICES, 3, 9 * (N_JOINTS - 1)), np.float32),
         J_regressor=model.take("J_regressor", (N_JOINTS, N_VERTICES)),
         weights=model.take("weights", (N_VERTICES, N_JOINTS)),
         parents=_parents(model),
         faces=_faces(model),
-        J_regressor_extra=extra.take(REGRESSOR_EXTRA, (9, N_VERTICES)),
+        J_regressor_extra=extra.take(REGRESSOR_EXTRA, (N_EXTRA, N_VERTICES)),
         J_regressor_h36m=h36m.take(REGRESSOR_H36M, (17, N_VERTICES)),
         mean_pose=mean.take("pose", (6 * N_JOINTS,), flat=True),
         mean_shape=mean.take("shape", (N_BETAS,), flat=True),
         mean_cam=mean.take("cam", (3,), flat=True),
-        stand_in=stand_in or bool(np.any(model.content.get("stand_in", False))),
-        digest=folder_digest,
+        stand_in=files.stand_in or bool(np.any(model.content.get("stand_in", False))),
+        digest=files.digest,
     )
     points = JOINTS["smpl54"]
     for file, key, regressor, names in (
         (model.file, "J_regressor", arrays.J_regressor, points[:N_JOINTS]),
-        (extra.file, REGRESSOR_EXTRA, arrays.J_regressor_extra, points[-9:]),
+        (extra.file, REGRESSOR_EXTRA, arrays.J_regressor_extra, points[-N_EXTRA:]),
         (h36m.file, REGRESSOR_H36M, arrays.J_regressor_h36m, JOINTS["h36m"]),
     ):
         _require_sides(file, key, names, regressor @ arrays.v_template)
@@ -113,13 +121,15 @@ def _require_sides(file: Path, key: str, names: Sequence[str], joints: Floats) -
     y_of = dict(zip(plain_names, joints[:, 1].tolist(), strict=True))
     wrong = []
     for part in LIMBS:
-        left = f"l{part}"
-        if left in x_of and not x_of[left] > 0 > x_of[f"r{part}"]:
-            wrong.append(f"{left} at x = {x_of[left]:+.3f} m")
+        for side, sign in (("l", 1), ("r", -1)):
+            name = side + part
+            if name in x_of and not sign * x_of[name] > 0:
+                wrong.append(f"{name} at x = {x_of[name]:+.3f} m")
+    tops = [name for name in ("neck", "headtop", "head") if name in y_of]
+    first_present = tops[:1]
     for side in "lr":
-        limb = [side + part for part in ("ankle", "knee", "hip")]
-        top = [name for name in ("neck", "headtop", "head") if name in y_of]
-        chain = [name for name in (*limb, *top[:1]) if name in y_of]
+        upwards = [side + part for part in ("ankle", "knee", "hip")] + first_present
+        chain = [name for name in upwards if name in y_of]
         heights = [y_of[name] for name in chain]
         if heights != sorted(heights):
             wrong.append(f"{chain} at y = {np.round(heights, 3).tolist()} m")
@@ -135,22 +145,22 @@ def _require_sides(file: Path, key: str, names: Sequence[str], joints: Floats) -
         raise RawDataError(file, key, expected, "; ".join(wrong[:3]), do)
 
 
-def digest(folder: Path | str, gender: str = "neutral") -> tuple[str, bool]:
-    """(SHA-256 over the files in `folder` that `load` reads for `gender`, whether it is marked as
-    the procedural body).
+def body_files(folder: Path | str, gender: str = "neutral") -> BodyFiles:
+    """Identify the files in `folder` that `load` reads for `gender`.
 
     Reads no pickle. A file is hashed once per process, size and time. Raises MissingAssets for
     missing files.
     """
     folder = Path(folder)
-    names = (_require(folder, gender).name, REGRESSOR_EXTRA, REGRESSOR_H36M, MEAN_PARAMS)
+    model_file = _require_model_file(folder, gender)
+    names = (model_file.name, REGRESSOR_EXTRA, REGRESSOR_H36M, MEAN_PARAMS)
     total = hashlib.sha256()
     for name in names:
         file = folder.resolve() / name
         status = file.stat()
         content = _file_digest(file, status.st_size, status.st_mtime_ns)
         total.update(f"{name} {content}\n".encode())
-    return total.hexdigest(), is_stand_in(folder)
+    return BodyFiles(total.hexdigest(), is_stand_in(folder))
 
 
 def missing(folder: Path | str, gender: str = "neutral") -> list[str]:
@@ -189,7 +199,8 @@ def _model_file(folder: Path, gender: str) -> Path | None:
     return None
 
 
-def _require(folder: Path, gender: str) -> Path:
+def _require_model_file(folder: Path, gender: str) -> Path:
+    """The model's file. Raises MissingAssets unless it and the files beside it exist."""
     model_file = _model_file(folder, gender)
     names = missing(folder, gender)
     if model_file is None or names:
@@ -235,33 +246,34 @@ class _Arrays:
         dtype: type[np.floating[Any]] = np.float64,
         *,
         flat: bool = False,
+        first: bool = False,
     ) -> Floats:
-        """An array of finite numbers. Raises RawDataError for anything else."""
+        """An array of finite numbers. Raises RawDataError for anything else.
+
+        first: more numbers than the shape's may be along the last axis.
+        """
         value: Any = self.content.get(key)
         # SciPy's sparse matrix; one of another shape might fill the memory.
         if hasattr(value, "toarray") and value.shape == shape:
             value = value.toarray()
-        found = f"{getattr(value, 'shape', '')} of {getattr(value, 'dtype', type(value).__name__)}"
+        expected = f"finite numbers of shape {shape}"
         if value is None:
-            found = "nothing"
-        if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
-            if flat:
-                value = value.reshape(-1)
-            if value.shape == shape:
-                if np.isfinite(value).all():
-                    return np.ascontiguousarray(value, dtype)
-                found += " with nan or inf"
-        raise self.error(key, f"finite numbers of shape {shape}", found)
+            raise self.error(key, expected, "nothing")
+        found = f"{getattr(value, 'shape', '')} of {getattr(value, 'dtype', type(value).__name__)}"
+        if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiub":
+            raise self.error(key, expected, found)
+        if flat:
+            value = value.reshape(-1)
+        if first and value.ndim == len(shape):
+            value = value[..., : shape[-1]]
+        if value.shape != shape:
+            raise self.error(key, expected, found)
+        if not np.isfinite(value).all():
+            raise self.error(key, expected, f"{found} with nan or inf")
+        return np.ascontiguousarray(value, dtype)
 
     def error(self, key: str, expected: str, found: str) -> RawDataError:
         return RawDataError(self.file, key, expected, found, AS_DISTRIBUTED)
-
-
-def _shapedirs(model: _Arrays) -> Floats:
-    full = model.content.get("shapedirs")
-    if isinstance(full, np.ndarray) and full.ndim == 3:
-        model.content["shapedirs"] = full[..., :N_BETAS]
-    return model.take("shapedirs", (N_VERTICES, 3, N_BETAS))
 
 
 def _parents(model: _Arrays) -> Ints:
