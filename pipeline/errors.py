@@ -49,7 +49,13 @@ class RawDataError(PipelineError, ValueError):
 
 
 def _strip_name(file: Path, found: str) -> str:
-    """`found` without the file's name, with which the message begins."""
+    """`found` without the file's name, with which the message begins.
+
+    >>> _strip_name(Path("a.npz"), "a.npz holds objects")
+    'that it holds objects'
+    >>> _strip_name(Path("a.npz"), "[Errno 13] Permission denied: 'a.npz'")
+    '[Errno 13] Permission denied'
+    """
     if found.startswith(f"{file} "):
         return f"that it {found.removeprefix(f'{file} ')}"
     return found.replace(f": {file!r}", "").replace(f": {str(file)!r}", "")
@@ -111,40 +117,44 @@ class ConfigError(PipelineError):  # no ValueError: pydantic would take it for o
     """A setting is unknown, of the wrong type, or contradicts another."""
 
 
-_OURS: Final = {  # pydantic's words for a type: ours
+# In pydantic's messages: "Input should be greater than 0", "String should match pattern 'a+'",
+# "Input should be a valid integer, unable to parse string as an integer".
+_AROUND: Final = re.compile(r"^\w+ should (be |match )?|, unable to .*")
+_PLAIN_WORDS: Final = {  # pydantic's words: plain ones
     "a valid integer": "a whole number",
     "a (valid|finite) number": "a number",
     "a valid boolean": "true or false",
     "a valid string": "text",
-    "Value error, ": "",
+    "Value error, ": "",  # before the text of a validator's own ValueError
     "greater than or equal to (.*)": r"\1 or more",
     "less than or equal to": "at most",
     "greater than": "more than",
 }
 
 
-def expected(error: Exception) -> str:
+def why_refused(error: Exception) -> str:
     """Why a value is refused, in one line: "expected more than 0" for pydantic's errors, else the
     error's text.
     """
-    details = getattr(error, "errors", None)
-    if details is None:
+    from pydantic import ValidationError  # 40 ms, which commands need not wait for
+
+    if not isinstance(error, ValidationError):
         return str(error)
-    text = re.sub(r"^\w+ should (be |match )?|, unable to .*", "", details()[0]["msg"])
-    for pydantics, ours in _OURS.items():
-        text = re.sub(pydantics, ours, text)
+    text = _AROUND.sub("", error.errors()[0]["msg"])
+    for pydantics, plain in _PLAIN_WORDS.items():
+        text = re.sub(pydantics, plain, text)
     return f"expected {text}"
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A suggestion for a misspelt word, as part of a message.
+    """A suggestion for a misspelt word, as part of a message; "" without a similar one.
 
     >>> did_you_mean("precison", ["weights", "precision"]), did_you_mean("x", ["weights"])
-    ("; did you mean 'precision'?", ';')
+    ("; did you mean 'precision'?", '')
     """
     lower = {name.lower(): name for name in known}
     close = difflib.get_close_matches(word.lower(), lower, n=1)
-    return f"; did you mean {lower[close[0]]!r}?" if close else ";"
+    return f"; did you mean {lower[close[0]]!r}?" if close else ""
 
 
 def similar_path(path: Path) -> str:
@@ -152,5 +162,5 @@ def similar_path(path: Path) -> str:
     try:
         names = [entry.name for entry in path.absolute().parent.iterdir()]
     except OSError:
-        return ";"
+        return ""
     return did_you_mean(path.name, names)

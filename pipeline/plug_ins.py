@@ -201,7 +201,8 @@ class Records(Generic[T]):
         if name in names:
             return ""
         hint = f"known: {', '.join(names)}. If a package adds it, install the package."
-        return f"no {self.what} is called {name!r}{did_you_mean(name, names)} {hint}"
+        similar = did_you_mean(name, names) or ";"
+        return f"no {self.what} is called {name!r}{similar} {hint}"
 
     def not_installed(self, name: str) -> str:
         """Description of stored data's origin whose package is missing; "" if it is installed."""

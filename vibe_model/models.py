@@ -81,7 +81,7 @@ class Model(Training):
         for variant, changes in self.variants.items():
             strange = sorted(changes.keys() - known)
             if strange:
-                close = did_you_mean(strange[0], known).rstrip(";")
+                close = did_you_mean(strange[0], known)
                 raise ConfigError(f"variant {variant!r}: {strange[0]}: no such setting{close}")
         object.__setattr__(self, "section", self.section or self.config.MODEL)
         if self.section != self.config.MODEL:

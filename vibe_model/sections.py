@@ -240,10 +240,8 @@ def check_inputs(s: Settings, config: RunConfig, section_name: str = VIBE.sectio
             suited = [
                 n for n in splits if n.endswith("/train") or key in ("validation", "evaluation")
             ] or splits
-            raise ConfigError(
-                f"{at}: there is no split {name}{did_you_mean(name, suited)} known: "
-                f"{', '.join(splits)}"
-            )
+            similar = did_you_mean(name, suited) or ";"
+            raise ConfigError(f"{at}: there is no split {name}{similar} known: {', '.join(splits)}")
     specs = {spec.name: spec.stream for spec in s.streams}
     if isinstance(config, VideoConfig):
         for split, streams in config.streams.items():

@@ -23,7 +23,7 @@ from pydantic import (
 from pydantic.dataclasses import dataclass
 
 import cache
-from pipeline.errors import ConfigError, expected
+from pipeline.errors import ConfigError, why_refused
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 Place = Annotated[
@@ -407,4 +407,4 @@ def _message(error: ValidationError) -> str:
     name, *of = map(str, detail["loc"])
     if detail["type"] == "unexpected_keyword_argument":
         return f"{name}: there is no such setting"
-    return f"{name}: {expected(error)}{f' for {of[0]}' if of else ''}, found {detail['input']!r}"
+    return f"{name}: {why_refused(error)}{f' for {of[0]}' if of else ''}, found {detail['input']!r}"

@@ -71,10 +71,8 @@ class _Parser(argparse.ArgumentParser):
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         names = [*map(str, action.choices or ())]
         if names and str(value) not in names:
-            message = (
-                f"invalid choice: {value!r}{did_you_mean(str(value), names)} known: "
-                f"{', '.join(names)}"
-            )
+            similar = did_you_mean(str(value), names) or ";"
+            message = f"invalid choice: {value!r}{similar} known: {', '.join(names)}"
             raise argparse.ArgumentError(action, message)
 
     def error(self, message: str) -> NoReturn:
@@ -102,7 +100,7 @@ class _CommandParser(_Parser):
             name = word.partition("=")[0]
             is_known = any(option.startswith(name) for option in options)
             similar = did_you_mean(name, options)
-            if name.startswith("--") and " " not in name and not is_known and similar != ";":
+            if name.startswith("--") and " " not in name and not is_known and similar:
                 self.error(f"unrecognized arguments: {word}{similar}")
         namespace, unknown = super().parse_known_args(args, namespace)
         if unknown:

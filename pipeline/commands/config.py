@@ -118,11 +118,13 @@ def _choose(settings: Sequence[SettingValue], names: Sequence[str]) -> list[Sett
             key = ""
         if section not in keys_of:
             close = did_you_mean(section, [*keys_of])
-            raise ConfigError(f"no section {section!r}{close} known: {', '.join(keys_of)}")
+            raise ConfigError(f"no section {section!r}{close or ';'} known: {', '.join(keys_of)}")
         keys = keys_of[section]
         if key and key not in keys:
             close = did_you_mean(key, keys)
-            raise ConfigError(f"[{section}] has no key {key!r}{close} known: {', '.join(keys)}")
+            raise ConfigError(
+                f"[{section}] has no key {key!r}{close or ';'} known: {', '.join(keys)}"
+            )
     return [setting for setting in settings if {setting.section, setting.name} & set(names)]
 
 

@@ -118,10 +118,9 @@ def refuse_missing_folder(raw: Path, committed: cache.Split | None) -> None:
         return
     similar = similar_path(raw)
     if committed is not None:
-        raise PipelineError(
-            f"{raw}: no such folder{similar} {_origin(committed, raw)} {MOUNT}, or: {NAME_RAW}"
-        )
-    if similar != ";":
+        found = f"no such folder{similar or ';'}"
+        raise PipelineError(f"{raw}: {found} {_origin(committed, raw)} {MOUNT}, or: {NAME_RAW}")
+    if similar:
         raise PipelineError(f"{raw}: no such folder{similar} To use another folder, {NAME_RAW}")
 
 

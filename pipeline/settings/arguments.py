@@ -124,7 +124,7 @@ def choose_splits(names: Sequence[str], splits: Sequence[str]) -> list[str]:
             similar = did_you_mean(word, [*splits, *(dataset for _, dataset in by_word.values())])
             there_are = ", ".join(splits) or "none"
             raise PipelineError(
-                f"no split {word!r} in the cache{similar} there are: {there_are}{other}"
+                f"no split {word!r} in the cache{similar or ';'} there are: {there_are}{other}"
             )
     if not words:
         return list(splits)
@@ -277,7 +277,7 @@ def _refuse_misspelt_cache(root: cache.Root) -> None:
     """Raise PipelineError for a missing folder with a similar name beside it."""
     if isinstance(root, Path) and not root.exists():
         similar = similar_path(root)
-        if similar != ";":
+        if similar:
             raise PipelineError(
                 f"{root}: no such folder{similar} To use another cache: --cache DIR"
             )

@@ -33,7 +33,7 @@ from pydantic import TypeAdapter
 
 import cache
 from pipeline.cli.command_line import SET
-from pipeline.errors import ConfigError, did_you_mean, expected
+from pipeline.errors import ConfigError, did_you_mean, why_refused
 from pipeline.files.places import folder_of
 
 # Sections that Luigi reads itself.
@@ -126,10 +126,10 @@ class Section(dict[str, str]):
             if key in names:
                 continue
             hint = did_you_mean(key, names)
-            if hint == ";" and names:
-                hint += f" known: {', '.join(names)}"
-            elif hint == ";":
-                hint += f" [{self.name}] has no settings"
+            if not names:
+                hint = f"; [{self.name}] has no settings"
+            elif not hint:
+                hint = f"; known: {', '.join(names)}"
             raise ConfigError(f"{self.where(key)}: unknown key{hint}")
 
     def parse(self, spec: type[Any]) -> dict[str, Any]:
@@ -147,7 +147,7 @@ class Section(dict[str, str]):
                 values[key] = _value_of(hints[key], self[key], self.file.resolve().parent)
             except (ValueError, ConfigError) as error:
                 text = " ".join(self[key].split())
-                raise ConfigError(f"{self.where(key)} = {text}: {expected(error)}") from error
+                raise ConfigError(f"{self.where(key)} = {text}: {why_refused(error)}") from error
         return values
 
 
@@ -246,7 +246,7 @@ def option_type(hint: Any) -> Callable[[str], Any]:
         try:
             return _value_of(hint, text, Path())
         except (ValueError, ConfigError) as error:
-            raise argparse.ArgumentTypeError(f"{expected(error)}, found {text!r}") from error
+            raise argparse.ArgumentTypeError(f"{why_refused(error)}, found {text!r}") from error
 
     return parse
 

@@ -397,7 +397,7 @@ def _check_sections(source: SettingsFile, *, tolerant: bool) -> None:
     do = "If a package adds it, install the package. docs/settings.md lists the other sections."
     for name, section in source.sections.items():
         if name not in section_names and name not in LUIGI:
-            similar = did_you_mean(name, [*section_names, *LUIGI]).rstrip(";")
+            similar = did_you_mean(name, [*section_names, *LUIGI])
             message = f"{section.where()}: unknown section{similar or '.'} {do}"
             _refuse(message, warn=tolerant and not (similar or section.by_set))
     # Luigi itself would end with a traceback
@@ -420,8 +420,8 @@ def _check_datasets(
     names = datasets.names()
     for name in enabled:
         if name not in names:
-            has_similar = did_you_mean(name, names) != ";"
-            _refuse(f"{line}: {datasets.unknown(name)}", warn=tolerant and not has_similar)
+            similar = did_you_mean(name, names)
+            _refuse(f"{line}: {datasets.unknown(name)}", warn=tolerant and not similar)
     if not enabled or len(set(enabled)) < len(enabled):
         expected = f"one or more of {', '.join(names)}, each once"
         raise ConfigError(f"{line}: expected {expected}, found {' '.join(enabled) or 'none'}")

@@ -134,9 +134,9 @@ def shown_track(
 
 def no_video(name: str, video: str, reason: str, videos: Sequence[str]) -> PipelineError:
     """The error of a video without tracks; `videos` are those with tracks."""
-    end = ";"
+    end = ""
     if "no such video" in reason:
         end = did_you_mean(video, videos)
-    if end == ";":
+    if not end:
         end = f"; others have tracks: {', '.join(videos[:3]) or 'none'}"
     return PipelineError(f"{name}, video {video!r}: {reason}{end}")

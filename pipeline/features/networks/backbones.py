@@ -273,11 +273,9 @@ def _torchvision(named: Named, pretrained: WeightsSpec | None) -> _Built:
     """Up to the input of the last linear layer, which is the classifier."""
     networks = [name for name in models.list_models(module=models) if name not in RESCALING]
     if named.name not in networks:
-        close = did_you_mean(named.name, networks)
-        listing = f" known: {', '.join(networks)}" if close == ";" else ""
+        hint = did_you_mean(named.name, networks) or f"; known: {', '.join(networks)}"
         raise ConfigError(
-            f"torchvision has no network {named.name!r} that gives a vector of "
-            f"features{close}{listing}"
+            f"torchvision has no network {named.name!r} that gives a vector of features{hint}"
         )
     options: dict[str, Any] = {}
     if named.name.startswith("vit_"):
@@ -292,7 +290,7 @@ def _torchvision(named: Named, pretrained: WeightsSpec | None) -> _Built:
     if argument not in names:
         close = did_you_mean(argument, names)
         raise ConfigError(
-            f"weights {pretrained}: {named} has no weights {argument!r}{close} it has "
+            f"weights {pretrained}: {named} has no weights {argument!r}{close or ';'} it has "
             f"{', '.join(names)}"
         )
     weights = of_network[argument]
@@ -329,7 +327,7 @@ def _timm(named: Named, pretrained: WeightsSpec | None) -> _Built:
         name = f"{name}.{pretrained.argument}"
     about = timm.get_pretrained_cfg(name)
     if about is None:
-        close = did_you_mean(named.name, timm.list_models()).rstrip(";")
+        close = did_you_mean(named.name, timm.list_models())
         raise ConfigError(f"timm {version('timm')} has no network {name!r}{close}")
     size = dict[str, Any]()
     source = f"{HUB}/{about.hf_hub_id}"
