@@ -197,13 +197,21 @@ class Trained:
         """
         return None if self.kind in ("vibe", "spin") else self.config.stream
 
-    def check_split(self, split: Split, stream: str) -> bool:
-        """Whether one of the model's streams has random weights. Raises DataError as
-        `check_features`.
-        """
+    def _streams(self, stream: str) -> dict[str, str]:
+        """The streams that the model reads, by its arguments. stream: of its features."""
         streams = {"features": stream}
         for name, extra in self.config.extra_streams.items():
             streams[name] = extra.stream
+        return streams
+
+    def has_random_features(self, split: Split, stream: str) -> bool:
+        """Whether one of the model's streams has random weights."""
+        names = self._streams(stream).values()
+        return any(split.stream_manifest(name).get("stand_in") for name in names)
+
+    def check_split(self, split: Split, stream: str) -> None:
+        """Raise DataError for a missing stream, and as `check_features`."""
+        streams = self._streams(stream)
         absent = [name for name in streams.values() if name not in split.streams]
         if absent:
             has = ", ".join(split.streams) or "none"
@@ -212,14 +220,11 @@ class Trained:
                 f"{self.checkpoint} reads; found {has}. "
                 "Extract them, or name another stream of features: --stream."
             )
-        stand_in = False
         for argument, name in streams.items():
             manifest = split.stream_manifest(name)
             self.check_features(
                 f"{split.name}/{name}", manifest["dim"], manifest.get("identity"), of=argument
             )
-            stand_in |= bool(manifest.get("stand_in"))
-        return stand_in
 
     def check_features(
         self,

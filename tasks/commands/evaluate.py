@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import cache
 from pipeline.cli import console
@@ -24,52 +24,72 @@ if TYPE_CHECKING:
     from cache import Split
     from vibe_model.checkpoints import Trained
 
+TOO_LARGE: Final = 1e6  # frames of a Gaussian's sigma
 NOTE: Final = "published figures are beside their protocol; hmmr averages over videos"
 
 
 def _options(sub: argparse.ArgumentParser) -> None:
     model_options(sub)
-    splits = sub.add_argument_group("data")
-    splits.add_argument(
-        "--cache", type=ROOT, help="Folder or URL of the cache (default: [paths] cache)"
+    add = sub.add_argument_group("data").add_argument
+    add("--cache", type=ROOT, help="Folder or URL of the cache (default: [paths] cache)")
+    add(
+        "--split",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="Split, such as 3dpw/test (repeatable; default: the evaluation splits of the model's "
+        "settings)",
     )
-    names = (
-        "Split, such as 3dpw/test (repeatable; default: the evaluation splits of the "
-        "model's settings)"
-    )
-    splits.add_argument("--split", action="append", default=[], metavar="NAME", help=names)
-    splits.add_argument(
+    add(
         "--stream",
         help="Feature stream (default: the model's, else the first of [features] streams)",
     )
-    names = "Protocol, such as default, published or hmmr (repeatable; default: all for the split)"
-    splits.add_argument("--protocol", action="append", metavar="NAME", help=names)
-    length = "Frames per window; 0: whole tracks (default: the model's)"
-    splits.add_argument("--seqlen", type=whole(0), metavar="N", help=length)
-    splits.add_argument(
+    add(
+        "--protocol",
+        action="append",
+        metavar="NAME",
+        help="Protocol, such as default, published or hmmr (repeatable; default: all for the "
+        "split)",
+    )
+    add(
+        "--seqlen",
+        type=whole(0),
+        metavar="N",
+        help="Frames per window; 0: whole tracks (default: the model's)",
+    )
+    add(
         "--smooth",
         type=positive,
         default=0.0,
         metavar="SIGMA",
         help="Smooth over time (default: 0 frames)",
     )
-    splits.add_argument(
+    add(
         "--batch-size",
         type=whole(1),
         default=16,
         metavar="N",
         help="Windows per batch (default: 16)",
     )
-    files = "Folder for metrics.json, results.csv, results by track and worst windows"
-    sub.add_argument("--out", type=PATH, metavar="DIR", help=files)
+    sub.add_argument(
+        "--out",
+        type=PATH,
+        metavar="DIR",
+        help="Folder for metrics.json, results.csv, results by track and worst windows",
+    )
     json_option(sub, ": the content of metrics.json")
 
 
 def model_options(sub: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     """Add the options of all commands that use a model."""
     model = sub.add_argument_group("model")
-    file = "best.pt of a run, or a published file of VIBE, SPIN or HMR2.0"
-    model.add_argument("--checkpoint", type=PATH, required=True, metavar="FILE", help=file)
+    model.add_argument(
+        "--checkpoint",
+        type=PATH,
+        required=True,
+        metavar="FILE",
+        help="best.pt of a run, or a published file of VIBE, SPIN or HMR2.0",
+    )
     model.add_argument(
         "--body", type=PATH, metavar="DIR", help="Folder of SMPL's files (default: [paths] body)"
     )
@@ -82,27 +102,61 @@ def model_options(sub: argparse.ArgumentParser) -> argparse._ArgumentGroup:
 
 
 def positive(text: str) -> float:
-    """Type of an option that takes a number above 0."""
+    """Type of an option that takes a number above 0 and below TOO_LARGE."""
     try:
         value = float(text)
     except ValueError:
         value = 0.0
-    if not 0 < value < 1e6:
-        raise argparse.ArgumentTypeError(f"expected a number above 0, found {text!r}")
+    if not 0 < value < TOO_LARGE:
+        limits = f"above 0 and below {TOO_LARGE:,.0f}"
+        raise argparse.ArgumentTypeError(f"expected a number {limits}, found {text!r}")
     return value
 
 
 def _run(args: argparse.Namespace) -> int:
     from vibe_model.checkpoints import load_trained  # imports torch
-    from vibe_model.evaluation.evaluate import evaluate_all
 
     opened = cache.open(args.cache or settings().paths.cache)
-    _ = [opened[name] for name in args.split]  # raises CacheError before the model is loaded
+    for name in args.split:
+        _ = opened[name]  # raises CacheError before the model is loaded
     model = load_trained(args.checkpoint, args.body or _body_setting(), args.device)
     stream = args.stream or model.stream or settings().stream.name
     named = args.protocol or models.model_of(model.config).protocols
+    splits = _usable_splits(chosen_splits(model, opened, args.split, stream), named)
+    if args.out is not None:
+        args.out.mkdir(parents=True, exist_ok=True)
+    by_split = _evaluate(args, model, opened, splits, named=named, stream=stream)
+    for name, split in splits.items():
+        if not {"kp_3d", "kp_3d_eval"} & {*split.columns}:
+            without = (
+                "has no 3D joints (converted without a body?): errors of joints in mm are missing"
+            )
+            console.err.print(f"{console.DOUBT} {plain(name)} {without}")
+    stand_in = any(metrics["stand_in"] for metrics in by_split.values())
+    metrics = {"stand_in": stand_in, "checkpoint": model.about, **by_split}
+    if args.out is not None:
+        runs.write_json(args.out / runs.METRICS, metrics)
+        results = evaluation.as_csv(evaluation.result_rows(metrics, title=model.title))
+        runs.write_text(args.out / evaluation.RESULTS, results)
+    if args.json:
+        console.show_json(metrics)
+        return 0
+    for name, rows in evaluation.rows_beside_published(metrics, model.title).items():
+        console.show(evaluation.table_of(name, rows, protocols=True), least=evaluation.WIDE)
+        console.out.print()
+    evaluation.show_notes(metrics, model.config, f"; {NOTE}")
+    if args.out is not None:
+        shown = plain(from_here(args.out))
+        fact("numbers", f"{shown}/{evaluation.RESULTS}, {shown}/{runs.METRICS} (all)")
+    return 0
+
+
+def _usable_splits(chosen: Mapping[str, Split], named: Sequence[str] | None) -> dict[str, Split]:
+    """The splits that one of the protocols can evaluate; prints why others are skipped. Raises
+    PipelineError without any.
+    """
     splits: dict[str, Split] = {}
-    for name, split in chosen_splits(model, opened, args.split, stream).items():
+    for name, split in chosen.items():
         records, reasons = protocols.choose(split, named)
         if records:
             splits[name] = split
@@ -114,54 +168,44 @@ def _run(args: argparse.Namespace) -> int:
         raise PipelineError(
             f"expected a split that {', '.join(named or ())} can evaluate, found none. Name others."
         )
-    out: Path | None = args.out
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
+    return splits
+
+
+def _evaluate(
+    args: argparse.Namespace,
+    model: Trained,
+    opened: cache.FeatureCache,
+    splits: Mapping[str, Split],
+    *,
+    named: Sequence[str] | None,
+    stream: str,
+) -> dict[str, Any]:
+    """Metrics of each split, as `evaluate_all` has them."""
+    from vibe_model.evaluation.evaluate import evaluate_all  # imports torch
+
+    seqlen = args.seqlen
+    if seqlen is None:
+        seqlen = model.config.seqlen
+    training = {}
+    for name in model.config.part("datasets_3d"):
+        if name in opened.splits:
+            training[name] = opened[name]
     with bar(f"evaluate {', '.join(splits)}", console.err):
-        by_split = evaluate_all(
+        return evaluate_all(
             model.generator,
             splits,
             named=named,
             stream=stream,
             extra_streams=model.config.extra_streams,
-            seqlen=model.config.seqlen if args.seqlen is None else args.seqlen,
+            seqlen=seqlen,
             tracks=model.config.tracks,
             batch_size=args.batch_size,
-            training={
-                name: opened[name]
-                for name in model.config.part("datasets_3d")
-                if name in opened.splits
-            },
+            training=training,
             smooth=args.smooth,
-            folder=out,
-            stand_in=any(model.check_split(split, stream) for split in splits.values()),
+            folder=args.out,
+            stand_in=any(model.has_random_features(split, stream) for split in splits.values()),
             about={"checkpoint": model.about},
         )
-    for name, split in splits.items():
-        if not {"kp_3d", "kp_3d_eval"} & {*split.columns}:
-            without = (
-                "has no 3D joints (converted without a body?): errors of joints in mm are missing"
-            )
-            console.err.print(f"{console.DOUBT} {plain(name)} {without}")
-    stand_in = any(metrics["stand_in"] for metrics in by_split.values())
-    metrics = {"stand_in": stand_in, "checkpoint": model.about, **by_split}
-    if out is not None:
-        runs.write_json(out / runs.METRICS, metrics)
-        runs.write_text(
-            out / evaluation.RESULTS,
-            evaluation.as_csv(evaluation.result_rows(metrics, title=model.title)),
-        )
-    if args.json:
-        console.show_json(metrics)
-        return 0
-    for name, rows in evaluation.rows_beside_published(metrics, model.title).items():
-        console.show(evaluation.table_of(name, rows, protocols=True), least=evaluation.WIDE)
-        console.out.print()
-    evaluation.show_notes(metrics, model.config, f"; {NOTE}")
-    if out is not None:
-        shown = plain(from_here(out))
-        fact("numbers", f"{shown}/{evaluation.RESULTS}, {shown}/{runs.METRICS} (all)")
-    return 0
 
 
 def _body_setting() -> Path | None:
@@ -182,14 +226,17 @@ def chosen_splits(
     Raises PipelineError for missing splits or streams, DataError for features of another size or
     network, StandInMixed if model and splits are partly demo data.
     """
-    names = tuple(named) or trained.config.evaluation
-    chosen = names if named else tuple(name for name in names if name in opened.splits)
+    wanted = named or trained.config.evaluation
+    if named:
+        chosen = list(named)
+    else:
+        chosen = [name for name in wanted if name in opened.splits]
     absent = [
         name for name in chosen if name not in opened.splits or stream not in opened[name].streams
     ]
     if absent or not chosen:
         raise PipelineError(
-            f"{opened.root}: expected {', '.join(absent or names)} with the stream {stream!r}, "
+            f"{opened.root}: expected {', '.join(absent or wanted)} with the stream {stream!r}, "
             f"found splits {', '.join(opened.splits) or 'none'}. Convert and extract them, or "
             "use --split and --stream."
         )

@@ -66,7 +66,9 @@ def open_job(
     """
     split = cache.open(root)[name]
     runs.require_one_kind({name: split}, the_checkpoint=trained.stand_in)
-    stand_in = trained.check_split(split, stream) or bool(trained.generator.body.is_stand_in)
+    trained.check_split(split, stream)
+    stand_in = trained.has_random_features(split, stream)
+    stand_in |= bool(trained.generator.body.is_stand_in)
     return PredictionJob(root, name, stream, trained, out, stand_in, raw)
 
 
