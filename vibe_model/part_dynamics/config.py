@@ -19,6 +19,8 @@ from pipeline.errors import ConfigError
 from vibe_model.settings import EMBEDDED, Reading, VideoConfig
 from vibe_model.vibe.config import PUBLISHED_STRIDES
 
+PR_VIPE_SIZE: Final = 64  # mean and standard deviation of an embedding, 32 each
+HOMOGRAPHY_SIZE: Final = 9  # a 3 x 3 matrix
 HISTORY: Final = 14  # rows before a frame's own: 15 pairs of frames, half a second
 
 
@@ -45,7 +47,7 @@ class PartDynamicsConfig(VideoConfig):
     # best.pt of TrainPrVIPE for the uncertainty loss; none: the stream's or the task's
     embedding: Path | None = None
 
-    # Windows. TCMR's in the same table, without 3DPW's training set.
+    # Windows. Data sets as in the paper's comparison with TCMR, without 3DPW's training set.
 
     strides: Mapping[str, PositiveInt] = field(default_factory=PUBLISHED_STRIDES.copy)
     datasets_2d: tuple[str, ...] = ("insta_variety/train", "posetrack/train", "penn_action/train")
@@ -62,10 +64,10 @@ class PartDynamicsConfig(VideoConfig):
     kp_3d_weight: NonNegativeFloat = 300.0  # 3D joints, in m
     pose_weight: NonNegativeFloat = 60.0  # rotation matrices
     shape_weight: NonNegativeFloat = 0.06  # betas
-    # these four terms for the frames `delta` before and after; provisional
+    # the four terms above for the frames `delta` before and after; provisional
     neighbours_weight: NonNegativeFloat = 0.5
-    # Distance between embeddings of projected prediction and labels; provisional. 0: no embedding
-    # is needed.
+    # Distance between the embeddings of the projected prediction and of the labelled 2D pose;
+    # provisional. 0: no embedding is needed.
     uncertainty_weight: NonNegativeFloat = 5.0
 
     # The model.
@@ -90,9 +92,9 @@ class PartDynamicsConfig(VideoConfig):
     def extra_streams(self) -> Mapping[str, Reading]:
         streams = {}
         if self.temporal and self.uses_pr_vipe:
-            streams["pr_vipe"] = Reading(self.pr_vipe_stream, 64, of_keypoints=True)
+            streams["pr_vipe"] = Reading(self.pr_vipe_stream, PR_VIPE_SIZE, of_keypoints=True)
         if self.temporal and self.uses_homography:
-            streams["homography"] = Reading(self.homography_stream, 9, HISTORY)
+            streams["homography"] = Reading(self.homography_stream, HOMOGRAPHY_SIZE, HISTORY)
         return streams
 
     @property

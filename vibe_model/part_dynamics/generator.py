@@ -20,6 +20,7 @@ from vibe_model.cameras import project_orthographic
 from vibe_model.constants import constant
 from vibe_model.networks import xavier
 from vibe_model.networks.video_model import FEATURE_SIZE, Estimate, VideoModel, pose_estimate
+from vibe_model.part_dynamics.config import HISTORY, HOMOGRAPHY_SIZE, PR_VIPE_SIZE
 from vibe_model.vibe.networks import VIBE, Regressor, TemporalEncoder
 
 if TYPE_CHECKING:
@@ -155,7 +156,10 @@ REGIONS: Final = (  # SMPL's joints in each
     (14, 17, 19, 21, 23),  # right arm
 )
 WIDTHS: Final = {5: 256, 1: 572}  # of a region's state: one region has as many parameters as five
-SIZES: Final = {"pr_vipe": 64, "homography": 135}  # of additional inputs
+SIZES: Final = {  # of additional inputs
+    "pr_vipe": PR_VIPE_SIZE,
+    "homography": (HISTORY + 1) * HOMOGRAPHY_SIZE,
+}
 LARGEST_MOTION: Final = 5.0  # of a homography's entries, in standard deviations
 SMALL: Final = 0.01  # initial Xavier gain of residuals
 
