@@ -42,11 +42,11 @@ _NO_INSTANTS: Final = np.empty((0, 2), np.int64)
 Labels = Mapping[str, NDArray[Any]]  # (n, ...) of frames, by field
 
 
-def same_instant(split: str, track: str) -> tuple[str, str] | None:
+def filmed_by(split: str, track: str) -> tuple[str, str] | None:
     """(recording, camera) of a track; equal frames of a recording are the same instant. None: a
     single camera.
 
-    >>> same_instant("h36m/train", "S1/Walking 1.54138969/0")
+    >>> filmed_by("h36m/train", "S1/Walking 1.54138969/0")
     ('S1/Walking 1', '54138969')
     """
     dataset, _, _ = split.partition("/")
@@ -73,8 +73,10 @@ class PoseSet:
     def __len__(self) -> int:
         return len(self.poses)
 
-    def draw(self, n: int, real: float, seed: int, step: int) -> dict[str, NDArray[Any]]:
+    def draw(self, n: int, real_share: float, seed: int, step: int) -> dict[str, NDArray[Any]]:
         """Draw the pairs of a step, real ones first; depends on seed and step only.
+
+        real_share: of pairs by two real cameras.
 
         Returns:
             poses (n, 13, 3), shown (n, 13), and kp_2d (R, 2, 13, 3) of the real pairs.
@@ -83,8 +85,9 @@ class PoseSet:
         n_instants = len(self.instants)
         n_real = 0
         if n_instants:
-            n_real = round(real * n)
+            n_real = round(real_share * n)
         drawn = self.instants[random.integers(n_instants, size=n_real)]  # (R, C)
+        # two random cameras of each instant: those that did not see it sort last
         keys = np.where(drawn >= 0, random.random(drawn.shape), 2.0)
         order = np.argsort(keys, axis=1)
         pairs = np.take_along_axis(drawn, order[:, :2], axis=1)  # (R, 2)
@@ -124,31 +127,34 @@ def read_poses(
 
     tracks: (tracks,) whether to read each track. z_up: AMASS's axes instead of camera axes.
     """
-    steps = np.array([track.step for track in split.tracks])
-    every = split.windows(1, 1)[:, 0]
+    all_rows = split.windows(1, 1)[:, 0]
     points = np.empty((0, 13, 3), np.float32)
     shown = np.empty((0, 13), np.bool_)
     parts = [PoseSet(points, shown, points, _NO_INSTANTS)]
-    track_numbers: list[int] = []
+    cameras = [filmed_by(name, track.name) for track in split.tracks]
+    filmed: list[tuple[str, str] | None] = []
     frames: list[int] = []
-    for start in range(0, len(every), AT_ONCE):
-        rows = every[start : start + AT_ONCE]
-        row_tracks = split.track_of(rows)
-        numbers = _read_rows(split, rows, ("frame_index",))["frame_index"]
-        numbers = numbers.astype(np.int64) // steps[row_tracks]
-        is_chosen = tracks[row_tracks] & (numbers % stride == 0)
-        if not is_chosen.any():
+    for start in range(0, len(all_rows), AT_ONCE):
+        rows = _chosen_rows(split, all_rows[start : start + AT_ONCE], stride, tracks)
+        if not len(rows):
             continue
-        labels = _read_rows(split, rows[is_chosen], FIELDS)
+        labels = _read_rows(split, rows, FIELDS)
         part, is_usable = _poses(labels, body, z_up)
         parts.append(part)
-        chosen_tracks = row_tracks[is_chosen]
-        track_numbers += chosen_tracks[is_usable].tolist()
+        filmed += [cameras[track] for track in split.track_of(rows[is_usable])]
         frames += labels["frame_index"][is_usable].tolist()
     poses = concatenate(parts)
-    cameras = [same_instant(name, track.name) for track in split.tracks]
-    filmed = [cameras[number] for number in track_numbers]
     return replace(poses, instants=_instants(filmed, frames, poses.kp_2d))
+
+
+def _chosen_rows(split: Split, rows: Ints, stride: int, tracks: Bools) -> Ints:
+    """Of the rows, every `stride`-th frame of the chosen tracks."""
+    steps = np.array([track.step for track in split.tracks])
+    row_tracks = split.track_of(rows)
+    frame_numbers = _read_rows(split, rows, ("frame_index",))["frame_index"].astype(np.int64)
+    is_due = frame_numbers // steps[row_tracks] % stride == 0
+    chosen: Ints = rows[tracks[row_tracks] & is_due]
+    return chosen
 
 
 def _read_rows(split: Split, rows: Ints, fields: tuple[str, ...]) -> Labels:
