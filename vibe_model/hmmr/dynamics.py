@@ -19,6 +19,7 @@ from cache.windows import windows_of
 from pipeline.rotations import rotation_6d_to_matrix
 from vibe_model import metrics
 from vibe_model.losses import COMMON14
+from vibe_model.networks import evaluating
 from vibe_model.networks.video_model import Estimate, VideoModel
 from vibe_model.prediction.predict import POSED_AT_ONCE
 from vibe_model.prediction.windows import NOTHING, read_inputs, select_tracks, streams_of
@@ -115,9 +116,7 @@ def dynamics(
     steps = (0, *generator.steps)
     by_track: dict[str, list[list[float]]] = {}
     n_frames = 0
-    mode = generator.training
-    generator.eval()
-    try:
+    with evaluating(generator):
         for joints, frames, rows in _labelled_frames(split, steps, tracks, stream, extra_streams):
             truth = [joints[frames + step] for step in steps]
             guesses = {FROM_A_STILL: _from_stills(generator, split, rows, stream, extra_streams)}
@@ -131,8 +130,6 @@ def dynamics(
                     metrics.pa_mpjpe(*pair).mean() for pair in zip(of_steps, truth, strict=True)
                 ]
                 by_track.setdefault(model, []).append([float(error) for error in errors])
-    finally:
-        generator.train(mode)
     if not n_frames:
         return {}
     order = sorted(range(len(steps)), key=steps.__getitem__)

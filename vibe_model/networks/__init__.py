@@ -1,5 +1,10 @@
 """Networks that models share.  features -> [networks] -> bodies"""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 
@@ -24,3 +29,14 @@ def run_gru(gru: nn.GRU, sequence: Tensor) -> Tensor:
     else:
         states = gru(sequence)[0]
     return states
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Context in which a network is in evaluation mode; afterwards it is in its earlier mode."""
+    was_training = network.training
+    network.eval()
+    try:
+        yield
+    finally:
+        network.train(was_training)

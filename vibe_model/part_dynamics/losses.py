@@ -16,6 +16,7 @@ from pipeline.skeletons import KEYPOINTS_13_OF_SPIN49
 from vibe_model.cameras import has_optimal_camera, optimal_camera, project_orthographic
 from vibe_model.constants import constant
 from vibe_model.losses import generator_losses, pair_step
+from vibe_model.networks import evaluating
 from vibe_model.part_dynamics.pr_vipe.network import PrVIPE
 from vibe_model.vibe.networks import frozen
 
@@ -24,7 +25,7 @@ _EPSILON: Final = 1e-12  # below the root, whose gradient is undefined at 0
 
 
 def neighbours(
-    deltas: Mapping[int, Mapping[str, Tensor]],
+    by_step: Mapping[int, Mapping[str, Tensor]],
     batch: Mapping[str, Tensor],
     weights: Mapping[str, float],
 ) -> Tensor:
@@ -34,26 +35,33 @@ def neighbours(
     camera, if it exists.
 
     Args:
-        deltas: Step in frames -> predictions of each frame with the camera (1, 0, 0).
+        by_step: Step in frames -> predictions of each frame with the camera (1, 0, 0).
         batch, weights: Arguments of `losses.generator_losses`.
     """
     kp_2d = batch["kp_2d"]
     total = kp_2d.new_zeros(())
-    for step, predicted in deltas.items():
+    for step, predicted in by_step.items():
         if abs(step) >= kp_2d.shape[1]:
             continue
         pred, label = pair_step(predicted, batch, step)
-        points = pred["kp_2d"]
-        label_xy = label["kp_2d"][..., :2]
-        visible = label["kp_2d"][..., 2]
-        camera = optimal_camera(points, label_xy, visible)
-        pred["kp_2d"] = project_orthographic(points, camera)
-        is_counted = has_optimal_camera(points, visible)
-        counted = visible * is_counted[..., None]
-        label["kp_2d"] = torch.cat((label_xy, counted[..., None]), dim=-1)
+        compared = _with_optimal_camera(pred["kp_2d"], label["kp_2d"])
+        pred["kp_2d"], label["kp_2d"] = compared
         terms = generator_losses(pred, label, weights)
         total = total + torch.stack([*terms.values()]).sum()
     return total
+
+
+def _with_optimal_camera(points: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+    """Points (..., 49, 2) projected by the camera that is best for their labels (..., 49, 3); and
+    the labels, with visibility 0 where there is no such camera.
+    """
+    label_xy = label[..., :2]
+    visible = label[..., 2]
+    camera = optimal_camera(points, label_xy, visible)
+    projected = project_orthographic(points, camera)
+    has_camera = has_optimal_camera(points, visible)
+    compared = visible * has_camera[..., None]
+    return projected, torch.cat((label_xy, compared[..., None]), dim=-1)
 
 
 def keypoints_13(points: Tensor, label: Tensor) -> Tensor:
@@ -70,30 +78,28 @@ def keypoints_13(points: Tensor, label: Tensor) -> Tensor:
     return torch.where(by_name[..., 2:] > 0, by_name, by_openpose)
 
 
-def uncertainty(embedding: PrVIPE, kp: Tensor, pr_vipe: Tensor, ok: Tensor) -> Tensor:
+def uncertainty(network: PrVIPE, keypoints: Tensor, target: Tensor, is_known: Tensor) -> Tensor:
     """Mean distance of weighted embeddings, a scalar, without its weight; 0 without valid frames.
 
-    The embedding is frozen and in evaluation mode. Frames whose prediction cannot be normalised are
+    The network is frozen and in evaluation mode. Frames whose prediction cannot be normalised are
     ignored.
 
     Args:
-        kp: (B, T, 13, 3), predicted x and y in the order of KEYPOINTS_13, and the labels'
+        keypoints: (B, T, 13, 3), predicted x and y in the order of KEYPOINTS_13, and the labels'
             visibility.
-        pr_vipe: (B, T, 64), embedding of the labelled pose.
-        ok: (B, T), 1 where it is known.
+        target: (B, T, 64), embedding of the labelled pose.
+        is_known: (B, T), 1 where it is known.
     """
-    normalised, defined = PrVIPE.normalise(kp)
-    counted = (ok > 0) & defined
+    normalised, defined = PrVIPE.normalise(keypoints)
+    counted = (is_known > 0) & defined
     if not counted.any():
-        return 0 * kp.sum()
-    was_training = embedding.training
-    with frozen(embedding):
-        embedding.eval()
-        predicted = _weigh(*embedding(normalised[counted]))
-        embedding.train(was_training)
-    mean, std = pr_vipe[counted].chunk(2, dim=-1)
-    target = _weigh(mean, std)
-    squared = (predicted - target).square().sum(-1)
+        # 0 in the prediction's graph, for backward; 0 times an infinite prediction would be NaN
+        return keypoints[:0].sum()
+    with frozen(network), evaluating(network):
+        predicted = _weigh(*network(normalised[counted]))
+    mean, std = target[counted].chunk(2, dim=-1)
+    labelled = _weigh(mean, std)
+    squared = (predicted - labelled).square().sum(-1)
     return (squared + _EPSILON).sqrt().mean()
 
 

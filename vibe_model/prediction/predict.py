@@ -23,6 +23,7 @@ from pipeline.files.places import file_name
 from pipeline.rotations import nearest_rotations
 from vibe_model import models, runs
 from vibe_model.cameras import camera_in_picture, crop_to_image
+from vibe_model.networks import evaluating
 from vibe_model.networks.video_model import Estimate, VideoModel, step_name
 from vibe_model.prediction.windows import NOTHING, EvalWindow, Present, read_inputs, select_tracks
 from vibe_model.settings import Reading
@@ -133,14 +134,11 @@ def predict_tracks(
         needed = set[Seen]()
         for _, cuts in group:
             needed.update(window.seen for windows in cuts for window in windows)
-        mode = generator.training  # restored before each yield: the caller may train between tracks
-        generator.eval()
-        try:
+        # Ends before each yield: the caller may train between tracks.
+        with evaluating(generator):
             estimates = _regress(
                 generator, read, sorted(needed), batch_size, around=around, stills=stills
             )
-        finally:
-            generator.train(mode)
         for track, cuts in group:
             steps = generator.steps if around else ()
             yield tuple(

@@ -270,3 +270,22 @@ def test_its_gradient_reaches_the_prediction_alone() -> None:
     none = part_dynamics_losses.uncertainty(embedding, other, pr_vipe, torch.zeros(2, 3))
     none.backward()
     assert none.item() == 0
+
+
+def test_without_known_frames_it_is_0_for_an_infinite_prediction_too() -> None:
+    embedding, kp, pr_vipe, ok = labelled()
+    kp[0, 0, 0, 0] = float("inf")
+    kp.requires_grad_()
+    none = part_dynamics_losses.uncertainty(embedding, kp, pr_vipe, 0 * ok)
+    none.backward()
+    assert none.item() == 0
+    assert not kp.grad.any()
+
+
+def test_after_an_error_the_network_is_trained_as_before() -> None:
+    embedding, kp, pr_vipe, ok = labelled()
+    embedding.train()
+    embedding.stem = torch.nn.Linear(1, 1).double()  # of another size
+    with pytest.raises(RuntimeError, match="shapes"):
+        part_dynamics_losses.uncertainty(embedding, kp, pr_vipe, ok)
+    assert embedding.training

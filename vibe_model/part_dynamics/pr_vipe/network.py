@@ -87,6 +87,12 @@ class PrVIPE(nn.Module):
         self.b = nn.Parameter(torch.tensor(-0.5))
 
     @staticmethod
+    def torso_sides(xy: Tensor) -> Tensor:
+        """Vectors (..., 4, 4, 2) between all hips and shoulders of points (..., 13, 2)."""
+        torso = xy[..., constant(TORSO, xy), :]
+        return torso.unsqueeze(-2) - torso.unsqueeze(-3)
+
+    @staticmethod
     def normalise(kp: Tensor) -> tuple[Tensor, Tensor]:
         """Keypoints (..., 13, 3) in any unit, with confidence -> inputs (..., 39), and (...)
         whether they are defined.
@@ -98,9 +104,7 @@ class PrVIPE(nn.Module):
         """
         visible = kp[..., 2] > 0
         xy = torch.where(visible[..., None], kp[..., :2], 0.0)
-        torso = xy[..., constant(TORSO, kp), :]
-        sides = torso.unsqueeze(-2) - torso.unsqueeze(-3)  # (..., 4, 4, 2)
-        squared = sides.square().sum(-1)
+        squared = PrVIPE.torso_sides(xy).square().sum(-1)
         size = squared.amax((-2, -1))  # (...), squared
         is_whole = visible[..., constant(TORSO, kp)].all(-1)
         ok = is_whole & (size > 0)

@@ -23,15 +23,16 @@ from torch.nn import functional
 from pipeline.rotations import axis_angle_to_matrix
 from pipeline.skeletons import Doubles, Floats, Ints
 from vibe_model.constants import constant
+from vibe_model.networks import evaluating
 from vibe_model.part_dynamics.pr_vipe.losses import KAPPA
-from vibe_model.part_dynamics.pr_vipe.network import TORSO, PrVIPE, point_numbers
+from vibe_model.part_dynamics.pr_vipe.network import N_POINTS, PrVIPE, point_numbers
 from vibe_model.part_dynamics.pr_vipe.poses import PoseSet
 
 RANKS: Final = (1, 10, 20)
 AT_ONCE: Final = 64  # queries compared at once
-# rotations about x, y and z in both directions
 _TILT: Final = math.radians(30)
-LARGEST: Final = (_TILT, math.pi, _TILT)
+# of rotations about x, y and z, in both directions
+LARGEST_ANGLES: Final = (_TILT, math.pi, _TILT)
 _TINY: Final = 1e-30  # instead of 0, to divide by
 _EQUAL: Final = 1e-7  # difference of two eigenvalues that count as one, relative to the norm
 NEAREST: Final = 0.25  # torso sizes from the camera; nearer points are invisible
@@ -61,7 +62,7 @@ def render_views(poses: Tensor, shown: Tensor, *, depth: float, noise: float = 0
     Standard deviation of the keypoints, in projected torso sizes.
     """
     shares = torch.rand(len(poses), 3).to(poses)
-    angles = (2 * shares - 1) * constant(LARGEST, poses)
+    angles = (2 * shares - 1) * constant(LARGEST_ANGLES, poses)
     turns = axis_angle_to_matrix(torch.diag_embed(angles))
     elevation, azimuth, roll = turns.unbind(1)
     turn = roll @ elevation @ azimuth
@@ -70,9 +71,7 @@ def render_views(poses: Tensor, shown: Tensor, *, depth: float, noise: float = 0
     z = turned[..., 2:] + depth
     xy = turned[..., :2] / z.clamp(min=NEAREST)
     if noise:
-        torso = xy[:, constant(TORSO, xy)]
-        sides = torso.unsqueeze(2) - torso.unsqueeze(1)  # (N, 4, 4, 2)
-        lengths = sides.norm(dim=-1)
+        lengths = PrVIPE.torso_sides(xy).norm(dim=-1)
         size = lengths.amax((1, 2))
         deviation = noise * size[:, None, None]
         xy = xy + deviation * torch.randn(xy.shape).to(poses)
@@ -122,26 +121,32 @@ def _closest_rotations(products: Tensor) -> Tensor:
     matrix = products.double()
     norm = torch.linalg.matrix_norm(matrix, keepdim=True)
     matrix = matrix / norm.clamp(min=_TINY)
-    table = _quaternion_products(matrix.device)
-    flat = matrix.flatten(-2) @ table.T
+    of_quaternion = _quaternion_products(matrix.device)
+    flat = matrix.flatten(-2) @ of_quaternion.T
     horn = flat.view(*matrix.shape[:-2], 4, 4)
 
     a, b, c = _singular_values(matrix)[..., None, None]
-    others = (c - a - b, b - a - c, a - b - c)
-    space = torch.eye(4).to(horn)
-    # project it out, unless it equals the largest
-    for eigenvalue in others:
-        projected = horn @ space - eigenvalue * space
-        size = projected.abs().amax((-2, -1), keepdim=True)
-        space = torch.where(size > _EQUAL, projected / size, space)
-    space = space @ space  # squares the remainders of the others
+    other_eigenvalues = (  # the largest is a + b + c
+        c - a - b,
+        b - a - c,
+        a - b - c,
+    )
+    # The product of (H - eigenvalue) over them projects onto the largest one's eigenvectors.
+    projector = torch.eye(4).to(horn)
+    for eigenvalue in other_eigenvalues:
+        product = horn @ projector - eigenvalue * projector
+        size = product.abs().amax((-2, -1), keepdim=True)
+        # left out if it equals the largest: the product would be 0
+        projector = torch.where(size > _EQUAL, product / size, projector)
+    projector = projector @ projector  # squares the remainders of the others
 
-    sizes = space.abs().sum(-2, keepdim=True)
+    # its columns are multiples of the quaternion; the largest is the most exact
+    sizes = projector.abs().sum(-2, keepdim=True)
     largest = sizes.argmax(-1, keepdim=True)
-    quaternion = torch.take_along_dim(space, largest, -1)  # (..., 4, 1)
+    quaternion = torch.take_along_dim(projector, largest, -1)  # (..., 4, 1)
     squared = quaternion.square().sum(-2, keepdim=True)
     pairs = quaternion @ quaternion.mT / squared
-    rotation = pairs.flatten(-2) @ table
+    rotation = pairs.flatten(-2) @ of_quaternion
     return rotation.view_as(matrix).to(products)
 
 
@@ -156,8 +161,8 @@ def _singular_values(matrix: Tensor) -> Tensor:
     deviation = matrix.mT @ matrix - third
     squares = deviation.square().sum((-2, -1))
     p = (squares / 6).sqrt()
-    cubed = (2 * p**3).clamp(min=_TINY)
-    cosine = torch.linalg.det(deviation) / cubed
+    twice_cubed = (2 * p**3).clamp(min=_TINY)
+    cosine = torch.linalg.det(deviation) / twice_cubed
     angle = cosine.clamp(-1, 1).acos() / 3
     largest = 1 / 3 + 2 * p * angle.cos()
 
@@ -224,10 +229,10 @@ def _centred_complex(points: Floats) -> NDArray[np.complexfloating]:
     return numbers
 
 
-def hits(distances: Floats, pose_distances: Floats) -> dict[str, float]:
+def hits(distances: Floats, between_poses: Floats) -> dict[str, float]:
     """hit_1, hit_10, hit_20 in %, from distances of views and NP-MPJPE, each (queries, gallery)."""
     order = np.argsort(distances, axis=1, kind="stable")
-    is_same = np.take_along_axis(pose_distances <= KAPPA, order, axis=1)
+    is_same = np.take_along_axis(between_poses <= KAPPA, order, axis=1)
     shares = {}
     for k in RANKS:
         is_hit = is_same[:, :k].any(1)
@@ -252,10 +257,8 @@ def evaluate(
     shown = torch.from_numpy(poses.shown[rows])
     distances = _distances_between(poses, rows, rows)
     results: dict[str, float] = {"poses": len(rows)}
-    was_training = embedding.training
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
+    with torch.random.fork_rng(devices=[]), torch.no_grad(), evaluating(embedding):
         torch.manual_seed(seed)
-        embedding.eval()
         first = render_views(points, shown, depth=depth)
         second = render_views(points, shown, depth=depth)
         forth = _Pair(first.keypoints, second.keypoints, distances)
@@ -270,7 +273,6 @@ def evaluate(
             results["instants"] = len(instants)
             for name, value in _mean_hits(embedding, real_pairs, samples).items():
                 results[f"cameras_{name}"] = value
-    embedding.train(was_training)
     return results
 
 
@@ -327,8 +329,8 @@ def _mean_hits(embedding: PrVIPE, pairs: list[_Pair], samples: int) -> dict[str,
 
 def _coordinates(normalised: Tensor) -> Floats:
     """(N, 39) of `PrVIPE.normalise` -> (N, 13, 2)."""
-    coordinates: Floats = normalised[:, :26].numpy()
-    return coordinates.reshape(-1, 13, 2)
+    coordinates: Floats = normalised[:, : 2 * N_POINTS].numpy()
+    return coordinates.reshape(-1, N_POINTS, 2)
 
 
 def _mean_stds(embedding: PrVIPE, views: list[Views], depth: float) -> dict[str, float]:
