@@ -55,7 +55,7 @@ def _run(args: argparse.Namespace) -> int:
     if args.weights is not None:
         weights["weights"] = args.weights
     options = Section(BY_SET, name, named_values("--set", args.set, "min_score=0.5") | weights)
-    options.options = weights
+    options.by_option = weights
     detector = sections.detector_of(args.cfg.source, name, options, args.every)
 
     plan = plan_detection(args.raw, args.out, detector, part=args.part)

@@ -157,6 +157,7 @@ def reads(args: argparse.Namespace) -> list[str]:
         return [*sections]
 
     opened = cache.FeatureCache(args.cache)
+    # `prepare` extracts all splits of the dataset, which may have recorded different kinds
     for split in opened:
         if split.startswith(f"{args.dataset}/") and opened.is_committed(split):
             kinds = {_recorded_kind(opened[split], name) for name in names}
@@ -183,7 +184,7 @@ def specs_of(
     names = args.cfg.features.streams
     if args.stream or args.kind:
         names = [args.stream or args.kind]
-    kinds = {stream: _kind(args, committed, stream) for stream in names}
+    kinds = {stream_name: _kind(args, committed, stream_name) for stream_name in names}
     by_option = {key: getattr(args, key) for key in ("weights", "precision") if getattr(args, key)}
     owner = _find_kind(kinds.values(), by_option)
     if owner is None:
@@ -191,18 +192,44 @@ def specs_of(
         raise ConfigError(f"--{first}: none of these streams has this option: {', '.join(names)}")
 
     specs = []
-    by_set = named_values("--set", args.set, "crop=size:256")  # of the first stream
-    for stream, kind in kinds.items():
-        options = Section(BY_SET, kind, _overrides(args, stream, kind) | by_set)
-        if kind == owner:
-            for key in sorted(by_set.keys() & by_option.keys()):
-                raise ConfigError(f"{stream}: {key} is set by --{key} and by --set. Delete one.")
-            options = Section(BY_SET, kind, {**options, **by_option})
-        options.options = by_option
-        spec = _spec(args, name, committed, stream, options, stand_in=stand_in)
+    by_set = named_values("--set", args.set, "crop=size:256")
+    for stream_name, kind in kinds.items():
+        options = _options_of(
+            args,
+            stream_name,
+            kind,
+            by_set=by_set if stream_name == names[0] else {},
+            by_option=by_option if kind == owner else {},
+        )
+        spec = _spec(args, name, committed, stream_name, options, stand_in=stand_in)
         specs.append(replace(spec, raw=args.raw))
-        by_set = {}
     return specs
+
+
+def _options_of(
+    args: argparse.Namespace,
+    stream_name: str,
+    kind: str,
+    *,
+    by_set: Mapping[str, str],
+    by_option: Mapping[str, str],
+) -> Section:
+    """A stream's options by the command: `--set` SECTION.KEY=VALUE of its section or its kind's,
+    `--set` NAME=VALUE, and --weights and --precision. Raises ConfigError for one that the last two
+    set.
+    """
+    both = sorted(by_set.keys() & by_option.keys())
+    if both:
+        key = both[0]
+        raise ConfigError(f"{stream_name}: {key} is set by --{key} and by --set. Delete one.")
+    overrides = {
+        key: text
+        for section, key, text in parse_overrides(args.settings)
+        if section in (stream_name, kind) and key != KIND
+    }
+    options = Section(BY_SET, kind, {**overrides, **by_set, **by_option})
+    options.by_option = by_option
+    return options
 
 
 def _find_kind(kinds: Iterable[str], options: Collection[str]) -> str | None:
@@ -214,32 +241,23 @@ def _find_kind(kinds: Iterable[str], options: Collection[str]) -> str | None:
     return None
 
 
-def _overrides(args: argparse.Namespace, stream: str, kind: str) -> dict[str, str]:
-    """Options by `--set` SECTION.KEY=VALUE of a stream's section or its kind's."""
-    return {
-        key: text
-        for section, key, text in parse_overrides(args.settings)
-        if section in (stream, kind) and key != KIND
-    }
-
-
-def _recorded_kind(committed: cache.Split | None, stream: str) -> Any:
+def _recorded_kind(committed: cache.Split | None, stream_name: str) -> Any:
     """The kind in a stream's manifest; None without such a stream or split."""
-    if committed is None or stream not in committed.streams:
+    if committed is None or stream_name not in committed.streams:
         return None
-    return committed.stream_manifest(stream).get("identity", {}).get("kind")
+    return committed.stream_manifest(stream_name).get("identity", {}).get("kind")
 
 
-def _kind(args: argparse.Namespace, committed: cache.Split | None, stream: str) -> str:
+def _kind(args: argparse.Namespace, committed: cache.Split | None, stream_name: str) -> str:
     """A stream's kind: of the command, as recorded, of its section, or its name. Raises
     PipelineError if unknown.
     """
     kind = args.kind
     if not kind:
-        kind = _recorded_kind(committed, stream)
+        kind = _recorded_kind(committed, stream_name)
         is_replaced = args.replace and kind == IMPORTED
         if is_replaced or kind not in streams.names():
-            kind = args.cfg.source.section(stream).get(KIND, stream)
+            kind = args.cfg.source.section(stream_name).get(KIND, stream_name)
     return streams.find(kind).kind
 
 
@@ -247,7 +265,7 @@ def _spec(
     args: argparse.Namespace,
     name: str,
     committed: cache.Split | None,
-    stream: str,
+    stream_name: str,
     options: Section,
     *,
     stand_in: bool,
@@ -258,17 +276,17 @@ def _spec(
     Raises PipelineError if its weights are missing, NoWeights if no weights are named for real
     data.
     """
-    kind = options.name
-    is_kept = not args.replace and _recorded_kind(committed, stream) == kind
-    if is_kept and committed is not None:
-        recorded = StreamSpec.from_manifest(committed, stream)
+    kept = committed  # the split whose stream is continued
+    if args.replace or _recorded_kind(committed, stream_name) != options.name:
+        kept = None
+    if kept is not None:
+        recorded = _recorded_spec(kept, stream_name, options)
         if recorded is not None:
-            change = functools.partial(replace, recorded.stream)
-            return replace(recorded, stream=configure([options], streams.find(kind), change))
+            return recorded
 
-    spec = stream_of(args.cfg.source, stream, kind, options)
-    if is_kept and committed is not None and not {"weights", "checkpoint"} & options.keys():
-        _refuse_other_file(committed, stream, spec.stream)
+    spec = stream_of(args.cfg.source, stream_name, options.name, options)
+    if kept is not None and not {"weights", "checkpoint"} & options.keys():
+        _refuse_other_file(kept, stream_name, spec.stream)
     has_random_weights = isinstance(spec.stream, ResNet50) and spec.stream.stand_in
     if has_random_weights and not stand_in and "weights" not in options:
         raise NoWeights(
@@ -278,19 +296,30 @@ def _spec(
     return spec
 
 
-def _refuse_other_file(committed: cache.Split, stream: str, configured: Stream) -> None:
+def _recorded_spec(committed: cache.Split, stream_name: str, options: Section) -> StreamSpec | None:
+    """An existing stream as recorded, with the command's options; None if the file of its weights
+    is missing: luigi.cfg may name it at another place.
+    """
+    recorded = StreamSpec.from_manifest(committed, stream_name)
+    if recorded is None:
+        return None
+    change = functools.partial(replace, recorded.stream)
+    return replace(recorded, stream=configure([options], streams.find(options.name), change))
+
+
+def _refuse_other_file(committed: cache.Split, stream_name: str, configured: Stream) -> None:
     """Raise PipelineError if a stream was computed with another file of weights."""
-    weights: Any = committed.stream_manifest(stream)["identity"].get("weights")
+    weights: Any = committed.stream_manifest(stream_name)["identity"].get("weights")
     if not isinstance(weights, Mapping) or not weights.get("file_sha256"):
         return
     digest = weights["file_sha256"]
     now = configured.identity().get("weights") or {}
     if now.get("file_sha256") != digest:
-        file = committed.stream_provenance(stream).get("weights_file", "an unrecorded file")
+        file = committed.stream_provenance(stream_name).get("weights_file", "an unrecorded file")
         raise PipelineError(
-            f"{committed.name}: stream {stream!r} was computed with the weights {file} (sha256 "
-            f"{digest[:12]}), which are missing or changed. Name the original file: --weights "
-            f"{weights['kind']}:FILE"
+            f"{committed.name}: stream {stream_name!r} was computed with the weights {file} "
+            f"(sha256 {digest[:12]}), which are missing or changed. Name the original file: "
+            f"--weights {weights['kind']}:FILE"
         )
 
 

@@ -59,7 +59,7 @@ NO_FILE: Final = "Run from the project's folder, or set LUIGI_CONFIG_PATH."
 class Section(dict[str, str]):
     """Key -> value of one section; empty if the file does not have it."""
 
-    options: Collection[str] = ()  # keys that a command's options set, such as --weights
+    by_option: Collection[str] = ()  # keys that a command's options set, such as --weights
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class Section(dict[str, str]):
         """`luigi.cfg, line 23 [features] precision`: the key's line, or the section's if it has no
         such key.
         """
-        if key in self.options:
+        if key in self.by_option:
             return f"--{key}"
         line = 0
         if key not in self.by_set:

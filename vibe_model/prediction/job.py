@@ -163,7 +163,7 @@ def _features(trained: Trained, settings: Settings, weights: str | None) -> Stre
         return stream_of(settings.source, trained.config.stream, options=options)
     if weights is not None:
         options = Section(BY_SET, ResNet50.kind, {"weights": weights})
-        options.options = ("weights",)
+        options.by_option = ("weights",)
         return stream_of(settings.source, ResNet50.kind, options=options)
     return settings.stream
 
