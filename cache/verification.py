@@ -18,6 +18,7 @@ from typing import Final
 
 from cache.errors import AccessDenied, CacheError
 from cache.format import shard as shards
+from cache.format.folders import committed_names, places_of, split_folders
 from cache.format.layout import GROUP, Geometry, json_file
 from cache.format.listing import (
     ROOT,
@@ -28,13 +29,7 @@ from cache.format.listing import (
     root_group,
     update_list,
 )
-from cache.format.manifest import (
-    Commit,
-    Place,
-    committed_names,
-    places_of,
-    split_folders,
-)
+from cache.format.manifest import Commit, Place
 from cache.format.shard import ShardFile
 from cache.format.tables import Tables
 from cache.read.split import FeatureCache, require_cache
@@ -144,7 +139,7 @@ def _count_shards(place: Place) -> int:
 
 def _is_committed(place: Place) -> bool:
     try:
-        return place.store.exists(place.manifest) or bool(place.lost_manifest())
+        return place.store.exists(place.manifest) or place.lost_manifest() is not None
     except PermissionError:
         return False
 
@@ -274,11 +269,13 @@ class _Verification:
         except FileNotFoundError:
             lost = place.lost_manifest()
             if lost:
-                self._damage(place, place.manifest, lost)
+                self._damage(place, place.manifest, str(lost))
             elif place.stream is None and place.split in self._listed:
                 self._damage(place, place.manifest, missing_text(store, place.split))
             else:
-                self.notes.append(f"{store.location(place.home)}: nothing is committed yet")
+                self.notes.append(
+                    f"{store.location(place.manifest_folder)}: nothing is committed yet"
+                )
         except CacheError as error:
             self._damage(place, place.manifest, str(error))
         has_staged = bool(store.list_names(place.staged))
@@ -291,11 +288,13 @@ class _Verification:
         unnamed = list(find_unreferenced(place, commit, unfinished=not has_staged))
         if unnamed:
             files = f"{len(unnamed)} files or folders that no manifest names, first {unnamed[0]}"
-            self.notes.append(f"{store.location(place.home)}: {files}; `gc` removes them")
+            self.notes.append(
+                f"{store.location(place.manifest_folder)}: {files}; `gc` removes them"
+            )
         if commit is not None:
             for key, table in wrong.items():
                 expected = "the file that the manifest names by its digest"
-                self._damage(place, key, self._differs(key, expected, place.again), table)
+                self._damage(place, key, self._differs(key, expected, place.remedy), table)
             self._metadata(commit)
         return commit
 
@@ -308,7 +307,7 @@ class _Verification:
         files = self._store.read_many(stale)
         n_left = 0
         for key in stale:
-            array = key.removeprefix(f"{place.base}/").removesuffix("/zarr.json")
+            array = key.removeprefix(f"{place.arrays_folder}/").removesuffix("/zarr.json")
             is_left = key in files and commit.is_earlier_metadata(array, bytes(files[key]))
             if not is_left and self._store.etag(key) is not None:
                 expected = "the zarr.json that follows from the manifest"
@@ -317,7 +316,7 @@ class _Verification:
                 n_left += 1
         if n_left:
             self.stale.append(place)
-            location = self._store.location(place.base)
+            location = self._store.location(place.arrays_folder)
             self.notes.append(
                 f"{location}: {n_left} zarr.json missing or of an earlier commit, left by a killed "
                 "commit; the next writer, or --repair, writes them"
@@ -406,7 +405,7 @@ def _restore_manifest(place: Place, repaired: Repaired) -> None:
         stale = Commit(place, held, Tables(), etag).find_stale_metadata()
         if stale:
             update_list(store, add=[place.split], there=committed_names(store))
-            store.put_small(stale, place.base)
+            store.put_small(stale, place.arrays_folder)
         repaired.restored += sorted(stale)
 
 
@@ -416,8 +415,8 @@ def _remove_shards(place: Place, reported: Collection[int], repaired: Repaired) 
     """
     commit = Commit.load(place)
     if commit is None:
-        message = f"{place.store.location(place.home)}: nothing is committed there"
-        raise CacheError(place.lost_manifest() or message)
+        folder = place.store.location(place.manifest_folder)
+        raise place.lost_manifest() or CacheError(f"{folder}: nothing is committed there")
     suspects = [file for file in commit.shard_files() if file.number in reported]
     numbers = {file.number for file in suspects if file.problem(place.store, fast=False)}
     if place.stream is None:

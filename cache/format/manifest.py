@@ -10,9 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
-import secrets
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -30,7 +28,6 @@ from cache.format.layout import (
     ColumnSpec,
     Geometry,
 )
-from cache.format.listing import update_list
 from cache.format.shard import ShardFile, ShardLayout, sha256
 from cache.format.tables import Tables, parse_table, table_folder, table_key
 from cache.storage.base import Etag, Store
@@ -53,22 +50,22 @@ class Place:
     stream: str | None = None
 
     @property
-    def base(self) -> str:
+    def arrays_folder(self) -> str:
         """The folder that the manifest's file names are relative to."""
         return self.split if self.stream is None else f"{self.split}/{FEATURES}"
 
     @property
-    def home(self) -> str:
+    def manifest_folder(self) -> str:
         """The folder of the manifest, and of unfinished work."""
-        return self.base if self.stream is None else f"{self.base}/{self.stream}"
+        return self.arrays_folder if self.stream is None else f"{self.arrays_folder}/{self.stream}"
 
     @property
     def manifest(self) -> str:
-        return f"{self.home}/{layout.MANIFEST}"
+        return f"{self.manifest_folder}/{layout.MANIFEST}"
 
     @property
     def writing(self) -> str:
-        return f"{self.home}/{layout.WRITING}"
+        return f"{self.manifest_folder}/{layout.WRITING}"
 
     @property
     def temporary(self) -> str:
@@ -79,15 +76,15 @@ class Place:
         """The folder of uncommitted work, from which the next writer continues."""
         return f"{self.writing}/{layout.STAGED}"
 
-    def array(self, name: str) -> str:
-        return f"{self.base}/{name}"
+    def array_key(self, name: str) -> str:
+        return f"{self.arrays_folder}/{name}"
 
     @property
     def kind(self) -> str:
         return "split" if self.stream is None else "stream"
 
     @property
-    def again(self) -> str:
+    def remedy(self) -> str:
         """What to do when the manifest or a table is damaged."""
         if self.stream is None:
             return (
@@ -107,23 +104,15 @@ class Place:
             f"{self.split}/{FEATURES}/zarr.json",
         ]
 
-    def create_groups(self) -> None:
-        """Write the Zarr groups that are missing."""
-        update_list(self.store, there=committed_names(self.store))
-        for key in self.groups[1:]:
-            if not self.store.exists(key):
-                temporary = f"{self.writing}/.{secrets.token_hex(4)}"
-                self.store.put(key, layout.GROUP, temporary=temporary)
-
     def shards_on_disk(self, name: str) -> list[int]:
         """Numbers of an array's existing shards, committed or not."""
-        names = self.store.list_names(f"{self.array(name)}/c")
+        names = self.store.list_names(f"{self.array_key(name)}/c")
         return sorted(int(shard) for shard in names if shard.isdigit())
 
     def shard_folders(self, arrays: Iterable[str], numbers: Iterable[int]) -> list[str]:
         """Keys of some shards of several arrays: a file or a folder each."""
         pairs = itertools.product(arrays, sorted(numbers))
-        return [f"{self.array(name)}/c/{number}" for name, number in pairs]
+        return [f"{self.array_key(name)}/c/{number}" for name, number in pairs]
 
     def read_manifest(self) -> tuple[dict[str, Any], Etag] | None:
         """Read the manifest, check its own digest, and return it with its file's etag; None without
@@ -142,7 +131,7 @@ class Place:
         format.
         """
         file = self.store.location(self.manifest)
-        do = self.again
+        do = self.remedy
         try:
             manifest = json.loads(text)
             written_as = manifest["format"]
@@ -189,9 +178,9 @@ class Place:
         if self.stream is not None:
             return tables, {}
         if manifest["format"] == EARLIER_FORMAT:
-            return earlier.read_tables(self.store, self.base, manifest)
+            return earlier.read_tables(self.store, self.arrays_folder, manifest)
         entries = manifest["tables"]
-        keys = {name: self.array(table_key(name, entry)) for name, entry in entries.items()}
+        keys = {name: self.array_key(table_key(name, entry)) for name, entry in entries.items()}
         files = self.store.read_many(keys.values())
         wrong = {}
         for name, key in keys.items():
@@ -206,23 +195,23 @@ class Place:
         named = {} if manifest is None else manifest.get("tables", {})
         folders = {table_folder(name, entry) for name, entry in named.items()}
         if self.stream is None:
-            for name in self.store.list_names(self.array(TABLE_FOLDER)):
+            for name in self.store.list_names(self.array_key(TABLE_FOLDER)):
                 folder = f"{TABLE_FOLDER}/{name}"
                 if name != "zarr.json" and folder not in folders:
-                    yield self.array(folder)
+                    yield self.array_key(folder)
         if manifest is None or manifest["format"] == FORMAT:
-            yield from earlier.find_remains(self.store, self.home)
+            yield from earlier.find_remains(self.store, self.manifest_folder)
 
-    def lost_manifest(self) -> str:
-        """The error message when committed arrays exist without their manifest; "" when nothing was
+    def lost_manifest(self) -> CacheError | None:
+        """The error when committed arrays exist without their manifest; None when nothing was
         committed.
         """
-        array = self.array("frame_index") if self.stream is None else self.home
+        array = self.array_key("frame_index") if self.stream is None else self.manifest_folder
         if not self.store.exists(f"{array}/zarr.json") or self.store.exists(self.manifest):
-            return ""
+            return None
         file = self.store.location(self.manifest)
         expected = "the manifest of the data committed here"
-        return str(CacheError.at(file, expected=expected, found="no file", do=self.again))
+        return CacheError.at(file, expected=expected, found="no file", do=self.remedy)
 
     def has_unfinished_commit(self) -> bool:
         """Whether a killed writer has left files that the next one finishes or removes, even
@@ -242,7 +231,7 @@ class Place:
         or damaged.
         """
         try:
-            text = self.store.read(f"{self.home}/{layout.PROVENANCE}")
+            text = self.store.read(f"{self.manifest_folder}/{layout.PROVENANCE}")
             notes: dict[str, Any] = json.loads(text)["commits"]
             is_intact = all(isinstance(note, dict) for note in notes.values())
         except (ValueError, OSError, TypeError, KeyError, AttributeError):
@@ -273,8 +262,8 @@ class Commit:
             current = place.read_manifest()
             if current is None:
                 lost = place.lost_manifest()
-                if place.stream is not None and lost:
-                    raise CacheError(lost)
+                if place.stream is not None and lost is not None:
+                    raise lost
                 return None
             manifest, etag = current
             tables, wrong = place.read_tables(manifest)
@@ -285,7 +274,7 @@ class Commit:
                     place.store.location(min(wrong)),
                     expected="the file that the manifest names by its digest",
                     found="a missing or changed file",
-                    do=place.again,
+                    do=place.remedy,
                 )
             # Another process may have committed after the manifest was read, and removed tables.
             digest = manifest["digest"]
@@ -326,7 +315,7 @@ class Commit:
             files[f"{table_folder(name, entry)}/zarr.json"] = metadata
         if tables:
             files[f"{TABLE_FOLDER}/zarr.json"] = layout.GROUP
-        return {self.place.array(name): data for name, data in files.items()}
+        return {self.place.array_key(name): data for name, data in files.items()}
 
     def is_earlier_metadata(self, array: str, data: bytes) -> bool:
         """Whether this can be the zarr.json of a column or table in an earlier commit."""
@@ -357,7 +346,7 @@ class Commit:
             records = self.manifest["shards"].get(name, {})
             encoding = ShardLayout(spec, geometry)
             for number in sorted(map(int, records)):
-                key = layout.shard_key(self.place.array(name), number, spec.trailing)
+                key = layout.shard_key(self.place.array_key(name), number, spec.trailing)
                 n_rows = len(shard_rows(self.manifest, number))
                 record = records[str(number)]
                 files.append(ShardFile(name, key, number, record, n_rows, encoding))
@@ -370,7 +359,9 @@ class Commit:
         records: Mapping[str, str] = self.manifest["rows"]
         foreign = []
         for shard, record in records.items():
-            if rows_record(split, int(shard)) not in (record, ""):
+            now = rows_record(split, int(shard))
+            # "": the split has dropped the shard, whose features may be carried over
+            if now not in (record, ""):
                 foreign.append(int(shard))
         return foreign
 
@@ -435,63 +426,3 @@ def shard_rows(manifest: Mapping[str, Any], shard: int) -> range:
     raise CacheError(
         f"no commit has a shard {shard}: commits are {manifest['commits']}, {size} rows a shard"
     )
-
-
-def committed_names(store: Store) -> Iterator[str]:
-    """Names of committed splits, also of those that have lost their manifest."""
-    for name in possible_splits(store):
-        place = Place(store, name)
-        try:
-            is_committed = store.exists(place.manifest) or bool(place.lost_manifest())
-        except PermissionError:
-            is_committed = "/" in name  # opening it says why
-        if is_committed:
-            yield name
-
-
-def split_folders(store: Store) -> list[str]:
-    """All folders that may be splits, committed or not, by "<dataset>/<split>"."""
-    return [name for name in possible_splits(store) if _names_in(store, name) != []]
-
-
-def possible_splits(store: Store) -> Iterator[str]:
-    """As `split_folders`, also empty ones. A dataset's folder that may not be read stands for its
-    splits.
-    """
-    for dataset in store.list_names(""):
-        if layout.is_name(dataset) and dataset != "lost+found":
-            names = _names_in(store, dataset)
-            if names is None:
-                yield dataset
-                continue
-            for name in names:
-                if layout.is_name(name):
-                    yield f"{dataset}/{name}"
-
-
-def _names_in(store: Store, folder: str) -> list[str] | None:
-    """As `store.list_names`; None for a folder that may not be read."""
-    try:
-        return store.list_names(folder)
-    except PermissionError:
-        return None
-
-
-def stream_folders(store: Store, split: str) -> list[str]:
-    """All folders of a split that may be streams, committed or not."""
-    home = f"{split}/{FEATURES}"
-    streams = []
-    for name in store.list_names(home):
-        is_stream = layout.is_name(name) and layout.stream_of(name) == name
-        # a file is the user's, or the group's own
-        if is_stream and not store.exists(f"{home}/{name}"):
-            streams.append(name)
-    return streams
-
-
-def places_of(store: Store, split: str) -> list[Place]:
-    """Places of a split and its streams, committed or not."""
-    streams: list[str] = []
-    with suppress(PermissionError):  # which the place of the split shows
-        streams = stream_folders(store, split)
-    return [Place(store, split, stream) for stream in (None, *streams)]

@@ -215,7 +215,7 @@ class OpenSplit:
     @property
     def streams(self) -> tuple[str, ...]:
         """Names of the committed feature streams, sorted."""
-        home = f"{self._commit.place.base}/{FEATURES}"
+        home = f"{self._commit.place.arrays_folder}/{FEATURES}"
         streams = []
         for name in self.store.list_names(home):
             if layout.is_name(name) and self.store.etag(f"{home}/{name}/{MANIFEST}") is not None:

@@ -31,7 +31,7 @@ def open_lazily(commit: Commit, array: str, check_current: Callable[[], None]) -
     trailing = tuple(metadata["shape"][1:])
     committed = [_key_in_array(int(n), trailing) for n in commit.manifest["shards"][array]]
     store = commit.place.store
-    folder = commit.place.array(array)
+    folder = commit.place.array_key(array)
     strict = _StrictStore(store.zarr(folder), store.location(folder), committed, check_current)
     return zarr.Array(zarr.AsyncArray(metadata=metadata, store_path=StorePath(strict)))
 

@@ -15,9 +15,10 @@ from cache.crop_policy import CropPolicy
 from cache.errors import AccessDenied, CacheChanged, CacheError, MissingSplit
 from cache.format import extra, layout
 from cache.format.extra import FUNCTION, FindMirror, find_mirrors_by
+from cache.format.folders import possible_splits, stream_folders
 from cache.format.layout import HAS_VALUE, MANIFEST, UNDECODABLE, Geometry
 from cache.format.listing import listed_splits, refuse_missing, refuse_unmounted
-from cache.format.manifest import Commit, Place, possible_splits, stream_folders
+from cache.format.manifest import Commit, Place
 from cache.format.shown import Lines, Shown
 from cache.format.tables import TrackTable, VideoTable
 from cache.read.batches import OF_TRACKS, USUAL, OpenSplit, StreamFields

@@ -46,7 +46,7 @@ class StalenessCheck:
             return
         current = place.read_manifest()
         if current is None or not has_shards(current[0], self._shards):
-            home = place.store.location(place.home)
+            home = place.store.location(place.manifest_folder)
             raise CacheChanged(f"{home}: has been replaced since it was opened: open it again")
         self._etag = current[1]
 
@@ -58,7 +58,7 @@ def open_column(commit: Commit, array: str, check_current: Callable[[], None]) -
     layout = ShardLayout(commit.columns[array], Geometry(**held["geometry"]))
     n_rows = int(held["extent"])
     records = held["shards"][array]
-    key = commit.place.array(array)
+    key = commit.place.array_key(array)
     return Rows.kind(store)(store, key, layout, n_rows, records, check_current)
 
 

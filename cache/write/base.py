@@ -16,9 +16,10 @@ from typing import Any, ClassVar, Final, Self
 from cache.errors import CacheError
 from cache.format import layout
 from cache.format.earlier import refuse_tags
+from cache.format.folders import committed_names, places_of
 from cache.format.layout import PROVENANCE, json_file
 from cache.format.listing import refuse_unmounted, update_list
-from cache.format.manifest import Commit, Place, committed_names, places_of
+from cache.format.manifest import Commit, Place
 from cache.format.shard import sha256
 from cache.format.tables import Tables, table_entry, table_key
 from cache.storage import store_at
@@ -66,8 +67,8 @@ class Writer(ABC):
         reserved = sorted(entries.keys() & self.own_entries)
         if reserved:
             raise CacheError(
-                f"{self.place.home}: {reserved} in the manifest are the cache's own; choose "
-                "other keys"
+                f"{self.place.manifest_folder}: {reserved} in the manifest are the cache's own; "
+                "choose other keys"
             )
 
     def note_again(self) -> None:
@@ -146,13 +147,13 @@ def publish(
             entry = table_entry(tables[name], data)
             body["tables"][name] = entry
             if named.get(name) != entry:
-                files[place.array(table_key(name, entry))] = data
+                files[place.array_key(table_key(name, entry))] = data
     manifest = {**body, "digest": sha256(layout.canonical(body))}
     if before is not None and manifest["digest"] == before.digest:
         return manifest
 
     _add_note(place, manifest["digest"], note, started)
-    store.put_small(files, place.home)
+    store.put_small(files, place.manifest_folder)
     etag = None if before is None else before.etag
     store.replace(place.manifest, json_file(manifest), expected=etag)
     follow_manifest(Commit(place, manifest, tables, None), keep_staged=keep_staged)
@@ -176,7 +177,7 @@ def follow_manifest(commit: Commit, *, keep_staged: bool = True) -> None:
         if stale and not keep_staged:
             store.remove([place.staged])
     if stale:  # last: it shows that the commit is unfinished
-        store.put_small(stale, place.base)
+        store.put_small(stale, place.arrays_folder)
 
 
 def _add_note(place: Place, digest: str, facts: Mapping[str, Any], started: float) -> None:
@@ -201,7 +202,10 @@ def _add_note(place: Place, digest: str, facts: Mapping[str, Any], started: floa
 
 def _write_notes(place: Place, notes: Mapping[str, Any]) -> None:
     """Write the notes of all commits, by their manifests' digests."""
-    place.store.put_small({f"{place.home}/{PROVENANCE}": json_file({"commits": notes})}, place.home)
+    place.store.put_small(
+        {f"{place.manifest_folder}/{PROVENANCE}": json_file({"commits": notes})},
+        place.manifest_folder,
+    )
 
 
 def finish_commits(root: Root, split: str) -> None:
@@ -223,7 +227,7 @@ def delete_stream(root: Root, split: str, stream: str) -> None:
     place = Place(store, split, stream)
     # The array whose folder has the lock goes last: else another writer could begin while arrays
     # are removed.
-    arrays = [place.array(f"{stream}{part}") for part in reversed(layout.STREAM_ARRAYS)]
+    arrays = [place.array_key(f"{stream}{part}") for part in reversed(layout.STREAM_ARRAYS)]
     if not any(store.list_names(array) for array in arrays):
         return
     refuse_tags(store)
@@ -231,7 +235,7 @@ def delete_stream(root: Root, split: str, stream: str) -> None:
         refuse_running_parts(store, place.writing)
         # Without its manifest, no reader finds the stream; without zarr.json, its manifest is not
         # lost.
-        store.remove([place.manifest, f"{place.home}/zarr.json"])
+        store.remove([place.manifest, f"{place.manifest_folder}/zarr.json"])
         store.remove(arrays)
 
 
@@ -247,7 +251,9 @@ def invalidate(root: Root, split: str, stream: str | None, numbers: Collection[i
     with place.store.lock(place.writing):
         commit = Commit.load(place)
         if commit is None:
-            raise CacheError(f"{place.store.location(place.home)}: nothing is committed there")
+            raise CacheError(
+                f"{place.store.location(place.manifest_folder)}: nothing is committed there"
+            )
         invalidate_shards(place, commit, numbers)
 
 

@@ -130,13 +130,13 @@ def _is_copy(source: Split, store: Store) -> bool:
     if not store.exists(place.manifest):
         lost = place.lost_manifest()
         if lost:
-            raise CacheError(lost)
+            raise lost
         return False
     if _states(source) & _states(FeatureCache(store.root)[source.name]):
         return True
     location = source.store.location(source.name)
     raise CacheError.at(
-        store.location(place.home),
+        store.location(place.manifest_folder),
         expected=f"no split, or a copy of {location} as it is now",
         found="another state of it, or another split",
         do="Nothing is overwritten: remove that folder if it may go, or copy into another cache.",
@@ -150,7 +150,7 @@ def _refuse_other_stream(source: Split, store: Store, name: str) -> None:
         return
     if _stream_form(source, name) != _stream_form(copied, name):
         raise CacheError.at(
-            store.location(Place(store, source.name, name).home),
+            store.location(Place(store, source.name, name).manifest_folder),
             expected=f"no stream, or {name!r} of the same kind and weights as in {source.root}",
             found="one that was made differently",
             do="Nothing is overwritten: remove that folder if it may go, or leave the stream "

@@ -8,9 +8,10 @@ from typing import Final
 
 from cache.errors import AccessDenied, CacheError
 from cache.format import earlier, layout
+from cache.format.folders import places_of, split_folders
 from cache.format.layout import FEATURES, PROVENANCE, stream_of
 from cache.format.listing import missing_text, unmounted_folder, update_list
-from cache.format.manifest import Commit, Place, places_of, split_folders
+from cache.format.manifest import Commit, Place
 from cache.read.split import FeatureCache, require_cache
 from cache.storage.base import Lock, Root, Store
 from cache.write.base import follow_manifest
@@ -77,7 +78,7 @@ class _Sweep:
         try:
             with Lock() if self._dry_run else self._store.lock(place.writing):
                 self.place(place)
-            self.prune(place.home)
+            self.prune(place.manifest_folder)
         except AccessDenied as error:
             self.collected.problems.append(str(error))
         except CacheError as error:
@@ -85,7 +86,9 @@ class _Sweep:
         except PermissionError as error:
             self.collected.problems.append(str(AccessDenied.of(error)))
         except OSError as error:
-            self.collected.problems.append(f"{error.filename or place.home}: {error.strerror}")
+            self.collected.problems.append(
+                f"{error.filename or place.manifest_folder}: {error.strerror}"
+            )
 
     def forget_deleted(self) -> None:
         """Take splits off the list whose folders are gone; report those whose disk does not seem to
@@ -109,7 +112,7 @@ class _Sweep:
         if commit is None:
             lost = place.lost_manifest()
             if lost:
-                raise CacheError(lost)
+                raise lost
         # Unreferenced files may belong to the writer of staged work; in an object store it may even
         # be running.
         has_staged = bool(self._store.list_names(place.staged))
@@ -117,7 +120,7 @@ class _Sweep:
         goes_on = has_staged and (running or not self._unfinished)
         if goes_on:
             text = "unfinished work, which the same command continues (--unfinished removes it)"
-            self.collected.skipped.append(f"{self._store.location(place.home)}: {text}")
+            self.collected.skipped.append(f"{self._store.location(place.manifest_folder)}: {text}")
         self.remove(find_unreferenced(place, commit, unfinished=not goes_on))
         if commit is not None and not self._dry_run:
             follow_manifest(commit)
@@ -168,11 +171,11 @@ class _Sweep:
 def find_unreferenced(place: Place, commit: Commit | None, *, unfinished: bool) -> Iterator[str]:
     """Keys of the cache's files that no manifest names; `unfinished`: also uncommitted work."""
     store = place.store
-    names = store.list_names(place.home)
+    names = store.list_names(place.manifest_folder)
     writing = store.list_names(place.writing)
     if unfinished:
         if commit is None and PROVENANCE in names:  # of a commit that was never made
-            yield f"{place.home}/{PROVENANCE}"
+            yield f"{place.manifest_folder}/{PROVENANCE}"
         leftovers = [name for name in writing if name != "lock"]
     else:
         leftovers = [name for name in writing if name.startswith(".")]  # of a killed write
@@ -182,14 +185,14 @@ def find_unreferenced(place: Place, commit: Commit | None, *, unfinished: bool) 
         yield from _find_unnamed_shards(place, commit)
     if place.stream is None:
         # `_ok` and `_key` of those whose folder is gone
-        streams = store.list_names(place.array(FEATURES))
+        streams = store.list_names(place.array_key(FEATURES))
         for name in streams:
             if stream_of(name) not in streams:
-                yield place.array(f"{FEATURES}/{name}")
+                yield place.array_key(f"{FEATURES}/{name}")
     yield from place.unnamed_tables(None if commit is None else commit.manifest)
     for name in names:
         if name.startswith(".") and name.endswith(".tmp"):
-            yield f"{place.home}/{name}"
+            yield f"{place.manifest_folder}/{name}"
 
 
 def _find_unnamed_shards(place: Place, commit: Commit | None) -> Iterator[str]:
@@ -200,9 +203,9 @@ def _find_unnamed_shards(place: Place, commit: Commit | None) -> Iterator[str]:
     else:
         arrays = [f"{place.stream}{part}" for part in layout.STREAM_ARRAYS]
     named = {} if commit is None else commit.manifest["shards"]
-    present = store.list_names(place.base)
+    present = store.list_names(place.arrays_folder)
     for name in arrays:
-        array = place.array(name)
+        array = place.array_key(name)
         if name in named:
             numbers = place.shards_on_disk(name)
             unnamed = [number for number in numbers if str(number) not in named[name]]
@@ -222,10 +225,10 @@ def _columns_on_disk(place: Place, commit: Commit | None) -> list[str]:
     """
     store = place.store
     columns = list(layout.COLUMNS if commit is None else commit.columns)
-    for name in store.list_names(place.home):
+    for name in store.list_names(place.manifest_folder):
         is_table = earlier.TABLE_NAME.fullmatch(name) is not None
         if name in columns or is_table:
             continue
-        if store.list_names(place.array(name)) == ["c"]:
+        if store.list_names(place.array_key(name)) == ["c"]:
             columns.append(name)
     return columns

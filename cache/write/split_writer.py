@@ -19,8 +19,9 @@ from cache.arrays import Array
 from cache.errors import CacheError
 from cache.format import layout
 from cache.format.extra import EXTRA, ExtraColumn
+from cache.format.folders import create_groups, stream_folders
 from cache.format.layout import COLUMNS, ROWS_PER_CHUNK, ROWS_PER_SHARD, Geometry
-from cache.format.manifest import Commit, Place, stream_folders
+from cache.format.manifest import Commit, Place
 from cache.format.shard import ShardLayout, size_of
 from cache.format.tables import Tables, TrackRows, VideoEntry, VideoTable, video_record
 from cache.read.rows import Rows
@@ -126,7 +127,7 @@ class SplitWriter(Writer):
             self._store.remove([self.place.temporary])
         self._commit = Commit.load(self.place)
         if self._commit is None:
-            self.place.create_groups()
+            create_groups(self.place)
             self._tables = Tables.from_records([], self._extra.values())
             earlier = self._longest_stream()
             self._shards: Mapping[str, Mapping[str, str]] = {}
@@ -290,7 +291,7 @@ class SplitWriter(Writer):
             tables = self._kept.plus(tables)
         self._publish({**entries, **self._own_entries(tables)}, tables, note)
         gone = sorted(self._shards.keys() - self._columns.keys())
-        self._store.remove([self.place.array(name) for name in gone])
+        self._store.remove([self.place.array_key(name) for name in gone])
         self._store.remove(self.place.shard_folders(self._columns, self._invalid))
         self._remove_unfinished(self.place.staged)
         self._began = False
@@ -455,7 +456,7 @@ class SplitWriter(Writer):
         for name, spec in self._columns.items():
             reader = Rows.kind(self._store)(
                 self._store,
-                self.place.array(name),
+                self.place.array_key(name),
                 ShardLayout(spec, self._geometry),
                 start + self._geometry.rows_per_shard,
                 {str(shard): pieces[shard]["files"][name]},
@@ -475,4 +476,4 @@ class SplitWriter(Writer):
         return self._track_names.isdisjoint(track["name"] for track in video["tracks"])
 
     def _shard_key(self, name: str, shard: int) -> str:
-        return layout.shard_key(self.place.array(name), shard, self._columns[name].trailing)
+        return layout.shard_key(self.place.array_key(name), shard, self._columns[name].trailing)

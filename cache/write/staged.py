@@ -53,7 +53,9 @@ class StagedWork:
         """Write a piece durably, or replace it."""
         whole = {"plan": self._plan, "host": socket.gethostname(), **head}
         data = pack(whole, arrays or {})
-        self._store.put_small({f"{self.folder}/{name}": data}, self._place.home, shared=True)
+        self._store.put_small(
+            {f"{self.folder}/{name}": data}, self._place.manifest_folder, shared=True
+        )
 
     def names(self, kind: str) -> list[str]:
         """Names of the pieces of a kind."""

@@ -311,7 +311,7 @@ class StreamShards:
 
     def _key(self, name: str, shard: int) -> str:
         """The path of a committed shard of an array in the store."""
-        return layout.shard_key(self.place.array(name), shard, self.columns[name].trailing)
+        return layout.shard_key(self.place.array_key(name), shard, self.columns[name].trailing)
 
     def title(self, shard: int) -> str:
         return f"{self.place.split}: stream {self._stream}, shard {shard}"
@@ -366,7 +366,7 @@ class _KeyIndex:
         """
         place = self.stream.commit.place
         # None: the system's folder
-        with tempfile.TemporaryFile(dir=place.store.folder(place.home)) as file:
+        with tempfile.TemporaryFile(dir=place.store.folder(place.manifest_folder)) as file:
             entries.tofile(file)
             return np.memmap(file, np.uint64, "r", shape=entries.shape)
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from cache.arrays import Array, Keys
 from cache.errors import CacheError
+from cache.format.folders import create_groups
 from cache.format.layout import NO_KEY, PENDING_ROWS, UNDECODABLE
 from cache.format.manifest import Commit
 from cache.format.shard import ShardFile, ShardLayout, size_of
@@ -201,7 +202,7 @@ class StreamWriter(StreamShards, Writer):
         Raises CacheError when a key is one of the manifest's own.
         """
         self._refuse(entries)
-        self.place.create_groups()  # the folder of all features may have been deleted by hand
+        create_groups(self.place)  # the folder of all features may have been deleted by hand
         split = self.split.manifest
         # The identity of each shard's rows, also of shards that the split dropped: their features
         # may be carried over.

@@ -13,7 +13,7 @@ from typing import Any, Final
 from rich.table import Table
 
 import cache
-from cache.format.manifest import split_folders
+from cache.format.folders import split_folders
 from cache.write.parts import staged_by_parts
 from pipeline import datasets
 from pipeline.accounting import VideoAccount, reason

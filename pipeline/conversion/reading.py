@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import cache
+from cache.format.folders import create_groups
 from cache.format.manifest import Place
 from cache.write.parts import Part
 from cache.write.staged import VIDEO, StagedWork
@@ -204,7 +205,7 @@ class Spool:
         report_other_work(self._plan.root, self._plan.name, None, self._plan.staging)
         self._report_changed(todo)
         with part.running(store, self._place.writing):
-            self._place.create_groups()
+            create_groups(self._place)
             n_done = len(share) - len(todo)
             for video, of_video in zip(todo, read(todo), strict=True):
                 account = of_video.account

@@ -159,7 +159,7 @@ def compare_stream(committed: Split, spec: StreamSpec, *, replace: bool = False)
     if not committed.known_columns.issuperset(spec.stream.needs):
         return make()
     if spec.name not in committed.streams:
-        lost = replace and bool(committed.place(spec.name).lost_manifest())
+        lost = replace and committed.place(spec.name).lost_manifest() is not None
         why = "its manifest is lost" if lost else "not extracted before"
         return make(why=why, missing=missing_rows(committed, None), replace=lost)
     if replace:
