@@ -227,10 +227,24 @@ class StreamShards:
 
         Raises CacheError for a shard that is not pending, and for data of a wrong shape or value.
         """
+        token = secrets.token_hex(8)
+        staged = f"{self._work.folder}/{FILE}-{shard}-{token}"
+        files = {name: f"{staged}-{name}" for name in self.columns}
+        return self._write(shard, data, ok, keys, token, files, staged_piece(shard, token))
+
+    def _write(
+        self,
+        shard: int,
+        data: Array,
+        ok: Array,
+        keys: Keys,
+        token: str,
+        files: dict[str, str],
+        piece: str,
+    ) -> Staged:
+        """As `stage`, to these keys of files by array, and with a piece of this name."""
         self._require_pending(shard)
         arrays = self.check_arrays(shard, data, ok, keys)
-        token = secrets.token_hex(8)
-        files = self._new_files(shard, token)
         temporary = {name: f"{self._work.folder}/.{shard}-{token}-{name}" for name in files}
         try:
             records = {}
@@ -248,7 +262,7 @@ class StreamShards:
                 made=dict(self.made),
             )
             if self.plan:
-                self._record(staged)
+                self._put_piece(piece, staged)
         except BaseException:
             self._store.remove(temporary.values())
             folder = self._work.folder  # a file outside of it may be a committed one
@@ -260,17 +274,10 @@ class StreamShards:
         if shard not in self.live_shards or shard in self.committed:
             raise CacheError(f"{self.title(shard)}: is not pending")
 
-    def _new_files(self, shard: int, token: str) -> dict[str, str]:
-        """Paths of a new shard's files by array."""
-        return {name: f"{self._work.folder}/{FILE}-{shard}-{token}-{name}" for name in self.columns}
-
-    def _record(self, staged: Staged) -> None:
-        """Stage a shard whose files are written, in place of its checkpoint."""
-        self._work.put(self._piece(staged), {"staged": asdict(staged)})
+    def _put_piece(self, name: str, staged: Staged) -> None:
+        """Record a shard whose files are written, in place of its checkpoint."""
+        self._work.put(name, {"staged": asdict(staged)})
         self._work.remove([f"{ROWS}-{staged.shard}"])
-
-    def _piece(self, staged: Staged) -> str:
-        return f"{STAGED}-{staged.shard}-{staged.token}"
 
     def check_arrays(self, shard: int, data: Array, ok: Array, keys: Keys) -> Arrays:
         """Check a shard's data, and convert them to the stored arrays. Raises CacheError as `stage`
@@ -315,6 +322,11 @@ class StreamShards:
 
     def title(self, shard: int) -> str:
         return f"{self.place.split}: stream {self._stream}, shard {shard}"
+
+
+def staged_piece(shard: int, token: str) -> str:
+    """Name of the piece of a shard under temporary names."""
+    return f"{STAGED}-{shard}-{token}"
 
 
 def _form_of(dim: int, dtype: str) -> str:

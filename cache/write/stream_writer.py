@@ -7,6 +7,7 @@ new shards.
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
@@ -27,7 +28,7 @@ from cache.storage.base import Root
 from cache.windows import Ranges, join_adjacent, ranges_where
 from cache.write.base import Writer, follow_manifest, invalidate_shards
 from cache.write.staged import SHARD, Plan
-from cache.write.stream_shards import Staged, StreamShards
+from cache.write.stream_shards import Staged, StreamShards, staged_piece
 
 
 class StreamWriter(StreamShards, Writer):
@@ -86,7 +87,7 @@ class StreamWriter(StreamShards, Writer):
         """Shards with committed rows that are not written yet, by this writer or a killed one with
         the same plan.
         """
-        return [shard for shard in self.live_shards if shard not in self._records]
+        return [shard for shard in self.live_shards if shard not in self._accepted]
 
     def write(self, shard: int, data: Array, ok: Array, keys: Keys) -> None:
         """Write the features of one pending shard with n `rows`, durably.
@@ -108,7 +109,9 @@ class StreamWriter(StreamShards, Writer):
     def stage(self, shard: int, data: Array, ok: Array, keys: Keys) -> Staged:
         """As `StreamShards.stage`, under the shard's final names."""
         self._lock.require()  # without it, this may be a shard that another writer has committed
-        return super().stage(shard, data, ok, keys)
+        token = secrets.token_hex(8)
+        files = self._final_keys(shard)
+        return self._write(shard, data, ok, keys, token, files, _final_piece(shard))
 
     def accept(self, staged: Staged) -> None:
         """Accept a shard that `StreamShards.stage` has written in any process.
@@ -119,13 +122,13 @@ class StreamWriter(StreamShards, Writer):
         self._require_pending(staged.shard)
         self._check(staged)
         self._lock.require()
-        final = self._new_files(staged.shard, staged.token)
-        if staged.keys != final:
+        final_keys = self._final_keys(staged.shard)
+        if staged.keys != final_keys:
             for name, key in staged.keys.items():
-                self._store.rename(key, final[name])
-            self._record(replace(staged, keys=final))
-            self._work.remove([super()._piece(staged)])
-        self._take(staged)
+                self._store.rename(key, final_keys[name])
+            self._put_piece(_final_piece(staged.shard), replace(staged, keys=final_keys))
+            self._work.remove([staged_piece(staged.shard, staged.token)])
+        self._note_accepted(staged)
 
     def _check(self, staged: Staged) -> None:
         """Raise CacheError unless a shard's weights, rows and files are those of this stream."""
@@ -162,15 +165,13 @@ class StreamWriter(StreamShards, Writer):
         n_rows = len(self.rows(shard))
         return ShardFile(name, key, shard, staged.records[name], n_rows, encoding)
 
-    def _take(self, staged: Staged) -> None:
+    def _note_accepted(self, staged: Staged) -> None:
         self._note_made(staged.made)
-        self._records[staged.shard] = dict(staged.records)
+        self._accepted[staged.shard] = dict(staged.records)
 
-    def _new_files(self, shard: int, token: str) -> dict[str, str]:  # noqa: ARG002  of other names
+    def _final_keys(self, shard: int) -> dict[str, str]:
+        """Keys of a shard's files by array, as committed ones have them."""
         return {name: self._key(name, shard) for name in self.columns}
-
-    def _piece(self, staged: Staged) -> str:
-        return f"{SHARD}-{staged.shard}"
 
     def reopen(self, shards: Collection[int]) -> None:
         """Make those of the shards that are committed pending again. `kept` returns their computed
@@ -209,7 +210,7 @@ class StreamWriter(StreamShards, Writer):
         rows: dict[str, str] = {}
         if self._commit is not None:
             rows.update(self._commit.manifest["rows"])
-        new_shards = sorted(self._records.keys() - self.committed.keys())
+        new_shards = sorted(self._accepted.keys() - self.committed.keys())
         for shard in new_shards:
             rows[str(shard)] = self.rows_record(shard)
         body = {
@@ -223,7 +224,7 @@ class StreamWriter(StreamShards, Writer):
             "commits": split["commits"],
             "geometry": split["geometry"],
             "shards": {
-                name: self._records_of(name, sorted(self._records)) for name in self.columns
+                name: self._manifest_records(name, sorted(self._accepted)) for name in self.columns
             },
             "rows": rows,
         }
@@ -244,7 +245,8 @@ class StreamWriter(StreamShards, Writer):
         if self._commit is not None:
             etag = self._commit.etag
             pending.append(OpenStream(self._commit, self.split.manifest).pending_rows())
-        written = {name: self._records_of(name, new_shards) for name in self.columns}
+        # no commit that is published: by it a reader opens the new shards alone
+        written = {name: self._manifest_records(name, new_shards) for name in self.columns}
         commit = Commit(self.place, {**body, "shards": written}, Tables(), etag)
         stream = OpenStream(commit, self.split.manifest)
         for start, stop in stream.rows_with_flag(UNDECODABLE).tolist():
@@ -253,31 +255,52 @@ class StreamWriter(StreamShards, Writer):
         ranges = np.concatenate(pending)
         return join_adjacent(ranges[np.argsort(ranges[:, 0])])
 
-    def _records_of(self, name: str, shards: Iterable[int]) -> dict[str, str]:
+    def _manifest_records(self, name: str, shards: Iterable[int]) -> dict[str, str]:
         """The manifest's records of an array's shards."""
-        return {str(shard): self._records[shard][name] for shard in shards}
+        return {str(shard): self._accepted[shard][name] for shard in shards}
 
     def _open(self) -> None:
-        self._started = time.time()
+        self._started = time.time()  # of the next commit's work, for its note
         self._read_state()  # under the lock
         if self._commit is not None:
             follow_manifest(self._commit)
-            if self.foreign:
-                invalidate_shards(self.place, self._commit, self.foreign)
-                self._read_state()
-        self._records = dict(self.committed)
-        names = self._work.names(SHARD)
-        if not names and self._store.exclusive:
+            self._drop_foreign(self._commit)
+        # shard -> the records of its arrays: committed, or written since
+        self._accepted = dict(self.committed)
+        own_pieces = self._work.names(SHARD)
+        if not own_pieces:
+            self._remove_leftovers()
+        self._resume_own(own_pieces)
+        self._accept_staged()
+
+    def _drop_foreign(self, commit: Commit) -> None:
+        """Make shards pending that were computed for other rows."""
+        if self.foreign:
+            invalidate_shards(self.place, commit, self.foreign)
+            self._read_state()
+
+    def _remove_leftovers(self) -> None:
+        """Remove what killed writers of other plans have written under final names, which the
+        shards of this plan will have. Without a lock, they may be running.
+        """
+        if self._store.exclusive:
             self._work.remove_shards()
             for name in self.columns:
                 self._remove_shards(name, keep=self.committed)
-        # valid after any later commit of the split: a shard's rows never change
-        for head, _ in self._work.read(names).values():
+
+    def _resume_own(self, pieces: Collection[str]) -> None:
+        """Accept the shards that a killed writer of this plan has written under final names. They
+        are valid after any later commit of the split: a shard's rows never change.
+        """
+        for head, _ in self._work.read(pieces).values():
             staged = Staged(**head["staged"])
             if staged.shard in self.pending:
                 with suppress(CacheError, FileNotFoundError):  # it is computed again
                     self._check(staged)
-                    self._take(staged)
+                    self._note_accepted(staged)
+
+    def _accept_staged(self) -> None:
+        """Accept the pending shards that other processes have staged."""
         self.refused = []
         pending = set(self.pending)
         for shard, staged in self.list_staged().items():
@@ -296,7 +319,12 @@ class StreamWriter(StreamShards, Writer):
                     self.varying.add(name)
 
     def _require_pending(self, shard: int) -> None:
-        if shard in self._records or shard not in self.live_shards:
+        if shard in self._accepted or shard not in self.live_shards:
             raise CacheError(
                 f"{self.title(shard)}: is not pending; pending are {self.pending[:5]}..."
             )
+
+
+def _final_piece(shard: int) -> str:
+    """Name of the piece of a shard under its final names."""
+    return f"{SHARD}-{shard}"
