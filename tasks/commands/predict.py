@@ -7,7 +7,7 @@ import glob
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, Final
@@ -28,7 +28,16 @@ from tasks.base import DEMO_DATA, fact, plain, say, warn
 from tasks.commands.evaluate import model_options, positive
 
 if TYPE_CHECKING:
+    from vibe_model.checkpoints import Trained
     from vibe_model.prediction.job import PredictionJob
+
+
+@dataclass
+class _Predicted:
+    """Splits that were predicted."""
+
+    summaries: list[dict[str, Any]]  # contents of predictions.json
+    n_failed: int  # videos, or splits without what the model reads
 
 
 def _options(sub: argparse.ArgumentParser) -> None:
@@ -94,19 +103,19 @@ def _run(args: argparse.Namespace) -> int:
         name = named.resolve().stem
     out = args.out or Path(f"{name}-bodies")
     with console.aside(args.json):
-        summaries, problems = _predict(args, out)
+        predicted = _predict(args, out)
     if args.json:
         document: dict[str, Any] = {"out": str(out)}
-        if len(summaries) == 1:
-            document |= summaries[0]
+        if len(predicted.summaries) == 1:
+            document |= predicted.summaries[0]
         else:
-            document["splits"] = summaries
+            document["splits"] = predicted.summaries
         console.show_json(document)
-    return 1 if problems else 0
+    return 1 if predicted.n_failed else 0
 
 
-def _predict(args: argparse.Namespace, out: Path) -> tuple[list[dict[str, Any]], int]:
-    """Return the contents of predictions.json, and the number of failed videos."""
+def _predict(args: argparse.Namespace, out: Path) -> _Predicted:
+    """Predict a split of the cache, or clips."""
     named = Path(args.named)
     if not named.exists() and args.named not in cache.FeatureCache(args.cache):
         expected = f"a clip, a folder of clips, or a split of the cache {args.cache}"
@@ -120,17 +129,26 @@ def _predict(args: argparse.Namespace, out: Path) -> tuple[list[dict[str, Any]],
         raise ConfigError(
             f"{settings_file().resolve()}: file not found. Name the body model's folder: --body DIR"
         )
-    raw: Path | None = None
     if named.exists():
-        raw = jobs.folder_of(named, args.cache, out)
+        raw = jobs.folder_of(named, args.cache, out)  # before the model: it refuses other files
+        model = load_trained(args.checkpoint, body, args.device)
+        return _predict_clips(args, model, loaded, raw, out)
+
     model = load_trained(args.checkpoint, body, args.device)
-    if raw is None:
-        stream = args.stream or model.stream or loaded.stream.name
-        job = jobs.open_job(args.cache, args.named, model, stream, out)
-        summary, problems = _write(args, job, overlay=bool(args.overlay))
-        return [summary], problems
+    stream = args.stream or model.stream or loaded.stream.name
+    job = jobs.open_job(args.cache, args.named, model, stream, out)
+    return _write(args, job, tracks=args.tracks, overlay=bool(args.overlay))
+
+
+def _predict_clips(
+    args: argparse.Namespace, model: Trained, loaded: sections.Settings, raw: Path, out: Path
+) -> _Predicted:
+    """Prepare the clips in a raw folder, and predict their splits."""
+    from vibe_model.prediction import job as jobs
+
     streams = jobs.streams_of(model, loaded, raw, args.weights, args.pose_embedding)
-    n_left_out = prepare.Preparation.resolve(_preparing(args, raw, loaded), streams).run()
+    preparation = prepare.Preparation.resolve(_preparing(args, raw, loaded), streams)
+    predicted = _Predicted([], preparation.run())
     splits = dict[str, cache.Split]()
     for part in OwnVideos.splits:
         name = f"{OwnVideos.name}/{part}"
@@ -144,14 +162,15 @@ def _predict(args: argparse.Namespace, out: Path) -> tuple[list[dict[str, Any]],
             "keeps more."
         )
         raise PipelineError(f"{args.named}: no clip has a track to predict (see above). {do}")
-    if named.is_file() and args.tracks == "*":
-        args.tracks = f"{glob.escape(named.name)}/*"
-    summaries = []
+    tracks = args.tracks
+    clip = Path(args.named)
+    if clip.is_file() and tracks == "*":
+        tracks = f"{glob.escape(clip.name)}/*"
     for name, committed in splits.items():
         refusals = [*filter(None, (spec.missing_columns(committed) for spec in streams))]
         if refusals:
             warn(refusals[0])
-            n_left_out += 1
+            predicted.n_failed += 1
             continue
         to = out
         if len(splits) > 1:
@@ -159,10 +178,11 @@ def _predict(args: argparse.Namespace, out: Path) -> tuple[list[dict[str, Any]],
         job = jobs.open_job(args.cache, name, model, streams[-1].name, to, raw)
         for text in jobs.warnings(job, streams):
             warn(text)
-        summary, problems = _write(args, job, overlay=args.overlay is not False)
-        summaries.append(summary)
-        n_left_out += problems
-    return summaries, n_left_out
+        # None, neither --overlay nor --no-overlay: drawn for clips
+        of_split = _write(args, job, tracks=tracks, overlay=args.overlay is not False)
+        predicted.summaries += of_split.summaries
+        predicted.n_failed += of_split.n_failed
+    return predicted
 
 
 def _preparing(
@@ -183,16 +203,16 @@ def _preparing(
 
 
 def _write(
-    args: argparse.Namespace, job: PredictionJob, *, overlay: bool
-) -> tuple[dict[str, Any], int]:
-    """Predict a split. Returns the content of predictions.json, and the number of videos that could
-    not be drawn.
+    args: argparse.Namespace, job: PredictionJob, *, tracks: str, overlay: bool
+) -> _Predicted:
+    """Predict the tracks of a split whose names fit a pattern. Videos that cannot be drawn have
+    failed.
     """
     from vibe_model.prediction import videos
 
     job.out.mkdir(parents=True, exist_ok=True)
-    options = {key: getattr(args, key) for key in ("refine", "smooth", "tracks", "export")}
-    job = replace(job, overlay=overlay, **options)
+    options = {key: getattr(args, key) for key in ("refine", "smooth", "export")}
+    job = replace(job, tracks=tracks, overlay=overlay, **options)
     with bar(f"  {console.line('predict', job.name, '')}", console.out, unit="frame") as progress:
         predicted = videos.predict_videos(job, progress)
     say(
@@ -208,7 +228,7 @@ def _write(
     for text in few(predicted.problems, FEW, "predictions.json"):
         warn(text)
     _print_places(predicted.summary, job.out)
-    return predicted.summary, len(predicted.problems)
+    return _Predicted([predicted.summary], len(predicted.problems))
 
 
 def _refined(errors: Sequence[tuple[float, float]]) -> str:
