@@ -22,7 +22,7 @@ from pipeline.cli.progress import Progress, silent, tell
 from pipeline.cli.text import command, count
 from pipeline.clips.files import labels_of
 from pipeline.conversion.committed import LET_GO, empty_lines
-from pipeline.conversion.identity import report_other_work
+from pipeline.conversion.other_work import report_other_work
 from pipeline.conversion.plan import ConversionPlan, plan_conversion
 from pipeline.conversion.reading import LATER, UNEXPECTED, UNSETTLED, ReadVideo, Spool, read_videos
 from pipeline.datasets.base import Dataset

@@ -12,10 +12,6 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-import cache
-from cache.write.parts import find_other_work
-from pipeline.cli.console import DOUBT, err, plain
-from pipeline.cli.text import count
 from pipeline.datasets.base import Dataset
 from pipeline.files.formats import smpl_files
 from pipeline.files.raw import is_stand_in, refuse_mixture
@@ -28,19 +24,11 @@ def reader_parts(dataset: Dataset, split: str, raw: Path, body: Path | None) -> 
 
     Raises StandInMixed if demo and real data are mixed, MissingAssets without the body's files.
     """
-    parameters = dataset.parameters()
-    for option in fields(dataset):
-        if option in fields(Dataset) or option.name in dataset.added:
-            value = getattr(dataset, option.name)
-            if value == option.default:
-                parameters.pop(option.name, None)
-            else:
-                parameters[option.name] = value
     parts: dict[str, Any] = {
         "dataset": dataset.name,
         "split": split,
         "version": dataset.version,
-        "parameters": parameters,
+        "parameters": _changed_parameters(dataset),
         "stand_in": is_stand_in(raw),
         "body": None,
     }
@@ -59,8 +47,24 @@ def reader_parts(dataset: Dataset, split: str, raw: Path, body: Path | None) -> 
     if shared:
         parts["shared"] = shared
     # as the manifest returns it: a tuple becomes a list
-    plain: dict[str, Any] = json.loads(json.dumps(parts))
-    return plain
+    stored: dict[str, Any] = json.loads(json.dumps(parts))
+    return stored
+
+
+def _changed_parameters(dataset: Dataset) -> dict[str, Any]:
+    """A dataset's own options; of those that all datasets have, or that were added later, the
+    changed ones: `fps` of videos, at its default, must not make earlier conversions differ.
+    """
+    parameters = dataset.parameters()
+    later = {option.name for option in fields(Dataset)} | {*dataset.added}
+    for option in fields(dataset):
+        if option.name in later:
+            value = getattr(dataset, option.name)
+            if value == option.default:
+                parameters.pop(option.name, None)
+            else:
+                parameters[option.name] = value
+    return parameters
 
 
 def kind_of(reader: Mapping[str, Any]) -> str:
@@ -80,7 +84,7 @@ class Difference(NamedTuple):
         >>> str(Difference("version", 1, 2))
         'version was 1, is 2'
         """
-        return f"{self.part} was {short(self.was)}, is {short(self.now)}"
+        return f"{self.part} was {as_text(self.was)}, is {as_text(self.now)}"
 
     def as_dict(self) -> dict[str, Any]:
         return {"part": self.part, "was": self.was, "is": self.now}
@@ -114,37 +118,16 @@ def describe(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     >>> describe({"weights": untrained}, {"weights": other, "precision": "fast"})
     'precision was not set, is fast; weights was untrained:0, is untrained:1'
     """
-    before = {**before, "weights": short(before.get("weights"))}
-    now = {**now, "weights": short(now.get("weights"))}
+    before = {**before, "weights": as_text(before.get("weights"))}
+    now = {**now, "weights": as_text(now.get("weights"))}
     return "; ".join(map(str, differing(before, now)))
 
 
-def report_other_work(
-    root: cache.Root, split: str, stream: str | None, plan: Mapping[str, Any]
-) -> None:
-    """Print a line about uncommitted work of another `staging_plan`: it is not used, since a commit
-    is of one code.
-    """
-    other = find_other_work(root, split, stream, plan)
-    if other is None:
-        return
-    before = other.plan if isinstance(other.plan, Mapping) else {}
-    software = differing(before.get("software", {}), plan["software"])
-    why = "; ".join(map(str, software)) or "other options or another reader"
-    pieces = count(other.pieces, "piece")
-    name = split if stream is None else f"{split}, {stream}"
-    text = (
-        f"{name}: unfinished work of {other.host or 'an earlier version'} is computed again "
-        f"({pieces}: {why})"
-    )
-    err.print(f"{DOUBT} {plain(text)}")
-
-
-def short(value: Any) -> str:
+def as_text(value: Any) -> str:
     """A value as text; twelve digits of a digest.
 
     >>> untrained = {"kind": "untrained", "argument": "0"}
-    >>> [short(value) for value in ("0123456789abcdef0123456789abcdef", None, untrained)]
+    >>> [as_text(value) for value in ("0123456789abcdef0123456789abcdef", None, untrained)]
     ['0123456789ab...', 'not set', 'untrained:0']
     """
     if value is None:
@@ -153,10 +136,9 @@ def short(value: Any) -> str:
         return str(value).lower()  # as luigi.cfg has it
     if isinstance(value, Mapping):
         if len(value) == 2 and "kind" in value:  # of weights, as --weights has them
-            others = dict(value)
-            kind = others.pop("kind")
-            return f"{kind}:{short(*others.values())}"
-        return ", ".join(f"{key} {short(part)}" for key, part in value.items()) or "nothing"
+            (other,) = value.keys() - {"kind"}  # argument, or file_sha256
+            return f"{value['kind']}:{as_text(value[other])}"
+        return ", ".join(f"{key} {as_text(part)}" for key, part in value.items()) or "nothing"
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return " ".join(map(short, value)) or "nothing"
+        return " ".join(map(as_text, value)) or "nothing"
     return _DIGEST.sub(r"\1...", str(value))

@@ -23,7 +23,8 @@ from pipeline.accounting import NOT_NOW, VideoAccount
 from pipeline.cli.console import DOUBT, err, plain
 from pipeline.cli.progress import Progress
 from pipeline.cli.text import count
-from pipeline.conversion.identity import differing, reader_parts, report_other_work
+from pipeline.conversion.identity import differing, reader_parts
+from pipeline.conversion.other_work import report_other_work
 from pipeline.conversion.plan import ConversionPlan
 from pipeline.datasets.base import Dataset, describe_error
 from pipeline.errors import PipelineError, RawDataError

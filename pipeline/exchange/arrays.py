@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 import cache
 from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import count
-from pipeline.conversion.identity import describe, report_other_work
+from pipeline.conversion.identity import describe
+from pipeline.conversion.other_work import report_other_work
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.exchange.array_files import AGAIN, Array, open_arrays
 from pipeline.exchange.matching import BY_NAMES, Match, choose_array, find_keys, match_rows

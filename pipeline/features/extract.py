@@ -25,7 +25,8 @@ from pipeline.cli.console import DOUBT, err, plain
 from pipeline.cli.progress import Progress, silent, tell
 from pipeline.cli.text import FEW, command, count, few
 from pipeline.conversion.committed import drop_command
-from pipeline.conversion.identity import differing, report_other_work
+from pipeline.conversion.identity import differing
+from pipeline.conversion.other_work import report_other_work
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features.computing import load
 from pipeline.features.engine.meter import Meter

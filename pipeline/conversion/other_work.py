@@ -1,0 +1,33 @@
+"""Uncommitted work of other code or options, which is not used.  raw -> [tracks -> features]"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import cache
+from cache.write.parts import find_other_work
+from pipeline.cli.console import DOUBT, err, plain
+from pipeline.cli.text import count
+from pipeline.conversion.identity import differing
+
+
+def report_other_work(
+    root: cache.Root, split: str, stream: str | None, plan: Mapping[str, Any]
+) -> None:
+    """Print a line about uncommitted work of another `staging_plan`: it is not used, since a commit
+    is of one code.
+    """
+    other = find_other_work(root, split, stream, plan)
+    if other is None:
+        return
+    before = other.plan if isinstance(other.plan, Mapping) else {}
+    software = differing(before.get("software", {}), plan["software"])
+    why = "; ".join(map(str, software)) or "other options or another reader"
+    pieces = count(other.pieces, "piece")
+    name = split if stream is None else f"{split}, {stream}"
+    text = (
+        f"{name}: unfinished work of {other.host or 'an earlier version'} is computed again "
+        f"({pieces}: {why})"
+    )
+    err.print(f"{DOUBT} {plain(text)}")
