@@ -35,6 +35,7 @@ Runs = Mapping[str, Mapping[str, Metrics]]
 FILES: Final = ("ablation.csv", "ablation.json")  # in [paths] runs
 WITHOUT_3DPW: Final = "without-3dpw"
 _3DPW: Final = "3dpw/train"
+CONFIGURED_SEED: Final = -1  # of `tasks.training.Train`: the configuration's own
 AS_CONFIGURED: Final = "configured"  # no variant
 OF_PAPER: Final = ("pa_mpjpe", "mpjpe", "pve", "accel", "accel_error")
 
@@ -93,7 +94,7 @@ class Ablation(PipelineTask):
         for (split, protocol), rows in tables.items():
             title = f"{split}, {rows[0].frames:,} frames"
             if split in shown_splits:
-                if all(row.seeds for row in rows):
+                if not any(row.is_published for row in rows):
                     continue
                 title += f", protocol {protocol}"
             shown_splits.add(split)
@@ -146,7 +147,7 @@ class Ablation(PipelineTask):
 
     def _seeds(self) -> list[int]:
         if not self.seeds:
-            return [-1]
+            return [CONFIGURED_SEED]
         words = [word.strip() for word in str(self.seeds).split(",")]
         if not all(word.isdecimal() for word in words):
             raise ConfigError(
@@ -162,8 +163,10 @@ def default_variants() -> list[str]:
     base = train_config()
     reasons = left_out(base)
     chosen = [name for name in VARIANTS if name not in reasons]
-    is_among = any(replace(train_config(name), name=base.name) == base for name in chosen)
-    if WITHOUT_3DPW in chosen and not is_among:
+    configuration_is_a_variant = any(
+        replace(train_config(name), name=base.name) == base for name in chosen
+    )
+    if WITHOUT_3DPW in chosen and not configuration_is_a_variant:
         chosen.insert(chosen.index(WITHOUT_3DPW), AS_CONFIGURED)
     return chosen
 
@@ -201,6 +204,10 @@ class AblationRow:
     errors: Mapping[str, _MeanError]  # by metric; missing without labelled frames
 
     @property
+    def is_published(self) -> bool:
+        return self.seeds == 0
+
+    @property
     def means(self) -> dict[str, float]:
         return {name: error.mean for name, error in self.errors.items()}
 
@@ -236,8 +243,10 @@ class AblationTable:
         for row in self.rows:
             errors: list[float | str] = []
             for name in measured:
-                error = row.errors.get(name, (None, None))
-                errors += ["" if number is None else round(number, 2) for number in error]
+                numbers: tuple[float | None, float | None] = (None, None)
+                if name in row.errors:
+                    numbers = row.errors[name]
+                errors += ["" if number is None else round(number, 2) for number in numbers]
             lines.append([row.split, row.protocol, row.model, row.seeds, *errors, row.frames])
         return runs.csv_text(lines)
 
@@ -256,12 +265,9 @@ class AblationTable:
         return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
     def _rows_of(self, split: str, protocol: str) -> Iterator[AblationRow]:
-        results: dict[str, list[Metrics]] = {}
-        for variant, by_seed in self.by_variant.items():
-            of_split = [by_protocol(metrics[split]) for metrics in by_seed.values()]
-            results[variant] = [by_name.get(protocol, {}) for by_name in of_split]
-            if not all(results[variant]):
-                return  # not evaluated by this protocol
+        results = self._results_by_variant(split, protocol)
+        if not all(itertools.chain.from_iterable(results.values())):
+            return  # a run is not evaluated by this protocol
 
         first = next(iter(results.values()))[0]
         row = functools.partial(_mean_row, split, protocol, first["frames"])
@@ -275,6 +281,14 @@ class AblationTable:
                 errors = {metric: _MeanError(number, None) for metric, number in numbers.items()}
                 title = f"{_title(name)}, published"
                 yield AblationRow(split, protocol, title, 0, 0, errors)
+
+    def _results_by_variant(self, split: str, protocol: str) -> dict[str, list[Metrics]]:
+        """Each variant's results, of each seed; {} for a run without this protocol."""
+        results: dict[str, list[Metrics]] = {}
+        for variant, by_seed in self.by_variant.items():
+            of_split = [by_protocol(metrics[split]) for metrics in by_seed.values()]
+            results[variant] = [by_name.get(protocol, {}) for by_name in of_split]
+        return results
 
 
 def _mean_row(
