@@ -94,7 +94,7 @@ class TrainingBatches(Dataset[TrainingBatch]):
             if part.streams:
                 self._label_names[part.streams[0]] = "features"
         self._mixture: Mixture | bytes = mixture
-        self._rows: StreamRows | None = None
+        self._layout: StreamRows | None = None  # of features in memory
         self.where = NOT_IN_MEMORY  # where features are, as text
 
     @property
@@ -118,11 +118,12 @@ class TrainingBatches(Dataset[TrainingBatch]):
 
         Raises ConfigError if they do not fit where `hold` puts them.
         """
-        table, self.where = FeatureTable.load(self.mixture, hold, device, report)
-        self._rows = None
-        if table is not None:
-            self._rows = table.rows
-        return table
+        loaded = FeatureTable.load(self.mixture, hold, device, report)
+        self.where = loaded.where
+        self._layout = None
+        if loaded.table is not None:
+            self._layout = loaded.table.layout
+        return loaded.table
 
     def __len__(self) -> int:
         return self._n_steps
@@ -152,10 +153,10 @@ class TrainingBatches(Dataset[TrainingBatch]):
                     buffers[part][field] = labels[name][start:stop]
         mixture.read(picks, buffers)
 
-        if self._rows is not None:
+        if self._layout is not None:
             rows = [np.empty(0, np.int64)]
             for part in video_parts:
-                rows += [self._rows.place(pick.split, pick.starts) for pick in picks[part]]
+                rows += [self._layout.place(pick.split, pick.starts) for pick in picks[part]]
             labels[ROWS] = np.concatenate(rows)
         if video_parts:
             for name, reading in self._extra_streams.items():
@@ -183,7 +184,7 @@ class TrainingBatches(Dataset[TrainingBatch]):
                 n_frames = part.history_rows(field) + mixture.seqlen
                 shapes.setdefault(name, (n_windows, n_frames, *size))
                 dtypes[name].append(dtype)
-        if self._rows is not None:
+        if self._layout is not None:
             shapes.pop("features", None)
         for name, shape in shapes.items():
             if name not in labels:

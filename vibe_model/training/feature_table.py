@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import torch
@@ -36,15 +36,15 @@ class FeatureTable:
     once.
     """
 
-    def __init__(self, table: Tensor, rows: StreamRows) -> None:
+    def __init__(self, table: Tensor, layout: StreamRows) -> None:
         self.table = table
-        self.rows = rows
-        self._frames = torch.arange(rows.seqlen)
+        self.layout = layout
+        self._frames = torch.arange(layout.seqlen)
         # view of all windows: NumPy copies each in one piece, ten times faster than torch's rows
-        self._every = None
+        self._window_view = None
         if table.device.type == "cpu":
-            view = np.lib.stride_tricks.sliding_window_view(table.numpy(), rows.seqlen, axis=0)
-            self._every = np.moveaxis(view, -1, 1)
+            view = np.lib.stride_tricks.sliding_window_view(table.numpy(), layout.seqlen, axis=0)
+            self._window_view = np.moveaxis(view, -1, 1)
 
     @classmethod
     def load(
@@ -53,16 +53,15 @@ class FeatureTable:
         hold: str,
         device: torch.device,
         report: Callable[[TableProgress], None] | None = None,
-    ) -> tuple[Self | None, str]:
-        """Read all features into memory. Returns None if they are read with each batch, and where
-        they are, as text.
+    ) -> Loaded:
+        """Read all features into memory, unless they are read with each batch.
 
         hold: "none"; "ram"; "device"; "auto": the first of device, RAM and none with enough free
         memory. report: called with the progress. Raises ConfigError if they do not fit where `hold`
         puts them.
         """
         if hold == "none":
-            return None, NOT_IN_MEMORY
+            return Loaded(None, NOT_IN_MEMORY)
         report = report or (lambda _: None)
         if any(part.copies for part in mixture.parts.values()):
             if hold != "auto":
@@ -72,40 +71,27 @@ class FeatureTable:
                 )
             where = f"{NOT_IN_MEMORY}: there are several copies"
             report(TableProgress(where))
-            return None, where
-        rows = mixture.stream_rows()
-        (size,), dtype = _field_type(mixture)
-        needed = rows.total * size * dtype.itemsize
-        cpu = torch.device("cpu")
-        places = {"ram": [cpu], "device": [device], "auto": [device, cpu]}[hold]
-        tight: list[str] = []
-        for place in dict.fromkeys(places):
-            room = _room(place)
-            if room >= needed:
-                where = f"held in {_name(place)}: {_size(needed)}"
-                if tight:
-                    where += f" ({', '.join(tight)})"
-                torch_dtype = torch.from_numpy(np.empty(0, dtype)).dtype
-                empty = torch.empty((rows.total, size), dtype=torch_dtype, device=place)
-                table = cls(empty, rows)
-                table._fill(mixture, where, report)
-                return table, where
-            tight.append(f"{_name(place)} has {_size(room)} for them")
-        if hold == "auto":
-            where = f"{NOT_IN_MEMORY}: they need {_size(needed)} ({', '.join(tight)})"
-            report(TableProgress(where))
-            return None, where
-        raise ConfigError(
-            f"hold = {hold}: the features of this run need {_size(needed)} ({rows.total:,} "
-            f"rows of {size} {dtype}), {tight[0]} ({SHARE_OF_FREE:.0%} of its free memory). "
-            "Use hold = auto or none, or fewer splits."
-        )
+            return Loaded(None, where)
 
-    def windows(self, rows: Tensor) -> Tensor:
+        layout = mixture.stream_rows()
+        (size,), dtype = _field_type(mixture)
+        needed = layout.total * size * dtype.itemsize
+        place = _choose_place(hold, device, needed, f"{layout.total:,} rows of {size} {dtype}")
+        if place.device is None:
+            report(TableProgress(place.where))
+            return Loaded(None, place.where)
+        torch_dtype = torch.from_numpy(np.empty(0, dtype)).dtype  # torch converts NumPy's by arrays
+        empty = torch.empty((layout.total, size), dtype=torch_dtype, device=place.device)
+        table = cls(empty, layout)
+        table._fill(mixture, place.where, report)
+        return Loaded(table, place.where)
+
+    def windows(self, first_rows: Tensor) -> Tensor:
         """(B,) first rows in the table -> (B, T, dim), on the table's device."""
-        if self._every is not None:
-            return torch.from_numpy(self._every[rows.numpy()])
-        return self.table[(rows[:, None] + self._frames).to(self.table.device)]
+        if self._window_view is not None:
+            return torch.from_numpy(self._window_view[first_rows.numpy()])
+        row_numbers = first_rows[:, None] + self._frames
+        return self.table[row_numbers.to(self.table.device)]
 
     def _fill(self, mixture: Mixture, where: str, report: Callable[[TableProgress], None]) -> None:
         """Read all rows, and report progress. where: place of the table, as text."""
@@ -115,14 +101,50 @@ class FeatureTable:
                 sources[name] = (split, part.streams[0])
         _, dtype = _field_type(mixture)
         device = self.table.device
-        for name, starts in self.rows.batches():
+        for name, starts in self.layout.batches():
             split, stream = sources[name]
-            windows = np.stack([starts, starts + self.rows.seqlen], axis=1)
+            windows = np.stack([starts, starts + self.layout.seqlen], axis=1)
             read = split.read(windows, stream=stream, fields=("features",), dtype=dtype)
-            first_rows = torch.from_numpy(self.rows.place(name, starts))
-            rows = first_rows[:, None] + self._frames
-            self.table[rows.to(device)] = torch.from_numpy(read["features"]).to(device)
-            report(TableProgress(where, int(rows[-1, -1]) + 1, len(self.table)))
+            first_rows = torch.from_numpy(self.layout.place(name, starts))
+            row_numbers = first_rows[:, None] + self._frames
+            self.table[row_numbers.to(device)] = torch.from_numpy(read["features"]).to(device)
+            report(TableProgress(where, int(row_numbers[-1, -1]) + 1, len(self.table)))
+
+
+class Loaded(NamedTuple):
+    """The result of `FeatureTable.load`."""
+
+    table: FeatureTable | None  # None: features are read with each batch
+    where: str  # where they are, as text
+
+
+class _Place(NamedTuple):
+    """Where features are to be."""
+
+    device: torch.device | None  # None: in no memory
+    where: str  # as text
+
+
+def _choose_place(hold: str, device: torch.device, needed: int, content: str) -> _Place:
+    """The first place of `hold` with enough free memory. content: what takes the needed bytes."""
+    cpu = torch.device("cpu")
+    places = {"ram": [cpu], "device": [device], "auto": [device, cpu]}[hold]
+    tight: list[str] = []
+    for place in dict.fromkeys(places):
+        allowed = _allowed_bytes(place)
+        if allowed >= needed:
+            where = f"held in {_name(place)}: {_size(needed)}"
+            if tight:
+                where += f" ({', '.join(tight)})"
+            return _Place(place, where)
+        tight.append(f"{_name(place)} has {_size(allowed)} for them")
+    if hold == "auto":
+        where = f"{NOT_IN_MEMORY}: they need {_size(needed)} ({', '.join(tight)})"
+        return _Place(None, where)
+    raise ConfigError(
+        f"hold = {hold}: the features of this run need {_size(needed)} ({content}), {tight[0]} "
+        f"({SHARE_OF_FREE:.0%} of its free memory). Use hold = auto or none, or fewer splits."
+    )
 
 
 def _field_type(mixture: Mixture) -> tuple[tuple[int, ...], np.dtype[Any]]:
@@ -137,12 +159,12 @@ def _feature_parts(mixture: Mixture) -> list[MixturePart]:
     return [part for part in mixture.parts.values() if part.streams]
 
 
-def _room(device: torch.device) -> int:
+def _allowed_bytes(device: torch.device) -> int:
     """Bytes that the features of one process may take."""
-    room = SHARE_OF_FREE * _free_memory(device)
+    allowed = SHARE_OF_FREE * _free_memory(device)
     if device.type == "cpu":  # each process of a machine has a table in its RAM
-        room /= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return int(room)
+        allowed /= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return int(allowed)
 
 
 def _free_memory(device: torch.device) -> int:
