@@ -45,12 +45,15 @@ MIN_CONFIDENCE: Final = 0.3
 MIN_LIMB_JOINTS: Final = 7  # of 12
 N_NAMED: Final = len(JOINTS["3dpw"])
 N_BETAS: Final = 10
+NO_LIST: Final = -1  # number of entries of something else
 PER_ACTOR: Final = ("poses", "betas", "trans", "poses2d", "campose_valid", "genders")
 LABELS = "sequenceFiles.zip"
 PICTURES = "imageFiles.zip"
 UNPACK: Final = f"Unpack {LABELS} and {PICTURES} again."
+UNPACK_WHOLE: Final = f"Unpack {LABELS} and {PICTURES} again, without resizing images."
 # von Marcard et al., and the release's readme
 SEQUENCES: Final = {"train": 24, "validation": 12, "test": 24}
+ABOUT_BODIES: Final = 70_000  # person-frames of all sequences, for forecasts: evenly by sequence
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,8 @@ class ThreeDPW(Dataset):
     recording: ClassVar[str] = "sequence"
     has_image_folders: ClassVar[bool] = True
     totals: ClassVar[Mapping[str, Totals]] = {
-        split: Totals(known, about=known * 70_000 // 60) for split, known in SEQUENCES.items()
+        split: Totals(known, about=known * ABOUT_BODIES // sum(SEQUENCES.values()))
+        for split, known in SEQUENCES.items()
     }
 
     def __post_init__(self) -> None:
@@ -146,28 +150,28 @@ class ThreeDPW(Dataset):
     def read(
         self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None
     ) -> Sequence[Track]:
-        actors, notes = _load_sequence(raw / video.files[0])
-        account.notes.extend(notes)
-        account.found = sum(len(actor.pose) for actor in actors)
-        pictures = Pictures(raw, f"imageFiles/{video.name}/image_{{:05d}}.jpg")
-        has_picture = frames_there(pictures, len(actors[0].pose), account, extracted=False)
         labels = raw / video.files[0]
-        do = f"{UNPACK[:-1]}, without resizing images."
-        intrinsics = actors[0].intrinsics
-        require_size(pictures, None, labels, do, intrinsics)
+        sequence = _load_sequence(labels)
+        n_frames = len(sequence.to_camera)
+        account.notes.extend(sequence.notes)
+        account.found = n_frames * len(sequence.actors)
+        pictures = Pictures(raw, f"imageFiles/{video.name}/image_{{:05d}}.jpg")
+        has_picture = frames_there(pictures, n_frames, account, extracted=False)
+        intrinsics = sequence.intrinsics
+        require_size(pictures, None, labels, UNPACK_WHOLE, intrinsics)
         if intrinsics is not None:
             intrinsics = intrinsics.astype(np.float32)
         if body is None:
             account.notes.append("no body model: kp_3d, kp_3d_eval and trans are absent")
         tracks = []
-        for p, actor in enumerate(actors):
-            rows, bbox = _rows(actor, has_picture, account)
+        for number, actor in enumerate(sequence.actors):
+            rows, bbox = _kept_rows(actor, sequence.to_camera, has_picture, account)
             if not len(rows):
                 continue
             actor_body = body
             if body is not None and self.model != "neutral":
                 actor_body = body.of(actor.gender)
-            to_camera = actor.to_camera[rows]
+            to_camera = sequence.to_camera[rows]
             smpl = smpl_labels(
                 actor.pose[rows],
                 actor.betas,
@@ -180,7 +184,7 @@ class ThreeDPW(Dataset):
             track = self.track(
                 split,
                 video,
-                p,
+                number,
                 fps=FPS,
                 frame_index=rows,
                 bbox=bbox,
@@ -197,29 +201,31 @@ class ThreeDPW(Dataset):
         return tracks
 
 
-def _rows(
-    actor: _Actor, has_picture: Bools, account: VideoAccount
+def _kept_rows(
+    actor: _Actor, to_camera: Doubles, has_picture: Bools, account: VideoAccount
 ) -> tuple[Ints, NDArray[np.float32]]:
+    """Frames of an actor that are kept (K,), and their boxes (K, 4); the account has the others."""
     n_frames = len(actor.pose)
     boxes, first, stop = smooth_boxes(actor.kp_18, MIN_CONFIDENCE)
     if not len(boxes):
         account.drop_track("no_detection", n_frames)
         return np.empty(0, np.int64), boxes
-    row = np.arange(n_frames)
-    stored = [actor.pose, actor.trans, actor.to_camera.reshape(n_frames, 16)]
+    frames = np.arange(n_frames)
+    stored = [actor.pose, actor.trans, to_camera.reshape(n_frames, 16)]
     # comparisons with NaN are false
     is_finite = (np.abs(np.concatenate(stored, axis=1)) < LARGEST).all(axis=1)
     n_visible = (_limbs(actor.kp_18)[..., 2] > 0).sum(axis=1)
     reasons = {
         "no_picture": ~has_picture,
-        "before_first_detection": row < first,
-        "after_last_detection": row >= stop,
+        "before_first_detection": frames < first,
+        "after_last_detection": frames >= stop,
         "too_few_visible_joints": n_visible < MIN_LIMB_JOINTS,
         "label_not_finite": ~is_finite,
-        "bad_camera": ~is_rigid(actor.to_camera),
+        "bad_camera": ~is_rigid(to_camera),
     }
     rows = account.keep_rows(reasons)
     factors = np.array([1, 1, BOX_FACTOR, BOX_FACTOR], np.float32)
+    # boxes begin at the first detection; the reasons leave only rows in [first, stop)
     return rows, boxes[rows - first] * factors
 
 
@@ -242,12 +248,20 @@ class _Actor:
     kp_18: Doubles  # (N, 18, 3) px px score
     valid: Bools  # (N,) the camera fits the image
     gender: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Sequence:
+    """A sequence of N frames."""
+
+    actors: list[_Actor]  # at least one
     to_camera: Doubles  # (N, 4, 4) from the world, m
     intrinsics: Doubles | None  # (3, 3) px
+    notes: list[str]  # on unused numbers
 
 
-def _load_sequence(file: Path) -> tuple[list[_Actor], list[str]]:
-    """All actors of a sequence, and notes on unused numbers.
+def _load_sequence(file: Path) -> _Sequence:
+    """Read a sequence.
 
     Raises RawDataError; `unsafe_pickle` for a file that would run code.
     """
@@ -258,7 +272,7 @@ def _load_sequence(file: Path) -> tuple[list[_Actor], list[str]]:
             raise RawDataError(file, key, "this key", f"only {sorted(sequence)}", UNPACK)
     counts = {}
     for key in PER_ACTOR:
-        counts[key] = -1
+        counts[key] = NO_LIST
         if isinstance(sequence[key], list):
             counts[key] = len(sequence[key])
     n_actors = counts["poses"]
@@ -272,32 +286,32 @@ def _load_sequence(file: Path) -> tuple[list[_Actor], list[str]]:
         notes.append("cam_intrinsics are not finite: not used")
     n_frames = len(to_camera)
 
-    def array(key: str, p: int, *shape: int | None) -> Doubles:
-        return numbers(file, f"{key}[{p}]", sequence[key][p], shape)
+    def array(key: str, number: int, *shape: int | None) -> Doubles:
+        return numbers(file, f"{key}[{number}]", sequence[key][number], shape)
 
     actors = []
-    for p in range(n_actors):
-        stated = sequence["genders"][p]
+    for number in range(n_actors):
+        stated = sequence["genders"][number]
         gender = gender_of(stated)
         if gender not in ("male", "female"):
-            raise RawDataError(file, f"genders[{p}]", "m or f", repr(str(stated)), UNPACK)
-        betas = array("betas", p, None)[:N_BETAS]
+            raise RawDataError(file, f"genders[{number}]", "m or f", repr(str(stated)), UNPACK)
+        betas = array("betas", number, None)[:N_BETAS]
         if len(betas) < N_BETAS or not (np.abs(betas) < LARGEST).all():
             expected = f"at least {N_BETAS} finite numbers"
-            raise RawDataError(file, f"betas[{p}]", expected, str(betas), UNPACK)
-        kp_18, n_bad = without_non_finite(array("poses2d", p, n_frames, 3, 18).transpose(0, 2, 1))
+            raise RawDataError(file, f"betas[{number}]", expected, str(betas), UNPACK)
+        kp_18, n_bad = without_non_finite(
+            array("poses2d", number, n_frames, 3, 18).transpose(0, 2, 1)
+        )
         if n_bad:
-            notes.append(f"poses2d[{p}]: {n_bad} joints are not finite: not used")
+            notes.append(f"poses2d[{number}]: {n_bad} joints are not finite: not used")
         actors.append(
             _Actor(
-                pose=array("poses", p, n_frames, 72),
+                pose=array("poses", number, n_frames, 72),
                 betas=betas,
-                trans=array("trans", p, n_frames, 3),
+                trans=array("trans", number, n_frames, 3),
                 kp_18=kp_18,
-                valid=array("campose_valid", p, n_frames) > 0,
+                valid=array("campose_valid", number, n_frames) > 0,
                 gender=gender,
-                to_camera=to_camera,
-                intrinsics=intrinsics,
             )
         )
-    return actors, notes
+    return _Sequence(actors, to_camera, intrinsics, notes)
