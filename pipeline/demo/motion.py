@@ -18,7 +18,7 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.spatial.transform import Rotation
 from scipy.special import softmax
 
-from pipeline.demo.actions import ACTIONS, DOFS, SIDED, Body
+from pipeline.demo.actions import ACTIONS, DOFS, SIDED, Curves
 from pipeline.demo.body import procedural, skin
 from pipeline.skeletons import Doubles, Floats
 
@@ -133,8 +133,12 @@ def _to_smpl(angles: Floats, heading: Floats) -> Doubles:
         joints[joint] = spine
     for joint in (12, 15):
         joints[joint] = head
-    joints |= _limbs(a, "l", mirrored=1)
-    joints |= _limbs(a, "r", mirrored=-1)
+    # SMPL numbers a right joint one above the left one
+    for side, side_sign, above in (("l", 1, 0), ("r", -1, 1)):
+        limb = SimpleNamespace(**{name: a[f"{side}_{name}"] for name in SIDED})
+        rotations = _arm(limb, side_sign) | _leg(limb, side_sign)
+        for left_joint, rotation in rotations.items():
+            joints[left_joint + above] = rotation
     pose = np.zeros((len(angles), 24, 3))
     for joint, rotation in joints.items():
         pose[:, joint] = rotation.as_rotvec()
@@ -170,35 +174,41 @@ def _choreograph(
     names: list[str] = []
     angles = np.zeros((len(t), len(DOFS)))
     hop = np.zeros_like(t)
-    for share in begun[:-1] - begun[1:]:  # of each action; they sum to 1
-        others = [name for name in repertoire if names[-1:] != [name]]
+    weights = begun[:-1] - begun[1:]  # of each action in each frame; they sum to 1
+    for weight in weights:
+        others = [other for other in repertoire if names[-1:] != [other]]
         action = str(rng.choice(others or list(repertoire)))
         names.append(action)
-        body = Body()
-        ACTIONS[action](body, t, rng)
-        curves = body.curves()
-        hop += share * curves.pop("hop")
+        performed = Curves()
+        ACTIONS[action](performed, t, rng)
+        curves = performed.by_freedom()
+        hop += weight * curves.pop("hop")
         # Other angles are relaxed with a personal offset; half of the actions are mirrored.
         offset = rng.normal(0, 1.5, len(DOFS))
         acted = np.tile(RELAXED + offset, (len(t), 1))
-        for name, curve in curves.items():
-            acted[:, INDEX[name]] = curve
+        for freedom, curve in curves.items():
+            acted[:, INDEX[freedom]] = curve
         if rng.random() < 0.5:
             acted = _mirror(acted)
-        angles += share[:, None] * acted
+        angles += weight[:, None] * acted
     return tuple(names), angles, hop
 
 
 def _keep_footing(angles: Doubles) -> Doubles:
-    """Convert thigh and foot angles to angles of hips and ankles, (T, D) degrees."""
+    """Convert thigh and foot angles to angles of hips and ankles, (T, D) degrees.
+
+    Actions give thigh and foot relative to the ground; SMPL's joints are relative to their parents.
+    """
     column = dict(zip(DOFS, angles.T, strict=True))
     converted = angles.copy()
-    for side, sign in (("l", 1), ("r", -1)):
+    for side, side_sign in (("l", 1), ("r", -1)):
+        # the shank leans by knee - flex, which the ankle undoes: the foot stays level
         ankle = column[f"{side}_knee"] - column[f"{side}_flex"]
         converted[:, INDEX[f"{side}_ankle"]] += ankle
+        # the pelvis takes the hips along: each hip turns as far back, against the yaw in part
         converted[:, INDEX[f"{side}_flex"]] += column["pelvis_pitch"]
-        converted[:, INDEX[f"{side}_abduct"]] -= sign * column["pelvis_roll"]
-        converted[:, INDEX[f"{side}_turnout"]] -= sign * FOOT_HOLD * column["pelvis_yaw"]
+        converted[:, INDEX[f"{side}_abduct"]] -= side_sign * column["pelvis_roll"]
+        converted[:, INDEX[f"{side}_turnout"]] -= side_sign * FOOT_HOLD * column["pelvis_yaw"]
     return converted
 
 
@@ -222,39 +232,40 @@ def _stand(betas: Doubles, pose: Doubles, hop: Doubles, sigma: float) -> Doubles
     return np.asarray(trans - start)
 
 
-def _limbs(a: dict[str, Doubles], side: str, mirrored: int) -> dict[int, Rotation]:
-    """Rotations of one side's arm and leg; SMPL numbers the right joints one above the left
-    ones.
-    """
-    limb = SimpleNamespace(**{name: a[f"{side}_{name}"] for name in SIDED})
+def _arm(limb: SimpleNamespace, side_sign: int) -> dict[int, Rotation]:
+    """Rotations of one side's arm, by the left side's joints. side_sign: 1 left, -1 right."""
     sine = np.sin(limb.plane)
-    cosine = mirrored * np.cos(limb.plane)
+    cosine = side_sign * np.cos(limb.plane)
     # the shoulder blade takes a part of a high raise
     shrug = 0.3 * np.maximum(limb.lift - np.pi / 3, 0)
     blade_up = _turn("z", cosine * shrug)
-    blade_ahead = _turn("y", -mirrored * 0.5 * shrug * sine)
+    blade_ahead = _turn("y", -side_sign * 0.5 * shrug * sine)
 
     axis = np.stack([-sine, np.zeros_like(sine), cosine], axis=-1)
     raised = limb.lift - shrug
     swing = Rotation.from_rotvec(axis * raised[:, None])  # from hanging into the plane
-    right_angle = np.full_like(raised, -mirrored * np.pi / 2)
+    right_angle = np.full_like(raised, -side_sign * np.pi / 2)
     hang = _turn("z", right_angle)  # from the T-pose
     twisted = _turn("x", -limb.twist)
-    flexed = _turn("x", -limb.flex)
-    abducted = _turn("z", mirrored * limb.abduct)
-    turned_out = _turn("y", mirrored * limb.turnout)
-    left = {
+    return {
         13: blade_up * blade_ahead,
         16: swing * hang * twisted,
-        18: _turn("y", -mirrored * limb.elbow),
-        20: _turn("z", mirrored * limb.wrist),
+        18: _turn("y", -side_sign * limb.elbow),
+        20: _turn("z", side_sign * limb.wrist),
+    }
+
+
+def _leg(limb: SimpleNamespace, side_sign: int) -> dict[int, Rotation]:
+    """As `_arm`, of the leg."""
+    flexed = _turn("x", -limb.flex)
+    abducted = _turn("z", side_sign * limb.abduct)
+    turned_out = _turn("y", side_sign * limb.turnout)
+    return {
         1: flexed * abducted * turned_out,
         4: _turn("x", limb.knee),
         7: _turn("x", -limb.ankle),
         10: _turn("x", -limb.toes),
     }
-    right = int(mirrored < 0)
-    return {joint + right: rotation for joint, rotation in left.items()}
 
 
 def _turn(axis: str, angle: Floats) -> Rotation:

@@ -89,7 +89,7 @@ class Take:
             raise ValueError(f"{self.shot.name} has no camera")
         return self.camera
 
-    def film_with(self, camera: Camera) -> Take:
+    def seen_by(self, camera: Camera) -> Take:
         """The same take seen by another camera."""
         actors = tuple(replace(actor, kp_2d=camera.project(actor.spin49)) for actor in self.actors)
         return replace(self, camera=camera, actors=actors)
@@ -113,30 +113,30 @@ def stage(shot: Shot) -> Take:
         motions.append(
             perform(rng, random_betas(rng), faces, shot.n_frames, shot.fps, shot.actions)
         )
-    places = _spaced_out([m.trans for m in motions], facing, rng)
-    bodies = [skin(body, m.betas, m.pose, trans) for m, trans in zip(motions, places, strict=True)]
-    keypoints = [spin49(body, skinned) for skinned in bodies]
-    points = np.concatenate(
-        [*keypoints, *(skinned.verts[:, list(VERTEX_IDS.values())] for skinned in bodies)], axis=1
-    )
+    places = _spaced_out([motion.trans for motion in motions], facing, rng)
+    actors = []
+    ends = []  # head, hands, feet: what is farthest out
+    for motion, trans in zip(motions, places, strict=True):
+        skinned = skin(body, motion.betas, motion.pose, trans)
+        ends.append(skinned.verts[:, [*VERTEX_IDS.values()]])
+        actor = Actor(
+            motion=motion,
+            gender=str(rng.choice(GENDERS)),
+            pose=motion.pose,
+            betas=motion.betas,
+            trans=trans,
+            joints=skinned.joints,
+            spin49=spin49(body, skinned),
+            kp_2d=np.empty(0),  # until a camera sees them
+        )
+        actors.append(actor)
+    keypoints = [actor.spin49 for actor in actors]
+    points = np.concatenate([*keypoints, *ends], axis=1)
     size = (shot.width, shot.height)
     camera = frame_people(
         shot.rng("camera"), points, size, heading=facing, hand_held=shot.hand_held
     )
-    actors = [
-        Actor(
-            m,
-            str(rng.choice(GENDERS)),
-            m.pose,
-            m.betas,
-            trans,
-            skinned.joints,
-            joints,
-            camera.project(joints),
-        )
-        for m, trans, skinned, joints in zip(motions, places, bodies, keypoints, strict=True)
-    ]
-    return Take(shot, camera, tuple(actors))
+    return Take(shot, None, tuple(actors)).seen_by(camera)
 
 
 def film(take: Take) -> Iterator[SceneFrame]:
@@ -168,7 +168,13 @@ def calibration_crops(n: int) -> NDArray[np.uint8]:
     for first in range(0, n, POSES_A_PERSON):
         number = first // POSES_A_PERSON
         shot = Shot(
-            "calibration", "", f"{number:05d}", number, 0, POSES_A_PERSON, 1 / SECONDS_BETWEEN
+            dataset="calibration",
+            split="",
+            name=f"{number:05d}",
+            number=number,
+            seed=0,
+            n_frames=POSES_A_PERSON,
+            fps=1 / SECONDS_BETWEEN,
         )
         take = stage(shot)
         rng = shot.rng("looks")
@@ -197,21 +203,23 @@ def _spaced_out(paths: list[Doubles], facing: float, rng: Generator) -> list[Dou
         gap = rng.uniform(0.8, 1.1)
         while True:
             moved = path + side * gap * sideways + back * forward
-            if (
-                min(np.linalg.norm((moved - p)[:, [0, 2]], axis=1).min() for p in placed)
-                >= ELBOW_ROOM_M
-            ):
+            if _nearest_distance(moved, placed) >= ELBOW_ROOM_M:
                 break
             gap += 0.1
         placed.append(moved)
     return placed
 
 
-def _visible(camera: Camera, frame: int, actor: Actor, depth: NDArray[Any]) -> Bools:
+def _nearest_distance(path: Doubles, others: list[Doubles]) -> float:
+    """The smallest distance on the ground, in m, of a path (T, 3) from others at the same time."""
+    distances = [np.linalg.norm((path - other)[:, [0, 2]], axis=1).min() for other in others]
+    return float(min(distances))
+
+
+def _visible(camera: Camera, frame: int, actor: Actor, depth_map: NDArray[Any]) -> Bools:
     """(49,) whether a joint is in the image and not occluded."""
     visible = camera.sees(actor.kp_2d[frame])
     x, y = np.round(np.where(visible[:, None], actor.kp_2d[frame], 0)).astype(np.int64).T
-    distance = (
-        actor.spin49[frame] @ camera.extrinsics[frame, 2, :3] + camera.extrinsics[frame, 2, 3]
-    )
-    return np.asarray(visible & (distance < depth[y, x] + OCCLUDED_M))
+    z_axis = camera.extrinsics[frame, 2]
+    z = actor.spin49[frame] @ z_axis[:3] + z_axis[3]
+    return np.asarray(visible & (z < depth_map[y, x] + OCCLUDED_M))
