@@ -221,8 +221,8 @@ def _solve_reweighted(source: Doubles, target: Doubles) -> tuple[Doubles, Double
         homography = to_target @ solution @ from_source
         mapped = homogeneous @ homography.T
         depth = mapped[:, 2:]
-        moved = mapped[:, :2] - target * depth
-        residual = moved / RESIDUAL
+        scaled_residual = mapped[:, :2] - target * depth  # times the depth
+        residual = scaled_residual / RESIDUAL
         # 1 / (1 + (r / 0.01)^2), with the squared depth above and below: it may be 0
         squared_residual = np.square(residual).sum(axis=1)
         squared_depth = np.square(depth[:, 0]) + np.finfo(float).tiny
@@ -252,6 +252,7 @@ def _hartley(points: Doubles) -> Doubles:
 class _System:
     """The direct linear transform of (P, 2) points: two rows per point, solved for any weights.
 
+    Of source points s = (x, y, 1) and target points (x', y') they are (s, 0, -x' s), (0, s, -y' s).
     Instead of the (2 P, 9) rows A it keeps the parts of A^T W A (9, 9): sums over points of w, w
     x', w y' and w (x'^2 + y'^2) times the products of (x, y, 1) with itself. An SVD of A takes ten
     times as long.
@@ -271,6 +272,7 @@ class _System:
         """
         sums = (self._factors * weights) @ self._products
         plain, x, y, squared = sums.reshape(4, 3, 3)
+        # the lower triangle of the rows' products, in blocks of s s^T
         product = np.zeros((9, 9))
         product[:3, :3] = plain
         product[3:6, 3:6] = plain

@@ -67,10 +67,10 @@ class TemporalEncoder(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, T, feature_size) -> (B, T, feature_size)."""
-        motion = run_gru(self.gru, features)  # (B, T, hidden), or (B, T, 2 hidden)
+        correction = run_gru(self.gru, features)  # (B, T, hidden), or (B, T, 2 hidden)
         if self.linear is not None:
-            motion = self.linear(motion.relu())  # (B, T, feature_size)
-        return features + motion if self.use_residual else motion
+            correction = self.linear(correction.relu())  # (B, T, feature_size)
+        return features + correction if self.use_residual else correction
 
 
 class Regressor(nn.Module):
@@ -112,21 +112,20 @@ class Regressor(nn.Module):
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(N, feature_size) -> pose (N, 144) 6D, shape (N, 10), camera (N, 3)."""
         sizes = [POSE_SIZE, SHAPE_SIZE, CAMERA_SIZE]
-        # The feature's part of fc1 is the same in every iteration.
-        of_feature, of_estimate = torch.split(
+        feature_weight, estimate_weight = torch.split(
             self.fc1.weight, [features.shape[1], sum(sizes)], dim=1
         )
-        from_feature = functional.linear(features, of_feature, self.fc1.bias)  # (N, hidden)
+        # The feature's part of fc1 is the same in every iteration.
+        from_feature = functional.linear(features, feature_weight, self.fc1.bias)  # (N, hidden)
         decoders = (self.decpose, self.decshape, self.deccam)
-        weight, bias = (
-            torch.cat([getattr(layer, name) for layer in decoders]) for name in ("weight", "bias")
-        )
-        estimate = torch.cat((self.init_pose, self.init_shape, self.init_cam), dim=1).expand(
-            len(features), -1
-        )
+        weight = torch.cat([decoder.weight for decoder in decoders])
+        bias = torch.cat([decoder.bias for decoder in decoders])
+        start = torch.cat((self.init_pose, self.init_shape, self.init_cam), dim=1)
+        estimate = start.expand(len(features), -1)
         for _ in range(REGRESSOR_ITERATIONS):
             # The published regressor has no non-linearity between these layers.
-            state = self.drop1(from_feature + functional.linear(estimate, of_estimate))
+            from_estimate = functional.linear(estimate, estimate_weight)
+            state = self.drop1(from_feature + from_estimate)
             state = self.drop2(self.fc2(state))  # (N, hidden)
             estimate = estimate + functional.linear(state, weight, bias)
         pose, shape, camera = torch.split(estimate, sizes, dim=1)
@@ -208,6 +207,7 @@ class _SelfAttention(nn.Module):
             layer = nn.Linear(n_in, n_out)
             nn.init.uniform_(layer.weight, -0.1, 0.1)
             nn.init.constant_(layer.bias, 0.01)
+            # also after the last layer, whose output are the scores: as published
             layers += [layer, nn.Tanh(), nn.Dropout(dropout)]
         self.attention = nn.Sequential(*layers)
 
