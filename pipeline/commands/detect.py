@@ -54,8 +54,8 @@ def _run(args: argparse.Namespace) -> int:
     weights = {}
     if args.weights is not None:
         weights["weights"] = args.weights
-    options = Section(BY_SET, name, named_values("--set", args.set, "min_score=0.5") | weights)
-    options.by_option = weights
+    values = named_values("--set", args.set, "min_score=0.5") | weights
+    options = Section(BY_SET, name, values, by_option=weights)
     detector = sections.detector_of(args.cfg.source, name, options, args.every)
 
     plan = plan_detection(args.raw, args.out, detector, part=args.part)

@@ -227,9 +227,8 @@ def _options_of(
         for section, key, text in parse_overrides(args.settings)
         if section in (stream_name, kind) and key != KIND
     }
-    options = Section(BY_SET, kind, {**overrides, **by_set, **by_option})
-    options.by_option = by_option
-    return options
+    values = {**overrides, **by_set, **by_option}
+    return Section(BY_SET, kind, values, by_option=by_option)
 
 
 def _find_kind(kinds: Iterable[str], options: Collection[str]) -> str | None:

@@ -22,7 +22,7 @@ import functools
 import io
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from configparser import ConfigParser, DuplicateOptionError, DuplicateSectionError, ParsingError
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -59,20 +59,22 @@ NO_FILE: Final = "Run from the project's folder, or set LUIGI_CONFIG_PATH."
 class Section(dict[str, str]):
     """Key -> value of one section; empty if the file does not have it."""
 
-    by_option: Collection[str] = ()  # keys that a command's options set, such as --weights
-
     def __init__(
         self,
         file: Path,
         name: str,
         values: Mapping[str, str] | None = None,
         by_set: Iterable[str] = (),
+        by_option: Iterable[str] = (),
     ) -> None:
-        """by_set: keys that `--set` sets."""
+        """by_set: keys that `--set` sets; by_option: keys that options of a command set, such as
+        --weights.
+        """
         super().__init__(values or {})
         self.file = file
         self.name = name
         self.by_set = frozenset(by_set)
+        self.by_option = frozenset(by_option)
 
     def where(self, key: str = "") -> str:
         """`luigi.cfg, line 23 [features] precision`: the key's line, or the section's if it has no
@@ -80,13 +82,15 @@ class Section(dict[str, str]):
         """
         if key in self.by_option:
             return f"--{key}"
-        line = 0
-        if key not in self.by_set:
-            line = self.line(key if key in self else "")
-        place = f"{self.file}, line {line}"
-        if not line:
-            place = str(BY_SET if self.by_set else self.file)
-        return f"{place} [{self.name}] {key}".rstrip()
+        setting = f"[{self.name}] {key}".rstrip()
+        if key in self.by_set:
+            return f"{BY_SET} {setting}"
+        line = self.line(key if key in self else "")
+        if line:
+            return f"{self.file}, line {line} {setting}"
+        if self.by_set:  # the file does not have the section
+            return f"{BY_SET} {setting}"
+        return f"{self.file} {setting}"
 
     def line(self, key: str = "") -> int:
         """Number of a key's line, or of the heading, from 1; 0: not in the file."""
@@ -105,7 +109,7 @@ class Section(dict[str, str]):
 
     def drop_keys(self, *keys: str) -> Section:
         values = {key: text for key, text in self.items() if key not in keys}
-        return Section(self.file, self.name, values, self.by_set)
+        return Section(self.file, self.name, values, self.by_set, self.by_option)
 
     def prefix_line(self, message: str) -> str:
         """Prefix an error message with the line of the first key that it mentions.
@@ -208,6 +212,7 @@ def _value_of(hint: Any, text: str, base: Path) -> Any:
     """
     origin = get_origin(hint)
     arguments = get_args(hint)
+    # in this order: first the types of which an empty text may be a value
     if hasattr(hint, "parse"):
         parsed = hint.parse(text)
         if hasattr(parsed, "below"):
@@ -223,7 +228,8 @@ def _value_of(hint: Any, text: str, base: Path) -> Any:
                 raise ValueError("expected name:value pairs with spaces between, each name once")
             values[name] = _value_of(arguments[1], value, base)
         return values
-    if origin is Annotated and get_args(arguments[0]):  # X | None with a description
+    # a description of a type with parts, such as X | None; other Annotated types are pydantic's
+    if origin is Annotated and get_args(arguments[0]):
         return _value_of(arguments[0], text, base)
     if NoneType in arguments:
         if text in ("", "none"):
@@ -232,7 +238,7 @@ def _value_of(hint: Any, text: str, base: Path) -> Any:
         return _value_of(inner, text, base)
     if not text:
         raise ValueError("expected a value, found none")
-    if hint == cache.Root and cache.is_url(text):
+    if hint == cache.Root and cache.is_url(text):  # of no folder of this machine
         return text
     if hint in (Path, cache.Root):
         return base / folder_of(text, or_url=hint == cache.Root)
@@ -264,15 +270,15 @@ def parse_overrides(lines: Sequence[str] | None = None) -> Iterator[tuple[str, s
     """(section, key, value) of each `--set`; lines: None: those of the environment. Raises
     ConfigError.
     """
-    given = "--set "
+    prefix = "--set "
     if lines is None:
-        given = f"{SET}="
+        prefix = f"{SET}="
         lines = os.environ.get(SET, "").splitlines()
     for line in lines:
         name, value = line.partition("=")[::2]
         section, _, key = name.strip().rpartition(".")
         if not (section and key and "=" in line):
-            raise ConfigError(f"{given}{line}: expected SECTION.KEY=VALUE, such as vibe.epochs=5")
+            raise ConfigError(f"{prefix}{line}: expected SECTION.KEY=VALUE, such as vibe.epochs=5")
         yield section, key, value.strip()
 
 

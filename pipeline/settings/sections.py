@@ -340,7 +340,9 @@ def detector_of(
     """
     section = source.section(name)
     if every is not None and "every" in {field.name for field in fields(detectors.find(name))}:
-        options = Section(BY_SET, name, {**(options or {}), "every": str(every)})
+        of_command = options or Section(BY_SET, name)
+        values = {**of_command, "every": str(every)}
+        options = Section(BY_SET, name, values, by_option={*of_command.by_option, "every"})
     elif every is not None and every > 1:
         do = "Leave --every out, or use a detector with two networks, such as rtmpose."
         raise ConfigError(

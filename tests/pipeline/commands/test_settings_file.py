@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError
-from pipeline.settings.file import SettingsFile
+from pipeline.settings import sections
+from pipeline.settings.file import BY_SET, Section, SettingsFile
 
 SHIPPED = Path(__file__).parents[3] / "luigi.cfg"
 UNHURRIED = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
@@ -108,3 +109,18 @@ def test_an_error_is_put_beside_the_first_key_that_it_names(tmp_path: Path) -> N
         section.prefix_line("something else")
         == f"{tmp_path}/luigi.cfg, line 1 [vibe] something else"
     )
+
+
+def test_a_copy_of_a_section_knows_what_options_of_the_command_set(tmp_path: Path) -> None:
+    (tmp_path / "luigi.cfg").write_text("")
+    source = SettingsFile.read(tmp_path / "luigi.cfg")
+    values = {"weights": "", "kind": "rtmpose"}
+    options = Section(BY_SET, "rtmpose", values, by_set=["kind"], by_option=["weights"])
+    kept = options.drop_keys("kind")
+    assert kept.where("weights") == "--weights"
+    with pytest.raises(ConfigError, match=r"^--weights = : expected a value"):
+        sections.detector_of(source, "rtmpose", kept, every=2)
+    kept = kept.drop_keys("weights")
+    assert sections.detector_of(source, "rtmpose", kept, every=2).every == 2
+    with pytest.raises(ConfigError, match=r"^--every = "):
+        sections.detector_of(source, "rtmpose", every="often")
