@@ -51,7 +51,7 @@ from pipeline.features.streams.network import ResNet50
 from pipeline.features.weights import WeightsSpec
 from pipeline.files.raw import MARKER
 from pipeline.files.raw import changes as inputs
-from pipeline.files.raw.files import PACK
+from pipeline.files.raw.pack import PACK
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, also for a script
 

@@ -10,7 +10,8 @@ from typing import Final
 from pipeline.errors import RawDataError
 from pipeline.files.formats.people.detections import SUFFIXES, UNREAD
 from pipeline.files.raw import RawVideo
-from pipeline.files.raw.files import PACK, VIDEOS
+from pipeline.files.raw.files import VIDEOS
+from pipeline.files.raw.pack import PACK
 
 PACKED: Final = (".zip", ".gz", ".bz2", ".xz", ".zst", ".tar", ".tgz", ".7z", ".rar")
 _SUFFIXES: Final = (*SUFFIXES, *UNREAD, *PACKED, *VIDEOS, ".part", ".crdownload", ".tmp", ".bak")

@@ -51,15 +51,8 @@ from pipeline.files.formats.arrays import state_of
 from pipeline.files.formats.people.detections import ALPHAPOSE, SUFFIXES, UNREAD
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import RawVideo, VideoTexts
-from pipeline.files.raw.files import (
-    PACK,
-    VIDEOS,
-    is_folder,
-    is_packed,
-    open_regular,
-    packed_entry,
-    packed_names,
-)
+from pipeline.files.raw.files import VIDEOS, is_folder_entry, open_regular
+from pipeline.files.raw.pack import PACK, is_packed, packed_entry, packed_names
 
 MADE_BY: Final = "python -m pipeline detect"
 # the folder beside clips in which the dataset `videos` looks for them
@@ -191,7 +184,7 @@ class ClipLabels:
         files = set[str]()
         folders = set[str]()
         for entry in entries(folder):
-            if is_folder(entry):
+            if is_folder_entry(entry):
                 folders.add(entry.name)
             else:
                 files.add(entry.name)
@@ -310,7 +303,7 @@ def _require_folder_name(raw: Path) -> None:
             continue
         actual = "a file"
         do = f"Write a file for each clip, named as the clip, into {KEYPOINTS}/."
-        if is_folder(entry):
+        if is_folder_entry(entry):
             actual = "another name"
             do = f"Rename it to {KEYPOINTS}."
         elif entry.name.casefold().endswith(PACKED):

@@ -32,7 +32,8 @@ from pipeline.errors import ConfigError, PipelineError, RawDataError
 from pipeline.files.pixels.frames import MOST_LOST, Video
 from pipeline.files.raw import is_stand_in
 from pipeline.files.raw.changes import utf8
-from pipeline.files.raw.files import PACK, file_digest, pack_index
+from pipeline.files.raw.files import digest_or_problem
+from pipeline.files.raw.pack import PACK, pack_index
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +145,7 @@ def _is_labelled(raw: Path, labels: ClipLabels, clip: str, by_any_detector: bool
     info = read_info(detected_file(raw / KEYPOINTS, clip))
     if info.get("description") != MADE_BY:
         return True
-    return by_any_detector and info.get("clip_digest") == file_digest(raw / clip)
+    return by_any_detector and info.get("clip_digest") == digest_or_problem(raw / clip)
 
 
 def plan_detection(

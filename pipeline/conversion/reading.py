@@ -32,7 +32,8 @@ from pipeline.files.pixels.clip_record import ClipRecord, record_from
 from pipeline.files.pixels.frames import Video
 from pipeline.files.pixels.sources import file_part, pixels_digest
 from pipeline.files.raw import RawVideo, changes
-from pipeline.files.raw.files import caching, faults, note_fault, remember
+from pipeline.files.raw.files import caching, remember
+from pipeline.files.raw.opening import faults, note_fault
 from pipeline.processes import MEMORY, TIMEOUT, Dask, Failed
 from pipeline.processes.cluster import connect_cluster
 from pipeline.processes.on_worker import describe_worker
@@ -343,11 +344,11 @@ def _read_one(
     # not in the try: a body that cannot be loaded is no video's fault
     model = _body(body, dataset.genders[0])
     stamp = changes.stamp(raw, video)
-    digest = changes.video_digest(raw, video)
     tracks: Sequence[Track] = ()
     pixels = NO_PIXELS
     account = VideoAccount(video.name)
     with faults() as passing:
+        digest = changes.video_digest(raw, video)
         try:
             _refuse_other_encodings(raw, video)
             _remember_clip(video)

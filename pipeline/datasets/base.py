@@ -25,7 +25,8 @@ from pipeline.datasets.pixels import require_frames, require_in_pictures
 from pipeline.errors import PipelineError, RawDataError, refuse
 from pipeline.files.pixels.frames import Pictures, Video
 from pipeline.files.raw import RawVideo
-from pipeline.files.raw.files import caching, note_fault
+from pipeline.files.raw.files import caching
+from pipeline.files.raw.opening import note_fault
 from pipeline.skeletons import JOINTS, Number, with_ones, without_non_finite
 from pipeline.track import Track, other_units
 

@@ -20,6 +20,7 @@ from pipeline.datasets.base import Dataset, ReleasePart, globs
 from pipeline.errors import RawDataError
 from pipeline.files.pixels.sources import match_numbered
 from pipeline.files.raw import files
+from pipeline.files.raw.pack import PACK
 
 # dataset -> what its downloads call its folder
 OTHER_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
@@ -101,13 +102,13 @@ def _find_elsewhere(raw: Path, patterns: Sequence[str], names: Sequence[str]) ->
         folder for folder in files.list_folders(raw.parent) if _is_alike(folder, raw, names)
     ]
     if files.is_folder_there(raw):
-        below = files.deeper(raw, patterns)
+        below = files.find_nested_too_deep(raw, patterns)
         if below is not None:
             return below
     else:
         candidates += raw.parent, raw.parent.parent
     for folder in candidates:
-        if files.any_fits(folder, patterns):
+        if files.has_match(folder, patterns):
             return folder
     return None
 
@@ -177,7 +178,7 @@ def _list_archives(folder: Path) -> list[Path]:
     for parent in (folder, *files.list_folders(folder)):
         for entry in files.scan_folder(parent, {}):
             path = parent / entry.name
-            is_archive = _ARCHIVE.search(entry.name) and entry.name != files.PACK
+            is_archive = _ARCHIVE.search(entry.name) and entry.name != PACK
             if is_archive and files.is_there(path) and not files.is_folder_there(path):
                 archives.append(path)
     return sorted(archives)

@@ -32,7 +32,7 @@ from pipeline.errors import RawDataError
 from pipeline.files.formats.h36m import CAMERAS, Camera, load_cameras, load_fits, load_joints
 from pipeline.files.pixels.frames import Pictures, Video
 from pipeline.files.raw import RawVideo
-from pipeline.files.raw.files import is_folder, scan_folder
+from pipeline.files.raw.files import is_folder_entry, scan_folder
 from pipeline.skeletons import JOINTS, LARGEST, Bools, Doubles, Floats, Ints, convert, with_ones
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def list_videos(raw: Path, subjects: Sequence[str]) -> Iterator[RawVideo]:
         files[subject] = (joints, cameras, *label_files(raw, subject, FITS))
     for entry in scan_folder(raw / "images", {}):
         match = _FOLDER.fullmatch(entry.name)
-        if match is None or not is_folder(entry):
+        if match is None or not is_folder_entry(entry):
             continue
         number, action, subaction, camera = map(int, match.groups())
         subject = f"S{number}"

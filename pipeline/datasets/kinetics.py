@@ -25,7 +25,7 @@ from pipeline.datasets.detected.people import Rules
 from pipeline.errors import RawDataError
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import RawVideo, RawVideos, VideoTexts
-from pipeline.files.raw.files import is_folder
+from pipeline.files.raw.files import is_folder_entry
 from pipeline.track import Track
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def _clips(folder: Path, below: str) -> Iterator[str]:
     all else of a clip.
     """
     for entry in entries(folder):
-        if is_folder(entry):
+        if is_folder_entry(entry):
             inner = (f"{below}/{entry.name}/{file.name}" for file in entries(folder / entry.name))
             yield from (file for file in inner if file.lower().endswith(EXTENSIONS))
         elif entry.name.lower().endswith(EXTENSIONS):

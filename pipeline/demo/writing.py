@@ -27,7 +27,8 @@ from pipeline.demo.layouts import ReleaseLayout, Request
 from pipeline.demo.scene import Take
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.files.raw import MARKER
-from pipeline.files.raw.files import PACK, pack_index, whole_file_digest
+from pipeline.files.raw.files import whole_file_digest
+from pipeline.files.raw.pack import PACK, pack_index
 from pipeline.plug_ins import load
 from pipeline.processes import Failed
 from pipeline.processes.pool import ordered_map

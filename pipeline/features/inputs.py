@@ -24,7 +24,8 @@ from pipeline.errors import PipelineError
 from pipeline.features.streams.base import ROW_RATE, Labels, Reads, Stream
 from pipeline.files.pixels import sources
 from pipeline.files.pixels.frames import Frame, FrameSource, Image
-from pipeline.files.raw.files import MIB, is_there, list_names, open_regular, passes
+from pipeline.files.raw.files import MIB, is_there, list_names, open_regular
+from pipeline.files.raw.opening import is_temporary
 from pipeline.processes import alive
 
 # name of a column, first row, last row + 1 -> stored values
@@ -274,7 +275,7 @@ class Pixels(NamedTuple):
                     while file == place and stream.read(MIB):
                         alive()
         except OSError as error:
-            if passes(error) or not is_there(place):
+            if is_temporary(error) or not is_there(place):
                 file = error.filename or place
                 raise VideoLost(f"{file} cannot be read: {error.strerror}") from error
 

@@ -237,11 +237,11 @@ def _choose_layout(raw: Path, parts: Sequence[ReleasePart]) -> Sequence[ReleaseP
     has_other: dict[tuple[str, ...], bool] = {}
     for part in parts:
         if part.instead and part.splits not in has_other:
-            has_other[part.splits] = files.any_fits(raw, globs(part.instead.patterns))
+            has_other[part.splits] = files.has_match(raw, globs(part.instead.patterns))
     chosen = list[ReleasePart]()
     for part in parts:
         may_replace = part.instead is not None and has_other.get(part.splits, False)
-        if part.instead and may_replace and not files.any_fits(raw, globs(part.patterns)):
+        if part.instead and may_replace and not files.has_match(raw, globs(part.patterns)):
             chosen.append(part.instead)
         else:
             chosen.append(part)

@@ -37,7 +37,7 @@ from pipeline.features.plan import CHANGED, MissingRows, compare_stream, missing
 from pipeline.features.spec import StreamSpec
 from pipeline.files.pixels import sources
 from pipeline.files.raw import changes
-from pipeline.files.raw.files import file_digest
+from pipeline.files.raw.files import digest_or_problem
 from pipeline.recipe.recipe import Recipe
 
 CHECKSUM: Final = 4  # bytes of a crc32c
@@ -197,7 +197,7 @@ def _is_detected(raw: Path, clip: str, detector: Detector) -> bool:
     may be others.
     """
     info = read_info(detected_file(raw / KEYPOINTS, clip))
-    is_same_clip = bool(info) and info.get("clip_digest") == file_digest(raw / clip)
+    is_same_clip = bool(info) and info.get("clip_digest") == digest_or_problem(raw / clip)
     return is_same_clip and not detected_otherwise(raw / KEYPOINTS, [clip], detector)
 
 

@@ -146,10 +146,10 @@ def check_own_folder(raw: Path, dataset: Dataset) -> None:
             f"--raw {raw}: is a file. Unpack it, and name the folder that holds its content."
         )
     patterns = globs([pattern for part in dataset.parts for pattern in part.patterns])
-    if not files.is_folder_there(raw) or files.any_fits(raw, patterns):
+    if not files.is_folder_there(raw) or files.has_match(raw, patterns):
         return
     for near in (raw / dataset.name, raw.absolute().parent):
-        if files.is_folder_there(near) and files.any_fits(near, patterns):
+        if files.is_folder_there(near) and files.has_match(near, patterns):
             first = dataset.parts[0]
             example = f"{first.what}: {first.patterns[0]}"
             problem = f"--raw {raw}: found no files of {dataset.name} ({example})"

@@ -27,7 +27,8 @@ from pipeline.features import streams as kinds
 from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.network import ResNet50
 from pipeline.files.raw import MARKER, RawVideos, is_stand_in
-from pipeline.files.raw.files import PACK, read_regular
+from pipeline.files.raw.files import read_regular
+from pipeline.files.raw.pack import PACK
 from pipeline.settings.file import BY_SET, Section
 from pipeline.settings.sections import Settings, stream_of
 from vibe_model import runs
@@ -162,8 +163,8 @@ def _features(trained: Trained, settings: Settings, weights: str | None) -> Stre
         options = Section(BY_SET, trained.config.stream, {"checkpoint": str(trained.checkpoint)})
         return stream_of(settings.source, trained.config.stream, options=options)
     if weights is not None:
-        options = Section(BY_SET, ResNet50.kind, {"weights": weights})
-        options.by_option = ("weights",)
+        values = {"weights": weights}
+        options = Section(BY_SET, ResNet50.kind, values, by_option=values)
         return stream_of(settings.source, ResNet50.kind, options=options)
     return settings.stream
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.cli.console import rate
 from pipeline.cli.text import FEW, count
-from pipeline.files.raw.files import PACK
+from pipeline.files.raw.pack import PACK
 
 
 @dataclass(slots=True)

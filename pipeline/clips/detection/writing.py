@@ -28,14 +28,8 @@ from pipeline.clips.files import (
     list_clips,
     read_info,
 )
-from pipeline.files.raw.files import (
-    LARGEST,
-    PACK,
-    is_packed,
-    open_regular,
-    pack_index,
-    read_regular,
-)
+from pipeline.files.raw.files import open_regular, read_regular
+from pipeline.files.raw.pack import LARGEST, PACK, is_packed, pack_index
 from pipeline.skeletons import bones, joint_names
 
 SEEN: Final = 0.3

@@ -10,7 +10,7 @@ import contextlib
 import functools
 import math
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any, ClassVar, Final
@@ -22,7 +22,13 @@ from pipeline.cli.text import count
 from pipeline.clips.file_names import require_own_name
 from pipeline.clips.files import EXTENSIONS, KEYPOINTS, labels_of, read_info, require_own_labels
 from pipeline.datasets.base import Dataset, Origin
-from pipeline.datasets.detected.people import MIN_CONFIDENCE, Rules, bridge_gaps, people
+from pipeline.datasets.detected.people import (
+    MIN_CONFIDENCE,
+    PersonTrack,
+    Rules,
+    bridge_gaps,
+    people,
+)
 from pipeline.datasets.pixels import DETECTED_OUTSIDE, require_frames, require_in_picture
 from pipeline.errors import RawDataError
 from pipeline.files.formats.people.detections import Detections, read_detections, read_results
@@ -73,48 +79,38 @@ def clip_tracks(
     `source_of` gives the clip, or raises RawDataError; by default, it is the video's first file.
     Raises RawDataError if labels or clip cannot be used, or do not belong together.
     """
-    path = PurePath(video.files[0] if video.files else video.name)
-    labels = labels_of(raw, video)
-    if labels is not None:
-        # else the reader knows that its files of one stem are one clip
+    labels = _find_labels(raw, video, knows_clip=source_of is not None)
+
+    @functools.cache  # `source_of` may add notes to the account
+    def source() -> Video:
         if source_of is None:
-            require_own_labels(video, labels)
-        require_own_name(raw / KEYPOINTS, video, labels, path.name)
+            return Video(raw, video.files[0].as_posix())
+        return source_of()
 
-    source_of = functools.cache(source_of or (lambda: Video(raw, video.files[0].as_posix())))
     detections = None
+    info: Mapping[str, Any] = {}
     if labels is not None:
-        stem = path.stem if video.files else path.name
-        detections = read_detections(labels, stem, lambda: _labelled_sizes(labels, source_of()))
-    if detections is not None:
-        account.found = detections.n_persons
-        account.notes.extend(detections.notes)
+        info = _read_labels_info(labels)
+        detections = _read_labels(labels, video, lambda: _labelled_sizes(info, source()), account)
 
-    source = source_of()
-    source.require_decodable()
-    source.require_whole()
-    if labels is None or detections is None:
+    clip = source()
+    clip.require_decodable()
+    clip.require_whole()
+    if labels is None or detections is None:  # without labels, both are: for the type checker
         account.reject("no_keypoints", f"{raw / video.name}: {_no_keypoints(raw, video, labels)}")
         return []
 
-    info = _info_of(labels, source)
-    record = _note_record(source, labels, info, account, rules.filmed_fps)
+    _require_own_info(labels, info, clip)
+    record = _note_record(clip, labels, info, account, rules.filmed_fps)
     is_every_frame = rules.bridge and detections.complete
-    require_frames(labels, source, detections.frames, account, every=is_every_frame)
+    require_frames(labels, clip, detections.frames, account, every=is_every_frame)
     _note_unlisted(labels.relative_to(raw).as_posix(), detections, record, account)
-    detections = _fit_to_clip(detections, labels, source)
-    detections = _drop_lost_frames(detections, record.lost, account)
 
+    detections = _fit_to_clip(detections, labels, info, clip)
+    detections = _drop_lost_frames(detections, record.lost, account)
     cuts: list[int] = []
     if rules.cuts:
-        cuts = _scene_cuts(info, source, account, decode=rules.cleaning is not None)
-    max_gap = rules.max_gap
-    if max_gap is None:
-        max_gap = _frames_of_a_second(record.usual_fps, account)
-    clock = None if record.is_even else record.clock()
-    persons = people(detections, account, rules, max_gap, cuts, clock)
-    if rules.bridge:
-        persons = bridge_gaps(persons, max_gap, account)
+        cuts = _scene_cuts(info, clip, account, decode=rules.cleaning is not None)
     return [
         dataset.track(
             split,
@@ -125,10 +121,57 @@ def clip_tracks(
             bbox=person.bbox,
             kp_2d=person.kp_2d,
             crop_scale=person.crop_scale,
-            frames=source,
+            frames=clip,
         )
-        for person in persons
+        for person in _link_people(detections, record, cuts, account, rules)
     ]
+
+
+def _find_labels(raw: Path, video: RawVideo, *, knows_clip: bool) -> Path | None:
+    """The file or folder of a clip's labels; None without. Raises RawDataError if they may belong
+    to another clip.
+
+    knows_clip: the reader knows that its files of one stem are one clip.
+    """
+    labels = labels_of(raw, video)
+    if labels is None:
+        return None
+    if not knows_clip:
+        require_own_labels(video, labels)
+    path = PurePath(video.files[0] if video.files else video.name)
+    require_own_name(raw / KEYPOINTS, video, labels, path.name)
+    return labels
+
+
+def _read_labels(
+    labels: Path, video: RawVideo, sizes: Callable[[], list[tuple[int, int]]], account: VideoAccount
+) -> Detections | None:
+    """Content of the labels, which is counted as found; None for an empty folder."""
+    stem = PurePath(video.name).name
+    if video.files:
+        stem = video.files[0].stem
+    detections = read_detections(labels, stem, sizes)
+    if detections is not None:
+        account.found = detections.n_persons
+        account.notes.extend(detections.notes)
+    return detections
+
+
+def _link_people(
+    detections: Detections,
+    record: ClipRecord,
+    cuts: Sequence[int],
+    account: VideoAccount,
+    rules: Rules,
+) -> Iterator[PersonTrack]:
+    max_gap = rules.max_gap
+    if max_gap is None:
+        max_gap = _frames_of_a_second(record.usual_fps, account)
+    clock = None if record.is_even else record.clock()
+    persons = people(detections, account, rules, max_gap, cuts, clock)
+    if rules.bridge:
+        persons = bridge_gaps(persons, max_gap, account)
+    return persons
 
 
 def _note_record(
@@ -159,6 +202,8 @@ def _note_unlisted(
     are noted already.
     """
     n_unlisted = record.n_frames - len({*detections.frames, *record.lost})
+    # a decoder may hide MOST_LOST frames at the end; of fewer listed than not, `require_frames`
+    # has said so
     if detections.complete and MOST_LOST < n_unlisted < len(detections.frames):
         account.notes.append(
             f"{file} has no entry for {count(n_unlisted, 'frame')} of {record.n_frames}"
@@ -180,20 +225,19 @@ def _no_keypoints(raw: Path, video: RawVideo, labels: Path | None) -> str:
     return f"{problem}: run {DETECTORS} on it"
 
 
-def _labels_info(labels: Path) -> dict[str, Any]:
+def _read_labels_info(labels: Path) -> dict[str, Any]:
     """`info` of a file of `detect`; {} for a folder or another detector's file."""
     if labels.is_dir():
         return {}
     return read_info(labels)
 
 
-def _labelled_sizes(labels: Path, source: Video) -> list[tuple[int, int]]:
+def _labelled_sizes(info: Mapping[str, Any], source: Video) -> list[tuple[int, int]]:
     """Widths and heights px of the images that labels may be made of, where pixels are not square.
 
-    Files of `detect` state it. Other tools read stored pixels, as OpenCV does, unless the file
-    states the size.
+    Files of `detect` state it in their `info`. Other tools read stored pixels, as OpenCV does,
+    unless the file states the size.
     """
-    info = _labels_info(labels)
     shown = source.size()
     if (info.get("width"), info.get("height")) == shown:
         return [shown]
@@ -237,12 +281,14 @@ def _drop_lost_frames(
     )
 
 
-def _fit_to_clip(detections: Detections, labels: Path, source: Video) -> Detections:
+def _fit_to_clip(
+    detections: Detections, labels: Path, info: Mapping[str, Any], source: Video
+) -> Detections:
     """The detections, and the camera's motion, in px of the clip's images. Raises RawDataError if
     people are outside of them.
     """
     width, height = source.size()
-    labelled = _labelled_sizes(labels, source)[0]
+    labelled = _labelled_sizes(info, source)[0]
     if labelled != source.size():
         factor = np.array([width / labelled[0], height / labelled[1], 1])
         keypoints = [persons * factor for persons in detections.keypoints]
@@ -282,14 +328,20 @@ def pixel_camera(camera: Mapping[int, Doubles], width: int, height: int) -> dict
     return {frame: to_px @ matrix @ np.linalg.inv(to_px) for frame, matrix in camera.items()}
 
 
-def _info_of(labels: Path, source: Video) -> Mapping[str, Any]:
-    """`_labels_info`. Raises RawDataError if it belongs to another clip."""
-    info = _labels_info(labels)
-    if "clip_digest" in info and info["clip_digest"] != file_digest(source.place):
+def _require_own_info(labels: Path, info: Mapping[str, Any], source: Video) -> None:
+    """Raise RawDataError if `info` says that the labels are another clip's, or if the clip cannot
+    be read.
+    """
+    if "clip_digest" not in info:
+        return
+    try:
+        digest = file_digest(source.place)
+    except OSError as error:
+        raise source.unreadable(str(error)) from error
+    if info["clip_digest"] != digest:
         expected = f"keypoints of {source.place}"
         do = "Run `python -m pipeline detect` again."
         raise RawDataError(labels, "clip_digest", expected, "another clip's, or an older one's", do)
-    return info
 
 
 def _scene_cuts(

@@ -28,7 +28,8 @@ from pipeline.exchange.vibe_db.joblib_files import NAMES, JoblibUnpickler
 from pipeline.files.formats.arrays import ZIP, other_format, reading, refuse
 from pipeline.files.formats.known_files import owner_of, owner_of_file
 from pipeline.files.formats.pickles import ArrayUnpickler
-from pipeline.files.raw.files import open_regular, open_unbuffered, read_regular
+from pipeline.files.raw.files import open_regular, read_regular
+from pipeline.files.raw.opening import open_unbuffered
 
 EXPECTED: Final = "a body estimator's results: joblib's, NumPy's or PyTorch's file of arrays"
 AGAIN: Final = (

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from pipeline.files.formats.arrays import other_format, reading, refuse
 from pipeline.files.formats.pickles import ARRAYS, NDARRAY, ArrayUnpickler, Object
-from pipeline.files.raw.files import open_unbuffered
+from pipeline.files.raw.opening import open_unbuffered
 
 EXPECTED: Final = "a joblib file: a dict of NumPy arrays, not compressed"
 AGAIN: Final = (

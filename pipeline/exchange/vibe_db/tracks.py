@@ -36,7 +36,7 @@ from pipeline.exchange.vibe_db.layouts import (
 )
 from pipeline.files.formats.arrays import fits, reading, refuse
 from pipeline.files.formats.hdf5 import filters_of, own_object
-from pipeline.files.raw.files import open_unbuffered
+from pipeline.files.raw.opening import open_unbuffered
 from pipeline.skeletons import JOINTS, LARGEST, convert, correspondence, without_non_finite
 from pipeline.track import FLAGS, Track, column_problems, other_units
 

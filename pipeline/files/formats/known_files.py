@@ -7,7 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
-from pipeline.files.raw.files import open_unbuffered
+from pipeline.files.raw.opening import open_unbuffered
 
 HDF5: Final = b"\x89HDF"
 START: Final = 4096  # bytes in which words of other formats are searched

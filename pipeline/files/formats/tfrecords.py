@@ -27,7 +27,8 @@ import google_crc32c
 
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import other_format, reading, refuse
-from pipeline.files.raw.files import open_regular, open_unbuffered
+from pipeline.files.raw.files import open_regular
+from pipeline.files.raw.opening import open_unbuffered
 
 HEADER: Final = 12  # bytes before the data
 FOOTER: Final = 4  # bytes behind it

@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.accounting import NOT_NOW
-from pipeline.files.raw.files import note_fault, open_regular, passes
+from pipeline.files.raw.files import open_regular
+from pipeline.files.raw.opening import is_temporary, note_fault
 
 # 8192 x 8192: 200 MB decoded. The largest of the eight datasets are 2048 x 2048
 MAX_PIXELS: Final = 1 << 26
@@ -79,7 +80,7 @@ def read_picture(path: Path) -> bytes:
         raise PictureError("picture_missing", "does not exist") from None
     except OSError as error:
         note_fault(error)
-        kind = NOT_NOW if passes(error) else "picture_unreadable"
+        kind = NOT_NOW if is_temporary(error) else "picture_unreadable"
         raise PictureError(kind, f"cannot be read: {error.strerror}") from error
     if len(data) > MAX_BYTES:
         raise PictureError("picture_size", f"has over {MAX_BYTES} bytes")

@@ -32,14 +32,14 @@ from pipeline.files.pixels.video import (
 )
 from pipeline.files.raw.files import (
     cached,
-    file_digest,
+    digest_or_problem,
     folder_digest,
     list_names,
-    note_fault,
     open_regular,
     recall,
     remember,
 )
+from pipeline.files.raw.opening import note_fault
 from pipeline.processes import alive
 from pipeline.skeletons import Ints
 
@@ -192,7 +192,7 @@ class Pictures:
         indices = self.indices().tolist()
         name = self.pattern.rpartition("/")[2]
         probed = [indices[i] for i in (0, len(indices) // 2, -1) if indices]
-        contents = [file_digest(self.path(index)) for index in probed]
+        contents = [digest_or_problem(self.path(index)) for index in probed]
         return _digest(f"pictures:{name}+{self.first}", folder_digest(self.place), *contents)
 
     def read(self, frame_index: Iterable[int]) -> Iterator[Frame]:
@@ -245,7 +245,7 @@ class Video:
         return self._survey(whole=False)
 
     def digest(self) -> str:
-        return _digest("video", file_digest(self.place))
+        return _digest("video", digest_or_problem(self.place))
 
     @cached
     def header(self) -> VideoHeader:

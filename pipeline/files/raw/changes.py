@@ -33,15 +33,14 @@ import numpy as np
 import cache
 from pipeline.files.raw import RawVideo, VideoTexts, texts_of
 from pipeline.files.raw.files import (
-    PACK,
     contents_digest,
-    file_digest,
+    digest_or_problem,
     folder_digest,
-    packed_entry,
-    passes,
     scan_folder,
     span_digest,
 )
+from pipeline.files.raw.opening import is_temporary
+from pipeline.files.raw.pack import PACK, packed_entry
 
 # a line for each input: its kind, as many numbers as NUMBERS says, and its path below the raw
 # folder
@@ -292,7 +291,7 @@ def video_digest(raw: Path, video: RawVideo) -> str:
     A renamed video keeps the first half (CONTENTS).
     """
     if video.span is None:
-        digests = [file_digest(raw / file) for file in video.files]
+        digests = [digest_or_problem(raw / file) for file in video.files]
     else:
         digests = [span_digest(raw / file, *video.span) for file in video.files]
     digests += [folder_digest(raw / folder) for folder in video.folders]
@@ -451,7 +450,7 @@ def _count_size_and_times(folder: str) -> tuple[int, ...]:
 
 
 def _why_not(error: OSError) -> int:
-    if passes(error) or error.errno is None:  # None: a damaged PACK
+    if is_temporary(error) or error.errno is None:  # None: a damaged PACK
         return UNREADABLE
     return GONE
 

@@ -7,23 +7,21 @@ The digest of a video, its reader and the digest of its pixels need the same fil
 
 from __future__ import annotations
 
-import errno
 import fnmatch
 import functools
 import hashlib
 import io
 import os
 import re
-import stat
-import struct
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, Final, ParamSpec, TypeVar
-from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile, ZipInfo
+
+from pipeline.files.raw.opening import note_fault, open_unbuffered
+from pipeline.files.raw.pack import PACK, read_packed
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -53,38 +51,12 @@ VIDEOS: Final = (  # in any capitals
 )
 
 WILD: Final = re.compile(r"[*?\[]")
-# keypoints of the clips of one folder; `detected.zip/<clip>.json` is a path here
-PACK: Final = "detected.zip"
-LARGEST: Final = 1 << 30  # bytes of a file in it
-# number of entries, bytes of the index, and where it starts
-END_OF_ZIP: Final = struct.Struct("<10xH2L2x")
-# of name, extra field and comment, which follow in this order
-ENTRY_LENGTHS: Final = struct.Struct("<28x3H12x")
 # listed at one level, when something is searched where it does not belong
 MOST_FOLDERS: Final = 100
 
 # Files that systems leave in folders, which no reader reads: .DS_Store, ._000001.jpg, .nfs0000, ...
 _LITTER: Final = re.compile(r"\.|(thumbs\.db|desktop\.ini|@eadir)$", re.IGNORECASE)
 
-# Temporary errors: permissions, a disk or mount that does not answer, exhausted resources.
-_PASSING: Final = frozenset(
-    {
-        errno.EACCES,
-        errno.EPERM,
-        errno.EIO,
-        errno.EAGAIN,
-        errno.ESTALE,
-        errno.ENOTCONN,
-        errno.ETIMEDOUT,
-        errno.EHOSTDOWN,
-        errno.EHOSTUNREACH,
-        errno.ENODEV,
-        errno.ENOMEM,
-        errno.EMFILE,
-        errno.ENFILE,
-    }
-)
-_FAULTS: Final[ContextVar[list[OSError] | None]] = ContextVar("faults", default=None)
 _CACHE: Final[ContextVar[dict[Any, Any] | None]] = ContextVar("cache", default=None)
 
 
@@ -128,31 +100,6 @@ def recall(kind: type[T], key: str) -> T | None:
     return (_CACHE.get() or {}).get((kind, (key,)))
 
 
-def passes(error: BaseException) -> bool:
-    """Whether an error is temporary, of the system, and says nothing about the file."""
-    return isinstance(error, OSError) and error.errno in _PASSING
-
-
-def note_fault(error: BaseException | None) -> None:
-    """Inside `faults`, record a temporary error, also if it is the cause of this one."""
-    noted = _FAULTS.get()
-    while noted is not None and error is not None:
-        if isinstance(error, OSError) and passes(error):
-            noted.append(error)
-        error = error.__cause__
-
-
-@contextmanager
-def faults() -> Iterator[list[OSError]]:
-    """Temporary errors of all raw files that are read within the block, also handled ones."""
-    noted: list[OSError] = []
-    token = _FAULTS.set(noted)
-    try:
-        yield noted
-    finally:
-        _FAULTS.reset(token)
-
-
 def open_regular(path: Path) -> BinaryIO:
     """Open a file, also one in a PACK, to read its bytes; follows links.
 
@@ -163,110 +110,15 @@ def open_regular(path: Path) -> BinaryIO:
     return io.BufferedReader(open_unbuffered(path))
 
 
-def open_unbuffered(path: Path) -> io.FileIO:
-    """`open_regular` without a buffer, for reading a few bytes here and there."""
-    try:
-        stream = io.FileIO(path, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
-    except OSError as error:
-        note_fault(error)
-        raise
-    if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-        stream.close()
-        raise OSError(errno.EINVAL, "is no regular file", str(path))
-    return stream
-
-
 def read_regular(path: Path) -> bytes:
     """The whole content. Raises OSError as `open_regular` does."""
     if path.parent.name != PACK:
         with open_unbuffered(path) as stream:
             return stream.readall()
-    packed = packed_entry(path)
-    # not by ZipFile, which reads the whole index for each file
-    with _reading_pack(path.parent) as stream:
-        # lengths of its name and of its extra field, which follow
-        stream.seek(packed.header_offset + 26)
-        stream.seek(sum(struct.unpack("<2H", stream.read(4))), os.SEEK_CUR)
-        content = stream.read(packed.compress_size)
-        if packed.compress_type == ZIP_DEFLATED:
-            content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, LARGEST)
-        if len(content) != packed.file_size or zlib.crc32(content) != packed.CRC:
-            raise BadZipFile(
-                f"{path.name} is not what the index says, or has over {LARGEST:,} bytes"
-            )
-        return content
+    return read_packed(path)
 
 
-def is_packed(path: Path) -> bool:
-    """Whether a PACK has this file; True if the PACK is damaged, which reading tells."""
-    try:
-        return path.name in pack_index(path.parent)
-    except OSError:
-        return True
-
-
-def packed_entry(path: Path) -> ZipInfo:
-    """The record of a file in a PACK. Raises OSError."""
-    packed = pack_index(path.parent).get(path.name)
-    if packed is None:
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
-    return packed
-
-
-def packed_names(pack: Path) -> Iterable[str]:
-    """Names of the files in a PACK, in a tenth of the time of `pack_index`; raises OSError as it
-    does.
-    """
-    with _reading_pack(pack) as stream:
-        stream.seek(max(os.fstat(stream.fileno()).st_size - END_OF_ZIP.size, 0))
-        n, size, start = END_OF_ZIP.unpack(stream.read())
-        stream.seek(start)
-        index = stream.read(size)
-        names = list[str]()
-        offset = 0
-        while index[offset : offset + 4] == b"PK\1\2":
-            name, extra, comment = ENTRY_LENGTHS.unpack_from(index, offset)
-            start = offset + ENTRY_LENGTHS.size
-            names.append(index[start : start + name].decode(errors="replace"))
-            offset = start + name + extra + comment
-    if len(names) == n and offset == size:
-        return names
-    return pack_index(pack)  # of another program's, with a comment
-
-
-def pack_index(pack: Path) -> Mapping[str, ZipInfo]:
-    """The files in a PACK, by name; empty without one. Raises OSError for a damaged one."""
-    try:
-        status = os.stat(pack)  # noqa: PTH116 - once for each clip
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
-    return _pack_index(pack, status.st_size, status.st_mtime_ns)
-
-
-@functools.lru_cache(maxsize=4)
-def _pack_index(pack: Path, _size: int, _time: int) -> Mapping[str, ZipInfo]:
-    with _reading_pack(pack) as stream, ZipFile(stream) as opened:
-        return {packed.filename: packed for packed in opened.infolist()}
-
-
-@contextmanager
-def _reading_pack(pack: Path) -> Iterator[io.FileIO]:
-    try:
-        with open_unbuffered(pack) as stream:
-            yield stream
-    except (
-        BadZipFile,
-        NotImplementedError,
-        struct.error,
-        zlib.error,
-        EOFError,
-        ValueError,
-    ) as error:
-        do = "Restore it, or delete it and run `python -m pipeline detect` again."
-        raise OSError(f"{pack}: a damaged file of keypoints ({error}). {do}") from error
-
-
-def is_folder(entry: os.DirEntry[str]) -> bool:
+def is_folder_entry(entry: os.DirEntry[str]) -> bool:
     """Whether it is a folder, or a link to one; False for circular links, where `DirEntry.is_dir`
     raises.
     """
@@ -277,7 +129,9 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _or_why_not(digest: Callable[P, str]) -> Callable[P, str]:
-    """The digest, or why there is none; the reader reports the error."""
+    """The digest, or why there is none, which is no digest to compare; the reader reports the
+    error.
+    """
 
     @functools.wraps(digest)
     def call(*args: P.args, **kwargs: P.kwargs) -> str:
@@ -286,16 +140,16 @@ def _or_why_not(digest: Callable[P, str]) -> Callable[P, str]:
         except FileNotFoundError:
             return "missing"
         except OSError as error:
+            note_fault(error)
             return f"unreadable: {type(error).__name__}"
 
     return call
 
 
 @cached
-@_or_why_not
 def file_digest(file: Path) -> str:
-    """SHA-256 of the file; for videos over 16 MiB, of the size and the first, middle and last MiB;
-    else the problem.
+    """SHA-256 of the file; for videos over 16 MiB, of the size and the first, middle and last MiB.
+    Raises OSError.
     """
     if file.parent.name == PACK:
         return hashlib.sha256(read_regular(file)).hexdigest()
@@ -308,6 +162,9 @@ def file_digest(file: Path) -> str:
             stream.seek(start)
             probes.update(stream.read(MIB))
         return probes.hexdigest()
+
+
+digest_or_problem: Final = _or_why_not(file_digest)
 
 
 def whole_file_digest(file: Path) -> str:
@@ -388,7 +245,8 @@ def _content(entry: os.DirEntry[str]) -> str:
 def _size(entry: os.DirEntry[str]) -> int:
     try:
         return entry.stat().st_size
-    except OSError:  # also a link that leads nowhere
+    except OSError as error:  # also a link that leads nowhere
+        note_fault(error)
         return -1
 
 
@@ -398,7 +256,8 @@ def find(
     """Paths below `raw` that match a glob without "**", unsorted. Wildcards do not match hidden
     names.
 
-    A slash at the end matches folders only. any_case: in any capitals.
+    A slash at the end matches folders only. any_case: in any capitals. unreadable: gets the places
+    that cannot be listed.
     """
     return _find(
         str(raw), pattern.rstrip("/").split("/"), pattern.endswith("/"), unreadable, any_case
@@ -414,7 +273,7 @@ def _find(
         path = os.path.join(folder, name)  # noqa: PTH118 - a quarter of a million of these
         if deeper_names:
             yield from _find(path, deeper_names, only_folders, unreadable, any_case)
-        elif _is_there(path, only_folders, unreadable):
+        elif _is_match(path, only_folders, unreadable):
             yield path
         return
     flags = re.IGNORECASE if any_case else 0
@@ -424,29 +283,31 @@ def _find(
         if is_hidden or not fits(entry.name):
             continue
         if deeper_names:
-            if is_folder(entry):
+            if is_folder_entry(entry):
                 yield from _find(entry.path, deeper_names, only_folders, unreadable, any_case)
-        elif not only_folders or is_folder(entry):
+        elif not only_folders or is_folder_entry(entry):
             yield entry.path
 
 
 def scan_folder(folder: str | Path, unreadable: Unreadable) -> Iterator[os.DirEntry[str]]:
-    """Entries of a folder, unsorted; none if it does not exist."""
+    """Entries of a folder, unsorted; none if it does not exist. unreadable: as in `find`."""
     try:
         with os.scandir(folder) as entries:
             yield from entries
     except (FileNotFoundError, NotADirectoryError):
         return
     except OSError as error:
+        note_fault(error)
         unreadable[str(folder)] = error.strerror or type(error).__name__
 
 
-def _is_there(path: str, only_folders: bool, unreadable: Unreadable) -> bool:
+def _is_match(path: str, only_folders: bool, unreadable: Unreadable) -> bool:
     try:
         os.stat(path)  # noqa: PTH116 - as above; tells a missing right from a missing file
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError as error:
+        note_fault(error)
         unreadable[path] = error.strerror or type(error).__name__
         return False
     return not only_folders or os.path.isdir(path)  # noqa: PTH112 - as above
@@ -462,7 +323,7 @@ def is_folder_there(path: Path) -> bool:
     return os.path.isdir(path)  # noqa: PTH112 - as above
 
 
-def any_fits(folder: Path, patterns: Iterable[str]) -> bool:
+def has_match(folder: Path, patterns: Iterable[str]) -> bool:
     """Whether a pattern matches anything below `folder`."""
     return any(next(find(folder, pattern, {}), None) is not None for pattern in patterns)
 
@@ -471,17 +332,17 @@ def list_folders(folder: Path) -> list[Path]:
     """The first folders in a folder by name, without hidden ones."""
     names = []
     for entry in scan_folder(folder, {}):
-        if not entry.name.startswith(".") and is_folder(entry):
+        if not entry.name.startswith(".") and is_folder_entry(entry):
             names.append(entry.name)
     return [folder / name for name in sorted(names)[:MOST_FOLDERS]]
 
 
-def deeper(raw: Path, patterns: Sequence[str]) -> Path | None:
+def find_nested_too_deep(raw: Path, patterns: Sequence[str]) -> Path | None:
     """The first folder, one or two levels below `raw`, with a match: unpacked too deep."""
     level = [raw]
     for _ in range(2):
         level = [*chain.from_iterable(map(list_folders, level))][:MOST_FOLDERS]
         for folder in level:
-            if any_fits(folder, patterns):
+            if has_match(folder, patterns):
                 return folder
     return None

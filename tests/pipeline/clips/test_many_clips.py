@@ -2,6 +2,7 @@
 out by hand.
 """
 
+import errno
 import os
 import shutil
 import zipfile
@@ -13,11 +14,17 @@ import numpy as np
 import pytest
 
 import cache
+from pipeline import datasets
+from pipeline.accounting import VideoAccount
 from pipeline.clips.detection import writing
 from pipeline.clips.files import moved_frames
+from pipeline.conversion import reading
 from pipeline.demo import writing as synthetic
+from pipeline.errors import RawDataError
 from pipeline.files.pixels.frames import Video
-from pipeline.files.raw.files import PACK, pack_index, read_regular
+from pipeline.files.raw import files
+from pipeline.files.raw.files import read_regular
+from pipeline.files.raw.pack import PACK, pack_index
 from vibe_model.prediction.job import folder_of
 
 MANY = 4
@@ -242,16 +249,40 @@ def test_a_file_is_read_without_the_names_of_all_others(packed, monkeypatch):
     with zipfile.ZipFile(pack) as opened:
         contents = {name: opened.read(name) for name in opened.namelist()}
     assert [*pack_index(pack)] == [*contents]
-    monkeypatch.setattr("pipeline.files.raw.files.ZipFile", None)
+    monkeypatch.setattr("pipeline.files.raw.pack.ZipFile", None)
     assert {name: read_regular(pack / name) for name in contents} == contents
 
 
 def test_a_file_that_would_fill_the_memory_is_refused(packed, monkeypatch):
-    monkeypatch.setattr("pipeline.files.raw.files.LARGEST", 100)
+    monkeypatch.setattr("pipeline.files.raw.pack.LARGEST", 100)
     with pytest.raises(
         OSError, match=r"damaged file of keypoints \(2.mp4.json .* over 100 bytes\)"
     ):
         read_regular(packed.raw / "keypoints/dance" / PACK / "2.mp4.json")
+
+
+def test_a_clip_that_cannot_be_hashed_now_is_read_later_and_is_not_called_another_one(
+    clips, monkeypatch
+):
+    clips.detect()
+    clip = clips.raw / "alone.mp4"
+    dataset = datasets.get("videos", min_frames=6)
+    video = next(v for v in dataset.videos(clips.raw, "train") if v.name == "alone.mp4")
+    whole = files._sha256
+
+    def failing(stream: Any, size: int) -> str:
+        if Path(stream.name) == clip:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(clip))
+        return str(whole(stream, size))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "_sha256", failing)
+        account = VideoAccount(video.name)
+        with pytest.raises(RawDataError, match="Input/output error"):
+            dataset.read(clips.raw, "train", video, account, None)
+        read = reading._read_one(dataset, "train", clips.raw, None, video)
+    assert read.account.set_aside == "not_readable_now"
+    assert f"{clip}: input/output error. Check its disk" in read.account.message
 
 
 def test_a_comment_by_a_zip_program_changes_nothing(packed):

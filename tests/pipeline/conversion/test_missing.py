@@ -16,10 +16,12 @@ import numpy as np
 import pytest
 
 import cache
-from pipeline.conversion import convert
+from pipeline import datasets
+from pipeline.conversion import convert, reading
 from pipeline.conversion.committed import DROP
 from pipeline.datasets.penn_action import PennAction
 from pipeline.errors import RawDataError
+from pipeline.files.raw import files
 from tests.hostile import Call
 
 NOT_NOW = "not_readable_now"
@@ -426,6 +428,24 @@ def test_a_picture_folder_without_permission_is_not_called_missing(
             patch.setattr(os, name, denied(getattr(os, name)))
         shown = ran("plan", penn.name, "--cache", penn.root).out
     assert "changed  0003: frames/0003 cannot be read now" in shown
+
+
+def test_a_folder_that_has_no_digest_now_is_read_later(penn: Any, monkeypatch: Any) -> None:
+    dataset = datasets.get("penn_action")
+    video = dataset.videos(penn.raw, "train")[0]
+    listing = files._names_and_sizes
+    failures = [OSError(errno.EMFILE, "Too many open files")]
+
+    def failing_once(folder: Path) -> Any:
+        if failures:
+            raise failures.pop()
+        return listing(folder)
+
+    monkeypatch.setattr(files, "_names_and_sizes", failing_once)
+    read = reading._read_one(dataset, "train", penn.raw, None, video)
+    assert (read.account.set_aside, read.tracks) == (NOT_NOW, [])
+    read = reading._read_one(dataset, "train", penn.raw, None, video)
+    assert read.account.set_aside == ""
 
 
 def test_files_that_go_while_they_are_read_take_no_row(penn: Any) -> None:
