@@ -4,11 +4,10 @@ atomically.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,28 +15,27 @@ from torch import Tensor, nn
 from pipeline.errors import CheckpointError, ConfigError, DataError, RawDataError
 from pipeline.files.formats.checkpoints import load_checkpoint
 from pipeline.plug_ins import PlugInError
-from vibe_model import cameras, models, runs
-from vibe_model.networks.video_model import CAMERA_SIZE, SHAPE_SIZE, Estimate, VideoModel
+from vibe_model import models, runs
+from vibe_model.networks.hmr2_heads import TOKEN_SIZE, Hmr2Head
+from vibe_model.networks.video_model import VideoModel
 from vibe_model.settings import VideoConfig
 
 if TYPE_CHECKING:
     from cache import Split
     from pipeline.body import Body
 
+Kind = Literal["vibe", "spin", "hmr2.0"]
 HMR2: Final = "hmr2.0"
 # key of the tensors -> kind of file
-_KINDS: Final = {"gen_state_dict": "vibe", "model": "spin", "state_dict": HMR2}
+_KINDS: Final[Mapping[str, Kind]] = {"gen_state_dict": "vibe", "model": "spin", "state_dict": HMR2}
 _BODY: Final = ("regressor.smpl.", "smpl.")  # SMPL's data, which our body model has
 # Prefixes that no model here uses: SPIN's ResNet-50; HMR2.0's feature network and discriminator.
-_OTHER: Final[Mapping[str, tuple[str, ...]]] = {
+_OTHER: Final[Mapping[Kind, tuple[str, ...]]] = {
     "vibe": (),
     "spin": ("conv1.", "bn1.", "layer1.", "layer2.", "layer3.", "layer4."),
     HMR2: ("backbone.", "smpl_head.transformer.", "discriminator.", "initialized"),
 }
 HMR2_STREAM: Final = "hmr2"  # HMR2.0's features, the token of its decoder
-HMR2_TOKEN_SIZE: Final = 1024
-HMR2_CROP_PX: Final = 256  # crop of HMR2.0's camera; its network sees the middle 192 px
-POSE_SIZE: Final = 24 * 6
 # suffix of PyTorch Lightning's files (HMR2.0); their settings are not read
 LIGHTNING: Final = ".ckpt"
 
@@ -46,7 +44,7 @@ LIGHTNING: Final = ".ckpt"
 class LoadReport:
     """Which tensors of a checkpoint were used."""
 
-    kind: str  # "vibe", "spin" or "hmr2.0"
+    kind: Kind
     used: tuple[str, ...]  # names in the model
     # names in the file: body data, a backbone, other parts than the requested one
     ignored: tuple[str, ...]
@@ -57,48 +55,54 @@ class LoadReport:
 def load_published(model: nn.Module, path: Path | str, *, only: str = "") -> LoadReport:
     """Fill `model` from a checkpoint of ours, VIBE's or HMR2.0's, or its regressor from SPIN's.
 
-    only: prefix of the part to read, such as "regressor."; the rest is ignored.
+    only: prefix of the part of the model to read, such as "regressor."; the rest is ignored.
 
     Raises CheckpointError, and leaves the model unchanged, for a missing, damaged or unsafe file,
     and for tensors that are missing, extra (body data aside), misshapen or non-finite.
     """
     path = Path(path)
-    content = read_checkpoint(path)
-    kind = _kind_of(path, content)
-    (tensors,) = (content[key] for key in _KINDS if key in content)
-    prefix = "regressor." if kind == "spin" else ""
-    skip = _BODY + _OTHER[kind]
-    part = prefix or only
-    ignored = tuple(
-        str(name)
-        for name in tensors
-        if str(name).startswith(skip) or not f"{prefix}{name}".startswith(part)
-    )
-    chosen = {
-        f"{prefix}{name}": tensor for name, tensor in tensors.items() if str(name) not in ignored
-    }
+    return _fill(model, path, read_checkpoint(path), only)
+
+
+def _fill(model: nn.Module, path: Path, content: Mapping[str, Any], only: str = "") -> LoadReport:
+    """`load_published` of a file's content."""
+    kind, tensors = _find_tensors(path, content)
+    place = ""  # in our models
+    if kind == "spin":
+        place = "regressor."
+    part = only or place
+    skipped = _BODY + _OTHER[kind]
+
+    chosen = {}
+    ignored = []
+    for name, tensor in tensors.items():
+        own_name = f"{place}{name}"
+        if str(name).startswith(skipped) or not own_name.startswith(part):
+            ignored.append(str(name))
+        else:
+            chosen[own_name] = tensor
+
     state = model.state_dict()
-    check_tensors(
-        path, {name: tensor for name, tensor in state.items() if name.startswith(part)}, chosen
-    )
+    expected = {name: tensor for name, tensor in state.items() if name.startswith(part)}
+    check_tensors(path, expected, chosen)
     with torch.no_grad():
         for name, tensor in chosen.items():
             state[name].copy_(tensor)  # state_dict() shares memory with the model
-    return LoadReport(
-        kind, tuple(chosen), ignored, tuple(name for name in state if name not in chosen)
-    )
+    untouched = tuple(name for name in state if name not in chosen)
+    return LoadReport(kind, tuple(chosen), tuple(ignored), untouched)
 
 
-def _kind_of(path: Path, content: Mapping[str, Any]) -> str:
-    """Kind of a checkpoint: "vibe" (also ours), "spin" or "hmr2.0". Raises CheckpointError for
-    others.
+def _find_tensors(path: Path, content: Mapping[str, Any]) -> tuple[Kind, Mapping[Any, Any]]:
+    """Kind of a checkpoint, "vibe" also for ours, and its tensors. Raises CheckpointError for other
+    files.
     """
     present = [key for key in _KINDS if key in content]
     if len(present) != 1 or not isinstance(content[present[0]], Mapping):
         expected = f"expected one dict of tensors, {', '.join(map(repr, _KINDS))}"
         do = "Name the best.pt of a run, or a published file of VIBE, SPIN or HMR2.0."
         raise CheckpointError(f"{path}: {expected}; found keys: {some(map(str, content))}. {do}")
-    return _KINDS[present[0]]
+    key = present[0]
+    return _KINDS[key], content[key]
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -169,7 +173,7 @@ class Trained:
 
     generator: VideoModel
     checkpoint: Path
-    kind: str  # ours, or published: vibe, and frame by frame spin and hmr2.0
+    kind: Kind | Literal["ours"]  # published: VIBE's, and frame by frame SPIN's and HMR2.0's
     config: VideoConfig
     stand_in: bool  # trained on demo data
     # identity of the feature stream of its training, if recorded
@@ -250,24 +254,29 @@ class Trained:
                 f"found {dim}. Name the "
                 "stream that it was trained on: --stream, or [features] of luigi.cfg."
             )
-        if not expected or not identity:
-            return
+        if expected and identity:
+            self._check_identity(name, expected, identity, of)
+
+    def _check_identity(
+        self, name: str, expected: Mapping[str, Any], identity: Mapping[str, Any], of: str
+    ) -> None:
         if "imported" in (expected.get("kind"), identity.get("kind")):
             return
         recorded = set(expected)
         if self.kind != HMR2:
             recorded |= identity.keys()
         keys = sorted(key for key in recorded if expected.get(key) != identity.get(key))
-        if keys:
-            before = ", ".join(f"{key} {_text(expected.get(key))}" for key in keys)
-            now = ", ".join(f"{key} {_text(identity.get(key))}" for key in keys)
-            do = "Name the same network: --weights, --precision, or [features] of luigi.cfg."
-            if self.kind == HMR2:
-                do = "Extract them by this file, as stream of another name, or predict clips."
-            raise DataError(
-                f"{name}: expected {of} as those that {self.checkpoint} was trained on, "
-                f"{before}; found {now}. {do}"
-            )
+        if not keys:
+            return
+        before = ", ".join(f"{key} {_text(expected.get(key))}" for key in keys)
+        now = ", ".join(f"{key} {_text(identity.get(key))}" for key in keys)
+        do = "Name the same network: --weights, --precision, or [features] of luigi.cfg."
+        if self.kind == HMR2:
+            do = "Extract them by this file, as stream of another name, or predict clips."
+        raise DataError(
+            f"{name}: expected {of} as those that {self.checkpoint} was trained on, "
+            f"{before}; found {now}. {do}"
+        )
 
 
 def _text(part: Any) -> str:
@@ -297,31 +306,27 @@ def load_trained(checkpoint: Path, body: Path | None, device: str = "auto") -> T
             raise CheckpointError(
                 f"{checkpoint}: expected a model, found {noun}. Name the best.pt of a run."
             )
-    config = _config(checkpoint, content)
     stand_in = bool(content.get("stand_in", False))
-    kind = "ours"
-    features = content.get("features")
-    if config is None:  # published: VIBE's, or frame by frame SPIN's (its regressor) and HMR2.0's
-        kind = _kind_of(checkpoint, content)
-        vibe = models.find("vibe")
-        variant = ""
-        if kind != "vibe":
-            variant = vibe.baseline
-        config = models.variant_of(vibe.config(), variant)
+    kind: Kind | Literal["ours"] = "ours"
+    config = _config(checkpoint, content)
+    if config is None:
+        kind, _ = _find_tensors(checkpoint, content)
+        config = _published_config(kind)
     model = load_body(body)  # after the checks of the checkpoint, which do not need it
     runs.one_kind(
         {f"the checkpoint {checkpoint}": stand_in, f"the body in {body}": model.is_stand_in}
     )
+
+    features = content.get("features")
     if kind == HMR2:  # its heads need tokens of this checkpoint
-        config = replace(config, stream=HMR2_STREAM, feature_size=HMR2_TOKEN_SIZE)
         features = {
             "kind": HMR2_STREAM,
             "weights": {"kind": "file", "file_sha256": runs.file_digest(checkpoint)},
         }
-        generator: VideoModel = _Hmr2Head(model)
+        generator: VideoModel = Hmr2Head(model)
     else:
         generator = models.model_of(config).build(config, model)
-    load_published(generator, checkpoint)
+    _fill(generator, checkpoint, content)
     return Trained(
         generator=generator.to(target).eval(),
         checkpoint=checkpoint,
@@ -331,6 +336,19 @@ def load_trained(checkpoint: Path, body: Path | None, device: str = "auto") -> T
         features=features,
         extra_streams=content.get("extra_streams") or {},
     )
+
+
+def _published_config(kind: Kind) -> VideoConfig:
+    """VIBE's published settings; for SPIN, whose tensors are its regressor's, and HMR2.0 those
+    frame by frame.
+    """
+    vibe = models.find("vibe")
+    if kind == "vibe":
+        return models.variant_of(vibe.config(), "")
+    config = models.variant_of(vibe.config(), vibe.baseline)
+    if kind == HMR2:
+        return replace(config, stream=HMR2_STREAM, feature_size=TOKEN_SIZE)
+    return config
 
 
 def _config(checkpoint: Path, content: Mapping[str, Any]) -> VideoConfig | None:
@@ -353,47 +371,6 @@ def _config(checkpoint: Path, content: Mapping[str, Any]) -> VideoConfig | None:
         ) from error
 
 
-class _Hmr2Head(VideoModel):
-    """HMR2.0's heads (Goel et al., ICCV 2023, 3.1): a body from each frame's token, with the
-    checkpoint's names.
-    """
-
-    project = staticmethod(functools.partial(cameras.project, crop_px=HMR2_CROP_PX))
-
-    def __init__(self, body: Body) -> None:
-        super().__init__()
-        self.smpl_head = _LinearHeads()
-        self.body = body
-
-    def regress(self, features: Tensor) -> Estimate:
-        """(B, T, 1024) -> bodies and cameras, (B, T, ...)."""
-        pose, shape, camera = self.smpl_head(features)
-        vectors = pose.unflatten(-1, (24, 2, 3))  # the first and second column of each rotation
-        return Estimate.of_6d(vectors.mT.flatten(-3), shape, camera)
-
-
-class _LinearHeads(nn.Module):
-    """(..., 1024) -> pose (..., 144) 6D, shape (..., 10), camera (..., 3): each the sum of a mean
-    and a layer.
-    """
-
-    init_body_pose: Tensor
-    init_betas: Tensor
-    init_cam: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.decpose = nn.Linear(HMR2_TOKEN_SIZE, POSE_SIZE)
-        self.decshape = nn.Linear(HMR2_TOKEN_SIZE, SHAPE_SIZE)
-        self.deccam = nn.Linear(HMR2_TOKEN_SIZE, CAMERA_SIZE)
-        for name, size in (("body_pose", POSE_SIZE), ("betas", SHAPE_SIZE), ("cam", CAMERA_SIZE)):
-            self.register_buffer(f"init_{name}", torch.zeros(1, size))
-
-    def forward(self, token: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        pose = self.decpose(token) + self.init_body_pose
-        return pose, self.decshape(token) + self.init_betas, self.deccam(token) + self.init_cam
-
-
 def load_body(folder: Path | None) -> Body:
     """Load the body from SMPL's files; None: the procedural one."""
     from pipeline.body import Body  # smplx is slow to import, and a finished run needs none
@@ -409,10 +386,13 @@ def device_of(name: str, local_rank: int | None = None) -> torch.device:
     chosen = name
     if name == "auto":
         chosen = "cuda" if has_gpu else "cpu"
+    expected = f"device: expected auto, cpu, cuda or cuda:1, found {name!r}"
     try:
         device = torch.device(chosen)
     except RuntimeError as error:
-        raise ConfigError(f"device: expected auto, cpu, cuda or cuda:1, found {name!r}") from error
+        raise ConfigError(expected) from error
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(expected)
     if device.type == "cuda" and local_rank is not None:
         if device.index is not None:
             raise ConfigError(
@@ -421,8 +401,7 @@ def device_of(name: str, local_rank: int | None = None) -> torch.device:
             )
         device = torch.device("cuda", local_rank)
     n_gpus = torch.cuda.device_count() if has_gpu else 0
-    is_missing = device.type == "cuda" and (device.index or 0) >= n_gpus
-    if is_missing or device.type not in ("cpu", "cuda"):
+    if device.type == "cuda" and (device.index or 0) >= n_gpus:
         raise ConfigError(
             f"device: {name!r} needs {device}, but torch finds {n_gpus} GPUs here. Use cpu, or "
             "auto."

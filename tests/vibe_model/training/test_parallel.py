@@ -144,6 +144,8 @@ def test_each_process_has_a_gpu_of_its_own(monkeypatch):
         assert ProcessGroup.planned_size(TrainConfig(device=device, processes=0)) == n
     with pytest.raises(ConfigError, match=r"'auto' needs cuda:4, but torch finds 4 GPUs"):
         device_of("auto", 4)
+    with pytest.raises(ConfigError, match=r"expected auto, cpu, cuda or cuda:1, found 'mps'"):
+        device_of("mps")
 
 
 def test_shares_of_a_batch_weighted_by_their_counts_have_the_losses_of_the_whole(
