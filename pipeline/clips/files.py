@@ -408,7 +408,7 @@ def read_info(file: Path | None) -> dict[str, Any]:
         with open_regular(file) as stream:
             line = stream.readline(1 << 20).rstrip()
         info = json.loads(line.removesuffix(b",") + b"}")["info"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return {}
     if not isinstance(info, dict):
         return {}

@@ -27,7 +27,14 @@ from pipeline.cli.text import count
 from pipeline.datasets.bedlam import Bedlam
 from pipeline.errors import PipelineError
 from pipeline.exchange.formats import Exported, new_folder
-from pipeline.exchange.rows import FEATURES, Has, checks_of, origin_of, require_stream, segments_of
+from pipeline.exchange.rows import (
+    NO_FEATURES,
+    Check,
+    checks_of,
+    origin_of,
+    require_stream,
+    segments_of,
+)
 from pipeline.exchange.wham.fields import Motions, RowFields
 from pipeline.exchange.wham.layouts import NO_EXTRINSICS, NO_INTRINSICS, NO_RATE, NO_SIZE
 from pipeline.features.streams.world import Hmr2
@@ -144,7 +151,7 @@ class _AmassRuns:
 
     def __init__(self, split: cache.Split) -> None:
         rows = RowFields(split, "", "")
-        checks: dict[str, Has] = {
+        checks: dict[str, Check] = {
             NO_SMPLX: functools.partial(rows.has, NO_SMPLX),
             GENDERED: lambda start, stop: rows.genders_of(start, stop) == "neutral",
         }
@@ -185,8 +192,8 @@ class _BedlamRuns:
         self._crop = cache.CropPolicy.from_dict(identity.get("crop") or {})
         self._rest, self._by_beta = load_rest(smplx, N_BETAS)
         needs = (NO_SMPLX, NO_RATE, NO_EXTRINSICS, NO_INTRINSICS, NO_SIZE)
-        checks: dict[str, Has] = {need: functools.partial(self._rows.has, need) for need in needs}
-        checks |= {FEATURES: checks_of(split, "kp_3d", stream)[FEATURES]}
+        checks: dict[str, Check] = {need: functools.partial(self._rows.has, need) for need in needs}
+        checks |= {NO_FEATURES: checks_of(split, "kp_3d", stream)[NO_FEATURES]}
         segments = segments_of(split, checks)
         self.segments = segments.only(segments.stop - segments.start >= MIN_ROWS, TOO_SHORT)
         names = [_motion_name(track.video, track.name) for track in split.tracks]

@@ -23,12 +23,13 @@ from pipeline.features.plan import missing_rows, weights_of
 from pipeline.files.formats.arrays import Shape
 
 Rows = NDArray[np.int64]
-Has = Callable[[int, int], NDArray[np.bool_]]  # rows [start, stop) -> which of them have a value
+Check = Callable[[int, int], NDArray[np.bool_]]  # rows [start, stop) -> which of them pass
+Checks = Mapping[str, Check]  # why a row fails, as in messages and summaries -> the check
 
 BATCH: Final = 8192  # rows; 64 MB of features
-FEATURES: Final = "no features"
-JOINTS_3D: Final = "no 3D joints"
-SMPL: Final = "no SMPL parameters"
+NO_FEATURES: Final = "no features"
+NO_JOINTS_3D: Final = "no 3D joints"
+NO_SMPL: Final = "no SMPL parameters"
 COMMON: Final = slice(25, 39)  # the 14 of 49 joints that existing code expects in every row
 
 
@@ -37,7 +38,7 @@ class FileField(NamedTuple):
 
     dtype: str  # as written; "U": texts
     columns: tuple[str, ...] = ()  # required columns of the cache
-    rows_with: tuple[str, ...] = ()  # checks that exported rows must pass
+    rows_with: tuple[str, ...] = ()  # keys of the `Checks` that exported rows must pass
     shapes: tuple[Shape, ...] = ()  # allowed shapes of a row
     body: str = ""  # which of SMPL's files it needs
 
@@ -123,17 +124,17 @@ def counting(progress: Progress, total: int) -> Callable[[str, int], None]:
 
 
 def absent_fields(
-    split: cache.Split, fields: Mapping[str, FileField], checks: Mapping[str, Has]
+    split: cache.Split, fields: Mapping[str, FileField], checks: Checks
 ) -> dict[str, str]:
     """Fields that cannot be written -> why: a column is missing, or no row passes a check."""
 
     ranges = [*spans(split.tracks.start, split.tracks.stop)]
 
     @functools.cache
-    def is_never(need: str) -> bool:
-        if need not in checks or not ranges:
+    def never_passes(reason: str) -> bool:
+        if reason not in checks or not ranges:
             return False
-        return not any(checks[need](start, stop).any() for start, stop in ranges)
+        return not any(checks[reason](start, stop).any() for start, stop in ranges)
 
     absent = {}
     for name, field in fields.items():
@@ -141,21 +142,21 @@ def absent_fields(
         if missing:
             absent[name] = f"the split has no {' and no '.join(missing)}"
             continue
-        for need in field.rows_with:
-            if is_never(need):
-                absent[name] = f"every row has {need}"
+        for reason in field.rows_with:
+            if never_passes(reason):
+                absent[name] = f"every row has {reason}"
                 break
     return absent
 
 
-def checks_of(split: cache.Split, column_3d: str, stream: str) -> dict[str, Has]:
+def checks_of(split: cache.Split, column_3d: str, stream: str) -> dict[str, Check]:
     """Checks for rows that have features, 3D joints (`column_3d`: kp_3d or kp_3d_eval) and SMPL
     parameters.
 
     Existing code expects all of them in every row.
     """
 
-    def has(flag: str, columns: Sequence[str], start: int, stop: int) -> NDArray[np.bool_]:
+    def are_valid(flag: str, columns: Sequence[str], start: int, stop: int) -> NDArray[np.bool_]:
         """Whether the flag, if there is one, is set, and the columns are finite."""
         mask = np.ones(stop - start, bool)
         if flag in split.columns:
@@ -166,18 +167,18 @@ def checks_of(split: cache.Split, column_3d: str, stream: str) -> dict[str, Has]
         return mask
 
     def joints_3d(start: int, stop: int) -> NDArray[np.bool_]:
-        mask = has("has_3d", [column_3d], start, stop)
+        mask = are_valid("has_3d", [column_3d], start, stop)
         if column_3d == "kp_3d":
             mask &= (split.rows(column_3d, start, stop)[:, COMMON, 3] > 0).all(axis=1)
         return mask
 
     def smpl(start: int, stop: int) -> NDArray[np.bool_]:
-        return has("has_smpl", ["pose", "betas"], start, stop)
+        return are_valid("has_smpl", ["pose", "betas"], start, stop)
 
     def features(start: int, stop: int) -> NDArray[np.bool_]:
         return np.asarray(split.column(f"features/{stream}_ok")[start:stop] == 1)
 
-    return {FEATURES: features, JOINTS_3D: joints_3d, SMPL: smpl}
+    return {NO_FEATURES: features, NO_JOINTS_3D: joints_3d, NO_SMPL: smpl}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -188,22 +189,22 @@ class Segments:
     stop: Rows
     track: Rows  # number of the track in the split
     last_frame: Rows  # index of the last frame
-    left_out: Mapping[str, int]  # failed check -> number of rows not exported
+    left_out: Mapping[str, int]  # reason -> number of rows not exported
 
     @property
-    def rows(self) -> int:
+    def n_rows(self) -> int:
         return int((self.stop - self.start).sum())
 
     def numbers(self, start: int, stop: int) -> Rows:
         """The segment of each of the rows [start, stop)."""
         return np.searchsorted(self.start, np.arange(start, stop), side="right") - 1
 
-    def only(self, chosen: NDArray[np.bool_], need: str) -> Segments:
-        """The chosen segments, of (n,) flags; the rows of the others are left out for `need`."""
+    def only(self, chosen: NDArray[np.bool_], reason: str) -> Segments:
+        """The chosen segments, of (n,) flags; the rows of the others are left out for `reason`."""
         left_out = dict(self.left_out)
         n = int((self.stop - self.start)[~chosen].sum())
         if n:
-            left_out[need] = n
+            left_out[reason] = left_out.get(reason, 0) + n
         return Segments(
             self.start[chosen],
             self.stop[chosen],
@@ -214,8 +215,8 @@ class Segments:
 
     def require_rows(self, split: cache.Split) -> None:
         """Raise PipelineError, with the failed checks, if no rows are left."""
-        if not self.rows:
-            reasons = [f"{n:,} rows have {need}" for need, n in self.left_out.items()]
+        if not self.n_rows:
+            reasons = [f"{n:,} rows have {reason}" for reason, n in self.left_out.items()]
             why = ", ".join(reasons) or "it has no tracks"
             raise PipelineError(f"{split.name}: nothing to export: {why}")
 
@@ -226,6 +227,7 @@ class Segments:
         Raises PipelineError for a duplicate.
         """
         has_several = np.bincount(self.track, minlength=len(track_names)) > 1
+        # of an ascending array, searchsorted gives the first segment of each one's track
         within = np.arange(len(self.track)) - np.searchsorted(self.track, self.track)
         names = []
         for track, number in zip(self.track.tolist(), within.tolist(), strict=True):
@@ -241,6 +243,13 @@ class Segments:
         return names
 
 
+def ends_of_runs(is_first: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which items are the last of a run: the one before each first one, and the very last, where
+    the roll brings the very first.
+    """
+    return np.roll(is_first, -1)
+
+
 def spans(start: Rows, stop: Rows) -> Iterator[tuple[int, int]]:
     """Merge ascending ranges of rows into as few ranges of at most BATCH rows as possible.
 
@@ -249,22 +258,22 @@ def spans(start: Rows, stop: Rows) -> Iterator[tuple[int, int]]:
     """
     is_first = np.ones(len(start), bool)
     is_first[1:] = start[1:] != stop[:-1]
-    is_last = np.roll(is_first, -1)
+    is_last = ends_of_runs(is_first)
     for first, end in zip(start[is_first].tolist(), stop[is_last].tolist(), strict=True):
         for row in range(first, end, BATCH):
             yield row, min(row + BATCH, end)
 
 
-def segments_of(split: cache.Split, checks: Mapping[str, Has]) -> Segments:
+def segments_of(split: cache.Split, checks: Checks) -> Segments:
     """The rows of committed tracks that pass all checks, in segments of consecutive frames."""
     left_out = dict.fromkeys(checks, 0)
     rows = [np.zeros(0, np.int64)]
     frames = [np.zeros(0, np.int64)]
     for start, stop in spans(split.tracks.start, split.tracks.stop):
         keep = np.ones(stop - start, bool)
-        for need, has in checks.items():
-            fails = keep & ~has(start, stop)
-            left_out[need] += int(fails.sum())
+        for reason, check in checks.items():
+            fails = keep & ~check(start, stop)
+            left_out[reason] += int(fails.sum())
             keep &= ~fails
         rows.append(start + np.flatnonzero(keep))
         frames.append(split.rows("frame_index", start, stop)[keep])
@@ -277,11 +286,11 @@ def segments_of(split: cache.Split, checks: Mapping[str, Has]) -> Segments:
     is_next_frame = np.diff(frame) == step[1:]
     is_first = np.ones(len(row), bool)
     is_first[1:] = ~(is_next_row & is_same_track & is_next_frame)
-    is_last = np.roll(is_first, -1)
+    is_last = ends_of_runs(is_first)
     return Segments(
         row[is_first],
         row[is_last] + 1,
         track[is_first],
         frame[is_last],
-        {need: n for need, n in left_out.items() if n},
+        {reason: n for reason, n in left_out.items() if n},
     )

@@ -25,12 +25,10 @@ from pipeline.conversion.plan import committed_split
 from pipeline.datasets.base import EXTRINSICS, INTRINSICS, PELVIS, UP
 from pipeline.errors import PipelineError, RawDataError, StandInMixed
 from pipeline.estimates import BodyFit, files_of, recorded_estimates
+from pipeline.exchange.bodies.estimate import N_BETAS, N_POSE, Estimate
 from pipeline.exchange.bodies.projection import REFUSED, Fit, Keypoints, fit
 from pipeline.exchange.bodies.smplx_joints import SmplxJoints
 from pipeline.exchange.bodies.tools import (
-    N_BETAS,
-    N_POSE,
-    Estimate,
     camera_file,
     clip_of,
     read_estimates,
@@ -383,7 +381,7 @@ def _add_bodies(
             pose = bodies.smplx.whole_pose(pose)
         trans = estimate.position(size, fitted.margin)
         extrinsics = _extrinsics_of(estimate, trans, joints)
-        if track.fill(estimate, trans, pose, estimate.camera(size), extrinsics):
+        if track.fill(estimate, trans, pose, estimate.intrinsics_in(size), extrinsics):
             name = track.track.name
             body_fit = BodyFit(estimate.name, round(fitted.distance, 4), fitted.cause)
             clip.fits.setdefault(name, []).append(body_fit)

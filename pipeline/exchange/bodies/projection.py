@@ -9,12 +9,13 @@ from typing import Final
 import numpy as np
 
 from pipeline.cameras import project
-from pipeline.exchange.bodies.tools import LARGER_CROP, Estimate
+from pipeline.exchange.bodies.estimate import Estimate
 from pipeline.skeletons import JOINTS, KEYPOINTS_13_OF_SPIN49, Bools, Doubles, Ints
 
 NOTED: Final = 0.05  # of the box's height: median distances beyond it get a note
 REFUSED: Final = 0.15  # and beyond it, the bodies are not taken
 CONFIDENT: Final = 0.3
+LARGER_CROP: Final = 1.1  # VIBE's crop side / side of the boxes that it writes
 CLEARLY: Final = 0.5  # a cause must leave at most this part of the distance
 _NAMED, _OPENPOSE = KEYPOINTS_13_OF_SPIN49
 # shoulders, hips, knees and ankles, by either name
@@ -86,7 +87,7 @@ class _Scene:
         if frames is None:
             frames = self.estimate.frames
         rows, rows_2d = self._common_rows(frames)
-        projected = self._project(trans, self.estimate.camera(self.size))
+        projected = self._project(trans, self.estimate.intrinsics_in(self.size))
         return self._distance(projected[rows], rows_2d)
 
     def without_causes(self, trans: Doubles) -> Iterator[tuple[str, float]]:
@@ -110,7 +111,7 @@ class _Scene:
         """Causes in the camera and the pictures."""
         rows, rows_2d = self._common_rows(self.estimate.frames)
         seen, is_seen = self._seen(rows_2d)
-        camera = self.estimate.camera(self.size)
+        camera = self.estimate.intrinsics_in(self.size)
         projected = self._project(trans, camera)[rows]
         center = camera[:2, 2]
         ratio = _scale(projected - center, seen - center, is_seen)
@@ -121,7 +122,7 @@ class _Scene:
         cause = f"pictures had {1 / resize:.2f} of the size"
         yield cause, self._distance(projected * resize, rows_2d)
         width, height = self.size
-        turned = self._project(trans, self.estimate.camera((height, width)))[rows]
+        turned = self._project(trans, self.estimate.intrinsics_in((height, width)))[rows]
         x = turned[..., 0]
         y = turned[..., 1]
         clockwise = self._distance(np.stack([width - y, x], axis=-1), rows_2d)

@@ -10,7 +10,7 @@ from typing import Final, Self
 import numpy as np
 
 from pipeline import smplx
-from pipeline.exchange.bodies.tools import N_BETAS, N_BODY
+from pipeline.exchange.bodies.estimate import N_BETAS, N_BODY
 from pipeline.files.formats.arrays import load_npz, numbers
 from pipeline.files.raw.files import whole_file_digest
 from pipeline.skeletons import JOINTS, Doubles, correspondence

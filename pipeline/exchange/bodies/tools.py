@@ -5,10 +5,9 @@ Nothing here was tried on a real result: keys, units and frames are those of the
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,127 +15,18 @@ import numpy as np
 
 from pipeline.cameras import is_rotation
 from pipeline.errors import RawDataError
+from pipeline.exchange.bodies.estimate import N_BETAS, N_BODY, N_POSE, Estimate, pinhole
 from pipeline.exchange.bodies.files import AGAIN, EXPECTED, load_results
 from pipeline.files.formats.arrays import numbers, reading
 from pipeline.files.formats.known_files import owner_of
 from pipeline.skeletons import Doubles, Ints
 
-N_POSE: Final = 72
-N_BODY: Final = 66  # numbers of SMPL-X's pelvis to wrists
-N_BETAS: Final = 10
 CROP: Final = 256  # px, of PHALP's crops
 FOCAL: Final = 5000.0  # px, of HMR's crops
-LARGER_CROP: Final = 1.1  # VIBE's crop side / side of the boxes that it writes
-MOST_FPS: Final = 60.0  # of the pictures that PromptHMR reads
 FIRST_DOT: Final = ("PHALP", "TRAM", "PromptHMR")  # cut the clip's name there, others at the last
-ALIKE: Final = 0.02  # how much the sides of resized pictures may differ in their scales
-ROWS: Final = (  # fields of `Estimate`
-    "frames",
-    "pose",
-    "betas",
-    "trans",
-    "boxes",
-    "crop_camera",
-    "extrinsics",
-    "world_root",
-    "world_place",
-)
 READ: Final = (
     "GVHMR's, WHAM's, TRAM's, PHALP's, PromptHMR's, VIBE's and TCMR's are read (docs/results.md)."
 )
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Estimate:
-    """One person in N frames of a clip, as a tool estimated it."""
-
-    tool: str
-    person: str
-    frames: Ints  # (N,) from 0, ascending, in the pictures that the tool saw
-    # (N, 72) of SMPL; of SMPL-X (N, 66) without hands, or (N, 165); axis-angle in rad, in the
-    # camera
-    pose: Doubles
-    betas: Doubles  # (N, 10)
-    trans: Doubles | None = None  # (N, 3) m in the camera; None: only `crop_camera`
-    # (3, 3) px; None: f is the image's diagonal, and the centre the image's
-    intrinsics: Doubles | None = None
-    size: tuple[int, int] | None = None  # width, height px of the pictures that the tool saw
-    is_reduced: bool = False  # the tool made them smaller and fewer, as `in_clip` undoes
-    boxes: Doubles | None = None  # (N, 4) cx cy w h px
-    crop_camera: Doubles | None = None  # (N, 3) s tx ty of a weak-perspective camera in the crop
-    # (N, 4, 4) m, from a world of all people, whose y is up, to the camera
-    extrinsics: Doubles | None = None
-    # The same person in a world of its own, whose y is up: (N, 3) rad global orientation, and
-    # (N, 3) m the translation, or the middle of the hips.
-    world_root: Doubles | None = None
-    world_place: Doubles | None = None
-    is_place_of_hips: bool = False
-    dropped: Mapping[str, int] = field(default_factory=dict)  # reason -> frames
-
-    @property
-    def name(self) -> str:
-        return f"{self.tool}'s person {self.person}"
-
-    @property
-    def is_smplx(self) -> bool:
-        return bool(self.pose.shape[1] != N_POSE)
-
-    def camera(self, size: tuple[int, int]) -> Doubles:
-        """(3, 3) px, for pictures of this width and height."""
-        if self.intrinsics is not None:
-            return self.intrinsics
-        return pinhole(float(np.hypot(*size)), size)
-
-    def position(self, size: tuple[int, int], margin: float = 1.0) -> Doubles:
-        """`trans` (N, 3) m; else that of the weak-perspective camera, for crops of `margin` times
-        the box.
-        """
-        if self.trans is not None:
-            return self.trans
-        assert self.crop_camera is not None and self.boxes is not None
-        scale, x, y = self.crop_camera.T
-        box_x, box_y, width, _ = self.boxes.T
-        camera = self.camera(size)
-        focal = camera[0, 0]
-        away = 2 * focal / (scale * width * margin)  # m
-        m_per_px = away / focal
-        x = x + (box_x - camera[0, 2]) * m_per_px
-        y = y + (box_y - camera[1, 2]) * m_per_px
-        return np.column_stack([x, y, away])
-
-    def has_size(self, size: tuple[int, int]) -> bool:
-        """Whether the tool saw pictures of this width and height, as far as it is known."""
-        if self.size is None or not self.is_reduced:
-            return self.size in (None, size)
-        across, down = np.divide(size, self.size)
-        return bool(abs(across / down - 1) < ALIKE)
-
-    def in_clip(self, size: tuple[int, int], fps: float) -> Estimate:
-        """The frames and the camera of the clip, of this width, height and rate, where the tool
-        reduced both.
-        """
-        if not self.is_reduced or self.size is None or self.intrinsics is None:
-            return self
-        across, down = np.divide(size, self.size)
-        intrinsics = np.diag([across, down, 1]) @ self.intrinsics
-        every = math.ceil(max(1.0, fps) / MOST_FPS)  # 1 for an unknown rate, NaN
-        frames = self.frames * every + every - 1
-        return replace(self, frames=frames, intrinsics=intrinsics, size=size)
-
-    def only(self, rows: Ints, reason: str) -> Estimate:
-        """These rows; the others are counted under the reason."""
-        n_left_out = len(self.frames) - len(rows)
-        if not n_left_out:
-            return self
-        arrays = {name: getattr(self, name) for name in ROWS}
-        arrays = {name: values[rows] for name, values in arrays.items() if values is not None}
-        return replace(self, **arrays, dropped={**self.dropped, reason: n_left_out})
-
-
-def pinhole(focal: float, size: tuple[int, int]) -> Doubles:
-    """(3, 3) px, with the centre in the middle of the image."""
-    width, height = size
-    return np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
 
 
 def read_estimates(file: Path) -> Iterator[Estimate]:
@@ -146,7 +36,7 @@ def read_estimates(file: Path) -> Iterator[Estimate]:
     content = load_results(file)
     keys = _keys_of(content)
     for needed, reader in _READERS:
-        if keys.issuperset(needed.split()):
+        if keys.issuperset(needed):
             with reading(file, EXPECTED, do=AGAIN):
                 for estimate in reader(_Entry(file, "", content)):
                     # ffmpeg repeats frames of a variable rate
@@ -249,9 +139,9 @@ class _Entry:
         """Rotations (..., 3, 3) -> (..., 3) rad."""
         from scipy.spatial.transform import Rotation  # takes 0.4 s
 
-        matrices = self.rotations(key, *shape).reshape(-1, 3, 3)
-        rotvec = Rotation.from_matrix(matrices).as_rotvec()
-        return np.asarray(rotvec.reshape(*shape, 3))
+        matrices = self.rotations(key, *shape)
+        rotvec = Rotation.from_matrix(matrices.reshape(-1, 3, 3)).as_rotvec()
+        return np.asarray(rotvec.reshape(matrices.shape[:-1]))
 
     def in_frames(self, of_pictures: Doubles, frames: Ints, key: str) -> Doubles:
         """The rows of a person's frames, of one for each picture."""
@@ -268,17 +158,17 @@ def _gvhmr(content: _Entry) -> Iterator[Estimate]:
     pose = np.hstack([turn, body.take("body_pose", n, N_BODY - 3)])
     betas = body.take("betas", n, N_BETAS)
     trans = body.take("transl", n, 3)
-    camera = content.take("K_fullimg", n, 3, 3)[0]
+    intrinsics = content.take("K_fullimg", n, 3, 3)[0]
     world = content.below("smpl_params_global")
     yield Estimate(
-        "GVHMR",
-        "0",
-        np.arange(n),
-        pose,
-        betas,
-        trans,
-        camera,
-        _size(camera[:2, 2]),
+        tool="GVHMR",
+        person="0",
+        frames=np.arange(n),
+        pose=pose,
+        betas=betas,
+        trans=trans,
+        intrinsics=intrinsics,
+        size=_size_around(intrinsics[:2, 2]),
         world_root=world.take("global_orient", n, 3),
         world_place=world.take("transl", n, 3),
     )
@@ -292,7 +182,8 @@ def rigid(rotation: Doubles, shift: Doubles) -> Doubles:
     return matrices
 
 
-def _size(center: Doubles) -> tuple[int, int]:
+def _size_around(center: Doubles) -> tuple[int, int]:
+    """Width and height px of pictures with this center."""
     width, height = np.rint(2 * center).astype(int).tolist()
     return width, height
 
@@ -306,12 +197,12 @@ def _wham(content: _Entry) -> Iterator[Estimate]:
         betas = entry.take("betas", n, N_BETAS)
         trans = entry.take("trans", n, 3)
         yield Estimate(
-            "WHAM",
-            person,
-            frames,
-            pose,
-            betas,
-            trans,
+            tool="WHAM",
+            person=person,
+            frames=frames,
+            pose=pose,
+            betas=betas,
+            trans=trans,
             world_root=entry.take("pose_world", n, N_POSE)[:, :3],
             world_place=entry.take("trans_world", n, 3),
             is_place_of_hips=True,
@@ -327,8 +218,8 @@ def _tram(content: _Entry) -> Iterator[Estimate]:
     trans = content.take("pred_trans", n, 1, 3)[:, 0]
     place = camera_file(content.file)
     stored = _Entry(place, "", load_results(place))
-    size = _size(stored.take("img_center", 2))
-    camera = pinhole(float(stored.take("img_focal")), size)
+    size = _size_around(stored.take("img_center", 2))
+    intrinsics = pinhole(float(stored.take("img_focal")), size)
     extrinsics = None
     if "world_cam_R" in stored.content:
         to_world = stored.rotations("world_cam_R")
@@ -336,7 +227,17 @@ def _tram(content: _Entry) -> Iterator[Estimate]:
         shift = -np.einsum("nij,nj->ni", rotation, stored.take("world_cam_T", len(rotation), 3))
         extrinsics = stored.in_frames(rigid(rotation, shift), frames, "world_cam_R")
     person = content.file.stem.rpartition("_")[2]
-    yield Estimate("TRAM", person, frames, pose, betas, trans, camera, size, extrinsics=extrinsics)
+    yield Estimate(
+        tool="TRAM",
+        person=person,
+        frames=frames,
+        pose=pose,
+        betas=betas,
+        trans=trans,
+        intrinsics=intrinsics,
+        size=size,
+        extrinsics=extrinsics,
+    )
 
 
 def _prompthmr(content: _Entry) -> Iterator[Estimate]:
@@ -344,8 +245,8 @@ def _prompthmr(content: _Entry) -> Iterator[Estimate]:
     taken.
     """
     stored = content.below("camera")
-    size = _size(stored.take("img_center", 2))
-    camera = pinhole(float(stored.take("img_focal")), size)
+    size = _size_around(stored.take("img_center", 2))
+    intrinsics = pinhole(float(stored.take("img_focal")), size)
     world = content.below("camera_world")
     rotation = world.rotations("Rcw")
     extrinsics = rigid(rotation, world.take("Tcw", len(rotation), 3))
@@ -357,14 +258,14 @@ def _prompthmr(content: _Entry) -> Iterator[Estimate]:
         betas = body.take("shape", n, N_BETAS)
         trans = body.take("trans", n, 3)
         estimate = Estimate(
-            "PromptHMR",
-            person,
-            frames,
-            pose,
-            betas,
-            trans,
-            camera,
-            size,
+            tool="PromptHMR",
+            person=person,
+            frames=frames,
+            pose=pose,
+            betas=betas,
+            trans=trans,
+            intrinsics=intrinsics,
+            size=size,
             is_reduced=True,
             extrinsics=world.in_frames(extrinsics, frames, "Rcw"),
         )
@@ -380,8 +281,16 @@ def _vibe(content: _Entry) -> Iterator[Estimate]:
         pose = entry.take("pose", n, N_POSE)
         betas = entry.take("betas", n, N_BETAS)
         boxes = entry.take("bboxes", n, 4)
-        camera = entry.take("pred_cam", n, 3)
-        yield Estimate("VIBE or TCMR", person, frames, pose, betas, boxes=boxes, crop_camera=camera)
+        crop_camera = entry.take("pred_cam", n, 3)
+        yield Estimate(
+            tool="VIBE or TCMR",
+            person=person,
+            frames=frames,
+            pose=pose,
+            betas=betas,
+            boxes=boxes,
+            crop_camera=crop_camera,
+        )
 
 
 @dataclass(slots=True)
@@ -394,6 +303,28 @@ class _Bodies:
     trans: list[Doubles] = field(default_factory=list)
     dropped: Counter[str] = field(default_factory=Counter)
 
+    def add(self, frame: int, body: _Entry) -> None:
+        turn = body.turns("global_orient", 1)
+        joints = body.turns("body_pose", 23)
+        self.frames.append(frame)
+        self.pose.append(np.concatenate([turn, joints]).reshape(N_POSE))
+        self.betas.append(body.take("betas", N_BETAS))
+        self.trans.append(body.take("camera", 3))
+
+    def estimate(self, person: str, size: tuple[int, int]) -> Estimate:
+        order = np.argsort(self.frames, kind="stable")  # a track's first ones come later
+        return Estimate(
+            tool="PHALP",
+            person=person,
+            frames=np.array(self.frames, np.int64)[order],
+            pose=np.stack(self.pose)[order],
+            betas=np.stack(self.betas)[order],
+            trans=np.stack(self.trans)[order],
+            intrinsics=pinhole(FOCAL / CROP * max(size), size),
+            size=size,
+            dropped=dict(self.dropped),
+        )
+
 
 def _phalp(content: _Entry) -> Iterator[Estimate]:
     """Pictures by path. People who were not seen in one repeat their last body there: ghosts."""
@@ -402,47 +333,28 @@ def _phalp(content: _Entry) -> Iterator[Estimate]:
     for name in content.content:
         picture = content.below(name)
         lists = picture.content
-        # `tracked_ids` is shorter than the other lists
         for k, person in enumerate(lists["tid"]):
             bodies = people.setdefault(str(person), _Bodies())
             if lists["tracked_time"][k] != 0:
                 bodies.dropped["ghost"] += 1
                 continue
-            row = dict(lists["smpl"][k])
-            row["camera"] = lists["camera"][k]
-            row["size"] = lists["size"][k]
+            row = {**lists["smpl"][k], "camera": lists["camera"][k], "size": lists["size"][k]}
             body = _Entry(content.file, f"{name}[{k}].", row)
-            turn = body.turns("global_orient", 1)
-            joints = body.turns("body_pose", 23)
-            bodies.frames.append(int(picture.take("time")))
-            bodies.pose.append(np.concatenate([turn, joints]).reshape(N_POSE))
-            bodies.betas.append(body.take("betas", N_BETAS))
-            bodies.trans.append(body.take("camera", 3))
-            size = _size(body.take("size", 2)[::-1] / 2)
-    camera = pinhole(FOCAL / CROP * max(size), size)
+            bodies.add(int(picture.take("time")), body)
+            height, width = np.rint(body.take("size", 2)).astype(int).tolist()
+            size = (width, height)  # all pictures of a clip have one size
     for person, bodies in people.items():
-        if not bodies.frames:
-            continue
-        order = np.argsort(bodies.frames, kind="stable")  # a track's first ones come later
-        yield Estimate(
-            "PHALP",
-            person,
-            np.array(bodies.frames, np.int64)[order],
-            np.stack(bodies.pose)[order],
-            np.stack(bodies.betas)[order],
-            np.stack(bodies.trans)[order],
-            camera,
-            size,
-            dropped=dict(bodies.dropped),
-        )
+        if bodies.frames:
+            yield bodies.estimate(person, size)
 
 
 _Reader = Callable[[_Entry], Iterator[Estimate]]
-_READERS: Final[tuple[tuple[str, _Reader], ...]] = (
-    ("smpl_params_incam K_fullimg", _gvhmr),
-    ("pose trans trans_world frame_ids", _wham),
-    ("pred_rotmat pred_shape pred_trans frame", _tram),
-    ("people camera camera_world", _prompthmr),
-    ("pose pred_cam bboxes frame_ids", _vibe),
-    ("tid smpl camera tracked_time", _phalp),
+# keys of a file, and who reads it; the first that fits
+_READERS: Final[tuple[tuple[tuple[str, ...], _Reader], ...]] = (
+    (("smpl_params_incam", "K_fullimg"), _gvhmr),
+    (("pose", "trans", "trans_world", "frame_ids"), _wham),
+    (("pred_rotmat", "pred_shape", "pred_trans", "frame"), _tram),
+    (("people", "camera", "camera_world"), _prompthmr),
+    (("pose", "pred_cam", "bboxes", "frame_ids"), _vibe),
+    (("tid", "smpl", "camera", "tracked_time"), _phalp),
 )

@@ -21,8 +21,8 @@ from pipeline.cli.text import count
 from pipeline.errors import PipelineError
 from pipeline.exchange.formats import Exported, publish_with_provenance, require_new_file
 from pipeline.exchange.rows import (
-    FEATURES,
-    Has,
+    NO_FEATURES,
+    Checks,
     Rows,
     Segments,
     absent_fields,
@@ -98,20 +98,21 @@ def export(
     provenance = _provenance(split, layout, segments, arrays, stream) | {"absent": absent}
     write = _write_hdf5 if layout.is_hdf5 else write_joblib
     publish_with_provenance(file, lambda part: write(part, arrays), provenance)
-    summary = f"{count(segments.rows, 'row')} of {count(len(segments.start), 'segment')} (vid_name)"
-    return Exported(file, segments.rows, summary, absent, segments.left_out, provenance["stand_in"])
+    n_rows = segments.n_rows
+    summary = f"{count(n_rows, 'row')} of {count(len(segments.start), 'segment')} (vid_name)"
+    return Exported(file, n_rows, summary, absent, segments.left_out, provenance["stand_in"])
 
 
 def _other_file(file: Path, kind: str) -> PipelineError:
     return PipelineError(f"--out {file}: VIBE's code reads this dataset from {kind}")
 
 
-def _absent_fields(split: cache.Split, layout: Layout, checks: Mapping[str, Has]) -> dict[str, str]:
+def _absent_fields(split: cache.Split, layout: Layout, checks: Checks) -> dict[str, str]:
     """Field of the layout that cannot be written -> why."""
     fields = {name: FIELDS[name] for name in layout.fields}
     if "joints3D" in fields:
         fields["joints3D"] = fields["joints3D"]._replace(columns=(layout.column_3d,))
-    label_checks = {need: has for need, has in checks.items() if need != FEATURES}
+    label_checks = {need: has for need, has in checks.items() if need != NO_FEATURES}
     absent = absent_fields(split, fields, label_checks)
     videos = [split.videos[number] for number in np.unique(split.tracks.video).tolist()]
     sources = {video.source.partition(":")[0] for video in videos}
@@ -135,7 +136,7 @@ class _Fields:
     def arrays(self, fields: Sequence[str], progress: Progress) -> dict[str, Blocks]:
         """Lazy arrays of all fields."""
         rows = self.split.rows
-        n_rows = self.segments.rows
+        n_rows = self.segments.n_rows
         computed: dict[str, Callable[[int, int], Any]] = {
             "vid_name": self._vid_names,
             "img_name": self._img_names,
@@ -249,7 +250,7 @@ def _provenance(
         **origin,
         "format": "vibe",
         "stream": recorded,
-        "rows": segments.rows,
+        "rows": segments.n_rows,
         "names": len(segments.start),
         "fields": {name: [array.dtype.str, list(array.shape)] for name, array in arrays.items()},
         "left_out": dict(segments.left_out),

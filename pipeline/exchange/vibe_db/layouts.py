@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.exchange.formats import provenance_path
-from pipeline.exchange.rows import FEATURES, JOINTS_3D, SMPL, FileField
+from pipeline.exchange.rows import NO_FEATURES, NO_JOINTS_3D, NO_SMPL, FileField
 from pipeline.files.formats.arrays import load_json
 from pipeline.files.pixels import sources
 from pipeline.files.pixels.frames import Pictures, Video
@@ -36,14 +36,14 @@ FIELDS: Final[Mapping[str, FileField]] = {
     "frame_id": FileField("<i8", shapes=((),)),
     "joints2D": FileField("<f4", ("kp_2d",), (), ((None, 3),)),
     # the column depends on the layout
-    "joints3D": FileField("<f4", (), (JOINTS_3D,), ((49, 3), (14, 3))),
+    "joints3D": FileField("<f4", (), (NO_JOINTS_3D,), ((49, 3), (14, 3))),
     "bbox": FileField("<f4", ("bbox",), (), ((4,),)),
-    "pose": FileField("<f4", ("pose",), (SMPL,), ((72,),)),
-    "shape": FileField("<f4", ("betas",), (SMPL,), ((10,),)),
-    "theta": FileField("<f4", ("pose", "betas"), (SMPL,), ((82,),)),
+    "pose": FileField("<f4", ("pose",), (NO_SMPL,), ((72,),)),
+    "shape": FileField("<f4", ("betas",), (NO_SMPL,), ((10,),)),
+    "theta": FileField("<f4", ("pose", "betas"), (NO_SMPL,), ((82,),)),
     "valid": FileField("|u1", shapes=_NUMBER),
     "valid_i": FileField("<f4", shapes=_NUMBER),
-    "features": FileField("<f4", (), (FEATURES,), ((None,),)),
+    "features": FileField("<f4", (), (NO_FEATURES,), ((None,),)),
 }
 
 

@@ -23,7 +23,7 @@ from pipeline.cli.text import count
 from pipeline.errors import PipelineError
 from pipeline.exchange.formats import Exported, publish_with_provenance, require_new_file
 from pipeline.exchange.rows import (
-    Has,
+    Check,
     Segments,
     absent_fields,
     array_of,
@@ -204,7 +204,7 @@ def _missing_stream(split: cache.Split, name: str, kind: str) -> str:
 
 def _absent(
     split: cache.Split, layout: FileLayout, rows: RowFields, stream: str, notes: Mapping[str, str]
-) -> tuple[dict[str, str], dict[str, Has]]:
+) -> tuple[dict[str, str], dict[str, Check]]:
     """Fields of the layout that cannot be written -> why; and the checks that rows must pass for
     the others.
     """
@@ -231,7 +231,7 @@ def _absent(
     for name, field in fields.items():
         if name not in absent:
             needs.update(field.rows_with)
-    always: dict[str, Has] = {}
+    always: dict[str, Check] = {}
     if layout.rows_with:
         always[layout.rows_with] = functools.partial(rows.has, layout.rows_with)
     return absent, always | {need: checks[need] for need in sorted(needs)}
@@ -249,7 +249,7 @@ class _FilePart(NamedTuple):
 def _parts(layout: FileLayout, segments: Segments, rows: RowFields) -> list[_FilePart]:
     """One part with all rows; for evaluation lists, one per track, with its first row twice."""
     if layout.kind == "videos":
-        return [_FilePart([*spans(segments.start, segments.stop)], segments.rows, {})]
+        return [_FilePart([*spans(segments.start, segments.stop)], segments.n_rows, {})]
     parts = []
     for number in np.unique(segments.track).tolist():
         track = rows.split.tracks[number]

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from pipeline.exchange.rows import FEATURES, JOINTS_3D, SMPL, FileField
+from pipeline.exchange.rows import NO_FEATURES, NO_JOINTS_3D, NO_SMPL, FileField
 
 PELVIS = "SMPL's files"
 REGRESSOR = "SMPL's files with J_regressor_wham.npy (31, 6890)"
@@ -34,27 +34,27 @@ NOT_DERIVED: Final = {
 
 _LABELLED: Final = ("pose", "betas")
 _IN_CAMERA: Final = (*_LABELLED, "trans", "extrinsics")
-_GENDERED: Final = (SMPL, NO_GENDER, NO_TRANS, NO_EXTRINSICS)
+_GENDERED: Final = (NO_SMPL, NO_GENDER, NO_TRANS, NO_EXTRINSICS)
 FIELDS: Final[Mapping[str, FileField]] = {
     "vid": FileField("<i8"),
     "frame_id": FileField("<i8"),
     "bbox": FileField("<f4", ("bbox",)),
     "res": FileField("<f4"),
-    "pose": FileField("<f4", _LABELLED, (SMPL,)),
-    "betas": FileField("<f4", _LABELLED, (SMPL,)),
-    "transl": FileField("<f4", (*_LABELLED, "trans"), (SMPL, NO_TRANS), body=PELVIS),
+    "pose": FileField("<f4", _LABELLED, (NO_SMPL,)),
+    "betas": FileField("<f4", _LABELLED, (NO_SMPL,)),
+    "transl": FileField("<f4", (*_LABELLED, "trans"), (NO_SMPL, NO_TRANS), body=PELVIS),
     "body_transl": FileField("<f4", _IN_CAMERA, _GENDERED, body=PELVIS),
     "kp2d": FileField("<f4", ("kp_2d",)),
-    "joints3D": FileField("<f4", ("kp_3d",), (JOINTS_3D,)),
+    "joints3D": FileField("<f4", ("kp_3d",), (NO_JOINTS_3D,)),
     "joints2D": FileField("<f4", ("kp_2d",)),
     "body_joints3D": FileField("<f4", _IN_CAMERA, _GENDERED, body=REGRESSOR),
     "body_joints2D": FileField("<f4", _IN_CAMERA, (*_GENDERED, NO_INTRINSICS), body=REGRESSOR),
     "cam_poses": FileField("<f4", ("extrinsics",), (NO_EXTRINSICS,)),
     "gender": FileField("<i8", (), (NO_GENDER,)),
-    "features": FileField("<f4", (), (FEATURES,)),
+    "features": FileField("<f4", (), (NO_FEATURES,)),
     "stationaries": FileField("<f4"),
-    "root": FileField("<f4", ("pose", "extrinsics"), (SMPL, NO_EXTRINSICS)),
-    "w_trans": FileField("<f4", _IN_CAMERA, (SMPL, NO_TRANS, NO_EXTRINSICS), body=PELVIS),
+    "root": FileField("<f4", ("pose", "extrinsics"), (NO_SMPL, NO_EXTRINSICS)),
+    "w_trans": FileField("<f4", _IN_CAMERA, (NO_SMPL, NO_TRANS, NO_EXTRINSICS), body=PELVIS),
     "c_trans": FileField("<f4", ("trans",), (NO_TRANS,)),
     "extrinsics": FileField("<f4", ("extrinsics",), (NO_EXTRINSICS,)),
     "intrinsics": FileField("<f4", (), (NO_INTRINSICS,)),

@@ -16,10 +16,11 @@ from pipeline.body import Body
 from pipeline.cameras import project
 from pipeline.datasets.base import PELVIS
 from pipeline.demo.body import procedural
+from pipeline.exchange.bodies.estimate import pinhole
 from pipeline.exchange.bodies.importing import BodyModels
 from pipeline.exchange.bodies.projection import SMPLX_PELVIS, Keypoints
 from pipeline.exchange.bodies.smplx_joints import SmplxJoints
-from pipeline.exchange.bodies.tools import FOCAL, pinhole
+from pipeline.exchange.bodies.tools import FOCAL
 from pipeline.skeletons import JOINTS
 
 SIZE = (640, 480)

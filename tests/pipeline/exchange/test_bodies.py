@@ -14,9 +14,10 @@ import pytest
 import torch
 
 from pipeline.errors import RawDataError, UnsafePickle
+from pipeline.exchange.bodies.estimate import Estimate, pinhole
 from pipeline.exchange.bodies.files import load_results
 from pipeline.exchange.bodies.projection import NOTED, SMPLX_PELVIS, Fit, fit
-from pipeline.exchange.bodies.tools import FOCAL, Estimate, clip_of, pinhole, read_estimates
+from pipeline.exchange.bodies.tools import FOCAL, _Entry, clip_of, read_estimates
 from pipeline.skeletons import JOINTS
 from tests.hostile import Call
 from tests.pipeline.exchange import planted_bodies as planted
@@ -26,7 +27,14 @@ def smpl(person: int = 0) -> Estimate:
     """The planted person, exactly."""
     frames = np.arange(planted.N)
     pose = planted.pose(person)
-    return Estimate("WHAM", "0", frames, pose, planted.betas(person), planted.trans(person))
+    return Estimate(
+        tool="WHAM",
+        person="0",
+        frames=frames,
+        pose=pose,
+        betas=planted.betas(person),
+        trans=planted.trans(person),
+    )
 
 
 def posed(estimate: Estimate) -> np.ndarray:
@@ -72,7 +80,7 @@ def test_tram_is_one_person_a_file_with_the_camera_of_all(tmp_path: Path) -> Non
         assert np.abs(estimate.trans - planted.trans(person)).max() < 1e-5
         assert estimate.size == planted.SIZE
         camera = pinhole(planted.DIAGONAL, planted.SIZE)
-        np.testing.assert_array_equal(estimate.camera(planted.SIZE), camera)
+        np.testing.assert_array_equal(estimate.intrinsics_in(planted.SIZE), camera)
 
 
 @pytest.mark.parametrize(("every", "fps"), [(1, 30.0), (1, 60.0), (2, 119.9)])
@@ -91,7 +99,7 @@ def test_prompthmrs_smaller_and_fewer_pictures_are_undone(
         turned = np.abs(estimate.pose[:, 3:66] - planted.pose(person)[frames, 3:66])
         assert turned.max() < 1e-5
         camera = pinhole(planted.DIAGONAL, planted.SIZE)
-        np.testing.assert_allclose(estimate.camera(planted.SIZE), camera)
+        np.testing.assert_allclose(estimate.intrinsics_in(planted.SIZE), camera)
 
 
 def test_joints_of_smplx_are_those_of_the_same_smpl_body(tmp_path: Path) -> None:
@@ -126,7 +134,7 @@ def test_phalp_is_far_away_by_its_own_focal_length(tmp_path: Path) -> None:
     """Trap 7."""
     first, _ = read_estimates(planted.write(tmp_path, "phalp"))
     focal = FOCAL / 256 * max(planted.SIZE)
-    assert np.allclose(first.camera(planted.SIZE), pinhole(focal, planted.SIZE))
+    assert np.allclose(first.intrinsics_in(planted.SIZE), pinhole(focal, planted.SIZE))
     assert first.position(planted.SIZE)[:, 2].min() > 50
 
 
@@ -347,3 +355,17 @@ def test_files_of_zeros_and_cut_ones_are_refused(tmp_path: Path, content: bytes)
     file.write_bytes(content)
     with pytest.raises(RawDataError):
         list(read_estimates(file))
+
+
+def test_rows_that_are_left_out_twice_for_one_reason_are_all_counted() -> None:
+    once = smpl().only(np.arange(5), "repeated frame")
+    twice = once.only(np.arange(3), "repeated frame")
+    n = len(smpl().frames)
+    assert twice.dropped == {"repeated frame": n - 3}
+    assert twice.trans is not None
+    assert len(twice.frames) == len(twice.pose) == len(twice.betas) == len(twice.trans) == 3
+
+
+def test_rotations_of_no_given_shape_are_one_of_each_row(tmp_path: Path) -> None:
+    entry = _Entry(tmp_path / "results.pkl", "", {"turns": np.tile(np.eye(3), (4, 1, 1))})
+    np.testing.assert_array_equal(entry.turns("turns"), np.zeros((4, 3)))

@@ -14,6 +14,7 @@ import pytest
 import cache
 from pipeline import datasets
 from pipeline.errors import PipelineError
+from pipeline.exchange.rows import Segments
 from pipeline.exchange.vibe_db.export import export
 from pipeline.exchange.vibe_db.importing import import_database
 from pipeline.exchange.vibe_db.layouts import layout_of, names_of, source_of, usual_name
@@ -377,3 +378,10 @@ def test_commands_report_counts_and_real_data_with_random_weights_is_no_demo_dat
         imported.manifest["stand_in"] is False
         and imported.stream_manifest("resnet50")["stand_in"] is True
     )
+
+
+def test_rows_that_are_left_out_in_two_steps_for_one_reason_are_all_counted() -> None:
+    numbers = np.arange(3)
+    segments = Segments(10 * numbers, 10 * numbers + 5, numbers, numbers, {"no pose": 1})
+    once = segments.only(numbers > 0, "no pose")
+    assert once.only(once.track > 1, "no pose").left_out == {"no pose": 11}

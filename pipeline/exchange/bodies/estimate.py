@@ -1,0 +1,119 @@
+"""One person's body as a tool estimated it, in one form for all tools."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Final
+
+import numpy as np
+
+from pipeline.skeletons import Doubles, Ints
+
+N_POSE: Final = 72
+N_BODY: Final = 66  # numbers of SMPL-X's pelvis to wrists
+N_BETAS: Final = 10
+MOST_FPS: Final = 60.0  # of the pictures that PromptHMR reads
+ALIKE: Final = 0.02  # how much the sides of resized pictures may differ in their scales
+OF_FRAMES: Final = {"of_frames": True}  # metadata of fields with one row for each frame
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Estimate:
+    """One person in N frames of a clip, as a tool estimated it."""
+
+    tool: str
+    person: str
+    # (N,) from 0, ascending, in the pictures that the tool saw
+    frames: Ints = field(metadata=OF_FRAMES)
+    # (N, 72) of SMPL; of SMPL-X (N, 66) without hands, or (N, 165); axis-angle in rad, in the
+    # camera
+    pose: Doubles = field(metadata=OF_FRAMES)
+    betas: Doubles = field(metadata=OF_FRAMES)  # (N, 10)
+    # (N, 3) m in the camera; None: only `crop_camera`
+    trans: Doubles | None = field(default=None, metadata=OF_FRAMES)
+    # (3, 3) px; None: f is the image's diagonal, and the centre the image's
+    intrinsics: Doubles | None = None
+    size: tuple[int, int] | None = None  # width, height px of the pictures that the tool saw
+    is_reduced: bool = False  # the tool made them smaller and fewer, as `in_clip` undoes
+    boxes: Doubles | None = field(default=None, metadata=OF_FRAMES)  # (N, 4) cx cy w h px
+    # (N, 3) s tx ty of a weak-perspective camera in the crop
+    crop_camera: Doubles | None = field(default=None, metadata=OF_FRAMES)
+    # (N, 4, 4) m, from a world of all people, whose y is up, to the camera
+    extrinsics: Doubles | None = field(default=None, metadata=OF_FRAMES)
+    # The same person in a world of its own, whose y is up: (N, 3) rad global orientation, and
+    # (N, 3) m the translation, or the middle of the hips.
+    world_root: Doubles | None = field(default=None, metadata=OF_FRAMES)
+    world_place: Doubles | None = field(default=None, metadata=OF_FRAMES)
+    is_place_of_hips: bool = False
+    dropped: Mapping[str, int] = field(default_factory=dict)  # reason -> frames
+
+    @property
+    def name(self) -> str:
+        return f"{self.tool}'s person {self.person}"
+
+    @property
+    def is_smplx(self) -> bool:
+        return bool(self.pose.shape[1] != N_POSE)
+
+    def intrinsics_in(self, size: tuple[int, int]) -> Doubles:
+        """(3, 3) px, for pictures of this width and height."""
+        if self.intrinsics is not None:
+            return self.intrinsics
+        return pinhole(float(np.hypot(*size)), size)
+
+    def position(self, size: tuple[int, int], margin: float = 1.0) -> Doubles:
+        """`trans` (N, 3) m; else that of the weak-perspective camera, for crops of `margin` times
+        the box.
+        """
+        if self.trans is not None:
+            return self.trans
+        assert self.crop_camera is not None and self.boxes is not None
+        scale, x, y = self.crop_camera.T
+        box_x, box_y, width, _ = self.boxes.T
+        intrinsics = self.intrinsics_in(size)
+        focal = intrinsics[0, 0]
+        away = 2 * focal / (scale * width * margin)  # m
+        m_per_px = away / focal
+        x = x + (box_x - intrinsics[0, 2]) * m_per_px
+        y = y + (box_y - intrinsics[1, 2]) * m_per_px
+        return np.column_stack([x, y, away])
+
+    def has_size(self, size: tuple[int, int]) -> bool:
+        """Whether the tool saw pictures of this width and height, as far as it is known."""
+        if self.size is None or not self.is_reduced:
+            return self.size in (None, size)
+        across, down = np.divide(size, self.size)
+        return bool(abs(across / down - 1) < ALIKE)
+
+    def in_clip(self, size: tuple[int, int], fps: float) -> Estimate:
+        """The frames and the intrinsics of the clip, of this width, height and rate, where the tool
+        reduced both.
+        """
+        if not self.is_reduced or self.size is None or self.intrinsics is None:
+            return self
+        across, down = np.divide(size, self.size)
+        intrinsics = np.diag([across, down, 1]) @ self.intrinsics
+        every = math.ceil(max(1.0, fps) / MOST_FPS)  # 1 for an unknown rate, NaN
+        frames = self.frames * every + every - 1  # the tool keeps the last of each `every`
+        return replace(self, frames=frames, intrinsics=intrinsics, size=size)
+
+    def only(self, rows: Ints, reason: str) -> Estimate:
+        """These rows; the others are counted under the reason."""
+        n_left_out = len(self.frames) - len(rows)
+        if not n_left_out:
+            return self
+        chosen = {}
+        for column in fields(self):
+            values = getattr(self, column.name)
+            if "of_frames" in column.metadata and values is not None:
+                chosen[column.name] = values[rows]
+        dropped = {**self.dropped, reason: self.dropped.get(reason, 0) + n_left_out}
+        return replace(self, **chosen, dropped=dropped)
+
+
+def pinhole(focal: float, size: tuple[int, int]) -> Doubles:
+    """(3, 3) px, with the centre in the middle of the image."""
+    width, height = size
+    return np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
