@@ -1,6 +1,7 @@
 """Person boxes from keypoints.  raw -> [tracks] -> features -> windows
 
-A box is (cx, cy, w, h) in pixels of the full image, square, before the crop margin.
+A box is (cx, cy, w, h) in pixels of the full image, square, before the crop margin; only those of
+`corner_boxes_with_margin` are not.
 """
 
 from __future__ import annotations
@@ -27,9 +28,7 @@ def extents(kp_2d: Floats, threshold: float = 0.0) -> tuple[Doubles, Bools]:
     count as unseen.
     """
     points = np.asarray(kp_2d, np.float64)
-    confidence = points[..., 2]
-    is_finite = np.isfinite(points).all(axis=-1)
-    is_seen = is_finite & (confidence > threshold)
+    is_seen = _seen(points, threshold)
     any_seen: Bools = np.any(is_seen, axis=1)
 
     corners = _extents(points, is_seen)
@@ -37,14 +36,22 @@ def extents(kp_2d: Floats, threshold: float = 0.0) -> tuple[Doubles, Bools]:
     return corners, any_seen
 
 
+def _seen(points: Doubles, threshold: float) -> Bools:
+    """(N, J) which joints are finite, and have confidence above the threshold."""
+    is_finite = np.isfinite(points).all(axis=-1)
+    confidence = points[..., 2]
+    is_seen: Bools = is_finite & (confidence > threshold)
+    return is_seen
+
+
 def _extents(points: Doubles, is_seen: Bools) -> Doubles:
     """Corners (N, 2, 2) of the seen joints of (N, J, 3); infinite without one."""
     xy = points[..., :2]
     mask = is_seen[..., None]
-    seen_or_right = np.where(mask, xy, np.inf)
-    seen_or_left = np.where(mask, xy, -np.inf)
-    low = seen_or_right.min(axis=1, initial=np.inf)
-    high = seen_or_left.max(axis=1, initial=-np.inf)
+    for_low = np.where(mask, xy, np.inf)
+    for_high = np.where(mask, xy, -np.inf)
+    low = for_low.min(axis=1, initial=np.inf)
+    high = for_high.max(axis=1, initial=-np.inf)
     return np.stack([low, high], axis=1)
 
 
@@ -117,16 +124,18 @@ def _smooth(column: Doubles, median: int, sigma: float) -> Doubles:
     return smooth
 
 
-def boxes_with_margin(joints: Doubles, margin: float) -> Doubles:
-    """Joints (N, J, 3) px px confidence -> (N, 4), x y of the upper left corner, w h, px; infinite
-    without a joint.
+def corner_boxes_with_margin(joints: Doubles, margin: float) -> Doubles:
+    """Joints (N, J, 3) px px confidence -> (N, 4), x y of the upper left corner, w h, px, of any
+    shape; infinite without a joint.
 
-    margin: added to the joints' extent on every side, as a share of it.
+    margin: added to the joints' extent on every side, as a share of it. Non-finite joints count as
+    unseen.
     """
-    is_seen = joints[..., 2] > 0
-    corners = _extents(joints, is_seen)
+    corners = _extents(joints, _seen(joints, 0))
     low = corners[:, 0]
     extent = corners[:, 1] - low
-    corner = low - margin * extent
+    # an infinite extent stays as it is: 0 times infinity is NaN
+    added = np.multiply(margin, extent, out=np.zeros_like(extent), where=np.isfinite(extent))
+    corner = low - added
     size = (1 + 2 * margin) * extent
     return np.concatenate([corner, size], axis=1)

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from pipeline.accounting import Totals, VideoAccount
-from pipeline.boxes import boxes_with_margin
+from pipeline.boxes import corner_boxes_with_margin
 from pipeline.cli.text import count
 from pipeline.datasets.base import Dataset, Mistake, Origin, ReleasePart, finite_joints
 from pipeline.datasets.pixels import RESIZED, no_pictures, require_size
@@ -191,7 +191,7 @@ class PoseTrack(Dataset):
         skeleton, kp_2d = _joints(coco, account)
         track_id = coco.track_ids()
         person_id = coco.person_ids()
-        box = boxes_with_margin(kp_2d, BOX_MARGIN) if coco.of_21 else coco.boxes()
+        box = corner_boxes_with_margin(kp_2d, BOX_MARGIN) if coco.of_21 else coco.boxes()
         pictures, frame_of_picture, problems = _pictures(raw, raw / file, coco.file_names, account)
         if pictures.place != raw / video.folders[0]:
             where = pictures.place.relative_to(raw).as_posix()

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter1d
 from scipy.signal import medfilt
 
-from pipeline.boxes import extents, smooth_boxes, tight_boxes
+from pipeline.boxes import corner_boxes_with_margin, extents, smooth_boxes, tight_boxes
 
 
 def person(cx: float, cy: float, w: float, h: float, confidence: float = 1.0) -> np.ndarray:
@@ -94,3 +94,12 @@ def test_a_person_at_rest_keeps_a_box_of_side_diagonal_however_short_the_track(
     assert (first, stop) == (0, n_frames)
     # 3-4-5 triangle
     np.testing.assert_allclose(boxes, np.tile([100, 200, 50, 50], (n_frames, 1)), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("margin", "expected"), [(0, [40, 50, 20, 60]), (0.5, [30, 20, 40, 120])])
+def test_a_corner_box_has_a_margin_of_finite_joints_and_is_infinite_without_one(
+    margin: float, expected: list[float]
+) -> None:
+    joints = np.concatenate([person(50, 80, 20, 60), [[np.nan, 5, 1]]])
+    boxes = corner_boxes_with_margin(np.stack([joints, np.zeros((5, 3))]), margin)
+    np.testing.assert_array_equal(boxes, [expected, [np.inf, np.inf, -np.inf, -np.inf]])
