@@ -26,8 +26,9 @@ ERROR: Final = "[red]error:[/red]"
 STAND_IN: Final = "[yellow]DEMO DATA[/yellow]"
 UNTRAINED: Final = "[yellow]UNTRAINED[/yellow]"  # features of a network with random weights
 
-VERB = 10
-WHAT = 24  # columns of a task's line
+# columns of a task's line
+VERB: Final = 10
+WHAT: Final = 24
 
 
 class BrokenPipe(KeyboardInterrupt):
@@ -38,6 +39,7 @@ class _Console(Console):
     """Console that ends on a broken pipe without a message, with the exit code of SIGPIPE."""
 
     failure: OSError | None = None  # of writing, for example on a full disk
+    is_pipe_broken = False
 
     def _write_buffer(self) -> None:
         try:
@@ -53,7 +55,8 @@ class _Console(Console):
             raise
 
     def on_broken_pipe(self) -> NoReturn:
-        self.quiet = True
+        self.is_pipe_broken = True
+        self.quiet = True  # rich prints nothing more
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise BrokenPipe
 
@@ -61,17 +64,17 @@ class _Console(Console):
         """Raise BrokenPipe if the reader has ended: Luigi drops errors that are raised while it
         reports a task.
         """
-        if self.quiet:
+        if self.is_pipe_broken:
             raise BrokenPipe
 
     def show_line(self, text: str, mark: str = "", indent: int = 0) -> None:
         """Print a line of untrusted text after its mark."""
         self.print(_marked(text, mark, indent))
 
-    def fits(self, shown: Table) -> bool:
+    def fits(self, filled: Table) -> bool:
         """Whether a table is no wider than the terminal; always true in a pipe."""
         unlimited = self.options.update(max_width=WIDE)
-        return Measurement.get(self, unlimited, shown).maximum <= self.width
+        return Measurement.get(self, unlimited, filled).maximum <= self.width
 
 
 out: Final = _Console(
@@ -116,15 +119,15 @@ def table(*names: str) -> Table:
     return empty
 
 
-def show(shown: Table, *, least: int = 0) -> None:
+def show(filled: Table, *, least: int = 0) -> None:
     """Print a table at the terminal's width, at least `least` columns; in a pipe, one line per row
     without padding.
     """
     if out.is_terminal:
-        out.print(shown, soft_wrap=False, crop=False, width=max(out.width, least))
+        out.print(filled, soft_wrap=False, crop=False, width=max(out.width, least))
         return
     with out.capture() as captured:
-        out.print(shown, soft_wrap=False, crop=False, width=WIDE)
+        out.print(filled, soft_wrap=False, crop=False, width=WIDE)
     for text in captured.get().splitlines():
         out.out(text.rstrip(), highlight=False)
 
@@ -180,35 +183,41 @@ class CommandResult:
         for text in texts:
             self.line(text, mark, indent)
 
-    def print(self, *, as_json: bool = False, instead: str | None = None) -> int:
-        """Print the result and return the exit code: 1 if there are problems.
-
-        as_json: print the rows as JSON. instead: print this document instead.
+    def print(self, *, as_json: bool = False) -> int:
+        """Print the text, or the rows as JSON, and return the exit code: 1 if there are
+        problems.
         """
-        to = err if as_json or instead is not None else out
-        if instead is not None:
-            _machine.out(instead, highlight=False, end="")
-        elif as_json:
+        if as_json:
             show_json(self.rows)
-        else:
-            for part in self.text:
-                if isinstance(part, Table):
-                    show(part)
-                else:
-                    out.print(part)
+            return self._print_problems(err)
+        for part in self.text:
+            if isinstance(part, Table):
+                show(part)
+            else:
+                out.print(part)
+        return self._print_problems(out)
+
+    def print_document(self, document: str) -> int:
+        """`print` with this document in place of the text."""
+        _machine.out(document, highlight=False, end="")
+        return self._print_problems(err)
+
+    def _print_problems(self, console: _Console) -> int:
         for problem in self.problems:
-            to.show_line(problem, WRONG)
+            console.show_line(problem, WRONG)
         return self.exit_code or int(bool(self.problems))
 
 
 def size(n_bytes: float) -> str:
     """
-    >>> [size(n) for n in (0, 1536, 19_600_000, 2 * 2**40)]
-    ['0 B', '1.5 KiB', '18.7 MiB', '2.0 TiB']
+    >>> [size(n) for n in (0, 1536, 1024**2 - 1, 19_600_000, 2 * 2**40)]
+    ['0 B', '1.5 KiB', '1.0 MiB', '18.7 MiB', '2.0 TiB']
     """
-    if n_bytes < 1024:
+    if round(n_bytes) < 1024:
         return f"{n_bytes:.0f} B"
-    power = min(int(math.log(n_bytes, 1024)), 4)
+    power = 1
+    while power < 4 and round(n_bytes / 1024**power, 1) >= 1024:
+        power += 1
     return f"{n_bytes / 1024**power:,.1f} {'KMGT'[power - 1]}iB"
 
 

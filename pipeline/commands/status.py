@@ -85,7 +85,7 @@ def _run(args: argparse.Namespace) -> int:
     if args.digest:
         with bar("digest", err) as progress:
             lines = list(list_digests(opened, chosen, result.problems, progress))
-        return result.print(instead="".join(f"{line}\n" for line in lines))
+        return result.print_document("".join(f"{line}\n" for line in lines))
     rows = []
     for name in chosen:
         try:
@@ -103,8 +103,8 @@ def _run(args: argparse.Namespace) -> int:
     result.problems += _rejected_beyond(args.max_rejected, rows)
 
     if args.csv:
-        return result.print(
-            instead=videos_csv([opened[row.split] for row in rows], result.problems)
+        return result.print_document(
+            videos_csv([opened[row.split] for row in rows], result.problems)
         )
     if not chosen:
         result.line("no split is committed yet")
