@@ -44,14 +44,37 @@ from pipeline.show.tracks import from_cache
 from pipeline.show.untracked import Untracked
 
 Array = NDArray[Any]
-# "box" or "crop"; x, y, width, height, px of the frame
-Rect = tuple[str, float, float, float, float]
 
 VERSION: Final = 1  # of a page's content: `prepare` and `try` replace pages of others
 LONGEST_PX: Final = 480  # longer side of a full frame on the page
 QUALITY: Final = 80  # of the page's JPEGs
-DOT: Final = 1 / 75  # radius of a joint / side of the crop
+DOT: Final = 1 / 75  # radius of a joint / side of the crop; at most, / longer side of the frame
+SMALLEST_DOT: Final = 1 / 250  # at least, / longer side of the frame
 GRID_M: Final = 0.5  # between grid lines behind 3D joints
+
+
+class _Rect(NamedTuple):
+    kind: str  # "box" or "crop"
+    x: float  # px of the frame
+    y: float
+    width: float
+    height: float
+
+
+class _Joints(NamedTuple):
+    """Joints, and where they are drawn."""
+
+    labelled: Array  # (49, 3) px of the frame, and confidence
+    drawn: Array  # (49, 2) px of the image
+
+
+class _UntrackedFrame(NamedTuple):
+    """A frame with detections that have no track."""
+
+    number: int  # in the video, from 0
+    n_detections: int
+    problem: str  # why there is no image; "" if there is one
+    image: Image | None
 
 
 class _Overlay(NamedTuple):
@@ -60,7 +83,7 @@ class _Overlay(NamedTuple):
     image: Image  # as shown
     width: int  # of the image in the labels' coordinates
     height: int
-    rects: tuple[Rect, ...]
+    rects: tuple[_Rect, ...]
     skeleton: Skeleton
     estimated: Skeleton  # joints of an estimated body
     radius: float  # of a joint's dot
@@ -95,9 +118,9 @@ def portrait(track: ShownTrack, body: Path | None) -> Portrait:
     """
     rows = track.rows
     joints, caption = joints_3d(rows, body)
-    solid: list[tuple[View, ...]] = [() for _ in rows["frame_index"]]
+    views_by_frame: list[tuple[View, ...]] = [() for _ in rows["frame_index"]]
     if joints is not None:
-        solid = [views(frame_joints, camera="bbox" in rows) for frame_joints in joints]
+        views_by_frame = [views(frame_joints, camera="bbox" in rows) for frame_joints in joints]
     estimated = projected_joints(track, body)
     cards = []
     for i, frame in enumerate(_frames(track)):
@@ -105,9 +128,9 @@ def portrait(track: ShownTrack, body: Path | None) -> Portrait:
         if "kp_2d" in rows:
             n_visible = int((rows["kp_2d"][i, :, 2] > 0).sum())
         unset = tuple(name for name in track.flags if rows[name][i] != 1)
-        overlays = _overlays(frame, track, i, estimated[i])
-        cards.append(_Card(frame.index, n_visible, unset, *overlays, solid[i]))
-    box = view_box(list(itertools.chain.from_iterable(solid)))
+        overlays = _draw_frame(frame, track, i, estimated[i])
+        cards.append(_Card(frame.index, n_visible, unset, *overlays, views_by_frame[i]))
+    box = view_box(list(itertools.chain.from_iterable(views_by_frame)))
     return Portrait(track, caption, box, tuple(cards))
 
 
@@ -119,8 +142,8 @@ def _frames(track: ShownTrack) -> Iterable[Frame]:
     return track.source.read(indices)
 
 
-def _draw_untracked(untracked: Untracked) -> Iterator[tuple[int, int, str, Image | None]]:
-    """Yield some frames with such detections: frame, number of detections, problem or "", image."""
+def _draw_untracked(untracked: Untracked) -> Iterator[_UntrackedFrame]:
+    """Some of the frames with such detections."""
     indices, counts = np.unique(untracked.frame_index, return_counts=True)
     chosen = spread(len(indices), 2 * PAGE_FRAMES)
     frames = untracked.source.read(indices[chosen].tolist())
@@ -130,7 +153,7 @@ def _draw_untracked(untracked: Untracked) -> Iterator[tuple[int, int, str, Image
             image = frame.image.copy()
             untracked.draw(image, frame.index, [])
             image = _shrink(image, 2 * LONGEST_PX)
-        yield frame.index, n_detections, _problem(frame), image
+        yield _UntrackedFrame(frame.index, n_detections, _problem(frame), image)
 
 
 def _problem(frame: Frame) -> str:
@@ -138,7 +161,7 @@ def _problem(frame: Frame) -> str:
     return f"{frame.kind}: {frame.problem}" if frame.problem else ""
 
 
-def _overlays(
+def _draw_frame(
     frame: Frame, track: ShownTrack, i: int, estimated: Array
 ) -> tuple[str, _Overlay | None, _Overlay | None]:
     """The problem of row i's image or "", the full frame, and the crop. estimated: (49, 3) px and
@@ -163,14 +186,16 @@ def _overlays(
     height, width = image.shape[:2]
     longest = max(height, width)
     crop_radius = float(size[0]) * scale * DOT  # small people get small dots
-    radius = min(max(crop_radius, longest / 250), longest / 75)
+    radius = min(max(crop_radius, longest * SMALLEST_DOT), longest * DOT)
     small = _shrink(image, LONGEST_PX)
-    both = (kp_2d, estimated)
-    full = _overlay(small, (width, height), rects, both, (kp_2d, estimated), radius)
+    joints = _Joints(kp_2d, kp_2d[:, :2])
+    body = _Joints(estimated, estimated[:, :2])
+    full = _overlay(small, (width, height), rects, joints, body, radius)
 
-    on_crop = (_on_crop(kp_2d, bbox, scale), _on_crop(estimated, bbox, scale))
+    joints = _Joints(kp_2d, _on_crop(kp_2d, bbox, scale))
+    body = _Joints(estimated, _on_crop(estimated, bbox, scale))
     crop_size = (CROP_SIZE, CROP_SIZE)
-    return "", full, _overlay(crop, crop_size, (), both, on_crop, CROP_SIZE * DOT)
+    return "", full, _overlay(crop, crop_size, (), joints, body, CROP_SIZE * DOT)
 
 
 def _on_crop(kp_2d: Array, bbox: Array, scale: float) -> Array:
@@ -180,10 +205,10 @@ def _on_crop(kp_2d: Array, bbox: Array, scale: float) -> Array:
     return on_crop
 
 
-def _rect(kind: str, centre: Array, size: Array) -> Rect:
+def _rect(kind: str, centre: Array, size: Array) -> _Rect:
     x, y = (centre - size / 2).tolist()
     width, height = size.tolist()
-    return kind, x, y, width, height
+    return _Rect(kind, x, y, width, height)
 
 
 def _shrink(image: Image, longest: int) -> Image:
@@ -199,22 +224,18 @@ def _shrink(image: Image, longest: int) -> Image:
 def _overlay(
     image: Image,
     size: tuple[int, int],
-    rects: tuple[Rect, ...],
-    joints: tuple[Array, Array],
-    pixels: tuple[Array, Array],
+    rects: tuple[_Rect, ...],
+    joints: _Joints,
+    body: _Joints,
     radius: float,
 ) -> _Overlay:
-    """An RGB image with labelled joints and those of an estimated body, (49, 3) px and confidence
-    each, drawn at `pixels`, in the coordinates of an image of `size`.
+    """An RGB image with labelled joints and those of an estimated body, in the coordinates of an
+    image of `size`.
     """
-    labelled, estimated = joints
-    at_labelled = pixels[0][:, :2]
-    is_inside = ((at_labelled >= -0.5) & (at_labelled <= np.array(size) - 0.5)).all(axis=1)
-    is_visible = labelled[:, 2] > 0
+    is_inside = ((joints.drawn >= -0.5) & (joints.drawn <= np.array(size) - 0.5)).all(axis=1)
+    is_visible = joints.labelled[:, 2] > 0
     outside = int((is_visible & ~is_inside).sum())
-    skeleton = flat(labelled, at_labelled)
-    body = flat(estimated, pixels[1][:, :2])
-    return _Overlay(image, *size, rects, skeleton, body, radius, outside)
+    return _Overlay(image, *size, rects, flat(*joints), flat(*body), radius, outside)
 
 
 def _jpeg_uri(image: Image) -> str:
