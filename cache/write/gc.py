@@ -70,15 +70,15 @@ class _Sweep:
         self.collected = Collected()
         self._store = store
         self._dry_run = dry_run
-        self._unfinished = unfinished
+        self._unfinished = unfinished  # always in an object store
         self._older_than = older_than
 
     def run(self, place: Place) -> None:
         """Sweep under the writer's lock; report a running writer or a damaged manifest instead."""
         try:
             with Lock() if self._dry_run else self._store.lock(place.writing):
-                self.place(place)
-            self.prune(place.manifest_folder)
+                self._sweep_locked(place)
+            self._prune(place.manifest_folder)
         except AccessDenied as error:
             self.collected.problems.append(str(error))
         except CacheError as error:
@@ -106,26 +106,34 @@ class _Sweep:
         if self.collected.forgotten and not self._dry_run:
             update_list(store, remove=self.collected.forgotten, there=())
 
-    def place(self, place: Place) -> None:
+    def _sweep_locked(self, place: Place) -> None:
         refuse_running_parts(self._store, place.writing)
         commit = Commit.load(place)
         if commit is None:
             lost = place.lost_manifest()
             if lost:
                 raise lost
-        # Unreferenced files may belong to the writer of staged work; in an object store it may even
-        # be running.
-        has_staged = bool(self._store.list_names(place.staged))
-        running = not self._store.exclusive and self._is_young(place.staged)
-        goes_on = has_staged and (running or not self._unfinished)
-        if goes_on:
+        keep_unfinished = self._keeps_unfinished(place)
+        if keep_unfinished:
             text = "unfinished work, which the same command continues (--unfinished removes it)"
             self.collected.skipped.append(f"{self._store.location(place.manifest_folder)}: {text}")
-        self.remove(find_unreferenced(place, commit, unfinished=not goes_on))
+        self._remove(find_unreferenced(place, commit, unfinished=not keep_unfinished))
         if commit is not None and not self._dry_run:
             follow_manifest(commit)
 
-    def remove(self, keys: Iterable[str]) -> None:
+    def _keeps_unfinished(self, place: Place) -> bool:
+        """Whether unreferenced files stay, which may belong to the writer of staged work.
+
+        Without staged work: never. With it:
+            a disk, under the writer's lock       unless `unfinished` is asked for
+            an object store, which has no locks   while it is young: its writer may be running
+        """
+        if not self._store.list_names(place.staged):
+            return False
+        is_running = not self._store.exclusive and self._is_young(place.staged)
+        return is_running or not self._unfinished
+
+    def _remove(self, keys: Iterable[str]) -> None:
         """Remove files, and folders with their contents, unless they are too young."""
         for key in keys:
             files = self._files(key)
@@ -143,15 +151,13 @@ class _Sweep:
             self.collected.bytes += sum(files.values())
             if not self._dry_run:
                 self._store.remove([key])
-                self.prune(folder)
+                self._prune(folder)
 
-    def prune(self, folder: str) -> None:
+    def _prune(self, folder: str) -> None:
         """Remove a folder that is empty, and those above it within the split."""
-        while (
-            not self._dry_run
-            and folder.count("/") >= _IN_SPLIT
-            and self._store.remove_empty(folder)
-        ):
+        if self._dry_run:
+            return
+        while folder.count("/") >= _IN_SPLIT and self._store.remove_empty(folder):
             folder = folder.rpartition("/")[0]
 
     def _is_young(self, key: str) -> bool:
@@ -170,29 +176,34 @@ class _Sweep:
 
 def find_unreferenced(place: Place, commit: Commit | None, *, unfinished: bool) -> Iterator[str]:
     """Keys of the cache's files that no manifest names; `unfinished`: also uncommitted work."""
-    store = place.store
-    names = store.list_names(place.manifest_folder)
-    writing = store.list_names(place.writing)
-    if unfinished:
-        if commit is None and PROVENANCE in names:  # of a commit that was never made
-            yield f"{place.manifest_folder}/{PROVENANCE}"
-        leftovers = [name for name in writing if name != "lock"]
-    else:
-        leftovers = [name for name in writing if name.startswith(".")]  # of a killed write
-    for name in leftovers:
-        yield f"{place.writing}/{name}"
+    names = place.store.list_names(place.manifest_folder)
+    if unfinished and commit is None and PROVENANCE in names:  # of a commit that was never made
+        yield f"{place.manifest_folder}/{PROVENANCE}"
+    yield from _find_being_written(place, unfinished=unfinished)
     if unfinished:
         yield from _find_unnamed_shards(place, commit)
     if place.stream is None:
-        # `_ok` and `_key` of those whose folder is gone
-        streams = store.list_names(place.array_key(FEATURES))
-        for name in streams:
-            if stream_of(name) not in streams:
-                yield place.array_key(f"{FEATURES}/{name}")
+        yield from _find_arrays_without_stream(place)
     yield from place.unnamed_tables(None if commit is None else commit.manifest)
     for name in names:
         if name.startswith(".") and name.endswith(".tmp"):
             yield f"{place.manifest_folder}/{name}"
+
+
+def _find_being_written(place: Place, *, unfinished: bool) -> Iterator[str]:
+    """What a killed write left; `unfinished`: all of the folder for writing but its lock."""
+    for name in place.store.list_names(place.writing):
+        is_of_killed_write = name.startswith(".")
+        if is_of_killed_write or (unfinished and name != "lock"):
+            yield f"{place.writing}/{name}"
+
+
+def _find_arrays_without_stream(place: Place) -> Iterator[str]:
+    """`_ok` and `_key` of streams whose own folder, beside theirs, is gone."""
+    streams = place.store.list_names(place.array_key(FEATURES))
+    for name in streams:
+        if stream_of(name) not in streams:
+            yield place.array_key(f"{FEATURES}/{name}")
 
 
 def _find_unnamed_shards(place: Place, commit: Commit | None) -> Iterator[str]:
