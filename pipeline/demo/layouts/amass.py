@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -16,16 +17,19 @@ from pipeline.demo.motion import perform, random_betas
 from pipeline.demo.scene import GENDERS, Actor, Shot, Take
 from pipeline.skeletons import Doubles
 
+RANDOM_KEY: Final = 103  # of the random numbers of its videos
 SUBSETS: Final = ("ACCAD", "CMU", "KIT", "SFU")
 FRAME_RATES: Final = (120.0, 120.0, 100.0, 120.0, 60.0, 120.0)  # Hz, in turn
 Z_UP: Final = Rotation.from_rotvec([np.pi / 2, 0, 0])  # AMASS's ground is z = 0, SMPL's up is y
+N_JOINTS: Final = 22  # of SMPL-H's body, before 15 of each hand
+N_BETAS: Final = 16  # in AMASS's files
 # SMPL's hands -> the joints of SMPL-H there, the index fingers' roots
 SMPLH_HANDS: Final = {22: 22, 23: 37}
 
 
 def _plan(request: Request) -> Iterator[Shot]:
     """12 motions of 4 to 10 s by default, three per subset, each with a different subject."""
-    for number, split, rng in request.enumerate_videos(103, train=12):
+    for number, split, rng in request.enumerate_videos(RANDOM_KEY, train=12):
         fps = pick_cyclic(FRAME_RATES, number)
         subset = pick_cyclic(SUBSETS, number)
         subject = number // len(SUBSETS) + 1
@@ -48,9 +52,10 @@ def _record(shot: Shot, folder: Path) -> Take:
     gender = str(rng.choice(GENDERS))
 
     fingers = _curl_fingers(rng, shot.n_frames)
-    axis_angles = motion.pose.reshape(shot.n_frames, -1, 3)
+    axis_angles = motion.pose.reshape(shot.n_frames, -1, 3).copy()
     for smpl, smplh in SMPLH_HANDS.items():
-        axis_angles[:, smpl] = fingers[:, smplh - 22]
+        axis_angles[:, smpl] = fingers[:, smplh - N_JOINTS]
+    motion = replace(motion, pose=axis_angles.reshape(shot.n_frames, -1))
     body = procedural()
     rest = rest_joints(body, betas)
     pelvis = rest[0]
@@ -58,10 +63,10 @@ def _record(shot: Shot, folder: Path) -> Take:
 
     file = folder / shot.file
     file.parent.mkdir(parents=True, exist_ok=True)
-    shape = np.concatenate([betas, np.zeros(6)])
+    shape = np.concatenate([betas, np.zeros(N_BETAS - len(betas))])
     np.savez(file.with_name("shape.npz"), gender=gender, betas=shape)
-    hands = fingers.reshape(-1, 90)
-    without_hands = pose[:, :66]
+    hands = fingers.reshape(shot.n_frames, -1)
+    without_hands = pose[:, : 3 * N_JOINTS]
     np.savez(
         file,
         trans=trans,
@@ -73,7 +78,16 @@ def _record(shot: Shot, folder: Path) -> Take:
     )
     no_joints = np.zeros((shot.n_frames, 0, 3))
     no_pixels = np.zeros((shot.n_frames, 0, 2))
-    actor = Actor(motion, gender, pose, betas, trans, no_joints, no_joints, no_pixels)
+    actor = Actor(
+        motion=motion,
+        gender=gender,
+        pose=pose,
+        betas=betas,
+        trans=trans,
+        joints=no_joints,
+        spin49=no_joints,
+        kp_2d=no_pixels,
+    )
     return Take(shot, None, (actor,))
 
 
