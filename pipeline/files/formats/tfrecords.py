@@ -32,7 +32,7 @@ from pipeline.files.raw.opening import open_unbuffered
 
 HEADER: Final = 12  # bytes before the data
 FOOTER: Final = 4  # bytes behind it
-# of data: a record is read as a whole. InstaVariety's longest clips take about 2^24
+# of a record's data, which is read as a whole; InstaVariety's longest clips take about 2^24
 MAX_BYTES: Final = 1 << 27
 MAX_RECORDS: Final = 100_000  # in a file: what five digits can name. InstaVariety has 50
 AGAIN: Final = "Unpack or download this file again."
@@ -112,7 +112,7 @@ def spans(file: Path) -> list[Span]:
     with suppress(OSError, ValueError), open_unbuffered(file) as stream:
         size = os.fstat(stream.fileno()).st_size
         while start < size and len(records) < MAX_RECORDS:
-            stop = _stop(file, stream, start, size)
+            stop = _end_of_record(file, stream, start, size)
             records.append((start, stop))
             start = stop
     if start < size or not records:
@@ -131,7 +131,7 @@ def read(file: Path, start: int, stop: int) -> bytes:
         reading(file, "an intact record", key=key, do=AGAIN, reason="record_damaged"),
         open_regular(file) as stream,
     ):
-        actual = _stop(file, stream, start, os.fstat(stream.fileno()).st_size)
+        actual = _end_of_record(file, stream, start, os.fstat(stream.fileno()).st_size)
         if actual != stop:
             refuse(
                 f"one that ends at byte {actual}: the file was changed, or has over "
@@ -144,7 +144,7 @@ def read(file: Path, start: int, stop: int) -> bytes:
     return data
 
 
-def _stop(file: Path, stream: BinaryIO, start: int, size: int) -> int:
+def _end_of_record(file: Path, stream: BinaryIO, start: int, size: int) -> int:
     """The end of the record at `start`, from its header, in a file of `size` bytes.
 
     Raises ValueError if the header is damaged or the length impossible, RawDataError for another
@@ -155,7 +155,7 @@ def _stop(file: Path, stream: BinaryIO, start: int, size: int) -> int:
     lost = f"everything from byte {start} on is lost"
     checksum = int.from_bytes(header[8:], "little")
     is_intact = len(header) == HEADER and _masked_crc(header[:8]) == checksum
-    # a length may begin like another format
+    # only a damaged one: the bytes of an intact length may be those that another format begins with
     if start == 0 and not is_intact:
         other = other_format(header)
         if other:

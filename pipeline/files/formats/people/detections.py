@@ -40,7 +40,7 @@ from pipeline.files.formats.people.found import (
     Sizes,
     label_error,
 )
-from pipeline.files.formats.people.joint_spellings import DECLARED, joint_called
+from pipeline.files.formats.people.joint_spellings import JOINT_OF_SPELLING, joint_called
 from pipeline.files.raw.files import list_names, open_regular
 from pipeline.skeletons import Doubles, Ints, Skeleton, bones, joint_names
 
@@ -296,7 +296,7 @@ def _order_joints(
         if joint is not None:
             column_of.setdefault(joint, column)
     if len(column_of) < FEWEST:
-        expected = f"{FEWEST} or more of {', '.join(DECLARED)}"
+        expected = f"{FEWEST} or more of {', '.join(JOINT_OF_SPELLING)}"
         actual = f"{len(column_of)} among {', '.join(names)[:200]}"
         raise _unknown_order(place, expected, actual)
     points = [persons[:, [*column_of.values()]] for persons in points]

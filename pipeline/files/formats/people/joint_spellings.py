@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Final
 
 # Lower-case joint names in files -> ours: PoseTrack's, COCO's, COCO-WholeBody's, MPII's.
-DECLARED: Final[Mapping[str, str]] = {
+JOINT_OF_SPELLING: Final[Mapping[str, str]] = {
     "nose": "nose",
     "head_bottom": "neck",
     "upper_neck": "neck",
@@ -29,8 +29,10 @@ DECLARED: Final[Mapping[str, str]] = {
 
 
 def joint_called(name: str) -> str | None:
-    """Our name of a joint; None if unknown. Case, blanks, hyphens and underscores do not count, and
-    a side may be one letter.
+    """Our name of a joint; None if unknown. Case, blanks, hyphens, underscores and dots do not
+    count, and a side may be one letter.
+
+    "Neck" alone is unknown: it is the middle of the shoulders for some, the upper neck for others.
 
     >>> [joint_called(name) for name in ("RHip", "left-shoulder", "LBigToe", "Left Ankle", "Neck")]
     ['rhip', 'lshoulder', 'OP LBigToe', 'lankle', None]
@@ -44,7 +46,7 @@ def _compact(name: str) -> str:
 
 def _spellings() -> dict[str, str]:
     spelled = {}
-    for name, ours in DECLARED.items():
+    for name, ours in JOINT_OF_SPELLING.items():
         spelled[_compact(name)] = ours
         side, _, joint = name.partition("_")
         if side in ("left", "right"):
