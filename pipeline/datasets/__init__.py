@@ -23,15 +23,27 @@ __all__ = [
     "Dataset",
     "RawVideo",
     "broken",
+    "find_installed",
     "get",
+    "mirror_of",
     "names",
+    "not_installed",
+    "unknown",
 ]
 
 ENTRY_POINTS: Final = "vibe_pipeline.datasets"
 
 RELEASES: Final = (  # that demo data imitate
-    *("penn_action", "posetrack", "insta_variety", "kinetics", "mpi_inf_3dhp"),
-    *("h36m", "3dpw", "emdb", "bedlam", "amass"),
+    "penn_action",
+    "posetrack",
+    "insta_variety",
+    "kinetics",
+    "mpi_inf_3dhp",
+    "h36m",
+    "3dpw",
+    "emdb",
+    "bedlam",
+    "amass",
 )
 OWN_CLIPS: Final = ("videos",)  # which no release is
 WITH_DEMO_DATA: Final = (*RELEASES, *OWN_CLIPS)
@@ -53,13 +65,15 @@ def mirror_of(name: str, column: str) -> cache.Mirror | None:
     if reader is not None:
         for split in reader.splits:
             declared += reader.extra_columns(split, body=True)
-    declared += smplx.columns("", trans=True)  # which readers have for some raw folders
+    # SMPL-X's, which `extra_columns` has only where the raw folder has its files
+    declared += smplx.columns("", trans=True)
     for extra in declared:
         if extra.name == column and callable(extra.mirror):
             return extra.mirror
     return None
 
 
+# the cache knows no datasets: it asks here how their extra columns are mirrored
 cache.find_mirrors_by(mirror_of)
 
 
