@@ -50,6 +50,7 @@ class TorchWindows(Shown, Dataset[Item]):
         self._process = os.getpid()
         self._arguments = (seqlen, stride, tail, reading)
         self.seqlen = seqlen
+        self.stride = stride
         starts: list[Ints] = []
         for split in self._splits:
             windows = split.windows(seqlen, stride, reading.stream, tail, streams=reading.streams)
@@ -60,7 +61,7 @@ class TorchWindows(Shown, Dataset[Item]):
             self._require_equal_shapes()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _again, (self._splits, *self._arguments, self._identity)
+        return _rebuild, (self._splits, *self._arguments, self._identity)
 
     def __len__(self) -> int:
         return len(self._starts)
@@ -83,11 +84,11 @@ class TorchWindows(Shown, Dataset[Item]):
             self._process = os.getpid()
         items: list[Item] = [{} for _ in chosen]
         starts = self._starts[chosen]
-        split = np.searchsorted(self._stops, chosen, side="right")
-        for number in np.unique(split).tolist():
-            places = np.flatnonzero(split == number)
+        split_numbers = np.searchsorted(self._stops, chosen, side="right")
+        for split_number in np.unique(split_numbers).tolist():
+            places = np.flatnonzero(split_numbers == split_number)
             places = places[np.argsort(starts[places], kind="stable")]
-            for name, array in self._read(number, starts[places]).items():
+            for name, array in self._read(split_number, starts[places]).items():
                 for place, window in zip(places.tolist(), torch.from_numpy(array), strict=True):
                     items[place][name] = window
         return items
@@ -97,28 +98,28 @@ class TorchWindows(Shown, Dataset[Item]):
         if len(self):
             for name, values in self[0].items():
                 lines.append((name, f"{tuple(values.shape)} {values.dtype}"))
-        title = f"{len(self):,} of {self.seqlen} frames, stride {self._arguments[1]}"
+        title = f"{len(self):,} of {self.seqlen} frames, stride {self.stride}"
         return title, lines
 
     @property
     def _identity(self) -> str:
         return hashlib.sha256(self._stops.tobytes() + self._starts.tobytes()).hexdigest()
 
-    def _read(self, number: int, starts: Ints) -> dict[str, Any]:
+    def _read(self, split_number: int, starts: Ints) -> dict[str, Any]:
         windows = np.stack([starts, starts + self.seqlen], axis=1)
-        return self._splits[number].read(windows, **self._reading._asdict())
+        return self._splits[split_number].read(windows, **self._reading._asdict())
 
     def _require_equal_shapes(self) -> None:
         """Compare the shapes of the first window of each split."""
         expected: set[tuple[str, tuple[int, ...]]] = set()
-        first_split = ""
+        first_split: str | None = None
         starts = np.split(self._starts, self._stops[:-1])
         for number, split in enumerate(self._splits):
             if not len(starts[number]):
                 continue
             batch = self._read(number, starts[number][:1])
             shapes = {(name, array.shape[1:]) for name, array in batch.items()}
-            if not first_split:
+            if first_split is None:
                 first_split = split.name
                 expected = shapes
             differ = {name for name, _ in shapes ^ expected}
@@ -130,7 +131,7 @@ class TorchWindows(Shown, Dataset[Item]):
                 )
 
 
-def _again(
+def _rebuild(
     splits: Sequence[Split], seqlen: int, stride: int, tail: Tail, reading: Reading, identity: str
 ) -> TorchWindows:
     dataset = TorchWindows(splits, seqlen, stride, tail, reading)
