@@ -26,9 +26,9 @@ from pipeline.features.streams.base import Labels, Provenance
 
 IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)  # of RGB in [0, 1]
 IMAGENET_STD: Final = (0.229, 0.224, 0.225)
-NOTHING: Final[Labels] = MappingProxyType({})
+NO_LABELS: Final[Labels] = MappingProxyType({})
 
-_SETTING: Final = threading.Lock()
+_THREAD_COUNT_LOCK: Final = threading.Lock()
 
 
 class Network(ABC):
@@ -46,21 +46,21 @@ class Network(ABC):
         self.batch_size = batch_size
         self.lanes = lanes
         self.region = loaded.region
-        self._of_weights = loaded.provenance
+        self._provenance = loaded.provenance
         self._threads = torch_threads(lanes)
 
     @property
     def provenance(self) -> Provenance:
         """Weights, their source, and the arithmetic."""
-        return {**self._of_weights, "arithmetic": self.arithmetic, "device": self.device}
+        return {**self._provenance, "arithmetic": self.arithmetic, "device": self.device}
 
     def adopt(self, memory: NDArray[np.uint8]) -> None:  # noqa: B027 - a CPU reads any memory
-        """Prepare the memory of all crops."""
+        """Page-lock the memory of all crops, so that a GPU copies them while it computes."""
 
     def release(self) -> None:  # noqa: B027
-        """Release that memory."""
+        """Unlock that memory."""
 
-    def __call__(self, crops: NDArray[np.uint8], labels: Labels = NOTHING) -> Floats:
+    def __call__(self, crops: NDArray[np.uint8], labels: Labels = NO_LABELS) -> Floats:
         """(batch_size, height, width, 3) RGB, and the stream's columns (batch_size, ...) ->
         (batch_size, dim).
         """
@@ -93,7 +93,7 @@ def _one_thread_here() -> None:
     `torch.set_num_threads` sets the number for the calling thread and for all new ones; a
     short-lived thread resets the second.
     """
-    with _SETTING:
+    with _THREAD_COUNT_LOCK:
         before = torch.get_num_threads()
         torch.set_num_threads(1)
         others = threading.Thread(target=torch.set_num_threads, args=(before,))
@@ -181,7 +181,9 @@ def chosen_device(text: str) -> torch.device:
 
 
 def compute(computer: Network, crops: NDArray[np.uint8]) -> Floats:
-    """Crops (N, height, width, 3), N > 0 -> (N, dim), in the computer's threads."""
+    """Crops (N, height, width, 3), N > 0 -> (N, dim), in the computer's threads, by a network that
+    reads no labels.
+    """
     n_batches = -(-len(crops) // computer.batch_size)
     filled = np.zeros((n_batches * computer.batch_size, *crops.shape[1:]), np.uint8)
     filled[: len(crops)] = crops
