@@ -136,6 +136,12 @@ def _checkpoint_task(name: str) -> type[CheckpointTask]:
     return task
 
 
+def _checkpoint_task_of(config: VideoConfig, name: str) -> type[CheckpointTask]:
+    """The task that makes this checkpoint of the model. Raises as `_checkpoint_task`."""
+    task, _ = config.MADE_BY[name]
+    return _checkpoint_task(task)
+
+
 def best_of(config: RunConfig) -> Path:
     """best.pt of a run; while inputs are missing, a file that never exists, since the run's name is
     unknown.
@@ -163,47 +169,70 @@ def progress_callback(
     """A callback that shows a training, as a bar or as lines without a terminal. score_of: a
     split's score as text.
     """
-    from vibe_model.training.feature_table import TableProgress
+    return _TrainingView(progress, what, score_of).show
 
-    loss = validation = ""
-    begun = False
 
-    def show(news: TrainingProgress | TableProgress) -> None:
-        nonlocal loss, validation, begun
-        if isinstance(news, TableProgress):
-            progress(news.done, news.total, f"features {news.where}")
-            if news.done == news.total:
-                fact("features", news.where)
+class _TrainingView:
+    """Shows features while they are loaded, then steps and epochs."""
+
+    def __init__(
+        self, progress: Progress, what: str, score_of: Callable[[Mapping[str, Any]], str]
+    ) -> None:
+        self._progress = progress
+        self._what = what
+        self._score_of = score_of
+        self._loss = ""
+        self._scores: dict[str, str] = {}  # of the splits of the last validation
+        self._has_begun = False
+
+    def show(self, news: TrainingProgress | TableProgress) -> None:
+        from vibe_model.training.feature_table import TableProgress  # imports torch
+
+        if not isinstance(news, TableProgress):
+            self._show_training(news)
             return
-        for metrics in news.validation.values():
-            validation = score_of(metrics) or validation
-        if news.terms is not None:
-            loss = f"loss {sum(news.terms.values()):.4g}"
-        n_done = news.epoch * news.iterations + news.iteration
-        if not begun and n_done > 1:
-            fact("continues", f"from step {n_done - 1:,}, where it was interrupted")
-        begun = True
-        # Loss first: a narrow terminal cuts the end.
-        parts = [loss, validation, f"epoch {news.epoch + 1}/{news.epochs}"]
-        progress(n_done, news.epochs * news.iterations, "  ".join(filter(None, parts)))
-        if news.validation and not console.out.is_terminal:
-            text = ", ".join(filter(None, [loss, f"validation {validation}"]))
-            say("train", what, f"epoch {news.epoch + 1} of {news.epochs}: {text}", mark=" ")
+        self._progress(news.done, news.total, f"features {news.where}")
+        if news.done == news.total:
+            fact("features", news.where)
 
-    return show
+    def _show_training(self, news: TrainingProgress) -> None:
+        for split, metrics in news.validation.items():
+            score = self._score_of(metrics)
+            if score:
+                self._scores[split] = score
+        if news.terms is not None:
+            self._loss = f"loss {sum(news.terms.values()):.4g}"
+        n_done = news.epoch * news.iterations + news.iteration
+        if not self._has_begun and n_done > 1:
+            fact("continues", f"from step {n_done - 1:,}, where it was interrupted")
+        self._has_begun = True
+        # Loss first: a narrow terminal cuts the end.
+        parts = [self._loss, self._validation, f"epoch {news.epoch + 1}/{news.epochs}"]
+        self._progress(n_done, news.epochs * news.iterations, "  ".join(filter(None, parts)))
+        if news.validation and not console.out.is_terminal:
+            text = ", ".join(filter(None, [self._loss, f"validation {self._validation}"]))
+            epoch = f"epoch {news.epoch + 1} of {news.epochs}"
+            say("train", self._what, f"{epoch}: {text}", mark=" ")
+
+    @property
+    def _validation(self) -> str:
+        """The scores, with the names of their splits if there are several."""
+        if len(self._scores) > 1:
+            return ", ".join(f"{split} {score}" for split, score in self._scores.items())
+        return "".join(self._scores.values())
 
 
 def model_config(model: Model, variant: str = "", seed: int = -1) -> VideoConfig:
-    """A model's configuration (`_as_set`) with checkpoints of other trainings."""
-    config = _as_set(model, variant, seed)
+    """A model's configuration (`_config_from_settings`) with checkpoints of other trainings."""
+    config = _config_from_settings(model, variant, seed)
     checkpoints: dict[str, Any] = {
-        name: _checkpoint_task(config.MADE_BY[name][0]).checkpoint(config)
+        name: _checkpoint_task_of(config, name).checkpoint(config)
         for name in config.missing_checkpoints
     }
     return replace(config, **checkpoints)
 
 
-def _as_set(model: Model, variant: str = "", seed: int = -1) -> VideoConfig:
+def _config_from_settings(model: Model, variant: str = "", seed: int = -1) -> VideoConfig:
     """A model's configuration by luigi.cfg. variant, seed: override luigi.cfg. Raises
     ConfigError.
     """
@@ -246,7 +275,7 @@ class TrainMPoser(CheckpointTask):
         return mposer_config(train_config(self.variant, self.seed))
 
     def requires(self) -> luigi.Task:
-        self.config()
+        self.config()  # raises what is wrong with it, before anything runs
         return Data()
 
 
@@ -268,13 +297,12 @@ class Train(TrainingTask):
         return model_config(self.record, self.variant, self.seed)
 
     def requires(self) -> list[luigi.Task]:
-        self.config()
-        config = _as_set(self.record, self.variant, self.seed)
+        self.config()  # raises what is wrong with it, before anything runs
+        config = _config_from_settings(self.record, self.variant, self.seed)
         tasks = list[luigi.Task]([Data()])
         for name in config.missing_checkpoints:
-            tasks += _checkpoint_task(config.MADE_BY[name][0]).required_tasks(
-                self.variant, self.seed
-            )
+            task = _checkpoint_task_of(config, name)
+            tasks += task.required_tasks(self.variant, self.seed)
         of_data = {spec.name for spec in settings().streams}
         extra = {extra_stream.stream for extra_stream in config.extra_streams.values()} - of_data
         for split, read in config.streams.items():
@@ -328,29 +356,26 @@ class ExtractBeside(PipelineTask):
 
     def requires(self) -> list[luigi.Task]:
         dataset, split = str(self.split).split("/")
-        before = (
-            _checkpoint_task(task).required_tasks("", -1)
-            if (task := self._spec().stream.trained_by)
-            else []
-        )
-        return [Extract(dataset=dataset, split=split), *before]
+        tasks: list[luigi.Task] = [Extract(dataset=dataset, split=split)]
+        trained_by = self._spec().stream.trained_by
+        if trained_by:
+            # the variant and the seed that luigi.cfg sets
+            tasks += _checkpoint_task(trained_by).required_tasks(variant="", seed=-1)
+        return tasks
 
     def plan(self) -> ExtractionPlan:
-        s = settings()
+        root = settings().paths.cache
+        raw = settings().raw(str(self.split).split("/")[0])
         spec = self._spec()
-        raw = s.raw(str(self.split).split("/")[0])
-        stream = spec.stream
-        if stream.trained_by:
-            spec = replace(
-                spec,
-                stream=stream.with_weights(_checkpoint_task(stream.trained_by).checkpoint(None)),
-            )
+        if spec.stream.trained_by:
+            checkpoint = _checkpoint_task(spec.stream.trained_by).checkpoint(None)
+            spec = replace(spec, stream=spec.stream.with_weights(checkpoint))
         # Recomputing a trained stream with other weights takes seconds, and no pixels.
-        committed = cache.open(s.paths.cache)[self.split]
-        replaces = stream.is_trained and bool(compare_stream(committed, spec).differs)
-        plan = plan_extraction(s.paths.cache, self.split, replace(spec, raw=raw), replace=replaces)
+        committed = cache.open(root)[self.split]
+        replaces = spec.stream.is_trained and bool(compare_stream(committed, spec).differs)
+        plan = plan_extraction(root, self.split, replace(spec, raw=raw), replace=replaces)
         if not plan.up_to_date:
-            plan.spec.refuse_untrained(raw, s.source.where(str(self.stream), "weights"))
+            plan.spec.refuse_untrained(raw, settings().source.where(str(self.stream), "weights"))
         return plan
 
     def up_to_date(self) -> bool:

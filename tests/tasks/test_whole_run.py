@@ -185,6 +185,18 @@ def test_an_epochs_line_has_the_runs_name_loss_and_validation(
     ]
 
 
+def test_scores_of_several_validation_splits_are_all_shown_by_name(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shown: list[tuple[int, int, str]] = []
+    tell = training.progress_callback(lambda *words: shown.append(words), "VIBE")
+    scores = {"3dpw/validation": {"pa_mpjpe": 99.84}, "h36m/val": {"pa_mpjpe": 50.0}}
+    tell(TrainingProgress(0, 8, 30, 30, validation=scores))
+    text = "3dpw/validation PA-MPJPE 99.8 mm, h36m/val PA-MPJPE 50.0 mm"
+    assert shown == [(30, 240, f"{text}  epoch 1/8")]
+    assert f"epoch 1 of 8: validation {text}" in capsys.readouterr().out
+
+
 def test_an_interruption_shows_what_is_kept_and_the_command_that_continues(
     capsys, monkeypatch
 ) -> None:
