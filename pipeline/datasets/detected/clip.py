@@ -154,6 +154,8 @@ def _read_labels(
     if detections is not None:
         account.found = detections.n_persons
         account.notes.extend(detections.notes)
+        if not detections.n_persons:
+            account.notes.append(f"{labels.name} has no person in any frame")
     return detections
 
 

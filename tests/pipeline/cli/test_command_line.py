@@ -359,7 +359,7 @@ def test_a_cache_of_another_program_has_no_accounts(
     (row,) = json.loads(ran("status", "--cache", tmp_path, "--json", "--max-rejected", "0").out)
     assert (row["tracks"], row["accounting"], row["stand_in"], row["videos"]) == (7, {}, False, [])
     assert (
-        "penn_action/train,a,not recorded,,,,,100,"
+        "penn_action/train,a,not recorded,,,,,bad,"
         in ran("status", "--cache", tmp_path, "--csv").out
     )
     extract = ("extract", "penn_action/train", "--cache", tmp_path, "--weights", "untrained:0")

@@ -24,7 +24,7 @@ from pipeline.errors import ConfigError, MissingAssets
 from pipeline.features.streams.blaze import BlazeJoints
 from pipeline.files.packages import PackageFile, fetch_files
 from pipeline.files.pixels.frames import Video
-from pipeline.grades import track_grade
+from pipeline.grades import video_grades
 from pipeline.testing import StreamContract
 
 CLIP = PackageFile(
@@ -393,8 +393,7 @@ def test_two_real_people_pass_a_limit_of_shaking_joints_and_a_doubtful_third_one
         )
     everybody, passed = (cache.open(tmp_path / root)["videos/train"] for root in ("all", "passed"))
     shakes = {
-        track.name: track_grade(everybody, track, None).jitter_2d_percent
-        for track in everybody.tracks
+        name: found.jitter_2d_percent for name, found in video_grades(everybody, 0, None).items()
     }
     assert len(shakes) == 3 and len(passed.tracks) == 2
     doubtful = max(shakes, key=lambda name: shakes[name])

@@ -307,6 +307,17 @@ def test_a_person_beyond_a_limit_is_counted_drawn_and_graded(option, column, rea
     assert "max_jitter or max_limb_spread is 0; expected more than 0 %" in refused.err
 
 
+def test_labels_without_a_person_are_named(tmp_path: Path) -> None:
+    write_clip(tmp_path / "a.mp4")
+    (tmp_path / "keypoints").mkdir()
+    images = [{"id": 1, "file_name": "1.jpg"}]
+    labels = {"images": images, "annotations": []}
+    (tmp_path / "keypoints/a.json").write_text(json.dumps(labels))
+    tracks, accounts = read(tmp_path)
+    assert not tracks
+    assert "a.json has no person in any frame" in accounts["a.mp4"].notes
+
+
 def test_people_of_a_worse_grade_are_dropped_if_that_is_asked_for(tmp_path: Path, ran: Any) -> None:
     raw = tmp_path / "raw"
     for name in "ab":
