@@ -61,6 +61,7 @@ class Scene:
     shake: float = 0.0  # px, standard deviation of the camera's position from frame to frame
     missed: float = 0.0  # share of detections
     stay: float = 10.0  # s that each person stays
+    away: float = 0.0  # s that each person is not seen, once
     frames: int = 250
 
 
@@ -71,6 +72,8 @@ SCENES: Final = {
     "12 people, a camera that shakes by 6 px": Scene(shake=6),
     "12 people, 25% of detections missed": Scene(missed=0.25),
     "24 people who come and go": Scene(24, stay=4),
+    "two people cross": Scene(2, facing=True),
+    "4 people, each leaves for 0.8 s and comes back": Scene(4, away=0.8),
     "12 fast people, camera shake, 25% missed": Scene(speed=2.4, shake=6, missed=0.25),
 }
 
@@ -123,6 +126,7 @@ def simulate(scene: Scene, seed: int) -> tuple[list[Detected], Doubles]:
     begin = rng.uniform(-scene.stay / 2, scene.frames / FPS - scene.stay / 2, scene.people) * (
         scene.stay < 10
     )
+    leaves = rng.uniform(1, scene.frames / FPS - 2, scene.people)  # s
     frames = []
     for t in range(scene.frames):
         step = np.sin(2 * np.pi * 1.0 * max(scene.speed, 1) * t / FPS + phase)
@@ -137,6 +141,7 @@ def simulate(scene: Scene, seed: int) -> tuple[list[Detected], Doubles]:
         )
         x0, y0, x1, y1 = low[:, 0], low[:, 1], high[:, 0], high[:, 1]
         here = (t >= begin * FPS) & (t < (begin + scene.stay) * FPS)
+        here &= (t < leaves * FPS) | (t >= (leaves + scene.away) * FPS)
         nearer = (at[t][None, :, 1] > at[t][:, None, 1]) & here  # (N, by N)
         wide = np.minimum(x1[:, None], x1) - np.maximum(x0[:, None], x0)
         tall = np.minimum(y1[:, None], y1) - np.maximum(y0[:, None], y0)
