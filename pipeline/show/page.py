@@ -45,7 +45,7 @@ from pipeline.show.untracked import Untracked
 
 Array = NDArray[Any]
 
-VERSION: Final = 1  # of a page's content: `prepare` and `try` replace pages of others
+VERSION: Final = 2  # of a page's content: `prepare` and `try` replace pages of others
 LONGEST_PX: Final = 480  # longer side of a full frame on the page
 QUALITY: Final = 80  # of the page's JPEGs
 DOT: Final = 1 / 75  # radius of a joint / side of the crop; at most, / longer side of the frame

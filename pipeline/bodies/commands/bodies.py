@@ -111,10 +111,10 @@ def _track_text(track: Mapping[str, Any]) -> str:
     """
     reasons = ", ".join(track["grade_reasons"])
     verdict = ": ".join(filter(None, (track["grade"], reasons)))
-    return f"{track['name']}: {height_text(track)}, {verdict}"
+    return f"{track['name']}: {_height_text(track)}, {verdict}"
 
 
-def height_text(track: Mapping[str, Any]) -> str:
+def _height_text(track: Mapping[str, Any]) -> str:
     """The height of a track of bodies.json, with what it rests on."""
     height = track["height_m"]
     if height is None:

@@ -18,7 +18,6 @@ import cache
 from cache.storage.durable import write_atomic
 from pipeline.__main__ import main
 from pipeline.bodies.body_file import PACKAGE, body_file
-from pipeline.bodies.commands.bodies import height_text
 from pipeline.bodies.writing import SUMMARY
 from pipeline.cli.command_line import Command
 from pipeline.cli.console import DONE, ERROR, IDLE, err, line, out, plain, size
@@ -69,7 +68,6 @@ class _DrawnPerson(NamedTuple):
     fitted: dict[str, Any]  # of bodies.json
     seconds: tuple[float, float]
     grade: Grade
-    height: str
     images: list[Image]  # with joints, with the body
 
 
@@ -194,7 +192,7 @@ def _people(
         colour = "#" + bytes(round(255 * share) for share in rgb).hex()
         seconds = indices[0] / record.fps, indices[-1] / record.fps
         grade = graded[record.name]._replace(body_distance_mm=one["mean_distance_mm"])
-        people.append(_DrawnPerson(colour, one, seconds, grade, height_text(one), images))
+        people.append(_DrawnPerson(colour, one, seconds, grade, images))
     return [images[middle_of_all] for images in drawn], people
 
 

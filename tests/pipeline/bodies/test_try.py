@@ -120,7 +120,7 @@ def test_a_clip_becomes_a_page_once(planted, tmp_path, ran):
     assert {*planted} == {"blaze_pose", "blaze_joints"} and str(out / "try.html") in text
     (track,) = json.loads((out / "bodies/bodies.json").read_text())["tracks"]
     shown = (
-        f"{track['height_m']:.2f} m",
+        f"{track['height_m']:.2f} ± 0.08 m",
         "sports2d.mp4/0",
         "estimated",
         "100 % of 12 joints visible",
