@@ -199,7 +199,8 @@ def joints_of(split: cache.Split, track: cache.TrackRecord) -> Array:
 
 def whole_answers(split: cache.Split) -> Iterator[Answer]:
     for number in range(len(split.videos)):
-        for name, grade in grades.video_grades(split, number, None).items():
+        numbers = grades.tracks_of(split, number)
+        for name, grade in grades.video_grades(split, numbers, None).items():
             if name == CAMERA:
                 yield Answer("a camera taken for a person", name, frozenset({BAD}), grade)
             elif name in WRONG_JOINTS:
@@ -214,9 +215,10 @@ def edited_answers(split: cache.Split, whole: cache.Split, clips: Path) -> Itera
     """Of the track that is nearest to the edited person."""
     kinds = list(EDITS)
     for number, video in enumerate(split.videos):
-        by_name = grades.video_grades(split, number, None)
-        if not by_name:
+        numbers = grades.tracks_of(split, number)
+        if not numbers:
             continue
+        by_name = grades.video_grades(split, numbers, None)
         original, _, edit = Path(video.name).stem.rpartition("-")
         size = Video(clips, f"{original}.mp4").size()
         middle = place_of(whole, f"{original}.mp4", size).middle

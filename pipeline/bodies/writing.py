@@ -125,8 +125,9 @@ def write_bodies(job: BodiesJob, progress: Progress) -> dict[str, Any]:
         source = None
         if raw is not None:
             source = sources.parse(raw, entry.source)
-        grades = video_grades(split, video, source)
-        for number in tracks:
+        numbers = list(tracks)
+        grades = video_grades(split, numbers, source)
+        for number in numbers:
             track = split.tracks[number]
             rows = _read_rows(split, track, job.stream, runs_of_stream)
             if len(rows.joints):

@@ -2,7 +2,14 @@
 features
 """
 
-from pipeline.grades.measures import BLAZE_12, BLAZE_JOINTS, grade, grades_of, video_grades
+from pipeline.grades.measures import (
+    BLAZE_12,
+    BLAZE_JOINTS,
+    grade,
+    grades_of,
+    tracks_of,
+    video_grades,
+)
 from pipeline.grades.words import DOUBTFUL, GOOD, WORDS, Grade
 
 __all__ = [
@@ -14,5 +21,6 @@ __all__ = [
     "Grade",
     "grade",
     "grades_of",
+    "tracks_of",
     "video_grades",
 ]

@@ -97,15 +97,22 @@ def grades_of(
     return grades
 
 
-def video_grades(split: cache.Split, video: int, source: FrameSource | None) -> dict[str, Grade]:
-    """`grades_of` a video's committed tracks, by their names. Raises CacheError if rows cannot be
-    read.
+def tracks_of(split: cache.Split, video: int) -> list[int]:
+    """Numbers of a video's tracks."""
+    return [int(number) for number in np.flatnonzero(split.tracks.video == video)]
+
+
+def video_grades(
+    split: cache.Split, numbers: Sequence[int], source: FrameSource | None
+) -> dict[str, Grade]:
+    """`grades_of` the tracks with these numbers, which are all of a video, by their names. Raises
+    CacheError if rows cannot be read.
     """
-    entry = split.videos[video]
+    entry = split.videos[int(split.tracks.video[numbers[0]])]
     names = []
     people = []
     fps = math.nan
-    for number in np.flatnonzero(split.tracks.video == video).tolist():
+    for number in numbers:
         track = split.tracks[number]
         names.append(track.name)
         people.append(_columns_of(split, track))

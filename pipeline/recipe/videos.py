@@ -5,12 +5,11 @@ from __future__ import annotations
 import csv
 import functools
 import io
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 import cache
 from pipeline.cli.console import printable
@@ -80,13 +79,14 @@ def _worst_grades(split: cache.Split, problems: list[str]) -> dict[int, Grade]:
     """Each video's worst grades, by its number. Adds a problem for rows that cannot be read."""
     worst: dict[int, Grade] = {}
     raw = committed.recorded_raw(split)
+    videos = split.tracks.video.tolist()  # a video's tracks are in a row
     try:
-        for number in np.unique(split.tracks.video).tolist():
+        for video, tracks in itertools.groupby(range(len(videos)), key=videos.__getitem__):
             source = None
-            if raw and split.videos[number].source:
-                source = sources.parse(Path(raw), split.videos[number].source)
-            by_track = video_grades(split, number, source)
-            worst[number] = functools.reduce(Grade.worse, by_track.values())
+            if raw and split.videos[video].source:
+                source = sources.parse(Path(raw), split.videos[video].source)
+            by_track = video_grades(split, list(tracks), source)
+            worst[video] = functools.reduce(Grade.worse, by_track.values())
     except (cache.CacheError, OSError) as error:
         problems.append(f"{split.name}: no grades: {error_text(error)}")
     return worst

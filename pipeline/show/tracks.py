@@ -174,7 +174,8 @@ def _cached_tracks(
         record = split.tracks[number]
         if record.name not in graded:
             video = int(split.tracks.video[number])
-            graded = grades.video_grades(split, video, _source_of(split, video, raw))
+            of_video = grades.tracks_of(split, video)
+            graded = grades.video_grades(split, of_video, _source_of(split, video, raw))
         yield _cached_track(split, number, raw, frames, graded[record.name])
 
 

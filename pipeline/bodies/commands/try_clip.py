@@ -30,7 +30,7 @@ from pipeline.errors import MissingAssets
 from pipeline.files.packages import PackageFile, cache_folder, fetch_files
 from pipeline.files.pixels.frames import Image, Video
 from pipeline.files.raw.files import whole_file_digest
-from pipeline.grades import Grade, video_grades
+from pipeline.grades import Grade, tracks_of, video_grades
 from pipeline.settings.file import PATH
 from pipeline.show.clip import PEOPLE
 from pipeline.show.page import VERSION, shows, templates, write
@@ -181,7 +181,8 @@ def _people(
     middle_of_all = int(np.median(np.concatenate(frames)))
     shown = {int(indices[len(indices) // 2]) for indices in frames}
     drawn = [_read(clip, {middle_of_all, *shown}) for clip in clips]
-    graded = video_grades(split, split.videos.names.index(NAME), Video(raw.resolve(), NAME))
+    numbers = tracks_of(split, split.videos.names.index(NAME))
+    graded = video_grades(split, numbers, Video(raw.resolve(), NAME))
     people: list[_DrawnPerson] = []
     for one, record, indices in zip(fitted, records, frames, strict=True):
         middle = len(indices) // 2
