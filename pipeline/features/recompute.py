@@ -209,14 +209,15 @@ def draw_rows(split: Split, stream: str, n: int, seed: int) -> Rows:
     shards = split.stream_shards(stream)
     numbers = [len(_computed_rows(split, stream, shard)) for shard in shards]
     total = sum(numbers)
-    ends = np.cumsum([0, *numbers])
     rng = np.random.default_rng([seed, zlib.crc32(f"{split.name}/{stream}".encode())])
-    among = np.sort(rng.choice(total, min(n, total), replace=False, shuffle=False))
-    parts = np.split(among, np.searchsorted(among, ends[1:-1]))
+    drawn = np.sort(rng.choice(total, min(n, total), replace=False, shuffle=False))
     rows = [np.zeros(0, np.int64)]
-    for shard, part, start in zip(shards, parts, ends[:-1].tolist(), strict=True):
-        if len(part):
-            rows.append(_computed_rows(split, stream, shard)[part - start])
+    first = 0  # position of the shard's first computed row among all
+    for shard, number in zip(shards, numbers, strict=True):
+        in_shard = drawn[(drawn >= first) & (drawn < first + number)]
+        if len(in_shard):
+            rows.append(_computed_rows(split, stream, shard)[in_shard - first])
+        first += number
     return np.concatenate(rows)
 
 
@@ -257,18 +258,20 @@ def _compare(
     parts = _parts(split, spec)
     compared = _ComparedStream(split.name, spec.name)
     suspicious = dict[int, _Suspicious]()
-    for n_done, result in enumerate(single.numbers(Requests(rows, rows, rows, rows)), 1):
+    own_frames = Requests(rows, rows, rows, rows)
+    for n_done, result in enumerate(single.numbers(own_frames), 1):
         progress(n_done, len(rows))
         if result.problem:
             compared.not_computed += 1
             compared.problem = compared.problem or result.problem
             continue
         row = int(rows[result.number])
-        difference = _relative_difference(result.numbers, _stored_numbers(split, spec, row), parts)
+        stored = _stored_numbers(split, spec, row)
+        difference = _relative_difference(result.numbers, stored, parts)
         compared.rows += 1
         compared.largest = max(compared.largest, difference)
         if difference >= SUSPICIOUS:
-            suspicious[row] = _Suspicious(difference, result.numbers)
+            suspicious[row] = _Suspicious(difference, result.numbers, stored)
     compared.differing = len(suspicious)
     if compared.not_computed and not compared.rows:
         raise PipelineError(f"none of {len(rows)} rows can be compared: {compared.problem}")
@@ -277,11 +280,31 @@ def _compare(
     return compared
 
 
-class _Suspicious(NamedTuple):
+class _NeighbourFit(NamedTuple):
+    """How well a neighbour's frame gives a row's stored numbers; the least is the best."""
+
+    difference: float  # relative
+    neighbour: int  # its row
+
+
+@dataclass(slots=True)
+class _Suspicious:
     """A row that differs from what its own frame gives."""
 
-    difference: float
-    computed: Numbers | None
+    difference: float  # relative
+    computed: Numbers | None  # from its own frame
+    stored: Numbers
+    best: _NeighbourFit | None = None
+    as_far: bool = False  # as from a neighbour's frame, which gives other numbers than its own
+
+    def add_neighbour(self, fit: _NeighbourFit, computed: Numbers | None) -> None:
+        """Take what a neighbour's frame gives into account."""
+        self.best = fit if self.best is None else min(self.best, fit)
+        if self.computed is None:
+            return
+        moves = _relative_difference(computed, self.computed) >= SUSPICIOUS
+        if moves and self.difference >= max(NOISE, fit.difference):
+            self.as_far = True
 
 
 def _compare_neighbours(
@@ -291,46 +314,39 @@ def _compare_neighbours(
     suspicious: Mapping[int, _Suspicious],
     compared: _ComparedStream,
 ) -> None:
-    """Find rows that a neighbour fits clearly better, ascending, and count rows that match no
-    frame.
+    """Find rows that a neighbour fits clearly better, ascending; count other rows that match no
+    frame, and those beyond noise.
     """
     requests = _neighbour_requests(split, spec, sorted(suspicious))
     parts = _parts(split, spec)
-    reads = spec.stream.reads
-    stored = {row: _stored_numbers(split, spec, row) for row in suspicious}
-    unmatched = set[int]()
-    for row, suspect in suspicious.items():
-        if suspect.computed is None or not stored[row].any():
-            unmatched.add(row)
-    beyond = {row for row, suspect in suspicious.items() if suspect.difference >= NOISE}
-    # other columns fit no neighbour's
-    if reads.crops == 1 and reads.labels:
-        unmatched |= beyond
-    best: dict[int, tuple[float, int]] = {}
     for result in single.numbers(requests):
-        row = int(requests.row[result.number])
-        suspect = suspicious[row]
-        difference = _relative_difference(result.numbers, stored[row], parts)
+        suspect = suspicious[int(requests.row[result.number])]
+        difference = _relative_difference(result.numbers, suspect.stored, parts)
         neighbour = int(requests.labels[result.number])
-        best[row] = min(best.get(row, (MOST, row)), (difference, neighbour))
-        if suspect.computed is None:
-            continue
-        moves = _relative_difference(result.numbers, suspect.computed) >= SUSPICIOUS
-        if moves and suspect.difference >= max(NOISE, difference):
-            unmatched.add(row)
-    for row, (difference, neighbour) in sorted(best.items()):
-        before = suspicious[row].difference
-        if difference < CLEARLY * before:
-            frames = column(split.rows, "frame_index", np.array([row, neighbour])).tolist()
-            track = split.tracks[int(split.track_of(np.array([row]))[0])].name
-            compared.misaligned.append(Misaligned(track, frames[0], before, frames[1], difference))
-            unmatched.discard(row)
-            beyond.discard(row)
-    # without motion, a pair gives numbers near zero, which are noise
-    if reads.crops <= 1:
-        compared.unmatched = len(unmatched)
-        beyond -= unmatched
-    compared.beyond = len(beyond)
+        suspect.add_neighbour(_NeighbourFit(difference, neighbour), result.numbers)
+
+    reads = spec.stream.reads
+    for row, suspect in sorted(suspicious.items()):
+        best = suspect.best
+        is_beyond = suspect.difference >= NOISE
+        lacks_numbers = suspect.computed is None or not suspect.stored.any()
+        # other columns than the row's own fit no neighbour's
+        has_other_columns = reads.crops == 1 and bool(reads.labels) and is_beyond
+        matches_none = lacks_numbers or has_other_columns or suspect.as_far
+        if best is not None and best.difference < CLEARLY * suspect.difference:
+            compared.misaligned.append(_misaligned(split, row, suspect.difference, best))
+        # without motion, a pair gives numbers near zero, which are noise
+        elif matches_none and reads.crops <= 1:
+            compared.unmatched += 1
+        elif is_beyond:
+            compared.beyond += 1
+
+
+def _misaligned(split: Split, row: int, difference: float, best: _NeighbourFit) -> Misaligned:
+    rows = np.array([row, best.neighbour])
+    frame, neighbour = column(split.rows, "frame_index", rows).tolist()
+    track = split.tracks[int(split.track_of(rows[:1])[0])].name
+    return Misaligned(track, frame, difference, neighbour, best.difference)
 
 
 def _neighbour_requests(split: Split, spec: StreamSpec, rows: Sequence[int]) -> Requests:

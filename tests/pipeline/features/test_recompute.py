@@ -360,6 +360,15 @@ def test_rows_are_drawn_once_each_by_the_seed_alone_and_only_where_they_were_com
     assert 20 < counts.min() <= counts.max() < 85  # 50 each, sd 6
 
 
+def test_a_stream_without_shards_has_no_rows_to_compare(tmp_path: Path) -> None:
+    toy = Toy(tmp_path, videos=1, frames=4, persons=1)
+    toy.extract(*specs("tiny"))
+    cache.invalidate(toy.root, SPLIT, "tiny", toy.split.stream_shards("tiny"))
+    done = recompute(toy.root, 5)
+    assert [one.rows for one in done.compared] == [0]
+    assert done.ok
+
+
 # --------------------------------------------------------------------------------------------------
 # the command
 
