@@ -8,6 +8,7 @@ with the shape of rows spread over the track.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -63,7 +64,8 @@ OVERLAP: Final = 8  # rows before and after a chunk, fitted again
 SHAPE_ROWS: Final = 128  # for the shape
 STEPS: Final = 200
 UNSEEN: Final = 0.01  # least visibility that a joint counts with
-RATE: Final = 0.08  # rad of the first steps
+RATE: Final = 0.08  # rad of the largest steps
+SHAPE_RATE: Final = RATE / 4  # of the shape's parameters, likewise
 # Weights beside squared distances in m^2
 REFERENCE: Final = 5e-6  # squared angle of a rotation, in rad
 AVERAGE: Final = 2e-5  # squared deviation of the shape's parameters from 0.5, in units of SPREAD
@@ -79,6 +81,25 @@ class _TargetJoints(NamedTuple):
     weights: Tensor  # (N, K) of sum 1
     placing: Tensor  # (N, K) of sum 1, 0 of hung points
     follows: Tensor  # (N - 1,) 1 if the next row is one step later, else 0
+
+
+class _MatchedPoints(NamedTuple):
+    """K points that BlazePose and the body share."""
+
+    columns: list[int]  # of BlazePose's joints
+    keypoints: list[int]  # columns of `AnnyBody.keypoints`
+    # positions in these lists: of a hung point, its wrist or ankle; of another, itself
+    anchors: list[int]
+    weights: list[float]
+
+
+class _FittedRows(NamedTuple):
+    """As `FittedBodies` has them."""
+
+    rotations: Tensor
+    translation: Tensor
+    keypoints: Tensor
+    distance: Tensor
 
 
 class FittedBodies(NamedTuple):
@@ -102,8 +123,9 @@ class Fitter:
         self.body = AnnyBody(arrays, BONES, device)
         self._age = age
         self._device = device
-        self._blaze, self._own, self._anchors, self._weights = _match_points(self.body)
-        self._hung = self._tensor(np.arange(len(self._anchors)) != self._anchors)[:, None]  # (K, 1)
+        self._matched = _match_points(self.body)
+        anchors = self._matched.anchors
+        self._hung = self._tensor(np.arange(len(anchors)) != anchors)[:, None]  # (K, 1) 1 or 0
         is_stiff = np.array([bone.startswith(STIFF) for bone in BONES[1:]])
         self._stiffness = self._tensor(np.where(is_stiff, STIFFER * REFERENCE, REFERENCE))
 
@@ -123,16 +145,16 @@ class Fitter:
         n_rows = len(joints)
         spread = np.linspace(0, n_rows - 1, min(n_rows, SHAPE_ROWS))
         chosen = np.unique(spread.round().astype(int))
-        parameters, *_ = self._fit_chunk(joints[chosen], np.zeros(len(chosen)), None)
+        parameters, _ = self._fit_chunk(joints[chosen], np.zeros(len(chosen)), None)
         with torch.no_grad():
             rest = self.body.shape(parameters)
         parts = []
         for start in range(0, n_rows, CHUNK):
             first = max(start - OVERLAP, 0)
             stop = start + CHUNK + OVERLAP
-            _, *arrays = self._fit_chunk(joints[first:stop], follows[first:stop], rest)
-            chunk = slice(start - first, start - first + CHUNK)
-            parts.append([array[chunk].cpu().numpy() for array in arrays])
+            _, fitted = self._fit_chunk(joints[first:stop], follows[first:stop], rest)
+            own = slice(start - first, start - first + CHUNK)  # without the overlap
+            parts.append([tensor[own].cpu().numpy() for tensor in fitted])
             progress(done + min(start + CHUNK, n_rows), total)
         rows = map(np.concatenate, zip(*parts, strict=True))
         z = self.body.points(rest)[:, 2]
@@ -150,57 +172,44 @@ class Fitter:
 
     def _fit_chunk(
         self, joints: Array, follows: Array, rest: RestBody | None
-    ) -> tuple[Tensor, ...]:
-        """Parameters, rotations, translation, keypoints and distances of rows. rest: None to fit
-        the shape, too.
-        """
+    ) -> tuple[Tensor, _FittedRows]:
+        """Parameters and rows. rest: the body of a fixed shape; None to fit the shape, too."""
         target = self._read_joints(joints, follows)
         body = self.body
-        first = torch.full((len(PARAMETERS),), 0.5, device=self._device)
-        first[AGE] = self._age
-        change = torch.zeros_like(first, requires_grad=rest is None)
+        average = torch.full((len(PARAMETERS),), 0.5, device=self._device)
+        average[AGE] = self._age
+        is_age = torch.arange(len(average), device=self._device) == AGE
+        first_turns = self._first_turns(rest or body.shape(average), joints)
+        # what is fitted: turns of the bones, and the shape's deviation from the average
         angles = torch.zeros(len(joints), len(BONES), 3, device=self._device, requires_grad=True)
-        turned = self._first_turns(rest or body.shape(first), joints)
-        fixed = torch.arange(len(first), device=self._device) == AGE
+        change = torch.zeros_like(average, requires_grad=rest is None)
 
         def parameters() -> Tensor:
-            return torch.where(fixed, first, first + change)
+            return torch.where(is_age, average, average + change)
 
         def pose() -> tuple[Tensor, Tensor, Tensor]:
             shape = rest or body.shape(parameters())
             matrices = axis_angle_to_matrix(angles)
-            root = turned @ matrices[:, 0]
+            root = first_turns @ matrices[:, 0]
             matrices = torch.cat([root[:, None], matrices[:, 1:]], 1)
-            keypoints = body.keypoints(shape, body.pose(shape, matrices, turned.new_zeros(1, 3)))
-            offsets = target.points - keypoints[:, self._own]
+            keypoints = body.keypoints(shape, body.pose(shape, matrices, root.new_zeros(1, 3)))
+            offsets = target.points - keypoints[:, self._matched.keypoints]
             shift = (target.placing[..., None] * offsets).sum(1)  # the best translation
             return matrices, shift, keypoints + shift[:, None]
 
-        rates = [RATE]
-        groups = [{"params": [angles], "lr": RATE}]
-        if rest is None:
-            rates.append(RATE / 4)
-            groups.append({"params": [change], "lr": RATE / 4})
-        adam = torch.optim.Adam(groups, betas=(0.9, 0.95))
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            adam, rates, STEPS, pct_start=0.1, final_div_factor=100
-        )
-        for _ in range(STEPS):
-            adam.zero_grad()
+        def loss() -> Tensor:
             _, _, keypoints = pose()
-            loss = self._loss(target, angles, keypoints[:, self._own])
-            loss = loss + len(joints) * AVERAGE * (change / SPREAD).square().sum()
-            loss.backward()  # type: ignore[no-untyped-call]
-            adam.step()
-            schedule.step()
-            with torch.no_grad():
-                change.clamp_(-0.5, 0.5)
+            of_rows = self._loss(target, angles, keypoints[:, self._matched.keypoints])
+            return of_rows + len(joints) * AVERAGE * (change / SPREAD).square().sum()
+
+        _minimise(loss, angles, change)
         with torch.no_grad():
             matrices, shift, keypoints = pose()
-            distances = (keypoints[:, self._own] - target.points).norm(dim=-1)
-            distance = (target.placing * distances).sum(1)
+            offsets = keypoints[:, self._matched.keypoints] - target.points
+            distance = (target.placing * offsets.norm(dim=-1)).sum(1)
             named = keypoints[:, : len(body.keypoint_names)]
-            return parameters(), matrix_to_axis_angle(matrices), shift, named, distance
+            rotations = matrix_to_axis_angle(matrices)
+            return parameters(), _FittedRows(rotations, shift, named, distance)
 
     def _loss(self, target: _TargetJoints, angles: Tensor, points: Tensor) -> Tensor:
         """Distances of the points (N, K, 3) to the target's, and priors of pose and motion, summed
@@ -222,12 +231,12 @@ class Fitter:
 
     def _from_anchors(self, points: Tensor) -> Tensor:
         """Points (N, K, 3), hung ones from their anchors."""
-        return points - self._hung * points[:, self._anchors]
+        return points - self._hung * points[:, self._matched.anchors]
 
     def _read_joints(self, joints: Array, follows: Array) -> _TargetJoints:
-        matched = joints[:, self._blaze]
+        matched = joints[:, self._matched.columns]
         visibility = np.clip(matched[..., 3], UNSEEN, 1)
-        weights = self._tensor(np.array(self._weights) * visibility)
+        weights = self._tensor(np.array(self._matched.weights) * visibility)
         placing = weights * (1 - self._hung[:, 0])
         return _TargetJoints(
             self._from_anchors(self._tensor(matched[..., :3])),
@@ -254,18 +263,32 @@ class Fitter:
         return torch.as_tensor(np.ascontiguousarray(array, np.float32), device=self._device)
 
 
-def _match_points(body: AnnyBody) -> tuple[list[int], list[int], list[int], list[float]]:
-    """Match K points by name: their columns in the stream, those of `AnnyBody.keypoints`, anchors
-    and weights.
+def _minimise(loss: Callable[[], Tensor], angles: Tensor, change: Tensor) -> None:
+    """Change the angles (rad) and, if it has a gradient, the change of the shape's parameters."""
+    groups: list[dict[str, Any]] = [{"params": [angles], "lr": RATE}]
+    if change.requires_grad:
+        groups.append({"params": [change], "lr": SHAPE_RATE})
+    adam = torch.optim.Adam(groups, betas=(0.9, 0.95))
+    rates = [group["lr"] for group in groups]
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        adam, rates, STEPS, pct_start=0.1, final_div_factor=100
+    )
+    for _ in range(STEPS):
+        adam.zero_grad()
+        loss().backward()  # type: ignore[no-untyped-call]
+        adam.step()
+        schedule.step()
+        with torch.no_grad():
+            change.clamp_(-0.5, 0.5)  # of 0.5, so that parameters stay within 0 and 1
 
-    A hung point's anchor is its wrist or ankle, as a position in these lists; that of others is the
-    point itself.
-    """
+
+def _match_points(body: AnnyBody) -> _MatchedPoints:
+    """Match points by name."""
     numbers = {name: i for i, name in enumerate([*body.keypoint_names, *body.bone_names])}
     known = POINTS | HUNG
-    blaze = []
-    points = []
-    anchors = []
+    columns = []
+    keypoints = []
+    anchors = []  # columns, too
     weights = []
     for column, name in enumerate(BLAZE):
         side, _, part = name.partition("_")
@@ -281,8 +304,9 @@ def _match_points(body: AnnyBody) -> tuple[list[int], list[int], list[int], list
             anchor = f"{side}_ankle"
         elif part in HUNG:
             anchor = f"{side}_wrist"
-        blaze.append(column)
-        points.append(matches[0])
+        columns.append(column)
+        keypoints.append(matches[0])
         anchors.append(BLAZE.index(anchor))
         weights.append(weight)
-    return blaze, points, [blaze.index(anchor) for anchor in anchors], weights
+    positions = [columns.index(anchor) for anchor in anchors]
+    return _MatchedPoints(columns, keypoints, positions, weights)
