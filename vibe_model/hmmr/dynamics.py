@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import torch
@@ -31,15 +31,24 @@ if TYPE_CHECKING:
 Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.int64]
 
-FROM_A_STILL, CONSTANT, NEAREST, STILL = MODELS = (
-    "from a still",
-    "constant",
-    "nearest",
-    "true pose, still",
-)
-"""The model; its current body at all times; the training pose nearest to the true one with its past
-and future; the true pose at all times. The last two use the truth, for scale."""
+# The model, and the baselines; the last two use the truth, for scale.
+FROM_A_STILL: Final = "from a still"
+CONSTANT: Final = "constant"  # its current body at all times
+NEAREST: Final = "nearest"  # the training pose nearest to the true one, with its past and future
+STILL: Final = "true pose, still"  # the true pose at all times
 _COMPARED_AT_ONCE: Final = 256  # true poses compared with all training poses
+
+
+class _LabelledFrames(NamedTuple):
+    """Frames of a track with labels now and at every step."""
+
+    joints: Floats  # (T, 14, 3) m, of all the track's rows
+    now: Ints  # (n,) positions of the frames in the track
+    rows: Ints  # (n,) their rows in the split
+
+    def at(self, step: int) -> Floats:
+        """(n, 14, 3) m that many frames away."""
+        return self.joints[self.now + step]
 
 
 class KnownPoses:
@@ -49,21 +58,23 @@ class KnownPoses:
     """
 
     def __init__(self, splits: Mapping[str, Split], generator: VideoModel) -> None:
-        tracks = [
-            track for split in splits.values() for track in _labelled_frames(split, generator.steps)
-        ]
-        joints = [np.zeros((0, 14, 3), np.float32), *(joints for joints, _, _ in tracks)]
-        firsts = np.cumsum([0, *map(len, joints)])[1:]
-        rows_now = [first + frames for first, (_, frames, _) in zip(firsts, tracks, strict=False)]
+        joints = [np.zeros((0, 14, 3), np.float32)]
+        now = [np.zeros(0, np.int64)]
+        n_before = 0
+        for split in splits.values():
+            for track in _labelled_frames(split, generator.steps):
+                joints.append(track.joints)
+                now.append(n_before + track.now)
+                n_before += len(track.joints)
         self._joints = np.concatenate(joints)
-        self._now = np.concatenate([np.zeros(0, np.int64), *rows_now])
+        self._now = np.concatenate(now)
         body = generator.body
         rotmat = rotation_6d_to_matrix(body.mean_pose.reshape(1, 24, 6))
         template = body.joints(
             betas=body.mean_shape.reshape(1, -1), rotmat=rotmat, order="common14"
         )
         self._template = template.detach().cpu().numpy()  # (1, 14, 3)
-        self._like = self._align(self._joints[self._now])  # (N, 42)
+        self._aligned = self._align(self._joints[self._now])  # (N, 42)
 
     def __len__(self) -> int:
         return len(self._now)
@@ -72,13 +83,13 @@ class KnownPoses:
         """Joints (F, 14, 3) m -> for each step, the poses (F, 14, 3) m that many frames from the
         nearest ones.
         """
-        nearest_rows = []
+        nearest = [np.zeros(0, np.int64)]
         for start in range(0, len(joints), _COMPARED_AT_ONCE):
-            like = self._align(joints[start : start + _COMPARED_AT_ONCE])
-            nearest_rows.append(
-                (np.square(self._like).sum(1) - 2 * like @ self._like.T).argmin(axis=1)
-            )
-        rows = self._now[np.concatenate([np.zeros(0, np.int64), *nearest_rows])]
+            aligned = self._align(joints[start : start + _COMPARED_AT_ONCE])
+            # |known - pose|^2 without |pose|^2, which is the same for all known ones
+            distances = np.square(self._aligned).sum(1) - 2 * aligned @ self._aligned.T
+            nearest.append(distances.argmin(axis=1))
+        rows = self._now[np.concatenate(nearest)]
         return [self._joints[rows + step] for step in steps]
 
     def _align(self, joints: Floats) -> NDArray[np.float32]:
@@ -89,9 +100,8 @@ def with_known_poses(
     generator: VideoModel, training: Mapping[str, Split]
 ) -> Callable[..., dict[str, Any]]:
     """`dynamics` of a model, compared with the training splits' poses, for `Protocol.dynamics`."""
-    return functools.partial(
-        dynamics, generator, known=KnownPoses(training, generator) if training else None
-    )
+    known = KnownPoses(training, generator) if training else None
+    return functools.partial(dynamics, generator, known=known)
 
 
 def dynamics(
@@ -114,27 +124,29 @@ def dynamics(
     if not generator.steps:
         return {}
     steps = (0, *generator.steps)
-    by_track: dict[str, list[list[float]]] = {}
+    by_track: dict[str, list[list[float]]] = {}  # model -> for each track, its mean at every step
     n_frames = 0
     with evaluating(generator):
-        for joints, frames, rows in _labelled_frames(split, steps, tracks, stream, extra_streams):
-            truth = [joints[frames + step] for step in steps]
-            guesses = {FROM_A_STILL: _from_stills(generator, split, rows, stream, extra_streams)}
-            guesses[CONSTANT] = [guesses[FROM_A_STILL][0]] * len(steps)
+        for track in _labelled_frames(split, steps, tracks, stream, extra_streams):
+            truth = [track.at(step) for step in steps]
+            predicted = _from_stills(generator, split, track.rows, stream, extra_streams)
+            guesses = {FROM_A_STILL: predicted, CONSTANT: [predicted[0]] * len(steps)}
             if known:
                 guesses[NEAREST] = known.nearest(truth[0], steps)
             guesses[STILL] = [truth[0]] * len(steps)
-            n_frames += len(frames)
+            n_frames += len(track.now)
             for model, of_steps in guesses.items():
-                errors = [
-                    metrics.pa_mpjpe(*pair).mean() for pair in zip(of_steps, truth, strict=True)
-                ]
-                by_track.setdefault(model, []).append([float(error) for error in errors])
+                errors = []
+                for guess, true in zip(of_steps, truth, strict=True):
+                    errors.append(float(metrics.pa_mpjpe(guess, true).mean()))
+                by_track.setdefault(model, []).append(errors)
     if not n_frames:
         return {}
-    order = sorted(range(len(steps)), key=steps.__getitem__)
-    means = {model: np.mean(errors, axis=0) for model, errors in by_track.items()}
-    table = {model: {str(steps[i]): float(mean[i]) for i in order} for model, mean in means.items()}
+    table = {}
+    for model, errors_of_tracks in by_track.items():
+        means = np.mean(errors_of_tracks, axis=0).tolist()
+        in_time_order = sorted(zip(steps, means, strict=True))
+        table[model] = {str(step): mean for step, mean in in_time_order}
     return {"frames": n_frames, "tracks": len(by_track[FROM_A_STILL]), "pa_mpjpe": table}
 
 
@@ -144,34 +156,31 @@ def _labelled_frames(
     tracks: str = "*",
     stream: str | None = None,
     extra_streams: Mapping[str, Reading] = NOTHING,
-) -> Iterator[tuple[Floats, Ints, Ints]]:
-    """Yield for each track its joints (T, 14, 3) m, its frames (n,) with labels now and at every
-    step, and their rows.
-
-    Frames between the steps must exist. With a stream, the frames have features.
+) -> Iterator[_LabelledFrames]:
+    """Yield the frames of each track that has some. Frames between the steps must exist. With a
+    stream, the frames have features.
     """
     first = min(0, *steps)
     last = max(0, *steps)
     whole = windows_of(split.runs, seqlen=last - first + 1, stride=1)[:, 0] - first
     if stream is not None:
-        with_features = windows_of(
-            split.runs_with(streams_of(stream, extra_streams)), seqlen=1, stride=1
-        )[:, 0]
+        runs = split.runs_with(streams_of(stream, extra_streams))
+        with_features = windows_of(runs, seqlen=1, stride=1)[:, 0]
         whole = np.intersect1d(whole, with_features)
     for track in select_tracks(split, tracks):
-        frames = whole[(whole >= track.start) & (whole < track.stop)] - track.start
-        if len(frames):
-            window = np.array([(track.start, track.stop)], np.int64)
-            read = split.read(window, stream=None, fields=("kp_3d", "w_3d", "valid"))
-            counted = (read["w_3d"][0] > 0) & (read["valid"][0] > 0)
-            frames = frames[np.all([counted[frames + step] for step in (0, *steps)], axis=0)]
-        if len(frames):
-            joints = read["kp_3d"][0]
-            yield (
-                joints if joints.shape[1] == len(COMMON14) else joints[:, COMMON14],
-                frames,
-                frames + track.start,
-            )
+        now = whole[(whole >= track.start) & (whole < track.stop)] - track.start
+        if not len(now):
+            continue
+        window = np.array([(track.start, track.stop)], np.int64)
+        read = split.read(window, stream=None, fields=("kp_3d", "w_3d", "valid"))
+        counted = (read["w_3d"][0] > 0) & (read["valid"][0] > 0)
+        now = now[np.all([counted[now + step] for step in (0, *steps)], axis=0)]
+        if not len(now):
+            continue
+        joints = read["kp_3d"][0]
+        if joints.shape[1] != len(COMMON14):
+            joints = joints[:, COMMON14]
+        yield _LabelledFrames(joints, now, now + track.start)
 
 
 @torch.no_grad()
@@ -187,17 +196,12 @@ def _from_stills(
     for start in range(0, len(rows), POSED_AT_ONCE):
         windows = rows[start : start + POSED_AT_ONCE, None] + np.array([0, 1])
         read = read_inputs(split, windows, stream, extra_streams)  # (n, 1, F) each
-        inputs = {
-            name: torch.as_tensor(array, device=generator.device) for name, array in read.items()
-        }
+        inputs = {}
+        for name, array in read.items():
+            inputs[name] = torch.as_tensor(array, device=generator.device)
         moments = generator.regress_stills(**inputs)
-        together = Estimate(
-            *(torch.cat(parts, dim=1) for parts in zip(*moments.values(), strict=True))
-        )
-        joints.append(
-            generator.pose(together, eval_joints=True, vertices=False)["kp_3d"]
-            .float()
-            .cpu()
-            .numpy()
-        )
+        parts = zip(*moments.values(), strict=True)
+        together = Estimate(*(torch.cat(part, dim=1) for part in parts))
+        posed = generator.pose(together, eval_joints=True, vertices=False)
+        joints.append(posed["kp_3d"].float().cpu().numpy())
     return list(np.concatenate(joints).swapaxes(0, 1))
