@@ -31,7 +31,10 @@ from vibe_model.prediction.predict import TrackBodies
 Floats = NDArray[np.floating[Any]]
 Float32s = NDArray[np.float32]
 Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 
+PARTS: Final = [3, 72, 10]  # numbers of theta: camera, pose, betas
+BETAS: Final = slice(75, 85)
 KEYPOINT: Final = 0.02  # box sides, of a detected joint
 # box sides, Geman-McClure's scale: joints further away are the detector's mistakes
 OUTLIER: Final = 0.1
@@ -84,38 +87,34 @@ def refine_bodies(
         rate: Rows per second.
         project: Projection of the model that predicted `theta`.
     """
-    device = body.faces.device
-    frames = np.arange(len(theta))
     bad = ~(np.isfinite(bbox).all(axis=1) & (bbox[:, 2] > 0))
-    # bad ones are alone
-    run = (0 if run is None else run) + np.cumsum(bad) + np.cumsum(np.append(False, bad[:-1]))
-    kp_2d = np.where(bad[:, None, None], 0, without_non_finite(kp_2d)[0])
-    arrays = (theta, kp_2d, np.where(bad[:, None], 1, bbox), run)
+    arrays = (
+        theta,
+        np.where(bad[:, None, None], 0, without_non_finite(kp_2d)[0]),
+        np.where(bad[:, None], 1, bbox),
+        _isolate(bad, run),
+    )
+    device = body.faces.device
     track = _FittedTrack(
         *(torch.as_tensor(np.array(array, np.float32), device=device) for array in arrays)
     )
-    fit = _Refinement(body, crop_scale, rate, project)
-    before = fit.median_px(track)
+    refinement = _Refinement(body, crop_scale, rate, project)
+    before = refinement.median_px(track)
     if math.isnan(before):
         return Refined(np.array(theta, np.float32), before, before)
-    fitted = track.theta.clone()
-    fitted[:, 75:] = fitted[:, 75:].mean(dim=0)
-    n_chunks = -(-len(theta) // CHUNK)
-    if n_chunks > 1:  # one shape for all chunks, of single frames of the whole track
-        some = frames[::n_chunks]
-        single = track.part(some)._replace(
-            theta=fitted[some], run=torch.arange(len(some), device=device)
-        )
-        fitted[:, 75:] = fit.solve(single, fit_shape=True)[0, 75:]
-    for start in range(0, len(theta), CHUNK):
-        first = max(start - CONTEXT, 0)
-        rows = frames[first : start + CHUNK]
-        chunk = track.part(rows)._replace(theta=fitted[rows])
-        fitted[rows] = fit.solve(chunk, n_fixed=start - first, fit_shape=n_chunks == 1)
-    after = fit.median_px(track._replace(theta=fitted))
+    fitted = refinement.fit(track)
+    after = refinement.median_px(track._replace(theta=fitted))
     if not after < before:
         return Refined(np.array(theta, np.float32), before, before)
     return Refined(fitted.cpu().numpy(), before, after)
+
+
+def _isolate(bad: Bools, run: Ints | None) -> Ints:
+    """(T,) runs, ascending, of which bad frames are none's neighbours."""
+    is_first = bad.copy()
+    is_first[1:] |= bad[:-1]
+    isolated: Ints = np.cumsum(is_first)
+    return isolated if run is None else isolated + run
 
 
 def refine_track(
@@ -138,7 +137,7 @@ def refine_track(
     )
     if not refined.after < refined.before:
         return bodies, refined
-    camera, pose, shape = np.split(refined.theta, (3, 75), axis=1)
+    camera, pose, shape = np.split(refined.theta, np.cumsum(PARTS)[:-1], axis=1)
     rotmat = axis_angle_to_matrix(torch.from_numpy(pose).reshape(-1, 24, 3)).numpy()
     return replace(bodies, camera=camera, rotmat=rotmat, shape=shape), refined
 
@@ -153,6 +152,10 @@ class _FittedTrack(NamedTuple):
 
     def part(self, rows: Ints) -> _FittedTrack:
         return _FittedTrack(*(tensor[rows] for tensor in self))
+
+    def alone(self) -> _FittedTrack:
+        """The same frames, of which none are neighbours."""
+        return self._replace(run=torch.arange(len(self.run), device=self.run.device))
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +176,7 @@ class _Refinement:
     @torch.no_grad()
     def median_px(self, track: _FittedTrack) -> float:
         """Median distance (px) of seen joints to their keypoints; NaN without one."""
-        camera, pose, betas = torch.split(track.theta, [3, 72, 10], dim=1)
+        camera, pose, betas = torch.split(track.theta, PARTS, dim=1)
         distances = []
         for start in range(0, len(pose), CHUNK):  # not all at once, as in `solve`
             few = slice(start, start + CHUNK)
@@ -183,42 +186,61 @@ class _Refinement:
             distance = (pixels - keypoints[..., :2]).norm(dim=-1)
             is_seen = _weights(keypoints) > 0
             distances.append(distance[is_seen])
-        every = torch.cat(distances)
-        if not len(every):
+        seen = torch.cat(distances)
+        if not len(seen):
             return math.nan
-        return float(every.median())
+        return float(seen.median())
+
+    def fit(self, track: _FittedTrack) -> Tensor:
+        """The theta (T, 85) of least loss, chunk by chunk with one shape."""
+        fitted = track.theta.clone()
+        fitted[:, BETAS] = fitted[:, BETAS].mean(dim=0)
+        n_frames = len(fitted)
+        frames = np.arange(n_frames)
+        n_chunks = -(-n_frames // CHUNK)
+        if n_chunks > 1:  # the shape first, by a chunk of frames from the whole track
+            spread = frames[::n_chunks]
+            sample = track.part(spread).alone()._replace(theta=fitted[spread])
+            fitted[:, BETAS] = self.solve(sample, fit_shape=True)[0, BETAS]
+        for start in range(0, n_frames, CHUNK):
+            first = max(start - CONTEXT, 0)
+            rows = frames[first : start + CHUNK]
+            chunk = track.part(rows)._replace(theta=fitted[rows])
+            fitted[rows] = self.solve(chunk, n_fixed=start - first, fit_shape=n_chunks == 1)
+        return fitted
 
     def solve(self, track: _FittedTrack, *, n_fixed: int = 0, fit_shape: bool) -> Tensor:
         """The theta (n, 85) of least loss. The first `n_fixed` frames stay."""
-        camera, pose, betas = torch.split(track.theta, [3, 72, 10], dim=1)
+        camera, pose, betas = torch.split(track.theta, PARTS, dim=1)
         rotmat = axis_angle_to_matrix(pose.reshape(-1, 24, 3))
         n = len(pose)
         is_moving = torch.arange(n, device=pose.device) >= n_fixed
         moving = is_moving.float()[:, None]
+        # in standard deviations
         turn = torch.zeros_like(pose, requires_grad=True)
         shift = torch.zeros_like(camera, requires_grad=True)
-        growth = torch.zeros_like(betas[0], requires_grad=True)
+        shape_change = torch.zeros_like(betas[0], requires_grad=True)
 
-        def moved() -> tuple[Tensor, Tensor, Tensor]:
-            turns = POSE * moving * turn
-            turned = rotmat @ axis_angle_to_matrix(turns.reshape(-1, 24, 3))
-            step = CAMERA * moving * shift
-            scale = camera[:, :1] * step[:, :1].exp()
-            place = camera[:, 1:] + step[:, 1:]
-            return torch.cat((scale, place), dim=1), turned, betas + SHAPE * growth
+        def changed() -> tuple[Tensor, Tensor, Tensor]:
+            angles = POSE * moving * turn
+            turned = rotmat @ axis_angle_to_matrix(angles.reshape(-1, 24, 3))
+            moved = CAMERA * moving * shift
+            scale = camera[:, :1] * moved[:, :1].exp()
+            place = camera[:, 1:] + moved[:, 1:]
+            return torch.cat((scale, place), dim=1), turned, betas + SHAPE * shape_change
 
         def closure() -> Tensor:
             optimiser.zero_grad()
-            loss = self._loss(track, *moved())
+            loss = self._loss(track, *changed())
             loss = loss + turn.square().sum()
             loss = loss + shift.square().sum()
-            loss = loss + n * growth.square().sum()
+            loss = loss + n * shape_change.square().sum()
             (loss / n).backward()  # type: ignore[no-untyped-call]
             return loss.detach() / n
 
         variables = [turn, shift]
         if fit_shape:
-            variables.append(growth)
+            variables.append(shape_change)
         optimiser = torch.optim.LBFGS(
             variables,
             max_iter=ITERATIONS,
@@ -228,7 +250,7 @@ class _Refinement:
         )
         optimiser.step(closure)  # type: ignore[no-untyped-call]
         with torch.no_grad():
-            camera, rotmat, betas = moved()
+            camera, rotmat, betas = changed()
             return torch.cat((camera, matrix_to_axis_angle(rotmat).flatten(1), betas), dim=1)
 
     def _loss(self, track: _FittedTrack, camera: Tensor, rotmat: Tensor, betas: Tensor) -> Tensor:
