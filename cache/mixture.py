@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from cache.windows import Tail
 
 Arrays = dict[str, Array]
-Drawn = tuple[Ints, Ints]  # of each draw: number of its split, number of its window in that split
 
 _FEISTEL_ROUNDS: Final = 12  # with fewer, the orders of five elements are not equally likely
 _MIX: Final = np.uint64(0xD6E8FEB86659FD93)  # any odd number with bits everywhere
@@ -63,7 +62,7 @@ class MixturePart:
     def __post_init__(self) -> None:
         n_copies = {len(copies) for copies in self.copies.values()}
         has_both = self.stream is not None and bool(self.streams)
-        has_strange_copies = bool(self.copies.keys() - set(self._names))
+        has_strange_copies = bool(self.copies.keys() - set(self._stream_names))
         has_strange_history = bool(self.history.keys() - set(self.streams))
         is_uneven = len(n_copies) > 1 or 0 in n_copies
         if any((has_both, has_strange_copies, has_strange_history, is_uneven)):
@@ -75,19 +74,21 @@ class MixturePart:
             )
 
     @property
-    def _names(self) -> Sequence[str]:
+    def _stream_names(self) -> Sequence[str]:
         return self.streams if self.stream is None else (self.stream,)
 
     @cached_property
-    def alternatives(self) -> list[dict[str, str]]:
-        """Streams to read instead of the part's own, by name. Each window uses one of these."""
+    def copy_streams(self) -> list[dict[str, str]]:
+        """By number of the copy: stream of the part -> stream to read in its place. Without copies,
+        one entry with the streams themselves.
+        """
         n_copies = max(map(len, self.copies.values()), default=1)
-        alternatives: list[dict[str, str]] = [{} for _ in range(n_copies)]
-        for name in self._names:
+        by_number: list[dict[str, str]] = [{} for _ in range(n_copies)]
+        for name in self._stream_names:
             copies = self.copies.get(name, [name] * n_copies)
-            for alternative, copy in zip(alternatives, copies, strict=True):
-                alternative[name] = copy
-        return alternatives
+            for read_instead, copy in zip(by_number, copies, strict=True):
+                read_instead[name] = copy
+        return by_number
 
     def history_rows(self, name: str) -> int:
         """Rows of a field before each window."""
@@ -100,10 +101,20 @@ class Pick(NamedTuple):
     split: str
     starts: Ints  # (b,) first rows, ascending
     rows: slice  # their place in the part
-    copy: int = 0  # number in the part's `alternatives`
+    copy: int = 0  # number in the part's `copy_streams`
 
 
 Picks = Mapping[str, Sequence[Pick]]  # by part
+
+
+class Drawn(NamedTuple):
+    """Random windows of several splits, (count,) each."""
+
+    split: Ints  # number of the split
+    window: Ints  # number of the window in that split
+
+    def part(self, chosen: slice) -> Drawn:
+        return Drawn(self.split[chosen], self.window[chosen])
 
 
 class Mixture:
@@ -167,25 +178,23 @@ class Mixture:
 
     def _draw_part(self, part: MixturePart, step: int) -> list[Pick]:
         own = self._own[part.name]
-        drawn = self._draws[part.name].take(step * part.count, part.count)
-        split = drawn[0][own]
-        window = drawn[1][own]
-        copy = self._draw_copies(part, step)[own]
-        n_copies = len(part.alternatives)
+        drawn = self._draws[part.name].take(step * part.count, part.count).part(own)
+        drawn_copies = self._draw_copies(part, step)[own]
+        n_copies = len(part.copy_streams)
         picks = []
         end = 0
-        for number, (name, starts) in enumerate(self._starts[part.name].items()):
-            for k in range(n_copies):
-                chosen = window[(split == number) & (copy == k)]
+        for split, (name, starts) in enumerate(self._starts[part.name].items()):
+            for copy in range(n_copies):
+                chosen = drawn.window[(drawn.split == split) & (drawn_copies == copy)]
                 if len(chosen):
                     rows = slice(end, end + len(chosen))
-                    picks.append(Pick(name, np.sort(starts[chosen]), rows, k))
+                    picks.append(Pick(name, np.sort(starts[chosen]), rows, copy))
                     end = rows.stop
         return picks
 
     def _draw_copies(self, part: MixturePart, step: int) -> Ints:
-        """(count,) the alternative of each draw of a step."""
-        n_copies = len(part.alternatives)
+        """(count,) the copy of each draw of a step."""
+        n_copies = len(part.copy_streams)
         if n_copies == 1:
             return np.zeros(part.count, np.int64)
         draws = np.arange(step * part.count, (step + 1) * part.count, dtype=np.uint64)
@@ -230,7 +239,7 @@ class Mixture:
         """Shape and dtype of each field of a part, read from one window of each of its splits."""
         fields: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {}
         first_split: dict[str, str] = {}
-        for split, copy in itertools.product(part.splits, range(len(part.alternatives))):
+        for split, copy in itertools.product(part.splits, range(len(part.copy_streams))):
             first_row = self._starts[part.name][split][:1]
             if not len(first_row):
                 continue
@@ -260,9 +269,9 @@ def _read(
     """
     split = part.splits[pick.split]
     windows = np.stack([pick.starts, pick.starts + seqlen], axis=1)
-    names = part.alternatives[pick.copy]
+    stream_of = part.copy_streams[pick.copy]
     dtypes: dict[str, Any] = {}
-    for name, stream in names.items():
+    for name, stream in stream_of.items():
         field_name = name if part.streams else "features"
         if field_name not in fields:
             continue
@@ -272,10 +281,11 @@ def _read(
             dtypes[stream] = out[field_name].dtype
 
     if not part.streams:
-        stream_read = None if part.stream is None else names[part.stream]
+        stream_read = None if part.stream is None else stream_of[part.stream]
         return split.read(windows, stream_read, tuple(fields), dtypes, out)
+    # `Split.read` calls the fields of a copy by its name, the part by that of the stream
     read_as = {name: name for name in fields}
-    for name, stream in names.items():
+    for name, stream in stream_of.items():
         read_as[name] = stream
         read_as[f"{name}_ok"] = f"{stream}_ok"
     buffers = None
@@ -283,8 +293,8 @@ def _read(
         buffers = {read_as[name]: buffer for name, buffer in out.items()}
     batch = split.read(
         windows,
-        streams=tuple(names.values()),
-        history={names[name]: n_rows for name, n_rows in part.history.items()},
+        streams=tuple(stream_of.values()),
+        history={stream_of[name]: n_rows for name, n_rows in part.history.items()},
         fields=[read_as[name] for name in fields],
         dtype=dtypes,
         out=buffers,
@@ -297,9 +307,9 @@ def _window_starts(part: MixturePart, seqlen: int) -> dict[str, Ints]:
     for name, split in part.splits.items():
         stride = part.strides.get(name, part.stride)
         if part.streams or part.copies:
-            streams: dict[str, None] = {}
-            for names in part.alternatives:
-                streams |= dict.fromkeys(names.values())
+            streams: dict[str, None] = {}  # each once, in order
+            for stream_of in part.copy_streams:
+                streams |= dict.fromkeys(stream_of.values())
             windows = split.windows(seqlen, stride, tail=part.tail, streams=tuple(streams))
         else:
             windows = split.windows(seqlen, stride, part.stream, part.tail)
@@ -398,24 +408,23 @@ class Draws:
         self._names = tuple(sizes)
         self._sizes = tuple(sizes.values())
         self._key = key
-        # draws a round
-        self._rates = [size * chosen[name] / heaviest for name, size in sizes.items()]
-        self._rate = sum(self._rates, Fraction(0))
-        self._block = min(_BLOCK, int(self._rate))
-        self._last: tuple[int, Drawn] | None = None
+        # draws of each split in a round, and of all
+        self._per_round = [size * chosen[name] / heaviest for name, size in sizes.items()]
+        self._all_per_round = sum(self._per_round, Fraction(0))
+        self._block = min(_BLOCK, int(self._all_per_round))
+        self._last: tuple[int, Drawn] | None = None  # the block computed last, and its number
 
     def take(self, start: int, count: int) -> Drawn:
-        """Draws from `start` on, (count,) each."""
+        """`count` draws from `start` on."""
         first = start // self._block
         last = (start + count - 1) // self._block
         blocks = [self._block_of(number) for number in range(first, last + 1)]
-        split, window = _join(blocks)
         begin = start - first * self._block
-        return split[begin : begin + count], window[begin : begin + count]
+        return _join(blocks).part(slice(begin, begin + count))
 
     def _begins(self, round_: int) -> list[int]:
         """Position of a round's first draw in each split's own sequence."""
-        return [math.floor(round_ * rate) for rate in self._rates]
+        return [math.floor(round_ * n) for n in self._per_round]
 
     def _block_of(self, number: int) -> Drawn:
         last = self._last  # read once: another thread may replace it
@@ -427,8 +436,8 @@ class Draws:
         return drawn
 
     def _compute(self, start: int, stop: int) -> Drawn:
-        # or a later one: floors make rounds begin earlier than that
-        round_ = math.floor(start / self._rate)
+        # the round of `start`, or one before it: floors make rounds begin earlier than that
+        round_ = math.floor(start / self._all_per_round)
         parts: list[Drawn] = []
         while start < stop:
             begins = self._begins(round_)
@@ -457,10 +466,8 @@ class Draws:
                 order = _Permutation(size, *self._key, "split", self._names[number], time)
                 is_now = turn == time
                 window[draws[is_now]] = order(position[is_now])
-        return split, window
+        return Drawn(split, window)
 
 
 def _join(parts: Sequence[Drawn]) -> Drawn:
-    split = np.concatenate([part[0] for part in parts])
-    window = np.concatenate([part[1] for part in parts])
-    return split, window
+    return Drawn(*map(np.concatenate, zip(*parts, strict=True)))

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cache.arrays import Array, Flags, Floats, Ints
 from cache.crop_policy import CropPolicy
@@ -27,7 +28,7 @@ from cache.format.shard import ShardLayout
 from cache.read.rows import Rows
 from cache.windows import Ranges, intersect, join_adjacent, ranges_where
 
-_DO: Final = "Take windows(stream=...), or extract what is missing."
+_ADVICE: Final = "Take windows(stream=...), or extract what is missing."
 
 
 class StalenessCheck:
@@ -72,10 +73,11 @@ class OpenStream:
         self.check_current = StalenessCheck(commit)
         self._readers: dict[str, Rows] = {}
         self._geometry = Geometry(**commit.manifest["geometry"])
-        self._has = np.zeros(self._geometry.shards(int(commit.manifest["extent"])), bool)
-        self._has[[int(shard) for shard in commit.manifest["shards"][self._name]]] = True
-        self._has[commit.foreign_shards(rows)] = False  # computed for other rows
-        self._complete = np.zeros(len(self._has), bool)  # shards that are known to have every row
+        self._has_shard = np.zeros(self._geometry.shards(int(commit.manifest["extent"])), bool)
+        self._has_shard[[int(shard) for shard in commit.manifest["shards"][self._name]]] = True
+        self._has_shard[commit.foreign_shards(rows)] = False  # computed for other rows
+        # shards that are known to have a value for every row
+        self._is_complete = np.zeros(len(self._has_shard), bool)
 
     @cached_property
     def crop(self) -> CropPolicy:
@@ -97,7 +99,7 @@ class OpenStream:
 
     @property
     def shards(self) -> list[int]:
-        return [int(shard) for shard in np.flatnonzero(self._has)]
+        return [int(shard) for shard in np.flatnonzero(self._has_shard)]
 
     def reader(self, part: str = "") -> Rows:
         """The reader of the features, or with `part` ("_ok", "_key") of that array."""
@@ -128,7 +130,7 @@ class OpenStream:
     def pending_rows(self) -> Ranges:
         """Rows in its shards that are still to be computed, also of replaced tracks."""
         recorded = np.array(self.commit.manifest.get(PENDING_ROWS, []), np.int64).reshape(-1, 2)
-        shards = np.flatnonzero(self._has)
+        shards = np.flatnonzero(self._has_shard)
         spans = np.stack([shards, shards + 1], axis=1) * self._geometry.rows_per_shard
         return intersect(recorded, spans)
 
@@ -144,42 +146,40 @@ class OpenStream:
         size = self._geometry.rows_per_shard
         first = starts // size
         last = (starts + (seqlen - 1)) // size
-        if last.max() < len(self._complete):
-            # how many shards before each may be incomplete
-            before = np.concatenate([[0], np.cumsum(~self._complete)])
-            if np.array_equal(before[first], before[last + 1]):
-                return
+        is_there = last.max() < len(self._is_complete)
+        if is_there and not _lacking(self._is_complete, first, last + 1).any():
+            return
+
         touched = set[int]()
         for begin, end in set(zip(first.tolist(), last.tolist(), strict=True)):
             touched.update(range(begin, end + 1))
         for shard in sorted(touched):
-            if shard >= len(self._has) or not self._has[shard]:
-                raise CacheError(f"{self._title} does not have shard {shard} yet. {_DO}")
-        bad = np.argwhere(~np.isin(self.read("_ok", starts, seqlen), HAS_VALUE))
-        if len(bad):
-            window, frame = bad[0]
+            if shard >= len(self._has_shard) or not self._has_shard[shard]:
+                raise CacheError(f"{self._title} does not have shard {shard} yet. {_ADVICE}")
+        without_value = np.argwhere(~np.isin(self.read("_ok", starts, seqlen), HAS_VALUE))
+        if len(without_value):
+            window, frame = without_value[0]
             row = int(starts[window] + frame)
             raise CacheError(
                 f"{self._title} has no features for row {row}: its frame could not be decoded. "
-                f"{_DO}"
+                f"{_ADVICE}"
             )
         for shard in touched:
-            if not self._complete[shard]:
-                self._complete[shard] = np.isin(self._flags(shard), HAS_VALUE).all()
+            if not self._is_complete[shard]:
+                self._is_complete[shard] = np.isin(self._flags(shard), HAS_VALUE).all()
 
     def require_shards(self, starts: Ints, stops: Ints) -> None:
         """Raise CacheError unless the stream has the shards of all rows [start, stop), which may be
         empty ranges.
         """
         size = self._geometry.rows_per_shard
-        # how many shards before each are missing
-        missing = np.concatenate([[0], np.cumsum(~self._has)])
-        bad = np.flatnonzero(missing[-(-stops // size)] > missing[starts // size])
+        after_last = -(-stops // size)
+        bad = np.flatnonzero(_lacking(self._has_shard, starts // size, after_last))
         if len(bad):
             first = int(starts[bad[0]])
             stop = int(stops[bad[0]])
             raise CacheError(
-                f"{self._title} does not have all rows {first} to {stop} before a window. {_DO}"
+                f"{self._title} does not have all rows {first} to {stop} before a window. {_ADVICE}"
             )
 
 
@@ -236,19 +236,27 @@ class StreamWindows:
         if not self._history:
             rows.read(self._starts, self._seqlen, out)
             return
-        # mostly one: windows are seldom at the start of a run
+        # one turn for windows of equally many rows; mostly one in all, since few windows are at the
+        # start of a run
         for n_before in np.unique(self._before).tolist():
             windows = np.flatnonzero(self._before == n_before)
             n_missing = self._history - n_before
             n_rows = n_before + self._seqlen
             starts = self._starts[windows] - n_before
-            if not n_missing and len(windows) == len(out):
-                rows.read(starts, n_rows, out)
+            is_whole_batch = len(windows) == len(out)
+            if not n_missing and is_whole_batch:
+                rows.read(starts, n_rows, out)  # without a copy
                 continue
             part = np.empty((len(windows), n_rows, *rows.trailing), out.dtype)
             rows.read(starts, n_rows, part)
             out[windows, :n_missing] = 0
             out[windows, n_missing:] = part
+
+
+def _lacking(has: NDArray[np.bool_], first: Ints, stop: Ints) -> NDArray[np.bool_]:
+    """Which ranges [first, stop) contain a shard that is False in `has`."""
+    n_before = np.concatenate([[0], np.cumsum(~has)])  # of such shards, before each
+    return np.asarray(n_before[stop] > n_before[first])
 
 
 @functools.lru_cache(1024)
