@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -129,7 +129,7 @@ class PoseTrack(Dataset):
         if not pictures.is_dir():
             expected = "a folder with <seq>/<000000>.jpg pictures"
             raise RawDataError(pictures, "folder", expected, "none", f"Unpack {PICTURES}. {TODAY}")
-        files: dict[str, list[Path]] = {
+        files_of: dict[str, list[Path]] = {
             entry.name: [] for entry in pictures.iterdir() if entry.is_dir()
         }
         folders = [Path(folder, split) for folder in ANNOTATIONS]
@@ -142,21 +142,21 @@ class PoseTrack(Dataset):
             raise RawDataError(raw, "annotations", expected, "none", f"Unpack {LABELS}. {TODAY}")
         for file in annotated:
             # PoseTrack21's beside 2018's change nothing
-            if not _unpacks_of_21(file) or not files.get(file.stem):
-                files.setdefault(file.stem, []).append(file)
+            if not _unpacks_of_21(file) or not files_of.get(file.stem):
+                files_of.setdefault(file.stem, []).append(file)
         return [
-            RawVideo(name, files=tuple(files[name]), folders=(Path("images", split, name),))
-            for name in sorted(files)
+            RawVideo(name, files=tuple(files_of[name]), folders=(Path("images", split, name),))
+            for name in sorted(files_of)
             if not name.startswith(".")  # left behind by file managers
         ]
 
     def unused_labels(self, raw: Path, split: str) -> str:
         unused = raw / POSETRACK21 / split
         names_of_21 = {file.name for file in unused.glob("[!.]*.json")}
-        names: set[str] = set()
+        names_of_2018: set[str] = set()
         for folder in OFFICIAL:
-            names.update(file.name for file in (raw / folder / split).glob("*.json"))
-        n_both = len(names & names_of_21)
+            names_of_2018.update(file.name for file in (raw / folder / split).glob("*.json"))
+        n_both = len(names_of_2018 & names_of_21)
         if not n_both:
             return ""
         sequences = f"{count(n_both, 'sequence')} with labels of PoseTrack 2018 and of PoseTrack21"
@@ -172,10 +172,8 @@ class PoseTrack(Dataset):
         self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None
     ) -> Sequence[Track]:
         if not video.files:
-            account.reject(
-                "no_annotations",
-                f"{raw / video.folders[0]}: there are pictures, but no annotations",
-            )
+            place = raw / video.folders[0]
+            account.reject("no_annotations", f"{place}: there are pictures, but no annotations")
             return []
         file = video.files[0]
         for folder in ANNOTATIONS:
@@ -188,37 +186,25 @@ class PoseTrack(Dataset):
         if not (coco.has_keypoints or (coco.of_21 and coco.annotations)):
             account.reject("no_annotations", f"{raw / file}: no annotation in it has keypoints")
             return []
+
         skeleton, kp_2d = _joints(coco, account)
         track_id = coco.track_ids()
         person_id = coco.person_ids()
         box = corner_boxes_with_margin(kp_2d, BOX_MARGIN) if coco.of_21 else coco.boxes()
-        pictures, frame_of_picture, problems = _pictures(raw, raw / file, coco.file_names, account)
+        labelled = _find_pictures(raw, raw / file, coco.file_names, account)
+        pictures = labelled.pictures
         if pictures.place != raw / video.folders[0]:
             where = pictures.place.relative_to(raw).as_posix()
             account.notes.append(f"its pictures are in {where}: changes there are not noticed")
         do = f"Unpack {LABELS} and {PICTURES} again, without resizing images. {TODAY}"
         require_size(pictures, coco.size, raw / file, do, tolerance=RESIZED)
-        frame_index = frame_of_picture[coco.picture]
-        side = box[:, 2:]
-        is_missing = np.isnan(box).any(axis=1)
-        is_empty = (side <= 0).any(axis=1)
-        is_small = side.max(axis=1) < MIN_SIDE_PX
+
+        frame_index = labelled.frame_index[coco.picture]
         n_seen = (kp_2d[..., 2] > 0).sum(axis=1)
-        reasons: dict[str, ArrayLike] = {
-            reason: applies[coco.picture] for reason, applies in problems.items()
-        }
-        reasons["no_keypoints" if coco.of_21 else "no_visible_joint"] = n_seen == 0
-        reasons["degenerate_box"] = is_missing | is_empty | is_small
-        reasons["huge_box"] = (np.abs(box) > MAX_PX).any(axis=1)
-        # Of one person's annotations in one image, the one with most joints is kept, of equal ones
-        # the file's first.
-        rows = np.flatnonzero(account.drop_rows(reasons))
-        rows = rows[np.lexsort((-n_seen[rows], frame_index[rows], track_id[rows]))]
-        is_same_person = np.diff(track_id[rows], prepend=-1) == 0
-        is_same_frame = np.diff(frame_index[rows], prepend=-1) == 0
-        is_again = is_same_person & is_same_frame
-        account.drop("duplicate_person", int(is_again.sum()))
-        rows = rows[~is_again]
+        reasons = _reasons_against(coco, n_seen, box, labelled.problems)
+        kept: Ints = np.flatnonzero(account.drop_rows(reasons))
+        rows = _one_per_frame(kept, track_id, frame_index, n_seen)
+        account.drop("duplicate_person", len(kept) - len(rows))
 
         tracks = []
         for person in np.unique(track_id).tolist():
@@ -228,15 +214,13 @@ class PoseTrack(Dataset):
                 continue
             account.keep_track(len(of_person))
             kp_49 = convert(kp_2d[of_person], source=skeleton, target="spin49").astype(np.float32)
-            centre = box[of_person, :2] + box[of_person, 2:] / 2
-            side = box[of_person, 2:].max(axis=1, keepdims=True) * BOX_FACTOR  # the larger one
             track = self.track(
                 split,
                 video,
                 person,
                 fps=math.nan,
                 frame_index=frame_index[of_person],
-                bbox=np.concatenate([centre, side, side], axis=1).astype(np.float32),
+                bbox=_squares(box[of_person]).astype(np.float32),
                 kp_2d=kp_49,
                 frames=pictures,
             )
@@ -244,6 +228,38 @@ class PoseTrack(Dataset):
             if coco.of_21:
                 account.subjects.extend(dict.fromkeys(person_id[row] for row in of_person.tolist()))
         return tracks
+
+
+def _reasons_against(
+    coco: _Coco, n_seen: Ints, box: Doubles, problems: Mapping[str, Bools]
+) -> dict[str, ArrayLike]:
+    """Reasons -> (N,) whether they apply to an annotation; `problems`: those against its image."""
+    side = box[:, 2:]
+    is_missing = np.isnan(box).any(axis=1)
+    is_empty = (side <= 0).any(axis=1)
+    is_small = side.max(axis=1) < MIN_SIDE_PX
+    reasons: dict[str, ArrayLike] = {name: of[coco.picture] for name, of in problems.items()}
+    reasons["no_keypoints" if coco.of_21 else "no_visible_joint"] = n_seen == 0
+    reasons["degenerate_box"] = is_missing | is_empty | is_small
+    reasons["huge_box"] = (np.abs(box) > MAX_PX).any(axis=1)
+    return reasons
+
+
+def _one_per_frame(rows: Ints, track_id: Ints, frame_index: Ints, n_seen: Ints) -> Ints:
+    """Rows by person and frame. Of one person's annotations in one image, the one with most joints
+    is kept, of equal ones the file's first.
+    """
+    rows = rows[np.lexsort((-n_seen[rows], frame_index[rows], track_id[rows]))]
+    is_same_person = np.diff(track_id[rows], prepend=-1) == 0
+    is_same_frame = np.diff(frame_index[rows], prepend=-1) == 0
+    return np.asarray(rows[~(is_same_person & is_same_frame)])
+
+
+def _squares(box: Doubles) -> Doubles:
+    """(N, 4) corner and size -> (N, 4) centre and the size of a track's square."""
+    centre = box[:, :2] + box[:, 2:] / 2
+    side = box[:, 2:].max(axis=1, keepdims=True) * BOX_FACTOR  # the longer one
+    return np.concatenate([centre, side, side], axis=1)
 
 
 def _unpacks_of_21(file: Path) -> bool:
@@ -265,20 +281,23 @@ def _joints(coco: _Coco, account: VideoAccount) -> tuple[tuple[str, ...], Double
     return tuple(OURS[name] for name in names), finite_joints(joints, account)
 
 
-def _pictures(
-    raw: Path, file: Path, file_names: Sequence[str], account: VideoAccount
-) -> tuple[Pictures, Ints, dict[str, Bools]]:
-    """The labelled images, each one's frame index (F,), the number in its name, and reasons against
-    it.
+class _LabelledPictures(NamedTuple):
+    """The F labelled images of a video."""
 
-    The most common pattern of names is used; of equally common ones, the first.
-    """
+    pictures: Pictures
+    frame_index: Ints  # (F,) the number in the name
+    problems: Mapping[str, Bools]  # reason -> (F,) whether it applies to an image
+
+
+def _find_pictures(
+    raw: Path, file: Path, file_names: Sequence[str], account: VideoAccount
+) -> _LabelledPictures:
+    """Find them by the most common pattern of their names; of equally common ones, the first."""
     numbered = [_parse_name(raw, file, name) for name in file_names]
     patterns = Counter(pattern for pattern, _ in numbered if pattern)
     if not patterns:
         expected = "names with a number at the end, such as 000000.jpg"
-        actual = kind(file_names[0])
-        raise RawDataError(file, "file_name", expected, actual, UNPACK)
+        raise RawDataError(file, "file_name", expected, kind(file_names[0]), UNPACK)
     pattern, n_alike = patterns.most_common(1)[0]
     pictures = Pictures(raw, pattern)
     frame_index = np.array([number for _, number in numbered], np.int64)
@@ -286,17 +305,15 @@ def _pictures(
         indices = pictures.indices()
     except OSError as error:  # no permission, or a name that no file system takes
         expected = "a folder that can be read"
-        actual = str(error.strerror)
+        found = str(error.strerror)
         raise RawDataError(
-            pictures.place, "pictures", expected, actual, UNPACK, reason="no_picture"
+            pictures.place, "pictures", expected, found, UNPACK, reason="no_picture"
         ) from error
-    misnamed = np.array([p != pattern for p, _ in numbered])
+    misnamed = np.array([found != pattern for found, _ in numbered])
     absent = ~misnamed & ~np.isin(frame_index, indices)
     if absent.sum() == n_alike:
-        expected = (
-            f"{len(file_names)} labelled images such as "
-            f"{pictures.path(int(frame_index[~misnamed][0])).name}"
-        )
+        example = pictures.path(int(frame_index[~misnamed][0])).name
+        expected = f"{len(file_names)} labelled images such as {example}"
         raise no_pictures(pictures.place, expected, UNPACK)
     for applies, problem in ((misnamed, f"are not called {pattern}"), (absent, "are not there")):
         if applies.any():
@@ -305,7 +322,8 @@ def _pictures(
                 f"{int(applies.sum())} of {len(file_names)} labelled pictures {problem}: the "
                 f"first has {first}"
             )
-    return pictures, frame_index, {"other_file_name": misnamed, "no_picture": absent}
+    problems = {"other_file_name": misnamed, "no_picture": absent}
+    return _LabelledPictures(pictures, frame_index, problems)
 
 
 def _parse_name(raw: Path, file: Path, name: str) -> tuple[str, int]:
@@ -394,9 +412,8 @@ class _Coco:
     def _numbers(self, name: str, absent: list[Any]) -> Doubles:
         stored = [annotation.get(name) for annotation in self.annotations.values()]
         rows = [absent if row in MISSING else row for row in stored]
-        return table(
-            self.file, [f"{key}.{name}" for key in self.annotations], rows, len(absent), do=UNPACK
-        )
+        keys = [f"{key}.{name}" for key in self.annotations]
+        return table(self.file, keys, rows, len(absent), do=UNPACK)
 
 
 def _id(file: Path, key: str, value: object) -> int:
