@@ -74,13 +74,20 @@ def link(
 ) -> list[Ints]:
     """Link each frame's persons to those of the frames before.
 
-    `keypoints[t]` is (P, J, 3) px px confidence of the P persons in frame `frame_index[t]`
-    (strictly increasing); confidence 0 means not seen. `cuts` are the first frames of new scenes.
-    `camera[frame]` maps the px of still things in the frame before, (3, 3); without one, the camera
-    is still. Returns one (n, 2) array per person: rows (t, p) in time order; persons by their first
-    frame, then left to right. The order of detections within a frame changes only p. A person not
-    seen for more than `max_gap` frames, or across a cut, is a new one. Joints that are not finite
-    count as not seen; detections without a seen joint are ignored.
+    A person not seen for more than `max_gap` frames, or across a cut, is a new one. Detections
+    without a seen joint are ignored.
+
+    Args:
+        keypoints: for each of T frames (P, J, 3) px px confidence of its P persons. Joints of
+            confidence 0, or not finite, count as not seen. The order within a frame changes only p.
+        frame_index: (T,) strictly increasing.
+        cuts: the first frames of new scenes.
+        camera: frame -> (3, 3), which maps the px of still things in the frame before; without one,
+            the camera is still.
+
+    Returns:
+        One (n, 2) array per person: rows (t, p), position of the frame and number in it, in time
+        order; persons by their first frame, then left to right.
     """
     if not len(keypoints):
         return []
@@ -119,33 +126,34 @@ class _Filters:
 
     def __init__(self, seen: _SeenDetections) -> None:
         self._seen = seen
-        # (A,) number of the person, and of the last detection
-        self.person = self.last = np.zeros(0, np.int64)
-        self._n_seen = np.zeros(0, np.int64)  # (A,) detections
+        self.person = np.zeros(0, np.int64)  # (A,) number of the person
+        self.last = np.zeros(0, np.int64)  # (A,) number of the last detection
+        self._n_seen = np.zeros(0, np.int64)  # (A,) detections so far
         self._state = np.zeros((0, 2, 2))  # (A, 2, 2) px and px a frame; x and y
         self._variance = np.zeros((0, 2, 2))  # (A, 2, 2) of both, equal for x and y
 
     def keep(self, chosen: Bools) -> None:
-        for name in ("person", "last", "_n_seen", "_state", "_variance"):
-            setattr(self, name, getattr(self, name)[chosen])
+        self.person = self.person[chosen]
+        self.last = self.last[chosen]
+        self._n_seen = self._n_seen[chosen]
+        self._state = self._state[chosen]
+        self._variance = self._variance[chosen]
 
     def add(self, detections: Ints, first: int) -> None:
         """Begin persons numbered from `first`."""
         n = len(detections)
         size = self._size(detections)[:, None, None]
-        begun = {
-            "person": np.arange(first, first + n),
-            "last": detections,
-            "_n_seen": np.ones(n, np.int64),
-            "_state": np.zeros((n, 2, 2)),
-            "_variance": size**2 * np.diag([NOISE**2, START**2]),
-        }
-        for name, values in begun.items():
-            setattr(self, name, np.concatenate([getattr(self, name), values]))
+        variance = size**2 * np.diag([NOISE**2, START**2])
+        self.person = np.append(self.person, np.arange(first, first + n))
+        self.last = np.append(self.last, detections)
+        self._n_seen = np.append(self._n_seen, np.ones(n, np.int64))
+        self._state = np.concatenate([self._state, np.zeros((n, 2, 2))])
+        self._variance = np.concatenate([self._variance, variance])
 
     def advance(self, n: int) -> None:
         """Expect everybody n frames later."""
         step = np.array([[1, n], [0, 1]])
+        # of a velocity that changes at random: the covariance of place and velocity after n frames
         both = n**2 / 2
         turn = np.array([[n**3 / 3, both], [both, n]]) * TURN**2
         size = self._size(self.last)[:, None, None]
@@ -205,7 +213,7 @@ class _Filters:
         total = self._variance[track, 0, 0] + noise
         gain = self._variance[track, :, 0] / total[:, None]  # (n, 2)
         gain = gain[..., None]
-        self._state[track, 0] = -away
+        self._state[track, 0] = -away  # what was expected, from the joints just seen
         self._state[track] += gain * away[:, None]
         self._variance[track] -= gain * self._variance[track, :1]
 

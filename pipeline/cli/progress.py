@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -110,32 +109,35 @@ def _bars(console: Console, unit: str) -> RichProgress:
 
 
 def _lines(what: str, unit: str) -> Progress:
-    began = math.inf
-    first = -1
-    last = 0.0
+    """Print a line every `EVERY` s, with the rate since the first unit was done: the start of
+    processes is in no rate.
+    """
+    began: float | None = None
+    first: int | None = None  # units done before
+    printed = 0.0  # time of the last line, or of the first report
 
     def report(done: int, total: int, message: str = "") -> None:
-        nonlocal began, first, last
+        nonlocal began, first, printed
         now = time.monotonic()
-        if first < 0:
+        if first is None:
             first = done
-            last = now
-        elif done > first and began == math.inf:  # the start of processes is in no rate
+            printed = now
+        elif began is None and done > first:
             began = now
             first = done
-        if now < last + EVERY or done >= total:
+        if now < printed + EVERY or done >= total:
             return
-        last = now
+        printed = now
         from pipeline.cli import console as terminal
 
         counts = f"{done:,}/{total:,}"
         if unit:
             counts += f" {unit}s"
-        if now > began and done > first:
-            a_second = (done - first) / (now - began)
+        if began is not None and done > first:
+            per_second = (done - first) / (now - began)
             if unit:
-                counts += f", {terminal.rate(a_second, unit)}"
-            counts += f", {terminal.duration((total - done) / a_second)} left"
+                counts += f", {terminal.rate(per_second, unit)}"
+            counts += f", {terminal.duration((total - done) / per_second)} left"
         if message:
             counts += f"  {terminal.plain(message)}"
         terminal.err.print(f"{what}: {counts}")
