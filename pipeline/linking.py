@@ -143,11 +143,14 @@ class _Filters:
         """Begin persons numbered from `first`."""
         n = len(detections)
         size = self._size(detections)[:, None, None]
+        persons = np.arange(first, first + n)
+        once = np.ones(n, np.int64)
+        still = np.zeros((n, 2, 2))
         variance = size**2 * np.diag([NOISE**2, START**2])
-        self.person = np.append(self.person, np.arange(first, first + n))
+        self.person = np.append(self.person, persons)
         self.last = np.append(self.last, detections)
-        self._n_seen = np.append(self._n_seen, np.ones(n, np.int64))
-        self._state = np.concatenate([self._state, np.zeros((n, 2, 2))])
+        self._n_seen = np.append(self._n_seen, once)
+        self._state = np.concatenate([self._state, still])
         self._variance = np.concatenate([self._variance, variance])
 
     def advance(self, n: int) -> None:
