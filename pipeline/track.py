@@ -125,7 +125,8 @@ def other_units(columns: Mapping[str, NDArray[Any]]) -> Iterator[tuple[str, str,
     """Columns and extra columns whose values are in another unit: (column, expected, found).
 
     Checks the size of 3D joints, angles, translations, the range of 2D joints, confidences outside
-    [0, 1], boxes that are corners, and cameras that are not rigid. NaN labels pass.
+    [0, 1], boxes that are corners, and cameras that are not rigid. NaN passes, except in boxes and
+    cameras.
     """
     for name, check in _CHECKS:
         if name not in columns:
@@ -155,7 +156,7 @@ def _check_size(joints: NDArray[Any]) -> _Mistake:
     other_size = (extent < low) | (extent > high)
     if not len(extent) or other_size.mean() <= MOST:
         return None
-    return f"bodies of {low:g} to {high:g} m", f"{np.median(extent):.3g} m"
+    return f"bodies of {low:g} to {high:g} m", f"{np.nanmedian(extent):.3g} m"
 
 
 def _check_angles(pose: NDArray[Any]) -> _Mistake:
@@ -164,7 +165,7 @@ def _check_angles(pose: NDArray[Any]) -> _Mistake:
         angle = np.linalg.norm(rotvecs, axis=-1).max(axis=1)
     if (angle > MAX_ANGLE).mean() <= MOST:
         return None
-    return "rotations in rad, of two turns at most", f"{np.median(angle):.3g} rad"
+    return "rotations in rad, of two turns at most", f"{np.nanmedian(angle):.3g} rad"
 
 
 def _check_translation(trans: NDArray[Any]) -> _Mistake:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pipeline.track import Track
+from pipeline.track import Track, other_units
 
 
 @pytest.mark.parametrize(  # of two equally common ones the smaller
@@ -24,3 +24,17 @@ def test_the_step_is_the_most_common_difference(frame_index: list[int], step: in
         frame_index=np.array(frame_index),
     )
     assert track.step == step
+
+
+@pytest.mark.parametrize(
+    ("column", "labels", "found"),
+    [
+        ("kp_3d_eval", np.linspace(0, 1700, 14)[:, None] * [0.0, 1.0, 0.0], "1.7e+03 m"),
+        ("pose", np.full(72, 90.0), "156 rad"),
+    ],
+)
+def test_another_unit_is_found_beside_frames_of_nan(
+    column: str, labels: np.ndarray, found: str
+) -> None:
+    rows = np.stack([np.full_like(labels, np.nan), labels, labels]).astype(np.float32)
+    assert [(name, was) for name, _, was in other_units({column: rows})] == [(column, found)]
