@@ -45,7 +45,7 @@ class Summary:
             n_rows += split.manifest["rows"]
             if split.manifest["rows"] and _has_inputs(plan, split):
                 with_inputs.append(plan.name)
-        for title, text in self._next(with_inputs, n_rows):
+        for title, text in self._next_commands(with_inputs, n_rows):
             out.print(f"{title:<{VERB}} {plain(text)}")
         return n_rejected
 
@@ -69,16 +69,16 @@ class Summary:
         return n_rejected
 
     def _rejection(self, rejection: str, raw: Path) -> str:
-        """A line about a rejected video; without the message if one about the same clip is
-        printed.
+        """A line about a rejected video, a line of `rejected_videos`; without the message if one
+        about the same clip is printed.
         """
         name, reason, *_ = rejection.split(": ")
         if any(text.startswith(f"{raw / name}: ") for text in self.printed):
             return f"rejected {name}: {reason} (see above)"
         return f"rejected {rejection}"
 
-    def _next(self, with_inputs: Sequence[str], n_rows: int) -> Iterator[tuple[str, str]]:
-        """Titles and commands."""
+    def _next_commands(self, with_inputs: Sequence[str], n_rows: int) -> Iterator[tuple[str, str]]:
+        """What each is for, and the command."""
         yield "videos", self._status()
         if self.without_weights and n_rows:
             yield "features", "the same command with --weights"

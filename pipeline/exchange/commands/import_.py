@@ -5,7 +5,8 @@ existing split.
 from __future__ import annotations
 
 import argparse
-from typing import Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 from pipeline.cli.command_line import Command
 from pipeline.cli.console import DOUBT, STAND_IN, UNTRAINED, err, out, plain
@@ -16,6 +17,9 @@ from pipeline.errors import ConfigError
 from pipeline.settings.arguments import cache_option, split_arguments
 from pipeline.settings.file import PATH, ROOT
 from pipeline.skeletons import JOINTS
+
+if TYPE_CHECKING:
+    from pipeline.exchange.arrays import ImportedArray
 
 
 def _options(sub: argparse.ArgumentParser) -> None:
@@ -61,19 +65,19 @@ def _options(sub: argparse.ArgumentParser) -> None:
         help="crop side / box side of the features (default: the dataset's)",
     )
     add("--array", metavar="NAME", help="array of the file (default: the only one, or features)")
-    how = "by track and frame, leaving out tracks that only one of both has; rows: by position"
     add(
         "--match",
         choices=("tracks", "rows"),
-        help=f"tracks: {how} (default: by track if the file has tracks)",
+        help="tracks: by track and frame, leaving out tracks that only one of both has; rows: by "
+        "position (default: by track if the file has tracks)",
     )
     add("--clips", type=ROOT, metavar="CACHE", help="cache with the clips' people, for bodies")
     add("--body", type=PATH, metavar="DIR", help="folder of SMPL's body, for bodies")
     add("--smplx", type=PATH, metavar="FILE", help="SMPLX_NEUTRAL.npz, for GVHMR and PromptHMR")
 
 
-# Options of one format or of several.
-_OPTIONS: Final = {
+# Options that only some formats have.
+_OF_FORMAT: Final = {
     "vibe": ("stream", "weights_of", "joints_2d", "crop_scale"),
     "arrays": ("stream", "weights_of", "array", "match"),
     "bodies": ("clips", "body", "smplx"),
@@ -82,20 +86,24 @@ _OPTIONS: Final = {
 
 def _run(args: argparse.Namespace) -> int:
     """Import the file."""
-    for options in _OPTIONS.values():
-        for key in options:
-            if key not in _OPTIONS[args.format] and getattr(args, key) is not None:
-                option = "as" if key == "stream" else key.replace("_", "-")
-                raise ConfigError(f"--{option}: --format {args.format} has no such option")
+    _refuse_other_options(args)
     if args.format == "bodies":
         return _import_bodies(args)
     if len(args.file) > 1:
         raise ConfigError(f"{args.file[1]}: --format {args.format} imports one file")
 
-    args.file = args.file[0]
     if args.format == "arrays":
-        return _import_array(args)
-    return _import_database(args)
+        return _import_array(args, args.file[0])
+    return _import_database(args, args.file[0])
+
+
+def _refuse_other_options(args: argparse.Namespace) -> None:
+    """Raise ConfigError for an option that the format does not have."""
+    for options in _OF_FORMAT.values():
+        for key in options:
+            if key not in _OF_FORMAT[args.format] and getattr(args, key) is not None:
+                option = "as" if key == "stream" else key.replace("_", "-")
+                raise ConfigError(f"--{option}: --format {args.format} has no such option")
 
 
 def _import_bodies(args: argparse.Namespace) -> int:
@@ -120,7 +128,7 @@ def _import_bodies(args: argparse.Namespace) -> int:
     return 0
 
 
-def _import_array(args: argparse.Namespace) -> int:
+def _import_array(args: argparse.Namespace, file: Path) -> int:
     """Import an array as a stream."""
     from pipeline.exchange.arrays import ArrayOptions, import_array
 
@@ -129,25 +137,16 @@ def _import_array(args: argparse.Namespace) -> int:
         raise ConfigError("--format arrays: name the new stream: --as NAME")
     chosen = ArrayOptions(args.array or "", args.match or "", args.weights_of)
     with bar(f"import {name}", err, unit="shard") as progress:
-        done = import_array(args.file, args.cache, name, args.stream, chosen, progress=progress)
+        done = import_array(file, args.cache, name, args.stream, chosen, progress=progress)
     if not done.why:
-        out.print(plain(f"{name}: {args.stream} is up to date, imported from {args.file.name}"))
+        out.print(plain(f"{name}: {args.stream} is up to date, imported from {file.name}"))
         return 0
     if done.replaced:
-        videos = ", ".join(done.replaced[:FEW])
-        if len(done.replaced) > FEW:
-            videos += ", ..."
-        message = (
-            f"{name}: {count(done.waiting, 'row')} not imported, with other rows of the same "
-            f"shards. Replaced since the first import of {args.file.name}, whose numbers are of "
-            f"the old images: {videos}. Import another file, with numbers of the new images and "
-            "all earlier rows."
-        )
-        err.print(f"  {DOUBT} {plain(message)}")
+        err.print(f"  {DOUBT} {plain(_replaced_message(name, file, done))}")
     if done.why == "refused":
         return 1
     rows = f"{done.covered:,} of {count(done.rows, 'row')}, matched by {done.matched_by}"
-    out.print(plain(f"{name}: imported {args.stream} from {args.file.name}: {rows}"))
+    out.print(plain(f"{name}: imported {args.stream} from {file.name}: {rows}"))
     if done.without_features:
         lost = count(done.without_features, "row")
         out.print(
@@ -164,16 +163,28 @@ def _import_array(args: argparse.Namespace) -> int:
     return 1 if done.replaced else 0
 
 
-def _import_database(args: argparse.Namespace) -> int:
+def _replaced_message(name: str, file: Path, done: ImportedArray) -> str:
+    videos = ", ".join(done.replaced[:FEW])
+    if len(done.replaced) > FEW:
+        videos += ", ..."
+    return (
+        f"{name}: {count(done.waiting, 'row')} not imported, with other rows of the same "
+        f"shards. Replaced since the first import of {file.name}, whose numbers are of "
+        f"the old images: {videos}. Import another file, with numbers of the new images and "
+        "all earlier rows."
+    )
+
+
+def _import_database(args: argparse.Namespace, file: Path) -> int:
     """Import the file's tracks and features."""
     from pipeline.exchange.vibe_db.importing import Options, import_database  # imports h5py
 
     name = f"{args.dataset}/{args.split}"
     chosen = Options(args.stream or "resnet50", args.weights_of, args.joints_2d, args.crop_scale)
     with bar(f"import {name}", err, unit="row") as progress:
-        imported = import_database(args.file, args.cache, name, chosen, progress=progress)
+        imported = import_database(file, args.cache, name, chosen, progress=progress)
     if not imported.why:
-        out.print(plain(f"{name}: up to date, imported from {args.file.name}"))
+        out.print(plain(f"{name}: up to date, imported from {file.name}"))
         return 0
     features = "without features (the file has none)"
     if imported.stream:
