@@ -41,24 +41,22 @@ if TYPE_CHECKING:
 
 # reading
 __all__ = ["FeatureCache", "Root", "Split", "is_url", "open", "store_at", "torch_windows"]
-__all__ += ["CropPolicy", "Jitter", "TrackRecord", "TrackRows", "VideoEntry"]  # records
-__all__ += ["ExtraColumn", "Mirror", "find_mirrors_by"]  # a dataset's own columns
+# records
+__all__ += ["CropPolicy", "Jitter", "TrackRecord", "TrackRows", "VideoEntry"]
+# a dataset's own columns
+__all__ += ["ExtraColumn", "Mirror", "find_mirrors_by"]
 # writing
 __all__ += ["SplitWriter", "Staged", "StreamShards", "StreamWriter", "check_track", "fingerprint"]
-__all__ += ["Copied", "copy_split"]  # copies
-__all__ += ["Collected", "delete_stream", "finish_commits", "gc", "invalidate"]  # removal
+# copies and removal
+__all__ += ["Copied", "copy_split"]
+__all__ += ["Collected", "delete_stream", "finish_commits", "gc", "invalidate"]
+# checks of what is stored
 __all__ += ["Damage", "Repaired", "VerifyReport", "content_digest", "repair", "verify"]
 # format
-__all__ += [
-    "COLUMNS",
-    "COMPUTED",
-    "GENDERS",
-    "ROWS_PER_CHUNK",
-    "ROWS_PER_SHARD",
-    "UNDECODABLE",
-    "UNDEFINED",
-]
-__all__ += ["AccessDenied", "Busy", "CacheChanged", "CacheError", "MissingSplit"]  # errors
+__all__ += ["COLUMNS", "GENDERS", "ROWS_PER_CHUNK", "ROWS_PER_SHARD"]
+__all__ += ["COMPUTED", "UNDECODABLE", "UNDEFINED"]
+# errors
+__all__ += ["AccessDenied", "Busy", "CacheChanged", "CacheError", "MissingSplit"]
 
 
 def torch_windows(

@@ -94,9 +94,9 @@ class PrVIPETrainer(Trainer):
         config = self.config
         poses = batch.labels["poses"]
         shown = batch.labels["shown"]
-        kp_2d = batch.labels["kp_2d"]  # (R, 2, 13, 3) of the first pairs
+        kp_2d = batch.labels["kp_2d"]  # (R, 2, 13, 3) two real views of the first poses
         n_real = len(kp_2d)
-        sides = []
+        sides = []  # of the others, two rendered ones
         for side in range(2):
             views = render_views(
                 poses[n_real:], shown[n_real:], depth=config.depth, noise=config.noise
@@ -157,11 +157,10 @@ class PrVIPETrainer(Trainer):
 
     @torch.no_grad()
     def _add_to_average(self) -> None:
-        """Update the moving average of weights and batch norm statistics, with a larger share for
-        the first steps.
-        """
-        good = self.state.step - self.state.skipped
-        decay = min(self.config.average, (1 + good) / (10 + good))
+        """Update the moving average of weights and batch norm statistics."""
+        n_steps = self.state.step - self.state.skipped
+        # as TensorFlow's: the first weights, which are random, soon count no more
+        decay = min(self.config.average, (1 + n_steps) / (10 + n_steps))
         weights = self.embedding.state_dict()
         for name, mean in self.average.state_dict().items():
             if mean.is_floating_point():
@@ -194,7 +193,7 @@ class _PrVIPERun(TrainingLoop):
                 f"{', '.join(names)}: expected frames with SMPL or 3D labels, found none. "
                 "Convert with a body."
             )
-        self._held_out = {}
+        self._held_out = {}  # split -> its poses, if there are any
         for name in (*config.motion, *config.validation):
             poses = self._read(name, held_out=True)
             if len(poses):
@@ -234,20 +233,22 @@ class _PrVIPERun(TrainingLoop):
         return {STATE: weights_of(self.trainer.average)}
 
     def _read(self, name: str, *, held_out: bool) -> PoseSet:
-        """Read the poses of a split; of motion, only held-out tracks or only the others."""
+        """Read the poses of a split; of motion, only held-out tracks or only the others. Other
+        splits are for one of both.
+        """
         config = self.config
         split = self.splits[name]
         is_motion = name in config.motion
         tracks = np.ones(len(split.tracks), np.bool_)
         if is_motion:
-            shares = np.array([_share(track.name) for track in split.tracks])
-            tracks = (shares < config.held_out) == held_out
+            places = np.array([_place_of(track.name) for track in split.tracks])
+            tracks = (places < config.held_out) == held_out
         return read_poses(
             split, name, self._body, stride=config.stride, z_up=is_motion, tracks=tracks
         )
 
 
-def _share(name: str) -> float:
+def _place_of(name: str) -> float:
     """A number in [0, 1) that depends on a track's name only."""
     digest = hashlib.sha256(name.encode()).digest()
     return int.from_bytes(digest[:4], "big") / 2**32
