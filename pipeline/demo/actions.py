@@ -85,10 +85,10 @@ def _pulse(phase: Doubles, sharpness: float = 1.0) -> Doubles:
 def _walk(body: Curves, t: Doubles, rng: Generator) -> None:
     """Walk forward; the stride determines the speed."""
     phase = _beat(t, rng, 0.75, 1.1)
-    stride = rng.uniform(20, 30)
-    lift = rng.uniform(45, 65)  # degrees: of the thigh either way, of the knee
+    stride = rng.uniform(20, 30)  # of the thigh, to either side
+    bend = rng.uniform(45, 65)  # of the knee
     swing = rng.uniform(15, 45)
-    bent = rng.uniform(15, 60)
+    bent = rng.uniform(15, 60)  # of the elbow
     body.pelvis_yaw = 6 * np.sin(phase)
     body.spine_turn = -10 * np.sin(phase)
     body.spine_bend = 4
@@ -97,7 +97,7 @@ def _walk(body: Curves, t: Doubles, rng: Generator) -> None:
         ahead = np.maximum(np.sin(leg), 0) ** 2
         behind = np.maximum(-np.sin(leg), 0) ** 2
         limbs.flex = stride * (np.sin(leg) + 0.15)
-        limbs.knee = 6 + lift * _pulse(leg + 1.15 * np.pi, 2)
+        limbs.knee = 6 + bend * _pulse(leg + 1.15 * np.pi, 2)
         limbs.ankle = 10 * ahead - 35 * behind
         limbs.toes = 30 * behind
         forward = sign * swing * np.sin(phase)
@@ -332,7 +332,7 @@ def _throw(body: Curves, t: Doubles, rng: Generator) -> None:
     phase = _beat(t, rng, 0.4, 0.7)
     wind = _pulse(phase + 1.3, 2)
     release = _pulse(phase, 2)
-    lift = rng.uniform(30, 75)
+    step = rng.uniform(30, 75)
     left, right = body.limbs
     right.lift = 35 + 75 * np.maximum(wind, release)
     right.plane = 20 - 35 * wind + 65 * release
@@ -342,8 +342,8 @@ def _throw(body: Curves, t: Doubles, rng: Generator) -> None:
     left.lift = 25 + 60 * wind
     left.plane = 70
     left.elbow = 25 + 40 * release
-    left.flex = 5 + lift * wind + 15 * release
-    left.knee = 8 + lift * wind + 15 * release
+    left.flex = 5 + step * wind + 15 * release
+    left.knee = 8 + step * wind + 15 * release
     body.spine_turn = -35 * wind + 35 * release
     body.spine_bend = 5 + 28 * release
     body.pelvis_yaw = -20 * wind + 18 * release

@@ -137,13 +137,15 @@ class HMMRConfig(VideoConfig):
         """Settings of the batches of real poses, as many as predicted bodies."""
         if not self.uses_motion:
             return None
-        n_sets = (1 + len(self.deltas)) * (2 if self.hallucinator else 1)
+        n_sets = 1 + len(self.deltas)  # of bodies: present, past and future
+        if self.hallucinator:
+            n_sets *= 2
+        motion = self.part("motion")
+        weights = {name: weight for name, weight in self.window_weights.items() if name in motion}
         return Poses(
-            motion=self.part("motion"),
+            motion=motion,
             batch_size=n_sets * self.batch_size * self.seqlen,
-            window_weights={
-                n: w for n, w in self.window_weights.items() if n in self.part("motion")
-            },
+            window_weights=weights,
             iterations=self.iterations,
             epochs=self.epochs,
             seed=self.seed,
@@ -151,9 +153,9 @@ class HMMRConfig(VideoConfig):
 
     def streams_of(self, part: str) -> tuple[str, ...]:
         n_copies = {"datasets_2d": self.copies_2d, "datasets_3d": self.copies_3d}.get(part, 0)
-        return tuple(f"{self.stream}.j{k}" for k in range(1, n_copies + 1)) or super().streams_of(
-            part
-        )
+        if not n_copies:
+            return super().streams_of(part)
+        return tuple(f"{self.stream}.j{k}" for k in range(1, n_copies + 1))
 
 
 @dataclass(frozen=True, kw_only=True)
