@@ -137,23 +137,23 @@ def publish(
     """
     store = place.store
     body = {"format": layout.FORMAT, **entries}
-    files: dict[str, bytes] = {}
+    new_tables: dict[str, bytes] = {}  # by key
     if place.stream is None:
-        body["tables"] = {}
-        named = {}
+        committed = {}
         if before is not None:
-            named = before.manifest.get("tables", {})
+            committed = before.manifest.get("tables", {})
+        body["tables"] = {}
         for name, data in tables.to_files().items():
             entry = table_entry(tables[name], data)
             body["tables"][name] = entry
-            if named.get(name) != entry:
-                files[place.array_key(table_key(name, entry))] = data
+            if committed.get(name) != entry:
+                new_tables[place.array_key(table_key(name, entry))] = data
     manifest = {**body, "digest": sha256(layout.canonical(body))}
     if before is not None and manifest["digest"] == before.digest:
         return manifest
 
     _add_note(place, manifest["digest"], note, started)
-    store.put_small(files, place.manifest_folder)
+    store.put_small(new_tables, place.manifest_folder)
     etag = None if before is None else before.etag
     store.replace(place.manifest, json_file(manifest), expected=etag)
     follow_manifest(Commit(place, manifest, tables, None), keep_staged=keep_staged)
@@ -196,8 +196,10 @@ def _add_note(place: Place, digest: str, facts: Mapping[str, Any], started: floa
         "python": platform.python_version(),
         "software": software,
     }
-    notes = list(place.read_notes().items())
-    _write_notes(place, {**dict(notes[-NOTES:]), digest: note})
+    # by time, since the file has them sorted by digest
+    by_time = sorted(place.read_notes().items(), key=lambda item: str(item[1].get("finished", "")))
+    earlier = by_time[-(NOTES - 1) :]
+    _write_notes(place, {**dict(earlier), digest: note})
 
 
 def _write_notes(place: Place, notes: Mapping[str, Any]) -> None:

@@ -117,6 +117,22 @@ def test_damaged_or_lost_notes_count_as_none_and_are_replaced_by_the_next_commit
     assert cache.verify(root).notes == ()
 
 
+def test_the_last_hundred_commits_are_noted_whatever_their_digests(root: Path, toy: Any) -> None:
+    file = root / toy.SPLIT / "provenance.json"
+    minutes = {str(119 - minute): minute for minute in range(120)}  # the last ones sort first
+    notes = {
+        digest: {"finished": f"2020-01-01T{minute // 60:02d}:{minute % 60:02d}:00+00:00"}
+        for digest, minute in minutes.items()
+    }
+    file.write_text(json.dumps({"commits": notes}))
+    with toy.writer(root, "next") as writer:
+        writer.begin(["a"])
+        writer.commit({})
+    noted = json.loads(file.read_text())["commits"]
+    current = cache.open(root)[toy.SPLIT].manifest["digest"]
+    assert noted.keys() == {current, *(digest for digest, minute in minutes.items() if minute > 20)}
+
+
 def with_columns(toy: Any, **columns: Any) -> Any:
     """A video of 3 rows with other columns; None: without it."""
     entry, (track,) = toy.video("a", [3])
