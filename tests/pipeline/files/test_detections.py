@@ -165,6 +165,7 @@ CASES = {
     "yolo, confidence": Case(yolo_files(lambda t: f"{yolo(t)} {0.9 if t else 1}"), False),
     "yolo, tracked": Case(yolo_files(lambda t: f"{yolo(t)} 2"), False, [2]),
     "yolo, tracked with confidence": Case(yolo_files(lambda t: f"{yolo(t)} 1 2"), False, [2]),
+    "yolo, with confidence and no track": Case(yolo_files(lambda t: f"{yolo(t)} 1 -1"), False),
     "yolo pose": Case(yolo_files(lambda t: f"{yolo_joints(t)} 0.9 3"), True, [3]),
 }
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -43,6 +43,14 @@ KEYPOINT_NUMBERS: Final = (0, 2 * JOINTS, 3 * JOINTS)  # none, without and with 
 CSV: Final = LabelFormat("CSV", first=0, box="x y w h")
 MOT: Final = LabelFormat("MOT", first=1, box="x y w h", pixel=1)
 YOLO: Final = LabelFormat("YOLO", first=1, box="cx cy w h", of_picture=True)
+
+
+class _YoloLine(NamedTuple):
+    """A person's line in a file of YOLO."""
+
+    frame: int
+    points: Doubles  # as in `FoundPerson`
+    rest: list[float]  # after box and joints: confidence and identity, one of them, or neither
 
 
 def content_of(file: Path) -> LabelContent:
@@ -151,9 +159,9 @@ def yolo_content(files: Sequence[tuple[int, Path]], size: tuple[int, int]) -> La
     RawDataError.
 
     Numbers after the box and joints: two are confidence and identity; one is an identity if it is a
-    whole number above 0 in all lines, else a confidence.
+    whole number above 0 in all lines, else a confidence. A negative identity is none, as in MOT.
     """
-    rows: list[tuple[int, Doubles, list[float]]] = []
+    people: list[_YoloLine] = []
     passed_over = 0
     n_keypoints = set[int]()
     for number, file in files:
@@ -174,8 +182,8 @@ def yolo_content(files: Sequence[tuple[int, Path]], size: tuple[int, int]) -> La
             points = YOLO.corners(file, key, values[1:5], size=size)
             if n:
                 points = _joints(values[5 : 5 + n], size)
-            rows.append((frame, points, values[5 + n :]))
-    return LabelContent(list(_people(rows)), passed_over=passed_over)
+            people.append(_YoloLine(frame, points, values[5 + n :]))
+    return LabelContent(list(_found_people(people)), passed_over=passed_over)
 
 
 def _keypoint_numbers(file: Path, key: str, n_values: int) -> int:
@@ -196,20 +204,25 @@ def _joints(values: Sequence[float], size: tuple[int, int]) -> Doubles:
     return np.column_stack([x * size[0], y * size[1], score])
 
 
-def _people(rows: Sequence[tuple[int, Doubles, list[float]]]) -> Iterator[FoundPerson]:
+def _found_people(lines: Sequence[_YoloLine]) -> Iterator[FoundPerson]:
     """Persons with confidence and identity from the numbers after box and joints."""
-    single = [more[0] for *_, more in rows if len(more) == 1]
+    single = [line.rest[0] for line in lines if len(line.rest) == 1]
     are_identities = all(value >= 1 and value % 1 == 0 for value in single)
-    for frame, points, more in rows:
+    for line in lines:
         score = 1.0
         identity = None
-        if len(more) == 2 or (more and are_identities):
-            identity = int(more[-1])
-        if len(more) == 2 or (more and not are_identities):
-            score = more[0]
-        if len(points) != JOINTS:  # a box
+        if len(line.rest) == 2:
+            score, number = line.rest
+            if number >= 0:
+                identity = int(number)
+        elif line.rest and are_identities:
+            identity = int(line.rest[0])
+        elif line.rest:
+            score = line.rest[0]
+        points = line.points
+        if len(points) != JOINTS:  # a box, which has no score of its own
             points = points * [1, 1, score]
-        yield FoundPerson(frame, points, identity)
+        yield FoundPerson(line.frame, points, identity)
 
 
 def _floats(file: Path, key: str, texts: Sequence[str]) -> list[float]:
