@@ -42,7 +42,8 @@ from pipeline.skeletons import JOINTS, Doubles
 VERSION: Final = 4  # raised whenever the same files would give other labels; 4: cameras
 LABELS: Final = ("pose", "betas", "trans", "has_smpl", "valid")
 TRUTH: Final = ("pose", "kp_3d", "kp_3d_eval")  # columns of splits with labels of their own
-ABOUT: Final = ("name", "video", "step", "fps", "crop_scale", "gender", "intrinsics")  # tracks
+# what a track keeps, besides its columns
+COPIED: Final = ("name", "video", "step", "fps", "crop_scale", "gender", "intrinsics")
 HIPS: Final = [JOINTS["spin49"].index(joint) for joint in ("lhip", "rhip")]
 WORLD_UP: Final = np.array([0, 1, 0], np.float32)  # of the tools' worlds
 CAMERA: Final = replace(INTRINSICS, about="camera matrix that the tool assumed", gaps=True)
@@ -118,12 +119,14 @@ def import_bodies(
     origin = _origin(split, by_clip, bodies)
     entries = {entry.name: _stamped(entry, by_clip, origin) for entry in split.videos}
     committed = committed_split(root, name)
-    before: dict[str, str] = {}
+    before: dict[str, str] = {}  # fingerprints of the clips that an earlier import wrote
     if committed is not None:
         _require_same_files(committed, entries, by_clip)
         before = {entry.name: entry.fingerprint for entry in committed.videos}
-    stay = {video for video, entry in entries.items() if before.get(video) == entry.fingerprint}
-    if stay == entries.keys() == before.keys():
+    kept = {video for video, entry in entries.items() if before.get(video) == entry.fingerprint}
+    to_write = entries.keys() - kept
+    to_drop = before.keys() - kept
+    if not to_write and not to_drop:
         cache.finish_commits(root, name)  # of an import that was killed
         return ImportedBodies(0, {}, "")
 
@@ -134,10 +137,10 @@ def import_bodies(
     with cache.SplitWriter(
         root, name, columns=[*split.columns, *LABELS], plan=plan, extra=extra
     ) as writer:
-        writer.begin(drop=before.keys() - stay)
+        writer.begin(drop=to_drop)
         n_with_body = 0
         for video, entry in entries.items():
-            if video in stay:
+            if video in kept:
                 continue
             labelled = [_TrackBodies(split, track) for track in tracks.get(video, ())]
             if video in by_clip:
@@ -149,7 +152,7 @@ def import_bodies(
         accounting = split.manifest.get("accounting", {})
         stand_in = origin["stand_in"]
         writer.commit({"reader": origin, "stand_in": stand_in, "accounting": accounting})
-    why = f"{count(len(entries) - len(stay), 'clip')} new or changed"
+    why = f"{count(len(to_write), 'clip')} new or changed"
     return ImportedBodies(n_with_body, {video: by_clip[video].notes for video in by_clip}, why)
 
 
@@ -175,7 +178,8 @@ def _join_clips(files: Sequence[Path], split: cache.Split, bodies: BodyModels) -
             do = "Name the results' folder as the clip, as the tool does."
             raise RawDataError(file, "clip", expected, found, do)
         clip = joined.setdefault(same[0], _Clip(first.tool, first.is_smplx))
-        if clip.files and not clip.tool == first.tool == "TRAM":
+        has_file_a_person = clip.tool == first.tool == "TRAM"
+        if clip.files and not has_file_a_person:
             do = "Import one tool's results of a clip."
             raise RawDataError(file, "clip", "one file for a clip", f"also {clip.files[0]}", do)
         _require_size(file, first, sizes[same[0]])
@@ -294,12 +298,13 @@ class _TrackBodies:
         trans: (N, 3) m; whole_pose: (N, 72) or (N, 165) rad; intrinsics: (3, 3) px; extrinsics:
         (N, 4, 4) m, of its world.
         """
-        _, rows, of_track = np.intersect1d(
+        _, rows, of_track = np.intersect1d(  # rows of the estimate, rows of the track
             estimate.frames, self.columns["frame_index"], return_indices=True
         )
         is_free = ~self.has_body[of_track]
         rows = rows[is_free]
         of_track = of_track[is_free]
+
         self.has_body[of_track] = True
         cameras = self.extra.setdefault("intrinsics", self._nothing(3, 3))
         cameras[of_track] = intrinsics
@@ -307,16 +312,18 @@ class _TrackBodies:
             worlds = self.extra.setdefault("extrinsics", self._nothing(4, 4))
             worlds[of_track] = extrinsics[rows]
             self.extra["up"] = WORLD_UP
+
         if not estimate.is_smplx:
             self.columns["pose"][of_track] = whole_pose[rows]
             self.columns["betas"][of_track] = estimate.betas[rows]
             self.columns["trans"][of_track] = trans[rows]
             self.columns["has_smpl"][of_track] = 1
             return len(rows)
+
         labels = smplx.labels(whole_pose[rows], estimate.betas[rows])
         labels["smplx_trans"] = trans[rows].astype(np.float32)
         for name, values in labels.items():
-            if not values.ndim:
+            if not values.ndim:  # one value for the track
                 self.extra[name] = values
                 continue
             column = self.extra.setdefault(name, self._nothing(values.shape[1]))
@@ -324,8 +331,8 @@ class _TrackBodies:
         return len(rows)
 
     def rows(self) -> cache.TrackRows:
-        about = {name: getattr(self.track, name) for name in ABOUT}
-        return cache.TrackRows(**about, columns=self.columns, extra=self.extra)
+        copied = {name: getattr(self.track, name) for name in COPIED}
+        return cache.TrackRows(**copied, columns=self.columns, extra=self.extra)
 
 
 class _Match(NamedTuple):
@@ -344,6 +351,26 @@ def _add_bodies(
 
     Raises RawDataError if some lie beside a track, and none on one.
     """
+    matches = _match_people(clip, tracks, size, bodies)
+    for fitted, track, estimate, joints in sorted(matches, key=lambda match: match.fit.distance):
+        pose = estimate.pose
+        if bodies.smplx is not None:
+            pose = bodies.smplx.whole_pose(pose)
+        trans = estimate.position(size, fitted.margin)
+        extrinsics = _extrinsics_of(estimate, trans, joints)
+        if track.fill(estimate, trans, pose, estimate.intrinsics_in(size), extrinsics):
+            name = track.track.name
+            body_fit = BodyFit(estimate.name, round(fitted.distance, 4), fitted.cause)
+            clip.fits.setdefault(name, []).append(body_fit)
+            clip.notes.append(f"{name}: {_told(estimate, body_fit)}")
+
+
+def _match_people(
+    clip: _Clip, tracks: Sequence[_TrackBodies], size: tuple[int, int], bodies: BodyModels
+) -> list[_Match]:
+    """Every person with every track that it lies on. Adds notes to the clip; raises as
+    `_add_bodies`.
+    """
     matches: list[_Match] = []
     beside: list[RawDataError] = []
     fps = np.nan
@@ -356,36 +383,27 @@ def _add_bodies(
                 clip.notes.append(f"{estimate.name}: {n} frames: {reason}")
             joints = bodies.joints(estimate)
             fits = [fit(estimate, joints, track.keypoints, size) for track in tracks]
+            for fitted, track in zip(fits, tracks, strict=True):
+                if fitted.distance <= REFUSED:
+                    matches.append(_Match(fitted, track, estimate, joints))
+
             compared = [fitted for fitted in fits if not np.isnan(fitted.distance)]
             if not compared:
                 clip.notes.append(f"{estimate.name}: not checked: no 2D joint in its frames")
                 continue
             distance = min(fitted.distance for fitted in compared)
-            if distance > REFUSED:
-                cause = min(compared, key=lambda fitted: fitted.remaining).cause
-                found = f"{distance:.0%} in {estimate.name}; likely: {cause}"
-                clip.notes.append(f"no track lies within {REFUSED:.0%}, but {found}")
+            if distance <= REFUSED:
+                continue
+            cause = min(compared, key=lambda fitted: fitted.remaining).cause
+            found = f"{distance:.0%} in {estimate.name}; likely: {cause}"
+            clip.notes.append(f"no track lies within {REFUSED:.0%}, but {found}")
+            if distance <= ELSEWHERE:
                 expected = f"projected joints within {REFUSED:.0%} of the box of the 2D joints"
                 do = "Put it right in the tool's settings, or leave the file out."
-                if distance <= ELSEWHERE:
-                    beside.append(RawDataError(file, "projection", expected, found, do))
-            for fitted, track in zip(fits, tracks, strict=True):
-                if fitted.distance <= REFUSED:
-                    matches.append(_Match(fitted, track, estimate, joints))
+                beside.append(RawDataError(file, "projection", expected, found, do))
     if beside and not matches:
         raise beside[0]
-
-    for fitted, track, estimate, joints in sorted(matches, key=lambda match: match.fit.distance):
-        pose = estimate.pose
-        if bodies.smplx is not None:
-            pose = bodies.smplx.whole_pose(pose)
-        trans = estimate.position(size, fitted.margin)
-        extrinsics = _extrinsics_of(estimate, trans, joints)
-        if track.fill(estimate, trans, pose, estimate.intrinsics_in(size), extrinsics):
-            name = track.track.name
-            body_fit = BodyFit(estimate.name, round(fitted.distance, 4), fitted.cause)
-            clip.fits.setdefault(name, []).append(body_fit)
-            clip.notes.append(f"{name}: {_told(estimate, body_fit)}")
+    return matches
 
 
 def _extrinsics_of(estimate: Estimate, trans: Doubles, joints: Doubles) -> Doubles | None:
