@@ -54,8 +54,8 @@ MODELS: Final = (OWN, BASELINE)
 class TrackErrors:
     """Errors of F predicted frames of one track, in row order.
 
-    An acceleration belongs to the middle of its three frames; with `successive` "track", to the
-    last one.
+    An acceleration belongs to the middle of its three frames; with `successive` "track" or "split",
+    to the last one.
     """
 
     counted: Bools  # (F,) frames with counted 3D labels
@@ -201,16 +201,16 @@ class Scorer:
         return Labels(joints, kp_2d, arrays["theta"], has_3d, arrays["w_smpl"] > 0, valid)
 
     @torch.no_grad()
-    def _pose(self, predicted: TrackBodies, truths: Sequence[_Truth]) -> dict[str, Floats]:
-        """Pose the frames that metrics read: "keypoints", and joints by their order; 0 elsewhere.
+    def _pose(self, predicted: TrackBodies, truths: Sequence[_Truth]) -> _Predicted:
+        """Pose the frames that metrics read.
 
         Fills metrics of vertices into the truths, since vertices are too large to keep.
         """
         n_frames = len(predicted)
-        points: dict[str, Floats] = {"keypoints": np.zeros((n_frames, 49, 2), np.float32)}
-        orders: set[Order] = {truth.protocol.joints for truth in truths}
-        for order in orders:
-            points[order] = np.zeros((n_frames, len(JOINTS[order]), 3), np.float32)
+        kp_2d = np.zeros((n_frames, 49, 2), np.float32)
+        joints: dict[Order, Floats] = {}
+        for order in {truth.protocol.joints for truth in truths}:
+            joints[order] = np.zeros((n_frames, len(JOINTS[order]), 3), np.float32)
         with_joints = _any_row(truth.with_joints for truth in truths)
         with_keypoints = _any_row(truth.with_keypoints for truth in truths)
         groups = self._group_by_body(truths, predicted.track.gender)
@@ -223,22 +223,22 @@ class Scorer:
             posed: dict[str, Tensor] = {}
             if vertices or with_keypoints[part].any():
                 posed = self._generator.pose(bodies, vertices=vertices)
-                points["keypoints"][part] = _numpy(posed["kp_2d"])
+                kp_2d[part] = _numpy(posed["kp_2d"])
             if not with_joints[part].any():
                 continue
 
             own = _Mesh(self._generator.body, bodies.shape, bodies.rotmat, posed.get("verts"))
-            for order in orders:
+            for order, of_order in joints.items():
                 if order == "common14" and not vertices:
                     evaluated = self._generator.pose(bodies, eval_joints=True, vertices=False)
-                    points[order][part] = _numpy(evaluated["kp_3d"])
+                    of_order[part] = _numpy(evaluated["kp_3d"])
                 else:
-                    points[order][part] = _numpy(own.joints(order))
+                    of_order[part] = _numpy(own.joints(order))
             for group in groups:
                 is_labelled = group.rows[part]
                 if is_labelled.any():
                     self._compare_bodies(group, own.take(is_labelled), part[is_labelled])
-        return points
+        return _Predicted(joints, kp_2d)
 
     def _group_by_body(self, truths: Sequence[_Truth], gender: str) -> list[_BodyGroup]:
         """The truths that need the labels' bodies, by gender and rounding. gender: of the track."""
@@ -256,8 +256,9 @@ class Scorer:
         label = _Mesh.from_theta(group.body, theta, own.betas)
         if group.has_vertices:
             label = label.with_vertices()
+        # protocols share vertices, and errors of one metric about one root
         vertices = functools.cache(self._vertices)
-        errors: dict[tuple[str, int, Root], Floats] = {}  # by model, metric, root
+        measured: dict[tuple[str, int, Root], Floats] = {}
         for truth in group.truths:
             protocol = truth.protocol
             if protocol.truth == "body":
@@ -273,11 +274,11 @@ class Scorer:
                     continue
                 for model, mesh in ((OWN, own), (BASELINE, self._mean)):
                     key = (model, id(metric), root)
-                    if key not in errors:
+                    if key not in measured:
                         target = vertices(label, metric.reads, root)
                         pred = np.broadcast_to(vertices(mesh, metric.reads, root), target.shape)
-                        errors[key] = protocol.measure(name, pred, target)
-                    truth.errors[model][name][rows[is_counted]] = errors[key][is_counted]
+                        measured[key] = protocol.measure(name, pred, target)
+                    truth.errors[model][name][rows[is_counted]] = measured[key][is_counted]
 
     def _vertices(self, mesh: _Mesh, reads: str, root: Root) -> Floats:
         """(N, 6890, 3) m for metrics."""
@@ -285,9 +286,7 @@ class Scorer:
             mesh = mesh.unpose(self._unit_shapes(mesh.body))
         return _numpy(mesh.vertices(root))
 
-    def _measure(
-        self, model: str, truth: _Truth, predicted: Mapping[str, Floats], run: Ints
-    ) -> None:
+    def _measure(self, model: str, truth: _Truth, predicted: _Predicted, run: Ints) -> None:
         """Fill in all errors of a track except those of vertices."""
         protocol = truth.protocol
         pairs = self._pairs(model, truth, predicted)
@@ -299,29 +298,36 @@ class Scorer:
             rows = np.flatnonzero(frames.get(metric.reads, truth.counted))
             errors = truth.errors[model][name]
             if metric.span > 1 and protocol.successive == "neighbours":
-                is_gap = (np.diff(rows) != 1) | (np.diff(run[rows]) != 0)
-                for stretch in np.split(rows, np.flatnonzero(is_gap) + 1):
+                for stretch in _split_at_gaps(rows, run):
                     values = protocol.measure(name, pred[stretch], target[stretch])
-                    errors[stretch[metric.span // 2 :][: len(values)]] = values
+                    middles = stretch[metric.span // 2 :]
+                    errors[middles[: len(values)]] = values
                 continue
 
-            pred = pred[rows]
-            target = target[rows]
+            pair = (pred[rows], target[rows])
             if metric.span > 1 and protocol.successive == "split":
-                key = (protocol.name, model, name)
-                if key in self._previous:
-                    previous = self._previous[key]
-                    pred = np.concatenate([previous[0], pred])
-                    target = np.concatenate([previous[1], target])
-                self._previous[key] = (pred[1 - metric.span :], target[1 - metric.span :])
-            values = protocol.measure(name, pred, target)
+                pair = self._continue_previous((protocol.name, model, name), pair, metric.span)
+            values = protocol.measure(name, *pair)
             # A value of several frames belongs to the last one.
             errors[rows[len(rows) - len(values) :]] = values
 
-    def _pairs(self, model: str, truth: _Truth, predicted: Mapping[str, Floats]) -> dict[str, Pair]:
+    def _continue_previous(self, key: tuple[str, str, str], pair: Pair, span: int) -> Pair:
+        """Put the last frames of the previous track before those of this one, and keep the last
+        ones for the next.
+        """
+        pred, target = pair
+        if key in self._previous:
+            previous_pred, previous_target = self._previous[key]
+            pred = np.concatenate([previous_pred, pred])
+            target = np.concatenate([previous_target, target])
+        self._previous[key] = (pred[1 - span :], target[1 - span :])
+        return pred, target
+
+    def _pairs(self, model: str, truth: _Truth, predicted: _Predicted) -> dict[str, Pair]:
+        """What metrics read, by `Metric.reads`."""
         protocol = truth.protocol
-        joints = predicted[protocol.joints]
-        kp_2d = predicted["keypoints"]
+        joints = predicted.joints[protocol.joints]
+        kp_2d = predicted.kp_2d
         if model == BASELINE:
             mean = _numpy(self._mean.joints(protocol.joints))
             joints = np.broadcast_to(mean, joints.shape)
@@ -332,6 +338,13 @@ class Scorer:
             "keypoints": (kp_2d, truth.kp_2d),
             "prediction": (joints, joints),
         }
+
+
+class _Predicted(NamedTuple):
+    """Joints of F predicted frames; 0 in frames that no metric reads."""
+
+    joints: Mapping[Order, Floats]  # (F, J, 3) m
+    kp_2d: Floats  # (F, 49, 2) in the crop
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -461,6 +474,12 @@ def _label_bodies(generator: VideoModel, split: Split, genders: Iterable[str]) -
             f"{split.name}: PVE compares with the gendered bodies of its labels: {error}"
         ) from None
     return bodies
+
+
+def _split_at_gaps(rows: Ints, run: Ints) -> list[Ints]:
+    """Rows (N,) as stretches of neighbours. run: (F,) as of `TrackBodies`."""
+    is_gap = (np.diff(rows) != 1) | (np.diff(run[rows]) != 0)
+    return np.split(rows, np.flatnonzero(is_gap) + 1)
 
 
 def _reads_vertices(protocol: Protocol) -> bool:
