@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import cv2
 import numpy as np
@@ -24,19 +24,35 @@ from pipeline.errors import PipelineError
 from pipeline.skeletons import Doubles
 
 FPS: Final = 30
-# A scene's name, people, width and height in px, and actions. At 6 fps, every fifth image exists.
+
+
+class _Scene(NamedTuple):
+    """What is filmed in a scene; its name tells how."""
+
+    name: str
+    n_people: int
+    width: int  # px
+    height: int
+    actions: tuple[str, ...]
+
+
 SCENES: Final = (
-    ("20221010_2_1_batch01hand_closeup_suburb_6fps", 2, 216, 384, ("arm_raise", "wave", "squat")),
-    ("20221014_1_1_batch01hand_orbit_archviz_30fps", 1, 320, 180, ("wave", "arm_raise")),
-    ("20221018_1_1_batch01hand_30fps", 1, 320, 180, ("arm_raise", "side_bend")),
+    _Scene(
+        "20221010_2_1_batch01hand_closeup_suburb_6fps", 2, 216, 384, ("arm_raise", "wave", "squat")
+    ),
+    _Scene("20221014_1_1_batch01hand_orbit_archviz_30fps", 1, 320, 180, ("wave", "arm_raise")),
+    _Scene("20221018_1_1_batch01hand_30fps", 1, 320, 180, ("arm_raise", "side_bend")),
 )
-TURNED = "closeup"
-MOVING = "orbit"
-SPARSE = "6fps"  # in names: rotated images; a moving camera; 6 fps
+# in names of scenes
+TURNED: Final = "closeup"  # images are rotated
+MOVING: Final = "orbit"  # the camera moves
+SPARSE: Final = "6fps"  # every fifth image exists
 HOLE: Final = slice(4, 6)  # images of the first scene in which its second person is not labelled
 TRAINING: Final = "all_npz_12_smpl_training"
 SEQUENCE: Final = "seq_000000"
 BY_FRAME: Final = ("pose", "trans", "joints", "spin49", "kp_2d")  # of an actor
+NUMBER: Final = 110  # the dataset's, for random numbers
+N_BODY_JOINTS: Final = 22  # of SMPL's 24, without the hands
 
 
 def _plan(request: Request) -> Iterator[Shot]:
@@ -44,14 +60,25 @@ def _plan(request: Request) -> Iterator[Shot]:
     static one.
     """
     for number in range(request.videos(len(SCENES))):
-        scene, n_people, width, height, actions = pick_cyclic(SCENES, number)
-        name = f"{scene}/{SEQUENCE}"
+        scene = pick_cyclic(SCENES, number)
+        name = f"{scene.name}/{SEQUENCE}"
         if number >= len(SCENES):
             name = f"{number:03d}_{name}"
-        n_images = request.frames(request.rng(110, number), 24, 30, least=20)
-        n_frames = _step(scene) * (n_images - 1) + 1
-        looks = (width, height, n_people, actions, MOVING in scene)
-        yield Shot("bedlam", "train", name, number, request.seed, n_frames, FPS, *looks)
+        n_images = request.frames(request.rng(NUMBER, number), 24, 30, least=20)
+        yield Shot(
+            dataset="bedlam",
+            split="train",
+            name=name,
+            number=number,
+            seed=request.seed,
+            n_frames=_step(scene.name) * (n_images - 1) + 1,
+            fps=FPS,
+            width=scene.width,
+            height=scene.height,
+            n_people=scene.n_people,
+            actions=scene.actions,
+            hand_held=MOVING in scene.name,
+        )
 
 
 def _record(shot: Shot, folder: Path) -> Take:
@@ -84,40 +111,40 @@ def _record(shot: Shot, folder: Path) -> Take:
 
 
 def _rows(take: Take, person: int, actor: Actor) -> dict[str, NDArray[Any]]:
+    """A person's rows in a scene's labels, by column."""
     shot = take.shot
-    extrinsics = take.view.extrinsics.copy()
-    rotation = take.view.extrinsics[:, :3, :3]
-    turn = _level(rotation)
-    pelvis = rest_joints(procedural(), actor.betas)[0]
-    begin = actor.trans[0] * (1, 0, 1)  # of the person's world: below the body
-    extrinsics[:, :3, :3] = rotation @ turn.transpose(0, 2, 1)  # without the camera's yaw
-    extrinsics[:, :3, 3] += rotation @ begin
-    offset = actor.trans + pelvis - begin
-    kp_2d = take.view.project(actor.joints)  # (T, 24, 2)
-    low = kp_2d[:, :22].min(axis=1)
-    high = kp_2d[:, :22].max(axis=1)
     scene, sequence = shot.name.split("/")
-    frames = range(shot.n_frames)
-    names = [f"{sequence}/{sequence}_{frame:04d}.png" for frame in frames]
+    to_camera = take.view.extrinsics[:, :3, :3]
+    to_level = _level(to_camera)
+    pelvis = rest_joints(procedural(), actor.betas)[0]
+    origin = actor.trans[0] * (1, 0, 1)  # of the person's world: below the body
+    extrinsics = take.view.extrinsics.copy()
+    extrinsics[:, :3, :3] = to_camera @ to_level.transpose(0, 2, 1)  # without the camera's yaw
+    extrinsics[:, :3, 3] += to_camera @ origin
+    place = actor.trans + pelvis - origin  # of the pelvis
+    kp_2d = take.view.project(actor.joints)  # (T, 24, 2)
+    low = kp_2d[:, :N_BODY_JOINTS].min(axis=1)
+    high = kp_2d[:, :N_BODY_JOINTS].max(axis=1)
+    images = [f"{sequence}/{sequence}_{frame:04d}.png" for frame in range(shot.n_frames)]
     rows = {
-        "imgname": np.array(names),
+        "imgname": np.array(images),
         "center": (low + high) / 2,
-        "scale": (high - low).max(axis=1) / 200 * 1.2,
-        "pose_cam": pose_in_camera(actor.pose, rotation),
-        "pose_world": pose_in_camera(actor.pose, turn),
-        "trans_cam": np.einsum("tij,tj->ti", rotation, offset) - pelvis,
-        "trans_world": np.einsum("tij,tj->ti", turn, offset) - pelvis,
+        "scale": (high - low).max(axis=1) / 200 * 1.2,  # in 200 px, with a margin
+        "pose_cam": pose_in_camera(actor.pose, to_camera),
+        "pose_world": pose_in_camera(actor.pose, to_level),
+        "trans_cam": np.einsum("tij,tj->ti", to_camera, place) - pelvis,
+        "trans_world": np.einsum("tij,tj->ti", to_level, place) - pelvis,
         "cam_ext": extrinsics,
         "gtkps": append_confidence(kp_2d, np.ones(kp_2d.shape[:2])),
     }
-    same = {
+    constant = {
         "shape": actor.betas,
         "cam_int": take.view.intrinsics,
         "gender": actor.gender,
         "motion_info": f"demo_{shot.number:03d}_{person}",
         "sub": f"demo_{shot.number:03d}_posed_{person:03d}",
     }
-    for key, value in same.items():
+    for key, value in constant.items():
         rows[key] = np.array([value] * shot.n_frames)
     labelled = np.arange(0, shot.n_frames, _step(scene))
     if person and len(labelled) > HOLE.stop:
@@ -148,6 +175,7 @@ def _every(take: Take, step: int) -> Take:
 
 
 def _step(scene: str) -> int:
+    """Frames from one image to the next."""
     if scene.endswith(SPARSE):
         return 5
     return 1
