@@ -38,8 +38,18 @@ AGAIN: Final = (
 NPY: Final = b"\x93NUMPY"
 MOST_TIMES: Final = 100  # bytes of a compressed file's content, of its own: zeros give 1,000
 # PyTorch's storages, and their numbers as NumPy names them
-STORED: Final = "Double Float Half Long Int Short Char Byte Bool"
-NUMBERS: Final = "<f8 <f4 <f2 <i8 <i4 <i2 i1 u1 ?"
+STORAGES: Final = {
+    "Double": "<f8",
+    "Float": "<f4",
+    "Half": "<f2",
+    "Long": "<i8",
+    "Int": "<i4",
+    "Short": "<i2",
+    "Char": "i1",
+    "Byte": "u1",
+    "Bool": "?",
+}
+COUNT: Final = 8  # bytes of a storage's number of numbers
 
 
 def load_results(file: Path) -> Any:
@@ -66,14 +76,14 @@ def load_results(file: Path) -> Any:
 def _load_zip(file: Path) -> Any:
     """PyTorch's file: a pickle, and the bytes of each storage under its key."""
     with open_regular(file) as stream, ZipFile(stream) as archive:
-        names = {PurePath(name).name.removesuffix(".npy"): name for name in archive.namelist()}
-        if "data.pkl" not in names:
-            refuse(owner_of(names) or f"an archive with {', '.join(sorted(names)[:12])}")
+        members = {PurePath(name).name.removesuffix(".npy"): name for name in archive.namelist()}
+        if "data.pkl" not in members:
+            refuse(owner_of(members) or f"an archive with {', '.join(sorted(members)[:12])}")
         if sum(entry.file_size for entry in archive.infolist()) > file.stat().st_size:
             refuse("a compressed archive")
-        folder = PurePath(names["data.pkl"]).parent
-        content = io.BytesIO(archive.read(names["data.pkl"]))
-        unpickler = _TensorUnpickler(file, content, _NAMES, EXPECTED)
+        folder = PurePath(members["data.pkl"]).parent
+        content = io.BytesIO(archive.read(members["data.pkl"]))
+        unpickler = _TensorUnpickler(file, content, _ALLOWED, EXPECTED)
         unpickler.storage = functools.cache(lambda key: archive.read(f"{folder}/data/{key}"))
         return unpickler.load()
 
@@ -86,7 +96,7 @@ def _load_npy(file: Path) -> Any:
     if not dtype.hasobject:
         owner = owner_of({".npy", *map(str, shape[1:])})
         refuse(owner or f"an array of shape {shape}")
-    return _TensorUnpickler(file, stream, _NAMES, EXPECTED).load().item()
+    return _TensorUnpickler(file, stream, _ALLOWED, EXPECTED).load().item()
 
 
 def _load_compressed(file: Path) -> Any:
@@ -103,12 +113,13 @@ def _load_compressed(file: Path) -> Any:
         return _load_joblib(file, Path(unpacked.name))
 
 
-def _load_joblib(file: Path, content: Path) -> Any:
+def _load_joblib(file: Path, unpacked: Path) -> Any:
+    """unpacked: the file, or its content if it is compressed."""
     with (
-        open_unbuffered(content) as stream,
-        mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
+        open_unbuffered(unpacked) as stream,
+        mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content,
     ):
-        return _Unpickler(file, content, mapped).load()
+        return JoblibUnpickler(file, content, _ALLOWED, EXPECTED, unpacked=unpacked).load()
 
 
 def _empty_dict(*_: object) -> dict[Any, Any]:
@@ -132,23 +143,21 @@ def _rebuild_tensor(storage: Any, offset: Any, shape: Any, steps: Any, *_: objec
 
 
 def _load_storage(content: Any) -> NDArray[Any]:
-    """torch.storage._load_from_bytes: three pickles about the machine, those of the storage and of
-    its key, and after their number the numbers.
-    """
+    """torch.storage._load_from_bytes: five pickles, then the count of the numbers, and they."""
     stream = io.BytesIO(content)
     loaded = []
     for _ in range(5):
         unpickler = _TensorUnpickler(Path("tensor"), stream, _STORAGES, EXPECTED)
         unpickler.storage = lambda _: b""
         loaded.append(unpickler.load())
-    return np.frombuffer(content[stream.tell() + 8 :], loaded[3].dtype)
+    _, _, _, storage, _ = loaded  # three about the machine; the storage, empty yet; its key
+    return np.frombuffer(content[stream.tell() + COUNT :], storage.dtype)
 
 
 _STORAGES: Final = {
-    ("torch", f"{name}Storage"): np.dtype(number)
-    for name, number in zip(STORED.split(), NUMBERS.split(), strict=True)
+    ("torch", f"{name}Storage"): np.dtype(number) for name, number in STORAGES.items()
 }
-_NAMES: Final = NAMES | {
+_ALLOWED: Final = NAMES | {
     ("collections", "defaultdict"): _empty_dict,
     ("collections", "OrderedDict"): _empty_dict,
     ("__builtin__", "dict"): "dict",  # named by a defaultdict, and never called
@@ -168,16 +177,3 @@ class _TensorUnpickler(ArrayUnpickler):
         if kind != "storage" or not isinstance(dtype, np.dtype):
             refuse(f"a tensor of {reprlib.repr(identity)}")
         return np.frombuffer(self.storage(key), dtype)
-
-
-class _Unpickler(JoblibUnpickler):
-    """joblib's unpickler with dicts of other classes and tensors. `content`: where the bytes
-    are.
-    """
-
-    dispatch = JoblibUnpickler.dispatch.copy()
-
-    def __init__(self, file: Path, content: Path, mapped: mmap.mmap) -> None:
-        ArrayUnpickler.__init__(self, file, mapped, _NAMES, EXPECTED)
-        self.content = mapped
-        self.arrays_in = content

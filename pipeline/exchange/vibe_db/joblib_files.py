@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import mmap
+import os
 import pickle
 import pickletools
 import reprlib
@@ -85,19 +86,30 @@ class JoblibUnpickler(ArrayUnpickler):
 
     dispatch = ArrayUnpickler.dispatch.copy()
 
-    def __init__(self, file: Path, content: mmap.mmap) -> None:
-        super().__init__(file, content, NAMES, EXPECTED)
+    def __init__(
+        self,
+        file: Path,
+        content: mmap.mmap,
+        allowed: Mapping[tuple[str, str], Any] = NAMES,
+        holds: str = EXPECTED,
+        *,
+        unpacked: Path | None = None,
+    ) -> None:
+        """`content`: of the file, or of `unpacked`, which has the content of a compressed file.
+        `allowed`, `holds`: as of ArrayUnpickler.
+        """
+        super().__init__(file, content, allowed, holds)
         self.content = content
-        self.arrays_in = file
+        self.mapped_file = unpacked or file
 
     def load_build(self) -> None:
         super().load_build()
         if isinstance(self.stack[-1], _Wrapper):
-            self.stack[-1] = self.array(vars(self.stack[-1]))
+            self.stack[-1] = self.map_array(vars(self.stack[-1]))
 
     dispatch[pickle.BUILD[0]] = load_build
 
-    def array(self, state: Mapping[str, Any]) -> NDArray[Any]:
+    def map_array(self, state: Mapping[str, Any]) -> NDArray[Any]:
         """Map the array that a wrapper describes, whose bytes begin at the current position."""
         shape: Any = state.get("shape")
         is_short = isinstance(shape, tuple) and len(shape) <= MAX_DIMENSIONS
@@ -110,22 +122,23 @@ class JoblibUnpickler(ArrayUnpickler):
         is_array = state.get("subclass") is NDARRAY and order in ("C", "F")
         if not is_array or dtype.kind not in KINDS:
             refuse(f"an array of {dtype}")
-        if dtype.kind == "O":
-            return self.texts(shape)
+        if dtype.kind == "O":  # no numbers: what follows is a pickle
+            return self.read_texts(shape)
+
         alignment = state.get("numpy_array_alignment_bytes")
         if alignment is not None:  # padding of joblib >= 1.2
             padding = self.content.read_byte()
             if not isinstance(alignment, int) or padding > MAX_ALIGNMENT:
                 refuse(f"padding of {padding} bytes")
-            self.content.seek(padding, 1)
+            self.content.seek(padding, os.SEEK_CUR)
         offset = self.content.tell()
         n_bytes = math.prod(shape) * dtype.itemsize
         if n_bytes > len(self.content) - offset:
             refuse(f"it ends inside an array of {n_bytes:,} bytes at byte {offset:,}")
-        self.content.seek(n_bytes, 1)
-        return np.memmap(self.arrays_in, dtype, "r", offset, shape, order)
+        self.content.seek(n_bytes, os.SEEK_CUR)
+        return np.memmap(self.mapped_file, dtype, "r", offset, shape, order)
 
-    def texts(self, shape: tuple[int, ...]) -> NDArray[Any]:
+    def read_texts(self, shape: tuple[int, ...]) -> NDArray[Any]:
         """Read an array of objects, which is a nested pickle; only texts are supported."""
         objects = JoblibUnpickler(self.path, self.content).load()
         if not isinstance(objects, np.ndarray) or objects.shape != shape or len(shape) != 1:
@@ -199,14 +212,12 @@ class _BlockPickler(joblib_format.NumpyPickler):  # type: ignore[misc]  # joblib
         )
         # Without this entry, no version expects padding, which versions before 1.2 cannot read.
         wrapper.__dict__.pop("numpy_array_alignment_bytes", None)
-        # without start, end and memos
+        # without memos, the two bytes of the protocol, and the stop
         described = pickletools.optimize(pickle.dumps(wrapper, PROTOCOL))[2:-1]
-        function = pickle.GLOBAL + b"torch\nfrom_numpy\n" if self._tensors else b""
-        # Bytes that are pushed and popped, to align the array for mapping.
-        fill = -(self._stream.tell() + len(function) + len(described) + 3) % ALIGNED
-        self.write(
-            pickle.SHORT_BINBYTES + bytes([fill, *bytes(fill)]) + pickle.POP + function + described
-        )
+        if self._tensors:
+            described = pickle.GLOBAL + b"torch\nfrom_numpy\n" + described
+        self.write(_padding(self._stream.tell() + len(described)) + described)
+
         missing = math.prod(value.shape) * value.dtype.itemsize
         for block in value.blocks():
             missing -= block.nbytes
@@ -215,3 +226,12 @@ class _BlockPickler(joblib_format.NumpyPickler):  # type: ignore[misc]  # joblib
             raise ValueError(f"blocks of an array {value.shape}: {missing:,} bytes missing")
         if self._tensors:
             self.write(pickle.TUPLE1 + pickle.REDUCE)
+
+
+def _padding(position: int) -> bytes:
+    """Pickled bytes, which are pushed and popped: after them, `position` is a multiple of ALIGNED,
+    so that the array there can be mapped.
+    """
+    n_others = 3  # bytes: two operations, and the length
+    length = -(position + n_others) % ALIGNED
+    return pickle.SHORT_BINBYTES + bytes([length]) + bytes(length) + pickle.POP
