@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import ConfigError
-from vibe_model.cameras import LIMITS, has_optimal_camera
-from vibe_model.cameras import optimal_camera as best_camera
+from vibe_model import cameras
+from vibe_model.cameras import LIMITS
 from vibe_model.hmmr.generator import Sets
 from vibe_model.losses import Batch, keypoints_3d, labels_of, mean_where, pair_step
 
@@ -28,6 +28,7 @@ WEIGHTS: Final[Mapping[str, float]] = {
     "shape": 1.0,
     "adversarial": 1.0,
 }
+BETAS: Final = slice(75, 85)  # in theta
 Body = Mapping[str, Tensor]  # predictions or labels of frames, (B, n, ...)
 # of the hallucinator: with "joint", its loss trains the movie strip, too
 TARGETS: Final = ("joint", "detached")
@@ -57,36 +58,41 @@ def supervised(
         ConfigError: an unknown option.
     """
     if hallucinator_target not in TARGETS:
-        raise ConfigError(
-            f"hallucinator_target: expected one of {', '.join(TARGETS)}, found "
-            f"{hallucinator_target!r}"
-        )
-    label = labels_of(batch, sets.strip)
+        expected = f"one of {', '.join(TARGETS)}"
+        found = repr(hallucinator_target)
+        raise ConfigError(f"hallucinator_target: expected {expected}, found {found}")
     zero = sets.strip.new_zeros(())
     sums = dict.fromkeys(("kp", "joints", "smpl"), zero)
-    for pred, true, is_moved in _pair_sets(sets, label):
-        sums["kp"] = sums["kp"] + _keypoints(
-            pred, true, (optimal_camera, limits) if is_moved else None
-        )
-        sums["joints"] = sums["joints"] + 0.5 * keypoints_3d(
-            pred["kp_3d"], true["kp_3d"], true["w_3d"]
-        )
+    for pred, true, is_moved in _pair_sets(sets, labels_of(batch, sets.strip)):
+        points = pred["kp_2d"]
+        target = true["kp_2d"][..., :2]
+        visible = true["kp_2d"][..., 2] > 0
+        if is_moved:  # nobody can know the camera of other frames
+            camera = cameras.optimal_camera(points, target, visible, optimal_camera, limits)
+            scale = camera[..., None, :1]
+            shift = camera[..., None, 1:]
+            is_fitted = cameras.has_optimal_camera(points, visible)
+            visible = visible & is_fitted[..., None]
+            points = scale * (points + shift)
+        joints = keypoints_3d(pred["kp_3d"], true["kp_3d"], true["w_3d"])
+        sums["kp"] = sums["kp"] + _keypoints(points, target, visible)
+        sums["joints"] = sums["joints"] + 0.5 * joints
         sums["smpl"] = sums["smpl"] + _smpl(pred, true)
-    betas = sets.real["theta"][..., 75:]  # (B, T, 10)
+
+    betas = sets.real["theta"][..., BETAS]  # (B, T, 10)
+    const = zero
+    if betas.shape[1] > 1:
+        change = betas[:, 1:] - betas[:, :-1]
+        const = 0.5 * change.square().mean()
     hallucinate = zero
     if sets.hallucination is not None:
-        target = sets.strip.detach() if hallucinator_target == "detached" else sets.strip
-        hallucinate = (target - sets.hallucination).square().mean()
-    losses = {
-        **sums,
-        "const": 0.5 * (betas[:, 1:] - betas[:, :-1]).square().mean()
-        if betas.shape[1] > 1
-        else zero,
-        "hallucinate": hallucinate,
-        "shape": torch.stack(
-            [pred["theta"][..., 75:].square().mean() for pred in bodies(sets)]
-        ).mean(),
-    }
+        strip = sets.strip
+        if hallucinator_target == "detached":
+            strip = strip.detach()
+        hallucinate = (strip - sets.hallucination).square().mean()
+    shapes = [pred["theta"][..., BETAS].square().mean() for pred in bodies(sets)]
+    shape = torch.stack(shapes).mean()
+    losses = {**sums, "const": const, "hallucinate": hallucinate, "shape": shape}
     return {name: weights[name] * term for name, term in losses.items()}
 
 
@@ -97,8 +103,11 @@ def rotations(sets: Sets) -> Tensor:
 
 def bodies(sets: Sets) -> list[Body]:
     """The predictions of every set, (B, T, ...)."""
-    predictions = (pred for pred in (sets.real, sets.hallucinated) if pred is not None)
-    return [body for pred in predictions for body in (pred, *pred["deltas"].values())]
+    predictions: list[Body] = []
+    for pred in (sets.real, sets.hallucinated):
+        if pred is not None:
+            predictions += [pred, *pred["deltas"].values()]
+    return predictions
 
 
 def adversarial(fake_scores: Tensor) -> Tensor:
@@ -127,22 +136,13 @@ def _pair_sets(sets: Sets, label: Body) -> Iterator[tuple[Body, Body, bool]]:
                 yield *pair_step(step_pred, label, dt), True
 
 
-def _keypoints(pred: Body, true: Body, fit: tuple[str, tuple[float, float]] | None) -> Tensor:
-    """Mean absolute error of the visible keypoints. fit: method and limits of the optimal camera;
-    None: as they are.
-    """
-    points = pred["kp_2d"]
-    target = true["kp_2d"][..., :2]
-    visible = true["kp_2d"][..., 2] > 0
-    if fit is not None:
-        camera = best_camera(points, target, visible, *fit)
-        visible = visible & has_optimal_camera(points, visible)[..., None]
-        points = camera[..., None, :1] * (points + camera[..., None, 1:])
+def _keypoints(points: Tensor, target: Tensor, visible: Tensor) -> Tensor:
+    """Mean absolute error of the visible keypoints, (B, n, 49, 2) and (B, n, 49) -> scalar."""
     error = torch.where(visible[..., None], points - target, 0.0).abs().sum()
     return error / (2 * visible.sum()).clamp(min=1)
 
 
 def _smpl(pred: Body, true: Body) -> Tensor:
     pose = (pred["rotmat"] - true["rotmat"]).square()
-    shape = (pred["theta"][..., 75:] - true["theta"][..., 75:]).square()
+    shape = (pred["theta"][..., BETAS] - true["theta"][..., BETAS]).square()
     return 0.5 * mean_where(pose, true["w_smpl"]) + 0.5 * mean_where(shape, true["w_smpl"])
