@@ -13,7 +13,6 @@ height (SimCC; Li et al., ECCV 2022). Sizes are (width, height) px. As in OpenMM
 
 from __future__ import annotations
 
-import itertools
 import os
 import urllib.request
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -94,6 +93,20 @@ CROP_SCALE: Final = 1.25  # of RTMPose's training: crop side / box side
 BINS: Final = 2  # per px of the crop
 
 
+class _Part(NamedTuple):
+    """One of the two networks, as an option names it."""
+
+    option: str
+    name: str
+    release: Published | None  # None: the name is a file
+
+    @property
+    def file(self) -> Path:
+        if self.release is None:
+            return Path(self.name)
+        return self.release.local
+
+
 @dataclass(frozen=True)
 class RTMPose(TwoPartDetector):
     """`weights` of RTMPose and a `detector` of persons: ONNX files, zips with one, or names of
@@ -125,19 +138,16 @@ class RTMPose(TwoPartDetector):
 
     @property
     def downloads(self) -> bool:
-        return any(
-            release is not None and not release.local.is_file() for _, _, release in self._parts()
-        )
+        parts = self._parts()
+        return any(part.release is not None and not part.file.is_file() for part in parts)
 
-    def _parts(self) -> list[tuple[str, str, Published | None]]:
-        """Option, name and published weights (None: the name is a file) of the detector and of
-        RTMPose.
-        """
+    def _parts(self) -> list[_Part]:
+        """The detector, then RTMPose."""
         names = {
             "detector": _full(self.detector, "yolox-tiny"),
             "weights": _full(self.weights, "rtmpose-m"),
         }
-        return [(key, name, PUBLISHED[key].get(name)) for key, name in names.items()]
+        return [_Part(option, name, PUBLISHED[option].get(name)) for option, name in names.items()]
 
     def identity(self) -> dict[str, Any]:
         detector, pose = self.files()
@@ -145,19 +155,20 @@ class RTMPose(TwoPartDetector):
         return super().identity() | digests | {"family": self.family_of(detector)}
 
     def terms(self) -> list[dict[str, str]]:
-        urls = {one.sha256: one.url for releases in PUBLISHED.values() for one in releases.values()}
-        return [
-            {
-                "sha256": graph.digest,
-                "licence": LICENCE if graph.digest in urls else NOT_KNOWN,
-                "source": urls.get(graph.digest, "a file"),
-            }
-            for graph in self.files()
-        ]
+        urls: dict[str, str] = {}  # by digest
+        for releases in PUBLISHED.values():
+            urls |= {release.sha256: release.url for release in releases.values()}
+        terms = []
+        for graph in self.files():
+            licence = LICENCE if graph.digest in urls else NOT_KNOWN
+            source = urls.get(graph.digest, "a file")
+            terms.append({"sha256": graph.digest, "licence": licence, "source": source})
+        return terms
 
     def below(self, folder: Path) -> Self:
-        files = {key: folder / name for key, name, release in self._parts() if release is None}
-        return replace(self, **{key: str(file) for key, file in files.items()})  # type: ignore[arg-type]
+        own = [part for part in self._parts() if part.release is None]
+        files = {part.option: str(folder / part.name) for part in own}
+        return replace(self, **files)  # type: ignore[arg-type]
 
     def files(self) -> tuple[Graph, Graph]:
         """Graphs of the detector and of RTMPose, downloaded if needed.
@@ -165,40 +176,38 @@ class RTMPose(TwoPartDetector):
         Raises MissingAssets for all that is missing, and RawDataError for a file without a graph.
         """
         parts = self._parts()
-        for key, name, release in parts:
-            if release is None and not Path(name).is_file():
-                names = ", ".join((PRETRAINED, *PUBLISHED[key]))
-                option = "--weights " if key == "weights" else f"--set {key}="
+        absent = [part for part in parts if not part.file.is_file()]
+        for option, name, release in absent:
+            if release is None:
+                names = ", ".join((PRETRAINED, *PUBLISHED[option]))
+                setting = "--weights " if option == "weights" else f"--set {option}="
                 raise MissingAssets(
-                    f"{key} {name!r}: file not found. Set {option}FILE, or one of {names}."
+                    f"{option} {name!r}: file not found. Set {setting}FILE, or one of {names}."
                 )
-        absent = [
-            (release, name) for _, name, release in parts if release and not release.local.is_file()
-        ]
-        failures = list(filter(None, itertools.starmap(_download, absent)))
-        if failures:
+        failures = [_download(name, release) for _, name, release in absent if release is not None]
+        reasons = " ".join(filter(None, failures))
+        if reasons:
             raise MissingAssets(
-                f"{' '.join(failures)} Or name your files: --weights FILE --set detector=FILE. "
+                f"{reasons} Or name your files: --weights FILE --set detector=FILE. "
                 "Without them: the same command with --detector blaze_pose."
             )
-        detector, pose = (_graph(name, release) for _, name, release in parts)
+        detector, pose = map(_graph, parts)
         return detector, pose
 
     def family_of(self, detector: Graph) -> str:
         """The detector's family. Raises ConfigError if neither the option nor a file name states
         it.
         """
-        named = [
-            family
-            for family in FAMILIES
-            if family in f"{detector.file.name}/{detector.name}".lower()
-        ]
-        if self.family == "auto" and len(named) != 1:
+        if self.family != "auto":
+            return self.family
+        names = f"{detector.file.name}/{detector.name}".lower()
+        named = [family for family in FAMILIES if family in names]
+        if len(named) != 1:
             raise ConfigError(
                 f"family: the name of {detector.file} does not contain yolox or rtmdet, whose "
                 "inputs differ. Set --set family=yolox or --set family=rtmdet."
             )
-        return named[0] if self.family == "auto" else self.family
+        return named[0]
 
     def load_networks(self, device: str) -> Networks:
         detector, pose = self.files()
@@ -218,20 +227,19 @@ def _full(name: str, default: str) -> str:
     return default if name == PRETRAINED else name
 
 
-def _graph(name: str, release: Published | None) -> Graph:
+def _graph(part: _Part) -> Graph:
     """Read the graph of a file or of published weights. Raises as `RTMPose.files`."""
-    if release is None:
-        return graphs.read(Path(name))
-    graph = graphs.read(release.local)
-    if graph.digest != release.sha256:
+    graph = graphs.read(part.file)
+    release = part.release
+    if release is not None and graph.digest != release.sha256:
         raise MissingAssets(
-            f"{release.local}: it does not contain {name}: expected SHA-256 {release.sha256}, "
+            f"{part.file}: it does not contain {part.name}: expected SHA-256 {release.sha256}, "
             f"found {graph.digest}. Delete the file to download it again."
         )
     return graph
 
 
-def _download(release: Published, name: str) -> str:
+def _download(name: str, release: Published) -> str:
     """Print size and licence of published weights, and download them. Returns why this failed, or
     "".
     """
@@ -282,9 +290,11 @@ class _PersonFinder:
                 f"boxes (1, N, 5) and labels (1, N), or YOLOX's (1, {len(_cells(size))}, 6 or more)"
             )
             raise self._detector.graph.error("outputs", expected, graphs.shapes(outputs))
+        corners, scores = persons
         height, width = image.shape[:2]
-        boxes = np.clip(persons[0] / np.tile(scale, 2), 0, [width, height, width, height])
-        scores = np.where((boxes[:, 2:] - boxes[:, :2] >= 1).all(axis=1), persons[1], -1)  # px
+        boxes = np.clip(corners / np.tile(scale, 2), 0, [width, height, width, height])
+        has_extent = (boxes[:, 2:] - boxes[:, :2] >= 1).all(axis=1)  # px
+        scores = np.where(has_extent, scores, -1)  # below every min_score
         min_score = self._options.min_score
         max_overlap = self._options.max_overlap
         best = suppress_overlaps(boxes, scores, min_score=min_score, max_overlap=max_overlap)
@@ -334,12 +344,13 @@ def read_persons(
     Formats: boxes with scores (1, N, 5) and labels (1, N), as exported by OpenMMLab; or YOLOX's own
     rows (1, R, 5 + classes): centre and log size in grid cells, objectness score, class scores.
     """
+    cells = _cells(size)
     shapes = [output.shape for output in outputs]
     match shapes:
         case [(1, rows, 5), (1, labels)] if rows == labels:
             is_person = outputs[1][0] == 0
             return outputs[0][0, is_person, :4], outputs[0][0, is_person, 4]
-        case [(1, rows, columns)] if columns > 5 and rows == len(cells := _cells(size)):
+        case [(1, rows, columns)] if columns > 5 and rows == len(cells):
             (table,) = outputs[0]
             centres = (table[:, :2] + cells[:, :2]) * cells[:, 2:]
             halves = np.exp(np.minimum(table[:, 2:4], 20)) * cells[:, 2:] / 2
