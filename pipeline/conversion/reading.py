@@ -54,8 +54,6 @@ LATER: Final = "The next run reads it again."
 UNEXPECTED: Final = "unexpected_error"  # reason for a video at which the reader has a bug
 # perhaps of the disk: the next plan reads the content
 UNSETTLED: Final = frozenset({UNEXPECTED, NOT_NOW, *WHAT_TO_DO})
-
-
 NO_PIXELS: Final = cache.VideoEntry(name="")
 
 
@@ -171,16 +169,18 @@ def _refuse_other_files(plan: ConversionPlan, video: RawVideo, read: ReadVideo) 
 class Spool:
     """Videos that parts of an array job have read: a piece of staged work for each.
 
-    A piece's name has hashes of the video's name and of its stamp; then the video's digest.
+    A piece's name is its kind, hashes of the video's name and of its stamp, and the video's digest,
+    with "-" between them.
     """
 
     def __init__(self, plan: ConversionPlan) -> None:
         self._plan = plan
         self._place = Place(cache.store_at(plan.root), plan.name)
         self._work = StagedWork(self._place, {"plan": plan.staging})
-        self._names: dict[str, list[str]] = {}  # by kind and hash of the video
+        self._names: dict[str, list[str]] = {}  # of pieces, by their videos' `_key`
         for name in self._work.names(VIDEO):
-            self._names.setdefault("-".join(name.split("-")[:2]), []).append(name)
+            key = "-".join(name.split("-")[:2])
+            self._names.setdefault(key, []).append(name)
 
     def read(self, videos: Sequence[RawVideo], read: Read) -> Generator[ReadVideo]:
         """Every video, in order: of the spool if the raw files are the same, else by `read`."""
@@ -201,24 +201,24 @@ class Spool:
         store = self._place.store
         share = part.share(self._plan.append)
         todo = [video for video in share if not self._find(video)]
-        unreadable = []
         if not todo:
             return []
+        unreadable = []
         report_other_work(self._plan.root, self._plan.name, None, self._plan.staging)
         self._report_changed(todo)
         with part.running(store, self._place.writing):
             create_groups(self._place)
             n_done = len(share) - len(todo)
-            for video, of_video in zip(todo, read(todo), strict=True):
-                account = of_video.account
+            for video, result in zip(todo, read(todo), strict=True):
+                account = result.account
                 if changes.stamp(self._plan.raw, video) != self._plan.stamps[video.name]:
                     message = f"{video.name}: its files changed while they were read. {LATER}"
                     account.reject(NOT_NOW, message)
                 if account.set_aside == NOT_NOW:
                     unreadable.append(account)
                 else:
-                    key = f"{self._key(video)}-{self._hash_stamp(video)}-{of_video.fingerprint}"
-                    self._work.put(key, *_as_piece(of_video))
+                    name = f"{self._prefix(video)}{result.fingerprint}"
+                    self._work.put(name, *_as_piece(result))
                 n_done += 1
                 progress(n_done, len(share), video.name)
         return unreadable
@@ -226,16 +226,18 @@ class Spool:
     def _key(self, video: RawVideo) -> str:
         return f"{VIDEO}-{cache.fingerprint({'video': video.name})[:32]}"
 
-    def _hash_stamp(self, video: RawVideo) -> str:
-        return cache.fingerprint({"stamp": self._plan.stamps[video.name]})[:32]
+    def _prefix(self, video: RawVideo) -> str:
+        """How names of its pieces begin if its files have this plan's stamp."""
+        stamp = cache.fingerprint({"stamp": self._plan.stamps[video.name]})[:32]
+        return f"{self._key(video)}-{stamp}-"
 
     def _find(self, video: RawVideo) -> str:
-        """A video's file, by its stamp, else by its digest; "" without any."""
+        """The name of a video's piece, by its stamp, else by its digest; "" without any."""
         if not self._names:  # no hash of half a million videos
             return ""
         names = self._names.get(self._key(video), [])
-        stamp = self._hash_stamp(video)
-        same = [name for name in names if name.split("-")[2] == stamp]
+        prefix = self._prefix(video)
+        same = [name for name in names if name.startswith(prefix)]
         if names and not same:
             digest = changes.video_digest(self._plan.raw, video)
             same = [name for name in names if name.endswith(digest)]
@@ -264,7 +266,7 @@ class Spool:
         for path, values in arrays.items():
             number, kind, column = path.split("/", 2)
             track = tracks[int(number)]
-            if column:
+            if column:  # else the field is one array
                 track.setdefault(kind, {})[column] = values
             else:
                 track[kind] = values
@@ -274,7 +276,7 @@ class Spool:
 
 
 def _as_piece(video: ReadVideo) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Head and arrays of a video."""
+    """Head and arrays of a video; an array's key is <number of the track>/<field>/<column>."""
     arrays: dict[str, Any] = {}
     tracks = []
     names = ("name", "video", "step", "fps", "crop_scale", "gender")
@@ -334,7 +336,8 @@ def _share_label_file(one: RawVideo, other: RawVideo) -> bool:
     """Whether two videos share their label file, which readers keep: eight of MPI-INF-3DHP's share
     100 MB.
     """
-    return one.span is None and one.files[:1] == other.files[:1] != ()
+    label_file = one.files[:1]
+    return one.span is None and label_file != () and label_file == other.files[:1]
 
 
 @caching()
@@ -368,14 +371,15 @@ def _read_one(
     if passing:
         tracks = ()
         pixels = NO_PIXELS
-        account.reject(NOT_NOW, _not_now(raw, video, passing[0]))
+        account.reject(NOT_NOW, _describe_passing(raw, video, passing[0]))
     return ReadVideo(digest, account, [track.rows for track in tracks], pixels, stamp=stamp)
 
 
-def _not_now(raw: Path, video: RawVideo, error: OSError) -> str:
+def _describe_passing(raw: Path, video: RawVideo, error: OSError) -> str:
     """Message about an error that may pass, with what to do."""
-    named = error.filename is not None and not isinstance(error.filename, int)
-    where = os.fsdecode(error.filename) if named else _place(raw, video)
+    where = str(_place(raw, video))
+    if error.filename is not None and not isinstance(error.filename, int):
+        where = os.fsdecode(error.filename)
     problem = error.strerror or type(error).__name__
     do = "Check its disk or mount"
     if error.errno in (errno.EACCES, errno.EPERM):
