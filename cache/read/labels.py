@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +45,16 @@ MIRRORED_49: Final = (
 MIRRORED_SMPL: Final = (
     *(0, 2, 1, 3, 5, 4, 6, 8, 7, 9, 11, 10, 12, 14, 13, 15, 17, 16, 19, 18, 21, 20, 23, 22),
 )
+
+
+NOT_MIRRORED: Final = np.zeros((), bool)  # of any row
+
+
+class _Crops(NamedTuple):
+    """What the network saw."""
+
+    bbox: Floats | None  # (B, T, 4); None when the split has no boxes
+    mirrored: Bools  # (B, T), or NOT_MIRRORED
 
 
 class LabelFields:
@@ -84,37 +94,31 @@ class LabelFields:
         elif name == "w_smpl":
             out[...] = self._known_smpl
         else:
-            valid = self._raw("valid")
-            out[...] = 1
-            if valid is not None:
-                np.not_equal(valid, 0, out=out, casting="unsafe")
+            self._valid(out)
 
     @property
     def mirrored_rows(self) -> Bools:
         """(B, T), or () for none, whether the crop of a row was mirrored."""
         if self._crop is None:
-            return np.zeros((), bool)
-        return self._cut_out[1]
+            return NOT_MIRRORED
+        return self._crops.mirrored
 
     def _kp_2d(self, out: Floats) -> None:
         kp_2d = self._raw("kp_2d")
-        bbox = self._cut_out[0]
+        bbox = self._crops.bbox
         if kp_2d is None or bbox is None:
             out.fill(0)
         else:
             normalise_keypoints(kp_2d, bbox, self._crop_scale, out)
 
     @cached_property
-    def _cut_out(self) -> tuple[Floats | None, Bools]:
-        """The (B, T, 4) boxes of the crops, None when the split has no boxes; (B, T) whether
-        mirrored.
-        """
+    def _crops(self) -> _Crops:
         bbox = self._raw("bbox")
         if self._crop is not None and bbox is not None:
             frame = self._raw("frame_index")
             if frame is not None:
-                return self._crop(bbox, frame)
-        return bbox, np.zeros((), bool)
+                return _Crops(*self._crop(bbox, frame))
+        return _Crops(bbox, NOT_MIRRORED)
 
     def _kp_3d(self, out: Floats) -> None:
         evaluation = self._raw(EVAL_JOINTS)
@@ -143,6 +147,12 @@ class LabelFields:
         keep = _bits_to_keep(self._known_smpl)[..., None]
         _keep(pose, keep, out[..., POSE])
         _keep(betas, keep, out[..., BETAS])
+
+    def _valid(self, out: Floats) -> None:
+        valid = self._raw("valid")
+        out[...] = 1
+        if valid is not None:
+            np.not_equal(valid, 0, out=out, casting="unsafe")
 
     @cached_property
     def _known_joints(self) -> Bools | None:
@@ -239,5 +249,5 @@ def _bits_to_keep(known: Bools | bool) -> NDArray[np.int32]:
 
 
 def _keep(values: Floats, keep: NDArray[np.int32], out: Floats) -> None:
-    """Copy values to `out` where the mask is set; 0 elsewhere."""
+    """Copy values to `out` where the mask is set; 0 elsewhere, where values may be NaN."""
     np.bitwise_and(values.view(np.int32), keep, out=out.view(np.int32))
