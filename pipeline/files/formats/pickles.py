@@ -138,27 +138,36 @@ def _checked_state(target: Any, state: Any) -> Any:
     if isinstance(target, np.ndarray) and not target.size:
         return _checked_array_state(state)
     if isinstance(target, np.dtype):
-        orders = "|" if target.byteorder == "|" else "<>="
-        order = state[1]
-        if order not in [*orders] or any(part is not None for part in state[2:5]):
-            raise ValueError(f"array type {target} with fields or an unknown state")
-        return 3, order, None, None, None, target.itemsize, target.alignment, target.flags
+        return _checked_dtype_state(target, state)
     if isinstance(target, Object):
         return dict(state)
     raise TypeError(f"a state for a {type(target).__name__}")
 
 
+def _checked_dtype_state(dtype: np.dtype[Any], state: Any) -> Any:
+    """As NumPy writes it: version, byte order, three for fields, and what the type itself tells."""
+    orders = ["<", ">", "="]
+    if dtype.byteorder == "|":
+        orders = ["|"]
+    order = state[1]
+    has_fields = any(part is not None for part in state[2:5])
+    if order not in orders or has_fields:
+        raise ValueError(f"array type {dtype} with fields or an unknown state")
+    return 3, order, None, None, None, dtype.itemsize, dtype.alignment, dtype.flags
+
+
 def _checked_array_state(state: Any) -> Any:
+    """As NumPy writes it, with as much content as the shape and the type need."""
     _, shape, dtype, fortran, content = state
     is_short = isinstance(shape, tuple) and len(shape) <= 32
     if not is_short or not all(type(n) is int and n >= 0 for n in shape):
         raise ValueError(f"an array of shape {reprlib.repr(shape)[:80]}")
     length = math.prod(shape)
-    is_whole = isinstance(content, list)
+    is_content = isinstance(content, list)  # of objects
     if not dtype.hasobject:
         length *= dtype.itemsize
-        is_whole = isinstance(content, bytes | str)
-    if not is_whole or len(content) != length:
+        is_content = isinstance(content, bytes | str)
+    if not is_content or len(content) != length:
         raise ValueError(f"an array of shape {shape} and type {dtype} with other content")
     return 1, shape, dtype, bool(fortran), content
 
@@ -275,6 +284,7 @@ def _object_value(value: Object, state: Mapping[str, Any]) -> Any:
         return matrix
     if isinstance(value, _Leaf):
         return state["x"]
+    assert isinstance(value, _Selection)
     picked = state["a"].ravel()[state["idxs"]]
     shape = state.get("preferred_shape")
     if shape is None:
