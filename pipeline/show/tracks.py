@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 import cache
 from cache import Split
@@ -32,13 +31,8 @@ from pipeline.show.shown import (
 )
 from pipeline.show.untracked import Untracked, read_untracked
 
-if TYPE_CHECKING:
-    pass
-
-Array = NDArray[Any]
-
-# reasons of drawable videos
-REFUSED: Final = ("frame_count_mismatch", "keypoints_outside", "unknown_joint_order")
+# why a video is rejected that can be drawn all the same
+DRAWABLE: Final = ("frame_count_mismatch", "keypoints_outside", "unknown_joint_order")
 
 
 def from_cache(
@@ -68,6 +62,7 @@ def from_cache(
     folder = _raw_folder(split, raw)
     refuse_other_body(folder or Path(name), stand_in, body)
     n_rejected, messages = rejected_videos(split)
+
     warnings = []
     estimates = estimates_of(split)
     if estimates:
@@ -76,6 +71,7 @@ def from_cache(
         warnings.append(
             f"The raw folder {folder} does not exist, so no frame can be shown. Name it: --raw DIR"
         )
+
     untracked = None
     if choice.names:
         numbers = _track_numbers(split, choice.names)
@@ -83,6 +79,7 @@ def from_cache(
         numbers, untracked = _video_tracks(split, choice.video, raw, warnings)
     else:
         numbers = spread(len(split.tracks), choice.tracks)
+
     return Shown(
         name=name,
         origin=f"the cache {root}",
@@ -104,10 +101,11 @@ def from_cache(
 
 
 def _rejected_from_raw(split: Split, choice: Choice, raw: Path | None, body: Path | None) -> Shown:
+    """The chosen tracks of the rejected videos that can be drawn."""
     reader, raw_folder, model = recorded_reader(split, raw, body)
     videos = set()
     for video in split.videos:
-        if video.account.get("set_aside", "") in REFUSED:
+        if video.account.get("set_aside", "") in DRAWABLE:
             videos.add(video.name)
     split_name = split.name.partition("/")[2]
     return from_raw(reader, split_name, raw_folder, choice, body=model, videos=videos)
@@ -145,8 +143,8 @@ def _track_numbers(split: Split, names: Iterable[str]) -> list[int]:
 def _video_tracks(
     split: Split, video: str, raw: Path | None, warnings: list[str]
 ) -> tuple[list[int], Untracked | None]:
-    """Numbers of a video's tracks, and its other detections. Raises PipelineError if it is missing
-    or has neither.
+    """Numbers of a video's tracks, and its other detections; why these cannot be read is added to
+    `warnings`. Raises PipelineError if the video is missing or has neither.
     """
     names = split.videos.names
     with_tracks = [names[i] for i in np.unique(split.tracks.video).tolist()]
@@ -154,6 +152,7 @@ def _video_tracks(
         raise no_video(split.name, video, "there is no such video", with_tracks)
     number = names.index(video)
     numbers = np.flatnonzero(split.tracks.video == number).tolist()
+
     untracked = None
     try:
         untracked = read_untracked(split, split.videos[number], raw)
@@ -169,7 +168,7 @@ def _cached_tracks(
     split: Split, numbers: Sequence[int], raw: Path | None, frames: int
 ) -> Iterator[ShownTrack]:
     """The tracks with these numbers; a video's tracks are graded together."""
-    graded: dict[str, grades.Grade] = {}
+    graded: dict[str, grades.Grade] = {}  # of the last video's tracks, by name
     for number in numbers:
         record = split.tracks[number]
         if record.name not in graded:
@@ -190,6 +189,7 @@ def _source_of(split: Split, video: int, raw: Path | None) -> FrameSource | None
 def _cached_track(
     split: Split, number: int, raw: Path | None, frames: int, grade: grades.Grade
 ) -> ShownTrack:
+    """One track with its rows, images, notes, and how its bodies fit."""
     record = split.tracks[number]
     video = int(split.tracks.video[number])
     entry = split.videos[video]
