@@ -70,7 +70,7 @@ def update_list(
     until = time.monotonic() + _PATIENCE
     while True:
         try:
-            if not _is_listed(store, added, removed):
+            if not _is_up_to_date(store, added, removed):
                 with store.lock(WRITING):  # an object store compares the etag instead
                     _replace_list(store, added, removed, there)
         except Busy:
@@ -81,7 +81,8 @@ def update_list(
             return
 
 
-def _is_listed(store: Store, added: frozenset[str], removed: frozenset[str]) -> bool:
+def _is_up_to_date(store: Store, added: frozenset[str], removed: frozenset[str]) -> bool:
+    """Whether the list has all that are added, and none that is removed."""
     try:
         listed = parse_list(store.read(ROOT))
     except FileNotFoundError:
@@ -105,18 +106,21 @@ def unmounted_folder(store: Store, split: str) -> str:
     """Key of the split's or its dataset's folder if that seems to be the mount point of a missing
     disk; else "".
     """
-    if not store.exclusive:
+    if not store.exclusive:  # an object store has no mount points
         return ""
     listed = listed_splits(store)
-    dataset = split.partition("/")[0]
-    splits = {name.partition("/")[2] for name in listed if name.startswith(f"{dataset}/")}
-    if not splits or dataset not in store.list_names(""):
+    dataset, _, part = split.partition("/")
+    parts = {name.partition("/")[2] for name in listed if name.startswith(f"{dataset}/")}
+    if not parts or dataset not in store.list_names(""):
         return ""
+
+    # a folder that is there, without anything that a commit leaves in it
     names = store.list_names(dataset)
-    if ROOT not in names and splits.isdisjoint(names):
+    if ROOT not in names and parts.isdisjoint(names):
         return dataset
-    is_named = split in listed and split.partition("/")[2] in names
-    if is_named and not {ROOT, WRITING, MANIFEST}.intersection(store.list_names(split)):
+    if split not in listed or part not in names:
+        return ""
+    if {ROOT, WRITING, MANIFEST}.isdisjoint(store.list_names(split)):
         return split
     return ""
 
