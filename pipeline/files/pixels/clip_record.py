@@ -91,10 +91,11 @@ class ClipRecord:
     @property
     def is_even(self) -> bool:
         """Whether all frames are as long as each other, as far as their times are known."""
-        known = np.flatnonzero(np.isfinite(self.times))
+        known = _frames_with_time(self.times)
         rate = mean_rate(self.times)
         if not math.isfinite(rate):
             return True
+        # the frames' numbers by their times, if the first with a time has its own
         places = (self.times[known] - self.times[known[0]]) * rate + known[0]
         return bool(np.abs(places - known).max() <= UNEVEN)
 
@@ -105,7 +106,7 @@ class ClipRecord:
         """
         if self.is_even:
             return self.fps
-        steps = np.diff(self.times[np.isfinite(self.times)])
+        steps = _steps(self.times)
         usual = 1 / float(np.median(steps[steps > 0]))
         return self.fps * max(1.0, usual / self.played_fps)
 
@@ -116,10 +117,11 @@ class ClipRecord:
         numbers = np.arange(self.n_frames, dtype=np.int64)
         if self.is_even:
             return numbers
-        known = np.flatnonzero(np.isfinite(self.times))
+        known = _frames_with_time(self.times)
         times = np.interp(numbers, known, self.times[known])
         rate = self.usual_fps * self.played_fps / self.fps
         ticks = np.round((times - times[0]) * rate).astype(np.int64)
+        # at least one tick from frame to frame
         return np.maximum.accumulate(ticks - numbers) + numbers
 
     @property
@@ -156,7 +158,7 @@ class ClipRecord:
                 f"filmed at {self.fps:.5g} frames a second, played at {played:.5g}: slow motion"
             )
         if not self.is_even:
-            steps = 1000 * np.diff(self.times[np.isfinite(self.times)])
+            steps = 1000 * _steps(self.times)
             remarks.append(
                 f"the frame rate varies: from {steps.min():.0f} to {steps.max():.0f} ms a frame"
             )
@@ -190,8 +192,10 @@ class ClipRecord:
         return remarks
 
     def as_dict(self) -> dict[str, Any]:
-        """The record as JSON values; `record_from` restores it. Even times are their number, first
-        and last one.
+        """The record as JSON values; `record_from` restores it.
+
+        Even times are their number, with the first and the last known one:
+        {"n": 10, "known": [[0, 0.0], [9, 0.3]]}; others are a list.
         """
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         if self.is_even:
@@ -232,9 +236,19 @@ def _restore_number(stored: Any) -> float:
     return math.nan if stored is None else float(stored)
 
 
+def _frames_with_time(times: Doubles) -> Ints:
+    """Numbers of the frames whose time is known."""
+    return np.flatnonzero(np.isfinite(times))
+
+
+def _steps(times: Doubles) -> Doubles:
+    """From each known time to the next one, s."""
+    return np.diff(times[np.isfinite(times)])
+
+
 def _ends(times: Doubles) -> list[list[float]]:
     """Number and time of the first and the last frame with a time."""
-    known = np.flatnonzero(np.isfinite(times))
+    known = _frames_with_time(times)
     if not len(known):
         return []
     return [[int(number), round(float(times[number]), PLACES)] for number in known[[0, -1]]]
@@ -271,11 +285,15 @@ class Survey:
             self._lost.append(frame.number)
             return
 
-        first = self._first or decoded
-        self._n_interlaced += decoded.interlaced_frame
-        self._n_resized += (decoded.width, decoded.height) != (first.width, first.height)
-        self._n_repeated += self._before is not None and _is_copy(self._before, decoded)
-        self._first = first
+        if self._first is None:
+            self._first = decoded
+        first = self._first
+        if decoded.interlaced_frame:
+            self._n_interlaced += 1
+        if (decoded.width, decoded.height) != (first.width, first.height):
+            self._n_resized += 1
+        if self._before is not None and _is_copy(self._before, decoded):
+            self._n_repeated += 1
         self._before = decoded
 
     def record(self, video: OpenVideo, path: Path) -> ClipRecord:
@@ -321,7 +339,9 @@ def _filmed_fps(video: OpenVideo, header: VideoHeader) -> float:
     except ValueError:
         return math.nan
     is_played = abs(rate / header.fps - 1) < OTHER_RATE
-    return rate if rate >= SLOW_MOTION and not is_played else math.nan
+    if is_played or not rate >= SLOW_MOTION:  # nan, too
+        return math.nan
+    return rate
 
 
 def count_missing(video: OpenVideo, path: Path, n_packets: int | None = None) -> int:
@@ -364,7 +384,7 @@ def _join(times: Doubles) -> tuple[Doubles, int]:
     """Times (n,) that never go back, and at how many places they did, as in recordings that were
     joined.
     """
-    known = np.flatnonzero(np.isfinite(times))
+    known = _frames_with_time(times)
     steps = np.diff(times[known])
     is_back = steps < 0
     if not is_back.any():
@@ -380,7 +400,7 @@ def _join(times: Doubles) -> tuple[Doubles, int]:
 
 def mean_rate(times: Doubles) -> float:
     """Frames a second by the first and the last time of (n,); nan if unknown."""
-    known = np.flatnonzero(np.isfinite(times))
+    known = _frames_with_time(times)
     if len(known) < 2:
         return math.nan
     first = known[0]
