@@ -15,8 +15,8 @@ from pipeline.skeletons import Doubles, Floats
 HEIGHT_M: Final = 1.7
 THIGH_M: Final = 0.245 * HEIGHT_M
 SHANK_M: Final = 0.246 * HEIGHT_M
-# from SMPL's pelvis to its left hip, x to the left, y up; rounded
-HIP_M: Final = (0.09, -0.09, 0.0)
+# from SMPL's pelvis to its hips, left and right: x to the left, y up; rounded
+HIPS_M: Final = ((0.09, -0.09, 0.0), (-0.09, -0.09, 0.0))
 DOWN: Final = np.array([0.0, -1.0, 0.0])
 HIPS: Final = (1, 2)  # SMPL's joints, left and right
 KNEES: Final = (4, 5)
@@ -26,19 +26,20 @@ BELOW_M: Final = 0.15  # lower than this, a foot is below the floor
 
 
 def ankles_of(pose: Floats, trans: Floats) -> Doubles:
-    """(T, 2, 3) m left and right ankles, z up, of an average person. pose: (T, 72) SMPL; trans: (T,
-    3) m.
+    """Left and right ankles of an average person, (T, 2, 3) m, z up.
+
+    pose: (T, 72) of SMPL; trans: (T, 3) m.
     """
     from scipy.spatial.transform import Rotation  # takes 0.1 s
 
     rotations = np.asarray(pose, np.float64).reshape(len(pose), -1, 3)
     root = Rotation.from_rotvec(rotations[:, 0])
     ankles = []
-    for side, hip, knee in zip((1, -1), HIPS, KNEES, strict=True):
+    for to_hip, hip, knee in zip(HIPS_M, HIPS, KNEES, strict=True):
         thigh = root * Rotation.from_rotvec(rotations[:, hip])
         shank = thigh * Rotation.from_rotvec(rotations[:, knee])
-        hip_place = root.apply(np.array(HIP_M) * [side, 1, 1])
-        ankle = hip_place + THIGH_M * thigh.apply(DOWN) + SHANK_M * shank.apply(DOWN)
+        knee_place = root.apply(to_hip) + THIGH_M * thigh.apply(DOWN)
+        ankle = knee_place + SHANK_M * shank.apply(DOWN)
         ankles.append(trans + ankle)
     return np.stack(ankles, axis=1)
 
