@@ -188,6 +188,15 @@ def test_one_file_of_sports2d_is_a_clips_file(tmp_path: Path) -> None:
     assert detections.n_persons == N - 1
 
 
+def test_a_trc_file_without_a_number_is_another_person_than_number_0(tmp_path: Path) -> None:
+    folder = write_people(tmp_path / "walk", trc(trc_rows(0, 30)))
+    (folder / "walk_Sports2D_px_child.trc").write_text(trc(trc_rows(0, 30)))
+    detections = read_detections(folder, "walk", lambda: [SIZE])
+    assert detections is not None and detections.identity is not None
+    assert [*detections.names] == ["0", "walk_Sports2D_px_child"]
+    assert sorted(detections.identity[0].tolist()) == [0, 1]
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

@@ -55,11 +55,15 @@ UNREAD: Final = frozenset({
 # the "joints" of people who are known by boxes alone
 CORNERS: Final = ("upper left corner", "lower right corner")
 FEWEST: Final = 6  # joints that a file's own names must share with ours
-CONFIDENT: Final = 0.3  # a joint below it does not count
-SHOWN: Final = 0.83  # persons with a smaller share of visible joints are ignored for bones
+
+# scores
 # OpenPose's and AlphaPose's exceed 1, and so do peaks that no tool normalises
 HIGHEST_SCORE: Final = 10.0
 MOST_SCORES: Final = 0.9  # a few wild ones do not decide
+
+# the joint order of a sequence, by geometry
+CONFIDENT: Final = 0.3  # a joint below it does not count
+SHOWN: Final = 0.83  # persons with a smaller share of visible joints are ignored for bones
 MIN_PERSONS: Final = 8  # with fewer in a sequence, the usual order is taken
 CLEARLY: Final = 0.75  # bones must be this much shorter than in the usual order, if that fits too
 # In body diagonals: 0.01 in real BODY_25, 0.34 for BODY_25B read as BODY_25; 0.05 in the demo data,
@@ -190,17 +194,19 @@ def _numbered_files(folder: Path, video: str) -> list[tuple[int, Path]]:
         if match is None:
             odd.append(name)
         else:
-            files = of_name.setdefault((match["name"], match["end"][-4:]), [])
+            # with and without _keypoints it is one series
+            suffix = match["end"].removeprefix("_keypoints")
+            files = of_name.setdefault((match["name"], suffix), [])
             files.append((int(match["number"]), folder / name))
 
     # Results are called as the video, which may end in a number.
     for key, files in list(of_name.items()):
         if [file.stem for _, file in files] == [video]:
             del of_name[key]
-    runs = [files for (name, _), files in of_name.items() if name == f"{video}_"]
-    runs = runs or list(of_name.values())
-    if len(runs) == 1:
-        return _sort_by_frame(folder, runs[0])
+    of_video = [files for (name, _), files in of_name.items() if name == f"{video}_"]
+    candidates = of_video or list(of_name.values())
+    if len(candidates) == 1:
+        return _sort_by_frame(folder, candidates[0])
 
     has_results = not {*_result_names(video)}.isdisjoint(names)
     others = sorted([files[0][1].name for files in of_name.values()] + odd)
@@ -219,7 +225,7 @@ def _numbered_files(folder: Path, video: str) -> list[tuple[int, Path]]:
 
 
 def _sort_by_frame(folder: Path, files: list[tuple[int, Path]]) -> list[tuple[int, Path]]:
-    """(number, file) of one run. Raises RawDataError for a frame with two files."""
+    """(number, file) of one series. Raises RawDataError for a frame with two files."""
     files = sorted(files)
     for (number, _), (following, _) in pairwise(files):
         if number == following:
@@ -251,8 +257,10 @@ def _assemble(place: Path, content: LabelContent, file_of: Mapping[int, Path]) -
     for frame in frames:
         points.append(np.stack([person.points for person in by_frame[frame]]))
         identities.append([person.identity for person in by_frame[frame]])
+    # two points are the corners of a box, unless the file names two joints
+    are_boxes = lengths == {len(CORNERS)} and len(content.joints or ()) != len(CORNERS)
     skeleton: Skeleton = CORNERS
-    if lengths != {len(CORNERS)} or len(content.joints or ()) == len(CORNERS):
+    if not are_boxes:
         skeleton, points = _order_joints(place, points, content.joints)
     _require_scores(place, points)
     notes = [*content.notes]
@@ -324,7 +332,8 @@ def _require_scores(place: Path, points: Sequence[Doubles]) -> None:
 def _identities(
     identities: Sequence[list[int | str | None]], notes: list[str]
 ) -> tuple[Sequence[Ints] | None, Sequence[str]]:
-    """The detector's identities if everybody has one; texts are numbered in sorted order.
+    """The detector's identities if everybody has one; texts are numbered in sorted order, and so
+    are numbers beside them, as texts.
 
     One identity for all is none, if a frame has several people. A note says that identities are not
     used.
@@ -342,12 +351,14 @@ def _identities(
         notes.append(f"identities are not used: everybody is {everyone.pop()!r}. People are linked")
         return None, ()
 
-    names = sorted(identity for identity in everyone if isinstance(identity, str))
-    number: dict[object, int] = {name: k for k, name in enumerate(names)}
+    if not any(isinstance(identity, str) for identity in everyone):
+        return [np.array(of_frame, np.int64) for of_frame in identities], ()
+    names = sorted(map(str, everyone))
+    number_of = {name: number for number, name in enumerate(names)}
     numbered = []
     for of_frame in identities:
-        row = [number.get(identity, identity) for identity in of_frame]
-        numbered.append(np.array(row, np.int64))
+        numbers = [number_of[str(identity)] for identity in of_frame]
+        numbered.append(np.array(numbers, np.int64))
     return numbered, names
 
 
@@ -355,7 +366,7 @@ def _identities(
 class _OrderFit:
     """How well a sequence fits one order, in diagonals of the persons' bounding boxes."""
 
-    order: str
+    order: str  # a name in skeletons.JOINTS
     bone: float  # mean bone length, the median of persons; NaN where no person shows enough bones
     # the largest distance of a midpoint joint from its midpoint, a median; 0 where there is none
     midpoint: float
@@ -372,17 +383,18 @@ def _order(place: Path, keypoints: Sequence[Doubles]) -> str:
     """
     n_joints = keypoints[0].shape[1]
     persons = np.concatenate(keypoints)
-    orders = [_fit(order, persons) for order in ORDERS[n_joints]]
-    usual = orders[0]
-    clear = [other for other in orders[1:] if other.fits]
+    fits = [_fit(order, persons) for order in ORDERS[n_joints]]
+    usual = fits[0]
+    others = [other for other in fits[1:] if other.fits]
     if usual.fits:
-        clear = [other for other in clear if other.bone < CLEARLY * usual.bone]
-    chosen = min(clear, key=lambda other: np.nan_to_num(other.bone, nan=1.0), default=usual)
+        others = [other for other in others if other.bone < CLEARLY * usual.bone]
+    # an order whose bones were not measured is the last choice
+    chosen = min(others, key=lambda other: np.nan_to_num(other.bone, nan=1.0), default=usual)
     if not chosen.fits:
         tried = "; ".join(
             f"as {fit.order}, bones are {fit.bone:.2f} of a person's size on average, midpoints "
             f"{fit.midpoint:.2f} off"
-            for fit in orders
+            for fit in fits
         )
         expected = (
             f"a joint order in which bones are at most {LONGEST} of a person's size, and "
@@ -403,8 +415,8 @@ def _fit(order: str, persons: Doubles) -> _OrderFit:
     points_of = dict(zip(joint_names(order), points.swapaxes(0, 1), strict=True))
     with np.errstate(all="ignore"):
         # NaN where a person shows no joint
-        size = np.fmax.reduce(points, axis=1) - np.fmin.reduce(points, axis=1)
-        diagonal = np.linalg.norm(size, axis=-1)
+        extent = np.fmax.reduce(points, axis=1) - np.fmin.reduce(points, axis=1)
+        diagonal = np.linalg.norm(extent, axis=-1)
 
         starts, ends = np.transpose(bones(order))
         lengths = np.linalg.norm(points[:, starts] - points[:, ends], axis=-1)
