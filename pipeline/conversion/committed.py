@@ -363,15 +363,15 @@ def missing_now(split: cache.Split) -> tuple[dict[str, str], dict[str, str]]:
         if name not in listed:
             missing[name] = ""
             continue
-        before = stamps[name][0] if name in stamps else None
+        before = stamps[name].stamp if name in stamps else None
         lost = changes.lost_input(before, changes.stamp(raw, listed[name]))
         if lost:
             missing[name] = lost
 
     rejections = {}
-    for name, (_, _, why) in stamps.items():
-        if why and name not in missing:
-            rejections[name] = why
+    for name, video in stamps.items():
+        if video.unusable and name not in missing:
+            rejections[name] = video.unusable
     return missing, rejections
 
 

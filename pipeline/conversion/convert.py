@@ -261,12 +261,14 @@ def _record_stamps(
     if plan.sealed:
         return
     seen = {
-        name: (stamp, digests[name], "")
+        name: changes.Seen(stamp, digests[name], unusable="")
         for name, stamp in plan.stamps.items()
         if name not in unsettled
     }
     seen |= {name: plan.seen[name] for name in plan.unusable}
-    seen |= {name: (seen.get(name, ("",))[0], digests[name], why) for name, why in unusable.items()}
+    for name, why in unusable.items():
+        stamp = seen[name].stamp if name in seen else ""
+        seen[name] = changes.Seen(stamp, digests[name], why)
     changes.write_stamps(plan.root, plan.name, plan.raw, plan.listed, seen)
 
 

@@ -168,9 +168,9 @@ class ConversionPlan:
         """Stamps of committed videos whose content is still the committed one."""
         digests = self.digests()
         return {
-            name: stamp
-            for name, (stamp, digest, _) in self.seen.items()
-            if isinstance(stamp, str) and digests.get(name) == digest
+            name: video.stamp
+            for name, video in self.seen.items()
+            if isinstance(video.stamp, str) and digests.get(name) == video.digest
         }
 
     def read_again(self, names: Collection[str]) -> ConversionPlan:
@@ -301,9 +301,9 @@ def _compare_committed(
         seen = changes.read_stamps(plan.root, plan.name)
     unusable = {}
     if not drop_removed and not retry:
-        for name, (stamp, _, why) in seen.items():
-            if why and stamp == plan.stamps.get(name):
-                unusable[name] = why
+        for name, video in seen.items():
+            if video.unusable and video.stamp == plan.stamps.get(name):
+                unusable[name] = video.unusable
     plan = replace(plan, seen=seen, unusable=unusable, drop_removed=drop_removed)
 
     before = committed.manifest["reader"]

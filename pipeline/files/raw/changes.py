@@ -45,10 +45,6 @@ from pipeline.files.raw.pack import PACK, packed_entry
 # a line for each input: its kind, as many numbers as NUMBERS says, and its path below the raw
 # folder
 Stamp = str
-# a video's stamp and digest when it was last read, and why its rows are older; "": not
-Seen = tuple[Stamp, str, str]
-
-Look = tuple[str, int, int]  # path, size and time of a file in a seal
 
 STAMPS = "stamps.json"
 SEAL = "seal.npz"
@@ -66,18 +62,23 @@ ANY: Final = -1  # size of a folder in a seal
 LATEST: Final = (1 << 63) - 1  # ns in a seal: in the year 2262
 
 
+class Seen(NamedTuple):
+    """A video when it was last read."""
+
+    stamp: Stamp
+    digest: str
+    unusable: str  # why its rows are older; "": they are not
+
+
 def stamp(raw: Path, video: RawVideo) -> Stamp:
     """Size and time of every file, count and time of every folder; for label folders also their
     files' total size.
 
     `GONE` and `UNREADABLE` replace missing numbers.
     """
-    lines = []
-    for file in video.files:
-        if video.span is None:
-            lines.append(_line(raw, file, "file", _size_and_time))
-        else:
-            lines.append(_line(raw, file, "span", _size_and_time, *video.span))
+    kind = "file" if video.span is None else "span"
+    span = video.span or ()
+    lines = [_line(raw, file, kind, _size_and_time, *span) for file in video.files]
     lines += [_line(raw, folder, "folder", _count_and_time) for folder in video.folders]
     lines += [_line(raw, folder, "labels", _count_size_and_times) for folder in video.label_folders]
     return "\n".join(lines)
@@ -103,19 +104,37 @@ class _Input(NamedTuple):
     numbers: tuple[int, ...]
     path: str  # below the raw folder
 
+    @property
+    def named(self) -> dict[str, int]:
+        """The numbers by their names in NUMBERS."""
+        return dict(zip(NUMBERS[self.kind], self.numbers, strict=True))
+
+    @property
+    def is_empty(self) -> bool:
+        return self.kind in ("folder", "labels") and self.numbers[0] == 0
+
+    @property
+    def is_missing(self) -> bool:
+        # an empty label folder has no newest file, which is written like a missing one
+        return GONE in self.numbers and not self.is_empty
+
 
 def parse(text: Stamp) -> dict[str, _Input]:
     """The inputs of a stamp, by path. Raises ValueError for any other text."""
+    return {file.path: file for file in _parse_lines(text)}
+
+
+def _parse_lines(text: Stamp) -> list[_Input]:
     if not text:
-        return {}
-    inputs = {}
+        return []
+    inputs = []
     for line in text.split("\n"):
         kind, _, numbers_and_path = line.partition(" ")
         n = len(NUMBERS.get(kind, ()))
         *numbers, path = numbers_and_path.split(" ", n)
         if kind not in NUMBERS or len(numbers) != n:
             raise ValueError(f"no line of a stamp: {line!r}")
-        inputs[path] = _Input(kind, tuple(map(int, numbers)), path)
+        inputs.append(_Input(kind, tuple(map(int, numbers)), path))
     return inputs
 
 
@@ -123,17 +142,14 @@ def bytes_of_labels(texts: Iterable[Stamp]) -> int:
     """Size of the label and video files of some videos, shared ones counted once, without images
     and missing files.
     """
-    inputs = set[_Input]()
-    for text in texts:
-        inputs.update(parse(text).values())
-
+    inputs = set(chain.from_iterable(map(_parse_lines, texts)))
     total = 0
     for file in inputs:
-        named = dict(zip(NUMBERS[file.kind], file.numbers, strict=True))
-        size = named.get("size", 0)
-        if file.kind == "span":
+        named = file.named
+        size = max(0, named.get("size", 0))
+        if file.kind == "span" and not file.is_missing:
             size = named["stop"] - named["start"]
-        total += max(0, size)
+        total += size
     return total
 
 
@@ -145,9 +161,9 @@ def write_stamps(
     """
     columns = {
         "names": list(seen),
-        "stamps": [text for text, _, _ in seen.values()],
-        "digests": [digest for _, digest, _ in seen.values()],
-        "unusable": {name: why for name, (_, _, why) in seen.items() if why},
+        "stamps": [video.stamp for video in seen.values()],
+        "digests": [video.digest for video in seen.values()],
+        "unusable": {name: video.unusable for name, video in seen.items() if video.unusable},
     }
     cache.store_at(root).put_small({f"{name}/{STAMPS}": json.dumps(columns).encode()}, name)
     _write_seal(root, name, raw, videos, seen)
@@ -160,8 +176,8 @@ def read_stamps(root: cache.Root, name: str) -> dict[str, Seen]:
         names = columns["names"]
         unusable = dict(columns.get("unusable", {}))
         reasons = [unusable.get(name, "") for name in names]
-        seen = zip(columns["stamps"], columns["digests"], reasons, strict=True)
-        return dict(zip(names, seen, strict=True))
+        rows = zip(columns["stamps"], columns["digests"], reasons, strict=True)
+        return dict(zip(names, map(Seen._make, rows), strict=True))
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return {}
 
@@ -171,37 +187,39 @@ def _write_seal(
 ) -> None:
     """Write the seal; remove it if a video has no stamp or cannot be used."""
     store = cache.store_at(root)
-    usable = {video: digest for video, (_, digest, why) in seen.items() if not why}
+    usable = {name: video.digest for name, video in seen.items() if not video.unusable}
     key = _key(videos, usable)
     if not key:
         # an earlier commit may have had the same digests
         store.remove([f"{name}/{SEAL}"])
         return
 
-    looks: dict[Look, None] = {}  # each once: many clips share a PACK
+    files: dict[_SealedFile, None] = {}  # each once: many clips share a PACK
     others = []  # videos that are compared by their stamps
     stamps = []
     for number, video in enumerate(texts_of(videos)):
-        text = seen[video.name][0]
-        of_video = _looks(raw, video, text)
+        of_video = _sealed_files(raw, video, seen[video.name].stamp)
         if of_video is None:
             others.append(number)
-            stamps.append(text)
+            stamps.append(seen[video.name].stamp)
         else:
-            looks.update(dict.fromkeys(of_video))
+            files.update(dict.fromkeys(of_video))
 
-    paths = "\0".join(path for path, _, _ in looks)
-    texts = {"key": key, "paths": paths, "stamps": "\0".join(stamps)}
+    texts = {
+        "key": key,
+        "paths": "\0".join(file.path for file in files),
+        "stamps": "\0".join(stamps),
+    }
     numbers = {
-        "sizes": [size for _, size, _ in looks],
-        "times": [time for _, _, time in looks],
+        "sizes": [file.size for file in files],
+        "times": [file.time for file in files],
         "others": others,
     }
     arrays = {column: np.array(os.fsencode(text)) for column, text in texts.items()}
     arrays |= {column: np.array(values, np.int64) for column, values in numbers.items()}
-    file = io.BytesIO()
-    np.savez(file, allow_pickle=False, **arrays)
-    store.put_small({f"{name}/{SEAL}": file.getvalue()}, name)
+    content = io.BytesIO()
+    np.savez(content, allow_pickle=False, **arrays)
+    store.put_small({f"{name}/{SEAL}": content.getvalue()}, name)
 
 
 def is_sealed(
@@ -213,16 +231,17 @@ def is_sealed(
     try:
         content = cache.store_at(root).read(f"{name}/{SEAL}")
         with np.load(io.BytesIO(content)) as columns:
-            key, paths, stamps = (
-                os.fsdecode(columns[text].item()).split("\0") for text in ("key", "paths", "stamps")
-            )
-            sizes, times, others = (
-                columns[numbers].tolist() for numbers in ("sizes", "times", "others")
-            )
-        if key != [_key(videos, digests)]:
+            key = os.fsdecode(columns["key"].item())
+            paths = os.fsdecode(columns["paths"].item()).split("\0")
+            stamps = os.fsdecode(columns["stamps"].item()).split("\0")
+            sizes = columns["sizes"].tolist()
+            times = columns["times"].tolist()
+            others = columns["others"].tolist()
+        if key != _key(videos, digests):
             return False
         start = f"{raw}/"
-        for path, size, time in zip(paths, sizes, times, strict=False):  # of no paths, one text
+        # not strict, here and below: no texts are written as one empty text
+        for path, size, time in zip(paths, sizes, times, strict=False):
             if not path.startswith("/"):
                 path = start + path
             status = os.stat(path)  # noqa: PTH116 - a quarter of Path's time
@@ -246,35 +265,51 @@ def _key(videos: Sequence[RawVideo], digests: Mapping[str, str]) -> str:
     return hashlib.sha256(os.fsencode("\0".join((*texts, numbers)))).hexdigest()
 
 
-def _looks(raw: Path, video: VideoTexts, text: Stamp) -> list[Look] | None:
-    """The looks of all inputs; None if they are more than files and label folders of one file, or
+class _SealedFile(NamedTuple):
+    """A file or folder in a seal."""
+
+    path: str
+    size: int  # of a folder: ANY
+    time: int
+
+
+def _sealed_files(raw: Path, video: VideoTexts, text: Stamp) -> list[_SealedFile] | None:
+    """All inputs of a video; None if they are more than files and label folders of one file, or
     too new.
 
     A label folder with one file is not listed: its own time shows other names, the file's size and
     time all else.
     """
-    looks: list[Look] = []
+    try:
+        inputs = _parse_lines(text)
+    except ValueError:  # recorded, and damaged
+        return None
+    files: list[_SealedFile] = []
     paths = *video.files, *video.folders, *video.label_folders
-    for path, line in zip(paths, text.split("\n"), strict=False):
-        kind, *numbers = line.split(" ")[:5]
-        single = None
-        if kind == "labels" and numbers[0] == "1":
+    for path, file in zip(paths, inputs, strict=False):
+        named = file.named
+        if file.kind == "file" and named["size"] >= 0:
+            files.append(_sealed_file(raw, path, named))
+        elif file.kind == "labels" and named["count"] == 1:
             single = next(scan_folder(raw / path, {}), None)
-        if kind == "file" and int(numbers[0]) >= 0:
-            pack, packed, _ = path.rpartition(f"/{PACK}/")
-            size = int(numbers[0])
-            if packed:
-                path = f"{pack}/{PACK}"
-                size = _size_of(raw / path)
-            looks.append((path, size, int(numbers[1])))
-        elif single is not None:
-            looks.append((path, ANY, int(numbers[3])))
-            looks.append((f"{path}/{single.name}", int(numbers[1]), int(numbers[2])))
+            if single is None:
+                return None
+            files.append(_SealedFile(path, ANY, named["time"]))
+            files.append(_SealedFile(f"{path}/{single.name}", named["size"], named["newest"]))
         else:
             return None
-    if any(time > LATEST for _, _, time in looks):
+    if any(file.time > LATEST for file in files):
         return None
-    return looks
+    return files
+
+
+def _sealed_file(raw: Path, path: str, named: Mapping[str, int]) -> _SealedFile:
+    """One file; of one in a PACK, the PACK, whose time is the file's."""
+    pack, packed, _ = path.rpartition(f"/{PACK}/")
+    if not packed:
+        return _SealedFile(path, named["size"], named["time"])
+    pack = f"{pack}/{PACK}"
+    return _SealedFile(pack, _size_of(raw / pack), named["time"])
 
 
 def _size_of(pack: Path) -> int:
@@ -343,12 +378,7 @@ def _parse_stored(text: object) -> dict[str, _Input] | None:
 
 def _present(inputs: Mapping[str, _Input]) -> set[str]:
     """Paths of inputs that are neither gone nor an empty folder; unreadable ones exist."""
-    present = set()
-    for path, file in inputs.items():
-        is_empty = file.kind in ("folder", "labels") and file.numbers[0] == 0
-        if GONE not in file.numbers and not is_empty:
-            present.add(path)
-    return present
+    return {path for path, file in inputs.items() if not file.is_missing and not file.is_empty}
 
 
 def what_differs(was: Stamp | None, now: Stamp) -> list[str]:
@@ -367,7 +397,7 @@ def what_differs(was: Stamp | None, now: Stamp) -> list[str]:
             lines.append(f"{path} is one of its files now")
         elif file != before[path]:
             state = "has changed"
-            if GONE in file.numbers:
+            if file.is_missing:
                 state = "is missing"
             elif UNREADABLE in file.numbers:
                 state = "cannot be read now"
@@ -389,10 +419,11 @@ def describe_difference(there: Stamp, here: Stamp) -> str:
         if other is None or other.kind != file.kind:
             return f"{path} (missing there)"
         texts = []
-        for name, *numbers in zip(NUMBERS[file.kind], other.numbers, file.numbers, strict=True):
-            if numbers[0] != numbers[1]:
-                in_words = [_number_text(name, number) for number in numbers]
-                texts.append(f"{name} {in_words[0]} there, {in_words[1]} here")
+        for name, number in file.named.items():
+            number_there = other.named[name]
+            if number_there != number:
+                there_text = _number_text(name, number_there)
+                texts.append(f"{name} {there_text} there, {_number_text(name, number)} here")
         return f"{path} ({', '.join(texts)})"
     return "further files there"
 

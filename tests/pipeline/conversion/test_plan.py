@@ -291,7 +291,7 @@ def test_a_plan_that_another_commit_has_made_old_is_refused(penn: Any) -> None:
         convert.convert(old)
 
 
-def test_what_differs_of_a_look_is_described_file_by_file() -> None:
+def test_what_differs_between_stamps_is_described_file_by_file() -> None:
     was = "file 5 1 a.mat\nfolder 3 1 frames\nlabels 2 9 4 4 keys\nspan 8 1 0 4 records"
     assert changes.what_differs(was, was) == []
     now = (
@@ -305,6 +305,27 @@ def test_what_differs_of_a_look_is_described_file_by_file() -> None:
     assert changes.what_differs(now, was)[0].startswith("new.mat")
     for unknown in (None, "nonsense", "file 1 a.mat"):
         assert "not known" in changes.what_differs(unknown, was)[0]
+
+
+def test_an_emptied_label_folder_has_changed_and_is_not_missing(tmp_path: Path) -> None:
+    labels = tmp_path / "labels"
+    labels.mkdir()
+    (labels / "1.json").write_text("{}")
+    video = RawVideo("v", (), label_folders=(Path("labels"),))
+    was = changes.stamp(tmp_path, video)
+    (labels / "1.json").unlink()
+    assert changes.what_differs(was, changes.stamp(tmp_path, video)) == ["labels has changed"]
+    labels.rmdir()
+    assert changes.what_differs(was, changes.stamp(tmp_path, video)) == ["labels is missing"]
+
+
+def test_the_part_of_a_missing_file_has_no_bytes_to_read(tmp_path: Path) -> None:
+    file = tmp_path / "records"
+    file.write_bytes(b"12345678")
+    video = RawVideo("v", (Path("records"),), span=(2, 6))
+    assert changes.bytes_of_labels([changes.stamp(tmp_path, video)]) == 4
+    file.unlink()
+    assert changes.bytes_of_labels([changes.stamp(tmp_path, video)]) == 0
 
 
 def test_a_path_with_blanks_and_line_feeds_is_one_file(tmp_path: Path) -> None:
