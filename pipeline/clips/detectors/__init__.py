@@ -87,14 +87,11 @@ class Detector(ABC):
         Override it if an option names a file: weights by digest, never by path. Raises
         MissingAssets for missing files.
         """
-        usual = {
-            option.name: option.default for option in fields(self) if option.name in self.added
-        }
-        return {
-            name: value
-            for name, value in asdict(self).items()
-            if (name, value) not in usual.items()
-        }
+        options = asdict(self)
+        for option in fields(self):
+            if option.name in self.added and options[option.name] == option.default:
+                del options[option.name]
+        return options
 
     def terms(self) -> list[dict[str, str]]:
         """`sha256`, `licence` and `source` of its weights, for the record in its files. Nothing is
@@ -175,8 +172,7 @@ def load(detector: Detector, device: str) -> Callable[..., list[People]]:
     def detect(images: Sequence[Image], *keys: Sequence[bool]) -> list[People]:
         with _REGISTRY.calling(detector.name, "the function that load returned"):
             people = function(images, *keys)
-        of_each = isinstance(people, list) and len(people) == len(images)
-        problem = next(filter(None, map(flaw, people)), "") if of_each else _describe(people)
+        problem = _problem(people, len(images))
         if problem:
             raise PipelineError(
                 f"{_REGISTRY.label(detector.name)}: expected a list of {len(images)} People: "
@@ -191,28 +187,41 @@ def load(detector: Detector, device: str) -> Callable[..., list[People]]:
     return detect
 
 
+def _problem(people: object, n_images: int) -> str:
+    """What is wrong with the people of a batch; "" if nothing."""
+    if not isinstance(people, list) or len(people) != n_images:
+        return _describe(people)
+    for of_image in people:
+        problem = flaw(of_image)
+        if problem:
+            return problem
+    return ""
+
+
 def flaw(people: object) -> str:
     """What is wrong with an image's people; "" if nothing."""
     if not isinstance(people, People):
         return f"{_describe(people)} in it"
-    n = len(people.scores)
-    joints = np.shape(people.keypoints) != (n, 0, 3)  # else a detector of boxes alone
-    for name, array, form in zip(
-        people._fields, people, ((n, 4), (n,), (n, 17 * joints, 3)), strict=True
-    ):
-        if not isinstance(array, np.ndarray) or array.shape != form:
-            return (
-                f"{name} {array.shape if isinstance(array, np.ndarray) else type(array).__name__} "
-                f"of {n} people"
-            )
+    try:
+        n = len(people.scores)
+    except TypeError:
+        return f"scores without a length: {people.scores!r}"
+    shapes = {"boxes": (n, 4), "scores": (n,), "keypoints": (n, 17, 3)}
+    if isinstance(people.keypoints, np.ndarray) and people.keypoints.shape == (n, 0, 3):
+        shapes["keypoints"] = (n, 0, 3)  # a detector of boxes alone
+    for name, array in people._asdict().items():
+        if not isinstance(array, np.ndarray):
+            return f"{name} {type(array).__name__} of {n} people"
+        if array.shape != shapes[name]:
+            return f"{name} {array.shape} of {n} people"
+        if array.dtype.kind not in "biuf":
+            return f"{name} of type {array.dtype}"
         if not np.isfinite(array).all():
             return f"{name} that are not finite"
-    for name, shares in (
-        ("scores", people.scores),
-        ("confidences of keypoints", people.keypoints[..., 2]),
-    ):
-        if ((shares < 0) | (shares > 1)).any():
-            return f"{name} of {shares.min():.4g} to {shares.max():.4g}"
+    shares = {"scores": people.scores, "confidences of keypoints": people.keypoints[..., 2]}
+    for name, values in shares.items():
+        if ((values < 0) | (values > 1)).any():
+            return f"{name} of {values.min():.4g} to {values.max():.4g}"
     return ""
 
 
@@ -222,4 +231,7 @@ def _no_joints(people: People) -> NDArray[np.float32]:
 
 
 def _describe(result: object) -> str:
-    return f"a {type(result).__name__}" + (f" of {len(result)}" if isinstance(result, list) else "")
+    kind = f"a {type(result).__name__}"
+    if isinstance(result, list):
+        return f"{kind} of {len(result)}"
+    return kind

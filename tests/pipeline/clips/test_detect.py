@@ -382,6 +382,8 @@ class Odd(Detector):
         boxes, scores, joints = np.zeros((1, 4)), np.full(1, 0.5), np.full((1, 17, 3), 0.5)
         wrong = {2: None, 3: (boxes, scores, joints), 4: People([[0, 0, 1, 1]], scores, joints)}
         wrong |= {5: People(boxes, scores, joints * np.nan), 6: People(boxes, scores, joints * 100)}
+        wrong |= {7: People(boxes, None, joints), 8: People(boxes, scores, [[1], [1, 2]])}
+        wrong |= {9: People(boxes.astype(object), scores, joints)}
         return lambda images: [wrong[self.least] for image in images]
 """
 
@@ -401,6 +403,9 @@ class Odd(Detector):
             ["--set", "least=6"],
             r": expected .* confidences 0 to 1.*found confidences of keypoints of 50 to 50",
         ),
+        (["--set", "least=7"], r": expected .* People.*found scores without a length: None"),
+        (["--set", "least=8"], r": expected .* People.*found keypoints list of 1 people"),
+        (["--set", "least=9"], r": expected .* People.*found boxes of type object"),
     ],
 )
 def test_what_fails_in_a_plug_in_is_called_by_its_name_and_its_package(
