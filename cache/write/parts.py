@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, TypeVar
@@ -74,12 +74,12 @@ class Part:
 def refuse_running_parts(root: Root | Store, folder: str) -> None:
     """Raise Busy while parts seem to be running, by their files in `folder`."""
     store = store_at(root)
-    ages = _fresh_signs(store, folder)
-    if ages:
-        youngest = min(ages, key=ages.__getitem__)
-        left = FRESH - max(ages[youngest], 0.0)
+    fresh = _fresh(_ages_of_signs(store, folder))
+    if fresh:
+        youngest = min(fresh, key=fresh.__getitem__)
+        left = FRESH - max(fresh[youngest], 0.0)
         again = f"run this again in {left:.0f} s, or delete this file."
-        raise _busy(store, folder, youngest, ages[youngest], f"if they were killed, {again}")
+        raise _busy(store, folder, youngest, fresh[youngest], f"if they were killed, {again}")
 
 
 def wait_for_parts(root: Root | Store, folder: str, tell: Callable[[str], None]) -> None:
@@ -90,27 +90,28 @@ def wait_for_parts(root: Root | Store, folder: str, tell: Callable[[str], None])
     """
     store = store_at(root)
     began = time.monotonic()
-    before = _fresh_signs(store, folder)
-    if before:
-        longest = max(FRESH - max(age, 0.0) for age in before.values())
-        first = store.location(f"{folder}/{min(before)}")
+    found = _ages_of_signs(store, folder)
+    fresh = _fresh(found)
+    if fresh:
+        longest = max(FRESH - max(age, 0.0) for age in fresh.values())
+        first = store.location(f"{folder}/{min(fresh)}")
         tell(
-            f"{first}: a part was running until {_ago(min(before.values()))}: waiting up to "
+            f"{first}: a part was running until {_ago(min(fresh.values()))}: waiting up to "
             f"{longest:.0f} s for it"
         )
-    ages = before
-    while ages and time.monotonic() - began < FRESH:
+    # not longer: by a clock that is ahead, a file stays fresh
+    while fresh and time.monotonic() - began < FRESH:
         time.sleep(RENEW / POLLS)
-        ages = _fresh_signs(store, folder)
-        for name, age in ages.items():
+        before = fresh
+        fresh = _fresh(_ages_of_signs(store, folder))
+        for name, age in fresh.items():
             if name not in before or age < before[name]:
                 raise _busy(store, folder, name, age, "or end them.")
-        before = ages
-    store.remove([f"{folder}/{name}" for name in ages])
+    store.remove([f"{folder}/{name}" for name in found])
 
 
-def _fresh_signs(store: Store, folder: str) -> dict[str, float]:
-    """Files of parts that may be running -> seconds since they were written, below 0 by other
+def _ages_of_signs(store: Store, folder: str) -> dict[str, float]:
+    """Files of running and killed parts -> seconds since they were written, below 0 by other
     clocks.
     """
     ages = dict[str, float]()
@@ -118,6 +119,11 @@ def _fresh_signs(store: Store, folder: str) -> dict[str, float]:
         if name.startswith(RUNNING):
             with suppress(FileNotFoundError):
                 ages[name] = store.age(f"{folder}/{name}")
+    return ages
+
+
+def _fresh(ages: Mapping[str, float]) -> dict[str, float]:
+    """The files of parts that may be running."""
     return {name: age for name, age in ages.items() if age < FRESH}
 
 
@@ -184,27 +190,33 @@ def _read_head(store: Store, key: str) -> dict[str, Any]:
 
 def staged_by_parts(root: Root | Store, split: str) -> list[str]:
     """A line about the staged work of parts for a split and its streams; empty without any."""
-    store = store_at(root)
-    texts = []
-    for place in places_of(store, split):
+    texts = list[str]()
+    for place in places_of(store_at(root), split):
         with suppress(PermissionError):
-            signs = store.list_names(place.writing)
-            shards = set()
-            n_videos = 0
-            for plan in store.list_names(place.staged):
-                for piece in _pieces(place, plan):
-                    kind, _, identity = piece.partition("-")
-                    if kind == STAGED:
-                        shards.add(identity.partition("-")[0])
-                    elif kind == VIDEO:
-                        n_videos += 1
-            if shards:
-                texts.append(f"shards of {place.stream}: {len(shards):,}")
-            if n_videos:
-                texts.append(f"videos: {n_videos:,}")
-            for name in signs:
-                if name.startswith(RUNNING):
-                    texts.append(f"not ended: {name.removeprefix(RUNNING)}")
+            texts += _staged_texts(place)
     if not texts:
         return []
     return [f"staged by parts: {'; '.join(texts)}"]
+
+
+def _staged_texts(place: Place) -> list[str]:
+    """What parts have staged for one split or stream, and the parts that have not ended."""
+    signs = place.store.list_names(place.writing)
+    shards = set()
+    n_videos = 0
+    for plan in place.store.list_names(place.staged):
+        for piece in _pieces(place, plan):
+            kind, _, identity = piece.partition("-")
+            if kind == STAGED:
+                shards.add(identity.partition("-")[0])  # a shard may be staged twice
+            elif kind == VIDEO:
+                n_videos += 1
+    texts = []
+    if shards:
+        texts.append(f"shards of {place.stream}: {len(shards):,}")
+    if n_videos:
+        texts.append(f"videos: {n_videos:,}")
+    for name in signs:
+        if name.startswith(RUNNING):
+            texts.append(f"not ended: {name.removeprefix(RUNNING)}")
+    return texts

@@ -311,6 +311,17 @@ def test_the_last_command_waits_for_killed_parts(
     assert cache.open(penn.root)[penn.name].manifest["rows"]
 
 
+def test_files_of_parts_killed_long_ago_are_removed_without_waiting(tmp_path: Path) -> None:
+    file = tmp_path / "folder/running-2-of-3"
+    file.parent.mkdir()
+    file.touch()
+    os.utime(file, (time.time() - 2 * parts.FRESH,) * 2)
+    told: list[str] = []
+    parts.wait_for_parts(tmp_path, "folder", told.append)
+    assert not file.exists()
+    assert not told
+
+
 def test_a_command_beside_a_running_part_ends_while_that_one_works(
     penn: Any, ran: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
