@@ -9,7 +9,7 @@ import functools
 import os
 import pickle
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -31,7 +31,8 @@ from pipeline.track import Track
 if TYPE_CHECKING:
     from pipeline.body import Body
 
-_RECORDED: Final[list[set[str]]] = []  # paths that were opened, for each listener
+# paths that were opened, for each open block of `_files_opened`, the innermost last
+_OPENED: Final[list[set[str]]] = []
 
 
 class DatasetContract:
@@ -68,37 +69,42 @@ def reader_problems(dataset: Dataset, raw: Path, split: str, body: Body | None =
         return problems
     dataset = dataset.detect_layout(raw, split)
     listed = list(dataset.videos(raw, split))
-    again = list(dataset.videos(raw, split))
-    problems = list(_listing_problems(listed, again))
+    listed_again = list(dataset.videos(raw, split))
+    problems = list(_listing_problems(listed, listed_again))
     declared = dataset.extra_columns(split, body=body is not None)
     names: set[str] = set()
     mistakes = LabelMistakes()
     rejected = ""
     with _files_opened(raw) as shared:
         dataset.shared(raw)
+
     for video in listed:
         try:
             with reading_refused(), _files_opened(raw) as opened:
                 tracks, account = dataset.read_accounted(raw, split, video, body)
-                second = dataset.read_accounted(raw, split, video, body)
+                tracks_again, account_again = dataset.read_accounted(raw, split, video, body)
             problems += _origin_problems(dataset, video)
         except Exception as error:  # conversion rejects the video for any error
             problems.append(f"{video.name}: {describe_error(error)}")
             continue
-        problems += _account_problems(tracks, account, second)
+        if account.as_dict() != account_again.as_dict() or len(tracks) != len(tracks_again):
+            problems.append(f"{account.name}: its account differs when read again")
+        problems += _account_problems(tracks, account)
         problems += _opened_problems(video, opened - shared)
         if account.message and not rejected:
             rejected = f"; {video.name}: {account.message}"
-        for track, repeated in zip(tracks, second[0], strict=False):
+        for track, again in zip(tracks, tracks_again, strict=False):
             problems += _name_problems(dataset, split, video, track, names)
+            names.add(track.name)
             problems += track_problems(track)
             problems += _extra_problems(track, declared)
-            for name in _differences(track, repeated):
+            for name in _differences(track, again):
                 problems.append(f"{track.name}: {name} differs when read again")
             if track.frames is not None:
                 for problem in _source_problems(raw, video, track, track.frames):
                     problems.append(f"{track.name}: {problem}")
             mistakes.check(track, dataset, body)
+
     problems += mistakes.problems(split)
     if not problems and not names:
         problems = [f"{split}: no track was read, so nothing was checked{rejected}"]
@@ -135,11 +141,11 @@ def _files_opened(raw: Path) -> Iterator[set[Path]]:
     _listen()
     paths: set[str] = set()
     opened: set[Path] = set()
-    _RECORDED.append(paths)
+    _OPENED.append(paths)
     try:
         yield opened
     finally:
-        _RECORDED.remove(paths)
+        _OPENED.pop()
         root = raw.absolute()
         for name in paths:
             path = Path(os.path.normpath(Path(name).absolute()))
@@ -154,8 +160,8 @@ def _listen() -> None:
 
 
 def _record(event: str, arguments: tuple[Any, ...]) -> None:
-    if _RECORDED and event == "open" and isinstance(arguments[0], str | bytes | os.PathLike):
-        for paths in _RECORDED:
+    if _OPENED and event == "open" and isinstance(arguments[0], str | bytes | os.PathLike):
+        for paths in _OPENED:
             paths.add(os.fsdecode(arguments[0]))
 
 
@@ -166,12 +172,12 @@ def _extra_problems(track: Track, declared: Iterable[cache.ExtraColumn]) -> Iter
             continue
         values = track.extra[column.name]
         about = f"{track.name}: {column.name}"
-        flags = column.dtype == "uint8" and values.dtype == np.bool_
-        if not flags and values.dtype != column.dtype:
+        are_flags = column.dtype == "uint8" and values.dtype == np.bool_
+        if not are_flags and values.dtype != column.dtype:
             yield f"{about} is {values.dtype}, not {column.dtype}"
         rows = np.asarray(values, column.dtype)
         if column.per != "row":
-            rows = rows[None]
+            rows = rows[None]  # of the whole track: mirrored as one row
         try:
             once = column.mirrored(rows.copy(), track.dataset)
             again = column.mirrored(once.copy(), track.dataset)
@@ -179,6 +185,7 @@ def _extra_problems(track: Track, declared: Iterable[cache.ExtraColumn]) -> Iter
             yield f"{about} cannot be mirrored: {describe_error(error)}"
             continue
         mirrored = once if column.per == "row" else once[0]
+        # mirroring may round
         tolerance = 1e-4 * float(np.abs(rows).max(initial=1))
         if once.dtype != rows.dtype or column.problem(mirrored, len(rows)):
             yield f"{about} is invalid after mirroring"
@@ -194,13 +201,12 @@ def _splits_problems(dataset: Dataset) -> Iterator[str]:
 
 
 def _name_problems(
-    dataset: Dataset, split: str, video: RawVideo, track: Track, names: set[str]
+    dataset: Dataset, split: str, video: RawVideo, track: Track, taken: Collection[str]
 ) -> Iterator[str]:
     if (track.dataset, track.split, track.video) != (dataset.name, split, video.name):
         yield f"{track.name}: its labels name {track.dataset}/{track.split}, video {track.video}"
-    if not track.name.startswith(f"{video.name}/") or track.name in names:
+    if not track.name.startswith(f"{video.name}/") or track.name in taken:
         yield f"{track.name}: its name is not <video>/<person>, or is used twice"
-    names.add(track.name)
 
 
 def _origin_problems(dataset: Dataset, video: RawVideo) -> Iterator[str]:
@@ -212,11 +218,7 @@ def _origin_problems(dataset: Dataset, video: RawVideo) -> Iterator[str]:
         )
 
 
-def _account_problems(
-    tracks: Sequence[Track], account: VideoAccount, second: tuple[Sequence[Track], VideoAccount]
-) -> Iterator[str]:
-    if account.as_dict() != second[1].as_dict() or len(tracks) != len(second[0]):
-        yield f"{account.name}: its account differs when read again"
+def _account_problems(tracks: Sequence[Track], account: VideoAccount) -> Iterator[str]:
     n_frames = sum(len(track.frame_index) for track in tracks)
     if (account.kept, account.tracks_kept) != (n_frames, len(tracks)):
         counted = f"{account.kept} frames in {account.tracks_kept} tracks"
@@ -228,13 +230,12 @@ def _account_problems(
 
 
 def _differences(track: Track, again: Track) -> Iterator[str]:
-    first, second = ({**columns.columns, **columns.extra} for columns in (track, again))
+    """Names of what differs between two readings of a track."""
+    first = {**track.columns, **track.extra}
+    second = {**again.columns, **again.extra}
     for name in {**first, **second}:
-        if (
-            name not in first
-            or name not in second
-            or not np.array_equal(first[name], second[name], equal_nan=True)
-        ):
+        is_in_both = name in first and name in second
+        if not is_in_both or not np.array_equal(first[name], second[name], equal_nan=True):
             yield name
     if track.name != again.name or track.frames != again.frames:
         yield "name or frames"
@@ -244,7 +245,7 @@ def _source_problems(
     raw: Path, video: RawVideo, track: Track, source: FrameSource
 ) -> Iterator[str]:
     path = os.path.relpath(source.place, raw)
-    if path not in map(os.path.normpath, (*video.files, *video.folders, *video.label_folders)):
+    if path not in map(os.path.normpath, video.paths):
         yield f"reads its pixels from {path}, which videos() does not name"
     if sources.parse(raw, source.spec) != source or pickle.loads(pickle.dumps(source)) != source:  # noqa: S301 - our own
         yield f"its pixel source {source.spec!r} changes when it is stored and restored"
@@ -262,10 +263,9 @@ def _source_problems(
         yield f"its pixel source cannot be used: {error}"
         return
     frames = list(source.read([first]))
-    if [frame.index for frame in frames] != [first]:
-        yield (
-            f"its pixel source returns frames {[frame.index for frame in frames]} for frame {first}"
-        )
+    numbers = [frame.index for frame in frames]
+    if numbers != [first]:
+        yield f"its pixel source returns frames {numbers} for frame {first}"
     for frame in frames:
         if frame.image is not None and frame.image.shape != (size[1], size[0], 3):
             yield f"frame {frame.index} is {frame.image.shape}, but the source's size is {size}"
