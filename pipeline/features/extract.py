@@ -53,6 +53,7 @@ HERE: Final = Resources()  # the whole machine
 MOST_SHARDS: Final = 4  # in a task of a cluster: a lost worker costs 32,768 rows
 # in a task of a device: a GPU computes four in a few seconds, and starts with empty buffers
 MOST_OF_DEVICE: Final = 16
+TASKS_OF_WORKER: Final = 4  # at least, if there are enough shards: none waits long for the last one
 
 
 @dataclass(slots=True, kw_only=True)
@@ -130,6 +131,7 @@ def _extract(
             missing = _leave_lost(split, pixels_of, streams, missing)
         if part is not None:
             missing = part.share(missing)
+
         outputs = [stream.open(stack, part, frozenset(missing)) for stream in streams]
         rows = split.rows_by_shard()
         total = sum(int(rows[output.target].sum()) for output in outputs)
@@ -138,9 +140,10 @@ def _extract(
             run = Run(split=split, outputs=outputs, pixels_of=pixels_of, resources=resources)
         else:
             run = _ParallelRun(dask, split, streams, resources)
+
         results = run.results(lambda done, meter: progress(done, total, str(meter)))
-        for output, (counts, _) in results:
-            streams[output].counts.add(counts)
+        for number, (counts, _) in results:
+            streams[number].counts.add(counts)
         finished = zip(streams, run.provenance, strict=True)
         return [stream.finish(provenance, run.meter) for stream, provenance in finished]
 
@@ -164,11 +167,14 @@ def _leave_lost(
 
 
 class _StreamExtraction:
+    """One stream of an extraction: what it misses, opened for a run, then committed."""
+
     staging: Mapping[str, Any]  # plan of the shards
     reopened: Sequence[int] = ()  # committed shards with pending rows that can be computed now
     # videos that cannot be read, found before the run, and why
     lost: Mapping[str, str] = MappingProxyType({})
     _writer: cache.StreamWriter | None = None  # None: a part, which commits nothing
+    _n_missing: int  # shards to compute here, those of a killed run included
 
     def __init__(
         self, plan: ExtractionPlan, split: Split, resources: Resources, dask: Dask
@@ -177,7 +183,7 @@ class _StreamExtraction:
         self._split = split
         self._resources = resources
         self._dask = dask
-        self.recorded: Provenance | None = None
+        self.recorded: Provenance | None = None  # of the rows that the stream has already
         self._noted: Mapping[str, Any] = {}
         name = plan.spec.name
         if name in split.streams and not plan.replace:
@@ -187,13 +193,13 @@ class _StreamExtraction:
         else:
             self.missing = missing_rows(split, None)
         self.counts = Counts()
-        self.target = list[int]()
+        self.target = list[int]()  # shards that the run computes
 
     def _provenance(self) -> Provenance:
         """The stream's provenance, from a worker if there are any: this machine may have no GPU."""
         spec = self.plan.spec
         resources = self._resources
-        read = functools.partial(_provenance, spec, resources, None)
+        read = functools.partial(_provenance_here, spec, resources, None)
         if self._dask.scheduler is None and not resources.processes:
             return read()
         shared = _shared_folder(self._split, spec)
@@ -201,50 +207,59 @@ class _StreamExtraction:
             return workers.run_one(read)
 
     def open(self, stack: ExitStack, part: Part | None, share: frozenset[int]) -> Output:
-        """Raises cache.CacheChanged after a commit since the split was opened. share: missing
-        shards to compute.
+        """Open the stream in the cache for a run. share: missing shards to compute.
+
+        Raises cache.CacheChanged after a commit since the split was opened.
         """
         plan = self.plan
-        stream = self.plan.spec.stream
+        names = plan.root, plan.split, plan.spec.name
+        stream = plan.spec.stream
         if part is None:
             wait_for_parts(plan.root, self._split.place(plan.spec.name).writing, tell)
         if plan.replace or (self.reopened and part is None):
             self._provenance()  # before a delete: shards whose weights cannot be loaded stay
         if plan.replace:
-            cache.delete_stream(plan.root, plan.split, plan.spec.name)
+            cache.delete_stream(*names)
         self.staging = staging_plan(cache.fingerprint(dict(plan.identity)), stream)
-        names = plan.root, plan.split, plan.spec.name
         form: dict[str, Any] = {"dim": stream.dim, "dtype": stream.dtype, "plan": self.staging}
         report_other_work(*names, self.staging)
-        shards: cache.StreamShards
-        put: Callable[..., cache.Staged | None]
         if part is None:
-            shards = self._writer = stack.enter_context(cache.StreamWriter(*names, **form))
-            refused = self._writer.refused
-            if refused:
-                text = f"{count(len(refused), 'staged shard')} computed again, first: {refused[0]}"
-                err.print(f"{DOUBT} {plain(text)}")
-            self.recorded = self.recorded or self._writer.made or None
-            self._writer.reopen(self.reopened)
-            share = share.union(self.reopened)
-            pending = sorted(share.intersection(self._writer.pending))
-            put = self._writer.write
-        else:
-            shards = cache.StreamShards(*names, **form)
-            stack.enter_context(part.running(plan.root, shards.place.writing))
-            share = share.intersection(self.missing.shards)
-            pending = sorted(share - shards.list_staged().keys())
-            put = shards.stage
-        if shards.split_digest != self._split.manifest["digest"]:
-            raise cache.CacheChanged(
-                f"{plan.split}: another process has committed meanwhile. Run it again."
-            )
+            writer = stack.enter_context(cache.StreamWriter(*names, **form))
+            return self._open_writer(writer, share)
+        shards = cache.StreamShards(*names, **form)
+        stack.enter_context(part.running(plan.root, shards.place.writing))
+        wanted = share.intersection(self.missing.shards)
+        pending = wanted - shards.list_staged().keys()
+        return self._output(shards, shards.stage, wanted, pending)
 
-        finished = sorted(share.intersection(self.missing.shards) - set(pending))
+    def _open_writer(self, writer: cache.StreamWriter, share: frozenset[int]) -> Output:
+        self._writer = writer
+        if writer.refused:
+            n_refused = count(len(writer.refused), "staged shard")
+            text = f"{n_refused} computed again, first: {writer.refused[0]}"
+            err.print(f"{DOUBT} {plain(text)}")
+        self.recorded = self.recorded or writer.made or None
+        writer.reopen(self.reopened)
+        wanted = share.union(self.reopened)
+        pending = wanted.intersection(writer.pending)
+        return self._output(writer, writer.write, wanted, pending)
+
+    def _output(
+        self,
+        shards: cache.StreamShards,
+        put: Callable[..., cache.Staged | None],
+        wanted: frozenset[int],
+        pending: frozenset[int],
+    ) -> Output:
+        """wanted: shards to compute; pending: those of them that a killed run has not computed."""
+        if shards.split_digest != self._split.manifest["digest"]:
+            raise _committed_meanwhile(self.plan.split)
+        finished = sorted(wanted.intersection(self.missing.shards) - pending)
         self.counts.kept += int(self._split.rows_by_shard()[finished].sum())
-        self.target = pending
+        self.target = sorted(pending)
         self._n_missing = len(finished) + len(pending)
-        return Output(self._split, stream, shards, pending, put, self.recorded)
+        stream = self.plan.spec.stream
+        return Output(self._split, stream, shards, self.target, put, self.recorded)
 
     def accept(self, staged: cache.Staged) -> None:
         """Put a worker's shard into the stream; that of a part stays staged."""
@@ -293,6 +308,12 @@ class _StreamExtraction:
         assert not pending, f"{self.plan.split}: shards {pending} were not computed"
         backbone = dict(provenance or writer.made or self.recorded or self._provenance())
         stand_in = bool(backbone.get("stand_in") or self._split.manifest.get("stand_in"))
+        identity = dict(self.plan.identity)
+        entries = {"identity": identity, "backbone": backbone, "stand_in": stand_in}
+        writer.commit(entries, note=self._note(writer))
+
+    def _note(self, writer: cache.StreamWriter) -> dict[str, Any]:
+        """What the commit's note adds; tells if shards agree to rounding only."""
         software = {name: version(name) for name in ("av", "opencv-python", "torch", "torchvision")}
         note: dict[str, Any] = {"computed_with": software}
         file = self.plan.spec.stream.weights_file
@@ -308,8 +329,7 @@ class _StreamExtraction:
             err.print(f"{DOUBT} {plain(text)}")
         before = Counter[str](self._noted.get("without_features"))
         note["without_features"] = self.counts.problems + before
-        identity = dict(self.plan.identity)
-        writer.commit({"identity": identity, "backbone": backbone, "stand_in": stand_in}, note=note)
+        return note
 
 
 @dataclass
@@ -331,38 +351,22 @@ class _ParallelRun:
         self.provenance: list[Provenance | None] = [None] * len(self.streams)
 
     def results(self, progress: Callable[[int, Meter], None]) -> Iterator[tuple[int, Written]]:
-        """As `Run.results`; progress is called after each task. Raises also errors of the workers'
-        `as_completed`.
-        """
+        """As `Run.results`; progress is called after each task. Raises as the workers do."""
         targets = [frozenset(stream.target) for stream in self.streams]
-        target = sorted(frozenset().union(*targets))
-        if not target:
+        if not any(targets):
             return
-        share = _Share(
-            self.split.root,
-            self.split.name,
-            str(self.split.manifest["digest"]),
-            specs=tuple(stream.plan.spec for stream in self.streams),
-            resources=self.resources,
-            plans=tuple(stream.staging for stream in self.streams),
-            recorded=tuple(stream.recorded for stream in self.streams),
-        )
+        inputs = self._worker_inputs()
         rows = self.split.rows_by_shard()
         n_done = 0
-        shared = _shared_folder(self.split, share.specs[0])
-        plug_ins = [spec.stream for spec in share.specs]
+        shared = _shared_folder(self.split, inputs.specs[0])
+        plug_ins = [spec.stream for spec in inputs.specs]
         with connect_workers(self.dask, self.resources.processes, shared, plug_ins) as workers:
-            agreed = workers.run_one(share.provenance)
+            agreed = workers.run_one(inputs.provenance)
             n = workers.number()
-            most = MOST_OF_DEVICE if self.dask.scheduler is None else MOST_SHARDS
-            size = max(1, min(most, len(target) // (4 * n)))
-            tasks = []
-            for start in range(0, len(target), size):
-                group = target[start : start + size]
-                tasks.append([sorted(shards.intersection(group)) for shards in targets])
+            tasks = self._tasks(targets, n)
             self.meter = Meter(decoders=0, lanes=0)
             self.meter.note_device(agreed, n)
-            extract = functools.partial(share.extract, agreed)
+            extract = functools.partial(inputs.extract, agreed)
             for extracted, meter in workers.as_completed(extract, tasks):
                 for output, (counts, staged) in extracted:
                     assert staged is not None, "a worker commits nothing"
@@ -377,6 +381,32 @@ class _ParallelRun:
                 progress(n_done, self.meter)
         self.meter.stop()
 
+    def _tasks(self, targets: Sequence[frozenset[int]], n_workers: int) -> list[list[list[int]]]:
+        """Neighbouring shards for each task, by output."""
+        most = MOST_OF_DEVICE if self.dask.scheduler is None else MOST_SHARDS
+        target = sorted(frozenset().union(*targets))
+        size = max(1, min(most, len(target) // (TASKS_OF_WORKER * n_workers)))
+        tasks = []
+        for start in range(0, len(target), size):
+            group = target[start : start + size]
+            tasks.append([sorted(shards.intersection(group)) for shards in targets])
+        return tasks
+
+    def _worker_inputs(self) -> _WorkerInputs:
+        return _WorkerInputs(
+            self.split.root,
+            self.split.name,
+            str(self.split.manifest["digest"]),
+            specs=tuple(stream.plan.spec for stream in self.streams),
+            resources=self.resources,
+            plans=tuple(stream.staging for stream in self.streams),
+            recorded=tuple(stream.recorded for stream in self.streams),
+        )
+
+
+def _committed_meanwhile(split: str) -> cache.CacheChanged:
+    return cache.CacheChanged(f"{split}: another process has committed meanwhile. Run it again.")
+
 
 def _shared_folder(split: Split, spec: StreamSpec) -> Path | None:
     """The folder that all workers must see."""
@@ -385,15 +415,16 @@ def _shared_folder(split: Split, spec: StreamSpec) -> Path | None:
     return raw_folder(split, spec.raw)
 
 
-def _provenance(
+def _provenance_here(
     spec: StreamSpec, resources: Resources, recorded: Provenance | None, device: str = ""
 ) -> Provenance:
+    """The provenance of the network as this process loads it."""
     return load(spec.stream, resources.machine(device), recorded)[1]
 
 
 @dataclass(frozen=True, slots=True)
-class _Share:
-    """Inputs of every worker. `device`: the worker's, if `resources` names devices."""
+class _WorkerInputs:
+    """What every worker is given. `device`: the worker's, if `resources` names devices."""
 
     root: cache.Root
     split: str
@@ -409,7 +440,9 @@ class _Share:
         workers.
         """
         streams = zip(self.specs, self.recorded, strict=True)
-        return [_provenance(spec, self.resources, recorded, device) for spec, recorded in streams]
+        return [
+            _provenance_here(spec, self.resources, recorded, device) for spec, recorded in streams
+        ]
 
     def extract(
         self,
@@ -424,7 +457,7 @@ class _Share:
         differently.
         """
         for spec, expected in zip(self.specs, agreed, strict=True):
-            found = _provenance(spec, self.resources, expected, device)
+            found = _provenance_here(spec, self.resources, expected, device)
             others = [one for one in differing(expected, found) if one.part != "device"]
             if others:
                 raise PipelineError(
@@ -449,9 +482,7 @@ class _Share:
             )
             outputs.append(Output(split, stream, shards, (), shards.stage, expected, expected))
             if {str(split.manifest["digest"]), shards.split_digest} != {self.digest}:
-                raise cache.CacheChanged(
-                    f"{self.split}: another process has committed meanwhile. Run it again."
-                )
+                raise _committed_meanwhile(self.split)
         first = self.specs[0]
         pixels_of = None
         if first.stream.reads.crops:
