@@ -53,26 +53,32 @@ class ConversionPlan:
     body: Path | None
     reader: Mapping[str, Any]  # identity of the reader: `identity.reader_parts`
     committed: cache.Split | None  # the split in the cache, if any
+    why: str = ""  # "" if the split is up to date
+
+    # what to do
     append: tuple[RawVideo, ...] = ()  # new and changed videos
     drop: tuple[str, ...] = ()  # changed, renamed and removed videos
-    # by video of the updated split; empty if `sealed`
-    stamps: Mapping[str, changes.Stamp] = field(default_factory=dict)
-    why: str = ""  # "" if the split is up to date
+    renamed: Mapping[str, str] = field(default_factory=dict)  # new name -> old name
+    invalidate: tuple[int, ...] = ()  # damaged shards to delete; `drop` has their videos
+
+    # videos that stay
     kept: int = 0  # number of unchanged videos, including missing ones
     # missing video -> its missing file; "": all files
     missing: Mapping[str, str] = field(default_factory=dict)
     # committed video with rows -> its rejection now
     unusable: Mapping[str, str] = field(default_factory=dict)
     drop_removed: bool = False  # delete rows of missing and unusable videos
-    renamed: Mapping[str, str] = field(default_factory=dict)  # new name -> old name
-    moved: bool = False  # the raw folder has moved
+    touched: tuple[str, ...] = ()  # videos with other sizes or times, but the same content
+
+    # what was compared
     listed: Sequence[RawVideo] = ()  # all videos of the raw folder
-    # differing parts of `reader`; if any, all videos are read again
-    differs: tuple[Difference, ...] = ()
+    # by video of the updated split; empty if `sealed`
+    stamps: Mapping[str, changes.Stamp] = field(default_factory=dict)
     seen: Mapping[str, changes.Seen] = field(default_factory=dict)  # recorded stamps
     sealed: bool = False  # no raw file has changed; without stamps
-    touched: tuple[str, ...] = ()  # videos with other sizes or times, but the same content
-    invalidate: tuple[int, ...] = ()  # damaged shards to delete; `drop` has their videos
+    moved: bool = False  # the raw folder has moved
+    # differing parts of `reader`; if any, all videos are read again
+    differs: tuple[Difference, ...] = ()
 
     @property
     def changed(self) -> tuple[str, ...]:
@@ -82,11 +88,13 @@ class ConversionPlan:
 
     @property
     def new(self) -> tuple[str, ...]:
+        """Videos that were not committed before, in order."""
         replaced = {*self.drop, *self.renamed}
         return tuple(video.name for video in self.append if video.name not in replaced)
 
     @property
     def removed(self) -> tuple[str, ...]:
+        """Videos whose rows are deleted."""
         stay = {*(video.name for video in self.append), *self.renamed.values()}
         return tuple(name for name in self.drop if name not in stay)
 
@@ -359,37 +367,38 @@ def _plan_update(
     unread: committed videos to read again. contents: compute digests of videos with new stamps,
     else these count as unchanged.
     """
-    videos = plan.listed
-    stamps = plan.stamps
     digests = plan.digests()
     recorded = plan.recorded_stamps()
-    new = [v for v in videos if v.name not in digests]
+    new = [video for video in plan.listed if video.name not in digests]
     compared = digests.keys() - plan.unusable.keys()
-    suspects = [v for v in videos if v.name in compared and recorded.get(v.name) != stamps[v.name]]
+    suspects = []  # videos with other sizes or times
+    for video in plan.listed:
+        if video.name in compared and recorded.get(video.name) != plan.stamps[video.name]:
+            suspects.append(video)
+
     now = {}
     if contents:
-        now = {v.name: changes.video_digest(plan.raw, v) for v in suspects}
+        now = {video.name: changes.video_digest(plan.raw, video) for video in suspects}
     same = {name for name, digest in now.items() if digest == digests[name]} - unread
     again = (now.keys() | unread) - same
-    altered = [v for v in videos if v.name in again]
-    gone = {name: digest for name, digest in digests.items() if name not in stamps}
+    altered = [video for video in plan.listed if video.name in again]
+
+    gone = {name: digest for name, digest in digests.items() if name not in plan.stamps}
     renamed = renamed_videos(committed, plan.raw, gone, [*new, *altered], now)
-    lost = gone.keys() - renamed.values()
-    missing = {name: "" for name in gone if name in lost}
-    removed: list[str] = []
-    if plan.drop_removed:
-        removed = sorted(missing)
-        missing = {}
-    elif missing or suspects:
+    taken = set(renamed.values())
+    removed = [name for name in gone if name not in taken]
+    missing: dict[str, str] = {}
+    if not plan.drop_removed and (removed or suspects):
         with_rows = names_with_rows(committed)
-        removed = sorted(missing.keys() - with_rows)
-        for v in suspects:
-            path = changes.lost_input(recorded.get(v.name), stamps[v.name])
-            if path and v.name not in same:
-                missing[v.name] = path
-        missing = {name: path for name, path in missing.items() if name in with_rows}
-    altered = [v for v in altered if v.name not in missing]
-    names = {v.name for v in [*new, *altered]} - renamed.keys()
+        missing = {name: "" for name in removed if name in with_rows}
+        removed = [name for name in removed if name not in with_rows]
+        for video in suspects:
+            path = changes.lost_input(recorded.get(video.name), plan.stamps[video.name])
+            if path and video.name in with_rows and video.name not in same:
+                missing[video.name] = path
+    altered = [video for video in altered if video.name not in missing]
+
+    names = {video.name for video in [*new, *altered]} - renamed.keys()
     counts = {
         "new video": len(names - digests.keys()),
         "changed video": len(names & (digests.keys() - unread)),
@@ -397,17 +406,18 @@ def _plan_update(
         "removed video": len(removed),
         "unreadable video": len(names & unread),
     }
-    drop = tuple(sorted({*(v.name for v in altered), *renamed.values(), *removed}))
-    stamps = {name: stamp for name, stamp in stamps.items() if name not in missing}
+    drop = tuple(sorted({*(video.name for video in altered), *taken, *removed}))
+    stamps = {name: stamp for name, stamp in plan.stamps.items() if name not in missing}
+    # the last ones seen: new ones would hide that something is missing
     stamps |= {name: recorded[name] for name in missing if name in recorded}
     return replace(
         plan,
-        append=tuple(sorted(new + altered, key=lambda v: v.name)),
+        append=tuple(sorted(new + altered, key=lambda video: video.name)),
         drop=drop,
         stamps=stamps,
         kept=len(digests) - len(drop),
         why=", ".join(count(n, noun) for noun, n in counts.items() if n),
-        touched=tuple(v.name for v in suspects if v.name in same),
+        touched=tuple(video.name for video in suspects if video.name in same),
         missing=missing,
         renamed=renamed,
     )
@@ -447,12 +457,20 @@ def _list_videos(
             raise
     if committed is not None and had_videos and not texts:
         raise no_videos(raw, committed)
-    taken = {video.name for video in texts}
-    for i, video in enumerate(texts):
+    return RawVideos(_with_utf8_names(texts))
+
+
+def _with_utf8_names(videos: Sequence[VideoTexts]) -> list[VideoTexts]:
+    """Escape names that are not UTF-8; one that is taken gets a "?"."""
+    taken = {video.name for video in videos}
+    named = []
+    for video in videos:
         name = changes.utf8(video.name)
-        if name != video.name:
-            while name in taken:
-                name += "?"
-            taken.add(name)
-            texts[i] = video._replace(name=name)
-    return RawVideos(texts)
+        if name == video.name:
+            named.append(video)
+            continue
+        while name in taken:
+            name += "?"
+        taken.add(name)
+        named.append(video._replace(name=name))
+    return named
