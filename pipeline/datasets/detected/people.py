@@ -74,20 +74,13 @@ def people(
     `_Selection` has what of a person is used; cleaning may split one into `<name>`, `<name>.1`, ...
     """
     detections = _apply_confidence(detections, account)
-    selection = _Selection(detections.skeleton, rules, account)
+    selection = _Selection(detections.skeleton, detections.boxes_alone, rules, account)
     identified = _identify(detections, account, max_gap, cuts, clock)
     taken = {name for name, _ in identified}
     for name, members in identified:
         frame_index = detections.frame_index[members[:, 0]]
         kp_2d = np.stack([detections.keypoints[t][p] for t, p in members])
-        if detections.boxes_alone:
-            parts = selection.boxes(frame_index, kp_2d)
-        elif rules.cleaning is None:
-            parts = selection.visible(frame_index, kp_2d)
-        else:
-            parts = selection.clean_parts(frame_index, kp_2d, rules.cleaning)
-
-        for k, track in enumerate(parts):
+        for k, track in enumerate(selection.parts(frame_index, kp_2d)):
             n_frames = len(track.frame_index)
             reason = selection.reason_to_drop(track)
             if reason:
@@ -108,14 +101,24 @@ class _Selection:
     """The parts of one person's detections that are used, in one of three ways; the rest is counted
     as dropped.
 
-    Each way takes `frame_index` (T,) and `kp_2d` (T, J, 3), the detections of a person.
+    `parts`, and each way, takes `frame_index` (T,) and `kp_2d` (T, J, 3), the detections of a
+    person.
     """
 
     skeleton: Skeleton
+    boxes_alone: bool
     rules: Rules
     account: VideoAccount
     # numbers of frames of parts that are dropped for it
     too_short: list[int] = field(default_factory=list)
+
+    def parts(self, frame_index: Ints, kp_2d: Doubles) -> Iterator[PersonTrack]:
+        """The parts of a person, which may yet be too short or too bad (`reason_to_drop`)."""
+        if self.boxes_alone:
+            return self.boxes(frame_index, kp_2d)
+        if self.rules.cleaning is None:
+            return self.visible(frame_index, kp_2d)
+        return self.clean_parts(frame_index, kp_2d, self.rules.cleaning)
 
     def boxes(self, frame_index: Ints, kp_2d: Doubles) -> Iterator[PersonTrack]:
         """All boxes without joints, square by the larger side and not smoothed, in parts of
@@ -133,7 +136,8 @@ class _Selection:
 
     def visible(self, frame_index: Ints, kp_2d: Doubles) -> Iterator[PersonTrack]:
         """The frames with at least MIN_VISIBLE joints."""
-        yield self._smooth(frame_index, kp_2d, (kp_2d[..., 2] > 0).sum(axis=1) >= MIN_VISIBLE)
+        n_visible = (kp_2d[..., 2] > 0).sum(axis=1)
+        yield self._smooth(frame_index, kp_2d, n_visible >= MIN_VISIBLE)
 
     def clean_parts(
         self, frame_index: Ints, kp_2d: Doubles, cleaning: Cleaning
@@ -144,7 +148,7 @@ class _Selection:
             self.account.drop(reason, len(rows), frame_index[rows], kp_2d[rows])
         if "track_too_short" in dropped:
             self.too_short.extend(map(len, split_at_gaps(dropped["track_too_short"], 0)))
-        if not parts:
+        if not parts:  # for the reason of most frames, which are counted above
             self.account.drop_track(max(dropped, key=lambda reason: len(dropped[reason])), 0)
         for rows in parts:
             yield self._smooth(frame_index[rows], kp_2d[rows], np.full(len(rows), True))
@@ -154,16 +158,16 @@ class _Selection:
 
         has_enough: (T,) frames that show enough joints. Other frames are counted as dropped.
         """
-        dense = frame_index - frame_index[0]
-        over_time = np.zeros((dense[-1] + 1, *kp_2d.shape[1:]))
-        over_time[dense] = kp_2d
+        places = frame_index - frame_index[0]  # among all frames, without gaps
+        over_time = np.zeros((places[-1] + 1, *kp_2d.shape[1:]))
+        over_time[places] = kp_2d
         boxes, first, stop = smooth_boxes(over_time, threshold=MIN_CONFIDENCE)
 
-        has_no_box = (dense < first) | (dense >= stop)
+        has_no_box = (places < first) | (places >= stop)
         reasons = {"no_box": has_no_box, "too_few_visible_joints": ~has_enough}
         rows = np.flatnonzero(self.account.drop_rows(reasons, frame_index, kp_2d))
         detected = kp_2d[rows]
-        bbox = boxes[dense[rows] - first] * np.array([1, 1, BOX_FACTOR, BOX_FACTOR], np.float32)
+        bbox = boxes[places[rows] - first] * np.array([1, 1, BOX_FACTOR, BOX_FACTOR], np.float32)
         in_spin49 = convert(detected, source=self.skeleton, target="spin49").astype(np.float32)
         return PersonTrack(frame_index[rows], detected, bbox, in_spin49)
 
@@ -265,7 +269,10 @@ def _identify(
     cuts: Sequence[int],
     clock: Ints | None,
 ) -> list[tuple[str, Ints]]:
-    """Name and (n, 2) rows (t, p) of every person, by the detector's identities or by linking."""
+    """Name and detections of every person, by the detector's identities or by linking.
+
+    Detections are (n, 2) rows (t, p): person p of `detections.keypoints[t]`.
+    """
     frames = detections.frame_index
     camera = detections.camera
     if clock is not None:
@@ -277,12 +284,25 @@ def _identify(
     if detections.identity is None:
         linked = link(detections.keypoints, frames, max_gap, cuts=cuts, camera=camera)
         return [(str(k), rows) for k, rows in enumerate(linked)]
+    return _split_identities(detections, account, frames, max_gap, cuts)
 
+
+def _split_identities(
+    detections: Detections,
+    account: VideoAccount,
+    frames: Ints,
+    max_gap: int,
+    cuts: Sequence[int],
+) -> list[tuple[str, Ints]]:
+    """As `_identify`, by the detector's identities: each is a new person after a gap or a cut.
+
+    frames: the number of each of the T frames, by which gaps are counted.
+    """
     members = _members(detections, account)
     names = {identity: str(identity) for identity in sorted(members)}
     if detections.names:
         names = {identity: detections.names[identity] for identity in names}
-    taken = {*(detections.names or names.values())}
+    taken = {*names.values(), *detections.names}  # also those of people who were dropped
     identified = []
     for identity, name in names.items():
         rows = np.array(sorted(members[identity].items()), np.int64)
