@@ -46,16 +46,9 @@ from pipeline.processes import NO_CLUSTER, Dask, cores
 from pipeline.processes.cluster import connect_workers
 
 MOST_CLIPS: Final = 16  # per task
+TASKS_OF_WORKER: Final = 4  # at least, if there are enough clips: none waits long for the last one
 WAITING: Final = 4  # batches of frames of several sizes that may wait for a full batch of one size
-
-
-def _n_frames_stated(raw: Path, todo: Iterable[ClipFiles]) -> int:
-    """Number of frames by the clips' headers."""
-    n_frames = 0
-    for files in todo:
-        with contextlib.suppress(PipelineError):
-            n_frames += max(0, Video(raw, files.clip).header().n_frames or 0)
-    return n_frames
+UNDECODED_LISTED: Final = 1000  # frames in a clip's file
 
 
 def detect_clips(
@@ -146,8 +139,9 @@ def _detect_todo(
 def _lock(out: Path) -> Iterator[None]:
     """Wait for killed parts, keep other writers out, and remove temporary files of killed ones."""
     wait_for_parts(out, RECORDS, tell)
+    hex_digit = "[0-9a-f]"
     with WriterLock(out / RECORDS / "lock"):
-        for temporary in list(out.rglob(f".*.{'[0-9a-f]' * 8}.tmp")):
+        for temporary in list(out.rglob(f".*.{hex_digit * 8}.tmp")):  # as durable.py names them
             temporary.unlink()
         yield
 
@@ -167,11 +161,13 @@ def _run_parallel(
     total = _n_frames_stated(plan.raw, todo)
     done = 0
     with connect_workers(dask, machine.processes, plan.raw, [plan.detector]) as workers:
-        size = max(1, min(MOST_CLIPS, len(todo) // (4 * workers.number())))
-        tasks = [todo[start : start + size] for start in range(0, len(todo), size)]
-        for part in workers.as_completed(functools.partial(_on_worker, plan, machine), tasks):
-            report.add(part)
-            done += part.frames
+        n_clips = len(todo) // (TASKS_OF_WORKER * workers.number())
+        n_clips = max(1, min(MOST_CLIPS, n_clips))
+        tasks = [todo[start : start + n_clips] for start in range(0, len(todo), n_clips)]
+        on_worker = functools.partial(_on_worker, plan, machine)
+        for of_task in workers.as_completed(on_worker, tasks):
+            report.add(of_task)
+            done += of_task.frames
             progress(done, max(total, done), f"{report.done} clips")
 
 
@@ -197,26 +193,39 @@ def _load_cached(detector: Detector, device: str) -> Callable[..., list[People]]
     return load(detector, device)
 
 
+def _n_frames_stated(raw: Path, todo: Iterable[ClipFiles]) -> int:
+    """Number of frames by the clips' headers."""
+    n_frames = 0
+    for files in todo:
+        with contextlib.suppress(PipelineError):
+            n_frames += max(0, Video(raw, files.clip).header().n_frames or 0)
+    return n_frames
+
+
 class _OpenClip:
     """A clip in progress, with its results so far."""
 
     def __init__(self, files: ClipFiles, every: int, digest: str) -> None:
+        self.files = files
         self.digest = digest  # of the file, before its first frame was decoded
         self._every = every
-        self._shape = tuple[int, ...]()  # of the last decoded frame
-        self._group = -1  # of its key frame: the quotient of the numbers of both by `every`
-        self.files = files
+
+        # what was decoded
         self.has_ended = False
-        self.n_persons = 0
-        # of each frame to the one before (pipeline.files.pixels.cuts)
-        self.differences: list[float] = []
         self.record: ClipRecord | None = None  # once it has ended
         self.undecoded: list[int] = []  # frame numbers
         self.decoded: list[int] = []
-        self.camera: dict[int, list[float]] = {}  # of frames in which it moved
         self.size = (0, 0)  # width, height px; (0, 0) until a frame is decoded
-        self.text = open_people(files)
+        self.camera: dict[int, list[float]] = {}  # of frames in which it moved
+        # of each frame to the one before (pipeline.files.pixels.cuts)
+        self.differences: list[float] = []
         self._before: Histogram | None = None
+        self._shape = tuple[int, ...]()  # of the last decoded frame
+        self._group = -1  # of its key frame: the quotient of the numbers of both by `every`
+
+        # what was detected
+        self.n_persons = 0
+        self.text = open_people(files)
         self._waiting: dict[int, People] = {}  # by frame; they wait for those of earlier frames
         self._n_written = 0  # frames of `decoded`
 
@@ -294,12 +303,14 @@ class _DetectionRun:
         self.detect = detect
         self.progress = progress
         self.every = plan.detector.every
-        size = machine.batch_size or plan.detector.batch_size * max(1, self.every // 2)
+        batch_size = machine.batch_size or plan.detector.batch_size * max(1, self.every // 2)
         # key frames and those that follow them share a batch
-        self.size = math.ceil(size / self.every) * self.every
+        self.batch_size = math.ceil(batch_size / self.every) * self.every
         n = max(1, min(cores(machine.workers), len(todo)))
         threads = max(1, cores(0) // n)
-        self.decoders = Decoders(plan.raw, n, self.size, threads=threads, timeout=machine.timeout)
+        self.decoders = Decoders(
+            plan.raw, n, self.batch_size, threads=threads, timeout=machine.timeout
+        )
         self.open: dict[str, _OpenClip] = {}
         # by the image's shape
         self.waiting = defaultdict[tuple[int, ...], list[_WaitingFrame]](list)
@@ -331,10 +342,10 @@ class _DetectionRun:
             self._detect(shape)
 
     def _detect_full(self, shape: tuple[int, ...]) -> None:
-        """Detect people if a batch of this size is full, or if too many frames wait."""
-        if len(self.waiting[shape]) > self.size - self.every:
+        """Detect people if a batch of this shape is full, or if too many frames wait."""
+        if len(self.waiting[shape]) > self.batch_size - self.every:
             self._detect(shape)
-        elif sum(map(len, self.waiting.values())) > WAITING * self.size:
+        elif sum(map(len, self.waiting.values())) > WAITING * self.batch_size:
             self._detect(max(self.waiting, key=lambda shape: len(self.waiting[shape])))
 
     def _next_clips(self) -> Iterator[str]:
@@ -357,7 +368,7 @@ class _DetectionRun:
             yield task
 
     def _detect(self, shape: tuple[int, ...]) -> None:
-        """Detect people in the waiting frames of one size."""
+        """Detect people in the waiting frames of one shape."""
         frames = [frame for frame in self.waiting.pop(shape) if frame.clip.files.clip in self.open]
         if not frames:
             return
@@ -379,31 +390,37 @@ class _DetectionRun:
         """Write the clip's file if it is complete."""
         if not clip.is_complete:
             return
-        if not clip.decoded:
-            self._give_up(clip, Video(self.plan.raw, clip.files.clip).unreadable("no such frame"))
-            return
-        assert clip.record is not None, "it has ended"
-        try:
-            Video(self.plan.raw, clip.files.clip).refuse_cut_off(clip.record)
-        except RawDataError as error:
+        error = self._why_unusable(clip)
+        if error is not None:
             self._give_up(clip, error)
             return
+        assert clip.record is not None, "it has ended"
         info = self._info(clip, clip.record)
-        if not self.plan.is_unchanged(clip.files):
-            place = self.plan.raw / clip.files.clip
-            expected = "the clip for which detection began, until its last frame"
-            found = f"another file, or none, on {platform.node()}"
-            do = (
-                "Run the same command again, and replace no clip meanwhile. On a cluster, "
-                "mount the same raw folder on all machines."
-            )
-            self._give_up(clip, RawDataError(place, "video", expected, found, do))
-            return
         if clip.record.lost:
             self.report.damaged[clip.files.clip] = clip.record.remarks()[0]
         write_clip(clip.files, info, clip.decoded, clip.camera, clip.text)
         self.open.pop(clip.files.clip).text.close()
         self.report.done += 1
+
+    def _why_unusable(self, clip: _OpenClip) -> RawDataError | None:
+        """Why a complete clip gets no file; None if it gets one."""
+        video = Video(self.plan.raw, clip.files.clip)
+        if not clip.decoded:
+            return video.unreadable("no such frame")
+        assert clip.record is not None, "it has ended"
+        try:
+            video.refuse_cut_off(clip.record)
+        except RawDataError as error:
+            return error
+        if self.plan.is_unchanged(clip.files):
+            return None
+        expected = "the clip for which detection began, until its last frame"
+        found = f"another file, or none, on {platform.node()}"
+        do = (
+            "Run the same command again, and replace no clip meanwhile. On a cluster, "
+            "mount the same raw folder on all machines."
+        )
+        return RawDataError(self.plan.raw / clip.files.clip, "video", expected, found, do)
 
     def _give_up(self, clip: _OpenClip, error: RawDataError) -> None:
         """Record why a clip has no result."""
@@ -419,7 +436,7 @@ class _DetectionRun:
             "clip": clip.files.clip,
             "clip_digest": clip.digest,
             "frames": len(clip.differences),
-            "undecoded": clip.undecoded[:1000],
+            "undecoded": clip.undecoded[:UNDECODED_LISTED],
             "persons": clip.n_persons,
             "cuts": cuts(clip.differences),
             "width": clip.size[0],
