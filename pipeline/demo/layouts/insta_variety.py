@@ -16,7 +16,7 @@ import numpy as np
 from pipeline.demo.files import Feature, jpeg, tf_example, tfrecord
 from pipeline.demo.layouts import ReleaseLayout, Request, append_confidence, pick_cyclic
 from pipeline.demo.scene import Shot, Take, film, stage
-from pipeline.skeletons import Bools, convert
+from pipeline.skeletons import Bools, Doubles, convert
 
 TAGS: Final = {  # tag of Instagram -> actions
     "javelinthrow": ("throw", "reach"),
@@ -28,9 +28,13 @@ TAGS: Final = {  # tag of Instagram -> actions
     "yogachallenge": ("side_bend", "arm_raise"),
     "boxingtraining": ("box", "squat"),
 }
+RANDOM_KEY: Final = 105  # of the random numbers of its videos
+TRAINING: Final = 6  # usual number of training examples
 A_SHARD: Final = 3  # examples per shard; 50 in the release
-CROP_PX = 224
-LARGE_PX = 300  # sides of images with and without preprocessing for a network
+N_FRAMES: Final = 24  # usual number
+# sides of images with and without preprocessing for a network
+CROP_PX: Final = 224
+LARGE_PX: Final = 300
 FILLED: Final = 0.72  # share of an image's side that the person's joints in all frames span
 PHI: Final = 2048  # numbers per frame
 TOELESS: Final = 1  # example of each test shard without toe labels
@@ -38,17 +42,28 @@ TOELESS: Final = 1  # example of each test shard without toe labels
 
 def _plan(request: Request) -> Iterator[Shot]:
     """By default 6 training examples in shards of 3, and 2 test examples, of 24 frames."""
-    for number, split, rng in request.enumerate_videos(105, train=6, test=2):
-        i = number if split == "train" else number - request.videos(6)
-        shard, position = divmod(i, A_SHARD)
+    for number, split, rng in request.enumerate_videos(RANDOM_KEY, train=TRAINING, test=2):
+        example = number  # in its split
+        if split == "test":
+            example -= request.videos(TRAINING)
+        shard, position = divmod(example, A_SHARD)
         # as in the release, the same in both splits
         stem = f"{split}/insta_variety_{shard:02d}_copy00"
         side = LARGE_PX if split == "train" and shard % 2 else CROP_PX
-        n_frames = request.frames(rng, 24, 24, least=20)
-        actions = pick_cyclic(tuple(TAGS.values()), number)
-        name = f"{stem}/{position:05d}"
-        looks = (30.0, side, side, 1, actions, True, f"{stem}.tfrecord")
-        yield Shot("insta_variety", split, name, number, request.seed, n_frames, *looks)
+        yield Shot(
+            dataset="insta_variety",
+            split=split,
+            name=f"{stem}/{position:05d}",
+            number=number,
+            seed=request.seed,
+            n_frames=request.frames(rng, N_FRAMES, N_FRAMES, least=20),
+            fps=30.0,
+            width=side,
+            height=side,
+            actions=pick_cyclic(tuple(TAGS.values()), number),
+            hand_held=True,
+            file=f"{stem}.tfrecord",
+        )
 
 
 def _record(shot: Shot, folder: Path) -> Take:
@@ -82,21 +97,12 @@ def _finish(folder: Path, shots: Sequence[Shot]) -> None:
 
 
 def _features_of(take: Take, pictures: Sequence[bytes], visible: Bools) -> dict[str, Feature]:
-    """The features of an example; visible (T, 49). Labels are (T, 3, J) as stored: rows x, y,
-    seen.
-    """
+    """The features of an example; visible (T, 49)."""
     shot = take.shot
     n_frames = shot.n_frames
     testing = shot.split == "test"
-    joints = append_confidence(take.actors[0].kp_2d, visible)
-    labels = convert(joints, source="spin49", target="insta_variety").transpose(0, 2, 1)
     preprocessed = not testing and shot.width == CROP_PX
-    if preprocessed:
-        labels[:, :2] = 2 * labels[:, :2] / CROP_PX - 1
-        labels *= labels[:, 2:]  # an invisible joint is (0, 0, 0)
-    xys = labels[:, :2, :14]
-    face = labels[..., 14:19]
-    toes = labels[..., 19:]
+    labels = _labels_of(take, visible, in_crop=preprocessed)
     tag = pick_cyclic(tuple(TAGS), shot.number)
     names = [f"{tag}/{shot.number:08d}/frame{i + 1:06d}.png" for i in range(n_frames)]
     features: dict[str, Feature] = {
@@ -110,10 +116,10 @@ def _features_of(take: Take, pictures: Sequence[bytes], visible: Bools) -> dict[
         "image/scale_factors": np.ones((n_frames,) if testing else (n_frames, 2)),
         "image/crop_pts": np.zeros((n_frames, 2), np.int64),
         "image/cams": np.zeros(0 if testing else (n_frames, 3)),
-        "image/xys": xys,
+        "image/xys": labels[:, :2, :14],
         "image/visibilities": labels[:, 2, :14].astype(np.int64),
-        "image/face_pts": face,
-        "image/toe_pts": toes,
+        "image/face_pts": labels[..., 14:19],
+        "image/toe_pts": labels[..., 19:],
         "mosh/shape": np.full(10, -1.0),  # bodies were not measured
         "mosh/poses": np.full((n_frames, 72), -1.0),
         "mosh/gt3ds": np.zeros((n_frames, 14, 3)),
@@ -122,9 +128,20 @@ def _features_of(take: Take, pictures: Sequence[bytes], visible: Bools) -> dict[
         features["image/phis"] = np.zeros((n_frames, PHI))
     if testing:
         features["meta/time_pts"] = np.array([0, n_frames])
-    if testing and int(shot.name[-5:]) == TOELESS:
+    example = int(shot.name.rpartition("/")[2])  # in its shard
+    if testing and example == TOELESS:
         del features["image/toe_pts"]
     return features
+
+
+def _labels_of(take: Take, visible: Bools, *, in_crop: bool) -> Doubles:
+    """(T, 3, J) as stored: rows x, y, seen; in_crop: x and y in [-1, 1], else in pixels."""
+    joints = append_confidence(take.actors[0].kp_2d, visible)
+    labels = convert(joints, source="spin49", target="insta_variety").transpose(0, 2, 1)
+    if in_crop:
+        labels[:, :2] = 2 * labels[:, :2] / CROP_PX - 1
+        labels *= labels[:, 2:]  # an invisible joint is (0, 0, 0)
+    return labels
 
 
 def _record_file(folder: Path, shot: Shot) -> Path:
