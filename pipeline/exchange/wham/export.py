@@ -41,8 +41,8 @@ from pipeline.exchange.wham.layouts import (
     FIELDS,
     LAYOUTS,
     NOT_DERIVED,
-    PELVIS,
-    REGRESSOR,
+    SMPL_FILES,
+    WHAM_REGRESSOR,
     FileLayout,
     file_field,
 )
@@ -215,9 +215,9 @@ def _absent(
     fields = {name: FIELDS[name] for name in layout.fields if name not in absent}
     missing = []
     if rows.bodies is None:
-        missing = [PELVIS, REGRESSOR]
+        missing = [SMPL_FILES, WHAM_REGRESSOR]
     elif rows.bodies.regressor is None:
-        missing = [REGRESSOR]
+        missing = [WHAM_REGRESSOR]
     for name, field in fields.items():
         if field.body in missing:
             absent[name] = f"needs {field.body}: --body DIR"

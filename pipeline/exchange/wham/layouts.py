@@ -12,17 +12,21 @@ from typing import Final, Literal
 
 from pipeline.exchange.rows import NO_FEATURES, NO_JOINTS_3D, NO_SMPL, FileField
 
-PELVIS = "SMPL's files"
-REGRESSOR = "SMPL's files with J_regressor_wham.npy (31, 6890)"
+# what a field is computed with, in messages
+SMPL_FILES: Final = "SMPL's files"
+WHAM_REGRESSOR: Final = "SMPL's files with J_regressor_wham.npy (31, 6890)"
+REGRESSED: Final = 31  # its joints: 17 of COCO's, 14 of LSP's
+
+# why rows are not exported, or a field is absent
 NO_SIZE: Final = "no image size"
 NO_GENDER: Final = "no gender (male or female)"
 NO_RATE: Final = "no rate of 30 frames per second"
-NO_TRANS = "no trans"
-NO_EXTRINSICS = "no extrinsics"
-NO_INTRINSICS = "no intrinsics"
-REGRESSED: Final = 31  # 17 of COCO's joints, 14 of LSP's
+NO_TRANS: Final = "no trans"
+NO_EXTRINSICS: Final = "no extrinsics"
+NO_INTRINSICS: Final = "no intrinsics"
 FROM_MIRRORED: Final = "HMR2.0 on mirrored crops, which no stream contains"
 FROM_FIRST: Final = "bodies from HMR2.0's heads on the first crop, which no stream contains"
+# fields that no cache has, and why
 NOT_DERIVED: Final = {
     "flipped_features": FROM_MIRRORED,
     "init_kp3d": FROM_FIRST,
@@ -31,10 +35,12 @@ NOT_DERIVED: Final = {
     "flipped_init_pose": FROM_MIRRORED,
 }
 
-
+# columns and checks of several fields
 _LABELLED: Final = ("pose", "betas")
 _IN_CAMERA: Final = (*_LABELLED, "trans", "extrinsics")
 _GENDERED: Final = (NO_SMPL, NO_GENDER, NO_TRANS, NO_EXTRINSICS)
+
+# those that begin with body_ are computed with the body of the person's gender (`file_field`)
 FIELDS: Final[Mapping[str, FileField]] = {
     "vid": FileField("<i8"),
     "frame_id": FileField("<i8"),
@@ -42,19 +48,19 @@ FIELDS: Final[Mapping[str, FileField]] = {
     "res": FileField("<f4"),
     "pose": FileField("<f4", _LABELLED, (NO_SMPL,)),
     "betas": FileField("<f4", _LABELLED, (NO_SMPL,)),
-    "transl": FileField("<f4", (*_LABELLED, "trans"), (NO_SMPL, NO_TRANS), body=PELVIS),
-    "body_transl": FileField("<f4", _IN_CAMERA, _GENDERED, body=PELVIS),
+    "transl": FileField("<f4", (*_LABELLED, "trans"), (NO_SMPL, NO_TRANS), body=SMPL_FILES),
+    "body_transl": FileField("<f4", _IN_CAMERA, _GENDERED, body=SMPL_FILES),
     "kp2d": FileField("<f4", ("kp_2d",)),
     "joints3D": FileField("<f4", ("kp_3d",), (NO_JOINTS_3D,)),
     "joints2D": FileField("<f4", ("kp_2d",)),
-    "body_joints3D": FileField("<f4", _IN_CAMERA, _GENDERED, body=REGRESSOR),
-    "body_joints2D": FileField("<f4", _IN_CAMERA, (*_GENDERED, NO_INTRINSICS), body=REGRESSOR),
+    "body_joints3D": FileField("<f4", _IN_CAMERA, _GENDERED, body=WHAM_REGRESSOR),
+    "body_joints2D": FileField("<f4", _IN_CAMERA, (*_GENDERED, NO_INTRINSICS), body=WHAM_REGRESSOR),
     "cam_poses": FileField("<f4", ("extrinsics",), (NO_EXTRINSICS,)),
     "gender": FileField("<i8", (), (NO_GENDER,)),
     "features": FileField("<f4", (), (NO_FEATURES,)),
     "stationaries": FileField("<f4"),
     "root": FileField("<f4", ("pose", "extrinsics"), (NO_SMPL, NO_EXTRINSICS)),
-    "w_trans": FileField("<f4", _IN_CAMERA, (NO_SMPL, NO_TRANS, NO_EXTRINSICS), body=PELVIS),
+    "w_trans": FileField("<f4", _IN_CAMERA, (NO_SMPL, NO_TRANS, NO_EXTRINSICS), body=SMPL_FILES),
     "c_trans": FileField("<f4", ("trans",), (NO_TRANS,)),
     "extrinsics": FileField("<f4", ("extrinsics",), (NO_EXTRINSICS,)),
     "intrinsics": FileField("<f4", (), (NO_INTRINSICS,)),
@@ -71,7 +77,7 @@ class FileLayout:
     fields: tuple[str, ...]
     not_read: tuple[str, ...] = ("frame_id", "transl")  # by WHAM's code
     kind: Literal["videos", "motions", "sequences"] = "videos"
-    rows_with: str = NO_SIZE  # check that all rows must pass
+    rows_with: str = NO_SIZE  # check that all rows must pass; "": none
 
     def reason(self, field: str, why: str) -> str:
         """Why a field is absent, and whether WHAM's code reads it."""
@@ -108,6 +114,7 @@ _BEDLAM: Final = (
     "bbox",
     "features",
 )
+_AMASS: Final = ("vid", "pose", "betas", "transl")
 _SEQUENCES: Final = (
     *_LABELS,
     "gender",
@@ -122,16 +129,18 @@ _BY_FLIPPING: Final = tuple(field for field in _SEQUENCES if field.startswith("f
 
 
 def _sequences(file: str) -> FileLayout:
-    return FileLayout(file, _SEQUENCES, _BY_FLIPPING, "sequences")
+    return FileLayout(file, _SEQUENCES, not_read=_BY_FLIPPING, kind="sequences")
 
 
 LAYOUTS: Final[Mapping[str, FileLayout]] = {
     "3dpw/train": FileLayout("3dpw_train_vit.pth", _PW3D),
     "mpi_inf_3dhp/train": FileLayout("mpii3d_train_vit.pth", _REAL),
     "h36m/train": FileLayout("human36m_train_vit.pth", _REAL),
-    "insta_variety/train": FileLayout("insta_train_vit.pth", _INSTA, ("frame_id", "bbox", "res")),
-    "bedlam/train": FileLayout("bedlam_train_vit.pth", _BEDLAM, (), rows_with=NO_RATE),
-    "amass/train": FileLayout("amass.pth", ("vid", "pose", "betas", "transl"), (), "motions", ""),
+    "insta_variety/train": FileLayout(
+        "insta_train_vit.pth", _INSTA, not_read=("frame_id", "bbox", "res")
+    ),
+    "bedlam/train": FileLayout("bedlam_train_vit.pth", _BEDLAM, not_read=(), rows_with=NO_RATE),
+    "amass/train": FileLayout("amass.pth", _AMASS, not_read=(), kind="motions", rows_with=""),
     "3dpw/validation": _sequences("3dpw_val_vit.pth"),
     "3dpw/test": _sequences("3dpw_test_vit.pth"),
     "emdb/emdb1": _sequences("emdb_1_vit.pth"),
