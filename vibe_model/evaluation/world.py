@@ -19,6 +19,8 @@ CHUNK_FRAMES: Final = 100  # aligned together
 FOOT_VERTICES: Final = (3216, 3387, 6617, 6787)  # SMPL's left toe and heel, right toe and heel
 STANDS_M: Final = 0.01  # a foot that moves less between two frames is at rest
 MM: Final = 1000.0  # per m
+JITTER_UNIT: Final = 10.0  # m/s^3, of the published numbers
+FPS: Final = 30.0  # at which jitter and EMDB's accelerations are given
 
 
 def w_mpjpe(pred: Floats, target: Floats) -> Float64s:
@@ -45,26 +47,23 @@ def rte(pred_root: Floats, target_root: Floats) -> Float64s:
     move.
     """
     target_root = target_root.astype(np.float64)
-    errors = np.linalg.norm(
-        procrustes_align(pred_root, target_root, rigid=True) - target_root, axis=-1
-    )
+    aligned = procrustes_align(pred_root, target_root, rigid=True)
+    errors = np.linalg.norm(aligned - target_root, axis=-1)
     length = np.linalg.norm(np.diff(target_root, axis=0), axis=-1).sum()
-    share: Float64s = 100 * np.divide(
-        errors, length, out=np.full(len(errors), np.nan), where=length > 0
-    )
-    return share
+    if not length > 0:
+        return np.full(len(errors), np.nan)
+    percent: Float64s = 100 * (errors / length)
+    return percent
 
 
-def jitter(joints: Floats, fps: float = 30.0) -> Float64s:
+def jitter(joints: Floats, fps: float = FPS) -> Float64s:
     """Mean norm of the joints' third differences by time. (F, J, 3) m in the world -> (F - 3,) in
     10 m/s^3 (WHAM).
     """
-    third = (
-        np.diff(joints.astype(np.float64), n=3, axis=0)
-        if len(joints) > 3
-        else np.zeros((0, *joints.shape[1:]))
-    )
-    mean: Float64s = (np.linalg.norm(third, axis=-1) * fps**3 / 10).mean(-1)
+    if len(joints) <= 3:
+        return np.zeros(0)
+    third = np.diff(joints.astype(np.float64), n=3, axis=0)
+    mean: Float64s = (np.linalg.norm(third, axis=-1) * fps**3 / JITTER_UNIT).mean(-1)
     return mean
 
 
@@ -75,12 +74,16 @@ def foot_sliding(pred_vertices: Floats, target_vertices: Floats) -> Float64s:
     N counts, over FOOT_VERTICES, pairs of successive frames between which the target's vertex moves
     by less than 1 cm (WHAM).
     """
-    moved = [
-        np.linalg.norm(np.diff(verts[:, FOOT_VERTICES].astype(np.float64), axis=0), axis=-1)
-        for verts in (pred_vertices, target_vertices)
-    ]
-    sliding: Float64s = MM * moved[0][moved[1] < STANDS_M]
+    stands = _foot_steps(target_vertices) < STANDS_M
+    sliding: Float64s = MM * _foot_steps(pred_vertices)[stands]
     return sliding
+
+
+def _foot_steps(vertices: Floats) -> Float64s:
+    """(F, 6890, 3) m -> (F - 1, 4) m: by how much each of FOOT_VERTICES moves to the next frame."""
+    feet = vertices[:, FOOT_VERTICES].astype(np.float64)
+    steps: Float64s = np.linalg.norm(np.diff(feet, axis=0), axis=-1)
+    return steps
 
 
 def _align_chunks(pred: Floats, target: Floats, fitted: int) -> Float64s:
@@ -96,14 +99,11 @@ def _align_chunks(pred: Floats, target: Floats, fitted: int) -> Float64s:
     return np.concatenate(errors)
 
 
-_FPS: Final = 30.0
-
-
 def _inner_accel_error(pred: Floats, target: Floats) -> Floats:
-    """Acceleration error at 30 fps without the first and last (WHAM). (N, J, 3) m -> (N - 4,)
+    """Acceleration error at FPS without the first and last (WHAM). (N, J, 3) m -> (N - 4,)
     m/s^2.
     """
-    return METRICS["accel_error"].of(pred, target)[1:-1] * (_FPS**2 / 1000)
+    return METRICS["accel_error"].of(pred, target)[1:-1] * (FPS**2 / MM)
 
 
 EMDB: Final = Protocol(
