@@ -28,12 +28,21 @@ EXIT_CODES: Final = (
     "exit codes: 0 done; 1 problems found; 2 error; 130 interrupted; 141 broken pipe; 143 "
     "terminated (docs/terminal.md)"
 )
+
+# what an interrupted command keeps
 NOTHING_HALF: Final = "no output is incomplete; the same command starts from the beginning"
+SHARDS_KEPT: Final = (
+    "finished shards (8,192 rows each) are kept; the same command continues from there"
+)
+
 GPU_FULL: Final = (
     "Set a smaller batch_size in [features] (of precision = fast) or in the training's "
     "section, or end other programs on this GPU (nvidia-smi)."
 )
-OPEN_FILES: Final = 65_536
+OPEN_FILES: Final = 65_536  # of this process, if the system allows it
+OURS: Final = ("pipeline", "tasks")  # packages of our commands
+
+# which word processors write in the place of -
 DASHES: Final = (
     "\N{EN DASH}",
     "\N{EM DASH}",
@@ -41,14 +50,10 @@ DASHES: Final = (
     "\N{HORIZONTAL BAR}",
     "\N{NON-BREAKING HYPHEN}",
 )
+
 SETTING: Final = "SECTION.KEY=VALUE"
 # environment variable for child processes: a line SECTION.KEY=VALUE for each --set
 SET: Final = "PIPELINE_SET"
-OURS: Final = ("pipeline", "tasks")  # packages of our commands
-SHARDS_KEPT: Final = (
-    "finished shards (8,192 rows each) are kept; the same command continues from there"
-)
-
 
 # s within which several signals are one: `timeout` sends two, to a process and to its group
 AT_ONCE: Final = 1.0
@@ -71,8 +76,8 @@ class _Parser(argparse.ArgumentParser):
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         names = [*map(str, action.choices or ())]
         if names and str(value) not in names:
-            similar = did_you_mean(str(value), names) or ";"
-            message = f"invalid choice: {value!r}{similar} known: {', '.join(names)}"
+            hint = did_you_mean(str(value), names) or ";"
+            message = f"invalid choice: {value!r}{hint} known: {', '.join(names)}"
             raise argparse.ArgumentError(action, message)
 
     def error(self, message: str) -> NoReturn:
@@ -98,10 +103,11 @@ class _CommandParser(_Parser):
                     f"{word}: it begins with a long dash, as word processors write it. Type - or --"
                 )
             name = word.partition("=")[0]
-            is_known = any(option.startswith(name) for option in options)
-            similar = did_you_mean(name, options)
-            if name.startswith("--") and " " not in name and not is_known and similar:
-                self.error(f"unrecognized arguments: {word}{similar}")
+            is_option = name.startswith("--") and " " not in name
+            is_known = any(option.startswith(name) for option in options)  # or its beginning
+            hint = did_you_mean(name, options)
+            if is_option and not is_known and hint:
+                self.error(f"unrecognized arguments: {word}{hint}")
         namespace, unknown = super().parse_known_args(args, namespace)
         if unknown:
             problem = f"unrecognized arguments: {' '.join(unknown)}"
@@ -295,9 +301,8 @@ def listen() -> contextlib.ExitStack:
         # exit like kill -9: our other processes notice that their parent is gone, and exit
         if received:
             show_cursor = "\x1b[?25h" if sys.stderr.isatty() else ""  # a bar hides it
-            os.write(
-                2, f"{show_cursor}\n{INTERRUPTED[128 + number]} again: ended at once\n".encode()
-            )
+            message = f"{show_cursor}\n{INTERRUPTED[128 + number]} again: ended at once\n"
+            os.write(2, message.encode())
             os._exit(128 + number)
         received = time.monotonic()
         raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
