@@ -90,6 +90,7 @@ class Tables(dict[str, Array]):
         return files
 
     def drop_videos(self, videos: Iterable[str]) -> Tables:
+        """These tables without some videos, their tracks and runs; the others are numbered anew."""
         gone = frozenset(videos)
         if not gone:
             return self
@@ -102,7 +103,8 @@ class Tables(dict[str, Array]):
         for name, array in self.items():
             if name.startswith("video_account"):
                 continue
-            rows = array[keep[name.partition("_")[0]]]
+            kind = name.partition("_")[0]  # "video", "track" or "run"
+            rows = array[keep[kind]]
             tables[name] = _narrow(rows) if name in TEXTS else rows
         new_number = np.cumsum(keep_video) - 1
         tables["track_video"] = new_number[tables["track_video"]].astype("<i4")

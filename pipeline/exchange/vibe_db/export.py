@@ -92,7 +92,8 @@ def export(
     needs = set[str]()
     for field in fields:
         needs.update(FIELDS[field].rows_with)
-    segments = segments_of(split, {need: has for need, has in checks.items() if need in needs})
+    needed = {name: check for name, check in checks.items() if name in needs}
+    segments = segments_of(split, needed)
     segments.require_rows(split)
     arrays = _Fields(split, layout, segments, stream).arrays(fields, progress)
     provenance = _provenance(split, layout, segments, arrays, stream) | {"absent": absent}
@@ -112,7 +113,7 @@ def _absent_fields(split: cache.Split, layout: Layout, checks: Checks) -> dict[s
     fields = {name: FIELDS[name] for name in layout.fields}
     if "joints3D" in fields:
         fields["joints3D"] = fields["joints3D"]._replace(columns=(layout.column_3d,))
-    label_checks = {need: has for need, has in checks.items() if need != NO_FEATURES}
+    label_checks = {name: check for name, check in checks.items() if name != NO_FEATURES}
     absent = absent_fields(split, fields, label_checks)
     videos = [split.videos[number] for number in np.unique(split.tracks.video).tolist()]
     sources = {video.source.partition(":")[0] for video in videos}
@@ -142,13 +143,11 @@ class _Fields:
             "img_name": self._img_names,
             "frame_id": functools.partial(rows, "frame_index"),
             "joints2D": self._joints_2d,
-            "joints3D": lambda start, stop: rows(self.layout.column_3d, start, stop)[..., :3],
+            "joints3D": self._joints_3d,
             "bbox": functools.partial(rows, "bbox"),
             "pose": functools.partial(rows, "pose"),
             "shape": functools.partial(rows, "betas"),
-            "theta": lambda start, stop: np.hstack(
-                [rows("pose", start, stop), rows("betas", start, stop)]
-            ),
+            "theta": self._theta,
             "valid": self._valid,
             "valid_i": lambda start, stop: self._valid(start, stop)[:, None],
             "features": functools.partial(rows, f"features/{self.stream}"),
@@ -178,6 +177,14 @@ class _Fields:
             kp_2d = to_crop_pixels(kp_2d, self.split.rows("bbox", start, stop))
         return convert(kp_2d, source="spin49", target=self.layout.joints_2d)
 
+    def _joints_3d(self, start: int, stop: int) -> Array:
+        return self.split.rows(self.layout.column_3d, start, stop)[..., :3]
+
+    def _theta(self, start: int, stop: int) -> Array:
+        """(n, 82): without VIBE's camera."""
+        pose = self.split.rows("pose", start, stop)
+        return np.hstack([pose, self.split.rows("betas", start, stop)])
+
     def _valid(self, start: int, stop: int) -> Array:
         if "valid" not in self.split.columns:
             return np.ones(stop - start, np.uint8)
@@ -198,7 +205,11 @@ class _Fields:
 
     def _image_names(self, track: Rows, frame: Array) -> Iterator[str]:
         """Name of the image of each frame of a track."""
-        name_of = functools.lru_cache(1)(lambda video: names_of(self.split.videos[video].source))
+
+        @functools.lru_cache(1)  # neighbouring rows are of one video
+        def name_of(video: int) -> Callable[[int], str] | None:
+            return names_of(self.split.videos[video].source)
+
         videos = self.split.tracks.video[track].tolist()
         for video, index in zip(videos, frame.tolist(), strict=True):
             name_of_frame = name_of(video)

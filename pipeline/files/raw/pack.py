@@ -21,6 +21,8 @@ PACK: Final = "detected.zip"
 LARGEST: Final = 1 << 30  # bytes of a file in it
 # the last bytes of a ZIP file: number of entries, bytes of the index, and where it starts
 END_OF_ZIP: Final = struct.Struct("<10xH2L2x")
+# before a file's content: lengths of name and extra field, which follow in this order
+FILE_LENGTHS: Final = struct.Struct("<26x2H")
 # an entry of the index: lengths of name, extra field and comment, which follow in this order
 ENTRY_LENGTHS: Final = struct.Struct("<28x3H12x")
 
@@ -30,9 +32,9 @@ def read_packed(path: Path) -> bytes:
     packed = packed_entry(path)
     # not by ZipFile, which reads the whole index for each file
     with _reading_pack(path.parent) as stream:
-        # lengths of its name and of its extra field, which follow
-        stream.seek(packed.header_offset + 26)
-        stream.seek(sum(struct.unpack("<2H", stream.read(4))), os.SEEK_CUR)
+        stream.seek(packed.header_offset)
+        lengths = FILE_LENGTHS.unpack(stream.read(FILE_LENGTHS.size))
+        stream.seek(sum(lengths), os.SEEK_CUR)
         content = stream.read(packed.compress_size)
         if packed.compress_type == ZIP_DEFLATED:
             content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, LARGEST)
