@@ -280,7 +280,7 @@ def make_cache(root: Path, raw: Path, split: str, videos: Sequence[str]) -> None
         Tables(),
     )
     stamps = {
-        video.name: (inputs.stamp(raw, video), digest, "")
+        video.name: inputs.Seen(inputs.stamp(raw, video), digest, "")
         for video, digest in zip(listed, digests, strict=True)
     }
     inputs.write_stamps(root, name, raw, listed, stamps)
