@@ -72,7 +72,7 @@ def _copy_splits(args: argparse.Namespace, problems: list[str]) -> Sequence[str]
 
     named = [name for name in (args.streams or "").split(",") if name]
     for stream in named:
-        if stream not in stored:
+        if opened and stream not in stored:
             has = ", ".join(sorted(stored)) or "no streams"
             raise PipelineError(f"--streams {stream}: these splits have {has}")
 

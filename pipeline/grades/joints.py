@@ -103,7 +103,10 @@ class Joints(NamedTuple):
         height = np.where(self.seen[:, ANKLES], ankles @ up, LARGEST)
         lower = np.nan_to_num(height, nan=LARGEST).min(axis=1, keepdims=True)
         n_around = 2 * round(AROUND * rate) + 1
-        ground = minimum_filter1d(lower, n_around, axis=0)
+        is_apart = (np.diff(self.frames) != 1) | (np.diff(shots) != 0)
+        stretches = np.split(lower, np.flatnonzero(is_apart) + 1)
+        lowest = [minimum_filter1d(stretch, n_around, axis=0) for stretch in stretches]
+        ground = np.concatenate(lowest)
         is_lower_foot = height == lower
         is_seen = lower < LARGEST
         above_ground = lower - ground

@@ -83,12 +83,27 @@ def connect_cluster(
     dask: Dask, shared: Path | None = None, plug_ins: Sequence[object] = ()
 ) -> Iterator[_Workers]:
     """Connect to the workers of a cluster: see `connect_workers`."""
+    with _quiet_logs(), _connected(dask, shared, plug_ins) as workers:
+        yield workers
+
+
+@contextlib.contextmanager
+def _quiet_logs() -> Iterator[None]:
+    """Lost workers and schedulers are reported by this module, not by distributed's logs."""
+    logs = [logging.getLogger(name) for name in ("distributed", "distributed.client")]
+    levels = [log.level for log in logs]
+    for log in logs:
+        log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for log, level in zip(logs, levels, strict=True):
+            log.setLevel(level)
+
+
+@contextlib.contextmanager
+def _connected(dask: Dask, shared: Path | None, plug_ins: Sequence[object]) -> Iterator[_Workers]:
     scheduler = str(dask.scheduler)
-    levels = {
-        log: log.level for log in map(logging.getLogger, ("distributed", "distributed.client"))
-    }
-    for log in levels:
-        log.setLevel(logging.CRITICAL)  # this module reports lost workers and schedulers
     address, file = _address(scheduler)
     try:
         client = _new_client(address, file)
@@ -112,8 +127,6 @@ def connect_cluster(
     finally:
         with contextlib.suppress(TimeoutError):  # the scheduler may have gone
             client.close()
-        for log, level in levels.items():
-            log.setLevel(level)
 
 
 def _new_client(address: str | None, file: str | None) -> Client:

@@ -7,6 +7,8 @@ of each run, and one window of the first run's median track.
 
 from __future__ import annotations
 
+import itertools
+import json
 import re
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -75,11 +77,11 @@ class _PredictedTrack:
                 if match is not None:
                     sign = -1 if match[1] == "minus" else 1
                     pose[sign * int(match[2])] = arrays[name]
-            scale = re.findall(r'"crop_scale": ([\d.]+)', str(arrays["about"]))[0]
+            about = json.loads(str(arrays["about"]))
             return cls(
                 arrays["frame_index"],
                 arrays["bbox"],
-                float(scale),
+                float(about["crop_scale"]),
                 arrays["camera"],
                 arrays["betas"],
                 dict(sorted(pose.items())),
@@ -208,7 +210,7 @@ def _draw(
     images = _images(split, number, sorted(frames), raw, problems)
 
     strips: list[tuple[str, list[Image]]] = []
-    for (name, track), colour in zip(predicted.items(), COLOURS, strict=False):
+    for (name, track), colour in zip(predicted.items(), itertools.cycle(COLOURS), strict=False):
         rows = np.searchsorted(track.frame_index, chosen)
         numbered = zip(rows, chosen.tolist(), strict=True)
         tiles = [track.tile(row, images.get(frame)) for row, frame in numbered]
@@ -221,7 +223,7 @@ def _draw(
             for later in track.pose:
                 tile = track.tile(rows[0], images.get(middle + step * later))
                 painted += _paint(bodies, track, rows, [tile], colour, later)
-            times = ", ".join(map(_time_label, track.pose))
+            times = ", ".join(_time_label(step * later) for later in track.pose)
             strips.append((f"{name} at frame {middle}: {times}", painted))
     return [(label, np.concatenate(tiles, axis=1)) for label, tiles in strips]
 
@@ -244,8 +246,8 @@ def _images(
         return {}
 
 
-def _time_label(step: int) -> str:
-    if not step:
+def _time_label(n_frames: int) -> str:
+    if not n_frames:
         return "now"
-    side = "before" if step < 0 else "later"
-    return f"{abs(step)} frames {side}"
+    side = "before" if n_frames < 0 else "later"
+    return f"{abs(n_frames)} frames {side}"

@@ -453,9 +453,8 @@ def _count_and_time(folder: str) -> tuple[int, int]:
 
 
 def _count_size_and_times(folder: str) -> tuple[int, ...]:
-    """Count, total size and newest time of the files in a folder, and the folder's own time.
-
-    The newest time shows rewritten files, the folder's time shows renamed ones.
+    """Count, total size and newest time of the files in a folder, by which rewritten ones show, and
+    the folder's own time, by which renamed ones do.
     """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     count = 0
@@ -470,8 +469,9 @@ def _count_size_and_times(folder: str) -> tuple[int, ...]:
                     size = status.st_size
                     time = status.st_mtime_ns
                 except OSError as error:
-                    size = _why_not(error)
-                    time = size
+                    if _why_not(error) == UNREADABLE:
+                        raise
+                    size = time = GONE
                 count += 1
                 total += size
                 newest = max(newest, time)

@@ -66,10 +66,12 @@ def _read_person(file: Path) -> tuple[list[str], list[int], Doubles]:
     if not rate > 0:
         raise label_error(file, "line 3", "frames per second", str(rate))
     n_numbers = 2 + 3 * len(joints)
-    rows = np.empty((len(lines) - N_HEADER, n_numbers))
-    for i, line in enumerate(lines[N_HEADER:]):
+    numbered = [*enumerate(lines, start=1)][N_HEADER:]
+    data = [(number, line) for number, line in numbered if line.strip()]
+    rows = np.empty((len(data), n_numbers))
+    for i, (number, line) in enumerate(data):
         fields = line.split("\t")
-        key = f"line {N_HEADER + i + 1}"
+        key = f"line {number}"
         if len(fields) < n_numbers:
             found = f"{len(fields)} fields"
             raise label_error(file, key, f"{n_numbers} fields", found, DAMAGED)
@@ -96,8 +98,7 @@ def _lines(file: Path) -> list[str]:
         lines = content.decode("utf-8-sig").splitlines()
         if len(lines) < N_HEADER:
             refuse(f"{len(lines)} lines")
-    rows = [line for line in lines[N_HEADER:] if line.strip()]
-    return lines[:N_HEADER] + rows
+    return lines
 
 
 def _numbers(file: Path, key: str, fields: Sequence[str]) -> list[float]:
