@@ -218,18 +218,19 @@ class ClipLabels:
         files, folders = self.below(folder)
         if not files and not folders:
             return (), ()
-        below = PurePath(KEYPOINTS, folder)
+        # text: a million paths as objects take seconds
+        below = f"{KEYPOINTS}/{folder}" if folder else KEYPOINTS
         packed = f"{PACK}/{clip}.json"
         is_in_pack = packed in files or _DAMAGED in files
         if is_in_pack and f"{clip}.json" not in files:
-            return (str(below / packed),), ()
+            return (f"{below}/{packed}",), ()
         for suffixes in (SUFFIXES, UNREAD):
             for name in (clip, _stem(clip)):
                 for suffix in suffixes:
                     if name + suffix in files:
-                        return (str(below / f"{name}{suffix}"),), ()
+                        return (f"{below}/{name}{suffix}",), ()
                 if name in folders:
-                    return (), (str(below / name),)
+                    return (), (f"{below}/{name}",)
         return (), ()
 
     def find_similar(self, clip: str, folder: str) -> _Labels:
