@@ -1,5 +1,10 @@
+import contextlib
+import errno
+import itertools
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,6 +37,31 @@ def test_label_files_that_change_places_are_noticed(tmp_path: Path) -> None:
         (folder / f"{old}.json").rename(folder / f"{new}.json")
     assert changes.stamp(tmp_path, video) != stamp
     assert changes.video_digest(tmp_path, video) != digest
+
+
+class _Unreadable:
+    """An entry of a folder on a disk that does not answer for it."""
+
+    def stat(self) -> os.stat_result:
+        raise OSError(errno.EIO, "Input/output error")
+
+
+def test_a_label_folder_with_a_file_that_cannot_be_read_now_is_unreadable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    video = keypoints(tmp_path)
+    scan = os.scandir
+
+    @contextlib.contextmanager
+    def one_more(descriptor: int) -> Iterator[Iterator[Any]]:
+        with scan(descriptor) as entries:
+            yield itertools.chain(entries, [_Unreadable()])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", one_more)
+        stamp = changes.stamp(tmp_path, video)
+    unreadable = str(changes.UNREADABLE)
+    assert stamp.split() == ["labels", *[unreadable] * 4, "keypoints"]
 
 
 def test_what_is_no_file_in_a_label_folder_hangs_nothing_and_hides_nothing(tmp_path: Path) -> None:
