@@ -24,6 +24,7 @@ from pipeline.files.pixels.frames import FrameSource, Video
 from pipeline.grades import motions
 from pipeline.grades.joints import ANKLES, FEWEST, LIMBS, Joints
 from pipeline.grades.words import Grade
+from pipeline.linking import split_at_gaps
 from pipeline.skeletons import JOINTS, Bools, Doubles, Ints, keypoints_13
 
 Columns = Mapping[str, NDArray[Any]]
@@ -79,7 +80,7 @@ def grade(
         numbers |= _numbers_2d(columns, frames, rate, shots, size)
     numbers |= _numbers_3d(columns, frames, rate, shots, up, numbers.get("visible_percent"))
     is_motion = "bbox" not in columns and {"pose", "trans"} <= columns.keys()
-    if is_motion and len(frames) >= FEWEST:
+    if is_motion:
         numbers |= _numbers_of_motion(columns, frames, rate)
     return Grade(**numbers)
 
@@ -218,9 +219,18 @@ def _numbers_3d(
 
 
 def _numbers_of_motion(columns: Columns, frames: Doubles, rate: float) -> dict[str, float]:
-    """Of SMPL's parameters in a world with z up."""
-    pose = columns["pose"]
-    trans = columns["trans"]
+    """Of SMPL's parameters in a world with z up, by the longest stretch of known frames."""
+    has_pose = np.isfinite(columns["pose"]).all(axis=1)
+    has_place = np.isfinite(columns["trans"]).all(axis=1)
+    rows = np.flatnonzero(has_pose & has_place)
+    stretches = split_at_gaps(np.rint(frames[rows]).astype(np.int64), 0)
+    rows = rows[max(stretches, key=len)]
+    if len(rows) < FEWEST:
+        return {}
+
+    frames = frames[rows]
+    pose = columns["pose"][rows]
+    trans = columns["trans"][rows]
     ankles = motions.ankles_of(pose, trans)
     points = np.zeros((len(frames), 12, 3))
     points[:, ANKLES] = ankles
@@ -247,7 +257,8 @@ def _overlaps(people: Sequence[Columns]) -> list[float]:
     for number, columns in enumerate(people):
         if _has_joints(columns):
             corners, is_seen = extents(columns["kp_2d"].astype(np.float64))
-            boxes[number] = columns["frame_index"][is_seen], corners[is_seen]
+            if is_seen.any():
+                boxes[number] = columns["frame_index"][is_seen], corners[is_seen]
     for number, (frames, corners) in boxes.items():
         is_covered = np.zeros(len(frames), np.bool_)
         for other, (other_frames, other_corners) in boxes.items():

@@ -344,6 +344,21 @@ def test_planted_defects_of_a_motion_are_found_with_their_size() -> None:
     ]
 
 
+def test_a_motion_with_unknown_frames_is_graded_by_its_longest_known_stretch() -> None:
+    unknown = motion()
+    unknown["pose"][40:50] = np.nan
+    unknown["trans"][45:60] = np.nan
+    unknown["trans"][60:] += [5, 0, 0]  # no jump: what is between is not known
+    unknown["trans"][20:] += [3, 0, 0]  # in the shorter stretch
+    assert grade(unknown, 25).verdict == "good"
+    gap = motion()
+    gap["frame_index"][100:] += 50
+    gap["trans"][100:] += [4, 0, 0]
+    assert grade(gap, 25).verdict == "good"
+    unknown["trans"][:] = np.nan
+    assert grade(unknown, 25).verdict == "no joints"
+
+
 def test_the_worst_numbers_of_two_tracks_have_the_worse_word() -> None:
     bad = Grade(20, jitter_2d_percent=0.5)
     doubtful = Grade(90, jitter_2d_percent=2)
