@@ -9,7 +9,6 @@ from typing import Final
 
 from pipeline.cli import command_line
 from pipeline.plug_ins import commands_of
-from pipeline.processes.software import package_version
 
 SEE: Final = (
     "Training, evaluation, prediction: python -m tasks --help. The whole pipeline by "
@@ -26,7 +25,7 @@ def parser() -> argparse.ArgumentParser:
         description,
         SEE,
         complete=complete,
-        version=package_version,
+        version=describe_version,
     )
 
 
@@ -35,6 +34,15 @@ def complete(args: argparse.Namespace) -> None:
     from pipeline.settings import arguments
 
     arguments.complete(args)
+
+
+def describe_version() -> str:
+    """Return `pipeline.processes.software.package_version`, imported late: --help does not need
+    it.
+    """
+    from pipeline.processes.software import package_version
+
+    return package_version()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

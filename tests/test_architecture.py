@@ -239,6 +239,15 @@ def test_importing_what_has_nothing_to_compute_imports_no_torch() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_the_help_of_all_commands_imports_neither_numpy_nor_pydantic() -> None:
+    asked = (
+        "import sys, pipeline.__main__ as main; main.parser().format_help(); "
+        "sys.exit(' '.join({'numpy', 'pydantic'} & sys.modules.keys()) or None)"
+    )
+    done = subprocess.run([sys.executable, "-c", asked], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, f"--help imports {done.stderr}"
+
+
 @pytest.mark.slow
 def test_the_files_that_architecture_md_names_for_each_way_run_and_are_as_many(
     tmp_path: Path,
