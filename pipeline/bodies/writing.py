@@ -44,7 +44,9 @@ Array = NDArray[Any]
 _FittedPerson = tuple[Mapping[int, int], FittedBodies, Array]
 
 VERSION: Final = 1  # raised whenever the same joints would give other bodies
-SUMMARY_VERSION: Final = 2  # raised whenever bodies.json has other keys; 2: grades, heights' spread
+# Raised whenever bodies.json has other keys, or the limits of grades change: 2 has grades and the
+# heights' spread.
+SUMMARY_VERSION: Final = 2
 SUMMARY: Final = "bodies.json"
 # Of heights by BlazePose: 23 of 30 people of 20 clips are within 1.59 to 1.68 m, a standard
 # deviation of about 0.04 m, adults' is about 0.09 m (NCD-RisC 2016: 0.07 within a sex). So the

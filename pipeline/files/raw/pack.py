@@ -35,7 +35,7 @@ def read_packed(path: Path) -> bytes:
         stream.seek(packed.header_offset)
         lengths = FILE_LENGTHS.unpack(stream.read(FILE_LENGTHS.size))
         stream.seek(sum(lengths), os.SEEK_CUR)
-        content = stream.read(packed.compress_size)
+        content = stream.read(min(packed.compress_size, LARGEST + 1))
         if packed.compress_type == ZIP_DEFLATED:
             content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, LARGEST)
         if len(content) != packed.file_size or zlib.crc32(content) != packed.CRC:

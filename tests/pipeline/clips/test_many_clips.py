@@ -253,12 +253,19 @@ def test_a_file_is_read_without_the_names_of_all_others(packed, monkeypatch):
     assert {name: read_regular(pack / name) for name in contents} == contents
 
 
-def test_a_file_that_would_fill_the_memory_is_refused(packed, monkeypatch):
+@pytest.mark.parametrize("compression", [zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED])
+def test_a_file_that_would_fill_the_memory_is_refused(packed, monkeypatch, compression):
+    pack = packed.raw / "keypoints/dance" / PACK
+    with zipfile.ZipFile(pack) as opened:
+        contents = {name: opened.read(name) for name in opened.namelist()}
+    with zipfile.ZipFile(pack, "w", compression) as opened:
+        for name, content in contents.items():
+            opened.writestr(name, content)
     monkeypatch.setattr("pipeline.files.raw.pack.LARGEST", 100)
     with pytest.raises(
         OSError, match=r"damaged file of keypoints \(2.mp4.json .* over 100 bytes\)"
     ):
-        read_regular(packed.raw / "keypoints/dance" / PACK / "2.mp4.json")
+        read_regular(pack / "2.mp4.json")
 
 
 def test_a_clip_that_cannot_be_hashed_now_is_read_later_and_is_not_called_another_one(
