@@ -28,7 +28,7 @@ def extents(kp_2d: Floats, threshold: float = 0.0) -> tuple[Doubles, Bools]:
     count as unseen.
     """
     points = np.asarray(kp_2d, np.float64)
-    is_seen = _seen(points, threshold)
+    is_seen = _visible_joints(points, threshold)
     any_seen: Bools = np.any(is_seen, axis=1)
 
     corners = _extents(points, is_seen)
@@ -36,7 +36,7 @@ def extents(kp_2d: Floats, threshold: float = 0.0) -> tuple[Doubles, Bools]:
     return corners, any_seen
 
 
-def _seen(points: Doubles, threshold: float) -> Bools:
+def _visible_joints(points: Doubles, threshold: float) -> Bools:
     """(N, J) which joints are finite, and have confidence above the threshold."""
     is_finite = np.isfinite(points).all(axis=-1)
     confidence = points[..., 2]
@@ -131,7 +131,7 @@ def corner_boxes_with_margin(joints: Doubles, margin: float) -> Doubles:
     margin: added to the joints' extent on every side, as a share of it. Non-finite joints count as
     unseen.
     """
-    corners = _extents(joints, _seen(joints, 0))
+    corners = _extents(joints, _visible_joints(joints, 0))
     low = corners[:, 0]
     extent = corners[:, 1] - low
     # an infinite extent stays as it is: 0 times infinity is NaN

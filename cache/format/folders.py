@@ -42,7 +42,7 @@ def split_folders(store: Store) -> list[str]:
     """All folders that may be splits, committed or not, by "<dataset>/<split>"."""
     names = []
     for name in possible_splits(store):
-        if _names_in(store, name) != []:  # also None: one that may not be read has content
+        if _list_names(store, name) != []:  # also None: one that may not be read has content
             names.append(name)
     return names
 
@@ -53,7 +53,7 @@ def possible_splits(store: Store) -> Iterator[str]:
     """
     for dataset in store.list_names(""):
         if layout.is_name(dataset) and dataset != "lost+found":
-            names = _names_in(store, dataset)
+            names = _list_names(store, dataset)
             if names is None:
                 yield dataset
                 continue
@@ -62,7 +62,7 @@ def possible_splits(store: Store) -> Iterator[str]:
                     yield f"{dataset}/{name}"
 
 
-def _names_in(store: Store, folder: str) -> list[str] | None:
+def _list_names(store: Store, folder: str) -> list[str] | None:
     """As `store.list_names`; None for a folder that may not be read."""
     try:
         return store.list_names(folder)

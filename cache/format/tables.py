@@ -131,9 +131,9 @@ class Tables(dict[str, Array]):
 
     def texts(self, name: str, rows: slice | Array = slice(None)) -> list[str]:
         """The texts of a table, or of some of its rows."""
-        return [raw.decode() for raw in self.encoded(name, rows).tolist()]
+        return [raw.decode() for raw in self.utf8_texts(name, rows).tolist()]
 
-    def encoded(self, name: str, rows: slice | Array = slice(None)) -> NDArray[np.bytes_]:
+    def utf8_texts(self, name: str, rows: slice | Array = slice(None)) -> NDArray[np.bytes_]:
         """The texts of a table as UTF-8, in one array."""
         table = self[name][rows]
         return np.ascontiguousarray(table).view(f"S{table.shape[1]}")[:, 0]

@@ -196,7 +196,7 @@ class OpenSplit:
         rows.
         """
         tables = self._tables
-        genders = tables.encoded("track_gender")
+        genders = tables.utf8_texts("track_gender")
         gender = np.zeros(len(genders), np.uint8)
         for number, name in enumerate(GENDERS):
             gender[genders == name.encode()] = number

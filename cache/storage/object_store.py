@@ -122,11 +122,11 @@ class ObjectStore(Store):
         self.remove([key])
 
     def put_small(self, files: Mapping[str, bytes], home: str, *, shared: bool = False) -> None:  # noqa: ARG002  no folders
-        def put(key: str) -> None:
+        def upload(key: str) -> None:
             with self._errors(key, writing=True):
                 self._api.put(self._objects, key, files[key], use_multipart=False)
 
-        map_parallel(put, list(files))
+        map_parallel(upload, list(files))
 
     def replace(self, key: str, data: bytes, *, expected: Etag | None) -> None:
         from obstore.exceptions import AlreadyExistsError, PreconditionError

@@ -69,7 +69,7 @@ class _Console(Console):
 
     def show_line(self, text: str, mark: str = "", indent: int = 0) -> None:
         """Print a line of untrusted text after its mark."""
-        self.print(_marked(text, mark, indent))
+        self.print(_indent_line(text, mark, indent))
 
     def fits(self, filled: Table) -> bool:
         """Whether a table is no wider than the terminal; always true in a pipe."""
@@ -98,7 +98,7 @@ def plain(text: str, keep: str = "") -> str:
     return escape(printable(text, keep))
 
 
-def _marked(text: str, mark: str, indent: int) -> str:
+def _indent_line(text: str, mark: str, indent: int) -> str:
     if mark:
         mark += " "
     return f"{' ' * indent}{mark}{plain(text)}"
@@ -177,7 +177,7 @@ class CommandResult:
 
     def line(self, text: str, mark: str = "", indent: int = 0) -> None:
         """Add a line of untrusted text after its mark."""
-        self.text.append(_marked(text, mark, indent))
+        self.text.append(_indent_line(text, mark, indent))
 
     def lines(self, texts: Iterable[str], mark: str = "", indent: int = 0) -> None:
         for text in texts:

@@ -94,11 +94,11 @@ def _place(error: OSError, places: Sequence[Path | str]) -> str:
     """The path of an error, without our own hidden files and folders."""
     if error.filename is None or isinstance(error.filename, int):  # a number: an open file
         return " or ".join(map(str, places)) or "the disk"
-    file = _without_hidden(Path(os.fsdecode(error.filename)), places)
+    file = _final_path(Path(os.fsdecode(error.filename)), places)
     return str(_find_blamed(file, error.errno))
 
 
-def _without_hidden(file: Path, places: Sequence[Path | str]) -> Path:
+def _final_path(file: Path, places: Sequence[Path | str]) -> Path:
     """The place, or the path below it, whose temporary file this is; else the file."""
     for place in places:
         if not isinstance(place, Path):

@@ -39,7 +39,7 @@ def plain(name: str) -> str:
     >>> plain("My clip (1).JSON"), plain("my_clip_keypoints.json.gz")
     ('myclip', 'myclip')
     """
-    return re.sub(r"[\W_]", "", _ADDED.sub("", _composed(name).casefold()))
+    return re.sub(r"[\W_]", "", _ADDED.sub("", _to_nfc(name).casefold()))
 
 
 def require_own_name(keypoints: Path, video: RawVideo, labels: Path, clip: str) -> None:
@@ -74,7 +74,7 @@ def require_own_name(keypoints: Path, video: RawVideo, labels: Path, clip: str) 
         do = f"Move it to {place}/."
     elif is_a_folder:
         found = "a folder of another name"
-    elif _composed(labels.name) in map(_composed, own):
+    elif _to_nfc(labels.name) in map(_to_nfc, own):
         found = "the same letters in another Unicode form"
         do = "Rename it, for example with convmv --nfc or --nfd."
     elif labels.name.casefold() in [name.casefold() for name in own]:
@@ -84,5 +84,5 @@ def require_own_name(keypoints: Path, video: RawVideo, labels: Path, clip: str) 
     raise RawDataError(labels, "name", expected, found, do)
 
 
-def _composed(name: str) -> str:
+def _to_nfc(name: str) -> str:
     return unicodedata.normalize("NFC", name)

@@ -64,7 +64,7 @@ def _run(args: argparse.Namespace) -> int:
         unknown = datasets.unknown(name)
         if unknown:
             raise PipelineError(unknown)
-    where = _Where.of(args)
+    where = _Where.from_args(args)
     if not where.demo:
         _require_folder(where.raw, where.settings)
     broken = datasets.broken(where.enabled)
@@ -105,7 +105,7 @@ class _Where:
     demo: bool = False  # demo data are made when they are needed
 
     @classmethod
-    def of(cls, args: argparse.Namespace) -> _Where:
+    def from_args(cls, args: argparse.Namespace) -> _Where:
         if args.raw is not None:
             return cls(args.raw, args.body, args.body, _all_of(args.raw), None)
         settings = load(settings_file(), NO_SETTINGS)

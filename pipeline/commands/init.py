@@ -74,7 +74,7 @@ def _run(args: argparse.Namespace) -> int:
     if named and not args.real:
         raise PipelineError("--raw, --body and --weights are for real data: add --real")
     if args.real:
-        text = _for_real_data(text, named)
+        text = _fill_template(text, named)
 
     args.folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -98,7 +98,7 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _for_real_data(template: str, named: Mapping[tuple[str, str], str]) -> str:
+def _fill_template(template: str, named: Mapping[tuple[str, str], str]) -> str:
     """The template with settings for real data, and those that are `named`."""
     _, _, settings = template.partition("\n\n")  # without its heading
     text = set_values(f"{ABOUT_REAL}\n{settings}", {**REAL, **named})

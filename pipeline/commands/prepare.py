@@ -162,7 +162,7 @@ class Preparation:
                 named = streams or extract_command.specs_of(
                     args,
                     f"{dataset.name}/{split}",
-                    _recorded(committed, split),
+                    _find_weights_source(committed, split),
                     stand_in=demo,
                 )
             except extract_command.NoWeights:
@@ -281,7 +281,9 @@ class Preparation:
             _check_page(self.page(plan.recipe))
 
 
-def _recorded(committed: Mapping[str, cache.Split | None], name: str) -> cache.Split | None:
+def _find_weights_source(
+    committed: Mapping[str, cache.Split | None], name: str
+) -> cache.Split | None:
     """The split; of one that is not there yet, another with streams, whose weights it takes."""
     if committed[name] is not None:
         return committed[name]

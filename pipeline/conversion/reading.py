@@ -136,10 +136,10 @@ class _WithClips(Sequence[RawVideo]):
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
-            return [self._with_clip(video) for video in self._videos[index]]
-        return self._with_clip(self._videos[index])
+            return [self._add_clip(video) for video in self._videos[index]]
+        return self._add_clip(self._videos[index])
 
-    def _with_clip(self, video: RawVideo) -> RawVideo:
+    def _add_clip(self, video: RawVideo) -> RawVideo:
         number = self._numbers.get(video.name)
         if number is None:
             return video

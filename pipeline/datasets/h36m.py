@@ -117,7 +117,7 @@ def _parts(split: str, known: int) -> Iterator[ReleasePart]:
     def archives(name: str) -> str:
         return ", ".join(f"{name}_{subject}.tgz" for subject in subjects)
 
-    def in_json(content: str, pattern: str, n_files: int) -> ReleasePart:
+    def json_part(content: str, pattern: str, n_files: int) -> ReleasePart:
         return ReleasePart(f"{split} {content}", (pattern,), h36m_json.SOURCE, (split,), n_files)
 
     padded = ",".join(f"{int(subject[1:]):02d}" for subject in subjects)
@@ -129,7 +129,7 @@ def _parts(split: str, known: int) -> Iterator[ReleasePart]:
         f"{archives('Videos')}; or {h36m_json.SOURCE}",
         (split,),
         known,
-        instead=in_json("images", images, known),
+        instead=json_part("images", images, known),
     )
     numbers = ",".join(subject[1:] for subject in subjects)
     file = f"annotations/{FILE}{{{numbers}}}"
@@ -139,7 +139,7 @@ def _parts(split: str, known: int) -> Iterator[ReleasePart]:
         archives("Poses_D2_Positions"),
         (split,),
         known,
-        instead=in_json("cameras", file + CAMERA, len(subjects)),
+        instead=json_part("cameras", file + CAMERA, len(subjects)),
     )
     yield ReleasePart(
         f"{split} 3D poses",
@@ -147,7 +147,7 @@ def _parts(split: str, known: int) -> Iterator[ReleasePart]:
         archives("Poses_D3_Positions_mono"),
         (split,),
         known,
-        instead=in_json("joints", file + JOINTS_3D, len(subjects)),
+        instead=json_part("joints", file + JOINTS_3D, len(subjects)),
     )
 
 

@@ -328,7 +328,7 @@ class _DetectionRun:
                     clip.text.close()
 
     def _detect_all(self, tasks: Iterator[DecodedTask]) -> None:
-        for task in self._timed(tasks):
+        for task in self._time_waits(tasks):
             clip = self.open[task.clip]
             for frame in clip.add_task(task):
                 self.waiting[frame.image.shape].append(frame)
@@ -354,7 +354,7 @@ class _DetectionRun:
             self.open[files.clip] = _OpenClip(files, self.every, digest)
             yield files.clip
 
-    def _timed(self, tasks: Iterator[DecodedTask]) -> Iterator[DecodedTask]:
+    def _time_waits(self, tasks: Iterator[DecodedTask]) -> Iterator[DecodedTask]:
         """The tasks; adds the time that each is waited for to the report."""
         task: DecodedTask | None
         while True:

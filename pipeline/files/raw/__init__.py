@@ -48,7 +48,7 @@ class VideoTexts(NamedTuple):
     span: tuple[int, int] | None = None
 
     @classmethod
-    def of(cls, video: RawVideo) -> VideoTexts:
+    def from_video(cls, video: RawVideo) -> VideoTexts:
         return cls(
             video.name,
             tuple(map(str, video.files)),
@@ -86,7 +86,7 @@ def texts_of(videos: Sequence[RawVideo]) -> Sequence[VideoTexts]:
     """The videos as texts, without making objects of `RawVideos`."""
     if isinstance(videos, RawVideos):
         return videos.texts
-    return [VideoTexts.of(video) for video in videos]
+    return [VideoTexts.from_video(video) for video in videos]
 
 
 def is_stand_in(folder: Path) -> bool:
