@@ -213,9 +213,9 @@ class Extract(SplitTask):
         if plans:
             with self.progress() as progress:
                 result = recipe.extract(plans, progress)
-        self.report(replace(result, problems=[*self._unconverted(), *result.problems]))
+        self.report(replace(result, problems=[*self._conversion_problems(), *result.problems]))
 
-    def _unconverted(self) -> list[str]:
+    def _conversion_problems(self) -> list[str]:
         """Problems that the conversion has left."""
         plan = self.recipe().plan_conversion()
         left = (

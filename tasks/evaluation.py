@@ -19,7 +19,7 @@ from vibe_model.evaluation import published
 from vibe_model.evaluation.protocols import LEFT_OUT, by_protocol, table_metrics
 from vibe_model.metrics import METRICS, units_of
 from vibe_model.models import Model
-from vibe_model.sections import VIBE, which_runs, without_depth
+from vibe_model.sections import VIBE, note_missing_depth, which_runs
 from vibe_model.settings import VideoConfig
 
 RESULTS: Final = "results.csv"
@@ -215,7 +215,7 @@ def show_notes(metrics: Mapping[str, Any], config: object, note: str = "") -> No
     _show_dynamics(metrics)
     units = units_of(metrics[split] for split in splits_of(metrics))
     console.out.print(f"[dim]{units}{note}[/dim]\n")
-    no_depth = without_depth(config)
+    no_depth = note_missing_depth(config)
     if no_depth:
         warn(no_depth)
     for split, whose in metrics.get("estimates", {}).items():

@@ -38,7 +38,7 @@ from vibe_model.sections import (
     model_settings,
     mposer_settings,
     not_small,
-    without_depth,
+    note_missing_depth,
 )
 from vibe_model.settings import RunConfig, VideoConfig
 from vibe_model.vibe.config import MPoserConfig, TrainConfig
@@ -316,7 +316,7 @@ class Train(TrainingTask):
         note = not_small(settings(), self.record)
         if note:
             warn(note)
-        note = without_depth(config)
+        note = note_missing_depth(config)
         if note:
             warn(note)
         reason = runs.what_differs(config)

@@ -71,7 +71,7 @@ def not_small(s: Settings, model: Model) -> str:
     )
 
 
-def without_depth(config: object) -> str:
+def note_missing_depth(config: object) -> str:
     """Note for a training on 2D labels alone; "" for others, and for configurations without such
     labels.
     """

@@ -39,7 +39,7 @@ from pipeline.features.inputs import (
     pixels,
     raw_folder,
     require_videos,
-    shards_without,
+    skip_lost_shards,
     videos_of,
 )
 from pipeline.features.plan import ExtractionPlan, missing_rows
@@ -161,9 +161,9 @@ def _leave_lost(
     for stream in streams:
         pending = set(stream.missing.videos(split))
         lost |= find_lost(pixels_of, pending - lost.keys(), Pixels.check)
-        stream.reopened = stream.missing.incomplete_with(split, pending - lost.keys())
+        stream.reopened = stream.missing.select_incomplete(split, pending - lost.keys())
         stream.lost = {split.videos[number].name: why for number, why in lost.items()}
-    return shards_without(split, lost, missing)
+    return skip_lost_shards(split, lost, missing)
 
 
 class _StreamExtraction:

@@ -356,7 +356,7 @@ def find_lost(
     return lost
 
 
-def shards_without(split: Split, lost: Collection[int], shards: Sequence[int]) -> list[int]:
+def skip_lost_shards(split: Split, lost: Collection[int], shards: Sequence[int]) -> list[int]:
     """Those of the shards with rows of other videos than the lost ones."""
     size = split.rows_per_shard
     is_there = ~np.isin(split.tracks.video, [*lost])

@@ -56,9 +56,9 @@ class MissingRows:
         """Shards with pending rows."""
         return self._shards_of(self.pending)
 
-    def incomplete_with(self, split: Split, videos: Collection[int]) -> list[int]:
+    def select_incomplete(self, split: Split, videos: Collection[int]) -> list[int]:
         """Shards with pending rows of these videos."""
-        return self._shards_of(self.pending[np.isin(self._of_pending(split), [*videos])])
+        return self._shards_of(self.pending[np.isin(self._pending_videos(split), [*videos])])
 
     def _shards_of(self, ranges: Ranges) -> list[int]:
         shards = set[int]()
@@ -70,10 +70,10 @@ class MissingRows:
 
     def videos(self, split: Split) -> list[int]:
         """Numbers of the videos with pending rows."""
-        numbers: list[int] = np.unique(self._of_pending(split)).tolist()
+        numbers: list[int] = np.unique(self._pending_videos(split)).tolist()
         return numbers
 
-    def _of_pending(self, split: Split) -> NDArray[np.int32]:
+    def _pending_videos(self, split: Split) -> NDArray[np.int32]:
         """(N,) the video of each range of pending rows."""
         return np.asarray(split.tracks.video[split.track_of(self.pending[:, 0])])
 

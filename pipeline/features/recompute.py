@@ -334,7 +334,7 @@ def _compare_neighbours(
         has_other_columns = reads.crops == 1 and bool(reads.labels) and is_beyond
         matches_none = lacks_numbers or has_other_columns or suspect.as_far
         if best is not None and best.difference < CLEARLY * suspect.difference:
-            compared.misaligned.append(_misaligned(split, row, suspect.difference, best))
+            compared.misaligned.append(_describe_misaligned(split, row, suspect.difference, best))
         # without motion, a pair gives numbers near zero, which are noise
         elif matches_none and reads.crops <= 1:
             compared.unmatched += 1
@@ -342,7 +342,9 @@ def _compare_neighbours(
             compared.beyond += 1
 
 
-def _misaligned(split: Split, row: int, difference: float, best: _NeighbourFit) -> Misaligned:
+def _describe_misaligned(
+    split: Split, row: int, difference: float, best: _NeighbourFit
+) -> Misaligned:
     rows = np.array([row, best.neighbour])
     frame, neighbour = column(split.rows, "frame_index", rows).tolist()
     track = split.tracks[int(split.track_of(rows[:1])[0])].name

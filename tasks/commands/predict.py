@@ -221,7 +221,7 @@ def _write(
         f"{count(predicted.tracks, 'track')}, {count(predicted.bodies, 'body-frame')}",
     )
     if args.refine:
-        say("refine", job.name, _refined(predicted.errors))
+        say("refine", job.name, _describe_refinement(predicted.errors))
     if overlay and predicted.frames:
         rate = predicted.frames / max(predicted.drawing, 1e-9)
         say("overlay", job.name, f"{count(predicted.frames, 'frame')}, {rate:.0f} a second")
@@ -231,7 +231,7 @@ def _write(
     return _Predicted([predicted.summary], len(predicted.problems))
 
 
-def _refined(errors: Sequence[tuple[float, float]]) -> str:
+def _describe_refinement(errors: Sequence[tuple[float, float]]) -> str:
     """Line about the refinement. errors: px of each track before and after; NaN without 2D
     joints.
     """

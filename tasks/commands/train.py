@@ -20,7 +20,7 @@ from tasks.base import fact, warn
 from tasks.settings import settings
 from tasks.training import model_config, progress_callback
 from vibe_model import models, runs
-from vibe_model.sections import model_settings, not_small, without_depth
+from vibe_model.sections import model_settings, not_small, note_missing_depth
 from vibe_model.settings import VideoConfig
 
 
@@ -56,7 +56,7 @@ def _run(args: argparse.Namespace) -> int:
         training.run(config, progress=None)
         return 0
 
-    for note in (not_small(settings(), model), without_depth(config)):
+    for note in (not_small(settings(), model), note_missing_depth(config)):
         if note:
             warn(note)
     _warn_of_missing_rows(config)

@@ -16,7 +16,7 @@ from vibe_model.evaluation import published
 from vibe_model.evaluation.protocols import LEFT_OUT, by_protocol, meaning, table_metrics
 from vibe_model.metrics import PCK_2D_SHARE, PCK_THRESHOLD_MM, units_of
 from vibe_model.runs import KEYPOINTS, LABEL_BODY, NEUTRAL_BODY, csv_text
-from vibe_model.sections import without_depth
+from vibe_model.sections import note_missing_depth
 
 MOST_SEQUENCES: Final = 20  # per split
 MOST_WINDOWS: Final = 10
@@ -94,7 +94,7 @@ def results_section(
     data = {
         "metrics": table_metrics(errors),
         "units": units_of(errors),
-        "without_depth": [run.name for run in evaluated if without_depth(run.config)],
+        "without_depth": [run.name for run in evaluated if note_missing_depth(run.config)],
         "pck_mm": PCK_THRESHOLD_MM,
         "pck_2d_share": PCK_2D_SHARE,
         "waiting": [f"{run.name}: {run.state}" for run in runs if not run.splits],

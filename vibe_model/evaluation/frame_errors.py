@@ -255,7 +255,7 @@ class Scorer:
         theta = group.truths[0].labels.theta[rows]
         label = _Mesh.from_theta(group.body, theta, own.betas)
         if group.has_vertices:
-            label = label.with_vertices()
+            label = label.add_vertices()
         # protocols share vertices, and errors of one metric about one root
         vertices = functools.cache(self._vertices)
         measured: dict[tuple[str, int, Root], Floats] = {}
@@ -426,7 +426,7 @@ class _Mesh(NamedTuple):
             mesh = mesh._replace(verts=self.verts[some])
         return mesh
 
-    def with_vertices(self) -> _Mesh:
+    def add_vertices(self) -> _Mesh:
         return self._replace(verts=self.body(betas=self.betas, rotmat=self.rotmat).verts)
 
     def unpose(self, units: Tensor) -> _Mesh:

@@ -46,7 +46,7 @@ class _LabelledFrames(NamedTuple):
     now: Ints  # (n,) positions of the frames in the track
     rows: Ints  # (n,) their rows in the split
 
-    def at(self, step: int) -> Floats:
+    def shift(self, step: int) -> Floats:
         """(n, 14, 3) m that many frames away."""
         return self.joints[self.now + step]
 
@@ -96,7 +96,7 @@ class KnownPoses:
         return metrics.procrustes_align(joints, self._template).reshape(-1, 42).astype(np.float32)
 
 
-def with_known_poses(
+def bind_dynamics(
     generator: VideoModel, training: Mapping[str, Split]
 ) -> Callable[..., dict[str, Any]]:
     """`dynamics` of a model, compared with the training splits' poses, for `Protocol.dynamics`."""
@@ -128,7 +128,7 @@ def dynamics(
     n_frames = 0
     with evaluating(generator):
         for track in _labelled_frames(split, steps, tracks, stream, extra_streams):
-            truth = [track.at(step) for step in steps]
+            truth = [track.shift(step) for step in steps]
             predicted = _from_stills(generator, split, track.rows, stream, extra_streams)
             guesses = {FROM_A_STILL: predicted, CONSTANT: [predicted[0]] * len(steps)}
             if known:

@@ -51,5 +51,5 @@ HMMR: Final = replace(
     rows=_enough_seen,
     rows_2d=_enough_keypoints,
     mean="videos",
-    dynamics="vibe_model.hmmr.dynamics:with_known_poses",
+    dynamics="vibe_model.hmmr.dynamics:bind_dynamics",
 )

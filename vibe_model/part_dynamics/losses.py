@@ -44,14 +44,14 @@ def neighbours(
         if abs(step) >= kp_2d.shape[1]:
             continue
         pred, label = pair_step(predicted, batch, step)
-        compared = _with_optimal_camera(pred["kp_2d"], label["kp_2d"])
+        compared = _apply_optimal_camera(pred["kp_2d"], label["kp_2d"])
         pred["kp_2d"], label["kp_2d"] = compared
         terms = generator_losses(pred, label, weights)
         total = total + torch.stack([*terms.values()]).sum()
     return total
 
 
-def _with_optimal_camera(points: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+def _apply_optimal_camera(points: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
     """Points (..., 49, 2) projected by the camera that is best for their labels (..., 49, 3); and
     the labels, with visibility 0 where there is no such camera.
     """

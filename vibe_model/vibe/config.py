@@ -148,12 +148,12 @@ class Variant(NamedTuple):
     changes: Mapping[str, Any]  # of the configuration
 
 
-def _with_discriminator(title: str, **changes: Any) -> Variant:
+def _discriminator_variant(title: str, **changes: Any) -> Variant:
     return Variant(f"G + D_M, {title}", {"prior": "discriminator", **changes})
 
 
-def _with_attention(layers: int, size: int) -> Variant:
-    return _with_discriminator(
+def _attention_variant(layers: int, size: int) -> Variant:
+    return _discriminator_variant(
         f"attention [{layers}, {size}]",
         disc_pool="attention",
         attention_layers=layers,
@@ -168,11 +168,11 @@ VARIANTS: Final[Mapping[str, Variant]] = {
     PER_FRAME: Variant("per frame, no temporal encoder", {"n_layers": 0, "prior": "none"}),
     "generator-only": Variant("only G", {"prior": "none"}),
     "mposer": Variant("G + MPoser prior", {"prior": "mposer"}),
-    "concat": _with_discriminator("concat", disc_pool="concat"),
-    "attention-2x512": _with_attention(2, 512),
-    "attention-2x1024": _with_attention(2, 1024),
-    "attention-3x512": _with_attention(3, 512),
-    "attention-3x1024": _with_attention(3, 1024),
+    "concat": _discriminator_variant("concat", disc_pool="concat"),
+    "attention-2x512": _attention_variant(2, 512),
+    "attention-2x1024": _attention_variant(2, 1024),
+    "attention-3x512": _attention_variant(3, 512),
+    "attention-3x1024": _attention_variant(3, 1024),
     "without-3dpw": Variant("VIBE, trained without 3DPW", {"leave_out": ("3dpw/train",)}),
 }
 

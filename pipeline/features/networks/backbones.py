@@ -282,7 +282,7 @@ def _torchvision(named: Named, pretrained: WeightsSpec | None) -> _Built:
         options["image_size"] = named.region[0]
     build = functools.partial(models.get_model, named.name, **options)
     if pretrained is None:
-        return _without_classifier(named, build())
+        return _remove_classifier(named, build())
 
     of_network = models.get_model_weights(named.name)
     argument = pretrained.argument or "DEFAULT"
@@ -297,7 +297,7 @@ def _torchvision(named: Named, pretrained: WeightsSpec | None) -> _Built:
     network = _fetch(pretrained, weights, functools.partial(build, weights=weights))
     about = vars(weights.transforms())
     return replace(
-        _without_classifier(named, network),
+        _remove_classifier(named, network),
         mean=about.get("mean", IMAGENET_MEAN),
         std=about.get("std", IMAGENET_STD),
         pretrained=weights.name,
@@ -305,7 +305,7 @@ def _torchvision(named: Named, pretrained: WeightsSpec | None) -> _Built:
     )
 
 
-def _without_classifier(named: Named, network: nn.Module) -> _Built:
+def _remove_classifier(named: Named, network: nn.Module) -> _Built:
     linear = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
     if not linear:
         raise ConfigError(

@@ -17,7 +17,7 @@ from vibe_model.metrics import normalise_13, np_mpjpe
 from vibe_model.part_dynamics.pr_vipe import retrieval, training
 from vibe_model.part_dynamics.pr_vipe.config import PRESETS, PrVIPEConfig
 from vibe_model.part_dynamics.pr_vipe.network import PrVIPE
-from vibe_model.part_dynamics.pr_vipe.poses import filmed_by, read_poses
+from vibe_model.part_dynamics.pr_vipe.poses import parse_recording, read_poses
 from vibe_model.part_dynamics.pr_vipe.retrieval import (
     flat_distances,
     has_foreshortened_limb,
@@ -116,7 +116,7 @@ def test_every_so_many_frames_of_the_chosen_tracks_are_read() -> None:
     ],
 )
 def test_tracks_of_one_sequence_differ_by_camera(split, track, expected) -> None:
-    assert filmed_by(split, track) == expected
+    assert parse_recording(split, track) == expected
 
 
 def test_real_pairs_are_of_one_instant_and_two_cameras() -> None:
