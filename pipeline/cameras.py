@@ -97,7 +97,7 @@ def angular_velocity(extrinsics: ArrayLike, convention: str = "gvhmr") -> Double
     return six
 
 
-def mirrored(extrinsics: Floats) -> Floats:
+def mirror_extrinsics(extrinsics: Floats) -> Floats:
     """The camera that sees the mirrored world as the mirrored image: (..., 4, 4) -> (..., 4, 4) of
     equal dtype.
 

@@ -34,7 +34,7 @@ import numpy as np
 
 from pipeline.boxes import extents
 from pipeline.errors import ConfigError
-from pipeline.skeletons import Bools, Doubles, Floats, Ints, without_non_finite
+from pipeline.skeletons import Bools, Doubles, Floats, Ints, zero_invalid_joints
 
 SECOND: Final = 25  # frames, where the frame rate is not known
 MAX_COST: Final = 25.0  # 5 standard deviations
@@ -276,7 +276,7 @@ def _collect_detections(keypoints: Sequence[Floats]) -> _SeenDetections:
     first = np.cumsum(counts) - counts
     number = np.arange(len(frame)) - np.repeat(first, counts)
     all_points = np.concatenate(keypoints).astype(np.float64)
-    points, _ = without_non_finite(all_points)
+    points, _ = zero_invalid_joints(all_points)
     corners, any_seen = extents(points)
 
     corners = corners[any_seen]

@@ -50,7 +50,7 @@ def entry_points(group: str) -> EntryPoints:
     return EntryPoints(entries)
 
 
-def names_in(*groups: str) -> tuple[str, ...]:
+def list_names(*groups: str) -> tuple[str, ...]:
     """Names in groups, ours first in each, without importing anything."""
     names = list[str]()
     for group in groups:

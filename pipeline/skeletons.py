@@ -285,10 +285,10 @@ def bones(skeleton: Skeleton) -> list[tuple[int, int]]:
     return [(position[a], position[b]) for a, b in BONES if a in position and b in position]
 
 
-def mirrored(skeleton: Skeleton) -> list[int]:
+def opposite_joints(skeleton: Skeleton) -> list[int]:
     """Index of each joint's counterpart on the other side of the body; its own without one.
 
-    >>> [JOINTS["penn_action"][i] for i in mirrored("penn_action")][:3]
+    >>> [JOINTS["penn_action"][i] for i in opposite_joints("penn_action")][:3]
     ['headtop', 'rshoulder', 'lshoulder']
     """
     names = joint_names(skeleton)
@@ -317,12 +317,12 @@ def _other_side(name: str) -> str:
     return name
 
 
-def with_ones(places: NDArray[np.floating]) -> NDArray[np.float64]:
+def add_confidence(places: NDArray[np.floating]) -> NDArray[np.float64]:
     """(..., J, C) -> (..., J, C + 1) with confidence 1."""
     return np.concatenate([places, np.ones((*places.shape[:-1], 1))], axis=-1)
 
 
-def without_non_finite(keypoints: NDArray[Number]) -> tuple[NDArray[Number], int]:
+def zero_invalid_joints(keypoints: NDArray[Number]) -> tuple[NDArray[Number], int]:
     """(..., J, 3) px px confidence -> a copy in which invalid joints are (0, 0, 0), and their
     number.
 

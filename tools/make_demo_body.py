@@ -27,7 +27,7 @@ from scipy.spatial.transform import Rotation
 from pipeline.demo import body
 from pipeline.files.formats.smpl_files import GENDERS
 from pipeline.skeletons import JOINTS as NAMES
-from pipeline.skeletons import mirrored
+from pipeline.skeletons import opposite_joints
 from tools.demo_body_surface import MIRROR, Points, Scalars, Surface, neighbour_mean, surface
 
 # SMPL's joints in its order: name, parent, rest position in metres. Right joints mirror the left
@@ -64,7 +64,9 @@ PARENTS: Final = np.array([int(row[1]) for row in _ROWS])
 JOINTS: Final = np.array([row[2:] for row in _ROWS], np.float64)
 _REST: Final = dict(zip(JOINT_NAMES, JOINTS, strict=True))
 # The joint on the other side of the body, or the joint itself.
-_PARTNER: Final = np.array(mirrored([f"smpl_{name.replace('_', '')}" for name in JOINT_NAMES]))
+_PARTNER: Final = np.array(
+    opposite_joints([f"smpl_{name.replace('_', '')}" for name in JOINT_NAMES])
+)
 # of LSP and Human3.6M that are not joints of SMPL, m; those on the right mirror the left ones
 _LANDMARKS: Final = {
     "lhip": (0.092, -0.318, -0.004),

@@ -27,7 +27,7 @@ from pipeline.files.pixels.frames import Pictures, Video
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import caching
 from pipeline.files.raw.opening import note_fault
-from pipeline.skeletons import JOINTS, Number, with_ones, without_non_finite
+from pipeline.skeletons import JOINTS, Number, add_confidence, zero_invalid_joints
 from pipeline.track import Track, other_units
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ EXTRINSICS: Final = cache.ExtraColumn(  # if the camera's position in a world is
     about="world to camera, rows R t and 0 0 0 1, R a rotation",
     unit="m",
     shape=(4, 4),
-    mirror=cameras.mirrored,
+    mirror=cameras.mirror_extrinsics,
 )
 INTRINSICS: Final = cache.ExtraColumn(  # not mirrored, like boxes and a track's intrinsics
     name="intrinsics",
@@ -450,15 +450,15 @@ def smpl_labels(
         labels["kp_3d_eval"] = common14.astype(np.float32)
     else:
         about_hip = joints - joints[:, HIP : HIP + 1]
-        labels["kp_3d"] = with_ones(about_hip).astype(np.float32)
+        labels["kp_3d"] = add_confidence(about_hip).astype(np.float32)
     return labels
 
 
 def finite_joints(
     keypoints: NDArray[Number], account: VideoAccount, where: str = ""
 ) -> NDArray[Number]:
-    """`without_non_finite`, with a note of the number of unused joints."""
-    joints, n_bad = without_non_finite(keypoints)
+    """`zero_invalid_joints`, with a note of the number of unused joints."""
+    joints, n_bad = zero_invalid_joints(keypoints)
     if n_bad:
         account.notes.append(f"{n_bad} joints are not finite{where}: not used")
     return joints

@@ -40,7 +40,7 @@ from pipeline.files.formats.smpl_files import gender_of
 from pipeline.files.pixels.frames import Pictures
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import is_folder_there
-from pipeline.skeletons import JOINTS, LARGEST, convert, with_ones
+from pipeline.skeletons import JOINTS, LARGEST, add_confidence, convert
 from pipeline.track import Track
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ class Emdb(Dataset):
             account.other_split = True
             return []
         labels = _labels(file, stored)
-        kp_2d = finite_joints(with_ones(labels.kp_2d), account)
+        kp_2d = finite_joints(add_confidence(labels.kp_2d), account)
         account.found = len(kp_2d)
         pictures = Pictures(raw, f"{video.name}/images/{{:05d}}.jpg")
         has_picture = frames_there(pictures, len(kp_2d), account, extracted=False)

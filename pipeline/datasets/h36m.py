@@ -67,7 +67,7 @@ from pipeline.files.formats.h36m import load_cdf, load_metadata
 from pipeline.files.pixels.frames import Pictures, Video
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import scan_folder
-from pipeline.skeletons import LARGEST, Doubles, convert, with_ones
+from pipeline.skeletons import LARGEST, Doubles, add_confidence, convert
 from pipeline.track import Track
 
 if TYPE_CHECKING:
@@ -291,7 +291,7 @@ class Human36M(Dataset):
             account.notes.append(
                 f"{int((~has_3d).sum())} of the kept frames are not finite in 3D: without kp_3d"
             )
-        kp_3d = convert(with_ones(joints), source="h36m", target="spin49")
+        kp_3d = convert(add_confidence(joints), source="h36m", target="spin49")
         kp_3d[~has_3d] = np.nan
         common14 = convert(joints, source="h36m", target="common14").astype(np.float32)
         smpl = smpl_labels(raw, video, frame_index, labels.action, common14, body, account)
@@ -470,7 +470,7 @@ def _poses(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[Doubles, 
     if n_2d != n_3d:
         account.notes.append(f"poses of {n_2d} frames in 2D, of {n_3d} in 3D")
 
-    kp_2d = finite_joints(with_ones(stored_2d), account, " in 2D")
+    kp_2d = finite_joints(add_confidence(stored_2d), account, " in 2D")
     kp_2d = np.pad(kp_2d, ((0, n_frames - n_2d), (0, 0), (0, 0)))
     missing = ((0, n_frames - n_3d), (0, 0), (0, 0))
     millimetres = np.pad(stored_3d, missing, constant_values=np.nan)

@@ -33,7 +33,16 @@ from pipeline.files.formats.h36m import CAMERAS, Camera, load_cameras, load_fits
 from pipeline.files.pixels.frames import Pictures, Video
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import is_folder_entry, scan_folder
-from pipeline.skeletons import JOINTS, LARGEST, Bools, Doubles, Floats, Ints, convert, with_ones
+from pipeline.skeletons import (
+    JOINTS,
+    LARGEST,
+    Bools,
+    Doubles,
+    Floats,
+    Ints,
+    add_confidence,
+    convert,
+)
 
 if TYPE_CHECKING:
     from pipeline.body import Body
@@ -200,7 +209,7 @@ def read_labels(raw: Path, video: RawVideo, account: VideoAccount) -> LabelledFr
     in_view = world @ extrinsics[:3, :3].T + extrinsics[:3, 3]
     joints = in_view - in_view[:, [PELVIS]]
     joints[~np.isfinite(joints).all(axis=(1, 2))] = np.nan
-    kp_2d = finite_joints(with_ones(project(in_view, intrinsics)), account, " in 2D")
+    kp_2d = finite_joints(add_confidence(project(in_view, intrinsics)), account, " in 2D")
     reasons = {"not_sampled": ~_is_sampled(frames, images), "no_picture": ~np.isin(frames, images)}
     camera = extrinsics.astype(np.float32), intrinsics.astype(np.float32)
     return LabelledFrames(frames, kp_2d, joints, source, reasons, camera, TAKES[subject, name])

@@ -55,9 +55,9 @@ from pipeline.skeletons import (
     Bools,
     Doubles,
     Ints,
+    add_confidence,
     convert,
     correspondence,
-    with_ones,
 )
 from pipeline.track import Track
 
@@ -209,7 +209,7 @@ class MpiInf3dhp(Dataset):
         is_finite_3d = (np.abs(kp_3d) < LARGEST).all(axis=(1, 2))
         is_inside = np.all((kp_2d >= 0) & (kp_2d < filmed.source.size()), axis=(1, 2))
         inside_2d = np.where(is_inside[:, None, None], kp_2d, 0)
-        bbox, _, degenerate = tight_boxes(with_ones(inside_2d), BOX_FACTOR)
+        bbox, _, degenerate = tight_boxes(add_confidence(inside_2d), BOX_FACTOR)
         reasons = {
             "no_picture": ~frames_there(filmed.source, len(kp_2d), account),
             "frame_damaged": lost_frames(filmed.source, len(kp_2d)),
@@ -373,7 +373,7 @@ def _test(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[_LabelledP
 
 def _to_spin49(places: Doubles, skeleton: str) -> NDArray[np.float32]:
     """(N, J, C) -> (N, 49, C + 1) with confidence 1 for the joints of the skeleton."""
-    return convert(with_ones(places), source=skeleton, target="spin49").astype(np.float32)
+    return convert(add_confidence(places), source=skeleton, target="spin49").astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

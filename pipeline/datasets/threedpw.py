@@ -31,7 +31,7 @@ from pipeline.files.formats.pickles import load_labels
 from pipeline.files.formats.smpl_files import gender_of
 from pipeline.files.pixels.frames import Pictures
 from pipeline.files.raw import RawVideo
-from pipeline.skeletons import JOINTS, LARGEST, Bools, Doubles, Ints, convert, without_non_finite
+from pipeline.skeletons import JOINTS, LARGEST, Bools, Doubles, Ints, convert, zero_invalid_joints
 from pipeline.track import Track
 
 if TYPE_CHECKING:
@@ -299,7 +299,7 @@ def _load_sequence(file: Path) -> _Sequence:
         if len(betas) < N_BETAS or not (np.abs(betas) < LARGEST).all():
             expected = f"at least {N_BETAS} finite numbers"
             raise RawDataError(file, f"betas[{number}]", expected, str(betas), UNPACK)
-        kp_18, n_bad = without_non_finite(
+        kp_18, n_bad = zero_invalid_joints(
             array("poses2d", number, n_frames, 3, 18).transpose(0, 2, 1)
         )
         if n_bad:

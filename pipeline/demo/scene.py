@@ -89,7 +89,7 @@ class Take:
             raise ValueError(f"{self.shot.name} has no camera")
         return self.camera
 
-    def seen_by(self, camera: Camera) -> Take:
+    def switch_camera(self, camera: Camera) -> Take:
         """The same take seen by another camera."""
         actors = tuple(replace(actor, kp_2d=camera.project(actor.spin49)) for actor in self.actors)
         return replace(self, camera=camera, actors=actors)
@@ -136,7 +136,7 @@ def stage(shot: Shot) -> Take:
     camera = frame_people(
         shot.rng("camera"), points, size, heading=facing, hand_held=shot.hand_held
     )
-    return Take(shot, None, tuple(actors)).seen_by(camera)
+    return Take(shot, None, tuple(actors)).switch_camera(camera)
 
 
 def film(take: Take) -> Iterator[SceneFrame]:

@@ -82,7 +82,7 @@ class ArrayFile:
             for start in range(0, len(array), rows):
                 yield array[start : start + rows]
 
-    def mapped(self, name: str, folder: Path | None) -> Array:
+    def memory_map(self, name: str, folder: Path | None) -> Array:
         """The memory-mapped array; of an npz or Parquet file, as copied to an unnamed temporary
         file in `folder`.
         """

@@ -309,7 +309,7 @@ def _write_shards(
         if stream in committed.streams:
             existing = {*committed.stream_shards(stream)} - held
     form = writer.columns[stream]
-    stored = match.arrays.mapped(match.array, place.store.folder(place.manifest_folder))
+    stored = match.arrays.memory_map(match.array, place.store.folder(place.manifest_folder))
     stored = stored.reshape(len(stored), *form.trailing)
 
     for n_done, shard in enumerate(shards):

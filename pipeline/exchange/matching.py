@@ -113,7 +113,7 @@ def match_rows(
         elif not (is_foreign[i] or is_repeated[i]):
             expected = f"the order of {split.name}"
             do = "Match by keys: --match tracks."
-        track, frame = (_value_at(arrays, name, i) for name in keys)
+        track, frame = (_read_value(arrays, name, i) for name in keys)
         found = f"track {track}, frame {frame} in row {i}"
         raise RawDataError(arrays.file, keys[0], expected, found, do)
 
@@ -124,7 +124,7 @@ def match_rows(
     return Match(arrays, array, rows, position, int(is_left_out.sum()), digest)
 
 
-def _value_at(arrays: ArrayFile, name: str, row: int) -> Any:
+def _read_value(arrays: ArrayFile, name: str, row: int) -> Any:
     values = itertools.chain.from_iterable(arrays.blocks(name))
     return next(itertools.islice(values, row, None))
 

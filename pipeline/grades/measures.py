@@ -265,12 +265,12 @@ def _overlaps(people: Sequence[Columns]) -> list[float]:
             if other == number:
                 continue
             _, rows, other_rows = np.intersect1d(frames, other_frames, return_indices=True)
-            is_covered[rows] |= _covered(corners[rows], other_corners[other_rows]) > COVERED
+            is_covered[rows] |= _overlap_share(corners[rows], other_corners[other_rows]) > COVERED
         shares[number] = float(is_covered.mean())
     return shares
 
 
-def _covered(boxes: Doubles, others: Doubles) -> Doubles:
+def _overlap_share(boxes: Doubles, others: Doubles) -> Doubles:
     """(n,) share of each box's area inside the other one. boxes, others: (n, 2, 2) corners."""
     low = np.maximum(boxes[:, 0], others[:, 0])
     high = np.minimum(boxes[:, 1], others[:, 1])

@@ -43,7 +43,7 @@ def list_digests(
         content = _content(stream)
         progress(number, len(contents), f"{split.name} {content}")
         try:
-            notes = _notes_on(split, stream)
+            notes = _split_notes(split, stream)
             line = f"{cache.content_digest(split, stream)}  {split.name}  {content}"
             yield f"{line}  # {', '.join(notes)}" if notes else line
         except (cache.CacheError, OSError) as error:
@@ -54,7 +54,7 @@ def _content(stream: str | None) -> str:
     return "labels" if stream is None else f"{FEATURES}/{stream}"
 
 
-def _notes_on(split: cache.Split, stream: str | None) -> list[str]:
+def _split_notes(split: cache.Split, stream: str | None) -> list[str]:
     """What a reader of a list has to know of a content."""
     notes = []
     if stream is None:

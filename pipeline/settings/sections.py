@@ -203,7 +203,7 @@ class Declared(NamedTuple):
 
 def declared_names() -> tuple[str, ...]:
     """Names of sections that packages declare, without importing the packages."""
-    return plug_ins.names_in(plug_ins.SECTIONS, plug_ins.MODELS)
+    return plug_ins.list_names(plug_ins.SECTIONS, plug_ins.MODELS)
 
 
 def load(

@@ -263,10 +263,10 @@ def _paint_bodies(image: Image, people: list[_Person], bodies: LabelledBodies, f
 
 def _point(x: float, y: float) -> tuple[int, int]:
     """A point in OpenCV's fixed-point format."""
-    return _fixed(x), _fixed(y)
+    return _to_fixed_point(x), _to_fixed_point(y)
 
 
-def _fixed(value: float) -> int:
+def _to_fixed_point(value: float) -> int:
     clipped = min(max(value, -FURTHEST), FURTHEST)
     return round(clipped * 2**SUBPIXELS)
 

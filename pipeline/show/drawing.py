@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.files.pixels.frames import Image
-from pipeline.skeletons import JOINTS, bones, convert, mirrored
+from pipeline.skeletons import JOINTS, bones, convert, opposite_joints
 
 if TYPE_CHECKING:
     from pipeline.body import Body
@@ -36,7 +36,9 @@ def _side(name: str, mirrored_name: str) -> str:
     return "left" if is_left else "right"
 
 
-SIDES: Final = tuple(_side(NAMES[j], NAMES[other]) for j, other in enumerate(mirrored("spin49")))
+SIDES: Final = tuple(
+    _side(NAMES[j], NAMES[other]) for j, other in enumerate(opposite_joints("spin49"))
+)
 SIDE_COLOURS: Final = {"left": "#3d9bff", "right": "#ff8a1f", "middle": "#d8d8d8"}  # on images
 PELVIS: Final = NAMES.index("hip")
 HIPS: Final = [NAMES.index(name) for name in ("rhip", "lhip")]

@@ -74,7 +74,7 @@ def from_raw(
     elif choice.video:
         tracks = read.read_video(choice.video)
     elif choice.rejected:
-        tracks = read.rejected()
+        tracks = read.choose_rejected()
     else:
         tracks = read.spread_out()
 
@@ -156,9 +156,9 @@ class _RawTracks:
         source = tracks[0].frames if tracks else None
         graded = grades.grades_of(people, fps, source, account.clip)
         pairs = zip(tracks, graded, strict=True)
-        return [self._shown(track, account, grade) for track, grade in pairs]
+        return [self._show_track(track, account, grade) for track, grade in pairs]
 
-    def _shown(self, track: Track, account: VideoAccount, grade: grades.Grade) -> ShownTrack:
+    def _show_track(self, track: Track, account: VideoAccount, grade: grades.Grade) -> ShownTrack:
         columns = track.columns
         for column in self._dataset.extra_columns(self._split, body=self._body is not None):
             if column.per == "row" and column.name in track.extra:
@@ -204,7 +204,7 @@ class _RawTracks:
             raise no_video(f"{self._dataset.name}/{self._split}", name, reason, names)
         return tracks
 
-    def rejected(self) -> list[ShownTrack]:
+    def choose_rejected(self) -> list[ShownTrack]:
         """First tracks of rejected videos, spread evenly over the split."""
         n_tracks = self._choice.tracks
         chosen: list[ShownTrack] = []

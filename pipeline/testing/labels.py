@@ -14,7 +14,7 @@ from pipeline.boxes import MIN_SIDE_PX, extents
 from pipeline.cameras import project
 from pipeline.datasets.base import EXTRINSICS, UP, Dataset
 from pipeline.errors import RawDataError
-from pipeline.skeletons import convert, with_ones
+from pipeline.skeletons import add_confidence, convert
 from pipeline.track import MOST, Track, column_problems, other_units
 
 if TYPE_CHECKING:
@@ -196,7 +196,7 @@ def _check_projection(
     if joints is None:
         joints = track.kp_3d
     if joints is None and track.kp_3d_eval is not None:
-        joints = convert(with_ones(track.kp_3d_eval), source="common14", target="spin49")
+        joints = convert(add_confidence(track.kp_3d_eval), source="common14", target="spin49")
     camera = track.intrinsics
     if joints is None or camera is None or _camera_problem(camera):
         return {}
@@ -265,7 +265,7 @@ def _check_pose(track: Track, body: Body) -> Mistakes:
     if track.pose is None or track.betas is None:
         return {}
     spin49, common14 = body.posed_joints(track.pose, track.betas)
-    posed = with_ones(spin49)
+    posed = add_confidence(spin49)
     known = replace(track, has_3d=None)
     mistakes: Mistakes = {}
     if track.trans is not None:
@@ -274,7 +274,7 @@ def _check_pose(track: Track, body: Body) -> Mistakes:
         joints = track.kp_3d
         compared = spin49
     elif track.kp_3d_eval is not None:
-        joints = with_ones(track.kp_3d_eval)
+        joints = add_confidence(track.kp_3d_eval)
         compared = common14
     else:
         return _check_projection(known, posed) | mistakes
@@ -299,7 +299,7 @@ def check_extrinsics(track: Track) -> Mistakes:
     from scipy.spatial.transform import Rotation  # takes 0.4 s
 
     rotation = extra[EXTRINSICS.name][:, :3, :3].astype(np.float64)
-    could = _labelled(track, pose)
+    could = _has_body(track, pose)
     root = np.where(could[:, None], pose[:, :3], 0)
     spine = Rotation.from_rotvec(root).apply([0.0, 1.0, 0.0])
     up = extra[UP.name]
@@ -308,7 +308,7 @@ def check_extrinsics(track: Track) -> Mistakes:
     return {INVERTED: ((given < ASLANT) & (inverse > UPRIGHT), could)}
 
 
-def _labelled(track: Track, body: Array) -> Array:
+def _has_body(track: Track, body: Array) -> Array:
     """(T,) whether a frame has a body, and its parameters (T, C) are finite."""
     is_finite = np.isfinite(body).all(axis=1)
     if track.has_smpl is not None:
@@ -322,7 +322,7 @@ def _sample_posed_frames(track: Track) -> Track | None:
     """
     if track.pose is None or track.betas is None:
         return None
-    is_labelled = _labelled(track, np.concatenate([track.pose, track.betas], axis=1))
+    is_labelled = _has_body(track, np.concatenate([track.pose, track.betas], axis=1))
     rows = np.flatnonzero(is_labelled)
     if not len(rows):
         return None

@@ -15,8 +15,8 @@ from pipeline.skeletons import (
     correspondence,
     joint_names,
     keypoints_13,
-    mirrored,
-    without_non_finite,
+    opposite_joints,
+    zero_invalid_joints,
 )
 
 SIZES = {
@@ -56,7 +56,7 @@ def test_every_skeleton_has_its_size_names_no_joint_twice_and_is_itself_mirrored
     name: str,
 ) -> None:
     assert len(JOINTS[name]) == len(set(JOINTS[name])) == SIZES[name]
-    other = mirrored(name)
+    other = opposite_joints(name)
     assert [other[i] for i in other] == list(range(len(other)))
 
 
@@ -146,7 +146,7 @@ def test_wrong_numbers_of_joints_unknown_skeletons_doubled_names_and_nothing_in_
 
 
 def test_mirroring_swaps_sides_and_keeps_the_middle() -> None:
-    names, other = JOINTS["spin49"], mirrored("spin49")
+    names, other = JOINTS["spin49"], opposite_joints("spin49")
     pairs = {names[i]: names[j] for i, j in enumerate(other)}
     assert pairs["OP LBigToe"] == "OP RBigToe"
     assert pairs["lear"] == "rear"
@@ -159,7 +159,7 @@ def test_mirroring_swaps_sides_and_keeps_the_middle() -> None:
 
 @pytest.mark.parametrize("name", ["spin49", "penn_action", "body_25", "coco", "common14"])
 def test_bones_join_joints_of_the_skeleton_and_mirror_onto_bones(name: str) -> None:
-    lines, other = {frozenset(pair) for pair in bones(name)}, mirrored(name)
+    lines, other = {frozenset(pair) for pair in bones(name)}, opposite_joints(name)
     assert len(lines) == len(bones(name)) > 5
     assert {frozenset(other[i] for i in line) for line in lines} == lines
 
@@ -168,7 +168,7 @@ def test_a_joint_that_is_not_finite_becomes_zero_and_is_counted() -> None:
     keypoints = np.array(
         [[[1, 2, 1], [np.nan, 2, 1], [3, np.inf, 1], [4, 5, np.nan], [1e30, 5, 1]]]
     )
-    clean, n_bad = without_non_finite(keypoints)
+    clean, n_bad = zero_invalid_joints(keypoints)
     np.testing.assert_array_equal(clean, [[[1, 2, 1], *[[0, 0, 0]] * 4]])
     assert n_bad == 4
     assert np.isnan(keypoints).any()  # the input is as it was

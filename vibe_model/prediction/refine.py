@@ -23,7 +23,7 @@ from torch import Tensor
 from pipeline.body import Body
 from pipeline.rotations import axis_angle_to_matrix, matrix_to_axis_angle
 from pipeline.show.video_file import DEFAULT_FPS
-from pipeline.skeletons import JOINTS, without_non_finite
+from pipeline.skeletons import JOINTS, zero_invalid_joints
 from vibe_model.cameras import project
 from vibe_model.networks.video_model import Project, VideoModel
 from vibe_model.prediction.predict import TrackBodies
@@ -90,7 +90,7 @@ def refine_bodies(
     bad = ~(np.isfinite(bbox).all(axis=1) & (bbox[:, 2] > 0))
     arrays = (
         theta,
-        np.where(bad[:, None, None], 0, without_non_finite(kp_2d)[0]),
+        np.where(bad[:, None, None], 0, zero_invalid_joints(kp_2d)[0]),
         np.where(bad[:, None], 1, bbox),
         _isolate(bad, run),
     )
@@ -221,7 +221,7 @@ class _Refinement:
         shift = torch.zeros_like(camera, requires_grad=True)
         shape_change = torch.zeros_like(betas[0], requires_grad=True)
 
-        def changed() -> tuple[Tensor, Tensor, Tensor]:
+        def move_bodies() -> tuple[Tensor, Tensor, Tensor]:
             angles = POSE * moving * turn
             turned = rotmat @ axis_angle_to_matrix(angles.reshape(-1, 24, 3))
             moved = CAMERA * moving * shift
@@ -231,7 +231,7 @@ class _Refinement:
 
         def closure() -> Tensor:
             optimiser.zero_grad()
-            loss = self._loss(track, *changed())
+            loss = self._loss(track, *move_bodies())
             loss = loss + turn.square().sum()
             loss = loss + shift.square().sum()
             loss = loss + n * shape_change.square().sum()
@@ -250,7 +250,7 @@ class _Refinement:
         )
         optimiser.step(closure)  # type: ignore[no-untyped-call]
         with torch.no_grad():
-            camera, rotmat, betas = changed()
+            camera, rotmat, betas = move_bodies()
             return torch.cat((camera, matrix_to_axis_angle(rotmat).flatten(1), betas), dim=1)
 
     def _loss(self, track: _FittedTrack, camera: Tensor, rotmat: Tensor, betas: Tensor) -> Tensor:

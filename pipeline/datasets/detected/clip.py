@@ -38,7 +38,7 @@ from pipeline.files.pixels.frames import MOST_LOST, Video
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import file_digest
 from pipeline.linking import SECOND
-from pipeline.skeletons import Doubles, joint_names, without_non_finite
+from pipeline.skeletons import Doubles, joint_names, zero_invalid_joints
 from pipeline.track import Track
 
 DETECTORS: Final = "`python -m pipeline detect`, OpenPose or another one"
@@ -308,7 +308,7 @@ def _fit_to_clip(
 def _confident(detections: Detections) -> Doubles:
     """(N, J, 3) all persons of all frames; scores below MIN_CONFIDENCE are 0."""
     nobody = np.empty((0, len(joint_names(detections.skeleton)), 3))
-    persons, _ = without_non_finite(np.concatenate([*detections.keypoints, nobody]))
+    persons, _ = zero_invalid_joints(np.concatenate([*detections.keypoints, nobody]))
     persons[persons[..., 2] < MIN_CONFIDENCE] = 0
     return persons
 

@@ -104,7 +104,9 @@ def _plan(request: Request) -> Iterator[Shot]:
 def _record(shot: Shot, folder: Path) -> Take:
     """`S<k>/Videos/<name>.mp4` and the two pose files."""
     subject, _, stem = shot.name.partition("/")
-    played = _stage_take(shot).seen_by(_camera_of(shot.name.rpartition(".")[2], shot.n_frames))
+    played = _stage_take(shot).switch_camera(
+        _camera_of(shot.name.rpartition(".")[2], shot.n_frames)
+    )
     # the same looks for all cameras
     write_video(played, folder / subject / "Videos" / f"{stem}.mp4")
     take = replace(played, shot=shot)

@@ -74,7 +74,7 @@ def _record(shot: Shot, folder: Path) -> Take:
     high = points.max(axis=0)
     # As if the images were cropped around the person.
     zoom = FILLED * shot.width / (high - low).max()
-    take = staged.seen_by(staged.view.cut((low + high) / 2, zoom, shot.width))
+    take = staged.switch_camera(staged.view.cut((low + high) / 2, zoom, shot.width))
     images = []
     visible = []
     for filmed in film(take):

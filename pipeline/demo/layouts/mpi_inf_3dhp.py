@@ -82,7 +82,7 @@ def _record(shot: Shot, folder: Path) -> Take:
     sequence, _, camera = shot.name.rpartition("/")
     played = stage(replace(shot, name=sequence))  # the same for all cameras
     cameras = _cameras(played)
-    take = played.seen_by(cameras[int(camera.removeprefix("video_"))])
+    take = played.switch_camera(cameras[int(camera.removeprefix("video_"))])
     if path.suffix:
         write_video(take, path)
     else:

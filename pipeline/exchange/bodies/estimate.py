@@ -57,7 +57,7 @@ class Estimate:
     def is_smplx(self) -> bool:
         return bool(self.pose.shape[1] != N_POSE)
 
-    def intrinsics_in(self, size: tuple[int, int]) -> Doubles:
+    def pixel_intrinsics(self, size: tuple[int, int]) -> Doubles:
         """(3, 3) px, for pictures of this width and height."""
         if self.intrinsics is not None:
             return self.intrinsics
@@ -72,7 +72,7 @@ class Estimate:
         assert self.crop_camera is not None and self.boxes is not None
         scale, x, y = self.crop_camera.T
         box_x, box_y, width, _ = self.boxes.T
-        intrinsics = self.intrinsics_in(size)
+        intrinsics = self.pixel_intrinsics(size)
         focal = intrinsics[0, 0]
         away = 2 * focal / (scale * width * margin)  # m
         m_per_px = away / focal
@@ -87,7 +87,7 @@ class Estimate:
         across, down = np.divide(size, self.size)
         return bool(abs(across / down - 1) < ALIKE)
 
-    def in_clip(self, size: tuple[int, int], fps: float) -> Estimate:
+    def convert_to_clip(self, size: tuple[int, int], fps: float) -> Estimate:
         """The frames and the intrinsics of the clip, of this width, height and rate, where the tool
         reduced both.
         """

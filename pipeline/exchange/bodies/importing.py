@@ -117,7 +117,7 @@ def import_bodies(
         raise PipelineError(f"{clips}/{name}: has other labels than 2D joints. Name clips' cache.")
     by_clip = _join_clips(files, split, bodies)
     origin = _origin(split, by_clip, bodies)
-    entries = {entry.name: _stamped(entry, by_clip, origin) for entry in split.videos}
+    entries = {entry.name: _add_fingerprint(entry, by_clip, origin) for entry in split.videos}
     committed = committed_split(root, name)
     before: dict[str, str] = {}  # fingerprints of the clips that an earlier import wrote
     if committed is not None:
@@ -145,7 +145,7 @@ def import_bodies(
             labelled = [_TrackBodies(split, track) for track in tracks.get(video, ())]
             if video in by_clip:
                 _add_bodies(by_clip[video], labelled, (entry.width, entry.height), bodies)
-                entry = _noted(entry, by_clip[video])
+                entry = _add_notes(entry, by_clip[video])
             n_with_body += sum(int(track.has_body.sum()) for track in labelled)
             if video not in writer.journalled:
                 writer.append(entry, [track.rows() for track in labelled])
@@ -223,7 +223,7 @@ def _origin(split: cache.Split, by_clip: Mapping[str, _Clip], bodies: BodyModels
     }
 
 
-def _stamped(
+def _add_fingerprint(
     entry: cache.VideoEntry, by_clip: Mapping[str, _Clip], origin: Mapping[str, Any]
 ) -> cache.VideoEntry:
     """The clip's entry, with a fingerprint of all that decides its rows."""
@@ -358,11 +358,11 @@ def _add_bodies(
             pose = bodies.smplx.whole_pose(pose)
         trans = estimate.position(size, fitted.margin)
         extrinsics = _extrinsics_of(estimate, trans, joints)
-        if track.fill(estimate, trans, pose, estimate.intrinsics_in(size), extrinsics):
+        if track.fill(estimate, trans, pose, estimate.pixel_intrinsics(size), extrinsics):
             name = track.track.name
             body_fit = BodyFit(estimate.name, round(fitted.distance, 4), fitted.cause)
             clip.fits.setdefault(name, []).append(body_fit)
-            clip.notes.append(f"{name}: {_told(estimate, body_fit)}")
+            clip.notes.append(f"{name}: {_describe_fit(estimate, body_fit)}")
 
 
 def _match_people(
@@ -378,7 +378,7 @@ def _match_people(
         fps = tracks[0].track.fps
     for file in clip.files:
         for stored in read_estimates(file):
-            estimate = stored.in_clip(size, fps)
+            estimate = stored.convert_to_clip(size, fps)
             for reason, n in estimate.dropped.items():
                 clip.notes.append(f"{estimate.name}: {n} frames: {reason}")
             joints = bodies.joints(estimate)
@@ -428,7 +428,7 @@ def _extrinsics_of(estimate: Estimate, trans: Doubles, joints: Doubles) -> Doubl
     return rigid(turn.as_matrix(), shift)
 
 
-def _told(estimate: Estimate, body_fit: BodyFit) -> str:
+def _describe_fit(estimate: Estimate, body_fit: BodyFit) -> str:
     text = str(body_fit)
     if estimate.trans is None:
         text += "; trans is of a weak-perspective camera"
@@ -437,7 +437,7 @@ def _told(estimate: Estimate, body_fit: BodyFit) -> str:
     return text
 
 
-def _noted(entry: cache.VideoEntry, clip: _Clip) -> cache.VideoEntry:
+def _add_notes(entry: cache.VideoEntry, clip: _Clip) -> cache.VideoEntry:
     """The clip's entry with the notes, and how its bodies fit."""
     notes = [*entry.account.get("notes", ()), *clip.notes]
     return replace(entry, account={**entry.account, "notes": notes, "body_fits": clip.fits})

@@ -64,7 +64,7 @@ def fit(estimate: Estimate, joints: Doubles, keypoints: Keypoints, size: tuple[i
     if distance <= NOTED:
         return Fit(distance, margin=margin)
 
-    causes = dict(scene.without_causes(estimate.position(size, margin)))
+    causes = dict(scene.try_causes(estimate.position(size, margin)))
     likeliest = min(causes, key=lambda cause: np.nan_to_num(causes[cause], nan=np.inf))
     if causes[likeliest] > CLEARLY * distance:
         return Fit(distance, "no known cause", distance, margin)
@@ -87,10 +87,10 @@ class _Scene:
         if frames is None:
             frames = self.estimate.frames
         rows, rows_2d = self._common_rows(frames)
-        projected = self._project(trans, self.estimate.intrinsics_in(self.size))
+        projected = self._project(trans, self.estimate.pixel_intrinsics(self.size))
         return self._distance(projected[rows], rows_2d)
 
-    def without_causes(self, trans: Doubles) -> Iterator[tuple[str, float]]:
+    def try_causes(self, trans: Doubles) -> Iterator[tuple[str, float]]:
         """(cause, distance without it) of each known cause."""
         pelvis = self.joints[:, JOINTS["spin49"].index("OP MidHip")]
         yield "the mid-hip's place is taken for a translation", self.distance(trans - pelvis)
@@ -105,13 +105,13 @@ class _Scene:
             in_clip = np.floor(frames / rate).astype(np.int64)
             cause = f"the clip was read at {rate:.2g} of its rate"
             yield cause, self.distance(trans, in_clip)
-        yield from self._without_other_pictures(trans)
+        yield from self._try_image_causes(trans)
 
-    def _without_other_pictures(self, trans: Doubles) -> Iterator[tuple[str, float]]:
+    def _try_image_causes(self, trans: Doubles) -> Iterator[tuple[str, float]]:
         """Causes in the camera and the pictures."""
         rows, rows_2d = self._common_rows(self.estimate.frames)
-        seen, is_seen = self._seen(rows_2d)
-        camera = self.estimate.intrinsics_in(self.size)
+        seen, is_seen = self._compared_keypoints(rows_2d)
+        camera = self.estimate.pixel_intrinsics(self.size)
         projected = self._project(trans, camera)[rows]
         center = camera[:2, 2]
         ratio = _scale(projected - center, seen - center, is_seen)
@@ -122,7 +122,7 @@ class _Scene:
         cause = f"pictures had {1 / resize:.2f} of the size"
         yield cause, self._distance(projected * resize, rows_2d)
         width, height = self.size
-        turned = self._project(trans, self.estimate.intrinsics_in((height, width)))[rows]
+        turned = self._project(trans, self.estimate.pixel_intrinsics((height, width)))[rows]
         x = turned[..., 0]
         y = turned[..., 1]
         clockwise = self._distance(np.stack([width - y, x], axis=-1), rows_2d)
@@ -139,12 +139,12 @@ class _Scene:
         """Joints (N, J, 2) px."""
         return project(self.joints[:, COMPARED] + trans[:, None], camera)
 
-    def _seen(self, rows_2d: Ints) -> tuple[Doubles, Bools]:
+    def _compared_keypoints(self, rows_2d: Ints) -> tuple[Doubles, Bools]:
         joints = self.keypoints.kp_2d[rows_2d][:, COMPARED]
         return joints[..., :2], joints[..., 2] >= CONFIDENT
 
     def _distance(self, projected: Doubles, rows_2d: Ints) -> float:
-        seen, is_seen = self._seen(rows_2d)
+        seen, is_seen = self._compared_keypoints(rows_2d)
         height = self.keypoints.height[rows_2d]
         apart = np.linalg.norm(projected - seen, axis=-1) / height[:, None]
         compared = apart[is_seen & np.isfinite(apart)]

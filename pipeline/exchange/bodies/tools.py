@@ -143,7 +143,7 @@ class _Entry:
         rotvec = Rotation.from_matrix(matrices.reshape(-1, 3, 3)).as_rotvec()
         return np.asarray(rotvec.reshape(matrices.shape[:-1]))
 
-    def in_frames(self, of_pictures: Doubles, frames: Ints, key: str) -> Doubles:
+    def select_frames(self, of_pictures: Doubles, frames: Ints, key: str) -> Doubles:
         """The rows of a person's frames, of one for each picture."""
         if len(frames) and frames[-1] >= len(of_pictures):
             raise self.error(key, f"one for each of {frames[-1] + 1} frames", str(len(of_pictures)))
@@ -225,7 +225,7 @@ def _tram(content: _Entry) -> Iterator[Estimate]:
         to_world = stored.rotations("world_cam_R")
         rotation = np.swapaxes(to_world, -1, -2)
         shift = -np.einsum("nij,nj->ni", rotation, stored.take("world_cam_T", len(rotation), 3))
-        extrinsics = stored.in_frames(rigid(rotation, shift), frames, "world_cam_R")
+        extrinsics = stored.select_frames(rigid(rotation, shift), frames, "world_cam_R")
     person = content.file.stem.rpartition("_")[2]
     yield Estimate(
         tool="TRAM",
@@ -267,7 +267,7 @@ def _prompthmr(content: _Entry) -> Iterator[Estimate]:
             intrinsics=intrinsics,
             size=size,
             is_reduced=True,
-            extrinsics=world.in_frames(extrinsics, frames, "Rcw"),
+            extrinsics=world.select_frames(extrinsics, frames, "Rcw"),
         )
         is_detected = entry.take("detected", n) > 0
         yield estimate.only(np.flatnonzero(is_detected), "not detected")

@@ -37,7 +37,7 @@ from pipeline.exchange.vibe_db.layouts import (
 from pipeline.files.formats.arrays import fits, reading, refuse
 from pipeline.files.formats.hdf5 import filters_of, own_object
 from pipeline.files.raw.opening import open_unbuffered
-from pipeline.skeletons import JOINTS, LARGEST, convert, correspondence, without_non_finite
+from pipeline.skeletons import JOINTS, LARGEST, convert, correspondence, zero_invalid_joints
 from pipeline.track import FLAGS, Track, column_problems, other_units
 
 Array = NDArray[Any]
@@ -372,7 +372,7 @@ def _labels(
     labels: dict[str, Array] = {}
     if "kp_2d" in columns:
         joints = database.read("joints2D", start, stop).astype(np.float64)
-        kp_2d, _ = without_non_finite(convert(joints, source=layout.joints_2d, target="spin49"))
+        kp_2d, _ = zero_invalid_joints(convert(joints, source=layout.joints_2d, target="spin49"))
         kp_2d[..., 2] = np.clip(kp_2d[..., 2], 0, 1)
         labels["kp_2d"] = kp_2d.astype(np.float32)
         labels["bbox"] = _boxes(database, layout, start, stop)

@@ -24,7 +24,7 @@ from pipeline.exchange.vibe_db.layouts import PICTURE
 from pipeline.exchange.wham.layouts import NO_GENDER, NO_RATE, NO_SIZE, REGRESSED
 from pipeline.files.formats import smpl_files
 from pipeline.files.formats.arrays import numbers, reading
-from pipeline.skeletons import JOINTS, convert, mirrored
+from pipeline.skeletons import JOINTS, convert, opposite_joints
 
 Array = NDArray[Any]
 Doubles = NDArray[np.float64]
@@ -174,7 +174,7 @@ class RowFields:
 
     def flipped_keypoints(self, start: int, stop: int) -> Array:
         """(n, 17, 3): left and right swapped, x mirrored except for joints without confidence."""
-        kp2d = self.keypoints(start, stop)[:, mirrored("coco")]
+        kp2d = self.keypoints(start, stop)[:, opposite_joints("coco")]
         width = self.resolutions(start, stop)[:, :1]
         x, y, score = np.moveaxis(kp2d, -1, 0)
         mirrored_x = np.where(score > 0, width - x, x)

@@ -98,7 +98,7 @@ class CamAngvel(LabelStream):
         return np.where(known[:, None], of_rows, at_rest).astype(np.float32), known
 
     def mirrored(self, values: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
-        """Values (..., 6) for the mirrored video, whose camera is `cameras.mirrored`."""
+        """Values (..., 6) for the mirrored video, whose camera is `cameras.mirror_extrinsics`."""
         return np.asarray(values * MIRRORED_6D.astype(values.dtype) + 0)  # 0 for -0
 
 

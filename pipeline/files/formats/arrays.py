@@ -111,7 +111,7 @@ def other_format(start: bytes) -> str:
     """What a file is instead of the expected download, by its first bytes; "" if unknown."""
     if not start:
         return "empty (0 bytes)"
-    return begins_as(start.lstrip(), OTHERS)
+    return identify_format(start.lstrip(), OTHERS)
 
 
 def other_than_text(content: bytes) -> str:
@@ -124,10 +124,10 @@ def other_than_text(content: bytes) -> str:
         return "an MP4 or MOV video"
     if content[257:262] == b"ustar":
         return "a tar archive"
-    return begins_as(content.lstrip(), NO_TEXT)
+    return identify_format(content.lstrip(), NO_TEXT)
 
 
-def begins_as(start: bytes, formats: Mapping[bytes, str]) -> str:
+def identify_format(start: bytes, formats: Mapping[bytes, str]) -> str:
     """What begins with the first of `formats` that fits; "" for none."""
     for magic, name in formats.items():
         if start.startswith(magic):

@@ -16,7 +16,7 @@ from typing import ClassVar, Final, Protocol
 import numpy as np
 
 from pipeline.errors import PipelineError, RawDataError
-from pipeline.files.formats.arrays import NO_TEXT, begins_as
+from pipeline.files.formats.arrays import NO_TEXT, identify_format
 from pipeline.files.pixels.clip_record import ClipRecord, Survey, count_missing
 from pipeline.files.pixels.decode import EBML, MP4, PictureError, decode, picture_size, read_picture
 from pipeline.files.pixels.video import Image as Image
@@ -250,7 +250,7 @@ class Video:
     @cached
     def header(self) -> VideoHeader:
         """The container's header. Raises RawDataError if it cannot be opened."""
-        with self._reported(), self._open() as video:
+        with self._report_undecodable(), self._open() as video:
             return video.header()
 
     @cached
@@ -265,7 +265,7 @@ class Video:
         if known is not None:
             return known
         survey = Survey()
-        with self._reported(), self._open() as video:
+        with self._report_undecodable(), self._open() as video:
             for frame in video.frames():
                 alive(frame.number)
                 survey.add(frame)
@@ -290,7 +290,7 @@ class Video:
 
     def require_whole(self) -> None:
         """Raise RawDataError for a file of another kind, or a truncated one that loses frames."""
-        with self._reported(), self._open() as video:
+        with self._report_undecodable(), self._open() as video:
             if not count_missing(video, self.place):
                 return
         self.refuse_cut_off(self.record())
@@ -327,7 +327,7 @@ class Video:
             yield video
 
     @contextmanager
-    def _reported(self) -> Iterator[None]:
+    def _report_undecodable(self) -> Iterator[None]:
         """Raise RawDataError in place of Undecodable."""
         try:
             yield
@@ -346,7 +346,7 @@ class Video:
             return f"{self.place} is empty"
         if not _is_video(start):
             # FFmpeg also follows play lists, which name other files and addresses.
-            kind = begins_as(start, NO_TEXT)
+            kind = identify_format(start, NO_TEXT)
             actual = f"is {kind}" if kind else f"begins with {start[:12]!r}"
             return f"{self.place} is no video of a known kind: it {actual}"
         return ""

@@ -26,14 +26,14 @@ from pipeline.demo.scene import Actor, Take
 from pipeline.errors import PipelineError
 from pipeline.files.pixels import sources
 from pipeline.files.raw import MARKER, RawVideo
-from pipeline.skeletons import JOINTS, convert, mirrored
+from pipeline.skeletons import JOINTS, convert, opposite_joints
 from pipeline.testing import DatasetContract
 from pipeline.track import Track
 
 SPIN49 = JOINTS["spin49"]
 SPLITS = [(name, split) for name in RELEASES for split in datasets.get(name).splits]
 WITH_PIXELS = [(name, split) for name, split in SPLITS if datasets.get(name).has_pixels]
-LATERAL = [i for i, j in enumerate(mirrored("spin49")) if i != j]
+LATERAL = [i for i, j in enumerate(opposite_joints("spin49")) if i != j]
 HAS_TWIN = np.isin(np.arange(len(SPIN49)), LATERAL)
 EXACT_PX = 0.01
 TOLERANCE_PX = {  # where labels are not the projected joints themselves
@@ -229,7 +229,7 @@ def test_joints_are_where_their_names_say_and_not_where_the_other_sides_are(name
     swapped = []
     for track, take, actor in played(name, split, embedded):
         assert distances(track, actor).max() < TOLERANCE_PX.get(name, EXACT_PX), take.shot.name
-        swapped.append(distances(track, actor, mirrored("spin49")).mean())
+        swapped.append(distances(track, actor, opposite_joints("spin49")).mean())
     assert min(swapped) > 4 * TOLERANCE_PX.get(name, EXACT_PX)
 
 
@@ -248,7 +248,7 @@ def test_3d_joints_are_where_their_names_say(name: str, split: str, embedded: An
         universal = (name, split) == ("mpi_inf_3dhp", "test")  # all skeletons are as large
         assert abs(scale - 1) < (0.4 if universal else 1e-5)
         np.testing.assert_allclose(told, scale * truth, atol=1e-3)
-        other_side = joints[:, mirrored("spin49")][known]
+        other_side = joints[:, opposite_joints("spin49")][known]
         assert np.abs(told - scale * other_side).max() > 0.1
         if track.kp_3d_eval is not None:
             common = convert(joints, source="spin49", target="common14")
@@ -377,7 +377,7 @@ def test_what_is_in_the_world_is_seen_where_its_keypoints_are(
 
 @pytest.mark.parametrize("name", sorted({name for name, _ in WITH_CAMERAS}))
 def test_a_mirrored_pictures_camera_is_found_in_the_reader(name: str) -> None:
-    assert datasets.mirror_of(name, "extrinsics") is cameras.mirrored
+    assert datasets.mirror_of(name, "extrinsics") is cameras.mirror_extrinsics
     declared = datasets.get(name).extra_columns(datasets.get(name).splits[0], body=True)
     # px of the picture as it is
     assert {column.name for column in declared if column.mirror is None} <= {"intrinsics"}

@@ -26,7 +26,11 @@ CONTACT = ExtraColumn(
     name="contact", about="on the ground", shape=(4,), dtype="uint8", mirror=((0, 2), (1, 3))
 )
 EXTRINSICS = ExtraColumn(
-    name="extrinsics", about="world to camera", unit="m", shape=(4, 4), mirror=cameras.mirrored
+    name="extrinsics",
+    about="world to camera",
+    unit="m",
+    shape=(4, 4),
+    mirror=cameras.mirror_extrinsics,
 )
 UP = ExtraColumn(
     name="up",

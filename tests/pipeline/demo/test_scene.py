@@ -95,7 +95,7 @@ def test_what_leaves_the_picture_is_not_visible() -> None:
     low = replace(
         take.view, intrinsics=take.view.intrinsics + np.array([[0, 0, 0], [0, 0, 150], [0, 0, 0]])
     )
-    cut = take.seen_by(low)
+    cut = take.switch_camera(low)
     below = cut.actors[0].kp_2d[0, :, 1] > low.height - 0.5  # the legs leave at the bottom
     assert below.sum() > 5
     assert not next(scene.film(cut)).visible[0][below].any()

@@ -80,7 +80,7 @@ def test_tram_is_one_person_a_file_with_the_camera_of_all(tmp_path: Path) -> Non
         assert np.abs(estimate.trans - planted.trans(person)).max() < 1e-5
         assert estimate.size == planted.SIZE
         camera = pinhole(planted.DIAGONAL, planted.SIZE)
-        np.testing.assert_array_equal(estimate.intrinsics_in(planted.SIZE), camera)
+        np.testing.assert_array_equal(estimate.pixel_intrinsics(planted.SIZE), camera)
 
 
 @pytest.mark.parametrize(("every", "fps"), [(1, 30.0), (1, 60.0), (2, 119.9)])
@@ -89,7 +89,7 @@ def test_prompthmrs_smaller_and_fewer_pictures_are_undone(
 ) -> None:
     """Trap 8: at 120 frames a second, its frame k is 2k + 1."""
     file = planted.write(tmp_path, "prompthmr", planted.prompthmr(every=every))
-    people = [estimate.in_clip(planted.SIZE, fps) for estimate in read_estimates(file)]
+    people = [estimate.convert_to_clip(planted.SIZE, fps) for estimate in read_estimates(file)]
     assert len(people) == 2
     for person, estimate in enumerate(people):
         assert estimate.dropped == {"not detected": 1}
@@ -99,7 +99,7 @@ def test_prompthmrs_smaller_and_fewer_pictures_are_undone(
         turned = np.abs(estimate.pose[:, 3:66] - planted.pose(person)[frames, 3:66])
         assert turned.max() < 1e-5
         camera = pinhole(planted.DIAGONAL, planted.SIZE)
-        np.testing.assert_allclose(estimate.intrinsics_in(planted.SIZE), camera)
+        np.testing.assert_allclose(estimate.pixel_intrinsics(planted.SIZE), camera)
 
 
 def test_joints_of_smplx_are_those_of_the_same_smpl_body(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_phalp_is_far_away_by_its_own_focal_length(tmp_path: Path) -> None:
     """Trap 7."""
     first, _ = read_estimates(planted.write(tmp_path, "phalp"))
     focal = FOCAL / 256 * max(planted.SIZE)
-    assert np.allclose(first.intrinsics_in(planted.SIZE), pinhole(focal, planted.SIZE))
+    assert np.allclose(first.pixel_intrinsics(planted.SIZE), pinhole(focal, planted.SIZE))
     assert first.position(planted.SIZE)[:, 2].min() > 50
 
 

@@ -12,7 +12,7 @@ import pytest
 
 import cache
 from pipeline.show.drawing import NAMES, SIDES, flat, joints_3d, views
-from pipeline.skeletons import bones, mirrored
+from pipeline.skeletons import bones, opposite_joints
 from tests.html_pages import Element
 from tests.pipeline.show.made_tracks import AT, made, pictures, shown
 
@@ -115,7 +115,7 @@ def test_joints_and_bones_have_the_side_of_their_names() -> None:
     for names, expected in ((right, "right"), (left, "left"), (middle, "middle")):
         assert {SIDES[NAMES.index(name)] for name in names} == {expected}
     turned = {"right": "left", "left": "right", "middle": "middle"}
-    assert [turned[side] for side in SIDES] == [SIDES[j] for j in mirrored("spin49")]
+    assert [turned[side] for side in SIDES] == [SIDES[j] for j in opposite_joints("spin49")]
     kp_2d = np.concatenate(
         [np.random.default_rng(0).uniform(0, 100, (49, 2)), np.ones((49, 1))], axis=1
     )

@@ -19,9 +19,9 @@ from pipeline.skeletons import (
     Doubles,
     Floats,
     Ints,
+    add_confidence,
     convert,
     keypoints_13,
-    with_ones,
 )
 from vibe_model.metrics import normalise_13
 from vibe_model.part_dynamics.pr_vipe.network import TORSO
@@ -42,11 +42,11 @@ _NO_INSTANTS: Final = np.empty((0, 2), np.int64)
 Labels = Mapping[str, NDArray[Any]]  # (n, ...) of frames, by field
 
 
-def filmed_by(split: str, track: str) -> tuple[str, str] | None:
+def parse_recording(split: str, track: str) -> tuple[str, str] | None:
     """(recording, camera) of a track; equal frames of a recording are the same instant. None: a
     single camera.
 
-    >>> filmed_by("h36m/train", "S1/Walking 1.54138969/0")
+    >>> parse_recording("h36m/train", "S1/Walking 1.54138969/0")
     ('S1/Walking 1', '54138969')
     """
     dataset, _, _ = split.partition("/")
@@ -131,7 +131,7 @@ def read_poses(
     points = np.empty((0, 13, 3), np.float32)
     shown = np.empty((0, 13), np.bool_)
     parts = [PoseSet(points, shown, points, _NO_INSTANTS)]
-    cameras = [filmed_by(name, track.name) for track in split.tracks]
+    cameras = [parse_recording(name, track.name) for track in split.tracks]
     filmed: list[tuple[str, str] | None] = []
     frames: list[int] = []
     for start in range(0, len(all_rows), AT_ONCE):
@@ -193,7 +193,7 @@ def _body_points(labels: Labels, body: Body) -> Doubles:
     rotmat = axis_angle_to_matrix(axis_angle)
     with torch.no_grad():
         joints = body.joints(betas=theta[:, 75:], rotmat=rotmat)  # (n, 49, 3)
-    return keypoints_13(with_ones(joints.numpy()))
+    return keypoints_13(add_confidence(joints.numpy()))
 
 
 def _joint_points(labels: Labels) -> Floats:
