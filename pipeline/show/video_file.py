@@ -23,7 +23,7 @@ QUALITY: Final = {"libx264": {"crf": "20", "preset": "veryfast"}}
 
 
 @functools.cache
-def h264_encoder() -> str:
+def _h264_encoder() -> str:
     """The encoder of this installation. Raises PipelineError without one."""
     for encoder in ENCODERS:
         if encoder in av.codecs_available:
@@ -42,7 +42,7 @@ def video_writer(
     size: width and height of all images; odd ones are padded, as the codec requires. The file
     appears when it is complete. Raises PipelineError if it cannot be written.
     """
-    encoder = h264_encoder()
+    encoder = _h264_encoder()
     if file.suffix.lower() != SUFFIX:
         file = file.with_suffix(SUFFIX)
     part = file.with_name(f".{file.stem}.part{SUFFIX}")  # the suffix names the container

@@ -54,13 +54,13 @@ class Report(PipelineTask):
     def up_to_date(self) -> bool:
         from tasks.report.assembly import recorded_fingerprint  # slow to import
 
-        return recorded_fingerprint(page()) == as_configured().fingerprint()
+        return recorded_fingerprint(page()) == _configured_content().fingerprint()
 
     def work(self) -> None:
         from tasks.report.assembly import write_report
 
         with self.progress() as progress:
-            size, _ = write_report(as_configured(), _require_own(page()), progress)
+            size, _ = write_report(_configured_content(), _require_own(page()), progress)
         self.say(size)
         self.show()
 
@@ -97,7 +97,7 @@ def _require_own(file: Path) -> Path:
     return file
 
 
-def as_configured(*, training: bool = True) -> ReportContent:
+def _configured_content(*, training: bool = True) -> ReportContent:
     """The cache, every model's configured run and baseline, and the ablation, as far as they
     exist.
     """
@@ -172,7 +172,7 @@ def _content_of(args: argparse.Namespace) -> ReportContent:
     if args.cache is not None and not settings_file().exists():
         s = sections.load(settings_file(), tolerant=True, optional=True)
         return ReportContent(args.cache, None, None, s.stream.name, Path(), training=False)
-    pages = as_configured(training=not (args.folders or args.no_training or args.cache))
+    pages = _configured_content(training=not (args.folders or args.no_training or args.cache))
     return pages if args.cache is None else replace(pages, root=args.cache, raw=None)
 
 

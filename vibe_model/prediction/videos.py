@@ -59,7 +59,7 @@ class PredictedVideos:
     summary: dict[str, Any] = field(default_factory=dict)  # the content of predictions.json
 
 
-class PredictedPerson(NamedTuple):
+class _PredictedPerson(NamedTuple):
     """A person in a video, and the median px from the joints before and after `refine`; NaN
     without joints.
     """
@@ -106,7 +106,7 @@ def predict_videos(job: PredictionJob, progress: Progress) -> PredictedVideos:
 def _predict_video(
     job: PredictionJob,
     entry: cache.VideoEntry,
-    people: Iterator[PredictedPerson],
+    people: Iterator[_PredictedPerson],
     about: Mapping[str, Any],
     video_bodies: PredictedBodies,
     predicted: PredictedVideos,
@@ -136,7 +136,7 @@ def _predict_people(
     split: cache.Split,
     chosen: Sequence[cache.TrackRecord],
     progress: Progress,
-) -> Iterator[PredictedPerson]:
+) -> Iterator[_PredictedPerson]:
     """Predict each person with a frame that could be decoded, and refine as the job says."""
     total = sum(track.stop - track.start for track in chosen)
     n_done = 0
@@ -164,14 +164,14 @@ def _predict_people(
             before_px = refined.before
             after_px = refined.after
         video = int(split.tracks.video[track])
-        yield PredictedPerson(video, bodies.smooth_time(job.smooth), before_px, after_px)
+        yield _PredictedPerson(video, bodies.smooth_time(job.smooth), before_px, after_px)
         n_done += len(bodies)  # written by now
         progress(n_done, total, bodies.track.video)
 
 
 def _write_person(
     job: PredictionJob,
-    person: PredictedPerson,
+    person: _PredictedPerson,
     entry: cache.VideoEntry,
     about: Mapping[str, Any],
 ) -> dict[str, Any]:
