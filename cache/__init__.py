@@ -82,9 +82,9 @@ def torch_windows(
     Raises as `Split.windows` and `Split.read` do; CacheError for splits whose fields differ in
     names or shapes; CacheChanged in a worker that starts after another commit.
     """
-    from cache.read.torch_windows import Reading, TorchWindows
+    from cache.read.torch_windows import ReadArguments, TorchWindows
 
     if isinstance(splits, Split):
         splits = [splits]
-    reading = Reading(stream, fields, dtype, streams, history)
+    reading = ReadArguments(stream, fields, dtype, streams, history)
     return TorchWindows(splits, seqlen, stride, tail, reading)

@@ -114,7 +114,7 @@ def join_adjacent(ranges: Ranges) -> Ranges:
     return np.stack([starts, stops], axis=1)
 
 
-class _Segments(NamedTuple):
+class _TableRuns(NamedTuple):
     """Rows of a split that follow each other in a table."""
 
     first: Ints  # (N,) first rows
@@ -129,7 +129,7 @@ class StreamRows:
 
     def __init__(self, starts: Mapping[str, Ints], seqlen: int) -> None:
         self.seqlen = seqlen
-        self._segments: dict[str, _Segments] = {}
+        self._segments: dict[str, _TableRuns] = {}
         self.total = 0
         for name, first_rows in starts.items():
             begins = np.unique(first_rows)
@@ -139,7 +139,7 @@ class StreamRows:
             last = np.concatenate([begins[gaps - 1], begins[-1:]])
             lengths = last + seqlen - first
             place = np.cumsum(lengths) - lengths + self.total
-            self._segments[name] = _Segments(first, last + seqlen, place)
+            self._segments[name] = _TableRuns(first, last + seqlen, place)
             self.total += int(lengths.sum())
 
     def place(self, split: str, starts: Ints) -> Ints:

@@ -50,7 +50,7 @@ MIRRORED_SMPL: Final = (
 NOT_MIRRORED: Final = np.zeros((), bool)  # of any row
 
 
-class _Crops(NamedTuple):
+class _NetworkCrops(NamedTuple):
     """What the network saw."""
 
     bbox: Floats | None  # (B, T, 4); None when the split has no boxes
@@ -112,13 +112,13 @@ class LabelFields:
             normalise_keypoints(kp_2d, bbox, self._crop_scale, out)
 
     @cached_property
-    def _crops(self) -> _Crops:
+    def _crops(self) -> _NetworkCrops:
         bbox = self._raw("bbox")
         if self._crop is not None and bbox is not None:
             frame = self._raw("frame_index")
             if frame is not None:
-                return _Crops(*self._crop(bbox, frame))
-        return _Crops(bbox, NOT_MIRRORED)
+                return _NetworkCrops(*self._crop(bbox, frame))
+        return _NetworkCrops(bbox, NOT_MIRRORED)
 
     def _kp_3d(self, out: Floats) -> None:
         evaluation = self._raw(EVAL_JOINTS)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 Item = dict[str, torch.Tensor]
 
 
-class Reading(NamedTuple):
+class ReadArguments(NamedTuple):
     """Arguments of `Split.read` for each window."""
 
     stream: str | None
@@ -43,7 +43,7 @@ class TorchWindows(Shown, Dataset[Item]):
     """
 
     def __init__(
-        self, splits: Sequence[Split], seqlen: int, stride: int, tail: Tail, reading: Reading
+        self, splits: Sequence[Split], seqlen: int, stride: int, tail: Tail, reading: ReadArguments
     ) -> None:
         self._splits = tuple(splits)
         self._reading = reading
@@ -132,7 +132,12 @@ class TorchWindows(Shown, Dataset[Item]):
 
 
 def _rebuild(
-    splits: Sequence[Split], seqlen: int, stride: int, tail: Tail, reading: Reading, identity: str
+    splits: Sequence[Split],
+    seqlen: int,
+    stride: int,
+    tail: Tail,
+    reading: ReadArguments,
+    identity: str,
 ) -> TorchWindows:
     dataset = TorchWindows(splits, seqlen, stride, tail, reading)
     if dataset._identity != identity:

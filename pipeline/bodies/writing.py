@@ -34,7 +34,7 @@ from pipeline.files.formats.arrays import load_npz
 from pipeline.files.pixels import sources
 from pipeline.files.places import file_name
 from pipeline.grades import Grade, video_grades
-from pipeline.show.bodies import FEWEST, Painter, SeenBody
+from pipeline.show.bodies import FEWEST, BodyPainter, SeenBody
 from pipeline.show.clip import DEMO_MARK, PEOPLE, caption, frames_of, rate_of
 from pipeline.show.video_file import SUFFIX, video_writer
 from pipeline.skeletons import KEYPOINTS_13, KEYPOINTS_13_OF_SPIN49
@@ -316,7 +316,7 @@ def _write_overlay(
     file: Path, source: Any, people: list[_FittedPerson], fitter: Fitter, text: str
 ) -> None:
     """Write all frames of a video with the bodies over them. Raises PipelineError."""
-    painter = Painter(fitter.body.faces)
+    painter = BodyPainter(fitter.body.faces)
     stop = max(max(rows) for rows, _, _ in people) + 1
     file.parent.mkdir(parents=True, exist_ok=True)
     with video_writer(file, rate_of(source), source.size()) as write:

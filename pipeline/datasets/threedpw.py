@@ -202,7 +202,7 @@ class ThreeDPW(Dataset):
 
 
 def _kept_rows(
-    actor: _Actor, to_camera: Doubles, has_picture: Bools, account: VideoAccount
+    actor: _StoredActor, to_camera: Doubles, has_picture: Bools, account: VideoAccount
 ) -> tuple[Ints, NDArray[np.float32]]:
     """Frames of an actor that are kept (K,), and their boxes (K, 4); the account has the others."""
     n_frames = len(actor.pose)
@@ -239,7 +239,7 @@ def _limbs(kp_18: Doubles) -> Doubles:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Actor:
+class _StoredActor:
     """One person of a sequence, N frames, as stored except for types."""
 
     pose: Doubles  # (N, 72) rad, global orientation in the world
@@ -254,7 +254,7 @@ class _Actor:
 class _Sequence:
     """A sequence of N frames."""
 
-    actors: list[_Actor]  # at least one
+    actors: list[_StoredActor]  # at least one
     to_camera: Doubles  # (N, 4, 4) from the world, m
     intrinsics: Doubles | None  # (3, 3) px
     notes: list[str]  # on unused numbers
@@ -305,7 +305,7 @@ def _load_sequence(file: Path) -> _Sequence:
         if n_bad:
             notes.append(f"poses2d[{number}]: {n_bad} joints are not finite: not used")
         actors.append(
-            _Actor(
+            _StoredActor(
                 pose=array("poses", number, n_frames, 72),
                 betas=betas,
                 trans=array("trans", number, n_frames, 3),

@@ -2,7 +2,7 @@
 
 Motion is described by degrees of freedom with a meaning (`l_knee`: flexion of the left knee) and a
 range. An action is a function of time in seconds and a random generator for amplitudes, tempo and
-phase. It sets `Curves`, degrees over time, for the degrees of freedom that it moves;
+phase. It sets `ActionCurves`, degrees over time, for the degrees of freedom that it moves;
 the others stay relaxed. Thigh angles are relative to the vertical and foot angles to the ground
 (toes up is positive), independent of the pelvis.
 """
@@ -51,7 +51,7 @@ _OF_SIDES: Final = [{f"{side}_{name}": dof for name, dof in SIDED.items()} for s
 DOFS: Final = _CENTRAL | _OF_SIDES[0] | _OF_SIDES[1]
 
 
-class Curves(SimpleNamespace):
+class ActionCurves(SimpleNamespace):
     """Curves of an action as attributes, of trunk and head; `limbs`: the same of the left, of the
     right. A curve is (T,) degrees, or one number.
     """
@@ -69,7 +69,7 @@ class Curves(SimpleNamespace):
         return curves
 
 
-Action = Callable[[Curves, Doubles, Generator], None]
+Action = Callable[[ActionCurves, Doubles, Generator], None]
 
 
 def _beat(t: Doubles, rng: Generator, low: float, high: float) -> Doubles:
@@ -82,7 +82,7 @@ def _pulse(phase: Doubles, sharpness: float = 1.0) -> Doubles:
     return ((1 - np.cos(phase)) / 2) ** sharpness
 
 
-def _walk(body: Curves, t: Doubles, rng: Generator) -> None:
+def _walk(body: ActionCurves, t: Doubles, rng: Generator) -> None:
     """Walk forward; the stride determines the speed."""
     phase = _beat(t, rng, 0.75, 1.1)
     stride = rng.uniform(20, 30)  # of the thigh, to either side
@@ -106,7 +106,7 @@ def _walk(body: Curves, t: Doubles, rng: Generator) -> None:
         limbs.elbow = bent + 0.4 * forward
 
 
-def _march(body: Curves, t: Doubles, rng: Generator) -> None:
+def _march(body: ActionCurves, t: Doubles, rng: Generator) -> None:
     """On the spot, knees high, arms bent and pumping."""
     phase = _beat(t, rng, 0.7, 1.2)
     high = rng.uniform(55, 100)
@@ -124,7 +124,7 @@ def _march(body: Curves, t: Doubles, rng: Generator) -> None:
         limbs.elbow = 60 + 30 * pump
 
 
-def _wave(body: Curves, t: Doubles, rng: Generator) -> None:
+def _wave(body: ActionCurves, t: Doubles, rng: Generator) -> None:
     """One hand beside the head, to and fro."""
     phase = _beat(t, rng, 1.2, 2.2)
     slow = np.sin(_beat(t, rng, 0.15, 0.3))
@@ -138,7 +138,7 @@ def _wave(body: Curves, t: Doubles, rng: Generator) -> None:
     right.elbow = 20 + 15 * slow
 
 
-def _squat(body: Curves, t: Doubles, rng: Generator) -> None:
+def _squat(body: ActionCurves, t: Doubles, rng: Generator) -> None:
     """Down and up, arms forward for balance."""
     depth = rng.uniform(70, 105) * _pulse(_beat(t, rng, 0.35, 0.6))
     wide = rng.uniform(6, 20)
@@ -156,7 +156,7 @@ def _squat(body: Curves, t: Doubles, rng: Generator) -> None:
         limbs.elbow = 15 + 0.1 * depth
 
 
-def _arm_raise(body: Curves, t: Doubles, rng: Generator) -> None:
+def _arm_raise(body: ActionCurves, t: Doubles, rng: Generator) -> None:
     """Both arms up and down, together or in turn, in a random plane."""
     phase = _beat(t, rng, 0.3, 0.7)
     lag = rng.choice([0.0, np.pi / 2, np.pi])
@@ -173,7 +173,7 @@ def _arm_raise(body: Curves, t: Doubles, rng: Generator) -> None:
     body.head_nod = -10 * first
 
 
-def _jumping_jacks(body: Curves, t: Doubles, rng: Generator) -> None:
+def _jumping_jacks(body: ActionCurves, t: Doubles, rng: Generator) -> None:
     """Arms and legs apart and together, with a hop."""
     phase = _beat(t, rng, 0.8, 1.3)
     apart = _pulse(phase)
@@ -192,7 +192,7 @@ def _jumping_jacks(body: Curves, t: Doubles, rng: Generator) -> None:
         limbs.ankle = -25 * jump
 
 
-def _kick(body: Curves, t: Doubles, rng: Generator) -> None:
+def _kick(body: ActionCurves, t: Doubles, rng: Generator) -> None:
     """One leg back and through, as at a ball."""
     phase = _beat(t, rng, 0.45, 0.75)
     back = _pulse(phase + 1.2, 3)
@@ -216,7 +216,7 @@ def _kick(body: Curves, t: Doubles, rng: Generator) -> None:
     body.spine_turn = 18 * (front - back)
 
 
-def _box(body: Curves, t: Doubles, rng: Generator) -> None:
+def _box(body: ActionCurves, t: Doubles, rng: Generator) -> None:
     """Guard up, straight punches left and right in turn."""
     phase = _beat(t, rng, 0.7, 1.3)
     reach = rng.uniform(60, 85)
@@ -233,7 +233,7 @@ def _box(body: Curves, t: Doubles, rng: Generator) -> None:
         limbs.flex = 16 + sign * 12
 
 
-def _bow(body: Curves, t: Doubles, rng: Generator) -> None:
+def _bow(body: ActionCurves, t: Doubles, rng: Generator) -> None:
     """From the hips, arms hanging or back."""
     down = _pulse(_beat(t, rng, 0.25, 0.45), 1.5)
     depth = rng.uniform(0.6, 1.0)
@@ -252,7 +252,7 @@ def _bow(body: Curves, t: Doubles, rng: Generator) -> None:
         limbs.elbow = 15 + 20 * down
 
 
-def _look_around(body: Curves, t: Doubles, rng: Generator) -> None:
+def _look_around(body: ActionCurves, t: Doubles, rng: Generator) -> None:
     """Head and trunk turn, one hand at the hip, the other at the brow."""
     slow = _beat(t, rng, 0.3, 0.55)
     slower = np.sin(_beat(t, rng, 0.12, 0.25))
@@ -270,7 +270,7 @@ def _look_around(body: Curves, t: Doubles, rng: Generator) -> None:
     left.elbow = 105 + 20 * np.sin(slow)
 
 
-def _lunge(body: Curves, t: Doubles, rng: Generator) -> None:
+def _lunge(body: ActionCurves, t: Doubles, rng: Generator) -> None:
     """One leg in front, down towards the other knee and up."""
     down = _pulse(_beat(t, rng, 0.35, 0.6))
     front = rng.uniform(20, 35)
@@ -289,7 +289,7 @@ def _lunge(body: Curves, t: Doubles, rng: Generator) -> None:
         limbs.elbow = 95 - 60 * down
 
 
-def _side_bend(body: Curves, t: Doubles, rng: Generator) -> None:
+def _side_bend(body: ActionCurves, t: Doubles, rng: Generator) -> None:
     """Left and right, the upper arm over the head."""
     lean = np.sin(_beat(t, rng, 0.25, 0.5)) * rng.uniform(0.7, 1.0)
     body.spine_side = 32 * lean
@@ -304,7 +304,7 @@ def _side_bend(body: Curves, t: Doubles, rng: Generator) -> None:
         limbs.knee = 4 + 14 * over
 
 
-def _swing(body: Curves, t: Doubles, rng: Generator) -> None:
+def _swing(body: ActionCurves, t: Doubles, rng: Generator) -> None:
     """A racket's forehand: back, through, across the chest."""
     phase = _beat(t, rng, 0.45, 0.8)
     through = np.sin(phase + 0.4 * np.sin(phase))
@@ -327,7 +327,7 @@ def _swing(body: Curves, t: Doubles, rng: Generator) -> None:
         limbs.abduct = 16
 
 
-def _throw(body: Curves, t: Doubles, rng: Generator) -> None:
+def _throw(body: ActionCurves, t: Doubles, rng: Generator) -> None:
     """An overarm throw with a step of the other leg."""
     phase = _beat(t, rng, 0.4, 0.7)
     wind = _pulse(phase + 1.3, 2)
@@ -361,7 +361,9 @@ _SWAYED: Final = {
 _OF_LEGS: Final = ("flex", "abduct", "turnout", "knee", "ankle")
 
 
-def _move_at_random(body: Curves, t: Doubles, rng: Generator, *, spread: float, legs: bool) -> None:
+def _move_at_random(
+    body: ActionCurves, t: Doubles, rng: Generator, *, spread: float, legs: bool
+) -> None:
     """Monotone cubic interpolation between random poses 0.45 to 0.9 s apart."""
     knots = [t[0] - rng.uniform(0, 0.5)]
     while knots[-1] < t[-1] or len(knots) < 2:
@@ -380,12 +382,12 @@ def _move_at_random(body: Curves, t: Doubles, rng: Generator, *, spread: float, 
                 setattr(limbs, name, draw(*dance, SIDED[name]))
 
 
-def _dance(body: Curves, t: Doubles, rng: Generator) -> None:
+def _dance(body: ActionCurves, t: Doubles, rng: Generator) -> None:
     """Random poses of the whole body, for the widest variety."""
     _move_at_random(body, t, rng, spread=0.75, legs=True)
 
 
-def _reach(body: Curves, t: Doubles, rng: Generator) -> None:
+def _reach(body: ActionCurves, t: Doubles, rng: Generator) -> None:
     """Arms, trunk and head to random places, standing."""
     _move_at_random(body, t, rng, spread=1.0, legs=False)
 

@@ -18,7 +18,7 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.spatial.transform import Rotation
 from scipy.special import softmax
 
-from pipeline.demo.actions import ACTIONS, DOFS, SIDED, Curves
+from pipeline.demo.actions import ACTIONS, DOFS, SIDED, ActionCurves
 from pipeline.demo.body import procedural, skin
 from pipeline.skeletons import Doubles, Floats
 
@@ -38,7 +38,7 @@ GRIP_M: Final = 0.008  # height above the lowest point up to which points of the
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Motion:
+class ActorMotion:
     """T frames of one person in the world."""
 
     fps: float
@@ -63,7 +63,7 @@ def perform(
     n_frames: int,
     fps: float,
     actions: Sequence[str] = (),
-) -> Motion:
+) -> ActorMotion:
     """Make a new motion: actions drawn from `actions` (all when empty), each with its own tempo and
     amplitude.
 
@@ -83,7 +83,7 @@ def perform(
     heading = facing + swing * np.sin(phase)
     pose = _to_smpl(angles, heading)
     trans = _stand(betas, pose, hop, sigma)
-    return Motion(fps, chosen, angles, pose, betas, trans, heading)
+    return ActorMotion(fps, chosen, angles, pose, betas, trans, heading)
 
 
 def _mirror(angles: Floats) -> Doubles:
@@ -179,7 +179,7 @@ def _choreograph(
         others = [other for other in repertoire if names[-1:] != [other]]
         action = str(rng.choice(others or list(repertoire)))
         names.append(action)
-        performed = Curves()
+        performed = ActionCurves()
         ACTIONS[action](performed, t, rng)
         curves = performed.by_freedom()
         hop += weight * curves.pop("hop")

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pipeline.demo.appearance import Backdrop, Renderer, dress
 from pipeline.demo.body import VERTEX_IDS, procedural, skin, spin49
 from pipeline.demo.camera import Camera, frame_people
-from pipeline.demo.motion import Motion, perform, random_betas
+from pipeline.demo.motion import ActorMotion, perform, random_betas
 from pipeline.files.pixels.frames import Image
 from pipeline.skeletons import Bools, Doubles
 from pipeline.track import CROP_SCALE
@@ -64,7 +64,7 @@ class Shot:
 class Actor:
     """One person of a take: T frames in the world (y up, ground at 0)."""
 
-    motion: Motion
+    motion: ActorMotion
     gender: str  # a label: the pixels show the neutral body
     pose: Doubles  # (T, 72) rad
     betas: Doubles  # (10,)

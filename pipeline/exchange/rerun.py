@@ -37,7 +37,7 @@ from pipeline.exchange.formats import Exported, require_new_file
 from pipeline.files.pixels.frames import Frame, Image
 from pipeline.show.bodies import LabelledBodies, intrinsics_of
 from pipeline.show.drawing import NAMES, SIDE_COLOURS, SIDES, rgb
-from pipeline.show.shown import Choice, Shown, ShownTrack
+from pipeline.show.shown import Choice, PageContent, ShownTrack
 from pipeline.show.tracks import from_cache
 from pipeline.skeletons import bones
 
@@ -126,7 +126,7 @@ def export(
     return Exported(out, recorded.n_rows, summary, absent, {}, shown.stand_in)
 
 
-def _title(shown: Shown) -> str:
+def _title(shown: PageContent) -> str:
     title = shown.name
     if shown.stand_in:
         title += " (DEMO DATA)"
@@ -135,7 +135,7 @@ def _title(shown: Shown) -> str:
     return title
 
 
-def _absent(shown: Shown, n_missing: int) -> dict[str, str]:
+def _absent(shown: PageContent, n_missing: int) -> dict[str, str]:
     """What a recording lacks, and why. n_missing: frames without image."""
     absent = {}
     if n_missing:
@@ -147,7 +147,7 @@ def _absent(shown: Shown, n_missing: int) -> dict[str, str]:
 
 
 def _record(
-    recording: rr.RecordingStream, shown: Shown, options: RecordingOptions, progress: Progress
+    recording: rr.RecordingStream, shown: PageContent, options: RecordingOptions, progress: Progress
 ) -> _Recorded:
     """Log all tracks, video by video."""
     bodies = None

@@ -114,7 +114,7 @@ class _ComparedStream:
             result.line(f"{rows} not compared, the first: {self.problem}", indent=2)
 
 
-class _Skipped(NamedTuple):
+class _StreamSkipped(NamedTuple):
     """A stream that was not compared."""
 
     split: str
@@ -127,7 +127,7 @@ class Recomputed:
     """Results of all streams."""
 
     compared: list[_ComparedStream] = field(default_factory=list)
-    skipped: list[_Skipped] = field(default_factory=list)
+    skipped: list[_StreamSkipped] = field(default_factory=list)
     # messages: what could not be compared, and what to do
     refused: list[str] = field(default_factory=list)
 
@@ -193,7 +193,7 @@ def recompute(
                     spec = StreamSpec.from_manifest(split, stream, raw=raw, weights=weights)
                     why = _why_not(split, stream, spec)
                     if why:
-                        recomputed.skipped.append(_Skipped(name, stream, why))
+                        recomputed.skipped.append(_StreamSkipped(name, stream, why))
                         continue
                     assert spec is not None
                     recomputed.compared.append(_compare(split, spec, n, seed, workers, progress))

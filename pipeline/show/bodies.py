@@ -56,7 +56,7 @@ class SeenBody(NamedTuple):
     colour: Colour
 
 
-class Painter:
+class BodyPainter:
     """Draws bodies of one topology: faces (F, 3), outward-oriented."""
 
     def __init__(self, faces: NDArray[Any]) -> None:
@@ -130,8 +130,8 @@ class LabelledBodies:
         return self._neutral.faces.cpu().numpy()
 
     @functools.cached_property
-    def painter(self) -> Painter:
-        return Painter(self.faces)
+    def painter(self) -> BodyPainter:
+        return BodyPainter(self.faces)
 
     def skin(self, pose: Array, betas: Array, gender: str = "neutral") -> BodyOutput:
         """Bodies in poses (N, 72) rad with betas (N, 10), without translation."""

@@ -31,7 +31,7 @@ from pipeline.show.drawing import (
     flat,
     rgb,
 )
-from pipeline.show.shown import Shown, ShownTrack
+from pipeline.show.shown import PageContent, ShownTrack
 from pipeline.show.video_file import DEFAULT_FPS, video_writer
 
 DEMO_MARK: Final = "DEMO DATA"  # in the corner of images made with demo data
@@ -156,7 +156,7 @@ class _Person:
             _draw_skeleton(image, flat(rows["kp_2d"][row]), size)
 
 
-def write_clip(shown: Shown, out: Path, *, progress: Progress = silent) -> tuple[int, int]:
+def write_clip(shown: PageContent, out: Path, *, progress: Progress = silent) -> tuple[int, int]:
     """Write all frames of the tracks' video with the tracks drawn over them.
 
     `out` appears when it is complete. If rows are several frames apart, so are the clip's frames;
@@ -198,7 +198,7 @@ def write_clip(shown: Shown, out: Path, *, progress: Progress = silent) -> tuple
     return n_written, with_rows
 
 
-def _only_video(shown: Shown, out: Path) -> tuple[str, FrameSource]:
+def _only_video(shown: PageContent, out: Path) -> tuple[str, FrameSource]:
     """The name and the images of the one video. Raises PipelineError as `write_clip`."""
     untracked = shown.untracked
     if not shown.tracks and untracked is None:
@@ -219,7 +219,11 @@ def _only_video(shown: Shown, out: Path) -> tuple[str, FrameSource]:
 
 
 def _draw_frame(
-    frame: Frame, image: Image, people: list[_Person], bodies: LabelledBodies | None, shown: Shown
+    frame: Frame,
+    image: Image,
+    people: list[_Person],
+    bodies: LabelledBodies | None,
+    shown: PageContent,
 ) -> Image:
     """Draw the people with a row in this frame, and detections without a track, over a copy of its
     image.

@@ -24,7 +24,7 @@ from pipeline.settings.file import PATH, ROOT
 from pipeline.settings.sections import SHARED
 from pipeline.show.page import write_page
 from pipeline.show.raw_tracks import from_raw
-from pipeline.show.shown import PAGE_FRAMES, Choice, Shown
+from pipeline.show.shown import PAGE_FRAMES, Choice, PageContent
 from pipeline.show.tracks import from_cache
 
 PAGE: Final = (".html", ".htm")  # suffixes of --out for a page
@@ -112,7 +112,7 @@ def _choose_video(args: argparse.Namespace, choice: Choice) -> Choice:
     return replace(choice, frames=sys.maxsize)
 
 
-def _read_tracks(args: argparse.Namespace, choice: Choice) -> Shown:
+def _read_tracks(args: argparse.Namespace, choice: Choice) -> PageContent:
     """Read the chosen tracks from the cache or from raw files."""
     name = f"{args.dataset}/{args.split}"
     if args.cache is not None:

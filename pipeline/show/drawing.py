@@ -77,7 +77,7 @@ class Skeleton(NamedTuple):
     dots: tuple[_Dot, ...]
 
 
-class View(NamedTuple):
+class SkeletonView(NamedTuple):
     """A 3D skeleton projected along an axis, in metres, right and down positive."""
 
     title: str
@@ -122,7 +122,7 @@ def flat(kp_2d: Array, pixels: Array | None = None) -> Skeleton:
     return _skeleton(pixels, kp_2d[:, 2] > 0, labels)
 
 
-def views(joints: Array, *, camera: bool) -> tuple[View, ...]:
+def views(joints: Array, *, camera: bool) -> tuple[SkeletonView, ...]:
     """joints (49, 4) m and confidence -> front and side view; () without a visible joint.
 
     In camera axes (x right, y down, z forward) the front is the camera's view, and the side is seen
@@ -134,15 +134,19 @@ def views(joints: Array, *, camera: bool) -> tuple[View, ...]:
     labels = [f"({x:.2f}, {y:.2f}, {z:.2f}) m" for x, y, z, _ in joints.tolist()]
     x, y, z, _ = joints.T
     if camera:
-        front = View("camera's view", _skeleton(np.column_stack([x, y]), visible, labels))
-        side = View("from the side", _skeleton(np.column_stack([z, y]), visible, labels))
+        front = SkeletonView("camera's view", _skeleton(np.column_stack([x, y]), visible, labels))
+        side = SkeletonView("from the side", _skeleton(np.column_stack([z, y]), visible, labels))
     else:
-        front = View("looking along +y", _skeleton(np.column_stack([x, -z]), visible, labels))
-        side = View("looking along −x", _skeleton(np.column_stack([y, -z]), visible, labels))
+        front = SkeletonView(
+            "looking along +y", _skeleton(np.column_stack([x, -z]), visible, labels)
+        )
+        side = SkeletonView(
+            "looking along −x", _skeleton(np.column_stack([y, -z]), visible, labels)
+        )
     return front, side
 
 
-def view_box(shown: Sequence[View]) -> ViewBox | None:
+def view_box(shown: Sequence[SkeletonView]) -> ViewBox | None:
     """A common box for all views, symmetric in x about the pelvis; None without a joint."""
     dots: list[_Dot] = []
     for view in shown:

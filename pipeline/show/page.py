@@ -32,14 +32,14 @@ from pipeline.show.bodies import projected_joints
 from pipeline.show.drawing import (
     SIDE_COLOURS,
     Skeleton,
-    View,
+    SkeletonView,
     ViewBox,
     flat,
     joints_3d,
     view_box,
     views,
 )
-from pipeline.show.shown import PAGE_FRAMES, Choice, Shown, ShownTrack, spread
+from pipeline.show.shown import PAGE_FRAMES, Choice, PageContent, ShownTrack, spread
 from pipeline.show.tracks import from_cache
 from pipeline.show.untracked import Untracked
 
@@ -61,7 +61,7 @@ class _Rect(NamedTuple):
     height: float
 
 
-class _Joints(NamedTuple):
+class _DrawnJoints(NamedTuple):
     """Joints, and where they are drawn."""
 
     labelled: Array  # (49, 3) px of the frame, and confidence
@@ -99,7 +99,7 @@ class _Card(NamedTuple):
     problem: str  # why there is no image; "" if there is one, or the track has none
     full: _Overlay | None
     crop: _Overlay | None
-    views: tuple[View, ...]
+    views: tuple[SkeletonView, ...]
 
 
 class Portrait(NamedTuple):
@@ -118,7 +118,7 @@ def portrait(track: ShownTrack, body: Path | None) -> Portrait:
     """
     rows = track.rows
     joints, caption = joints_3d(rows, body)
-    views_by_frame: list[tuple[View, ...]] = [() for _ in rows["frame_index"]]
+    views_by_frame: list[tuple[SkeletonView, ...]] = [() for _ in rows["frame_index"]]
     if joints is not None:
         views_by_frame = [views(frame_joints, camera="bbox" in rows) for frame_joints in joints]
     estimated = projected_joints(track, body)
@@ -188,12 +188,12 @@ def _draw_frame(
     crop_radius = float(size[0]) * scale * DOT  # small people get small dots
     radius = min(max(crop_radius, longest * SMALLEST_DOT), longest * DOT)
     small = _shrink(image, LONGEST_PX)
-    joints = _Joints(kp_2d, kp_2d[:, :2])
-    body = _Joints(estimated, estimated[:, :2])
+    joints = _DrawnJoints(kp_2d, kp_2d[:, :2])
+    body = _DrawnJoints(estimated, estimated[:, :2])
     full = _overlay(small, (width, height), rects, joints, body, radius)
 
-    joints = _Joints(kp_2d, _on_crop(kp_2d, bbox, scale))
-    body = _Joints(estimated, _on_crop(estimated, bbox, scale))
+    joints = _DrawnJoints(kp_2d, _on_crop(kp_2d, bbox, scale))
+    body = _DrawnJoints(estimated, _on_crop(estimated, bbox, scale))
     crop_size = (CROP_SIZE, CROP_SIZE)
     return "", full, _overlay(crop, crop_size, (), joints, body, CROP_SIZE * DOT)
 
@@ -225,8 +225,8 @@ def _overlay(
     image: Image,
     size: tuple[int, int],
     rects: tuple[_Rect, ...],
-    joints: _Joints,
-    body: _Joints,
+    joints: _DrawnJoints,
+    body: _DrawnJoints,
     radius: float,
 ) -> _Overlay:
     """An RGB image with labelled joints and those of an estimated body, in the coordinates of an
@@ -246,7 +246,7 @@ def _jpeg_uri(image: Image) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
 
 
-def write_page(shown: Shown, out: Path, *, progress: Progress = silent) -> None:
+def write_page(shown: PageContent, out: Path, *, progress: Progress = silent) -> None:
     """Draw the tracks one at a time, and write the page. `out` appears when it is complete."""
     n_tracks = len(shown.tracks)
 

@@ -24,7 +24,7 @@ from pipeline.show.drawing import load_body
 from pipeline.show.shown import (
     MOST_LISTED,
     Choice,
-    Shown,
+    PageContent,
     ShownTrack,
     no_video,
     refuse_other_body,
@@ -50,7 +50,7 @@ def from_raw(
     *,
     body: Path | None = None,
     videos: Container[str] | None = None,
-) -> Shown:
+) -> PageContent:
     """The chosen tracks of a raw folder; reads only their videos.
 
     A video on which the reader fails is rejected, with a warning unless the error is a
@@ -87,7 +87,7 @@ def from_raw(
             f"The reader failed on video {defects[0].name}{further}: {defects[0].message}"
         )
     counted = f"{len(read.accounts):,} of {len(read.videos):,}"
-    return Shown(
+    return PageContent(
         name=f"{dataset.name}/{split}",
         origin=f"the raw folder {raw}, not from a cache",
         raw=raw,

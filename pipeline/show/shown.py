@@ -61,7 +61,7 @@ class ShownTrack:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shown:
+class PageContent:
     """A page's content except the pixels."""
 
     name: str  # <dataset>/<split>

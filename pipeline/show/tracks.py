@@ -22,7 +22,7 @@ from pipeline.show.raw_tracks import from_raw
 from pipeline.show.shown import (
     MOST_LISTED,
     Choice,
-    Shown,
+    PageContent,
     ShownTrack,
     no_video,
     refuse_other_body,
@@ -42,7 +42,7 @@ def from_cache(
     *,
     raw: Path | None = None,
     body: Path | None = None,
-) -> Shown:
+) -> PageContent:
     """The chosen tracks of <dataset>/<split>. `raw`: the raw folder; None: as recorded at
     conversion.
 
@@ -80,7 +80,7 @@ def from_cache(
     else:
         numbers = spread(len(split.tracks), choice.tracks)
 
-    return Shown(
+    return PageContent(
         name=name,
         origin=f"the cache {root}",
         raw=folder,
@@ -100,7 +100,9 @@ def from_cache(
     )
 
 
-def _rejected_from_raw(split: Split, choice: Choice, raw: Path | None, body: Path | None) -> Shown:
+def _rejected_from_raw(
+    split: Split, choice: Choice, raw: Path | None, body: Path | None
+) -> PageContent:
     """The chosen tracks of the rejected videos that can be drawn."""
     reader, raw_folder, model = recorded_reader(split, raw, body)
     videos = set()

@@ -37,7 +37,7 @@ FURTHEST: Final = 2.0**13  # px, largest coordinate that is drawn
 MARGIN: Final = 0.1  # of a box's longer side, around joints
 
 
-class _Detections(NamedTuple):
+class _DroppedPerson(NamedTuple):
     """Dropped detections of one person."""
 
     reason: str
@@ -49,14 +49,14 @@ class _Detections(NamedTuple):
 class DrawnAccount(VideoAccount):
     """An account that keeps dropped detections."""
 
-    detections: list[_Detections] = field(default_factory=list)
+    detections: list[_DroppedPerson] = field(default_factory=list)
 
     def drop(self, reason: str, frames: int, *people: Array) -> None:
         # not super(): a dataclass with slots is another class than the one in its methods
         VideoAccount.drop(self, reason, frames)
         if people and frames:
             frame_index, keypoints = people
-            self.detections.append(_Detections(reason, frame_index, keypoints))
+            self.detections.append(_DroppedPerson(reason, frame_index, keypoints))
 
 
 class Untracked(NamedTuple):

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class _Predicted:
+class _PredictedSplits:
     """Splits that were predicted."""
 
     summaries: list[dict[str, Any]]  # contents of predictions.json
@@ -114,7 +114,7 @@ def _run(args: argparse.Namespace) -> int:
     return 1 if predicted.n_failed else 0
 
 
-def _predict(args: argparse.Namespace, out: Path) -> _Predicted:
+def _predict(args: argparse.Namespace, out: Path) -> _PredictedSplits:
     """Predict a split of the cache, or clips."""
     named = Path(args.named)
     if not named.exists() and args.named not in cache.FeatureCache(args.cache):
@@ -142,13 +142,13 @@ def _predict(args: argparse.Namespace, out: Path) -> _Predicted:
 
 def _predict_clips(
     args: argparse.Namespace, model: Trained, loaded: sections.Settings, raw: Path, out: Path
-) -> _Predicted:
+) -> _PredictedSplits:
     """Prepare the clips in a raw folder, and predict their splits."""
     from vibe_model.prediction import job as jobs
 
     streams = jobs.streams_of(model, loaded, raw, args.weights, args.pose_embedding)
     preparation = prepare.Preparation.resolve(_preparing(args, raw, loaded), streams)
-    predicted = _Predicted([], preparation.run())
+    predicted = _PredictedSplits([], preparation.run())
     splits = dict[str, cache.Split]()
     for part in OwnVideos.splits:
         name = f"{OwnVideos.name}/{part}"
@@ -204,7 +204,7 @@ def _preparing(
 
 def _write(
     args: argparse.Namespace, job: PredictionJob, *, tracks: str, overlay: bool
-) -> _Predicted:
+) -> _PredictedSplits:
     """Predict the tracks of a split whose names fit a pattern. Videos that cannot be drawn have
     failed.
     """
@@ -228,7 +228,7 @@ def _write(
     for text in few(predicted.problems, FEW, "predictions.json"):
         warn(text)
     _print_places(predicted.summary, job.out)
-    return _Predicted([predicted.summary], len(predicted.problems))
+    return _PredictedSplits([predicted.summary], len(predicted.problems))
 
 
 def _describe_refinement(errors: Sequence[tuple[float, float]]) -> str:

@@ -27,7 +27,7 @@ from pipeline.features.plan import is_untrained, missing_rows, stream_label, wei
 from pipeline.files.formats import smpl_files
 from pipeline.files.raw import is_stand_in
 from pipeline.show.page import Portrait, portrait
-from pipeline.show.shown import Choice, Shown, spread
+from pipeline.show.shown import Choice, PageContent, spread
 from pipeline.show.tracks import from_cache
 from tasks.report.page import Cell, PageSection
 
@@ -378,7 +378,7 @@ def _list_clips(split: cache.Split) -> list[ClipTracks]:
 class _DrawnSplit(NamedTuple):
     """Some tracks of one split."""
 
-    shown: Shown
+    shown: PageContent
     portraits: Iterator[Portrait]  # drawn while the page is written, one at a time
     clips: Sequence[ClipTracks]  # of the user's own clips
 

@@ -39,7 +39,7 @@ STILL: Final = "true pose, still"  # the true pose at all times
 _COMPARED_AT_ONCE: Final = 256  # true poses compared with all training poses
 
 
-class _LabelledFrames(NamedTuple):
+class _LabelledSteps(NamedTuple):
     """Frames of a track with labels now and at every step."""
 
     joints: Floats  # (T, 14, 3) m, of all the track's rows
@@ -156,7 +156,7 @@ def _labelled_frames(
     tracks: str = "*",
     stream: str | None = None,
     extra_streams: Mapping[str, Reading] = NOTHING,
-) -> Iterator[_LabelledFrames]:
+) -> Iterator[_LabelledSteps]:
     """Yield the frames of each track that has some. Frames between the steps must exist. With a
     stream, the frames have features.
     """
@@ -180,7 +180,7 @@ def _labelled_frames(
         joints = read["kp_3d"][0]
         if joints.shape[1] != len(COMMON14):
             joints = joints[:, COMMON14]
-        yield _LabelledFrames(joints, now, now + track.start)
+        yield _LabelledSteps(joints, now, now + track.start)
 
 
 @torch.no_grad()

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import PipelineError
 from pipeline.files.pixels.frames import Image
-from pipeline.show.bodies import COLOURS, OPACITY, Painter, SeenBody
+from pipeline.show.bodies import COLOURS, OPACITY, BodyPainter, SeenBody
 from pipeline.show.clip import caption, frames_of, rate_of
 from pipeline.show.video_file import SUFFIX, video_writer
 from vibe_model import runs
@@ -114,7 +114,7 @@ class BodyDrawing:
     def __init__(self, generator: VideoModel, opacity: float = OPACITY) -> None:
         self.generator = generator
         self.opacity = opacity
-        self.painter = Painter(generator.body.faces.cpu().numpy())
+        self.painter = BodyPainter(generator.body.faces.cpu().numpy())
 
     def vertices(self, records: NDArray[Any], moved: int | None = None) -> NDArray[np.float32]:
         """Records (N,) -> (N, V, 3) m in camera axes, without translation. `moved`: index of a

@@ -53,7 +53,7 @@ class FeatureTable:
         hold: str,
         device: torch.device,
         report: Callable[[TableProgress], None] | None = None,
-    ) -> Loaded:
+    ) -> LoadedFeatures:
         """Read all features into memory, unless they are read with each batch.
 
         hold: "none"; "ram"; "device"; "auto": the first of device, RAM and none with enough free
@@ -61,7 +61,7 @@ class FeatureTable:
         puts them.
         """
         if hold == "none":
-            return Loaded(None, NOT_IN_MEMORY)
+            return LoadedFeatures(None, NOT_IN_MEMORY)
         report = report or (lambda _: None)
         if any(part.copies for part in mixture.parts.values()):
             if hold != "auto":
@@ -71,7 +71,7 @@ class FeatureTable:
                 )
             where = f"{NOT_IN_MEMORY}: there are several copies"
             report(TableProgress(where))
-            return Loaded(None, where)
+            return LoadedFeatures(None, where)
 
         layout = mixture.stream_rows()
         (size,), dtype = _field_type(mixture)
@@ -79,12 +79,12 @@ class FeatureTable:
         place = _choose_place(hold, device, needed, f"{layout.total:,} rows of {size} {dtype}")
         if place.device is None:
             report(TableProgress(place.where))
-            return Loaded(None, place.where)
+            return LoadedFeatures(None, place.where)
         torch_dtype = torch.from_numpy(np.empty(0, dtype)).dtype  # torch converts NumPy's by arrays
         empty = torch.empty((layout.total, size), dtype=torch_dtype, device=place.device)
         table = cls(empty, layout)
         table._fill(mixture, place.where, report)
-        return Loaded(table, place.where)
+        return LoadedFeatures(table, place.where)
 
     def windows(self, first_rows: Tensor) -> Tensor:
         """(B,) first rows in the table -> (B, T, dim), on the table's device."""
@@ -111,21 +111,21 @@ class FeatureTable:
             report(TableProgress(where, int(row_numbers[-1, -1]) + 1, len(self.table)))
 
 
-class Loaded(NamedTuple):
+class LoadedFeatures(NamedTuple):
     """The result of `FeatureTable.load`."""
 
     table: FeatureTable | None  # None: features are read with each batch
     where: str  # where they are, as text
 
 
-class _Place(NamedTuple):
+class _TableLocation(NamedTuple):
     """Where features are to be."""
 
     device: torch.device | None  # None: in no memory
     where: str  # as text
 
 
-def _choose_place(hold: str, device: torch.device, needed: int, content: str) -> _Place:
+def _choose_place(hold: str, device: torch.device, needed: int, content: str) -> _TableLocation:
     """The first place of `hold` with enough free memory. content: what takes the needed bytes."""
     cpu = torch.device("cpu")
     places = {"ram": [cpu], "device": [device], "auto": [device, cpu]}[hold]
@@ -136,11 +136,11 @@ def _choose_place(hold: str, device: torch.device, needed: int, content: str) ->
             where = f"held in {_name(place)}: {_size(needed)}"
             if tight:
                 where += f" ({', '.join(tight)})"
-            return _Place(place, where)
+            return _TableLocation(place, where)
         tight.append(f"{_name(place)} has {_size(allowed)} for them")
     if hold == "auto":
         where = f"{NOT_IN_MEMORY}: they need {_size(needed)} ({', '.join(tight)})"
-        return _Place(None, where)
+        return _TableLocation(None, where)
     raise ConfigError(
         f"hold = {hold}: the features of this run need {_size(needed)} ({content}), {tight[0]} "
         f"({SHARE_OF_FREE:.0%} of its free memory). Use hold = auto or none, or fewer splits."

@@ -93,7 +93,7 @@ CROP_SCALE: Final = 1.25  # of RTMPose's training: crop side / box side
 BINS: Final = 2  # per px of the crop
 
 
-class _Part(NamedTuple):
+class _NetworkOption(NamedTuple):
     """One of the two networks, as an option names it."""
 
     option: str
@@ -141,13 +141,16 @@ class RTMPose(TwoPartDetector):
         parts = self._parts()
         return any(part.release is not None and not part.file.is_file() for part in parts)
 
-    def _parts(self) -> list[_Part]:
+    def _parts(self) -> list[_NetworkOption]:
         """The detector, then RTMPose."""
         names = {
             "detector": _full(self.detector, "yolox-tiny"),
             "weights": _full(self.weights, "rtmpose-m"),
         }
-        return [_Part(option, name, PUBLISHED[option].get(name)) for option, name in names.items()]
+        return [
+            _NetworkOption(option, name, PUBLISHED[option].get(name))
+            for option, name in names.items()
+        ]
 
     def identity(self) -> dict[str, Any]:
         detector, pose = self.files()
@@ -227,7 +230,7 @@ def _full(name: str, default: str) -> str:
     return default if name == PRETRAINED else name
 
 
-def _graph(part: _Part) -> Graph:
+def _graph(part: _NetworkOption) -> Graph:
     """Read the graph of a file or of published weights. Raises as `RTMPose.files`."""
     graph = graphs.read(part.file)
     release = part.release

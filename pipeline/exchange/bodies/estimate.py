@@ -20,7 +20,7 @@ OF_FRAMES: Final = {"of_frames": True}  # metadata of fields with one row for ea
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Estimate:
+class BodyEstimate:
     """One person in N frames of a clip, as a tool estimated it."""
 
     tool: str
@@ -87,7 +87,7 @@ class Estimate:
         across, down = np.divide(size, self.size)
         return bool(abs(across / down - 1) < ALIKE)
 
-    def convert_to_clip(self, size: tuple[int, int], fps: float) -> Estimate:
+    def convert_to_clip(self, size: tuple[int, int], fps: float) -> BodyEstimate:
         """The frames and the intrinsics of the clip, of this width, height and rate, where the tool
         reduced both.
         """
@@ -99,7 +99,7 @@ class Estimate:
         frames = self.frames * every + every - 1  # the tool keeps the last of each `every`
         return replace(self, frames=frames, intrinsics=intrinsics, size=size)
 
-    def only(self, rows: Ints, reason: str) -> Estimate:
+    def only(self, rows: Ints, reason: str) -> BodyEstimate:
         """These rows; the others are counted under the reason."""
         n_left_out = len(self.frames) - len(rows)
         if not n_left_out:

@@ -25,8 +25,8 @@ from pipeline.conversion.plan import committed_split
 from pipeline.datasets.base import EXTRINSICS, INTRINSICS, PELVIS, UP
 from pipeline.errors import PipelineError, RawDataError, StandInMixed
 from pipeline.estimates import BodyFit, files_of, recorded_estimates
-from pipeline.exchange.bodies.estimate import N_BETAS, N_POSE, Estimate
-from pipeline.exchange.bodies.projection import REFUSED, Fit, Keypoints, fit
+from pipeline.exchange.bodies.estimate import N_BETAS, N_POSE, BodyEstimate
+from pipeline.exchange.bodies.projection import REFUSED, Keypoints, ProjectionFit, fit
 from pipeline.exchange.bodies.smplx_joints import SmplxJoints
 from pipeline.exchange.bodies.tools import (
     camera_file,
@@ -67,7 +67,7 @@ class BodyModels:
     smpl: Body
     smplx: SmplxJoints | None = None
 
-    def joints(self, estimate: Estimate) -> Doubles:
+    def joints(self, estimate: BodyEstimate) -> Doubles:
         """spin49 (N, 49, 3) m, without translation."""
         if not estimate.is_smplx:
             return self.smpl.posed_joints(estimate.pose, estimate.betas)[0]
@@ -142,7 +142,7 @@ def import_bodies(
         for video, entry in entries.items():
             if video in kept:
                 continue
-            labelled = [_TrackBodies(split, track) for track in tracks.get(video, ())]
+            labelled = [_ImportedTrack(split, track) for track in tracks.get(video, ())]
             if video in by_clip:
                 _add_bodies(by_clip[video], labelled, (entry.width, entry.height), bodies)
                 entry = _add_notes(entry, by_clip[video])
@@ -187,7 +187,7 @@ def _join_clips(files: Sequence[Path], split: cache.Split, bodies: BodyModels) -
     return joined
 
 
-def _require_size(file: Path, estimate: Estimate, size: tuple[int, int]) -> None:
+def _require_size(file: Path, estimate: BodyEstimate, size: tuple[int, int]) -> None:
     """Raise RawDataError if the tool saw pictures of another size, or turned."""
     if estimate.has_size(size) or estimate.size is None:
         return
@@ -259,7 +259,7 @@ def _require_same_files(
         )
 
 
-class _TrackBodies:
+class _ImportedTrack:
     """A track's rows of labels, and the bodies that are filled in."""
 
     def __init__(self, split: cache.Split, track: cache.TrackRecord) -> None:
@@ -286,7 +286,7 @@ class _TrackBodies:
 
     def fill(
         self,
-        estimate: Estimate,
+        estimate: BodyEstimate,
         trans: Doubles,
         whole_pose: Doubles,
         intrinsics: Doubles,
@@ -335,17 +335,17 @@ class _TrackBodies:
         return cache.TrackRows(**copied, columns=self.columns, extra=self.extra)
 
 
-class _Match(NamedTuple):
+class _TrackMatch(NamedTuple):
     """A person who lies on a track."""
 
-    fit: Fit
-    track: _TrackBodies
-    estimate: Estimate
+    fit: ProjectionFit
+    track: _ImportedTrack
+    estimate: BodyEstimate
     joints: Doubles  # spin49 (N, 49, 3) m, without translation
 
 
 def _add_bodies(
-    clip: _Clip, tracks: Sequence[_TrackBodies], size: tuple[int, int], bodies: BodyModels
+    clip: _Clip, tracks: Sequence[_ImportedTrack], size: tuple[int, int], bodies: BodyModels
 ) -> None:
     """Fill the rows of the tracks that the people of a clip's files lie on, the closest first.
 
@@ -366,12 +366,12 @@ def _add_bodies(
 
 
 def _match_people(
-    clip: _Clip, tracks: Sequence[_TrackBodies], size: tuple[int, int], bodies: BodyModels
-) -> list[_Match]:
+    clip: _Clip, tracks: Sequence[_ImportedTrack], size: tuple[int, int], bodies: BodyModels
+) -> list[_TrackMatch]:
     """Every person with every track that it lies on. Adds notes to the clip; raises as
     `_add_bodies`.
     """
-    matches: list[_Match] = []
+    matches: list[_TrackMatch] = []
     beside: list[RawDataError] = []
     fps = np.nan
     if tracks:
@@ -385,7 +385,7 @@ def _match_people(
             fits = [fit(estimate, joints, track.keypoints, size) for track in tracks]
             for fitted, track in zip(fits, tracks, strict=True):
                 if fitted.distance <= REFUSED:
-                    matches.append(_Match(fitted, track, estimate, joints))
+                    matches.append(_TrackMatch(fitted, track, estimate, joints))
 
             compared = [fitted for fitted in fits if not np.isnan(fitted.distance)]
             if not compared:
@@ -406,7 +406,7 @@ def _match_people(
     return matches
 
 
-def _extrinsics_of(estimate: Estimate, trans: Doubles, joints: Doubles) -> Doubles | None:
+def _extrinsics_of(estimate: BodyEstimate, trans: Doubles, joints: Doubles) -> Doubles | None:
     """(N, 4, 4) m, from the world to the camera; None without a world.
 
     A person's own world is where the same body has its other place and orientation: with R R_w =
@@ -428,7 +428,7 @@ def _extrinsics_of(estimate: Estimate, trans: Doubles, joints: Doubles) -> Doubl
     return rigid(turn.as_matrix(), shift)
 
 
-def _describe_fit(estimate: Estimate, body_fit: BodyFit) -> str:
+def _describe_fit(estimate: BodyEstimate, body_fit: BodyFit) -> str:
     text = str(body_fit)
     if estimate.trans is None:
         text += "; trans is of a weak-perspective camera"

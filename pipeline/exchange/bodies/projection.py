@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from pipeline.cameras import project
-from pipeline.exchange.bodies.estimate import Estimate
+from pipeline.exchange.bodies.estimate import BodyEstimate
 from pipeline.skeletons import JOINTS, KEYPOINTS_13_OF_SPIN49, Bools, Doubles, Ints
 
 NOTED: Final = 0.05  # of the box's height: median distances beyond it get a note
@@ -26,13 +26,13 @@ SMPLX_PELVIS: Final = np.array([0.0, -0.12, -0.02])  # m, SMPL-X's at rest from 
 
 
 @dataclass(frozen=True, slots=True)
-class Fit:
+class ProjectionFit:
     """How well the bodies of one person fit the 2D joints of one track."""
 
     distance: float  # median, in heights of the box; nan without a joint to compare
     cause: str = ""  # the likeliest one of a distance beyond NOTED
     remaining: float = 0.0  # distance without the cause
-    margin: float = 1.0  # of `Estimate.position`
+    margin: float = 1.0  # of `BodyEstimate.position`
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,37 +46,39 @@ class Keypoints:
     height: Doubles
 
 
-def fit(estimate: Estimate, joints: Doubles, keypoints: Keypoints, size: tuple[int, int]) -> Fit:
+def fit(
+    estimate: BodyEstimate, joints: Doubles, keypoints: Keypoints, size: tuple[int, int]
+) -> ProjectionFit:
     """Compare bodies with 2D joints in common frames. joints: of the bodies, spin49 (N, 49, 3) m
     without translation; size: width, height px of the clip.
     """
-    scene = _Scene(joints, estimate, keypoints, size)
+    scene = _JointComparison(joints, estimate, keypoints, size)
     margins: tuple[float, ...] = (1.0,)
     if estimate.trans is None:
         margins = (LARGER_CROP, 1.0)
     distances = [scene.distance(estimate.position(size, margin)) for margin in margins]
     if np.isnan(distances).all():
-        return Fit(np.nan)
+        return ProjectionFit(np.nan)
 
     best = int(np.nanargmin(distances))
     distance = distances[best]
     margin = margins[best]
     if distance <= NOTED:
-        return Fit(distance, margin=margin)
+        return ProjectionFit(distance, margin=margin)
 
     causes = dict(scene.try_causes(estimate.position(size, margin)))
     likeliest = min(causes, key=lambda cause: np.nan_to_num(causes[cause], nan=np.inf))
     if causes[likeliest] > CLEARLY * distance:
-        return Fit(distance, "no known cause", distance, margin)
-    return Fit(distance, likeliest, causes[likeliest], margin)
+        return ProjectionFit(distance, "no known cause", distance, margin)
+    return ProjectionFit(distance, likeliest, causes[likeliest], margin)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Scene:
+class _JointComparison:
     """Posed joints (N, 49, 3) m of an estimate, and the 2D joints that they are compared with."""
 
     joints: Doubles
-    estimate: Estimate
+    estimate: BodyEstimate
     keypoints: Keypoints
     size: tuple[int, int]
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from pipeline.cameras import is_rotation
 from pipeline.errors import RawDataError
-from pipeline.exchange.bodies.estimate import N_BETAS, N_BODY, N_POSE, Estimate, pinhole
+from pipeline.exchange.bodies.estimate import N_BETAS, N_BODY, N_POSE, BodyEstimate, pinhole
 from pipeline.exchange.bodies.files import AGAIN, EXPECTED, load_results
 from pipeline.files.formats.arrays import numbers, reading
 from pipeline.files.formats.known_files import owner_of
@@ -29,7 +29,7 @@ READ: Final = (
 )
 
 
-def read_estimates(file: Path) -> Iterator[Estimate]:
+def read_estimates(file: Path) -> Iterator[BodyEstimate]:
     """The people in a result file, whatever its name, one at a time. Raises RawDataError and
     UnsafePickle.
     """
@@ -38,7 +38,7 @@ def read_estimates(file: Path) -> Iterator[Estimate]:
     for needed, reader in _READERS:
         if keys.issuperset(needed):
             with reading(file, EXPECTED, do=AGAIN):
-                for estimate in reader(_Entry(file, "", content)):
+                for estimate in reader(_ResultDict(file, "", content)):
                     # ffmpeg repeats frames of a variable rate
                     _, first = np.unique(estimate.frames, return_index=True)
                     yield estimate.only(first, "repeated frame")
@@ -93,7 +93,7 @@ def _keys_of(content: object) -> frozenset[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
+class _ResultDict:
     """A dict in a result file; `path` leads to its keys, for messages."""
 
     file: Path
@@ -108,10 +108,10 @@ class _Entry:
         key = (self.path + key).strip(".") or "file"
         return RawDataError(self.file, key, expected, found, AGAIN)
 
-    def below(self, key: object) -> _Entry:
-        return _Entry(self.file, f"{self.path}{key}.", self.content.get(key))
+    def below(self, key: object) -> _ResultDict:
+        return _ResultDict(self.file, f"{self.path}{key}.", self.content.get(key))
 
-    def people(self) -> Iterator[tuple[str, _Entry]]:
+    def people(self) -> Iterator[tuple[str, _ResultDict]]:
         for person in self.content:
             yield str(person), self.below(person)
 
@@ -150,7 +150,7 @@ class _Entry:
         return of_pictures[frames]
 
 
-def _gvhmr(content: _Entry) -> Iterator[Estimate]:
+def _gvhmr(content: _ResultDict) -> Iterator[BodyEstimate]:
     """One person in all frames; SMPL-X, whose hands are at their mean."""
     body = content.below("smpl_params_incam")
     turn = body.take("global_orient", None, 3)
@@ -160,7 +160,7 @@ def _gvhmr(content: _Entry) -> Iterator[Estimate]:
     trans = body.take("transl", n, 3)
     intrinsics = content.take("K_fullimg", n, 3, 3)[0]
     world = content.below("smpl_params_global")
-    yield Estimate(
+    yield BodyEstimate(
         tool="GVHMR",
         person="0",
         frames=np.arange(n),
@@ -188,7 +188,7 @@ def _size_around(center: Doubles) -> tuple[int, int]:
     return width, height
 
 
-def _wham(content: _Entry) -> Iterator[Estimate]:
+def _wham(content: _ResultDict) -> Iterator[BodyEstimate]:
     """`trans` is SMPL's translation; `trans_world` is the mid-hip's place."""
     for person, entry in content.people():
         frames = entry.frames("frame_ids")
@@ -196,7 +196,7 @@ def _wham(content: _Entry) -> Iterator[Estimate]:
         pose = entry.take("pose", n, N_POSE)
         betas = entry.take("betas", n, N_BETAS)
         trans = entry.take("trans", n, 3)
-        yield Estimate(
+        yield BodyEstimate(
             tool="WHAM",
             person=person,
             frames=frames,
@@ -209,7 +209,7 @@ def _wham(content: _Entry) -> Iterator[Estimate]:
         )
 
 
-def _tram(content: _Entry) -> Iterator[Estimate]:
+def _tram(content: _ResultDict) -> Iterator[BodyEstimate]:
     """One person; the camera of all is in another file."""
     frames = content.frames("frame")
     n = len(frames)
@@ -217,7 +217,7 @@ def _tram(content: _Entry) -> Iterator[Estimate]:
     betas = content.take("pred_shape", n, N_BETAS)
     trans = content.take("pred_trans", n, 1, 3)[:, 0]
     place = camera_file(content.file)
-    stored = _Entry(place, "", load_results(place))
+    stored = _ResultDict(place, "", load_results(place))
     size = _size_around(stored.take("img_center", 2))
     intrinsics = pinhole(float(stored.take("img_focal")), size)
     extrinsics = None
@@ -227,7 +227,7 @@ def _tram(content: _Entry) -> Iterator[Estimate]:
         shift = -np.einsum("nij,nj->ni", rotation, stored.take("world_cam_T", len(rotation), 3))
         extrinsics = stored.select_frames(rigid(rotation, shift), frames, "world_cam_R")
     person = content.file.stem.rpartition("_")[2]
-    yield Estimate(
+    yield BodyEstimate(
         tool="TRAM",
         person=person,
         frames=frames,
@@ -240,7 +240,7 @@ def _tram(content: _Entry) -> Iterator[Estimate]:
     )
 
 
-def _prompthmr(content: _Entry) -> Iterator[Estimate]:
+def _prompthmr(content: _ResultDict) -> Iterator[BodyEstimate]:
     """`smplx_world` is another body, and `Twc` is wrong after the tool's optimisation: neither is
     taken.
     """
@@ -257,7 +257,7 @@ def _prompthmr(content: _Entry) -> Iterator[Estimate]:
         pose = body.turns("rotmat", n, 55).reshape(n, 165)
         betas = body.take("shape", n, N_BETAS)
         trans = body.take("trans", n, 3)
-        estimate = Estimate(
+        estimate = BodyEstimate(
             tool="PromptHMR",
             person=person,
             frames=frames,
@@ -273,7 +273,7 @@ def _prompthmr(content: _Entry) -> Iterator[Estimate]:
         yield estimate.only(np.flatnonzero(is_detected), "not detected")
 
 
-def _vibe(content: _Entry) -> Iterator[Estimate]:
+def _vibe(content: _ResultDict) -> Iterator[BodyEstimate]:
     """Also TCMR's, whose keys are the same. `orig_cam` is not taken: VIBE's is of a smaller box."""
     for person, entry in content.people():
         frames = entry.frames("frame_ids")
@@ -282,7 +282,7 @@ def _vibe(content: _Entry) -> Iterator[Estimate]:
         betas = entry.take("betas", n, N_BETAS)
         boxes = entry.take("bboxes", n, 4)
         crop_camera = entry.take("pred_cam", n, 3)
-        yield Estimate(
+        yield BodyEstimate(
             tool="VIBE or TCMR",
             person=person,
             frames=frames,
@@ -294,7 +294,7 @@ def _vibe(content: _Entry) -> Iterator[Estimate]:
 
 
 @dataclass(slots=True)
-class _Bodies:
+class _PersonBodies:
     """A person's bodies, while pictures are read."""
 
     frames: list[int] = field(default_factory=list)
@@ -303,7 +303,7 @@ class _Bodies:
     trans: list[Doubles] = field(default_factory=list)
     dropped: Counter[str] = field(default_factory=Counter)
 
-    def add(self, frame: int, body: _Entry) -> None:
+    def add(self, frame: int, body: _ResultDict) -> None:
         turn = body.turns("global_orient", 1)
         joints = body.turns("body_pose", 23)
         self.frames.append(frame)
@@ -311,9 +311,9 @@ class _Bodies:
         self.betas.append(body.take("betas", N_BETAS))
         self.trans.append(body.take("camera", 3))
 
-    def estimate(self, person: str, size: tuple[int, int]) -> Estimate:
+    def estimate(self, person: str, size: tuple[int, int]) -> BodyEstimate:
         order = np.argsort(self.frames, kind="stable")  # a track's first ones come later
-        return Estimate(
+        return BodyEstimate(
             tool="PHALP",
             person=person,
             frames=np.array(self.frames, np.int64)[order],
@@ -326,20 +326,20 @@ class _Bodies:
         )
 
 
-def _phalp(content: _Entry) -> Iterator[Estimate]:
+def _phalp(content: _ResultDict) -> Iterator[BodyEstimate]:
     """Pictures by path. People who were not seen in one repeat their last body there: ghosts."""
-    people: dict[str, _Bodies] = {}
+    people: dict[str, _PersonBodies] = {}
     size = (0, 0)
     for name in content.content:
         picture = content.below(name)
         lists = picture.content
         for k, person in enumerate(lists["tid"]):
-            bodies = people.setdefault(str(person), _Bodies())
+            bodies = people.setdefault(str(person), _PersonBodies())
             if lists["tracked_time"][k] != 0:
                 bodies.dropped["ghost"] += 1
                 continue
             row = {**lists["smpl"][k], "camera": lists["camera"][k], "size": lists["size"][k]}
-            body = _Entry(content.file, f"{name}[{k}].", row)
+            body = _ResultDict(content.file, f"{name}[{k}].", row)
             bodies.add(int(picture.take("time")), body)
             height, width = np.rint(body.take("size", 2)).astype(int).tolist()
             size = (width, height)  # all pictures of a clip have one size
@@ -348,7 +348,7 @@ def _phalp(content: _Entry) -> Iterator[Estimate]:
             yield bodies.estimate(person, size)
 
 
-_Reader = Callable[[_Entry], Iterator[Estimate]]
+_Reader = Callable[[_ResultDict], Iterator[BodyEstimate]]
 # keys of a file, and who reads it; the first that fits
 _READERS: Final[tuple[tuple[tuple[str, ...], _Reader], ...]] = (
     (("smpl_params_incam", "K_fullimg"), _gvhmr),

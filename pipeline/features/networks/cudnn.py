@@ -30,7 +30,7 @@ class FusedResNet(nn.Module):
         self.first = network.conv1
         self.pool = network.maxpool
         stages = (network.layer1, network.layer2, network.layer3, network.layer4)
-        bottlenecks = [FusedBottleneck(layers) for stage in stages for layers in stage]
+        bottlenecks = [_CudnnBottleneck(layers) for stage in stages for layers in stage]
         self.bottlenecks = nn.Sequential(*bottlenecks)
         self.mean = network.avgpool
 
@@ -40,7 +40,7 @@ class FusedResNet(nn.Module):
         return pooled
 
 
-class FusedBottleneck(nn.Module):
+class _CudnnBottleneck(nn.Module):
     """ReLU(shortcut + three convolutions), the shortcut's bias added with the last one's."""
 
     def __init__(self, layers: Any) -> None:

@@ -87,7 +87,7 @@ class _Leaf(Object):
     """chumpy.ch.Ch: its value is x."""
 
 
-class _Selection(Object):
+class _ChumpySelect(Object):
     """chumpy.reordering.Select: elements of `a` by flat index, in preferred_shape."""
 
 
@@ -194,7 +194,7 @@ ALLOWED: Final[Mapping[Kind, Mapping[tuple[str, str], Any]]] = {
     | {
         ("scipy.sparse.csc", "csc_matrix"): _Sparse,
         ("chumpy.ch", "Ch"): _Leaf,
-        ("chumpy.reordering", "Select"): _Selection,
+        ("chumpy.reordering", "Select"): _ChumpySelect,
         ("copy_reg", "_reconstructor"): _new_object,
         ("__builtin__", "object"): _OBJECT,
         ("__builtin__", "set"): lambda values=(): set(values),  # chumpy's bookkeeping
@@ -284,7 +284,7 @@ def _object_value(value: Object, state: Mapping[str, Any]) -> Any:
         return matrix
     if isinstance(value, _Leaf):
         return state["x"]
-    assert isinstance(value, _Selection)
+    assert isinstance(value, _ChumpySelect)
     picked = state["a"].ravel()[state["idxs"]]
     shape = state.get("preferred_shape")
     if shape is None:

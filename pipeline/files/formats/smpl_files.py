@@ -63,7 +63,7 @@ class SmplArrays:
     digest: str  # sha256 over the content of the files read
 
 
-class BodyFiles(NamedTuple):
+class BodyIdentity(NamedTuple):
     """Identity of the files that `load` reads."""
 
     digest: str  # sha256 over their content
@@ -145,7 +145,7 @@ def _require_sides(file: Path, key: str, names: Sequence[str], joints: Floats) -
         raise RawDataError(file, key, expected, "; ".join(wrong[:3]), do)
 
 
-def body_files(folder: Path | str, gender: str = "neutral") -> BodyFiles:
+def body_files(folder: Path | str, gender: str = "neutral") -> BodyIdentity:
     """Identify the files in `folder` that `load` reads for `gender`.
 
     Reads no pickle. A file is hashed once per process, size and time. Raises MissingAssets for
@@ -160,7 +160,7 @@ def body_files(folder: Path | str, gender: str = "neutral") -> BodyFiles:
         status = file.stat()
         content = _file_digest(file, status.st_size, status.st_mtime_ns)
         total.update(f"{name} {content}\n".encode())
-    return BodyFiles(total.hexdigest(), is_stand_in(folder))
+    return BodyIdentity(total.hexdigest(), is_stand_in(folder))
 
 
 def missing(folder: Path | str, gender: str = "neutral") -> list[str]:

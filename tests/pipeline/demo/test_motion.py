@@ -11,7 +11,7 @@ from pipeline.demo.body import procedural, skin
 
 
 @cache
-def perform(*actions: str, seed: int = 0, n_frames: int = 75) -> motion.Motion:
+def perform(*actions: str, seed: int = 0, n_frames: int = 75) -> motion.ActorMotion:
     rng = np.random.default_rng(seed)
     betas = motion.random_betas(rng)
     return motion.perform(rng, betas, 0.4, n_frames, 30.0, actions)

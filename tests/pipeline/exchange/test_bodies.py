@@ -14,20 +14,20 @@ import pytest
 import torch
 
 from pipeline.errors import RawDataError, UnsafePickle
-from pipeline.exchange.bodies.estimate import Estimate, pinhole
+from pipeline.exchange.bodies.estimate import BodyEstimate, pinhole
 from pipeline.exchange.bodies.files import load_results
-from pipeline.exchange.bodies.projection import NOTED, SMPLX_PELVIS, Fit, fit
-from pipeline.exchange.bodies.tools import FOCAL, _Entry, clip_of, read_estimates
+from pipeline.exchange.bodies.projection import NOTED, SMPLX_PELVIS, ProjectionFit, fit
+from pipeline.exchange.bodies.tools import FOCAL, _ResultDict, clip_of, read_estimates
 from pipeline.skeletons import JOINTS
 from tests.hostile import Call
 from tests.pipeline.exchange import planted_bodies as planted
 
 
-def smpl(person: int = 0) -> Estimate:
+def smpl(person: int = 0) -> BodyEstimate:
     """The planted person, exactly."""
     frames = np.arange(planted.N)
     pose = planted.pose(person)
-    return Estimate(
+    return BodyEstimate(
         tool="WHAM",
         person="0",
         frames=frames,
@@ -37,11 +37,11 @@ def smpl(person: int = 0) -> Estimate:
     )
 
 
-def posed(estimate: Estimate) -> np.ndarray:
+def posed(estimate: BodyEstimate) -> np.ndarray:
     return planted.BODY.posed_joints(estimate.pose, estimate.betas)[0]
 
 
-def fitted(estimate: Estimate) -> Fit:
+def fitted(estimate: BodyEstimate) -> ProjectionFit:
     """Compared with the first person."""
     return fit(estimate, posed(estimate), planted.keypoints(0), planted.SIZE)
 
@@ -367,5 +367,5 @@ def test_rows_that_are_left_out_twice_for_one_reason_are_all_counted() -> None:
 
 
 def test_rotations_of_no_given_shape_are_one_of_each_row(tmp_path: Path) -> None:
-    entry = _Entry(tmp_path / "results.pkl", "", {"turns": np.tile(np.eye(3), (4, 1, 1))})
+    entry = _ResultDict(tmp_path / "results.pkl", "", {"turns": np.tile(np.eye(3), (4, 1, 1))})
     np.testing.assert_array_equal(entry.turns("turns"), np.zeros((4, 3)))

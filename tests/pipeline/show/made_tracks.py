@@ -11,7 +11,7 @@ import cache
 from pipeline.files.pixels.frames import Pictures
 from pipeline.grades import grade
 from pipeline.show.drawing import NAMES
-from pipeline.show.shown import Shown, ShownTrack, shown_track
+from pipeline.show.shown import PageContent, ShownTrack, shown_track
 from pipeline.track import Track
 from tests.html_pages import Page
 from tests.made_splits import DEMO, track_of, write_split, write_stream
@@ -67,7 +67,7 @@ def shown(track: Track, *notes: str, frames: int = 5) -> ShownTrack:
     )
 
 
-def shown_split(raw: Path, /, *tracks: ShownTrack, **changed: Any) -> Shown:
+def shown_split(raw: Path, /, *tracks: ShownTrack, **changed: Any) -> PageContent:
     """A split of these tracks with facts of a test's own."""
     facts: dict[str, Any] = {
         "name": "penn_action/train",
@@ -85,7 +85,7 @@ def shown_split(raw: Path, /, *tracks: ShownTrack, **changed: Any) -> Shown:
     }
     facts |= {"totals": {}, "totals_of": "the whole split", "rejected": (), "n_rejected": 1}
     facts |= {"body": None, "n_tracks": len(tracks), "warnings": ()}
-    return Shown(**(facts | changed), tracks=tracks)
+    return PageContent(**(facts | changed), tracks=tracks)
 
 
 def pictures(page: Page) -> list[np.ndarray]:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline.show.bodies import AMBIENT, TO_LIGHT, Painter, SeenBody
+from pipeline.show.bodies import AMBIENT, TO_LIGHT, BodyPainter, SeenBody
 
 FACES = np.array([[0, 1, 2], [0, 2, 3]])  # a square, seen from the front: anticlockwise
 
@@ -18,7 +18,7 @@ def square(
 
 def test_a_square_covers_its_pixels_with_its_colour_and_no_others() -> None:
     image = np.full((60, 80, 3), 40, np.uint8)
-    painted = Painter(FACES).paint(
+    painted = BodyPainter(FACES).paint(
         image, [square(19.5, 9.5, 59.5, 39.5, (0.5, 1.0, 0.0))], opacity=1.0
     )
     light = AMBIENT + (1 - AMBIENT) * max(0.0, -float(TO_LIGHT[2]))  # its normal is -z
@@ -35,18 +35,20 @@ def test_a_square_covers_its_pixels_with_its_colour_and_no_others() -> None:
 @pytest.mark.parametrize("opacity", [0.0, 0.25, 0.75])
 def test_a_half_transparent_body_lets_the_picture_through(opacity) -> None:
     image = np.full((60, 80, 3), 200, np.uint8)
-    solid = Painter(FACES).paint(image, [square(10, 10, 50, 50)], opacity=1.0)[30, 30].astype(float)
-    found = Painter(FACES).paint(image, [square(10, 10, 50, 50)], opacity=opacity)[30, 30]
+    solid = (
+        BodyPainter(FACES).paint(image, [square(10, 10, 50, 50)], opacity=1.0)[30, 30].astype(float)
+    )
+    found = BodyPainter(FACES).paint(image, [square(10, 10, 50, 50)], opacity=opacity)[30, 30]
     np.testing.assert_allclose(found, opacity * solid + (1 - opacity) * 200, atol=1)
 
 
 def test_the_last_one_is_on_top_and_one_larger_than_the_picture_fills_it() -> None:
     red, green = square(0, 0, 40, 40, (1, 0, 0)), square(20, 20, 60, 60, (0, 1, 0))
-    painted = Painter(FACES).paint(np.zeros((60, 80, 3), np.uint8), [red, green], opacity=1.0)
+    painted = BodyPainter(FACES).paint(np.zeros((60, 80, 3), np.uint8), [red, green], opacity=1.0)
     assert painted[30, 30, 0] == 0
     assert painted[30, 30, 1] > 0
     assert painted[10, 10, 0] > 0
-    larger = Painter(FACES).paint(
+    larger = BodyPainter(FACES).paint(
         np.zeros((48, 64, 3), np.uint8), [square(-90, -90, 200, 200)], opacity=1.0
     )
     assert (larger > 0).all()
@@ -63,14 +65,14 @@ def test_the_last_one_is_on_top_and_one_larger_than_the_picture_fills_it() -> No
 )
 def test_what_is_not_in_the_picture_changes_nothing(body) -> None:
     image = np.full((60, 80, 3), 40, np.uint8)
-    np.testing.assert_array_equal(Painter(FACES).paint(image, [body]), image)
+    np.testing.assert_array_equal(BodyPainter(FACES).paint(image, [body]), image)
 
 
 def test_pixels_that_a_body_covers_by_half_are_half_as_bright_on_all_sides() -> None:
     # its edges run through the middle of pixels, which are at whole numbers
     body = square(20, 10, 60, 40)
     painted = (
-        Painter(FACES)
+        BodyPainter(FACES)
         .paint(np.zeros((60, 80, 3), np.uint8), [body], opacity=1.0)[..., 0]
         .astype(float)
     )
@@ -83,7 +85,7 @@ def test_pixels_that_a_body_covers_by_half_are_half_as_bright_on_all_sides() -> 
 def test_the_size_in_the_picture_changes_where_a_body_is_painted_by_less_than_a_pixel() -> None:
     image = np.zeros((1000, 1000, 3), np.uint8)
     for side in (20, 100, 600):  # more, and fewer, samples than pixels
-        painted = Painter(FACES).paint(
+        painted = BodyPainter(FACES).paint(
             image, [square(100, 200, 100 + side, 200 + side)], opacity=1.0
         )[..., 0]
         rows, columns = (
