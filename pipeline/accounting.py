@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """What the full release has of a split, in the units of the accounting; None if unknown."""
+    """Size of a split in the full release, in the units of the accounting; None if unknown."""
 
     videos: int | None = None
     frames: int | None = None  # person-frames found
@@ -39,25 +39,25 @@ class VideoAccount:
 
     name: str
     found: int = 0  # annotated person-frames in the raw files
-    kept: int = 0
+    kept: int = 0  # person-frames in the tracks that the reader returned
     dropped: Counter[str] = field(default_factory=Counter)  # reason -> person-frames
-    tracks_kept: int = 0
+    tracks_kept: int = 0  # tracks that the reader returned
     tracks_dropped: Counter[str] = field(default_factory=Counter)  # reason -> tracks
-    other_split: bool = False  # the video belongs to another split by its label
-    set_aside: str = ""  # the reason why the whole video was rejected; "": it was not
-    message: str = ""  # the full sentence for that
-    # differences that cost no frame, or explain a reason
+    other_split: bool = False  # the labels say that the video belongs to another split
+    set_aside: str = ""  # the reason why the whole video was rejected; "": it was not rejected
+    message: str = ""  # the error message behind `set_aside`
+    # sentences about differences that cost no frame, or that explain a reason
     notes: list[str] = field(default_factory=list)
-    # people of its tracks, if labels name them; None: unnamed
+    # names of the people in the tracks, if the labels have them; None: an unnamed person
     subjects: list[str | None] = field(default_factory=list)
-    # what the video file is (`ClipRecord.as_dict`); {}: images
+    # record of the video file (`ClipRecord.as_dict`); {} if the video is a folder of images
     clip: dict[str, Any] = field(default_factory=dict)
 
     def drop(self, reason: str, frames: int, *people: NDArray[Any]) -> None:  # noqa: ARG002
         """Count `frames` person-frames as dropped for `reason`, if there are any.
 
-        people: of detections, frame_index (frames,) and keypoints (frames, J, 3), for subclasses
-        that draw them.
+        people: For detections, their frame_index (frames,) and keypoints (frames, J, 3). They are
+            ignored here; subclasses draw them.
         """
         if frames:
             self.dropped[reason] += int(frames)
@@ -65,11 +65,10 @@ class VideoAccount:
     def drop_rows(
         self, reasons: Mapping[str, ArrayLike], *people: NDArray[Any]
     ) -> NDArray[np.bool_]:
-        """Count each row under the first reason that applies. Returns (N,) the rows without a
-        reason.
+        """Count each of N rows as dropped for the first reason that applies to it.
 
-        reasons: name -> (N,) whether the reason applies to a row. people: as in `drop`, of all N
-        rows.
+        Returns a mask (N,) of the rows to which no reason applies. reasons: name -> (N,) whether
+        the reason applies to a row. people: as in `drop`, for all N rows.
         """
         kept = np.array(True)
         for reason, applies in reasons.items():
@@ -79,10 +78,10 @@ class VideoAccount:
         return kept
 
     def keep_rows(self, reasons: Mapping[str, ArrayLike]) -> NDArray[np.int64]:
-        """`drop_rows` for the N rows of one track, which is counted as kept, or as dropped
-        (`no_frame_left`).
+        """Count the N rows of one track by `drop_rows`, and the track and its other rows as kept.
 
-        Returns the indices of the kept rows; empty for a dropped track.
+        A track without such rows is counted as dropped (`no_frame_left`). Returns the indices of
+        the kept rows.
         """
         rows = np.flatnonzero(self.drop_rows(reasons)).astype(np.int64)
         if len(rows):
@@ -92,8 +91,7 @@ class VideoAccount:
         return rows
 
     def take_back(self, reasons: Mapping[str, ArrayLike]) -> NDArray[np.int64]:
-        """`keep_rows` for a track that is counted as kept: its rows with a reason are dropped after
-        all.
+        """Drop rows of a track that is already counted as kept; returns indices as `keep_rows`.
 
         >>> account = VideoAccount("clip", found=3, kept=3, tracks_kept=1)
         >>> account.take_back({"too_tall": [True, False, True]})
@@ -106,7 +104,7 @@ class VideoAccount:
         return self.keep_rows(reasons)
 
     def drop_track(self, reason: str, frames: int, *people: NDArray[Any]) -> None:
-        """Count a track, and its remaining frames, as dropped. people: as in `drop`."""
+        """Count a track, and `frames` person-frames of it, as dropped. people: as in `drop`."""
         self.tracks_dropped[reason] += 1
         self.drop(reason, frames, *people)
 
@@ -176,11 +174,11 @@ class Accounting:
         return len(self._accounts)
 
     def totals(self, known: Totals | None = None) -> dict[str, Any]:
-        """Counts over all videos of the split, for the manifest; `known`: totals of the full
-        release.
+        """Sum the accounts of all videos of the split, as it stands in the manifest.
 
-        Frames, and tracks of usable videos: found = kept + dropped by reason. Videos: found = kept
-        + rejected by reason (`set_aside`) + without tracks. Videos of other splits are not counted.
+        For frames, and for tracks of videos that were not rejected: found = kept + dropped by
+        reason. For videos: found = kept + rejected by reason (`set_aside`) + without tracks. Videos
+        of other splits are not counted. known: totals of the full release.
         """
         used = [a for a in self if a.tracks_kept and not a.set_aside]
         rejected = Counter(a.set_aside for a in self if a.set_aside)
@@ -219,15 +217,15 @@ class Reason(NamedTuple):
     """Why a video, a track or a person-frame was left out."""
 
     meaning: str
-    # the reader's rules leave it out of sound data, too; otherwise something about the files is
-    # wrong
+    # True: the reader's rules leave it out although the files are valid. False: something about the
+    # files is wrong
     by_design: bool
 
 
-# the reason of a video that is read again by every run until it works
+# reason of a video that could not be read for now; every run reads it again until it can
 NOT_NOW: Final = "not_readable_now"
 
-# Frames that sampling skips: no person is lost.
+# Reasons for frames that sampling skips; no person is lost by them.
 SAMPLED: Final = frozenset({"not_sampled", "resampled"})
 
 _WHOLE_TRACK: Final = "all frames of the track were left out for other reasons, which count them"

@@ -1,4 +1,4 @@
-"""Everything that a package with a dataset, a stream or a detector imports from the pipeline.
+"""The names that a package with its own dataset, stream or detector imports from the pipeline.
 
 Names that need torch or HDF5 are imported when first used, because plans are made without them.
 """

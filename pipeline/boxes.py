@@ -1,7 +1,7 @@
 """Person boxes from keypoints.  raw -> [tracks] -> features -> windows
 
-A box is (cx, cy, w, h) in pixels of the full image, square, before the crop margin; only those of
-`corner_boxes_with_margin` are not.
+A box is (cx, cy, w, h) in pixels of the full image: centre and size. Boxes are square, and do not
+include the margin of a crop. Only the boxes of `corner_boxes_with_margin` differ.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def extents(kp_2d: Floats, threshold: float = 0.0) -> tuple[Doubles, Bools]:
 
 
 def _visible_joints(points: Doubles, threshold: float) -> Bools:
-    """(N, J) which joints are finite, and have confidence above the threshold."""
+    """Whether each joint is finite and has a confidence above `threshold`, (N, J)."""
     is_finite = np.isfinite(points).all(axis=-1)
     confidence = points[..., 2]
     is_seen: Bools = is_finite & (confidence > threshold)
@@ -45,7 +45,7 @@ def _visible_joints(points: Doubles, threshold: float) -> Bools:
 
 
 def _extents(points: Doubles, is_seen: Bools) -> Doubles:
-    """Corners (N, 2, 2) of the seen joints of (N, J, 3); infinite without one."""
+    """Corners (N, 2, 2), low and high, of the seen joints among (N, J, 3); infinite without one."""
     xy = points[..., :2]
     mask = is_seen[..., None]
     for_low = np.where(mask, xy, np.inf)
@@ -56,7 +56,7 @@ def _extents(points: Doubles, is_seen: Bools) -> Doubles:
 
 
 def tight_boxes(kp_2d: Floats, factor: float = 1.0) -> tuple[Float32s, Bools, Bools]:
-    """Extent of the visible joints, made square by its larger side, times `factor`.
+    """Boxes around the visible joints, made square by their larger side, times `factor`.
 
     kp_2d is (N, J, 3); a joint is visible if its confidence is above 0. Returns boxes (N, 4) cxcywh
     px, and two reasons to drop a row: (N,) `empty` (no visible joint) and (N,) `degenerate` (the
@@ -117,7 +117,7 @@ def _smooth(column: Doubles, median: int, sigma: float) -> Doubles:
 
     if 2 * len(column) <= median:
         median = len(column) - 1 + len(column) % 2
-    # scipy.signal.medfilt, at any length
+    # the same as scipy.signal.medfilt, but for any length
     robust = median_filter(column, size=median, mode="constant", cval=0.0)
     # its default mode mirrors: d c b a | a b c d
     smooth: Doubles = gaussian_filter1d(robust, sigma)
@@ -125,11 +125,10 @@ def _smooth(column: Doubles, median: int, sigma: float) -> Doubles:
 
 
 def corner_boxes_with_margin(joints: Doubles, margin: float) -> Doubles:
-    """Joints (N, J, 3) px px confidence -> (N, 4), x y of the upper left corner, w h, px, of any
-    shape; infinite without a joint.
+    """Boxes around joints, (N, J, 3) px px confidence, as upper left corner and size.
 
-    margin: added to the joints' extent on every side, as a share of it. Non-finite joints count as
-    unseen.
+    Returns (N, 4): x, y, width, height in px, not square; infinite without a joint. margin: added
+    to the joints' extent on every side, as a share of it. Non-finite joints count as unseen.
     """
     corners = _extents(joints, _visible_joints(joints, 0))
     low = corners[:, 0]

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 
 from pipeline.skeletons import LARGEST, Bools, Doubles, Floats
 
-CONVENTIONS: Final = ("gvhmr", "wham")  # of `angular_velocity`
+CONVENTIONS: Final = ("gvhmr", "wham")  # ways to write a camera's rotation (`angular_velocity`)
 _WHAM_FPS: Final = 30.0
 _IDENTITY_6D: Final = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 _MIRROR: Final = np.array([-1.0, 1.0, 1.0, 1.0])
@@ -24,7 +24,7 @@ _MIRROR: Final = np.array([-1.0, 1.0, 1.0, 1.0])
 def to_camera(
     root: ArrayLike, trans: ArrayLike, extrinsics: ArrayLike, pelvis: ArrayLike
 ) -> tuple[Doubles, Doubles]:
-    """SMPL's global orientation and translation in the world -> the same in the camera.
+    """Convert SMPL's global orientation and translation from the world to the camera.
 
     root: (..., 3) axis-angle, rad; trans: (..., 3) m, as SMPL adds it to its vertices; extrinsics:
     (..., 4, 4); pelvis: (..., 3) m, joint 0 of the body of these betas in its rest pose -> root,
@@ -43,8 +43,9 @@ def to_camera(
 def to_world(
     root: ArrayLike, trans: ArrayLike, extrinsics: ArrayLike, pelvis: ArrayLike
 ) -> tuple[Doubles, Doubles]:
-    """The inverse of `to_camera`: root and trans (..., 3) in the camera -> the same in the world,
-    rad and m.
+    """The inverse of `to_camera`: root (rad) and trans (m), (..., 3), from the camera to the world.
+
+    extrinsics and pelvis: as in `to_camera`.
     """
     rotation, shift = _parts(extrinsics)
     inverse = np.swapaxes(rotation, -1, -2)
@@ -70,8 +71,7 @@ def project(points: ArrayLike, intrinsics: ArrayLike) -> Doubles:
 
 
 def angular_velocity(extrinsics: ArrayLike, convention: str = "gvhmr") -> Doubles:
-    """Camera rotation between rows: extrinsics (F, 4, 4) of successive rows -> (F, 6), two matrix
-    rows end to end.
+    """Rotation of the camera from row to row: extrinsics (F, 4, 4) -> (F, 6), two matrix rows.
 
     "gvhmr": the first two rows of R[i + 1] R[i]^T, per frame. The last row repeats the one before
     it (Shen et al. 2024, hmr_global.py). "wham": the first two rows of R[i - 1] R[i]^T, minus the
@@ -98,11 +98,10 @@ def angular_velocity(extrinsics: ArrayLike, convention: str = "gvhmr") -> Double
 
 
 def mirror_extrinsics(extrinsics: Floats) -> Floats:
-    """The camera that sees the mirrored world as the mirrored image: (..., 4, 4) -> (..., 4, 4) of
-    equal dtype.
+    """Mirror extrinsics (..., 4, 4), as a left-right flip of the images needs it. Keeps the dtype.
 
-    The x axes of both world and camera change sign, so a rotation stays one: S E S, S = diag(-1, 1,
-    1, 1).
+    The new camera sees the mirrored world as the mirrored image. The x axes of both world and
+    camera change sign, so a rotation stays a rotation: S E S with S = diag(-1, 1, 1, 1).
     """
     sign = _MIRROR.astype(extrinsics.dtype)
     both = sign[:, None] * extrinsics * sign
@@ -110,13 +109,16 @@ def mirror_extrinsics(extrinsics: Floats) -> Floats:
 
 
 def mirrored_axis(axes: Floats) -> Floats:
-    """A world direction (..., 3) in the mirrored world of `mirrored`, of equal dtype."""
+    """Mirror directions (..., 3) in the world, as `mirrored` does the world. Keeps the dtype."""
     sign = _MIRROR[:3].astype(axes.dtype)
     return np.asarray(axes * sign + 0)  # 0 for -0
 
 
 def is_rigid(extrinsics: Floats) -> Bools:
-    """(N, 4, 4) -> (N,): finite, a rotation to 1%, no mirror, and a last row of 0 0 0 1."""
+    """Whether each of N matrices (N, 4, 4) is a rotation (to 1%) and a shift, (N,).
+
+    False for mirrors, non-finite numbers, and another last row than 0 0 0 1.
+    """
     # comparisons with NaN are false
     is_small = np.abs(extrinsics) < LARGEST
     is_finite = np.asarray(is_small.all(axis=(1, 2)))
@@ -128,7 +130,10 @@ def is_rigid(extrinsics: Floats) -> Bools:
 
 
 def is_rotation(matrices: Floats) -> Bools:
-    """(N, 3, 3) -> (N,): orthogonal to 1%, and no mirror. False for non-finite or huge matrices."""
+    """Whether each of N matrices (N, 3, 3) is a rotation (orthogonal to 1%, and no mirror), (N,).
+
+    False for non-finite and huge matrices.
+    """
     is_small = np.abs(matrices) < LARGEST  # comparisons with NaN are false
     finite = np.where(is_small, matrices, 0.0)
     product = finite @ finite.transpose(0, 2, 1)
@@ -140,11 +145,10 @@ def is_rotation(matrices: Floats) -> Bools:
 
 
 def pose_in_camera(pose: Floats, to_camera: Floats) -> Doubles:
-    """(N, 72) SMPL axis-angle in the world and (N, 3, 3) or (3, 3) world to camera -> (N, 72) in
-    the camera, rad.
+    """Convert SMPL poses (N, 72), axis-angle in rad, from the world to the camera.
 
-    Changes only the global orientation, SMPL's joint 0: the other joints are relative to their
-    parents.
+    to_camera: rotation from world to camera, (N, 3, 3) or (3, 3). Only the global orientation,
+    SMPL's joint 0, changes: the other joints are relative to their parents.
     """
     in_view = np.array(pose, np.float64)
     in_view[:, :3] = compose(to_camera, in_view[:, :3])
@@ -152,8 +156,9 @@ def pose_in_camera(pose: Floats, to_camera: Floats) -> Doubles:
 
 
 def compose(rotation: Floats, vectors: ArrayLike) -> Doubles:
-    """`rotation` (..., 3, 3) after `vectors` (..., 3), axis-angle rad -> (..., 3) axis-angle
-    rad.
+    """Compose rotations: first `vectors` (..., 3), then `rotation` (..., 3, 3).
+
+    `vectors` and the result (..., 3) are axis-angle in rad.
     """
     from scipy.spatial.transform import Rotation  # takes 0.4 s
 
@@ -170,15 +175,16 @@ def compose(rotation: Floats, vectors: ArrayLike) -> Doubles:
 
 
 def _slerp(start: Doubles, end: Doubles, part: Doubles) -> Doubles:
-    """Two (..., 3) axis-angle rotations -> (..., 3) the one at `part` (...,), 0 to 1, of the
-    shortest arc between them.
+    """Interpolate rotations (..., 3), axis-angle in rad, at `part` (...,), 0 to 1, of the arc.
+
+    The arc is the shortest one from `start` to `end`.
 
     Closed forms over whole arrays (Shoemake, SIGGRAPH 1985: q = first sin((1 - part) arc) /
     sin(arc) + second sin(part arc) / sin(arc)): several times as fast as SciPy's Rotation.
     """
     first = _quaternions(start)
     second = _quaternions(end)
-    is_far = _dot(first, second) < 0  # q and -q are one rotation: the nearer one
+    is_far = _dot(first, second) < 0  # q and -q are the same rotation: use the nearer one
     second = np.where(is_far, -second, second)
 
     # exact for small arcs, where an arc cosine is not
@@ -203,12 +209,12 @@ def _slerp(start: Doubles, end: Doubles, part: Doubles) -> Doubles:
 
 
 def _dot(first: Doubles, second: Doubles) -> Doubles:
-    """(C, ...) and (C, ...) -> (...)."""
+    """Dot product over the first axis: (C, ...) and (C, ...) -> (...)."""
     return np.asarray(np.einsum("i...,i...->...", first, second))
 
 
 def _norm(vectors: Doubles) -> Doubles:
-    """(C, ...) -> (...)."""
+    """Euclidean norm over the first axis: (C, ...) -> (...)."""
     return np.sqrt(_dot(vectors, vectors))
 
 
@@ -223,10 +229,10 @@ def _quaternions(rotvec: Doubles) -> Doubles:
 
 
 def resample_rotations(rotvec: Doubles, position: Doubles) -> Doubles:
-    """(N, J, 3) axis-angle rad at fractional positions (M,) -> (M, J, 3): the shortest arc between
-    neighbours.
+    """Sample rotations (N, J, 3), axis-angle in rad, at fractional rows `position` (M,).
 
-    Whole positions give the stored vector itself, at any angle.
+    Returns (M, J, 3), interpolated on the shortest arc between neighbouring rows. A whole position
+    gives the stored vector itself, whatever its angle.
     """
     before = np.floor(position).astype(np.int64)
     part = position % 1
@@ -241,7 +247,7 @@ def resample_rotations(rotvec: Doubles, position: Doubles) -> Doubles:
 
 
 def resample_linear(values: Doubles, position: Doubles) -> Doubles:
-    """(N, C) at fractional positions (M,) -> (M, C)."""
+    """Sample values (N, C) at fractional rows `position` (M,), interpolated linearly, (M, C)."""
     before = np.floor(position).astype(np.int64)
     after = np.minimum(before + 1, len(values) - 1)
     part = (position % 1)[:, None]
@@ -251,11 +257,11 @@ def resample_linear(values: Doubles, position: Doubles) -> Doubles:
 
 
 def _parts(extrinsics: ArrayLike) -> tuple[Doubles, Doubles]:
-    """(..., 4, 4) -> R (..., 3, 3), t (..., 3)."""
+    """Split extrinsics (..., 4, 4) into R (..., 3, 3) and t (..., 3)."""
     matrices = np.asarray(extrinsics, np.float64)
     return matrices[..., :3, :3], matrices[..., :3, 3]
 
 
 def _apply(matrices: Doubles, points: Doubles) -> Doubles:
-    """(..., 3, 3), (..., 3) -> (..., 3)."""
+    """Multiply matrices (..., 3, 3) by points (..., 3)."""
     return np.asarray(np.einsum("...ij,...j->...i", matrices, points))

@@ -1,8 +1,8 @@
-"""Crops of one person, and keypoints in their pixels.  raw -> tracks -> [crops] -> features ->
-windows
+"""Cut out crops of one person, and convert keypoints to them.  raw -> tracks -> [crops] -> features
+-> windows
 
-Pixels and keypoints go through the same affine map (`crop_affine`). Pixel (i, j) of an image has
-its centre at x = j, y = i.
+Both pixels and keypoints go through the same affine map (`crop_affine`). The centre of the pixel in
+row i and column j is at x = j, y = i.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LARGEST_PX: Final = 2.0**20
 
 
 def crop_affine(bbox: Floats, scale: float = CROP_SCALE, size: int = CROP_SIZE) -> Doubles:
-    """(..., 4) cxcywh px -> (..., 2, 3): the map from image pixels to crop pixels.
+    """Affine map from image pixels to crop pixels: boxes (..., 4) cxcywh px -> (..., 2, 3).
 
     The centre of the box, scaled by `scale`, goes to (size / 2, size / 2), and its width and height
     become `size`. Raises ValueError for a box that is not finite or has no area.
@@ -49,12 +49,12 @@ def crop_person(
     *,
     mirrored: bool = False,
 ) -> Image:
-    """(H, W, 3) uint8 RGB and a (4,) box -> (size, size, 3) uint8 RGB: bilinear, black outside the
-    image.
+    """Cut a crop (size, size, 3) out of an image (H, W, 3), both uint8 RGB; bbox is (4,) cxcywh px.
 
-    With `mirrored`, a keypoint's normalised x changes sign. Needs the memory of the crop only,
-    however large the box is. Raises ValueError for an image of another shape or type, and for a box
-    as `crop_affine` does.
+    Pixels are interpolated linearly, and black outside the image. `mirrored` flips the crop, so a
+    keypoint's normalised x changes sign. However large the box is, only memory for the crop is
+    needed. Raises ValueError for an image of another shape or type, and for a box that
+    `crop_affine` refuses.
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
         raise ValueError(
@@ -76,8 +76,9 @@ def crop_person(
 def normalise_keypoints(
     kp_2d: Floats, bbox: Floats, scale: float = CROP_SCALE, size: int = CROP_SIZE
 ) -> Floats:
-    """(..., J, 3) image px and (..., 4) boxes -> [-1, 1] across the crop, 2 x / size - 1.
-    Confidence is kept.
+    """Convert keypoints (..., J, 3) from image px to [-1, 1] across the crops of boxes (..., 4).
+
+    A coordinate x of the crop becomes 2 x / size - 1. Confidence is unchanged.
     """
     matrix = crop_affine(bbox, scale, size)
     zoom = np.diagonal(matrix[..., :2], axis1=-2, axis2=-1)

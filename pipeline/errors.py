@@ -18,13 +18,13 @@ class PipelineError(Exception):
 
 
 FOLDER: Final = "folder"  # the key of an error about a folder as a whole
-WHOLE: Final = (FOLDER, "file", "video")  # keys that say no more than the path does
+WHOLE: Final = (FOLDER, "file", "video")  # keys for the whole file: the message leaves them out
 
 
 class RawDataError(PipelineError, ValueError):
-    """A raw file is not in its dataset's format. Its arguments are in the message's order.
+    """A raw file is not in its dataset's format. The arguments are in the message's order.
 
-    `reason`: the accounting's name for it ("bad_label_file").
+    `reason`: Name in the accounting (`accounting.REASONS`), such as "bad_label_file".
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class RawDataError(PipelineError, ValueError):
         do: str,
         reason: str = "bad_label_file",
     ) -> None:
-        within = "" if key in WHOLE else f"{key!r}: "  # what is wrong is the file itself
+        within = "" if key in WHOLE else f"{key!r}: "
         super().__init__(
             f"{file}: {within}expected {expected}, found {_strip_name(file, found)}. {do}"
         )
@@ -84,8 +84,9 @@ def reading_refused() -> Iterator[list[RawDataError]]:
 
 
 class MissingAssets(PipelineError, FileNotFoundError):
-    """Files of the body model are missing; the message names them, their source and the demo
-    body.
+    """Files that cannot be made here are missing, such as weights or those of the body model.
+
+    The message names them and says how to get them.
     """
 
 
@@ -120,7 +121,7 @@ class ConfigError(PipelineError):  # no ValueError: pydantic would take it for o
 # In pydantic's messages: "Input should be greater than 0", "String should match pattern 'a+'",
 # "Input should be a valid integer, unable to parse string as an integer".
 _AROUND: Final = re.compile(r"^\w+ should (be |match )?|, unable to .*")
-_PLAIN_WORDS: Final = {  # pydantic's words: plain ones
+_PLAIN_WORDS: Final = {  # pattern of pydantic's words -> plain words
     "a valid integer": "a whole number",
     "a (valid|finite) number": "a number",
     "a valid boolean": "true or false",

@@ -1,4 +1,4 @@
-"""Labels that an estimator of bodies made: no ground truth.  [tracks]"""
+"""Bodies that another tool, such as WHAM, estimated: labels that are no ground truth.  [tracks]"""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class BodyFit(NamedTuple):
 
     person: str  # "WHAM's person 0"
     distance: float  # median over shoulders, hips, knees and ankles, in heights of the box
-    cause: str = ""  # the likeliest one of a large distance
+    cause: str = ""  # likeliest cause of a large distance; "" if there is none
 
     def __str__(self) -> str:
         text = f"{self.person}, {self.distance:.1%} off"
@@ -24,26 +24,27 @@ class BodyFit(NamedTuple):
 
 
 def fits_of(account: Mapping[str, Any], track: str) -> tuple[BodyFit, ...]:
-    """Of the persons whose bodies a track has, by its clip's account; () without."""
+    """The `BodyFit` of each estimated person that was imported for a track; () without any.
+
+    account: the account of the track's clip in the manifest.
+    """
     return tuple(BodyFit(*fit) for fit in account.get("body_fits", {}).get(track, ()))
 
 
 def recorded_estimates(split: Split) -> Mapping[str, Any]:
-    """The tool and files (name -> SHA-256) of each clip with estimated bodies; empty for a split
-    without.
-    """
+    """Clip -> the tool and the files (name -> SHA-256) of its estimated bodies; {} without any."""
     imported = (split.manifest.get("reader") or {}).get("imported") or {}
     return dict(imported.get("estimates", {}))
 
 
 def estimates_of(split: Split) -> str:
-    """Whose estimates its bodies are, as "estimates of WHAM"; "" for a split without."""
+    """Say whose estimates a split's bodies are, as "estimates of WHAM"; "" if it has none."""
     tools = sorted({clip["tool"] for clip in recorded_estimates(split).values()})
     return f"estimates of {', '.join(tools)}" if tools else ""
 
 
 def files_of(estimates: Mapping[str, Any], videos: Collection[str]) -> list[str]:
-    """ "CLIP: FILE" of each file of these clips."""
+    """List the files of estimates for these videos, each as "CLIP: FILE"."""
     files = []
     for video in sorted(estimates.keys() & videos):
         files += [f"{video}: {file}" for file in estimates[video]["files"]]

@@ -27,24 +27,26 @@ from pipeline.skeletons import Doubles, Ints
 Bytes = NDArray[np.uint8]
 
 GRID: Final = 17  # points on an axis, from 10% to 90% of it
-# of DIS, its preset's: half the resolution. 0 is full and takes 5 times as long
+# finest scale of DIS (dense inverse search), its preset's: half the resolution. 0 is the full
+# resolution, and takes 5 times as long
 FINEST_SCALE: Final = 1
 LEAST_SIDE: Final = 92  # px: the smallest height and width for which DIS computes that scale
 LARGEST_ERROR: Final = 1.0  # px between a point and its position after forward and backward flow
 LEAST_POINTS: Final = 40  # of 289; with fewer, the homography is unknown
-ROUNDS: Final = 10  # of reweighting
-RESIDUAL: Final = 0.01  # that halves a point's weight: 1.1 px of 224
+ROUNDS: Final = 10  # times that the points are weighted again
+RESIDUAL: Final = 0.01  # a residual that halves a point's weight: 1.1 px in an image of 224
 SMALLEST_SINGULAR: Final = 1e-4  # second smallest singular value / largest
 SMALLEST_LAST: Final = 1e-6  # |h33| of a homography of norm 1
-LARGEST_MOVE: Final = 1.0  # of a corner: half the image
+LARGEST_MOVE: Final = 1.0  # most that a corner may move: half the image
 CORNERS: Final = np.array([[-1, -1], [1, -1], [-1, 1], [1, 1]], np.float64)
 
 _OF_THIS_THREAD: Final = threading.local()
 
 
 def between(previous: NDArray[Any], current: NDArray[Any]) -> tuple[Doubles, bool]:
-    """Two uint8 images of one size, (H, W) grey or (H, W, 3) RGB -> (3, 3), and whether it is
-    known.
+    """Estimate the homography (3, 3) between two images; also return whether it is known.
+
+    The images are uint8 and of one size, (H, W) grey or (H, W, 3) RGB.
 
     Equal images give exactly the identity, known, even without texture. Degenerate pairs, and
     images smaller than LEAST_SIDE, give the identity, unknown. Raises ValueError for other arrays.
@@ -60,10 +62,11 @@ def between(previous: NDArray[Any], current: NDArray[Any]) -> tuple[Doubles, boo
 
 
 def grey(picture: NDArray[Any]) -> Bytes:
-    """(H, W, 3) RGB or (H, W) grey uint8 -> (H, W): 0.299 R + 0.587 G + 0.114 B, rounded. Raises
-    ValueError.
+    """Convert an image (H, W, 3) RGB or (H, W) grey, uint8, to grey (H, W).
 
-    OpenCV's integer arithmetic: a rare tie rounds the other way, but equally everywhere.
+    Grey is 0.299 R + 0.587 G + 0.114 B, rounded by OpenCV's integer arithmetic: rare ties round
+    down instead of up or the reverse, but equally on every machine. Raises ValueError for other
+    arrays.
     """
     is_grey = picture.ndim == 2
     is_rgb = picture.ndim == 3 and picture.shape[2] == 3
@@ -79,10 +82,11 @@ def grey(picture: NDArray[Any]) -> Bytes:
 def _dense_flow(
     previous: Bytes, current: Bytes, finest_scale: int = FINEST_SCALE
 ) -> NDArray[np.float32]:
-    """Two (H, W) uint8 images -> (H, W, 2) px: motion of each pixel of the earlier one. Dense
-    inverse search.
+    """Optical flow by dense inverse search: motion (H, W, 2) px of each pixel of `previous`.
+
+    Both images are (H, W) uint8.
     """
-    # objects have buffers: one a thread
+    # OpenCV's objects have buffers, so each thread has its own
     by_scale: dict[int, Any] = vars(_OF_THIS_THREAD).setdefault("by_scale", {})
     if finest_scale not in by_scale:
         search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
@@ -96,8 +100,9 @@ def _dense_flow(
 
 @functools.lru_cache(maxsize=16)
 def grid(height: int, width: int) -> Ints:
-    """(289, 2) x and y of the pixels nearest to 17 x 17 points from 10% to 90% of the image, row by
-    row.
+    """Pixels (x, y) of the grid on which flow is read, (289, 2), row by row.
+
+    They are nearest to 17 x 17 points from 10% to 90% of the image.
     """
     share = np.linspace(0.1, 0.9, GRID)
     columns = np.rint(share * width - 0.5)
@@ -109,19 +114,20 @@ def grid(height: int, width: int) -> Ints:
 
 
 def normalise(pixels: NDArray[Any], height: int, width: int) -> Doubles:
-    """(..., 2) x and y of pixels -> [-1, 1] over the image: a pixel's centre is half a pixel from
-    its corner.
+    """Convert pixels (..., 2), x and y, to [-1, 1] over the image.
+
+    Pixel (0, 0) has its centre half a pixel from the image's corner.
     """
     half = (width / 2, height / 2)
     return np.asarray((pixels + 0.5) / half - 1, np.float64)
 
 
 def _correspondences(previous: Bytes, current: Bytes) -> tuple[Doubles, Doubles]:
-    """Two (H, W) uint8 images -> (P, 2) points of the `grid`, (P, 2) their positions in the later
-    image.
+    """Points of the `grid` in the earlier image, (P, 2), and their positions in the later, (P, 2).
 
-    Keeps points inside the image for which forward and backward flow agree within a pixel. The
-    backward flow has half the resolution, for a quarter of the time; its error is 0.1 px.
+    Returns only points inside the image for which forward and backward flow agree within a pixel.
+    The backward flow is computed at half the resolution of the forward flow, in a quarter of the
+    time; its error is 0.1 px.
     """
     height, width = previous.shape
     start = grid(height, width)
@@ -143,7 +149,10 @@ def _correspondences(previous: Bytes, current: Bytes) -> tuple[Doubles, Doubles]
 
 
 def _sample(field: NDArray[np.float32], points: Doubles) -> Doubles:
-    """(H, W, C) and (P, 2) x, y px -> (P, C), bilinear; outside the image, its border's values."""
+    """Sample a field (H, W, C) at points (P, 2) x, y px, bilinearly, (P, C).
+
+    Points outside have the values of the border.
+    """
     height, width = field.shape[:2]
     x, y = np.clip(points, 0, (width - 1, height - 1)).T
     left = np.minimum(x.astype(np.int64), width - 2)
@@ -161,25 +170,23 @@ def _sample(field: NDArray[np.float32], points: Doubles) -> Doubles:
 
 
 def transfer(homography: Doubles, points: Doubles) -> Doubles:
-    """(3, 3) and (..., 2) -> (..., 2): the mapped points; infinite on the line that maps to
-    infinity.
-    """
+    """Map points (..., 2) by a homography (3, 3); infinite on the line that maps to infinity."""
     mapped = points @ homography[:, :2].T + homography[:, 2]
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(mapped[..., :2] / mapped[..., 2:], np.float64)
 
 
 def fit(source: Doubles, target: Doubles) -> tuple[Doubles, bool]:
-    """(P, 2) points and their positions afterwards -> (3, 3), and whether it is known.
+    """Fit a homography (3, 3) to points (P, 2) and their positions afterwards, (P, 2).
 
-    Direct linear transform with Hartley's normalisation of both point sets, then ROUNDS in which a
-    squared residual has the weight 1 / (1 + (r / 0.01)^2), r the distance from the mapped point to
-    the target.
+    Also returns whether it is known. The method is the direct linear transform with Hartley's
+    normalisation of both point sets, then ROUNDS in which a squared residual has the weight
+    1 / (1 + (r / 0.01)^2), where r is the distance from the mapped point to the target.
 
-    The identity, unknown: fewer than 40 points; a system whose second smallest singular value is
-    below 1e-4 of the largest, as for points on a line; h33 below 1e-6 of the norm; a corner that
-    moves by more than 1. Non-finite points are ignored. Exactly the identity if no point moved.
-    Raises ValueError for other shapes.
+    The homography is unknown, and the identity is returned, for fewer than 40 points; for a system
+    whose second smallest singular value is below 1e-4 of the largest, as for points on a line; for
+    h33 below 1e-6 of the norm; and if a corner moves by more than 1. If no point moved, it is
+    exactly the identity. Non-finite points are ignored. Raises ValueError for other shapes.
     """
     source = np.asarray(source, np.float64)
     target = np.asarray(target, np.float64)
@@ -207,8 +214,9 @@ def fit(source: Doubles, target: Doubles) -> tuple[Doubles, bool]:
 
 
 def _solve_reweighted(source: Doubles, target: Doubles) -> tuple[Doubles, Doubles]:
-    """Finite points (P, 2) and (P, 2) -> (9,) singular values of the last system, ascending, and
-    the homography (3, 3), of any scale.
+    """Solve for the homography (3, 3), of any scale, between finite points (P, 2) and (P, 2).
+
+    Also returns the singular values (9,) of the last system, ascending.
     """
     from_source = _hartley(source)
     from_target = _hartley(target)
@@ -236,8 +244,9 @@ def _append_one(points: Doubles) -> Doubles:
 
 
 def _hartley(points: Doubles) -> Doubles:
-    """(P, 2) -> (3, 3): the similarity that moves their centre to 0 and their mean distance from it
-    to sqrt(2).
+    """Hartley's normalisation of points (P, 2), as a matrix (3, 3).
+
+    It moves their centre to 0, and scales their mean distance from it to sqrt(2).
     """
     centre = points.mean(axis=0)
     distance = np.linalg.norm(points - centre, axis=1).mean()
@@ -267,8 +276,9 @@ class _System:
         self._factors = np.stack([ones, *target.T, squared])
 
     def solve(self, weights: Doubles) -> tuple[Doubles, Doubles]:
-        """(P,) of squared residuals -> (9,) singular values of the weighted rows, ascending; (3, 3)
-        the solution.
+        """Solve the system with weights (P,) of the squared residuals.
+
+        Returns the singular values (9,) of the weighted rows, ascending, and the solution (3, 3).
         """
         sums = (self._factors * weights) @ self._products
         plain, x, y, squared = sums.reshape(4, 3, 3)

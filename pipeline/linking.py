@@ -1,4 +1,4 @@
-"""Linking of detections over time, selection of training frames.  raw -> [tracks] -> features ->
+"""Link detections to persons over time, and select training frames.  raw -> [tracks] -> features ->
 windows
 
 Each person moves at a constant velocity that changes at random (a Kalman filter on the joints'
@@ -36,16 +36,18 @@ from pipeline.boxes import extents
 from pipeline.errors import ConfigError
 from pipeline.skeletons import Bools, Doubles, Floats, Ints, zero_invalid_joints
 
-SECOND: Final = 25  # frames, where the frame rate is not known
+SECOND: Final = 25  # frames that count as a second if the frame rate is unknown
 MAX_COST: Final = 25.0  # 5 standard deviations
-# 3: linked first, so that a lost person cannot take over another's detections
+# 3 standard deviations; such pairs are linked first, so that a lost person cannot take over
+# another's detections
 SURE_COST: Final = 9.0
 NOISE: Final = 0.05  # diagonals: standard deviation of a detection's joints on average
 START: Final = 0.1  # diagonals a frame: of a new person's velocity
 TURN: Final = 0.014  # diagonals a frame: of the velocity's change in a frame
-SHAPE: Final = 0.07  # diagonals: of joints around their mean, in another frame or of another person
-SURENESS: Final = 0.3  # prefers who was just seen
-# so that half a person, briefly detected as another, does not take over the track
+SHAPE: Final = 0.07  # diagonals: usual difference of two frames' joints, relative to their mean
+SURENESS: Final = 0.3  # weight of the term that prefers persons who were seen recently
+# weight of the term that prefers persons who were seen often, so that half of a person, briefly
+# detected as another one, does not take over the track
 NEWCOMER: Final = 4.0
 # diagonals from where a person is expected: one who appears farther away is somebody else
 REACH: Final = 0.7
@@ -54,14 +56,12 @@ MARGIN_PX: Final = 1.0  # gives a box around two aligned joints an area
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _SeenDetections:
-    """All N detections with a seen joint, frame by frame, sorted within each frame
-    (`_collect_detections`).
-    """
+    """All N detections with a seen joint, in the order of frames and sorted within each frame."""
 
-    rows: Ints  # (N, 2) position of the frame, number in it
-    keypoints: Doubles  # (N, J, 3)
-    boxes: Doubles  # (N, 2, 2) corners, with the margin
-    start: Ints  # (T + 1,) where each frame's begin
+    rows: Ints  # (N, 2) (t, p): position of the frame among the T, and number in the frame
+    keypoints: Doubles  # (N, J, 3) px px confidence
+    boxes: Doubles  # (N, 2, 2) corners px, with MARGIN_PX
+    start: Ints  # (T + 1,) index of each frame's first detection, and N
 
 
 def link(
@@ -72,22 +72,23 @@ def link(
     cuts: Sequence[int] = (),
     camera: Mapping[int, Doubles] = MappingProxyType({}),
 ) -> list[Ints]:
-    """Link each frame's persons to those of the frames before.
+    """Link each frame's detections to the persons of the frames before.
 
-    A person not seen for more than `max_gap` frames, or across a cut, is a new one. Detections
-    without a seen joint are ignored.
+    A person who is not seen for more than `max_gap` frames, or across a cut, is a new person
+    afterwards. Detections without a seen joint are ignored.
 
     Args:
-        keypoints: for each of T frames (P, J, 3) px px confidence of its P persons. Joints of
-            confidence 0, or not finite, count as not seen. The order within a frame changes only p.
-        frame_index: (T,) strictly increasing.
-        cuts: the first frames of new scenes.
-        camera: frame -> (3, 3), which maps the px of still things in the frame before; without one,
-            the camera is still.
+        keypoints: For each of T frames, the joints (P, J, 3) px px confidence of its P detections.
+            Joints of confidence 0, or not finite, count as not seen. The order of detections in a
+            frame does not change who is linked.
+        frame_index: (T,) frame numbers, strictly increasing.
+        cuts: First frames of new scenes.
+        camera: Frame -> homography (3, 3) that maps px of the frame before to this frame, for
+            things that do not move. For frames that are missing in it, the camera is still.
 
     Returns:
-        One (n, 2) array per person: rows (t, p), position of the frame and number in it, in time
-        order; persons by their first frame, then left to right.
+        One (n, 2) array per person, in time order: rows (t, p) for detection p of `keypoints[t]`.
+        Persons are sorted by their first frame, then from left to right.
     """
     if not len(keypoints):
         return []
@@ -120,17 +121,19 @@ def link(
 
 
 class _Filters:
-    """The A persons who may be seen again: filters of the vector from the joints last seen to those
-    expected.
+    """Kalman filters of the A persons who may be seen again.
+
+    The state of a filter is a vector (px): how far the joints are expected to be from where they
+    were last seen, and its velocity (px per frame).
     """
 
     def __init__(self, seen: _SeenDetections) -> None:
         self._seen = seen
         self.person = np.zeros(0, np.int64)  # (A,) number of the person
         self.last = np.zeros(0, np.int64)  # (A,) number of the last detection
-        self._n_seen = np.zeros(0, np.int64)  # (A,) detections so far
-        self._state = np.zeros((0, 2, 2))  # (A, 2, 2) px and px a frame; x and y
-        self._variance = np.zeros((0, 2, 2))  # (A, 2, 2) of both, equal for x and y
+        self._n_seen = np.zeros(0, np.int64)  # (A,) number of detections so far
+        self._state = np.zeros((0, 2, 2))  # (A, 2, 2): (px, px per frame) by (x, y)
+        self._variance = np.zeros((0, 2, 2))  # (A, 2, 2) covariance of both, equal for x and y
 
     def keep(self, chosen: Bools) -> None:
         self.person = self.person[chosen]
@@ -140,7 +143,7 @@ class _Filters:
         self._variance = self._variance[chosen]
 
     def add(self, detections: Ints, first: int) -> None:
-        """Begin persons numbered from `first`."""
+        """Begin a new person, numbered from `first`, at each of these detections."""
         n = len(detections)
         size = self._size(detections)[:, None, None]
         persons = np.arange(first, first + n)
@@ -154,7 +157,7 @@ class _Filters:
         self._variance = np.concatenate([self._variance, variance])
 
     def advance(self, n: int) -> None:
-        """Expect everybody n frames later."""
+        """Predict all persons n frames ahead."""
         step = np.array([[1, n], [0, 1]])
         # of a velocity that changes at random: the covariance of place and velocity after n frames
         both = n**2 / 2
@@ -164,7 +167,7 @@ class _Filters:
         self._variance = step @ self._variance @ step.T + turn * size**2
 
     def follow_camera(self, camera: Mapping[int, Doubles], frames: range) -> None:
-        """Expect everybody where still things have moved in `frames`."""
+        """Move all predictions as the camera's motion in `frames` moves things that are still."""
         if not camera or not len(self.last):
             return
         for frame in frames:
@@ -178,8 +181,10 @@ class _Filters:
             self._state[:, 0] += mapped[:, :2] / mapped[:, 2:] - expected
 
     def costs(self, now: Ints) -> tuple[Doubles, Doubles]:
-        """(A, B) of each person and detection `now`, infinite where no joint is seen in both; (A,
-        B, 2) px distance.
+        """Costs (A, B) of linking each person to each of the B detections `now`.
+
+        A cost is infinite if no joint is seen in both, or if they are REACH apart. Also returns the
+        mean distance of the joints, (A, B, 2) px.
         """
         old = self._seen.keypoints[self.last][:, None]
         new = self._seen.keypoints[now][None]
@@ -206,7 +211,7 @@ class _Filters:
         return np.where(is_possible, cost, np.inf), distance
 
     def update(self, pairs: Ints, now: Ints, distance: Doubles) -> None:
-        """Move the persons of `pairs` to their detections."""
+        """Correct the filters of linked persons. pairs: (n, 2) persons and indices into `now`."""
         track, detection = pairs.T
         away = distance[track, detection]
         noise = (NOISE * self._size(self.last[track])) ** 2
@@ -221,14 +226,15 @@ class _Filters:
         self._variance[track] -= gain * self._variance[track, :1]
 
     def _size(self, detections: Ints) -> Doubles:
-        """(D,) px diagonals of boxes."""
+        """Diagonals of the detections' boxes, (D,) px."""
         sides = np.diff(self._seen.boxes[detections], axis=1)[:, 0]
         return np.asarray(np.linalg.norm(sides, axis=-1), np.float64)
 
 
 def _assign(cost: Doubles) -> Ints:
-    """(n, 2) rows and columns of the pairs with the least total cost: of the sure ones, then of the
-    rest.
+    """Find the pairs with the least total cost: rows and columns of `cost`, (n, 2).
+
+    Pairs below SURE_COST are linked first, then others below MAX_COST.
     """
     # 0.2 s, which commands that link nothing need not wait for
     from scipy.optimize import linear_sum_assignment
@@ -256,8 +262,9 @@ def scenes(frame_index: Sequence[int] | Ints, cuts: Sequence[int]) -> Ints:
 
 
 def split_at_gaps(frame_index: Ints, max_gap: int, cuts: Sequence[int] = ()) -> list[Ints]:
-    """Split one person's frames (T,) at cuts and at gaps of more than `max_gap` frames, into
-    positions 0..T-1.
+    """Split one person's frames (T,) at cuts, and at gaps of more than `max_gap` frames.
+
+    Returns the parts as positions 0..T-1.
 
     >>> frames = np.array([0, 1, 4, 9, 10, 11])
     >>> [part.tolist() for part in split_at_gaps(frames, max_gap=2, cuts=[11])]
@@ -297,7 +304,7 @@ def _collect_detections(keypoints: Sequence[Floats]) -> _SeenDetections:
     return _SeenDetections(rows[order], points[order], boxes, start)
 
 
-# Joints of face and shoulders in all joint orders; all others are the body's.
+# Joints of face and shoulders in all joint orders; all other joints belong to the body.
 ABOVE: Final = frozenset((
     "nose", "leye", "reye", "lear", "rear", "neck", "headtop", "thorax", "lshoulder", "rshoulder",
     "OP Nose", "OP LEye", "OP REye", "OP LEar", "OP REar", "OP Neck", "OP LShoulder",
@@ -307,14 +314,15 @@ ABOVE: Final = frozenset((
 
 @dataclass(frozen=True, slots=True)
 class Cleaning:
-    """Constants of the filter; the caller decides which joints are visible. Raises ConfigError for
-    invalid values.
+    """Options of `clean`. The caller decides which joints are visible.
+
+    Raises ConfigError for invalid values.
     """
 
-    start_above: int = 6  # visible joints
-    end_at: int = 4  # visible joints, or fewer
-    median: int = 5  # detections; odd
-    min_frames: int = 40
+    start_above: int = 6  # a sequence starts where more joints than this are visible
+    end_at: int = 4  # a sequence ends where this many joints or fewer are visible
+    median: int = 5  # width of the median filter over the number of joints; odd
+    min_frames: int = 40  # shorter sequences are dropped
     # share of frames with only face and shoulders from which a part is dropped
     face_only: float = 0.4
     max_frames: int = 500  # a longer sequence is split into equal parts
@@ -338,12 +346,13 @@ def clean(
     """Select the parts of one person's T detections that are fit for training.
 
     Args:
-        visible: (T, J) seen joints of each detection, in time order, without rows for missing
-            frames: bridged gaps end nothing.
-        joints: the J joints' names, as in `skeletons.JOINTS`.
+        visible: (T, J) whether each joint of each detection is visible, in time order. Missing
+            frames have no row, so they do not end a part.
+        joints: The J joints' names, as in `skeletons.JOINTS`.
 
     Returns:
-        The parts, and the dropped detections by reason: positions 0..T-1, each in exactly one.
+        The parts, and reason -> dropped detections, all as positions 0..T-1. Each position is in
+        exactly one of them.
     """
     from scipy.ndimage import median_filter  # 0.1 s, and most datasets are not cleaned
 

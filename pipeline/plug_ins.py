@@ -1,7 +1,8 @@
-"""Registries of datasets, streams, detectors and models: ours, and those of other packages.
+"""Registries of datasets, streams, detectors and models: built-in ones, and those of other
+packages.
 
-A package registers a class (a model: its record) by an entry point of that name; ours are in
-`pipeline.table`. Classes are imported when first used.
+`pipeline.table` lists what is built in ("ours" here). Another package registers a class, or a
+record of a model, by an entry point whose name is its name. Both are imported when first used.
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ C = TypeVar("C")
 # Groups of entry points
 MODELS: Final = "vibe_pipeline.models"  # a model's section of luigi.cfg has its name
 COMMANDS: Final = "vibe_pipeline.commands"  # each leads to a CommandEntry
-# sections of luigi.cfg; each leads to its package's record
+# names of sections of luigi.cfg; each leads to its package's `settings.sections.Declared`
 SECTIONS: Final = "vibe_pipeline.sections"
-TASKS: Final = "vibe_pipeline.tasks"  # each leads to its class
+TASKS: Final = "vibe_pipeline.tasks"  # each leads to the class of a Luigi task
 EXPORTS: Final = "vibe_pipeline.exports"
-DISTRIBUTION: Final = "vibe-pipeline"  # this one
+DISTRIBUTION: Final = "vibe-pipeline"  # name of this package
 
 
 class PlugInError(PipelineError):
@@ -62,8 +63,8 @@ def list_names(*groups: str) -> tuple[str, ...]:
 def load_records(group: str, record: type[T], taken: Container[str] = ()) -> dict[str, T]:
     """Load the records of a group by name, ours first.
 
-    One of another package is left out, with a warning, if it cannot be loaded, is of another class,
-    or has the name of another one or of `taken`.
+    A record of another package is left out, with a warning, if it cannot be loaded, is not of the
+    class `record`, or has a name that is in use (by another record, or in `taken`).
     """
     records: dict[str, T] = {name: load(value) for name, value in table.OWN.get(group, {}).items()}
     for entry in sorted(entry_points(group), key=lambda entry: entry.name):
@@ -101,9 +102,9 @@ load: Final = pkgutil.resolve_name  # imports "module:attribute"
 
 
 def import_on_use(module: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
-    """A module's `__getattr__`: imports further names on first use, such as those that need torch.
+    """Make a module's `__getattr__` that imports names on first use, such as those that need torch.
 
-    homes: their modules, or "module:attribute" for other names there.
+    homes: Name -> its module, or "module:attribute" if it has another name there.
     """
 
     def attribute(name: str) -> Any:
@@ -122,12 +123,10 @@ def import_on_use(module: str, homes: Mapping[str, str]) -> Callable[[str], Any]
 
 
 class CommandEntry(NamedTuple):
-    """A command; its module, which has a `cli.command_line.Command` as `COMMAND`, is imported on
-    use.
-    """
+    """What the list of commands shows about a command, before its module is imported."""
 
-    module: str
-    help: str
+    module: str  # has a `cli.command_line.Command` as the attribute COMMAND
+    help: str  # one sentence for --help
     program: str = "pipeline"  # `python -m pipeline` or `python -m tasks`
 
 
@@ -144,16 +143,16 @@ def commands_of(program: str) -> dict[str, CommandEntry]:
 
 @dataclass(frozen=True)
 class Records(Generic[T]):
-    """All records of one kind by name."""
+    """All records of one kind, by name: built-in ones, and those of other packages."""
 
     what: str  # noun for messages: "dataset"
-    group: str  # of entry points
-    base: type[Any]  # their class
-    named_by: str  # attribute with the name
+    group: str  # group of entry points
+    base: type[Any]  # class of the records
+    named_by: str  # attribute of a record that has its name
 
     @property
     def ours(self) -> Mapping[str, str]:
-        """Name -> module:object."""
+        """Name -> "module:object" of the built-in ones."""
         return table.OWN[self.group]
 
     def names(self) -> tuple[str, ...]:
@@ -161,8 +160,9 @@ class Records(Generic[T]):
         return (*self.ours, *sorted(self._plug_ins()))
 
     def find(self, name: str) -> T:
-        """The one of that name. Raises PipelineError for an unknown name, PlugInError for one that
-        cannot be loaded.
+        """Load the record of this name.
+
+        Raises PipelineError for an unknown name, PlugInError for one that cannot be loaded.
         """
         if name in self.ours:
             ours: T = load(self.ours[name])
@@ -189,7 +189,7 @@ class Records(Generic[T]):
         return isinstance(loaded, self.base)
 
     def every(self) -> list[T]:
-        """All that can be loaded, ours first; the others are left out with a warning."""
+        """Load all records, ours first. Those that cannot be loaded are left out with a warning."""
         broken = self.broken(self.names())
         for message in broken.values():
             _warn(message)
@@ -205,7 +205,7 @@ class Records(Generic[T]):
         return f"no {self.what} is called {name!r}{similar} {hint}"
 
     def not_installed(self, name: str) -> str:
-        """Description of stored data's origin whose package is missing; "" if it is installed."""
+        """Description of a name in stored data whose package is missing; "" if it is installed."""
         if name in self.names():
             return ""
         return f"{self.what} {name!r}, whose package is not installed"
@@ -220,7 +220,11 @@ class Records(Generic[T]):
 
     @contextmanager
     def calling(self, name: str, function: str) -> Iterator[None]:
-        """Context in which other packages' unexpected exceptions become PlugInError."""
+        """Context for a call of `function` of the class `name`, which another package may have.
+
+        Its unexpected exceptions become PlugInError; PipelineError passes, and so do exceptions of
+        our own classes.
+        """
         try:
             yield
         except PipelineError:
@@ -236,7 +240,7 @@ class Records(Generic[T]):
             raise PlugInError(f"{message}. --debug shows the traceback.") from error
 
     def broken(self, names: Iterable[str]) -> dict[str, str]:
-        """Names that cannot be loaded because their package is broken, with messages."""
+        """Those of `names` that cannot be loaded because their package is broken -> message."""
         messages = {}
         for name in names:
             try:
@@ -261,7 +265,7 @@ class Records(Generic[T]):
 
 
 class Registry(Records[type[C]], Generic[C]):
-    """All classes of one kind by name, with `base` above them."""
+    """All classes of one kind, by name; each is a subclass of `base`."""
 
     _kind = " subclass"
 
@@ -269,8 +273,9 @@ class Registry(Records[type[C]], Generic[C]):
         return isinstance(loaded, type) and issubclass(loaded, self.base)
 
     def get(self, name: str, /, **options: Any) -> C:
-        """An instance with its options. Raises as `find`, and ConfigError for unknown options and
-        invalid values.
+        """Make an instance of the class `name` with these options.
+
+        Raises what `find` raises, and ConfigError for unknown options and invalid values.
         """
         loaded: Any = self.find(name)
         options_of = [field.name for field in fields(loaded) if field.init]
@@ -289,9 +294,7 @@ def _package(entry: EntryPoint) -> str:
 
 
 def _own_line(error: Exception, package: str) -> str:
-    """The last line of a package's code in an exception's traceback, for a message; "" without
-    any.
-    """
+    """The last line of a package's code in an exception's traceback, for a message, or ""."""
     text = ""
     for frame, line in traceback.walk_tb(error.__traceback__):
         module = str(frame.f_globals.get("__name__"))

@@ -23,7 +23,7 @@ _SMALL: Final = 1e-7
 
 
 def rotation_6d_to_matrix(rotation_6d: Tensor) -> Tensor:
-    """Gram-Schmidt on two 3-vectors (Zhou et al., CVPR 2019, eq. 15).
+    """Convert 6D rotations to matrices, by Gram-Schmidt (Zhou et al., CVPR 2019, eq. 15).
 
     rotation_6d: (..., 6), the rows of a (3, 2) matrix whose columns are the two vectors -> (..., 3,
     3).
@@ -38,10 +38,9 @@ def rotation_6d_to_matrix(rotation_6d: Tensor) -> Tensor:
 
 
 def matrix_to_axis_angle(matrix: Tensor) -> Tensor:
-    """(..., 3, 3) rotations -> (..., 3) axis times angle in rad, angle at most pi, through the unit
-    quaternion.
+    """Convert rotations (..., 3, 3) to axis times angle, (..., 3) rad, with angles of at most pi.
 
-    At exactly half a turn, the axis has one of its two signs.
+    At exactly half a turn, either sign of the axis is right, and one of them is returned.
     """
     quaternion = _matrix_to_quaternion(matrix)  # (..., 4), w first
     # q and -q are one rotation; w >= 0 is the one of at most half a turn.
@@ -54,7 +53,7 @@ def matrix_to_axis_angle(matrix: Tensor) -> Tensor:
     one = torch.ones_like(w)
     sine = torch.where(is_small, one, sine_squared).sqrt()
     cosine = torch.where(is_small, w, one)
-    # angle / sin(angle / 2), of which the axis has the sine's length
+    # angle / sin(angle / 2): the axis here has the length sin(angle / 2)
     first_order = 2 / cosine
     third_order = (2 / 3) * sine_squared / cosine**3
     series = first_order - third_order
@@ -84,9 +83,7 @@ def axis_angle_to_matrix(axis_angle: Tensor) -> Tensor:
 
 
 def nearest_rotations(matrix: Floats) -> Doubles:
-    """The nearest rotation to each matrix in least squares, no reflection: (..., 3, 3) -> (..., 3,
-    3).
-    """
+    """The rotation nearest to each matrix (..., 3, 3) by least squares; never a reflection."""
     u, _, vt = np.linalg.svd(matrix.astype(np.float64))
     is_mirror = np.linalg.det(u @ vt) < 0
     sign = np.where(is_mirror, -1.0, 1.0)

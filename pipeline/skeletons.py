@@ -172,16 +172,16 @@ _SMPL_POINT: Final[Mapping[str, str]] = {
     "rear": "vertex_rear",
 }  # fmt: skip
 
-KEYPOINTS_13: Final = (  # of a 2D pose, as Pr-VIPE reads it
+KEYPOINTS_13: Final = (  # the joints of a 2D pose that Pr-VIPE reads
     "nose", "lshoulder", "rshoulder", "lelbow", "relbow", "lwrist", "rwrist",
     "lhip", "rhip", "lknee", "rknee", "lankle", "rankle",
 )  # fmt: skip
-# A dataset labels these, or OpenPose's points of the same name.
+# OpenPose's points for the same joints. A dataset labels either kind.
 _OPENPOSE_13: Final = (
     "OP Nose",
     *(f"OP {name[0].upper()}{name[1:].capitalize()}" for name in KEYPOINTS_13[1:]),
 )
-# Where spin49 has them: by their own names, and as OpenPose's points.
+# Indices of both kinds in spin49: joints by their own names, and OpenPose's points.
 KEYPOINTS_13_OF_SPIN49: Final = tuple(
     tuple(map(JOINTS["spin49"].index, names)) for names in (KEYPOINTS_13, _OPENPOSE_13)
 )
@@ -223,7 +223,9 @@ def joint_names(skeleton: Skeleton) -> tuple[str, ...]:
 
 
 def correspondence(source: Skeleton, target: Skeleton) -> tuple[list[int], list[int]]:
-    """(take, put): the source's joint `take[i]` is the target's joint `put[i]`.
+    """Match the joints of two skeletons: (take, put).
+
+    Joint `take[i]` of the source is joint `put[i]` of the target.
 
     >>> correspondence("h36m", "common14")[0]  # rows of J_regressor_h36m
     [6, 5, 4, 1, 2, 3, 16, 15, 14, 11, 12, 13, 8, 10]
@@ -244,10 +246,10 @@ def _correspondence(source: Skeleton, target: Skeleton) -> tuple[tuple[int, ...]
 
 
 def convert(keypoints: NDArray[Number], *, source: Skeleton, target: Skeleton) -> NDArray[Number]:
-    """(..., J source, C) -> (..., J target, C), a new array of the same dtype.
+    """Reorder joints (..., J, C) from the order `source` to `target`; a new array of one dtype.
 
-    Joints that the source does not have are all zero: confidence 0. Raises ValueError if J is not
-    the source's, or if the two have no joint in common.
+    Joints that the source does not have are all zero, so their confidence is 0. Raises ValueError
+    if J is not the source's number of joints, or if the two have no joint in common.
     """
     take, put = correspondence(source, target)
     names = joint_names(source)
@@ -270,10 +272,10 @@ def convert(keypoints: NDArray[Number], *, source: Skeleton, target: Skeleton) -
 
 
 def keypoints_13(kp: NDArray[Number]) -> NDArray[Number]:
-    """(..., 49, C) in spin49, the last number a confidence -> (..., 13, C), in the order of
-    KEYPOINTS_13.
+    """Select KEYPOINTS_13, (..., 13, C), from joints (..., 49, C) in spin49.
 
-    The joint by its own name is preferred to OpenPose's.
+    The last of the C numbers is a confidence. A joint by its own name is used if its confidence is
+    above 0, else OpenPose's point.
     """
     named, openpose = (kp[..., of, :] for of in map(list, KEYPOINTS_13_OF_SPIN49))
     return np.where(named[..., -1:] > 0, named, openpose)
@@ -286,7 +288,7 @@ def bones(skeleton: Skeleton) -> list[tuple[int, int]]:
 
 
 def opposite_joints(skeleton: Skeleton) -> list[int]:
-    """Index of each joint's counterpart on the other side of the body; its own without one.
+    """Index of each joint's counterpart on the other side of the body, or of the joint itself.
 
     >>> [JOINTS["penn_action"][i] for i in opposite_joints("penn_action")][:3]
     ['headtop', 'rshoulder', 'lshoulder']
@@ -318,15 +320,14 @@ def _other_side(name: str) -> str:
 
 
 def add_confidence(places: NDArray[np.floating]) -> NDArray[np.float64]:
-    """(..., J, C) -> (..., J, C + 1) with confidence 1."""
+    """Append confidence 1 to joints: (..., J, C) -> (..., J, C + 1)."""
     return np.concatenate([places, np.ones((*places.shape[:-1], 1))], axis=-1)
 
 
 def zero_invalid_joints(keypoints: NDArray[Number]) -> tuple[NDArray[Number], int]:
-    """(..., J, 3) px px confidence -> a copy in which invalid joints are (0, 0, 0), and their
-    number.
+    """Copy joints (..., J, 3) px px confidence, with invalid ones set to 0; also return how many.
 
-    Invalid: NaN, infinity, or a number beyond LARGEST.
+    Invalid are NaN, infinity, and numbers beyond LARGEST.
     """
     bad = ~(np.abs(keypoints) < LARGEST).all(axis=-1)  # comparisons with NaN are false
     out = keypoints.copy()

@@ -3,7 +3,7 @@ features -> windows
 
 Pavlakos et al.: Expressive Body Capture, CVPR 2019. 55 joints: pelvis to wrists as in SMPL (22),
 jaw, left and right eye, 15 finger joints of the left hand and 15 of the right. The hands' angles
-are whole: flat_hand_mean is True.
+are those from a flat hand (flat_hand_mean is True), not from SMPL-X's mean hand.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ N_POSE = 165
 N_JOINTS: Final = 55
 N_BETAS = 16
 NAMES: Final = ("smplx_pose", "smplx_betas", "smplx_n_betas", "smplx_trans")  # of the columns
-# Left-right permutation: those of SMPL's body, jaw, eyes, hands.
+# Left-right permutation of the joints: the body's 22, then jaw, eyes and hands.
 MIRRORED: Final = (
     *(0, 2, 1, 3, 5, 4, 6, 8, 7, 9, 11, 10, 12, 14, 13, 15, 17, 16, 19, 18, 21, 20),
     *(22, 24, 23, *range(40, 55), *range(25, 40)),
@@ -33,8 +33,9 @@ MIRRORED: Final = (
 
 
 def is_smplx(file: Path, key: str) -> bool:
-    """Whether rows of an .npz have 165 numbers under `key`, by its header; False for a damaged
-    file.
+    """Whether the array `key` of an .npz file has 165 columns. Reads only its header.
+
+    False for a damaged file.
     """
     with contextlib.suppress(RawDataError):
         return npz_shape(file, key)[-1:] == (N_POSE,)
@@ -42,8 +43,10 @@ def is_smplx(file: Path, key: str) -> bool:
 
 
 def load_rest(file: Path, n_betas: int) -> tuple[Doubles, Doubles]:
-    """SMPLX_NEUTRAL.npz -> joints at rest (55, 3) m, and their change (55, 3, n_betas) with the
-    shape. Raises RawDataError.
+    """Read the joints of the rest pose from SMPLX_NEUTRAL.npz. Raises RawDataError.
+
+    Returns the joints of the mean shape, (55, 3) m, and their change per unit of each shape
+    parameter, (55, 3, n_betas).
     """
     stored = load_npz(file, ("v_template", "shapedirs", "J_regressor"))
     vertices = numbers(file, "v_template", stored["v_template"], (None, 3))
@@ -54,8 +57,9 @@ def load_rest(file: Path, n_betas: int) -> tuple[Doubles, Doubles]:
 
 
 def _mirror_pose(pose: Floats) -> Floats:
-    """(N, 165) axis-angle, rad -> that of the mirrored body: a rotation R becomes S R S, S =
-    diag(-1, 1, 1).
+    """Mirror SMPL-X poses (N, 165), axis-angle in rad, as a left-right flip of images needs it.
+
+    Left and right joints are exchanged, and a rotation R becomes S R S, S = diag(-1, 1, 1).
     """
     joints = pose.reshape(len(pose), -1, 3)[:, MIRRORED].copy()
     joints[..., 1:] = 0 - joints[..., 1:]  # 0 stays 0, without a sign
@@ -63,8 +67,9 @@ def _mirror_pose(pose: Floats) -> Floats:
 
 
 def labels(pose: Doubles, betas: Doubles) -> dict[str, NDArray[Any]]:
-    """`Track.extra` from pose (T, 165) or (T, 55, 3), and betas (n,) or (T, n); the first 16 are
-    kept.
+    """Make `Track.extra` from pose, (T, 165) or (T, 55, 3) rad, and betas, (n,) or (T, n).
+
+    Only the first 16 betas are used; missing ones are 0.
     """
     padded = np.zeros((len(pose), N_BETAS), np.float32)
     n = min(betas.shape[-1], N_BETAS)
@@ -76,8 +81,12 @@ def labels(pose: Doubles, betas: Doubles) -> dict[str, NDArray[Any]]:
 def columns(
     betas: str, *, trans: bool = False, gaps: bool = False
 ) -> tuple[cache.ExtraColumn, ...]:
-    """The extra columns. betas: how many exist, for the manifest. trans: also the translation in a
-    camera. gaps: rows of a track may have no body.
+    """Declare the extra columns of SMPL-X bodies.
+
+    Args:
+        betas: Text for the manifest on which shape parameters exist.
+        trans: Also declare `smplx_trans`, the translation in camera axes.
+        gaps: Whether rows of a track may have no body.
     """
     pose = "SMPL-X axis-angle of 55 joints, global orientation as in pose; flat_hand_mean"
     shape = f"SMPL-X shape: {betas}, then zeros"

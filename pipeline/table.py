@@ -1,6 +1,7 @@
-"""Everything of ours that is found by name, in one table. Modules are imported on use.
+"""Table of all built-in datasets, streams, detectors, models and commands that have a name.
 
-Other packages register theirs by entry points of the same groups: `plug_ins`.
+A module is imported only when its name is used. Other packages register theirs by entry points of
+the same groups (`plug_ins`).
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-# group of entry points -> name -> "module:object", in the order of lists
+# group of entry points -> name -> "module:object"; lists of names have this order
 OWN: Final[dict[str, dict[str, str]]] = {
     "vibe_pipeline.datasets": {
         "penn_action": "pipeline.datasets.penn_action:PennAction",

@@ -1,5 +1,5 @@
-"""One person in one video, the record that all later steps read.  raw -> [tracks] -> features ->
-windows -> training
+"""A track: one person in one video, the record that all later steps read.  raw -> [tracks] ->
+features -> windows -> training
 """
 
 from __future__ import annotations
@@ -28,15 +28,18 @@ FLOATS: Final = tuple(name for name in cache.COLUMNS if name not in ("frame_inde
 PELVIS: Final = JOINTS["spin49"].index("hip")
 
 # Labels that exceed these bounds in most of a track's frames are in another unit: mm, degrees.
-MOST: Final = 0.5  # of the frames
+MOST: Final = 0.5  # share of the frames that must exceed a bound
 # longest side of the box around the 3D joints: rolled up 0.5, with raised arms 2.6
 EXTENT_M: Final = (0.3, 3.0)
-WHOLE: Final = 12  # joints: fewer may be a hand or a face
+WHOLE: Final = 12  # least number of joints of a whole body; fewer may be a hand or a face
 # rad: fits reach little more than one turn; in degrees, any pose exceeds 13
 MAX_ANGLE: Final = 4 * math.pi
-NORMALISED_PX: Final = 2.0  # shares of an image or of a crop reach from 0 or -1 to 1
-ROUNDING: Final = 1e-3  # of a confidence of 1
-# camera or person to the origin: the longest walks are half of it, and 1 m is 1,000 mm
+# If all joints are this near to the corner, they are shares of an image or crop, which reach from 0
+# or -1 to 1.
+NORMALISED_PX: Final = 2.0
+ROUNDING: Final = 1e-3  # accepted rounding error of confidences
+# largest distance of camera or person from the origin: the longest walks are half of it, and files
+# in mm exceed it after 1 m
 FARTHEST_M: Final = 1000.0
 
 
@@ -72,7 +75,7 @@ class Track:
     crop_scale: float = CROP_SCALE
     intrinsics: Floats | None = None  # (3, 3) px, where known
     frames: FrameSource | None = None  # where the pixels are; None without images
-    # `Dataset.extra_columns`: (T, ...), or the track's
+    # values of `Dataset.extra_columns`: (T, ...), or one value for the track
     extra: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     @property
@@ -83,8 +86,9 @@ class Track:
 
     @property
     def step(self) -> int:
-        """The most common difference of frame indices, the smaller of two equally common; 1 for a
-        single frame.
+        """The most common difference between frame numbers; of equally common ones, the smallest.
+
+        1 for a single frame.
         """
         if len(self.frame_index) < 2:
             return 1
@@ -109,7 +113,7 @@ class Track:
 
 
 def _known_rows(columns: Mapping[str, NDArray[Any]], name: str) -> NDArray[Any]:
-    """The rows of a column that the track's flags mark as known."""
+    """The rows of a column that `has_3d` or `has_smpl` marks as known; all if it has no flag."""
     flag = None
     if name.startswith("kp_3d"):
         flag = columns.get("has_3d")
@@ -122,7 +126,7 @@ def _known_rows(columns: Mapping[str, NDArray[Any]], name: str) -> NDArray[Any]:
 
 
 def other_units(columns: Mapping[str, NDArray[Any]]) -> Iterator[tuple[str, str, str]]:
-    """Columns and extra columns whose values are in another unit: (column, expected, found).
+    """Yield (column, expected, found) for columns whose values are in another unit.
 
     Checks the size of 3D joints, angles, translations, the range of 2D joints, confidences outside
     [0, 1], boxes that are corners, and cameras that are not rigid. NaN passes, except in boxes and
@@ -221,7 +225,7 @@ _CHECKS: Final = (
 
 
 def column_problems(columns: Mapping[str, NDArray[Any]]) -> Iterator[str]:
-    """Violations of the columns' meanings (docs/cache-format.md) in a track's arrays."""
+    """Yield a sentence for each way in which a track's arrays violate docs/cache-format.md."""
     for name in FLOATS:
         if name not in columns:
             continue
@@ -251,13 +255,15 @@ def column_problems(columns: Mapping[str, NDArray[Any]]) -> Iterator[str]:
 
 
 def _median_distance(points: NDArray[Any]) -> float:
-    """(N, 3) -> the median distance from the origin."""
+    """Median distance of points (N, 3) from the origin."""
     return float(np.median(np.linalg.norm(points.astype(np.float64), axis=1)))
 
 
 def _extents(joints: NDArray[Any]) -> Doubles:
-    """Joints (T, J, 3), or with confidence (T, J, 4) -> (F,) the longest side of the box around
-    each frame's joints.
+    """Longest side of the box around each frame's joints, (F,), in the joints' unit.
+
+    joints: (T, J, 3), or (T, J, 4) with confidence. Only the F frames with WHOLE or more seen
+    joints are measured.
     """
     is_seen = np.ones(joints.shape[:2], np.bool_)
     if joints.shape[-1] == 4:

@@ -17,7 +17,7 @@ from tasks.settings import settings, tolerating
 
 
 def parser() -> argparse.ArgumentParser:
-    """All commands and their options."""
+    """Make the parser of all commands."""
     description = (
         "Use a trained VIBE. From raw data to a trained model: luigi --module tasks EvaluateVIBE."
     )

@@ -1,4 +1,4 @@
-"""Base of all tasks, and the lines that tasks and commands print."""
+"""Base class of all Luigi tasks, and functions for the lines that tasks and commands print."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ _complete: set[str] = set()  # ids of complete tasks, within this process
 
 
 def say(verb: str, what: str, detail: str = "", *, mark: str = console.DONE) -> None:
-    """✓ convert    penn_action/train         10 videos, 380 of 400 frames kept"""
+    """Print a line about a task: ✓ convert    penn_action/train         10 videos, 400 frames"""
     console.out.print(f"{mark} {console.line(verb, what, detail)}")
 
 
 def warn(text: str) -> None:
-    """! a warning, below the line of its task"""
+    """Print a warning below the line of its task, after the mark "!"."""
     console.out.print(f"  {console.DOUBT} {plain(text)}")
 
 
 def fact(name: str, value: str) -> None:
-    """cache      data/cache"""
+    """Print a name and its value: cache      data/cache"""
     console.out.print(f"{name:<10} {value}")
 
 
@@ -113,7 +113,7 @@ class PipelineTask(luigi.Task):
 
     @contextmanager
     def progress(self) -> Iterator[Progress]:
-        """A bar on a terminal, lines in a log, and the same on Luigi's page."""
+        """Show the task's progress: as a bar on a terminal, as lines in a log, on Luigi's page."""
         alone = multiprocessing.parent_process() is None
         page = _LuigiPage(self)
         label = f"  {console.line(self.verb, plain(self.what), '')}"

@@ -28,9 +28,7 @@ NETWORK: Final = {"network": 1}
 
 
 class Synthesize(PipelineTask):
-    """Make the embedded demo data and body, in their official layouts. Only if [embedded] is
-    enabled.
-    """
+    """Write the demo data and the demo body into the raw folders, if [embedded] is enabled."""
 
     verb = "synthesize"
     what = "embedded data"
@@ -181,8 +179,9 @@ class Convert(SplitTask):
 
 
 class ConvertFirst(Convert):
-    """`Convert` before `Extract`, which computes the rows of intact videos, and then fails for the
-    lost ones.
+    """`Convert` as `Extract` requires it: videos that cannot be read do not make it fail.
+
+    `Extract` computes the rows of the other videos first, and then fails.
     """
 
     def report(self, result: StepResult) -> None:
@@ -216,7 +215,7 @@ class Extract(SplitTask):
         self.report(replace(result, problems=[*self._conversion_problems(), *result.problems]))
 
     def _conversion_problems(self) -> list[str]:
-        """Problems that the conversion has left."""
+        """Problems that the conversion has left, such as videos that could not be read."""
         plan = self.recipe().plan_conversion()
         left = (
             []
@@ -242,7 +241,7 @@ class Data(PipelineTask):
             yield stage(dataset=dataset, split=split)
 
     def up_to_date(self) -> bool:
-        return True  # since all required tasks are
+        return True  # it is only asked when all required tasks are complete
 
     @property
     def flaw(self) -> str:

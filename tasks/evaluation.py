@@ -113,11 +113,10 @@ def result_rows(
     *,
     title: str = VIBE.title,
 ) -> list[dict[str, Any]]:
-    """metrics.json as rows: split, protocol (the dataset's own, such as emdb, first), model, and
-    its errors.
+    """Make rows for a table from metrics.json: split, protocol, model, and its errors.
 
-    Models: the trained one; the per-frame baseline (`per_frame`, its metrics.json), plain and
-    smoothed; the mean body.
+    A protocol made for the dataset, such as emdb, comes first. The models are the trained one; the
+    per-frame baseline (`per_frame`: its metrics.json), plain and smoothed; and the mean body.
     """
     rows = []
     for split in splits_of(metrics):
@@ -145,9 +144,7 @@ def result_rows(
 
 
 def as_csv(rows: Rows) -> str:
-    """`result_rows` to two digits, with a line of names; errors without labelled frames are
-    empty.
-    """
+    """`result_rows` as CSV with a header; numbers have two digits, missing errors are empty."""
     columns = ("split", "protocol", "model", *table_metrics(rows), "frames")
     lines: list[Sequence[Any]] = [columns]
     for row in rows:

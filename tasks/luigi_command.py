@@ -1,5 +1,7 @@
-"""`luigi --module tasks`: defaults, `--set`, lock and scheduler; then a line a task, failures, and
-Ctrl-C.
+"""What this project adds to `luigi --module tasks`.
+
+Before Luigi starts, on import: defaults of its settings, `--set`, and checks of the lock and the
+scheduler. While it runs: a line for each task, messages of failures, Ctrl-C, and exit codes.
 """
 
 from __future__ import annotations
@@ -55,15 +57,15 @@ EXIT_CODES: Final = {
 SCHEDULER_TIMEOUT: Final = 5.0  # s
 TYPED: Final = "TYPED_COMMAND"  # environment variable: what was typed where make started Luigi
 
-# 1: a task met another process; shared with the processes of Luigi's workers
-_busy: Final = RawValue("b")
-_failed: Final = RawValue("b")  # 1: a task failed otherwise
+# These flags are shared with the processes of Luigi's workers.
+_busy: Final = RawValue("b")  # 1: a task failed because another process writes
+_failed: Final = RawValue("b")  # 1: a task failed for another reason
 # messages of printed failures: one missing folder fails all splits of a dataset
 reported: Final[set[str]] = set()
 
 
 class SettingsOver(luigi.Config):
-    """`--set` of Luigi's command line, for its parser: `prepare` reads it before that."""
+    """Declares `--set` for Luigi's parser of the command line; `prepare` has read it before."""
 
     use_cmdline_section = False
     set = luigi.Parameter(
@@ -75,7 +77,10 @@ class SettingsOver(luigi.Config):
 
 
 def luigi_defaults(file: Path) -> dict[tuple[str, str], str]:
-    """Defaults by (section, key): with Luigi's own, it logs much and exits with 0."""
+    """Our defaults of Luigi's settings: (section, key) -> text.
+
+    With its own defaults, Luigi logs a lot, and exits with 0 after failures.
+    """
     # Luigi finds running commands by their words only, which are the same in every clone. Its
     # folder is one user's.
     name = f"luigi-{os.getuid()}-{hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:16]}"
@@ -236,9 +241,7 @@ def _note_lost_process(task: luigi.Task, message: str) -> None:  # noqa: ARG001 
 
 
 def _complain(text: str) -> None:
-    """✗ convert    penn_action/train         which file, what was expected, what was found, what to
-    do
-    """
+    """Print the message of a failure, after the mark "✗"."""
     console.err.print(f"{console.WRONG} {plain(text)}")
 
 
@@ -251,7 +254,7 @@ def introduce() -> None:
 
 
 def whose_data(s: Settings) -> str:
-    """`demo data (seed 0), in data/embedded/raw: penn_action, amass`"""
+    """Describe the data: "demo data (seed 0), in data/embedded/raw: penn_action, amass"."""
     raw = from_here(s.paths.raw)
     demo = s.embedded_datasets
     other_names = ", ".join(
@@ -312,10 +315,10 @@ def _end_where_output_was_lost() -> None:
 
 
 class _CodeOfFailures(luigi.IntParameter):
-    """Luigi's exit code for failed tasks: `already_running` if all of them met other processes that
-    write.
+    """Luigi's exit code for failed tasks.
 
-    A data descriptor: Luigi reads it when all tasks have ended.
+    It is `already_running` if all of them failed because other processes write. A data descriptor,
+    because Luigi reads the code when all tasks have ended.
     """
 
     def __get__(self, codes: retcodes.retcode | None, _owner: type[retcodes.retcode]) -> Any:

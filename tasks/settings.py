@@ -21,8 +21,9 @@ _TOLERANT: Final = ContextVar("tolerant", default=False)
 
 @functools.cache
 def settings() -> Settings:
-    """The effective settings. Raises ConfigError, for Luigi's tasks also for a cache that may not
-    be there.
+    """The effective settings. Raises ConfigError for invalid ones.
+
+    For Luigi's tasks, also raises it for a missing cache that may not be created.
     """
     s = load(settings_file(), tolerant=_TOLERANT.get())
     if not _TOLERANT.get():

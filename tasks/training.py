@@ -63,8 +63,9 @@ class TrainingTask(PipelineTask):
 
     @abstractmethod
     def config(self) -> RunConfig:
-        """Its settings. Raises ConfigError; `requires` calls it to report mistakes before anything
-        runs.
+        """The settings of the training. Raises ConfigError for invalid ones.
+
+        `requires` calls it, so that mistakes are reported before anything runs.
         """
 
     def up_to_date(self) -> bool:
@@ -87,11 +88,11 @@ class CheckpointTask(TrainingTask):
     configuration.
     """
 
-    title: ClassVar[str]  # of what it trains
+    title: ClassVar[str]  # name of what it trains
     trainer: ClassVar[str]  # "module:function" that trains, given the configuration
     score: ClassVar[str]  # format of a split's metrics during training
     result: ClassVar[str]  # format of a split's metrics after training
-    heading: ClassVar[tuple[str, ...]] = ()  # before the results
+    heading: ClassVar[tuple[str, ...]] = ()  # lines to print before the results
 
     @property
     def what(self) -> str:
@@ -143,8 +144,9 @@ def _checkpoint_task_of(config: VideoConfig, name: str) -> type[CheckpointTask]:
 
 
 def best_of(config: RunConfig) -> Path:
-    """best.pt of a run; while inputs are missing, a file that never exists, since the run's name is
-    unknown.
+    """Path of a run's best.pt.
+
+    The run's name is unknown while its inputs are missing; then the path is of no existing file.
     """
     try:
         return runs.run_folder(config) / runs.BEST

@@ -1,4 +1,4 @@
-"""Everything that a package with a model or an evaluation protocol imports from the models.
+"""The names that a package with its own model or evaluation protocol imports from the models.
 
 Names that need torch are imported when first used: settings, and whether a run is complete, are
 known without it.

@@ -42,8 +42,9 @@ def project(joints: Tensor, camera: Tensor, crop_px: int = CROP_PX) -> Tensor:
 
 
 def project_orthographic(joints: Tensor, camera: Tensor) -> Tensor:
-    """Weak perspective: scale (xy + t). joints (..., J, 3) m, camera (..., 3) scale, tx, ty ->
-    (..., J, 2), [-1, 1].
+    """Orthographic projection by a weak-perspective camera: scale * (xy + t).
+
+    joints: (..., J, 3) m; camera: (..., 3) scale, tx, ty -> (..., J, 2), [-1, 1] over the crop.
     """
     scale = camera[..., None, :1]
     shift = camera[..., None, 1:]
@@ -105,7 +106,7 @@ def _half_trace(source: Tensor, goal: Tensor) -> Tensor:
 
 
 def _sum_points(values: Tensor) -> Tensor:
-    """(..., J, 2) -> (...)."""
+    """Sum over points and coordinates: (..., J, 2) -> (...)."""
     return values.sum((-2, -1))
 
 
@@ -119,7 +120,10 @@ def has_optimal_camera(points: Tensor, visible: Tensor) -> Tensor:
 
 
 def _centre(points: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
-    """Known points (..., J, 2) about their mean, 0 elsewhere, and the mean (..., 2)."""
+    """Centre the known points (..., J, 2) at their mean; unknown ones become 0.
+
+    Also returns the mean, (..., 2).
+    """
     n_known = known.sum(-2).clamp(min=1)
     mean = torch.where(known, points, 0.0).sum(-2) / n_known
     centred = points - mean[..., None, :]
@@ -129,7 +133,7 @@ def _centre(points: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
 def camera_in_picture(
     camera: Floats, bbox: Floats, picture: tuple[int, int], *, crop_scale: float
 ) -> Float32s:
-    """The weak-perspective camera of the whole image.
+    """Convert the weak-perspective camera of a crop to one of the whole image.
 
     camera: (F, 3) scale, tx, ty in the crop; bbox: (F, 4) cxcywh px; picture: width, height px ->
     (F, 4) sx, sy, tx, ty, which project (x, y) m to (sx (x + tx), sy (y + ty)), [-1, 1] over the
@@ -146,7 +150,10 @@ def camera_in_picture(
 
 
 def crop_to_image(points: Floats, bbox: Floats, *, crop_scale: float) -> Float32s:
-    """(F, J, 2) in [-1, 1] over the crop, boxes (F, 4) cxcywh px -> (F, J, 2) px of the image."""
+    """Convert points (F, J, 2) from [-1, 1] over the crop to px of the image.
+
+    bbox: (F, 4) cxcywh px.
+    """
     centre = bbox[:, None, :2]
     half_side = 0.5 * crop_scale * bbox[:, None, 2:].astype(np.float64)
     pixels = centre + half_side * points

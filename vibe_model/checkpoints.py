@@ -1,5 +1,7 @@
-"""Read checkpoints safely, ours and published ones, with the trained models in them; write them
-atomically.
+"""Read and write checkpoints, and load the trained models in them.
+
+Reads checkpoints of this project and published ones, without running code from them. Writes are
+atomic.
 """
 
 from __future__ import annotations
@@ -28,8 +30,9 @@ Kind = Literal["vibe", "spin", "hmr2.0"]
 HMR2: Final = "hmr2.0"
 # key of the tensors -> kind of file
 _KINDS: Final[Mapping[str, Kind]] = {"gen_state_dict": "vibe", "model": "spin", "state_dict": HMR2}
-_BODY: Final = ("regressor.smpl.", "smpl.")  # SMPL's data, which our body model has
-# Prefixes that no model here uses: SPIN's ResNet-50; HMR2.0's feature network and discriminator.
+_BODY: Final = ("regressor.smpl.", "smpl.")  # prefixes of SMPL's data, which the body model has
+# Prefixes of other tensors that no model here uses: SPIN's ResNet-50; HMR2.0's feature network and
+# discriminator.
 _OTHER: Final[Mapping[Kind, tuple[str, ...]]] = {
     "vibe": (),
     "spin": ("conv1.", "bn1.", "layer1.", "layer2.", "layer3.", "layer4."),
@@ -42,13 +45,13 @@ LIGHTNING: Final = ".ckpt"
 
 @dataclass(frozen=True, slots=True)
 class LoadReport:
-    """Which tensors of a checkpoint were used."""
+    """Which tensors of a checkpoint a model was filled with."""
 
     kind: Kind
-    used: tuple[str, ...]  # names in the model
-    # names in the file: body data, a backbone, other parts than the requested one
+    used: tuple[str, ...]  # names in the model of tensors that were filled
+    # names in the file of tensors that were not used: body data, a backbone, parts not requested
     ignored: tuple[str, ...]
-    # names in the model that are not in the file, such as the encoder with SPIN's
+    # names in the model of tensors that the file lacks, such as the encoder's for SPIN's file
     untouched: tuple[str, ...]
 
 
@@ -65,7 +68,7 @@ def load_published(model: nn.Module, path: Path | str, *, only: str = "") -> Loa
 
 
 def _fill(model: nn.Module, path: Path, content: Mapping[str, Any], only: str = "") -> LoadReport:
-    """`load_published` of a file's content."""
+    """`load_published`, for a file that was read."""
     kind, tensors = _find_tensors(path, content)
     place = ""  # in our models
     if kind == "spin":
@@ -93,8 +96,9 @@ def _fill(model: nn.Module, path: Path, content: Mapping[str, Any], only: str = 
 
 
 def _find_tensors(path: Path, content: Mapping[str, Any]) -> tuple[Kind, Mapping[Any, Any]]:
-    """Kind of a checkpoint, "vibe" also for ours, and its tensors. Raises CheckpointError for other
-    files.
+    """Return a checkpoint's kind and its tensors. Raises CheckpointError for other files.
+
+    The kind is "vibe" for checkpoints of this project, too.
     """
     present = [key for key in _KINDS if key in content]
     if len(present) != 1 or not isinstance(content[present[0]], Mapping):
@@ -196,8 +200,9 @@ class Trained:
 
     @property
     def stream(self) -> str | None:
-        """Name of its feature stream; None for published models with SPIN's features, which may
-        have any name.
+        """Name of the feature stream that the model reads.
+
+        None for published models of SPIN's features, because their stream may have any name.
         """
         return None if self.kind in ("vibe", "spin") else self.config.stream
 
@@ -214,7 +219,10 @@ class Trained:
         return any(split.stream_manifest(name).get("stand_in") for name in names)
 
     def check_split(self, split: Split, stream: str) -> None:
-        """Raise DataError for a missing stream, and as `check_features`."""
+        """Raise DataError if the split lacks a stream that the model reads, or has another one.
+
+        `check_features` says which streams are others. stream: the name of the features' stream.
+        """
         streams = self._streams(stream)
         absent = [name for name in streams.values() if name not in split.streams]
         if absent:
@@ -238,9 +246,10 @@ class Trained:
         *,
         of: str = "features",
     ) -> None:
-        """Raise DataError for a stream of another size, or of another network if both are recorded.
+        """Raise DataError if a stream has another size than the model expects, or another network.
 
-        name: of the stream; of: the model's argument.
+        The networks are compared if both are recorded. name: the stream's name for messages. of:
+        the model's argument that reads the stream.
         """
         if of == "features":
             size = self.config.feature_size
@@ -280,7 +289,7 @@ class Trained:
 
 
 def _text(part: Any) -> str:
-    """Part of an identity as its option is written: untrained:7"""
+    """Part of a stream's identity, written as its option: untrained:7"""
     if isinstance(part, Mapping) and "kind" in part:
         return f"{part['kind']}:{part.get('argument') or str(part.get('file_sha256'))[:12]}"
     return "not recorded" if part is None else str(part)
@@ -339,8 +348,9 @@ def load_trained(checkpoint: Path, body: Path | None, device: str = "auto") -> T
 
 
 def _published_config(kind: Kind) -> VideoConfig:
-    """VIBE's published settings; for SPIN, whose tensors are its regressor's, and HMR2.0 those
-    frame by frame.
+    """Settings of a published model: VIBE's, or for SPIN and HMR2.0 those without a time encoder.
+
+    SPIN's file fills VIBE's regressor, which is applied frame by frame.
     """
     vibe = models.find("vibe")
     if kind == "vibe":
@@ -352,7 +362,7 @@ def _published_config(kind: Kind) -> VideoConfig:
 
 
 def _config(checkpoint: Path, content: Mapping[str, Any]) -> VideoConfig | None:
-    """Settings of the training of a checkpoint of ours; None for a published one."""
+    """The settings with which a checkpoint was trained; None for a published checkpoint."""
     settings = content.get("config")
     if settings is None:
         return None

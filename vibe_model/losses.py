@@ -83,7 +83,7 @@ def keypoints_3d(pred: Tensor, target: Tensor, weight: Tensor) -> Tensor:
 
 
 def _centre_on_hips(joints: Tensor) -> Tensor:
-    """(..., 14, 3) -> (..., 14, 3) about the midpoint of both hips."""
+    """Joints (..., 14, 3) relative to the midpoint of both hips."""
     hips = joints[..., constant(HIPS, joints), :]
     return joints - hips.mean(dim=-2, keepdim=True)
 
@@ -91,9 +91,10 @@ def _centre_on_hips(joints: Tensor) -> Tensor:
 def pair_step(
     pred: Mapping[str, Tensor], label: Mapping[str, Tensor], step: int
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Predictions `step` frames away and the labels of those frames, (B, T - |step|, ...) each.
+    """Pair predictions of frames `step` away with those frames' labels, (B, T - |step|, ...) each.
 
-    pred: indexed by the frame from which it was predicted. Pairs reach no frame outside the window.
+    pred: (B, T, ...), at the index of the frame from which each was predicted. Frames whose
+    neighbour is outside the window are left out.
     """
     n_frames = label["kp_2d"].shape[1]
     first = max(-step, 0)
@@ -145,8 +146,9 @@ def _mean_square(distances: Tensor) -> Tensor:
 
 
 def mean_where(error: Tensor, weight: Tensor) -> Tensor:
-    """Weighted mean over frames of each frame's mean: error (B, T, ...), weight (B, T); 0 if all
-    weights are 0.
+    """Weighted mean of errors: of each frame's mean over (B, T, ...), by weights (B, T).
+
+    0 if all weights are 0.
     """
     per_frame = error.flatten(2).mean(-1)  # (B, T)
     total = weight.sum()

@@ -66,7 +66,7 @@ _MM: Final = 1000.0
 
 
 def units_of(errors: Iterable[Container[str]]) -> str:
-    """The units of a table, for the text below it. errors: of its rows, by name."""
+    """The text on units below a table. errors: the names of the metrics in each row."""
     has_3d = any("mpjpe" in row for row in errors)
     return UNITS if has_3d else _UNITS_2D
 
@@ -99,8 +99,10 @@ def np_mpjpe(pred: Floats, target: Floats) -> Float64s:
 
 
 def normalise_13(pose: Floats) -> Float64s:
-    """Poses (..., 13, 3) about the middle of the hips, in torso sizes (hips' to shoulders' middle)
-    if above 0.
+    """Normalise poses (..., 13, 3): centre them at the middle of the hips, in torso sizes.
+
+    The torso size is the distance of the middles of hips and shoulders. A pose of size 0 is only
+    centred.
     """
     pose = pose.astype(np.float64)
     shoulders, hips = (
@@ -335,12 +337,12 @@ def _extents(points: Float64s, known: NDArray[np.bool_]) -> Float64s:
 
 
 def _second_difference(joints: Floats) -> Float64s:
-    """(N, J, 3) -> (N - 2, J, 3); (0, J, 3) for fewer than 3 frames."""
+    """Second difference over frames: (N, J, 3) -> (N - 2, J, 3); (0, J, 3) if N is below 3."""
     return np.diff(joints.astype(np.float64), n=2, axis=0)
 
 
 def _joint_errors(pred: Floats, target: Floats) -> Float64s:
-    """(N, J, 3) m -> (N, J) mm."""
+    """Distance of each joint: (N, J, 3) m -> (N, J) mm."""
     errors: Float64s = _MM * np.linalg.norm(
         pred.astype(np.float64) - target.astype(np.float64), axis=-1
     )
@@ -394,7 +396,8 @@ METRICS: Final[Mapping[str, Metric]] = {  # by their names in metrics.json, in t
         reads="keypoints",
     ),
 }
-# of epochs, by their names in metrics.json: on 3D labels; without any, on 2D
+# metrics by which epochs are compared, by their names in metrics.json: on 3D labels, or on 2D
+# labels if there are none
 SCORES: Final[Mapping[str, Metric]] = {
     "pa_mpjpe": METRICS["pa_mpjpe"],
     "error_2d": Metric(
@@ -409,7 +412,8 @@ SCORES: Final[Mapping[str, Metric]] = {
 
 
 def score_text(numbers: Mapping[str, Any]) -> str:
-    """
+    """The score of an epoch, for messages.
+
     >>> score_text({"epoch": 3, "error_2d": 4.25})
     '2D error 4.2 %'
     """

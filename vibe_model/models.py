@@ -1,4 +1,5 @@
-"""The models, ours and those of packages.  [settings] -> training -> evaluation, prediction
+"""The registry of models, built-in and of other packages.  [settings] -> training -> evaluation,
+prediction
 
 A model is one record `MODEL`, found below or by an entry point of "vibe_pipeline.models"
 (docs/adding-a-model.md). It imports no torch: trainer and networks are imported when first used.
@@ -96,7 +97,7 @@ class Model(Training):
             return plug_ins.load(self.trainer)
 
     def build(self, config: VideoConfig, body: Body) -> VideoModel:
-        """A generator with new parameters. Raises PlugInError if another package's fails."""
+        """Build a generator with new parameters. Raises PlugInError if another package's fails."""
         with _REGISTRY.calling(self.section, self.generator):
             generator = cast("VideoModel", plug_ins.load(self.generator)(config, body))
             generator.model_name = self.section

@@ -1,1 +1,1 @@
-"""Uses pipeline.show. Bodies without SMPL: Anny's, fitted to joints in metres. docs/bodies.md"""
+"""Uses pipeline.show. Bodies without SMPL: those of Anny, fitted to joints (docs/bodies.md)."""

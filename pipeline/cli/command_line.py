@@ -29,7 +29,7 @@ EXIT_CODES: Final = (
     "terminated (docs/terminal.md)"
 )
 
-# what an interrupted command keeps
+# what an interrupted command says about its output (`Command.kept`)
 NOTHING_HALF: Final = "no output is incomplete; the same command starts from the beginning"
 SHARDS_KEPT: Final = (
     "finished shards (8,192 rows each) are kept; the same command continues from there"
@@ -39,10 +39,10 @@ GPU_FULL: Final = (
     "Set a smaller batch_size in [features] (of precision = fast) or in the training's "
     "section, or end other programs on this GPU (nvidia-smi)."
 )
-OPEN_FILES: Final = 65_536  # of this process, if the system allows it
-OURS: Final = ("pipeline", "tasks")  # packages of our commands
+OPEN_FILES: Final = 65_536  # number of files that this process may open, if the system allows it
+OURS: Final = ("pipeline", "tasks")  # packages of the built-in commands
 
-# which word processors write in the place of -
+# characters that word processors write instead of -
 DASHES: Final = (
     "\N{EN DASH}",
     "\N{EM DASH}",
@@ -57,17 +57,17 @@ SET: Final = "PIPELINE_SET"
 
 # s within which several signals are one: `timeout` sends two, to a process and to its group
 AT_ONCE: Final = 1.0
-INTERRUPTED: Final = {130: "interrupted", 143: "terminated"}  # by `exit_code`
+INTERRUPTED: Final = {130: "interrupted", 143: "terminated"}  # `exit_code` -> word for messages
 
 
 @dataclass(frozen=True)
 class Command:
-    """A command; its module has it as `COMMAND`."""
+    """A command of the command line. Its module has one as the attribute `COMMAND`."""
 
     options: Callable[[argparse.ArgumentParser], None]  # adds its arguments to its parser
     run: Callable[[argparse.Namespace], int]  # prints the results, and returns the exit code
-    # Sections and SECTION.KEY of luigi.cfg that it reads besides those of its options; of None: all
-    # but training's.
+    # Returns the sections and settings (SECTION.KEY) of luigi.cfg that the command reads besides
+    # those of its options; None: it reads all except training's.
     reads: Callable[[argparse.Namespace], Sequence[str] | None] | None = None
     kept: str = NOTHING_HALF  # what an interrupted run keeps
 
@@ -104,7 +104,8 @@ class _CommandParser(_Parser):
                 )
             name = word.partition("=")[0]
             is_option = name.startswith("--") and " " not in name
-            is_known = any(option.startswith(name) for option in options)  # or its beginning
+            # argparse also accepts the beginning of an option's name
+            is_known = any(option.startswith(name) for option in options)
             hint = did_you_mean(name, options)
             if is_option and not is_known and hint:
                 self.error(f"unrecognized arguments: {word}{hint}")
@@ -141,7 +142,7 @@ class _CommandParser(_Parser):
             "--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS
         )
         command.options(self)
-        # else the command's own option takes both forms
+        # a command with its own --set takes settings by it, too (`_override_settings`)
         if "--set" not in self._option_string_actions:
             help_ = "Override a luigi.cfg setting for this run (repeatable)"
             self.add_argument(
@@ -150,7 +151,7 @@ class _CommandParser(_Parser):
 
 
 class _ShowVersion(argparse.Action):
-    """Compute the version only when it is asked for."""
+    """The action of --version: computes the version only when asked for, prints it, and exits."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
         out.out(self.const(), highlight=False)
@@ -166,14 +167,14 @@ def parser_of(
     complete: Callable[[argparse.Namespace], None],
     version: Callable[[], str],
 ) -> argparse.ArgumentParser:
-    """Make the parser of all commands; `run` of its result is the command's function.
+    """Make the parser of all commands. In its parsed arguments, `run` is the command's function.
 
     Args:
-        commands: name -> its module, summary and program (`plug_ins.CommandEntry`).
-        see: the end of --help, before the exit codes.
-        complete: called before `run`; fills in settings of luigi.cfg and refuses a `--set` that the
-            command ignores.
-        version: the text of --version.
+        commands: Name -> module, summary and program (`plug_ins.CommandEntry`).
+        see: End of --help, before the exit codes.
+        complete: Called before `run`. It fills in settings of luigi.cfg, and refuses a `--set` that
+            the command does not read.
+        version: Returns the text of --version.
     """
     top = _Parser(
         prog=prog, description=description, epilog=" ".join(filter(None, [see, EXIT_CODES]))
@@ -221,7 +222,7 @@ def run(
 
 
 def _message_of(error: Exception, args: argparse.Namespace) -> str:
-    """What is wrong, and what to do."""
+    """Message of an error that ends a command: what is wrong, and what to do."""
     from cache import CacheError  # --help does not need it
 
     if isinstance(error, PipelineError | CacheError | OSError):
@@ -238,8 +239,9 @@ def _message_of(error: Exception, args: argparse.Namespace) -> str:
 
 
 def _print_interruption(error: KeyboardInterrupt, args: argparse.Namespace, again: str) -> None:
-    """Print what is kept, and the command to continue; under torch's launcher, in the first process
-    only.
+    """Print what an interrupted command keeps, and the command that continues.
+
+    Under torch's launcher, only the first process prints.
     """
     rank = os.environ.get("RANK")
     if rank not in (None, "0"):
@@ -249,9 +251,7 @@ def _print_interruption(error: KeyboardInterrupt, args: argparse.Namespace, agai
 
 
 def raise_file_limit() -> None:
-    """Let this process open many files, as far as the system allows: a batch reads from many
-    shards.
-    """
+    """Raise the limit of open files, as far as the system allows: a batch reads many shards."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < most:
@@ -281,13 +281,13 @@ def exit_code(error: KeyboardInterrupt) -> int:
 
 
 def listen() -> contextlib.ExitStack:
-    """Raise KeyboardInterrupt at the first SIGINT, Terminated at the first SIGTERM; exit at once at
-    a later one.
+    """Handle SIGINT and SIGTERM until the returned stack is closed.
 
-    Ignored signals stay ignored. A fork of this process exits at once at either signal, without a
-    message, since its parent waits for it. A process of torch's launcher keeps the system's action
-    for SIGTERM, since it may be waiting for the others in C. Does nothing outside the main thread.
-    Closing the result restores the handlers.
+    The first SIGINT raises KeyboardInterrupt, the first SIGTERM raises Terminated; a later signal
+    exits at once. Signals that were ignored before stay ignored. A fork of this process exits at
+    once at either signal, without a message, since its parent waits for it. A process of torch's
+    launcher keeps the system's action for SIGTERM, since it may be waiting for the others in C
+    code. Does nothing outside the main thread.
     """
     owner = os.getpid()
     received = 0.0
@@ -384,10 +384,9 @@ def _is_setting(text: str) -> bool:
 
 @contextlib.contextmanager
 def _override_settings(args: argparse.Namespace) -> Iterator[None]:
-    """Within the block, let `--set SECTION.KEY=VALUE` (`args.settings`) override luigi.cfg, in
-    child processes, too.
+    """Let `--set SECTION.KEY=VALUE` override luigi.cfg within the block, also in child processes.
 
-    `args.set` keeps the command's own NAME=VALUE.
+    Such words move from `args.set` to `args.settings`; the command's own NAME=VALUE stay.
     """
     given: list[str] = getattr(args, "set", [])
     args.settings = list(filter(_is_setting, given))

@@ -1,4 +1,8 @@
-"""Consoles, marks, tables, JSON, results of commands, and numbers with units (docs/terminal.md)."""
+"""Output of commands: consoles, marks, tables, JSON, and numbers with units (docs/terminal.md).
+
+`out` writes to standard output, `err` to standard error. A mark is the symbol at the start of a
+line. Untrusted text, such as a file's name, is escaped by `plain` before rich prints it.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +30,7 @@ ERROR: Final = "[red]error:[/red]"
 STAND_IN: Final = "[yellow]DEMO DATA[/yellow]"
 UNTRAINED: Final = "[yellow]UNTRAINED[/yellow]"  # features of a network with random weights
 
-# columns of a task's line
+# widths (characters) of the first two columns of `line`
 VERB: Final = 10
 WHAT: Final = 24
 
@@ -49,7 +53,7 @@ class _Console(Console):
             error.filename = error.filename or stream
             if not isinstance(error, BrokenPipeError):
                 self.failure = error
-                # else Python fails again when it ends
+                # otherwise Python fails again when it flushes standard output at its end
                 if not self.stderr and self.file is sys.stdout:
                     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise
@@ -61,8 +65,9 @@ class _Console(Console):
         raise BrokenPipe
 
     def check_pipe(self) -> None:
-        """Raise BrokenPipe if the reader has ended: Luigi drops errors that are raised while it
-        reports a task.
+        """Raise BrokenPipe if the program that read the output has ended.
+
+        Needed because Luigi drops errors that are raised while it reports a task.
         """
         if self.is_pipe_broken:
             raise BrokenPipe
@@ -81,12 +86,13 @@ out: Final = _Console(
     highlight=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDE
 )
 err: Final = _Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
-# not affected by `aside`
+# standard output for JSON and documents; unlike `out`, not affected by `aside`
 _machine: Final = _Console(highlight=False, emoji=False, soft_wrap=True, width=WIDE)
 
 
 def line(verb: str, what: str, detail: str) -> str:
-    """
+    """A line of progress about a task, in columns.
+
     >>> line("convert", "3dpw/train", "28 videos")
     'convert    3dpw/train                28 videos'
     """
@@ -120,8 +126,9 @@ def table(*names: str) -> Table:
 
 
 def show(filled: Table, *, least: int = 0) -> None:
-    """Print a table at the terminal's width, at least `least` columns; in a pipe, one line per row
-    without padding.
+    """Print a table at the terminal's width, or at `least` characters if that is more.
+
+    In a pipe, print one line per row, without padding at its end.
     """
     if out.is_terminal:
         out.print(filled, soft_wrap=False, crop=False, width=max(out.width, least))
@@ -140,8 +147,9 @@ def show_json(value: Any) -> None:
 
 @contextmanager
 def aside(wanted: bool) -> Iterator[None]:
-    """If `wanted`, let `out` print to standard error: with `--json`, standard output has only the
-    document.
+    """If `wanted`, let `out` print to standard error within the block.
+
+    With `--json`, standard output must have the document only.
     """
     before = out.stderr
     out.stderr = wanted or out.stderr
@@ -167,11 +175,11 @@ def _as_json(value: Any) -> Any:
 
 @dataclass(slots=True)
 class CommandResult:
-    """A command's result as a document and as text."""
+    """A command's result, as a JSON document and as text."""
 
-    rows: Any  # the document: records (dicts, named tuples, dataclasses), or one of them
-    text: list[str | Table] = field(default_factory=list)  # in rich's markup, line by line
-    # printed last; with a document, on standard error
+    rows: Any  # the document: records (dicts, named tuples, dataclasses), or a single one
+    text: list[str | Table] = field(default_factory=list)  # lines in rich's markup, and tables
+    # printed after the text; with a document, on standard error
     problems: list[str] = field(default_factory=list)
     exit_code: int = 0
 
@@ -198,7 +206,7 @@ class CommandResult:
         return self._print_problems(out)
 
     def print_document(self, document: str) -> int:
-        """`print` with this document in place of the text."""
+        """Print this document instead of the text, then the problems, and return the exit code."""
         _machine.out(document, highlight=False, end="")
         return self._print_problems(err)
 
@@ -209,7 +217,8 @@ class CommandResult:
 
 
 def size(n_bytes: float) -> str:
-    """
+    """A size with its unit.
+
     >>> [size(n) for n in (0, 1536, 1024**2 - 1, 19_600_000, 2 * 2**40)]
     ['0 B', '1.5 KiB', '1.0 MiB', '18.7 MiB', '2.0 TiB']
     """
@@ -222,7 +231,8 @@ def size(n_bytes: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """
+    """A time with its unit.
+
     >>> [duration(s) for s in (0.2, 61, 540, 9000, 10**6)]
     ['1 s', '61 s', '9 min', '2.5 h', '11.6 days']
     """

@@ -13,17 +13,17 @@ if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
 
 EVERY: Final = 60.0  # s between two lines without a terminal; shorter work prints none
-SLOW: Final = 5.0  # s of silence before a line
+SLOW: Final = 5.0  # s after which `line_if_slow` prints its line
 NARROW: Final = 130  # columns of a terminal below which the bar is short
 
 
 class Progress(Protocol):
-    """Called with units done, the total and a short message ("S1/Seq1", "71 rows/s")."""
+    """A function that reports progress: units done, the total, and a short message ("S1/Seq1")."""
 
     def __call__(self, done: int, total: int, message: str = "") -> None: ...
 
 
-Bars = Callable[[str], AbstractContextManager[Progress]]  # name of the work -> its bar
+Bars = Callable[[str], AbstractContextManager[Progress]]  # name of the work -> context of its bar
 
 
 def silent(done: int, total: int, message: str = "") -> None:
@@ -34,12 +34,12 @@ def silent(done: int, total: int, message: str = "") -> None:
 def bar(
     what: str, console: Console, *, unit: str = "", quiet: bool = False, alone: bool = True
 ) -> Iterator[Progress]:
-    """Show a bar until the work is done; without a terminal, a line on standard error every minute.
+    """Show a progress bar within the block; without a terminal, print a line every minute instead.
 
     Args:
-        unit: noun of what is counted ("video"); without it, no rate is shown.
-        quiet: print nothing.
-        alone: False if other processes write to the same terminal, too: lines instead of the bar.
+        unit: Noun for what is counted ("video"); without it, no rate is shown.
+        quiet: Print nothing.
+        alone: False if other processes write to the same terminal: prints lines, not a bar.
     """
     if quiet:
         yield silent
@@ -65,8 +65,9 @@ def tell(text: str) -> None:
 
 @contextmanager
 def line_if_slow(text: str) -> Iterator[None]:
-    """Print a line on standard error if a block, or the decorated function, takes longer than
-    `SLOW` s.
+    """Print a line on standard error if the block, or decorated function, takes longer than SLOW.
+
+    The line is printed as soon as that time is over.
     """
     from pipeline.cli import console as terminal
 
@@ -109,11 +110,13 @@ def _bars(console: Console, unit: str) -> RichProgress:
 
 
 def _lines(what: str, unit: str) -> Progress:
-    """Print a line every `EVERY` s, with the rate since the first unit was done: the start of
-    processes is in no rate.
+    """Make a `Progress` that prints a line every `EVERY` s.
+
+    The rate counts from the time when the first unit was done, so that it does not include the
+    start of processes.
     """
     began: float | None = None
-    first: int | None = None  # units done before
+    first: int | None = None  # units that were done when the rate began to count
     printed = 0.0  # time of the last line, or of the first report
 
     def report(done: int, total: int, message: str = "") -> None:

@@ -14,7 +14,7 @@ from typing import Final
 FEW: Final = 5  # lines of a long list that are shown
 AGAIN: Final = "then run the same command again."
 OTHER: Final = "Name another path."
-SYSTEM_ERRORS: Final = {  # what is wrong, and what to do
+SYSTEM_ERRORS: Final = {  # errno -> (what is wrong, what to do)
     errno.ENOSPC: ("no space left on its disk", f"Make room, {AGAIN}"),
     errno.EDQUOT: ("disk quota exceeded", f"Make room, {AGAIN}"),
     errno.EIO: ("input/output error of its disk", f"Check the disk, {AGAIN}"),
@@ -33,7 +33,8 @@ SYSTEM_ERRORS: Final = {  # what is wrong, and what to do
 
 
 def count(n: int, noun: str) -> str:
-    """
+    """A number with its noun.
+
     >>> count(1, "video"), count(12000, "row")
     ('1 video', '12,000 rows')
     """
@@ -46,7 +47,7 @@ def command(*words: str, module: str = "pipeline") -> str:
 
 
 def python() -> str:
-    """This interpreter, as `python` if it has that name: .venv/bin/python"""
+    """Path of this interpreter for messages, as `python` if that is the same: .venv/bin/python"""
     running = Path(sys.executable)
     usual = running.with_name("python")
     try:
@@ -58,7 +59,7 @@ def python() -> str:
 
 
 def from_here(place: str | Path) -> str:
-    """A path, relative to the working folder if it is below that; a URL (str) as it is."""
+    """A path for messages: relative if it is below the working folder. A URL (str) is unchanged."""
     if isinstance(place, str):
         return place
     if place.is_relative_to(Path.cwd()):
@@ -78,10 +79,10 @@ def few(lines: Sequence[str], most: int | None, where: str) -> list[str]:
 
 
 def error_text(error: BaseException, places: Sequence[Path | str] = ()) -> str:
-    """An error's message; for a system error, the path, what is wrong there, and what to do.
+    """An error's message. For a system error: the path, what is wrong there, and what to do.
 
-    places: folders, files and URLs that the user named for output. They replace temporary files
-    below them, and a file that the system does not name.
+    places: Folders, files and URLs that the user named for output. The message names one of them
+        instead of a temporary file in it, or if the system does not name a file.
     """
     if not isinstance(error, OSError) or error.errno is None:
         return str(error)
@@ -91,7 +92,7 @@ def error_text(error: BaseException, places: Sequence[Path | str] = ()) -> str:
 
 
 def _place(error: OSError, places: Sequence[Path | str]) -> str:
-    """The path of an error, without our own hidden files and folders."""
+    """The path to name for a system error, never one of our hidden temporary files."""
     if error.filename is None or isinstance(error.filename, int):  # a number: an open file
         return " or ".join(map(str, places)) or "the disk"
     file = _final_path(Path(os.fsdecode(error.filename)), places)
@@ -99,7 +100,7 @@ def _place(error: OSError, places: Sequence[Path | str]) -> str:
 
 
 def _final_path(file: Path, places: Sequence[Path | str]) -> Path:
-    """The place, or the path below it, whose temporary file this is; else the file."""
+    """The path of `places`, or below one, for which a temporary file was made; else the file."""
     for place in places:
         if not isinstance(place, Path):
             continue

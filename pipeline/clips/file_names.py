@@ -1,4 +1,8 @@
-"""Names of keypoint files that only resemble a clip's.  [pixels] -> raw keypoints -> tracks"""
+"""Names of keypoint files that resemble a clip's name but do not match it.  [pixels] -> raw
+keypoints -> tracks
+
+They are probably the clip's labels under a wrong name, so conversion refuses them with advice.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +19,10 @@ from pipeline.files.raw.pack import PACK
 
 PACKED: Final = (".zip", ".gz", ".bz2", ".xz", ".zst", ".tar", ".tgz", ".7z", ".rar")
 _SUFFIXES: Final = (*SUFFIXES, *UNREAD, *PACKED, *VIDEOS, ".part", ".crdownload", ".tmp", ".bak")
-_ADDED: Final = re.compile(  # to a clip's name, by programs and browsers
+_ADDED: Final = re.compile(  # endings that programs and browsers add to a clip's name
     rf"({'|'.join(map(re.escape, _SUFFIXES))}|_keypoints|[ _]?\(\d+\)| - copy)+$"
 )
-NAMES_OF_ALL: Final = frozenset(  # of files that hold the people of all clips
+NAMES_OF_ALL: Final = frozenset(  # usual names of one file with the people of all clips
     (
         "all",
         "annotations",
@@ -34,7 +38,7 @@ NAMES_OF_ALL: Final = frozenset(  # of files that hold the people of all clips
 
 
 def plain(name: str) -> str:
-    """Small letters and digits of a name, without what programs add to it.
+    """Reduce a name to small letters and digits, without endings that programs add.
 
     >>> plain("My clip (1).JSON"), plain("my_clip_keypoints.json.gz")
     ('myclip', 'myclip')
@@ -43,8 +47,15 @@ def plain(name: str) -> str:
 
 
 def require_own_name(keypoints: Path, video: RawVideo, labels: Path, clip: str) -> None:
-    """Raise RawDataError for labels of `ClipLabels.find_similar`. keypoints: the folder. clip: the
-    file's name.
+    """Raise RawDataError unless `labels` have a name and a folder of the clip's own labels.
+
+    Labels that `ClipLabels.find_similar` found do not; the error says what differs.
+
+    Args:
+        keypoints: The folder `keypoints` in the raw folder.
+        video: The clip.
+        labels: The file or folder of its labels.
+        clip: The clip's file name.
     """
     names = (clip, clip.rpartition(".")[0] or clip)
     is_a_folder = labels.is_dir()

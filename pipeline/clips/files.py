@@ -3,12 +3,12 @@ keypoints -> tracks
 
 Labels of `<folders>/<clip>.mp4`, in any format of `pipeline.files.formats.people.detections`:
 
-    keypoints/<folders>/<clip>.mp4.json     `python -m pipeline detect`; also .txt and .csv
-    keypoints/<folders>/detected.zip        those of many clips of a folder, each as <clip>.mp4.json
-    keypoints/<folders>/<clip>.mp4/         a file for each frame
-    keypoints/<folders>/<clip>.json         also .txt and .csv; unless another clip there has the
-                                            name <clip>
-    keypoints/<folders>/<clip>/
+    keypoints/<folders>/<clip>.mp4.json     as `python -m pipeline detect` writes; also .txt, .csv
+    keypoints/<folders>/detected.zip        the PACK: files of many clips, each as <clip>.mp4.json
+    keypoints/<folders>/<clip>.mp4/         a folder with a file for each frame
+    keypoints/<folders>/<clip>.json         also .txt and .csv; refused if another clip there has
+                                            the name <clip>
+    keypoints/<folders>/<clip>/             a folder; refused in the same case
 
 A file of `detect` is in COCO's JSON format:
 
@@ -22,10 +22,10 @@ A file of `detect` is in COCO's JSON format:
                       "keypoint_scores" 17 x 0..1, "area", "iscrowd"}, ...],
      "categories": [...]}           COCO's person
 
-v is 2 for a joint of confidence 0.3 or more, else 1. pycocotools reads these files, and here
-`pipeline.files.formats.people.detections`. `.detect/<fingerprint>` has the reason why a clip has no
-file.
-In a PACK, a file's comment is its fingerprint; a file beside it counts more.
+v is 2 for a joint of confidence 0.3 or more, 1 for one of less, 0 for an unknown one. pycocotools
+and `pipeline.files.formats.people.detections` read these files. If a clip gets no file, the file
+`.detect/<fingerprint>` has the reason. In a PACK, the comment of a file is its fingerprint. A file
+beside the PACK is preferred to a packed one.
 """
 
 from __future__ import annotations
@@ -57,31 +57,31 @@ from pipeline.files.raw.pack import PACK, is_packed, packed_entry, packed_names
 MADE_BY: Final = "python -m pipeline detect"
 # the folder beside clips in which the dataset `videos` looks for them
 KEYPOINTS: Final = "keypoints"
-RECORDS: Final = ".detect"  # the lock, and why clips have no file
+RECORDS: Final = ".detect"  # folder of the lock, and of the reasons why clips have no file
 LONGEST_NAME: Final = 255  # bytes, of Linux's file systems
 VERSION: Final = 2  # raised by hand whenever the same clip and detector would give another file
 END: Final = b"}]}\n"  # only a complete file ends like this
 EXTENSIONS: Final = VIDEOS
 ENDINGS: Final = ", ".join(EXTENSIONS)
-# listed for a PACK that cannot be read: reading the keypoints of a clip tells
+# Listed instead of the content of a PACK that cannot be read: it may have labels of every clip in
+# its folder, and reading them raises the error.
 _DAMAGED: Final = f"{PACK}/"
 KINDS: Final = f"files that end in {ENDINGS}"
-_OF_ALL: Final = "*"  # no clip's plain name
-# not named as skipped
+# key of a file with the people of all clips, in `_list_similar`; `plain` returns it for no name
+_OF_ALL: Final = "*"
+# usual files beside clips, which `describe_others` does not mention
 BESIDE_CLIPS: Final = (".json", ".txt", ".md", ".csv", ".xml", ".yaml", ".yml", ".cfg", ".log")
 PICTURES: Final = (".jpg", ".jpeg", ".png", ".heic", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
 
-# (files, folders) with a clip's labels: one or none in all
+# (files, folders) with a clip's labels: one file, one folder, or both empty
 _Labels = tuple[tuple[str, ...], tuple[str, ...]]
 
 
 def list_clips(raw: Path, suffix: str = "") -> list[str]:
-    """Sorted paths of video files anywhere below `raw`, without hidden ones; empty without such a
-    folder.
+    """List video files anywhere below `raw`, sorted, except hidden ones; [] without such a folder.
 
-    suffix: what follows their names; ".json" lists the files of `detect`. Links to folders are
-    followed, without cycles.
+    suffix: ending that follows the name of a video file; ".json" lists the files of `detect`.
     """
     clips = []
     for file in list_files(raw):
@@ -91,8 +91,9 @@ def list_clips(raw: Path, suffix: str = "") -> list[str]:
 
 
 def describe_others(raw: Path) -> str:
-    """ "skipped 2 files of other kinds: a.heic, b.jpg"; "" if there are only clips, labels, tables
-    and texts.
+    """Say which files below `raw` are skipped: "skipped 2 files of other kinds: a.heic, b.jpg".
+
+    "" if there are only clips, labels, tables and texts.
     """
     others = []
     for file in _files_beside_keypoints(raw):
@@ -108,7 +109,7 @@ def describe_others(raw: Path) -> str:
 
 
 def images_hint(raw: Path) -> str:
-    """Advice for a folder of images or of a packed file without clips; "" for another one."""
+    """Advice for a folder without clips but with an archive or images; "" for another folder."""
     for file in list_files(raw):
         if file.casefold().endswith(PACKED):
             return f" ({file}: unpack it)"
@@ -130,7 +131,7 @@ def _kind(file: str) -> str:
 
 
 def list_files(raw: Path) -> list[str]:
-    """Sorted paths of all files below `raw`, without hidden ones."""
+    """List all files below `raw`, sorted, except hidden ones. Follows links to folders."""
     files: list[str] = []
     for folder, folders, names in os.walk(raw, followlinks=True):
         resolved = Path(folder).resolve()
@@ -146,8 +147,9 @@ def list_files(raw: Path) -> list[str]:
 
 
 def entries(folder: Path) -> list[os.DirEntry[str]]:
-    """Entries of a folder, unsorted, without hidden ones (a Mac's ._<clip>.mp4); empty for a
-    missing folder.
+    """List the entries of a folder, unsorted, except hidden ones; [] for a missing folder.
+
+    Hidden entries include a Mac's ._<clip>.mp4.
     """
     if not folder.is_dir():
         return []
@@ -156,17 +158,20 @@ def entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 class ClipLabels:
-    """Labels of `clips` in the folder `keypoints`; each of its folders is listed once.
+    """Finds the labels of clips in the folder `keypoints`. Lists each of its folders once.
 
-    Raises RawDataError if there is none, but one of a similar name.
+    Args:
+        clips: Paths of all clips below `raw`.
+        stems: File names without ending of clips whose labels may lie in other folders.
+
+    Raises RawDataError if there is no folder `keypoints`, but a file or folder of a similar name.
     """
 
     def __init__(self, raw: Path, clips: Sequence[str] = (), stems: Container[str] = ()) -> None:
-        """stems: of clips whose labels may lie in other folders."""
         self._raw = raw
         self._stems = stems
         _require_folder_name(raw)
-        # path, with or without its suffix -> clips
+        # path with or without its suffix -> clips of this path
         self._called: dict[str, list[str]] = defaultdict(list)
         for clip in clips:
             self._called[clip].append(clip)
@@ -175,7 +180,7 @@ class ClipLabels:
         self._similar: dict[str, dict[str, str]] = {}  # folder -> `plain` name -> name
 
     def below(self, folder: str) -> tuple[set[str], set[str]]:
-        """Names of the files and of the folders in `keypoints/<folder>`."""
+        """Names of the files, packed ones included, and of the folders in `keypoints/<folder>`."""
         if folder not in self._listed:
             self._listed[folder] = self._list(self._raw / KEYPOINTS / folder)
         return self._listed[folder]
@@ -196,7 +201,10 @@ class ClipLabels:
         return files, folders
 
     def video(self, clip: str) -> VideoTexts:
-        """A clip with its labels, and other clips that the labels may belong to."""
+        """A clip with its labels, and with other clips to which the labels may belong.
+
+        `require_own_labels` refuses labels that may belong to several clips.
+        """
         folder, _, name = clip.rpartition("/")
         files, folders = self.find(name, folder)
         if not files and not folders:
@@ -210,15 +218,15 @@ class ClipLabels:
         return VideoTexts(clip, files=(clip, *others, *files), label_folders=folders)
 
     def find(self, clip: str, folder: str) -> _Labels:
-        """A clip's labels in `keypoints/<folder>`: one file or one folder; both empty if it has
-        none.
+        """Find a clip's labels in `keypoints/<folder>`: one file or one folder, or neither.
 
-        If there is only a file of an unsupported kind, that file: reading it raises the error.
+        If there is only a file of an unsupported kind, returns that file; reading it raises the
+        error.
         """
         files, folders = self.below(folder)
         if not files and not folders:
             return (), ()
-        # text: a million paths as objects take seconds
+        # as text: to make a million Path objects takes seconds
         below = f"{KEYPOINTS}/{folder}" if folder else KEYPOINTS
         packed = f"{PACK}/{clip}.json"
         is_in_pack = packed in files or _DAMAGED in files
@@ -234,10 +242,10 @@ class ClipLabels:
         return (), ()
 
     def find_similar(self, clip: str, folder: str) -> _Labels:
-        """As `find`: labels that seem to be the clip's, but have another name or lie in another
-        folder.
+        """Find labels that seem to be the clip's, but have another name or lie in another folder.
 
-        `file_names.require_own_name` raises the error.
+        Returns what `find` returns. Such labels are not used: `file_names.require_own_name` raises
+        the error.
         """
         for parent in dict.fromkeys((folder, "")):
             similar = self._list_similar(parent)
@@ -258,8 +266,10 @@ class ClipLabels:
         return (), ()
 
     def _list_similar(self, folder: str) -> dict[str, str]:
-        """Labels that are of no clip, also those a folder deeper, by plain name; _OF_ALL: a file as
-        of all clips.
+        """Plain name -> path in `keypoints/<folder>` of labels that match no clip.
+
+        Includes labels one folder deeper. The key _OF_ALL has a file whose name says that it has
+        the people of all clips.
         """
         if folder in self._similar:
             return self._similar[folder]
@@ -280,9 +290,7 @@ class ClipLabels:
         return similar
 
     def _is_of_a_clip(self, folder: str, name: str) -> bool:
-        """Whether `find` takes a name in `keypoints/<folder>` for a clip's labels, or it is a
-        folder of clips.
-        """
+        """Whether a name in `keypoints/<folder>` matches a clip, or a folder of clips."""
         stem = _stem(name)
         if any(of_clip in self._stems for of_clip in (name, stem, _stem(stem))):
             return True
@@ -293,8 +301,9 @@ class ClipLabels:
 
 
 def _require_folder_name(raw: Path) -> None:
-    """Raise RawDataError for `Keypoints`, `keypoint` or `keypoints.zip` without a folder
-    `keypoints`.
+    """Raise RawDataError if `keypoints` is missing but a similar name is there.
+
+    Similar names are `Keypoints`, `keypoint` and `keypoints.zip`.
     """
     if (raw / KEYPOINTS).is_dir():
         return
@@ -345,7 +354,10 @@ def require_own_labels(video: RawVideo, labels: Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class ClipFiles:
-    """The file of one clip."""
+    """The keypoint file that `detect` writes for one clip into the folder `out`.
+
+    The fingerprint depends on the clip's pixels, the detector and its options.
+    """
 
     out: Path
     clip: str  # path below the raw folder
@@ -358,7 +370,7 @@ class ClipFiles:
 
     @property
     def failed(self) -> Path:
-        """File with the reason why an earlier run, with the same fingerprint, gave the clip up."""
+        """File with the reason why an earlier run with the same fingerprint gave the clip up."""
         return self.out / RECORDS / self.fingerprint
 
     def is_up_to_date(self) -> bool:
@@ -391,7 +403,7 @@ def is_whole(file: Path) -> bool:
 
 
 def detected_file(out: Path, clip: str) -> Path | None:
-    """The file of `detect` for a clip, by itself or else in its folder's PACK."""
+    """Path of the file of `detect` for a clip, beside or in its folder's PACK; None without."""
     file = out / f"{clip}.json"
     if file.exists():
         return file
@@ -402,7 +414,7 @@ def detected_file(out: Path, clip: str) -> Path | None:
 
 
 def read_info(file: Path | None) -> dict[str, Any]:
-    """The first line's `info`; empty for a missing file or another format."""
+    """Read the `info` in a keypoint file's first line; {} for a missing file or another format."""
     if file is None:
         return {}
     try:
@@ -417,8 +429,9 @@ def read_info(file: Path | None) -> dict[str, Any]:
 
 
 def moved_frames(clip: Video) -> NDArray[np.int64] | None:
-    """Frames, ascending, before which the camera moved, by the clip's file of `detect`; None
-    without one.
+    """Numbers of frames, ascending, in which the camera moved since the frame before.
+
+    Read from the clip's file of `detect`; None without such a file.
     """
     file = detected_file(clip.root / KEYPOINTS, clip.path)
     if file is None:

@@ -1,4 +1,8 @@
-"""Which clips a detector has to do.  [pixels] -> raw keypoints -> tracks"""
+"""Decide which clips a detector has to process.  [pixels] -> raw keypoints -> tracks
+
+A clip's keypoint file is up to date if its fingerprint is that of the clip's pixels, the detector
+and its options.
+"""
 
 from __future__ import annotations
 
@@ -38,19 +42,19 @@ from pipeline.files.raw.pack import PACK, pack_index
 
 @dataclass(frozen=True, slots=True)
 class DetectionPlan:
-    """Work of a detection, picklable."""
+    """The work of a detection: what to do with each clip. Can be pickled."""
 
     raw: Path
     out: Path
     detector: Detector
     about: Mapping[str, Any]  # the part of a file's `info` that all clips share
-    missing: Sequence[ClipFiles]  # clips without a file of these pixels, weights and settings
+    missing: Sequence[ClipFiles]  # clips to detect: their file is missing or not up to date
     renamed: Mapping[ClipFiles, ClipFiles]  # renamed clips -> their files under the old names
-    failed: Mapping[ClipFiles, str]  # clips that an earlier run gave up, and why
-    done: int  # clips that have their file
-    refused: Mapping[str, str]  # clips that cannot have one, and why
-    orphans: Sequence[str]  # files of `detect` whose clips are gone
-    weights: Sequence[Mapping[str, str]]  # `Detector.terms`, if there are clips to detect
+    failed: Mapping[ClipFiles, str]  # clips that an earlier run gave up -> why
+    done: int  # number of clips whose file is up to date
+    refused: Mapping[str, str]  # clips that cannot have a file -> why
+    orphans: Sequence[str]  # files of `detect` whose clips were deleted
+    weights: Sequence[Mapping[str, str]]  # `Detector.terms`, if there are clips to detect; else []
 
     @property
     def up_to_date(self) -> bool:
@@ -63,9 +67,7 @@ class DetectionPlan:
         return dict(self.refused) | {target.clip: why for target, why in self.failed.items()}
 
     def is_unchanged(self, target: ClipFiles) -> bool:
-        """Whether a clip still has the pixels for which its file is planned, as seen by this
-        machine.
-        """
+        """Whether the clip, as this machine sees it, is still the one that was planned."""
         try:
             return _target_of(self.out, Video(self.raw, target.clip), self.about) == target
         except (RawDataError, OSError):
@@ -84,11 +86,10 @@ class DetectionPlan:
 def detected_otherwise(
     out: Path, clips: Iterable[str], detector: Detector, options: Mapping[str, Any] | None = None
 ) -> list[str]:
-    """Clips with keypoints of another detector or other options: "2 clips by rtmpose with another
-    every".
+    """Count clips whose keypoints were made by another detector, or with other options.
 
-    options: its `identity`. None: its weights are not downloaded, so only N of `--every N` is
-    compared.
+    Returns texts such as "2 clips by rtmpose with another every". options: the `identity` of
+    `detector`. None: its weights are not downloaded yet, so only its option `every` is compared.
     """
     now: dict[str, Any] = {}
     if options is not None:
@@ -115,19 +116,17 @@ def detected_otherwise(
 
 
 def usual_detector(raw: Path) -> str:
-    """The default detector: `demo` for demo data, else `rtmpose`. raw: a folder of clips, or a
-    clip.
-    """
+    """Name of the default detector for a clip or a folder: `demo` for demo data, else `rtmpose`."""
     if raw.is_file():
         raw = raw.parent
     return "demo" if is_stand_in(raw) else "rtmpose"
 
 
 def unlabelled_clips(raw: Path, *, by_any_detector: bool = False) -> list[str]:
-    """Clips below `raw` without another tool's labels: `detect` may write theirs.
+    """List clips below `raw` that have no labels of another tool, so that `detect` may write them.
 
-    by_any_detector: also without labels of `detect`, whatever the detector. Raises ConfigError as
-    `_clips_of`.
+    by_any_detector: also leave out clips that have up-to-date labels of `detect` by any detector.
+    Raises ConfigError if there are no clips.
     """
     raw, clips = _clips_of(raw)
     labels = ClipLabels(raw, clips)
@@ -155,13 +154,19 @@ def plan_detection(
     only: Sequence[str] | None = None,
     part: Part | None = None,
 ) -> DetectionPlan:
-    """Compare the clips below `raw`, or the clip `raw`, with the files in `out`. `only`, `part`:
-    plan these clips only.
+    """Compare the clips below `raw` with their files in `out`. Writes nothing.
 
-    Writes nothing. Raises ConfigError without any clip and for a stand-in detector on real data,
-    MissingAssets for missing weights, PlugInError if another package's detector fails.
+    Args:
+        raw: A folder of clips, or one clip.
+        only: Plan only these clips.
+        part: Plan only this share of the clips.
+
+    Raises:
+        ConfigError: There are no clips, or a stand-in detector is used on real data.
+        MissingAssets: Weights are missing.
+        PlugInError: Another package's detector fails.
     """
-    one_clip = raw.is_file()  # the other files in `out` are of other clips
+    one_clip = raw.is_file()  # if so, other files in `out` are not orphans, but of other clips
     raw, clips = _clips_of(raw)
     demo = is_stand_in(raw)
     if detector.stand_in and not demo:
@@ -194,8 +199,8 @@ def _plan_clips(
     clips: Iterable[str],
     lost: Sequence[ClipFiles],
 ) -> DetectionPlan:
-    """What to do for each clip. about: as in `DetectionPlan`; lost: files whose clips are gone."""
-    # of the same pixels, by the same detector
+    """Plan what to do for each clip. about: as in `DetectionPlan`. lost: files without a clip."""
+    # a clip with the fingerprint of a lost file is that file's clip under a new name
     lost_by_fingerprint = {target.fingerprint: target for target in lost}
     missing = []
     renamed = dict[ClipFiles, ClipFiles]()
@@ -235,7 +240,7 @@ def _plan_clips(
 
 
 def _is_done(target: ClipFiles, video: Video) -> bool:
-    """Whether a clip has its file. Raises PipelineError or OSError if it cannot have one."""
+    """Whether a clip's file is up to date. Raises PipelineError or OSError if it can have none."""
     if target.is_up_to_date() and not _was_misread(target.out, video.root, target.clip):
         return True
     video.require_whole()
@@ -243,7 +248,7 @@ def _is_done(target: ClipFiles, video: Video) -> bool:
 
 
 def _find_orphans(lost: Iterable[ClipFiles], renamed: Iterable[ClipFiles]) -> list[str]:
-    """Files of the lost clips that were not renamed, relative to the folder of `detect`."""
+    """Paths, relative to `out`, of the lost files whose clips were not renamed."""
     renamed = set(renamed)
     orphans = []
     for target in lost:
@@ -254,8 +259,9 @@ def _find_orphans(lost: Iterable[ClipFiles], renamed: Iterable[ClipFiles]) -> li
 
 
 def _clips_of(raw: Path) -> tuple[Path, list[str]]:
-    """A folder and its clips; for a clip, its folder and itself. Raises ConfigError if there is
-    none.
+    """Return the raw folder and its clips; for one clip, its folder and its name.
+
+    Raises ConfigError if there are no clips.
     """
     if raw.is_file():
         if raw.suffix.lower() not in EXTENSIONS:
@@ -273,7 +279,10 @@ def _clips_of(raw: Path) -> tuple[Path, list[str]]:
 
 
 def _target_of(out: Path, video: Video, about: Mapping[str, Any]) -> ClipFiles:
-    """The file of a clip. Raises RawDataError if it can have none. about: as in `DetectionPlan`."""
+    """Compute a clip's fingerprint, and return its `ClipFiles`. about: as in `DetectionPlan`.
+
+    Raises RawDataError if the clip's name or kind of file is not supported.
+    """
     if utf8(video.path) != video.path:
         do = "Rename it, for example with convmv."
         raise RawDataError(video.root / utf8(video.path), "name", "UTF-8", "other bytes", do)
@@ -291,10 +300,10 @@ def _target_of(out: Path, video: Video, about: Mapping[str, Any]) -> ClipFiles:
 
 
 def _was_misread(out: Path, raw: Path, clip: str) -> bool:
-    """Whether an earlier version, whose files have no record, decoded other images, or ended at a
-    damaged frame.
+    """Whether an earlier version of `detect` decoded wrong images, or ended at a damaged frame.
 
-    By the first frame and the header: conversion decodes all frames, and refuses such a file.
+    Only files of such a version have no record. Looks at the first frame and the header only, which
+    is quick; conversion decodes all frames, and refuses a file that is wrong.
     """
     info = read_info(detected_file(out, clip))
     n_decoded = info.get("frames")
@@ -306,13 +315,13 @@ def _was_misread(out: Path, raw: Path, clip: str) -> bool:
 
 
 def _find_lost_clips(raw: Path, out: Path, clips: Sequence[str]) -> list[ClipFiles]:
-    """Files of `detect` whose clips are gone from `raw` (deleted or renamed)."""
+    """Find files of `detect` in `out` whose clips are no longer in `raw` (deleted or renamed)."""
     lost = []
     paths = list_clips(out, ".json")
     for path in list_files(out):
         folder, _, name = path.rpartition("/")
         if name == PACK:
-            with contextlib.suppress(OSError):  # its clips have their errors
+            with contextlib.suppress(OSError):  # a damaged PACK: each of its clips gets the error
                 paths += [
                     f"{folder}/{packed}".removeprefix("/") for packed in pack_index(out / path)
                 ]

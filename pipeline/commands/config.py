@@ -44,8 +44,10 @@ def _options(sub: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    """Read, check and show luigi.cfg. Problems that concern only training are warnings; with
-    --check, exit 1.
+    """Read, check and show luigi.cfg.
+
+    Problems that concern only training are warnings. Returns 1 if files are missing that training
+    needs, and with --check for settings that training refuses.
     """
     file = args.config or settings_file()
     s = sections.load(file)
@@ -102,8 +104,9 @@ def _show(file: Path, settings: Sequence[SettingValue]) -> None:
 
 
 def _choose(settings: Sequence[SettingValue], names: Sequence[str]) -> list[SettingValue]:
-    """Settings that SECTION or SECTION.KEY names, in their order. Raises ConfigError for an unknown
-    name.
+    """Choose the settings that the names (SECTION or SECTION.KEY) name; without names, all.
+
+    Raises ConfigError for an unknown name.
     """
     if not names:
         return [*settings]
@@ -129,7 +132,7 @@ def _choose(settings: Sequence[SettingValue], names: Sequence[str]) -> list[Sett
 
 
 def text_of(value: Any) -> str:
-    """A value as text of luigi.cfg.
+    """A value as it is written in luigi.cfg.
 
     >>> text_of(True), text_of(None), text_of(("a/b", "c/d")), text_of({"a/b": 4}), text_of(())
     ('true', 'none', 'a/b c/d', 'a/b:4', '(empty)')
@@ -144,7 +147,7 @@ def text_of(value: Any) -> str:
 
 
 def effective(s: Settings) -> Iterator[SettingValue]:
-    """All settings, section by section, in the order of docs/settings.md."""
+    """Yield all settings with their effective values, in the order of docs/settings.md."""
     for section in SECTION_TYPES:
         yield from _values_of(section, getattr(s, section))
         if section == "features":

@@ -54,8 +54,9 @@ def _options(sub: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    """Convert one split and print its accounting. Returns 1 for problems, and if --retry failed
-    again.
+    """Convert one split and print its accounting.
+
+    Returns 1 for problems, and if videos that --retry read again failed again.
     """
     plan = _plan(args)
     if args.part is not None:
@@ -83,7 +84,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _update_records(result: CommandResult, plan: convert.ConversionPlan) -> int:
-    """Record new folders and times of a split that is up to date."""
+    """For a split that is up to date, record the raw folder and file times if they have changed."""
     result.line(f"{plan.name}: up to date, {count(plan.n_videos, 'video')}")
     if plan.moved:
         convert.record_folders(plan)
@@ -97,7 +98,7 @@ def _update_records(result: CommandResult, plan: convert.ConversionPlan) -> int:
 
 
 def _run_part(args: argparse.Namespace, plan: convert.ConversionPlan) -> int:
-    """Read a part's share of the videos. Returns 1 if some cannot be read now."""
+    """Read a part's share of the videos, without committing. Returns 1 if some cannot be read."""
     if args.drop_removed:
         raise PipelineError(
             f"--part: not allowed with {DROP}, which belongs to the command that commits"
@@ -129,7 +130,10 @@ def _plan(args: argparse.Namespace) -> convert.ConversionPlan:
 
 
 def accounting_lines(totals: Any, not_counted: str = "") -> Iterator[str]:
-    """Three lines with found = kept + dropped by reason. not_counted: ends the line of frames."""
+    """Yield lines on videos, tracks and frames: found = kept + dropped by reason.
+
+    totals: `Accounting.totals`. not_counted: end of the line on frames.
+    """
     for unit, dropped in (("videos", "set_aside"), ("tracks", "dropped"), ("frames", "dropped")):
         counts = totals[unit]
         text = f"{unit} {counts['kept']:,} kept of {counts['found']:,}"

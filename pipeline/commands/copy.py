@@ -29,8 +29,9 @@ def _options(sub: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    """Copy and check splits; print a line for each, and for each incomplete stream. Returns 1 for
-    damage.
+    """Copy splits, check the copies, and print a line for each split and each incomplete stream.
+
+    Returns 1 for damaged or unreadable data.
     """
     problems: list[str] = []
     if os.path.realpath(args.cache) == os.path.realpath(args.to):

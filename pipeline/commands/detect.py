@@ -49,7 +49,7 @@ def _options(sub: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    """Write one file of COCO JSON per clip. Returns 1 if a clip has none."""
+    """Write one file of COCO JSON per clip. Returns 1 if a clip has none, or lost frames."""
     name = args.detector or usual_detector(args.raw)
     weights = {}
     if args.weights is not None:

@@ -1,5 +1,7 @@
-"""`python -m pipeline doctor`: which parts of each download are complete or missing, and what to
-do.  [raw] -> tracks
+"""`python -m pipeline doctor`: check the downloads, and say what is missing.  [raw] -> tracks
+
+An examination (`pipeline.recipe.examination`) counts the files of one dataset's raw folder by the
+parts of its release.
 """
 
 from __future__ import annotations
@@ -30,8 +32,9 @@ NO_SETTINGS: Final = (
     "Run from the project's folder, set LUIGI_CONFIG_PATH, or name the folder of the data: "
     "--raw DIR."
 )
+# states of missing parts that the user need not get
 TO_BE_MADE = "will be made"
-NOT_NEEDED = "not needed yet"  # states of missing parts that the user need not get
+NOT_NEEDED = "not needed yet"
 MARKS: Final = {
     "there": DONE,
     "incomplete": "[yellow]incomplete[/yellow]",
@@ -95,14 +98,14 @@ def _run(args: argparse.Namespace) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Where:
-    """What is examined, by options or settings."""
+    """The folders and datasets to examine, by the command's options or by luigi.cfg."""
 
-    raw: Path
+    raw: Path  # contains <dataset>/
     body: Path | None
-    named_body: Path | None  # by an option
+    named_body: Path | None  # the body of the option --body
     enabled: Sequence[str]  # datasets that are examined if none is named
-    settings: Settings | None  # None: the options say all
-    demo: bool = False  # demo data are made when they are needed
+    settings: Settings | None  # luigi.cfg; None: with --raw, it is not read
+    demo: bool = False  # [embedded] enabled: missing demo data will be made when needed
 
     @classmethod
     def from_args(cls, args: argparse.Namespace) -> _Where:
@@ -120,7 +123,7 @@ class _Where:
 
 
 def _examine_all(readers: Sequence[Dataset], where: _Where) -> list[Examination]:
-    """The datasets, and the body model's folder if there is one."""
+    """Examine the raw folders of datasets, and the body model's folder if there is one."""
     examined = list[Examination]()
     for reader in readers:
         examination = examine(reader, _own_folder(where.raw, reader.name))
@@ -138,7 +141,7 @@ def _examine_all(readers: Sequence[Dataset], where: _Where) -> list[Examination]
 
 
 def _require_folder(raw: Path, settings: Settings | None) -> None:
-    """Raises PipelineError, which names the option or the setting."""
+    """Raise PipelineError for a missing folder; the message names the option or the setting."""
     if files.is_folder_there(raw):
         return
     option = "--raw"
@@ -152,7 +155,9 @@ def _require_folder(raw: Path, settings: Settings | None) -> None:
 
 
 def _own_folder(raw: Path, dataset: str) -> Path:
-    """A dataset's raw folder; for clips also `raw` itself, as in `prepare`, if there is no folder
+    """A dataset's raw folder, `raw`/<dataset>.
+
+    For the user's clips, it is `raw` itself (as in `prepare`) if that has clips, but no folder
     `videos`.
     """
     own = raw / dataset
@@ -163,7 +168,7 @@ def _own_folder(raw: Path, dataset: str) -> Path:
 
 
 def _all_of(raw: Path) -> list[str]:
-    """All datasets; own clips, and datasets without demo data, only if their folder exists."""
+    """Names of the datasets to examine in `raw`: the RELEASES, and others whose folder exists."""
     official = datasets.RELEASES
     return [
         name for name in datasets.names() if name in official or files.is_folder_there(raw / name)
@@ -179,7 +184,7 @@ def _next(
     yield from ("", "To prepare it:")
     for e in examined:
         if e.usable:
-            # a clone's data/cache holds demo data
+            # demo data and real data need different caches; in a clone, data/cache is the demo's
             root = "data/cache" if e.stand_in else "cache-real"
             options = ["--raw", str(e.raw)]
             if datasets.get(e.dataset).uses_body:
@@ -217,7 +222,7 @@ def _mark(part: PartCount) -> str:
 
 
 def _problems(e: Examination) -> Iterator[str]:
-    """Problems of one raw folder, and what to do: the page, the archives, the layout."""
+    """Lines on the problems of one raw folder, and what to do: page, archives, expected layout."""
     if not (e.missing or e.incomplete or e.mistakes):
         return
     yield from ("", f"[bold]{e.dataset}[/bold] {plain(f'in {e.raw}: {_summary(e)}')}")
@@ -234,7 +239,7 @@ def _problems(e: Examination) -> Iterator[str]:
 
 
 def _sources(e: Examination) -> list[str]:
-    """Where to get what is not there, and lies in no archive beside it."""
+    """Archives to download: sources of parts that are missing and not in an archive here."""
     packed = [file.name.lower() for file in e.packed]
     absent = dict[str, None]()
     for part in e.parts:
@@ -249,7 +254,7 @@ def _sources(e: Examination) -> list[str]:
 
 
 def _layout(e: Examination) -> Iterator[str]:
-    """The patterns of all parts below the raw folder."""
+    """Lines with the expected paths of all parts below the raw folder."""
     whats = list[tuple[str, str]]()
     for part in e.parts:
         what = part.what

@@ -63,7 +63,8 @@ def _options(sub: argparse.ArgumentParser) -> None:
 def _run(args: argparse.Namespace) -> int:
     """Extract the streams of one split.
 
-    Returns 1 if it has no rows, lost videos, a crashed decoder, or not the columns of a stream.
+    Returns 1 if the split has no rows or lacks columns that a stream reads, if videos are missing,
+    or if a decoder crashed.
     """
     name = f"{args.dataset}/{args.split}"
     committed = cache.open(args.cache)[name]
@@ -120,7 +121,7 @@ def _print_up_to_date(plan: ExtractionPlan, committed: cache.Split) -> None:
 def _print_extraction(
     args: argparse.Namespace, extraction: extract.Extraction, *, named: bool
 ) -> None:
-    """Print what was computed and what was lost. named: with the stream's name."""
+    """Print what was computed, and what could not be. named: print the stream's name, too."""
     plan = extraction.plan
     stream = plan.spec.stream
     name = f"{plan.spec.name} " if named else ""
@@ -148,7 +149,10 @@ def _print_extraction(
 
 
 def reads(args: argparse.Namespace) -> list[str]:
-    """[features] and the sections of the streams and of their kinds, also as recorded."""
+    """Sections that the command reads: [features], and those of the streams and of their kinds.
+
+    Kinds are those of luigi.cfg, and those with which the cache's streams were computed.
+    """
     names = [name for name in (args.stream, args.kind) if name] or args.cfg.features.streams
     sections = dict.fromkeys(["features", *names])
     for name in names:
@@ -166,7 +170,7 @@ def reads(args: argparse.Namespace) -> list[str]:
 
 
 class NoWeights(PipelineError):
-    """No weights are named for real data."""
+    """The data are real, but neither the command nor luigi.cfg names weights."""
 
 
 def specs_of(
@@ -175,11 +179,11 @@ def specs_of(
     """The streams that the arguments name, else those of [features].
 
     Args:
-        committed: the split; None if it is not converted yet.
-        stand_in: the split is demo data.
+        committed: The split in the cache; None if it is not converted yet.
+        stand_in: Whether the split is demo data.
 
-    Raises NoWeights if no weights are named for real data, ConfigError for options that no stream
-    has.
+    Raises NoWeights if no weights are named for real data, ConfigError for options that none of the
+    streams has.
     """
     names = args.cfg.features.streams
     if args.stream or args.kind:
@@ -214,9 +218,11 @@ def _options_of(
     by_set: Mapping[str, str],
     by_option: Mapping[str, str],
 ) -> Section:
-    """A stream's options by the command: `--set` SECTION.KEY=VALUE of its section or its kind's,
-    `--set` NAME=VALUE, and --weights and --precision. Raises ConfigError for one that the last two
-    set.
+    """Collect the options that the command sets for a stream.
+
+    They come from `--set SECTION.KEY=VALUE` for its section or its kind's, from `--set NAME=VALUE`
+    (by_set), and from --weights and --precision (by_option). Raises ConfigError for an option that
+    is set by both of the latter.
     """
     both = sorted(by_set.keys() & by_option.keys())
     if both:
@@ -232,7 +238,7 @@ def _options_of(
 
 
 def _find_kind(kinds: Iterable[str], options: Collection[str]) -> str | None:
-    """The first kind of streams that has these options; None without one."""
+    """The first of these kinds of streams that has all these options; None if none has."""
     for kind in kinds:
         names = {field.name for field in fields(streams.find(kind))}
         if names.issuperset(options):
@@ -248,8 +254,9 @@ def _recorded_kind(committed: cache.Split | None, stream_name: str) -> Any:
 
 
 def _kind(args: argparse.Namespace, committed: cache.Split | None, stream_name: str) -> str:
-    """A stream's kind: of the command, as recorded, of its section, or its name. Raises
-    PipelineError if unknown.
+    """A stream's kind: by --kind, else as recorded, else by its section, else its name.
+
+    Raises PipelineError for an unknown kind.
     """
     kind = args.kind
     if not kind:
@@ -269,11 +276,11 @@ def _spec(
     *,
     stand_in: bool,
 ) -> StreamSpec:
-    """An existing stream as recorded, a new one by luigi.cfg, with the command's options for a
-    stream of its kind.
+    """Make the spec of a stream, with the command's options.
 
-    Raises PipelineError if its weights are missing, NoWeights if no weights are named for real
-    data.
+    A stream that exists and is not replaced is specified as recorded in the cache, a new one by
+    luigi.cfg. Raises PipelineError if the weights of an existing stream are missing or changed,
+    NoWeights if no weights are named for real data.
     """
     kept = committed  # the split whose stream is continued
     if args.replace or _recorded_kind(committed, stream_name) != options.name:
@@ -296,8 +303,9 @@ def _spec(
 
 
 def _recorded_spec(committed: cache.Split, stream_name: str, options: Section) -> StreamSpec | None:
-    """An existing stream as recorded, with the command's options; None if the file of its weights
-    is missing: luigi.cfg may name it at another place.
+    """The spec of an existing stream as recorded, with the command's options.
+
+    None if its file of weights is missing, because luigi.cfg may name the file at another path.
     """
     recorded = StreamSpec.from_manifest(committed, stream_name)
     if recorded is None:

@@ -23,7 +23,7 @@ def _options(sub: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    """Print deleted files, and others that were left, with the reason."""
+    """Delete files, and print them; also print files that were left, with the reason."""
     collected = cache.gc(
         args.cache, dry_run=args.dry_run, unfinished=args.unfinished, older_than=args.older_than
     )

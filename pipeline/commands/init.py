@@ -99,7 +99,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _fill_template(template: str, named: Mapping[tuple[str, str], str]) -> str:
-    """The template with settings for real data, and those that are `named`."""
+    """Fill in the template for real data: REAL, overridden by the settings in `named`."""
     _, _, settings = template.partition("\n\n")  # without its heading
     text = set_values(f"{ABOUT_REAL}\n{settings}", {**REAL, **named})
     if OF_DEMO not in text:
@@ -131,8 +131,9 @@ def set_values(text: str, values: Mapping[tuple[str, str], str]) -> str:
 
 
 def absolute(value: Path | str) -> str:
-    """Make a path absolute: on the command line it is relative to this folder, in luigi.cfg to
-    luigi.cfg's.
+    """Make a path, or that in a weights option KIND:FILE, absolute, for use in luigi.cfg.
+
+    On the command line, paths are relative to the working folder; in luigi.cfg, to its own folder.
     """
     if isinstance(value, Path):
         path = value.expanduser()
@@ -146,7 +147,7 @@ def absolute(value: Path | str) -> str:
 
 
 def tool(name: str) -> str:
-    """A command that is installed beside this Python, to type in any folder."""
+    """How to type an installed command in any folder: its name, or its path beside this Python."""
     beside = str(Path(sys.executable).with_name(name))
     if shutil.which(name) == beside:
         return name

@@ -82,9 +82,9 @@ def _up_to_date(plans: Sequence[SplitPlan]) -> str:
 
 
 def lines(plan: SplitPlan, most: int | None, shown: Collection[str] = ()) -> Iterator[str]:
-    """A split's plans as lines in rich's markup.
+    """Yield a split's plan as lines in rich's markup.
 
-    most: number of videos to name; None: all. shown: problems that are printed once for all splits.
+    most: Number of videos to name; None: all. shown: Problems that are printed once, at the end.
     """
     todo = plan.conversion
     if plan.up_to_date and todo is not None:
@@ -192,7 +192,7 @@ def _changed_videos(todo: ConversionPlan) -> dict[str, list[str]]:
 
 
 def _notes(plan: SplitPlan) -> Iterator[str]:
-    """Missing videos, a split without rows, and streams that no task extracts."""
+    """Lines on missing videos, a split without rows, and streams that no task extracts."""
     todo = plan.conversion
     problems: Iterable[str] = ()
     if todo is not None:
@@ -214,7 +214,7 @@ def _notes(plan: SplitPlan) -> Iterator[str]:
 def _as_dict(
     plan: SplitPlan, more_problems: Sequence[str] = (), forecast: Forecast | None = None
 ) -> dict[str, Any]:
-    """For --json."""
+    """A split's plan as JSON values. more_problems: problems of all splits."""
     return {
         "split": plan.name,
         "nothing_to_do": plan.up_to_date,

@@ -50,14 +50,14 @@ from pipeline.settings.file import PATH, option_type
 from pipeline.settings.sections import Settings, detector_of
 
 NO_DETECTOR: Final = "none"
-DEFAULTS: Final = {  # of the options, for other commands that prepare data
+DEFAULTS: Final = {  # defaults of the options, for other commands that run a preparation
     **dict.fromkeys(
         ("pages", "weights", "stream", "body", "detector", "every", "device", "kind", "precision")
     ),
     **dict.fromkeys(("plan", "all", "replace"), False),
     "set": (),
 }
-ERRORS: Final = (PipelineError, cache.CacheError, OSError)  # of a split; other splits continue
+ERRORS: Final = (PipelineError, cache.CacheError, OSError)  # they end one split; others continue
 WITHOUT_WEIGHTS: Final = (
     "no features: no weights are named. To add features, repeat the command with --weights "
     "spin:FILE, torchvision:IMAGENET1K_V2 (downloaded once), or untrained:0 for a trial run "
@@ -123,12 +123,12 @@ def _run(args: argparse.Namespace) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Preparation:
-    """The recipes that the arguments name."""
+    """One run of `prepare`: the recipes (what to convert and extract) of a dataset's splits."""
 
     args: argparse.Namespace
     dataset: Dataset
     recipes: Sequence[Recipe]
-    without_weights: bool  # no weights are named: no features
+    without_weights: bool  # no weights are named, so no features are extracted
 
     @classmethod
     def resolve(cls, args: argparse.Namespace, streams: Sequence[StreamSpec] = ()) -> Preparation:
@@ -237,7 +237,7 @@ class Preparation:
         return int(bool(failures or n_flaws))
 
     def plans(self) -> list[SplitPlan]:
-        """Of splits that have, or had, videos."""
+        """Plan all splits, except those that neither have nor had videos."""
         plans = list[SplitPlan]()
         for plan in plan_splits(self.recipes):
             is_empty = plan.conversion is not None and not plan.conversion.listed
@@ -257,9 +257,7 @@ class Preparation:
         return (self.args.pages or folder) / f"{root}-{recipe.dataset.name}-{recipe.split}.html"
 
     def check(self, plans: Sequence[SplitPlan]) -> None:
-        """Raise errors of later steps before hours of work: weights, packages, device, folders for
-        pages.
-        """
+        """Raise errors of later steps now: weights, packages, device, read-only folders."""
         missing = missing_files(self.recipes)
         if missing:
             raise PipelineError(" ".join(missing))
@@ -284,7 +282,7 @@ class Preparation:
 def _find_weights_source(
     committed: Mapping[str, cache.Split | None], name: str
 ) -> cache.Split | None:
-    """The split; of one that is not there yet, another with streams, whose weights it takes."""
+    """The split whose weights a split uses: itself, or, if it is new, another one with streams."""
     if committed[name] is not None:
         return committed[name]
     for split in committed.values():
@@ -294,7 +292,7 @@ def _find_weights_source(
 
 
 def _check_page(page: Path) -> None:
-    """Raises PipelineError if a page cannot be written."""
+    """Raise PipelineError if a page cannot be written."""
     from pipeline.show.page import is_page
 
     if page.exists() and not is_page(page):
@@ -311,9 +309,7 @@ def _check_page(page: Path) -> None:
 
 
 def _load(args: argparse.Namespace, settings: Settings, specs: Iterable[StreamSpec]) -> list[str]:
-    """Load networks that run in this process, and download their weights. Returns messages about
-    missing ones.
-    """
+    """Load the networks of this process, to check their weights; returns messages about missing."""
     messages = list[str]()
     if settings.dask.scheduler or settings.features.processes:
         return messages
@@ -331,8 +327,9 @@ def _load(args: argparse.Namespace, settings: Settings, specs: Iterable[StreamSp
 def _detector(
     args: argparse.Namespace, settings: Settings, specs: Iterable[StreamSpec]
 ) -> Detector | None:
-    """The detector for clips without keypoints; None if no clip needs one. specs: to name all
-    missing downloads.
+    """Choose the detector for clips without keypoints; None if no clip needs one.
+
+    specs: streams, whose missing weights are named beside those of the detector.
     """
     if args.dataset not in args.cfg.detect.datasets or args.detector == NO_DETECTOR:
         if args.every is not None:
@@ -350,7 +347,7 @@ def _detector(
         if not detector.downloads or not args.plan:
             detectors.identity(detector)  # downloads its weights
     except (ConfigError, MissingAssets) as error:
-        # as here
+        # the error names options of `detect`: write them as options of this command
         message = re.sub(rf"--set (?!\[|{re.escape(name)}\.)", f"--set {name}.", str(error))
         message = message.rstrip(".")
         message = message.replace("--weights ", f"--detector {name} --set {name}.weights=")
@@ -374,7 +371,7 @@ def _is_whole(raw: Path, clip: str) -> bool:
 
 
 def _keeps_other_keypoints(args: argparse.Namespace, detector: str) -> bool:
-    """Whether keypoints of another detector, or of other options, are kept: nothing names one."""
+    """Whether other detectors' keypoints are kept: no option or section names a detector."""
     return not (args.detector or args.every is not None or args.cfg.source.section(detector))
 
 
@@ -403,7 +400,7 @@ def _detect(prepared: Preparation, plans: Sequence[SplitPlan]) -> StepResult:
 
 
 def _convert(prepared: Preparation, plan: SplitPlan) -> int:
-    """Returns the number of flaws, as all steps do."""
+    """Convert a split. Returns the number of flaws, as all steps do: videos that were rejected."""
     recipe = plan.recipe
     conversion = plan.conversion
     if conversion is None or not plan.up_to_date:
@@ -421,7 +418,7 @@ def _convert(prepared: Preparation, plan: SplitPlan) -> int:
 def _extract(prepared: Preparation, plan: SplitPlan) -> int:
     recipe = plan.recipe
     split = split_now(plan)
-    # conversion has reported the latter
+    # conversion has reported a split without rows
     if plan.up_to_date or split is None or not split.manifest["rows"]:
         return 0
     upcoming = recipe.plan_extraction()
@@ -469,7 +466,7 @@ def _print_plan(prepared: Preparation, plans: Sequence[SplitPlan]) -> None:
 
 
 def _other_keypoints(raw: Path, plans: Sequence[SplitPlan]) -> list[str]:
-    """Lines about clips with keypoints of another detector or N, which are replaced or kept."""
+    """Lines about clips whose keypoints of another detector, or N, are replaced or kept."""
     detector = plans[0].recipe.detector
     if detector is None:
         return []
@@ -482,7 +479,7 @@ def _other_keypoints(raw: Path, plans: Sequence[SplitPlan]) -> list[str]:
     else:
         for plan in plans:
             missing.update(plan.undetected)
-    kept = {*list_clips(raw)} - missing  # none, if a detector is named
+    kept = {*list_clips(raw)} - missing  # if a detector is named, others' clips are in `missing`
     by_others = functools.partial(
         detected_otherwise, raw / KEYPOINTS, detector=detector, options=options
     )

@@ -140,7 +140,10 @@ def _add_notes(
     opened: cache.FeatureCache,
     rows: Sequence[_SplitStatus],
 ) -> None:
-    """Add what concerns the whole cache, then the streams, then the videos of each split."""
+    """Add lines below the table: on the whole cache, then on streams, then on each split's videos.
+
+    rows: the splits that can be read.
+    """
     result.lines(_left_out(args, opened), IDLE)
     licences: dict[str, None] = {}  # several splits have the same ones
     for row in rows:
@@ -187,8 +190,10 @@ def _rejected_beyond(most: float, rows: Sequence[_SplitStatus]) -> Iterator[str]
 
 
 def _video_lists(row: _SplitStatus, *, every: bool) -> Iterator[tuple[str, list[str]]]:
-    """(mark, videos) of a split: rejected, without rows, without a track, missing, unusable; if
-    `every`, also those with dropped frames or notes.
+    """Yield (mark, lines) for each list of a split's videos.
+
+    The lists are rejected, without rows, without a track, missing and unusable videos; if `every`,
+    also videos with dropped frames or notes.
     """
     rejected = []
     without_rows = Counter[str]()
@@ -245,7 +250,7 @@ def _table(rows: Sequence[_SplitStatus], columns: Sequence[int]) -> Table:
 
 
 def _counts(accounting: Mapping[str, Any], unit: str) -> str:
-    """kept / found, and the number in the release."""
+    """A cell of the table: "kept / found", and the number in the release."""
     if not accounting:
         return committed.NOT_RECORDED
     counts = accounting[unit]
@@ -275,7 +280,7 @@ def _sizes_table(rows: Sequence[_SplitStatus]) -> Table:
 
 @dataclass
 class _SplitStatus:
-    """The document of one split."""
+    """All that is shown about one split; it is also the split's JSON document."""
 
     split: str
     tracks: int
@@ -284,25 +289,25 @@ class _SplitStatus:
     imported: str | None  # the file of an imported split
     estimates: str  # whose bodies these are, which are no ground truth; "": labels
     raw: str | None  # the raw folder at conversion
-    streams: list[str] = field(default_factory=list)  # labels
+    streams: list[str] = field(default_factory=list)  # label of each stream, such as "x (damaged)"
     missing: dict[str, str] = field(default_factory=dict)  # video -> its missing file; "": all
     unusable: dict[str, str] = field(default_factory=dict)  # video -> its rejection
     unlisted: str = ""  # why it is unknown which videos are missing
-    weights: dict[str, dict[str, Any]] = field(default_factory=dict)  # by stream
-    # rows by stream; None: the stream's flags cannot be read
+    weights: dict[str, dict[str, Any]] = field(default_factory=dict)  # stream -> its weights
+    # stream -> number of rows without features; None: the stream's flags cannot be read
     undecodable: dict[str, int | None] = field(default_factory=dict)
-    # stream -> reason -> rows
+    # stream -> reason -> number of rows without features
     without_features: dict[str, dict[str, int]] = field(default_factory=dict)
     set_aside: list[str] = field(default_factory=list)  # reasons and messages of rejected videos
     uncounted: int = 0  # rejected videos whose frames are unknown
     without_track: dict[str, str] = field(default_factory=dict)  # video -> why
-    videos: list[dict[str, Any]] = field(default_factory=list)  # with losses or notes
+    videos: list[dict[str, Any]] = field(default_factory=list)  # videos with losses or notes
     problems: list[str] = field(default_factory=list)
     sizes: Any = None  # `stored_bytes`
 
     @property
     def document(self) -> dict[str, Any]:
-        """For --json."""
+        """The values for --json."""
         values = {**vars(self)}
         if self.sizes is None:
             del values["sizes"]
@@ -386,7 +391,7 @@ def _add_videos(status: _SplitStatus, split: cache.Split) -> None:
 
 
 def _marked_name(row: _SplitStatus) -> str:
-    """The split's name; labels that are no ground truth are said beside it."""
+    """The split's name, with a note if it is demo data, or if its bodies are estimates."""
     name = plain(row.split)
     if row.stand_in:
         name += " [yellow](demo data)[/yellow]"
@@ -396,7 +401,7 @@ def _marked_name(row: _SplitStatus) -> str:
 
 
 def _incomplete_download(row: _SplitStatus) -> Iterator[str]:
-    """Messages about a split with less than the release."""
+    """Messages about a split that has less than the full release."""
     if row.stand_in or row.imported:
         return
     for unit, in_release in row.accounting.get("known", {}).items():
@@ -434,7 +439,7 @@ def _lost_lines(row: _SplitStatus, root: cache.Root) -> Iterator[str]:
         else:
             reasons = row.without_features.get(stream, {})
             why = ", ".join(reasons) or "reason not recorded"
-            # else rows have been replaced since, or a killed run found some
+            # otherwise, rows have been replaced since, or a killed run found some: show no numbers
             if sum(reasons.values()) == lost:
                 why = "".join(_by_reason(reasons))
             at = ("--stream", stream, "--cache", str(root), "--replace")

@@ -17,7 +17,7 @@ from pipeline.recipe.overview import SplitPlan
 
 
 def split_now(plan: SplitPlan) -> cache.Split | None:
-    """The split as it is now: a plan with nothing to do has opened it."""
+    """The split as it is in the cache now; None if it was not converted."""
     if plan.up_to_date:
         return plan.committed
     return committed_split(plan.recipe.root, plan.name)
@@ -25,15 +25,15 @@ def split_now(plan: SplitPlan) -> cache.Split | None:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The end of a preparation."""
+    """What `prepare` prints at its end."""
 
     root: cache.Root
-    pages: Mapping[str, Path]  # of each split
-    printed: Sequence[str]  # messages about clips, which are not repeated
-    without_weights: bool  # no weights are named: no features
+    pages: Mapping[str, Path]  # split -> its page
+    printed: Sequence[str]  # messages about clips that were printed, and are not repeated
+    without_weights: bool  # no weights are named, so there are no features
 
     def print(self, plans: Sequence[SplitPlan]) -> int:
-        """Print it. Returns the number of rejected videos."""
+        """Print the summary. Returns the number of rejected videos."""
         n_rejected = 0
         n_rows = 0
         with_inputs = list[str]()  # splits that a model can be run on
@@ -69,16 +69,14 @@ class Summary:
         return n_rejected
 
     def _rejection(self, rejection: str, raw: Path) -> str:
-        """A line about a rejected video, a line of `rejected_videos`; without the message if one
-        about the same clip is printed.
-        """
+        """Shorten a line of `rejected_videos` if a message about the same clip was printed."""
         name, reason, *_ = rejection.split(": ")
         if any(text.startswith(f"{raw / name}: ") for text in self.printed):
             return f"rejected {name}: {reason} (see above)"
         return f"rejected {rejection}"
 
     def _next_commands(self, with_inputs: Sequence[str], n_rows: int) -> Iterator[tuple[str, str]]:
-        """What each is for, and the command."""
+        """Yield (purpose, command) for each useful next command."""
         yield "videos", self._status()
         if self.without_weights and n_rows:
             yield "features", "the same command with --weights"
@@ -103,7 +101,7 @@ def _stream_labels(split: cache.Split) -> list[str]:
 
 
 def _has_inputs(plan: SplitPlan, split: cache.Split) -> bool:
-    """Whether a stream of the recipe is a model's input, and there."""
+    """Whether the split has a stream of the recipe that a model can read."""
     for spec in plan.recipe.streams:
         if spec.stream.is_model_input and spec.name in split.streams:
             return True

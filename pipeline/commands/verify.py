@@ -1,8 +1,9 @@
 """`python -m pipeline verify`: check a cache, and drop damaged shards.  [raw -> tracks -> features]
 
-`cache.repair` removes a stream's damaged shards from its manifest. Videos with rows in a split's
-damaged shard are dropped in one commit; their features stay, and are carried over by their keys
-after the next conversion.
+A repair does two things. `cache.repair` removes a stream's damaged shards from its manifest, so
+that `extract` computes them again. If a shard of a split's columns is damaged, all videos with rows
+in it are dropped in one commit, so that `convert` reads them again. Their features stay, and are
+carried over by their keys after that conversion.
 """
 
 from __future__ import annotations
@@ -76,7 +77,10 @@ def _options(sub: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    """Print every problem of a cache, files of killed runs, and repairs. Returns 1 for problems."""
+    """Check a cache; with options, repair, recompute or compare it. Returns 1 for problems.
+
+    Prints every problem, files of killed runs, and repairs.
+    """
     for name in ("raw", "weights"):
         if getattr(args, name) and not args.recompute:
             raise PipelineError(f"--{name} needs --recompute")
@@ -140,7 +144,7 @@ def _run(args: argparse.Namespace) -> int:
 def _differing_digests(
     args: argparse.Namespace, listed: Sequence[ListedDigest], result: CommandResult
 ) -> list[str]:
-    """Compare with a published list; add what differs to the result."""
+    """Compare the cache with a list of digests. Adds the differences to `result`; returns them."""
     with bar("digest", err) as progress:
         differing = list(compare_digests(cache.open(args.cache), listed, progress))
     result.lines(differing, WRONG)
@@ -160,7 +164,10 @@ def _splits(args: argparse.Namespace) -> list[str] | None:
 def _camera_problems(
     root: cache.Root, splits: Sequence[str] | None, damaged: Sequence[str]
 ) -> Iterator[str]:
-    """Cameras that conversion refuses now, written by an earlier version or another program."""
+    """Messages about stored cameras that conversion would refuse now.
+
+    An earlier version or another program may have written them. Skipped for a damaged cache.
+    """
     if damaged:
         return
     opened = cache.open(root)
@@ -250,10 +257,9 @@ class _Repair:
 
 
 def _repair(root: cache.Root, report: cache.VerifyReport) -> _Repair:
-    """Drop data that `cache.verify` found damaged, unless its raw files are missing. Can be run
-    again after a kill.
+    """Drop data that `cache.verify` found damaged, unless the raw files to replace it are missing.
 
-    Raises CacheError if there is no cache.
+    Can be run again after it was killed. Raises CacheError if there is no cache.
     """
     done = _Repair()
     lost = _streams_without_images(root, report.damaged, done)
@@ -271,7 +277,7 @@ def _repair(root: cache.Root, report: cache.VerifyReport) -> _Repair:
         split = cache.open(root)[name]
         reader = split.manifest.get("reader", {})
         imported = split.stream_manifest(stream).get("imported") or reader.get("imported")
-        if imported and imported["format"] != "bodies":  # whose streams are extracted
+        if imported and imported["format"] != "bodies":  # streams of imported bodies are extracted
             words = [
                 "import",
                 imported["file"],
@@ -291,8 +297,10 @@ def _repair(root: cache.Root, report: cache.VerifyReport) -> _Repair:
 def _streams_without_images(
     root: cache.Root, damaged: Sequence[cache.Damage], done: _Repair
 ) -> set[tuple[str, str | None]]:
-    """(split, stream) of damaged streams whose images are missing: dropping a shard also loses its
-    intact rows.
+    """Find damaged streams whose images are missing: (split, stream).
+
+    They are not repaired: dropping a shard would also lose its intact rows for good. Messages about
+    them are added to `done.refused`.
     """
     shards: dict[tuple[str, str], set[int]] = {}
     for damage in damaged:

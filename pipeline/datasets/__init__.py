@@ -1,8 +1,8 @@
-"""The registry of datasets: ours, and those of other packages.  [raw -> tracks] -> features ->
-windows
+"""The registry of datasets: built-in ones, and those of other packages.  [raw -> tracks] ->
+features -> windows
 
-Packages add one by an entry point of the group "vibe_pipeline.datasets": the dataset's name -> a
-`Dataset` subclass.
+A package adds a dataset by an entry point of the group "vibe_pipeline.datasets". The entry point's
+name is the dataset's name, and its value is a `Dataset` subclass.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = [
 
 ENTRY_POINTS: Final = "vibe_pipeline.datasets"
 
-RELEASES: Final = (  # that demo data imitate
+RELEASES: Final = (  # published datasets; demo data imitate the layout of each
     "penn_action",
     "posetrack",
     "insta_variety",
@@ -45,7 +45,7 @@ RELEASES: Final = (  # that demo data imitate
     "bedlam",
     "amass",
 )
-OWN_CLIPS: Final = ("videos",)  # which no release is
+OWN_CLIPS: Final = ("videos",)  # datasets of the user's own clips, not published ones
 WITH_DEMO_DATA: Final = (*RELEASES, *OWN_CLIPS)
 
 _REGISTRY: Final[Registry[Dataset]] = Registry("dataset", ENTRY_POINTS, Dataset, "name")
@@ -57,15 +57,16 @@ not_installed = _REGISTRY.not_installed
 
 
 def mirror_of(name: str, column: str) -> cache.Mirror | None:
-    """The mirror function of a dataset's extra column; None if the dataset is not installed or
-    declares none.
+    """Return the function that mirrors an extra column of dataset `name` when images are flipped.
+
+    None if the dataset is not installed, or if its column has no such function.
     """
     declared: list[cache.ExtraColumn] = []
     reader = find_installed(name)
     if reader is not None:
         for split in reader.splits:
             declared += reader.extra_columns(split, body=True)
-    # SMPL-X's, which `extra_columns` has only where the raw folder has its files
+    # SMPL-X columns are missing from `extra_columns` unless the raw folder has SMPL-X files
     declared += smplx.columns("", trans=True)
     for extra in declared:
         if extra.name == column and callable(extra.mirror):

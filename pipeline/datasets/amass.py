@@ -5,7 +5,7 @@ Mahmood et al.: AMASS, ICCV 2019.
 
     <subset>/<subject>/<motion>_poses.npz     or ..._stageii.npz in newer releases
 
-Motions of BEAT2, AIST++ and Motion-X are read from subsets of their own.
+Motions of BEAT2, AIST++ and Motion-X are also read: each needs a subset folder of its own.
 """
 
 from __future__ import annotations
@@ -59,10 +59,11 @@ SUBSETS: Final[Mapping[str, str]] = {
     "TCD_handMocap": "TCDHands",
     "Transitions_mocap": "Transitions",
 }
-# of people whom the MPI scanned, by the MPI's own numbers
+# Subsets of people whom the MPI (Max Planck Institute) scanned. A subject's folder ends in the
+# number that the MPI gives this person in all three.
 SCANNED: Final = frozenset({"DFaust", "MoSh", "SSM"})
-# Folders whose files state 120 Hz -> their rate, as HuMoR sets it (Rempe et al., ICCV 2021);
-# AMASS's issue 68.
+# Folders whose files wrongly state 120 Hz -> their true rate, as in HuMoR (Rempe et al., ICCV 2021)
+# and issue 68 of AMASS.
 RATES: Final[Mapping[str, float]] = {
     "20160930_50032": 59.0,
     "20161014_50033": 59.0,
@@ -70,19 +71,19 @@ RATES: Final[Mapping[str, float]] = {
 }
 STATED_RATE: Final = 120.0
 
-# Bounds of the median frame: files beyond them are in another unit.
-MAX_ANGLE: Final = 2 * math.pi  # rad, of the largest rotation of a joint but the pelvis
+# Upper bounds on the median over a motion's frames: a file beyond one is in another unit.
+MAX_ANGLE: Final = 2 * math.pi  # rad, the largest rotation of any joint except the pelvis
 MAX_SPEED: Final = 10.0  # m/s: a sprinter's
 HIGHEST_M: Final = 100.0  # above or below the ground
 
-# A world with y up, by the median frame.
-UPRIGHT: Final = 0.8  # least share of y in the direction of the torso
-LYING_M = 0.02
-STANDING_M = 0.6
-HIGH_M = 1.5  # heights of a pelvis
-Z_UP: Final = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])  # from y up
-# By number of joints: the pelvis at rest in m, of SMPL and of SMPL-X. It varies with the shape by
-# some cm.
+# How `_is_y_up` recognises a world whose y axis is up, by the median over frames.
+UPRIGHT: Final = 0.8  # least y component of the torso's direction
+LYING_M = 0.02  # heights of the pelvis: of a person who lies or crawls (least),
+STANDING_M = 0.6  # of one who stands (least),
+HIGH_M = 1.5  # and of any person on the ground (most)
+Z_UP: Final = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])  # rotation from y up to z up
+# Number of joints (24: SMPL, 55: SMPL-X) -> position of the pelvis in the rest pose, in m. It
+# varies by some cm with the body's shape.
 PELVIS_M: Final = {24: (0.0, -0.23, 0.03), 55: (0.0, -0.35, 0.01)}
 
 
@@ -133,8 +134,10 @@ class Amass(Dataset):
             )
 
     def detect_layout(self, raw: Path, split: str) -> Amass:
-        """With SMPL-X columns if one file of a subset, of each ending of names, is SMPL-X by its
-        header, or is a motion of Motion-X.
+        """Return a reader with SMPL-X columns if the raw folder has SMPL-X motions.
+
+        It has them if there is a motion of Motion-X (.npy), or if the header of a sampled .npz file
+        says so. One file is sampled for each subset and file name ending.
         """
         one_of_each = {}
         for file in filter(_is_motion, _files(raw)):
@@ -161,7 +164,7 @@ class Amass(Dataset):
         """
         *folders, name = video.replace(" ", "_").split("/")
         names = [SUBSETS.get(folder, folder) for folder in folders if not folder.startswith("SMPL")]
-        # an archive's own folder within that of its subset
+        # an archive may unpack into a folder of its subset's name, within the subset's folder
         while len(names) > 1 and names[1] == names[0]:
             del names[1]
         if not names:
@@ -181,7 +184,7 @@ class Amass(Dataset):
         listed = [RawVideo(file.with_suffix("").as_posix(), files=(file,)) for file in files]
         if not listed:
             raise RawDataError(raw, "folder", LAYOUT, "no motion below it", UNPACK)
-        # paths sort otherwise: blanks come before slashes
+        # by name, not by path: the two orders differ where a name has a blank, which sorts before /
         return sorted(listed, key=lambda video: video.name)
 
     def read(
@@ -205,7 +208,7 @@ class Amass(Dataset):
             )
         fps, source = sample_positions(len(motion.pose), motion.rate, self.resampling)
         n_frames = len(source)
-        if n_frames > account.found:  # under 25 Hz: interpolated frames are no annotated ones
+        if n_frames > account.found:  # below 25 Hz, resampling adds interpolated frames
             account.notes.append(
                 f"{account.found} frames at {motion.rate:g} Hz give {n_frames} at {fps:g}"
             )
@@ -253,8 +256,9 @@ class _WithSmplx(Amass):
 def sample_positions(
     n_frames: int, rate: float, resampling: str = "slerp"
 ) -> tuple[float, Doubles]:
-    """(frames per second, positions of the new frames in units of old ones, all within [0, n_frames
-    - 1]).
+    """Where to sample a motion of `n_frames` at `rate` Hz: (new frames per second, positions).
+
+    A position is a frame of the old motion, with a fraction, in [0, n_frames - 1].
 
     >>> sample_positions(11, 120.00000763)[1].tolist()
     [0.0, 4.8, 9.6]
@@ -274,8 +278,9 @@ def sample_positions(
 
 
 def _files(raw: Path) -> Iterator[Path]:
-    """All files below `raw` except hidden ones, relative to it. Linked folders are followed once
-    each.
+    """Yield the paths, relative to `raw`, of all files below it that are not hidden.
+
+    Follows links to folders, each folder once.
     """
     visited: set[tuple[int, int]] = set()
     for folder, subfolders, files in os.walk(raw, followlinks=True):
@@ -294,7 +299,7 @@ def _is_motion(file: Path) -> bool:
 
 
 def _correct_rate(motion: Motion, video: RawVideo, account: VideoAccount) -> Motion:
-    """The motion at its known rate, with a note, if its file states another one (`RATES`)."""
+    """Return the motion with the rate of `RATES`, and note it, if its file states a wrong one."""
     rates = [RATES[name] for name in video.files[0].parts if name in RATES]
     if not rates or round(motion.rate) != STATED_RATE:
         return motion
@@ -305,8 +310,9 @@ def _correct_rate(motion: Motion, video: RawVideo, account: VideoAccount) -> Mot
 
 
 def _require_units(file: Path, motion: Motion) -> None:
-    """Raise RawDataError (`other_unit`) for degrees, and for positions in mm or cm, by medians over
-    frames.
+    """Raise RawDataError (`other_unit`) for rotations in degrees, and for positions in mm or cm.
+
+    Decides by medians over the motion's frames.
     """
     angles = np.linalg.norm(motion.pose[:, 1:], axis=-1)
     angle = float(np.median(angles.max(axis=1, initial=0)))
@@ -316,7 +322,7 @@ def _require_units(file: Path, motion: Motion) -> None:
         raise RawDataError(file, "poses", expected, actual, CONVERT_UNITS, reason="other_unit")
 
     away = float(np.median(np.linalg.norm(motion.trans, axis=1)))
-    # y or z is up, the other one may be far
+    # either y or z is up; along the other axis, the person may be far from 0
     height = float(np.abs(np.median(motion.trans[:, 1:], axis=0)).min())
     steps = np.linalg.norm(np.diff(motion.trans, axis=0), axis=1)
     speed = 0.0
@@ -333,10 +339,10 @@ def _require_units(file: Path, motion: Motion) -> None:
 
 
 def _is_y_up(motion: Motion) -> bool:
-    """Whether the torso points along y, and the pelvis is as high above y = 0 as one who stands.
+    """Whether the motion's world has y up: the torso points along y, and one of two holds.
 
-    A pelvis that is elsewhere must not be above z = 0 either: a person may lie on that ground, or
-    crawl over it.
+    Either the pelvis is as high above y = 0 as that of a person who stands, or it is not at a
+    plausible height above z = 0, where a person with z up might lie or crawl.
     """
     from scipy.spatial.transform import Rotation  # takes 0.4 s
 
@@ -348,8 +354,10 @@ def _is_y_up(motion: Motion) -> bool:
 
 
 def _turn_up(motion: Motion) -> Motion:
-    """The motion in a world with z up, from one with y up. `trans` is exact to a constant shift of
-    some cm.
+    """Convert a motion in a world with y up to one with z up.
+
+    `trans` is exact up to a constant shift of some cm, because the rest pose's pelvis depends on
+    the shape.
     """
     pose = motion.pose.copy()
     pose[:, 0] = compose(Z_UP, pose[:, 0])

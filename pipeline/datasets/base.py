@@ -1,5 +1,8 @@
-"""Base class of datasets: a cheap list of raw videos, and a function that reads one of them into
-tracks.
+"""Base class of datasets.
+
+`videos` lists a dataset's raw videos by names alone; `read` reads one video into tracks, of one
+person each; this class checks them. An account (`VideoAccount`) counts what of a video was found,
+kept and dropped. `body` is the SMPL body model, or None without one.
 """
 
 from __future__ import annotations
@@ -33,10 +36,10 @@ from pipeline.track import Track, other_units
 if TYPE_CHECKING:
     from pipeline.body import Body
 
-PELVIS: Final = JOINTS["spin49"].index("OP MidHip")  # SMPL's joint 0, about which it rotates
-# regressed from the surface: where 3D joints are centred
+PELVIS: Final = JOINTS["spin49"].index("OP MidHip")  # SMPL's joint 0: global orientation's centre
+# regressed from the body's surface; 3D joints are stored relative to it
 HIP: Final = JOINTS["spin49"].index("hip")
-EXTRINSICS: Final = cache.ExtraColumn(  # if the camera's position in a world is known
+EXTRINSICS: Final = cache.ExtraColumn(  # only if the camera's position in a world is known
     name="extrinsics",
     about="world to camera, rows R t and 0 0 0 1, R a rotation",
     unit="m",
@@ -49,7 +52,7 @@ INTRINSICS: Final = cache.ExtraColumn(  # not mirrored, like boxes and a track's
     unit="px",
     shape=(3, 3),
 )
-UP: Final = cache.ExtraColumn(  # if the world's vertical is known
+UP: Final = cache.ExtraColumn(  # only if the world's vertical axis is known
     name="up",
     about="the axis of the world that points up, of length 1",
     shape=(3,),
@@ -59,13 +62,14 @@ UP: Final = cache.ExtraColumn(  # if the world's vertical is known
 CONVERT_UNITS: Final = (
     "Take the release's own files; a reader of your own converts to m, rad, px and shares of 1."
 )
-# person-frames with boxes under a pixel, without another one, are in another unit
+# number of boxes smaller than a pixel from which a video without usable boxes is taken to be in
+# another unit
 FEWEST_TINY: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
 class ReleasePart:
-    """A part of the download that is checked by file names.
+    """A part of a dataset's download. Whether it is complete is checked by file names alone.
 
     `patterns` are alternative paths below the raw folder: `labels/<0001>.mat`; `<...>` and `*`
     stand for any part of a name, `{train,val}` for one of the two; a slash at the end matches
@@ -74,25 +78,23 @@ class ReleasePart:
 
     what: str  # "label files"
     patterns: tuple[str, ...]
-    source: str  # what of the download holds it: "Penn_Action.tar.gz"
-    splits: tuple[str, ...] = ()  # that need it; empty: all
-    known: int | None = None  # how many the full release has
-    without: str = ""  # what is lost without it; "": the dataset cannot be used
-    instead: ReleasePart | None = None  # of another layout, if only its files are there
+    source: str  # which archive of the download contains it: "Penn_Action.tar.gz"
+    splits: tuple[str, ...] = ()  # splits that need this part; empty: all
+    known: int | None = None  # number of files or folders in the full release
+    without: str = ""  # what is lost without this part; "": the dataset cannot be used without it
+    instead: ReleasePart | None = None  # the part of another layout that can replace this one
 
 
 class Mistake(NamedTuple):
-    """A known mistake with this download, recognised by a path below the raw folder that matches
-    `pattern`.
-    """
+    """A known mistake in unpacking a download: some path below the raw folder matches `pattern`."""
 
-    pattern: str  # as in `ReleasePart`
-    what: str  # follows the first path that matches: "is of PoseTrack 2017"
-    do: str  # "Download PoseTrack 2018."
+    pattern: str  # in the syntax of `ReleasePart.patterns`
+    what: str  # end of the message that begins with the matching path: "is of PoseTrack 2017"
+    do: str  # advice: "Download PoseTrack 2018."
 
 
 def globs(patterns: Iterable[str]) -> list[str]:
-    """The patterns of a ReleasePart as globs.
+    """Expand patterns of `ReleasePart` into globs.
 
     >>> globs(["<class>/<clip>.{mp4,avi}", "labels/<0001>.mat"])
     ['*/*.mp4', '*/*.avi', 'labels/*.mat']
@@ -100,7 +102,7 @@ def globs(patterns: Iterable[str]) -> list[str]:
     matches: list[str] = []
     for pattern in patterns:
         choices = []
-        # every second piece lists alternatives
+        # split at {...}: every second piece lists alternatives
         for i, piece in enumerate(re.split(r"\{([^{}]*)\}", re.sub("<[^<>]*>", "*", pattern))):
             choices.append(piece.split(",") if i % 2 else [piece])
         matches += map("".join, itertools.product(*choices))
@@ -108,11 +110,11 @@ def globs(patterns: Iterable[str]) -> list[str]:
 
 
 class Origin(NamedTuple):
-    """Person and recording of a video, as far as its name in the release determines them; None if
-    unknown.
+    """Which person is in a video, and which recording it belongs to; None where unknown.
 
-    Equal names mean the same person or recording within a dataset; for published videos, in any
-    dataset.
+    They are derived from the video's name in the release. Within a dataset, equal names mean the
+    same person or recording. Published videos (of YouTube, for example) are compared across
+    datasets.
     """
 
     subject: str | None = None
@@ -121,70 +123,76 @@ class Origin(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class ReaderOptions:
-    """Options of all datasets: keys of [convert], whose class inherits from this one. None yet."""
+    """Options that all datasets share; there are none yet.
+
+    They become keys of the section [convert], whose class inherits from this one.
+    """
 
 
 @dataclass(frozen=True)
 class Dataset(ReaderOptions, ABC):
-    """Reader of one official layout. Subclasses are frozen dataclasses whose fields are the
-    reader's options.
+    """Reader of one dataset, in the layout of its official release.
+
+    Subclasses are frozen dataclasses whose fields are the reader's options. They define `videos`
+    and `read`; the other methods have defaults.
     """
 
     name: ClassVar[str]
     splits: ClassVar[tuple[str, ...]]
-    optional_splits: ClassVar[frozenset[str]] = frozenset()  # that may have no video
+    optional_splits: ClassVar[frozenset[str]] = frozenset()  # splits that may be without any video
     version: ClassVar[int]  # raised by hand whenever the same raw files would give other tracks
     page: ClassVar[str]  # where the official download is available
     uses_body: ClassVar[bool] = False  # labels are derived through the body model
-    # others' bodies are compared with the joints, if there is a body model
+    # SMPL bodies that other authors fitted are compared with the joints, if there is a body model
     checks_fits: ClassVar[bool] = False
     has_pixels: ClassVar[bool] = True
-    # what kp_2d is: labels, or what a detector found, "detected"
+    # origin of kp_2d: "labels", or "detected" by a detector
     keypoints_from: ClassVar[str] = "labels"
     checks_joints: ClassVar[bool] = False  # `read` itself refuses joints that are not in the image
-    # reasons to reject a video though nothing is wrong with it
+    # reasons for which a video is rejected although nothing is wrong with it
     harmless: ClassVar[frozenset[str]] = frozenset()
-    # which parts of the official download are expected where
+    # parts of the official download, and where each is expected
     parts: ClassVar[tuple[ReleasePart, ...]] = ()
-    mistakes: ClassVar[tuple[Mistake, ...]] = ()  # known mistakes with this download
-    has_image_folders: ClassVar[bool] = False  # of every image of a sequence, or every n-th
-    # the same, and all cameras of a recording have equally many
+    mistakes: ClassVar[tuple[Mistake, ...]] = ()  # known mistakes in unpacking this download
+    # a sequence has a folder with each of its images, or with every n-th one
+    has_image_folders: ClassVar[bool] = False
+    # the same, and all cameras of a recording have the same number of images
     films_by_cameras: ClassVar[bool] = False
     # videos that lack images in the release itself
     short_in_release: ClassVar[frozenset[str]] = frozenset()
-    totals: ClassVar[Mapping[str, Totals]] = {}  # by split, or under "all" over all splits
-    # of `extra_columns`, what a track may be without: its fill value
+    # number of videos and frames in the full release, by split, or of all splits under "all"
+    totals: ClassVar[Mapping[str, Totals]] = {}
+    # names of extra columns that a track may lack: the cache stores the fill value for it
     optional_extra: ClassVar[tuple[str, ...]] = ()
     every: ClassVar[int] = 1  # one of this many annotated frames is kept
-    # the word for a recording: sequence, motion, or (published) video
+    # the dataset's word for a recording: sequence, motion, or (published) video
     recording: ClassVar[str] = "recording"
-    # later options: they are part of the identity if they are not the default
+    # options that were added later: part of the identity only if they differ from the default
     added: ClassVar[tuple[str, ...]] = ()
-    # datasets that share subject names, if tracks are named <video>/<subject>
+    # where tracks are named <video>/<subject>: a name that datasets with the same subjects share
     people: ClassVar[str] = ""
 
     @property
     def genders(self) -> tuple[str, ...]:
-        """Genders of the body models, if `uses_body` or `checks_fits`; `body.of(gender)` gives
-        each.
+        """Genders of the body models that `read` needs, if `uses_body` or `checks_fits`.
 
-        `read` gets the first body. A track's labels use the body of its own gender if that is
-        listed, else the first one.
+        `read` gets the body of the first gender; `body.of(gender)` gives the others. A track's
+        labels use the body of the person's gender if it is listed, else the first one.
         """
         return ("neutral",)
 
     @abstractmethod
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
-        """Every video that may belong to `split`, sorted by name. Lists folders; reads no label.
+        """List every video that may belong to `split`, sorted by name. Reads no label file.
 
         Raises RawDataError if the raw folder, or the part that identifies it, is missing.
         """
 
     def detect_layout(self, raw: Path, split: str) -> Dataset:
-        """The reader with the columns of this raw folder: itself, or a subclass for optional label
-        files.
+        """Return the reader whose columns fit the files in this raw folder.
 
-        Lists files. A split whose columns change is read again, and features are kept.
+        That is this reader, or one of a subclass if optional label files are present. Lists files.
+        When a split's columns change, it is converted again; its features are kept.
         """
         return self
 
@@ -197,10 +205,10 @@ class Dataset(ReaderOptions, ABC):
         return ("frame_index", "bbox", "kp_2d")
 
     def extra_columns(self, split: str, *, body: bool) -> tuple[cache.ExtraColumn, ...]:
-        """The dataset's own columns, such as `foot_contact`, which every track of the split has in
-        `extra`.
+        """Declare columns that only this dataset has, such as `foot_contact`.
 
-        If a declaration changes in more than its description, the split is read again.
+        Every track of the split has them in `Track.extra`, except those in `optional_extra`. If a
+        declaration changes in more than its description, the split is converted again.
         """
         return ()
 
@@ -208,56 +216,57 @@ class Dataset(ReaderOptions, ABC):
     def read(
         self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None
     ) -> Sequence[Track]:
-        """The tracks of one video; everything found, kept and dropped is counted in `account`.
+        """Read the tracks of one video. Counts all that is found, kept and dropped in `account`.
 
         Raises RawDataError if the video as a whole cannot be used.
         """
 
     def origin(self, video: str) -> Origin:
-        """Person and recording of a video of this name; by default unknown. Reads no file."""
+        """Derive person and recording from a video's name; by default unknown. Reads no file."""
         return Origin()
 
     def unused_labels(self, raw: Path, split: str) -> str:
-        """Which labels do not count, in one line, if the raw folder has a video's labels in two
-        layouts; else "".
+        """Say in one line which labels are not used, if the raw folder has a video's labels twice.
 
-        Lists folders; reads no label.
+        Returns "" unless some video has labels in two layouts. Lists folders; reads no label file.
         """
         return ""
 
     def stated_images(self, raw: Path, video: RawVideo) -> int:
-        """How many images a video has, if its labels tell that at once; else 0. Raises OSError."""
+        """Number of images that a video's labels state; 0 if it is unknown. Raises OSError."""
         return 0
 
     def track(self, split: str, video: RawVideo, person: object = 0, **fields: Any) -> Track:
-        """A track of this dataset, named <video>/<person>. `fields` are the other fields of
-        Track.
-        """
+        """Make a track named <video>/<person>. `fields` are the fields of `Track` besides names."""
         name = f"{video.name}/{person}"
         return Track(dataset=self.name, split=split, video=video.name, name=name, **fields)
 
     def shared(self, raw: Path) -> dict[str, str]:
         """Digests, by name, of files that the tracks of many videos depend on. Raises RawDataError.
 
-        If one changes, the split is read again, and features are kept.
+        If a digest changes, the split is converted again; its features are kept.
         """
         return {}
 
     def parameters(self) -> dict[str, Any]:
-        """Its own options that can change the tracks: part of the conversion's fingerprint."""
+        """Values of the dataset's options, which are part of the conversion's fingerprint.
+
+        Options of `ReaderOptions`, which all datasets share, are left out.
+        """
         shared = {option.name for option in fields(Dataset)}
         return {name: value for name, value in asdict(self).items() if name not in shared}
 
     def reasons_to_drop(self, track: Track) -> dict[str, NDArray[np.bool_]]:
-        """Rules for rows of all datasets, by reason: (T,) whether it applies. Tracks of AMASS have
-        no `bbox`.
+        """Rules that drop rows of a track in any dataset: reason -> (T,) whether it applies.
+
+        A rule must cope with missing columns: tracks of AMASS have no `bbox`.
         """
         return {}
 
     def _drop_rows(
         self, track: Track, account: VideoAccount, extra: Sequence[cache.ExtraColumn]
     ) -> Track | None:
-        """The track without its rows that have a reason; None if no row is left."""
+        """Drop the rows for which `reasons_to_drop` has a reason; None if no row is left."""
         reasons = self.reasons_to_drop(track)
         if not reasons:
             return track
@@ -276,7 +285,12 @@ class Dataset(ReaderOptions, ABC):
     def _read(
         self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None
     ) -> Sequence[Track]:
-        """`read`, with checks of columns, units, frame numbers and image size."""
+        """Call `read`, drop rows by `reasons_to_drop`, and check the tracks.
+
+        Checks columns, units, frame numbers and whether joints lie in the images. Raises
+        RawDataError for a video that cannot be used, and TypeError or CacheError for a bug of the
+        reader.
+        """
         limited = None if body is None else body.only(self.genders, type(self).__name__)
         read = self.read(raw, split, video, account, limited)
         is_list = isinstance(read, Sequence)
@@ -316,8 +330,9 @@ class Dataset(ReaderOptions, ABC):
         return tracks
 
     def _check_frames(self, labels: Path, tracks: Sequence[Track]) -> None:
-        """Refuse tracks whose frame numbers or joints do not fit the video. Others' images vary in
-        size.
+        """Refuse tracks whose frame numbers or joints do not fit the video's images.
+
+        Sources other than `Pictures` and `Video` are not checked: their images vary in size.
         """
         sources = [track.frames for track in tracks if track.frames is not None]
         if not sources:
@@ -342,8 +357,10 @@ class Dataset(ReaderOptions, ABC):
         body: Body | None = None,
         account: VideoAccount | None = None,
     ) -> tuple[Sequence[Track], VideoAccount]:
-        """`read`, and its account (`account` or a new one), in which an unusable video is
-        rejected.
+        """Read one video with all checks, and return its tracks and its account.
+
+        Counts in `account`, or in a new one. A video that cannot be used gives no tracks, and its
+        account has the reason.
         """
         account = VideoAccount(video.name) if account is None else account
         tracks: Sequence[Track] = ()
@@ -393,7 +410,7 @@ def _refuse_unit(labels: Path, column: str, expected: str, found: str) -> None:
 
 
 def _refuse_tiny_boxes(labels: Path, account: VideoAccount) -> None:
-    """Refuse a video without tracks whose boxes are mostly smaller than a pixel."""
+    """Refuse a video that gave no tracks because most boxes are smaller than a pixel."""
     n_tiny = account.dropped["degenerate_box"]
     if n_tiny >= max(FEWEST_TINY, account.found / 2):
         found = f"{n_tiny} of {account.found} boxes smaller than a pixel"
@@ -418,7 +435,7 @@ def smpl_labels(
     *,
     evaluation: bool,
 ) -> dict[str, Any]:
-    """`Track` fields from SMPL parameters in a world, for a camera that may move.
+    """Make `Track` fields from SMPL parameters in a world, seen by a camera that may move.
 
     pose: (T, 72) axis-angle in rad, the first three the global orientation in the world. betas:
     (10,) or (T, 10). trans: (T, 3) m in the world, as SMPL adds it to its vertices. to_camera: (T,
@@ -457,7 +474,10 @@ def smpl_labels(
 def finite_joints(
     keypoints: NDArray[Number], account: VideoAccount, where: str = ""
 ) -> NDArray[Number]:
-    """`zero_invalid_joints`, with a note of the number of unused joints."""
+    """Mark joints that are not finite as not annotated (`without_non_finite`), and note how many.
+
+    `where` is added to the note.
+    """
     joints, n_bad = zero_invalid_joints(keypoints)
     if n_bad:
         account.notes.append(f"{n_bad} joints are not finite{where}: not used")
@@ -465,7 +485,7 @@ def finite_joints(
 
 
 def describe_error(error: Exception) -> str:
-    """Message and place of an unexpected exception in a reader.
+    """Describe an unexpected exception in a reader: its message, and the line that raised it.
 
     >>> try:
     ...     {}["joints"]

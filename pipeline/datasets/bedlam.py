@@ -79,7 +79,7 @@ IMAGES: Final = ("", "training_images", "training-images", "training-images/bedl
 FPS: Final = 30.0  # of the rendered videos; image numbers count these frames, also at 6 fps
 STEP: Final = 5  # frames between the images of a file at 6 fps
 CROP_SCALE: Final = 1.2  # included in the release's boxes: center and 200 * scale describe the crop
-# the world has the camera's axes without roll and pitch
+# y points down in the labels' world, as in the camera, but the world has no roll and no pitch
 WORLD_UP: Final = np.array([0, -1, 0], np.float32)
 SHARED: Final = JOINTS["smpl"][:22]  # joints of SMPL and of SMPL-X
 PICTURES: Final = ReleasePart(
@@ -94,8 +94,9 @@ SMPLX: Final = (
 
 @dataclass(frozen=True)
 class Bedlam(Dataset):
-    """A video is a sequence of a scene, a track one of its subjects. The body is neutral despite
-    `gender`.
+    """A video is one sequence of a scene; a track is one of its subjects.
+
+    All bodies use the neutral model, whatever the labels' `gender` states.
     """
 
     name: ClassVar[str] = "bedlam"
@@ -132,7 +133,7 @@ class Bedlam(Dataset):
     n_joints: ClassVar[int | None] = None  # to use of gtkps; None: from their number
 
     def detect_layout(self, raw: Path, split: str) -> Bedlam:
-        """With SMPL-X columns if a label file of the split is SMPL-X, by its header."""
+        """Return a reader with SMPL-X columns if the header of a label file says SMPL-X."""
         reader = _Smplx2 if isinstance(self, Bedlam2) else _Smplx
         with contextlib.suppress(RawDataError):  # without labels, which `videos` reports
             for scene, file in label_files(raw, self.folders).items():
@@ -148,7 +149,7 @@ class Bedlam(Dataset):
         return EXTRINSICS, UP, INTRINSICS, *self.smplx_columns
 
     def origin(self, video: str) -> Origin:
-        """The sequence, with the same name at both rates; the subject is unknown.
+        """The recording is the sequence, with one name for both frame rates. Subject: unknown.
 
         >>> Bedlam().origin("20221010_3_1000_batch01hand_6fps/seq_000000")
         Origin(subject=None, recording='20221010_3_1000_batch01hand/seq_000000')
@@ -252,7 +253,10 @@ class _Smplx(Bedlam):
 
 @dataclass(frozen=True)
 class _Smplx2(Bedlam2):
-    """As `_Smplx`; its neutral body is another one than BEDLAM's."""
+    """The reader of a raw folder with SMPL-X labels of BEDLAM2.
+
+    Its neutral body model differs from BEDLAM's.
+    """
 
     smplx_columns: ClassVar[tuple[cache.ExtraColumn, ...]] = smplx.columns(
         "the release's 16 numbers", trans=True
@@ -292,7 +296,7 @@ def _keep_rows(labels: SceneLabels, images: Ints, account: VideoAccount) -> Scen
 
 
 def _fields(rows: SceneLabels, body: Body | None, *, is_still: bool) -> dict[str, Any]:
-    """Fields of a track from its kept rows."""
+    """Make the fields of a track from one subject's usable rows."""
     n_rows = len(rows.number)
     side = rows.scale[:, None] * 200 / CROP_SCALE
     kp_2d = rows.keypoints

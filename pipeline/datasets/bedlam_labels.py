@@ -37,13 +37,14 @@ KEYS: Final = (
 UNNAMED: Final = "shape_"  # prefix of subjects without a `sub`
 N_POSE = 72
 N_BETAS = 10
-# in `gtkps` -> used: SMPL's, SMPL's, SMPL-X's, OpenPose's
+# number of joints in `gtkps` -> how many of the first ones are used. Orders: SMPL, SMPL, SMPL-X,
+# OpenPose
 N_JOINTS: Final = {24: 22, 45: 22, 127: 22, 44: 25}
 STILL: Final = 1e-4  # tolerance of a static camera, m and entries of a rotation
 
 
 def folders_of(*names: str) -> tuple[str, ...]:
-    """Label folders in a raw folder: as unpacked by hand, and by the releases' scripts."""
+    """Possible paths of label folders: as unpacked by hand, and by the releases' scripts."""
     folders: list[str] = []
     for name in names:
         for parent in ("", "training_labels/", "training-labels/", "bedlam_labels/"):
@@ -55,8 +56,9 @@ SKIPPED: Final = "bedlam-labels-v2-format"  # another layout of the same labels
 
 
 def label_files(raw: Path, folders: Sequence[str]) -> dict[str, Path]:
-    """Scene -> its file in the first of `folders`, without AGORA's. Raises RawDataError if there is
-    none.
+    """Scene -> its label file, from the first of `folders` that has one. Skips AGORA's scenes.
+
+    Raises RawDataError if no folder has a label file.
     """
     files: dict[str, Path] = {}
     for folder in folders:
@@ -105,10 +107,11 @@ class SceneLabels:
 
 @functools.lru_cache(maxsize=1)
 def load_scene(file: Path, n_joints: int | None, _state: tuple[int, int]) -> SceneLabels:
-    """Read the labels of a scene.
+    """Read the labels of a scene. `_state` (size and time of the file) is the key of the cache.
 
-    Uses the first `n_joints` of `gtkps` (None: 22 or 25, depending on their number). Without `sub`,
-    rows with the same `shape` are one subject. Raises RawDataError, also for pickled objects.
+    Uses the first `n_joints` joints of `gtkps` (None: 22 or 25, depending on their number). Without
+    the key `sub`, rows with the same `shape` are one subject. Raises RawDataError, also for pickled
+    objects.
     """
     stored = load_npz(file, KEYS, ("sub",))
 
@@ -165,7 +168,7 @@ def load_scene(file: Path, n_joints: int | None, _state: tuple[int, int]) -> Sce
 def _match_texts(
     file: Path, key: str, values: NDArray[Any], n_rows: int, pattern: str, example: str
 ) -> list[re.Match[str]]:
-    """The matches of an array of texts (N,) with a pattern. Raises RawDataError."""
+    """Match each of `n_rows` texts with a pattern. Raises RawDataError if one does not match."""
     expected = f"{n_rows} texts like {example}"
     matches = []
     if values.dtype.kind == "U" and values.ndim == 1:

@@ -1,9 +1,9 @@
-"""What is wrong with a download, by names of files and folders alone.  [raw] -> tracks -> features
+"""Problems of a download, found by names of files and folders alone.  [raw] -> tracks -> features
 -> windows
 
-Folders under other names or one level off, links that lead nowhere, names in other capitals,
-archives, and image folders that were unpacked in part. `python -m pipeline doctor` shows the
-messages.
+Recognises folders that have another name or are one level off, broken links, names that differ in
+capitals, archives that are still packed, and image folders that were unpacked only in part.
+`python -m pipeline doctor` shows the messages.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from pipeline.files.pixels.sources import match_numbered
 from pipeline.files.raw import files
 from pipeline.files.raw.pack import PACK
 
-# dataset -> what its downloads call its folder
+# dataset -> other names that downloads give to its folder
 OTHER_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
     "h36m": ("Human36M", "human3.6m", "h3.6m"),
     "kinetics": ("k400",),
     "mpi_inf_3dhp": ("3dhp", "mpii3d"),
 }
-LEAST_IMAGES: Final = 0.9  # of a sequence: counts of the releases themselves differ by some frames
+# least share of a sequence's images; the releases' own counts differ by some frames
+LEAST_IMAGES: Final = 0.9
 SHOWN: Final = 5  # folders
 _ARCHIVE: Final = re.compile(
     r"\.(zip|7z|rar|tgz|tbz2?|txz|tar(\.[a-z0-9]+)?)(\.\d{3})?$", re.IGNORECASE
@@ -43,9 +44,9 @@ _PIECE: Final = re.compile(r"(.+\.tar\.?(?:gz|bz2)?)(?!gz$|xz$)[a-z]{2}")  # x.t
 def misplaced_parts(
     raw: Path, absent: Sequence[ReleasePart], names: Sequence[str] = ()
 ) -> Iterator[str]:
-    """Messages about required parts that are missing from `raw`, if they are near it.
+    """Yield messages about required parts that are missing from `raw` but lie somewhere near it.
 
-    names: other names of the dataset's folder.
+    absent: the missing parts. names: other names of the dataset's folder.
     """
     has_broken_link = False
     for path in _first_paths(raw, absent):
@@ -79,7 +80,7 @@ def misplaced_parts(
 
 
 def _patterns(parts: Iterable[ReleasePart]) -> list[str]:
-    """The globs of parts, and of what may be there instead."""
+    """The globs of parts, and of the parts of another layout that can replace them."""
     patterns: list[str] = []
     for part in parts:
         patterns += globs(part.patterns)
@@ -89,14 +90,15 @@ def _patterns(parts: Iterable[ReleasePart]) -> list[str]:
 
 
 def _first_paths(raw: Path, parts: Iterable[ReleasePart]) -> list[Path]:
-    """The raw folder, and what parts have directly in it under a fixed name."""
+    """The raw folder, and the paths directly in it that parts expect under a fixed name."""
     names = dict.fromkeys(pattern.partition("/")[0] for pattern in _patterns(parts))
     return [raw, *(raw / name for name in names if not files.WILD.search(name))]
 
 
 def _find_elsewhere(raw: Path, patterns: Sequence[str], names: Sequence[str]) -> Path | None:
-    """The folder with matches instead of `raw`: below it, beside it under a similar name, or above
-    it.
+    """Find another folder than `raw` that has matches: below, beside or above it.
+
+    Folders beside it must have a similar name. None if there is no such folder.
     """
     candidates = [
         folder for folder in files.list_folders(raw.parent) if _is_alike(folder, raw, names)
@@ -114,7 +116,7 @@ def _find_elsewhere(raw: Path, patterns: Sequence[str], names: Sequence[str]) ->
 
 
 def _is_alike(folder: Path, raw: Path, names: Sequence[str]) -> bool:
-    """Whether a folder has another name of the dataset, or this one with a version: posetrack18."""
+    """Whether a folder's name is one of `names`, or that of `raw` with a version: posetrack18."""
     if folder == raw:
         return False
     letters = _letters(folder.name)
@@ -126,7 +128,8 @@ def _is_alike(folder: Path, raw: Path, names: Sequence[str]) -> bool:
 
 
 def _letters(name: str) -> str:
-    """
+    """Small letters and digits of a name.
+
     >>> _letters("Penn_Action"), _letters("3DPW")
     ('pennaction', '3dpw')
     """
@@ -148,9 +151,7 @@ def _advise_move(raw: Path, elsewhere: Path) -> str:
 
 
 def packed_parts(raw: Path, archives: Sequence[Path]) -> Iterator[str]:
-    """A message for each folder with archives; of an archive in pieces, also how they are
-    joined.
-    """
+    """Yield a message for each folder with archives. It says how to join an archive in pieces."""
     for folder in dict.fromkeys(archive.parent for archive in archives):
         first, *more = [archive for archive in archives if archive.parent == folder]
         subject = f"{first} and {len(more)} more are" if more else f"{first} is"
@@ -163,8 +164,9 @@ def packed_parts(raw: Path, archives: Sequence[Path]) -> Iterator[str]:
 
 
 def find_archives(raw: Path, parts: Sequence[ReleasePart]) -> tuple[Path, ...]:
-    """Archives in the raw folder and its subfolders; if it does not exist, archives next to it that
-    the parts name.
+    """Find archives in the raw folder and its subfolders.
+
+    If the raw folder does not exist: archives in and below its parent that `parts` name.
     """
     if files.is_folder_there(raw):
         return tuple(_list_archives(raw))
@@ -189,8 +191,9 @@ def _list_archives(folder: Path) -> list[Path]:
 
 
 def folders_in_part(dataset: Dataset, raw: Path) -> list[str]:
-    """Messages about image folders with far fewer images than their sequence has, the first few by
-    name.
+    """Messages about image folders with far fewer images than their sequence has.
+
+    The first SHOWN folders are named; one more message counts the others.
     """
     if not (dataset.has_image_folders or dataset.films_by_cameras):
         return []
@@ -212,15 +215,15 @@ def folders_in_part(dataset: Dataset, raw: Path) -> list[str]:
 def _count_images(
     dataset: Dataset, raw: Path, split: str, counts: dict[Path, tuple[int, int]]
 ) -> None:
-    """Add image folders of a split to `counts`: the number of their images, and of their
-    sequence's.
+    """Add a split's image folders to `counts`: folder -> (number of images, expected number).
 
-    A sequence has as many images as its labels state (`Dataset.stated_images`), as its other
-    cameras have, and as there would be without a gap; at least one.
+    The expected number is the largest of three: what the labels state (`Dataset.stated_images`),
+    what the sequence's other cameras have (`films_by_cameras`), and what there would be without
+    gaps between the images' numbers. It is at least 1.
     """
     try:
         videos = dataset.videos(raw, split)
-    except (RawDataError, OSError):  # told as a missing part, or as a folder that cannot be read
+    except (RawDataError, OSError):  # other messages tell it: a missing part, an unreadable folder
         return
     most = dict[str | None, int]()
     recordings = dict[Path, str | None]()
@@ -231,7 +234,7 @@ def _count_images(
                 continue
             numbers = _image_numbers(folder)
             stated = 0
-            with contextlib.suppress(OSError):  # reading tells
+            with contextlib.suppress(OSError):  # conversion reports the error
                 stated = dataset.stated_images(raw, video)
             expected = max(_count_without_gaps(numbers), stated, 1)
             counts[folder] = len(numbers), expected
@@ -249,8 +252,9 @@ def _image_numbers(folder: Path) -> list[int]:
 
 
 def _count_without_gaps(numbers: Sequence[int]) -> int:
-    """How many images there would be, one in each of the most common steps from the first to the
-    last.
+    """How many images there would be from the first number to the last without gaps.
+
+    The step between images is the most common difference of the numbers.
     """
     if len(numbers) < 2:
         return len(numbers)

@@ -60,8 +60,9 @@ SEQUENCE: Final = "P<0..9>/<sequence>"
 
 @dataclass(frozen=True)
 class Emdb(Dataset):
-    """One track per sequence, with the frames that the release marks as good. Three sequences are
-    in both splits.
+    """One track per sequence, with the frames that the release marks as good.
+
+    Three sequences are in both splits.
     """
 
     name: ClassVar[str] = "emdb"
@@ -186,11 +187,11 @@ class _SequenceLabels:
     trans: Doubles  # (F, 3) m, in the world
     kp_2d: Doubles  # (F, 24, 2) px
     boxes: Doubles  # (F, 4) cx, cy, side, side px
-    no_box: Bools  # (F,) invalid_idxs, and invalid corners
+    no_box: Bools  # (F,) frames in `invalid_idxs`, and frames whose corners are no box
 
 
 def _labels(file: Path, stored: Mapping[str, Any]) -> _SequenceLabels:
-    """Check and convert the content of a file. Raises RawDataError."""
+    """Check and convert the content of a label file. Raises RawDataError."""
 
     def array(
         *keys: str, shape: tuple[int | None, ...], whole: bool = False, finite: bool = False
@@ -238,9 +239,7 @@ def _labels(file: Path, stored: Mapping[str, Any]) -> _SequenceLabels:
 
 
 def _require_matching_images(file: Path, labels: _SequenceLabels, pictures: Pictures) -> None:
-    """Raise RawDataError for images numbered from 1, and for a size that differs from the
-    camera's.
-    """
+    """Raise RawDataError if images are numbered from 1, or differ from the camera in size."""
     indices = pictures.indices()
     n = len(labels.pose)
     do = "Unpack the images without changing names or sizes."

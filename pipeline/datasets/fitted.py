@@ -1,8 +1,10 @@
-"""Which of others' SMPL fits are good enough to train on.  [raw -> tracks] -> features -> windows
+"""Which SMPL fits of other authors are good enough for training.  [raw -> tracks] -> features ->
+windows
 
 I2L-MeshNet and Pose2Mesh do not use fits to Human3.6M whose joints are more than 25 mm off the
 motion capture's, and replace shapes with a beta beyond 3 by the mean shape (Moon and Lee, ECCV
-2020; Choi, Moon and Lee, ECCV 2020). Here, neither counts as labelled.
+2020; Choi, Moon and Lee, ECCV 2020). Here, frames of both kinds have no SMPL label (`has_smpl` is
+false).
 """
 
 from __future__ import annotations
@@ -23,8 +25,9 @@ N_POSE: Final = 72
 
 
 def usable_fits(fits: Floats, account: VideoAccount) -> Bools:
-    """(N, 82) pose and betas -> (N,): finite, and with betas up to `MOST_BETA`; others are
-    noted.
+    """Whether each fit, (N, 82) pose and betas, is finite and has no beta beyond `MOST_BETA`, (N,).
+
+    Adds a note with the number of finite fits that have such a beta.
     """
     is_finite = (np.abs(fits) < LARGEST).all(axis=1)  # comparisons with NaN are false
     has_large_beta = (np.abs(fits[:, N_POSE:]) > MOST_BETA).any(axis=1)
@@ -35,8 +38,9 @@ def usable_fits(fits: Floats, account: VideoAccount) -> Bools:
 
 
 def distances_to_joints(body: Body, fits: Floats, joints: Floats) -> Doubles:
-    """Mean distance (N,) in m of fits (N, 82) from joints (N, 14, 3) m, common14, both about their
-    mean.
+    """Mean distance in m, (N,), between the joints of fits, (N, 82), and labelled joints.
+
+    joints: (N, 14, 3) m, in the order of common14. Both are centred at the mean of their joints.
     """
     import torch
     from scipy.spatial.transform import Rotation  # takes 0.4 s

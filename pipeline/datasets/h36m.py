@@ -14,8 +14,8 @@ Human Sensing in Natural Environments, PAMI 2014.
     smpl_param/Human36M_subject<k>_camera.json          camera "1" to "4" -> R (3, 3); both also in
                                                         annotations/
 
-`h36m_json` reads another layout, of images and JSON files; it counts for sequences that are
-incomplete here.
+`h36m_json` reads another layout, of images and JSON files. It is used for sequences that are
+missing or incomplete in this one.
 """
 
 from __future__ import annotations
@@ -87,10 +87,10 @@ METADATA: Final = Path("metadata.xml")
 UNPACK: Final = (
     "Unpack the subject's Poses_D2_Positions, Poses_D3_Positions_mono and Videos archives again."
 )
-# _ALL files are no sequences, ._ files are of a Macintosh
+# skips files that begin with _ALL, which are no sequences, and ._ files of a Macintosh
 _SEQUENCE: Final = re.compile(r"[^_.][^.]*\.[0-9]+")
 
-# The 32 stored joints: by the names of JOINTS["h36m"], others by the motion capture's.
+# The 32 stored joints: by their names in JOINTS["h36m"], or else by names of the motion capture.
 STORED: Final = (
     "Hips", "rhip", "rknee", "rankle", "RightToeBase", "right toe's end",
     "lhip", "lknee", "lankle", "LeftToeBase", "left toe's end",
@@ -107,8 +107,9 @@ DAMAGED: Final = dict.fromkeys(
 
 
 def _parts(split: str, known: int) -> Iterator[ReleasePart]:
-    """15 actions, each twice, by four cameras: 120 sequences a subject; instead of each, a part of
-    `h36m_json`.
+    """The parts of a split; each can be replaced by a part of the layout of `h36m_json`.
+
+    known: number of sequences. A subject has 120: 15 actions, twice each, by four cameras.
     """
     subjects = SUBJECTS[split]
     any_subject = f"{{{','.join(subjects)}}}"
@@ -153,8 +154,9 @@ def _parts(split: str, known: int) -> Iterator[ReleasePart]:
 
 @dataclass(frozen=True)
 class Human36M(Dataset):
-    """One track per (action, camera). Every second frame; SMPL labels if public fits are
-    present.
+    """One track per sequence (an action seen by one camera), with every second frame.
+
+    Has SMPL labels if the raw folder has the public fits.
     """
 
     name: ClassVar[str] = "h36m"
@@ -195,8 +197,8 @@ class Human36M(Dataset):
     optional_extra: ClassVar[tuple[str, ...]] = (EXTRINSICS.name, UP.name)
     every: ClassVar[int] = STEP
     recording: ClassVar[str] = "sequence"
-    # Poses at 50 fps as others count them (weigq/3d_pose_baseline_pytorch's issue 1), the corrupt
-    # video's included.
+    # `totals` are the poses at 50 fps as users counted them (issue 1 of
+    # weigq/3d_pose_baseline_pytorch), with those of the corrupt video
     films_by_cameras: ClassVar[bool] = True
     short_in_release: ClassVar[frozenset[str]] = frozenset({"S11/Directions.54138969"})
     totals: ClassVar[Mapping[str, Totals]] = {
@@ -218,7 +220,7 @@ class Human36M(Dataset):
         return EXTRINSICS, UP
 
     def origin(self, video: str) -> Origin:
-        """The four cameras' videos of a sequence are one recording.
+        """The recording is the action of one subject, which four cameras filmed.
 
         >>> Human36M().origin("S9/Walking 1.54138969")
         Origin(subject='S9', recording='S9/Walking 1')
@@ -229,7 +231,10 @@ class Human36M(Dataset):
         return Origin(match[1], f"{match[1]}/{match[2]}")
 
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
-        """The release's sequences; those of `h36m_json` if they are incomplete in the release."""
+        """List the release's sequences, or those of `h36m_json` where the release's are incomplete.
+
+        Sequences that only the layout of `h36m_json` has are listed, too.
+        """
         subjects = SUBJECTS[split]
         with_folder = [subject for subject in subjects if (raw / subject).is_dir()]
         released: list[RawVideo] = []
@@ -320,7 +325,7 @@ class Human36M(Dataset):
 
 @dataclass(frozen=True)
 class _WithoutFits(Human36M):
-    """The reader of a raw folder without fits, whose labels do not depend on the body model."""
+    """The reader of a raw folder without SMPL fits: its labels do not depend on the body model."""
 
     checks_fits: ClassVar[bool] = False
 
@@ -337,7 +342,7 @@ def _is_complete(raw: Path, video: RawVideo) -> bool:
 
 
 def _read_release(raw: Path, video: RawVideo, account: VideoAccount) -> LabelledFrames:
-    """The release's labels. Raises RawDataError."""
+    """Read the labels of a sequence in the release's own layout. Raises RawDataError."""
     other = h36m_json.image_folder(video.name)
     if other and (raw / other).is_dir():
         account.notes.append(f"the release's files count: {other} is not used")
@@ -368,9 +373,9 @@ def _read_release(raw: Path, video: RawVideo, account: VideoAccount) -> Labelled
 
 
 def _sequences(raw: Path, subject: str) -> Iterator[RawVideo]:
-    """Every sequence with a video, images or poses; missing parts are reported later.
+    """Yield a subject's sequences with a video, images or poses. Missing parts are reported later.
 
-    The first two files are the 2D and the 3D poses, present or not.
+    The first two files of each `RawVideo` are the 2D and the 3D poses, whether they exist or not.
     """
     pictures: dict[str, list[Path]] = {}
     folders_of_subject = _names(raw / subject)  # as written: a disk may not tell images from Images
@@ -379,7 +384,7 @@ def _sequences(raw: Path, subject: str) -> Iterator[RawVideo]:
             continue
         parent = Path(subject, folder)
         for name in sorted(_names(raw / parent)):
-            # of images' folders, a blank may be written as _
+            # in names of image folders, a blank may be written as _
             bare = name.removeprefix(f"{subject}_")
             if _SEQUENCE.fullmatch(bare) and (raw / parent / name).is_dir():
                 pictures.setdefault(bare.replace("_", " "), []).append(parent / name)
@@ -404,8 +409,10 @@ def _names(folder: Path) -> list[str]:
 
 
 def _source(raw: Path, video: RawVideo, n_labels: int, account: VideoAccount) -> Pictures | Video:
-    """The source of the frames. Raises RawDataError if frames were left out when it was extracted
-    or encoded.
+    """Find the images or the video of a sequence.
+
+    Raises RawDataError if there are none, or if frames were left out when they were extracted or
+    encoded.
     """
     videos = [file for file in video.files if file.suffix == ".mp4"]
     if not videos and not video.folders:
@@ -432,11 +439,13 @@ def _source(raw: Path, video: RawVideo, n_labels: int, account: VideoAccount) ->
 
 
 def _poses(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[Doubles, Doubles, int]:
-    """The poses of F frames at 50 fps, in the order of JOINTS["h36m"], and how many first frames
-    are in both files.
+    """Read the 2D and 3D poses of F frames at 50 fps, in the order of JOINTS["h36m"].
 
-    Returns (F, 17, 3) px px, 1, or 0 0 0 where it is not finite; (F, 17, 3) m, camera axes, the
-    pelvis at 0, or NaN in frames in which one is not finite.
+    Returns:
+        2D joints (F, 17, 3): px, px, 1; or 0, 0, 0 for a joint that is not finite.
+        3D joints (F, 17, 3) m, camera axes, the pelvis at 0; NaN in frames with a joint that is not
+        finite.
+        The number of frames that both files have; they are the first ones.
     """
     files = [raw / file for file in video.files[:2]]
     present = [file.is_file() for file in files]

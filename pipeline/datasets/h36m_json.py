@@ -1,15 +1,17 @@
 """Human3.6M as images and JSON files of 3DMPPE, I2L-MeshNet, Pose2Pose and HybrIK.  [raw -> tracks]
 -> features
 
-    images/s_01_act_02_subact_01_ca_01/s_01_act_02_subact_01_ca_01_000001.jpg   number 1 is frame 0,
-    at 50 fps annotations/Human36M_subject<k>_joint_3d.json     joints in the world, of every frame
-    annotations/Human36M_subject<k>_camera.json       cameras without distortion
+    images/s_01_act_02_subact_01_ca_01/s_01_act_02_subact_01_ca_01_000001.jpg
+                                                        image 000001 is frame 0, at 50 fps
+    annotations/Human36M_subject<k>_joint_3d.json       joints of every frame, in the world
+    annotations/Human36M_subject<k>_camera.json         cameras without distortion
 
 Moon, Chang, Lee: Camera Distance-Aware Top-Down Approach for 3D Multi-Person Pose Estimation, ICCV
-2019. Their files Human36M_subject<k>_data.json (image sizes, boxes) are not read: images have their
-size, and boxes follow from joints.
+2019. Their files Human36M_subject<k>_data.json (image sizes, boxes) are not read: sizes are known
+from the images, and boxes are computed from joints.
 
-SMPL fits by other authors, of both layouts, are in JSON files, too.
+This module also reads the SMPL fits of other authors, which are JSON files in both layouts of
+Human3.6M. A take is one of the two performances (subactions) of an action by a subject.
 """
 
 from __future__ import annotations
@@ -50,14 +52,16 @@ if TYPE_CHECKING:
 METRES: Final = 1e-3  # in a millimetre
 STEP: Final = 2  # frames: every second one is used
 PELVIS: Final = JOINTS["h36m"].index("hip")
-FILE = "Human36M_subject"
+FILE = "Human36M_subject"  # start of each file's name; the subject's number and an ending follow
 JOINTS_3D = "_joint_3d.json"
-CAMERA = "_camera.json"  # start and ends of names
+CAMERA = "_camera.json"
 FITS: Final = ("_smpl_param.json", "_SMPL_NeuralAnnot.json")  # the preferred first
 FOLDERS: Final = ("smpl_param", "annotations")
-FARTHEST: Final = 15.0  # m from a camera; 8 in the studio
-OUTSIDE: Final = 1.2  # half image sizes from the principal point
-LEAST_SEEN: Final = 0.5  # of the joints, by each camera
+# A camera is plausible if it sees at least LEAST_SEEN (a share) of the joints: in the image, within
+# OUTSIDE half image sizes of the principal point, and at most FARTHEST m away (8 m in the studio).
+FARTHEST: Final = 15.0
+OUTSIDE: Final = 1.2
+LEAST_SEEN: Final = 0.5
 SOURCE: Final = (
     "images.tar.gzaa to .gzag and annotations.zip, of github.com/mks0601/3DMPPE_POSENET_RELEASE"
 )
@@ -67,14 +71,15 @@ STORED: Final = (  # right before left
     "Head (H36M)", "headtop",
     "lshoulder", "lelbow", "lwrist", "rshoulder", "relbow", "rwrist",
 )  # fmt: skip
-ACTIONS: Final = (  # 2 to 16
+ACTIONS: Final = (  # the actions with the numbers 2 to 16, by the release's names
     "Directions", "Discussion", "Eating", "Greeting", "Phoning", "Posing", "Purchases", "Sitting",
     "SittingDown",
     "Smoking", "Photo", "Waiting", "Walking", "WalkDog", "WalkTogether",
 )  # fmt: skip
-# some downloads have the others' names
+# names that S1's files have in the release; some downloads have the usual ones
 S1_ACTIONS: Final = {"Photo": "TakingPhoto", "WalkDog": "WalkingDog"}
-# action/subaction:number in the release's file name, by default 1 of subaction 1 and none of 2
+# subject -> entries action/subaction:number, where the number is the one after the action in the
+# release's file name. Takes that are not listed have number 1 (subaction 1) or none (subaction 2).
 NUMBERS: Final = {
     "S1": "4/1:2 9/2:2 10/1:2",
     "S5": "2/2:2 3/1:2 3/2:3 5/2:2 10/1: 10/2:1 12/1: 12/2:2 13/2:2",
@@ -96,14 +101,15 @@ class LabelledFrames(NamedTuple):
     # (F, 17, 3) m, camera axes, the pelvis at 0; NaN in frames with one that is not finite
     joints: Doubles
     source: Pictures | Video
-    reasons: Mapping[str, Bools]  # to drop rows
-    camera: Camera | None
-    action: tuple[int, int] | None  # action and subaction, of the sequence's fits
+    reasons: Mapping[str, Bools]  # reason to drop rows -> (F,) whether it applies
+    camera: Camera | None  # extrinsics and intrinsics
+    action: tuple[int, int] | None  # numbers of action and subaction, by which fits are stored
 
 
 def _name_takes() -> Iterator[tuple[tuple[str, str], tuple[int, int]]]:
-    """(subject, the release's file name before the camera), (action, subaction); those of
-    S1_ACTIONS by both names.
+    """Yield ((subject, the release's file name before the camera), (action, subaction)) of takes.
+
+    S1's takes of the actions in S1_ACTIONS are yielded twice: by the usual name, then by S1's.
     """
     for subject, listed in NUMBERS.items():
         numbers = {"1": "1", "2": ""} | dict(text.split(":") for text in listed.split())
@@ -118,14 +124,12 @@ def _name_takes() -> Iterator[tuple[tuple[str, str], tuple[int, int]]]:
 
 
 TAKES: Final = dict(_name_takes())
-# the later of two
+# if a take has two names, the later one: that of S1_ACTIONS
 NAMES: Final = {(subject, take): name for (subject, name), take in TAKES.items()}
 
 
 def image_folder(video: str) -> Path | None:
-    """The folder that this layout has for a video of the release's name; None for an unknown
-    name.
-    """
+    """The image folder in this layout of a video with the release's name; None if it is unknown."""
     subject, _, stem = video.partition("/")
     name, _, camera = stem.rpartition(".")
     if (subject, name) not in TAKES or camera not in CAMERAS:
@@ -136,8 +140,9 @@ def image_folder(video: str) -> Path | None:
 
 
 def list_videos(raw: Path, subjects: Sequence[str]) -> Iterator[RawVideo]:
-    """The image folders of these subjects. The first two files are the joints and the cameras,
-    present or not.
+    """Yield a video for each image folder of these subjects.
+
+    The first two files of each are the joints and the cameras, whether they exist or not.
     """
     files = {}
     for subject in subjects:
@@ -157,8 +162,9 @@ def list_videos(raw: Path, subjects: Sequence[str]) -> Iterator[RawVideo]:
 
 
 def label_files(raw: Path, subject: str, *kinds: tuple[str, ...]) -> list[Path]:
-    """A subject's first file of each kind, by name endings in order of preference; none of a kind
-    without files.
+    """Return a subject's label files that exist, at most one of each kind.
+
+    A kind is a tuple of name endings; the first one with a file in `FOLDERS` is used.
     """
     files = list[Path]()
     for endings in kinds:
@@ -173,9 +179,9 @@ def label_files(raw: Path, subject: str, *kinds: tuple[str, ...]) -> list[Path]:
 def read_labels(raw: Path, video: RawVideo, account: VideoAccount) -> LabelledFrames:
     """Labels of one image folder.
 
-    Raises RawDataError without a label file, joints or images (`no_label`, `no_picture`), if no
-    reading of the cameras fits the joints (`bad_camera`), and for images of another size or frame
-    rate.
+    Raises RawDataError if a label file, the joints or the images are missing (`no_label`,
+    `no_picture`), if the cameras do not see the joints in either reading of `_camera`
+    (`bad_camera`), and if images have another size or frame rate.
     """
     joints_file, camera_file = (raw / file for file in video.files[:2])
     (folder,) = video.folders
@@ -216,12 +222,13 @@ def read_labels(raw: Path, video: RawVideo, account: VideoAccount) -> LabelledFr
 
 
 def _is_sampled(frames: Ints, images: Ints) -> Bools:
-    """Which frames are used: every second one, or all of those with images if these are of every
-    s-th frame only.
+    """Whether each labelled frame is used, (F,): every second one, as in the release's layout.
+
+    If the folder has images of only every s-th frame (s > 1), the frames of these are used.
     """
     steps, times = np.unique(np.diff(images), return_counts=True)
     step = 1
-    if 2 * times.max(initial=0) > times.sum():  # a few others do not decide
+    if 2 * times.max(initial=0) > times.sum():  # most steps are equal: a few others do not count
         step = int(steps[times.argmax()])
     if step == 1:
         return np.asarray(frames % STEP == 0)
@@ -230,11 +237,11 @@ def _is_sampled(frames: Ints, images: Ints) -> Bools:
 
 
 def _camera(file: Path, camera: int, world: Doubles) -> tuple[Doubles, Doubles]:
-    """World to camera (4, 4) in m, and intrinsics (3, 3) px, of a camera of the file. world: (F,
-    17, 3) m.
+    """Read extrinsics (4, 4), world to camera in m, and intrinsics (3, 3) px, of one camera.
 
-    Files have t of R X + t, or t of R (X - t): the one with which all four cameras see the joints
-    is used.
+    world: (F, 17, 3) m, the joints in the world. A file's t is meant either as R X + t or as
+    R (X - t). The reading is used with which the worst of the four cameras sees more joints. Raises
+    RawDataError (`bad_camera`) if that camera sees too few.
     """
     stored = load_cameras(file).values()
     turns, t, focal, centre = (np.array([values[key] for values in stored]) for key in "Rtfc")
@@ -281,9 +288,11 @@ def smpl_labels(
     body: Body | None,
     account: VideoAccount,
 ) -> dict[str, Any]:
-    """`Track` fields from SMPL fits, in the camera; NaN and false without a usable fit.
+    """Make the `Track` fields `pose`, `betas` and `has_smpl` from SMPL fits, in camera axes.
 
-    joints: (N, 14, 3) m, of the frames `frame_index`, in the order of common14.
+    Frames without a usable fit have NaN, and false in `has_smpl`. With a body model, fits that are
+    far from the joints are not used, either. joints: (N, 14, 3) m, of the frames `frame_index`, in
+    the order of common14.
     """
     fits = np.full((len(frame_index), 82), np.nan, np.float32)
     file = _file_of(raw, video, *FITS)
@@ -317,8 +326,10 @@ def _file_of(raw: Path, video: RawVideo, *endings: str) -> Path | None:
 def _fits_in_camera(
     raw: Path, video: RawVideo, fits: Path, frame_index: Ints, action: tuple[int, int] | None
 ) -> NDArray[np.float32]:
-    """(N, 82) pose and betas of the frames `frame_index`, global orientation in the camera; not
-    finite without a fit.
+    """Read pose and betas, (N, 82), of the frames `frame_index`; not finite without a fit.
+
+    The global orientation is in camera axes. Raises RawDataError if the camera of the fits, or
+    metadata.xml, is missing.
     """
     cameras = _file_of(raw, video, CAMERA)
     actual = "nothing that fits"

@@ -5,8 +5,8 @@ Kanazawa, Zhang, Felsen, Malik: Learning 3D Human Dynamics from Video, CVPR 2019
 
     <split>/<shard>.tfrecord      tf.train.Example records, one per clip of one person; images are
                                   crops of the person
-    <split>/<tag>/<video>.mp4     or videos of the release's list, with keypoints as for the dataset
-                                  `videos`
+    <split>/<tag>/<video>.mp4     alternatively, videos of the release's list, with keypoints as for
+                                  the dataset `videos`
     keypoints/<split>/<tag>/<video>.mp4.json
 """
 
@@ -41,10 +41,11 @@ if TYPE_CHECKING:
     from pipeline.body import Body
 
 
+# Numbers of joints in a record's three arrays; in this order, they are the skeleton "insta_variety"
 N_BODY = 14
 N_FACE = 5
-N_TOES = 6  # joints: together, in this order, the skeleton "insta_variety"
-# features by the authors' own network, there where images were preprocessed for it
+N_TOES = 6
+# features of the authors' own network; a record with them has joints in [-1, 1] (`_keypoints`)
 PHIS: Final = "image/phis"
 CROP_SCALE: Final = 1.0  # images are crops already
 ARCHIVE: Final = "the preprocessed tfrecords (doc/insta_variety.md of the project's page)"
@@ -78,8 +79,8 @@ class InstaVariety(ClipDataset):
             f"Download {ARCHIVE}.",
         ),
     )
-    # Counted by a user in the 273 files (issue 67 of the page). It fits the authors' script: 50 a
-    # file.
+    # A user counted the records of the 273 files (issue 67 of the page). The number fits the
+    # authors' script, which writes 50 a file.
     totals: ClassVar[Mapping[str, Totals]] = {"train": Totals(videos=13_601, about=2_100_000)}
 
     def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
@@ -95,7 +96,7 @@ class InstaVariety(ClipDataset):
             return {"fits": store.digest}
 
     def origin(self, video: str) -> Origin:
-        """A video of the release's list by its file name; records do not name their video."""
+        """The recording is the video's file name; unknown for records, which do not name it."""
         if not video.lower().endswith(EXTENSIONS):
             return Origin()
         return super().origin(video)
@@ -175,7 +176,7 @@ def _drop_fit(track: Track) -> Track:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Label:
-    """An example and its place, for messages."""
+    """The features of one record of a shard, with its file and number for messages."""
 
     file: Path
     record: str  # its number in the shard
@@ -208,7 +209,7 @@ class _Label:
         return np.array(stored, np.float64).reshape(shape)
 
     def values(self, key: str, kind: str, most: int) -> Sequence[Any]:
-        """`feature_values`. Raises RawDataError."""
+        """Values of a feature, at most `most` (`feature_values`). Raises RawDataError."""
         with reading(self.file, f"a {kind} of at most {most}", key=self.key(key), do=AGAIN):
             return feature_values(self.features, key, kind, most)
 
@@ -224,7 +225,10 @@ class _Label:
 def _picture_sizes(
     label: _Label, pictures: Sequence[bytes], n_frames: int, account: VideoAccount
 ) -> Doubles:
-    """(n_frames, 2) width and height px of each frame's image, NaN for a missing or damaged one."""
+    """Width and height px of each frame's image, (n_frames, 2); NaN if it is missing or damaged.
+
+    Raises RawDataError (`no_picture`) if no image can be read.
+    """
     sizes = np.full((n_frames, 2), np.nan)
     problems = []
     for i, picture in enumerate(pictures[:n_frames]):
@@ -246,8 +250,9 @@ def _picture_sizes(
 
 
 def _keypoints(label: _Label, n_frames: int, sizes: Doubles, account: VideoAccount) -> Doubles:
-    """(n_frames, 25, 3) x px, y px, confidence; zero where not seen. `sizes` (n_frames, 2) are the
-    images'.
+    """Read the joints, (n_frames, 25, 3): x px, y px, confidence; zero where not seen.
+
+    sizes: (n_frames, 2) width and height px of the images.
     """
 
     def optional(key: str, shape: tuple[int, ...]) -> Doubles:
@@ -263,7 +268,7 @@ def _keypoints(label: _Label, n_frames: int, sizes: Doubles, account: VideoAccou
     toes = optional("image/toe_pts", (n_frames, 3, N_TOES))
     body = np.concatenate([xys, visible[:, None]], axis=1)
     kp_2d = np.concatenate([body, face, toes], axis=2).transpose(0, 2, 1)
-    if PHIS in label.features:  # [-1, 1] across the image, as `crops.normalise_keypoints` makes it
+    if PHIS in label.features:  # joints are in [-1, 1] across the image: convert them to px
         annotated = kp_2d.any(axis=-1, keepdims=True)
         kp_2d[..., :2] = np.where(annotated, (kp_2d[..., :2] + 1) * sizes[:, None] / 2, 0)
     kp_2d[np.isnan(sizes[:, 0])] = 0

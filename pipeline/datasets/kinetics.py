@@ -31,7 +31,7 @@ from pipeline.track import Track
 if TYPE_CHECKING:
     from pipeline.body import Body
 
-# where a clip has several, the first counts
+# if a clip has several files, the one with the first of these is used
 EXTENSIONS: Final = (".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v")
 MIN_FRAMES: Final = 25
 DETECTOR: Final = "detect, OpenPose (--write_json) or AlphaPose"
@@ -55,7 +55,7 @@ def _parts(split: str, n_clips: int | None) -> tuple[ReleasePart, ...]:
 
 @dataclass(frozen=True)
 class Kinetics(ClipDataset):
-    """One track per person, linked over time unless the detector tracked."""
+    """One track per person, linked over time unless the detector has tracked people itself."""
 
     name: ClassVar[str] = "kinetics"
     splits: ClassVar[tuple[str, ...]] = ("train", "val")
@@ -87,10 +87,10 @@ class Kinetics(ClipDataset):
         files: dict[str, list[str]] = {}
         for file in _clips(clips, split):
             files.setdefault(file.rpartition(".")[0], []).append(file)
-        # classes' folders, too
+        # names of clips and of their class folders
         with_video = set(itertools.chain.from_iterable(name.split("/") for name in files))
         labels = ClipLabels(raw, stems=with_video)
-        # Keypoints without a video are a video too, so that they are counted.
+        # Keypoints whose clip is missing are listed, too, so that the accounting counts them.
         for clip in labels.below(split)[1] - with_video:
             if not clip.lower().endswith(EXTENSIONS) or clip.rpartition(".")[0] not in with_video:
                 files[f"{split}/{clip}"] = []
@@ -106,8 +106,9 @@ class Kinetics(ClipDataset):
 
 
 def _clips(folder: Path, below: str) -> Iterator[str]:
-    """Video files in a split's folder and in its class folders. As text: a Path costs as much as
-    all else of a clip.
+    """Yield video files in a split's folder and in its class folders, as paths that begin `below`.
+
+    Paths are strings: making a Path takes as long as all other work for a clip.
     """
     for entry in entries(folder):
         if is_folder_entry(entry):
@@ -118,7 +119,7 @@ def _clips(folder: Path, below: str) -> Iterator[str]:
 
 
 def _raw_video(labels: ClipLabels, split: str, name: str, clips: list[str]) -> VideoTexts:
-    """A clip with its labels, which are in its class folder or in the split's folder."""
+    """A clip with its labels, which are searched for its class folder, then for the split's."""
 
     def rank(file: str) -> tuple[int, str]:
         _, _, ending = file.rpartition(".")

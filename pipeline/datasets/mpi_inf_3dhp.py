@@ -67,16 +67,17 @@ if TYPE_CHECKING:
 
 BOX_FACTOR: Final = 1.1
 N_CAMERAS: Final = 14  # in every annot.mat
-# those that are usually used: the release's vnect_cameras.zip
+# the cameras that are usually used: those of the release's vnect_cameras.zip
 CAMERAS: Final = (0, 1, 2, 4, 5, 6, 7, 8)
+# skeletons (keys of JOINTS) of annot.mat and of annot_data.mat
 TRAIN = "mpi_inf_3dhp"
-TEST = "mpi_inf_3dhp_test"  # the skeletons of annot.mat and of annot_data.mat
+TEST = "mpi_inf_3dhp_test"
 AGAIN: Final = (
     "Download it again, with the release's get_dataset.sh (train) or get_testset.sh (test)."
 )
-# as get_testset.sh unpacks
+# possible folders of the test set, as get_testset.sh unpacks it
 TEST_SETS: Final = ("mpi_inf_3dhp_test_set", "mpi_inf_3dhp_test_set/mpi_inf_3dhp_test_set")
-# fps, frames: the release's util/mpii_get_sequence_info.m
+# sequence -> (fps, number of frames), from the release's util/mpii_get_sequence_info.m
 SEQUENCES: Final[Mapping[str, tuple[int, int]]] = {
     "S1/Seq1": (25, 6416), "S1/Seq2": (50, 12430), "S2/Seq1": (25, 6502), "S2/Seq2": (25, 6081),
     "S3/Seq1": (50, 12488), "S3/Seq2": (50, 12283), "S4/Seq1": (25, 6171), "S4/Seq2": (25, 6675),
@@ -171,7 +172,7 @@ class MpiInf3dhp(Dataset):
         return (EXTRINSICS,) if split == "train" else ()
 
     def origin(self, video: str) -> Origin:
-        """All cameras of a sequence are one recording. The test set's actors are unknown.
+        """The recording is the sequence, of all cameras. The test set's actors are unknown.
 
         >>> MpiInf3dhp().origin("S1/Seq2/video_0"), MpiInf3dhp().origin("TS3")
         (Origin(subject='S1', recording='S1/Seq2'), Origin(subject=None, recording='TS3'))
@@ -203,8 +204,8 @@ class MpiInf3dhp(Dataset):
         used = correspondence(labels.skeleton, "spin49")[0]  # 17 joints: no hands and toes
         kp_2d = labels.kp_2d[:, used]
         kp_3d = labels.kp_3d[:, used]
-        # Comparisons with NaN are false. An image reaches from 0 to its width here, as usual with
-        # this dataset.
+        # Comparisons with NaN are false. Joints from 0 up to the image's width and height are
+        # inside, as usual with this dataset.
         is_finite_2d = (np.abs(kp_2d) < LARGEST).all(axis=(1, 2))
         is_finite_3d = (np.abs(kp_3d) < LARGEST).all(axis=(1, 2))
         is_inside = np.all((kp_2d >= 0) & (kp_2d < filmed.source.size()), axis=(1, 2))
@@ -257,7 +258,7 @@ class _Fitted(MpiInf3dhp):
         return (*super().columns(split, body=body), "pose", "betas", "has_smpl")
 
     def shared(self, raw: Path) -> dict[str, str]:
-        # as other columns; their content is compared as that of the videos
+        # a constant: that the fits exist counts here. Their content is compared as files of videos.
         return {"fits": "NeuralAnnot"}
 
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
@@ -274,7 +275,11 @@ def _bodies(
     rows: Ints,
     account: VideoAccount,
 ) -> dict[str, Any]:
-    """`Track` fields of the fits, in the camera; NaN and false without a fit."""
+    """Make the `Track` fields `pose`, `betas` and `has_smpl` from NeuralAnnot's fits.
+
+    The pose is in camera axes. Frames without a usable fit have NaN, and false in `has_smpl`. rows:
+    the frames that the track keeps.
+    """
     bodies = np.full((len(rows), 82), np.nan)
     joints = convert(labels.kp_3d, source=TRAIN, target=TEST)
     try:
@@ -300,7 +305,10 @@ class _Filmed:
 
 
 def _train_videos(raw: Path) -> Iterator[RawVideo]:
-    """Every sequence and camera with pixels; all cameras if there are only labels."""
+    """Yield a video for each sequence and camera with images or a video file.
+
+    A sequence with labels alone gives a video for each camera.
+    """
     for sequence in _folders(raw, "S[0-9]*/Seq[0-9]*", r"S[0-9]+/Seq[0-9]+"):
         labels = tuple(Path(sequence, name) for name in ("annot.mat", "camera.calibration"))
         by_camera = {camera: inputs(raw, *_places(sequence, camera)) for camera in CAMERAS}
@@ -356,7 +364,7 @@ def _train(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[_Labelled
     except (OSError, RawDataError) as error:  # labels do not need it
         account.notes.append(f"no camera intrinsics: {error}")
         return labels, _Filmed(source, fps)
-    # The labels count the pixels of the calibrated images.
+    # The labels are in pixels of images of the calibrated size.
     do = "Extract the videos' frames as they are: all of them, at their own size."
     require_size(source, calibrated, raw / video.files[1], do)
     if extrinsics is None:
@@ -372,7 +380,7 @@ def _test(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[_LabelledP
 
 
 def _to_spin49(places: Doubles, skeleton: str) -> NDArray[np.float32]:
-    """(N, J, C) -> (N, 49, C + 1) with confidence 1 for the joints of the skeleton."""
+    """Convert joints (N, J, C) to spin49, (N, 49, C + 1), with confidence 1 for known joints."""
     return convert(add_confidence(places), source=skeleton, target="spin49").astype(np.float32)
 
 
@@ -387,7 +395,7 @@ class _LabelledPerson:
 
 
 def _load_annot(file: Path, camera: int) -> _LabelledPerson:
-    """Labels of one camera in annot.mat. Raises RawDataError; `no_label` without a file."""
+    """Read the labels of one camera from annot.mat. Raises RawDataError (`no_label`: no file)."""
     _require_file(file)
     cells = _cells(file, state_of(file))
     n_joints = len(JOINTS[TRAIN])
@@ -401,7 +409,10 @@ def _load_annot(file: Path, camera: int) -> _LabelledPerson:
 
 
 def _load_annot_data(file: Path) -> _LabelledPerson:
-    """annot_data.mat of a test video: 3D of the universal skeleton. Raises as `_load_annot`."""
+    """Read annot_data.mat of a test video, with its universal skeleton's 3D joints.
+
+    Raises RawDataError (`no_label`: no file).
+    """
     _require_file(file)
     n_joints = len(JOINTS[TEST])
     stored = load_hdf5(
@@ -424,7 +435,10 @@ def _load_annot_data(file: Path) -> _LabelledPerson:
 # at most 60 MB.
 @functools.lru_cache(maxsize=1)
 def _cells(file: Path, state: tuple[int, int]) -> Mapping[str, Mapping[int, NDArray[Any]]]:  # noqa: ARG001
-    """Variable -> camera -> its cell: float32 if it holds numbers, else as stored."""
+    """Read annot.mat: variable -> camera -> its cell, as float32 if it has numbers, else as stored.
+
+    `state` (size and time of the file) is the key of the cache.
+    """
     cells: dict[str, dict[int, NDArray[Any]]] = {}
     for key in ("annot2", "annot3"):  # one after the other: the file has several times what is used
         variables = load_mat(file, (key,), optional=("cameras",))
@@ -446,8 +460,9 @@ def _cells(file: Path, state: tuple[int, int]) -> Mapping[str, Mapping[int, NDAr
 
 
 def _require_order(file: Path, cameras: NDArray[Any] | None) -> None:
-    """Raise RawDataError unless `cameras`, if present, counts from 0 or 1: row k of a cell is
-    camera k.
+    """Raise RawDataError if the variable `cameras` says that row k of a cell is not camera k.
+
+    Its numbers must count up from 0 or from 1. A missing or unknown variable is accepted.
     """
     if cameras is None or cameras.dtype.kind not in "biuf" or cameras.size != N_CAMERAS:
         return

@@ -48,8 +48,9 @@ UNPACK: Final = f"Unpack {ARCHIVE} again."
 
 @dataclass(frozen=True)
 class PennAction(Dataset):
-    """One track per video. Coordinates are MATLAB's, 1-based, kept as stored; the release has no
-    frame rate.
+    """One track per video, without a frame rate, which the release does not state.
+
+    Coordinates are MATLAB's, where the first pixel is 1; they are not changed.
     """
 
     name: ClassVar[str] = "penn_action"
@@ -121,7 +122,7 @@ class PennAction(Dataset):
             # If the images have the size that the label states, joints outside are the release's.
             require_in_pictures(file, kp_2d, pictures, size)
         else:
-            # joints in metres
+            # refuses joints in metres
             require_in_picture(file, kp_2d, (round(size[0]), round(size[1])), do=SAME_SIZE)
             require_size(
                 pictures, size, file, f"{UNPACK[:-1]}, without resizing images.", tolerance=RESIZED
@@ -148,8 +149,9 @@ class PennAction(Dataset):
 
 
 def _keypoints(file: Path, label: dict[str, NDArray[np.generic]]) -> Doubles:
-    """(frames, 13, 3) x px, y px, 1 where visible. Invisible joints mostly have coordinates,
-    too.
+    """Read the joints, (frames, 13, 3): x px, y px, and 1 where visible, else 0.
+
+    Most invisible joints have coordinates, too.
     """
     x = numbers(file, "x", label["x"], (None, N_JOINTS))
     y = numbers(file, "y", label["y"], (len(x), N_JOINTS))

@@ -1,9 +1,11 @@
-"""The frames of a video, and checks that labels belong to them.  [raw pixels] -> tracks -> features
--> windows
+"""Find the frames of a video, and check that labels belong to them.  [raw pixels] -> tracks ->
+features -> windows
 
-MPI-INF-3DHP and Human3.6M are videos, from which people extract images under their own names. Only
-the names decide which images there are and how they are numbered. For videos, frames that decode
-count, not the header.
+MPI-INF-3DHP and Human3.6M are published as videos, from which users extract images under names of
+their choice. The numbers in these names decide which frame an image is. For videos, the number of
+frames is that of frames that decode, not the one in the header.
+
+Functions that refuse labels call `pipeline.errors.refuse`, which raises RawDataError.
 """
 
 from __future__ import annotations
@@ -22,18 +24,18 @@ from pipeline.files.pixels.sources import match_numbered, picture_pattern
 from pipeline.files.raw.files import scan_folder
 from pipeline.skeletons import Bools, Floats
 
-MIN_COMPARED: Final = 500  # frames; the releases' videos have more
-MAX_RATIO: Final = 60  # one frame a second
-LEAST_SHARE: Final = 0.9  # of labelled frames that other files must have; at 25 fps they have half
+MIN_COMPARED: Final = 500  # frames; rates of shorter videos are not compared
+MAX_RATIO: Final = 60  # largest ratio of two frame rates: one frame a second from 60 fps
+LEAST_SHARE: Final = 0.9  # least share of labelled frames that other files of a sequence must have
 FEWEST: Final = 50  # joints of a video; fewer prove nothing
 MARGIN: Final = 0.1  # of the image's size: joints of people at its border may be this far outside
 MOST_OUTSIDE: Final = 0.5  # of the joints
 DETECTED_OUTSIDE: Final = 0.2  # of a detector's joints, which it finds in the image
 OFF_CENTRE: Final = 0.05  # of the image's size: distance of a principal point from the centre
 RESIZED: Final = 0.05  # of a size that labels state: a smaller difference may be the release's
-SHOWN: Final = 6  # joints of a person whose height counts
-MOST_PERSONS_OUTSIDE: Final = 0.1  # of the persons: all their joints outside
-SOME: Final = 0.02  # of the joints: no more than wild ones
+SHOWN: Final = 6  # least number of joints of a person whose size is compared
+MOST_PERSONS_OUTSIDE: Final = 0.1  # share of persons who are wholly outside the image
+SOME: Final = 0.02  # share of joints that may be wrong in any detection
 SMALLEST: Final = 4.0  # px, height or width of the median person
 SAME_VIDEO: Final = (
     "Run the detector on this very file, on every frame of it, into an empty folder, and "
@@ -50,11 +52,10 @@ CUT_AGAIN: Final = "Encode the video again (ffmpeg without -c copy), and make la
 def inputs(
     raw: Path, folders: Sequence[Path], videos: Sequence[Path]
 ) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
-    """(files, folders) below `raw` that decide where the pixels are, for a `RawVideo`. Opens
-    nothing.
+    """Return the video files and image folders of a video, (files, folders), for its `RawVideo`.
 
-    `folders` and `videos` are the candidates, the preferred one first. Video files are ignored if a
-    folder has images.
+    `folders` and `videos` are candidates below `raw`, the preferred one first. Returns those that
+    exist; video files only if no folder has numbered images. Opens no file.
     """
     present = tuple(folder for folder in folders if (raw / folder).is_dir())
     for folder in present:
@@ -70,11 +71,10 @@ def _existing(raw: Path, videos: Sequence[Path]) -> list[Path]:
 def pictures_or_video(
     raw: Path, folders: Sequence[Path], videos: Sequence[Path], account: VideoAccount
 ) -> Pictures | Video:
-    """The frames of a video: the first of `folders` with images, else the first of `videos` that
-    exists.
+    """Return a video's frames: the first of `folders` with images, else the first existing video.
 
-    All paths are below `raw`. Other candidates are noted as unused. Opens nothing. Raises
-    RawDataError (`no_picture`) if there is neither.
+    All paths are below `raw`. Other candidates with frames are noted as unused. Opens no file.
+    Raises RawDataError (`no_picture`) if there is none.
     """
     sources: list[Pictures | Video] = []
     for folder in folders:
@@ -98,13 +98,18 @@ def pictures_or_video(
 def frames_there(
     source: Pictures | Video, n_labels: int, account: VideoAccount, *, extracted: bool = True
 ) -> Bools:
-    """(n_labels,) labelled frames with an image; for a video, those up to its end, of which
-    `lost_frames` has none.
+    """Whether each labelled frame has an image, (n_labels,).
 
-    Differences are noted; counting them is up to the reader. Raises RawDataError: `no_picture`
-    without any image; `frame_count_mismatch` if the numbers of frames and labels are multiples of
-    each other (another frame rate; not checked for images of the release, `extracted` False), or if
-    labelled frames that the video's header states do not decode.
+    For a video, these are the frames before its end, including damaged ones, which `lost_frames`
+    tells. Notes how many frames or labels are left over; the reader counts them.
+
+    Args:
+        extracted: Users extract the images, maybe at another rate. False: the release has them.
+
+    Raises:
+        RawDataError: `no_picture`: there is no image. `frame_count_mismatch`: the frames seem to
+            have another rate than the labels (if `extracted`), or the video's header states
+            labelled frames that do not decode.
     """
     if isinstance(source, Pictures):
         indices = source.indices()
@@ -142,13 +147,16 @@ def frames_there(
 
 
 def lost_frames(source: Pictures | Video, n_labels: int) -> Bools:
-    """(n_labels,) labelled frames of a video that cannot be decoded, which keep their numbers."""
+    """Whether each labelled frame of a video is damaged, (n_labels,). False for images.
+
+    Damaged frames keep their numbers, so later frames are not shifted.
+    """
     lost = source.record().lost if isinstance(source, Video) else ()
     return np.isin(np.arange(n_labels), [*lost])
 
 
 def no_pictures(folder: Path, expected: str, do: str) -> RawDataError:
-    """The error for a folder without the expected images; it names a file of another name."""
+    """The error for a folder without the expected images; it names a file that is there instead."""
     names = [entry.name for entry in scan_folder(folder, {})]
     others = sorted(name for name in names if not name.startswith("."))
     found = "none"
@@ -158,16 +166,18 @@ def no_pictures(folder: Path, expected: str, do: str) -> RawDataError:
 
 
 def require_rate(source: Pictures | Video, n_labels: int, *, whole: bool = False) -> None:
-    """Refuse frames at another rate than their labels: numbered from 1 on, each would get a label
-    of another time.
+    """Refuse frames that were extracted at another rate than that of the labels.
+
+    Such frames are numbered from 1 without gaps, so each would get the label of another time.
 
     Args:
-        source: its frames count up to the last one.
-        n_labels: number of frames up to the last labelled one.
-        whole: also refuse frames without a gap that end before `LEAST_SHARE` of the labels.
+        source: Its number of frames, up to the last one, is compared.
+        n_labels: Number of frames up to the last labelled one.
+        whole: Also refuse frames without a gap that end before `LEAST_SHARE` of the labels.
 
     Raises:
-        RawDataError: `frame_count_mismatch`: one number is a multiple of the other, to one frame.
+        RawDataError: `frame_count_mismatch`: one number is a multiple of the other, up to one
+            frame.
     """
     n_reached = source.count_frames()
     problem = "frames at another rate"
@@ -194,11 +204,14 @@ def require_size(
     intrinsics: Floats | None = None,
     tolerance: float = 0,
 ) -> None:
-    """Refuse frames of another (width, height) in px than their labels state
-    (`other_picture_size`).
+    """Refuse frames that differ in size from what their labels state (`other_picture_size`).
 
-    size: None if the labels do not state it. intrinsics: (3, 3) px, refused if their principal
-    point is far from the image's centre. tolerance: accepted share of `size`.
+    Args:
+        size: Width and height px that the labels state; None if they do not.
+        do: Advice for the message.
+        intrinsics: Camera matrix (3, 3) px; refused if its principal point is far from the image's
+            centre.
+        tolerance: Accepted difference, as a share of `size`.
     """
     actual = _size(source)
     if actual is None:
@@ -235,13 +248,13 @@ def require_frames(
     *,
     every: bool = False,
 ) -> None:
-    """Refuse labels of other frames than those that decode, whatever the video's header states.
+    """Refuse labels whose frame numbers do not fit the frames that decode.
 
     Args:
-        labels: their file or folder, for messages.
-        frames: labelled frames, ascending, from 0.
-        account: gets a note about labels of every second frame, of few frames, or without frame 0.
-        every: expect labels of every frame, except the last `MOST_LOST`.
+        labels: The labels' file or folder, for messages.
+        frames: Numbers of labelled frames, ascending, counted from 0.
+        account: Gets a note about labels of every second frame, of few frames, or without frame 0.
+        every: Labels must reach the end of the video, except for the last `MOST_LOST` frames.
 
     Raises:
         RawDataError: `frame_count_mismatch`.
@@ -275,8 +288,9 @@ def require_frames(
 
 
 def _note_labelled_part(frames: Sequence[int], n_decoded: int, account: VideoAccount) -> None:
-    """Note labels of one frame in n, of a stretch of the video, or of less than half of a
-    stretch.
+    """Note that labels cover only part of the video, in one of three ways.
+
+    They cover one frame in n, one stretch of the video, or at most half of the frames of a stretch.
     """
     n_labelled = len(frames)
     first = int(frames[0])
@@ -298,8 +312,9 @@ def _note_labelled_part(frames: Sequence[int], n_decoded: int, account: VideoAcc
 
 
 def _n_not_shown(video: Video) -> int:
-    """Number of frames that the header states and that are not shown; 0 for one or two at the end
-    of a video.
+    """Number of frames that the header states but that no decoder shows.
+
+    These are frames that the edit list hides, and missing ones if more than MOST_LOST are missing.
     """
     if not video.count_frames():
         return 0
@@ -310,7 +325,7 @@ def _n_not_shown(video: Video) -> int:
 
 
 def _note_hidden(video: Video, account: VideoAccount) -> None:
-    """Note frames hidden by the edit list: labels that end early fit with or without them."""
+    """Note frames that the video's edit list hides: labels may have been made with them."""
     if not video.count_frames():
         return
     record = video.record()
@@ -323,7 +338,7 @@ def _note_hidden(video: Video, account: VideoAccount) -> None:
 
 
 def _hidden(labels: Path, video: Video, n_decoded: int, found: str) -> RawDataError:
-    """The error for frames that the header states and that do not decode."""
+    """The error for labels of frames that the header states but that do not decode."""
     record = video.record()
     n_stated = record.n_frames + _n_not_shown(video)
     cause = "its edit list hides the others" if record.n_hidden else "it is cut off or damaged"
@@ -349,16 +364,17 @@ def require_in_picture(
     """Refuse keypoints that are not in pixels of this image.
 
     Args:
-        labels: their file or folder, for messages.
+        labels: The labels' file or folder, for messages.
         keypoints: (N, J, 3) all persons of all frames: px, px, confidence; 0 is no joint.
-        size: the image's width and height in px.
-        most: the share of joints that may be far outside.
-        boxes: the keypoints are corners of boxes, for messages.
-        do: advice, unless the cause tells it.
+        size: The image's width and height in px.
+        most: The share of joints that may be far outside.
+        boxes: Whether the keypoints are corners of boxes, for messages.
+        do: Advice for joints far outside, unless the cause is clear.
 
     Raises:
-        RawDataError: `keypoints_outside`: all are within 2 px of the corner, most joints or every
-            tenth person are outside the image, or persons are under `SMALLEST` px.
+        RawDataError: `keypoints_outside`: nearly all joints are within 2 px of the corner, more
+            than `most` are far outside the image, more than one person in ten is wholly outside,
+            or the median person is smaller than `SMALLEST` px.
     """
     is_shown = (keypoints[..., 2] > 0) & np.isfinite(keypoints).all(axis=-1)
     points = keypoints[is_shown][:, :2]
@@ -401,7 +417,10 @@ def require_in_picture(
 
 
 def _share_or_metres(points: Floats, size: tuple[int, int], *, boxes: bool) -> tuple[str, str]:
-    """Cause and advice for points (N, 2) that are all within 2 px of the image's corner."""
+    """(cause, advice) for points (N, 2) that are all within 2 px of the image's corner.
+
+    They are shares of the image's size, or metres.
+    """
     if (points < -SOME).any(axis=1).mean() > SOME:
         return "in metres, or normalised about the middle", IN_PIXELS
     factors = "OpenPose does, by --keypoint_scale 0."
@@ -411,7 +430,7 @@ def _share_or_metres(points: Floats, size: tuple[int, int], *, boxes: bool) -> t
 
 
 def _far_outside(points: Floats, size: tuple[int, int]) -> Bools:
-    """(N,) whether points (N, 2) px are outside of the image by more than MARGIN."""
+    """Whether points, (N, 2) px, are outside the image by more than MARGIN of its size, (N,)."""
     below = points < -MARGIN * np.array(size)
     above = points > (1 + MARGIN) * np.array(size)
     return np.asarray((below | above).any(axis=1))
@@ -423,8 +442,9 @@ def require_in_pictures(
     source: Pictures | Video,
     stated: tuple[float, float] | None = None,
 ) -> None:
-    """`require_in_picture` for the images' width and height, unless the labels have `stated`
-    them.
+    """`require_in_picture` for the size of the source's images.
+
+    Does nothing if the labels have `stated` this size, or if no image can be read.
     """
     size = _size(source)
     if size is not None and size != stated:
@@ -432,9 +452,7 @@ def require_in_pictures(
 
 
 def _other_rate(n_frames: int, n_labels: int) -> bool:
-    """Whether one count of frames is a multiple of the other, to one frame; False for short
-    videos.
-    """
+    """Whether one number is a multiple of the other, up to one frame; False for short videos."""
     few, many = sorted((n_frames, n_labels))
     if few == 0 or many < MIN_COMPARED:
         return False

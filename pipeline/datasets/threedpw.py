@@ -4,7 +4,7 @@ features -> windows
 von Marcard et al.: Recovering Accurate 3D Human Pose in The Wild Using IMUs and a Moving Camera,
 ECCV 2018.
 
-    sequenceFiles/{train,validation,test}/<seq>.pkl     Python 2 pickle, one entry an actor
+    sequenceFiles/{train,validation,test}/<seq>.pkl     Python 2 pickle of lists, an entry per actor
     imageFiles/<seq>/image_<5 digits>.jpg
 """
 
@@ -45,23 +45,24 @@ MIN_CONFIDENCE: Final = 0.3
 MIN_LIMB_JOINTS: Final = 7  # of 12
 N_NAMED: Final = len(JOINTS["3dpw"])
 N_BETAS: Final = 10
-NO_LIST: Final = -1  # number of entries of something else
+NO_LIST: Final = -1  # "number of entries" of a value that is not a list
 PER_ACTOR: Final = ("poses", "betas", "trans", "poses2d", "campose_valid", "genders")
 LABELS = "sequenceFiles.zip"
 PICTURES = "imageFiles.zip"
 UNPACK: Final = f"Unpack {LABELS} and {PICTURES} again."
 UNPACK_WHOLE: Final = f"Unpack {LABELS} and {PICTURES} again, without resizing images."
-# von Marcard et al., and the release's readme
+# split -> number of sequences, by von Marcard et al. and the release's readme
 SEQUENCES: Final = {"train": 24, "validation": 12, "test": 24}
-ABOUT_BODIES: Final = 70_000  # person-frames of all sequences, for forecasts: evenly by sequence
+# person-frames of all sequences; forecasts assume that every sequence has equally many
+ABOUT_BODIES: Final = 70_000
 
 
 @dataclass(frozen=True)
 class ThreeDPW(Dataset):
-    """One track per actor.
+    """One track per actor of a sequence.
 
-    With a body model: `kp_3d` in train, `kp_3d_eval` in validation and test, and `trans`. The
-    release's parameters were fitted with gendered models.
+    With a body model, tracks also have `trans` and 3D joints: `kp_3d` in train, `kp_3d_eval` in
+    validation and test. The release's parameters were fitted with gendered models.
     """
 
     # body of the 3D joints: neutral, as in published results, or gendered, the actor's own
@@ -126,7 +127,9 @@ class ThreeDPW(Dataset):
         return (EXTRINSICS,)
 
     def origin(self, video: str) -> Origin:
-        """Takes of one name are one recording: same place and action. Actors are not named.
+        """The recording is the name without its number, because takes share place and action.
+
+        Actors are not named.
 
         >>> ThreeDPW().origin("outdoors_freestyle_01")
         Origin(subject=None, recording='outdoors_freestyle')
@@ -204,7 +207,7 @@ class ThreeDPW(Dataset):
 def _kept_rows(
     actor: _StoredActor, to_camera: Doubles, has_picture: Bools, account: VideoAccount
 ) -> tuple[Ints, NDArray[np.float32]]:
-    """Frames of an actor that are kept (K,), and their boxes (K, 4); the account has the others."""
+    """Select usable frames of an actor, (K,), with their boxes, (K, 4); counts the other frames."""
     n_frames = len(actor.pose)
     boxes, first, stop = smooth_boxes(actor.kp_18, MIN_CONFIDENCE)
     if not len(boxes):
@@ -230,8 +233,9 @@ def _kept_rows(
 
 
 def _limbs(kp_18: Doubles) -> Doubles:
-    """(N, 18, 3) -> (N, 14, 3) in common14, confidence 1 above 0.3. Only the 12 limb joints are in
-    both.
+    """Convert joints (N, 18, 3) to common14, (N, 14, 3), with confidence 1 if it was above 0.3.
+
+    The two skeletons share only the 12 joints of the limbs; the others have confidence 0.
     """
     named = kp_18[:, :N_NAMED].copy()
     named[..., 2] = named[..., 2] > MIN_CONFIDENCE

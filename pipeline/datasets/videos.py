@@ -3,10 +3,10 @@
     <any folders>/<clip>.mp4                    mp4, mov, mkv, avi, webm, m4v, mpg, mpeg or flv
     keypoints/<any folders>/<clip>.mp4.json     `python -m pipeline detect`, or another detector
 
-Names and formats of label files: `pipeline.clips.files`,
-`pipeline.files.formats.people.detections`.
-People are linked over time unless the detector tracked, never across a scene cut, and cleaned as
-HMMR's authors cleaned InstaVariety and VLOG-people (`pipeline.linking`).
+`pipeline.clips.files` has the names of label files, `pipeline.files.formats.people.detections`
+their formats. People are linked over time unless the detector has tracked them, never across a
+scene cut. Tracks are cleaned as HMMR's authors cleaned InstaVariety and VLOG-people
+(`pipeline.linking`).
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 
 # name of a top folder -> split
 FOLDERS: Final = {"train": "train", "val": "val", "validation": "val", "test": "test"}
-LIKE_A_SPLIT: Final = {  # names of folders that are not read as a split's -> what is meant
+# names of top folders that are not taken for a split -> the split that the user probably means
+LIKE_A_SPLIT: Final = {
     **dict.fromkeys(("training", "trainset", "train_set"), "train"),
     **dict.fromkeys(("valid", "validate", "valset", "val_set", "dev", "eval", "evaluation"), "val"),
     **dict.fromkeys(("testing", "tests", "testset", "test_set"), "test"),
@@ -60,8 +61,8 @@ Percent = Annotated[int, BeforeValidator(_refuse_fraction)]
 class OwnVideos(ClipDataset):
     """One track per person and uninterrupted stretch of visibility.
 
-    Clips are drawn for `val` and `test` by a hash of `seed` and their path. `bridge` is for
-    prediction.
+    Clips outside folders of a split are drawn for `val` and `test` by a hash of `seed` and their
+    path. `bridge` is for prediction.
     """
 
     # per cent of the clips drawn for val; clips in a folder with a split's name belong to that
@@ -111,8 +112,10 @@ class OwnVideos(ClipDataset):
         self.filmed_fps("")
 
     def filmed_fps(self, clip: str) -> float:
-        """The stated rate of a clip, by its path below the raw folder; nan without one. Raises
-        ConfigError.
+        """The rate that the option `fps` states for a clip; nan if it states none.
+
+        clip: its path below the raw folder. The first entry that matches is used. Raises
+        ConfigError for an invalid option.
 
         >>> OwnVideos(fps="slow/*=240, 60").filmed_fps("slow/a.mp4")
         240.0
@@ -135,7 +138,7 @@ class OwnVideos(ClipDataset):
         return stated
 
     def cleaning(self) -> Cleaning:
-        """The filter. Raises ConfigError."""
+        """The options of cleaning. Raises ConfigError for invalid ones."""
         return Cleaning(
             min_frames=self.min_frames, max_frames=self.max_frames, face_only=self.face_only
         )

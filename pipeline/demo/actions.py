@@ -52,8 +52,10 @@ DOFS: Final = _CENTRAL | _OF_SIDES[0] | _OF_SIDES[1]
 
 
 class ActionCurves(SimpleNamespace):
-    """Curves of an action as attributes, of trunk and head; `limbs`: the same of the left, of the
-    right. A curve is (T,) degrees, or one number.
+    """The curves of an action. Those of trunk and head are attributes, named by their freedom.
+
+    `limbs` has the curves of the left arm and leg, then of the right ones. A curve is (T,) degrees,
+    or one number for all times.
     """
 
     def __init__(self) -> None:
@@ -107,7 +109,7 @@ def _walk(body: ActionCurves, t: Doubles, rng: Generator) -> None:
 
 
 def _march(body: ActionCurves, t: Doubles, rng: Generator) -> None:
-    """On the spot, knees high, arms bent and pumping."""
+    """March on the spot, with high knees and bent, pumping arms."""
     phase = _beat(t, rng, 0.7, 1.2)
     high = rng.uniform(55, 100)
     arm = rng.uniform(35, 70)
@@ -125,7 +127,7 @@ def _march(body: ActionCurves, t: Doubles, rng: Generator) -> None:
 
 
 def _wave(body: ActionCurves, t: Doubles, rng: Generator) -> None:
-    """One hand beside the head, to and fro."""
+    """Wave one hand beside the head."""
     phase = _beat(t, rng, 1.2, 2.2)
     slow = np.sin(_beat(t, rng, 0.15, 0.3))
     left, right = body.limbs
@@ -139,7 +141,7 @@ def _wave(body: ActionCurves, t: Doubles, rng: Generator) -> None:
 
 
 def _squat(body: ActionCurves, t: Doubles, rng: Generator) -> None:
-    """Down and up, arms forward for balance."""
+    """Squat down and up, arms forward for balance."""
     depth = rng.uniform(70, 105) * _pulse(_beat(t, rng, 0.35, 0.6))
     wide = rng.uniform(6, 20)
     body.pelvis_pitch = 0.38 * depth
@@ -157,7 +159,7 @@ def _squat(body: ActionCurves, t: Doubles, rng: Generator) -> None:
 
 
 def _arm_raise(body: ActionCurves, t: Doubles, rng: Generator) -> None:
-    """Both arms up and down, together or in turn, in a random plane."""
+    """Raise and lower both arms, together or in turn, in a random plane."""
     phase = _beat(t, rng, 0.3, 0.7)
     lag = rng.choice([0.0, np.pi / 2, np.pi])
     plane = rng.uniform(0, 95)
@@ -174,7 +176,7 @@ def _arm_raise(body: ActionCurves, t: Doubles, rng: Generator) -> None:
 
 
 def _jumping_jacks(body: ActionCurves, t: Doubles, rng: Generator) -> None:
-    """Arms and legs apart and together, with a hop."""
+    """Hop with arms and legs apart, then together."""
     phase = _beat(t, rng, 0.8, 1.3)
     apart = _pulse(phase)
     legs = rng.uniform(18, 30)
@@ -193,7 +195,7 @@ def _jumping_jacks(body: ActionCurves, t: Doubles, rng: Generator) -> None:
 
 
 def _kick(body: ActionCurves, t: Doubles, rng: Generator) -> None:
-    """One leg back and through, as at a ball."""
+    """Swing one leg back and forward, as if to kick a ball."""
     phase = _beat(t, rng, 0.45, 0.75)
     back = _pulse(phase + 1.2, 3)
     front = _pulse(phase, 3)
@@ -217,7 +219,7 @@ def _kick(body: ActionCurves, t: Doubles, rng: Generator) -> None:
 
 
 def _box(body: ActionCurves, t: Doubles, rng: Generator) -> None:
-    """Guard up, straight punches left and right in turn."""
+    """Box: guard up, straight punches with left and right in turn."""
     phase = _beat(t, rng, 0.7, 1.3)
     reach = rng.uniform(60, 85)
     body.spine_turn = 28 * np.sin(phase)
@@ -234,7 +236,7 @@ def _box(body: ActionCurves, t: Doubles, rng: Generator) -> None:
 
 
 def _bow(body: ActionCurves, t: Doubles, rng: Generator) -> None:
-    """From the hips, arms hanging or back."""
+    """Bow from the hips, arms hanging or held back."""
     down = _pulse(_beat(t, rng, 0.25, 0.45), 1.5)
     depth = rng.uniform(0.6, 1.0)
     body.pelvis_pitch = 45 * depth * down
@@ -253,7 +255,7 @@ def _bow(body: ActionCurves, t: Doubles, rng: Generator) -> None:
 
 
 def _look_around(body: ActionCurves, t: Doubles, rng: Generator) -> None:
-    """Head and trunk turn, one hand at the hip, the other at the brow."""
+    """Turn head and trunk, with one hand at the hip and the other at the brow."""
     slow = _beat(t, rng, 0.3, 0.55)
     slower = np.sin(_beat(t, rng, 0.12, 0.25))
     left, right = body.limbs
@@ -271,7 +273,7 @@ def _look_around(body: ActionCurves, t: Doubles, rng: Generator) -> None:
 
 
 def _lunge(body: ActionCurves, t: Doubles, rng: Generator) -> None:
-    """One leg in front, down towards the other knee and up."""
+    """Lunge: one leg in front, down until the other knee is near the ground, and up."""
     down = _pulse(_beat(t, rng, 0.35, 0.6))
     front = rng.uniform(20, 35)
     deep = rng.uniform(45, 65)
@@ -290,7 +292,7 @@ def _lunge(body: ActionCurves, t: Doubles, rng: Generator) -> None:
 
 
 def _side_bend(body: ActionCurves, t: Doubles, rng: Generator) -> None:
-    """Left and right, the upper arm over the head."""
+    """Bend to the left and the right, with the upper arm over the head."""
     lean = np.sin(_beat(t, rng, 0.25, 0.5)) * rng.uniform(0.7, 1.0)
     body.spine_side = 32 * lean
     body.pelvis_roll = 8 * lean
@@ -305,7 +307,7 @@ def _side_bend(body: ActionCurves, t: Doubles, rng: Generator) -> None:
 
 
 def _swing(body: ActionCurves, t: Doubles, rng: Generator) -> None:
-    """A racket's forehand: back, through, across the chest."""
+    """Swing a racket's forehand: back, through, and across the chest."""
     phase = _beat(t, rng, 0.45, 0.8)
     through = np.sin(phase + 0.4 * np.sin(phase))
     high = rng.uniform(55, 85)
@@ -328,7 +330,7 @@ def _swing(body: ActionCurves, t: Doubles, rng: Generator) -> None:
 
 
 def _throw(body: ActionCurves, t: Doubles, rng: Generator) -> None:
-    """An overarm throw with a step of the other leg."""
+    """Throw overarm, with a step of the other leg."""
     phase = _beat(t, rng, 0.4, 0.7)
     wind = _pulse(phase + 1.3, 2)
     release = _pulse(phase, 2)
@@ -364,7 +366,7 @@ _OF_LEGS: Final = ("flex", "abduct", "turnout", "knee", "ankle")
 def _move_at_random(
     body: ActionCurves, t: Doubles, rng: Generator, *, spread: float, legs: bool
 ) -> None:
-    """Monotone cubic interpolation between random poses 0.45 to 0.9 s apart."""
+    """Move through random poses, 0.45 to 0.9 s apart, by monotone cubic interpolation."""
     knots = [t[0] - rng.uniform(0, 0.5)]
     while knots[-1] < t[-1] or len(knots) < 2:
         knots.append(knots[-1] + rng.uniform(0.45, 0.9))
@@ -383,12 +385,12 @@ def _move_at_random(
 
 
 def _dance(body: ActionCurves, t: Doubles, rng: Generator) -> None:
-    """Random poses of the whole body, for the widest variety."""
+    """Move through random poses of the whole body, for the widest variety."""
     _move_at_random(body, t, rng, spread=0.75, legs=True)
 
 
 def _reach(body: ActionCurves, t: Doubles, rng: Generator) -> None:
-    """Arms, trunk and head to random places, standing."""
+    """Move arms, trunk and head through random poses while standing."""
     _move_at_random(body, t, rng, spread=1.0, legs=False)
 
 

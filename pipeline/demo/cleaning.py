@@ -1,7 +1,7 @@
-"""`make clean`: delete the demo data, and what was made of it, in the working folder.  [raw, cache,
-runs]
+"""`make clean`: delete demo data, and all that was made of them.  [raw, cache, runs]
 
-Each folder goes whole, or stays whole when it has a file that is not known to be made of demo data.
+Works in the working folder. A folder is deleted as a whole, or not at all if it has a file that may
+not be made of demo data.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _OF_RUNS: Final = ("report.html", "report.csv", "ablation.csv", "ablation.json")
 
 
 def clean() -> None:
-    """Delete the folders that have nothing else, and print what stays, and why."""
+    """Delete the folders that have demo data only. Print which folders stay, and why."""
     for folder in (*(RAW / name for name in LAYOUTS), BODY):
         _remove(folder, find_foreign)
     _remove(CACHE, _find_foreign_in_cache)
@@ -47,9 +47,7 @@ def clean() -> None:
 
 
 def _find_foreign_in_cache(folder: Path) -> str:
-    """What a cache has that was not made of demo data, or that no cache has; "" without such a
-    file.
-    """
+    """Find a file in a cache that was not made of demo data, or belongs to no cache; "" if none."""
     splits = set()
     for path in _paths(folder):
         if (folder / path).is_symlink():
@@ -65,9 +63,7 @@ def _find_foreign_in_cache(folder: Path) -> str:
 
 
 def _find_foreign_in_runs(folder: Path) -> str:
-    """What a folder of runs has that no training on demo data has written; "" without such a
-    file.
-    """
+    """Find a file in a folder of runs that no training on demo data has written; "" if none."""
     trained = set()
     for path in _paths(folder):
         run, _, inner = path.partition("/")

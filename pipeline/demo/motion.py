@@ -115,8 +115,7 @@ def _within_limits(angles: Floats) -> Doubles:
 
 
 def _to_smpl(angles: Floats, heading: Floats) -> Doubles:
-    """Angles (T, D) in degrees and heading (T,) in rad about the vertical -> SMPL pose (T, 72)
-    axis-angle in rad.
+    """Convert angles (T, D) in degrees and a heading (T,) in rad to SMPL poses (T, 72) in rad.
 
     Heading 0 faces +z, a positive one is turned towards +x. The body stays y-up.
     """
@@ -256,7 +255,7 @@ def _arm(limb: SimpleNamespace, side_sign: int) -> dict[int, Rotation]:
 
 
 def _leg(limb: SimpleNamespace, side_sign: int) -> dict[int, Rotation]:
-    """As `_arm`, of the leg."""
+    """Rotations of one side's leg, by the left side's joints. side_sign: 1 left, -1 right."""
     flexed = _turn("x", -limb.flex)
     abducted = _turn("z", side_sign * limb.abduct)
     turned_out = _turn("y", side_sign * limb.turnout)

@@ -217,7 +217,7 @@ def _nearest_distance(path: Doubles, others: list[Doubles]) -> float:
 
 
 def _visible(camera: Camera, frame: int, actor: Actor, depth_map: NDArray[Any]) -> Bools:
-    """(49,) whether a joint is in the image and not occluded."""
+    """Whether each joint of an actor is in the image and not occluded, (49,)."""
     visible = camera.sees(actor.kp_2d[frame])
     x, y = np.round(np.where(visible[:, None], actor.kp_2d[frame], 0)).astype(np.int64).T
     z_axis = camera.extrinsics[frame, 2]

@@ -167,10 +167,9 @@ def new_folder(folder: Path, marker: dict[str, Any]) -> Iterator[Path]:
 
 
 def find_foreign(folder: Path) -> str:
-    """What a folder has that `new_folder`, or `detect` in demo clips, did not write; "" without
-    such a file.
+    """Find a file that neither `new_folder` nor `detect` in demo clips wrote; "" if there is none.
 
-    A mark alone proves nothing: people mark their own made-up data, too.
+    A marker file alone proves nothing: people mark their own made-up data, too.
     """
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         return "a link or a file"
@@ -273,9 +272,7 @@ def _record(layout: ReleaseLayout, folder: Path, request: Request, workers: int)
 
 
 def _marker(layout: ReleaseLayout | None = None, request: Request | None = None) -> dict[str, Any]:
-    """Content of a dataset's marker file, which identifies its files; without arguments, of the
-    body's.
-    """
+    """Content of a dataset's marker file; without arguments, of the body's marker file."""
     versions = {"version": VERSION, "body_version": procedural_body.VERSION}
     if layout is None or request is None:
         return {"stand_in": True, "what": BODY_WHAT, "seed": None, **versions}

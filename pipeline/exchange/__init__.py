@@ -1,3 +1,4 @@
-"""Uses pipeline.show. Files of other programs: VIBE's databases, arrays, Parquet, Rerun, WHAM,
-GVHMR, fits of SMPL.
+"""Uses pipeline.show. Export to and import from files of other programs.
+
+Formats: VIBE's databases, arrays, Parquet, Rerun, WHAM, GVHMR, and SMPL fits.
 """

@@ -61,10 +61,13 @@ class ArrayFile:
     format: str
     names: tuple[str, ...]
     _open: Callable[[str], Array | Blocks]
-    stand_in: bool = False  # it records that its numbers are of random weights or demo data
+    stand_in: bool = False  # the file records that it comes from random weights or demo data
 
     def open(self, name: str) -> Array | Blocks:
-        """An array of any type, with rows; memory-mapped if possible. Raises RawDataError."""
+        """Open an array of any type; memory-mapped if possible.
+
+        Raises RawDataError for a missing array, and for one without rows.
+        """
         with reading(self.file, "an array with rows", key=name, do=AGAIN):
             array = self._open(name)
             if not array.shape or 0 in array.shape:
@@ -83,8 +86,9 @@ class ArrayFile:
                 yield array[start : start + rows]
 
     def memory_map(self, name: str, folder: Path | None) -> Array:
-        """The memory-mapped array; of an npz or Parquet file, as copied to an unnamed temporary
-        file in `folder`.
+        """Open an array memory-mapped.
+
+        Arrays of npz and Parquet files are copied to an unnamed temporary file in `folder`.
         """
         array = self.open(name)
         if not isinstance(array, Blocks):
@@ -97,8 +101,9 @@ class ArrayFile:
 
 
 def open_arrays(file: Path) -> ArrayFile:
-    """Open a file. Raises RawDataError for another format; PipelineError if Parquet's library is
-    missing.
+    """Open a file in one of the formats, known by its content.
+
+    Raises RawDataError for another format, PipelineError if the library for Parquet is missing.
     """
     with reading(file, EXPECTED, do=AGAIN):
         with open_regular(file) as stream:

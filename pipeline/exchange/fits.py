@@ -1,5 +1,6 @@
-"""SMPL fits of 4D-Humans or CameraHMR, collected in an SQLite file that readers join by image
-names.
+"""Collect SMPL fits of 4D-Humans or CameraHMR in an SQLite file (the store).
+
+Dataset readers look fits up in the store by the names of images.
 
 `hmr2_training_data/dataset_tars/<dataset>/000000.tar` has for each image `<key>.jpg` and
 `<key>.data.pyd`, a pickle with a list of dicts, one per person (Goel et al., ICCV 2023).
@@ -177,8 +178,9 @@ def _open(file: Path, key: str) -> sqlite3.Connection:
 def _read_into(
     database: sqlite3.Connection, file: Path, pattern: re.Pattern[str] | None
 ) -> FitsRead | None:
-    """Replace the fits of a tar or .npz in one transaction; None if one with this name and size has
-    been read.
+    """Read a tar or .npz into the store, in one transaction that replaces its earlier fits.
+
+    Returns None, and reads nothing, if a file of this name and size has been read before.
     """
     # with its folder: datasets' tars have equal numbers
     name = PurePosixPath(*file.absolute().parts[-2:]).as_posix()
@@ -199,8 +201,9 @@ def _read_into(
 def read_all(
     files: Iterable[Path], store: Path, key: str = ""
 ) -> Iterator[FitsRead | RawDataError | None]:
-    """Read tars and .npz files into `store`. Yields of each its fits, None if it was read before,
-    or its error.
+    """Read tars and .npz files into `store`.
+
+    Yields for each file its fits, None if it was read before, or its error.
 
     Each file is committed separately, so an interrupted run can be continued. Raises UnsafePickle,
     and PipelineError for an invalid `key`, or one that differs from the store's.

@@ -24,7 +24,7 @@ from pipeline.files.formats.arrays import Shape
 
 Rows = NDArray[np.int64]
 Check = Callable[[int, int], NDArray[np.bool_]]  # rows [start, stop) -> which of them pass
-Checks = Mapping[str, Check]  # why a row fails, as in messages and summaries -> the check
+Checks = Mapping[str, Check]  # why a row fails, as messages say it -> the check
 
 BATCH: Final = 8192  # rows; 64 MB of features
 NO_FEATURES: Final = "no features"
@@ -92,11 +92,13 @@ def array_of(
     dtype: str | None,
     add: Callable[[int], None],
 ) -> Blocks:
-    """A lazy array (n_rows, ...): `compute` returns the rows of each piece [start, stop).
+    """Make an array (n_rows, ...) that is computed piece by piece when it is read.
 
     Args:
-        dtype: None: that of the computed rows.
-        add: Called with the number of rows after each piece.
+        compute: Returns the rows [start, stop) of a piece.
+        pieces: [start, stop) of each piece.
+        dtype: None: the dtype of the computed rows.
+        add: Called after each piece, with its number of rows.
     """
     first = pieces[0][0]
     sample = np.asarray(compute(first, first + 1))
@@ -126,7 +128,7 @@ def counting(progress: Progress, total: int) -> Callable[[str, int], None]:
 def absent_fields(
     split: cache.Split, fields: Mapping[str, FileField], checks: Checks
 ) -> dict[str, str]:
-    """Fields that cannot be written -> why: a column is missing, or no row passes a check."""
+    """Field that cannot be written -> why: a column is missing, or no row passes a check."""
 
     ranges = [*spans(split.tracks.start, split.tracks.stop)]
 
@@ -244,8 +246,10 @@ class Segments:
 
 
 def _ends_of_runs(is_first: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Which items are the last of a run: the one before each first one, and the very last, where
-    the roll brings the very first.
+    """Whether each item is the last of a run. is_first: whether each is the first of a run.
+
+    An item is the last if its successor is a first one; the successor of the very last item is the
+    very first one.
     """
     return np.roll(is_first, -1)
 

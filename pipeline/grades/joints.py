@@ -1,7 +1,9 @@
 """Statistics of joints over time: shake, jumps, limbs' lengths, sliding feet.  raw -> [tracks]
 
-Third differences of noise are sqrt(20) times as large as the noise; those of smooth motion are
-small. The page docs/datasets/videos.md describes the numbers.
+Shake is measured by third differences over time: those of noise are sqrt(20) times as large as the
+noise, and those of smooth motion are small. The page docs/datasets/videos.md describes the numbers.
+
+The 12 joints are those of KEYPOINTS_13 from shoulders to ankles, without the nose.
 """
 
 from __future__ import annotations
@@ -19,22 +21,22 @@ LEGS: Final = ((6, 8), (7, 9), (8, 10), (9, 11))
 LIMBS: Final = ARMS + LEGS
 ANKLES: Final = [10, 11]
 NOISE: Final = 1.4826 / math.sqrt(20)  # median of absolute third differences -> standard deviation
-FEWEST: Final = 10  # numbers in a statistic
+FEWEST: Final = 10  # least number of values in a statistic; with fewer, it is unknown (nan)
 SPAN: Final = 0.2  # s over which a foot's speed is measured
-AROUND: Final = 0.5  # s before and after in which the lowest place of a foot is the ground
-JUMP: Final = 0.25  # of the box's side: no joint's step changes by so much within a frame
+AROUND: Final = 0.5  # s before and after; the ground is the lowest position of a foot within them
+JUMP: Final = 0.25  # of the box's side: if a joint's step changes by more in a frame, it jumps
 
 
 class Joints(NamedTuple):
-    """The 12 joints in T rows, with lengths in units of `size`."""
+    """The 12 joints of a track in T rows. Statistics of lengths are in units of `size`."""
 
-    frames: Doubles  # (T,) in steps
-    points: Doubles  # (T, 12, C)
-    seen: Bools  # (T, 12)
-    size: Doubles  # (T,)
+    frames: Doubles  # (T,) frame numbers, in units of the track's usual step
+    points: Doubles  # (T, 12, C) px (C = 2) or m (C = 3)
+    seen: Bools  # (T, 12) whether a joint is known
+    size: Doubles  # (T,) unit of length: the box's side in px, or 1
 
     def jitter(self) -> float:
-        """Standard deviation of the worst joint's noise."""
+        """Standard deviation of the noise of the joint that shakes most."""
         third = np.diff(self.points, 3, axis=0)
         size = self.size[3:, None, None]
         noise = np.abs(third) / size
@@ -48,7 +50,7 @@ class Joints(NamedTuple):
         return NOISE * max(medians, default=math.nan)
 
     def jumps(self) -> float:
-        """Share of frames in which a joint's step changes by much."""
+        """Share of frames in which some joint jumps (JUMP)."""
         second = np.diff(self.points, 2, axis=0)
         change = np.linalg.norm(second, axis=-1)
         size = self.size[2:, None]
@@ -73,7 +75,7 @@ class Joints(NamedTuple):
         return follows
 
     def limb_spread(self) -> float:
-        """Standard deviation of the worst limb's length, of its mean."""
+        """Standard deviation of a limb's length, as a share of its mean; that of the worst limb."""
         spreads = []
         for start, end in LIMBS:
             rows = self.seen[:, start] & self.seen[:, end]
@@ -88,9 +90,13 @@ class Joints(NamedTuple):
         return max(spreads, default=math.nan)
 
     def skating(self, up: Doubles | None, rate: float, shots: Ints | None, contact: float) -> float:
-        """Median speed of the lower foot across `up`, a second, while it is on the ground.
+        """Median speed per second of the lower foot while it is on the ground; nan if unknown.
 
-        shots: (T,) a number that differs between two rows if the camera moved between them.
+        Args:
+            up: (C,) the direction up; only motion at right angles to it counts.
+            rate: Steps of `frames` per second.
+            shots: (T,) a number that differs between two rows if the camera moved between them.
+            contact: Height above the ground, in units of `size`, up to which a foot is on it.
         """
         from scipy.ndimage import minimum_filter1d  # takes 0.1 s
 

@@ -32,15 +32,17 @@ Columns = Mapping[str, NDArray[Any]]
 COLUMNS: Final = ("frame_index", "bbox", "kp_2d", "kp_3d", "has_3d", "trans", "extrinsics", "up")
 ARM_ENDS: Final = [2, 3, 4, 5]  # elbows and wrists
 LEG_ENDS: Final = [8, 9, 10, 11]  # knees and ankles
-PELVIS: Final = JOINTS["spin49"].index("OP MidHip")  # where `trans` is
-BLAZE_JOINTS: Final = "blaze_joints"  # a stream (33, 4): m m m visibility
+PELVIS: Final = JOINTS["spin49"].index("OP MidHip")  # the joint whose position `trans` states
+BLAZE_JOINTS: Final = "blaze_joints"  # a stream of BlazePose's joints (33, 4): m m m visibility
 BLAZE_12: Final = [*range(11, 17), *range(23, 29)]
-VISIBLE: Final = 0.5  # of BlazePose's visibility
-MOVED: Final = 1e-5  # of extrinsics
-OUTSIDE: Final = 0.02  # of the box's side: so far outside the image, a joint is invented
-NEAR: Final = 0.05  # of the box's side: so near to the edge, what is not seen may be outside
-COVERED: Final = 0.4  # of the box around the joints
-CONTACT: Final = (0.03, 0.05)  # of the box's side, m: above the ground
+VISIBLE: Final = 0.5  # least visibility of a joint of BlazePose that counts as seen
+MOVED: Final = 1e-5  # largest change of an element of the extrinsics of a still camera
+OUTSIDE: Final = 0.02  # of the box's side: a joint that is farther outside the image is a guess
+# of the box's side: if a limb begins nearer to the image's edge, its unseen end may be outside
+NEAR: Final = 0.05
+COVERED: Final = 0.4  # share of the box around the joints that another person must cover
+# height up to which a foot is on the ground: in 2D, of the box's side; in 3D, in m
+CONTACT: Final = (0.03, 0.05)
 
 
 def grade(
@@ -51,10 +53,12 @@ def grade(
 ) -> Grade:
     """Grade a track by its T rows, as if it were alone in its video.
 
-    columns: as in COLUMNS, (T, ...), and BLAZE_JOINTS. fps: of the video; nan: no speed. source:
-    the images, whose file of `detect` says where the camera moved if there are no `extrinsics`.
-    clip: `ClipRecord.as_dict`: speeds by time where frames are uneven, the image's edge, and how
-    whole the clip is.
+    Args:
+        columns: The track's arrays (T, ...), by the names in COLUMNS and BLAZE_JOINTS.
+        fps: Frame rate of the video; nan: speeds stay unknown.
+        source: The video. Without `extrinsics`, its file of `detect` says where the camera moved.
+        clip: `ClipRecord.as_dict` of the video, if known: it has the times of uneven frames, the
+            image's size, and the numbers of repeated and lost frames.
     """
     ticks = columns["frame_index"].astype(np.int64)
     shots, up = _camera_of(columns, ticks, source)
@@ -91,7 +95,7 @@ def grades_of(
     source: FrameSource | None = None,
     clip: Mapping[str, Any] = MappingProxyType({}),
 ) -> list[Grade]:
-    """`grade` of all tracks of a video, and how much they cover each other."""
+    """Grade all tracks of a video (`grade`), and add how much they cover each other."""
     grades = [grade(columns, fps, source, clip) for columns in people]
     for number, covered in enumerate(_overlaps(people)):
         grades[number] = grades[number]._replace(overlap_percent=100 * covered)
@@ -99,14 +103,16 @@ def grades_of(
 
 
 def tracks_of(split: cache.Split, video: int) -> list[int]:
-    """Numbers of a video's tracks."""
+    """Numbers of a video's tracks in the split."""
     return [int(number) for number in np.flatnonzero(split.tracks.video == video)]
 
 
 def video_grades(
     split: cache.Split, numbers: Sequence[int], source: FrameSource | None
 ) -> dict[str, Grade]:
-    """`grades_of` the tracks with these numbers, which are all of a video, by their names. Raises
+    """Grade all tracks of a video of the cache: name -> grade.
+
+    numbers: all tracks of one video (`tracks_of`). Adds the distance of imported bodies. Raises
     CacheError if rows cannot be read.
     """
     entry = split.videos[int(split.tracks.video[numbers[0]])]
@@ -128,7 +134,7 @@ def video_grades(
 
 
 def _columns_of(split: cache.Split, track: cache.TrackRecord) -> dict[str, NDArray[Any]]:
-    """A committed track's columns that are graded."""
+    """Read the columns of a track in the cache by which it is graded."""
     first = track.start
     stop = track.stop
     columns: dict[str, NDArray[Any]] = {}
@@ -150,7 +156,7 @@ def _has_joints(columns: Columns) -> bool:
 def _numbers_2d(
     columns: Columns, frames: Doubles, rate: float, shots: Ints | None, size: tuple[int, int] | None
 ) -> dict[str, float]:
-    """By 2D joints. size: width and height of the image, px; None: not known."""
+    """Numbers of `Grade` from 2D joints. size: width and height of the image, px; None: unknown."""
     kp = keypoints_13(columns["kp_2d"].astype(np.float64))[:, 1:]
     side = np.maximum(columns["bbox"][:, 2].astype(np.float64), 1)
     seen = kp[..., 2] > 0
@@ -174,8 +180,10 @@ def _numbers_2d(
 
 
 def _place_in_image(points: Doubles, side: Doubles, size: tuple[int, int]) -> tuple[Bools, Bools]:
-    """(T, 12) whether joints (T, 12, 2) px are outside the image, and whether the image's edge is
-    near.
+    """Compare joints (T, 12, 2) px with the image's edge.
+
+    Returns two masks (T, 12): whether a joint is outside the image, and whether it is near the edge
+    or beyond it. side: (T,) px, the box's side.
     """
     beyond = np.maximum(-points, points - np.array(size)).max(axis=-1)  # px; below 0 inside
     side = side[:, None]
@@ -200,7 +208,7 @@ def _numbers_3d(
     up: Doubles | None,
     visible_percent: float | None,
 ) -> dict[str, float]:
-    """By 3D joints; the visible share also, if it is not known by 2D joints."""
+    """Numbers of `Grade` from 3D joints; also the visible share, if 2D joints do not give it."""
     kp, root = _joints_3d(columns)
     is_seen = kp[..., 3] > 0
     if not is_seen.any():
@@ -219,7 +227,10 @@ def _numbers_3d(
 
 
 def _numbers_of_motion(columns: Columns, frames: Doubles, rate: float) -> dict[str, float]:
-    """Of SMPL's parameters in a world with z up, by the longest stretch of known frames."""
+    """Numbers of `Grade` from a motion: SMPL parameters in a world with z up.
+
+    Only the longest stretch of known frames without a gap is used.
+    """
     has_pose = np.isfinite(columns["pose"]).all(axis=1)
     has_place = np.isfinite(columns["trans"]).all(axis=1)
     rows = np.flatnonzero(has_pose & has_place)
@@ -249,8 +260,9 @@ def _numbers_of_motion(columns: Columns, frames: Doubles, rate: float) -> dict[s
 
 
 def _overlaps(people: Sequence[Columns]) -> list[float]:
-    """Share of each track's frames in which another person covers much of the box around its
-    joints; nan without joints.
+    """For each track, the share of frames in which another person covers much of its box (COVERED).
+
+    The box is that around the joints; nan without joints.
     """
     shares = [math.nan] * len(people)
     boxes = {}
@@ -271,7 +283,7 @@ def _overlaps(people: Sequence[Columns]) -> list[float]:
 
 
 def _overlap_share(boxes: Doubles, others: Doubles) -> Doubles:
-    """(n,) share of each box's area inside the other one. boxes, others: (n, 2, 2) corners."""
+    """Share of each box's area inside its other box, (n,). Both are (n, 2, 2) corners."""
     low = np.maximum(boxes[:, 0], others[:, 0])
     high = np.minimum(boxes[:, 1], others[:, 1])
     common = np.maximum(high - low, 0).prod(axis=-1)
@@ -282,8 +294,10 @@ def _overlap_share(boxes: Doubles, others: Doubles) -> Doubles:
 def _camera_of(
     columns: Columns, index: Ints, source: FrameSource | None
 ) -> tuple[Ints | None, Doubles | None]:
-    """(T,) numbers that differ between two rows if the camera moved between them, and (3,) the
-    direction up in it; None if unknown.
+    """Return how the camera moved, and where up is; None for each if it is unknown.
+
+    The first is (T,) numbers ("shots") that differ between two rows if the camera moved between
+    them. The second is (3,), the direction up in the axes of the camera.
     """
     if "bbox" not in columns:  # motion without a camera
         return np.zeros(len(index), np.int64), np.array([0.0, 0.0, 1.0])
@@ -304,8 +318,10 @@ def _camera_of(
 
 
 def _joints_3d(columns: Columns) -> tuple[Doubles, Doubles]:
-    """(T, 12, 4) m and confidence, which is 0 without 3D joints; (T, 3) m, what moves them in
-    place, nan if unknown.
+    """The 12 joints (T, 12, 4): m, and a confidence, which is 0 without 3D joints.
+
+    Also returns (T, 3) m, the shift that moves them to their position in the camera; nan if
+    unknown.
     """
     n_frames = len(columns["frame_index"])
     unknown = np.full((n_frames, 3), np.nan)

@@ -1,7 +1,8 @@
 """Numbers of motions without a camera: speeds, jumps, feet below the floor.  raw -> [tracks]
 
-Legs are those of an average person, since a body model may not be at hand: shares of the height by
-Drillis and Contini (1966), as in Winter: Biomechanics and motor control of human movement.
+A body model may be missing, so feet are computed with the legs of an average person. Their lengths
+are shares of the height by Drillis and Contini (1966), as in Winter: Biomechanics and motor control
+of human movement.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ HIPS_M: Final = ((0.09, -0.09, 0.0), (-0.09, -0.09, 0.0))
 DOWN: Final = np.array([0.0, -1.0, 0.0])
 HIPS: Final = (1, 2)  # SMPL's joints, left and right
 KNEES: Final = (4, 5)
-# of the lower ankle's heights: where the floor is
+# the floor is at this percentile of the lower ankle's heights
 FLOOR_PERCENTILE: Final = 5
 BELOW_M: Final = 0.15  # lower than this, a foot is below the floor
 
@@ -45,19 +46,22 @@ def ankles_of(pose: Floats, trans: Floats) -> Doubles:
 
 
 def root_speed(trans: Floats, rate: float) -> float:
-    """Largest speed, m/s. trans: (T, 3) m, T >= 2."""
+    """Largest speed of the root, m/s. trans: (T, 3) m, T >= 2. rate: frames a second."""
     steps = np.diff(trans.astype(np.float64), axis=0)
     return float(np.linalg.norm(steps, axis=-1).max() * rate)
 
 
 def root_jump(trans: Floats) -> float:
-    """Largest change of the step from frame to frame, m: of a jump, its length. T >= 3."""
+    """Largest change of the step from one frame to the next, m; for a jump, this is its length.
+
+    trans: (T, 3) m, T >= 3.
+    """
     changes = np.diff(trans.astype(np.float64), 2, axis=0)
     return float(np.linalg.norm(changes, axis=-1).max())
 
 
 def joint_speed(pose: Floats, rate: float) -> float:
-    """Largest speed of a joint's turn, degrees/s. pose: (T, 72), T >= 2."""
+    """Largest speed at which a joint turns, degrees/s. pose: (T, 72) rad, T >= 2."""
     from scipy.spatial.transform import Rotation  # takes 0.1 s
 
     rotations = pose.astype(np.float64).reshape(len(pose), -1, 3)
@@ -68,7 +72,7 @@ def joint_speed(pose: Floats, rate: float) -> float:
 
 
 def below_floor(ankles: Doubles) -> float:
-    """Share of frames with a foot below the floor."""
+    """Share of frames with a foot below the floor. ankles: (T, 2, 3) m, z up."""
     lower = ankles[..., 2].min(axis=1)
     floor = np.percentile(lower, FLOOR_PERCENTILE)
     return float((lower < floor - BELOW_M).mean())

@@ -1,4 +1,4 @@
-"""The word of a track: good, doubtful or bad, by numbers beyond a limit.  [tracks]
+"""The grade of a track: numbers, and a word (good, doubtful or bad) by their limits.  [tracks]
 
 The limits were chosen on clips with known answers: benchmarks/grades.md.
 """
@@ -17,14 +17,14 @@ NO_JOINTS: Final = "no joints"
 
 
 class Grade(NamedTuple):
-    """Numbers of a track; nan where it has no such joints, or where they are not known."""
+    """Numbers about a track's quality; nan for a number that is unknown, or has no joints."""
 
     visible_percent: float = math.nan  # of the 12 joints from shoulders to ankles
-    # standard deviation of the worst joint's noise, of the box's side
+    # standard deviation of the worst joint's noise, in % of the box's side
     jitter_2d_percent: float = math.nan
-    # standard deviation of the worst limb's length, of its mean
+    # standard deviation of the worst limb's length, in % of its mean
     limb_spread_2d_percent: float = math.nan
-    # median speed of the foot on the ground, along x, of the box's side
+    # median speed along x of the foot on the ground, in % of the box's side per second
     skating_2d_percent_s: float = math.nan
     jitter_3d_mm: float = math.nan
     limb_spread_3d_percent: float = math.nan
@@ -38,11 +38,11 @@ class Grade(NamedTuple):
     repeated_percent: float = math.nan  # frames of the clip that repeat the one before
     lost_percent: float = math.nan  # frames of the clip that cannot be decoded
 
-    # of motions without a camera
-    root_speed_m_s: float = math.nan  # largest
-    root_jump_m: float = math.nan  # largest change of the step from frame to frame
-    joint_speed_deg_s: float = math.nan  # largest
-    below_floor_percent: float = math.nan  # frames
+    # numbers of motions without a camera
+    root_speed_m_s: float = math.nan  # largest speed of the root
+    root_jump_m: float = math.nan  # largest change of the root's step from frame to frame
+    joint_speed_deg_s: float = math.nan  # largest speed at which a joint turns
+    below_floor_percent: float = math.nan  # frames with a foot below the floor
 
     body_distance_mm: float = math.nan  # from the fitted body's joints to the track's
     estimate_percent: float = math.nan  # from an estimated body's joints to the track's, of the box
@@ -79,7 +79,7 @@ class Grade(NamedTuple):
         return not math.isnan(self.visible_percent) or not math.isnan(self.root_speed_m_s)
 
     def __str__(self) -> str:
-        """The numbers that are always told.
+        """The numbers that are shown for every track, not only those beyond a limit.
 
         >>> print(str(Grade(91.4, limb_spread_2d_percent=12.3)).partition("; ")[2])
         2D: the worst limb's length varies by 12 % (with foreshortening)
@@ -93,7 +93,7 @@ class Grade(NamedTuple):
         return "; ".join(parts) or NO_JOINTS
 
     def worse(self, other: Grade) -> Grade:
-        """The worse of each number."""
+        """Combine two grades: of each number, the worse value."""
         numbers = {}
         for name, mine, others in zip(self._fields, self, other, strict=True):
             known = [number for number in (mine, others) if not math.isnan(number)]
@@ -114,7 +114,7 @@ class Grade(NamedTuple):
 
 
 class _Number(NamedTuple):
-    """How a number is told, and from which value on a track is doubtful or bad; nan: never."""
+    """Text of a number, and limits beyond which a track is doubtful or bad (nan: never)."""
 
     text: str
     doubtful: float = math.nan

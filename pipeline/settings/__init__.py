@@ -1,1 +1,1 @@
-"""luigi.cfg, typed.  settings -> raw -> tracks -> features"""
+"""The settings of luigi.cfg as typed values.  settings -> raw -> tracks -> features"""

@@ -1,7 +1,9 @@
-"""Arguments of commands: names of splits, cache and folders; settings.  [raw -> tracks] -> features
+"""Arguments that several commands share: splits, cache, folders, settings.  [raw -> tracks] ->
+features
 
-A setting is an option, else `--set`, else luigi.cfg, else the default. luigi.cfg is
-LUIGI_CONFIG_PATH, `--config` or ./luigi.cfg, which is optional.
+A setting comes from the command's option, else from `--set`, else from luigi.cfg, else it has its
+default. luigi.cfg is the file named by `--config` or LUIGI_CONFIG_PATH, else ./luigi.cfg, which may
+be missing.
 """
 
 from __future__ import annotations
@@ -45,7 +47,7 @@ class _SplitName(argparse.Action):
     ) -> None:
         files = getattr(args, "file", None)
         if self.dest == "dataset" and isinstance(files, list) and "." in value:
-            files.append(Path(value))  # of several, before DATASET/SPLIT
+            files.append(Path(value))  # another one of several files, which precede DATASET/SPLIT
             return
         if self.dest == "split" and args.dataset is not None:
             if args.split is not None:
@@ -76,7 +78,9 @@ def split_arguments(sub: argparse.ArgumentParser) -> None:
 
 
 def cache_option(sub: argparse.ArgumentParser, *, required: bool = False) -> None:
-    """Add `--cache`; required to add rows, since [paths] cache, else the default, is for the
+    """Add `--cache`, whose default is [paths] cache.
+
+    required: for commands that add rows. They need the option, since [paths] cache is meant for the
     datasets of luigi.cfg.
     """
     sub.add_argument("--cache", type=ROOT, required=required, help=CACHE)
@@ -108,8 +112,9 @@ def splits_argument(sub: argparse.ArgumentParser) -> None:
 
 
 def choose_splits(names: Sequence[str], splits: Sequence[str]) -> list[str]:
-    """The splits that `names` name, in the cache's order; without names, all. Raises PipelineError
-    for an unknown name.
+    """Choose the splits that `names` name, in the cache's order; without names, all of them.
+
+    A name is DATASET/SPLIT, or DATASET for all its splits. Raises PipelineError for another name.
 
     >>> choose_splits(["3dpw"], ["3dpw/test", "amass/train"])
     ['3dpw/test']
@@ -132,8 +137,9 @@ def choose_splits(names: Sequence[str], splits: Sequence[str]) -> list[str]:
 
 
 def check_own_folder(raw: Path, dataset: Dataset) -> None:
-    """Raise PipelineError if --raw is one level off: the folder above the dataset's, or one in it;
-    or no folder.
+    """Raise PipelineError if --raw is not the dataset's own folder, but one level above or below.
+
+    Also for a broken link and for a file.
     """
     if raw.is_symlink() and not files.is_there(raw):
         raise PipelineError(
@@ -141,7 +147,7 @@ def check_own_folder(raw: Path, dataset: Dataset) -> None:
             "mounted?"
         )
     is_file = files.is_there(raw) and not files.is_folder_there(raw)
-    if is_file and dataset.parts:  # others tell what their folder is
+    if is_file and dataset.parts:  # datasets without parts report it themselves
         raise PipelineError(
             f"--raw {raw}: is a file. Unpack it, and name the folder that holds its content."
         )
@@ -181,8 +187,9 @@ def refuse_one_folder(raw: Path, root: cache.Root) -> None:
 
 
 def from_settings(sub: argparse.ArgumentParser, **options: str) -> None:
-    """Let options default to settings, such as workers="convert.workers", and add that to --help
-    without a default.
+    """Let options default to settings, such as workers="convert.workers".
+
+    Adds the default to the option's --help, unless a default stands there.
     """
     before = sub.get_default("from_settings") or {}
     sub.set_defaults(from_settings=before | options, **dict.fromkeys(options))
@@ -197,8 +204,8 @@ def setting_options(
 ) -> None:
     """Add `--KEY` for keys of a section of SECTION_TYPES, with the setting's type and description.
 
-    group: add them to this group of mutually exclusive options. set_only: a key that is read,
-    without an option.
+    group: Add them to this group of mutually exclusive options. set_only: Keys (separated by
+    blanks) that the command reads, but for which it has no option.
     """
     hints = get_type_hints(SECTION_TYPES[section], include_extras=True)
     for key in keys:
@@ -231,11 +238,11 @@ def _part(text: str) -> Part:
 
 
 def complete(args: argparse.Namespace) -> None:
-    """Load the settings as `args.cfg`: options of `from_settings` override it, and it fills in
-    those not given.
+    """Load the settings as `args.cfg`, and fill in options that were not given.
 
-    Raises ConfigError as `sections.load`, for a `--set` that the command does not read, and if no
-    cache is named.
+    Options that default to a setting (`from_settings`) override that setting if they are given, and
+    get its value if not. Raises ConfigError for invalid settings (`sections.load`), for a `--set`
+    that the command does not read, and if no cache is named.
     """
     options: dict[str, str] = getattr(args, "from_settings", {})
     given = {}
@@ -274,7 +281,7 @@ def complete(args: argparse.Namespace) -> None:
 
 
 def _refuse_misspelt_cache(root: cache.Root) -> None:
-    """Raise PipelineError for a missing folder with a similar name beside it."""
+    """Raise PipelineError if the cache does not exist, but a folder with a similar name does."""
     if isinstance(root, Path) and not root.exists():
         similar = similar_path(root)
         if similar:
@@ -284,8 +291,10 @@ def _refuse_misspelt_cache(root: cache.Root) -> None:
 
 
 def is_new_cache(s: Settings, root: cache.Root) -> bool:
-    """Whether there is no cache yet. Raises ConfigError if it is that of [paths], and `new_cache`
-    forbids one.
+    """Whether there is no cache yet at `root`.
+
+    Raises ConfigError if there is none, `root` is [paths] cache, and [paths] new_cache forbids
+    creating it.
     """
     if isinstance(root, Path) and root.is_file():
         raise NotADirectoryError(errno.ENOTDIR, "", str(root))
@@ -313,9 +322,7 @@ def _is_writable(file: Path) -> bool:
 
 
 def forbid_new_cache(s: Settings, root: cache.Root) -> None:
-    """After a commit, change `new_cache = once` in the file to no, if this is the cache of
-    [paths].
-    """
+    """After a commit to [paths] cache, change `new_cache = once` in luigi.cfg to `no`."""
     if _may_be_created(s, root) != "once" or not s.file.is_file():
         return
     try:
@@ -342,8 +349,9 @@ def _may_be_created(s: Settings, root: cache.Root) -> str:
 
 
 def _refuse_unread(args: argparse.Namespace, reads: Collection[str] | None) -> None:
-    """Raise ConfigError for a `--set` that this command does not read. reads: None: all but those
-    of training.
+    """Raise ConfigError for a `--set` that this command does not read.
+
+    reads: The sections and settings that it reads; None: all except those of training.
     """
     for section, key, _ in parse_overrides(args.settings):
         if reads is None:
@@ -360,13 +368,12 @@ def _refuse_unread(args: argparse.Namespace, reads: Collection[str] | None) -> N
 def body_of(
     args: argparse.Namespace, dataset: Dataset, *, demo: bool, needed: bool | None = None
 ) -> Path | None:
-    """`--body`; else, if needed, [paths] body if both it and the raw data are real, or both are
-    demo data.
+    """Choose the body folder for a conversion: `--body`, else [paths] body if it is needed.
 
     Args:
-        demo: the raw data are demo data. If the body is of the other kind, print a warning and
-            return None.
-        needed: None: if conversion needs a body, or can check fits with it.
+        demo: Whether the raw data are demo data. A real body in [paths] is not used for them, and a
+            demo body not for real data: prints a warning, and returns None.
+        needed: Whether a body is needed. None: if the dataset uses a body, or checks fits with it.
     """
     named: Path | None = args.body
     body: Path | None = args.cfg.value("paths.body")
@@ -392,8 +399,9 @@ def body_of(
 
 
 def body_for_fits(body: Path, *, demo: bool) -> Path | None:
-    """The body folder to check fits with; None if files are missing, or it is not of the raw data's
-    kind.
+    """Return the body folder if fits can be checked with it, else None.
+
+    Its files must be complete, and be a demo body for demo data or a real one for real data.
     """
     if is_stand_in(body) != demo or smpl_files.missing(body):
         return None

@@ -1,4 +1,5 @@
-"""luigi.cfg: section -> key -> text, and texts as typed values.  [raw] -> tracks -> features
+"""Read luigi.cfg (section -> key -> text), and parse texts as typed values.  [raw] -> tracks ->
+features
 
 `--set` overrides the file. Types are those of the dataclass fields that keys fill, and pydantic
 checks them:
@@ -67,9 +68,7 @@ class Section(dict[str, str]):
         by_set: Iterable[str] = (),
         by_option: Iterable[str] = (),
     ) -> None:
-        """by_set: keys that `--set` sets; by_option: keys that options of a command set, such as
-        --weights.
-        """
+        """by_set: keys set by `--set`. by_option: keys set by a command's options (--weights)."""
         super().__init__(values or {})
         self.file = file
         self.name = name
@@ -77,8 +76,9 @@ class Section(dict[str, str]):
         self.by_option = frozenset(by_option)
 
     def where(self, key: str = "") -> str:
-        """`luigi.cfg, line 23 [features] precision`: the key's line, or the section's if it has no
-        such key.
+        """Where a key is set, for messages: "luigi.cfg, line 23 [features] precision".
+
+        The line is the key's; for a missing key, the section's.
         """
         if key in self.by_option:
             return f"--{key}"
@@ -93,7 +93,7 @@ class Section(dict[str, str]):
         return f"{self.file} {setting}"
 
     def line(self, key: str = "") -> int:
-        """Number of a key's line, or of the heading, from 1; 0: not in the file."""
+        """Line number, from 1, of a key or of the section's heading; 0 if the file lacks it."""
         if not self.file.is_file():
             return 0
         heading = ""
@@ -212,7 +212,7 @@ def _value_of(hint: Any, text: str, base: Path) -> Any:
     """
     origin = get_origin(hint)
     arguments = get_args(hint)
-    # in this order: first the types of which an empty text may be a value
+    # The order matters: types for which an empty text is a valid value come first.
     if hasattr(hint, "parse"):
         parsed = hint.parse(text)
         if hasattr(parsed, "below"):
@@ -228,7 +228,7 @@ def _value_of(hint: Any, text: str, base: Path) -> Any:
                 raise ValueError("expected name:value pairs with spaces between, each name once")
             values[name] = _value_of(arguments[1], value, base)
         return values
-    # a description of a type with parts, such as X | None; other Annotated types are pydantic's
+    # Annotated that describes a type with parts, such as X | None; pydantic parses the others
     if origin is Annotated and get_args(arguments[0]):
         return _value_of(arguments[0], text, base)
     if NoneType in arguments:
@@ -238,7 +238,7 @@ def _value_of(hint: Any, text: str, base: Path) -> Any:
         return _value_of(inner, text, base)
     if not text:
         raise ValueError("expected a value, found none")
-    if hint == cache.Root and cache.is_url(text):  # of no folder of this machine
+    if hint == cache.Root and cache.is_url(text):  # a URL is not relative to a folder
         return text
     if hint in (Path, cache.Root):
         return base / folder_of(text, or_url=hint == cache.Root)
@@ -267,8 +267,9 @@ def settings_file() -> Path:
 
 
 def parse_overrides(lines: Sequence[str] | None = None) -> Iterator[tuple[str, str, str]]:
-    """(section, key, value) of each `--set`; lines: None: those of the environment. Raises
-    ConfigError.
+    """Yield (section, key, value) of each `--set`. Raises ConfigError for an invalid one.
+
+    lines: SECTION.KEY=VALUE each; None: those in the environment, which `--set` puts there.
     """
     prefix = "--set "
     if lines is None:

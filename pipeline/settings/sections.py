@@ -40,17 +40,18 @@ from pipeline.settings.schema import (
 
 T = TypeVar("T")
 
-KIND: Final = "kind"  # key of a stream's section; default: the section's name
+KIND: Final = "kind"  # key of a stream's section that names its class; default: the section's name
 DEMO: Final = "demo"  # detector for demo data only
 FILE: Final = Path("luigi.cfg")  # optional
-# settings of all datasets
+# settings that all datasets share
 SHARED: Final = tuple(f"convert.{option.name}" for option in fields(Dataset))
 
 
 @dataclass(frozen=True)
 class Settings:
-    """luigi.cfg, or the defaults without one. Training sections stay text, since they build on
-    presets.
+    """The settings of luigi.cfg, or the defaults without such a file.
+
+    Sections of training are not parsed here, since they build on presets.
     """
 
     source: SettingsFile
@@ -79,8 +80,9 @@ class Settings:
 
     @functools.cached_property
     def streams(self) -> tuple[StreamSpec, ...]:
-        """The streams of [features] streams, with the options of their sections. Raises
-        ConfigError, with the line.
+        """The streams that [features] streams names, with the options of their sections.
+
+        Raises ConfigError, with the line.
         """
         where = self.source.where("features", "streams")
         names = self.features.streams
@@ -108,8 +110,9 @@ class Settings:
         return getattr(getattr(self, section), key, None)
 
     def override(self, values: Mapping[str, Any]) -> Settings:
-        """Replace settings by SECTION.KEY, except those of [paths]. One of `device` and `devices`
-        overrides both.
+        """Replace settings, given as SECTION.KEY -> value, except those of [paths].
+
+        A value of `device` or `devices` also resets the other one to its default.
         """
         changed: dict[str, dict[str, Any]] = {}
         for name, value in values.items():
@@ -145,7 +148,10 @@ class Settings:
         return cores(self.convert.workers)
 
     def known_splits(self, names: Sequence[str] = ()) -> tuple[list[str], Mapping[str, str]]:
-        """Splits of these datasets (none: of all), and dataset -> error of a broken package."""
+        """The splits of these datasets (default: of all datasets).
+
+        Also returns dataset -> error for datasets whose package is broken.
+        """
         names = names or datasets.names()
         broken = datasets.broken(names)
         splits: list[str] = []
@@ -155,8 +161,9 @@ class Settings:
         return splits, broken
 
     def left_out(self, splits: Iterable[str]) -> str:
-        """A message about datasets of these splits of the cache that [data] datasets does not name;
-        "" without any.
+        """A message about datasets that are in the cache, but not in [data] datasets; or "".
+
+        splits: names of the splits in the cache.
         """
         names = dict.fromkeys(split.partition("/")[0] for split in splits)
         others = [name for name in names if name not in self.data.datasets]
@@ -172,7 +179,7 @@ class Settings:
 
 
 class SettingValue(NamedTuple):
-    """A key with its effective value and its default."""
+    """A setting with its effective value and its default."""
 
     section: str
     key: str
@@ -185,12 +192,10 @@ class SettingValue(NamedTuple):
 
 
 class Declared(NamedTuple):
-    """Functions for sections that a package declares by entry points of the group
-    `plug_ins.SECTIONS`.
-    """
+    """Functions for the sections that a package declares, by entry points (`plug_ins.SECTIONS`)."""
 
-    check: Callable[[Settings], None]  # raises ConfigError
-    values: Callable[[Settings], Iterator[SettingValue]]
+    check: Callable[[Settings], None]  # raises ConfigError for invalid settings
+    values: Callable[[Settings], Iterator[SettingValue]]  # all settings of its sections
     # raises ConfigError for settings that only training refuses
     check_inputs: Callable[[Settings], None]
 
@@ -209,14 +214,14 @@ def declared_names() -> tuple[str, ...]:
 def load(
     file: Path, do: str = NO_FILE, *, tolerant: bool = False, optional: bool = False
 ) -> Settings:
-    """Read and check luigi.cfg and `--set`, except sections that other packages declare and Luigi's
-    own.
+    """Read and check luigi.cfg and `--set`.
+
+    Sections that other packages declare, and those of Luigi, are not checked.
 
     Args:
-        do: end of the message for a missing file.
-        tolerant: skip unknown sections and datasets, which a missing package may add, with a
-            warning.
-        optional: use the defaults if the file is missing.
+        do: End of the message for a missing file.
+        tolerant: Skip unknown sections and datasets with a warning; a missing package may add them.
+        optional: Use the defaults if the file is missing.
 
     Raises ConfigError, with the line, for unknown, missing, invalid and contradictory settings.
     """
@@ -225,7 +230,7 @@ def load(
     source = source.apply_overrides()
     _check_sections(source, tolerant=tolerant)
     values = {}
-    required = ("paths", "data") if absent else ()  # that have no defaults
+    required = ("paths", "data") if absent else ()  # sections without defaults: not parsed then
     for name, spec in SECTION_TYPES.items():
         if name not in required:
             values[name] = _dataclass_of(source.section(name), spec)
@@ -247,7 +252,7 @@ def load(
         readers=_readers_of(source),
         detector=_detector_named(source, values["detect"], implied),
     )
-    # else there is no setting of a stream to check
+    # parse the streams, to check them, if the file has settings of streams
     if source.sections.keys() & {"features", *streams.names()}:
         _ = s.streams
     if s.named_paths is not None:
@@ -257,8 +262,9 @@ def load(
 
 
 def _readers_of(source: SettingsFile) -> dict[str, Dataset]:
-    """Datasets that have a section, with its options; one that cannot be loaded fails on use.
-    Raises ConfigError.
+    """The datasets that have a section, with its options. Raises ConfigError for invalid options.
+
+    Datasets that cannot be loaded are left out: they fail when they are used.
     """
     names = [name for name in datasets.names() if name in source.sections]
     broken = datasets.broken(names)
@@ -271,8 +277,9 @@ def _readers_of(source: SettingsFile) -> dict[str, Dataset]:
 
 
 def _dataclass_of(section: Section, spec: type[Any]) -> Any:
-    """A section as its dataclass of SECTION_TYPES. Raises ConfigError, also for a missing required
-    key.
+    """Parse a section as its dataclass of SECTION_TYPES.
+
+    Raises ConfigError for invalid values, and for a missing key that is required.
     """
     try:
         return configure([section], spec, spec)
@@ -282,7 +289,10 @@ def _dataclass_of(section: Section, spec: type[Any]) -> Any:
 
 
 def configure(layers: Sequence[Section], kind: type[Any], make: Callable[..., T]) -> T:
-    """Make a dataset, stream or detector with the options of sections; earlier layers win.
+    """Make a dataset, stream or detector with the options of sections.
+
+    layers: The sections; an earlier one overrides the later ones. kind: The class whose fields are
+    the options.
 
     Raises ConfigError, with the line or the option, for unknown options and invalid values.
     """
@@ -358,8 +368,9 @@ def detector_of(
 def _detector_named(
     source: SettingsFile, settings: DetectSettings, implied: str | None
 ) -> Detector | None:
-    """[detect] detector, else the implied one, with the options of its section. Raises
-    ConfigError.
+    """The detector of [detect], else the one named `implied`, with the options of its section.
+
+    None if neither names one. Raises ConfigError.
     """
     where = source.section("detect").where
     for name in settings.datasets:
@@ -381,8 +392,9 @@ def _detector_named(
 
 
 def _check_sections(source: SettingsFile, *, tolerant: bool) -> None:
-    """Raise ConfigError for an unknown section, unless `tolerant`, and for names that two packages
-    claim.
+    """Raise ConfigError for an unknown section, and for a section name that two packages use.
+
+    tolerant: print a warning about an unknown section instead.
     """
     names = [
         *SECTION_TYPES,
@@ -431,8 +443,9 @@ def _check_datasets(
 
 
 def _check_folders(paths: Paths, source: SettingsFile) -> None:
-    """Raise ConfigError for folders in the cache, where `gc` deletes other files, and for one
-    folder used twice.
+    """Raise ConfigError for a folder in the cache, and for one folder with two uses.
+
+    `gc` would delete other files in the cache.
     """
     folders = {key: getattr(paths, key).resolve() for key in ("raw", "body", "runs")}
     for key, folder in folders.items():

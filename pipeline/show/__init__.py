@@ -1,5 +1,5 @@
-"""A page that shows wrong joint orders at a glance.  raw -> [tracks, pixels, crops] -> features ->
-windows
+"""Draw tracks on an HTML page and in clips, so that wrong labels show at a glance.  raw -> [tracks,
+pixels, crops] -> features -> windows
 
 `tracks` reads tracks from the cache or from raw files; `drawing` turns joints into lines; `page`
 decodes and crops as training does, and writes the HTML; `clip` writes all frames of a video;

@@ -1,4 +1,4 @@
-"""Shaded, transparent bodies over images, and the bodies of labels.  tracks -> [images]
+"""Draw shaded, transparent bodies over images, and pose the bodies of labels.  tracks -> [images]
 
 A body is sampled within its bounding rectangle, at most RASTER_PX samples wide and high, and then
 resized.
@@ -183,9 +183,10 @@ class LabelledBodies:
 
 
 def projected_joints(track: ShownTrack, body: Path | None) -> Array:
-    """(n, 49, 3) px and 1 of a track's estimated bodies; 0 without one, or without its camera.
+    """Project the joints of a track's estimated bodies: (n, 49, 3) px and 1.
 
-    body: folder of the model; None: nothing is projected. Raises what `Body.load` raises.
+    Rows without a body or a camera are 0. body: folder of the body model; None: all rows are 0.
+    Raises what `Body.load` raises.
     """
     rows = track.rows
     n_rows = len(rows["frame_index"])
@@ -217,10 +218,9 @@ def intrinsics_of(track: ShownTrack, row: int) -> Array | None:
 
 
 def weak_perspective(body: PosedBody, kp_2d: Array) -> Array | None:
-    """Pixels (6890, 2) of the vertices by the weak perspective that fits the visible joints best;
-    None for too few.
+    """Project a body's vertices, (6890, 2) px, by the weak perspective that fits its joints best.
 
-    kp_2d: (49, 3) px and confidence.
+    kp_2d: (49, 3) px and confidence, the labelled joints. None if too few of them are visible.
     """
     visible = kp_2d[:, 2] > 0
     if visible.sum() < FEWEST:

@@ -1,8 +1,7 @@
-"""A clip of a video's people: boxes, joints, names, bodies, and frames without rows.  tracks ->
-[clip]
+"""Draw a video's people over all of its frames: boxes, joints, names, bodies.  tracks -> [clip]
 
-The clip has every frame of the video, to show dropped frames, too. One frame is in memory at a
-time.
+The clip has every frame of the video, so that dropped frames are seen, too. Only one frame is in
+memory at a time.
 """
 
 from __future__ import annotations
@@ -90,7 +89,7 @@ def caption(image: Image, text: str, *, top: bool = False) -> None:
 
 
 def _caption_size(image: Image) -> float:
-    """Factor of an image's captions and lines."""
+    """Factor by which an image's captions and lines are enlarged."""
     smaller: int = min(image.shape[:2])
     return max(1.0, smaller / CAPTION_FOR)
 
@@ -199,7 +198,7 @@ def write_clip(shown: PageContent, out: Path, *, progress: Progress = silent) ->
 
 
 def _only_video(shown: PageContent, out: Path) -> tuple[str, FrameSource]:
-    """The name and the images of the one video. Raises PipelineError as `write_clip`."""
+    """The name and the images of the tracks' video. Raises PipelineError as `write_clip` does."""
     untracked = shown.untracked
     if not shown.tracks and untracked is None:
         raise PipelineError(f"{shown.name}: no track for a clip. A page shows why: --out PAGE.html")

@@ -94,8 +94,9 @@ class ViewBox(NamedTuple):
 
 
 def _skeleton(points: Array, visible: Array, labels: Sequence[str]) -> Skeleton:
-    """points (49, 2), visible (49,), a text for each joint -> visible joints, and bones between two
-    visible joints.
+    """Make the skeleton of the visible joints, and of the bones between two visible joints.
+
+    points: (49, 2). visible: (49,). labels: a text for each joint.
     """
     drawn = np.flatnonzero(visible & np.isfinite(points).all(axis=-1)).tolist()
     lines = []
@@ -113,8 +114,9 @@ def _skeleton(points: Array, visible: Array, labels: Sequence[str]) -> Skeleton:
 
 
 def flat(kp_2d: Array, pixels: Array | None = None) -> Skeleton:
-    """kp_2d (49, 3) px and confidence -> the skeleton at these coordinates, or at `pixels` (49,
-    2).
+    """Make the skeleton of 2D joints kp_2d, (49, 3) px and confidence.
+
+    It is drawn at these coordinates, or at `pixels` (49, 2).
     """
     labels = [f"({x:.1f}, {y:.1f}) px, confidence {c:.2f}" for x, y, c in kp_2d.tolist()]
     if pixels is None:
@@ -123,7 +125,7 @@ def flat(kp_2d: Array, pixels: Array | None = None) -> Skeleton:
 
 
 def views(joints: Array, *, camera: bool) -> tuple[SkeletonView, ...]:
-    """joints (49, 4) m and confidence -> front and side view; () without a visible joint.
+    """Front and side view of 3D joints (49, 4), m and confidence; () without a visible joint.
 
     In camera axes (x right, y down, z forward) the front is the camera's view, and the side is seen
     from the image's right. Motion without a camera has z up; the front view looks along y.
@@ -174,8 +176,9 @@ def draw_label(
     colour: Sequence[int],
     taken: list[Array],
 ) -> None:
-    """Draw a box's label inside the image, between its captions, past those at `taken` (x, y, x,
-    y); adds its own.
+    """Draw the label of a box, inside the image and between its captions.
+
+    taken: Boxes (x, y, x, y) of labels drawn before, which the label avoids. Its own is added.
     """
     (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.4 * size, 1)
     line = height + round(4 * size)
@@ -222,9 +225,9 @@ def draw_text(
 
 
 def joints_3d(rows: Mapping[str, Array], body: Path | None) -> tuple[Array | None, str]:
-    """3D joints (n, 49, 4) m and confidence, pelvis at 0, or None; and a description, or why there
-    are none.
+    """Find a track's 3D joints, (n, 49, 4) m and confidence, with the pelvis at 0; None without.
 
+    Also returns a description of them, or why there are none.
     Taken from `kp_3d`, else `kp_3d_eval`, else the neutral body in `pose` with `betas`.
     """
     flag = rows.get("has_3d")

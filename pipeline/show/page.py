@@ -1,4 +1,4 @@
-"""One self-contained HTML page without scripts.  tracks -> [page]
+"""Write tracks as one self-contained HTML page without scripts.  tracks -> [page]
 
 Crops come from `crop_person`, and the joints on them from `normalise_keypoints`, as in training, so
 that the page shows the same errors. Names and messages come from untrusted files: the templates
@@ -48,9 +48,11 @@ Array = NDArray[Any]
 VERSION: Final = 2  # of a page's content: `prepare` and `try` replace pages of others
 LONGEST_PX: Final = 480  # longer side of a full frame on the page
 QUALITY: Final = 80  # of the page's JPEGs
-DOT: Final = 1 / 75  # radius of a joint / side of the crop; at most, / longer side of the frame
-SMALLEST_DOT: Final = 1 / 250  # at least, / longer side of the frame
-GRID_M: Final = 0.5  # between grid lines behind 3D joints
+# Radius of a joint's dot: DOT sides of the crop, but from SMALLEST_DOT to DOT longer sides of the
+# frame.
+DOT: Final = 1 / 75
+SMALLEST_DOT: Final = 1 / 250
+GRID_M: Final = 0.5  # distance of the grid lines behind 3D joints
 
 
 class _Rect(NamedTuple):
@@ -143,7 +145,7 @@ def _frames(track: ShownTrack) -> Iterable[Frame]:
 
 
 def _draw_untracked(untracked: Untracked) -> Iterator[_UntrackedFrame]:
-    """Some of the frames with such detections."""
+    """Draw some of the frames that have detections without a track."""
     indices, counts = np.unique(untracked.frame_index, return_counts=True)
     chosen = spread(len(indices), 2 * PAGE_FRAMES)
     frames = untracked.source.read(indices[chosen].tolist())
@@ -164,8 +166,9 @@ def _problem(frame: Frame) -> str:
 def _draw_frame(
     frame: Frame, track: ShownTrack, i: int, estimated: Array
 ) -> tuple[str, _Overlay | None, _Overlay | None]:
-    """The problem of row i's image or "", the full frame, and the crop. estimated: (49, 3) px and
-    1 of its body.
+    """Draw row i of a track: (problem of its image or "", the full frame, the crop).
+
+    estimated: (49, 3) px and 1, the projected joints of its estimated body.
     """
     image = frame.image
     if image is None or "bbox" not in track.rows:
@@ -199,7 +202,7 @@ def _draw_frame(
 
 
 def _on_crop(kp_2d: Array, bbox: Array, scale: float) -> Array:
-    """(49, 2) px of the crop."""
+    """Convert joints to pixels of the crop, (49, 2)."""
     normalised = normalise_keypoints(kp_2d.astype(np.float64), bbox, scale)
     on_crop: Array = (normalised[:, :2] + 1) * CROP_SIZE / 2
     return on_crop
@@ -212,7 +215,7 @@ def _rect(kind: str, centre: Array, size: Array) -> _Rect:
 
 
 def _shrink(image: Image, longest: int) -> Image:
-    """The image, at most so large."""
+    """Shrink an image so that its longer side is at most `longest` px."""
     height, width = image.shape[:2]
     scale = longest / max(height, width)
     if scale >= 1:

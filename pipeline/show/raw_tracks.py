@@ -1,4 +1,4 @@
-"""Tracks to show of a raw folder, read video by video.  raw -> [tracks] -> page"""
+"""Read tracks to show from a raw folder, video by video.  raw -> [tracks] -> page"""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def from_raw(
     body: Path | None = None,
     videos: Container[str] | None = None,
 ) -> PageContent:
-    """The chosen tracks of a raw folder; reads only their videos.
+    """Read the chosen tracks from a raw folder; reads only as many videos as needed.
 
     A video on which the reader fails is rejected, with a warning unless the error is a
     RawDataError.

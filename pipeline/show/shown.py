@@ -1,4 +1,6 @@
-"""What a page shows of tracks, wherever they are from.  raw, cache -> [tracks] -> page"""
+"""Records of what a page shows of tracks, from raw files or a cache.  raw, cache -> [tracks] ->
+page
+"""
 
 from __future__ import annotations
 
@@ -108,7 +110,7 @@ def shown_track(
     grade: grades.Grade,
     fits: tuple[BodyFit, ...] = (),
 ) -> ShownTrack:
-    """A track to show, from the cache's columns for all its frames."""
+    """Make the record of a track to show, from the columns of all its frames."""
     frame_index = columns["frame_index"]
     is_visible = np.zeros((len(frame_index), 0), np.bool_)
     if "kp_2d" in columns:
@@ -133,7 +135,7 @@ def shown_track(
 
 
 def no_video(name: str, video: str, reason: str, videos: Sequence[str]) -> PipelineError:
-    """The error of a video without tracks; `videos` are those with tracks."""
+    """The error for a chosen video without tracks. videos: names of videos with tracks."""
     end = ""
     if "no such video" in reason:
         end = did_you_mean(video, videos)

@@ -1,4 +1,4 @@
-"""Tracks to show of a split, from the cache.  cache -> [tracks] -> page"""
+"""Read tracks to show from a split of a cache.  cache -> [tracks] -> page"""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from pipeline.show.shown import (
 )
 from pipeline.show.untracked import Untracked, read_untracked
 
-# why a video is rejected that can be drawn all the same
+# reasons for which a video is rejected although its labels can be drawn
 DRAWABLE: Final = ("frame_count_mismatch", "keypoints_outside", "unknown_joint_order")
 
 
@@ -145,8 +145,10 @@ def _track_numbers(split: Split, names: Iterable[str]) -> list[int]:
 def _video_tracks(
     split: Split, video: str, raw: Path | None, warnings: list[str]
 ) -> tuple[list[int], Untracked | None]:
-    """Numbers of a video's tracks, and its other detections; why these cannot be read is added to
-    `warnings`. Raises PipelineError if the video is missing or has neither.
+    """Numbers of a video's tracks, and its detections that became no track.
+
+    If the latter cannot be read, the reason is added to `warnings`. Raises PipelineError if the
+    video is missing or has neither.
     """
     names = split.videos.names
     with_tracks = [names[i] for i in np.unique(split.tracks.video).tolist()]
@@ -191,7 +193,7 @@ def _source_of(split: Split, video: int, raw: Path | None) -> FrameSource | None
 def _cached_track(
     split: Split, number: int, raw: Path | None, frames: int, grade: grades.Grade
 ) -> ShownTrack:
-    """One track with its rows, images, notes, and how its bodies fit."""
+    """Read one track with its rows, images and notes, and how well its imported bodies fit."""
     record = split.tracks[number]
     video = int(split.tracks.video[number])
     entry = split.videos[video]

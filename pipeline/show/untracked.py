@@ -31,7 +31,7 @@ from pipeline.show.drawing import CAPTION_FOR, draw_label, rgb
 
 Array = NDArray[Any]
 
-# by reason, in the accounting's order
+# colours of the reasons, in the order of the accounting
 COLOURS: Final = ("#ff4fd8", "#ffd60a", "#30e3ca", "#ff6b6b")
 FURTHEST: Final = 2.0**13  # px, largest coordinate that is drawn
 MARGIN: Final = 0.1  # of a box's longer side, around joints

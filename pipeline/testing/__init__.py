@@ -1,5 +1,4 @@
-"""Uses pipeline.demo. What packages test themselves with: pytest classes for datasets and
-streams.
+"""Uses pipeline.demo. Tests that other packages run on their own datasets and streams.
 
 Derive a test class and override its fixtures. The functions behind them return a list of problems,
 empty if none was found.

@@ -155,7 +155,7 @@ def _files_opened(raw: Path) -> Iterator[set[Path]]:
 
 @functools.cache
 def _listen() -> None:
-    """Once per process: audit hooks cannot be removed."""
+    """Record opened files by an audit hook. Cached: once per process, since hooks stay forever."""
     sys.addaudithook(_record)
 
 

@@ -53,9 +53,10 @@ MISPOSED: Final = (
 MISPLACED: Final = (
     "the body of `pose` and `betas`, moved by `trans`, projects far from the 2D joints"
 )
-FEW: Final = 0.01  # of the frames: labels clipped at the image's edges can put a joint at (0, 0)
-NEARLY_ALL: Final = 0.9  # of a frame's joints: a box from another source may cut off a hand
-ENOUGH: Final = 6  # joints of spin49, which has most joints of a release twice
+# share of frames that may show a mistake: clipping at the image's edges can put a joint at (0, 0)
+FEW: Final = 0.01
+NEARLY_ALL: Final = 0.9  # share of a frame's joints: a box from another source may cut off a hand
+ENOUGH: Final = 6  # least number of joints of spin49, which has most joints of a release twice
 # of the box's side, median over a frame's joints; correct readers of demo data stay below 0.005
 FAR: Final = 0.15
 ROUNDING_PX: Final = 1.0  # tight boxes end at a joint, and releases round
@@ -231,7 +232,7 @@ def _usable(joints: Array) -> Array:
 
 
 def _enough_joints(track: Track, used: Array) -> Array:
-    """(T,) whether a frame has 3D labels and enough joints (T, J) to compare."""
+    """Whether each frame has 3D labels and enough joints to compare, (T,). used: (T, J)."""
     enough = used.sum(axis=1) >= ENOUGH
     if track.has_3d is not None:
         enough &= track.has_3d.astype(np.bool_)
@@ -342,8 +343,9 @@ def _label_body(dataset: Dataset, track: Track, body: Body) -> Body:
 
 
 def _fit_rotation(joints: Array, target: Array, used: Array) -> tuple[Array, Array]:
-    """Joints and target (T, J, 3) m, used (T, J) -> angle of the best rotation (T,) deg, mean
-    residual (T,) m.
+    """Rotate joints to a target as well as possible: angle (T,) deg, and mean residual (T,) m.
+
+    joints, target: (T, J, 3) m. used: (T, J), which joints count.
     """
     from pipeline.rotations import nearest_rotations  # loads torch
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from cache import Split
     from vibe_model.checkpoints import Trained
 
-TOO_LARGE: Final = 1e6  # frames of a Gaussian's sigma
+TOO_LARGE: Final = 1e6  # frames; a Gaussian's sigma must be smaller
 NOTE: Final = "published figures are beside their protocol; hmmr averages over videos"
 
 
@@ -152,8 +152,9 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _usable_splits(chosen: Mapping[str, Split], named: Sequence[str] | None) -> dict[str, Split]:
-    """The splits that one of the protocols can evaluate; prints why others are skipped. Raises
-    PipelineError without any.
+    """Choose the splits that at least one protocol can evaluate; prints why others are skipped.
+
+    Raises PipelineError if there is none.
     """
     splits: dict[str, Split] = {}
     for name, split in chosen.items():
@@ -180,7 +181,7 @@ def _evaluate(
     named: Sequence[str] | None,
     stream: str,
 ) -> dict[str, Any]:
-    """Metrics of each split, as `evaluate_all` has them."""
+    """Evaluate the model on each split: the metrics of `evaluate_all`."""
     from vibe_model.evaluation.evaluate import evaluate_all  # imports torch
 
     seqlen = args.seqlen

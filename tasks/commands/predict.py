@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class _PredictedSplits:
-    """Splits that were predicted."""
+    """The result of predicting some splits."""
 
-    summaries: list[dict[str, Any]]  # contents of predictions.json
-    n_failed: int  # videos, or splits without what the model reads
+    summaries: list[dict[str, Any]]  # contents of each split's predictions.json
+    n_failed: int  # number of videos, or of splits that lack a stream, that could not be predicted
 
 
 def _options(sub: argparse.ArgumentParser) -> None:
@@ -205,8 +205,9 @@ def _preparing(
 def _write(
     args: argparse.Namespace, job: PredictionJob, *, tracks: str, overlay: bool
 ) -> _PredictedSplits:
-    """Predict the tracks of a split whose names fit a pattern. Videos that cannot be drawn have
-    failed.
+    """Predict the tracks of a split whose names match the pattern `tracks`.
+
+    Videos that cannot be drawn count as failed.
     """
     from vibe_model.prediction import videos
 
@@ -232,7 +233,9 @@ def _write(
 
 
 def _describe_refinement(errors: Sequence[tuple[float, float]]) -> str:
-    """Line about the refinement. errors: px of each track before and after; NaN without 2D
+    """A line on how much the refinement improved the tracks.
+
+    errors: Each track's median distance to its 2D joints in px, before and after; NaN without 2D
     joints.
     """
     better = [pair for pair in errors if pair[1] < pair[0]]

@@ -45,7 +45,7 @@ _RECORDED: Final = re.compile(r'<code id="report-fingerprint">([0-9a-f]{16})</co
 
 @dataclass(frozen=True, slots=True)
 class ReportContent:
-    """What to show on a page."""
+    """The sources of a report page: the cache, the runs, and what to show of them."""
 
     root: cache.Root
     raw: Path | None  # the folder of the datasets' raw folders; None: as recorded at conversion
@@ -58,8 +58,9 @@ class ReportContent:
     training: bool = True
 
     def fingerprint(self) -> str:
-        """16 hex digits over the page's sources: commits of the cache, sizes and times of the files
-        of runs and body.
+        """A fingerprint of the page's sources, 16 hex digits: if it changes, the page is outdated.
+
+        It covers the commits of the cache, and sizes and times of files of the runs and the body.
         """
         state = {
             "version": VERSION,
@@ -149,7 +150,7 @@ def write_report(content: ReportContent, out: Path, progress: Progress = silent)
 def _training_sections(
     content: ReportContent, opened: OpenedCache, shown: Sequence[TrainingRun]
 ) -> list[PageSection]:
-    """Results, bodies if there are any, and curves."""
+    """The sections on training: results, bodies if there are any, and curves."""
     ablation: dict[str, Any] = {}
     problems: list[str] = []
     if content.ablation:

@@ -31,20 +31,20 @@ from pipeline.show.shown import Choice, PageContent, spread
 from pipeline.show.tracks import from_cache
 from tasks.report.page import Cell, PageSection
 
-# a clip; name, first and last frame of its tracks
+# a clip, and (name, first frame, last frame) of each of its tracks
 ClipTracks = tuple[cache.VideoEntry, list[tuple[str, int, int]]]
 
 UNREADABLE: Final = (cache.CacheError, OSError)  # errors that remove only a split from a section
-# in manifests -> on the page
+# unit of the accounting in manifests -> its name on the page
 COUNTED: Final = {"videos": "videos", "tracks": "tracks", "frames": "person-frames"}
 MOST_REJECTED: Final = 5  # rejected videos to list per split; the others are counted
 
 DEMO: Final = "demo data"  # marks of a page
 UNTRAINED: Final = "untrained network"
-TRACKS: Final = 2  # to draw per dataset
-FRAMES: Final = 3  # per track
-MOST_CLIPS: Final = 30  # of the user's own clips, to list; and their tracks
-DRAWN_CLIPS: Final = 6  # of them, to draw a track of
+TRACKS: Final = 2  # number of tracks to draw per dataset
+FRAMES: Final = 3  # number of frames to draw per track
+MOST_CLIPS: Final = 30  # most of the user's own clips to list, and most tracks of each
+DRAWN_CLIPS: Final = 6  # number of these clips of which a track is drawn
 
 # Terms of the datasets, by default after registration, and the work to cite (in full:
 # docs/licences.md).
@@ -307,7 +307,7 @@ def accounting_section(opened: OpenedCache) -> PageSection:
 
 
 def _left_out(recorded: Iterable[cache.Split]) -> Counter[tuple[str, str]]:
-    """(a value of `COUNTED`, reason) -> number dropped, over splits with a recorded accounting."""
+    """(unit: a value of `COUNTED`, reason) -> number dropped, over all these splits."""
     left_out: Counter[tuple[str, str]] = Counter()
     for split in recorded:
         for of, what in COUNTED.items():
@@ -322,7 +322,10 @@ def _reasons(split: cache.Split, of: str) -> dict[str, int]:
 
 
 def _left_out_of(split: cache.Split) -> str:
-    """The reasons except sampling, such as `videos: 3 bad_labels; person-frames: 21 bad_labels`."""
+    """What was dropped of a split, as text: "videos: 3 bad_labels; person-frames: 21 bad_labels".
+
+    Frames skipped by sampling are not mentioned.
+    """
     if "accounting" not in split.manifest:
         return "not recorded"
     texts = []
@@ -362,7 +365,7 @@ def _coverage(recorded: Sequence[cache.Split]) -> Iterator[tuple[str, str, int, 
 
 
 def _list_clips(split: cache.Split) -> list[ClipTracks]:
-    """At most MOST_CLIPS clips, evenly spaced over the split, each with at most so many tracks."""
+    """List at most MOST_CLIPS clips, evenly spaced over the split, with at most as many tracks."""
     clips = []
     for number in spread(len(split.videos), MOST_CLIPS):
         tracks = []

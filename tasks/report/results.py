@@ -34,7 +34,7 @@ class _ModelErrors(NamedTuple):
 
 
 class _ResultsTable(NamedTuple):
-    """Rows that may be compared."""
+    """A table of results whose rows may be compared with each other."""
 
     key: str  # the protocol, or another name
     title: str
@@ -181,8 +181,9 @@ def _step_title(step: int) -> str:
 
 
 def _model_rows(split: str, protocol: str, runs: Sequence[TrainingRun]) -> Iterator[_ModelErrors]:
-    """Rows of each run, of its smoothed predictions, and of the mean body, which is the same for
-    all runs.
+    """Yield rows for each run, for its smoothed predictions, and for the mean body.
+
+    The mean body is the same for all runs, so it has one row.
     """
     with_baseline: Mapping[str, Any] = {}  # the errors of any run
     for run in runs:

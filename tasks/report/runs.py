@@ -392,7 +392,8 @@ def _brief(names: Sequence[str], most: int = 28) -> list[str]:
 
 
 def _join_names(names: Sequence[str]) -> str:
-    """
+    """Join names by commas and "and".
+
     >>> _join_names(["a"]), _join_names(["a", "b", "c"])
     ('a', 'a, b and c')
     """

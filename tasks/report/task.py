@@ -84,7 +84,7 @@ def page() -> Path:
 
 
 def _require_own(file: Path) -> Path:
-    """The file, for a report. Raises PipelineError if it is there and is none."""
+    """Return the path of a report to write. Raises PipelineError if another file is there."""
     from tasks.report.assembly import recorded_fingerprint
 
     if file.exists() and not recorded_fingerprint(file):
@@ -98,8 +98,9 @@ def _require_own(file: Path) -> Path:
 
 
 def _configured_content(*, training: bool = True) -> ReportContent:
-    """The cache, every model's configured run and baseline, and the ablation, as far as they
-    exist.
+    """The content by luigi.cfg, as far as it exists.
+
+    It has the cache, the configured run and the baseline of every model, and the ablation.
     """
     from tasks.report.assembly import ReportContent
 

@@ -64,7 +64,9 @@ class EvalOptions:
 def evaluate_split(
     generator: VideoModel, split: Split, *, protocol: str | Protocol = "default", **options: Any
 ) -> Metrics:
-    """Metrics of one split, those of the constant mean body ("baseline"), and counts of frames.
+    """Evaluate a model on one split by one protocol.
+
+    Returns metrics, those of the constant mean body ("baseline"), and counts of frames.
 
     Metrics are means over the counted frames (some protocols: over tracks or videos); pck_2d is
     over the labelled keypoints of valid frames. A metric without a labelled frame is missing.
@@ -97,9 +99,9 @@ def evaluate_all(
     named: Sequence[str] | None = None,
     **options: Any,
 ) -> dict[str, Metrics]:
-    """Metrics of every split by the first protocol, and nested in them those of the other protocols
-    by name.
+    """Evaluate a model on every split, by all protocols.
 
+    Returns split -> metrics by the first protocol; those of other protocols are nested by name.
     The network runs once. "left_out" has the protocols that cannot evaluate a split, with reasons.
     For a model that reads streams of 2D keypoints, "keypoints" says whether the split's are labels
     or detected. For a model of past and future, protocols such as "hmmr" add "dynamics"
@@ -195,7 +197,7 @@ def _metrics(
     records: Sequence[Protocol],
     results: SplitResults | None = None,
 ) -> dict[str, Metrics]:
-    """Metrics by protocol. results: gets every track by the first protocol."""
+    """Evaluate one split: protocol -> metrics. results: gets each track by the first protocol."""
     sigmas = [options.smooth]
     if options.smoothed_too:
         sigmas.append(options.smoothed_too)
@@ -234,8 +236,9 @@ def _means(
     sigmas: Sequence[float],
     results: SplitResults | None = None,
 ) -> dict[str, list[Means]]:
-    """By protocol, the means of each sigma. Protocols with the same windows share the
-    predictions.
+    """Protocol -> the mean errors for each sigma of smoothing.
+
+    Protocols with the same windows share the predictions.
     """
     by_cut: dict[bool, list[Protocol]] = {}
     for record in records:
@@ -320,8 +323,9 @@ class SplitResults:
                 self._add_window(self._row(bodies, errors, slice(window.start, window.stop)))
 
     def worst(self) -> list[Row]:
-        """The worst windows first: largest PA-MPJPE (without 3D labels, smallest 2D PCK); of equals
-        the earlier one.
+        """The worst windows, the worst first; of equally bad ones, the earlier first.
+
+        The worst window has the largest PA-MPJPE, or, without 3D labels, the smallest 2D PCK.
         """
         return [row for _, _, row in sorted(self._worst, reverse=True)]
 

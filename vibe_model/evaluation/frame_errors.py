@@ -45,8 +45,8 @@ Pair = tuple[Floats, Floats]  # predicted and true
 _LABELS: Final = ("kp_2d", "kp_3d", "theta", "w_3d", "w_smpl", "valid")
 ROUNDED: Final = ("joints", "kp_2d", "theta")  # labels to round
 VERTICES: Final = ("vertices", "vertices at rest")
-OWN: Final = "own"  # the prediction
-BASELINE: Final = "baseline"  # the constant mean body
+OWN: Final = "own"  # errors of the prediction
+BASELINE: Final = "baseline"  # errors of the constant mean body
 MODELS: Final = (OWN, BASELINE)
 
 
@@ -106,12 +106,12 @@ class Means:
 
 
 class Scorer:
-    """Compares tracks of one split with their labels, in row order: accelerations may cross track
-    borders.
+    """Compares the predicted tracks of one split with their labels.
 
-    protocols: with equal windows. vertices, keypoints: compute metrics of them. smooth: sigma of a
-    Gaussian in time, frames; 0: none. Raises MissingAssets if vertices are compared and a gender's
-    body is missing.
+    Tracks must be added in row order: some protocols compute accelerations across their borders.
+    protocols: they cut tracks into the same windows. vertices, keypoints: whether to compute
+    metrics of them. smooth: sigma in frames of a Gaussian over time; 0: none. Raises MissingAssets
+    if vertices are compared and a gender's body is missing.
     """
 
     @torch.no_grad()
@@ -160,8 +160,9 @@ class Scorer:
         self._previous: dict[tuple[str, str, str], Pair] = {}
 
     def add(self, raw: TrackBodies) -> tuple[TrackBodies, TrackErrors]:
-        """Add the errors of one track. Returns it smoothed, and its errors by the first
-        protocol.
+        """Add the errors of one track to the means.
+
+        Returns the smoothed track, and its errors by the first protocol.
         """
         bodies = raw.smooth_time(self._smooth)
         labels = self._labels(bodies)
@@ -241,7 +242,10 @@ class Scorer:
         return _Predicted(joints, kp_2d)
 
     def _group_by_body(self, truths: Sequence[_Truth], gender: str) -> list[_BodyGroup]:
-        """The truths that need the labels' bodies, by gender and rounding. gender: of the track."""
+        """Group the truths that need bodies of labels, by gender and rounding of the labels.
+
+        gender: that of the track's labels.
+        """
         groups: dict[tuple[str, bool], list[_Truth]] = {}
         for truth in truths:
             genders = self._genders.get(truth.protocol.name)
@@ -281,7 +285,7 @@ class Scorer:
                     truth.errors[model][name][rows[is_counted]] = measured[key][is_counted]
 
     def _vertices(self, mesh: _Mesh, reads: str, root: Root) -> Floats:
-        """(N, 6890, 3) m for metrics."""
+        """The vertices that a metric reads, (N, 6890, 3) m, relative to `root`."""
         if reads == "vertices at rest":
             mesh = mesh.unpose(self._unit_shapes(mesh.body))
         return _numpy(mesh.vertices(root))
@@ -324,7 +328,7 @@ class Scorer:
         return pred, target
 
     def _pairs(self, model: str, truth: _Truth, predicted: _Predicted) -> dict[str, Pair]:
-        """What metrics read, by `Metric.reads`."""
+        """The arrays that metrics read: `Metric.reads` -> (predicted, true)."""
         protocol = truth.protocol
         joints = predicted.joints[protocol.joints]
         kp_2d = predicted.kp_2d
@@ -361,13 +365,13 @@ class _Truth:
 
     @property
     def with_keypoints(self) -> Bools:
-        """(F,) frames with a counted keypoint."""
+        """Whether each frame has a keypoint that counts, (F,)."""
         return np.asarray((self.kp_2d[..., 2] > 0).any(axis=1))
 
     @property
     def with_joints(self) -> Bools:
-        """(F,) frames whose predicted joints are read: all, with a metric of the prediction
-        alone.
+        """Whether each frame's predicted joints are read, (F,): if its labels count, or if a metric
+        reads the prediction alone.
         """
         reads = [metric.reads for metric in self.protocol.metrics.values()]
         return self.counted | ("prediction" in reads)
@@ -415,7 +419,7 @@ class _Mesh(NamedTuple):
 
     @classmethod
     def from_theta(cls, body: Body, theta: Floats, like: Tensor) -> _Mesh:
-        """From labels (N, 85), on the device and in the type of `like`."""
+        """Make bodies from labels (N, 85), on the device and in the type of `like`."""
         label = torch.as_tensor(theta).to(like)
         return cls(body, label[:, 75:], axis_angle_to_matrix(label[:, 3:75].reshape(-1, 24, 3)))
 
@@ -430,19 +434,19 @@ class _Mesh(NamedTuple):
         return self._replace(verts=self.body(betas=self.betas, rotmat=self.rotmat).verts)
 
     def unpose(self, units: Tensor) -> _Mesh:
-        """Unposed, with vertices. units: `_unit_shapes` of its body."""
+        """The bodies in the rest pose, with vertices. units: `_unit_shapes` of their body model."""
         verts = units[10] + torch.einsum("nb,bvc->nvc", self.betas, units[:10] - units[10])
         rest = torch.eye(3, device=verts.device).expand(len(self.betas), 24, 3, 3)
         return self._replace(rotmat=rest, verts=verts)
 
     def joints(self, order: Order) -> Tensor:
-        """(N, J, 3) m."""
+        """Joints in an order of `Body.joints`, (N, J, 3) m."""
         if order == "common14" and self.verts is not None:
             return self.body.common14(self.verts)
         return self.body.joints(betas=self.betas, rotmat=self.rotmat, order=order)
 
     def vertices(self, root: Root) -> Tensor:
-        """(N, 6890, 3) m about a root."""
+        """Vertices (N, 6890, 3) m, relative to the middle of the joints of `root`."""
         assert self.verts is not None
         order, places = root
         if not places:
@@ -451,8 +455,9 @@ class _Mesh(NamedTuple):
 
 
 def _unit_shapes(body: Body) -> Tensor:
-    """(11, 6890, 3) m at rest, of the ten unit shapes and of shape 0: vertices are linear in the
-    shape.
+    """Vertices in the rest pose of the ten unit shapes and of shape 0, (11, 6890, 3) m.
+
+    Vertices are linear in the shape, so those of any shape follow from these.
     """
     device = body.mean_shape.device
     rest = torch.eye(3, device=device).expand(11, 24, 3, 3)
@@ -477,7 +482,7 @@ def _label_bodies(generator: VideoModel, split: Split, genders: Iterable[str]) -
 
 
 def _split_at_gaps(rows: Ints, run: Ints) -> list[Ints]:
-    """Rows (N,) as stretches of neighbours. run: (F,) as of `TrackBodies`."""
+    """Split rows (N,) into stretches of neighbouring frames. run: (F,) as in `TrackBodies`."""
     is_gap = (np.diff(rows) != 1) | (np.diff(run[rows]) != 0)
     return np.split(rows, np.flatnonzero(is_gap) + 1)
 

@@ -43,12 +43,12 @@ class Labels(NamedTuple):
 
 
 def _valid(labels: Labels) -> Bools:
-    """(F,) frames that the dataset marks as valid for evaluation."""
+    """The mask (F,) of frames that the dataset marks as valid for evaluation."""
     return labels.valid
 
 
 def _every(labels: Labels) -> Bools:
-    """(F,) all frames."""
+    """The mask (F,) of all frames."""
     return np.ones_like(labels.valid)
 
 
@@ -106,7 +106,7 @@ class Protocol:
         return [JOINTS[self.joints].index(name) for name in self.root]
 
     def rooted(self, joints: Floats) -> Floats:
-        """(N, J, 3) m -> the same in float64 about the root."""
+        """Joints (N, J, 3) m relative to the middle of the root joints, in float64."""
         joints = joints.astype(np.float64)
         if not self.root:
             return joints
@@ -114,8 +114,9 @@ class Protocol:
         return joints - root
 
     def measure(self, name: str, pred: Floats, target: Floats) -> Floats:
-        """One metric, (N - span + 1,). Raises PlugInError if a package's metric fails, DataError
-        for wrong numbers.
+        """Compute the metric `name` of N frames, (N - span + 1,).
+
+        Raises PlugInError if another package's metric fails, DataError for wrong numbers.
         """
         metric = self.metrics[name]
         shape = (max(len(pred) - self.metrics[name].span + 1, 0),)
@@ -134,8 +135,9 @@ class Protocol:
         return values
 
     def genders(self, split: Split) -> tuple[str, ...]:
-        """Genders of the bodies that it compares with; "declared": those of the reader's 3D
-        labels.
+        """Genders of the bodies with which the protocol compares predictions.
+
+        With `body` "declared", they are those with which the reader made the 3D labels.
         """
         if self.body == "own":
             return tuple(sorted({track.gender for track in split.tracks})) or (NEUTRAL_BODY,)
@@ -145,7 +147,7 @@ class Protocol:
         return tuple(declared or (NEUTRAL_BODY,))
 
     def lacking(self, split: Split) -> str:
-        """Why it cannot evaluate a split; "" if it can."""
+        """Why the protocol cannot evaluate a split; "" if it can."""
         if self.truth == "joints":
             return ""
         estimates = estimates_of(split)
@@ -192,9 +194,10 @@ find = REGISTRY.find
 def choose(
     split: Split, named: Sequence[str] | None = None
 ) -> tuple[list[Protocol], dict[str, str]]:
-    """The protocols that evaluate a split, and reasons of the others by name.
+    """Choose the protocols that evaluate a split.
 
-    named: these; None: all for this split. Raises as `find` does for those that are named.
+    Returns them, and name -> reason for those that cannot. named: Names of protocols; None: all
+    that are meant for this split. Raises what `find` raises for a name.
     """
     left_out: dict[str, str] = {}
     if named is None:
@@ -211,7 +214,10 @@ def choose(
 
 
 def by_protocol(result: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """A split's numbers in metrics.json by protocol; the first one's contain the others'."""
+    """Protocol -> a split's numbers, from its entry in metrics.json.
+
+    The entry has the first protocol's numbers, in which those of the others are nested.
+    """
     nested = {
         name: value
         for name, value in result.items()
@@ -225,8 +231,9 @@ def by_protocol(result: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 
 
 def table_metrics(rows: Iterable[Mapping[str, Any]]) -> dict[str, Metric]:
-    """Metrics by name, in the order of tables: ours, then those of packages with a number in any
-    row.
+    """Metrics by name, in the order of tables.
+
+    First come all built-in metrics, then those of other packages with a number in any row.
     """
     others = set[str]()
     for row in rows:
@@ -240,5 +247,5 @@ def table_metrics(rows: Iterable[Mapping[str, Any]]) -> dict[str, Metric]:
 
 
 def meaning(name: str) -> str:
-    """A protocol in a sentence, or why it does not load."""
+    """A sentence on what a protocol compares, or why it cannot be loaded."""
     return REGISTRY.not_installed(name) or REGISTRY.broken([name]).get(name) or find(name).meaning

@@ -80,14 +80,14 @@ def foot_sliding(pred_vertices: Floats, target_vertices: Floats) -> Float64s:
 
 
 def _foot_steps(vertices: Floats) -> Float64s:
-    """(F, 6890, 3) m -> (F - 1, 4) m: by how much each of FOOT_VERTICES moves to the next frame."""
+    """How far each of FOOT_VERTICES moves to the next frame: (F, 6890, 3) m -> (F - 1, 4) m."""
     feet = vertices[:, FOOT_VERTICES].astype(np.float64)
     steps: Float64s = np.linalg.norm(np.diff(feet, axis=0), axis=-1)
     return steps
 
 
 def _align_chunks(pred: Floats, target: Floats, fitted: int) -> Float64s:
-    """(F, J, 3) m -> (F,) mm: errors after each chunk's first frames were aligned."""
+    """Align chunks of (F, J, 3) m by the first `fitted` frames of each; return errors (F,) mm."""
     errors = [np.zeros(0)]
     for start in range(0, len(pred), CHUNK_FRAMES):
         chunk = pred[start : start + CHUNK_FRAMES]

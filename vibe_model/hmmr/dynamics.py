@@ -40,14 +40,14 @@ _COMPARED_AT_ONCE: Final = 256  # true poses compared with all training poses
 
 
 class _LabelledSteps(NamedTuple):
-    """Frames of a track with labels now and at every step."""
+    """The frames of a track that have 3D labels both now and at every step in time."""
 
     joints: Floats  # (T, 14, 3) m, of all the track's rows
     now: Ints  # (n,) positions of the frames in the track
     rows: Ints  # (n,) their rows in the split
 
     def shift(self, step: int) -> Floats:
-        """(n, 14, 3) m that many frames away."""
+        """Joints (n, 14, 3) m `step` frames after (or before, if negative) each frame."""
         return self.joints[self.now + step]
 
 
@@ -80,8 +80,9 @@ class KnownPoses:
         return len(self._now)
 
     def nearest(self, joints: Floats, steps: Sequence[int]) -> list[Floats]:
-        """Joints (F, 14, 3) m -> for each step, the poses (F, 14, 3) m that many frames from the
-        nearest ones.
+        """Find the training pose nearest to each of the joints (F, 14, 3) m.
+
+        Returns for each step the joints (F, 14, 3) m that many frames from these training poses.
         """
         nearest = [np.zeros(0, np.int64)]
         for start in range(0, len(joints), _COMPARED_AT_ONCE):
@@ -99,7 +100,10 @@ class KnownPoses:
 def bind_dynamics(
     generator: VideoModel, training: Mapping[str, Split]
 ) -> Callable[..., dict[str, Any]]:
-    """`dynamics` of a model, compared with the training splits' poses, for `Protocol.dynamics`."""
+    """Make the function that `Protocol.dynamics` needs: `dynamics` of a model.
+
+    Its nearest-pose baseline searches the poses of the training splits.
+    """
     known = KnownPoses(training, generator) if training else None
     return functools.partial(dynamics, generator, known=known)
 
@@ -113,7 +117,7 @@ def dynamics(
     tracks: str = "*",
     known: KnownPoses | None = None,
 ) -> dict[str, Any]:
-    """PA-MPJPE in mm by model and step in frames ("0": now).
+    """Measure predicted past and future: PA-MPJPE in mm by model and step in frames ("0": now).
 
     All models are evaluated on the frames with 3D labels now and at every step. Numbers are means
     over tracks of each track's mean. The result is empty for a model without past and future, and

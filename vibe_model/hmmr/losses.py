@@ -111,8 +111,9 @@ def bodies(sets: Sets) -> list[Body]:
 
 
 def adversarial(fake_scores: Tensor) -> Tensor:
-    """Generator's least squares GAN loss: (N, 24) -> scalar, the sum over outputs, the mean over
-    bodies.
+    """Least squares GAN loss of the generator: scores (N, 24) -> scalar.
+
+    Sums over the 24 outputs, and takes the mean over bodies.
     """
     return (fake_scores - 1).square().sum(-1).mean()
 
@@ -123,8 +124,9 @@ def discriminator(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
 
 
 def _pair_sets(sets: Sets, label: Body) -> Iterator[tuple[Body, Body, bool]]:
-    """Yield each set, its labels, and whether it is of other frames: for a step dt, frame t has the
-    label of t + dt.
+    """Yield each set of predictions, its labels, and whether it predicts past or future frames.
+
+    For a step dt, the prediction made at frame t is paired with the label of frame t + dt.
     """
     n_frames = sets.strip.shape[1]
     for pred in (sets.real, sets.hallucinated):

@@ -1,4 +1,4 @@
-"""The interface of a model.  features -> windows -> [evaluation, prediction]"""
+"""The interface of a model's generator.  features -> windows -> [evaluation, prediction]"""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Estimate(NamedTuple):
 
     @classmethod
     def of_6d(cls, pose: Tensor, shape: Tensor, camera: Tensor) -> Estimate:
-        """From rotations in 6D: pose (..., 144)."""
+        """Make an estimate from rotations in 6D, (..., 144)."""
         return cls(rotation_6d_to_matrix(pose.reshape(*pose.shape[:-1], 24, 6)), shape, camera)
 
 
@@ -62,23 +62,23 @@ class VideoModel(nn.Module, ABC):
     def regress_around(
         self, features: Tensor, *args: Any, **extra_streams: Any
     ) -> dict[int, Estimate]:
-        """`regress` under 0, and under each of `steps` the bodies that many frames later, with
-        their cameras.
+        """Regress the bodies of the frames, and those before and after: step -> bodies and cameras.
+
+        Step 0 has the result of `regress`; each step of `steps` has the bodies that many frames
+        later.
         """
         return {0: self.regress(features, *args, **extra_streams)}
 
     def regress_stills(
         self, features: Tensor, *args: Any, **extra_streams: Any
     ) -> dict[int, Estimate]:
-        """`regress_around` of still images, (B, 1, feature_size), without frames before and
-        after.
-        """
+        """`regress_around` for still images, (B, 1, feature_size), which have no neighbours."""
         return self.regress_around(features, *args, **extra_streams)
 
     def pose(
         self, estimate: Estimate, eval_joints: bool = False, vertices: bool = True
     ) -> dict[str, Tensor]:
-        """`pose_estimate` with the model's camera."""
+        """Pose the bodies of an estimate (`pose_estimate`), projected by the model's camera."""
         return pose_estimate(
             self.body, estimate, self.project, eval_joints=eval_joints, vertices=vertices
         )

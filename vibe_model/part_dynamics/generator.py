@@ -182,7 +182,7 @@ class _Neighbour(nn.Module):
 
 
 class _Regressed(NamedTuple):
-    """What the regressor gives, and its input's states."""
+    """The regressor's results, and the states of the regions from which they were computed."""
 
     pose: Tensor  # (B, T, 144)
     shape: Tensor  # (B, T, 10)
@@ -322,7 +322,7 @@ class PartDynamics(VideoModel):
         return _Regressed(pose, shape, camera, states.to(features.dtype))
 
     def _normalise(self, homography: Tensor) -> Tensor:
-        """(B, T, 135) -> the same in standard deviations, clipped."""
+        """Divide homographies (B, T, 135) by their standard deviations, and clip them."""
         by_pair = homography.reshape(*homography.shape[:2], -1, 9)
         deviations = by_pair / self.sigma.clamp(min=1e-6)
         return deviations.clamp(-LARGEST_MOTION, LARGEST_MOTION).flatten(-2)

@@ -52,8 +52,9 @@ def neighbours(
 
 
 def _apply_optimal_camera(points: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-    """Points (..., 49, 2) projected by the camera that is best for their labels (..., 49, 3); and
-    the labels, with visibility 0 where there is no such camera.
+    """Project points (..., 49, 2) by the camera that fits them best to their labels (..., 49, 3).
+
+    Also returns the labels, with visibility 0 in frames for which there is no such camera.
     """
     label_xy = label[..., :2]
     visible = label[..., 2]
@@ -104,7 +105,7 @@ def uncertainty(network: PrVIPE, keypoints: Tensor, target: Tensor, is_known: Te
 
 
 def _weigh(mean: Tensor, std: Tensor) -> Tensor:
-    """(N, size) each -> (N, size)."""
+    """Weigh embeddings (N, size) by their share of the variance (module docstring)."""
     variance = std.clamp(min=LEAST_STD).square()
     total = variance.sum(-1, keepdim=True)
     return variance / total * mean

@@ -34,12 +34,13 @@ from pipeline.settings.sections import Settings, stream_of
 from vibe_model import runs
 from vibe_model.checkpoints import HMR2, Trained
 
-CLIPS: Final = "clips"  # links to single clips: CACHE-clips, or for a cache in a bucket OUT/clips
+# ending of the folder of links to single clips: CACHE-clips; for a cache in a bucket: OUT/clips
+CLIPS: Final = "clips"
 
 
 @dataclass(frozen=True, eq=False)
 class PredictionJob:
-    """A split, its feature stream, the model, the output folder, and options."""
+    """All that a prediction needs: a split, its feature stream, a model, options."""
 
     root: cache.Root
     name: str  # of the split
@@ -61,7 +62,7 @@ class PredictionJob:
 def open_job(
     root: cache.Root, name: str, trained: Trained, stream: str, out: Path, raw: Path | None = None
 ) -> PredictionJob:
-    """A job for a split that has features.
+    """Make the job for a split that has features.
 
     Raises CacheError for a missing split, StandInMixed, and what `Trained.check_split` raises.
     """
@@ -191,7 +192,7 @@ def _extra_streams(trained: Trained, embedding: Path | None) -> Iterator[StreamS
 
 
 def warnings(job: PredictionJob, streams: Sequence[StreamSpec]) -> list[str]:
-    """Reasons to doubt the bodies."""
+    """Messages with reasons to doubt the predicted bodies."""
     reasons = []
     last = streams[-1]
     weights = last.stream.weights if isinstance(last.stream, ResNet50) else None

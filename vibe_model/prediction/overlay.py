@@ -117,8 +117,9 @@ class BodyDrawing:
         self.painter = BodyPainter(generator.body.faces.cpu().numpy())
 
     def vertices(self, records: NDArray[Any], moved: int | None = None) -> NDArray[np.float32]:
-        """Records (N,) -> (N, V, 3) m in camera axes, without translation. `moved`: index of a
-        step, None: now.
+        """Vertices (N, V, 3) m of records (N,), in camera axes, without translation.
+
+        moved: index of the step before or after; None: now.
         """
         if not len(records):
             return np.zeros((0, 0, 3), np.float32)
@@ -225,7 +226,8 @@ def write_overlay(
 
 
 def _time_label(step: int, fps: float) -> str:
-    """
+    """Caption of the bodies at a step in frames.
+
     >>> _time_label(-5, 25.0)
     '0.2 s before'
     """

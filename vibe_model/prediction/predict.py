@@ -35,7 +35,7 @@ Floats = NDArray[np.floating[Any]]
 Float32s = NDArray[np.float32]
 Ints = NDArray[np.int64]
 Seen = tuple[int, int, int, int]  # rows [start, stop), and repetitions of the first and the last
-Plan = tuple[Any, list[list[EvalWindow]]]  # a track, and its windows by each way of cutting it
+Plan = tuple[Any, list[list[EvalWindow]]]  # a track, and its windows for each value of drop_last
 
 POSED_AT_ONCE: Final = 64  # bodies, with 5 MB of vertices
 REACH: Final = 4  # sigmas; beyond, a Gaussian is below 1 / 2000 of its peak
@@ -59,9 +59,7 @@ UNITS: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TrackBodies:
-    """The bodies in F frames of one track, in row order, and their places in the source's
-    frames.
-    """
+    """The bodies in F frames of one track, in row order, and where they are in the images."""
 
     track: Any  # cache.TrackRecord: name, video, start, stop, fps, step, crop_scale
     rows: Ints  # (F,) of the split
@@ -270,7 +268,7 @@ def posed_arrays(generator: VideoModel, arrays: Sequence[Float32s], *names: str)
 
 
 def _groups(plans: Iterator[Plan], batch_size: int) -> Iterator[list[Plan]]:
-    """Groups of tracks that fill a batch: many tracks are shorter than one."""
+    """Yield groups of tracks whose windows fill a batch; many tracks alone would not."""
     group: list[Plan] = []
     n_windows = 0
     for plan in plans:
@@ -294,8 +292,9 @@ def _regress(
     around: bool,
     stills: bool,
 ) -> dict[Seen, list[Float32s]]:
-    """rotmat, shape, camera of each window's rows, (T, ...) each; with `around`, then the rotmat of
-    each step.
+    """Predict each window: rotmat, shape and camera of its rows, (T, ...) each.
+
+    With `around`, the rotmat of each step follows.
     """
     device = generator.device
     estimates: dict[Seen, list[Float32s]] = {}

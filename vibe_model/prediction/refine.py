@@ -110,7 +110,7 @@ def refine_bodies(
 
 
 def _isolate(bad: Bools, run: Ints | None) -> Ints:
-    """(T,) runs, ascending, of which bad frames are none's neighbours."""
+    """Run numbers (T,), ascending, such that bad frames are neighbours of no other frame."""
     is_first = bad.copy()
     is_first[1:] |= bad[:-1]
     isolated: Ints = np.cumsum(is_first)
@@ -168,7 +168,7 @@ class _Refinement:
     def pose(
         self, camera: Tensor, rotmat: Tensor, betas: Tensor, bbox: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Joints (n, 49, 3) m, and in the image (n, 49, 2) px."""
+        """Pose bodies: joints (n, 49, 3) m, and their projections (n, 49, 2) px of the image."""
         joints = self.body.joints(betas=betas, rotmat=rotmat)
         half = bbox[:, None, 2:3] * self.crop_scale / 2
         return joints, bbox[:, None, :2] + half * self.project(joints, camera)
@@ -192,7 +192,7 @@ class _Refinement:
         return float(seen.median())
 
     def fit(self, track: _FittedTrack) -> Tensor:
-        """The theta (T, 85) of least loss, chunk by chunk with one shape."""
+        """Find the theta (T, 85) with the least loss, chunk by chunk, with one shape for all."""
         fitted = track.theta.clone()
         fitted[:, BETAS] = fitted[:, BETAS].mean(dim=0)
         n_frames = len(fitted)

@@ -115,7 +115,7 @@ def _track_text(track: Mapping[str, Any]) -> str:
 
 
 def _height_text(track: Mapping[str, Any]) -> str:
-    """The height of a track of bodies.json, with what it rests on."""
+    """The estimated height of a track of bodies.json as text, with its uncertainty."""
     height = track["height_m"]
     if height is None:
         return "no height, since legs are not seen"

@@ -62,13 +62,13 @@ OF_WEIGHTS: Final = "The MediaPipe Authors"
 
 
 class _DrawnPerson(NamedTuple):
-    """A row of the page's table."""
+    """A person of the clip: a row of the page's table."""
 
     colour: str
-    fitted: dict[str, Any]  # of bodies.json
-    seconds: tuple[float, float]
+    fitted: dict[str, Any]  # the person's entry in bodies.json
+    seconds: tuple[float, float]  # first and last time at which the person is seen
     grade: Grade
-    images: list[Image]  # with joints, with the body
+    images: list[Image]  # one with joints, one with the body
 
 
 def _options(sub: argparse.ArgumentParser) -> None:
@@ -156,9 +156,7 @@ def _fetch(clip: Path) -> list[str]:
 
 
 def _commands(clips: str, root: str, bodies: str, clip: str, drawn: str) -> list[list[str]]:
-    """From a folder of clips to tracks with joints in metres, to bodies, to joints drawn over a
-    clip.
-    """
+    """The commands to run: prepare tracks with joints in metres, fit bodies, draw the joints."""
     networks = ["--detector", DETECTOR, "--every", "5", "--stream", "blaze_joints"]
     return [
         ["prepare", "videos", "--raw", clips, "--cache", root, *networks],
@@ -175,7 +173,7 @@ def _run_step(words: list[str]) -> int:
 def _people(
     split: cache.Split, fitted: list[dict[str, Any]], raw: Path, clips: Sequence[Path]
 ) -> tuple[list[Image], list[_DrawnPerson]]:
-    """An image of each drawn clip, and the table's rows."""
+    """Return an image of each drawn clip, and the rows of the table."""
     records = [split.tracks[split.tracks.names.index(one["name"])] for one in fitted]
     frames = [split.rows("frame_index", record.start, record.stop) for record in records]
     middle_of_all = int(np.median(np.concatenate(frames)))

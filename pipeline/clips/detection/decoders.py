@@ -1,8 +1,11 @@
 """Frames of many clips, decoded by supervised processes.  [pixels] -> raw keypoints
 
-As in `pipeline.features.engine.run`, a job is decoded in order by one process, here a clip, and a
-task is sent to it at once, here up to `size` frames. Processes are two tasks ahead. Frames of the
-earliest open clip come first, so that few clips are unfinished at any time.
+A job is one clip: one process of a `pipeline.processes.pool.Pool` decodes it, in order. A task is
+the next `size` frames of a clip, the unit that is sent to a process. Of the frames that are ready,
+those of the earliest open clip are yielded first, so that few clips are unfinished at any time.
+
+For each frame, the process also computes a histogram of colours, by which scene cuts are found, and
+the camera's motion since the frame before.
 """
 
 from __future__ import annotations
@@ -23,36 +26,38 @@ from pipeline.files.pixels.frames import Frame, Image, Video
 from pipeline.processes import Failed, alive
 from pipeline.processes.pool import VIDEO_THREADS, Pool
 
-SMALL: Final = (320, 192)  # px to which images are reduced before the camera's motion is computed
-STILL: Final = 0.002  # of half the image: corners that move by less, which is 1.3 px of 1280
-PLACES: Final = 6  # decimals
+SMALL: Final = (320, 192)  # px, size of the reduced images of which the camera's motion is computed
+# The camera is still if no corner moves by more, in units of half the image: 1.3 px of 1280.
+STILL: Final = 0.002
+PLACES: Final = 6  # decimals of the camera's motion
 
 
 class _ClipFrame(NamedTuple):
-    """A frame of a clip and its colours; both are None if it cannot be decoded."""
+    """A frame of a clip, decoded or damaged."""
 
-    number: int  # from 0
-    image: Image | None
-    colours: Histogram | None
+    number: int  # in the clip, from 0
+    image: Image | None  # None: it cannot be decoded
+    colours: Histogram | None  # histogram of the image's colours; None without an image
     camera: list[float] | None  # `_camera_motion` from the frame before
 
 
 class DecodedTask(NamedTuple):
-    """The frames of a task: the next ones of a clip."""
+    """The result of a task: the next frames of a clip."""
 
     clip: str
     frames: list[_ClipFrame]
     ended: bool  # this is the clip's last task
     problem: RawDataError | None = None  # why the clip cannot be read
-    record: ClipRecord | None = None  # of a clip that has ended
+    record: ClipRecord | None = None  # what the clip is; known when it has been decoded to its end
 
 
 Task = tuple[str, int]  # a clip, and the task's first frame
 
 
 class ClipDecoding:
-    """Decodes tasks of up to `size` frames in one process, and continues where it stopped in a
-    clip.
+    """Decodes tasks of up to `size` frames in one process.
+
+    Keeps the clip open between tasks, so that the next task continues where the last one stopped.
     """
 
     def __init__(self, raw: Path, size: int) -> None:
@@ -93,7 +98,10 @@ class ClipDecoding:
         return DecodedTask(clip, frames, self._over, problem, record)
 
     def _open(self, clip: str, start: int) -> None:
-        """Begin a clip, or a task of a clip that another process began."""
+        """Open a clip at frame `start`, which is not 0 if another process began the clip.
+
+        Decodes the frame before, too, from which the camera's motion is computed.
+        """
         self._clip = clip
         self._position = start
         self._over = False
@@ -113,8 +121,9 @@ def _small(image: Image) -> homography.Bytes:
 def _camera_motion(
     before: homography.Bytes | None, now: homography.Bytes | None
 ) -> list[float] | None:
-    """Two small images -> 8 elements of `homography.between`; None if it is unknown, or the camera
-    is still.
+    """The first 8 elements of the homography between two small images (`homography.between`).
+
+    None if an image is missing, the homography is unknown, or the camera is still.
     """
     if before is None or now is None:
         return None
@@ -127,9 +136,7 @@ def _camera_motion(
 
 
 class Decoders:
-    """`n` decoding processes, started when first needed. `size`: frames per task; `threads`:
-    threads per decoder.
-    """
+    """Decodes clips in `n` processes, each with `threads` threads, in tasks of `size` frames."""
 
     def __init__(self, raw: Path, n: int, size: int, *, threads: int, timeout: float) -> None:
         self._raw = raw
@@ -140,8 +147,9 @@ class Decoders:
         self._waiting: dict[str, list[DecodedTask]] = {}  # open clip -> decoded tasks, in order
 
     def decode(self, clips: Iterator[str]) -> Generator[DecodedTask]:
-        """Yield all frames, in order within each clip. Clips are decoded side by side, the earliest
-        first.
+        """Yield all frames of all clips. Frames of a clip are in order, those of clips alternate.
+
+        A clip whose process fails ends with a problem.
         """
         jobs = map(self._tasks, clips)
         works = [ClipDecoding(self._raw, self._size)] * self._n
@@ -157,7 +165,7 @@ class Decoders:
                         )
                         problem = Video(self._raw, clip).unreadable(failure)
                         decoded = DecodedTask(clip, [], True, problem)
-                    if clip in self._waiting:  # else beyond the end of the clip
+                    if clip in self._waiting:  # else the task lies beyond the end of the clip
                         self._waiting[clip].append(decoded)
                 if ready:
                     decoded = ready.pop(0)
@@ -166,14 +174,14 @@ class Decoders:
                     yield decoded
 
     def _first_ready(self) -> list[DecodedTask]:
-        """The decoded tasks of the earliest clip that has any."""
+        """The decoded tasks of the earliest open clip that has any; [] if none has."""
         for tasks in self._waiting.values():
             if tasks:
                 return tasks
         return []
 
     def _tasks(self, clip: str) -> Iterator[Task | None]:
-        """Yield the tasks of one clip; None while a decoded one waits."""
+        """Yield the tasks of one clip, and None ("later") while a decoded task waits to be used."""
         start = 0
         self._waiting[clip] = []
         while clip in self._waiting:

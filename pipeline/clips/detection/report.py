@@ -1,4 +1,6 @@
-"""Counts and problems of a detection, and their text.  pixels -> [raw keypoints] -> tracks"""
+"""Report of a detection: its counts and problems, as text and JSON.  pixels -> [raw keypoints] ->
+tracks
+"""
 
 from __future__ import annotations
 
@@ -12,30 +14,30 @@ from pipeline.files.raw.pack import PACK
 
 @dataclass(slots=True)
 class DetectionReport:
-    """Counts and problems of a detection over clips."""
+    """Counts and problems of one run of detection."""
 
-    done: int = 0  # clips computed
-    up_to_date: int = 0
+    done: int = 0  # number of clips detected in this run
+    up_to_date: int = 0  # number of clips whose file was up to date before
     renamed: dict[str, str] = field(default_factory=dict)  # clip -> its name when it was computed
-    packed: int = 0  # files that are in their folder's PACK now
-    orphans: list[str] = field(default_factory=list)  # files of deleted clips
-    problems: dict[str, str] = field(default_factory=dict)  # clip -> why it has no file
-    frames: int = 0  # computed in this run
-    persons: int = 0
-    # clip with lost frames -> its first remark
+    packed: int = 0  # number of files that this run moved into their folder's PACK
+    orphans: list[str] = field(default_factory=list)  # keypoint files of deleted clips
+    problems: dict[str, str] = field(default_factory=dict)  # clip -> why it has no keypoint file
+    frames: int = 0  # detected in this run
+    persons: int = 0  # detections in these frames
+    # clip with frames that cannot be decoded -> the first remark of its record
     damaged: dict[str, str] = field(default_factory=dict)
-    decoding: float = 0.0  # s the network waited for frames
-    seconds: float = 0.0
+    decoding: float = 0.0  # s for which the network waited for frames
+    seconds: float = 0.0  # s of the whole run
 
     @property
     def bottleneck(self) -> str:
-        """The slower step, "decode" or "model"."""
+        """The slower step: "decode" if the network waited for over half of the time, or "model"."""
         if self.decoding > self.seconds / 2:
             return "decode"
         return "model"
 
     def add(self, other: DetectionReport) -> None:
-        """Add the counts of another process."""
+        """Add the counts and problems of a worker's report."""
         self.done += other.done
         self.frames += other.frames
         self.persons += other.persons
@@ -60,7 +62,7 @@ class DetectionReport:
 
     @property
     def packed_text(self) -> str:
-        """230 files now in detected.zip of their folders"""
+        """Text on packed files: "230 files now in detected.zip of their folders"."""
         return f"{count(self.packed, 'file')} now in {PACK} of their folders"
 
     @property
@@ -69,7 +71,7 @@ class DetectionReport:
         return self.frames / max(self.seconds, 1e-3)
 
     def __str__(self) -> str:
-        """4 clips: 812 persons in 400 frames (31 frames/s, bottleneck: model)"""
+        """Summary: "4 clips: 812 persons in 400 frames (31 frames/s, bottleneck: model)"."""
         text = count(self.done, "clip")
         if self.renamed:
             text += f", {len(self.renamed):,} renamed"

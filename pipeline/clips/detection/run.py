@@ -1,10 +1,14 @@
-"""People in every frame of a folder of clips: a file per clip, or one for many.  [pixels -> raw
-keypoints] -> tracks
+"""Detect the people in every frame of a folder of clips.  [pixels -> raw keypoints] -> tracks
 
-Runs in this process, on a Dask cluster, or in one process per device. A worker's task is one clip
-or a few: it decodes, detects and writes into the shared folder. Frames of equal size go to the
-detector together, from several clips if needed. Results are written as they come, so memory does
-not grow with a clip's length. A killed run repeats only the clips that were open.
+Writes one keypoint file per clip (`pipeline.clips.files`), and packs the files of folders with many
+clips. Runs in this process, on a Dask cluster, or in one process per device. A worker's task is one
+clip or a few, which it decodes, detects and writes into the shared folder. Frames of equal size are
+passed to the detector in one batch, from several clips if needed. Results are written as they come,
+so memory does not grow with a clip's length. After a killed run, only the clips that were open are
+repeated.
+
+A key frame is one in which people are searched; with `every` > 1, they are followed from it through
+the frames after it (`pipeline.clips.detectors.two_parts`).
 """
 
 from __future__ import annotations
@@ -45,10 +49,12 @@ from pipeline.files.raw.files import file_digest
 from pipeline.processes import NO_CLUSTER, Dask, cores
 from pipeline.processes.cluster import connect_workers
 
-MOST_CLIPS: Final = 16  # per task
-TASKS_OF_WORKER: Final = 4  # at least, if there are enough clips: none waits long for the last one
-WAITING: Final = 4  # batches of frames of several sizes that may wait for a full batch of one size
-UNDECODED_LISTED: Final = 1000  # frames in a clip's file
+MOST_CLIPS: Final = 16  # per task of a worker
+# Least number of tasks per worker, if there are enough clips: more and smaller tasks mean that no
+# worker idles for long at the end.
+TASKS_OF_WORKER: Final = 4
+WAITING: Final = 4  # batches' worth of frames of several sizes that may wait for a full batch
+UNDECODED_LISTED: Final = 1000  # most damaged frames that are listed in a clip's file
 
 
 def detect_clips(
@@ -59,10 +65,11 @@ def detect_clips(
     *,
     progress: Progress = silent,
 ) -> DetectionReport:
-    """Write `out/<clip>.json` for every clip in `raw` whose file is missing or has other pixels,
-    weights or settings.
+    """Detect people in every clip below `raw` whose file `out/<clip>.json` is not up to date.
 
-    `progress` counts frames by the clips' headers. Raises what `plan_detection` and `detect` raise.
+    A file is not up to date if it is missing, or if it was made from other pixels, weights or
+    settings. `progress` is called with numbers of frames; the total is that of the clips' headers.
+    Raises what `plan_detection` and `detect_planned` raise.
     """
     plan = plan_detection(raw, out, detector)
     return detect_planned(plan, machine or DetectionResources(), progress=progress)
@@ -80,8 +87,8 @@ def detect_planned(
 
     Args:
         dask: Cluster whose workers detect.
-        part: The plan has this share of the clips. Needs no lock; renamed clips wait for the
-            command without it.
+        part: The share of the clips that the plan has, of a detection by several processes. Takes
+            no lock, renames and packs no files; a later run without `part` does.
 
     Raises:
         CacheError: another process, or a part, writes into the same folder.
@@ -108,7 +115,7 @@ def detect_planned(
 
 
 def _pack(plan: DetectionPlan, report: DetectionReport) -> None:
-    """Pack the files of folders with many; adds their number to `report`."""
+    """Pack the keypoint files of folders with many of them. Adds their number to `report`."""
     gone = [before.file for before in plan.renamed.values()]
     folders = folders_to_pack(plan.out, gone)
     if folders:
@@ -125,7 +132,7 @@ def _detect_todo(
     report: DetectionReport,
     progress: Progress,
 ) -> None:
-    """Detect here, or else in other processes. Adds to `report`."""
+    """Detect the clips `todo` in this process or, if so set up, in others. Adds to `report`."""
     if not todo:
         return
     if dask.scheduler is not None or machine.processes:
@@ -137,7 +144,10 @@ def _detect_todo(
 
 @contextlib.contextmanager
 def _lock(out: Path) -> Iterator[None]:
-    """Wait for killed parts, keep other writers out, and remove temporary files of killed ones."""
+    """Keep other writers out of the folder `out`.
+
+    First waits for running parts, and removes the temporary files of killed processes.
+    """
     wait_for_parts(out, RECORDS, tell)
     hex_digit = "[0-9a-f]"
     with WriterLock(out / RECORDS / "lock"):
@@ -194,7 +204,7 @@ def _load_cached(detector: Detector, device: str) -> Callable[..., list[People]]
 
 
 def _n_frames_stated(raw: Path, todo: Iterable[ClipFiles]) -> int:
-    """Number of frames by the clips' headers."""
+    """Sum of the numbers of frames in the clips' headers; 0 for a clip that cannot be read."""
     n_frames = 0
     for files in todo:
         with contextlib.suppress(PipelineError):
@@ -203,31 +213,31 @@ def _n_frames_stated(raw: Path, todo: Iterable[ClipFiles]) -> int:
 
 
 class _OpenClip:
-    """A clip in progress, with its results so far."""
+    """A clip in progress: what has been decoded of it, and what has been detected in it."""
 
     def __init__(self, files: ClipFiles, every: int, digest: str) -> None:
         self.files = files
-        self.digest = digest  # of the file, before its first frame was decoded
-        self._every = every
+        self.digest = digest  # `file_digest` of the clip before its first frame was decoded
+        self._every = every  # frames from one key frame to the next
 
         # what was decoded
         self.has_ended = False
-        self.record: ClipRecord | None = None  # once it has ended
-        self.undecoded: list[int] = []  # frame numbers
-        self.decoded: list[int] = []
+        self.record: ClipRecord | None = None  # known once the clip has ended
+        self.undecoded: list[int] = []  # numbers of damaged frames
+        self.decoded: list[int] = []  # numbers of decoded frames
         self.size = (0, 0)  # width, height px; (0, 0) until a frame is decoded
-        self.camera: dict[int, list[float]] = {}  # of frames in which it moved
-        # of each frame to the one before (pipeline.files.pixels.cuts)
+        self.camera: dict[int, list[float]] = {}  # frame before which the camera moved -> motion
+        # difference of each frame's colours from the frame before (pipeline.files.pixels.cuts)
         self.differences: list[float] = []
-        self._before: Histogram | None = None
-        self._shape = tuple[int, ...]()  # of the last decoded frame
-        self._group = -1  # of its key frame: the quotient of the numbers of both by `every`
+        self._before: Histogram | None = None  # colours of the last decoded frame
+        self._shape = tuple[int, ...]()  # shape of the last decoded frame
+        self._group = -1  # number of the last decoded frame, divided by `every`
 
         # what was detected
         self.n_persons = 0
         self.text = open_people(files)
-        self._waiting: dict[int, People] = {}  # by frame; they wait for those of earlier frames
-        self._n_written = 0  # frames of `decoded`
+        self._waiting: dict[int, People] = {}  # frame -> people, while earlier frames are missing
+        self._n_written = 0  # number of frames of `decoded` whose people are in `text`
 
     @property
     def is_complete(self) -> bool:
@@ -235,7 +245,11 @@ class _OpenClip:
         return self.has_ended and self._n_written == len(self.decoded)
 
     def add_task(self, task: DecodedTask) -> Iterator[_WaitingFrame]:
-        """Record decoded frames, and yield those to pass to the detector."""
+        """Record the frames of a task, and yield the decoded ones for the detector.
+
+        A frame is a key frame if it begins a group of `every` frames, or differs from the frame
+        before in scene or size.
+        """
         for frame in task.frames:
             changed = 0.0
             if frame.colours is not None:
@@ -264,7 +278,7 @@ class _OpenClip:
         self.record = task.record or self.record
 
     def add_people(self, frame: int, people: People) -> None:
-        """Store a frame's people. They are written in frame order."""
+        """Store a frame's people, and write all those whose earlier frames are complete."""
         self._waiting[frame] = people
         for number in self.decoded[self._n_written :]:
             if number not in self._waiting:
@@ -282,7 +296,7 @@ class _WaitingFrame:
     clip: _OpenClip
     number: int  # in the clip, from 0
     image: Image
-    is_key: bool  # people are found in it, not followed
+    is_key: bool  # people are searched in it, instead of followed from the frame before
 
 
 class _DetectionRun:
@@ -304,7 +318,7 @@ class _DetectionRun:
         self.progress = progress
         self.every = plan.detector.every
         batch_size = machine.batch_size or plan.detector.batch_size * max(1, self.every // 2)
-        # key frames and those that follow them share a batch
+        # a multiple of `every`: a key frame and the frames that follow it share a batch
         self.batch_size = math.ceil(batch_size / self.every) * self.every
         n = max(1, min(cores(machine.workers), len(todo)))
         threads = max(1, cores(0) // n)
@@ -312,7 +326,7 @@ class _DetectionRun:
             plan.raw, n, self.batch_size, threads=threads, timeout=machine.timeout
         )
         self.open: dict[str, _OpenClip] = {}
-        # by the image's shape
+        # image shape -> frames that wait for a full batch
         self.waiting = defaultdict[tuple[int, ...], list[_WaitingFrame]](list)
         self.total = _n_frames_stated(plan.raw, todo)
         self.frames = 0
@@ -342,7 +356,10 @@ class _DetectionRun:
             self._detect(shape)
 
     def _detect_full(self, shape: tuple[int, ...]) -> None:
-        """Detect people if a batch of this shape is full, or if too many frames wait."""
+        """Detect people if a batch of this shape is full.
+
+        If too many frames of all shapes wait, detect people in those of the most frequent shape.
+        """
         if len(self.waiting[shape]) > self.batch_size - self.every:
             self._detect(shape)
         elif sum(map(len, self.waiting.values())) > WAITING * self.batch_size:
@@ -355,7 +372,7 @@ class _DetectionRun:
             yield files.clip
 
     def _time_waits(self, tasks: Iterator[DecodedTask]) -> Iterator[DecodedTask]:
-        """The tasks; adds the time that each is waited for to the report."""
+        """Yield the tasks, and add the time for which each was waited for to the report."""
         task: DecodedTask | None
         while True:
             began = time.monotonic()
@@ -403,7 +420,7 @@ class _DetectionRun:
         self.report.done += 1
 
     def _why_unusable(self, clip: _OpenClip) -> RawDataError | None:
-        """Why a complete clip gets no file; None if it gets one."""
+        """Why a complete clip gets no keypoint file; None if it gets one."""
         video = Video(self.plan.raw, clip.files.clip)
         if not clip.decoded:
             return video.unreadable("no such frame")
@@ -423,14 +440,14 @@ class _DetectionRun:
         return RawDataError(self.plan.raw / clip.files.clip, "video", expected, found, do)
 
     def _give_up(self, clip: _OpenClip, error: RawDataError) -> None:
-        """Record why a clip has no result."""
+        """Record why a clip gets no keypoint file, in the report and in a file (`failed`)."""
         self.open.pop(clip.files.clip).text.close()
         write_atomic(clip.files.failed, str(error).encode(errors="backslashreplace"), shared=True)
         self.report.problems[clip.files.clip] = str(error)
         self.total -= _n_frames_stated(self.plan.raw, [clip.files])
 
     def _info(self, clip: _OpenClip, record: ClipRecord) -> dict[str, Any]:
-        """The first line of the clip's file."""
+        """The `info` in the first line of the clip's keypoint file."""
         return dict(self.plan.about) | {
             "weights": list(self.plan.weights),
             "clip": clip.files.clip,
@@ -447,7 +464,7 @@ class _DetectionRun:
 
 
 def _digest_of(file: Path) -> str:
-    """Its `file_digest`; "" if it cannot be read."""
+    """The file's digest (`file_digest`); "" if it cannot be read."""
     try:
         return file_digest(file)
     except OSError:

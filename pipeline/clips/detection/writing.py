@@ -1,5 +1,7 @@
-"""Writing of the files that `pipeline.clips.files` describes.  pixels -> [raw keypoints] ->
-tracks
+"""Write, rename and pack keypoint files.  pixels -> [raw keypoints] -> tracks
+
+`pipeline.clips.files` describes their format, and the PACK, a ZIP file with the keypoint files of
+all clips of one folder.
 """
 
 from __future__ import annotations
@@ -32,14 +34,14 @@ from pipeline.files.raw.files import open_regular, read_regular
 from pipeline.files.raw.pack import LARGEST, PACK, is_packed, pack_index
 from pipeline.skeletons import bones, joint_names
 
-SEEN: Final = 0.3
-# files in a folder that are packed; a class of Kinetics-400 has 250 to 1,000 clips
+SEEN: Final = 0.3  # least confidence of a joint that COCO's visibility calls visible (2)
+# a folder with this many files is packed; a class of Kinetics-400 has 250 to 1,000 clips
 MANY: Final = 200
 PLACES: Final = 2  # decimals of px
 
 
 def open_people(files: ClipFiles) -> IO[bytes]:
-    """A temporary file for the `people_text` of a clip's frames, in order."""
+    """Open a temporary file, for the `people_text` of a clip's frames in order."""
     make_folder(files.out)
     return tempfile.TemporaryFile(dir=files.out)
 
@@ -51,27 +53,34 @@ def write_clip(
     camera: Mapping[int, Sequence[float]],
     people: IO[bytes],
 ) -> None:
-    """Write a clip's file from its decoded frames, the camera's motion in them, and the text of its
-    people.
+    """Write a clip's keypoint file, and delete the record of an earlier failure.
+
+    Args:
+        frames: Numbers of the decoded frames.
+        camera: Frame -> the camera's motion from the frame before.
+        people: File with the `people_text` of all frames.
     """
     _write(files, _clip_text(files, info, frames, camera, people))
     files.failed.unlink(missing_ok=True)
 
 
 def rename_clip(files: ClipFiles, before: ClipFiles) -> None:
-    """Move the file that a clip had under its earlier name: the same bytes as computing it
-    again.
+    """Move a clip's keypoint file from its earlier name; the bytes are as if it was computed again.
+
+    before: the files of the clip under its earlier name.
     """
     earlier = detected_file(before.out, before.clip)
     assert earlier is not None
     info = read_info(earlier) | {"fingerprint": files.fingerprint, "clip": files.clip}
     _write(files, _renamed_text(earlier, before.clip, files.clip, info))
-    before.file.unlink(missing_ok=True)  # from a PACK, `pack_folder` takes it
+    before.file.unlink(missing_ok=True)  # if it is in a PACK, `pack_folder` removes it
 
 
 def folders_to_pack(out: Path, renamed: Collection[Path]) -> dict[Path, list[Path]]:
-    """Files of clips in each folder below `out` that has MANY of them, or a PACK with one of the
-    files `renamed`.
+    """Return the folders below `out` to pack, each with its keypoint files that are not packed.
+
+    These are folders with at least MANY such files, and folders whose PACK has a file in `renamed`
+    (the earlier files of renamed clips).
     """
     folders = defaultdict[Path, list[Path]](list)
     for path in list_clips(out, ".json"):
@@ -89,12 +98,11 @@ def folders_to_pack(out: Path, renamed: Collection[Path]) -> dict[Path, list[Pat
 
 
 def pack_folder(folder: Path, files: Iterable[Path], renamed: Collection[Path]) -> int:
-    """Move the whole files of `detect` into the folder's PACK, without those `renamed`; returns
-    their number.
+    """Move the complete files of `detect` in `files` into the folder's PACK; returns their number.
 
-    A file takes the place of an earlier one of its name. After a kill, a file may be in both
-    places: that beside the PACK counts. Another program's PACK stays as it is. Raises OSError for a
-    damaged one.
+    A file replaces a packed one of its name. Packed files in `renamed` are removed. If the process
+    is killed, a file may be in both places; then the one beside the PACK is used. A PACK of another
+    program is left as it is. Raises OSError for a damaged PACK.
     """
     packed = {name: entry.comment for name, entry in pack_index(folder / PACK).items()}
     is_by_detect = all(packed.values())
@@ -128,7 +136,7 @@ def pack_folder(folder: Path, files: Iterable[Path], renamed: Collection[Path]) 
 
 
 def _fingerprint_of(file: Path) -> bytes:
-    """The fingerprint of a whole file of `detect` that a PACK can hold; empty for any other."""
+    """The fingerprint of a complete file of `detect`; empty for other files and too large ones."""
     info = read_info(file)
     if info.get("description") != MADE_BY or not is_whole(file) or file.stat().st_size > LARGEST:
         return b""
@@ -136,7 +144,7 @@ def _fingerprint_of(file: Path) -> bytes:
 
 
 def people_text(frame: int, people: People, n_before: int) -> bytes:
-    """JSON of a frame's people, each after a comma; ids continue after `n_before`."""
+    """JSON text of a frame's people, with a comma before each. Ids begin at `n_before` + 1."""
     text = b""
     for number, (box, score, joints) in enumerate(zip(*people, strict=True), n_before + 1):
         corner = box[:2].astype(np.float64)
@@ -212,7 +220,7 @@ def _clip_text(
 
 
 def _coco_name(joint: str) -> str:
-    """A joint as COCO itself calls it: leye -> left_eye."""
+    """COCO's own name of a joint: leye -> left_eye."""
     if joint == "nose":
         return joint
     side = "left" if joint[0] == "l" else "right"
@@ -220,7 +228,7 @@ def _coco_name(joint: str) -> str:
 
 
 def _renamed_text(file: Path, before: str, clip: str, info: dict[str, Any]) -> Iterator[bytes]:
-    """A file's text with another `info`, and the clip's new name in its images' names."""
+    """Yield a keypoint file's text with another `info`, and the clip's new name in image names."""
     old = _image_folder(before)
     new = _image_folder(clip)
     with open_regular(file) as stream:

@@ -1,7 +1,7 @@
 """Detectors of people and their 17 keypoints.  [pixels] -> raw keypoints -> tracks
 
-Packages add one by an entry point of the group "vibe_pipeline.detectors": the detector's name -> a
-`Detector` subclass.
+A package adds a detector by an entry point of the group "vibe_pipeline.detectors". The entry
+point's name is the detector's name, and its value is a `Detector` subclass.
 """
 
 from __future__ import annotations
@@ -46,21 +46,22 @@ class People(NamedTuple):
     keypoints: NDArray[np.float32]
 
 
-# (H, W, 3) uint8 RGB, of one size in a call; one `People` each
+# A loaded detector. Takes images (H, W, 3), uint8 RGB, all of one size; returns a `People` for each
 Detect = Callable[[Sequence[Image]], list[People]]
 
 
 @dataclass(frozen=True)
 class Detector(ABC):
-    """A detector that is not loaded yet. Subclasses are frozen dataclasses whose fields are its
-    options.
+    """A detector before its weights are loaded.
+
+    Subclasses are frozen dataclasses whose fields are the detector's options.
     """
 
     name: ClassVar[str]
     version: ClassVar[int] = 1  # raised by hand whenever the same images would give other people
-    # later options: part of `identity` if they are not the default
+    # options that were added later: part of `identity` only if they differ from the default
     added: ClassVar[tuple[str, ...]] = ()
-    stand_in: ClassVar[bool] = False  # it is for demo data alone, and finds no one in real images
+    stand_in: ClassVar[bool] = False  # it is for demo data only, and finds no one in real images
 
     @property
     def batch_size(self) -> int:
@@ -69,23 +70,24 @@ class Detector(ABC):
 
     @property
     def every(self) -> int:
-        """Above 1, for a detector with an option of this name: the loaded function finds people in
-        key frames only, and follows them in the frames between; its second argument says of each
-        image whether it is one.
+        """Number of frames from one key frame to the next; 1: every frame is a key frame.
+
+        It is above 1 only for a detector with an option of this name. Its loaded function searches
+        people in key frames only, and follows them through the frames between. It takes a second
+        argument: for each image, whether it is a key frame.
         """
         return 1
 
     @property
     def downloads(self) -> bool:
-        """Whether `identity` and `load` download weights first: then `plan` does not call them."""
+        """Whether `identity` and `load` would download weights: then `plan` does not call them."""
         return False
 
     def identity(self) -> dict[str, Any]:
-        """What the detector's numbers depend on, besides `version`: part of the fingerprint of its
-        files.
+        """All that the detector's results depend on, besides `version`; by default its options.
 
-        Override it if an option names a file: weights by digest, never by path. Raises
-        MissingAssets for missing files.
+        It is part of the fingerprint of keypoint files. Override it if an option names a file of
+        weights: put the file's digest there, not its path. Raises MissingAssets for missing files.
         """
         options = asdict(self)
         for option in fields(self):
@@ -94,30 +96,36 @@ class Detector(ABC):
         return options
 
     def terms(self) -> list[dict[str, str]]:
-        """`sha256`, `licence` and `source` of its weights, for the record in its files. Nothing is
-        compared by them.
+        """`sha256`, `licence` and `source` of each file of weights, to be recorded in results.
+
+        They do not decide whether a keypoint file is up to date.
         """
         return []
 
     def below(self, folder: Path) -> Self:  # noqa: ARG002
-        """The same detector, with relative paths in its options taken from `folder` (of
-        luigi.cfg).
+        """Return the detector with relative paths in its options resolved against `folder`.
+
+        `folder` is that of luigi.cfg.
         """
         return self
 
     @abstractmethod
     def load(self, device: str) -> Detect:
-        """Load the detection function. `device`: "auto", "cpu", "cuda", "cuda:1", ... Raises what
-        loading raises.
+        """Load the weights, and return the function that detects people.
+
+        device: "auto", "cpu", "cuda", "cuda:1", ...
         """
 
 
 @validated(frozen=True, config={"extra": "forbid", "defer_build": True})
 class DetectionResources:
-    """Resources of a detection; [detect]'s model inherits from it. They do not change results."""
+    """Devices, processes and limits of a detection. They do not change results.
+
+    The model of luigi.cfg's section [detect] inherits from this class.
+    """
 
     device: DeviceName = "auto"
-    devices: DeviceNames = None  # in the place of `device`
+    devices: DeviceNames = None  # replaces `device`: one process on each
     batch_size: Annotated[
         NonNegativeInt, Field(description="Images in a batch; 0: chosen by the detector")
     ] = 0
@@ -130,11 +138,11 @@ class DetectionResources:
 
     @property
     def processes(self) -> tuple[str, ...]:
-        """Devices with a process each; () if the calling process detects. Raises ConfigError."""
+        """Devices, each with its own process; () if this process detects. Raises ConfigError."""
         return device_names(self.devices or "", self.device)
 
     def share(self, device: str) -> DetectionResources:
-        """Resources of one device's process, with its share of the cores; all resources for ""."""
+        """Resources for the process of one device, with its share of the cores; all for ""."""
         if not device:
             return self
         workers = max(1, cores(self.workers) // len(self.processes))
@@ -150,21 +158,22 @@ get = _REGISTRY.get
 
 
 def identity(detector: Detector) -> dict[str, Any]:
-    """`Detector.identity`; PlugInError if another package's detector fails in it."""
+    """Call `Detector.identity`. Raises PlugInError if another package's detector fails in it."""
     with _REGISTRY.calling(detector.name, "identity"):
         return detector.identity()
 
 
 def terms(detector: Detector) -> list[dict[str, str]]:
-    """`Detector.terms`; PlugInError if another package's detector fails in it."""
+    """Call `Detector.terms`. Raises PlugInError if another package's detector fails in it."""
     with _REGISTRY.calling(detector.name, "terms"):
         return detector.terms()
 
 
 def load(detector: Detector, device: str) -> Callable[..., list[People]]:
-    """`Detector.load`, and a function that checks its results.
+    """Call `Detector.load`, and return its function with checks of the results.
 
-    Failures of another package's detector raise PlugInError, invalid results PipelineError.
+    Both raise PlugInError if another package's detector fails. The function raises PipelineError
+    for invalid results, and adds unknown joints to people of detectors that find boxes alone.
     """
     with _REGISTRY.calling(detector.name, "load"):
         function: Callable[..., list[People]] = detector.load(device)
@@ -188,7 +197,7 @@ def load(detector: Detector, device: str) -> Callable[..., list[People]]:
 
 
 def _problem(people: object, n_images: int) -> str:
-    """What is wrong with the people of a batch; "" if nothing."""
+    """What is wrong with a detector's result for `n_images` images; "" if nothing."""
     if not isinstance(people, list) or len(people) != n_images:
         return _describe(people)
     for of_image in people:
@@ -199,7 +208,7 @@ def _problem(people: object, n_images: int) -> str:
 
 
 def flaw(people: object) -> str:
-    """What is wrong with an image's people; "" if nothing."""
+    """What is wrong with a detector's result for one image; "" if nothing."""
     if not isinstance(people, People):
         return f"{_describe(people)} in it"
     try:
@@ -226,7 +235,7 @@ def flaw(people: object) -> str:
 
 
 def _no_joints(people: People) -> NDArray[np.float32]:
-    """Keypoints of people who are known by boxes alone, as files have them: confidence 0."""
+    """Keypoints for people who are known by boxes alone: all zero, so confidence 0."""
     return np.zeros((len(people.scores), 17, 3), np.float32)
 
 

@@ -1,15 +1,22 @@
 """BlazePose, for several people, in LiteRT on the CPU.  [pixels -> raw keypoints, features] ->
 tracks
 
-Bazarevsky et al. 2020 (arXiv 2006.10204). The numbers are those of MediaPipe's graphs
-pose_detection and pose_landmark. A first network finds circles in a square: the middle of a
-person's hips, and a point straight above it if the person stands, as far away as the body reaches.
-A second one finds 39 points in a square around a circle, turned upright: 33 of the body, the
-circle's, and four unused ones. MediaPipe follows one person. This detector searches overlapping
-squares of three sizes: the whole image, its shorter side, half of it. A person is where the second
-network returns the circle that it has seen: trees and parts of people move it on. As in MediaPipe,
-the first network sees black outside the image, the second one its repeated edge. Coordinates are
-OpenCV's: (0, 0) is a pixel's centre.
+Bazarevsky et al. 2020 (arXiv 2006.10204). The constants are those of MediaPipe's graphs
+pose_detection and pose_landmark. Two networks:
+
+    finder      finds people in a square, each as a circle
+    landmarks   finds 39 points in a square around a circle, turned upright: 33 of the body, two of
+                the circle, and four unused ones
+
+A circle (2, 2) is two points: its centre, in the middle of the person's hips, and a point on it,
+straight above the centre if the person stands. Its radius is as far as the body reaches.
+
+MediaPipe follows one person. This detector searches overlapping squares of three sizes, whose side
+is the image's longer side, its shorter side, or half of that. To check a candidate, the second
+network is applied again to the circle that it returned. The circle of a real person soon holds
+still; the circle of a tree or of part of a person moves on. As in MediaPipe, the area outside the
+image is black for the first network, and repeats the image's edge for the second one. Coordinates
+are OpenCV's: (0, 0) is a pixel's centre.
 """
 
 from __future__ import annotations
@@ -34,7 +41,7 @@ from pipeline.files.packages import PackageFile, fetch_files
 from pipeline.files.pixels.frames import Image
 
 Doubles = NDArray[np.float64]
-Followed = tuple[People, Doubles]  # people, and the circles (N, 2, 2) px to look for them next
+Followed = tuple[People, Doubles]  # people of a frame, and their circles (N, 2, 2) px for the next
 Weights = Literal["lite", "full", "heavy"]
 
 LICENCE: Final = "Apache-2.0"  # of both packages; the files themselves state none
@@ -44,7 +51,8 @@ _NPM_FINDER: Final = _NPM(
     "package/pose_solution_packed_assets.data",
     "a63c614bef30d35947f13be361820b1e4e3bec9cfeebf4d11216a18373108e85",
 )
-FILES: Final[dict[str, tuple[PackageFile, PackageFile]]] = {  # of both networks
+# option `weights` -> files of the finder and of the landmarks
+FILES: Final[dict[str, tuple[PackageFile, PackageFile]]] = {
     "lite": (
         _NPM_FINDER,
         _NPM(
@@ -70,33 +78,35 @@ FILES: Final[dict[str, tuple[PackageFile, PackageFile]]] = {  # of both networks
         ),
     ),
 }
-SIDES: Final = 224, 256  # px, of the networks' squares
-CELLS: Final = ((28, 2), (14, 2), (7, 6))  # of the first one: along a side, and outputs of each
-SAME_FACE: Final = 0.3  # intersection over union of boxes of one face
-MARGIN: Final = 1.25  # side of the second one's square / diameter of the circle
-BODY: Final = 33
-COCO: Final = [0, 2, 5, 7, 8, 11, 12, 13, 14, 15, 16, 23, 24, 25, 26, 27, 28]  # among these
+SIDES: Final = 224, 256  # px, sides of the squares that the finder and the landmarks take
+CELLS: Final = ((28, 2), (14, 2), (7, 6))  # the finder's grids: cells per side, outputs per cell
+SAME_FACE: Final = 0.3  # least intersection over union of boxes of one face
+MARGIN: Final = 1.25  # side of the landmarks' square / diameter of the circle
+BODY: Final = 33  # points of the body
+COCO: Final = [0, 2, 5, 7, 8, 11, 12, 13, 14, 15, 16, 23, 24, 25, 26, 27, 28]  # COCO's among them
 HEAT_SIDE: Final = 64  # cells along a side of a heat map
-REACH: Final = 4  # cells on each side of a point that refine it, as MediaPipe 0.10.21's numbers say
-SURE: Final = 0.5  # of a pose, and of a heat map
-NEAR: Final = 0.25  # radii between the middles of two circles of one person
-STILL: Final = 0.08  # radii that a person's circle moves or grows by
-LOOKS: Final = 4  # until it holds still
+REACH: Final = 4  # cells on each side of a point that refine it, by MediaPipe 0.10.21's results
+SURE: Final = 0.5  # least score of a face, and least value of a heat map that refines a point
+NEAR: Final = 0.25  # radii: centres of circles of one person are nearer
+STILL: Final = 0.08  # radii: a circle that moves and grows by less holds still
+LOOKS: Final = 4  # most times that the landmarks are computed until a circle holds still
 
 
 class Pose(NamedTuple):
-    """Outputs of the second network for a circle."""
+    """The second network's result for a circle."""
 
-    presence: float  # of a person, 0..1
-    points: Doubles  # (33, 3) px, px, confidence 0..1: the lower of visible and inside the square
-    # (33, 4) x right, y down, z away from the camera, m about the middle of the hips; visible, 0..1
+    presence: float  # probability that there is a person, 0..1
+    # (33, 3) px, px, confidence 0..1: the lower of two probabilities, visible and in the square
+    points: Doubles
+    # (33, 4) m from the middle of the hips (x right, y down, z away from the camera), and the
+    # probability of being visible, 0..1
     joints: Doubles
-    circle: Doubles  # (2, 2) px, of the same person, for the next frame
+    circle: Doubles  # (2, 2) px, the person's circle, in which to look in the next frame
 
 
 @dataclass(frozen=True)
 class BlazePose(FollowingDetector):
-    """`weights` are a file of MediaPipe's wheel (full), or of npm's package (lite, heavy)."""
+    """The detector `blaze_pose`. Weights are from MediaPipe's wheel (full) or npm (lite, heavy)."""
 
     weights: Weights = "full"  # lite, full or heavy
     min_score: float = 0.5  # minimum score of a person, and of the pose in its crop
@@ -146,7 +156,7 @@ class BlazePose(FollowingDetector):
 
 
 class LiteNetwork:
-    """A network, which threads may share: each computes on one core."""
+    """A network in LiteRT. Threads may share it: each has its own interpreter, on one core."""
 
     def __init__(self, file: Path) -> None:
         try:
@@ -160,8 +170,9 @@ class LiteNetwork:
         self._own = threading.local()
 
     def __call__(self, pixels: NDArray[Any]) -> list[NDArray[np.float32]]:
-        """(H, W, 3) -> outputs in the order of their names (Identity, Identity_1, ...), without
-        their first axis.
+        """Compute the outputs for an image (H, W, 3), without their batch axis.
+
+        Outputs are in the order of their names: Identity, Identity_1, ...
         """
         if not hasattr(self._own, "network"):
             self._own.network = self._load()
@@ -176,13 +187,16 @@ class LiteNetwork:
 
 
 def load_networks(weights: str) -> tuple[LiteNetwork, LiteNetwork]:
-    """Both networks. Raises MissingAssets without their files, ConfigError without LiteRT."""
+    """Load the finder and the landmarks, downloading their files if needed.
+
+    Raises MissingAssets without their files, ConfigError without LiteRT.
+    """
     finder, landmarks = map(LiteNetwork, fetch_files(*FILES[weights]))
     return finder, landmarks
 
 
 def terms(weights: str) -> list[dict[str, str]]:
-    """SHA-256, licence and source of both networks' files, for the record."""
+    """SHA-256, licence and source of both networks' files (`Detector.terms`)."""
     return [
         {
             "sha256": file.sha256,
@@ -196,16 +210,16 @@ def terms(weights: str) -> list[dict[str, str]]:
 def find(
     network: LiteNetwork, square: Image, min_score: float = SURE
 ) -> list[tuple[float, Doubles]]:
-    """Score and circle (2, 2) px of each person in a square (224, 224, 3), best first.
+    """Find the people in a square image (224, 224, 3): (score, circle (2, 2) px), best first.
 
-    The network's boxes are of faces. Those that overlap are one person: their mean, weighted by
-    their scores.
+    The network also returns a box of each face. Outputs whose faces overlap are one person, whose
+    circle is the mean of theirs, weighted by the scores.
     """
     values, logits = network(square / np.float32(127.5) - 1)
     scores = _sigmoid(logits[:, 0])
     n_people = int((scores >= min_score).sum())
     order = np.argsort(-scores, kind="stable")[:n_people]
-    # of each cell: middle, size, circle, two points
+    # six pairs per output: middle and size of the face, two of the circle, two unused points
     pairs = values.reshape(-1, 6, 2).astype(np.float64)
     pairs[:, [0, 2, 3]] += _cells()[:, None]
     middle = pairs[:, 0]
@@ -230,7 +244,10 @@ def find(
 
 
 def look(network: LiteNetwork, image: Image, circle: Doubles) -> Pose:
-    """The pose of the person in a circle (2, 2) px of an image, whose edge is repeated outside."""
+    """Compute the pose of the person in a circle (2, 2) px of an image.
+
+    Outside the image, its edge is repeated.
+    """
     side = SIDES[1]
     up = circle[1] - circle[0]
     if np.linalg.norm(up) < 1:
@@ -264,7 +281,7 @@ def look(network: LiteNetwork, image: Image, circle: Doubles) -> Pose:
 
 
 class _Finder:
-    """Finds the people in an image, and their circles."""
+    """Finds the people in an image: anew (`search`), or from the frame before (`follow`)."""
 
     def __init__(self, min_score: float, finder: LiteNetwork, landmarks: LiteNetwork) -> None:
         self._min_score = min_score
@@ -291,8 +308,10 @@ class _Finder:
         return self._people(image, poses)
 
     def _settle(self, image: Image, circle: Doubles, others: Sequence[Pose]) -> Pose | None:
-        """The pose whose circle holds still; None if no circle does, or if it is one of the
-        others.
+        """Compute the pose of a candidate again and again, until its circle holds still.
+
+        None if it does not within LOOKS times, if no person is there, or if the circle is that of
+        one of `others`.
         """
         for _ in range(LOOKS):
             if any(_moves(pose.circle, circle)[0] < NEAR for pose in others):
@@ -306,8 +325,9 @@ class _Finder:
         return None
 
     def _people(self, image: Image, poses: Sequence[Pose]) -> Followed:
-        """One person for each present pose, without copies; joints outside the image are not
-        seen.
+        """Make a person of each pose with sufficient presence, without duplicates.
+
+        Joints outside the image get confidence 0.
         """
         size = np.array(image.shape[1::-1])
         present = []
@@ -330,9 +350,7 @@ class _Finder:
 
 
 def _moves(circle: Doubles, other: Doubles) -> tuple[float, float]:
-    """Distance of the circles' middles, and difference of their radii, in radii of the smaller
-    one.
-    """
+    """(distance of two circles' centres, difference of their radii), in radii of the smaller."""
     radius = float(np.linalg.norm(circle[1] - circle[0]))
     other_radius = float(np.linalg.norm(other[1] - other[0]))
     unit = max(min(radius, other_radius), 1)
@@ -341,8 +359,9 @@ def _moves(circle: Doubles, other: Doubles) -> tuple[float, float]:
 
 
 def _squares(image: Image) -> Iterator[tuple[Image, Doubles, NDArray[Any]]]:
-    """Squares (224, 224, 3) of scaled images, the scale (x, y), and the corner in the scaled image
-    (x, y).
+    """Yield the squares in which people are searched, of three scales of the image.
+
+    Each is (square (224, 224, 3), its scale (x, y), its corner in the scaled image (x, y) px).
     """
     size = np.array(image.shape[1::-1])
     longer = int(size.max())
@@ -363,8 +382,9 @@ def _squares(image: Image) -> Iterator[tuple[Image, Doubles, NDArray[Any]]]:
 
 
 def _starts(length: int) -> list[int]:
-    """Where squares begin along a side of `length` px: at most half a square apart, the last one
-    ends with it.
+    """Where squares begin along a side of `length` px.
+
+    They are at most half a square apart, and the last one ends where the side ends.
     """
     rest = length - SIDES[0]
     n_steps = -(-2 * rest // SIDES[0])
@@ -373,7 +393,7 @@ def _starts(length: int) -> list[int]:
 
 
 def _cells() -> Doubles:
-    """(2254, 2) px, the middle of each output's cell."""
+    """The centre of the cell of each of the finder's outputs, (2254, 2) px."""
     grids = []
     for n, n_outputs in CELLS:
         row, column = np.indices((n, n)).reshape(2, -1)
@@ -383,8 +403,10 @@ def _cells() -> Doubles:
 
 
 def _refine(xy: Doubles, heat: NDArray[np.float32]) -> Doubles:
-    """Points (39, 2) px, moved to the middle of their heat maps (64, 64, 39) nearby where these are
-    sure.
+    """Refine points, (39, 2) px of the square, by their heat maps (64, 64, 39).
+
+    A point moves to the weighted mean of its heat map's cells within REACH, if one of these is at
+    least SURE and the point is inside the square.
     """
     cell_px = SIDES[1] / HEAT_SIDE
     cell = np.floor(xy * (HEAT_SIDE / SIDES[1])).astype(np.int64)

@@ -1,7 +1,8 @@
 """ONNX graphs from untrusted files, run by ONNX Runtime on CPU or GPU.  [pixels -> raw keypoints,
 features]
 
-Imports ONNX Runtime only to load a graph.
+A graph is a network in an ONNX file, with its weights. ONNX Runtime is imported only when a graph
+is loaded.
 """
 
 from __future__ import annotations
@@ -25,12 +26,13 @@ from pipeline.errors import ConfigError, RawDataError
 from pipeline.files.raw.files import open_regular
 
 LARGEST: Final = 1 << 31  # bytes of a graph: protobuf's limit
-SMALL: Final = 1 << 26  # bytes of a graph that a zip of any size may hold
-DENSEST: Final = 8  # times the size of its zip: weights hardly get smaller
-AT_ONCE: Final = 16  # images
+# A graph may have SMALL bytes, or DENSEST times the bytes of its zip: weights hardly get smaller
+SMALL: Final = 1 << 26
+DENSEST: Final = 8
+AT_ONCE: Final = 16  # images per call of a graph
 CPU: Final = "CPUExecutionProvider"
 CUDA: Final = "CUDAExecutionProvider"
-GPUS: Final = Path("/proc/driver/nvidia/gpus")  # of the driver: a folder for each
+GPUS: Final = Path("/proc/driver/nvidia/gpus")  # the driver has a folder for each GPU here
 DO: Final = "Name the end2end.onnx of OpenMMLab's release, or its zip (docs/detecting.md)."
 
 
@@ -40,7 +42,7 @@ class Graph(NamedTuple):
     file: Path
     name: str  # path within its zip
     content: bytes
-    do: str = DO  # end of messages
+    do: str = DO  # advice at the end of error messages
 
     @property
     def digest(self) -> str:
@@ -48,7 +50,7 @@ class Graph(NamedTuple):
         return hashlib.sha256(self.content).hexdigest()
 
     def error(self, key: str, expected: str, found: str, do: str = "") -> RawDataError:
-        """An error that this graph is unsuitable."""
+        """Make the error that this graph is unsuitable."""
         return RawDataError(
             self.file,
             key,
@@ -60,7 +62,10 @@ class Graph(NamedTuple):
 
 
 def read(file: Path, do: str = DO) -> Graph:
-    """Read an ONNX file, or a zip with one. Raises RawDataError for another zip."""
+    """Read an ONNX file, or a zip with one. Raises RawDataError for a zip without exactly one.
+
+    do: advice at the end of the graph's error messages.
+    """
     with open_regular(file) as stream:
         if not zipfile.is_zipfile(stream):
             stream.seek(0)
@@ -84,9 +89,12 @@ def read(file: Path, do: str = DO) -> Graph:
 
 
 class Session:
-    """A graph on one device. Thread-safe; on a CPU, each call uses one core.
+    """A graph loaded on one device. Thread-safe; on a CPU, each call uses one core.
 
-    user: for messages. Raises:
+    Args:
+        user: What needs the graph, for messages.
+
+    Raises:
         RawDataError: ONNX Runtime cannot load the graph.
         ConfigError: ONNX Runtime is not installed, or cannot use the device.
     """
@@ -107,7 +115,7 @@ class Session:
         options.intra_op_num_threads = 1
         if b"\x08location" in graph.content:  # the key of tensors with external data
             raise graph.error("weights", "weights within the graph", "names of other files")
-        # where ONNX Runtime looks for them if this key is not seen
+        # if the key was overlooked, ONNX Runtime searches for the other files in an empty folder
         with tempfile.TemporaryDirectory() as empty:
             options.add_session_config_entry(
                 "session.model_external_initializers_file_folder_path", empty
@@ -134,7 +142,7 @@ class Session:
     def run(
         self, outputs: Sequence[str] | None, inputs: Mapping[str, NDArray[Any]]
     ) -> list[NDArray[Any]]:
-        """Return these outputs; None: all. Raises RawDataError if ONNX Runtime fails."""
+        """Compute the named outputs (None: all). Raises RawDataError if ONNX Runtime fails."""
         try:
             computed: list[NDArray[Any]] = self._session.run(outputs, inputs)
         except Exception as error:
@@ -150,8 +158,9 @@ class Session:
 
 
 class GraphNetwork(Session):
-    """A detector's graph for images (N, 3, H, W) float32. Raises as `Session`, and RawDataError for
-    other inputs.
+    """The graph of a detector: its one input is images, (N, 3, H, W) float32.
+
+    Raises what `Session` raises, and RawDataError for a graph with other inputs.
     """
 
     def __init__(self, graph: Graph, device: str) -> None:
@@ -168,7 +177,7 @@ class GraphNetwork(Session):
                 raise graph.error("inputs", expected, self.inputs_shown)
 
     def __call__(self, pixels: NDArray[np.float32]) -> list[NDArray[Any]]:
-        """Return the outputs, each for N images."""
+        """Compute all outputs for N images, in calls of AT_ONCE images or of one."""
         n = 1 if self._single else AT_ONCE
         parts = [self.run(None, {self._input: pixels[i : i + n]}) for i in range(0, len(pixels), n)]
         return (
@@ -180,8 +189,9 @@ class GraphNetwork(Session):
 
 @functools.cache
 def _load_cuda(onnxruntime: Any) -> None:
-    """Load the libraries of NVIDIA's packages, which ONNX Runtime does not find by itself; prints
-    missing ones.
+    """Load the CUDA libraries of NVIDIA's packages, which ONNX Runtime does not find by itself.
+
+    Missing ones are printed to stderr.
     """
     if CUDA in onnxruntime.get_available_providers() and hasattr(onnxruntime, "preload_dlls"):
         with contextlib.redirect_stdout(sys.stderr):
@@ -199,7 +209,7 @@ def _warn_of_cpu() -> None:
 
 
 def _providers(device: str, available: Sequence[str]) -> list[Any]:
-    """ONNX Runtime's providers for a device. Raises ConfigError if there is none."""
+    """ONNX Runtime's execution providers for a device. Raises ConfigError if there is none."""
     if device == "cpu" or (device == "auto" and CUDA not in available):
         return [CPU]
     if CUDA not in available:

@@ -59,7 +59,8 @@ class Published(NamedTuple):
         return Path(home).expanduser() / "hub/checkpoints" / self.file
 
 
-PUBLISHED: Final[Mapping[str, Mapping[str, Published]]] = {  # by the option that names them
+# option -> name that it accepts -> published file
+PUBLISHED: Final[Mapping[str, Mapping[str, Published]]] = {
     "detector": {
         "yolox-tiny": Published(
             "yolox_tiny_8xb8-300e_humanart-6f3252f9.zip",
@@ -84,13 +85,13 @@ PUBLISHED: Final[Mapping[str, Mapping[str, Published]]] = {  # by the option tha
 LICENCE: Final = f"Apache-2.0, {DATA_TERMS}"  # of all of these
 FAMILIES: Final = ("yolox", "rtmdet")
 JOINTS: Final = 17
-GREY: Final = 114  # of the padding
-# of ImageNet's pixels: red, green, blue
+GREY: Final = 114  # value of padded pixels
+# mean and standard deviation of ImageNet's pixels: red, green, blue
 MEAN: Final = np.array([123.675, 116.28, 103.53], np.float32)
 STD: Final = np.array([58.395, 57.12, 57.375], np.float32)
-STRIDES: Final = (8, 16, 32)  # px, of YOLOX's grids
-CROP_SCALE: Final = 1.25  # of RTMPose's training: crop side / box side
-BINS: Final = 2  # per px of the crop
+STRIDES: Final = (8, 16, 32)  # px, cell sizes of YOLOX's grids
+CROP_SCALE: Final = 1.25  # crop side / box side, as in RTMPose's training
+BINS: Final = 2  # RTMPose's scores per px of the crop
 
 
 class _NetworkOption(NamedTuple):
@@ -109,8 +110,9 @@ class _NetworkOption(NamedTuple):
 
 @dataclass(frozen=True)
 class RTMPose(TwoPartDetector):
-    """`weights` of RTMPose and a `detector` of persons: ONNX files, zips with one, or names of
-    published ones.
+    """The detector `rtmpose`: RTMPose (`weights`) on the boxes of a person detector (`detector`).
+
+    Both options are an ONNX file, a zip with one, or the name of a published one.
     """
 
     # of RTMPose: an ONNX file, a zip with one, rtmpose-s, or pretrained (rtmpose-m)
@@ -142,7 +144,7 @@ class RTMPose(TwoPartDetector):
         return any(part.release is not None and not part.file.is_file() for part in parts)
 
     def _parts(self) -> list[_NetworkOption]:
-        """The detector, then RTMPose."""
+        """The two networks as the options name them: the person detector, then RTMPose."""
         names = {
             "detector": _full(self.detector, "yolox-tiny"),
             "weights": _full(self.weights, "rtmpose-m"),
@@ -174,9 +176,10 @@ class RTMPose(TwoPartDetector):
         return replace(self, **files)  # type: ignore[arg-type]
 
     def files(self) -> tuple[Graph, Graph]:
-        """Graphs of the detector and of RTMPose, downloaded if needed.
+        """Read the graphs of the person detector and of RTMPose; downloads published ones.
 
-        Raises MissingAssets for all that is missing, and RawDataError for a file without a graph.
+        Raises MissingAssets for files that are missing and cannot be downloaded, and RawDataError
+        for a file without a graph.
         """
         parts = self._parts()
         absent = [part for part in parts if not part.file.is_file()]
@@ -198,8 +201,9 @@ class RTMPose(TwoPartDetector):
         return detector, pose
 
     def family_of(self, detector: Graph) -> str:
-        """The detector's family. Raises ConfigError if neither the option nor a file name states
-        it.
+        """The person detector's family, "yolox" or "rtmdet", by the option or the file's name.
+
+        Raises ConfigError if neither states it.
         """
         if self.family != "auto":
             return self.family
@@ -231,7 +235,9 @@ def _full(name: str, default: str) -> str:
 
 
 def _graph(part: _NetworkOption) -> Graph:
-    """Read the graph of a file or of published weights. Raises as `RTMPose.files`."""
+    """Read a network's graph. Raises MissingAssets for a published file with other content, and
+    RawDataError for a file without a graph.
+    """
     graph = graphs.read(part.file)
     release = part.release
     if release is not None and graph.digest != release.sha256:
@@ -243,8 +249,9 @@ def _graph(part: _NetworkOption) -> Graph:
 
 
 def _download(name: str, release: Published) -> str:
-    """Print size and licence of published weights, and download them. Returns why this failed, or
-    "".
+    """Download published weights, after printing their size and licence.
+
+    Returns why the download failed, or "".
     """
     import torch
 
@@ -319,8 +326,9 @@ class _PersonFinder:
 
 
 def letterbox(image: Image, size: tuple[int, int]) -> tuple[Image, Floats]:
-    """Scale an image (H, W, 3) to fit `size`, and pad it on the right and below; also return the
-    (x, y) scale, (2,).
+    """Scale an image (H, W, 3) to fit `size`, and pad it on the right and below.
+
+    Returns the padded image and the scale (x, y), (2,).
     """
     height, width = image.shape[:2]
     ratio = min(size[0] / width, size[1] / height)
@@ -331,7 +339,10 @@ def letterbox(image: Image, size: tuple[int, int]) -> tuple[Image, Floats]:
 
 
 def detector_input(padded: Image, *, normalised: bool) -> NDArray[np.float32]:
-    """(H, W, 3) RGB -> (1, 3, H, W) blue, green, red: 0 to 255 for YOLOX, normalised for RTMDet."""
+    """Convert an image (H, W, 3) RGB to the detector's input (1, 3, H, W): blue, green, red.
+
+    Values are 0 to 255 (YOLOX), or `normalised` by ImageNet's mean and deviation (RTMDet).
+    """
     pixels = padded[..., ::-1].astype(np.float32)
     if normalised:
         pixels = (pixels - MEAN[::-1]) / STD[::-1]
@@ -341,11 +352,12 @@ def detector_input(padded: Image, *, normalised: bool) -> NDArray[np.float32]:
 def read_persons(
     outputs: Sequence[NDArray[Any]], size: tuple[int, int]
 ) -> tuple[Floats, Floats] | None:
-    """Persons (class 0): corners (N, 4) in px of the padded image, and scores (N,). None for an
-    unknown output format.
+    """Read the persons (class 0) from a detector's outputs.
 
-    Formats: boxes with scores (1, N, 5) and labels (1, N), as exported by OpenMMLab; or YOLOX's own
-    rows (1, R, 5 + classes): centre and log size in grid cells, objectness score, class scores.
+    Returns corners (N, 4) in px of the padded image, and scores (N,); None for an unknown format.
+    The known formats are boxes with scores (1, N, 5) and labels (1, N), as OpenMMLab exports them,
+    and YOLOX's own rows (1, R, 5 + classes): centre and log size in grid cells, objectness score,
+    class scores.
     """
     cells = _cells(size)
     shapes = [output.shape for output in outputs]
@@ -363,7 +375,7 @@ def read_persons(
 
 
 def _cells(size: tuple[int, int]) -> NDArray[np.float32]:
-    """(R, 3) column, row and stride of each cell of YOLOX's grids."""
+    """Column, row and stride of each cell of YOLOX's grids, (R, 3)."""
     grids = []
     for stride in STRIDES:
         rows, columns = np.indices((size[1] // stride, size[0] // stride)).reshape(2, -1)
@@ -374,8 +386,10 @@ def _cells(size: tuple[int, int]) -> NDArray[np.float32]:
 def suppress_overlaps(
     boxes: Floats, scores: Floats, *, min_score: float, max_overlap: float
 ) -> NDArray[np.int64]:
-    """Indices of the persons to keep, best first (greedy non-maximum suppression by intersection
-    over union).
+    """Greedy non-maximum suppression: indices of the boxes to keep, best first.
+
+    Boxes (N, 4) are corners. A box is dropped if its intersection over union with a better one is
+    above `max_overlap`, or if its score is below `min_score`.
     """
     sure = np.nonzero(scores >= min_score)[0]
     sides = np.hstack([boxes[sure, :2], boxes[sure, 2:] - boxes[sure, :2]]).astype(float)
@@ -384,8 +398,9 @@ def suppress_overlaps(
 
 
 def crop_affines(boxes: Floats, size: tuple[int, int]) -> NDArray[np.float64]:
-    """Transforms (P, 2, 3) from image px to px of a crop of `size` around each box, (P, 4)
-    corners.
+    """Affine transforms (P, 2, 3) from image px to px of a crop of `size` around each box.
+
+    boxes: (P, 4) corners, px.
     """
     corners = boxes.astype(np.float64)
     sides = (corners[:, 2:] - corners[:, :2]) * CROP_SCALE
@@ -397,7 +412,7 @@ def crop_affines(boxes: Floats, size: tuple[int, int]) -> NDArray[np.float64]:
 
 
 def pose_input(image: Image, affines: Floats, size: tuple[int, int]) -> NDArray[np.float32]:
-    """(P, 3, height, width) normalised RGB crops, black outside the image."""
+    """Cut out P crops and normalise them, (P, 3, height, width) RGB, black outside the image."""
     crops = np.stack(
         [cv2.warpAffine(image, affine, size, flags=cv2.INTER_LINEAR) for affine in affines]
     )
@@ -405,10 +420,10 @@ def pose_input(image: Image, affines: Floats, size: tuple[int, int]) -> NDArray[
 
 
 def read_joints(across: Floats, down: Floats, affines: Floats) -> NDArray[np.float32]:
-    """Scores (P, J, 2 width) and (P, J, 2 height) of P crops -> (P, J, 3) image px and confidence
-    0..1.
+    """Read the joints of P crops from RTMPose's scores: (P, J, 3) image px and confidence 0..1.
 
-    A joint is at its highest scores; its confidence is the lower of the two maxima.
+    across: (P, J, 2 width) scores of x. down: (P, J, 2 height) scores of y. A joint is at its
+    highest scores; its confidence is the lower of the two maxima.
     """
     crop_px = np.stack([across.argmax(axis=-1), down.argmax(axis=-1)], axis=-1) / BINS
     points = (crop_px - affines[:, None, :, 2]) / affines[:, None, None, 0, 0]

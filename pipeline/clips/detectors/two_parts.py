@@ -1,11 +1,12 @@
-"""Detectors of two networks: boxes of people in an image, then joints in each box.  [pixels ->
-keypoints] -> tracks
+"""Base of detectors with two networks: boxes of people in an image, then joints in each box.
+[pixels -> keypoints] -> tracks
 
-With `every` = N, the first network runs on key frames only: each N-th frame, and frames that begin
-a scene. In between, the box in which joints are looked for is that of the frame before, and each of
-its sides then moves with the outermost joint on that side. A person is given up until the next key
-frame if fewer than LEAST_SHARED joints are seen in both frames, or if the joints coincide with
-those of a person with a higher score. The score is the key frame's.
+With the option `every` = N, the first network runs on key frames only: each N-th frame, and frames
+that begin a scene. In the frames between, people are followed: the second network looks for a
+person's joints in the person's box of the frame before. Then each side of the box moves with the
+outermost joint on that side. A person keeps the score of the key frame. A person is given up until
+the next key frame if fewer than LEAST_SHARED joints are seen in both frames, or if the joints
+coincide with those of a person with a higher score.
 """
 
 from __future__ import annotations
@@ -28,11 +29,12 @@ Floats = NDArray[np.float32]
 Found = TypeVar("Found")
 _Images = Sequence[Image]
 
-SEEN: Final = 0.3  # confidence of a joint that moves its box
-LEAST_SHARED: Final = 3  # joints
-LEAST_SIDE: Final = 1.0  # px of a box
-SAME: Final = 0.1  # box diagonals, mean distance of the joints of two people who are one
-LONGEST: Final = 100  # frames
+SEEN: Final = 0.3  # least confidence of a joint that counts as seen
+LEAST_SHARED: Final = 3  # least number of joints seen in both frames, or of both people
+LEAST_SIDE: Final = 1.0  # px, least side of a box
+# Two people are one if the mean distance of their joints is below this share of a box diagonal.
+SAME: Final = 0.1
+LONGEST: Final = 100  # largest value of `every`
 FOLLOWING: Final = 2  # version, raised by hand whenever `follow` would give other people
 
 
@@ -44,10 +46,11 @@ class Boxes(NamedTuple):
 
 
 class Networks(NamedTuple):
-    """The two loaded networks; images of a call are of one size."""
+    """The two loaded networks as functions. All images of a call have one size."""
 
+    # images -> the boxes in each
     find: Callable[[_Images], list[Boxes]]
-    # images, boxes (P, 4) -> joints (P, 17, 3)
+    # images, and boxes (P, 4) in each -> joints (P, 17, 3) in each: px, px, confidence
     look: Callable[[_Images, Sequence[Floats]], list[Floats]]
 
 
@@ -76,14 +79,14 @@ class TwoPartDetector(FollowingDetector):
 
     @abstractmethod
     def load_networks(self, device: str) -> Networks:
-        """Load both networks. `device` as for `load`; raises what loading raises."""
+        """Load both networks; `device` as in `Detector.load`."""
 
     def load(self, device: str) -> Callable[..., list[People]]:
         return functools.partial(find_and_follow, self.load_networks(device))
 
 
 def find_and_follow(networks: Networks, images: _Images, keys: Sequence[bool] = ()) -> list[People]:
-    """People in each image; `keys` as in `run_chains`."""
+    """Find the people in key frames, and follow them in the others; `keys` as in `run_chains`."""
 
     def start(images: _Images) -> list[People]:
         boxes = networks.find(images)
@@ -104,13 +107,14 @@ def run_chains(
     images: _Images,
     keys: Sequence[bool] = (),
 ) -> list[Found]:
-    """Results in each image: of `start` in key frames, else of `step`, from the results in the
-    frame before.
+    """Compute a result for each image: by `start` in key frames, else by `step`.
 
-    The images after a key frame, up to the next one, follow it in its clip.
+    `step` takes images and the results of the frames before them. A chain is a key frame and the
+    images after it, up to the next key frame, which follow it in its clip. All chains advance side
+    by side, so that each call has many images.
 
     Args:
-        keys: Which images are key frames, the first one among them (default: all).
+        keys: For each image, whether it is a key frame; the first one must be (default: all are).
     """
     if not keys:
         return start(images)
@@ -127,8 +131,9 @@ def run_chains(
 
 
 def follow(before: People, joints: Floats, image: Image) -> People:
-    """The people of the frame before, whose joints are now (P, 17, 3): boxes as in the module
-    docstring.
+    """Move the people of the frame before to the joints in this frame, (P, 17, 3).
+
+    The module docstring says how boxes move, and who is given up.
     """
     was_visible = before.keypoints[..., 2] >= SEEN
     is_visible = joints[..., 2] >= SEEN
@@ -149,14 +154,15 @@ def follow(before: People, joints: Floats, image: Image) -> People:
 
 
 def _corners(keypoints: Floats, visible: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Corners (P, 4) px of the visible joints."""
+    """Corners of the box around each person's visible joints, (P, 4) px."""
     corners, _ = extents(np.dstack([keypoints[..., :2], visible]))
     return corners.reshape(-1, 4)
 
 
 def distinct(people: People) -> list[int]:
-    """Indices of the people, without those whose joints are those of a person with a higher
-    score.
+    """Indices of people who are no duplicates, ascending.
+
+    A duplicate's joints coincide with those of a person with a higher score.
     """
     xy = people.keypoints[..., :2]
     visible = people.keypoints[..., 2] >= SEEN

@@ -1,7 +1,9 @@
 """One clip with a detector's labels: which file they are in, whether they belong to the clip, and
 its tracks.  [raw -> tracks] -> features
 
-`clip_tracks` is shared by Kinetics, InstaVariety's videos and the user's clips.
+`clip_tracks` is the reader that Kinetics, InstaVariety's videos and the user's clips share. Labels
+are the keypoints, or boxes alone, that a detector wrote for a clip. `info` is the header of a label
+file that `python -m pipeline detect` wrote; it is empty for files of other tools.
 """
 
 from __future__ import annotations
@@ -46,15 +48,16 @@ DETECTORS: Final = "`python -m pipeline detect`, OpenPose or another one"
 
 @dataclass(frozen=True)
 class ClipDataset(Dataset):
-    """Clips in which a detector finds the people, if it was run on them."""
+    """A dataset of clips whose people a detector finds. Clips without its labels are rejected."""
 
     keypoints_from: ClassVar[str] = "detected"
     harmless: ClassVar[frozenset[str]] = frozenset({"no_keypoints"})
     recording: ClassVar[str] = "video"
 
     def origin(self, video: str) -> Origin:
-        """The published video of a clip: its file's stem, in any folder, without the seconds that
-        Kinetics appends.
+        """The recording is the published video: the stem of the clip's file name, in any folder.
+
+        The start and end seconds that Kinetics appends to the name are removed.
 
         >>> from pipeline import datasets
         >>> datasets.get("kinetics").origin("train/abseiling/jB8CPlU9xjA_000012_000022").recording
@@ -74,10 +77,11 @@ def clip_tracks(
     rules: Rules,
     source_of: Callable[[], Video] | None = None,
 ) -> Sequence[Track]:
-    """One track per person and uninterrupted stretch.
+    """Read a clip's labels and link them to tracks: one per person and uninterrupted stretch.
 
-    `source_of` gives the clip, or raises RawDataError; by default, it is the video's first file.
-    Raises RawDataError if labels or clip cannot be used, or do not belong together.
+    `source_of` returns the clip, or raises RawDataError; by default, it is the video's first file.
+    A clip without labels is rejected in `account`. Raises RawDataError if the labels or the clip
+    cannot be used, or do not belong together.
     """
     labels = _find_labels(raw, video, knows_clip=source_of is not None)
 
@@ -96,7 +100,7 @@ def clip_tracks(
     clip = source()
     clip.require_decodable()
     clip.require_whole()
-    if labels is None or detections is None:  # without labels, both are: for the type checker
+    if labels is None or detections is None:  # if `labels` is None, `detections` is, too
         account.reject("no_keypoints", f"{raw / video.name}: {_no_keypoints(raw, video, labels)}")
         return []
 
@@ -128,10 +132,10 @@ def clip_tracks(
 
 
 def _find_labels(raw: Path, video: RawVideo, *, knows_clip: bool) -> Path | None:
-    """The file or folder of a clip's labels; None without. Raises RawDataError if they may belong
-    to another clip.
+    """Find the file or folder of a clip's labels; None if it has none.
 
-    knows_clip: the reader knows that its files of one stem are one clip.
+    Raises RawDataError if the labels may belong to another clip. knows_clip: the reader knows that
+    all files of the video are the same clip, so that none is another clip.
     """
     labels = labels_of(raw, video)
     if labels is None:
@@ -146,7 +150,10 @@ def _find_labels(raw: Path, video: RawVideo, *, knows_clip: bool) -> Path | None
 def _read_labels(
     labels: Path, video: RawVideo, sizes: Callable[[], list[tuple[int, int]]], account: VideoAccount
 ) -> Detections | None:
-    """Content of the labels, which is counted as found; None for an empty folder."""
+    """Read the labels, and count their persons as found; None for an empty folder.
+
+    sizes: gives the possible image sizes (width, height) px that the labels refer to.
+    """
     stem = PurePath(video.name).name
     if video.files:
         stem = video.files[0].stem
@@ -179,10 +186,10 @@ def _link_people(
 def _note_record(
     source: Video, labels: Path, info: Mapping[str, Any], account: VideoAccount, filmed_fps: float
 ) -> ClipRecord:
-    """What the clip is, by `info` of its labels or by decoding it, with its remarks in the account.
+    """Return the clip's record (frames, times, damage), from `info` or else by decoding the clip.
 
-    filmed_fps: as in `Rules`. Raises RawDataError if `detect` of an earlier version saw other
-    images.
+    Adds the record and its remarks to the account. filmed_fps: as in `Rules`. Raises RawDataError
+    if the labels come from an earlier version of `detect` that decoded other images.
     """
     recorded = record_from(info.get("record"))
     if recorded is not None:
@@ -200,12 +207,13 @@ def _note_record(
 def _note_unlisted(
     file: str, detections: Detections, record: ClipRecord, account: VideoAccount
 ) -> None:
-    """Note frames without an entry in a file that has one for each frame; those that damage lost
-    are noted already.
+    """Note frames that are missing from a label file with an entry for each frame.
+
+    Frames lost to damage do not count: they are noted already.
     """
     n_unlisted = record.n_frames - len({*detections.frames, *record.lost})
-    # a decoder may hide MOST_LOST frames at the end; of fewer listed than not, `require_frames`
-    # has said so
+    # A decoder may hide up to MOST_LOST frames at the end. If fewer frames are listed than not,
+    # `require_frames` has already noted it.
     if detections.complete and MOST_LOST < n_unlisted < len(detections.frames):
         account.notes.append(
             f"{file} has no entry for {count(n_unlisted, 'frame')} of {record.n_frames}"
@@ -213,7 +221,7 @@ def _note_unlisted(
 
 
 def _no_keypoints(raw: Path, video: RawVideo, labels: Path | None) -> str:
-    """Where keypoints were searched, and what to do."""
+    """Message of a clip without keypoints: where they were searched, and what to do."""
     if labels is not None:
         return f"no keypoints in {labels}, which is empty: run {DETECTORS} on it"
 
@@ -228,17 +236,17 @@ def _no_keypoints(raw: Path, video: RawVideo, labels: Path | None) -> str:
 
 
 def _read_labels_info(labels: Path) -> dict[str, Any]:
-    """`info` of a file of `detect`; {} for a folder or another detector's file."""
+    """Read the `info` of a label file of `detect`; {} for a folder or another detector's file."""
     if labels.is_dir():
         return {}
     return read_info(labels)
 
 
 def _labelled_sizes(info: Mapping[str, Any], source: Video) -> list[tuple[int, int]]:
-    """Widths and heights px of the images that labels may be made of, where pixels are not square.
+    """Sizes (width, height) in px that a label file may refer to, the likeliest first.
 
-    Files of `detect` state it in their `info`. Other tools read stored pixels, as OpenCV does,
-    unless the file states the size.
+    They differ only for clips whose pixels are not square. `detect` uses the shown size, and states
+    it in `info`. Other tools often read the stored pixels, as OpenCV does.
     """
     shown = source.size()
     if (info.get("width"), info.get("height")) == shown:
@@ -247,8 +255,9 @@ def _labelled_sizes(info: Mapping[str, Any], source: Video) -> list[tuple[int, i
 
 
 def _refuse_other_pixels(labels: Path, record: ClipRecord) -> None:
-    """Raise RawDataError if `detect` of an earlier version, which kept no record, saw other images
-    of this clip.
+    """Raise RawDataError if an earlier version of `detect` decoded this clip wrongly.
+
+    Called for labels without a record, which only such a version writes.
     """
     if record.otherwise:
         expected = "keypoints of the clip as it is decoded now"
@@ -264,7 +273,7 @@ def _refuse_other_pixels(labels: Path, record: ClipRecord) -> None:
 def _drop_lost_frames(
     detections: Detections, lost: Collection[int], account: VideoAccount
 ) -> Detections:
-    """The detections without those of frames that cannot be decoded."""
+    """Remove, and count as dropped, detections in frames that cannot be decoded (`lost`)."""
     is_lost = np.isin(detections.frame_index, [*lost])
     if not is_lost.any():
         return detections
@@ -286,8 +295,9 @@ def _drop_lost_frames(
 def _fit_to_clip(
     detections: Detections, labels: Path, info: Mapping[str, Any], source: Video
 ) -> Detections:
-    """The detections, and the camera's motion, in px of the clip's images. Raises RawDataError if
-    people are outside of them.
+    """Convert the detections and the camera's motion to pixels of the clip's images.
+
+    Raises RawDataError if too many people are outside the images.
     """
     width, height = source.size()
     labelled = _labelled_sizes(info, source)[0]
@@ -306,7 +316,7 @@ def _fit_to_clip(
 
 
 def _confident(detections: Detections) -> Doubles:
-    """(N, J, 3) all persons of all frames; scores below MIN_CONFIDENCE are 0."""
+    """Stack all persons of all frames, (N, J, 3); scores below MIN_CONFIDENCE become 0."""
     nobody = np.empty((0, len(joint_names(detections.skeleton)), 3))
     persons, _ = zero_invalid_joints(np.concatenate([*detections.keypoints, nobody]))
     persons[persons[..., 2] < MIN_CONFIDENCE] = 0
@@ -323,7 +333,7 @@ def _frames_of_a_second(fps: float, account: VideoAccount) -> int:
 
 
 def pixel_camera(camera: Mapping[int, Doubles], width: int, height: int) -> dict[int, Doubles]:
-    """Homographies of points in [-1, 1] -> of px."""
+    """Convert homographies between frames from points in [-1, 1] to points in px."""
     to_px = np.array(
         [[width / 2, 0, (width - 1) / 2], [0, height / 2, (height - 1) / 2], [0, 0, 1]]
     )
@@ -331,9 +341,7 @@ def pixel_camera(camera: Mapping[int, Doubles], width: int, height: int) -> dict
 
 
 def _require_own_info(labels: Path, info: Mapping[str, Any], source: Video) -> None:
-    """Raise RawDataError if `info` says that the labels are another clip's, or if the clip cannot
-    be read.
-    """
+    """Raise RawDataError if the digest in `info` is another clip's, or the clip cannot be read."""
     if "clip_digest" not in info:
         return
     try:
@@ -349,7 +357,7 @@ def _require_own_info(labels: Path, info: Mapping[str, Any], source: Video) -> N
 def _scene_cuts(
     info: Mapping[str, Any], source: Video, account: VideoAccount, *, decode: bool
 ) -> list[int]:
-    """First frames of new scenes: from `info`, else by decoding the clip."""
+    """First frames of new scenes, from `info`, or by decoding the clip if `decode`. Adds a note."""
     cuts: list[int] = []
     stored = info.get("cuts")
     if isinstance(stored, list) and all(type(cut) is int for cut in stored):

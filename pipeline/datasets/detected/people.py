@@ -1,4 +1,9 @@
-"""Tracks from a detector's results: linking, boxes, selection.  [raw -> tracks] -> features"""
+"""Tracks from a detector's results: linking, boxes, selection.  [raw -> tracks] -> features
+
+`people` links the detections of all frames into persons, splits each person into parts, and drops
+parts that are too short or too bad. A detection is one person in one frame. Shapes: T frames of a
+person, J joints in the detector's order, 49 joints of spin49 in the result.
+"""
 
 from __future__ import annotations
 
@@ -31,19 +36,21 @@ class Rules:
     """How a dataset's people are linked and cleaned."""
 
     min_frames: int
-    max_gap: int | None = None  # frames; a second
-    # for arbitrary clips, with scene cuts; None: only drop frames with few joints
+    # frames that a person may be missing and still be the same person; None: one second
+    max_gap: int | None = None
+    # filter for arbitrary clips, which have scene cuts; None: only drop frames with few joints
     cleaning: Cleaning | None = None
-    bridge: bool = False  # add the frames in which a person was missed, with boxes in between
+    bridge: bool = False  # add frames in which a person was missed, with interpolated boxes
     cuts: bool = True  # link no one across a scene cut
-    max_jitter: float | None = None  # % of the box (`pipeline.grades`); no limit
-    max_limb_spread: float | None = None  # %; no limit
-    min_grade: str | None = None  # a word of `pipeline.grades`; no limit
+    # Limits of `pipeline.grades`; tracks beyond one are dropped. None: no limit
+    max_jitter: float | None = None  # % of the box
+    max_limb_spread: float | None = None  # %
+    min_grade: str | None = None  # a word of `grades.WORDS`
     # frames a second at which the clip was filmed, if the user states it
     filmed_fps: float = math.nan
 
 
-# HMMR's, for InstaVariety and VLOG-people
+# the rules with which HMMR's authors cleaned InstaVariety and VLOG-people
 ANY_CLIP: Final = Rules(Cleaning().min_frames, cleaning=Cleaning())
 
 
@@ -51,7 +58,8 @@ class PersonTrack(NamedTuple):
     """T frames of one person."""
 
     frame_index: Ints  # (T,)
-    detected: Doubles  # (T, J, 3) as the detector has them, without bridged frames
+    detected: Doubles  # (T, J, 3) px px confidence, in the detector's joint order; frames that
+    # `bridge_gaps` adds have no row here
     bbox: NDArray[np.float32]  # (T, 4)
     kp_2d: NDArray[np.float32]  # (T, 49, 3); all 0 of people who are known by boxes alone
     crop_scale: float = CROP_SCALE
@@ -66,12 +74,15 @@ def people(
     cuts: Sequence[int] = (),
     clock: Ints | None = None,
 ) -> Iterator[PersonTrack]:
-    """Everybody with at least `rules.min_frames` frames; others are counted as dropped in
-    `account`.
+    """Link detections, and yield the tracks that `rules` accept; counts the rest in `account`.
 
-    A person missing for more than `max_gap` frames, or across `cuts` (first frames of new scenes),
-    is a new one afterwards. clock: of `ClipRecord`, where gaps are counted by it; None: by frames.
-    `_Selection` has what of a person is used; cleaning may split one into `<name>`, `<name>.1`, ...
+    A person who is missing for more than `max_gap` frames, or across a cut, is a new person
+    afterwards. Cleaning (`_Selection`) may split a person into `<name>`, `<name>.1`, ...
+
+    Args:
+        cuts: First frames of new scenes.
+        clock: `ClipRecord.clock` of a clip with uneven frame times, by which gaps are counted.
+            None: gaps are counted in frames.
     """
     detections = _apply_confidence(detections, account)
     selection = _Selection(detections.skeleton, detections.boxes_alone, rules, account)
@@ -98,22 +109,21 @@ def people(
 
 @dataclass(frozen=True, slots=True)
 class _Selection:
-    """The parts of one person's detections that are used, in one of three ways; the rest is counted
-    as dropped.
+    """Selects the parts of a person's detections that are used; the rest is counted as dropped.
 
-    `parts`, and each way, takes `frame_index` (T,) and `kp_2d` (T, J, 3), the detections of a
-    person.
+    There are three ways: `boxes`, `visible` and `clean_parts`; `parts` chooses one. Each takes
+    `frame_index` (T,) and `kp_2d` (T, J, 3), the detections of one person.
     """
 
     skeleton: Skeleton
     boxes_alone: bool
     rules: Rules
     account: VideoAccount
-    # numbers of frames of parts that are dropped for it
+    # lengths (frames) of parts that are dropped because they are too short
     too_short: list[int] = field(default_factory=list)
 
     def parts(self, frame_index: Ints, kp_2d: Doubles) -> Iterator[PersonTrack]:
-        """The parts of a person, which may yet be too short or too bad (`reason_to_drop`)."""
+        """Yield the parts of a person. `reason_to_drop` may still drop them."""
         if self.boxes_alone:
             return self.boxes(frame_index, kp_2d)
         if self.rules.cleaning is None:
@@ -121,8 +131,9 @@ class _Selection:
         return self.clean_parts(frame_index, kp_2d, self.rules.cleaning)
 
     def boxes(self, frame_index: Ints, kp_2d: Doubles) -> Iterator[PersonTrack]:
-        """All boxes without joints, square by the larger side and not smoothed, in parts of
-        `max_frames`.
+        """For detectors of boxes alone: use all boxes, in parts of at most `max_frames` frames.
+
+        Boxes become square by their larger side and are not smoothed. All joints are unknown.
         """
         n_frames = len(frame_index)
         n_parts = 1
@@ -135,28 +146,29 @@ class _Selection:
             yield PersonTrack(frame_index[rows], corners, bbox, unknown, BOX_SCALE)
 
     def visible(self, frame_index: Ints, kp_2d: Doubles) -> Iterator[PersonTrack]:
-        """The frames with at least MIN_VISIBLE joints."""
+        """Use the frames with at least MIN_VISIBLE joints, as one part."""
         n_visible = (kp_2d[..., 2] > 0).sum(axis=1)
         yield self._smooth(frame_index, kp_2d, n_visible >= MIN_VISIBLE)
 
     def clean_parts(
         self, frame_index: Ints, kp_2d: Doubles, cleaning: Cleaning
     ) -> Iterator[PersonTrack]:
-        """The parts that `cleaning` leaves."""
+        """Use the parts that `cleaning` accepts; its reasons for the other frames are counted."""
         parts, dropped = clean(kp_2d[..., 2] > 0, joint_names(self.skeleton), cleaning)
         for reason, rows in dropped.items():
             self.account.drop(reason, len(rows), frame_index[rows], kp_2d[rows])
         if "track_too_short" in dropped:
             self.too_short.extend(map(len, split_at_gaps(dropped["track_too_short"], 0)))
-        if not parts:  # for the reason of most frames, which are counted above
+        if not parts:  # its frames are counted above; the track gets the reason of most of them
             self.account.drop_track(max(dropped, key=lambda reason: len(dropped[reason])), 0)
         for rows in parts:
             yield self._smooth(frame_index[rows], kp_2d[rows], np.full(len(rows), True))
 
     def _smooth(self, frame_index: Ints, kp_2d: Doubles, has_enough: Bools) -> PersonTrack:
-        """A track with boxes that are smoothed over time, missing frames included.
+        """Make a track whose boxes are smoothed over time, across missing frames.
 
-        has_enough: (T,) frames that show enough joints. Other frames are counted as dropped.
+        has_enough: (T,) whether a frame shows enough joints. Frames that do not, and frames without
+        a box, are counted as dropped.
         """
         places = frame_index - frame_index[0]  # among all frames, without gaps
         over_time = np.zeros((places[-1] + 1, *kp_2d.shape[1:]))
@@ -200,10 +212,10 @@ class _Selection:
 def bridge_gaps(
     persons: Iterable[PersonTrack], max_gap: int, account: VideoAccount
 ) -> Iterator[PersonTrack]:
-    """Add frames in gaps of up to `max_gap`, with an interpolated box and no joint, so that windows
-    are not split.
+    """Fill gaps of up to `max_gap` frames, so that windows are not split at them.
 
-    Added frames count as found and kept, with a note after the last person.
+    An added frame has an interpolated box and no visible joint. Added frames count as found and
+    kept; a note of their number is added after the last person.
     """
     added = []
     for person in persons:
@@ -240,8 +252,9 @@ def _select(arrays: Sequence[NDArray[Any]], masks: Sequence[Bools]) -> list[NDAr
 
 
 def _apply_confidence(detections: Detections, account: VideoAccount) -> Detections:
-    """Scores become confidences (0 under 0.3, at most 1); persons without a visible joint or box
-    are dropped.
+    """Turn scores into confidences: 0 below MIN_CONFIDENCE, and at most 1.
+
+    Persons without a visible joint (or, for boxes alone, with a low score) are dropped.
     """
     if not detections.keypoints:
         return detections
@@ -269,9 +282,10 @@ def _identify(
     cuts: Sequence[int],
     clock: Ints | None,
 ) -> list[tuple[str, Ints]]:
-    """Name and detections of every person, by the detector's identities or by linking.
+    """Group detections into persons, by the detector's identities if it has them, else by linking.
 
-    Detections are (n, 2) rows (t, p): person p of `detections.keypoints[t]`.
+    Returns each person's name and detections: rows (t, p), shape (n, 2), for person p of
+    `detections.keypoints[t]`.
     """
     frames = detections.frame_index
     camera = detections.camera
@@ -294,15 +308,16 @@ def _split_identities(
     max_gap: int,
     cuts: Sequence[int],
 ) -> list[tuple[str, Ints]]:
-    """As `_identify`, by the detector's identities: each is a new person after a gap or a cut.
+    """Group detections by the detector's identities; returns what `_identify` returns.
 
-    frames: the number of each of the T frames, by which gaps are counted.
+    After a gap or a cut, an identity is a new person. frames: (T,) numbers of the frames, by which
+    gaps are counted.
     """
     members = _members(detections, account)
     names = {identity: str(identity) for identity in sorted(members)}
     if detections.names:
         names = {identity: detections.names[identity] for identity in names}
-    taken = {*names.values(), *detections.names}  # also those of people who were dropped
+    taken = {*names.values(), *detections.names}  # also names of people who were dropped
     identified = []
     for identity, name in names.items():
         rows = np.array(sorted(members[identity].items()), np.int64)
@@ -312,8 +327,10 @@ def _split_identities(
 
 
 def _members(detections: Detections, account: VideoAccount) -> dict[int, dict[int, int]]:
-    """The detector's identity -> t -> p; of two persons with one identity in a frame, it is the one
-    of higher confidence.
+    """Identity of the detector -> frame t -> person p of `detections.keypoints[t]`.
+
+    If two persons in a frame have one identity, the one with the higher confidence is used; the
+    other is counted as dropped.
     """
     members: dict[int, dict[int, int]] = {}
     for t, identities in enumerate(detections.identity or ()):
@@ -329,8 +346,9 @@ def _members(detections: Detections, account: VideoAccount) -> dict[int, dict[in
 
 
 def _free_name(name: str, separator: str, k: int, taken: set[str]) -> str:
-    """The name of the k-th part of a person: `name` for k = 0, else with a number, k or the next
-    one that is not `taken`; adds it to `taken`.
+    """Name the k-th part of a person: `name` for k = 0, else `name`, `separator` and a number.
+
+    The number is k, or the next one whose name is not in `taken`. Adds the new name to `taken`.
     """
     if k == 0:
         return name

@@ -40,8 +40,9 @@ SIZES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Seed and amount. `n_videos` (per split) and `n_frames` (per video) override `size`. Raises
-    ConfigError.
+    """Seed and amount of the demo data to write. Raises ConfigError for invalid values.
+
+    `n_videos` (per split) and `n_frames` (per video) override `size`.
     """
 
     seed: int = 0

@@ -17,7 +17,7 @@ from pipeline.demo.motion import perform, random_betas
 from pipeline.demo.scene import GENDERS, Actor, Shot, Take
 from pipeline.skeletons import Doubles
 
-RANDOM_KEY: Final = 103  # of the random numbers of its videos
+RANDOM_KEY: Final = 103  # the dataset's number in `Request.rng`
 SUBSETS: Final = ("ACCAD", "CMU", "KIT", "SFU")
 FRAME_RATES: Final = (120.0, 120.0, 100.0, 120.0, 60.0, 120.0)  # Hz, in turn
 Z_UP: Final = Rotation.from_rotvec([np.pi / 2, 0, 0])  # AMASS's ground is z = 0, SMPL's up is y
@@ -44,7 +44,7 @@ def _plan(request: Request) -> Iterator[Shot]:
 
 
 def _record(shot: Shot, folder: Path) -> Take:
-    """`<subset>/<subject>/<motion>_poses.npz` and `shape.npz` beside it."""
+    """Write `<subset>/<subject>/<motion>_poses.npz`, and `shape.npz` beside it."""
     rng = shot.rng("motion")
     betas = random_betas(rng)
     facing = float(rng.uniform(-np.pi, np.pi))

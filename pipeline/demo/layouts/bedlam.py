@@ -82,7 +82,7 @@ def _plan(request: Request) -> Iterator[Shot]:
 
 
 def _record(shot: Shot, folder: Path) -> Take:
-    """`<scene>/png/<sequence>/<sequence>_<4 digits>.png` and
+    """Write `<scene>/png/<sequence>/<sequence>_<4 digits>.png` and
     `all_npz_12_smpl_training/<scene>.npz`.
     """
     take = stage(shot)
@@ -153,8 +153,9 @@ def _rows(take: Take, person: int, actor: Actor) -> dict[str, NDArray[Any]]:
 
 
 def _level(rotation: Doubles) -> Doubles:
-    """Rotations (T, 3, 3) to the camera -> to the camera's level axes (right, down, ahead); the
-    world is y-up.
+    """Rotations (T, 3, 3) from the world (y up) to the level axes of a camera: right, down, ahead.
+
+    rotation: (T, 3, 3) from the world to the camera.
     """
     ahead = rotation[:, 2] * (1, 0, 1)
     ahead /= np.linalg.norm(ahead, axis=1, keepdims=True)

@@ -51,7 +51,7 @@ def _plan(request: Request) -> Iterator[Shot]:
 
 
 def _record(shot: Shot, folder: Path) -> Take:
-    """`P<n>/<sequence>/images/<5 digits>.jpg` and `P<n>_<sequence>_data.pkl` beside them."""
+    """Write `P<n>/<sequence>/images/<5 digits>.jpg`, and `P<n>_<sequence>_data.pkl` beside them."""
     take = stage(shot)
     write_pictures(take, folder / shot.name / "images", "{:05d}.jpg")
     labelled = replace(take, actors=tuple(_apply_gender(actor, take) for actor in take.actors))

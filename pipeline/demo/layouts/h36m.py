@@ -102,7 +102,7 @@ def _plan(request: Request) -> Iterator[Shot]:
 
 
 def _record(shot: Shot, folder: Path) -> Take:
-    """`S<k>/Videos/<name>.mp4` and the two pose files."""
+    """Write `S<k>/Videos/<name>.mp4`, and the two pose files."""
     subject, _, stem = shot.name.partition("/")
     played = _stage_take(shot).switch_camera(
         _camera_of(shot.name.rpartition(".")[2], shot.n_frames)
@@ -118,7 +118,7 @@ def _record(shot: Shot, folder: Path) -> Take:
 
 
 def _finish(folder: Path, shots: Sequence[Shot]) -> None:
-    """metadata.xml, and the fits of one subject with their cameras."""
+    """Write metadata.xml, and the SMPL fits of one subject with their cameras."""
     (folder / "metadata.xml").write_bytes(_metadata())
     ids = {}
     for number, action in enumerate(ACTIONS, start=1):

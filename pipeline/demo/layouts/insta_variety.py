@@ -88,7 +88,7 @@ def _record(shot: Shot, folder: Path) -> Take:
 
 
 def _finish(folder: Path, shots: Sequence[Shot]) -> None:
-    """`<split>/<shard>.tfrecord`, one record after the other."""
+    """Write `<split>/<shard>.tfrecord`, one record after the other."""
     for shot in shots:
         record = _record_file(folder, shot)
         with (folder / shot.file).open("ab") as shard:

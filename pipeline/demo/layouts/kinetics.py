@@ -73,7 +73,7 @@ def _plan(request: Request) -> Iterator[Shot]:
 
 
 def _record(shot: Shot, folder: Path) -> Take:
-    """`<split>/<class>/<name>.mp4` and `keypoints/<split>/<name>/`."""
+    """Write `<split>/<class>/<name>.mp4` and `keypoints/<split>/<name>/`."""
     take = stage(shot)
     rng = shot.rng("detector")
     visible = write_video(take, folder / shot.file)
@@ -92,7 +92,7 @@ def _record(shot: Shot, folder: Path) -> Take:
 
 
 def _finish(folder: Path, shots: Sequence[Shot]) -> None:
-    """`annotations/{train,val}.csv`, the release's lists of clips."""
+    """Write `annotations/{train,val}.csv`, the release's lists of clips."""
     (folder / "annotations").mkdir()
     for split in sorted({shot.split for shot in shots}):
         with (folder / "annotations" / f"{split}.csv").open(

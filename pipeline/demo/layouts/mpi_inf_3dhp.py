@@ -70,8 +70,9 @@ def _plan(request: Request) -> Iterator[Shot]:
 
 
 def _record(shot: Shot, folder: Path) -> Take:
-    """A test video, or a training video; the first of a sequence also writes `annot.mat` and
-    `camera.calibration`.
+    """Write a training or a test video.
+
+    The first training video of a sequence also writes `annot.mat` and `camera.calibration`.
     """
     path = folder / shot.file
     if shot.split == "test":
@@ -160,7 +161,7 @@ def _universal_scale(take: Take) -> float:
 
 
 def _native_joints(actor: Actor) -> Doubles:
-    """(T, 28, 3) m in the world, in the release's order."""
+    """Joints in the release's order, (T, 28, 3) m in the world."""
     smpl = JOINTS["smpl54"][: actor.joints.shape[1]]
     places = dict(zip(JOINTS["spin49"], actor.spin49.transpose(1, 0, 2), strict=True))
     places |= {name: actor.joints[:, smpl.index(nearest)] for name, nearest in OTHERS.items()}
@@ -190,7 +191,7 @@ def _cameras(take: Take) -> list[Camera]:
 
 
 def _cell(arrays: list[Doubles]) -> NDArray[np.object_]:
-    """(n, 1) cell."""
+    """Make a MATLAB cell (n, 1) of these arrays."""
     cell = np.empty((len(arrays), 1), object)
     for i, array in enumerate(arrays):
         cell[i, 0] = array

@@ -58,7 +58,7 @@ def _plan(request: Request) -> Iterator[Shot]:
 
 
 def _record(shot: Shot, folder: Path) -> Take:
-    """`frames/<name>/<000001..>.jpg` and `labels/<name>.mat`."""
+    """Write `frames/<name>/<000001..>.jpg` and `labels/<name>.mat`."""
     take = stage(shot)
     visible = write_pictures(take, folder / "frames" / shot.name, "{:06d}.jpg", first=1)
     (folder / "labels").mkdir(exist_ok=True)

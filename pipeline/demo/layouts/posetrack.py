@@ -82,7 +82,7 @@ def _plan(request: Request) -> Iterator[Shot]:
 
 
 def _record(shot: Shot, folder: Path) -> Take:
-    """`images/<split>/<name>/<000000..>.jpg` and
+    """Write `images/<split>/<name>/<000000..>.jpg` and
     `posetrack_data/annotations/<split>/<name>.json`.
     """
     take = stage(shot)

@@ -33,7 +33,7 @@ TITLES: Final = {  # title in a sequence's name -> its actions
 }
 PICTURES: Final = ((400, 300), (360, 300), (300, 300))  # width, height px
 FPS: Final = 30.0
-NUMBER: Final = 104  # of the dataset, which makes its random numbers its own
+NUMBER: Final = 104  # the dataset's number in `Request.rng`
 PAIR_EVERY: Final = 14  # one of so many training sequences shows two actors
 # 18, in the order of OpenPose's COCO model
 POSES_2D: Final = (*JOINTS["3dpw"], "reye", "leye", "rear", "lear")
@@ -74,7 +74,7 @@ def _plan(request: Request) -> Iterator[Shot]:
 
 
 def _record(shot: Shot, folder: Path) -> Take:
-    """`imageFiles/<name>/image_<5 digits>.jpg` and `sequenceFiles/<split>/<name>.pkl`."""
+    """Write `imageFiles/<name>/image_<5 digits>.jpg` and `sequenceFiles/<split>/<name>.pkl`."""
     take = stage(shot)
     visible = write_pictures(take, folder / "imageFiles" / shot.name, "image_{:05d}.jpg")
     sequence = folder / "sequenceFiles" / shot.split / f"{shot.name}.pkl"

@@ -32,7 +32,7 @@ def _plan(request: Request) -> Iterator[Shot]:
 
 
 def _record(shot: Shot, folder: Path) -> Take:
-    """`<split>/<name>.mp4`."""
+    """Write `<split>/<name>.mp4`."""
     take = stage(shot)
     write_video(take, folder / shot.file)
     return take

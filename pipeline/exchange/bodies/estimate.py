@@ -1,4 +1,4 @@
-"""One person's body as a tool estimated it, in one form for all tools."""
+"""One person's body as a tool, such as WHAM or PHALP, estimated it: one record for all tools."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from pipeline.skeletons import Doubles, Ints
 N_POSE: Final = 72
 N_BODY: Final = 66  # numbers of SMPL-X's pelvis to wrists
 N_BETAS: Final = 10
-MOST_FPS: Final = 60.0  # of the pictures that PromptHMR reads
-ALIKE: Final = 0.02  # how much the sides of resized pictures may differ in their scales
-OF_FRAMES: Final = {"of_frames": True}  # metadata of fields with one row for each frame
+MOST_FPS: Final = 60.0  # PromptHMR leaves out frames until the rate is at most this
+ALIKE: Final = 0.02  # largest difference between the scales of width and height of resized images
+OF_FRAMES: Final = {"of_frames": True}  # dataclass metadata of fields with one row for each frame
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -33,10 +33,10 @@ class BodyEstimate:
     betas: Doubles = field(metadata=OF_FRAMES)  # (N, 10)
     # (N, 3) m in the camera; None: only `crop_camera`
     trans: Doubles | None = field(default=None, metadata=OF_FRAMES)
-    # (3, 3) px; None: f is the image's diagonal, and the centre the image's
+    # (3, 3) px; None: the tool assumes the image's diagonal as focal length, and the image's centre
     intrinsics: Doubles | None = None
     size: tuple[int, int] | None = None  # width, height px of the pictures that the tool saw
-    is_reduced: bool = False  # the tool made them smaller and fewer, as `in_clip` undoes
+    is_reduced: bool = False  # the tool resized the images and left out some; `in_clip` undoes it
     boxes: Doubles | None = field(default=None, metadata=OF_FRAMES)  # (N, 4) cx cy w h px
     # (N, 3) s tx ty of a weak-perspective camera in the crop
     crop_camera: Doubles | None = field(default=None, metadata=OF_FRAMES)
@@ -58,14 +58,15 @@ class BodyEstimate:
         return bool(self.pose.shape[1] != N_POSE)
 
     def pixel_intrinsics(self, size: tuple[int, int]) -> Doubles:
-        """(3, 3) px, for pictures of this width and height."""
+        """The intrinsics (3, 3) px, stated or assumed, for images of this width and height."""
         if self.intrinsics is not None:
             return self.intrinsics
         return pinhole(float(np.hypot(*size)), size)
 
     def position(self, size: tuple[int, int], margin: float = 1.0) -> Doubles:
-        """`trans` (N, 3) m; else that of the weak-perspective camera, for crops of `margin` times
-        the box.
+        """The translation (N, 3) m in the camera: `trans`, or else computed from `crop_camera`.
+
+        The latter is a weak-perspective camera in crops that are `margin` times as large as boxes.
         """
         if self.trans is not None:
             return self.trans
@@ -81,15 +82,16 @@ class BodyEstimate:
         return np.column_stack([x, y, away])
 
     def has_size(self, size: tuple[int, int]) -> bool:
-        """Whether the tool saw pictures of this width and height, as far as it is known."""
+        """Whether the tool saw images of this width and height; True if it is unknown."""
         if self.size is None or not self.is_reduced:
             return self.size in (None, size)
         across, down = np.divide(size, self.size)
         return bool(abs(across / down - 1) < ALIKE)
 
     def convert_to_clip(self, size: tuple[int, int], fps: float) -> BodyEstimate:
-        """The frames and the intrinsics of the clip, of this width, height and rate, where the tool
-        reduced both.
+        """Convert frame numbers and intrinsics to those of the clip, if the tool reduced the clip.
+
+        size: width and height px of the clip. fps: rate of the clip.
         """
         if not self.is_reduced or self.size is None or self.intrinsics is None:
             return self
@@ -100,7 +102,7 @@ class BodyEstimate:
         return replace(self, frames=frames, intrinsics=intrinsics, size=size)
 
     def only(self, rows: Ints, reason: str) -> BodyEstimate:
-        """These rows; the others are counted under the reason."""
+        """Keep only these rows; the others are counted as dropped for `reason`."""
         n_left_out = len(self.frames) - len(rows)
         if not n_left_out:
             return self
@@ -114,6 +116,6 @@ class BodyEstimate:
 
 
 def pinhole(focal: float, size: tuple[int, int]) -> Doubles:
-    """(3, 3) px, with the centre in the middle of the image."""
+    """The intrinsics (3, 3) px of a camera whose principal point is the middle of the image."""
     width, height = size
     return np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])

@@ -1,7 +1,8 @@
-"""Estimated bodies as labels of a detector's people: a split of clips -> a split with bodies, in
-another cache.  [files of other programs] -> tracks
+"""Import estimated bodies as labels of people whom a detector found.  [files of other programs] ->
+tracks
 
-Each person of a result file is joined to the tracks whose 2D joints the projected body lies on.
+A split of clips in one cache becomes a split with bodies in another cache. Each person of a result
+file is matched with the tracks whose 2D joints the projected body lies on.
 Estimates are no ground truth: `valid` is 0 in all rows, and the manifest names each clip's tool and
 files. A later import writes clips anew that have changed, or whose files have.
 """
@@ -42,33 +43,33 @@ from pipeline.skeletons import JOINTS, Doubles
 VERSION: Final = 4  # raised whenever the same files would give other labels; 4: cameras
 LABELS: Final = ("pose", "betas", "trans", "has_smpl", "valid")
 TRUTH: Final = ("pose", "kp_3d", "kp_3d_eval")  # columns of splits with labels of their own
-# what a track keeps, besides its columns
+# fields that a track has in both caches, besides its columns
 COPIED: Final = ("name", "video", "step", "fps", "crop_scale", "gender", "intrinsics")
 HIPS: Final = [JOINTS["spin49"].index(joint) for joint in ("lhip", "rhip")]
-WORLD_UP: Final = np.array([0, 1, 0], np.float32)  # of the tools' worlds
+WORLD_UP: Final = np.array([0, 1, 0], np.float32)  # the direction up in the tools' worlds
 CAMERA: Final = replace(INTRINSICS, about="camera matrix that the tool assumed", gaps=True)
 WORLD: Final = (replace(EXTRINSICS, gaps=True), UP)
-ELSEWHERE: Final = 1.0  # heights of a box: bodies farther away are of another person
+ELSEWHERE: Final = 1.0  # heights of the box; a body that is farther away belongs to someone else
 
 
 @dataclass(frozen=True, slots=True)
 class ImportedBodies:
     """Result of an import. `why` is "" if everything was up to date."""
 
-    with_body: int  # rows, of the clips that were written
-    notes: Mapping[str, Sequence[str]]  # of these clips
-    why: str
+    with_body: int  # number of rows with a body, in the clips that were written
+    notes: Mapping[str, Sequence[str]]  # clip that was written -> its notes
+    why: str  # why clips were written
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BodyModels:
-    """Bodies whose joints are projected."""
+    """The body models by which estimated bodies are posed."""
 
     smpl: Body
     smplx: SmplxJoints | None = None
 
     def joints(self, estimate: BodyEstimate) -> Doubles:
-        """spin49 (N, 49, 3) m, without translation."""
+        """Joints of the estimated bodies in spin49, (N, 49, 3) m, without translation."""
         if not estimate.is_smplx:
             return self.smpl.posed_joints(estimate.pose, estimate.betas)[0]
         assert self.smplx is not None
@@ -78,7 +79,7 @@ class BodyModels:
 
 @dataclass(slots=True, eq=False)
 class _Clip:
-    """The result files of one clip, which are of one tool."""
+    """The result files of one clip, all from the same tool."""
 
     tool: str
     is_smplx: bool
@@ -157,7 +158,7 @@ def import_bodies(
 
 
 def _join_clips(files: Sequence[Path], split: cache.Split, bodies: BodyModels) -> dict[str, _Clip]:
-    """Result files by the names of their clips."""
+    """Find the clip of each result file: clip name -> its result files."""
     sizes = {entry.name: (entry.width, entry.height) for entry in split.videos}
     names = {video: PurePath(video).name for video in sizes}
     joined: dict[str, _Clip] = {}
@@ -188,7 +189,7 @@ def _join_clips(files: Sequence[Path], split: cache.Split, bodies: BodyModels) -
 
 
 def _require_size(file: Path, estimate: BodyEstimate, size: tuple[int, int]) -> None:
-    """Raise RawDataError if the tool saw pictures of another size, or turned."""
+    """Raise RawDataError if the tool saw images of another size, or rotated ones."""
     if estimate.has_size(size) or estimate.size is None:
         return
     width, height = estimate.size
@@ -200,7 +201,7 @@ def _require_size(file: Path, estimate: BodyEstimate, size: tuple[int, int]) -> 
 
 
 def _origin(split: cache.Split, by_clip: Mapping[str, _Clip], bodies: BodyModels) -> dict[str, Any]:
-    """The manifest's `reader` entry."""
+    """The entry `reader` of the manifest: which files and body models the labels come from."""
     dataset, _, part = split.name.partition("/")
     estimates = {}
     for video, clip in sorted(by_clip.items()):
@@ -260,7 +261,7 @@ def _require_same_files(
 
 
 class _ImportedTrack:
-    """A track's rows of labels, and the bodies that are filled in."""
+    """A track of the new split: its copied labels, and bodies, which `fill` adds."""
 
     def __init__(self, split: cache.Split, track: cache.TrackRecord) -> None:
         self.track = track
@@ -336,7 +337,7 @@ class _ImportedTrack:
 
 
 class _TrackMatch(NamedTuple):
-    """A person who lies on a track."""
+    """An estimated person whose projected body lies on a track's 2D joints."""
 
     fit: ProjectionFit
     track: _ImportedTrack
@@ -347,9 +348,10 @@ class _TrackMatch(NamedTuple):
 def _add_bodies(
     clip: _Clip, tracks: Sequence[_ImportedTrack], size: tuple[int, int], bodies: BodyModels
 ) -> None:
-    """Fill the rows of the tracks that the people of a clip's files lie on, the closest first.
+    """Fill in the bodies of a clip's people, in the tracks on whose joints they lie.
 
-    Raises RawDataError if some lie beside a track, and none on one.
+    Of several people on a track, the closest is used first. Raises RawDataError if people lie only
+    beside tracks, and none on a track.
     """
     matches = _match_people(clip, tracks, size, bodies)
     for fitted, track, estimate, joints in sorted(matches, key=lambda match: match.fit.distance):
@@ -368,8 +370,9 @@ def _add_bodies(
 def _match_people(
     clip: _Clip, tracks: Sequence[_ImportedTrack], size: tuple[int, int], bodies: BodyModels
 ) -> list[_TrackMatch]:
-    """Every person with every track that it lies on. Adds notes to the clip; raises as
-    `_add_bodies`.
+    """Match every person with every track on which it lies. Adds notes to the clip.
+
+    Raises what `_add_bodies` raises.
     """
     matches: list[_TrackMatch] = []
     beside: list[RawDataError] = []
@@ -407,11 +410,12 @@ def _match_people(
 
 
 def _extrinsics_of(estimate: BodyEstimate, trans: Doubles, joints: Doubles) -> Doubles | None:
-    """(N, 4, 4) m, from the world to the camera; None without a world.
+    """Extrinsics (N, 4, 4) m of an estimate, from its world to the camera; None without a world.
 
-    A person's own world is where the same body has its other place and orientation: with R R_w =
-    R_c, and a point of the body at p_w and p_c, t = p_c - R p_w. trans: (N, 3) m in the camera;
-    joints: (N, 49, 3) m without it.
+    Some tools give the same body twice: in the camera, and in a world of the person's own. Then the
+    extrinsics follow: R from R R_w = R_c, and t = p_c - R p_w, for a point of the body that is at
+    p_w in the world and at p_c in the camera. trans: (N, 3) m in the camera. joints: (N, 49, 3) m
+    without translation.
     """
     if estimate.world_root is None or estimate.world_place is None:
         return estimate.extrinsics

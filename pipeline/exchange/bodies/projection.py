@@ -1,4 +1,4 @@
-"""Whether estimated bodies lie on the people: distances of projected joints from 2D joints."""
+"""Check that estimated bodies lie on the people: distances of projected joints from 2D joints."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from pipeline.cameras import project
 from pipeline.exchange.bodies.estimate import BodyEstimate
 from pipeline.skeletons import JOINTS, KEYPOINTS_13_OF_SPIN49, Bools, Doubles, Ints
 
-NOTED: Final = 0.05  # of the box's height: median distances beyond it get a note
-REFUSED: Final = 0.15  # and beyond it, the bodies are not taken
-CONFIDENT: Final = 0.3
+# Median distances, as shares of the box's height:
+NOTED: Final = 0.05  # beyond it, a note is written
+REFUSED: Final = 0.15  # beyond it, the bodies are not imported
+CONFIDENT: Final = 0.3  # least confidence of a 2D joint that is compared
 LARGER_CROP: Final = 1.1  # VIBE's crop side / side of the boxes that it writes
-CLEARLY: Final = 0.5  # a cause must leave at most this part of the distance
+CLEARLY: Final = 0.5  # correcting a likely cause must leave at most this share of the distance
 _NAMED, _OPENPOSE = KEYPOINTS_13_OF_SPIN49
 # shoulders, hips, knees and ankles, by either name
 COMPARED: Final = (*_NAMED[1:3], *_NAMED[7:], *_OPENPOSE[1:3], *_OPENPOSE[7:])
-SHIFTS: Final = (-2, -1, 1, 2)  # frames
-RATES: Final = (0.5, 5 / 6, 1.2, 2.0)  # of the clip, at which a tool may have read it
-SMPLX_PELVIS: Final = np.array([0.0, -0.12, -0.02])  # m, SMPL-X's at rest from SMPL's: about
+SHIFTS: Final = (-2, -1, 1, 2)  # frames by which a tool's frame numbers may be off
+RATES: Final = (0.5, 5 / 6, 1.2, 2.0)  # shares of the clip's rate at which a tool may have read it
+SMPLX_PELVIS: Final = np.array([0.0, -0.12, -0.02])  # m, about: SMPL-X's rest pelvis minus SMPL's
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +31,9 @@ class ProjectionFit:
     """How well the bodies of one person fit the 2D joints of one track."""
 
     distance: float  # median, in heights of the box; nan without a joint to compare
-    cause: str = ""  # the likeliest one of a distance beyond NOTED
-    remaining: float = 0.0  # distance without the cause
-    margin: float = 1.0  # of `BodyEstimate.position`
+    cause: str = ""  # likeliest cause of a distance beyond NOTED
+    remaining: float = 0.0  # distance that is left if the cause is corrected
+    margin: float = 1.0  # the `margin` of `Estimate.position` that fits better
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,8 +50,10 @@ class Keypoints:
 def fit(
     estimate: BodyEstimate, joints: Doubles, keypoints: Keypoints, size: tuple[int, int]
 ) -> ProjectionFit:
-    """Compare bodies with 2D joints in common frames. joints: of the bodies, spin49 (N, 49, 3) m
-    without translation; size: width, height px of the clip.
+    """Compare projected bodies with 2D joints, in the frames that both have.
+
+    joints: Joints of the bodies in spin49, (N, 49, 3) m without translation. size: width, height px
+    of the clip.
     """
     scene = _JointComparison(joints, estimate, keypoints, size)
     margins: tuple[float, ...] = (1.0,)
@@ -93,7 +96,7 @@ class _JointComparison:
         return self._distance(projected[rows], rows_2d)
 
     def try_causes(self, trans: Doubles) -> Iterator[tuple[str, float]]:
-        """(cause, distance without it) of each known cause."""
+        """Yield (cause, distance if it is corrected) for each known cause of a distance."""
         pelvis = self.joints[:, JOINTS["spin49"].index("OP MidHip")]
         yield "the mid-hip's place is taken for a translation", self.distance(trans - pelvis)
         if self.estimate.is_smplx:
@@ -110,7 +113,7 @@ class _JointComparison:
         yield from self._try_image_causes(trans)
 
     def _try_image_causes(self, trans: Doubles) -> Iterator[tuple[str, float]]:
-        """Causes in the camera and the pictures."""
+        """The same for causes in the camera, and in images other than the clip's."""
         rows, rows_2d = self._common_rows(self.estimate.frames)
         seen, is_seen = self._compared_keypoints(rows_2d)
         camera = self.estimate.pixel_intrinsics(self.size)
@@ -138,7 +141,7 @@ class _JointComparison:
         return rows, rows_2d
 
     def _project(self, trans: Doubles, camera: Doubles) -> Doubles:
-        """Joints (N, J, 2) px."""
+        """Project the COMPARED joints, (N, J, 2) px."""
         return project(self.joints[:, COMPARED] + trans[:, None], camera)
 
     def _compared_keypoints(self, rows_2d: Ints) -> tuple[Doubles, Bools]:

@@ -1,6 +1,7 @@
-"""Results of body estimators in one form, each tool known by its keys.
+"""Read result files of body estimators as `Estimate`. A file's keys tell which tool wrote it.
 
-Nothing here was tried on a real result: keys, units and frames are those of the tools' sources.
+Nothing here was tried on a real result file: keys, units and coordinate frames are taken from the
+tools' source code.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from pipeline.skeletons import Doubles, Ints
 
 CROP: Final = 256  # px, of PHALP's crops
 FOCAL: Final = 5000.0  # px, of HMR's crops
-FIRST_DOT: Final = ("PHALP", "TRAM", "PromptHMR")  # cut the clip's name there, others at the last
+# tools that cut a clip's name at its first dot; the others cut it at the last one
+FIRST_DOT: Final = ("PHALP", "TRAM", "PromptHMR")
 READ: Final = (
     "GVHMR's, WHAM's, TRAM's, PHALP's, PromptHMR's, VIBE's and TCMR's are read (docs/results.md)."
 )
@@ -76,7 +78,7 @@ def stem_of(name: str, tool: str) -> str:
 
 
 def camera_file(file: Path) -> Path:
-    """TRAM's file of the camera, of the results of a person."""
+    """Path of TRAM's camera file, from that of a person's results."""
     return file.absolute().parent.parent / "camera.npy"
 
 
@@ -116,7 +118,7 @@ class _ResultDict:
             yield str(person), self.below(person)
 
     def take(self, key: str, *shape: int | None) -> Doubles:
-        """Finite numbers of a shape."""
+        """Read finite numbers of this shape. Raises RawDataError for others."""
         read = numbers(self.file, self.path + key, self.content.get(key), shape, do=AGAIN)
         if not np.isfinite(read).all():
             raise self.error(key, "finite numbers", "NaN or infinity")
@@ -144,14 +146,14 @@ class _ResultDict:
         return np.asarray(rotvec.reshape(matrices.shape[:-1]))
 
     def select_frames(self, of_pictures: Doubles, frames: Ints, key: str) -> Doubles:
-        """The rows of a person's frames, of one for each picture."""
+        """Select the rows of a person's frames from an array with a row for each image."""
         if len(frames) and frames[-1] >= len(of_pictures):
             raise self.error(key, f"one for each of {frames[-1] + 1} frames", str(len(of_pictures)))
         return of_pictures[frames]
 
 
 def _gvhmr(content: _ResultDict) -> Iterator[BodyEstimate]:
-    """One person in all frames; SMPL-X, whose hands are at their mean."""
+    """GVHMR's result: one person in all frames, as SMPL-X with hands at their mean."""
     body = content.below("smpl_params_incam")
     turn = body.take("global_orient", None, 3)
     n = len(turn)
@@ -189,7 +191,7 @@ def _size_around(center: Doubles) -> tuple[int, int]:
 
 
 def _wham(content: _ResultDict) -> Iterator[BodyEstimate]:
-    """`trans` is SMPL's translation; `trans_world` is the mid-hip's place."""
+    """WHAM's result. `trans` is SMPL's translation, `trans_world` the position of the mid-hip."""
     for person, entry in content.people():
         frames = entry.frames("frame_ids")
         n = len(frames)
@@ -210,7 +212,7 @@ def _wham(content: _ResultDict) -> Iterator[BodyEstimate]:
 
 
 def _tram(content: _ResultDict) -> Iterator[BodyEstimate]:
-    """One person; the camera of all is in another file."""
+    """TRAM's result: one person. The camera, shared by all people, is in another file."""
     frames = content.frames("frame")
     n = len(frames)
     pose = content.turns("pred_rotmat", n, 24).reshape(n, N_POSE)
@@ -241,8 +243,10 @@ def _tram(content: _ResultDict) -> Iterator[BodyEstimate]:
 
 
 def _prompthmr(content: _ResultDict) -> Iterator[BodyEstimate]:
-    """`smplx_world` is another body, and `Twc` is wrong after the tool's optimisation: neither is
-    taken.
+    """PromptHMR's result.
+
+    Two entries are not used: `smplx_world` is another body, and `Twc` is wrong after the tool's
+    optimisation.
     """
     stored = content.below("camera")
     size = _size_around(stored.take("img_center", 2))
@@ -274,7 +278,10 @@ def _prompthmr(content: _ResultDict) -> Iterator[BodyEstimate]:
 
 
 def _vibe(content: _ResultDict) -> Iterator[BodyEstimate]:
-    """Also TCMR's, whose keys are the same. `orig_cam` is not taken: VIBE's is of a smaller box."""
+    """The result of VIBE or TCMR, whose keys are the same.
+
+    `orig_cam` is not used, because VIBE computes it for a smaller box.
+    """
     for person, entry in content.people():
         frames = entry.frames("frame_ids")
         n = len(frames)
@@ -295,7 +302,7 @@ def _vibe(content: _ResultDict) -> Iterator[BodyEstimate]:
 
 @dataclass(slots=True)
 class _PersonBodies:
-    """A person's bodies, while pictures are read."""
+    """A person's bodies, collected image by image."""
 
     frames: list[int] = field(default_factory=list)
     pose: list[Doubles] = field(default_factory=list)
@@ -327,7 +334,10 @@ class _PersonBodies:
 
 
 def _phalp(content: _ResultDict) -> Iterator[BodyEstimate]:
-    """Pictures by path. People who were not seen in one repeat their last body there: ghosts."""
+    """PHALP's result: a dict from an image's path to its people.
+
+    In images in which a person was not seen, the file repeats the last body ("ghosts").
+    """
     people: dict[str, _PersonBodies] = {}
     size = (0, 0)
     for name in content.content:
@@ -349,7 +359,7 @@ def _phalp(content: _ResultDict) -> Iterator[BodyEstimate]:
 
 
 _Reader = Callable[[_ResultDict], Iterator[BodyEstimate]]
-# keys of a file, and who reads it; the first that fits
+# (keys, reader): a file is read by the first reader whose keys it has
 _READERS: Final[tuple[tuple[tuple[str, ...], _Reader], ...]] = (
     (("smpl_params_incam", "K_fullimg"), _gvhmr),
     (("pose", "trans", "trans_world", "frame_ids"), _wham),

@@ -1,4 +1,4 @@
-"""A split as a database file that existing code reads.  tracks, features -> [database files]
+"""Write a split as a database file of VIBE or TCMR.  tracks, features -> [database files]
 
 Each segment of consecutive frames gets its own `vid_name`, by which existing code cuts windows.
 Arrays are written a block of rows at a time into a part file, which is renamed when it is complete.
@@ -218,9 +218,7 @@ class _Fields:
 
 
 def to_crop_pixels(kp_2d: Array, bbox: Array) -> Array:
-    """Keypoints (n, 49, 3) px, boxes (n, 4) -> keypoints in pixels of the box scaled to 224 x
-    224.
-    """
+    """Convert keypoints (n, 49, 3) px to pixels of their boxes, (n, 4), scaled to 224 x 224."""
     side = bbox[:, None, 2:]
     corner = bbox[:, None, :2] - side / 2
     xy = (kp_2d[..., :2] - corner) * (PICTURE / side)

@@ -57,7 +57,7 @@ NAMES_AT_ONCE: Final = 65536
 MAX_NAME: Final = 4000  # bytes: the cache's tables hold 4096, with the person
 AGAIN: Final = "Write the file again."
 OTHER_UNIT: Final = "Take the file as VIBE's scripts write it, in m and rad."
-# allowed dtype kinds by the dtype of the layout; else numbers
+# dtype in the layout -> dtype kinds that a file may have; for other dtypes, any numbers
 KINDS: Final = {"U": "US", "<i8": "biuUS"}
 
 

@@ -32,13 +32,13 @@ Compute = Callable[[int, int], Array]  # of rows [start, stop)
 
 REGRESSOR_FILE: Final = "J_regressor_wham.npy"
 FPS: Final = 30.0
-MIN_FRAMES: Final = 25  # of a motion, at 30 fps
+MIN_FRAMES: Final = 25  # least number of frames of a motion, at 30 fps
 TOO_SHORT: Final = f"motion of fewer than {MIN_FRAMES} frames at 30 per second"
 RATE_NOISE: Final = 0.1  # treats 29.97 as 30
 MALE_FIRST: Final = ("male", "female")
 EMDB_FACTOR: Final = 1.1  # box / WHAM's box (lib/data_utils/emdb_eval_utils.py)
 OPENPOSE: Final = JOINTS["body_25b"][:17]  # OpenPose's joints in COCO's order
-Y_DOWN: Final = np.array(  # from z up
+Y_DOWN: Final = np.array(  # transform from a world with z up to one with y down
     [
         [1.0, 0, 0, 0],
         [0, 0, -1, 0],
@@ -143,7 +143,7 @@ class RowFields:
         return bbox
 
     def resolutions(self, start: int, stop: int) -> Array:
-        """(n, 2) width, height px."""
+        """Width and height px of the images, (n, 2)."""
         if self.dataset == "insta_variety":
             return np.full((stop - start, 2), PICTURE)
         tracks = self._tracks(start, stop)
@@ -151,7 +151,10 @@ class RowFields:
         return np.asarray(self.sizes[videos])
 
     def keypoints(self, start: int, stop: int) -> Array:
-        """(n, 17, 3) px and confidence, in COCO's order; InstaVariety's in crops of 224 x 224."""
+        """Keypoints in COCO's order, (n, 17, 3) px px confidence.
+
+        Those of InstaVariety are in pixels of crops of 224 x 224.
+        """
         kp_2d = self.split.rows("kp_2d", start, stop)
         if self.dataset == "insta_variety":
             bbox = self.split.rows("bbox", start, stop)
@@ -159,7 +162,7 @@ class RowFields:
         return coco(kp_2d)
 
     def labelled_joints(self, start: int, stop: int) -> Array:
-        """(n, 49, 3) m."""
+        """Labelled 3D joints, (n, 49, 3) m."""
         kp_3d = self.split.rows("kp_3d", start, stop)
         return kp_3d[..., :3]
 
@@ -251,7 +254,7 @@ class RowFields:
         return self.genders[self._tracks(start, stop)]
 
     def _rotations(self, start: int, stop: int) -> Doubles:
-        """World to camera, (n, 3, 3)."""
+        """Rotations from world to camera, (n, 3, 3)."""
         extrinsics = self.split.rows("extrinsics", start, stop)
         return extrinsics[:, :3, :3].astype(np.float64)
 
@@ -306,7 +309,7 @@ class Motions:
         return np.arange(last + 1) * rate / FPS
 
     def pose(self, number: int) -> Doubles:
-        """(m, 72) rad."""
+        """Poses at 30 fps, (m, 72) rad, in a world with y down."""
         stored = self.read_column("pose", number)
         joints = stored.reshape(-1, 24, 3)
         pose = resample_rotations(joints, self.positions(number))
@@ -314,12 +317,12 @@ class Motions:
         return pose_in_camera(pose.reshape(-1, 72), rotation)
 
     def betas(self, number: int) -> Doubles:
-        """(m, 10)."""
+        """Betas at 30 fps, (m, 10)."""
         rows = self.positions(number).astype(np.int64)
         return self.read_column("betas", number)[rows]
 
     def transl(self, number: int) -> Doubles:
-        """(m, 3) m."""
+        """Translations at 30 fps, (m, 3) m, y down, with the first frame on the ground."""
         assert self.bodies is not None
         row = int(self.segments.track[number])
         track = self.split.tracks[row]
@@ -403,7 +406,7 @@ class Bodies:
 
 
 def _rotations(pose: Array) -> torch.Tensor:
-    """(n, 72) -> (n, 24, 3, 3)."""
+    """Convert poses (n, 72) rad to rotation matrices (n, 24, 3, 3)."""
     rotvec = np.asarray(pose, np.float64).reshape(-1, 3)
     matrices = Rotation.from_rotvec(rotvec).as_matrix()
     rotmat = torch.tensor(matrices).float()

@@ -12,7 +12,7 @@ from typing import Final, Literal
 
 from pipeline.exchange.rows import NO_FEATURES, NO_JOINTS_3D, NO_SMPL, FileField
 
-# what a field is computed with, in messages
+# files that a field needs, as messages name them
 SMPL_FILES: Final = "SMPL's files"
 WHAM_REGRESSOR: Final = "SMPL's files with J_regressor_wham.npy (31, 6890)"
 REGRESSED: Final = 31  # its joints: 17 of COCO's, 14 of LSP's
@@ -40,7 +40,8 @@ _LABELLED: Final = ("pose", "betas")
 _IN_CAMERA: Final = (*_LABELLED, "trans", "extrinsics")
 _GENDERED: Final = (NO_SMPL, NO_GENDER, NO_TRANS, NO_EXTRINSICS)
 
-# those that begin with body_ are computed with the body of the person's gender (`file_field`)
+# Fields that begin with body_ are computed with the body of the person's gender. `file_field` gives
+# their names in the file.
 FIELDS: Final[Mapping[str, FileField]] = {
     "vid": FileField("<i8"),
     "frame_id": FileField("<i8"),

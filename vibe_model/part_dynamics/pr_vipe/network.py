@@ -26,7 +26,7 @@ SMOOTHING: Final = 0.1  # of the matching probability, which is in [0.05, 0.95]
 
 
 def point_numbers(*joints: str) -> tuple[int, ...]:
-    """Numbers in KEYPOINTS_13 of joints on the left, then of those on the right."""
+    """Indices in KEYPOINTS_13 of joints on the left, then of the same joints on the right."""
     names = [f"l{joint}" for joint in joints] + [f"r{joint}" for joint in joints]
     return tuple(KEYPOINTS_13.index(name) for name in names)
 
@@ -183,7 +183,7 @@ class PrVIPE(nn.Module):
 def _draw_samples(
     mean: Tensor, std: Tensor, samples: int, generator: torch.Generator | None
 ) -> Tensor:
-    """(N, size) each -> (N, samples, size)."""
+    """Draw samples of normal distributions: mean and std (N, size) -> (N, samples, size)."""
     shape = (len(mean), samples, mean.shape[1])
     noise = torch.randn(shape, dtype=mean.dtype, device=mean.device, generator=generator)
     return mean[:, None] + std[:, None] * noise

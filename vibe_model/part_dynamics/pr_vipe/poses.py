@@ -43,10 +43,10 @@ Labels = Mapping[str, NDArray[Any]]  # (n, ...) of frames, by field
 
 
 def parse_recording(split: str, track: str) -> tuple[str, str] | None:
-    """(recording, camera) of a track; equal frames of a recording are the same instant. None: a
-    single camera.
+    """(recording, camera) of a track, by its name; None if only one camera filmed it.
 
-    >>> parse_recording("h36m/train", "S1/Walking 1.54138969/0")
+    Equal frame numbers of a recording are the same instant, seen by different cameras.
+    >>> filmed_by("h36m/train", "S1/Walking 1.54138969/0")
     ('S1/Walking 1', '54138969')
     """
     dataset, _, _ = split.partition("/")
@@ -148,7 +148,7 @@ def read_poses(
 
 
 def _chosen_rows(split: Split, rows: Ints, stride: int, tracks: Bools) -> Ints:
-    """Of the rows, every `stride`-th frame of the chosen tracks."""
+    """Choose the rows that are every `stride`-th frame of the chosen tracks."""
     steps = np.array([track.step for track in split.tracks])
     row_tracks = split.track_of(rows)
     frame_numbers = _read_rows(split, rows, ("frame_index",))["frame_index"].astype(np.int64)
@@ -187,7 +187,7 @@ def _poses(labels: Labels, body: Body, z_up: bool) -> tuple[PoseSet, Bools]:
 
 
 def _body_points(labels: Labels, body: Body) -> Doubles:
-    """(n, 13, 4) of SMPL's labels: x, y, z, 1."""
+    """Joints of SMPL's labels, (n, 13, 4): x, y, z, 1."""
     theta = torch.as_tensor(labels["theta"])
     axis_angle = theta[:, 3:75].reshape(-1, 24, 3)
     rotmat = axis_angle_to_matrix(axis_angle)
@@ -197,7 +197,7 @@ def _body_points(labels: Labels, body: Body) -> Doubles:
 
 
 def _joint_points(labels: Labels) -> Floats:
-    """(n, 13, 4) of 3D joints: x, y, z, and 0 for joints at 0, which are not labelled."""
+    """Joints of 3D labels, (n, 13, 4): x, y, z, 1; all 0 for joints at 0, which have no label."""
     kp_3d = labels["kp_3d"]
     is_labelled = kp_3d.any(-1, keepdims=True)
     kp_3d = np.concatenate([kp_3d, is_labelled], axis=-1)

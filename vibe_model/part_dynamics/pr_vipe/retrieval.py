@@ -222,7 +222,7 @@ def flat_distances(keypoints: Floats, others: Floats) -> Doubles:
 
 
 def _centred_complex(points: Floats) -> NDArray[np.complexfloating]:
-    """(N, J, 2) -> (N, J) about their mean."""
+    """Points (N, J, 2) relative to their mean, as complex numbers (N, J)."""
     x, y = np.moveaxis(points, -1, 0)
     numbers: NDArray[np.complexfloating] = x + 1j * y
     numbers -= numbers.mean(1, keepdims=True)
@@ -277,12 +277,15 @@ def evaluate(
 
 
 def _spread_rows(n_rows: int, most: int) -> Ints:
-    """At most `most` rows, spread evenly."""
+    """Choose at most `most` of `n_rows` rows, spread evenly."""
     return np.linspace(0, n_rows - 1, min(most, n_rows), dtype=np.int64)
 
 
 def _real_pairs(poses: PoseSet, instants: Ints) -> list[_Pair]:
-    """Each two cameras that saw instants (I, C), rows of `poses` or -1, together."""
+    """Make a pair of views for each two cameras that saw some instants together.
+
+    instants: (I, C) rows of `poses` by instant and camera; -1: the camera did not see it.
+    """
     kp_2d = torch.from_numpy(poses.kp_2d)
     pairs = []
     for first, second in itertools.permutations(instants.T, 2):

@@ -210,8 +210,10 @@ class _PrVIPERun(TrainingLoop):
             yield on_device(TrainingBatch(drawn, None), self.group.device)
 
     def validate(self) -> tuple[dict[str, Any], float | None]:
-        """Retrieval by split, and the mean share of queries without a hit in % (without held-out
-        poses, the loss).
+        """Return retrieval by split, and the number to minimise.
+
+        The latter is the mean share of queries without a hit in %, or the loss if there are no
+        held-out poses.
         """
         config = self.config
         by_split = {}
@@ -233,8 +235,10 @@ class _PrVIPERun(TrainingLoop):
         return {STATE: weights_of(self.trainer.average)}
 
     def _read(self, name: str, *, held_out: bool) -> PoseSet:
-        """Read the poses of a split; of motion, only held-out tracks or only the others. Other
-        splits are for one of both.
+        """Read the poses of a split.
+
+        Of a split in `motion`, reads only held-out tracks, or only the others. Other splits are
+        used as a whole, either for training or for validation.
         """
         config = self.config
         split = self.splits[name]
