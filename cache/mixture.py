@@ -329,11 +329,11 @@ def _window_starts(part: MixturePart, seqlen: int) -> dict[str, Ints]:
     return starts
 
 
-class _Permutation:
+class Permutation:
     """A shuffled order of 0 .. n - 1 that takes no memory. `key`: texts and integers; another key,
     another order.
 
-    >>> sorted(_Permutation(5, "seed", 3)(np.arange(5)).tolist())
+    >>> sorted(Permutation(5, "seed", 3)(np.arange(5)).tolist())
     [0, 1, 2, 3, 4]
 
     A Feistel network over pairs (left, right); results that are not below n are permuted again
@@ -454,7 +454,7 @@ class Draws:
     def _draw_round(self, round_: int, places: Ints, begins: list[int], ends: list[int]) -> Drawn:
         takes = np.subtract(ends, begins, dtype=np.int64)
         stops = np.cumsum(takes)
-        mixed = _Permutation(int(stops[-1]), *self._key, "round", round_)(places)
+        mixed = Permutation(int(stops[-1]), *self._key, "round", round_)(places)
         split = np.searchsorted(stops, mixed, side="right").astype(np.int64)
         number_in_split = mixed - (stops - takes)[split] + np.array(begins, np.int64)[split]
         window = np.empty_like(number_in_split)
@@ -463,7 +463,7 @@ class Draws:
             size = self._sizes[number]
             turn, position = np.divmod(number_in_split[draws], size)
             for time in np.unique(turn).tolist():
-                order = _Permutation(size, *self._key, "split", self._names[number], time)
+                order = Permutation(size, *self._key, "split", self._names[number], time)
                 is_now = turn == time
                 window[draws[is_now]] = order(position[is_now])
         return Drawn(split, window)

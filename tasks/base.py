@@ -32,7 +32,7 @@ UP_TO_DATE: Final = "[dim]up to date[/dim]"
 plain = functools.partial(console.plain, keep="\n\t")  # text without control sequences
 PAGE_INTERVAL: Final = 1.0  # s; each update of Luigi's page is a request to its server
 
-_complete: set[str] = set()  # ids of complete tasks, within this process
+complete_tasks: set[str] = set()  # ids of complete tasks, within this process
 
 
 def say(verb: str, what: str, detail: str = "", *, mark: str = console.DONE) -> None:
@@ -85,7 +85,7 @@ class PipelineTask(luigi.Task):
 
     def complete(self) -> bool:
         console.out.check_pipe()
-        if self.task_id in _complete:
+        if self.task_id in complete_tasks:
             return True
         try:
             if not all(task.complete() for task in flatten(self.requires())):
@@ -94,7 +94,7 @@ class PipelineTask(luigi.Task):
                 return False
         except USER_ERRORS:
             return False  # `run` or `requires` raises it again, and Luigi reports it for this task
-        _complete.add(self.task_id)
+        complete_tasks.add(self.task_id)
         return True
 
     def run(self) -> None:
@@ -102,7 +102,7 @@ class PipelineTask(luigi.Task):
         try:
             self.work()
         finally:
-            _complete.clear()  # something has changed
+            complete_tasks.clear()  # something has changed
 
     def say(self, detail: str, *, mark: str = console.DONE) -> None:
         say(self.verb, self.what, detail, mark=mark)

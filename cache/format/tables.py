@@ -440,10 +440,10 @@ class _VideosByName(Mapping[str, VideoEntry]):
         return len(self._numbers)
 
 
-def _find_runs(frame_index: Array, step: int, first_row: int) -> list[tuple[int, int]]:
+def find_runs(frame_index: Array, step: int, first_row: int) -> list[tuple[int, int]]:
     """Rows [start, stop) of every segment whose frame indices are exactly `step` apart.
 
-    >>> _find_runs(np.array([0, 2, 4, 7, 9]), step=2, first_row=100)
+    >>> find_runs(np.array([0, 2, 4, 7, 9]), step=2, first_row=100)
     [(100, 103), (103, 105)]
     """
     breaks = np.flatnonzero(np.diff(frame_index) != step) + 1
@@ -494,5 +494,5 @@ def _track_record(track: TrackRows, start: int) -> dict[str, Any]:
         "crop_scale": float(track.crop_scale),
         "gender": track.gender,
         "intrinsics": intrinsics,
-        "runs": _find_runs(frame_index, track.step, start),
+        "runs": find_runs(frame_index, track.step, start),
     }

@@ -163,7 +163,7 @@ class _MappedRows(Rows):
         """
         begin = 0
         # whose shards are open together: each touches two or three
-        n_windows = max(_shard_limit() // 8, 4)
+        n_windows = max(shard_limit() // 8, 4)
         while begin < len(starts):
             try:
                 parts = self._locate(starts[begin : begin + n_windows], seqlen)
@@ -282,7 +282,7 @@ def _open_within_limit(file: str, layout: ShardLayout, record: str | None) -> _M
     """Map a shard, with at most half of the process's open files. Without a free one, close every
     shard first.
     """
-    _close_oldest(_shard_limit())
+    _close_oldest(shard_limit())
     try:
         return _MappedShard(file, layout, record)
     except OSError as error:
@@ -302,7 +302,7 @@ def _close_oldest(limit: int) -> None:
                 owner.close_shard(shard)
 
 
-def _shard_limit() -> int:
+def shard_limit() -> int:
     """How many shards may be open. Read each time: the system's limit may change."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 RETRY_SECONDS = 20.0  # how long a failed request is repeated; read when a cache is opened
 
-_IN_FLIGHT: Final = 16  # requests at the same time: each waits for the network, none for a core
+IN_FLIGHT: Final = 16  # requests at the same time: each waits for the network, none for a core
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
@@ -272,5 +272,5 @@ def map_parallel(job: Callable[[_T], _R], items: Collection[_T]) -> list[_R]:
     """
     if len(items) < 2:
         return [job(item) for item in items]
-    with ThreadPoolExecutor(min(_IN_FLIGHT, len(items))) as threads:
+    with ThreadPoolExecutor(min(IN_FLIGHT, len(items))) as threads:
         return list(threads.map(job, items))

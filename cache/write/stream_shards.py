@@ -33,7 +33,7 @@ Arrays = Mapping[str, Array]  # of one shard, by name
 
 # odd: each word is mapped one to one
 _MIX: Final = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F], np.uint64)
-_SORTED_ROWS: Final = 1 << 22  # rows that are sorted in memory at once: 64 MiB
+SORTED_ROWS: Final = 1 << 22  # rows that are sorted in memory at once: 64 MiB
 
 
 class FoundRows(NamedTuple):
@@ -348,7 +348,7 @@ class _KeyIndex:
             keys = stream.read("_key", rows[:1], len(rows))[0]
             has_key = (keys != NO_KEY).any(axis=1)
             parts.append(np.stack([_hash_keys(keys[has_key]), rows[has_key].astype(np.uint64)]))
-            if sum(part.shape[1] for part in parts) >= _SORTED_ROWS:
+            if sum(part.shape[1] for part in parts) >= SORTED_ROWS:
                 self._sorted.append(self._map_file(_sort_by_hash(parts)))
                 parts = []
         if parts:

@@ -83,7 +83,7 @@ class _TargetJoints(NamedTuple):
     follows: Tensor  # (N - 1,) 1 if the next row is one step later, else 0
 
 
-class _MatchedPoints(NamedTuple):
+class MatchedPoints(NamedTuple):
     """K points that BlazePose and the body share."""
 
     columns: list[int]  # of BlazePose's joints
@@ -123,7 +123,7 @@ class Fitter:
         self.body = AnnyBody(arrays, BONES, device)
         self._age = age
         self._device = device
-        self._matched = _match_points(self.body)
+        self._matched = match_points(self.body)
         anchors = self._matched.anchors
         self._hung = self._tensor(np.arange(len(anchors)) != anchors)[:, None]  # (K, 1) 1 or 0
         is_stiff = np.array([bone.startswith(STIFF) for bone in BONES[1:]])
@@ -282,7 +282,7 @@ def _minimise(loss: Callable[[], Tensor], angles: Tensor, change: Tensor) -> Non
             change.clamp_(-0.5, 0.5)  # of 0.5, so that parameters stay within 0 and 1
 
 
-def _match_points(body: AnnyBody) -> _MatchedPoints:
+def match_points(body: AnnyBody) -> MatchedPoints:
     """Match points by name."""
     numbers = {name: i for i, name in enumerate([*body.keypoint_names, *body.bone_names])}
     known = POINTS | HUNG
@@ -309,4 +309,4 @@ def _match_points(body: AnnyBody) -> _MatchedPoints:
         anchors.append(BLAZE.index(anchor))
         weights.append(weight)
     positions = [columns.index(anchor) for anchor in anchors]
-    return _MatchedPoints(columns, keypoints, positions, weights)
+    return MatchedPoints(columns, keypoints, positions, weights)

@@ -106,7 +106,7 @@ def read_videos(
             results = cluster.map(on_worker, videos, _share_label_file)
         else:
             results = ordered_map(
-                functools.partial(_read_one, *inputs),
+                functools.partial(read_video, *inputs),
                 videos,
                 workers,
                 timeout=timeout,
@@ -299,7 +299,7 @@ def _read_on_worker(
     """
     _require_reader(reader, dataset, split, raw, body)
     try:
-        read = _read_one(dataset, split, raw, body, video)
+        read = read_video(dataset, split, raw, body, video)
     except MemoryError:
         return Failed("machine_memory", "needed more memory than there is")
     return replace(read, worker=describe_worker())
@@ -341,9 +341,10 @@ def _share_label_file(one: RawVideo, other: RawVideo) -> bool:
 
 
 @caching()
-def _read_one(
+def read_video(
     dataset: Dataset, split: str, raw: Path, body: Path | None, video: RawVideo
 ) -> ReadVideo:
+    """A video's tracks, pixels and account, read in this process. Its errors are in the account."""
     # not in the try: a body that cannot be loaded is no video's fault
     model = _body(body, dataset.genders[0])
     stamp = changes.stamp(raw, video)

@@ -270,7 +270,7 @@ def complete(args: argparse.Namespace) -> None:
         is_new_cache(args.cfg, args.cache)
         if reads is not None:
             reads.append("paths.new_cache")
-    _refuse_unread(args, reads)
+    refuse_unread(args, reads)
 
     if "cache" in options and options["cache"] not in given:
         if args.cache is None:
@@ -348,7 +348,7 @@ def _may_be_created(s: Settings, root: cache.Root) -> str:
     return paths.new_cache
 
 
-def _refuse_unread(args: argparse.Namespace, reads: Collection[str] | None) -> None:
+def refuse_unread(args: argparse.Namespace, reads: Collection[str] | None) -> None:
     """Raise ConfigError for a `--set` that this command does not read.
 
     reads: The sections and settings that it reads; None: all except those of training.

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import cache
 from cache import CacheError
-from cache.mixture import Draws, Mixture, MixturePart, _Permutation
+from cache.mixture import Draws, Mixture, MixturePart, Permutation
 
 UNHURRIED = settings(deadline=None, max_examples=30)
 
@@ -23,7 +23,7 @@ UNHURRIED = settings(deadline=None, max_examples=30)
 @pytest.mark.parametrize("n", [1, 2, 3, 5, 12, 99, 100, 101, 700])
 @pytest.mark.parametrize("key", [(), (0,), ("", 2**40), ("split", "a", 3)])
 def test_every_number_stands_at_exactly_one_place(n, key):
-    assert sorted(_Permutation(n, *key)(np.arange(n)).tolist()) == list(range(n))
+    assert sorted(Permutation(n, *key)(np.arange(n)).tolist()) == list(range(n))
 
 
 def in_plain_numbers(n, place, *key):
@@ -52,12 +52,12 @@ def in_plain_numbers(n, place, *key):
 def test_it_is_the_same_in_plain_whole_numbers(n):
     places = np.unique(np.linspace(0, n - 1, 50).astype(np.int64))
     expected = [in_plain_numbers(n, int(place), "seed", 3) for place in places]
-    assert _Permutation(n, "seed", 3)(places).tolist() == expected
+    assert Permutation(n, "seed", 3)(places).tolist() == expected
 
 
 def test_all_orders_of_four_come_equally_often():
     n_keys = 1200
-    found = Counter(tuple(_Permutation(4, key)(np.arange(4)).tolist()) for key in range(n_keys))
+    found = Counter(tuple(Permutation(4, key)(np.arange(4)).tolist()) for key in range(n_keys))
     each = n_keys / 24
     chi_square = sum(
         (found[order] - each) ** 2 / each for order in itertools.permutations(range(4))
@@ -68,7 +68,7 @@ def test_all_orders_of_four_come_equally_often():
 
 def test_there_is_no_order_of_nothing():
     with pytest.raises(ValueError, match="0 elements"):
-        _Permutation(0)
+        Permutation(0)
 
 
 # --------------------------------------------------------------------------------------------------

@@ -122,7 +122,7 @@ def test_staged_shards_of_other_weights_are_computed_again(
 
     def extract(at: Path, part: Part | None, sha256: str) -> Extraction:
         monkeypatch.setattr(
-            made_up._Mean, "provenance", {"stand_in": True, "sha256": sha256, "device": "cpu"}
+            made_up.Mean, "provenance", {"stand_in": True, "sha256": sha256, "device": "cpu"}
         )
         plan = plan_extraction(at, SPLIT, StreamSpec("colour", made_up.Colour()))
         return extract_together([plan], Resources(workers=1), part=part)[0]

@@ -178,7 +178,7 @@ def test_tracks_of_every_kind_wait_in_the_spool_unchanged(
     convert.convert(calm)
     read = functools.partial(reading.read_videos, root, workers=1, dask=NO_CLUSTER)
     assert reading.Spool(root).read_part(Part(1, 1), read, lambda *_: None) == []
-    monkeypatch.setattr(reading, "_read_one", None)
+    monkeypatch.setattr(reading, "read_video", None)
     convert.convert(root)
     assert into.tree(tmp_path / "parts") == into.tree(tmp_path / "calm")
 
@@ -242,12 +242,12 @@ def test_rows_of_parts_keep_the_record_of_how_they_were_made(
     for name in ("calm", "parts"):
         shutil.copytree(noise, tmp_path / name)
     assert extract("calm").shards == 20
-    monkeypatch.setattr(made_up._Mean, "provenance", {"stand_in": True, "device": "cpu"})
+    monkeypatch.setattr(made_up.Mean, "provenance", {"stand_in": True, "device": "cpu"})
     calm = cache.open(tmp_path / "calm")[SPLIT].stream_manifest("colour")["backbone"]
     assert calm == {"stand_in": True}
     assert [extract("parts", Part(k, 3)).shards for k in (3, 1)] == [7, 6]
     assert extract("parts", Part(2, 3), devices="cpu,cpu").shards == 7
-    monkeypatch.setattr(made_up._Mean, "provenance", {"stand_in": True, "device": "another"})
+    monkeypatch.setattr(made_up.Mean, "provenance", {"stand_in": True, "device": "another"})
     done = extract("parts")
     assert (done.computed, done.shards) == (0, 20)
     assert (

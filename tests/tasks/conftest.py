@@ -259,7 +259,7 @@ def forget() -> None:
     settings.settings.cache_clear()
     luigi_command.introduce.cache_clear()
     luigi_command.reported.clear()
-    base._complete.clear()
+    base.complete_tasks.clear()
     getattr(plug_ins.entry_points, "cache_clear", lambda: None)()
 
 

@@ -5,6 +5,7 @@ the files.
 import csv
 import io
 import json
+from pathlib import Path
 from statistics import fmean
 
 import pytest
@@ -102,8 +103,9 @@ def test_the_terminal_shows_the_first_protocol_and_the_one_with_published_figure
     asking, monkeypatch, capsys
 ) -> None:
     for stand_in, protocols in ((False, ["", ", protocol published"]), (True, [""])):
-        by_variant = {"mposer": {"m-0": run_of(50.0, stand_in=stand_in)}}
-        monkeypatch.setattr(Ablation, "_table", lambda self, shown=by_variant: AblationTable(shown))
+        metrics = run_of(50.0, stand_in=stand_in)
+        monkeypatch.setattr(runs, "run_folder", lambda config: Path("m-0"))
+        monkeypatch.setattr(ablation, "read_metrics", lambda folder, read=metrics: read)
         asking({}, variants="mposer").show()
         lines = capsys.readouterr().out.splitlines()
         headings = [line for line in lines if line.startswith("3dpw/test")]

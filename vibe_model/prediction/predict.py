@@ -87,11 +87,11 @@ class TrackBodies:
         """
         return replace(
             self,
-            rotmat=_smooth_rotations(self.rotmat, self.run, sigma),
+            rotmat=smooth_rotations(self.rotmat, self.run, sigma),
             shape=smooth(self.shape, self.run, sigma),
             camera=smooth(self.camera, self.run, sigma),
             moved={
-                step: _smooth_rotations(rotmat, self.run, sigma)
+                step: smooth_rotations(rotmat, self.run, sigma)
                 for step, rotmat in self.moved.items()
             },
         )
@@ -171,7 +171,7 @@ def smooth(values: Floats, run: Ints, sigma: float) -> Floats:
     return out
 
 
-def _smooth_rotations(rotmat: Floats, run: Ints, sigma: float) -> Floats:
+def smooth_rotations(rotmat: Floats, run: Ints, sigma: float) -> Floats:
     """Weighted means of rotations: (F, ..., 3, 3) -> rotations of the same shape and dtype. Raises
     as `smooth` does.
 

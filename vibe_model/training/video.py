@@ -93,7 +93,7 @@ def run(config: VideoConfig, progress: ShowProgress | None = None) -> Path:
         body = load_body(config.body)
         trainer = models.model_of(config).load_trainer()
         stand_in = runs.require_one_kind(splits, the_body=body.is_stand_in)
-        stand_in |= _check_streams(config, splits)
+        stand_in |= check_streams(config, splits)
 
         def make(group: ProcessGroup) -> VideoRun:
             with models.calling(config.MODEL, "its trainer's constructor"):
@@ -284,7 +284,7 @@ class VideoRun(TrainingLoop):
         return {"kind": report.kind, "used": len(report.used), "ignored": len(report.ignored)}
 
 
-def _check_streams(config: VideoConfig, splits: Mapping[str, Split]) -> bool:
+def check_streams(config: VideoConfig, splits: Mapping[str, Split]) -> bool:
     """Whether any stream that is read has features of random weights.
 
     Raises DataError for features of a wrong size, or of different networks according to the

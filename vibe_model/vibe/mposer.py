@@ -181,7 +181,7 @@ class MPoserTrainer(Trainer):
         )
         rotmat, code = self.prior(theta[..., MOTION], noise)
         return {
-            "reconstruction": (rotmat - _matrices(theta)).square().mean(),
+            "reconstruction": (rotmat - motion_matrices(theta)).square().mean(),
             "kl": self.config.kl_weight * code.kl_divergence(),
         }
 
@@ -208,7 +208,7 @@ class MPoserRun(TrainingLoop):
         super().__init__(config, trainer, splits, stand_in=stand_in, report=report)
         self._batches = TrainingBatches(config, splits)
         n_steps = min(MEAN_POSE_STEPS, len(self._batches))
-        self.mean_pose = _mean_rotations(self._batches, n_steps)
+        self.mean_pose = mean_rotations(self._batches, n_steps)
 
     def batches(self, start: int) -> Generator[TrainingBatch, None, None]:
         return stream(self._batches, start, device=self.group.device)
@@ -217,7 +217,7 @@ class MPoserRun(TrainingLoop):
         """Errors by split, and their mean angle; without labelled motion, the mean training
         loss.
         """
-        by_split = _held_out_errors(self.trainer.prior, self.mean_pose, self.config, self.splits)
+        by_split = held_out_errors(self.trainer.prior, self.mean_pose, self.config, self.splits)
         losses = self.trainer.state.means()
         if by_split:
             return by_split, float(
@@ -230,17 +230,18 @@ class MPoserRun(TrainingLoop):
         return {"mposer_state_dict": weights_of(self.trainer.prior)}
 
 
-def _mean_rotations(batches: TrainingBatches, n_steps: int) -> Tensor:
+def mean_rotations(batches: TrainingBatches, n_steps: int) -> Tensor:
     """(23, 3, 3) on the CPU: the rotations nearest to the mean matrices of the first batches."""
     total = torch.zeros(N_ROTATIONS, 3, 3, dtype=torch.float64)
     for step in range(n_steps):
-        rotmat = _matrices(torch.as_tensor(batches[step].real_theta)).double()  # (B, T, 23, 3, 3)
+        theta = torch.as_tensor(batches[step].real_theta)
+        rotmat = motion_matrices(theta).double()  # (B, T, 23, 3, 3)
         # motion that is not finite is refused by the losses, with a better message than here
         total = total + rotmat.nan_to_num(nan=0.0).mean(dim=(0, 1))
     return torch.from_numpy(nearest_rotations(total.numpy())).float()
 
 
-def _held_out_errors(
+def held_out_errors(
     prior: MPoser, mean_pose: Tensor, config: MPoserConfig, splits: Mapping[str, Split]
 ) -> dict[str, dict[str, Any]]:
     """Mean angles of the prior and the mean pose, and number of windows, by split with labelled
@@ -255,11 +256,11 @@ def _held_out_errors(
         mean_pose_error = 0.0
         tracks = name.partition(":")[2] or "*"
         for theta in _read_labelled(splits[split_of(name)], config.seqlen, tracks):
-            target = _matrices(theta)
+            target = motion_matrices(theta)
             with torch.no_grad():
                 rotmat, _ = prior(theta[..., MOTION].to(device))
-            degrees = _geodesic_degrees(rotmat.cpu(), target)
-            mean_pose_degrees = _geodesic_degrees(mean_pose, target)
+            degrees = geodesic_degrees(rotmat.cpu(), target)
+            mean_pose_degrees = geodesic_degrees(mean_pose, target)
             own_error += float(degrees.double().mean()) * len(theta)
             mean_pose_error += float(mean_pose_degrees.double().mean()) * len(theta)
             n_windows += len(theta)
@@ -294,12 +295,12 @@ def _noise(n_windows: int, size: int, seed: int, step: int) -> Tensor:
     return torch.randn(n_windows, size, generator=generator)
 
 
-def _matrices(theta: Tensor) -> Tensor:
+def motion_matrices(theta: Tensor) -> Tensor:
     """(B, T, 85) -> (B, T, 23, 3, 3): the rotations of labels that MPoser decodes."""
     return axis_angle_to_matrix(theta[..., MOTION].reshape(*theta.shape[:-1], N_ROTATIONS, 3))
 
 
-def _geodesic_degrees(rotmat: Tensor, target: Tensor) -> Tensor:
+def geodesic_degrees(rotmat: Tensor, target: Tensor) -> Tensor:
     """Angle between rotations, (..., 3, 3) each -> (...) degrees; from the distance, exact near
     0.
     """

@@ -108,7 +108,7 @@ class Session:
             )
             raise ConfigError(f"{user} needs the package onnxruntime: {how}") from error
         self.graph = graph
-        _load_cuda(onnxruntime)
+        load_cuda(onnxruntime)
         providers = _providers(device, onnxruntime.get_available_providers())
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # fatal only: failures are raised
@@ -188,7 +188,7 @@ class GraphNetwork(Session):
 
 
 @functools.cache
-def _load_cuda(onnxruntime: Any) -> None:
+def load_cuda(onnxruntime: Any) -> None:
     """Load the CUDA libraries of NVIDIA's packages, which ONNX Runtime does not find by itself.
 
     Missing ones are printed to stderr.

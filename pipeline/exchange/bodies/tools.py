@@ -40,7 +40,7 @@ def read_estimates(file: Path) -> Iterator[BodyEstimate]:
     for needed, reader in _READERS:
         if keys.issuperset(needed):
             with reading(file, EXPECTED, do=AGAIN):
-                for estimate in reader(_ResultDict(file, "", content)):
+                for estimate in reader(ResultDict(file, "", content)):
                     # ffmpeg repeats frames of a variable rate
                     _, first = np.unique(estimate.frames, return_index=True)
                     yield estimate.only(first, "repeated frame")
@@ -95,7 +95,7 @@ def _keys_of(content: object) -> frozenset[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class _ResultDict:
+class ResultDict:
     """A dict in a result file; `path` leads to its keys, for messages."""
 
     file: Path
@@ -110,10 +110,10 @@ class _ResultDict:
         key = (self.path + key).strip(".") or "file"
         return RawDataError(self.file, key, expected, found, AGAIN)
 
-    def below(self, key: object) -> _ResultDict:
-        return _ResultDict(self.file, f"{self.path}{key}.", self.content.get(key))
+    def below(self, key: object) -> ResultDict:
+        return ResultDict(self.file, f"{self.path}{key}.", self.content.get(key))
 
-    def people(self) -> Iterator[tuple[str, _ResultDict]]:
+    def people(self) -> Iterator[tuple[str, ResultDict]]:
         for person in self.content:
             yield str(person), self.below(person)
 
@@ -152,7 +152,7 @@ class _ResultDict:
         return of_pictures[frames]
 
 
-def _gvhmr(content: _ResultDict) -> Iterator[BodyEstimate]:
+def _gvhmr(content: ResultDict) -> Iterator[BodyEstimate]:
     """GVHMR's result: one person in all frames, as SMPL-X with hands at their mean."""
     body = content.below("smpl_params_incam")
     turn = body.take("global_orient", None, 3)
@@ -190,7 +190,7 @@ def _size_around(center: Doubles) -> tuple[int, int]:
     return width, height
 
 
-def _wham(content: _ResultDict) -> Iterator[BodyEstimate]:
+def _wham(content: ResultDict) -> Iterator[BodyEstimate]:
     """WHAM's result. `trans` is SMPL's translation, `trans_world` the position of the mid-hip."""
     for person, entry in content.people():
         frames = entry.frames("frame_ids")
@@ -211,7 +211,7 @@ def _wham(content: _ResultDict) -> Iterator[BodyEstimate]:
         )
 
 
-def _tram(content: _ResultDict) -> Iterator[BodyEstimate]:
+def _tram(content: ResultDict) -> Iterator[BodyEstimate]:
     """TRAM's result: one person. The camera, shared by all people, is in another file."""
     frames = content.frames("frame")
     n = len(frames)
@@ -219,7 +219,7 @@ def _tram(content: _ResultDict) -> Iterator[BodyEstimate]:
     betas = content.take("pred_shape", n, N_BETAS)
     trans = content.take("pred_trans", n, 1, 3)[:, 0]
     place = camera_file(content.file)
-    stored = _ResultDict(place, "", load_results(place))
+    stored = ResultDict(place, "", load_results(place))
     size = _size_around(stored.take("img_center", 2))
     intrinsics = pinhole(float(stored.take("img_focal")), size)
     extrinsics = None
@@ -242,7 +242,7 @@ def _tram(content: _ResultDict) -> Iterator[BodyEstimate]:
     )
 
 
-def _prompthmr(content: _ResultDict) -> Iterator[BodyEstimate]:
+def _prompthmr(content: ResultDict) -> Iterator[BodyEstimate]:
     """PromptHMR's result.
 
     Two entries are not used: `smplx_world` is another body, and `Twc` is wrong after the tool's
@@ -277,7 +277,7 @@ def _prompthmr(content: _ResultDict) -> Iterator[BodyEstimate]:
         yield estimate.only(np.flatnonzero(is_detected), "not detected")
 
 
-def _vibe(content: _ResultDict) -> Iterator[BodyEstimate]:
+def _vibe(content: ResultDict) -> Iterator[BodyEstimate]:
     """The result of VIBE or TCMR, whose keys are the same.
 
     `orig_cam` is not used, because VIBE computes it for a smaller box.
@@ -310,7 +310,7 @@ class _PersonBodies:
     trans: list[Doubles] = field(default_factory=list)
     dropped: Counter[str] = field(default_factory=Counter)
 
-    def add(self, frame: int, body: _ResultDict) -> None:
+    def add(self, frame: int, body: ResultDict) -> None:
         turn = body.turns("global_orient", 1)
         joints = body.turns("body_pose", 23)
         self.frames.append(frame)
@@ -333,7 +333,7 @@ class _PersonBodies:
         )
 
 
-def _phalp(content: _ResultDict) -> Iterator[BodyEstimate]:
+def _phalp(content: ResultDict) -> Iterator[BodyEstimate]:
     """PHALP's result: a dict from an image's path to its people.
 
     In images in which a person was not seen, the file repeats the last body ("ghosts").
@@ -349,7 +349,7 @@ def _phalp(content: _ResultDict) -> Iterator[BodyEstimate]:
                 bodies.dropped["ghost"] += 1
                 continue
             row = {**lists["smpl"][k], "camera": lists["camera"][k], "size": lists["size"][k]}
-            body = _ResultDict(content.file, f"{name}[{k}].", row)
+            body = ResultDict(content.file, f"{name}[{k}].", row)
             bodies.add(int(picture.take("time")), body)
             height, width = np.rint(body.take("size", 2)).astype(int).tolist()
             size = (width, height)  # all pictures of a clip have one size
@@ -358,7 +358,7 @@ def _phalp(content: _ResultDict) -> Iterator[BodyEstimate]:
             yield bodies.estimate(person, size)
 
 
-_Reader = Callable[[_ResultDict], Iterator[BodyEstimate]]
+_Reader = Callable[[ResultDict], Iterator[BodyEstimate]]
 # (keys, reader): a file is read by the first reader whose keys it has
 _READERS: Final[tuple[tuple[tuple[str, ...], _Reader], ...]] = (
     (("smpl_params_incam", "K_fullimg"), _gvhmr),

@@ -198,7 +198,7 @@ def _on_gpu(folded: Loaded, device: torch.device, machine: Machine, *, fast: boo
 
 
 @contextlib.contextmanager
-def _arithmetic(*, fast: bool) -> Iterator[None]:
+def arithmetic(*, fast: bool) -> Iterator[None]:
     """Not fast: compute fp32 without TF32's 10 bits, which are cuDNN's default, and of products an
     environment's.
 
@@ -288,7 +288,7 @@ class _CudaNetwork(Network):
             there = torch.from_numpy(crops).to(self._device, non_blocking=True)
             beside = {name: values.to(self._device) for name, values in labels.items()}
             autocast = torch.autocast("cuda", torch.bfloat16, enabled=self._autocast)
-            with _LAUNCHING, _arithmetic(fast=self._fast), autocast:
+            with _LAUNCHING, arithmetic(fast=self._fast), autocast:
                 features = self._forward(there, **beside)
             # Waits for this thread's stream only. Then the crops' memory may be overwritten.
             result: Floats = features.cpu().numpy()

@@ -29,7 +29,7 @@ from pipeline.files.pixels.frames import Image
 SIDE: Final = SIDES[0]  # px of the person's crop, in which the first network finds the circle
 FAR: Final = 0.25  # sides of the crop between its middle and the hips of its person
 
-_networks = functools.lru_cache(1)(blaze_pose.load_networks)
+networks_of = functools.lru_cache(1)(blaze_pose.load_networks)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +77,7 @@ class BlazeJoints(Stream):
         The second network looks at the frame twice: the second time in the circle that it returned
         the first time.
         """
-        finder, landmarks = _networks(self.weights)
+        finder, landmarks = networks_of(self.weights)
         image = crops[-1]
         bbox = labels["bbox"]
         scale = float(labels["crop_scale"])

@@ -65,7 +65,7 @@ class NetworkStream(NumberStream):
         """
         before = recorded or {}
         content = json.dumps([self.same_network.identity(), before.get("standardisation")])
-        network = _running(self.same_network, machine, content)
+        network = loaded_network(self.same_network, machine, content)
         now = network.provenance["sha256"]
         if before.get("sha256", now) != now:
             raise PipelineError(
@@ -78,7 +78,8 @@ class NetworkStream(NumberStream):
 
 
 @functools.lru_cache(maxsize=MOST_NETWORKS)
-def _running(stream: NetworkStream, machine: Machine, content: str) -> Network:
+def loaded_network(stream: NetworkStream, machine: Machine, content: str) -> Network:
+    """A stream's network, loaded once in this process. content: what it is loaded from, as JSON."""
     return stream.running(machine, {"standardisation": json.loads(content)[1]})
 
 

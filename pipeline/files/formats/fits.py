@@ -129,7 +129,7 @@ class FitStore:
             if "/" in name:
                 fits = self.find(name)
             joints = kp_2d[row, :N_JOINTS].astype(np.float64)
-            near = [fit for fit in fits if _reprojection(fit.kp_2d, joints) <= LIMIT]
+            near = [fit for fit in fits if reprojection(fit.kp_2d, joints) <= LIMIT]
             if len(near) == 1:
                 counts[MATCHED] += 1
                 pose[row] = near[0].pose
@@ -144,7 +144,7 @@ class FitStore:
         return {"pose": pose, "betas": betas, "has_smpl": has_smpl}, counts
 
 
-def _reprojection(points: Doubles, target: Doubles) -> float:
+def reprojection(points: Doubles, target: Doubles) -> float:
     """Distance between joints (J, 3) px and others after the best shift and scale; infinity if too
     few are comparable.
 

@@ -119,7 +119,7 @@ def test_a_writer_killed_at_any_request_ends_with_the_same_objects(
 ):
     """Every request of the run; and quickly, some of them."""
     # one request after the other: dead means dead
-    monkeypatch.setattr(object_store, "_IN_FLIGHT", 1)
+    monkeypatch.setattr(object_store, "IN_FLIGHT", 1)
     deaths = Deaths(monkeypatch)
     two_commits(f"{url}/calm", toy)
     n_requests, expected = deaths.seen, objects(f"{url}/calm")

@@ -145,7 +145,7 @@ def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(
         sys.modules, "ai_edge_litert.interpreter", SimpleNamespace(Interpreter=Interpreter)
     )
-    monkeypatch.setattr("pipeline.features.streams.blaze._networks", load_networks)
+    monkeypatch.setattr("pipeline.features.streams.blaze.networks_of", load_networks)
 
 
 def draw(image: Image, hips: Any, *, up: Any, wrist: Any) -> Image:

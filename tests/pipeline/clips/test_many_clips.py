@@ -275,19 +275,19 @@ def test_a_clip_that_cannot_be_hashed_now_is_read_later_and_is_not_called_anothe
     clip = clips.raw / "alone.mp4"
     dataset = datasets.get("videos", min_frames=6)
     video = next(v for v in dataset.videos(clips.raw, "train") if v.name == "alone.mp4")
-    whole = files._sha256
+    opened = files.open_unbuffered
 
-    def failing(stream: Any, size: int) -> str:
-        if Path(stream.name) == clip:
+    def failing(file: Path) -> Any:
+        if file == clip:
             raise OSError(errno.EIO, os.strerror(errno.EIO), str(clip))
-        return str(whole(stream, size))
+        return opened(file)
 
     with monkeypatch.context() as patch:
-        patch.setattr(files, "_sha256", failing)
+        patch.setattr(files, "open_unbuffered", failing)
         account = VideoAccount(video.name)
         with pytest.raises(RawDataError, match="Input/output error"):
             dataset.read(clips.raw, "train", video, account, None)
-        read = reading._read_one(dataset, "train", clips.raw, None, video)
+        read = reading.read_video(dataset, "train", clips.raw, None, video)
     assert read.account.set_aside == "not_readable_now"
     assert f"{clip}: input/output error. Check its disk" in read.account.message
 

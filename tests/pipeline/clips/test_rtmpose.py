@@ -413,7 +413,7 @@ def test_a_gpu_that_is_not_used_is_named_once_and_its_libraries_are_loaded_first
     monkeypatch.setattr(
         onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", CPU]
     )
-    for once in (of_graphs._load_cuda, of_graphs._warn_of_cpu):
+    for once in (of_graphs.load_cuda, of_graphs.warn_of_cpu):
         once.cache_clear()
     with pytest.warns(UserWarning, match="CUDAExecutionProvider"):
         RTMPose(**graphs).load("auto")  # two graphs

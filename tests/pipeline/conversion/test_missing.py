@@ -21,7 +21,6 @@ from pipeline.conversion import convert, reading
 from pipeline.conversion.committed import DROP
 from pipeline.datasets.penn_action import PennAction
 from pipeline.errors import RawDataError
-from pipeline.files.raw import files
 from tests.hostile import Call
 
 NOT_NOW = "not_readable_now"
@@ -433,18 +432,18 @@ def test_a_picture_folder_without_permission_is_not_called_missing(
 def test_a_folder_that_has_no_digest_now_is_read_later(penn: Any, monkeypatch: Any) -> None:
     dataset = datasets.get("penn_action")
     video = dataset.videos(penn.raw, "train")[0]
-    listing = files._names_and_sizes
+    opened = os.open
     failures = [OSError(errno.EMFILE, "Too many open files")]
 
-    def failing_once(folder: Path) -> Any:
-        if failures:
+    def failing_once(path: Any, flags: int, *more: Any, **options: Any) -> int:
+        if flags & os.O_DIRECTORY and failures:
             raise failures.pop()
-        return listing(folder)
+        return opened(path, flags, *more, **options)
 
-    monkeypatch.setattr(files, "_names_and_sizes", failing_once)
-    read = reading._read_one(dataset, "train", penn.raw, None, video)
+    monkeypatch.setattr(os, "open", failing_once)
+    read = reading.read_video(dataset, "train", penn.raw, None, video)
     assert (read.account.set_aside, read.tracks) == (NOT_NOW, [])
-    read = reading._read_one(dataset, "train", penn.raw, None, video)
+    read = reading.read_video(dataset, "train", penn.raw, None, video)
     assert read.account.set_aside == ""
 
 

@@ -4,6 +4,7 @@ of one scene.
 
 import functools
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,6 @@ from pipeline import datasets
 from pipeline.accounting import Accounting
 from pipeline.datasets import h36m_json
 from pipeline.demo.layouts import h36m as demo
-from pipeline.files.formats import arrays
 from pipeline.skeletons import JOINTS
 from tests.hostile import memory_peak
 from tests.pipeline.commands.test_doctor import counts, look
@@ -106,7 +106,7 @@ def write_scene(take: Any, raw: Path, *, is_place: bool, fits: str) -> None:
     camera = demo.CAMERAS.index(take.shot.name.rpartition(".")[2])
     cameras = {}
     for number, (turn, shift, focal, centre) in enumerate(
-        map(demo._numbers_of, demo.CAMERAS), start=1
+        map(demo.camera_numbers, demo.CAMERAS), start=1
     ):
         world = turn @ demo.Z_UP.T
         t = -world.T @ shift if is_place else shift
@@ -387,7 +387,8 @@ def test_memory_is_that_of_one_sequence_however_many_its_subject_has(tmp_path: P
             {"images": [{"width": 1000, "height": 1002}] * 1000 * n_actions},
         )
         read(raw)  # imports
-        arrays._find_sequences.cache_clear()
+        for part in ("smpl_param", "data"):
+            os.utime(annotation(raw, part), ns=(1, 1))  # it is searched again
         tracks = []
         peaks.append(memory_peak(lambda raw=raw, tracks=tracks: tracks.append(read(raw))))
         (((track,), _),) = tracks

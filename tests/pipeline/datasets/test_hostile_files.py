@@ -167,7 +167,7 @@ def affected(dataset: Any, raw: Path, split: str, file: Path) -> tuple[set[str],
 
 def reading_problems(dataset: Any, split: str, raw: Path, video: Any) -> list[str]:
     """One video as conversion reads it, then its pixels as extraction does."""
-    read = reading._read_one(dataset, split, raw, None, video)
+    read = reading.read_video(dataset, split, raw, None, video)
     if read.account.set_aside == reading.UNEXPECTED:
         return [read.account.message]
     read.account.check()

@@ -17,7 +17,7 @@ from pipeline.errors import RawDataError, UnsafePickle
 from pipeline.exchange.bodies.estimate import BodyEstimate, pinhole
 from pipeline.exchange.bodies.files import load_results
 from pipeline.exchange.bodies.projection import NOTED, SMPLX_PELVIS, ProjectionFit, fit
-from pipeline.exchange.bodies.tools import FOCAL, _ResultDict, clip_of, read_estimates
+from pipeline.exchange.bodies.tools import FOCAL, ResultDict, clip_of, read_estimates
 from pipeline.skeletons import JOINTS
 from tests.hostile import Call
 from tests.pipeline.exchange import planted_bodies as planted
@@ -367,5 +367,5 @@ def test_rows_that_are_left_out_twice_for_one_reason_are_all_counted() -> None:
 
 
 def test_rotations_of_no_given_shape_are_one_of_each_row(tmp_path: Path) -> None:
-    entry = _ResultDict(tmp_path / "results.pkl", "", {"turns": np.tile(np.eye(3), (4, 1, 1))})
+    entry = ResultDict(tmp_path / "results.pkl", "", {"turns": np.tile(np.eye(3), (4, 1, 1))})
     np.testing.assert_array_equal(entry.turns("turns"), np.zeros((4, 3)))

@@ -322,12 +322,12 @@ def test_without_the_file_and_with_another_one_it_says_what_to_do(
 def test_the_residual_is_that_of_the_best_move_and_magnification() -> None:
     points = np.concatenate([POINTS[0], np.ones((14, 1))], axis=1)
     moved = points * [2.5, 2.5, 1] + [7, -3, 0]
-    assert fits._reprojection(points, moved) < 1e-12
+    assert fits.reprojection(points, moved) < 1e-12
     off = moved.copy()
     off[0, 0] += 10
     terms = np.column_stack([points[:, :2].ravel(), np.tile([1, 0], 14), np.tile([0, 1], 14)])
     by_hand = np.linalg.lstsq(terms, off[:, :2].ravel())
     size = np.ptp(off[:, :2], axis=0).max()
-    assert fits._reprojection(points, off) == pytest.approx(np.sqrt(by_hand[1][0] / 14) / size)
-    assert fits._reprojection(points[:7], moved[:7]) == float("inf")
-    assert fits._reprojection(points, moved * [-1, -1, 1]) == float("inf")
+    assert fits.reprojection(points, off) == pytest.approx(np.sqrt(by_hand[1][0] / 14) / size)
+    assert fits.reprojection(points[:7], moved[:7]) == float("inf")
+    assert fits.reprojection(points, moved * [-1, -1, 1]) == float("inf")

@@ -70,10 +70,10 @@ class Colour(NumberStream):
     dtype: ClassVar[str] = "float32"
 
     def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> Any:
-        return _Mean(machine.batch_size or 4, machine.threads or 1)
+        return Mean(machine.batch_size or 4, machine.threads or 1)
 
 
-class _Mean:
+class Mean:
     provenance: ClassVar[Mapping[str, Any]] = {"stand_in": True}
 
     def __init__(self, batch_size: int, lanes: int) -> None:
@@ -104,7 +104,7 @@ class Logged(Colour):
         return _Logging(self, machine.device)
 
 
-class _Logging(_Mean):
+class _Logging(Mean):
     def __init__(self, stream: Logged, device: str) -> None:
         super().__init__(4, 1)
         self._stream, self._device = stream, device
@@ -138,7 +138,7 @@ class Mortal(Colour):
         return _Dying(self)
 
 
-class _Dying(_Mean):
+class _Dying(Mean):
     def __init__(self, stream: Mortal) -> None:
         super().__init__(4, 1)
         self._stream = stream

@@ -129,7 +129,7 @@ def test_every_row_has_its_own_frame_whatever_the_workers_batches_and_lanes(
     monkeypatch.setattr(tasks, "RUN_ROWS", 10)  # so that several processes share a video
     sources = [extract.source("0"), extract.source("1", random_access=False), extract.source("2")]
     for workers, batch_size, threads in ((1, 7, 1), (2, 1, 2), (5, 32, 1)):
-        network = extract.made_up._Mean(batch_size, threads)
+        network = extract.made_up.Mean(batch_size, threads)
         monkeypatch.setattr(extract.made_up.Colour, "load", lambda *_, network=network: network)
         found, meter, problems = extract(*sources, workers=workers)
         assert (found, problems) == (extract.whole(3), {})
@@ -244,7 +244,7 @@ def test_a_network_of_another_shape_is_refused(
     extract: Extract, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        extract.made_up._Mean, "__call__", lambda self, crops: np.zeros((len(crops), 1), np.float32)
+        extract.made_up.Mean, "__call__", lambda self, crops: np.zeros((len(crops), 1), np.float32)
     )
     with pytest.raises(
         PipelineError, match=r"'colour' does not compute .* expected \(4, 3\) .*, found \(4, 1\)"

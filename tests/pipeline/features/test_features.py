@@ -69,7 +69,7 @@ def test_terms_are_recorded_not_compared(
     assert plan_extraction(penn.root, PENN, into.spec(weights=given["weights"])).up_to_date
     assert into.tree(penn.root) == held
     for video, text in (("0007", "not known"), ("0009", "another text")):
-        network._running.cache_clear()
+        network.loaded_network.cache_clear()
         monkeypatch.setitem(TERMS, "file", (text, "a file"))
         penn.add(video)
         penn.convert()

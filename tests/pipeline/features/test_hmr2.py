@@ -124,9 +124,9 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The stream takes checkpoints of the tiny shape, and no network is left to others."""
     load = hmr2.load
     monkeypatch.setattr(hmr2, "load", lambda checkpoint: load(checkpoint, TINY))
-    network._running.cache_clear()
+    network.loaded_network.cache_clear()
     yield
-    network._running.cache_clear()
+    network.loaded_network.cache_clear()
 
 
 # -------------------------------------------------------------------------------------------- the
@@ -216,7 +216,7 @@ def test_in_bf16_it_points_the_same_way_or_is_refused(tiny, file, crops, monkeyp
     a, b = (compute(network, crops).astype(np.float64) for network in (exact, fast))
     assert ((a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)).min() > 0.9999
     monkeypatch.setattr(networks, "LEAST_COSINE", 1 - 1e-12)
-    network._running.cache_clear()
+    network.loaded_network.cache_clear()
     with pytest.raises(
         ConfigError, match=r"HMR2\.0.* in bf16 differs too much.*Set precision = exact"
     ):
@@ -243,7 +243,7 @@ def test_a_checkpoint_of_the_published_size_is_loaded_and_computed(
     )
     features = computer(crops[:1])
     np.testing.assert_array_equal(features, computer(crops[:1]))
-    network._running.cache_clear()
+    network.loaded_network.cache_clear()
     expected = plain_token(tensors, crops[0], hmr2.PUBLISHED)
     np.testing.assert_allclose(features[0], expected, atol=1e-4 * np.abs(expected).max())
 

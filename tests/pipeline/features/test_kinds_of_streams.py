@@ -129,7 +129,7 @@ def _colour(made_up: ModuleType) -> Iterator[None]:
         return crops[:, crops.shape[1] // 2, crops.shape[2] // 2].astype(np.float32)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(made_up._Mean, "__call__", middle)
+        patch.setattr(made_up.Mean, "__call__", middle)
         yield
 
 

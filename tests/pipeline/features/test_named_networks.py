@@ -17,7 +17,6 @@ from torchvision import models
 from cache import CropPolicy
 from pipeline.errors import ConfigError, MissingAssets, PipelineError
 from pipeline.features import streams
-from pipeline.features.networks.backbones import _library_terms
 from pipeline.features.streams import network
 from pipeline.features.streams.base import Machine, NumberStream
 from pipeline.features.weights import NetworkWeights
@@ -35,7 +34,7 @@ needs_timm = pytest.mark.skipif(
 def forgotten() -> Iterator[None]:
     """No network is left to other tests."""
     yield
-    network._running.cache_clear()
+    network.loaded_network.cache_clear()
 
 
 def stream(kind: str, weights: str = "untrained:3", **options: Any) -> NumberStream:
@@ -168,20 +167,24 @@ def test_what_the_library_does_not_have_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("weights", "licence", "file"),
+    ("name", "weights", "licence", "file"),
     [
-        (models.ResNet50_Weights.IMAGENET1K_V2, "BSD-3-Clause", "resnet50-11ad3fa6.pth"),
+        ("resnet50", "IMAGENET1K_V2", "BSD-3-Clause", "resnet50-11ad3fa6.pth"),
         (
-            models.ViT_B_16_Weights.IMAGENET1K_SWAG_E2E_V1,
+            "vit_b_16",
+            "IMAGENET1K_SWAG_E2E_V1",
             "https://github.com/facebookresearch/SWAG",
             "vit_b_16_swag",
         ),
     ],
 )
 def test_torchvisions_own_record_says_whose_weights_they_are(
-    weights: Any, licence: str, file: str
-) -> None:
-    terms = _library_terms(weights)
+    name, weights, licence, file, monkeypatch
+):
+    monkeypatch.setattr(models, "get_model", lambda name, **options: models.resnet18())
+    exact = {"dim": 512, "precision": "exact"}
+    found = stream("torchvision", f"pretrained:{weights}", network=name, **exact)
+    terms = found.load(CPU, None).provenance
     assert terms["licence"].startswith(licence)
     assert file in terms["source"]
 

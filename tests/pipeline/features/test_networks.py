@@ -18,7 +18,7 @@ from torchvision.models.resnet import ResNet
 from pipeline.demo.scene import calibration_crops
 from pipeline.errors import ConfigError
 from pipeline.features import networks
-from pipeline.features.networks import _CudaNetwork, _FusedOnCpu, _on_gpu, cudnn
+from pipeline.features.networks import cudnn
 from pipeline.features.networks.backbones import fold_batch_norms
 from pipeline.features.networks.base import Loaded, Normalisation, PlainNetwork, torch_threads
 from pipeline.features.streams.base import Machine
@@ -66,10 +66,18 @@ def loaded(network: ResNet) -> Loaded:
     )
 
 
+def run(network: ResNet, machine: Machine, *, fast: bool) -> networks.Network:
+    made = (network, {"network": "a small ResNet"})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(networks.backbones, "load", lambda weights: made)
+        precision = "fast" if fast else "exact"
+        return networks.load(WeightsSpec("file", "small.pt"), precision, machine, None)
+
+
 def on_cpu(
     network: ResNet, *, fast: bool, batch_size: int = 0, threads: int = 2
 ) -> networks.Network:
-    return _FusedOnCpu(loaded(network), Machine("cpu", batch_size, threads), fast=fast)
+    return run(network, Machine("cpu", batch_size, threads), fast=fast)
 
 
 def plain_features(network: ResNet, crops: np.ndarray) -> np.ndarray:
@@ -116,7 +124,7 @@ def test_without_onednns_operators_or_bf16_features_are_exact_and_it_is_told(
     assert (
         on_cpu(network, fast=True, batch_size=1).arithmetic == "fp32, oneDNN's fused convolutions"
     )
-    monkeypatch.setattr(networks, "_has_fused", lambda: False)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     plain = on_cpu(network, fast=True, batch_size=N)
     assert plain.arithmetic == "fp32, layer by layer"
     assert error(networks.compute(plain, crops), truth) < 1e-5
@@ -141,7 +149,7 @@ def test_exact_has_no_tf32_whatever_the_environment_says() -> None:
     torch.set_float32_matmul_precision("high")  # as TORCH_ALLOW_TF32_CUBLAS_OVERRIDE=1
     try:
         for fast in (False, True):
-            with networks._arithmetic(fast=fast):
+            with networks.arithmetic(fast=fast):
                 assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == (
                     fast,
                     fast,
@@ -159,7 +167,7 @@ def test_tf32_that_is_set_in_torchs_other_way_is_an_error_with_its_name() -> Non
     try:
         torch.backends.cudnn.conv.fp32_precision = "ieee"
         with pytest.raises(ConfigError, match=r"has set torch.backends.cudnn.conv.fp32_precision"):
-            networks._arithmetic(fast=False).__enter__()
+            networks.arithmetic(fast=False).__enter__()
     finally:
         torch.backends.cudnn.allow_tf32 = True  # sets both
 
@@ -288,12 +296,13 @@ def test_cudnns_fused_convolutions_are_put_together_as_in_torchvision(
         (True, True, "compiled"),
     ],
 )
-def test_a_gpu_gives_torchvisions_features(fast, compiled, told, network, crops, truth):
-    device = torch.device("cuda", 0)
+def test_a_gpu_gives_torchvisions_features(
+    fast, compiled, told, network, crops, truth, monkeypatch
+):
+    monkeypatch.setattr(networks, "has_bf16", lambda device: True)  # some emulate it
     memory = np.zeros((2, 64, 224, 224, 3), np.uint8)
     memory[:, :N] = crops
-    machine = Machine(batch_size=64, compile=compiled)
-    there = _on_gpu(loaded(network), device, machine, fast=fast)
+    there = run(network, Machine("cuda:0", batch_size=64, compile=compiled), fast=fast)
     assert told in there.arithmetic
     there.adopt(memory)
     try:
@@ -319,7 +328,7 @@ def test_a_gpu_computes_any_network_by_autocast(network: ResNet, crops: np.ndarr
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 def test_a_network_of_several_streams_pins_and_unpins_the_memory_of_each(network: ResNet) -> None:
-    there = _CudaNetwork(loaded(network), torch.device("cuda"), Machine(batch_size=1), fast=True)
+    there = run(network, Machine("cuda", batch_size=1), fast=True)
     memories = [np.zeros((1, 224, 224, 3), np.uint8) for _ in range(2)]
     for _ in range(2):  # unpinned, all of it can be pinned once more
         for memory in memories:

@@ -24,9 +24,9 @@ from tests.packages import install_page
 @pytest.fixture
 def forgotten(small_backbone: None) -> Iterator[None]:
     """No network is loaded yet, and none is left to others."""
-    network._running.cache_clear()
+    network.loaded_network.cache_clear()
     yield
-    network._running.cache_clear()
+    network.loaded_network.cache_clear()
 
 
 @pytest.mark.parametrize(

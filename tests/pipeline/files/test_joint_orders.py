@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 from pipeline import skeletons
 from pipeline.body import Body
 from pipeline.errors import RawDataError
-from pipeline.files.formats.people.detections import _order
+from pipeline.files.formats.people.detections import find_order
 from pipeline.files.formats.people.found import ORDERS
 
 KNOWN = [order for orders in ORDERS.values() for order in orders]
@@ -106,7 +106,7 @@ def frames(spin49: NDArray[np.float64], order: str) -> Frames:
 def test_an_order_is_told_from_those_of_the_same_length(
     order: str, spin49: NDArray[np.float64]
 ) -> None:
-    assert _order(Path(), frames(spin49, order)) == order
+    assert find_order(Path(), frames(spin49, order)) == order
 
 
 @pytest.mark.parametrize("order", ["coco", "openpose_coco", "body_25", "halpe_26"])
@@ -116,7 +116,7 @@ def test_an_order_that_is_not_known_fits_none(order: str, spin49: NDArray[np.flo
         RawDataError,
         match=f"{len(shuffled)} joints in an order that is not known: as {order}, bones",
     ):
-        _order(Path(), [persons[:, shuffled] for persons in frames(spin49, order)])
+        find_order(Path(), [persons[:, shuffled] for persons in frames(spin49, order)])
 
 
 @pytest.mark.parametrize("order", ["coco", "body_25", "body_25b", "halpe_26"])
@@ -127,7 +127,7 @@ def test_one_tangled_frame_in_three_does_not_decide(
     rng = np.random.default_rng(2)
     for number in range(0, N_FRAMES, 3):
         sequence[number] = rng.permuted(sequence[number], axis=1)
-    assert _order(Path(), sequence) == order
+    assert find_order(Path(), sequence) == order
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_hard_poses_with_hidden_parts_are_no_false_alarm(order, hidden, spin49, 
         sequence = frames(joints, order)
         for persons in sequence:
             persons[:, away] = 0
-        assert _order(Path(), sequence) == order, name
+        assert find_order(Path(), sequence) == order, name
 
 
 @pytest.mark.parametrize("order", ["coco", "body_25", "halpe_26"])
@@ -154,4 +154,4 @@ def test_two_joints_decide_nothing(order: str, spin49: NDArray[np.float64]) -> N
     sequence = frames(spin49, order)
     for persons in sequence:
         persons[:, 2:] = 0
-    assert _order(Path(), sequence) == order
+    assert find_order(Path(), sequence) == order

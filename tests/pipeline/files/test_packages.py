@@ -1,5 +1,6 @@
 """Files of packages: fetched by pip itself, from a folder in place of a registry."""
 
+import subprocess
 import tarfile
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import MissingAssets
-from pipeline.files import packages
 from pipeline.files.packages import PackageFile, cache_folder, fetch_files, open_wheel
 
 FILE = PackageFile("thing", "1.0", "thing/data/weights.bin", sha256(b"weights").hexdigest())
@@ -48,10 +48,9 @@ def test_files_of_a_package_are_downloaded_at_once_and_kept_without_its_wheel(
     wheel = make_wheel(registry)
     about = FILE._replace(path="thing-1.0.dist-info/WHEEL", sha256=sha256(WHEEL_FILE).hexdigest())
     commands: list[list[str]] = []
+    run = subprocess.run
     monkeypatch.setattr(
-        packages,
-        "_run",
-        lambda command, run=packages._run: commands.append(command) or run(command),
+        subprocess, "run", lambda command, **how: commands.append(command) or run(command, **how)
     )
     places = fetch_files(FILE, about)
     assert [place.read_bytes() for place in places] == [b"weights", WHEEL_FILE]

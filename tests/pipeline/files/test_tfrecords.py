@@ -69,9 +69,12 @@ def readable(file: Path) -> tuple[list[bytes], list[str]]:
         (b"123456789", 0xE3069283),
     ],
 )
-def test_the_checksum_is_rfc_3720_s_rotated_and_shifted(data: bytes, crc: int) -> None:
+def test_the_checksum_is_rfc_3720_s_rotated_and_shifted(
+    data: bytes, crc: int, tmp_path: Path
+) -> None:
     assert crc32c(data) == crc  # the examples of the RFC
-    assert struct.pack("<I", tfrecords._masked_crc(data)) == masked(data)
+    (tmp_path / "one.tfrecord").write_bytes(record(data))
+    assert readable(tmp_path / "one.tfrecord") == ([data], [])
 
 
 def test_tensorboard_s_writer_is_understood(tmp_path: Path) -> None:
@@ -196,7 +199,7 @@ def test_a_file_that_changed_since_it_was_listed_is_noticed(file: Path) -> None:
 def test_memory_is_that_of_one_record_however_long_the_file_is(tmp_path: Path) -> None:
     file = tmp_path / "300_MiB.tfrecord"  # sparse: the data are zeros that lie nowhere
     data = bytes(MIB)
-    footer = struct.pack("<I", tfrecords._masked_crc(data))
+    footer = framed(data)[-FOOTER:]
     with file.open("wb") as stream:
         for _ in range(300):
             stream.write(header(MIB))

@@ -227,8 +227,8 @@ def test_a_good_reader_has_no_problems_nor_a_picture_that_cannot_be_decoded(raw:
 def test_files_are_noted_by_each_of_two_nested_blocks(tmp_path: Path) -> None:
     for name in ("first", "second"):
         (tmp_path / name).touch()
-    with contract._files_opened(tmp_path) as outer:
-        with contract._files_opened(tmp_path) as inner:
+    with contract.files_opened(tmp_path) as outer:
+        with contract.files_opened(tmp_path) as inner:
             (tmp_path / "first").read_bytes()
         (tmp_path / "second").read_bytes()
     assert inner == {Path("first")}

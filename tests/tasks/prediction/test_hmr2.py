@@ -86,9 +86,9 @@ def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     monkeypatch.setattr(hmr2, "load", lambda checkpoint: load(checkpoint, TINY))
     monkeypatch.delenv("LUIGI_CONFIG_PATH", raising=False)
     monkeypatch.chdir(tmp_path)
-    network._running.cache_clear()
+    network.loaded_network.cache_clear()
     yield
-    network._running.cache_clear()
+    network.loaded_network.cache_clear()
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Batches by step: their parts, any number of workers and ranks, several streams."""
 
 import pickle
+from collections import defaultdict
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -18,7 +19,7 @@ from vibe_model.hmmr.config import HMMRConfig
 from vibe_model.prediction.windows import select_tracks
 from vibe_model.settings import Reading
 from vibe_model.training.data import TrainingBatch, TrainingBatches, stream
-from vibe_model.training.video import _check_streams
+from vibe_model.training.video import check_streams
 from vibe_model.vibe.config import TrainConfig
 
 CPU = torch.device("cpu")
@@ -167,7 +168,7 @@ def test_jittered_copies_of_a_part_take_the_streams_place_and_are_part_of_the_ru
     of_copies = {"b/train/resnet50.j1", "c/train/resnet50.j1"}
     assert runs.inputs(mixed, on_disk)["streams"].keys() == {"a/train", "b/train"} | of_copies
     assert runs.fingerprint(mixed, on_disk) != runs.fingerprint(plain, on_disk)
-    _check_streams(mixed, on_disk)
+    check_streams(mixed, on_disk)
     for step in range(3):
         features = TrainingBatches(mixed, on_disk)[step].labels["features"]
         of_copy = (np.diff(features, axis=2) == 1).all(axis=(1, 2))
@@ -198,11 +199,12 @@ def test_tracks_that_are_left_out_or_validated_on_give_no_window(on_disk):
 
     def starts(**changes):
         mixture = TrainingBatches(replace(config, **changes), on_disk).mixture
-        return {
-            name: set(rows)
-            for of_part in mixture._starts.values()
-            for name, rows in of_part.items()
-        }
+        found = defaultdict(set)
+        for step in range(30):  # every window comes
+            for picks in mixture.draw(step).values():
+                for pick in picks:
+                    found[pick.split].update(pick.starts.tolist())
+        return found
 
     every, split = starts(), on_disk["a/train"]
     first, second, third = split.tracks

@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 from torch import nn
 
 from pipeline.errors import CheckpointError
-from vibe_model.vibe.mposer import Code, MPoser, _geodesic_degrees, _matrices
+from vibe_model.vibe.mposer import Code, MPoser, geodesic_degrees, motion_matrices
 
 
 @pytest.fixture
@@ -47,14 +47,14 @@ def test_the_labels_rotations_are_those_of_their_axes_and_angles() -> None:
     expected = (
         Rotation.from_rotvec(motion().double().reshape(-1, 3)).as_matrix().reshape(2, 4, 23, 3, 3)
     )
-    np.testing.assert_allclose(_matrices(theta), expected, atol=1e-6)
+    np.testing.assert_allclose(motion_matrices(theta), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("degrees", [0, 1e-4, 1, 90, 179, 180])
 def test_the_angle_between_rotations_is_the_one_that_they_were_made_with(degrees) -> None:
     first = Rotation.from_rotvec([0.3, -1.2, 0.5])
     second = first * Rotation.from_rotvec(np.array([2.0, -1, 2]) / 3 * np.deg2rad(degrees))
-    angle = _geodesic_degrees(
+    angle = geodesic_degrees(
         torch.as_tensor(first.as_matrix()), torch.as_tensor(second.as_matrix())
     )
     assert float(angle) == pytest.approx(degrees, abs=1e-5)
@@ -68,7 +68,7 @@ def test_it_decodes_rotations_near_the_rest_pose_for_windows_of_any_length(prior
         unit = rotmat @ rotmat.transpose(-1, -2)
         torch.testing.assert_close(unit, torch.eye(3).expand_as(unit), atol=1e-5, rtol=0)
         assert (torch.linalg.det(rotmat) > 0).all()
-        assert _geodesic_degrees(rotmat, torch.eye(3)).mean() < 45
+        assert geodesic_degrees(rotmat, torch.eye(3)).mean() < 45
 
 
 def test_the_code_depends_on_all_frames_and_noise_moves_it_by_the_standard_deviation(prior) -> None:

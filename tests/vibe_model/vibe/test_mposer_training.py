@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 from pipeline.errors import TrainingDiverged
 from vibe_model.training.data import TrainingBatch, TrainingBatches
 from vibe_model.vibe import mposer
-from vibe_model.vibe.mposer import MPoserTrainer, _held_out_errors, _mean_rotations
+from vibe_model.vibe.mposer import MPoserTrainer, held_out_errors, mean_rotations
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def test_the_mean_pose_is_the_rotation_nearest_to_the_mean_matrix(config, splits
     theta = np.concatenate([batches[step].real_theta for step in range(3)])
     rotations = Rotation.from_rotvec(theta[..., 6:75].reshape(-1, 3))
     by_joint = [rotations[joint::23].mean().as_matrix() for joint in range(23)]
-    np.testing.assert_allclose(_mean_rotations(batches, 3), by_joint, atol=1e-5)
+    np.testing.assert_allclose(mean_rotations(batches, 3), by_joint, atol=1e-5)
 
 
 def test_held_out_errors_are_mean_angles_of_windows_with_labels_in_every_frame(config, splits):
@@ -49,7 +49,7 @@ def test_held_out_errors_are_mean_angles_of_windows_with_labels_in_every_frame(c
     split.rows["theta"][4:8, 6] = np.pi / 2
     prior = MPoserTrainer(config).prior
     rest = torch.eye(3).expand(23, 3, 3)
-    found = _held_out_errors(prior, rest, config, splits)["v/val"]
+    found = held_out_errors(prior, rest, config, splits)["v/val"]
     assert found["mean_pose_deg"] == pytest.approx(90 / 23 / 2, rel=1e-5)
     decoded, _ = prior(torch.as_tensor(split.rows["theta"][:8, 6:75]).reshape(2, 4, 69))
     turns = Rotation.from_rotvec(split.rows["theta"][:8, 6:75].reshape(-1, 3)).as_matrix()
@@ -59,7 +59,7 @@ def test_held_out_errors_are_mean_angles_of_windows_with_labels_in_every_frame(c
         np.rad2deg(relative.magnitude().mean()), rel=1e-4
     )
     split.rows["w_smpl"][5] = 0
-    found = _held_out_errors(prior, rest, config, splits)["v/val"]
+    found = held_out_errors(prior, rest, config, splits)["v/val"]
     assert (found["mean_pose_deg"], found["windows"]) == (0, 1)
 
 

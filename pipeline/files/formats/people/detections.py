@@ -296,7 +296,7 @@ def _order_joints(
     if names is None:
         # without face and hands
         points = [persons[:, : BODY.get(persons.shape[1])] for persons in points]
-        return _order(place, points), points
+        return find_order(place, points), points
 
     column_of: dict[str, int] = {}
     for column, name in enumerate(names):
@@ -376,7 +376,7 @@ class _OrderFit:
         return self.midpoint <= MIDPOINT and not self.bone > LONGEST
 
 
-def _order(place: Path, keypoints: Sequence[Doubles]) -> str:
+def find_order(place: Path, keypoints: Sequence[Doubles]) -> str:
     """The joint order of one sequence, from (P, J, 3) px px score of each frame.
 
     Raises RawDataError if persons fit no order of J joints.
