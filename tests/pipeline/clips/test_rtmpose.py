@@ -9,108 +9,35 @@ is known in closed form.
 import json
 import sys
 import zipfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import TensorProto
 
 from pipeline.clips import detectors
 from pipeline.clips.detectors import graphs as of_graphs
 from pipeline.clips.detectors import rtmpose
-from pipeline.clips.detectors.rtmpose import Published, RTMPose
-from pipeline.errors import ConfigError, MissingAssets, RawDataError
+from pipeline.clips.detectors.rtmpose import RTMPose
+from pipeline.errors import ConfigError
 from pipeline.files.formats.people.detections import read_results
-from tests.onnx_graphs import Graph
+from tests.pipeline.clips.blobs import (
+    CONFIDENCES,
+    CROP,
+    HALF,
+    SHIFTS,
+    SIDE,
+    blob_detector,
+    blob_pose,
+    constant,
+    scene,
+)
 from tests.pipeline.datasets.by_hand import encode
 
-SIDE = 96  # px of the detector's square input
 CPU = "CPUExecutionProvider"
-CROP = (192, 256)  # width and height of RTMPose's
-# px of the detector's input: half the width of the box about a blob, whose height is twice as much
-HALF = 12.0
-CONFIDENCES = np.linspace(0.1, 1.2, 17).astype(np.float32)  # the network's; more than 1 is 1
-SHIFTS = np.arange(17) - 8.0  # px of the crop, of each joint from the centroid
-
-
-def centroid(graph: Graph, size: tuple[int, int], threshold: float) -> tuple[str, str, str]:
-    """(N, 1) x, y and sum of what is brighter in (N, 3, H, W); the first pixel's centre is at 0,
-    0.
-    """
-    light = graph(
-        "Relu", graph("Sub", graph("ReduceMean", "input", axes=[1], keepdims=0), threshold)
-    )
-    mass = graph("Max", graph("ReduceSum", light, np.array([1, 2]), keepdims=0), 1e-6)
-    # (N, W), (N, H)
-    sums = [graph("ReduceSum", light, np.array([axis]), keepdims=0) for axis in (1, 2)]
-    moments = [graph("Mul", s, np.arange(n) * 1.0) for s, n in zip(sums, size, strict=True)]
-    centres = [graph("ReduceSum", moment, np.array([1]), keepdims=0) for moment in moments]
-    x, y = (graph("Unsqueeze", graph("Div", centre, mass), np.array([1])) for centre in centres)
-    return x, y, graph("Unsqueeze", mass, np.array([1]))
-
-
-def blob_detector(
-    file: Path, *, normalised: bool = False, size: tuple[int, int] = (SIDE, SIDE)
-) -> Path:
-    """Boxes and labels of a picture: one person about the blob, found twice, and another object."""
-    graph = Graph()
-    threshold = 1.0 if normalised else 180.0
-    x, y, mass = centroid(graph, size, threshold)
-    # edges of a box are counted from the picture's corner
-    centre = graph("Add", graph("Concat", x, y, axis=1), 0.5)
-    half = np.array([[HALF, 2 * HALF]])
-    score = graph("Clip", mass, 0.0, 0.9)
-    corners = (graph("Sub", centre, half), graph("Add", centre, half), score)
-    again = (graph("Sub", centre, half + 1), graph("Add", centre, half), graph("Mul", score, 0.5))
-    other = (graph("Sub", centre, half), graph("Add", centre, half), graph("Mul", score, 1.1))
-    rows = [graph("Concat", *row, axis=1) for row in (again, other, corners)]
-    dets = graph("Unsqueeze", graph("Concat", *rows, axis=0), np.array([0]))
-    labels = graph("Identity", np.array([[0, 7, 0]]))
-    return graph.write(file, {"input": (1, 3, *size[::-1])}, {"dets": dets, "labels": labels})
-
-
-def blob_pose(file: Path, batch: Any = "batch", joints: int = 17, bins: int = 2) -> Path:
-    """Scores of every half pixel: joints about the blob of each crop."""
-    graph = Graph()
-    outputs = {}
-    *blob, _ = centroid(graph, CROP, 0.5)
-    for name, centre, n in zip(("simcc_x", "simcc_y"), blob, CROP, strict=True):
-        # (N, 17, 1)
-        at = graph("Unsqueeze", graph("Add", centre, SHIFTS[None, :joints]), np.array([2]))
-        apart = graph("Abs", graph("Sub", np.arange(bins * n)[None, None] / bins, at))
-        outputs[name] = graph("Sub", CONFIDENCES[None, :joints, None], graph("Mul", apart, 1e-3))
-    return graph.write(file, {"input": (batch, 3, CROP[1], CROP[0])}, outputs)
-
-
-def constant(
-    file: Path, outputs: dict[str, Any], shape: Sequence[Any] = (1, 3, SIDE, SIDE)
-) -> Path:
-    graph = Graph()
-    return graph.write(
-        file, {"input": shape}, {name: graph.constant(value) for name, value in outputs.items()}
-    )
-
-
-def scene(size: tuple[int, int], centre: tuple[float, float], sigma: float = 4.0) -> Any:
-    """(H, W, 3): a blob of light whose middle is at `centre`, px from the first pixel's centre."""
-    y, x = np.indices(size[::-1])
-    light = np.exp(-((x - centre[0]) ** 2 + (y - centre[1]) ** 2) / (2 * sigma**2))
-    return np.repeat((20 + 230 * light)[..., None].round().astype(np.uint8), 3, axis=2)
-
-
-@pytest.fixture(scope="module")
-def graphs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    folder = tmp_path_factory.mktemp("graphs")
-    return {
-        "detector": str(blob_detector(folder / "yolox.onnx")),
-        "weights": str(blob_pose(folder / "rtmpose.onnx")),
-    }
 
 
 @pytest.fixture(scope="module")
@@ -288,104 +215,6 @@ def test_rtmdets_input_is_normalised_by_its_name_or_the_option(
     assert zipped.identity() == identity
 
 
-def bomb(file: Path) -> None:
-    with (
-        zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive,
-        archive.open("a.onnx", "w") as stream,
-    ):
-        for _ in range(65):
-            stream.write(bytes(1 << 20))
-
-
-BOX = {"dets": np.zeros((1, 2, 5)), "labels": np.zeros((1, 2), np.int64)}
-# which option, what writes the file, words of the message
-REFUSED: dict[str, tuple[str, Any, str]] = {
-    "no graph": ("detector", lambda file: file.write_bytes(b"no graph"), "ONNX Runtime loads"),
-    "a picture of another layout": (
-        "detector",
-        lambda f: constant(f, BOX, (1, 96, 96, 3)),
-        r"\[1, 96, 96, 3\]",
-    ),
-    "a size that is not said": (
-        "detector",
-        lambda f: constant(f, BOX, (1, 3, "h", "w")),
-        "'h', 'w'",
-    ),
-    "batches of two": ("weights", lambda f: blob_pose(f, batch=2), r"\[2, 3, 256, 192\]"),
-    "boxes without labels": (
-        "detector",
-        lambda f: constant(f, {"dets": BOX["dets"]}),
-        r"\(1, 2, 5\)",
-    ),
-    "rows of another size": (
-        "detector",
-        lambda f: constant(f, {"o": np.zeros((1, 7, 85))}),
-        r"\(1, 189, 6 or more\)",
-    ),
-    "26 joints": (
-        "weights",
-        lambda f: constant(f, {"x": np.zeros((1, 26, 384))}, (1, 3, 256, 192)),
-        "26, 384",
-    ),
-    "other bins": ("weights", lambda f: blob_pose(f, bins=3), r"\(1, 17, 384\)"),
-    "a zip that grows": (
-        "weights",
-        lambda f: bomb(f),
-        r"at most 8 times as large.*a\.onnx \(68,157,440 bytes\)",
-    ),
-    "a zip of pictures": (
-        "weights",
-        lambda f: zipfile.ZipFile(f, "w").writestr("a.jpg", "a"),
-        "one ONNX graph",
-    ),
-}
-
-
-@pytest.mark.parametrize("case", REFUSED)
-def test_another_file_is_refused_with_what_was_expected_and_found(case, graphs, tmp_path):
-    option, write, words = REFUSED[case]
-    file = tmp_path / "other.onnx"
-    write(file)
-    with pytest.raises(RawDataError, match=words) as error:
-        RTMPose(**(graphs | {option: str(file)}), family="yolox").load("cpu")
-    assert str(file) in str(error.value)
-
-
-@pytest.mark.parametrize("place", ["secret.bin", "{folder}/secret.bin", "../secret.bin"])
-def test_a_graph_reads_no_other_file(place, graphs, tmp_path, monkeypatch):
-    (tmp_path / "below").mkdir()
-    for folder in (tmp_path, tmp_path / "below"):
-        np.zeros(10, np.float32).tofile(folder / "secret.bin")
-    monkeypatch.chdir(tmp_path / "below")
-    file = constant(tmp_path / "below" / "yolox.onnx", BOX)
-    model = onnx.load(file)
-    weight = model.graph.initializer[0]
-    weight.ClearField("raw_data")
-    weight.data_location = TensorProto.EXTERNAL
-    entry = weight.external_data.add()
-    entry.key, entry.value = "location", place.format(folder=tmp_path)
-    file.write_bytes(model.SerializeToString())
-    with pytest.raises(RawDataError, match="other files"):
-        RTMPose(**(graphs | {"detector": str(file)})).load("cpu")
-    # and where the key is written in another way: with lengths of two bytes
-    del model.graph.initializer[0]
-    weight.ClearField("external_data")
-
-    def field(number: int, content: bytes) -> bytes:
-        return bytes([number << 3 | 2, len(content) & 127 | 128, len(content) >> 7]) + content
-
-    key = field(1, b"location") + field(2, place.format(folder=tmp_path).encode())
-    file.write_bytes(
-        model.SerializeToString() + field(7, field(5, weight.SerializeToString() + field(13, key)))
-    )
-    assert (
-        onnx.load(file, load_external_data=False).graph.initializer[-1].external_data[0].key
-        == "location"
-    )
-    with pytest.raises(RawDataError, match="External data path"):
-        RTMPose(**(graphs | {"detector": str(file)})).load("cpu")
-
-
 def test_a_device_that_is_not_there_is_refused(
     graphs: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -432,55 +261,6 @@ def test_a_missing_extra_is_named_with_its_command(
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ConfigError, match=r"onnxruntime.*vibe-pipeline\[clips\]"):
         RTMPose(**graphs).load("cpu")
-
-
-# ------------------------------------------------------------------------------------------------
-# published weights
-
-
-def test_published_weights_are_downloaded_once_and_compared_with_their_digest(
-    graphs, tmp_path, monkeypatch, capsys
-):
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.setattr(rtmpose, "ADDRESS", f"{tmp_path.as_uri()}/")
-    detector = RTMPose(weights=graphs["weights"])
-    assert detector.downloads
-    with pytest.raises(
-        MissingAssets, match=r"yolox_tiny.*zip.*--weights FILE --set detector=FILE.*blaze_pose"
-    ):
-        detector.identity()
-    assert not capsys.readouterr().err
-    published = rtmpose.PUBLISHED["detector"]["yolox-tiny"]
-    zipped = tmp_path / published.file
-    with zipfile.ZipFile(zipped, "w") as archive:
-        archive.write(graphs["detector"], "yolox_tiny/end2end.onnx")
-    with pytest.raises(MissingAssets, match=published.sha256):
-        detector.identity()
-    size = f"{zipped.stat().st_size / 1024:.1f} KiB"
-    assert f"downloading yolox-tiny ({size}, licence Apache-2.0, trained" in capsys.readouterr().err
-    assert not detector.downloads
-    digest = RTMPose(**graphs).identity()["detector"]
-    monkeypatch.setitem(
-        rtmpose.PUBLISHED, "detector", {"yolox-tiny": Published(published.file, digest)}
-    )
-    zipped.unlink()
-    assert detector.identity() == RTMPose(**graphs).identity()
-    assert not capsys.readouterr().err
-    person, pose = detector.terms()
-    assert (person["sha256"], person["licence"][:10]) == (digest, "Apache-2.0")
-    assert person["source"].endswith(published.file)
-    assert (pose["sha256"], pose["licence"]) == (detector.identity()["weights"], "not known")
-    assert len(detector.load("cpu")([scene((90, 90), (40, 40))])[0].boxes) == 1
-
-
-def test_paths_of_the_settings_are_below_their_folder_and_names_stay(tmp_path: Path) -> None:
-    written = RTMPose(weights="pose.zip", detector="yolox-m", min_score=0.5)
-    assert written.below(tmp_path) == RTMPose(
-        weights=str(tmp_path / "pose.zip"), detector="yolox-m", min_score=0.5
-    )
-    assert RTMPose().below(tmp_path) == RTMPose()
-    with pytest.raises(ConfigError, match="family"):
-        detectors.get("rtmpose", family="ssd")
 
 
 # --------------------------------------------------------------------------------------------------

@@ -13,9 +13,11 @@ from typing import Any
 import distributed
 import pytest
 
+from pipeline.processes import Dask, cluster
 from tests.waiting import await_that
 
 ROOT = Path(__file__).parents[3]
+ITEMS = list(range(40))
 QUICK = {  # no process waits long for one that is dead
     "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "10s",
     "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "3",
@@ -138,3 +140,10 @@ def two(running: Cluster) -> Cluster:
     """Two workers that have nothing to do."""
     running.have(2)
     return running
+
+
+def mapped(
+    at: str, job: Any, items: Any = ITEMS, shared: Path | None = None, patience: float = 600
+) -> Iterator[Any]:
+    with cluster.connect_cluster(Dask(at, patience), shared) as workers:
+        yield from workers.map(job, items, lambda one, other: False)

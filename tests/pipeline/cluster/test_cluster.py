@@ -6,13 +6,9 @@ import itertools
 import os
 import re
 import shlex
-import signal
 import socket
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -33,201 +29,11 @@ from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import MARKER
 from pipeline.processes import Dask, cluster, on_worker
 from tests.other_code import copy_code
-from tests.pipeline.cluster.conftest import Cluster, dask
-from tests.waiting import LIMIT, await_that
+from tests.pipeline.cluster.conftest import Cluster, dask, mapped
+from tests.waiting import LIMIT
 
 ROOT = Path(__file__).parents[3]
 PENN = "penn_action/train"
-ITEMS = list(range(40))
-GPU = ("--resources", "GPU=1")
-
-
-# --------------------------------------------------------------------------------------------------
-# map, in order
-
-
-def mapped(
-    at: str, job: Any, items: Any = ITEMS, shared: Path | None = None, patience: float = 600
-) -> Iterator[Any]:
-    with cluster.connect_cluster(Dask(at, patience), shared) as workers:
-        yield from workers.map(job, items, lambda one, other: False)
-
-
-def test_ctrl_c_cancels_what_is_left(two: Cluster, made_up: ModuleType, tmp_path: Path) -> None:
-    """Each worker ends the item that it has begun, and begins no other one."""
-    press_once(lambda: len(made_up.logged(tmp_path)) == 2)
-    with pytest.raises(KeyboardInterrupt):
-        list(mapped(two.address, made_up.Doubled(tmp_path, gate=0)))
-    await_that(lambda: {*two.states()} <= {"cancelled"})
-    (tmp_path / "open").touch()
-    await_that(lambda: not two.states())
-    assert len(made_up.logged(tmp_path)) == 2
-
-
-def test_few_results_wait_to_be_taken(two: Cluster, made_up: ModuleType, tmp_path: Path) -> None:
-    most = 2 * cluster.AHEAD * cluster.TOGETHER  # of two workers
-    results = mapped(two.address, made_up.Doubled(tmp_path), range(20 * most))
-    assert next(results) == 0
-    time.sleep(0.5)  # in which more would begin
-    assert len(made_up.logged(tmp_path)) <= most + cluster.TOGETHER
-    assert list(results) == [2 * item for item in range(1, 20 * most)]
-
-
-def test_ctrl_c_ends_the_wait_for_a_worker(
-    running: Cluster, made_up: ModuleType, tmp_path: Path
-) -> None:
-    running.have(0)
-    await_that(lambda: running.ask(lambda dask_scheduler: not dask_scheduler.tasks))
-    press_once(lambda: running.ask(lambda dask_scheduler: bool(dask_scheduler.tasks)))
-    with pytest.raises(KeyboardInterrupt):
-        list(mapped(running.address, made_up.Doubled(tmp_path)))
-    await_that(lambda: running.ask(lambda dask_scheduler: not dask_scheduler.tasks))
-
-
-def test_a_scheduler_that_goes_away_is_named(
-    made_up: ModuleType, tmp_path: Path, on_path: Path, capfd: Any
-) -> None:
-    """And started again at its address, it does the work."""
-    own = Cluster(tmp_path, on_path)
-    try:
-        own.have(1)
-        results = mapped(own.address, made_up.Doubled(tmp_path, gate=len(ITEMS) / 2))
-        assert next(results) == 0
-        own.scheduler.kill()
-        own.scheduler.wait()
-        with pytest.raises(
-            PipelineError, match=r"scheduler went away or was restarted.*same command again"
-        ):
-            list(results)
-        assert capfd.readouterr().err == "", "nothing from Dask"
-        (tmp_path / "open").touch()
-        own.start_scheduler(own.address.rpartition(":")[2])
-        own.add()
-        assert list(mapped(own.address, made_up.Doubled(tmp_path))) == [2 * item for item in ITEMS]
-    finally:
-        own.end()
-
-
-def press_once(is_time: Callable[[], bool]) -> None:
-    """Press Ctrl-C when something has happened."""
-
-    def press() -> None:
-        await_that(is_time)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    threading.Thread(target=press).start()
-
-
-# --------------------------------------------------------------------------------------------
-# workers come and go
-
-
-def test_workers_that_come_late_and_go_are_waited_for(
-    running, made_up, tmp_path, monkeypatch, capsys
-):
-    """A cluster that adapts sees that a worker is needed, before there is one."""
-    running.have(0)
-    monkeypatch.setattr(cluster, "SLOW", 0.1)
-
-    def come_and_go() -> None:
-        try:
-            for n_begun in (5, 10):
-                await_that(
-                    lambda: running.ask(lambda dask_scheduler: dask_scheduler.adaptive_target()) > 0
-                )
-                name = running.add()
-                await_that(lambda n=n_begun: len(made_up.logged(tmp_path)) > n)  # type: ignore[misc]
-                running.kill(name)
-        finally:  # or the items would wait for ever
-            (tmp_path / "open").touch()
-            running.add()
-
-    coming = threading.Thread(target=come_and_go)
-    with cluster.connect_cluster(Dask(running.address, 600)) as workers:
-        monkeypatch.setattr(cluster, "ANSWER", 0.5)  # s for a result; connecting had longer
-        coming.start()
-        job = made_up.Doubled(tmp_path, gate=12)
-        results = list(workers.map(job, ITEMS, lambda one, other: False))
-    coming.join()
-    assert results == [2 * item for item in ITEMS]
-    assert len(running.workers) == 1
-    assert re.search(
-        r": waiting for a Dask worker, \d+ s of at most 10 min", capsys.readouterr().err
-    )
-
-
-def test_a_result_that_does_not_arrive_is_asked_for_again(
-    running: Cluster, made_up: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The worker has stopped, and Dask believes that it is there."""
-    running.have(1)
-    (worker,) = running.workers.values()
-    with cluster.connect_cluster(Dask(running.address, 600)) as workers:
-        monkeypatch.setattr(cluster, "ANSWER", 0.2)  # s for a result; connecting had longer
-        results = workers.map(made_up.Doubled(tmp_path), ITEMS, lambda one, other: False)
-        assert next(results) == 0
-        await_that(lambda: len(made_up.logged(tmp_path)) > cluster.TOGETHER)
-        worker.send_signal(signal.SIGSTOP)
-        going_on = threading.Timer(1, worker.send_signal, [signal.SIGCONT])
-        going_on.start()
-        assert list(results) == [2 * item for item in ITEMS[1:]]
-        going_on.join()
-
-
-def test_a_task_that_ends_its_workers_ends_the_work(running: Cluster, tmp_path: Path) -> None:
-    """Dask allows three losses."""
-    running.have(5)
-    with cluster.connect_cluster(Dask(running.address, 600)) as workers:
-        results = workers.as_completed(_die_at_zero, [tmp_path / str(item) for item in range(8)])
-        with pytest.raises(
-            PipelineError,
-            match="4 workers were lost while they ran the same task, the last one tcp:",
-        ):
-            list(results)
-    running.await_workers(1)
-    assert len((tmp_path / "0").read_text()) == 4
-
-
-def _die_at_zero(file: Path, alive: Any) -> str:
-    with file.open("a") as log:
-        log.write("x")
-    if file.name == "0":
-        os.kill(os.getpid(), signal.SIGKILL)
-    time.sleep(0.2)
-    return file.name
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("n_workers", "options"), [(1, GPU), (2, ())])
-def test_five_losses_each_at_another_task_cost_only_what_was_running(
-    running, tmp_path, n_workers, options
-):
-    """Dask counts a loss also against the task that waited on the worker."""
-    running.have(0)
-    for _ in range(n_workers):
-        running.add(*options)
-
-    def take_away() -> None:
-        for _ in range(5):
-            n_done = len(list(tmp_path.glob("done-*")))
-            await_that(lambda n=n_done: len(list(tmp_path.glob("done-*"))) > n)  # type: ignore[misc]
-            time.sleep(0.5)
-            running.kill(next(iter(running.workers)))
-            running.add(*options)
-
-    threading.Thread(target=take_away).start()
-    with cluster.connect_workers(Dask(running.address)) as workers:
-        assert sorted(
-            workers.as_completed(_slow, [tmp_path / f"done-{i}" for i in range(12)])
-        ) == sorted(ITEMS[:12])
-
-
-def _slow(file: Path, alive: Any) -> int:
-    for _ in range(20):
-        time.sleep(0.1)
-        alive()
-    file.touch()
-    return int(file.name.removeprefix("done-"))
 
 
 # --------------------------------------------------------------------------------------------------

@@ -122,6 +122,12 @@ def lead_nowhere(name: str) -> Plant:
     return plant
 
 
+def mistake(command: str, plant: Plant, code: int, *words: str, data: str | None = None) -> Mistake:
+    """data: where it is not the dataset that the command names."""
+    named = command.split()[1].partition("/")[0]
+    return Mistake(command, named if data is None else data, plant, code, words)
+
+
 def moved(name: str, *folders: str, data: str = "") -> Iterator[Mistake]:
     """The download under other names, and a level deeper."""
     for folder in folders:
@@ -129,7 +135,8 @@ def moved(name: str, *folders: str, data: str = "") -> Iterator[Mistake]:
         advice = f"Move the contents of RAW/{folder} to RAW/{name}."
         if "/" not in folder:
             advice = f"rename it: mv RAW/{folder} RAW/{name}."
-        yield Mistake(f"doctor {name}", f"{data or name} -> {folder}", nothing, 1, (where, advice))
+        data_there = f"{data or name} -> {folder}"
+        yield mistake(f"doctor {name}", nothing, 1, where, advice, data=data_there)
 
 
 def damaged(
@@ -137,25 +144,18 @@ def damaged(
 ) -> Iterator[Mistake]:
     """Label files with other content."""
     for content, found in contents.values():
-        yield Mistake(
-            f"convert {name}/{split}", name, put(glob, content), code, ("rejected", found, "again")
-        )
+        command = f"convert {name}/{split}"
+        yield mistake(command, put(glob, content), code, "rejected", found, "again")
 
 
 def packed(name: str, file: str, *words: str) -> Mistake:
-    return Mistake(
-        f"doctor {name}", "", touch(f"{name}/{file}"), 1, (f"{file} is still packed", *words)
-    )
+    is_packed = f"{file} is still packed"
+    return mistake(f"doctor {name}", touch(f"{name}/{file}"), 1, is_packed, *words, data="")
 
 
 def half(name: str, glob: str, start: float = 0.5) -> Mistake:
-    return Mistake(
-        f"doctor {name}",
-        name,
-        halve(glob, start),
-        1,
-        (f"! RAW/{name}/", " images. Unpack the images again"),
-    )
+    words = (f"! RAW/{name}/", " images. Unpack the images again")
+    return mistake(f"doctor {name}", halve(glob, start), 1, *words)
 
 
 BOTH = {"page": (HTML, PAGE), "pointer": (POINTER, LFS), "empty": (b"", EMPTY)}
@@ -171,142 +171,123 @@ MISTAKES = [
     *moved("emdb", "EMDB"),
     *moved("bedlam", "BEDLAM"),
     *moved(H36M, "Human36M", "h36m/Human36M", data=JSON),
-    Mistake(
+    mistake(
         "doctor h36m",
-        JSON,
         nest("images"),
         1,
-        ("RAW/h36m/images/images is a folder in one of the same name",),
+        "RAW/h36m/images/images is a folder in one of the same name",
+        data=JSON,
     ),
-    Mistake(
+    mistake(
         "doctor posetrack",
-        POSE,
         nest("images"),
         1,
-        ("posetrack/images/images is a folder in one of the same",),
+        "posetrack/images/images is a folder in one of the same",
     ),
-    Mistake(
+    mistake(
         "doctor 3dpw",
-        PW,
         nest("imageFiles"),
         1,
-        ("3dpw/imageFiles/imageFiles is a folder in one of the same",),
+        "3dpw/imageFiles/imageFiles is a folder in one of the same",
     ),
-    Mistake(
-        "doctor penn_action --raw RAW/penn_action",
-        PENN,
-        nothing,
-        1,
-        ("Name the folder above: --raw RAW.",),
+    mistake(
+        "doctor penn_action --raw RAW/penn_action", nothing, 1, "Name the folder above: --raw RAW."
     ),
-    Mistake(
-        "convert penn_action/train --raw RAW",
-        PENN,
-        nothing,
-        2,
-        ("Did you mean --raw RAW/penn_action?",),
+    mistake(
+        "convert penn_action/train --raw RAW", nothing, 2, "Did you mean --raw RAW/penn_action?"
     ),
-    Mistake(
+    mistake(
         "doctor pen_action",
-        PENN,
         nothing,
         2,
-        ("no dataset is called 'pen_action'; did you mean 'penn_action'?",),
+        "no dataset is called 'pen_action'; did you mean 'penn_action'?",
+        data=PENN,
     ),
-    Mistake("convert posetrak/train", POSE, nothing, 2, ("did you mean 'posetrack'?",)),
-    Mistake("prepare human36m", H36M, nothing, 2, ("did you mean 'h36m'?",)),
-    Mistake(
-        "convert penn_action/training",
-        PENN,
-        nothing,
-        2,
-        ("no split 'training'; it has train, test",),
-    ),
-    Mistake(
+    mistake("convert posetrak/train", nothing, 2, "did you mean 'posetrack'?", data=POSE),
+    mistake("prepare human36m", nothing, 2, "did you mean 'h36m'?", data=H36M),
+    mistake("convert penn_action/training", nothing, 2, "no split 'training'; it has train, test"),
+    mistake(
         "convert penn_action/train --raw RAW/pen_action",
-        PENN,
         nothing,
         2,
-        ("RAW/pen_action", "no such folder"),
+        "RAW/pen_action",
+        "no such folder",
     ),
-    Mistake(
-        "prepare penn_action --raw RAW/pen_action",
-        PENN,
-        nothing,
-        2,
-        ("RAW/pen_action", "no such folder"),
+    mistake(
+        "prepare penn_action --raw RAW/pen_action", nothing, 2, "RAW/pen_action", "no such folder"
     ),
-    Mistake(
-        "doctor penn_action --raw RAW/gone", PENN, nothing, 2, ("--raw RAW/gone: folder not found",)
+    mistake("doctor penn_action --raw RAW/gone", nothing, 2, "--raw RAW/gone: folder not found"),
+    mistake(
+        "doctor penn_action",
+        touch("penn_action"),
+        1,
+        "RAW/penn_action is a file. Unpack it",
+        data="",
     ),
-    Mistake(
-        "doctor penn_action", "", touch("penn_action"), 1, ("RAW/penn_action is a file. Unpack it",)
-    ),
-    Mistake(
+    mistake(
         "convert penn_action/train",
-        "",
         touch("penn_action"),
         2,
-        ("--raw RAW/penn_action: is a file. Unpack it",),
+        "--raw RAW/penn_action: is a file. Unpack it",
+        data="",
     ),
-    Mistake(
+    mistake(
         "doctor penn_action",
-        "",
         lead_nowhere("penn_action"),
         1,
-        ("is a link to /gone/disk, which does not exist",),
+        "is a link to /gone/disk, which does not exist",
+        data="",
     ),
-    Mistake(
+    mistake(
         "convert penn_action/train",
-        "",
         lead_nowhere("penn_action"),
         2,
-        ("is a link to /gone/disk",),
+        "is a link to /gone/disk",
+        data="",
     ),
-    Mistake(
+    mistake(
         "doctor penn_action",
-        PENN,
         lead_nowhere("frames"),
         1,
-        ("penn_action/frames is a link to /gone/disk",),
+        "penn_action/frames is a link to /gone/disk",
     ),
-    Mistake(
+    mistake(
         "doctor posetrack",
-        "",
         touch("posetrack/images/v2_5sec/1/1.jpg"),
         1,
-        ("is of PoseTrack 2017. Get",),
+        "is of PoseTrack 2017. Get",
+        data="",
     ),
-    Mistake(
-        "doctor amass", "", touch("amass/SFU/5/run.pkl"), 1, ("is a pickle, which is not read",)
+    mistake(
+        "doctor amass", touch("amass/SFU/5/run.pkl"), 1, "is a pickle, which is not read", data=""
     ),
-    Mistake(
+    mistake(
         "doctor insta_variety",
-        "",
         touch("insta_variety/train/0.h5"),
         1,
-        ("VIBE's converted parts, which lack",),
+        "VIBE's converted parts, which lack",
+        data="",
     ),
-    Mistake(
+    mistake(
         "doctor 3dpw",
-        "",
         touch("3dpw/sequenceFiles/a.pkl"),
         1,
-        ("is in no split. Keep the folders train",),
+        "is in no split. Keep the folders train",
+        data="",
     ),
-    Mistake(
+    mistake(
         "doctor mpi_inf_3dhp",
-        "",
         touch("mpi_inf_3dhp/TS1/annot_data.mat"),
         1,
-        ("outside the test set's folder",),
+        "outside the test set's folder",
+        data="",
     ),
-    Mistake(
+    mistake(
         "doctor h36m",
-        "",
         touch("h36m/S1/MyPoseFeatures/D3_Positions/a"),
         1,
-        ("is in the world's axes and not",),
+        "is in the world's axes and not",
+        data="",
     ),
     packed(PENN, "Penn_Action.tar.gz"),
     packed(
@@ -322,12 +303,13 @@ MISTAKES = [
     packed("kinetics", "train/part_0.tar.gz"),
     half(POSE, "images/train/*"),
     half(POSE, "images/train/*", 0.25),
-    Mistake(
+    mistake(
         "doctor h36m",
-        JSON,
         halve("images/*"),
         1,
-        ("! RAW/h36m/images/s_01", "8 of 16 images. Unpack the images"),
+        "! RAW/h36m/images/s_01",
+        "8 of 16 images. Unpack the images",
+        data=JSON,
     ),
     half(MPI, "S*/Seq*/imageFrames/*", 0),
     half(PENN, "frames/*"),
@@ -335,142 +317,106 @@ MISTAKES = [
     half(PW, "imageFiles/*", 0.25),
     half("emdb", "P*/*/images", 0.25),
     half("bedlam", "*/png/*", 0.25),
-    Mistake(
-        "doctor penn_action", PENN, drop("frames/0001/*"), 1, ("frames/0001 has 0 of 8 images",)
-    ),
-    Mistake(
+    mistake("doctor penn_action", drop("frames/0001/*"), 1, "frames/0001 has 0 of 8 images"),
+    mistake(
         "doctor posetrack",
-        POSE,
         drop("posetrack_data"),
         1,
-        ("missing: training annotations, validation ann",),
+        "missing: training annotations, validation ann",
     ),
-    Mistake(
+    mistake(
         "doctor penn_action",
-        PENN,
         drop("labels/*"),
         1,
-        ("missing: label files", "get     Penn_Action.tar.gz"),
+        "missing: label files",
+        "get     Penn_Action.tar.gz",
     ),
-    Mistake(
+    mistake(
         "convert penn_action/train",
-        PENN,
         drop("labels"),
         2,
-        ("labels: expected a folder with <0001>.mat label",),
+        "labels: expected a folder with <0001>.mat label",
     ),
-    Mistake(
-        "convert posetrack/train",
-        POSE,
-        drop("images"),
-        2,
-        ("images/train: expected a folder with <seq>/",),
+    mistake(
+        "convert posetrack/train", drop("images"), 2, "images/train: expected a folder with <seq>/"
     ),
-    Mistake(
-        "convert 3dpw/train",
-        PW,
-        drop("imageFiles"),
-        1,
-        ("no_picture", "expected 10 images, found none"),
+    mistake(
+        "convert 3dpw/train", drop("imageFiles"), 1, "no_picture", "expected 10 images, found none"
     ),
-    Mistake(
+    mistake(
         "convert kinetics/train",
-        "kinetics",
         drop("keypoints"),
         1,
-        ("no keypoints in RAW/kinetics/keypoints: run",),
+        "no keypoints in RAW/kinetics/keypoints: run",
     ),
-    Mistake(
+    mistake(
         "doctor penn_action",
-        PENN,
         rename("labels/*", lambda f: f.stem + ".MAT"),
         1,
-        ("0001.MAT differs in cap",),
+        "0001.MAT differs in cap",
     ),
-    Mistake(
+    mistake(
         "doctor penn_action",
-        PENN,
         rename("frames/*/*", lambda f: f.stem + ".JPG"),
         1,
-        ("001.JPG differs in cap",),
+        "001.JPG differs in cap",
     ),
-    Mistake(
+    mistake(
         "doctor posetrack",
-        POSE,
         rename("images/train", lambda _: "Train"),
         1,
-        ("images/Train/", "in capitals"),
+        "images/Train/",
+        "in capitals",
     ),
-    Mistake(
+    mistake(
         "convert posetrack/train",
-        POSE,
         rename("images/*/*/*", lambda f: f"x{f.name}"),
         1,
-        ("such as x000000.jpg",),
+        "such as x000000.jpg",
     ),
-    Mistake(
+    mistake(
         "convert posetrack/train",
-        POSE,
         rename("images/*/*/*", lambda f: f"{f.stem}.png"),
         1,
-        ("as 000000.png",),
+        "as 000000.png",
     ),
-    Mistake(
+    mistake(
         "convert penn_action/train",
-        PENN,
         rename("frames/*", lambda f: f.name[1:]),
         1,
-        ("no_picture", "no_label"),
+        "no_picture",
+        "no_label",
     ),
-    Mistake(
+    mistake(
         "convert h36m/train",
-        H36M,
         rename("S*/*/D3*", lambda _: "D3_Positions"),
         1,
-        ("found 2D alone. Unpack",),
+        "found 2D alone. Unpack",
     ),
-    Mistake(
-        "convert penn_action/train",
-        PENN,
-        shrink("frames/*/*"),
-        1,
-        ("other_picture_size", "240 x 135"),
+    mistake(
+        "convert penn_action/train", shrink("frames/*/*"), 1, "other_picture_size", "240 x 135"
     ),
-    Mistake(
+    mistake(
         "convert 3dpw/train",
-        PW,
         shrink("imageFiles/*/*"),
         1,
-        ("other_picture_size", "without resizing images"),
+        "other_picture_size",
+        "without resizing images",
     ),
-    Mistake(
+    mistake(
         "convert penn_action/train",
-        PENN,
         put("frames/0001/*", b"", every=True),
         0,
-        ("no_picture", "(0 bytes)"),
+        "no_picture",
+        "(0 bytes)",
     ),
-    Mistake(
-        "convert penn_action/train",
-        PENN,
-        touch("labels/0001.mat:Zone.Identifier"),
-        0,
-        ("3 kept of 3",),
+    mistake(
+        "convert penn_action/train", touch("labels/0001.mat:Zone.Identifier"), 0, "3 kept of 3"
     ),
-    Mistake(
-        "convert penn_action/train",
-        PENN,
-        touch("__MACOSX/._a", "labels/._0001.mat"),
-        0,
-        ("3 kept of 3",),
+    mistake(
+        "convert penn_action/train", touch("__MACOSX/._a", "labels/._0001.mat"), 0, "3 kept of 3"
     ),
-    Mistake(
-        "convert insta_variety/train",
-        "insta_variety",
-        put("train/*", GZIP),
-        0,
-        ("compressed with gzip",),
-    ),
+    mistake("convert insta_variety/train", put("train/*", GZIP), 0, "compressed with gzip"),
     *damaged(PENN, "train", "labels/*", **BOTH),
     *damaged(PW, "train", "sequenceFiles/train/*", 1, **BOTH, cut=(None, "a file that ends early")),
     *damaged("amass", "train", "*/*/*_poses.npz", **BOTH, cut=(None, "an archive without its end")),

@@ -1,0 +1,169 @@
+"""What a detector may be and return: plug-ins that fail, boxes alone, batches, a stand-in."""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+from pipeline import datasets
+from pipeline.accounting import Accounting
+from pipeline.clips.detection.run import detect_clips
+from pipeline.clips.detectors import Detect, DetectionResources, People
+from pipeline.errors import RawDataError
+from pipeline.files.formats.people.detections import read_results
+from pipeline.files.pixels.frames import Image
+from pipeline.files.raw import MARKER
+from tests.packages import install
+from tests.pipeline.clips.bright import Bright, write_clip
+
+ODD = """
+from dataclasses import dataclass
+from typing import ClassVar
+import numpy as np
+from pipeline.clips.detectors import Detector, People
+
+@dataclass(frozen=True)
+class Odd(Detector):
+    weights: str = ""
+    least: float = 0.5
+    fast: bool = True
+    name: ClassVar[str] = "odd"
+
+    def identity(self):
+        return {"weights": open(self.weights).read()} if self.weights else {}
+
+    def load(self, device):
+        if not self.fast:
+            raise ValueError("no such mode")
+        if self.least < 1:
+            return lambda images: [1 / 0 for image in images]
+        boxes, scores, joints = np.zeros((1, 4)), np.full(1, 0.5), np.full((1, 17, 3), 0.5)
+        wrong = {2: None, 3: (boxes, scores, joints), 4: People([[0, 0, 1, 1]], scores, joints)}
+        wrong |= {5: People(boxes, scores, joints * np.nan), 6: People(boxes, scores, joints * 100)}
+        wrong |= {7: People(boxes, None, joints), 8: People(boxes, scores, [[1], [1, 2]])}
+        wrong |= {9: People(boxes.astype(object), scores, joints)}
+        return lambda images: [wrong[self.least] for image in images]
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--weights", "/none"], "failed in identity: FileNotFoundError"),
+        (["--set", "fast=false"], "failed in load: ValueError: no such mode"),
+        ([], "failed in the function that load returned: ZeroDivisionError"),
+        (["--set", "least=2"], r": expected a list of 3 People.*found a NoneType in it"),
+        (["--set", "odd.least=2"], r": expected a list of 3 People.*found a NoneType in it"),
+        (["--set", "least=3"], r": expected .* People.*found a tuple in it"),
+        (["--set", "least=4"], r": expected .* boxes \(P, 4\).*found boxes list of 1"),
+        (["--set", "least=5"], r": expected .* all finite.*found keypoints that are not finite"),
+        (
+            ["--set", "least=6"],
+            r": expected .* confidences 0 to 1.*found confidences of keypoints of 50 to 50",
+        ),
+        (["--set", "least=7"], r": expected .* People.*found scores without a length: None"),
+        (["--set", "least=8"], r": expected .* People.*found keypoints list of 1 people"),
+        (["--set", "least=9"], r": expected .* People.*found boxes of type object"),
+    ],
+)
+def test_what_fails_in_a_plug_in_is_called_by_its_name_and_its_package(
+    options, words, tmp_path, site, ran
+):
+    install(
+        site,
+        "odd-detector",
+        {"vibe_pipeline.detectors": {"odd": "odd_detector:Odd"}},
+        odd_detector=ODD,
+    )
+    write_clip(tmp_path / "raw/a.mp4", 3)
+    error = ran(
+        "detect", tmp_path / "raw", "--out", tmp_path / "out", "--detector", "odd", *options, code=2
+    ).err
+    name = f"detector 'odd' of package odd-detector{' ' * (words[0] != ':')}"
+    assert re.search(name + words, " ".join(error.split()))
+
+
+def test_pictures_of_many_sizes_are_batched_across_clips(tmp_path: Path) -> None:
+    class Batches(Bright):
+        sizes: ClassVar[list[int]] = []
+
+        def load(self, device: str) -> Detect:
+            find = super().load(device)
+            return lambda images: (self.sizes.append(len(images)), find(images))[1]
+
+    for k in range(12):
+        write_clip(tmp_path / f"raw/{k}.mp4", 2, width=96 + 32 * (k % 2))
+    report = detect_clips(
+        tmp_path / "raw", tmp_path / "out", Batches(), DetectionResources(batch_size=8, workers=2)
+    )
+    assert (report.done, sum(Batches.sizes), len(Batches.sizes)) == (12, 24, 4)
+    for k in range(12):
+        found = read_results(tmp_path / f"out/{k}.mp4.json")
+        assert [persons[0, 0, 0] for persons in found.keypoints] == pytest.approx([20, 21], abs=1)
+
+
+@dataclass(frozen=True)
+class Boxes(Bright):
+    """Boxes alone, as `joints` zeros or none."""
+
+    joints: int = 0
+    name: ClassVar[str] = "boxes"
+
+    def people(self, image: Image) -> People:
+        return super().people(image)._replace(keypoints=np.zeros((1, self.joints, 3), np.float32))
+
+
+@pytest.mark.parametrize("joints", [0, 17])
+def test_a_detector_of_boxes_alone_makes_the_tracks_of_a_csv_of_boxes(
+    joints: int, tmp_path: Path
+) -> None:
+    raw = tmp_path / "raw"
+    write_clip(raw / "a.mp4", 50)
+    assert detect_clips(raw, raw / "keypoints", Boxes(joints=joints)).persons == 50
+    videos, report = datasets.get("videos"), Accounting()
+    (track,) = videos.tracks(raw, "train", report=report)
+    assert [account.dropped for account in report] == [{}]
+    assert len(track.frame_index) == 50
+    assert not track.kp_2d.any()
+    (raw / "keypoints/a.mp4.json").unlink()
+    boxes = "".join(f"{t},0,{20 + t - 5},0,10,20\n" for t in range(50))
+    (raw / "keypoints/a.mp4.csv").write_text(f"frame,track,x,y,w,h\n{boxes}")
+    (of_csv,) = videos.tracks(raw, "train", report=Accounting())
+    np.testing.assert_allclose(track.bbox, of_csv.bbox, atol=1)
+    assert (track.crop_scale, of_csv.crop_scale) == (1.1, 1.1)
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"annotations": [{"image_id": 9}]}, "image_id"),
+        ({"annotations": [{"image_id": 1, "keypoints": [1, 2, 3]}]}, "keypoints"),
+        (
+            {"annotations": [{"image_id": 1, "keypoints": [0] * 51, "keypoint_scores": [1]}]},
+            "keypoint_scores",
+        ),
+        ({"images": [{"id": 1, "file_name": "x.jpg"}]}, "file_name"),
+        ({"images": 3}, "images"),
+    ],
+)
+def test_files_of_another_kind_are_refused(
+    change: dict[str, object], key: str, tmp_path: Path
+) -> None:
+    content = {"images": [{"id": 1, "frame_index": 0}], "annotations": []} | change
+    (tmp_path / "x.json").write_text(json.dumps(content))
+    with pytest.raises(RawDataError, match=key):
+        read_results(tmp_path / "x.json")
+
+
+def test_the_stand_in_is_for_demo_data_alone(tmp_path: Path, ran: Any) -> None:
+    write_clip(tmp_path / "raw/a.mp4", 3)
+    words = ("detect", tmp_path / "raw", "--out", tmp_path / "out")
+    assert "only in demo data" in ran(*words, "--detector", "demo", code=2).err
+    assert "--set detector=FILE" in ran(*words, code=2).err
+    (tmp_path / "raw" / MARKER).write_text("{}")
+    assert "stand-in" in ran(*words).out
+    assert json.loads((tmp_path / "out/a.mp4.json").read_text())["info"]["stand_in"] is True
