@@ -291,6 +291,11 @@ class Penn:
         self.raw, self.root, self._converted = raw, root, converted
 
     @property
+    def places(self) -> tuple[object, ...]:
+        """The options of its raw folder and its cache."""
+        return "--raw", self.raw, "--cache", self.root
+
+    @property
     def split(self) -> cache.Split:
         return cache.open(self.root)[self.name]
 

@@ -6,7 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +99,14 @@ class Terminal:
         assert not found["notes"], found
         assert all(stream["rows"] for stream in found["recompute"]["compared"]), found
         assert self.frames_kept(cache)
+
+
+def changed(settings: str, changes: Mapping[str, str]) -> str:
+    """Settings with other texts, each of which they must have."""
+    for old, new in changes.items():
+        assert old in settings, old
+        settings = settings.replace(old, new)
+    return settings
 
 
 @pytest.fixture(scope="session")

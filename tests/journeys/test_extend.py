@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 import cache
-from tests.journeys.conftest import HERE, KIT, ROOT, Terminal
+from tests.journeys.conftest import HERE, KIT, ROOT, Terminal, changed
 from tests.journeys.test_clips import write_clip
 from tests.packages import page_code
 
@@ -87,11 +87,8 @@ def first_settings(terminal: Terminal) -> str:
     types, folder = terminal.types, terminal.folder
     terminal.install_by_pip(one_package(folder.with_name("source")))
     types("pipeline init")
-    plain = settings = (folder / "luigi.cfg").read_text()
-    for old, new in CHANGES.items():
-        assert old in settings, old
-        settings = settings.replace(old, new)
-    (folder / "luigi.cfg").write_text(settings + ADDED)
+    plain = (folder / "luigi.cfg").read_text()
+    (folder / "luigi.cfg").write_text(changed(plain, CHANGES) + ADDED)
     types("pipeline config --check", r"correct, training can start")
     return plain
 

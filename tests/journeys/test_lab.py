@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.journeys.conftest import KIT, ROOT, Terminal
+from tests.journeys.conftest import KIT, ROOT, Terminal, changed
 
 RAW = """
 from pathlib import Path
@@ -61,10 +61,7 @@ def first_night(terminal: Terminal) -> None:
 
     types("pipeline init", r"settings +luigi\.cfg", r"Data")
     settings = re.sub(r"datasets = .*", "datasets = lab", (folder / "luigi.cfg").read_text())
-    for old, new in CHANGES.items():
-        assert old in settings, old
-        settings = settings.replace(old, new)
-    (folder / "luigi.cfg").write_text(settings)
+    (folder / "luigi.cfg").write_text(changed(settings, CHANGES))
     types("pipeline plan", r"lab/train", r"convert")
     types(DATA, r"convert +lab/train", r"extract +lab/train")
     terminal.is_intact("cache")

@@ -305,7 +305,7 @@ def test_the_last_command_waits_for_killed_parts(
     file.parent.mkdir(parents=True)
     file.touch()
     os.utime(file, (time.time() + clock,) * 2)
-    shown = ran("convert", penn.name, "--raw", penn.raw, "--cache", penn.root)
+    shown = ran("convert", penn.name, *penn.places)
     assert shown.err.count("waiting up to 0 s for it") == 1
     assert not file.exists()
     assert cache.open(penn.root)[penn.name].manifest["rows"]
@@ -327,6 +327,6 @@ def test_a_command_beside_a_running_part_ends_while_that_one_works(
 ) -> None:
     monkeypatch.setattr(parts, "RENEW", 0.01)
     with Part(2, 3).running(penn.root, f"{penn.name}/.writing"):
-        shown = ran("convert", penn.name, "--raw", penn.raw, "--cache", penn.root, code=2)
+        shown = ran("convert", penn.name, *penn.places, code=2)
     assert "running-2-of-3: expected no running part" in shown.err
     assert not cache.FeatureCache(penn.root).splits

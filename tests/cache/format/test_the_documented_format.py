@@ -69,6 +69,13 @@ def same(ours: np.ndarray[Any, Any], theirs: list[Numbers]) -> bool:
     )
 
 
+def runs_of(split: Opened) -> list[tuple[int, int]]:
+    _, manifest, files = split
+    starts = read_table("run_start", manifest, files)
+    stops = read_table("run_stop", manifest, files)
+    return [(a, b) for (a,), (b,) in zip(starts, stops, strict=True)]
+
+
 def test_every_column_reads_as_documented(root: Path, split: Opened) -> None:
     home, manifest, _ = split
     ours = cache.open(root)["toy/train"]
@@ -123,30 +130,15 @@ def test_tables_accounts_and_windows_read_as_documented(root: Path, split: Opene
     parts = [json.loads(accounts[a:b]) for a, b in itertools.pairwise([0, *stops])]
     assert parts == [video.account for video in ours.videos]
 
-    runs = [
-        (a, b)
-        for (a,), (b,) in zip(
-            read_table("run_start", manifest, files),
-            read_table("run_stop", manifest, files),
-            strict=True,
-        )
-    ]
-    assert windows(runs, seqlen=8, stride=3) == ours.windows(8, 3).tolist()
+    assert windows(runs_of(split), seqlen=8, stride=3) == ours.windows(8, 3).tolist()
 
 
 def test_windows_of_a_stream_are_cut_as_documented(root: Path, split: Opened) -> None:
-    _, manifest, files = split
     base = root / "toy/train/features"
     ok = flags(base)
-    runs = [
-        (a, b)
-        for (a,), (b,) in zip(
-            read_table("run_start", manifest, files),
-            read_table("run_stop", manifest, files),
-            strict=True,
-        )
-    ]
-    theirs = windows(cut(runs, lambda row: ok.get(row) in {(1,), (2,)}), seqlen=5, stride=2)
+    theirs = windows(
+        cut(runs_of(split), lambda row: ok.get(row) in {(1,), (2,)}), seqlen=5, stride=2
+    )
     assert theirs == cache.open(root)["toy/train"].windows(5, 2, stream="resnet50").tolist() != []
 
 

@@ -89,11 +89,16 @@ def test_the_users_own_files_stay_and_one_beside_the_streams_is_no_stream(
     assert all((root / name).read_text() == "mine" for name in own)
 
 
+def begin_stream(root: Path, toy: Any) -> None:
+    """The first shard of a stream `late`."""
+    with StreamWriter(root, HOME.as_posix(), "late", dim=4, plan="w") as writer:
+        writer.write(*toy.given(writer, 0))
+
+
 def test_unfinished_work_is_kept_and_reported_unless_it_is_given_up(root: Path, toy: Any) -> None:
     expected = toy.tree(root)
     toy.unfinished(root, [toy.video("z", [40])])
-    with StreamWriter(root, HOME.as_posix(), "late", dim=4, plan="w") as writer:
-        writer.write(*toy.given(writer, 0))
+    begin_stream(root, toy)
     found = cache.gc(root)
     assert found.removed == []
     assert sum("unfinished work" in text for text in found.skipped) == 2
@@ -105,8 +110,7 @@ def test_unfinished_work_is_kept_and_reported_unless_it_is_given_up(root: Path, 
 @pytest.mark.parametrize("part", ["", "_ok", "_key"])
 def test_nothing_of_a_stream_that_is_given_up_stays(part: str, root: Path, toy: Any) -> None:
     expected = toy.tree(root)
-    with StreamWriter(root, HOME.as_posix(), "late", dim=4, plan="w") as writer:
-        writer.write(*toy.given(writer, 0))
+    begin_stream(root, toy)
     # as if it had ended before this array's first shard
     shutil.rmtree(root / HOME / f"features/late{part}/c")
     assert cache.gc(root, unfinished=True).removed
@@ -119,8 +123,7 @@ def test_a_writer_that_begins_while_gc_ends_loses_nothing(
     root: Path, toy: Any, monkeypatch
 ) -> None:
     late, writers, removals = root / HOME / "features/late", list[StreamWriter](), list[Path]()
-    with StreamWriter(root, HOME.as_posix(), "late", dim=4, plan="w") as writer:
-        writer.write(*toy.given(writer, 0))
+    begin_stream(root, toy)
     list_folder, remove_folder = os.listdir, os.rmdir
 
     def begin() -> None:

@@ -37,7 +37,7 @@ def root(penn: Any) -> Path:
 
 @pytest.fixture
 def convert(penn: Any, ran: Any) -> Callable[..., Any]:
-    return functools.partial(ran, "convert", penn.name, "--raw", penn.raw, "--cache", penn.root)
+    return functools.partial(ran, "convert", penn.name, *penn.places)
 
 
 @pytest.fixture
@@ -250,7 +250,7 @@ def test_a_mistake_is_one_line_with_code_2_and_changes_nothing(
 
 
 def test_debug_shows_where_an_error_comes_from(convert: Any, ran: Any, penn: Any) -> None:
-    wrong = ("convert", "penn_action", "val", "--raw", penn.raw, "--cache", penn.root)
+    wrong = ("convert", "penn_action", "val", *penn.places)
     for arguments in (("--debug", *wrong), (*wrong, "--debug")):
         error = ran(*arguments, code=2).err
         assert "Traceback (most recent call last)" in error

@@ -67,7 +67,7 @@ def test_a_download_that_is_one_folder_too_deep_is_answered_with_the_doctor_s_co
     (penn.raw / "Penn_Action").mkdir()
     for folder in ("labels", "frames"):
         (penn.raw / folder).rename(penn.raw / "Penn_Action" / folder)
-    shown = ran("convert", NAME, "--raw", penn.raw, "--cache", penn.root, code=2)
+    shown = ran("convert", NAME, *penn.places, code=2)
     assert f"-m pipeline doctor penn_action --raw {penn.raw.parent}" in shown.out + shown.err
 
 

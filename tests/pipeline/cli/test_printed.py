@@ -32,7 +32,7 @@ def spoil(file: Path) -> None:
 
 
 def test_convert(penn: Any, show: Any, embedded: Any, tmp_path: Path, reads: Any) -> None:
-    words = ("convert", penn.name, "--raw", penn.raw, "--cache", penn.root)
+    words = ("convert", penn.name, *penn.places)
     with show("convert") as ran:
         ran("a first time", *words)
         ran("nothing to do", *words)

@@ -86,10 +86,7 @@ def test_a_worker_with_other_code_is_refused_before_anything_is_read(running, pe
     words = [
         "convert",
         penn.name,
-        "--raw",
-        penn.raw,
-        "--cache",
-        penn.root,
+        *penn.places,
         "--scheduler",
         running.address,
     ]
@@ -144,10 +141,7 @@ def test_labels_of_a_worker_with_an_old_raw_folder_are_not_committed(
         shown.out,
     )
     assert "0003" not in " ".join(penn.rows("frame_index"))
-    assert (
-        "1 unreadable video"
-        in ran("convert", penn.name, "--raw", penn.raw, "--cache", penn.root).out
-    )
+    assert "1 unreadable video" in ran("convert", penn.name, *penn.places).out
     ran("convert", penn.name, "--raw", penn.raw, "--cache", tmp_path / "calm")
     for column in ("bbox", "kp_2d"):
         rows, calm = penn.rows(column), into.rows(tmp_path / "calm", penn.name, column)

@@ -27,7 +27,7 @@ def test_real_data_without_weights_become_tracks_and_keep_the_weights_that_they_
     penn, ran, network
 ):
     penn.without_marker()
-    words = ("prepare", "penn_action", "--raw", penn.raw, "--cache", penn.root)
+    words = ("prepare", "penn_action", *penn.places)
     shown = ran(*words).out
     assert "no features: no weights are named" in shown
     assert shown.count("features none") == 2
@@ -50,7 +50,7 @@ def test_a_file_in_the_place_of_a_page_stays_and_ends_the_command_before_it_conv
     penn.without_marker()
     own = penn.root.with_name(f"{penn.root.name}-penn_action-train.html")
     own.write_text("<p>my notes</p>")
-    words = ("prepare", "penn_action", "--raw", penn.raw, "--cache", penn.root)
+    words = ("prepare", "penn_action", *penn.places)
     shown = ran(*words, code=2)
     assert f"{own}: expected no file, or an earlier page of tracks; found another file" in shown.err
     assert own.read_text() == "<p>my notes</p>"
@@ -61,7 +61,7 @@ def test_a_file_in_the_place_of_a_page_stays_and_ends_the_command_before_it_conv
 
 def test_pages_of_an_earlier_version_are_written_anew_and_others_not(penn, ran, monkeypatch):
     penn.without_marker()
-    words = ("prepare", "penn_action", "--raw", penn.raw, "--cache", penn.root)
+    words = ("prepare", "penn_action", *penn.places)
     assert ran(*words).out.count("✓ show") == 2
     assert "✓ show" not in ran(*words).out
     monkeypatch.setattr(page, "VERSION", page.VERSION + 1)
@@ -105,7 +105,7 @@ def test_a_cache_that_is_in_a_raw_folder_already_goes_on(penn, ran):
 
 def test_bodies_are_suggested_for_features_that_a_model_reads(penn, ran, network, monkeypatch):
     monkeypatch.setattr(Homography, "pair", lambda *_: np.zeros(9, np.float32))
-    words = ("prepare", "penn_action", "--raw", penn.raw, "--cache", penn.root)
+    words = ("prepare", "penn_action", *penn.places)
     assert "tasks predict" not in ran(*words, "--stream", "homography").out
     assert "-m tasks predict penn_action/train" in ran(*words, "--stream", "resnet50").out
 
@@ -123,7 +123,7 @@ def test_one_split_that_cannot_be_converted_does_not_stop_the_others(
         return convert_plan(plan, **options)
 
     monkeypatch.setattr(convert, "convert", broken)
-    shown = ran("prepare", "penn_action", "--raw", penn.raw, "--cache", penn.root, code=1)
+    shown = ran("prepare", "penn_action", *penn.places, code=1)
     (error,) = shown.err.splitlines()
     assert "no space left on its disk" in error
     assert cache.open(penn.root).splits == ("penn_action/test",)

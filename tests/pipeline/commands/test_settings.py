@@ -231,7 +231,7 @@ def test_settings_of_scripts_and_of_luigi_cfg_are_for_all_commands(amass, luigi_
 def test_options_are_settings_unless_they_are_given(penn: Any, luigi_cfg: Any, ran: Any) -> None:
     penn.spoil("0001")
     luigi_cfg(more="[convert]\nstrict = true\nworkers = 1")
-    words = ("convert", penn.name, "--raw", penn.raw, "--cache", penn.root)
+    words = ("convert", penn.name, *penn.places)
     assert "0001" in ran(*words, code=2).err
     ran(*words, "--set", "convert.strict=false")
     assert "0001" in ran(*words, "--strict", "--set", "convert.strict=false", code=2).err
@@ -257,7 +257,7 @@ def test_real_data_in_the_place_of_demo_data_need_another_cache(
     penn: Any, luigi_cfg: Any, ran: Any
 ) -> None:
     luigi_cfg("penn_action")
-    words = ("convert", penn.name, "--raw", penn.raw, "--cache", penn.root)
+    words = ("convert", penn.name, *penn.places)
     ran(*words)
     penn.without_marker()
     shown = ran(*words, code=2).err
@@ -285,14 +285,14 @@ def test_a_stream_goes_on_with_its_own_weights_wherever_they_are_known(
     (file := tmp_path / "w.pt").write_bytes(b"weights")
     words = ("extract", penn.name, "--cache", penn.root, "--workers", 1)
     luigi_cfg(more="[resnet50]\nweights = untrained:0")
-    ran("convert", penn.name, "--raw", penn.raw, "--cache", penn.root)
+    ran("convert", penn.name, *penn.places)
     # only the command line may name them for real data
     assert "--weights untrained:0" in ran(*words, code=2).err
     ran(*words, "--weights", f"file:{file}", "--precision", "exact")
     assert "resnet50 is up to date" in ran(*words).out
     penn.add("0101")
     moved = file.rename(tmp_path / "moved.pt")
-    ran("convert", penn.name, "--raw", penn.raw, "--cache", penn.root)
+    ran("convert", penn.name, *penn.places)
     refused = ran(*words, code=2).err
     assert str(file) in refused
     assert "--weights file:FILE" in refused

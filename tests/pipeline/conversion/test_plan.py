@@ -43,7 +43,7 @@ def test_a_touched_file_is_read_and_is_no_change(penn, content, ran, monkeypatch
     plan = penn.plan()
     assert (plan.up_to_date, plan.touched, content) == (True, ("0003",), ["0003"])
     assert penn.everything() == before
-    words = ("convert", penn.name, "--raw", penn.raw, "--cache", penn.root)
+    words = ("convert", penn.name, *penn.places)
     with monkeypatch.context() as patch:
         patch.setattr(
             changes,
@@ -193,7 +193,7 @@ def test_a_seal_of_an_earlier_commit_hides_no_video_that_could_not_be_read(penn,
     penn.converted()
     other, away = penn.label("0005"), penn.root.parent / "away"
     at, fault = other.stat().st_mtime_ns, PermissionError(13, "Permission denied", str(other))
-    words = ("convert", penn.name, "--raw", penn.raw, "--cache", penn.root)
+    words = ("convert", penn.name, *penn.places)
     moved = {
         path: path.rename(away.with_suffix(path.suffix))
         for path in (penn.label("0003"), penn.frames("0003"))
@@ -228,7 +228,7 @@ def test_without_a_usable_seal_stamps_are_compared_and_the_next_conversion_write
     assert seal is None or file.read_bytes() != before
     content.clear()
     assert (penn.plan().up_to_date, penn.plan().sealed) == (True, False)
-    assert "up to date" in ran("convert", penn.name, "--raw", penn.raw, "--cache", penn.root).out
+    assert "up to date" in ran("convert", penn.name, *penn.places).out
     assert (file.read_bytes(), penn.plan().sealed, content) == (before, True, [])
 
 

@@ -13,18 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tests.pipeline.datasets.by_hand import standing
+from tests.pipeline.files.made_detections import COCO_NAMES
 
 N, SIZE = 60, (160, 120)  # frames of each clip; px
 EVERY = range(N)
-NAMES = [
-    "nose",
-    *(
-        f"{side}_{joint}"
-        for joint in ("eye", "ear", "shoulder", "elbow", "wrist")
-        for side in ("left", "right")
-    ),
-    *(f"{side}_{joint}" for joint in ("hip", "knee", "ankle") for side in ("left", "right")),
-]
 DOG = [
     "left_eye",
     "right_eye",
@@ -87,7 +79,7 @@ def results(
 
 
 def coco(
-    people: int = 1, names: list[str] = NAMES, category: str = "person", **more: Any
+    people: int = 1, names: list[str] = COCO_NAMES, category: str = "person", **more: Any
 ) -> dict[str, Any]:
     """COCO's JSON; `more`: of each annotation, or a function of its frame and person."""
     images = [
@@ -300,8 +292,8 @@ MISTAKES: dict[str, Mistake] = {
         coco(people=2, category_id=lambda t, k: k + 1)
         | {
             "categories": [
-                {"id": 2, "name": "dog", "keypoints": NAMES},
-                {"id": 1, "name": "person", "keypoints": NAMES},
+                {"id": 2, "name": "dog", "keypoints": COCO_NAMES},
+                {"id": 1, "name": "person", "keypoints": COCO_NAMES},
             ]
         },
     ),
@@ -311,7 +303,7 @@ MISTAKES: dict[str, Mistake] = {
         | {
             "categories": [
                 {"id": k, "name": name, "keypoints": names}
-                for k, name, names in ((1, "player", NAMES), (2, "referee", NAMES[::-1]))
+                for k, name, names in ((1, "player", COCO_NAMES), (2, "referee", COCO_NAMES[::-1]))
             ]
         },
     ),

@@ -33,7 +33,7 @@ from pipeline.processes import Failed
 from pipeline.processes.pool import ordered_map
 from pipeline.track import column_problems
 from tests.pipeline.datasets.by_hand import write_video
-from tests.pipeline.files.test_detections import CASES, SIZE, N, write
+from tests.pipeline.files.made_detections import CASES, SIZE, N, write
 from tests.trees import contents
 from tests.waiting import with_growing_limit
 

@@ -270,3 +270,8 @@ def write_tram(folder: Path, people: Any = None, camera: Any = None) -> list[Pat
         files.append(hps / f"hps_track_{k}.npy")
         np.save(files[-1], person)
     return files
+
+
+def files_of(folder: Path, tool: str) -> list[Path]:
+    """A tool's files of the clip `walk`."""
+    return write_tram(folder) if tool == "tram" else [write(folder, tool)]

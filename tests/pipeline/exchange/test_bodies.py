@@ -211,6 +211,11 @@ def test_no_code_of_a_file_with_tensors_runs(tmp_path: Path, tool: str) -> None:
     assert not ran.exists()
 
 
+def refuses(file: Path, told: str | None = None) -> None:
+    with pytest.raises(RawDataError, match=told):
+        list(read_estimates(file))
+
+
 @dataclass
 class Rebuilt:
     """A tensor with any shape and steps, of 4 numbers."""
@@ -243,8 +248,7 @@ class Rebuilt:
 )
 def test_a_tensor_stays_within_its_storage(tmp_path: Path, tensor: Rebuilt) -> None:
     (file,) = planted.write_tram(tmp_path, [planted.tram(0, pred_shape=tensor)])
-    with pytest.raises(RawDataError, match="a tensor of shape"):
-        list(read_estimates(file))
+    refuses(file, "a tensor of shape")
 
 
 @dataclass
@@ -258,8 +262,7 @@ class Nested:
 def test_a_tensor_is_no_storage(tmp_path: Path) -> None:
     """Its numbers after the first one would be beyond the file."""
     (file,) = planted.write_tram(tmp_path, [planted.tram(0, pred_shape=Nested())])
-    with pytest.raises(RawDataError, match="something else than a storage"):
-        list(read_estimates(file))
+    refuses(file, "something else than a storage")
 
 
 @pytest.mark.parametrize("kind", ["float64", "float16", "int32", "int16", "int8", "uint8", "bool"])
@@ -282,17 +285,16 @@ def test_parts_of_a_tensor_are_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("tool", ["gvhmr", "tram", "prompthmr", "wham", "phalp"])
 def test_cut_files_are_refused(tmp_path: Path, tool: str) -> None:
-    file = planted.write_tram(tmp_path)[0] if tool == "tram" else planted.write(tmp_path, tool)
+    file = planted.files_of(tmp_path, tool)[0]
     content = file.read_bytes()
     for part in (20, len(content) // 3, len(content) - 30):
         file.write_bytes(content[:part])
-        with pytest.raises(RawDataError):
-            list(read_estimates(file))
+        refuses(file)
 
 
 @pytest.mark.parametrize("tool", ["gvhmr", "tram", "prompthmr", "wham"])
 def test_damaged_files_raise_errors_of_ours(tmp_path: Path, tool: str) -> None:
-    file = planted.write_tram(tmp_path)[0] if tool == "tram" else planted.write(tmp_path, tool)
+    file = planted.files_of(tmp_path, tool)[0]
     content = file.read_bytes()
     rng = np.random.default_rng(0)
     for _ in range(60):
@@ -311,8 +313,7 @@ def test_an_archive_that_unpacks_to_more_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, entry in entries.items():
             archive.writestr(name, entry + bytes(100_000))
-    with pytest.raises(RawDataError, match="a compressed archive"):
-        list(read_estimates(file))
+    refuses(file, "a compressed archive")
 
 
 @pytest.mark.parametrize(
@@ -328,23 +329,20 @@ def test_other_numbers_are_refused_with_their_key(
     tmp_path: Path, changed: dict[str, Any], told: str
 ) -> None:
     file = planted.write(tmp_path, "wham", planted.wham(**changed))
-    with pytest.raises(RawDataError, match=told):
-        list(read_estimates(file))
+    refuses(file, told)
 
 
 def test_pictures_without_a_key_are_refused(tmp_path: Path) -> None:
     for key in ("tid", "camera", "time", "smpl"):
         content = planted.phalp()
         del content[f"outputs/_DEMO/walk/img/{2:06d}.jpg"][key]
-        with pytest.raises(RawDataError, match=key):
-            list(read_estimates(planted.write(tmp_path, "phalp", content)))
+        refuses(planted.write(tmp_path, "phalp", content), key)
 
 
 def test_matrices_that_do_not_turn_are_refused(tmp_path: Path) -> None:
     zeros = torch.zeros(planted.N, 24, 3, 3)
     (file,) = planted.write_tram(tmp_path, [planted.tram(0, pred_rotmat=zeros)])
-    with pytest.raises(RawDataError, match="pred_rotmat': expected rotations"):
-        list(read_estimates(file))
+    refuses(file, "pred_rotmat': expected rotations")
 
 
 @pytest.mark.parametrize(
@@ -353,8 +351,7 @@ def test_matrices_that_do_not_turn_are_refused(tmp_path: Path) -> None:
 def test_files_of_zeros_and_cut_ones_are_refused(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "demo_walk.pkl"
     file.write_bytes(content)
-    with pytest.raises(RawDataError):
-        list(read_estimates(file))
+    refuses(file)
 
 
 def test_rows_that_are_left_out_twice_for_one_reason_are_all_counted() -> None:

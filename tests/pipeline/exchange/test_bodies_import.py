@@ -60,14 +60,18 @@ def write_clips(
     write_split(root, NAME, videos)
 
 
+@pytest.fixture(autouse=True)
+def clips(request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    write_clips(tmp_path / "clips", **getattr(request, "param", {}))
+
+
 def run(tmp_path: Path, *files: Path) -> ImportedBodies:
     return import_bodies(files, tmp_path / "clips", tmp_path / "c", NAME, planted.models(tmp_path))
 
 
 @pytest.mark.parametrize("tool", ["wham", "vibe", "tram"])
 def test_bodies_go_to_the_people_whom_they_lie_on(tmp_path: Path, tool: str) -> None:
-    write_clips(tmp_path / "clips")
-    files = planted.write_tram(tmp_path) if tool == "tram" else [planted.write(tmp_path, tool)]
+    files = planted.files_of(tmp_path, tool)
     done = run(tmp_path, *files)
     assert done.with_body == 2 * planted.N
     split = cache.open(tmp_path / "c")[NAME]
@@ -93,8 +97,7 @@ def test_bodies_with_the_camera_of_their_rows_lie_on_the_2d_joints(
     tmp_path: Path, tool: str
 ) -> None:
     """By what is in the cache alone."""
-    write_clips(tmp_path / "clips")
-    files = planted.write_tram(tmp_path) if tool == "tram" else [planted.write(tmp_path, tool)]
+    files = planted.files_of(tmp_path, tool)
     run(tmp_path, *files)
     split = cache.open(tmp_path / "c")[NAME]
     account = split.videos[0].account
@@ -122,7 +125,6 @@ def test_bodies_with_the_camera_of_their_rows_lie_on_the_2d_joints(
 
 
 def test_the_page_draws_estimated_bodies_and_says_how_far_off_they_are(tmp_path: Path) -> None:
-    write_clips(tmp_path / "clips")
     wham = planted.wham()
     for person in wham.values():
         person["trans"] = person["trans"] + [0.15, 0, 0]
@@ -160,7 +162,6 @@ def _shown(tmp_path: Path, name: str) -> ShownTrack:
 @pytest.mark.parametrize("tool", ["gvhmr", "prompthmr"])
 def test_bodies_of_smplx_have_columns_of_their_own(tmp_path: Path, tool: str) -> None:
     """Trap 2, and trap 8."""
-    write_clips(tmp_path / "clips")
     n_people = 1 if tool == "gvhmr" else 2
     done = run(tmp_path, planted.write(tmp_path, tool))
     lost = 0 if tool == "gvhmr" else 2
@@ -193,8 +194,7 @@ def test_the_world_of_a_body_is_in_its_rows(tmp_path: Path, tool: str) -> None:
     """Traps 1, 4, 9 and 12: places are of the mid-hip, bodies turn about the pelvis, `Twc` is
     wrong, and worlds of WHAM and GVHMR are one person's.
     """
-    write_clips(tmp_path / "clips")
-    files = planted.write_tram(tmp_path) if tool == "tram" else [planted.write(tmp_path, tool)]
+    files = planted.files_of(tmp_path, tool)
     run(tmp_path, *files)
     split = cache.open(tmp_path / "c")[NAME]
     n_with_world = 0
@@ -216,7 +216,6 @@ def test_the_world_of_a_body_is_in_its_rows(tmp_path: Path, tool: str) -> None:
 
 
 def test_a_world_with_fewer_pictures_than_the_person_is_refused(tmp_path: Path) -> None:
-    write_clips(tmp_path / "clips")
     camera = planted.tram_camera()
     for key in ("world_cam_R", "world_cam_T"):
         camera[key] = camera[key][:5]
@@ -226,14 +225,13 @@ def test_a_world_with_fewer_pictures_than_the_person_is_refused(tmp_path: Path) 
 
 
 def test_smplx_is_not_taken_unchecked(tmp_path: Path) -> None:
-    write_clips(tmp_path / "clips")
     file = planted.write(tmp_path, "gvhmr")
     with pytest.raises(PipelineError, match="cannot be checked without its file"):
         import_bodies([file], tmp_path / "clips", tmp_path / "c", NAME, BodyModels(planted.BODY))
 
 
+@pytest.mark.parametrize("clips", [{"confidence": 0.1}], indirect=True)
 def test_a_person_without_sharp_joints_is_told_unchecked(tmp_path: Path) -> None:
-    write_clips(tmp_path / "clips", confidence=0.1)
     done = run(tmp_path, planted.write(tmp_path, "wham"))
     assert done.with_body == 0
     assert "not checked" in done.notes["walk.mp4"][0]
@@ -241,7 +239,6 @@ def test_a_person_without_sharp_joints_is_told_unchecked(tmp_path: Path) -> None
 
 def test_ghosts_get_no_body_and_are_noted(tmp_path: Path) -> None:
     """Trap 5, and trap 7: PHALP's bodies are far away and lie on the people."""
-    write_clips(tmp_path / "clips")
     file = planted.write(tmp_path, "phalp")
     done = run(tmp_path, file)
     assert done.with_body == 2 * planted.N - 3
@@ -249,25 +246,23 @@ def test_ghosts_get_no_body_and_are_noted(tmp_path: Path) -> None:
 
 
 def test_results_of_no_clip_are_refused(tmp_path: Path) -> None:
-    write_clips(tmp_path / "clips")
     file = planted.write(tmp_path, "wham")
     moved = file.parent.rename(tmp_path / "run") / file.name
     with pytest.raises(RawDataError, match="'run'"):
         run(tmp_path, moved)
 
 
+@pytest.mark.parametrize("clips", [{"name": "walk.v2.mp4"}], indirect=True)
 @pytest.mark.parametrize(("tool", "folder"), [("wham", "walk.v2"), ("prompthmr", "walk")])
 def test_clips_with_dots_are_known_as_the_tools_shorten_them(
     tmp_path: Path, tool: str, folder: str
 ) -> None:
     """Trap 11."""
-    write_clips(tmp_path / "clips", name="walk.v2.mp4")
     done = run(tmp_path, planted.write(tmp_path, tool, clip=folder))
     assert done.with_body > planted.N
 
 
 def test_a_clip_that_is_gone_takes_its_bodies_with_it(tmp_path: Path) -> None:
-    write_clips(tmp_path / "clips")
     walk = planted.write(tmp_path, "wham")
     content = planted.wham()
     del content[4]
@@ -285,7 +280,6 @@ def test_a_clip_that_is_gone_takes_its_bodies_with_it(tmp_path: Path) -> None:
 
 def test_other_clip_settings_write_all_clips_anew(tmp_path: Path) -> None:
     """They may have other tracks of the same videos."""
-    write_clips(tmp_path / "clips")
     file = planted.write(tmp_path, "wham")
     run(tmp_path, file)
     changed = {"reader": {"parameters": {"min_frames": 9}}, "stand_in": True}
@@ -294,7 +288,6 @@ def test_other_clip_settings_write_all_clips_anew(tmp_path: Path) -> None:
 
 
 def test_splits_of_another_origin_are_not_written_over(tmp_path: Path) -> None:
-    write_clips(tmp_path / "clips")
     file = planted.write(tmp_path, "wham")
     with pytest.raises(PipelineError, match="was not made of such files"):
         import_bodies(
@@ -306,7 +299,6 @@ def test_splits_of_another_origin_are_not_written_over(tmp_path: Path) -> None:
 
 
 def test_a_killed_import_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_clips(tmp_path / "clips")
     file = planted.write(tmp_path, "wham")
     with monkeypatch.context() as patched:
         patched.setattr(cache.SplitWriter, "commit", lambda *_: sys.exit("killed"))
@@ -317,14 +309,12 @@ def test_a_killed_import_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_demo_bodies_are_for_demo_clips_alone(tmp_path: Path) -> None:
-    write_clips(tmp_path / "clips")
     write_split(tmp_path / "clips", NAME, [], {"stand_in": False}, columns=COLUMNS)
     with pytest.raises(StandInMixed, match="demo data"):
         run(tmp_path, planted.write(tmp_path, "wham"))
 
 
 def test_an_exported_database_of_estimates_is_imported_as_estimates(tmp_path: Path) -> None:
-    write_clips(tmp_path / "clips")
     run(tmp_path, planted.write(tmp_path, "wham"))
     root = tmp_path / "c"
     write_stream(
@@ -341,7 +331,6 @@ def test_an_exported_database_of_estimates_is_imported_as_estimates(tmp_path: Pa
 def test_status_says_that_bodies_are_estimates(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_clips(tmp_path / "clips")
     file = planted.write(tmp_path, "wham")
     run(tmp_path, file)
     assert main(["status", "--cache", str(tmp_path / "c")]) == 0
@@ -349,7 +338,6 @@ def test_status_says_that_bodies_are_estimates(
 
 
 def test_training_takes_bodies_of_named_splits_alone(tmp_path: Path) -> None:
-    write_clips(tmp_path / "clips")
     run(tmp_path, planted.write(tmp_path, "wham"))
     root = tmp_path / "c"
     write_stream(root, NAME, "resnet50", lambda rows: np.zeros((len(rows), 6), np.float32), dim=6)
@@ -379,7 +367,6 @@ def test_a_run_says_that_it_was_trained_on_estimates(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """In its files, in the table of results and on the report's page."""
-    write_clips(tmp_path / "clips")
     run(tmp_path, planted.write(tmp_path, "wham"))
     root = tmp_path / "c"
     write_stream(root, NAME, "resnet50", lambda rows: np.zeros((len(rows), 6), np.float32), dim=6)
@@ -418,7 +405,6 @@ def test_a_run_says_that_it_was_trained_on_estimates(
 def test_a_damaged_split_names_the_files_of_its_damaged_clips(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_clips(tmp_path / "clips")
     run(tmp_path, *planted.write_tram(tmp_path))
     (shard,) = [
         file for file in (tmp_path / "c" / NAME / "pose" / "c").rglob("*") if file.is_file()

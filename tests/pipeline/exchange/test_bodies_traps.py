@@ -53,28 +53,18 @@ def resized() -> dict[Any, Any]:
     return content
 
 
-def every_other() -> dict[Any, Any]:
-    """WHAM's, of a clip that was read at half of its rate."""
+def some_frames(chosen: slice) -> dict[Any, Any]:
+    """WHAM's, of a clip that has these frames alone."""
     content = planted.wham()
     for entry in content.values():
         for key, values in entry.items():
-            entry[key] = values[::2]
-        entry["frame_ids"] = np.arange(planted.N // 2)
+            entry[key] = values[chosen]
+        entry["frame_ids"] = np.arange(len(entry["frame_ids"]))
     return content
 
 
 def shifted(frames: int) -> dict[Any, Any]:
     return planted.wham(frame_ids=np.arange(planted.N) + frames)
-
-
-def late(frames: int) -> dict[Any, Any]:
-    """WHAM's, of a clip whose first frames are missing."""
-    content = planted.wham()
-    for entry in content.values():
-        for key, values in entry.items():
-            entry[key] = values[frames:]
-        entry["frame_ids"] = np.arange(planted.N - frames)
-    return content
 
 
 PLANTED: dict[str, tuple[str, Callable[[], Any]]] = {
@@ -84,9 +74,9 @@ PLANTED: dict[str, tuple[str, Callable[[], Any]]] = {
         "gvhmr",
         lambda: planted.gvhmr(transl=planted.trans(0)),
     ),
-    "frames are shifted by +2": ("wham", lambda: late(2)),
+    "frames are shifted by +2": ("wham", lambda: some_frames(slice(2, None))),
     "frames are shifted by -2": ("wham", lambda: shifted(2)),
-    "the clip was read at 0.5 of its rate": ("wham", every_other),
+    "the clip was read at 0.5 of its rate": ("wham", lambda: some_frames(slice(None, None, 2))),
     "pictures had 0.50 of the size": ("vibe", resized),
     "the tool ignored the clip's rotation flag": ("wham", turned),
 }
@@ -131,6 +121,6 @@ def test_right_files_have_no_cause(tmp_path: Path, tool: str) -> None:
 def test_turned_pictures_of_a_known_size_are_refused(tmp_path: Path, tool: str) -> None:
     """Trap 15."""
     write_clips(tmp_path / "clips", planted.SIZE[::-1])
-    file = planted.write_tram(tmp_path)[0] if tool == "tram" else planted.write(tmp_path, tool)
+    file = planted.files_of(tmp_path, tool)[0]
     with pytest.raises(RawDataError, match=r"'size': .* ignored the clip's rotation"):
         run(tmp_path, file)

@@ -177,7 +177,7 @@ def test_live_rows_alone_and_what_became_of_each_video_as_status_has_it(
     (penn.frames("0001") / "000003.jpg").unlink()
     penn.convert()
     penn.remove("0007")
-    ran("convert", penn.name, "--raw", penn.raw, "--cache", penn.root, "--drop-removed")
+    ran("convert", penn.name, *penn.places, "--drop-removed")
     split = penn.split
     # there are rows that are no track's any more
     assert int(split.tracks.stop.max()) > split.manifest["rows"]

@@ -20,68 +20,20 @@ from pipeline.exchange.vibe_db.export import export
 from pipeline.exchange.vibe_db.importing import ImportedSplit, Options, import_database
 from pipeline.skeletons import JOINTS
 from tests.hostile import memory_peak
-
-SPIN, LSP = JOINTS["spin49"], JOINTS["common14"]
-N = 40  # rows of a hand-made file: two videos of 25 and 15 frames
-BOXES = np.tile([100.0, 80.0, 60.0, 60.0], (N, 1))
-FRAMES = np.r_[np.arange(25), np.arange(15)]
-Held = dict[str, Any]
-
-
-def vid_names(first: str = "a", second: str = "b") -> np.ndarray:
-    return np.repeat(np.array([first, second]), [25, 15])
-
-
-def keypoints(n_joints: int) -> np.ndarray:
-    """Joint j of row i at (100 i + j, j), as float64, which VIBE's files have."""
-    out = np.ones((N, n_joints, 3))
-    out[..., 0] = 100 * np.arange(N)[:, None] + np.arange(n_joints)
-    out[..., 1] = np.arange(n_joints)
-    return out
-
-
-def feature_rows(n: int = N) -> np.ndarray:
-    return np.repeat(np.arange(n, dtype=np.float32)[:, None] / 4, 2048, axis=1)
-
-
-def posetrack(**changed: Any) -> Held:
-    held: Held = {
-        "vid_name": vid_names("data/posetrack/train/1.json_0", "data/posetrack/train/1.json_1"),
-        "img_name": np.array([f"images/train/1/{k:06d}.jpg" for k in FRAMES]),
-        "joints2D": keypoints(49),
-        "bbox": BOXES.copy(),
-        "features": feature_rows(),
-    }
-    return {key: value for key, value in {**held, **changed}.items() if value is not None}
-
-
-def mpii3d(**changed: Any) -> Held:
-    """Joints as VIBE's script leaves them: those that are not annotated are at minus the pelvis."""
-    joints = np.random.default_rng(1).normal(size=(N, 49, 3))
-    joints[:, [SPIN.index(name) for name in SPIN if name not in JOINTS["mpi_inf_3dhp"]]] = 0
-    joints -= joints[:, [SPIN.index("hip")]]
-    names = [f"frame_{k:06d}" for k in range(10, 10 + N)]
-    pictures = np.array([f"/home/x/S1/Seq1/video_0/{name}.jpg" for name in names])
-    held = {
-        "vid_name": vid_names("seg0", "seg1"),
-        "frame_id": np.array(names),
-        "img_name": pictures,
-    }
-    return {**posetrack(), **held, "joints3D": joints, **changed}
-
-
-def threedpw(n_3d: int = 49, **changed: Any) -> Held:
-    rng = np.random.default_rng(2)
-    sizes = {"joints3D": (n_3d, 3), "shape": (10,), "pose": (72,)}
-    held: Held = {
-        name: rng.normal(size=(N, *size)).astype(np.float32) for name, size in sizes.items()
-    }
-    held |= {
-        "vid_name": vid_names("courtyard_00_0", "courtyard_00_1"),
-        "frame_id": np.r_[np.arange(3, 28), FRAMES[25:]],
-        "img_name": np.array([f"/data/courtyard_00/image_{k:05d}.jpg" for k in range(N)]),
-    }
-    return {**posetrack(), **held, "joints2D": keypoints(14), "valid": np.arange(N) % 2, **changed}
+from tests.pipeline.exchange.made_databases import (
+    BOXES,
+    FRAMES,
+    LSP,
+    SPIN,
+    Held,
+    N,
+    feature_rows,
+    keypoints,
+    mpii3d,
+    posetrack,
+    threedpw,
+    vid_names,
+)
 
 
 def imported(
@@ -300,41 +252,26 @@ def test_a_file_of_which_no_row_can_be_used_makes_an_empty_split(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    "changed, match, name",
+    "changed, match",
     [
         # no pelvis to centre them on
-        (threedpw(14), "'joints3D': expected 49 joints, found 14", "3dpw/train"),
-        (threedpw(frame_id=np.arange(N) - 3), "'frame_id'", "3dpw/train"),
-        (
-            {"features": feature_rows(N - 1)},
-            r"'features': expected 40 rows.*\(39, 2048\)",
-            "posetrack/train",
-        ),
-        ({"bbox": None}, "'bbox': expected an array of this name", "posetrack/train"),
-        (
-            {"bbox": BOXES[:, :3]},
-            r"'bbox': expected numbers of shape \(rows, 4\)",
-            "posetrack/train",
-        ),
-        ({"bbox": BOXES * [1, 1, 2, 1]}, "'bbox': expected square boxes", "posetrack/train"),
-        (
-            {"features": np.zeros((N, 0))},
-            r"'features': expected numbers of shape \(rows, any\)",
-            "posetrack/train",
-        ),
-        ({"joints2D": keypoints(17)}, "'joints2D'.*17.*--joints-2d", "posetrack/train"),
-        ({"features": feature_rows().astype(complex)}, "array of complex", "posetrack/train"),
-        ({"vid_name": np.arange(N)}, "'vid_name': expected texts", "posetrack/train"),
-        ({"vid_name": np.array(["x" * 5000] * N)}, "'vid_name'.*row 0", "posetrack/train"),
-        ({"vid_name": np.array([b"\xff"] * N)}, "'vid_name'", "posetrack/train"),
-        (
-            dict.fromkeys(posetrack()) | {"theta": np.ones((N, 82))},
-            "'vid_name'.*only theta",
-            "posetrack/train",
-        ),
+        (threedpw(14), "'joints3D': expected 49 joints, found 14"),
+        (threedpw(frame_id=np.arange(N) - 3), "'frame_id'"),
+        ({"features": feature_rows(N - 1)}, r"'features': expected 40 rows.*\(39, 2048\)"),
+        ({"bbox": None}, "'bbox': expected an array of this name"),
+        ({"bbox": BOXES[:, :3]}, r"'bbox': expected numbers of shape \(rows, 4\)"),
+        ({"bbox": BOXES * [1, 1, 2, 1]}, "'bbox': expected square boxes"),
+        ({"features": np.zeros((N, 0))}, r"'features': expected numbers of shape \(rows, any\)"),
+        ({"joints2D": keypoints(17)}, "'joints2D'.*17.*--joints-2d"),
+        ({"features": feature_rows().astype(complex)}, "array of complex"),
+        ({"vid_name": np.arange(N)}, "'vid_name': expected texts"),
+        ({"vid_name": np.array(["x" * 5000] * N)}, "'vid_name'.*row 0"),
+        ({"vid_name": np.array([b"\xff"] * N)}, "'vid_name'"),
+        (dict.fromkeys(posetrack()) | {"theta": np.ones((N, 82))}, "'vid_name'.*only theta"),
     ],
 )
-def test_a_file_that_is_not_what_it_must_be_is_refused_by_its_field(changed, match, name, tmp_path):
+def test_a_file_that_is_not_what_it_must_be_is_refused_by_its_field(changed, match, tmp_path):
+    name = "3dpw/train" if "joints3D" in changed else "posetrack/train"
     with pytest.raises(RawDataError, match=match):
         imported(posetrack(**changed), name, tmp_path)
     assert not (tmp_path / "cache" / name / "manifest.json").exists()

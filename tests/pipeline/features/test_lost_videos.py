@@ -81,7 +81,7 @@ def put_back(penn: Any, video: str, at: Path) -> None:
 def test_a_lost_clip_costs_itself_and_after_it_is_back_the_bytes_are_those_of_an_undisturbed_cache(
     penn, ran, into, extract, tmp_path
 ):
-    convert = ["convert", PENN, "--raw", penn.raw, "--cache", penn.root]
+    convert = ["convert", PENN, *penn.places]
     calm = tmp_path / "calm"
     ran(*convert)
     ran(*convert[:-1], calm)
@@ -119,7 +119,7 @@ def test_a_lost_clip_costs_itself_and_after_it_is_back_the_bytes_are_those_of_an
 def test_a_copy_has_every_row_of_a_lagging_stream_and_the_numbers_that_it_prints_are_right(
     penn, ran, into, extract, tmp_path
 ):
-    convert = ["convert", PENN, "--raw", penn.raw, "--cache", penn.root]
+    convert = ["convert", PENN, *penn.places]
     copied = tmp_path / "copied"
     copy = ["copy", PENN, "--cache", penn.root, "--to", copied]
     ran(*convert)
@@ -215,7 +215,7 @@ def test_a_clip_that_goes_while_its_split_is_extracted_costs_itself(penn, into, 
 
 def test_each_advice_leads_out(penn, ran, extract, tmp_path, luigi_cfg):
     luigi_cfg("penn_action", "[features]\nstreams = homography")
-    convert = ["convert", PENN, "--raw", penn.raw, "--cache", penn.root]
+    convert = ["convert", PENN, *penn.places]
     ran(*convert)
     hide(penn, "0003", tmp_path)
     shown = extract("homography", code=1)

@@ -2,6 +2,7 @@
 no alarm.
 """
 
+import functools
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -375,16 +376,17 @@ def test_a_stream_without_shards_has_no_rows_to_compare(tmp_path: Path) -> None:
 
 def test_rows_of_a_second_commit_are_compared_too(penn: Any, into: Any, ran: Any) -> None:
     penn.converted()
-    into.extract(penn.root, name="pr_vipe", stream=streams.get("pr_vipe"))
+    extract = functools.partial(into.extract, name="pr_vipe", stream=streams.get("pr_vipe"))
+    extract(penn.root)
     penn.add("0007")
     penn.convert()
-    into.extract(penn.root, name="pr_vipe", stream=streams.get("pr_vipe"))
+    extract(penn.root)
     assert len(penn.split.manifest["commits"]) == 2
     shown = ran("verify", "--fast", "--cache", penn.root, "--recompute", 50)
     assert "✓ penn_action/train, pr_vipe: 32 rows recomputed" in shown.out
     penn.edit("0001")  # its old rows stay in a shard that others need
     penn.convert()
-    into.extract(penn.root, name="pr_vipe", stream=streams.get("pr_vipe"))
+    extract(penn.root)
     assert (
         "32 rows recomputed" in ran("verify", "--fast", "--cache", penn.root, "--recompute", 50).out
     )

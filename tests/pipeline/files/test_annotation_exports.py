@@ -13,7 +13,7 @@ from pipeline.errors import RawDataError
 from pipeline.files.formats.people.detections import read_detections
 from pipeline.files.formats.people.joint_spellings import joint_called
 from pipeline.skeletons import joint_names
-from tests.pipeline.files.test_detections import COCO_NAMES, SIZE, N, coco_object
+from tests.pipeline.files.made_detections import COCO_NAMES, SIZE, N, coco_object
 
 
 @pytest.mark.parametrize(

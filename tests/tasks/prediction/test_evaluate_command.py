@@ -16,19 +16,14 @@ from vibe_model.checkpoints import load_trained
 from vibe_model.evaluation.evaluate import evaluate_split
 
 
-def test_its_numbers_are_those_of_evaluation_called_by_hand(world, job, tmp_path, capsys) -> None:
-    words = [
-        "evaluate",
-        "--checkpoint",
-        world.checkpoint,
-        "--cache",
-        job.root,
-        "--split",
-        SPLIT,
-        "--body",
-        tmp_path,
-    ]
-    assert main([str(word) for word in (*words, "--device", "cpu", "--out", tmp_path / "out")]) == 0
+@pytest.fixture
+def words(world, job, tmp_path) -> list[str]:
+    places = ("--checkpoint", world.checkpoint, "--cache", job.root, "--body", tmp_path)
+    return ["evaluate", *map(str, places), "--split", SPLIT, "--device", "cpu"]
+
+
+def test_its_numbers_are_those_of_evaluation_called_by_hand(words, job, tmp_path, capsys) -> None:
+    assert main([*words, "--out", str(tmp_path / "out")]) == 0
     shown, warned = capsys.readouterr()
     assert f"{SPLIT} has no 3D joints" in warned
     expected = evaluate_split(
@@ -44,21 +39,8 @@ def test_its_numbers_are_those_of_evaluation_called_by_hand(world, job, tmp_path
     assert "DEMO DATA" in shown
 
 
-def test_protocols_are_named_and_whole_tracks_evaluated(
-    world, job, tmp_path, capsys, monkeypatch
-) -> None:
-    words = [
-        "evaluate",
-        "--checkpoint",
-        world.checkpoint,
-        "--cache",
-        job.root,
-        "--split",
-        SPLIT,
-        "--body",
-        tmp_path,
-    ]
-    words = [*map(str, words), "--device", "cpu", "--json", "--seqlen", "0"]
+def test_protocols_are_named_and_whole_tracks_evaluated(words, job, capsys, monkeypatch) -> None:
+    words = [*words, "--json", "--seqlen", "0"]
     assert main([*words, "--protocol", "hmmr", "--protocol", "default"]) == 0
     result = json.loads(capsys.readouterr().out)[SPLIT]
     expected = evaluate_split(

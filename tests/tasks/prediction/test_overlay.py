@@ -1,0 +1,167 @@
+"""The overlay: bodies over the frames of their video."""
+
+import errno
+import json
+import os
+from pathlib import Path
+from unittest.mock import MagicMock
+
+import av
+import cv2
+import numpy as np
+import pytest
+import torch
+
+import cache
+from pipeline.errors import PipelineError
+from pipeline.files.pixels.frames import Video
+from tests.pipeline.files.made_clips import Clip
+from tests.tasks.prediction.conftest import (
+    SEQLEN,
+    the_body,
+)
+from vibe_model.cameras import crop_to_image, project
+from vibe_model.prediction import overlay
+from vibe_model.prediction.job import PredictionJob
+from vibe_model.prediction.motions import write_motion
+from vibe_model.prediction.overlay import BodyDrawing, PredictedBodies, project_body, record_type
+from vibe_model.prediction.predict import TrackBodies, predict_tracks
+
+
+def bodies_of(job: PredictionJob) -> PredictedBodies:
+    bodies = PredictedBodies(job.out)
+    for (track,) in predict_tracks(
+        job.trained.generator, job.split(), stream=job.stream, seqlen=SEQLEN
+    ):
+        bodies.add(track)
+    return bodies
+
+
+def frames_of(video: Path) -> list[np.ndarray]:
+    found = [
+        frame.image
+        for frame in Video(video.parent, video.name).read(range(1000))
+        if frame.image is not None
+    ]
+    assert found
+    return found
+
+
+def test_the_overlay_has_the_frames_and_the_size_of_the_video_and_shows_bodies_where_they_are(
+    job, world
+) -> None:
+    shown, plain = frames_of(job.out / "overlay.mp4"), frames_of(world.video)
+    assert len(shown) == len(plain)
+    assert shown[0].shape == plain[0].shape
+    bodies, drawing = bodies_of(job), BodyDrawing(job.trained.generator)
+    differs = inside = outside = 0.0
+    for i, (with_bodies, without) in enumerate(zip(shown, plain, strict=True)):
+        records = bodies.read_frames(i, i + 1)
+        covered = np.zeros(without.shape[:2], bool)
+        for record, verts in zip(records, drawing.vertices(records), strict=True):
+            x, y = np.rint(project_body(record, verts).pixels).astype(int).T
+            there = (x >= 0) & (y >= 0) & (x < covered.shape[1]) & (y < covered.shape[0])
+            covered[y[there], x[there]] = True
+        differs = np.abs(with_bodies.astype(int) - without).mean(axis=2)
+        far = cv2.dilate(covered.astype(np.uint8), np.ones((25, 25))) == 0
+        far[-24:] = False  # the text in its corner
+        assert covered.sum() > 100
+        inside, outside = inside + differs[covered].mean(), outside + differs[far].mean()
+    assert inside > 5 * outside
+    assert outside / len(shown) < 4  # of 255: what the codec loses
+
+
+def test_vertices_are_where_the_model_projects_them() -> None:
+    rng = np.random.default_rng(0)
+    points = rng.normal(0, 0.5, (2, 30, 3)).astype(np.float32)
+    camera = np.array([[0.9, 0.1, -0.2], [0.5, -0.3, 0.4]], np.float32)
+    bbox = np.array([[120, 80, 60, 60], [300, 200, 240, 240]], np.float32)
+    crop = project(torch.from_numpy(points), torch.from_numpy(camera)).numpy()
+    expected = crop_to_image(crop, bbox, crop_scale=1.3)
+    for i in range(2):
+        record = np.zeros((), record_type())
+        record["camera"], record["bbox"], record["crop_scale"] = camera[i], bbox[i], 1.3
+        np.testing.assert_allclose(project_body(record, points[i]).pixels, expected[i], atol=1e-2)
+
+
+def test_near_bodies_are_painted_over_far_ones(job) -> None:
+    record = bodies_of(job).read_frames(0, 1)[:1]
+    both = np.concatenate([record, record])
+    both["track"] = (0, 1)
+    # the second one is smaller, so further away, within the first one's outline
+    both["camera"][1, 0] *= 0.8
+    drawing = BodyDrawing(job.trained.generator, opacity=1.0)
+    verts = drawing.vertices(both)
+    canvas = np.zeros((256, 340, 3), np.uint8)
+    one, other = drawing.paint(canvas, both, verts), drawing.paint(canvas, both[::-1], verts[::-1])
+    np.testing.assert_array_equal(one, other)
+    near = drawing.paint(canvas, both[:1], verts[:1])
+    solid = cv2.erode((near.max(axis=2) > 0).astype(np.uint8), np.ones((3, 3))) > 0
+    np.testing.assert_array_equal(one[solid], near[solid])
+
+
+def test_bodies_come_by_frame_whatever_the_order_of_tracks(tmp_path) -> None:
+    bodies, rng = PredictedBodies(tmp_path), np.random.default_rng(0)
+    for track, index in enumerate([np.array([4, 5, 9]), np.array([0, 4]), np.array([9])]):
+        n = len(index)
+        shapes = {"bbox": (n, 4), "camera": (n, 3), "shape": (n, 10), "rotmat": (n, 24, 3, 3)}
+        arrays = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+        arrays["camera"][:, 0] = track
+        rows = np.arange(n)
+        record = cache.TrackRecord("a", "a", 0, n, 25.0, 1, 1.3)
+        bodies.add(TrackBodies(track=record, rows=rows, frame_index=index, run=rows, **arrays))
+    found = [(r["frame"], r["track"]) for r in bodies.read_frames(4, 10)]
+    assert found == [(4, 0), (4, 1), (5, 0), (9, 0), (9, 2)]
+    assert all(r["camera"][0] == r["track"] for r in bodies.read_frames(0, 10))
+    assert len(bodies.read_frames(10, 20)) == 0
+
+
+def test_a_motion_of_a_clip_with_a_pause_is_as_long_as_the_clip(tmp_path: Path) -> None:
+    clip = Clip("pause.mkv", rate=30, times=[33 * t + 2000 * (t > 20) for t in range(40)])
+    (tmp_path / clip.name).write_bytes(clip.encode())
+    record = Video(tmp_path, clip.name).record()
+    n = record.n_frames
+    rows = np.arange(n)
+    bodies = TrackBodies(
+        track=cache.TrackRecord("a", "a", 0, n, record.fps, 1, 1.3),
+        rows=rows,
+        run=rows,
+        frame_index=rows,
+        bbox=np.tile(np.float32([100, 100, 50, 50]), (n, 1)),
+        picture=(200, 200),
+        rotmat=np.tile(np.eye(3, dtype=np.float32), (n, 24, 1, 1)),
+        shape=np.zeros((n, 10), np.float32),
+        camera=np.column_stack([np.ones(n), rows / n, np.zeros(n)]).astype(np.float32),
+    )
+    stored = np.load(write_motion(tmp_path, bodies, the_body(), record.fps, record.as_dict()))
+    rate = stored["mocap_framerate"].item()
+    assert (len(stored["trans"]) - 1) / rate == pytest.approx(39 * 0.033 + 2, abs=0.05)
+    across = stored["trans"][:, 0]
+    in_pause = across[round(1.66 * rate)]
+    assert across.max() > in_pause > across.min()
+    assert json.loads(stored["about"].item())["first_frame"] == 0
+
+
+def test_an_interrupted_overlay_and_one_on_a_full_disk_leave_no_file(
+    job, world, monkeypatch, tmp_path
+) -> None:
+    source = Video(world.video.parent, world.video.name)
+    (folder := tmp_path / "made").mkdir()
+    args = (folder / "overlay.mp4", source, bodies_of(job), job.trained.generator)
+    frames = iter(range(5))
+
+    def paint(*_):
+        if next(frames) == 4:
+            raise KeyboardInterrupt
+        return np.zeros((256, 340, 3), np.uint8)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BodyDrawing, "paint", paint)
+        with pytest.raises(KeyboardInterrupt):
+            overlay.write_overlay(*args)
+    assert list(folder.iterdir()) == []
+    full = av.FFmpegError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    monkeypatch.setattr(av.VideoFrame, "from_ndarray", MagicMock(side_effect=full))
+    with pytest.raises(PipelineError, match="free disk space"):
+        overlay.write_overlay(*args)
+    assert list(folder.iterdir()) == []
