@@ -133,7 +133,7 @@ class Session:
                 "Use --device cpu."
             )
         if device == "auto" and not self.on_gpu and any(GPUS.glob("*")):
-            _warn_of_cpu()
+            warn_of_cpu()
         self.inputs = {
             entry.name: (list(entry.shape), str(entry.type)) for entry in self._session.get_inputs()
         }
@@ -199,7 +199,7 @@ def load_cuda(onnxruntime: Any) -> None:
 
 
 @functools.cache
-def _warn_of_cpu() -> None:
+def warn_of_cpu() -> None:
     err.print(
         "onnxruntime computes on the CPU, although this machine has a GPU. For the GPU: pip "
         "uninstall onnxruntime, then pip install 'onnxruntime-gpu[cuda,cudnn]' "

@@ -87,7 +87,7 @@ def load(
         provenance["standardisation"] = dict(statistics)
     running: Network
     if device.type == "cuda":
-        running = _on_gpu(fold(), device, machine, fast=fast and has_bf16(device))
+        running = load_on_gpu(fold(), device, machine, fast=fast and has_bf16(device))
     else:
         running = _FusedOnCpu(fold(), machine, fast=fast)
     if weights.stand_in:
@@ -114,7 +114,7 @@ def run(load: Callable[[], Loaded], precision: str, machine: Machine) -> Network
 
     def on_device(loaded: Loaded, *, fast: bool) -> Network:
         if device.type == "cuda":
-            return _CudaNetwork(loaded, device, machine, fast=fast)
+            return CudaNetwork(loaded, device, machine, fast=fast)
         return _OneByOne(loaded, machine, fast=fast)
 
     running = on_device(loaded, fast=False)
@@ -188,13 +188,13 @@ def _statistics(loaded: Loaded) -> dict[str, list[float]]:
     return {"mean": [float(f"{x:.6g}") for x in mean], "std": [float(f"{x:.6g}") for x in std]}
 
 
-def _on_gpu(folded: Loaded, device: torch.device, machine: Machine, *, fast: bool) -> Network:
+def load_on_gpu(folded: Loaded, device: torch.device, machine: Machine, *, fast: bool) -> Network:
     """The folded ResNet-50."""
     fused = fast and not machine.compile and cudnn.is_there()
     if fused:
         network = cudnn.FusedResNet(cast("ResNet", folded.network))
         folded = replace(folded, network=network)
-    return _CudaNetwork(folded, device, machine, fast=fast, fused=fused)
+    return CudaNetwork(folded, device, machine, fast=fast, fused=fused)
 
 
 @contextlib.contextmanager
@@ -221,7 +221,7 @@ def arithmetic(*, fast: bool) -> Iterator[None]:
         yield
 
 
-class _CudaNetwork(Network):
+class CudaNetwork(Network):
     """A network on a GPU; crops are copied as bytes and normalised there.
 
     fast: bf16, channels last, two threads with a stream each; by autocast, optionally with

@@ -18,7 +18,7 @@ from torchvision.models.resnet import ResNet
 from pipeline.demo.scene import calibration_crops
 from pipeline.errors import ConfigError
 from pipeline.features import networks
-from pipeline.features.networks import cudnn
+from pipeline.features.networks import CudaNetwork, cudnn, load_on_gpu
 from pipeline.features.networks.backbones import fold_batch_norms
 from pipeline.features.networks.base import Loaded, Normalisation, PlainNetwork, torch_threads
 from pipeline.features.streams.base import Machine
@@ -296,13 +296,12 @@ def test_cudnns_fused_convolutions_are_put_together_as_in_torchvision(
         (True, True, "compiled"),
     ],
 )
-def test_a_gpu_gives_torchvisions_features(
-    fast, compiled, told, network, crops, truth, monkeypatch
-):
-    monkeypatch.setattr(networks, "has_bf16", lambda device: True)  # some emulate it
+def test_a_gpu_gives_torchvisions_features(fast, compiled, told, network, crops, truth):
+    device = torch.device("cuda", 0)
     memory = np.zeros((2, 64, 224, 224, 3), np.uint8)
     memory[:, :N] = crops
-    there = run(network, Machine("cuda:0", batch_size=64, compile=compiled), fast=fast)
+    machine = Machine(batch_size=64, compile=compiled)
+    there = load_on_gpu(loaded(network), device, machine, fast=fast)
     assert told in there.arithmetic
     there.adopt(memory)
     try:
@@ -328,7 +327,7 @@ def test_a_gpu_computes_any_network_by_autocast(network: ResNet, crops: np.ndarr
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 def test_a_network_of_several_streams_pins_and_unpins_the_memory_of_each(network: ResNet) -> None:
-    there = run(network, Machine("cuda", batch_size=1), fast=True)
+    there = CudaNetwork(loaded(network), torch.device("cuda"), Machine(batch_size=1), fast=True)
     memories = [np.zeros((1, 224, 224, 3), np.uint8) for _ in range(2)]
     for _ in range(2):  # unpinned, all of it can be pinned once more
         for memory in memories:
